@@ -26,6 +26,7 @@ class Fleet:
     system: System
     hosts: tuple[Host, Host]
     folder: Path
+    daemon_options: tuple[str, ...] = ()
 
     def environment(self, machine: int) -> dict[str, str]:
         """Return the environment of a machine: shared token, own state."""
@@ -67,6 +68,7 @@ class Fleet:
             [
                 *(str(self.system.programs / "dora"), "daemon", "--machine-id", MACHINES[machine]),
                 *where,
+                *self.daemon_options,
             ],
             self.environment(machine),
             self.folder / f"daemon-{machine}.txt",
@@ -127,10 +129,15 @@ def read(folder: Path, node: str) -> Any:
 
 
 @contextmanager
-def fleet(system: System) -> Iterator[Fleet]:
-    """A fleet with both daemons connected."""
-    with tempfile.TemporaryDirectory(prefix="dora-bench-") as name, two_hosts() as hosts:
-        made = Fleet(system, hosts, Path(name))
+def fleet(
+    system: System, *, pinned: bool = False, daemon_options: tuple[str, ...] = ()
+) -> Iterator[Fleet]:
+    """A fleet with both daemons connected. ``pinned``: each host has one core."""
+    with (
+        tempfile.TemporaryDirectory(prefix="dora-bench-") as name,
+        two_hosts(pinned=pinned) as hosts,
+    ):
+        made = Fleet(system, hosts, Path(name), daemon_options)
         coordinator = [str(system.programs / "dora"), "coordinator"]
         hosts[0].start(
             [*coordinator, "--interface", hosts[0].address],

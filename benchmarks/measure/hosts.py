@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 NETWORK = "10.78.0"
 
 
@@ -20,11 +22,15 @@ class Host:
 
     name: str
     address: str
+    core: int | None = None
+    """Core that all its processes run on; None for any."""
 
     def command(self, arguments: Sequence[str]) -> list[str]:
         """The command that runs ``arguments`` on this host, with a /dev/shm of its own."""
         own = 'mount -t tmpfs tmpfs /dev/shm && exec "$@"'
         inside = ["unshare", "--mount", "sh", "-c", own, "sh"]
+        if self.core is not None:
+            inside = ["taskset", "-c", str(self.core), *inside]
         return ["ip", "netns", "exec", self.name, *inside, *arguments]
 
     def start(
@@ -49,6 +55,15 @@ class Host:
         )
         return [int(word) for word in listed.stdout.split()]
 
+    def cpu_seconds(self) -> float:
+        """Return the processor time that the running processes of this host have used."""
+        used = 0.0
+        for pid in self.pids():
+            with suppress(psutil.NoSuchProcess):
+                times = psutil.Process(pid).cpu_times()
+                used += times.user + times.system
+        return used
+
     def kill_all(self) -> None:
         """End every process on this host at once, as a power cut does."""
         deadline = time.monotonic() + 10
@@ -60,13 +75,17 @@ class Host:
 
 
 @contextmanager
-def two_hosts() -> Iterator[tuple[Host, Host]]:
-    """Make the hosts; afterwards nothing runs on them and they are gone. Needs root."""
+def two_hosts(*, pinned: bool = False) -> Iterator[tuple[Host, Host]]:
+    """Make the hosts; afterwards nothing runs on them and they are gone. Needs root.
+
+    ``pinned``: each host has one core.
+    """
     if os.geteuid() != 0:
         raise SystemExit("two hosts are made of network namespaces, which needs root")
     mark = os.getpid()
-    first = Host(f"dora-bench-{mark}-1", f"{NETWORK}.1")
-    second = Host(f"dora-bench-{mark}-2", f"{NETWORK}.2")
+    cores = sorted(os.sched_getaffinity(0))
+    first = Host(f"dora-bench-{mark}-1", f"{NETWORK}.1", cores[0] if pinned else None)
+    second = Host(f"dora-bench-{mark}-2", f"{NETWORK}.2", cores[-1] if pinned else None)
     with ExitStack() as undo:
         for host in (first, second):
             _ip("netns", "add", host.name)

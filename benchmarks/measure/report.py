@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from .targets import TARGETS, Series, Target, further_consumer, ratios
 
 Results = Mapping[str, Mapping[str, Series]]  # scenario -> number -> system -> values
-HEADER = ("what", "unit", "ours", "dora-rs", "tuned", "ours/dora-rs", "ours/tuned", "target", "")
 FAN_OUT_ENDS = ("512 B each further", "8 MiB each further")
 
 
@@ -27,16 +26,19 @@ def table(
     measured: Iterable[Measured],
     results: Results,
     targets: Mapping[tuple[str, str], list[Target]] = TARGETS,
+    others: Sequence[str] = ("dora-rs", "tuned"),
 ) -> str:
-    """Return the report, a line a number."""
-    rows: list[tuple[str, ...]] = [HEADER]
+    """Return the report, a line a number. ``others``: the systems to compare ours with."""
+    ratios_to = [f"ours/{other}" for other in others]
+    header = ("what", "unit", "ours", *others, *ratios_to, "target", "")
+    rows: list[tuple[str, ...]] = [header]
     for scenario in measured:
         numbers = results.get(scenario.name, {})
         for number, unit in scenario.units.items():
             if series := numbers.get(number):
                 bounds = targets.get((scenario.name, number), [])
-                rows.append(_row(f"{scenario.name}: {number}", unit, series, bounds))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+                rows.append(_row(f"{scenario.name}: {number}", unit, series, bounds, others))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
@@ -45,12 +47,14 @@ def table(
     return "\n".join([*lines, *_fan_out_verdict(results)])
 
 
-def _row(what: str, unit: str, series: Series, targets: list[Target]) -> tuple[str, ...]:
+def _row(
+    what: str, unit: str, series: Series, targets: list[Target], others: Sequence[str]
+) -> tuple[str, ...]:
     return (
         what,
         unit,
-        *(_spread(series.get(system, [])) for system in ("ours", "dora-rs", "tuned")),
-        *(_spread(ratios(series, system)) for system in ("dora-rs", "tuned")),
+        *(_spread(series.get(system, [])) for system in ("ours", *others)),
+        *(_spread(ratios(series, system)) for system in others),
         ", ".join(map(str, targets)),
         _verdict(targets, series),
     )

@@ -1,6 +1,7 @@
-"""Zenoh without nodes and links: an echo and a stream between two hosts, with sessions as of links.
+"""Zenoh with nothing of ours around it: an echo and a stream between two hosts.
 
-An upper bound for the speed of links. Run as a program, this is one of the two ends.
+What links cannot be faster than. Each message is one put, and an echo is sent once the message is
+complete. Run as a program this is one of the two ends.
 """
 
 from __future__ import annotations
@@ -10,104 +11,59 @@ import json
 import os
 import queue
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-from dora_coordinator.io.authority import Authority
-from dora_daemon.agent.credentials import Credentials
-from dora_daemon.link.errors import CannotConnect
-from dora_daemon.link.io.connect_errors import join_address
-from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.protocol.priority import Priority, priority_for
-from dora_daemon.link.streams.sender import CHUNK
 
-if __name__ != "__main__":
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+    from measure.zenoh_ends import LIMIT, SECONDS, arguments, dial, listen
+else:
     from .hosts import Host
     from .scenarios import percentile
-
-PORT = 7399
-SECONDS = 2.0
-LIMIT = 60.0
+    from .zenoh_ends import LIMIT, SECONDS, run_ends
 
 
 def round_trip(size: int, hosts: tuple[Host, Host], *, secured: bool) -> dict[str, float]:
-    """Measure the time from a put to its echo from the other host, in microseconds."""
-    trips = [nanoseconds / 1e3 for nanoseconds in _run(size, hosts, secured, "echo")]
+    """Time from putting a payload to holding its echo from the other host, in microseconds."""
+    measured = run_ends(Path(__file__), size, hosts, secured=secured, what="echo")
+    trips = [nanoseconds / 1e3 for nanoseconds in measured]
     return {"p50": statistics.median(trips), "p99": percentile(trips, 99)}
 
 
 def stream(size: int, hosts: tuple[Host, Host], *, secured: bool) -> dict[str, float]:
-    """Measure the throughput to the other host, in GB/s."""
-    [nbytes, nanoseconds] = _run(size, hosts, secured, "count")
-    return {"volume": nbytes / nanoseconds}
-
-
-def _run(size: int, hosts: tuple[Host, Host], secured: bool, what: str) -> list[int]:
-    near, far = hosts
-    with tempfile.TemporaryDirectory(prefix="dora-bench-") as name:
-        folder = Path(name)
-        credentials = str(_credentials(folder)) if secured else ""
-        end = [sys.executable, __file__, str(size), credentials, far.address, what]
-        log = folder / "far.txt"
-        other = far.start([*end, "far"], os.environ, log)
-        try:
-            done = subprocess.run(
-                near.command(end), capture_output=True, text=True, timeout=LIMIT, check=True
-            )
-        except subprocess.SubprocessError as error:
-            stderr = getattr(error, "stderr", "") or ""
-            raise RuntimeError(f"{error}: {stderr[-500:]} {log.read_text()[-500:]}") from error
-        finally:
-            other.kill()
-            other.wait()
-    numbers: list[int] = json.loads(done.stdout)
-    return numbers
-
-
-def _credentials(folder: Path) -> Path:
-    """Create credentials of a new authority, for both ends."""
-    authority = Authority(folder / "authority")
-    own = Credentials(folder / "credentials")
-    own.store(authority.sign(own.request(), "bench"), authority.pem)
-    return own.directory
-
-
-def _pieces(payload: bytes) -> tuple[Priority, list[bytes]]:
-    return priority_for(len(payload)), [
-        payload[at : at + CHUNK] for at in range(0, len(payload), CHUNK)
-    ]
+    """What arrives at the other host when messages are put without a pause."""
+    nbytes, nanoseconds = run_ends(Path(__file__), size, hosts, secured=secured, what="count")
+    return {"messages": 1e9 * nbytes / size / nanoseconds, "volume": nbytes / nanoseconds}
 
 
 def _echo(size: int, credentials: Path | None, address: str) -> None:
-    session = LinkSession.listen(address, [PORT], credentials, insecure_ok=True)
-    coming: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    session.subscribe("there", lambda _, frame: coming.put(frame))
+    session = listen(credentials, address)
+    received: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    session.subscribe("there", lambda _, frame: received.put(frame))
     put = session.publishers("back")[priority_for(size)]
     end = time.monotonic() + LIMIT
     while (left := end - time.monotonic()) > 0:
         with contextlib.suppress(queue.Empty):
-            put(coming.get(timeout=left))
+            put(received.get(timeout=left))
 
 
-def _ping(size: int, credentials: Path | None, address: str) -> list[int]:
-    session = _dialled(join_address(address, PORT), credentials)
-    coming: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    session.subscribe("back", lambda _, frame: coming.put(frame))
-    there = session.publishers("there")
+def _measure_trips(size: int, credentials: Path | None, address: str) -> list[int]:
+    session = dial(credentials, address)
+    received: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    session.subscribe("back", lambda _, frame: received.put(frame))
+    put = session.publishers("there")[priority_for(size)]
     trips: list[int] = []
-    lane, pieces = _pieces(os.urandom(size))
+    payload = os.urandom(size)
     begun = 0.0
-    # The first ones are lost until the subscriptions have arrived at the other end.
+    # The first ones wait for the subscriptions to be known at the other end.
     while not trips or time.monotonic() - begun < SECONDS:
         start = time.perf_counter_ns()
-        for piece in pieces:
-            there[lane](piece)
+        put(payload)
         try:
-            for _ in pieces:
-                coming.get(timeout=0.5 if not trips else LIMIT)
+            received.get(timeout=LIMIT if trips else 0.5)
         except queue.Empty:
             continue
         trips.append(time.perf_counter_ns() - start)
@@ -116,8 +72,8 @@ def _ping(size: int, credentials: Path | None, address: str) -> list[int]:
 
 
 def _count(size: int, credentials: Path | None, address: str) -> None:
-    """Send back the number of received bytes and the time since the first message."""
-    session = LinkSession.listen(address, [PORT], credentials, insecure_ok=True)
+    """Send back, now and then, how many bytes have arrived and in which time."""
+    session = listen(credentials, address)
     counted: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
     session.subscribe("there", lambda _, frame: counted.put((len(frame), time.monotonic_ns())))
     report = session.publishers("back")[Priority.SMALL]
@@ -128,50 +84,37 @@ def _count(size: int, credentials: Path | None, address: str) -> None:
         if begun:
             total += nbytes
         begun = begun or now
-        if total - reported >= size:
+        if total - reported >= max(size, 65536):
             reported = total
             report(json.dumps([total, now - begun]).encode())
 
 
 def _flood(size: int, credentials: Path | None, address: str) -> list[int]:
-    session = _dialled(join_address(address, PORT), credentials)
+    session = dial(credentials, address)
     reports: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     session.subscribe("back", lambda _, frame: reports.put(frame))
-    there = session.publishers("there")
-    lane, pieces = _pieces(os.urandom(size))
+    put = session.publishers("there")[priority_for(size)]
+    payload = os.urandom(size)
     last = b""
     end = time.monotonic() + LIMIT / 2
-    # The first ones are lost until the subscriptions have arrived at the other end.
+    # The first ones wait for the subscriptions to be known at the other end.
     while time.monotonic() < end:
-        for piece in pieces:
-            there[lane](piece)
+        put(payload)
         with contextlib.suppress(queue.Empty):
             while True:
-                newest = reports.get_nowait()
+                report = reports.get_nowait()
                 end = end if last else time.monotonic() + SECONDS
-                last = newest
+                last = report
     numbers: list[int] = json.loads(last)
     return numbers
 
 
-def _dialled(endpoint: str, credentials: Path | None) -> LinkSession:
-    end = time.monotonic() + 15
-    while True:
-        try:
-            return LinkSession.dial(endpoint, credentials)
-        except CannotConnect:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
-
-
 def main() -> None:
-    size, folder, address, what = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
-    credentials = Path(folder) if folder else None
-    if sys.argv[5:] == ["far"]:
+    size, credentials, address, what, far = arguments()
+    if far:
         (_echo if what == "echo" else _count)(size, credentials, address)
     else:
-        near = _ping if what == "echo" else _flood
+        near = _measure_trips if what == "echo" else _flood
         print(json.dumps(near(size, credentials, address)), flush=True)
     os._exit(0)  # threads of Zenoh keep an interpreter from ending
 

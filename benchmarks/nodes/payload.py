@@ -22,6 +22,11 @@ def write_result(result: dict[str, Any]) -> None:
     Path(setting("RESULT")).write_text(json.dumps(result))
 
 
+def write_started() -> None:
+    """Note that this node has sent its first messages."""
+    Path(setting("RESULT")).with_suffix(".started").touch()
+
+
 class Payloads:
     """Arrays of `size` random bytes used in turn: an all-zero page would flatter every copy."""
 

@@ -2,7 +2,7 @@
 
 import time
 
-from payload import Payloads, setting, write_result
+from payload import Payloads, setting, write_result, write_started
 
 from dora import Node
 
@@ -34,6 +34,8 @@ def _send(
         else:
             node.send_output("data", payloads.stamped(sent))
         sent += 1
+        if sent == 100:
+            write_started()
     return {"sent": sent, "seconds": time.monotonic() - begun, "took_ns": took}
 
 

@@ -115,7 +115,7 @@ def test_protected_messages_stay_and_keep_their_place() -> None:
             send(sender, number, protected=number in (2, 5, 18))
         got = drain(receiver)
         assert numbers(got) == [2, 5, 16, 17, 18, 19]
-        assert [d.protected for d in got] == [True, True, False, False, True, False]
+        assert [d.flags for d in got] == [1, 1, 0, 0, 1, 0]
 
 
 @pytest.mark.parametrize("pause_at", [0, 1, 2])

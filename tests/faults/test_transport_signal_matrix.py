@@ -203,7 +203,7 @@ def test_signal_at_every_step_of_a_control_message(bench: Bench, message: str) -
         elif message == "published":
             runner.send("a", control.SendOutput("out", 1, {}))
         else:
-            runner.send("a", control.ParamUpdate("k", 1))
+            runner.send("a", control.SetParam("k", 1))
         a._backend._connection.pumped = 0  # type: ignore[attr-defined]
         steps = raised_at(step, a.try_recv)
         kept = usable(lambda a=a: a.next(0))  # type: ignore[misc]

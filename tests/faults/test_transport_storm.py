@@ -33,6 +33,7 @@ from dora_node_api.transport import (
     Sender,
     Waiter,
 )
+from dora_node_api.transport.shared.layout import FLAG_PROTECTED
 
 SEEDS = [int(os.environ["DORA_STORM_SEED"])] if "DORA_STORM_SEED" in os.environ else [1, 2, 3]
 ROUNDS = 120
@@ -81,7 +82,7 @@ def produce(edges: list[Edge], incarnation: int, phase: mmap.mmap, seed: int) ->
 
     def send() -> None:
         data = arrow.encode(message(number, chance.choice(SIZES)))
-        sender.send("out", data, protected=chance.random() < 0.05)
+        sender.send("out", data, FLAG_PROTECTED if chance.random() < 0.05 else 0)
 
     while phase[0] == RUN:
         guarded(send)
@@ -89,8 +90,8 @@ def produce(edges: list[Edge], incarnation: int, phase: mmap.mmap, seed: int) ->
         if chance.random() < 0.1:
             time.sleep(chance.random() * 0.002)
     # The last message raises the floors of a consumer that has just been started.
-    for protected in (True, False):
-        sender.send("out", arrow.encode(message(number, 24)), protected=protected)
+    for flags in (FLAG_PROTECTED, 0):
+        sender.send("out", arrow.encode(message(number, 24)), flags)
         number += 1
     deadline = time.monotonic() + PATIENCE
     while sender.held_bytes():

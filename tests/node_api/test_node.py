@@ -299,8 +299,8 @@ def test_crash_of_the_producer(pair: tuple[Node, Node], runner: FakeRunner) -> N
 
 def test_stop(pair: tuple[Node, Node], runner: FakeRunner) -> None:
     _, b = pair
-    runner.send("b", control.ParamUpdate("speed", 0.4))
-    runner.send("b", control.Stop())
+    runner.send("b", control.SetParam("speed", 0.4))
+    runner.send("b", control.StopNode())
     assert list(b) == [
         {"type": "PARAM_UPDATE", "id": "speed", "value": 0.4, "kind": "dora"},
         {"type": "STOP", "id": "MANUAL", "kind": "dora"},
@@ -319,7 +319,7 @@ def test_a_busy_node_gets_stop(pair: tuple[Node, Node], runner: FakeRunner) -> N
     thread.start()
     try:
         take(b)
-        runner.send("b", control.Stop())
+        runner.send("b", control.StopNode())
         last = [event["type"] for event in b][-1]
     finally:
         stopped.set()
@@ -334,14 +334,14 @@ def test_the_runner_is_gone(pair: tuple[Node, Node], runner: FakeRunner) -> None
     assert b.next() is None
     runner.disconnect("a")
     for _ in range(3):
-        a.send_output("out", b"to nobody in particular")
+        a.send_output("out", b"without a reader")
     assert take(a)["type"] == "STOP"
 
 
 def test_close_sends_leaving(pair: tuple[Node, Node], runner: FakeRunner) -> None:
     a, _ = pair
     a.close()
-    wait_until(lambda: runner.nodes["a"].left, what="a says that it leaves")
+    wait_until(lambda: runner.nodes["a"].left, what="a reports that it leaves")
     with pytest.raises(NodeClosed):
         a.send_output("out", b"")
     with pytest.raises(RuntimeError, match="closed"):
@@ -354,7 +354,7 @@ def test_a_dropped_node_leaves(runner: FakeRunner, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("DORA_NODE_CONFIG", runner.environment("a")["DORA_NODE_CONFIG"])
     node = Node()
     del node
-    wait_until(lambda: runner.nodes["a"].left, what="a says that it leaves")
+    wait_until(lambda: runner.nodes["a"].left, what="a reports that it leaves")
 
 
 def test_close_ends_a_wait_in_another_thread(pair: tuple[Node, Node]) -> None:
@@ -402,7 +402,7 @@ def test_messages_out_of_place_do_no_harm(
 ) -> None:
     _, b = pair
     runner.send("b", message)
-    runner.send("b", control.Stop())
+    runner.send("b", control.StopNode())
     assert [event["type"] for event in b if event["type"] != "ERROR"] == ["STOP"]
 
 
@@ -567,7 +567,7 @@ def test_a_second_node_of_an_id_is_another_handle(runner: FakeRunner, open_node:
     first.send_output("out", b"1")
     second.send_output("out", b"2")
     assert [take(b)["value"].to_pylist() for _ in range(2)] == [[49], [50]]
-    runner.send("a", control.ParamUpdate("speed", 1))
+    runner.send("a", control.SetParam("speed", 1))
     assert take(second)["id"] == "speed"
     second.close()
     second.close()
@@ -637,13 +637,13 @@ def test_typed_events(pair: tuple[Node, Node], runner: FakeRunner) -> None:
     assert isinstance(first, events.InputEvent)
     assert first.value.to_pylist() == [1]
     assert first.timestamp.tzinfo is UTC
-    runner.send("b", control.ParamUpdate("k", 1))
-    runner.send("b", control.ParamDeleted("k"))
-    runner.send("b", control.Reload("op"))
+    runner.send("b", control.SetParam("k", 1))
+    runner.send("b", control.DeleteParam("k"))
+    runner.send("b", control.ReloadOperator("op"))
     assert next(stream) == events.ParamUpdated("k", 1)
     assert next(stream) == events.ParamDeleted("k")
     assert next(stream) == events.Reload("op")
     runner.edges[0].keeper.announce_failed("no")
     assert next(stream) == events.NodeFailed("a", "no", ("in",))
-    runner.send("b", control.Stop())
+    runner.send("b", control.StopNode())
     assert list(stream) == [events.Stop("MANUAL")]

@@ -79,7 +79,7 @@ def test_the_last_message_arrives_and_the_process_ends_at_once(
     process = spawn("a", code)
     printed = finish(process)
     assert time.monotonic() - float(printed) < 20
-    wait_until(lambda: runner.nodes["a"].left, what="a says that it leaves")
+    wait_until(lambda: runner.nodes["a"].left, what="a reports that it leaves")
     assert [event["value"][0].as_py() for event in b.drain()] == list(range(500))
 
 
@@ -245,7 +245,7 @@ def test_backpressure_waits_and_stop_wakes_it(
     assert got == list(range(30))
     wait_until(lambda: edge.keeper.ends.depth() == 3, what="the queue is full again")
     assert process.poll() is None
-    runner.send("a", control.Stop())
+    runner.send("a", control.StopNode())
     assert finish(process) == "STOP\n"
 
 
@@ -317,6 +317,8 @@ OWN_CONFIGURATION = [
     'logging.basicConfig(stream=sys.stdout, format="own %(message)s", level=logging.INFO)',
     "logging.basicConfig(filename='own.log', level=logging.INFO)",
     "logging.basicConfig(level=logging.INFO, force=True)",
+    "from rich.logging import RichHandler;"
+    " logging.basicConfig(handlers=[RichHandler()], level=logging.INFO)",
     "logging.config.dictConfig({'version': 1, 'handlers': {'console':"
     " {'class': 'logging.StreamHandler'}}, 'root': {'handlers': ['console'], 'level': 'INFO'}})",
     "logging.config.dictConfig({'version': 1, 'root': {'level': 'INFO'}})",

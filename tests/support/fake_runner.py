@@ -20,10 +20,10 @@ from pathlib import Path
 from support.waiting import wait_until
 
 from dora_node_api.errors import ControlError
-from dora_node_api.frozen import Frozen, replace
+from dora_node_api.frozen import replace
 from dora_node_api.protocol import frames, messages as control
 from dora_node_api.protocol.control_socket import ControlSocket, bind_unix
-from dora_node_api.protocol.messages import Hello, InputConfig, NodeConfig
+from dora_node_api.protocol.messages import Hello, InputConfig, Message, NodeConfig
 from dora_node_api.transport import Board, QueueKeeper, QueueSpec, create_queue
 
 DATAFLOW_ID = "01a20e4b-f5a3-7858-99fe-d510d04b9561"
@@ -38,7 +38,7 @@ class FakeNode:
     area: int
     control: ControlSocket | None = None
     hello: Hello | None = None
-    received: list[Frozen] = field(default_factory=list)
+    received: list[Message] = field(default_factory=list)
     left: bool = False
 
 
@@ -144,7 +144,7 @@ class FakeRunner:
 
     # --- messages ---------------------------------------------------------------------------------
 
-    def send(self, node_id: str, message: Frozen, descriptors: Sequence[int] = ()) -> None:
+    def send(self, node_id: str, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send a message to a connected node."""
         connection = self.nodes[node_id].control
         assert connection is not None
@@ -179,12 +179,12 @@ class FakeRunner:
             what=f"Hello of {node_ids}",
         )
 
-    def messages(self, node_id: str, kind: type[Frozen]) -> list[Frozen]:
+    def messages(self, node_id: str, kind: type[Message]) -> list[Message]:
         """Return the messages of this kind that the node has sent."""
         with self._lock:
             return [m for m in self.nodes[node_id].received if isinstance(m, kind)]
 
-    def wait_for(self, node_id: str, kind: type[Frozen]) -> Frozen:
+    def wait_for(self, node_id: str, kind: type[Message]) -> Message:
         """Wait until the node has sent a message of this kind."""
         wait_until(lambda: bool(self.messages(node_id, kind)), what=kind.__name__)
         return self.messages(node_id, kind)[-1]
@@ -229,7 +229,7 @@ class FakeRunner:
         match received.message:
             case Hello(node_id) as hello:
                 node = self._greet(connection, node_id, hello)
-            case control.Segment(number, size):
+            case control.AddSegment(number, size):
                 assert node is not None
                 self.segments[node.incarnation, number] = (received.descriptors[0], size)
             case control.OpenSegment(request, incarnation, number):

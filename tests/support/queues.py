@@ -24,6 +24,7 @@ from dora_node_api.transport import (
     create_queue,
 )
 from dora_node_api.transport.consumer.journal import HoldingReceiver
+from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED
 
 _PATTERN = random.Random(20240607).randbytes(1 << 20)
 _HEAD = struct.Struct("=QII")
@@ -174,8 +175,11 @@ class Edge:
         self.keeper.close()
 
 
-def send(sender: Sender, number: int, size: int = 64, **options: Any) -> int:
-    return sender.send("out", arrow.encode(message(number, size)), **options)
+def send(
+    sender: Sender, number: int, size: int = 64, *, protected: bool = False, flush: bool = False
+) -> int:
+    flags = (FLAG_PROTECTED if protected else 0) | (FLAG_FLUSH if flush else 0)
+    return sender.send("out", arrow.encode(message(number, size)), flags)
 
 
 def drain(receiver: Receiver) -> list[Delivery]:

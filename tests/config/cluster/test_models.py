@@ -183,6 +183,15 @@ MISTAKES = [
     (base("{id: a, host: b, labels: {gpu: [true]}}"), "expected a text, found a list"),
     (base("{id: a, host: b, hostname: c}"), "unknown field `hostname` (it is called `host`)"),
     (base("{id: a, host: b, usr: c}"), "did you mean `user`?"),
+    (base("{id: a, host: b}", "links: none"), "links: expected one of tls, plain"),
+    (
+        base("{id: a, host: 8.8.8.8}", "links: plain"),
+        "3:19: `links: plain` is refused at the public address 8.8.8.8",
+    ),
+    (
+        base("{id: a, host: b, zenoh_addr: 8.8.8.8}", "links: plain"),
+        "`links: plain` is refused at the public address 8.8.8.8",
+    ),
     (base("{id: a, host: b}", "zenoh_peer: b:1"), "expected an endpoint tcp/HOST:PORT"),
     (base("{id: a, host: b}", "zenoh_peer: tcp/b:0"), "expected an endpoint tcp/HOST:PORT"),
     (base("{id: a, host: b, zenoh_port: 1}", "zenoh_peer: tcp/b:1"), "are mutually exclusive"),
@@ -199,6 +208,13 @@ def test_mistakes(text: str, message: str) -> None:
 def test_all_mistakes_at_once() -> None:
     found = errors(base("{id: a b, host: -x, port: 0}\n  - {id: c, hst: d}"))
     assert [error.split(":")[0] for error in found] == ["3", "3", "3", "4", "4"]
+
+
+def test_plain_links_are_a_choice() -> None:
+    assert parse_cluster(base("{id: a, host: b}")).cluster.links == "tls"
+    assert parse_cluster(base("{id: a, host: b}", "links: tls")).cluster.links == "tls"
+    text = base("{id: a, host: 8.8.8.8, zenoh_addr: 100.100.1.2}", "links: plain")
+    assert parse_cluster(text).cluster.links == "plain"
 
 
 def test_a_router_is_not_needed() -> None:

@@ -20,9 +20,11 @@ from dora_config.protocol.control import (
     StartTriggered,
     StopDataflow,
 )
-from dora_config.protocol.links import WRONG_CLOCK, PeerEndpoint, PeerReport
+from dora_config.protocol.link_reasons import WRONG_CLOCK
+from dora_config.protocol.links import PeerEndpoint, PeerReport
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.records import Phase
+from dora_daemon.link.protocol.status import other_security
 
 
 def chain(fleet: SimulatedFleet, *, allow_unlinked: bool = False) -> int:
@@ -76,6 +78,25 @@ def test_a_wrong_clock_is_reported_without_advice_about_firewalls(
     message = fleet.failures[number].message
     assert "wrong clock" in message
     assert "firewall" not in message
+
+
+def test_different_settings_of_links_are_reported_without_advice_about_firewalls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fleet = fleet_of("robot", "base", "arm")
+    monkeypatch.setattr(FakeLink, "_try_peer", _refused_for_its_setting)
+    number = chain(fleet)
+    fleet.settle()
+    fleet.pass_time(Settings().link_timeout + 1)
+    fleet.settle()
+    message = fleet.failures[number].message
+    assert "set the same on all machines" in message
+    assert "firewall" not in message
+
+
+def _refused_for_its_setting(link: FakeLink, peer: PeerEndpoint, *_: object) -> PeerReport:
+    reason = other_security(peer.machine, plain=True)
+    return PeerReport(machine=peer.machine, run_id=peer.run_id, state="connecting", reason=reason)
 
 
 def _refused_for_the_time(link: FakeLink, peer: PeerEndpoint, *_: object) -> PeerReport:

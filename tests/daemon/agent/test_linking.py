@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from dora_daemon.agent.linking import LinkError, Listen, choose_host, own_address, parse_listen
+from dora_daemon.agent.linking import (
+    LinkError,
+    Listen,
+    choose_host,
+    own_address,
+    parse_listen,
+    plain_problem,
+)
+from dora_daemon.command import argument_parser, listen_options
 
 
 @pytest.mark.parametrize(
@@ -83,3 +91,26 @@ def test_the_address_that_leads_to_this_machine_is_loopback() -> None:
 def test_an_address_that_is_no_ip_fails_the_start_with_a_sentence() -> None:
     with pytest.raises(LinkError, match=r"'robot\.local'.*not an IP address"):
         choose_host("127.0.0.1", ["robot.local"], ROUTES.get)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "10.0.0.7", "100.64.0.7", "fd00::7"])
+def test_links_without_tls_are_allowed_on_private_addresses(host: str) -> None:
+    assert plain_problem(host) is None
+
+
+@pytest.mark.parametrize("host", ["8.8.8.8", "2001:4860:4860::8888"])
+def test_links_without_tls_are_refused_on_public_addresses(host: str) -> None:
+    problem = plain_problem(host)
+    assert problem is not None
+    assert host in problem
+    assert "--i-know" in problem
+
+
+def test_the_daemon_encrypts_unless_told_otherwise() -> None:
+    read = argument_parser().parse_args
+    assert not listen_options(read([])).plain
+    assert listen_options(read(["--links", "plain"])).plain
+    with pytest.raises(LinkError, match="--i-know"):
+        listen_options(read(["--links", "plain", "--zenoh-listen", "8.8.8.8"]))
+    known = ["--links", "plain", "--zenoh-listen", "8.8.8.8", "--i-know"]
+    assert listen_options(read(known)) == Listen("8.8.8.8", plain=True, public_ok=True)

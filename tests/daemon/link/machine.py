@@ -50,10 +50,10 @@ from dora_node_api.protocol.control_socket import ControlSocket, bind_unix
 from dora_node_api.protocol.frames import close_all
 from dora_node_api.protocol.messages import (
     AddRoute,
+    AddSegment,
     Hello,
     NodeConfig,
     OpenSegment,
-    Segment,
     SegmentFd,
     SegmentUnknown,
     Welcome,
@@ -89,6 +89,7 @@ class Machine:
         prefix: tuple[str, ...] = (),
         pool: int | None = None,
         window_bytes: int = 32 << 20,
+        plain: bool = False,
     ) -> None:
         self.name = name
         self.run_id = f"{name}-1"
@@ -97,12 +98,13 @@ class Machine:
         self.received: list[ToRunner] = []
         self.endpoints: tuple[str, ...] = ()
         self.process: subprocess.Popen[bytes] | None = None
-        self._credentials = credentials
+        self._credentials = None if plain else credentials
         self._host = host
         self._ports = ports
         self._prefix = prefix
         self._pool = pool
         self._window_bytes = window_bytes
+        self.plain = plain
         self._port: int | None = None
         self._producers = 0
         self._incarnation = 100
@@ -201,7 +203,7 @@ class Machine:
                 dataflow_id="0198-flow", network="test", machine=self.name, run_id=self.run_id,
                 listen_host=self._host, first_port=self._ports[0], last_port=self._ports[1],
                 port=self._port, credentials=str(self._credentials) if self._credentials else None,
-                window_bytes=self._window_bytes,
+                window_bytes=self._window_bytes, plain=self.plain,
             )
         )  # fmt: skip
         connection = _accept(self._listener, seconds)
@@ -250,7 +252,7 @@ class Machine:
                 received = control.receive()
                 assert received is not None
                 match received.message:
-                    case Segment(number, size):
+                    case AddSegment(number, size):
                         self.segments.add(incarnation, number, received.descriptors[0], size)
                     case OpenSegment(request, owner, number):
                         found = self.segments.find(owner, number)
@@ -298,7 +300,7 @@ class Machine:
     def meet(self, *others: Machine, endpoints: tuple[str, ...] | None = None) -> None:
         """Send the addresses of the others' links."""
         self._peers = tuple(
-            Peer(machine=o.name, run_id=o.run_id, endpoints=endpoints or o.endpoints)
+            Peer(machine=o.name, run_id=o.run_id, endpoints=endpoints or o.endpoints, plain=o.plain)
             for o in others
         )
         self.send(SetPeers(peers=self._peers))

@@ -13,9 +13,11 @@ from support.queues import message, number_of
 from support.waiting import wait_until
 
 from dora_daemon.link.protocol.messages import Incoming, PeerChanged, SetIncoming
+from dora_daemon.link.protocol.status import other_security
 from dora_daemon.link.streams.sender import LEAST_WINDOW
 from dora_node_api.data import arrow
 from dora_node_api.transport import RecordKind
+from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED
 
 pytestmark = pytest.mark.integration
 
@@ -65,7 +67,9 @@ def test_every_kind_of_array_and_its_metadata_and_time(make: Make) -> None:
     sender, coming = a.sender(out), deliveries(b.receiver(into))
     metadata = {"text": "ä", "list": [1, 2], "flag": True, "real": 0.5}
     for array in ARRAYS:
-        sender.send("o", arrow.encode(array, metadata), timestamp_ns=1_700_000_000_123_456_000)
+        payload = arrow.encode(array, metadata)
+        payload.timestamp_ns = 1_700_000_000_123_456_000
+        sender.send("o", payload)
         delivery = next(coming)
         assert delivery.value.equals(array)
         assert delivery.value.type == array.type
@@ -178,10 +182,10 @@ def test_protected_messages_are_kept_and_a_flush_empties(make: Make) -> None:
     proven(a, b)
     sender = a.sender(out)
     for number in range(20):
-        sender.send("o", arrow.encode(message(number, 10)), protected=True)
+        sender.send("o", arrow.encode(message(number, 10)), FLAG_PROTECTED)
     for number in range(20, 200):
         sender.send("o", arrow.encode(message(number, 10)))
-    sender.send("o", arrow.encode(message(200, 10)), flush=True)
+    sender.send("o", arrow.encode(message(200, 10)), FLAG_FLUSH)
     coming = deliveries(b.receiver(into))
     wait_until(lambda: b.count("n/o", "messages") >= 21 and out.ends.depth() == 0, what="all")
     wait_until(lambda: a.count("n/o", "waiting") == 0, what="all of it")
@@ -298,3 +302,28 @@ def test_each_link_reports_where_the_other_listens(make: Make) -> None:
     for here, there in ((a, b), (b, a)):
         report = here.wait_for(PeerChanged, machine=there.name, state="proven")
         assert (report.endpoint,) == there.endpoints
+
+
+def test_messages_go_through_without_tls(make: Make) -> None:
+    a, b = make("a", plain=True), make("b", plain=True)
+    out = a.outgoing("n/o", "b")
+    into = b.incoming("n/o", "a", "m/i")
+    introduce(a, b)
+    proven(a, b)
+    sender, coming = a.sender(out), deliveries(b.receiver(into))
+    for number, size in enumerate((8, 64 * 1024, 3 << 20)):
+        sender.send("o", arrow.encode(message(number, size)))
+        assert number_of(next(coming).data) == number
+
+
+def test_a_link_with_tls_and_one_without_do_not_connect(make: Make) -> None:
+    a, b = make("a"), make("b", plain=True)
+    a.outgoing("n/o", "b")
+    b.incoming("n/o", "a", "m/i")
+    introduce(a, b)
+    for here, there, theirs, ours in ((a, b, "plain", "tls"), (b, a, "tls", "plain")):
+        report = here.wait_for(
+            PeerChanged, machine=there.name, reason=other_security(there.name, plain=there.plain)
+        )
+        assert report.state == "connecting"
+        assert f"uses links: {theirs}, this machine {ours}" in report.reason

@@ -135,8 +135,8 @@ def test_typed_events(pair: tuple[Node, Node], runner: FakeRunner) -> None:
     _, b = pair
 
     async def main() -> list[events.Event]:
-        runner.send("b", control.ParamUpdate("k", 1))
-        runner.send("b", control.Stop())
+        runner.send("b", control.SetParam("k", 1))
+        runner.send("b", control.StopNode())
         return [event async for event in b.events()]
 
     assert asyncio.run(main()) == [events.ParamUpdated("k", 1), events.Stop("MANUAL")]
@@ -148,7 +148,7 @@ def test_a_control_message_wakes_the_task(pair: tuple[Node, Node], runner: FakeR
     async def main() -> Any:
         task = asyncio.create_task(b.recv_async())
         await asyncio.sleep(0.01)
-        runner.send("b", control.Stop())
+        runner.send("b", control.StopNode())
         return await asyncio.wait_for(task, 20)
 
     assert asyncio.run(main())["type"] == "STOP"
@@ -188,7 +188,7 @@ def test_a_waiting_task_counts_as_alive(pair: tuple[Node, Node], runner: FakeRun
         task = asyncio.create_task(b.recv_async())
         await asyncio.sleep(0.01)
         assert words.waiting
-        runner.send("b", control.Stop())
+        runner.send("b", control.StopNode())
         await task
         assert not words.waiting
 

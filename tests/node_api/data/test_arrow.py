@@ -19,6 +19,7 @@ from dora_node_api.data import arrow
 from dora_node_api.data.arrow import FLAT, IPC
 from dora_node_api.data.metadata import UnsupportedData, decode_metadata, encode_metadata
 from dora_node_api.transport.shared.layout import ALIGNMENT
+from dora_node_api.transport.shared.payload import LARGE_COPY
 
 
 def through(data: Any, *, validate: bool = True) -> pa.Array:
@@ -133,7 +134,7 @@ def test_array_like_objects() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "problem"),
     [
         ("text", "encode"),
         ([1, 2], "pyarrow.array"),
@@ -148,8 +149,8 @@ def test_array_like_objects() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_refused_data_is_named(data: Any, says: str) -> None:
-    with pytest.raises(UnsupportedData, match=says) as caught:
+def test_refused_data_is_named(data: Any, problem: str) -> None:
+    with pytest.raises(UnsupportedData, match=problem) as caught:
         arrow.encode(data)
     assert isinstance(caught.value, TypeError)
     assert isinstance(caught.value, RuntimeError)
@@ -362,8 +363,8 @@ def test_invalid_metadata_bytes_are_refused(encoded: bytes) -> None:
 def test_a_copy_beyond_the_caches_is_whole(
     monkeypatch: pytest.MonkeyPatch, two_cores: bool
 ) -> None:
-    monkeypatch.setattr(arrow._types(), "two_cores", two_cores)
-    data = pa.array(np.arange((arrow.LARGE_COPY >> 3) + 3, dtype=np.int64))
+    monkeypatch.setattr("dora_node_api.transport.shared.payload.two_cores", lambda: two_cores)
+    data = pa.array(np.arange((LARGE_COPY >> 3) + 3, dtype=np.int64))
     payload = arrow.encode(data)
     block = bytearray(payload.total)
     payload.write_into(block)

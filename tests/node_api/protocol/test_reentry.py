@@ -124,15 +124,15 @@ def test_a_handler_may_close_outputs_at_every_point_of_a_send(
     backend: Any = a._backend
     sent: list[int] = []
 
-    tell = backend._connection.tell
+    send = backend._connection.send
 
     def note(message: object, descriptors: tuple[int, ...] = ()) -> None:
         if isinstance(message, CloseOutputs):
             sent.append(edge.keeper.ends.depth())
         else:
-            tell(message, descriptors)
+            send(message, descriptors)
 
-    backend._connection.tell = note
+    backend._connection.send = note
     for stop in count(1):
         backend._outputs._open = frozenset({"out"})
         sent.clear()

@@ -130,18 +130,18 @@ def test_no_input_starves_and_none_loses_its_order(traffic: list[tuple[str, int]
 
 def test_stop_overtakes_data_and_ends_the_stream() -> None:
     bench = Bench().input("in").put("in", message(1))
-    bench.session.handle(control.Stop())
-    bench.session.handle(control.Stop("again"))
+    bench.session.handle(control.StopNode())
+    bench.session.handle(control.StopNode("again"))
     assert bench.events() == ["STOP MANUAL"]
     assert bench.session.ended
 
 
 def test_parameters_and_reload_come_first() -> None:
     bench = Bench().input("in").put("in", message(1))
-    bench.session.handle(control.ParamUpdate("speed", 0.4))
-    bench.session.handle(control.ParamDeleted("speed"))
-    bench.session.handle(control.Reload("op"))
-    bench.session.handle(control.Reload())
+    bench.session.handle(control.SetParam("speed", 0.4))
+    bench.session.handle(control.DeleteParam("speed"))
+    bench.session.handle(control.ReloadOperator("op"))
+    bench.session.handle(control.ReloadOperator())
     bench.session.handle(control.UnknownMessage("dance"))
     assert bench.events() == [
         "PARAM_UPDATE speed 0.4",
@@ -255,7 +255,7 @@ def test_a_timed_out_input_is_not_closed_for_good() -> None:
     # Both closed in the user's eyes, but one may come back.
     assert bench.events() == ["INPUT_CLOSED other", "INPUT_CLOSED in"]
     bench.put("in", CLOSED)
-    assert bench.events() == ["STOP ALL_INPUTS_CLOSED"]  # the user heard of `in` already
+    assert bench.events() == ["STOP ALL_INPUTS_CLOSED"]  # `in` was reported before
 
 
 # --- timers ------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ from dora_config.ids import parse_label, parse_machine_id
 from dora_config.protocol.daemon import EndDaemon
 from dora_config.protocol.links import FIRST_PORT, LAST_PORT
 from dora_daemon.agent.events import Event, HandoverRequested, MachineStopping
-from dora_daemon.agent.linking import Listen, parse_listen
+from dora_daemon.agent.linking import LinkError, Listen, parse_listen, plain_problem
 from dora_daemon.agent.part_files import DaemonFiles
 from dora_daemon.agent.service import Agent, AgentOptions
 from dora_daemon.agent.shutdown import system_is_stopping
@@ -114,6 +115,18 @@ def argument_parser() -> argparse.ArgumentParser:
         f"address that leads to the coordinator, ports {FIRST_PORT}-{LAST_PORT}; one port stands "
         "for it and the next 99)",
     )
+    add(
+        "--links",
+        choices=("tls", "plain"),
+        default="tls",
+        help="plain: do not encrypt messages between machines, for networks that are encrypted "
+        "already (WireGuard, Tailscale, a cable); all machines must use the same (default: tls)",
+    )
+    add(
+        "--i-know",
+        action="store_true",
+        help="allow --links plain on a public address, where others can read and forge messages",
+    )
     add("--zenoh-no-multicast", action="store_true", help=argparse.SUPPRESS)  # never used
     for name in IGNORED:
         count = 0 if name == "--rt" else None
@@ -126,6 +139,20 @@ def _listen(text: str) -> Listen:
         return parse_listen(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def listen_options(options: argparse.Namespace) -> Listen:
+    """Return where links listen. Raises LinkError."""
+    listen: Listen = options.zenoh_listen
+    if options.links == "tls":
+        return listen
+    listen = replace(listen, plain=True, public_ok=options.i_know)
+    if listen.host is not None and not options.i_know:
+        problem = plain_problem(listen.host)
+        if problem is not None:
+            raise LinkError(problem)
+    logger.warning("links: plain: messages to and from other machines are not encrypted")
+    return listen
 
 
 def _machine_id(text: str) -> str:
@@ -170,7 +197,7 @@ def _run(options: argparse.Namespace) -> int:
         labels=options.labels,
         base_dir=Path.cwd(),
         allow_shell=options.allow_shell_nodes,
-        listen=options.zenoh_listen,
+        listen=listen_options(options),
     )
     anyio.run(_serve, agent_options, files, reach)
     return 0

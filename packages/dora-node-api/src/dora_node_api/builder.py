@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from dora_node_api.yaml_output import to_yaml
@@ -19,11 +18,11 @@ class DataflowBuilder:
 
     def __init__(self, name: str = "dora-dataflow") -> None:
         self.name = name
-        self.nodes: list[Node] = []
+        self.nodes: list[BuilderNode] = []
 
-    def add_node(self, id: str, **extra: Any) -> Node:
+    def add_node(self, id: str, **extra: Any) -> BuilderNode:
         """Add a node; `extra` are further keys of its entry in the dataflow file."""
-        node = Node(id, **extra)
+        node = BuilderNode(id, **extra)
         self.nodes.append(node)
         return node
 
@@ -42,19 +41,14 @@ class DataflowBuilder:
     def __enter__(self) -> DataflowBuilder:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         return None
 
 
 class Output:
     """An output of a node; its `str()` is the source of inputs that read it."""
 
-    def __init__(self, node: Node, output_id: str) -> None:
+    def __init__(self, node: BuilderNode, output_id: str) -> None:
         self.node = node
         self.output_id = output_id
 
@@ -65,7 +59,7 @@ class Output:
         return f"Output({str(self)!r})"
 
 
-class Node:
+class BuilderNode:
     """A node of a `DataflowBuilder`. The setters return the node for chaining."""
 
     def __init__(self, id: str, **extra: Any) -> None:
@@ -73,29 +67,29 @@ class Node:
         self.config: dict[str, Any] = {"id": id, **extra}
         self.operators: list[Operator] = []
 
-    def path(self, path: str) -> Node:
+    def path(self, path: str) -> BuilderNode:
         """Set the program, or `dynamic`."""
         self.config["path"] = path
         return self
 
-    def args(self, args: str) -> Node:
+    def args(self, args: str) -> BuilderNode:
         """Set the arguments of the program."""
         self.config["args"] = args
         return self
 
-    def env(self, env: Mapping[str, Any]) -> Node:
+    def env(self, env: Mapping[str, Any]) -> BuilderNode:
         """Set the environment of the program."""
         self.config["env"] = dict(env)
         return self
 
-    def build(self, build_command: str) -> Node:
+    def build(self, build_command: str) -> BuilderNode:
         """Set the build command of the node."""
         self.config["build"] = build_command
         return self
 
     def git(
         self, url: str, branch: str | None = None, tag: str | None = None, rev: str | None = None
-    ) -> Node:
+    ) -> BuilderNode:
         """Set the repository of the node's source."""
         self.config["git"] = url
         for key, value in (("branch", branch), ("tag", tag), ("rev", rev)):
@@ -103,7 +97,7 @@ class Node:
                 self.config[key] = value
         return self
 
-    def add_operator(self, operator: Operator) -> Node:
+    def add_operator(self, operator: Operator) -> BuilderNode:
         """Run an operator in this node."""
         self.operators.append(operator)
         return self
@@ -118,10 +112,10 @@ class Node:
     def add_input(
         self,
         input_id: str,
-        source: str | Output | Node,
+        source: str | Output | BuilderNode,
         queue_size: int | None = None,
         queue_policy: str | None = None,
-    ) -> Node:
+    ) -> BuilderNode:
         """Connect an input to a source: `node/output`, an Output, or a node with one output.
 
         Raises ValueError for a queue_size below 1, an unknown queue_policy or a source without an
@@ -148,6 +142,10 @@ class Node:
         if self.operators:
             entry["operators"] = [operator.to_dict() for operator in self.operators]
         return entry
+
+
+Node = BuilderNode
+"""The name that programs import; `dora_node_api.Node` is the node itself."""
 
 
 def _source(source: object) -> str:

@@ -94,7 +94,7 @@ class ErrorEvent:
 
 @dataclass(frozen=True, slots=True)
 class UnknownEvent:
-    """An event of a kind that this version does not know."""
+    """An event of an unknown kind."""
 
     event: Mapping[str, Any]
 

@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from operator import index
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dora_node_api.backends.attach import attach
@@ -278,12 +277,7 @@ class Node(LogMethods):
     def __enter__(self) -> Node:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def __reduce__(self) -> NoReturn:
@@ -324,8 +318,7 @@ def _leave_at_exit() -> None:
         node._backend.leave()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon_in_child)
+os.register_at_fork(after_in_child=_abandon_in_child)
 atexit.register(_leave_at_exit)
 
 

@@ -13,14 +13,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dora_node_api.backends.backend import check_timeout
+from dora_node_api.backends.backend import Backend, check_timeout
+from dora_node_api.backends.sample import SampleHandler
 from dora_node_api.backends.test_mode import as_array, sent_metadata
 from dora_node_api.ids import uuid7
 from dora_node_api.logging.log_methods import LogMethods
+from dora_node_api.transport.producer.blocks import heap_sample
 
 if TYPE_CHECKING:
     from dora_node_api.event_stream import EventStream
     from dora_node_api.protocol.session import Event
+    from dora_node_api.transport.producer.blocks import Sample
 
 __all__ = ["MockNode"]
 
@@ -140,9 +143,10 @@ class MockNode(LogMethods):
 
     def send_output_raw(
         self, output_id: str, data_length: int, metadata: Mapping[str, Any] | None = None
-    ) -> MockSampleHandler:
+    ) -> SampleHandler:
         """Return memory to fill; the sent bytes are recorded in `outputs`."""
-        return MockSampleHandler(self, output_id, data_length, metadata)
+        sample = heap_sample(data_length)
+        return SampleHandler(_MockBackend(self), output_id, sample, metadata or {})
 
     def send_service_request(
         self, output_id: str, data: Any, metadata: Mapping[str, Any] | None = None
@@ -225,41 +229,14 @@ class MockNode(LogMethods):
         self.close()
 
 
-class MockSampleHandler:
-    """Result of `MockNode.send_output_raw`: a sample in ordinary memory."""
+class _MockBackend(Backend):
+    """Records the samples of a MockNode."""
 
-    def __init__(
-        self, node: MockNode, output: str, nbytes: int, metadata: Mapping[str, Any] | None
-    ) -> None:
+    def __init__(self, node: MockNode) -> None:
         self._node = node
-        self._output = output
-        self._metadata = metadata
-        self._memory = bytearray(nbytes)
-        self._sent = False
 
-    def as_buffer(self) -> bytearray:
-        """Return the memory to fill; the same object each time."""
-        if self._sent:
-            raise RuntimeError("this sample has already been sent")
-        return self._memory
-
-    def as_memoryview(self) -> memoryview:
-        """Return a new view of the memory."""
-        return memoryview(self.as_buffer())
-
-    def send(self) -> None:
-        """Record a copy in the node's `outputs`. Raises RuntimeError the second time."""
-        if self._sent:
-            raise RuntimeError("this sample has already been sent")
-        self._sent = True
-        self._node.send_output(self._output, bytes(self._memory), self._metadata)
-
-    def __enter__(self) -> bytearray:
-        return self.as_buffer()
-
-    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
-        if kind is None and not self._sent:
-            self.send()
+    def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
+        self._node.send_output(output, bytes(sample.as_buffer()), metadata)
 
 
 def _as_sent(output: str, data: Any, metadata: Mapping[str, Any] | None) -> Any:

@@ -37,6 +37,13 @@ def test_daemon_parses_its_command_line(machine: Machine) -> None:
     assert not read.ignored
 
 
+def test_plain_links_are_passed_to_the_daemon() -> None:
+    plain = cluster(MACHINES[0]).model_copy(update={"links": "plain"})
+    for given, expected in ((plain, "plain"), (cluster(MACHINES[0]), "tls")):
+        words = daemon_arguments(given, MACHINES[0])
+        assert argument_parser().parse_args(words[1:]).links == expected
+
+
 def test_two_daemons_of_a_machine_have_different_names() -> None:
     assert daemon_name(MACHINES[0]) == "robot"
     assert daemon_name(MACHINES[1]) == "r.1_a-b@6000"

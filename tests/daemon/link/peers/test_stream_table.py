@@ -42,7 +42,7 @@ class SlowPeer:
         self.takes = threading.Event()
         self.streams: dict[tuple[str, str], Any] = {}
 
-    def send_images(self, number: int, images: list[bytes]) -> bool:
+    def send_images(self, images: list[bytes]) -> bool:
         return self.send(Priority.SMALL, b"".join(images))
 
     def send(self, priority: Priority, frame: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import suppress
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ from dora_daemon.link.streams.validation import problem_with
 from dora_node_api.data import arrow
 from dora_node_api.data.metadata import encode_metadata
 from dora_node_api.transport.shared.layout import RecordKind
-from dora_node_api.transport.shared.message_parts import Parts
+from dora_node_api.transport.shared.payload import Payload
 
 NUMBERS = st.integers(0, (1 << 62) - 1)
 HEAD = frames.head(frames.FrameKind.DATA, 7, 9, stream=3, flags=3)
@@ -24,14 +25,14 @@ READERS = (
 )
 
 
-def parts_of(array: pa.Array, metadata: bytes = b"") -> tuple[Parts, bytes]:
+def parts_of(array: pa.Array, metadata: bytes = b"") -> tuple[Payload, bytes]:
     """Return a message and its data area."""
     payload = arrow.encode(array)
     memory = bytearray(payload.total)
     payload.write_into(memory)
-    parts = Parts(
+    parts = Payload(
         payload.descriptor, metadata, payload.layout, payload.length, payload.null_count,
-        payload.nbytes, 1_700_000_000_000_000_000,
+        payload.nbytes, timestamp_ns=1_700_000_000_000_000_000,
     )  # fmt: skip
     return parts, bytes(memory[payload.data_offset :])
 
@@ -44,7 +45,7 @@ def test_a_message_is_read_as_written(
     if previous == sequence:
         previous -= 1
     assume(previous >= 0)
-    parts = Parts(descriptor, metadata, 1, 5, 2, 20, 3)
+    parts = Payload(descriptor, metadata, 1, 5, 2, 20, timestamp_ns=3)
     frame = frames.data_head(HEAD, sequence, previous, sent, parts) + b"0123456789"
     head, data = frames.read_head(frame), frames.read_data(frame)
     assert (head.kind, head.stream, head.sender, head.receiver) == (5, 3, 7, 9)
@@ -69,21 +70,32 @@ def test_acknowledgements_and_pings(acks: list[tuple[int, int]], now: int) -> No
     assert frames.read_pong(HEAD + frames.pong_body(now, 2, 3)) == frames.Pong(now, 2, 3)
 
 
-@given(st.lists(st.binary(max_size=40), max_size=10), NUMBERS)
-def test_images_are_read_as_written(images: list[bytes], acknowledged: int) -> None:
-    frame = frames.images_head(3, 7, 9, (2, acknowledged))
-    for number, image in enumerate(images):
-        frame += frames.image_head(number + 1, number, 5, 3, len(image)) + image
+@given(st.lists(st.tuples(st.integers(1, 3), st.binary(max_size=40)), max_size=10), NUMBERS)
+def test_images_are_read_as_written(images: list[tuple[int, bytes]], acknowledged: int) -> None:
+    frame = frames.images_head(7, 9, (2, acknowledged))
+    for number, (stream, image) in enumerate(images):
+        frame += frames.image_head(stream, number + 1, number, 5, 3, len(image)) + image
     head = frames.read_head(frame)
-    assert (head.kind, head.stream, head.sender, head.receiver) == (9, 3, 7, 9)
+    assert (head.kind, head.stream, head.sender, head.receiver) == (9, 0, 7, 9)
     assert frames.read_images_ack(frame) == (2, acknowledged)
-    found = list(frames.read_images(frame))
-    assert [frame[start:end] for *_, start, end in found] == images
-    assert [each[:4] for each in found] == [(n + 1, n, 5, 3) for n in range(len(images))]
+    groups = list(frames.read_images(frame))
+    assert all(first[0] != second[0] for first, second in itertools.pairwise(groups))
+    found = [(stream, *image) for stream, group in groups for image in group]
+    assert [(each[0], frame[each[5] : each[6]]) for each in found] == images
+    assert [each[1:5] for each in found] == [(n + 1, n, 5, 3) for n in range(len(images))]
+
+
+def test_images_before_a_malformed_one_are_read() -> None:
+    frame = frames.images_head(7, 9, (0, 0)) + frames.image_head(1, 1, 0, 5, 0, 1) + b"x"
+    reader = frames.read_images(frame + frames.image_head(1, 2, 1, 5, 0, 100))
+    [(stream, [image])] = [next(reader)]
+    assert (stream, image[0]) == (1, 1)
+    with pytest.raises(WireError):
+        next(reader)
 
 
 def test_an_unknown_layout_is_refused() -> None:
-    frame = frames.data_head(HEAD, 5, 4, 1, Parts(b"", b"", 1 << 32, 5, 0, 20, 3))
+    frame = frames.data_head(HEAD, 5, 4, 1, Payload(b"", b"", 1 << 32, 5, 0, 20, timestamp_ns=3))
     with pytest.raises(WireError, match="unknown layout"):
         frames.read_data(frame)
 
@@ -115,7 +127,7 @@ def test_a_frame_with_bytes_changed_is_refused_or_read(data: st.DataObject) -> N
 GOLDEN = {
     "head": (HEAD, "644c050303000000070000000000000009000000" "00000000"),
     "data": (
-        frames.data_head(b"", 5, 4, 3, Parts(b"de", b"m", 1, 2, 0, 16, 6)),
+        frames.data_head(b"", 5, 4, 3, Payload(b"de", b"m", 1, 2, 0, 16, timestamp_ns=6)),
         "05000000000000000400000000000000030000000000000006000000000000000100000000000000"
         "0200000000000000000000000000000010000000000000000200000001000000" "64656d",
     ),
@@ -125,9 +137,9 @@ GOLDEN = {
         "050000000000000004000000000000000300000000000000" "78",
     ),
     "images": (
-        frames.images_head(3, 7, 9, (2, 8)) + frames.image_head(5, 4, 6, 1, 2) + b"ab",
-        "644c09000300000007000000000000000900000000000000" "020000000800000000000000"
-        "0500000000000000040000000000000006000000000000000100000002000000" "6162",
+        frames.images_head(7, 9, (2, 8)) + frames.image_head(3, 5, 4, 6, 1, 2) + b"ab",
+        "644c09000000000007000000000000000900000000000000" "020000000800000000000000"
+        "0300000001000000050000000000000004000000000000000600000000000000" "02000000" "6162",
     ),
     "ping": (frames.ping_body(1, [(2, 3)]), "0100000000000000" "020000000300000000000000"),
     "pong": (frames.pong_body(1, 2, 3), "010000000000000002000000000000000300000000000000"),
@@ -138,5 +150,5 @@ GOLDEN = {
 def test_the_bytes_of_a_frame(name: str) -> None:
     """They change only together with `frames.VERSION`."""
     frame, golden = GOLDEN[name]
-    assert frames.VERSION == 3
+    assert frames.VERSION == 4
     assert frame.hex() == golden

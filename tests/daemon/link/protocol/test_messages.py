@@ -38,11 +38,11 @@ TO_LINK: list[tuple[ToLink, str]] = [
         ),
         '{"kind":"configure","version":1,"dataflow_id":"d","network":"n","machine":"m",'
         '"run_id":"r","listen_host":"h","first_port":1,"last_port":2,"port":null,'
-        '"credentials":null,"window_bytes":33554432,"window_messages":256}',
+        '"credentials":null,"plain":false,"window_bytes":33554432,"window_messages":256}',
     ),
     (
         SetPeers(peers=(Peer(machine="m", run_id="r", endpoints=("h:1",)),)),
-        '{"kind":"set_peers","peers":[{"machine":"m","run_id":"r","endpoints":["h:1"]}]}',
+        '{"kind":"set_peers","peers":[{"machine":"m","run_id":"r","endpoints":["h:1"],"plain":false}]}',
     ),
     (
         SetOutgoing(streams=(Outgoing(machine="m", node="n", output="o", queue=3),)),
@@ -82,7 +82,7 @@ def kind_of(sample: object) -> str:
 
 @pytest.mark.parametrize(("message", "golden"), TO_LINK, ids=kind_of)
 def test_the_bytes_of_a_message_to_the_link(message: ToLink, golden: str) -> None:
-    """They change only together with `messages.VERSION`."""
+    """Other changes than further optional fields need another `messages.VERSION`."""
     assert messages.VERSION == 1
     assert encode(message) == golden.encode() + b"\n"
     assert decode_for_link(golden.encode()) == message
@@ -90,7 +90,7 @@ def test_the_bytes_of_a_message_to_the_link(message: ToLink, golden: str) -> Non
 
 @pytest.mark.parametrize(("message", "golden"), TO_RUNNER, ids=kind_of)
 def test_the_bytes_of_a_message_to_the_runner(message: ToRunner, golden: str) -> None:
-    """They change only together with `messages.VERSION`."""
+    """Other changes than further optional fields need another `messages.VERSION`."""
     assert encode(message) == golden.encode() + b"\n"
     assert decode_for_runner(golden.encode()) == message
 

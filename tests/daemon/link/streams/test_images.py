@@ -45,7 +45,7 @@ def test_a_valid_image_is_written_as_the_block_it_was(array: pa.Array, metadata:
     assert message.problem is None
     assert message.image.total == parts.total
     block = bytearray(message.image.total + 64)
-    message.image.write(block, memoryview(block), 64, 77)  # type: ignore[arg-type]
+    message.image.write(block, 64, 77)  # type: ignore[arg-type]
     assert BLOCK_HEAD.unpack_from(block, 64)[4] == 77
     assert bytes(block[64 + parts.data_offset :]) == data
 

@@ -19,7 +19,7 @@ from dora_daemon.link.protocol.messages import SourceEvent, ToRunner
 from dora_daemon.link.streams.receiver import StreamReceiver
 from dora_node_api.transport import RecordKind
 from dora_node_api.transport.producer.blocks import Hold
-from dora_node_api.transport.producer.image_relay import ImageForwarder
+from dora_node_api.transport.producer.relay import Forwarder
 from dora_node_api.transport.shared.block_image import BlockImage
 
 IMAGE = image_of(pa.array([1, 2, 3]))
@@ -82,7 +82,7 @@ class Stream:
         self.sent: list[ToRunner] = []
         self.notes: list[str] = []
         self.stream = StreamReceiver(
-            "a", "n", "o", self.peer, cast(ImageForwarder, self.forwarder),
+            "a", "n", "o", self.peer, cast(Forwarder, self.forwarder),
             send=self.sent.append, note=self.notes.append,
         )  # fmt: skip
         self.stream.begin_round(
@@ -91,11 +91,15 @@ class Stream:
 
     def receive(self, *numbers: int, previous: int | None = None, image: bytes = IMAGE) -> None:
         """Receive messages in one frame, each after the number before it."""
-        frame = frames.images_head(1, 7, 3, (0, 0))
+        frame = frames.images_head(7, 3, (0, 0))
         for number in numbers:
             before = number - 1 if previous is None else previous
-            frame += frames.image_head(number, before, 0, 0, len(image)) + image
-        self.stream.images(frame)
+            frame += frames.image_head(1, number, before, 0, 0, len(image)) + image
+        self.receive_frame(frame)
+
+    def receive_frame(self, frame: bytes) -> None:
+        for _, images in frames.read_images(frame):
+            self.stream.images(frame, images)
 
 
 @pytest.fixture
@@ -153,9 +157,9 @@ def test_an_invalid_message_is_skipped_and_counted(made: Stream) -> None:
 
 
 def test_what_precedes_a_malformed_image_is_acknowledged(made: Stream) -> None:
-    frame = frames.images_head(1, 7, 3, (0, 0)) + frames.image_head(1, 0, 0, 0, len(IMAGE)) + IMAGE
+    frame = frames.images_head(7, 3, (0, 0)) + frames.image_head(1, 1, 0, 0, 0, len(IMAGE)) + IMAGE
     with pytest.raises(WireError):
-        made.stream.images(frame + frames.image_head(2, 1, 0, 0, 100))
+        made.receive_frame(frame + frames.image_head(1, 2, 1, 0, 0, 100))
     assert made.peer.acknowledged == [(1, False)]
 
 

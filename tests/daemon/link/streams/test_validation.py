@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 
 from dora_daemon.link.streams.validation import is_plain, problem_with
 from dora_node_api.data.metadata import encode_metadata
-from dora_node_api.transport.shared.message_parts import Parts
+from dora_node_api.transport.shared.payload import Payload
 
 
 @pytest.mark.parametrize(
@@ -52,5 +52,5 @@ def test_content_that_could_crash_a_consumer_is_rejected() -> None:
 def test_validation_never_raises(
     layout: int, length: int, nulls: int, descriptor: bytes, body: bytes
 ) -> None:
-    parts = Parts(descriptor, b"", layout, length, nulls, len(body), 0)
+    parts = Payload(descriptor, b"", layout, length, nulls, len(body))
     problem_with(parts, memoryview(body))

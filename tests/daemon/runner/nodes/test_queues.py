@@ -226,7 +226,7 @@ def test_a_queue_smaller_than_configured_is_warned_about_once(
     try:
         registry.ensure(EDGE, bound=1000)
         assert warnings == []
-        monkeypatch.setattr(queue, "fcntl", SimpleNamespace(fcntl=refused))
+        monkeypatch.setattr(queue, "fcntl", SimpleNamespace(**vars(fcntl) | {"fcntl": refused}))
         registry.ensure(Edge("a", "x", "c", "in"), bound=100)
         assert warnings == []
         registry.ensure(Edge("a", "x", "d", "in"), bound=1000)

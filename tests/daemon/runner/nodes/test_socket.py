@@ -18,7 +18,7 @@ from dora_daemon.runner.nodes.socket import NodeConnection, NodeServer
 from dora_node_api.frozen import Frozen
 from dora_node_api.protocol.control_socket import ControlSocket
 from dora_node_api.protocol.frames import close_all
-from dora_node_api.protocol.messages import Hello, ParamUpdate, Segment, SegmentFd, Stop
+from dora_node_api.protocol.messages import AddSegment, Hello, SegmentFd, SetParam, StopNode
 
 
 class Recorder:
@@ -73,7 +73,7 @@ def test_messages_and_descriptors_in_both_directions(tmp_path: Path) -> None:
         node = ControlSocket.connect(path)
         node.send(HELLO)
         reading, writing = os.pipe()
-        node.send(Segment(number=1, size=10), [reading])
+        node.send(AddSegment(number=1, size=10), [reading])
         await wait_until_async(lambda: len(recorder.messages) == 2)
         connection = recorder.connections[0]
         assert (connection.pid, connection.uid) == (os.getpid(), os.getuid())
@@ -87,10 +87,10 @@ def test_messages_and_descriptors_in_both_directions(tmp_path: Path) -> None:
         close_all([reading, *received.descriptors])
         node.close()
         await wait_until_async(lambda: recorder.disconnects == 1)
-        connection.send(Stop())  # no error
+        connection.send(StopNode())  # no error
 
     recorder = serve(tmp_path / "n", work)
-    assert recorder.messages == [HELLO, Segment(number=1, size=10)]
+    assert recorder.messages == [HELLO, AddSegment(number=1, size=10)]
     assert recorder.warnings == []
 
 
@@ -142,7 +142,7 @@ def test_unread_messages_are_queued_with_their_descriptors(tmp_path: Path) -> No
         for number in range(count):
             reading, writing = os.pipe()
             os.write(writing, f"{number}".encode())
-            connection.send(ParamUpdate("k", "v" * 2000), [reading])
+            connection.send(SetParam("k", "v" * 2000), [reading])
             close_all([reading, writing])
         for number in range(count):
             while (received := node.receive(timeout=0.0)) is None:
@@ -165,7 +165,7 @@ def test_a_node_that_never_reads_is_disconnected(
         node.send(HELLO)
         await wait_until_async(lambda: len(recorder.messages) == 1)
         for _ in range(100):
-            recorder.connections[0].send(ParamUpdate("k", "v" * 60_000))
+            recorder.connections[0].send(SetParam("k", "v" * 60_000))
         assert recorder.disconnects == 1
         node.close()
 
@@ -226,7 +226,7 @@ def test_without_descriptors_for_a_message_the_warning_names_the_remedy(
         await wait_until_async(lambda: len(recorder.messages) == 1)
         monkeypatch.setattr(call, out_of_descriptors)
         while not recorder.connections[0].closed:
-            recorder.connections[0].send(ParamUpdate("k", "v" * 2000), [node.fileno()])
+            recorder.connections[0].send(SetParam("k", "v" * 2000), [node.fileno()])
         monkeypatch.undo()
         node.close()
 

@@ -13,7 +13,7 @@ from dora_node_api.transport.consumer.images import (
     ImageReceiver,
     image_of_delivery,
 )
-from dora_node_api.transport.producer.image_relay import ImageForwarder
+from dora_node_api.transport.producer.relay import Forwarder
 from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.block_image import BlockImage
 
@@ -39,7 +39,7 @@ def test_an_image_crosses_as_the_same_message(size: int) -> None:
     board, segments = Board.create(1 << 20), Segments()
     near = Edge(board, segments)
     far = Edge(board, segments, queue=2, names=("n", "m"))
-    forwarder = ImageForwarder(Pool(1 << 24, segments.register(9)), board, 9, wait_for_room=never)
+    forwarder = Forwarder(Pool(1 << 24, segments.register(9)), board, 9, wait_for_room=never)
     forwarder.add_route("n/out", far.spec, far.for_producer())
     sender, source, reader = near.sender(), image_receiver(near, board, segments), far.receiver()
     warm_up = 1  # the first message maps the segment and comes as a delivery

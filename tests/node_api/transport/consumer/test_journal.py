@@ -56,8 +56,8 @@ def test_unsettled_messages_are_delivered_again() -> None:
 
         second = edge.holder()
         again = second.take_over()
-        assert [d.sequence for d, _ in again] == [3, 4, 5, 6]
-        assert numbers([d for d, _ in again]) == [2, 3, 4, 5]
+        assert [d.sequence for d in again] == [3, 4, 5, 6]
+        assert numbers(again) == [2, 3, 4, 5]
         assert numbers(drain(second)) == [6, 7, 8, 9]
         assert second.settled == 2
         # Not void: the sender keeps what is neither settled nor waiting.
@@ -107,7 +107,7 @@ def test_messages_beyond_the_hold_limit_are_held() -> None:
         assert not any(delivery.copied for delivery in taken)
         edge.keeper.consumer_died()
         second = edge.holder()
-        again = [delivery for delivery, _ in second.take_over()]
+        again = second.take_over()
         assert numbers(again) == list(range(6))
         assert not any(delivery.copied for delivery in again)
         del taken, again
@@ -123,7 +123,7 @@ def test_lifecycle_records_are_held() -> None:
         first = edge.holder()
         assert [d.kind for d in drain(first)] == [RecordKind.NODE_FAILED, RecordKind.CLOSED]
         second = edge.holder()
-        again = [d for d, _ in second.take_over()]
+        again = second.take_over()
         assert [d.kind for d in again] == [RecordKind.NODE_FAILED, RecordKind.CLOSED]
         assert again[0].error == "it broke"
         for receiver in (first, second):
@@ -169,7 +169,7 @@ def _link(edge: HeldEdge, done: int) -> None:
     again = receiver.take_over()
     last = receiver.settled
     while True:
-        for delivery, _ in again:
+        for delivery in again:
             if delivery.sequence > last:
                 os.write(done, b"%d\n" % number_of(delivery.data))
                 last = delivery.sequence
@@ -178,7 +178,7 @@ def _link(edge: HeldEdge, done: int) -> None:
         if last % 3 == 0:
             receiver.settle(last)
         if (new := receiver.receive()) is not None:
-            again.append((new, 0))
+            again.append(new)
         del new  # what is settled must have been dropped, or a kill right after leaves it taken
 
 
@@ -229,7 +229,7 @@ def test_a_link_is_killed_at_any_instruction(seed: int) -> None:
             while look():
                 pass
         last = edge.holder()
-        left = [d for d, _ in last.take_over()] + drain(last)
+        left = last.take_over() + drain(last)
         came += numbers(left)
         del left
         # Nothing is lost; what was passed on and not settled comes again, for the far side to drop.

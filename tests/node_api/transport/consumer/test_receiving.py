@@ -42,7 +42,7 @@ def change(edge: Edge, word: int, value: Callable[[int], int], *, keep_check: bo
 
 
 @pytest.mark.parametrize(
-    ("word", "value", "says"),
+    ("word", "value", "problem"),
     [
         (layout.R_OFFSET, lambda _: 1 << 40, "lies at"),
         (layout.R_OFFSET, lambda v: v + 1, "lies at"),
@@ -56,13 +56,13 @@ def change(edge: Edge, word: int, value: Callable[[int], int], *, keep_check: bo
     ],
 )
 def test_a_record_that_points_elsewhere_is_dropped(
-    word: int, value: Callable[[int], int], says: str
+    word: int, value: Callable[[int], int], problem: str
 ) -> None:
     with one() as (edge, sender, receiver):
         send(sender, 1)
         keep = word == layout.R_SEQUENCE
         change(edge, word, value, keep_check=keep)
-        with pytest.raises(BrokenRecord, match=says) as caught:
+        with pytest.raises(BrokenRecord, match=problem) as caught:
             receiver.receive()
         assert edge.spec.edge in str(caught.value)
         send(sender, 2)
@@ -163,7 +163,7 @@ def test_properties_of_a_delivery() -> None:
         assert abs(got.timestamp_ns - time.time_ns()) < 60e9
         assert 0 < got.sent_ns <= time.monotonic_ns()
         assert not got.copied
-        assert not got.protected
+        assert not got.flags
         assert edge.spec.edge in repr(got)
 
 

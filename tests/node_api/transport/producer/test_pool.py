@@ -6,7 +6,6 @@ import fcntl
 import itertools
 import os
 import random
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -156,19 +155,6 @@ def test_no_memory_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
         pool.take(100)
     monkeypatch.undo()
     assert pool.take(100) is not None
-    pool.close()
-
-
-def test_without_memfd_an_unlinked_file_serves(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.delattr(os, "memfd_create")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    pool = Pool(1 << 20)
-    block = take(pool, 1000)
-    block.view[:3] = b"abc"
-    assert list(tmp_path.iterdir()) == []
     pool.close()
 
 

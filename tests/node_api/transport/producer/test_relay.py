@@ -10,7 +10,7 @@ from dora_node_api.transport import Board, Pool
 from dora_node_api.transport.producer.blocks import Hold
 from dora_node_api.transport.producer.relay import Forwarder
 from dora_node_api.transport.shared.layout import PAGE, RECORD_SIZE
-from dora_node_api.transport.shared.message_parts import Parts
+from dora_node_api.transport.shared.payload import Payload
 
 
 def never(*_: object) -> bool:
@@ -28,7 +28,7 @@ def test_a_forwarder_does_not_wait_for_a_small_pipe() -> None:
     forwarder.add_route("n/out", far.spec, far.for_producer())
     sender, source, reader = near.sender(), near.receiver(), far.receiver()
 
-    def forward(parts: Parts, data: memoryview, number: int) -> bool:
+    def forward(parts: Payload, data: memoryview, number: int) -> bool:
         hold = forwarder.allocate("n/out", parts.total)
         forwarder.fill_head(hold, parts)[:] = data
         if forwarder.forward_filled_at_once(

@@ -20,6 +20,7 @@ from dora_node_api.data.metadata import encode_metadata
 from dora_node_api.errors import NodeForked
 from dora_node_api.transport import Board, Delivery, PoolExhausted, SampleError
 from dora_node_api.transport.producer import pool
+from dora_node_api.transport.shared.payload import Payload
 
 
 class Place:
@@ -248,8 +249,8 @@ def test_a_nested_send_of_a_handler_is_refused(place: Place) -> None:
     sender = edge.sender()
     raised: list[BaseException] = []
 
-    class Nosy(arrow.EncodedPayload):
-        def write_into(self, memory: object, at: int = 0) -> None:
+    class Nosy(Payload):
+        def write_into(self, memory: object, at: int = 0, stamp: int = 0) -> None:
             signal.raise_signal(signal.SIGUSR1)
 
     def handler(*_: object) -> None:
@@ -261,7 +262,7 @@ def test_a_nested_send_of_a_handler_is_refused(place: Place) -> None:
     before = signal.signal(signal.SIGUSR1, handler)
     try:
         plain = arrow.encode(b"abc")
-        nosy = Nosy(plain.descriptor, b"", plain.layout, 3, 0, 3, plain.parts)
+        nosy = Nosy(plain.descriptor, b"", plain.layout, 3, 0, 3, plain.data)
         assert sender.send("out", nosy) == 1
     finally:
         signal.signal(signal.SIGUSR1, before)

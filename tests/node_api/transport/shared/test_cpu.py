@@ -12,7 +12,7 @@ def test_usable_cores_are_limited_by_the_machine() -> None:
 
 
 def test_quotas() -> None:
-    assert cpu.parse_cpu_max(["150000", "100000"]) == 1.5
-    assert cpu.parse_cpu_max(["max", "100000"]) is None
-    assert cpu.parse_cpu_max([]) is None
-    assert cpu.parse_cpu_max(["1", "0"]) is None
+    assert cpu.parse_quota(["150000", "100000"]) == 1.5
+    assert cpu.parse_quota(["max", "100000"]) is None
+    assert cpu.parse_quota([]) is None
+    assert cpu.parse_quota(["1", "0"]) is None

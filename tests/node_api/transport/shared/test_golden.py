@@ -9,6 +9,7 @@ from support.golden import check_golden
 
 from dora_node_api.data import arrow
 from dora_node_api.data.metadata import encode_metadata
+from dora_node_api.protocol.messages import to_json
 from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.specs import QueueSpec
 
@@ -31,6 +32,7 @@ def payload(data: object) -> bytes:
     encoded = arrow.encode(data, {"k": [1, 2.5], "s": "ä"})
     memory = bytearray(encoded.total)
     encoded.write_into(memory)
+    memory[: layout.BLOCK_HEAD_SIZE] = bytes(layout.BLOCK_HEAD_SIZE)
     return f"{encoded.layout} {encoded.data_offset} {memory.hex()}".encode()
 
 
@@ -47,7 +49,7 @@ def test_the_layout_has_not_changed() -> None:
             [layout.edge_area_size(layout.ledger_slots_for(n)) for n in (1, 10, 16_000)]
         ).encode(),
         json.dumps([layout.bucket_start(index) for index in range(0, 160, 13)]).encode(),
-        json.dumps(spec.to_json()).encode(),
+        json.dumps(to_json(spec)).encode(),
         encode_metadata({"b": True, "n": -1, "t": "x", "l": ["a"]}),
         payload(b"abc"),
         payload(pa.array([1, None, 3], pa.int16())),

@@ -57,12 +57,6 @@ def test_each_end_gets_its_descriptors(policy: str, numbers: tuple[int, int]) ->
         QueueEnds.from_consumer_fds([1])
 
 
-def test_a_spec_survives_json() -> None:
-    one = QueueSpec(7, "a", "o", "b", "i", "backpressure", 3, 4096, 1024, 99)
-    assert QueueSpec.from_json(one.to_json() | {"new": 1}) == one
-    assert one.edge == "a/o -> b/i"
-
-
 def test_lifecycle_records_that_do_not_fit_are_kept_except_restarts() -> None:
     board, segments = Board.create(1 << 20), Segments()
     edge = Edge(board, segments, bound=1)

@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from dora_cli.remote_program.paths import remove_empty, state_dir
+from dora_cli.remote_program.paths import remove_empty, remove_unused, state_dir
 from dora_cli.remote_program.protocol import Commands, Problem
 
 KEPT_COPIES = 3
@@ -76,10 +76,14 @@ def claim() -> dict[str, Any]:
     return {}
 
 
-def forget() -> dict[str, Any]:
-    """Remove the folder of a coordinator that has ended, if it is marked."""
+def forget(addr: str, port: int) -> dict[str, Any]:
+    """Remove the folder of a coordinator that has ended, if it is marked, and its tokens."""
     if (_folder() / _OF_SERVICE).exists():
         shutil.rmtree(_folder(), ignore_errors=True)
+        tokens = Path.home() / ".config" / "dora" / "tokens"
+        for host in ("127.0.0.1", "localhost", f"[{addr}]" if ":" in addr else addr):
+            (tokens / f"{host}:{port}").unlink(missing_ok=True)
+        remove_unused(tokens)
         state = state_dir()
         remove_empty(state, state.parent, state.parent.parent)
     return {}

@@ -177,7 +177,8 @@ def clean(name: str, keep_state: bool) -> dict[str, Any]:
                 shutil.rmtree(path, ignore_errors=True)
         (runs / ".lock").unlink(missing_ok=True)
         if not any(folder.parent.glob("*")):  # the last daemon
-            shutil.rmtree(state / "code", ignore_errors=True)
+            for unused in ("code", "authorities"):
+                shutil.rmtree(state / unused, ignore_errors=True)
     remove_empty(folder.parent, log.parent, runs, state, state.parent, state.parent.parent)
     return {}
 

@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from dora_config.addresses import is_public
 from dora_config.dataflow.fields import (
     SCALAR_TYPES,
     FreeTextField,
@@ -226,6 +227,10 @@ class WrittenCluster(Written):
 
     coordinator: WrittenCoordinator = Field(description="The one coordinator.")
     zenoh_peer: EndpointField | None = optional("A Zenoh router; accepted without effect.")
+    links: Literal["tls", "plain"] | None = optional(
+        "`plain`: do not encrypt messages between machines, for networks that are encrypted "
+        "already (default: tls)."
+    )
     machines: list[WrittenMachine] = Field(
         description="The machines.", json_schema_extra={"minItems": 1}
     )
@@ -279,6 +284,8 @@ class Cluster(Frozen):
     coordinator: Coordinator
     machines: tuple[Machine, ...]
     zenoh_peer: str | None = None
+    links: Literal["tls", "plain"] = "tls"
+    """`plain`: messages between machines are not encrypted."""
 
     def machine(self, machine_id: str) -> Machine:
         """Return the machine with this id; raise `KeyError`."""
@@ -303,6 +310,8 @@ def read_cluster(document: Document) -> tuple[Cluster | None, list[Finding]]:
         findings.extend(
             _machine_findings(raw_machines, has_peer=data.get("zenoh_peer") is not None)
         )
+    if data.get("links") == "plain":
+        findings.extend(_plain_findings(checked.data))
     if data.get("zenoh_peer") is not None:
         message = "`zenoh_peer` has no effect: links between machines connect to each other"
         findings.append(Finding(("zenoh_peer",), message, severity="warning", at_key=True))
@@ -361,6 +370,22 @@ def _machine_findings(machines: list[Any], *, has_peer: bool) -> Iterator[Findin
                 "add `zenoh_addr: <IP address>`"
             )
             yield Finding(("machines", index, "zenoh_port"), message, at_key=True)
+
+
+def _plain_findings(data: Any) -> Iterator[Finding]:
+    """Yield addresses of links that are public although `links` is plain."""
+    machines = data.get("machines")
+    for index, machine in enumerate(machines if isinstance(machines, list) else ()):
+        for field in ("zenoh_addr", "host") if isinstance(machine, dict) else ():
+            address = _address(str(machine.get(field)))
+            if address is not None:
+                if is_public(address):
+                    message = (
+                        f"`links: plain` is refused at the public address {address}, where others "
+                        "can read and forge messages"
+                    )
+                    yield Finding(("machines", index, field), message)
+                break
 
 
 def _has_address(machine: dict[str, Any]) -> bool:

@@ -332,6 +332,8 @@ class DaemonSummary(Message):
     health_kills: int = 0
     input_timeouts: int = 0
     input_recoveries: int = 0
+    plain_links: bool = False
+    """Its links are not encrypted (`links: plain`)."""
     links: tuple[LinkSummary, ...] = ()
     """Links of the dataflows on that machine, as reported by it."""
 

@@ -68,6 +68,8 @@ class Register(Message):
     labels: dict[str, str] = Field(default_factory=dict)
     host: str = ""
     boot_id: str = ""
+    plain_links: bool = False
+    """Its links are not encrypted (`links: plain`)."""
     parts: tuple[PartReport, ...] = ()
     takes_tokens: bool = False
     """It understands :class:`NewToken`."""

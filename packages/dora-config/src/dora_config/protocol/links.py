@@ -13,8 +13,6 @@ from pydantic import Field
 from dora_config.dataflow.resolved import MAX_QUEUE_SIZE, QueuePolicy
 from dora_config.frozen import Frozen
 
-WRONG_CLOCK: Final = "wrong clock"
-"""In the reason of a link that fails for a certificate's time: no firewall is to blame."""
 FIRST_PORT: Final = 7450
 LAST_PORT: Final = 7549
 """Default range of ports for links; each dataflow uses one port per machine."""
@@ -60,6 +58,8 @@ class LinkPlan(Frozen):
     last_port: int = Field(default=LAST_PORT, ge=1, le=65535)
     edges: tuple[RemoteEdge, ...]
     """Edges that leave or enter this machine."""
+    plain: bool = False
+    """`links: plain`: without TLS, because the network is encrypted already."""
 
     @property
     def peers(self) -> tuple[str, ...]:
@@ -74,6 +74,8 @@ class PeerEndpoint(Frozen):
     run_id: str
     endpoints: tuple[str, ...]
     """``HOST:PORT``, IPv6 in brackets."""
+    plain: bool = False
+    """It listens without TLS."""
 
 
 PeerState = Literal["connecting", "proven", "lost", "left"]
@@ -107,6 +109,8 @@ class LinkReport(Frozen):
     run_id: str = ""
     endpoints: tuple[str, ...] = ()
     """Addresses at which it listens; empty until it listens."""
+    plain: bool = False
+    """It listens without TLS."""
     problem: str | None = None
     """Why it cannot listen, as a sentence (no free port...)."""
     peers: tuple[PeerReport, ...] = ()

@@ -187,6 +187,7 @@ def _daemon_summary(
         health_kills=sum(node.health_kills for node in nodes),
         input_timeouts=sum(node.input_timeouts for node in nodes),
         input_recoveries=sum(node.input_recoveries for node in nodes),
+        plain_links=member.register.plain_links,
         links=tuple(
             link
             for dataflow in registry.unfinished_on(member.key)

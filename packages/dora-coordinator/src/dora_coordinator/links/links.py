@@ -223,7 +223,9 @@ class Links:
         report = self.report_of(machine)
         if report is None or not report.endpoints:
             return None
-        return PeerEndpoint(machine=machine, run_id=report.run_id, endpoints=report.endpoints)
+        return PeerEndpoint(
+            machine=machine, run_id=report.run_id, endpoints=report.endpoints, plain=report.plain
+        )
 
     def endpoints_for(self, machine: str) -> tuple[PeerEndpoint, ...]:
         """Endpoints of the machine's peers, as far as they listen."""

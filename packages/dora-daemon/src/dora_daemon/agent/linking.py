@@ -10,6 +10,7 @@ from typing import Final
 
 import anyio.to_thread
 
+from dora_config.addresses import is_public
 from dora_config.errors import DoraError
 from dora_config.protocol.links import FIRST_PORT, LAST_PORT, LinkPlan
 from dora_config.protocol.runner import RunPlan
@@ -34,6 +35,10 @@ class Listen:
     host: str | None = None
     first_port: int = FIRST_PORT
     last_port: int = LAST_PORT
+    plain: bool = False
+    """`links: plain`: without TLS."""
+    public_ok: bool = False
+    """`--i-know`: without TLS also on a public address."""
 
 
 def parse_listen(text: str) -> Listen:
@@ -74,6 +79,17 @@ def parse_listen(text: str) -> Listen:
     if not 0 < start <= end < 65536:
         raise ValueError(f"{text!r}: expected ports from 1 to 65535, as PORT or FIRST-LAST")
     return Listen(host, start, end)
+
+
+def plain_problem(host: str) -> str | None:
+    """Return why links without TLS are refused at an address; None if they are not."""
+    if not is_public(host):
+        return None
+    return (
+        f"refused links without TLS at {host}: it is a public address, where others can read and"
+        " forge messages; remove `links: plain`, name an address of the encrypted network with"
+        " `--zenoh-listen`, or accept this with `--i-know`"
+    )
 
 
 def choose_host(
@@ -135,12 +151,15 @@ class LinkSetup:
         """Add the link if the part has edges to other machines. Raises :class:`LinkError`."""
         if not record.edges:
             return plan
-        if not await self._credentials.usable(within=CERTIFICATE_TIMEOUT):
+        plain = self._listen.plain
+        if not plain and not await self._credentials.usable(within=CERTIFICATE_TIMEOUT):
             raise LinkError(
                 "the coordinator did not send a certificate for the link to other machines within "
                 f"{CERTIFICATE_TIMEOUT:g} s; see its log"
             )
         host = await anyio.to_thread.run_sync(self._host, record)
+        if plain and not self._listen.public_ok and (problem := plain_problem(host)) is not None:
+            raise LinkError(problem)
         links = LinkPlan(
             machine=record.machine,
             run_id=run_id,
@@ -148,8 +167,9 @@ class LinkSetup:
             first_port=self._listen.first_port,
             last_port=self._listen.last_port,
             edges=record.edges,
+            plain=plain,
         )
-        credentials = str(self._credentials.directory)
+        credentials = None if plain else str(self._credentials.directory)
         return plan.model_copy(update={"links": links, "credentials": credentials})
 
     def _host(self, record: PartRecord) -> str:

@@ -250,6 +250,7 @@ class Agent:
             labels=self._options.labels,
             host=socket.gethostname(),
             boot_id=boot_id(),
+            plain_links=self._options.listen.plain,
             parts=self._state.reports(),
             takes_tokens=True,
         )

@@ -136,7 +136,9 @@ class Link:
         ports = list(range(config.first_port, config.last_port + 1))
         if first is not None:
             ports = [first, *(port for port in ports if port != first)]
-        session = LinkSession.listen(config.listen_host, ports, self._credentials)
+        session = LinkSession.listen(
+            config.listen_host, ports, self._credentials, insecure_ok=config.plain
+        )
         self._prepare(session)
         return session
 
@@ -209,14 +211,17 @@ class Link:
         for machine, peer in wanted.items():
             known = self._peers.get(machine)
             if known is not None:
+                known.plain = peer.plain
                 known.set_run(peer.run_id, peer.endpoints)
                 continue
             link = PeerLink(self, machine, peer.run_id, peer.endpoints)
+            link.plain = peer.plain
             self._peers[machine] = link
             self._dialers[machine] = Dialer(
                 link,
                 first=self.machine < machine,
                 credentials=self._credentials,
+                plain=self._config.plain,
                 prepare=self._prepare,
                 changed=self.changed,
                 note=self._runner.note,

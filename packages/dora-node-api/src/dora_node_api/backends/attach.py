@@ -43,11 +43,15 @@ def attach(node_id: str | None, daemon_port: int | None, living: Iterable[Backen
             ' id of a dynamic node: Node("my-id")'
         )
     folder = environ.get(RECORD_VARIABLE)
-    if not folder or backend in living:
-        return backend
-    from dora_node_api.backends.recording import RecordingBackend
+    if folder and backend not in living:
+        from dora_node_api.backends.recording import record_events
 
-    return RecordingBackend(backend, folder)
+        try:
+            record_events(backend, folder)
+        except SetUpError:
+            backend.close()
+            raise
+    return backend
 
 
 def _connect(

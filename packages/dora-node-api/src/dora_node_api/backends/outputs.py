@@ -16,10 +16,11 @@ from dora_node_api.errors import DoraNodeError, InvalidData, UnknownOutput
 from dora_node_api.protocol.connection import PUMP_EVERY_NS, Connection
 from dora_node_api.protocol.messages import CloseOutputs, SendOutput
 from dora_node_api.transport.producer.blocks import HeapBlock, heap_sample
+from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED
 
 if TYPE_CHECKING:
-    from dora_node_api.data.arrow import EncodedPayload
     from dora_node_api.transport.producer.blocks import Sample
+    from dora_node_api.transport.shared.payload import Payload
 
 PROTECTING = ("request_id", "goal_id", "goal_status")
 """Metadata keys whose messages are never evicted from a queue."""
@@ -62,13 +63,9 @@ class Outputs:
             return
         self._look_at_control()
         payload = self._encode(output, data, metadata)
-        if metadata:
-            protected, flush = delivery_flags(metadata)
-            self._sender.send(output, payload, protected=protected, flush=flush)
-        else:
-            self._sender.send(output, payload)
+        self._sender.send(output, payload, delivery_flags(metadata) if metadata else 0)
 
-    def _encode(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> EncodedPayload:
+    def _encode(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> Payload:
         try:
             payload = encode(data, metadata, on_warning=self._warn)
         except TypeError as error:
@@ -88,9 +85,8 @@ class Outputs:
             return
         payload = self._encode(output, data, metadata)
         payload.detach()
-        protected, flush = delivery_flags(metadata or {})
-        send = self._sender.send
-        self._reentry.submit(partial(send, output, payload, protected=protected, flush=flush))
+        flags = delivery_flags(metadata or {})
+        self._reentry.submit(partial(self._sender.send, output, payload, flags))
 
     def _publish(self, message: SendOutput) -> None:
         """Send a message that was published through the runner; errors are only logged."""
@@ -100,9 +96,8 @@ class Outputs:
         try:
             data = array_from_json(message.data)
             payload = self._encode(output, data, metadata)
-            protected, flush = delivery_flags(metadata)
             if output in self._open:
-                self._sender.send(output, payload, protected=protected, flush=flush)
+                self._sender.send(output, payload, delivery_flags(metadata))
         except (TypeError, ValueError, DoraNodeError, MemoryError) as error:
             self._warn(f"a message published on output `{output}` was not sent: {error}")
 
@@ -126,22 +121,20 @@ class Outputs:
             encoded = encode_metadata(metadata, on_warning=self._warn)
         except TypeError as error:
             raise InvalidData(f"output `{output}`: {error}") from error
-        if self._reentry.busy():
+        if self._reentry.busy():  # a signal handler that may have interrupted the sender
             return heap_sample(nbytes)
         return self._reentry.call(partial(self._sender.allocate_sample, nbytes, encoded))
 
     def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
         """Send a sample of `allocate_sample`."""
-        protected, flush = delivery_flags(metadata)
+        flags = delivery_flags(metadata)
         sample.close_views()
         if isinstance(sample.block, HeapBlock):
             payload = self._encode(output, sample.as_memoryview(), metadata)
             sample.take_hold()
-            send = partial(self._sender.send, output, payload, protected=protected, flush=flush)
+            send = partial(self._sender.send, output, payload, flags)
         else:
-            send = partial(
-                self._sender.send_sample, output, sample, protected=protected, flush=flush
-            )
+            send = partial(self._sender.send_sample, output, sample, flags)
         if not self._reentry.busy():
             self._look_at_control()
         self._reentry.submit(send)
@@ -149,7 +142,7 @@ class Outputs:
     def close(self, outputs: tuple[str, ...]) -> None:
         """Report to the runner that nothing more is sent on these outputs."""
         self._open -= frozenset(outputs)
-        self._reentry.submit(partial(self._connection.tell, CloseOutputs(outputs)))
+        self._reentry.submit(partial(self._connection.send, CloseOutputs(outputs)))
 
 
 def _is_importing_pyarrow() -> bool:
@@ -166,6 +159,7 @@ def _own_data(data: Any) -> Any:
     return data.copy() if hasattr(data, "__array_interface__") else data
 
 
-def delivery_flags(metadata: Mapping[str, Any]) -> tuple[bool, bool]:
+def delivery_flags(metadata: Mapping[str, Any]) -> int:
     """Return whether a message is protected from eviction, and whether it clears older ones."""
-    return any(key in metadata for key in PROTECTING), metadata.get("flush") is True
+    protected = FLAG_PROTECTED if any(key in metadata for key in PROTECTING) else 0
+    return protected | (FLAG_FLUSH if metadata.get("flush") is True else 0)

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dora_node_api.backends.backend import Backend
-from dora_node_api.backends.test_mode import PlainSample, as_array, sent_metadata
+from dora_node_api.backends.test_mode import as_array, sent_metadata
 from dora_node_api.data.json_values import array_from_json, array_to_json, dumps
 from dora_node_api.protocol.messages import NodeConfig
+from dora_node_api.transport.producer.blocks import heap_sample
 
 if TYPE_CHECKING:
     from dora_node_api.protocol.session import Event
@@ -84,7 +85,7 @@ class PromptBackend(Backend):
         self._show(f"output {output}: {dumps(shown)}")
 
     def allocate_sample(self, output: str, nbytes: int, metadata: Mapping[str, Any]) -> Sample:
-        return PlainSample(nbytes)
+        return heap_sample(nbytes)
 
     def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
         self.send(output, sample.as_buffer(), metadata)

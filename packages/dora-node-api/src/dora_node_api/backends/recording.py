@@ -4,57 +4,64 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dora_node_api.backends.backend import Backend
 from dora_node_api.data.json_values import array_to_json, dumps
 from dora_node_api.errors import SetUpError
+from dora_node_api.protocol.messages import NodeConfig
 
 if TYPE_CHECKING:
     from dora_node_api.protocol.session import Event
-    from dora_node_api.transport.producer.blocks import Sample
 
 _TYPES = {"INPUT": "Input", "INPUT_CLOSED": "InputClosed", "STOP": "Stop"}
 
 
-class RecordingBackend(Backend):
-    """Forwards to another backend and writes its events to `inputs-<node>.json`.
+def record_events(backend: Backend, folder: str) -> None:
+    """Write all later events of a backend to a file in `folder`. Raises SetUpError."""
+    record = EventFile(backend.config, folder).record
+    next_event, poll_event = backend.next_event, backend.poll_event
+    backend.next_event = lambda timeout: record(next_event(timeout))  # type: ignore[method-assign]
+    backend.poll_event = lambda: record(poll_event())  # type: ignore[method-assign]
 
-    The file is complete JSON after each event, so that it is usable however the process ends.
+
+class EventFile:
+    """The file `inputs-<node>.json`.
+
+    It is complete JSON after each event, so that it is usable however the process ends.
     """
 
-    def __init__(self, inner: Backend, folder: str) -> None:
-        self._inner = inner
-        self._holders = 1
-        self.config = inner.config
+    def __init__(self, config: NodeConfig, folder: str) -> None:
         self._start = time.monotonic()
-        path = Path(folder) / f"inputs-{inner.config.node_id.replace('/', '_')}.json"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("w", encoding="utf-8")
-        except OSError as error:
-            inner.close()
-            raise SetUpError(f"DORA_WRITE_EVENTS_TO: {path} cannot be written: {error}") from error
-        config = inner.config
+        self._path = Path(folder) / f"inputs-{config.node_id.replace('/', '_')}.json"
         head = {
             "id": config.node_id,
             "inputs": {entry.id: entry.source for entry in config.inputs},
             "outputs": list(config.outputs),
         }
-        self._file.write(json.dumps(head)[:-1] + ', "events": [')
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text("", encoding="utf-8")
+        except OSError as error:
+            raise SetUpError(
+                f"DORA_WRITE_EVENTS_TO: {self._path} cannot be written: {error}"
+            ) from error
+        self._end = 0
+        self._separator = ""
+        self._append(json.dumps(head)[:-1] + ', "events": [')
         self._separator = "\n"
-        self._finish()
 
-    def _finish(self) -> None:
-        """Close the brackets; the next event overwrites them."""
-        place = self._file.tell()
-        self._file.write("\n]}\n")
-        self._file.flush()
-        self._file.seek(place)
+    def _append(self, text: str) -> None:
+        """Write over the closing brackets, and close them again."""
+        with self._path.open("r+", encoding="utf-8") as file:
+            file.seek(self._end)
+            file.write(self._separator + text)
+            self._end = file.tell()
+            file.write("\n]}\n")
 
-    def _record(self, event: Event | None) -> Event | None:
+    def record(self, event: Event | None) -> Event | None:
+        """Add an event, if test files can contain it; return it."""
         if event is not None and (kind := _TYPES.get(event["type"])) is not None:
             written: dict[str, Any] = {
                 "type": kind,
@@ -66,61 +73,6 @@ class RecordingBackend(Backend):
                 written["metadata"] = {
                     key: value for key, value in event["metadata"].items() if key != "timestamp"
                 }
-            self._file.write(self._separator + dumps(written))
+            self._append(dumps(written))
             self._separator = ",\n"
-            self._finish()
         return event
-
-    @property
-    def ended(self) -> bool:
-        return self._inner.ended
-
-    def next_event(self, timeout: float | None) -> Event | None:
-        return self._record(self._inner.next_event(timeout))
-
-    def poll_event(self) -> Event | None:
-        return self._record(self._inner.poll_event())
-
-    def is_empty(self) -> bool:
-        return self._inner.is_empty()
-
-    def fileno(self) -> int:
-        return self._inner.fileno()
-
-    def deadline(self) -> int | None:
-        return self._inner.deadline()
-
-    def waits(self, waiting: bool) -> None:
-        self._inner.waits(waiting)
-
-    def send(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
-        self._inner.send(output, data, metadata)
-
-    def allocate_sample(self, output: str, nbytes: int, metadata: Mapping[str, Any]) -> Sample:
-        return self._inner.allocate_sample(output, nbytes, metadata)
-
-    def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
-        self._inner.send_sample(output, sample, metadata)
-
-    def warn(self, message: str) -> None:
-        self._inner.warn(message)
-
-    def close_outputs(self, outputs: tuple[str, ...]) -> None:
-        self._inner.close_outputs(outputs)
-
-    def stop_dataflow(self, reason: str) -> None:
-        self._inner.stop_dataflow(reason)
-
-    def share(self, path: str, node_id: str) -> bool:
-        shared = self._inner.share(path, node_id)
-        self._holders += shared
-        return shared
-
-    def leave(self) -> None:
-        self._inner.leave()
-
-    def close(self) -> None:
-        self._inner.close()
-        self._holders -= 1
-        if self._holders <= 0:
-            self._file.close()

@@ -23,8 +23,8 @@ from dora_node_api.protocol.messages import (
     Hello,
     Refused,
     RemoveRoute,
-    Stop,
     StopDataflow,
+    StopNode,
     Welcome,
 )
 
@@ -137,7 +137,7 @@ class RunningBackend(Backend):
                     self._connection.add_route(output, spec, received.descriptors)
                 case RemoveRoute(queue):
                     self._connection.sender.remove_route(queue)
-                case Stop():
+                case StopNode():
                     self._connection.halt()
                     self._inputs.apply(received)
                     return
@@ -182,7 +182,7 @@ class RunningBackend(Backend):
         self._outputs.close(outputs)
 
     def stop_dataflow(self, reason: str) -> None:
-        self._connection.tell(StopDataflow(reason))
+        self._connection.send(StopDataflow(reason))
 
     # --- the end ---------------------------------------------------------------------------------
 

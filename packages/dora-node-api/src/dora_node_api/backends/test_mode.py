@@ -11,7 +11,6 @@ import json
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,12 +23,13 @@ from dora_node_api.data.metadata import decode_metadata, encode_metadata
 from dora_node_api.errors import InvalidData, SetUpError
 from dora_node_api.logging.log_lines import entry_line, write_line
 from dora_node_api.protocol.messages import InputConfig, NodeConfig
-from dora_node_api.transport.producer.blocks import Hold, Sample
+from dora_node_api.transport.producer.blocks import heap_sample
 
 if TYPE_CHECKING:
     import pyarrow
 
     from dora_node_api.protocol.session import Event
+    from dora_node_api.transport.producer.blocks import Sample
 
 OUTPUTS_VARIABLE = "DORA_TEST_WRITE_OUTPUTS_TO"
 NO_OFFSET_VARIABLE = "DORA_TEST_NO_OUTPUT_TIME_OFFSET"
@@ -220,7 +220,7 @@ class TestBackend(Backend):
             file.write(dumps(line) + "\n")
 
     def allocate_sample(self, output: str, nbytes: int, metadata: Mapping[str, Any]) -> Sample:
-        return PlainSample(nbytes)
+        return heap_sample(nbytes)
 
     def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
         self.send(output, sample.as_buffer(), metadata)
@@ -229,21 +229,6 @@ class TestBackend(Backend):
         if message not in self._warned:
             self._warned.add(message)
             write_line(entry_line(self.config.node_id, "warn", message, target="dora_node_api"))
-
-
-class PlainSample(Sample):
-    """Sample in ordinary memory, for `send_output_raw` without a runner."""
-
-    __slots__ = ("_memory",)
-
-    def __init__(self, nbytes: int) -> None:
-        super().__init__(Hold(deque()), 0, nbytes)
-        self._memory = bytearray(nbytes)
-
-    def as_buffer(self) -> memoryview:
-        return memoryview(self._memory)
-
-    as_memoryview = as_buffer
 
 
 def as_array(output: str, data: Any) -> pyarrow.Array:

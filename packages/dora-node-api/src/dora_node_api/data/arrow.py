@@ -15,12 +15,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from dora_node_api.data.metadata import OnWarning, UnsupportedData, encode_metadata
-from dora_node_api.transport.shared.cpu import usable_cores
-from dora_node_api.transport.shared.layout import ALIGNMENT, BLOCK_HEAD_SIZE, data_offset
+from dora_node_api.transport.shared.layout import ALIGNMENT
+from dora_node_api.transport.shared.payload import Payload
 
 if TYPE_CHECKING:
-    from mmap import mmap
-
     import numpy as np
     import pyarrow as pa
 
@@ -38,88 +36,10 @@ _ACCEPTED = (
 )
 
 
-class EncodedPayload:
-    """An encoded message, to be written into a block of known size."""
-
-    __slots__ = (
-        "data_offset",
-        "descriptor",
-        "layout",
-        "length",
-        "metadata",
-        "nbytes",
-        "null_count",
-        "parts",
-        "total",
-    )
-
-    def __init__(
-        self,
-        descriptor: bytes,
-        metadata: bytes,
-        layout: int,
-        length: int,
-        null_count: int,
-        nbytes: int,
-        parts: tuple[tuple[int, Any], ...],
-    ) -> None:
-        self.descriptor = descriptor
-        self.metadata = metadata
-        self.layout = layout
-        self.length = length
-        self.null_count = null_count
-        self.nbytes = nbytes
-        """Size of the data area."""
-        self.parts = parts
-        """Offset in the data area, and bytes or a function that writes into a view."""
-        self.data_offset = data_offset(BLOCK_HEAD_SIZE + len(descriptor) + len(metadata), nbytes)
-        self.total = self.data_offset + nbytes
-        """Bytes used of the block, its head included."""
-
-    def write_into(self, memory: mmap | bytearray, at: int = 0) -> None:
-        """Write everything but the block's head into the `total` bytes of a block at `at`."""
-        start = at + BLOCK_HEAD_SIZE
-        end = start + len(self.descriptor)
-        memory[start:end] = self.descriptor
-        if self.metadata:
-            memory[end : end + len(self.metadata)] = self.metadata
-        base = at + self.data_offset
-        for offset, part in self.parts:
-            start = base + offset
-            if callable(part):
-                part(memoryview(memory)[start : at + self.total])
-            else:
-                size = len(part)
-                if size < LARGE_COPY:
-                    memory[start : start + size] = part
-                else:
-                    copy_large(memoryview(memory)[start : start + size], part)
-
-    def detach(self) -> None:
-        """Copy the data, which the caller may change before it is written."""
-        self.write_into(copied := bytearray(self.total))
-        self.parts = ((0, memoryview(copied)[self.data_offset :]),)
-
-
-LARGE_COPY = 16 << 20  # beyond the caches of most processors: two cores copy faster than one
-
-
-def copy_large(target: memoryview, source: Any) -> None:
-    """Copy with two threads if there are two cores; other Python threads run meanwhile."""
-    types = _types()
-    if not types.two_cores:
-        target[:] = memoryview(source).cast("B")
-        return
-    sink = types.pa.FixedSizeBufferWriter(types.pa.py_buffer(target))
-    sink.set_memcopy_threads(2)
-    sink.write(source)
-    sink.close()
-
-
 # --- encoding ---------------------------------------------------------------------------------
 def encode(
     data: Any, metadata: Mapping[str, Any] | None = None, *, on_warning: OnWarning | None = None
-) -> EncodedPayload:
+) -> Payload:
     """Describe ``data`` (bytes, pyarrow Array, numpy array, any buffer) and metadata for sending.
 
     Nothing is copied yet; ``data`` must not change before the payload was sent. A numpy array of
@@ -131,9 +51,7 @@ def encode(
     kind = type(data)
     if kind is bytes:
         size = len(data)
-        return EncodedPayload(
-            _flat_descriptor(b"uint8", size), encoded, FLAT, size, 0, size, ((0, data),)
-        )
+        return Payload(_flat_descriptor(b"uint8", size), encoded, FLAT, size, 0, size, ((0, data),))
     pa = sys.modules.get("pyarrow")
     if pa is not None:
         if isinstance(data, pa.Array):
@@ -152,11 +70,11 @@ def encode(
     return _encode_buffer(data, encoded)
 
 
-def raw_payload(nbytes: int, metadata: bytes) -> EncodedPayload:
+def raw_payload(nbytes: int, metadata: bytes) -> Payload:
     """Return the head of a message whose ``nbytes`` bytes the caller writes. Raises ValueError."""
     if nbytes < 0:
         raise ValueError(f"invalid length {nbytes} of a sample; it must not be negative")
-    return EncodedPayload(_flat_descriptor(b"uint8", nbytes), metadata, FLAT, nbytes, 0, nbytes, ())
+    return Payload(_flat_descriptor(b"uint8", nbytes), metadata, FLAT, nbytes, 0, nbytes, ())
 
 
 @lru_cache(256)
@@ -195,7 +113,7 @@ def _as_array(data: Any) -> pa.Array:
     )
 
 
-def _encode_buffer(data: Any, metadata: bytes) -> EncodedPayload:
+def _encode_buffer(data: Any, metadata: bytes) -> Payload:
     try:
         view = memoryview(data)
     except TypeError:
@@ -216,9 +134,7 @@ def _encode_buffer(data: Any, metadata: bytes) -> EncodedPayload:
         flat = view.cast("B") if view.c_contiguous else view.tobytes()
     size = view.nbytes
     length = size // view.itemsize if view.itemsize else 0
-    return EncodedPayload(
-        _flat_descriptor(type_name, size), metadata, FLAT, length, 0, size, ((0, flat),)
-    )
+    return Payload(_flat_descriptor(type_name, size), metadata, FLAT, length, 0, size, ((0, flat),))
 
 
 def _buffer_type(view: memoryview) -> bytes:
@@ -246,7 +162,7 @@ _NUMPY_TYPES = {
 } | {"f2": b"halffloat", "f4": b"float", "f8": b"double"}
 
 
-def _encode_numpy(data: np.ndarray[Any, Any], metadata: bytes, numpy: Any) -> EncodedPayload:
+def _encode_numpy(data: np.ndarray[Any, Any], metadata: bytes, numpy: Any) -> Payload:
     type_name = _NUMPY_TYPES.get(data.dtype.str[1:])
     if type_name is None or isinstance(data, numpy.ma.MaskedArray):
         return _encode_array(_numpy_to_arrow(data, numpy), metadata)
@@ -260,7 +176,7 @@ def _encode_numpy(data: np.ndarray[Any, Any], metadata: bytes, numpy: Any) -> En
             target = numpy.frombuffer(view, data.dtype.newbyteorder("="), data.size)
             target.reshape(data.shape)[...] = data
 
-    return EncodedPayload(
+    return Payload(
         _flat_descriptor(type_name, size), metadata, FLAT, data.size, 0, size, ((0, part),)
     )
 
@@ -311,7 +227,6 @@ class _Types:
         )  # fmt: skip
         self.parametric = {t.id for t in parametric}
         self.null = pa.null().id
-        self.two_cores = usable_cores() >= 2
         self.written: dict[Any, tuple[int, bytes]] = {}
         self.aliases: dict[bytes, Any] = {str(t).encode(): t for t in (*simple, *text, pa.null())}
         self.described: dict[bytes, tuple[Any, tuple[tuple[int, int] | None, ...], int]] = {}
@@ -366,7 +281,7 @@ def _types() -> _Types:
     return _types_made
 
 
-def _encode_array(array: pa.Array, metadata: bytes) -> EncodedPayload:
+def _encode_array(array: pa.Array, metadata: bytes) -> Payload:
     types = _types_made or _types()
     data_type = array.type
     number = data_type.id
@@ -377,7 +292,7 @@ def _encode_array(array: pa.Array, metadata: bytes) -> EncodedPayload:
         if validity is None and values is not None and not array.offset:
             length, size = len(array), len(values)
             if size and size == length * plain[0]:
-                return EncodedPayload(
+                return Payload(
                     _flat_descriptor(plain[1], size), metadata, FLAT, length, 0, size,
                     ((0, values),),
                 )  # fmt: skip
@@ -391,15 +306,13 @@ def _encode_array(array: pa.Array, metadata: bytes) -> EncodedPayload:
         if payload is not None:
             return payload
     elif number == types.null:
-        return EncodedPayload(
+        return Payload(
             _DESCRIPTOR.pack(0, 0, 4) + b"null", metadata, FLAT, len(array), len(array), 0, ()
         )
     return _encode_ipc(array, metadata)
 
 
-def _encode_fixed(
-    array: pa.Array, width: int, types: _Types, metadata: bytes
-) -> EncodedPayload | None:
+def _encode_fixed(array: pa.Array, width: int, types: _Types, metadata: bytes) -> Payload | None:
     length = len(array)
     validity, values = array.buffers()
     if not length or values is None or width == 0:
@@ -427,7 +340,7 @@ def _encode_fixed(
     if validity is None:
         descriptor = _flat_descriptor(name, size, form)
         word = FLAT | shift << 8
-        return EncodedPayload(descriptor, metadata, word, length, 0, size, ((0, body),))
+        return Payload(descriptor, metadata, word, length, 0, size, ((0, body),))
     bitmap = memoryview(validity).cast("B")[start >> 3 : start + count + 7 >> 3]
     values_at = -(-len(bitmap) // ALIGNMENT) * ALIGNMENT
     descriptor = (
@@ -436,7 +349,7 @@ def _encode_fixed(
         + _BUFFER.pack(values_at, size)
         + name
     )
-    return EncodedPayload(
+    return Payload(
         descriptor,
         metadata,
         FLAT | shift << 8,
@@ -449,7 +362,7 @@ def _encode_fixed(
 
 def _encode_text(
     array: pa.Array, offset_size: int, types: _Types, metadata: bytes
-) -> EncodedPayload | None:
+) -> Payload | None:
     length = len(array)
     validity, offsets, values = array.buffers()
     if not length or offsets is None:
@@ -481,10 +394,10 @@ def _encode_text(
         + name
     )
     nulls = array.null_count if validity is not None else 0
-    return EncodedPayload(descriptor, metadata, FLAT | shift << 8, length, nulls, at, tuple(parts))
+    return Payload(descriptor, metadata, FLAT | shift << 8, length, nulls, at, tuple(parts))
 
 
-def _encode_ipc(array: pa.Array, metadata: bytes) -> EncodedPayload:
+def _encode_ipc(array: pa.Array, metadata: bytes) -> Payload:
     pa = _types().pa
     try:
         batch = pa.RecordBatch.from_arrays([array], names=[""])
@@ -501,7 +414,7 @@ def _encode_ipc(array: pa.Array, metadata: bytes) -> EncodedPayload:
         sink.close()
 
     descriptor = _DESCRIPTOR.pack(0, 0, 0)
-    return EncodedPayload(descriptor, metadata, IPC, len(array), -1, counter.size(), ((0, write),))
+    return Payload(descriptor, metadata, IPC, len(array), -1, counter.size(), ((0, write),))
 
 
 # --- decoding ---------------------------------------------------------------------------------

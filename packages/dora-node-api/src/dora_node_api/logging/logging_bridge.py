@@ -100,14 +100,14 @@ def install(node_id: str, *, has_terminal: bool = False) -> None:
     _bridge = BridgeHandler(node_id)
     if not root.handlers:
         root.addHandler(_bridge)
-        asked = level_from(os.environ.get("RUST_LOG", ""))
-        if asked is not None or root.level == logging.WARNING:
+        level = level_from(os.environ.get("RUST_LOG", ""))
+        if level is not None or root.level == logging.WARNING:
             # WARNING is the root logger's default; the default of a dataflow's log is info.
-            root.setLevel(logging.INFO if asked is None else asked)
+            root.setLevel(logging.INFO if level is None else level)
     _patch_basic_config(_bridge)
     if not has_terminal:
         _patch_loggers(_bridge)
-        _patch_stream_handlers(_bridge)
+        _patch_handlers(_bridge)
 
 
 _bridge: BridgeHandler | None = None
@@ -151,24 +151,31 @@ def _is_printed(logger: logging.Logger) -> bool:
 
 def _prints(handler: logging.Handler) -> bool:
     """Whether a handler writes to this process's standard output or standard error."""
-    if not isinstance(handler, logging.StreamHandler):
-        return isinstance(handler, BridgeHandler)
-    stream = handler.stream
+    if isinstance(handler, BridgeHandler):
+        return True
+    # A StreamHandler has a stream, a RichHandler (of rich) a console with a file.
+    stream = getattr(handler, "stream", None) or getattr(
+        getattr(handler, "console", None), "file", None
+    )
+    if stream is None:
+        return False
     if stream in (sys.stdout, sys.stderr):
-        return stream is not None
+        return True
     try:
         return stream.fileno() in (1, 2)
     except (AttributeError, OSError, ValueError):
         return False  # not a file, or a closed one
 
 
-def _patch_stream_handlers(bridge: BridgeHandler) -> None:
-    original = logging.StreamHandler.emit
+def _patch_handlers(bridge: BridgeHandler) -> None:
+    original = logging.Handler.handle
 
-    def emit(handler: logging.StreamHandler[Any], record: logging.LogRecord) -> None:
-        if _prints(handler):
-            bridge.handle(record)
-        else:
-            original(handler, record)
+    def handle(handler: logging.Handler, record: logging.LogRecord) -> Any:
+        if handler is bridge or not _prints(handler):
+            return original(handler, record)
+        passed: Any = handler.filter(record)
+        if passed:  # the record, or on Python 3.11 True
+            bridge.handle(record if passed is True else passed)
+        return passed
 
-    logging.StreamHandler.emit = emit  # type: ignore[assignment,method-assign]
+    logging.Handler.handle = handle  # type: ignore[assignment,method-assign]

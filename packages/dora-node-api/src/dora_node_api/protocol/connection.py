@@ -22,22 +22,22 @@ from dora_node_api.errors import (
     ControlError,
     DoraNodeError,
 )
-from dora_node_api.frozen import Frozen
 from dora_node_api.protocol.control_socket import ControlSocket
 from dora_node_api.protocol.frames import Received, close_all
 from dora_node_api.protocol.messages import (
     INSPECTOR,
     AddRoute,
+    AddSegment,
     Leaving,
     Log,
+    Message,
     NodeConfig,
     OpenSegment,
     RemoveRoute,
-    Segment,
     SegmentFd,
     SegmentUnknown,
     SendOutput,
-    Stop,
+    StopNode,
     Welcome,
 )
 from dora_node_api.protocol.pool_size import pool_size
@@ -74,7 +74,7 @@ class Connection:
         self.pumped = 0
         """CLOCK_MONOTONIC ns of the last look at the control socket."""
         self.stopped = False
-        """The runner asked this node to stop, or is gone."""
+        """The runner stops this node, or is gone."""
         self.inputs_full: Callable[[], bool] = lambda: False
         """Whether every backpressure input of this node is full; set by the receiving side."""
         self.publish: Callable[[SendOutput], None] = lambda message: None
@@ -112,7 +112,7 @@ class Connection:
 
     # --- messages to the runner ------------------------------------------------------------------
 
-    def tell(self, message: Frozen, descriptors: tuple[int, ...] = ()) -> None:
+    def send(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
         """Send a message; ignored once the runner is gone."""
         try:
             self._control.send(message, descriptors)
@@ -124,7 +124,7 @@ class Connection:
         if sentence not in self._warned:
             self._warned.add(sentence)
             log = Log(level="warn", message=sentence, target="dora_node_api", fields=fields)
-            self.tell(log)
+            self.send(log)
 
     def _warn_of_drop(self, spec: QueueSpec, sentence: str) -> None:
         # An inspector reports its own losses, and has no `queue_size` to set.
@@ -135,7 +135,7 @@ class Connection:
         self.warn(f"a message that a signal handler sent during another send was lost: {error}")
 
     def _register_segment(self, number: int, descriptor: int, size: int) -> None:
-        self.tell(Segment(number=number, size=size), (descriptor,))
+        self.send(AddSegment(number=number, size=size), (descriptor,))
 
     # --- messages from the runner ----------------------------------------------------------------
 
@@ -202,7 +202,7 @@ class Connection:
             case SendOutput() as message:
                 self._to_publish.append(message)
                 self.wake()
-            case Stop():
+            case StopNode():
                 self.halt()
                 self._to_inbox(received)
             case _:
@@ -243,7 +243,7 @@ class Connection:
         if not self._gone:
             self._gone = True
             self.halt()
-            self._to_inbox(Received(Stop("MANUAL")))
+            self._to_inbox(Received(StopNode("MANUAL")))
 
     @property
     def gone(self) -> bool:
@@ -257,7 +257,7 @@ class Connection:
         with self._pumping:
             self._drop_answer()
             self._awaited += 1
-            self.tell(OpenSegment(self._awaited, incarnation, number))
+            self.send(OpenSegment(self._awaited, incarnation, number))
             deadline = time.monotonic() + ANSWER_TIMEOUT
             while self._answer is None:
                 left = deadline - time.monotonic()
@@ -319,7 +319,7 @@ class Connection:
     def leave(self) -> None:
         """Report to the runner that the node ends by itself."""
         if not self._gone and not self._control.integrity.broken:
-            self.tell(Leaving())
+            self.send(Leaving())
 
     def close(self) -> None:
         """Close the sender and every descriptor. No thread may be receiving any more."""

@@ -4,7 +4,7 @@ Only bytes and descriptors move here; `session` and the runner interpret the mes
 """
 
 # Imports add to the start of every node: os.path, not pathlib.
-# ruff: noqa: PTH101, PTH108, PTH112
+# ruff: noqa: PTH101, PTH108
 from __future__ import annotations
 
 import array
@@ -18,7 +18,6 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from dora_node_api.errors import ControlClosed, ControlError
-from dora_node_api.frozen import Frozen
 from dora_node_api.protocol.frames import (
     DESCRIPTORS_PER_PIECE,
     FrameDecoder,
@@ -27,17 +26,17 @@ from dora_node_api.protocol.frames import (
     close_all,
     encode,
 )
+from dora_node_api.protocol.messages import Message
 from dora_node_api.transport.shared.integrity import Integrity
 from dora_node_api.transport.shared.owned_lock import OwnedLock
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-# sun_path holds 104 bytes on macOS and 108 on Linux, its closing zero included.
-LONGEST_NAME = 100
+# sun_path holds 108 bytes, its closing zero included.
+LONGEST_NAME = 107
 _CHUNK = 65536
 _ANCILLARY = socket.CMSG_SPACE((DESCRIPTORS_PER_PIECE + 53) * array.array("i").itemsize)
-_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 @contextmanager
@@ -48,12 +47,6 @@ def _short_name(path: str | Path) -> Iterator[str]:
         yield name
         return
     directory, last = os.path.split(name)
-    if not os.path.isdir("/proc/self/fd"):
-        raise ControlError(
-            f"{name}: the path of a socket must not exceed {LONGEST_NAME} bytes on this system;"
-            " use a runtime directory with a shorter path",
-            fatal=True,
-        )
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{descriptor}/{last}"
@@ -102,15 +95,12 @@ def receive_chunk(connection: socket.socket) -> tuple[bytes, list[int]]:
 
     Raises OSError, and ControlError (fatal) if descriptors were lost because of a limit.
     """
-    data, ancillary, flags, _ = connection.recvmsg(_CHUNK, _ANCILLARY, _CLOEXEC)
+    data, ancillary, flags, _ = connection.recvmsg(_CHUNK, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
     numbers = array.array("i")
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             numbers.frombytes(payload[: len(payload) - len(payload) % numbers.itemsize])
     descriptors = numbers.tolist()
-    if not _CLOEXEC:
-        for descriptor in descriptors:
-            os.set_inheritable(descriptor, False)
     if flags & socket.MSG_CTRUNC:
         close_all(descriptors)
         raise ControlError(
@@ -156,7 +146,7 @@ class ControlSocket:
         """Number of malformed frames so far."""
         return self._decoder.errors
 
-    def send(self, message: Frozen, descriptors: Sequence[int] = ()) -> None:
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send one message. Raises ControlClosed if the other end is gone, and NodeInterrupted.
 
         In a signal handler that interrupted another `send`, it follows that message.

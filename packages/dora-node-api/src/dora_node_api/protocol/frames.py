@@ -16,7 +16,7 @@ from contextlib import suppress
 
 from dora_node_api.errors import ControlError
 from dora_node_api.frozen import Frozen
-from dora_node_api.protocol.messages import message_from_json, message_to_json
+from dora_node_api.protocol.messages import Message, message_from_json, to_json
 
 HEADER = struct.Struct("!IH")
 # A Welcome carries the dataflow's descriptor, which may be long; a larger frame is garbage.
@@ -35,17 +35,17 @@ class Piece(Frozen):
 class Received(Frozen):
     """A message and its descriptors, which the receiver must close."""
 
-    message: Frozen
+    message: Message
     descriptors: tuple[int, ...] = ()
 
 
-def encode(message: Frozen, descriptors: Sequence[int] = ()) -> list[Piece]:
+def encode(message: Message, descriptors: Sequence[int] = ()) -> list[Piece]:
     """Return one message as pieces to send in order, each with descriptors in one `sendmsg`.
 
     If the kernel takes only part of a piece, the descriptors went with that part: send the rest
     without them. The caller still owns the descriptors and closes them after the last piece.
     """
-    body = json.dumps(message_to_json(message), separators=(",", ":")).encode()
+    body = json.dumps(to_json(message), separators=(",", ":")).encode()
     if len(body) > LARGEST_BODY:
         kind = type(message).__name__
         raise ControlError(f"message {kind} has {len(body)} bytes; at most {LARGEST_BODY} fit")
@@ -57,7 +57,7 @@ def encode(message: Frozen, descriptors: Sequence[int] = ()) -> list[Piece]:
     return [*pieces, Piece(frame, tuple(descriptors))]
 
 
-def decode(body: bytes) -> Frozen:
+def decode(body: bytes) -> Message:
     """Return the message in the body of a frame. Raises ControlError for anything else."""
     try:
         values = json.loads(body)

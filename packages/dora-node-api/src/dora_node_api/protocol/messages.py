@@ -6,7 +6,7 @@ The order of a connection:
     Hello                              ->
                                        <-       Welcome (or Refused), then AddRoute for each route
                                        <-       Go, once every node of the dataflow has sent Hello
-    Segment, OpenSegment, Log, ...     <->      AddRoute, Stop, ParamUpdate, SegmentFd, ...
+    AddSegment, OpenSegment, Log, ...  <->      AddRoute, StopNode, SetParam, SegmentFd, ...
     Leaving                            ->       (the node ends by itself)
 
 Unknown fields are ignored and missing ones take their defaults, so that neighbouring minor versions
@@ -16,13 +16,11 @@ PROTOCOL_VERSION. How messages lie in frames: `frames`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 from dora_node_api.errors import ControlError
 from dora_node_api.frozen import Frozen
-
-if TYPE_CHECKING:
-    from dora_node_api.transport.shared.specs import QueueSpec
+from dora_node_api.transport.shared.specs import QueueSpec
 
 PROTOCOL_VERSION = 1
 INSPECTOR = "dora/inspector"
@@ -84,13 +82,27 @@ class NodeConfig(Frozen):
     After the ids follow, as `consumer/input`, the cycle's queues to other machines."""
 
 
+class Message(Frozen):
+    """Base of the messages. `kind` names the message in JSON."""
+
+    kind: ClassVar[str]
+
+    def __init_subclass__(cls, *, kind: str) -> None:
+        super().__init_subclass__()
+        cls.kind = kind
+        KINDS[kind] = cls
+
+
+KINDS: dict[str, type[Message]] = {}
+"""The messages by their `kind`."""
+
+
 # --- node to runner ------------------------------------------------------------------------------
 
 
-class Hello(Frozen):
+class Hello(Message, kind="hello"):
     """First message of a node. `incarnation` is None for a dynamic node."""
 
-    kind = "hello"
     node_id: str
     incarnation: int | None
     pid: int
@@ -102,34 +114,24 @@ class Hello(Frozen):
     """Folder that `dora_node_api` was imported from."""
 
 
-class Segment(Frozen):
+class AddSegment(Message, kind="segment"):
     """A new segment of the node's pool. One descriptor, read-only, for the node's consumers."""
 
-    kind = "segment"
     number: int
     size: int
 
 
-class SegmentGone(Frozen):
-    """A segment without references; the runner may close its descriptor."""
-
-    kind = "segment_gone"
-    number: int
-
-
-class OpenSegment(Frozen):
+class OpenSegment(Message, kind="open_segment"):
     """Request for another node's segment; answered by SegmentFd or SegmentUnknown."""
 
-    kind = "open_segment"
     request: int
     incarnation: int
     number: int
 
 
-class Log(Frozen):
+class Log(Message, kind="log"):
     """A log entry of this library, such as the first drop on an edge."""
 
-    kind = "log"
     level: str
     """`error`, `warn`, `info`, `debug` or `trace`."""
     message: str
@@ -137,51 +139,44 @@ class Log(Frozen):
     fields: dict[str, Any] | None = None
 
 
-class CloseOutputs(Frozen):
+class CloseOutputs(Message, kind="close_outputs"):
     """These outputs send nothing more, though the process continues. None: all outputs."""
 
-    kind = "close_outputs"
     outputs: tuple[str, ...] | None = None
 
 
-class StopDataflow(Frozen):
+class StopDataflow(Message, kind="stop_dataflow"):
     """Request to stop the whole dataflow."""
 
-    kind = "stop_dataflow"
     reason: str
 
 
-class WatchOutput(Frozen):
+class WatchOutput(Message, kind="watch_output"):
     """Request of an inspector: send this output to a queue of its own, too.
 
     Answered by AddInput, whose input is named `node/output`, or by Refused.
     """
 
-    kind = "watch_output"
     node: str
     output: str
 
 
-class Leaving(Frozen):
+class Leaving(Message, kind="leaving"):
     """The node ends by itself; end-of-file on the socket is expected after this."""
 
-    kind = "leaving"
 
-
-class FindRunner(Frozen):
+class FindRunner(Message, kind="find_runner"):
     """Request of a dynamic node to a daemon's local port: find the runner of this node id."""
 
-    kind = "find_runner"
     node_id: str
 
 
 # --- runner to node ------------------------------------------------------------------------------
 
 
-class Welcome(Frozen):
+class Welcome(Message, kind="welcome"):
     """Answer to Hello. Descriptors: the status board, then the consumer's ends of each queue."""
 
-    kind = "welcome"
     incarnation: int
     config: NodeConfig
     queues: tuple[QueueSpec, ...] = ()
@@ -190,133 +185,109 @@ class Welcome(Frozen):
     """Offset of the node's words in the status board."""
 
 
-class Refused(Frozen):
+class Refused(Message, kind="refused"):
     """Hello or FindRunner is refused; `message` gives the reason and the remedy."""
 
-    kind = "refused"
     message: str
 
 
-class Go(Frozen):
+class Go(Message, kind="go"):
     """All nodes have connected and the dataflow runs. Timers count from `epoch_ns`."""
 
-    kind = "go"
     epoch_ns: int
     """CLOCK_MONOTONIC, nanoseconds."""
 
 
-class Stop(Frozen):
+class StopNode(Message, kind="stop"):
     """Request to end the node. `reason` is the id of the STOP event."""
 
-    kind = "stop"
     reason: str = "MANUAL"
 
 
-class AddRoute(Frozen):
+class AddRoute(Message, kind="add_route"):
     """Send this output to a further queue. Descriptors: the producer's ends."""
 
-    kind = "add_route"
     output: str
     queue: QueueSpec
 
 
-class RemoveRoute(Frozen):
+class RemoveRoute(Message, kind="remove_route"):
     """Write nothing more to this queue."""
 
-    kind = "remove_route"
     queue: int
 
 
-class AddInput(Frozen):
+class AddInput(Message, kind="add_input"):
     """A new input, or a new source of one. Descriptors: the consumer's ends; none for a timer."""
 
-    kind = "add_input"
     input: InputConfig
     queue: QueueSpec | None = None
 
 
-class RemoveInput(Frozen):
+class RemoveInput(Message, kind="remove_input"):
     """The input was disconnected and closes."""
 
-    kind = "remove_input"
     input: str
 
 
-class SendOutput(Frozen):
+class SendOutput(Message, kind="send_output"):
     """Send this on an output of the node (`dora topic pub`)."""
 
-    kind = "send_output"
     output: str
     data: Any
     """JSON: a list becomes an Arrow array, anything else an array of length one."""
     metadata: dict[str, Any]
 
 
-class ParamUpdate(Frozen):
-    """A parameter was set to a JSON value."""
+class SetParam(Message, kind="param_update"):
+    """Set a parameter to a JSON value."""
 
-    kind = "param_update"
     key: str
     value: Any
 
 
-class ParamDeleted(Frozen):
-    """A parameter was deleted."""
+class DeleteParam(Message, kind="param_deleted"):
+    """Delete a parameter."""
 
-    kind = "param_deleted"
     key: str
 
 
-class Reload(Frozen):
+class ReloadOperator(Message, kind="reload"):
     """Import the operator's file again. None: those of all operators."""
 
-    kind = "reload"
     operator: str | None = None
 
 
-class SegmentFd(Frozen):
+class SegmentFd(Message, kind="segment_fd"):
     """Answer to OpenSegment, with one read-only descriptor."""
 
-    kind = "segment_fd"
     request: int
     size: int
 
 
-class SegmentUnknown(Frozen):
+class SegmentUnknown(Message, kind="segment_unknown"):
     """Answer to OpenSegment: the segment does not exist (any more)."""
 
-    kind = "segment_unknown"
     request: int
 
 
-class FoundRunner(Frozen):
+class FoundRunner(Message, kind="found_runner"):
     """Answer to FindRunner: the Unix socket that expects Hello."""
 
-    kind = "found_runner"
     socket: str
     dataflow_id: str
 
 
-class UnknownMessage(Frozen):
-    """A well-formed message of a kind that this version does not know."""
+class UnknownMessage(Message, kind="unknown"):
+    """A well-formed message of an unknown kind."""
 
-    kind = "unknown"
     name: str
 
 
-NODE_MESSAGES: tuple[type[Frozen], ...] = (
-    *(Hello, Segment, SegmentGone, OpenSegment, Log, CloseOutputs, StopDataflow, Leaving),
-    *(FindRunner, WatchOutput),
-)
-RUNNER_MESSAGES: tuple[type[Frozen], ...] = (
-    *(Welcome, Refused, Go, Stop, AddRoute, RemoveRoute, AddInput, RemoveInput),
-    *(SendOutput, ParamUpdate, ParamDeleted, Reload, SegmentFd, SegmentUnknown, FoundRunner),
-)
-_KINDS: dict[str, type[Frozen]] = {
-    vars(message)["kind"]: message for message in (*NODE_MESSAGES, *RUNNER_MESSAGES)
-}
-_NESTED: dict[str, type[Frozen]] = {
-    record.__name__: record for record in (InputConfig, OperatorConfig, NodeConfig)
+# --- messages to JSON and back -------------------------------------------------------------------
+
+_RECORDS: dict[str, type[Frozen]] = {
+    record.__name__: record for record in (InputConfig, OperatorConfig, NodeConfig, QueueSpec)
 }
 _SCALARS: dict[str, tuple[type, ...]] = {
     "str": (str,),
@@ -327,65 +298,29 @@ _SCALARS: dict[str, tuple[type, ...]] = {
 }
 
 
-# --- message to JSON and back --------------------------------------------------------------------
+def to_json(value: Any) -> Any:
+    """Return a message or record as a JSON object, other values as they are."""
+    if isinstance(value, Frozen):
+        kind = {"kind": value.kind} if isinstance(value, Message) else {}
+        return kind | {name: to_json(value.__dict__[name]) for name in value.__match_args__}
+    return [to_json(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def message_to_json(message: Frozen) -> dict[str, Any]:
-    """Return a message as a JSON object."""
-    return {"kind": vars(type(message))["kind"], **_to_json(message)}
-
-
-def message_from_json(values: dict[str, Any]) -> Frozen:
+def message_from_json(values: dict[str, Any]) -> Message:
     """Return the message of a JSON object. Raises ControlError, which names the field."""
     kind = values["kind"]
-    if kind not in _KINDS:
+    if kind not in KINDS:
         return UnknownMessage(kind)
-    message: Frozen = record_from_json(_KINDS[kind], values, kind)
+    message: Message = record_from_json(KINDS[kind], values, kind)
     return message
 
 
-def _to_json(value: Any) -> Any:
-    if isinstance(value, Frozen):
-        return {name: _to_json(value.__dict__[name]) for name in value.__match_args__}
-    if isinstance(value, tuple | list):
-        return [_to_json(item) for item in value]
-    if hasattr(value, "to_json"):
-        return value.to_json()
-    return value
-
-
-def _from_json(annotation: str, value: Any, where: str) -> Any:
-    """Return `value` as the type of a field's annotation. Raises ControlError."""
-    if annotation.endswith(" | None"):
-        return None if value is None else _from_json(annotation[:-7], value, where)
-    if annotation == "Any":
-        return value
-    if annotation.startswith("tuple["):
-        if not isinstance(value, list):
-            raise ControlError(f"{where} is {type(value).__name__}, expected a list")
-        return tuple(_from_json(annotation[6:-6], item, where) for item in value)
-    if types := _SCALARS.get(annotation):
-        # JSON's true and false are ints to Python, but not valid here.
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            raise ControlError(f"{where} is {type(value).__name__}, expected {annotation}")
-        return value
-    if not isinstance(value, dict):
-        raise ControlError(f"{where} is {type(value).__name__}, expected an object")
-    if annotation == "QueueSpec":
-        from dora_node_api.transport.shared.specs import QueueSpec
-
-        try:
-            return QueueSpec.from_json(value)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ControlError(f"{where} is not a queue: {error!r}") from error
-    return record_from_json(_NESTED[annotation], value, where)
-
-
-def record_from_json(record: type[Frozen], values: dict[str, Any], where: str) -> Any:
+def record_from_json(record: type[Frozen], values: Any, where: str) -> Any:
     """Return a record from a JSON object. Raises ControlError, which names the field."""
-    annotations = record.__annotations__
+    if not isinstance(values, dict):
+        raise ControlError(f"{where} is {type(values).__name__}, expected an object")
     given = {
-        name: _from_json(annotations[name], values[name], f"{where}.{name}")
+        name: _checked(record.__annotations__[name], values[name], f"{where}.{name}")
         for name in record.__match_args__
         if name in values
     }
@@ -393,3 +328,22 @@ def record_from_json(record: type[Frozen], values: dict[str, Any], where: str) -
         return record(**given)
     except TypeError as error:
         raise ControlError(f"{where}: {error}") from error
+
+
+def _checked(annotation: str, value: Any, where: str) -> Any:
+    """Return `value` as the type of a field's annotation. Raises ControlError."""
+    if annotation.endswith(" | None"):
+        return None if value is None else _checked(annotation[:-7], value, where)
+    if annotation == "Any":
+        return value
+    if annotation in _RECORDS:
+        return record_from_json(_RECORDS[annotation], value, where)
+    if annotation.startswith("tuple["):
+        if not isinstance(value, list):
+            raise ControlError(f"{where} is {type(value).__name__}, expected a list")
+        return tuple(_checked(annotation[6:-6], item, where) for item in value)
+    types = _SCALARS[annotation]
+    # JSON's true and false are ints to Python, but not valid here.
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        raise ControlError(f"{where} is {type(value).__name__}, expected {annotation}")
+    return value

@@ -16,16 +16,16 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from dora_node_api.frozen import Frozen
 from dora_node_api.protocol.messages import (
     AddInput,
+    DeleteParam,
     InputConfig,
+    Message,
     NodeConfig,
-    ParamDeleted,
-    ParamUpdate,
-    Reload,
+    ReloadOperator,
     RemoveInput,
-    Stop,
+    SetParam,
+    StopNode,
     UnknownMessage,
 )
 from dora_node_api.transport.shared.errors import BrokenRecord
@@ -141,18 +141,18 @@ class Session:
         """Start the timers; they tick from `epoch` on."""
         self._epoch = epoch
 
-    def handle(self, message: Frozen) -> None:
+    def handle(self, message: Message) -> None:
         """Process a message of the runner that concerns the user."""
         match message:
-            case Stop(reason):
+            case StopNode(reason):
                 self.stop(reason)
-            case ParamUpdate(key, value):
+            case SetParam(key, value):
                 self._first.append(
                     {"type": "PARAM_UPDATE", "id": key, "value": value, "kind": "dora"}
                 )
-            case ParamDeleted(key):
+            case DeleteParam(key):
                 self._first.append({"type": "PARAM_DELETED", "id": key, "kind": "dora"})
-            case Reload(operator):
+            case ReloadOperator(operator):
                 event: Event = {"type": "RELOAD", "kind": "dora"}
                 if operator is not None:
                     event["id"] = operator

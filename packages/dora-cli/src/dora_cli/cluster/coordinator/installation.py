@@ -157,7 +157,8 @@ def _uninstall(service: CoordinatorService, installer: Installer) -> None:
     service.disable()
     host = service.host
     if host.is_remote:
-        host.call("coordinator.forget")
+        coordinator = host.cluster.coordinator
+        host.call("coordinator.forget", addr=coordinator.addr, port=coordinator.port)
         if host.machine.dora is None:
             installer.remove(host.connection, USERS_COORDINATOR if service.user else COORDINATOR)
     service.remove_unit()

@@ -18,6 +18,8 @@ def daemon_arguments(cluster: Cluster, machine: Machine) -> list[str]:
     if machine.zenoh_addr is not None:
         address, port = machine.zenoh_addr, machine.zenoh_port
         words += ["--zenoh-listen", address if port is None else host_and_port(address, port)]
+    if cluster.links == "plain":
+        words += ["--links", "plain"]
     return [*words, "--quiet"]
 
 

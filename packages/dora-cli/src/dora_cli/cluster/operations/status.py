@@ -36,8 +36,14 @@ def show(report: ClusterReport, *, as_json: bool) -> None:
         output.write()
         output.table(LINK_COLUMNS, [_link(link) for link in links])
     output.write(f"Active dataflows: {report.active_dataflows}")
-    for warning in clock_warnings(report):
+    for warning in (*clock_warnings(report), *plain_warnings(report)):
         output.warn(warning)
+
+
+def plain_warnings(report: ClusterReport) -> list[str]:
+    """Return a warning for the machines whose links are not encrypted."""
+    names = [f'"{one.daemon}"' for one in report.daemons if one.connected and one.plain_links]
+    return [f"links: plain: messages of {', '.join(names)} are not encrypted"] if names else []
 
 
 def clock_warnings(report: ClusterReport) -> list[str]:

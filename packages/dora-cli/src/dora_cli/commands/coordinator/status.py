@@ -27,7 +27,7 @@ def main(
 ) -> None:
     """Check the coordinator and its daemons; the exit code is 1 if one is missing."""
     from dora_cli import diagnosis
-    from dora_cli.cluster.operations.status import clock_warnings
+    from dora_cli.cluster.operations.status import clock_warnings, plain_warnings
     from dora_cli.coordinator.client import CoordinatorUnreachable
     from dora_config.access import endpoint
     from dora_config.protocol.control import ClusterReport, ClusterStatus
@@ -54,7 +54,7 @@ def main(
             output.write(f"Coordinator: connected ({report.coordinator.release})")
             output.write(f"Daemons: {daemons} connected" if daemons else "Daemons: none connected")
             output.write(f"Active dataflows: {report.active_dataflows}")
-            for warning in clock_warnings(report):
+            for warning in (*clock_warnings(report), *plain_warnings(report)):
                 output.warn(warning)
         for one in findings:
             output.write(f"{one.result}  {one.subject}: {one.text}")

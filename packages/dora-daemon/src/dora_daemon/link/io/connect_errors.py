@@ -12,7 +12,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dora_config.protocol.links import WRONG_CLOCK
+from dora_config.protocol.link_reasons import WRONG_CLOCK
 from dora_daemon.link.errors import CannotConnect
 
 # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED; TLS has one alert for both.

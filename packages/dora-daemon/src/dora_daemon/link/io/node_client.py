@@ -16,12 +16,12 @@ from dora_node_api.protocol.frames import Received, close_all
 from dora_node_api.protocol.messages import (
     AddInput,
     AddRoute,
+    AddSegment,
     Hello,
     OpenSegment,
     Refused,
     RemoveInput,
     RemoveRoute,
-    Segment,
     SegmentFd,
     SegmentUnknown,
     Welcome,
@@ -29,7 +29,7 @@ from dora_node_api.protocol.messages import (
 from dora_node_api.transport import Board, Pool, QueueEnds, QueueSpec, Receiver, default_pool_cap
 from dora_node_api.transport.consumer.images import ImageReceiver
 from dora_node_api.transport.consumer.journal import HoldingReceiver
-from dora_node_api.transport.producer.image_relay import ImageForwarder
+from dora_node_api.transport.producer.relay import Forwarder
 from dora_node_api.transport.producer.sending import WaitForRoom
 
 _ANSWER_SECONDS = 10.0
@@ -73,7 +73,7 @@ class NodeClient:
         self.board = Board.attach(first.descriptors[0], welcome.board_size)
         self.words = self.board.node_words(welcome.node_area)
         self.pool = Pool(welcome.config.pool_size or default_pool_cap(), self._register_segment)
-        self.forwarder = ImageForwarder(
+        self.forwarder = Forwarder(
             self.pool, self.board, welcome.incarnation, wait_for_room=wait_for_room,
             on_first_drop=lambda _spec, sentence: self.on_warning(sentence),
         )  # fmt: skip
@@ -145,9 +145,9 @@ class NodeClient:
     # --- segments ---------------------------------------------------------------------------------
 
     def _register_segment(self, number: int, descriptor: int, size: int) -> None:
-        self._send(Segment(number=number, size=size), (descriptor,))
+        self._send(AddSegment(number=number, size=size), (descriptor,))
 
-    def _send(self, message: Segment | OpenSegment, descriptors: tuple[int, ...] = ()) -> None:
+    def _send(self, message: AddSegment | OpenSegment, descriptors: tuple[int, ...] = ()) -> None:
         try:
             self._control.send(message, descriptors)
         except ControlClosed:

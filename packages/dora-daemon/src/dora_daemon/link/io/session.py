@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+# Before the import. Zenoh accepts and opens connections on threads that would then wait for their
+# data and wake the threads that read it: one more wake-up for each message.
+os.environ.setdefault("ZENOH_RUNTIME", "(acc:(handover:rx),app:(handover:rx))")
 
 import zenoh
 

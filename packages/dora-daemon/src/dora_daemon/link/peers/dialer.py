@@ -16,6 +16,7 @@ from dora_daemon.link.io.connect_errors import probe
 from dora_daemon.link.io.session import CONNECT_SECONDS, LinkSession
 from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.peers.peer import PeerLink
+from dora_daemon.link.protocol.status import other_security
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
@@ -37,6 +38,7 @@ class Dialer:
         *,
         first: bool,
         credentials: Path | None,
+        plain: bool,
         prepare: Callable[[LinkSession], None],
         changed: Callable[[PeerLink], None],
         note: Callable[[str], None],
@@ -44,6 +46,7 @@ class Dialer:
         self._peer = peer
         self._first = first
         self._credentials = credentials
+        self._plain = plain
         self._prepare = prepare
         self._changed = changed
         self._session: LinkSession | None = None
@@ -88,6 +91,9 @@ class Dialer:
     def _dial(self, timeout: float) -> bool:
         """Try every endpoint once, with ``timeout`` seconds for each step; False if all failed."""
         peer = self._peer
+        if peer.plain != self._plain:
+            peer.status.trouble = other_security(peer.machine, plain=peer.plain)
+            return False
         problems = []
         for endpoint in peer.endpoints:
             if self._ended.is_set() or not peer.wanted.is_set():

@@ -57,6 +57,8 @@ class PeerLink:
         self.machine = machine
         self.run_id = run_id
         self.endpoints = endpoints
+        self.plain = False
+        """It listens without TLS."""
         self.link_id = host.link_id
         self.session: LinkSession | None = None
         self.endpoint = ""
@@ -200,10 +202,10 @@ class PeerLink:
             self._watch(self._keepalive.sent(time.monotonic_ns(), large=large))
         return True
 
-    def send_images(self, number: int, images: list[bytes]) -> bool:
-        """Send small messages of a stream, with an acknowledgement if one waits."""
+    def send_images(self, images: list[bytes]) -> bool:
+        """Send small messages, with an acknowledgement if one waits."""
         ack = self._take_ack() if self._acks else _NO_ACK
-        head = frames.images_head(number, self.link_id, self.known.their_link, ack)
+        head = frames.images_head(self.link_id, self.known.their_link, ack)
         return self.send(Priority.SMALL, b"".join((head, *images)))
 
     def _take_ack(self) -> tuple[int, int]:
@@ -276,21 +278,27 @@ class PeerLink:
             raise WireError(f"frame of the unknown kind {kind}")
 
     def _message(self, head: Head, frame: bytes) -> None:
-        stream = self._incoming_by_number.get(head.stream)
         if head.kind == FrameKind.IMAGES:
-            if stream is not None:
-                stream.images(frame)
-            number, sequence = frames.read_images_ack(frame)
-            if number:
-                self._acknowledged(((number, sequence),))
-        elif stream is None:
+            self._images(frame)
             return
-        elif head.kind == FrameKind.CHUNK:
+        stream = self._incoming_by_number.get(head.stream)
+        if stream is None:
+            return
+        if head.kind == FrameKind.CHUNK:
             stream.chunk(frames.read_chunk(frame))
         elif head.kind == FrameKind.DATA:
             stream.data(frames.read_data(frame))
         else:
             stream.lifecycle(frames.read_lifecycle(frame))
+
+    def _images(self, frame: bytes) -> None:
+        number, sequence = frames.read_images_ack(frame)
+        for source, images in frames.read_images(frame):
+            stream = self._incoming_by_number.get(source)
+            if stream is not None:
+                stream.images(frame, images)
+        if number:
+            self._acknowledged(((number, sequence),))
 
     def _ponged(self, pong: frames.Pong) -> None:
         now = time.monotonic_ns()

@@ -10,6 +10,7 @@ from dora_daemon.link.peers.peer import PeerLink
 from dora_daemon.link.protocol.messages import Incoming, Outgoing, StreamCount, ToRunner
 from dora_daemon.link.streams.receiver import StreamReceiver
 from dora_daemon.link.streams.sender import StreamSender
+from dora_daemon.link.streams.sender_thread import SenderThread
 
 _END_SECONDS = 1.0
 
@@ -39,6 +40,7 @@ class StreamTable:
         self._numbers = 0
         self.outgoing: dict[Key, StreamSender] = {}
         self.incoming: dict[Key, StreamReceiver] = {}
+        self._threads: dict[str, SenderThread] = {}
         self._ending: list[tuple[Key, StreamSender | StreamReceiver]] = []
         """Streams whose threads may still use a queue: no other stream may use it yet."""
 
@@ -81,7 +83,15 @@ class StreamTable:
                 window_messages=self._window_messages, window_bytes=self._window_bytes,
                 note=self._note,
             )  # fmt: skip
-            self.outgoing[key].start()
+            self._thread_to(want.machine, peer).add(self.outgoing[key])
+
+    def _thread_to(self, machine: str, peer: PeerLink) -> SenderThread:
+        """Return the thread that the streams to a peer share."""
+        thread = self._threads.get(machine)
+        if thread is None or thread.sink is not peer:
+            thread = SenderThread(peer, f"out {machine}", self._note)
+            self._threads[machine] = thread
+        return thread
 
     def _settle_incoming(self, peers: Mapping[str, PeerLink]) -> None:
         wanted = {(s.machine, s.node, s.output): s for s in self._wanted_in}

@@ -22,9 +22,9 @@ and continues, by kind:
     CHUNK     sequence 8, offset in the data area 8; more of the data area
     LIFECYCLE sequence 8, previous 8, `RecordKind` 8; text (of NODE_FAILED)
     BYE       empty: the sender's part of the dataflow has ended
-    IMAGES    small messages of one stream: an acknowledgement as in ACK (stream 0: none); for each
-              message: sequence 8, previous 8, sent 8, flags 4, size of the image 4; the image as in
-              `dora_node_api.transport.shared.block_image`
+    IMAGES    small messages of any streams: an acknowledgement as in ACK (stream 0: none); for each
+              message: stream 4, flags 4, sequence 8, previous 8, sent 8, size of the image 4; the
+              image as in `dora_node_api.transport.shared.block_image`
 
 Sequence numbers are those of the sender's own queue of the stream, so they grow by one for every
 message of the source, across restarts of the link and of the source. `previous` is the number of
@@ -41,16 +41,16 @@ from typing import Final, NamedTuple
 from dora_daemon.link.errors import WireError
 from dora_node_api.frozen import Frozen
 from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED, RecordKind
-from dora_node_api.transport.shared.message_parts import Parts
+from dora_node_api.transport.shared.payload import Payload
 
-VERSION: Final = 3
+VERSION: Final = 4
 MAGIC: Final = 0x4C64  # "dL"
 HEAD: Final = struct.Struct("<HBBIQQ")
 _PING: Final = struct.Struct("<Q")
 _PONG: Final = struct.Struct("<QQQ")
 _ACK: Final = struct.Struct("<IQ")
 _IMAGES: Final = struct.Struct("<HBBIQQIQ")
-_IMAGE: Final = struct.Struct("<QQQII")
+_IMAGE: Final = struct.Struct("<IIQQQI")
 _DATA: Final = struct.Struct("<QQQQQqqQII")
 _CHUNK: Final = struct.Struct("<QQ")
 _LIFECYCLE: Final = struct.Struct("<QQQ")
@@ -100,7 +100,7 @@ class Data:
         previous: int,
         sent_ns: int,
         flags: int,
-        parts: Parts,
+        parts: Payload,
         data: memoryview,
         whole: bool,
     ) -> None:
@@ -149,7 +149,9 @@ def head(kind: int, sender: int, receiver: int, *, stream: int = 0, flags: int =
     return HEAD.pack(MAGIC, kind, flags, stream, sender, receiver)
 
 
-def data_head(head_bytes: bytes, sequence: int, previous: int, sent_ns: int, parts: Parts) -> bytes:
+def data_head(
+    head_bytes: bytes, sequence: int, previous: int, sent_ns: int, parts: Payload
+) -> bytes:
     """Return a DATA frame without its data area."""
     numbers = _DATA.pack(
         sequence, previous, sent_ns, parts.timestamp_ns, parts.layout, parts.length,
@@ -168,14 +170,16 @@ def lifecycle_body(sequence: int, previous: int, kind: RecordKind, error: str) -
     return _LIFECYCLE.pack(sequence, previous, kind) + error.encode("utf-8", "replace")
 
 
-def images_head(stream: int, sender: int, receiver: int, ack: tuple[int, int]) -> bytes:
+def images_head(sender: int, receiver: int, ack: tuple[int, int]) -> bytes:
     """Return an IMAGES frame without messages. ``ack``: stream number and sequence."""
-    return _IMAGES.pack(MAGIC, FrameKind.IMAGES, 0, stream, sender, receiver, *ack)
+    return _IMAGES.pack(MAGIC, FrameKind.IMAGES, 0, 0, sender, receiver, *ack)
 
 
-def image_head(sequence: int, previous: int, sent_ns: int, flags: int, size: int) -> bytes:
+def image_head(
+    stream: int, sequence: int, previous: int, sent_ns: int, flags: int, size: int
+) -> bytes:
     """Return what goes before each image of an IMAGES frame."""
-    return _IMAGE.pack(sequence, previous, sent_ns, flags & _FLAGS, size)
+    return _IMAGE.pack(stream, flags & _FLAGS, sequence, previous, sent_ns, size)
 
 
 def acks_body(acks: Iterable[tuple[int, int]]) -> bytes:
@@ -230,8 +234,9 @@ def read_data(frame: bytes) -> Data:
     data = memoryview(frame)[end:]
     if len(data) > nbytes:
         raise WireError(f"{len(data)} bytes for a data area of {nbytes}")
-    parts = Parts(
-        frame[DATA_AT:middle], frame[middle:end], layout, length, nulls, nbytes, timestamp
+    parts = Payload(
+        *(frame[DATA_AT:middle], frame[middle:end], layout, length, nulls, nbytes),
+        timestamp_ns=timestamp,
     )
     return Data(sequence, previous, sent_ns, frame[3] & _FLAGS, parts, data, len(data) == nbytes)
 
@@ -255,21 +260,40 @@ def read_images_ack(frame: bytes) -> tuple[int, int]:
     return found
 
 
-def read_images(frame: bytes) -> Iterator[tuple[int, int, int, int, int, int]]:
-    """Yield sequence, previous, sent time, flags and the bounds of each image of an IMAGES frame,
-    up to the first malformed one."""
+Image = tuple[int, int, int, int, int, int]
+"""Sequence, previous, sent time and flags of a message; start and end of its image."""
+
+
+def read_images(frame: bytes) -> Iterator[tuple[int, list[Image]]]:
+    """Yield the images of an IMAGES frame up to the first malformed one, then raise WireError.
+
+    Images of one stream that follow each other come together, with the stream's number.
+    """
     at, end = _IMAGES.size, len(frame)
+    current, images = 0, list[Image]()
+    problem = None
     while at < end:
         start = at + _IMAGE.size
         if start > end:
-            raise WireError(f"{end - at} bytes for the head of an image")
-        sequence, previous, sent_ns, flags, size = _IMAGE.unpack_from(frame, at)
+            problem = f"{end - at} bytes for the head of an image"
+            break
+        stream, flags, sequence, previous, sent_ns, size = _IMAGE.unpack_from(frame, at)
         at = start + size
         if at > end:
-            raise WireError(f"image ends {at - end} bytes after its frame")
+            problem = f"image ends {at - end} bytes after its frame"
+            break
         if not previous < sequence < _LARGEST_NUMBER or sent_ns >= _LARGEST_NUMBER:
-            raise WireError(f"message {sequence} after {previous}, sent at {sent_ns} ns")
-        yield sequence, previous, sent_ns, flags & _FLAGS, start, at
+            problem = f"message {sequence} after {previous}, sent at {sent_ns} ns"
+            break
+        if stream != current and images:
+            yield current, images
+            images = []
+        current = stream
+        images.append((sequence, previous, sent_ns, flags & _FLAGS, start, at))
+    if images:
+        yield current, images
+    if problem is not None:
+        raise WireError(problem)
 
 
 _LIFECYCLE_KINDS: Final = {

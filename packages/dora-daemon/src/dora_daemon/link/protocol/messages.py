@@ -58,8 +58,10 @@ class Configure(LinkMessage):
     port: int | None = None
     """Port of this part's previous link: tried first, so that peers find it again."""
     credentials: str | None
-    """Folder with ca.pem, cert.pem, key.pem, read again at every connection. ``None``: no TLS, for
-    tests on loopback only and refused for other addresses."""
+    """Folder with ca.pem, cert.pem, key.pem, read again at every connection. ``None``: no TLS,
+    refused except on loopback, for tests, and with ``plain``."""
+    plain: bool = False
+    """`links: plain`: the network is encrypted already."""
     window_bytes: int = 32 * 1024 * 1024
     """Bytes that a stream may have in flight; at least one message."""
     window_messages: int = 256
@@ -71,6 +73,8 @@ class Peer(LinkMessage):
     machine: str
     run_id: str
     endpoints: tuple[str, ...]
+    plain: bool = False
+    """It listens without TLS."""
 
 
 class SetPeers(LinkMessage):

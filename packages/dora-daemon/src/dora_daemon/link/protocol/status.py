@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from dora_config.protocol.link_reasons import LINKS_SETTING
+
 State = Literal["connecting", "proven", "lost", "left"]
 
 _NOT_TRIED = "no connection has been tried yet"
@@ -42,6 +44,15 @@ class PeerStatus:
             return "connecting", self.difference
         self._was_proven = True
         return "proven", ""
+
+
+def other_security(machine: str, *, plain: bool) -> str:
+    """Return the reason why a peer is not dialed: one of the two encrypts, the other does not."""
+    theirs, ours = ("plain", "tls") if plain else ("tls", "plain")
+    return (
+        f'"{machine}" uses {LINKS_SETTING} {theirs}, this machine {ours}; set the same on all'
+        " machines (`links` in cluster.yml, `dora daemon --links`)"
+    )
 
 
 def no_answer(endpoint: str) -> str:

@@ -14,7 +14,7 @@ from dora_node_api.transport.shared.layout import (
     BLOCK_MAGIC,
     data_offset,
 )
-from dora_node_api.transport.shared.message_parts import Parts
+from dora_node_api.transport.shared.payload import Payload
 
 _LARGEST_NUMBER: Final = 1 << 62
 _unpack_head = BLOCK_HEAD.unpack_from
@@ -52,5 +52,5 @@ class ImageMessage:
         descriptor = frame[start + BLOCK_HEAD_SIZE : middle]
         if meta or nulls or form != FLAT or plain_size(descriptor, length) != nbytes:
             metadata = frame[middle:head_end]
-            parts = Parts(descriptor, metadata, form, length, nulls, nbytes, wall)
+            parts = Payload(descriptor, metadata, form, length, nulls, nbytes)
             self.problem = problem_with(parts, self.image.data)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Final, Literal, Protocol, assert_never
 
@@ -18,7 +18,7 @@ from dora_daemon.link.errors import LinkEnds
 from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.protocol.acknowledgements import AckPolicy
 from dora_daemon.link.protocol.clocks import ClockOffset
-from dora_daemon.link.protocol.frames import Chunk, Data, LifecycleEvent, read_images
+from dora_daemon.link.protocol.frames import Chunk, Data, Image, LifecycleEvent
 from dora_daemon.link.protocol.hello import Entering, Leaving
 from dora_daemon.link.protocol.messages import SourceEvent, ToRunner
 from dora_daemon.link.protocol.windows import ReceiveOrder
@@ -28,7 +28,7 @@ from dora_daemon.link.streams.validation import is_plain, problem_with
 from dora_node_api.frozen import Frozen
 from dora_node_api.transport import PoolExhausted, RecordKind
 from dora_node_api.transport.producer.blocks import Hold
-from dora_node_api.transport.producer.image_relay import ImageForwarder
+from dora_node_api.transport.producer.relay import Forwarder
 
 VALIDATED_AT_ONCE: Final = 1024 * 1024
 """Largest message that the receiving thread pushes although its validation takes time, in bytes."""
@@ -79,7 +79,7 @@ class StreamReceiver:
         node: str,
         output: str,
         peer: StreamPeer,
-        forwarder: ImageForwarder,
+        forwarder: Forwarder,
         *,
         send: Callable[[ToRunner], None],
         note: Callable[[str], None],
@@ -169,11 +169,11 @@ class StreamReceiver:
 
     # --- frames -----------------------------------------------------------------------------------
 
-    def images(self, frame: bytes) -> None:
-        """Handle an IMAGES frame. Raises WireError."""
+    def images(self, frame: bytes, images: Iterable[Image]) -> None:
+        """Handle messages of an IMAGES frame. Raises WireError."""
         with self._lock:
             try:
-                for sequence, previous, sent_ns, flags, start, end in read_images(frame):
+                for sequence, previous, sent_ns, flags, start, end in images:
                     if sequence <= self._order.last:
                         self._order.repeated += 1
                         continue

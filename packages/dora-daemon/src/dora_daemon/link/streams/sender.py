@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
 import threading
 from collections.abc import Callable
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
-from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.protocol import frames
 from dora_daemon.link.protocol.frames import FrameKind
 from dora_daemon.link.protocol.hello import Entering, Leaving
 from dora_daemon.link.protocol.priority import Priority, priority_for
 from dora_daemon.link.protocol.windows import SendWindow
-from dora_node_api.transport import Board, BrokenRecord, Delivery, Receiver, RecordKind, Waiter
+from dora_daemon.link.streams.sender_thread import FrameSink, Outbox, SenderThread, Turn
+from dora_node_api.transport import Board, BrokenRecord, Delivery, Receiver, RecordKind
 from dora_node_api.transport.consumer.images import (
     LARGEST_IMAGE,
     ImageDelivery,
@@ -26,26 +23,8 @@ from dora_node_api.transport.shared import layout
 
 CHUNK: Final = 512 * 1024
 """Bytes of a data area in one frame: several frames are in flight at a time."""
-BATCH: Final = 32 * 1024
-"""Bytes of small messages from which on a batch is sent."""
 LEAST_WINDOW: Final = 32
 """Messages that may be in flight whatever the queue's bound is."""
-
-
-class FrameSink(Protocol):
-    """Sends frames to a peer."""
-
-    link_id: int
-
-    @property
-    def their_link(self) -> int:
-        """Id of the peer's present link."""
-
-    def send(self, priority: Priority, frame: bytes) -> bool:
-        """Return False without a session; a new round follows."""
-
-    def send_images(self, number: int, images: list[bytes]) -> bool:
-        """Send small messages of a stream: heads and images in turn; as `send`."""
 
 
 class Unacknowledged:
@@ -65,7 +44,7 @@ class Unacknowledged:
 
 
 class StreamSender:
-    """Reads one queue, on a thread of its own."""
+    """Reads one queue. A `SenderThread` gives it turns; other threads call the rest."""
 
     def __init__(
         self,
@@ -84,8 +63,11 @@ class StreamSender:
         self.node = node
         self.output = output
         self.queue = receiver.spec.queue
+        self.receiver = receiver
+        self.sends_large = False
+        """Whether it has sent a large message."""
+        self.thread: SenderThread | None = None
         self._sink = sink
-        self._receiver = receiver
         self._note = note
         self._holding = receiver if isinstance(receiver, HoldingReceiver) else None
         settled = _last_read(receiver, board)
@@ -106,15 +88,7 @@ class StreamSender:
         self.bytes = 0
         self.lost = 0
         self.resent = 0
-        self._wake_read, self._wake_write = os.pipe()
-        for end in (self._wake_read, self._wake_write):
-            os.set_blocking(end, False)
-        self._thread = threading.Thread(
-            target=guarded(self._run, note), name=f"out {node}/{output}", daemon=True
-        )
-
-    def start(self) -> None:
-        self._thread.start()
+        self._finished = threading.Event()
 
     # --- called by other threads ------------------------------------------------------------------
 
@@ -169,14 +143,14 @@ class StreamSender:
 
     def unsent(self) -> int:
         """Count messages that wait in the queue or are unacknowledged."""
-        return self._receiver.pending() + len(self.window) + self._taking_over
+        return self.receiver.pending() + len(self.window) + self._taking_over
 
     @property
     def waiting(self) -> int:
         return len(self.window)
 
     def end(self, *, close: bool, forget: bool = True) -> None:
-        """Stop the thread. It uses the receiver until `ended`.
+        """End the stream. Its thread uses the receiver until `ended`.
 
         ``close``: close the receiver. ``forget``: settle unacknowledged messages; otherwise the
         next link process sends them again.
@@ -188,56 +162,47 @@ class StreamSender:
 
     @property
     def ended(self) -> bool:
-        """Whether the thread has ended; a put may delay it by seconds."""
-        return self._ended and not self._thread.is_alive()
+        """Whether the thread has left the stream; a put may delay it by seconds."""
+        return self._finished.is_set()
 
     def join(self, seconds: float) -> None:
-        """Wait at most ``seconds`` for the end of the thread."""
-        self._thread.join(max(0.0, seconds))
+        """Wait at most ``seconds`` until the thread has left the stream."""
+        self._finished.wait(max(0.0, seconds))
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):
-            os.write(self._wake_write, b"w")
+        if self.thread is not None:
+            self.thread.wake()
 
     # --- the thread -------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        waiter = Waiter()
-        waiter.add(self._receiver)
-        waiter.add_fd(self._wake_read)
-        blocked = select.poll()
-        blocked.register(self._wake_read, select.POLLIN)
-        if self._holding is not None:
+    def work(self, outbox: Outbox) -> Turn:
+        """Send what can be sent; other streams get their turn after a limit."""
+        if self._ended:
+            return Turn.ENDED
+        if self._taking_over and self._holding is not None:
             self._take_over(self._holding)
-        while not self._ended:
-            if self._resume is not None:
-                self._resend()
-                continue
-            if not self._open or not (self._discard or self.window.open):
-                blocked.poll()
-                self._clear_wake()
-                continue
-            if not self._take() and self._wake_read in waiter.wait(None):
-                self._clear_wake()
-        waiter.close()
+        if self._resume is not None:
+            self._resend(outbox)
+            return Turn.AGAIN
+        if not self._open or not (self._discard or self.window.open):
+            return Turn.WAKE
+        return self._take(outbox)
+
+    def finish(self) -> None:
+        """Leave the queue for good: the thread does not use the stream any more."""
         if self._forget:
             with self._lock:
                 self._give_up()
         if self._close_receiver:
-            self._receiver.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
-
-    def _clear_wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_read, 4096)
+            self.receiver.close()
+        self._finished.set()
 
     def _take_over(self, receiver: HoldingReceiver) -> None:
         """Add the messages that a killed link process had read to the window."""
         taken = receiver.take_over()
         with self._lock:
-            for delivery, flags in taken:
-                item = Unacknowledged(b"", delivery.sent_ns, flags, delivery)
+            for delivery in taken:
+                item = Unacknowledged(b"", delivery.sent_ns, delivery.flags, delivery)
                 self.window.add(delivery.sequence, delivery.nbytes, item)
             self._taking_over = False
             if self._discard:
@@ -246,75 +211,65 @@ class StreamSender:
     def _receive(self) -> Delivery | ImageDelivery | None:
         while True:
             try:
-                return cast("Delivery | ImageDelivery | None", self._receiver.receive())
+                return cast("Delivery | ImageDelivery | None", self.receiver.receive())
             except BrokenRecord as error:
                 self._note(f"{self.node}/{self.output}: {error}")
 
-    def _take(self) -> bool:
-        """Send the next message, in one frame with small ones that wait behind it.
-
-        Returns False when no message waits.
-        """
-        delivery = self._receive()
-        if delivery is None:
-            return False
-        images: list[bytes] = []
-        size = 0
-        while delivery is not None:
+    def _take(self, outbox: Outbox) -> Turn:
+        """Take waiting messages: small ones into the outbox, or one large one."""
+        while (delivery := self._receive()) is not None:
             self.messages += 1
             self.bytes += delivery.nbytes
             if self._discard:
-                self._send_images(images)
                 self._drop(delivery.sequence)
-                return True
+                return Turn.AGAIN
             if isinstance(delivery, Delivery) and not _is_small(delivery):
-                self._send_images(images)
+                outbox.flush()
                 self._take_alone(delivery)
-                return True
-            size += self._take_small(delivery, images)
-            if size >= BATCH or self._resume is not None or not self.window.open:
-                break
-            delivery = self._receive()
-        # A delivery pins memory of its producer; it must be released before the journal drops it.
-        del delivery
-        self._send_images(images)
-        return True
+                return Turn.AGAIN
+            self._take_small(delivery, outbox)
+            if outbox.full or self._resume is not None or not self.window.open:
+                return Turn.AGAIN
+        return Turn.MESSAGE
 
     def _drop(self, sequence: int) -> None:
         with self._lock:
             self.window.add(sequence, 0, Unacknowledged(b"", 0, 0, None))
             self._give_up()
 
-    def _take_small(self, delivery: Delivery | ImageDelivery, images: list[bytes]) -> int:
-        """Add a small message to the window and to ``images``; return its size."""
+    def _take_small(self, delivery: Delivery | ImageDelivery, outbox: Outbox) -> None:
+        """Add a small message to the window and the outbox."""
         if isinstance(delivery, ImageDelivery):
-            image, flags = delivery.image, delivery.flags
-            item = Unacknowledged(image, delivery.sent_ns, flags, None)
+            image, kept = delivery.image, None
         else:
-            image, flags = image_of_delivery(delivery), self._receiver.flags_of(delivery)
+            image = image_of_delivery(delivery)
             kept = None if self._holding is None else delivery
-            item = Unacknowledged(image, delivery.sent_ns, flags, kept)
-        sequence, size = delivery.sequence, len(image)
+        sequence = delivery.sequence
+        item = Unacknowledged(image, delivery.sent_ns, delivery.flags, kept)
         with self._lock:
             previous = self.window.last
-            self.window.add(sequence, size, item)
-        images += (frames.image_head(sequence, previous, delivery.sent_ns, flags, size), image)
-        return size
+            self.window.add(sequence, len(image), item)
+        self._put_image(outbox, sequence, previous, item)
+
+    def _put_image(
+        self, outbox: Outbox, sequence: int, previous: int, item: Unacknowledged
+    ) -> None:
+        head = frames.image_head(
+            self.number, sequence, previous, item.sent_ns, item.flags, len(item.image)
+        )
+        outbox.add(self, head, item.image)
 
     def _take_alone(self, delivery: Delivery) -> None:
-        flags = self._receiver.flags_of(delivery)
+        flags = delivery.flags
         item = Unacknowledged(b"", delivery.sent_ns, flags, delivery)
         with self._lock:
             previous = self.window.last
             self.window.add(delivery.sequence, delivery.nbytes, item)
         self._send_alone(delivery, previous, flags)
 
-    def _send_images(self, images: list[bytes]) -> None:
-        if images and not self._sink.send_images(self.number, images):
-            self._stop_sending()
-
     def _send_alone(self, delivery: Delivery, previous: int, flags: int) -> None:
         if delivery.kind is RecordKind.DATA:
+            self.sends_large = True
             self._send_large(delivery, previous, flags)
             return
         sink = self._sink
@@ -343,16 +298,16 @@ class StreamSender:
     def _send(self, priority: Priority, frame: bytes) -> bool:
         sent = self._sink.send(priority, frame)
         if not sent:
-            self._stop_sending()
+            self.stop_sending()
         return sent
 
-    def _stop_sending(self) -> None:
+    def stop_sending(self) -> None:
         """Wait for the next round: there is no session."""
         with self._lock:
             if self._resume is None and not self._discard:
                 self._open = False
 
-    def _resend(self) -> None:
+    def _resend(self, outbox: Outbox) -> None:
         with self._lock:
             entering, self._resume = self._resume, None
             if entering is None:
@@ -368,13 +323,14 @@ class StreamSender:
             self.resent += 1
             delivery = item.delivery
             if delivery is not None and not _is_small(delivery):
+                outbox.flush()
                 self._send_alone(delivery, previous, item.flags)
                 continue
             if delivery is not None and not item.image:  # taken over from a killed process
                 item.image = image_of_delivery(delivery)
-            size = len(item.image)
-            head = frames.image_head(sequence, previous, item.sent_ns, item.flags, size)
-            self._send_images([head, item.image])
+            self._put_image(outbox, sequence, previous, item)
+            if outbox.full:
+                outbox.flush()
 
     def _interrupted(self) -> bool:
         return self._resume is not None or self._ended or not self._open

@@ -12,10 +12,10 @@ from typing import Any
 
 from dora_node_api.data import arrow
 from dora_node_api.data.metadata import decode_metadata
-from dora_node_api.transport.shared.message_parts import Parts
+from dora_node_api.transport.shared.payload import Payload
 
 
-def is_plain(parts: Parts) -> bool:
+def is_plain(parts: Payload) -> bool:
     """Return whether a message is an array of numbers without nulls, of the stated length."""
     return (
         parts.layout == arrow.FLAT
@@ -54,7 +54,7 @@ _WIDTHS = {
 _LONGEST_PLAIN = _PLAIN.size + max(map(len, _WIDTHS))
 
 
-def problem_with(parts: Parts, data: Any) -> str | None:
+def problem_with(parts: Payload, data: Any) -> str | None:
     """Return why a message must be dropped; None if it is valid. ``data``: its data area."""
     try:
         if parts.metadata:
@@ -66,7 +66,7 @@ def problem_with(parts: Parts, data: Any) -> str | None:
         return f"invalid metadata: {type(error).__name__}: {error}"[:300]
 
 
-def _arrow_problem(parts: Parts, data: Any) -> str | None:
+def _arrow_problem(parts: Payload, data: Any) -> str | None:
     import pyarrow
 
     try:

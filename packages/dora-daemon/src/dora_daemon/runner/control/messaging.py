@@ -7,7 +7,7 @@ from dora_daemon.runner.control.node_lookup import find_node
 from dora_daemon.runner.errors import RequestRefused
 from dora_daemon.runner.machine.state import RunnerState
 from dora_daemon.runner.nodes.services import NodeServices
-from dora_node_api.protocol.messages import ParamDeleted, ParamUpdate, Reload, SendOutput
+from dora_node_api.protocol.messages import DeleteParam, ReloadOperator, SendOutput, SetParam
 
 MAX_KEY_BYTES = 256
 MAX_VALUE_BYTES = 65_536
@@ -36,7 +36,7 @@ class NodeMessaging:
                 f" {MAX_VALUE_BYTES} are allowed"
             )
         self._nodes.params.setdefault(node, {})[request.key] = request.value
-        self._connections.send(node, ParamUpdate(request.key, request.value))
+        self._connections.send(node, SetParam(request.key, request.value))
 
     def delete_param(self, request: protocol.DeleteParam) -> None:
         node = find_node(self._state, request.node).node
@@ -44,7 +44,7 @@ class NodeMessaging:
         if request.key not in params:
             raise RequestRefused(f'param not found: node "{node}" has no parameter "{request.key}"')
         del params[request.key]
-        self._connections.send(node, ParamDeleted(request.key))
+        self._connections.send(node, DeleteParam(request.key))
 
     def params(self, request: protocol.GetParams) -> protocol.Params:
         node = find_node(self._state, request.node).node
@@ -55,7 +55,7 @@ class NodeMessaging:
         spec = self._nodes.specs[find_node(self._state, request.node).node]
         if request.operator not in {None, *(operator.id for operator in spec.operators)}:
             raise RequestRefused(f'node "{spec.id}" has no operator "{request.operator}"')
-        if not self._connections.send(spec.id, Reload(request.operator)):
+        if not self._connections.send(spec.id, ReloadOperator(request.operator)):
             raise RequestRefused(f'node "{spec.id}" is not connected')
 
     def publish(self, request: protocol.Publish) -> None:

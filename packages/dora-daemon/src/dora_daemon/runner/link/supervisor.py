@@ -140,7 +140,7 @@ class LinkSupervisor:
 
     def _known_peers(self) -> messages.SetPeers:
         peers = [
-            messages.Peer(machine=p.machine, run_id=p.run_id, endpoints=p.endpoints)
+            messages.Peer(machine=p.machine, run_id=p.run_id, endpoints=p.endpoints, plain=p.plain)
             for p in self._peers.values()
         ]
         return messages.SetPeers(peers=tuple(peers))
@@ -183,6 +183,7 @@ class LinkSupervisor:
 
     def _configure(self) -> messages.Configure:
         plan = self._plan
+        self._view.plain = plan.plain
         return messages.Configure(
             dataflow_id=self._dataflow_id,
             network=plan.network,
@@ -193,6 +194,7 @@ class LinkSupervisor:
             last_port=plan.last_port,
             port=self._view.port,
             credentials=self._credentials,
+            plain=plan.plain,
         )
 
     def _poll(self) -> None:

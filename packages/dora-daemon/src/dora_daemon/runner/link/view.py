@@ -22,6 +22,8 @@ class LinkView:
         self.run_id = ""
         self.expected: tuple[str, ...] = ()
         """The machines that the plan's edges lead to."""
+        self.plain = False
+        """The process listens without TLS."""
         self._endpoints: tuple[str, ...] = ()
         self._problem: str | None = None
         self._peers: dict[str, PeerReport] = {}
@@ -84,6 +86,7 @@ class LinkView:
         return LinkReport(
             run_id=self.run_id,
             endpoints=self._endpoints,
+            plain=self.plain,
             problem=self._problem,
             peers=tuple(self._peers.get(m, PeerReport(machine=m)) for m in machines),
         )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from dora_daemon.runner.nodes.socket import NodeConnection
-from dora_node_api.frozen import Frozen
+from dora_node_api.protocol.messages import Message
 
 
 class Connections:
@@ -31,7 +31,7 @@ class Connections:
         """Forget a connection without closing it."""
         return self._by_node.pop(node, None)
 
-    def send(self, node: str, message: Frozen, descriptors: Sequence[int] = ()) -> bool:
+    def send(self, node: str, message: Message, descriptors: Sequence[int] = ()) -> bool:
         """Send to a node; return whether it is connected."""
         connection = self._by_node.get(node)
         if connection is None or connection.closed:

@@ -13,7 +13,7 @@ from dora_daemon.runner.nodes.queues import QueueCleanup, QueueRegistry
 from dora_daemon.runner.nodes.socket import NodeConnection
 from dora_daemon.runner.process.injection import explain
 from dora_daemon.runner.process.spawn import watch_process
-from dora_node_api.protocol.messages import Stop
+from dora_node_api.protocol.messages import StopNode
 
 
 class NodeDepartures:
@@ -70,7 +70,7 @@ class NodeDepartures:
         connection = self._connections.remove(node)
         if connection is not None:
             self._unwatch(connection)
-            connection.send(Stop())
+            connection.send(StopNode())
             connection.close()
 
     def watch(self, connection: NodeConnection) -> None:

@@ -22,9 +22,9 @@ from dora_node_api.protocol.messages import (
     Go,
     Hello,
     NodeConfig,
-    ParamUpdate,
     Refused,
-    Stop,
+    SetParam,
+    StopNode,
     Welcome,
 )
 from dora_node_api.transport.shared.errors import BoardFull
@@ -146,7 +146,7 @@ class NodeHandshake:
         connection = self._admit(node, incarnation, config, spec)
         if connection is not None:
             for key, value in self._nodes.params.get(node, {}).items():
-                connection.send(ParamUpdate(key, value))
+                connection.send(SetParam(key, value))
         return connection
 
     def admit_link(self, incarnation: int) -> None:
@@ -215,4 +215,4 @@ class NodeHandshake:
 
     def send_stop(self, node: str) -> None:
         """Send STOP to a node."""
-        self._connections.send(node, Stop())
+        self._connections.send(node, StopNode())

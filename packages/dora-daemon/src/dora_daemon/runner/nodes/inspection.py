@@ -16,7 +16,6 @@ from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.nodes.queues import QueueEntry, hold_limit
 from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.nodes.socket import NodeConnection, NodeServer
-from dora_node_api.frozen import Frozen
 from dora_node_api.protocol.frames import close_all
 from dora_node_api.protocol.messages import (
     INSPECTOR,
@@ -24,6 +23,7 @@ from dora_node_api.protocol.messages import (
     AddInput,
     Hello,
     InputConfig,
+    Message,
     NodeConfig,
     OpenSegment,
     Refused,
@@ -61,7 +61,7 @@ class InspectionServer:
         self._warn(f"inspection: {message}")
 
     def received(
-        self, connection: NodeConnection, message: Frozen, descriptors: tuple[int, ...]
+        self, connection: NodeConnection, message: Message, descriptors: tuple[int, ...]
     ) -> None:
         """Process one message of an inspector; it has no descriptors to send."""
         close_all(descriptors)

@@ -13,16 +13,15 @@ from dora_daemon.runner.nodes.departures import NodeDepartures
 from dora_daemon.runner.nodes.handshake import NodeHandshake
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_daemon.runner.nodes.socket import NodeConnection
-from dora_node_api.frozen import Frozen
 from dora_node_api.protocol.frames import close_all
 from dora_node_api.protocol.messages import (
+    AddSegment,
     CloseOutputs,
     Hello,
     Leaving,
     Log,
+    Message,
     OpenSegment,
-    Segment,
-    SegmentGone,
     StopDataflow,
 )
 
@@ -46,7 +45,7 @@ class NodeMessages:
         self._log = log
 
     def received(
-        self, connection: NodeConnection, message: Frozen, descriptors: tuple[int, ...]
+        self, connection: NodeConnection, message: Message, descriptors: tuple[int, ...]
     ) -> None:
         """Process one message; closes descriptors that are not kept."""
         node, incarnation = connection.node, connection.incarnation
@@ -55,11 +54,9 @@ class NodeMessages:
                 self._handshake.hello(connection, message)
             case _ if node is None or incarnation is None:
                 self.warn(f"ignored {type(message).__name__} from a process before its Hello")
-            case Segment(number=number, size=size) if len(descriptors) == 1:
+            case AddSegment(number=number, size=size) if len(descriptors) == 1:
                 self._segments.add(incarnation, number, descriptors[0], size)
                 return
-            case SegmentGone(number=number):
-                self._segments.remove(incarnation, number)
             case OpenSegment():
                 self._segments.reply(connection, message)
             case Log():

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 from dora_node_api.errors import ControlError
-from dora_node_api.frozen import Frozen
 from dora_node_api.protocol.control_socket import bind_unix, receive_chunk, send_piece
 from dora_node_api.protocol.frames import FrameDecoder, Piece, close_all, encode
+from dora_node_api.protocol.messages import Message
 
 _TOO_MANY_FILES = (errno.EMFILE, errno.ETOOMANYREFS)
 """Errors that a higher limit of this process avoids; ENFILE is a limit of the system."""
@@ -34,7 +34,7 @@ class ConnectionHandler(Protocol):
     """Receiver of the events of connections."""
 
     def received(
-        self, connection: NodeConnection, message: Frozen, descriptors: tuple[int, ...]
+        self, connection: NodeConnection, message: Message, descriptors: tuple[int, ...]
     ) -> None:
         """Process a message; the handler must close the descriptors."""
 
@@ -65,7 +65,7 @@ class NodeConnection:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock, self._readable)
 
-    def send(self, message: Frozen, descriptors: Sequence[int] = ()) -> None:
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send now, or as soon as the node reads; do nothing if the connection is closed."""
         if self.closed:
             return

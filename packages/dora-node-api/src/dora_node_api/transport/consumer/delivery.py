@@ -16,7 +16,7 @@ from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.errors import BrokenRecord
 from dora_node_api.transport.shared.fork_guard import ForkAware, forked_error
 from dora_node_api.transport.shared.layout import RecordKind
-from dora_node_api.transport.shared.message_parts import Parts
+from dora_node_api.transport.shared.payload import Payload
 from dora_node_api.transport.shared.specs import QueueSpec
 
 _DATA = RecordKind.DATA
@@ -112,30 +112,9 @@ class Delivery:
     """One received record. Its array and every view of it keep the shared memory alive."""
 
     __slots__ = (
-        "_base",
-        "_head",
-        "_offset",
-        "_validate",
-        "_value",
-        "error",
-        "kind",
-        "nbytes",
-        "protected",
-        "sent_ns",
-        "sequence",
-        "spec",
+        *("_base", "_head", "_offset", "_validate", "_value"),
+        *("error", "flags", "kind", "nbytes", "sent_ns", "sequence", "spec"),
     )
-
-    kind: RecordKind
-    spec: QueueSpec
-    sequence: int
-    protected: bool
-    sent_ns: int
-    """CLOCK_MONOTONIC of the send."""
-    nbytes: int
-    """Of the block in use."""
-    error: str
-    """Of NODE_FAILED: the error that the runner reports."""
 
     def __init__(
         self,
@@ -144,7 +123,7 @@ class Delivery:
         sequence: int,
         sent_ns: int,
         nbytes: int,
-        protected: bool,
+        flags: int,
         head: tuple[int, ...] | None,
         base: Lease | bytes | None,
         offset: int,
@@ -155,9 +134,13 @@ class Delivery:
         self.kind = kind
         self.sequence = sequence
         self.sent_ns = sent_ns
+        """CLOCK_MONOTONIC of the send."""
         self.nbytes = nbytes
-        self.protected = protected
+        """Of the block in use."""
+        self.flags = flags
+        """FLAG_PROTECTED and FLAG_FLUSH."""
         self.error = error
+        """Of NODE_FAILED: the error that the runner reports."""
         self._head = head
         self._base = base
         self._offset = offset
@@ -168,11 +151,6 @@ class Delivery:
     def timestamp_ns(self) -> int:
         """CLOCK_REALTIME of the send, nanoseconds; 0 for lifecycle records."""
         return 0 if self._head is None else self._head[5]
-
-    @property
-    def stamp(self) -> int | None:
-        """Stamp of the block; None for lifecycle records."""
-        return None if self._head is None else self._head[4]
 
     @property
     def value(self) -> Any:
@@ -242,24 +220,24 @@ class Delivery:
         whole = base.segment.view if isinstance(base, Lease) else memoryview(base)
         return whole[self._offset + head[6] : self._offset + self.nbytes]
 
-    def take_apart(self) -> tuple[Parts, memoryview]:
-        """Return the parts of a message and its data area, valid while the delivery is alive."""
+    def take_apart(self) -> tuple[Payload, memoryview]:
+        """Return a message and its data area, valid while the delivery is alive."""
         head, base = self._head, self._base
         assert head is not None
         _, descriptor_size, metadata_size, array_layout, _, stamp, data_offset, length, nulls = head
         whole = base.segment.view if isinstance(base, Lease) else memoryview(base or b"")
         start = self._offset + layout.BLOCK_HEAD_SIZE
         middle = start + descriptor_size
-        parts = Parts(
+        payload = Payload(
             bytes(whole[start:middle]),
             bytes(whole[middle : middle + metadata_size]),
             array_layout,
             length,
             nulls,
             self.nbytes - data_offset,
-            stamp,
+            timestamp_ns=stamp,
         )
-        return parts, self.data
+        return payload, self.data
 
     @property
     def copied(self) -> bool:

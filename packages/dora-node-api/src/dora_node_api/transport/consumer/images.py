@@ -18,7 +18,7 @@ _monotonic_ns = time.monotonic_ns
 
 
 class ImageDelivery:
-    """A small message: its image and what its record says. Its block is released already."""
+    """A small message: its image and the fields of its record. Its block is released already."""
 
     __slots__ = ("flags", "image", "nbytes", "sent_ns", "sequence")
 

@@ -55,8 +55,8 @@ class HoldingReceiver(Receiver):
         """Number of the last settled record, of this or an earlier process."""
         return int(self._words[layout.C_ACKNOWLEDGED])
 
-    def take_over(self) -> list[tuple[Delivery, int]]:
-        """Return what a dead process had taken and not settled, oldest first, with its flags.
+    def take_over(self) -> list[Delivery]:
+        """Return what a dead process had taken and not settled, oldest first.
 
         Call it before the first `receive`.
         """
@@ -66,18 +66,18 @@ class HoldingReceiver(Receiver):
             sequence = notes[at]
             if sequence >= self._unsettled and notes[at + 7] ^ sequence == CHECK:
                 found[sequence] = at
-        again: list[tuple[Delivery, int]] = []
+        again: list[Delivery] = []
         record = memoryview(bytearray(RECORD_SIZE)).cast("Q")
         last = max([self._settled, *found])
         for sequence, at in sorted(found.items()):
             record[:] = notes[at : at + RECORD_WORDS]
-            slot, generation, _, flags = layout.unpack_tags(record[layout.R_TAGS])
+            slot, generation, _, _ = layout.unpack_tags(record[layout.R_TAGS])
             self._settled = sequence - 1
             if self._released(slot, generation):
                 notes[at] = 0
                 continue
             try:
-                again.append((super()._hand_out(record), flags))
+                again.append(super()._hand_out(record))
             except BrokenRecord:
                 notes[at] = 0
         self._settled = last

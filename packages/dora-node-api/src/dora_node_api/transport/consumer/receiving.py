@@ -287,7 +287,7 @@ class Receiver(ForkAware):
         lease = Lease(segment, slot, generation, length)
         known = (weakref.ref(lease), generation, length)
         delivery = Delivery(
-            self.spec, _DATA, sequence, sent_ns, length, tags >> 32 & 1 == 1, head,
+            self.spec, _DATA, sequence, sent_ns, length, tags >> 32, head,
             lease, offset, self._validate,
         )  # fmt: skip
         now = _monotonic_ns()
@@ -310,7 +310,7 @@ class Receiver(ForkAware):
         """Return a delivery with a private copy; the block is released at once."""
         sequence, _, _, length, sent_ns, _, tags, _ = record
         delivery = Delivery(
-            self.spec, _DATA, sequence, sent_ns, length, tags >> 32 & 1 == 1, head,
+            self.spec, _DATA, sequence, sent_ns, length, tags >> 32, head,
             copy, 0, self._validate,
         )  # fmt: skip
         if not self._copy_reported and tags & 0xFFFF != layout.NO_SLOT:
@@ -352,7 +352,9 @@ class Receiver(ForkAware):
         if kind is RecordKind.NODE_FAILED:
             size = min(self._words[layout.X_NOTICE_LENGTH], layout.NOTICE_SIZE)
             error = bytes(self._board.notice(self.spec.area)[:size]).decode("utf-8", "replace")
-        delivery = Delivery(self.spec, kind, sequence, 0, 0, True, None, None, 0, error=error)
+        delivery = Delivery(
+            self.spec, kind, sequence, 0, 0, layout.FLAG_PROTECTED, None, None, 0, error=error
+        )
         self._words[_C_SETTLED] = sequence
         self._settled = sequence
         record[0] = 0
@@ -384,14 +386,6 @@ class Receiver(ForkAware):
             self._incarnation = incarnation
         self._segments[word] = segment
         return segment
-
-    def flags_of(self, delivery: Delivery) -> int:
-        """Return FLAG_PROTECTED and FLAG_FLUSH of the message that was handed out last."""
-        # The record stays in its buffer, with its first word zeroed, until the next read.
-        for record in (self._data_words, self._urgent_words):
-            if delivery.stamp is not None and record[layout.R_STAMP] == delivery.stamp:
-                return layout.unpack_tags(record[layout.R_TAGS])[3]
-        return layout.FLAG_PROTECTED if delivery.protected else 0
 
     def close(self) -> None:
         """Close the descriptors. Arrays handed out stay valid; waiting messages are dropped."""

@@ -41,18 +41,19 @@ _monotonic_ns = time.monotonic_ns
 class Waiter(ForkAware):
     """Waits for any of many inputs and descriptors. One thread at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, polls: bool = True) -> None:
+        """``polls``: whether it may poll. That keeps the GIL, so other threads would wait."""
         super().__init__()
         self._receivers: list[Receiver] = []
         self._by_fd: dict[int, Receiver | int] = {}
         self._others = 0
-        self._polls = hasattr(os, "sched_yield") and usable_cores() >= 2
+        self._polls = polls and usable_cores() >= 2
         self._credit = 0
         self._patience = _LEAST_PATIENCE
         self._soon = 0
         self._first = 0
         self._looked_at_fds = 0
-        self._set = _make_set()
+        self._epoll = select.epoll()
 
     def add(self, receiver: Receiver) -> None:
         """Watch an input; one that is watched already stays so."""
@@ -60,7 +61,7 @@ class Waiter(ForkAware):
             self._receivers.append(receiver)
             for fd in receiver.fds():
                 self._by_fd[fd] = receiver
-                self._set.register(fd, select.POLLIN)
+                self._epoll.register(fd, select.POLLIN)
 
     def remove(self, receiver: Receiver) -> None:
         """Stop watching an input, if it is watched; call it before the receiver is closed."""
@@ -70,9 +71,9 @@ class Waiter(ForkAware):
             self._forget(fd)
 
     def add_fd(self, fd: int) -> None:
-        """Watch a descriptor (the control socket, say) for being readable."""
+        """Watch a descriptor, such as the control socket, for being readable."""
         self._by_fd[fd] = fd
-        self._set.register(fd, select.POLLIN)
+        self._epoll.register(fd, select.POLLIN)
         self._others += 1
 
     def remove_fd(self, fd: int) -> None:
@@ -84,7 +85,7 @@ class Waiter(ForkAware):
     def _forget(self, fd: int) -> None:
         if fd in self._by_fd:
             with suppress(FileNotFoundError, KeyError):
-                self._set.unregister(fd)
+                self._epoll.unregister(fd)
             del self._by_fd[fd]
 
     def wait(self, timeout: float | None = None) -> list[Receiver | int]:
@@ -171,7 +172,10 @@ class Waiter(ForkAware):
             left = end - _monotonic_ns()
             if left <= 0:
                 return self._look_at_fds(0)
-            self._set.sleep(left / 1e9)
+            if (fd := self._epoll.fileno()) < 1024:
+                select.select((fd,), (), (), left / 1e9)
+            else:
+                self._epoll.poll(left / 1e9)  # rounds to milliseconds
             ready = self._look_at_fds(0)
             if ready:
                 return ready
@@ -180,7 +184,7 @@ class Waiter(ForkAware):
         ready: list[Receiver | int] = []
         by_fd = self._by_fd
         self._looked_at_fds = _monotonic_ns()
-        for fd, events in self._set.poll(timeout):
+        for fd, events in self._epoll.poll(timeout):
             found = by_fd.get(fd)
             if found is None:
                 continue
@@ -196,61 +200,13 @@ class Waiter(ForkAware):
     def fileno(self) -> int:
         """Return a descriptor that is readable while anything is ready, for `add_reader`.
 
-        Before sleeping on it, call `wait(0)`: a receiver may hold a record. Raises OSError where
-        the system has no such descriptor.
+        Before sleeping on it, call `wait(0)`: a receiver may hold a record.
         """
-        return self._set.fileno()
+        return self._epoll.fileno()
 
     def close(self) -> None:
         """Stop watching everything."""
         if not self.forked:
             self._receivers = []
             self._by_fd = {}
-            self._set.close()
-
-
-class _EpollSet:
-    """Descriptors in epoll. Its waits round to milliseconds, so `sleep` uses select on it."""
-
-    def __init__(self) -> None:
-        self._epoll = select.epoll()
-        self._fd = self._epoll.fileno()
-        self.poll = self._epoll.poll
-        self.register = self._epoll.register
-        self.unregister = self._epoll.unregister
-        self.close = self._epoll.close
-        self.fileno = self._epoll.fileno
-
-    def sleep(self, timeout: float) -> None:
-        """Wait until something is ready, at most so many seconds."""
-        if self._fd < 1024:
-            select.select((self._fd,), (), (), timeout)
-        else:
-            poll = select.poll()
-            poll.register(self._fd, select.POLLIN)
-            poll.poll(timeout * 1000)
-
-
-class _PollSet:
-    """Descriptors in poll, where the system has no epoll."""
-
-    def __init__(self) -> None:
-        self._poll = select.poll()
-        self.register = self._poll.register
-        self.unregister = self._poll.unregister
-
-    def poll(self, timeout: float) -> list[tuple[int, int]]:
-        return self._poll.poll(None if timeout < 0 else timeout * 1000)
-
-    def sleep(self, timeout: float) -> None:
-        self._poll.poll(timeout * 1000)
-
-    def fileno(self) -> int:
-        raise OSError("this system has no epoll: watch each descriptor")
-
-    def close(self) -> None:
-        pass
-
-
-def _make_set() -> _EpollSet | _PollSet:
-    return _EpollSet() if hasattr(select, "epoll") else _PollSet()
+            self._epoll.close()

@@ -120,7 +120,7 @@ class Sample:
 
 
 def heap_sample(nbytes: int) -> Sample:
-    """Return a sample for a signal handler that interrupted the allocation of blocks."""
+    """Return a sample in private memory."""
     hold = Hold(deque())
     hold.block = HeapBlock(nbytes)
     return Sample(hold, 0, nbytes)

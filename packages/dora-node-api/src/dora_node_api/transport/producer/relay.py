@@ -8,6 +8,7 @@ replaces a killed one continues there.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 
 from dora_node_api.transport.producer.blocks import Hold
@@ -15,9 +16,11 @@ from dora_node_api.transport.producer.pool import Block
 from dora_node_api.transport.producer.route import Route
 from dora_node_api.transport.producer.sending import Sender
 from dora_node_api.transport.shared import layout
+from dora_node_api.transport.shared.block_image import BlockImage
 from dora_node_api.transport.shared.layout import RecordKind
-from dora_node_api.transport.shared.message_parts import Parts
+from dora_node_api.transport.shared.payload import Payload
 from dora_node_api.transport.shared.queue import bytes_waiting
+from dora_node_api.transport.shared.queue_keeper import write_lifecycle
 
 _LOOKS = 50
 
@@ -89,10 +92,18 @@ class Forwarder(Sender):
         except MemoryError:
             return None
 
-    def fill_head(self, hold: Hold, parts: Parts) -> memoryview:
+    def fill_head(self, hold: Hold, payload: Payload) -> memoryview:
         """Write all but the data area of a block; return the data area, for the caller to fill."""
-        assert hold.block is not None
-        return _fill(hold.block, parts)
+        block = hold.block
+        assert block is not None
+        payload.write_head(block.segment.memory, block.offset, block.stamp)
+        return block.view[payload.data_offset : payload.total]
+
+    def fill_image(self, hold: Hold, image: BlockImage) -> None:
+        """Write an image into a block."""
+        block = hold.block
+        assert block is not None
+        image.write(block.segment.memory, block.offset, block.stamp)
 
     def _push_to_all(
         self, output: str, block: Block, total: int, source: int, sent_ns: int, flags: int
@@ -156,6 +167,35 @@ class Forwarder(Sender):
             self._report_drops()
         return done
 
+    def forward_image(
+        self, output: str, image: BlockImage, *, source: int, sent_ns: int, flags: int
+    ) -> bool:
+        """Put an image into every queue, if neither a queue nor memory makes it wait.
+
+        False when something would: then call `forward`, which skips the queues that have it.
+        """
+        if not self._table.of(output):
+            return True
+        if not self.has_room(output):
+            return False
+        self._check()
+        total = image.total
+        with self._lock, self._integrity:
+            self._take_back()
+            block = self._take_at_once(output, total)
+            if block is None:
+                return False
+            image.write(block.segment.memory, block.offset, block.stamp)
+            done = self._push_to_all(output, block, total, source, sent_ns, flags)
+            if not block.refs:
+                self.pool.give(block)
+            now = time.monotonic_ns()
+            if now > self._trim_at:
+                self._trim(now)
+        if self._drops:
+            self._report_drops()
+        return done
+
     def _put(self, route: Route, block: Block, total: int, sent_ns: int, flags: int) -> bool:
         if route.backpressure:
             return self._push_or_wait(route, block, total, flags)
@@ -177,7 +217,9 @@ class Forwarder(Sender):
                 continue
             own[layout.P_SOURCE_NEXT] = source
             with self._lock, self._integrity:
-                written = route.removed or _write_lifecycle(self, route, kind, error)
+                written = route.removed or write_lifecycle(
+                    self.board, route.spec, route.ends, kind, error
+                )
             if not written:
                 done = False
             elif source:
@@ -190,45 +232,10 @@ class Forwarder(Sender):
             _note(route.words, source)
 
 
-def _fill(block: Block, parts: Parts) -> memoryview:
-    """Write a block's head, descriptor and metadata; return its data area."""
-    descriptor, metadata = parts.descriptor, parts.metadata
-    memory, at = block.segment.memory, block.offset
-    layout.BLOCK_HEAD.pack_into(
-        memory, at, layout.BLOCK_MAGIC, len(descriptor), len(metadata), parts.layout,
-        block.stamp, parts.timestamp_ns, parts.data_offset, parts.length, parts.null_count,
-    )  # fmt: skip
-    start = at + layout.BLOCK_HEAD_SIZE
-    end = start + len(descriptor)
-    memory[start:end] = descriptor
-    if metadata:
-        memory[end : end + len(metadata)] = metadata
-    return block.segment.view[at + parts.data_offset : at + parts.total]
-
-
 def _note(words: memoryview, source: int) -> None:
-    # A kill between the two leaves one message in doubt, see `_last_source`.
-    words[layout.P_SOURCE_SENT] = words[layout.P_SENT]
+    # After a kill between the two the message is in doubt, and `_last_source` finds its record.
     words[layout.P_SOURCE] = max(source, words[layout.P_SOURCE])
-
-
-def _write_lifecycle(sender: Sender, route: Route, kind: RecordKind, error: str) -> bool:
-    """Write one record without a block, as the runner does for a local source."""
-    own = route.words
-    if kind is RecordKind.NODE_FAILED:
-        text = error.encode("utf-8", "replace")[: layout.NOTICE_SIZE]
-        sender.board.notice(route.spec.area)[: len(text)] = text
-        own[layout.X_NOTICE_LENGTH] = len(text)
-    sequence = own[layout.P_SENT] + 1
-    tags = layout.pack_tags(layout.NO_SLOT, 0, kind, layout.FLAG_PROTECTED)
-    record = layout.RECORD.pack(sequence, 0, 0, 0, 0, 0, tags, sequence ^ layout.CHECK)
-    own[layout.P_SENT] = sequence
-    try:
-        os.write(route.ends.data_write if route.backpressure else route.ends.urgent_write, record)
-    except BlockingIOError:
-        own[layout.P_SENT] = sequence - 1
-        return False
-    return True
+    words[layout.P_SOURCE_SENT] = words[layout.P_SENT]
 
 
 def _last_source(route: Route, run_hash: int) -> int:

@@ -18,7 +18,7 @@ from dora_node_api.transport.producer.pool import Block, Pool
 from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.layout import NO_SLOT, RECORD_SIZE
-from dora_node_api.transport.shared.queue import QueueEnds, pipe_capacity
+from dora_node_api.transport.shared.queue import QueueEnds, pipe_capacity, shortfall
 from dora_node_api.transport.shared.specs import QueueSpec
 
 _URGENT = 1 << 63  # mark in `sequences` of a record that went through the urgent pipe
@@ -75,7 +75,7 @@ class Route:
     def push(
         self, record: bytearray, word: int, block: Block, length: int, now: int, flags: int
     ) -> bool:
-        """Write a record; False when there is no room and nothing may be dropped.
+        """Write a record; False if the queue is full and nothing may be dropped.
 
         ``word`` identifies the block's segment, ``length`` bytes of the block are used, ``now`` is
         CLOCK_MONOTONIC. A protected message whose pipe is full is dropped and counted (True).
@@ -174,6 +174,29 @@ class Route:
         if own[layout.P_REFUSED] + own[_P_EVICTED] == 1:
             self.first_drop = True
 
+    def reason_for_drops(self, pool_cap: int) -> str:
+        """Return why messages of this edge are dropped, and the setting to change."""
+        spec = self.spec
+        if self.evicted_for_memory:
+            return (
+                f"{spec.edge}: the {pool_cap:,} bytes of shared memory of {spec.producer} are "
+                "full, so the oldest waiting messages are dropped from now on. To prevent this, "
+                "raise its `shared_memory_pool_size` (DORA_NODE_SHM_POOL_SIZE)"
+            )
+        if not self.words[layout.P_EVICTED]:
+            return (
+                f"{spec.edge}: {self.urgent_bytes // layout.RECORD_SIZE} requests and goals wait, "
+                "as many as fit, so further ones are dropped from now on. Read them sooner, send "
+                "fewer at once, or set `queue_policy: backpressure`"
+            )
+        if (short := shortfall(spec, self.ends)) is not None:
+            return f"{spec.edge}: the oldest messages are dropped from now on, as {short}"
+        return (
+            f"{spec.edge}: the input is full ({spec.bound} messages wait), so its oldest "
+            "messages are dropped from now on. To prevent this, raise `queue_size` of the input or "
+            "set its `queue_policy: backpressure`"
+        )
+
     # --- making room --------------------------------------------------------------------------
     def _bytes_in(self, fd: int) -> int:
         waiting = self._waiting
@@ -186,7 +209,7 @@ class Route:
             pass
 
     def evict(self) -> bool:
-        """Drop the oldest record of the data pipe; False when there is none."""
+        """Drop the oldest record of the data pipe; False if the pipe is empty."""
         try:
             os.readv(self.ends.data_read, self._taken_into)
         except BlockingIOError:

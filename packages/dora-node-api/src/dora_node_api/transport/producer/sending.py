@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from dora_node_api.transport.producer.blocks import Hold, Sample
-from dora_node_api.transport.producer.drops import reason_for_drops
 from dora_node_api.transport.producer.pool import Block, Pool
 from dora_node_api.transport.producer.route import Route
 from dora_node_api.transport.producer.routes import OutputRoutes, RouteTable
@@ -24,13 +23,13 @@ from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.errors import PoolExhausted
 from dora_node_api.transport.shared.fork_guard import ForkAware, forked_error
 from dora_node_api.transport.shared.integrity import Integrity
-from dora_node_api.transport.shared.layout import BLOCK_HEAD, BLOCK_MAGIC, RECORD_SIZE
+from dora_node_api.transport.shared.layout import RECORD_SIZE
 from dora_node_api.transport.shared.owned_lock import OwnedLock
 from dora_node_api.transport.shared.queue import QueueEnds
 from dora_node_api.transport.shared.specs import QueueSpec
 
 if TYPE_CHECKING:
-    from dora_node_api.data.arrow import EncodedPayload
+    from dora_node_api.transport.shared.payload import Payload
 
 WaitForRoom = Callable[[QueueSpec, int, float], bool]
 """Called as ``wait_for_room(spec, fd, timeout)`` when a backpressure queue is full.
@@ -51,7 +50,6 @@ _GROW_AT_ONCE = 256 * 1024
 _PATIENCE_NS = 1_000_000_000
 _LOOK_AGAIN = 0.1  # seconds; the doorbell wakes earlier
 _TRIM_EVERY_NS = 5_000_000_000
-_pack_head = BLOCK_HEAD.pack_into
 _monotonic_ns = time.monotonic_ns
 _time_ns = time.time_ns
 
@@ -133,34 +131,33 @@ class Sender(ForkAware):
         return len(self._table.of(output))
 
     # --- sending ------------------------------------------------------------------------------
-    def send(
-        self,
-        output: str,
-        payload: EncodedPayload,
-        *,
-        protected: bool = False,
-        flush: bool = False,
-        timestamp_ns: int | None = None,
-    ) -> int:
+    def send(self, output: str, payload: Payload, flags: int = 0) -> int:
         """Send one message to every queue of ``output``; return how many took it.
 
-        drop_oldest queues are served first, then backpressure queues are waited for.
-        ``timestamp_ns`` (CLOCK_REALTIME) defaults to now. Without routes nothing is copied.
-        Raises PoolExhausted, NodeForked, NodeInterrupted, and what ``wait_for_room`` raises.
+        drop_oldest queues are served first, then backpressure queues are waited for. ``flags`` are
+        FLAG_PROTECTED and FLAG_FLUSH. Without routes nothing is copied. Raises PoolExhausted,
+        NodeForked, NodeInterrupted, and what ``wait_for_room`` raises.
         """
         known = self._outputs.get(output)
         if self.forked:
             raise forked_error()
         if known is None or not known.routes:
             return 0
-        total = payload.total
-        flags = 0
-        if protected:
-            flags = layout.FLAG_PROTECTED
-        if flush:
-            flags |= layout.FLAG_FLUSH
-        if known.backpressure or total > _COPY_UNDER_LOCK:
-            return self._send_slowly(known, payload, flags, timestamp_ns)
+        if not payload.timestamp_ns:
+            payload.timestamp_ns = _time_ns()
+        if not known.backpressure and payload.total <= _COPY_UNDER_LOCK:
+            taken = self._send_at_once(known, payload, flags)
+            if taken is not None:
+                if self._drops:
+                    self._report_drops()
+                return taken
+        # Other threads must not wait for the copy or for room.
+        hold = self._allocate(payload.total, known)
+        self._fill(hold, payload)
+        return self._deliver(known, hold, payload.total, flags)
+
+    def _send_at_once(self, known: OutputRoutes, payload: Payload, flags: int) -> int | None:
+        """Copy a message and write its records under the lock; None if no block is free."""
         if self._owned():
             self._check()
         integrity = self._integrity
@@ -169,67 +166,41 @@ class Sender(ForkAware):
                 integrity.check()
                 self._take_back()
             try:
-                routes = known.routes
-                pool = self.pool
+                routes, pool, total = known.routes, self.pool, payload.total
                 # Records that consumers wait for go first; collecting released blocks is later.
                 later = total <= _GROW_AT_ONCE and pool.has_free(total)
                 if not later:
                     _collect(routes, pool)
                 try:
-                    take = pool.take if total <= _GROW_AT_ONCE else pool.take_free
-                    block = take(total)
+                    block = pool.take(total) if total <= _GROW_AT_ONCE else pool.take_free(total)
                 except MemoryError:
-                    block = None
-                if block is not None:
-                    now = _monotonic_ns()
-                    self._fill(block, payload, timestamp_ns)
-                    word = self._segment_base | block.segment.number
-                    record = self._record
-                    for route in routes:
-                        route.push(record, word, block, total, now, flags)
-                        if route.first_drop:
-                            self._drops.append(route)
-                    if not block.refs:
-                        pool.give(block)
-                    if later:
-                        _collect(routes, pool)
-                    if now > self._trim_at:
-                        self._trim(now)
+                    return None
+                if block is None:
+                    return None
+                now = _monotonic_ns()
+                segment = block.segment
+                payload.write_into(segment.memory, block.offset, block.stamp)
+                word = self._segment_base | segment.number
+                record = self._record
+                for route in routes:
+                    route.push(record, word, block, total, now, flags)
+                    if route.first_drop:
+                        self._drops.append(route)
+                if not block.refs:
+                    pool.give(block)
+                if later:
+                    _collect(routes, pool)
+                if now > self._trim_at:
+                    self._trim(now)
             except BaseException as error:
                 integrity.left_by(type(error))
                 raise
-        if block is None:
-            return self._send_slowly(known, payload, flags, timestamp_ns)
-        if self._drops:
-            self._report_drops()
         return len(routes)
 
-    def _send_slowly(
-        self, known: OutputRoutes, payload: EncodedPayload, flags: int, timestamp_ns: int | None
-    ) -> int:
-        """Send without making other threads wait for the copy or for room."""
-        hold = self._allocate(payload.total, known)
+    def _fill(self, hold: Hold, payload: Payload) -> None:
         block = hold.block
         assert block is not None
-        self._fill(block, payload, timestamp_ns)
-        return self._deliver(known, hold, payload.total, flags)
-
-    def _fill(self, block: Block, payload: EncodedPayload, timestamp_ns: int | None) -> None:
-        memory, at = block.segment.memory, block.offset
-        _pack_head(
-            memory,
-            at,
-            BLOCK_MAGIC,
-            len(payload.descriptor),
-            len(payload.metadata),
-            payload.layout,
-            block.stamp,
-            _time_ns() if timestamp_ns is None else timestamp_ns,
-            payload.data_offset,
-            payload.length,
-            payload.null_count,
-        )
-        payload.write_into(memory, at)
+        payload.write_into(block.segment.memory, block.offset, block.stamp)
 
     def _deliver(self, known: OutputRoutes, hold: Hold, total: int, flags: int) -> int:
         """Write the records of a filled block: drop_oldest queues at once, then the others."""
@@ -323,7 +294,7 @@ class Sender(ForkAware):
             if route.first_drop:
                 route.first_drop = False
                 if self._on_first_drop is not None:
-                    self._on_first_drop(route.spec, reason_for_drops(route, self.pool.cap_bytes))
+                    self._on_first_drop(route.spec, route.reason_for_drops(self.pool.cap_bytes))
 
     # --- samples ------------------------------------------------------------------------------
     def allocate_sample(self, nbytes: int, metadata: bytes = b"") -> Sample:
@@ -335,13 +306,10 @@ class Sender(ForkAware):
 
         payload = raw_payload(nbytes, metadata)
         hold = self._allocate(payload.total, None)
-        assert hold.block is not None
-        self._fill(hold.block, payload, None)
+        self._fill(hold, payload)
         return Sample(hold, payload.data_offset, nbytes)
 
-    def send_sample(
-        self, output: str, sample: Sample, *, protected: bool = False, flush: bool = False
-    ) -> int:
+    def send_sample(self, output: str, sample: Sample, flags: int = 0) -> int:
         """Send a sample without a copy. Raises SampleError, and sends nothing, if views of it are
         open or it was sent or discarded before."""
         if self.forked:
@@ -352,7 +320,6 @@ class Sender(ForkAware):
         if known is None or not known.routes:
             sample.discard()
             return 0
-        flags = (layout.FLAG_PROTECTED if protected else 0) | (layout.FLAG_FLUSH if flush else 0)
         layout.WORD.pack_into(block.view, layout.BLOCK_WALL, _time_ns())
         return self._deliver(known, sample.take_hold(), sample.total, flags)
 

@@ -42,8 +42,8 @@ class BlockImage:
         self.total = data_at + len(data)
         """Bytes of a block that it takes."""
 
-    def write(self, memory: mmap, view: memoryview, at: int, stamp: int) -> None:
+    def write(self, memory: mmap, at: int, stamp: int) -> None:
         """Write it at ``at`` of a segment."""
         memory[at : at + len(self.head)] = self.head
         _pack_stamp(memory, at + _STAMP_AT, stamp)
-        view[at + self.data_at : at + self.total] = self.data
+        memory[at + self.data_at : at + self.total] = self.data

@@ -11,32 +11,19 @@ import sys
 
 from dora_node_api.transport.shared.cgroups import ROOT, own_groups
 
-# A hole punched in shared memory gives the pages back and keeps the addresses (Linux).
-_MADV_REMOVE = getattr(mmap, "MADV_REMOVE", None)
-_MADV_POPULATE_WRITE = 23 if sys.platform == "linux" else None
+_MADV_POPULATE_WRITE = 23
 
 
 def create_memory(name: str, size: int) -> int:
     """Return a descriptor of ``size`` bytes of shared memory without a name in a file system.
 
     No process can shrink it, so a mapping of it never raises SIGBUS for its size. No page is used
-    yet. Without memfd it is an unlinked temporary file. Raises OSError.
+    yet. Raises OSError.
     """
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create(f"dora-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            os.ftruncate(fd, size)
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
-    import tempfile
-
-    fd, path = tempfile.mkstemp(prefix="dora-")
+    fd = os.memfd_create(f"dora-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        os.unlink(path)  # noqa: PTH108 (pathlib would cost its import at every start)
         os.ftruncate(fd, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     except BaseException:
         os.close(fd)
         raise
@@ -64,25 +51,22 @@ def map_memory(fd: int, size: int, *, writable: bool) -> mmap.mmap:
 def reserve(fd: int, memory: mmap.mmap, offset: int, size: int) -> None:
     """Allocate the pages of a range, so that writing to it cannot fail. Raises MemoryError."""
     try:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(fd, offset, size)
+        os.posix_fallocate(fd, offset, size)
     except OSError as error:
         if error.errno in (errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise MemoryError(f"the system has no {size:,} bytes: {error.strerror}") from error
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
             raise
-    if _MADV_POPULATE_WRITE is not None and size >= 65536:
+    if size >= 65536:
         # Only avoids faults page by page; kernels before 5.14 do not support it.
         with contextlib.suppress(OSError):
             memory.madvise(_MADV_POPULATE_WRITE, offset, size)
 
 
 def give_back(memory: mmap.mmap, offset: int, size: int) -> bool:
-    """Return the whole pages of a range to the system. False where that is impossible."""
-    if _MADV_REMOVE is None:
-        return False
+    """Punch a hole: the pages go to the system, the addresses stay. False if that fails."""
     try:
-        memory.madvise(_MADV_REMOVE, offset, size)
+        memory.madvise(mmap.MADV_REMOVE, offset, size)
     except OSError:
         return False
     return True

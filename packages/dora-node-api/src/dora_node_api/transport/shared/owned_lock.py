@@ -9,7 +9,7 @@ from collections.abc import Callable
 class OwnedLock(RLock):  # type: ignore[misc]  # not final at run time
     """Reentrant lock that reports whether this thread holds it.
 
-    Reentrant only because such a lock knows its owner. Callers check `owned` first where a second
+    Reentrant only because such a lock records its owner. Callers check `owned` first where a second
     entry of the same thread would be wrong.
     """
 

@@ -22,8 +22,6 @@ from dora_node_api.transport.shared.layout import RECORD_SIZE
 from dora_node_api.transport.shared.specs import QueueSpec
 
 _RECORDS_PER_PAGE = layout.PAGE // RECORD_SIZE
-_SET_SIZE = getattr(fcntl, "F_SETPIPE_SZ", None)
-_GET_SIZE = getattr(fcntl, "F_GETPIPE_SZ", None)
 # Least number of protected messages in an urgent pipe, beside the lifecycle records.
 _URGENT_AT_LEAST = 256
 
@@ -36,30 +34,19 @@ class QueueEnds:
     """
 
     __slots__ = (
-        "data_read",
-        "data_write",
-        "room_read",
-        "room_write",
-        "urgent_read",
-        "urgent_write",
+        *("data_read", "data_write", "room_read", "room_write", "urgent_read", "urgent_write"),
     )
 
-    def __init__(
-        self,
-        *,
-        data_read: int = -1,
-        data_write: int = -1,
-        urgent_read: int = -1,
-        urgent_write: int = -1,
-        room_read: int = -1,
-        room_write: int = -1,
-    ) -> None:
-        self.data_read = data_read
-        self.data_write = data_write
-        self.urgent_read = urgent_read
-        self.urgent_write = urgent_write
-        self.room_read = room_read
-        self.room_write = room_write
+    data_read: int
+    data_write: int
+    urgent_read: int
+    urgent_write: int
+    room_read: int
+    room_write: int
+
+    def __init__(self, **descriptors: int) -> None:
+        for name in self.__slots__:
+            setattr(self, name, descriptors.get(name, -1))
 
     def for_producer(self) -> list[int]:
         """Return the descriptors for the producer (`from_producer_fds`), not duplicated."""
@@ -112,9 +99,9 @@ def bytes_waiting(fd: int) -> int:
 
 def pipe_capacity(fd: int) -> int:
     """Return the number of records that fit into a pipe, however its pages are used."""
-    size = fcntl.fcntl(fd, _GET_SIZE) if _GET_SIZE is not None else 4 * layout.PAGE
     # The page that is being read counts as used until its last record was read.
-    return max(size // layout.PAGE - 1, 1) * _RECORDS_PER_PAGE
+    pages = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) // layout.PAGE - 1
+    return max(pages, 1) * _RECORDS_PER_PAGE
 
 
 def _make_pipe(records: int) -> tuple[int, int]:
@@ -122,12 +109,11 @@ def _make_pipe(records: int) -> tuple[int, int]:
     read, write = os.pipe()
     for end in (read, write):
         os.set_blocking(end, False)
-    if _SET_SIZE is not None:
-        pages = -(-records // _RECORDS_PER_PAGE) + 1
-        # Refused past the user's limit: the pipe stays smaller, a full pipe is treated as a full
-        # queue, and `shortfall` explains it.
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(write, _SET_SIZE, pages * layout.PAGE)
+    pages = -(-records // _RECORDS_PER_PAGE) + 1
+    # Refused past the user's limit: the pipe stays smaller, a full pipe is treated as a full queue,
+    # and `shortfall` explains it.
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, pages * layout.PAGE)
     return read, write
 
 

@@ -14,6 +14,27 @@ from dora_node_api.transport.shared.specs import QueueSpec
 from dora_node_api.transport.shared.statistics import EdgeStatistics, read_statistics
 
 
+def write_lifecycle(
+    board: Board, spec: QueueSpec, ends: QueueEnds, kind: RecordKind, error: str = ""
+) -> bool:
+    """Write a lifecycle record, and the error of NODE_FAILED; False if the pipe has no room."""
+    words = board.edge_words(spec.area)
+    if kind is RecordKind.NODE_FAILED:
+        text = error.encode("utf-8", "replace")[: layout.NOTICE_SIZE]
+        board.notice(spec.area)[: len(text)] = text
+        words[layout.X_NOTICE_LENGTH] = len(text)
+    sequence = words[layout.P_SENT] + 1
+    tags = layout.pack_tags(layout.NO_SLOT, 0, kind, layout.FLAG_PROTECTED)
+    record = layout.RECORD.pack(sequence, 0, 0, 0, 0, 0, tags, sequence ^ layout.CHECK)
+    words[layout.P_SENT] = sequence
+    try:
+        os.write(ends.data_write if spec.backpressure else ends.urgent_write, record)
+    except BlockingIOError:
+        words[layout.P_SENT] = sequence - 1
+        return False
+    return True
+
+
 class QueueKeeper:
     """The runner's side of a queue: the only writer of lifecycle records.
 
@@ -27,9 +48,7 @@ class QueueKeeper:
         self.spec = spec
         self.ends = ends
         self._words = board.edge_words(spec.area)
-        self._notice = board.notice(spec.area)
-        self._write_end = ends.data_write if spec.backpressure else ends.urgent_write
-        self._pending: deque[RecordKind] = deque()
+        self._pending: deque[tuple[RecordKind, str]] = deque()
 
     @property
     def needs_retry(self) -> bool:
@@ -37,7 +56,7 @@ class QueueKeeper:
 
     def retry(self) -> None:
         """Write the records that did not fit before."""
-        while self._pending and self._write(self._pending[0]):
+        while self._pending and self._write(*self._pending[0]):
             self._pending.popleft()
 
     def announce_closed(self) -> None:
@@ -56,27 +75,14 @@ class QueueKeeper:
 
     def announce_failed(self, error: str) -> None:
         """The producer failed for good; ``error`` is cut at 2 KB. Call `announce_closed` next."""
-        text = error.encode("utf-8", "replace")[: layout.NOTICE_SIZE]
-        self._notice[: len(text)] = text
-        self._words[layout.X_NOTICE_LENGTH] = len(text)
-        self._announce(RecordKind.NODE_FAILED)
+        self._announce(RecordKind.NODE_FAILED, error)
 
-    def _announce(self, kind: RecordKind) -> None:
-        self._pending.append(kind)
+    def _announce(self, kind: RecordKind, error: str = "") -> None:
+        self._pending.append((kind, error))
         self.retry()
 
-    def _write(self, kind: RecordKind) -> bool:
-        words = self._words
-        sequence = words[layout.P_SENT] + 1
-        tags = layout.pack_tags(layout.NO_SLOT, 0, kind, layout.FLAG_PROTECTED)
-        record = layout.RECORD.pack(sequence, 0, 0, 0, 0, 0, tags, sequence ^ layout.CHECK)
-        words[layout.P_SENT] = sequence
-        try:
-            os.write(self._write_end, record)
-        except BlockingIOError:
-            words[layout.P_SENT] = sequence - 1
-            return False
-        return True
+    def _write(self, kind: RecordKind, error: str = "") -> bool:
+        return write_lifecycle(self.board, self.spec, self.ends, kind, error)
 
     def consumer_died(self) -> None:
         """Free what a reaped consumer held, and wake a waiting producer.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from dora_node_api.frozen import Frozen
 
 DROP_OLDEST = "drop_oldest"
@@ -40,12 +38,3 @@ class QueueSpec(Frozen):
     @property
     def backpressure(self) -> bool:
         return self.policy == BACKPRESSURE
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON object for `from_json`."""
-        return {name: getattr(self, name) for name in self.__match_args__}
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> QueueSpec:
-        """Inverse of `to_json`; ignores unknown keys. Raises TypeError for a missing one."""
-        return cls(**{name: values[name] for name in cls.__match_args__ if name in values})

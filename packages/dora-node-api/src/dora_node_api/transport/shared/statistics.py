@@ -33,11 +33,11 @@ class Histogram(Frozen):
         total = self.total
         if not total:
             return None
-        wanted = max(1, -(-int(fraction * total * 1_000_000) // 1_000_000))
+        rank = max(1, -(-int(fraction * total * 1_000_000) // 1_000_000))
         seen = 0
         for index, count in enumerate(self.counts):
             seen += count
-            if seen >= wanted:
+            if seen >= rank:
                 middle = layout.bucket_start(index) + layout.bucket_start(index + 1)
                 return middle / 2e9
         return layout.bucket_start(len(self.counts)) / 1e9

@@ -1,0 +1,109 @@
+"""A message before it lies in a block: all but the block's stamp."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from dora_node_api.transport.shared.cpu import usable_cores
+from dora_node_api.transport.shared.layout import (
+    BLOCK_HEAD,
+    BLOCK_HEAD_SIZE,
+    BLOCK_MAGIC,
+    data_offset,
+)
+
+if TYPE_CHECKING:
+    from mmap import mmap
+
+LARGE_COPY = 16 << 20  # beyond the caches of most processors: two cores copy faster than one
+_pack_head = BLOCK_HEAD.pack_into
+
+
+class Payload:
+    """Head, descriptor, metadata and data of a message. A plain class: each message has one."""
+
+    __slots__ = (
+        *("data", "data_offset", "descriptor", "layout", "length", "metadata", "nbytes"),
+        *("null_count", "timestamp_ns", "total"),
+    )
+
+    def __init__(
+        self,
+        descriptor: bytes,
+        metadata: bytes,
+        layout: int,
+        length: int,
+        null_count: int,
+        nbytes: int,
+        data: tuple[tuple[int, Any], ...] = (),
+        *,
+        timestamp_ns: int = 0,
+    ) -> None:
+        self.descriptor = descriptor
+        self.metadata = metadata
+        self.layout = layout
+        self.length = length
+        self.null_count = null_count
+        self.nbytes = nbytes
+        """Size of the data area."""
+        self.data = data
+        """Offsets in the data area with bytes, or with functions that write into a view."""
+        self.timestamp_ns = timestamp_ns
+        """CLOCK_REALTIME of the send."""
+        self.data_offset = data_offset(BLOCK_HEAD_SIZE + len(descriptor) + len(metadata), nbytes)
+        """Offset of the data area in a block."""
+        self.total = self.data_offset + nbytes
+        """Bytes of a block that the message uses."""
+
+    def write_head(self, memory: mmap | bytearray, at: int, stamp: int) -> None:
+        """Write all but the data into a block at `at`."""
+        descriptor, metadata = self.descriptor, self.metadata
+        _pack_head(
+            memory, at, BLOCK_MAGIC, len(descriptor), len(metadata), self.layout,
+            stamp, self.timestamp_ns, self.data_offset, self.length, self.null_count,
+        )  # fmt: skip
+        start = at + BLOCK_HEAD_SIZE
+        end = start + len(descriptor)
+        memory[start:end] = descriptor
+        if metadata:
+            memory[end : end + len(metadata)] = metadata
+
+    def write_into(self, memory: mmap | bytearray, at: int = 0, stamp: int = 0) -> None:
+        """Write the message into the `total` bytes of a block at `at`."""
+        self.write_head(memory, at, stamp)
+        base = at + self.data_offset
+        for offset, part in self.data:
+            start = base + offset
+            if callable(part):
+                part(memoryview(memory)[start : at + self.total])
+            else:
+                size = len(part)
+                if size < LARGE_COPY:
+                    memory[start : start + size] = part
+                else:
+                    _copy_large(memoryview(memory)[start : start + size], part)
+
+    def detach(self) -> None:
+        """Copy the data, which the caller may change before it is written."""
+        self.write_into(copied := bytearray(self.total))
+        self.data = ((0, memoryview(copied)[self.data_offset :]),)
+
+
+@cache
+def two_cores() -> bool:
+    """Whether this process may use two processors."""
+    return usable_cores() >= 2
+
+
+def _copy_large(target: memoryview, source: Any) -> None:
+    """Copy with two threads if there are two cores; other Python threads run meanwhile."""
+    if not two_cores():
+        target[:] = memoryview(source).cast("B")
+        return
+    import pyarrow
+
+    sink = pyarrow.FixedSizeBufferWriter(pyarrow.py_buffer(target))
+    sink.set_memcopy_threads(2)
+    sink.write(source)
+    sink.close()
