@@ -45,9 +45,7 @@ BACKLOG: Final = 4096
 """Connections that may wait to be accepted: a whole fleet reconnects after a restart."""
 
 GC_THRESHOLD: Final = 20_000
-"""Allocations between two garbage collections. With the default of 700, collections take a fifth of
-the CPU time of a large fleet's heartbeats.
-"""
+"""Allocations between two garbage collections, which take long with thousands of connections."""
 
 logger = logging.getLogger("dora.coordinator")
 
