@@ -226,3 +226,45 @@ def test_the_dataflow_ends_the_recording(workspace: Workspace) -> None:
         recording.wait().succeeded()
     numbers = [message.sequence for message in Recording(file).messages()]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_messages_that_are_not_recorded_are_counted_and_nodes_never_wait(
+    workspace: Workspace,
+) -> None:
+    workspace.node(
+        "ticker",
+        """
+        from dora import Node
+
+        node = Node()
+        sent = 0
+        for event in node:
+            if event["type"] == "INPUT":
+                for _ in range(100):
+                    node.send_output("count", b"x")
+                sent += 100
+                print("sent", sent, flush=True)
+        """,
+    )
+    path = workspace.dataflow(TICKING)
+    file = workspace.path / "r.mcap"
+    with running_dora("record", path, "-o", file, cwd=workspace.path) as recording:
+        recording.wait_for("sent 100\n")
+        (recorder,) = (
+            child
+            for child in psutil.Process(recording.pid).children()
+            if "dora_daemon.recording" in child.cmdline()
+        )
+        recorder.suspend()
+        recording.wait_for("sent 10000\n")
+        recorder.resume()
+        recording.interrupt()
+        done = recording.wait().exited(1)
+    assert "messages not recorded" in done.stderr
+    found = info(file)
+    (channel,) = found["channels"]
+    assert found["lost"] == {"ticker/count": channel["missing"]}
+    sent = max(
+        int(line.rpartition(" ")[2]) for line in done.stdout.splitlines() if " sent " in line
+    )
+    assert channel["messages"] + channel["missing"] == sent

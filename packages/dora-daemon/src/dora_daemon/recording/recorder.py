@@ -17,7 +17,7 @@ from dora_daemon.inspection.runner_connection import (
 )
 from dora_daemon.recording.arrow_messages import encode, schema_of
 from dora_daemon.recording.backlog import Sent
-from dora_daemon.recording.counts import Counts, Sequences
+from dora_daemon.recording.counts import Sequences
 from dora_daemon.recording.writing import Writing
 from dora_node_api.protocol.messages import RECORDER, RecordingSource
 from dora_node_api.transport import Receiver
@@ -73,8 +73,6 @@ class Recorder:
         self._runner = runner
         self._writing = writing
         self._sequences = Sequences()
-        self._lost = Counts()
-        """Messages that were dropped before this process could read them."""
         self._schemas: dict[object, tuple[object, bytes, str]] = {}
         self._epoch_ns = time.time_ns() - time.monotonic_ns()
         """Not updated, so that a step of the clock does not change the order of messages."""
@@ -93,14 +91,10 @@ class Recorder:
 
     def ended(self) -> RecordingEnded:
         """Return the report after the end."""
-        lost = Counts()
-        for counts in (self._lost, self._writing.lost):
-            for topic, count in counts.by_topic.items():
-                lost.add(topic, count)
         return RecordingEnded(
             files=tuple(str(path) for path in self._writing.files),
             recorded=self._writing.recorded.by_topic,
-            lost=lost.by_topic,
+            lost=self._writing.lost.by_topic,
             problem=self._writing.problem,
         )
 
@@ -137,11 +131,11 @@ class Recorder:
             try:
                 delivery = receiver.receive()
             except BrokenRecord:
-                self._lost.add(name, 1)
+                self._writing.lost.add(name, 1)
                 continue
             if delivery is None:
                 return False
-            self._lost.add(name, self._sequences.missed(name, delivery.sequence))
+            self._writing.lost.add(name, self._sequences.missed(name, delivery.sequence))
             if delivery.kind is RecordKind.DATA:
                 self._add(name, delivery)
         return True
@@ -151,7 +145,7 @@ class Recorder:
             array = delivery.value
             metadata = delivery.take_apart()[0].metadata
         except BrokenRecord:
-            self._lost.add(name, 1)
+            self._writing.lost.add(name, 1)
             return
         known = self._schemas.get(array.type)
         if known is None:
