@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import SpawnProcess
 from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -31,6 +33,7 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.runner import DataflowResult, NodeResult, NodeStatus
 from dora_daemon.agent.coordinator_link import CoordinatorLink
+from dora_daemon.agent.credentials import Credentials
 
 NODES = 10
 """On each daemon."""
@@ -119,9 +122,12 @@ class _SimulatedDaemon:
         self._nodes = node_ids(number)
         self._connected, self._lost_count = connected, lost
         self._part: PartReport | None = None
+        with tempfile.TemporaryDirectory() as folder:  # only the key in memory is used
+            self._credentials = Credentials(Path(folder))
         self._link = CoordinatorLink(
             endpoint=lambda: where,
             register=self._register,
+            sign=self._credentials.sign,
             heartbeat=self._heartbeat,
             received=self._received,
             lost=self._lost,
@@ -136,6 +142,7 @@ class _SimulatedDaemon:
             instance=self._instance,
             incarnation="1",
             machine_id=self._machine,
+            public_key=self._credentials.public_key,
             parts=() if self._part is None else (self._part,),
         )
 
