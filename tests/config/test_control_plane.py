@@ -193,7 +193,7 @@ def test_a_server_without_tls_is_refused(authority: Authority, tmp_path: Path) -
 def test_a_token_without_hash_stays_within_this_machine(tmp_path: Path) -> None:
     with serving(None, tmp_path) as server:
         assert ask(server.endpoint(None)) == b"ok"
-    with pytest.raises(Untrusted, match=r"does not contain the hash .* `dora cluster upgrade`"):
+    with pytest.raises(Untrusted, match=r"does not contain the hash .* `dora cluster install`"):
         websocket_options(Endpoint("192.0.2.1", 6013, SECRET), "/api/control")
     options = websocket_options(Endpoint("192.0.2.1", 6013), "/api/control")
     assert (options["uri"], options["additional_headers"]) == (

@@ -89,8 +89,8 @@ def security(endpoint: Endpoint) -> ssl.SSLContext | None:
     if endpoint.token is not None and not is_this_machine(endpoint.host):
         raise Untrusted(
             f"this account's token does not contain the hash of the authority of the coordinator "
-            f"at {endpoint}, so the token was not sent; run `dora cluster upgrade` or `dora "
-            f"cluster up` with the cluster file, or {_COPY}"
+            f"at {endpoint}, so the token was not sent; run `dora cluster install` (`up` without "
+            f"services) with the cluster file, or {_COPY}"
         )
     return None
 

@@ -26,6 +26,7 @@ from dora_cli.cluster.ownership.operator import keep_token
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_config.access import ensure_token, state_dir
 from dora_config.cluster.models import Cluster
+from dora_config.control_plane import Untrusted
 from dora_coordinator.io.authority import Authority
 
 
@@ -55,7 +56,7 @@ def _install_all(
 ) -> bool:
     token, _ = ensure_token(Authority(state_dir() / "coordinator" / "authority").sha256)
     keep_token()
-    queries.fetch_report(cluster)  # raises for a coordinator with another token
+    _require_own_coordinator(cluster)
 
     def work(remote: RemoteMachine, report: Report) -> DaemonResult:
         layout = layout_of(remote.machine, user=user)
@@ -111,6 +112,18 @@ def _is_current(remote: RemoteMachine, facts: MachineFacts, tree: str | None) ->
         return False
     arguments = tuple(daemon_arguments(remote.cluster, remote.machine))
     return facts.daemon.arguments == arguments and tree in (None, facts.daemon.tree)
+
+
+def _require_own_coordinator(cluster: Cluster) -> None:
+    """Raise DoraError for a coordinator with another token.
+
+    That of a version without TLS on another machine is not asked: it is replaced over SSH.
+    """
+    try:
+        queries.fetch_report(cluster)
+    except Untrusted:
+        if cluster.coordinator.host is None:
+            raise
 
 
 def _connected(cluster: Cluster, wanted: list[str]) -> bool:
