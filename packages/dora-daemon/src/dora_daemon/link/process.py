@@ -43,6 +43,8 @@ _TICK = 0.05
 _IDLE_TICK = 0.5
 _FINISHING_TICK = 0.005
 _END_SECONDS = 5.0
+_BYE_SECONDS = 1.0
+"""Longest time to wait until the peers have received that our part has ended."""
 _CREDENTIALS_NS = 5_000_000_000
 
 
@@ -59,6 +61,7 @@ class Link:
         self._credentials = Path(config.credentials) if config.credentials else None
         self._ending = False
         self._finish_at: float | None = None
+        self._bye_until = 0.0
         self._jobs: deque[Callable[[], None]] = deque()
         self._changed: set[str] = set()
         self._wake_read, self._wake_write = os.pipe()
@@ -253,8 +256,11 @@ class Link:
         unsent = self._streams.unsent(lambda machine: self._peers[machine].status.left)
         if unsent and time.monotonic() < deadline:
             return
-        for peer in self._peers.values():
-            peer.say_bye()
+        now = time.monotonic()
+        self._bye_until = self._bye_until or now + _BYE_SECONDS
+        received = [peer.say_bye() for peer in self._peers.values()]
+        if not all(received) and now < self._bye_until:
+            return
         self._reports.counts(self._streams, 0)
         self._runner.send(Finished(undelivered=unsent))
         self._ending = True
