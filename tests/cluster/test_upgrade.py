@@ -17,7 +17,12 @@ from support.cluster.installation import Installation
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(900),
+    # built before the first test: later this thread is on the hosts' network, without registries
+    pytest.mark.usefixtures("disconnected_version"),
+]
 
 
 @pytest.fixture(scope="module")
