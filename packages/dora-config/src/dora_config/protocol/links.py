@@ -51,7 +51,7 @@ class LinkPlan(Frozen):
     """This machine."""
     network: str = NETWORK
     run_id: str
-    """New each time the part's runner is started."""
+    """New with each runner; a restarted link process keeps it."""
     listen_host: str
     """Address of this machine to listen on."""
     first_port: int = Field(default=FIRST_PORT, ge=1, le=65535)
@@ -60,6 +60,8 @@ class LinkPlan(Frozen):
     """Edges that leave or enter this machine."""
     plain: bool = False
     """`links: plain`: without TLS, because the network is encrypted already."""
+    names: dict[str, str] = Field(default_factory=dict)
+    """Common names in the certificates of the machines at the other ends."""
 
     @property
     def peers(self) -> tuple[str, ...]:
@@ -76,6 +78,8 @@ class PeerEndpoint(Frozen):
     """``HOST:PORT``, IPv6 in brackets."""
     plain: bool = False
     """It listens without TLS."""
+    name: str = ""
+    """Common name in its certificate; empty: sent by a coordinator without identities."""
 
 
 PeerState = Literal["connecting", "proven", "lost", "left"]

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.dataflow.resolved import QueuePolicy, ResolvedNode
 from dora_config.frozen import Frozen
 from dora_config.protocol.links import (
     LinkCounters as LinkCounters,
@@ -51,7 +51,7 @@ from dora_config.protocol.runner_events import (
     WaitingChanged as WaitingChanged,
 )
 
-RUNNER_PROTOCOL: Final = (1, 0)
+RUNNER_PROTOCOL: Final = (1, 1)
 """Major and minor version of these messages."""
 
 MAX_LINE: Final = 64 * 1024 * 1024
@@ -144,7 +144,7 @@ class ConnectInput(Frozen):
     target: str
     input: str
     queue_size: int = 10
-    queue_policy: Literal["drop_oldest", "backpressure"] = "drop_oldest"
+    queue_policy: QueuePolicy = "drop_oldest"
     input_timeout: float | None = None
 
 

@@ -54,7 +54,10 @@ class DataflowChanged:
 
 
 class DataflowRegistry:
-    """No event looks at all dataflows."""
+    """All dataflows of the coordinator, and indices to find them.
+
+    Events of a daemon touch only its unfinished dataflows.
+    """
 
     def __init__(
         self, settings: Settings, membership: Membership, *, wall_offset: float = 0.0
@@ -174,6 +177,17 @@ class DataflowRegistry:
         commands: list[Command] = []
         for dataflow in self.unfinished_on(daemon):
             commands += self.apply(dataflow, DaemonLost(daemon), now)
+        return commands
+
+    def machine_removed(self, daemon: str, now: float) -> list[Command]:
+        """Stop the dataflows with a part on a removed machine; its peers end their links first."""
+        commands: list[Command] = []
+        for dataflow in self.unfinished_on(daemon):
+            reason = f'machine "{daemon}" was removed from the cluster'
+            commands += dataflow.parts.send_end_to_peers(dataflow.parts[daemon])
+            commands.append(Log("warning", f"dataflow {dataflow.label} is stopped: {reason}"))
+            commands += self.apply(dataflow, StopRequested(), now)
+            commands += self.apply(dataflow, PartAbsent(daemon), now)
         return commands
 
     def part_message(

@@ -16,13 +16,16 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from dora_config.access import Endpoint
 from dora_config.control_plane import Untrusted, explain, websocket_options
 from dora_config.errors import DoraError, RemoteProtocolError
+from dora_config.machine_identity import challenge_text
 from dora_config.protocol.daemon import (
     TO_COORDINATOR,
     TO_DAEMON,
+    Challenge,
     CoordinatorMessage,
     DaemonMessage,
     Heartbeat,
     HeartbeatAck,
+    IdentityProof,
     Register,
     Registered,
     RegistrationRefused,
@@ -30,6 +33,8 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.envelope import UnknownKind, clean_text
 from dora_daemon.agent.backoff import waits
 
+OPEN_TIMEOUT = 20.0
+"""Seconds for TCP, TLS and the upgrade; a coordinator serves a whole fleet after its restart."""
 REGISTRATION_TIMEOUT = 30.0
 QUEUE = 4096
 """Messages that may wait for the socket; a coordinator that reads none is given up before."""
@@ -56,12 +61,14 @@ class CoordinatorLink:
         *,
         endpoint: Callable[[], Endpoint],
         register: Callable[[], Register],
+        sign: Callable[[bytes], str],
         heartbeat: Callable[[], Heartbeat],
         received: Callable[[CoordinatorMessage], None],
         lost: Callable[[], None],
     ) -> None:
         self._endpoint = endpoint
         self._register = register
+        self._sign = sign
         self._heartbeat = heartbeat
         self._received = received
         self._lost = lost
@@ -122,6 +129,7 @@ class CoordinatorLink:
             async with connect(
                 **options,
                 max_size=MAX_MESSAGE,
+                open_timeout=OPEN_TIMEOUT,
                 ping_interval=None,  # our own heartbeat says more
                 close_timeout=1,
             ) as socket:
@@ -137,6 +145,9 @@ class CoordinatorLink:
         await socket.send(TO_COORDINATOR.encode(self._register()))
         with anyio.fail_after(REGISTRATION_TIMEOUT):
             answer = TO_DAEMON.decode(await socket.recv())
+            if isinstance(answer, Challenge):
+                await socket.send(TO_COORDINATOR.encode(self._proof(answer, endpoint)))
+                answer = TO_DAEMON.decode(await socket.recv())
         if isinstance(answer, RegistrationRefused):
             sentence = clean_text(answer.message)
             raise RefusedForGood(sentence) if answer.permanent else _Lost(sentence)
@@ -152,6 +163,13 @@ class CoordinatorLink:
             tasks.cancel_scope.cancel()
         if not self._finishing:
             raise _Lost(f"the connection to the coordinator at {endpoint} was lost: {reason}")
+
+    def _proof(self, challenge: Challenge, endpoint: Endpoint) -> IdentityProof:
+        """Prove the identity of this machine to the coordinator of the token, and to no other."""
+        if endpoint.authority is not None and endpoint.authority.hex() != challenge.authority:
+            raise RemoteProtocolError("the coordinator requests a proof for another cluster")
+        text = challenge_text(challenge.nonce, challenge.authority)
+        return IdentityProof(signature=self._sign(text))
 
     async def _write(
         self, socket: ClientConnection, outgoing: MemoryObjectReceiveStream[DaemonMessage]
