@@ -29,13 +29,14 @@ from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.service import Service
 from dora_coordinator.io.store import NotWritten, SqliteStore, StoreError
 from dora_coordinator.settings import Settings
-from dora_coordinator.state.commands import DeleteRecord, SaveRecord
+from dora_coordinator.state.commands import Change
+from dora_coordinator.state.identities import NO_PROOF
 
 
 class FillingStore(SqliteStore):
     full = False
 
-    def apply(self, changes: Sequence[SaveRecord | DeleteRecord]) -> None:
+    def apply(self, changes: Sequence[Change]) -> None:
         if self.full:
             raise NotWritten("the disk is full")
         super().apply(changes)
@@ -63,7 +64,7 @@ class Remote:
         register = Register(
             party=DAEMON, instance="i", incarnation="1", machine_id="robot", parts=parts
         )
-        self.service.registered(self.connection, register)
+        self.service.registered(self.connection, register, NO_PROOF)
 
     def ask(self, request: ControlRequest) -> None:
         self.service.requested(self.connection, 1, request)

@@ -10,17 +10,21 @@ from support.simulation.fleet_simulation import dataflow
 from dora_config.protocol.runner import DataflowResult, NodeResult
 from dora_coordinator.io.store import SqliteStore
 from dora_coordinator.io.store_format import SCHEMA_VERSION
-from dora_coordinator.state.commands import SaveRecord
+from dora_coordinator.state.commands import SaveMachine, SaveRecord
+from dora_coordinator.state.identities import MachineRecord
 from dora_coordinator.state.records import DataflowRecord, PartRecord, PartState, Phase
 
-GOLDEN_VERSION = (1, 0)
+GOLDEN_VERSION = (1, 1)
 
 GOLDEN_TABLES = {
     "CREATE TABLE dataflow (id TEXT PRIMARY KEY, record TEXT NOT NULL)",
     "CREATE TABLE spec (dataflow TEXT PRIMARY KEY, spec TEXT NOT NULL)",
     "CREATE TABLE part (dataflow TEXT NOT NULL, daemon TEXT NOT NULL, record TEXT NOT NULL, "
     "PRIMARY KEY (dataflow, daemon))",
+    "CREATE TABLE machine (id TEXT PRIMARY KEY, record TEXT NOT NULL)",
 }
+
+GOLDEN_MACHINE = '{"machine":"robot","digest":"ab","local":true,"removed":["cd"]}'
 
 GOLDEN_DATAFLOW = (
     '{"dataflow_id":"d1","name":"patrol","phase":"failed","number":7,'
@@ -67,21 +71,23 @@ RECORD = DataflowRecord(
     grace=1.5,
     force=True,
 )
+MACHINE = MachineRecord(machine="robot", digest="ab", local=True, removed=("cd",))
 SPEC = dataflow(camera="robot").model_copy(update={"name": "patrol"})
 
 
 def test_rows_of_this_version_do_not_change(tmp_path: Path) -> None:
     path = tmp_path / "store"
     store = SqliteStore(path)
-    store.apply([SaveRecord(RECORD, SPEC)])
+    store.apply([SaveRecord(RECORD, SPEC), SaveMachine(MACHINE)])
     store.close()
     db = sqlite3.connect(path)
     assert SCHEMA_VERSION == GOLDEN_VERSION
-    assert db.execute("PRAGMA user_version").fetchone() == (1000,)
+    assert db.execute("PRAGMA user_version").fetchone() == (1001,)
     tables = {sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql NOTNULL")}
     assert tables == GOLDEN_TABLES
     assert db.execute("SELECT * FROM dataflow").fetchall() == [("d1", GOLDEN_DATAFLOW)]
     assert db.execute("SELECT * FROM part").fetchall() == [("d1", "robot", GOLDEN_PART)]
+    assert db.execute("SELECT * FROM machine").fetchall() == [("robot", GOLDEN_MACHINE)]
     db.close()
 
 
@@ -93,7 +99,9 @@ def test_rows_of_this_version_can_be_read(tmp_path: Path) -> None:
         db.execute("INSERT INTO dataflow VALUES (?, ?)", ("d1", GOLDEN_DATAFLOW))
         db.execute("INSERT INTO spec VALUES (?, ?)", ("d1", GOLDEN_SPEC))
         db.execute("INSERT INTO part VALUES (?, ?, ?)", ("d1", "robot", GOLDEN_PART))
+        db.execute("INSERT INTO machine VALUES (?, ?)", ("robot", GOLDEN_MACHINE))
     db.close()
     store = SqliteStore(path)
     assert store.load() == [(RECORD, SPEC)]
+    assert store.machines() == [MACHINE]
     store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import shutil
 import socket
@@ -12,8 +13,11 @@ from pathlib import Path
 import anyio
 import pytest
 
+from dora_config.errors import RemoteProtocolError
+from dora_config.machine_identity import certificate_name, challenge_text, key_digest
 from dora_coordinator.io import authority as authority_module
 from dora_coordinator.io.authority import Authority, AuthorityError
+from dora_coordinator.io.proofs import verify_proof
 from dora_daemon.agent.credentials import Credentials
 
 
@@ -62,9 +66,52 @@ def test_nothing_but_a_request_is_signed(tmp_path: Path, request_text: str) -> N
 def test_a_certificate_is_requested_once(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "authority")
     credentials = Credentials(tmp_path / "robot")
-    assert credentials.wanted(authority.fingerprint)
+    assert credentials.wanted(authority.fingerprint, "")
     credentials.store(authority.sign(credentials.request(), "robot"), authority.pem)
-    assert not credentials.wanted(authority.fingerprint)
+    assert not credentials.wanted(authority.fingerprint, "")
+
+
+def test_a_certificate_with_another_name_is_replaced(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    credentials = member(tmp_path, authority, "robot")
+    digest = key_digest(base64.b64decode(credentials.public_key))
+    name = certificate_name("robot", digest)
+    assert credentials.wanted(authority.fingerprint, name), "of a version without identities"
+    credentials.store(authority.sign(credentials.request(), "robot", digest), authority.pem)
+    assert not credentials.wanted(authority.fingerprint, name)
+    assert credentials.wanted(authority.fingerprint, certificate_name("station", digest))
+
+
+def test_only_the_key_that_was_proved_is_signed(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    robot, station = Credentials(tmp_path / "robot"), Credentials(tmp_path / "station")
+    digest = key_digest(base64.b64decode(robot.public_key))
+    with pytest.raises(AuthorityError, match="another key than the machine"):
+        authority.sign(station.request(), "robot", digest)
+
+
+def test_a_long_machine_id_is_shortened_in_the_name(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "authority")
+    credentials = Credentials(tmp_path / "robot")
+    digest = key_digest(base64.b64decode(credentials.public_key))
+    authority.sign(credentials.request(), "r" * 200, digest)
+    assert certificate_name("r" * 200, digest) == f"{'r' * 39}:{digest[:24]}"
+
+
+def test_a_proof_is_for_one_key_challenge_and_cluster(tmp_path: Path) -> None:
+    robot, station = Credentials(tmp_path / "robot"), Credentials(tmp_path / "station")
+    signature = robot.sign(challenge_text("nonce", "authority"))
+    digest = verify_proof(robot.public_key, signature, "nonce", "authority")
+    assert digest == key_digest(base64.b64decode(robot.public_key))
+    for public_key, given, nonce, authority in (
+        (station.public_key, signature, "nonce", "authority"),
+        (robot.public_key, signature, "another", "authority"),
+        (robot.public_key, signature, "nonce", "another"),
+        (robot.public_key, "", "nonce", "authority"),
+        ("x", signature, "nonce", "authority"),
+    ):
+        with pytest.raises(RemoteProtocolError, match="did not prove that it has its key"):
+            verify_proof(public_key, given, nonce, authority)
 
 
 def test_a_certificate_of_an_earlier_version_is_replaced(
@@ -76,14 +123,14 @@ def test_a_certificate_of_an_earlier_version_is_replaced(
     with monkeypatch.context() as patch:
         patch.setattr(authority_module, "VALID_TO", soon)
         credentials = member(tmp_path, authority, "robot")
-    assert credentials.wanted(authority.fingerprint)
+    assert credentials.wanted(authority.fingerprint, "")
     credentials.store(authority.sign(credentials.request(), "robot"), authority.pem)
-    assert not credentials.wanted(authority.fingerprint)
+    assert not credentials.wanted(authority.fingerprint, "")
 
 
 def test_a_new_authority_makes_a_certificate_useless(tmp_path: Path) -> None:
     credentials = member(tmp_path, Authority(tmp_path / "old"), "robot")
-    assert credentials.wanted(Authority(tmp_path / "new").fingerprint)
+    assert credentials.wanted(Authority(tmp_path / "new").fingerprint, "")
 
 
 def test_a_certificate_of_another_authority_is_replaced(tmp_path: Path) -> None:
@@ -91,15 +138,15 @@ def test_a_certificate_of_another_authority_is_replaced(tmp_path: Path) -> None:
     credentials = member(tmp_path, Authority(tmp_path / "old"), "robot")
     new = Authority(tmp_path / "new")
     (credentials.directory / "ca.pem").write_text(new.pem)
-    assert credentials.wanted(new.fingerprint)
+    assert credentials.wanted(new.fingerprint, "")
 
 
 def test_the_key_stays_and_a_lost_one_is_replaced(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "authority")
     credentials = member(tmp_path, authority, "robot")
-    assert not Credentials(tmp_path / "robot").wanted(authority.fingerprint)
+    assert not Credentials(tmp_path / "robot").wanted(authority.fingerprint, "")
     (credentials.directory / "key.pem").write_text("nonsense")
-    assert Credentials(tmp_path / "robot").wanted(authority.fingerprint)
+    assert Credentials(tmp_path / "robot").wanted(authority.fingerprint, "")
 
 
 def test_a_start_waits_for_the_certificate(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ class Machine:
                 dataflow_id="0198-flow", network="test", machine=self.name, run_id=self.run_id,
                 listen_host=self._host, first_port=self._ports[0], last_port=self._ports[1],
                 port=self._port, credentials=str(self._credentials) if self._credentials else None,
-                window_bytes=self._window_bytes, plain=self.plain,
+                window_bytes=self._window_bytes, plain=self.plain, names=self._names(),
             )
         )  # fmt: skip
         connection = _accept(self._listener, seconds)
@@ -222,6 +222,11 @@ class Machine:
         assert isinstance(listening, Listening)
         self.endpoints = listening.endpoints
         self._port = int(self.endpoints[0].rpartition(":")[2])
+
+    def _names(self) -> dict[str, str]:
+        """Return the peers of the streams; tests name certificates as machines."""
+        peers = {stream.machine for stream, _ in self._outgoing}
+        return {peer: peer for peer in (*peers, *(origin for origin, _, _ in self._incoming))}
 
     def _welcome(self, control: ControlSocket) -> None:
         hello = control.receive(timeout=60)
@@ -300,7 +305,13 @@ class Machine:
     def meet(self, *others: Machine, endpoints: tuple[str, ...] | None = None) -> None:
         """Send the addresses of the others' links."""
         self._peers = tuple(
-            Peer(machine=o.name, run_id=o.run_id, endpoints=endpoints or o.endpoints, plain=o.plain)
+            Peer(
+                machine=o.name,
+                run_id=o.run_id,
+                endpoints=endpoints or o.endpoints,
+                plain=o.plain,
+                name=o.name,
+            )
             for o in others
         )
         self.send(SetPeers(peers=self._peers))

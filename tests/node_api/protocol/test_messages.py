@@ -57,6 +57,9 @@ MESSAGES: list[control.Message] = [
     control.SegmentFd(request=1, size=4096),
     control.SegmentUnknown(request=1),
     control.FoundRunner(socket="/s", dataflow_id="d"),
+    control.RecordingSource(
+        name="flow", working_dir="/w", machine_id=None, outputs=("a/b",), descriptor="nodes: []"
+    ),
 ]
 
 

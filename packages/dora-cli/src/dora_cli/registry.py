@@ -64,6 +64,7 @@ PARAM = Group(
     _modules("param", "list", "get", "set", "delete"),
 )
 INSPECT = Group("Inspect running dataflows.", _modules("coordinator", "top"))
+RECORDING = Group("Show and convert recordings.", _modules("recording", "info", "export"))
 SELF = Group(
     "Test, update or remove this installation.",
     _modules("self", "update", "test", "wheels", "uninstall"),
@@ -84,6 +85,7 @@ SECTIONS: tuple[Section, ...] = (
             "cluster": CLUSTER,
         },
     ),
+    Section("Recordings", {**_modules("recording", "record", "replay"), "recording": RECORDING}),
     Section("Files", _modules("files", "new", "validate", "graph", "expand", "schema")),
     Section(
         "This installation",

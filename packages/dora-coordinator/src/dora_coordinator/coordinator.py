@@ -10,9 +10,11 @@ from typing import assert_never
 
 from dora_config.protocol.builds import BuildEnded, BuildEvents
 from dora_config.protocol.calls import RunnerAnswered
+from dora_config.protocol.control import MachinesRemoved, RemoveMachines
 from dora_config.protocol.daemon import (
     Heartbeat,
     HeartbeatAck,
+    IdentityProof,
     Leaving,
     LogChunk,
     PartChanged,
@@ -32,17 +34,20 @@ from dora_coordinator.settings import Settings
 from dora_coordinator.state import events
 from dora_coordinator.state.commands import (
     AdmitDaemon,
+    AnswerClient,
     ArmTimer,
     CancelTimer,
     CloseConnection,
     Command,
     Log,
     RenewToken,
+    SaveMachine,
     SendToDaemon,
     SignCertificate,
 )
 from dora_coordinator.state.membership import (
     DaemonForgotten,
+    MachineRemoved,
     MemberAdmitted,
     MemberLost,
     MemberRefused,
@@ -72,7 +77,9 @@ class CoordinatorState:
         self._authority = authority
         self.membership = Membership(settings)
         self.registry = DataflowRegistry(settings, self.membership, wall_offset=wall_offset)
-        self._clients = ClientRequests(self.registry, self.membership, settings, party)
+        self._clients = ClientRequests(
+            self.registry, self.membership, settings, party, self._remove_machines
+        )
         self._silence_armed = False
 
     def handle(self, event: events.Event, now: float) -> list[Command]:
@@ -84,7 +91,8 @@ class CoordinatorState:
 
     def _decide(self, event: events.Event, now: float) -> list[Command]:
         match event:
-            case events.StoreLoaded(stored=stored):
+            case events.StoreLoaded(stored=stored, machines=machines):
+                self.membership.identities.load(machines)
                 return self.registry.load(stored, now)
             case events.DaemonMessageReceived():
                 return self._daemon_message(event, now)
@@ -136,6 +144,8 @@ class CoordinatorState:
         member = admitted.member
         assert member.connection is not None
         commands: list[Command] = []
+        if admitted.enrolled is not None:
+            commands.append(SaveMachine(admitted.enrolled))
         if admitted.replaced is not None:
             commands.append(CloseConnection(admitted.replaced))
             commands += self._clients.daemon_lost(member.key)
@@ -145,6 +155,7 @@ class CoordinatorState:
             heartbeat_interval=self._settings.heartbeat_interval,
             silence_limit=self._settings.coordinator_silence_limit,
             authority=self._authority,
+            certificate_name=member.certificate_name,
         )
         host = clean_text(member.register.host, limit=100)
         return [
@@ -170,13 +181,13 @@ class CoordinatorState:
             case PartChanged() | PartLost() | PartDescribed():
                 commands += self.registry.part_message(member.key, message, now)
             case SignRequest(request=request):
-                commands.append(SignCertificate(member.key, request))
+                commands.append(SignCertificate(member.key, request, member.digest))
             case LogChunk() | TopicChunk() | BuildEvents() | BuildEnded() | RunnerAnswered():
                 commands += self._clients.daemon_reply(member.key, message, now)
             case Leaving(hand_over=hand_over):
                 manner = "hands over to its successor" if hand_over else "ends"
                 commands.append(Log("info", f'daemon "{member.key}" {manner}'))
-            case Register():
+            case Register() | IdentityProof():
                 text = f'ignored a second registration of daemon "{member.key}"'
                 commands.append(Log("warning", text))
             case _ as unreachable:
@@ -200,6 +211,36 @@ class CoordinatorState:
         if member.register.machine_id is None and not self.registry.unfinished_on(member.key):
             commands += self._update_membership(DaemonForgotten(member.key), now)
         return [*commands, *self._clients.continue_destruction()]
+
+    def _remove_machines(
+        self, asked: events.ClientRequested, request: RemoveMachines, now: float
+    ) -> list[Command]:
+        """Forget the keys of machines; if revoked, nothing of them remains in the cluster."""
+        commands: list[Command] = []
+        removed = []
+        for machine in request.machines:
+            record = self.membership.identities.remove(machine, revoke=request.revoke)
+            if record is not None:
+                commands.append(SaveMachine(record))
+            elif self.membership.get(machine) is None:
+                continue
+            removed.append(machine)
+            if request.revoke:
+                commands += self._exclude(machine, now)
+        answer = MachinesRemoved(machines=tuple(removed))
+        return [*commands, AnswerClient(asked.client, asked.number, answer)]
+
+    def _exclude(self, machine: str, now: float) -> list[Command]:
+        """Disconnect a removed machine; its dataflows are stopped, and links to it end first."""
+        reason = "it was removed from the cluster"
+        commands: list[Command] = [Log("warning", f'machine "{machine}": {reason}')]
+        member = self.membership.get(machine)
+        if member is not None and member.connection is not None:
+            refusal = RegistrationRefused(message=f'machine "{machine}": {reason}')
+            commands.append(CloseConnection(member.connection, refusal))
+        commands += self.registry.machine_removed(machine, now)
+        commands += self._update_membership(MachineRemoved(machine), now)
+        return [*commands, *self._update_membership(DaemonForgotten(machine), now)]
 
     # --------------------------------------------------------------------- timers
 

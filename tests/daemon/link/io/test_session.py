@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,17 @@ import pytest
 import zenoh
 from daemon.link import certificates
 from daemon.link.certificates import Authority
+from support.waiting import wait_until
 
 from dora_daemon.link.errors import CannotConnect
 from dora_daemon.link.io.session import LinkSession, _open
+from dora_daemon.link.protocol.access import Channel, channel
+from dora_daemon.link.protocol.priority import Priority
+
+
+def between(machine: str, peer: str) -> Channel:
+    """Keys of a machine; tests name certificates as machines."""
+    return channel("dora/test/flow", machine, peer, peer)
 
 
 class Later:
@@ -44,7 +55,7 @@ def test_an_address_is_dialled_without_brackets(
 
     monkeypatch.setattr(zenoh, "open", refuse)
     with pytest.raises(zenoh.ZError):
-        _open(listen=None, dial=endpoint, credentials=Path("credentials"))
+        _open(listen=None, dial=endpoint, credentials=Path("credentials"), channels=())
     assert dialled == [expected]
 
 
@@ -63,6 +74,128 @@ def test_a_certificate_of_another_time_is_explained_by_the_clock(
     listener = LinkSession.listen("127.0.0.1", list(range(7447, 7547)), folders["theirs"])
     try:
         with pytest.raises(CannotConnect, match="wrong clock"):
-            LinkSession.dial(listener.endpoint, folders["ours"])
+            LinkSession.dial(listener.endpoint, folders["ours"], between("ours", "theirs"))
     finally:
         listener.close()
+
+
+class Station:
+    """The link of one machine, which listens for the machines "robot" and "thief"."""
+
+    def __init__(self, home: Path) -> None:
+        self._authority = Authority()
+        self.home = home
+        self.received: list[tuple[str, bytes]] = []
+        channels = [between("station", peer) for peer in ("robot", "thief")]
+        self.session = LinkSession.listen(
+            "127.0.0.1", list(range(7450, 7549)), self.certificate("station"), channels
+        )
+        for peer, own in zip(("robot", "thief"), channels, strict=True):
+            self.session.subscribe(own.incoming, partial(self._receive, peer))
+
+    def _receive(self, peer: str, _session: LinkSession, frame: bytes) -> None:
+        self.received.append((peer, frame))
+
+    def certificate(self, name: str) -> Path:
+        return self._authority.sign(self.home / name, name)
+
+    def send(self, peer: str, frame: bytes) -> None:
+        self.session.publishers(between("station", peer).outgoing)[Priority.SMALL](frame)
+
+
+@contextmanager
+def station_link(home: Path) -> Iterator[Station]:
+    station = Station(home)
+    try:
+        yield station
+    finally:
+        station.session.close()
+
+
+@contextmanager
+def program(endpoint: str, credentials: Path) -> Iterator[zenoh.Session]:
+    """A program with Zenoh and a machine's certificate, without any access control of its own."""
+    config = zenoh.Config()
+    settings = {
+        "mode": "peer",
+        "scouting/multicast/enabled": False,
+        "scouting/gossip/enabled": False,
+        "connect/endpoints": [f"tls/{endpoint}"],
+        "connect/exit_on_failure": True,
+        "transport/link/tls": {
+            "root_ca_certificate": str(credentials / "ca.pem"),
+            "enable_mtls": True,
+            "connect_private_key": str(credentials / "key.pem"),
+            "connect_certificate": str(credentials / "cert.pem"),
+            "verify_name_on_connect": False,
+        },
+    }
+    for name, value in settings.items():
+        config.insert_json5(name, json.dumps(value))
+    session = zenoh.open(config)
+    try:
+        yield session
+    finally:
+        session.close()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("machine", ["robot", "thief"])
+def test_a_machine_sends_on_its_own_key_only(home: Path, machine: str) -> None:
+    """The robot's certificate shows that the messages of the thief would have arrived."""
+    robots, thiefs = between("station", "robot"), between("station", "thief")
+    with station_link(home) as station:
+        with program(station.session.endpoint, station.certificate(machine)) as session:
+            keys = [robots.incoming, thiefs.incoming, "dora/test/flow/link/station/*", "**"]
+            for key in keys:
+                session.put(key, f"{machine} on {key}")
+            # messages of one connection arrive in order
+            last = robots if machine == "robot" else thiefs
+            session.put(last.incoming, "last")
+            wait_until(
+                lambda: any(frame == b"last" for _, frame in station.received),
+                what=lambda: str(station.received),
+            )
+        assert {peer for peer, _ in station.received} == {machine}
+
+
+def test_a_machine_receives_its_own_messages_only(home: Path) -> None:
+    """The robot's certificate shows that a subscriber to all keys would receive them."""
+    heard: dict[str, list[bytes]] = {"robot": [], "thief": []}
+    subscribers = []
+    with (
+        station_link(home) as station,
+        program(station.session.endpoint, station.certificate("robot")) as robot,
+        program(station.session.endpoint, station.certificate("thief")) as thief,
+    ):
+        for name, session in (("robot", robot), ("thief", thief)):
+            for key in ("**", *(between("station", peer).outgoing for peer in heard)):
+                own = heard[name]
+                subscribers.append(session.declare_subscriber(key, partial(note, own)))
+        send_until_received(station, "thief", heard["thief"])
+        send_until_received(station, "robot", heard["robot"])
+        send_until_received(station, "thief", heard["thief"])
+    assert {*heard["thief"]} == {b"for thief"}
+    assert {*heard["robot"]} == {b"for robot"}
+
+
+def note(received: list[bytes], sample: zenoh.Sample) -> None:
+    received.append(sample.payload.to_bytes())
+
+
+def send_until_received(station: Station, peer: str, received: list[bytes]) -> None:
+    """Send again until something arrives: a subscription takes a moment."""
+    count = len(received)
+
+    def arrived() -> bool:
+        station.send(peer, f"for {peer}".encode())
+        return len(received) > count
+
+    wait_until(arrived, what=f"a message for {peer}")
+
+
+def test_another_machine_at_the_address_of_a_peer_is_refused(home: Path) -> None:
+    with station_link(home) as station:
+        own = station.certificate("robot")
+        with pytest.raises(CannotConnect, match="has the certificate of station, not base"):
+            LinkSession.dial(station.session.endpoint, own, between("robot", "base"))
+        LinkSession.dial(station.session.endpoint, own, between("robot", "station")).close()

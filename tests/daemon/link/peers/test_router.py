@@ -45,13 +45,19 @@ class Routed:
         self.peer = FakePeer()
         self.router.peers["b"] = cast(PeerLink, self.peer)
 
-    def hello(self, sender: int = THEIRS, **fields: object) -> None:
+    def hello(self, sender: int = THEIRS, on: str = "b", **fields: object) -> None:
         theirs = LinkHello(machine="b", run_id="b-1", round=1).model_copy(update=fields)
         body = hello.encode(theirs)
-        self.router.receive(SESSION, frames.head(FrameKind.HELLO, sender, 0) + body)
+        self.router.receive(on, SESSION, frames.head(FrameKind.HELLO, sender, 0) + body)
 
-    def frame(self, kind: int = FrameKind.BYE, sender: int = THEIRS, receiver: int = OURS) -> None:
-        self.router.receive(SESSION, frames.head(kind, sender, receiver))
+    def frame(
+        self,
+        kind: int = FrameKind.BYE,
+        sender: int = THEIRS,
+        receiver: int = OURS,
+        on: str = "b",
+    ) -> None:
+        self.router.receive(on, SESSION, frames.head(kind, sender, receiver))
 
 
 @pytest.fixture
@@ -61,7 +67,9 @@ def routed() -> Routed:
 
 def test_keys_are_quoted(routed: Routed) -> None:
     assert routed.router.key_to("c/d") == "dora/net/flow/link/c%2Fd/a%20b"
-    assert routed.router.own_keys == "dora/net/flow/link/a%20b/*"
+    channel = routed.router.channel("c/d", "name")
+    assert channel.incoming == "dora/net/flow/link/a%20b/c%2Fd"
+    assert channel.outgoing == "dora/net/flow/link/c%2Fd/a%20b"
 
 
 def test_frames_count_only_after_a_hello(routed: Routed) -> None:
@@ -91,6 +99,17 @@ def test_a_hello_of_another_run_or_machine_is_ignored(routed: Routed) -> None:
     assert routed.peer.their_link == 0
 
 
+def test_frames_on_the_key_of_another_machine_are_ignored(routed: Routed) -> None:
+    routed.hello(on="c")
+    assert routed.peer.their_link == 0
+    assert routed.notes == ['ignored malformed frame: hello of "b" on the key of "c"']
+    routed.hello()
+    routed.frame(on="c")
+    assert routed.peer.received == []
+    routed.frame()
+    assert routed.peer.received == [FrameKind.BYE]
+
+
 def test_another_protocol_version_is_reported(routed: Routed) -> None:
     routed.hello(protocol=frames.VERSION + 1)
     assert routed.peer.their_link == 0
@@ -98,7 +117,7 @@ def test_another_protocol_version_is_reported(routed: Routed) -> None:
 
 
 def test_a_malformed_frame_is_noted(routed: Routed) -> None:
-    routed.router.receive(SESSION, b"garbage")
+    routed.router.receive("b", SESSION, b"garbage")
     routed.hello()
     routed.frame(kind=99)
     assert [note.split(":")[0] for note in routed.notes] == ["ignored malformed frame"] * 2

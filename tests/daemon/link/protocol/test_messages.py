@@ -38,11 +38,12 @@ TO_LINK: list[tuple[ToLink, str]] = [
         ),
         '{"kind":"configure","version":1,"dataflow_id":"d","network":"n","machine":"m",'
         '"run_id":"r","listen_host":"h","first_port":1,"last_port":2,"port":null,'
-        '"credentials":null,"plain":false,"window_bytes":33554432,"window_messages":256}',
+        '"credentials":null,"plain":false,"names":{},"window_bytes":33554432,"window_messages":256}',
     ),
     (
         SetPeers(peers=(Peer(machine="m", run_id="r", endpoints=("h:1",)),)),
-        '{"kind":"set_peers","peers":[{"machine":"m","run_id":"r","endpoints":["h:1"],"plain":false}]}',
+        '{"kind":"set_peers","peers":[{"machine":"m","run_id":"r","endpoints":["h:1"],"plain":false,'
+        '"name":""}]}',
     ),
     (
         SetOutgoing(streams=(Outgoing(machine="m", node="n", output="o", queue=3),)),

@@ -12,12 +12,14 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
+from dora_config.protocol.recording import RecordingRequest
 from dora_daemon.inspection.runner_connection import (
     InspectionError,
     InspectorConnection,
     RunnerDisconnected,
 )
 from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
+from dora_daemon.recording.recorder import RecorderConnection
 from dora_daemon.runner.nodes.inspection import LONGEST_QUEUE, MAX_INSPECTORS, SHORTEST_QUEUE
 
 TICKER = """
@@ -80,9 +82,13 @@ def test_an_inspector_has_queues_of_its_own_that_end_with_it(workspace: Workspac
         first.close()
 
 
-def test_without_debug_inspection_inspectors_are_refused(workspace: Workspace) -> None:
-    with (
-        ticking(workspace, debug=False) as run,
-        pytest.raises(InspectionError, match="started without inspection"),
-    ):
-        InspectorConnection(str(run.path / INSPECTION_SOCKET), "", ())
+def test_without_debug_inspection_only_recorders_may_read(workspace: Workspace) -> None:
+    with ticking(workspace, debug=False) as run:
+        path, dataflow_id = str(run.path / INSPECTION_SOCKET), run.plan.dataflow_id
+        with pytest.raises(InspectionError, match="started without inspection"):
+            InspectorConnection(path, dataflow_id, ())
+        request = RecordingRequest(socket=path, dataflow_id=dataflow_id, path="/unused")
+        with closing(RecorderConnection(request)) as recorder:
+            assert recorder.source.outputs == ("ticker/count",)
+            (receiver,) = recorder.receivers.values()
+            assert wait_until(receiver.receive, what="a message") is not None

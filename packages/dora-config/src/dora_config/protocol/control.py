@@ -124,6 +124,17 @@ class RotateToken(Message):
     """Seconds for which the present token stays valid."""
 
 
+class RemoveMachines(Message):
+    """Forget the keys of machines; answered with :class:`MachinesRemoved`."""
+
+    kind: Literal["remove_machines"] = "remove_machines"
+    machines: tuple[str, ...]
+    revoke: bool = True
+    """Disconnect the machines, end their parts of dataflows, and refuse their keys for good;
+    otherwise the next daemon with the machine id enrols its key, as after a reinstallation.
+    """
+
+
 class CallRunner(Message):
     """Forward a request to the runners of a dataflow; answered with :class:`RunnerReplies`."""
 
@@ -167,6 +178,7 @@ ControlRequest = Annotated[
     | ReadLogs
     | Destroy
     | RotateToken
+    | RemoveMachines
     | BuildDataflow
     | CallRunner
     | DescribeDataflow
@@ -367,6 +379,13 @@ class Destroyed(Message):
     """Daemons that did not answer; they and their nodes may still be running."""
 
 
+class MachinesRemoved(Message):
+    """The coordinator forgot the keys of these machines, which it knew."""
+
+    kind: Literal["machines_removed"] = "machines_removed"
+    machines: tuple[str, ...] = ()
+
+
 class TokenRotated(Message):
     kind: Literal["token_rotated"] = "token_rotated"
     token: str
@@ -394,6 +413,7 @@ ControlAnswer = Annotated[
     | LogsEnd
     | Destroyed
     | TokenRotated
+    | MachinesRemoved
     | Built
     | RunnerReplies
     | Described

@@ -73,6 +73,10 @@ class Register(Message):
     parts: tuple[PartReport, ...] = ()
     takes_tokens: bool = False
     """It understands :class:`NewToken`."""
+    public_key: str = ""
+    """Identity of the machine (DER, base64), which :class:`Challenge` makes it prove; empty in
+    versions without identities.
+    """
 
     @field_validator("machine_id")
     @classmethod
@@ -86,6 +90,14 @@ class Register(Message):
             parse_label(key, "label key"): parse_label(text, f"value of label {key!r}")
             for key, text in value.items()
         }
+
+
+class IdentityProof(Message):
+    """Answer to :class:`Challenge`, before :class:`Registered`."""
+
+    kind: Literal["identity_proof"] = "identity_proof"
+    signature: str
+    """Of `challenge_text` with the machine's key (base64)."""
 
 
 class Metrics(Message):
@@ -169,6 +181,7 @@ DaemonMessage = Annotated[
     | SignRequest
     | LogChunk
     | Leaving
+    | IdentityProof
     | BuildEvents
     | BuildEnded
     | RunnerAnswered
@@ -190,6 +203,8 @@ class Registered(Message):
     """SHA-256 of the certificate that links trust, in hexadecimal digits; changes when the
     coordinator creates a new authority.
     """
+    certificate_name: str = ""
+    """Common name of the certificate that this daemon may request; empty: any."""
 
 
 class RegistrationRefused(Message):
@@ -197,6 +212,17 @@ class RegistrationRefused(Message):
     message: str
     permanent: bool = False
     """Retrying is useless (wrong version)."""
+
+
+class Challenge(Message):
+    """First answer to a :class:`Register` with a public key; answered with
+    :class:`IdentityProof`.
+    """
+
+    kind: Literal["challenge"] = "challenge"
+    nonce: str
+    authority: str
+    """As in :class:`Registered`."""
 
 
 class HeartbeatAck(Message):
@@ -223,6 +249,8 @@ class PreparePart(Message):
     """IP addresses of the daemons at the other ends by key, as seen by the coordinator; used to
     choose a local address that reaches them.
     """
+    names: dict[str, str] = Field(default_factory=dict)
+    """Common names in the certificates of these daemons by key."""
 
 
 class ConnectPart(Message):
@@ -317,6 +345,7 @@ CoordinatorMessage = Annotated[
     Registered
     | RegistrationRefused
     | HeartbeatAck
+    | Challenge
     | PreparePart
     | ConnectPart
     | Certificate

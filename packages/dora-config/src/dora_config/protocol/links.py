@@ -60,6 +60,8 @@ class LinkPlan(Frozen):
     """Edges that leave or enter this machine."""
     plain: bool = False
     """`links: plain`: without TLS, because the network is encrypted already."""
+    names: dict[str, str] = Field(default_factory=dict)
+    """Common names in the certificates of the machines at the other ends."""
 
     @property
     def peers(self) -> tuple[str, ...]:
@@ -76,6 +78,8 @@ class PeerEndpoint(Frozen):
     """``HOST:PORT``, IPv6 in brackets."""
     plain: bool = False
     """It listens without TLS."""
+    name: str = ""
+    """Common name in its certificate; empty: sent by a coordinator without identities."""
 
 
 PeerState = Literal["connecting", "proven", "lost", "left"]

@@ -51,7 +51,7 @@ from dora_config.protocol.runner_events import (
     WaitingChanged as WaitingChanged,
 )
 
-RUNNER_PROTOCOL: Final = (1, 0)
+RUNNER_PROTOCOL: Final = (1, 1)
 """Major and minor version of these messages."""
 
 MAX_LINE: Final = 64 * 1024 * 1024

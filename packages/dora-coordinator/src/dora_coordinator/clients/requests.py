@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import assert_never
 
 from dora_config.dataflow.placement import UnplacedNodes
@@ -30,6 +31,10 @@ DaemonReply = LogChunk | TopicChunk | BuildEvents | BuildEnded | RunnerAnswered
 """Messages of daemons that belong to a client's request."""
 
 
+RemoveMachines = Callable[[events.ClientRequested, control.RemoveMachines, float], list[Command]]
+"""Removes machines from the cluster, which also concerns their connections."""
+
+
 class ClientRequests:
     def __init__(
         self,
@@ -37,7 +42,9 @@ class ClientRequests:
         membership: Membership,
         settings: Settings,
         party: ProgramVersion,
+        remove_machines: RemoveMachines,
     ) -> None:
+        self._remove_machines = remove_machines
         self._registry = registry
         self._membership = membership
         self._party = party
@@ -125,6 +132,8 @@ class ClientRequests:
             case control.RotateToken(grace=grace):
                 ready = [m.key for m in self._membership.connected() if m.register.takes_tokens]
                 return [commands.RotateToken(asked.client, asked.number, grace, tuple(ready))]
+            case control.RemoveMachines() as request:
+                return self._remove_machines(asked, request, now)
             case _ as unreachable:
                 assert_never(unreachable)
 

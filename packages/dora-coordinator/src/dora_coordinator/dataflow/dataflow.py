@@ -120,9 +120,9 @@ class Dataflow(DataflowData):
         expected = self.phase in (Phase.LINKING, Phase.STOPPING)  # not worth a log line
         commands = [] if expected else changes.log(self.label)
         if changes.moved:
-            commands += self.parts.send_endpoint_to_peers(part)
+            commands += self.parts.send_endpoint_to_peers(part, self.context.membership)
         if changes.moved or event.registering:  # it may have missed its peers' addresses
-            commands.append(self.parts.connect(part))
+            commands.append(self.parts.connect(part, self.context.membership))
         return commands
 
     # ----------------------------------------------------------------------- views

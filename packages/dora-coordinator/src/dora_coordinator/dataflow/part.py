@@ -61,11 +61,12 @@ class Part:
         spec: DataflowSpec,
         edges: tuple[RemoteEdge, ...],
         addresses: dict[str, str],
+        names: dict[str, str],
         *,
         whole: bool,
     ) -> SendToDaemon:
-        """``spec`` contains only the part's nodes; ``addresses`` are the IPs of its peers;
-        ``whole``: the dataflow has no other parts.
+        """``spec`` contains only the part's nodes; ``addresses`` are the IPs of its peers,
+        ``names`` those in their certificates; ``whole``: the dataflow has no other parts.
         """
         message = PreparePart(
             dataflow_id=self.dataflow_id,
@@ -76,6 +77,7 @@ class Part:
             whole=whole,
             edges=edges,
             addresses=addresses,
+            names=names,
         )
         return SendToDaemon(self.daemon, message)
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.links import PeerEndpoint
 from dora_config.protocol.runner import DataflowResult
 from dora_coordinator.dataflow.part import Part
 from dora_coordinator.links.edges import remote_edges
@@ -97,23 +98,28 @@ class Parts(Mapping[str, Part]):
     def prepare(self, part: Part, spec: DataflowSpec, membership: Membership) -> SendToDaemon:
         """Return the message to spawn a part; ``spec`` is that of the whole dataflow."""
         own = spec.with_nodes(tuple(self._nodes[node] for node in part.nodes))
-        addresses = {}
+        addresses, names = {}, {}
         for peer in self.links.peers_of(part.daemon):
             member = membership.get(peer)
             if member is not None:
                 addresses[peer] = member.address.rpartition(":")[0].strip("[]")
+                names[peer] = member.certificate_name
         edges = self.links.edges_of(part.daemon)
-        return part.prepare(own, edges, addresses, whole=len(self) == 1)
+        return part.prepare(own, edges, addresses, names, whole=len(self) == 1)
 
-    def connect(self, part: Part) -> SendToDaemon:
+    def connect(self, part: Part, membership: Membership) -> SendToDaemon:
         """Return the message with the addresses of a part's peers."""
-        endpoints = self.links.endpoints_for(part.daemon)
+        found = self.links.endpoints_for(part.daemon)
+        endpoints = tuple(_with_name(endpoint, membership) for endpoint in found)
         return part.connect(endpoints, self.links.ended_peers_of(part.daemon))
 
-    def send_endpoint_to_peers(self, part: Part) -> list[Command]:
+    def send_endpoint_to_peers(self, part: Part, membership: Membership) -> list[Command]:
         """Return messages with the part's address to its peers."""
         endpoint = self.links.endpoint(part.daemon)
-        return [] if endpoint is None else [peer.connect((endpoint,)) for peer in self._peers(part)]
+        if endpoint is None:
+            return []
+        endpoints = (_with_name(endpoint, membership),)
+        return [peer.connect(endpoints) for peer in self._peers(part)]
 
     def send_end_to_peers(self, part: Part) -> list[Command]:
         """Return messages to the part's peers that it has ended."""
@@ -122,3 +128,9 @@ class Parts(Mapping[str, Part]):
     def _peers(self, part: Part) -> list[Part]:
         peers = (self[peer] for peer in self.links.peers_of(part.daemon))
         return [peer for peer in peers if not peer.ended]
+
+
+def _with_name(endpoint: PeerEndpoint, membership: Membership) -> PeerEndpoint:
+    member = membership.get(endpoint.machine)
+    name = "" if member is None else member.certificate_name
+    return endpoint.model_copy(update={"name": name})

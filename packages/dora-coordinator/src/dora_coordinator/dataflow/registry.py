@@ -176,6 +176,17 @@ class DataflowRegistry:
             commands += self.apply(dataflow, DaemonLost(daemon), now)
         return commands
 
+    def machine_removed(self, daemon: str, now: float) -> list[Command]:
+        """Stop the dataflows with a part on a removed machine; its peers end their links first."""
+        commands: list[Command] = []
+        for dataflow in self.unfinished_on(daemon):
+            reason = f'machine "{daemon}" was removed from the cluster'
+            commands += dataflow.parts.send_end_to_peers(dataflow.parts[daemon])
+            commands.append(Log("warning", f"dataflow {dataflow.label} is stopped: {reason}"))
+            commands += self.apply(dataflow, StopRequested(), now)
+            commands += self.apply(dataflow, PartAbsent(daemon), now)
+        return commands
+
     def part_message(
         self, daemon: str, message: PartChanged | PartLost | PartDescribed, now: float
     ) -> list[Command]:

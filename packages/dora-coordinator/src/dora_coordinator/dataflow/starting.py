@@ -97,7 +97,7 @@ def _continue(data: DataflowData, now: float) -> list[Command]:
     data.link_wait.begin(now)
     linked = [data.parts[machine] for machine in data.links.machines]
     check = ArmTimer(data.timer("link"), data.link_wait.next_check(now))
-    return [*(data.parts.connect(part) for part in linked), check]
+    return [*(data.parts.connect(part, data.context.membership) for part in linked), check]
 
 
 def _check_links(data: DataflowData, now: float) -> list[Command]:

@@ -1,12 +1,14 @@
 """The cluster's certificate authority: created once, stored beside the store, signs for daemons.
 
 Its certificates are valid within this cluster only. A daemon's certificate is for links: only the
-public key of its request is used; the name is the key of the daemon whose connection it came on.
+public key of its request is used, which must be the one that its connection proved to have; the
+names are those of the daemon of that connection.
 The coordinator's certificate is issued when it starts.
 
 Certificates do not expire: TLS checks them against the machine's clock, which may be wrong by
-decades until a time server corrects it (a robot without a battery starts in 1970). To exclude a
-machine, create a new authority.
+decades until a time server corrects it (a robot without a battery starts in 1970). A removed
+machine keeps a certificate that no other machine accepts, because links accept the common names of
+their present peers only.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from dora_config.access import private_dir, write_private
 from dora_config.control_plane import SERVER_NAME
 from dora_config.errors import DoraError
+from dora_config.machine_identity import EARLIER_NAME, certificate_name, key_digest
 
 VALID_FROM: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 VALID_TO: Final = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
@@ -59,8 +62,12 @@ class Authority:
         self.sha256 = self._certificate.fingerprint(hashes.SHA256())
         self.fingerprint = self.sha256.hex()
 
-    def sign(self, request: str, machine: str) -> str:
-        """Return a certificate (PEM) for the key in ``request``; raises :class:`AuthorityError`."""
+    def sign(self, request: str, machine: str, digest: str = "") -> str:
+        """Return a certificate (PEM) for the key in ``request``; raises :class:`AuthorityError`.
+
+        ``digest``: of the key that the machine proved; empty: a version without identities, whose
+        certificate does not allow it to send as a machine with one.
+        """
         try:
             asked = x509.load_pem_x509_csr(request.encode())
             valid = asked.is_signature_valid
@@ -69,9 +76,12 @@ class Authority:
             raise AuthorityError(f"not a certificate signing request: {error}") from error
         if not valid or not isinstance(key, ec.EllipticCurvePublicKey):
             raise AuthorityError("not a key on an elliptic curve")
+        if digest and _digest(key) != digest:
+            raise AuthorityError("the request has another key than the machine")
+        common_name = certificate_name(machine, digest) if digest else EARLIER_NAME
         name = x509.UniformResourceIdentifier(f"dora:machine:{machine}")
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        return self._issue(_builder("dora daemon", key), key, [name], usages).decode()
+        return self._issue(_builder(common_name, key), key, [name], usages).decode()
 
     def issue_server(self, addresses: Iterable[str]) -> bytes:
         """Return a new key and the chain of a coordinator with these IP addresses (PEM)."""
@@ -180,6 +190,14 @@ def _key_usage(*, signs: bool) -> x509.KeyUsage:
         crl_sign=signs,
         encipher_only=False,
         decipher_only=False,
+    )
+
+
+def _digest(key: ec.EllipticCurvePublicKey) -> str:
+    return key_digest(
+        key.public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
     )
 
 

@@ -109,8 +109,11 @@ def _shown_token(scope: Scope) -> str | None:
 
 def _is_private(scope: Scope) -> bool:
     """Return whether the connection uses TLS or stays within this machine."""
-    if scope["scheme"] in ("https", "wss"):
-        return True
+    return scope["scheme"] in ("https", "wss") or is_local(scope)
+
+
+def is_local(scope: Scope) -> bool:
+    """Return whether the connection comes from this machine."""
     client, server = (scope[end][0] if scope.get(end) else "" for end in ("client", "server"))
     return is_loopback(client) or (bool(client) and client == server)
 

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import quote
@@ -41,17 +42,33 @@ from dora_config.protocol.control import (
     StreamAck,
     Welcome,
 )
-from dora_config.protocol.daemon import TO_COORDINATOR, TO_DAEMON, Register, RegistrationRefused
+from dora_config.protocol.daemon import (
+    TO_COORDINATOR,
+    TO_DAEMON,
+    Challenge,
+    IdentityProof,
+    Register,
+    RegistrationRefused,
+)
 from dora_config.protocol.envelope import UnknownKind, clean_text, version_problem
 from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.io.artifacts import ArtifactRefused, ArtifactStore
 from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.files import CodeFiles
-from dora_coordinator.io.guard import DAEMON_ROUTE, HEALTH_ROUTES, ONE_REQUEST, RENEWAL, Guard
+from dora_coordinator.io.guard import (
+    DAEMON_ROUTE,
+    HEALTH_ROUTES,
+    ONE_REQUEST,
+    RENEWAL,
+    Guard,
+    is_local,
+)
 from dora_coordinator.io.limits import ConnectionLimits, as_ipv4
 from dora_coordinator.io.node_archive import ARCHIVE_TYPE, NodeArchive
+from dora_coordinator.io.proofs import verify_proof
 from dora_coordinator.io.service import Service
 from dora_coordinator.io.token_file import TokenFile
+from dora_coordinator.state.identities import Proof
 
 CHECKSUM_HEADER: Final = "X-Dora-Sha256"
 HANDSHAKE_TIMEOUT: Final = 10.0
@@ -66,7 +83,7 @@ def create_application(
     service: Service, artifacts: ArtifactStore, code: CodeFiles, *, tokens: TokenFile | None
 ) -> ASGIApp:
     """Return the application; ``tokens`` None: no authentication."""
-    endpoints = _Endpoints(service, artifacts, code.store)
+    endpoints = _Endpoints(service, artifacts, code.store, tokens)
     application = Starlette(
         routes=[
             *(Route(path, _health, methods=["GET"]) for path in HEALTH_ROUTES),
@@ -94,8 +111,15 @@ async def _health(request: Request) -> Response:
 
 
 class _Endpoints:
-    def __init__(self, service: Service, artifacts: ArtifactStore, files: FileStore) -> None:
+    def __init__(
+        self,
+        service: Service,
+        artifacts: ArtifactStore,
+        files: FileStore,
+        tokens: TokenFile | None,
+    ) -> None:
         self._service = service
+        self._tokens = tokens
         self._artifacts = artifacts
         self._files = files
 
@@ -132,12 +156,25 @@ class _Endpoints:
 
         await self._serve(socket, handshake, take, refuse)
 
+    async def _proof(self, socket: WebSocket, register: Register) -> Proof:
+        """Let a daemon prove its identity. Raises RemoteProtocolError."""
+        local = is_local(socket.scope)
+        if not register.public_key:
+            return Proof(local=local, excused=self._tokens is None or self._tokens.allows_plain())
+        nonce, authority = secrets.token_hex(32), self._service.authority.fingerprint
+        await socket.send_text(TO_DAEMON.encode(Challenge(nonce=nonce, authority=authority)))
+        answer = TO_COORDINATOR.decode(await _first_frame(socket))
+        if not isinstance(answer, IdentityProof):
+            raise RemoteProtocolError("expected identity_proof as the second frame")
+        digest = verify_proof(register.public_key, answer.signature, nonce, authority)
+        return Proof(digest, local=local)
+
     async def daemon(self, socket: WebSocket) -> None:
         async def handshake(connection: Connection) -> None:
             message = TO_COORDINATOR.decode(await _first_frame(socket))
             if not isinstance(message, Register):
                 raise RemoteProtocolError("expected register as the first frame")
-            self._service.registered(connection, message)
+            self._service.registered(connection, message, await self._proof(socket, message))
 
         def take(connection: Connection, text: str) -> None:
             self._service.message_received(connection, TO_COORDINATOR.decode(text))

@@ -53,6 +53,7 @@ from dora_coordinator.state.commands import (
     AnswerClient,
     ArmTimer,
     CancelTimer,
+    Change,
     CloseConnection,
     Command,
     DeleteRecord,
@@ -61,6 +62,7 @@ from dora_coordinator.state.commands import (
     Log,
     RenewToken,
     RotateToken,
+    SaveMachine,
     SaveRecord,
     SendProgress,
     SendToDaemon,
@@ -81,6 +83,7 @@ from dora_coordinator.state.events import (
     TimerKey,
     TopicChunkTaken,
 )
+from dora_coordinator.state.identities import Proof
 
 BATCH = 512
 """Events handled before their commands are executed."""
@@ -132,7 +135,9 @@ class Service:
         self._timers.clear()
         self._armed.clear()
         stored = await anyio.to_thread.run_sync(self._store.load)
-        return self._state.handle(StoreLoaded(tuple(stored)), anyio.current_time())
+        machines = await anyio.to_thread.run_sync(self._store.machines)
+        loaded = StoreLoaded(tuple(stored), tuple(machines))
+        return self._state.handle(loaded, anyio.current_time())
 
     async def run(self) -> None:
         """Work until a client ends the coordinator; cancel to end it otherwise.
@@ -246,8 +251,8 @@ class Service:
         self._post(DaemonDisconnected(connection.number))
         self._post(ClientDisconnected(connection.number))
 
-    def registered(self, connection: Connection, register: Register) -> None:
-        self._post(DaemonRegistered(connection.number, register, connection.address))
+    def registered(self, connection: Connection, register: Register, proof: Proof) -> None:
+        self._post(DaemonRegistered(connection.number, register, connection.address, proof))
 
     def message_received(self, connection: Connection, message: DaemonMessage) -> None:
         offset = None
@@ -272,7 +277,7 @@ class Service:
     # ------------------------------------------------------------------- commands
 
     async def _execute_all(self, commands: Sequence[Command]) -> None:
-        changes = [c for c in commands if isinstance(c, SaveRecord | DeleteRecord)]
+        changes = [c for c in commands if isinstance(c, Change)]
         if changes:
             await anyio.to_thread.run_sync(self._store.apply, changes)
         for command in commands:
@@ -280,7 +285,7 @@ class Service:
 
     def _execute(self, command: Command) -> None:
         match command:
-            case SaveRecord() | DeleteRecord():
+            case SaveRecord() | DeleteRecord() | SaveMachine():
                 pass  # executed for the whole batch
             case SendToDaemon(daemon=daemon, message=message):
                 connection = self._by_daemon.get(daemon)
@@ -290,8 +295,8 @@ class Service:
                 self._renew_token(daemon, Renewal.NOW)
             case RotateToken(client=client, number=number, grace=grace, daemons=daemons):
                 self._rotate_token(client, number, grace, daemons)
-            case SignCertificate(daemon=daemon, request=request):
-                self._sign(daemon, request)
+            case SignCertificate(daemon=daemon, request=request, digest=digest):
+                self._sign(daemon, request, digest)
             case AnswerClient(number=number, answer=answer):
                 self._to_client(command.client, Answer(id=number, answer=answer))
             case SendProgress(number=number, progress=progress):
@@ -323,9 +328,9 @@ class Service:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _sign(self, daemon: str, request: str) -> None:
+    def _sign(self, daemon: str, request: str, digest: str) -> None:
         try:
-            certificate = self.authority.sign(request, daemon)
+            certificate = self.authority.sign(request, daemon, digest)
         except AuthorityError as error:
             logger.warning('daemon "%s": %s', daemon, clean_text(str(error)))
             return

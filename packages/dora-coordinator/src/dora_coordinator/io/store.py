@@ -12,10 +12,10 @@ import logging
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from dora_config.access import private_dir
 from dora_config.errors import DoraError
@@ -28,9 +28,11 @@ from dora_coordinator.io.store_format import (
     UnreadableRecord,
     Version,
 )
-from dora_coordinator.state.commands import DeleteRecord, SaveRecord
+from dora_coordinator.state.commands import Change, DeleteRecord, SaveMachine, SaveRecord
+from dora_coordinator.state.identities import MachineRecord
 
 logger = logging.getLogger("dora.coordinator")
+T = TypeVar("T")
 
 
 class StoreError(DoraError):
@@ -45,9 +47,13 @@ class Store(Protocol):
     @property
     def name(self) -> str: ...
 
-    def load(self) -> list[Stored]: ...
+    def load(self) -> list[Stored]:
+        """Return all dataflows; raises :class:`StoreError`."""
 
-    def apply(self, changes: Sequence[SaveRecord | DeleteRecord]) -> None:
+    def machines(self) -> list[MachineRecord]:
+        """Return all machines; raises :class:`StoreError`."""
+
+    def apply(self, changes: Sequence[Change]) -> None:
         """Make all changes durable (if the store is); raises :class:`NotWritten`."""
 
     def close(self) -> None: ...
@@ -61,7 +67,10 @@ class MemoryStore:
     def load(self) -> list[Stored]:
         return []
 
-    def apply(self, changes: Sequence[SaveRecord | DeleteRecord]) -> None:
+    def machines(self) -> list[MachineRecord]:
+        return []
+
+    def apply(self, changes: Sequence[Change]) -> None:
         pass
 
     def close(self) -> None:
@@ -148,28 +157,38 @@ class SqliteStore:
             raise
 
     def load(self) -> list[Stored]:
-        """Return all records; raises :class:`StoreError`."""
+        """Return all dataflows; raises :class:`StoreError`."""
+        return self._read(store_format.read_all)
+
+    def machines(self) -> list[MachineRecord]:
+        """Return all machines; raises :class:`StoreError`."""
+        return self._read(store_format.read_machines)
+
+    def _read(self, read: Callable[[sqlite3.Connection], list[T]]) -> list[T]:
         try:
-            return store_format.read_all(self._db)
+            return read(self._db)
         except UnreadableRecord as error:
             raise StoreError(
-                f"{self._path}: the record of dataflow {error.dataflow_id} cannot be read "
+                f"{self._path}: the record of {error.what} cannot be read "
                 f"({error}); start with --recreate-store to put the store aside"
             ) from error
         except sqlite3.Error as error:
             raise StoreError(f"{self._path}: cannot be read ({error})") from error
 
-    def apply(self, changes: Sequence[SaveRecord | DeleteRecord]) -> None:
+    def apply(self, changes: Sequence[Change]) -> None:
         """Write all changes, in their order, in one transaction; raises :class:`NotWritten`."""
         try:
             if not self._path.exists():
                 self._recreate()
             with self._transaction():
                 for change in changes:
-                    if isinstance(change, SaveRecord):
-                        store_format.save(self._db, change)
-                    else:
-                        store_format.delete(self._db, change)
+                    match change:
+                        case SaveRecord():
+                            store_format.save(self._db, change)
+                        case DeleteRecord():
+                            store_format.delete(self._db, change)
+                        case SaveMachine():
+                            store_format.save_machine(self._db, change)
         except (sqlite3.Error, OSError) as error:
             raise NotWritten(
                 f"{self._path}: cannot be written ({error}); make room. Until then running nodes "

@@ -1,8 +1,8 @@
 """On-disk format of the durable store: version, tables and rows of its SQLite file.
 
 `PRAGMA user_version` is ``major * 1000 + minor``; 0 is a new file. Rows contain the JSON of
-`DataflowRecord` without its parts, `PartRecord` and `DataflowSpec`. A new field with a default
-needs a new minor version, any other change a new major version and a migration.
+`DataflowRecord` without its parts, `PartRecord`, `DataflowSpec` and `MachineRecord`. A new field
+with a default needs a new minor version, any other change a new major version and a migration.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Final
 from pydantic import ValidationError
 
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_coordinator.state.commands import DeleteRecord, SaveRecord
+from dora_coordinator.state.commands import DeleteRecord, SaveMachine, SaveRecord
+from dora_coordinator.state.identities import MachineRecord
 from dora_coordinator.state.records import DataflowRecord, PartRecord
 
 Version = tuple[int, int]
 """Major and minor."""
-SCHEMA_VERSION: Final[Version] = (1, 0)
+SCHEMA_VERSION: Final[Version] = (1, 1)
 
 Migration = Callable[[sqlite3.Connection], None]
 MIGRATIONS: Final[Mapping[int, Migration]] = {}
@@ -32,17 +33,20 @@ TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS part "
     "(dataflow TEXT NOT NULL, daemon TEXT NOT NULL, record TEXT NOT NULL, "
     "PRIMARY KEY (dataflow, daemon))",
+    # since 1.1
+    "CREATE TABLE IF NOT EXISTS machine (id TEXT PRIMARY KEY, record TEXT NOT NULL)",
 )
 
 Stored = tuple[DataflowRecord, DataflowSpec]
+"""A dataflow."""
 
 
 class UnreadableRecord(Exception):
     """A row cannot be decoded."""
 
-    def __init__(self, dataflow_id: str, problem: str) -> None:
+    def __init__(self, what: str, problem: str) -> None:
         super().__init__(problem)
-        self.dataflow_id = dataflow_id
+        self.what = what
 
 
 def read_version(db: sqlite3.Connection) -> Version | None:
@@ -76,8 +80,25 @@ def read_all(db: sqlite3.Connection) -> list[Stored]:
             stored.append((whole, DataflowSpec.model_validate_json(spec)))
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]["msg"]
-        raise UnreadableRecord(dataflow_id, problem) from error
+        raise UnreadableRecord(f"dataflow {dataflow_id}", problem) from error
     return stored
+
+
+def read_machines(db: sqlite3.Connection) -> list[MachineRecord]:
+    """Return all machines; raises :class:`UnreadableRecord`."""
+    machines = []
+    for machine, text in db.execute("SELECT id, record FROM machine"):
+        try:
+            machines.append(MachineRecord.model_validate_json(text))
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]["msg"]
+            raise UnreadableRecord(f'machine "{machine}"', problem) from error
+    return machines
+
+
+def save_machine(db: sqlite3.Connection, change: SaveMachine) -> None:
+    row = (change.record.machine, change.record.model_dump_json())
+    db.execute("INSERT OR REPLACE INTO machine VALUES (?, ?)", row)
 
 
 def save(db: sqlite3.Connection, change: SaveRecord) -> None:

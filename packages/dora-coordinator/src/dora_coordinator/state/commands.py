@@ -9,6 +9,7 @@ from dora_config.protocol.control import ControlAnswer, ControlProgress, EndedDa
 from dora_config.protocol.daemon import CoordinatorMessage
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_coordinator.state.events import TimerKey
+from dora_coordinator.state.identities import MachineRecord
 from dora_coordinator.state.records import DataflowRecord
 
 
@@ -34,6 +35,17 @@ class DeleteRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveMachine:
+    """Store the identity of a machine before any later command is executed."""
+
+    record: MachineRecord
+
+
+Change = SaveRecord | DeleteRecord | SaveMachine
+"""What is written to the store."""
+
+
+@dataclass(frozen=True, slots=True)
 class AdmitDaemon:
     """Send later messages for ``daemon`` to ``connection``."""
 
@@ -55,6 +67,8 @@ class SignCertificate:
 
     daemon: str
     request: str
+    digest: str
+    """Digest of the daemon's key, which the request must have; empty: any key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +148,7 @@ class EndCoordinator:
 Command = (
     SaveRecord
     | DeleteRecord
+    | SaveMachine
     | AdmitDaemon
     | SendToDaemon
     | SignCertificate

@@ -8,6 +8,7 @@ from typing import Literal
 from dora_config.protocol.control import ControlRequest
 from dora_config.protocol.daemon import DaemonMessage, Register
 from dora_config.protocol.dataflow import DataflowSpec
+from dora_coordinator.state.identities import NO_PROOF, MachineRecord, Proof
 from dora_coordinator.state.records import DataflowRecord
 
 
@@ -16,6 +17,7 @@ class StoreLoaded:
     """The first event: what an earlier coordinator stored."""
 
     stored: tuple[tuple[DataflowRecord, DataflowSpec], ...]
+    machines: tuple[MachineRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class DaemonRegistered:
     connection: int
     register: Register
     address: str
+    proof: Proof = NO_PROOF
 
 
 @dataclass(frozen=True, slots=True)

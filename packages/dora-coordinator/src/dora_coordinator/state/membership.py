@@ -10,6 +10,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import assert_never
 
+from dora_config.machine_identity import certificate_name
 from dora_config.protocol.daemon import Heartbeat, Leaving, Metrics, Register
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.events import (
@@ -17,6 +18,7 @@ from dora_coordinator.state.events import (
     DaemonMessageReceived,
     DaemonRegistered,
 )
+from dora_coordinator.state.identities import Identities, MachineRecord
 
 _MAX_PAST = 8
 """Replaced incarnations remembered per daemon."""
@@ -34,8 +36,20 @@ class DaemonForgotten:
     key: str
 
 
+@dataclass(frozen=True, slots=True)
+class MachineRemoved:
+    """A machine was removed from the cluster; its connection is being closed."""
+
+    key: str
+
+
 MembershipEvent = (
-    DaemonRegistered | DaemonMessageReceived | DaemonDisconnected | SilenceChecked | DaemonForgotten
+    DaemonRegistered
+    | DaemonMessageReceived
+    | DaemonDisconnected
+    | SilenceChecked
+    | DaemonForgotten
+    | MachineRemoved
 )
 
 
@@ -53,6 +67,8 @@ class Member:
     """Incarnations of the same instance that were replaced by a later one, newest last."""
     restarts: int = 0
     """Restarts of the daemon process that this coordinator has seen."""
+    digest: str = ""
+    """Digest of its key; empty: it is not known to have one."""
     left: bool = False
     """It announced its end."""
     metrics: dict[str, Metrics] = field(default_factory=dict)
@@ -61,12 +77,19 @@ class Member:
     clock_offset: float | None = None
     """The machine's clock minus the coordinator's at the last heartbeat, in seconds."""
 
+    @property
+    def certificate_name(self) -> str:
+        """Common name of its certificate; empty: that of versions without identities."""
+        return certificate_name(self.key, self.digest) if self.digest else ""
+
 
 @dataclass(frozen=True, slots=True)
 class MemberAdmitted:
     member: Member
     replaced: int | None
     """Earlier connection of the same daemon."""
+    enrolled: MachineRecord | None = None
+    """The record to store of a machine with a new key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +121,7 @@ class Membership:
         self._silence_limit = settings.daemon_silence_limit
         self._no_reboot_within = 1.5 * settings.heartbeat_interval
         """Seconds since its last message within which a machine cannot have been rebooted."""
+        self.identities = Identities()
         self._members: dict[str, Member] = {}
         self._by_connection: dict[int, Member] = {}
         self._quietest_first: OrderedDict[str, None] = OrderedDict()
@@ -121,6 +145,11 @@ class Membership:
                 if not self.is_connected(key):
                     self._members.pop(key, None)
                 return []
+            case MachineRemoved(key=key):
+                member = self._members.get(key)
+                if member is None or member.connection is None:
+                    return []
+                return self._disconnect(member.connection, silent=False)
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -129,7 +158,8 @@ class Membership:
         connection, register = event.connection, event.register
         key = daemon_key(register)
         known = self._members.get(key)
-        member = Member(key, register, event.address, now, connection)
+        digest = event.proof.digest or self.identities.digest_of(key)
+        member = Member(key, register, event.address, now, connection, digest=digest)
         replaced: int | None = None
         if known is not None:
             conflict = self._conflict(known, register, now)
@@ -139,6 +169,11 @@ class Membership:
                     f'machine id "{key}" is taken by the connected daemon at {known.address}; '
                     f"the daemon at {event.address} {conflict}",
                 )
+        problem = self._identity_problem(known, event)
+        if problem is not None:
+            reason = f'the daemon at {event.address} is refused as "{key}": {problem}'
+            return MemberRefused(connection, reason)
+        if known is not None:
             replaced = known.connection
             if known.register.instance == register.instance:
                 member.past, member.restarts = known.past, known.restarts
@@ -150,7 +185,17 @@ class Membership:
         self._members[key] = self._by_connection[connection] = member
         self._quietest_first[key] = None
         self._quietest_first.move_to_end(key)
-        return MemberAdmitted(member, replaced)
+        named = register.machine_id is not None
+        enrolled = self.identities.enrol(key, event.proof) if named else None
+        return MemberAdmitted(member, replaced, enrolled)
+
+    def _identity_problem(self, known: Member | None, event: DaemonRegistered) -> str | None:
+        """Return why a daemon may not use its key; names that no user gave are not stored."""
+        problem = self.identities.problem(daemon_key(event.register), event.proof)
+        if problem is not None or event.register.machine_id is not None or known is None:
+            return problem
+        changed = known.digest and known.digest != event.proof.digest
+        return "it is another machine" if changed else None
 
     def _conflict(self, known: Member, register: Register, now: float) -> str | None:
         """Return why a daemon is refused that uses the key of a connected one, and the remedy.

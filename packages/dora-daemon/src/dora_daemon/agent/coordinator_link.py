@@ -16,13 +16,16 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from dora_config.access import Endpoint
 from dora_config.control_plane import Untrusted, explain, websocket_options
 from dora_config.errors import DoraError, RemoteProtocolError
+from dora_config.machine_identity import challenge_text
 from dora_config.protocol.daemon import (
     TO_COORDINATOR,
     TO_DAEMON,
+    Challenge,
     CoordinatorMessage,
     DaemonMessage,
     Heartbeat,
     HeartbeatAck,
+    IdentityProof,
     Register,
     Registered,
     RegistrationRefused,
@@ -56,12 +59,14 @@ class CoordinatorLink:
         *,
         endpoint: Callable[[], Endpoint],
         register: Callable[[], Register],
+        sign: Callable[[bytes], str],
         heartbeat: Callable[[], Heartbeat],
         received: Callable[[CoordinatorMessage], None],
         lost: Callable[[], None],
     ) -> None:
         self._endpoint = endpoint
         self._register = register
+        self._sign = sign
         self._heartbeat = heartbeat
         self._received = received
         self._lost = lost
@@ -137,6 +142,9 @@ class CoordinatorLink:
         await socket.send(TO_COORDINATOR.encode(self._register()))
         with anyio.fail_after(REGISTRATION_TIMEOUT):
             answer = TO_DAEMON.decode(await socket.recv())
+            if isinstance(answer, Challenge):
+                await socket.send(TO_COORDINATOR.encode(self._proof(answer, endpoint)))
+                answer = TO_DAEMON.decode(await socket.recv())
         if isinstance(answer, RegistrationRefused):
             sentence = clean_text(answer.message)
             raise RefusedForGood(sentence) if answer.permanent else _Lost(sentence)
@@ -152,6 +160,13 @@ class CoordinatorLink:
             tasks.cancel_scope.cancel()
         if not self._finishing:
             raise _Lost(f"the connection to the coordinator at {endpoint} was lost: {reason}")
+
+    def _proof(self, challenge: Challenge, endpoint: Endpoint) -> IdentityProof:
+        """Prove the identity of this machine to the coordinator of the token, and to no other."""
+        if endpoint.authority is not None and endpoint.authority.hex() != challenge.authority:
+            raise RemoteProtocolError("the coordinator requests a proof for another cluster")
+        text = challenge_text(challenge.nonce, challenge.authority)
+        return IdentityProof(signature=self._sign(text))
 
     async def _write(
         self, socket: ClientConnection, outgoing: MemoryObjectReceiveStream[DaemonMessage]

@@ -1,10 +1,11 @@
-"""What this machine's links prove themselves with: its key, and a certificate of the cluster.
+"""Identity of this machine: its key, and the certificate of the cluster that its links use.
 
 The folder (0700) holds ``key.pem``, which never leaves the machine, ``cert.pem`` and ``ca.pem``.
 """
 
 from __future__ import annotations
 
+import base64
 import datetime
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from dora_config.access import private_dir, write_private
+from dora_config.machine_identity import EARLIER_NAME
 
 LASTING: Final = datetime.datetime(2200, 1, 1, tzinfo=datetime.UTC)
 """A certificate that ends before is of an earlier version, and is replaced."""
@@ -31,11 +33,20 @@ class Credentials:
         self._key = self._load_key()
         self._usable = anyio.Event()
 
-    def wanted(self, authority: str) -> bool:
-        """Whether a certificate must be asked for; the machine's clock may be wrong and is not
-        read.
+    @property
+    def public_key(self) -> str:
+        """The machine's public key (DER, base64)."""
+        return base64.b64encode(_public(self._key.public_key())).decode()
 
-        ``authority``: SHA-256 of the coordinator's, in hexadecimal digits.
+    def sign(self, text: bytes) -> str:
+        """Return the signature of a text with the machine's key (base64)."""
+        return base64.b64encode(self._key.sign(text, ec.ECDSA(hashes.SHA256()))).decode()
+
+    def wanted(self, authority: str, name: str) -> bool:
+        """Return whether to request a certificate; does not read the clock, which may be wrong.
+
+        ``authority``: SHA-256 of the coordinator's certificate, in hexadecimal digits; ``name``:
+        common name of the certificate, empty for any.
         """
         try:
             trusted = x509.load_pem_x509_certificate((self.directory / "ca.pem").read_bytes())
@@ -48,12 +59,14 @@ class Credentials:
             return True
         if not _issued(mine, trusted):
             return True  # we ended between the two files of `store`
+        if name and mine.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value != name:
+            return True
         self._usable.set()
         return mine.not_valid_after_utc < LASTING
 
     def request(self) -> str:
         """A certificate signing request, PEM."""
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "dora daemon")])
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, EARLIER_NAME)])
         builder = x509.CertificateSigningRequestBuilder().subject_name(name)
         signed = builder.sign(self._key, hashes.SHA256())
         return signed.public_bytes(serialization.Encoding.PEM).decode()

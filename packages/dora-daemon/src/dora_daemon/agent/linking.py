@@ -168,6 +168,7 @@ class LinkSetup:
             last_port=self._listen.last_port,
             edges=record.edges,
             plain=plain,
+            names=record.names,
         )
         credentials = None if plain else str(self._credentials.directory)
         return plan.model_copy(update={"links": links, "credentials": credentials})

@@ -26,7 +26,7 @@ RecordFormat = Annotated[tuple[int, int], AfterValidator(_readable)]
 class PartRecord(Message):
     """One part on this machine, with the fields of its ``PreparePart``."""
 
-    format: RecordFormat = (1, 0)
+    format: RecordFormat = (1, 1)
     dataflow_id: str
     attempt: int
     spec: DataflowSpec
@@ -35,6 +35,7 @@ class PartRecord(Message):
     whole: bool = True
     edges: tuple[RemoteEdge, ...] = ()
     addresses: dict[str, str] = Field(default_factory=dict)
+    names: dict[str, str] = Field(default_factory=dict)
     phase: PartPhase = "preparing"
     result: DataflowResult | None = None
     stopping: bool = False

@@ -21,6 +21,7 @@ from dora_config.protocol.builds import BuildEventsAck, BuildPart, CancelBuild
 from dora_config.protocol.calls import RunnerAnswered, RunnerCall
 from dora_config.protocol.daemon import (
     Certificate,
+    Challenge,
     CoordinatorMessage,
     EndLogs,
     Heartbeat,
@@ -106,6 +107,7 @@ class Agent:
         self._code = Delivery(store, self._token.endpoint)
         self._credentials = Credentials(files.directory / "credentials")
         self._authority = ""
+        self._certificate_name = ""
         self._incarnation = str(uuid.uuid4())
         records, problems = files.load()
         for problem in problems:
@@ -116,6 +118,7 @@ class Agent:
         self._link = CoordinatorLink(
             endpoint=self._token.endpoint,
             register=self._register,
+            sign=self._credentials.sign,
             heartbeat=self._heartbeat,
             received=self._receive,
             lost=self._disconnected,
@@ -187,8 +190,8 @@ class Agent:
     def _receive(self, message: CoordinatorMessage) -> None:
         """Pass a message to the state machine, or to the service of an open stream or build."""
         match message:
-            case Registered(authority=authority):
-                self._authority = authority
+            case Registered(authority=authority, certificate_name=name):
+                self._authority, self._certificate_name = authority, name
                 self._request_certificate()
             case Certificate():
                 self._store(message)
@@ -206,7 +209,7 @@ class Agent:
                 self._builds.handle(message)
             case RunnerCall():
                 self._call_runner(message)
-            case RegistrationRefused() | HeartbeatAck():
+            case RegistrationRefused() | HeartbeatAck() | Challenge():
                 pass  # handled by the link
             case _:
                 self.post(message)
@@ -226,7 +229,7 @@ class Agent:
 
     def _request_certificate(self) -> None:
         """Request one if needed; without a connection this happens after the registration."""
-        if self._authority and self._credentials.wanted(self._authority):
+        if self._authority and self._credentials.wanted(self._authority, self._certificate_name):
             self._link.send(SignRequest(request=self._credentials.request()))
 
     def _call_runner(self, call: RunnerCall) -> None:
@@ -253,6 +256,7 @@ class Agent:
             plain_links=self._options.listen.plain,
             parts=self._state.reports(),
             takes_tokens=True,
+            public_key=self._credentials.public_key,
         )
 
     def _restore_files(self) -> None:

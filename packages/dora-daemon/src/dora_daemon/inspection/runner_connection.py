@@ -20,6 +20,7 @@ from dora_node_api.protocol.messages import (
     OpenSegment,
     Refused,
     SegmentFd,
+    StopNode,
     WatchOutput,
     Welcome,
 )
@@ -39,11 +40,15 @@ class RunnerDisconnected(Exception):
 class InspectorConnection:
     """Blocking requests of one thread."""
 
-    def __init__(self, path: str, dataflow_id: str, topics: Iterable[str]) -> None:
+    def __init__(
+        self, path: str, dataflow_id: str, topics: Iterable[str], *, name: str = INSPECTOR
+    ) -> None:
         """Open a queue for each of ``topics``. Raises InspectionError and RunnerDisconnected.
 
         ``dataflow_id`` is checked, because the path of an ended runner may be reused.
         """
+        self.stopping = False
+        """The runner has announced its end."""
         try:
             self._control = ControlSocket.connect(path)
         except (FileNotFoundError, ConnectionRefusedError) as error:
@@ -59,18 +64,16 @@ class InspectorConnection:
         self.receivers: dict[str, Receiver] = {}
         self.problems: list[str] = []
         try:
-            self.board = self._connect(dataflow_id)
+            self.board = self._connect(dataflow_id, name)
         except BaseException:
             self._control.close()
             raise
         for topic in topics:
-            self._open_queue(topic)
+            self.open_queue(topic)
 
-    def _connect(self, dataflow_id: str) -> Board:
+    def _connect(self, dataflow_id: str, name: str) -> Board:
         package = str(Path(dora_node_api.__file__).parent)
-        hello = Hello(
-            INSPECTOR, None, os.getpid(), version=dora_node_api.__version__, package=package
-        )
+        hello = Hello(name, None, os.getpid(), version=dora_node_api.__version__, package=package)
         welcome = self._request(hello)
         if not isinstance(welcome.message, Welcome) or len(welcome.descriptors) != 1:
             raise InspectionError(_refusal(welcome))
@@ -91,15 +94,19 @@ class InspectorConnection:
         return self._control.fileno()
 
     def check(self) -> None:
-        """Raise RunnerDisconnected if the runner has disconnected."""
+        """Raise RunnerDisconnected if the runner has disconnected or announced its end."""
         try:
             received = self._control.receive(timeout=0)
         except (ControlClosed, ControlError) as error:
             raise RunnerDisconnected from error
         if received is not None:
             close_all(received.descriptors)
+            self.stopping = self.stopping or isinstance(received.message, StopNode)
+        if self.stopping:
+            raise RunnerDisconnected
 
-    def _open_queue(self, topic: str) -> None:
+    def open_queue(self, topic: str) -> None:
+        """Open a queue for ``node/output``; a refusal becomes one of the ``problems``."""
         node, _, output = topic.partition("/")
         answer = self._request(WatchOutput(node, output))
         queue = answer.message.queue if isinstance(answer.message, AddInput) else None
@@ -119,15 +126,25 @@ class InspectorConnection:
         return answer.descriptors[0], answer.message.size
 
     def _request(self, message: Hello | WatchOutput | OpenSegment) -> Received:
-        deadline = time.monotonic() + ANSWER_TIMEOUT
         try:
             self._control.send(message)
-            answer = self._control.receive(timeout=max(0.0, deadline - time.monotonic()))
         except (ControlClosed, ControlError) as error:
             raise RunnerDisconnected from error
-        if answer is None:
-            raise InspectionError(f"the runner did not answer within {ANSWER_TIMEOUT:g} s")
-        return answer
+        return self._receive()
+
+    def _receive(self) -> Received:
+        """Return the next message that is not StopNode."""
+        deadline = time.monotonic() + ANSWER_TIMEOUT
+        while True:
+            try:
+                answer = self._control.receive(timeout=max(0.0, deadline - time.monotonic()))
+            except (ControlClosed, ControlError) as error:
+                raise RunnerDisconnected from error
+            if answer is None:
+                raise InspectionError(f"the runner did not answer within {ANSWER_TIMEOUT:g} s")
+            if not isinstance(answer.message, StopNode):
+                return answer
+            self.stopping = True
 
 
 def _refusal(answer: Received) -> str:

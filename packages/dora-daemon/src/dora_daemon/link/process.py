@@ -11,10 +11,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 from urllib.parse import quote
 
+from dora_config.machine_identity import EARLIER_NAME
 from dora_daemon.link.errors import CannotListen, LinkEnds
 from dora_daemon.link.io.node_client import NodeClient
 from dora_daemon.link.io.runner_connection import RunnerConnection
@@ -25,6 +27,7 @@ from dora_daemon.link.peers.peer import PeerLink
 from dora_daemon.link.peers.reports import Reports
 from dora_daemon.link.peers.router import FrameRouter
 from dora_daemon.link.peers.stream_table import StreamTable
+from dora_daemon.link.protocol.access import Channel
 from dora_daemon.link.protocol.messages import (
     Configure,
     Failed,
@@ -43,6 +46,8 @@ _TICK = 0.05
 _IDLE_TICK = 0.5
 _FINISHING_TICK = 0.005
 _END_SECONDS = 5.0
+_BYE_SECONDS = 1.0
+"""Longest time to wait until the peers have received that our part has ended."""
 _CREDENTIALS_NS = 5_000_000_000
 
 
@@ -57,8 +62,11 @@ class Link:
         self.run_id = config.run_id
         self.link_id = secrets.randbits(63) or 1
         self._credentials = Path(config.credentials) if config.credentials else None
+        self._names = {peer: name or EARLIER_NAME for peer, name in config.names.items()}
+        """Common names in the certificates of peers, which the listening session accepts."""
         self._ending = False
         self._finish_at: float | None = None
+        self._bye_until = 0.0
         self._jobs: deque[Callable[[], None]] = deque()
         self._changed: set[str] = set()
         self._wake_read, self._wake_write = os.pipe()
@@ -119,9 +127,16 @@ class Link:
 
     # --- sessions ---------------------------------------------------------------------------------
 
-    def _prepare(self, session: LinkSession) -> None:
+    def _prepare(self, session: LinkSession, machine: str) -> None:
+        """Receive what a machine sends over a session."""
+        session.subscribe(self._channel(machine).incoming, partial(self._router.receive, machine))
+
+    def _prepare_dialed(self, machine: str, session: LinkSession) -> None:
         session.watch(self._on_transport)
-        session.subscribe(self._router.own_keys, self._router.receive)
+        self._prepare(session, machine)
+
+    def _channel(self, machine: str) -> Channel:
+        return self._router.channel(machine, self._names[machine])
 
     def _on_transport(self, session: LinkSession, zid: str, opened: bool) -> None:
         """A connection opened or closed, on a thread of Zenoh."""
@@ -136,10 +151,13 @@ class Link:
         ports = list(range(config.first_port, config.last_port + 1))
         if first is not None:
             ports = [first, *(port for port in ports if port != first)]
+        channels = [self._channel(machine) for machine in self._names]
         session = LinkSession.listen(
-            config.listen_host, ports, self._credentials, insecure_ok=config.plain
+            config.listen_host, ports, self._credentials, channels, insecure_ok=config.plain
         )
-        self._prepare(session)
+        session.watch(self._on_transport)
+        for machine in self._names:
+            self._prepare(session, machine)
         return session
 
     # --- the main thread --------------------------------------------------------------------------
@@ -204,6 +222,10 @@ class Link:
 
     def _set_peers(self, peers: tuple[Peer, ...]) -> None:
         wanted = {peer.machine: peer for peer in peers}
+        names = self._names | {peer.machine: peer.name or EARLIER_NAME for peer in peers}
+        if names != self._names:
+            self._names = names
+            self._listen_again("a machine was added or has another certificate")
         for machine in self._peers.keys() - wanted.keys():
             self._dialers.pop(machine).end()
             self._router.forget_links(self._peers.pop(machine))
@@ -222,7 +244,8 @@ class Link:
                 first=self.machine < machine,
                 credentials=self._credentials,
                 plain=self._config.plain,
-                prepare=self._prepare,
+                channel=partial(self._channel, machine),
+                prepare=partial(self._prepare_dialed, machine),
                 changed=self.changed,
                 note=self._runner.note,
             )
@@ -253,8 +276,11 @@ class Link:
         unsent = self._streams.unsent(lambda machine: self._peers[machine].status.left)
         if unsent and time.monotonic() < deadline:
             return
-        for peer in self._peers.values():
-            peer.say_bye()
+        now = time.monotonic()
+        self._bye_until = self._bye_until or now + _BYE_SECONDS
+        received = [peer.say_bye() for peer in self._peers.values()]
+        if not all(received) and now < self._bye_until:
+            return
         self._reports.counts(self._streams, 0)
         self._runner.send(Finished(undelivered=unsent))
         self._ending = True
@@ -282,14 +308,20 @@ class Link:
     def _check_certificate(self) -> None:
         """Listen anew with a renewed certificate. Dialers read it for every connection."""
         changed = self._certificate_time()
-        listener = self._listener
-        if changed in (0, self._certificate) or listener is None:
+        if changed in (0, self._certificate) or self._listener is None:
             return
         self._certificate = changed
+        self._listen_again("the certificate was renewed")
+
+    def _listen_again(self, why: str) -> None:
+        """Replace the listening session, whose certificate and peers cannot be changed."""
+        listener = self._listener
+        if listener is None:
+            return
         port = int(listener.endpoint.rpartition(":")[2])
         listener.close()
         for peer in list(self._peers.values()):
-            peer.lost_session(listener, "the certificate was renewed")
+            peer.lost_session(listener, why)
         try:
             self._listener = self._listen(port)
         except CannotListen as error:

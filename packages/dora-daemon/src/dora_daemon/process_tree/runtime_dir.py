@@ -28,7 +28,7 @@ from pathlib import Path
 
 from dora_config.atomic_write import write_file
 from dora_config.file_ages import last_change
-from dora_config.process_identity import boot_id, start_time
+from dora_config.process_identity import boot_id, is_alive, start_time
 from dora_daemon.process_tree import runner_index
 from dora_daemon.process_tree.errors import RuntimeDirError
 from dora_daemon.process_tree.reaper import (
@@ -196,6 +196,17 @@ def _numbered(root: Path) -> list[Path]:
             key=lambda p: int(p.name),
         )
     return []
+
+
+def living_runners(root: Path) -> list[tuple[Path, IndexEntry]]:
+    """Return directory and index of each runner below ``root`` that runs."""
+    entries = [(path, entry) for path in _numbered(root) if (entry := read_entry(path))]
+    boot = boot_id()
+    return [
+        (path, entry)
+        for path, entry in entries
+        if entry.boot_id == boot and is_alive(entry.pid, entry.start_time)
+    ]
 
 
 def sweep(root: Path) -> list[Path]:

@@ -7,6 +7,8 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import anyio
 
@@ -29,6 +31,7 @@ def run(
     on_event: Callable[[RunnerEvent], None] | None = None,
     on_signal: Callable[[], None] = lambda: None,
     lossless: bool = False,
+    before_start: Callable[[Path], None] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> DataflowResult:
     """Run a dataflow to its end and return its result; call this on the main thread.
@@ -37,8 +40,9 @@ def run(
     slow, log lines (only those) are dropped and counted; with ``lossless`` the nodes that print are
     held back instead, and the end waits for it. SIGINT, SIGTERM and SIGHUP stop the dataflow
     gracefully, a second one kills; ``on_signal`` is called for each, on the main thread, and must
-    unblock an ``on_event`` that may wait forever. Raises PreparationError if a node cannot be
-    prepared; then no node was spawned.
+    unblock an ``on_event`` that may wait forever. ``before_start`` is called on a thread, with the
+    runtime directory, when the runner's sockets exist and no node has started. Raises
+    PreparationError if a node cannot be prepared; then no node was spawned.
     """
     gate = Gate() if lossless else None
     events = EventQueue(on_event, gate=gate)
@@ -53,7 +57,8 @@ def run(
                     preparation, directory, reaper, on_event=events.put, foreground=True, gate=gate
                 )
 
-            return anyio.run(_run, create, on_signal)
+            ready = None if before_start is None else partial(before_start, directory.path)
+            return anyio.run(_run, create, on_signal, ready)
     finally:
         _drain(events, on_signal, lossless=lossless)
 
@@ -67,7 +72,11 @@ def _drain(events: EventQueue, on_signal: Callable[[], None], *, lossless: bool)
         events.close()
 
 
-async def _run(create: Callable[[], Runner], on_signal: Callable[[], None]) -> DataflowResult:
+async def _run(
+    create: Callable[[], Runner],
+    on_signal: Callable[[], None],
+    before_start: Callable[[], None] | None,
+) -> DataflowResult:
     runner: Runner | None = None
 
     def emit(event: StateEvent) -> None:
@@ -77,6 +86,8 @@ async def _run(create: Callable[[], Runner], on_signal: Callable[[], None]) -> D
     try:
         with signals_stop(emit, on_signal):
             runner = create()
+            if before_start is not None:
+                await anyio.to_thread.run_sync(before_start)  # it may connect to the runner
             return await runner.run()
     finally:
         if runner is not None:

@@ -25,6 +25,7 @@ from dora_daemon.runner.logs.gate import Gate
 from dora_daemon.runner.machine import commands
 from dora_daemon.runner.machine.events import Prepared
 from dora_daemon.runner.machine.state import RunnerState
+from dora_daemon.runner.nodes.inspection import InspectionServer
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
 from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.preparation import Preparation
@@ -154,11 +155,8 @@ class Runner:
             services.nodes.set(prepared, services.logs.open_log(prepared))
         for spec in services.nodes.static():
             services.router.create_inputs(spec)
-        if plan.resolved.debug_inspection:
-            from dora_daemon.runner.nodes.inspection import InspectionServer
-
-            socket = directory.path / INSPECTION_SOCKET
-            resources.callback(InspectionServer(socket, plan.dataflow_id, services).close)
+        self._inspection = InspectionServer(directory.path / INSPECTION_SOCKET, plan, services)
+        resources.callback(self._inspection.close)
         self.files.record_mark(self._mark)
         self.files.write_index()
         self.monitor.schedule()
@@ -176,6 +174,7 @@ class Runner:
                     after_start(tasks)
                 self.dispatcher.emit(Prepared())
                 await self._finished.wait()
+                await self._inspection.finish()
                 tasks.cancel_scope.cancel()
             if self._failure is not None:
                 raise self._failure

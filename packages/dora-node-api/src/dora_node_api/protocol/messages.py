@@ -25,6 +25,8 @@ from dora_node_api.transport.shared.specs import QueueSpec
 PROTOCOL_VERSION = 1
 INSPECTOR = "dora/inspector"
 """Node id of the reader of outputs for `dora topic`; not a valid id for a user's node."""
+RECORDER = "dora/recorder"
+"""Node id in the Hello of a recorder, which may read outputs of any dataflow of its user."""
 
 
 class InputConfig(Frozen):
@@ -152,7 +154,7 @@ class StopDataflow(Message, kind="stop_dataflow"):
 
 
 class WatchOutput(Message, kind="watch_output"):
-    """Request of an inspector: send this output to a queue of its own, too.
+    """Request of an inspector or recorder: send this output to a queue of its own, too.
 
     Answered by AddInput, whose input is named `node/output`, or by Refused.
     """
@@ -185,6 +187,18 @@ class Welcome(Message, kind="welcome"):
     """Offset of the node's words in the status board."""
 
 
+class RecordingSource(Message, kind="recording_source"):
+    """Follows the Welcome of a recorder: what it can record, and from which dataflow."""
+
+    name: str | None
+    working_dir: str
+    machine_id: str | None
+    outputs: tuple[str, ...]
+    """Outputs of the nodes on this machine, as `node/output`."""
+    descriptor: str
+    """YAML of the dataflow with modules and variables expanded."""
+
+
 class Refused(Message, kind="refused"):
     """Hello or FindRunner is refused; `message` gives the reason and the remedy."""
 
@@ -199,7 +213,10 @@ class Go(Message, kind="go"):
 
 
 class StopNode(Message, kind="stop"):
-    """Request to end the node. `reason` is the id of the STOP event."""
+    """Request to end the node. `reason` is the id of the STOP event.
+
+    To a recorder: the dataflow has ended. It reads what is queued and disconnects.
+    """
 
     reason: str = "MANUAL"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 
 from dora_cli.cluster.decisions.node_changes import Nodes
@@ -95,6 +96,26 @@ def require_coordinator(cluster: Cluster) -> None:
             f"no coordinator answers at {endpoint_of(cluster)}; it must confirm that each daemon "
             "reconnects, so nothing was changed: start it with `dora cluster up`"
         )
+
+
+def remove_machines(cluster: Cluster, machine_ids: Iterable[str]) -> tuple[str, ...]:
+    """Revoke the keys of machines and disconnect them; return those that the coordinator knew.
+
+    Raises CoordinatorUnreachable.
+    """
+    request = control.RemoveMachines(machines=tuple(machine_ids))
+    with open_client(cluster) as client:
+        return client.ask(request, control.MachinesRemoved).machines
+
+
+def allow_new_key(cluster: Cluster, machine_id: str) -> None:
+    """Let the daemon that is about to be started over SSH enrol another key than before.
+
+    A coordinator that is not running, or of a version without identities, is ignored.
+    """
+    request = control.RemoveMachines(machines=(machine_id,), revoke=False)
+    with suppress(CoordinatorUnreachable, CoordinatorLost), open_client(cluster) as client:
+        client.ask(request, control.MachinesRemoved)
 
 
 def destroy(cluster: Cluster) -> None:

@@ -99,6 +99,7 @@ def _install(
         remote.call("daemon.stop", name=remote.daemon, hand_over=True, within=STOP_TIMEOUT)
         remote.call("daemon.clean", name=remote.daemon, keep_state=True)
     report("starting the service")
+    queries.allow_new_key(remote.cluster, remote.machine.id)
     reservation.record_owner(remote)
     stale = not _is_current(remote, facts, tree)
     return DaemonResult(service.install(dora, token, stale=stale), tuple(warnings(facts)))

@@ -1,4 +1,4 @@
-"""`dora cluster remove`: lists and removes daemons of a cluster that its file does not contain."""
+"""`dora cluster remove`: removes machines from a cluster; lists daemons that its file lacks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 
 from dora_cli import output
+from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.decisions.daemon_argv import ssh_name
 from dora_cli.cluster.decisions.occupants import Occupant
 from dora_cli.cluster.machines.parallel import Report, on_machines
@@ -13,6 +14,7 @@ from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.ownership import known_clusters
 from dora_cli.cluster.ownership.eviction import evict
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
+from dora_cli.coordinator.client import CoordinatorUnreachable
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.protocol.control import DaemonSummary
@@ -46,20 +48,38 @@ def _list(
 
 
 def remove(cluster: Cluster, command: ClusterCommand, names: Sequence[str]) -> bool:
-    """End these daemons with their dataflows, and remove their state.
+    """Revoke the keys of these machines, end their daemons with their dataflows, and remove their
+    state as far as the machines can be reached.
 
-    Return whether all of them are gone.
+    Return whether all of them are gone. A machine whose key was revoked is gone: coordinator and
+    links refuse it.
     """
+    revoked = _revoke(cluster, names)
     former = [one for one in known_clusters.former_machines(cluster) if one.id in names]
     with reserve(cluster, command, [*cluster.machines, *former]) as reservation:
         found = {one.id for _, one in reservation.leftovers()} | {one.id for one in former}
-        absent = set(names) - found
+        absent = set(names) - found - revoked
         if absent:
             raise DoraError(
                 f'no daemon "{", ".join(sorted(absent))}" of this cluster was found on the '
                 "machines of the cluster file or of its earlier versions; end it on its machine"
             )
-        return remove_from_machines(reservation, names)
+        ok = remove_from_machines(reservation, names)
+    return ok or revoked.issuperset(names)
+
+
+def _revoke(cluster: Cluster, names: Sequence[str]) -> set[str]:
+    """Return the machines that the coordinator refuses from now on."""
+    try:
+        revoked = queries.remove_machines(cluster, names)
+    except CoordinatorUnreachable as error:
+        output.warn(f"no key was revoked: {error}; run this again when the coordinator runs")
+        return set()
+    for name in revoked:
+        output.remark(f'machine "{name}" is not part of the cluster any more: its key is refused')
+    if revoked:
+        output.remark("if others may have read a machine's token: dora cluster rotate-token")
+    return set(revoked)
 
 
 def remove_from_machines(reservation: Reservation, names: Sequence[str] | None = None) -> bool:

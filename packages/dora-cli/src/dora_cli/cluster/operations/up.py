@@ -117,6 +117,7 @@ def _start_daemon(
             )
         return DaemonResult(f"runs already (dora {seen.release})", remarks)
     _require_coordinator(remote, report)
+    queries.allow_new_key(remote.cluster, remote.machine.id)
     if service is not None:
         report(f"starting {remote.service}")
         deliver_token(remote)

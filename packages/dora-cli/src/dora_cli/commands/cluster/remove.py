@@ -13,7 +13,12 @@ def main(
     path: ClusterFile,
     machine: Annotated[list[str], typer.Argument(metavar="ID...", help="Machine ids.")],
 ) -> None:
-    """End daemons that are not in the cluster file any more, with their dataflows."""
+    """Remove machines from the cluster and end their daemons, with their dataflows.
+
+    The coordinator and all links refuse a removed machine, even if it was stolen or cannot be
+    reached. A machine that is still in the cluster file returns with a new key: delete the state
+    of its daemon, then run `dora cluster up` or `install`.
+    """
     from dora_cli.cluster.operations import leftovers
     from dora_cli.cluster.ownership.reservation import ClusterCommand
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,16 +74,57 @@ def main(
     finish = options.optional_boolean(exit_when_nodes_finish)
     path = dataflow_file.local_path(source)
     loaded = dataflow_file.load(path)
-    if loaded.resolved.uses_deploy:
-        output.remark("note: `deploy` is ignored by `dora run`; all nodes run on this machine")
     _note_unknown_nodes(levels, [node.id for node in loaded.resolved.nodes])
-    places = _prepare(loaded, uv=uv, offline=offline, lock=lock, rebuild=rebuild, verbose=verbose)
+    places = prepare(loaded, uv=uv, offline=offline, lock=lock, rebuild=rebuild, verbose=verbose)
+    run_loaded(
+        loaded,
+        places,
+        RunSettings(
+            uv=uv,
+            stop_after=stop_after,
+            log_level=log_level,
+            log_format=log_format,
+            log_levels=levels,
+            allow_shell=allow_shell_nodes,
+            debug=debug,
+            env_overrides=overrides,
+            exit_when_nodes_finish=finish,
+        ),
+    )
 
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How a dataflow runs in the foreground."""
+
+    uv: bool = False
+    stop_after: float | None = None
+    log_level: str = "stdout"
+    log_format: LogFormat = LogFormat.PRETTY
+    log_levels: Mapping[str, str] = field(default_factory=dict)
+    allow_shell: bool = False
+    debug: bool = False
+    env_overrides: Mapping[str, str] = field(default_factory=dict)
+    exit_when_nodes_finish: bool | None = None
+
+
+def run_loaded(
+    loaded: LoadedDataflow,
+    places: dict[str, NodeLocation],
+    settings: RunSettings,
+    before_start: Callable[[Path, str], None] | None = None,
+) -> None:
+    """Run to the end; raises CommandFailed if a node failed.
+
+    ``before_start`` gets the runner's directory and the dataflow's id before any node starts.
+    """
     from dora_config.protocol.run_plan import LogSettings, RunPlan
 
     resolved = loaded.resolved
-    if debug:
+    if settings.debug:
         resolved = resolved.model_copy(update={"debug_inspection": True})
+    finish = settings.exit_when_nodes_finish
+    level, levels = settings.log_level, dict(settings.log_levels)
     plan = RunPlan(
         dataflow_id=str(uuid.uuid4()),
         name=resolved.name,
@@ -90,14 +132,15 @@ def main(
         descriptor=loaded.descriptor_dict,
         working_dir=str(loaded.directory),
         places=places,
-        env_overrides=overrides,
-        uv=uv,
-        allow_shell=allow_shell_nodes,
-        stop_after=stop_after,
+        env_overrides=dict(settings.env_overrides),
+        uv=settings.uv,
+        allow_shell=settings.allow_shell,
+        stop_after=settings.stop_after,
         exit_when_nodes_finish=resolved.exit_when_nodes_finish if finish is None else finish,
-        logs=LogSettings.model_validate({"level": log_level, "per_node": levels}),
+        logs=LogSettings.model_validate({"level": level, "per_node": levels}),
     )
-    _run(plan, RunPrinter(log_format, LogFilter(level=log_level, per_node=levels)))
+    printer = RunPrinter(settings.log_format, LogFilter(level=level, per_node=levels))
+    _run(plan, printer, before_start)
 
 
 def _note_unknown_nodes(filtered: Iterable[str], known: list[str]) -> None:
@@ -109,7 +152,7 @@ def _note_unknown_nodes(filtered: Iterable[str], known: list[str]) -> None:
             output.remark(f'note: unknown node "{name}" in --log-filter{meant}')
 
 
-def _prepare(
+def prepare(
     loaded: LoadedDataflow,
     *,
     uv: bool,
@@ -119,6 +162,8 @@ def _prepare(
     verbose: bool,
 ) -> dict[str, NodeLocation]:
     """Build the nodes that need it; return working directory and interpreter of each."""
+    if loaded.resolved.uses_deploy:
+        output.remark("note: `deploy` is ignored by `dora run`; all nodes run on this machine")
     if not needs_build(loaded):
         return {}
     session = prepare_nodes(
@@ -133,15 +178,26 @@ def _prepare(
     return session.places(loaded.directory)
 
 
-def _run(plan: RunPlan, printer: RunPrinter) -> None:
+def _run(
+    plan: RunPlan, printer: RunPrinter, before_start: Callable[[Path, str], None] | None
+) -> None:
     from dora_daemon.out_dir import OUT_DIR, prepare_out_dir
     from dora_daemon.runner import foreground
 
     # The dataflow also runs without log files; each reports why it cannot be written.
     with suppress(OSError):
         prepare_out_dir(Path(plan.working_dir) / OUT_DIR)
+
+    def ready(directory: Path) -> None:
+        assert before_start is not None
+        before_start(directory, plan.dataflow_id)
+
     result = foreground.run(
-        plan, on_event=printer.show, on_signal=output.hurry, lossless=not sys.stdout.isatty()
+        plan,
+        on_event=printer.show,
+        on_signal=output.hurry,
+        lossless=not sys.stdout.isatty(),
+        before_start=None if before_start is None else ready,
     )
     if not report_result(result):
         raise CommandFailed

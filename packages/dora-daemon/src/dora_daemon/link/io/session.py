@@ -1,7 +1,8 @@
 """Zenoh sessions. Only this module imports zenoh, and only `_open` opens a session.
 
 Peer mode with explicit endpoints, without multicast, gossip and shared memory; both sides present a
-certificate of the cluster's own authority. Credentials are read for every session.
+certificate of the cluster's own authority, and its name decides which keys it may use. Credentials
+are read for every session.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from dora_daemon.link.io.connect_errors import (
     without_brackets,
 )
 from dora_daemon.link.io.native_threads import keep_thread_state
+from dora_daemon.link.protocol.access import Channel, access_control
 from dora_daemon.link.protocol.priority import Priority
 
 # Settings that differ from Zenoh's defaults, measured on two machines with 2 cores: with two
@@ -65,16 +67,27 @@ class LinkSession:
 
     @classmethod
     def listen(
-        cls, host: str, ports: list[int], credentials: Path | None, *, insecure_ok: bool = False
+        cls,
+        host: str,
+        ports: list[int],
+        credentials: Path | None,
+        channels: Sequence[Channel] | None = None,
+        *,
+        insecure_ok: bool = False,
     ) -> LinkSession:
-        """Open a session on the first port that is free. Raises CannotListen."""
+        """Open a session on the first port that is free. Raises CannotListen.
+
+        ``channels``: of all peers that may use it; None: anyone with a certificate.
+        """
         if credentials is None and not (insecure_ok or host in ("127.0.0.1", "::1", "localhost")):
             raise CannotListen(f"refused to listen on {host} without certificates")
         problem = "the range is empty"
         for port in ports:
             endpoint = join_address(host, port)
             try:
-                session = _open(listen=endpoint, dial=None, credentials=credentials)
+                session = _open(
+                    listen=endpoint, dial=None, credentials=credentials, channels=channels
+                )
             except (zenoh.ZError, OSError) as error:
                 problem = f"{endpoint}: {first_sentence(error)}"
                 continue
@@ -87,19 +100,34 @@ class LinkSession:
 
     @classmethod
     def dial(
-        cls, endpoint: str, credentials: Path | None, *, seconds: float = CONNECT_SECONDS
+        cls,
+        endpoint: str,
+        credentials: Path | None,
+        channel: Channel | None = None,
+        *,
+        seconds: float = CONNECT_SECONDS,
     ) -> LinkSession:
-        """Open a session that is connected to ``HOST:PORT``. Raises CannotConnect.
+        """Open a session that is connected to a peer at ``HOST:PORT``. Raises CannotConnect.
 
+        ``channel``: of the peer; None: any with a certificate.
         ``seconds``: time for the TCP connection, and again for TLS and Zenoh.
         """
         try:
             session = _open(
-                listen=None, dial=endpoint, credentials=credentials, connect_seconds=seconds
+                listen=None,
+                dial=endpoint,
+                credentials=credentials,
+                channels=None if channel is None else (channel,),
+                connect_seconds=seconds,
             )
         except (zenoh.ZError, OSError) as error:
             raise CannotConnect(why_not(endpoint, credentials, error, seconds)) from error
-        return cls(session, endpoint)
+        opened = cls(session, endpoint)
+        found = opened.names()
+        if credentials and channel and found and channel.name not in found:
+            opened.close()
+            raise CannotConnect(f"{endpoint} has the certificate of {found[0]}, not {channel.name}")
+        return opened
 
     def subscribe(self, key: str, on_frame: OnFrame) -> None:
         """Call ``on_frame`` with every sample of ``key``, on the thread that receives it.
@@ -155,6 +183,13 @@ class LinkSession:
 
         return send
 
+    def names(self) -> list[str]:
+        """Return the common names in the certificates of connected sessions."""
+        try:
+            return [str(link.auth_identifier) for link in self._session.info.links()]
+        except zenoh.ZError:
+            return []
+
     def connected(self) -> bool:
         """Whether any other session is connected."""
         try:
@@ -180,6 +215,7 @@ def _open(
     listen: str | None,
     dial: str | None,
     credentials: Path | None,
+    channels: Sequence[Channel] | None,
     connect_seconds: float = CONNECT_SECONDS,
 ) -> zenoh.Session:
     """Open a session. Raises ZError, OSError."""
@@ -215,9 +251,11 @@ def _open(
             "listen_certificate": certificate,
             "connect_private_key": key,
             "connect_certificate": certificate,
-            # A peer is identified by a certificate of our authority, not by its address.
+            # A peer is identified by the name in its certificate, not by its address.
             "verify_name_on_connect": False,
         }
+        if channels is not None:
+            settings["access_control"] = access_control(channels)
     for name, value in settings.items():
         config.insert_json5(name, json.dumps(value))
     return zenoh.open(config)

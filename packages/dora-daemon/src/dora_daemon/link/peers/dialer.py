@@ -16,6 +16,7 @@ from dora_daemon.link.io.connect_errors import probe
 from dora_daemon.link.io.session import CONNECT_SECONDS, LinkSession
 from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.peers.peer import PeerLink
+from dora_daemon.link.protocol.access import Channel
 from dora_daemon.link.protocol.status import other_security
 
 _FIRST_PAUSE = 0.1
@@ -39,6 +40,7 @@ class Dialer:
         first: bool,
         credentials: Path | None,
         plain: bool,
+        channel: Callable[[], Channel],
         prepare: Callable[[LinkSession], None],
         changed: Callable[[PeerLink], None],
         note: Callable[[str], None],
@@ -47,6 +49,7 @@ class Dialer:
         self._first = first
         self._credentials = credentials
         self._plain = plain
+        self._channel = channel
         self._prepare = prepare
         self._changed = changed
         self._session: LinkSession | None = None
@@ -104,7 +107,8 @@ class Dialer:
                 if probe(endpoint, timeout) > _SLOW_CONNECT:
                     peer.slow = True
                     self._changed(peer)
-                session = LinkSession.dial(endpoint, self._credentials, seconds=timeout)
+                channel = self._channel()
+                session = LinkSession.dial(endpoint, self._credentials, channel, seconds=timeout)
             except CannotConnect as error:
                 problems.append(str(error))
                 continue

@@ -82,6 +82,9 @@ class PeerLink:
         self._rounds = StreamRounds()
         self._hellos = 0
         self._pinged_ns = 0
+        self._bye_ns = 0
+        """When our part's end was sent first; 0 before it."""
+        self._bye_received = False
         self._lock = threading.RLock()
         self._acks: dict[int, int] = {}
         self._ack_lock = threading.Lock()
@@ -302,6 +305,8 @@ class PeerLink:
 
     def _ponged(self, pong: frames.Pong) -> None:
         now = time.monotonic_ns()
+        if self._bye_ns and pong.asked_ns >= self._bye_ns:
+            self._bye_received = True
         self.clock.answered(
             pong.asked_ns,
             now,
@@ -409,10 +414,19 @@ class PeerLink:
             entering=tuple(s.entering() for s in self.incoming.values()),
         )
 
-    def say_bye(self) -> None:
-        """Send that our part has ended."""
+    def say_bye(self) -> bool:
+        """Send that our part has ended; return whether the peer has received it or cannot.
+
+        Repeat it until then: Zenoh discards what it has not written when the session is closed.
+        """
+        if self._bye_received or self.session is None or not self.confirmed or self.status.left:
+            return True
+        now = time.monotonic_ns()
+        self._bye_ns = self._bye_ns or now
         with contextlib.suppress(RuntimeError):
             self._control(FrameKind.BYE)
+            self._ping(now)
+        return False
 
     def report(self) -> PeerChanged:
         """Return the peer's state for the runner."""

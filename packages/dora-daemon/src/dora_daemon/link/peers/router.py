@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from urllib.parse import quote
 
 from dora_daemon.link.errors import WireError
 from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.peers.peer import PeerLink
-from dora_daemon.link.protocol import frames, hello
+from dora_daemon.link.protocol import access, frames, hello
+from dora_daemon.link.protocol.access import Channel
 from dora_daemon.link.protocol.frames import Head
 
 
@@ -26,25 +26,25 @@ class FrameRouter:
         self._note = note
         self._by_link: dict[int, PeerLink] = {}
 
-    @property
-    def own_keys(self) -> str:
-        """Key expression of the frames for this link."""
-        return f"{self._prefix}/link/{quote(self._machine, safe='')}/*"
-
     def key_to(self, machine: str) -> str:
         """Return the key of frames from this link to a machine's link."""
-        return f"{self._prefix}/link/{quote(machine, safe='')}/{quote(self._machine, safe='')}"
+        return access.key(self._prefix, machine, self._machine)
 
-    def receive(self, session: LinkSession, frame: bytes) -> None:
-        """Handle a frame, on a thread of Zenoh; raises nothing."""
+    def channel(self, machine: str, name: str) -> Channel:
+        """Return the keys shared with a machine; ``name``: common name in its certificate."""
+        return access.channel(self._prefix, self._machine, machine, name)
+
+    def receive(self, machine: str, session: LinkSession, frame: bytes) -> None:
+        """Handle a frame on the key of a machine, on a thread of Zenoh; raises nothing."""
         try:
             head = frames.read_head(frame)
             if head.kind == frames.FrameKind.HELLO:
-                self._receive_hello(session, head, frame)
+                self._receive_hello(machine, session, head, frame)
                 return
             peer = self._by_link.get(head.sender)
             if (
                 peer is not None
+                and peer.machine == machine
                 and head.receiver == self.link_id
                 and peer.their_link == head.sender
             ):
@@ -54,8 +54,10 @@ class FrameRouter:
         except Exception as error:  # noqa: BLE001 - Zenoh's thread must go on
             self._note(f"cannot handle a frame: {type(error).__name__}: {error}")
 
-    def _receive_hello(self, session: LinkSession, head: Head, frame: bytes) -> None:
+    def _receive_hello(self, machine: str, session: LinkSession, head: Head, frame: bytes) -> None:
         theirs = hello.decode(frame[frames.HEAD.size :])
+        if theirs.machine != machine:
+            raise WireError(f'hello of "{theirs.machine}" on the key of "{machine}"')
         peer = self.peers.get(theirs.machine)
         if peer is None or peer.run_id != theirs.run_id:
             return

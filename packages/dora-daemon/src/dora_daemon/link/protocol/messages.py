@@ -62,6 +62,8 @@ class Configure(LinkMessage):
     refused except on loopback, for tests, and with ``plain``."""
     plain: bool = False
     """`links: plain`: the network is encrypted already."""
+    names: dict[str, str] = Field(default_factory=dict)
+    """Peers known so far, and the common names in their certificates (see `Peer.name`)."""
     window_bytes: int = 32 * 1024 * 1024
     """Bytes that a stream may have in flight; at least one message."""
     window_messages: int = 256
@@ -75,6 +77,8 @@ class Peer(LinkMessage):
     endpoints: tuple[str, ...]
     plain: bool = False
     """It listens without TLS."""
+    name: str = ""
+    """Common name in its certificate; empty: that of versions without identities."""
 
 
 class SetPeers(LinkMessage):

@@ -140,7 +140,13 @@ class LinkSupervisor:
 
     def _known_peers(self) -> messages.SetPeers:
         peers = [
-            messages.Peer(machine=p.machine, run_id=p.run_id, endpoints=p.endpoints, plain=p.plain)
+            messages.Peer(
+                machine=p.machine,
+                run_id=p.run_id,
+                endpoints=p.endpoints,
+                plain=p.plain,
+                name=p.name,
+            )
             for p in self._peers.values()
         ]
         return messages.SetPeers(peers=tuple(peers))
@@ -195,6 +201,7 @@ class LinkSupervisor:
             port=self._view.port,
             credentials=self._credentials,
             plain=plan.plain,
+            names={peer: plan.names.get(peer, "") for peer in plan.peers},
         )
 
     def _poll(self) -> None:

@@ -1,16 +1,19 @@
-"""The socket for inspectors: processes that read outputs while a user watches them.
+"""The socket for inspectors and recorders: processes that read outputs beside the nodes.
 
-It exists when the dataflow allows debug inspection. No node waits for an inspector: its queues are
-drop_oldest and end with its connection. They stay when a node restarts, so that the inspector goes
-on with the next incarnation.
+Inspectors are refused unless the dataflow allows debug inspection. No node waits for a reader here:
+its queues are drop_oldest and end with its connection. They stay when a node restarts, so that the
+reader goes on with the next incarnation.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import anyio
+
+from dora_config.dataflow.expand import expand_dataflow
 from dora_config.dataflow.sources import OutputSource
-from dora_config.protocol.topics import MAX_TOPICS
+from dora_config.protocol.run_plan import RunPlan
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.nodes.queues import QueueEntry, hold_limit
@@ -20,13 +23,16 @@ from dora_node_api.protocol.frames import close_all
 from dora_node_api.protocol.messages import (
     INSPECTOR,
     PROTOCOL_VERSION,
+    RECORDER,
     AddInput,
     Hello,
     InputConfig,
     Message,
     NodeConfig,
     OpenSegment,
+    RecordingSource,
     Refused,
+    StopNode,
     WatchOutput,
     Welcome,
 )
@@ -36,6 +42,11 @@ SHORTEST_QUEUE, LONGEST_QUEUE = 8, 256
 """Messages that may be queued for an inspector."""
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
 """Queued messages occupy memory of the sender, also while the inspector is suspended."""
+RECORDER_QUEUE = 4096
+"""Messages that may be queued for a recorder, which does not lose bursts. A sender without memory
+drops the oldest of them."""
+FINISH_SECONDS = 10.0
+"""Time for recorders to read what is queued when the dataflow has ended."""
 
 
 class InspectionServer:
@@ -44,16 +55,17 @@ class InspectionServer:
     def __init__(
         self,
         path: Path,
-        dataflow_id: str,
+        plan: RunPlan,
         services: NodeServices,
     ) -> None:
-        self._dataflow_id = dataflow_id
+        self._plan = plan
         self._nodes = services.nodes
         self._registry = services.registry
         self._router = services.router
         self._segments = services.segments
         self._warn = services.logs.warn
         self._queues: dict[NodeConnection, list[QueueEntry]] = {}
+        self._recorders_left = anyio.Event()
         self._number = 0
         self._server = NodeServer(path, self)
 
@@ -81,6 +93,20 @@ class InspectionServer:
             if self._registry.get(entry.edge) is entry:
                 entry.keeper.consumer_died()
                 self._router.drop(entry)
+        if not self._recorders():
+            self._recorders_left.set()
+
+    async def finish(self) -> None:
+        """Wait until recorders have read what is queued; called when all nodes have ended."""
+        self._recorders_left = anyio.Event()
+        for connection in (recorders := self._recorders()):
+            connection.send(StopNode())
+        if recorders:
+            with anyio.move_on_after(FINISH_SECONDS):
+                await self._recorders_left.wait()
+
+    def _recorders(self) -> list[NodeConnection]:
+        return [connection for connection in self._queues if connection.node == RECORDER]
 
     def close(self) -> None:
         self._queues.clear()
@@ -93,28 +119,45 @@ class InspectionServer:
                 f"the runner of this dataflow supports protocol {PROTOCOL_VERSION} with inspectors,"
                 f" those of this daemon use {hello.protocol}; restart the dataflow"
             )
+        elif hello.node_id != RECORDER and not self._plan.resolved.debug_inspection:
+            problem = (
+                "the dataflow was started without inspection; restart the dataflow with `--debug`"
+            )
         elif len(self._queues) >= MAX_INSPECTORS:
             problem = f"at most {MAX_INSPECTORS} inspectors per dataflow on one machine"
         if problem is not None:
             connection.send(Refused(problem))
             connection.close_when_sent()
             return
-        connection.node = INSPECTOR
+        connection.node = RECORDER if hello.node_id == RECORDER else INSPECTOR
         self._queues.setdefault(connection, [])
         board = self._registry.board
         welcome = Welcome(
             incarnation=0,
-            config=NodeConfig(dataflow_id=self._dataflow_id, node_id=INSPECTOR),
+            config=NodeConfig(dataflow_id=self._plan.dataflow_id, node_id=connection.node),
             board_size=board.size,
         )
         connection.send(welcome, [board.fd])
+        if connection.node == RECORDER:
+            connection.send(self._recording_source())
+
+    def _recording_source(self) -> RecordingSource:
+        specs = self._nodes.specs.values()
+        return RecordingSource(
+            name=self._plan.name,
+            working_dir=self._plan.working_dir,
+            machine_id=self._plan.machine_id,
+            outputs=tuple(f"{spec.id}/{output}" for spec in specs for output in spec.outputs),
+            descriptor=expand_dataflow(self._plan.resolved),
+        )
 
     def _watch(self, connection: NodeConnection, wanted: WatchOutput) -> None:
         """Create a queue for the inspector and add it to the producer's routes."""
         queues = self._queues[connection]
         name = f"{wanted.node}/{wanted.output}"
         spec = self._nodes.specs.get(wanted.node)
-        if spec is None or wanted.output not in spec.outputs or len(queues) >= MAX_TOPICS:
+        recording = connection.node == RECORDER
+        if spec is None or wanted.output not in spec.outputs:
             connection.send(Refused(f"output {name} does not exist on this machine"))
             return
         source = OutputSource(node=wanted.node, output=wanted.output)
@@ -123,7 +166,7 @@ class InspectionServer:
         try:
             entry, _ = self._registry.ensure(
                 edge,
-                bound=self._queue_size(wanted),
+                bound=RECORDER_QUEUE if recording else self._queue_size(wanted),
                 from_runner=self._router.sent_by_runner(source),
                 hold_limit=hold_limit(spec, {}),
             )

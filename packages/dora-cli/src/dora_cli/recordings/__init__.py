@@ -1,0 +1,1 @@
+"""Recordings: the recorder process and the tables that commands print."""

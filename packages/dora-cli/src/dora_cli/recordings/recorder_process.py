@@ -1,0 +1,109 @@
+"""Recorder process of a command, and the report of a recording."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from contextlib import suppress
+from typing import IO
+
+from dora_cli import output
+from dora_cli.errors import CommandFailed
+from dora_config import DoraError
+from dora_config.protocol.recording import (
+    REPORTS,
+    RecordingEnded,
+    RecordingRequest,
+    RecordingStarted,
+)
+from dora_config.spawn_argv import run_module
+
+COLUMNS = ("TOPIC", "RECORDED", "NOT RECORDED")
+
+
+class RecordingError(DoraError):
+    """The recording cannot start."""
+
+
+class RecorderProcess:
+    """Runs beside the nodes and finishes the file when this process ends, however it ends."""
+
+    def __init__(self, request: RecordingRequest) -> None:
+        """Start recording. Raises RecordingError."""
+        self._process = subprocess.Popen(
+            run_module("dora_daemon.recording"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        with suppress(BrokenPipeError):
+            self._stdin.write(request.model_dump_json().encode() + b"\n")
+            self._stdin.flush()
+        started = self._next_report()
+        if not isinstance(started, RecordingStarted):
+            self._end()
+            problem = started.problem if started is not None else None
+            raise RecordingError(f"cannot record: {problem or self._exit()}")
+        self._started = started
+        count = output.counted(len(started.topics), "output")
+        output.remark(f"recording {count} to {started.path}")
+
+    @property
+    def _stdin(self) -> IO[bytes]:
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    def _next_report(self) -> RecordingStarted | RecordingEnded | None:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        return REPORTS.validate_json(line) if line.endswith(b"\n") else None
+
+    def wait(self) -> RecordingEnded:
+        """Return the report when the recording has ended; Ctrl-C ends it."""
+        try:
+            report = self._next_report()
+        except KeyboardInterrupt:
+            return self.finish()
+        return self._ended(report)
+
+    def finish(self) -> RecordingEnded:
+        """Record what was sent until now and return the report."""
+        with suppress(BrokenPipeError):
+            self._stdin.close()
+        return self._ended(self._next_report())
+
+    def _ended(self, report: RecordingStarted | RecordingEnded | None) -> RecordingEnded:
+        self._end()
+        if isinstance(report, RecordingEnded):
+            return report
+        problem = f"{self._exit()}; the file is readable up to its last second"
+        return RecordingEnded(files=(self._started.path,), problem=problem)
+
+    def _end(self) -> None:
+        with suppress(BrokenPipeError):
+            self._stdin.close()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def _exit(self) -> str:
+        code = self._process.returncode
+        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        return f"the recorder ended unexpectedly ({how})"
+
+
+def report(ended: RecordingEnded) -> None:
+    """Print what was recorded; raises CommandFailed unless all of it was."""
+    topics = sorted({*ended.recorded, *ended.lost})
+    if topics:
+        rows = [(name, ended.recorded.get(name, 0), ended.lost.get(name, 0)) for name in topics]
+        output.table(COLUMNS, rows)
+    for file in ended.files:
+        output.write(f"wrote {file}")
+    lost = sum(ended.lost.values())
+    if lost:
+        output.warn(f"{output.counted(lost, 'message')} not recorded")
+    if ended.problem is not None:
+        output.failure(f"the recording ended early: {ended.problem}")
+    if lost or ended.problem is not None:
+        raise CommandFailed

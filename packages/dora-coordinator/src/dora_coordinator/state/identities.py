@@ -1,0 +1,107 @@
+"""Identities of machines: which key each machine id belongs to, and which keys were removed; pure.
+
+The first daemon with a machine id enrols its key. Later ones must prove that they have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict
+
+_REMOVED: Final = (
+    "its key was removed from the cluster with `dora cluster remove`; to add the machine again, "
+    "stop its daemon, delete the daemon's state (~/.local/state/dora/daemon) and start it"
+)
+
+
+class MachineRecord(BaseModel):
+    """What a coordinator stores about a machine; field names are keys of the JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    machine: str
+    digest: str = ""
+    """Digest of its public key; empty: the next daemon enrols its own."""
+    local: bool = False
+    """It was enrolled from the coordinator's own machine."""
+    removed: tuple[str, ...] = ()
+    """Digests of earlier keys, which are refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a daemon proved when it connected."""
+
+    digest: str = ""
+    """Digest of the public key whose private key it has; empty: a version without identities."""
+    local: bool = False
+    """It connected from the coordinator's own machine."""
+    excused: bool = False
+    """Daemons without a proof are admitted, during an upgrade or without authentication."""
+
+
+NO_PROOF: Final = Proof()
+
+
+class Identities:
+    """The keys of all machine ids."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, MachineRecord] = {}
+        self._removed: set[str] = set()
+
+    def load(self, records: Iterable[MachineRecord]) -> None:
+        for record in records:
+            self._set(record)
+
+    def _set(self, record: MachineRecord) -> MachineRecord:
+        self._records[record.machine] = record
+        self._removed.update(record.removed)
+        return record
+
+    def digest_of(self, machine: str) -> str:
+        """Return the digest of a machine's key; empty if it has none."""
+        record = self._records.get(machine)
+        return "" if record is None else record.digest
+
+    def problem(self, machine: str, proof: Proof) -> str | None:
+        """Return why a daemon may not use a machine id, and the remedy."""
+        record = self._records.get(machine)
+        enrolled = "" if record is None else record.digest
+        if proof.digest in self._removed:
+            return _REMOVED
+        if not enrolled or proof.digest == enrolled:
+            return None
+        if not proof.digest:
+            if proof.excused:
+                return None
+            return "it does not prove that it is this machine; upgrade it, or reconnect with TLS"
+        if record is not None and record.local and proof.local:
+            return None
+        return (
+            f'it has another key than machine "{machine}"; if it is this machine with a new '
+            "installation or without its state, run `dora cluster up` or `install`, or `dora "
+            f"cluster remove FILE {machine}`; otherwise give it another --machine-id"
+        )
+
+    def enrol(self, machine: str, proof: Proof) -> MachineRecord | None:
+        """Note the key of an admitted machine; return the record if it is new."""
+        record = self._records.get(machine) or MachineRecord(machine=machine)
+        if not proof.digest or proof.digest == record.digest:
+            return None
+        update = {"digest": proof.digest, "local": proof.local}
+        return self._set(record.model_copy(update=update))
+
+    def remove(self, machine: str, *, revoke: bool) -> MachineRecord | None:
+        """Forget the key of a machine; return the changed record, None if it had none.
+
+        ``revoke``: refuse the key from now on, under every machine id.
+        """
+        record = self._records.get(machine)
+        if record is None or not record.digest:
+            return None
+        removed = (*record.removed, record.digest) if revoke else record.removed
+        return self._set(record.model_copy(update={"digest": "", "removed": removed}))

@@ -1,0 +1,45 @@
+"""Messages of a recording: Arrow arrays as encapsulated IPC record batches, and back; pure.
+
+A batch has one column, ``data``. The sender's metadata is in the batch's custom metadata, as the
+bytes that were sent. A dictionary-encoded array has its dictionary batches before the record batch,
+so each message can be read with nothing but its schema.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+ENCODING = "arrow"
+"""Of schemas and of messages."""
+COLUMN = "data"
+METADATA_KEY = b"dora.metadata"
+
+
+def schema_of(array: pa.Array) -> pa.Schema:
+    """Return the schema of messages that carry arrays of this type."""
+    return pa.schema([pa.field(COLUMN, array.type)])
+
+
+def encode(array: pa.Array, metadata: bytes, schema: pa.Schema, schema_size: int) -> bytes:
+    """Return an IPC message; ``schema_size``: bytes of the serialized schema."""
+    sink = pa.BufferOutputStream()
+    writer = pa.ipc.new_stream(sink, schema)
+    batch = pa.record_batch([array], schema=schema)
+    writer.write_batch(batch, {METADATA_KEY: metadata} if metadata else None)
+    # Not closed: the end-of-stream mark is not part of a message.
+    return memoryview(sink.getvalue())[schema_size:].tobytes()
+
+
+def decode(schema: bytes, message: bytes) -> tuple[pa.Array, bytes]:
+    """Return the array and the encoded metadata. Raises ValueError for invalid bytes."""
+    try:
+        batch, custom = pa.ipc.open_stream(
+            pa.py_buffer(schema + message)
+        ).read_next_batch_with_custom_metadata()
+    except (pa.ArrowException, StopIteration, OSError) as error:
+        raise ValueError(f"not an Arrow record batch: {error}") from error
+    values: Any = {} if custom is None else custom
+    found = values.get(METADATA_KEY)
+    return batch.column(0), bytes(found or b"")

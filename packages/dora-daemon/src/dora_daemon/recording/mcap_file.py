@@ -1,0 +1,158 @@
+"""One MCAP file that is being written: chunked, compressed with zstd, indexed when it is closed.
+
+A chunk is complete on disk at most a second after its first message, so a file whose recorder was
+killed is readable up to then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, cast
+
+from mcap.writer import CompressionType, Writer
+
+from dora_config.process_identity import boot_id
+from dora_daemon import __version__
+from dora_daemon.recording.arrow_messages import ENCODING
+from dora_daemon.recording.backlog import Sent
+from dora_node_api.protocol.messages import RecordingSource
+
+PROFILE = "dora"
+DATAFLOW_ATTACHMENT = "dataflow.yml"
+SOURCE, CLOCK, LOST = "dora.source", "dora.clock", "dora.lost"
+"""Names of MCAP metadata records."""
+CHUNK_BYTES = 1 << 20
+FLUSH_SECONDS = 0.5
+_SEQUENCES = 1 << 32
+
+
+class McapFile:
+    def __init__(self, path: Path, source: RecordingSource, dataflow_id: str) -> None:
+        """Create the file. Raises OSError, FileExistsError among others."""
+        self.path = path
+        self.started = time.monotonic()
+        self._channels: dict[tuple[str, bytes], int] = {}
+        self._schemas: dict[tuple[str, bytes], int] = {}
+        self._unflushed_since: float | None = None
+        self._raw = path.open("xb", buffering=0)
+        self._stream = _Whole(self._raw.fileno())
+        self._writer = Writer(cast("IO[Any]", self._stream), CHUNK_BYTES, CompressionType.ZSTD)
+        try:
+            self._start(source, dataflow_id)
+        except BaseException:
+            self._raw.close()
+            raise
+
+    def _start(self, source: RecordingSource, dataflow_id: str) -> None:
+        import pyarrow as pa
+
+        self._writer.start(PROFILE, f"dora {__version__}")
+        now = time.time_ns()
+        self._writer.add_attachment(
+            now, now, DATAFLOW_ATTACHMENT, "application/yaml", source.descriptor.encode()
+        )
+        facts = {
+            "dataflow_id": dataflow_id,
+            "dataflow": source.name or "",
+            "machine": source.machine_id or "",
+            "host": socket.gethostname(),
+            "working_dir": source.working_dir,
+            "dora": __version__,
+            "python": platform.python_version(),
+            "pyarrow": pa.__version__,
+        }
+        self._writer.add_metadata(SOURCE, facts)
+        self._add_clock()
+
+    def _add_clock(self) -> None:
+        """Note both clocks, by which files of several machines can be aligned."""
+        clock = {
+            "realtime_ns": str(time.time_ns()),
+            "monotonic_ns": str(time.monotonic_ns()),
+            "boot_id": boot_id(),
+        }
+        self._writer.add_metadata(CLOCK, clock)
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return self._stream.tell()
+
+    def add(self, message: Sent) -> None:
+        """Raises OSError."""
+        self._writer.add_message(
+            self._channel(message),
+            message.log_time,
+            message.data,
+            message.publish_time,
+            message.sequence % _SEQUENCES,
+        )
+        if self._unflushed_since is None:
+            self._unflushed_since = time.monotonic()
+
+    def _channel(self, message: Sent) -> int:
+        """Return the channel of an output and a type."""
+        key = message.topic, message.schema
+        channel = self._channels.get(key)
+        if channel is None:
+            name = message.type_name, message.schema
+            if name not in self._schemas:
+                self._schemas[name] = self._writer.register_schema(
+                    message.type_name, ENCODING, message.schema
+                )
+            node, _, output = message.topic.partition("/")
+            channel = self._channels[key] = self._writer.register_channel(
+                message.topic, ENCODING, self._schemas[name], {"node": node, "output": output}
+            )
+        return channel
+
+    def flush_if_due(self) -> None:
+        """Write the chunk in progress if it is old. Raises OSError."""
+        since = self._unflushed_since
+        if since is not None and time.monotonic() - since >= FLUSH_SECONDS:
+            self._writer.flush()
+            self._unflushed_since = None
+
+    def finish(self, lost: Mapping[str, int]) -> None:
+        """Write the index and close the file. Raises OSError."""
+        try:
+            self._writer.flush()
+            self._add_clock()
+            self._writer.add_metadata(LOST, {"messages": json.dumps(dict(lost))})
+            self._writer.finish()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Close the file without an index: it stays readable up to its last chunk."""
+        with suppress(OSError):
+            self._raw.close()
+
+
+class _Whole:
+    """Writes without a buffer, which could not be written when the disk is full."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._size = 0
+
+    def write(self, data: bytes) -> int:
+        view = memoryview(data)
+        while view:
+            written = os.write(self._descriptor, view)
+            self._size += written
+            view = view[written:]
+        return len(data)
+
+    def tell(self) -> int:
+        return self._size
+
+    def flush(self) -> None:
+        """Nothing is buffered."""

@@ -1,0 +1,106 @@
+"""Exports recordings to Parquet, one file per output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dora_config.errors import DoraError
+from dora_daemon.recording.arrow_messages import decode
+from dora_daemon.recording.reading import RecordedMessage
+
+BATCH_BYTES = 16 << 20
+"""Of messages in one row group."""
+
+
+class CannotExport(DoraError):
+    """A file exists, or Parquet cannot hold the type of an output."""
+
+
+def export(messages: Iterable[RecordedMessage], folder: Path) -> dict[Path, int]:
+    """Write a row for each message; return the number of rows by file.
+
+    Columns: ``log_time``, ``publish_time``, ``sequence``, ``metadata`` (JSON) and ``data``, the
+    list of the array's values. An output that changed its type gets a further file for each.
+    Raises CannotExport and OSError.
+    """
+    tables: dict[tuple[str, bytes], _Table] = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        for message in messages:
+            key = message.topic, message.schema
+            if key not in tables:
+                others = sum(1 for topic, _ in tables if topic == message.topic)
+                suffix = f"-{others + 1}" if others else ""
+                name = message.topic.replace("/", "_") + suffix + ".parquet"
+                tables[key] = _Table(folder / name, message.topic)
+            tables[key].add(message)
+        for table in tables.values():
+            table.flush()
+    finally:
+        for table in tables.values():
+            table.close()
+    return {table.path: table.rows for table in tables.values()}
+
+
+class _Table:
+    def __init__(self, path: Path, topic: str) -> None:
+        if path.exists():
+            raise CannotExport(f"{path} exists; choose another folder with -o")
+        self.path = path
+        self.rows = 0
+        self._topic = topic
+        self._writer: pq.ParquetWriter | None = None
+        self._waiting: list[RecordedMessage] = []
+        self._bytes = 0
+
+    def add(self, message: RecordedMessage) -> None:
+        self._waiting.append(message)
+        self._bytes += len(message.data)
+        self.rows += 1
+        if self._bytes >= BATCH_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._waiting:
+            return
+        decoded = [decode(message.schema, message.data) for message in self._waiting]
+        arrays = [_plain(array) for array, _ in decoded]
+        offsets = [0]
+        for array in arrays:
+            offsets.append(offsets[-1] + len(array))
+        time = pa.timestamp("ns", tz="UTC")
+        waiting = self._waiting
+        columns: dict[str, Any] = {
+            "log_time": pa.array([one.log_time for one in waiting], time),
+            "publish_time": pa.array([one.publish_time for one in waiting], time),
+            "sequence": pa.array([one.sequence for one in waiting], pa.uint32()),
+            "metadata": pa.array([metadata.decode() or "{}" for _, metadata in decoded]),
+            "data": pa.LargeListArray.from_arrays(
+                pa.array(offsets, pa.int64()), pa.concat_arrays(arrays)
+            ),
+        }
+        table = pa.table(columns)
+        try:
+            if self._writer is None:
+                self._writer = pq.ParquetWriter(self.path, table.schema, compression="zstd")
+            self._writer.write_table(table)
+        except pa.ArrowException as error:
+            raise CannotExport(f"output {self._topic} cannot be exported: {error}") from error
+        self._waiting.clear()
+        self._bytes = 0
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _plain(array: Any) -> Any:
+    """Return the values without dictionary or extension type."""
+    if isinstance(array, pa.ExtensionArray):
+        return _plain(array.storage)
+    return array.dictionary_decode() if isinstance(array, pa.DictionaryArray) else array
