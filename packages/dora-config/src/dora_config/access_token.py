@@ -39,7 +39,7 @@ class Token:
     @classmethod
     def checked(cls, text: str) -> Token:
         """Parse a text that is a token or a secret; raises ValueError, without the secret."""
-        if not text.isascii() or not text.isprintable() or " " in text:
+        if not text.isascii() or not text.isprintable():
             raise ValueError("has characters that a token cannot have")
         token = cls.parse(text)
         if token.authority is None and text.startswith(PREFIX):
