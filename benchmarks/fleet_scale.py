@@ -1,280 +1,298 @@
-"""Measures one coordinator with many simulated daemons over real WebSockets.
+"""Measures one coordinator with many simulated daemons over TLS, and its restart.
 
     python benchmarks/fleet_scale.py            # 10, 100 and 1,000 daemons of ten nodes each
-    python benchmarks/fleet_scale.py 500 --json numbers.json
+    python benchmarks/fleet_scale.py 500 --plain --json numbers.json
 
-The daemons live in this process and run nothing: they register, send heartbeats with the figures of
-ten nodes, and confirm every start and stop. The coordinator is a process of its own with the
-durable store, in a folder of its own. CPU is the coordinator's; both share the machine's cores.
+The daemons live in a process of their own and run nothing: they connect as the real daemon does,
+send heartbeats with the figures of ten nodes, and confirm every start and stop. The coordinator is
+another process, with the durable store in a folder of its own. All share the machine's cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import re
 import resource
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
-from websockets.asyncio.client import ClientConnection, connect
+from measure.simulated_daemons import Fleet, fleet, machine_id, node_ids
+from websockets.sync.client import ClientConnection, connect
 
 from dora_config.access import Endpoint, endpoint
+from dora_config.access_token import Token
 from dora_config.control_plane import websocket_options
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
 from dora_config.protocol import control
 from dora_config.protocol.control import CLIENT_CODEC, SERVER_CODEC, ControlRequest
-from dora_config.protocol.daemon import (
-    TO_COORDINATOR,
-    TO_DAEMON,
-    Heartbeat,
-    Metrics,
-    PartChanged,
-    PartPhase,
-    PartReport,
-    PreparePart,
-    Register,
-    ReleasePart,
-    StopPart,
-)
+from dora_config.protocol.daemon import HEARTBEAT_INTERVAL
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import ProgramVersion
-from dora_config.protocol.runner import DataflowResult, NodeResult, NodeStatus
 
-NODES = 10
-"""On each daemon."""
-HEARTBEAT = 3.0
 STEADY_SECONDS = 12.0
-PARTY = ProgramVersion(program="bench", release="0")
+DOWN_SECONDS = 2.0
+"""From a kill of the coordinator until it is started again, as its service does."""
+PATIENCE = 120.0
+LISTS = 3
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """Results in seconds, except for other units in a name."""
+    """Results in seconds, except for other units in a name; CPU is the coordinator's."""
 
     daemons: int
     nodes: int
     register_all: float
+    register_cpu: float
     kib_per_daemon: float
     start: float
     start_cpu: float
     steady_cpu_percent: float
+    steady_cpu_percent_of_daemons: float
     list: float
+    dora_list: float
+    """`dora list`, the whole process."""
     cluster_status: float
     node_list: float
+    restart: float
+    """From the start of the next coordinator until all daemons are connected to it."""
+    restart_cpu: float
+    restart_cpu_of_daemons: float
+    dora_list_in_restart: float
+    lost_after_restart: int
+    """Registered connections to the next coordinator that were lost."""
     stop: float
     stop_cpu: float
 
 
 class Coordinator:
-    def __init__(self, process: subprocess.Popen[bytes], where: Endpoint) -> None:
-        self.where = where
-        self._process = psutil.Process(process.pid)
+    """A process on a port of its own, with a home of its own."""
+
+    def __init__(self, home: str) -> None:
+        self._environ = {
+            **os.environ,
+            "HOME": home,
+            "XDG_STATE_HOME": home,
+            "XDG_CONFIG_HOME": home,
+        }
+        self._port = 0
+        self.start()
+        self.where = endpoint("127.0.0.1", self._port, self._environ)
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "dora_coordinator.command", "--port", str(self._port)],
+            env=self._environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self._process.stdout is not None
+        with self._process.stdout as output:
+            found = re.search(rb"port (\d+)", output.readline())
+        assert found is not None, "the coordinator did not start"
+        self._port = int(found[1])
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
     def cpu(self) -> float:
-        times = self._process.cpu_times()
+        times = psutil.Process(self._process.pid).cpu_times()
         return float(times.user + times.system)
 
     def memory(self) -> int:
-        return int(self._process.memory_info().rss)
+        return int(psutil.Process(self._process.pid).memory_info().rss)
+
+    def list_in_terminal(self) -> float:
+        """Return the seconds that `dora list` takes."""
+        begun = time.perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "dora_config.launcher", "list"],
+            env=self._environ | {"DORA_COORDINATOR_PORT": str(self._port)},
+            stdout=subprocess.DEVNULL,
+            check=True,
+            timeout=PATIENCE,
+        )
+        return time.perf_counter() - begun
 
 
 @contextmanager
 def coordinator() -> Iterator[Coordinator]:
-    """A coordinator on a free port, in a home of its own; killed at the end."""
     with tempfile.TemporaryDirectory() as home:
-        environ = {**os.environ, "HOME": home, "XDG_STATE_HOME": home, "XDG_CONFIG_HOME": home}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dora_coordinator.command", "--port", "0"],
-            env=environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
+        subject = Coordinator(home)
         try:
-            assert process.stdout is not None
-            port = re.search(rb"port (\d+)", process.stdout.readline())
-            assert port is not None, "the coordinator did not start"
-            yield Coordinator(process, endpoint("127.0.0.1", int(port[1]), environ))
+            yield subject
         finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
-
-
-def open_socket(where: Endpoint, path: str) -> connect:
-    options = websocket_options(where, path)
-    return connect(**options, max_size=None, ping_interval=None, open_timeout=60)
-
-
-class SimulatedDaemon:
-    def __init__(self, number: int) -> None:
-        self.machine = f"machine-{number}"
-        self.nodes = tuple(f"node-{number}-{index}" for index in range(NODES))
-        self.registered = asyncio.Event()
-        self._dataflow: str | None = None
-
-    async def run(self, where: Endpoint, delay: float) -> None:
-        """``delay`` spreads the heartbeats of the fleet over their interval."""
-        async with open_socket(where, "/api/daemon") as socket:
-            register = Register(
-                party=PARTY,
-                instance=str(uuid.uuid4()),
-                incarnation="1",
-                machine_id=self.machine,
-            )
-            await socket.send(TO_COORDINATOR.encode(register))
-            await socket.recv()
-            self.registered.set()
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._beat(socket, delay))
-                tasks.create_task(self._obey(socket))
-
-    async def _beat(self, socket: ClientConnection, delay: float) -> None:
-        await asyncio.sleep(delay)
-        sampled = tuple(
-            NodeStatus(node=n, state="Running", pid=4000, cpu_percent=12.5, memory_bytes=10**8)
-            for n in self.nodes
-        )
-        while True:
-            metrics: tuple[Metrics, ...] = ()
-            if self._dataflow is not None:
-                metrics = (Metrics(dataflow_id=self._dataflow, nodes=sampled),)
-            await socket.send(TO_COORDINATOR.encode(Heartbeat(metrics=metrics)))
-            await asyncio.sleep(HEARTBEAT)
-
-    async def _obey(self, socket: ClientConnection) -> None:
-        async for text in socket:
-            match TO_DAEMON.decode(text):
-                case PreparePart(dataflow_id=dataflow_id):
-                    self._dataflow = dataflow_id
-                    await self._say(socket, "prepared")
-                case ReleasePart():
-                    await self._say(socket, "running")
-                case StopPart():
-                    await self._say(socket, "ended")
-
-    async def _say(self, socket: ClientConnection, phase: PartPhase) -> None:
-        assert self._dataflow is not None
-        result = None
-        if phase == "ended":
-            ended = tuple(NodeResult(node=node, outcome="success") for node in self.nodes)
-            result = DataflowResult(dataflow_id=self._dataflow, nodes=ended)
-        report = PartReport(dataflow_id=self._dataflow, attempt=1, phase=phase, result=result)
-        await socket.send(TO_COORDINATOR.encode(PartChanged(report=report)))
+            subject.kill()
 
 
 class Client:
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self._last = 0
+        party = ProgramVersion(program="bench", release="0")
+        socket.send(CLIENT_CODEC.encode(control.Hello(party=party)))
+        socket.recv()
 
-    async def ask(self, request: ControlRequest) -> float:
-        """Seconds until the answer; a failure is an error."""
+    def ask(self, request: ControlRequest) -> float:
+        """Return the seconds until the answer; a failure is an error."""
         self._last += 1
         begun = time.perf_counter()
-        await self._socket.send(
-            CLIENT_CODEC.encode(control.ClientRequest(id=self._last, request=request))
-        )
+        frame = control.ClientRequest(id=self._last, request=request)
+        self._socket.send(CLIENT_CODEC.encode(frame))
         while True:
-            frame = SERVER_CODEC.decode(await self._socket.recv())
-            if isinstance(frame, control.Failure):
-                raise RuntimeError(frame.message)
-            if isinstance(frame, control.Answer):
+            reply = SERVER_CODEC.decode(self._socket.recv(PATIENCE))
+            if isinstance(reply, control.Failure):
+                raise RuntimeError(reply.message)
+            if isinstance(reply, control.Answer):
                 return time.perf_counter() - begun
 
+    def median(self, request: ControlRequest) -> float:
+        return statistics.median(self.ask(request) for _ in range(LISTS))
 
-async def measure(count: int) -> Numbers:
-    daemons = [SimulatedDaemon(number) for number in range(count)]
+
+@contextmanager
+def client(where: Endpoint) -> Iterator[Client]:
+    options = websocket_options(where, "/api/control")
+    with connect(**options, max_size=None, ping_interval=None, open_timeout=60) as socket:
+        yield Client(socket)
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {PATIENCE:g} s for {what}")
+        time.sleep(0.01)
+
+
+def measure(count: int, *, plain: bool) -> Numbers:
     with coordinator() as subject:
-        before = subject.memory()
-        begun = time.perf_counter()
-        running = [
-            asyncio.create_task(daemon.run(subject.where, HEARTBEAT * number / count))
-            for number, daemon in enumerate(daemons)
-        ]
-        for daemon in daemons:
-            await daemon.registered.wait()
-        registered = time.perf_counter() - begun
-        per_daemon = (subject.memory() - before) / count / 1024
-        try:
-            async with open_socket(subject.where, "/api/control") as socket:
-                await socket.send(CLIENT_CODEC.encode(control.Hello(party=PARTY)))
-                await socket.recv()
-                return await _drive(Client(socket), subject, daemons, registered, per_daemon)
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+        where = subject.where
+        if plain:
+            assert where.token is not None
+            where = replace(where, token=Token.parse(where.token).secret)
+        with client(where):
+            pass  # the authority's certificate is stored, what is needed is imported
+        memory, cpu, begun = subject.memory(), subject.cpu(), time.perf_counter()
+        with fleet(count, where, processes=1) as daemons:
+            wait_until(lambda: daemons.connected > 0, "the first daemon")
+            begun = time.perf_counter()
+            wait_until(lambda: daemons.connected == count, "all daemons")
+            register_all = time.perf_counter() - begun
+            register_cpu = subject.cpu() - cpu
+            per_daemon = (subject.memory() - memory) / count / 1024
+            with client(where) as asking:
+                start, start_cpu = _cost(subject, lambda: asking.ask(_start(count)))
+                steady, of_daemons = _steady(subject, daemons)
+                listed = asking.median(control.ListDataflows())
+                status = asking.median(control.ClusterStatus())
+                node_list = asking.median(control.ListNodes())
+            whole = statistics.median(subject.list_in_terminal() for _ in range(LISTS))
+            restart = _restart(subject, daemons)
+            with client(where) as asking:
+                stop, stop_cpu = _cost(subject, lambda: asking.ask(control.StopDataflow()))
+            return Numbers(
+                daemons=count,
+                nodes=count * len(node_ids(0)),
+                register_all=register_all,
+                register_cpu=register_cpu,
+                kib_per_daemon=per_daemon,
+                start=start,
+                start_cpu=start_cpu,
+                steady_cpu_percent=steady,
+                steady_cpu_percent_of_daemons=of_daemons,
+                list=listed,
+                dora_list=whole,
+                cluster_status=status,
+                node_list=node_list,
+                restart=restart.seconds,
+                restart_cpu=restart.cpu,
+                restart_cpu_of_daemons=restart.cpu_of_daemons,
+                dora_list_in_restart=restart.list_in_terminal,
+                lost_after_restart=restart.lost,
+                stop=stop,
+                stop_cpu=stop_cpu,
+            )
 
 
-async def _drive(
-    client: Client,
-    subject: Coordinator,
-    daemons: list[SimulatedDaemon],
-    registered: float,
-    per_daemon: float,
-) -> Numbers:
+def _start(count: int) -> control.StartDataflow:
     nodes = tuple(
-        ResolvedNode(id=node, path="node.py", deploy=ResolvedDeploy(machine=daemon.machine))
-        for daemon in daemons
-        for node in daemon.nodes
+        ResolvedNode(id=node, path="node.py", deploy=ResolvedDeploy(machine=machine_id(number)))
+        for number in range(count)
+        for node in node_ids(number)
     )
-    spec = DataflowSpec(resolved=ResolvedDataflow(nodes=nodes))
+    return control.StartDataflow(spec=DataflowSpec(resolved=ResolvedDataflow(nodes=nodes)))
+
+
+def _cost(subject: Coordinator, request: Callable[[], float]) -> tuple[float, float]:
+    """Return the seconds of a request, and the coordinator's CPU seconds."""
     cpu = subject.cpu()
-    start = await client.ask(control.StartDataflow(spec=spec))
-    start_cpu = subject.cpu() - cpu
-    await asyncio.sleep(HEARTBEAT)
-    cpu, begun = subject.cpu(), time.perf_counter()
-    await asyncio.sleep(STEADY_SECONDS)
-    steady = (subject.cpu() - cpu) / (time.perf_counter() - begun) * 100
-    listed = await client.ask(control.ListDataflows())
-    status = await client.ask(control.ClusterStatus())
-    node_list = await client.ask(control.ListNodes())
-    cpu = subject.cpu()
-    stop = await client.ask(control.StopDataflow())
-    return Numbers(
-        daemons=len(daemons),
-        nodes=len(nodes),
-        register_all=registered,
-        kib_per_daemon=per_daemon,
-        start=start,
-        start_cpu=start_cpu,
-        steady_cpu_percent=steady,
-        list=listed,
-        cluster_status=status,
-        node_list=node_list,
-        stop=stop,
-        stop_cpu=subject.cpu() - cpu,
-    )
+    return request(), subject.cpu() - cpu
+
+
+def _steady(subject: Coordinator, daemons: Fleet) -> tuple[float, float]:
+    """Return the CPU of coordinator and daemons in per cent of one core."""
+    time.sleep(HEARTBEAT_INTERVAL)
+    cpu, of_daemons, begun = subject.cpu(), daemons.cpu(), time.perf_counter()
+    time.sleep(STEADY_SECONDS)
+    share = 100 / (time.perf_counter() - begun)
+    return (subject.cpu() - cpu) * share, (daemons.cpu() - of_daemons) * share
+
+
+@dataclass(frozen=True)
+class Restart:
+    seconds: float
+    cpu: float
+    cpu_of_daemons: float
+    list_in_terminal: float
+    lost: int
+
+
+def _restart(subject: Coordinator, daemons: Fleet) -> Restart:
+    """Kill the coordinator, start it again, and wait for all daemons."""
+    subject.kill()
+    wait_until(lambda: daemons.connected == 0, "the loss of all connections")
+    time.sleep(DOWN_SECONDS)
+    lost, cpu, begun = daemons.lost, daemons.cpu(), time.perf_counter()
+    subject.start()
+    wait_until(lambda: daemons.connected > daemons.count // 10, "a tenth of the daemons")
+    listed = subject.list_in_terminal()
+    wait_until(lambda: daemons.connected == daemons.count, "all daemons")
+    seconds = time.perf_counter() - begun
+    used, used_by_daemons = subject.cpu(), daemons.cpu() - cpu
+    time.sleep(HEARTBEAT_INTERVAL)
+    return Restart(seconds, used, used_by_daemons, listed, daemons.lost - lost)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("daemons", nargs="*", type=int, default=[10, 100, 1000])
+    parser.add_argument("--plain", action="store_true", help="without TLS")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    measured = [asyncio.run(measure(count)) for count in options.daemons]
+    measured = [measure(count, plain=options.plain) for count in options.daemons]
     for name in asdict(measured[0]):
         values = (f"{getattr(numbers, name):>12,.3f}" for numbers in measured)
-        print(f"{name:<20}{''.join(values)}")
+        print(f"{name:<30}{''.join(values)}")
     if options.json is not None:
         options.json.write_text(json.dumps([asdict(numbers) for numbers in measured], indent=2))
     return 0
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that all processes are ended
     sys.exit(main())

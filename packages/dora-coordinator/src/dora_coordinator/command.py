@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -43,6 +44,12 @@ SPARE_FILES: Final = 64
 
 FLUSH_TIMEOUT: Final = 2.0
 """Seconds to send the last messages to clients and daemons."""
+
+BACKLOG: Final = 4096
+"""Connections that may wait to be accepted: a whole fleet reconnects after a restart."""
+
+GC_THRESHOLD: Final = 20_000
+"""Allocations between two garbage collections, which take long with thousands of connections."""
 
 logger = logging.getLogger("dora.coordinator")
 
@@ -140,6 +147,8 @@ def _run(options: argparse.Namespace) -> int:
             if not options.quiet:
                 _announce(port)
             certificate = ServerCertificate(authority)
+            gc.freeze()  # nothing allocated until now is ever freed
+            gc.set_threshold(GC_THRESHOLD, 20, 50)
             anyio.run(_serve, service, application, listeners, certificate, settings)
     finally:
         store.close()
@@ -201,7 +210,7 @@ def _listen(interface: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(1024)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise CoordinatorError(

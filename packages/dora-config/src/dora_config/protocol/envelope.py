@@ -18,7 +18,7 @@ from dora_config.errors import RemoteProtocolError
 class Message(BaseModel):
     """Immutable message that ignores fields of newer versions."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class ProtocolVersion(Message):
@@ -66,7 +66,7 @@ class Codec(Generic[T]):
     """Encoder and decoder for one direction of a connection (a tagged union on ``kind``)."""
 
     def __init__(self, union: Any, name: str) -> None:
-        self._adapter: TypeAdapter[T] = TypeAdapter(union)
+        self._adapter: TypeAdapter[T] = TypeAdapter(union, config=ConfigDict(defer_build=True))
         self._name = name
 
     def decode(self, text: str | bytes) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from dora_config.protocol.daemon import ConnectPart, ForgetPart, PreparePart, ReleasePart, StopPart
 from dora_config.protocol.dataflow import DataflowSpec
@@ -11,6 +12,9 @@ from dora_config.protocol.links import PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult
 from dora_coordinator.state.commands import SendToDaemon
 from dora_coordinator.state.records import PartRecord, PartState
+
+_NAMED: Final = 8
+"""Daemons that a sentence names; further ones are counted."""
 
 
 @dataclass(slots=True)
@@ -108,4 +112,7 @@ class Part:
 
 def names(parts: Iterable[Part]) -> str:
     """Return the parts' daemons, for a sentence."""
-    return ", ".join(f'daemon "{part.daemon}"' for part in parts)
+    daemons = [f'daemon "{part.daemon}"' for part in parts]
+    shown = ", ".join(daemons[:_NAMED])
+    further = len(daemons) - _NAMED
+    return f"{shown} and {further} more" if further > 0 else shown

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 FIRST = 0.5
-LONGEST = 30.0
+LONGEST = 20.0
+"""With its jitter and a connection it is less than 30 s: within these a fleet is complete again."""
 JITTER = 0.25
 """Share by which a pause is longer or shorter, so that a fleet does not reconnect at once."""
 

@@ -33,6 +33,8 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.envelope import UnknownKind, clean_text
 from dora_daemon.agent.backoff import waits
 
+OPEN_TIMEOUT = 20.0
+"""Seconds for TCP, TLS and the upgrade; a coordinator serves a whole fleet after its restart."""
 REGISTRATION_TIMEOUT = 30.0
 QUEUE = 4096
 """Messages that may wait for the socket; a coordinator that reads none is given up before."""
@@ -127,6 +129,7 @@ class CoordinatorLink:
             async with connect(
                 **options,
                 max_size=MAX_MESSAGE,
+                open_timeout=OPEN_TIMEOUT,
                 ping_interval=None,  # our own heartbeat says more
                 close_timeout=1,
             ) as socket:
