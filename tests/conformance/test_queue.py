@@ -7,13 +7,15 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from support.queues import Edge, Segments, drain, message, number_of, numbers, send
 from support.simulation.stepping import Steps
 from support.waiting import wait_until
 
+from dora_config.dataflow.resolved import QueuePolicy
+from dora_node_api.builder import QUEUE_POLICIES
 from dora_node_api.data import arrow
 from dora_node_api.frozen import replace
 from dora_node_api.transport import (
@@ -27,8 +29,9 @@ from dora_node_api.transport import (
 )
 from dora_node_api.transport.consumer.journal import HoldingReceiver
 from dora_node_api.transport.shared.layout import PAGE
+from dora_node_api.transport.shared.specs import BACKPRESSURE, DROP_OLDEST
 
-POLICIES = ("drop_oldest", "backpressure")
+POLICIES = get_args(QueuePolicy)
 SIZES = (24, 4096, 300_000)
 
 
@@ -80,6 +83,10 @@ def world() -> Iterator[World]:
 
 def never_wait(*_: object) -> bool:
     return False
+
+
+def test_policies_of_dataflow_files_are_those_of_queues() -> None:
+    assert POLICIES == QUEUE_POLICIES == (DROP_OLDEST, BACKPRESSURE)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -167,6 +167,27 @@ def test_undeclared_output_is_one_warning(pair: tuple[Node, Node], runner: FakeR
         a.send_output_raw("nope", 3)
 
 
+def test_a_closed_output_is_not_called_undeclared(
+    pair: tuple[Node, Node], runner: FakeRunner
+) -> None:
+    a, _ = pair
+    a.close_outputs("out")
+    a.send_output("out", b"x")
+    logged = runner.wait_for("a", control.Log)
+    assert isinstance(logged, control.Log)
+    expected = "Output `out` was closed by this node."
+    assert logged.message == f"{expected} Its messages are dropped."
+    with pytest.raises(RuntimeError, match=expected):
+        a.send_output_raw("out", 3)
+    runner.send("a", control.SendOutput("out", 1, {}))
+
+    def is_reported() -> bool:
+        a.next(timeout=0.05)
+        return any("published" in repr(log) for log in runner.messages("a", control.Log))
+
+    wait_until(is_reported, what="the refusal of the published message")
+
+
 def test_several_threads_may_send(runner: FakeRunner, open_node: Open) -> None:
     runner.add_node("a")
     runner.add_node("b")

@@ -187,7 +187,7 @@ def test_every_problem_of_a_cluster_at_once() -> None:
     expected = """\
         1: coordinator: field `addr` is required
         1: coordinator: unknown field `adr`
-        1: coordinator port: must not be 0
+        1: coordinator port: must be at least 1, found 0
         2: zenoh_peer: expected an endpoint
         4: machine 1: expected a mapping
         5: machine "a b": id: machine id 'a b' contains

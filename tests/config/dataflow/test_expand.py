@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from config.parsing import parse
 
 from dora_config import expand_dataflow, load_dataflow, parse_dataflow
+from dora_config.dataflow.expand import dataflow_to_dict
+from dora_config.dataflow.node_shape import SHARED_FIELDS
 
 
 def test_defaults_are_left_out() -> None:
@@ -41,6 +44,21 @@ def test_node_without_placement_below_a_root_with_one() -> None:
     again = parse(expand_dataflow(flow.resolved)).resolved
     assert again.node("a").deploy.machine is None
     assert again.node("b").deploy.machine == "m"
+
+
+def test_operator_nodes_keep_all_fields_that_nodes_share() -> None:
+    fields = {
+        "id": "a",
+        "name": "n",
+        "description": "d",
+        "env": {"A": "b"},
+        "deploy": {"machine": "m"},
+        "cpu_affinity": [0],
+    }
+    assert fields.keys() == SHARED_FIELDS
+    flow = parse(json.dumps({"nodes": [{**fields, "operator": {"python": "op.py"}}]}))
+    expanded = dataflow_to_dict(flow.resolved)["nodes"][0]
+    assert {name: expanded.get(name) for name in fields} == fields
 
 
 def test_an_empty_dataflow() -> None:

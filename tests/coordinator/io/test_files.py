@@ -69,7 +69,8 @@ def test_an_upload_without_room_is_refused_before_it_begins(
         ):
             http_upload.upload(coordinator.endpoint, [part])
     assert coordinator.request(PATH, method="HEAD").headers["x-dora-offset"] == "0"
-    assert http_upload.upload(coordinator.endpoint, [part]) > len(CONTENT)
+    http_upload.upload(coordinator.endpoint, [part])
+    assert coordinator.request(PATH).body == CONTENT
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(
@@ -87,6 +88,17 @@ def test_a_file_that_cannot_be_written_leaves_nothing(
         http_upload.upload(coordinator.endpoint, [part])
     found = coordinator.request(f"/api/files/{digest}", method="HEAD")
     assert found.headers["x-dora-offset"] == "0"
+
+
+def test_a_file_above_the_limit_is_refused_and_leaves_nothing() -> None:
+    content = bytes(32 << 20)
+    path = f"/api/files/{hashlib.sha256(content).hexdigest()}"
+    with running_coordinator("--set", "max_code_bytes=1000000") as coordinator:
+        refused = coordinator.request(path, method="PUT", body=content)
+        assert (refused.status, refused.body) == (
+            413, b"larger than 1000000 bytes (setting max_code_bytes)\n",
+        )  # fmt: skip
+        assert coordinator.request(path, method="HEAD").headers["x-dora-offset"] == "0"
 
 
 def test_an_upload_with_a_gap_is_refused(coordinator: RunningCoordinator) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from support.queues import Edge, Segments
 
-from dora_daemon.inspection.rendering import render
+from dora_daemon.inspection.rendering import Cut, render
 from dora_node_api.data import arrow
 from dora_node_api.transport import Board
 
@@ -98,6 +98,15 @@ def test_long_message_is_shortened_and_contains_its_size(array: Any) -> None:
     assert shown["shortened"]["elements"] == len(array)
     assert shown["shortened"]["type"] == str(array.type)
     assert shown["data"]
+
+
+def test_unions_in_lists_count_towards_the_limit() -> None:
+    kinds = pa.array([0] * 1000, pa.int8())
+    union = pa.UnionArray.from_sparse(kinds, [pa.array(range(1000)), pa.array(["x"] * 1000)])
+    lists = pa.ListArray.from_arrays(list(range(0, 1001, 10)), union)
+    cut = Cut(25)
+    assert sum(len(shown) for shown in cut.values(lists)) <= 25
+    assert cut.shortened
 
 
 def test_element_that_is_too_wide_is_left_out() -> None:

@@ -22,7 +22,7 @@ def unit(user: str | None = "op", program: str = "/opt/a b/100%/$x/python") -> s
         cluster(),
         [program, "-P", "-m", "dora_coordinator.command", *coordinator_arguments(cluster())],
         version="0.2.0",
-        token="/etc/dora-coordinator/token",
+        token_file="/etc/dora-coordinator/token",
         user=user,
         environment={"XDG_STATE_HOME": "/da ta/100%", "PYTHONPATH": "/p"},
     )

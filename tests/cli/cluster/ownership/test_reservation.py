@@ -37,7 +37,7 @@ def test_commands_with_another_order_of_machines_do_not_deadlock(home: Path) -> 
 
     def work(order: str) -> None:
         for _ in range(2):
-            with reserve(cluster(*order), ClusterCommand("up", home / order)):
+            with reserve(cluster(*order), ClusterCommand("up", home / order, surveys_all=True)):
                 inside.append(order)
                 counts.append(len(inside))
                 inside.remove(order)
@@ -52,7 +52,7 @@ def test_commands_with_another_order_of_machines_do_not_deadlock(home: Path) -> 
 
 
 def test_lost_lock_closes_the_connection(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ClusterCommand("up", home / "cluster.yml")
+    command = ClusterCommand("up", home / "cluster.yml", surveys_all=True)
     with reserve(cluster("a", "b"), command) as reserved:
         first, second = (reserved.find(machine) for machine in reserved.cluster.machines)
         assert isinstance(first, LocalConnection)

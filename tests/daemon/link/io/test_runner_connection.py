@@ -9,6 +9,7 @@ import pytest
 
 from dora_daemon.link.errors import LinkProcessError
 from dora_daemon.link.io.runner_connection import RunnerConnection
+from dora_daemon.link.protocol import messages
 from dora_daemon.link.protocol.messages import (
     VERSION,
     Configure,
@@ -60,6 +61,8 @@ def test_messages_that_follow_the_configuration_at_once_are_kept(ends: Ends) -> 
     [
         (encode(Finish(seconds=1)), "expected Configure"),
         (encode(CONFIGURE.model_copy(update={"version": VERSION + 1})), "was upgraded"),
+        (b"{}\n", "malformed link message"),
+        (b'{"kind":"configure"}\n', "malformed link message"),
     ],
 )
 def test_another_first_message_is_refused(ends: Ends, first: bytes, problem: str) -> None:
@@ -80,6 +83,13 @@ def test_notes_that_begin_alike_are_sent_once_in_a_while(ends: Ends) -> None:
     ends.connection.note("another")
     texts = [message.message for message in ends.received() if isinstance(message, Note)]
     assert texts == ["x" * 80 + "0", "another"]
+
+
+def test_a_line_that_never_ends_is_refused(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "MAX_LINE", 1000)
+    ends.runner.sendall(b"x" * 2000)
+    with pytest.raises(LinkProcessError, match="line of more than 1000 bytes"):
+        ends.connection.receive()
 
 
 def test_a_malformed_message_is_noted_and_skipped(ends: Ends) -> None:

@@ -108,6 +108,12 @@ def test_cores_and_limits(start: Start) -> None:
     assert output(process).strip() == f"{{{core}}} (123, 456)"
 
 
+@pytest.mark.parametrize("options", [{"cpus": (4000,)}, {"open_files": (456, 123)}])
+def test_cores_or_limits_that_the_kernel_refuses(start: Start, options: dict[str, object]) -> None:
+    with pytest.raises(OSError, match=r"cannot set its processor cores .*cpu_affinity"):
+        start("true", **options)
+
+
 def test_nonexistent_cores() -> None:
     core = min(os.sched_getaffinity(0))
     assert usable_cpus((core, 4000)) == ((core,), (4000,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import signal
 import threading
@@ -81,6 +82,18 @@ def test_other_descriptors_are_seen_even_while_messages_never_end() -> None:
         waiter.remove_fd(read)
         os.close(read)
         assert waiter.wait(0) == []
+
+
+def test_a_descriptor_whose_other_end_has_gone_stays_watched() -> None:
+    with inputs(1) as (_, _, waiter):
+        read, write = os.pipe()
+        high = fcntl.fcntl(read, fcntl.F_DUPFD_CLOEXEC, 300)  # small integers are shared objects
+        os.close(read)
+        waiter.add_fd(high)
+        os.close(write)
+        assert [waiter.wait(1), waiter.wait(1)] == [[high], [high]]
+        waiter.remove_fd(high)
+        os.close(high)
 
 
 def test_a_held_record_counts_as_ready() -> None:

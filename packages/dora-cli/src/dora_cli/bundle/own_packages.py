@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from dora_config.errors import DoraError
 
-OWN: Final = ("dora-cli", "dora-config", "dora-coordinator", "dora-daemon", "dora-node-api")
+OWN_WHEELS: Final = ("dora-cli", "dora-config", "dora-coordinator", "dora-daemon", "dora-node-api")
 
 _ABOUT_THIS_INSTALLATION: Final = ("INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 """Files in a dist-info about how a wheel was installed."""
@@ -56,7 +56,7 @@ def own_packages(folders: Sequence[str] | None = None) -> OwnPackages:
     files: dict[PurePosixPath, bytes] = {}
     versions: dict[str, str] = {}
     where = list(sys.path if folders is None else folders)
-    for name in OWN:
+    for name in OWN_WHEELS:
         found = next(iter(Distribution.discover(name=name, path=where)), None)
         if found is None:
             raise NotBundled(

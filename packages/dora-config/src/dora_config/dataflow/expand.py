@@ -8,6 +8,7 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from dora_config.dataflow import descriptor
+from dora_config.dataflow.node_shape import SHARED_FIELDS
 from dora_config.dataflow.resolved import (
     DEFAULT_FINISH_GRACE,
     DEFAULT_HEALTH_CHECK_INTERVAL,
@@ -101,7 +102,7 @@ _DIFFERENT = {"args", "build", "deploy", "env", "git", "inputs", "operators"}
 """Fields of a node with the same name, but another form, in the two models."""
 _SAME = (ResolvedNode.model_fields.keys() & descriptor.Node.model_fields.keys()) - _DIFFERENT
 _SAME_OF_OPERATOR = ResolvedOperator.model_fields.keys() - _DIFFERENT
-_SAME_OF_RUNTIME = {"id", "name", "description", "cpu_affinity"}
+_SAME_OF_RUNTIME = SHARED_FIELDS - _DIFFERENT
 """Further fields of a runtime node stand in its operators."""
 _RESTART_FIELDS = {
     "policy": "restart_policy",

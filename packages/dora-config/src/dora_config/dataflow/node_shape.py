@@ -14,19 +14,20 @@ from dora_config.yaml.validation import Finding
 DescriptorKind = Literal["path", "operator", "operators", "module"]
 KINDS: tuple[DescriptorKind, ...] = ("path", "operator", "operators", "module")
 
-_SHARED = frozenset({"id", "name", "description", "env", "deploy", "cpu_affinity"})
+SHARED_FIELDS = frozenset({"id", "name", "description", "env", "deploy", "cpu_affinity"})
+"""Fields that nodes of every kind may have."""
 ALLOWED_FIELDS: Mapping[DescriptorKind, frozenset[str]] = {
-    "operator": _SHARED | {"operator"},
-    "operators": _SHARED | {"operators"},
-    "module": _SHARED | {"module", "inputs", "params", "build"},
+    "operator": SHARED_FIELDS | {"operator"},
+    "operators": SHARED_FIELDS | {"operators"},
+    "module": SHARED_FIELDS | {"module", "inputs", "params", "build"},
 }
-_OPERATOR_FIELDS = frozenset(ProgramFields.model_fields) - _SHARED
+_OPERATOR_FIELDS = frozenset(ProgramFields.model_fields) - SHARED_FIELDS
 _REFUSED = {
     "ros2": "`ros2` bridges are not supported: write a node that uses rclpy",
     "hub": "`hub` references are not supported: use `path`, with `build` or `git`",
 }
 _STANDARD_FIELDS = (
-    frozenset(Node.model_fields) - _SHARED - _OPERATOR_FIELDS - _REFUSED.keys() - set(KINDS)
+    frozenset(Node.model_fields) - SHARED_FIELDS - _OPERATOR_FIELDS - _REFUSED.keys() - set(KINDS)
 )
 _REFERENCES = ("branch", "tag", "rev")
 
@@ -82,7 +83,7 @@ def _kind_findings(present: set[str], path: KeyPath, where: str) -> Iterator[Fin
     replaced = {*_REFUSED, "custom"}
     misspelt = any(
         closest_name(field, KINDS)
-        for field in present - _STANDARD_FIELDS - _OPERATOR_FIELDS - _SHARED
+        for field in present - _STANDARD_FIELDS - _OPERATOR_FIELDS - SHARED_FIELDS
     )
     if not kinds and not misspelt and not present & replaced:
         yield Finding(path, f"{where} has no program: {expected}")
@@ -124,12 +125,13 @@ def _misplaced_findings(
         message = f"{where}: `{field}` is among the fields that are not allowed on {kind} nodes"
         if kind == "module":
             hint = "module nodes accept only inputs, params and build beside " + ", ".join(
-                sorted(_SHARED)
+                sorted(SHARED_FIELDS)
             )
         elif field in _OPERATOR_FIELDS:
             hint = f"move it into the `{kind}` block"
         else:
-            hint = f"{kind} nodes accept only {', '.join(sorted(_SHARED))} beside the {kind} block"
+            shared = ", ".join(sorted(SHARED_FIELDS))
+            hint = f"{kind} nodes accept only {shared} beside the {kind} block"
         yield Finding((*path, field), message, hint, at_key=True)
 
 

@@ -107,7 +107,8 @@ class ResolvedNode(Frozen):
     `args` is split into words; for a shell node it contains the one text for `sh -c`. Ports of
     operators are in `inputs` and `outputs` as `operator/port`, and their build commands also in
     `build`. `inherited_env` lists the variables of `env` that come from the root of the file, which
-    `--env` may replace.
+    `--env` may replace. Part of the control, runner and part-record formats: a new field raises
+    three versions (see CONTRIBUTING.md).
     """
 
     id: str

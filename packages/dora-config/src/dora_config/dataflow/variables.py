@@ -19,6 +19,9 @@ _PATH_REFERENCE = re.compile(
 )
 _PARAMETER = re.compile(r"\$(?:(PARAM_[A-Za-z0-9_]+)|\{(PARAM_[A-Za-z0-9_]+)\})", re.ASCII)
 
+ALLOW_SHELL = "DORA_ALLOW_SHELL_NODES"
+"""Set to true, it allows nodes with `path: shell`."""
+
 _RESERVED = frozenset(
     {
         "DORA_NODE_CONFIG",
@@ -26,7 +29,7 @@ _RESERVED = frozenset(
         "ZENOH_CONFIG",
         "DORA_RUN_PARENT_PID",
         "DORA_AUTH_TOKEN",
-        "DORA_ALLOW_SHELL_NODES",
+        ALLOW_SHELL,
         "LD_PRELOAD",
         "LD_AUDIT",
         "LD_LIBRARY_PATH",

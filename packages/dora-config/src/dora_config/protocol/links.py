@@ -51,7 +51,7 @@ class LinkPlan(Frozen):
     """This machine."""
     network: str = NETWORK
     run_id: str
-    """New each time the part's runner is started."""
+    """New with each runner; a restarted link process keeps it."""
     listen_host: str
     """Address of this machine to listen on."""
     first_port: int = Field(default=FIRST_PORT, ge=1, le=65535)

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.dataflow.resolved import QueuePolicy, ResolvedNode
 from dora_config.frozen import Frozen
 from dora_config.protocol.links import (
     LinkCounters as LinkCounters,
@@ -144,7 +144,7 @@ class ConnectInput(Frozen):
     target: str
     input: str
     queue_size: int = 10
-    queue_policy: Literal["drop_oldest", "backpressure"] = "drop_oldest"
+    queue_policy: QueuePolicy = "drop_oldest"
     input_timeout: float | None = None
 
 

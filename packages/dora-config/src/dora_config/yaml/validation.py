@@ -252,8 +252,7 @@ def _expectation(kind: str, detail: Mapping[str, Any]) -> str:
         case "greater_than_equal" if context["ge"] == 0:
             return f"must not be negative{found}"
         case "greater_than_equal":
-            zero = "must not be 0" if value == 0 else f"must be at least {context['ge']}"
-            return f"{zero}: expected at least {context['ge']}{found}"
+            return f"must be at least {context['ge']}{found}"
         case "less_than_equal":
             return f"must not exceed {context['le']}{found}"
         case "literal_error":

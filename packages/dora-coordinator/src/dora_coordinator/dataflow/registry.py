@@ -54,7 +54,10 @@ class DataflowChanged:
 
 
 class DataflowRegistry:
-    """No event looks at all dataflows."""
+    """All dataflows of the coordinator, and indices to find them.
+
+    Events of a daemon touch only its unfinished dataflows.
+    """
 
     def __init__(
         self, settings: Settings, membership: Membership, *, wall_offset: float = 0.0

@@ -35,6 +35,13 @@ MAX_AGE: Final = 90 * 24 * 3600.0
 logger = logging.getLogger("dora.coordinator")
 
 
+class _TooLarge(FileRefused):
+    """A file is larger than the store."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(413, f"larger than {max_bytes} bytes (setting max_code_bytes)")
+
+
 class CodeFiles:
     """Routes of one store; above ``max_bytes`` in all the least recently used file is removed."""
 
@@ -92,14 +99,12 @@ class CodeFiles:
                 async for piece in request.stream():
                     size += len(piece)
                     if size > self._max_bytes:
-                        raise FileRefused(
-                            413, f"larger than {self._max_bytes} bytes (setting max_code_bytes)"
-                        )
+                        raise _TooLarge(self._max_bytes)
                     await anyio.to_thread.run_sync(file.write, piece)
                 await anyio.to_thread.run_sync(self.store.publish, digest, file)
         except ClientDisconnect:
             return PlainTextResponse("interrupted\n", 400)  # not read; what arrived is kept
-        except OSError:
+        except (OSError, _TooLarge):
             await anyio.to_thread.run_sync(self.store.discard, digest)
             async for _ in request.stream():
                 pass  # clients read the response only after sending everything

@@ -22,6 +22,7 @@ import anyio
 
 from dora_config import ResolvedDataflow, ResolvedNode
 from dora_config.dataflow.resolved import GitSource
+from dora_config.dataflow.variables import is_reserved
 from dora_config.protocol.builds import FailedNode, NodeBuildEvent
 from dora_config.protocol.runner import NodeLocation
 from dora_daemon.build import own_environment, plan
@@ -37,7 +38,7 @@ from dora_daemon.build.python_env import (
     environment_python,
     find_uv,
 )
-from dora_daemon.runner.process.environment import is_reserved, merge_environment
+from dora_daemon.runner.process.environment import merge_environment
 
 MOST_JOBS = 8
 SHOWN_TAIL = 20

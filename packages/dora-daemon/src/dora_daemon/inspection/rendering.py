@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 """Not escaped by JSON, but interpreted by terminals."""
 MIN_ELEMENT = 4
-"""Approximate minimum of JSON bytes per element."""
+"""Approximate minimum of characters of JSON per element."""
 MAX_TYPE = 200
+_MOST_UNSPLIT = 65_536
+"""Bytes of values that cannot be shortened; larger ones are left out."""
 
 
 def render(name: str, delivery: Delivery, limit: int) -> str:
@@ -83,12 +85,17 @@ class Cut:
         if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
             return self._one_by_one(array, self._bytes)
         if types.is_primitive(kind) or types.is_null(kind):
-            taken: list[Any] = self._head(array).to_pylist()
-            self._left -= len(taken)
-            return taken
+            return self._converted(array)
         # Unions and other types whose elements cannot be shortened.
-        self.shortened = self.shortened or array.nbytes > 65_536
-        return [] if array.nbytes > 65_536 else list(self._head(array).to_pylist())
+        if array.nbytes > _MOST_UNSPLIT:
+            self.shortened = True
+            return []
+        return self._converted(array)
+
+    def _converted(self, array: Any) -> list[Any]:
+        taken: list[Any] = self._head(array).to_pylist()
+        self._left -= len(taken)
+        return taken
 
     def _head(self, array: Any) -> Any:
         if len(array) <= self._left:
@@ -132,12 +139,12 @@ class Cut:
         return scalar.as_py()
 
     def _text(self, scalar: Any) -> str:
-        return self._start(scalar).decode("utf-8", "ignore")
+        return self._prefix(scalar).decode("utf-8", "ignore")
 
     def _bytes(self, scalar: Any) -> list[int]:
-        return list(self._start(scalar))
+        return list(self._prefix(scalar))
 
-    def _start(self, scalar: Any) -> bytes:
+    def _prefix(self, scalar: Any) -> bytes:
         whole = memoryview(scalar.as_buffer())
         most = max(self._left, 1)
         if len(whole) > most:
@@ -148,14 +155,14 @@ class Cut:
 
 def _dumps(value: Any) -> str:
     try:
-        return _encode(value, allow_nan=False)
+        return _encode(value)
     except ValueError:
-        return _encode(_finite(value), allow_nan=False)
+        return _encode(_finite(value))
 
 
-def _encode(value: Any, *, allow_nan: bool) -> str:
+def _encode(value: Any) -> str:
     text = json.dumps(
-        value, default=_plain, ensure_ascii=False, allow_nan=allow_nan, separators=(",", ":")
+        value, default=_plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")
     )
     return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 

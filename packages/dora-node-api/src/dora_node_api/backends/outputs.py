@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from dora_node_api.transport.producer.blocks import Sample
     from dora_node_api.transport.shared.payload import Payload
 
-PROTECTING = ("request_id", "goal_id", "goal_status")
-"""Metadata keys whose messages are never evicted from a queue."""
+PROTECTED_KEYS = ("request_id", "goal_id", "goal_status")
+"""A message with one of these metadata keys is never evicted from a queue."""
 
 
 class Outputs:
@@ -42,7 +42,10 @@ class Outputs:
         self._connection.warn(sentence)
 
     def send(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
-        """Send one message; in a signal handler, after the call that it interrupted."""
+        """Send one message.
+
+        If a signal handler calls this during another send, it is sent when that send returns.
+        """
         reentry = self._reentry
         me = get_ident()
         if me in reentry.inside or (reentry.waiting and reentry.busy()):
@@ -59,7 +62,7 @@ class Outputs:
 
     def _send(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
         if output not in self._open:
-            self._warn(self._undeclared(output) + " Its messages are dropped.")
+            self._warn(self._not_open(output) + " Its messages are dropped.")
             return
         self._look_at_control()
         payload = self._encode(output, data, metadata)
@@ -77,7 +80,7 @@ class Outputs:
     def _send_later(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
         """Send after the call that a signal handler interrupted."""
         if output not in self._open:
-            self._warn(self._undeclared(output) + " Its messages are dropped.")
+            self._warn(self._not_open(output) + " Its messages are dropped.")
             return
         if _is_importing_pyarrow():
             later = partial(self._send, output, _own_data(data), dict(metadata or {}))
@@ -94,10 +97,10 @@ class Outputs:
 
         output, metadata = message.output, message.metadata
         try:
-            data = array_from_json(message.data)
-            payload = self._encode(output, data, metadata)
-            if output in self._open:
-                self._sender.send(output, payload, delivery_flags(metadata))
+            if output not in self._open:
+                raise UnknownOutput(self._not_open(output))
+            payload = self._encode(output, array_from_json(message.data), metadata)
+            self._sender.send(output, payload, delivery_flags(metadata))
         except (TypeError, ValueError, DoraNodeError, MemoryError) as error:
             self._warn(f"a message published on output `{output}` was not sent: {error}")
 
@@ -109,14 +112,16 @@ class Outputs:
         if time.monotonic_ns() - connection.pumped > PUMP_EVERY_NS and not connection.gone:
             connection.pump(wait=False)
 
-    def _undeclared(self, output: str) -> str:
+    def _not_open(self, output: str) -> str:
+        if output in self._declared:
+            return f"Output `{output}` was closed by this node."
         declared = ", ".join(f"`{name}`" for name in self._declared) or "none"
         return f"Output `{output}` not in node's output list ({declared}); add it to `outputs`."
 
     def allocate_sample(self, output: str, nbytes: int, metadata: Mapping[str, Any]) -> Sample:
         """Return memory for a message to be filled in place. Raises UnknownOutput, InvalidData."""
         if output not in self._open:
-            raise UnknownOutput(self._undeclared(output))
+            raise UnknownOutput(self._not_open(output))
         try:
             encoded = encode_metadata(metadata, on_warning=self._warn)
         except TypeError as error:
@@ -160,6 +165,6 @@ def _own_data(data: Any) -> Any:
 
 
 def delivery_flags(metadata: Mapping[str, Any]) -> int:
-    """Return whether a message is protected from eviction, and whether it clears older ones."""
-    protected = FLAG_PROTECTED if any(key in metadata for key in PROTECTING) else 0
+    """Return the record flags that a message's metadata sets: FLAG_PROTECTED, FLAG_FLUSH."""
+    protected = FLAG_PROTECTED if any(key in metadata for key in PROTECTED_KEYS) else 0
     return protected | (FLAG_FLUSH if metadata.get("flush") is True else 0)

@@ -45,8 +45,9 @@ def encode_metadata(
     """Return metadata as bytes, b"" for none.
 
     Values are bool, int of 64 bits, float, str, datetime (converted to UTC; without a time zone it
-    is local time), and lists or tuples of numbers or of text. Others are sent as their `str()`, for
-    which ``on_warning`` is called. Raises UnsupportedData if a key is not a str, and for anything
+    is local time), and lists or tuples of text or of numbers (all floats if any is one). Others are
+    sent as their `str()`, for which ``on_warning`` is called. A datetime is ``{"t": microseconds
+    since 1970}``. Raises UnsupportedData if a key is not a str, and for anything
     but a mapping.
     """
     if not metadata:
@@ -95,14 +96,17 @@ def _encode_value(key: str, value: Any, on_warning: OnWarning | None) -> Any:
 
 
 def _encode_list(values: list[Any] | tuple[Any, ...]) -> list[Any] | None:
-    """Return a list of one kind of elements; None if they differ."""
+    """Return a list of texts, of 64-bit ints or of floats (if any is one); None for others."""
     if all(isinstance(value, str) for value in values):
         return list(values)
-    if all(isinstance(value, int) and -(1 << 63) <= value < 1 << 63 for value in values):
+    if not all(
+        isinstance(value, float) or (isinstance(value, int) and -(1 << 63) <= value < 1 << 63)
+        for value in values
+    ):
+        return None
+    if all(isinstance(value, int) for value in values):
         return list(values)
-    if all(isinstance(value, (int, float)) for value in values):
-        return [float(value) for value in values]
-    return None
+    return [float(value) for value in values]
 
 
 def decode_metadata(encoded: bytes | memoryview) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class CoordinatorService(SystemdService):
             self.host.cluster,
             [*words, *coordinator_arguments(self.host.cluster), "--store", "redb"],
             version=version,
-            token=self.token,
+            token_file=self.token,
             user=None if self.user else self.facts.user,
             environment={} if self.host.is_remote else _own_environment(),
         )

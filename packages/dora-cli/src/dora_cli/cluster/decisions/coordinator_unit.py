@@ -22,20 +22,24 @@ def coordinator_service_name(cluster: Cluster) -> str:
 
 def render_coordinator_unit(
     cluster: Cluster,
-    words: Sequence[str],
+    argv: Sequence[str],
     *,
     version: str,
-    token: str,
+    token_file: str,
     user: str | None,
     environment: Mapping[str, str],
 ) -> str:
-    """Return the text of the unit file; ``user`` None: a unit of the user's own systemd."""
+    """Return the text of the unit file.
+
+    ``user``: the account of a system service; None: a unit of the user's own systemd.
+    """
     system = user is not None
     variables = (quote(f"{name}={text}") for name, text in sorted(environment.items()))
     lines = [
         "# Written by `dora cluster install`, removed by `dora cluster uninstall`.",
         f"# dora {version}",
         "[Unit]",
+        # read back by `unit_address`
         f"Description=Dora Coordinator ({address(cluster)})",
         *(["After=network-online.target"] if system else []),
         *(["Wants=network-online.target"] if system else []),
@@ -45,13 +49,13 @@ def render_coordinator_unit(
         *([f"User={user}"] if system else []),
         "WorkingDirectory=~",
         *(f"Environment={text}" for text in variables),
-        f"ExecStart={exec_line(words)}",
+        f"ExecStart={exec_line(argv)}",
         # on-failure: after `dora down` it exits with code 0
         "Restart=on-failure",
         "RestartSec=2",
         "TimeoutStopSec=20",
         "LimitNOFILE=65536",
-        f"LoadCredential=dora-token:{escape_specifiers(token)}",
+        f"LoadCredential=dora-token:{escape_specifiers(token_file)}",
         "",
         "[Install]",
         f"WantedBy={'multi-user.target' if system else 'default.target'}",

@@ -30,7 +30,8 @@ def bring_down(address: Endpoint, cluster: Cluster | None, *, purge: bool) -> bo
     if known is None:
         _end_coordinator(address, known)
         return True
-    command = ClusterCommand("down", Path(known_clusters.file_of(known)), refuses=False)
+    file = Path(known_clusters.file_of(known))
+    command = ClusterCommand("down", file, refuses=False, surveys_all=True)
     former = known_clusters.former_machines(known)
     with reserve(known, command, [*known.machines, *former]) as reservation:
         _end_coordinator(address, known)

@@ -50,11 +50,8 @@ class ClusterCommand:
     take_over: bool = False
     refuses: bool = True
     """Whether machines of others are an error; otherwise they are left unchanged."""
-
-    @property
-    def surveys_all(self) -> bool:
-        """Whether it concerns all daemons of a machine, not only those of the file."""
-        return self.name in ("up", "install", "down", "remove")
+    surveys_all: bool = False
+    """Whether it concerns all daemons of a machine, not only those of the file."""
 
 
 MachineKey = tuple[str, str, int | None]

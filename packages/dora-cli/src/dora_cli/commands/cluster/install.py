@@ -33,7 +33,7 @@ def main(
     from dora_cli.cluster.operations.install import install_services
     from dora_cli.cluster.ownership.reservation import ClusterCommand
 
-    command = ClusterCommand("install", path, take_over)
+    command = ClusterCommand("install", path, take_over, surveys_all=True)
     installer, both = Installer(offline), not no_coordinator
     cluster = load_cluster_file(path)
     fail_unless(install_services(cluster, installer, command, user=user, coordinator=both))

@@ -22,5 +22,5 @@ def main(
     from dora_cli.cluster.operations import leftovers
     from dora_cli.cluster.ownership.reservation import ClusterCommand
 
-    command = ClusterCommand("remove", path, refuses=False)
+    command = ClusterCommand("remove", path, refuses=False, surveys_all=True)
     fail_unless(leftovers.remove(load_cluster_file(path), command, machine))

@@ -29,6 +29,7 @@ def main(
     from dora_cli.cluster.operations.up import bring_up
     from dora_cli.cluster.ownership.reservation import ClusterCommand
 
-    command, installer = ClusterCommand("up", path, take_over), Installer(offline)
+    command = ClusterCommand("up", path, take_over, surveys_all=True)
+    installer = Installer(offline)
     cluster = load_cluster_file(path)
     fail_unless(bring_up(cluster, installer, command, recreate_store=recreate_store))

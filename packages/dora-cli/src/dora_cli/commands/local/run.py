@@ -19,12 +19,11 @@ from dora_cli.errors import CommandFailed
 from dora_cli.logs.log_lines import LogFilter, LogFormat
 from dora_cli.logs.options import LogFilterText, LogLevel, LogStyle, node_levels
 from dora_cli.logs.run_report import RunPrinter, report_result
+from dora_config.dataflow.variables import ALLOW_SHELL
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
     from dora_config.protocol.run_plan import NodeLocation, RunPlan
-
-ALLOW_SHELL = "DORA_ALLOW_SHELL_NODES"
 
 Source = Annotated[str, typer.Argument(metavar="PATH_OR_URL", help="The dataflow file or its URL.")]
 StopAfter = Annotated[

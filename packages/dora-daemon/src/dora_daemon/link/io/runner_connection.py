@@ -25,7 +25,10 @@ _MOST_PREFIXES = 1000
 
 
 class RunnerConnection:
-    """Messages from and to the runner. Any thread may send."""
+    """Control messages from and to the runner; data and queues are in `node_client`.
+
+    Any thread may send.
+    """
 
     def __init__(self, carrier: socket.socket) -> None:
         self._socket = carrier
@@ -46,9 +49,12 @@ class RunnerConnection:
                 raise LinkProcessError(
                     "the runner closed the connection before it configured the link"
                 )
-            lines = self._lines.feed(data)
+            lines = self._split(data)
             if lines:
-                first = decode_for_link(lines[0])
+                try:
+                    first = decode_for_link(lines[0])
+                except ValueError as error:
+                    raise LinkProcessError(str(error)) from error
                 if not isinstance(first, Configure):
                     raise LinkProcessError(
                         f"expected Configure from the runner, got {lines[0][:100]!r}"
@@ -67,12 +73,18 @@ class RunnerConnection:
         return self._decode(lines)
 
     def receive(self) -> list[ToLink] | None:
-        """Read once; None when the runner is gone."""
+        """Read once; None when the runner is gone. Raises LinkProcessError."""
         try:
             data = self._socket.recv(1 << 20)
         except OSError:
             return None
-        return self._decode(self._lines.feed(data)) if data else None
+        return self._decode(self._split(data)) if data else None
+
+    def _split(self, data: bytes) -> list[bytes]:
+        try:
+            return self._lines.feed(data)
+        except ValueError as error:
+            raise LinkProcessError(f"malformed message of the runner: {error}") from error
 
     def _decode(self, lines: list[bytes]) -> list[ToLink]:
         messages = []
@@ -95,9 +107,10 @@ class RunnerConnection:
         """Send a line for the log; of lines that begin alike, one in ten seconds."""
         now = time.monotonic_ns()
         prefix = sentence[:_NOTE_PREFIX]
-        if now - self._noted.get(prefix, -_SAME_NOTE_NS) < _SAME_NOTE_NS:
-            return
-        if len(self._noted) >= _MOST_PREFIXES:
-            self._noted.clear()
-        self._noted[prefix] = now
+        with self._sending:
+            if now - self._noted.get(prefix, -_SAME_NOTE_NS) < _SAME_NOTE_NS:
+                return
+            if len(self._noted) >= _MOST_PREFIXES:
+                self._noted.clear()
+            self._noted[prefix] = now
         self.send(Note(level="warn", message=sentence))

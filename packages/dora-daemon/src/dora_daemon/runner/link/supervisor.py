@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dora_config.dataflow.variables import is_reserved
 from dora_config.protocol.links import LinkPlan, LinkReport, PeerEndpoint
 from dora_config.protocol.runner import EdgeStatus
 from dora_config.protocol.runner_events import LinkChanged, LogLevel, LogLine, RunnerEvent
@@ -23,7 +24,6 @@ from dora_daemon.runner.logs.logs import OutputReader, Stream, now_text
 from dora_daemon.runner.machine import events
 from dora_daemon.runner.nodes.queues import QueueEntry
 from dora_daemon.runner.nodes.services import NodeServices
-from dora_daemon.runner.process.environment import is_reserved
 from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest, spawn
 
 PROGRAM = run_module("dora_daemon.link")

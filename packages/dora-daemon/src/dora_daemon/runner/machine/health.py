@@ -18,7 +18,7 @@ class ProcessSample:
 class HealthWatch:
     """Measures for how long each node's process could not run.
 
-    Calls into the library do not count, because a node may compute or wait for any time. A process
+    A node need not call dora to count as healthy: only the kernel's process state counts. A process
     in uninterruptible sleep that used CPU time since the last sample can run: heavy input and
     output looks like that in most samples.
     """

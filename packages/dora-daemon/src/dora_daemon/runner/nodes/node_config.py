@@ -1,6 +1,8 @@
-"""Configuration of a node as sent in Welcome; pure."""
+"""Configuration of a node, sent in `Welcome` (`dora_node_api/protocol/messages.py`); pure."""
 
 from __future__ import annotations
+
+from typing import assert_never
 
 from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import LogSource, OutputSource, TimerSource
@@ -47,6 +49,8 @@ def input_config(name: str, wanted: ResolvedInput) -> InputConfig:
             kind, interval = "timer", source.interval_ns
         case LogSource():
             kind = "logs"
+        case _:
+            assert_never(source)
     return InputConfig(
         id=name,
         source=str(source),

@@ -11,26 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dora_config.dataflow.resolved import EnvValue, FromMachine
-
-RESERVED = frozenset(
-    {
-        "DORA_NODE_CONFIG",
-        "DORA_RUNTIME_CONFIG",
-        "ZENOH_CONFIG",
-        "DORA_RUN_PARENT_PID",
-        "DORA_AUTH_TOKEN",
-        "DORA_ALLOW_SHELL_NODES",
-        "LD_PRELOAD",
-        "LD_AUDIT",
-        "LD_LIBRARY_PATH",
-    }
-)
-RESERVED_PREFIXES = ("DORA_ZENOH_", "DYLD_")
-
-
-def is_reserved(name: str) -> bool:
-    """Return whether a variable can neither be set by users nor inherited by nodes."""
-    return name in RESERVED or name.startswith(RESERVED_PREFIXES)
+from dora_config.dataflow.variables import is_reserved
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.dataflow.variables import ALLOW_SHELL
 from dora_config.ids import log_file_name
 from dora_config.protocol.run_plan import NodeLocation, RunPlan
 from dora_config.yaml.text_files import is_file
@@ -18,7 +19,6 @@ from dora_daemon.runner.process.python_choice import PythonChooser
 from dora_daemon.runner.process.sources import find_program, require_executable
 from dora_daemon.runner.process.spawn import usable_cpus
 
-ALLOW_SHELL = "DORA_ALLOW_SHELL_NODES"
 OPERATOR_HOST = "dora_node_api.operators"
 
 

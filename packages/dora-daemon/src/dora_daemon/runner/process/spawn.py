@@ -96,18 +96,26 @@ def spawn(request: SpawnRequest) -> NodeProcess:
     with warnings.catch_warnings():
         # Python warns about a fork beside threads; the hook takes no lock and imports nothing
         warnings.filterwarnings("ignore", message=".*multi-threaded", category=DeprecationWarning)
-        popen = subprocess.Popen(
-            request.argv,
-            cwd=request.cwd,
-            env=dict(request.env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,
-            pass_fds=request.inherited,
-            preexec_fn=_before_exec(request, os.getpid()),
-        )
+        try:
+            popen = subprocess.Popen(
+                request.argv,
+                cwd=request.cwd,
+                env=dict(request.env),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,
+                pass_fds=request.inherited,
+                preexec_fn=_before_exec(request, os.getpid()),
+            )
+        except subprocess.SubprocessError as error:
+            # The child does not send which of the calls failed.
+            cores = ", ".join(map(str, request.cpus)) or "all"
+            raise OSError(
+                f"cannot set its processor cores ({cores}) or its limits of open files"
+                f" {request.open_files}; see `cpu_affinity` and `ulimit -n`"
+            ) from error
     return NodeProcess(popen)
 
 

@@ -68,7 +68,7 @@ class ImageReceiver(Receiver):
 
 
 def image_of_delivery(delivery: Delivery) -> bytes:
-    """Return the image of a message that stays where it is."""
+    """Copy the block of a message; the lease is kept."""
     base = delivery._base
     view = base.segment.view if isinstance(base, Lease) else memoryview(base or b"")
     return image_of(view, delivery._offset, delivery.nbytes)

@@ -188,7 +188,7 @@ class Waiter(ForkAware):
             found = by_fd.get(fd)
             if found is None:
                 continue
-            if not events & select.POLLIN and found is not fd:
+            if not events & select.POLLIN and isinstance(found, Receiver):
                 # All other ends are closed and the pipe is empty: it would always be ready.
                 self._forget(fd)
             elif found not in ready:

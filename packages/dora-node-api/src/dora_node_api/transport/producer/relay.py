@@ -23,6 +23,7 @@ from dora_node_api.transport.shared.queue import bytes_waiting
 from dora_node_api.transport.shared.queue_keeper import write_lifecycle
 
 _LOOKS = 50
+"""Looks at a pipe for a record that a killed producer may have written."""
 
 
 class Forwarder(Sender):
@@ -198,7 +199,7 @@ class Forwarder(Sender):
 
     def _put(self, route: Route, block: Block, total: int, sent_ns: int, flags: int) -> bool:
         if route.backpressure:
-            return self._push_or_wait(route, block, total, flags)
+            return self._push_or_wait(route, block, total, flags, sent_ns)
         self._check()
         with self._lock, self._integrity:
             self._take_back()

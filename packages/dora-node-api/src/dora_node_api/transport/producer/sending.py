@@ -238,25 +238,33 @@ class Sender(ForkAware):
             self._drops.append(route)
         return done
 
-    def _try_push(self, route: Route, block: Block, total: int, flags: int) -> bool:
+    def _try_push(
+        self, route: Route, block: Block, total: int, flags: int, sent_ns: int | None
+    ) -> bool:
         self._check()
         with self._lock, self._integrity:
             self._take_back()
             if route.removed:
                 return True
             route.clear_room()
-            return self._push(route, block, total, _monotonic_ns(), flags)
+            now = _monotonic_ns() if sent_ns is None else sent_ns
+            return self._push(route, block, total, now, flags)
 
-    def _push_or_wait(self, route: Route, block: Block, total: int, flags: int) -> bool:
-        """Write the record once there is room; False when the message was given up."""
-        if self._try_push(route, block, total, flags):
+    def _push_or_wait(
+        self, route: Route, block: Block, total: int, flags: int, sent_ns: int | None = None
+    ) -> bool:
+        """Write the record once there is room; False when the message was given up.
+
+        ``sent_ns`` is the send time; None for the time of writing.
+        """
+        if self._try_push(route, block, total, flags, sent_ns):
             return not route.removed
         start = _monotonic_ns()
         try:
             # The consumer rings when it sees the word. Each side enters the pipe's lock between its
             # store and its look, so one of the two sees the other.
             route.set_blocked(True)
-            while not self._try_push(route, block, total, flags):
+            while not self._try_push(route, block, total, flags, sent_ns):
                 if not self._wait_for_room(route.spec, route.ends.room_read, _LOOK_AGAIN):
                     self._give_up(route)
                     return False

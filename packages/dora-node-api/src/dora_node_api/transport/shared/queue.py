@@ -5,7 +5,7 @@ lifecycle records (input closed, node restarted, node failed). Both ends are non
 record is one atomic write or read, so the process that has read a record owns it. The producer
 holds the read end of the data pipe too, to drop the oldest message of a full input. A
 `backpressure` input drops nothing, uses its data pipe for everything, and has a third pipe by which
-the consumer wakes a waiting producer.
+the consumer wakes a waiting producer. `producer/route.py` decides who drops or waits.
 """
 
 from __future__ import annotations
