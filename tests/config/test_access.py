@@ -138,3 +138,30 @@ def test_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monke
     assert raised.value.filename == str(path)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    "text", ["\ufeffTOKEN", "TOK\nEN", "p\u00e4ss", "dora1.AbCd", f"dora1.{'A' * 43}"]
+)
+def test_a_damaged_token_is_refused_without_its_text(text: str, environ: dict[str, str]) -> None:
+    path = config_dir(environ) / "token"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    path.chmod(0o600)
+    for source, where in ((environ, str(path)), ({"DORA_AUTH_TOKEN": text}, "DORA_AUTH_TOKEN")):
+        with pytest.raises(AccessError, match="copy the token") as caught:
+            find_token(source)
+        assert str(caught.value).startswith(f"{where}: ")
+        assert text not in str(caught.value)
+
+
+def test_a_damaged_successor_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "successor"
+    path.write_text("\ufeffTOKEN\n")
+    path.chmod(0o600)
+    with pytest.raises(AccessError, match="copy the token"):
+        read_successor(path)
+
+
+def test_an_endpoint_is_shown_without_its_token() -> None:
+    assert "secret" not in repr(Endpoint("127.0.0.1", 6013, "secret"))

@@ -40,6 +40,12 @@ def test_a_rotation_without_grace_ends_the_grace_of_earlier_ones() -> None:
     assert tokens.check("third", 10.0) == Accepted(current=True)
 
 
+def test_a_replaced_token_stays_refused_when_the_clock_goes_back() -> None:
+    tokens = Tokens.load("first", AUTHORITY, None)
+    tokens.rotate("second", 0.0, 1000.0)
+    assert restarted(tokens, "first").check("first", 10.0) is None
+
+
 def test_a_restarted_coordinator_continues_with_the_successor_of_its_token() -> None:
     tokens = Tokens.load("first", AUTHORITY, None)
     tokens.rotate("second", DAY, 0.0)

@@ -10,7 +10,7 @@ import secrets
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -77,7 +77,7 @@ class Endpoint:
 
     host: str
     port: int
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
 
     @property
     def authority(self) -> bytes | None:
@@ -128,12 +128,25 @@ def _port(text: str) -> int:
 def find_token(environ: Mapping[str, str] = os.environ) -> str | None:
     """Return the token from DORA_AUTH_TOKEN, systemd's credentials or the configuration folder."""
     if environ.get(TOKEN_VARIABLE):
-        return environ[TOKEN_VARIABLE].strip()
+        return _checked(environ[TOKEN_VARIABLE].strip(), TOKEN_VARIABLE)
     if environ.get("CREDENTIALS_DIRECTORY"):
         given = Path(environ["CREDENTIALS_DIRECTORY"]) / "dora-token"
         if given.exists():
-            return given.read_text().strip()
-    return _read_private(config_dir(environ) / TOKEN_FILE)
+            return _checked(given.read_text(errors="replace").strip(), str(given))
+    path = config_dir(environ) / TOKEN_FILE
+    text = _read_private(path)
+    return None if text is None else _checked(text, str(path))
+
+
+def _checked(text: str, source: str) -> str:
+    """Return a token that can be sent: an error of the connection would contain a broken one."""
+    try:
+        Token.checked(text)
+    except ValueError as problem:
+        raise AccessError(
+            f"{source}: {problem}; copy the token of the coordinator's account again"
+        ) from None
+    return text
 
 
 def ensure_token(
@@ -169,7 +182,10 @@ def successor_path(host: str, port: int, environ: Mapping[str, str] = os.environ
 def read_successor(path: Path) -> Successor | None:
     """Return the successor in a file; None if the file does not exist."""
     text = _read_private(path)
-    return None if text is None else Successor.parse(text)
+    if text is None:
+        return None
+    _checked(text.split()[0], str(path))
+    return Successor.parse(text)
 
 
 def write_successor(path: Path, successor: Successor) -> None:

@@ -36,6 +36,16 @@ class Token:
                 pass
         return cls(text)
 
+    @classmethod
+    def checked(cls, text: str) -> Token:
+        """Parse a text that is a token or a secret; raises ValueError, without the secret."""
+        if not text.isascii() or not text.isprintable():
+            raise ValueError("has characters that a token cannot have")
+        token = cls.parse(text)
+        if token.authority is None and text.startswith(PREFIX):
+            raise ValueError("has only a part of a token")
+        return token
+
     def __str__(self) -> str:
         if self.authority is None:
             return self.secret

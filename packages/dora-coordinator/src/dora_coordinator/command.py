@@ -28,7 +28,11 @@ from dora_coordinator.io.artifacts import ArtifactStore
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.files import CodeFiles
 from dora_coordinator.io.limits import is_loopback
-from dora_coordinator.io.listening import ServerCertificate, serve as serve_connections
+from dora_coordinator.io.listening import (
+    HttpProtocol,
+    ServerCertificate,
+    serve as serve_connections,
+)
 from dora_coordinator.io.server import create_application
 from dora_coordinator.io.service import Service
 from dora_coordinator.io.store import StoreError, open_store
@@ -269,7 +273,8 @@ def _server(application: Any, settings: Settings) -> _Server:
         ws="websockets-sansio",
         ws_per_message_deflate=False,
         ws_max_size=settings.max_message_bytes,
-        http="h11",
+        http=HttpProtocol,
+        proxy_headers=False,  # a client could choose its address and scheme with them
         lifespan="off",
         log_config=None,
         log_level=logging.WARNING,

@@ -21,6 +21,8 @@ HEALTH_ROUTES: Final = ("/health", "/api/health")
 DAEMON_ROUTE: Final = "/api/daemon"
 RENEWAL: Final = "dora.renewal"
 """Key of the connection's `Renewal` in the scope of an accepted request."""
+ONE_REQUEST: Final = {"Connection": "close"}
+"""Headers of answers that need no token: nothing keeps such a connection open."""
 _OPEN_ROUTES: Final = (*HEALTH_ROUTES, AUTHORITY_PATH)
 
 logger = logging.getLogger("dora.coordinator")
@@ -125,8 +127,8 @@ def _needs_tls(scope: Scope) -> str:
 
 
 async def _deny(scope: Scope, receive: Receive, send: Send, status: int, message: str) -> None:
-    headers = {401: {"WWW-Authenticate": "Bearer"}, 426: {"Upgrade": "TLS/1.3"}}.get(status)
-    response = PlainTextResponse(message, status, headers)
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 426: {"Upgrade": "TLS/1.3"}}.get(status, {})
+    response = PlainTextResponse(message, status, headers | ONE_REQUEST)
     if scope["type"] == "websocket":
         socket = WebSocket(scope, receive, send)
         await socket.send_denial_response(response)

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import anyio
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.limits import as_ipv4
@@ -23,6 +25,8 @@ from dora_coordinator.io.limits import as_ipv4
 FIRST_BYTE_TIMEOUT: Final = 10.0
 HANDSHAKE_TIMEOUT: Final = 20.0
 """Seconds; a thousand daemons may reconnect at once."""
+REQUEST_TIMEOUT: Final = 10.0
+"""Seconds for the head of a request, also of a further one on the same connection."""
 SHUTDOWN_TIMEOUT: Final = 2.0
 ACCEPT_PAUSE: Final = 0.2
 """Seconds until accepting is tried again, without a free file descriptor for example."""
@@ -35,6 +39,34 @@ sslproto.SSLProtocol.max_size = 32 * 1024
 logger = logging.getLogger("dora.coordinator")
 
 ProtocolFactory = Callable[[], asyncio.BaseProtocol]
+
+
+class HttpProtocol(H11Protocol):
+    """uvicorn's protocol; closes a connection without a whole request head in time."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_request()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def _await_request(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.loop.call_later(REQUEST_TIMEOUT, self._give_up)
+
+    def _give_up(self) -> None:
+        if self.conn.their_state is h11.IDLE:
+            self.transport.abort()
 
 
 class ServerCertificate:
@@ -72,13 +104,17 @@ async def serve(
         async def accept(listener: socket.socket) -> None:
             listener.setblocking(False)
             loop = asyncio.get_running_loop()
+            failing = False
             while True:
                 try:
                     connection, _ = await loop.sock_accept(listener)
                 except OSError as error:
-                    logger.warning("cannot accept a connection: %s", error.strerror)
+                    if not failing:
+                        logger.warning("cannot accept connections: %s", error.strerror)
+                    failing = True
                     await anyio.sleep(ACCEPT_PAUSE)
                     continue
+                failing = False
                 tasks.start_soon(_open, connection, create, certificate)
 
         for listener in listeners:

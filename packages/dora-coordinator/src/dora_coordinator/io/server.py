@@ -55,7 +55,14 @@ from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.io.artifacts import ArtifactRefused, ArtifactStore
 from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.files import CodeFiles
-from dora_coordinator.io.guard import DAEMON_ROUTE, HEALTH_ROUTES, RENEWAL, Guard, is_local
+from dora_coordinator.io.guard import (
+    DAEMON_ROUTE,
+    HEALTH_ROUTES,
+    ONE_REQUEST,
+    RENEWAL,
+    Guard,
+    is_local,
+)
 from dora_coordinator.io.limits import ConnectionLimits, as_ipv4
 from dora_coordinator.io.node_archive import ARCHIVE_TYPE, NodeArchive
 from dora_coordinator.io.proofs import verify_proof
@@ -100,7 +107,7 @@ def create_application(
 
 
 async def _health(request: Request) -> Response:
-    return PlainTextResponse("ok")
+    return PlainTextResponse("ok", headers=ONE_REQUEST)
 
 
 class _Endpoints:
@@ -117,7 +124,7 @@ class _Endpoints:
         self._files = files
 
     async def certificate(self, request: Request) -> Response:
-        return PlainTextResponse(self._service.authority.pem)
+        return PlainTextResponse(self._service.authority.pem, headers=ONE_REQUEST)
 
     # ------------------------------------------------------------------ WebSockets
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from dora_config.access import (
     DEFAULT_HOST,
+    AccessError,
     ensure_token,
     replace_token,
     successor_path,
@@ -85,7 +87,8 @@ class TokenFile:
         except BaseException:
             self._tokens = before
             raise
-        replace_token(before.current, self.current)
+        with _unwritten_files_logged():
+            replace_token(before.current, self.current)
         self._publish()
         return self.current
 
@@ -96,8 +99,20 @@ class TokenFile:
         """Store the token for the clients of this account."""
         successor = self._tokens.successor
         for path in self._successors:
-            if successor.replaced or str(successor.token) != self._given or path.exists():
-                write_successor(path, successor)
+            with _unwritten_files_logged():
+                if successor.replaced or str(successor.token) != self._given or path.exists():
+                    write_successor(path, successor)
+
+
+@contextmanager
+def _unwritten_files_logged() -> Iterator[None]:
+    """Continue without a file of the account: the coordinator's own record has the token."""
+    try:
+        yield
+    except OSError as error:
+        logger.error("%s: cannot be written: %s", error.filename, error.strerror)
+    except AccessError as error:
+        logger.error("%s", error)
 
 
 def _read(path: Path) -> TokenRecord | None:

@@ -19,6 +19,11 @@ class RetiredToken(BaseModel):
 
     digest: str
     until: float
+    since: float = 0.0
+
+    def is_valid(self, now: float) -> bool:
+        """Return whether it is accepted; never while a clock is before the replacement."""
+        return self.since <= now < self.until
 
 
 class TokenRecord(BaseModel):
@@ -77,7 +82,7 @@ class Tokens:
         if self.current.has_secret(given):
             return Accepted(current=True)
         digest = Token.parse(given).digest
-        if any(one.digest == digest and now < one.until for one in self.record.retired):
+        if any(one.digest == digest and one.is_valid(now) for one in self.record.retired):
             return Accepted(current=False)
         return None
 
@@ -85,9 +90,9 @@ class Tokens:
         """Replace the token; the present one and those in their grace period expire with it."""
         before = self._successor
         until = now + grace
-        valid = [one for one in self.record.retired if now < one.until]
-        retired = [RetiredToken(digest=one.digest, until=min(one.until, until)) for one in valid]
-        retired.append(RetiredToken(digest=before.token.digest, until=until))
+        valid = [one for one in self.record.retired if one.is_valid(now)]
+        retired = [one.model_copy(update={"until": min(one.until, until)}) for one in valid]
+        retired.append(RetiredToken(digest=before.token.digest, until=until, since=now))
         self._successor = Successor(Token(secret, before.token.authority)).following(before)
         self.record = TokenRecord(successor=str(self._successor), retired=tuple(retired))
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from dora_config.access import Endpoint, read_successor, write_successor
+from dora_config.access import AccessError, Endpoint, read_successor, write_successor
 from dora_config.access_token import Successor, Token
 
 
@@ -29,7 +30,9 @@ class ClusterToken:
 
     def keep(self, text: str) -> None:
         """Use this token from now on; raises OSError if it is used but cannot be stored."""
-        used = self.endpoint().token
-        replaced = () if used is None else (Token.parse(used).digest,)
+        replaced: tuple[str, ...] = ()
+        with suppress(AccessError):  # a file that was spoilt meanwhile
+            used = self.endpoint().token
+            replaced = () if used is None else (Token.parse(used).digest,)
         self._successor = Successor(Token.parse(text), replaced).following(self._successor)
         write_successor(self._path, self._successor)

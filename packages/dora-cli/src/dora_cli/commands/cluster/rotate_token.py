@@ -23,7 +23,7 @@ def main(
     Connected daemons receive the new token at once, others when they connect within the grace
     duration. The token of this account is replaced too.
     """
-    from dora_config.access import endpoint, remember_token
+    from dora_config.access import AccessError, endpoint, remember_token
     from dora_config.protocol.control import (
         ClusterReport,
         ClusterStatus,
@@ -36,7 +36,13 @@ def main(
     address = endpoint(coordinator_addr, coordinator_port)
     with connect(coordinator_addr, coordinator_port) as client:
         answer = client.ask(RotateToken(grace=seconds), TokenRotated)
-        remember_token(address, answer.token)
+        try:
+            remember_token(address, answer.token)
+        except (AccessError, OSError) as error:
+            output.warn(
+                f"the new token could not be stored in this account ({error}); copy the token "
+                "file of the coordinator's account before the old token expires"
+            )
         report = client.ask(ClusterStatus(), ClusterReport)
     count = len(answer.daemons)
     output.write(f"New token sent to {count} connected daemon{'' if count == 1 else 's'}")

@@ -1,0 +1,91 @@
+"""Connections to the coordinator's port that never become a request."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import anyio.from_thread
+import pytest
+from starlette.types import Receive, Scope, Send
+from support.fleets.coordinator import running_coordinator
+
+from dora_coordinator.command import _server
+from dora_coordinator.io import listening
+from dora_coordinator.io.authority import Authority
+from dora_coordinator.settings import Settings
+
+HEALTH = b"GET /api/health HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+    """ASGI application that answers with the address and the scheme of the client."""
+    body = f"{scope['client'][0]} {scope['scheme']}".encode()
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@contextmanager
+def listener(folder: Path) -> Iterator[int]:
+    """Serve `answer` in a thread; yields the port."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        anyio.from_thread.start_blocking_portal() as portal,
+    ):
+        certificate = listening.ServerCertificate(Authority(folder))
+        create = _server(answer, Settings()).create_protocol
+        serving = portal.start_task_soon(listening.serve, [server], create, certificate)
+        try:
+            yield server.getsockname()[1]
+        finally:
+            serving.cancel()
+
+
+def ends(connection: socket.socket) -> bytes:
+    """Everything that is received until the end of a connection."""
+    received = b""
+    while part := connection.recv(4096):
+        received += part
+    return received
+
+
+@pytest.mark.parametrize("sent", [b"G", HEALTH[:-2], HEALTH + b"G"])
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_connection_with_part_of_a_request_is_closed(
+    sent: bytes, tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "REQUEST_TIMEOUT", 0.1)
+    with listener(tmp_path / "authority") as port:
+        connection = socket.create_connection(("127.0.0.1", port), 60)
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            connection = context.wrap_socket(connection, suppress_ragged_eofs=True)
+        with connection:
+            connection.sendall(sent)
+            assert ends(connection).count(b"HTTP/1.1 200") == sent.count(HEALTH)
+
+
+def test_a_client_does_not_choose_its_address(tmp_path: Path) -> None:
+    lines = b"X-Forwarded-For: 192.0.2.9\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n\r\n"
+    with (
+        listener(tmp_path / "authority") as port,
+        socket.create_connection(("127.0.0.1", port), 60) as connection,
+    ):
+        connection.sendall(HEALTH[:-2] + lines)
+        assert ends(connection).endswith(b"127.0.0.1 http")
+
+
+@pytest.mark.integration
+def test_answers_without_a_token_end_their_connection() -> None:
+    with running_coordinator("--store", "memory") as coordinator:
+        for request in (HEALTH, HEALTH.replace(b"health", b"control")):
+            with socket.create_connection(("127.0.0.1", coordinator.port), 60) as connection:
+                connection.sendall(request * 3)
+                assert ends(connection).count(b"HTTP/1.1 ") == 1

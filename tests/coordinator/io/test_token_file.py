@@ -1,0 +1,33 @@
+"""Tokens of a coordinator whose account's files cannot be written."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from support.fleets.coordinator import token_file
+
+from dora_config.access import successor_path
+from dora_coordinator.io.authority import Authority
+from dora_coordinator.io.token_file import TokenFile, given_token
+
+
+@pytest.mark.usefixtures("home")
+def test_a_rotation_continues_without_files_of_the_account(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = Authority(tmp_path / "authority")
+    given = given_token(authority)
+    path = tmp_path / "tokens.json"
+    tokens = TokenFile(given, authority, path, ["127.0.0.1"], 6013)
+    token_file().chmod(0o644)
+    successor_path("localhost", 6013).mkdir(parents=True)
+    with caplog.at_level(logging.ERROR):
+        token = tokens.rotate(0.0)
+        again = TokenFile(given, authority, path, ["127.0.0.1"], 6013)
+    assert tokens.current == again.current == token
+    assert tokens.check(given) is None
+    assert str(token_file()) in caplog.text
+    assert str(successor_path("localhost", 6013)) in caplog.text
+    assert token.secret not in caplog.text
