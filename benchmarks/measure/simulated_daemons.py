@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import multiprocessing
 import uuid
@@ -13,6 +14,8 @@ from typing import Any
 
 import anyio
 import psutil
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from dora_config.access import Endpoint
 from dora_config.protocol.daemon import (
@@ -119,9 +122,11 @@ class _SimulatedDaemon:
         self._nodes = node_ids(number)
         self._connected, self._lost_count = connected, lost
         self._part: PartReport | None = None
+        self._key = ec.generate_private_key(ec.SECP256R1())
         self._link = CoordinatorLink(
             endpoint=lambda: where,
             register=self._register,
+            sign=self._sign,
             heartbeat=self._heartbeat,
             received=self._received,
             lost=self._lost,
@@ -136,8 +141,16 @@ class _SimulatedDaemon:
             instance=self._instance,
             incarnation="1",
             machine_id=self._machine,
+            public_key=self._public_key(),
             parts=() if self._part is None else (self._part,),
         )
+
+    def _public_key(self) -> str:
+        encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        return base64.b64encode(self._key.public_key().public_bytes(encoding, form)).decode()
+
+    def _sign(self, text: bytes) -> str:
+        return base64.b64encode(self._key.sign(text, ec.ECDSA(hashes.SHA256()))).decode()
 
     def _heartbeat(self) -> Heartbeat:
         if self._part is None or self._part.phase != "running":
