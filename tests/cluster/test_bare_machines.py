@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from support.cluster.clusters import daemons, ours
-from support.cluster.hosts import Hosts, hosts_or_skip
+from support.cluster.counting import CountingCluster, start_counting
+from support.cluster.hosts import WORKSTATION, Hosts, hosts_or_skip
 from support.cluster.installation import Installation
+from support.workspace import Workspace
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -53,3 +55,35 @@ def test_installation_is_removed_completely(
     dora("down")
     dora("uninstall", path)
     assert robot.files() == before
+
+
+def test_upgrade_of_a_background_daemon_after_a_cut(
+    hosts: Hosts,
+    workstation: Path,
+    workspace: Workspace,
+    old_version: Installation,
+    new_version: Installation,
+    system_wheel_house: Path,
+) -> None:
+    assert workstation.is_dir()
+    robot = hosts["robot"]
+    file = hosts.cluster_yml(workspace.path / "cluster.yml")
+    cluster = CountingCluster(hosts, file, system_wheel_house)
+    try:
+        cluster.run(old_version, "up")
+        start_counting(workspace, old_version, robot)
+        robot.cut()
+        printed = cluster.run(new_version, "upgrade", "--keep-going", code=1)
+        assert "0/1 succeeded." in printed
+        robot.mend()
+        printed = cluster.run(new_version, "upgrade", "--keep-going")
+        assert "1/1 succeeded." in printed, printed
+        assert "Restart daemon... OK" in printed
+        cluster.require_whole(robot)
+        link = robot.path("/home/ubuntu/.local/share/dora/versions/current")
+        assert link.readlink().name.startswith("0.2.0-py")
+        table = new_version.run("cluster", "status", "--coordinator-addr", WORKSTATION).stdout
+        assert "0.2.0 (runs 0.1.0)" in table
+    finally:
+        new_version.run("cluster", "down", cluster.file, timeout=120)
+        robot.root("rm", "-rf", "/home/ubuntu/_work", "/home/ubuntu/.local/share/dora")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.cluster.clusters import cluster_file, daemons, ended_cluster, ours
+from support.cluster.clusters import daemons, ours
 from support.cluster.hosts import Host, Hosts
 from support.dora import run_dora
 from support.waiting import wait_until
@@ -19,7 +19,8 @@ from dora_cli.ssh import connection, transport
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
-SILENCE = 1.5
+CONNECT_TIMEOUT = 1.5
+SILENCE = 0.5
 LONGEST = 60.0
 """Seconds that a command may take with a silent host; it takes about five."""
 
@@ -49,7 +50,7 @@ class Cutter:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(transport.Transport, "execute", execute)
-            patch.setattr(transport, "CONNECT_TIMEOUT", SILENCE)
+            patch.setattr(transport, "CONNECT_TIMEOUT", CONNECT_TIMEOUT)
             patch.setattr(connection, "SILENCE", SILENCE)
             try:
                 yield
@@ -58,18 +59,16 @@ class Cutter:
                     self.host.mend()
 
 
-@pytest.fixture
-def cluster(hosts: Hosts, workstation: Path, tmp_path: Path) -> Iterator[Path]:
-    path = cluster_file(hosts, tmp_path)
-    with ended_cluster(path, installed=True):
-        yield path
+@pytest.fixture(scope="module", autouse=True)
+def home(shared_home: Path) -> Path:
+    return shared_home
 
 
-def only_gpu(cluster: Path) -> str:
+def only_gpu(cluster_yml: Path) -> str:
     """A cluster file with only the host that is cut off; the other one needs no change."""
-    content = yaml.safe_load(cluster.read_text())
+    content = yaml.safe_load(cluster_yml.read_text())
     content["machines"] = [one for one in content["machines"] if one["id"] == "gpu"]
-    path = cluster.with_name("gpu.yml")
+    path = cluster_yml.with_name("gpu.yml")
     path.write_text(yaml.safe_dump(content))
     return str(path)
 
@@ -108,8 +107,8 @@ def in_each_step(
         step += every
 
 
-def test_up(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_dora("cluster", "up", cluster).succeeded()
+def test_up(hosts: Hosts, cluster_yml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dora("cluster", "up", cluster_yml).succeeded()
 
     def end_daemon() -> None:
         pid = hosts["gpu"].path("/home/ubuntu/.local/state/dora/daemon/gpu/lock").read_text()
@@ -118,7 +117,7 @@ def test_up(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]) -> 
 
     steps = in_each_step(
         hosts["gpu"],
-        ("cluster", "up", str(cluster)),
+        ("cluster", "up", str(cluster_yml)),
         capsys,
         end_daemon,
         lambda: require_one_daemon(hosts["gpu"]),
@@ -131,13 +130,30 @@ def require_one_daemon(host: Host) -> None:
     assert host.name in daemons()
 
 
-def test_install(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_dora("cluster", "up", cluster).succeeded()
+@pytest.mark.parametrize("words", ["doctor", "logs", "exec"])
+def test_read_only_command(
+    hosts: Hosts, cluster_yml: Path, capsys: pytest.CaptureFixture[str], words: str
+) -> None:
+    run_dora("cluster", "up", cluster_yml).succeeded()
+    more = ("--", "true") if words == "exec" else ()
+    cutter = Cutter(hosts["gpu"], 1)
+    with cutter.watching():
+        code = main(("cluster", words, str(cluster_yml), *more))
+    out, err = capsys.readouterr()
+    assert code == 1
+    assert "gpu (ubuntu@10.77.0.3): the connection broke" in out + err or (
+        "gpu (ubuntu@10.77.0.3)... FAILED: the connection broke" in out
+    )
+    assert main(("cluster", words, str(cluster_yml), *more)) == 0
+
+
+def test_install(hosts: Hosts, cluster_yml: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dora("cluster", "up", cluster_yml).succeeded()
     steps = in_each_step(
         hosts["gpu"],
-        ("cluster", "install", str(cluster)),
+        ("cluster", "install", str(cluster_yml)),
         capsys,
-        lambda: main(("cluster", "uninstall", only_gpu(cluster))),
+        lambda: main(("cluster", "uninstall", only_gpu(cluster_yml))),
         lambda: require_one_daemon(hosts["gpu"]),
         every=2,
     )
@@ -147,40 +163,25 @@ def test_install(hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(("words", "least_steps"), [("uninstall", 6), ("down", 3)])
 def test_command_that_removes_everything(
     hosts: Hosts,
-    cluster: Path,
+    cluster_yml: Path,
     capsys: pytest.CaptureFixture[str],
     words: str,
     least_steps: int,
 ) -> None:
     gpu = hosts["gpu"]
+    for command in ("uninstall", "down"):
+        main(("cluster", command, str(cluster_yml)))
     before = gpu.files()
 
     def prepare() -> None:
         if words == "uninstall":
-            main(("cluster", "install", only_gpu(cluster)))
+            main(("cluster", "install", only_gpu(cluster_yml)))
         else:
-            run_dora("cluster", "up", cluster).succeeded()
+            run_dora("cluster", "up", cluster_yml).succeeded()
 
     def require_nothing() -> None:
         assert gpu.files() == before
         assert ours(gpu) == []
 
-    command = ("cluster", words, str(cluster))
-    assert in_each_step(gpu, command, capsys, prepare, require_nothing) >= least_steps
-
-
-@pytest.mark.parametrize("words", ["doctor", "logs", "exec"])
-def test_read_only_command(
-    hosts: Hosts, cluster: Path, capsys: pytest.CaptureFixture[str], words: str
-) -> None:
-    run_dora("cluster", "up", cluster).succeeded()
-    more = ("--", "true") if words == "exec" else ()
-    cutter = Cutter(hosts["gpu"], 1)
-    with cutter.watching():
-        code = main(("cluster", words, str(cluster), *more))
-    out, err = capsys.readouterr()
-    assert code == 1
-    assert "gpu (ubuntu@10.77.0.3): the connection broke" in out + err or (
-        "gpu (ubuntu@10.77.0.3)... FAILED: the connection broke" in out
-    )
-    assert main(("cluster", words, str(cluster), *more)) == 0
+    arguments = ("cluster", words, str(cluster_yml))
+    assert in_each_step(gpu, arguments, capsys, prepare, require_nothing) >= least_steps

@@ -81,14 +81,12 @@ def test_another_token(hosts: Hosts, cluster: Path) -> None:
 
 
 def test_account_without_token(cluster: Path) -> None:
-    token = Path(os.environ["XDG_CONFIG_HOME"]) / "dora" / "token"
-    kept = token.read_bytes()
-    token.unlink()
+    config = Path(os.environ["XDG_CONFIG_HOME"]) / "dora"
+    kept = config.rename(config.with_name("kept"))
     try:
         text = report(cluster)
     finally:
-        token.write_bytes(kept)
-        token.chmod(0o600)
+        kept.rename(config)
     assert "requires a token, and this account has none: copy ~/.config/dora/token" in text
     assert "Looking at robot (ubuntu@10.77.0.2)... OK" in text
 
@@ -141,7 +139,11 @@ def remounted(option: str) -> Fault:
     ("fault", "fact", "repair"),
     [
         (requiretty, "sudo requires a terminal there", "Defaults:ubuntu !requiretty"),
-        (nologin, "login shell of this account runs no commands", "usermod --shell /bin/sh USER"),
+        (
+            nologin,
+            "login shell of this account does not run commands",
+            "usermod --shell /bin/sh USER",
+        ),
         (
             remounted("ro"),
             f"{STATE} is on a read-only file system (mounted at {HOME}/.local/state)",

@@ -165,6 +165,17 @@ def authority_certificate(endpoint: Endpoint) -> bytes:
     return certificate
 
 
+def local_authority(endpoint: Endpoint) -> bytes | None:
+    """Return SHA-256 of the authority's certificate of a coordinator on this machine.
+
+    None: it is on another machine, does not answer or does not use TLS.
+    """
+    if is_this_machine(endpoint.host):
+        with suppress(Untrusted, OSError):
+            return _digest(_fetch(endpoint))
+    return None
+
+
 def _store_path(endpoint: Endpoint) -> Path:
     return state_dir(os.environ) / "authorities" / f"{endpoint}.der"
 

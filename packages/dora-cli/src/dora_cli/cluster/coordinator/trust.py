@@ -12,6 +12,7 @@ from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_config.access import read_successor, successor_path, write_successor
 from dora_config.access_token import Successor, Token
 from dora_config.cluster.models import Cluster
+from dora_config.control_plane import local_authority
 
 AUTHORITY = ".local/state/dora/coordinator/authority/ca.pem"
 """In the home of the account that the service runs as."""
@@ -28,6 +29,19 @@ def trust_authority(service: CoordinatorService) -> None:
     certificate = (connection.read(path) or b"").decode("ascii")
     digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).digest()
     remember(service.host.cluster, Token(Token.parse(token).secret, digest))
+
+
+def trust_local_authority(cluster: Cluster) -> None:
+    """Add the authority of a coordinator on this machine to a token without one.
+
+    The coordinator cannot: its address in the cluster file need not be one of its arguments.
+    """
+    address = queries.endpoint_of(cluster)
+    if address.token is None or address.authority is not None:
+        return
+    digest = local_authority(address)
+    if digest is not None:
+        remember(cluster, Token(Token.parse(address.token).secret, digest))
 
 
 def remember(cluster: Cluster, token: Token) -> None:

@@ -7,6 +7,7 @@ from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import Layout
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.installation import install_coordinator
+from dora_cli.cluster.coordinator.trust import trust_local_authority
 from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
 from dora_cli.cluster.decisions.preflight import (
     MachineFacts,
@@ -62,6 +63,7 @@ def _install_all(
         return _install(remote, installer, layout, token, reservation, report)
 
     ready = not coordinator or install_coordinator(cluster, installer, token, user=user)
+    trust_local_authority(cluster)
     token = queries.endpoint_of(cluster).token or token
     label = "Installing dora-daemon-{id} on {target}"
     done = on_machines(cluster, label, work, describe=lambda one: one.text, source=reservation)

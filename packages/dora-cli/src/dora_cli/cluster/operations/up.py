@@ -10,7 +10,7 @@ from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
 from dora_cli.cluster.coordinator import local, queries
 from dora_cli.cluster.coordinator.service_control import start_service
-from dora_cli.cluster.coordinator.trust import deliver_token
+from dora_cli.cluster.coordinator.trust import deliver_token, trust_local_authority
 from dora_cli.cluster.decisions.health import Health, disk_problems, unresponsive_daemon
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady, require_ready, warnings
 from dora_cli.cluster.machines.background_daemon import changed_settings, hand_over, start_daemon
@@ -51,6 +51,7 @@ def _bring_up(
         output.write(f"Starting coordinator on {address}... runs already")
         if recreate_store:
             output.warn("its store is in use and was not changed; run `dora cluster down` first")
+    trust_local_authority(cluster)
     keep_token()
     connected = queries.connected_daemons(known)
 
