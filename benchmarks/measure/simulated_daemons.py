@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import multiprocessing
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import SpawnProcess
 from multiprocessing.sharedctypes import Synchronized
-from pathlib import Path
 from typing import Any
 
 import anyio
 import psutil
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from dora_config.access import Endpoint
 from dora_config.protocol.daemon import (
@@ -33,7 +34,6 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.runner import DataflowResult, NodeResult, NodeStatus
 from dora_daemon.agent.coordinator_link import CoordinatorLink
-from dora_daemon.agent.credentials import Credentials
 
 NODES = 10
 """On each daemon."""
@@ -122,12 +122,11 @@ class _SimulatedDaemon:
         self._nodes = node_ids(number)
         self._connected, self._lost_count = connected, lost
         self._part: PartReport | None = None
-        with tempfile.TemporaryDirectory() as folder:  # only the key in memory is used
-            self._credentials = Credentials(Path(folder))
+        self._key = ec.generate_private_key(ec.SECP256R1())
         self._link = CoordinatorLink(
             endpoint=lambda: where,
             register=self._register,
-            sign=self._credentials.sign,
+            sign=self._sign,
             heartbeat=self._heartbeat,
             received=self._received,
             lost=self._lost,
@@ -142,9 +141,16 @@ class _SimulatedDaemon:
             instance=self._instance,
             incarnation="1",
             machine_id=self._machine,
-            public_key=self._credentials.public_key,
+            public_key=self._public_key(),
             parts=() if self._part is None else (self._part,),
         )
+
+    def _public_key(self) -> str:
+        encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        return base64.b64encode(self._key.public_key().public_bytes(encoding, form)).decode()
+
+    def _sign(self, text: bytes) -> str:
+        return base64.b64encode(self._key.sign(text, ec.ECDSA(hashes.SHA256()))).decode()
 
     def _heartbeat(self) -> Heartbeat:
         if self._part is None or self._part.phase != "running":
