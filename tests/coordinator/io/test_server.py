@@ -122,7 +122,7 @@ def test_the_token_is_created_once_and_private() -> None:
     with running_coordinator("--store", "memory") as coordinator:
         assert token_file().read_text() == token
         with Client(coordinator.endpoint) as client:
-            assert client.ask(ClusterStatus(), ClusterReport).daemons == ()
+            assert client.request(ClusterStatus(), ClusterReport).daemons == ()
 
 
 def test_a_token_that_others_can_read_is_refused() -> None:
@@ -140,7 +140,7 @@ def test_no_auth_warns_and_is_refused_on_network_addresses() -> None:
         coordinator.process.wait_for("NO AUTHENTICATION")
         assert not token_file().exists()
         with Client(coordinator.endpoint) as client:
-            client.ask(ClusterStatus(), ClusterReport)
+            client.request(ClusterStatus(), ClusterReport)
     insisted = ("--no-auth", "--interface", "0.0.0.0", "--open-to-network", "--store", "memory")
     with running_coordinator(*insisted) as coordinator:
         coordinator.process.wait_for("NO AUTHENTICATION")
@@ -151,7 +151,7 @@ def test_it_listens_on_the_given_addresses_only() -> None:
     with running_coordinator(*both) as coordinator:
         for host in ("127.0.0.1", "127.0.0.2"):
             with Client(endpoint(host, coordinator.port)) as client:
-                client.ask(ClusterStatus(), ClusterReport)
+                client.request(ClusterStatus(), ClusterReport)
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.3", coordinator.port))
     refused = run_dora("coordinator", "--no-auth", *both, "--interface", "0.0.0.0").exited(1)
@@ -187,7 +187,7 @@ def test_invalid_frames_end_their_connection_with_a_message() -> None:
                 refused = TO_DAEMON.decode(socket.recv(5))
                 assert isinstance(refused, RegistrationRefused)
         with Client(coordinator.endpoint) as client:
-            assert client.ask(ClusterStatus(), ClusterReport).daemons == ()
+            assert client.request(ClusterStatus(), ClusterReport).daemons == ()
 
 
 def test_a_message_that_is_too_large_ends_its_connection_only() -> None:

@@ -66,7 +66,7 @@ class Remote:
         )
         self.service.registered(self.connection, register, NO_PROOF)
 
-    def ask(self, request: ControlRequest) -> None:
+    def request(self, request: ControlRequest) -> None:
         self.service.requested(self.connection, 1, request)
 
     async def receives(self, text: str) -> None:
@@ -112,13 +112,13 @@ def test_starts_are_refused_until_the_store_can_be_written(
     async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
         daemon, client = await register(peer), peer()
         store.full = True
-        client.ask(start)
+        client.request(start)
         await client.receives("the disk is full")
         await wait_until_async(lambda: daemon.gone and client.gone)
         assert not any("prepare_part" in text for text in daemon.received)
         store.full = False
         again, client = await register(peer), peer()
-        client.ask(start)
+        client.request(start)
         await again.receives("prepare_part")
 
     play(tmp_path, monkeypatch, story)
@@ -132,7 +132,7 @@ def test_queries_are_answered_and_ends_not_acknowledged(
 
     async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
         daemon, client = await register(peer), peer()
-        client.ask(StartDataflow(spec=dataflow(camera="robot")))
+        client.request(StartDataflow(spec=dataflow(camera="robot")))
         await daemon.receives("prepare_part")
         ((record, _),) = store.load()
         uuid = record.dataflow_id
@@ -146,8 +146,8 @@ def test_queries_are_answered_and_ends_not_acknowledged(
         assert not any("forget_part" in text for text in daemon.received)
         late, client, other = peer(), peer(), peer()
         late.register(ended(uuid))
-        client.ask(ListDataflows())
-        other.ask(StopDataflow(dataflow=DataflowRef(uuid=uuid)))
+        client.request(ListDataflows())
+        other.request(StopDataflow(dataflow=DataflowRef(uuid=uuid)))
         await late.receives("the disk is full")
         await other.receives("the disk is full")
         await client.receives(uuid)

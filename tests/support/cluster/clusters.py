@@ -101,7 +101,7 @@ def daemons() -> dict[str, DaemonSummary]:
     """Connected daemons by machine id; empty without a coordinator."""
     try:
         with Client(endpoint(WORKSTATION)) as client:
-            report = client.ask(ClusterStatus(), ClusterReport)
+            report = client.request(ClusterStatus(), ClusterReport)
     except CoordinatorUnreachable:
         return {}
     return {one.machine_id: one for one in report.daemons if one.connected and one.machine_id}
@@ -120,7 +120,7 @@ def coordinator_process() -> int:
 
 def dataflows(coordinator: str = WORKSTATION) -> list[DataflowSummary]:
     with Client(endpoint(coordinator)) as client:
-        return list(client.ask(ListDataflows(), DataflowList).dataflows)
+        return list(client.request(ListDataflows(), DataflowList).dataflows)
 
 
 def running() -> list[DataflowSummary]:

@@ -137,11 +137,11 @@ class RealFleet:
 
     def listed(self) -> list[DataflowSummary]:
         with Client(self.coordinator.endpoint) as client:
-            return list(client.ask(ListDataflows(), DataflowList).dataflows)
+            return list(client.request(ListDataflows(), DataflowList).dataflows)
 
     def cluster(self) -> ClusterReport:
         with Client(self.coordinator.endpoint) as client:
-            return client.ask(ClusterStatus(), ClusterReport)
+            return client.request(ClusterStatus(), ClusterReport)
 
     def wait_for_status(self, status: str, *, timeout: float = PATIENCE) -> DataflowSummary:
         """Wait until the newest dataflow has that status."""

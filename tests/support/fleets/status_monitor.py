@@ -88,7 +88,7 @@ class StatusMonitor:
         try:
             if self._client is None:
                 self._client = Client(self._endpoint())
-            dataflows = self._client.ask(ListDataflows(), DataflowList).dataflows
+            dataflows = self._client.request(ListDataflows(), DataflowList).dataflows
         except DoraError:
             self._disconnect()
             return None

@@ -89,7 +89,7 @@ def raw(text: str) -> None:
 
 
 def hurry() -> None:
-    """Stop waiting for blocked streams for long: the user has asked to end."""
+    """Stop waiting for blocked streams for long: the user has interrupted the command."""
     stream_writer.hurry()
 
 

@@ -213,7 +213,7 @@ class CoordinatorState:
         return [*commands, *self._clients.continue_destruction()]
 
     def _remove_machines(
-        self, asked: events.ClientRequested, request: RemoveMachines, now: float
+        self, requested: events.ClientRequested, request: RemoveMachines, now: float
     ) -> list[Command]:
         """Forget the keys of machines; if revoked, nothing of them remains in the cluster."""
         commands: list[Command] = []
@@ -228,7 +228,7 @@ class CoordinatorState:
             if request.revoke:
                 commands += self._exclude(machine, now)
         answer = MachinesRemoved(machines=tuple(removed))
-        return [*commands, AnswerClient(asked.client, asked.number, answer)]
+        return [*commands, AnswerClient(requested.client, requested.number, answer)]
 
     def _exclude(self, machine: str, now: float) -> list[Command]:
         """Disconnect a removed machine; its dataflows are stopped, and links to it end first."""

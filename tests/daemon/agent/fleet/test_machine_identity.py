@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 
 def remove(fleet: RealFleet, *machines: str) -> tuple[str, ...]:
     with Client(fleet.coordinator.endpoint) as client:
-        return client.ask(RemoveMachines(machines=machines), MachinesRemoved).machines
+        return client.request(RemoveMachines(machines=machines), MachinesRemoved).machines
 
 
 def test_a_certificate_names_its_machine(workspace: Workspace) -> None:

@@ -60,7 +60,7 @@ def start(fleet: RealFleet, path: Path) -> str:
     """Send the code and start; return the dataflow's id."""
     with Client(fleet.coordinator.endpoint) as client:
         spec = deliver(client, unseen(path))
-        return client.ask(StartDataflow(spec=spec), Started).uuid
+        return client.request(StartDataflow(spec=spec), Started).uuid
 
 
 def laid_out(fleet: RealFleet) -> Path:

@@ -54,7 +54,7 @@ def build_on_daemons(
     spec = send(client, spec)
     request = BuildDataflow(spec=spec, settings=settings)
     try:
-        built = client.ask(request, Built, RemoteBuildProgress(verbose=verbose).show)
+        built = client.request(request, Built, RemoteBuildProgress(verbose=verbose).show)
     except KeyboardInterrupt:
         output.failure("build interrupted, also on the daemons; run it again to complete it")
         raise CommandFailed(STOPPED_BY_USER) from None
@@ -80,7 +80,7 @@ def deliver(client: Client, spec: DataflowSpec) -> DataflowSpec:
         for node in sent.resolved.nodes
     )
     request = BuildDataflow(spec=sent.with_nodes(nodes), settings=BuildSettings(parallel=True))
-    built = client.ask(request, Built, RemoteBuildProgress().show)
+    built = client.request(request, Built, RemoteBuildProgress().show)
     return sent.model_copy(update={"delivered_by": built.build_id})
 
 

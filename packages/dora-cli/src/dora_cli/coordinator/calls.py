@@ -33,21 +33,21 @@ def call(
     """Send a request to the runner of ``node``; return its reply. Raises RequestFailed."""
     which = dataflow_ref(dataflow)
     question = CallRunner(dataflow=which, node=node, request=request)
-    (answer,) = client.ask(question, RunnerReplies).replies
+    (answer,) = client.request(question, RunnerReplies).replies
     assert isinstance(answer.reply, expected)
     return answer.reply
 
 
 def describe(client: Client, dataflow: str | None) -> Described:
     """Return the dataflow as it was started."""
-    return client.ask(DescribeDataflow(dataflow=dataflow_ref(dataflow)), Described)
+    return client.request(DescribeDataflow(dataflow=dataflow_ref(dataflow)), Described)
 
 
 def edges(client: Client, uuid: str) -> list[EdgeStatus]:
     """Return the counters of all edges; warns of daemons that do not answer."""
     which = dataflow_ref(uuid)
     question = CallRunner(dataflow=which, request=GetStatistics())
-    answer = client.ask(question, RunnerReplies)
+    answer = client.request(question, RunnerReplies)
     for problem in answer.problems:
         output.warn(problem)
     return [

@@ -156,7 +156,7 @@ class Client:
                 return
             time.sleep(0.02)
 
-    def ask(
+    def request(
         self,
         request: ControlRequest,
         expected: type[T],

@@ -65,7 +65,7 @@ def _show(client: Client, request: ReadLogs, printer: EntryPrinter, tail: int | 
         else:
             entries.extend(entry for entry in map(parse_log_line, progress.lines) if entry)
 
-    answer = client.ask(request, LogsEnd, receive)
+    answer = client.request(request, LogsEnd, receive)
     entries.sort(key=lambda entry: entry.time)
     printer.print(entries, tail=tail)
     for problem in answer.problems:

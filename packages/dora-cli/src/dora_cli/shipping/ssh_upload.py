@@ -38,7 +38,7 @@ class NotPushed(CollectionError):
 def push(client: Client, spec: DataflowSpec, parts: Mapping[str, Collected]) -> None:
     """Upload the files of nodes to the machines where they will run; raises NotPushed."""
     cluster = _cluster(client)
-    plan = client.ask(StartDataflow(spec=spec, dry_run=True), PlacementPlan)
+    plan = client.request(StartDataflow(spec=spec, dry_run=True), PlacementPlan)
     by_machine: dict[str, list[Collected]] = {}
     for placed in plan.nodes:
         if placed.node in parts:

@@ -44,7 +44,7 @@ class RunnerAnswered(Message):
     call: str
     reply: RunnerReply | None = None
     problem: str | None = None
-    """Why there is no reply, as a full sentence."""
+    """Why the call has failed, as a full sentence."""
 
 
 class PartReply(Message):

@@ -380,7 +380,7 @@ class Destroyed(Message):
 
 
 class MachinesRemoved(Message):
-    """The coordinator forgot the keys of these machines, which it knew."""
+    """The coordinator removed the keys of these machines."""
 
     kind: Literal["machines_removed"] = "machines_removed"
     machines: tuple[str, ...] = ()

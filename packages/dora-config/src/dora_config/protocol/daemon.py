@@ -288,7 +288,7 @@ class ReleasePart(Message):
 
 
 class StopPart(Message):
-    """Stop the nodes of any attempt; answered with :class:`PartLost` if there is no such part."""
+    """Stop the nodes of any attempt; answered with :class:`PartLost` for an unknown part."""
 
     kind: Literal["stop_part"] = "stop_part"
     dataflow_id: DataflowUuid
@@ -306,7 +306,7 @@ class ForgetPart(Message):
 
 
 class DescribePart(Message):
-    """Request the specification of a part that the coordinator does not know."""
+    """Request the specification of a part that the coordinator does not have."""
 
     kind: Literal["describe_part"] = "describe_part"
     dataflow_id: DataflowUuid

@@ -56,7 +56,7 @@ def version_problem(ours: ProgramVersion, theirs: ProgramVersion) -> str | None:
 
 
 class UnknownKind(RemoteProtocolError):
-    """A well-formed message of a kind that this version does not know; skip it."""
+    """A well-formed message of a kind that this version does not have; skip it."""
 
 
 T = TypeVar("T")

@@ -42,7 +42,7 @@ from dora_coordinator.state.events import ClientRequested, TimerKey
 
 @dataclass(slots=True)
 class _Build:
-    asked: ClientRequested
+    requested: ClientRequested
     waiting: set[str]
     """Daemons that have not finished their share."""
     nodes: list[BuiltNode] = field(default_factory=list)
@@ -50,7 +50,7 @@ class _Build:
 
     @property
     def build_id(self) -> str:
-        return self.asked.fresh_id
+        return self.requested.fresh_id
 
 
 class Builds:
@@ -60,15 +60,17 @@ class Builds:
 
     def start(
         self,
-        asked: ClientRequested,
+        requested: ClientRequested,
         request: BuildDataflow,
         placement: Mapping[str, tuple[str, ...]],
         now: float,
     ) -> list[Command]:
         """``placement`` maps daemons to node ids, as a start would place them now."""
-        build = _Build(asked, set())
+        build = _Build(requested, set())
         commands: list[Command] = [
-            SendProgress(asked.client, asked.number, BuildTriggered(build_id=build.build_id))
+            SendProgress(
+                requested.client, requested.number, BuildTriggered(build_id=build.build_id)
+            )
         ]
         spec = request.spec
         nodes = {
@@ -94,7 +96,7 @@ class Builds:
         progress = BuildProgress(
             build_id=message.build_id, daemon=daemon, news=message.news, left_out=message.left_out
         )
-        return [SendProgress(build.asked.client, build.asked.number, progress)]
+        return [SendProgress(build.requested.client, build.requested.number, progress)]
 
     def sent(self, build_id: str, daemon: str) -> list[Command]:
         """The client was sent the daemon's last progress: the daemon may send more."""
@@ -134,7 +136,7 @@ class Builds:
         return [
             command
             for build in list(self._builds.values())
-            if build.asked.client == client and number in (None, build.asked.number)
+            if build.requested.client == client and number in (None, build.requested.number)
             for command in self._drop(build)
         ]
 
@@ -156,7 +158,7 @@ class Builds:
         if build.waiting:
             return []
         del self._builds[build.build_id]
-        client, number = build.asked.client, build.asked.number
+        client, number = build.requested.client, build.requested.number
         done: Command
         if build.problems:
             done = FailClient(client, number, "the build failed\n" + "\n".join(build.problems))

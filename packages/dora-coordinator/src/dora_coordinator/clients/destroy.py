@@ -26,7 +26,7 @@ class Destruction:
         self._registry = registry
         self._membership = membership
         self._settings = settings
-        self._asked: ClientRequested | None = None
+        self._requested_by: ClientRequested | None = None
         self._left: set[str] = set()
         """Dataflows that have not ended."""
         self._ended: list[EndedDataflow] = []
@@ -35,9 +35,9 @@ class Destruction:
 
     @property
     def is_requested(self) -> bool:
-        return self._asked is not None
+        return self._requested_by is not None
 
-    def request(self, asked: ClientRequested, destroy: Destroy, now: float) -> list[Command]:
+    def request(self, requested: ClientRequested, destroy: Destroy, now: float) -> list[Command]:
         """Raises :class:`RequestRefused`."""
         live = self._registry.live()
         if live and not destroy.force:
@@ -45,7 +45,7 @@ class Destruction:
             raise RequestRefused(
                 "conflict", f"dataflows are still running: {names}; stop them first, or use --force"
             )
-        self._asked = asked
+        self._requested_by = requested
         self._left = {dataflow.id for dataflow in live}
         self._ended = []
         timer = ArmTimer(TimerKey("destroy"), now + self._settings.destroy_timeout)
@@ -62,8 +62,8 @@ class Destruction:
 
     def proceed(self, *, overdue: bool = False) -> list[Command]:
         """End the daemons after the dataflows, then the coordinator; ``overdue``: end now."""
-        asked = self._asked
-        if asked is None or self._done or (self._left and not overdue):
+        requested = self._requested_by
+        if requested is None or self._done or (self._left and not overdue):
             return []
         commands: list[Command] = []
         daemons = self._membership.connected()
@@ -75,4 +75,8 @@ class Destruction:
         self._done = True
         left = {*self._registry.unfinished_daemons(), *(member.key for member in daemons)}
         answer = Destroyed(dataflows=tuple(self._ended), left=tuple(sorted(left)))
-        return [*commands, AnswerClient(asked.client, asked.number, answer), EndCoordinator()]
+        return [
+            *commands,
+            AnswerClient(requested.client, requested.number, answer),
+            EndCoordinator(),
+        ]

@@ -33,7 +33,7 @@ from dora_coordinator.state.records import Phase
 class _Wait:
     """A request that is answered once its dataflows have reached ``until``."""
 
-    asked: ClientRequested
+    requested: ClientRequested
     until: Literal["started", "ended", "restarted"]
     left: set[str]
     """Dataflows that have not reached it."""
@@ -73,8 +73,8 @@ class _Waits:
                 if number is None:
                     unwanted = wait.until != "restarted"
                 else:
-                    unwanted = wait.asked.number == number
-                if wait.asked.client == client and unwanted:
+                    unwanted = wait.requested.number == number
+                if wait.requested.client == client and unwanted:
                     for dataflow_id in list(wait.left):
                         self.remove(wait, dataflow_id)
 
@@ -85,7 +85,7 @@ class LifecycleRequests:
         self._membership = membership
         self._waits = _Waits()
 
-    def start(self, asked: ClientRequested, start: StartDataflow, now: float) -> list[Command]:
+    def start(self, requested: ClientRequested, start: StartDataflow, now: float) -> list[Command]:
         """Raises :class:`RequestRefused` and placement errors."""
         spec = start.spec
         running = self._registry.live_named(spec.name) if spec.name else None
@@ -97,16 +97,16 @@ class LifecycleRequests:
             )
         plan = place(spec.resolved, self._membership.connected())
         if start.dry_run:
-            return [AnswerClient(asked.client, asked.number, plan.explained)]
+            return [AnswerClient(requested.client, requested.number, plan.explained)]
         require_built(spec, plan.parts)
-        self._waits.add(_Wait(asked, "started", {asked.fresh_id}))
-        triggered = StartTriggered(uuid=asked.fresh_id)
+        self._waits.add(_Wait(requested, "started", {requested.fresh_id}))
+        triggered = StartTriggered(uuid=requested.fresh_id)
         return [
-            SendProgress(asked.client, asked.number, triggered),
-            *self._registry.start(asked.fresh_id, spec, plan.parts, now),
+            SendProgress(requested.client, requested.number, triggered),
+            *self._registry.start(requested.fresh_id, spec, plan.parts, now),
         ]
 
-    def stop(self, asked: ClientRequested, stop: StopDataflow, now: float) -> list[Command]:
+    def stop(self, requested: ClientRequested, stop: StopDataflow, now: float) -> list[Command]:
         """Raises :class:`RequestRefused`."""
         if stop.all:
             chosen = self._registry.live()
@@ -117,16 +117,16 @@ class LifecycleRequests:
         event = StopRequested(stop.grace, stop.force)
         commands = [c for dataflow in chosen for c in self._registry.apply(dataflow, event, now)]
         left = {dataflow.id for dataflow in chosen if not dataflow.has_ended}
-        wait = _Wait(asked, "ended", left, [one.ended() for one in chosen if one.has_ended])
+        wait = _Wait(requested, "ended", left, [one.ended() for one in chosen if one.has_ended])
         self._waits.add(wait)
         return commands if left else [*commands, _answer_ended(wait)]
 
     def restart(
-        self, asked: ClientRequested, restart: RestartDataflow, now: float
+        self, requested: ClientRequested, restart: RestartDataflow, now: float
     ) -> list[Command]:
         """Raises :class:`RequestRefused`."""
         dataflow = self._registry.find(restart.dataflow, archived=False)
-        wait = _Wait(asked, "restarted", {dataflow.id}, old=dataflow.id)
+        wait = _Wait(requested, "restarted", {dataflow.id}, old=dataflow.id)
         stop = StopRequested(restart.grace, restart.force)
         commands = self._registry.apply(dataflow, stop, now)
         if dataflow.has_ended:
@@ -134,12 +134,12 @@ class LifecycleRequests:
         self._waits.add(wait)
         return commands
 
-    def wait_for_end(self, asked: ClientRequested, ref: DataflowRef) -> list[Command]:
+    def wait_for_end(self, requested: ClientRequested, ref: DataflowRef) -> list[Command]:
         """Raises :class:`RequestRefused`."""
         dataflow = self._registry.find(ref, archived=True)
         if dataflow.has_ended:
-            return [_answer_ended(_Wait(asked, "ended", set(), [dataflow.ended()]))]
-        self._waits.add(_Wait(asked, "ended", {dataflow.id}))
+            return [_answer_ended(_Wait(requested, "ended", set(), [dataflow.ended()]))]
+        self._waits.add(_Wait(requested, "ended", {dataflow.id}))
         return []
 
     def drop(self, client: int, number: int | None) -> None:
@@ -168,11 +168,11 @@ class LifecycleRequests:
         return commands
 
     def _start_changed(self, wait: _Wait, change: DataflowChanged) -> list[Command]:
-        asked, dataflow = wait.asked, change.dataflow
+        requested, dataflow = wait.requested, change.dataflow
         commands: list[Command] = []
         if dataflow.waits_for is not None:
             waits = StartTriggered(uuid=dataflow.id, waits_for=dataflow.waits_for)
-            commands.append(SendProgress(asked.client, asked.number, waits))
+            commands.append(SendProgress(requested.client, requested.number, waits))
         started = dataflow.phase is Phase.RUNNING or (
             dataflow.has_ended and change.before in (Phase.RELEASING, Phase.RUNNING, Phase.STOPPING)
         )
@@ -182,24 +182,24 @@ class LifecycleRequests:
         return commands
 
     def _start_again(self, wait: _Wait, dataflow: Dataflow, now: float) -> list[Command]:
-        asked = wait.asked
+        requested = wait.requested
         try:
             plan = place(dataflow.spec.resolved, self._membership.connected())
             require_built(dataflow.spec, plan.parts)
         except (PlacementError, UnplacedNodes) as problem:
             message = f"{dataflow.label} was stopped but not started again: {problem}"
-            return [FailClient(asked.client, asked.number, message, "placement")]
-        self._waits.add(_Wait(asked, "started", {asked.fresh_id}, old=wait.old))
-        return self._registry.start(asked.fresh_id, dataflow.spec, plan.parts, now)
+            return [FailClient(requested.client, requested.number, message, "placement")]
+        self._waits.add(_Wait(requested, "started", {requested.fresh_id}, old=wait.old))
+        return self._registry.start(requested.fresh_id, dataflow.spec, plan.parts, now)
 
 
 def _answer_ended(wait: _Wait) -> Command:
     answer = Ended(dataflows=tuple(wait.ended))
-    return AnswerClient(wait.asked.client, wait.asked.number, answer)
+    return AnswerClient(wait.requested.client, wait.requested.number, answer)
 
 
 def _answer_start(wait: _Wait, dataflow: Dataflow, *, started: bool) -> Command:
-    client, number = wait.asked.client, wait.asked.number
+    client, number = wait.requested.client, wait.requested.number
     if not started:
         message = f"dataflow {dataflow.label} was not started: {dataflow.reason}"
         return FailClient(client, number, message, ended=dataflow.ended())

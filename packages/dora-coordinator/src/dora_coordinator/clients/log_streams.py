@@ -37,11 +37,13 @@ class LogStreams:
         self._by_stream: dict[int, _Reading] = {}
         self._last_stream = 0
 
-    def open(self, asked: ClientRequested, request: ReadLogs, dataflow: Dataflow) -> list[Command]:
+    def open(
+        self, requested: ClientRequested, request: ReadLogs, dataflow: Dataflow
+    ) -> list[Command]:
         """Raises :class:`RequestRefused`."""
-        self._check(asked, request, dataflow)
-        reading = _Reading(asked.client, asked.number, request, dataflow.id)
-        self._readings[asked.client, asked.number] = reading
+        self._check(requested, request, dataflow)
+        reading = _Reading(requested.client, requested.number, request, dataflow.id)
+        self._readings[requested.client, requested.number] = reading
         commands: list[Command] = []
         for part in dataflow.parts.values():
             nodes = tuple(n for n in part.nodes if not request.nodes or n in request.nodes)
@@ -53,7 +55,7 @@ class LogStreams:
                 reading.problems.append(f'no connection to daemon "{part.daemon}"')
         return [*commands, *self._answer_if_done(reading)]
 
-    def _check(self, asked: ClientRequested, request: ReadLogs, dataflow: Dataflow) -> None:
+    def _check(self, requested: ClientRequested, request: ReadLogs, dataflow: Dataflow) -> None:
         known = {node for part in dataflow.parts.values() for node in part.nodes}
         missing = [node for node in request.nodes if node not in known]
         if missing:
@@ -63,7 +65,7 @@ class LogStreams:
                 f"its nodes are: {', '.join(sorted(known))}",
             )
         limit = self._settings.streams_per_client
-        if sum(1 for client, _ in self._readings if client == asked.client) >= limit:
+        if sum(1 for client, _ in self._readings if client == requested.client) >= limit:
             raise RequestRefused("failed", f"at most {limit} log streams per connection")
 
     def _open_stream(self, reading: _Reading, daemon: str, nodes: tuple[str, ...]) -> Command:

@@ -82,58 +82,60 @@ class ClientRequests:
             *self._builds.drop(client, number),
         ]
 
-    def _requested(self, asked: events.ClientRequested, now: float) -> list[Command]:
+    def _requested(self, requested: events.ClientRequested, now: float) -> list[Command]:
         try:
-            return self._dispatch(asked, now)
+            return self._dispatch(requested, now)
         except RequestRefused as problem:
-            return [FailClient(asked.client, asked.number, str(problem), problem.code)]
+            return [FailClient(requested.client, requested.number, str(problem), problem.code)]
         except (PlacementError, UnplacedNodes) as problem:
-            return [FailClient(asked.client, asked.number, str(problem), "placement")]
+            return [FailClient(requested.client, requested.number, str(problem), "placement")]
 
-    def _dispatch(self, asked: events.ClientRequested, now: float) -> list[Command]:
+    def _dispatch(self, requested: events.ClientRequested, now: float) -> list[Command]:
         registry = self._registry
-        match asked.request:
+        match requested.request:
             case control.StartDataflow() as start:
                 if self._destruction.is_requested:
                     raise RequestRefused("failed", "the coordinator is ending; start refused")
-                return self._lifecycle.start(asked, start, now)
+                return self._lifecycle.start(requested, start, now)
             case control.StopDataflow() as stop:
-                return self._lifecycle.stop(asked, stop, now)
+                return self._lifecycle.stop(requested, stop, now)
             case control.RestartDataflow() as restart:
-                return self._lifecycle.restart(asked, restart, now)
+                return self._lifecycle.restart(requested, restart, now)
             case control.WaitForEnd(dataflow=ref):
-                return self._lifecycle.wait_for_end(asked, ref)
+                return self._lifecycle.wait_for_end(requested, ref)
             case control.ReadLogs(dataflow=ref) as request:
-                return self._logs.open(asked, request, registry.find(ref, archived=True))
+                return self._logs.open(requested, request, registry.find(ref, archived=True))
             case BuildDataflow() as request:
                 plan = place(request.spec.resolved, self._membership.connected())
-                return self._builds.start(asked, request, plan.parts, now)
+                return self._builds.start(requested, request, plan.parts, now)
             case control.CallRunner(dataflow=ref, node=node, request=request):
                 dataflow = registry.find(ref, archived=False)
-                return self._calls.open(asked, request, dataflow, node)
+                return self._calls.open(requested, request, dataflow, node)
             case control.WatchTopics(dataflow=ref) as request:
-                return self._topics.open(asked, request, registry.find(ref, archived=False))
+                return self._topics.open(requested, request, registry.find(ref, archived=False))
             case control.Destroy() as destroy:
-                return self._destruction.request(asked, destroy, now)
+                return self._destruction.request(requested, destroy, now)
             case control.ListDataflows():
                 rows = [dataflow_summary(one, self._membership, now) for one in registry]
-                return _answer(asked, control.DataflowList(dataflows=tuple(rows)))
+                return _answer(requested, control.DataflowList(dataflows=tuple(rows)))
             case control.ForgetEnded():
                 gone, changes = registry.forget_ended()
                 rows = [dataflow_summary(one, self._membership, now) for one in gone]
-                return [*changes, *_answer(asked, control.DataflowList(dataflows=tuple(rows)))]
+                return [*changes, *_answer(requested, control.DataflowList(dataflows=tuple(rows)))]
             case control.ListNodes(dataflow=ref):
-                return _answer(asked, self._node_list(ref))
+                return _answer(requested, self._node_list(ref))
             case control.ClusterStatus():
                 report = cluster_report(registry, self._membership, self._party, now)
-                return _answer(asked, report)
+                return _answer(requested, report)
             case control.DescribeDataflow(dataflow=ref):
-                return _answer(asked, self._describe(ref))
+                return _answer(requested, self._describe(ref))
             case control.RotateToken(grace=grace):
                 ready = [m.key for m in self._membership.connected() if m.register.takes_tokens]
-                return [commands.RotateToken(asked.client, asked.number, grace, tuple(ready))]
+                return [
+                    commands.RotateToken(requested.client, requested.number, grace, tuple(ready))
+                ]
             case control.RemoveMachines() as request:
-                return self._remove_machines(asked, request, now)
+                return self._remove_machines(requested, request, now)
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -193,5 +195,5 @@ class ClientRequests:
         return self._topics.reopen()
 
 
-def _answer(asked: events.ClientRequested, answer: control.ControlAnswer) -> list[Command]:
-    return [AnswerClient(asked.client, asked.number, answer)]
+def _answer(requested: events.ClientRequested, answer: control.ControlAnswer) -> list[Command]:
+    return [AnswerClient(requested.client, requested.number, answer)]

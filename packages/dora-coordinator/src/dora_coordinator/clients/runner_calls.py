@@ -23,7 +23,7 @@ from dora_coordinator.state.membership import Membership
 
 @dataclass(slots=True)
 class _Call:
-    asked: ClientRequested
+    requested: ClientRequested
     dataflow_id: str
     request: NodeRequest
     waiting: set[str] = field(default_factory=set)
@@ -39,12 +39,12 @@ class RunnerCalls:
         self._calls: dict[str, _Call] = {}
 
     def open(
-        self, asked: ClientRequested, request: NodeRequest, dataflow: Dataflow, node: str | None
+        self, requested: ClientRequested, request: NodeRequest, dataflow: Dataflow, node: str | None
     ) -> list[Command]:
         """Call the runner of ``node`` (None: of every part); raises :class:`RequestRefused`."""
         daemons = _daemons_of(dataflow, node)
-        message = RunnerCall(call=asked.fresh_id, dataflow_id=dataflow.id, request=request)
-        call = self._calls[asked.fresh_id] = _Call(asked, dataflow.id, request)
+        message = RunnerCall(call=requested.fresh_id, dataflow_id=dataflow.id, request=request)
+        call = self._calls[requested.fresh_id] = _Call(requested, dataflow.id, request)
         commands: list[Command] = []
         for daemon in daemons:
             if self._membership.is_connected(daemon):
@@ -89,18 +89,18 @@ class RunnerCalls:
     def drop(self, client: int, number: int | None) -> None:
         """Forget one call of a client (None: all of them)."""
         for call_id, call in list(self._calls.items()):
-            if call.asked.client == client and number in (None, call.asked.number):
+            if call.requested.client == client and number in (None, call.requested.number):
                 del self._calls[call_id]
 
     def _answer_if_done(self, call: _Call) -> list[Command]:
         if call.waiting:
             return []
-        asked = call.asked
-        del self._calls[asked.fresh_id]
+        requested = call.requested
+        del self._calls[requested.fresh_id]
         if call.problems and not call.replies:
-            return [FailClient(asked.client, asked.number, "\n".join(call.problems))]
+            return [FailClient(requested.client, requested.number, "\n".join(call.problems))]
         answer = RunnerReplies(replies=tuple(call.replies), problems=tuple(call.problems))
-        return [AnswerClient(asked.client, asked.number, answer)]
+        return [AnswerClient(requested.client, requested.number, answer)]
 
 
 def _daemons_of(dataflow: Dataflow, node: str | None) -> list[str]:

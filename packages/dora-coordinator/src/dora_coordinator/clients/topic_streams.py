@@ -61,18 +61,18 @@ class TopicStreams:
         self._last_stream = 0
 
     def open(
-        self, asked: ClientRequested, request: WatchTopics, dataflow: Dataflow
+        self, requested: ClientRequested, request: WatchTopics, dataflow: Dataflow
     ) -> list[Command]:
         """Raises :class:`RequestRefused`."""
         _check_allowed(dataflow)
         limit = self._settings.streams_per_client
-        if sum(1 for client, _ in self._watches if client == asked.client) >= limit:
+        if sum(1 for client, _ in self._watches if client == requested.client) >= limit:
             raise RequestRefused("failed", f"at most {limit} watches per connection")
         chosen = _chosen(dataflow, request.topics)
         topics = _by_daemon(dataflow, chosen)
-        watch = _Watch(asked.client, asked.number, request, dataflow, topics)
+        watch = _Watch(requested.client, requested.number, request, dataflow, topics)
         watch.broken = dict.fromkeys(topics)
-        self._watches[asked.client, asked.number] = watch
+        self._watches[requested.client, requested.number] = watch
         commands = self._reopen(watch)
         notes = [f'no connection to daemon "{daemon}" at the moment' for daemon in watch.broken]
         gone = set(chosen).difference(*topics.values()) if request.topics else ()

@@ -69,9 +69,9 @@ class Authority:
         certificate does not allow it to send as a machine with one.
         """
         try:
-            asked = x509.load_pem_x509_csr(request.encode())
-            valid = asked.is_signature_valid
-            key = asked.public_key()
+            requested = x509.load_pem_x509_csr(request.encode())
+            valid = requested.is_signature_valid
+            key = requested.public_key()
         except (ValueError, InvalidSignature, UnsupportedAlgorithm) as error:
             raise AuthorityError(f"not a certificate signing request: {error}") from error
         if not valid or not isinstance(key, ec.EllipticCurvePublicKey):

@@ -50,7 +50,7 @@ class RefusedForGood(DoraError):
 
 
 class _Lost(Exception):
-    """The connection ended; ``str()`` says how."""
+    """The connection ended; ``str()`` is the reason."""
 
 
 class CoordinatorLink:
@@ -79,7 +79,7 @@ class CoordinatorLink:
         self._said = ""
 
     def send(self, message: DaemonMessage) -> None:
-        """Queue a message; dropped while there is no connection: registering says it all again."""
+        """Queue a message; dropped without a connection, because registering reports everything."""
         if self._queue is None:
             return
         try:
@@ -130,7 +130,7 @@ class CoordinatorLink:
                 **options,
                 max_size=MAX_MESSAGE,
                 open_timeout=OPEN_TIMEOUT,
-                ping_interval=None,  # our own heartbeat says more
+                ping_interval=None,  # the heartbeat does this
                 close_timeout=1,
             ) as socket:
                 await self._talk(socket, endpoint)

@@ -28,7 +28,7 @@ class Credentials:
     """Key and certificate of this machine; links read the files whenever they connect."""
 
     def __init__(self, directory: Path) -> None:
-        """Use ``directory``; a key is made there if there is none that can be read."""
+        """Use ``directory``; create a key there unless it contains a readable one."""
         self.directory = private_dir(directory)
         self._key = self._load_key()
         self._usable = anyio.Event()
@@ -78,7 +78,7 @@ class Credentials:
         self._usable.set()
 
     def make_again(self) -> None:
-        """The folder and the key, after somebody has removed them; a certificate is wanted then."""
+        """Create the folder and the key again after their removal; a certificate is then needed."""
         private_dir(self.directory)
         self._write_key(self._key)
 

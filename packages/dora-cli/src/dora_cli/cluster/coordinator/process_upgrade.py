@@ -84,7 +84,7 @@ def replaced_program(process: CoordinatorProcess, cluster: Cluster) -> Coordinat
 
 
 def _write_record(process: CoordinatorProcess, cluster: Cluster, version: str) -> None:
-    """Record the replaced program for a rollback; without a record there is no rollback."""
+    """Record the replaced program for a rollback; a rollback requires the record."""
     record = {"version": version, "words": process.program, "variables": process.python_variables}
     path = _record_path(process, cluster)
     with suppress(OSError):

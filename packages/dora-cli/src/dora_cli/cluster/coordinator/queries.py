@@ -45,7 +45,7 @@ def fetch_report(cluster: Cluster) -> control.ClusterReport | None:
     """Return the coordinator's report; None if it does not answer."""
     try:
         with open_client(cluster) as client:
-            return client.ask(control.ClusterStatus(), control.ClusterReport)
+            return client.request(control.ClusterStatus(), control.ClusterReport)
     except CoordinatorUnreachable:
         return None
 
@@ -83,7 +83,7 @@ def fetch_nodes(cluster: Cluster) -> Nodes:
     """Return the nodes that have a process; empty if the coordinator does not answer."""
     try:
         with open_client(cluster) as client:
-            found = client.ask(control.ListNodes(), control.NodeList).nodes
+            found = client.request(control.ListNodes(), control.NodeList).nodes
     except (CoordinatorUnreachable, CoordinatorLost):
         return {}
     return {(one.dataflow, one.node): one for one in found if one.pid is not None}
@@ -99,13 +99,13 @@ def require_coordinator(cluster: Cluster) -> None:
 
 
 def remove_machines(cluster: Cluster, machine_ids: Iterable[str]) -> tuple[str, ...]:
-    """Revoke the keys of machines and disconnect them; return those that the coordinator knew.
+    """Revoke the keys of machines and disconnect them; return those that had one.
 
     Raises CoordinatorUnreachable.
     """
     request = control.RemoveMachines(machines=tuple(machine_ids))
     with open_client(cluster) as client:
-        return client.ask(request, control.MachinesRemoved).machines
+        return client.request(request, control.MachinesRemoved).machines
 
 
 def allow_new_key(cluster: Cluster, machine_id: str) -> None:
@@ -115,14 +115,14 @@ def allow_new_key(cluster: Cluster, machine_id: str) -> None:
     """
     request = control.RemoveMachines(machines=(machine_id,), revoke=False)
     with suppress(CoordinatorUnreachable, CoordinatorLost), open_client(cluster) as client:
-        client.ask(request, control.MachinesRemoved)
+        client.request(request, control.MachinesRemoved)
 
 
 def destroy(cluster: Cluster) -> None:
     """End the coordinator, the connected daemons and their dataflows."""
     try:
         with open_client(cluster) as client:
-            client.ask(control.Destroy(force=True), control.Destroyed)
+            client.request(control.Destroy(force=True), control.Destroyed)
             client.wait_until_gone()
     except CoordinatorUnreachable:
         return

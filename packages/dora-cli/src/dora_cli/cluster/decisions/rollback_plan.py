@@ -72,7 +72,7 @@ def _targets(
 
 
 def _newest_upgrade(everything: list[Versions]) -> str | None:
-    """Return the version whose upgrade is undone; None if there is none.
+    """Return the version whose upgrade is undone; None if it does not exist.
 
     After an upgrade that stopped half-way, the machines that it did not reach still run the
     version that the others had before.

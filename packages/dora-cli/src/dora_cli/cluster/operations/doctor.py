@@ -30,7 +30,7 @@ class Examined:
 
     facts: MachineFacts
     coordinator: dict[str, Any] | None
-    """Whether it reaches the coordinator; None: there is no coordinator."""
+    """Whether it reaches the coordinator; None: without a coordinator."""
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

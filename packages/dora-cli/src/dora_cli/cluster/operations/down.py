@@ -53,7 +53,7 @@ def _end_coordinator(address: Endpoint, known: Cluster | None) -> None:
     """End it with its daemons; raises CoordinatorUnreachable if no machines are known either."""
     try:
         with Client(address) as client:
-            ended = client.ask(Destroy(force=True), Destroyed)
+            ended = client.request(Destroy(force=True), Destroyed)
             client.wait_until_gone()
     except CoordinatorUnreachable as error:
         if known is None:

@@ -118,7 +118,7 @@ def _is_current(remote: RemoteMachine, facts: MachineFacts, tree: str | None) ->
 def _require_own_coordinator(cluster: Cluster) -> None:
     """Raise DoraError for a coordinator with another token.
 
-    That of a version without TLS on another machine is not asked: it is replaced over SSH.
+    A coordinator without TLS on another machine is not checked: it is replaced over SSH.
     """
     try:
         queries.fetch_report(cluster)

@@ -21,7 +21,7 @@ def main(
     output.write(f"Restarting dataflow `{dataflow}`")
     request = RestartDataflow(dataflow=dataflow_ref(dataflow))
     with connect(coordinator_addr, coordinator_port) as client:
-        answer = client.ask(request, Restarted)
+        answer = client.request(request, Restarted)
     output.write(f"dataflow restarted: {answer.old} -> {answer.new}")
     for warning in answer.warnings:
         output.warn(warning)

@@ -35,7 +35,7 @@ def main(
     seconds = options.checked(parse_duration)(grace)
     address = endpoint(coordinator_addr, coordinator_port)
     with connect(coordinator_addr, coordinator_port) as client:
-        answer = client.ask(RotateToken(grace=seconds), TokenRotated)
+        answer = client.request(RotateToken(grace=seconds), TokenRotated)
         try:
             remember_token(address, answer.token)
         except (AccessError, OSError) as error:
@@ -43,7 +43,7 @@ def main(
                 f"the new token could not be stored in this account ({error}); copy the token "
                 "file of the coordinator's account before the old token expires"
             )
-        report = client.ask(ClusterStatus(), ClusterReport)
+        report = client.request(ClusterStatus(), ClusterReport)
     count = len(answer.daemons)
     output.write(f"New token sent to {count} connected daemon{'' if count == 1 else 's'}")
     output.write(f"The old token expires after {grace}")

@@ -19,7 +19,7 @@ def main(
     from dora_config.protocol.control import ClusterReport, ClusterStatus
 
     with connect(coordinator_addr, coordinator_port) as client:
-        report = client.ask(ClusterStatus(), ClusterReport)
+        report = client.request(ClusterStatus(), ClusterReport)
     show(report, as_json=output_format is options.TableFormat.JSON)
     if (known := known_clusters.find(endpoint(coordinator_addr, coordinator_port))) is not None:
         leftovers.report_connected(known, report.daemons)

@@ -21,7 +21,7 @@ def main(
     from dora_config.protocol.control import DataflowList, ForgetEnded
 
     with connect(coordinator_addr, coordinator_port) as client:
-        removed = client.ask(ForgetEnded(), DataflowList).dataflows
+        removed = client.request(ForgetEnded(), DataflowList).dataflows
     if quiet:
         for row in removed:
             output.write(row.uuid)

@@ -22,7 +22,7 @@ def main(
     from dora_config.protocol.control import Destroy, Destroyed
 
     with connect(coordinator_addr, coordinator_port) as client:
-        left = client.ask(Destroy(force=force), Destroyed).left
+        left = client.request(Destroy(force=force), Destroyed).left
         client.wait_until_gone()
     if left:
         names = ", ".join(f'"{daemon}"' for daemon in left)

@@ -61,7 +61,7 @@ def main(
     from dora_config.protocol.control import DataflowList, ListDataflows
 
     with connect(coordinator_addr, coordinator_port) as client:
-        found = client.ask(ListDataflows(), DataflowList).dataflows
+        found = client.request(ListDataflows(), DataflowList).dataflows
     rows = selected(found, status=status, name=name, everything=everything)
     if sort_by is not None:
         rows.sort(key=lambda row: row.cpu if sort_by is SortChoice.CPU else row.memory)

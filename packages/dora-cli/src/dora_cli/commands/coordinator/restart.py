@@ -33,7 +33,7 @@ def main(
         force=force,
     )
     with connect(coordinator_addr, coordinator_port) as client:
-        answer = client.ask(request, Restarted)
+        answer = client.request(request, Restarted)
     for warning in answer.warnings:
         output.warn(warning)
     output.write(f"dataflow restarted: {answer.old} -> {answer.new}")

@@ -128,7 +128,7 @@ def _start(client: Client, request: StartDataflow) -> str:
             output.write(f"dataflow start triggered: {progress.uuid}")
 
     try:
-        started = client.ask(request, Started, show)
+        started = client.request(request, Started, show)
     except RequestFailed as failed:
         if failed.ended is None or not failed.ended.nodes:
             raise
@@ -144,6 +144,6 @@ def _start(client: Client, request: StartDataflow) -> str:
 def _show_placement(client: Client, request: StartDataflow) -> None:
     from dora_config.protocol.control import PlacementPlan
 
-    plan = client.ask(request, PlacementPlan)
+    plan = client.request(request, PlacementPlan)
     rows = [(one.node, one.daemon, one.reason) for one in plan.nodes]
     output.table(("NODE", "DAEMON", "BECAUSE"), rows)

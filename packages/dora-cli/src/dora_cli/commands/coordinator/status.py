@@ -36,7 +36,7 @@ def main(
     problem = ""
     try:
         with connect(coordinator_addr, coordinator_port) as client:
-            report = client.ask(ClusterStatus(), ClusterReport)
+            report = client.request(ClusterStatus(), ClusterReport)
     except CoordinatorUnreachable as error:
         problem = str(error)
     findings = list(diagnosis.check_dataflow(dataflow)) if dataflow is not None else []

@@ -45,7 +45,7 @@ def main(
     )
     with connect(coordinator_addr, coordinator_port) as client:
         try:
-            answer = client.ask(request, Ended)
+            answer = client.request(request, Ended)
         except RequestFailed as problem:
             if problem.code == "nothing_runs":
                 output.write(str(problem))

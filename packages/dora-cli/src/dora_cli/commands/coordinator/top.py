@@ -72,7 +72,7 @@ def _ask(client: Client, dataflow: str | None) -> tuple[NodeSummary, ...]:
     from dora_config.protocol.control import ListNodes, NodeList
 
     which = None if dataflow is None else dataflow_ref(dataflow)
-    return client.ask(ListNodes(dataflow=which), NodeList).nodes
+    return client.request(ListNodes(dataflow=which), NodeList).nodes
 
 
 def _live(client: Client, dataflow: str | None, interval: float) -> None:

@@ -65,7 +65,7 @@ def _default_daemons(target: Endpoint) -> int:
     from dora_config.protocol.control import ClusterReport, ClusterStatus
 
     with Client(target) as client:
-        report = client.ask(ClusterStatus(), ClusterReport)
+        report = client.request(ClusterStatus(), ClusterReport)
     return sum(one.connected and one.machine_id is None for one in report.daemons)
 
 

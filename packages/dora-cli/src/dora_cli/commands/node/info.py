@@ -31,7 +31,7 @@ def main(
 
     with connect(coordinator_addr, coordinator_port) as client:
         found = calls.describe(client, dataflow)
-        rows = client.ask(ListNodes(dataflow=dataflow_ref(found.uuid)), NodeList).nodes
+        rows = client.request(ListNodes(dataflow=dataflow_ref(found.uuid)), NodeList).nodes
     summary = next((row for row in rows if row.node == node), None)
     if summary is None:
         known = ", ".join(sorted(row.node for row in rows))

@@ -26,7 +26,7 @@ def main(
 
     which = dataflow_ref(dataflow) if dataflow is not None else None
     with connect(coordinator_addr, coordinator_port) as client:
-        nodes = client.ask(ListNodes(dataflow=which), NodeList).nodes
+        nodes = client.request(ListNodes(dataflow=which), NodeList).nodes
     if quiet:
         for node in nodes:
             output.write(node.node)

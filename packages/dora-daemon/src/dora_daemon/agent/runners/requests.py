@@ -23,7 +23,7 @@ this process may have been stopped itself and then first has to read what was se
 """
 
 OnReply = Callable[[RunnerReply | None, str | None], None]
-"""Takes the reply to a request, or the reason why there is none."""
+"""Takes the reply to a request, or the reason why it has failed."""
 
 FIRST_REQUESTS: Final = (Handshake(), FollowEvents(logs=False), GetStatus())
 """Sent on every new connection."""

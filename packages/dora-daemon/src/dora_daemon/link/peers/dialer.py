@@ -1,4 +1,4 @@
-"""Connects to a peer: a thread that dials its endpoints whenever there is no session.
+"""Connects to a peer: a thread that dials its endpoints until a session exists.
 
 Of two links, the one whose machine comes first in the alphabet dials at once, the other one only if
 no connection came: a router that passes connections in one direction is enough.

@@ -71,7 +71,7 @@ class PeerLink:
         self.outgoing: dict[tuple[str, str], StreamSender] = {}
         self.incoming: dict[tuple[str, str], StreamReceiver] = {}
         self.wanted = threading.Event()
-        """Set while there is no session: the dialer connects."""
+        """Set without a session: the dialer then connects."""
         self.wanted.set()
         self.moved = threading.Event()
         """Set when run or address changed: the dialer connects at once."""

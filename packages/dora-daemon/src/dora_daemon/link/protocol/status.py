@@ -18,7 +18,7 @@ class PeerStatus:
         self.left = False
         """The peer's part has ended in good order."""
         self.trouble = _NOT_TRIED
-        """Why there is no session."""
+        """Reason why the session is missing."""
         self.difference: str | None = None
         """How the two sides' lists of streams differ."""
         self._was_proven = False

@@ -109,13 +109,13 @@ class StreamSender:
         self._wake()
 
     def pause(self) -> None:
-        """Stop sending: there is no session, or the peer does not expect this stream yet."""
+        """Stop sending: the session is missing, or the peer does not expect this stream yet."""
         with self._lock:
             self._open = False
             self._resume = None
 
     def discard(self) -> None:
-        """Drop all messages, so that the producer need not wait: there is no consumer any more."""
+        """Drop all messages, so that the producer need not wait: the consumer has ended."""
         with self._lock:
             self._open = True
             self._discard = True
@@ -302,7 +302,7 @@ class StreamSender:
         return sent
 
     def stop_sending(self) -> None:
-        """Wait for the next round: there is no session."""
+        """Wait for the next round: the session is missing."""
         with self._lock:
             if self._resume is None and not self._discard:
                 self._open = False

@@ -44,7 +44,7 @@ class Turn(Enum):
     """Nothing: there may be more to do."""
     MESSAGE = auto()
     WAKE = auto()
-    """A call from another thread: the window is full, or there is no session."""
+    """A call from another thread: the window is full, or the session is missing."""
     ENDED = auto()
 
 
@@ -64,7 +64,7 @@ class RunStream(Protocol):
         """Send what can be sent; other streams get their turn after a limit."""
 
     def stop_sending(self) -> None:
-        """Wait for the next round: there is no session."""
+        """Wait for the next round: the session is missing."""
 
     def finish(self) -> None:
         """Leave the queue for good: the thread does not use the stream any more."""
@@ -111,7 +111,7 @@ class SenderThread:
         self._added: list[RunStream] = []
         self._streams: dict[RunStream, None] = {}
         self._wake_write = -1
-        """Write end of the pipe that wakes the thread; -1 while there is none."""
+        """Write end of the pipe that wakes the thread; -1 before it exists."""
 
     def add(self, stream: RunStream) -> None:
         """Run a stream from now on."""

@@ -219,7 +219,8 @@ class NodeLifecycle:
             case NodeState.STOPPING, "terminate":
                 return self._terminate(now)
             case NodeState.STOPPING, "kill":
-                return self._kill_after_grace()
+                waited = 0.0 if self.stopping is None else self.stopping.grace * 1.5
+                return self._send_kill(f"it didn't react to a stop message in time ({waited:g} s)")
             case _:
                 return []
 
@@ -363,11 +364,6 @@ class NodeLifecycle:
             ArmTimer(self.id, "kill", now + self.stopping.grace / 2),
         ]
 
-    def _kill_after_grace(self) -> list[Command]:
-        assert self.stopping is not None
-        waited = self.stopping.grace * 1.5
-        return self._send_kill(f"it didn't react to a stop message in time ({waited:g} s)")
-
     def _send_kill(self, reason: str) -> list[Command]:
         self.kill_reason = reason
         return [SignalNode(self.id, "SIGKILL")]
@@ -469,10 +465,7 @@ class NodeLifecycle:
         self.connected = False
         self.stopping = None
         self.kill_reason = None
-        return [
-            *self._announce_restart("replaced", 0.0),
-            PromoteReplacement(self.id, incarnation),
-        ]
+        return [*self._announce_restart("replaced", 0.0), PromoteReplacement(self.id, incarnation)]
 
     def _announce_restart(self, reason: str, delay: float) -> list[Command]:
         report = reports.NodeRestarting(

@@ -2,7 +2,7 @@
 
 Inspectors are refused unless the dataflow allows debug inspection. No node waits for a reader here:
 its queues are drop_oldest and end with its connection. They stay when a node restarts, so that the
-reader goes on with the next incarnation.
+reader continues with the next incarnation.
 """
 
 from __future__ import annotations
