@@ -227,6 +227,9 @@ class CoordinatorState:
             removed.append(machine)
             if request.revoke:
                 commands += self._exclude(machine, now)
+            elif record is not None:
+                text = f'machine "{machine}": its key was removed; a new key may register once'
+                commands.append(Log("warning", text))
         answer = MachinesRemoved(machines=tuple(removed))
         return [*commands, AnswerClient(requested.client, requested.number, answer)]
 

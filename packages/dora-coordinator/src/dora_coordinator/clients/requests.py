@@ -191,7 +191,7 @@ class ClientRequests:
         return self._destruction.proceed(overdue=overdue)
 
     def reopen_streams(self) -> list[Command]:
-        """Call after every event."""
+        """Call after every event: a part that starts again may have streams to reopen."""
         return self._topics.reopen()
 
 
