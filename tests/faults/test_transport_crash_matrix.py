@@ -16,6 +16,7 @@ from support.simulation.stepping import Steps, die
 
 from dora_node_api.data import arrow
 from dora_node_api.transport import Board, Delivery, RecordKind
+from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED
 
 MODULES = tuple(
     f"transport/{name}.py"
@@ -40,7 +41,7 @@ def world() -> Iterator[tuple[Board, Registry]]:
 
 
 def in_child(work: Callable[[], None]) -> int:
-    """Fork, run, and return the wait status."""
+    """Fork, run, and return the wait status; the child ends normally or is killed."""
     pid = os.fork()
     if pid == 0:
         status = 70
@@ -49,7 +50,9 @@ def in_child(work: Callable[[], None]) -> int:
             status = 0
         finally:
             os._exit(status)
-    return os.waitpid(pid, 0)[1]
+    status = os.waitpid(pid, 0)[1]
+    assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0, "the child raised an exception"
+    return status
 
 
 def kill_at_each_step(scenario: Callable[[int], int]) -> int:
@@ -78,9 +81,9 @@ def test_kill_at_every_step_of_a_send(case: str) -> None:
                 sender = edge.sender(queue * 10)
                 for number in range(before):
                     send(sender, number)
-                options = {"protected": case == "protected", "flush": case == "flush"}
+                flags = {"protected": FLAG_PROTECTED, "flush": FLAG_FLUSH}.get(case, 0)
                 payload = arrow.encode(message(before, size))
-                Steps(MODULES, step, die).run(lambda: sender.send("out", payload, **options))
+                Steps(MODULES, step, die).run(lambda: sender.send("out", payload, flags))
 
             receiver = edge.receiver()
             held: list[Delivery] = []

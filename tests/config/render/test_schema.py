@@ -138,6 +138,7 @@ def test_bad_dataflows_are_not(text: str, message: str) -> None:
                 "requires an address",
                 "and `dora` an",
                 "one line of text",
+                "public address",
             )
         )
     ],
