@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import anyio
 import uvicorn
+from websockets.exceptions import InvalidState
 
 from dora_config.access import DEFAULT_PORT, state_dir
 from dora_config.errors import DoraError, exit_code
@@ -300,7 +301,8 @@ async def _serve(
     async with anyio.create_task_group() as tasks:
 
         async def serve() -> None:
-            await server.serve()
+            with contextlib.suppress(InvalidState):  # uvicorn closes a connection that is closing
+                await server.serve()
             tasks.cancel_scope.cancel()
 
         async def watch_signals() -> None:
