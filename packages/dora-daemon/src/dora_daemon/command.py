@@ -15,19 +15,18 @@ from typing import Final
 
 import anyio
 
-from dora_config.access import Endpoint, endpoint, state_dir
+from dora_config.access import Endpoint, endpoint
 from dora_config.errors import InvalidId, exit_code
 from dora_config.ids import parse_label, parse_machine_id
 from dora_config.protocol.daemon import EndDaemon
 from dora_config.protocol.links import FIRST_PORT, LAST_PORT
 from dora_daemon.agent.events import Event, HandoverRequested, MachineStopping
 from dora_daemon.agent.linking import LinkError, Listen, parse_listen, plain_problem
-from dora_daemon.agent.part_files import DaemonFiles
+from dora_daemon.agent.part_files import DEFAULT_LISTEN_PORT, DaemonFiles, state_directory
 from dora_daemon.agent.service import Agent, AgentOptions
 from dora_daemon.agent.shutdown import system_is_stopping
 from dora_daemon.process_tree.runtime_dir import runtime_root
 
-DEFAULT_LISTEN_PORT: Final = 53291
 HAND_OVER: Final = (signal.SIGHUP, signal.SIGUSR2)
 """End, and leave the nodes to the next daemon process."""
 
@@ -186,12 +185,8 @@ def _labels(text: str) -> dict[str, str]:
 def _run(options: argparse.Namespace) -> int:
     reach = partial(endpoint, options.coordinator_addr, options.coordinator_port)
     reach()  # a bad address or token file is an error at the start, not a reason to retry
-    name = options.machine_id or ""
-    # A machine id cannot contain `@`, so it differs from the name of the default daemon.
-    if not name or options.local_listen_port != DEFAULT_LISTEN_PORT:
-        name = f"{name}@{options.local_listen_port}"
     # Locked until the process has ended: `dora cluster` waits for the lock.
-    files = DaemonFiles(state_dir() / "daemon" / name)
+    files = DaemonFiles(state_directory(options.machine_id, options.local_listen_port))
     agent_options = AgentOptions(
         machine_id=options.machine_id,
         labels=options.labels,

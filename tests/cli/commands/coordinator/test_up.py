@@ -5,10 +5,13 @@ from __future__ import annotations
 import signal
 
 import pytest
-from support.dora import run_dora
+from support.dora import run_dora, running_dora
 from support.fleets.coordinator import free_port
 from support.fleets.daemons import real_fleet
+from support.waiting import let_last
 from support.workspace import Workspace
+
+from dora_daemon.agent.part_files import LOCK_TIMEOUT
 
 pytestmark = pytest.mark.integration
 
@@ -23,6 +26,26 @@ def test_up_warns_of_another_coordinator_and_of_a_store_in_use(
         assert done.stdout == "coordinator: already running\ndaemon: already running\n"
         assert "DORA_COORDINATOR_ADDR is 192.0.2.7" in done.stderr
         assert "the store is in use" in done.stderr
+
+
+def test_up_waits_for_a_daemon_that_reconnects_late(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with real_fleet(workspace, None) as fleet:
+        monkeypatch.setenv("DORA_COORDINATOR_PORT", str(fleet.port))
+        daemon = fleet.daemons["default"]
+        daemon.send_signal(signal.SIGSTOP)
+        try:
+            fleet.coordinator.process.kill()
+            fleet.restart_coordinator()
+            with running_dora("up", cwd=workspace.path) as up:
+                up.wait_for("coordinator: already running")
+                let_last(LOCK_TIMEOUT + 1)  # a second daemon would have given up
+                daemon.send_signal(signal.SIGCONT)
+                done = up.wait().succeeded()
+        finally:
+            daemon.send_signal(signal.SIGCONT)
+        assert done.stdout == "coordinator: already running\ndaemon: already running\n"
 
 
 def test_down_without_a_coordinator_fails(workspace: Workspace) -> None:

@@ -11,9 +11,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from dora_config.access import private_dir, write_private
+from dora_config.access import private_dir, state_dir, write_private
 from dora_config.errors import DoraError
 from dora_daemon.agent.records import PartRecord
+
+DEFAULT_LISTEN_PORT = 53291
+"""Of dynamic nodes. A daemon on another port has another name."""
 
 KEPT_ENDED = 200
 """Records of ended parts that are kept, so that their logs can be found."""
@@ -24,6 +27,30 @@ LOCK_TIMEOUT = 2.0
 
 class DaemonStateError(DoraError):
     """The state directory of the daemon cannot be used."""
+
+
+def state_directory(machine_id: str | None, listen_port: int) -> Path:
+    """Return the state directory of a daemon of this account."""
+    name = machine_id or ""
+    # A machine id cannot contain `@`, so it differs from the name of the default daemon.
+    if not name or listen_port != DEFAULT_LISTEN_PORT:
+        name = f"{name}@{listen_port}"
+    return state_dir() / "daemon" / name
+
+
+def is_running(directory: Path) -> bool:
+    """Return whether a daemon has locked its state directory."""
+    try:
+        lock = os.open(directory / "lock", os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 class DaemonFiles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -42,11 +43,10 @@ def main(
         _start_coordinator(target, recreate=recreate_store)
         daemons = 0
         output.write("coordinator: started")
-    if daemons:
-        output.write("daemon: already running")
-    else:
-        _start_daemon(target)
+    if not daemons and _start_daemon(target):
         output.write("daemon: started")
+    else:
+        output.write("daemon: already running")
 
 
 def _warn_of_other_address(target: Endpoint) -> None:
@@ -90,12 +90,29 @@ def _start_coordinator(target: Endpoint, *, recreate: bool) -> None:
     process.wait_until(answers, within=COORDINATOR_TIMEOUT)
 
 
-def _start_daemon(target: Endpoint) -> None:
+def _start_daemon(target: Endpoint) -> bool:
+    """Start a daemon and wait for its connection; return False if it already ran.
+
+    A daemon that lost its coordinator pauses for up to 25 s between attempts to connect.
+    """
     from dora_cli.coordinator import background
     from dora_config.access import endpoint
     from dora_config.spawn_argv import run_module
+    from dora_daemon.agent.part_files import DEFAULT_LISTEN_PORT, is_running, state_directory
 
+    fresh = endpoint(target.host, target.port)
+    deadline = time.monotonic() + DAEMON_TIMEOUT
+    while is_running(state_directory(None, DEFAULT_LISTEN_PORT)):
+        if _default_daemons(fresh):
+            return False
+        if time.monotonic() > deadline:
+            raise background.NotStarted(
+                f"a daemon runs on this machine and has not connected to the coordinator at "
+                f"{target} within {DAEMON_TIMEOUT:g} s; if it belongs to another coordinator, end "
+                "it, or start a second one with `dora daemon --local-listen-port PORT`"
+            )
+        time.sleep(0.1)
     arguments = ["--coordinator-addr", target.host, "--coordinator-port", str(target.port)]
     process = background.start("daemon", [*run_module("dora_daemon.command"), *arguments])
-    fresh = endpoint(target.host, target.port)
     process.wait_until(lambda: _default_daemons(fresh) > 0, within=DAEMON_TIMEOUT)
+    return True
