@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from dora_cli import output
 from dora_cli._version import __version__
-from dora_cli.registry import ALIASES, SECTIONS, Group, Section
+from dora_cli.registry import ALIASES, PHRASES, SECTIONS, Group, Section
 
 COMPLETION_VARIABLE = "_DORA_COMPLETE"
 
@@ -51,6 +51,9 @@ class LazyGroup(TyperGroup):
         return self.commands.get(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        phrase = PHRASES.get((args[0], args[1])) if ctx.parent is None and args[1:] else None
+        if phrase is not None:
+            return f"{args[0]} {args[1]}", _load(f"{args[0]} {args[1]}", phrase), args[2:]
         word = args[0]
         if not word.startswith("-") and self.get_command(ctx, word) is None:
             import difflib

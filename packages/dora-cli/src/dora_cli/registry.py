@@ -64,7 +64,10 @@ PARAM = Group(
     _modules("param", "list", "get", "set", "delete"),
 )
 INSPECT = Group("Inspect running dataflows.", _modules("coordinator", "top"))
-RECORDING = Group("Show and convert recordings.", _modules("recording", "info", "export"))
+RECORDING = Group(
+    "Show and convert recordings, and manage those on the machines of a cluster.",
+    _modules("recording", "info", "export", "list", "stop", "fetch", "remove"),
+)
 SELF = Group(
     "Test, update or remove this installation.",
     _modules("self", "update", "test", "wheels", "uninstall"),
@@ -95,6 +98,11 @@ SECTIONS: tuple[Section, ...] = (
 
 ALIASES: Mapping[str, str] = {"ps": "list", "destroy": "down", "check": "status"}
 """Alternative words of commands; hidden in help texts."""
+
+PHRASES: Mapping[tuple[str, str], str] = {
+    ("record", "fetch"): "dora_cli.commands.recording.fetch",
+}
+"""Modules of two words whose first is a command without subcommands; not in help texts."""
 
 COMMANDS: Mapping[str, str | Group] = {
     word: entry for section in SECTIONS for word, entry in section.commands.items()

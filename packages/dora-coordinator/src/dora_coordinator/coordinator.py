@@ -26,6 +26,7 @@ from dora_config.protocol.daemon import (
     SignRequest,
 )
 from dora_config.protocol.envelope import ProgramVersion, clean_text, version_problem
+from dora_config.protocol.fleet_recording import RecorderAnswered
 from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.clients.requests import ClientRequests
 from dora_coordinator.dataflow.events import TimerExpired
@@ -75,6 +76,7 @@ class CoordinatorState:
         self._settings = settings
         self._party = party
         self._authority = authority
+        self._wall_offset = wall_offset
         self.membership = Membership(settings)
         self.registry = DataflowRegistry(settings, self.membership, wall_offset=wall_offset)
         self._clients = ClientRequests(
@@ -176,13 +178,22 @@ class CoordinatorState:
         commands = self._update_membership(event, now)
         message = event.message
         match message:
-            case Heartbeat():
-                commands.append(SendToDaemon(member.key, HeartbeatAck()))
+            case Heartbeat(monotonic_ns=monotonic_ns):
+                wall_ns = round((now + self._wall_offset) * 1e9)
+                ack = HeartbeatAck(monotonic_ns=monotonic_ns, coordinator_ns=wall_ns)
+                commands.append(SendToDaemon(member.key, ack))
             case PartChanged() | PartLost() | PartDescribed():
                 commands += self.registry.part_message(member.key, message, now)
             case SignRequest(request=request):
                 commands.append(SignCertificate(member.key, request, member.digest))
-            case LogChunk() | TopicChunk() | BuildEvents() | BuildEnded() | RunnerAnswered():
+            case (
+                LogChunk()
+                | TopicChunk()
+                | BuildEvents()
+                | BuildEnded()
+                | RunnerAnswered()
+                | RecorderAnswered()
+            ):
                 commands += self._clients.daemon_reply(member.key, message, now)
             case Leaving(hand_over=hand_over):
                 manner = "hands over to its successor" if hand_over else "ends"

@@ -15,6 +15,7 @@ from dora_config.protocol.builds import BuildDataflow, BuildProgress, BuildTrigg
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.dataflow import DataflowSpec, LogFilter, NodeView
 from dora_config.protocol.envelope import Codec, Message, ProgramVersion
+from dora_config.protocol.fleet_recording import CallRecorders, RecorderReplies
 from dora_config.protocol.links import PeerState
 from dora_config.protocol.runner import NodeResult
 from dora_config.protocol.topics import (
@@ -182,7 +183,8 @@ ControlRequest = Annotated[
     | BuildDataflow
     | CallRunner
     | DescribeDataflow
-    | WatchTopics,
+    | WatchTopics
+    | CallRecorders,
     Field(discriminator="kind"),
 ]
 
@@ -417,7 +419,8 @@ ControlAnswer = Annotated[
     | Built
     | RunnerReplies
     | Described
-    | TopicsEnd,
+    | TopicsEnd
+    | RecorderReplies,
     Field(discriminator="kind"),
 ]
 ControlProgress = Annotated[

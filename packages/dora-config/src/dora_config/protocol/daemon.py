@@ -22,6 +22,7 @@ from dora_config.protocol.builds import (
 from dora_config.protocol.calls import RunnerAnswered, RunnerCall
 from dora_config.protocol.dataflow import DataflowSpec, DataflowUuid, LogFilter
 from dora_config.protocol.envelope import Codec, Message, ProgramVersion
+from dora_config.protocol.fleet_recording import RecorderAnswered, RecorderCall
 from dora_config.protocol.links import LinkReport, PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult, NodeStatus
 from dora_config.protocol.topics import EndTopics, MoreTopics, StreamTopics, TopicChunk
@@ -118,6 +119,8 @@ class Heartbeat(Message):
     metrics: tuple[Metrics, ...] = ()
     time: float | None = None
     """Unix time of the daemon's machine, whose clock may be wrong."""
+    monotonic_ns: int | None = None
+    """CLOCK_MONOTONIC of the daemon's machine."""
 
 
 class PartChanged(Message):
@@ -185,7 +188,8 @@ DaemonMessage = Annotated[
     | BuildEvents
     | BuildEnded
     | RunnerAnswered
-    | TopicChunk,
+    | TopicChunk
+    | RecorderAnswered,
     Field(discriminator="kind"),
 ]
 
@@ -227,6 +231,10 @@ class Challenge(Message):
 
 class HeartbeatAck(Message):
     kind: Literal["heartbeat_seen"] = "heartbeat_seen"
+    monotonic_ns: int | None = None
+    """As in the heartbeat."""
+    coordinator_ns: int | None = None
+    """Unix time of the coordinator when it answered; never steps back while it runs."""
 
 
 class PreparePart(Message):
@@ -364,7 +372,8 @@ CoordinatorMessage = Annotated[
     | RunnerCall
     | StreamTopics
     | MoreTopics
-    | EndTopics,
+    | EndTopics
+    | RecorderCall,
     Field(discriminator="kind"),
 ]
 

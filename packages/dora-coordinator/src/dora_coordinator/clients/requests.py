@@ -12,11 +12,13 @@ from dora_config.protocol.builds import BuildDataflow, BuildEnded, BuildEvents
 from dora_config.protocol.calls import RunnerAnswered
 from dora_config.protocol.daemon import LogChunk
 from dora_config.protocol.envelope import ProgramVersion
+from dora_config.protocol.fleet_recording import CallRecorders, RecorderAnswered
 from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.clients.builds import Builds
 from dora_coordinator.clients.destroy import Destruction
 from dora_coordinator.clients.lifecycle import LifecycleRequests
 from dora_coordinator.clients.log_streams import LogStreams
+from dora_coordinator.clients.recorder_calls import RecorderCalls
 from dora_coordinator.clients.runner_calls import RunnerCalls
 from dora_coordinator.clients.topic_streams import TopicStreams
 from dora_coordinator.clients.views import cluster_report, dataflow_summary, node_summaries
@@ -27,7 +29,7 @@ from dora_coordinator.state import commands, events
 from dora_coordinator.state.commands import AnswerClient, Command, FailClient
 from dora_coordinator.state.membership import Membership
 
-DaemonReply = LogChunk | TopicChunk | BuildEvents | BuildEnded | RunnerAnswered
+DaemonReply = LogChunk | TopicChunk | BuildEvents | BuildEnded | RunnerAnswered | RecorderAnswered
 """Messages of daemons that belong to a client's request."""
 
 
@@ -54,6 +56,7 @@ class ClientRequests:
         self._topics = TopicStreams(membership, settings)
         self._builds = Builds(settings)
         self._calls = RunnerCalls(registry, membership)
+        self._recorders = RecorderCalls(membership)
 
     def handle(self, event: events.ClientEvent, now: float) -> list[Command]:
         match event:
@@ -76,6 +79,7 @@ class ClientRequests:
         """Forget one request of a client (None: all of them)."""
         self._lifecycle.drop(client, number)
         self._calls.drop(client, number)
+        self._recorders.drop(client, number)
         return [
             *self._logs.drop(client, number),
             *self._topics.drop(client, number),
@@ -111,6 +115,8 @@ class ClientRequests:
             case control.CallRunner(dataflow=ref, node=node, request=request):
                 dataflow = registry.find(ref, archived=False)
                 return self._calls.open(requested, request, dataflow, node)
+            case CallRecorders() as request:
+                return self._recorders.open(requested, request)
             case control.WatchTopics(dataflow=ref) as request:
                 return self._topics.open(requested, request, registry.find(ref, archived=False))
             case control.Destroy() as destroy:
@@ -165,6 +171,8 @@ class ClientRequests:
                 return self._builds.ended(daemon, message)
             case RunnerAnswered():
                 return self._calls.answered(daemon, message, now)
+            case RecorderAnswered():
+                return self._recorders.answered(daemon, message)
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -175,6 +183,7 @@ class ClientRequests:
             *self._topics.daemon_lost(daemon),
             *self._builds.daemon_lost(daemon),
             *self._calls.daemon_lost(daemon),
+            *self._recorders.daemon_lost(daemon),
         ]
 
     def dataflow_changed(self, change: DataflowChanged, now: float) -> list[Command]:

@@ -73,6 +73,15 @@ class OpenInspector:
 
 
 @dataclass(frozen=True, slots=True)
+class StartRecorders:
+    """Answered with ``RecorderSettled``; recorders that run already are left alone."""
+
+    record: PartRecord
+    new_attempt: bool
+    """The nodes are being started, not recorded already."""
+
+
+@dataclass(frozen=True, slots=True)
 class WriteLog:
     level: Literal["info", "warning"]
     text: str
@@ -94,6 +103,7 @@ Command = (
     | KillRunner
     | OpenLogs
     | OpenInspector
+    | StartRecorders
     | WriteLog
     | ExitDaemon
 )
