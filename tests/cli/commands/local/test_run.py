@@ -447,7 +447,7 @@ def test_run_imports_no_unneeded_modules(talk: Workspace) -> None:
     program = (
         "import sys; from dora_cli.main import main; code = main(['run', 'flow.yml']);"
         "heavy = ('rich', 'pyarrow', 'numpy', 'websockets', 'paramiko', 'zenoh', 'starlette',"
-        " 'uvicorn', 'dora_coordinator', 'psutil', 'dora_daemon.build.service', 'urllib.request',"
+        " 'uvicorn', 'dora_coordinator', 'psutil', 'dora_daemon.build.builder', 'urllib.request',"
         " 'dora_config.protocol.runner', 'dora_daemon.link.protocol.messages');"
         "print([n for n in heavy if n in sys.modules], file=sys.stderr); sys.exit(code)"
     )

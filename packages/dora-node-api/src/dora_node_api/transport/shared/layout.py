@@ -76,7 +76,7 @@ P_EVICTED_SEQUENCE = 4  # of the data pipe: records up to it have left the pipe
 P_FLUSHED = 5  # records of the data pipe below it are void
 P_BLOCKED_NS = 6
 P_REFUSED = 7
-# Where a link process writes for a source on another machine (see `producer.relay`).
+# Where a link process writes for a source on another machine (see `producer.forwarding`).
 P_SOURCE = 8  # the source's number of the last message in the queue
 P_SOURCE_NEXT = 9  # of the message that is being written, stored before it
 P_SOURCE_SENT = 10  # P_SENT when P_SOURCE was stored

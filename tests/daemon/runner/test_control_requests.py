@@ -1,4 +1,4 @@
-"""Requests on the control socket: status, statistics, logs and changes of a running dataflow."""
+"""ControlRequests on the control socket: status, statistics, logs and changes of a running dataflow."""
 
 from __future__ import annotations
 
