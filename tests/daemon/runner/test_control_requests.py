@@ -1,4 +1,4 @@
-"""ControlRequests on the control socket: status, statistics, logs and changes of a running dataflow."""
+"""Requests on the control socket: status, statistics, logs and changes of a running dataflow."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""BuildProcesses for the coordinator: one process each, which reports events and a result.
+"""Builds for the coordinator: one process each, which reports events and a result.
 
-A build ends with the connection over which it was requested. BuildProcesses in the same folder run one
+A build ends with the connection over which it was requested. Builds in the same folder run one
 after another.
 """
 
