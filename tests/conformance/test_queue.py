@@ -15,7 +15,7 @@ from support.simulation.stepping import Steps
 from support.waiting import wait_until
 
 from dora_config.dataflow.resolved import QueuePolicy
-from dora_node_api.builder import QUEUE_POLICIES
+from dora_node_api import queue_policy
 from dora_node_api.data import arrow
 from dora_node_api.frozen import replace
 from dora_node_api.transport import (
@@ -29,7 +29,6 @@ from dora_node_api.transport import (
 )
 from dora_node_api.transport.consumer.journal import HoldingReceiver
 from dora_node_api.transport.shared.layout import PAGE
-from dora_node_api.transport.shared.specs import BACKPRESSURE, DROP_OLDEST
 
 POLICIES = get_args(QueuePolicy)
 SIZES = (24, 4096, 300_000)
@@ -86,7 +85,7 @@ def never_wait(*_: object) -> bool:
 
 
 def test_policies_of_dataflow_files_are_those_of_queues() -> None:
-    assert POLICIES == QUEUE_POLICIES == (DROP_OLDEST, BACKPRESSURE)
+    assert tuple(queue_policy.QueuePolicy) == POLICIES
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dora_node_api.data import arrow
+from dora_node_api.queue_policy import QueuePolicy
 from dora_node_api.transport import (
     Board,
     Delivery,
@@ -149,8 +150,9 @@ class Edge:
         producer, consumer = names
         self.board = board
         self.segments = segments
+        rule = QueuePolicy(policy)
         self.spec = QueueSpec(
-            queue, producer, "out", consumer, "in", policy, bound, area, slots, hold_limit
+            queue, producer, "out", consumer, "in", rule, bound, area, slots, hold_limit
         )
         self.ends = create_queue(self.spec)
         self.keeper = QueueKeeper(board, self.spec, self.ends)
