@@ -53,14 +53,14 @@ WAITING = """
 """
 
 STUBBORN = """
-    import signal, time
+    import signal
     from dora import Node
 
     with Node() as node:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         print("waiting", flush=True)
         while True:
-            time.sleep(1)
+            signal.pause()
 """
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from support.fleets.cables import cable, missing
+from support.fleets.cables import cable, require_networks
 from support.fleets.daemons import (
     COLLECTOR,
     COUNTER,
@@ -207,8 +207,7 @@ def test_restarted_machine_is_linked_at_once(workspace: Workspace, machine: str)
 
 
 def test_machines_that_have_ipv6_addresses_alone(workspace: Workspace) -> None:
-    if reason := missing(ipv6=True):
-        pytest.skip(reason)
+    require_networks(ipv6=True)
     with (
         cable("robot", "station", ipv6=True) as wire,
         wire.at("robot"),
