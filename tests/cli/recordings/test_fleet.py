@@ -18,7 +18,11 @@ IDS[2] = IDS[2].replace("20", "30")
 
 
 def state(number: int, name: str | None, **values: object) -> RecordingState:
-    facts = {"recording": IDS[number], "dataflow_id": f"uuid{number}", "name": name}
+    facts: dict[str, object] = {
+        "recording": IDS[number],
+        "dataflow_id": f"uuid{number}",
+        "name": name,
+    }
     facts |= {"phase": "ended", "started": float(number)}
     return RecordingState.model_validate(facts | values)
 

@@ -208,7 +208,7 @@ def test_what_is_not_recorded_makes_the_exit_code_1(workspace: Workspace) -> Non
             )
             wait_for_more("robot")
             output = finish(recording, 1)
-        assert fleet.wait_for_status("Running")
+        fleet.wait_for_status("Running")
         fleet.dora("stop", uuid)
     assert "station: " in output
     assert "File too large" in output
@@ -222,7 +222,7 @@ def test_what_is_not_recorded_makes_the_exit_code_1(workspace: Workspace) -> Non
 def test_wrong_names_and_no_coordinator(workspace: Workspace) -> None:
     with real_fleet(workspace, "robot") as fleet:
         unknown = fleet.dora("record", "--attach", "nothing", code=1)
-        assert 'no running dataflow "nothing"' in unknown.stderr
+        assert 'no dataflow with name "nothing"' in unknown.stderr
         for command in (("record", "fetch"), ("recording", "stop"), ("recording", "fetch", "x")):
             none = fleet.dora(*command, code=1)
             assert "the connected machines have no recording" in none.stderr

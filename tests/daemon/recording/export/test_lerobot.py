@@ -24,7 +24,7 @@ from dora_daemon.recording.message import RecordedMessage
 
 FPS = 10
 PERIOD = 100_000_000
-JITTER = (0, 7_000_000, -9_000_000, 30_000_000)
+JITTER = (0, 7_000_000, -9_000_000, 12_000_000)
 SIZE = {"width": 32, "height": 16, "encoding": "rgb8", "primitive": "image"}
 KEY = "observation.images.camera_image"
 OPTIONS = LeRobotOptions(
@@ -144,10 +144,10 @@ def test_statistics_have_the_shapes_that_loaders_expect(folder: Path) -> None:
 
 
 def test_encoded_images_and_a_recording_without_commands(tmp_path: Path) -> None:
-    encoder = av.CodecContext.create("mjpeg", "w")
+    encoder: Any = av.CodecContext.create("mjpeg", "w")
     encoder.width, encoder.height, encoder.pix_fmt = 32, 16, "yuvj420p"
     encoder.time_base = 1
-    image = av.VideoFrame.from_ndarray(np.full((16, 32, 3), 90, np.uint8), format="rgb24")
+    image: Any = av.VideoFrame.from_ndarray(np.full((16, 32, 3), 90, np.uint8), format="rgb24")
     (packet,) = [*encoder.encode(image.reformat(format="yuvj420p")), *encoder.encode(None)]
     jpeg = np.frombuffer(bytes(packet), np.uint8)
     metadata = {"width": 32, "height": 16, "encoding": "jpeg", "primitive": "image"}

@@ -84,10 +84,20 @@ def session_of(client: Client, dataflow: str, settings: RecordSettings) -> Fleet
     from dora_cli.coordinator.calls import describe
     from dora_cli.recordings.fleet_session import FleetSession
 
-    described = describe(client, dataflow)
+    described = describe(client, _uuid(client, dataflow))
     machines = tuple(sorted(set(described.daemons.values())))
     plan = settings.plan(described.spec, described.uuid, machines)
     return FleetSession(client.endpoint, plan)
+
+
+def _uuid(client: Client, text: str) -> str:
+    """Return the UUID of the running dataflow that begins with ``text``, else the text."""
+    from dora_config.protocol.control import DataflowList, ListDataflows
+
+    rows = client.request(ListDataflows(), DataflowList).dataflows
+    running = [row for row in rows if row.status not in ("Finished", "Failed")]
+    found = [row.uuid for row in running if row.uuid.startswith(text)]
+    return found[0] if len(found) == 1 and text not in [row.name for row in running] else text
 
 
 def conclude(client: Client, session: FleetSession, target: Path | None) -> None:

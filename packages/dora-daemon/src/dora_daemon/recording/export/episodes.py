@@ -57,10 +57,16 @@ def spans(commands: Iterable[Command], end: int, task: str) -> tuple[list[Span],
 
 
 def frame_rate(times: Sequence[int]) -> int | None:
-    """Return the whole number of frames per second that fits times in nanoseconds best."""
-    intervals = [after - before for before, after in pairwise(times)]
-    typical = median(intervals) if intervals else 0
-    return max(1, round(1e9 / typical)) if typical > 0 else None
+    """Return the whole number of frames per second that fits times in nanoseconds best.
+
+    A gap counts as so many typical intervals. None for fewer than two times.
+    """
+    intervals = [after - before for before, after in pairwise(times) if after > before]
+    if not intervals:
+        return None
+    typical = median(intervals)
+    periods = sum(max(1, round(interval / typical)) for interval in intervals)
+    return max(1, round(1e9 * periods / sum(intervals)))
 
 
 @dataclass(slots=True)
