@@ -25,6 +25,7 @@ from dora_config.protocol.envelope import Codec, Message, ProgramVersion
 from dora_config.protocol.fleet_recording import RecorderAnswered, RecorderCall
 from dora_config.protocol.links import LinkReport, PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult, NodeStatus
+from dora_config.protocol.snapshot import MachineSample, SampleMachine
 from dora_config.protocol.topics import EndTopics, MoreTopics, StreamTopics, TopicChunk
 
 HEARTBEAT_INTERVAL: Final = 3.0
@@ -189,7 +190,8 @@ DaemonMessage = Annotated[
     | BuildEnded
     | RunnerAnswered
     | TopicChunk
-    | RecorderAnswered,
+    | RecorderAnswered
+    | MachineSample,
     Field(discriminator="kind"),
 ]
 
@@ -373,7 +375,8 @@ CoordinatorMessage = Annotated[
     | StreamTopics
     | MoreTopics
     | EndTopics
-    | RecorderCall,
+    | RecorderCall
+    | SampleMachine,
     Field(discriminator="kind"),
 ]
 

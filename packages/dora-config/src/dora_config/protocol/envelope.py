@@ -31,7 +31,7 @@ class ProtocolVersion(Message):
         return f"{self.major}.{self.minor}"
 
 
-PROTOCOL_VERSION: Final = ProtocolVersion(major=1, minor=2)
+PROTOCOL_VERSION: Final = ProtocolVersion(major=1, minor=1)
 
 
 class ProgramVersion(Message):

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from dora_config.protocol.envelope import Message, ProtocolVersion
 
-SINCE: Final = ProtocolVersion(major=1, minor=2)
+SINCE: Final = ProtocolVersion(major=1, minor=1)
 """Daemons of earlier protocol versions ignore these messages."""
 
 MAX_DATA: Final = 512 * 1024

@@ -37,6 +37,7 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.fleet_recording import RecorderAnswered, RecorderCall
 from dora_config.protocol.runner import RunnerReply
+from dora_config.protocol.snapshot import SampleMachine
 from dora_config.protocol.topics import EndTopics, MoreTopics
 from dora_daemon._version import __version__
 from dora_daemon.agent.builds.files import BuildFiles
@@ -69,6 +70,7 @@ from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError
 from dora_daemon.agent.recorders.folder import RecordingRefused
 from dora_daemon.agent.recorders.service import Recorders
 from dora_daemon.agent.runners.registry import RunnerRegistry
+from dora_daemon.agent.sampler import Sampler
 from dora_daemon.agent.state import AgentState
 from dora_daemon.code.delivery import Delivery
 
@@ -142,6 +144,7 @@ class Agent:
         send = self._link.send
         self._logs = LogStreams(tasks, send, self._state.is_live)
         self._inspectors = Inspectors(tasks, send)
+        self._sampler = Sampler(tasks, self._runners, send)
         self._builds = BuildProcesses(
             tasks, runtime_root, self._machine, self._build_files, send, self._builds_in_use
         )
@@ -226,6 +229,8 @@ class Agent:
                 self._tasks.start_soon(self._call_recorders, message)
             case HeartbeatAck():
                 self._recorders.acknowledged(message)
+            case SampleMachine():
+                self._sampler.start(message)
             case RegistrationRefused() | Challenge():
                 pass  # handled by the link
             case _:
