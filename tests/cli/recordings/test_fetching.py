@@ -11,7 +11,7 @@ import pytest
 from dora_cli.coordinator.client import CoordinatorLost
 from dora_cli.recordings.fetching import fetch
 from dora_cli.recordings.fleet import FleetRecording, RecordingError
-from dora_config.protocol.fleet_recording import (
+from dora_config.protocol.recordings.fleet import (
     CallRecorders,
     DescribeRecording,
     MachineReply,

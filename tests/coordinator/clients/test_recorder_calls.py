@@ -6,7 +6,7 @@ from support.simulation.fleet_simulation import SimulatedFleet, dataflow, runnin
 from support.simulation.machine_simulation import FakeDaemon
 
 from dora_config.protocol.daemon import TO_DAEMON
-from dora_config.protocol.fleet_recording import (
+from dora_config.protocol.recordings.fleet import (
     CallRecorders,
     ListRecordings,
     MachineReply,

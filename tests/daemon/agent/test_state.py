@@ -19,8 +19,8 @@ from dora_config.protocol.daemon import (
     StopPart,
     StreamLogs,
 )
-from dora_config.protocol.fleet_recording import RecordingPlan
 from dora_config.protocol.links import LinkReport, PeerEndpoint, PeerReport, SetLinkPeers
+from dora_config.protocol.recordings.fleet import RecordingPlan
 from dora_config.protocol.runner import (
     AcknowledgeResult,
     DataflowFinished,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dora_config.protocol.recording import RecorderEnd
+from dora_config.protocol.recordings.recorder import RecorderEnd
 from dora_daemon.recording.status_file import (
     ALLOCATED,
     StatusFile,

@@ -26,7 +26,7 @@ from dora_config.protocol.daemon import (
     SignRequest,
 )
 from dora_config.protocol.envelope import ProgramVersion, clean_text, version_problem
-from dora_config.protocol.fleet_recording import RecorderAnswered
+from dora_config.protocol.recordings.fleet import RecorderAnswered
 from dora_config.protocol.snapshot import MachineSample
 from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.clients.request_dispatcher import RequestDispatcher

@@ -162,12 +162,10 @@ def test_a_replay_begins_again_until_ctrl_c(workspace: Workspace) -> None:
                     print("replayed", expected // 300, flush=True)
         """,
     )
-    for speed in ("0", "1000"):
-        words = ("replay", file, "--loop", "--speed", speed)
-        with running_dora(*words, cwd=workspace.path) as replay:
-            replay.wait_for("replayed 3")
-            replay.interrupt()
-            replay.wait().succeeded()
+    with running_dora("replay", file, "--loop", "--speed", "0", cwd=workspace.path) as replay:
+        replay.wait_for("replayed 3")
+        replay.interrupt()
+        replay.wait().succeeded()
 
 
 def test_topics_are_chosen_by_pattern(workspace: Workspace) -> None:

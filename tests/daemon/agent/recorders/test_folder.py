@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dora_config.protocol.fleet_recording import ClockSample, RecordingPlan
-from dora_config.protocol.recording import RecorderEnd
+from dora_config.protocol.recordings.fleet import ClockSample, RecordingPlan
+from dora_config.protocol.recordings.recorder import RecorderEnd
 from dora_daemon.agent.recorders.folder import MAX_RECORDERS, RecordingFolder, RecordingRefused
 from dora_daemon.recording.status_file import StatusFile, identified
 

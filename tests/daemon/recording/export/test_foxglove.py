@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from daemon.recording.export.recorded_messages import message
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from mcap.reader import make_reader
-from support.recordings import message
 
 from dora_daemon.recording.export.errors import CannotExport
 from dora_daemon.recording.export.foxglove import FoxgloveExport

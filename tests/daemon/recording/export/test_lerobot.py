@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.recordings import message
+from daemon.recording.export.recorded_messages import message
 
 from dora_daemon.recording.export.errors import CannotExport
 from dora_daemon.recording.export.lerobot import LeRobotOptions, export_lerobot
@@ -148,8 +148,9 @@ def test_encoded_images_and_a_recording_without_commands(tmp_path: Path) -> None
     encoder.width, encoder.height, encoder.pix_fmt = 32, 16, "yuvj420p"
     encoder.time_base = 1
     image: Any = av.VideoFrame.from_ndarray(np.full((16, 32, 3), 90, np.uint8), format="rgb24")
-    (packet,) = [*encoder.encode(image.reformat(format="yuvj420p")), *encoder.encode(None)]
-    jpeg = np.frombuffer(bytes(packet), np.uint8)
+    packets = list(encoder.encode(image.reformat(format="yuvj420p")))
+    packets += encoder.encode(None)
+    jpeg = np.frombuffer(bytes(packets[0]), np.uint8)
     metadata = {"width": 32, "height": 16, "encoding": "jpeg", "primitive": "image"}
 
     def messages() -> Iterator[RecordedMessage]:

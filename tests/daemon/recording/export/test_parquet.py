@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from support.recordings import message
+from daemon.recording.export.recorded_messages import message
 
 from dora_daemon.recording.export.errors import CannotExport
 from dora_daemon.recording.export.parquet import export

@@ -13,7 +13,7 @@ from dora_cli.coordinator.client import Client
 from dora_cli.recordings.fleet import SHORT, FleetRecording, RecordingError, call_one
 from dora_cli.recordings.report import report
 from dora_config.atomic_write import write_file
-from dora_config.protocol.fleet_recording import (
+from dora_config.protocol.recordings.fleet import (
     DescribeRecording,
     ReadRecording,
     RecordingData,

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from dora_cli.coordinator.client import Client
 from dora_config import DoraError
-from dora_config.protocol.fleet_recording import (
+from dora_config.protocol.recordings.fleet import (
     CallRecorders,
     ListRecordings,
     RecorderReplies,

@@ -17,7 +17,7 @@ from dora_cli.recordings.fleet import SHORT, FleetRecording, RecordingError, col
 from dora_cli.recordings.report import report
 from dora_config.access import Endpoint
 from dora_config.protocol import control
-from dora_config.protocol.fleet_recording import (
+from dora_config.protocol.recordings.fleet import (
     CallRecorders,
     ListRecordings,
     RecorderReplies,

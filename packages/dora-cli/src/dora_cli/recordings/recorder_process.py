@@ -10,7 +10,7 @@ from typing import IO
 from dora_cli import output
 from dora_cli.recordings.report import report
 from dora_config import DoraError
-from dora_config.protocol.recording import (
+from dora_config.protocol.recordings.recorder import (
     REPORTS,
     RecordingEnded,
     RecordingRequest,

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
     from dora_cli.recordings.fleet_session import FleetSession
     from dora_config.protocol.dataflow import DataflowSpec
-    from dora_config.protocol.fleet_recording import RecordingPlan
-    from dora_config.protocol.recording import RecordingRequest
+    from dora_config.protocol.recordings.fleet import RecordingPlan
+    from dora_config.protocol.recordings.recorder import RecordingRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class RecordSettings:
 
     def request(self, directory: Path, dataflow_id: str) -> RecordingRequest:
         """Return the request for the recorder of a runner on this machine."""
-        from dora_config.protocol.recording import RecordingRequest
+        from dora_config.protocol.recordings.recorder import RecordingRequest
         from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
 
         file = self.target or Path(time.strftime("recording_%Y%m%d_%H%M%S.mcap"))
@@ -51,7 +51,7 @@ class RecordSettings:
     ) -> RecordingPlan:
         """Return the plan of a new recording on the machines of a cluster."""
         from dora_config.dataflow.expand import expand_dataflow
-        from dora_config.protocol.fleet_recording import RecordingPlan
+        from dora_config.protocol.recordings.fleet import RecordingPlan
 
         return RecordingPlan(
             recording=str(uuid.uuid4()),

@@ -15,7 +15,7 @@ from dora_config.protocol.builds import BuildDataflow, BuildProgress, BuildTrigg
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.dataflow import DataflowSpec, LogFilter
 from dora_config.protocol.envelope import Codec, Message, ProgramVersion
-from dora_config.protocol.fleet_recording import CallRecorders, RecorderReplies
+from dora_config.protocol.recordings.fleet import CallRecorders, RecorderReplies
 from dora_config.protocol.runner import NodeResult
 from dora_config.protocol.snapshot import (
     DaemonSummary as DaemonSummary,

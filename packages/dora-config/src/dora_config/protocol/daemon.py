@@ -22,8 +22,8 @@ from dora_config.protocol.builds import (
 from dora_config.protocol.calls import RunnerAnswered, RunnerCall
 from dora_config.protocol.dataflow import DataflowSpec, DataflowUuid, LogFilter
 from dora_config.protocol.envelope import Codec, Message, ProgramVersion
-from dora_config.protocol.fleet_recording import RecorderAnswered, RecorderCall
 from dora_config.protocol.links import LinkReport, PeerEndpoint, RemoteEdge
+from dora_config.protocol.recordings.fleet import RecorderAnswered, RecorderCall
 from dora_config.protocol.runner import DataflowResult, NodeStatus
 from dora_config.protocol.snapshot import MachineSample, SampleMachine
 from dora_config.protocol.topics import EndTopics, MoreTopics, StreamTopics, TopicChunk

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dora_config.protocol.envelope import clean_lines
-from dora_config.protocol.fleet_recording import (
+from dora_config.protocol.recordings.fleet import (
     SINCE,
     CallRecorders,
     MachineReply,

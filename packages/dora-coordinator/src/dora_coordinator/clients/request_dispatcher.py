@@ -12,7 +12,7 @@ from dora_config.protocol.builds import BuildDataflow, BuildEnded, BuildEvents
 from dora_config.protocol.calls import RunnerAnswered
 from dora_config.protocol.daemon import LogChunk
 from dora_config.protocol.envelope import ProgramVersion
-from dora_config.protocol.fleet_recording import CallRecorders, RecorderAnswered
+from dora_config.protocol.recordings.fleet import CallRecorders, RecorderAnswered
 from dora_config.protocol.snapshot import MachineSample
 from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.clients.builds import Builds

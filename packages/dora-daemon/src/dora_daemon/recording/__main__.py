@@ -1,6 +1,6 @@
 """``python -m dora_daemon.recording``: recorder process of one dataflow on one machine.
 
-See ``dora_config.protocol.recording`` for its input and output.
+See ``dora_config.protocol.recordings.recorder`` for its input and output.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from dora_config.protocol.recording import (
+from dora_config.protocol.recordings.recorder import (
     RecorderEnd,
     RecordingEnded,
     RecordingRequest,

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dora_config.protocol.fleet_recording import ClockSample, RecordingPlan
+from dora_config.protocol.recordings.fleet import ClockSample, RecordingPlan
 from dora_daemon import __version__
 from dora_daemon.recording.clocks import ClockCorrection
 from dora_daemon.recording.mcap_file import McapFile

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 
-from dora_config.protocol.recording import RecorderEnd, RecordingEnded, RecordingRequest
+from dora_config.protocol.recordings.recorder import RecorderEnd, RecordingEnded, RecordingRequest
 from dora_daemon.inspection.queue_reader import QueueReader
 from dora_daemon.inspection.runner_connection import (
     InspectionError,

@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from dora_config.protocol.recording import RecordingRequest
+from dora_config.protocol.recordings.recorder import RecordingRequest
 from dora_daemon.recording.backlog import Backlog
 from dora_daemon.recording.counts import Counts
 from dora_daemon.recording.limits import Limits

@@ -20,7 +20,7 @@ def main(
 ) -> None:
     """Remove an ended recording from the machines of a cluster."""
     from dora_cli.recordings.fleet import SHORT, call, find
-    from dora_config.protocol.fleet_recording import RemoveRecording
+    from dora_config.protocol.recordings.fleet import RemoveRecording
 
     with connect(coordinator_addr, coordinator_port) as client:
         found, _ = find(client, recording)

@@ -15,7 +15,7 @@ def main(
 ) -> None:
     """End a recording on the machines of a cluster; the dataflow runs on."""
     from dora_cli.recordings.fleet import SHORT, call, find
-    from dora_config.protocol.fleet_recording import StopRecording
+    from dora_config.protocol.recordings.fleet import StopRecording
 
     with connect(coordinator_addr, coordinator_port) as client:
         found, _ = find(client, recording)

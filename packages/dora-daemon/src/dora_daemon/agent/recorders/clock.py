@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from dora_config.protocol.fleet_recording import ClockSample
+from dora_config.protocol.recordings.fleet import ClockSample
 
 SPAN_NS: Final = 10_000_000_000
 """Of these nanoseconds, the sample with the shortest round trip is stored."""

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from dora_config.access import private_dir, write_private
 from dora_config.errors import DoraError
-from dora_config.protocol.fleet_recording import (
+from dora_config.protocol.recordings.fleet import (
     ClockSample,
     RecordedFile,
     RecordingDescribed,
@@ -26,7 +26,7 @@ from dora_config.protocol.fleet_recording import (
     RecordingPlan,
     RecordingState,
 )
-from dora_config.protocol.recording import RecorderEnd, RecorderStatus, RecordingRequest
+from dora_config.protocol.recordings.recorder import RecorderEnd, RecorderStatus, RecordingRequest
 from dora_daemon.recording.status_file import is_recording, read_status
 
 PLAN, STOPPED, CLOCK, STATUS = "plan.json", "stopped", "clock.jsonl", ".status"

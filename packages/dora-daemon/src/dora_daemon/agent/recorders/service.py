@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup
 from dora_config.access import TOKEN_VARIABLE
 from dora_config.process_identity import boot_id
 from dora_config.protocol.daemon import HeartbeatAck
-from dora_config.protocol.fleet_recording import (
+from dora_config.protocol.recordings.fleet import (
     DescribeRecording,
     ListRecordings,
     ReadRecording,
@@ -33,7 +33,7 @@ from dora_config.protocol.fleet_recording import (
     RemoveRecording,
     StopRecording,
 )
-from dora_config.protocol.recording import RecordingRequest
+from dora_config.protocol.recordings.recorder import RecordingRequest
 from dora_config.spawn_argv import run_module
 from dora_daemon.agent.events import RecorderSettled, RecordingRequested
 from dora_daemon.agent.recorders.clock import ClockSamples
