@@ -11,12 +11,14 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import assert_never
 
 import anyio
 import anyio.to_thread
+from anyio.streams.memory import MemoryObjectSendStream
 
 from dora_config.protocol.builds import BuildProgress
 from dora_config.protocol.control import (
@@ -25,10 +27,12 @@ from dora_config.protocol.control import (
     ClusterStatus,
     ControlRequest,
     Failure,
+    GetSnapshot,
     ListDataflows,
     ListNodes,
     LogLines,
     Progress,
+    Snapshot,
     TokenRotated,
 )
 from dora_config.protocol.daemon import (
@@ -84,6 +88,7 @@ from dora_coordinator.state.events import (
     TopicChunkTaken,
 )
 from dora_coordinator.state.identities import Proof
+from dora_coordinator.telemetry.spans import SpanEvent, SpanTracker
 
 BATCH = 512
 """Events handled before their commands are executed."""
@@ -114,7 +119,9 @@ class Service:
         self._wake = anyio.Event()
         self._connections: dict[int, Connection] = {}
         self._by_daemon: dict[str, Connection] = {}
+        self._callers: dict[int, MemoryObjectSendStream[Answer | Failure]] = {}
         self._last_number = 0
+        self._spans: tuple[SpanTracker, Callable[[Sequence[SpanEvent]], None]] | None = None
         self._timers: list[tuple[float, int, TimerKey]] = []
         self._armed: dict[TimerKey, int] = {}
         self._timer_count = 0
@@ -158,6 +165,7 @@ class Service:
                     logger.error("%s", error)
                     for connection in self._connections.values():
                         connection.hang_up()  # their requests are lost with the state
+                    self._close_callers()
                 failed = True
                 await self._serve_read_only(str(error))
 
@@ -185,7 +193,9 @@ class Service:
 
     def _answer_or_refuse(self, event: Event, reason: str) -> None:
         match event:
-            case ClientRequested(request=ListDataflows() | ListNodes() | ClusterStatus()):
+            case ClientRequested(
+                request=ListDataflows() | ListNodes() | ClusterStatus() | GetSnapshot()
+            ):
                 for command in self._handle(event, anyio.current_time()):
                     self._execute(command)
             case ClientRequested():
@@ -197,14 +207,36 @@ class Service:
 
     def _handle(self, event: Event, now: float) -> list[Command]:
         """Handle an event; a defect in one event must not end the coordinator of a fleet."""
+        began = anyio.current_time()
         try:
-            return self._state.handle(event, now)
+            commands = self._state.handle(event, now)
         except Exception:
             logger.exception("internal error, please report it; event: %s", type(event))
             if not isinstance(event, ClientRequested):
                 return []
             message = "internal error of the coordinator; see its log"
             return [FailClient(event.client, event.number, message)]
+        if self._spans is not None:
+            self._trace(event, commands, began)
+        return commands
+
+    def trace(self, handle: Callable[[Sequence[SpanEvent]], None]) -> None:
+        """Pass the spans of all further events to ``handle``."""
+        self._spans = SpanTracker(), handle
+
+    def _trace(self, event: Event, commands: Sequence[Command], began: float) -> None:
+        assert self._spans is not None
+        tracker, handle = self._spans
+        daemon = None
+        if isinstance(event, DaemonMessageReceived):
+            connection = self._connections.get(event.connection)
+            daemon = None if connection is None else connection.daemon
+        ended = anyio.current_time()
+        try:
+            handle(tracker.observe(event, commands, daemon=daemon, began=began, ended=ended))
+        except Exception:  # as above
+            logger.exception("internal error, please report it; no more spans are exported")
+            self._spans = None
 
     def _refuse(self, events: Sequence[Event], reason: str) -> None:
         """Fail the clients' requests among events whose changes were not stored."""
@@ -225,6 +257,7 @@ class Service:
         """Close all connections after sending what is queued; give up after ``within`` seconds."""
         for connection in list(self._connections.values()):
             connection.hang_up()
+        self._close_callers()
         with anyio.move_on_after(within):
             while self._connections:
                 self._wake = anyio.Event()
@@ -263,6 +296,31 @@ class Service:
     def requested(self, connection: Connection, number: int, request: ControlRequest) -> None:
         fresh = str(uuid.uuid4())
         self._post(ClientRequested(connection.number, number, request, fresh))
+
+    async def ask(self, request: ControlRequest) -> Answer | Failure | None:
+        """Let the state machine handle one request without a connection.
+
+        None: its answer was lost, because the coordinator is ending or cannot write to its store.
+        Cancel it to drop the request.
+        """
+        self._last_number += 1
+        caller = self._last_number
+        send, receive = anyio.create_memory_object_stream[Answer | Failure](1)
+        self._callers[caller] = send
+        self._post(ClientRequested(caller, 1, request, str(uuid.uuid4())))
+        try:
+            with receive:
+                return await receive.receive()
+        except anyio.EndOfStream:
+            return None
+        finally:
+            send.close()
+            del self._callers[caller]
+            self._post(ClientDisconnected(caller))
+
+    def _close_callers(self) -> None:
+        for send in self._callers.values():
+            send.close()
 
     def cancelled(self, connection: Connection, number: int) -> None:
         self._post(ClientCancelled(connection.number, number))
@@ -362,12 +420,17 @@ class Service:
         self._execute(AnswerClient(client, number, answer))
 
     def _to_client(self, client: int, frame: Answer | Progress | Failure) -> None:
+        caller = self._callers.get(client)
+        if caller is not None and not isinstance(frame, Progress):
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.WouldBlock):
+                caller.send_nowait(frame)
+            return
         connection = self._connections.get(client)
         if connection is None:
             return
         event = _sent_event(frame)
         sent = None if event is None else partial(self._post, event)
-        connection.send(SERVER_CODEC.encode(frame), sent)
+        connection.send(_encoded(frame), sent)
 
     def _due(self, now: float) -> list[TimerKey]:
         due = []
@@ -377,6 +440,15 @@ class Service:
                 del self._armed[key]
                 due.append(key)
         return due
+
+
+def _encoded(frame: Answer | Progress | Failure) -> str:
+    """Encode a frame; a snapshot that several clients get is encoded once."""
+    match frame:
+        case Answer(id=number, answer=Snapshot() as snapshot):
+            return f'{{"kind":"answer","id":{number},"answer":{snapshot.text}}}'
+        case _:
+            return SERVER_CODEC.encode(frame)
 
 
 def _sent_event(frame: Answer | Progress | Failure) -> Event | None:
