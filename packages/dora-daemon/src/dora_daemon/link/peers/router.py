@@ -37,6 +37,18 @@ class FrameRouter:
     def receive(self, machine: str, session: LinkSession, frame: bytes) -> None:
         """Handle a frame on the key of a machine, on a thread of Zenoh; raises nothing."""
         try:
+            images = frames.read_images_head(frame)
+            if images is not None:
+                sender, receiver, number, sequence = images
+                peer = self._by_link.get(sender)
+                if (
+                    peer is not None
+                    and peer.machine == machine
+                    and receiver == self.link_id
+                    and peer.their_link == sender
+                ):
+                    peer.receive_images(frame, number, sequence)
+                return
             head = frames.read_head(frame)
             if head.kind == frames.FrameKind.HELLO:
                 self._receive_hello(machine, session, head, frame)
@@ -48,7 +60,10 @@ class FrameRouter:
                 and head.receiver == self.link_id
                 and peer.their_link == head.sender
             ):
-                peer.receive(head, frame)
+                if head.kind == frames.FrameKind.LOW_LATENCY:
+                    peer.receive_low_latency(session, frame)
+                else:
+                    peer.receive(head, frame)
         except WireError as error:
             self._note(f"ignored malformed frame: {error}")
         except Exception as error:  # noqa: BLE001 - Zenoh's thread must go on

@@ -16,6 +16,7 @@ from dora_node_api.transport import Board, BrokenRecord, Delivery, Receiver, Rec
 from dora_node_api.transport.consumer.images import (
     LARGEST_IMAGE,
     ImageDelivery,
+    ImageReceiver,
     image_of_delivery,
 )
 from dora_node_api.transport.consumer.journal import HoldingReceiver
@@ -70,6 +71,7 @@ class StreamSender:
         self._sink = sink
         self._note = note
         self._holding = receiver if isinstance(receiver, HoldingReceiver) else None
+        self._images = receiver if isinstance(receiver, ImageReceiver) else None
         settled = _last_read(receiver, board)
         if self._holding is not None:
             settled = self._holding.settled
@@ -188,6 +190,39 @@ class StreamSender:
             return Turn.WAKE
         return self._take(outbox)
 
+    def send_only(self) -> bool:
+        """Send the only message that waits, if it is small and may be sent at once.
+
+        The usual case of a stream with pauses, in few instructions: it does what `work` and
+        `Outbox.flush` do. False, with nothing sent, otherwise; then call `work`.
+        """
+        receiver, window = self._images, self.window
+        if (
+            receiver is None
+            or not self._open
+            or self._discard
+            or self._resume is not None
+            or self._ended
+            or not window.open
+        ):
+            return False
+        try:
+            taken = receiver.take_only()
+        except BrokenRecord as error:
+            self._note(f"{self.node}/{self.output}: {error}")
+            return False
+        if taken is None:
+            return False
+        sequence, sent_ns, flags, image, nbytes = taken
+        with self._lock:
+            previous = window.last
+            window.add(sequence, len(image), Unacknowledged(image, sent_ns, flags, None))
+        if not self._sink.send_image(self.number, sequence, previous, sent_ns, flags, image):
+            self.stop_sending()
+        self.messages += 1
+        self.bytes += nbytes
+        return True
+
     def finish(self) -> None:
         """Leave the queue for good: the thread does not use the stream any more."""
         if self._forget:
@@ -270,6 +305,7 @@ class StreamSender:
     def _send_alone(self, delivery: Delivery, previous: int, flags: int) -> None:
         if delivery.kind is RecordKind.DATA:
             self.sends_large = True
+            self._images = None  # its small messages must not use the low-latency connection
             self._send_large(delivery, previous, flags)
             return
         sink = self._sink
