@@ -231,10 +231,14 @@ def test_a_low_latency_session_to_another_machine_carries_nothing(home: Path) ->
             for session, channel in zip(sessions, (mistaken, right), strict=True):
                 assert session.names() == []
                 session.subscribe(right.incoming, lambda _, frame: received.append(frame))
-                put = session.publishers(right.outgoing)[Priority.SMALL]
-                wait_until(lambda: put(channel.name.encode()) or True, what="a put")  # noqa: B023
-            send = partial(sessions[1].publishers(right.outgoing)[Priority.SMALL], b"station")
-            wait_until(lambda: send() or station.received, what="a message")
+                session.publishers(right.outgoing)[Priority.SMALL](channel.name.encode())
+
+            def arrived() -> bool:
+                for session, channel in zip(sessions, (mistaken, right), strict=True):
+                    session.publishers(right.outgoing)[Priority.SMALL](channel.name.encode())
+                return bool(station.received)
+
+            wait_until(arrived, what="a message")
             assert {*station.received} == {("robot", b"station")}
             send_until_received(station, "robot", received)
         finally:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import cast
 
-from dora_daemon.link.io.session import LARGEST_LOW_LATENCY, LinkSession
+from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.peers.low_latency import MOST_UNACKNOWLEDGED, LowLatencyPath
+from dora_daemon.link.protocol.frames import LARGEST_PARTED
 
 SESSION, OTHER = cast(LinkSession, object()), cast(LinkSession, object())
 
@@ -50,8 +51,8 @@ def test_frames_beyond_the_limit_go_the_ordinary_way_until_some_are_acknowledged
 
 def test_a_large_frame_is_not_taken() -> None:
     peer = Peer()
-    assert not peer.takes(LARGEST_LOW_LATENCY + 1)
-    assert peer.takes(LARGEST_LOW_LATENCY)
+    assert not peer.takes(LARGEST_PARTED + 1)
+    assert peer.takes(LARGEST_PARTED)
 
 
 def test_only_the_session_in_use_is_dropped() -> None:

@@ -210,8 +210,9 @@ def test_small_messages_go_over_the_low_latency_connection() -> None:
     assert us.send_images([b"head", b"image"], quick=True)
     assert sent_over(ordinary, quick) == [[], [FrameKind.IMAGES, FrameKind.IMAGES]]
     assert us.send_images([b"head", b"image"], quick=False)
+    assert sent_over(ordinary, quick) == [[FrameKind.IMAGES], []]
     assert us.send_image(1, 6, 5, 0, 0, bytes(60_000))
-    assert sent_over(ordinary, quick) == [[FrameKind.IMAGES, FrameKind.IMAGES], []]
+    assert sent_over(ordinary, quick) == [[], [FrameKind.PART, FrameKind.PART]]
 
 
 def test_a_lost_low_latency_connection_begins_a_round_over_the_ordinary_one() -> None:

@@ -50,7 +50,7 @@ class SlowPeer:
     def send_images(self, images: list[bytes], *, quick: bool) -> bool:
         return self.send(Priority.SMALL, b"".join(images))
 
-    def send(self, priority: Priority, frame: bytes) -> bool:
+    def send(self, priority: Priority, frame: bytes, *, more: bool = False) -> bool:
         self.sending.set()
         return self.takes.wait(20)
 

@@ -28,7 +28,7 @@ class Sink:
         self.allowed.set()
         self.frames: list[list[bytes]] = []
 
-    def send(self, priority: Priority, frame: bytes) -> bool:
+    def send(self, priority: Priority, frame: bytes, *, more: bool = False) -> bool:
         raise AssertionError(f"sent {frame!r} with {priority}")
 
     def send_image(self, *_: object) -> bool:

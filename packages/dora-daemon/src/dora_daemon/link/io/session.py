@@ -38,8 +38,10 @@ _RECEIVE_BUFFER = 1 << 20
 _LEASE_MS = 6_000
 # A put waits this long for a connection that takes nothing; then the connection is closed.
 _WAIT_BEFORE_CLOSE_US = 8_000_000
-LARGEST_LOW_LATENCY = 32 * 1024
+LARGEST_LOW_LATENCY = 40 * 1024
 """Largest frame of a low-latency session in bytes: one of 48 KiB closes the connection."""
+_LOW_LATENCY_BUFFER = 256 * 1024
+"""Send buffer in bytes; Linux doubles it. The system's limit (net.core.wmem_max) may reduce it."""
 CONNECT_SECONDS = 3.0
 """Default timeout of each step of connecting."""
 
@@ -239,16 +241,17 @@ def _open(
 ) -> zenoh.Session:
     """Open a session. Raises ZError, OSError."""
     protocol = "tcp" if credentials is None else "tls"
+    buffer = f"#so_sndbuf={_LOW_LATENCY_BUFFER}" if low_latency else ""
     config = zenoh.Config()
     settings: dict[str, Any] = {
         "mode": "peer",
         "scouting/multicast/enabled": False,
         "scouting/gossip/enabled": False,
         "transport/shared_memory/enabled": False,
-        "listen/endpoints": [f"{protocol}/{listen}"] if listen else [],
+        "listen/endpoints": [f"{protocol}/{listen}{buffer}"] if listen else [],
         "listen/exit_on_failure": True,
         "listen/timeout_ms": 0,
-        "connect/endpoints": [f"{protocol}/{without_brackets(dial)}"] if dial else [],
+        "connect/endpoints": [f"{protocol}/{without_brackets(dial)}{buffer}"] if dial else [],
         "connect/exit_on_failure": True,
         "connect/timeout_ms": int(connect_seconds * 1000),
         "transport/link/protocols": [protocol],

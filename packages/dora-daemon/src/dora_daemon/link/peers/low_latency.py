@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from dora_daemon.link.io.session import LARGEST_LOW_LATENCY, LinkSession
+from dora_daemon.link.io.session import LinkSession
+from dora_daemon.link.protocol.frames import LARGEST_PARTED
 
-MOST_UNACKNOWLEDGED: Final = 32 * 1024
-"""Bytes of messages in flight; the send buffer of a new TCP connection is larger."""
+MOST_UNACKNOWLEDGED: Final = 128 * 1024
+"""Bytes of messages in flight, less than half of the connection's send buffer."""
 
 Put = Callable[[bytes], None]
 
@@ -55,7 +56,7 @@ class LowLatencyPath:
     def take(self, nbytes: int) -> Put | None:
         """Return the function that sends a frame of ``nbytes``; None: use the ordinary one."""
         put = self._put
-        if put is None or nbytes > LARGEST_LOW_LATENCY:
+        if put is None or nbytes > LARGEST_PARTED:
             return None
         self._bytes += nbytes
         if self._bytes > MOST_UNACKNOWLEDGED:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from dora_daemon.link.errors import WireError
-from dora_daemon.link.io.session import LinkSession
+from dora_daemon.link.io.session import LARGEST_LOW_LATENCY, LinkSession
 from dora_daemon.link.peers.low_latency import LowLatencyPath
 from dora_daemon.link.protocol import frames, hello
 from dora_daemon.link.protocol.clocks import ClockOffset
@@ -84,6 +84,7 @@ class PeerLink:
         self._host = host
         self._puts: dict[Priority, Callable[[bytes], None]] = {}
         self.low_latency = LowLatencyPath(self._small_unacknowledged)
+        self.parts = frames.Parts()
         self._incoming_by_number: dict[int, StreamReceiver] = {}
         self._outgoing_by_number: dict[int, StreamSender] = {}
         self._rounds = StreamRounds()
@@ -199,8 +200,8 @@ class PeerLink:
             for stream in self.outgoing.values():
                 stream.pause()
 
-    def send(self, priority: Priority, frame: bytes) -> bool:
-        """Send a frame; return False without a session."""
+    def send(self, priority: Priority, frame: bytes, *, more: bool = False) -> bool:
+        """Send a frame; return False without a session. ``more``: another one follows at once."""
         session, puts = self.session, self._puts
         put = puts.get(priority)
         if put is None or session is None:
@@ -213,7 +214,7 @@ class PeerLink:
             puts.clear()
             self._host.broken(self, session, f"the connection broke: {error}")
             return False
-        if priority is not Priority.CONTROL:
+        if priority is not Priority.CONTROL and not more:
             large = priority is not Priority.SMALL
             self._watch(self._keepalive.sent(time.monotonic_ns(), large=large))
         return True
@@ -250,7 +251,13 @@ class PeerLink:
         if put is None or session is None:
             return self.send(Priority.SMALL, frame)
         try:
-            put(frame)
+            if len(frame) <= LARGEST_LOW_LATENCY:
+                put(frame)
+            else:
+                for part in frames.parts_of(
+                    frame, self.link_id, self.known.their_link, LARGEST_LOW_LATENCY
+                ):
+                    put(part)
         except ConnectionError as error:
             self._host.broken(self, session, f"the connection broke: {error}")
             return False
@@ -355,7 +362,8 @@ class PeerLink:
         if stream is None:
             return
         if head.kind == FrameKind.CHUNK:
-            stream.chunk(frames.read_chunk(frame))
+            sequence, offset = frames.read_chunk(frame)
+            stream.chunk(sequence, offset, memoryview(frame)[frames.CHUNK_AT :])
         elif head.kind == FrameKind.DATA:
             stream.data(frames.read_data(frame))
         else:

@@ -18,7 +18,7 @@ from dora_daemon.link.errors import LinkEnds
 from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.protocol.acknowledgements import AckPolicy
 from dora_daemon.link.protocol.clocks import ClockOffset
-from dora_daemon.link.protocol.frames import Chunk, Data, Image, LifecycleEvent
+from dora_daemon.link.protocol.frames import Data, Image, LifecycleEvent
 from dora_daemon.link.protocol.hello import Entering, Leaving
 from dora_daemon.link.protocol.messages import SourceEvent, ToRunner
 from dora_daemon.link.protocol.windows import ReceiveOrder
@@ -215,22 +215,22 @@ class StreamReceiver:
             self._begin(data)
             self._acknowledge()
 
-    def chunk(self, chunk: Chunk) -> None:
+    def chunk(self, sequence: int, offset: int, piece: memoryview) -> None:
         """Handle more of a message; ignored if its first frame has not arrived."""
         with self._lock:
-            assembly = self._assemblies.get(chunk.sequence)
-            if assembly is None or chunk.offset != assembly.arrived:
+            assembly = self._assemblies.get(sequence)
+            if assembly is None or offset != assembly.arrived:
                 return
-            if assembly.arrived + len(chunk.data) > assembly.data.parts.nbytes:
+            if assembly.arrived + len(piece) > assembly.data.parts.nbytes:
                 return
-            assembly.arrived += len(chunk.data)
+            assembly.arrived += len(piece)
             if assembly.at_once:
-                assembly.copy(chunk.offset, chunk.data)
+                assembly.copy(offset, piece)
             else:
-                assembly.waiting.append((chunk.offset, chunk.data))
+                assembly.waiting.append((offset, piece))
             if assembly.complete:
-                del self._assemblies[chunk.sequence]
-                self._accept(chunk.sequence, assembly.data.previous, assembly)
+                del self._assemblies[sequence]
+                self._accept(sequence, assembly.data.previous, assembly)
                 self._acknowledge()
             elif not assembly.at_once:
                 self._work.notify()

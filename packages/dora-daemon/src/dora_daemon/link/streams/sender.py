@@ -9,7 +9,7 @@ from typing import Final, cast
 from dora_daemon.link.protocol import frames
 from dora_daemon.link.protocol.frames import FrameKind
 from dora_daemon.link.protocol.hello import Entering, Leaving
-from dora_daemon.link.protocol.priority import Priority, priority_for
+from dora_daemon.link.protocol.priority import MIDDLE, Priority, priority_for
 from dora_daemon.link.protocol.windows import SendWindow
 from dora_daemon.link.streams.sender_thread import FrameSink, Outbox, SenderThread, Turn
 from dora_node_api.transport import Board, BrokenRecord, Delivery, Receiver, RecordKind
@@ -22,8 +22,11 @@ from dora_node_api.transport.consumer.images import (
 from dora_node_api.transport.consumer.journal import HoldingReceiver
 from dora_node_api.transport.shared import layout
 
-CHUNK: Final = 512 * 1024
-"""Bytes of a data area in one frame: several frames are in flight at a time."""
+CHUNK: Final = 56 * 1024
+"""Bytes of a data area in one frame of a message up to MIDDLE. It fits into one batch of Zenoh, so
+it crosses without fragments, and is copied while the next one is on its way."""
+LARGE_CHUNK: Final = 512 * 1024
+"""Bytes in one frame of a larger message: fewer frames count for more."""
 LEAST_WINDOW: Final = 32
 """Messages that may be in flight whatever the queue's bound is."""
 
@@ -320,19 +323,22 @@ class StreamSender:
         priority = priority_for(parts.nbytes)
         head = frames.head(FrameKind.DATA, sink.link_id, receiver, stream=self.number, flags=flags)
         begin = frames.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)
-        if not self._send(priority, b"".join((begin, data[:CHUNK]))):
+        size = parts.nbytes
+        step = CHUNK if size <= MIDDLE else LARGE_CHUNK
+        if not self._send(priority, b"".join((begin, data[:step])), more=size > step):
             return
         head = frames.head(FrameKind.CHUNK, sink.link_id, receiver, stream=self.number)
-        for at in range(CHUNK, parts.nbytes, CHUNK):
+        for at in range(step, size, step):
             # A new round sends the whole message again.
             if self._resume is not None or self._ended:
                 return
+            end = at + step
             begin = frames.chunk_head(head, delivery.sequence, at)
-            if not self._send(priority, b"".join((begin, data[at : at + CHUNK]))):
+            if not self._send(priority, b"".join((begin, data[at:end])), more=end < size):
                 return
 
-    def _send(self, priority: Priority, frame: bytes) -> bool:
-        sent = self._sink.send(priority, frame)
+    def _send(self, priority: Priority, frame: bytes, *, more: bool = False) -> bool:
+        sent = self._sink.send(priority, frame, more=more)
         if not sent:
             self.stop_sending()
         return sent

@@ -30,8 +30,8 @@ class FrameSink(Protocol):
     def their_link(self) -> int:
         """Id of the peer's present link."""
 
-    def send(self, priority: Priority, frame: bytes) -> bool:
-        """Return False without a session; a new round follows."""
+    def send(self, priority: Priority, frame: bytes, *, more: bool = False) -> bool:
+        """Return False without a session; a new round follows. ``more``: another one follows."""
 
     def send_image(
         self, stream: int, sequence: int, previous: int, sent_ns: int, flags: int, image: bytes
