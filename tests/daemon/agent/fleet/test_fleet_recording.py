@@ -186,8 +186,7 @@ def test_a_recording_survives_everything_but_its_recorder(workspace: Workspace) 
     for run in (counts[:restart], counts[restart:]):
         assert run == list(range(run[0], run[0] + len(run)))
     assert f"sender/count  {len(counts)}" in done.stdout
-    echoes = found["echo/echo"]
-    assert set(echoes) <= set(counts) | set(range(min(echoes), max(echoes)))
+    assert f"echo/echo     {len(found['echo/echo'])}" in done.stdout
 
 
 def test_what_is_not_recorded_makes_the_exit_code_1(workspace: Workspace) -> None:
