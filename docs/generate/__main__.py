@@ -13,6 +13,7 @@ from types import ModuleType
 import bad_input_page
 import cli_page
 import node_api_page
+import rest_page
 import yaml_page
 
 DOCS = Path(__file__).resolve().parents[1]
@@ -20,6 +21,7 @@ PAGES: tuple[ModuleType, ...] = (
     yaml_page,
     cli_page,
     node_api_page,
+    rest_page,
     bad_input_page,
 )
 

@@ -1,8 +1,8 @@
 """The Starlette application: its routes.
 
 `/health`, `/api/health` and `/api/ca` are open. All other routes need the token: the WebSockets
-`/api/control` (clients) and `/api/daemon` (daemons), and `/api/artifacts/{build_id}/{node_id}` and
-`/api/files` for uploads and downloads.
+`/api/control` (clients) and `/api/daemon` (daemons), `/api/artifacts/{build_id}/{node_id}` and
+`/api/files` for uploads and downloads, and the REST API (`rest/routes.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from urllib.parse import quote
 import anyio
 import anyio.to_thread
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import (
     FileResponse,
@@ -66,6 +67,8 @@ from dora_coordinator.io.guard import (
 from dora_coordinator.io.limits import ConnectionLimits, as_ipv4
 from dora_coordinator.io.node_archive import ARCHIVE_TYPE, NodeArchive
 from dora_coordinator.io.proofs import verify_proof
+from dora_coordinator.io.rest.errors import http_error
+from dora_coordinator.io.rest.routes import RestApi
 from dora_coordinator.io.service import Service
 from dora_coordinator.io.token_file import TokenFile
 from dora_coordinator.state.identities import Proof
@@ -96,7 +99,9 @@ def create_application(
                 methods=["GET", "HEAD", "PUT"],
             ),
             *code.routes(),
-        ]
+            *RestApi(service).routes(),
+        ],
+        exception_handlers={HTTPException: http_error},
     )
     settings = service.settings
     limits = ConnectionLimits(

@@ -12,11 +12,13 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import assert_never
 
 import anyio
 import anyio.to_thread
+from anyio.streams.memory import MemoryObjectSendStream
 
 from dora_config.protocol.builds import BuildProgress
 from dora_config.protocol.control import (
@@ -114,6 +116,7 @@ class Service:
         self._wake = anyio.Event()
         self._connections: dict[int, Connection] = {}
         self._by_daemon: dict[str, Connection] = {}
+        self._callers: dict[int, MemoryObjectSendStream[Answer | Failure]] = {}
         self._last_number = 0
         self._timers: list[tuple[float, int, TimerKey]] = []
         self._armed: dict[TimerKey, int] = {}
@@ -158,6 +161,7 @@ class Service:
                     logger.error("%s", error)
                     for connection in self._connections.values():
                         connection.hang_up()  # their requests are lost with the state
+                    self._close_callers()
                 failed = True
                 await self._serve_read_only(str(error))
 
@@ -225,6 +229,7 @@ class Service:
         """Close all connections after sending what is queued; give up after ``within`` seconds."""
         for connection in list(self._connections.values()):
             connection.hang_up()
+        self._close_callers()
         with anyio.move_on_after(within):
             while self._connections:
                 self._wake = anyio.Event()
@@ -263,6 +268,31 @@ class Service:
     def requested(self, connection: Connection, number: int, request: ControlRequest) -> None:
         fresh = str(uuid.uuid4())
         self._post(ClientRequested(connection.number, number, request, fresh))
+
+    async def ask(self, request: ControlRequest) -> Answer | Failure | None:
+        """Let the state machine handle one request without a connection.
+
+        None: its answer was lost, because the coordinator is ending or cannot write to its store.
+        Cancel it to drop the request.
+        """
+        self._last_number += 1
+        caller = self._last_number
+        send, receive = anyio.create_memory_object_stream[Answer | Failure](1)
+        self._callers[caller] = send
+        self._post(ClientRequested(caller, 1, request, str(uuid.uuid4())))
+        try:
+            with receive:
+                return await receive.receive()
+        except anyio.EndOfStream:
+            return None
+        finally:
+            send.close()
+            del self._callers[caller]
+            self._post(ClientDisconnected(caller))
+
+    def _close_callers(self) -> None:
+        for send in self._callers.values():
+            send.close()
 
     def cancelled(self, connection: Connection, number: int) -> None:
         self._post(ClientCancelled(connection.number, number))
@@ -362,6 +392,11 @@ class Service:
         self._execute(AnswerClient(client, number, answer))
 
     def _to_client(self, client: int, frame: Answer | Progress | Failure) -> None:
+        caller = self._callers.get(client)
+        if caller is not None and not isinstance(frame, Progress):
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.WouldBlock):
+                caller.send_nowait(frame)
+            return
         connection = self._connections.get(client)
         if connection is None:
             return
