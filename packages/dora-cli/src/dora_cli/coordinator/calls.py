@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
-
-import typer
+from typing import TypeVar
 
 from dora_cli import output
 from dora_cli.coordinator.client import Client
@@ -14,17 +12,6 @@ from dora_config.protocol.control import CallRunner, Described, DescribeDataflow
 from dora_config.protocol.runner import EdgeStatus, GetStatistics, RunnerReply, Statistics
 
 T = TypeVar("T", bound=RunnerReply)
-
-DataflowOption = Annotated[
-    str | None,
-    typer.Option(
-        "--dataflow",
-        "-d",
-        metavar="DATAFLOW",
-        help="UUID or name; optional when only one dataflow runs.",
-    ),
-]
-NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="Id of the node.")]
 
 
 def call(
