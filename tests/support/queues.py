@@ -132,6 +132,11 @@ def _serve(listener: socket.socket) -> None:
                 pass  # the client was killed
 
 
+def free_bytes(pool: Pool) -> int:
+    """Return the bytes of free blocks that have pages."""
+    return sum(len(home.free) * home.size for home in pool.classes.values())
+
+
 class Edge:
     """One queue on a board; creates senders and receivers."""
 

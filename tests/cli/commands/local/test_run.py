@@ -14,6 +14,8 @@ import pytest
 from support.dora import DORA, run_dora, running_dora
 from support.workspace import Workspace
 
+pytestmark = pytest.mark.integration
+
 TALKER = """
     import os
     from dora import Node

@@ -70,7 +70,7 @@ def is_loopback(address: str) -> bool:
 
 
 def _network(address: str) -> str:
-    """Return the /64 network of a global IPv6 address, all of which one client may have."""
+    """Return the /64 network of a global IPv6 address: one client may use all of it."""
     try:
         parsed = IPv6Address(address)
     except ValueError:

@@ -21,7 +21,7 @@ def main(
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Stop one node and start it again, whatever its restart policy; other nodes keep running."""
+    """Stop one node and start it again, regardless of its restart policy; others keep running."""
     wanted = {"dataflow": dataflow, "grace": grace}
     with open_rest(coordinator_addr, coordinator_port) as client:
         client.post(paths.url(paths.NODES, node, "restart"), wanted)

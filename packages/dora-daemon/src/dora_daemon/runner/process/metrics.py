@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import psutil
+    pass
 
 OLDEST = 1.0
 """Seconds for which a sample is reused."""
@@ -66,13 +66,3 @@ class Metrics:
         if before is not None and before[0] == pid and now > before[2]:
             percent = max(0.0, 100.0 * (cpu - before[1]) / (now - before[2]))
         return ProcessLoad(percent, memory, read, written)
-
-
-def _io(process: psutil.Process) -> tuple[int, int]:
-    import psutil
-
-    try:
-        counters = process.io_counters()
-    except (psutil.Error, AttributeError):
-        return 0, 0
-    return counters.read_bytes, counters.write_bytes
