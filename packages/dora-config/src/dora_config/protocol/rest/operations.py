@@ -371,7 +371,7 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
         "POST",
         f"{paths.NODES}/{{node}}/restart",
         "restartNode",
-        "Stop a node, or start a stopped one, whatever its restart policy; answered when its "
+        "Stop a node, or start a stopped one, regardless of its restart policy; answered when its "
         "new process runs.",
         models.RestartNodeArguments,
         models.ChangedNode,
