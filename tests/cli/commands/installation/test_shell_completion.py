@@ -23,11 +23,11 @@ pytestmark = pytest.mark.integration
 SHELLS: Mapping[str, tuple[list[str], str]] = {
     "bash": (
         ["bash", "--norc", "--noprofile", "-i"],
-        "bind 'set bell-style none'; PS1='READY> '; eval \"$(dora completion bash)\"\n",
+        "bind 'set bell-style none'; PS1=$'RE\\101DY> '; eval \"$(dora completion bash)\"\n",
     ),
     "zsh": (
         ["zsh", "-f", "-i"],
-        "autoload -U compinit; compinit -u -D; PS1='READY> '; unsetopt beep; "
+        "autoload -U compinit; compinit -u -D; PS1=$'RE\\101DY> '; unsetopt beep; "
         'eval "$(dora completion zsh)"\n',
     ),
 }
@@ -81,7 +81,7 @@ def shell(name: str, folder: Path, port: int) -> Iterator[Terminal]:
     try:
         terminal = Terminal(ours)
         terminal.send(setup)
-        terminal.wait_for("\nREADY> ")
+        terminal.wait_for("READY> ")  # not in the echo of the setup
         yield terminal
     finally:
         process.kill()

@@ -26,6 +26,7 @@ from dora_config.protocol.control import (
     Answer,
     ClusterStatus,
     ControlRequest,
+    DescribeDataflow,
     Failure,
     ListDataflows,
     ListNodes,
@@ -189,7 +190,9 @@ class Service:
 
     def _answer_or_refuse(self, event: Event, reason: str) -> None:
         match event:
-            case ClientRequested(request=ListDataflows() | ListNodes() | ClusterStatus()):
+            case ClientRequested(
+                request=ListDataflows() | ListNodes() | ClusterStatus() | DescribeDataflow()
+            ):
                 for command in self._handle(event, anyio.current_time()):
                     self._execute(command)
             case ClientRequested():
