@@ -189,7 +189,7 @@ def test_requests_without_a_connection_are_answered_or_lost_with_the_coordinator
         store.full = False
         await register(peer)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(partial(service.flush, within=PATIENCE))
+            tasks.start_soon(partial(service.flush, within=0.1))
             assert await service.ask(WaitForEnd()) is None
 
     play(tmp_path, monkeypatch, story)

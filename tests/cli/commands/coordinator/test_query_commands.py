@@ -76,7 +76,7 @@ def _same_answers_over_the_socket(fleet: RealFleet) -> None:
     """A coordinator of version 0.1.0 has no REST API; the client then uses the WebSocket."""
 
     class OldCoordinator(RestClient):
-        def _exchange(self, *_: object) -> tuple[int, str, bytes]:  # type: ignore[override]
+        def _exchange(self, *_: object) -> tuple[int, str, bytes]:
             return 404, "text/plain", b"Not Found"
 
     for path in (paths.DATAFLOWS, paths.url(paths.NODES, query={"dataflow": None})):

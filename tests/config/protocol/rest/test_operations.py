@@ -20,9 +20,9 @@ QUERIES = (
 )
 
 
-def run(fleet: SimulatedFleet, name: str, **arguments: object) -> Any:
+def run(fleet: SimulatedFleet, operation_name: str, /, **arguments: object) -> Any:
     """Return the result as JSON data; a refused request raises OperationFailed."""
-    operation = BY_NAME[name]
+    operation = BY_NAME[operation_name]
     steps = operation.run(operation.arguments.model_validate(arguments))
     request = next(steps)
     while True:
@@ -38,9 +38,9 @@ def run(fleet: SimulatedFleet, name: str, **arguments: object) -> Any:
             return end.value.model_dump(mode="json")
 
 
-def refusal(fleet: SimulatedFleet, name: str, **arguments: object) -> tuple[int, str]:
+def refusal(fleet: SimulatedFleet, operation_name: str, /, **arguments: object) -> tuple[int, str]:
     with pytest.raises(OperationFailed) as refused:
-        run(fleet, name, **arguments)
+        run(fleet, operation_name, **arguments)
     return STATUSES[refused.value.code], str(refused.value)
 
 
@@ -123,7 +123,7 @@ def test_an_invalid_descriptor_is_refused_with_its_place() -> None:
     status, sentence = refusal(fleet, "startDataflow", descriptor=text)
     assert status == 400
     assert sentence.startswith("invalid dataflow:\ndataflow.yml:3:5: ")
-    unset = "nodes:\n  - {id: camera, path: camera.py, args: $SPEED}\n"
+    unset = "nodes:\n  - {id: camera, path: camera.py, env: {A: $SPEED}}\n"
     assert "$SPEED is not defined" in refusal(fleet, "startDataflow", descriptor=unset)[1]
     for folder in ("relative", "/does/not/exist", "/\0"):
         refused = refusal(fleet, "startDataflow", descriptor=text, directory=folder)

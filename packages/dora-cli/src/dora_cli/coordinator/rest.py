@@ -117,12 +117,16 @@ class RestClient:
             raise
         except (OSError, ssl.SSLError, UnicodeError) as error:
             raise unreachable(self._endpoint, error) from error
-        # a machine that vanishes during a long action is noticed within a minute
-        sock = self._connection.sock
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in (
-            (socket.TCP_KEEPIDLE, 15),
-            (socket.TCP_KEEPINTVL, 15),
-            (socket.TCP_KEEPCNT, 3),
-        ):
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        _notice_lost_machine(self._connection.sock)
+
+
+def _notice_lost_machine(connection: socket.socket | None) -> None:
+    """Let the kernel notice within a minute that the other machine is gone."""
+    assert connection is not None
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, 15),
+        (socket.TCP_KEEPINTVL, 15),
+        (socket.TCP_KEEPCNT, 3),
+    ):
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import repeat
 from pathlib import Path
 from typing import BinaryIO
 from zlib import crc32
@@ -178,10 +179,13 @@ class PartLogReader:
     nodes: Mapping[str, NodeLogReader]
     wanted: LogFilter
     after: Mapping[str, LogPosition] = field(default_factory=dict)
-    positions: dict[str, LogPosition] = field(default_factory=dict, init=False)
+    positions: dict[str, LogPosition] = field(init=False)
     """Behind the last line of each node in the chunks so far."""
     _lines: Iterator[str] | None = field(default=None, init=False)
     _read_past: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.positions = dict(self.after)
 
     def next_chunk(self) -> list[str]:
         """Return more lines, or an empty list if there are none at the moment.
@@ -208,7 +212,7 @@ class PartLogReader:
 
     def _chosen(self, read: Mapping[str, Iterator[ReadLine]]) -> Iterator[str]:
         """Yield the lines that match, by time."""
-        named = (((name, line) for line in lines) for name, lines in read.items())
+        named = (zip(repeat(name), lines, strict=False) for name, lines in read.items())
         for name, line in heapq.merge(*named, key=lambda one: _time_of(one[1].text)):
             self.positions[name] = line.end
             if matches(line.text, self.wanted):
