@@ -193,6 +193,7 @@ def test_resumed_readers_lose_and_repeat_nothing(
     path = tmp_path_factory.mktemp("logs") / "log_n.jsonl"
     size = 3 * (len(entry(1, "m000")) + 1)
     file, log = LogFile(path, max_size=size, rotated=30), part(path)
+    file.create()
     count = 0
     found: list[str] = []
     for step in steps:
