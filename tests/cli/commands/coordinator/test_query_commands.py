@@ -34,7 +34,11 @@ def quick(*words: str, code: int = 0) -> str:
 
 
 @pytest.mark.parametrize(
-    "line", ["--help", "list --help", "stop --help", "node --help", "--version", "node list --help"]
+    "line",
+    [
+        *("--version", "--help", "list --help", "stop --help", "node list --help"),
+        *("node --help", "topic --help", "param --help", "cluster --help"),
+    ],
 )
 def test_help_is_quick(line: str) -> None:
     assert quick(*line.split())
@@ -47,7 +51,7 @@ def test_without_a_coordinator(line: str) -> None:
 
 @pytest.mark.integration
 def test_commands_that_ask_once_are_quick(workspace: Workspace) -> None:
-    with real_fleet(workspace, "robot") as fleet:
+    with real_fleet(workspace, None) as fleet:
         port = ("--coordinator-port", str(fleet.port))
         uuid = fleet.start(counting(workspace), "--name", "a")
         assert quick("list", "--quiet", *port).split() == [uuid]
@@ -85,4 +89,4 @@ def _same_answers_over_the_socket(fleet: RealFleet) -> None:
         with OldCoordinator(fleet.coordinator.endpoint) as old:
             assert old.get(path) == found
     with OldCoordinator(fleet.coordinator.endpoint) as old:
-        assert [one["daemon"] for one in old.get(paths.STATUS)["machines"]] == ["robot"]
+        assert [one["connected"] for one in old.get(paths.STATUS)["machines"]] == [True]

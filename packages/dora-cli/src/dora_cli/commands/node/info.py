@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, cast
 
 from dora_cli import options, output
 from dora_cli.commands.node.arguments import as_cells, as_json
-from dora_cli.coordinator import calls
 from dora_cli.coordinator.options import (
     CoordinatorAddr,
     CoordinatorPort,
@@ -34,6 +33,7 @@ def main(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Show one node: daemon, inputs, outputs, status, CPU and memory."""
+    from dora_cli.coordinator import calls
     from dora_config.protocol.control import ListNodes, NodeList
 
     with connect(coordinator_addr, coordinator_port) as client:

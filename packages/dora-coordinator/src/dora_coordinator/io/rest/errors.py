@@ -30,9 +30,9 @@ async def http_error(request: Request, problem: Exception) -> Response:
     """Return an error of routing: a path or a method that does not exist."""
     assert isinstance(problem, HTTPException)
     if problem.status_code == 405:
-        allowed = (problem.headers or {}).get("Allow", "")
+        allowed = ", ".join(sorted((problem.headers or {}).get("Allow", "").split(", ")))
         sentence = f"{request.url.path} does not allow {request.method}, only {allowed}"
-        return json_error(405, "method_not_allowed", sentence, headers=problem.headers)
+        return json_error(405, "method_not_allowed", sentence, headers={"Allow": allowed})
     if problem.status_code == 404:
         return json_error(
             404,
