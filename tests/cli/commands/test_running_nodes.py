@@ -11,8 +11,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-from support.dora import DORA
+from support.dora import DORA, run_dora, running_dora
+from support.fleets.coordinator import free_port
 from support.fleets.daemons import RealFleet, counting, pids, real_fleet
 from support.homes import watched_home
 from support.waiting import wait_until
@@ -21,6 +23,12 @@ from support.workspace import Workspace
 pytestmark = pytest.mark.integration
 
 ROBOT: dict[str, object] = {"machine": "robot"}
+
+
+def is_connected(pid: int) -> bool:
+    """Return whether a process has an open connection."""
+    found = psutil.Process(pid).net_connections()
+    return any(one.status == psutil.CONN_ESTABLISHED for one in found)
 
 
 def rows(text: str) -> list[dict[str, object]]:
@@ -49,7 +57,7 @@ def running(fleet: RealFleet) -> str:
         flow = counting(fleet.workspace, counter=ROBOT, collector=ROBOT)
         uuid = fleet.start(flow, "--name", "a")
     wait_until(
-        lambda: fleet.dora("top", "--once").stdout.count('"status": "Running"') == 2,
+        lambda: fleet.dora("top", "--once", "--show", "nodes").stdout.count('"Running"') == 2,
         what="both nodes to be shown as running",
     )
     return uuid
@@ -57,18 +65,35 @@ def running(fleet: RealFleet) -> str:
 
 def test_top_shows_each_node_once(fleet: RealFleet) -> None:
     uuid = running(fleet)
-    shown = rows(fleet.dora("top", "--once").stdout)
+    *shown, edge = rows(fleet.dora("top", "--once").stdout)
     assert {row["node"] for row in shown} == {"counter", "collector"}
     assert all(row["machine"] == "robot" and row["dataflow"] == uuid for row in shown)
     assert {row["pid"] for row in shown} == set(pids(fleet.workspace)[-2:])
-    table = fleet.dora("inspect", "top", "--once", "--format", "table").stdout
-    assert table.splitlines()[0].split()[:4] == ["NODE", "STATUS", "DATAFLOW", "MACHINE"]
+    assert (edge["source"], edge["target"]) == ("counter/count", "collector/count")
+    assert isinstance(edge["messages_per_second"], float)
+    assert isinstance(edge["latency_p99"], float)
+    table = fleet.dora("inspect", "top", "--once", "--format", "table").stdout.splitlines()
+    assert table[0].split()[:4] == ["NODE", "STATUS", "DATAFLOW", "MACHINE"]
+    assert table[4].split()[:4] == ["EDGE", "DATAFLOW", "MACHINE", "MSG/S"]
+    for wrong in (("--node", "nosuch"), ("--dataflow", "nosuch")):
+        assert '"nosuch"' in fleet.dora("top", "--once", *wrong, code=1).stderr
     refused = fleet.dora("top", code=1).stderr
     assert "needs a terminal" in refused
     assert "--once" in refused
+    absent = run_dora("top", "--once", "--coordinator-port", str(free_port())).exited(1)
+    assert "cannot connect to the coordinator" in absent.stderr
 
 
-def test_top_sorts_by_keys_and_restores_the_terminal(fleet: RealFleet) -> None:
+def test_top_that_is_interrupted_while_it_measures(fleet: RealFleet) -> None:
+    running(fleet)
+    with running_dora("top", "--once", "--coordinator-port", str(fleet.port)) as process:
+        wait_until(lambda: is_connected(process.pid), what="the first request")
+        process.interrupt()
+        assert (process.wait().code, process.stdout) == (130, "")
+
+
+@pytest.mark.parametrize("interrupt", [False, True], ids=["q", "Ctrl-C"])
+def test_top_sorts_by_keys_and_restores_the_terminal(fleet: RealFleet, interrupt: bool) -> None:
     running(fleet)
     ours, theirs = pty.openpty()
     try:
@@ -88,10 +113,13 @@ def test_top_sorts_by_keys_and_restores_the_terminal(fleet: RealFleet) -> None:
                 seen += os.read(ours, 65536).decode()
             return text in seen
 
-        wait_until(lambda: shows("sorted by node") and shows("counter"), what="the table")
+        wait_until(lambda: shows("2 nodes by name") and shows("counter"), what="the table")
         os.write(ours, b"m")
-        wait_until(lambda: shows("sorted by memory"), what="another order")
-        os.write(ours, b"q")
+        wait_until(lambda: shows("2 nodes by memory"), what="another order")
+        if interrupt:
+            process.send_signal(signal.SIGINT)
+        else:
+            os.write(ours, b"q")
         assert process.wait(10) == 0
         assert shows("\x1b[?1049l")
     finally:

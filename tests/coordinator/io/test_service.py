@@ -17,12 +17,14 @@ from support.simulation.fleet_simulation import COORDINATOR, DAEMON, dataflow
 from support.waiting import PATIENCE, wait_until, wait_until_async
 
 from dora_config.protocol.control import (
+    SERVER_CODEC,
     Answer,
     ControlRequest,
     DataflowRef,
     DescribeDataflow,
     Failure,
     ListDataflows,
+    Snapshot,
     StartDataflow,
     StopDataflow,
     WaitForEnd,
@@ -191,6 +193,26 @@ def test_requests_without_a_connection_are_answered_or_lost_with_the_coordinator
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(service.flush, within=0.1))
             assert await service.ask(WaitForEnd()) is None
+
+    play(tmp_path, monkeypatch, story)
+
+
+def test_a_snapshot_is_encoded_as_every_answer() -> None:
+    frame = Answer(id=3, answer=Snapshot(time=1.5, problems=('a "quoted" word',)))
+    assert service_module._encoded(frame) == SERVER_CODEC.encode(frame)
+
+
+def test_a_defect_in_tracing_loses_no_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(spans: object) -> None:
+        raise RuntimeError("a defect")
+
+    async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
+        daemon, client = await register(peer), peer()
+        client.service.trace(fail)
+        client.request(StartDataflow(spec=dataflow(camera="robot")))
+        await daemon.receives("prepare_part")
 
     play(tmp_path, monkeypatch, story)
 

@@ -24,6 +24,7 @@ from dora_config.protocol.dataflow import DataflowSpec, DataflowUuid, LogFilter,
 from dora_config.protocol.envelope import Codec, Message, ProgramVersion
 from dora_config.protocol.links import LinkReport, PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult, NodeStatus
+from dora_config.protocol.snapshot import MachineSample, SampleMachine
 from dora_config.protocol.topics import EndTopics, MoreTopics, StreamTopics, TopicChunk
 
 HEARTBEAT_INTERVAL: Final = 3.0
@@ -187,7 +188,8 @@ DaemonMessage = Annotated[
     | BuildEvents
     | BuildEnded
     | RunnerAnswered
-    | TopicChunk,
+    | TopicChunk
+    | MachineSample,
     Field(discriminator="kind"),
 ]
 
@@ -368,7 +370,8 @@ CoordinatorMessage = Annotated[
     | RunnerCall
     | StreamTopics
     | MoreTopics
-    | EndTopics,
+    | EndTopics
+    | SampleMachine,
     Field(discriminator="kind"),
 ]
 

@@ -2,7 +2,7 @@
 
 `/health`, `/api/health` and `/api/ca` are open. All other routes need the token: the WebSockets
 `/api/control` (clients) and `/api/daemon` (daemons), `/api/artifacts/{build_id}/{node_id}` and
-`/api/files` for uploads and downloads, and the REST API (`rest/routes.py`).
+`/api/files` for uploads and downloads, `/metrics`, and the REST API (`rest/routes.py`).
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ from dora_coordinator.io.guard import (
     is_local,
 )
 from dora_coordinator.io.limits import ConnectionLimits, as_ipv4
+from dora_coordinator.io.metrics import MetricsRoute
 from dora_coordinator.io.node_archive import ARCHIVE_TYPE, NodeArchive
 from dora_coordinator.io.proofs import verify_proof
 from dora_coordinator.io.rest.errors import http_error
@@ -99,6 +100,7 @@ def create_application(
                 methods=["GET", "HEAD", "PUT"],
             ),
             *code.routes(),
+            *MetricsRoute(service).routes(),
             *RestApi(service).routes(),
         ],
         exception_handlers={HTTPException: http_error},

@@ -11,7 +11,7 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import assert_never
@@ -28,10 +28,12 @@ from dora_config.protocol.control import (
     ControlRequest,
     DescribeDataflow,
     Failure,
+    GetSnapshot,
     ListDataflows,
     ListNodes,
     LogLines,
     Progress,
+    Snapshot,
     TokenRotated,
 )
 from dora_config.protocol.daemon import (
@@ -87,6 +89,7 @@ from dora_coordinator.state.events import (
     TopicChunkTaken,
 )
 from dora_coordinator.state.identities import Proof
+from dora_coordinator.telemetry.spans import SpanEvent, SpanTracker
 
 BATCH = 512
 """Events handled before their commands are executed."""
@@ -119,6 +122,7 @@ class Service:
         self._by_daemon: dict[str, Connection] = {}
         self._callers: dict[int, MemoryObjectSendStream[Answer | Failure]] = {}
         self._last_number = 0
+        self._spans: tuple[SpanTracker, Callable[[Sequence[SpanEvent]], None]] | None = None
         self._timers: list[tuple[float, int, TimerKey]] = []
         self._armed: dict[TimerKey, int] = {}
         self._timer_count = 0
@@ -191,7 +195,11 @@ class Service:
     def _answer_or_refuse(self, event: Event, reason: str) -> None:
         match event:
             case ClientRequested(
-                request=ListDataflows() | ListNodes() | ClusterStatus() | DescribeDataflow()
+                request=ListDataflows()
+                | ListNodes()
+                | ClusterStatus()
+                | DescribeDataflow()
+                | GetSnapshot()
             ):
                 for command in self._handle(event, anyio.current_time()):
                     self._execute(command)
@@ -204,14 +212,36 @@ class Service:
 
     def _handle(self, event: Event, now: float) -> list[Command]:
         """Handle an event; a defect in one event must not end the coordinator of a fleet."""
+        began = anyio.current_time()
         try:
-            return self._state.handle(event, now)
+            commands = self._state.handle(event, now)
         except Exception:
             logger.exception("internal error, please report it; event: %s", type(event))
             if not isinstance(event, ClientRequested):
                 return []
             message = "internal error of the coordinator; see its log"
             return [FailClient(event.client, event.number, message)]
+        if self._spans is not None:
+            self._trace(event, commands, began)
+        return commands
+
+    def trace(self, handle: Callable[[Sequence[SpanEvent]], None]) -> None:
+        """Pass the spans of all further events to ``handle``."""
+        self._spans = SpanTracker(), handle
+
+    def _trace(self, event: Event, commands: Sequence[Command], began: float) -> None:
+        assert self._spans is not None
+        tracker, handle = self._spans
+        daemon = None
+        if isinstance(event, DaemonMessageReceived):
+            connection = self._connections.get(event.connection)
+            daemon = None if connection is None else connection.daemon
+        ended = anyio.current_time()
+        try:
+            handle(tracker.observe(event, commands, daemon=daemon, began=began, ended=ended))
+        except Exception:  # as above
+            logger.exception("internal error, please report it; no more spans are exported")
+            self._spans = None
 
     def _refuse(self, events: Sequence[Event], reason: str) -> None:
         """Fail the clients' requests among events whose changes were not stored."""
@@ -405,7 +435,7 @@ class Service:
             return
         event = _sent_event(frame)
         sent = None if event is None else partial(self._post, event)
-        connection.send(SERVER_CODEC.encode(frame), sent)
+        connection.send(_encoded(frame), sent)
 
     def _due(self, now: float) -> list[TimerKey]:
         due = []
@@ -415,6 +445,15 @@ class Service:
                 del self._armed[key]
                 due.append(key)
         return due
+
+
+def _encoded(frame: Answer | Progress | Failure) -> str:
+    """Encode a frame; a snapshot that several clients get is encoded once."""
+    match frame:
+        case Answer(id=number, answer=Snapshot() as snapshot):
+            return f'{{"kind":"answer","id":{number},"answer":{snapshot.text}}}'
+        case _:
+            return SERVER_CODEC.encode(frame)
 
 
 def _sent_event(frame: Answer | Progress | Failure) -> Event | None:

@@ -1,0 +1,328 @@
+"""Metrics of a cluster from a snapshot; pure.
+
+Labels are ids that the descriptor or the cluster file contains, and only those of running
+dataflows, so that the number of series is bounded by the number of running nodes and edges.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Generic, TypeVar, get_args
+
+from dora_config.protocol.dataflow import NodeView
+from dora_config.protocol.runner import LatencyCounts
+from dora_config.protocol.snapshot import (
+    EdgeSummary,
+    LinkSummary,
+    MachineLoad,
+    MachineSummary,
+    NodeSummary,
+    Snapshot,
+)
+
+T = TypeVar("T")
+
+LATENCY_BOUNDS: Final = tuple(1024 * 4**power for power in range(12))
+"""Upper bounds of the exported latency buckets in nanoseconds: 1 us to 4.3 s. Each is also a bound
+of a bucket that nodes count in, so that no message is counted in a wrong one."""
+
+
+class Kind(StrEnum):
+    """Types of OpenMetrics."""
+
+    GAUGE = "gauge"
+    COUNTER = "counter"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Value of a histogram."""
+
+    counts: tuple[int, ...]
+    """Messages in each bucket of :data:`LATENCY_BOUNDS` and above the last."""
+    total: float
+    """Sum of the latencies in seconds, exact to 25 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    labels: tuple[str, ...]
+    value: float | Distribution
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric: ``name`` ends with the unit and has no suffix of its type."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    unit: str = ""
+    """``seconds``, ``bytes`` or empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Definition(Generic[T]):
+    """One metric of machines, links, nodes or edges; a value of None is left out."""
+
+    name: str
+    kind: Kind
+    help: str
+    value: Callable[[T], float | Distribution | None]
+    unit: str = ""
+
+    def family(self, labels: tuple[str, ...], rows: Iterable[tuple[tuple[str, ...], T]]) -> Family:
+        """``rows``: values of the labels, and what is measured."""
+        found = ((key, self.value(row)) for key, row in rows)
+        samples = tuple(Sample(key, value) for key, value in found if value is not None)
+        return Family(self.name, self.kind, self.help, labels, samples, self.unit)
+
+
+def _of_load(value: Callable[[MachineLoad], float]) -> Callable[[MachineSummary], float | None]:
+    return lambda machine: None if machine.load is None else value(machine.load)
+
+
+def _seconds(microseconds: int | None) -> float | None:
+    return None if microseconds is None else microseconds / 1e6
+
+
+def distribution(latency: LatencyCounts) -> Distribution:
+    """Return the exported buckets of a latency histogram."""
+    counts = [0] * (len(LATENCY_BOUNDS) + 1)
+    total = 0.0
+    index = 0
+    for bound, count in latency:
+        while index < len(LATENCY_BOUNDS) and bound > LATENCY_BOUNDS[index]:
+            index += 1
+        counts[index] += count
+        total += bound * count
+    return Distribution(tuple(counts), total / 1e9)
+
+
+_GAUGE, _COUNTER = Kind.GAUGE, Kind.COUNTER
+
+MACHINES: tuple[_Definition[MachineSummary], ...] = (
+    _Definition(
+        "dora_machine_up",
+        _GAUGE,
+        "Whether the daemon is connected.",
+        lambda machine: float(machine.connected),
+    ),
+    _Definition(
+        "dora_machine_heartbeat_age_seconds",
+        _GAUGE,
+        "Time since the last heartbeat.",
+        lambda machine: machine.heartbeat_age,
+        "seconds",
+    ),
+    _Definition(
+        "dora_machine_clock_offset_seconds",
+        _GAUGE,
+        "Time by which the clock of the machine is ahead of that of the coordinator.",
+        lambda machine: machine.clock_offset,
+        "seconds",
+    ),
+    _Definition("dora_machine_cpus", _GAUGE, "Number of CPUs.", _of_load(lambda load: load.cpus)),
+    _Definition(
+        "dora_machine_cpu_seconds",
+        _COUNTER,
+        "Time for which the CPUs were busy.",
+        _of_load(lambda load: load.cpu_seconds),
+        "seconds",
+    ),
+    _Definition(
+        "dora_machine_memory_used_bytes",
+        _GAUGE,
+        "Memory in use.",
+        _of_load(lambda load: load.memory_bytes),
+        "bytes",
+    ),
+    _Definition(
+        "dora_machine_memory_size_bytes",
+        _GAUGE,
+        "Memory of the machine.",
+        _of_load(lambda load: load.memory_total_bytes),
+        "bytes",
+    ),
+)
+LINKS: tuple[_Definition[LinkSummary], ...] = (
+    _Definition(
+        "dora_link_up",
+        _GAUGE,
+        "Whether messages pass between two machines of a dataflow.",
+        lambda link: float(link.state == "proven"),
+    ),
+    _Definition(
+        "dora_link_round_trip_seconds",
+        _GAUGE,
+        "Median round trip to the peer.",
+        lambda link: _seconds(link.rtt_us),
+        "seconds",
+    ),
+    _Definition(
+        "dora_link_clock_offset_seconds",
+        _GAUGE,
+        "Time by which the clock of the peer is ahead of that of the machine.",
+        lambda link: _seconds(link.clock_offset_us),
+        "seconds",
+    ),
+)
+NODES: tuple[_Definition[NodeSummary], ...] = (
+    _Definition(
+        "dora_node_up",
+        _GAUGE,
+        "Whether the node runs.",
+        lambda node: float(node.status in ("Running", "Degraded")),
+    ),
+    _Definition(
+        "dora_node_cpu_seconds",
+        _COUNTER,
+        "CPU time of the node and its children.",
+        lambda node: node.cpu_seconds,
+        "seconds",
+    ),
+    _Definition(
+        "dora_node_memory_bytes",
+        _GAUGE,
+        "Resident memory of the node and its children.",
+        lambda node: node.memory_bytes,
+        "bytes",
+    ),
+    _Definition(
+        "dora_node_restarts", _COUNTER, "Restarts of the node.", lambda node: node.restarts
+    ),
+    _Definition(
+        "dora_node_queued_messages",
+        _GAUGE,
+        "Messages in the queues of its inputs.",
+        lambda node: node.queued,
+    ),
+    _Definition(
+        "dora_node_read_bytes",
+        _COUNTER,
+        "Bytes that the node and its children read from disks.",
+        lambda node: node.read_bytes,
+        "bytes",
+    ),
+    _Definition(
+        "dora_node_written_bytes",
+        _COUNTER,
+        "Bytes that the node and its children wrote to disks.",
+        lambda node: node.written_bytes,
+        "bytes",
+    ),
+)
+EDGES: tuple[_Definition[EdgeSummary], ...] = (
+    _Definition("dora_edge_sent_messages", _COUNTER, "Messages sent.", lambda edge: edge.sent),
+    _Definition(
+        "dora_edge_received_messages", _COUNTER, "Messages received.", lambda edge: edge.received
+    ),
+    _Definition(
+        "dora_edge_dropped_messages",
+        _COUNTER,
+        "Messages dropped by full queues.",
+        lambda edge: edge.dropped,
+    ),
+    _Definition(
+        "dora_edge_lost_messages",
+        _COUNTER,
+        "Messages lost between machines.",
+        lambda edge: edge.lost,
+    ),
+    _Definition(
+        "dora_edge_queued_messages",
+        _GAUGE,
+        "Messages in queues and between machines.",
+        lambda edge: edge.queued,
+    ),
+    _Definition(
+        "dora_edge_received_bytes",
+        _COUNTER,
+        "Bytes of the received messages.",
+        lambda edge: edge.bytes,
+        "bytes",
+    ),
+    _Definition(
+        "dora_edge_blocked",
+        _GAUGE,
+        "Whether the source waits for a full queue.",
+        lambda edge: float(edge.blocked),
+    ),
+    _Definition(
+        "dora_edge_latency_seconds",
+        Kind.HISTOGRAM,
+        "Time from send to receipt.",
+        lambda edge: distribution(edge.latency),
+        "seconds",
+    ),
+)
+
+
+def families(snapshot: Snapshot, *, max_edges: int) -> list[Family]:
+    """Return the metrics of a snapshot; further edges than ``max_edges`` are only counted."""
+    named = {node.dataflow: node.dataflow_name or node.dataflow for node in snapshot.nodes}
+    edges = snapshot.edges[:max_edges]
+    machine_rows = [((machine.daemon,), machine) for machine in snapshot.machines]
+    link_rows = [
+        ((named.get(link.dataflow, link.dataflow), link.machine, link.peer), link)
+        for machine in snapshot.machines
+        for link in machine.links
+    ]
+    node_rows = [
+        ((named[node.dataflow], node.daemon, node.node), node)
+        for node in snapshot.nodes
+        if node.status not in ("Finished", "Stopped")
+    ]
+    edge_rows = [(_edge_labels(edge), edge) for edge in edges]
+    return [
+        *(one.family(("machine",), machine_rows) for one in MACHINES),
+        *(one.family(("dataflow", "machine", "peer"), link_rows) for one in LINKS),
+        _node_states(snapshot.nodes),
+        *(one.family(("dataflow", "machine", "node"), node_rows) for one in NODES),
+        *(one.family(EDGE_LABELS, edge_rows) for one in EDGES),
+        _single(
+            "dora_edges_omitted",
+            "Edges without metrics, because there are too many; see the setting metrics_edges.",
+            len(snapshot.edges) - len(edges),
+        ),
+        _single(
+            "dora_snapshot_problems",
+            "Machines and runners that did not report their edges.",
+            len(snapshot.problems),
+        ),
+    ]
+
+
+EDGE_LABELS = ("dataflow", "source", "target", "source_machine", "target_machine")
+
+
+def _edge_labels(edge: EdgeSummary) -> tuple[str, ...]:
+    dataflow = edge.dataflow_name or edge.dataflow
+    return (dataflow, edge.source, edge.target, edge.source_machine, edge.target_machine)
+
+
+def _single(name: str, text: str, value: float) -> Family:
+    return Family(name, Kind.GAUGE, text, (), (Sample((), value),))
+
+
+def _node_states(nodes: Iterable[NodeSummary]) -> Family:
+    counted = Counter((node.dataflow_name or node.dataflow, node.status) for node in nodes)
+    dataflows = dict.fromkeys(dataflow for dataflow, _ in counted)
+    states: tuple[NodeView, ...] = get_args(NodeView)
+    return Family(
+        "dora_nodes",
+        Kind.GAUGE,
+        "Number of nodes in a state.",
+        ("dataflow", "state"),
+        tuple(
+            Sample((dataflow, state), counted[dataflow, state])
+            for dataflow in dataflows
+            for state in states
+        ),
+    )
