@@ -66,7 +66,7 @@ def test_commands_that_ask_once_are_quick(workspace: Workspace) -> None:
         assert quick("node", "restart", "counter", "--grace", "1s", *port) == (
             'node "counter" restarted\n'
         )
-        assert quick("node", "stop", "counter", *port) == 'node "counter" stopped\n'
+        assert quick("node", "stop", "collector", *port) == 'node "collector" stopped\n'
         quick("node", "stop", "camera", *port, code=1)
         new = quick("restart", "a", *port).split(" -> ")[1].strip()
         assert quick("stop", *port) == f"dataflow stopped: a ({new})\n"

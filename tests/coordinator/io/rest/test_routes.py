@@ -19,6 +19,16 @@ from dora_config.protocol.rest.operations import OPERATIONS
 
 pytestmark = pytest.mark.integration
 
+STUBBORN = """
+    import signal
+    from dora import Node
+
+    node = Node()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        signal.pause()
+"""
+
 
 @dataclass(frozen=True)
 class Api:
@@ -134,9 +144,7 @@ def test_every_described_path_is_served(api: Api) -> None:
 
 def test_a_request_without_its_client_is_dropped(api: Api, workspace: Workspace) -> None:
     """A client that disconnects while its request waits leaves nothing behind."""
-    workspace.node(
-        "stubborn", "import signal, time\nsignal.signal(15, signal.SIG_IGN)\ntime.sleep(60)\n"
-    )
+    workspace.node("stubborn", STUBBORN)
     path = workspace.dataflow({"nodes": [{"id": "stubborn", "path": "stubborn.py"}]})
     api.fleet.start(path, "--name", "slow")
     headers = "\r\n".join(f"{k}: {v}" for k, v in api.fleet.coordinator.endpoint.headers().items())
