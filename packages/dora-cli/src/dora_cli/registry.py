@@ -101,8 +101,8 @@ ALIASES: Mapping[str, str] = {"ps": "list", "destroy": "down", "check": "status"
 UNSUPPORTED: Mapping[str, str] = {
     "hub": "`dora hub` is not supported: name the repository of a node in its `git` field",
     "runtime": "`dora runtime` is not needed: operators run in the process of their node",
-    "trace": "`dora trace` is not supported: `dora top` shows what nodes do, `dora logs` what they "
-    "print",
+    "trace": "`dora trace` is not supported: the coordinator sends spans to OpenTelemetry "
+    "(OTEL_EXPORTER_OTLP_ENDPOINT), and `dora why` explains what happened",
 }
 """Commands of dora-rs that do not exist here: a sentence with the replacement."""
 
