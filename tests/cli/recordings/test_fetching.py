@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dora_cli.coordinator.client import CoordinatorLost
+from dora_cli.coordinator.errors import CoordinatorLost
 from dora_cli.recordings.fetching import fetch
 from dora_cli.recordings.fleet import FleetRecording, RecordingError
 from dora_config.protocol.recordings.fleet import (

@@ -64,6 +64,7 @@ PARAM = Group(
     _modules("param", "list", "get", "set", "delete"),
 )
 INSPECT = Group("Inspect running dataflows.", _modules("coordinator", "top"))
+SYSTEM = Group("Check the coordinator and its daemons.", _modules("coordinator", "status"))
 RECORDING = Group(
     "Show and convert recordings, and manage those on the machines of a cluster.",
     _modules("recording", "info", "export", "list", "stop", "fetch", "remove"),
@@ -79,11 +80,12 @@ SECTIONS: tuple[Section, ...] = (
         "Through a coordinator",
         {
             **_modules("coordinator", "up", "down", "start", "stop", "restart"),
-            **_modules("coordinator", "list", "status", "top"),
+            **_modules("coordinator", "list", "status", "top", "why"),
             "node": NODE,
             "topic": TOPIC,
             "param": PARAM,
             "inspect": INSPECT,
+            "system": SYSTEM,
             **_modules("coordinator", "clean"),
             "cluster": CLUSTER,
         },
@@ -103,6 +105,14 @@ PHRASES: Mapping[tuple[str, str], str] = {
     ("record", "fetch"): "dora_cli.commands.recording.fetch",
 }
 """Modules of two words whose first is a command without subcommands; not in help texts."""
+
+UNSUPPORTED: Mapping[str, str] = {
+    "hub": "`dora hub` is not supported: name the repository of a node in its `git` field",
+    "runtime": "`dora runtime` is not needed: operators run in the process of their node",
+    "trace": "`dora trace` is not supported: the coordinator sends spans to OpenTelemetry "
+    "(OTEL_EXPORTER_OTLP_ENDPOINT), and `dora why` explains what happened",
+}
+"""Commands of dora-rs that do not exist here: a sentence with the replacement."""
 
 COMMANDS: Mapping[str, str | Group] = {
     word: entry for section in SECTIONS for word, entry in section.commands.items()

@@ -6,13 +6,8 @@ import time
 from collections.abc import Mapping
 
 from dora_cli import output
-from dora_cli.coordinator.client import (
-    Client,
-    CoordinatorLost,
-    CoordinatorUnreachable,
-    Frame,
-    RequestFailed,
-)
+from dora_cli.coordinator.client import Client, Frame
+from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
 from dora_cli.recordings.fleet import SHORT, FleetRecording, RecordingError, collect
 from dora_cli.recordings.report import report
 from dora_config.access import Endpoint

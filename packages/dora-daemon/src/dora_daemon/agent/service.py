@@ -53,6 +53,7 @@ from dora_daemon.agent.commands import (
     OpenInspector,
     OpenLogs,
     SavePart,
+    SendHistory,
     SendToCoordinator,
     SendToRunner,
     StartRecorders,
@@ -64,6 +65,7 @@ from dora_daemon.agent.credentials import Credentials
 from dora_daemon.agent.events import DaemonStarted, Event
 from dora_daemon.agent.inspectors import Inspectors
 from dora_daemon.agent.linking import LinkSetup, Listen
+from dora_daemon.agent.logs.history import HistoryReader
 from dora_daemon.agent.logs.streams import LogStreams
 from dora_daemon.agent.node_paths import Machine
 from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError
@@ -143,6 +145,7 @@ class Agent:
         )
         send = self._link.send
         self._logs = LogStreams(tasks, send, self._state.is_live)
+        self._history = HistoryReader(tasks, self._runners, send)
         self._inspectors = Inspectors(tasks, send)
         self._sampler = Sampler(tasks, self._runners, send)
         self._builds = BuildProcesses(
@@ -190,6 +193,8 @@ class Agent:
                 self._runners.kill(dataflow_id)
             case OpenLogs(record=record, request=logs):
                 self._logs.open(record, logs)
+            case SendHistory(record=record, request=history, live=live):
+                self._history.start(record, history, live=live)
             case OpenInspector(record=record, request=topics):
                 self._inspectors.open(record, topics)
             case StartRecorders(record=record, new_attempt=new_attempt):
