@@ -24,6 +24,13 @@ class TableFormat(StrEnum):
     JSON = "json"
 
 
+class TextFormat(StrEnum):
+    """Values of `--format`: text, or one JSON object."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 def checked(parse: Callable[[str], T]) -> Callable[[str], T]:
     """Return `parse` for an option: its ValueError becomes a usage error."""
 

@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from dora_config.history.explanation import Explanation
 from dora_config.protocol.builds import BuildDataflow, BuildProgress, BuildTriggered, Built
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.dataflow import DataflowSpec, LogFilter
@@ -167,6 +168,19 @@ class DescribeDataflow(Message):
     dataflow: DataflowRef = DataflowRef()
 
 
+class Explain(Message):
+    """Explain the state of a dataflow, or why it was not started; answered with
+    :class:`Explanation`.
+
+    Without a reference: the only running dataflow, else the only one in trouble, else the last.
+    """
+
+    kind: Literal["explain"] = "explain"
+    dataflow: DataflowRef = DataflowRef()
+    evidence: bool = False
+    """Include all events, states and counters from which the explanation is derived."""
+
+
 class WatchTopics(Message):
     """Watch messages of outputs or their rates: progress :class:`WatchedTopics`, answered with
     :class:`TopicsEnd` when the dataflow has ended.
@@ -198,6 +212,7 @@ ControlRequest = Annotated[
     | BuildDataflow
     | CallRunner
     | DescribeDataflow
+    | Explain
     | WatchTopics,
     Field(discriminator="kind"),
 ]
@@ -373,6 +388,7 @@ ControlAnswer = Annotated[
     | Built
     | RunnerReplies
     | Described
+    | Explanation
     | TopicsEnd,
     Field(discriminator="kind"),
 ]
