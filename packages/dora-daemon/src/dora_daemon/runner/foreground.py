@@ -12,12 +12,15 @@ from pathlib import Path
 
 import anyio
 
+from dora_config.errors import DoraError
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
+from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root
 from dora_daemon.runner.logs.event_queue import CLOSING_SECONDS, EventQueue
 from dora_daemon.runner.logs.gate import Gate
+from dora_daemon.runner.logs.history import record_failed_start
 from dora_daemon.runner.machine.events import StateEvent, StopRequested
 from dora_daemon.runner.preparation import prepare
 from dora_daemon.runner.service import Runner
@@ -49,7 +52,11 @@ def run(
     directory = RuntimeDir.create(runtime_root(environ))
     try:
         with ReaperProcess(directory) as reaper:
-            preparation = prepare(plan, directory, environ)
+            try:
+                preparation = prepare(plan, directory, environ)
+            except DoraError as error:
+                record_failed_start(history_file(plan), plan, str(error))
+                raise
             reaper.start()
 
             def create() -> Runner:
