@@ -26,6 +26,7 @@ from dora_config.protocol.daemon import (
     SignRequest,
 )
 from dora_config.protocol.envelope import ProgramVersion, clean_text, version_problem
+from dora_config.protocol.snapshot import MachineSample
 from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.clients.request_dispatcher import RequestDispatcher
 from dora_coordinator.dataflow.events import TimerExpired
@@ -78,7 +79,12 @@ class CoordinatorState:
         self.membership = Membership(settings)
         self.registry = DataflowRegistry(settings, self.membership, wall_offset=wall_offset)
         self._clients = RequestDispatcher(
-            self.registry, self.membership, settings, party, self._remove_machines
+            self.registry,
+            self.membership,
+            settings,
+            party,
+            self._remove_machines,
+            wall_offset=wall_offset,
         )
         self._silence_armed = False
 
@@ -148,7 +154,7 @@ class CoordinatorState:
             commands.append(SaveMachine(admitted.enrolled))
         if admitted.replaced is not None:
             commands.append(CloseConnection(admitted.replaced))
-            commands += self._clients.daemon_lost(member.key)
+            commands += self._clients.daemon_lost(member.key, now)
         welcome = Registered(
             party=self._party,
             daemon=member.key,
@@ -182,7 +188,14 @@ class CoordinatorState:
                 commands += self.registry.part_message(member.key, message, now)
             case SignRequest(request=request):
                 commands.append(SignCertificate(member.key, request, member.digest))
-            case LogChunk() | TopicChunk() | BuildEvents() | BuildEnded() | RunnerAnswered():
+            case (
+                LogChunk()
+                | TopicChunk()
+                | BuildEvents()
+                | BuildEnded()
+                | RunnerAnswered()
+                | MachineSample()
+            ):
                 commands += self._clients.daemon_reply(member.key, message, now)
             case Leaving(hand_over=hand_over):
                 manner = "hands over to its successor" if hand_over else "ends"
@@ -205,7 +218,7 @@ class CoordinatorState:
         commands += [
             Log("warning", f'daemon "{member.key}" {manner}'),
             ArmTimer(events.TimerKey("forget", member.key), now + listed),
-            *self._clients.daemon_lost(member.key),
+            *self._clients.daemon_lost(member.key, now),
             *self.registry.daemon_lost(member.key, now),
         ]
         if member.register.machine_id is None and not self.registry.unfinished_on(member.key):
@@ -258,6 +271,8 @@ class CoordinatorState:
                 return self._clients.continue_destruction(overdue=True)
             case "build":
                 return self._clients.build_timed_out(key.subject)
+            case "snapshot":
+                return self._clients.snapshot_timer_fired(key.subject, now)
             case "start" | "link" | "recovery" | "retry" | "stop":
                 dataflow = self.registry.get(key.subject)
                 if dataflow is None:

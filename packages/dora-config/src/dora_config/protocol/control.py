@@ -13,10 +13,15 @@ from pydantic import Field
 
 from dora_config.protocol.builds import BuildDataflow, BuildProgress, BuildTriggered, Built
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
-from dora_config.protocol.dataflow import DataflowSpec, LogFilter, NodeView
+from dora_config.protocol.dataflow import DataflowSpec, LogFilter
 from dora_config.protocol.envelope import Codec, Message, ProgramVersion
-from dora_config.protocol.links import PeerState
 from dora_config.protocol.runner import NodeResult
+from dora_config.protocol.snapshot import (
+    DaemonSummary as DaemonSummary,
+    LinkSummary as LinkSummary,
+    NodeSummary as NodeSummary,
+    Snapshot,
+)
 from dora_config.protocol.topics import (
     MAX_TOPICS,
     SampleBytes,
@@ -97,6 +102,16 @@ class ClusterStatus(Message):
     kind: Literal["status"] = "status"
 
 
+class GetSnapshot(Message):
+    """Get machines, nodes and edges with their counters; answered with :class:`Snapshot`."""
+
+    kind: Literal["snapshot"] = "snapshot"
+    dataflow: DataflowRef | None = None
+    """``None``: all running dataflows and all machines."""
+    edges: bool = True
+    """False: without edges and loads of machines; then no daemon is asked."""
+
+
 class ReadLogs(Message):
     """Read logs: progress :class:`LogLines`, answered with :class:`LogsEnd` unless ``follow``."""
 
@@ -175,6 +190,7 @@ ControlRequest = Annotated[
     | ListNodes
     | ForgetEnded
     | ClusterStatus
+    | GetSnapshot
     | ReadLogs
     | Destroy
     | RotateToken
@@ -191,20 +207,6 @@ ControlRequest = Annotated[
 DataflowStatus = Literal[
     "Starting", "Running", "Recovering", "Degraded", "Stopping", "Finished", "Failed"
 ]
-
-
-class LinkSummary(Message):
-    """Link between two machines of one dataflow, as reported by one of them."""
-
-    dataflow: str
-    machine: str
-    peer: str
-    state: PeerState
-    reason: str | None = None
-    endpoint: str | None = None
-    """``HOST:PORT`` of the peer."""
-    rtt_us: int | None = None
-    clock_offset_us: int | None = None
 
 
 class RestartSummary(Message):
@@ -298,56 +300,9 @@ class DataflowList(Message):
     dataflows: tuple[DataflowSummary, ...] = ()
 
 
-class NodeSummary(Message):
-    """One node in the output of ``dora node list`` and ``dora top``."""
-
-    node: str
-    dataflow: str
-    dataflow_name: str | None = None
-    daemon: str
-    status: NodeView
-    pid: int | None = None
-    cpu_percent: float | None = None
-    memory_bytes: int | None = None
-    restarts: int = 0
-    read_bytes: int | None = None
-    written_bytes: int | None = None
-    queued: int = 0
-    blocked_on: str | None = None
-    broken_inputs: tuple[str, ...] = ()
-    error: str | None = None
-
-
 class NodeList(Message):
     kind: Literal["nodes"] = "nodes"
     nodes: tuple[NodeSummary, ...] = ()
-
-
-class DaemonSummary(Message):
-    """One daemon in the output of ``dora cluster status``."""
-
-    daemon: str
-    machine_id: str | None = None
-    labels: dict[str, str] = Field(default_factory=dict)
-    address: str = ""
-    release: str = ""
-    connected: bool = True
-    ended: bool = False
-    """It was shut down normally and is not connected."""
-    heartbeat_age: float = 0.0
-    """Seconds since the last heartbeat."""
-    clock_offset: float | None = None
-    """Seconds by which its machine's clock is ahead of the coordinator's."""
-    runners: tuple[str, ...] = ()
-    """Versions of the runners on that machine; runners survive upgrades of the daemon."""
-    restarts: int = 0
-    health_kills: int = 0
-    input_timeouts: int = 0
-    input_recoveries: int = 0
-    plain_links: bool = False
-    """Its links are not encrypted (`links: plain`)."""
-    links: tuple[LinkSummary, ...] = ()
-    """Links of the dataflows on that machine, as reported by it."""
 
 
 class ClusterReport(Message):
@@ -410,6 +365,7 @@ ControlAnswer = Annotated[
     | DataflowList
     | NodeList
     | ClusterReport
+    | Snapshot
     | LogsEnd
     | Destroyed
     | TokenRotated

@@ -24,6 +24,7 @@ from dora_config.protocol.dataflow import DataflowSpec, DataflowUuid, LogFilter
 from dora_config.protocol.envelope import Codec, Message, ProgramVersion
 from dora_config.protocol.links import LinkReport, PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult, NodeStatus
+from dora_config.protocol.snapshot import MachineSample, SampleMachine
 from dora_config.protocol.topics import EndTopics, MoreTopics, StreamTopics, TopicChunk
 
 HEARTBEAT_INTERVAL: Final = 3.0
@@ -185,7 +186,8 @@ DaemonMessage = Annotated[
     | BuildEvents
     | BuildEnded
     | RunnerAnswered
-    | TopicChunk,
+    | TopicChunk
+    | MachineSample,
     Field(discriminator="kind"),
 ]
 
@@ -364,7 +366,8 @@ CoordinatorMessage = Annotated[
     | RunnerCall
     | StreamTopics
     | MoreTopics
-    | EndTopics,
+    | EndTopics
+    | SampleMachine,
     Field(discriminator="kind"),
 ]
 

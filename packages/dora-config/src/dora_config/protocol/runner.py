@@ -301,6 +301,8 @@ class NodeStatus(Frozen):
     """Per cent of one core over the last two seconds, including the node's children."""
     memory_bytes: int | None = None
     """Resident set of the node and its children."""
+    cpu_seconds: float | None = None
+    """CPU time of the node and its children since it started."""
     read_bytes: int | None = None
     written_bytes: int | None = None
     queued: int = 0
@@ -329,6 +331,11 @@ class RunnerStatus(Frozen):
     """Version of the runner, which survives upgrades; empty: older than 0.1.0."""
 
 
+LatencyCounts = tuple[tuple[int, int], ...]
+"""Numbers of messages by latency: upper bound of each bucket in nanoseconds, and count; ascending,
+without empty buckets. Buckets are a quarter of a power of two wide."""
+
+
 class EdgeStatus(Frozen):
     """Counters of one edge since the dataflow began. ``sent = received + dropped + queued``.
 
@@ -355,11 +362,14 @@ class EdgeStatus(Frozen):
     """Seconds since the last message arrived."""
     latency_us: dict[str, float] = Field(default_factory=dict)
     """``p50``, ``p99`` and ``max``, in microseconds."""
+    latency_counts: LatencyCounts = ()
 
 
 class Statistics(Frozen):
     kind: Literal["statistics"] = "statistics"
     edges: tuple[EdgeStatus, ...] = ()
+    at: float = 0.0
+    """When they were read, in seconds of CLOCK_MONOTONIC."""
 
 
 class Params(Frozen):

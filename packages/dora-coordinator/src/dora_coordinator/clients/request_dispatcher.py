@@ -12,12 +12,14 @@ from dora_config.protocol.builds import BuildDataflow, BuildEnded, BuildEvents
 from dora_config.protocol.calls import RunnerAnswered
 from dora_config.protocol.daemon import LogChunk
 from dora_config.protocol.envelope import ProgramVersion
+from dora_config.protocol.snapshot import MachineSample
 from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.clients.builds import Builds
 from dora_coordinator.clients.destroy import Destruction
 from dora_coordinator.clients.lifecycle import LifecycleRequests
 from dora_coordinator.clients.log_streams import LogStreams
 from dora_coordinator.clients.runner_calls import RunnerCalls
+from dora_coordinator.clients.snapshots import Snapshots
 from dora_coordinator.clients.topic_streams import TopicStreams
 from dora_coordinator.clients.views import cluster_report, dataflow_summary, node_summaries
 from dora_coordinator.dataflow.placement import place
@@ -27,7 +29,7 @@ from dora_coordinator.state import commands, events
 from dora_coordinator.state.commands import AnswerClient, Command, FailClient
 from dora_coordinator.state.membership import Membership
 
-DaemonReply = LogChunk | TopicChunk | BuildEvents | BuildEnded | RunnerAnswered
+DaemonReply = LogChunk | TopicChunk | BuildEvents | BuildEnded | RunnerAnswered | MachineSample
 """Messages of daemons that belong to a client's request."""
 
 
@@ -43,7 +45,10 @@ class RequestDispatcher:
         settings: Settings,
         party: ProgramVersion,
         remove_machines: RemoveMachines,
+        *,
+        wall_offset: float = 0.0,
     ) -> None:
+        """``wall_offset``: Unix time minus the clock that events are timed with."""
         self._remove_machines = remove_machines
         self._registry = registry
         self._membership = membership
@@ -54,6 +59,13 @@ class RequestDispatcher:
         self._topics = TopicStreams(membership, settings)
         self._builds = Builds(settings)
         self._calls = RunnerCalls(registry, membership)
+        self._snapshots = Snapshots(
+            registry,
+            membership,
+            release=party.release,
+            wall_offset=wall_offset,
+            max_message_bytes=settings.max_message_bytes,
+        )
 
     def handle(self, event: events.ClientEvent, now: float) -> list[Command]:
         match event:
@@ -76,6 +88,7 @@ class RequestDispatcher:
         """Forget one request of a client (None: all of them)."""
         self._lifecycle.drop(client, number)
         self._calls.drop(client, number)
+        self._snapshots.drop(client, number)
         return [
             *self._logs.drop(client, number),
             *self._topics.drop(client, number),
@@ -127,6 +140,9 @@ class RequestDispatcher:
             case control.ClusterStatus():
                 report = cluster_report(registry, self._membership, self._party, now)
                 return _answer(requested, report)
+            case control.GetSnapshot(dataflow=ref) as request:
+                chosen = None if ref is None else registry.find(ref, archived=True)
+                return self._snapshots.open(requested, request, chosen, now)
             case control.DescribeDataflow(dataflow=ref):
                 return _answer(requested, self._describe(ref))
             case control.RotateToken(grace=grace):
@@ -165,16 +181,19 @@ class RequestDispatcher:
                 return self._builds.ended(daemon, message)
             case RunnerAnswered():
                 return self._calls.answered(daemon, message, now)
+            case MachineSample():
+                return self._snapshots.sampled(daemon, message, now)
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def daemon_lost(self, daemon: str) -> list[Command]:
+    def daemon_lost(self, daemon: str, now: float) -> list[Command]:
         """End what was in progress on a lost or replaced connection to a daemon."""
         return [
             *self._logs.daemon_lost(daemon),
             *self._topics.daemon_lost(daemon),
             *self._builds.daemon_lost(daemon),
             *self._calls.daemon_lost(daemon),
+            *self._snapshots.daemon_lost(daemon, now),
         ]
 
     def dataflow_changed(self, change: DataflowChanged, now: float) -> list[Command]:
@@ -185,6 +204,9 @@ class RequestDispatcher:
 
     def build_timed_out(self, build_id: str) -> list[Command]:
         return self._builds.timed_out(build_id)
+
+    def snapshot_timer_fired(self, number: str, now: float) -> list[Command]:
+        return self._snapshots.timer_fired(number, now)
 
     def continue_destruction(self, *, overdue: bool = False) -> list[Command]:
         """Call after a daemon was lost; ``overdue``: the time limit has passed."""

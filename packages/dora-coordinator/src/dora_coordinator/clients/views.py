@@ -134,6 +134,7 @@ def node_summaries(dataflow: Dataflow, membership: Membership) -> list[NodeSumma
                     pid=seen.pid,
                     cpu_percent=seen.cpu_percent,
                     memory_bytes=seen.memory_bytes,
+                    cpu_seconds=seen.cpu_seconds,
                     restarts=now.restarts if now else end.restarts if end else 0,
                     read_bytes=seen.read_bytes,
                     written_bytes=seen.written_bytes,
@@ -162,13 +163,13 @@ def cluster_report(
     return ClusterReport(
         coordinator=party,
         daemons=tuple(
-            _daemon_summary(member, registry, membership, now) for member in membership.all()
+            daemon_summary(member, registry, membership, now) for member in membership.all()
         ),
         active_dataflows=len(registry.live()),
     )
 
 
-def _daemon_summary(
+def daemon_summary(
     member: Member, registry: DataflowRegistry, membership: Membership, now: float
 ) -> DaemonSummary:
     nodes = [node for metrics in member.metrics.values() for node in metrics.nodes]

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import assert_never
 
@@ -23,12 +24,15 @@ from dora_config.protocol.control import (
     SERVER_CODEC,
     Answer,
     ClusterStatus,
+    ControlAnswer,
     ControlRequest,
     Failure,
+    GetSnapshot,
     ListDataflows,
     ListNodes,
     LogLines,
     Progress,
+    Snapshot,
     TokenRotated,
 )
 from dora_config.protocol.daemon import (
@@ -43,6 +47,7 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.envelope import ProgramVersion, clean_lines, clean_text
 from dora_coordinator.clients.code import find_code
 from dora_coordinator.coordinator import CoordinatorState
+from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.io.authority import Authority, AuthorityError
 from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.store import NotWritten, Store
@@ -94,6 +99,14 @@ logger = logging.getLogger("dora.coordinator")
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
+@dataclass(slots=True)
+class _OwnRequest:
+    """A request of this process."""
+
+    done: anyio.Event = field(default_factory=anyio.Event)
+    frame: Answer | Failure | None = None
+
+
 class Service:
     """Runs on one event loop; the methods that the server calls never wait."""
 
@@ -115,6 +128,7 @@ class Service:
         self._connections: dict[int, Connection] = {}
         self._by_daemon: dict[str, Connection] = {}
         self._last_number = 0
+        self._own: dict[int, _OwnRequest] = {}
         self._timers: list[tuple[float, int, TimerKey]] = []
         self._armed: dict[TimerKey, int] = {}
         self._timer_count = 0
@@ -185,7 +199,9 @@ class Service:
 
     def _answer_or_refuse(self, event: Event, reason: str) -> None:
         match event:
-            case ClientRequested(request=ListDataflows() | ListNodes() | ClusterStatus()):
+            case ClientRequested(
+                request=ListDataflows() | ListNodes() | ClusterStatus() | GetSnapshot()
+            ):
                 for command in self._handle(event, anyio.current_time()):
                     self._execute(command)
             case ClientRequested():
@@ -263,6 +279,25 @@ class Service:
     def requested(self, connection: Connection, number: int, request: ControlRequest) -> None:
         fresh = str(uuid.uuid4())
         self._post(ClientRequested(connection.number, number, request, fresh))
+
+    async def ask(self, request: ControlRequest) -> ControlAnswer:
+        """Return the answer to a request of an HTTP route; raises :class:`RequestRefused`."""
+        self._last_number += 1
+        client, own = self._last_number, _OwnRequest()
+        self._own[client] = own
+        try:
+            self._post(ClientRequested(client, 1, request, str(uuid.uuid4())))
+            await own.done.wait()
+        finally:
+            del self._own[client]
+            self._post(ClientDisconnected(client))
+        match own.frame:
+            case Failure(code=code, message=message):
+                raise RequestRefused(code, message)
+            case Answer(answer=answer):
+                return answer
+            case None:
+                raise AssertionError("done without an answer")
 
     def cancelled(self, connection: Connection, number: int) -> None:
         self._post(ClientCancelled(connection.number, number))
@@ -362,12 +397,16 @@ class Service:
         self._execute(AnswerClient(client, number, answer))
 
     def _to_client(self, client: int, frame: Answer | Progress | Failure) -> None:
+        own = self._own.get(client)
+        if own is not None and not isinstance(frame, Progress):
+            own.frame = frame
+            own.done.set()
         connection = self._connections.get(client)
         if connection is None:
             return
         event = _sent_event(frame)
         sent = None if event is None else partial(self._post, event)
-        connection.send(SERVER_CODEC.encode(frame), sent)
+        connection.send(_encoded(frame), sent)
 
     def _due(self, now: float) -> list[TimerKey]:
         due = []
@@ -377,6 +416,15 @@ class Service:
                 del self._armed[key]
                 due.append(key)
         return due
+
+
+def _encoded(frame: Answer | Progress | Failure) -> str:
+    """Encode a frame; a snapshot that several clients get is encoded once."""
+    match frame:
+        case Answer(id=number, answer=Snapshot() as snapshot):
+            return f'{{"kind":"answer","id":{number},"answer":{snapshot.text}}}'
+        case _:
+            return SERVER_CODEC.encode(frame)
 
 
 def _sent_event(frame: Answer | Progress | Failure) -> Event | None:

@@ -90,8 +90,8 @@ class BuildProgressSent:
 
 DataflowTimer = Literal["start", "link", "recovery", "retry", "stop"]
 """Timers of one dataflow."""
-CoordinatorTimer = Literal["silence", "forget", "destroy", "build"]
-"""Timers of the coordinator: daemons, its own end, builds."""
+CoordinatorTimer = Literal["silence", "forget", "destroy", "build", "snapshot"]
+"""Timers of the coordinator: daemons, its own end, builds, snapshots."""
 
 
 @dataclass(frozen=True, slots=True)

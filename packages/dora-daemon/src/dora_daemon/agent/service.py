@@ -36,6 +36,7 @@ from dora_config.protocol.daemon import (
 )
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.runner import RunnerReply
+from dora_config.protocol.snapshot import SampleMachine
 from dora_config.protocol.topics import EndTopics, MoreTopics
 from dora_daemon._version import __version__
 from dora_daemon.agent.builds.files import BuildFiles
@@ -65,6 +66,7 @@ from dora_daemon.agent.logs.streams import LogStreams
 from dora_daemon.agent.node_paths import Machine
 from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError
 from dora_daemon.agent.runners.registry import RunnerRegistry
+from dora_daemon.agent.sampler import Sampler
 from dora_daemon.agent.state import AgentState
 from dora_daemon.code.delivery import Delivery
 
@@ -131,6 +133,7 @@ class Agent:
         send = self._link.send
         self._logs = LogStreams(tasks, send, self._state.is_live)
         self._inspectors = Inspectors(tasks, send)
+        self._sampler = Sampler(tasks, self._runners, send)
         self._builds = BuildProcesses(
             tasks, runtime_root, self._machine, self._build_files, send, self._builds_in_use
         )
@@ -209,6 +212,8 @@ class Agent:
                 self._builds.handle(message)
             case RunnerCall():
                 self._call_runner(message)
+            case SampleMachine():
+                self._sampler.start(message)
             case RegistrationRefused() | HeartbeatAck() | Challenge():
                 pass  # handled by the link
             case _:

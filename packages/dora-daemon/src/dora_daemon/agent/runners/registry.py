@@ -86,6 +86,10 @@ class RunnerRegistry:
         found = (client.status for client in self._clients.values())
         return [status for status in found if status is not None]
 
+    def connected(self) -> list[str]:
+        """Return the dataflows whose runners have answered before."""
+        return [one for one, client in self._clients.items() if client.status is not None]
+
     def _new(self, dataflow_id: str) -> RunnerClient:
         mark = f"{dataflow_id}@{self._machine().machine_id or ''}"
         client = RunnerClient(dataflow_id, mark, self._deliver, self._changed)

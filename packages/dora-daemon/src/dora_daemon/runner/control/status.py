@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,7 @@ class StatusReporter:
         queues = [entry for entry in self._registry.all() if entry.edge.target not in own]
         supervisor = self._link.supervisor
         status = edge_status if supervisor is None else supervisor.edge_status
-        return Statistics(edges=tuple(status(entry) for entry in queues))
+        return Statistics(edges=tuple(status(entry) for entry in queues), at=time.monotonic())
 
 
 def shown_state(node: NodeSnapshot, broken: set[str]) -> ShownState:
@@ -131,6 +132,7 @@ def node_status(
         blocked_on=shown_target(blocked[0].edge) if blocked else None,
         cpu_percent=None if load is None else load.cpu_percent,
         memory_bytes=None if load is None else load.memory_bytes,
+        cpu_seconds=None if load is None else load.cpu_seconds,
         read_bytes=None if load is None else load.read_bytes,
         written_bytes=None if load is None else load.written_bytes,
         queued=registry.queued(node.node),

@@ -35,4 +35,5 @@ def edge_status(entry: QueueEntry) -> EdgeStatus:
         blocked=counted.blocked,
         idle_seconds=idle,
         latency_us=latency,
+        latency_counts=counted.latency.bounded(),
     )

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import psutil
 
 OLDEST = 1.0
 """Seconds for which a sample is reused."""
@@ -15,9 +11,10 @@ OLDEST = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ProcessLoad:
-    """``cpu_percent`` of one core since the last sample; bytes otherwise."""
+    """``cpu_percent`` of one core since the last sample; CPU seconds since the start; bytes."""
 
     cpu_percent: float | None
+    cpu_seconds: float
     memory_bytes: int
     read_bytes: int | None
     written_bytes: int | None
@@ -52,8 +49,8 @@ class Metrics:
         for process in tree:
             try:
                 with process.oneshot():
-                    times = process.cpu_times()
-                    cpu += times.user + times.system
+                    # Those of ended children are included, so that the sum does not decrease.
+                    cpu += sum(process.cpu_times()[:4])
                     memory += process.memory_info().rss
                     io = process.io_counters()
             except (psutil.Error, AttributeError):  # some systems have no counters
@@ -65,14 +62,4 @@ class Metrics:
         percent = None
         if before is not None and before[0] == pid and now > before[2]:
             percent = max(0.0, 100.0 * (cpu - before[1]) / (now - before[2]))
-        return ProcessLoad(percent, memory, read, written)
-
-
-def _io(process: psutil.Process) -> tuple[int, int]:
-    import psutil
-
-    try:
-        counters = process.io_counters()
-    except (psutil.Error, AttributeError):
-        return 0, 0
-    return counters.read_bytes, counters.write_bytes
+        return ProcessLoad(percent, cpu, memory, read, written)

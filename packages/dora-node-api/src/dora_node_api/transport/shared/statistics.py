@@ -25,6 +25,14 @@ class Histogram(Frozen):
         added = other.counts + (0,) * (longer - len(other.counts))
         return Histogram(tuple(a + b for a, b in zip(own, added, strict=True)))
 
+    def bounded(self) -> tuple[tuple[int, int], ...]:
+        """Return upper bound in nanoseconds and count of each bucket that is not empty."""
+        return tuple(
+            (layout.bucket_start(index + 1), count)
+            for index, count in enumerate(self.counts)
+            if count
+        )
+
     def quantile(self, fraction: float) -> float | None:
         """Return the seconds below which ``fraction`` of the latencies are; None without messages.
 

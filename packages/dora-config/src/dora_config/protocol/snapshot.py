@@ -1,0 +1,267 @@
+"""Snapshot of a cluster: its machines, nodes and edges with their counters; no I/O.
+
+A client sends `GetSnapshot`. The coordinator then sends `SampleMachine` to its daemons, each daemon
+reads the counters of its runners, and the coordinator answers with one :class:`Snapshot`. An answer
+is reused for :data:`REUSED_SECONDS`, so that several viewers cost as much as one; without viewers
+nothing is sampled. Counters only grow while a node runs: :class:`EdgeRates` compares two snapshots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, Literal
+
+from pydantic import Field
+
+from dora_config.protocol.dataflow import DataflowUuid, NodeView
+from dora_config.protocol.envelope import Message
+from dora_config.protocol.links import PeerState
+from dora_config.protocol.runner import EdgeStatus, LatencyCounts
+
+REUSED_SECONDS: Final = 1.0
+"""Age at which a snapshot is taken anew."""
+
+# ------------------------------------------------------------------- coordinator and daemon
+
+
+class SampleMachine(Message):
+    """Coordinator to daemon: read the counters; answered with :class:`MachineSample`."""
+
+    kind: Literal["sample_machine"] = "sample_machine"
+    sample: str
+    """Id that the answer repeats."""
+    dataflows: tuple[DataflowUuid, ...] = ()
+    """Empty: all that run there."""
+    max_edges: int = 4096
+    """Further edges are left out; lower where the coordinator accepts only short messages."""
+
+
+class PartSample(Message):
+    """Counters of one dataflow's edges on one machine."""
+
+    dataflow_id: DataflowUuid
+    at: float = 0.0
+    """When they were read, in seconds of that machine's CLOCK_MONOTONIC."""
+    edges: tuple[EdgeStatus, ...] = ()
+
+
+class MachineLoad(Message):
+    """CPU and memory of a whole machine."""
+
+    cpus: int = 0
+    cpu_seconds: float = 0.0
+    """Time that its CPUs were busy since it booted."""
+    memory_bytes: int = 0
+    """Memory in use."""
+    memory_total_bytes: int = 0
+
+
+class MachineSample(Message):
+    """Daemon to coordinator: answer to :class:`SampleMachine`."""
+
+    kind: Literal["machine_sample"] = "machine_sample"
+    sample: str
+    parts: tuple[PartSample, ...] = ()
+    load: MachineLoad = MachineLoad()
+    problems: tuple[str, ...] = ()
+    """Runners that did not answer, as full sentences."""
+
+
+# ---------------------------------------------------------------------- coordinator and client
+
+
+class LinkSummary(Message):
+    """Link between two machines of one dataflow, as reported by one of them."""
+
+    dataflow: str
+    machine: str
+    peer: str
+    state: PeerState
+    reason: str | None = None
+    endpoint: str | None = None
+    """``HOST:PORT`` of the peer."""
+    rtt_us: int | None = None
+    clock_offset_us: int | None = None
+
+
+class NodeSummary(Message):
+    """One node in the output of ``dora node list`` and ``dora top``; as in `NodeStatus`."""
+
+    node: str
+    dataflow: str
+    dataflow_name: str | None = None
+    daemon: str
+    status: NodeView
+    pid: int | None = None
+    cpu_percent: float | None = None
+    memory_bytes: int | None = None
+    cpu_seconds: float | None = None
+    restarts: int = 0
+    read_bytes: int | None = None
+    written_bytes: int | None = None
+    queued: int = 0
+    blocked_on: str | None = None
+    broken_inputs: tuple[str, ...] = ()
+    error: str | None = None
+
+
+class DaemonSummary(Message):
+    """One daemon in the output of ``dora cluster status``."""
+
+    daemon: str
+    machine_id: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    address: str = ""
+    release: str = ""
+    connected: bool = True
+    ended: bool = False
+    """It was shut down normally and is not connected."""
+    heartbeat_age: float = 0.0
+    """Seconds since the last heartbeat."""
+    clock_offset: float | None = None
+    """Seconds by which its machine's clock is ahead of the coordinator's."""
+    runners: tuple[str, ...] = ()
+    """Versions of the runners on that machine; runners survive upgrades of the daemon."""
+    restarts: int = 0
+    health_kills: int = 0
+    input_timeouts: int = 0
+    input_recoveries: int = 0
+    plain_links: bool = False
+    """Its links are not encrypted (`links: plain`)."""
+    links: tuple[LinkSummary, ...] = ()
+    """Links of the dataflows on that machine, as reported by it."""
+
+
+class MachineSummary(DaemonSummary):
+    """One machine of a snapshot."""
+
+    load: MachineLoad | None = None
+    """``None``: the machine did not answer, or edges were not requested."""
+
+
+class EdgeSummary(Message):
+    """One edge. ``sent = received + dropped + lost + queued`` while both ends run."""
+
+    dataflow: str
+    dataflow_name: str | None = None
+    source: str
+    """``node/output``."""
+    target: str
+    """``node/input``."""
+    source_machine: str
+    target_machine: str
+    policy: str
+    sent: int = 0
+    """Since the edge was created, as all counters."""
+    received: int = 0
+    dropped: int = 0
+    """Dropped by the edge's queues."""
+    lost: int = 0
+    """Lost between two machines."""
+    queued: int = 0
+    """Messages in queues and on their way between machines."""
+    bytes: int = 0
+    """Of the received messages."""
+    blocked: bool = False
+    """The source waits for a full queue."""
+    idle_seconds: float | None = None
+    """Since the last message arrived."""
+    latency: LatencyCounts = ()
+    """From send to receipt, with the clock offset between machines."""
+    at: float = 0.0
+    """When the counters were read, in seconds of the target machine's CLOCK_MONOTONIC."""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Identifies the edge in another snapshot."""
+        return (self.dataflow, self.source, self.target)
+
+
+class Snapshot(Message):
+    """Answer to `GetSnapshot`. Machines and nodes are those of the last heartbeats."""
+
+    kind: Literal["snapshot"] = "snapshot"
+    time: float = 0.0
+    """Unix time of the coordinator."""
+    release: str = ""
+    """Version of the coordinator."""
+    machines: tuple[MachineSummary, ...] = ()
+    nodes: tuple[NodeSummary, ...] = ()
+    edges: tuple[EdgeSummary, ...] = ()
+    problems: tuple[str, ...] = ()
+    """Machines and runners whose edges are missing, as full sentences."""
+
+    @cached_property
+    def text(self) -> str:
+        """JSON, encoded once for all clients."""
+        return self.model_dump_json()
+
+
+# --------------------------------------------------------------------------------- evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeRates:
+    """Rates of one edge between two snapshots, per second; latencies in seconds.
+
+    ``None``: unknown, because the edge is new or was created again in between, or no message
+    arrived.
+    """
+
+    messages: float | None = None
+    bytes: float | None = None
+    drops: float | None = None
+    """Dropped and lost messages."""
+    p50: float | None = None
+    p99: float | None = None
+
+
+def edge_rates(before: EdgeSummary | None, now: EdgeSummary) -> EdgeRates:
+    """Return the rates between two samples of one edge.
+
+    Without ``before`` only the latencies are known, over all messages.
+    """
+    if before is None:
+        return EdgeRates(p50=quantile(now.latency, 0.5), p99=quantile(now.latency, 0.99))
+    seconds = now.at - before.at
+    if seconds <= 0 or now.received < before.received or now.sent < before.sent:
+        return EdgeRates()
+    recent = _difference(before.latency, now.latency)
+    lost = now.dropped + now.lost - before.dropped - before.lost
+    return EdgeRates(
+        messages=(now.received - before.received) / seconds,
+        bytes=max(0, now.bytes - before.bytes) / seconds,
+        drops=max(0, lost) / seconds,
+        p50=quantile(recent, 0.5),
+        p99=quantile(recent, 0.99),
+    )
+
+
+def all_edge_rates(
+    before: Snapshot | None, now: Snapshot
+) -> Mapping[tuple[str, str, str], EdgeRates]:
+    """Return the rates of all edges of ``now`` by :attr:`EdgeSummary.key`."""
+    earlier = {} if before is None else {edge.key: edge for edge in before.edges}
+    return {edge.key: edge_rates(earlier.get(edge.key), edge) for edge in now.edges}
+
+
+def quantile(counts: LatencyCounts, fraction: float) -> float | None:
+    """Return the seconds below which ``fraction`` of the latencies are, exact to a bucket (25 %).
+
+    ``None`` without messages.
+    """
+    total = sum(count for _, count in counts)
+    seen = 0
+    for bound, count in counts:
+        seen += count
+        if seen >= fraction * total and seen > 0:
+            return bound / 1e9
+    return None
+
+
+def _difference(before: Iterable[tuple[int, int]], now: LatencyCounts) -> LatencyCounts:
+    earlier = dict(before)
+    found = ((bound, count - earlier.get(bound, 0)) for bound, count in now)
+    return tuple((bound, count) for bound, count in found if count > 0)

@@ -1,0 +1,81 @@
+"""Edges of a snapshot from the counters of all machines; pure.
+
+An edge between two machines has two queues: one into the link of the source's machine, which the
+inputs of the other machine share, and one out of the link on the target's machine. They become one
+row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from dora_config.protocol.runner import EdgeStatus
+from dora_config.protocol.snapshot import EdgeSummary, MachineSample, PartSample
+
+_Leaving = Mapping[tuple[str, str, str, str], EdgeStatus]
+"""Queues into links by dataflow, source, source machine and target machine."""
+
+
+def edge_rows(
+    samples: Mapping[str, MachineSample], names: Mapping[str, str | None]
+) -> Iterator[EdgeSummary]:
+    """Yield the edges of samples by machine; ``names``: the dataflows to show, with their names."""
+    parts = [
+        (machine, part)
+        for machine, sample in samples.items()
+        for part in sample.parts
+        if part.dataflow_id in names
+    ]
+    leaving = {
+        (part.dataflow_id, edge.source, machine, edge.crossing.machine): edge
+        for machine, part in parts
+        for edge in part.edges
+        if edge.crossing is not None and _enters_link(edge)
+    }
+    for machine, part in parts:
+        for edge in part.edges:
+            if not _enters_link(edge):
+                yield _row(machine, part, edge, names[part.dataflow_id], leaving)
+
+
+def _enters_link(edge: EdgeStatus) -> bool:
+    return edge.crossing is not None and edge.target == f"{edge.crossing.machine} (link)"
+
+
+def _row(
+    machine: str, part: PartSample, edge: EdgeStatus, name: str | None, leaving: _Leaving
+) -> EdgeSummary:
+    crossing = edge.crossing
+    source_machine = machine if crossing is None else crossing.machine
+    row = EdgeSummary(
+        dataflow=part.dataflow_id,
+        dataflow_name=name,
+        source=edge.source,
+        target=edge.target,
+        source_machine=source_machine,
+        target_machine=machine,
+        policy=edge.policy,
+        sent=edge.sent,
+        received=edge.received,
+        dropped=edge.dropped,
+        lost=0 if crossing is None else crossing.lost,
+        queued=edge.queued,
+        bytes=edge.bytes_received,
+        blocked=edge.blocked,
+        idle_seconds=edge.idle_seconds,
+        latency=edge.latency_counts,
+        at=part.at,
+    )
+    start = leaving.get((part.dataflow_id, edge.source, source_machine, machine))
+    if crossing is None or start is None or start.crossing is None:
+        return row
+    return row.model_copy(
+        update={
+            "sent": start.sent,
+            "dropped": start.dropped + edge.dropped,
+            # Both ends count a message that was lost between them.
+            "lost": max(crossing.lost, start.crossing.lost),
+            "queued": start.queued + start.crossing.waiting + edge.queued,
+            "blocked": start.blocked,
+        }
+    )
