@@ -76,7 +76,7 @@ SECTIONS: tuple[Section, ...] = (
         "Through a coordinator",
         {
             **_modules("coordinator", "up", "down", "start", "stop", "restart"),
-            **_modules("coordinator", "list", "status", "top"),
+            **_modules("coordinator", "list", "status", "top", "ui"),
             "node": NODE,
             "topic": TOPIC,
             "param": PARAM,

@@ -198,7 +198,13 @@ def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:
             ping_interval=None,
         )
         return stack.enter_context(opened)
-    except InvalidStatus as error:
+    except (OSError, EOFError, WebSocketException, UnicodeError) as error:
+        raise connection_failure(endpoint, error) from error
+
+
+def connection_failure(endpoint: Endpoint, error: Exception) -> DoraError:
+    """Return why a connection could not be opened, with the remedy."""
+    if isinstance(error, InvalidStatus):
         status = error.response.status_code
         if status in (401, 426):
             problem = (
@@ -206,17 +212,16 @@ def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:
                 if endpoint.token and status == 401
                 else "requires a token, and this account has none"
             )
-            raise AccessDenied(
+            return AccessDenied(
                 f"the coordinator at {endpoint} {problem}: copy ~/.config/dora/token of the "
                 "coordinator's account to this one (mode 0600), or set DORA_AUTH_TOKEN"
-            ) from error
+            )
         body = error.response.body.decode(errors="replace").strip() if error.response.body else ""
-        raise CoordinatorUnreachable(
+        return CoordinatorUnreachable(
             f"no coordinator listens at {endpoint}: HTTP status {status} {body}".rstrip()
-        ) from error
-    except (OSError, EOFError, WebSocketException, UnicodeError) as error:
-        untrusted = explain(endpoint, error) if isinstance(error, ssl.SSLError) else None
-        raise untrusted or CoordinatorUnreachable(
-            f"cannot connect to the coordinator at {endpoint} ({error}); start one on this machine "
-            "with `dora up`, or name another with --coordinator-addr"
-        ) from error
+        )
+    untrusted = explain(endpoint, error) if isinstance(error, ssl.SSLError) else None
+    return untrusted or CoordinatorUnreachable(
+        f"cannot connect to the coordinator at {endpoint} ({error}); start one on this machine "
+        "with `dora up`, or name another with --coordinator-addr"
+    )

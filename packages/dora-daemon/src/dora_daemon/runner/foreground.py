@@ -15,7 +15,7 @@ import anyio
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
 from dora_daemon.process_tree.reaper_process import ReaperProcess
-from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root
+from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir, runtime_root
 from dora_daemon.runner.logs.event_queue import CLOSING_SECONDS, EventQueue
 from dora_daemon.runner.logs.gate import Gate
 from dora_daemon.runner.machine.events import StateEvent, StopRequested
@@ -49,6 +49,7 @@ def run(
     directory = RuntimeDir.create(runtime_root(environ))
     try:
         with ReaperProcess(directory) as reaper:
+            directory.write(PLAN, plan.model_dump_json())  # for `dora ui`
             preparation = prepare(plan, directory, environ)
             reaper.start()
 
