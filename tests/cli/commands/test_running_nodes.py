@@ -28,7 +28,7 @@ def running(fleet: RealFleet, workspace: Workspace) -> str:
     """A dataflow named `a` on the robot whose nodes the daemon has reported as running."""
     uuid = fleet.start(counting(workspace, counter=ROBOT, collector=ROBOT), "--name", "a")
     wait_until(
-        lambda: fleet.dora("top", "--once").stdout.count('"status": "Running"') == 2,
+        lambda: fleet.dora("top", "--once", "--show", "nodes").stdout.count('"Running"') == 2,
         what="both nodes to be shown as running",
     )
     return uuid
@@ -37,12 +37,18 @@ def running(fleet: RealFleet, workspace: Workspace) -> str:
 def test_top_shows_each_node_once(workspace: Workspace) -> None:
     with real_fleet(workspace, "robot") as fleet:
         uuid = running(fleet, workspace)
-        shown = rows(fleet.dora("top", "--once").stdout)
+        *shown, edge = rows(fleet.dora("top", "--once").stdout)
         assert {row["node"] for row in shown} == {"counter", "collector"}
         assert all(row["machine"] == "robot" and row["dataflow"] == uuid for row in shown)
         assert {row["pid"] for row in shown} == set(pids(workspace))
+        assert (edge["source"], edge["target"]) == ("counter/count", "collector/count")
+        assert isinstance(edge["messages_per_second"], float)
+        assert isinstance(edge["latency_p99"], float)
         table = fleet.dora("inspect", "top", "--once", "--format", "table").stdout
         assert table.splitlines()[0].split()[:4] == ["NODE", "STATUS", "DATAFLOW", "MACHINE"]
+        assert table.splitlines()[4].split()[:4] == ["EDGE", "DATAFLOW", "MACHINE", "MSG/S"]
+        for wrong in (("--node", "nosuch"), ("--dataflow", "nosuch")):
+            assert '"nosuch"' in fleet.dora("top", "--once", *wrong, code=1).stderr
         refused = fleet.dora("top", code=1).stderr
         assert "needs a terminal" in refused
         assert "--once" in refused
@@ -69,9 +75,9 @@ def test_top_sorts_by_keys_and_restores_the_terminal(workspace: Workspace) -> No
                     seen += os.read(ours, 65536).decode()
                 return text in seen
 
-            wait_until(lambda: shows("sorted by node") and shows("counter"), what="the table")
+            wait_until(lambda: shows("2 nodes by name") and shows("counter"), what="the table")
             os.write(ours, b"m")
-            wait_until(lambda: shows("sorted by memory"), what="another order")
+            wait_until(lambda: shows("2 nodes by memory"), what="another order")
             os.write(ours, b"q")
             assert process.wait(10) == 0
             assert shows("\x1b[?1049l")

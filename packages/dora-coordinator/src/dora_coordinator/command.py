@@ -34,6 +34,7 @@ from dora_coordinator.io.listening import (
     ServerCertificate,
     serve as serve_connections,
 )
+from dora_coordinator.io.metrics import Telemetry
 from dora_coordinator.io.server import create_application
 from dora_coordinator.io.service import Service
 from dora_coordinator.io.store import StoreError, open_store
@@ -322,6 +323,7 @@ async def _serve(
         tasks.start_soon(serve)
         tasks.start_soon(watch_signals)
         tasks.start_soon(accept)
+        tasks.start_soon(Telemetry(service).run)
         failure: StoreError | None = None
         with anyio.CancelScope() as work:
             try:

@@ -11,7 +11,7 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import assert_never
@@ -89,6 +89,7 @@ from dora_coordinator.state.events import (
     TopicChunkTaken,
 )
 from dora_coordinator.state.identities import Proof
+from dora_coordinator.telemetry.spans import SpanEvent, SpanTracker
 
 BATCH = 512
 """Events handled before their commands are executed."""
@@ -129,6 +130,7 @@ class Service:
         self._by_daemon: dict[str, Connection] = {}
         self._last_number = 0
         self._own: dict[int, _OwnRequest] = {}
+        self._spans: tuple[SpanTracker, Callable[[Sequence[SpanEvent]], None]] | None = None
         self._timers: list[tuple[float, int, TimerKey]] = []
         self._armed: dict[TimerKey, int] = {}
         self._timer_count = 0
@@ -213,14 +215,36 @@ class Service:
 
     def _handle(self, event: Event, now: float) -> list[Command]:
         """Handle an event; a defect in one event must not end the coordinator of a fleet."""
+        began = anyio.current_time()
         try:
-            return self._state.handle(event, now)
+            commands = self._state.handle(event, now)
         except Exception:
             logger.exception("internal error, please report it; event: %s", type(event))
             if not isinstance(event, ClientRequested):
                 return []
             message = "internal error of the coordinator; see its log"
             return [FailClient(event.client, event.number, message)]
+        if self._spans is not None:
+            self._trace(event, commands, began)
+        return commands
+
+    def trace(self, handle: Callable[[Sequence[SpanEvent]], None]) -> None:
+        """Pass the spans of all further events to ``handle``."""
+        self._spans = SpanTracker(), handle
+
+    def _trace(self, event: Event, commands: Sequence[Command], began: float) -> None:
+        assert self._spans is not None
+        tracker, handle = self._spans
+        daemon = None
+        if isinstance(event, DaemonMessageReceived):
+            connection = self._connections.get(event.connection)
+            daemon = None if connection is None else connection.daemon
+        ended = anyio.current_time()
+        try:
+            handle(tracker.observe(event, commands, daemon=daemon, began=began, ended=ended))
+        except Exception:  # as above
+            logger.exception("internal error, please report it; no more spans are exported")
+            self._spans = None
 
     def _refuse(self, events: Sequence[Event], reason: str) -> None:
         """Fail the clients' requests among events whose changes were not stored."""
