@@ -12,6 +12,7 @@ from types import ModuleType
 
 import bad_input_page
 import cli_page
+import metrics_page
 import node_api_page
 import yaml_page
 
@@ -21,6 +22,7 @@ PAGES: tuple[ModuleType, ...] = (
     cli_page,
     node_api_page,
     bad_input_page,
+    metrics_page,
 )
 
 
