@@ -43,7 +43,7 @@ DECIDING = {
     "dora_daemon.agent.records",
     "dora_daemon.agent.backoff",
     "dora_daemon.agent.builds.event_queue",
-    "dora_daemon.agent.runners.requests",
+    "dora_daemon.agent.runners.pending_requests",
     "dora_daemon.inspection.intervals",
     "dora_daemon.inspection.samples",
     "dora_daemon.lifecycle_lines",

@@ -34,7 +34,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("protocol",),
     ),
     "dora_node_api": (
-        ("_version", "errors", "events", "frozen", "ids"),
+        ("_version", "errors", "events", "frozen", "ids", "queue_policy"),
         ("transport.shared",),
         ("data",),
         ("transport.producer", "transport.consumer"),

@@ -62,7 +62,7 @@ def test_every_module_runs_on_the_oldest_python(machine: LocalMachine) -> None:
     assert call(machine, "health.health", name="r", unit="r", pid=None)["token"] is None
     assert call(machine, "network.ping", targets=[]) == {"pings": {}}
     assert call(machine, "coordinator.copy_store", version="1") == {"copy": None}
-    assert isinstance(call(machine, "occupancy.survey")["daemons"], list)
+    assert isinstance(call(machine, "existing_daemons.survey")["daemons"], list)
     part = call(machine, "archive.partial", sha256="0")["path"]
     assert part.startswith(f"{home}/.cache/dora/archives/0.")
     call(machine, "archive.discard", path=part)
@@ -93,7 +93,7 @@ def test_machine_without_a_python_that_is_new_enough(tmp_path: Path) -> None:
     with pytest.raises(
         MachineProblem, match=r"needs Python 3\.11 or newer there, found: .*3\.9\.2"
     ):
-        call(machine, "occupancy.survey")
+        call(machine, "existing_daemons.survey")
 
 
 def test_login_shell_that_refuses_commands_is_named(
@@ -102,4 +102,4 @@ def test_login_shell_that_refuses_commands_is_named(
     monkeypatch.setattr(remote_call, "command_words", lambda _command: ["sh", "-c", "exit 1"])
     monkeypatch.setattr(remote_call, "_TEST", ["sh", "-c", "echo This account is locked."])
     with pytest.raises(MachineProblem, match=r"login shell .* \(it printed: \"This account is lo"):
-        call(machine, "occupancy.survey")
+        call(machine, "existing_daemons.survey")

@@ -1,14 +1,13 @@
-"""Validation of plain values: messages, recovery and names of paths."""
+"""Validation of plain values: every problem is reported, the rest is read."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from pydantic import BaseModel, ConfigDict
 
 from dora_config.yaml.reader import read_document
-from dora_config.yaml.validation import describe_place, show, validate
+from dora_config.yaml.validation import validate
 
 
 class Item(BaseModel):
@@ -62,26 +61,3 @@ def test_placeholder_replaces_a_missing_value() -> None:
     model, messages = check("name: x", placeholders={("nodes",): []})
     assert model == File(nodes=[], name="x")
     assert messages == ["field `nodes` is required"]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, "nothing"),
-        ({}, "a mapping"),
-        ([], "a list"),
-        (True, "true"),
-        (1.5, "1.5"),
-        ("a\x1b", '"a\\x1b"'),
-        ("x" * 100, '"' + "x" * 60 + '..."'),
-    ],
-)
-def test_values_in_messages(value: Any, text: str) -> None:
-    assert show(value) == text
-
-
-def test_names_of_paths() -> None:
-    data = {"nodes": [{"id": "plot", "inputs": {"image": {}}}, {}]}
-    place = describe_place(data, ("nodes", 0, "inputs", "image", "queue_size"))
-    assert place == 'node "plot": input "image": queue_size'
-    assert describe_place(data, ("nodes", 1)) == "node 2"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import urllib.parse
 import urllib.request
@@ -17,12 +16,12 @@ import pytest
 import yaml
 from support.fleets.coordinator import free_port, running_coordinator, token_file
 from support.fleets.daemons import RealFleet, counting, real_fleet
+from support.requirements import require_installed
 from support.waiting import wait_until
 from support.workspace import Workspace
 
 pytestmark = pytest.mark.integration
 
-PROMETHEUS = shutil.which("prometheus")
 ROBOT: dict[str, object] = {"machine": "robot"}
 RATE = "rate(dora_edge_received_messages_total[10s])"
 QUANTILE = "histogram_quantile(0.99, dora_edge_latency_seconds_bucket)"
@@ -31,12 +30,11 @@ QUANTILE = "histogram_quantile(0.99, dora_edge_latency_seconds_bucket)"
 @contextmanager
 def prometheus(folder: Path, config: dict[str, object]) -> Iterator[int]:
     """Run Prometheus; yield its port."""
-    assert PROMETHEUS is not None
     port = free_port()
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     process = subprocess.Popen(
         [
-            PROMETHEUS,
+            "prometheus",
             f"--config.file={folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={folder / 'prometheus'}",
             f"--web.listen-address=127.0.0.1:{port}",
@@ -85,8 +83,8 @@ def config(fleet: RealFleet, **job: object) -> dict[str, object]:
     }
 
 
-@pytest.mark.skipif(PROMETHEUS is None, reason="needs the Debian package prometheus")
 def test_prometheus_scrapes_nodes_and_edges(workspace: Workspace) -> None:
+    require_installed("prometheus")
     with (
         real_fleet(workspace, "robot") as fleet,
         prometheus(workspace.path, config(fleet)) as port,

@@ -13,10 +13,10 @@ import pytest
 
 from dora_config import ResolvedDataflow
 from dora_config.protocol.builds import NodeBuildEvent
+from dora_daemon.build.builder import BuildOptions, prepare
 from dora_daemon.build.errors import BuildError
 from dora_daemon.build.inputs import inputs_of
 from dora_daemon.build.plan import BuildLine
-from dora_daemon.build.service import BuildOptions, prepare
 
 PLAIN = BuildOptions()
 COUNT = "sh -c 'cat source.txt >> made.txt'"

@@ -12,9 +12,9 @@ from dora_config import ResolvedDataflow, ResolvedNode
 from dora_config.protocol.builds import NodeBuildEvent
 from dora_config.protocol.code import CodeFile, CodeSet
 from dora_daemon.build import service
+from dora_daemon.build.builder import BuildOptions, prepare
 from dora_daemon.build.own_environment import build_key, is_built, mark_built
 from dora_daemon.build.python_env import environment_dir
-from dora_daemon.build.service import BuildOptions, prepare
 
 
 def node(*build: str) -> ResolvedNode:

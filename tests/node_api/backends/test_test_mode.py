@@ -15,7 +15,7 @@ import pytest
 from support.fake_runner import FakeRunner
 
 from dora_node_api import Node
-from dora_node_api.backends.prompt import PromptBackend
+from dora_node_api.backends.interactive import InteractiveBackend
 from dora_node_api.data.json_values import array_from_json, array_to_json, dumps
 from dora_node_api.errors import SetUpError
 
@@ -226,7 +226,7 @@ def test_arrays_survive_json(array: pa.Array) -> None:
 
 def test_a_terminal_plays_the_inputs() -> None:
     shown = io.StringIO()
-    backend = PromptBackend(io.StringIO("tick\nimage [1, 2]\nwhat [\n\nstop\n"), shown)
+    backend = InteractiveBackend(io.StringIO("tick\nimage [1, 2]\nwhat [\n\nstop\n"), shown)
     first, second, again, stop = (backend.next_event(None) for _ in range(4))
     assert first is not None
     assert second is not None

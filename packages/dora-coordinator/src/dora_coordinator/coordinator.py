@@ -28,7 +28,7 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.envelope import ProgramVersion, clean_text, version_problem
 from dora_config.protocol.snapshot import MachineSample
 from dora_config.protocol.topics import TopicChunk
-from dora_coordinator.clients.requests import ClientRequests
+from dora_coordinator.clients.request_dispatcher import RequestDispatcher
 from dora_coordinator.dataflow.events import TimerExpired
 from dora_coordinator.dataflow.registry import DataflowRegistry
 from dora_coordinator.settings import Settings
@@ -78,7 +78,7 @@ class CoordinatorState:
         self._authority = authority
         self.membership = Membership(settings)
         self.registry = DataflowRegistry(settings, self.membership, wall_offset=wall_offset)
-        self._clients = ClientRequests(
+        self._clients = RequestDispatcher(
             self.registry,
             self.membership,
             settings,

@@ -14,6 +14,8 @@ import pytest
 from support.dora import DORA, run_dora, running_dora
 from support.workspace import Workspace
 
+pytestmark = pytest.mark.integration
+
 TALKER = """
     import os
     from dora import Node
@@ -53,14 +55,14 @@ WAITING = """
 """
 
 STUBBORN = """
-    import signal, time
+    import signal
     from dora import Node
 
     with Node() as node:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         print("waiting", flush=True)
         while True:
-            time.sleep(1)
+            signal.pause()
 """
 
 
@@ -447,7 +449,7 @@ def test_run_imports_no_unneeded_modules(talk: Workspace) -> None:
     program = (
         "import sys; from dora_cli.main import main; code = main(['run', 'flow.yml']);"
         "heavy = ('rich', 'pyarrow', 'numpy', 'websockets', 'paramiko', 'zenoh', 'starlette',"
-        " 'uvicorn', 'dora_coordinator', 'psutil', 'dora_daemon.build.service', 'urllib.request',"
+        " 'uvicorn', 'dora_coordinator', 'psutil', 'dora_daemon.build.builder', 'urllib.request',"
         " 'dora_config.protocol.runner', 'dora_daemon.link.protocol.messages');"
         "print([n for n in heavy if n in sys.modules], file=sys.stderr); sys.exit(code)"
     )

@@ -19,7 +19,7 @@ from dora_daemon.link.protocol.messages import SourceEvent, ToRunner
 from dora_daemon.link.streams.receiver import StreamReceiver
 from dora_node_api.transport import RecordKind
 from dora_node_api.transport.producer.blocks import Hold
-from dora_node_api.transport.producer.relay import Forwarder
+from dora_node_api.transport.producer.forwarding import Forwarder
 from dora_node_api.transport.shared.block_image import BlockImage
 
 IMAGE = image_of(pa.array([1, 2, 3]))

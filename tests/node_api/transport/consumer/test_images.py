@@ -13,7 +13,7 @@ from dora_node_api.transport.consumer.images import (
     ImageReceiver,
     image_of_delivery,
 )
-from dora_node_api.transport.producer.relay import Forwarder
+from dora_node_api.transport.producer.forwarding import Forwarder
 from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.block_image import BlockImage
 

@@ -14,9 +14,9 @@ from dora_cli.errors import CommandFailed
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
+    from dora_daemon.build.builder import BuildOptions
     from dora_daemon.build.command import OnCommand
     from dora_daemon.build.job import BuiltNode
-    from dora_daemon.build.service import BuildOptions
     from dora_daemon.build.session_file import Session
 
 STOPPED_BY_USER = 130
@@ -43,7 +43,7 @@ def prepare_nodes(
 
     Raises BuildError, LockFileError; CommandFailed when the user interrupts.
     """
-    from dora_daemon.build.service import BuildOptions
+    from dora_daemon.build.builder import BuildOptions
     from dora_daemon.build.session_file import fingerprint, record_build
 
     commits = lock.commits(loaded)
@@ -60,7 +60,7 @@ def _run(
     import anyio
 
     from dora_cli.build.progress import build_progress
-    from dora_daemon.build.service import prepare
+    from dora_daemon.build.builder import prepare
     from dora_daemon.process_tree.reaper_process import ReaperProcess
     from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root
 

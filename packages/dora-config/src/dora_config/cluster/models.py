@@ -25,8 +25,9 @@ from dora_config.dataflow.fields import (
 )
 from dora_config.frozen import Frozen
 from dora_config.yaml.document import Document
+from dora_config.yaml.findings import Finding, show
 from dora_config.yaml.scalars import for_a_program
-from dora_config.yaml.validation import Finding, show, validate
+from dora_config.yaml.validation import validate
 
 DEFAULT_COORDINATOR_PORT = 6013
 DEFAULT_DAEMON_PORT = 53291

@@ -22,9 +22,9 @@ from dora_config.dataflow.resolved import ResolvedDataflow
 from dora_config.dataflow.variables import expand_path, find_variables
 from dora_config.errors import ConfigError, Problem
 from dora_config.yaml.document import Document
+from dora_config.yaml.findings import Finding
 from dora_config.yaml.reader import read_document
 from dora_config.yaml.text_files import MAX_FILE_BYTES, in_order, is_file, read_text
-from dora_config.yaml.validation import Finding
 
 if TYPE_CHECKING:
     from dora_config.dataflow.types import TypeDefinition

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from dora_config.dataflow.descriptor import Node, ProgramFields
 from dora_config.dataflow.fields import build_lines
 from dora_config.yaml.document import KeyPath
+from dora_config.yaml.findings import Finding
 from dora_config.yaml.suggest import closest_name
-from dora_config.yaml.validation import Finding
 
 DescriptorKind = Literal["path", "operator", "operators", "module"]
 KINDS: tuple[DescriptorKind, ...] = ("path", "operator", "operators", "module")

@@ -22,8 +22,9 @@ from dora_config.dataflow.node_shape import (
     shape_findings,
 )
 from dora_config.yaml.document import OLD_NAMES, Document, KeyPath
+from dora_config.yaml.findings import Finding, describe_place, show
 from dora_config.yaml.suggest import closest_name
-from dora_config.yaml.validation import Finding, describe_place, show, validate
+from dora_config.yaml.validation import validate
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -15,8 +15,9 @@ from pydantic import BeforeValidator
 from dora_config.dataflow.fields import FreeTextField, TextField, Written
 from dora_config.dataflow.types import TypeDefinition
 from dora_config.yaml.document import Document
+from dora_config.yaml.findings import Finding
 from dora_config.yaml.scalars import written
-from dora_config.yaml.validation import Finding, validate
+from dora_config.yaml.validation import validate
 
 
 def _parameter_names(value: Any) -> list[Any]:

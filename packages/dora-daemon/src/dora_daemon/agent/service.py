@@ -40,7 +40,7 @@ from dora_config.protocol.snapshot import SampleMachine
 from dora_config.protocol.topics import EndTopics, MoreTopics
 from dora_daemon._version import __version__
 from dora_daemon.agent.builds.files import BuildFiles
-from dora_daemon.agent.builds.service import Builds
+from dora_daemon.agent.builds.processes import BuildProcesses
 from dora_daemon.agent.cluster_token import ClusterToken
 from dora_daemon.agent.commands import (
     AdoptRunner,
@@ -134,7 +134,7 @@ class Agent:
         self._logs = LogStreams(tasks, send, self._state.is_live)
         self._inspectors = Inspectors(tasks, send)
         self._sampler = Sampler(tasks, self._runners, send)
-        self._builds = Builds(
+        self._builds = BuildProcesses(
             tasks, runtime_root, self._machine, self._build_files, send, self._builds_in_use
         )
 

@@ -22,10 +22,10 @@ from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
 from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir
 from dora_daemon.runner.control.server import ControlServer
+from dora_daemon.runner.control_requests import ControlRequests, check_handshake
 from dora_daemon.runner.foreground import signals_stop
 from dora_daemon.runner.machine.events import StateEvent, StopRequested
 from dora_daemon.runner.preparation import prepare
-from dora_daemon.runner.requests import Requests, check_handshake
 from dora_daemon.runner.service import Runner
 
 LINGER_SECONDS = 30.0
@@ -46,7 +46,7 @@ class Background:
         self._reaper = reaper
         self._server = ControlServer(directory.path / CONTROL_SOCKET, self.answer)
         self._runner: Runner | None = None
-        self._requests: Requests | None = None
+        self._requests: ControlRequests | None = None
         self._acknowledged = anyio.Event()
         self.result: protocol.DataflowResult | None = None
 
@@ -82,7 +82,7 @@ class Background:
                     keep_result=self._keep_result,
                     foreground=False,
                 )
-                self._requests = Requests(runner, lambda: self._server.shed)
+                self._requests = ControlRequests(runner, lambda: self._server.shed)
                 await runner.run(after_start=self._import_the_rest)
             except DoraError as error:
                 self._requests = None  # no node was spawned
@@ -191,7 +191,7 @@ def _write_result(directory: RuntimeDir, result: protocol.DataflowResult) -> Non
 
 
 def _import_late_modules(plan: protocol.RunPlan) -> None:
-    """Import what is needed later: an upgrade may replace the files while the runner lives."""
+    """Import what is needed later: an upgrade may replace the files while the runner runs."""
     modules = ["psutil", "dora_config.dataflow.graph", "dora_daemon.build.python_env"]
     modules += ["dora_daemon.runner.link.stream_queues", "dora_daemon.runner.link.supervisor"]
     modules += ["dora_daemon.runner.process.download"]

@@ -33,9 +33,9 @@ def attach(node_id: str | None, daemon_port: int | None, living: Iterable[Backen
 
         backend = _connect(find_runner(node_id, daemon_port), node_id, None, living)
     elif sys.stdin is not None and sys.stdin.isatty():
-        from dora_node_api.backends.prompt import PromptBackend
+        from dora_node_api.backends.interactive import InteractiveBackend
 
-        backend = PromptBackend(sys.stdin, sys.stdout)
+        backend = InteractiveBackend(sys.stdin, sys.stdout)
     else:
         raise SetUpError(
             f"Could not initiate node from environment variable {CONFIG_VARIABLE}: it is not set,"

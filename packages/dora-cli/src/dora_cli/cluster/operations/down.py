@@ -68,7 +68,7 @@ def _end_coordinator(address: Endpoint, known: Cluster | None) -> None:
 def _clear(remote: RemoteMachine, reservation: Reservation, report: Report, *, purge: bool) -> str:
     facts = remote.facts()
     conflicts = reservation.conflicts(remote.machine)
-    foreign = {one.occupant.id for one in conflicts if one.kind == "other cluster"}
+    foreign = {one.daemon.id for one in conflicts if one.kind == "other cluster"}
     if remote.machine.id in foreign:
         return "OK (a daemon of another cluster runs there)"
     service = DaemonService.find(remote, facts)

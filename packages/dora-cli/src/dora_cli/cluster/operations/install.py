@@ -6,7 +6,7 @@ from dora_cli import output
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import Layout
 from dora_cli.cluster.coordinator import queries
-from dora_cli.cluster.coordinator.installation import install_coordinator
+from dora_cli.cluster.coordinator.service_install import install_coordinator
 from dora_cli.cluster.coordinator.trust import trust_local_authority
 from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
 from dora_cli.cluster.decisions.preflight import (

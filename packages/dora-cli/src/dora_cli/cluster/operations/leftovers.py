@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dora_cli import output
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.decisions.daemon_argv import ssh_name
-from dora_cli.cluster.decisions.occupants import Occupant
+from dora_cli.cluster.decisions.existing_daemons import ExistingDaemon
 from dora_cli.cluster.machines.parallel import Report, on_machines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.ownership import known_clusters
@@ -101,9 +101,9 @@ def remove_from_machines(reservation: Reservation, names: Sequence[str] | None =
     return ok and (forgotten or names is None)  # `down` does not need unreachable former machines
 
 
-def _eviction(occupant: Occupant) -> Callable[[RemoteMachine, Report], None]:
+def _eviction(daemon: ExistingDaemon) -> Callable[[RemoteMachine, Report], None]:
     def work(remote: RemoteMachine, report: Report) -> None:
-        evict(remote, occupant)
+        evict(remote, daemon)
 
     return work
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dora_cli import output
 from dora_cli.bundle.install import Installer, probe
-from dora_cli.cluster.coordinator.installation import uninstall_coordinator
+from dora_cli.cluster.coordinator.service_install import uninstall_coordinator
 from dora_cli.cluster.machines.daemon_service import DaemonService
 from dora_cli.cluster.machines.parallel import Report, on_machines, success_count
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, layout_of

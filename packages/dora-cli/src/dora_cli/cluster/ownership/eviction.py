@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dora_cli.cluster.decisions.occupants import Occupant
+from dora_cli.cluster.decisions.existing_daemons import ExistingDaemon
 from dora_cli.cluster.machines.background_daemon import STOP_TIMEOUT, stop_and_clean
 from dora_cli.cluster.machines.daemon_service import DaemonService
 from dora_cli.cluster.machines.parallel import Report
@@ -13,26 +13,26 @@ from dora_cli.cluster.ownership.survey import end_foreign_daemon
 
 def take_over(remote: RemoteMachine, reservation: Reservation, report: Report) -> bool:
     """End the daemons of others with their dataflows; return whether there were any."""
-    foreign = [one.occupant for one in reservation.conflicts(remote.machine) if one.ends]
-    for occupant in foreign:
-        report(f'ending daemon "{occupant.id}" of {occupant.user}')
-        evict(remote, occupant)
+    foreign = [one.daemon for one in reservation.conflicts(remote.machine) if one.ends]
+    for daemon in foreign:
+        report(f'ending daemon "{daemon.id}" of {daemon.user}')
+        evict(remote, daemon)
     return bool(foreign)
 
 
-def evict(remote: RemoteMachine, occupant: Occupant) -> None:
+def evict(remote: RemoteMachine, daemon: ExistingDaemon) -> None:
     """End the daemon with its dataflows, and remove its service, token and state."""
-    changes = {"id": occupant.id or "", "daemon_port": occupant.port}
+    changes = {"id": daemon.id or "", "daemon_port": daemon.port}
     there = RemoteMachine(
         remote.cluster, remote.machine.model_copy(update=changes), remote.connection
     )
     service = None
-    if occupant.service is not None:
-        service = DaemonService(there, there.facts(), user=occupant.user_service)
+    if daemon.service is not None:
+        service = DaemonService(there, there.facts(), user=daemon.user_service)
         service.disable()
-    if occupant.mine:
+    if daemon.mine:
         stop_and_clean(there)
-    elif occupant.pid is not None:
-        end_foreign_daemon(there.connection, occupant.pid, within=STOP_TIMEOUT)
+    elif daemon.pid is not None:
+        end_foreign_daemon(there.connection, daemon.pid, within=STOP_TIMEOUT)
     if service is not None:
         service.remove_unit()

@@ -6,8 +6,8 @@ import getpass
 import socket
 from pathlib import Path
 
-from dora_cli.cluster.decisions.occupants import Operator
-from dora_cli.remote_program.occupancy import fingerprint
+from dora_cli.cluster.decisions.existing_daemons import Operator
+from dora_cli.remote_program.existing_daemons import fingerprint
 from dora_config.access import find_token, private_dir, state_dir, write_private
 
 MOST_KEPT = 100

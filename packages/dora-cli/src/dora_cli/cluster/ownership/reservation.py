@@ -17,10 +17,10 @@ from typing import Any
 
 from dora_cli import output
 from dora_cli.cluster.decisions.daemon_argv import ssh_name
-from dora_cli.cluster.decisions.occupants import (
+from dora_cli.cluster.decisions.existing_daemons import (
     Conflict,
-    Occupancy,
-    Occupant,
+    ExistingDaemon,
+    UnexpectedDaemons,
     classify,
     describe_conflicts,
     format_time,
@@ -77,7 +77,7 @@ class Reservation:
         self._failures: dict[MachineKey, DoraError] = {}
         self._hosts: dict[MachineKey, str] = {}
         """The host that an entry leads to; two entries may lead to the same host."""
-        self._occupancies: dict[MachineKey, Occupancy] = {}
+        self._unexpected: dict[MachineKey, UnexpectedDaemons] = {}
         self._info = {
             "key": uuid.uuid4().hex,
             "operator": self._operator.name,
@@ -96,13 +96,13 @@ class Reservation:
 
     def conflicts(self, machine: Machine) -> tuple[Conflict, ...]:
         """Return the daemons of others on a machine."""
-        return self._occupancy(machine).conflicts
+        return self._unexpected_on(machine).conflicts
 
-    def leftovers(self) -> list[tuple[Machine, Occupant]]:
+    def leftovers(self) -> list[tuple[Machine, ExistingDaemon]]:
         """Return daemons of this cluster that its file does not contain, with their machine."""
-        found: dict[tuple[str, str], tuple[Machine, Occupant]] = {}
+        found: dict[tuple[str, str], tuple[Machine, ExistingDaemon]] = {}
         for machine in self._machines:
-            for one in self._occupancy(machine).leftovers:
+            for one in self._unexpected_on(machine).leftovers:
                 host = self._hosts.get(_key(machine), machine.target)
                 found.setdefault((host, one.name), (machine, one))
         return list(found.values())
@@ -112,8 +112,8 @@ class Reservation:
         # this command may have made the token
         record_owner(remote, this_operator(self.command.file))
 
-    def _occupancy(self, machine: Machine) -> Occupancy:
-        return self._occupancies.get(_key(machine), Occupancy())
+    def _unexpected_on(self, machine: Machine) -> UnexpectedDaemons:
+        return self._unexpected.get(_key(machine), UnexpectedDaemons())
 
     # ------------------------------------------------------------------------ begin and end
 
@@ -207,20 +207,20 @@ class Reservation:
                 self._locks[_key(machine)] = lock
         return answer
 
-    # ------------------------------------------------------------------------ occupancy
+    # ------------------------------------------------------------------------ daemons found
 
     def _survey(self, connections: Connections, _number: int, machine: Machine) -> None:
         try:
             with connections.open(machine) as connection:
-                occupants = survey(connection)
+                daemons = survey(connection)
         except DoraError as error:
             self._exclude(machine, error)
             return
         wanted = [one for one in self.cluster.machines if self._is_same_host(one, machine)]
         if not self.command.surveys_all:
             ids = {one.id for one in wanted}
-            occupants = [one for one in occupants if one.id in ids]
-        self._occupancies[_key(machine)] = classify(occupants, self.cluster, wanted, self._operator)
+            daemons = [one for one in daemons if one.id in ids]
+        self._unexpected[_key(machine)] = classify(daemons, self.cluster, wanted, self._operator)
 
     def _is_same_host(self, one: Machine, other: Machine) -> bool:
         hosts = self._hosts.get(_key(one)), self._hosts.get(_key(other))

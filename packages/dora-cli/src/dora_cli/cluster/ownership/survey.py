@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from dora_cli.cluster.decisions.occupants import Occupant, Operator, settings_digest
+from dora_cli.cluster.decisions.existing_daemons import ExistingDaemon, Operator, settings_digest
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.ssh import Connection
 from dora_cli.ssh.remote_call import call
 
 
-def survey(connection: Connection) -> list[Occupant]:
+def survey(connection: Connection) -> list[ExistingDaemon]:
     """Return the daemons of a machine; raises DoraError."""
-    return [Occupant.model_validate(one) for one in call(connection, "occupancy.survey")["daemons"]]
+    return [
+        ExistingDaemon.model_validate(one)
+        for one in call(connection, "existing_daemons.survey")["daemons"]
+    ]
 
 
 def record_owner(remote: RemoteMachine, operator: Operator) -> None:
     """Store the owner record of the machine's daemon."""
     owner = operator.record(settings_digest(remote.cluster, remote.machine))
-    remote.call("occupancy.record", name=remote.daemon, owner=owner)
+    remote.call("existing_daemons.record", name=remote.daemon, owner=owner)
 
 
 def end_foreign_daemon(connection: Connection, pid: int, *, within: float) -> None:
     """End the daemon process of another user, with its dataflows."""
-    call(connection, "occupancy.end", sudo=True, timeout=within + 30.0, pid=pid, within=within)
+    call(
+        connection, "existing_daemons.end", sudo=True, timeout=within + 30.0, pid=pid, within=within
+    )

@@ -65,7 +65,7 @@ def main(
                 lock=lock,
             )
     else:
-        from dora_daemon.build.service import MOST_JOBS
+        from dora_daemon.build.builder import MOST_JOBS
 
         build_id = prepare_nodes(
             loaded,

@@ -44,7 +44,7 @@ from dora_daemon.agent.linking import LinkError, LinkSetup
 from dora_daemon.agent.node_paths import Machine, deliver, explain, log_dirs, make_plan
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.runners.directory import RunnerDirectory
-from dora_daemon.agent.runners.requests import SILENCE_LIMIT, OnReply, PendingRequests
+from dora_daemon.agent.runners.pending_requests import SILENCE_LIMIT, OnReply, PendingRequests
 from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.lifecycle_lines import LifecycleLines
 from dora_daemon.process_tree.errors import RuntimeDirError
@@ -197,7 +197,7 @@ class RunnerClient:
 
     async def _deliver_end(self, directory: RunnerDirectory) -> None:
         if not await anyio.to_thread.run_sync(directory.is_ours):
-            # If the directory was removed, the runner may still be alive.
+            # If the directory was removed, the runner may still run.
             await anyio.to_thread.run_sync(kill_marked, self._mark)
         result = await anyio.to_thread.run_sync(directory.result)
         if result is not None:

@@ -16,7 +16,7 @@ from dora_daemon.agent.node_paths import Machine
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.runners.client import RunnerClient
 from dora_daemon.agent.runners.directory import RunnerDirectory
-from dora_daemon.agent.runners.requests import OnReply
+from dora_daemon.agent.runners.pending_requests import OnReply
 
 logger = logging.getLogger("dora.daemon")
 

@@ -29,7 +29,7 @@ from dora_node_api.protocol.messages import (
 from dora_node_api.transport import Board, Pool, QueueEnds, QueueSpec, Receiver, default_pool_cap
 from dora_node_api.transport.consumer.images import ImageReceiver
 from dora_node_api.transport.consumer.journal import HoldingReceiver
-from dora_node_api.transport.producer.relay import Forwarder
+from dora_node_api.transport.producer.forwarding import Forwarder
 from dora_node_api.transport.producer.sending import WaitForRoom
 
 _ANSWER_SECONDS = 10.0

@@ -28,7 +28,7 @@ from dora_daemon.link.streams.validation import is_plain, problem_with
 from dora_node_api.frozen import Frozen
 from dora_node_api.transport import PoolExhausted, RecordKind
 from dora_node_api.transport.producer.blocks import Hold
-from dora_node_api.transport.producer.relay import Forwarder
+from dora_node_api.transport.producer.forwarding import Forwarder
 
 VALIDATED_AT_ONCE: Final = 1024 * 1024
 """Largest message that the receiving thread pushes although its validation takes time, in bytes."""

@@ -76,7 +76,7 @@ P_EVICTED_SEQUENCE = 4  # of the data pipe: records up to it have left the pipe
 P_FLUSHED = 5  # records of the data pipe below it are void
 P_BLOCKED_NS = 6
 P_REFUSED = 7
-# Where a link process writes for a source on another machine (see `producer.relay`).
+# Where a link process writes for a source on another machine (see `producer.forwarding`).
 P_SOURCE = 8  # the source's number of the last message in the queue
 P_SOURCE_NEXT = 9  # of the message that is being written, stored before it
 P_SOURCE_SENT = 10  # P_SENT when P_SOURCE was stored
@@ -94,7 +94,7 @@ C_COPIED = 24  # private copies made
 C_CLOSED = 25  # 1 once the consumer has closed the input: unread records are void
 C_ACKNOWLEDGED = 26  # with a journal: everything up to it is settled (see `consumer.journal`)
 
-F_FLOOR_DATA = 32  # records of the data pipe below it were read by a dead consumer
+F_FLOOR_DATA = 32  # records of the data pipe below it were read by a consumer that has ended
 F_FLOOR_URGENT = 33
 X_NOTICE_LENGTH = 40  # bytes of text that go with the last NODE_FAILED
 X_CONSUMER_DEAD = 41  # 1 from when the consumer was reaped until another one is started

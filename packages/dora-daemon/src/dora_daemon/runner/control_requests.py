@@ -17,7 +17,7 @@ from dora_daemon.runner.machine.events import BarrierReleased, StopRequested
 from dora_daemon.runner.service import Runner
 
 
-class Requests:
+class ControlRequests:
     """Answers what concerns the dataflow; requests about the process are answered before."""
 
     def __init__(self, runner: Runner, lines_shed: Callable[[], int]) -> None:

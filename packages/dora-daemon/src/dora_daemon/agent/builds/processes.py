@@ -62,7 +62,7 @@ class _Running:
         self.changed = anyio.Event()
 
 
-class Builds:
+class BuildProcesses:
     def __init__(
         self,
         tasks: TaskGroup,
@@ -179,7 +179,7 @@ class Builds:
     async def _run_process(
         self, message: BuildPart, base: Path, running: _Running, keys: dict[str, str]
     ) -> tuple[BuildOutcome | None, str]:
-        """Return the outcome, or None and the last output of a process that died."""
+        """Return the outcome, or None and the last output of a process that failed."""
         job = BuildJob(
             resolved=message.spec.resolved,
             base_dir=str(base),

@@ -24,7 +24,7 @@ An empty line repeats the last input; `stop` or end-of-file (Ctrl-D) stops the n
 """
 
 
-class PromptBackend(Backend):
+class InteractiveBackend(Backend):
     """Each event is a line typed at the terminal."""
 
     def __init__(self, questions: TextIO, answers: TextIO) -> None:

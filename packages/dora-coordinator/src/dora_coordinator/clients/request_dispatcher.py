@@ -37,7 +37,7 @@ RemoveMachines = Callable[[events.ClientRequested, control.RemoveMachines, float
 """Removes machines from the cluster, which also concerns their connections."""
 
 
-class ClientRequests:
+class RequestDispatcher:
     def __init__(
         self,
         registry: DataflowRegistry,

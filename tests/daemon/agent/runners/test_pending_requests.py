@@ -6,7 +6,7 @@ import pytest
 
 from dora_config.protocol.links import SetLinkPeers
 from dora_config.protocol.runner import GetStatus, RunnerReply, RunnerRequest, StopAllNodes
-from dora_daemon.agent.runners.requests import (
+from dora_daemon.agent.runners.pending_requests import (
     FIRST_REQUESTS,
     FORCED_SILENCE_LIMIT,
     SILENCE_LIMIT,

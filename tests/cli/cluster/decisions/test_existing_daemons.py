@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dora_cli.cluster.decisions.occupants import (
-    Occupant,
+from dora_cli.cluster.decisions.existing_daemons import (
+    ExistingDaemon,
     Operator,
     classify,
     describe_conflicts,
@@ -27,7 +27,7 @@ def owner(operator: Operator = ALICE, machine: Machine = ROBOT) -> dict[str, Any
     return operator.record(settings_digest(CLUSTER, machine)) | {"since": NOW - 7200}
 
 
-def occupant(**changes: Any) -> Occupant:
+def daemon(**changes: Any) -> ExistingDaemon:
     found = {
         "id": "robot",
         "name": "robot",
@@ -43,7 +43,7 @@ def occupant(**changes: Any) -> Occupant:
         "owner": owner(),
         "dataflows": ["my-app"],
     }
-    return Occupant.model_validate(found | changes)
+    return ExistingDaemon.model_validate(found | changes)
 
 
 @pytest.mark.parametrize(
@@ -67,33 +67,33 @@ def occupant(**changes: Any) -> Occupant:
     ],
 )
 def test_kind_of_conflict(changes: dict[str, Any], kind: str | None) -> None:
-    occupancy = classify([occupant(**changes)], CLUSTER, [ROBOT], ALICE)
-    assert [one.kind for one in occupancy.conflicts] == ([] if kind is None else [kind])
-    assert occupancy.leftovers == ()
+    found = classify([daemon(**changes)], CLUSTER, [ROBOT], ALICE)
+    assert [one.kind for one in found.conflicts] == ([] if kind is None else [kind])
+    assert found.leftovers == ()
 
 
 def test_account_without_token_does_not_own_a_daemon_with_token() -> None:
     stranger = replace(ALICE, tokens=())
-    occupancy = classify([occupant()], CLUSTER, [ROBOT], stranger)
-    assert [one.kind for one in occupancy.conflicts] == ["other cluster"]
+    found = classify([daemon()], CLUSTER, [ROBOT], stranger)
+    assert [one.kind for one in found.conflicts] == ["other cluster"]
 
 
 def test_spelling_of_an_address_does_not_matter() -> None:
     cluster = CLUSTER.model_copy(update={"coordinator": Coordinator(addr="fd00::1")})
-    one = occupant(coordinator=["fd00:0::0001", 6013])
+    one = daemon(coordinator=["fd00:0::0001", 6013])
     assert classify([one], cluster, [ROBOT], ALICE).conflicts == ()
 
 
 def test_daemon_of_a_renamed_machine_is_a_leftover() -> None:
-    renamed = occupant(id="arm")
-    occupancy = classify([renamed, occupant()], CLUSTER, [ROBOT], ALICE)
-    assert (occupancy.conflicts, occupancy.leftovers) == ((), (renamed,))
+    renamed = daemon(id="arm")
+    found = classify([renamed, daemon()], CLUSTER, [ROBOT], ALICE)
+    assert (found.conflicts, found.leftovers) == ((), (renamed,))
 
 
 def test_description_of_a_conflict() -> None:
-    found = occupant(token="foreign", owner=owner(BOB), service="dora-daemon-robot")
-    occupancy = classify([found], CLUSTER, [ROBOT], ALICE)
-    text = describe_conflicts("robot (10.0.0.2)", occupancy.conflicts, CLUSTER, ALICE, now=NOW)
+    other = daemon(token="foreign", owner=owner(BOB), service="dora-daemon-robot")
+    found = classify([other], CLUSTER, [ROBOT], ALICE)
+    text = describe_conflicts("robot (10.0.0.2)", found.conflicts, CLUSTER, ALICE, now=NOW)
     lines = text.splitlines()
     assert lines[0] == "robot (10.0.0.2) is in use by another cluster:"
     assert lines[1].startswith(
@@ -105,6 +105,6 @@ def test_description_of_a_conflict() -> None:
     assert lines[3].endswith("(2 h ago)")
     assert lines[4:] == ["    dataflows: my-app"]
     assert "foreign" not in text
-    moved = classify([occupant(coordinator=["10.0.0.1", 6014])], CLUSTER, [ROBOT], ALICE)
+    moved = classify([daemon(coordinator=["10.0.0.1", 6014])], CLUSTER, [ROBOT], ALICE)
     text = describe_conflicts("robot (10.0.0.2)", moved.conflicts, CLUSTER, ALICE, now=NOW)
     assert "coordinator: 10.0.0.1:6014 (/srv/alice/cluster.yml has 10.0.0.1:6013)" in text

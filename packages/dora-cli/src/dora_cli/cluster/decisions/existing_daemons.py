@@ -39,7 +39,7 @@ class Operator:
         return (owner.get("operator"), owner.get("home")) == (self.name, self.home)
 
 
-class Occupant(Frozen):
+class ExistingDaemon(Frozen):
     """A daemon that runs on a machine or is installed there: one of the answer of ``survey``."""
 
     id: str | None
@@ -83,7 +83,7 @@ class Conflict:
     """A daemon that is changed only with ``--take-over``."""
 
     kind: ConflictKind
-    occupant: Occupant
+    daemon: ExistingDaemon
 
     @property
     def ends(self) -> bool:
@@ -92,22 +92,25 @@ class Conflict:
 
 
 @dataclass(frozen=True, slots=True)
-class Occupancy:
+class UnexpectedDaemons:
     """Daemons on a machine beside those that the file describes."""
 
     conflicts: tuple[Conflict, ...] = ()
-    leftovers: tuple[Occupant, ...] = ()
+    leftovers: tuple[ExistingDaemon, ...] = ()
     """Daemons of this cluster that its file no longer contains."""
 
 
 def classify(
-    occupants: Sequence[Occupant], cluster: Cluster, wanted: Sequence[Machine], operator: Operator
-) -> Occupancy:
+    daemons: Sequence[ExistingDaemon],
+    cluster: Cluster,
+    wanted: Sequence[Machine],
+    operator: Operator,
+) -> UnexpectedDaemons:
     """Classify the daemons of a machine; ``wanted``: its entries in the file."""
     conflicts = []
     leftovers = []
     by_id = {machine.id: machine for machine in wanted}
-    for one in occupants:
+    for one in daemons:
         machine = by_id.get(one.id or "")
         foreign = one.owner is not None and not operator.is_author(one.owner)
         if not one.belongs_to(cluster, operator.tokens):
@@ -118,10 +121,10 @@ def classify(
             leftovers.append(one)
         elif machine is not None and foreign and _differs(one, settings_digest(cluster, machine)):
             conflicts.append(Conflict("other file", one))
-    return Occupancy(tuple(conflicts), tuple(leftovers))
+    return UnexpectedDaemons(tuple(conflicts), tuple(leftovers))
 
 
-def _differs(one: Occupant, wanted: str) -> bool:
+def _differs(one: ExistingDaemon, wanted: str) -> bool:
     return one.owner is not None and one.owner.get("settings") != wanted
 
 
@@ -139,13 +142,13 @@ def describe_conflicts(
     user = "another cluster" if other_cluster else "another operator of this cluster"
     lines = [f"{name} is in use by {user}:"]
     for conflict in conflicts:
-        lines.append(f"  {conflict.occupant.describe(now=now)}")
+        lines.append(f"  {conflict.daemon.describe(now=now)}")
         lines += [f"    {line}" for line in _facts(conflict, cluster, operator, now)]
     return "\n".join(lines)
 
 
 def _facts(conflict: Conflict, cluster: Cluster, operator: Operator, now: float) -> Iterator[str]:
-    one = conflict.occupant
+    one = conflict.daemon
     here = host_and_port(cluster.coordinator.addr, cluster.coordinator.port)
     there = host_and_port(*one.coordinator)
     if conflict.kind != "other cluster":

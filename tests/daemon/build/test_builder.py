@@ -15,10 +15,10 @@ import pytest
 from dora_config import ResolvedDataflow
 from dora_config.protocol.builds import NodeBuildEvent
 from dora_config.protocol.runner import NodeLocation
+from dora_daemon.build.builder import BuildOptions, prepare
 from dora_daemon.build.errors import BuildError
 from dora_daemon.build.job import BuiltNode
 from dora_daemon.build.python_env import environment_dir, find_uv
-from dora_daemon.build.service import BuildOptions, prepare
 
 PLAIN = BuildOptions()
 
@@ -191,7 +191,7 @@ def test_an_environment_without_interpreter_is_created_again(tmp_path: Path) -> 
 
 
 def test_the_option_uv_without_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dora_daemon.build.service.find_uv", lambda environ: None)
+    monkeypatch.setattr("dora_daemon.build.builder.find_uv", lambda environ: None)
     with pytest.raises(BuildError, match="--uv needs the program uv"):
         build(tmp_path, {"id": "a", "build": ["true"]}, options=BuildOptions(uv=True))
 
@@ -199,11 +199,11 @@ def test_the_option_uv_without_the_program(tmp_path: Path, monkeypatch: pytest.M
 def test_an_interpreter_without_pip_is_helped_out_by_uv(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dora_daemon.build.service.find_spec", lambda name: None)
+    monkeypatch.setattr("dora_daemon.build.builder.find_spec", lambda name: None)
     program = tmp_path / "uv"
     program.write_text('#!/bin/sh\necho uv "$@"\n')
     program.chmod(0o755)
-    monkeypatch.setattr("dora_daemon.build.service.find_uv", lambda environ: str(program))
+    monkeypatch.setattr("dora_daemon.build.builder.find_uv", lambda environ: str(program))
     node = {"id": "a", "build": ["pip install x", "echo pip"]}
     _, events = build(tmp_path, node)
     assert [event.text for event in events if event.what == "output"] == [
@@ -211,7 +211,7 @@ def test_an_interpreter_without_pip_is_helped_out_by_uv(
         f"uv pip install --python {sys.executable} x",
         "pip",
     ]
-    monkeypatch.setattr("dora_daemon.build.service.find_uv", lambda environ: None)
+    monkeypatch.setattr("dora_daemon.build.builder.find_uv", lambda environ: None)
     with pytest.raises(BuildError, match="has no pip, and `uv` is not on PATH either"):
         build(tmp_path, node, options=BuildOptions(rebuild=True))
 
@@ -228,7 +228,7 @@ def test_cancellation_leaves_nothing_incomplete(tmp_path: Path) -> None:
                 {
                     "id": "a",
                     "path": "a.py",
-                    "build": [python_line("import time; print(1, flush=True); time.sleep(600)")],
+                    "build": [python_line("import signal; print(1, flush=True); signal.pause()")],
                 },
                 {"id": "b", "path": "b.py", "build": ["touch never"]},
             ]

@@ -18,10 +18,10 @@ import anyio
 
 from dora_config.access import private_dir, state_dir
 from dora_config.protocol.builds import NodeBuildEvent
+from dora_daemon.build.builder import MOST_JOBS, BuildOptions, prepare
 from dora_daemon.build.errors import BuildError
 from dora_daemon.build.file_lock import file_lock
 from dora_daemon.build.job import JOB, BuildJob, BuildOutcome, Report
-from dora_daemon.build.service import MOST_JOBS, BuildOptions, prepare
 from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runtime_dir import RuntimeDir
 
