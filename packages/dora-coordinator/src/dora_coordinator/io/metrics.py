@@ -13,8 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from dora_config.protocol.control import GetSnapshot, Snapshot
-from dora_coordinator.dataflow.registry import RequestRefused
+from dora_config.protocol.control import Answer, GetSnapshot, Snapshot
 from dora_coordinator.io.service import Service
 from dora_coordinator.telemetry.families import families
 
@@ -48,10 +47,9 @@ class MetricsRoute:
     async def get(self, request: Request) -> Response:
         from dora_coordinator.telemetry import openmetrics
 
-        try:
-            snapshot = await take_snapshot(self._service)
-        except RequestRefused as problem:
-            return PlainTextResponse(f"{problem}\n", 503)
+        snapshot = await take_snapshot(self._service)
+        if snapshot is None:
+            return PlainTextResponse("the coordinator is ending or restarting\n", 503)
         async with self._lock:
             if self._last[0] != snapshot.time:
                 max_edges = self._service.settings.metrics_edges
@@ -61,11 +59,12 @@ class MetricsRoute:
         return Response(self._last[1], media_type=openmetrics.CONTENT_TYPE)
 
 
-async def take_snapshot(service: Service) -> Snapshot:
-    """Return a snapshot of the whole cluster; raises :class:`RequestRefused`."""
+async def take_snapshot(service: Service) -> Snapshot | None:
+    """Return a snapshot of the whole cluster; None while the coordinator cannot answer."""
     answer = await service.ask(GetSnapshot())
-    assert isinstance(answer, Snapshot)
-    return answer
+    if isinstance(answer, Answer) and isinstance(answer.answer, Snapshot):
+        return answer.answer
+    return None
 
 
 class Telemetry:
@@ -110,9 +109,8 @@ class Telemetry:
         failed = False
         while True:
             await anyio.sleep(self._interval)
-            try:
-                snapshot = await take_snapshot(self._service)
-            except RequestRefused:
+            snapshot = await take_snapshot(self._service)
+            if snapshot is None:
                 continue
             found = families(snapshot, max_edges=self._service.settings.metrics_edges)
             sent = await anyio.to_thread.run_sync(

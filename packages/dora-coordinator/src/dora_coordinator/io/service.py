@@ -12,19 +12,19 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
 from functools import partial
 from typing import assert_never
 
 import anyio
 import anyio.to_thread
+from anyio.streams.memory import MemoryObjectSendStream
 
 from dora_config.protocol.builds import BuildProgress
 from dora_config.protocol.control import (
     SERVER_CODEC,
     Answer,
     ClusterStatus,
-    ControlAnswer,
     ControlRequest,
     Failure,
     GetSnapshot,
@@ -47,7 +47,6 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.envelope import ProgramVersion, clean_lines, clean_text
 from dora_coordinator.clients.code import find_code
 from dora_coordinator.coordinator import CoordinatorState
-from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.io.authority import Authority, AuthorityError
 from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.store import NotWritten, Store
@@ -100,14 +99,6 @@ logger = logging.getLogger("dora.coordinator")
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-@dataclass(slots=True)
-class _OwnRequest:
-    """A request of this process."""
-
-    done: anyio.Event = field(default_factory=anyio.Event)
-    frame: Answer | Failure | None = None
-
-
 class Service:
     """Runs on one event loop; the methods that the server calls never wait."""
 
@@ -128,8 +119,8 @@ class Service:
         self._wake = anyio.Event()
         self._connections: dict[int, Connection] = {}
         self._by_daemon: dict[str, Connection] = {}
+        self._callers: dict[int, MemoryObjectSendStream[Answer | Failure]] = {}
         self._last_number = 0
-        self._own: dict[int, _OwnRequest] = {}
         self._spans: tuple[SpanTracker, Callable[[Sequence[SpanEvent]], None]] | None = None
         self._timers: list[tuple[float, int, TimerKey]] = []
         self._armed: dict[TimerKey, int] = {}
@@ -174,6 +165,7 @@ class Service:
                     logger.error("%s", error)
                     for connection in self._connections.values():
                         connection.hang_up()  # their requests are lost with the state
+                    self._close_callers()
                 failed = True
                 await self._serve_read_only(str(error))
 
@@ -265,6 +257,7 @@ class Service:
         """Close all connections after sending what is queued; give up after ``within`` seconds."""
         for connection in list(self._connections.values()):
             connection.hang_up()
+        self._close_callers()
         with anyio.move_on_after(within):
             while self._connections:
                 self._wake = anyio.Event()
@@ -304,24 +297,30 @@ class Service:
         fresh = str(uuid.uuid4())
         self._post(ClientRequested(connection.number, number, request, fresh))
 
-    async def ask(self, request: ControlRequest) -> ControlAnswer:
-        """Return the answer to a request of an HTTP route; raises :class:`RequestRefused`."""
+    async def ask(self, request: ControlRequest) -> Answer | Failure | None:
+        """Let the state machine handle one request without a connection.
+
+        None: its answer was lost, because the coordinator is ending or cannot write to its store.
+        Cancel it to drop the request.
+        """
         self._last_number += 1
-        client, own = self._last_number, _OwnRequest()
-        self._own[client] = own
+        caller = self._last_number
+        send, receive = anyio.create_memory_object_stream[Answer | Failure](1)
+        self._callers[caller] = send
+        self._post(ClientRequested(caller, 1, request, str(uuid.uuid4())))
         try:
-            self._post(ClientRequested(client, 1, request, str(uuid.uuid4())))
-            await own.done.wait()
+            with receive:
+                return await receive.receive()
+        except anyio.EndOfStream:
+            return None
         finally:
-            del self._own[client]
-            self._post(ClientDisconnected(client))
-        match own.frame:
-            case Failure(code=code, message=message):
-                raise RequestRefused(code, message)
-            case Answer(answer=answer):
-                return answer
-            case None:
-                raise AssertionError("done without an answer")
+            send.close()
+            del self._callers[caller]
+            self._post(ClientDisconnected(caller))
+
+    def _close_callers(self) -> None:
+        for send in self._callers.values():
+            send.close()
 
     def cancelled(self, connection: Connection, number: int) -> None:
         self._post(ClientCancelled(connection.number, number))
@@ -421,10 +420,11 @@ class Service:
         self._execute(AnswerClient(client, number, answer))
 
     def _to_client(self, client: int, frame: Answer | Progress | Failure) -> None:
-        own = self._own.get(client)
-        if own is not None and not isinstance(frame, Progress):
-            own.frame = frame
-            own.done.set()
+        caller = self._callers.get(client)
+        if caller is not None and not isinstance(frame, Progress):
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.WouldBlock):
+                caller.send_nowait(frame)
+            return
         connection = self._connections.get(client)
         if connection is None:
             return
