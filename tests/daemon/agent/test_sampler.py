@@ -17,7 +17,7 @@ from dora_config.protocol.runner import (
 )
 from dora_config.protocol.snapshot import MachineSample, PartSample, SampleMachine
 from dora_daemon.agent import sampler as module
-from dora_daemon.agent.runners.requests import OnReply
+from dora_daemon.agent.runners.pending_requests import OnReply
 from dora_daemon.agent.sampler import Sampler, machine_load
 
 ONE, TWO = (f"01a20e4b-f5a3-4858-99fe-d510d04b956{digit}" for digit in "12")

@@ -18,7 +18,7 @@ from dora_config.protocol.runner import (
     Statistics,
 )
 from dora_config.protocol.snapshot import MachineLoad, MachineSample, PartSample, SampleMachine
-from dora_daemon.agent.runners.requests import OnReply
+from dora_daemon.agent.runners.pending_requests import OnReply
 
 RUNNER_SECONDS = 2.0
 """Time for runners to answer, less than the coordinator waits for this machine."""
