@@ -11,8 +11,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-from support.dora import DORA
+from support.dora import DORA, run_dora, running_dora
+from support.fleets.coordinator import free_port
 from support.fleets.daemons import RealFleet, counting, pids, real_fleet
 from support.homes import watched_home
 from support.waiting import wait_until
@@ -21,6 +23,12 @@ from support.workspace import Workspace
 pytestmark = pytest.mark.integration
 
 ROBOT: dict[str, object] = {"machine": "robot"}
+
+
+def is_connected(pid: int) -> bool:
+    """Return whether a process has an open connection."""
+    found = psutil.Process(pid).net_connections()
+    return any(one.status == psutil.CONN_ESTABLISHED for one in found)
 
 
 def rows(text: str) -> list[dict[str, object]]:
@@ -72,9 +80,20 @@ def test_top_shows_each_node_once(fleet: RealFleet) -> None:
     refused = fleet.dora("top", code=1).stderr
     assert "needs a terminal" in refused
     assert "--once" in refused
+    absent = run_dora("top", "--once", "--coordinator-port", str(free_port())).exited(1)
+    assert "cannot connect to the coordinator" in absent.stderr
 
 
-def test_top_sorts_by_keys_and_restores_the_terminal(fleet: RealFleet) -> None:
+def test_top_that_is_interrupted_while_it_measures(fleet: RealFleet) -> None:
+    running(fleet)
+    with running_dora("top", "--once", "--coordinator-port", str(fleet.port)) as process:
+        wait_until(lambda: is_connected(process.pid), what="the first request")
+        process.interrupt()
+        assert (process.wait().code, process.stdout) == (130, "")
+
+
+@pytest.mark.parametrize("interrupt", [False, True], ids=["q", "Ctrl-C"])
+def test_top_sorts_by_keys_and_restores_the_terminal(fleet: RealFleet, interrupt: bool) -> None:
     running(fleet)
     ours, theirs = pty.openpty()
     try:
@@ -97,7 +116,10 @@ def test_top_sorts_by_keys_and_restores_the_terminal(fleet: RealFleet) -> None:
         wait_until(lambda: shows("2 nodes by name") and shows("counter"), what="the table")
         os.write(ours, b"m")
         wait_until(lambda: shows("2 nodes by memory"), what="another order")
-        os.write(ours, b"q")
+        if interrupt:
+            process.send_signal(signal.SIGINT)
+        else:
+            os.write(ours, b"q")
         assert process.wait(10) == 0
         assert shows("\x1b[?1049l")
     finally:
