@@ -30,6 +30,12 @@ ROOT = Path(__file__).parent
 WORKERS = str(max(4, os.cpu_count() or 1))
 """Parallel test processes; most tests wait for other processes."""
 PACKAGES = ["dora-config", "dora-node-api", "dora-coordinator", "dora-daemon", "dora-cli"]
+WHOLE_DATAFLOWS = (
+    "tests/daemon/runner/test_runs.py",
+    "tests/daemon/agent/fleet/test_real_fleet.py::test_the_everyday_sequence",
+    "tests/daemon/agent/fleet/test_linked_fleet.py::test_three_machines_in_a_row",
+)
+"""Integration tests that use every dependency."""
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
 
@@ -93,7 +99,7 @@ def unit(session: nox.Session) -> None:
 
 @nox.session(venv_backend="uv")
 def lowest(session: nox.Session) -> None:
-    """The unit tests with the oldest dependencies that the packages allow."""
+    """Unit tests and a few others with the oldest dependencies that the packages allow."""
     packages = [argument for name in PACKAGES for argument in ("-e", f"packages/{name}")]
     session.install("--resolution", "lowest-direct", *packages)
     # Only the packages' own dependencies are old, not the tools.
@@ -101,6 +107,8 @@ def lowest(session: nox.Session) -> None:
     # These check files, independent of the dependencies.
     apart = ("--ignore", "tests/repository", "--ignore", "tests/benchmarks")
     _pytest(session, "-q", "-m", "not integration", *apart)
+    if not session.posargs:
+        _pytest(session, "-q", *WHOLE_DATAFLOWS)
 
 
 @nox.session(python=["3.12", "3.13", "3.14"])

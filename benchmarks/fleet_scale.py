@@ -22,7 +22,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -32,19 +33,21 @@ from websockets.sync.client import ClientConnection, connect
 
 from dora_config.access import Endpoint, endpoint
 from dora_config.access_token import Token
-from dora_config.control_plane import websocket_options
+from dora_config.control_plane import ControlConnection, websocket_options
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
 from dora_config.protocol import control
 from dora_config.protocol.control import CLIENT_CODEC, SERVER_CODEC, ControlRequest
 from dora_config.protocol.daemon import HEARTBEAT_INTERVAL
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import ProgramVersion
+from dora_config.protocol.snapshot import REUSED_SECONDS
 
 STEADY_SECONDS = 12.0
 DOWN_SECONDS = 2.0
 """From a kill of the coordinator until it is started again, as its service does."""
 PATIENCE = 120.0
 LISTS = 3
+TOP_INTERVAL = 2.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,18 @@ class Numbers:
     """`dora list`, the whole process."""
     cluster_status: float
     node_list: float
+    snapshot: float
+    """Machines, nodes and 20 edges of each machine, as `dora top` requests them."""
+    snapshot_cpu: float
+    """Until the answer is sent."""
+    snapshot_of_ten: float
+    """Ten viewers at once: until the last one has its answer."""
+    snapshot_of_ten_cpu: float
+    metrics: float
+    """`GET /metrics`, of a new snapshot."""
+    metrics_cpu: float
+    top_cpu_percent: float
+    """More than without an open `dora top` (a snapshot every 2 s)."""
     restart: float
     """From the start of the next coordinator until all daemons are connected to it."""
     restart_cpu: float
@@ -199,6 +214,7 @@ def measure(count: int, *, plain: bool) -> Numbers:
                 listed = asking.median(control.ListDataflows())
                 status = asking.median(control.ClusterStatus())
                 node_list = asking.median(control.ListNodes())
+                viewing = _viewing(subject, where, asking, steady)
             whole = statistics.median(subject.list_in_terminal() for _ in range(LISTS))
             restart = _restart(subject, daemons)
             with client(where) as asking:
@@ -217,6 +233,7 @@ def measure(count: int, *, plain: bool) -> Numbers:
                 dora_list=whole,
                 cluster_status=status,
                 node_list=node_list,
+                **asdict(viewing),
                 restart=restart.seconds,
                 restart_cpu=restart.cpu,
                 restart_cpu_of_daemons=restart.cpu_of_daemons,
@@ -249,6 +266,50 @@ def _steady(subject: Coordinator, daemons: Fleet) -> tuple[float, float]:
     time.sleep(STEADY_SECONDS)
     share = 100 / (time.perf_counter() - begun)
     return (subject.cpu() - cpu) * share, (daemons.cpu() - of_daemons) * share
+
+
+@dataclass(frozen=True)
+class Viewing:
+    """As in :class:`Numbers`."""
+
+    snapshot: float
+    snapshot_cpu: float
+    snapshot_of_ten: float
+    snapshot_of_ten_cpu: float
+    metrics: float
+    metrics_cpu: float
+    top_cpu_percent: float
+
+
+def _viewing(subject: Coordinator, where: Endpoint, asking: Client, steady: float) -> Viewing:
+    def anew(request: Callable[[], float]) -> tuple[float, float]:
+        time.sleep(2 * REUSED_SECONDS)
+        return _cost(subject, request)
+
+    def ten() -> float:
+        with ExitStack() as stack, ThreadPoolExecutor(10) as threads:
+            clients = [stack.enter_context(client(where)) for _ in range(10)]
+            return max(threads.map(lambda one: one.ask(control.GetSnapshot()), clients))
+
+    def metrics() -> float:
+        connection = ControlConnection(where, timeout=PATIENCE)
+        begun = time.perf_counter()
+        connection.request("GET", "/metrics", headers=where.headers())
+        connection.getresponse().read()
+        connection.close()
+        return time.perf_counter() - begun
+
+    snapshot, snapshot_cpu = anew(lambda: asking.ask(control.GetSnapshot()))
+    of_ten, of_ten_cpu = anew(ten)
+    scrape, scrape_cpu = anew(metrics)
+    time.sleep(2 * REUSED_SECONDS)
+    cpu, begun = subject.cpu(), time.perf_counter()
+    while time.perf_counter() - begun < STEADY_SECONDS:
+        took = asking.ask(control.GetSnapshot())
+        time.sleep(max(0.0, TOP_INTERVAL - took))
+    share = 100 / (time.perf_counter() - begun)
+    top = (subject.cpu() - cpu) * share - steady
+    return Viewing(snapshot, snapshot_cpu, of_ten, of_ten_cpu, scrape, scrape_cpu, top)
 
 
 @dataclass(frozen=True)

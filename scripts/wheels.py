@@ -21,6 +21,7 @@ import time
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,6 +35,9 @@ PACKAGES = {
     "dora-daemon": {"dora_daemon"},
     "dora-cli": {"dora_cli"},
 }
+
+AT_ONCE = 2
+"""Builds and checks that run beside each other."""
 
 TOKEN = secrets.token_hex(32)
 """Token of coordinator and daemon in these checks."""
@@ -84,8 +88,12 @@ def run(*command: str | Path, env: dict[str, str] | None = None, cwd: Path | Non
 def build(dist: Path) -> dict[str, Path]:
     """Build all packages into ``dist`` (the wheel from the sdist); wheel by package name."""
     shutil.rmtree(dist, ignore_errors=True)
-    for name in PACKAGES:
+
+    def build_one(name: str) -> None:
         run("uv", "build", "--quiet", "--out-dir", dist, ROOT / "packages" / name)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(build_one, PACKAGES))
     wheels = {
         name: next(dist.glob(f"{canonicalize_name(name).replace('-', '_')}-*.whl"))
         for name in PACKAGES
@@ -267,12 +275,16 @@ SMOKE: dict[str, Callable[[Environment], None]] = {
 def main() -> None:
     os.environ.pop("PYTHONPATH", None)
     wheels = build(Path(sys.argv[1]).resolve())
-    for name, smoke in SMOKE.items():
+
+    def check(name: str) -> None:
         # A short path: the sockets of a runner lie under this home.
         with tempfile.TemporaryDirectory(prefix="w", dir="/tmp") as folder:
             environment = Environment(Path(folder) / "v", name, wheels)
-            smoke(environment)
+            SMOKE[name](environment)
             print(f"{name}: works alone, beside {len(environment.distributions()) - 1} others")
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(check, SMOKE))
 
 
 if __name__ == "__main__":

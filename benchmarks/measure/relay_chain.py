@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import sys
 import threading
 import time
@@ -22,16 +21,13 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
     from measure.zenoh_ends import SECONDS, arguments, dial, listen
 else:
+    from . import zenoh_ends
     from .hosts import Host
-    from .scenarios import percentile
-    from .zenoh_ends import run_ends
 
 
 def round_trip(size: int, hosts: tuple[Host, Host], *, secured: bool) -> dict[str, float]:
     """Time from writing a payload to holding its echo from the other host, in microseconds."""
-    measured = run_ends(Path(__file__), size, hosts, secured=secured, what="relay")
-    trips = [nanoseconds / 1e3 for nanoseconds in measured]
-    return {"p50": statistics.median(trips), "p99": percentile(trips, 99)}
+    return zenoh_ends.round_trip(Path(__file__), size, hosts, secured=secured, what="relay")
 
 
 def _read(descriptor: int, size: int) -> bytes:

@@ -32,11 +32,13 @@ from dora_config.protocol.daemon import (
     StopPart,
 )
 from dora_config.protocol.envelope import ProgramVersion
-from dora_config.protocol.runner import DataflowResult, NodeResult, NodeStatus
+from dora_config.protocol.runner import DataflowResult, EdgeStatus, NodeResult, NodeStatus
+from dora_config.protocol.snapshot import MachineSample, PartSample, SampleMachine
 from dora_daemon.agent.coordinator_link import CoordinatorLink
 
 NODES = 10
 """On each daemon."""
+LATENCIES = tuple((1 << exponent, 100_000) for exponent in range(14, 26))
 
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -169,8 +171,34 @@ class _SimulatedDaemon:
                 self._report(dataflow_id, attempt, "prepared")
             case ReleasePart(dataflow_id=dataflow_id, attempt=attempt):
                 self._report(dataflow_id, attempt, "running")
+            case SampleMachine(sample=sample):
+                self._link.send(self._sample(sample))
             case StopPart(dataflow_id=dataflow_id):
                 self._report(dataflow_id, 1, "ended")
+
+    def _sample(self, sample: str) -> MachineSample:
+        """Two edges for each node, with the counters of a busy one."""
+        part = self._part
+        edges = tuple(
+            EdgeStatus(
+                source=f"{source}/output",
+                target=f"{target}/input",
+                policy="drop_oldest",
+                bound=10,
+                sent=1_234_567,
+                received=1_234_000,
+                dropped=567,
+                bytes_sent=12_345_678_900,
+                bytes_received=12_340_000_000,
+                idle_seconds=0.0123,
+                latency_us={"p50": 123.4, "p99": 1234.5, "max": 12345.6},
+                latency_counts=LATENCIES,
+            )
+            for source in self._nodes
+            for target in self._nodes[:2]
+        )
+        parts = () if part is None else (PartSample(dataflow_id=part.dataflow_id, edges=edges),)
+        return MachineSample(sample=sample, parts=parts)
 
     def _report(self, dataflow_id: str, attempt: int, phase: PartPhase) -> None:
         result = None

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import queue
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -21,16 +20,14 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent.parent))
     from measure.zenoh_ends import LIMIT, SECONDS, arguments, dial, listen
 else:
+    from . import zenoh_ends
     from .hosts import Host
-    from .scenarios import percentile
     from .zenoh_ends import LIMIT, SECONDS, run_ends
 
 
 def round_trip(size: int, hosts: tuple[Host, Host], *, secured: bool) -> dict[str, float]:
     """Time from putting a payload to holding its echo from the other host, in microseconds."""
-    measured = run_ends(Path(__file__), size, hosts, secured=secured, what="echo")
-    trips = [nanoseconds / 1e3 for nanoseconds in measured]
-    return {"p50": statistics.median(trips), "p99": percentile(trips, 99)}
+    return zenoh_ends.round_trip(Path(__file__), size, hosts, secured=secured, what="echo")
 
 
 def stream(size: int, hosts: tuple[Host, Host], *, secured: bool) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -48,6 +49,17 @@ def run_ends(
             far.kill_all()
             other.wait()
     return json.loads(done.stdout)
+
+
+def round_trip(
+    program: Path, size: int, hosts: tuple[Host, Host], *, secured: bool, what: str
+) -> dict[str, float]:
+    """As `run_ends`, for a near end that prints round trips in nanoseconds; return microseconds."""
+    from .scenarios import percentile
+
+    measured = run_ends(program, size, hosts, secured=secured, what=what)
+    trips = [nanoseconds / 1e3 for nanoseconds in measured]
+    return {"p50": statistics.median(trips), "p99": percentile(trips, 99)}
 
 
 def _credentials(folder: Path) -> Path:

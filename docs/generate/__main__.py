@@ -1,6 +1,7 @@
 """Write the generated reference pages, or with ``--check`` list those that are out of date.
 
-Each module here has ``PAGE``, a path below ``docs/``, and ``render() -> str``.
+Each module here has ``PAGE``, a path below ``docs/``, and ``render() -> str``. The page of errors
+is checked by `tests/repository/test_bad_input.py`, which runs the same commands.
 """
 
 from __future__ import annotations
@@ -12,22 +13,18 @@ from types import ModuleType
 
 import bad_input_page
 import cli_page
+import metrics_page
 import node_api_page
 import yaml_page
 
 DOCS = Path(__file__).resolve().parents[1]
-PAGES: tuple[ModuleType, ...] = (
-    yaml_page,
-    cli_page,
-    node_api_page,
-    bad_input_page,
-)
+PAGES: tuple[ModuleType, ...] = (yaml_page, cli_page, node_api_page, metrics_page)
 
 
 def main() -> int:
     check = "--check" in sys.argv[1:]
     outdated = 0
-    for module in PAGES:
+    for module in PAGES if check else (*PAGES, bad_input_page):
         path = DOCS / module.PAGE
         new = module.render().rstrip("\n") + "\n"
         old = path.read_text() if path.exists() else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import tempfile
 from itertools import groupby
@@ -39,13 +38,6 @@ def render() -> str:
 
 
 def _entry(mistake: Mistake) -> str:
-    with tempfile.TemporaryDirectory(prefix="bad") as folder:
-        answer = mistake.answer(Path(folder))
-    # The usage is on the page of commands.
-    answer = re.sub(r"^Usage: .*\nTry .*\n\n", "", answer)
-    lines = [f"### {mistake.what}\n"]
-    if mistake.yaml:
-        lines.append(f"```yaml\n{mistake.yaml.rstrip()}\n```\n")
-    command = f"$ dora {' '.join(mistake.words)}"
-    lines.append(f"```text\n{command}\n{answer}\n```\n")
-    return "\n".join(lines)
+    with tempfile.TemporaryDirectory(prefix="bad") as name:
+        folder = Path(name)
+        return mistake.entry(mistake.make(folder), folder)

@@ -68,6 +68,8 @@ def test_another_token(hosts: Hosts, cluster: Path) -> None:
     ended = coordinator_process()
     os.kill(ended, signal.SIGTERM)
     wait_until(lambda: not Path(f"/proc/{ended}").exists(), what="the end of the coordinator")
+    remedy = "- coordinator: none answers, but daemons run; start it: dora cluster up"
+    assert remedy in report(cluster)
     token = Path(os.environ["XDG_CONFIG_HOME"]) / "dora" / "token"
     token.write_text("0" * 64 + "\n")
     with running_dora("coordinator", "--interface", "0.0.0.0") as coordinator:

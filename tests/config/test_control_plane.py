@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import http.server
+import select
 import socket
 import ssl
 import threading
@@ -188,6 +189,25 @@ def test_a_server_without_tls_is_refused(authority: Authority, tmp_path: Path) -
         with pytest.raises(WithoutTls, match="does not use TLS, so the token was not sent"):
             ask(server.endpoint(authority))
         require_secret_unsent(server)
+
+
+class SlowHandler(http.server.BaseHTTPRequestHandler):
+    """Sends an endless header, byte by byte."""
+
+    def do_GET(self) -> None:
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+        while select.select([self.connection], [], [], 0.02)[0] == []:
+            self.wfile.write(b"x")
+
+
+def test_an_authority_that_never_ends_is_not_waited_for(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_plane, "FETCH_TIMEOUT", 0.2)
+    with serving(authority, tmp_path) as server:
+        server.RequestHandlerClass = SlowHandler
+        with pytest.raises(TimeoutError, match=r"no complete answer within 0\.2 s"):
+            authority_certificate(server.endpoint(authority))
 
 
 def test_a_token_without_hash_stays_within_this_machine(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from typing import Any, get_args
 
 import pytest
-from support.queues import Edge, Segments, drain, message, number_of, numbers, send
+from support.queues import Edge, Segments, drain, free_bytes, message, number_of, numbers, send
 from support.simulation.stepping import Steps
 from support.waiting import wait_until
 
 from dora_config.dataflow.resolved import QueuePolicy
-from dora_node_api.builder import QUEUE_POLICIES
+from dora_node_api import queue_policy
 from dora_node_api.data import arrow
 from dora_node_api.frozen import replace
 from dora_node_api.transport import (
@@ -29,7 +29,6 @@ from dora_node_api.transport import (
 )
 from dora_node_api.transport.consumer.journal import HoldingReceiver
 from dora_node_api.transport.shared.layout import PAGE
-from dora_node_api.transport.shared.specs import BACKPRESSURE, DROP_OLDEST
 
 POLICIES = get_args(QueuePolicy)
 SIZES = (24, 4096, 300_000)
@@ -86,7 +85,7 @@ def never_wait(*_: object) -> bool:
 
 
 def test_policies_of_dataflow_files_are_those_of_queues() -> None:
-    assert POLICIES == QUEUE_POLICIES == (DROP_OLDEST, BACKPRESSURE)
+    assert tuple(queue_policy.QueuePolicy) == POLICIES
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -296,10 +295,10 @@ def test_fan_out_writes_once_and_frees_with_the_last_release(size: int) -> None:
         del delivery
         while got:
             assert len(sender.held_bytes()) == len(got)
-            assert sender.pool.free_bytes() < reserved
+            assert free_bytes(sender.pool) < reserved
             got.pop()
         assert sender.held_bytes() == {}
-        assert sender.pool.free_bytes() == sender.pool.reserved_bytes == reserved
+        assert free_bytes(sender.pool) == sender.pool.reserved_bytes == reserved
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -11,7 +11,7 @@ import random
 from typing import TypedDict
 
 import pytest
-from support.fleets.cables import missing
+from support.fleets.cables import require_networks
 from support.fleets.fault_fleet import FLOWING, FaultFleet, fault_fleet
 from support.fleets.fault_flow import QUEUE
 from support.fleets.fault_rows import UNACKNOWLEDGED, Row, fault, play, start, stop
@@ -142,8 +142,7 @@ def test_faults_of_a_process(workspace: Workspace, process: str) -> None:
 
 def test_cut_between_the_links(workspace: Workspace) -> None:
     """Each machine has its own network, with a cable between them."""
-    if reason := missing():
-        pytest.skip(reason)
+    require_networks()
     play_all(workspace, CABLE, cuttable=True)
 
 

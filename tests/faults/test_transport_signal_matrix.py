@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
@@ -221,7 +220,3 @@ def test_signal_at_every_step_of_a_control_message(bench: Bench, message: str) -
             break
     b.close()
     assert True in outcomes
-
-
-if sys.platform != "linux":
-    pytestmark = pytest.mark.skip("reads /proc")

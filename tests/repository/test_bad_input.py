@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 from support.bad_input import MISTAKES, Mistake
+
+PAGE = (Path(__file__).parents[2] / "docs/reference/errors.md").read_text()
 
 
 @pytest.mark.integration
@@ -23,3 +26,12 @@ def test_error_of_invalid_input(mistake: Mistake, tmp_path: Path) -> None:
         position = found + len(fragment)
     if "SyntaxError" not in mistake.fragments:
         assert "Traceback" not in done.output, str(done)
+    entry = mistake.entry(done, tmp_path)
+    assert entry in PAGE, f"run `python docs/generate`; the page lacks\n{entry}"
+
+
+def test_the_page_of_errors_has_these_mistakes_only() -> None:
+    expected = []
+    for about, mistakes in groupby(MISTAKES, key=lambda mistake: mistake.about):
+        expected += [f"## {about}", *(f"### {mistake.what}" for mistake in mistakes)]
+    assert re.findall(r"^##+ .*", re.sub(r"(?ms)^```.*?^```$", "", PAGE), re.MULTILINE) == expected

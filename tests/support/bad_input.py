@@ -38,12 +38,17 @@ class Mistake:
         environment = {"PATH": os.environ["PATH"]}
         return run_dora(*self.words, cwd=folder, env=environment, timeout=60)
 
-    def answer(self, folder: Path) -> str:
-        """Return the output without parts that differ from run to run."""
-        done = self.make(folder)
-        text = (done.stderr.strip() or done.stdout.strip()).replace(str(folder) + "/", "")
-        text = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "<dataflow id>", text)
-        return text.replace(str(folder), ".")
+    def entry(self, done: Completed, folder: Path) -> str:
+        """Return the section of the page of errors, for a command that ran in ``folder``."""
+        # without what differs from run to run, and the usage, which is on the page of commands
+        answer = (done.stderr.strip() or done.stdout.strip()).replace(str(folder) + "/", "")
+        answer = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "<dataflow id>", answer)
+        answer = re.sub(r"^Usage: .*\nTry .*\n\n", "", answer.replace(str(folder), "."))
+        lines = [f"### {self.what}\n"]
+        if self.yaml:
+            lines.append(f"```yaml\n{self.yaml.rstrip()}\n```\n")
+        lines.append(f"```text\n$ dora {' '.join(self.words)}\n{answer}\n```\n")
+        return "\n".join(lines)
 
 
 def _nodes(*lines: str) -> str:

@@ -24,6 +24,7 @@ from dora_node_api.frozen import replace
 from dora_node_api.protocol import frames, messages as control
 from dora_node_api.protocol.control_socket import ControlSocket, bind_unix
 from dora_node_api.protocol.messages import Hello, InputConfig, Message, NodeConfig
+from dora_node_api.queue_policy import QueuePolicy
 from dora_node_api.transport import Board, QueueKeeper, QueueSpec, create_queue
 
 DATAFLOW_ID = "01a20e4b-f5a3-7858-99fe-d510d04b9561"
@@ -93,7 +94,7 @@ class FakeRunner:
             output=output,
             consumer=consumer,
             input=name,
-            policy=entry.queue_policy,
+            policy=QueuePolicy(entry.queue_policy),
             bound=entry.queue_size,
             area=area,
             ledger_slots=slots,

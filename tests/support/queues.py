@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dora_node_api.data import arrow
+from dora_node_api.queue_policy import QueuePolicy
 from dora_node_api.transport import (
     Board,
     Delivery,
@@ -131,6 +132,11 @@ def _serve(listener: socket.socket) -> None:
                 pass  # the client was killed
 
 
+def free_bytes(pool: Pool) -> int:
+    """Return the bytes of free blocks that have pages."""
+    return sum(len(home.free) * home.size for home in pool.classes.values())
+
+
 class Edge:
     """One queue on a board; creates senders and receivers."""
 
@@ -149,8 +155,9 @@ class Edge:
         producer, consumer = names
         self.board = board
         self.segments = segments
+        rule = QueuePolicy(policy)
         self.spec = QueueSpec(
-            queue, producer, "out", consumer, "in", policy, bound, area, slots, hold_limit
+            queue, producer, "out", consumer, "in", rule, bound, area, slots, hold_limit
         )
         self.ends = create_queue(self.spec)
         self.keeper = QueueKeeper(board, self.spec, self.ends)

@@ -10,7 +10,7 @@ from dora_cli.coordinator import background
 
 
 def test_a_process_that_is_not_ready_in_time_is_killed() -> None:
-    argv = [sys.executable, "-c", "import time; time.sleep(60)"]
+    argv = [sys.executable, "-c", "import signal; signal.pause()"]
     started = background.start("coordinator", argv)
     with pytest.raises(background.NotStarted, match=r"was not ready within 0.1 s"):
         started.wait_until(lambda: False, within=0.1)
@@ -22,7 +22,7 @@ def test_an_error_while_waiting_kills_the_process(kind: type[BaseException]) -> 
     def ready() -> bool:
         raise kind
 
-    argv = [sys.executable, "-c", "import time; time.sleep(60)"]
+    argv = [sys.executable, "-c", "import signal; signal.pause()"]
     started = background.start("coordinator", argv)
     try:
         with pytest.raises(kind):

@@ -263,7 +263,7 @@ def test_every_text_of_the_schemas_is_among_these_files() -> None:
         schema = json_schema(kind)
         for model, definition in {roots[kind]: schema, **schema["$defs"]}.items():
             for name, field in definition.get("properties", {}).items():
-                # of a checksum, the schema cannot know how many digits a number has
+                # of a checksum, the schema cannot limit the digits of a number
                 if str(SCALAR_TYPES) in str(field) and name not in ("path_sha256", *OLD_KEYS):
                     assert (model, name) in FILES
 

@@ -139,15 +139,6 @@ def test_variables_of_the_node_override_those_of_the_root() -> None:
     assert flow.env == {"A": "1", "B": "1"}
 
 
-def test_overrides_apply_between_root_and_node() -> None:
-    flow = parse("env: {A: 1, B: 1}\nnodes:\n  - {id: n, path: p, env: {B: 2}}").resolved
-    assert flow.node("n").env_with({"A": "9", "B": "9", "D": "9"}) == {
-        "A": "9",
-        "B": "2",
-        "D": "9",
-    }
-
-
 def test_the_placement_of_a_node_replaces_that_of_the_root() -> None:
     flow = parse("""\
         deploy: {machine: m, working_dir: w}

@@ -1,4 +1,4 @@
-"""JSON Schemas: they know every field, accept what loads and refuse what does not."""
+"""JSON Schemas contain every field, accept what loads and refuse what does not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dora_config.yaml.reader import read_document
 REPOSITORY = Path(__file__).parents[3]
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*/*.yml"))
 
-# What a schema cannot know: values of one field that another one names, shell quoting, the
+# What a schema cannot express: values of one field that another one names, shell quoting, the
 # environment, lower bounds on times that only warn, and so on.
 BEYOND = (
     "quoting",

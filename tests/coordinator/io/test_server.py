@@ -158,6 +158,15 @@ def test_it_listens_on_the_given_addresses_only() -> None:
     assert "--no-auth on 127.0.0.1 and 127.0.0.2 and 0.0.0.0 lets anyone" in refused.stderr
 
 
+def test_it_listens_on_all_addresses_of_both_families() -> None:
+    everywhere = ("--interface", "0.0.0.0", "--interface", "::", "--store", "memory")
+    with running_coordinator(*everywhere) as coordinator:
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, coordinator.port)).close()
+    with running_coordinator("--interface", "::", "--store", "memory") as coordinator:
+        socket.create_connection(("127.0.0.1", coordinator.port)).close()
+
+
 def test_invalid_frames_end_their_connection_with_a_message() -> None:
     ours = ProgramVersion(program="test", release="1")
     hello = CLIENT_CODEC.encode(Hello(party=ours))

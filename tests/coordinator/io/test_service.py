@@ -16,9 +16,12 @@ from support.simulation.fleet_simulation import COORDINATOR, DAEMON, dataflow
 from support.waiting import PATIENCE, wait_until, wait_until_async
 
 from dora_config.protocol.control import (
+    SERVER_CODEC,
+    Answer,
     ControlRequest,
     DataflowRef,
     ListDataflows,
+    Snapshot,
     StartDataflow,
     StopDataflow,
 )
@@ -156,6 +159,26 @@ def test_queries_are_answered_and_ends_not_acknowledged(
         again = await register(peer, ended(uuid))
         await again.receives("forget_part")
         assert store.load()[0][0].phase == "finished"
+
+    play(tmp_path, monkeypatch, story)
+
+
+def test_a_snapshot_is_encoded_as_every_answer() -> None:
+    frame = Answer(id=3, answer=Snapshot(time=1.5, problems=('a "quoted" word',)))
+    assert service_module._encoded(frame) == SERVER_CODEC.encode(frame)
+
+
+def test_a_defect_in_tracing_loses_no_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(spans: object) -> None:
+        raise RuntimeError("a defect")
+
+    async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
+        daemon, client = await register(peer), peer()
+        client.service.trace(fail)
+        client.request(StartDataflow(spec=dataflow(camera="robot")))
+        await daemon.receives("prepare_part")
 
     play(tmp_path, monkeypatch, story)
 

@@ -66,42 +66,31 @@ def test_parts_are_linked_before_they_are_released() -> None:
     )
 
 
-def test_a_wrong_clock_is_reported_without_advice_about_firewalls(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("reason", "sentence"),
+    [
+        (f"the machine has a {WRONG_CLOCK}", "wrong clock"),
+        (other_security("base", plain=True), "set the same on all machines"),
+    ],
+    ids=["clock", "setting"],
+)
+def test_a_known_reason_is_reported_without_advice_about_firewalls(
+    monkeypatch: pytest.MonkeyPatch, reason: str, sentence: str
 ) -> None:
+    def refused(link: FakeLink, peer: PeerEndpoint, *_: object) -> PeerReport:
+        return PeerReport(
+            machine=peer.machine, run_id=peer.run_id, state="connecting", reason=reason
+        )
+
     fleet = fleet_of("robot", "base", "arm")
-    monkeypatch.setattr(FakeLink, "_try_peer", _refused_for_the_time)
+    monkeypatch.setattr(FakeLink, "_try_peer", refused)
     number = chain(fleet)
     fleet.settle()
     fleet.pass_time(Settings().link_timeout + 1)
     fleet.settle()
     message = fleet.failures[number].message
-    assert "wrong clock" in message
+    assert sentence in message
     assert "firewall" not in message
-
-
-def test_different_settings_of_links_are_reported_without_advice_about_firewalls(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    fleet = fleet_of("robot", "base", "arm")
-    monkeypatch.setattr(FakeLink, "_try_peer", _refused_for_its_setting)
-    number = chain(fleet)
-    fleet.settle()
-    fleet.pass_time(Settings().link_timeout + 1)
-    fleet.settle()
-    message = fleet.failures[number].message
-    assert "set the same on all machines" in message
-    assert "firewall" not in message
-
-
-def _refused_for_its_setting(link: FakeLink, peer: PeerEndpoint, *_: object) -> PeerReport:
-    reason = other_security(peer.machine, plain=True)
-    return PeerReport(machine=peer.machine, run_id=peer.run_id, state="connecting", reason=reason)
-
-
-def _refused_for_the_time(link: FakeLink, peer: PeerEndpoint, *_: object) -> PeerReport:
-    reason = f"the machine has a {WRONG_CLOCK}"
-    return PeerReport(machine=peer.machine, run_id=peer.run_id, state="connecting", reason=reason)
 
 
 def test_each_part_gets_its_own_edges_only() -> None:

@@ -228,7 +228,7 @@ def test_cancellation_leaves_nothing_incomplete(tmp_path: Path) -> None:
                 {
                     "id": "a",
                     "path": "a.py",
-                    "build": [python_line("import time; print(1, flush=True); time.sleep(600)")],
+                    "build": [python_line("import signal; print(1, flush=True); signal.pause()")],
                 },
                 {"id": "b", "path": "b.py", "build": ["touch never"]},
             ]

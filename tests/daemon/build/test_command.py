@@ -77,7 +77,7 @@ def test_cancelling_ends_the_whole_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ignores: str
 ) -> None:
     monkeypatch.setattr("dora_daemon.build.command.STOP_GRACE", 0.2)
-    child = "import time; time.sleep(600)"
+    child = "import signal; signal.pause()"
     program = (
         f"{ignores} import subprocess, sys, os;"
         f"child = subprocess.Popen([sys.executable, '-c', {ignores + child!r}]);"

@@ -58,8 +58,8 @@ from dora_node_api.protocol.messages import (
     SegmentUnknown,
     Welcome,
 )
+from dora_node_api.queue_policy import QueuePolicy
 from dora_node_api.transport import (
-    BACKPRESSURE,
     Board,
     Pool,
     QueueEnds,
@@ -127,9 +127,7 @@ class Machine:
         """Add a stream that leaves; ``source`` is ``node/output``."""
         node, _, output = source.partition("/")
         edge = Edge(node, output, LINK_NODE, f"{to} {source}")
-        kept, _ = self.registry.ensure(
-            edge, bound=bound, backpressure=policy == BACKPRESSURE, journal=True
-        )
+        kept, _ = self.registry.ensure(edge, bound=bound, policy=QueuePolicy(policy), journal=True)
         stream = Outgoing(machine=to, node=node, output=output, queue=kept.spec.queue)
         self._outgoing.append((stream, kept))
         return kept
@@ -147,7 +145,7 @@ class Machine:
         node, _, output = source.partition("/")
         target, _, name = consumer.partition("/")
         edge = Edge(node, output, target, name)
-        kept, _ = self.registry.ensure(edge, bound=bound, backpressure=policy == BACKPRESSURE)
+        kept, _ = self.registry.ensure(edge, bound=bound, policy=QueuePolicy(policy))
         self._incoming.setdefault((origin, node, output), []).append(kept)
         return kept
 

@@ -26,6 +26,8 @@ from dora_daemon.process_tree.runtime_dir import RuntimeDir, acknowledge, runtim
 from dora_daemon.runner.background import main
 from dora_daemon.runner.service import Runner
 
+pytestmark = pytest.mark.integration
+
 TICKER = """
     from dora import Node
     node = Node()

@@ -37,6 +37,8 @@ from dora_daemon.runner import background as background_module
 from dora_daemon.runner.background import Background
 from dora_daemon.runner.control.server import ControlServer
 
+pytestmark = pytest.mark.integration
+
 PARENT = """
     import subprocess, sys, time
     from dora import Node

@@ -19,6 +19,8 @@ from dora_config.protocol.runner import (
 from dora_daemon.process_tree.runtime_dir import runtime_root
 from dora_daemon.runner.errors import PreparationError
 
+pytestmark = pytest.mark.integration
+
 
 def pair(**talker: object) -> dict[str, object]:
     return {

@@ -7,11 +7,14 @@ import random
 import signal
 from pathlib import Path
 
+import pytest
 from support.runner.runs import BackgroundRun, background, gone
 from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
+
+pytestmark = pytest.mark.integration
 
 SOURCE = """
     import os, time

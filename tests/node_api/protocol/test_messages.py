@@ -134,6 +134,16 @@ def test_a_bad_frame_does_not_take_the_next_with_it() -> None:
     assert decoder.errors == 1
 
 
+def test_unknown_queue_policy_is_refused() -> None:
+    message = control.AddInput(input=InputConfig(id="t", source="a/b"))
+    values = control.to_json(message)
+    assert frames.decode(json.dumps(values).encode()) == message
+    values["input"]["queue_policy"] = "drop_newest"
+    expected = r"input\.queue_policy is 'drop_newest', expected drop_oldest or backpressure"
+    with pytest.raises(ControlError, match=expected):
+        frames.decode(json.dumps(values).encode())
+
+
 def test_newer_minor_versions_are_understood() -> None:
     assert frames.decode(b'{"kind": "stop", "reason": "MANUAL", "new": 1}') == control.StopNode()
     assert frames.decode(b'{"kind": "dance"}') == control.UnknownMessage("dance")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from support.cluster.hosts import Host
+from support.requirements import require_installed
 
 _SETTINGS = {
     "FAKETIME_DONT_FAKE_MONOTONIC": "1",
@@ -20,11 +20,11 @@ _INSIDE = "/opt/faketime.so"
 
 def give_clock(host: Host) -> None:
     """Let `set_clock` set the clock of all processes that start from now on."""
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-    if not found:
-        pytest.skip("needs the Debian package libfaketime (see .ci/run)")
+    library_path = "faketime/libfaketimeMT.so.1"
+    found = sorted(map(str, Path("/usr/lib").glob(f"*/{library_path}")))
+    require_installed(*(found or [f"/usr/lib/{library_path}"]))
     library = host.path(_INSIDE)
-    library.write_bytes(found[0].read_bytes())
+    library.write_bytes(Path(found[0]).read_bytes())
     library.chmod(0o755)
     lines = "".join(f"{name}={value}\n" for name, value in _SETTINGS.items())
     host.path("/etc/environment").write_text(lines)

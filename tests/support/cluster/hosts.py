@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 import yaml
 from support.cluster.hosts_boot import BOOT_SCRIPT, INIT_SCRIPT, USER, Identity, make_key, prepare
+from support.requirements import require_installed
 from support.sources import ROOT
 from support.waiting import PATIENCE, wait_until
 
@@ -71,22 +72,13 @@ shutil.rmtree(folder, ignore_errors=True)
 """Waits until its standard input closes, which also happens on a crash; then removes all."""
 
 
-def missing() -> str:
-    """Return why hosts are not possible here; empty if they are."""
-    if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        return "test hosts need root on Linux"
-    path = "/usr/sbin:/usr/bin:/sbin:/bin"
-    absent = [name for name in PROGRAMS if shutil.which(name, path=path) is None]
-    absent += [str(path) for path in (_SYSTEMD, _SSHD) if not path.exists()]
-    if absent:
-        return f"test hosts need {', '.join(absent)} (see .ci/run for the packages)"
-    return "" if _cgroup2() else "test hosts need a mounted cgroup2"
-
-
 def hosts_or_skip(*names: str, bare: bool = False) -> Generator[Hosts, None, None]:
     """For a fixture: booted hosts, removed at the end; skips the test where they are impossible."""
-    if reason := missing():
-        pytest.skip(reason)
+    if os.geteuid() != 0:
+        pytest.skip("test hosts need root")
+    require_installed(*PROGRAMS, str(_SYSTEMD), str(_SSHD), path="/usr/sbin:/usr/bin:/sbin:/bin")
+    if _cgroup2() is None:
+        pytest.skip("test hosts need a mounted cgroup2")
     with Hosts.made(*names, bare=bare) as hosts:
         for host in hosts:
             host.boot(wait=False)

@@ -6,7 +6,6 @@ Needs root on Linux. Each namespace belongs to a process that ends with its stan
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,19 +13,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
 from support.cluster.hosts import set_network
+from support.requirements import require_installed
 
 _HOLDER = "import sys; print('ready', flush=True); sys.stdin.read()"
 
 
-def missing(*, ipv6: bool = False) -> str:
-    """Return why network namespaces are not possible here; empty if they are."""
+def require_networks(*, ipv6: bool = False) -> None:
+    """Skip the test where network namespaces are not possible."""
     if ipv6 and not Path("/proc/net/if_inet6").exists():
-        return "this system has no IPv6"
-    if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        return "network namespaces need root on Linux"
-    absent = [name for name in ("unshare", "nsenter", "ip") if shutil.which(name) is None]
-    return f"network namespaces need {', '.join(absent)}" if absent else ""
+        pytest.skip("this system has no IPv6")
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces need root")
+    require_installed("unshare", "nsenter", "ip")
 
 
 class Networks:

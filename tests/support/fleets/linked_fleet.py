@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from contextlib import suppress
 from pathlib import Path
 
@@ -63,14 +61,3 @@ def complete(fleet: RealFleet, dataflow: str) -> None:
     """Require that every number has arrived once, in order."""
     got = fleet.messages(dataflow)
     assert got == list(range(len(got)))
-
-
-def power_off(fleet: RealFleet, machine: str) -> None:
-    """Kill all processes of a machine at once."""
-    runner = runner_of(machine)
-    fleet.daemons[machine].kill()
-    os.kill(runner, signal.SIGKILL)
-    wait_until(
-        lambda: all(one.entry.machine_id != machine for one in list_runners(runtime_root())),
-        what="the removal of the machine's runtime directories",
-    )

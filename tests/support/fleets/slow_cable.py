@@ -19,19 +19,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from support.fleets import cables
-from support.fleets.cables import Networks, network
+import pytest
+from support.fleets.cables import Networks, network, require_networks
 
 _SET_NAME = 0x400454CA
 _TUN_WITHOUT_HEADER = 0x1001
 _LARGEST_PACKET = 65536
 
 
-def missing() -> str:
-    """Return why a slow cable is not possible here; empty if it is."""
-    if reason := cables.missing():
-        return reason
-    return "" if Path("/dev/net/tun").exists() else "a slow cable needs /dev/net/tun"
+def require_slow_cable() -> None:
+    """Skip the test where a slow cable is not possible."""
+    require_networks()
+    if not Path("/dev/net/tun").exists():
+        pytest.skip("a slow cable needs /dev/net/tun")
 
 
 class SlowCable(Networks):

@@ -16,7 +16,7 @@ from typing import Final
 
 PREFIX: Final = "dora1."
 REPLACED: Final = 16
-"""Replaced secrets that a successor remembers."""
+"""Number of replaced secrets that a successor lists."""
 _HASH_LENGTH: Final = 43
 
 

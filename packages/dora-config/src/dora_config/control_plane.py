@@ -13,6 +13,7 @@ import http.client
 import os
 import socket
 import ssl
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +26,8 @@ SERVER_NAME: Final = "dora-coordinator"
 AUTHORITY_PATH: Final = "/api/ca"
 """Route of the authority's certificate (PEM); needs no token."""
 
-_FETCH_TIMEOUT: Final = 5.0
+FETCH_TIMEOUT: Final = 5.0
+"""Seconds to connect, and for the whole answer with the authority's certificate."""
 _MAX_CERTIFICATE: Final = 64 * 1024
 _TIME_PROBLEMS: Final = (9, 10)
 """X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED."""
@@ -198,9 +200,12 @@ def _fetch(endpoint: Endpoint) -> bytes:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     connection = http.client.HTTPSConnection(
-        endpoint.host, endpoint.port, timeout=_FETCH_TIMEOUT, context=context
+        endpoint.host, endpoint.port, timeout=FETCH_TIMEOUT, context=context
     )
+    deadline = threading.Timer(FETCH_TIMEOUT, _shut_down, (connection,))
     try:
+        connection.connect()
+        deadline.start()
         connection.request("GET", AUTHORITY_PATH)
         with connection.getresponse() as answer:
             if answer.status != 200:
@@ -209,12 +214,22 @@ def _fetch(endpoint: Endpoint) -> bytes:
                     f"{answer.status}); is it a coordinator of this version?"
                 )
             return ssl.PEM_cert_to_DER_cert(answer.read(_MAX_CERTIFICATE).decode("ascii"))
-    except ssl.SSLError as error:
-        raise explain(endpoint, error) or error from error
-    except (http.client.HTTPException, ValueError) as error:
+    except (ssl.SSLError, http.client.HTTPException, ValueError) as error:
+        if deadline.finished.is_set():
+            raise TimeoutError(f"no complete answer within {FETCH_TIMEOUT:g} s") from error
+        if isinstance(error, ssl.SSLError):
+            raise explain(endpoint, error) or error from error
         raise OSError(f"no valid answer: {error}") from error
     finally:
+        deadline.cancel()
         connection.close()
+
+
+def _shut_down(connection: http.client.HTTPSConnection) -> None:
+    """End a blocked read, whose own timeout starts again with each byte."""
+    if (sock := connection.sock) is not None:
+        with suppress(OSError):  # closed meanwhile
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 @functools.lru_cache(maxsize=8)

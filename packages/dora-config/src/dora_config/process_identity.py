@@ -30,7 +30,7 @@ def is_alive(pid: int, started: int) -> bool:
 
 
 def _stat(pid: int) -> list[str]:
-    # the command's name stands in parentheses and may contain spaces and parentheses
+    # the command's name is in parentheses and may contain spaces and parentheses
     fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     return fields if len(fields) > _START_TIME else []
 

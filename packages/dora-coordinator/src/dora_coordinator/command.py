@@ -34,6 +34,7 @@ from dora_coordinator.io.listening import (
     ServerCertificate,
     serve as serve_connections,
 )
+from dora_coordinator.io.metrics import Telemetry
 from dora_coordinator.io.server import create_application
 from dora_coordinator.io.service import Service
 from dora_coordinator.io.store import StoreError, open_store
@@ -132,7 +133,9 @@ def _run(options: argparse.Namespace) -> int:
             port = options.port
             listeners = []
             for interface in interfaces:
-                listeners.append(stack.enter_context(_listen(interface, port)))
+                listeners.append(
+                    stack.enter_context(_listen(interface, port, apart=len(interfaces) > 1))
+                )
                 port = listeners[0].getsockname()[1]
             settings = _fit_open_files(settings)
             party = ProgramVersion(program="coordinator", release=__version__)
@@ -198,7 +201,8 @@ def _require_safe(options: argparse.Namespace, interfaces: Sequence[str]) -> Non
     )
 
 
-def _listen(interface: str, port: int) -> socket.socket:
+def _listen(interface: str, port: int, *, apart: bool) -> socket.socket:
+    """Listen on an address; ``apart``: `::` does not take IPv4, which another listener may."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(
             interface, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -210,6 +214,8 @@ def _listen(interface: str, port: int) -> socket.socket:
         ) from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, apart)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:
@@ -322,6 +328,7 @@ async def _serve(
         tasks.start_soon(serve)
         tasks.start_soon(watch_signals)
         tasks.start_soon(accept)
+        tasks.start_soon(Telemetry(service).run)
         failure: StoreError | None = None
         with anyio.CancelScope() as work:
             try:

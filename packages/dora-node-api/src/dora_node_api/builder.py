@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dora_node_api.queue_policy import QueuePolicy
 from dora_node_api.yaml_output import to_yaml
 
 __all__ = ["DataflowBuilder", "Node", "Operator", "Output"]
-
-QUEUE_POLICIES = ("drop_oldest", "backpressure")
 
 
 class DataflowBuilder:
@@ -121,8 +120,8 @@ class BuilderNode:
         Raises ValueError for a queue_size below 1, an unknown queue_policy or a source without an
         output.
         """
-        if queue_policy is not None and queue_policy not in QUEUE_POLICIES:
-            expected = " or ".join(QUEUE_POLICIES)
+        if queue_policy is not None and queue_policy not in list(QueuePolicy):
+            expected = " or ".join(QueuePolicy)
             raise ValueError(f"queue_policy must be {expected}, not {queue_policy!r}")
         if queue_size is not None and (isinstance(queue_size, bool) or queue_size < 1):
             raise ValueError(f"queue_size must be at least 1, not {queue_size!r}")
@@ -131,7 +130,7 @@ class BuilderNode:
         if queue_size is not None:
             options["queue_size"] = queue_size
         if queue_policy is not None:
-            options["queue_policy"] = queue_policy
+            options["queue_policy"] = str(queue_policy)
         inputs = self.config.setdefault("inputs", {})
         inputs[input_id] = options if len(options) > 1 else written
         return self

@@ -49,7 +49,7 @@ class NodeRestarted:
 
 @dataclass(frozen=True, slots=True)
 class NodeFailed:
-    """A node whose output this node reads failed for good."""
+    """A node whose output this node reads failed permanently."""
 
     id: str
     error: str

@@ -17,6 +17,7 @@ from dora_node_api.errors import InvalidData, NodeClosed, NodeForked
 from dora_node_api.ids import uuid7
 from dora_node_api.logging.log_lines import entry_line, write_line
 from dora_node_api.logging.log_methods import LogMethods
+from dora_node_api.queue_policy import QueuePolicy
 
 if TYPE_CHECKING:
     from dora_node_api.backends.asynchronous import AsyncReceiver
@@ -326,8 +327,8 @@ def _as_written(entry: InputConfig) -> str | dict[str, Any]:
     options: dict[str, Any] = {}
     if entry.queue_size != 10:
         options["queue_size"] = entry.queue_size
-    if entry.queue_policy != "drop_oldest":
-        options["queue_policy"] = entry.queue_policy
+    if entry.queue_policy is not QueuePolicy.DROP_OLDEST:
+        options["queue_policy"] = str(entry.queue_policy)
     if entry.input_timeout is not None:
         options["input_timeout"] = entry.input_timeout
     return {"source": entry.source, **options} if options else entry.source

@@ -1,11 +1,19 @@
-"""`dora top`: order and cells of rows."""
+"""`dora top`: order, cells and layout of its tables."""
 
 from __future__ import annotations
 
 import pytest
 
-from dora_cli.commands.coordinator.top import COLUMNS, as_cells, ordered, page
-from dora_config.protocol.control import NodeSummary
+from dora_cli.monitor.choices import SortKey, View
+from dora_cli.monitor.columns import EDGE_COLUMNS, NODE_COLUMNS, EdgeRow, edge_json, fitting
+from dora_cli.monitor.page import Page, Tables, tables
+from dora_config.protocol.snapshot import (
+    EdgeRates,
+    EdgeSummary,
+    MachineSummary,
+    NodeSummary,
+    Snapshot,
+)
 
 
 def node(name: str, **fields: object) -> NodeSummary:
@@ -13,30 +21,192 @@ def node(name: str, **fields: object) -> NodeSummary:
     return NodeSummary.model_validate(facts)
 
 
-NODES = [
+def edge(source: str, target: str, **fields: object) -> EdgeSummary:
+    facts = {
+        "dataflow": "d",
+        "source": source,
+        "target": target,
+        "source_machine": "robot",
+        "target_machine": "robot",
+        "policy": "drop_oldest",
+        **fields,
+    }
+    return EdgeSummary.model_validate(facts)
+
+
+NODES = (
     node("b", cpu_percent=1.0, memory_bytes=2 << 20, queued=3),
-    node("a", cpu_percent=2.0, memory_bytes=3 << 20, queued=1),
+    node("a", cpu_percent=2.0, memory_bytes=3 << 20, queued=1, restarts=1),
     node("c"),
-]
+)
+EDGES = (
+    EdgeRow(
+        edge("a/out", "b/in", dropped=2, lost=1, queued=4, target_machine="dog"),
+        EdgeRates(messages=9.96, bytes=1234.0, drops=0.5, p50=1e-5, p99=0.0123),
+    ),
+    EdgeRow(edge("b/out", "c/in", queued=9, blocked=True), EdgeRates(messages=20.0, bytes=3.2e6)),
+)
+FOUND = Tables(machines=2, nodes=NODES, edges=EDGES, problems=())
+
+NODE_TABLE = """
+NODE  STATUS   DATAFLOW  MACHINE  PID  CPU%  MEMORY (MB)  RESTARTS  QUEUE  I/O READ  I/O WRITE
+a     Running  d         robot    -    2.0   3.0          1         1      -         -
+b     Running  d         robot    -    1.0   2.0          0         3      -         -
+c     Running  d         robot    -    -     -            0         0      -         -
+"""
+EDGE_TABLE = """
+EDGE           DATAFLOW  MACHINE       MSG/S  BYTES/S  DROPS/S  DROPS  QUEUE        P50    P99
+a/out -> b/in  d         robot -> dog  10.0   1.2 kB   0.5      3      4            10 us  12.3 ms
+b/out -> c/in  d         robot         20.0   3.2 MB   -        0      9 (blocked)  -      -
+"""
 
 
-@pytest.mark.parametrize(("key", "order"), [("n", "abc"), ("c", "abc"), ("m", "abc"), ("u", "bac")])
-def test_order_by_key(key: str, order: str) -> None:
-    assert "".join(one.node for one in ordered(NODES, key)) == order
+def text(lines: list[str]) -> str:
+    return "\n".join(lines)
 
 
-def test_unknown_values_are_dashes() -> None:
-    cells = dict(zip(COLUMNS, as_cells(NODES[2]), strict=True))
-    assert (cells["PID"], cells["CPU%"], cells["MEMORY (MB)"]) == ("-", "-", "-")
+def test_a_wide_page_has_all_columns_of_both_tables() -> None:
+    head, *rest = Page().lines(FOUND, width=110, height=40)
+    assert head == (
+        "2 machines, 3 nodes by name, 2 edges by name"
+        "   (n c m r u s b d l: sort, tab: tables, q: quit)"
+    )
+    assert f"{text(rest)}\n" == NODE_TABLE + EDGE_TABLE
+
+
+def test_a_narrow_page_keeps_the_important_columns() -> None:
+    assert text(Page().lines(FOUND, width=44, height=40)) == (
+        "2 machines, 3 nodes by name, 2 edges by name\n"
+        "\n"
+        "NODE  STATUS   CPU%  MEMORY (MB)  QUEUE\n"
+        "a     Running  2.0   3.0          1\n"
+        "b     Running  1.0   2.0          3\n"
+        "c     Running  -     -            0\n"
+        "\n"
+        "EDGE           MSG/S  DROPS  QUEUE\n"
+        "a/out -> b/in  10.0   3      4\n"
+        "b/out -> c/in  20.0   0      9 (blocked)"
+    )
+
+
+@pytest.mark.parametrize("width", range(1, 120, 7))
+@pytest.mark.parametrize("height", range(3, 16))
+@pytest.mark.parametrize("view", View)
+def test_a_page_fits_every_terminal(width: int, height: int, view: View) -> None:
+    lines = Page(view).lines(FOUND, width, height)
+    assert len(lines) <= height
+    if height >= 5:
+        titles = {"NODE": view is not View.EDGES, "EDGE": view is View.EDGES or height >= 10}
+        shown = {line.split()[0] for line in lines if line}
+        assert [title for title, wanted in titles.items() if wanted and title not in shown] == []
+
+
+def test_rows_without_room_are_counted() -> None:
+    assert Page(View.NODES).lines(FOUND, 60, 5)[2:] == [
+        "NODE  STATUS   CPU%  MEMORY (MB)  RESTARTS  QUEUE",
+        "a     Running  2.0   3.0          1         1",
+        "... 2 more",
+    ]
+
+
+def test_problems_are_above_the_tables() -> None:
+    found = Tables(machines=1, nodes=(), edges=(), problems=("p1", "p2", "p3", "p4"))
+    assert Page().lines(found, 80, 20)[1:5] == ["p1", "p2", "p3", "... 1 more problem"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "nodes", "edges"),
+    [
+        ("n", "abc", "ab"),
+        ("c", "abc", "ab"),
+        ("m", "abc", "ab"),
+        ("r", "abc", "ab"),
+        ("u", "bac", "ba"),
+        ("s", "abc", "ba"),
+        ("b", "abc", "ba"),
+        ("d", "abc", "ab"),
+        ("us", "bac", "ba"),
+        ("ux", "bac", "ba"),
+        ("l", "abc", "ab"),
+    ],
+)
+def test_order_by_keys(keys: str, nodes: str, edges: str) -> None:
+    page = Page()
+    for key in keys:
+        page.press(key)
+    assert "".join(one.node for one in page.nodes(FOUND)) == nodes
+    assert "".join(row.edge.source[0] for row in page.edges(FOUND)) == edges
+
+
+def test_every_order_of_the_command_line_is_a_key() -> None:
+    for sort in SortKey:
+        assert f"by {sort}" in Page(sort=sort).lines(FOUND, 200, 40)[0]
+
+
+def test_tab_selects_the_tables() -> None:
+    page = Page()
+    views = []
+    for _ in range(4):
+        views.append(page.view)
+        page.press("\t")
+    assert views == [View.ALL, View.NODES, View.EDGES, View.ALL]
 
 
 def test_a_blocked_node_shows_what_it_waits_for() -> None:
-    cells = dict(zip(COLUMNS, as_cells(node("a", queued=4, blocked_on="b/in")), strict=True))
-    assert cells["QUEUE"] == "4 (blocked on b/in)"
+    titles, cells = fitting(NODE_COLUMNS, [node("a", queued=4, blocked_on="b/in")], None)
+    assert dict(zip(titles, cells, strict=True))["QUEUE"] == "4 (blocked on b/in)"
 
 
-def test_the_page_has_a_title_columns_and_a_row_per_node() -> None:
-    title, empty, columns, *rows = page(NODES, "u")
-    assert title.startswith("3 nodes, sorted by queue ")
-    assert (empty, columns.split()[0]) == ("", "NODE")
-    assert [row.split()[0] for row in rows] == ["b", "a", "c"]
+@pytest.mark.parametrize(
+    ("rates", "shown"),
+    [
+        (EdgeRates(bytes=999.4), "999 B"),
+        (EdgeRates(bytes=999.6), "1.0 kB"),
+        (EdgeRates(bytes=2.5e10), "25.0 GB"),
+        (EdgeRates(p50=0.0, p99=0.9999), "0 us 1.0 s"),
+        (EdgeRates(p50=999.9e-6, p99=61.0), "1.0 ms 61.0 s"),
+    ],
+)
+def test_units(rates: EdgeRates, shown: str) -> None:
+    titles, cells = fitting(EDGE_COLUMNS, [EdgeRow(edge("a/o", "b/i"), rates)], None)
+    row = dict(zip(titles, cells, strict=True))
+    names = ("BYTES/S", "P50", "P99")
+    assert " ".join(row[name] for name in names if row[name] != "-") == shown
+
+
+def test_a_node_filter_keeps_its_edges() -> None:
+    now = Snapshot(
+        machines=(MachineSummary(daemon="robot"), MachineSummary(daemon="x", connected=False)),
+        nodes=NODES,
+        edges=tuple(row.edge for row in EDGES),
+    )
+    found = tables(None, now, {"a"})
+    assert found.machines == 1
+    assert [one.node for one in found.nodes] == ["a"]
+    assert [row.edge.target for row in found.edges] == ["b/in"]
+    assert len(tables(None, now, {"c"}).edges) == 1
+    assert len(tables(None, now).edges) == 2
+
+
+def test_an_edge_as_json() -> None:
+    assert edge_json(EDGES[0]) == {
+        "kind": "edge",
+        "source": "a/out",
+        "target": "b/in",
+        "dataflow": "d",
+        "dataflow_name": None,
+        "source_machine": "robot",
+        "target_machine": "dog",
+        "messages_per_second": 9.96,
+        "bytes_per_second": 1234.0,
+        "drops_per_second": 0.5,
+        "sent": 0,
+        "received": 0,
+        "dropped": 2,
+        "lost": 1,
+        "queue": 4,
+        "blocked": False,
+        "bytes": 0,
+        "latency_p50": 1e-5,
+        "latency_p99": 0.0123,
+    }

@@ -142,7 +142,7 @@ def test_offline_reports_the_missing_clone(dora: Dora, tmp_path: Path, repositor
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_build_and_its_commands(tmp_path: Path, number: signal.Signals) -> None:
     (tmp_path / "slow.py").write_text(
-        "import os, time\nprint('pid', os.getpid(), flush=True)\ntime.sleep(600)\n"
+        "import os, signal\nprint('pid', os.getpid(), flush=True)\nsignal.pause()\n"
     )
     _write(tmp_path, NODE.format("a", "python slow.py"))
     with running_dora("build", "flow.yml", cwd=tmp_path) as running:
@@ -158,7 +158,7 @@ def test_a_signal_ends_the_build_and_its_commands(tmp_path: Path, number: signal
 
 def test_a_killed_build_leaves_no_command(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(
-        "import os, time\nprint('pid', os.getpid(), flush=True)\ntime.sleep(600)\n"
+        "import os, signal\nprint('pid', os.getpid(), flush=True)\nsignal.pause()\n"
     )
     _write(tmp_path, NODE.format("a", "python slow.py"))
     with running_dora("build", "flow.yml", cwd=tmp_path) as running:

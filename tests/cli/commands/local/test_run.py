@@ -14,6 +14,8 @@ import pytest
 from support.dora import DORA, run_dora, running_dora
 from support.workspace import Workspace
 
+pytestmark = pytest.mark.integration
+
 TALKER = """
     import os
     from dora import Node
@@ -53,14 +55,14 @@ WAITING = """
 """
 
 STUBBORN = """
-    import signal, time
+    import signal
     from dora import Node
 
     with Node() as node:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         print("waiting", flush=True)
         while True:
-            time.sleep(1)
+            signal.pause()
 """
 
 

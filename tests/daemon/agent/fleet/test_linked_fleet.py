@@ -5,20 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import time
-from collections.abc import Callable
 
 import pytest
-from support.fleets.cables import cable, missing
+from support.fleets.cables import cable, require_networks
 from support.fleets.daemons import (
     COLLECTOR,
     COUNTER,
-    end_runners,
+    RealFleet,
     is_running,
     pids,
     real_fleet,
 )
-from support.fleets.fault_rows import LONGEST_RETURN
 from support.fleets.linked_fleet import (
     ROBOT,
     STATION,
@@ -26,7 +23,6 @@ from support.fleets.linked_fleet import (
     crossing,
     link_of,
     links,
-    power_off,
     runner_of,
     wait_until_proven,
 )
@@ -38,6 +34,8 @@ from dora_config.access import state_dir
 from dora_daemon.process_tree.runtime_dir import runtime_root
 
 pytestmark = pytest.mark.integration
+
+MACHINES = ("robot", "station")
 
 INFERENCE = """
     import os
@@ -101,114 +99,56 @@ def test_three_machines_in_a_row(workspace: Workspace) -> None:
         wait_until(lambda: not any(map(is_running, pids(workspace))), what="all nodes to end")
 
 
-def test_messages_flow_on_while_the_coordinator_is_away(workspace: Workspace) -> None:
+def test_messages_flow_on_without_coordinator_and_daemons(workspace: Workspace) -> None:
+    """The fault table has the other processes, and machines that are switched off."""
     with real_fleet(workspace, "robot", "station") as fleet:
         uuid = fleet.start(crossing(workspace))
         fleet.wait_for_messages(uuid)
         nodes = pids(workspace)
-        fleet.coordinator.process.kill()
-        fleet.wait_for_messages(uuid, 50)
-        fleet.restart_coordinator()
-        fleet.wait_for_status("Running")
-        wait_until_proven(fleet)
-        fleet.wait_for_messages(uuid)
-        assert pids(workspace) == nodes
-        complete(fleet, uuid)
+        for take_away in (_coordinator_away, _daemons_away, _all_away):
+            take_away(fleet, uuid)
+            fleet.wait_for_status("Running")
+            wait_until_proven(fleet)
+            fleet.wait_for_messages(uuid)
+            assert pids(workspace) == nodes
+            complete(fleet, uuid)
 
 
-@pytest.mark.parametrize("machine", ["robot", "station"])
-def test_messages_flow_on_while_a_daemon_is_away(workspace: Workspace, machine: str) -> None:
-    with real_fleet(workspace, "robot", "station") as fleet:
-        uuid = fleet.start(crossing(workspace))
-        fleet.wait_for_messages(uuid)
-        nodes, runner = pids(workspace), runner_of(machine)
+def _coordinator_away(fleet: RealFleet, uuid: str) -> None:
+    fleet.coordinator.process.kill()
+    fleet.wait_for_messages(uuid, 50)
+    fleet.restart_coordinator()
+
+
+def _daemons_away(fleet: RealFleet, uuid: str) -> None:
+    for machine in MACHINES:
+        runner = runner_of(machine)
         fleet.daemons[machine].kill()
         fleet.wait_for_status("Degraded")
         fleet.wait_for_messages(uuid, 50)
         fleet.start_daemon(machine)
         fleet.wait_for_status("Running")
-        wait_until_proven(fleet)
-        assert (pids(workspace), runner_of(machine)) == (nodes, runner)
-        fleet.wait_for_messages(uuid)
-        complete(fleet, uuid)
+        assert runner_of(machine) == runner
 
 
-def test_coordinator_and_daemons_may_all_be_started_anew(workspace: Workspace) -> None:
-    with real_fleet(workspace, "robot", "station") as fleet:
-        uuid = fleet.start(crossing(workspace))
-        fleet.wait_for_messages(uuid)
-        nodes = pids(workspace)
-        fleet.coordinator.process.kill()
-        for machine in ("robot", "station"):
-            fleet.daemons[machine].kill()
-        fleet.wait_for_messages(uuid, 50)
-        for machine in ("robot", "station"):
-            fleet.start_daemon(machine, wait=False)
-        fleet.restart_coordinator()
-        fleet.wait_for_status("Running")
-        wait_until_proven(fleet)
-        assert pids(workspace) == nodes
-        fleet.wait_for_messages(uuid)
-        complete(fleet, uuid)
+def _all_away(fleet: RealFleet, uuid: str) -> None:
+    fleet.coordinator.process.kill()
+    for machine in MACHINES:
+        fleet.daemons[machine].kill()
+    fleet.wait_for_messages(uuid, 50)
+    for machine in MACHINES:
+        fleet.start_daemon(machine, wait=False)
+    fleet.restart_coordinator()
 
 
-@pytest.mark.parametrize("machine", ["robot", "station"])
-def test_a_killed_link_is_started_again(workspace: Workspace, machine: str) -> None:
-    with real_fleet(workspace, "robot", "station") as fleet:
-        uuid = fleet.start(crossing(workspace))
-        fleet.wait_for_messages(uuid)
-        old = link_of(machine)
-        os.kill(old, signal.SIGKILL)
-        wait_until(lambda: not is_running(old), what="the link to end")
-        fleet.wait_for_messages(uuid, 50)
-        fleet.wait_for_status("Running")
-        wait_until_proven(fleet)
-        assert len(pids(workspace)) == 2
-
-
-def test_a_link_that_hangs_for_five_seconds_loses_nothing(workspace: Workspace) -> None:
-    """Silence on the wire, as when a cable is out; the connection survives it or is made again."""
-    with real_fleet(workspace, "robot", "station") as fleet:
-        uuid = fleet.start(crossing(workspace))
-        fleet.wait_for_messages(uuid)
-        link = link_of("station")
-        os.kill(link, signal.SIGSTOP)
-        until = time.monotonic() + 5
-        wait_until(lambda: time.monotonic() > until, what="five seconds to pass")
-        os.kill(link, signal.SIGCONT)
-        fleet.wait_for_messages(uuid, 200)
-        wait_until_proven(fleet)
-        complete(fleet, uuid)
-
-
-@pytest.mark.parametrize("machine", ["robot", "station"])
-def test_restarted_machine_is_linked_at_once(workspace: Workspace, machine: str) -> None:
-    """Time from the daemon's connection to the first message of its new nodes."""
-    with real_fleet(workspace, "robot", "station") as fleet:
-        uuid = fleet.start(crossing(workspace))
-        fleet.wait_for_messages(uuid)
-        waits = []
-        for _ in range(3):  # the fastest counts: other tests may be running beside this one
-            power_off(fleet, machine)
-            fleet.wait_for_status("Degraded")
-            before = len(fleet.messages(uuid))
-            settled = _settled(lambda: len(fleet.messages(uuid)))
-            assert settled >= before
-            fleet.start_daemon(machine)
-            start = time.monotonic()
-            wait_until(lambda: len(fleet.messages(uuid)) > settled, what="a message")  # noqa: B023
-            waits.append(time.monotonic() - start)
-            fleet.wait_for_status("Running")
-            wait_until_proven(fleet)
-            if waits[-1] < LONGEST_RETURN:
-                break
-        crowd = os.getloadavg()[0] / (os.cpu_count() or 1)  # runnable processes per core
-        assert min(waits) < LONGEST_RETURN * max(1.0, crowd), waits
+def kill_link(machine: str) -> None:
+    old = link_of(machine)
+    os.kill(old, signal.SIGKILL)
+    wait_until(lambda: not is_running(old), what="the link to end")
 
 
 def test_machines_that_have_ipv6_addresses_alone(workspace: Workspace) -> None:
-    if reason := missing(ipv6=True):
-        pytest.skip(reason)
+    require_networks(ipv6=True)
     with (
         cable("robot", "station", ipv6=True) as wire,
         wire.at("robot"),
@@ -226,31 +166,6 @@ def test_machines_that_have_ipv6_addresses_alone(workspace: Workspace) -> None:
         (station,) = [one for one in fleet.cluster().daemons if one.daemon == "station"]
         assert station.address.startswith(f"[{wire.addresses['station']}]:")
         fleet.dora("stop")
-
-
-def _settled(count: Callable[[], int]) -> int:
-    """Return a count once it has not changed for half a second."""
-    seen, since = count(), time.monotonic()
-
-    def still() -> bool:
-        nonlocal seen, since
-        if count() != seen:
-            seen, since = count(), time.monotonic()
-        return time.monotonic() - since > 0.5
-
-    wait_until(still, what="the count to settle")
-    return seen
-
-
-def test_a_killed_runner_is_spawned_again_and_linked(workspace: Workspace) -> None:
-    with real_fleet(workspace, "robot", "station") as fleet:
-        uuid = fleet.start(crossing(workspace))
-        fleet.wait_for_messages(uuid)
-        os.kill(runner_of("robot"), signal.SIGKILL)
-        wait_until(lambda: len(pids(workspace)) == 3, what="the counter to be spawned again")
-        fleet.wait_for_messages(uuid, 50)
-        fleet.wait_for_status("Running")
-        wait_until_proven(fleet)
 
 
 def test_a_daemon_that_is_stopped_ends_its_dataflows_on_all_machines(workspace: Workspace) -> None:
@@ -306,24 +221,18 @@ TEN = """
 """
 
 
-def test_a_machine_without_a_free_port_fails_the_start(workspace: Workspace) -> None:
+def test_a_machine_that_cannot_listen_for_links_fails_the_start(workspace: Workspace) -> None:
     with real_fleet(workspace, "station") as fleet:
         taken = fleet.port  # the coordinator listens there
-        fleet.start_daemon("robot", "--zenoh-listen", f"127.0.0.1:{taken}-{taken}")
-        done = fleet.dora("start", crossing(workspace), "--detach", code=1)
-        assert 'daemon "robot" cannot listen for links' in done.stderr
-        assert str(taken) in done.stderr
-        wait_until(lambda: not list_runners(runtime_root()), what="the roll-back")
-        assert fleet.listed()[-1].status == "Failed"
-
-
-def test_an_address_that_this_machine_does_not_have_fails_the_start(workspace: Workspace) -> None:
-    with real_fleet(workspace, "station") as fleet:
-        fleet.start_daemon("robot", "--zenoh-listen", "192.0.2.1")
-        done = fleet.dora("start", crossing(workspace), "--detach", code=1)
-        assert 'daemon "robot" cannot listen for links' in done.stderr
-        assert "192.0.2.1" in done.stderr
-        end_runners()
+        for address in (f"127.0.0.1:{taken}-{taken}", "192.0.2.1"):
+            fleet.start_daemon("robot", "--zenoh-listen", address)
+            done = fleet.dora("start", crossing(workspace), "--detach", code=1)
+            assert 'daemon "robot" cannot listen for links' in done.stderr
+            assert address.rpartition("-")[2] in done.stderr
+            wait_until(lambda: not list_runners(runtime_root()), what="the roll-back")
+            assert fleet.listed()[-1].status == "Failed"
+            fleet.daemons["robot"].interrupt()
+            fleet.daemons["robot"].wait().succeeded()
 
 
 def test_a_new_authority_reaches_links_that_run(workspace: Workspace) -> None:
@@ -339,9 +248,7 @@ def test_a_new_authority_reaches_links_that_run(workspace: Workspace) -> None:
         wait_until(lambda: trusted.read_text() != before, what="new certificates")
         fleet.wait_for_status("Running")
         fleet.wait_for_messages(uuid)
-        for machine in ("robot", "station"):
-            old = link_of(machine)
-            os.kill(old, signal.SIGKILL)
-            wait_until(lambda: not is_running(old), what="the link to end")  # noqa: B023
+        for machine in MACHINES:
+            kill_link(machine)
             fleet.wait_for_messages(uuid, 50)
             wait_until_proven(fleet)

@@ -44,13 +44,12 @@ for event in node:
 """
 
 LINGERS = """
-    import os, time
+    import os, signal
     from pathlib import Path
 
     Path("pids").write_text(str(os.getpid()))
     print("lingering", flush=True)
-    while True:
-        time.sleep(1)
+    signal.pause()
 """
 
 

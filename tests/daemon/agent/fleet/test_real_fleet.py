@@ -76,12 +76,10 @@ def test_the_everyday_sequence(workspace: Workspace, monkeypatch: pytest.MonkeyP
         end_runners()
 
 
-def test_a_killed_daemon_leaves_nodes_alone_and_its_successor_adopts_them(
-    workspace: Workspace,
-) -> None:
-    flow = counting(workspace)
+def test_killed_processes_of_one_machine(workspace: Workspace) -> None:
+    """Daemon, coordinator, runner, and then all of them, as by a power cut."""
     with real_fleet(workspace, None) as fleet:
-        uuid = fleet.start(flow)
+        uuid = fleet.start(counting(workspace), "--name", "a")
         nodes = wait_for_pids(workspace, 2)
         runner = fleet.runner_pid()
         fleet.daemons["default"].kill()
@@ -90,12 +88,36 @@ def test_a_killed_daemon_leaves_nodes_alone_and_its_successor_adopts_them(
         fleet.start_daemon()
         fleet.wait_for_status("Running")
         fleet.wait_for_messages(uuid)
-        assert pids(workspace) == nodes
         assert fleet.runner_pid() == runner
+
+        fleet.coordinator.process.kill()
+        fleet.wait_for_messages(uuid, 50)
+        fleet.restart_coordinator()
+        fleet.wait_for_status("Running")
+        assert pids(workspace) == nodes
         got = fleet.messages(uuid)
         assert got == list(range(len(got)))  # no message lost, no gap in the log
-        fleet.dora("stop")
-        assert not any(map(is_running, nodes))
+
+        os.kill(runner, signal.SIGKILL)
+        again = wait_for_pids(workspace, 4)
+        wait_until(lambda: not any(map(is_running, nodes)), what="the old nodes to end")
+        assert all(map(is_running, again))
+        fleet.wait_for_status("Running")
+        fleet.coordinator.process.wait_for("auto-recovery: re-spawning counter, collector")
+        assert pids(workspace)[2:] == again  # each node exactly once
+
+        fleet.coordinator.process.kill()
+        fleet.daemons["default"].kill()
+        os.kill(fleet.runner_pid(), signal.SIGKILL)
+        wait_until(lambda: not any(map(is_running, again)), what="the nodes to end")
+        fleet.restart_coordinator()
+        fleet.start_daemon()
+        last = wait_for_pids(workspace, 6)
+        fleet.wait_for_status("Running")
+        assert fleet.listed()[-1].uuid == uuid
+        runner = fleet.runner_pid()
+        assert "dataflow stopped: a" in fleet.dora("stop", "a").stdout
+        assert not any(map(is_running, last))
         wait_until(lambda: not is_running(runner), what="the runner to end")
 
 
@@ -159,55 +181,6 @@ def test_a_signal_to_the_daemon_stops_its_nodes_first(workspace: Workspace) -> N
         assert "event STOP" in log.read_text()
 
 
-def test_a_killed_coordinator_is_not_noticed_by_nodes(workspace: Workspace) -> None:
-    flow = counting(workspace)
-    with real_fleet(workspace, None) as fleet:
-        uuid = fleet.start(flow, "--name", "a")
-        nodes = wait_for_pids(workspace, 2)
-        fleet.coordinator.process.kill()
-        fleet.wait_for_messages(uuid, 50)
-        fleet.restart_coordinator()
-        fleet.wait_for_status("Running")
-        assert pids(workspace) == nodes
-        got = fleet.messages(uuid)
-        assert got == list(range(len(got)))
-        assert "dataflow stopped: a" in fleet.dora("stop", "a").stdout
-
-
-def test_a_killed_runner_takes_its_nodes_with_it_and_is_started_again(
-    workspace: Workspace,
-) -> None:
-    flow = counting(workspace)
-    with real_fleet(workspace, None) as fleet:
-        fleet.start(flow)
-        nodes = wait_for_pids(workspace, 2)
-        os.kill(fleet.runner_pid(), signal.SIGKILL)
-        again = wait_for_pids(workspace, 4)
-        wait_until(lambda: not any(map(is_running, nodes)), what="the old nodes to end")
-        assert all(map(is_running, again))
-        fleet.wait_for_status("Running")
-        fleet.coordinator.process.wait_for("auto-recovery: re-spawning counter, collector")
-        assert pids(workspace)[2:] == again  # each node exactly once
-
-
-def test_everything_killed_comes_back(workspace: Workspace) -> None:
-    """All processes of a machine are killed, as by a power cut."""
-    flow = counting(workspace)
-    with real_fleet(workspace, None) as fleet:
-        uuid = fleet.start(flow)
-        nodes = wait_for_pids(workspace, 2)
-        fleet.coordinator.process.kill()
-        fleet.daemons["default"].kill()
-        os.kill(fleet.runner_pid(), signal.SIGKILL)
-        wait_until(lambda: not any(map(is_running, nodes)), what="the nodes to end")
-        fleet.restart_coordinator()
-        fleet.start_daemon()
-        again = wait_for_pids(workspace, 4)
-        fleet.wait_for_status("Running")
-        assert fleet.listed()[-1].uuid == uuid
-        assert all(map(is_running, again))
-
-
 def test_a_node_that_fails_on_one_daemon_leaves_nothing_on_the_other(
     workspace: Workspace,
 ) -> None:
@@ -220,14 +193,6 @@ def test_a_node_that_fails_on_one_daemon_leaves_nothing_on_the_other(
         wait_until(lambda: not any(map(is_running, pids(workspace))), what="the roll-back")
         assert fleet.listed()[-1].status == "Failed"
         assert "no camera here" in fleet.dora("logs").stdout
-
-
-def test_a_missing_file_is_named_with_the_rule_of_directories(workspace: Workspace) -> None:
-    flow = workspace.dataflow({"nodes": [{"id": "a", "path": "gone.py"}]})
-    with real_fleet(workspace, None) as fleet:
-        refused = fleet.dora("start", flow, "--detach", code=1).stderr
-        assert f"there is no file at {workspace.path}/gone.py" in refused
-        assert f"(relative paths start at {workspace.path}: the folder of the dataflow" in refused
 
 
 def test_nodes_run_on_the_machines_of_the_file(workspace: Workspace) -> None:
@@ -248,21 +213,17 @@ def test_nodes_run_on_the_machines_of_the_file(workspace: Workspace) -> None:
         fleet.dora("stop")
 
 
-def test_restart_runs_the_stored_dataflow_without_its_file(workspace: Workspace) -> None:
+def test_starts_on_one_machine(workspace: Workspace) -> None:
+    """A missing file, an attached start, a failed one, a restart without the file."""
     flow = counting(workspace)
+    missing = workspace.dataflow({"nodes": [{"id": "a", "path": "gone.py"}]}, "missing.yml")
+    workspace.node("bad", "from dora import Node\nNode()\nraise SystemExit(3)")
+    failing = workspace.dataflow({"nodes": [{"id": "bad", "path": "bad.py"}]}, "failing.yml")
     with real_fleet(workspace, None) as fleet:
-        old = fleet.start(flow, "--name", "a")
-        flow.unlink()
-        output = fleet.dora("restart", "a").stdout
-        new = fleet.listed()[-1].uuid
-        assert output == f"dataflow restarted: {old} -> {new}\n"
-        assert [one.status for one in fleet.listed()] == ["Finished", "Running"]
-        fleet.dora("stop", "a")
+        refused = fleet.dora("start", missing, "--detach", code=1).stderr
+        assert f"there is no file at {workspace.path}/gone.py" in refused
+        assert f"(relative paths start at {workspace.path}: the folder of the dataflow" in refused
 
-
-def test_attached_start_shows_logs_and_ctrl_c_stops(workspace: Workspace) -> None:
-    flow = counting(workspace)
-    with real_fleet(workspace, None) as fleet:
         words = ("start", flow, "--attach", "--coordinator-port", str(fleet.port))
         with running_dora(*words, cwd=workspace.path) as attached:
             attached.wait_for("got 10")
@@ -271,31 +232,31 @@ def test_attached_start_shows_logs_and_ctrl_c_stops(workspace: Workspace) -> Non
         assert "event STOP" in result.stdout
         assert fleet.listed()[-1].status == "Finished"
 
-
-def test_an_attached_start_that_fails_exits_with_1(workspace: Workspace) -> None:
-    workspace.node("bad", "from dora import Node\nNode()\nraise SystemExit(3)")
-    flow = workspace.dataflow({"nodes": [{"id": "bad", "path": "bad.py"}]})
-    with real_fleet(workspace, None) as fleet:
-        failed = fleet.dora("start", flow, "--attach", code=1)
+        failed = fleet.dora("start", failing, "--attach", code=1)
         assert 'node "bad"' in failed.stderr
         assert fleet.listed()[-1].status == "Failed"
 
+        old = fleet.start(flow, "--name", "a")
+        flow.unlink()
+        output = fleet.dora("restart", "a").stdout
+        new = fleet.listed()[-1].uuid
+        assert output == f"dataflow restarted: {old} -> {new}\n"
+        assert [one.status for one in fleet.listed()][-2:] == ["Finished", "Running"]
+        fleet.dora("stop", "a")
 
-def test_second_daemon_with_the_same_name_is_refused(workspace: Workspace) -> None:
+
+def test_refused_daemons(workspace: Workspace) -> None:
+    """A second daemon of the same name ends; one with a wrong token retries."""
     with real_fleet(workspace, None) as fleet:
         words = ("daemon", "--coordinator-port", str(fleet.port))
         refused = run_dora(*words, cwd=workspace.path).exited(1)
         assert "with another --machine-id" in refused.stderr
-
-
-def test_daemon_with_a_wrong_token_reports_it_and_retries(workspace: Workspace) -> None:
-    with real_fleet(workspace) as fleet:
-        words = ("daemon", "--coordinator-port", str(fleet.port))
         wrong = {"DORA_AUTH_TOKEN": "wrong"}
-        with running_dora(*words, cwd=workspace.path, env=wrong) as stranger:
+        stranger_words = (*words, "--machine-id", "stranger")
+        with running_dora(*stranger_words, cwd=workspace.path, env=wrong) as stranger:
             stranger.wait_for("has another token")
             assert stranger.process.poll() is None
-            assert fleet.cluster().daemons == ()
+            assert [one.machine_id for one in fleet.cluster().daemons] == [None]
             stranger.interrupt()
             stranger.wait().succeeded()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.fleets.daemons import real_fleet
 from support.fleets.linked_fleet import complete, crossing, links, wait_until_proven
-from support.fleets.slow_cable import missing, slow_cable
+from support.fleets.slow_cable import require_slow_cable, slow_cable
 from support.waiting import wait_until
 from support.workspace import Workspace
 
@@ -14,8 +14,7 @@ pytestmark = pytest.mark.integration
 
 def test_a_start_waits_for_machines_with_a_slow_and_lossy_link(workspace: Workspace) -> None:
     """30 % of the packets are lost, and each takes 100 ms."""
-    if reason := missing():
-        pytest.skip(reason)
+    require_slow_cable()
     with (
         slow_cable("robot", "station", delay=0.1, loss=0.3) as wire,
         wire.at("robot"),

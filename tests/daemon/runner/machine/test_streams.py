@@ -14,6 +14,7 @@ from dora_daemon.runner.machine.streams import (
     OutgoingStreamSpec,
     streams_of,
 )
+from dora_node_api.queue_policy import QueuePolicy
 
 
 def edge(source: str, target: str, machines: str, **fields: Any) -> RemoteEdge:
@@ -46,8 +47,8 @@ def test_an_output_crosses_once_however_many_read_it_there() -> None:
         )
     )
     assert streams.outgoing == (
-        OutgoingStreamSpec("b", "cam", "image", 50, True),
-        OutgoingStreamSpec("c", "cam", "image", 2, False),
+        OutgoingStreamSpec("b", "cam", "image", 50, QueuePolicy.BACKPRESSURE),
+        OutgoingStreamSpec("c", "cam", "image", 2, QueuePolicy.DROP_OLDEST),
     )
     assert streams.outgoing[0].edge == Edge("cam", "image", LINK_NODE, "b cam/image")
     assert streams.outgoing_at(streams.outgoing[1].edge) == streams.outgoing[1]
@@ -81,7 +82,7 @@ def test_log_lines_cross_in_streams_that_name_their_machine() -> None:
     )
     (leaving,) = streams_of(plan("a", *crossing)).outgoing
     assert leaving == OutgoingStreamSpec(
-        "b", "dora", "a/logs/info", LOG_LINES, False, "dora/logs/info"
+        "b", "dora", "a/logs/info", LOG_LINES, QueuePolicy.DROP_OLDEST, "dora/logs/info"
     )
     entering = streams_of(plan("b", *crossing))
     assert [(flow.machine, flow.output) for flow in entering.incoming] == [

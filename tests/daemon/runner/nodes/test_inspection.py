@@ -22,6 +22,8 @@ from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
 from dora_daemon.recording.recorder import RecorderConnection
 from dora_daemon.runner.nodes.inspection import LONGEST_QUEUE, MAX_INSPECTORS, SHORTEST_QUEUE
 
+pytestmark = pytest.mark.integration
+
 TICKER = """
     from dora import Node
     node = Node()

@@ -23,6 +23,7 @@ from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry, hold_limi
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_node_api.data import arrow
 from dora_node_api.protocol.pool_size import POOL_SIZE_VARIABLE
+from dora_node_api.queue_policy import QueuePolicy
 from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.producer.pool import Pool
 from dora_node_api.transport.producer.sending import Sender
@@ -78,7 +79,7 @@ def consumer(registry: QueueRegistry, segments: SegmentTable, entry: QueueEntry)
 
 
 def test_an_edge_has_one_queue(registry: QueueRegistry) -> None:
-    entry, new = registry.ensure(EDGE, bound=5, backpressure=True)
+    entry, new = registry.ensure(EDGE, bound=5, policy=QueuePolicy.BACKPRESSURE)
     assert new
     assert registry.ensure(EDGE, bound=5) == (entry, False)
     assert entry.spec.backpressure
@@ -91,7 +92,7 @@ def test_an_edge_has_one_queue(registry: QueueRegistry) -> None:
 
 
 def test_queues_of_the_runner_are_always_drop_oldest(registry: QueueRegistry) -> None:
-    entry, _ = registry.ensure(EDGE, bound=5, backpressure=True, from_runner=True)
+    entry, _ = registry.ensure(EDGE, bound=5, policy=QueuePolicy.BACKPRESSURE, from_runner=True)
     assert not entry.spec.backpressure
 
 
@@ -162,7 +163,9 @@ def test_no_descriptor_stays_open(segments: SegmentTable) -> None:
     before = open_descriptors()
     registry = QueueRegistry(Board.create(), segments)
     for number in range(20):
-        registry.ensure(Edge("a", "x", f"c{number}", "in"), bound=5, backpressure=True)
+        registry.ensure(
+            Edge("a", "x", f"c{number}", "in"), bound=5, policy=QueuePolicy.BACKPRESSURE
+        )
     segments.add(3, 1, os.dup(0), 100)
     segments.add(3, 1, os.dup(0), 200)
     assert segments.find(3, 1) is not None
@@ -202,8 +205,8 @@ def test_an_edge_without_room_for_its_journal_frees_its_area(segments: SegmentTa
     registry = QueueRegistry(Board.create(layout.PAGE + edge_size), segments)
     try:
         with pytest.raises(QueueUnavailable, match="no room for another edge"):
-            registry.ensure(EDGE, bound=5, backpressure=True, journal=True)
-        entry, new = registry.ensure(EDGE, bound=5, backpressure=True)
+            registry.ensure(EDGE, bound=5, policy=QueuePolicy.BACKPRESSURE, journal=True)
+        entry, new = registry.ensure(EDGE, bound=5, policy=QueuePolicy.BACKPRESSURE)
         assert new
         assert entry.spec.journal == 0
     finally:
@@ -230,7 +233,7 @@ def test_a_queue_smaller_than_configured_is_warned_about_once(
         registry.ensure(Edge("a", "x", "c", "in"), bound=100)
         assert warnings == []
         registry.ensure(Edge("a", "x", "d", "in"), bound=1000)
-        registry.ensure(Edge("a", "x", "e", "in"), bound=1000, backpressure=True)
+        registry.ensure(Edge("a", "x", "e", "in"), bound=1000, policy=QueuePolicy.BACKPRESSURE)
     finally:
         monkeypatch.undo()
         registry.close()

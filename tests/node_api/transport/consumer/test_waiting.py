@@ -18,6 +18,7 @@ from support.waiting import PATIENCE
 from dora_node_api.errors import NodeForked
 from dora_node_api.transport import Board, Receiver, Sender, Waiter
 from dora_node_api.transport.consumer import waiting
+from dora_node_api.transport.consumer.poll_policy import POLL_NS
 
 
 @contextmanager
@@ -184,75 +185,27 @@ def test_asyncio_can_watch_it() -> None:
         assert asyncio.run(receive()) == [42]
 
 
-def test_wait_polls_only_when_messages_come_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    polls = []
+def test_wait_polls_as_its_policy_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    polls: list[int] = []
     monkeypatch.setattr(waiting, "usable_cores", lambda: 2.0)
     original = Waiter._poll
 
-    def counted(self: Waiter, start: int, timeout: float | None) -> object:
-        polls.append(start)
-        return original(self, start, timeout)
+    def counted(
+        self: Waiter, start: int, longest_ns: int, timeout: float | None
+    ) -> list[Receiver | int]:
+        polls.append(longest_ns)
+        return original(self, start, longest_ns, timeout)
 
     monkeypatch.setattr(Waiter, "_poll", counted)
     with inputs(1) as (_, _, waiter):
         for _ in range(5):
             waiter.wait(0.002)
         assert polls == []
-        waiter._credit = 3
+        assert waiter.policy is not None
+        waiter.policy.credit = 3
         for _ in range(10):
             waiter.wait(0.002)
-        assert len(polls) == 2  # in vain, so no more
-
-
-def test_polling_starts_after_short_sleeps_and_stops_after_failures(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(waiting, "usable_cores", lambda: 2.0)
-    monkeypatch.setattr(waiting, "_SOON_NS", 10**12)
-    tries: list[int] = []
-
-    def in_vain(self: Waiter, start: int, timeout: float | None) -> list[object]:
-        tries.append(start)
-        return []
-
-    monkeypatch.setattr(Waiter, "_poll", in_vain)
-    monkeypatch.setattr(Waiter, "_sleep", lambda *_: [3])
-    with inputs(1) as (_, _, waiter):
-        counts = []
-        for _ in range(100):
-            waiter.wait(1)
-            counts.append(len(tries))
-        # After 2 sleeps, then 4, 8, 16, 32 more.
-        assert [counts.index(n) for n in range(1, 6)] == [2, 7, 16, 33, 66]
-
-
-def test_the_first_tries_after_short_sleeps_are_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0
-
-    def clock() -> int:
-        nonlocal now
-        now += 1_000
-        return now
-
-    monkeypatch.setattr(waiting, "_monotonic_ns", clock)
-    tried: list[int] = []
-    original = Waiter._poll
-
-    def timed(self: Waiter, start: int, timeout: float | None) -> list[Receiver | int]:
-        self._credit = 8  # whatever comes of it, the next wait polls again
-        begun = now
-        found = original(self, start, timeout)
-        tried.append(now - begun)
-        return found
-
-    monkeypatch.setattr(Waiter, "_poll", timed)
-    monkeypatch.setattr(Waiter, "_sleep", lambda *_: [3])
-    with inputs(1) as (_, _, waiter):
-        waiter._polls = True
-        while len(tried) < 12:
-            waiter.wait(5)
-    assert min(tried[:8]) > 1.9 * max(tried[8:])
-    assert max(tried[8:]) > 200_000
+        assert polls == [POLL_NS, POLL_NS]  # in vain, so no more
 
 
 def test_a_wake_up_makes_an_input_ready() -> None:
@@ -269,4 +222,4 @@ def test_a_wake_up_makes_an_input_ready() -> None:
 
 def test_wait_never_polls_on_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "usable_cores", lambda: 1.5)
-    assert not Waiter()._polls
+    assert Waiter().policy is None

@@ -9,6 +9,7 @@ import random
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from support.queues import free_bytes
 
 from dora_node_api.transport.producer.pool import Block, Pool, default_pool_cap, size_class
 from dora_node_api.transport.shared import memory
@@ -62,7 +63,7 @@ def test_blocks_never_overlap_and_everything_comes_back(seed: int, sizes: list[i
     for block, mark in live:
         assert block.view[0] == mark
         give(pool, block)
-    assert pool.free_bytes() == pool.reserved_bytes
+    assert free_bytes(pool) == pool.reserved_bytes
     pool.close()
 
 

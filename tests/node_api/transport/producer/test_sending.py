@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pyarrow as pa
 import pytest
-from support.queues import Edge, Segments, drain, message, number_of, numbers, send
+from support.queues import Edge, Segments, drain, free_bytes, message, number_of, numbers, send
 from support.waiting import wait_until
 
 from dora_node_api.data import arrow
@@ -108,7 +108,7 @@ def test_a_sample_that_is_dropped_gives_its_memory_back(place: Place) -> None:
         sender.send_sample("out", sample)
     assert sender.send_sample("nowhere", sender.allocate_sample(5)) == 0
     sender.trim()
-    assert sender.pool.free_bytes() == sender.pool.reserved_bytes
+    assert free_bytes(sender.pool) == sender.pool.reserved_bytes
     with pytest.raises(ValueError, match="negative"):
         sender.allocate_sample(-1)
     sender.close()

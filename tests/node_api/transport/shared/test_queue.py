@@ -7,13 +7,14 @@ import os
 import pytest
 from support.queues import Edge, Segments
 
+from dora_node_api.queue_policy import QueuePolicy
 from dora_node_api.transport import Board, QueueEnds, QueueSpec, create_queue
 from dora_node_api.transport.shared.layout import LARGEST_BOUND, RECORD_SIZE
 from dora_node_api.transport.shared.queue import pipe_capacity
 
 
 def spec(bound: int, policy: str = "drop_oldest") -> QueueSpec:
-    return QueueSpec(1, "a", "out", "b", "in", policy, bound)
+    return QueueSpec(1, "a", "out", "b", "in", QueuePolicy(policy), bound)
 
 
 @pytest.mark.parametrize("bound", [1, 64, 1000, LARGEST_BOUND])

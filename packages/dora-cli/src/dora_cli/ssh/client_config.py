@@ -51,7 +51,7 @@ class HostSettings:
     port: int
     identity_files: tuple[str, ...]
     identities_given: bool
-    """Whether a file sets them; otherwise they are the defaults, of which most do not exist."""
+    """Whether a file sets them; otherwise they are the defaults, most of which do not exist."""
     identities_only: bool
     identity_agent: str | None
     """A socket, "none", or None for SSH_AUTH_SOCK."""

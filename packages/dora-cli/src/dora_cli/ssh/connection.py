@@ -102,7 +102,7 @@ class Connection:
         on_output: Listener | None = None,
         on_errors: Listener | None = None,
     ) -> Finished:
-        """Run a command without a terminal, whatever its exit code.
+        """Run a command without a terminal, regardless of its exit code.
 
         ``on_output`` and ``on_errors`` get stdout and stderr while it runs, each from its own
         thread. Raises RemoteTimeout, ConnectionLost and SudoUnavailable.

@@ -5,7 +5,7 @@ They are part of the messages to daemons and runners.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
@@ -152,11 +152,6 @@ class ResolvedNode(Frozen):
     def needs_build(self) -> bool:
         """Whether the node has a git source or build commands."""
         return self.git is not None or any(line.strip() for line in self.build)
-
-    def env_with(self, overrides: Mapping[str, str]) -> dict[str, EnvValue]:
-        """Return `env` with `--env`, which overrides variables of the root but not of the node."""
-        own = self.env.keys() - set(self.inherited_env)
-        return {**self.env, **{k: v for k, v in overrides.items() if k not in own}}
 
 
 class ResolvedTypeRule(Frozen):

@@ -79,7 +79,7 @@ class CodeSet(Message):
         return [file.path for file in self.files] + [link.path for link in self.links]
 
     def text(self) -> bytes:
-        """Return the encoded form, of which the digest is taken."""
+        """Return the encoded form, which `digest` hashes."""
         return self.model_dump_json().encode()
 
     def digest(self) -> str:

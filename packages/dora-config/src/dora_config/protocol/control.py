@@ -147,7 +147,7 @@ class RemoveMachines(Message):
     kind: Literal["remove_machines"] = "remove_machines"
     machines: tuple[str, ...]
     revoke: bool = True
-    """Disconnect the machines, end their parts of dataflows, and refuse their keys for good;
+    """Disconnect the machines, end their parts of dataflows, and refuse their keys permanently;
     otherwise the next daemon with the machine id enrols its key, as after a reinstallation.
     """
 

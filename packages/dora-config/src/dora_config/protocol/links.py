@@ -17,9 +17,6 @@ FIRST_PORT: Final = 7450
 LAST_PORT: Final = 7549
 """Default range of ports for links; each dataflow uses one port per machine."""
 
-NETWORK: Final = "dora"
-"""Prefix of the Zenoh keys of a cluster."""
-
 
 class RemoteEdge(Frozen):
     """One edge between two machines; ``output`` and ``input`` as in the dataflow file."""
@@ -49,7 +46,8 @@ class LinkPlan(Frozen):
 
     machine: str
     """This machine."""
-    network: str = NETWORK
+    network: Literal["dora"] = "dora"
+    """Part of the Zenoh keys, as every release has sent it; the dataflow's UUID is unique."""
     run_id: str
     """New with each runner; a restarted link process keeps it."""
     listen_host: str

@@ -55,7 +55,7 @@ class Parts(Mapping[str, Part]):
         part.state = state
 
     def end(self, part: Part, result: DataflowResult | None) -> None:
-        """Mark a part as ended for good; an earlier result stays."""
+        """Mark a part as ended permanently; an earlier result stays."""
         if part.ended and part.result is not None:
             return
         self.mark(part)

@@ -1,16 +1,16 @@
-"""Limits of open connections and of failed authentications per address; pure."""
+"""Limits of open connections and of failed authentications by address or network; pure."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 from enum import Enum, auto
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
 WINDOW = 60.0
 """Seconds."""
 
 MAX_ADDRESSES = 10_000
-"""Addresses remembered at once; the least recent one is forgotten."""
+"""Addresses and networks remembered at once; the least recent one is forgotten."""
 
 
 class Failure(Enum):
@@ -38,8 +38,9 @@ class ConnectionLimits:
         """
         if is_loopback(address):
             return Failure.REPORTED
-        times = self._recent.setdefault(address, deque())
-        self._recent.move_to_end(address)
+        client = _network(address)
+        times = self._recent.setdefault(client, deque())
+        self._recent.move_to_end(client)
         if len(self._recent) > MAX_ADDRESSES:
             self._recent.popitem(last=False)
         while times and times[0] <= now - WINDOW:
@@ -66,6 +67,15 @@ def is_loopback(address: str) -> bool:
         return ip_address(as_ipv4(address).partition("%")[0]).is_loopback
     except ValueError:
         return address == "localhost"
+
+
+def _network(address: str) -> str:
+    """Return the /64 network of a global IPv6 address: one client may use all of it."""
+    try:
+        parsed = IPv6Address(address)
+    except ValueError:
+        return address
+    return address if parsed.is_link_local else str(IPv6Network((parsed, 64), strict=False))
 
 
 def as_ipv4(address: str) -> str:

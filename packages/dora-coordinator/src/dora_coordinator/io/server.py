@@ -1,8 +1,8 @@
 """The Starlette application: its routes.
 
 `/health`, `/api/health` and `/api/ca` are open. All other routes need the token: the WebSockets
-`/api/control` (clients) and `/api/daemon` (daemons), and `/api/artifacts/{build_id}/{node_id}` and
-`/api/files` for uploads and downloads.
+`/api/control` (clients) and `/api/daemon` (daemons), `/api/artifacts/{build_id}/{node_id}` and
+`/api/files` for uploads and downloads, and `/metrics`.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ from dora_coordinator.io.guard import (
     is_local,
 )
 from dora_coordinator.io.limits import ConnectionLimits, as_ipv4
+from dora_coordinator.io.metrics import MetricsRoute
 from dora_coordinator.io.node_archive import ARCHIVE_TYPE, NodeArchive
 from dora_coordinator.io.proofs import verify_proof
 from dora_coordinator.io.service import Service
@@ -96,6 +97,7 @@ def create_application(
                 methods=["GET", "HEAD", "PUT"],
             ),
             *code.routes(),
+            *MetricsRoute(service).routes(),
         ]
     )
     settings = service.settings

@@ -11,20 +11,20 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import assert_never
 
 import anyio
 import anyio.to_thread
+from anyio.streams.memory import MemoryObjectSendStream
 
 from dora_config.protocol.builds import BuildProgress
 from dora_config.protocol.control import (
     SERVER_CODEC,
     Answer,
     ClusterStatus,
-    ControlAnswer,
     ControlRequest,
     Failure,
     GetSnapshot,
@@ -47,7 +47,6 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.envelope import ProgramVersion, clean_lines, clean_text
 from dora_coordinator.clients.code import find_code
 from dora_coordinator.coordinator import CoordinatorState
-from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.io.authority import Authority, AuthorityError
 from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.store import NotWritten, Store
@@ -89,6 +88,7 @@ from dora_coordinator.state.events import (
     TopicChunkTaken,
 )
 from dora_coordinator.state.identities import Proof
+from dora_coordinator.telemetry.spans import SpanEvent, SpanTracker
 
 BATCH = 512
 """Events handled before their commands are executed."""
@@ -97,14 +97,6 @@ RETRY = 5.0
 
 logger = logging.getLogger("dora.coordinator")
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-
-
-@dataclass(slots=True)
-class _OwnRequest:
-    """A request of this process."""
-
-    done: anyio.Event = field(default_factory=anyio.Event)
-    frame: Answer | Failure | None = None
 
 
 class Service:
@@ -127,8 +119,9 @@ class Service:
         self._wake = anyio.Event()
         self._connections: dict[int, Connection] = {}
         self._by_daemon: dict[str, Connection] = {}
+        self._callers: dict[int, MemoryObjectSendStream[Answer | Failure]] = {}
         self._last_number = 0
-        self._own: dict[int, _OwnRequest] = {}
+        self._spans: tuple[SpanTracker, Callable[[Sequence[SpanEvent]], None]] | None = None
         self._timers: list[tuple[float, int, TimerKey]] = []
         self._armed: dict[TimerKey, int] = {}
         self._timer_count = 0
@@ -172,6 +165,7 @@ class Service:
                     logger.error("%s", error)
                     for connection in self._connections.values():
                         connection.hang_up()  # their requests are lost with the state
+                    self._close_callers()
                 failed = True
                 await self._serve_read_only(str(error))
 
@@ -213,14 +207,36 @@ class Service:
 
     def _handle(self, event: Event, now: float) -> list[Command]:
         """Handle an event; a defect in one event must not end the coordinator of a fleet."""
+        began = anyio.current_time()
         try:
-            return self._state.handle(event, now)
+            commands = self._state.handle(event, now)
         except Exception:
             logger.exception("internal error, please report it; event: %s", type(event))
             if not isinstance(event, ClientRequested):
                 return []
             message = "internal error of the coordinator; see its log"
             return [FailClient(event.client, event.number, message)]
+        if self._spans is not None:
+            self._trace(event, commands, began)
+        return commands
+
+    def trace(self, handle: Callable[[Sequence[SpanEvent]], None]) -> None:
+        """Pass the spans of all further events to ``handle``."""
+        self._spans = SpanTracker(), handle
+
+    def _trace(self, event: Event, commands: Sequence[Command], began: float) -> None:
+        assert self._spans is not None
+        tracker, handle = self._spans
+        daemon = None
+        if isinstance(event, DaemonMessageReceived):
+            connection = self._connections.get(event.connection)
+            daemon = None if connection is None else connection.daemon
+        ended = anyio.current_time()
+        try:
+            handle(tracker.observe(event, commands, daemon=daemon, began=began, ended=ended))
+        except Exception:  # as above
+            logger.exception("internal error, please report it; no more spans are exported")
+            self._spans = None
 
     def _refuse(self, events: Sequence[Event], reason: str) -> None:
         """Fail the clients' requests among events whose changes were not stored."""
@@ -241,6 +257,7 @@ class Service:
         """Close all connections after sending what is queued; give up after ``within`` seconds."""
         for connection in list(self._connections.values()):
             connection.hang_up()
+        self._close_callers()
         with anyio.move_on_after(within):
             while self._connections:
                 self._wake = anyio.Event()
@@ -280,24 +297,30 @@ class Service:
         fresh = str(uuid.uuid4())
         self._post(ClientRequested(connection.number, number, request, fresh))
 
-    async def ask(self, request: ControlRequest) -> ControlAnswer:
-        """Return the answer to a request of an HTTP route; raises :class:`RequestRefused`."""
+    async def ask(self, request: ControlRequest) -> Answer | Failure | None:
+        """Let the state machine handle one request without a connection.
+
+        None: its answer was lost, because the coordinator is ending or cannot write to its store.
+        Cancel it to drop the request.
+        """
         self._last_number += 1
-        client, own = self._last_number, _OwnRequest()
-        self._own[client] = own
+        caller = self._last_number
+        send, receive = anyio.create_memory_object_stream[Answer | Failure](1)
+        self._callers[caller] = send
+        self._post(ClientRequested(caller, 1, request, str(uuid.uuid4())))
         try:
-            self._post(ClientRequested(client, 1, request, str(uuid.uuid4())))
-            await own.done.wait()
+            with receive:
+                return await receive.receive()
+        except anyio.EndOfStream:
+            return None
         finally:
-            del self._own[client]
-            self._post(ClientDisconnected(client))
-        match own.frame:
-            case Failure(code=code, message=message):
-                raise RequestRefused(code, message)
-            case Answer(answer=answer):
-                return answer
-            case None:
-                raise AssertionError("done without an answer")
+            send.close()
+            del self._callers[caller]
+            self._post(ClientDisconnected(caller))
+
+    def _close_callers(self) -> None:
+        for send in self._callers.values():
+            send.close()
 
     def cancelled(self, connection: Connection, number: int) -> None:
         self._post(ClientCancelled(connection.number, number))
@@ -397,10 +420,11 @@ class Service:
         self._execute(AnswerClient(client, number, answer))
 
     def _to_client(self, client: int, frame: Answer | Progress | Failure) -> None:
-        own = self._own.get(client)
-        if own is not None and not isinstance(frame, Progress):
-            own.frame = frame
-            own.done.set()
+        caller = self._callers.get(client)
+        if caller is not None and not isinstance(frame, Progress):
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.WouldBlock):
+                caller.send_nowait(frame)
+            return
         connection = self._connections.get(client)
         if connection is None:
             return

@@ -1,7 +1,7 @@
 """Store of dataflow records: in memory, or durable in a SQLite file.
 
 A file of an older major version is migrated after a copy of it was made; one of the same major
-version opens whatever its minor version is (a rollback reads files of the next one); a file of a
+version opens with any minor version (a rollback reads files of the next one); a file of a
 newer major version is refused. See `store_format` for the format.
 """
 

@@ -31,7 +31,7 @@ class RunnerLost:
 
 @dataclass(frozen=True, slots=True)
 class PartEnded:
-    """A part has ended for good; its peers no longer need a link to it."""
+    """A part has ended permanently; its peers no longer need a link to it."""
 
     machine: str
 
@@ -233,7 +233,7 @@ class Links:
         return tuple(endpoint for endpoint in found if endpoint is not None)
 
     def ended_peers_of(self, machine: str) -> tuple[str, ...]:
-        """Peers whose part has ended for good."""
+        """Peers whose part has ended permanently."""
         return tuple(peer for peer in self.peers_of(machine) if self._ended(peer))
 
     @property

@@ -1,4 +1,4 @@
-"""The connection to the coordinator: made, kept alive, made again, for ever."""
+"""The connection to the coordinator: opened, kept open, and opened again after each loss."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class _Lost(Exception):
 
 
 class CoordinatorLink:
-    """``endpoint`` and ``register`` are asked anew at each attempt."""
+    """``endpoint`` and ``register`` are called again for each attempt."""
 
     def __init__(
         self,

@@ -54,7 +54,7 @@ def is_running(directory: Path) -> bool:
 
 
 class DaemonFiles:
-    """State directory, locked while the process lives:
+    """State directory, locked while the process runs:
 
     lock             locked (flock); contains the process id
     instance         UUID of this daemon

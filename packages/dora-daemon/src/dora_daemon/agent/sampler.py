@@ -4,24 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import anyio
 from anyio.abc import TaskGroup
 
 from dora_config.protocol.daemon import DaemonMessage
-from dora_config.protocol.runner import GetStatistics, Refusal, RunnerReply, Statistics
+from dora_config.protocol.runner import (
+    GetStatistics,
+    Refusal,
+    RunnerReply,
+    RunnerRequest,
+    Statistics,
+)
 from dora_config.protocol.snapshot import MachineLoad, MachineSample, PartSample, SampleMachine
-from dora_daemon.agent.runners.registry import RunnerRegistry
+from dora_daemon.agent.runners.pending_requests import OnReply
 
 RUNNER_SECONDS = 2.0
 """Time for runners to answer, less than the coordinator waits for this machine."""
+
+
+class Runners(Protocol):
+    """What is needed of `RunnerRegistry`."""
+
+    def connected(self) -> list[str]: ...
+
+    def call(self, dataflow_id: str, request: RunnerRequest, on_reply: OnReply) -> None: ...
 
 
 class Sampler:
     """Answers `SampleMachine`; runners read shared memory, so that nodes are not involved."""
 
     def __init__(
-        self, tasks: TaskGroup, runners: RunnerRegistry, send: Callable[[DaemonMessage], None]
+        self, tasks: TaskGroup, runners: Runners, send: Callable[[DaemonMessage], None]
     ) -> None:
         self._tasks = tasks
         self._runners = runners
@@ -51,7 +66,7 @@ class Sampler:
                     parts.append(PartSample(dataflow_id=dataflow, at=at, edges=kept))
                     if len(kept) < len(edges):
                         left = len(edges) - len(kept)
-                        problems.append(f"{left} edges of dataflow {dataflow} are left out")
+                        problems.append(f"left out edges of dataflow {dataflow}: {left}")
                 case Refusal(message=message):
                     problems.append(message)
                 case _:

@@ -159,8 +159,8 @@ class BuildCache:
 def _leaves_alone(changed: Iterable[str], check: CachedBuild) -> bool:
     """Return whether packages that were changed since the build do not affect it.
 
-    That is only decided for builds that install packages: none of these changed, and none that
-    another distribution requires.
+    This holds only for builds that install packages, if neither these packages nor the requirements
+    of other distributions have changed.
     """
     described = {entry: _distribution(entry) for entry in changed}
     names = {name for name in described.values() if name is not None}

@@ -1,7 +1,7 @@
 """Kills the processes of an owner that was killed, and removes its runtime directory.
 
 The owner starts this file as a script, before any other process, with the read end of a pipe as
-stdin; the pipe ends with the owner. The process lives as long as the owner, so it imports only a
+stdin; the pipe ends with the owner. The process runs as long as the owner, so it imports only a
 few modules of the standard library: it starts in milliseconds and stays small.
 
 The owner records each started process in the file ``groups`` (``PID START_TIME``) at once; a pid

@@ -2,7 +2,7 @@
 
 Each owner has ``ROOT/<number>/`` (mode 0700; numbers, because a socket path ends at 104 bytes):
 
-    lock         locked (flock) while the owner lives
+    lock         locked (flock) while the owner runs
     owner        the daemon that created the directory
     index.json   dataflow, nodes and process of the runner: see ``runner_index``
     groups       started sessions and the mark of the runner: see ``reaper``

@@ -1,7 +1,7 @@
 """A runner that a daemon starts: ``python -m dora_daemon.runner DIRECTORY [LOCK_FD]``.
 
-The directory holds ``plan.json``. The process is the leader of its own session and does not care
-whether its daemon lives. When the dataflow has ended the result lies in ``result.json`` until it is
+The directory holds ``plan.json``. The process leads its own session and continues
+without its daemon. When the dataflow has ended the result is in ``result.json`` until it is
 acknowledged: on the socket while the process lingers, else with ``runtime_dir.acknowledge``.
 """
 

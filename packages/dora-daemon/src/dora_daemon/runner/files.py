@@ -63,7 +63,7 @@ class RunnerFiles:
         try:
             write()
         except OSError as error:
-            # nodes still die with the runner; only their children could survive its SIGKILL
+            # nodes still end with the runner; only their children could survive its SIGKILL
             if not self._warned:
                 self._warned = True
                 self._warn(f"cannot record processes in {self._directory.path}: {error}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, assert_never
 
 import anyio
@@ -74,10 +74,10 @@ class Runner:
         """In the environment of each node, and inherited by its children."""
         state = RunnerState(plan.local_nodes(), preparation.settings)
         self.dispatcher = Dispatcher(state, self._execute)
-        nodes = LocalNodes(preparation.nodes, plan.params)
         open_files = raise_open_files()
         with ExitStack() as resources:
-            resources.callback(nodes.close)
+            opened = resources.enter_context
+            nodes = opened(closing(LocalNodes(preparation.nodes, plan.params)))
             # when the descriptors of the other parts are closed
             resources.callback(kill_marked, self._mark)
             self.services = services = NodeServices(
@@ -93,17 +93,12 @@ class Runner:
             )
             warn = services.logs.warn
             self.files = RunnerFiles(directory, plan, nodes, foreground=foreground, warn=warn)
-            self.link = LazyLink(self._create_link)
-            resources.callback(self.link.close)
-            self.processes = self._create_processes(open_files)
-            resources.callback(self.processes.close)
+            self.link = opened(closing(LazyLink(self._create_link)))
+            self.processes = opened(closing(self._create_processes(open_files)))
             self.replacer = NodeReplacer(self.dispatcher, services, self.preparer, self.processes)
-            self.monitor = HealthMonitor(
-                self.dispatcher, services, plan.resolved.health_check_interval
-            )
-            resources.callback(self.monitor.close)
-            self._timers = Timers(services.registry, self.dispatcher.emit)
-            resources.callback(self._timers.close)
+            interval = plan.resolved.health_check_interval
+            self.monitor = opened(closing(HealthMonitor(self.dispatcher, services, interval)))
+            self._timers = opened(closing(Timers(services.registry, self.dispatcher.emit)))
             self._open(resources, directory)
             reaper.watch(self._loop, warn)
             resources.callback(reaper.unwatch)
@@ -155,8 +150,8 @@ class Runner:
             services.nodes.set(prepared, services.logs.open_log(prepared))
         for spec in services.nodes.static():
             services.router.create_inputs(spec)
-        self._inspection = InspectionServer(directory.path / INSPECTION_SOCKET, plan, services)
-        resources.callback(self._inspection.close)
+        inspection = InspectionServer(directory.path / INSPECTION_SOCKET, plan, services)
+        self._inspection = resources.enter_context(closing(inspection))
         self.files.record_mark(self._mark)
         self.files.write_index()
         self.monitor.schedule()

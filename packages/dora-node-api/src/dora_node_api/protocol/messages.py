@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 from dora_node_api.errors import ControlError
 from dora_node_api.frozen import Frozen
+from dora_node_api.queue_policy import QueuePolicy
 from dora_node_api.transport.shared.specs import QueueSpec
 
 PROTOCOL_VERSION = 1
@@ -42,7 +43,7 @@ class InputConfig(Frozen):
     interval_ns: int | None = None
     """Of a timer: nanoseconds between two ticks."""
     queue_size: int = 10
-    queue_policy: str = "drop_oldest"
+    queue_policy: QueuePolicy = QueuePolicy.DROP_OLDEST
     input_timeout: float | None = None
     """Seconds without a message after which the input counts as closed; None: no timeout."""
 
@@ -355,6 +356,11 @@ def _checked(annotation: str, value: Any, where: str) -> Any:
         return value
     if annotation in _RECORDS:
         return record_from_json(_RECORDS[annotation], value, where)
+    if annotation == "QueuePolicy":
+        if value not in list(QueuePolicy):
+            expected = " or ".join(QueuePolicy)
+            raise ControlError(f"{where} is {value!r}, expected {expected}")
+        return QueuePolicy(value)
     if annotation.startswith("tuple["):
         if not isinstance(value, list):
             raise ControlError(f"{where} is {type(value).__name__}, expected a list")

@@ -26,7 +26,7 @@ systemctl $manager daemon-reload || exit
 [ "$action" = reload ] && exit
 systemctl $manager enable "$service" && systemctl $manager restart "$service"
 """
-"""One command activates all staged files: a machine that is cut off does none of it, or all."""
+"""One command activates all staged files, so that a cut activates all of them or none."""
 _REMOVE_UNIT = """\
 unit=$1 name=$2
 shift 2
@@ -168,7 +168,7 @@ class SystemdService:
     # ------------------------------------------------------------------------ removing
 
     def disable(self) -> None:
-        """Stop the service for good, and remove all files of `install` except the unit."""
+        """Stop the service permanently, and remove all files of `install` except the unit."""
         connection, name = self.remote.connection, self.remote.service
         self._stop_for_good()
         runtime = f"/run/user/{self.facts.uid}/{name}" if self.user else f"/run/{name}"

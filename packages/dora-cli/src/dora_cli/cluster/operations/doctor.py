@@ -45,6 +45,7 @@ def diagnose(cluster: Cluster) -> bool:
         return _examine(remote, progress, report, address.token)
 
     done = on_machines(cluster, "Looking at {name}", work)
+    examined = {one.machine.id: one.result.facts for one in done if one.result is not None}
     _write_machines(cluster, done, findings)
     if report is not None:
         findings.notes += plain_warnings(report)
@@ -54,9 +55,11 @@ def diagnose(cluster: Cluster) -> bool:
         output.write(refusal)
     else:
         output.write(f"Coordinator: none answers at {address}")
-        if (remedy := service_remedy(cluster)) is not None:
+        remedy = service_remedy(cluster)
+        if remedy is None and any(facts.daemon is not None for facts in examined.values()):
+            remedy = "none answers, but daemons run; start it: dora cluster up"
+        if remedy is not None:
             findings.add("coordinator", remedy)
-    examined = {one.machine.id: one.result.facts for one in done if one.result is not None}
     measure_pairs(cluster, examined, findings)
     findings.write()
     return not findings.problems

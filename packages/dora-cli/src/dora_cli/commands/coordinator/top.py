@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dora_cli import options, output
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, dataflow_ref
+from dora_cli.monitor.choices import SortKey, View
 from dora_config import DoraError
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
-    from dora_config.protocol.control import NodeSummary
-
-MB = 1024**2
-DASH = "-"
-COLUMNS = (
-    "NODE", "STATUS", "DATAFLOW", "MACHINE", "PID", "CPU%", "MEMORY (MB)", "RESTARTS", "QUEUE",
-    "I/O READ", "I/O WRITE",
-)  # fmt: skip
+    from dora_cli.monitor.page import Page, Tables
+    from dora_config.protocol.snapshot import Snapshot
 
 
 class NoTerminal(DoraError):
     """The live page needs a terminal."""
+
+
+class UnknownNode(DoraError):
+    """No running dataflow has a node of that name."""
 
 
 def main(
@@ -36,125 +36,123 @@ def main(
         ),
     ] = 2.0,
     once: Annotated[
-        bool, typer.Option("--once", help="Print the nodes once and exit; needs no terminal.")
+        bool,
+        typer.Option(
+            "--once", help="Measure for a second, print the rates and exit; needs no terminal."
+        ),
     ] = False,
     output_format: Annotated[
         options.TableFormat,
         typer.Option(
-            "--format", "-f", case_sensitive=False, help="With --once: a table, or JSON lines."
+            "--format", "-f", case_sensitive=False, help="With --once: tables, or JSON lines."
         ),
     ] = options.TableFormat.JSON,
     dataflow: Annotated[
         str | None, typer.Option("--dataflow", "-d", help="UUID or name; by default all dataflows.")
     ] = None,
+    node: Annotated[
+        list[str] | None,
+        typer.Option("--node", metavar="NODE", help="Only this node and its edges; repeatable."),
+    ] = None,
+    show: Annotated[View, typer.Option("--show", help="Tables to show.")] = View.ALL,
+    sort: Annotated[SortKey, typer.Option("--sort", help="Order of the rows.")] = SortKey.NAME,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Show CPU, memory and queues of nodes, live.
+    """Show load of nodes, and rates, drops, queues and latencies of edges, live.
 
-    Keys: n, c, m, u sort by node, CPU, memory, queue; q quits.
+    Keys: n, c, m, r sort nodes by name, CPU, memory, restarts; s, b, d, l sort edges by messages,
+    bytes, drops, latency; u sorts both by queue; tab selects the tables; q quits.
     """
+    from dora_cli.monitor.page import Page
+
     if not once and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise NoTerminal("`dora top` needs a terminal; use --once to print the nodes once")
+        raise NoTerminal("`dora top` needs a terminal; use --once to print the values once")
+    page = Page(show, sort)
+    names = frozenset(node or ())
     with connect(coordinator_addr, coordinator_port) as client:
         if not once:
-            _live(client, dataflow, refresh_interval)
+            _live(client, page, dataflow, names, refresh_interval)
             return
-        nodes = _ask(client, dataflow)
-    if output_format is options.TableFormat.JSON:
-        for node in nodes:
-            output.json_line(as_json(node))
-    else:
-        output.table(COLUMNS, [as_cells(node) for node in ordered(nodes, "n")])
+        found = _measure(client, page, dataflow, names)
+    _print(page, found, output_format)
 
 
-def _ask(client: Client, dataflow: str | None) -> tuple[NodeSummary, ...]:
-    from dora_config.protocol.control import ListNodes, NodeList
+def _ask(client: Client, page: Page, dataflow: str | None) -> Snapshot:
+    from dora_config.protocol.control import GetSnapshot, Snapshot
 
     which = None if dataflow is None else dataflow_ref(dataflow)
-    return client.request(ListNodes(dataflow=which), NodeList).nodes
+    edges = page.view is not View.NODES
+    return client.request(GetSnapshot(dataflow=which, edges=edges), Snapshot)
 
 
-def _live(client: Client, dataflow: str | None, interval: float) -> None:
-    import time
+def _measure(client: Client, page: Page, dataflow: str | None, names: frozenset[str]) -> Tables:
+    from dora_cli.monitor.page import tables
+    from dora_config.protocol.snapshot import REUSED_SECONDS
 
+    before = _ask(client, page, dataflow)
+    _check_names(before, names)
+    if page.view is View.NODES:
+        return tables(None, before, names)
+    time.sleep(REUSED_SECONDS + 0.1)  # until the coordinator takes another snapshot
+    return tables(before, _ask(client, page, dataflow), names)
+
+
+def _check_names(snapshot: Snapshot, names: frozenset[str]) -> None:
+    known = {node.node for node in snapshot.nodes}
+    for name in sorted(names - known):
+        listed = ", ".join(sorted(known)) or "none"
+        raise UnknownNode(f'no running dataflow has a node "{name}"; nodes: {listed}')
+
+
+def _live(
+    client: Client, page: Page, dataflow: str | None, names: frozenset[str], interval: float
+) -> None:
+    from dora_cli.monitor.page import tables
     from dora_cli.screen import screen
 
-    sorted_by = "n"
-    with screen() as terminal:
-        nodes = _ask(client, dataflow)
-        updated = time.monotonic()
-        while True:
-            terminal.show(page(nodes, sorted_by))
-            try:
+    before, now = None, _ask(client, page, dataflow)
+    _check_names(now, names)
+    try:
+        with screen() as terminal:
+            updated = time.monotonic()
+            while True:
+                size = shutil.get_terminal_size()
+                rows = tables(before, now, names)
+                terminal.show(page.lines(rows, size.columns, size.lines - 1))
                 key = terminal.key(max(0.0, updated + interval - time.monotonic()))
-            except KeyboardInterrupt:
-                return
-            if key in ("q", "\x1b"):
-                return
-            sorted_by = key if key in ORDERS else sorted_by
-            if key is None:
-                nodes = _ask(client, dataflow)
-                updated = time.monotonic()
+                if key in ("q", "\x1b"):
+                    return
+                if key is not None:
+                    page.press(key)
+                if key in (None, "\t"):
+                    found = _ask(client, page, dataflow)
+                    if found.time != now.time:  # else the coordinator sent the same one again
+                        before, now = now, found
+                    updated = time.monotonic()
+    except KeyboardInterrupt:
+        return
 
 
-ORDERS: dict[str, tuple[str, Callable[[NodeSummary], tuple[object, ...]]]] = {
-    "n": ("node", lambda one: (one.node, one.dataflow)),
-    "c": ("CPU", lambda one: (-(one.cpu_percent or 0.0), one.node)),
-    "m": ("memory", lambda one: (-(one.memory_bytes or 0), one.node)),
-    "u": ("queue", lambda one: (-one.queued, one.node)),
-}
-"""Title and sort key by keyboard key."""
+def _print(page: Page, found: Tables, style: options.TableFormat) -> None:
+    from dora_cli.monitor.columns import EDGE_COLUMNS, NODE_COLUMNS, edge_json, fitting, node_json
 
-
-def ordered(nodes: Iterable[NodeSummary], key: str) -> list[NodeSummary]:
-    """Return nodes in the order of a keyboard key."""
-    return sorted(nodes, key=ORDERS[key][1])
-
-
-def page(nodes: Sequence[NodeSummary], key: str) -> list[str]:
-    """Return the lines of the live page."""
-    rows = [[str(cell) for cell in as_cells(node)] for node in ordered(nodes, key)]
-    head = f"{len(nodes)} nodes, sorted by {ORDERS[key][0]}   (n c m u: sort, q: quit)"
-    return [head, "", *output.aligned(COLUMNS, rows).splitlines()]
-
-
-def as_json(node: NodeSummary) -> dict[str, object]:
-    """Return a node as a JSON object; sizes in bytes."""
-    return {
-        "node": node.node,
-        "status": node.status,
-        "dataflow": node.dataflow,
-        "dataflow_name": node.dataflow_name,
-        "machine": node.daemon,
-        "pid": node.pid,
-        "cpu": node.cpu_percent,
-        "memory": node.memory_bytes,
-        "restarts": node.restarts,
-        "queue": node.queued,
-        "blocked_on": node.blocked_on,
-        "io_read": node.read_bytes,
-        "io_write": node.written_bytes,
-    }
-
-
-def as_cells(node: NodeSummary) -> list[object]:
-    """Return a node as a row of :data:`COLUMNS`."""
-    queue = f"{node.queued} (blocked on {node.blocked_on})" if node.blocked_on else node.queued
-    return [
-        node.node,
-        node.status,
-        node.dataflow_name or node.dataflow,
-        node.daemon,
-        DASH if node.pid is None else node.pid,
-        DASH if node.cpu_percent is None else f"{node.cpu_percent:.1f}",
-        _megabytes(node.memory_bytes),
-        node.restarts,
-        queue,
-        _megabytes(node.read_bytes),
-        _megabytes(node.written_bytes),
-    ]
-
-
-def _megabytes(size: int | None) -> str:
-    return DASH if size is None else f"{size / MB:.1f}"
+    for problem in found.problems:
+        output.warn(problem)
+    nodes = page.nodes(found) if page.view is not View.EDGES else []
+    edges = page.edges(found) if page.view is not View.NODES else []
+    if style is options.TableFormat.JSON:
+        for node in nodes:
+            output.json_line(node_json(node))
+        for edge in edges:
+            output.json_line(edge_json(edge))
+        return
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    if page.view is not View.EDGES:
+        titles, *rows = fitting(NODE_COLUMNS, nodes, width)
+        output.table(titles, rows)
+    if page.view is View.ALL:
+        output.write()
+    if page.view is not View.NODES:
+        titles, *rows = fitting(EDGE_COLUMNS, edges, width)
+        output.table(titles, rows)

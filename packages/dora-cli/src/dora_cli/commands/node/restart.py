@@ -16,7 +16,7 @@ def main(
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Stop one node and start it again, whatever its restart policy; other nodes keep running."""
+    """Stop one node and start it again, regardless of its restart policy; others keep running."""
     from dora_config.protocol.runner import Done, RestartNode
 
     request = RestartNode(node=node, grace=grace)

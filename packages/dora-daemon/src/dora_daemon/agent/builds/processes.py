@@ -179,7 +179,7 @@ class BuildProcesses:
     async def _run_process(
         self, message: BuildPart, base: Path, running: _Running, keys: dict[str, str]
     ) -> tuple[BuildOutcome | None, str]:
-        """Return the outcome, or None and the last output of a process that died."""
+        """Return the outcome, or None and the last output of a process that failed."""
         job = BuildJob(
             resolved=message.spec.resolved,
             base_dir=str(base),

@@ -197,7 +197,7 @@ class RunnerClient:
 
     async def _deliver_end(self, directory: RunnerDirectory) -> None:
         if not await anyio.to_thread.run_sync(directory.is_ours):
-            # If the directory was removed, the runner may still be alive.
+            # If the directory was removed, the runner may still run.
             await anyio.to_thread.run_sync(kill_marked, self._mark)
         result = await anyio.to_thread.run_sync(directory.result)
         if result is not None:

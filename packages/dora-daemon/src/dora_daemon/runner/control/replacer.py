@@ -126,7 +126,7 @@ class NodeReplacer:
         prepared, log = self._staged.pop(number)
         self._services.nodes.set(prepared, log)
         if self._processes.promote(node) is None:
-            # it died while it was staged
+            # it ended while it was staged
             self._services.handshake.unstage(number)
             self._services.departures.exited(node, number, Exit(code=1))
         else:

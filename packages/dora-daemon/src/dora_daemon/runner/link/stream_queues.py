@@ -37,7 +37,7 @@ class StreamQueues:
     def apply(self, ended: set[str]) -> tuple[Edge, ...]:
         """Create and drop queues; return the edges of outgoing streams. Raises QueueUnavailable.
 
-        ``ended``: machines whose part of the dataflow has ended for good.
+        ``ended``: machines whose part of the dataflow has ended permanently.
         """
         wanted = [stream for stream in self.streams.outgoing if stream.machine not in ended]
         for entry in self._registry.into(LINK_NODE):

@@ -75,7 +75,7 @@ class LinkSupervisor:
         self._view = LinkView()
         self._peers: dict[str, PeerEndpoint] = {}
         self._ended: set[str] = set()
-        """Machines whose part of the dataflow has ended for good."""
+        """Machines whose part of the dataflow has ended permanently."""
         self._running: LinkProcess | None = None
         self._tail: deque[str] = deque(maxlen=5)
         """Last lines on stderr."""

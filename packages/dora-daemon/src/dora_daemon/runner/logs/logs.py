@@ -94,7 +94,7 @@ class NodeLog:
             self._write([file_line(entry)])
 
     def note(self, level: LogLevel, message: str) -> None:
-        """Write a line about the node's process into the file, whatever its level."""
+        """Write a line about the node's process into the file, regardless of its level."""
         entry = LogLine(
             ts=now_text(), level=level, node=self.node, message=message, target="dora.runner"
         )

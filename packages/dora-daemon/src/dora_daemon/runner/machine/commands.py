@@ -94,7 +94,7 @@ class AnnounceRestarted(Frozen):
 
 
 class AnnounceFailed(Frozen):
-    """Announce to consumers that the node failed for good."""
+    """Announce to consumers that the node failed permanently."""
 
     node: str
     error: str

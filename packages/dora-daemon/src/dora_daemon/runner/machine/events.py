@@ -113,7 +113,7 @@ class NodeStopRequested(Frozen):
 
 
 class NodeRestartRequested(Frozen):
-    """Restart one node, whatever its policy."""
+    """Restart one node, regardless of its policy."""
 
     node: str
     grace: float
@@ -182,7 +182,7 @@ class SourceReopened(Frozen):
 
 
 class SourceLost(Frozen):
-    """The machine of an output has ended for good."""
+    """The machine of an output has ended permanently."""
 
     node: str
     output: str

@@ -1,6 +1,6 @@
 """State machine of the link process; pure.
 
-The link starts with the nodes and is restarted whenever it dies. Once all nodes have ended it
+The link starts with the nodes and is restarted whenever it fails. Once all nodes have ended it
 delivers queued messages to other machines and ends. That may take as long as the consumers need,
 because sent messages must not be lost, but only seconds once the dataflow is being stopped.
 """

@@ -236,7 +236,7 @@ class NodeLifecycle:
         return [CancelTimer(self.id, "backoff"), SpawnNode(self.id, self.incarnation)]
 
     def _spawn_after_end(self, now: float) -> list[Command]:
-        """Restart on request, whatever the policy."""
+        """Restart on request, regardless of the policy."""
         self.last_restart = (REQUESTED, now)
         self.result = None
         self.restarts += 1

@@ -349,7 +349,7 @@ class RunnerState:
             return self._link.handle(LinkNeeded(), now) if self._phase != "finished" else []
         commands = self._link.handle(event, now)
         if isinstance(event, events.LinkConnected) and event.incarnation == self._link.incarnation:
-            # the former link may have died before it reported them
+            # the former link may have ended before it reported them
             closed = self._wiring.closed_inputs(LINK_NODE)
             commands += [RepeatClosed(LINK_NODE, closed)] if closed else []
         return commands

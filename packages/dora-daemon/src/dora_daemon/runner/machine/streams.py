@@ -13,6 +13,7 @@ from dora_config.protocol.links import LinkPlan, RemoteEdge
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.machine.edges import Edge
 from dora_node_api.frozen import Frozen
+from dora_node_api.queue_policy import QueuePolicy
 
 LOGS = "dora"
 """Source of log lines in edges and queues."""
@@ -32,9 +33,13 @@ class OutgoingStreamSpec(Frozen):
     node: str
     output: str
     bound: int
-    backpressure: bool
+    policy: QueuePolicy
     log_source: str | None = None
     """Source of log lines as written in an input (``dora/logs/info``)."""
+
+    @property
+    def backpressure(self) -> bool:
+        return self.policy is QueuePolicy.BACKPRESSURE
 
     @property
     def edge(self) -> Edge:
@@ -100,7 +105,9 @@ def crossing_cycles(plan: LinkPlan) -> tuple[tuple[str, ...], ...]:
         for cycle in edge.cycles:
             queues = found.setdefault(cycle, [])
             if edge.source_machine == plan.machine:
-                stream = OutgoingStreamSpec(edge.target_machine, edge.source, edge.output, 1, True)
+                stream = OutgoingStreamSpec(
+                    edge.target_machine, edge.source, edge.output, 1, QueuePolicy.BACKPRESSURE
+                )
                 queues.append(f"{stream.edge.target}/{stream.edge.input}")
     return tuple((*cycle, *queues) for cycle, queues in found.items())
 
@@ -122,10 +129,14 @@ def _outgoing(machine: str, edges: Iterable[RemoteEdge]) -> Iterable[OutgoingStr
         if node == LOGS:
             bound = max(bound, LOG_LINES)
             source = f"{node}/{output}"
-            yield OutgoingStreamSpec(target, node, f"{machine}/{output}", bound, False, source)
+            yield OutgoingStreamSpec(
+                target, node, f"{machine}/{output}", bound, QueuePolicy.DROP_OLDEST, source
+            )
         else:
-            waits = any(edge.queue_policy == "backpressure" for edge in same)
-            yield OutgoingStreamSpec(target, node, output, bound, waits)
+            policies = {QueuePolicy(edge.queue_policy) for edge in same}
+            waits = QueuePolicy.BACKPRESSURE in policies
+            policy = QueuePolicy.BACKPRESSURE if waits else QueuePolicy.DROP_OLDEST
+            yield OutgoingStreamSpec(target, node, output, bound, policy)
 
 
 def _incoming(edges: Iterable[RemoteEdge]) -> Iterable[IncomingStreamSpec]:

@@ -103,7 +103,7 @@ class Wiring:
         ]
 
     def close(self, node: str, outputs: Iterable[str] | None = None) -> list[str]:
-        """End the inputs that read these outputs; return the readers of which some were open."""
+        """End the inputs that read these outputs; return the nodes whose inputs were still open."""
         readers: dict[str, None] = {}
         for edge in self._edges_from(node, outputs):
             closed = self._inputs[edge.target].closed

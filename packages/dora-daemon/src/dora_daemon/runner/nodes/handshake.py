@@ -81,7 +81,7 @@ class NodeHandshake:
             self._emit(NodeConnected(node, incarnation, connection.pid or hello.pid))
 
     def _problem(self, connection: NodeConnection, hello: Hello) -> str | None:
-        """Return why a process is refused whatever the state of the dataflow."""
+        """Return why a process is refused regardless of the state of the dataflow."""
         if connection.node is not None:
             return "this connection has sent Hello before"
         if hello.protocol != PROTOCOL_VERSION:

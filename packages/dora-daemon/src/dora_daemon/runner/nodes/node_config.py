@@ -13,6 +13,7 @@ from dora_node_api.protocol.messages import (
     NodeConfig,
     OperatorConfig,
 )
+from dora_node_api.queue_policy import QueuePolicy
 
 
 def node_config(
@@ -59,7 +60,7 @@ def input_config(name: str, wanted: ResolvedInput) -> InputConfig:
         source_output=output,
         interval_ns=interval,
         queue_size=wanted.queue_size,
-        queue_policy=wanted.queue_policy,
+        queue_policy=QueuePolicy(wanted.queue_policy),
         input_timeout=wanted.input_timeout,
     )
 

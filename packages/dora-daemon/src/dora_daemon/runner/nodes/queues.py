@@ -25,11 +25,12 @@ from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.machine.streams import RUNNER_NODE
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_node_api.protocol.pool_size import POOL_SIZE_VARIABLE, parse_pool_size
+from dora_node_api.queue_policy import QueuePolicy
 from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.errors import TransportError
 from dora_node_api.transport.shared.queue import QueueEnds, create_queue, shortfall
 from dora_node_api.transport.shared.queue_keeper import QueueKeeper
-from dora_node_api.transport.shared.specs import BACKPRESSURE, DROP_OLDEST, QueueSpec
+from dora_node_api.transport.shared.specs import QueueSpec
 
 LARGEST_HOLD_LIMIT = 64 << 20
 """Bytes; a quarter of the smallest default pool of a node."""
@@ -111,7 +112,7 @@ class QueueRegistry:
         edge: Edge,
         *,
         bound: int,
-        backpressure: bool = False,
+        policy: QueuePolicy = QueuePolicy.DROP_OLDEST,
         from_runner: bool = False,
         from_link: bool = False,
         hold_limit: int = LARGEST_HOLD_LIMIT,
@@ -125,8 +126,9 @@ class QueueRegistry:
         if entry is not None:
             return entry, False
         try:
-            waits = backpressure and not from_runner
-            entry = self._create(edge, bound, waits, hold_limit, journal=journal and waits)
+            if from_runner:  # which never waits
+                policy = QueuePolicy.DROP_OLDEST
+            entry = self._create(edge, bound, policy, hold_limit, journal=journal)
         except (OSError, ValueError, TransportError) as error:
             raise QueueUnavailable(
                 f"cannot create the queue of edge {edge}: {error}. Each edge takes up to six file"
@@ -140,12 +142,13 @@ class QueueRegistry:
         return entry, True
 
     def _create(
-        self, edge: Edge, bound: int, backpressure: bool, hold_limit: int, *, journal: bool
+        self, edge: Edge, bound: int, policy: QueuePolicy, hold_limit: int, *, journal: bool
     ) -> QueueEntry:
         area, slots = self.board.allocate_edge(bound)
         journal_area = 0
         try:
-            journal_area = self.board.allocate_journal() if journal else 0
+            if journal and policy is QueuePolicy.BACKPRESSURE:
+                journal_area = self.board.allocate_journal()
             self._numbers += 1
             spec = QueueSpec(
                 queue=self._numbers,
@@ -153,7 +156,7 @@ class QueueRegistry:
                 output=edge.output,
                 consumer=edge.target,
                 input=edge.input,
-                policy=BACKPRESSURE if backpressure else DROP_OLDEST,
+                policy=policy,
                 bound=bound,
                 area=area,
                 ledger_slots=slots,

@@ -24,6 +24,7 @@ from dora_daemon.runner.nodes.queues import (
 )
 from dora_daemon.runner.nodes.socket import NodeConnection
 from dora_node_api.protocol.messages import AddInput, AddRoute, RemoveInput, RemoveRoute
+from dora_node_api.queue_policy import QueuePolicy
 
 
 class QueueRouter:
@@ -76,7 +77,7 @@ class QueueRouter:
         entry, is_new = self._registry.ensure(
             edge,
             bound=wanted.queue_size,
-            backpressure=wanted.queue_policy == "backpressure",
+            policy=QueuePolicy(wanted.queue_policy),
             from_runner=from_runner,
             from_link=from_link,
             hold_limit=hold_limit(self._nodes.specs.get(edge.source), os.environ),
@@ -117,7 +118,7 @@ class QueueRouter:
         entry, is_new = self._registry.ensure(
             edge,
             bound=stream.bound,
-            backpressure=stream.backpressure,
+            policy=stream.policy,
             from_runner=stream.log_source is not None or self.sent_by_runner(source),
             # the link keeps unacknowledged samples; copies of them would be lost with its process
             hold_limit=NO_LIMIT if stream.backpressure else LARGEST_HOLD_LIMIT,

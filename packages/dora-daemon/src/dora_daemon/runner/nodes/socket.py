@@ -8,7 +8,6 @@ import os
 import select
 import socket
 import struct
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -258,9 +257,7 @@ def _explain(error: OSError) -> str:
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int, int]:
-    """Return pid and user id of the other end; (0, own user id) where this is not supported."""
-    if sys.platform == "linux":
-        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid, uid, _ = _CREDENTIALS.unpack(raw)
-        return pid, uid
-    return 0, os.getuid()
+    """Return pid and user id of the other end."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(raw)
+    return pid, uid

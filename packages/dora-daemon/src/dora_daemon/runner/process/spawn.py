@@ -8,7 +8,6 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -18,7 +17,7 @@ from pathlib import Path
 from dora_daemon.runner.machine.events import Exit
 
 _PR_SET_PDEATHSIG = 1
-_PRCTL = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+_PRCTL = ctypes.CDLL(None).prctl
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ class NodeProcess:
 
 
 def spawn(request: SpawnRequest) -> NodeProcess:
-    """Start a process; call this on the main thread, whose end SIGKILLs the process (on Linux).
+    """Start a process; call this on the main thread, whose end SIGKILLs the process.
 
     Raises OSError when the program cannot be started.
     """
@@ -143,10 +142,9 @@ def _before_exec(request: SpawnRequest, parent: int) -> Callable[[], None]:
     cpus = set(request.cpus)
 
     def prepare() -> None:
-        if _PRCTL is not None:
-            _PRCTL(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-            if os.getppid() != parent:
-                os._exit(127)
+        _PRCTL(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(127)
         if cpus:
             os.sched_setaffinity(0, cpus)
         if request.open_files is not None:
@@ -157,8 +155,6 @@ def _before_exec(request: SpawnRequest, parent: int) -> Callable[[], None]:
 
 def usable_cpus(wanted: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Split cores into those this process may use and those it may not."""
-    if not hasattr(os, "sched_getaffinity"):
-        return (), wanted
     have = os.sched_getaffinity(0)
     return tuple(c for c in wanted if c in have), tuple(c for c in wanted if c not in have)
 

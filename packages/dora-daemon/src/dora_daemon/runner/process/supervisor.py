@@ -93,7 +93,7 @@ class Processes:
         self._watch(running)
 
     def promote(self, node: str) -> RunningProcess | None:
-        """Make the staged process the node's process; return None if it died."""
+        """Make the staged process the node's process; return None if it has ended."""
         running = self.staged.pop(node, None)
         if running is not None:
             self.running[node] = running

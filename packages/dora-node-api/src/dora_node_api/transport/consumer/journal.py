@@ -56,7 +56,7 @@ class HoldingReceiver(Receiver):
         return int(self._words[layout.C_ACKNOWLEDGED])
 
     def take_over(self) -> list[Delivery]:
-        """Return what a dead process had taken and not settled, oldest first.
+        """Return what a killed process had read and not settled, oldest first.
 
         Call it before the first `receive`.
         """

@@ -198,7 +198,7 @@ class Receiver(ForkAware):
         """Count a record that was read. Raises BrokenRecord if it is malformed.
 
         The first of a pipe raises the pipe's floor: records below it were read by an earlier
-        incarnation of this consumer, which is dead.
+        incarnation of this consumer, which has ended.
         """
         sequence = record[0]
         own = self._words

@@ -1,14 +1,4 @@
-"""Wait for messages: poll briefly if they come fast, then sleep. Does not decide their order.
-
-Waking a sleeping process on another core is the largest part of a message's latency. When recent
-sleeps ended soon, the next wait first polls the inputs' counters for a while, yielding the
-processor between two looks, and only then sleeps. Polling continues while it succeeds; after
-failures it is tried more rarely. With fewer than two usable cores it is never tried: it would keep
-the sender from running.
-
-The first polls are longer than the later ones: two nodes that answer each other and both sleep take
-two wake-ups for a turn, more than polling needs once neither sleeps.
-"""
+"""Wait for messages: poll briefly if they come fast, then sleep. Does not decide their order."""
 
 from __future__ import annotations
 
@@ -17,21 +7,11 @@ import select
 import time
 from contextlib import suppress
 
+from dora_node_api.transport.consumer.poll_policy import PollPolicy
 from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.shared.cpu import usable_cores
 from dora_node_api.transport.shared.fork_guard import ForkAware, forked_error
 
-# The longest time spent polling before sleeping, and at the first tries. An echo of 1 MiB takes
-# 45 us where processors are fast, 200 us where they are not.
-_POLL_NS = 250_000
-_FIRST_POLL_NS = 500_000
-_FIRST_POLLS = 8
-# After a sleep that ended this soon, wake-up included, polling may be faster.
-_SOON_NS = 500_000
-_MOST_CREDIT = 8
-# Number of such sleeps before polling is tried; doubled whenever polling failed.
-_LEAST_PATIENCE = 2
-_MOST_PATIENCE = 512
 _ANOTHER_RAN_NS = 50_000  # yielding took this long: other processes need the processor
 _FEW = 8  # up to so many inputs, reading their counters is cheaper than a system call
 _LOOK_AT_FDS_NS = 1_000_000
@@ -47,11 +27,8 @@ class Waiter(ForkAware):
         self._receivers: list[Receiver] = []
         self._by_fd: dict[int, Receiver | int] = {}
         self._others = 0
-        self._polls = polls and usable_cores() >= 2
-        self._credit = 0
-        self._patience = _LEAST_PATIENCE
-        self._soon = 0
-        self._first = 0
+        # On one core, polling would keep the sender from running.
+        self.policy = PollPolicy() if polls and usable_cores() >= 2 else None
         self._looked_at_fds = 0
         self._epoll = select.epoll()
 
@@ -109,24 +86,14 @@ class Waiter(ForkAware):
                 return ready
         if timeout is not None and timeout <= 0:
             return self._look_at_fds(0)
-        if self._credit and few:
-            ready = self._poll(start, timeout)
-            if ready:
-                if self._credit < _MOST_CREDIT:
-                    self._credit += 1
-                self._patience = _LEAST_PATIENCE
-                return ready
-            self._credit = max(0, self._credit - 2)
-            if not self._credit and self._patience < _MOST_PATIENCE:
-                self._patience *= 2
-            return self._sleep(start, timeout)
+        policy = self.policy
+        if policy is not None and policy.credit and few:
+            ready = self._poll(start, policy.poll_ns(), timeout)
+            policy.polled(found=bool(ready))
+            return ready or self._sleep(start, timeout)
         ready = self._sleep(start, timeout)
-        if self._polls and ready and _monotonic_ns() - start < _SOON_NS:
-            self._soon += 1
-            if self._soon >= self._patience:
-                self._soon = 0
-                self._credit = 2
-                self._first = _FIRST_POLLS
+        if policy is not None and ready:
+            policy.slept(_monotonic_ns() - start)
         return ready
 
     def _look(self, now: int) -> list[Receiver | int]:
@@ -139,12 +106,8 @@ class Waiter(ForkAware):
     def _held(self) -> list[Receiver | int]:
         return [receiver for receiver in self._receivers if receiver.holds_record]
 
-    def _poll(self, start: int, timeout: float | None) -> list[Receiver | int]:
-        if self._first:
-            self._first -= 1
-            end = start + _FIRST_POLL_NS
-        else:
-            end = start + _POLL_NS
+    def _poll(self, start: int, longest_ns: int, timeout: float | None) -> list[Receiver | int]:
+        end = start + longest_ns
         if timeout is not None:
             end = min(end, start + int(timeout * 1e9))
         receivers = self._receivers

@@ -252,10 +252,6 @@ class Pool:
                 pass
             home.idle = len(home.free)
 
-    def free_bytes(self) -> int:
-        """Return the bytes of free blocks that have pages."""
-        return sum(len(home.free) * home.size for home in self.classes.values())
-
     def close(self) -> None:
         """Close the segments' descriptors; mappings go when the last view of them does."""
         for segment in self.segments:

@@ -293,7 +293,7 @@ class Route:
         self.slotless = kept
 
     def _void(self, marked: int) -> bool:
-        """Whether no consumer will release a record: it was read by one that has died since.
+        """Whether no consumer will release a record: it was read by one that has ended since.
 
         Or it was settled by a link that was killed before it released it. A living link that is
         just sending it again does not need it: the other machine has it.

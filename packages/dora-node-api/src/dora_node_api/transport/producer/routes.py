@@ -65,7 +65,7 @@ class RouteTable:
         self._sweep_lingering(pool)
 
     def sweep(self, pool: Pool) -> None:
-        """Take back every released block, in whatever order it was released."""
+        """Take back every released block, in any order."""
         for output in self.outputs.values():
             for route in output.routes:
                 if route.order or route.slotless:

@@ -94,7 +94,7 @@ C_COPIED = 24  # private copies made
 C_CLOSED = 25  # 1 once the consumer has closed the input: unread records are void
 C_ACKNOWLEDGED = 26  # with a journal: everything up to it is settled (see `consumer.journal`)
 
-F_FLOOR_DATA = 32  # records of the data pipe below it were read by a dead consumer
+F_FLOOR_DATA = 32  # records of the data pipe below it were read by a consumer that has ended
 F_FLOOR_URGENT = 33
 X_NOTICE_LENGTH = 40  # bytes of text that go with the last NODE_FAILED
 X_CONSUMER_DEAD = 41  # 1 from when the consumer was reaped until another one is started

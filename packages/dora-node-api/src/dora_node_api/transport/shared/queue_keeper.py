@@ -1,4 +1,4 @@
-"""The runner's side of a queue: writes lifecycle records and accounts for dead processes."""
+"""The runner's side of a queue: writes lifecycle records and accounts for ended processes."""
 
 from __future__ import annotations
 
@@ -74,7 +74,10 @@ class QueueKeeper:
             self._write(RecordKind.NODE_RESTARTED)
 
     def announce_failed(self, error: str) -> None:
-        """The producer failed for good; ``error`` is cut at 2 KB. Call `announce_closed` next."""
+        """Announce that the producer failed permanently, before `announce_closed`.
+
+        ``error`` is cut at 2 KB.
+        """
         self._announce(RecordKind.NODE_FAILED, error)
 
     def _announce(self, kind: RecordKind, error: str = "") -> None:
@@ -87,7 +90,7 @@ class QueueKeeper:
     def consumer_died(self) -> None:
         """Free what a reaped consumer held, and wake a waiting producer.
 
-        With a journal nothing is freed: the next process takes it over.
+        With a journal it frees nothing: the next process takes over the messages.
         """
         words = self._words
         if self.spec.journal:
@@ -113,8 +116,8 @@ class QueueKeeper:
     def may_reference(self, sequence: int) -> bool:
         """Whether a record up to ``sequence`` may still be queued or in the consumer's hands.
 
-        A dead producer's segments may be closed once this is False for every queue that it sent to,
-        with the `sent_sequence` read after it was reaped.
+        The segments of an ended producer may be closed once this is False for every queue that it
+        sent to, with the `sent_sequence` read after it was reaped.
         """
         words = self._words
         settled = layout.C_ACKNOWLEDGED if self.spec.journal else layout.C_SETTLED

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dora_node_api.frozen import Frozen
-
-DROP_OLDEST = "drop_oldest"
-BACKPRESSURE = "backpressure"
+from dora_node_api.queue_policy import QueuePolicy
 
 
 class QueueSpec(Frozen):
@@ -17,8 +15,7 @@ class QueueSpec(Frozen):
     output: str
     consumer: str
     input: str
-    policy: str = DROP_OLDEST
-    """`drop_oldest` or `backpressure`."""
+    policy: QueuePolicy = QueuePolicy.DROP_OLDEST
     bound: int = 10
     """Limit of waiting messages; 1 to 16,000."""
     area: int = 0
@@ -37,4 +34,5 @@ class QueueSpec(Frozen):
 
     @property
     def backpressure(self) -> bool:
-        return self.policy == BACKPRESSURE
+        """Whether the sender waits. Raises ValueError for an unknown policy."""
+        return QueuePolicy(self.policy) is QueuePolicy.BACKPRESSURE

@@ -1,0 +1,160 @@
+"""Order of nodes and edges, and the live page of `dora top`; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from dora_cli import output
+from dora_cli.monitor.choices import SortKey, View
+from dora_cli.monitor.columns import EDGE_COLUMNS, NODE_COLUMNS, Column, EdgeRow, fitting
+from dora_config.protocol.snapshot import NodeSummary, Snapshot, all_edge_rates
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One order of rows; None: it leaves a table as it is."""
+
+    key: str
+    """On the keyboard."""
+    nodes: Callable[[NodeSummary], tuple[object, ...]] | None = None
+    edges: Callable[[EdgeRow], tuple[object, ...]] | None = None
+
+
+def _edge_name(row: EdgeRow) -> tuple[str, str, str]:
+    return (row.edge.source, row.edge.target, row.edge.dataflow)
+
+
+ORDERS: Mapping[SortKey, Order] = {
+    SortKey.NAME: Order("n", lambda node: (node.node, node.dataflow), _edge_name),
+    SortKey.CPU: Order("c", lambda node: (-(node.cpu_percent or 0.0), node.node)),
+    SortKey.MEMORY: Order("m", lambda node: (-(node.memory_bytes or 0), node.node)),
+    SortKey.RESTARTS: Order("r", lambda node: (-node.restarts, node.node)),
+    SortKey.QUEUE: Order(
+        "u",
+        lambda node: (-node.queued, node.node),
+        lambda row: (-row.edge.queued, _edge_name(row)),
+    ),
+    SortKey.MESSAGES: Order("s", None, lambda row: (-(row.rates.messages or 0.0), _edge_name(row))),
+    SortKey.BYTES: Order("b", None, lambda row: (-(row.rates.bytes or 0.0), _edge_name(row))),
+    SortKey.DROPS: Order(
+        "d", None, lambda row: (-(row.edge.dropped + row.edge.lost), _edge_name(row))
+    ),
+    SortKey.LATENCY: Order("l", None, lambda row: (-(row.rates.p99 or 0.0), _edge_name(row))),
+}
+_BY_KEY = {order.key: name for name, order in ORDERS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What one snapshot contributes to the page."""
+
+    machines: int
+    nodes: tuple[NodeSummary, ...]
+    edges: tuple[EdgeRow, ...]
+    problems: tuple[str, ...]
+
+
+def tables(before: Snapshot | None, now: Snapshot, nodes: Collection[str] = ()) -> Tables:
+    """Return the rows of a snapshot; ``nodes``: only these, and edges from or to them."""
+    rates = all_edge_rates(before, now)
+
+    def concerned(end: str) -> bool:
+        return end.rpartition("/")[0] in nodes
+
+    return Tables(
+        machines=sum(machine.connected for machine in now.machines),
+        nodes=tuple(node for node in now.nodes if not nodes or node.node in nodes),
+        edges=tuple(
+            EdgeRow(edge, rates[edge.key])
+            for edge in now.edges
+            if not nodes or concerned(edge.source) or concerned(edge.target)
+        ),
+        problems=now.problems,
+    )
+
+
+class Page:
+    """The live page: which tables in which order; keys change both."""
+
+    def __init__(self, view: View = View.ALL, sort: SortKey = SortKey.NAME) -> None:
+        self.view = view
+        self._nodes = self._edges = SortKey.NAME
+        self.press(ORDERS[sort].key)
+
+    def press(self, key: str) -> None:
+        """Handle a key; unknown keys are ignored."""
+        if key == "\t":
+            views = list(View)
+            self.view = views[(views.index(self.view) + 1) % len(views)]
+        elif (sort := _BY_KEY.get(key)) is not None:
+            order = ORDERS[sort]
+            self._nodes = self._nodes if order.nodes is None else sort
+            self._edges = self._edges if order.edges is None else sort
+
+    def nodes(self, found: Tables) -> list[NodeSummary]:
+        """Return the nodes in order."""
+        key = ORDERS[self._nodes].nodes
+        assert key is not None
+        return sorted(found.nodes, key=key)
+
+    def edges(self, found: Tables) -> list[EdgeRow]:
+        """Return the edges in order."""
+        key = ORDERS[self._edges].edges
+        assert key is not None
+        return sorted(found.edges, key=key)
+
+    def lines(self, found: Tables, width: int, height: int) -> list[str]:
+        """Return the lines of the page, at most ``height``."""
+        lines = [self._head(found, width)]
+        lines += found.problems[:_PROBLEMS]
+        if (more := len(found.problems) - _PROBLEMS) > 0:
+            lines.append(f"... {output.counted(more, 'more problem')}")
+        left = height - len(lines)
+        node_lines = len(found.nodes) + _FRAME if self.view is not View.EDGES else 0
+        edge_lines = len(found.edges) + _FRAME if self.view is not View.NODES else 0
+        if self.view is View.ALL and node_lines + edge_lines > left:
+            shared = left if left < 2 * _SMALLEST else max(left // 2, left - edge_lines)
+            node_lines = min(node_lines, shared)
+        if self.view is not View.EDGES:
+            lines += _section(NODE_COLUMNS, self.nodes(found), width, node_lines)
+        if self.view is not View.NODES:
+            lines += _section(EDGE_COLUMNS, self.edges(found), width, left - node_lines)
+        return lines
+
+    def _head(self, found: Tables, width: int) -> str:
+        shown = output.counted(found.machines, "machine")
+        keys = []
+        if self.view is not View.EDGES:
+            shown += f", {output.counted(len(found.nodes), 'node')}"
+            shown += f" by {self._nodes}"
+            keys += [order.key for order in ORDERS.values() if order.nodes]
+        if self.view is not View.NODES:
+            shown += f", {output.counted(len(found.edges), 'edge')}"
+            shown += f" by {self._edges}"
+            keys += [order.key for order in ORDERS.values() if order.edges]
+        full = f"{shown}   ({' '.join(dict.fromkeys(keys))}: sort, tab: tables, q: quit)"
+        return full if len(full) <= width else shown
+
+
+_PROBLEMS = 3
+_FRAME = 2
+"""Lines of a table besides its rows: an empty one and the titles."""
+_SMALLEST = _FRAME + 2
+"""Lines of the smallest table; with less room for two, the nodes get all of it."""
+
+
+def _section(columns: Sequence[Column[T]], rows: Sequence[T], width: int, height: int) -> list[str]:
+    """Return a table of at most ``height`` lines; the last one counts the rows without room."""
+    room = height - _FRAME
+    if room < 1:
+        return []
+    cut = rows if len(rows) <= room else rows[: room - 1]
+    titles, *cells = fitting(columns, cut, width)
+    lines = ["", *output.aligned(titles, cells).splitlines()]
+    if len(cut) < len(rows):
+        lines.append(f"... {len(rows) - len(cut)} more")
+    return lines

@@ -1,0 +1,1 @@
+"""Metrics and spans of a cluster for other systems: OpenMetrics and OpenTelemetry."""

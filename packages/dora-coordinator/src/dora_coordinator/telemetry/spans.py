@@ -1,0 +1,197 @@
+"""Spans of starts, builds and recoveries, derived from events and commands; pure.
+
+The state machine is not aware of spans: the service passes each event and the commands that it
+caused. One trace per request: `start` contains `placement` and a `spawn` per machine, `build` a
+`build machine` per machine. `recovery` is a trace of its own and contains a `spawn`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from dora_config.protocol.builds import BuildDataflow, BuildEnded, BuildPart
+from dora_config.protocol.control import Built, StartDataflow
+from dora_config.protocol.daemon import DaemonMessage, PartChanged, PartLost, PreparePart
+from dora_coordinator.state.commands import (
+    AnswerClient,
+    Command,
+    FailClient,
+    SaveRecord,
+    SendToDaemon,
+)
+from dora_coordinator.state.events import ClientRequested, DaemonMessageReceived, Event
+from dora_coordinator.state.records import Phase
+
+SpanKey = tuple[str, ...]
+"""Identifies an open span: its kind, the dataflow or build, and the machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpanBegun:
+    """Times are readings of the clock that the caller uses."""
+
+    key: SpanKey
+    name: str
+    at: float
+    attributes: Mapping[str, str | int] = field(default_factory=dict)
+    parent: SpanKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpanEnded:
+    key: SpanKey
+    at: float
+    error: str | None = None
+
+
+SpanEvent = SpanBegun | SpanEnded
+
+
+class SpanTracker:
+    """Open spans; it remembers nothing of finished ones."""
+
+    def __init__(self) -> None:
+        self._open: set[SpanKey] = set()
+        self._spawning: dict[SpanKey, set[str]] = {}
+        """Machines that a start still waits for."""
+        self._requests: dict[tuple[int, int], SpanKey] = {}
+        """Start or build of a client's request."""
+
+    def observe(
+        self,
+        event: Event,
+        commands: Iterable[Command],
+        *,
+        daemon: str | None,
+        began: float,
+        ended: float,
+    ) -> list[SpanEvent]:
+        """Return the spans that begin and end with an event.
+
+        ``daemon``: the sender of a daemon's message; ``began`` and ``ended``: when the event was
+        handled.
+        """
+        found: list[SpanEvent] = []
+        if isinstance(event, ClientRequested):
+            found += self._requested(event, began)
+        elif isinstance(event, DaemonMessageReceived) and daemon is not None:
+            found += self._reported(daemon, event.message, ended)
+        for command in commands:
+            found += self._commanded(command, began, ended)
+        return found
+
+    def _requested(self, event: ClientRequested, at: float) -> Iterator[SpanEvent]:
+        match event.request:
+            case StartDataflow(spec=spec, dry_run=False):
+                key = ("start", event.fresh_id)
+            case BuildDataflow(spec=spec):
+                key = ("build", event.fresh_id)
+            case _:
+                return
+        self._requests[event.client, event.number] = key
+        attributes = {f"dora.{'dataflow' if key[0] == 'start' else 'build'}.id": event.fresh_id}
+        if spec.name is not None:
+            attributes["dora.dataflow.name"] = spec.name
+        yield self._begin(SpanBegun(key, key[0], at, attributes))
+
+    def _commanded(self, command: Command, began: float, ended: float) -> Iterator[SpanEvent]:
+        match command:
+            case SaveRecord(record=record) if record.phase.has_ended:
+                reason = record.reason or "a node failed"
+                failed = record.phase is Phase.FAILED
+                yield from self._end_all(record.dataflow_id, ended, reason if failed else None)
+            case SaveRecord(record=record, spec=spec) if spec is not None:
+                key = ("start", record.dataflow_id)
+                if key in self._open:
+                    machines = {part.daemon for part in record.parts}
+                    self._spawning[key] = machines
+                    attributes = {"dora.machines": ", ".join(sorted(machines))}
+                    placement = ("placement", record.dataflow_id)
+                    yield self._begin(SpanBegun(placement, "placement", began, attributes, key))
+                    yield from self._end(placement, ended)
+            case SendToDaemon(daemon=daemon, message=PreparePart() as part):
+                yield from self._spawn(daemon, part, ended)
+            case SendToDaemon(daemon=daemon, message=BuildPart(build_id=build_id)):
+                parent = ("build", build_id)
+                if parent in self._open:
+                    key = ("build machine", build_id, daemon)
+                    attributes = {"dora.machine": daemon}
+                    yield self._begin(SpanBegun(key, key[0], ended, attributes, parent))
+            case AnswerClient(client=client, number=number, answer=Built()):
+                request = self._requests.pop((client, number), None)
+                if request is not None:
+                    yield from self._end_all(request[1], ended, None)
+            case FailClient(client=client, number=number, message=message):
+                request = self._requests.pop((client, number), None)
+                if request is not None:
+                    yield from self._end_all(request[1], ended, message)
+            case _:
+                pass
+
+    def _spawn(self, daemon: str, part: PreparePart, at: float) -> Iterator[SpanEvent]:
+        dataflow = part.dataflow_id
+        key, parent = ("spawn", dataflow, daemon), ("start", dataflow)
+        yield from self._end(key, at, "it was requested again")
+        attributes: dict[str, str | int] = {
+            "dora.dataflow.id": dataflow,
+            "dora.machine": daemon,
+            "dora.attempt": part.attempt,
+            "dora.nodes": ", ".join(node.id for node in part.spec.resolved.nodes),
+        }
+        if part.recovers is not None:
+            parent = ("recovery", dataflow, daemon)
+            yield from self._end(parent, at, "it was requested again")
+            reason = {**attributes, "dora.reason": part.recovers}
+            yield self._begin(SpanBegun(parent, "recovery", at, reason))
+        if parent in self._open:
+            yield self._begin(SpanBegun(key, "spawn", at, attributes, parent))
+
+    def _reported(self, daemon: str, message: DaemonMessage, at: float) -> Iterator[SpanEvent]:
+        match message:
+            case PartChanged(report=report):
+                dataflow = report.dataflow_id
+                if report.phase == "prepared":
+                    yield from self._end(("spawn", dataflow, daemon), at)
+                elif report.phase == "running":
+                    yield from self._running(dataflow, daemon, at)
+                elif report.phase == "ended":
+                    yield from self._failed(dataflow, daemon, at, "its nodes ended")
+            case PartLost(dataflow_id=dataflow, reason=reason):
+                yield from self._failed(dataflow, daemon, at, reason)
+            case BuildEnded(build_id=build_id, problem=problem, failures=failures):
+                error = problem or "; ".join(f"{one.node}: {one.message}" for one in failures)
+                yield from self._end(("build machine", build_id, daemon), at, error or None)
+            case _:
+                pass
+
+    def _running(self, dataflow: str, daemon: str, at: float) -> Iterator[SpanEvent]:
+        yield from self._end(("spawn", dataflow, daemon), at)
+        yield from self._end(("recovery", dataflow, daemon), at)
+        start = ("start", dataflow)
+        waiting = self._spawning.get(start)
+        if waiting is not None:
+            waiting.discard(daemon)
+            if not waiting:
+                yield from self._end(start, at)
+
+    def _failed(self, dataflow: str, daemon: str, at: float, reason: str) -> Iterator[SpanEvent]:
+        yield from self._end(("spawn", dataflow, daemon), at, reason)
+        yield from self._end(("recovery", dataflow, daemon), at, reason)
+
+    def _begin(self, span: SpanBegun) -> SpanBegun:
+        self._open.add(span.key)
+        return span
+
+    def _end(self, key: SpanKey, at: float, error: str | None = None) -> Iterator[SpanEvent]:
+        if key not in self._open:
+            return
+        self._open.discard(key)
+        self._spawning.pop(key, None)
+        self._requests = {one: open_ for one, open_ in self._requests.items() if open_ != key}
+        yield SpanEnded(key, at, error)
+
+    def _end_all(self, subject: str, at: float, error: str | None) -> Iterator[SpanEvent]:
+        """End the spans of a dataflow or build, the contained ones first."""
+        for key in sorted((key for key in self._open if key[1] == subject), key=len, reverse=True):
+            yield from self._end(key, at, error)

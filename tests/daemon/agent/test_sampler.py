@@ -1,0 +1,104 @@
+"""Samples of a machine: all runners at once, without waiting long for one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import anyio
+import pytest
+
+from dora_config.protocol.daemon import DaemonMessage
+from dora_config.protocol.runner import (
+    EdgeStatus,
+    Refusal,
+    RunnerReply,
+    RunnerRequest,
+    Statistics,
+)
+from dora_config.protocol.snapshot import MachineSample, PartSample, SampleMachine
+from dora_daemon.agent import sampler as module
+from dora_daemon.agent.runners.pending_requests import OnReply
+from dora_daemon.agent.sampler import Sampler, machine_load
+
+ONE, TWO = (f"01a20e4b-f5a3-4858-99fe-d510d04b956{digit}" for digit in "12")
+EDGE = EdgeStatus(source="a/out", target="b/in", policy="drop_oldest", bound=1)
+
+
+class FakeRunners:
+    def __init__(self, replies: Mapping[str, RunnerReply | str | None]) -> None:
+        """By dataflow: a reply, the reason why there is none, or None: silence."""
+        self._replies = replies
+
+    def connected(self) -> list[str]:
+        return list(self._replies)
+
+    def call(self, dataflow_id: str, request: RunnerRequest, on_reply: OnReply) -> None:
+        match self._replies[dataflow_id]:
+            case None:
+                pass
+            case str(reason):
+                on_reply(None, reason)
+            case reply:
+                on_reply(reply, None)
+
+
+def sample(
+    request: SampleMachine, replies: Mapping[str, RunnerReply | str | None]
+) -> MachineSample:
+    sent: list[DaemonMessage] = []
+
+    async def run() -> None:
+        async with anyio.create_task_group() as tasks:
+            Sampler(tasks, FakeRunners(replies), sent.append).start(request)
+
+    anyio.run(run)
+    (message,) = sent
+    assert isinstance(message, MachineSample)
+    return message
+
+
+def test_all_runners_are_read() -> None:
+    replies = {ONE: Statistics(edges=(EDGE,), at=1.0), TWO: Statistics(at=2.0)}
+    found = sample(SampleMachine(sample="s"), replies)
+    assert found.sample == "s"
+    assert found.parts == (
+        PartSample(dataflow_id=ONE, at=1.0, edges=(EDGE,)),
+        PartSample(dataflow_id=TWO, at=2.0),
+    )
+    assert found.problems == ()
+
+
+def test_only_named_dataflows_are_read() -> None:
+    replies = {ONE: Statistics(), TWO: Statistics()}
+    found = sample(SampleMachine(sample="s", dataflows=(TWO,)), replies)
+    assert [part.dataflow_id for part in found.parts] == [TWO]
+
+
+def test_a_machine_without_runners_answers() -> None:
+    found = sample(SampleMachine(sample="s"), {})
+    assert (found.parts, found.problems) == ((), ())
+    assert found.load.cpus > 0
+
+
+def test_runners_without_counters_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RUNNER_SECONDS", 0.01)
+    replies = {ONE: Refusal(message="it is too old"), TWO: None, "three": "it has ended"}
+    found = sample(SampleMachine(sample="s"), replies)
+    assert found.problems == (
+        "it is too old",
+        "it has ended",
+        f"the runner of dataflow {TWO} has not answered for 0.01 s",
+    )
+
+
+def test_further_edges_are_left_out() -> None:
+    replies = {ONE: Statistics(edges=(EDGE, EDGE)), TWO: Statistics(edges=(EDGE, EDGE))}
+    found = sample(SampleMachine(sample="s", max_edges=3), replies)
+    assert [len(part.edges) for part in found.parts] == [2, 1]
+    assert found.problems == (f"left out edges of dataflow {TWO}: 1",)
+
+
+def test_the_load_of_a_machine_is_plausible() -> None:
+    load = machine_load()
+    assert load.cpu_seconds > 0
+    assert 0 < load.memory_bytes < load.memory_total_bytes
