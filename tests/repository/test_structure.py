@@ -106,6 +106,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("logs", "topics", "cluster", "recordings", "monitor"),
         ("shipping",),
         ("build",),
+        ("ui",),
         ("commands",),
         ("main",),
     ),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.browser import Ui, chromium, opened
+from support.browser.session import Ui, chromium, opened
 from support.dora import running_dora
 from support.fleets.daemons import RealFleet, real_fleet
 from support.fleets.watched_fleet import MACHINES, watched

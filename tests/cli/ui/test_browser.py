@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.browser import Ui, opened, screenshot
+from support.browser.session import Ui, opened, screenshot
 from support.dora import running_dora
 from support.fleets.daemons import RealFleet
 from support.fleets.watched_fleet import MACHINES, watched
@@ -86,11 +86,12 @@ def test_graph_with_live_edges(ui: Ui, dataflow: str) -> None:
         see(page, ".group text", machine)
     see(page, '[data-edge="arm>recorder"] .rate', re.compile(r"\d+/s"))
     dropping = see(page, '[data-edge="camera>detector"].drop')
-    assert "−" in dropping.inner_text()
+    assert "−" in (dropping.text_content() or "")
     node(page, "camera").click()
     see(page, ".inspector h2", "camera")
     see(page, ".inspector .figures", re.compile("/s"))
     page.locator(".drawing svg").press("Escape")
+    page.get_by_role("tab", name="Graph").focus()
     screenshot(page, "ui-graph")
     page.emulate_media(color_scheme="dark")
     screenshot(page, "ui-graph-dark")
@@ -261,6 +262,7 @@ def test_a_stop_is_confirmed(ui: Ui, fleet: RealFleet) -> None:
     page.get_by_role("button", name="Cancel").click()
     node(page, "camera")
     page.get_by_role("button", name="Stop", exact=True).click()
+    see(page, "dialog h2", "Stop second?")
     screenshot(page, "ui-confirmation")
     page.get_by_role("button", name="Stop dataflow").click()
     see(page, "h1", "Finished")

@@ -131,7 +131,7 @@ def _jpeg(
     except ImportError:
         return None
     mode = "L" if raw.mode == "L" else "RGB"
-    image = Image.frombuffer(mode, size, data, "raw", raw.mode, 0, 1)
+    image = Image.frombuffer(mode, size, data, "raw", raw.mode, 0, 1)  # type: ignore[arg-type]
     factor = max(1, -(-size[0] // JPEG_WIDTH))
     while True:
         reduced = image if factor == 1 else image.reduce(factor)

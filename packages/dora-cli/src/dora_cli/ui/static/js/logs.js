@@ -3,7 +3,7 @@
 import { html } from "htm/preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
-import { clock } from "./format.js";
+import { clock, counted } from "./format.js";
 import { store } from "./store.js";
 
 /** @typedef {import("./types.js").LogEntry} LogEntry */
@@ -50,7 +50,7 @@ export function Logs({ uuid, node }) {
       <button type="button" onClick=${() => setFollowing(!following)} aria-pressed=${!following}>${following ? "Pause" : "Follow"}</button>
       <button type="button" onClick=${() => jump(-1)} disabled=${errors === 0} title="Go to the error before">↑ Error</button>
       <button type="button" onClick=${() => jump(1)} disabled=${errors === 0} title="Go to the next error">↓ Error</button>
-      <span class="muted" role="status">${entries.length} lines${errors > 0 ? html`, <b class="text-bad">${errors} errors</b>` : ""}${!following ? `, ${lines.length - frozenCount(lines, frozen.current)} new` : ""}</span>
+      <span class="muted" role="status">${counted(entries.length, "line")}${errors > 0 ? html`, <b class="text-bad">${counted(errors, "error")}</b>` : ""}${!following ? `, ${lines.length - frozenCount(lines, frozen.current)} new` : ""}</span>
       ${note && html`<span class="text-warn">${note}</span>`}
     </div>
     <${List} entries=${entries} following=${following} pause=${() => setFollowing(false)} node=${node}

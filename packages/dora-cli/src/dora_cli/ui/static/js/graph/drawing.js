@@ -66,7 +66,7 @@ export function Drawing({ model, layout, nodes, edges, selection, select, open, 
   const fit = () => {
     const box = svg.current?.getBoundingClientRect();
     if (box === undefined || box.width === 0) return;
-    const zoom = Math.min(1.15, (box.width - 2 * MARGIN) / layout.width, (box.height - 2 * MARGIN) / layout.height);
+    const zoom = Math.min(1.4, (box.width - 2 * MARGIN) / layout.width, (box.height - 2 * MARGIN) / layout.height);
     camera.current = {
       zoom: Math.max(LEAST_ZOOM, zoom),
       x: (box.width - layout.width * zoom) / 2,
@@ -241,7 +241,7 @@ class Node extends Unchanging {
     if (area === undefined) return null;
     const facts =
       item.kind === "node"
-        ? [row?.cpu === undefined ? status : percent(row.cpu), row?.memory === undefined ? "" : bytes(row.memory), item.timers.length ? `⏱ ${item.timers[0]}` : ""]
+        ? [row?.cpu === undefined ? status : percent(row.cpu), row?.memory === undefined ? "" : bytes(row.memory), item.timers.length ? `every ${item.timers[0]}` : ""]
         : [`${item.nodes.length} nodes`, failed > 0 ? `${failed} failed` : status];
     const label = item.label.length > 22 ? `…${item.label.slice(-21)}` : item.label;
     return html`<g class="node ${item.kind} ${tone(status)} ${chosen ? "chosen" : ""}" transform="translate(${area.x} ${area.y})"

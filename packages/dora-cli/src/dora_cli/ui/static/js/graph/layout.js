@@ -14,6 +14,7 @@ const NODE_GAP = 18;
 const GAP = 36;
 const PADDING = 16;
 const TITLE = 30;
+const LANE = 12;
 const SHAPE = 1.7;
 const SIMPLE_ABOVE = 250;
 
@@ -43,10 +44,13 @@ export function lay(dagre, boxes, arrows, grouped) {
     inner.set(group, placed);
     outer.push({ id: group, group: "", width: placed.width + 2 * PADDING, height: placed.height + PADDING + TITLE });
   }
+  /** @type {Map<string, {from: string, to: string, arrows: Arrow[]}>} */
   const between = new Map();
-  for (const { from, to } of arrows) {
-    const [a, b] = [groupOf.get(from) ?? "", groupOf.get(to) ?? ""];
-    if (a !== b) between.set(`${a}\n${b}`, { from: a, to: b });
+  for (const arrow of arrows) {
+    const [from, to] = [groupOf.get(arrow.from) ?? "", groupOf.get(arrow.to) ?? ""];
+    const pair = between.get(`${from}>${to}`);
+    if (pair !== undefined) pair.arrows.push(arrow);
+    else if (from !== to) between.set(`${from}>${to}`, { from, to, arrows: [arrow] });
   }
   const whole = layComponents(dagre, outer, [...between.values()]);
   /** @type {Layout} */
@@ -56,6 +60,14 @@ export function lay(dagre, boxes, arrows, grouped) {
     const shift = (/** @type {Point} */ point) => ({ ...point, x: point.x + x + PADDING, y: point.y + y + TITLE });
     for (const [id, area] of Object.entries(placed.boxes)) result.boxes[id] = { ...area, ...shift(area) };
     for (const [id, points] of Object.entries(placed.arrows)) result.arrows[id] = points.map(shift);
+  }
+  for (const [id, pair] of between) {
+    // The way around other groups, side by side.
+    const points = whole.arrows[id] ?? [];
+    pair.arrows.forEach(({ from, to }, index) => {
+      const aside = (index - (pair.arrows.length - 1) / 2) * LANE;
+      result.arrows[`${from}>${to}`] = points.length > 1 ? points.map(({ x, y }) => ({ x, y: y + aside })) : [];
+    });
   }
   return result;
 }

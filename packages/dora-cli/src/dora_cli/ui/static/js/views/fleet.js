@@ -98,7 +98,9 @@ function Machines({ machines }) {
     },
   ];
   const known = columns.filter(
-    (column) => column.key !== "disk" || machines.some(([, one]) => one.disk !== undefined),
+    ({ key }) =>
+      (key !== "disk" || machines.some(([, one]) => one.disk !== undefined)) &&
+      (key !== "labels" || machines.some(([, one]) => Object.keys(one.labels).length > 0)),
   );
   return html`<${Table} caption="Machines" columns=${known} rows=${machines} rowKey=${(/** @type {any} */ row) => row[0]}
     rowClass=${(/** @type {any} */ [, one]) => (one.status === "lost" ? "row-bad" : "")} />`;

@@ -61,9 +61,9 @@ function Load({ node }) {
   const version = series.times[series.times.length - 1];
   return html`<div class="panel load">
     <h2>CPU <span class="muted">${percent(cpu[cpu.length - 1] ?? undefined)}</span></h2>
-    <${Plot} label="CPU over time" data=${[series.times, cpu]} lines=${[{ label: "CPU", format: percent }]} version=${version} height=${96} zero />
+    <${Plot} label="CPU over time" data=${[series.times, cpu]} lines=${[{ label: "CPU", format: percent }]} version=${version} height=${104} zero />
     <h2>Memory <span class="muted">${bytes(memory[memory.length - 1] ?? undefined)}</span></h2>
-    <${Plot} label="Memory over time" data=${[series.times, memory]} lines=${[{ label: "Memory", format: bytes }]} version=${version} height=${96} zero />
+    <${Plot} label="Memory over time" data=${[series.times, memory]} lines=${[{ label: "Memory", format: bytes }]} version=${version} height=${104} zero />
   </div>`;
 }
 

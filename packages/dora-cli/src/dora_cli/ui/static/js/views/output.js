@@ -33,7 +33,7 @@ export function OutputView({ state, uuid, node, output }) {
     <header class="head">
       <p class="path"><a href=${link("dataflow", uuid)}>${name}</a> / <a href=${link("dataflow", uuid, "node", node)}>${node}</a> /</p>
       <h1>${output}</h1>
-      <p class="facts">${edge && html`<span>${rate(edge.rate)} sent</span><span>${edge.bytes === undefined ? "" : `${bytes(edge.bytes)}/s`}</span><span>${micros(edge.p50Us)}</span>`}
+      <p class="facts">${edge?.rate !== undefined && html`<span>${rate(edge.rate)} sent</span><span>${bytes(edge.bytes)}/s</span><span title="Latency to ${edge.target}">${micros(edge.p50Us)}</span>`}
         <span data-shown=${stream.count}>${short(stream.count)} shown</span>
         <span data-dropped=${stream.dropped} class=${stream.dropped > 0 ? "text-warn" : ""} title="Messages between those that are shown">${short(stream.dropped)} not shown</span></p>
       <div class="actions">
@@ -124,7 +124,7 @@ function PictureOf({ sample }) {
 function PlotOf({ samples, last, count }) {
   const values = numbers(last);
   if (values.length > LONG_ARRAY) {
-    return html`<${Plot} label="Values by index" time=${false} height=${340} version=${count} lines=${[{ label: "value" }]}
+    return html`<${Plot} label="Values by index" time=${false} version=${count} lines=${[{ label: "value" }]}
       data=${[values.map((_, index) => index), values]} />`;
   }
   const width = Math.min(MOST_LINES, values.length);
@@ -132,7 +132,7 @@ function PlotOf({ samples, last, count }) {
   const times = samples.map((one) => one.timestamp / 1000);
   const columns = Array.from({ length: width }, (_, index) => samples.map((one) => numbers(one)[index] ?? null));
   const lines = columns.map((_, index) => ({ label: width === 1 ? "value" : `[${index}]` }));
-  return html`<${Plot} label="Values over time" height=${340} version=${count} lines=${lines} data=${[times, ...columns]} />`;
+  return html`<${Plot} label="Values over time" version=${count} lines=${lines} data=${[times, ...columns]} />`;
 }
 
 /** Numbers of a message: an array, or the fields of a struct. @param {Sample} sample @returns {number[]} */

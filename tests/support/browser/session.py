@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
 from support.dora import RunningDora
+from support.requirements import require_installed
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
@@ -62,12 +62,11 @@ class Ui:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    path = shutil.which(CHROMIUM)
-    if path is None:
-        pytest.skip(f"needs the package {CHROMIUM}")
+    require_installed(CHROMIUM)
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
+        path = shutil.which(CHROMIUM)
         browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         try:
             yield browser
