@@ -289,7 +289,7 @@ def _viewing(subject: Coordinator, where: Endpoint, asking: Client, steady: floa
     def ten() -> float:
         with ExitStack() as stack, ThreadPoolExecutor(10) as threads:
             clients = [stack.enter_context(client(where)) for _ in range(10)]
-            return max(threads.map(lambda one: one.ask(control.GetSnapshot()), clients))
+            return max(threads.map(Client.ask, clients, [control.GetSnapshot()] * 10))
 
     def metrics() -> float:
         connection = ControlConnection(where, timeout=PATIENCE)

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from dora_node_api.data import arrow
+from dora_node_api.queue_policy import QueuePolicy
 from dora_node_api.transport import (
     Board,
     Pool,
@@ -41,7 +42,16 @@ class Wire:
         area, slots = board.allocate_edge(bound)
         self.board = board
         self.spec = QueueSpec(
-            number, f"p{number}", "out", f"c{number}", "in", policy, bound, area, slots, CAP
+            number,
+            f"p{number}",
+            "out",
+            f"c{number}",
+            "in",
+            QueuePolicy(policy),
+            bound,
+            area,
+            slots,
+            CAP,
         )
         self.ends = create_queue(self.spec)
         self.incarnation = number

@@ -58,7 +58,7 @@ def test_a_daemon_that_ended_is_listed_for_ten_minutes() -> None:
 def test_a_daemon_that_was_lost_is_listed_for_a_day() -> None:
     fleet = fleet_of("robot", "base")
     fleet.kill_daemon(fleet.daemons["robot"])
-    fleet.pass_time(23 * HOUR)
+    fleet.pass_time(23 * HOUR, step=10.0)
     assert daemons(fleet) == {"robot": "lost", "base": "connected"}
     fleet.pass_time(HOUR + 1)
     assert daemons(fleet) == {"base": "connected"}
@@ -67,11 +67,11 @@ def test_a_daemon_that_was_lost_is_listed_for_a_day() -> None:
 def test_a_daemon_that_returns_stays_listed() -> None:
     fleet = fleet_of("robot", "base")
     fleet.kill_daemon(fleet.daemons["robot"])
-    fleet.pass_time(20 * HOUR)
+    fleet.pass_time(20 * HOUR, step=10.0)
     fleet.start_daemon(fleet.daemons["robot"])
-    fleet.pass_time(5 * HOUR)
+    fleet.pass_time(5 * HOUR, step=10.0)
     fleet.kill_daemon(fleet.daemons["robot"])
-    fleet.pass_time(20 * HOUR)
+    fleet.pass_time(20 * HOUR, step=10.0)
     assert daemons(fleet) == {"robot": "lost", "base": "connected"}
 
 
@@ -80,7 +80,7 @@ def test_a_daemon_that_a_dataflow_waits_for_stays_listed() -> None:
     fleet.start(pipeline(camera="robot", inference="base", actuator="base"))
     fleet.settle()
     fleet.reboot(fleet.daemons["robot"])
-    fleet.pass_time(30 * HOUR)
+    fleet.pass_time(30 * HOUR, step=10.0)
     assert daemons(fleet)["robot"] == "lost"
     assert fleet.listed()[-1][0] == "Degraded"
 

@@ -1,4 +1,4 @@
-"""Parsed source files of the project, for the tests in tests/repository."""
+"""Source files of the project, for the tests in tests/repository."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,8 +26,14 @@ class Source:
     """One Python file of the project."""
 
     path: Path
-    text: str
-    tree: ast.Module
+
+    @cached_property
+    def text(self) -> str:
+        return self.path.read_text()
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text, str(self.path))
 
     @property
     def name(self) -> str:
@@ -88,14 +94,15 @@ def tracked_files() -> tuple[Path, ...]:
 
 @cache
 def python_sources(folder: str = "") -> tuple[Source, ...]:
-    """Return the parsed Python files under ``folder``, relative to the root ("": all)."""
+    """Return the Python files under ``folder``, relative to the root ("": all)."""
     return tuple(
-        Source(path, text := path.read_text(), ast.parse(text, str(path)))
+        Source(path)
         for path in tracked_files()
         if path.suffix == ".py" and path.is_relative_to(ROOT / folder)
     )
 
 
+@cache
 def packaged_sources() -> tuple[Source, ...]:
     """Return the modules of all wheels."""
     return tuple(source for source in python_sources("packages") if "src" in source.path.parts)

@@ -9,7 +9,13 @@ from support.simulation.machine_simulation import FakeDaemon
 from dora_config.protocol.control import DataflowRef, GetSnapshot, Snapshot
 from dora_config.protocol.daemon import TO_DAEMON
 from dora_config.protocol.runner import EdgeStatus
-from dora_config.protocol.snapshot import MachineLoad, MachineSample, PartSample, SampleMachine
+from dora_config.protocol.snapshot import (
+    REUSED_SECONDS,
+    MachineLoad,
+    MachineSample,
+    PartSample,
+    SampleMachine,
+)
 from dora_coordinator.clients import snapshots
 from dora_coordinator.state.events import ClientDisconnected, DaemonMessageReceived
 
@@ -81,7 +87,7 @@ def test_viewers_share_a_snapshot_for_a_second() -> None:
     assert snapshot(fleet, second) is found
     assert snapshot(fleet, third) is found
     assert not asked(robot)
-    fleet.now += snapshots.REUSED_SECONDS
+    fleet.now += REUSED_SECONDS
     fleet.fire_due()
     fourth = fleet.ask(GetSnapshot())
     answer(fleet, robot, sent=9)
@@ -134,7 +140,7 @@ def test_a_daemon_that_is_lost_ends_the_wait_for_it() -> None:
     fleet.disconnect(station)
     found = snapshot(fleet, number)
     assert found.problems == ('the connection to daemon "station" was lost',)
-    fleet.now += snapshots.REUSED_SECONDS
+    fleet.now += REUSED_SECONDS
     fleet.fire_due()
     later = fleet.ask(GetSnapshot())
     answer(fleet, robot)

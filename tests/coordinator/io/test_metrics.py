@@ -122,6 +122,7 @@ def test_metrics_need_the_token() -> None:
 def test_an_unreachable_collector_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "100")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     with running_coordinator() as coordinator:
         coordinator.process.wait_for("metrics are not accepted")
         assert coordinator.request("/metrics").status == 200

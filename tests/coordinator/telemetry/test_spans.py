@@ -10,7 +10,7 @@ from dora_config.protocol.builds import BuildDataflow, BuildEnded, FailedNode
 from dora_config.protocol.control import StartDataflow
 from dora_config.protocol.daemon import PartLost
 from dora_coordinator.state.commands import Command
-from dora_coordinator.state.events import DaemonMessageReceived, Event
+from dora_coordinator.state.events import ClientDisconnected, DaemonMessageReceived, Event
 from dora_coordinator.telemetry.spans import SpanBegun, SpanEnded, SpanKey, SpanTracker
 
 
@@ -126,15 +126,23 @@ def test_a_recovery_is_a_trace_of_its_own() -> None:
     assert not found.open
 
 
+def build(found: Traced) -> str:
+    """Build a node on each machine; return the id of the build."""
+    spec = dataflow(camera="robot", detector="station")
+    nodes = tuple(node.model_copy(update={"build": ("make",)}) for node in spec.resolved.nodes)
+    resolved = spec.resolved.model_copy(update={"nodes": nodes})
+    found.fleet.ask(BuildDataflow(spec=spec.model_copy(update={"resolved": resolved})))
+    return found.begun[0].key[1]
+
+
 def test_a_build_contains_a_span_per_machine() -> None:
     found = traced("robot", "station")
-    found.fleet.ask(BuildDataflow(spec=dataflow(camera="robot", detector="station")))
+    build_id = build(found)
     assert found.tree() == [
         "build ",
         "build machine robot in build",
         "build machine station in build",
     ]
-    build_id = found.begun[0].key[1]
     failure = FailedNode(node="camera", message="pip failed")
     for name, failures in (("robot", (failure,)), ("station", ())):
         daemon = found.fleet.daemons[name]
@@ -144,6 +152,14 @@ def test_a_build_contains_a_span_per_machine() -> None:
     errors = {span.key[0]: span.error for span in found.ended if span.error is not None}
     assert errors["build machine"] == "camera: pip failed"
     assert "pip failed" in (errors["build"] or "")
+    assert not found.open
+
+
+def test_a_cancelled_build_ends_its_spans() -> None:
+    found = traced("robot", "station")
+    build(found)
+    found.fleet.handle(ClientDisconnected(1))
+    assert {span.error for span in found.ended} == {"cancelled"}
     assert not found.open
 
 

@@ -11,7 +11,7 @@ import pytest
 from dora_config import ResolvedDataflow, ResolvedNode
 from dora_config.protocol.builds import NodeBuildEvent
 from dora_config.protocol.code import CodeFile, CodeSet
-from dora_daemon.build import service
+from dora_daemon.build import builder
 from dora_daemon.build.builder import BuildOptions, prepare
 from dora_daemon.build.own_environment import build_key, is_built, mark_built
 from dora_daemon.build.python_env import environment_dir
@@ -56,7 +56,7 @@ def test_other_lines_depend_on_every_file(line: str) -> None:
 def test_without_uv_the_environment_is_made_by_venv_and_filled_by_our_pip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "find_uv", lambda environ: None)
+    monkeypatch.setattr(builder, "find_uv", lambda environ: None)
     (tmp_path / "n.py").touch()
     (tmp_path / "project").mkdir()
     lines = node("pip list", "sh -c 'echo ran >> ran'")

@@ -312,11 +312,11 @@ class SimulatedFleet:
                 return
         raise AssertionError("the fleet does not come to rest")
 
-    def pass_time(self, seconds: float, *, heartbeats: bool = True) -> None:
+    def pass_time(self, seconds: float, *, heartbeats: bool = True, step: float = 1.0) -> None:
         """Let time pass in steps, with heartbeats of every daemon that is connected."""
         end = self.now + seconds
         while self.now < end:
-            self.now = min(end, self.now + 1.0)
+            self.now = min(end, self.now + step)
             for daemon in self.daemons.values():
                 if heartbeats and daemon.connection is not None:
                     daemon.to_coordinator.append(TO_COORDINATOR.encode(Heartbeat()))

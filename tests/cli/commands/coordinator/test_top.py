@@ -89,20 +89,20 @@ def test_a_narrow_page_keeps_the_important_columns() -> None:
     )
 
 
-@pytest.mark.parametrize("width", range(1, 120, 7))
-@pytest.mark.parametrize("height", range(3, 16))
 @pytest.mark.parametrize("view", View)
-def test_a_page_fits_every_terminal(width: int, height: int, view: View) -> None:
-    lines = Page(view).lines(FOUND, width, height)
-    assert len(lines) <= height
-    if height >= 5:
-        titles = {"NODE": view is not View.EDGES, "EDGE": view is View.EDGES or height >= 10}
+@pytest.mark.parametrize("height", range(1, 16))
+def test_a_page_fits_every_terminal(height: int, view: View) -> None:
+    for width in range(1, 120, 7):
+        lines = Page(view).lines(FOUND, width, height)
+        assert len(lines) <= height
         shown = {line.split()[0] for line in lines if line}
-        assert [title for title, wanted in titles.items() if wanted and title not in shown] == []
+        assert ("NODE" in shown) is (view is not View.EDGES and height >= 4)
+        smallest = {View.ALL: 9, View.NODES: 99, View.EDGES: 4}[view]
+        assert ("EDGE" in shown) is (height >= smallest)
 
 
 def test_rows_without_room_are_counted() -> None:
-    assert Page(View.NODES).lines(FOUND, 60, 5)[2:] == [
+    assert Page(View.NODES).lines(FOUND, 52, 5)[2:] == [
         "NODE  STATUS   CPU%  MEMORY (MB)  RESTARTS  QUEUE",
         "a     Running  2.0   3.0          1         1",
         "... 2 more",

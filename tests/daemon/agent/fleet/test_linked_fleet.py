@@ -231,8 +231,7 @@ def test_a_machine_that_cannot_listen_for_links_fails_the_start(workspace: Works
             assert address.rpartition("-")[2] in done.stderr
             wait_until(lambda: not list_runners(runtime_root()), what="the roll-back")
             assert fleet.listed()[-1].status == "Failed"
-            fleet.daemons["robot"].interrupt()
-            fleet.daemons["robot"].wait().succeeded()
+            fleet.daemons["robot"].kill()
 
 
 def test_a_new_authority_reaches_links_that_run(workspace: Workspace) -> None:

@@ -114,16 +114,22 @@ class Page:
         if (more := len(found.problems) - _PROBLEMS) > 0:
             lines.append(f"... {output.counted(more, 'more problem')}")
         left = height - len(lines)
-        node_lines = len(found.nodes) + _FRAME if self.view is not View.EDGES else 0
-        edge_lines = len(found.edges) + _FRAME if self.view is not View.NODES else 0
-        if self.view is View.ALL and node_lines + edge_lines > left:
-            shared = left if left < 2 * _SMALLEST else max(left // 2, left - edge_lines)
-            node_lines = min(node_lines, shared)
+        node_lines = {View.ALL: self._shared(found, left), View.NODES: left, View.EDGES: 0}[
+            self.view
+        ]
         if self.view is not View.EDGES:
             lines += _section(NODE_COLUMNS, self.nodes(found), width, node_lines)
         if self.view is not View.NODES:
             lines += _section(EDGE_COLUMNS, self.edges(found), width, left - node_lines)
         return lines
+
+    @staticmethod
+    def _shared(found: Tables, left: int) -> int:
+        """Return the lines of the nodes if both tables share ``left`` lines."""
+        node_lines, edge_lines = len(found.nodes) + _FRAME, len(found.edges) + _FRAME
+        if node_lines + edge_lines <= left:
+            return node_lines
+        return min(node_lines, left if left < 2 * _SMALLEST else max(left // 2, left - edge_lines))
 
     def _head(self, found: Tables, width: int) -> str:
         shown = output.counted(found.machines, "machine")

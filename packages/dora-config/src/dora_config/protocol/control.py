@@ -20,7 +20,7 @@ from dora_config.protocol.snapshot import (
     DaemonSummary as DaemonSummary,
     LinkSummary as LinkSummary,
     NodeSummary as NodeSummary,
-    Snapshot,
+    Snapshot as Snapshot,
 )
 from dora_config.protocol.topics import (
     MAX_TOPICS,

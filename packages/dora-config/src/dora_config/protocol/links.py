@@ -46,8 +46,8 @@ class LinkPlan(Frozen):
 
     machine: str
     """This machine."""
-    network: Literal["dora"] = "dora"
-    """Part of the Zenoh keys, as every release has sent it; the dataflow's UUID is unique."""
+    network: str = "dora"
+    """Part of the Zenoh keys; always this value, because the dataflow's UUID is unique."""
     run_id: str
     """New with each runner; a restarted link process keeps it."""
     listen_host: str

@@ -7,20 +7,23 @@ dataflows, so that the number of series is bounded by the number of running node
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, get_args
+from typing import Final, Generic, TypeVar, get_args
 
 from dora_config.protocol.dataflow import NodeView
 from dora_config.protocol.runner import LatencyCounts
 from dora_config.protocol.snapshot import (
     EdgeSummary,
     LinkSummary,
+    MachineLoad,
     MachineSummary,
     NodeSummary,
     Snapshot,
 )
+
+T = TypeVar("T")
 
 LATENCY_BOUNDS: Final = tuple(1024 * 4**power for power in range(12))
 """Upper bounds of the exported latency buckets in nanoseconds: 1 us to 4.3 s. Each is also a bound
@@ -64,24 +67,231 @@ class Family:
     """``seconds``, ``bytes`` or empty."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Definition(Generic[T]):
+    """One metric of machines, links, nodes or edges; a value of None is left out."""
+
+    name: str
+    kind: Kind
+    help: str
+    value: Callable[[T], float | Distribution | None]
+    unit: str = ""
+
+    def family(self, labels: tuple[str, ...], rows: Iterable[tuple[tuple[str, ...], T]]) -> Family:
+        """``rows``: values of the labels, and what is measured."""
+        found = ((key, self.value(row)) for key, row in rows)
+        samples = tuple(Sample(key, value) for key, value in found if value is not None)
+        return Family(self.name, self.kind, self.help, labels, samples, self.unit)
+
+
+def _of_load(value: Callable[[MachineLoad], float]) -> Callable[[MachineSummary], float | None]:
+    return lambda machine: None if machine.load is None else value(machine.load)
+
+
+def _seconds(microseconds: int | None) -> float | None:
+    return None if microseconds is None else microseconds / 1e6
+
+
+def distribution(latency: LatencyCounts) -> Distribution:
+    """Return the exported buckets of a latency histogram."""
+    counts = [0] * (len(LATENCY_BOUNDS) + 1)
+    total = 0.0
+    index = 0
+    for bound, count in latency:
+        while index < len(LATENCY_BOUNDS) and bound > LATENCY_BOUNDS[index]:
+            index += 1
+        counts[index] += count
+        total += bound * count
+    return Distribution(tuple(counts), total / 1e9)
+
+
+_GAUGE, _COUNTER = Kind.GAUGE, Kind.COUNTER
+
+MACHINES: tuple[_Definition[MachineSummary], ...] = (
+    _Definition(
+        "dora_machine_up",
+        _GAUGE,
+        "Whether the daemon is connected.",
+        lambda machine: float(machine.connected),
+    ),
+    _Definition(
+        "dora_machine_heartbeat_age_seconds",
+        _GAUGE,
+        "Time since the last heartbeat.",
+        lambda machine: machine.heartbeat_age,
+        "seconds",
+    ),
+    _Definition(
+        "dora_machine_clock_offset_seconds",
+        _GAUGE,
+        "Time by which the clock of the machine is ahead of that of the coordinator.",
+        lambda machine: machine.clock_offset,
+        "seconds",
+    ),
+    _Definition("dora_machine_cpus", _GAUGE, "Number of CPUs.", _of_load(lambda load: load.cpus)),
+    _Definition(
+        "dora_machine_cpu_seconds",
+        _COUNTER,
+        "Time for which the CPUs were busy.",
+        _of_load(lambda load: load.cpu_seconds),
+        "seconds",
+    ),
+    _Definition(
+        "dora_machine_memory_used_bytes",
+        _GAUGE,
+        "Memory in use.",
+        _of_load(lambda load: load.memory_bytes),
+        "bytes",
+    ),
+    _Definition(
+        "dora_machine_memory_size_bytes",
+        _GAUGE,
+        "Memory of the machine.",
+        _of_load(lambda load: load.memory_total_bytes),
+        "bytes",
+    ),
+)
+LINKS: tuple[_Definition[LinkSummary], ...] = (
+    _Definition(
+        "dora_link_up",
+        _GAUGE,
+        "Whether messages pass between two machines of a dataflow.",
+        lambda link: float(link.state == "proven"),
+    ),
+    _Definition(
+        "dora_link_round_trip_seconds",
+        _GAUGE,
+        "Median round trip to the peer.",
+        lambda link: _seconds(link.rtt_us),
+        "seconds",
+    ),
+    _Definition(
+        "dora_link_clock_offset_seconds",
+        _GAUGE,
+        "Time by which the clock of the peer is ahead of that of the machine.",
+        lambda link: _seconds(link.clock_offset_us),
+        "seconds",
+    ),
+)
+NODES: tuple[_Definition[NodeSummary], ...] = (
+    _Definition(
+        "dora_node_up",
+        _GAUGE,
+        "Whether the node runs.",
+        lambda node: float(node.status in ("Running", "Degraded")),
+    ),
+    _Definition(
+        "dora_node_cpu_seconds",
+        _COUNTER,
+        "CPU time of the node and its children.",
+        lambda node: node.cpu_seconds,
+        "seconds",
+    ),
+    _Definition(
+        "dora_node_memory_bytes",
+        _GAUGE,
+        "Resident memory of the node and its children.",
+        lambda node: node.memory_bytes,
+        "bytes",
+    ),
+    _Definition(
+        "dora_node_restarts", _COUNTER, "Restarts of the node.", lambda node: node.restarts
+    ),
+    _Definition(
+        "dora_node_queued_messages",
+        _GAUGE,
+        "Messages in the queues of its inputs.",
+        lambda node: node.queued,
+    ),
+    _Definition(
+        "dora_node_read_bytes",
+        _COUNTER,
+        "Bytes that the node and its children read from disks.",
+        lambda node: node.read_bytes,
+        "bytes",
+    ),
+    _Definition(
+        "dora_node_written_bytes",
+        _COUNTER,
+        "Bytes that the node and its children wrote to disks.",
+        lambda node: node.written_bytes,
+        "bytes",
+    ),
+)
+EDGES: tuple[_Definition[EdgeSummary], ...] = (
+    _Definition("dora_edge_sent_messages", _COUNTER, "Messages sent.", lambda edge: edge.sent),
+    _Definition(
+        "dora_edge_received_messages", _COUNTER, "Messages received.", lambda edge: edge.received
+    ),
+    _Definition(
+        "dora_edge_dropped_messages",
+        _COUNTER,
+        "Messages dropped by full queues.",
+        lambda edge: edge.dropped,
+    ),
+    _Definition(
+        "dora_edge_lost_messages",
+        _COUNTER,
+        "Messages lost between machines.",
+        lambda edge: edge.lost,
+    ),
+    _Definition(
+        "dora_edge_queued_messages",
+        _GAUGE,
+        "Messages in queues and between machines.",
+        lambda edge: edge.queued,
+    ),
+    _Definition(
+        "dora_edge_received_bytes",
+        _COUNTER,
+        "Bytes of the received messages.",
+        lambda edge: edge.bytes,
+        "bytes",
+    ),
+    _Definition(
+        "dora_edge_blocked",
+        _GAUGE,
+        "Whether the source waits for a full queue.",
+        lambda edge: float(edge.blocked),
+    ),
+    _Definition(
+        "dora_edge_latency_seconds",
+        Kind.HISTOGRAM,
+        "Time from send to receipt.",
+        lambda edge: distribution(edge.latency),
+        "seconds",
+    ),
+)
+
+
 def families(snapshot: Snapshot, *, max_edges: int) -> list[Family]:
     """Return the metrics of a snapshot; further edges than ``max_edges`` are only counted."""
-    running = [node for node in snapshot.nodes if node.status not in ("Finished", "Stopped")]
-    links = [link for machine in snapshot.machines for link in machine.links]
     named = {node.dataflow: node.dataflow_name or node.dataflow for node in snapshot.nodes}
     edges = snapshot.edges[:max_edges]
+    machine_rows = [((machine.daemon,), machine) for machine in snapshot.machines]
+    link_rows = [
+        ((named.get(link.dataflow, link.dataflow), link.machine, link.peer), link)
+        for machine in snapshot.machines
+        for link in machine.links
+    ]
+    node_rows = [
+        ((named[node.dataflow], node.daemon, node.node), node)
+        for node in snapshot.nodes
+        if node.status not in ("Finished", "Stopped")
+    ]
+    edge_rows = [(_edge_labels(edge), edge) for edge in edges]
     return [
-        *_machines(snapshot.machines),
-        *_links(links, named),
+        *(one.family(("machine",), machine_rows) for one in MACHINES),
+        *(one.family(("dataflow", "machine", "peer"), link_rows) for one in LINKS),
         _node_states(snapshot.nodes),
-        *_nodes(running),
-        *_edges(edges),
-        _one(
+        *(one.family(("dataflow", "machine", "node"), node_rows) for one in NODES),
+        *(one.family(EDGE_LABELS, edge_rows) for one in EDGES),
+        _single(
             "dora_edges_omitted",
             "Edges without metrics, because there are too many; see the setting metrics_edges.",
             len(snapshot.edges) - len(edges),
         ),
-        _one(
+        _single(
             "dora_snapshot_problems",
             "Machines and runners that did not report their edges.",
             len(snapshot.problems),
@@ -89,94 +299,16 @@ def families(snapshot: Snapshot, *, max_edges: int) -> list[Family]:
     ]
 
 
-def _one(name: str, text: str, value: float) -> Family:
+EDGE_LABELS = ("dataflow", "source", "target", "source_machine", "target_machine")
+
+
+def _edge_labels(edge: EdgeSummary) -> tuple[str, ...]:
+    dataflow = edge.dataflow_name or edge.dataflow
+    return (dataflow, edge.source, edge.target, edge.source_machine, edge.target_machine)
+
+
+def _single(name: str, text: str, value: float) -> Family:
     return Family(name, Kind.GAUGE, text, (), (Sample((), value),))
-
-
-def _machines(machines: Sequence[MachineSummary]) -> Iterator[Family]:
-    def family(
-        name: str,
-        kind: Kind,
-        text: str,
-        value: Callable[[MachineSummary], float | None],
-        unit: str = "",
-    ) -> Family:
-        found = ((machine.daemon, value(machine)) for machine in machines)
-        samples = tuple(Sample((key,), one) for key, one in found if one is not None)
-        return Family(f"dora_machine_{name}", kind, text, ("machine",), samples, unit)
-
-    yield family(
-        "up", Kind.GAUGE, "Whether the daemon is connected.", lambda one: float(one.connected)
-    )
-    yield family(
-        "heartbeat_age_seconds",
-        Kind.GAUGE,
-        "Time since the last heartbeat.",
-        lambda one: one.heartbeat_age,
-        "seconds",
-    )
-    yield family(
-        "clock_offset_seconds",
-        Kind.GAUGE,
-        "Time by which the clock of the machine is ahead of that of the coordinator.",
-        lambda one: one.clock_offset,
-        "seconds",
-    )
-    yield family(
-        "cpus", Kind.GAUGE, "Number of CPUs.", lambda one: one.load and float(one.load.cpus)
-    )
-    yield family(
-        "cpu_seconds",
-        Kind.COUNTER,
-        "Time for which the CPUs were busy.",
-        lambda one: one.load and one.load.cpu_seconds,
-        "seconds",
-    )
-    yield family(
-        "memory_used_bytes",
-        Kind.GAUGE,
-        "Memory in use.",
-        lambda one: one.load and float(one.load.memory_bytes),
-        "bytes",
-    )
-    yield family(
-        "memory_size_bytes",
-        Kind.GAUGE,
-        "Memory of the machine.",
-        lambda one: one.load and float(one.load.memory_total_bytes),
-        "bytes",
-    )
-
-
-def _links(links: Sequence[LinkSummary], named: dict[str, str]) -> Iterator[Family]:
-    def family(
-        name: str, text: str, value: Callable[[LinkSummary], float | None], unit: str = ""
-    ) -> Family:
-        samples = tuple(
-            Sample((named.get(link.dataflow, link.dataflow), link.machine, link.peer), found)
-            for link in links
-            if (found := value(link)) is not None
-        )
-        labels = ("dataflow", "machine", "peer")
-        return Family(f"dora_link_{name}", Kind.GAUGE, text, labels, samples, unit)
-
-    yield family(
-        "up",
-        "Whether messages pass between two machines of a dataflow.",
-        lambda link: float(link.state == "proven"),
-    )
-    yield family(
-        "round_trip_seconds",
-        "Median round trip to the peer.",
-        lambda link: None if link.rtt_us is None else link.rtt_us / 1e6,
-        "seconds",
-    )
-    yield family(
-        "clock_offset_seconds",
-        "Time by which the clock of the peer is ahead of that of the machine.",
-        lambda link: None if link.clock_offset_us is None else link.clock_offset_us / 1e6,
-        "seconds",
-    )
 
 
 def _node_states(nodes: Iterable[NodeSummary]) -> Family:
@@ -194,136 +326,3 @@ def _node_states(nodes: Iterable[NodeSummary]) -> Family:
             for state in states
         ),
     )
-
-
-def _nodes(nodes: Sequence[NodeSummary]) -> Iterator[Family]:
-    def family(
-        name: str,
-        kind: Kind,
-        text: str,
-        value: Callable[[NodeSummary], float | None],
-        unit: str = "",
-    ) -> Family:
-        samples = tuple(
-            Sample((node.dataflow_name or node.dataflow, node.daemon, node.node), found)
-            for node in nodes
-            if (found := value(node)) is not None
-        )
-        labels = ("dataflow", "machine", "node")
-        return Family(f"dora_node_{name}", kind, text, labels, samples, unit)
-
-    yield family(
-        "up",
-        Kind.GAUGE,
-        "Whether the node runs.",
-        lambda node: float(node.status in ("Running", "Degraded")),
-    )
-    yield family(
-        "cpu_seconds",
-        Kind.COUNTER,
-        "CPU time of the node and its children.",
-        lambda node: node.cpu_seconds,
-        "seconds",
-    )
-    yield family(
-        "memory_bytes",
-        Kind.GAUGE,
-        "Resident memory of the node and its children.",
-        lambda node: node.memory_bytes,
-        "bytes",
-    )
-    yield family("restarts", Kind.COUNTER, "Restarts of the node.", lambda node: node.restarts)
-    yield family(
-        "queued_messages", Kind.GAUGE, "Messages in the queues of its inputs.", lambda n: n.queued
-    )
-    yield family(
-        "read_bytes",
-        Kind.COUNTER,
-        "Bytes that the node and its children read from disks.",
-        lambda node: node.read_bytes,
-        "bytes",
-    )
-    yield family(
-        "written_bytes",
-        Kind.COUNTER,
-        "Bytes that the node and its children wrote to disks.",
-        lambda node: node.written_bytes,
-        "bytes",
-    )
-
-
-def _edges(edges: Sequence[EdgeSummary]) -> Iterator[Family]:
-    labels = ("dataflow", "source", "target", "source_machine", "target_machine")
-    keys = [
-        (
-            edge.dataflow_name or edge.dataflow,
-            edge.source,
-            edge.target,
-            edge.source_machine,
-            edge.target_machine,
-        )
-        for edge in edges
-    ]
-
-    def family(
-        name: str,
-        kind: Kind,
-        text: str,
-        value: Callable[[EdgeSummary], float | Distribution],
-        unit: str = "",
-    ) -> Family:
-        samples = tuple(Sample(key, value(edge)) for key, edge in zip(keys, edges, strict=True))
-        return Family(f"dora_edge_{name}", kind, text, labels, samples, unit)
-
-    yield family("sent_messages", Kind.COUNTER, "Messages sent.", lambda edge: edge.sent)
-    yield family(
-        "received_messages", Kind.COUNTER, "Messages received.", lambda edge: edge.received
-    )
-    yield family(
-        "dropped_messages",
-        Kind.COUNTER,
-        "Messages dropped by full queues.",
-        lambda edge: edge.dropped,
-    )
-    yield family(
-        "lost_messages", Kind.COUNTER, "Messages lost between machines.", lambda edge: edge.lost
-    )
-    yield family(
-        "queued_messages",
-        Kind.GAUGE,
-        "Messages in queues and between machines.",
-        lambda edge: edge.queued,
-    )
-    yield family(
-        "received_bytes",
-        Kind.COUNTER,
-        "Bytes of the received messages.",
-        lambda edge: edge.bytes,
-        "bytes",
-    )
-    yield family(
-        "blocked",
-        Kind.GAUGE,
-        "Whether the source waits for a full queue.",
-        lambda edge: float(edge.blocked),
-    )
-    yield family(
-        "latency_seconds",
-        Kind.HISTOGRAM,
-        "Time from send to receipt.",
-        lambda edge: distribution(edge.latency),
-        "seconds",
-    )
-
-
-def distribution(latency: LatencyCounts) -> Distribution:
-    """Return the exported buckets of a latency histogram."""
-    counts = [0] * (len(LATENCY_BOUNDS) + 1)
-    total = 0.0
-    index = 0
-    for bound, count in latency:
-        while index < len(LATENCY_BOUNDS) and bound > LATENCY_BOUNDS[index]:
-            index += 1
-        counts[index] += count
-        total += bound * count
-    return Distribution(tuple(counts), total / 1e9)

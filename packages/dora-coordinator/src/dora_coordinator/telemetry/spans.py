@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from dora_config.protocol.builds import BuildDataflow, BuildEnded, BuildPart
-from dora_config.protocol.control import Built, StartDataflow
+from dora_config.protocol.builds import BuildDataflow, BuildEnded, BuildPart, Built, CancelBuild
+from dora_config.protocol.control import StartDataflow
 from dora_config.protocol.daemon import DaemonMessage, PartChanged, PartLost, PreparePart
 from dora_coordinator.state.commands import (
     AnswerClient,
@@ -96,6 +96,7 @@ class SpanTracker:
         yield self._begin(SpanBegun(key, key[0], at, attributes))
 
     def _commanded(self, command: Command, began: float, ended: float) -> Iterator[SpanEvent]:
+        key: SpanKey
         match command:
             case SaveRecord(record=record) if record.phase.has_ended:
                 reason = record.reason or "a node failed"
@@ -118,6 +119,8 @@ class SpanTracker:
                     key = ("build machine", build_id, daemon)
                     attributes = {"dora.machine": daemon}
                     yield self._begin(SpanBegun(key, key[0], ended, attributes, parent))
+            case SendToDaemon(message=CancelBuild(build_id=build_id)):
+                yield from self._end_all(build_id, ended, "cancelled")
             case AnswerClient(client=client, number=number, answer=Built()):
                 request = self._requests.pop((client, number), None)
                 if request is not None:
@@ -131,7 +134,8 @@ class SpanTracker:
 
     def _spawn(self, daemon: str, part: PreparePart, at: float) -> Iterator[SpanEvent]:
         dataflow = part.dataflow_id
-        key, parent = ("spawn", dataflow, daemon), ("start", dataflow)
+        key: SpanKey = ("spawn", dataflow, daemon)
+        parent: SpanKey = ("start", dataflow)
         yield from self._end(key, at, "it was requested again")
         attributes: dict[str, str | int] = {
             "dora.dataflow.id": dataflow,
