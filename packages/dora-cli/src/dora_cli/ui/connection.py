@@ -11,7 +11,7 @@ import anyio
 from dora_cli.coordinator.async_client import AsyncClient, ReplyStream, connected
 from dora_cli.coordinator.client import CoordinatorUnreachable
 from dora_config import DoraError
-from dora_config.access import Endpoint
+from dora_config.access import address_text, endpoint
 from dora_config.protocol.control import ControlAnswer, ControlRequest
 
 FIRST_PAUSE = 0.25
@@ -26,8 +26,8 @@ logger = logging.getLogger("dora.ui")
 class CoordinatorConnection:
     """Sends requests while connected; `run` connects."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
+    def __init__(self, host: str, port: int) -> None:
+        self._host, self._port = host, port
         self.problem: str | None = None
         """Why there is no connection; None while connected."""
         self._client: AsyncClient | None = None
@@ -35,14 +35,15 @@ class CoordinatorConnection:
 
     @property
     def name(self) -> str:
-        return str(self.endpoint)
+        return address_text(self._host, self._port)
 
     async def run(self) -> None:
         """Keep connected until cancelled."""
         pause = FIRST_PAUSE
         while True:
             try:
-                async with connected(self.endpoint) as client:
+                # The token may have been rotated meanwhile.
+                async with connected(endpoint(self._host, self._port)) as client:
                     pause = FIRST_PAUSE
                     self._set(client, None)
                     await client.lost.wait()

@@ -22,6 +22,7 @@ from dora_config.protocol.snapshot import Snapshot
 
 PERIOD = 1.0
 """Seconds between two states."""
+ANSWER_SECONDS = 15.0
 MOST_SHARE = 0.25
 """Largest part of the time that is spent on reading: a slow coordinator is read less often."""
 DETAILS = ("nodes", "edges")
@@ -115,8 +116,15 @@ class Feed:
         backend = self._backend
         if backend.problem is None:
             try:
-                self._publish(await self._state())
+                with anyio.fail_after(ANSWER_SECONDS):
+                    now = await self._state()
+                self._publish(now)
                 return
+            except TimeoutError:
+                problem = (
+                    f"{backend.name} has not answered for {ANSWER_SECONDS:g} s; if its version is "
+                    "older than that of this command, upgrade it"
+                )
             except (CoordinatorLost, CoordinatorUnreachable, RequestFailed) as error:
                 problem = str(error)
         else:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
+from dora_cli._version import __version__
 from dora_cli.coordinator.client import RequestFailed
 from dora_cli.ui.backend import Replies
 from dora_cli.ui.local_streams import LogReplies, OutputReplies
@@ -168,7 +169,8 @@ class LocalRuns:
         sample = MachineSample(sample="", parts=tuple(parts), load=load)
         return Snapshot(
             time=time.time(),
-            machines=(MachineSummary(daemon=self._machine, load=load),),
+            release=__version__,
+            machines=(MachineSummary(daemon=self._machine, release=__version__, load=load),),
             nodes=tuple(nodes),
             edges=tuple(edge_rows({self._machine: sample}, names)),
             problems=tuple(problems),

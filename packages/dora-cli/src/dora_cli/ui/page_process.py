@@ -40,12 +40,11 @@ def show(
     from dora_cli.ui.connection import CoordinatorConnection
     from dora_cli.ui.local import LocalRuns
     from dora_cli.ui.server import listen, new_access, serve
-    from dora_config.access import endpoint
 
     backend: Backend = (
         LocalRuns(source.dataflow)
         if source.local
-        else CoordinatorConnection(endpoint(source.host, source.port))
+        else CoordinatorConnection(source.host, source.port)
     )
     with listen(port) as listener, suppress(KeyboardInterrupt):
         access = new_access(listener.getsockname()[1], read_only=read_only)

@@ -36,7 +36,7 @@ def state(
     """Return the state; ``before`` is the previous snapshot, for rates."""
     nodes: dict[str, Row] = {}
     for node in snapshot.nodes:
-        nodes.setdefault(node.dataflow, {})[node.node] = _node(node)
+        nodes.setdefault(node.dataflow, {})[node.node] = _node(node, snapshot.time)
     edges: dict[str, Row] = {}
     rates = all_edge_rates(before, snapshot)
     for edge in snapshot.edges:
@@ -93,6 +93,8 @@ def _machine(
         row["cpus"] = load.cpus
         row["memory"] = _digits(load.memory_bytes)
         row["memoryTotal"] = load.memory_total_bytes
+        if load.disk_total_bytes:
+            row["disk"], row["diskTotal"] = _digits(load.disk_bytes), load.disk_total_bytes
         if before is not None and before.load is not None and seconds > 0:
             busy = load.cpu_seconds - before.load.cpu_seconds
             row["cpu"] = round(max(0.0, busy / seconds / max(1, load.cpus) * 100), 1)
@@ -151,7 +153,8 @@ def _restart(one: RestartSummary | None, now: float) -> Row | None:
     return _known(cause=one.cause, at=round(now - one.ago), node=one.node, machine=one.daemon)
 
 
-def _node(one: NodeSummary) -> Row:
+def _node(one: NodeSummary, now: float) -> Row:
+    ago = one.last_restart_ago
     return _known(
         status=one.status,
         machine=one.daemon,
@@ -161,6 +164,8 @@ def _node(one: NodeSummary) -> Row:
         read=None if one.read_bytes is None else _digits(one.read_bytes),
         written=None if one.written_bytes is None else _digits(one.written_bytes),
         restarts=one.restarts,
+        lastRestart=one.last_restart,
+        lastRestartAt=None if ago is None else int(round(now - ago, -1)),
         queued=one.queued,
         blockedOn=one.blocked_on,
         brokenInputs=list(one.broken_inputs) or None,

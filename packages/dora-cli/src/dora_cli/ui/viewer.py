@@ -92,6 +92,6 @@ class Viewer:
                 self._acknowledged.pop(frame.id, None)
 
     async def _send(self, frame: dict[str, Any]) -> None:
-        text = json.dumps(frame, separators=(",", ":"), ensure_ascii=False)
+        text = json.dumps(frame, separators=(",", ":"))
         async with self._writing:
             await self._socket.send_text(text)

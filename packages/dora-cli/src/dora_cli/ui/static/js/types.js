@@ -15,7 +15,7 @@
  *   lastRecovery?: Restart, endedAt?: number, states: Record<string, number>, rate: number,
  *   dropRate: number}} Dataflow
  * @typedef {{status: string, machine: string, pid?: number, cpu?: number, memory?: number,
- *   read?: number, written?: number, restarts: number, queued: number, blockedOn?: string,
+ *   read?: number, written?: number, restarts: number, lastRestart?: string, lastRestartAt?: number, queued: number, blockedOn?: string,
  *   brokenInputs?: string[], error?: string}} NodeRow
  * @typedef {{source: string, target: string, policy: string, sourceMachine: string,
  *   targetMachine: string, sent: number, received: number, dropped: number, queued: number,

@@ -23,7 +23,7 @@ export function FleetView({ state }) {
     <div class="panel"><h2>Machines <span class="muted">${machines.length}</span></h2>
       ${machines.length === 0
         ? html`<${Empty} title="No machine is connected">Start a daemon with <code>dora daemon</code> or <code>dora up</code>.<//>`
-        : html`<${Machines} machines=${machines} />`}
+        : html`<${Machines} machines=${machines} release=${state.source.release} />`}
     </div>
     <${Links} state=${state} />
     <div class="panel"><h2>Dataflows <span class="muted">${Object.keys(state.dataflows).length}</span></h2>
@@ -47,8 +47,8 @@ function Work({ state }) {
   )}</ul>`;
 }
 
-/** @param {{machines: [string, Machine][]}} props */
-function Machines({ machines }) {
+/** @param {{machines: [string, Machine][], release?: string}} props */
+function Machines({ machines, release }) {
   /** @type {import("../components.js").Column[]} */
   const columns = [
     { key: "name", title: "Machine", value: ([name]) => name, cell: ([name]) => html`<b>${name}</b>` },
@@ -88,7 +88,16 @@ function Machines({ machines }) {
       cell: ([, one]) => html`<span class=${Math.abs(one.offsetMs ?? 0) > CLOCK_WARNING_MS ? "text-warn" : ""}>${offset(one.offsetMs)}</span>`,
     },
     { key: "restarts", title: "Restarts", numeric: true, value: ([, one]) => one.restarts },
-    { key: "release", title: "Version", value: ([, one]) => one.release },
+    {
+      key: "release",
+      title: "Version",
+      value: ([, one]) => one.release,
+      cell: ([, one]) => {
+        const older = (one.runners ?? []).filter((/** @type {string} */ version) => version !== one.release);
+        return html`<span class=${release !== undefined && one.release !== release ? "text-warn" : ""}>${one.release}</span>
+          ${older.length > 0 && html` <span class="muted" title="Runners keep the version they were started with">runs ${older.join(", ")}</span>`}`;
+      },
+    },
     { key: "address", title: "Address", value: ([, one]) => one.address, cell: ([, one]) => html`<code>${one.address}</code>` },
     {
       key: "labels",

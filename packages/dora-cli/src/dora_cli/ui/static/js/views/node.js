@@ -5,7 +5,7 @@ import { useEffect, useState } from "preact/hooks";
 
 import { restartNode, stopNode } from "../changes.js";
 import { Empty, Status, confirm, report } from "../components.js";
-import { bytes, micros, percent, rate } from "../format.js";
+import { ago, bytes, counted, micros, percent, rate } from "../format.js";
 import { timer } from "../graph/model.js";
 import { Logs } from "../logs.js";
 import { Plot } from "../plot.js";
@@ -36,7 +36,7 @@ export function NodeView({ state, uuid, node }) {
       <h1>${node} ${row && html`<${Status} status=${row.status} />`}</h1>
       <p class="facts"><span>${row?.machine ?? found.machine}</span><span><code>${found.path ?? found.kind}</code></span>
         ${row?.pid !== undefined && html`<span>pid ${row.pid}</span>`}
-        ${row !== undefined && row.restarts > 0 && html`<span class="text-warn">${row.restarts} restarts</span>`}
+        ${row !== undefined && row.restarts > 0 && html`<span class="text-warn">${counted(row.restarts, "restart")}${row.lastRestart === undefined ? "" : `, last: ${row.lastRestart}`}${row.lastRestartAt === undefined ? "" : `, ${ago(row.lastRestartAt)}`}</span>`}
         <span class="muted">restart: ${found.restart}</span></p>
       ${!state.source.readOnly && state.dataflows[uuid]?.endedAt === undefined && html`<div class="actions">
         <button type="button" onClick=${() => restartNode(uuid, node)}>Restart</button>
