@@ -60,16 +60,18 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 
 def start_request(count: int) -> control.StartDataflow:
     """A dataflow in which the nodes of each machine form a chain."""
-    nodes = []
+    nodes: list[ResolvedNode] = []
     for number in range(count):
         before = None
         for node in node_ids(number):
-            source = None if before is None else OutputSource(node=before, output="out")
-            inputs = {} if source is None else {"in": ResolvedInput(source=source)}
-            deploy = ResolvedDeploy(machine=machine_id(number))
+            source = None if before is None else OutputSource(node=before, output="output")
             nodes.append(
                 ResolvedNode(
-                    id=node, path="node.py", deploy=deploy, inputs=inputs, outputs=("out",)
+                    id=node,
+                    path="node.py",
+                    deploy=ResolvedDeploy(machine=machine_id(number)),
+                    inputs={} if source is None else {"input": ResolvedInput(source=source)},
+                    outputs=("output",),
                 )
             )
             before = node

@@ -15,7 +15,10 @@ import anyio
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
 from dora_daemon.process_tree.reaper_process import ReaperProcess
+from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
 from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir, runtime_root
+from dora_daemon.runner.control.server import ControlServer
+from dora_daemon.runner.control_requests import ControlRequests
 from dora_daemon.runner.logs.event_queue import CLOSING_SECONDS, EventQueue
 from dora_daemon.runner.logs.gate import Gate
 from dora_daemon.runner.machine.events import StateEvent, StopRequested
@@ -59,7 +62,7 @@ def run(
                 )
 
             ready = None if before_start is None else partial(before_start, directory.path)
-            return anyio.run(_run, create, on_signal, ready)
+            return anyio.run(_run, create, directory.path / CONTROL_SOCKET, on_signal, ready)
     finally:
         _drain(events, on_signal, lossless=lossless)
 
@@ -75,6 +78,7 @@ def _drain(events: EventQueue, on_signal: Callable[[], None], *, lossless: bool)
 
 async def _run(
     create: Callable[[], Runner],
+    socket: Path,
     on_signal: Callable[[], None],
     before_start: Callable[[], None] | None,
 ) -> DataflowResult:
@@ -89,7 +93,12 @@ async def _run(
             runner = create()
             if before_start is not None:
                 await anyio.to_thread.run_sync(before_start)  # it may connect to the runner
-            return await runner.run()
+            async with anyio.create_task_group() as tasks:
+                requests = ControlRequests(runner, lambda: 0)
+                tasks.start_soon(ControlServer(socket, requests.answer).serve)
+                result = await runner.run()
+                tasks.cancel_scope.cancel()
+            return result
     finally:
         if runner is not None:
             runner.close()
