@@ -9,10 +9,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from daemon.link.certificates import Authority
+from daemon.link.connections import break_all, count
 from daemon.link.machine import Machine, deliveries, introduce, proven
 from support.cut import CuttableWire
 from support.queues import message, number_of
@@ -27,18 +29,27 @@ from dora_node_api.transport.shared import layout
 pytestmark = pytest.mark.integration
 
 Make = Callable[..., Machine]
+LOW_LATENCY = range(7500, 7550)
+"""Ports of low-latency connections: the second half of the range."""
 
 
 class Flow:
     """A producer on one machine that sends numbered messages to a consumer on another."""
 
-    def __init__(self, a: Machine, b: Machine, *, policy: str = "backpressure") -> None:
+    def __init__(
+        self,
+        a: Machine,
+        b: Machine,
+        *,
+        policy: str = "backpressure",
+        sizes: tuple[int, ...] = (20, 3_000, 100_000, 1_200_000),
+    ) -> None:
         self.out = a.outgoing("n/o", "b", policy=policy, bound=8)
         self.into = b.incoming("n/o", "a", "m/i", policy=policy, bound=8)
         self._a, self._b = a, b
         self.sent = 0
         self.got: list[int] = []
-        self._sizes = random.Random(7)
+        self._choose = partial(random.Random(7).choice, sizes)
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -48,7 +59,7 @@ class Flow:
 
         def send() -> None:
             while not self._stop.is_set():
-                size = self._sizes.choice((20, 3_000, 100_000, 1_200_000))
+                size = self._choose()
                 sender.send("o", arrow.encode(message(self.sent, min(size, 1 << 20))))
                 self.sent += 1
             self.out.keeper.announce_closed()
@@ -154,6 +165,37 @@ def test_a_wire_that_is_cut_loses_nothing_under_backpressure(make: Make, seconds
     finally:
         cable.close()
     assert flow.got == list(range(flow.sent))
+
+
+def test_a_broken_low_latency_connection_loses_and_repeats_nothing(make: Make) -> None:
+    a, b = make("a"), make("b")
+    flow = Flow(a, b, sizes=(20, 3_000))
+    introduce(a, b)
+    proven(a, b)
+    assert a.process is not None
+    link = a.process.pid
+    flow.start()
+    for _ in range(3):
+        wait_until(lambda: count(link, LOW_LATENCY), what="the low-latency connection")
+        flow.progress(100)
+        assert break_all(link, LOW_LATENCY) == 1
+        flow.progress()
+    flow.end()
+    assert flow.got == list(range(flow.sent))
+    assert b.count("n/o", "lost") == 0
+
+
+def test_few_ports_serve_ordinary_connections_only(make: Make) -> None:
+    a, b = make("a", ports=(7450, 7458)), make("b", ports=(7450, 7458))
+    flow = Flow(a, b, sizes=(20,))
+    introduce(a, b)
+    proven(a, b)
+    flow.start()
+    flow.progress()
+    flow.end()
+    assert flow.got == list(range(flow.sent))
+    assert a.process is not None
+    assert count(a.process.pid, range(7450, 7459)) == 1
 
 
 def test_drop_oldest_delivers_the_newest_after_a_kill(make: Make) -> None:

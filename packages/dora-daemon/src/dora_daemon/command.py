@@ -110,7 +110,7 @@ def argument_parser() -> argparse.ArgumentParser:
         type=_listen,
         default=Listen(),
         metavar="IP[:PORT[-PORT]]",
-        help="where links to other machines listen, with one port for each dataflow (default: the "
+        help="where links to other machines listen, with two ports for each dataflow (default: the "
         f"address that leads to the coordinator, ports {FIRST_PORT}-{LAST_PORT}; one port stands "
         "for it and the next 99)",
     )

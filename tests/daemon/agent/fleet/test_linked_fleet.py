@@ -221,17 +221,15 @@ TEN = """
 """
 
 
-def test_a_machine_that_cannot_listen_for_links_fails_the_start(workspace: Workspace) -> None:
+def test_a_machine_without_a_free_port_fails_the_start(workspace: Workspace) -> None:
     with real_fleet(workspace, "station") as fleet:
         taken = fleet.port  # the coordinator listens there
-        for address in (f"127.0.0.1:{taken}-{taken}", "192.0.2.1"):
-            fleet.start_daemon("robot", "--zenoh-listen", address)
-            done = fleet.dora("start", crossing(workspace), "--detach", code=1)
-            assert 'daemon "robot" cannot listen for links' in done.stderr
-            assert address.rpartition("-")[2] in done.stderr
-            wait_until(lambda: not list_runners(runtime_root()), what="the roll-back")
-            assert fleet.listed()[-1].status == "Failed"
-            fleet.daemons["robot"].kill()
+        fleet.start_daemon("robot", "--zenoh-listen", f"127.0.0.1:{taken}-{taken}")
+        done = fleet.dora("start", crossing(workspace), "--detach", code=1)
+        assert 'daemon "robot" cannot listen for links' in done.stderr
+        assert str(taken) in done.stderr
+        wait_until(lambda: not list_runners(runtime_root()), what="the roll-back")
+        assert fleet.listed()[-1].status == "Failed"
 
 
 def test_a_new_authority_reaches_links_that_run(workspace: Workspace) -> None:

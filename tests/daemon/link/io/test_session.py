@@ -82,13 +82,17 @@ def test_a_certificate_of_another_time_is_explained_by_the_clock(
 class Station:
     """The link of one machine, which listens for the machines "robot" and "thief"."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, low_latency: bool = False) -> None:
         self._authority = Authority()
         self.home = home
         self.received: list[tuple[str, bytes]] = []
         channels = [between("station", peer) for peer in ("robot", "thief")]
         self.session = LinkSession.listen(
-            "127.0.0.1", list(range(7450, 7549)), self.certificate("station"), channels
+            "127.0.0.1",
+            list(range(7450, 7549)),
+            self.certificate("station"),
+            channels,
+            low_latency=low_latency,
         )
         for peer, own in zip(("robot", "thief"), channels, strict=True):
             self.session.subscribe(own.incoming, partial(self._receive, peer))
@@ -104,8 +108,8 @@ class Station:
 
 
 @contextmanager
-def station_link(home: Path) -> Iterator[Station]:
-    station = Station(home)
+def station_link(home: Path, *, low_latency: bool = False) -> Iterator[Station]:
+    station = Station(home, low_latency=low_latency)
     try:
         yield station
     finally:
@@ -113,7 +117,9 @@ def station_link(home: Path) -> Iterator[Station]:
 
 
 @contextmanager
-def program(endpoint: str, credentials: Path) -> Iterator[zenoh.Session]:
+def program(
+    endpoint: str, credentials: Path, *, low_latency: bool = False
+) -> Iterator[zenoh.Session]:
     """A program with Zenoh and a machine's certificate, without any access control of its own."""
     config = zenoh.Config()
     settings = {
@@ -122,6 +128,8 @@ def program(endpoint: str, credentials: Path) -> Iterator[zenoh.Session]:
         "scouting/gossip/enabled": False,
         "connect/endpoints": [f"tls/{endpoint}"],
         "connect/exit_on_failure": True,
+        "transport/unicast/lowlatency": low_latency,
+        "transport/unicast/qos/enabled": not low_latency,
         "transport/link/tls": {
             "root_ca_certificate": str(credentials / "ca.pem"),
             "enable_mtls": True,
@@ -139,12 +147,14 @@ def program(endpoint: str, credentials: Path) -> Iterator[zenoh.Session]:
         session.close()  # type: ignore[no-untyped-call]
 
 
+@pytest.mark.parametrize("low_latency", [False, True])
 @pytest.mark.parametrize("machine", ["robot", "thief"])
-def test_a_machine_sends_on_its_own_key_only(home: Path, machine: str) -> None:
+def test_a_machine_sends_on_its_own_key_only(home: Path, machine: str, low_latency: bool) -> None:
     """The robot's certificate shows that the messages of the thief would have arrived."""
     robots, thiefs = between("station", "robot"), between("station", "thief")
-    with station_link(home) as station:
-        with program(station.session.endpoint, station.certificate(machine)) as session:
+    with station_link(home, low_latency=low_latency) as station:
+        own = station.certificate(machine)
+        with program(station.session.endpoint, own, low_latency=low_latency) as session:
             keys = [robots.incoming, thiefs.incoming, "dora/test/flow/link/station/*", "**"]
             for key in keys:
                 session.put(key, f"{machine} on {key}")
@@ -158,14 +168,19 @@ def test_a_machine_sends_on_its_own_key_only(home: Path, machine: str) -> None:
         assert {peer for peer, _ in station.received} == {machine}
 
 
-def test_a_machine_receives_its_own_messages_only(home: Path) -> None:
+@pytest.mark.parametrize("low_latency", [False, True])
+def test_a_machine_receives_its_own_messages_only(home: Path, low_latency: bool) -> None:
     """The robot's certificate shows that a subscriber to all keys would receive them."""
     heard: dict[str, list[bytes]] = {"robot": [], "thief": []}
     subscribers = []
     with (
-        station_link(home) as station,
-        program(station.session.endpoint, station.certificate("robot")) as robot,
-        program(station.session.endpoint, station.certificate("thief")) as thief,
+        station_link(home, low_latency=low_latency) as station,
+        program(
+            station.session.endpoint, station.certificate("robot"), low_latency=low_latency
+        ) as robot,
+        program(
+            station.session.endpoint, station.certificate("thief"), low_latency=low_latency
+        ) as thief,
     ):
         for name, session in (("robot", robot), ("thief", thief)):
             for key in ("**", *(between("station", peer).outgoing for peer in heard)):
@@ -199,3 +214,33 @@ def test_another_machine_at_the_address_of_a_peer_is_refused(home: Path) -> None
         with pytest.raises(CannotConnect, match="has the certificate of station, not base"):
             LinkSession.dial(station.session.endpoint, own, between("robot", "base"))
         LinkSession.dial(station.session.endpoint, own, between("robot", "station")).close()
+
+
+def test_a_low_latency_session_to_another_machine_carries_nothing(home: Path) -> None:
+    """Its certificate cannot be read, but access control compares the name with every message."""
+    with station_link(home, low_latency=True) as station:
+        mistaken, right = between("robot", "base"), between("robot", "station")
+        received: list[bytes] = []
+        sessions = [
+            LinkSession.dial(
+                station.session.endpoint, station.certificate("robot"), channel, low_latency=True
+            )
+            for channel in (mistaken, right)
+        ]
+        try:
+            for session, channel in zip(sessions, (mistaken, right), strict=True):
+                assert session.names() == []
+                session.subscribe(right.incoming, lambda _, frame: received.append(frame))
+                session.publishers(right.outgoing)[Priority.SMALL](channel.name.encode())
+
+            def arrived() -> bool:
+                for session, channel in zip(sessions, (mistaken, right), strict=True):
+                    session.publishers(right.outgoing)[Priority.SMALL](channel.name.encode())
+                return bool(station.received)
+
+            wait_until(arrived, what="a message")
+            assert {*station.received} == {("robot", b"station")}
+            send_until_received(station, "robot", received)
+        finally:
+            for session in sessions:
+                session.close()

@@ -51,6 +51,7 @@ class FakeHost:
     machine = "a"
     run_id = "a-1"
     link_id = 3
+    low_latency_port = 0
     woken = 0
 
     def __init__(self) -> None:
@@ -177,3 +178,61 @@ def test_a_peer_that_does_not_acknowledge_is_pinged_until_it_does() -> None:
     # Later messages are watched as well.
     assert peer.send(Priority.SMALL, frames.head(FrameKind.DATA, 7, 8))
     assert host.woken == 2
+
+
+def with_low_latency() -> tuple[PeerLink, FakeHost, FakeSession, FakeSession]:
+    """Return a confirmed peer with its ordinary and its low-latency session."""
+    us, link = peer()
+    ordinary, quick = FakeSession("ordinary"), FakeSession("quick")
+    hello_of(us, ordinary, seen=2)
+    us.receive_low_latency(quick.session, low_latency_frame())
+    return us, link, ordinary, quick
+
+
+def low_latency_frame() -> bytes:
+    head = frames.head(FrameKind.LOW_LATENCY, THEIR_LINK, FakeHost.link_id)
+    return head + frames.low_latency_body("their zid", wants_answer=True)
+
+
+def sent_over(*sessions: FakeSession) -> list[list[int]]:
+    """Return the kinds of the frames that were sent over each session, and forget them."""
+    kinds = [[frames.read_head(frame).kind for frame in session.sent] for session in sessions]
+    for session in sessions:
+        session.sent.clear()
+    return kinds
+
+
+def test_small_messages_go_over_the_low_latency_connection() -> None:
+    us, _, ordinary, quick = with_low_latency()
+    assert us.confirmed
+    assert sent_over(ordinary, quick) == [[], [FrameKind.LOW_LATENCY]]
+    assert us.send_image(1, 5, 4, 0, 0, b"image")
+    assert us.send_images([b"head", b"image"], quick=True)
+    assert sent_over(ordinary, quick) == [[], [FrameKind.IMAGES, FrameKind.IMAGES]]
+    assert us.send_images([b"head", b"image"], quick=False)
+    assert sent_over(ordinary, quick) == [[FrameKind.IMAGES], []]
+    assert us.send_image(1, 6, 5, 0, 0, bytes(60_000))
+    assert sent_over(ordinary, quick) == [[], [FrameKind.PART, FrameKind.PART]]
+
+
+def test_a_lost_low_latency_connection_begins_a_round_over_the_ordinary_one() -> None:
+    us, link, ordinary, quick = with_low_latency()
+    sent_over(ordinary, quick)
+    quick.broken = True
+    assert not us.send_image(1, 5, 4, 0, 0, b"image")
+    link.carry_out()
+    assert us.session is ordinary.session
+    assert not us.confirmed, "the messages in flight would never be sent again"
+    us.tick(SECOND)
+    assert us.send_image(1, 6, 5, 0, 0, b"image")
+    assert sent_over(ordinary, quick) == [[FrameKind.HELLO, FrameKind.IMAGES], []]
+
+
+def test_another_link_process_has_another_low_latency_connection() -> None:
+    us, _, ordinary, quick = with_low_latency()
+    theirs = LinkHello(machine="b", run_id="b-1", round=1, count=1)
+    frame = frames.head(FrameKind.HELLO, THEIR_LINK + 1, 0) + hello.encode(theirs)
+    us.receive_hello(ordinary.session, frames.read_head(frame), theirs)
+    sent_over(ordinary, quick)
+    assert us.send_image(1, 5, 4, 0, 0, b"image")
+    assert sent_over(ordinary, quick) == [[FrameKind.IMAGES], []]

@@ -26,6 +26,11 @@ class FakePeer:
         self.their_link = 0
         self.status = PeerStatus()
         self.received: list[int] = []
+        self.images: list[tuple[bytes, int, int]] = []
+        self.parts = frames.Parts()
+
+    def receive_images(self, frame: bytes, number: int, sequence: int) -> None:
+        self.images.append((frame, number, sequence))
 
     def receive_hello(self, _session: LinkSession, head: Head, _theirs: LinkHello) -> None:
         self.their_link = head.sender
@@ -114,6 +119,31 @@ def test_another_protocol_version_is_reported(routed: Routed) -> None:
     routed.hello(protocol=frames.VERSION + 1)
     assert routed.peer.their_link == 0
     assert "install the same version" in routed.peer.status.trouble
+
+
+def test_small_messages_of_the_present_link_reach_the_peer(routed: Routed) -> None:
+    def receive(sender: int, receiver: int, on: str = "b", cut: int = 1000) -> None:
+        frame = frames.images_head(sender, receiver, (3, 4)) + b"images" * 20
+        for part in frames.parts_of(frame, sender, receiver, cut) if cut < 1000 else [frame]:
+            routed.router.receive(on, SESSION, part)
+
+    receive(THEIRS, OURS)
+    assert not routed.peer.images, "before a hello"
+    routed.hello()
+    for cut in (1000, 60):
+        receive(THEIRS + 1, OURS, cut=cut)
+        receive(THEIRS, OURS + 1, cut=cut)
+        receive(THEIRS, OURS, on="c", cut=cut)
+        assert not routed.peer.images
+        receive(THEIRS, OURS, cut=cut)
+        frame = frames.images_head(THEIRS, OURS, (3, 4)) + b"images" * 20
+        assert routed.peer.images == [(frame, 3, 4)]
+        routed.peer.images.clear()
+    bye = frames.head(FrameKind.BYE, THEIRS, OURS)
+    for part in frames.parts_of(bye, THEIRS, OURS, 30):
+        routed.router.receive("b", SESSION, part)
+    assert not routed.peer.received, "only small messages come in parts"
+    assert routed.notes == []
 
 
 def test_a_malformed_frame_is_noted(routed: Routed) -> None:

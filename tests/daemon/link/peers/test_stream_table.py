@@ -42,10 +42,15 @@ class SlowPeer:
         self.takes = threading.Event()
         self.streams: dict[tuple[str, str], Any] = {}
 
-    def send_images(self, images: list[bytes]) -> bool:
+    def send_image(
+        self, stream: int, sequence: int, previous: int, sent_ns: int, flags: int, image: bytes
+    ) -> bool:
+        return self.send(Priority.SMALL, image)
+
+    def send_images(self, images: list[bytes], *, quick: bool) -> bool:
         return self.send(Priority.SMALL, b"".join(images))
 
-    def send(self, priority: Priority, frame: bytes) -> bool:
+    def send(self, priority: Priority, frame: bytes, *, more: bool = False) -> bool:
         self.sending.set()
         return self.takes.wait(20)
 

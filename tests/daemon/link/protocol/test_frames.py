@@ -21,7 +21,8 @@ NUMBERS = st.integers(0, (1 << 62) - 1)
 HEAD = frames.head(frames.FrameKind.DATA, 7, 9, stream=3, flags=3)
 READERS = (
     *(frames.read_head, frames.read_data, frames.read_chunk, frames.read_lifecycle),
-    *(frames.read_images_ack, frames.read_acks, frames.read_ping, frames.read_pong),
+    *(frames.read_images_head, frames.read_single_image, frames.read_low_latency),
+    *(frames.read_acks, frames.read_ping, frames.read_pong),
 )
 
 
@@ -77,12 +78,49 @@ def test_images_are_read_as_written(images: list[tuple[int, bytes]], acknowledge
         frame += frames.image_head(stream, number + 1, number, 5, 3, len(image)) + image
     head = frames.read_head(frame)
     assert (head.kind, head.stream, head.sender, head.receiver) == (9, 0, 7, 9)
-    assert frames.read_images_ack(frame) == (2, acknowledged)
+    assert frames.read_images_head(frame) == (7, 9, 2, acknowledged)
     groups = list(frames.read_images(frame))
     assert all(first[0] != second[0] for first, second in itertools.pairwise(groups))
     found = [(stream, *image) for stream, group in groups for image in group]
     assert [(each[0], frame[each[5] : each[6]]) for each in found] == images
     assert [each[1:5] for each in found] == [(n + 1, n, 5, 3) for n in range(len(images))]
+
+
+@given(st.integers(1, 9), NUMBERS.filter(bool), st.integers(0, 3), st.binary(max_size=20), NUMBERS)
+def test_a_single_image_is_read_as_among_others(
+    stream: int, sequence: int, flags: int, image: bytes, acknowledged: int
+) -> None:
+    head = frames.single_image_head(
+        7, 9, (4, acknowledged), stream, sequence, sequence - 1, 5, flags, len(image)
+    )
+    assert head == frames.images_head(7, 9, (4, acknowledged)) + frames.image_head(
+        stream, sequence, sequence - 1, 5, flags, len(image)
+    )
+    frame = head + image
+    assert frames.read_images_head(frame) == (7, 9, 4, acknowledged)
+    [(source, [among])] = frames.read_images(frame)
+    assert frames.read_single_image(frame) == (source, *among[:5])
+    for other in (frame + head, frame[:-1], frame + b"x", HEAD + image):
+        assert frames.read_single_image(other) is None
+
+
+@given(st.binary(min_size=1, max_size=300), st.integers(frames.HEAD.size + 1, 120))
+def test_a_frame_in_parts_is_read_as_a_whole(frame: bytes, most: int) -> None:
+    cut = list(frames.parts_of(frame, 7, 9, most))
+    parts = frames.Parts()
+    parts.add(cut[0])  # the connection broke here
+    for part in cut:
+        head = frames.read_head(part)
+        assert (head.kind, head.sender, head.receiver) == (frames.FrameKind.PART, 7, 9)
+        assert len(part) <= most
+    assert [parts.add(part) for part in cut] == [None] * (len(cut) - 1) + [frame]
+
+
+def test_a_frame_in_too_many_parts_is_refused() -> None:
+    parts = frames.Parts()
+    cut = frames.parts_of(bytes(frames.LARGEST_PARTED + 1), 7, 9, 1000)
+    with pytest.raises(WireError):
+        list(map(parts.add, cut))
 
 
 def test_images_before_a_malformed_one_are_read() -> None:
@@ -142,6 +180,11 @@ GOLDEN = {
         "0300000001000000050000000000000004000000000000000600000000000000" "02000000" "6162",
     ),
     "ping": (frames.ping_body(1, [(2, 3)]), "0100000000000000" "020000000300000000000000"),
+    "part": (
+        next(frames.parts_of(b"abc", 7, 9, 25)),
+        "644c0b0100000000" "0700000000000000" "0900000000000000" "61",
+    ),
+    "low latency": (frames.low_latency_body("a1", wants_answer=True), "016131"),
     "pong": (frames.pong_body(1, 2, 3), "010000000000000002000000000000000300000000000000"),
 }  # fmt: skip
 

@@ -29,6 +29,7 @@ def test_the_bytes_of_a_hello() -> None:
     """They change only together with `frames.VERSION`."""
     hello = LinkHello(
         machine="a", run_id="a-1", round=3, seen_round=2, count=5, wants_answer=True, zid="z",
+        low_latency_port=8,
         leaving=(Leaving(number=7, node="n", output="o", given_up=4, window=9),),
         entering=(
             Entering(node="m", output="p", run_id="b-1", accepted=6, stored=5, listening=True),
@@ -36,7 +37,7 @@ def test_the_bytes_of_a_hello() -> None:
     )  # fmt: skip
     golden = (
         b'{"protocol":4,"machine":"a","run_id":"a-1","round":3,"seen_round":2,"count":5,'
-        b'"wants_answer":true,"zid":"z",'
+        b'"wants_answer":true,"zid":"z","low_latency_port":8,'
         b'"leaving":[{"number":7,"node":"n","output":"o","given_up":4,"window":9}],'
         b'"entering":[{"node":"m","output":"p","run_id":"b-1","accepted":6,"stored":5,'
         b'"listening":true}]}'

@@ -33,6 +33,8 @@ class FakeForwarder:
         self.stored: list[int] = []
         self.skipped: list[int] = []
         self.full = False
+        self.broken = False
+        self.small = 0
 
     def run_hash(self, _output: str) -> int:
         return 0
@@ -46,6 +48,22 @@ class FakeForwarder:
         if not self.full:
             self.stored.append(source)
         return not self.full
+
+    def forward_small(
+        self,
+        output: str,
+        image: memoryview,
+        head: int,
+        total: int,
+        *,
+        source: int,
+        sent_ns: int,
+    ) -> bool:
+        if self.broken:
+            raise OSError("no memory")
+        self.small += 1
+        blocks = BlockImage(image[:head], image[head:], total - len(image) + head)
+        return self.forward_image(output, blocks, source=source, sent_ns=sent_ns, flags=0)
 
     def allocate(self, _output: str, _total: int) -> Hold:
         return cast(Hold, None)
@@ -97,6 +115,13 @@ class Stream:
             frame += frames.image_head(1, number, before, 0, 0, len(image)) + image
         self.receive_frame(frame)
 
+    def receive_alone(self, number: int, *, image: bytes = IMAGE, flags: int = 0) -> None:
+        """Receive a message as the only one of its frame."""
+        frame = frames.single_image_head(7, 3, (0, 0), 1, number, number - 1, 0, flags, len(image))
+        single = frames.read_single_image(frame + image)
+        assert single is not None
+        self.stream.image(frame + image, single, 0)
+
     def receive_frame(self, frame: bytes) -> None:
         for _, images in frames.read_images(frame):
             self.stream.images(frame, images)
@@ -133,6 +158,45 @@ def test_a_quarter_of_the_window_is_acknowledged_at_once(made: Stream) -> None:
         made.receive(number)
     at_once = [at_once for _, at_once in made.peer.acknowledged]
     assert at_once == [False] * (WINDOW // 4 - 1) + [True, False]
+
+
+def test_single_messages_are_stored_once_and_in_order(made: Stream) -> None:
+    for number in (1, 2, 2, 4, 3, 5, 1):
+        made.receive_alone(number)
+    assert made.forwarder.stored == [1, 2, 3, 4, 5]
+    assert made.forwarder.small == 3, "1, 2 and 5 took the short way"
+    assert (made.stream.messages, made.stream.stored, made.stream.lost) == (5, 5, 0)
+    assert [number for number, _ in made.peer.acknowledged][-1] == 5
+
+
+def test_single_messages_are_acknowledged_like_others(made: Stream) -> None:
+    for number in range(1, WINDOW // 4 + 2):
+        made.receive_alone(number)
+    at_once = [at_once for _, at_once in made.peer.acknowledged]
+    assert at_once == [False] * (WINDOW // 4 - 1) + [True, False]
+
+
+def test_an_unusual_single_message_is_stored_like_others(made: Stream) -> None:
+    made.receive_alone(1, flags=1)
+    made.receive_alone(2, image=image_of(pa.array(["text"])))
+    made.receive_alone(3, image=image_of(pa.array([1]), b"invalid metadata"))
+    made.forwarder.broken = True
+    made.receive_alone(4)
+    assert made.forwarder.small == 0
+    assert made.forwarder.stored == [1, 2, 4]
+    assert made.forwarder.skipped == [3]
+    assert made.stream.stored == 4
+
+
+def test_a_full_queue_keeps_single_messages_in_order(made: Stream) -> None:
+    made.forwarder.full = True
+    made.receive_alone(1)
+    made.receive_alone(2)
+    assert made.peer.acknowledged == []
+    made.forwarder.full = False
+    wait_until(lambda: made.stream.waiting == 0, what="the thread to catch up")
+    made.receive_alone(3)
+    assert made.forwarder.stored == [1, 2, 3]
 
 
 def test_a_full_queue_makes_only_the_streams_thread_wait(made: Stream) -> None:

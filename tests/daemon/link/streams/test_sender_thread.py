@@ -28,10 +28,13 @@ class Sink:
         self.allowed.set()
         self.frames: list[list[bytes]] = []
 
-    def send(self, priority: Priority, frame: bytes) -> bool:
+    def send(self, priority: Priority, frame: bytes, *, more: bool = False) -> bool:
         raise AssertionError(f"sent {frame!r} with {priority}")
 
-    def send_images(self, images: list[bytes]) -> bool:
+    def send_image(self, *_: object) -> bool:
+        raise AssertionError("the fake streams send through the outbox")
+
+    def send_images(self, images: list[bytes], *, quick: bool) -> bool:
         self.putting.set()
         assert self.allowed.wait(20)
         self.frames.append(images[1::2])
@@ -73,6 +76,9 @@ class Stream:
             if outbox.full:
                 return Turn.AGAIN
         return Turn.WAKE
+
+    def send_only(self) -> bool:
+        return False
 
     def stop_sending(self) -> None:
         self.stopped += 1

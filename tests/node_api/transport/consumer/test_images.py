@@ -65,6 +65,74 @@ def test_an_image_crosses_as_the_same_message(size: int) -> None:
         closing.close()
 
 
+def test_the_only_message_that_waits_is_taken_and_forwarded() -> None:
+    board, segments = Board.create(1 << 20), Segments()
+    near = Edge(board, segments)
+    far = Edge(board, segments, queue=2, names=("n", "m"), bound=4)
+    forwarder = Forwarder(Pool(1 << 24, segments.register(9)), board, 9, wait_for_room=never)
+    forwarder.add_route("n/out", far.spec, far.for_producer())
+    sender, source, reader = near.sender(), image_receiver(near, board, segments), far.receiver()
+    assert source.take_only() is None
+
+    def small(image: bytes, number: int) -> bool:
+        split = block_image(image)
+        return forwarder.forward_small(
+            "n/out", memoryview(image), len(split.head), split.total, source=number, sent_ns=number
+        )
+
+    def send(*sent: int) -> None:
+        for number in sent:
+            sender.send("out", arrow.encode(message(number, 300)))
+
+    send(1)
+    assert source.take_only() is None  # read, but its segment is not mapped yet
+    first = source.receive()
+    assert first is not None
+    image = image_of_delivery(first)
+    assert not small(image, 1), "no block was used before"
+    assert forwarder.forward_image("n/out", block_image(image), source=1, sent_ns=1, flags=0)
+    assert numbers(drain(reader)) == [1]
+    del first
+    for number in range(2, 2000):
+        send(number)
+        taken = source.take_only()
+        assert taken is not None
+        assert (taken[0], number_of(block_image(taken[3]).data)) == (number, number)
+        assert small(taken[3], number)
+        assert not small(taken[3], number), "a repetition"
+        (delivery,) = drain(reader)
+        assert (number_of(delivery.data), delivery.sent_ns) == (number, number)
+        del delivery
+    assert forwarder.pool.reserved_bytes < 1 << 16
+    assert forwarder.resume("n/out", 0) == 1999
+    send(2000, 2001)
+    assert source.take_only() is None, "two wait: they go together"
+    assert [d.sequence for d in (source.receive(), source.receive()) if d] == [2000, 2001]
+    for number in range(2000, 2004):
+        assert forwarder.forward_image(
+            "n/out", block_image(image), source=number, sent_ns=1, flags=0
+        )
+    assert not small(image, 2004), "the queue is full"
+    assert len(drain(reader)) == 4
+    assert small(image, 2004)
+    for closing in (source, reader, sender, forwarder, near, far, board, segments):
+        closing.close()
+
+
+def test_a_protected_message_is_not_taken_alone() -> None:
+    board, segments = Board.create(1 << 20), Segments()
+    edge = Edge(board, segments)
+    sender, receiver = edge.sender(), image_receiver(edge, board, segments)
+    sender.send("out", arrow.encode(message(1, 20)), layout.FLAG_PROTECTED)
+    assert receiver.take_only() is None
+    first = receiver.receive()
+    assert first is not None
+    assert first.flags == layout.FLAG_PROTECTED
+    del first
+    for closing in (receiver, sender, edge, board, segments):
+        closing.close()
+
+
 def test_the_block_of_an_image_is_free_at_once() -> None:
     board, segments = Board.create(1 << 20), Segments()
     edge = Edge(board, segments)

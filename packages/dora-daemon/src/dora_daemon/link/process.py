@@ -49,6 +49,8 @@ _END_SECONDS = 5.0
 _BYE_SECONDS = 1.0
 """Longest time to wait until the peers have received that our part has ended."""
 _CREDENTIALS_NS = 5_000_000_000
+_LEAST_PORTS = 10
+"""Ports in the range from which on its second half serves low-latency connections too."""
 
 
 class Link:
@@ -89,6 +91,8 @@ class Link:
         self._dialers: dict[str, Dialer] = {}
         self._reports = Reports(self._runner.send)
         self._listener: LinkSession | None = None
+        self._low_latency: LinkSession | None = None
+        """Listens for low-latency connections; None if no port is left for it."""
         self._certificate = self._certificate_time()
         self._certificate_checked_ns = time.monotonic_ns()
 
@@ -97,6 +101,11 @@ class Link:
     def key_to(self, machine: str) -> str:
         """Return the key on which a machine's link receives our frames."""
         return self._router.key_to(machine)
+
+    @property
+    def low_latency_port(self) -> int:
+        """Port that it listens on for low-latency connections; 0 without one."""
+        return 0 if self._low_latency is None else _port_of(self._low_latency)
 
     def changed(self, peer: PeerLink) -> None:
         """Report the state of a peer."""
@@ -143,7 +152,8 @@ class Link:
         if opened:
             return
         for peer in list(self._peers.values()):
-            if peer.session is session and (session is not self._listener or peer.uses_zid(zid)):
+            dialed = session not in (self._listener, self._low_latency)
+            if dialed or peer.connected_by(session, zid):
                 self.broken(peer, session, "the connection was closed")
 
     def _listen(self, first: int | None) -> LinkSession:
@@ -155,10 +165,32 @@ class Link:
         session = LinkSession.listen(
             config.listen_host, ports, self._credentials, channels, insecure_ok=config.plain
         )
-        session.watch(self._on_transport)
-        for machine in self._names:
-            self._prepare(session, machine)
+        self._low_latency = self._listen_for_low_latency(ports, channels)
+        for opened in (session, self._low_latency):
+            if opened is not None:
+                opened.watch(self._on_transport)
+                for machine in self._names:
+                    self._prepare(opened, machine)
         return session
+
+    def _listen_for_low_latency(
+        self, ports: list[int], channels: list[Channel]
+    ) -> LinkSession | None:
+        config = self._config
+        if len(ports) < _LEAST_PORTS:
+            return None
+        last = sorted(ports, reverse=True)[: len(ports) // 2]
+        try:
+            return LinkSession.listen(
+                config.listen_host,
+                last,
+                self._credentials,
+                channels,
+                insecure_ok=config.plain,
+                low_latency=True,
+            )
+        except CannotListen:
+            return None
 
     # --- the main thread --------------------------------------------------------------------------
 
@@ -318,10 +350,12 @@ class Link:
         listener = self._listener
         if listener is None:
             return
-        port = int(listener.endpoint.rpartition(":")[2])
-        listener.close()
-        for peer in list(self._peers.values()):
-            peer.lost_session(listener, why)
+        port = _port_of(listener)
+        for session in (listener, self._low_latency):
+            if session is not None:
+                session.close()
+                for peer in list(self._peers.values()):
+                    peer.lost_session(session, why)
         try:
             self._listener = self._listen(port)
         except CannotListen as error:
@@ -340,8 +374,13 @@ class Link:
         end = time.monotonic() + _END_SECONDS
         for dialer in self._dialers.values():
             dialer.join(end - time.monotonic())
-        if self._listener is not None:
-            self._listener.close()
+        for session in (self._listener, self._low_latency):
+            if session is not None:
+                session.close()
+
+
+def _port_of(session: LinkSession) -> int:
+    return int(session.endpoint.rpartition(":")[2])
 
 
 def _key_prefix(config: Configure) -> str:

@@ -38,6 +38,10 @@ _RECEIVE_BUFFER = 1 << 20
 _LEASE_MS = 6_000
 # A put waits this long for a connection that takes nothing; then the connection is closed.
 _WAIT_BEFORE_CLOSE_US = 8_000_000
+LARGEST_LOW_LATENCY = 40 * 1024
+"""Largest frame of a low-latency session in bytes: one of 48 KiB closes the connection."""
+_LOW_LATENCY_BUFFER = 256 * 1024
+"""Send buffer in bytes; Linux doubles it. The system's limit (net.core.wmem_max) may reduce it."""
 CONNECT_SECONDS = 3.0
 """Default timeout of each step of connecting."""
 
@@ -56,8 +60,9 @@ OnTransport = Callable[["LinkSession", str, bool], None]
 class LinkSession:
     """One Zenoh session. Callbacks run on Zenoh's threads; they must not wait or raise."""
 
-    def __init__(self, session: zenoh.Session, endpoint: str) -> None:
+    def __init__(self, session: zenoh.Session, endpoint: str, *, low_latency: bool = False) -> None:
         self._session = session
+        self._low_latency = low_latency
         self.endpoint = endpoint
         """Address that it listens on or dialed, ``HOST:PORT``."""
         self.zid = str(session.zid())
@@ -74,10 +79,13 @@ class LinkSession:
         channels: Sequence[Channel] | None = None,
         *,
         insecure_ok: bool = False,
+        low_latency: bool = False,
     ) -> LinkSession:
         """Open a session on the first port that is free. Raises CannotListen.
 
         ``channels``: of all peers that may use it; None: anyone with a certificate.
+        ``low_latency``: a put writes to the connection before it returns, whatever its priority, at
+        most LARGEST_LOW_LATENCY bytes; both ends must set it.
         """
         if credentials is None and not (insecure_ok or host in ("127.0.0.1", "::1", "localhost")):
             raise CannotListen(f"refused to listen on {host} without certificates")
@@ -86,12 +94,16 @@ class LinkSession:
             endpoint = join_address(host, port)
             try:
                 session = _open(
-                    listen=endpoint, dial=None, credentials=credentials, channels=channels
+                    listen=endpoint,
+                    dial=None,
+                    credentials=credentials,
+                    channels=channels,
+                    low_latency=low_latency,
                 )
             except (zenoh.ZError, OSError) as error:
                 problem = f"{endpoint}: {first_sentence(error)}"
                 continue
-            return cls(session, endpoint)
+            return cls(session, endpoint, low_latency=low_latency)
         first, last = (min(ports), max(ports)) if ports else (0, 0)
         raise CannotListen(
             f"cannot listen on {host}, ports {first} to {last}: {problem}. Free a port of the"
@@ -106,11 +118,13 @@ class LinkSession:
         channel: Channel | None = None,
         *,
         seconds: float = CONNECT_SECONDS,
+        low_latency: bool = False,
     ) -> LinkSession:
         """Open a session that is connected to a peer at ``HOST:PORT``. Raises CannotConnect.
 
         ``channel``: of the peer; None: any with a certificate.
         ``seconds``: time for the TCP connection, and again for TLS and Zenoh.
+        ``low_latency``: as in `listen`.
         """
         try:
             session = _open(
@@ -119,10 +133,11 @@ class LinkSession:
                 credentials=credentials,
                 channels=None if channel is None else (channel,),
                 connect_seconds=seconds,
+                low_latency=low_latency,
             )
         except (zenoh.ZError, OSError) as error:
             raise CannotConnect(why_not(endpoint, credentials, error, seconds)) from error
-        opened = cls(session, endpoint)
+        opened = cls(session, endpoint, low_latency=low_latency)
         found = opened.names()
         if credentials and channel and found and channel.name not in found:
             opened.close()
@@ -184,7 +199,12 @@ class LinkSession:
         return send
 
     def names(self) -> list[str]:
-        """Return the common names in the certificates of connected sessions."""
+        """Return the common names in the certificates of connected sessions.
+
+        Empty for a low-latency session: Zenoh panics when asked for its connections.
+        """
+        if self._low_latency:
+            return []
         try:
             return [str(link.auth_identifier) for link in self._session.info.links()]
         except zenoh.ZError:
@@ -217,19 +237,21 @@ def _open(
     credentials: Path | None,
     channels: Sequence[Channel] | None,
     connect_seconds: float = CONNECT_SECONDS,
+    low_latency: bool = False,
 ) -> zenoh.Session:
     """Open a session. Raises ZError, OSError."""
     protocol = "tcp" if credentials is None else "tls"
+    buffer = f"#so_sndbuf={_LOW_LATENCY_BUFFER}" if low_latency else ""
     config = zenoh.Config()
     settings: dict[str, Any] = {
         "mode": "peer",
         "scouting/multicast/enabled": False,
         "scouting/gossip/enabled": False,
         "transport/shared_memory/enabled": False,
-        "listen/endpoints": [f"{protocol}/{listen}"] if listen else [],
+        "listen/endpoints": [f"{protocol}/{listen}{buffer}"] if listen else [],
         "listen/exit_on_failure": True,
         "listen/timeout_ms": 0,
-        "connect/endpoints": [f"{protocol}/{without_brackets(dial)}"] if dial else [],
+        "connect/endpoints": [f"{protocol}/{without_brackets(dial)}{buffer}"] if dial else [],
         "connect/exit_on_failure": True,
         "connect/timeout_ms": int(connect_seconds * 1000),
         "transport/link/protocols": [protocol],
@@ -240,6 +262,9 @@ def _open(
         "transport/link/rx/buffer_size": _RECEIVE_BUFFER,
         "transport/link/rx/max_message_size": 1 << 30,
     }
+    if low_latency:
+        settings["transport/unicast/lowlatency"] = True
+        settings["transport/unicast/qos/enabled"] = False
     for priority in ("data_high", "data", "data_low"):
         settings[f"transport/link/tx/queue/size/{priority}"] = _BATCHES
     if credentials is not None:

@@ -15,6 +15,7 @@ from dora_daemon.link.errors import CannotConnect
 from dora_daemon.link.io.connect_errors import probe
 from dora_daemon.link.io.session import CONNECT_SECONDS, LinkSession
 from dora_daemon.link.io.thread_guard import guarded
+from dora_daemon.link.peers.low_latency_dialer import LowLatencyDialer
 from dora_daemon.link.peers.peer import PeerLink
 from dora_daemon.link.protocol.access import Channel
 from dora_daemon.link.protocol.status import other_security
@@ -53,6 +54,7 @@ class Dialer:
         self._prepare = prepare
         self._changed = changed
         self._session: LinkSession | None = None
+        self._low_latency = LowLatencyDialer(peer, credentials, channel, prepare)
         self._ended = threading.Event()
         self._thread = threading.Thread(
             target=guarded(self._run, note), name=f"dial {peer.machine}", daemon=True
@@ -63,7 +65,9 @@ class Dialer:
         peer = self._peer
         pause, timeout = _FIRST_PAUSE, CONNECT_SECONDS
         while not self._ended.is_set():
-            peer.wanted.wait()
+            if not peer.wanted.wait(self._low_latency.pause()):
+                self._low_latency.dial()
+                continue
             if self._ended.is_set():
                 break
             self._close()
@@ -74,6 +78,7 @@ class Dialer:
                 continue
             if self._dial(timeout):
                 pause, timeout = _FIRST_PAUSE, CONNECT_SECONDS
+                self._low_latency.wanted(self._session)
                 continue
             self._changed(peer)
             self._peer_connects(pause)
@@ -138,6 +143,7 @@ class Dialer:
         return self._peer.confirmed
 
     def _close(self) -> None:
+        self._low_latency.close()
         session, self._session = self._session, None
         if session is not None:
             session.close()

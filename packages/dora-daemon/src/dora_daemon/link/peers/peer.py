@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from dora_daemon.link.errors import WireError
-from dora_daemon.link.io.session import LinkSession
+from dora_daemon.link.io.session import LARGEST_LOW_LATENCY, LinkSession
+from dora_daemon.link.peers.low_latency import LowLatencyPath
 from dora_daemon.link.protocol import frames, hello
 from dora_daemon.link.protocol.clocks import ClockOffset
 from dora_daemon.link.protocol.frames import FrameKind, Head
@@ -24,8 +25,9 @@ from dora_daemon.link.streams.receiver import StreamReceiver
 from dora_daemon.link.streams.sender import StreamSender
 
 _NO_ACK = (0, 0)
+_monotonic_ns = time.monotonic_ns
 _PING_NS = 1_000_000_000
-_MESSAGES = (FrameKind.IMAGES, FrameKind.DATA, FrameKind.CHUNK, FrameKind.LIFECYCLE)
+_MESSAGES = (FrameKind.DATA, FrameKind.CHUNK, FrameKind.LIFECYCLE)
 
 
 class PeerHost(Protocol):
@@ -34,6 +36,10 @@ class PeerHost(Protocol):
     machine: str
     run_id: str
     link_id: int
+
+    @property
+    def low_latency_port(self) -> int:
+        """Port that it listens on for low-latency connections; 0 without one."""
 
     def key_to(self, machine: str) -> str:
         """Return the key on which a machine's link receives our frames."""
@@ -77,6 +83,8 @@ class PeerLink:
         """Set when run or address changed: the dialer connects at once."""
         self._host = host
         self._puts: dict[Priority, Callable[[bytes], None]] = {}
+        self.low_latency = LowLatencyPath(self._small_unacknowledged)
+        self.parts = frames.Parts()
         self._incoming_by_number: dict[int, StreamReceiver] = {}
         self._outgoing_by_number: dict[int, StreamSender] = {}
         self._rounds = StreamRounds()
@@ -106,10 +114,12 @@ class PeerLink:
         """Whether no negotiation is in progress."""
         return self.status.left or (self.confirmed and self.status.difference is None)
 
-    def uses_zid(self, zid: str) -> bool:
-        """Whether the peer sends over its session of this Zenoh id."""
+    def connected_by(self, session: LinkSession, zid: str) -> bool:
+        """Return whether our session is connected to the peer's session of this Zenoh id."""
         theirs = self.known.their_hello
-        return theirs is not None and theirs.zid == zid
+        if self.session is session and theirs is not None and theirs.zid == zid:
+            return True
+        return self.low_latency.uses(session, zid)
 
     # --- run, address and streams -----------------------------------------------------------------
 
@@ -168,8 +178,12 @@ class PeerLink:
             self.wanted.clear()
 
     def lost_session(self, session: LinkSession, why: str) -> None:
-        """Handle the loss of the session; one that is not in use is ignored."""
+        """Handle the loss of a session; one that is not in use is ignored."""
         with self._lock:
+            if self.low_latency.drop(session):
+                self._pause()
+                self.known.begin_round()
+                return
             if self.session is not session:
                 return
             self.session = None
@@ -186,8 +200,8 @@ class PeerLink:
             for stream in self.outgoing.values():
                 stream.pause()
 
-    def send(self, priority: Priority, frame: bytes) -> bool:
-        """Send a frame; return False without a session."""
+    def send(self, priority: Priority, frame: bytes, *, more: bool = False) -> bool:
+        """Send a frame; return False without a session. ``more``: another one follows at once."""
         session, puts = self.session, self._puts
         put = puts.get(priority)
         if put is None or session is None:
@@ -200,16 +214,75 @@ class PeerLink:
             puts.clear()
             self._host.broken(self, session, f"the connection broke: {error}")
             return False
-        if priority is not Priority.CONTROL:
+        if priority is not Priority.CONTROL and not more:
             large = priority is not Priority.SMALL
             self._watch(self._keepalive.sent(time.monotonic_ns(), large=large))
         return True
 
-    def send_images(self, images: list[bytes]) -> bool:
-        """Send small messages, with an acknowledgement if one waits."""
+    def send_images(self, images: list[bytes], *, quick: bool) -> bool:
+        """Send small messages, with an acknowledgement if one waits.
+
+        ``quick``: over the low-latency connection if it takes them; only one thread sets it.
+        """
         ack = self._take_ack() if self._acks else _NO_ACK
         head = frames.images_head(self.link_id, self.known.their_link, ack)
-        return self.send(Priority.SMALL, b"".join((head, *images)))
+        return self._send_small(b"".join((head, *images)), quick=quick)
+
+    def send_image(
+        self, stream: int, sequence: int, previous: int, sent_ns: int, flags: int, image: bytes
+    ) -> bool:
+        """Send one small message, as `send_images` with ``quick``."""
+        head = frames.single_image_head(
+            self.link_id,
+            self.known.their_link,
+            self._take_ack() if self._acks else _NO_ACK,
+            stream,
+            sequence,
+            previous,
+            sent_ns,
+            flags,
+            len(image),
+        )
+        return self._send_small(head + image, quick=True)
+
+    def _send_small(self, frame: bytes, *, quick: bool) -> bool:
+        session = self.low_latency.session
+        put = self.low_latency.take(len(frame)) if quick and session is not None else None
+        if put is None or session is None:
+            return self.send(Priority.SMALL, frame)
+        try:
+            if len(frame) <= LARGEST_LOW_LATENCY:
+                put(frame)
+            else:
+                for part in frames.parts_of(
+                    frame, self.link_id, self.known.their_link, LARGEST_LOW_LATENCY
+                ):
+                    put(part)
+        except ConnectionError as error:
+            self._host.broken(self, session, f"the connection broke: {error}")
+            return False
+        return True
+
+    def _small_unacknowledged(self) -> int:
+        """Return the bytes in flight of streams that may use the low-latency connection."""
+        streams = self._outgoing_by_number.values()
+        return sum(stream.window.bytes_out for stream in streams if not stream.sends_large)
+
+    def open_low_latency(self, session: LinkSession, *, wants_answer: bool) -> None:
+        """Send a LOW_LATENCY frame. Raises ConnectionError."""
+        head = frames.head(FrameKind.LOW_LATENCY, self.link_id, self.known.their_link)
+        body = frames.low_latency_body(session.zid, wants_answer=wants_answer)
+        session.publishers(self._host.key_to(self.machine))[Priority.SMALL](head + body)
+
+    def receive_low_latency(self, session: LinkSession, frame: bytes) -> None:
+        """Send small messages over this session from now on: the peer receives what it sends."""
+        wants_answer, zid = frames.read_low_latency(frame)
+        if wants_answer:
+            with contextlib.suppress(ConnectionError):
+                self.open_low_latency(session, wants_answer=False)
+        with self._lock:
+            put = session.publishers(self._host.key_to(self.machine))[Priority.SMALL]
+            self.low_latency.use(session, zid, put)
 
     def _take_ack(self) -> tuple[int, int]:
         with self._ack_lock:
@@ -227,7 +300,11 @@ class PeerLink:
             current = self.session
             if current is None or current.closed:
                 self.use(session)
+            before = self.known.their_link
             new, _ = self.known.receive(head.sender, head.receiver, theirs, time.monotonic_ns())
+            if head.sender != before:
+                # Another process of the peer's link: this connection ends at the earlier one.
+                self.low_latency.forget()
             if new:
                 self.status.left = False
                 if current is not None and current is not session:
@@ -281,27 +358,34 @@ class PeerLink:
             raise WireError(f"frame of the unknown kind {kind}")
 
     def _message(self, head: Head, frame: bytes) -> None:
-        if head.kind == FrameKind.IMAGES:
-            self._images(frame)
-            return
         stream = self._incoming_by_number.get(head.stream)
         if stream is None:
             return
         if head.kind == FrameKind.CHUNK:
-            stream.chunk(frames.read_chunk(frame))
+            sequence, offset = frames.read_chunk(frame)
+            stream.chunk(sequence, offset, memoryview(frame)[frames.CHUNK_AT :])
         elif head.kind == FrameKind.DATA:
             stream.data(frames.read_data(frame))
         else:
             stream.lifecycle(frames.read_lifecycle(frame))
 
-    def _images(self, frame: bytes) -> None:
-        number, sequence = frames.read_images_ack(frame)
-        for source, images in frames.read_images(frame):
-            stream = self._incoming_by_number.get(source)
+    def receive_images(self, frame: bytes, number: int, sequence: int) -> None:
+        """Handle an IMAGES frame with this acknowledgement (number 0: none). Raises WireError."""
+        now = self.known.heard_ns = _monotonic_ns()
+        image = frames.read_single_image(frame)
+        if image is not None:
+            stream = self._incoming_by_number.get(image[0])
             if stream is not None:
-                stream.images(frame, images)
+                stream.image(frame, image, now)
+        else:
+            for source, images in frames.read_images(frame):
+                stream = self._incoming_by_number.get(source)
+                if stream is not None:
+                    stream.images(frame, images)
         if number:
-            self._acknowledged(((number, sequence),))
+            sender = self._outgoing_by_number.get(number)
+            if sender is not None:
+                sender.acknowledged(sequence)
 
     def _ponged(self, pong: frames.Pong) -> None:
         now = time.monotonic_ns()
@@ -410,6 +494,7 @@ class PeerLink:
             round=self.known.round,
             seen_round=self.known.their_round,
             zid=self.session.zid if self.session is not None else "",
+            low_latency_port=self._host.low_latency_port,
             leaving=tuple(s.leaving() for s in self.outgoing.values()),
             entering=tuple(s.entering() for s in self.incoming.values()),
         )

@@ -37,22 +37,44 @@ class FrameRouter:
     def receive(self, machine: str, session: LinkSession, frame: bytes) -> None:
         """Handle a frame on the key of a machine, on a thread of Zenoh; raises nothing."""
         try:
+            images = frames.read_images_head(frame)
+            if images is not None:
+                sender, receiver, number, sequence = images
+                peer = self._peer(machine, sender, receiver)
+                if peer is not None:
+                    peer.receive_images(frame, number, sequence)
+                return
             head = frames.read_head(frame)
             if head.kind == frames.FrameKind.HELLO:
                 self._receive_hello(machine, session, head, frame)
                 return
-            peer = self._by_link.get(head.sender)
-            if (
-                peer is not None
-                and peer.machine == machine
-                and head.receiver == self.link_id
-                and peer.their_link == head.sender
-            ):
+            peer = self._peer(machine, head.sender, head.receiver)
+            if peer is None:
+                return
+            if head.kind == frames.FrameKind.PART:
+                whole = peer.parts.add(frame)
+                if whole is not None and frames.read_images_head(whole) is not None:
+                    self.receive(machine, session, whole)
+            elif head.kind == frames.FrameKind.LOW_LATENCY:
+                peer.receive_low_latency(session, frame)
+            else:
                 peer.receive(head, frame)
         except WireError as error:
             self._note(f"ignored malformed frame: {error}")
         except Exception as error:  # noqa: BLE001 - Zenoh's thread must go on
             self._note(f"cannot handle a frame: {type(error).__name__}: {error}")
+
+    def _peer(self, machine: str, sender: int, receiver: int) -> PeerLink | None:
+        """Return the peer whose present link has sent a frame to this one."""
+        peer = self._by_link.get(sender)
+        if (
+            peer is None
+            or peer.machine != machine
+            or receiver != self.link_id
+            or peer.their_link != sender
+        ):
+            return None
+        return peer
 
     def _receive_hello(self, machine: str, session: LinkSession, head: Head, frame: bytes) -> None:
         theirs = hello.decode(frame[frames.HEAD.size :])

@@ -4,7 +4,7 @@ A frame is one Zenoh sample. All numbers are little-endian. It begins with 24 by
 
     magic     2   "dL"
     kind      1   `FrameKind`
-    flags     1   of DATA: 1 protected, 2 flush (as in queue records)
+    flags     1   of DATA: 1 protected, 2 flush (as in queue records); of PART see below
     stream    4   number of the stream in the sending link's hello; 0 for none
     sender    8   id of the sending link, random for each process
     receiver  8   id of the receiving link; 0 in the first hello
@@ -22,6 +22,10 @@ and continues, by kind:
     CHUNK     sequence 8, offset in the data area 8; more of the data area
     LIFECYCLE sequence 8, previous 8, `RecordKind` 8; text (of NODE_FAILED)
     BYE       empty: the sender's part of the dataflow has ended
+    PART      part of an IMAGES frame, cut because the low-latency connection carries only short
+              frames; flags: 1 the first, 2 the last
+    LOW_LATENCY  wants answer 1, Zenoh id of the sending session: opens the low-latency connection,
+              over which it is sent, in both directions
     IMAGES    small messages of any streams: an acknowledgement as in ACK (stream 0: none); for each
               message: stream 4, flags 4, sequence 8, previous 8, sent 8, size of the image 4; the
               image as in `dora_node_api.transport.shared.block_image`
@@ -54,12 +58,23 @@ _IMAGE: Final = struct.Struct("<IIQQQI")
 _DATA: Final = struct.Struct("<QQQQQqqQII")
 _CHUNK: Final = struct.Struct("<QQ")
 _LIFECYCLE: Final = struct.Struct("<QQQ")
+_LOW_LATENCY: Final = struct.Struct("<B")
 DATA_AT: Final = HEAD.size + _DATA.size
+CHUNK_AT: Final = HEAD.size + _CHUNK.size
+_unpack_chunk = _CHUNK.unpack_from
+_SINGLE_AT: Final = _IMAGES.size + _IMAGE.size
+_pack_single = struct.Struct("<HBBIQQIQIIQQQI").pack
+_unpack_images = _IMAGES.unpack_from
+_unpack_image = _IMAGE.unpack_from
 
 LARGEST_MESSAGE: Final = 4 << 30
 """Largest data area in bytes."""
 LARGEST_DESCRIPTOR: Final = 16 << 20
 LARGEST_METADATA: Final = 16 << 20
+LARGEST_PARTED: Final = 128 << 10
+"""Largest frame that is sent in parts, in bytes."""
+_FIRST: Final = 1
+_LAST: Final = 2
 _LARGEST_NUMBER: Final = 1 << 62
 _FLAGS: Final = FLAG_PROTECTED | FLAG_FLUSH
 
@@ -76,6 +91,12 @@ class FrameKind(IntEnum):
     LIFECYCLE = 7
     BYE = 8
     IMAGES = 9
+    LOW_LATENCY = 10
+    PART = 11
+
+
+_IMAGES_KIND: Final = int(FrameKind.IMAGES)
+"""A comparison with a member of an enumeration takes several times as long."""
 
 
 class Head(NamedTuple):
@@ -114,14 +135,6 @@ class Data:
         """The first bytes of the data area."""
         self.whole = whole
         """Whether `data` is all of it."""
-
-
-class Chunk(Frozen):
-    """More of a message."""
-
-    sequence: int
-    offset: int
-    data: memoryview
 
 
 class LifecycleEvent(Frozen):
@@ -182,6 +195,24 @@ def image_head(
     return _IMAGE.pack(stream, flags & _FLAGS, sequence, previous, sent_ns, size)
 
 
+def single_image_head(
+    sender: int,
+    receiver: int,
+    ack: tuple[int, int],
+    stream: int,
+    sequence: int,
+    previous: int,
+    sent_ns: int,
+    flags: int,
+    size: int,
+) -> bytes:
+    """Return an IMAGES frame without the only image: `images_head` and `image_head`."""
+    return _pack_single(
+        *(MAGIC, _IMAGES_KIND, 0, 0, sender, receiver, ack[0], ack[1]),
+        *(stream, flags & _FLAGS, sequence, previous, sent_ns, size),
+    )
+
+
 def acks_body(acks: Iterable[tuple[int, int]]) -> bytes:
     """Return the body of an ACK frame from pairs of stream number and sequence."""
     return b"".join(_ACK.pack(stream, sequence) for stream, sequence in acks)
@@ -195,6 +226,41 @@ def ping_body(now_ns: int, acks: Iterable[tuple[int, int]]) -> bytes:
 def pong_body(asked_ns: int, monotonic_ns: int, wall_ns: int) -> bytes:
     """Return the body of a PONG frame."""
     return _PONG.pack(asked_ns, monotonic_ns, wall_ns)
+
+
+def low_latency_body(zid: str, *, wants_answer: bool) -> bytes:
+    """Return the body of a LOW_LATENCY frame."""
+    return _LOW_LATENCY.pack(wants_answer) + zid.encode("ascii")
+
+
+def parts_of(frame: bytes, sender: int, receiver: int, most: int) -> Iterator[bytes]:
+    """Cut a frame into PART frames of at most ``most`` bytes."""
+    size = most - HEAD.size
+    for at in range(0, len(frame), size):
+        flags = (_FIRST if at == 0 else 0) | (_LAST if at + size >= len(frame) else 0)
+        yield head(FrameKind.PART, sender, receiver, flags=flags) + frame[at : at + size]
+
+
+class Parts:
+    """Joins the PART frames of one connection."""
+
+    def __init__(self) -> None:
+        self._parts: list[memoryview] = []
+        self._size = 0
+
+    def add(self, frame: bytes) -> bytes | None:
+        """Add a PART frame; return the frame of which it is the last one. Raises WireError."""
+        flags = frame[3]
+        if flags & _FIRST:
+            self._parts, self._size = [], 0
+        self._size += len(frame) - HEAD.size
+        if self._size > LARGEST_PARTED:
+            raise WireError(f"frame of {self._size} bytes in parts")
+        self._parts.append(memoryview(frame)[HEAD.size :])
+        if not flags & _LAST:
+            return None
+        whole, self._parts, self._size = b"".join(self._parts), [], 0
+        return whole
 
 
 # --- decoding: each function raises WireError, and nothing else, for a malformed frame ------------
@@ -241,23 +307,37 @@ def read_data(frame: bytes) -> Data:
     return Data(sequence, previous, sent_ns, frame[3] & _FLAGS, parts, data, len(data) == nbytes)
 
 
-def read_chunk(frame: bytes) -> Chunk:
-    """Parse a CHUNK frame."""
-    at = HEAD.size + _CHUNK.size
-    if len(frame) <= at:
+def read_chunk(frame: bytes) -> tuple[int, int]:
+    """Parse a CHUNK frame: sequence and offset; its data begins at CHUNK_AT."""
+    if len(frame) <= CHUNK_AT:
         raise WireError(f"CHUNK frame of {len(frame)} bytes")
-    sequence, offset = _CHUNK.unpack_from(frame, HEAD.size)
+    sequence, offset = _unpack_chunk(frame, HEAD.size)
     if offset > LARGEST_MESSAGE:
         raise WireError(f"chunk at {offset}")
-    return Chunk(sequence, offset, memoryview(frame)[at:])
+    return sequence, offset
 
 
-def read_images_ack(frame: bytes) -> tuple[int, int]:
-    """Parse the acknowledgement in an IMAGES frame: stream number, 0 for none, and sequence."""
+def read_images_head(frame: bytes) -> tuple[int, int, int, int] | None:
+    """Return sender, receiver and acknowledgement of an IMAGES frame; None for another frame."""
     if len(frame) < _IMAGES.size:
-        raise WireError(f"IMAGES frame of {len(frame)} bytes")
-    found: tuple[int, int] = _ACK.unpack_from(frame, HEAD.size)
-    return found
+        return None
+    magic, kind, _, _, sender, receiver, stream, sequence = _unpack_images(frame)
+    return (sender, receiver, stream, sequence) if kind == _IMAGES_KIND and magic == MAGIC else None
+
+
+def read_single_image(frame: bytes) -> tuple[int, int, int, int, int, int] | None:
+    """Return the image of an IMAGES frame: stream, sequence, previous, sent time, flags, and where
+    it begins. None if it has several, or a malformed one."""
+    if len(frame) < _SINGLE_AT:
+        return None
+    stream, flags, sequence, previous, sent_ns, size = _unpack_image(frame, _IMAGES.size)
+    if (
+        size != len(frame) - _SINGLE_AT
+        or not previous < sequence < _LARGEST_NUMBER
+        or sent_ns >= _LARGEST_NUMBER
+    ):
+        return None
+    return stream, sequence, previous, sent_ns, flags & _FLAGS, _SINGLE_AT
 
 
 Image = tuple[int, int, int, int, int, int]
@@ -294,6 +374,15 @@ def read_images(frame: bytes) -> Iterator[tuple[int, list[Image]]]:
         yield current, images
     if problem is not None:
         raise WireError(problem)
+
+
+def read_low_latency(frame: bytes) -> tuple[bool, str]:
+    """Parse a LOW_LATENCY frame: whether it wants an answer, and the session's Zenoh id."""
+    at = HEAD.size + _LOW_LATENCY.size
+    if not at <= len(frame) <= at + 64:
+        raise WireError(f"LOW_LATENCY frame of {len(frame)} bytes")
+    (wants_answer,) = _LOW_LATENCY.unpack_from(frame, HEAD.size)
+    return bool(wants_answer), frame[at:].decode("ascii", "replace")
 
 
 _LIFECYCLE_KINDS: Final = {

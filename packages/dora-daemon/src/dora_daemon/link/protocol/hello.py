@@ -63,6 +63,8 @@ class LinkHello(_Part):
     """Whether the sender still lacks proof that both sides agree."""
     zid: str = Field(default="", max_length=64)
     """Zenoh id of the session that the sender uses for this peer."""
+    low_latency_port: int = Field(default=0, ge=0, le=65535)
+    """Port for the low-latency connection; 0 without one."""
     leaving: tuple[Leaving, ...] = ()
     entering: tuple[Entering, ...] = ()
 

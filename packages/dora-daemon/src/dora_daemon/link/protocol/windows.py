@@ -72,6 +72,10 @@ class ReceiveOrder(Generic[T]):
         """Return how many messages wait for an earlier one."""
         return len(self._early)
 
+    def follows(self, sequence: int, previous: int) -> bool:
+        """Return whether a message is the next one, with no other waiting."""
+        return previous <= self.last < sequence and not self._early
+
     def accept(self, sequence: int, previous: int, item: T) -> list[tuple[int, T]]:
         """Add a message; return the messages that are now in order."""
         if sequence <= self.last or sequence in self._early:

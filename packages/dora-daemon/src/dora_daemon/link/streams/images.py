@@ -20,6 +20,30 @@ _LARGEST_NUMBER: Final = 1 << 62
 _unpack_head = BLOCK_HEAD.unpack_from
 
 
+def plain_image(frame: bytes, start: int, end: int) -> tuple[int, int] | None:
+    """Return the bytes of an image before its data area, and the bytes of its block.
+
+    None unless it is a valid array of numbers without nulls, without metadata.
+    """
+    if end - start < BLOCK_HEAD_SIZE:
+        return None
+    magic, described, meta, form, _, wall, data_at, length, nulls = _unpack_head(frame, start)
+    head_end = start + BLOCK_HEAD_SIZE + described
+    nbytes = end - head_end
+    if (
+        meta
+        or nulls
+        or form != FLAT
+        or magic != BLOCK_MAGIC
+        or nbytes < 0
+        or wall >= _LARGEST_NUMBER << 1
+        or data_at != data_offset(head_end - start, nbytes)
+        or plain_size(frame[start + BLOCK_HEAD_SIZE : head_end], length) != nbytes
+    ):
+        return None
+    return head_end - start, data_at + nbytes
+
+
 class ImageMessage:
     """A small message. Not `Frozen`: one is made for every message."""
 

@@ -18,12 +18,12 @@ from dora_daemon.link.errors import LinkEnds
 from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.protocol.acknowledgements import AckPolicy
 from dora_daemon.link.protocol.clocks import ClockOffset
-from dora_daemon.link.protocol.frames import Chunk, Data, Image, LifecycleEvent
+from dora_daemon.link.protocol.frames import Data, Image, LifecycleEvent
 from dora_daemon.link.protocol.hello import Entering, Leaving
 from dora_daemon.link.protocol.messages import SourceEvent, ToRunner
 from dora_daemon.link.protocol.windows import ReceiveOrder
 from dora_daemon.link.streams.assembly import Assembly
-from dora_daemon.link.streams.images import ImageMessage
+from dora_daemon.link.streams.images import ImageMessage, plain_image
 from dora_daemon.link.streams.validation import is_plain, problem_with
 from dora_node_api.frozen import Frozen
 from dora_node_api.transport import PoolExhausted, RecordKind
@@ -169,6 +169,30 @@ class StreamReceiver:
 
     # --- frames -----------------------------------------------------------------------------------
 
+    def image(self, frame: bytes, image: tuple[int, int, int, int, int, int], now: int) -> None:
+        """Handle the only message of an IMAGES frame at ``now``. Raises WireError.
+
+        The usual case in one function: the next message, of numbers, for a queue with room. The
+        rest follows once the record is written, which wakes the consumer.
+        """
+        _, sequence, previous, sent_ns, flags, start = image
+        end = len(frame)
+        with self._lock:
+            if not self._todo and not flags and self._order.follows(sequence, previous):
+                plain = plain_image(frame, start, end)
+                if plain is not None and self._push_plain(
+                    sequence, memoryview(frame)[start:end], plain, sent_ns, now
+                ):
+                    nbytes = end - start - plain[0]
+                    self._order.last = sequence
+                    if not self._runs_ahead and sequence > self.stored:
+                        self.stored = sequence
+                    self.messages += 1
+                    self.bytes += nbytes
+                    self.peer.stored(self, at_once=self._acks.stored_alone(nbytes))
+                    return
+        self.images(frame, [(sequence, previous, sent_ns, flags, start, end)])
+
     def images(self, frame: bytes, images: Iterable[Image]) -> None:
         """Handle messages of an IMAGES frame. Raises WireError."""
         with self._lock:
@@ -191,22 +215,22 @@ class StreamReceiver:
             self._begin(data)
             self._acknowledge()
 
-    def chunk(self, chunk: Chunk) -> None:
+    def chunk(self, sequence: int, offset: int, piece: memoryview) -> None:
         """Handle more of a message; ignored if its first frame has not arrived."""
         with self._lock:
-            assembly = self._assemblies.get(chunk.sequence)
-            if assembly is None or chunk.offset != assembly.arrived:
+            assembly = self._assemblies.get(sequence)
+            if assembly is None or offset != assembly.arrived:
                 return
-            if assembly.arrived + len(chunk.data) > assembly.data.parts.nbytes:
+            if assembly.arrived + len(piece) > assembly.data.parts.nbytes:
                 return
-            assembly.arrived += len(chunk.data)
+            assembly.arrived += len(piece)
             if assembly.at_once:
-                assembly.copy(chunk.offset, chunk.data)
+                assembly.copy(offset, piece)
             else:
-                assembly.waiting.append((chunk.offset, chunk.data))
+                assembly.waiting.append((offset, piece))
             if assembly.complete:
-                del self._assemblies[chunk.sequence]
-                self._accept(chunk.sequence, assembly.data.previous, assembly)
+                del self._assemblies[sequence]
+                self._accept(sequence, assembly.data.previous, assembly)
                 self._acknowledge()
             elif not assembly.at_once:
                 self._work.notify()
@@ -266,6 +290,21 @@ class StreamReceiver:
             return False
         self._count(sequence, item.size)
         return True
+
+    def _push_plain(
+        self, sequence: int, image: memoryview, plain: tuple[int, int], sent_ns: int, now: int
+    ) -> bool:
+        try:
+            return self._forwarder.forward_small(
+                self.route,
+                image,
+                plain[0],
+                plain[1],
+                source=sequence,
+                sent_ns=self.peer.clock.to_ours(sent_ns, now),
+            )
+        except OSError:
+            return False  # `images` repeats it, and passes it to the stream's thread
 
     def _push_assembly_at_once(self, sequence: int, assembly: Assembly) -> bool:
         parts = assembly.data.parts

@@ -9,20 +9,24 @@ from typing import Final, cast
 from dora_daemon.link.protocol import frames
 from dora_daemon.link.protocol.frames import FrameKind
 from dora_daemon.link.protocol.hello import Entering, Leaving
-from dora_daemon.link.protocol.priority import Priority, priority_for
+from dora_daemon.link.protocol.priority import MIDDLE, Priority, priority_for
 from dora_daemon.link.protocol.windows import SendWindow
 from dora_daemon.link.streams.sender_thread import FrameSink, Outbox, SenderThread, Turn
 from dora_node_api.transport import Board, BrokenRecord, Delivery, Receiver, RecordKind
 from dora_node_api.transport.consumer.images import (
     LARGEST_IMAGE,
     ImageDelivery,
+    ImageReceiver,
     image_of_delivery,
 )
 from dora_node_api.transport.consumer.journal import HoldingReceiver
 from dora_node_api.transport.shared import layout
 
-CHUNK: Final = 512 * 1024
-"""Bytes of a data area in one frame: several frames are in flight at a time."""
+CHUNK: Final = 56 * 1024
+"""Bytes of a data area in one frame of a message up to MIDDLE. It fits into one batch of Zenoh, so
+it crosses without fragments, and is copied while the next one is on its way."""
+LARGE_CHUNK: Final = 512 * 1024
+"""Bytes in one frame of a larger message: fewer frames count for more."""
 LEAST_WINDOW: Final = 32
 """Messages that may be in flight whatever the queue's bound is."""
 
@@ -70,6 +74,7 @@ class StreamSender:
         self._sink = sink
         self._note = note
         self._holding = receiver if isinstance(receiver, HoldingReceiver) else None
+        self._images = receiver if isinstance(receiver, ImageReceiver) else None
         settled = _last_read(receiver, board)
         if self._holding is not None:
             settled = self._holding.settled
@@ -188,6 +193,39 @@ class StreamSender:
             return Turn.WAKE
         return self._take(outbox)
 
+    def send_only(self) -> bool:
+        """Send the only message that waits, if it is small and may be sent at once.
+
+        The usual case of a stream with pauses, in few instructions: it does what `work` and
+        `Outbox.flush` do. False, with nothing sent, otherwise; then call `work`.
+        """
+        receiver, window = self._images, self.window
+        if (
+            receiver is None
+            or not self._open
+            or self._discard
+            or self._resume is not None
+            or self._ended
+            or not window.open
+        ):
+            return False
+        try:
+            taken = receiver.take_only()
+        except BrokenRecord as error:
+            self._note(f"{self.node}/{self.output}: {error}")
+            return False
+        if taken is None:
+            return False
+        sequence, sent_ns, flags, image, nbytes = taken
+        with self._lock:
+            previous = window.last
+            window.add(sequence, len(image), Unacknowledged(image, sent_ns, flags, None))
+        if not self._sink.send_image(self.number, sequence, previous, sent_ns, flags, image):
+            self.stop_sending()
+        self.messages += 1
+        self.bytes += nbytes
+        return True
+
     def finish(self) -> None:
         """Leave the queue for good: the thread does not use the stream any more."""
         if self._forget:
@@ -270,6 +308,7 @@ class StreamSender:
     def _send_alone(self, delivery: Delivery, previous: int, flags: int) -> None:
         if delivery.kind is RecordKind.DATA:
             self.sends_large = True
+            self._images = None  # its small messages must not use the low-latency connection
             self._send_large(delivery, previous, flags)
             return
         sink = self._sink
@@ -284,19 +323,22 @@ class StreamSender:
         priority = priority_for(parts.nbytes)
         head = frames.head(FrameKind.DATA, sink.link_id, receiver, stream=self.number, flags=flags)
         begin = frames.data_head(head, delivery.sequence, previous, delivery.sent_ns, parts)
-        if not self._send(priority, b"".join((begin, data[:CHUNK]))):
+        size = parts.nbytes
+        step = CHUNK if size <= MIDDLE else LARGE_CHUNK
+        if not self._send(priority, b"".join((begin, data[:step])), more=size > step):
             return
         head = frames.head(FrameKind.CHUNK, sink.link_id, receiver, stream=self.number)
-        for at in range(CHUNK, parts.nbytes, CHUNK):
+        for at in range(step, size, step):
             # A new round sends the whole message again.
             if self._resume is not None or self._ended:
                 return
+            end = at + step
             begin = frames.chunk_head(head, delivery.sequence, at)
-            if not self._send(priority, b"".join((begin, data[at : at + CHUNK]))):
+            if not self._send(priority, b"".join((begin, data[at:end])), more=end < size):
                 return
 
-    def _send(self, priority: Priority, frame: bytes) -> bool:
-        sent = self._sink.send(priority, frame)
+    def _send(self, priority: Priority, frame: bytes, *, more: bool = False) -> bool:
+        sent = self._sink.send(priority, frame, more=more)
         if not sent:
             self.stop_sending()
         return sent

@@ -30,11 +30,19 @@ class FrameSink(Protocol):
     def their_link(self) -> int:
         """Id of the peer's present link."""
 
-    def send(self, priority: Priority, frame: bytes) -> bool:
-        """Return False without a session; a new round follows."""
+    def send(self, priority: Priority, frame: bytes, *, more: bool = False) -> bool:
+        """Return False without a session; a new round follows. ``more``: another one follows."""
 
-    def send_images(self, images: list[bytes]) -> bool:
-        """Send small messages: heads and images in turn; as `send`."""
+    def send_image(
+        self, stream: int, sequence: int, previous: int, sent_ns: int, flags: int, image: bytes
+    ) -> bool:
+        """Send one small message, as `send_images` with ``quick``."""
+
+    def send_images(self, images: list[bytes], *, quick: bool) -> bool:
+        """Send small messages: heads and images in turn; as `send`.
+
+        ``quick``: they may go over a low-latency connection. Set by one thread at a time.
+        """
 
 
 class Turn(Enum):
@@ -62,6 +70,12 @@ class RunStream(Protocol):
 
     def work(self, outbox: Outbox) -> Turn:
         """Send what can be sent; other streams get their turn after a limit."""
+
+    def send_only(self) -> bool:
+        """Send the only message that waits, if it is small and may be sent at once.
+
+        False, with nothing sent, otherwise; then call `work`.
+        """
 
     def stop_sending(self) -> None:
         """Wait for the next round: the session is missing."""
@@ -94,7 +108,8 @@ class Outbox:
         if not self._images:
             return
         images, self._images, self._size = self._images, [], 0
-        if not self._sink.send_images(images):
+        quick = not any(stream.sends_large for stream in self._streams)
+        if not self._sink.send_images(images, quick=quick):
             for stream in self._streams:
                 stream.stop_sending()
         self._streams.clear()
@@ -136,10 +151,15 @@ class SenderThread:
         waiter = Waiter(polls=False)  # polling keeps the GIL from the thread that receives
         waiter.add_fd(wake_read)
         outbox = Outbox(self.sink)
-        watched: dict[Receiver, RunStream] = {}
+        watched: dict[Receiver | int, RunStream] = {}
         again: list[RunStream] = []
         while True:
-            ready = waiter.wait(0 if again else None)
+            if again:
+                ready = waiter.wait(0)
+            else:
+                ready = waiter.sleep()
+                if len(ready) == 1 and (only := watched.get(ready[0])) and only.send_only():
+                    continue
             turns = dict.fromkeys(again)
             if wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
@@ -169,7 +189,11 @@ class SenderThread:
             return True
 
     def _turn(
-        self, stream: RunStream, outbox: Outbox, waiter: Waiter, watched: dict[Receiver, RunStream]
+        self,
+        stream: RunStream,
+        outbox: Outbox,
+        waiter: Waiter,
+        watched: dict[Receiver | int, RunStream],
     ) -> bool:
         """Give a stream a turn; return whether it needs another one at once."""
         turn = stream.work(outbox)

@@ -7,14 +7,29 @@ import time
 from dora_node_api.transport.consumer.delivery import Delivery, Lease
 from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.shared import layout
-from dora_node_api.transport.shared.block_image import image_of, stamp_of
-from dora_node_api.transport.shared.layout import RecordKind
+from dora_node_api.transport.shared.block_image import image_of
+from dora_node_api.transport.shared.layout import (
+    BLOCK_HEAD,
+    BLOCK_HEAD_SIZE,
+    BLOCK_MAGIC,
+    RecordKind,
+)
 
 LARGEST_IMAGE = 64 * 1024 + 8192
 """Bytes of a block up to which its message is handed out as an image."""
 _unpack_record = layout.RECORD.unpack_from
+_unpack_head = BLOCK_HEAD.unpack_from
+_P_SENT = layout.P_SENT
+_HISTOGRAM = layout.HISTOGRAM
+_C_LAST_ARRIVAL_NS = layout.C_LAST_ARRIVAL_NS
+_C_BYTES_RECEIVED = layout.C_BYTES_RECEIVED
+_C_SETTLED = layout.C_SETTLED
 _latency_bucket = layout.latency_bucket
 _monotonic_ns = time.monotonic_ns
+
+
+TakenImage = tuple[int, int, int, bytes, int]
+"""Sequence, sent time, flags and image of a message, and the bytes of its block."""
 
 
 class ImageDelivery:
@@ -37,34 +52,61 @@ class ImageDelivery:
 class ImageReceiver(Receiver):
     """Hands out small messages as images, everything else as `Delivery`."""
 
+    def take_only(self) -> TakenImage | None:
+        """Take the only message that waits, if it is small and ordinary.
+
+        None otherwise: then call `receive`, which may find the record read already. Raises
+        BrokenRecord.
+        """
+        data = self._data_words
+        expected = self._settled + 1
+        if (
+            self._words[_P_SENT] != expected
+            or data[0]
+            or self._urgent_words[0]
+            or self._rings
+            or self.forked
+        ):
+            return None
+        self._read_data()
+        return self._take_image(data) if data[0] == expected else None
+
     def _hand_out(self, record: memoryview) -> Delivery | ImageDelivery:  # type: ignore[override]
+        taken = self._take_image(record)
+        return super()._hand_out(record) if taken is None else ImageDelivery(*taken)
+
+    def _take_image(self, record: memoryview) -> TakenImage | None:
+        """Take a small message; None if the record has another one, or is broken."""
         sequence, word, offset, length, sent_ns, stamp, tags, _ = _unpack_record(record)
         segment = self._segments.get(word)
         if (
             length > LARGEST_IMAGE
-            or length < layout.BLOCK_HEAD_SIZE
+            or length < BLOCK_HEAD_SIZE
             or segment is None
             or tags >> 24 & 0xFF
             or sequence <= self._settled
             or offset + length > segment.size
         ):
-            return super()._hand_out(record)
-        image = image_of(segment.view, offset, length)
-        if stamp_of(image) != stamp:
-            return super()._hand_out(record)  # reports the record as broken
+            return None
+        view = segment.view
+        magic, described, metadata, _, found, _, data_at, _, _ = _unpack_head(view, offset)
+        if found != stamp or magic != BLOCK_MAGIC:
+            return None
+        head_end = offset + BLOCK_HEAD_SIZE + described + metadata
+        image = b"".join((view[offset:head_end], view[offset + data_at : offset + length]))
         slot = tags & 0xFFFF
         self._account.leases.pop(slot, None)
         now = _monotonic_ns()
         own = self._words
-        own[layout.HISTOGRAM + _latency_bucket(now - sent_ns)] += 1
-        own[layout.C_LAST_ARRIVAL_NS] = now
-        own[layout.C_BYTES_RECEIVED] += length
+        own[_HISTOGRAM + _latency_bucket(now - sent_ns)] += 1
+        own[_C_LAST_ARRIVAL_NS] = now
+        own[_C_BYTES_RECEIVED] += length
         if slot < self._most_slots:
             self._account.ledger[slot] = tags >> 16 & 0xFF
-        own[layout.C_SETTLED] = sequence
+        own[_C_SETTLED] = sequence
         self._settled = sequence
         record[0] = 0
-        return ImageDelivery(sequence, sent_ns, tags >> 32, image, length)
+        return sequence, sent_ns, tags >> 32, image, length
 
 
 def image_of_delivery(delivery: Delivery) -> bytes:

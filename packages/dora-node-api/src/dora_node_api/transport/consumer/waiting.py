@@ -96,6 +96,15 @@ class Waiter(ForkAware):
             policy.slept(_monotonic_ns() - start)
         return ready
 
+    def sleep(self) -> list[Receiver | int]:
+        """Sleep until something is ready, as `wait` without a look at the inputs' counters.
+
+        Call it when the last `receive` of every input returned None.
+        """
+        while not (ready := self._look_at_fds(-1)):
+            pass
+        return ready
+
     def _look(self, now: int) -> list[Receiver | int]:
         """Inputs whose counters show a message; the other descriptors only now and then."""
         ready: list[Receiver | int] = [r for r in self._receivers if r.ready()]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from mmap import mmap
 
-from dora_node_api.transport.shared.layout import BLOCK_HEAD, BLOCK_HEAD_SIZE, BLOCK_MAGIC, WORD
+from dora_node_api.transport.shared.layout import BLOCK_HEAD, BLOCK_HEAD_SIZE, WORD
 
 _unpack_head = BLOCK_HEAD.unpack_from
 _pack_stamp = WORD.pack_into
-_STAMP_AT = 16
+STAMP_AT = 16
 
 
 def image_of(view: memoryview, offset: int, length: int) -> bytes:
@@ -20,12 +20,6 @@ def image_of(view: memoryview, offset: int, length: int) -> bytes:
     _, described, metadata, _, _, _, data_at, _, _ = _unpack_head(view, offset)
     head_end = offset + BLOCK_HEAD_SIZE + described + metadata
     return b"".join((view[offset:head_end], view[offset + data_at : offset + length]))
-
-
-def stamp_of(image: bytes) -> int:
-    """Return the stamp in an image's head; -1 if it has no head."""
-    head = _unpack_head(image)
-    return int(head[4]) if head[0] == BLOCK_MAGIC else -1
 
 
 class BlockImage:
@@ -45,5 +39,5 @@ class BlockImage:
     def write(self, memory: mmap, at: int, stamp: int) -> None:
         """Write it at ``at`` of a segment."""
         memory[at : at + len(self.head)] = self.head
-        _pack_stamp(memory, at + _STAMP_AT, stamp)
+        _pack_stamp(memory, at + STAMP_AT, stamp)
         memory[at + self.data_at : at + self.total] = self.data
