@@ -14,7 +14,7 @@ const NODE_GAP = 18;
 const GAP = 36;
 const PADDING = 16;
 const TITLE = 30;
-const LANE = 12;
+const LANE = 18;
 const SHAPE = 1.7;
 const SIMPLE_ABOVE = 250;
 
