@@ -62,7 +62,7 @@ def start_request(count: int) -> control.StartDataflow:
     """A dataflow in which the nodes of each machine form a chain."""
     nodes: list[ResolvedNode] = []
     for number in range(count):
-        before = None
+        before: str | None = None
         for node in node_ids(number):
             source = None if before is None else OutputSource(node=before, output="output")
             nodes.append(

@@ -5,25 +5,27 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import anyio
+import anyio.to_thread
 
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
 from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
 from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir, runtime_root
-from dora_daemon.runner.control.server import ControlServer
-from dora_daemon.runner.control_requests import ControlRequests
 from dora_daemon.runner.logs.event_queue import CLOSING_SECONDS, EventQueue
 from dora_daemon.runner.logs.gate import Gate
 from dora_daemon.runner.machine.events import StateEvent, StopRequested
 from dora_daemon.runner.preparation import prepare
 from dora_daemon.runner.service import Runner
+from dora_node_api.protocol.control_socket import bind_unix
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -78,7 +80,7 @@ def _drain(events: EventQueue, on_signal: Callable[[], None], *, lossless: bool)
 
 async def _run(
     create: Callable[[], Runner],
-    socket: Path,
+    control: Path,
     on_signal: Callable[[], None],
     before_start: Callable[[], None] | None,
 ) -> DataflowResult:
@@ -94,14 +96,37 @@ async def _run(
             if before_start is not None:
                 await anyio.to_thread.run_sync(before_start)  # it may connect to the runner
             async with anyio.create_task_group() as tasks:
-                requests = ControlRequests(runner, lambda: 0)
-                tasks.start_soon(ControlServer(socket, requests.answer).serve)
+                tasks.start_soon(_serve_control, runner, control)
                 result = await runner.run()
                 tasks.cancel_scope.cancel()
             return result
     finally:
         if runner is not None:
             runner.close()
+
+
+async def _serve_control(runner: Runner, path: Path) -> None:
+    """Answer clients such as `dora ui`. What that needs is imported for the first client only."""
+    listener = bind_unix(path)
+    try:
+        await anyio.wait_readable(listener)
+        control_requests, server = await anyio.to_thread.run_sync(_control_modules)
+        requests = control_requests.ControlRequests(runner, lambda: 0)
+        await server.ControlServer(path, requests.answer, listener).serve()
+    finally:
+        _close(listener, path)
+
+
+def _close(listener: socket.socket, path: Path) -> None:
+    listener.close()
+    path.unlink(missing_ok=True)
+
+
+def _control_modules() -> tuple[ModuleType, ModuleType]:
+    from dora_daemon.runner import control_requests
+    from dora_daemon.runner.control import server
+
+    return control_requests, server
 
 
 @contextmanager
