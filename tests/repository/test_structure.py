@@ -31,7 +31,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("dataflow",),
         ("cluster",),
         ("render",),
-        ("protocol",),
+        ("protocol", "history"),
     ),
     "dora_node_api": (
         ("_version", "errors", "events", "frozen", "ids", "queue_policy"),
@@ -104,6 +104,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("errors", "screen", "options", "dataflow_file", "diagnosis", "bundle"),
         ("coordinator",),
         ("logs", "topics", "cluster", "recordings", "monitor"),
+        ("why",),
         ("shipping",),
         ("build",),
         ("ui",),

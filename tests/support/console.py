@@ -28,7 +28,7 @@ from support.waiting import wait_until
 from dora_daemon.process_tree.runtime_dir import runtime_root
 
 LOOKS = (
-    ("list",), ("status",), ("logs",), ("top",), ("node", "list"), ("cluster", "status"),
+    ("list",), ("status",), ("logs",), ("top",), ("why",), ("node", "list"), ("cluster", "status"),
 )  # fmt: skip
 """Read-only commands; they are repeated until their output matches."""
 

@@ -1,56 +1,17 @@
-"""Reading a log continues without gap or repetition; frames of a page are checked."""
+"""Frames of a page are checked; malformed log lines are ignored."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 from pydantic import ValidationError
 
-from dora_cli.ui.streams import LATE_SECONDS, PAGE_FRAMES, LogPosition
+from dora_cli.ui.streams import PAGE_FRAMES, parsed
 
 
-def line(second: int, text: str, node: str = "camera") -> str:
-    entry = {"ts": f"2026-01-01T00:00:{second:02}.000Z", "node": node, "msg": text, "level": "info"}
-    return json.dumps(entry)
-
-
-def texts(position: LogPosition, *lines: str) -> list[str]:
-    return [entry["msg"] for entry in position.advance(lines)]
-
-
-def test_first_the_last_lines_are_requested() -> None:
-    position = LogPosition(tail=100)
-    assert position.filter("warn").tail == 100
-    assert position.filter("warn").level == "warn"
-    assert position.filter("warn").since is None
-
-
-def test_after_a_lost_connection_known_lines_are_skipped() -> None:
-    position = LogPosition(tail=100)
-    assert texts(position, line(1, "a"), line(2, "b"), line(2, "c")) == ["a", "b", "c"]
-    again = position.filter("stdout")
-    assert again.tail is None
-    assert again.since == 1767225602 - LATE_SECONDS
-    repeated = (line(1, "a"), line(2, "b"), line(2, "c"), line(2, "d"), line(3, "e"))
-    assert texts(position, *repeated) == ["d", "e"]
-
-
-def test_late_lines_of_another_machine_are_kept() -> None:
-    position = LogPosition(tail=100)
-    texts(position, line(9, "a"))
-    position.filter("stdout")
-    assert texts(position, line(5, "late", node="arm"), line(9, "a")) == ["late"]
-
-
-def test_repeated_lines_of_one_moment_are_shown_before_a_loss() -> None:
-    position = LogPosition(tail=100)
-    assert texts(position, line(1, "a"), line(1, "a")) == ["a", "a"]
-
-
-@pytest.mark.parametrize("broken", ["", "{", "[]", '{"msg": "no time"}', '{"ts": "x", "msg": ""}'])
-def test_malformed_lines_are_ignored(broken: str) -> None:
-    assert LogPosition(tail=1).advance((broken,)) == []
+def test_malformed_log_lines_are_ignored() -> None:
+    good = '{"ts": "2026-01-01T00:00:00.000Z", "msg": "a"}'
+    broken = ("", "{", "[]", "7", '{"msg": "no time"}', '{"ts": "x"}')
+    assert parsed((*broken, good)) == [{"ts": "2026-01-01T00:00:00.000Z", "msg": "a"}]
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from typer.core import TyperCommand
 
+from dora_cli.parameters import QuickCommand
 from dora_cli.values.env_overrides import parse_env_overrides
 from dora_config.yaml.quantities import parse_duration
 
@@ -21,6 +21,13 @@ class TableFormat(StrEnum):
     """Values of `--format`: a table, or one JSON object a line."""
 
     TABLE = "table"
+    JSON = "json"
+
+
+class TextFormat(StrEnum):
+    """Values of `--format`: text, or one JSON object."""
+
+    TEXT = "text"
     JSON = "json"
 
 
@@ -61,7 +68,7 @@ def parse_boolean(text: str) -> bool:
     return words[text.lower()]
 
 
-class OptionalValues(TyperCommand):
+class OptionalValues(QuickCommand):
     """A command whose options in `bare` have the value `true` when none is given."""
 
     bare = ("--exit-when-nodes-finish",)

@@ -202,7 +202,16 @@ def _fetch(endpoint: Endpoint) -> bytes:
     connection = http.client.HTTPSConnection(
         endpoint.host, endpoint.port, timeout=FETCH_TIMEOUT, context=context
     )
-    deadline = threading.Timer(FETCH_TIMEOUT, _shut_down, (connection,))
+    expired = threading.Event()
+
+    def end_read() -> None:
+        """End a blocked read, whose own timeout starts again with each byte."""
+        expired.set()
+        if (sock := connection.sock) is not None:
+            with suppress(OSError):  # closed meanwhile
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    deadline = threading.Timer(FETCH_TIMEOUT, end_read)
     try:
         connection.connect()
         deadline.start()
@@ -215,7 +224,7 @@ def _fetch(endpoint: Endpoint) -> bytes:
                 )
             return ssl.PEM_cert_to_DER_cert(answer.read(_MAX_CERTIFICATE).decode("ascii"))
     except (ssl.SSLError, http.client.HTTPException, ValueError) as error:
-        if deadline.finished.is_set():
+        if expired.is_set():
             raise TimeoutError(f"no complete answer within {FETCH_TIMEOUT:g} s") from error
         if isinstance(error, ssl.SSLError):
             raise explain(endpoint, error) or error from error
@@ -223,13 +232,6 @@ def _fetch(endpoint: Endpoint) -> bytes:
     finally:
         deadline.cancel()
         connection.close()
-
-
-def _shut_down(connection: http.client.HTTPSConnection) -> None:
-    """End a blocked read, whose own timeout starts again with each byte."""
-    if (sock := connection.sock) is not None:
-        with suppress(OSError):  # closed meanwhile
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 @functools.lru_cache(maxsize=8)

@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import anyio
@@ -23,6 +24,7 @@ from websockets.exceptions import InvalidState
 from dora_config.access import DEFAULT_PORT, state_dir
 from dora_config.errors import DoraError, exit_code
 from dora_config.file_store import FileStore
+from dora_config.history.file import HistoryFile
 from dora_config.protocol.envelope import ProgramVersion
 from dora_coordinator._version import __version__
 from dora_coordinator.io.artifacts import ArtifactStore
@@ -37,7 +39,7 @@ from dora_coordinator.io.listening import (
 from dora_coordinator.io.metrics import Telemetry
 from dora_coordinator.io.server import create_application
 from dora_coordinator.io.service import Service
-from dora_coordinator.io.store import StoreError, open_store
+from dora_coordinator.io.store import SqliteStore, Store, StoreError, open_store
 from dora_coordinator.io.token_file import TokenFile, given_token
 from dora_coordinator.settings import Settings, parse_setting
 
@@ -143,7 +145,7 @@ def _run(options: argparse.Namespace) -> int:
             if given is not None:
                 path = state / f"tokens-{port}.json"
                 tokens = TokenFile(given, authority, path, interfaces, port)
-            service = Service(settings, party, store, authority, tokens)
+            service = Service(settings, party, store, authority, tokens, _history(store))
             artifacts = ArtifactStore(state / "artifacts", max_bytes=settings.max_artifact_bytes)
             code = CodeFiles(FileStore(state / "files"), max_bytes=settings.max_code_bytes)
             application = create_application(service, artifacts, code, tokens=tokens)
@@ -157,6 +159,13 @@ def _run(options: argparse.Namespace) -> int:
     finally:
         store.close()
     return 0
+
+
+def _history(store: Store) -> HistoryFile | None:
+    """Return the history file beside a durable store."""
+    if not isinstance(store, SqliteStore):
+        return None
+    return HistoryFile(Path(f"{store.name}.history"), mode=0o600)
 
 
 def _interfaces(given: Sequence[str] | None) -> tuple[str, ...]:
@@ -204,10 +213,11 @@ def _require_safe(options: argparse.Namespace, interfaces: Sequence[str]) -> Non
 def _listen(interface: str, port: int, *, apart: bool) -> socket.socket:
     """Listen on an address; ``apart``: `::` does not take IPv4, which another listener may."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
+        family, kind, protocol, _, address = socket.getaddrinfo(
             interface, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, kind)
+        # with the protocol, without which asyncio does not set TCP_NODELAY on connections
+        listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise CoordinatorError(
             f"--interface {interface}: not an address of this machine ({error})"

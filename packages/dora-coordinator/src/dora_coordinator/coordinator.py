@@ -19,6 +19,7 @@ from dora_config.protocol.daemon import (
     LogChunk,
     PartChanged,
     PartDescribed,
+    PartHistory,
     PartLost,
     Register,
     Registered,
@@ -97,9 +98,9 @@ class CoordinatorState:
 
     def _decide(self, event: events.Event, now: float) -> list[Command]:
         match event:
-            case events.StoreLoaded(stored=stored, machines=machines):
+            case events.StoreLoaded(stored=stored, machines=machines, history=history):
                 self.membership.identities.load(machines)
-                return self.registry.load(stored, now)
+                return self.registry.load(stored, now, history)
             case events.DaemonMessageReceived():
                 return self._daemon_message(event, now)
             case events.DaemonRegistered():
@@ -172,6 +173,7 @@ class CoordinatorState:
             *([RenewToken(member.key)] if member.register.takes_tokens else []),
             Log("info", f'daemon "{member.key}" connected from {member.address} ({host})'),
             *self.registry.daemon_registered(member, now),
+            *self._clients.daemon_connected(member.key),
             *self._arm_silence(),
         ]
 
@@ -194,6 +196,7 @@ class CoordinatorState:
                 | BuildEvents()
                 | BuildEnded()
                 | RunnerAnswered()
+                | PartHistory()
                 | MachineSample()
             ):
                 commands += self._clients.daemon_reply(member.key, message, now)
@@ -211,6 +214,7 @@ class CoordinatorState:
         member, settings = lost.member, self._settings
         commands: list[Command] = []
         manner = "disconnected"
+        silent = now - member.last_message if lost.silent else None
         if lost.silent:
             commands.append(CloseConnection(lost.connection))
             manner = f"disconnected: silent for {settings.daemon_silence_limit:g} s"
@@ -219,7 +223,7 @@ class CoordinatorState:
             Log("warning", f'daemon "{member.key}" {manner}'),
             ArmTimer(events.TimerKey("forget", member.key), now + listed),
             *self._clients.daemon_lost(member.key, now),
-            *self.registry.daemon_lost(member.key, now),
+            *self.registry.daemon_lost(member.key, now, silent),
         ]
         if member.register.machine_id is None and not self.registry.unfinished_on(member.key):
             commands += self._update_membership(DaemonForgotten(member.key), now)
@@ -270,7 +274,9 @@ class CoordinatorState:
             case "destroy":
                 return self._clients.continue_destruction(overdue=True)
             case "build":
-                return self._clients.build_timed_out(key.subject)
+                return self._clients.build_timed_out(key.subject, now)
+            case "explanation":
+                return self._clients.explanation_timed_out(key.subject, now)
             case "snapshot":
                 return self._clients.snapshot_timer_fired(key.subject, now)
             case "start" | "link" | "recovery" | "retry" | "stop":

@@ -14,14 +14,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from dora_cli._version import __version__
-from dora_cli.coordinator.client import (
-    CONNECT_TIMEOUT,
-    CoordinatorLost,
-    CoordinatorUnreachable,
-    Frame,
-    RequestFailed,
-    connection_failure,
-)
+from dora_cli.coordinator.client import CONNECT_TIMEOUT, Frame, connection_failure
+from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
 from dora_config import DoraError
 from dora_config.access import Endpoint
 from dora_config.control_plane import websocket_options
@@ -69,14 +63,12 @@ class ReplyStream:
                     yield answer
                     return
                 case Failure():
-                    raise RequestFailed(frame)
+                    raise RequestFailed(frame.message, frame.code)
         raise self._client.loss()
 
     async def acknowledge(self, stream: int) -> None:
         """Request the next update of a stream."""
-        await self._client.write(
-            CLIENT_CODEC.encode(StreamAck(id=self._number, stream=stream)), self._number
-        )
+        await self._client.write(CLIENT_CODEC.encode(StreamAck(id=self._number, stream=stream)))
 
 
 class AsyncClient:
@@ -109,7 +101,7 @@ class AsyncClient:
         send, receive = anyio.create_memory_object_stream[Frame](math.inf)
         self._replies[number] = send
         try:
-            await self.write(CLIENT_CODEC.encode(ClientRequest(id=number, request=request)), number)
+            await self.write(CLIENT_CODEC.encode(ClientRequest(id=number, request=request)))
             yield ReplyStream(self, number, receive)
         finally:
             self._replies.pop(number, None)
@@ -131,14 +123,14 @@ class AsyncClient:
                     return reply
         raise CoordinatorLost(f"unexpected answer of the coordinator at {self.endpoint}")
 
-    async def write(self, text: str, number: int) -> None:
+    async def write(self, text: str) -> None:
         """Send one frame; raises RequestFailed if it is too long, and CoordinatorLost."""
         if len(text) > self._max_message:
-            message = (
+            raise RequestFailed(
                 f"the request has {len(text)} bytes, more than the {self._max_message} that the "
-                "coordinator accepts (max_message_bytes)"
+                "coordinator accepts (max_message_bytes)",
+                "failed",
             )
-            raise RequestFailed(Failure(id=number, message=message))
         try:
             await self._socket.send(text)
         except ConnectionClosed as error:

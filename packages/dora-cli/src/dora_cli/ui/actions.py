@@ -10,9 +10,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from dora_cli.coordinator.client import CoordinatorLost, CoordinatorUnreachable, RequestFailed
+from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
 from dora_cli.ui import rows
 from dora_cli.ui.backend import Backend
+from dora_config.history.explanation import Explanation
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.control import (
     CallRunner,
@@ -20,6 +21,7 @@ from dora_config.protocol.control import (
     Described,
     DescribeDataflow,
     Ended,
+    Explain,
     RestartDataflow,
     Restarted,
     StartDataflow,
@@ -69,6 +71,7 @@ class Actions:
         node = dataflow + "/nodes/{node:path}"
         table: list[tuple[str, str, Handler]] = [
             ("GET", f"{dataflow}/graph", self._graph),
+            ("GET", f"{dataflow}/why", self._why),
             ("POST", f"{dataflow}/start", self._start),
             ("POST", f"{dataflow}/stop", self._stop),
             ("POST", f"{dataflow}/restart", self._restart),
@@ -85,6 +88,10 @@ class Actions:
     async def _graph(self, request: Request) -> dict[str, Any]:
         found = await self._backend.request(DescribeDataflow(dataflow=_which(request)), Described)
         return rows.graph(found)
+
+    async def _why(self, request: Request) -> dict[str, Any]:
+        found = await self._backend.request(Explain(dataflow=_which(request)), Explanation)
+        return found.model_dump(mode="json", exclude={"kind", "evidence"}, exclude_none=True)
 
     async def _start(self, request: Request) -> dict[str, Any]:
         await _body(request, _Nothing)

@@ -9,7 +9,7 @@ from typing import TypeVar
 import anyio
 
 from dora_cli.coordinator.async_client import AsyncClient, ReplyStream, connected
-from dora_cli.coordinator.client import CoordinatorUnreachable
+from dora_cli.coordinator.errors import CoordinatorUnreachable
 from dora_config import DoraError
 from dora_config.access import address_text, endpoint
 from dora_config.protocol.control import ControlAnswer, ControlRequest

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from dora_cli.coordinator.client import CoordinatorLost, CoordinatorUnreachable, RequestFailed
+from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
 from dora_cli.ui.backend import Backend
 from dora_cli.ui.merge_patch import difference
 from dora_cli.ui.rows import state

@@ -6,17 +6,21 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import anyio
 import anyio.to_thread
 
 from dora_cli._version import __version__
-from dora_cli.coordinator.client import RequestFailed
+from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.ui.backend import Replies
 from dora_cli.ui.local_streams import LogReplies, OutputReplies
 from dora_cli.ui.runner_calls import LocalRun, RunnerUnreachable, local_runs
+from dora_cli.why.local import choose_run, evidence
 from dora_config import DoraError
+from dora_config.history.explain import explain
+from dora_config.history.explanation import Explanation
 from dora_config.protocol.calls import PartReply, RunnerReplies
 from dora_config.protocol.control import (
     CallRunner,
@@ -30,7 +34,7 @@ from dora_config.protocol.control import (
     DescribeDataflow,
     Ended,
     EndedDataflow,
-    Failure,
+    Explain,
     FailureCode,
     GetSnapshot,
     ListDataflows,
@@ -121,6 +125,9 @@ class LocalRuns:
                 return await self._snapshot()
             case DescribeDataflow(dataflow=which):
                 return self._describe(await self._find(which))
+            case Explain(dataflow=which):
+                run = await self._find(which)
+                return await anyio.to_thread.run_sync(_explanation, run)
             case CallRunner(dataflow=which, request=call):
                 reply = await (await self._find(which)).call(call)
                 return RunnerReplies(replies=(PartReply(daemon=self._machine, reply=reply),))
@@ -205,6 +212,13 @@ class LocalRuns:
         return Ended(dataflows=(EndedDataflow(uuid=uuid, name=name, ok=True),))
 
 
+def _explanation(run: LocalRun) -> Explanation:
+    """Explain a run from the files below its `out` folder."""
+    if run.plan is None:
+        raise _failed("this run was started by another version of dora")
+    return explain(evidence(choose_run(Path(run.plan.working_dir), run.entry.dataflow_id)))
+
+
 async def _status(run: LocalRun) -> RunnerStatus | None:
     """Return the status; None if the run has ended meanwhile."""
     try:
@@ -246,4 +260,4 @@ def _dataflow(run: LocalRun, status: RunnerStatus | None) -> DataflowSummary | N
 
 
 def _failed(message: str, code: FailureCode = "failed") -> RequestFailed:
-    return RequestFailed(Failure(id=0, message=message, code=code))
+    return RequestFailed(message, code)

@@ -45,12 +45,13 @@ class LogReplies:
         self._request = request
         directories = {} if run.plan is None else log_dirs(run.plan)
         self._log = PartLogReader(
-            [
-                NodeLogReader(Path(directories[node]) / log_file_name(node))
+            {
+                node: NodeLogReader(Path(directories[node]) / log_file_name(node))
                 for node in request.nodes or run.entry.nodes
                 if node in directories
-            ],
+            },
             request.filter,
+            request.after,
         )
 
     async def __aiter__(self) -> AsyncIterator[ControlProgress | ControlAnswer]:
@@ -59,7 +60,8 @@ class LogReplies:
                 local_runs, self._run.entry.dataflow_id
             )
             while lines := await anyio.to_thread.run_sync(self._log.next_chunk):
-                yield LogLines(daemon=HERE, stream=0, lines=tuple(lines))
+                positions = dict(self._log.positions)
+                yield LogLines(daemon=HERE, stream=0, lines=tuple(lines), positions=positions)
             if last_read:
                 yield LogsEnd()
                 return

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from contextlib import suppress
 from typing import Annotated, Any, Final, Literal
 
 import anyio
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from dora_cli.coordinator.client import CoordinatorLost, CoordinatorUnreachable, RequestFailed
+from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
 from dora_cli.ui.backend import Backend, Replies
 from dora_cli.ui.feed import Feed
 from dora_cli.ui.merge_patch import difference
-from dora_config.protocol.control import DataflowRef, LogLines, LogsEnd, ReadLogs, WatchTopics
-from dora_config.protocol.dataflow import DataflowUuid, LogFilter
+from dora_config.protocol.control import (
+    DataflowList,
+    DataflowRef,
+    ListDataflows,
+    LogLines,
+    LogsEnd,
+    ReadLogs,
+    WatchTopics,
+)
+from dora_config.protocol.dataflow import DataflowUuid, LogFilter, LogPosition
 from dora_config.protocol.runner import LogLevel
 from dora_config.protocol.topics import TopicsEnd, WatchedTopics
 
 MAX_TAIL: Final = 5000
-LATE_SECONDS: Final = 10.0
-"""Lines may arrive this much later than newer lines of other machines."""
 RETRY_PAUSE: Final = 1.0
 SAMPLE_BYTES: Final = 65_536
 PICTURE_BYTES: Final = 192 * 1024
@@ -94,81 +100,65 @@ async def send_state(feed: Feed, wanted: OpenState, send: Send) -> None:
 
 
 async def send_logs(backend: Backend, wanted: OpenLogs, send: Send) -> None:
-    """Send lines until the stream is closed; continues where it was after a lost connection."""
-    position = LogPosition(wanted.tail)
+    """Send lines until the dataflow has ended; continues behind them after a lost connection."""
+    positions: dict[str, LogPosition] = {}
+    which = DataflowRef(uuid=wanted.dataflow)
     while True:
         await backend.wait_connected()
         request = ReadLogs(
-            dataflow=DataflowRef(uuid=wanted.dataflow),
+            dataflow=which,
             nodes=() if wanted.node is None else (wanted.node,),
-            filter=position.filter(wanted.level),
+            filter=LogFilter(level=wanted.level, tail=None if positions else wanted.tail),
             follow=True,
+            after=positions,
+            resumes=True,
         )
         try:
             async with backend.open(request) as replies:
-                problems = await _send_lines(replies, position, wanted.id, send)
-            await send({"id": wanted.id, "ended": True, "problems": problems})
-            return
+                problems = await _send_lines(replies, positions, wanted.id, send)
+            if await _has_ended(backend, wanted.dataflow):
+                await send({"id": wanted.id, "ended": True, "problems": problems})
+                return
+            # A machine was lost or has returned.
+            await send({"id": wanted.id, "lost": "; ".join(problems)})
         except (CoordinatorLost, CoordinatorUnreachable) as error:
             await send({"id": wanted.id, "lost": str(error)})
-            await anyio.sleep(RETRY_PAUSE)
         except RequestFailed as error:
             await send({"id": wanted.id, "ended": True, "problems": [str(error)]})
             return
+        await anyio.sleep(RETRY_PAUSE)
 
 
 async def _send_lines(
-    replies: Replies, position: LogPosition, number: int, send: Send
+    replies: Replies, positions: dict[str, LogPosition], number: int, send: Send
 ) -> list[str]:
-    """Return the problems at the end."""
+    """Send lines and note their positions; return the problems at the end."""
     async for reply in replies:
         match reply:
-            case LogLines(lines=lines):
-                fresh = position.advance(lines)
-                if fresh:
-                    await send({"id": number, "lines": fresh})
+            case LogLines() as read:
+                entries = parsed(read.lines)
+                if entries:
+                    await send({"id": number, "lines": entries})
+                positions.update(read.positions)
             case LogsEnd(problems=problems):
                 return list(problems)
     return []
 
 
-class LogPosition:
-    """How far the log of each node was read, so that reading continues without repetition."""
+async def _has_ended(backend: Backend, dataflow: str) -> bool:
+    rows = (await backend.request(ListDataflows(), DataflowList)).dataflows
+    return all(row.ended_ago is not None for row in rows if row.uuid == dataflow)
 
-    def __init__(self, tail: int) -> None:
-        self._tail = tail
-        self._newest: dict[str | None, str] = {}
-        self._at_newest: dict[str | None, set[str]] = {}
-        """Lines with the newest timestamp."""
-        self._reopened = False
 
-    def filter(self, level: LogLevel) -> LogFilter:
-        """Return the filter for the next request."""
-        if not self._newest:
-            return LogFilter(level=level, tail=self._tail)
-        self._reopened = True
-        newest = datetime.fromisoformat(max(self._newest.values())).timestamp()
-        return LogFilter(level=level, since=newest - LATE_SECONDS)
-
-    def advance(self, lines: tuple[str, ...]) -> list[Any]:
-        """Return the new entries; ignores malformed lines."""
-        entries = []
-        for line in lines:
-            try:
-                entry = json.loads(line)
-                time, node = str(entry["ts"]), entry.get("node")
-                datetime.fromisoformat(time)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue
-            newest = self._newest.get(node, "")
-            if self._reopened and (time < newest or line in self._at_newest.get(node, ())):
-                continue
-            if time > newest:
-                self._newest[node], self._at_newest[node] = time, set()
-            if time >= newest:
-                self._at_newest[node].add(line)
-            entries.append(entry)
-        return entries
+def parsed(lines: tuple[str, ...]) -> list[Any]:
+    """Return log lines as objects, without malformed ones."""
+    entries = []
+    for line in lines:
+        with suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict) and "ts" in entry and "msg" in entry:
+                entries.append(entry)
+    return entries
 
 
 async def send_output(

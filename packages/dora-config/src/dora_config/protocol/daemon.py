@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator
 
+from dora_config.history.entries import HistoryEntry
 from dora_config.ids import parse_label, parse_machine_id
 from dora_config.protocol.builds import (
     BuildEnded,
@@ -20,10 +21,10 @@ from dora_config.protocol.builds import (
     CancelBuild,
 )
 from dora_config.protocol.calls import RunnerAnswered, RunnerCall
-from dora_config.protocol.dataflow import DataflowSpec, DataflowUuid, LogFilter
+from dora_config.protocol.dataflow import DataflowSpec, DataflowUuid, LogFilter, LogPosition
 from dora_config.protocol.envelope import Codec, Message, ProgramVersion
 from dora_config.protocol.links import LinkReport, PeerEndpoint, RemoteEdge
-from dora_config.protocol.runner import DataflowResult, NodeStatus
+from dora_config.protocol.runner import DataflowResult, EdgeStatus, NodeStatus
 from dora_config.protocol.snapshot import MachineSample, SampleMachine
 from dora_config.protocol.topics import EndTopics, MoreTopics, StreamTopics, TopicChunk
 
@@ -162,8 +163,29 @@ class LogChunk(Message):
     kind: Literal["log_chunk"] = "log_chunk"
     stream: int
     lines: tuple[str, ...] = ()
+    positions: dict[str, LogPosition] = Field(default_factory=dict)
+    """Behind the last line of each node that was read so far."""
     done: bool = False
     problem: str | None = None
+
+
+class PartHistory(Message):
+    """Answer to :class:`ReadHistory`."""
+
+    kind: Literal["part_history"] = "part_history"
+    read: str
+    entries: tuple[HistoryEntry, ...] = ()
+    dropped: int = 0
+    """Events between the first and the last ones that were not kept."""
+    nodes: tuple[NodeStatus, ...] = ()
+    """Empty once the part has ended."""
+    edges: tuple[EdgeStatus, ...] = ()
+    folder: str = ""
+    """Where logs and events are written."""
+    free_bytes: int | None = None
+    """Space on the disk of that folder."""
+    problem: str | None = None
+    """Why events are missing, as a sentence."""
 
 
 class Leaving(Message):
@@ -181,6 +203,7 @@ DaemonMessage = Annotated[
     | PartDescribed
     | SignRequest
     | LogChunk
+    | PartHistory
     | Leaving
     | IdentityProof
     | BuildEvents
@@ -314,6 +337,15 @@ class DescribePart(Message):
     dataflow_id: DataflowUuid
 
 
+class ReadHistory(Message):
+    """Read the events of a part; answered with :class:`PartHistory`."""
+
+    kind: Literal["read_history"] = "read_history"
+    read: str
+    """Repeated in the answer."""
+    dataflow_id: DataflowUuid
+
+
 class StreamLogs(Message):
     """Read log files; answered with :class:`LogChunk` frames."""
 
@@ -323,6 +355,8 @@ class StreamLogs(Message):
     nodes: tuple[str, ...] = ()
     filter: LogFilter = LogFilter()
     follow: bool = False
+    after: dict[str, LogPosition] = Field(default_factory=dict)
+    """Read only what follows these positions, by node."""
 
 
 class MoreLogs(Message):
@@ -356,6 +390,7 @@ CoordinatorMessage = Annotated[
     | StopPart
     | ForgetPart
     | DescribePart
+    | ReadHistory
     | StreamLogs
     | MoreLogs
     | EndLogs

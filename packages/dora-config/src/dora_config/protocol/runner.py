@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError
 
 from dora_config.dataflow.resolved import QueuePolicy, ResolvedNode
 from dora_config.frozen import Frozen
+from dora_config.history.entries import HistoryEntry
 from dora_config.protocol.links import (
     LinkCounters as LinkCounters,
     LinkReport as LinkReport,
@@ -77,6 +78,12 @@ class GetStatistics(Frozen):
     """Get the counters of all edges that end here; answered with :class:`Statistics`."""
 
     kind: Literal["get_statistics"] = "get_statistics"
+
+
+class GetHistory(Frozen):
+    """Get the events that are kept, and the present state; answered with :class:`RunnerHistory`."""
+
+    kind: Literal["get_history"] = "get_history"
 
 
 class Release(Frozen):
@@ -229,6 +236,7 @@ RunnerRequest = Annotated[
     Handshake
     | GetStatus
     | GetStatistics
+    | GetHistory
     | Release
     | SetLinkPeers
     | SetLinks
@@ -372,13 +380,24 @@ class Statistics(Frozen):
     """When they were read, in seconds of CLOCK_MONOTONIC."""
 
 
+class RunnerHistory(Frozen):
+    """Events of this runner and its predecessors, with the present state."""
+
+    kind: Literal["history"] = "history"
+    entries: tuple[HistoryEntry, ...] = ()
+    dropped: int = 0
+    """Events between the first and the last ones that were not kept."""
+    nodes: tuple[NodeStatus, ...] = ()
+    edges: tuple[EdgeStatus, ...] = ()
+
+
 class Params(Frozen):
     kind: Literal["params"] = "params"
     values: dict[str, Any] = Field(default_factory=dict)
 
 
 RunnerReply = Annotated[
-    Done | Refusal | HandshakeReply | RunnerStatus | Statistics | Params,
+    Done | Refusal | HandshakeReply | RunnerStatus | Statistics | RunnerHistory | Params,
     Field(discriminator="kind"),
 ]
 

@@ -112,6 +112,10 @@ class NodeRestarting(Frozen):
     reason: str
     delay: float
     restarts: int
+    failed: bool = True
+    """The process failed; otherwise it ended normally, or a user requested the restart."""
+    stderr_tail: tuple[str, ...] = ()
+    """Last lines of its stderr, if it failed."""
 
 
 class NodeEnded(Frozen):

@@ -27,6 +27,7 @@ from dora_config.protocol.builds import (
 )
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import clean_lines
+from dora_coordinator.dataflow.history import ClusterHistory
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import (
     AnswerClient,
@@ -43,6 +44,7 @@ from dora_coordinator.state.events import ClientRequested, TimerKey
 @dataclass(slots=True)
 class _Build:
     requested: ClientRequested
+    name: str | None
     waiting: set[str]
     """Daemons that have not finished their share."""
     nodes: list[BuiltNode] = field(default_factory=list)
@@ -54,8 +56,10 @@ class _Build:
 
 
 class Builds:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, history: ClusterHistory) -> None:
+        """``history`` keeps why builds failed."""
         self._settings = settings
+        self._history = history
         self._builds: dict[str, _Build] = {}
 
     def start(
@@ -66,7 +70,7 @@ class Builds:
         now: float,
     ) -> list[Command]:
         """``placement`` maps daemons to node ids, as a start would place them now."""
-        build = _Build(requested, set())
+        build = _Build(requested, request.spec.name, set())
         commands: list[Command] = [
             SendProgress(
                 requested.client, requested.number, BuildTriggered(build_id=build.build_id)
@@ -85,7 +89,11 @@ class Builds:
                 commands.append(_share(build, daemon, request, chosen))
         self._builds[build.build_id] = build
         at = now + self._settings.build_timeout
-        return [*commands, ArmTimer(TimerKey("build", build.build_id), at), *self._finish(build)]
+        return [
+            *commands,
+            ArmTimer(TimerKey("build", build.build_id), at),
+            *self._finish(build, now),
+        ]
 
     # ---------------------------------------------------------------- from daemons
 
@@ -105,7 +113,7 @@ class Builds:
             return []
         return [SendToDaemon(daemon, BuildEventsAck(build_id=build_id))]
 
-    def ended(self, daemon: str, message: BuildEnded) -> list[Command]:
+    def ended(self, daemon: str, message: BuildEnded, now: float) -> list[Command]:
         build = self._builds.get(message.build_id)
         if build is None or daemon not in build.waiting:
             return []
@@ -116,9 +124,9 @@ class Builds:
         build.problems += [_failure(daemon, failure) for failure in message.failures]
         if message.problem is not None:
             build.problems.append(f'daemon "{daemon}": {clean_lines(message.problem)}')
-        return self._finish(build)
+        return self._finish(build, now)
 
-    def daemon_lost(self, daemon: str) -> list[Command]:
+    def daemon_lost(self, daemon: str, now: float) -> list[Command]:
         commands: list[Command] = []
         for build in list(self._builds.values()):
             if daemon in build.waiting:
@@ -126,7 +134,7 @@ class Builds:
                 build.problems.append(
                     f'daemon "{daemon}": the connection was lost during the build; build again'
                 )
-                commands += self._finish(build)
+                commands += self._finish(build, now)
         return commands
 
     # ------------------------------------------------------------- clients and time
@@ -140,7 +148,7 @@ class Builds:
             for command in self._drop(build)
         ]
 
-    def timed_out(self, build_id: str) -> list[Command]:
+    def timed_out(self, build_id: str, now: float) -> list[Command]:
         build = self._builds.get(build_id)
         if build is None:
             return []
@@ -152,20 +160,23 @@ class Builds:
         ]
         cancelled = self._cancel_shares(build)
         build.waiting.clear()
-        return [*cancelled, *self._finish(build)]
+        return [*cancelled, *self._finish(build, now)]
 
-    def _finish(self, build: _Build) -> list[Command]:
+    def _finish(self, build: _Build, now: float) -> list[Command]:
         if build.waiting:
             return []
         del self._builds[build.build_id]
         client, number = build.requested.client, build.requested.number
+        noted: list[Command] = []
         done: Command
         if build.problems:
-            done = FailClient(client, number, "the build failed\n" + "\n".join(build.problems))
+            problems = "\n".join(build.problems)
+            noted = self._history.start_refused(build.name, "build", problems, now)
+            done = FailClient(client, number, f"the build failed\n{problems}")
         else:
             built = Built(build_id=build.build_id, nodes=tuple(build.nodes))
             done = AnswerClient(client, number, built)
-        return [CancelTimer(TimerKey("build", build.build_id)), done]
+        return [CancelTimer(TimerKey("build", build.build_id)), *noted, done]
 
     def _drop(self, build: _Build) -> list[Command]:
         del self._builds[build.build_id]

@@ -10,12 +10,13 @@ from dora_config.errors import PlacementError
 from dora_config.protocol import control
 from dora_config.protocol.builds import BuildDataflow, BuildEnded, BuildEvents
 from dora_config.protocol.calls import RunnerAnswered
-from dora_config.protocol.daemon import LogChunk
+from dora_config.protocol.daemon import LogChunk, PartHistory
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.snapshot import MachineSample
 from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.clients.builds import Builds
 from dora_coordinator.clients.destroy import Destruction
+from dora_coordinator.clients.explanations import Explanations
 from dora_coordinator.clients.lifecycle import LifecycleRequests
 from dora_coordinator.clients.log_streams import LogStreams
 from dora_coordinator.clients.runner_calls import RunnerCalls
@@ -29,7 +30,9 @@ from dora_coordinator.state import commands, events
 from dora_coordinator.state.commands import AnswerClient, Command, FailClient
 from dora_coordinator.state.membership import Membership
 
-DaemonReply = LogChunk | TopicChunk | BuildEvents | BuildEnded | RunnerAnswered | MachineSample
+DaemonReply = (
+    LogChunk | TopicChunk | BuildEvents | BuildEnded | RunnerAnswered | PartHistory | MachineSample
+)
 """Messages of daemons that belong to a client's request."""
 
 
@@ -57,8 +60,9 @@ class RequestDispatcher:
         self._destruction = Destruction(registry, membership, settings)
         self._logs = LogStreams(membership, settings)
         self._topics = TopicStreams(membership, settings)
-        self._builds = Builds(settings)
+        self._builds = Builds(settings, registry.history)
         self._calls = RunnerCalls(registry, membership)
+        self._explanations = Explanations(registry, membership, settings, wall_offset=wall_offset)
         self._snapshots = Snapshots(
             registry,
             membership,
@@ -88,6 +92,7 @@ class RequestDispatcher:
         """Forget one request of a client (None: all of them)."""
         self._lifecycle.drop(client, number)
         self._calls.drop(client, number)
+        self._explanations.drop(client, number)
         self._snapshots.drop(client, number)
         return [
             *self._logs.drop(client, number),
@@ -101,7 +106,18 @@ class RequestDispatcher:
         except RequestRefused as problem:
             return [FailClient(requested.client, requested.number, str(problem), problem.code)]
         except (PlacementError, UnplacedNodes) as problem:
-            return [FailClient(requested.client, requested.number, str(problem), "placement")]
+            failure = FailClient(requested.client, requested.number, str(problem), "placement")
+            return [*self._note_refusal(requested.request, str(problem), now), failure]
+
+    def _note_refusal(
+        self, request: control.ControlRequest, problem: str, now: float
+    ) -> list[Command]:
+        """Keep why a dataflow was not placed, for `dora why`."""
+        match request:
+            case control.StartDataflow(spec=spec, dry_run=False) | BuildDataflow(spec=spec):
+                return self._registry.history.start_refused(spec.name, "placement", problem, now)
+            case _:
+                return []
 
     def _dispatch(self, requested: events.ClientRequested, now: float) -> list[Command]:
         registry = self._registry
@@ -140,6 +156,8 @@ class RequestDispatcher:
             case control.ClusterStatus():
                 report = cluster_report(registry, self._membership, self._party, now)
                 return _answer(requested, report)
+            case control.Explain() as request:
+                return self._explanations.open(requested, request, now)
             case control.GetSnapshot(dataflow=ref) as request:
                 chosen = None if ref is None else registry.find(ref, archived=True)
                 return self._snapshots.open(requested, request, chosen, now)
@@ -178,21 +196,27 @@ class RequestDispatcher:
             case BuildEvents():
                 return self._builds.progress(daemon, message)
             case BuildEnded():
-                return self._builds.ended(daemon, message)
+                return self._builds.ended(daemon, message, now)
             case RunnerAnswered():
                 return self._calls.answered(daemon, message, now)
+            case PartHistory():
+                return self._explanations.answered(daemon, message, now)
             case MachineSample():
                 return self._snapshots.sampled(daemon, message, now)
             case _ as unreachable:
                 assert_never(unreachable)
+
+    def daemon_connected(self, daemon: str) -> list[Command]:
+        return self._logs.daemon_connected(daemon)
 
     def daemon_lost(self, daemon: str, now: float) -> list[Command]:
         """End what was in progress on a lost or replaced connection to a daemon."""
         return [
             *self._logs.daemon_lost(daemon),
             *self._topics.daemon_lost(daemon),
-            *self._builds.daemon_lost(daemon),
+            *self._builds.daemon_lost(daemon, now),
             *self._calls.daemon_lost(daemon),
+            *self._explanations.daemon_lost(daemon, now),
             *self._snapshots.daemon_lost(daemon, now),
         ]
 
@@ -202,8 +226,11 @@ class RequestDispatcher:
             found += self._destruction.dataflow_ended(change.dataflow)
         return found
 
-    def build_timed_out(self, build_id: str) -> list[Command]:
-        return self._builds.timed_out(build_id)
+    def build_timed_out(self, build_id: str, now: float) -> list[Command]:
+        return self._builds.timed_out(build_id, now)
+
+    def explanation_timed_out(self, read: str, now: float) -> list[Command]:
+        return self._explanations.timed_out(read, now)
 
     def snapshot_timer_fired(self, number: str, now: float) -> list[Command]:
         return self._snapshots.timer_fired(number, now)

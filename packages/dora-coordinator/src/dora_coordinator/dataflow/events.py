@@ -51,6 +51,8 @@ class DaemonLost:
     """The connection to a daemon was lost."""
 
     daemon: str
+    silent: float | None = None
+    """Seconds for which it had been silent; None: the connection was closed."""
 
 
 @dataclass(frozen=True, slots=True)

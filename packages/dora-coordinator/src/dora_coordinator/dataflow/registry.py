@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from dora_config.errors import DoraError
+from dora_config.history.entries import HistoryEntry
 from dora_config.protocol.control import DataflowRef, FailureCode
 from dora_config.protocol.daemon import (
     DescribePart,
@@ -31,6 +32,7 @@ from dora_coordinator.dataflow.events import (
     StartAccepted,
     StopRequested,
 )
+from dora_coordinator.dataflow.history import Before, ClusterHistory
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import Command, DeleteRecord, Log, SaveRecord, SendToDaemon
 from dora_coordinator.state.membership import Member, Membership
@@ -63,6 +65,7 @@ class DataflowRegistry:
         self, settings: Settings, membership: Membership, *, wall_offset: float = 0.0
     ) -> None:
         self._settings = settings
+        self.history = ClusterHistory(wall_offset)
         self._context = DataflowContext(
             membership, Backoff(settings.recovery_backoff), settings, wall_offset
         )
@@ -77,14 +80,20 @@ class DataflowRegistry:
     # ------------------------------------------------------------------ dataflows
 
     def load(
-        self, stored: Iterable[tuple[DataflowRecord, DataflowSpec]], now: float
+        self,
+        stored: Iterable[tuple[DataflowRecord, DataflowSpec]],
+        now: float,
+        history: Iterable[HistoryEntry] = (),
     ) -> list[Command]:
-        """Add the dataflows that an earlier coordinator stored."""
+        """Add the dataflows that an earlier coordinator stored, and the events that it wrote."""
         commands: list[Command] = []
+        stored = list(stored)
+        self.history.load(history, {record.dataflow_id: spec for record, spec in stored})
         for record, spec in sorted(stored, key=lambda pair: pair[0].number):
             dataflow = Dataflow(record, spec, self._context)
             self._next_number = record.number + 1
             commands += dataflow.handle(RecordLoaded(), now)
+            commands += self.history.loaded(dataflow, record.phase, now)
             self._index(dataflow)
         return [*commands, *self._prune()]
 
@@ -100,7 +109,7 @@ class DataflowRegistry:
         self._next_number += 1
         dataflow = Dataflow(record, spec, self._context)
         self._index(dataflow)
-        commands: list[Command] = [SaveRecord(record, spec)]
+        commands = [SaveRecord(record, spec), *self.history.start_accepted(dataflow, now)]
         for other in list(self._ended.values()):
             if spec.name and other.name == spec.name and other.may_resume:
                 commands += self.apply(other, StopRequested(), now)  # replaced by this one
@@ -109,7 +118,9 @@ class DataflowRegistry:
     def apply(self, dataflow: Dataflow, event: DataflowEvent, now: float) -> list[Command]:
         """Let a dataflow handle an event, then update the indices."""
         before, waits_for = dataflow.phase, dataflow.waits_for
+        noted = Before.of(dataflow, event)
         commands = dataflow.handle(event, now)
+        commands += self.history.changed(dataflow, event, noted, now)
         if dataflow.phase is not before or dataflow.waits_for != waits_for:
             self._changes.append(DataflowChanged(dataflow, before))
         if dataflow.phase is not before or dataflow.has_ended:
@@ -153,6 +164,7 @@ class DataflowRegistry:
     def _forget(self, dataflow: Dataflow) -> list[Command]:
         del self._dataflows[dataflow.id]
         del self._ended[dataflow.id]
+        self.history.forget(dataflow.id)
         return [DeleteRecord(dataflow.id)]
 
     def forget_ended(self) -> tuple[list[Dataflow], list[Command]]:
@@ -173,10 +185,11 @@ class DataflowRegistry:
                 commands += self.apply(dataflow, PartAbsent(member.key), now)
         return commands
 
-    def daemon_lost(self, daemon: str, now: float) -> list[Command]:
+    def daemon_lost(self, daemon: str, now: float, silent: float | None = None) -> list[Command]:
+        """``silent``: seconds without a message; None: the connection was closed."""
         commands: list[Command] = []
         for dataflow in self.unfinished_on(daemon):
-            commands += self.apply(dataflow, DaemonLost(daemon), now)
+            commands += self.apply(dataflow, DaemonLost(daemon, silent), now)
         return commands
 
     def machine_removed(self, daemon: str, now: float) -> list[Command]:

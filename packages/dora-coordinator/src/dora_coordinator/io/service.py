@@ -20,12 +20,15 @@ import anyio
 import anyio.to_thread
 from anyio.streams.memory import MemoryObjectSendStream
 
+from dora_config.history.entries import HistoryEntry
+from dora_config.history.file import HistoryFile, read_history
 from dora_config.protocol.builds import BuildProgress
 from dora_config.protocol.control import (
     SERVER_CODEC,
     Answer,
     ClusterStatus,
     ControlRequest,
+    DescribeDataflow,
     Failure,
     GetSnapshot,
     ListDataflows,
@@ -55,6 +58,7 @@ from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import (
     AdmitDaemon,
     AnswerClient,
+    AppendHistory,
     ArmTimer,
     CancelTimer,
     Change,
@@ -92,6 +96,8 @@ from dora_coordinator.telemetry.spans import SpanEvent, SpanTracker
 
 BATCH = 512
 """Events handled before their commands are executed."""
+MOST_HISTORY_LINES = 5_000
+"""Lines appended to the history file before it is replaced by the events that are kept."""
 RETRY = 5.0
 """Seconds between attempts to write to a store that failed."""
 
@@ -109,12 +115,15 @@ class Service:
         store: Store,
         authority: Authority,
         tokens: TokenFile | None = None,
+        history: HistoryFile | None = None,
     ) -> None:
+        """``history``: history file; None: they are kept in memory."""
         self.settings = settings
         self.party = party
         self.authority = authority
         self._tokens = tokens
         self._store = store
+        self._history = history
         self._inbox: deque[Event] = deque()
         self._wake = anyio.Event()
         self._connections: dict[int, Connection] = {}
@@ -143,8 +152,29 @@ class Service:
         self._armed.clear()
         stored = await anyio.to_thread.run_sync(self._store.load)
         machines = await anyio.to_thread.run_sync(self._store.machines)
-        loaded = StoreLoaded(tuple(stored), tuple(machines))
+        history = await anyio.to_thread.run_sync(self._read_history)
+        loaded = StoreLoaded(tuple(stored), tuple(machines), tuple(history))
         return self._state.handle(loaded, anyio.current_time())
+
+    def _read_history(self) -> list[HistoryEntry]:
+        if self._history is not None:
+            try:
+                return read_history(self._history.path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                logger.warning("%s: cannot be read: %s", self._history.path, error.strerror)
+        return []
+
+    def _append_history(self, entry: HistoryEntry) -> None:
+        if self._history is None:
+            return
+        problem = self._history.append(entry)
+        if self._history.lines > MOST_HISTORY_LINES:
+            kept = self._state.registry.history.entries()
+            problem = self._history.replace(kept) or problem
+        if problem is not None:
+            logger.warning("%s", problem)
 
     async def run(self) -> None:
         """Work until a client ends the coordinator; cancel to end it otherwise.
@@ -194,7 +224,11 @@ class Service:
     def _answer_or_refuse(self, event: Event, reason: str) -> None:
         match event:
             case ClientRequested(
-                request=ListDataflows() | ListNodes() | ClusterStatus() | GetSnapshot()
+                request=ListDataflows()
+                | ListNodes()
+                | ClusterStatus()
+                | DescribeDataflow()
+                | GetSnapshot()
             ):
                 for command in self._handle(event, anyio.current_time()):
                     self._execute(command)
@@ -345,6 +379,8 @@ class Service:
         match command:
             case SaveRecord() | DeleteRecord() | SaveMachine():
                 pass  # executed for the whole batch
+            case AppendHistory(entry=entry):
+                self._append_history(entry)
             case SendToDaemon(daemon=daemon, message=message):
                 connection = self._by_daemon.get(daemon)
                 if connection is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from dora_config.history.entries import HistoryEntry
 from dora_config.protocol.control import ControlAnswer, ControlProgress, EndedDataflow, FailureCode
 from dora_config.protocol.daemon import CoordinatorMessage
 from dora_config.protocol.dataflow import DataflowSpec
@@ -39,6 +40,13 @@ class SaveMachine:
     """Store the identity of a machine before any later command is executed."""
 
     record: MachineRecord
+
+
+@dataclass(frozen=True, slots=True)
+class AppendHistory:
+    """Write an event to the history file; what is stored and sent does not depend on it."""
+
+    entry: HistoryEntry
 
 
 Change = SaveRecord | DeleteRecord | SaveMachine
@@ -149,6 +157,7 @@ Command = (
     SaveRecord
     | DeleteRecord
     | SaveMachine
+    | AppendHistory
     | AdmitDaemon
     | SendToDaemon
     | SignCertificate

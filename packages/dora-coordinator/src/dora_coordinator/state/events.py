@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from dora_config.history.entries import HistoryEntry
 from dora_config.protocol.control import ControlRequest
 from dora_config.protocol.daemon import DaemonMessage, Register
 from dora_config.protocol.dataflow import DataflowSpec
@@ -18,6 +19,7 @@ class StoreLoaded:
 
     stored: tuple[tuple[DataflowRecord, DataflowSpec], ...]
     machines: tuple[MachineRecord, ...] = ()
+    history: tuple[HistoryEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,8 @@ class BuildProgressSent:
 
 DataflowTimer = Literal["start", "link", "recovery", "retry", "stop"]
 """Timers of one dataflow."""
-CoordinatorTimer = Literal["silence", "forget", "destroy", "build", "snapshot"]
-"""Timers of the coordinator: daemons, its own end, builds, snapshots."""
+CoordinatorTimer = Literal["silence", "forget", "destroy", "build", "snapshot", "explanation"]
+"""Timers of the coordinator: daemons, its own end, builds, snapshots, explanations."""
 
 
 @dataclass(frozen=True, slots=True)

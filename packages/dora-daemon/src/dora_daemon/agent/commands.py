@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dora_config.protocol.daemon import DaemonMessage, StreamLogs
+from dora_config.protocol.daemon import DaemonMessage, ReadHistory, StreamLogs
 from dora_config.protocol.runner import RunnerRequest
 from dora_config.protocol.topics import StreamTopics
 from dora_daemon.agent.records import PartRecord
@@ -67,6 +67,15 @@ class OpenLogs:
 
 
 @dataclass(frozen=True, slots=True)
+class SendHistory:
+    """Send the events of a part, from its runner or from its file."""
+
+    record: PartRecord
+    request: ReadHistory
+    live: bool
+
+
+@dataclass(frozen=True, slots=True)
 class OpenInspector:
     record: PartRecord
     request: StreamTopics
@@ -93,6 +102,7 @@ Command = (
     | SendToRunner
     | KillRunner
     | OpenLogs
+    | SendHistory
     | OpenInspector
     | WriteLog
     | ExitDaemon

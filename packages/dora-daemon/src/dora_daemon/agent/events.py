@@ -13,6 +13,7 @@ from dora_config.protocol.daemon import (
     EndDaemon,
     ForgetPart,
     PreparePart,
+    ReadHistory,
     ReleasePart,
     StopPart,
     StreamLogs,
@@ -37,6 +38,8 @@ class RunnerPlaced:
     """Folder of each node's log file, by node id."""
     where: str = ""
     """Sentence about the folder at which relative paths start."""
+    history_file: str = ""
+    """Where the runner writes its events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ PartMessage = (
     | StopPart
     | ForgetPart
     | DescribePart
+    | ReadHistory
     | StreamLogs
     | StreamTopics
 )

@@ -49,6 +49,8 @@ class PartRecord(Message):
     """Folder of each node's log file, by node id."""
     where: str = ""
     """Sentence about the folder at which relative paths start."""
+    history_file: str = ""
+    """Where its runner writes events; empty before it is placed."""
     ended_at: float = 0.0
     """Unix time."""
 

@@ -52,6 +52,7 @@ from dora_daemon.agent.commands import (
     OpenInspector,
     OpenLogs,
     SavePart,
+    SendHistory,
     SendToCoordinator,
     SendToRunner,
     StartRunner,
@@ -62,6 +63,7 @@ from dora_daemon.agent.credentials import Credentials
 from dora_daemon.agent.events import DaemonStarted, Event
 from dora_daemon.agent.inspectors import Inspectors
 from dora_daemon.agent.linking import LinkSetup, Listen
+from dora_daemon.agent.logs.history import HistoryReader
 from dora_daemon.agent.logs.streams import LogStreams
 from dora_daemon.agent.node_paths import Machine
 from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError
@@ -132,6 +134,7 @@ class Agent:
         )
         send = self._link.send
         self._logs = LogStreams(tasks, send, self._state.is_live)
+        self._history = HistoryReader(tasks, self._runners, send)
         self._inspectors = Inspectors(tasks, send)
         self._sampler = Sampler(tasks, self._runners, send)
         self._builds = BuildProcesses(
@@ -179,6 +182,8 @@ class Agent:
                 self._runners.kill(dataflow_id)
             case OpenLogs(record=record, request=logs):
                 self._logs.open(record, logs)
+            case SendHistory(record=record, request=history, live=live):
+                self._history.start(record, history, live=live)
             case OpenInspector(record=record, request=topics):
                 self._inspectors.open(record, topics)
             case WriteLog(level=level, text=text):

@@ -19,9 +19,11 @@ from dora_config.protocol.daemon import (
     LogChunk,
     PartChanged,
     PartDescribed,
+    PartHistory,
     PartLost,
     PartReport,
     PreparePart,
+    ReadHistory,
     ReleasePart,
     StopPart,
     StreamLogs,
@@ -62,6 +64,7 @@ from dora_daemon.agent.commands import (
     OpenInspector,
     OpenLogs,
     SavePart,
+    SendHistory,
     SendToCoordinator,
     SendToRunner,
     StartRunner,
@@ -175,6 +178,12 @@ class AgentState:
                     chunk = LogChunk(stream=stream, done=True, problem=problem)
                     return [SendToCoordinator(chunk)]
                 return [OpenLogs(part.record, event)]
+            case ReadHistory(dataflow_id=dataflow_id, read=read):
+                part = self._parts.get(dataflow_id)
+                if part is None:
+                    problem = "this machine no longer has a history of that dataflow"
+                    return [SendToCoordinator(PartHistory(read=read, problem=problem))]
+                return [SendHistory(part.record, event, live=part.live)]
             case StreamTopics(dataflow_id=dataflow_id, stream=stream):
                 part = self._live(dataflow_id)
                 if part is None or not part.record.runtime_dir:
@@ -282,6 +291,7 @@ class AgentState:
                     runtime_token=event.runtime_token,
                     log_dirs=event.log_dirs,
                     where=event.where,
+                    history_file=event.history_file,
                 )
                 return [save]
             case RunnerConnected(status=status):

@@ -17,6 +17,7 @@ from dora_config import DoraError
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import LogSource
 from dora_config.protocol import runner as protocol
+from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper import RESULT
 from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
@@ -24,6 +25,7 @@ from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir
 from dora_daemon.runner.control.server import ControlServer
 from dora_daemon.runner.control_requests import ControlRequests, check_handshake
 from dora_daemon.runner.foreground import signals_stop
+from dora_daemon.runner.logs.history import record_failed_start
 from dora_daemon.runner.machine.events import StateEvent, StopRequested
 from dora_daemon.runner.preparation import prepare
 from dora_daemon.runner.service import Runner
@@ -89,6 +91,7 @@ class Background:
                 result = protocol.DataflowResult(
                     dataflow_id=self._plan.dataflow_id, name=self._plan.name, error=str(error)
                 )
+                record_failed_start(history_file(self._plan), self._plan, str(error))
                 self._keep_result(result)
                 self._put_event(protocol.DataflowFinished(result=result))
 

@@ -33,6 +33,7 @@ class ControlRequests:
             runner.processes,
             runner.monitor.inputs,
             link,
+            services.logs.history,
             started_at=lambda: runner.started_at,
             lines_shed=lines_shed,
         )
@@ -57,6 +58,8 @@ class ControlRequests:
                 return self._status.status()
             case protocol.GetStatistics():
                 return self._status.statistics()
+            case protocol.GetHistory():
+                return self._status.history()
             case protocol.Release():
                 self._dispatcher.emit(BarrierReleased())
             case protocol.SetLinkPeers():

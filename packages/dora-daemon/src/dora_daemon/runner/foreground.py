@@ -15,13 +15,16 @@ from types import ModuleType
 import anyio
 import anyio.to_thread
 
+from dora_config.errors import DoraError
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
+from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
 from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir, runtime_root
 from dora_daemon.runner.logs.event_queue import CLOSING_SECONDS, EventQueue
 from dora_daemon.runner.logs.gate import Gate
+from dora_daemon.runner.logs.history import record_failed_start
 from dora_daemon.runner.machine.events import StateEvent, StopRequested
 from dora_daemon.runner.preparation import prepare
 from dora_daemon.runner.service import Runner
@@ -55,7 +58,11 @@ def run(
     try:
         with ReaperProcess(directory) as reaper:
             directory.write(PLAN, plan.model_dump_json())  # for `dora ui`
-            preparation = prepare(plan, directory, environ)
+            try:
+                preparation = prepare(plan, directory, environ)
+            except DoraError as error:
+                record_failed_start(history_file(plan), plan, str(error))
+                raise
             reaper.start()
 
             def create() -> Runner:

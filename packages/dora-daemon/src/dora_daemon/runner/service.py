@@ -12,6 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
+from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper import kill_marked
 from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runner_index import NODE_SOCKET
@@ -22,6 +23,7 @@ from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.files import RunnerFiles
 from dora_daemon.runner.link.lazy import LazyLink
 from dora_daemon.runner.logs.gate import Gate
+from dora_daemon.runner.logs.history import RunnerHistory, beginning
 from dora_daemon.runner.machine import commands
 from dora_daemon.runner.machine.events import Prepared
 from dora_daemon.runner.machine.state import RunnerState
@@ -88,6 +90,7 @@ class Runner:
                 emit=self.dispatcher.emit,
                 on_staged=self.dispatcher.notify,
                 on_event=on_event,
+                history=RunnerHistory(history_file(plan), beginning(plan)),
                 gate=gate,
                 summary_in_node_log=not foreground,
             )
@@ -219,8 +222,7 @@ class Runner:
                 services.logs.note(event)
                 self._on_event(event)
             case commands.EmitLog(level=level, message=message, node=about):
-                text = message if about is None else f'node "{about}": {message}'
-                services.logs.emit(level, text)
+                services.logs.emit(level, message, about)
             case commands.DropInputs(node=node):
                 services.router.drop_inputs(node)
             case (

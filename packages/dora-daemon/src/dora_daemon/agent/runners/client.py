@@ -47,6 +47,7 @@ from dora_daemon.agent.runners.directory import RunnerDirectory
 from dora_daemon.agent.runners.pending_requests import SILENCE_LIMIT, OnReply, PendingRequests
 from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.lifecycle_lines import LifecycleLines
+from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.errors import RuntimeDirError
 from dora_daemon.process_tree.reaper import LOG, OWNER, kill_marked
 from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
@@ -145,6 +146,7 @@ class RunnerClient:
                     token,
                     log_dirs(plan),
                     explain(record, machine),
+                    str(history_file(plan)),
                 )
                 self._deliver(self, placed)  # saved before there is a process
                 self._process = _spawn(created, self._mark)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from dora_config.history.entries import InputRecovered, InputTimedOut
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.machine.events import NodeStalled
 from dora_daemon.runner.machine.health import HealthWatch, InputWatch, ProcessSample
@@ -20,6 +21,7 @@ class HealthMonitor:
         self._nodes = services.nodes
         self._connections = services.connections
         self._registry = services.registry
+        self._history = services.logs.history
         self._interval = interval
         self._health = HealthWatch()
         self.inputs = InputWatch()
@@ -66,13 +68,18 @@ class HealthMonitor:
             if name in closed:
                 self.inputs.closed(node, name)
                 continue
-            self.inputs.sample(
+            change = self.inputs.sample(
                 node,
                 name,
                 last_arrival=entry.keeper.statistics().last_arrival_ns / 1e9,
                 timeout=wanted.input_timeout,
                 now=now,
             )
+            if change == "broken":
+                timeout = wanted.input_timeout
+                self._history.add(InputTimedOut(node=node, input=name, timeout=timeout))
+            elif change == "recovered":
+                self._history.add(InputRecovered(node=node, input=name))
 
     def close(self) -> None:
         if self._handle is not None:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from dora_config.protocol.runner import (
     NodeState as ShownState,
     NodeStatus,
+    RunnerHistory,
     RunnerStatus,
     Statistics,
 )
 from dora_daemon._version import __version__
 from dora_daemon.runner.dispatcher import Dispatcher
+from dora_daemon.runner.logs.history import RunnerHistory as KeptHistory
 from dora_daemon.runner.machine.health import InputWatch
 from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
 from dora_daemon.runner.machine.streams import RUNNER_NODE, shown_target
@@ -49,6 +51,7 @@ class StatusReporter:
         processes: Processes,
         inputs: InputWatch,
         link: LazyLink,
+        history: KeptHistory,
         *,
         started_at: Callable[[], float | None],
         lines_shed: Callable[[], int],
@@ -60,6 +63,7 @@ class StatusReporter:
         self._processes = processes
         self._inputs = inputs
         self._link = link
+        self._history = history
         self._started_at = started_at
         self._lines_shed = lines_shed
         self._metrics = Metrics()
@@ -84,6 +88,15 @@ class StatusReporter:
             lines_shed=self._lines_shed(),
             link=None if supervisor is None else supervisor.report(),
             only_virtual_left=state.only_virtual_left,
+        )
+
+    def history(self) -> RunnerHistory:
+        """Return the kept events, and the present state of nodes and edges."""
+        return RunnerHistory(
+            entries=self._history.entries(),
+            dropped=self._history.dropped,
+            nodes=self.status().nodes,
+            edges=self.statistics().edges,
         )
 
     def statistics(self) -> Statistics:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dora_config.dataflow.variables import is_reserved
+from dora_config.history.entries import LinkPeerChanged
 from dora_config.protocol.links import LinkPlan, LinkReport, PeerEndpoint
 from dora_config.protocol.runner import EdgeStatus
 from dora_config.protocol.runner_events import LinkChanged, LogLevel, LogLine, RunnerEvent
@@ -69,6 +70,7 @@ class LinkSupervisor:
         self._cleanup = services.cleanup
         self._emit = emit
         self._log = services.logs.log
+        self._history = services.logs.history
         self._record_process = record_process
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
@@ -286,6 +288,10 @@ class LinkSupervisor:
 
     def _log_peer(self, message: messages.PeerChanged) -> None:
         before = self._view.peer_state(message.machine)
+        if message.state != before:
+            reason = message.reason or None
+            changed = LinkPeerChanged(peer=message.machine, state=message.state, reason=reason)
+            self._history.add(changed)
         if message.state == "lost" and before != "lost":
             cause = f": {message.reason}" if message.reason else ""
             self._emit_log("warn", f'lost the link to machine "{message.machine}"{cause}')

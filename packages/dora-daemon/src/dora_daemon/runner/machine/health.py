@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +52,21 @@ class InputWatch:
 
     def sample(
         self, node: str, input_id: str, *, last_arrival: float, timeout: float, now: float
-    ) -> None:
-        """Update one input; ``last_arrival`` is 0 before the first message."""
+    ) -> Literal["broken", "recovered"] | None:
+        """Update one input and return what changed; ``last_arrival`` is 0 before the first
+        message.
+        """
         broken = self.broken.setdefault(node, set())
         silent = last_arrival > 0 and now - last_arrival > timeout
         if silent and input_id not in broken:
             broken.add(input_id)
             self.timeouts[node] = self.timeouts.get(node, 0) + 1
-        elif not silent and input_id in broken:
+            return "broken"
+        if not silent and input_id in broken:
             broken.discard(input_id)
             self.recoveries[node] = self.recoveries.get(node, 0) + 1
+            return "recovered"
+        return None
 
     def closed(self, node: str, input_id: str) -> None:
         """Clear an input that has ended: it is not broken."""

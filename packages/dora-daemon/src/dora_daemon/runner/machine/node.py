@@ -13,6 +13,7 @@ from typing import Literal, assert_never
 
 from dora_config import InvalidTransition
 from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.history.entries import kept_stderr
 from dora_config.protocol import runner_events as reports
 from dora_daemon.runner.machine import events
 from dora_daemon.runner.machine.commands import (
@@ -418,6 +419,7 @@ class NodeLifecycle:
         )
         verdict = judge(ending)
         if self.stopping is not None and self.stopping.then == "restart":
+            self.last_restart = (REQUESTED, now)
             return self._restart(0.0, REQUESTED, now)
         if self.stopping is not None and self.stopping.successor is not None:
             return self._replace(*self.stopping.successor, now)
@@ -434,7 +436,11 @@ class NodeLifecycle:
         match decision:
             case RestartAfter(delay=delay, history=history):
                 self.history = history
-                return self._restart(delay, message, now, cause=cause_of(ending))
+                self.last_restart = (cause_of(ending), now)
+                if verdict.outcome == "failed":
+                    tail = kept_stderr(event.stderr_tail)
+                    return self._restart(delay, message, now, failed=True, tail=tail)
+                return self._restart(delay, message, now)
             case GiveUp(reason=reason):
                 failed = Verdict("failed", f"{message}; {reason}")
                 log = EmitLog("error", reason, self.id)
@@ -443,14 +449,19 @@ class NodeLifecycle:
                 return self._end(verdict, event.stderr_tail, event.exit)
 
     def _restart(
-        self, delay: float, reason: str, now: float, *, cause: str | None = None
+        self,
+        delay: float,
+        reason: str,
+        now: float,
+        *,
+        failed: bool = False,
+        tail: tuple[str, ...] = (),
     ) -> list[Command]:
-        self.last_restart = (cause or reason, now)
         self.restarts += 1
         self.connected = False
         self.pid = None
         self.state = NodeState.BACKING_OFF
-        commands = self._announce_restart(reason, delay)
+        commands = self._announce_restart(reason, delay, failed=failed, tail=tail)
         if delay > 0:
             return [*commands, ArmTimer(self.id, "backoff", now + delay)]
         return [*commands, *self._spawn()]
@@ -467,9 +478,16 @@ class NodeLifecycle:
         self.kill_reason = None
         return [*self._announce_restart("replaced", 0.0), PromoteReplacement(self.id, incarnation)]
 
-    def _announce_restart(self, reason: str, delay: float) -> list[Command]:
+    def _announce_restart(
+        self, reason: str, delay: float, *, failed: bool = False, tail: tuple[str, ...] = ()
+    ) -> list[Command]:
         report = reports.NodeRestarting(
-            node=self.id, reason=reason, delay=delay, restarts=self.restarts
+            node=self.id,
+            reason=reason,
+            delay=delay,
+            restarts=self.restarts,
+            failed=failed,
+            stderr_tail=tail,
         )
         return [*_cancel_timers(self.id), AnnounceRestarted(self.id), ReportEvent(report)]
 

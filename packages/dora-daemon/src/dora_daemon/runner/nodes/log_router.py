@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dora_config.dataflow.sources import LogSource
+from dora_config.history.entries import RunnerWarned
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import LogLevel, LogLine, RunnerEvent
 from dora_daemon.lifecycle_lines import LifecycleLines
 from dora_daemon.runner.logs.gate import Gate
+from dora_daemon.runner.logs.history import RunnerHistory
 from dora_daemon.runner.logs.log_entries import message_text, passes
 from dora_daemon.runner.logs.log_files import LogFile
 from dora_daemon.runner.logs.logs import NodeLog, now_text
@@ -33,6 +35,7 @@ class LogRouter:
         outputs: RunnerOutputs,
         *,
         on_event: Callable[[RunnerEvent], None],
+        history: RunnerHistory,
         gate: Gate | None = None,
     ) -> None:
         """``gate`` holds back the output of nodes while ``on_event`` is overloaded."""
@@ -40,6 +43,7 @@ class LogRouter:
         self._nodes = nodes
         self._outputs = outputs
         self._on_event = on_event
+        self.history = history
         self._gate = gate
         self._lifecycle_lines = LifecycleLines()
         self._warned = False
@@ -76,7 +80,8 @@ class LogRouter:
         )
 
     def note(self, event: RunnerEvent) -> None:
-        """Write restarts and failures of a node into its log file."""
+        """Keep an event; write restarts and failures of a node into its log file."""
+        self.history.note(event)
         line = self._lifecycle_lines.line(event)
         if line is not None and line.node in self._nodes.logs:
             self._nodes.logs[line.node].note(line.level, line.message)
@@ -88,11 +93,15 @@ class LogRouter:
     def warn_about(self, node: str, message: str) -> None:
         """Log a warning into a node's own log, which outlives a runner started by a daemon."""
         known = node if node in self._nodes.logs else None
+        self.history.add(RunnerWarned(level="warn", text=message, node=known))
         self.log(LogLine(ts=now_text(), level="warn", node=known, message=message))
 
-    def emit(self, level: LogLevel, message: str) -> None:
-        """Log a line of the runner."""
-        self.log(LogLine(ts=now_text(), level=level, message=message, target="dora.runner"))
+    def emit(self, level: LogLevel, message: str, about: str | None = None) -> None:
+        """Log a line of the runner; ``about``: the node that it is about."""
+        if level in ("warn", "error"):
+            self.history.add(RunnerWarned(level=level, text=message, node=about))
+        text = message if about is None else f'node "{about}": {message}'
+        self.log(LogLine(ts=now_text(), level=level, message=text, target="dora.runner"))
 
     def log(self, entry: LogLine) -> None:
         """Log an entry that no node printed: the runner's, or of a node's library."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import LogLine, RunnerEvent
 from dora_daemon.runner.logs.gate import Gate
+from dora_daemon.runner.logs.history import RunnerHistory
 from dora_daemon.runner.logs.logs import now_text
 from dora_daemon.runner.machine.edges import backpressure_cycles
 from dora_daemon.runner.machine.events import StateEvent
@@ -41,6 +42,7 @@ class NodeServices:
         emit: Callable[[StateEvent], None],
         on_staged: Callable[[], None],
         on_event: Callable[[RunnerEvent], None],
+        history: RunnerHistory,
         gate: Gate | None,
         summary_in_node_log: bool,
     ) -> None:
@@ -52,7 +54,7 @@ class NodeServices:
         self.segments = SegmentTable(self.connections)
         resources.callback(self.segments.close)
         outputs = RunnerOutputs(board, self.segments)
-        self.logs = LogRouter(plan, nodes, outputs, on_event=on_event, gate=gate)
+        self.logs = LogRouter(plan, nodes, outputs, on_event=on_event, history=history, gate=gate)
         self.registry = QueueRegistry(board, self.segments, self.logs.warn_about)
         resources.callback(self.registry.close)
         resources.callback(outputs.close)

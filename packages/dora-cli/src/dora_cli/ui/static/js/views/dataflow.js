@@ -13,6 +13,7 @@ import { Logs } from "../logs.js";
 import { read } from "../requests.js";
 import { go, link } from "../route.js";
 import { store } from "../store.js";
+import { Why } from "./why.js";
 
 /** @typedef {import("../types.js").State} State */
 /** @typedef {import("../types.js").Graph} Graph */
@@ -25,6 +26,7 @@ const TABS = [
   ["nodes", "Nodes"],
   ["edges", "Edges"],
   ["logs", "Logs"],
+  ["why", "Why"],
 ];
 
 /**
@@ -67,6 +69,8 @@ export function DataflowView({ state, uuid, tab }) {
     ${problem && graph === null && html`<p class="banner warn">${problem}</p>`}
     ${tab === "logs"
       ? html`<div class="panel fill"><${Logs} uuid=${uuid} /></div>`
+      : tab === "why"
+        ? html`<${Why} uuid=${uuid} version=${JSON.stringify(dataflow?.states)} />`
       : graph === null
         ? html`<p class="muted pad">Loading…</p>`
         : tab === "nodes"

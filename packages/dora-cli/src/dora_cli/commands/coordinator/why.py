@@ -1,0 +1,141 @@
+"""`dora why`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dora_cli import options, output
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, dataflow_ref
+
+if TYPE_CHECKING:
+    from dora_cli.coordinator.client import Client
+    from dora_config.history.explanation import Explanation
+
+Dataflow = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[DATAFLOW]",
+        help="UUID or name, for a local run the start of a UUID; by default the only one that runs "
+        "or is in trouble, else the last one.",
+    ),
+]
+Local = Annotated[
+    bool, typer.Option("--local", help="Read the files below ./out, without a coordinator.")
+]
+Archive = Annotated[
+    Path | None,
+    typer.Option(
+        "--archive",
+        metavar="FILE",
+        help="Write a .tar.gz for an issue report: dataflow, versions, events, logs and metrics, "
+        "without values that look secret.",
+    ),
+]
+Last = Annotated[float, options.duration("--last", help="With --archive: time span of the logs.")]
+
+
+def main(
+    dataflow: Dataflow = None,
+    output_format: Annotated[
+        options.TextFormat,
+        typer.Option("--format", "-f", case_sensitive=False, help="Text, or one JSON object."),
+    ] = options.TextFormat.TEXT,
+    archive: Archive = None,
+    last: Last = 600.0,
+    local: Local = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Explain what failed first, what followed, and what a dataflow waits for.
+
+    Works for running and ended dataflows, for starts that were refused, and in the folder of a
+    `dora run`. Times of several machines are corrected by their clock offsets. In the timeline, `>`
+    marks the first cause and `!` other problems.
+    """
+    if archive is not None:
+        from dora_cli.why.archive import check_path
+
+        check_path(archive)
+    explained = None
+    if not local:
+        explained = _explain(dataflow, archive, last, coordinator_addr, coordinator_port)
+    _show(explained or _explain_files(dataflow, archive, last), output_format)
+
+
+def _show(explained: Explanation, output_format: options.TextFormat) -> None:
+    if output_format is options.TextFormat.JSON:
+        output.json_line(explained.model_dump(mode="json", exclude={"kind", "evidence"}))
+        return
+    from dora_cli.why.text import explanation_lines
+
+    for line in explanation_lines(explained):
+        output.write(line)
+
+
+def _explain(
+    dataflow: str | None, archive: Path | None, last: float, addr: str | None, port: int | None
+) -> Explanation | None:
+    """Return the coordinator's explanation; None if it has no such dataflow and files have."""
+    from dora_cli.coordinator.client import CoordinatorUnreachable, RequestFailed
+    from dora_config.history.explanation import Explanation
+    from dora_config.protocol.control import Explain
+
+    try:
+        client = connect(addr, port)
+    except CoordinatorUnreachable:
+        output.remark("no coordinator answers: reading the history below ./out")
+        return None
+    with client:
+        request = Explain(dataflow=dataflow_ref(dataflow), evidence=archive is not None)
+        try:
+            answer = client.request(request, Explanation)
+        except RequestFailed as error:
+            if error.code != "not_found" or not _has_files(dataflow):
+                raise
+            return None
+        if not answer.name and not answer.uuid and _has_files(dataflow):
+            output.remark("the coordinator has no dataflows: reading the history below ./out")
+            return None
+        if archive is not None:
+            _archive(client, answer, archive, last)
+    return answer
+
+
+def _archive(client: Client, explained: Explanation, path: Path, last: float) -> None:
+    from dora_cli.why import archive
+    from dora_cli.why.collecting import remote_report
+    from dora_config.access_token import Token
+
+    report = remote_report(client, explained, last)
+    token = client.endpoint.token
+    archive.write(path, report, () if token is None else (token, Token.parse(token).secret))
+
+
+def _has_files(dataflow: str | None) -> bool:
+    from dora_cli.why.local import NoSuchHistory, choose_run
+
+    try:
+        choose_run(Path.cwd(), dataflow)
+    except NoSuchHistory:
+        return False
+    return True
+
+
+def _explain_files(dataflow: str | None, archive: Path | None, last: float) -> Explanation:
+    from dora_cli.why.local import choose_run, evidence
+    from dora_config.history.explain import explain
+
+    base = Path.cwd()
+    run = choose_run(base, dataflow)
+    known = evidence(run)
+    explained = explain(known)
+    if archive is not None:
+        from dora_cli.why import archive as archives
+        from dora_cli.why.collecting import local_report
+
+        complete = explained.model_copy(update={"evidence": known})
+        archives.write(archive, local_report(base, run, complete, last), ())
+    return explained

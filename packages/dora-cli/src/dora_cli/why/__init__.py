@@ -1,0 +1,1 @@
+"""Explanations of dataflows: from a coordinator or from files, as text, in archives."""

@@ -1,0 +1,141 @@
+"""Archive of one dataflow for an issue report: what happened, without secrets."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import sys
+import tarfile
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from dora_cli import output
+from dora_cli._version import __version__
+from dora_cli.why.redaction import Redactor
+from dora_cli.why.text import explanation_lines
+from dora_config import DoraError
+from dora_config.atomic_write import write_file
+from dora_config.history.evidence import Evidence
+from dora_config.history.explanation import Explanation
+from dora_config.yaml.quantities import show_size
+
+MOST_LOG_LINES: Final = 20_000
+"""Lines of logs in an archive; the last ones are kept."""
+FOLDER: Final = "dora-report"
+
+
+class NotAnArchive(DoraError):
+    """The path of the archive cannot be used."""
+
+
+@dataclass(slots=True)
+class Report:
+    """Contents of an archive before secrets are removed."""
+
+    explained: Explanation
+    descriptor: Mapping[str, Any] | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables that the user gave to all nodes, and those of this command."""
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    logs: Mapping[str, Iterable[str]] = field(default_factory=dict)
+    """Lines by machine, as in the log files; the name is empty for a local run."""
+    metrics: Any = None
+
+    def last_event(self) -> float:
+        """Return the time until which logs are of interest."""
+        evidence = self.explained.evidence
+        return self.explained.now if evidence is None else last_moment(evidence)
+
+
+def last_moment(evidence: Evidence) -> float:
+    """Return the present time, or the time of the last event of an ended dataflow."""
+    if not evidence.ended:
+        return evidence.now
+    times = [entry.at for entry in evidence.entries]
+    times += [entry.at for one in evidence.machines for entry in one.entries]
+    return max(times, default=evidence.now)
+
+
+def own_versions() -> dict[str, Any]:
+    """Return the versions of this installation and its platform."""
+    return {
+        "dora": __version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+    }
+
+
+def check_path(path: Path) -> None:
+    """Raise NotAnArchive unless a file can be written there."""
+    if path.is_dir():
+        raise NotAnArchive(f"{path} is a directory; name the file of the archive")
+    if not path.parent.is_dir():
+        raise NotAnArchive(f"{path.parent} does not exist; create the folder of the archive first")
+
+
+def write(path: Path, report: Report, secrets: Iterable[str]) -> None:
+    """Write the archive, readable by this user only, and print what it contains.
+
+    ``secrets``: values that are removed wherever they occur. Raises OSError.
+    """
+    redactor = Redactor(secrets)
+    redactor.add_variables(os.environ)
+    redactor.add_variables(report.variables)
+    files = contents(report, redactor)
+    packed = _packed(files)
+    write_file(path, packed, mode=0o600)
+    names = ", ".join(files)
+    output.remark(
+        f"wrote {path} ({show_size(len(packed))}): {names}; replaced "
+        f"{output.counted(redactor.removed, 'value')} that looked secret; read it before you "
+        "publish it"
+    )
+
+
+def contents(report: Report, redactor: Redactor) -> dict[str, str]:
+    """Return the files of the archive by name, without secrets."""
+    # what is removed from a value by its key is also removed from the logs, so these come last
+    explained = report.explained.model_dump(mode="json", exclude={"kind"})
+    evidence = explained.pop("evidence", None)
+    values = {
+        "dataflow.json": report.descriptor,
+        "versions.json": report.versions,
+        "history.json": evidence,
+        "metrics.json": report.metrics,
+        "explanation.json": explained,
+    }
+    found = {
+        name: json.dumps(redactor.values(value), indent=1, ensure_ascii=False)
+        for name, value in values.items()
+        if value is not None
+    }
+    for machine, lines in report.logs.items():
+        name = f"logs_{machine}.jsonl" if machine else "logs.jsonl"
+        found[name] = "\n".join(_line(line, redactor) for line in lines)
+    found["explanation.txt"] = "\n".join(explanation_lines(report.explained))
+    return {name: f"{redactor.text(text)}\n" for name, text in found.items()}
+
+
+def _line(line: str, redactor: Redactor) -> str:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return line
+    return json.dumps(redactor.values(value), ensure_ascii=False)
+
+
+def _packed(files: Mapping[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, text in files.items():
+            data = text.encode("utf-8", "replace")
+            member = tarfile.TarInfo(f"{FOLDER}/{name}")
+            member.size, member.mode, member.mtime = len(data), 0o600, int(time.time())
+            archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()

@@ -1,0 +1,114 @@
+"""Collects the contents of an archive: from a coordinator, or from the files of a local run."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dora_cli.coordinator.client import Client, RequestFailed
+from dora_cli.logs.files import merged, node_logs
+from dora_cli.why.archive import MOST_LOG_LINES, Report, own_versions
+from dora_cli.why.local import RecordedRun
+from dora_config import DoraError
+from dora_config.history.entries import RunBegan
+from dora_config.history.explanation import Explanation
+from dora_config.protocol.control import (
+    ClusterReport,
+    ClusterStatus,
+    ControlProgress,
+    DataflowRef,
+    Described,
+    DescribeDataflow,
+    ListNodes,
+    LogLines,
+    LogsEnd,
+    NodeList,
+    ReadLogs,
+)
+from dora_config.protocol.dataflow import LogFilter
+
+
+def remote_report(client: Client, explained: Explanation, seconds: float) -> Report:
+    """Return what a coordinator and its daemons have; ``seconds``: time span of the logs."""
+    report = Report(explained)
+    cluster = client.request(ClusterStatus(), ClusterReport)
+    report.versions = {
+        **own_versions(),
+        "coordinator": str(client.coordinator),
+        "daemons": {one.daemon: one.release for one in cluster.daemons},
+        "runners": {one.daemon: list(one.runners) for one in cluster.daemons},
+    }
+    metrics: dict[str, Any] = {"machines": [one.model_dump(mode="json") for one in cluster.daemons]}
+    if explained.uuid:
+        ref = DataflowRef(uuid=explained.uuid)
+        nodes = client.request(ListNodes(dataflow=ref), NodeList).nodes
+        metrics["nodes"] = [one.model_dump(mode="json") for one in nodes]
+        described = client.request(DescribeDataflow(dataflow=ref), Described)
+        spec = described.spec
+        report.descriptor = {
+            "dataflow": spec.descriptor,
+            "env_overrides": spec.env_overrides,
+            "params": spec.params,
+            "daemons": described.daemons,
+        }
+        report.variables = spec.env_overrides
+        report.logs = _remote_logs(client, ref, report.last_event() - seconds)
+    report.metrics = metrics
+    return report
+
+
+def _remote_logs(client: Client, ref: DataflowRef, since: float) -> dict[str, list[str]]:
+    found: dict[str, deque[str]] = {}
+
+    def receive(progress: ControlProgress) -> None:
+        if isinstance(progress, LogLines):
+            kept = found.setdefault(progress.daemon, deque(maxlen=MOST_LOG_LINES))
+            kept.extend(progress.lines)
+
+    wanted = LogFilter(since=since, tail=MOST_LOG_LINES)
+    try:
+        end = client.request(ReadLogs(dataflow=ref, filter=wanted), LogsEnd, receive)
+    except RequestFailed as error:
+        return {"": [f"the logs could not be read: {error}"]}
+    logs = {machine: list(lines) for machine, lines in found.items()}
+    if end.problems:
+        logs["problems"] = list(end.problems)
+    return logs
+
+
+def local_report(base: Path, run: RecordedRun, explained: Explanation, seconds: float) -> Report:
+    """Return what the files of a run below ``base`` contain."""
+    report = Report(explained, _matching_dataflow(base, run), versions=own_versions())
+    began = [one.event for entries in run.machines().values() for one in entries]
+    report.versions = {
+        **own_versions(),
+        "runners": sorted({one.version for one in began if isinstance(one, RunBegan)}),
+    }
+    since = report.last_event() - seconds
+    report.logs = {"": deque(_local_lines(base, run.dataflow, since), maxlen=MOST_LOG_LINES)}
+    return report
+
+
+def _local_lines(base: Path, dataflow: str, since: float) -> Iterator[str]:
+    for entry in merged(node_logs(base, dataflow)):
+        if entry.time >= since:
+            yield json.dumps(entry.as_dict(), ensure_ascii=False)
+
+
+def _matching_dataflow(base: Path, run: RecordedRun) -> dict[str, Any] | None:
+    """Return the dataflow file in ``base`` that has the nodes of a run, None if none has."""
+    from dora_config import load_dataflow
+
+    began = [one.event for entries in run.machines().values() for one in entries]
+    nodes = {node for one in began if isinstance(one, RunBegan) for node in one.nodes}
+    for path in sorted([*base.glob("*.yml"), *base.glob("*.yaml")]):
+        try:
+            loaded = load_dataflow(path)
+        except (DoraError, OSError):
+            continue
+        if {node.id for node in loaded.resolved.nodes} == nodes:
+            return {"file": path.name, "dataflow": loaded.descriptor_dict}
+    return None

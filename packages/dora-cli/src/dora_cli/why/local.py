@@ -1,0 +1,138 @@
+"""Explanations from history files below `./out`, without a coordinator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dora_cli.logs.files import out_dirs
+from dora_config import DoraError
+from dora_config.disk_space import SPARE, free_space
+from dora_config.history.entries import HistoryEntry, RunBegan, RunEnded, RunnerDied
+from dora_config.history.evidence import Evidence, MachineEvidence
+from dora_config.history.file import read_history
+from dora_config.protocol.runner_events import DataflowStarted, DataflowStopping
+from dora_daemon.process_tree.runtime_dir import living_runners, runtime_root
+
+PREFIX = "history"
+
+
+class NoSuchHistory(DoraError):
+    """No history file matches the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """The history files of one dataflow."""
+
+    dataflow: str
+    files: tuple[Path, ...]
+    written: float
+    """Unix time of the last event."""
+
+    def machines(self) -> dict[str, list[HistoryEntry]]:
+        """Return the events by machine; the name is empty for a run without a daemon."""
+        return {
+            path.stem.removeprefix(PREFIX).removeprefix("_"): read_history(path)
+            for path in self.files
+        }
+
+
+def recorded_runs(base: Path) -> list[RecordedRun]:
+    """Return the runs with history below ``base``, newest first."""
+    files: dict[str, list[Path]] = {}
+    for out in out_dirs(base):
+        for path in out.glob(f"*/{PREFIX}*.jsonl"):
+            files.setdefault(path.parent.name, []).append(path)
+    runs = [
+        RecordedRun(name, tuple(sorted(paths)), max(path.stat().st_mtime for path in paths))
+        for name, paths in files.items()
+    ]
+    return sorted(runs, key=lambda run: run.written, reverse=True)
+
+
+def choose_run(base: Path, wanted: str | None) -> RecordedRun:
+    """Return the run that starts with a UUID or has a name (None: the newest).
+
+    Raises NoSuchHistory if none matches.
+    """
+    runs = recorded_runs(base)
+    if not runs:
+        raise NoSuchHistory(f"no history of dataflows in {base / 'out'}")
+    if wanted is None:
+        return runs[0]
+    for run in runs:
+        if run.dataflow.startswith(wanted.lower()):
+            return run
+    for run in runs:
+        if any(_name(entries) == wanted for entries in run.machines().values()):
+            return run
+    known = "\n".join(f"  {run.dataflow}" for run in runs[:10])
+    raise NoSuchHistory(
+        f'no history of "{wanted}" here; dataflows with a history, newest first:\n{known}'
+    )
+
+
+def evidence(run: RecordedRun) -> Evidence:
+    """Return what the files show about a run. Raises OSError."""
+    now = time.time()
+    alive = {
+        entry.machine_id or ""
+        for _, entry in living_runners(runtime_root())
+        if entry.dataflow_id == run.dataflow
+    }
+    machines = [
+        _machine(machine, entries, run, alive=machine in alive or (not machine and bool(alive)))
+        for machine, entries in run.machines().items()
+    ]
+    began = [_began(one.entries) for one in machines]
+    edges = dict.fromkeys(edge for one in began if one is not None for edge in one.edges)
+    return Evidence(
+        uuid=run.dataflow,
+        name=next((one.name for one in began if one is not None and one.name), None),
+        status=_status([one.entries for one in machines], alive=bool(alive)),
+        ended=not alive,
+        now=now,
+        machines=tuple(machines),
+        edges=tuple(edges),
+    )
+
+
+def _machine(
+    machine: str, entries: list[HistoryEntry], run: RecordedRun, *, alive: bool
+) -> MachineEvidence:
+    began = _began(entries)
+    if not alive and entries and not isinstance(entries[-1].event, RunEnded):
+        pid = 0 if began is None else began.pid
+        entries = [*entries, HistoryEntry(at=run.written, event=RunnerDied(pid=pid))]
+    folder = run.files[0].parent
+    return MachineEvidence(
+        machine=machine,
+        entries=tuple(entries),
+        node_ids=() if began is None else began.nodes,
+        full_disk=str(folder) if free_space(folder) < SPARE else None,
+    )
+
+
+def _began(entries: Iterable[HistoryEntry]) -> RunBegan | None:
+    """Return the last beginning."""
+    found = [entry.event for entry in entries if isinstance(entry.event, RunBegan)]
+    return found[-1] if found else None
+
+
+def _name(entries: Iterable[HistoryEntry]) -> str | None:
+    began = _began(entries)
+    return None if began is None else began.name
+
+
+def _status(machines: list[tuple[HistoryEntry, ...]], *, alive: bool) -> str:
+    """Return the status as ``dora list`` would show it."""
+    if alive:
+        kinds = {type(entry.event) for entries in machines for entry in entries}
+        if DataflowStopping in kinds:
+            return "Stopping"
+        return "Running" if DataflowStarted in kinds else "Starting"
+    ends = [entries[-1].event for entries in machines if entries]
+    return "Finished" if all(isinstance(end, RunEnded) and end.ok for end in ends) else "Failed"

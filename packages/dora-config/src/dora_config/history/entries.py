@@ -1,0 +1,243 @@
+"""Events of a dataflow that are kept with their times, and the lines of history files; pure.
+
+Each program keeps what it decides or observes: the runner the lives of nodes and links, the
+coordinator placement, machines, recoveries and stops. Times are those of its machine.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from dora_config.frozen import Frozen
+from dora_config.protocol.links import PeerState
+from dora_config.protocol.runner_events import (
+    DataflowStarted,
+    DataflowStopping,
+    LogLevel,
+    NodeConnected,
+    NodeEnded,
+    NodeFailed,
+    NodeRestarting,
+    NodeResult,
+    NodeSpawned,
+)
+
+STDERR_LINES: Final = 20
+STDERR_CHARACTERS: Final = 240
+"""Lines of a failed process's stderr that are kept, and characters of each."""
+TEXT_CHARACTERS: Final = 2000
+"""Characters of a sentence that are kept."""
+
+# ------------------------------------------------------------------------------- of a runner
+
+
+class Edge(Frozen):
+    """One edge between two nodes, as ``node/output`` and ``node/input``."""
+
+    source: str
+    target: str
+
+
+class RunBegan(Frozen):
+    """A runner was started for the nodes of one dataflow on one machine."""
+
+    kind: Literal["run_began"] = "run_began"
+    name: str | None = None
+    nodes: tuple[str, ...] = ()
+    edges: tuple[Edge, ...] = ()
+    """Edges of the whole dataflow."""
+    recovered: str | None = None
+    """Why the nodes are started again; ``None`` at the first start."""
+    pid: int = 0
+    version: str = ""
+
+
+class RunEnded(Frozen):
+    """All nodes on one machine have ended, or (``error``) none was started."""
+
+    kind: Literal["run_ended"] = "run_ended"
+    ok: bool
+    stop_reason: str | None = None
+    error: str | None = None
+
+
+class RunnerDied(Frozen):
+    """A runner ended without a result; added by the reader of its file."""
+
+    kind: Literal["runner_died"] = "runner_died"
+    pid: int
+
+
+class RunnerWarned(Frozen):
+    """A warning or an error of the runner itself."""
+
+    kind: Literal["warned"] = "warned"
+    level: LogLevel
+    text: str
+    node: str | None = None
+
+
+class InputTimedOut(Frozen):
+    """An input received nothing for its ``input_timeout``, in seconds."""
+
+    kind: Literal["input_timed_out"] = "input_timed_out"
+    node: str
+    input: str
+    timeout: float
+
+
+class InputRecovered(Frozen):
+    """A message arrived on an input that had timed out."""
+
+    kind: Literal["input_recovered"] = "input_recovered"
+    node: str
+    input: str
+
+
+class LinkPeerChanged(Frozen):
+    """The state of the link to a peer changed."""
+
+    kind: Literal["link_peer"] = "link_peer"
+    peer: str
+    state: PeerState
+    reason: str | None = None
+
+
+# -------------------------------------------------------------------------- of a coordinator
+
+
+class StartAccepted(Frozen):
+    """A start was requested; ``placement`` maps machines to nodes."""
+
+    kind: Literal["start_accepted"] = "start_accepted"
+    placement: dict[str, tuple[str, ...]]
+
+
+class StartRefused(Frozen):
+    """A dataflow could not be built or placed, so nothing was started."""
+
+    kind: Literal["start_refused"] = "start_refused"
+    step: Literal["placement", "build"]
+    name: str | None = None
+    reason: str
+
+
+class PhaseReached(Frozen):
+    """The dataflow entered another phase; ``reason``: of a failure or a stop."""
+
+    kind: Literal["phase"] = "phase"
+    phase: str
+    reason: str | None = None
+
+
+class StopRequested(Frozen):
+    """A user requested the stop of the dataflow."""
+
+    kind: Literal["stop_requested"] = "stop_requested"
+    force: bool = False
+
+
+class MachineLost(Frozen):
+    """The connection to a machine with nodes of the dataflow was lost."""
+
+    kind: Literal["machine_lost"] = "machine_lost"
+    machine: str
+    silent: float | None = None
+    """Seconds for which it had been silent; ``None``: the connection was closed."""
+
+
+class MachineReturned(Frozen):
+    """A machine with nodes of the dataflow connected again."""
+
+    kind: Literal["machine_returned"] = "machine_returned"
+    machine: str
+
+
+class PartLost(Frozen):
+    """The nodes of one machine were lost and are spawned again after ``delay`` seconds."""
+
+    kind: Literal["part_lost"] = "part_lost"
+    machine: str
+    nodes: tuple[str, ...]
+    reason: str
+    delay: float | None = 0.0
+    """``None``: once the machine is connected."""
+
+
+class PartRuns(Frozen):
+    """The nodes of one machine run again after a recovery."""
+
+    kind: Literal["part_runs"] = "part_runs"
+    machine: str
+
+
+RunnerHistoryEvent = (
+    RunBegan
+    | NodeSpawned
+    | NodeConnected
+    | NodeRestarting
+    | NodeEnded
+    | NodeFailed
+    | DataflowStarted
+    | DataflowStopping
+    | RunEnded
+    | RunnerDied
+    | RunnerWarned
+    | InputTimedOut
+    | InputRecovered
+    | LinkPeerChanged
+)
+CoordinatorHistoryEvent = (
+    StartAccepted
+    | StartRefused
+    | PhaseReached
+    | StopRequested
+    | MachineLost
+    | MachineReturned
+    | PartLost
+    | PartRuns
+)
+HistoryEvent = Annotated[RunnerHistoryEvent | CoordinatorHistoryEvent, Field(discriminator="kind")]
+
+
+class HistoryEntry(Frozen):
+    """One event; one line of a history file."""
+
+    at: float
+    """Unix time by the clock of the machine on which it occurred."""
+    event: HistoryEvent
+    dataflow: str = ""
+    """UUID, in the history file of a coordinator."""
+
+
+_ADAPTER: Final = TypeAdapter(HistoryEntry)
+
+
+def encode_entry(entry: HistoryEntry) -> str:
+    """Return the line of an entry, without the newline."""
+    return entry.model_dump_json(exclude_defaults=False, exclude_none=True)
+
+
+def decode_entry(line: str | bytes) -> HistoryEntry | None:
+    """Return the entry in a line; ``None`` for a torn line or an event of another version."""
+    try:
+        return _ADAPTER.validate_json(line)
+    except ValidationError:
+        return None
+
+
+def kept_result(result: NodeResult) -> NodeResult:
+    """Return the result of a node with the last lines of its stderr."""
+    return result.model_copy(
+        update={
+            "message": result.message[:TEXT_CHARACTERS],
+            "stderr_tail": kept_stderr(result.stderr_tail),
+        }
+    )
+
+
+def kept_stderr(lines: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the last lines of a process's stderr, each cut to a readable length."""
+    return tuple(line[:STDERR_CHARACTERS] for line in lines[-STDERR_LINES:])

@@ -1,0 +1,77 @@
+"""What is known about a dataflow when it is to be explained: events, states, counters; pure."""
+
+from __future__ import annotations
+
+from dora_config.frozen import Frozen
+from dora_config.history.entries import Edge, HistoryEntry
+from dora_config.protocol.runner import NodeStatus
+
+
+class EdgeFlow(Frozen):
+    """Counters of one edge since it was created."""
+
+    source: str
+    """``node/output``."""
+    target: str
+    """``node/input``."""
+    sent: int = 0
+    received: int = 0
+    dropped: int = 0
+    queued: int = 0
+    blocked: bool = False
+    """The source waits for a full queue."""
+    idle_seconds: float | None = None
+    """Since the last message arrived; ``None``: none has arrived."""
+
+
+class MachineEvidence(Frozen):
+    """What one machine reported, or why it did not."""
+
+    machine: str
+    """Empty for a run without a coordinator."""
+    entries: tuple[HistoryEntry, ...] = ()
+    dropped: int = 0
+    """Events between the first and the last ones that were not kept."""
+    clock_offset: float = 0.0
+    """Seconds by which its clock is ahead of the coordinator's."""
+    node_ids: tuple[str, ...] = ()
+    """Nodes that are placed here."""
+    nodes: tuple[NodeStatus, ...] = ()
+    """Their present state; empty: unknown, or they have ended."""
+    edges: tuple[EdgeFlow, ...] = ()
+    """Edges that end here."""
+    connected: bool = True
+    silent: float | None = None
+    """Seconds since its last message, if that is long."""
+    full_disk: str | None = None
+    """Folder of the dataflow, if its disk has hardly any space."""
+    problem: str | None = None
+    """Why its history is missing, as a sentence."""
+
+
+class Evidence(Frozen):
+    """Input of :func:`dora_config.history.explain.explain`."""
+
+    uuid: str = ""
+    name: str | None = None
+    status: str
+    """As ``dora list`` shows it."""
+    reason: str | None = None
+    """The coordinator's reason for the status."""
+    ended: bool = False
+    now: float
+    """Unix time by the coordinator's clock, as all corrected times."""
+    entries: tuple[HistoryEntry, ...] = ()
+    """Events of the coordinator."""
+    dropped: int = 0
+    machines: tuple[MachineEvidence, ...] = ()
+    edges: tuple[Edge, ...] = ()
+    """All edges between nodes."""
+    waits_for: tuple[str, ...] = ()
+    """What the coordinator waits for, as sentences."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def machine_of(self) -> dict[str, str]:
+        """Return the machine of each node."""
+        return {node: one.machine for one in self.machines for node in one.node_ids}

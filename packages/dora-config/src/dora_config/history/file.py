@@ -1,0 +1,74 @@
+"""History file: one JSON object a line, written without waiting for the disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from dora_config.atomic_write import write_file
+from dora_config.history.entries import HistoryEntry, decode_entry, encode_entry
+
+LONGEST_FILE: Final = 8 << 20
+"""Bytes of a file that are read: its writer keeps it far smaller."""
+
+
+class HistoryFile:
+    """Appended to by one process; errors do not stop it, and are returned once.
+
+    The folder and the one above it are created if they are missing.
+    """
+
+    def __init__(self, path: Path, *, mode: int = 0o644) -> None:
+        self.path = path
+        self._mode = mode
+        self._failed = False
+        self.lines = 0
+        """Lines that this process has appended since the file was last replaced."""
+
+    def append(self, entry: HistoryEntry) -> str | None:
+        """Append an entry; return the message of the first error."""
+        data = f"{encode_entry(entry)}\n".encode("utf-8", "replace")
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            self.path.parent.parent.mkdir(exist_ok=True)
+            self.path.parent.mkdir(exist_ok=True)
+            descriptor = os.open(self.path, flags, self._mode)
+            try:
+                size = os.fstat(descriptor).st_size
+                if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                    data = b"\n" + data  # the last line is torn
+                os.write(descriptor, data)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            return self._problem(error)
+        self.lines += 1
+        return None
+
+    def replace(self, entries: Iterable[HistoryEntry]) -> str | None:
+        """Replace the whole file atomically; return the message of the first error."""
+        self.lines = 0
+        text = "".join(f"{encode_entry(entry)}\n" for entry in entries)
+        try:
+            write_file(self.path, text.encode("utf-8", "replace"), mode=self._mode)
+        except OSError as error:
+            return self._problem(error)
+        return None
+
+    def _problem(self, error: OSError) -> str | None:
+        if self._failed:
+            return None
+        self._failed = True
+        return (
+            f"cannot write {self.path}: {error.strerror}; later entries are missing in it, "
+            "the nodes run on"
+        )
+
+
+def read_history(path: Path) -> list[HistoryEntry]:
+    """Return the entries of a file, oldest first; without torn lines. Raises OSError."""
+    with path.open("rb") as file:
+        data = file.read(LONGEST_FILE)
+    return [entry for line in data.splitlines() if (entry := decode_entry(line)) is not None]

@@ -1,0 +1,168 @@
+"""Why inputs receive nothing or lose messages, from the counters of edges; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from dora_config.history.evidence import EdgeFlow, Evidence
+from dora_config.history.explanation import Finding
+from dora_config.history.troubles import on
+from dora_config.protocol.runner import NodeStatus
+
+SILENT: Final = 10.0
+"""Seconds without a message after which an input is reported as silent."""
+DROPPED: Final = 0.01
+"""Part of the messages of an edge that must be dropped before its reader is reported as slow."""
+
+_STATES: Final[Mapping[str, str]] = {
+    "Starting": "has not connected yet",
+    "Restarting": "is restarting",
+    "Stopping": "is stopping",
+    "Finished": "has finished",
+    "Failed": "has failed",
+    "Stopped": "was stopped, or has not attached",
+}
+"""Predicates for the states in which a node sends nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Root:
+    """Where a silent or slow path begins."""
+
+    kind: str
+    node: str
+    text: str
+
+
+class Flow:
+    """Edges with their counters, and the nodes between them."""
+
+    def __init__(self, evidence: Evidence, running_for: float) -> None:
+        """``running_for``: seconds since the nodes were started."""
+        self._young = running_for <= SILENT
+        self._machine_of = evidence.machine_of
+        self._lost = {
+            one.machine for one in evidence.machines if not one.connected or one.silent is not None
+        }
+        self._status: Mapping[str, NodeStatus] = {
+            node.node: node for one in evidence.machines for node in one.nodes
+        }
+        flows = [flow for one in evidence.machines for flow in one.edges]
+        self._into: dict[str, list[EdgeFlow]] = {}
+        self._out_of: dict[str, list[EdgeFlow]] = {}
+        for flow in flows:
+            self._into.setdefault(_node(flow.target), []).append(flow)
+            self._out_of.setdefault(_node(flow.source), []).append(flow)
+        self._flows = flows
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return slow and stuck nodes first, then the sources of silence."""
+        found: dict[tuple[str, str], Finding] = {}
+        for flow in self._flows:
+            if flow.blocked:
+                self._add(found, self._slow(_node(flow.target), flow), None)
+        for flow in self._flows:
+            if flow.dropped > DROPPED * max(flow.sent, 1) and not flow.blocked and flow.queued:
+                self._add(found, self._dropping(flow), None)
+        for flow in self._flows:
+            if not self._young and _is_silent(flow):
+                self._add(found, self._silence(flow, frozenset()), flow.target)
+        order = {"stuck": 0, "slow": 1, "silent": 2}
+        return tuple(sorted(found.values(), key=lambda one: order[one.kind]))
+
+    def _add(
+        self, found: dict[tuple[str, str], Finding], root: _Root | None, silent: str | None
+    ) -> None:
+        if root is None:
+            return
+        kind = "silent" if silent is not None and root.kind not in ("slow", "stuck") else root.kind
+        known = found.get((kind, root.node))
+        inputs = () if known is None else known.inputs
+        if silent is not None and silent not in inputs:
+            inputs = (*inputs, silent)
+        text = root.text if known is None else known.text
+        found[kind, root.node] = Finding.model_validate(
+            {
+                "kind": kind,
+                "node": root.node,
+                "machine": self._machine_of.get(root.node),
+                "text": text,
+                "inputs": inputs,
+            }
+        )
+
+    def _named(self, node: str) -> str:
+        return f'node "{node}"{on(self._machine_of.get(node))}'
+
+    def _slow(self, node: str, flow: EdgeFlow) -> _Root | None:
+        """Return the node at the end of a chain of full queues."""
+        seen = {node}
+        while blocked := [one for one in self._out_of.get(node, ()) if one.blocked]:
+            flow, node = blocked[0], _node(blocked[0].target)
+            if node in seen:
+                break  # a cycle of nodes that wait for each other
+            seen.add(node)
+        end = f'its input "{flow.target}" is full, and node "{_node(flow.source)}" waits for it'
+        if flow.idle_seconds is None or flow.idle_seconds > SILENT:
+            text = f"{self._named(node)} reads no messages{self._cpu(node)}: {end}"
+            return _Root("stuck", node, text)
+        return _Root("slow", node, f"{self._named(node)} is too slow{self._cpu(node)}: {end}")
+
+    def _dropping(self, flow: EdgeFlow) -> _Root:
+        node = _node(flow.target)
+        share = 100 * flow.dropped / max(flow.sent, 1)
+        count = f"{flow.dropped} of {flow.sent} messages ({share:.0f} %)"
+        if flow.received == 0:
+            text = f"{self._named(node)} reads no messages{self._cpu(node)}"
+            return _Root("stuck", node, f'{text}: its input "{flow.target}" dropped {count}')
+        text = f"{self._named(node)} is too slow{self._cpu(node)}"
+        return _Root("slow", node, f'{text}: its input "{flow.target}" dropped {count}')
+
+    def _cpu(self, node: str) -> str:
+        """Return the load of a node, which shows whether it computes or waits."""
+        status = self._status.get(node)
+        if status is None or status.cpu_percent is None:
+            return ""
+        return f" (it uses {status.cpu_percent:.0f} % of a core)"
+
+    def _silence(self, flow: EdgeFlow, visited: frozenset[str]) -> _Root | None:
+        """Return the first node upstream that explains why nothing arrives on an edge."""
+        node = _node(flow.source)
+        status, machine = self._status.get(node), self._machine_of.get(node)
+        if machine in self._lost:
+            return _Root("silent", node, f'machine "{machine}" with node "{node}" is unreachable')
+        if status is not None and status.state not in ("Running", "Degraded"):
+            text = f"{self._named(node)} sends nothing because it {_STATES[status.state]}"
+            return _Root("silent", node, text)
+        blocked = [one for one in self._out_of.get(node, ()) if one.blocked]
+        if blocked:
+            return self._slow(_node(blocked[0].target), blocked[0])
+        incoming = self._into.get(node, [])
+        quiet = [one for one in incoming if _is_silent(one)]
+        if incoming and len(quiet) == len(incoming) and node not in visited:
+            return self._silence(quiet[0], visited | {node})
+        return _Root("silent", node, self._sends_nothing(node, flow, incoming))
+
+    def _sends_nothing(self, node: str, flow: EdgeFlow, incoming: Iterable[EdgeFlow]) -> str:
+        since = "has sent nothing"
+        if flow.idle_seconds is not None:
+            since = f"has sent nothing for {flow.idle_seconds:.0f} s"
+        text = f'{self._named(node)} {since} on output "{flow.source.partition("/")[2]}"'
+        waiting = sum(one.queued for one in incoming)
+        if waiting:
+            return f"{text}; it does not read its inputs: {waiting} messages are queued"
+        if any(not _is_silent(one) for one in incoming):
+            return f"{text}, although it receives messages"
+        return text
+
+
+def _is_silent(flow: EdgeFlow) -> bool:
+    if flow.blocked:
+        return False
+    return flow.idle_seconds is None or flow.idle_seconds > SILENT
+
+
+def _node(port: str) -> str:
+    return port.partition("/")[0]

@@ -1,0 +1,39 @@
+"""Bounded list of events: the first and the last ones are kept; pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from dora_config.history.entries import HistoryEntry
+
+FIRST: Final = 200
+LAST: Final = 400
+
+
+class KeptEvents:
+    """Keeps the beginning as well as the end, because a crash loop must not hide its cause."""
+
+    def __init__(
+        self, entries: Iterable[HistoryEntry] = (), *, first: int = FIRST, last: int = LAST
+    ) -> None:
+        self._most_first = first
+        self._first: list[HistoryEntry] = []
+        self._last: deque[HistoryEntry] = deque(maxlen=last)
+        self.dropped = 0
+        """Entries between the two that were dropped."""
+        for entry in entries:
+            self.add(entry)
+
+    def add(self, entry: HistoryEntry) -> None:
+        if len(self._first) < self._most_first:
+            self._first.append(entry)
+            return
+        if len(self._last) == self._last.maxlen:
+            self.dropped += 1
+        self._last.append(entry)
+
+    def entries(self) -> tuple[HistoryEntry, ...]:
+        """Return the kept entries, oldest first."""
+        return (*self._first, *self._last)

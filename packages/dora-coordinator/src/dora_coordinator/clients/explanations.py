@@ -1,0 +1,267 @@
+"""Explanations of dataflows: events of all machines are collected, then explained; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dora_config.dataflow.sources import OutputSource
+from dora_config.disk_space import SPARE
+from dora_config.history.entries import Edge, HistoryEntry, StartRefused
+from dora_config.history.evidence import EdgeFlow, Evidence, MachineEvidence
+from dora_config.history.explain import explain
+from dora_config.protocol.control import DataflowRef, Explain
+from dora_config.protocol.daemon import PartHistory, ReadHistory
+from dora_config.protocol.envelope import clean_lines
+from dora_config.protocol.snapshot import MachineSample, PartSample
+from dora_coordinator.clients.edge_rows import edge_rows
+from dora_coordinator.dataflow.dataflow import Dataflow
+from dora_coordinator.dataflow.part import Part
+from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
+from dora_coordinator.settings import Settings
+from dora_coordinator.state.commands import (
+    AnswerClient,
+    ArmTimer,
+    CancelTimer,
+    Command,
+    SendToDaemon,
+)
+from dora_coordinator.state.events import ClientRequested, TimerKey
+from dora_coordinator.state.membership import Member, Membership
+
+READ_SECONDS = 3.0
+"""Time for daemons to answer; an explanation is written without those that do not."""
+
+
+@dataclass(slots=True)
+class _Collection:
+    """One explanation that is being prepared."""
+
+    requested: ClientRequested
+    request: Explain
+    dataflow: Dataflow
+    waiting: set[str] = field(default_factory=set)
+    """Daemons that have not answered."""
+    histories: dict[str, PartHistory] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    """Why the events of a daemon are missing."""
+
+    @property
+    def id(self) -> str:
+        return self.requested.fresh_id
+
+
+class Explanations:
+    def __init__(
+        self,
+        registry: DataflowRegistry,
+        membership: Membership,
+        settings: Settings,
+        *,
+        wall_offset: float,
+    ) -> None:
+        """``wall_offset``: Unix time minus the clock of the events."""
+        self._registry = registry
+        self._membership = membership
+        self._silent_after = 2.5 * settings.heartbeat_interval
+        self._wall_offset = wall_offset
+        self._collections: dict[str, _Collection] = {}
+
+    def open(self, requested: ClientRequested, request: Explain, now: float) -> list[Command]:
+        """Raises :class:`RequestRefused`."""
+        refused = self._refused_start(request.dataflow)
+        if refused is not None:
+            return [_answer(requested, request, self._of_refused(refused, now))]
+        dataflow = self._find(request.dataflow)
+        if dataflow is None:
+            return [_answer(requested, request, self._of_machines(now))]
+        collection = _Collection(requested, request, dataflow)
+        self._collections[collection.id] = collection
+        commands: list[Command] = []
+        for part in dataflow.parts.values():
+            if self._membership.is_connected(part.daemon):
+                collection.waiting.add(part.daemon)
+                message = ReadHistory(read=collection.id, dataflow_id=dataflow.id)
+                commands.append(SendToDaemon(part.daemon, message))
+            else:
+                text = f'machine "{part.daemon}" is not connected: its history is missing'
+                collection.problems[part.daemon] = text
+        if not collection.waiting:
+            return self._finish(collection, now)
+        timer = TimerKey("explanation", collection.id)
+        return [*commands, ArmTimer(timer, now + READ_SECONDS)]
+
+    def _refused_start(self, ref: DataflowRef) -> HistoryEntry | None:
+        """Return the refused start that a reference means, unless a dataflow runs."""
+        if ref.uuid is not None:
+            return None
+        if ref.name is not None and self._registry.live_named(ref.name) is not None:
+            return None
+        if ref.name is None and self._registry.live():
+            return None
+        return self._registry.history.refused(ref.name)
+
+    def _find(self, ref: DataflowRef) -> Dataflow | None:
+        """Return the dataflow; without a reference, the only one in trouble if several run."""
+        try:
+            return self._registry.find(ref, archived=True)
+        except RequestRefused as refusal:
+            if refusal.code == "nothing_runs":
+                return None
+            troubled = [one for one in self._registry.live() if one.status()[0] != "Running"]
+            if refusal.code != "ambiguous" or len(troubled) != 1:
+                raise
+            return troubled[0]
+
+    def answered(self, daemon: str, history: PartHistory, now: float) -> list[Command]:
+        """Take a daemon's answer."""
+        collection = self._collections.get(history.read)
+        if collection is None or daemon not in collection.waiting:
+            return []
+        collection.waiting.discard(daemon)
+        collection.histories[daemon] = history
+        if history.problem is not None:
+            collection.problems[daemon] = f'machine "{daemon}": {clean_lines(history.problem)}'
+        return [] if collection.waiting else self._finish(collection, now)
+
+    def daemon_lost(self, daemon: str, now: float) -> list[Command]:
+        commands: list[Command] = []
+        for collection in list(self._collections.values()):
+            if daemon in collection.waiting:
+                collection.waiting.discard(daemon)
+                collection.problems[daemon] = (
+                    f'the connection to machine "{daemon}" was lost: its history is missing'
+                )
+                if not collection.waiting:
+                    commands += self._finish(collection, now)
+        return commands
+
+    def timed_out(self, read: str, now: float) -> list[Command]:
+        collection = self._collections.get(read)
+        if collection is None:
+            return []
+        for daemon in collection.waiting:
+            collection.problems[daemon] = (
+                f'machine "{daemon}" has not answered for {READ_SECONDS:g} s: its history is '
+                "missing"
+            )
+        return self._finish(collection, now)
+
+    def drop(self, client: int, number: int | None) -> None:
+        """Forget one request of a client (None: all of them)."""
+        for collection in list(self._collections.values()):
+            requested = collection.requested
+            if requested.client == client and number in (None, requested.number):
+                del self._collections[collection.id]
+
+    def _finish(self, collection: _Collection, now: float) -> list[Command]:
+        del self._collections[collection.id]
+        evidence = self._evidence(collection, now)
+        timer = CancelTimer(TimerKey("explanation", collection.id))
+        return [timer, _answer(collection.requested, collection.request, evidence)]
+
+    # ---------------------------------------------------------------------- evidence
+
+    def _evidence(self, collection: _Collection, now: float) -> Evidence:
+        dataflow = collection.dataflow
+        status, reason = dataflow.status()
+        entries, dropped = self._registry.history.of(dataflow.id)
+        waits = () if dataflow.waits_for is None else (dataflow.waits_for,)
+        edges = [
+            Edge(source=str(reader.source), target=f"{node.id}/{name}")
+            for node in dataflow.spec.resolved.nodes
+            for name, reader in node.inputs.items()
+            if isinstance(reader.source, OutputSource)
+        ]
+        ending = flows(dataflow, collection.histories)
+        return Evidence(
+            uuid=dataflow.id,
+            name=dataflow.name,
+            status=status,
+            reason=reason,
+            ended=dataflow.has_ended,
+            now=now + self._wall_offset,
+            entries=entries,
+            dropped=dropped,
+            machines=tuple(
+                self._machine(collection, part, ending.get(part.daemon, ()), now)
+                for part in dataflow.parts.values()
+            ),
+            edges=tuple(edges),
+            waits_for=waits,
+        )
+
+    def _machine(
+        self, collection: _Collection, part: Part, edges: Sequence[EdgeFlow], now: float
+    ) -> MachineEvidence:
+        history = collection.histories.get(part.daemon, PartHistory(read=""))
+        member = self._membership.get(part.daemon)
+        free = history.free_bytes
+        return MachineEvidence(
+            machine=part.daemon,
+            entries=history.entries,
+            dropped=history.dropped,
+            clock_offset=0.0 if member is None else member.clock_offset or 0.0,
+            node_ids=part.nodes,
+            nodes=history.nodes,
+            edges=tuple(edges),
+            connected=self._membership.is_connected(part.daemon),
+            silent=self._silence(member, now),
+            full_disk=history.folder if free is not None and free < SPARE else None,
+            problem=collection.problems.get(part.daemon),
+        )
+
+    def _silence(self, member: Member | None, now: float) -> float | None:
+        if member is None or member.connection is None:
+            return None
+        silence = now - member.last_message
+        return silence if silence > self._silent_after else None
+
+    def _of_refused(self, refused: HistoryEntry, now: float) -> Evidence:
+        """Return what is known about a dataflow that was not started."""
+        assert isinstance(refused.event, StartRefused)
+        step = "`dora build`" if refused.event.step == "build" else "`dora start`"
+        return Evidence(
+            name=refused.event.name,
+            status="Not started",
+            ended=True,
+            now=now + self._wall_offset,
+            entries=(refused,),
+            notes=(f"nothing waits: run {step} again once the cause is removed",),
+        )
+
+    def _of_machines(self, now: float) -> Evidence:
+        """Return what is known while there is no dataflow: machines that are lost."""
+        lost = [one for one in self._membership.all() if one.connection is None and not one.left]
+        return Evidence(
+            status="No dataflows",
+            ended=True,
+            now=now + self._wall_offset,
+            notes=tuple(
+                f'machine "{one.key}" is not connected: its last message came '
+                f"{now - one.last_message:.0f} s ago from {one.address}"
+                for one in lost
+            ),
+        )
+
+
+def flows(dataflow: Dataflow, histories: Mapping[str, PartHistory]) -> dict[str, list[EdgeFlow]]:
+    """Return the counters of edges by the machine on which they end."""
+    samples = {
+        daemon: MachineSample(
+            sample="", parts=(PartSample(dataflow_id=dataflow.id, edges=history.edges),)
+        )
+        for daemon, history in histories.items()
+    }
+    found: dict[str, list[EdgeFlow]] = {}
+    for row in edge_rows(samples, {dataflow.id: dataflow.name}):
+        values = {name: getattr(row, name) for name in EdgeFlow.model_fields}
+        found.setdefault(row.target_machine, []).append(EdgeFlow(**values))
+    return found
+
+
+def _answer(requested: ClientRequested, request: Explain, evidence: Evidence) -> Command:
+    answer = explain(evidence)
+    if request.evidence:
+        answer = answer.model_copy(update={"evidence": evidence})
+    return AnswerClient(requested.client, requested.number, answer)

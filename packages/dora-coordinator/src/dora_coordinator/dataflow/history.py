@@ -1,0 +1,194 @@
+"""Events of all dataflows that the coordinator keeps for `dora why`; pure."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from dora_config.history.entries import (
+    TEXT_CHARACTERS,
+    CoordinatorHistoryEvent,
+    HistoryEntry,
+    MachineLost,
+    MachineReturned,
+    PartLost,
+    PartRuns,
+    PhaseReached,
+    StartAccepted,
+    StartRefused,
+    StopRequested,
+)
+from dora_config.history.kept import KeptEvents
+from dora_coordinator.dataflow import events
+from dora_coordinator.dataflow.dataflow import Dataflow
+from dora_coordinator.state.commands import AppendHistory, Command
+from dora_coordinator.state.records import PartState, Phase
+
+FIRST: Final = 50
+LAST: Final = 150
+"""Events kept of one dataflow."""
+REFUSED: Final = 50
+"""Names whose last refused start is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """State of a dataflow before an event."""
+
+    phase: Phase
+    part: tuple[PartState, int] | None
+    """State and attempt of the part that the event is about."""
+
+    @classmethod
+    def of(cls, dataflow: Dataflow, event: events.DataflowEvent) -> Before:
+        part = dataflow.parts.get(_daemon(event))
+        return cls(dataflow.phase, None if part is None else (part.state, part.attempt))
+
+
+class ClusterHistory:
+    """Events by dataflow. What is added is also returned as a command, to be written to a file."""
+
+    def __init__(self, wall_offset: float) -> None:
+        """``wall_offset``: Unix time minus the clock of the events."""
+        self._wall_offset = wall_offset
+        self._by_dataflow: dict[str, KeptEvents] = {}
+        self._refused: OrderedDict[str, HistoryEntry] = OrderedDict()
+        """Last refused start by the name of the dataflow, oldest first."""
+
+    def load(self, entries: Iterable[HistoryEntry], known: Mapping[str, object]) -> None:
+        """Add what an earlier coordinator wrote about the ``known`` dataflows."""
+        for entry in entries:
+            if not entry.dataflow or entry.dataflow in known:
+                self._keep(entry)
+
+    def entries(self) -> tuple[HistoryEntry, ...]:
+        """Return everything that is kept."""
+        kept = (entry for one in self._by_dataflow.values() for entry in one.entries())
+        return (*self._refused.values(), *kept)
+
+    def of(self, dataflow_id: str) -> tuple[tuple[HistoryEntry, ...], int]:
+        """Return the events of a dataflow, and how many between them were dropped."""
+        kept = self._by_dataflow.get(dataflow_id)
+        return ((), 0) if kept is None else (kept.entries(), kept.dropped)
+
+    def refused(self, name: str | None = None) -> HistoryEntry | None:
+        """Return the last refused start of a name (None: of any)."""
+        if name is not None:
+            return self._refused.get(name)
+        return next(reversed(self._refused.values()), None)
+
+    def forget(self, dataflow_id: str) -> None:
+        self._by_dataflow.pop(dataflow_id, None)
+
+    # -------------------------------------------------------------------- additions
+
+    def start_refused(
+        self, name: str | None, step: Literal["placement", "build"], reason: str, now: float
+    ) -> list[Command]:
+        event = StartRefused(step=step, name=name, reason=reason[:TEXT_CHARACTERS])
+        return [self._add("", event, now)]
+
+    def start_accepted(self, dataflow: Dataflow, now: float) -> list[Command]:
+        if dataflow.name:
+            self._refused.pop(dataflow.name, None)
+        placement = {part.daemon: part.nodes for part in dataflow.parts.values()}
+        return [self._add(dataflow.id, StartAccepted(placement=placement), now)]
+
+    def changed(
+        self, dataflow: Dataflow, event: events.DataflowEvent, before: Before, now: float
+    ) -> list[Command]:
+        """Add what follows from an event that a dataflow has handled."""
+        found: list[CoordinatorHistoryEvent] = []
+        match event:
+            case events.StopRequested(force=force) if not before.phase.has_ended:
+                found.append(StopRequested(force=force))
+            case events.DaemonLost(daemon=daemon, silent=silent):
+                found.append(MachineLost(machine=daemon, silent=silent))
+            case events.PartReported(daemon=daemon, registering=True):
+                found.append(MachineReturned(machine=daemon))
+            case events.PartAbsent(daemon=daemon):
+                found.append(MachineReturned(machine=daemon))
+            case _:
+                pass
+        found += _part_changed(dataflow, event, before, now)
+        if dataflow.phase is not before.phase:
+            found.append(phase_reached(dataflow))
+        return [self._add(dataflow.id, one, now) for one in found]
+
+    def loaded(self, dataflow: Dataflow, before: Phase, now: float) -> list[Command]:
+        """Add the phase that a dataflow has after the coordinator was restarted."""
+        if dataflow.phase is before:
+            return []
+        return [self._add(dataflow.id, phase_reached(dataflow), now)]
+
+    def _add(self, dataflow_id: str, event: CoordinatorHistoryEvent, now: float) -> Command:
+        entry = HistoryEntry(at=now + self._wall_offset, event=event, dataflow=dataflow_id)
+        self._keep(entry)
+        return AppendHistory(entry)
+
+    def _keep(self, entry: HistoryEntry) -> None:
+        match entry.event:
+            case StartRefused(name=name):
+                self._refused[name or ""] = entry
+                self._refused.move_to_end(name or "")
+                if len(self._refused) > REFUSED:
+                    self._refused.popitem(last=False)
+            case _:
+                kept = self._by_dataflow.setdefault(
+                    entry.dataflow, KeptEvents(first=FIRST, last=LAST)
+                )
+                kept.add(entry)
+
+
+def phase_reached(dataflow: Dataflow) -> PhaseReached:
+    """Return the event about the phase that a dataflow has now."""
+    reason: str | None = None
+    match dataflow.phase:
+        case Phase.ROLLING_BACK:
+            reason = dataflow.reason
+        case Phase.STOPPING:
+            reason = dataflow.stop_reason
+        case Phase.FAILED:
+            reason = dataflow.status()[1]
+        case _:
+            pass
+    return PhaseReached(
+        phase=dataflow.phase.value, reason=None if reason is None else reason[:TEXT_CHARACTERS]
+    )
+
+
+def _daemon(event: events.DataflowEvent) -> str:
+    match event:
+        case (
+            events.PartReported(daemon=daemon)
+            | events.PartGone(daemon=daemon)
+            | events.PartAbsent(daemon=daemon)
+            | events.DaemonLost(daemon=daemon)
+            | events.TimerExpired(daemon=daemon)
+        ):
+            return daemon
+        case _:
+            return ""
+
+
+def _part_changed(
+    dataflow: Dataflow, event: events.DataflowEvent, before: Before, now: float
+) -> list[CoordinatorHistoryEvent]:
+    part = dataflow.parts.get(_daemon(event))
+    if part is None or before.part is None:
+        return []
+    state, attempt = before.part
+    lost = state is not PartState.MISSING and part.recovery_reason is not None
+    if lost and (part.state is PartState.MISSING or part.attempt > attempt):
+        delay: float | None = 0.0
+        if part.state is PartState.MISSING:
+            connected = dataflow.is_connected(part)
+            backoff = dataflow.context.backoff
+            delay = backoff.wait(part.daemon, dataflow.id, now) if connected else None
+        reason = (part.recovery_reason or "")[:TEXT_CHARACTERS]
+        return [PartLost(machine=part.daemon, nodes=part.nodes, reason=reason, delay=delay)]
+    if state is not PartState.RUNNING and part.state is PartState.RUNNING and part.attempt > 1:
+        return [PartRuns(machine=part.daemon)]
+    return []

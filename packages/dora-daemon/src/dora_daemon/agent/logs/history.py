@@ -1,0 +1,97 @@
+"""Sends the events of a part: of its runner, or of its file once the runner has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from dora_config.disk_space import free_space
+from dora_config.history.file import read_history
+from dora_config.protocol.daemon import PartHistory, ReadHistory
+from dora_config.protocol.runner import (
+    GetHistory,
+    Refusal,
+    RunnerHistory,
+    RunnerReply,
+    RunnerRequest,
+)
+from dora_daemon.agent.records import PartRecord
+from dora_daemon.agent.runners.pending_requests import OnReply
+
+RUNNER_SECONDS = 2.0
+"""Time for a runner to answer, less than the coordinator waits for this machine."""
+
+
+class Runners(Protocol):
+    """What is needed of `RunnerRegistry`."""
+
+    def call(self, dataflow_id: str, request: RunnerRequest, on_reply: OnReply) -> None: ...
+
+
+class HistoryReader:
+    """Answers `ReadHistory`."""
+
+    def __init__(
+        self, tasks: TaskGroup, runners: Runners, send: Callable[[PartHistory], None]
+    ) -> None:
+        self._tasks = tasks
+        self._runners = runners
+        self._send = send
+
+    def start(self, record: PartRecord, request: ReadHistory, *, live: bool) -> None:
+        """Send the answer as soon as it is known; ``live``: the part has a runner."""
+        self._tasks.start_soon(self._answer, record, request, live)
+
+    async def _answer(self, record: PartRecord, request: ReadHistory, live: bool) -> None:
+        path = Path(record.history_file) if record.history_file else None
+        reply, problem = await self._ask_runner(record.dataflow_id) if live else (None, None)
+        answer = PartHistory(read=request.read, problem=problem)
+        if reply is not None:
+            values = {name: getattr(reply, name) for name in RunnerHistory.model_fields}
+            values.pop("kind")
+            answer = answer.model_copy(update=values)
+        elif path is not None:
+            try:
+                entries = await anyio.to_thread.run_sync(read_history, path)
+                answer = answer.model_copy(update={"entries": tuple(entries)})
+            except OSError as error:
+                text = f"cannot read {path}: {error.strerror}"
+                answer = answer.model_copy(update={"problem": text})
+        if path is not None:
+            with suppress(OSError):
+                free = await anyio.to_thread.run_sync(free_space, path.parent)
+                update = {"folder": str(path.parent), "free_bytes": free}
+                answer = answer.model_copy(update=update)
+        self._send(answer)
+
+    async def _ask_runner(self, dataflow_id: str) -> tuple[RunnerHistory | None, str | None]:
+        """Return the runner's reply, or why there is none."""
+        found: list[RunnerHistory | str] = []
+        complete = anyio.Event()
+
+        def replied(reply: RunnerReply | None, problem: str | None) -> None:
+            match reply:
+                case RunnerHistory():
+                    found.append(reply)
+                case Refusal(message=message):
+                    found.append(message)
+                case _:
+                    found.append(problem or "the runner sent another reply")
+            complete.set()
+
+        self._runners.call(dataflow_id, GetHistory(), replied)
+        with anyio.move_on_after(RUNNER_SECONDS):
+            await complete.wait()
+        match found:
+            case [RunnerHistory() as history, *_]:
+                return history, None
+            case [str(problem), *_]:
+                return None, problem
+            case _:
+                return None, f"the runner has not answered for {RUNNER_SECONDS:g} s"

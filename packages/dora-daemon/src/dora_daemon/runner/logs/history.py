@@ -1,0 +1,121 @@
+"""Events of one runner that are kept for `dora why`: in memory, and in a file beside the logs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from dora_config.dataflow.sources import OutputSource
+from dora_config.history.entries import (
+    Edge,
+    HistoryEntry,
+    HistoryEvent,
+    RunBegan,
+    RunEnded,
+    RunnerWarned,
+    kept_result,
+)
+from dora_config.history.file import HistoryFile, read_history
+from dora_config.history.kept import FIRST, LAST, KeptEvents
+from dora_config.protocol.run_plan import RunPlan
+from dora_config.protocol.runner_events import (
+    DataflowFinished,
+    DataflowResult,
+    DataflowStarted,
+    DataflowStopping,
+    NodeConnected,
+    NodeEnded,
+    NodeFailed,
+    NodeRestarting,
+    NodeSpawned,
+    RunnerEvent,
+)
+from dora_daemon._version import __version__
+
+MOST_LINES = 2 * (FIRST + LAST)
+"""Lines appended to the file before it is replaced by the events that are kept."""
+
+
+class RunnerHistory:
+    """The last events are kept in memory as well: the disk may be full."""
+
+    def __init__(
+        self, path: Path, began: RunBegan, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        """``clock`` returns Unix time."""
+        self._clock = clock
+        self._file = HistoryFile(path)
+        self._kept = KeptEvents()
+        if began.recovered is not None:
+            with suppress(OSError):  # the first start of the nodes on this machine wrote none
+                self._kept = KeptEvents(read_history(path))
+        self.add(began)
+
+    @property
+    def dropped(self) -> int:
+        return self._kept.dropped
+
+    def entries(self) -> tuple[HistoryEntry, ...]:
+        return self._kept.entries()
+
+    def note(self, event: RunnerEvent) -> None:
+        """Keep an event of the runner if an explanation needs it."""
+        match event:
+            case NodeFailed(result=result):
+                self.add(NodeFailed(result=kept_result(result)))
+            case DataflowFinished(result=result):
+                self.add(ended(result))
+            case (
+                NodeSpawned()
+                | NodeConnected()
+                | NodeRestarting()
+                | NodeEnded()
+                | DataflowStarted()
+                | DataflowStopping()
+            ):
+                self.add(event)
+            case _:
+                pass
+
+    def add(self, event: HistoryEvent) -> None:
+        """Keep an event, with the present time."""
+        entry = HistoryEntry(at=self._clock(), event=event)
+        self._kept.add(entry)
+        problem = self._file.append(entry)
+        if self._file.lines > MOST_LINES:
+            problem = self._file.replace(self._kept.entries()) or problem
+        if problem is not None:
+            warned = RunnerWarned(level="warn", text=problem)
+            self._kept.add(HistoryEntry(at=self._clock(), event=warned))
+
+
+def record_failed_start(path: Path, plan: RunPlan, error: str) -> None:
+    """Write the events of a run whose nodes could not be prepared."""
+    history = RunnerHistory(path, beginning(plan))
+    history.add(RunEnded(ok=False, error=error))
+
+
+def ended(result: DataflowResult) -> RunEnded:
+    """Return the event about the end of all nodes; their results were events before."""
+    return RunEnded(ok=result.ok, stop_reason=result.stop_reason, error=result.error)
+
+
+def beginning(plan: RunPlan) -> RunBegan:
+    """Return the first event of a runner."""
+    edges = [
+        Edge(source=f"{source.node}/{source.output}", target=f"{node.id}/{name}")
+        for node in plan.resolved.nodes
+        for name, reader in node.inputs.items()
+        if isinstance(source := reader.source, OutputSource)
+    ]
+    return RunBegan(
+        name=plan.name,
+        nodes=tuple(node.id for node in plan.local_nodes()),
+        edges=tuple(edges),
+        recovered=plan.recovered,
+        pid=os.getpid(),
+        version=__version__,
+    )

@@ -1,0 +1,116 @@
+"""Slow, stuck and silent nodes, from the counters of edges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from support.runner.histories import evidence, machine
+
+from dora_config.history.evidence import EdgeFlow, MachineEvidence
+from dora_config.history.flow import Flow
+from dora_config.protocol.runner import NodeStatus
+
+
+def flow(source: str, target: str, **fields: Any) -> EdgeFlow:
+    return EdgeFlow(source=source, target=target, **{"idle_seconds": 0.1, "sent": 100, **fields})
+
+
+def status(node: str, **fields: Any) -> NodeStatus:
+    return NodeStatus.model_validate({"node": node, "state": "Running", **fields})
+
+
+def robot(*edges: EdgeFlow, **fields: Any) -> MachineEvidence:
+    nodes = fields.pop("nodes", ())
+    ids = {port.partition("/")[0] for edge in edges for port in (edge.source, edge.target)}
+    return machine("robot", edges=edges, nodes=nodes, node_ids=tuple(sorted(ids)), **fields)
+
+
+def found(*machines: MachineEvidence, running_for: float = 60.0) -> list[tuple[str, str]]:
+    known = Flow(evidence(*machines), running_for)
+    return [(one.kind, one.text) for one in known.findings()]
+
+
+def test_a_full_queue_leads_to_the_last_node_of_a_chain() -> None:
+    chain = robot(
+        flow("camera/image", "detector/image", blocked=True),
+        flow("detector/boxes", "plot/boxes", blocked=True, idle_seconds=0.5),
+        nodes=(status("plot", cpu_percent=99.0),),
+    )
+    assert found(chain) == [
+        (
+            "slow",
+            'node "plot" on machine "robot" is too slow (it uses 99 % of a core): its input '
+            '"plot/boxes" is full, and node "detector" waits for it',
+        )
+    ]
+
+
+def test_a_node_that_reads_nothing_is_stuck() -> None:
+    assert found(robot(flow("camera/image", "plot/image", blocked=True, idle_seconds=30.0))) == [
+        (
+            "stuck",
+            'node "plot" on machine "robot" reads no messages: its input "plot/image" is full, and '
+            'node "camera" waits for it',
+        )
+    ]
+    never = flow("camera/image", "plot/image", received=0, dropped=90, queued=10)
+    assert found(robot(never))[0][0] == "stuck"
+
+
+def test_nodes_that_wait_for_each_other() -> None:
+    cycle = robot(flow("a/x", "b/x", blocked=True), flow("b/y", "a/y", blocked=True))
+    assert len(found(cycle)) == 1 or len(found(cycle)) == 2
+
+
+def test_dropped_messages_name_the_slow_reader() -> None:
+    edge = flow("camera/image", "plot/image", received=40, dropped=50, queued=10)
+    assert found(robot(edge)) == [
+        (
+            "slow",
+            'node "plot" on machine "robot" is too slow: its input "plot/image" dropped 50 of 100 '
+            "messages (50 %)",
+        )
+    ]
+    assert found(robot(edge.model_copy(update={"queued": 0}))) == []
+
+
+def test_silence_leads_upstream_to_its_source() -> None:
+    silent = {"sent": 0, "idle_seconds": None}
+    path = robot(
+        flow("camera/image", "detector/image", **silent),
+        flow("detector/boxes", "plot/boxes", **silent),
+    )
+    (finding,) = Flow(evidence(path), 60.0).findings()
+    assert (finding.kind, finding.node) == ("silent", "camera")
+    assert finding.text == 'node "camera" on machine "robot" has sent nothing on output "image"'
+    assert finding.inputs == ("detector/image", "plot/boxes")
+
+
+def test_a_node_that_receives_but_does_not_send() -> None:
+    path = robot(
+        flow("camera/image", "detector/image"),
+        flow("detector/boxes", "plot/boxes", idle_seconds=40.0),
+    )
+    assert found(path) == [
+        (
+            "silent",
+            'node "detector" on machine "robot" has sent nothing for 40 s on output "boxes", '
+            "although it receives messages",
+        )
+    ]
+
+
+def test_a_node_that_does_not_run_sends_nothing() -> None:
+    edge = flow("camera/image", "plot/image", idle_seconds=40.0)
+    restarting = robot(edge, nodes=(status("camera", state="Restarting"),))
+    assert found(restarting) == [
+        ("silent", 'node "camera" on machine "robot" sends nothing because it is restarting')
+    ]
+    lost = machine("arm", node_ids=("camera",), connected=False)
+    here = machine("robot", edges=(edge,), node_ids=("plot",))
+    assert found(lost, here) == [("silent", 'machine "arm" with node "camera" is unreachable')]
+
+
+def test_inputs_are_not_silent_just_after_the_start() -> None:
+    edge = flow("camera/image", "plot/image", sent=0, idle_seconds=None)
+    assert found(robot(edge), running_for=2.0) == []

@@ -1,0 +1,175 @@
+"""Explanations: events of all daemons are collected, those that do not answer are named."""
+
+from __future__ import annotations
+
+from support.runner.histories import failed
+from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
+from support.simulation.machine_simulation import FakeDaemon
+
+from dora_config.history.entries import HistoryEntry
+from dora_config.history.explanation import Explanation
+from dora_config.protocol.builds import BuildDataflow, BuildEnded, FailedNode
+from dora_config.protocol.control import DataflowRef, Explain, StopDataflow
+from dora_config.protocol.daemon import TO_DAEMON, Heartbeat, PartHistory, ReadHistory
+from dora_coordinator.state.events import ClientCancelled, DaemonMessageReceived
+
+
+def two_machines() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
+    return running_fleet(dataflow(camera="robot", detector="station"))
+
+
+def requested(daemon: FakeDaemon) -> ReadHistory:
+    """Return the request that a daemon has received."""
+    found = [TO_DAEMON.decode(text) for text in daemon.from_coordinator]
+    daemon.from_coordinator.clear()
+    (message,) = [one for one in found if isinstance(one, ReadHistory)]
+    return message
+
+
+def answer(
+    fleet: SimulatedFleet, daemon: FakeDaemon, *entries: HistoryEntry, problem: str | None = None
+) -> None:
+    message = PartHistory(read=requested(daemon).read, entries=entries, problem=problem)
+    assert daemon.connection is not None
+    fleet.handle(DaemonMessageReceived(daemon.connection, message))
+
+
+def explained(fleet: SimulatedFleet, number: int) -> Explanation:
+    found = fleet.answers[number]
+    assert isinstance(found, Explanation)
+    return found
+
+
+def test_the_events_of_all_machines_are_explained_with_their_clock_offsets() -> None:
+    fleet, robot, station = two_machines()
+    assert robot.connection is not None
+    fleet.handle(DaemonMessageReceived(robot.connection, Heartbeat(), 60.0))
+    number = fleet.ask(Explain())
+    answer(fleet, robot, failed(fleet.now + 61, "camera"))
+    assert number not in fleet.answers
+    answer(fleet, station, failed(fleet.now + 2, "detector"))
+    found = explained(fleet, number)
+    assert found.cause is not None
+    assert (found.cause.node, found.cause.at) == ("camera", fleet.now + 1)
+    assert found.status == "Running"
+    assert [one.text for one in found.timeline][:2] == [
+        "start requested: camera on robot, detector on station",
+        "runs on all machines",
+    ]
+
+
+def test_daemons_that_do_not_answer_are_named() -> None:
+    fleet, robot, _ = two_machines()
+    number = fleet.ask(Explain())
+    answer(fleet, robot, problem="the runner\thas not answered for 2 s")
+    fleet.pass_time(4.0)
+    assert explained(fleet, number).notes == (
+        'machine "robot": the runner\\x09has not answered for 2 s',
+        'machine "station" has not answered for 3 s: its history is missing',
+    )
+
+
+def test_a_machine_that_was_lost_is_the_cause() -> None:
+    fleet, robot, station = two_machines()
+    fleet.disconnect(station)
+    number = fleet.ask(Explain())
+    answer(fleet, robot)
+    found = explained(fleet, number)
+    assert found.status == "Degraded"
+    assert found.summary == 'machine "station" became unreachable: its connection was closed'
+    assert found.notes == ('machine "station" is not connected: its history is missing',)
+
+
+def test_a_machine_that_is_lost_meanwhile() -> None:
+    fleet, robot, station = two_machines()
+    number = fleet.ask(Explain())
+    answer(fleet, robot)
+    fleet.disconnect(station)
+    note = 'the connection to machine "station" was lost: its history is missing'
+    assert note in explained(fleet, number).notes
+
+
+def test_a_refused_placement_is_explained_until_the_start_succeeds() -> None:
+    fleet = SimulatedFleet()
+    fleet.add_daemon("robot", machine="robot")
+    fleet.settle()
+    spec = dataflow(camera="robt").model_copy(update={"name": "demo"})
+    fleet.start(spec)
+    for ref in (DataflowRef(), DataflowRef(name="demo")):
+        found = explained(fleet, fleet.ask(Explain(dataflow=ref)))
+        assert found.status == "Not started"
+        assert found.summary == (
+            'the dataflow could not be placed: node "camera": no matching daemon for machine id '
+            '"robt"; connected: "robot"; did you mean "robot"?'
+        )
+    fleet.start(dataflow(camera="robot").model_copy(update={"name": "demo"}))
+    fleet.settle()
+    number = fleet.ask(Explain())
+    fleet.pass_time(4.0)
+    assert explained(fleet, number).status == "Running"
+
+
+def test_a_failed_build_is_explained() -> None:
+    fleet = SimulatedFleet()
+    robot = fleet.add_daemon("robot", machine="robot")
+    fleet.settle()
+    (node,) = dataflow(camera="robot").resolved.nodes
+    built = node.model_copy(update={"build": ("make",)})
+    spec = dataflow(camera="robot").model_copy(update={"name": "demo"})
+    resolved = spec.resolved.model_copy(update={"nodes": (built,)})
+    fleet.ask(BuildDataflow(spec=spec.model_copy(update={"resolved": resolved})))
+    (message,) = [TO_DAEMON.decode(text) for text in robot.from_coordinator]
+    failure = FailedNode(node="camera", message="make: not found")
+    assert robot.connection is not None
+    ended = BuildEnded(build_id=message.build_id, failures=(failure,))  # type: ignore[union-attr]
+    fleet.handle(DaemonMessageReceived(robot.connection, ended))
+    found = explained(fleet, fleet.ask(Explain(dataflow=DataflowRef(name="demo"))))
+    assert found.summary == (
+        'the dataflow could not be built: daemon "robot", node "camera": make: not found'
+    )
+
+
+def test_without_dataflows_lost_machines_are_named() -> None:
+    fleet = SimulatedFleet()
+    robot = fleet.add_daemon("robot", machine="robot")
+    fleet.settle()
+    fleet.disconnect(robot)
+    fleet.now += 5.0
+    found = explained(fleet, fleet.ask(Explain()))
+    assert (found.status, found.notes) == (
+        "No dataflows",
+        ('machine "robot" is not connected: its last message came 5 s ago from robot:1',),
+    )
+
+
+def test_unknown_names_are_refused() -> None:
+    fleet, _, _ = two_machines()
+    failure = fleet.failures[fleet.ask(Explain(dataflow=DataflowRef(name="other")))]
+    assert (failure.code, failure.message) == ("not_found", 'no dataflow with name "other"')
+
+
+def test_of_several_dataflows_the_one_in_trouble_is_explained() -> None:
+    fleet, robot, station = two_machines()
+    fleet.start(dataflow(logger="robot").model_copy(update={"name": "calm"}))
+    fleet.settle()
+    failure = fleet.failures[fleet.ask(Explain())]
+    assert failure.code == "ambiguous"
+    fleet.disconnect(station)
+    number = fleet.ask(Explain())
+    answer(fleet, robot)
+    assert explained(fleet, number).status == "Degraded"
+
+
+def test_an_ended_dataflow_is_explained_and_a_cancelled_request_is_not_answered() -> None:
+    fleet, robot, station = two_machines()
+    fleet.ask(StopDataflow())
+    fleet.settle()
+    number = fleet.ask(Explain())
+    fleet.handle(ClientCancelled(1, number))
+    robot.from_coordinator.clear()
+    station.from_coordinator.clear()
+    other = fleet.ask(Explain())
+    answer(fleet, robot)
+    answer(fleet, station)
+    assert explained(fleet, other).summary == "the dataflow ended because a user stopped it"
+    assert number not in fleet.answers

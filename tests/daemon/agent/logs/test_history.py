@@ -1,0 +1,103 @@
+"""Answers to requests for the events of a part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+from support.runner.histories import failed
+from support.simulation.fleet_simulation import dataflow
+
+from dora_config.history.file import HistoryFile
+from dora_config.protocol.daemon import PartHistory, ReadHistory
+from dora_config.protocol.runner import (
+    GetHistory,
+    Refusal,
+    RunnerHistory,
+    RunnerReply,
+    RunnerRequest,
+)
+from dora_daemon.agent.logs import history as module
+from dora_daemon.agent.logs.history import HistoryReader
+from dora_daemon.agent.records import PartRecord
+from dora_daemon.agent.runners.pending_requests import OnReply
+
+ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
+ENTRY = failed(1.5, "camera")
+
+
+class FakeRunner:
+    """Answers with a reply, with a problem, or (both None) not at all."""
+
+    def __init__(self, reply: RunnerReply | None = None, problem: str | None = None) -> None:
+        self._reply = reply
+        self._problem = problem
+
+    def call(self, dataflow_id: str, request: RunnerRequest, on_reply: OnReply) -> None:
+        assert isinstance(request, GetHistory)
+        if self._reply is not None or self._problem is not None:
+            on_reply(self._reply, self._problem)
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Callable[..., PartHistory]:
+    path = tmp_path / "history.jsonl"
+    HistoryFile(path).append(ENTRY)
+    record = PartRecord(
+        dataflow_id=ID, attempt=1, spec=dataflow(camera="robot"), history_file=str(path)
+    )
+
+    def ask(runner: FakeRunner, *, live: bool = True, missing: bool = False) -> PartHistory:
+        sent: list[PartHistory] = []
+        if missing:
+            path.unlink()
+
+        async def run() -> None:
+            async with anyio.create_task_group() as tasks:
+                reader = HistoryReader(tasks, runner, sent.append)
+                reader.start(record, ReadHistory(read="r", dataflow_id=ID), live=live)
+
+        anyio.run(run)
+        (answer,) = sent
+        assert answer.read == "r"
+        assert answer.folder == str(tmp_path)
+        assert answer.free_bytes is not None
+        return answer
+
+    return ask
+
+
+def test_a_runner_answers_from_memory(ask: Callable[..., PartHistory]) -> None:
+    reply = RunnerHistory(entries=(failed(2.0, "plot"),), dropped=3)
+    answer = ask(FakeRunner(reply), missing=True)
+    assert (answer.entries, answer.dropped, answer.problem) == (reply.entries, 3, None)
+
+
+def test_after_the_end_of_the_runner_the_file_is_read(ask: Callable[..., PartHistory]) -> None:
+    answer = ask(FakeRunner(), live=False)
+    assert (answer.entries, answer.problem) == ((ENTRY,), None)
+    problem = ask(FakeRunner(), live=False, missing=True).problem
+    assert problem is not None
+    assert problem.endswith("history.jsonl: No such file or directory")
+
+
+@pytest.mark.parametrize(
+    ("runner", "problem"),
+    [
+        (FakeRunner(problem="no runner"), "no runner"),
+        (FakeRunner(Refusal(message='request "get_history" is not supported')), None),
+        (FakeRunner(), "the runner has not answered for 0.01 s"),
+    ],
+)
+def test_the_file_stands_in_for_a_runner_that_does_not_answer(
+    ask: Callable[..., PartHistory],
+    monkeypatch: pytest.MonkeyPatch,
+    runner: FakeRunner,
+    problem: str | None,
+) -> None:
+    monkeypatch.setattr(module, "RUNNER_SECONDS", 0.01)
+    answer = ask(runner)
+    assert answer.entries == (ENTRY,)
+    assert answer.problem == (problem or 'request "get_history" is not supported')
