@@ -86,7 +86,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests."""
-    _install(session, "test")
+    _install(session, "test", "viewers")
     _pytest(session)
 
 
@@ -114,7 +114,7 @@ def lowest(session: nox.Session) -> None:
 @nox.session(python=["3.12", "3.13", "3.14"])
 def pythons(session: nox.Session) -> None:
     """The tests on the other supported interpreters that are installed."""
-    _install(session, "test")
+    _install(session, "test", "viewers")
     _pytest(session, "-q")
 
 

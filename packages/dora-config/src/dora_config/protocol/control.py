@@ -17,6 +17,7 @@ from dora_config.protocol.builds import BuildDataflow, BuildProgress, BuildTrigg
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.dataflow import DataflowSpec, LogFilter, LogPosition
 from dora_config.protocol.envelope import Codec, Message, ProgramVersion
+from dora_config.protocol.recordings.fleet import CallRecorders, RecorderReplies
 from dora_config.protocol.runner import NodeResult
 from dora_config.protocol.snapshot import (
     DaemonSummary as DaemonSummary,
@@ -232,7 +233,8 @@ ControlRequest = Annotated[
     | CallRunner
     | DescribeDataflow
     | Explain
-    | WatchTopics,
+    | WatchTopics
+    | CallRecorders,
     Field(discriminator="kind"),
 ]
 
@@ -410,7 +412,8 @@ ControlAnswer = Annotated[
     | RunnerReplies
     | Described
     | Explanation
-    | TopicsEnd,
+    | TopicsEnd
+    | RecorderReplies,
     Field(discriminator="kind"),
 ]
 ControlProgress = Annotated[

@@ -147,7 +147,9 @@ class MachineSummary(DaemonSummary):
 
 
 class EdgeSummary(Message):
-    """One edge. ``sent = received + dropped + lost + queued`` while both ends run."""
+    """One edge. ``sent = received + dropped + lost + queued``; between machines only nearly,
+    because the two ends are not read at the same time.
+    """
 
     dataflow: str
     dataflow_name: str | None = None

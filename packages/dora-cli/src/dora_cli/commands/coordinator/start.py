@@ -101,7 +101,7 @@ def main(
         if dry_run:
             _show_placement(client, request)
             return
-        uuid = _start(client, _delivered(client, request))
+        uuid = start_dataflow(client, deliver_code(client, request))
         attached = attach if attach is not None else sys.stdin.isatty()
         source = Source(client.endpoint.host, client.endpoint.port)
         if attached:
@@ -115,7 +115,7 @@ def main(
         show(source)
 
 
-def _delivered(client: Client, request: StartDataflow) -> StartDataflow:
+def deliver_code(client: Client, request: StartDataflow) -> StartDataflow:
     """Deliver the code of nodes with `distribute: http` or `scp`; return the request for it."""
     if all(node.deploy.distribute == "local" for node in request.spec.resolved.nodes):
         return request
@@ -124,7 +124,8 @@ def _delivered(client: Client, request: StartDataflow) -> StartDataflow:
     return request.model_copy(update={"spec": deliver(client, request.spec)})
 
 
-def _start(client: Client, request: StartDataflow) -> str:
+def start_dataflow(client: Client, request: StartDataflow) -> str:
+    """Start a dataflow and return its UUID; raises RequestFailed and CommandFailed."""
     from dora_cli.coordinator.errors import RequestFailed
     from dora_cli.logs.ended_report import report_ended
     from dora_config.protocol.control import Started, StartTriggered
