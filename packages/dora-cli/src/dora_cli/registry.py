@@ -80,7 +80,7 @@ SECTIONS: tuple[Section, ...] = (
         "Through a coordinator",
         {
             **_modules("coordinator", "up", "down", "start", "stop", "restart"),
-            **_modules("coordinator", "list", "status", "top", "why"),
+            **_modules("coordinator", "list", "status", "top", "why", "ui"),
             "node": NODE,
             "topic": TOPIC,
             "param": PARAM,

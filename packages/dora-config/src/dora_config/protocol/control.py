@@ -27,6 +27,8 @@ from dora_config.protocol.snapshot import (
 )
 from dora_config.protocol.topics import (
     MAX_TOPICS,
+    MaxRate,
+    PictureBytes,
     SampleBytes,
     TopicsEnd,
     WatchedTopics,
@@ -209,6 +211,8 @@ class WatchTopics(Message):
     rates: bool = False
     window: WindowSeconds = 10.0
     sample_bytes: SampleBytes = 65_536
+    max_rate: MaxRate = None
+    picture_bytes: PictureBytes = 0
 
 
 ControlRequest = Annotated[

@@ -11,7 +11,7 @@ from dora_config.protocol.topics import StreamTopics, TopicChunk, TopicUpdate
 from dora_daemon.inspection.intervals import Intervals
 from dora_daemon.inspection.queue_reader import QueueReader
 from dora_daemon.inspection.runner_connection import InspectorConnection, RunnerDisconnected
-from dora_daemon.inspection.samples import Samples
+from dora_daemon.inspection.samples import Pace, Samples
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.shared.errors import BrokenRecord
 
@@ -30,15 +30,18 @@ class SampleCollector:
 
         self._render = render
         self._limit = request.sample_bytes
+        self._picture_limit = request.picture_bytes
+        self._pace = Pace(request.max_rate)
         self._samples = Samples(request.chunk_bytes)
         self._begun = False
 
     def add(self, name: str, delivery: Delivery) -> None:
-        if not self._samples.admits(time.monotonic()):
+        now = time.monotonic()
+        if not self._pace.admits(name, now) or not self._samples.admits(now):
             self._samples.drop(name, 1)
             return
         try:
-            text = self._render(name, delivery, self._limit)
+            text = self._render(name, delivery, self._limit, self._picture_limit)
             self._samples.add(name, text, delivery.sent_ns)
         except (BrokenRecord, ValueError, TypeError, NotImplementedError) as error:
             self._samples.drop(name, 1)
