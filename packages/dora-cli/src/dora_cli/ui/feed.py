@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
-from dora_cli.ui.backend import Backend
+from dora_cli.ui.backend import Backend, ask
 from dora_cli.ui.merge_patch import difference
 from dora_cli.ui.rows import state
 from dora_config.protocol.control import (
@@ -134,15 +134,16 @@ class Feed:
         self._publish({**known, "source": self._source(problem)})
 
     async def _state(self) -> State:
-        request = self._backend.request
-        dataflows = (await request(ListDataflows(), DataflowList)).dataflows
-        snapshot = await request(GetSnapshot(), Snapshot)
+        dataflows = (await ask(self._backend, ListDataflows(), DataflowList)).dataflows
+        snapshot = await ask(self._backend, GetSnapshot(), Snapshot)
         self._release = snapshot.release
         before, self._snapshot = self._snapshot, snapshot
         return state(self._source(None), dataflows, snapshot, before)
 
     def _source(self, problem: str | None) -> dict[str, Any]:
         row: dict[str, Any] = {"address": self._backend.name, "readOnly": self._read_only}
+        if self._backend.is_local:
+            row["local"] = True
         if self._release:
             row["release"] = self._release
         return row if problem is None else {**row, "problem": problem}
