@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,8 +100,8 @@ class Feed:
                 # Rates over the time without a page would be averages of it.
                 self._snapshot = None
 
-    async def versions(self) -> AsyncIterator[Version]:
-        """Yield the state and each later one; a slow reader skips some."""
+    async def versions(self) -> AsyncGenerator[Version]:
+        """Yield the state and each later one; a slow reader skips some. Close it after use."""
         with self._watched():
             sent = -1
             while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Annotated, Any, Final, Literal
 
 import anyio
@@ -87,16 +87,17 @@ async def send_state(feed: Feed, wanted: OpenState, send: Send) -> None:
     """Send the whole state, then differences."""
     shown: int | None = None
     last: Any = {}
-    async for version in feed.versions():
-        now = version.scoped(wanted.dataflow)
-        if shown is None:
-            await send({"id": wanted.id, "state": now})
-        else:
-            following = version.number == shown + 1
-            patch = version.patch(wanted.dataflow) if following else difference(last, now)
-            if patch:
-                await send({"id": wanted.id, "patch": patch})
-        shown, last = version.number, now
+    async with aclosing(feed.versions()) as versions:
+        async for version in versions:
+            now = version.scoped(wanted.dataflow)
+            if shown is None:
+                await send({"id": wanted.id, "state": now})
+            else:
+                following = version.number == shown + 1
+                patch = version.patch(wanted.dataflow) if following else difference(last, now)
+                if patch:
+                    await send({"id": wanted.id, "patch": patch})
+            shown, last = version.number, now
 
 
 async def send_logs(backend: Backend, wanted: OpenLogs, send: Send) -> None:

@@ -131,7 +131,8 @@ class LocalRuns:
                 return await self._stop(await self._find(which), force=force)
             case _:
                 raise _failed(
-                    "this needs a coordinator: run `dora up`, and `dora start` instead of `dora run`"
+                    "this needs a coordinator: use `dora up`, and `dora start` in place of "
+                    "`dora run`"
                 )
 
     async def _runs(self) -> list[LocalRun]:
