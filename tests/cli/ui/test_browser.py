@@ -120,7 +120,7 @@ def test_machines_collapse(ui: Ui, dataflow: str) -> None:
     node(page, "camera")
 
 
-def test_nodes_and_edges_as_tables(ui: Ui, dataflow: str) -> None:
+def test_nodes_and_edges_as_tables_and_why(ui: Ui, dataflow: str) -> None:
     page = ui.open("dataflow", dataflow, "nodes")
     see(page, "tr", "detector")
     page.get_by_label("Search nodes").fill("cam")
@@ -129,6 +129,8 @@ def test_nodes_and_edges_as_tables(ui: Ui, dataflow: str) -> None:
     row = see(page, "tr", "camera/image")
     assert "robot → gpu" in row.inner_text()
     see(page, "tr", re.compile(r"(µs|ms)"))
+    page.goto(f"{ui.address}#/dataflow/{dataflow}/why")
+    see(page, ".why strong")
 
 
 def test_logs_of_a_node(ui: Ui, dataflow: str) -> None:
@@ -239,12 +241,6 @@ def test_recordings(ui: Ui, dataflow: str) -> None:
     file = downloading.value.path()
     assert file.read_bytes().startswith(b"\x89MCAP0\r\n")
     file.unlink()
-
-
-def test_why_view(ui: Ui, dataflow: str) -> None:
-    page = ui.open("dataflow", dataflow, "why")
-    see(page, ".why strong")
-    see(page, ".timeline li", re.compile("camera|arm|detector|planner|recorder"))
 
 
 def test_small_screen(ui: Ui, dataflow: str) -> None:
