@@ -130,7 +130,7 @@ def test_nodes_and_edges_as_tables_and_why(ui: Ui, dataflow: str) -> None:
     assert "robot → gpu" in row.inner_text()
     see(page, "tr", re.compile(r"(µs|ms)"))
     page.goto(f"{ui.address}#/dataflow/{dataflow}/why")
-    see(page, ".why strong")
+    see(page, ".why .summary")
 
 
 def test_logs_of_a_node(ui: Ui, dataflow: str) -> None:
