@@ -15,7 +15,7 @@ from foxglove_schemas_protobuf import RawImage_pb2
 from mcap.reader import make_reader
 from support.dora import DORA, run_dora, running_dora
 from support.fleets.coordinator import free_port
-from support.foxglove import FoxgloveClient
+from support.runner.foxglove_client import FoxgloveClient
 
 from dora_daemon.recording.arrow_messages import decode
 from dora_daemon.recording.reading import Recording

@@ -13,7 +13,7 @@ import pytest
 from foxglove_schemas_protobuf import RawImage_pb2
 from support.dora import RunningDora, run_dora, running_dora
 from support.fleets.coordinator import free_port
-from support.foxglove import FoxgloveClient
+from support.runner.foxglove_client import FoxgloveClient
 from support.waiting import wait_until
 from support.workspace import Workspace
 
@@ -51,7 +51,7 @@ for chunk in RrdReader(sys.argv[1]).stream():
         if ":" in name:
             rows = columns.setdefault(f"{chunk.entity_path} {name}", [])
             rows += batch.column(name).to_pylist()
-print(json.dumps(columns, default=lambda one: bytes(one).hex()))
+print(json.dumps(columns, default=str))
 """
 OUTPUTS = ["image", "bad", "boxes", "values"]
 WARNING = "input `bad`: an image of 640 x 480 pixels in bgr8 has 921600 bytes, this one 18"
@@ -68,7 +68,7 @@ def flow(path: str, env: dict[str, Any], count: int) -> dict[str, Any]:
 
 
 def rerun_columns(file: Path) -> dict[str, list[Any]]:
-    """Return the rows of each component of a file, as Rerun reads it; bytes are in hexadecimal."""
+    """Return the rows of each component of a file, as Rerun reads it."""
     done = subprocess.run(
         [sys.executable, "-c", READER, file], check=True, capture_output=True, text=True
     )
@@ -83,7 +83,7 @@ def test_a_file_of_rerun_has_equal_images_boxes_and_series(workspace: Workspace)
     assert done.output.count(WARNING) == 1
     (file,) = workspace.path.glob("out/*/archive-*.rrd")
     columns = rerun_columns(file)
-    images = [bytes.fromhex(row[0]) for row in columns["/image Image:buffer"]]
+    images = [bytes(row[0]) for row in columns["/image Image:buffer"]]
     assert images == [bytes(range(index, index + 18)) for index in range(5)]
     assert columns["/boxes Boxes2D:centers"] == [[[2.0, (2.0 + one) / 2]] for one in range(5)]
     assert columns["/boxes Boxes2D:half_sizes"] == [[[2.0, (2.0 + one) / 2]] for one in range(5)]
