@@ -50,5 +50,6 @@ def enter(dataflow: str | None) -> str:
     """
     target = "/" if dataflow is None else f"/#/dataflow/{quote(dataflow)}"
     return f"""<!doctype html><meta charset="utf-8"><title>dora</title>
-<link rel="icon" href="/static/icon.svg"><meta http-equiv="refresh" content="0;url={target}"><p><a href="{target}">Continue</a></p>
+<link rel="icon" href="/static/icon.svg"><meta http-equiv="refresh" content="0;url={target}">
+<p><a href="{target}">Continue</a></p>
 """
