@@ -103,7 +103,7 @@ def main(
             return
         uuid = start_dataflow(client, deliver_code(client, request))
         attached = attach if attach is not None else sys.stdin.isatty()
-        source = Source(client.endpoint.host, client.endpoint.port)
+        source = Source(client.endpoint.host, client.endpoint.port, dataflow=uuid)
         if attached:
             from dora_cli.logs.attached import follow
 
