@@ -18,7 +18,7 @@ from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.dataflow import DataflowSpec, LogFilter, LogPosition
 from dora_config.protocol.envelope import Codec, Message, ProgramVersion
 from dora_config.protocol.recordings.fleet import CallRecorders, RecorderReplies
-from dora_config.protocol.runner import NodeResult
+from dora_config.protocol.runner import GraphChange, NodeResult
 from dora_config.protocol.snapshot import (
     DaemonSummary as DaemonSummary,
     LinkSummary as LinkSummary,
@@ -179,6 +179,14 @@ class CallRunner(Message):
     request: NodeRequest
 
 
+class ChangeGraph(Message):
+    """Change the nodes or edges of a running dataflow; answered with :class:`GraphChanged`."""
+
+    kind: Literal["change_graph"] = "change_graph"
+    dataflow: DataflowRef = DataflowRef()
+    change: GraphChange
+
+
 class DescribeDataflow(Message):
     """Get a dataflow's specification; answered with :class:`Described`."""
 
@@ -231,6 +239,7 @@ ControlRequest = Annotated[
     | RemoveMachines
     | BuildDataflow
     | CallRunner
+    | ChangeGraph
     | DescribeDataflow
     | Explain
     | WatchTopics
@@ -386,6 +395,14 @@ class TokenRotated(Message):
     """Daemons to which the new token was sent; others receive it when they connect."""
 
 
+class GraphChanged(Message):
+    """The change took place on ``daemon``."""
+
+    kind: Literal["graph_changed"] = "graph_changed"
+    uuid: str
+    daemon: str
+
+
 class Described(Message):
     """A dataflow as it was started, and the daemon of each node."""
 
@@ -410,6 +427,7 @@ ControlAnswer = Annotated[
     | MachinesRemoved
     | Built
     | RunnerReplies
+    | GraphChanged
     | Described
     | Explanation
     | TopicsEnd
