@@ -22,6 +22,10 @@ from dora_config.protocol.control import (
 from dora_config.protocol.runner import AddNode, GraphChange, NodeLocation, Reload, ReplaceNode
 
 
+class NodeRemoved(DoraError):
+    """A node is no longer part of the dataflow."""
+
+
 class CodeNotFound(DoraError):
     """The files of a node are not on this machine."""
 
@@ -57,7 +61,9 @@ def replace(
 def reload(client: Client, uuid: str, name: str, grace: float) -> None:
     """Run the changed files of a node: send them, then replace it or reload its operators."""
     found = calls.describe(client, uuid)
-    node = found.spec.resolved.node(name)
+    node = next((one for one in found.spec.resolved.nodes if one.id == name), None)
+    if node is None:
+        raise NodeRemoved(f'node "{name}" was removed from the dataflow')
     if node.kind != "runtime":
         _replace(client, found, node, grace)
         return
