@@ -75,6 +75,8 @@ def check_path(path: Path) -> None:
     """Raise NotAnArchive unless a file can be written there."""
     if path.is_dir():
         raise NotAnArchive(f"{path} is a directory; name the file of the archive")
+    if path.exists() and not path.is_file():
+        raise NotAnArchive(f"{path} is not a regular file and is not replaced; name another file")
     if not path.parent.is_dir():
         raise NotAnArchive(f"{path.parent} does not exist; create the folder of the archive first")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,13 +23,13 @@ from dora_config.protocol.control import (
     DataflowRef,
     Described,
     DescribeDataflow,
-    ListNodes,
+    GetSnapshot,
     LogLines,
     LogsEnd,
-    NodeList,
     ReadLogs,
 )
 from dora_config.protocol.dataflow import LogFilter
+from dora_config.protocol.snapshot import REUSED_SECONDS, Snapshot
 
 
 def remote_report(client: Client, explained: Explanation, seconds: float) -> Report:
@@ -41,11 +42,9 @@ def remote_report(client: Client, explained: Explanation, seconds: float) -> Rep
         "daemons": {one.daemon: one.release for one in cluster.daemons},
         "runners": {one.daemon: list(one.runners) for one in cluster.daemons},
     }
-    metrics: dict[str, Any] = {"machines": [one.model_dump(mode="json") for one in cluster.daemons]}
     if explained.uuid:
         ref = DataflowRef(uuid=explained.uuid)
-        nodes = client.request(ListNodes(dataflow=ref), NodeList).nodes
-        metrics["nodes"] = [one.model_dump(mode="json") for one in nodes]
+        report.metrics = _snapshots(client, ref, explained)
         described = client.request(DescribeDataflow(dataflow=ref), Described)
         spec = described.spec
         report.descriptor = {
@@ -56,8 +55,16 @@ def remote_report(client: Client, explained: Explanation, seconds: float) -> Rep
         }
         report.variables = spec.env_overrides
         report.logs = _remote_logs(client, ref, report.last_event() - seconds)
-    report.metrics = metrics
     return report
+
+
+def _snapshots(client: Client, ref: DataflowRef, explained: Explanation) -> list[Any]:
+    """Return machines, nodes and edges; twice if nodes run, so that rates can be computed."""
+    found = [client.request(GetSnapshot(dataflow=ref), Snapshot).model_dump(mode="json")]
+    if explained.evidence is not None and not explained.evidence.ended:
+        time.sleep(2 * REUSED_SECONDS)
+        found.append(client.request(GetSnapshot(dataflow=ref), Snapshot).model_dump(mode="json"))
+    return found
 
 
 def _remote_logs(client: Client, ref: DataflowRef, since: float) -> dict[str, list[str]]:
