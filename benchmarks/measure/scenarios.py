@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from . import idle
+from . import commands, idle
 from .dataflow import BenchNode, run
 from .systems import System
 
@@ -85,6 +85,12 @@ def scenarios(effort: Effort) -> Iterator[Scenario]:
             partial(timer, milliseconds, effort),
             tuned=False,
         )
+    yield Scenario(
+        "commands",
+        commands.UNITS,
+        partial(commands.whole_processes, 5 if effort.quick else 15),
+        tuned=False,
+    )
     yield Scenario("pairs 4", {"messages": "1/s"}, partial(pairs, effort))
     yield Scenario("send 40 MiB", {"first": "ms", "steady": "ms"}, sends_of_40_mib)
 

@@ -57,6 +57,7 @@ TARGETS: dict[tuple[str, str], list[Target]] = {
     **{(f"oneway {size}", "messages"): [Target(4, BOTH, at_most=False)] for size in _SMALL},
     ("oneway 8 MiB", "volume"): [Target(1, TUNED, at_most=False)],
     **{(f"paced {size}", "lost"): [Target(0)] for size in _ONE_WAY},
+    **{("commands", name): [Target(120)] for name in ("--help", "list", "stop")},
     ("startup 2", "wall"): [Target(0.6)],
     ("startup 20", "wall"): [Target(1, DORA_RS)],
     ("startup 50", "wall"): [Target(1, DORA_RS)],

@@ -63,6 +63,14 @@ def test_help_of_an_unknown_command_is_a_usage_error(dora: Dora, words: str, mes
     assert message in shown.err
 
 
+@pytest.mark.parametrize("word", sorted(registry.UNSUPPORTED))
+def test_commands_of_dora_rs_that_do_not_exist_name_a_replacement(dora: Dora, word: str) -> None:
+    for more in ((), ("--help",), ("list", "x")):
+        shown = dora(word, *more)
+        assert (shown.code, shown.out) == (2, "")
+        assert shown.err == f"[ERROR]\n{registry.UNSUPPORTED[word]}\n"
+
+
 def test_version(dora: Dora) -> None:
     assert dora("--version").out == f"dora {__version__}\n"
 

@@ -22,7 +22,8 @@ from support.cluster.installation import Installation
 from support.dora import DORA, run_dora
 from support.waiting import wait_until
 
-from dora_cli.coordinator.client import Client, CoordinatorUnreachable
+from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.errors import CoordinatorUnreachable
 from dora_config.access import endpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]

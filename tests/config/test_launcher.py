@@ -5,8 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import EntryPoint, EntryPoints, PackageNotFoundError
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,23 +15,10 @@ from dora_config._version import __version__
 
 def _install(monkeypatch: pytest.MonkeyPatch, **commands: Callable[[Sequence[str]], int]) -> None:
     """Simulate that only the wheels of these commands are installed."""
-
-    class Offered(EntryPoint):
-        def load(self) -> Any:
-            return commands[self.name]
-
-    class Wheel:
-        def __init__(self, name: str) -> None:
-            offered = Offered(name, "m:f", launcher.ENTRY_POINT_GROUP)
-            self.entry_points = EntryPoints([offered])
-
-    def distribution(wheel: str) -> Wheel:
-        for name in commands:
-            if launcher.WHEELS[name] == wheel:
-                return Wheel(name)
-        raise PackageNotFoundError(wheel)
-
-    monkeypatch.setattr("importlib.metadata.distribution", distribution)
+    packages = {launcher.COMMANDS[name].partition(".")[0] for name in commands}
+    modules = {launcher.COMMANDS[name]: main for name, main in commands.items()}
+    monkeypatch.setattr(launcher, "find_spec", lambda name: name if name in packages else None)
+    monkeypatch.setattr(launcher, "import_module", lambda name: SimpleNamespace(main=modules[name]))
 
 
 def test_the_version_without_stdout_is_not_an_error() -> None:
@@ -135,3 +121,8 @@ def test_the_launcher_imports_neither_typer_nor_pydantic() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[1] == "[]"
+
+
+@pytest.mark.parametrize("name", launcher.COMMANDS)
+def test_every_command_is_found(name: str) -> None:
+    assert launcher.find_command(name) is not None

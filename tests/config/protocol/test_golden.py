@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from support.message_examples import examples
 from dora_config.protocol import control, daemon, runner
 from dora_config.protocol.code import CodeFile, CodeLink, CodeSet
 from dora_config.protocol.envelope import PROTOCOL_VERSION
+from dora_config.protocol.rest.operations import OPERATIONS
 from dora_config.protocol.topics import StreamTopics
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -53,6 +55,24 @@ def _models(model: Any) -> list[bytes]:
     return [message.model_dump_json().encode() for message in examples(model, OVERRIDES)]
 
 
+def _rest_lines() -> list[bytes]:
+    lines = []
+    for one in OPERATIONS:
+        for part, model in (("arguments", one.arguments), ("result", one.result)):
+            for example in examples(model, OVERRIDES):
+                fact = {"operation": one.name, part: example.model_dump(mode="json")}
+                lines.append(json.dumps(fact).encode())
+    return lines
+
+
+def _decode_rest(line: bytes) -> Any:
+    fact = json.loads(line)
+    operation = next(one for one in OPERATIONS if one.name == fact["operation"])
+    if "arguments" in fact:
+        return operation.arguments.model_validate(fact["arguments"])
+    return operation.result.model_validate(fact["result"])
+
+
 RUNNER_VERSION = ".".join(str(part) for part in runner.RUNNER_PROTOCOL)
 FORMATS: Mapping[str, Callable[[], list[bytes]]] = {
     f"client-frames-{PROTOCOL_VERSION}": lambda: _control(
@@ -68,6 +88,7 @@ FORMATS: Mapping[str, Callable[[], list[bytes]]] = {
     f"runner-{RUNNER_VERSION}": _runner_lines,
     f"run-plan-{RUNNER_VERSION}": lambda: _models(runner.RunPlan),
     f"inspector-{PROTOCOL_VERSION}": lambda: _models(StreamTopics),
+    f"rest-{PROTOCOL_VERSION}": _rest_lines,
     f"code-set-{PROTOCOL_VERSION}": lambda: [CODE_SET.text()],
 }
 
@@ -85,6 +106,7 @@ DECODERS: Mapping[str, Callable[[bytes], Any]] = {
     "runner": runner.decode_line,
     "run-plan": runner.RunPlan.model_validate_json,
     "inspector": StreamTopics.model_validate_json,
+    "rest": _decode_rest,
     "code-set": CodeSet.model_validate_json,
 }
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import SimulatedFleet, running_dataflows
+from support.simulation.fleet_simulation import (
+    SimulatedFleet,
+    dataflow,
+    running_dataflows,
+    running_fleet,
+)
 from support.simulation.machine_simulation import FakeDaemon
 
 from dora_config.protocol.control import (
@@ -45,9 +50,12 @@ def test_logs_are_requested_chunk_by_chunk() -> None:
     request = _stream(daemon)
     assert (request.nodes, request.filter.tail) == (("sink",), 2)
     fleet.progress.clear()
-    _chunk(fleet, daemon, LogChunk(stream=request.stream, lines=("x", "y")))
+    ends = {"sink": (1, 2)}
+    _chunk(fleet, daemon, LogChunk(stream=request.stream, lines=("x", "y"), positions=ends))
     (lines,) = fleet.progress
-    assert lines == LogLines(daemon=daemon.key, stream=request.stream, lines=("x", "y"))
+    assert lines == LogLines(
+        daemon=daemon.key, stream=request.stream, lines=("x", "y"), positions=ends
+    )
     assert not daemon.from_coordinator  # the next chunk is requested once the client has this one
     fleet.handle(LogLinesSent(request.stream))
     assert TO_DAEMON.decode(daemon.from_coordinator[0]) == MoreLogs(stream=request.stream)
@@ -86,3 +94,31 @@ def test_a_client_that_disconnects_ends_its_streams() -> None:
     late = LogChunk(stream=first, lines=("late",))
     _chunk(fleet, daemon, late)
     assert TO_DAEMON.decode(daemon.from_coordinator.popleft()) == EndLogs(stream=first)
+
+
+def test_positions_are_sent_to_the_daemons_of_their_nodes() -> None:
+    fleet, daemon = running_dataflows("a")
+    fleet.ask(ReadLogs(nodes=("sink",), after={"sink": (1, 2), "source": (3, 4)}))
+    assert _stream(daemon).after == {"sink": (1, 2)}
+
+
+def test_a_request_that_is_sent_again_ends_when_a_daemon_is_lost_or_returns() -> None:
+    fleet, robot, station = running_fleet(dataflow(source="robot", sink="station"))
+    for one in (robot, station):
+        one.from_coordinator.clear()
+    kept = fleet.ask(ReadLogs(follow=True))
+    number = fleet.ask(ReadLogs(follow=True, resumes=True))
+    fleet.disconnect(station)
+    lost = LogsEnd(problems=('the connection to daemon "station" was lost',))
+    assert fleet.answers[number] == lost
+    assert [type(TO_DAEMON.decode(text)) for text in robot.from_coordinator] == [
+        StreamLogs,
+        StreamLogs,
+        EndLogs,
+    ]
+    again = fleet.ask(ReadLogs(follow=True, resumes=True))
+    assert again not in fleet.answers
+    fleet.connect(station)
+    fleet.settle()
+    assert fleet.answers[again] == LogsEnd(problems=('no connection to daemon "station"',))
+    assert kept not in fleet.answers

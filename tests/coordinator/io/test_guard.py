@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import anyio
@@ -43,16 +44,17 @@ class Guarded:
         client: str = "192.0.2.9",
         scheme: str = "https",
         token: str | None = "secret",
+        **headers: str,
     ) -> tuple[int, str]:
         """Status and body of a request; a wrong ``token`` or None fails the authentication."""
-        authorization = [] if token is None else [(b"authorization", f"Bearer {token}".encode())]
+        shown = headers if token is None else {"authorization": f"Bearer {token}", **headers}
         kind = "websocket" if scheme.startswith("ws") else "http"
         scope: Scope = {
             "type": kind,
             "method": "GET",
             "path": path,
             "scheme": scheme,
-            "headers": authorization,
+            "headers": [(name.encode(), value.encode()) for name, value in shown.items()],
             "client": (client, 40000),
             "server": (HERE, 6013),
             "extensions": {"websocket.http.response": {}},
@@ -145,3 +147,21 @@ def test_without_authentication_plain_requests_are_served(tmp_path: Path) -> Non
     guarded = Guarded(None)
     statuses = [guarded.get(scheme="http", token=None)[0] for _ in range(LIMIT + 1)]
     assert statuses == [200] * LIMIT + [429]
+
+
+def test_pages_of_other_sites_are_refused(tmp_path: Path) -> None:
+    """Without authentication, a page in a browser on this machine could start programs."""
+    for guarded in (Guarded(tokens(tmp_path)), Guarded(None)):
+        for scheme in ("http", "ws"):
+            here = {"client": "127.0.0.1", "scheme": scheme, "host": "127.0.0.1:6013"}
+            assert guarded.get(origin="http://127.0.0.1:6013", **here)[0] == 200
+            for origin in ("https://example.org", "http://127.0.0.1:80", "null"):
+                assert guarded.get(origin=origin, **here)[0] == 403
+
+
+def test_refusals_of_the_rest_api_are_json(tmp_path: Path) -> None:
+    guarded = Guarded(tokens(tmp_path))
+    status, body = guarded.get("/api/nodes", token=None)
+    assert (status, json.loads(body)["code"]) == (401, "unauthorized")
+    status, body = guarded.get("/api/nodes", scheme="http")
+    assert (status, json.loads(body)["code"]) == (426, "tls_required")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -20,10 +21,13 @@ from dora_config.protocol.control import (
     Answer,
     ControlRequest,
     DataflowRef,
+    DescribeDataflow,
+    Failure,
     ListDataflows,
     Snapshot,
     StartDataflow,
     StopDataflow,
+    WaitForEnd,
 )
 from dora_config.protocol.daemon import PartChanged, PartReport, Register
 from dora_coordinator.io import service as service_module
@@ -159,6 +163,36 @@ def test_queries_are_answered_and_ends_not_acknowledged(
         again = await register(peer, ended(uuid))
         await again.receives("forget_part")
         assert store.load()[0][0].phase == "finished"
+
+    play(tmp_path, monkeypatch, story)
+
+
+def test_requests_without_a_connection_are_answered_or_lost_with_the_coordinator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
+        daemon = await register(peer)
+        service = daemon.service
+        assert isinstance(await service.ask(ListDataflows()), Answer)
+        with anyio.CancelScope() as gone:
+
+            async def leave() -> None:
+                await daemon.receives("prepare_part")
+                gone.cancel()
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(leave)
+                await service.ask(StartDataflow(spec=dataflow(camera="robot")))
+        store.full = True
+        failure = await service.ask(StartDataflow(spec=dataflow(camera="robot")))
+        assert isinstance(failure, Failure)
+        assert failure.message == "the disk is full"
+        assert isinstance(await service.ask(DescribeDataflow()), Answer)
+        store.full = False
+        await register(peer)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(service.flush, within=0.1))
+            assert await service.ask(WaitForEnd()) is None
 
     play(tmp_path, monkeypatch, story)
 

@@ -12,7 +12,8 @@ from support.cluster.hosts import WORKSTATION, Host, Hosts
 from support.dora import DORA, run_dora
 from support.waiting import wait_until
 
-from dora_cli.coordinator.client import Client, CoordinatorUnreachable
+from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.errors import CoordinatorUnreachable
 from dora_config.access import endpoint
 from dora_config.protocol.control import (
     ClusterReport,

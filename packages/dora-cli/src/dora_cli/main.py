@@ -14,16 +14,13 @@ from typer.core import TyperGroup
 
 from dora_cli import output
 from dora_cli._version import __version__
-from dora_cli.registry import ALIASES, SECTIONS, Group, Section
+from dora_cli.parameters import QuickCommand, QuickParameters
+from dora_cli.registry import ALIASES, SECTIONS, UNSUPPORTED, Group, Section
 
 COMPLETION_VARIABLE = "_DORA_COMPLETE"
 
-GC_THRESHOLD = 20_000
-"""Allocations between two garbage collections. Imports allocate much and free little; the default
-of 700 costs a tenth of the time until nodes are spawned."""
 
-
-class LazyGroup(TyperGroup):
+class LazyGroup(QuickParameters, TyperGroup):
     """A group that imports a command when it is named."""
 
     def __init__(
@@ -31,11 +28,13 @@ class LazyGroup(TyperGroup):
         *,
         sections: Sequence[Section] = SECTIONS,
         aliases: Mapping[str, str] = ALIASES,
+        unsupported: Mapping[str, str] = UNSUPPORTED,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
         self._sections = sections
         self._aliases = aliases
+        self._unsupported = unsupported
         self._entries = {
             word: entry for section in sections for word, entry in section.commands.items()
         }
@@ -52,6 +51,9 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         word = args[0]
+        if word in self._unsupported:
+            output.failure(self._unsupported[word])
+            raise SystemExit(2)
         if not word.startswith("-") and self.get_command(ctx, word) is None:
             import difflib
 
@@ -74,11 +76,17 @@ def _load(name: str, entry: str | Group) -> Any:
     if isinstance(entry, Group):
         sections = [Section("Commands", entry.commands)]
         return LazyGroup(
-            sections=sections, aliases={}, name=name, help=entry.help, rich_markup_mode=None
+            sections=sections,
+            aliases={},
+            unsupported={},
+            name=name,
+            help=entry.help,
+            rich_markup_mode=None,
         )
     module = import_module(entry)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command(name, **getattr(module, "SETTINGS", {}))(module.main)
+    settings = {"cls": QuickCommand, **getattr(module, "SETTINGS", {})}
+    app.command(name, **settings)(module.main)
     return typer.main.get_command(app)
 
 
@@ -119,7 +127,6 @@ def create_application() -> Any:
 
 def main(arguments: Sequence[str]) -> int:
     """Run `dora ARGUMENTS`; return 0 success, 1 failure, 2 wrong usage, 130 interrupted."""
-    gc.set_threshold(GC_THRESHOLD, 20, 50)
     output.prepare_streams()
     try:
         create_application().main(args=list(arguments), prog_name="dora")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from typer.core import TyperCommand
 
+from dora_cli.parameters import QuickCommand
 from dora_cli.values.env_overrides import parse_env_overrides
 from dora_config.yaml.quantities import parse_duration
 
@@ -68,7 +68,7 @@ def parse_boolean(text: str) -> bool:
     return words[text.lower()]
 
 
-class OptionalValues(TyperCommand):
+class OptionalValues(QuickCommand):
     """A command whose options in `bare` have the value `true` when none is given."""
 
     bare = ("--exit-when-nodes-finish",)

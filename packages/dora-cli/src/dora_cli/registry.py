@@ -64,6 +64,7 @@ PARAM = Group(
     _modules("param", "list", "get", "set", "delete"),
 )
 INSPECT = Group("Inspect running dataflows.", _modules("coordinator", "top"))
+SYSTEM = Group("Check the coordinator and its daemons.", _modules("coordinator", "status"))
 RECORDING = Group("Show and convert recordings.", _modules("recording", "info", "export"))
 SELF = Group(
     "Test, update or remove this installation.",
@@ -81,6 +82,7 @@ SECTIONS: tuple[Section, ...] = (
             "topic": TOPIC,
             "param": PARAM,
             "inspect": INSPECT,
+            "system": SYSTEM,
             **_modules("coordinator", "clean"),
             "cluster": CLUSTER,
         },
@@ -95,6 +97,14 @@ SECTIONS: tuple[Section, ...] = (
 
 ALIASES: Mapping[str, str] = {"ps": "list", "destroy": "down", "check": "status"}
 """Alternative words of commands; hidden in help texts."""
+
+UNSUPPORTED: Mapping[str, str] = {
+    "hub": "`dora hub` is not supported: name the repository of a node in its `git` field",
+    "runtime": "`dora runtime` is not needed: operators run in the process of their node",
+    "trace": "`dora trace` is not supported: the coordinator sends spans to OpenTelemetry "
+    "(OTEL_EXPORTER_OTLP_ENDPOINT), and `dora why` explains what happened",
+}
+"""Commands of dora-rs that do not exist here: a sentence with the replacement."""
 
 COMMANDS: Mapping[str, str | Group] = {
     word: entry for section in SECTIONS for word, entry in section.commands.items()

@@ -6,7 +6,6 @@ All clients use :func:`endpoint` and connect with :mod:`dora_config.control_plan
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
@@ -159,6 +158,8 @@ def ensure_token(
     found = find_token(environ)
     if found is not None:
         return found, None
+    import secrets  # only here: every command imports this module
+
     path = private_dir(config_dir(environ)) / TOKEN_FILE
     token = str(Token(secrets.token_hex(32), authority))
     fresh = path.with_name(f"{TOKEN_FILE}.{secrets.token_hex(8)}")

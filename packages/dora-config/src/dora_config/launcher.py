@@ -1,26 +1,33 @@
 """The `dora` script: finds a command in the installed wheels and imports only that wheel.
 
-Wheels register commands in the entry point group `dora.commands`: dora-daemon `daemon`,
-dora-coordinator `coordinator`, dora-cli `cli` (all other words). An entry point is a function
-`main(arguments: Sequence[str]) -> int` that receives the remaining words and returns the exit code.
-This module imports neither typer nor pydantic, so that `dora daemon` works without them.
+`COMMANDS` names the module of each command: `daemon`, `coordinator`, and `cli` for all other words.
+Its function `main(arguments: Sequence[str]) -> int` receives the remaining words and returns the
+exit code. This module imports neither typer nor pydantic, so that `dora daemon` works without them,
+and no metadata of wheels, which is slow to read.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from importlib import import_module
+from importlib.util import find_spec
+from typing import cast
 
 from dora_config._version import __version__
 
-if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
-ENTRY_POINT_GROUP = "dora.commands"
-WHEELS = {"daemon": "dora-daemon", "coordinator": "dora-coordinator", "cli": "dora-cli"}
-"""Wheel of each entry point; `cli` handles every other first word."""
+COMMANDS = {
+    "daemon": "dora_daemon.command",
+    "coordinator": "dora_coordinator.command",
+    "cli": "dora_cli.main",
+}
+"""Module of each command; `cli` handles every other first word."""
 OWN_WORDS = ("daemon", "coordinator")
+
+GC_THRESHOLD = 20_000
+"""Allocations between two garbage collections. Imports allocate much and free little; the default
+of 700 costs a tenth of the time until nodes are spawned."""
 
 Command = Callable[[Sequence[str]], int]
 
@@ -31,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] in (["--version"], ["-V"]):
         print(f"dora {__version__}")  # does not fail if stdout is closed
         return 0
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
     first = words[0] if words else ""
     try:
         if first in OWN_WORDS:
@@ -46,24 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def find_command(name: str) -> Command | None:
-    """Return the entry point of a command; None if its wheel is not installed."""
-    entry = _entry_point(name)
-    return None if entry is None else cast(Command, entry.load())
-
-
-def _entry_point(name: str) -> EntryPoint | None:
-    # only this wheel: reading all of an environment's wheels is slow
-    from importlib.metadata import PackageNotFoundError, distribution
-
-    try:
-        offered = distribution(WHEELS[name]).entry_points
-    except PackageNotFoundError:
+    """Return the function of a command; None if its wheel is not installed."""
+    if not _is_installed(name):
         return None
-    return next(iter(offered.select(group=ENTRY_POINT_GROUP, name=name)), None)
+    return cast(Command, import_module(COMMANDS[name]).main)
+
+
+def _is_installed(name: str) -> bool:
+    return find_spec(COMMANDS[name].partition(".")[0]) is not None
 
 
 def _explain_missing(word: str) -> int:
-    wheel = WHEELS[word if word in OWN_WORDS else "cli"]
+    package = COMMANDS[word if word in OWN_WORDS else "cli"].partition(".")[0]
+    wheel = package.replace("_", "-")
     named = word and not word.startswith("-")
     subject = f"`dora {word}`" if named else "`dora` without a command"
     lines = [
@@ -71,7 +74,7 @@ def _explain_missing(word: str) -> int:
         f"{subject} is part of the wheel {wheel}, which is not installed for {sys.executable}",
         f"  install it: pip install {wheel}",
     ]
-    if here := [name for name in OWN_WORDS if _entry_point(name) is not None]:
+    if here := [name for name in OWN_WORDS if _is_installed(name)]:
         lines.append(f"  installed here: {', '.join(f'dora {name}' for name in here)}")
     sys.stderr.write("\n".join(lines) + "\n")
     return 1

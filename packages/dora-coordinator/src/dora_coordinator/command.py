@@ -213,10 +213,11 @@ def _require_safe(options: argparse.Namespace, interfaces: Sequence[str]) -> Non
 def _listen(interface: str, port: int, *, apart: bool) -> socket.socket:
     """Listen on an address; ``apart``: `::` does not take IPv4, which another listener may."""
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
+        family, kind, protocol, _, address = socket.getaddrinfo(
             interface, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, kind)
+        # with the protocol, without which asyncio does not set TCP_NODELAY on connections
+        listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise CoordinatorError(
             f"--interface {interface}: not an address of this machine ({error})"

@@ -173,6 +173,7 @@ class CoordinatorState:
             *([RenewToken(member.key)] if member.register.takes_tokens else []),
             Log("info", f'daemon "{member.key}" connected from {member.address} ({host})'),
             *self.registry.daemon_registered(member, now),
+            *self._clients.daemon_connected(member.key),
             *self._arm_silence(),
         ]
 

@@ -14,7 +14,8 @@ from support.git_repository import Repository
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_cli.coordinator.client import Client, RequestFailed
+from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.dataflow_file import load
 from dora_config.protocol.builds import BuildDataflow, Built

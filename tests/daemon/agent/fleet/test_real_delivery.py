@@ -17,7 +17,8 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_cli.build.remote import deliver
-from dora_cli.coordinator.client import Client, RequestFailed
+from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.dataflow_file import load
 from dora_cli.shipping.collection import CollectionError

@@ -29,7 +29,8 @@ def messages(log: PartLogReader) -> list[str]:
 
 
 def part(*paths: Path, **wanted: object) -> PartLogReader:
-    return PartLogReader([NodeLogReader(path) for path in paths], LogFilter.model_validate(wanted))
+    nodes = {path.stem: NodeLogReader(path) for path in paths}
+    return PartLogReader(nodes, LogFilter.model_validate(wanted))
 
 
 def write(path: Path, *lines: str) -> None:
@@ -137,3 +138,73 @@ def test_pieces_are_bounded_and_lose_nothing(
 def test_lines_that_are_no_entries_never_pass() -> None:
     for line in ("", "x", "[]", "{}", "3", '{"ts": "x"}'):
         assert not matches(line, LogFilter())
+
+
+def resumed(path: Path, log: PartLogReader) -> PartLogReader:
+    """A new reader that continues behind what ``log`` has read."""
+    log.close()
+    return PartLogReader({path.stem: NodeLogReader(path)}, log.wanted, dict(log.positions))
+
+
+def test_reading_continues_behind_a_position(tmp_path: Path) -> None:
+    path = tmp_path / "log_n.jsonl"
+    write(path, entry(1, "one"), entry(2, "two", "debug"))
+    log = part(path, level="info")
+    assert messages(log) == ["one"]
+    log = resumed(path, log)
+    assert messages(log) == []
+    write(path, entry(3, "three"))
+    log = resumed(path, log)
+    assert messages(log) == ["three"]
+    path.rename(tmp_path / "log_n.jsonl.1")
+    write(path, entry(4, "four"))
+    log = resumed(path, log)
+    assert messages(log) == ["four"]
+    (tmp_path / "log_n.jsonl.1").unlink()
+    path.rename(tmp_path / "log_n.jsonl.1")
+    write(path, entry(5, "five"))
+    (tmp_path / "log_n.jsonl.1").unlink()
+    log = resumed(path, log)
+    assert messages(log) == ["five"]  # the file of the position no longer exists
+    log.close()
+
+
+def test_a_position_covers_the_lines_of_the_chunks_only(tmp_path: Path) -> None:
+    a, b = tmp_path / "log_a.jsonl", tmp_path / "log_b.jsonl"
+    write(a, entry(1, "a1"), entry(3, "a3"))
+    write(b, entry(2, "b2"), entry(4, "b4"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log_files, "CHUNK_BYTES", 1)
+        log = part(a, b)
+        assert len(log.next_chunk()) == 1
+        assert set(log.positions) == {"log_a"}
+        log.close()
+    after = dict(log.positions)
+    nodes = {path.stem: NodeLogReader(path) for path in (a, b)}
+    log = PartLogReader(nodes, LogFilter(), after)
+    assert messages(log) == ["b2", "a3", "b4"]
+    log.close()
+
+
+@given(steps=st.lists(st.sampled_from(["write", "read", "resume"]), max_size=60))
+def test_resumed_readers_lose_and_repeat_nothing(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[str]
+) -> None:
+    path = tmp_path_factory.mktemp("logs") / "log_n.jsonl"
+    size = 3 * (len(entry(1, "m000")) + 1)
+    file, log = LogFile(path, max_size=size, rotated=30), part(path)
+    file.create()
+    count = 0
+    found: list[str] = []
+    for step in steps:
+        if step == "write":
+            # without the second, the first lines of two files could be the same
+            file.write([entry(count % 60, f"m{count:03}")])
+            count += 1
+        else:
+            if step == "resume":
+                log = resumed(path, log)
+            found += messages(log)
+    assert found + messages(log) == [f"m{number:03}" for number in range(count)]
+    log.close()
+    file.close()

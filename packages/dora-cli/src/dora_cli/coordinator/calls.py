@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
-
-import typer
+from typing import TYPE_CHECKING, TypeVar
 
 from dora_cli import output
-from dora_cli.coordinator.client import Client
-from dora_cli.coordinator.options import dataflow_ref
-from dora_config.protocol.calls import NodeRequest, RunnerReplies
-from dora_config.protocol.control import CallRunner, Described, DescribeDataflow
-from dora_config.protocol.runner import EdgeStatus, GetStatistics, RunnerReply, Statistics
+from dora_cli.coordinator.options import (
+    DataflowOption as DataflowOption,
+    NodeArgument as NodeArgument,
+    dataflow_ref,
+)
 
-T = TypeVar("T", bound=RunnerReply)
+if TYPE_CHECKING:
+    from dora_cli.coordinator.client import Client
+    from dora_config.protocol.calls import NodeRequest
+    from dora_config.protocol.control import Described
+    from dora_config.protocol.runner import EdgeStatus, RunnerReply
 
-DataflowOption = Annotated[
-    str | None,
-    typer.Option(
-        "--dataflow",
-        "-d",
-        metavar="DATAFLOW",
-        help="UUID or name; optional when only one dataflow runs.",
-    ),
-]
-NodeArgument = Annotated[str, typer.Argument(metavar="NODE", help="Id of the node.")]
+T = TypeVar("T", bound="RunnerReply")
 
 
 def call(
     client: Client, dataflow: str | None, node: str, request: NodeRequest, expected: type[T]
 ) -> T:
     """Send a request to the runner of ``node``; return its reply. Raises RequestFailed."""
+    from dora_config.protocol.calls import RunnerReplies
+    from dora_config.protocol.control import CallRunner
+
     which = dataflow_ref(dataflow)
     question = CallRunner(dataflow=which, node=node, request=request)
     (answer,) = client.request(question, RunnerReplies).replies
@@ -40,11 +36,17 @@ def call(
 
 def describe(client: Client, dataflow: str | None) -> Described:
     """Return the dataflow as it was started."""
+    from dora_config.protocol.control import Described, DescribeDataflow
+
     return client.request(DescribeDataflow(dataflow=dataflow_ref(dataflow)), Described)
 
 
 def edges(client: Client, uuid: str) -> list[EdgeStatus]:
     """Return the counters of all edges; warns of daemons that do not answer."""
+    from dora_config.protocol.calls import RunnerReplies
+    from dora_config.protocol.control import CallRunner
+    from dora_config.protocol.runner import GetStatistics, Statistics
+
     which = dataflow_ref(uuid)
     question = CallRunner(dataflow=which, request=GetStatistics())
     answer = client.request(question, RunnerReplies)

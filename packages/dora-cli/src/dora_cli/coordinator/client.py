@@ -7,13 +7,21 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from dora_cli._version import __version__
-from dora_config import DoraError
+from dora_cli.coordinator.errors import (
+    CoordinatorLost,
+    CoordinatorUnreachable,
+    RequestFailed,
+    lost,
+    refused,
+    unreachable,
+)
+from dora_cli.coordinator.rows import EndedRow
 from dora_config.access import Endpoint
 from dora_config.control_plane import explain, websocket_options
 from dora_config.protocol.control import (
@@ -26,7 +34,6 @@ from dora_config.protocol.control import (
     ControlRequest,
     EndedDataflow,
     Failure,
-    FailureCode,
     Hello,
     Progress,
     Refused,
@@ -40,27 +47,6 @@ CONNECT_TIMEOUT = 5.0
 
 T = TypeVar("T", bound=ControlAnswer)
 Frame = Progress | Answer | Failure
-
-
-class CoordinatorUnreachable(DoraError):
-    """No coordinator answers at the address."""
-
-
-class AccessDenied(DoraError):
-    """The coordinator rejects the token of this account."""
-
-
-class CoordinatorLost(DoraError):
-    """The connection to the coordinator ended before the answer."""
-
-
-class RequestFailed(DoraError):
-    """The coordinator refused a request; `code` is the kind of reason."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.code: FailureCode = failure.code
-        self.ended: EndedDataflow | None = failure.ended
 
 
 class Client:
@@ -105,11 +91,9 @@ class Client:
         text = CLIENT_CODEC.encode(ClientRequest(id=self._last_id, request=request))
         if len(text.encode()) > self._max_message:
             raise RequestFailed(
-                Failure(
-                    id=self._last_id,
-                    message=f"the request has {len(text.encode())} bytes, more than the "
-                    f"{self._max_message} that the coordinator accepts (max_message_bytes)",
-                )
+                f"the request has {len(text.encode())} bytes, more than the {self._max_message} "
+                "that the coordinator accepts (max_message_bytes)",
+                "failed",
             )
         self._write(text)
         return self._last_id
@@ -137,9 +121,7 @@ class Client:
             except TimeoutError:
                 return None
             except ConnectionClosed as error:
-                raise CoordinatorLost(
-                    f"the coordinator at {self.endpoint} closed the connection"
-                ) from error
+                raise lost(self.endpoint) from error
             if isinstance(frame, Refused):
                 raise CoordinatorLost(f"the coordinator closed the connection: {frame.message}")
             if isinstance(frame, Progress | Answer | Failure):
@@ -163,6 +145,17 @@ class Client:
         on_progress: Callable[[ControlProgress], None] | None = None,
     ) -> T:
         """Return the answer to one request; raises RequestFailed. Ignores other frames."""
+        answer = self.ask(request, on_progress)
+        if isinstance(answer, expected):
+            return answer
+        raise CoordinatorLost(f"unexpected answer {answer.kind!r} of the coordinator")
+
+    def ask(
+        self,
+        request: ControlRequest,
+        on_progress: Callable[[ControlProgress], None] | None = None,
+    ) -> ControlAnswer:
+        """As `request`, for an answer of any kind."""
         number = self.send(request)
         for frame in self.frames():
             if frame.id != number:
@@ -172,20 +165,22 @@ class Client:
                     if on_progress is not None:
                         on_progress(progress)
                 case Failure():
-                    raise RequestFailed(frame)
+                    ended = None if frame.ended is None else ended_row(frame.ended)
+                    raise RequestFailed(frame.message, frame.code, ended)
                 case Answer(answer=answer):
-                    if isinstance(answer, expected):
-                        return answer
-                    raise CoordinatorLost(f"unexpected answer {answer.kind!r} of the coordinator")
+                    return answer
         raise AssertionError("frames() ends by raising")
 
     def _write(self, text: str) -> None:
         try:
             self._socket.send(text)
         except ConnectionClosed as error:
-            raise CoordinatorLost(
-                f"the coordinator at {self.endpoint} closed the connection"
-            ) from error
+            raise lost(self.endpoint) from error
+
+
+def ended_row(ended: EndedDataflow) -> EndedRow:
+    """Return how a dataflow ended as the REST API does."""
+    return cast(EndedRow, ended.model_dump(mode="json"))
 
 
 def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:
@@ -199,24 +194,8 @@ def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:
         )
         return stack.enter_context(opened)
     except InvalidStatus as error:
-        status = error.response.status_code
-        if status in (401, 426):
-            problem = (
-                "has a different token than this account"
-                if endpoint.token and status == 401
-                else "requires a token, and this account has none"
-            )
-            raise AccessDenied(
-                f"the coordinator at {endpoint} {problem}: copy ~/.config/dora/token of the "
-                "coordinator's account to this one (mode 0600), or set DORA_AUTH_TOKEN"
-            ) from error
         body = error.response.body.decode(errors="replace").strip() if error.response.body else ""
-        raise CoordinatorUnreachable(
-            f"no coordinator listens at {endpoint}: HTTP status {status} {body}".rstrip()
-        ) from error
+        raise refused(endpoint, error.response.status_code, body) from error
     except (OSError, EOFError, WebSocketException, UnicodeError) as error:
         untrusted = explain(endpoint, error) if isinstance(error, ssl.SSLError) else None
-        raise untrusted or CoordinatorUnreachable(
-            f"cannot connect to the coordinator at {endpoint} ({error}); start one on this machine "
-            "with `dora up`, or name another with --coordinator-addr"
-        ) from error
+        raise untrusted or unreachable(endpoint, error) from error

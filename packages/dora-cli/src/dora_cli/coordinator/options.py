@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dora_cli.coordinator import completion
 from dora_cli.options import checked
 from dora_config.yaml.quantities import parse_duration
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
+    from dora_cli.coordinator.rest import RestClient
     from dora_config.protocol.control import DataflowRef
 
 CoordinatorAddr = Annotated[
@@ -34,10 +36,31 @@ CoordinatorPort = Annotated[
 DataflowArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[DATAFLOW]", help="UUID or name; optional when only one dataflow runs."
+        metavar="[DATAFLOW]",
+        help="UUID or name; optional when only one dataflow runs.",
+        autocompletion=completion.running_dataflows,
     ),
 ]
-DataflowName = Annotated[str | None, typer.Option("--name", "-n", help="Name of the dataflow.")]
+DataflowOption = Annotated[
+    str | None,
+    typer.Option(
+        "--dataflow",
+        "-d",
+        metavar="DATAFLOW",
+        help="UUID or name; optional when only one dataflow runs.",
+        autocompletion=completion.running_dataflows,
+    ),
+]
+NodeArgument = Annotated[
+    str,
+    typer.Argument(metavar="NODE", help="Id of the node.", autocompletion=completion.nodes),
+]
+DataflowName = Annotated[
+    str | None,
+    typer.Option(
+        "--name", "-n", help="Name of the dataflow.", autocompletion=completion.running_dataflows
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Kill the nodes at once.")]
 GraceDuration = Annotated[
     str | None,
@@ -57,20 +80,26 @@ def connect(addr: str | None, port: int | None) -> Client:
     return Client(endpoint(addr, port))
 
 
-def dataflow_ref(text: str | None, name: str | None = None) -> DataflowRef:
-    """Return the reference for a UUID or a name; without both, to the only running dataflow."""
-    from uuid import UUID
+def open_rest(addr: str | None, port: int | None) -> RestClient:
+    """Return a client of the REST API, which connects with its first request."""
+    from dora_cli.coordinator.rest import RestClient
+    from dora_config.access import endpoint
 
-    from dora_config.protocol.control import DataflowRef
+    return RestClient(endpoint(addr, port))
 
+
+def chosen_dataflow(text: str | None, name: str | None) -> str | None:
+    """Return the argument or the value of `--name`, None without both."""
     if text is not None and name is not None:
         raise typer.BadParameter("give the dataflow as an argument or with --name, not both")
-    if text is None:
-        return DataflowRef(name=name)
-    try:
-        return DataflowRef(uuid=str(UUID(text)))
-    except ValueError:
-        return DataflowRef(name=text)
+    return name if text is None else text
+
+
+def dataflow_ref(text: str | None) -> DataflowRef:
+    """Return the reference for a UUID or a name; None: the only running dataflow."""
+    from dora_config.protocol.control import DataflowRef
+
+    return DataflowRef.parse(text)
 
 
 def grace_seconds(text: str | None, *, force: bool) -> float | None:

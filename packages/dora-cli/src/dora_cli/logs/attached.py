@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dora_cli import output
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import Client, ended_row
+from dora_cli.logs.ended_report import report_ended
 from dora_cli.logs.log_lines import LogFilter, LogFormat
 from dora_cli.logs.printer import EntryPrinter
-from dora_cli.logs.run_report import report_ended
 from dora_config.protocol import control
 from dora_config.protocol.dataflow import LogFilter as WireFilter
 
@@ -50,4 +50,4 @@ def follow(client: Client, uuid: str) -> bool:
             else:
                 client.send(control.StopDataflow(dataflow=which, force=True))
                 return False
-    return report_ended(ended)
+    return report_ended(ended_row(ended))

@@ -137,7 +137,7 @@ class Follower:
         found: list[LogEntry] = []
         for one in self._logs():
             log = self._files.setdefault(one.current, NodeLogReader(one.current))
-            found += filter(None, map(parse_log_line, log.new_lines()))
+            found += filter(None, (parse_log_line(line.text) for line in log.new_lines()))
         return sorted(found, key=lambda entry: entry.time)
 
     def close(self) -> None:

@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
 from dora_cli import output
-from dora_cli.coordinator.client import Client, CoordinatorUnreachable
+from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
 from dora_cli.coordinator.options import connect, dataflow_ref
 from dora_cli.logs.log_lines import LogEntry, LogFilter, parse_log_line
+from dora_cli.logs.ordering import TimeOrder
 from dora_cli.logs.printer import EntryPrinter
-from dora_config.protocol.control import ControlProgress, DataflowRef, LogLines, LogsEnd, ReadLogs
-from dora_config.protocol.dataflow import LogFilter as WireFilter
+from dora_config.protocol.control import (
+    Answer,
+    ControlProgress,
+    DataflowList,
+    DataflowRef,
+    Described,
+    DescribeDataflow,
+    Failure,
+    ListDataflows,
+    LogLines,
+    LogsEnd,
+    Progress,
+    ReadLogs,
+)
+from dora_config.protocol.dataflow import LogFilter as WireFilter, LogPosition
+
+RETRY = 1.0
+"""Seconds between attempts to follow again."""
+STORE_LOST = 60.0
+"""Seconds after the loss of a coordinator in which it may not find the dataflow yet."""
 
 
 def show(
@@ -27,20 +52,33 @@ def show(
         client = connect(addr, port)
     except CoordinatorUnreachable:
         return False
-    with client:
-        try:
-            request = _request(dataflow_ref(dataflow), node, wanted, tail, follow=follow)
-            _show(client, request, printer, tail)
-        except KeyboardInterrupt:
-            pass  # the normal end of following
+    try:
+        with client:
+            found = client.request(DescribeDataflow(dataflow=dataflow_ref(dataflow)), Described)
+            nodes = (node,) if node is not None else ()
+            request = ReadLogs(
+                dataflow=DataflowRef(uuid=found.uuid),
+                nodes=nodes,
+                filter=_filter(wanted, tail),
+            )
+            reader = LogReader(request, printer, one_node=len(nodes or found.daemons) == 1)
+            problems = reader.read_past(client, tail)
+            if not follow:
+                for problem in problems:
+                    output.warn(problem)
+                return True
+            reader.follow(client)
+        while not reader.has_ended:
+            time.sleep(RETRY)
+            reader.follow_again(addr, port)
+    except KeyboardInterrupt:
+        pass  # the normal end of following
     return True
 
 
-def _request(
-    dataflow: DataflowRef, node: str | None, wanted: LogFilter, tail: int | None, *, follow: bool
-) -> ReadLogs:
-    """Return the request; daemons cannot filter by levels of nodes, so the printer does."""
-    filter_ = WireFilter.model_validate(
+def _filter(wanted: LogFilter, tail: int | None) -> WireFilter:
+    """Return the filter of daemons, which cannot filter by levels of nodes: the printer does."""
+    return WireFilter.model_validate(
         {
             "since": wanted.since,
             "until": wanted.until,
@@ -49,24 +87,104 @@ def _request(
             "tail": None if wanted.per_node else tail,
         }
     )
-    nodes = (node,) if node is not None else ()
-    return ReadLogs(dataflow=dataflow, nodes=nodes, filter=filter_, follow=follow)
 
 
-def _show(client: Client, request: ReadLogs, printer: EntryPrinter, tail: int | None) -> None:
-    """Print lines as they arrive when following, otherwise those of all daemons by time."""
-    entries: list[LogEntry] = []
+@dataclass
+class LogReader:
+    """Reads the log of one dataflow once, then follows it, over several connections if needed."""
 
-    def receive(progress: ControlProgress) -> None:
-        if not isinstance(progress, LogLines):
+    request: ReadLogs
+    printer: EntryPrinter
+    one_node: bool
+    has_ended: bool = False
+    _positions: dict[str, LogPosition] = field(default_factory=dict)
+    _shown: Counter[str] = field(default_factory=Counter)
+    """Lines of daemons of version 0.1.0, which send no positions and therefore send them again."""
+    _problems: tuple[str, ...] = ()
+    _lost_at: float = 0.0
+
+    def read_past(self, client: Client, tail: int | None) -> Sequence[str]:
+        """Print the lines of all daemons by time; return the problems."""
+        entries: list[LogEntry] = []
+
+        def receive(progress: ControlProgress) -> None:
+            if isinstance(progress, LogLines):
+                self._positions.update(progress.positions)
+                if not progress.positions:
+                    self._shown.update(progress.lines)
+                entries.extend(_entries(progress.lines))
+
+        answer = client.request(self.request, LogsEnd, receive)
+        entries.sort(key=lambda entry: entry.time)
+        self.printer.print(entries, tail=tail)
+        return answer.problems
+
+    def follow(self, client: Client) -> None:
+        """Print new lines until the dataflow, the request or the connection ends."""
+        order = TimeOrder(0.0) if self.one_node else TimeOrder()
+        try:
+            problems = self._follow(client, order)
+            rows = client.request(ListDataflows(), DataflowList).dataflows
+            mine = [row for row in rows if row.uuid == self.request.dataflow.uuid]
+            self.has_ended = not mine or mine[0].ended_ago is not None
+            self._warn(problems)
+        except CoordinatorLost as error:
+            self._lost_at = time.monotonic()
+            self._warn((f"{error}; waiting for it",))
+        finally:
+            self.printer.print(order.rest())
+
+    def follow_again(self, addr: str | None, port: int | None) -> None:
+        """Connect again and continue behind the last line."""
+        try:
+            with connect(addr, port) as client:
+                self.follow(client)
+        except (CoordinatorUnreachable, CoordinatorLost):
             return
-        if request.follow:
-            printer.print_lines(progress.lines)
-        else:
-            entries.extend(entry for entry in map(parse_log_line, progress.lines) if entry)
+        except RequestFailed as error:
+            # a coordinator without its store finds the dataflow when its daemons have connected
+            if error.code != "not_found" or time.monotonic() > self._lost_at + STORE_LOST:
+                raise
 
-    answer = client.request(request, LogsEnd, receive)
-    entries.sort(key=lambda entry: entry.time)
-    printer.print(entries, tail=tail)
-    for problem in answer.problems:
-        output.warn(problem)
+    def _follow(self, client: Client, order: TimeOrder) -> tuple[str, ...]:
+        """Print new lines until the request ends; return its problems."""
+        number = client.send(
+            self.request.model_copy(
+                update={
+                    "follow": True,
+                    "resumes": True,
+                    "after": self._positions,
+                    "filter": self.request.filter.model_copy(update={"tail": None}),
+                }
+            )
+        )
+        while True:
+            frame = client.next_frame(order.until_due(time.monotonic()))
+            match frame:
+                case Progress(id=found, progress=LogLines() as lines) if found == number:
+                    self._positions.update(lines.positions)
+                    order.add(_entries(self._new(lines)), time.monotonic())
+                case Answer(id=found, answer=LogsEnd(problems=problems)) if found == number:
+                    return problems
+                case Failure(id=found) if found == number:
+                    raise RequestFailed(frame.message, frame.code)
+            self.printer.print(order.due(time.monotonic()))
+
+    def _new(self, lines: LogLines) -> Sequence[str]:
+        """Return the lines that were not printed yet."""
+        if lines.positions or not self._shown:
+            return lines.lines
+        new = [line for line in lines.lines if not self._shown[line]]
+        self._shown.subtract(line for line in lines.lines if self._shown[line])
+        return new
+
+    def _warn(self, problems: tuple[str, ...]) -> None:
+        """Print problems that have changed."""
+        for problem in problems:
+            if problem not in self._problems:
+                output.warn(problem)
+        self._problems = problems
+
+
+def _entries(lines: Sequence[str]) -> list[LogEntry]:
+    return [entry for entry in map(parse_log_line, lines) if entry is not None]

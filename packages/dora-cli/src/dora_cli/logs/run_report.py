@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dora_cli import output
+from dora_cli.logs.ended_report import failure_text
 from dora_cli.logs.log_lines import LogEntry, LogFilter, LogFormat, format_entry
 
 if TYPE_CHECKING:
-    from dora_config.protocol.control import EndedDataflow
-    from dora_config.protocol.runner_events import DataflowResult, LogLine, NodeResult, RunnerEvent
-
-SHOWN_STDERR_LINES = 30
-"""Most lines of the stderr of a failed node on the terminal."""
+    from dora_config.protocol.runner_events import DataflowResult, LogLine, RunnerEvent
 
 
 class RunPrinter:
@@ -102,44 +99,12 @@ def report_result(result: DataflowResult) -> bool:
         output.failure(result.error)
         return False
     for node in result.root_causes:
-        output.failure(failure_text(node))
+        output.failure(failure_text(node.node, node.message, node.stderr_tail))
     if result.cascading:
         output.remark(output.counted(len(result.cascading), "more consequential error"))
     if result.log_dir is not None and Path(result.log_dir).is_dir():
         output.remark(f"logs: {_short(result.log_dir)}")
     return False
-
-
-def report_ended(ended: EndedDataflow) -> bool:
-    """Print why a dataflow failed, first cause first; return whether it succeeded."""
-    if ended.ok:
-        return True
-    if ended.reason is not None:
-        output.failure(ended.reason)
-    for node in ended.nodes:
-        if node.outcome == "failed":
-            output.failure(failure_text(node))
-    cascading = sum(node.outcome == "cascading" for node in ended.nodes)
-    if cascading:
-        output.remark(output.counted(cascading, "more consequential error"))
-    output.remark(f"logs: dora logs {ended.uuid}")
-    return False
-
-
-def label(uuid: str, name: str | None) -> str:
-    """Return name and UUID as lists show them."""
-    return f"{name} ({uuid})" if name else uuid
-
-
-def failure_text(node: NodeResult) -> str:
-    """Return the failure of a node with the last lines of its stderr."""
-    text = f'node "{node.node}": {node.message}'
-    tail = node.stderr_tail[-SHOWN_STDERR_LINES:]
-    if not tail:
-        return text
-    left_out = len(node.stderr_tail) - len(tail)
-    title = "stderr" if not left_out else f"stderr, {left_out} earlier lines left out"
-    return f"{text}\n{output.box(title, tail)}"
 
 
 def _short(directory: str) -> str:

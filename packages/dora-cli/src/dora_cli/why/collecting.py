@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dora_cli.coordinator.client import Client, RequestFailed
+from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.logs.files import merged, node_logs
 from dora_cli.why.archive import MOST_LOG_LINES, Report, own_versions
 from dora_cli.why.local import RecordedRun

@@ -8,13 +8,14 @@ request then carries a number, which is repeated in any count of :class:`Progres
 from __future__ import annotations
 
 from typing import Annotated, Final, Literal
+from uuid import UUID
 
 from pydantic import Field
 
 from dora_config.history.explanation import Explanation
 from dora_config.protocol.builds import BuildDataflow, BuildProgress, BuildTriggered, Built
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
-from dora_config.protocol.dataflow import DataflowSpec, LogFilter
+from dora_config.protocol.dataflow import DataflowSpec, LogFilter, LogPosition
 from dora_config.protocol.envelope import Codec, Message, ProgramVersion
 from dora_config.protocol.runner import NodeResult
 from dora_config.protocol.snapshot import (
@@ -39,6 +40,16 @@ class DataflowRef(Message):
 
     uuid: str | None = None
     name: str | None = None
+
+    @classmethod
+    def parse(cls, text: str | None) -> DataflowRef:
+        """Return the reference for a UUID or a name; None: the only running dataflow."""
+        if text is None:
+            return cls()
+        try:
+            return cls(uuid=str(UUID(text)))
+        except ValueError:
+            return cls(name=text)
 
 
 class StartDataflow(Message):
@@ -122,6 +133,10 @@ class ReadLogs(Message):
     """Empty: all nodes."""
     filter: LogFilter = LogFilter()
     follow: bool = False
+    after: dict[str, LogPosition] = Field(default_factory=dict)
+    """Read only what follows these positions, by node."""
+    resumes: bool = False
+    """End it when a daemon is lost or returns: the client sends it again with ``after``."""
 
 
 class Destroy(Message):
@@ -334,6 +349,8 @@ class LogLines(Message):
     daemon: str
     stream: int
     lines: tuple[str, ...]
+    positions: dict[str, LogPosition] = Field(default_factory=dict)
+    """Behind the last line of each node that was read so far."""
 
 
 class LogsEnd(Message):

@@ -21,7 +21,7 @@ from dora_config.protocol.builds import (
     CancelBuild,
 )
 from dora_config.protocol.calls import RunnerAnswered, RunnerCall
-from dora_config.protocol.dataflow import DataflowSpec, DataflowUuid, LogFilter
+from dora_config.protocol.dataflow import DataflowSpec, DataflowUuid, LogFilter, LogPosition
 from dora_config.protocol.envelope import Codec, Message, ProgramVersion
 from dora_config.protocol.links import LinkReport, PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult, EdgeStatus, NodeStatus
@@ -163,6 +163,8 @@ class LogChunk(Message):
     kind: Literal["log_chunk"] = "log_chunk"
     stream: int
     lines: tuple[str, ...] = ()
+    positions: dict[str, LogPosition] = Field(default_factory=dict)
+    """Behind the last line of each node that was read so far."""
     done: bool = False
     problem: str | None = None
 
@@ -353,6 +355,8 @@ class StreamLogs(Message):
     nodes: tuple[str, ...] = ()
     filter: LogFilter = LogFilter()
     follow: bool = False
+    after: dict[str, LogPosition] = Field(default_factory=dict)
+    """Read only what follows these positions, by node."""
 
 
 class MoreLogs(Message):

@@ -87,6 +87,13 @@ class LogFilter(Message):
     tail: int | None = None
 
 
+LogPosition = tuple[int, int]
+"""End of a line that was read: checksum of the first line of its file, and offset in the file.
+
+Rotations rename files, which changes neither.
+"""
+
+
 NodeView = Literal[
     "Starting",
     "Running",

@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from dora_config.errors import RemoteProtocolError
+from dora_config.protocol import VERSION
 
 
 class Message(BaseModel):
@@ -31,7 +32,7 @@ class ProtocolVersion(Message):
         return f"{self.major}.{self.minor}"
 
 
-PROTOCOL_VERSION: Final = ProtocolVersion(major=1, minor=1)
+PROTOCOL_VERSION: Final = ProtocolVersion(major=VERSION[0], minor=VERSION[1])
 
 
 class ProgramVersion(Message):

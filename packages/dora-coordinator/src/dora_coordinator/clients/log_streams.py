@@ -27,6 +27,12 @@ class _Reading:
     streams: dict[int, str] = field(default_factory=dict)
     """Open streams and their daemons."""
     problems: list[str] = field(default_factory=list)
+    missing: set[str] = field(default_factory=set)
+    """Daemons that are not connected."""
+
+    def miss(self, daemon: str, problem: str) -> None:
+        self.missing.add(daemon)
+        self.problems.append(problem)
 
 
 class LogStreams:
@@ -52,7 +58,7 @@ class LogStreams:
             if self._membership.is_connected(part.daemon):
                 commands.append(self._open_stream(reading, part.daemon, nodes))
             else:
-                reading.problems.append(f'no connection to daemon "{part.daemon}"')
+                reading.miss(part.daemon, f'no connection to daemon "{part.daemon}"')
         return [*commands, *self._answer_if_done(reading)]
 
     def _check(self, requested: ClientRequested, request: ReadLogs, dataflow: Dataflow) -> None:
@@ -78,6 +84,7 @@ class LogStreams:
             nodes=nodes,
             filter=reading.request.filter,
             follow=reading.request.follow,
+            after={node: end for node, end in reading.request.after.items() if node in nodes},
         )
         return SendToDaemon(daemon, message)
 
@@ -88,7 +95,9 @@ class LogStreams:
             return [] if chunk.done else [SendToDaemon(daemon, EndLogs(stream=chunk.stream))]
         commands: list[Command] = []
         if chunk.lines:
-            lines = LogLines(daemon=daemon, stream=chunk.stream, lines=chunk.lines)
+            lines = LogLines(
+                daemon=daemon, stream=chunk.stream, lines=chunk.lines, positions=chunk.positions
+            )
             commands.append(SendProgress(reading.client, reading.number, lines))
         if chunk.problem:
             reading.problems.append(f'daemon "{daemon}": {chunk.problem}')
@@ -108,8 +117,19 @@ class LogStreams:
         commands: list[Command] = []
         for stream, reading in list(self._by_stream.items()):
             if reading.streams.get(stream) == daemon:
-                reading.problems.append(f'the connection to daemon "{daemon}" was lost')
+                reading.miss(daemon, f'the connection to daemon "{daemon}" was lost')
                 self._close_stream(reading, stream)
+                if reading.request.resumes:
+                    commands += self._end_streams(reading)
+                commands += self._answer_if_done(reading)
+        return commands
+
+    def daemon_connected(self, daemon: str) -> list[Command]:
+        """End the requests that a daemon was missing in and that are sent again."""
+        commands: list[Command] = []
+        for reading in list(self._readings.values()):
+            if reading.request.resumes and daemon in reading.missing:
+                commands += self._end_streams(reading)
                 commands += self._answer_if_done(reading)
         return commands
 
@@ -119,10 +139,14 @@ class LogStreams:
         for reading in list(self._readings.values()):
             if reading.client == client and number in (None, reading.number):
                 del self._readings[client, reading.number]
-                for stream, daemon in reading.streams.items():
-                    del self._by_stream[stream]
-                    commands.append(SendToDaemon(daemon, EndLogs(stream=stream)))
+                commands += self._end_streams(reading)
         return commands
+
+    def _end_streams(self, reading: _Reading) -> list[Command]:
+        open_streams = dict(reading.streams)
+        for stream in open_streams:
+            self._close_stream(reading, stream)
+        return [SendToDaemon(d, EndLogs(stream=stream)) for stream, d in open_streams.items()]
 
     def _close_stream(self, reading: _Reading, stream: int) -> None:
         del reading.streams[stream]

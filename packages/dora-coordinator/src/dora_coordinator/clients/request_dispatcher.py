@@ -206,6 +206,9 @@ class RequestDispatcher:
             case _ as unreachable:
                 assert_never(unreachable)
 
+    def daemon_connected(self, daemon: str) -> list[Command]:
+        return self._logs.daemon_connected(daemon)
+
     def daemon_lost(self, daemon: str, now: float) -> list[Command]:
         """End what was in progress on a lost or replaced connection to a daemon."""
         return [

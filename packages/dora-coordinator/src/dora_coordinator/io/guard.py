@@ -6,15 +6,17 @@ import logging
 from typing import Final
 
 import anyio
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from dora_config.access import address_text
 from dora_config.control_plane import AUTHORITY_PATH
 from dora_config.protocol.code_http import FILES_PATH
+from dora_config.protocol.rest.paths import is_rest
 from dora_coordinator.io.connections import Renewal
 from dora_coordinator.io.limits import ConnectionLimits, Failure, as_ipv4, is_loopback
+from dora_coordinator.io.rest.errors import json_error
 from dora_coordinator.io.token_file import TokenFile
 
 HEALTH_ROUTES: Final = ("/health", "/api/health")
@@ -23,6 +25,13 @@ RENEWAL: Final = "dora.renewal"
 """Key of the connection's `Renewal` in the scope of an accepted request."""
 ONE_REQUEST: Final = {"Connection": "close"}
 """Headers of answers that need no token: nothing keeps such a connection open."""
+_CODES: Final = {
+    401: "unauthorized",
+    403: "forbidden",
+    426: "tls_required",
+    429: "too_many_requests",
+    503: "unavailable",
+}
 _OPEN_ROUTES: Final = (*HEALTH_ROUTES, AUTHORITY_PATH)
 
 logger = logging.getLogger("dora.coordinator")
@@ -56,6 +65,8 @@ class Guard:
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         """Return status and text for a request that is refused."""
         address = as_ipv4(scope["client"][0]) if scope.get("client") else ""
+        if _is_of_another_site(scope):
+            return 403, "requests by pages of other sites are refused (Origin is not this host)\n"
         if self._tokens is None:
             too_fast = self._limits.failed(address, anyio.current_time()) is Failure.BLOCKED
             return (429, "too many connections from your address\n") if too_fast else None
@@ -107,6 +118,16 @@ def _shown_token(scope: Scope) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
+def _is_of_another_site(scope: Scope) -> bool:
+    """Return whether a browser sends the request for a page of another origin.
+
+    Without authentication, any page could otherwise send requests to this machine.
+    """
+    headers = dict(scope["headers"])
+    origin = headers.get(b"origin")
+    return origin is not None and origin.partition(b"://")[2] != headers.get(b"host")
+
+
 def _is_private(scope: Scope) -> bool:
     """Return whether the connection uses TLS or stays within this machine."""
     return scope["scheme"] in ("https", "wss") or is_local(scope)
@@ -128,7 +149,13 @@ def _needs_tls(scope: Scope) -> str:
 
 async def _deny(scope: Scope, receive: Receive, send: Send, status: int, message: str) -> None:
     headers = {401: {"WWW-Authenticate": "Bearer"}, 426: {"Upgrade": "TLS/1.3"}}.get(status, {})
-    response = PlainTextResponse(message, status, headers | ONE_REQUEST)
+    response: Response
+    if is_rest(scope["path"]):
+        response = json_error(
+            status, _CODES[status], message.strip(), headers=headers | ONE_REQUEST
+        )
+    else:
+        response = PlainTextResponse(message, status, headers | ONE_REQUEST)
     if scope["type"] == "websocket":
         socket = WebSocket(scope, receive, send)
         await socket.send_denial_response(response)

@@ -2,7 +2,7 @@
 
 `/health`, `/api/health` and `/api/ca` are open. All other routes need the token: the WebSockets
 `/api/control` (clients) and `/api/daemon` (daemons), `/api/artifacts/{build_id}/{node_id}` and
-`/api/files` for uploads and downloads, and `/metrics`.
+`/api/files` for uploads and downloads, `/metrics`, and the REST API (`rest/routes.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from urllib.parse import quote
 import anyio
 import anyio.to_thread
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import (
     FileResponse,
@@ -67,6 +68,8 @@ from dora_coordinator.io.limits import ConnectionLimits, as_ipv4
 from dora_coordinator.io.metrics import MetricsRoute
 from dora_coordinator.io.node_archive import ARCHIVE_TYPE, NodeArchive
 from dora_coordinator.io.proofs import verify_proof
+from dora_coordinator.io.rest.errors import http_error
+from dora_coordinator.io.rest.routes import RestApi
 from dora_coordinator.io.service import Service
 from dora_coordinator.io.token_file import TokenFile
 from dora_coordinator.state.identities import Proof
@@ -98,7 +101,9 @@ def create_application(
             ),
             *code.routes(),
             *MetricsRoute(service).routes(),
-        ]
+            *RestApi(service).routes(),
+        ],
+        exception_handlers={HTTPException: http_error},
     )
     settings = service.settings
     limits = ConnectionLimits(

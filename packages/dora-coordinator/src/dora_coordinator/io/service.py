@@ -28,6 +28,7 @@ from dora_config.protocol.control import (
     Answer,
     ClusterStatus,
     ControlRequest,
+    DescribeDataflow,
     Failure,
     GetSnapshot,
     ListDataflows,
@@ -223,7 +224,11 @@ class Service:
     def _answer_or_refuse(self, event: Event, reason: str) -> None:
         match event:
             case ClientRequested(
-                request=ListDataflows() | ListNodes() | ClusterStatus() | GetSnapshot()
+                request=ListDataflows()
+                | ListNodes()
+                | ClusterStatus()
+                | DescribeDataflow()
+                | GetSnapshot()
             ):
                 for command in self._handle(event, anyio.current_time()):
                     self._execute(command)

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from dora_cli.cluster.decisions.node_changes import Nodes
 from dora_cli.cluster.decisions.preflight import NotReady
-from dora_cli.coordinator.client import Client, CoordinatorLost, CoordinatorUnreachable
+from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable
 from dora_config.access import Endpoint, endpoint, find_token
 from dora_config.cluster.models import Cluster
 from dora_config.control_plane import WithoutTls, is_this_machine

@@ -17,7 +17,7 @@ from dora_cli.cluster.machines.parallel import Outcome, Report, on_machines, wit
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.operations.findings import Findings
 from dora_cli.cluster.operations.pair_measurement import measure_pairs
-from dora_cli.cluster.operations.status import plain_warnings
+from dora_cli.coordinator.machine_warnings import machine_rows, plain_warnings
 from dora_cli.ssh import SudoUnavailable
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
@@ -48,7 +48,7 @@ def diagnose(cluster: Cluster) -> bool:
     examined = {one.machine.id: one.result.facts for one in done if one.result is not None}
     _write_machines(cluster, done, findings)
     if report is not None:
-        findings.notes += plain_warnings(report)
+        findings.notes += plain_warnings(machine_rows(report))
         count = len(queries.connected_daemons(report))
         output.write(f"Coordinator: {address}, {count} connected")
     elif refusal:

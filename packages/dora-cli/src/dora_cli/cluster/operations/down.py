@@ -15,7 +15,8 @@ from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.operations import leftovers
 from dora_cli.cluster.ownership import known_clusters
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
-from dora_cli.coordinator.client import Client, CoordinatorUnreachable
+from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.errors import CoordinatorUnreachable
 from dora_config.access import Endpoint
 from dora_config.cluster.models import Cluster
 from dora_config.protocol.control import Destroy, Destroyed

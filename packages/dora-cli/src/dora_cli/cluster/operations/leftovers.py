@@ -14,7 +14,7 @@ from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.ownership import known_clusters
 from dora_cli.cluster.ownership.eviction import evict
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
-from dora_cli.coordinator.client import CoordinatorUnreachable
+from dora_cli.coordinator.errors import CoordinatorUnreachable
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.protocol.control import DaemonSummary

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dora_cli import output
-from dora_cli.clock_offset import MOST_CLOCK_DIFFERENCE, clock_warning, show_offset
+from dora_cli.clock_offset import show_offset
+from dora_cli.coordinator.machine_warnings import clock_warnings, machine_rows, plain_warnings
 from dora_config.protocol.control import ClusterReport, DaemonSummary, LinkSummary
 
 COLUMNS = (
@@ -17,7 +18,6 @@ COLUMNS = (
     "INPUT TIMEOUTS",
     "CB RECOVERIES",
 )
-COORDINATOR = "the coordinator's"
 LINK_COLUMNS = ("LINK", "DATAFLOW", "STATE", "ROUND TRIP", "CLOCK", "ADDRESS", "REASON")
 
 
@@ -36,25 +36,9 @@ def show(report: ClusterReport, *, as_json: bool) -> None:
         output.write()
         output.table(LINK_COLUMNS, [_link(link) for link in links])
     output.write(f"Active dataflows: {report.active_dataflows}")
-    for warning in (*clock_warnings(report), *plain_warnings(report)):
+    machines = machine_rows(report)
+    for warning in (*clock_warnings(machines), *plain_warnings(machines)):
         output.warn(warning)
-
-
-def plain_warnings(report: ClusterReport) -> list[str]:
-    """Return a warning for the machines whose links are not encrypted."""
-    names = [f'"{one.daemon}"' for one in report.daemons if one.connected and one.plain_links]
-    return [f"links: plain: messages of {', '.join(names)} are not encrypted"] if names else []
-
-
-def clock_warnings(report: ClusterReport) -> list[str]:
-    """Return a warning for each connected machine whose clock differs from the coordinator's."""
-    return [
-        f'"{one.daemon}": {clock_warning(one.clock_offset, COORDINATOR)}'
-        for one in report.daemons
-        if one.connected
-        and one.clock_offset is not None
-        and abs(one.clock_offset) > MOST_CLOCK_DIFFERENCE
-    ]
 
 
 def _daemon(one: DaemonSummary) -> tuple[object, ...]:

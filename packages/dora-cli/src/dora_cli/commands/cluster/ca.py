@@ -13,7 +13,7 @@ def main(
     """Print the certificate of the cluster's authority, for `curl --cacert`."""
     import ssl
 
-    from dora_cli.coordinator.client import CoordinatorUnreachable
+    from dora_cli.coordinator.errors import CoordinatorUnreachable
     from dora_config.access import AccessError, endpoint
     from dora_config.control_plane import authority_certificate
 

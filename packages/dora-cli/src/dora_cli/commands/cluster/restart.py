@@ -7,21 +7,23 @@ from typing import Annotated
 import typer
 
 from dora_cli import output
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, dataflow_ref
+from dora_cli.coordinator.completion import running_dataflows
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, open_rest
+from dora_config.protocol.rest import paths
 
 
 def main(
-    dataflow: Annotated[str, typer.Argument(metavar="DATAFLOW", help="UUID or name.")],
+    dataflow: Annotated[
+        str,
+        typer.Argument(metavar="DATAFLOW", help="UUID or name.", autocompletion=running_dataflows),
+    ],
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Stop a dataflow and start it again from the coordinator's record."""
-    from dora_config.protocol.control import RestartDataflow, Restarted
-
     output.write(f"Restarting dataflow `{dataflow}`")
-    request = RestartDataflow(dataflow=dataflow_ref(dataflow))
-    with connect(coordinator_addr, coordinator_port) as client:
-        answer = client.request(request, Restarted)
-    output.write(f"dataflow restarted: {answer.old} -> {answer.new}")
-    for warning in answer.warnings:
+    with open_rest(coordinator_addr, coordinator_port) as client:
+        answer = client.post(paths.url(paths.DATAFLOWS, dataflow, "restart"))
+    output.write(f"dataflow restarted: {answer['old']} -> {answer['new']}")
+    for warning in answer["warnings"]:
         output.warn(warning)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dora_cli import options, output
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, open_rest
 from dora_cli.errors import CommandFailed
+from dora_config.protocol.rest import paths
+
+if TYPE_CHECKING:
+    from dora_cli.coordinator.rows import DataflowRow
 
 
 def main(
@@ -18,18 +22,16 @@ def main(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Remove ended dataflows from the list; the exit code is 1 if one of them had failed."""
-    from dora_config.protocol.control import DataflowList, ForgetEnded
-
-    with connect(coordinator_addr, coordinator_port) as client:
-        removed = client.request(ForgetEnded(), DataflowList).dataflows
+    with open_rest(coordinator_addr, coordinator_port) as client:
+        removed: list[DataflowRow] = client.post(f"{paths.DATAFLOWS}/clean")["dataflows"]
     if quiet:
         for row in removed:
-            output.write(row.uuid)
+            output.write(row["uuid"])
     elif output_format is options.TableFormat.JSON:
         for row in removed:
-            output.json_line({"uuid": row.uuid, "name": row.name, "status": row.status})
+            output.json_line({"uuid": row["uuid"], "name": row["name"], "status": row["status"]})
     else:
-        rows = [(row.uuid, row.name or "", row.status) for row in removed]
+        rows = [(row["uuid"], row["name"] or "", row["status"]) for row in removed]
         output.table(("UUID", "Name", "Status"), rows)
-    if any(row.status == "Failed" for row in removed):
+    if any(row["status"] == "Failed" for row in removed):
         raise CommandFailed

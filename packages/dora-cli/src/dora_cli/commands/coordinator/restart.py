@@ -10,10 +10,11 @@ from dora_cli.coordinator.options import (
     DataflowName,
     Force,
     GraceDuration,
-    connect,
-    dataflow_ref,
+    chosen_dataflow,
     grace_seconds,
+    open_rest,
 )
+from dora_config.protocol.rest import paths
 
 
 def main(
@@ -25,15 +26,13 @@ def main(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Stop a dataflow and start it again as the coordinator has stored it."""
-    from dora_config.protocol.control import RestartDataflow, Restarted
-
-    request = RestartDataflow(
-        dataflow=dataflow_ref(dataflow, name),
-        grace=grace_seconds(grace_duration, force=force),
-        force=force,
-    )
-    with connect(coordinator_addr, coordinator_port) as client:
-        answer = client.request(request, Restarted)
-    for warning in answer.warnings:
+    wanted = {
+        "dataflow": chosen_dataflow(dataflow, name),
+        "grace": grace_seconds(grace_duration, force=force),
+        "force": force,
+    }
+    with open_rest(coordinator_addr, coordinator_port) as client:
+        answer = client.post(f"{paths.DATAFLOWS}/restart", wanted)
+    for warning in answer["warnings"]:
         output.warn(warning)
-    output.write(f"dataflow restarted: {answer.old} -> {answer.new}")
+    output.write(f"dataflow restarted: {answer['old']} -> {answer['new']}")

@@ -115,8 +115,8 @@ def _delivered(client: Client, request: StartDataflow) -> StartDataflow:
 
 
 def _start(client: Client, request: StartDataflow) -> str:
-    from dora_cli.coordinator.client import RequestFailed
-    from dora_cli.logs.run_report import report_ended
+    from dora_cli.coordinator.errors import RequestFailed
+    from dora_cli.logs.ended_report import report_ended
     from dora_config.protocol.control import Started, StartTriggered
 
     def show(progress: ControlProgress) -> None:
@@ -130,10 +130,10 @@ def _start(client: Client, request: StartDataflow) -> str:
     try:
         started = client.request(request, Started, show)
     except RequestFailed as failed:
-        if failed.ended is None or not failed.ended.nodes:
+        if failed.ended is None or not failed.ended["nodes"]:
             raise
         output.failure(str(failed))
-        report_ended(failed.ended.model_copy(update={"reason": None}))
+        report_ended({**failed.ended, "reason": None})
         raise CommandFailed from None
     for warning in started.warnings:
         output.warn(warning)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,11 +14,15 @@ from dora_cli.coordinator.options import (
     DataflowName,
     Force,
     GraceDuration,
-    connect,
-    dataflow_ref,
+    chosen_dataflow,
     grace_seconds,
+    open_rest,
 )
 from dora_cli.errors import CommandFailed
+from dora_config.protocol.rest import paths
+
+if TYPE_CHECKING:
+    from dora_cli.coordinator.rows import EndedRow
 
 
 def main(
@@ -31,29 +35,29 @@ def main(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Stop a dataflow and wait until it has ended; the exit code is 1 if it failed."""
-    from dora_cli.coordinator.client import RequestFailed
-    from dora_cli.logs.run_report import label, report_ended
-    from dora_config.protocol.control import Ended, StopDataflow
+    from dora_cli.coordinator.errors import RequestFailed
+    from dora_cli.logs.ended_report import label, report_ended
 
-    if every and (dataflow is not None or name is not None):
+    chosen = chosen_dataflow(dataflow, name)
+    if every and chosen is not None:
         raise typer.BadParameter("--all cannot be used together with a dataflow")
-    request = StopDataflow(
-        dataflow=dataflow_ref(dataflow, name),
-        all=every,
-        grace=grace_seconds(grace_duration, force=force),
-        force=force,
-    )
-    with connect(coordinator_addr, coordinator_port) as client:
+    wanted = {
+        "dataflow": chosen,
+        "all": every,
+        "grace": grace_seconds(grace_duration, force=force),
+        "force": force,
+    }
+    with open_rest(coordinator_addr, coordinator_port) as client:
         try:
-            answer = client.request(request, Ended)
+            stopped: list[EndedRow] = client.post(f"{paths.DATAFLOWS}/stop", wanted)["dataflows"]
         except RequestFailed as problem:
             if problem.code == "nothing_runs":
                 output.write(str(problem))
                 return
             raise
     ok = True
-    for ended in answer.dataflows:
-        output.write(f"dataflow stopped: {label(ended.uuid, ended.name)}")
+    for ended in stopped:
+        output.write(f"dataflow stopped: {label(ended['uuid'], ended['name'])}")
         ok = report_ended(ended) and ok
     if not ok:
         raise CommandFailed

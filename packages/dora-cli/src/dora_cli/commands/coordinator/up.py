@@ -29,7 +29,7 @@ def main(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Start a coordinator and a daemon on this machine, unless they are running."""
-    from dora_cli.coordinator.client import CoordinatorUnreachable
+    from dora_cli.coordinator.errors import CoordinatorUnreachable
     from dora_config.access import endpoint
 
     target = endpoint("127.0.0.1", coordinator_port)
@@ -71,7 +71,7 @@ def _default_daemons(target: Endpoint) -> int:
 
 def _start_coordinator(target: Endpoint, *, recreate: bool) -> None:
     from dora_cli.coordinator import background
-    from dora_cli.coordinator.client import CoordinatorUnreachable
+    from dora_cli.coordinator.errors import CoordinatorUnreachable
     from dora_config.access import endpoint
     from dora_config.spawn_argv import run_module
 

@@ -79,7 +79,7 @@ def _explain(
     dataflow: str | None, archive: Path | None, last: float, addr: str | None, port: int | None
 ) -> Explanation | None:
     """Return the coordinator's explanation; None if it has no such dataflow and files have."""
-    from dora_cli.coordinator.client import CoordinatorUnreachable, RequestFailed
+    from dora_cli.coordinator.errors import CoordinatorUnreachable, RequestFailed
     from dora_config.history.explanation import Explanation
     from dora_config.protocol.control import Explain
 

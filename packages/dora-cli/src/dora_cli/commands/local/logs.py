@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dora_cli import options, output
+from dora_cli.coordinator.completion import all_dataflows, nodes
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
 from dora_cli.logs.log_lines import LogFilter, LogFormat, parse_level
 from dora_cli.logs.options import LogFilterText, LogStyle, node_levels
@@ -19,12 +20,17 @@ Dataflow = Annotated[
     typer.Argument(
         metavar="[DATAFLOW]",
         help="UUID or name, with --local the start of a UUID; by default the last dataflow.",
+        autocompletion=all_dataflows,
     ),
 ]
 NodeArgument = Annotated[
-    str | None, typer.Argument(metavar="[NODE]", help="Show only the log of this node.")
+    str | None,
+    typer.Argument(metavar="[NODE]", help="Show only the log of this node.", autocompletion=nodes),
 ]
-NodeOption = Annotated[str | None, typer.Option("--node", "-n", help="Same as the argument NODE.")]
+NodeOption = Annotated[
+    str | None,
+    typer.Option("--node", "-n", help="Same as the argument NODE.", autocompletion=nodes),
+]
 AllNodes = Annotated[bool, typer.Option("--all-nodes", help="All nodes, by time (the default).")]
 Tail = Annotated[
     int | None, typer.Option("--tail", min=0, metavar="N", help="Only the last N lines.")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from dora_cli import options, output
 from dora_cli.commands.node.arguments import as_cells, as_json
-from dora_cli.coordinator import calls
-from dora_cli.coordinator.calls import DataflowOption, NodeArgument
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, dataflow_ref
+from dora_cli.coordinator.options import (
+    CoordinatorAddr,
+    CoordinatorPort,
+    DataflowOption,
+    NodeArgument,
+    connect,
+    dataflow_ref,
+)
 from dora_config import DoraError
 
 if TYPE_CHECKING:
+    from dora_cli.coordinator.rows import NodeRow
     from dora_config.protocol.control import Described
 
 
@@ -27,6 +33,7 @@ def main(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Show one node: daemon, inputs, outputs, status, CPU and memory."""
+    from dora_cli.coordinator import calls
     from dora_config.protocol.control import ListNodes, NodeList
 
     with connect(coordinator_addr, coordinator_port) as client:
@@ -37,8 +44,9 @@ def main(
         known = ", ".join(sorted(row.node for row in rows))
         raise NoSuchNode(f'the dataflow has no node "{node}"; its nodes: {known}')
     inputs, outputs = _ports(found, node)
+    row = cast("NodeRow", summary.model_dump(mode="json"))
     if output_format is options.TableFormat.JSON:
-        output.json_line({**as_json(summary), "inputs": inputs, "outputs": outputs})
+        output.json_line({**as_json(row), "inputs": inputs, "outputs": outputs})
         return
     spec = found.spec.resolved.node(node)
     output.write(f"Node: {node}")
@@ -50,7 +58,7 @@ def main(
         output.write(f"Input: {name} <- {source}")
     for name, readers in outputs.items():
         output.write(f"Output: {name} -> {', '.join(readers) or '(no subscribers)'}")
-    _, status, pid, cpu, memory, restarts, _, _ = as_cells(summary)
+    _, status, pid, cpu, memory, restarts, _, _ = as_cells(row)
     output.write(f"Status: {status}, PID {pid}, CPU {cpu}, memory {memory}, restarts {restarts}")
     if summary.error is not None:
         output.write(f"Error: {summary.error}")

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dora_cli import options, output
 from dora_cli.commands.node.arguments import as_cells, as_json
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, dataflow_ref
+from dora_cli.coordinator.completion import running_dataflows
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, open_rest
+from dora_config.protocol.rest import paths
+
+if TYPE_CHECKING:
+    from dora_cli.coordinator.rows import NodeRow
 
 
 def main(
     dataflow: Annotated[
         str | None,
-        typer.Option("--dataflow", "-d", help="UUID or name; by default all running dataflows."),
+        typer.Option(
+            "--dataflow",
+            "-d",
+            help="UUID or name; by default all running dataflows.",
+            autocompletion=running_dataflows,
+        ),
     ] = None,
     output_format: options.Output = options.TableFormat.TABLE,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print ids only.")] = False,
@@ -22,22 +32,20 @@ def main(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """List nodes with status, pid, CPU, memory and restarts."""
-    from dora_config.protocol.control import ListNodes, NodeList
-
-    which = dataflow_ref(dataflow) if dataflow is not None else None
-    with connect(coordinator_addr, coordinator_port) as client:
-        nodes = client.request(ListNodes(dataflow=which), NodeList).nodes
+    with open_rest(coordinator_addr, coordinator_port) as client:
+        found = client.get(paths.url(paths.NODES, query={"dataflow": dataflow}))
+    nodes: list[NodeRow] = found["nodes"]
     if quiet:
         for node in nodes:
-            output.write(node.node)
+            output.write(node["node"])
     elif output_format is options.TableFormat.JSON:
         for node in nodes:
             output.json_line(as_json(node))
     else:
         columns = ["NODE", "STATUS", "PID", "CPU", "MEMORY", "RESTARTS", "DAEMON"]
-        if which is None:
+        if dataflow is None:
             columns.append("DATAFLOW")
         output.table(columns, [as_cells(node)[: len(columns)] for node in nodes])
         for node in nodes:
-            if node.error is not None:
-                output.remark(f"{node.node}: {node.error}")
+            if node["error"] is not None:
+                output.remark(f"{node['node']}: {node['error']}")

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dora_cli import output
 from dora_cli.commands.node.arguments import Grace
-from dora_cli.coordinator import calls
-from dora_cli.coordinator.calls import DataflowOption, NodeArgument
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+from dora_cli.coordinator.options import (
+    CoordinatorAddr,
+    CoordinatorPort,
+    DataflowOption,
+    NodeArgument,
+    open_rest,
+)
+from dora_config.protocol.rest import paths
 
 
 def main(
@@ -17,9 +22,7 @@ def main(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Stop one node permanently and wait until it has ended; other nodes keep running."""
-    from dora_config.protocol.runner import Done, StopNode
-
-    request = StopNode(node=node, grace=grace)
-    with connect(coordinator_addr, coordinator_port) as client:
-        calls.call(client, dataflow, node, request, Done)
+    wanted = {"dataflow": dataflow, "grace": grace}
+    with open_rest(coordinator_addr, coordinator_port) as client:
+        client.post(paths.url(paths.NODES, node, "stop"), wanted)
     output.write(f'node "{node}" stopped')

@@ -6,8 +6,13 @@ import json
 
 from dora_cli import options, output
 from dora_cli.commands.param.arguments import parameters
-from dora_cli.coordinator.calls import DataflowOption, NodeArgument
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+from dora_cli.coordinator.options import (
+    CoordinatorAddr,
+    CoordinatorPort,
+    DataflowOption,
+    NodeArgument,
+    connect,
+)
 
 
 def main(

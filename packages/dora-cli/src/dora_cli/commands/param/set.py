@@ -10,8 +10,13 @@ import typer
 from dora_cli import options, output
 from dora_cli.commands.param.arguments import Key
 from dora_cli.coordinator import calls
-from dora_cli.coordinator.calls import DataflowOption, NodeArgument
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+from dora_cli.coordinator.options import (
+    CoordinatorAddr,
+    CoordinatorPort,
+    DataflowOption,
+    NodeArgument,
+    connect,
+)
 
 
 def main(

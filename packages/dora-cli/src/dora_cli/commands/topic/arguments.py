@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dora_cli import options
+from dora_cli.coordinator.completion import topics
 from dora_config import DoraError
 from dora_config.yaml.quantities import parse_duration
 
@@ -27,10 +28,20 @@ def positive_duration(text: str) -> float:
 
 
 Topic = Annotated[
-    str, typer.Argument(metavar="NODE/OUTPUT", help="The output, such as camera/image.")
+    str,
+    typer.Argument(
+        metavar="NODE/OUTPUT",
+        help="The output, such as camera/image.",
+        autocompletion=topics,
+    ),
 ]
 Topics = Annotated[
-    list[str] | None, typer.Argument(metavar="NODE/OUTPUT", help="The outputs; all by default.")
+    list[str] | None,
+    typer.Argument(
+        metavar="NODE/OUTPUT",
+        help="The outputs; all by default.",
+        autocompletion=topics,
+    ),
 ]
 EndAfter = Annotated[
     float | None,

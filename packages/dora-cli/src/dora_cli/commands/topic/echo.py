@@ -9,8 +9,13 @@ import typer
 
 from dora_cli import options, output
 from dora_cli.commands.topic.arguments import EndAfter, Topics
-from dora_cli.coordinator.calls import DataflowOption
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, dataflow_ref
+from dora_cli.coordinator.options import (
+    CoordinatorAddr,
+    CoordinatorPort,
+    DataflowOption,
+    connect,
+    dataflow_ref,
+)
 
 LONGEST_JSON = 65_536
 LONGEST_ROW = 2048

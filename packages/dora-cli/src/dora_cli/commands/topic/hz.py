@@ -6,8 +6,13 @@ from typing import Annotated
 
 from dora_cli import options
 from dora_cli.commands.topic.arguments import EndAfter, Topics, positive_duration
-from dora_cli.coordinator.calls import DataflowOption
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, dataflow_ref
+from dora_cli.coordinator.options import (
+    CoordinatorAddr,
+    CoordinatorPort,
+    DataflowOption,
+    connect,
+    dataflow_ref,
+)
 
 LONGEST_WINDOW = 3600.0
 """Seconds; the limit of the wire format."""

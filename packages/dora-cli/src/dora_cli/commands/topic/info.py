@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from dora_cli import options, output
 from dora_cli.commands.topic.arguments import Topic, split_topic
 from dora_cli.coordinator import calls
-from dora_cli.coordinator.calls import DataflowOption
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, DataflowOption, connect
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client

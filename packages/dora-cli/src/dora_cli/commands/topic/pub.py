@@ -10,8 +10,7 @@ import typer
 from dora_cli import options, output
 from dora_cli.commands.topic.arguments import Topic, split_topic
 from dora_cli.coordinator import calls
-from dora_cli.coordinator.calls import DataflowOption
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, DataflowOption, connect
 
 
 def main(

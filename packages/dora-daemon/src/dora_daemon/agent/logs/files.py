@@ -6,18 +6,22 @@ import heapq
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import repeat
 from pathlib import Path
 from typing import BinaryIO
+from zlib import crc32
 
-from dora_config.protocol.dataflow import LogFilter
+from dora_config.protocol.dataflow import LogFilter, LogPosition
 from dora_config.protocol.runner import LOG_LEVELS
 from dora_daemon.agent.logs.rotation import numbers, open_parts_after
 
 CHUNK_BYTES = 256 * 1024
 """Size at which a chunk is returned."""
+CHECKSUM_BYTES = 1024
+"""Most bytes of the first line that identify a file."""
 
 _RANK: dict[str, int] = {level: rank for rank, level in enumerate(LOG_LEVELS)}
 
@@ -47,6 +51,14 @@ def _unix_time(text: str) -> float:
         return 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class ReadLine:
+    """A whole line and the position behind it."""
+
+    text: str
+    end: LogPosition
+
+
 @dataclass(slots=True)
 class NodeLogReader:
     """Log of one node: its file, the rotated ones before it, and the read position."""
@@ -54,25 +66,46 @@ class NodeLogReader:
     path: Path
     _file: BinaryIO | None = None
     _rest: bytes = b""
+    _offset: int = 0
+    """Of the first byte in ``_rest``."""
+    _checksum: int = 0
+    """Of the first line of the file."""
 
-    def history(self) -> Iterator[str]:
-        """Yield whole lines from the oldest rotated file to the end of the current one."""
-        for old in sorted(numbers(self.path), reverse=True):
-            try:
-                with open(self.path.with_name(f"{self.path.name}.{old}"), "rb") as file:
-                    for line in file:
-                        yield line.decode("utf-8", "replace").rstrip("\n")
-            except FileNotFoundError:
-                continue  # rotated meanwhile
+    def history(self, after: LogPosition | None = None) -> Iterator[ReadLine]:
+        """Yield whole lines to the end of the current file, from the oldest file or ``after`` on.
+
+        All lines are yielded if the file of ``after`` was rotated away.
+        """
+        # opened at once, because a rotation renames them
+        files = [file for name in self._names() if (file := _opened(name)) is not None]
+        known = [_checksum_of(file) for file in files]
+        start = known.index(after[0]) if after is not None and after[0] in known else 0
+        try:
+            for file in files[start:]:
+                self.close()
+                self._file = file
+                if after is not None and file is files[start] and known[start] == after[0]:
+                    self._checksum, self._offset = after
+                    file.seek(self._offset)
+                yield from self._rest_of_file()
+        finally:
+            for file in files:
+                if file is not self._file:
+                    file.close()
         yield from self.new_lines()
 
-    def new_lines(self) -> Iterator[str]:
+    def _names(self) -> Iterator[Path]:
+        """Yield the names of all files, oldest first."""
+        for number in reversed(numbers(self.path)):
+            yield self.path.with_name(f"{self.path.name}.{number}")
+        yield self.path
+
+    def new_lines(self) -> Iterator[ReadLine]:
         """Yield whole lines written since the last call, across rotations."""
         while True:
             if self._file is None:
-                try:
-                    self._file = open(self.path, "rb")  # noqa: SIM115 - kept open between calls
-                except FileNotFoundError:
+                self._file = _opened(self.path)
+                if self._file is None:
                     return
             yield from self._rest_of_file()
             if self._was_truncated():
@@ -83,13 +116,17 @@ class NodeLogReader:
             else:
                 return
 
-    def _rest_of_file(self) -> Iterator[str]:
+    def _rest_of_file(self) -> Iterator[ReadLine]:
         assert self._file is not None
         while data := self._file.read(65536):
             *lines, self._rest = (self._rest + data).split(b"\n")
-            yield from (line.decode("utf-8", "replace") for line in lines)
+            for line in lines:
+                if self._offset == 0:
+                    self._checksum = crc32((line + b"\n")[:CHECKSUM_BYTES])
+                self._offset += len(line) + 1
+                yield ReadLine(line.decode("utf-8", "replace"), (self._checksum, self._offset))
 
-    def _next_parts(self) -> Iterator[str]:
+    def _next_parts(self) -> Iterator[ReadLine]:
         """Yield lines of the files that were begun since; the last one stays open."""
         assert self._file is not None
         parts = open_parts_after(self.path, self._file)
@@ -118,21 +155,42 @@ class NodeLogReader:
             self._file.close()
             self._file = None
             self._rest = b""
+            self._offset = self._checksum = 0
+
+
+def _opened(path: Path) -> BinaryIO | None:
+    try:
+        return open(path, "rb")
+    except FileNotFoundError:
+        return None  # rotated meanwhile, or not written yet
+
+
+def _checksum_of(file: BinaryIO) -> int:
+    """Return the checksum of the first line of a file that was just opened."""
+    checksum = crc32(file.readline(CHECKSUM_BYTES))
+    file.seek(0)
+    return checksum
 
 
 @dataclass(slots=True)
 class PartLogReader:
     """Merged logs of several nodes."""
 
-    nodes: list[NodeLogReader]
+    nodes: Mapping[str, NodeLogReader]
     wanted: LogFilter
+    after: Mapping[str, LogPosition] = field(default_factory=dict)
+    positions: dict[str, LogPosition] = field(init=False)
+    """Behind the last line of each node in the chunks so far."""
     _lines: Iterator[str] | None = field(default=None, init=False)
     _read_past: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.positions = dict(self.after)
 
     def next_chunk(self) -> list[str]:
         """Return more lines, or an empty list if there are none at the moment.
 
-        Lines that exist at the first call are in order of time.
+        Lines that exist at the first call are in order of time, and so are later ones.
         """
         if self._lines is None:
             self._lines = self._new() if self._read_past else self._past()
@@ -142,18 +200,26 @@ class PartLogReader:
         return chunk
 
     def _new(self) -> Iterator[str]:
-        for node in self.nodes:
-            yield from (line for line in node.new_lines() if matches(line, self.wanted))
+        return self._chosen({name: node.new_lines() for name, node in self.nodes.items()})
 
     def _past(self) -> Iterator[str]:
-        merged = heapq.merge(*(node.history() for node in self.nodes), key=_time_of)
-        chosen: Iterable[str] = (line for line in merged if matches(line, self.wanted))
+        chosen: Iterable[str] = self._chosen(
+            {name: node.history(self.after.get(name)) for name, node in self.nodes.items()}
+        )
         if self.wanted.tail is not None:
             chosen = deque(chosen, maxlen=self.wanted.tail)
         yield from chosen
 
+    def _chosen(self, read: Mapping[str, Iterator[ReadLine]]) -> Iterator[str]:
+        """Yield the lines that match, by time."""
+        named = (zip(repeat(name), lines, strict=False) for name, lines in read.items())
+        for name, line in heapq.merge(*named, key=lambda one: _time_of(one[1].text)):
+            self.positions[name] = line.end
+            if matches(line.text, self.wanted):
+                yield line.text
+
     def close(self) -> None:
-        for node in self.nodes:
+        for node in self.nodes.values():
             node.close()
 
 

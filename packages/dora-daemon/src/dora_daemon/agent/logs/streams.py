@@ -39,12 +39,12 @@ class LogStreams:
         self._open: dict[int, _Stream] = {}
 
     def open(self, record: PartRecord, request: StreamLogs) -> None:
-        nodes = [
-            NodeLogReader(Path(record.log_dirs[node]) / log_file_name(node))
+        nodes = {
+            node: NodeLogReader(Path(record.log_dirs[node]) / log_file_name(node))
             for node in request.nodes
             if node in record.log_dirs
-        ]
-        stream = _Stream(PartLogReader(nodes, request.filter), request)
+        }
+        stream = _Stream(PartLogReader(nodes, request.filter, request.after), request)
         self._open[request.stream] = stream
         self._tasks.start_soon(self._run, stream)
 
@@ -83,7 +83,9 @@ class LogStreams:
                     return f"{error.filename}: {error.strerror}"
                 if not lines:
                     break
-                self._send(LogChunk(stream=request.stream, lines=tuple(lines)))
+                positions = dict(stream.log.positions)
+                chunk = LogChunk(stream=request.stream, lines=tuple(lines), positions=positions)
+                self._send(chunk)
                 await stream.acknowledged.acquire()
             if last_read:
                 return None

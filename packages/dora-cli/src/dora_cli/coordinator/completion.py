@@ -1,0 +1,70 @@
+"""Names that a shell completes: dataflows, nodes and outputs that the coordinator lists.
+
+Completion never fails and never waits long: without a coordinator there is nothing to complete.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from dora_config.protocol.rest import paths
+
+TIMEOUT: Final = 2.0
+"""Seconds for the coordinator to answer."""
+
+Items = list[tuple[str, str]]
+"""Words and what shells show beside them."""
+
+
+def running_dataflows(ctx: Any) -> Items:
+    """Return the dataflows that have not ended."""
+    return _dataflows(ctx, "running")
+
+
+def all_dataflows(ctx: Any) -> Items:
+    """Return all dataflows that the coordinator stores."""
+    return _dataflows(ctx, None)
+
+
+def nodes(ctx: Any) -> Items:
+    """Return the nodes of the dataflow in the command line, or of all running ones."""
+    found = _ask(ctx, paths.url(paths.NODES, query={"dataflow": _dataflow_of(ctx)}))
+    return [(node["node"], node["status"]) for node in found.get("nodes", ())]
+
+
+def topics(ctx: Any) -> Items:
+    """Return the outputs of the dataflow in the command line, or of all running ones."""
+    chosen = _dataflow_of(ctx)
+    names = [chosen] if chosen is not None else [word for word, _ in running_dataflows(ctx)]
+    items: Items = []
+    for name in names:
+        found = _ask(ctx, paths.url(paths.DATAFLOWS, name, "specification"))
+        for node in found.get("spec", {}).get("resolved", {}).get("nodes", ()):
+            items += [(f"{node['id']}/{output}", name) for output in node["outputs"]]
+    return items
+
+
+def _dataflows(ctx: Any, status: str | None) -> Items:
+    found = _ask(ctx, paths.url(paths.DATAFLOWS, query={"status": status}))
+    rows = found.get("dataflows", ())
+    # a name may have been used before: the newest dataflow is meant
+    return list({row["name"] or row["uuid"]: row["status"] for row in rows}.items())
+
+
+def _dataflow_of(ctx: Any) -> str | None:
+    chosen = ctx.params.get("dataflow")
+    return chosen if isinstance(chosen, str) else None
+
+
+def _ask(ctx: Any, path: str) -> dict[str, Any]:
+    """Return the answer to a query; empty if it fails."""
+    from dora_cli.coordinator.rest import RestClient
+    from dora_config.access import endpoint
+    from dora_config.errors import DoraError
+
+    try:
+        at = endpoint(ctx.params.get("coordinator_addr"), ctx.params.get("coordinator_port"))
+        with RestClient(at, timeout=TIMEOUT) as client:
+            return client.get(path)
+    except (DoraError, OSError):
+        return {}

@@ -1,0 +1,69 @@
+"""Errors of commands that use a coordinator.
+
+- `CoordinatorUnreachable`: no coordinator answers at the address
+- `AccessDenied`: it rejects the token
+- `CoordinatorLost`: the connection ended before the answer
+- `RequestFailed`: it refused the request, or could not carry it out
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dora_config.errors import DoraError
+
+if TYPE_CHECKING:
+    from dora_cli.coordinator.rows import EndedRow
+    from dora_config.access import Endpoint
+
+
+class CoordinatorUnreachable(DoraError):
+    """No coordinator answers at the address."""
+
+
+class AccessDenied(DoraError):
+    """The coordinator rejects the token of this account."""
+
+
+class CoordinatorLost(DoraError):
+    """The connection to the coordinator ended before the answer."""
+
+
+class RequestFailed(DoraError):
+    """The coordinator refused a request; `code` is the kind of reason."""
+
+    def __init__(self, message: str, code: str, ended: EndedRow | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.ended = ended
+        """Known results of the nodes, for a start that failed on a daemon."""
+
+
+def unreachable(endpoint: Endpoint, error: Exception) -> CoordinatorUnreachable:
+    """Return the error for a connection that failed."""
+    return CoordinatorUnreachable(
+        f"cannot connect to the coordinator at {endpoint} ({error}); start one on this machine "
+        "with `dora up`, or name another with --coordinator-addr"
+    )
+
+
+def refused(endpoint: Endpoint, status: int, reason: str) -> DoraError:
+    """Return the error for an HTTP status of 401 or above with which a connection is refused."""
+    if status in (401, 426):
+        problem = (
+            "has a different token than this account"
+            if endpoint.token and status == 401
+            else "requires a token, and this account has none"
+        )
+        return AccessDenied(
+            f"the coordinator at {endpoint} {problem}: copy ~/.config/dora/token of the "
+            "coordinator's account to this one (mode 0600), or set DORA_AUTH_TOKEN"
+        )
+    return CoordinatorUnreachable(
+        f"no coordinator listens at {endpoint}: HTTP status {status} {reason}".rstrip()
+    )
+
+
+def lost(endpoint: Endpoint) -> CoordinatorLost:
+    """Return the error for a connection that ended too early."""
+    return CoordinatorLost(f"the coordinator at {endpoint} closed the connection")

@@ -1,0 +1,132 @@
+"""Requests to the coordinator's REST API; imports neither pydantic nor websockets.
+
+Commands that ask once and print the answer use it, because they start in a fraction of the time.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from dora_cli._version import __version__
+from dora_cli.coordinator.errors import CoordinatorLost, RequestFailed, lost, refused, unreachable
+from dora_config.access import Endpoint
+from dora_config.control_plane import ControlConnection, Untrusted
+from dora_config.protocol import VERSION
+from dora_config.protocol.rest import paths
+
+CONNECT_TIMEOUT: Final = 5.0
+"""Seconds after which a coordinator that does not answer counts as unreachable."""
+QUERY_TIMEOUT: Final = 30.0
+"""Seconds for the answer to a query; a coordinator may be busy with its fleet."""
+_NOT_REACHED: Final = (401, 403, 426, 429, 503)
+"""Statuses with which a request is refused before it is read."""
+
+Json = dict[str, Any]
+
+
+class RestClient:
+    """One connection to the coordinator, opened by the first request; a context manager."""
+
+    def __init__(self, endpoint: Endpoint, *, timeout: float | None = None) -> None:
+        """``timeout``: seconds for a connection and for the answer to a query, if not the usual."""
+        self._endpoint = endpoint
+        self._connection = ControlConnection(endpoint, timeout=timeout or CONNECT_TIMEOUT)
+        self._query_timeout = timeout or QUERY_TIMEOUT
+
+    def __enter__(self) -> RestClient:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._connection.close()
+
+    def get(self, path: str) -> Json:
+        """Return the result of a query.
+
+        Raises CoordinatorUnreachable, Untrusted, AccessDenied, CoordinatorLost, RequestFailed.
+        """
+        return self._request("GET", path, None, self._query_timeout)
+
+    def post(self, path: str, arguments: Mapping[str, object] | None = None) -> Json:
+        """Return the result of an action, however long it takes; raises as `get`.
+
+        Arguments of None are left out.
+        """
+        given = {key: value for key, value in (arguments or {}).items() if value is not None}
+        return self._request("POST", path, given, None)
+
+    def _request(
+        self, method: Literal["GET", "POST"], path: str, body: Json | None, timeout: float | None
+    ) -> Json:
+        status, kind, content = self._exchange(method, path, body, timeout)
+        if kind != paths.JSON_TYPE:
+            if status == 404:  # a coordinator of version 0.1.0
+                self._connection.close()
+                from dora_cli.coordinator.rest_by_socket import run
+
+                return run(self._endpoint, method, path, body or {})
+            raise refused(self._endpoint, status, content.decode(errors="replace").strip())
+        try:
+            found: Json = json.loads(content)
+            if status < 400:
+                return found
+            sentence, code = str(found["error"]), str(found["code"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CoordinatorLost(
+                f"unexpected answer of the coordinator at {self._endpoint}: {error!r}"
+            ) from error
+        if status in _NOT_REACHED:
+            raise refused(self._endpoint, status, sentence)
+        raise RequestFailed(sentence, code, found.get("ended"))
+
+    def _exchange(
+        self, method: str, path: str, body: Json | None, timeout: float | None
+    ) -> tuple[int, str, bytes]:
+        """Return status, media type and content of an answer."""
+        connection = self._connection
+        headers = self._endpoint.headers()
+        headers["User-Agent"] = paths.user_agent("dora", __version__, VERSION)
+        content = None
+        if body is not None:
+            headers["Content-Type"] = paths.JSON_TYPE
+            content = json.dumps(body).encode()
+        self._connect()
+        try:
+            connection.sock.settimeout(timeout)
+            connection.request(method, path, content, headers)
+            with connection.getresponse() as answer:
+                kind = (answer.getheader("Content-Type") or "").partition(";")[0]
+                return answer.status, kind, answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            if timeout is not None and isinstance(error, TimeoutError):
+                raise CoordinatorLost(
+                    f"the coordinator at {self._endpoint} did not answer within {timeout:g} s"
+                ) from error
+            raise lost(self._endpoint) from error
+
+    def _connect(self) -> None:
+        if self._connection.sock is not None:
+            return
+        try:
+            self._connection.connect()
+        except Untrusted:
+            raise
+        except (OSError, ssl.SSLError, UnicodeError) as error:
+            raise unreachable(self._endpoint, error) from error
+        _notice_lost_machine(self._connection.sock)
+
+
+def _notice_lost_machine(connection: socket.socket | None) -> None:
+    """Let the kernel notice within a minute that the other machine is gone."""
+    assert connection is not None
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, 15),
+        (socket.TCP_KEEPINTVL, 15),
+        (socket.TCP_KEEPCNT, 3),
+    ):
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)

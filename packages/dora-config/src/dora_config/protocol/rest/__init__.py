@@ -1,0 +1,1 @@
+"""The REST API of the coordinator: paths, operations and their OpenAPI document."""

@@ -1,0 +1,30 @@
+"""Errors of operations and their HTTP statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from dora_config.errors import DoraError
+from dora_config.protocol.control import FailureCode
+
+ErrorCode = FailureCode | Literal["invalid"]
+
+STATUSES: Final[Mapping[str, int]] = {
+    "invalid": 400,
+    "not_found": 404,
+    "nothing_runs": 404,
+    "ambiguous": 409,
+    "conflict": 409,
+    "placement": 409,
+    "failed": 500,
+}
+"""HTTP status of each error code of an operation."""
+
+
+class OperationFailed(DoraError):
+    """An operation cannot be carried out; ``code`` is that of the error body."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code: ErrorCode = code

@@ -1,0 +1,189 @@
+"""Arguments and results of the operations of the REST API."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from dora_config.protocol.control import (
+    DaemonSummary,
+    DataflowSummary,
+    EndedDataflow,
+    NodeSummary,
+)
+from dora_config.protocol.dataflow import DataflowSpec, NodeView
+from dora_config.protocol.envelope import Message, ProgramVersion
+
+# ------------------------------------------------------------------------------- arguments
+
+
+class Arguments(BaseModel):
+    """Parameters of the path and the query, or of the path and the JSON body."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _as_list(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Grace = Annotated[
+    Seconds | None, Field(description="Seconds from STOP to SIGTERM; SIGKILL follows later.")
+]
+Force = Annotated[bool, Field(description="Kill the nodes at once.")]
+DataflowText = Annotated[str, Field(description="UUID or name of a dataflow.")]
+OnlyDataflow = Annotated[
+    str | None,
+    Field(description="UUID or name; may be omitted when only one dataflow is running."),
+]
+NodeText = Annotated[str, Field(description="Id of a node.")]
+
+
+class NoArguments(Arguments):
+    pass
+
+
+class DataflowFilter(Arguments):
+    status: Annotated[
+        Literal["running", "finished", "failed"] | None,
+        Field(description="`running`: not ended."),
+    ] = None
+    name: Annotated[str | None, Field(description="Only names that contain this text.")] = None
+
+
+class OneDataflow(Arguments):
+    dataflow: DataflowText
+
+
+class StartDataflowFile(Arguments):
+    descriptor: Annotated[
+        str | dict[str, Any],
+        Field(description="The dataflow: the text of a YAML file, or its content as an object."),
+    ]
+    directory: Annotated[
+        str,
+        Field(
+            description="Absolute folder on the coordinator's machine: base of relative paths, "
+            "modules and types. Without it, nodes run in a folder of their daemon."
+        ),
+    ] = ""
+    name: Annotated[str | None, Field(description="Name of the dataflow.")] = None
+    env: Annotated[
+        dict[str, str],
+        Field(description="Environment variables of all nodes, and values of `$NAME` in it."),
+    ] = Field(default_factory=dict)
+
+
+class StopOne(Arguments):
+    dataflow: DataflowText
+    grace: Grace = None
+    force: Force = False
+
+
+class StopSome(Arguments):
+    dataflow: OnlyDataflow = None
+    all: Annotated[bool, Field(description="All running dataflows.")] = False
+    grace: Grace = None
+    force: Force = False
+
+
+class RestartOnly(Arguments):
+    dataflow: OnlyDataflow = None
+    grace: Grace = None
+    force: Force = False
+
+
+class MachineFilter(Arguments):
+    connected: Annotated[bool | None, Field(description="Only with or without connection.")] = None
+    label: Annotated[
+        Texts, Field(description="`KEY=VALUE`; only machines with this label (repeatable).")
+    ] = ()
+
+
+class OneMachine(Arguments):
+    machine: Annotated[str, Field(description="Id of the machine's daemon.")]
+
+
+class NodeFilter(Arguments):
+    dataflow: Annotated[
+        str | None, Field(description="UUID or name; by default all running dataflows.")
+    ] = None
+    machine: Annotated[str | None, Field(description="Only nodes on this machine.")] = None
+    status: Annotated[NodeView | None, Field(description="Only nodes in this state.")] = None
+
+
+class OneNode(Arguments):
+    node: NodeText
+    dataflow: OnlyDataflow = None
+
+
+class StopNodeArguments(OneNode):
+    grace: Annotated[Seconds, Field(description="Seconds from STOP to SIGTERM.")] = 10.0
+
+
+class RestartNodeArguments(OneNode):
+    grace: Annotated[Seconds, Field(description="Seconds from STOP to SIGTERM.")] = 5.0
+
+
+# --------------------------------------------------------------------------------- results
+
+
+class Dataflows(Message):
+    dataflows: tuple[DataflowSummary, ...]
+
+
+class Specification(Message):
+    """A dataflow as it was started, and the daemon of each node."""
+
+    uuid: str
+    spec: DataflowSpec
+    daemons: dict[str, str]
+
+
+class StartedDataflow(Message):
+    uuid: str
+    warnings: tuple[str, ...] = ()
+
+
+class StoppedDataflows(Message):
+    dataflows: tuple[EndedDataflow, ...]
+
+
+class RestartedDataflow(Message):
+    old: str
+    new: str
+    warnings: tuple[str, ...] = ()
+
+
+class Machines(Message):
+    machines: tuple[DaemonSummary, ...]
+
+
+class Nodes(Message):
+    nodes: tuple[NodeSummary, ...]
+
+
+class ChangedNode(Message):
+    node: str
+
+
+class Status(Message):
+    """The coordinator, its machines, and the number of dataflows that have not ended."""
+
+    coordinator: ProgramVersion
+    machines: tuple[DaemonSummary, ...]
+    active_dataflows: int
+
+
+class ErrorBody(Message):
+    """Body of every answer with a status of 400 and above."""
+
+    error: str
+    """A sentence: what is wrong, where, and the remedy."""
+    code: str
+    """One word for programs, such as `not_found`."""
+    ended: EndedDataflow | None = None
+    """Known results of the nodes, for a start that failed on a daemon."""

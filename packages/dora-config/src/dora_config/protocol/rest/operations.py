@@ -1,0 +1,389 @@
+"""Operations of the REST API: arguments in, control requests out, their answers in, a result out.
+
+An operation is a generator, so that it needs neither a server nor a connection: it yields requests
+of `dora_config.protocol.control` and receives their answers. :data:`OPERATIONS` is the whole API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Literal, TypeVar
+
+from pydantic import BaseModel
+
+from dora_config.protocol import control
+from dora_config.protocol.calls import NodeRequest, RunnerReplies
+from dora_config.protocol.rest import models, paths
+from dora_config.protocol.rest.errors import OperationFailed
+from dora_config.protocol.rest.start import specification
+from dora_config.protocol.runner import RestartNode, StopNode
+
+A = TypeVar("A", bound=models.Arguments)
+T = TypeVar("T", bound=control.ControlAnswer)
+R = TypeVar("R", bound=BaseModel)
+
+Steps = Generator[control.ControlRequest, control.ControlAnswer, R]
+"""Yields requests, receives the answer to each, and returns the result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[A, R]):
+    """One method of one path; arguments that are not in the path are in the query or the body."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    """With names of arguments in braces, whose values are percent-encoded."""
+    name: str
+    summary: str
+    arguments: type[A]
+    result: type[R]
+    run: Callable[[A], Steps[R]]
+    status: int = 200
+
+
+def _ask(
+    request: control.ControlRequest, expected: type[T]
+) -> Generator[control.ControlRequest, control.ControlAnswer, T]:
+    answer = yield request
+    assert isinstance(answer, expected)
+    return answer
+
+
+# ------------------------------------------------------------------------------- dataflows
+
+
+def _list_dataflows(wanted: models.DataflowFilter) -> Steps[models.Dataflows]:
+    found = yield from _ask(control.ListDataflows(), control.DataflowList)
+    return models.Dataflows(
+        dataflows=tuple(
+            row
+            for row in found.dataflows
+            if _has_status(row, wanted.status)
+            and (wanted.name is None or wanted.name in (row.name or ""))
+        )
+    )
+
+
+def _has_status(row: control.DataflowSummary, wanted: str | None) -> bool:
+    if wanted == "running":
+        return row.status not in ("Finished", "Failed")
+    return wanted is None or row.status.lower() == wanted
+
+
+def _get_dataflow(wanted: models.OneDataflow) -> Steps[control.DataflowSummary]:
+    found = yield from _describe(wanted.dataflow)
+    rows = yield from _ask(control.ListDataflows(), control.DataflowList)
+    return next(row for row in rows.dataflows if row.uuid == found.uuid)
+
+
+def _describe(
+    dataflow: str,
+) -> Generator[control.ControlRequest, control.ControlAnswer, control.Described]:
+    request = control.DescribeDataflow(dataflow=control.DataflowRef.parse(dataflow))
+    return (yield from _ask(request, control.Described))
+
+
+def _get_specification(wanted: models.OneDataflow) -> Steps[models.Specification]:
+    found = yield from _describe(wanted.dataflow)
+    return models.Specification(uuid=found.uuid, spec=found.spec, daemons=found.daemons)
+
+
+def _start_file(wanted: models.StartDataflowFile) -> Steps[models.StartedDataflow]:
+    spec, warnings = specification(wanted)
+    answer = yield from _ask(control.StartDataflow(spec=spec), control.Started)
+    return models.StartedDataflow(uuid=answer.uuid, warnings=(*warnings, *answer.warnings))
+
+
+def _start_again(wanted: models.OneDataflow) -> Steps[models.StartedDataflow]:
+    found = yield from _describe(wanted.dataflow)
+    rows = yield from _ask(control.ListDataflows(), control.DataflowList)
+    row = next(row for row in rows.dataflows if row.uuid == found.uuid)
+    if row.ended_ago is None:
+        shown = f'"{row.name}" ({row.uuid})' if row.name else row.uuid
+        raise OperationFailed(
+            "conflict", f"dataflow {shown} is running already; restart it instead"
+        )
+    answer = yield from _ask(control.StartDataflow(spec=found.spec), control.Started)
+    return models.StartedDataflow(uuid=answer.uuid, warnings=answer.warnings)
+
+
+def _stop_one(wanted: models.StopOne) -> Steps[models.StoppedDataflows]:
+    which = control.DataflowRef.parse(wanted.dataflow)
+    request = control.StopDataflow(dataflow=which, grace=wanted.grace, force=wanted.force)
+    return (yield from _stop(request))
+
+
+def _stop_some(wanted: models.StopSome) -> Steps[models.StoppedDataflows]:
+    if wanted.all and wanted.dataflow is not None:
+        raise OperationFailed("invalid", '"all" and "dataflow" cannot be used together')
+    which = control.DataflowRef.parse(wanted.dataflow)
+    request = control.StopDataflow(
+        dataflow=which, all=wanted.all, grace=wanted.grace, force=wanted.force
+    )
+    return (yield from _stop(request))
+
+
+def _stop(request: control.StopDataflow) -> Steps[models.StoppedDataflows]:
+    _require_one_manner(request)
+    answer = yield from _ask(request, control.Ended)
+    return models.StoppedDataflows(dataflows=answer.dataflows)
+
+
+def _require_one_manner(wanted: control.StopDataflow | control.RestartDataflow) -> None:
+    if wanted.force and wanted.grace is not None:
+        raise OperationFailed("invalid", '"force" and "grace" cannot be used together')
+
+
+def _restart(wanted: models.StopOne | models.RestartOnly) -> Steps[models.RestartedDataflow]:
+    which = control.DataflowRef.parse(wanted.dataflow)
+    request = control.RestartDataflow(dataflow=which, grace=wanted.grace, force=wanted.force)
+    _require_one_manner(request)
+    answer = yield from _ask(request, control.Restarted)
+    return models.RestartedDataflow(old=answer.old, new=answer.new, warnings=answer.warnings)
+
+
+def _forget_ended(_: models.NoArguments) -> Steps[models.Dataflows]:
+    answer = yield from _ask(control.ForgetEnded(), control.DataflowList)
+    return models.Dataflows(dataflows=answer.dataflows)
+
+
+# ---------------------------------------------------------------------- machines and nodes
+
+
+def _list_machines(wanted: models.MachineFilter) -> Steps[models.Machines]:
+    labels = [_label(text) for text in wanted.label]
+    report = yield from _ask(control.ClusterStatus(), control.ClusterReport)
+    return models.Machines(
+        machines=tuple(
+            one
+            for one in report.daemons
+            if wanted.connected in (None, one.connected)
+            and all(one.labels.get(key) == value for key, value in labels)
+        )
+    )
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise OperationFailed("invalid", f'label: "{text}": expected KEY=VALUE')
+    return key, value
+
+
+def _get_machine(wanted: models.OneMachine) -> Steps[control.DaemonSummary]:
+    report = yield from _ask(control.ClusterStatus(), control.ClusterReport)
+    for one in report.daemons:
+        if one.daemon == wanted.machine:
+            return one
+    known = ", ".join(one.daemon for one in report.daemons) or "none"
+    raise OperationFailed("not_found", f'no machine "{wanted.machine}"; known machines: {known}')
+
+
+def _status(_: models.NoArguments) -> Steps[models.Status]:
+    report = yield from _ask(control.ClusterStatus(), control.ClusterReport)
+    return models.Status(
+        coordinator=report.coordinator,
+        machines=report.daemons,
+        active_dataflows=report.active_dataflows,
+    )
+
+
+def _list_nodes(wanted: models.NodeFilter) -> Steps[models.Nodes]:
+    which = None if wanted.dataflow is None else control.DataflowRef.parse(wanted.dataflow)
+    found = yield from _ask(control.ListNodes(dataflow=which), control.NodeList)
+    return models.Nodes(
+        nodes=tuple(
+            row
+            for row in found.nodes
+            if wanted.machine in (None, row.daemon) and wanted.status in (None, row.status)
+        )
+    )
+
+
+def _get_node(wanted: models.OneNode) -> Steps[control.NodeSummary]:
+    request = control.ListNodes(dataflow=control.DataflowRef.parse(wanted.dataflow))
+    found = yield from _ask(request, control.NodeList)
+    for row in found.nodes:
+        if row.node == wanted.node:
+            return row
+    known = ", ".join(sorted(row.node for row in found.nodes))
+    raise OperationFailed(
+        "not_found", f'the dataflow has no node "{wanted.node}"; its nodes are: {known}'
+    )
+
+
+def _stop_node(wanted: models.StopNodeArguments) -> Steps[models.ChangedNode]:
+    return (yield from _call(wanted, StopNode(node=wanted.node, grace=wanted.grace)))
+
+
+def _restart_node(wanted: models.RestartNodeArguments) -> Steps[models.ChangedNode]:
+    return (yield from _call(wanted, RestartNode(node=wanted.node, grace=wanted.grace)))
+
+
+def _call(wanted: models.OneNode, request: NodeRequest) -> Steps[models.ChangedNode]:
+    call = control.CallRunner(
+        dataflow=control.DataflowRef.parse(wanted.dataflow), node=wanted.node, request=request
+    )
+    yield from _ask(call, RunnerReplies)
+    return models.ChangedNode(node=wanted.node)
+
+
+OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
+    Operation(
+        "GET",
+        paths.DATAFLOWS,
+        "listDataflows",
+        "List dataflows, oldest start first.",
+        models.DataflowFilter,
+        models.Dataflows,
+        _list_dataflows,
+    ),
+    Operation(
+        "POST",
+        paths.DATAFLOWS,
+        "startDataflow",
+        "Start a dataflow; answered when its nodes were spawned.",
+        models.StartDataflowFile,
+        models.StartedDataflow,
+        _start_file,
+        201,
+    ),
+    Operation(
+        "POST",
+        f"{paths.DATAFLOWS}/stop",
+        "stopDataflows",
+        "Stop the only running dataflow, one of several or all; answered when they have ended.",
+        models.StopSome,
+        models.StoppedDataflows,
+        _stop_some,
+    ),
+    Operation(
+        "POST",
+        f"{paths.DATAFLOWS}/restart",
+        "restartOnlyDataflow",
+        "Restart the only running dataflow, or one of several; answered when it runs again.",
+        models.RestartOnly,
+        models.RestartedDataflow,
+        _restart,
+    ),
+    Operation(
+        "POST",
+        f"{paths.DATAFLOWS}/clean",
+        "forgetEndedDataflows",
+        "Forget ended dataflows and return them.",
+        models.NoArguments,
+        models.Dataflows,
+        _forget_ended,
+    ),
+    Operation(
+        "GET",
+        f"{paths.DATAFLOWS}/{{dataflow}}",
+        "getDataflow",
+        "Get one dataflow.",
+        models.OneDataflow,
+        control.DataflowSummary,
+        _get_dataflow,
+    ),
+    Operation(
+        "GET",
+        f"{paths.DATAFLOWS}/{{dataflow}}/specification",
+        "getSpecification",
+        "Get nodes and edges of a dataflow as it was started, and the machine of each node.",
+        models.OneDataflow,
+        models.Specification,
+        _get_specification,
+    ),
+    Operation(
+        "POST",
+        f"{paths.DATAFLOWS}/{{dataflow}}/start",
+        "startDataflowAgain",
+        "Start an ended dataflow again, as the coordinator has stored it.",
+        models.OneDataflow,
+        models.StartedDataflow,
+        _start_again,
+        201,
+    ),
+    Operation(
+        "POST",
+        f"{paths.DATAFLOWS}/{{dataflow}}/stop",
+        "stopDataflow",
+        "Stop a dataflow; answered when it has ended.",
+        models.StopOne,
+        models.StoppedDataflows,
+        _stop_one,
+    ),
+    Operation(
+        "POST",
+        f"{paths.DATAFLOWS}/{{dataflow}}/restart",
+        "restartDataflow",
+        "Stop a dataflow and start it again as stored; answered when it runs again.",
+        models.StopOne,
+        models.RestartedDataflow,
+        _restart,
+    ),
+    Operation(
+        "GET",
+        paths.MACHINES,
+        "listMachines",
+        "List machines.",
+        models.MachineFilter,
+        models.Machines,
+        _list_machines,
+    ),
+    Operation(
+        "GET",
+        f"{paths.MACHINES}/{{machine}}",
+        "getMachine",
+        "Get one machine.",
+        models.OneMachine,
+        control.DaemonSummary,
+        _get_machine,
+    ),
+    Operation(
+        "GET",
+        paths.NODES,
+        "listNodes",
+        "List nodes, by default of all running dataflows.",
+        models.NodeFilter,
+        models.Nodes,
+        _list_nodes,
+    ),
+    Operation(
+        "GET",
+        f"{paths.NODES}/{{node}}",
+        "getNode",
+        "Get one node.",
+        models.OneNode,
+        control.NodeSummary,
+        _get_node,
+    ),
+    Operation(
+        "POST",
+        f"{paths.NODES}/{{node}}/stop",
+        "stopNode",
+        "Stop a node permanently; answered when it has ended. Other nodes keep running.",
+        models.StopNodeArguments,
+        models.ChangedNode,
+        _stop_node,
+    ),
+    Operation(
+        "POST",
+        f"{paths.NODES}/{{node}}/restart",
+        "restartNode",
+        "Stop a node, or start a stopped one, regardless of its restart policy; answered when its "
+        "new process runs.",
+        models.RestartNodeArguments,
+        models.ChangedNode,
+        _restart_node,
+    ),
+    Operation(
+        "GET",
+        paths.STATUS,
+        "getStatus",
+        "Get the state of the coordinator and its machines.",
+        models.NoArguments,
+        models.Status,
+        _status,
+    ),
+)

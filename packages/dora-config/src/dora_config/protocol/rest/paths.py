@@ -1,0 +1,48 @@
+"""Paths, headers and error codes of the REST API; standard library only.
+
+Commands that only query import this module and no message, because pydantic is slow to import.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import quote, urlencode
+
+DATAFLOWS: Final = "/api/dataflows"
+MACHINES: Final = "/api/machines"
+NODES: Final = "/api/nodes"
+STATUS: Final = "/api/status"
+OPENAPI: Final = "/api/openapi.json"
+JSON_TYPE: Final = "application/json"
+
+_RESOURCES: Final = (DATAFLOWS, MACHINES, NODES, STATUS, OPENAPI)
+_AGENT: Final = re.compile(
+    r"(?P<program>\S+)/(?P<release>\S+) protocol/(?P<major>\d+)\.(?P<minor>\d+)"
+)
+
+
+def is_rest(path: str) -> bool:
+    """Return whether errors of a path are JSON."""
+    return any(path == one or path.startswith(f"{one}/") for one in _RESOURCES)
+
+
+def url(resource: str, *parts: str, query: Mapping[str, str | None] | None = None) -> str:
+    """Return the path of a resource's item, for example its action; skips queries of None."""
+    path = "/".join((resource, *(quote(part, safe="") for part in parts)))
+    given = {key: value for key, value in (query or {}).items() if value is not None}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def user_agent(program: str, release: str, protocol: tuple[int, int]) -> str:
+    """Return the header User-Agent, whose version the coordinator checks."""
+    return f"{program}/{release} protocol/{protocol[0]}.{protocol[1]}"
+
+
+def parse_user_agent(header: str) -> tuple[str, str, int, int] | None:
+    """Return program, release and protocol version; None for other programs, such as browsers."""
+    found = _AGENT.fullmatch(header)
+    if found is None:
+        return None
+    return found["program"], found["release"], int(found["major"]), int(found["minor"])

@@ -1,0 +1,82 @@
+"""Makes a specification from a descriptor in a request; reads its modules and types."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dora_config.dataflow.loader import parse_dataflow
+from dora_config.errors import ConfigError
+from dora_config.process_identity import boot_id
+from dora_config.protocol.dataflow import DataflowSpec, Origin
+from dora_config.protocol.rest.errors import OperationFailed
+from dora_config.protocol.rest.models import StartDataflowFile
+
+_FILE_NAME = "dataflow.yml"
+
+
+def specification(wanted: StartDataflowFile) -> tuple[DataflowSpec, tuple[str, ...]]:
+    """Return the specification and warnings; raises OperationFailed."""
+    directory = _directory(wanted.directory)
+    given = wanted.descriptor
+    text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+    path = Path(_FILE_NAME) if directory is None else directory / _FILE_NAME
+    try:
+        loaded = parse_dataflow(text, path=path, environ=wanted.env)
+        name = wanted.name or loaded.resolved.name
+        spec = DataflowSpec(
+            resolved=loaded.resolved,
+            descriptor=loaded.descriptor_dict,
+            name=name,
+            origin=Origin() if directory is None else _origin(directory),
+            workspace=_workspace(directory, name),
+            env_overrides=wanted.env,
+            exit_when_nodes_finish=loaded.resolved.exit_when_nodes_finish,
+        )
+    except ConfigError as error:
+        raise OperationFailed("invalid", f"invalid dataflow:\n{error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise OperationFailed("invalid", f"{field}: {first['msg']}") from error
+    return spec, tuple(str(problem) for problem in loaded.warnings)
+
+
+def _directory(text: str) -> Path | None:
+    if not text:
+        return None
+    path = Path(text)
+    if not path.is_absolute():
+        raise OperationFailed("invalid", f'directory: "{text}" is not an absolute path')
+    try:
+        if path.is_dir():
+            return path.resolve()
+    except (OSError, ValueError):
+        pass  # the same answer
+    raise OperationFailed(
+        "invalid",
+        f'directory: "{text}" is not a folder on the coordinator\'s machine; omit it if the '
+        "nodes need no files of that folder",
+    )
+
+
+def _origin(directory: Path) -> Origin:
+    folder = directory.stat()
+    return Origin(
+        boot_id=boot_id(),
+        directory=str(directory),
+        device=folder.st_dev,
+        inode=folder.st_ino,
+        file_name=_FILE_NAME,
+    )
+
+
+def _workspace(directory: Path | None, name: str | None) -> str:
+    """Return a readable folder name that is the same at each start of the same dataflow."""
+    digest = hashlib.sha256(f"{directory}\0{name}".encode()).hexdigest()
+    stem = re.sub(r"[^A-Za-z0-9_-]", "_", name or "dataflow")[:100]
+    return f"{stem}-{digest[:8]}"

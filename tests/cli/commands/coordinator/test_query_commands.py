@@ -1,0 +1,92 @@
+"""Commands that ask once: what they import, and their answers over the REST API."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from support.fleets.daemons import RealFleet, counting, real_fleet
+from support.workspace import Workspace
+
+from dora_cli.coordinator.rest import RestClient
+from dora_config.protocol.rest import paths
+
+PROGRAM = """
+import sys
+from dora_config.launcher import main
+code = main(sys.argv[1:])
+slow = {"pydantic", "websockets", "anyio", "rich", "psutil", "yaml"} & set(sys.modules)
+if slow:
+    sys.exit(f"imported {sorted(slow)}")
+sys.exit(code)
+"""
+
+
+def quick(*words: str, code: int = 0) -> str:
+    """Run a command that must not import a slow library; return its standard output."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("--version", "--help", "list --help", "stop --help", "node list --help"),
+        *("node --help", "topic --help", "param --help", "cluster --help"),
+    ],
+)
+def test_help_is_quick(line: str) -> None:
+    assert quick(*line.split())
+
+
+@pytest.mark.parametrize("line", ["list", "stop", "restart", "clean", "node list", "status"])
+def test_without_a_coordinator(line: str) -> None:
+    quick(*line.split(), "--coordinator-port", "1", code=1)
+
+
+@pytest.mark.integration
+def test_commands_that_ask_once_are_quick(workspace: Workspace) -> None:
+    with real_fleet(workspace, None) as fleet:
+        port = ("--coordinator-port", str(fleet.port))
+        uuid = fleet.start(counting(workspace), "--name", "a")
+        assert quick("list", "--quiet", *port).split() == [uuid]
+        (row,) = [json.loads(line) for line in quick("list", "-f", "JSON", *port).splitlines()]
+        assert (row["name"], row["status"]) == ("a", "Running")
+        nodes = [
+            json.loads(line) for line in quick("node", "list", "-f", "json", *port).splitlines()
+        ]
+        assert sorted(node["node"] for node in nodes) == ["collector", "counter"]
+        assert "DATAFLOW" not in quick("node", "list", "-d", "a", *port)
+        assert "Daemons: 1 connected" in quick("status", *port)
+        assert quick("node", "restart", "counter", "--grace", "1s", *port) == (
+            'node "counter" restarted\n'
+        )
+        assert quick("node", "stop", "collector", *port) == 'node "collector" stopped\n'
+        quick("node", "stop", "camera", *port, code=1)
+        new = quick("restart", "a", *port).split(" -> ")[1].strip()
+        assert quick("stop", *port) == f"dataflow stopped: a ({new})\n"
+        assert quick("stop", *port) == "No dataflows are running.\n"
+        assert quick("stop", "a", *port, code=1) == ""
+        assert set(quick("clean", "--quiet", *port).split()) == {uuid, new}
+        _same_answers_over_the_socket(fleet)
+
+
+def _same_answers_over_the_socket(fleet: RealFleet) -> None:
+    """A coordinator of version 0.1.0 has no REST API; the client then uses the WebSocket."""
+
+    class OldCoordinator(RestClient):
+        def _exchange(self, *_: object) -> tuple[int, str, bytes]:
+            return 404, "text/plain", b"Not Found"
+
+    for path in (paths.DATAFLOWS, paths.url(paths.NODES, query={"dataflow": None})):
+        with RestClient(fleet.coordinator.endpoint) as client:
+            found = client.get(path)
+        with OldCoordinator(fleet.coordinator.endpoint) as old:
+            assert old.get(path) == found
+    with OldCoordinator(fleet.coordinator.endpoint) as old:
+        assert [one["connected"] for one in old.get(paths.STATUS)["machines"]] == [True]

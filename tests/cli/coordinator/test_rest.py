@@ -1,0 +1,142 @@
+"""The client of the REST API, in front of a scripted server."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+from support.fleets.coordinator import free_port
+
+from dora_cli.coordinator import rest
+from dora_cli.coordinator.errors import (
+    AccessDenied,
+    CoordinatorLost,
+    CoordinatorUnreachable,
+    RequestFailed,
+)
+from dora_cli.coordinator.rest import RestClient
+from dora_config.access import Endpoint
+from dora_config.control_plane import Untrusted
+
+Answer = tuple[int, str, bytes]
+
+
+@contextmanager
+def serving(answer: Callable[[BaseHTTPRequestHandler], Answer | None]) -> Iterator[RestClient]:
+    """A client of a server whose answers are those of ``answer``; None: it hangs up."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_any(self) -> None:
+            found = answer(self)
+            self.close_connection = True
+            if found is None:
+                return
+            status, kind, content = found
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = handle_any
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            with RestClient(Endpoint("127.0.0.1", server.server_port)) as client:
+                yield client
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def always(status: int, body: object, kind: str = "application/json") -> Callable[[Any], Answer]:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return lambda _: (status, kind, content)
+
+
+def test_arguments_are_a_json_body_without_those_of_none() -> None:
+    seen: list[tuple[str, object, str]] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> Answer:
+        length = int(request.headers["Content-Length"])
+        body = json.loads(request.rfile.read(length))
+        seen.append((request.path, body, request.headers["User-Agent"]))
+        return 201, "application/json; charset=utf-8", b'{"uuid": "u"}'
+
+    with serving(answer) as client:
+        assert client.post("/api/dataflows", {"a": 1, "b": None}) == {"uuid": "u"}
+    ((path, body, agent),) = seen
+    assert (path, body) == ("/api/dataflows", {"a": 1})
+    assert agent.startswith("dora/")
+    assert " protocol/" in agent
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "error", "text"),
+    [
+        (404, "application/json", RequestFailed, "no such dataflow"),
+        (401, "application/json", AccessDenied, "requires a token, and this account has none"),
+        (426, "application/json", AccessDenied, "requires a token"),
+        (503, "application/json", CoordinatorUnreachable, "HTTP status 503 no such dataflow"),
+        (401, "text/plain", AccessDenied, "requires a token, and this account has none"),
+        (502, "text/html", CoordinatorUnreachable, "HTTP status 502 <html>"),
+    ],
+)
+def test_errors_of_the_coordinator(
+    status: int, kind: str, error: type[Exception], text: str
+) -> None:
+    body: object = {"error": "no such dataflow", "code": "not_found", "ended": None}
+    with (
+        serving(always(status, b"<html>" if kind != "application/json" else body, kind)) as client,
+        pytest.raises(error, match=text),
+    ):
+        client.get("/api/dataflows/x")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"error": 1}', b"[]"])
+def test_an_answer_that_is_not_of_the_api(content: bytes) -> None:
+    with serving(always(500, content)) as client, pytest.raises(CoordinatorLost):
+        client.get("/api/dataflows")
+
+
+def test_a_coordinator_that_hangs_up_or_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(lambda _: None) as client, pytest.raises(CoordinatorLost, match="closed"):
+        client.get("/api/dataflows")
+    monkeypatch.setattr(rest, "QUERY_TIMEOUT", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = Endpoint("127.0.0.1", silent.getsockname()[1])
+        with (
+            RestClient(endpoint) as client,
+            pytest.raises(CoordinatorLost, match=r"did not answer within 0\.05 s"),
+        ):
+            client.get("/api/dataflows")
+
+
+def test_without_a_coordinator_the_remedy_is_named() -> None:
+    with (
+        RestClient(Endpoint("127.0.0.1", free_port())) as client,
+        pytest.raises(CoordinatorUnreachable, match="with `dora up`, or name another"),
+    ):
+        client.get("/api/dataflows")
+
+
+def test_a_token_without_authority_is_not_sent_to_another_machine() -> None:
+    with (
+        RestClient(Endpoint("192.0.2.1", 6013, "secret")) as client,
+        suppress(OSError),
+        pytest.raises(Untrusted, match="the token was not sent"),
+    ):
+        client.get("/api/dataflows")
