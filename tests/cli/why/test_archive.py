@@ -37,7 +37,8 @@ def test_secrets_are_removed_from_every_file(
     robot = machine("robot", failed(900, "camera", f"exited: {SECRETS[1]} refused"))
     known = evidence(robot)
     report = Report(
-        explain(known).model_copy(update={"evidence": known}),
+        explain(known),
+        known,
         descriptor={
             "dataflow": {"nodes": [{"id": "camera", "env": {"LOGIN": "x", "DB_PASS": "short"}}]},
             "env_overrides": {"API_TOKEN": SECRETS[1]},

@@ -11,6 +11,7 @@ from support.simulation.link_simulation import FakeLink
 from dora_config.protocol.daemon import (
     TO_COORDINATOR,
     DaemonMessage,
+    PartHistory,
 )
 from dora_config.protocol.links import SetLinkPeers
 from dora_config.protocol.runner import (
@@ -171,6 +172,8 @@ class FakeDaemon:
             case agent_commands.KillRunner(dataflow_id=dataflow_id):
                 for runner in self.living(dataflow_id):
                     self.kill_runner(runner)
+            case agent_commands.SendHistory(request=wanted):
+                self._send_to_coordinator(PartHistory(read=wanted.read))
             case agent_commands.OpenInspector(request=request):
                 self.watches.append(request)
             case agent_commands.ExitDaemon():

@@ -16,7 +16,8 @@ from dora_cli.why.archive import MOST_LOG_LINES, Report, own_versions
 from dora_cli.why.local import RecordedRun
 from dora_config import DoraError
 from dora_config.history.entries import RunBegan
-from dora_config.history.explanation import Explanation
+from dora_config.history.evidence import Evidence
+from dora_config.history.explain import explain
 from dora_config.protocol.control import (
     ClusterReport,
     ClusterStatus,
@@ -24,6 +25,7 @@ from dora_config.protocol.control import (
     DataflowRef,
     Described,
     DescribeDataflow,
+    Explained,
     GetSnapshot,
     LogLines,
     LogsEnd,
@@ -33,9 +35,11 @@ from dora_config.protocol.dataflow import LogFilter
 from dora_config.protocol.snapshot import REUSED_SECONDS, Snapshot
 
 
-def remote_report(client: Client, explained: Explanation, seconds: float) -> Report:
+def remote_report(client: Client, answer: Explained, seconds: float) -> Report:
     """Return what a coordinator and its daemons have; ``seconds``: time span of the logs."""
-    report = Report(explained)
+    assert answer.evidence is not None, "requested with it"
+    explained = answer.explanation
+    report = Report(explained, answer.evidence)
     cluster = client.request(ClusterStatus(), ClusterReport)
     report.versions = {
         **own_versions(),
@@ -45,7 +49,7 @@ def remote_report(client: Client, explained: Explanation, seconds: float) -> Rep
     }
     if explained.uuid:
         ref = DataflowRef(uuid=explained.uuid)
-        report.metrics = _snapshots(client, ref, explained)
+        report.metrics = _snapshots(client, ref, twice=not answer.evidence.ended)
         described = client.request(DescribeDataflow(dataflow=ref), Described)
         spec = described.spec
         report.descriptor = {
@@ -59,10 +63,10 @@ def remote_report(client: Client, explained: Explanation, seconds: float) -> Rep
     return report
 
 
-def _snapshots(client: Client, ref: DataflowRef, explained: Explanation) -> list[Any]:
-    """Return machines, nodes and edges; twice if nodes run, so that rates can be computed."""
+def _snapshots(client: Client, ref: DataflowRef, *, twice: bool) -> list[Any]:
+    """Return machines, nodes and edges; ``twice``: also a moment later, for rates."""
     found = [client.request(GetSnapshot(dataflow=ref), Snapshot).model_dump(mode="json")]
-    if explained.evidence is not None and not explained.evidence.ended:
+    if twice:
         time.sleep(2 * REUSED_SECONDS)
         found.append(client.request(GetSnapshot(dataflow=ref), Snapshot).model_dump(mode="json"))
     return found
@@ -87,9 +91,9 @@ def _remote_logs(client: Client, ref: DataflowRef, since: float) -> dict[str, li
     return logs
 
 
-def local_report(base: Path, run: RecordedRun, explained: Explanation, seconds: float) -> Report:
+def local_report(base: Path, run: RecordedRun, known: Evidence, seconds: float) -> Report:
     """Return what the files of a run below ``base`` contain."""
-    report = Report(explained, _matching_dataflow(base, run), versions=own_versions())
+    report = Report(explain(known), known, _matching_dataflow(base, run))
     began = [one.event for entries in run.machines().values() for one in entries]
     report.versions = {
         **own_versions(),
