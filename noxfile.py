@@ -59,13 +59,17 @@ def _pytest(session: nox.Session, *arguments: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, import direction, purity of the modules that decide, sizes and names."""
+    """Style, import direction, purity, sizes and names; types of the page of `dora ui`."""
     session.install(*_dependencies("lint"), *_dependencies("test"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run(
         "pytest", "-q", "tests/repository/test_layout.py", "tests/repository/test_packages.py"
     )
+    # The versions of package-lock.json, which also contains their checksums.
+    session.run("python", "packages/dora-cli/frontend/vendor.py", "--check")
+    with session.chdir("packages/dora-cli/frontend"):
+        session.run("npm", "exec", "--offline", "--", "tsc", "-p", ".", external=True)
 
 
 @nox.session
@@ -82,7 +86,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests."""
-    _install(session, "test")
+    _install(session, "test", "viewers")
     _pytest(session)
 
 
@@ -110,7 +114,7 @@ def lowest(session: nox.Session) -> None:
 @nox.session(python=["3.12", "3.13", "3.14"])
 def pythons(session: nox.Session) -> None:
     """The tests on the other supported interpreters that are installed."""
-    _install(session, "test")
+    _install(session, "test", "viewers")
     _pytest(session, "-q")
 
 

@@ -95,7 +95,7 @@ class Coordinator:
     """A process on a port of its own, with a home of its own."""
 
     def __init__(self, home: str) -> None:
-        self._environ = {
+        self.environ = {
             **os.environ,
             "HOME": home,
             "XDG_STATE_HOME": home,
@@ -103,12 +103,12 @@ class Coordinator:
         }
         self._port = 0
         self.start()
-        self.where = endpoint("127.0.0.1", self._port, self._environ)
+        self.where = endpoint("127.0.0.1", self._port, self.environ)
 
     def start(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "dora_coordinator.command", "--port", str(self._port)],
-            env=self._environ,
+            env=self.environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
@@ -134,7 +134,7 @@ class Coordinator:
         begun = time.perf_counter()
         subprocess.run(
             [sys.executable, "-m", "dora_config.launcher", "list"],
-            env=self._environ | {"DORA_COORDINATOR_PORT": str(self._port)},
+            env=self.environ | {"DORA_COORDINATOR_PORT": str(self._port)},
             stdout=subprocess.DEVNULL,
             check=True,
             timeout=PATIENCE,

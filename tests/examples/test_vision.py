@@ -11,7 +11,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from examples.conftest import CopyExample
+from foxglove_schemas_protobuf import RawImage_pb2
+from mcap.reader import make_reader
 from support.dora import run_dora
+
+from dora_daemon.recording.arrow_messages import decode
+from dora_daemon.recording.reading import Recording
 
 PNG = b"\x89PNG\r\n\x1a\n"
 FRAMES = 120  # of the film
@@ -34,15 +39,40 @@ def own_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("speed", ["1", "0"], ids=["film speed", "as fast as possible"])
 def test_no_frame_is_lost(speed: str, copy_example: CopyExample, own_python: Path) -> None:
+    """As fast as possible, the example is also recorded."""
     file = copy_example("vision")
     own_dora = (own_python, "-m", "dora_config.launcher")
-    done = run_dora("run", file, "--env", f"SPEED={speed}", timeout=280, program=own_dora)
+    recording = file.parent / "vision.mcap"
+    words = ("run", file) if speed == "1" else ("record", file, "-o", recording)
+    done = run_dora(*words, "--env", f"SPEED={speed}", timeout=280, program=own_dora)
     done.succeeded()
+    if recording.exists():
+        check_recording(recording)
     counts = rf"{FRAMES} in the file, {FRAMES} sent, {FRAMES} seen, {FRAMES} searched"
     assert re.search(counts, done.output), done
     assert f"in {FRAMES} of {FRAMES} frames" in done.output
     assert re.search(rf"\] +{FRAMES}/{FRAMES} +face at", done.output)
     check_results(file.parent / "out")
+
+
+def check_recording(path: Path) -> None:
+    """Other tools read the pictures that were sent."""
+    target = path.with_name("foxglove.mcap")
+    run_dora("recording", "export", path, "--to", "foxglove", "-o", target).succeeded()
+    sent = [decode(one.schema, one.data)[0] for one in Recording(path).messages(["camera/frame"])]
+    with target.open("rb") as file:
+        found = make_reader(file).iter_messages(["/camera/frame"])
+        pictures = [RawImage_pb2.RawImage.FromString(message.data) for _, _, message in found]
+    assert len(sent) == FRAMES
+    assert [one.data for one in pictures] == [array.to_numpy().tobytes() for array in sent]
+    assert {(one.width, one.height, one.encoding) for one in pictures} == {(176, 144, "bgr8")}
+    rerun = Path(sysconfig.get_path("scripts")) / "rerun"
+    viewed = path.with_name("vision.rrd")
+    subprocess.run([rerun, "mcap", "convert", target, "-o", viewed], check=True)
+    shown = subprocess.run([rerun, "rrd", "print", viewed], check=True, capture_output=True).stdout
+    chunks = [line for line in shown.decode().splitlines() if " - /camera/frame - " in line]
+    rows = [re.search(r"with (\d+) rows", line) for line in chunks if "Image:buffer" in line]
+    assert sum(int(one[1]) for one in rows if one is not None) == FRAMES
 
 
 def check_results(folder: Path) -> None:

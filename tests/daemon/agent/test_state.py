@@ -20,6 +20,7 @@ from dora_config.protocol.daemon import (
     StreamLogs,
 )
 from dora_config.protocol.links import LinkReport, PeerEndpoint, PeerReport, SetLinkPeers
+from dora_config.protocol.recordings.fleet import RecordingPlan
 from dora_config.protocol.runner import (
     AcknowledgeResult,
     DataflowFinished,
@@ -46,6 +47,7 @@ from dora_daemon.agent.commands import (
     SavePart,
     SendToCoordinator,
     SendToRunner,
+    StartRecorders,
     StartRunner,
     WriteLog,
 )
@@ -54,6 +56,8 @@ from dora_daemon.agent.events import (
     Event,
     HandoverRequested,
     MachineStopping,
+    RecorderSettled,
+    RecordingRequested,
     RunnerConnected,
     RunnerEnded,
     RunnerPlaced,
@@ -339,3 +343,44 @@ def test_daemon_connects_at_once_without_runners_to_adopt() -> None:
     unplaced = AgentState([PartRecord(dataflow_id=ID, attempt=1, spec=SPEC)])
     assert after(unplaced, DaemonStarted())[-1] == Connect()
     assert unplaced.records() == ()
+
+
+RECORDED = SPEC.model_copy(update={"recording": RecordingPlan(recording=ID)})
+
+
+def test_nodes_start_once_the_recorders_of_their_dataflow_record() -> None:
+    state = AgentState()
+    after(state, PreparePart(dataflow_id=ID, attempt=1, spec=RECORDED), placed())
+    commands = after(state, connected())
+    assert commands == [StartRecorders(record_of(state), new_attempt=True)]
+    assert after(state, RunnerReported(ID, NodesReady())) == []
+    (message,) = messages(after(state, RecorderSettled(ID)))
+    assert isinstance(message, PartChanged)
+    assert message.report.phase == "prepared"
+    assert after(state, RecorderSettled(ID)) == []
+
+
+def test_nodes_that_take_longer_than_their_recorders_start_when_ready() -> None:
+    state = AgentState()
+    after(state, PreparePart(dataflow_id=ID, attempt=1, spec=RECORDED), placed(), connected())
+    assert after(state, RecorderSettled(ID)) == []
+    assert messages(after(state, RunnerReported(ID, NodesReady())))
+
+
+def test_a_recording_of_running_nodes_holds_for_their_next_attempt() -> None:
+    state = AgentState()
+    started = RunnerReported(ID, DataflowStarted(dataflow_id=ID))
+    after(state, prepare(), placed(), connected(), started)
+    request = RecordingRequested(ID)
+    assert after(state, request) == [StartRecorders(record_of(state), new_attempt=False)]
+    after(state, RecorderSettled(ID), RunnerEnded(ID, "killed"))
+    assert after(state, request) == []
+    commands = after(state, prepare(2), placed(), connected())
+    assert commands == [StartRecorders(record_of(state), new_attempt=True)]
+
+
+def test_the_next_daemon_process_continues_a_recording() -> None:
+    record = PartRecord(dataflow_id=ID, attempt=1, spec=SPEC, phase="running", runtime_dir="run/0")
+    state = AgentState([record], recorded={ID})
+    commands = after(state, DaemonStarted(), connected("running"))
+    assert StartRecorders(record, new_attempt=False) in commands

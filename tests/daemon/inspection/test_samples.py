@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dora_daemon.inspection.samples import MAX_PER_SECOND, MAX_WAITING, Samples
+from dora_daemon.inspection.samples import MAX_PER_SECOND, MAX_WAITING, Pace, Samples
 
 
 def test_messages_are_in_order_of_sending() -> None:
@@ -59,3 +59,17 @@ def test_repeated_note_is_ignored() -> None:
     assert samples.take().notes == ("broken",)
     samples.note("broken")
     assert not samples
+
+
+def test_a_viewer_chooses_the_rate_of_each_output() -> None:
+    pace = Pace(5)
+    admitted = [tick / 30 for tick in range(90) if pace.admits("camera", tick / 30)]
+    assert len(admitted) == 15
+    assert pace.admits("arm", 0.0)
+    assert not pace.admits("arm", 0.1)
+    assert pace.admits("arm", 100.0)  # a pause is not made up for
+    assert not pace.admits("arm", 100.1)
+
+
+def test_without_a_rate_all_messages_are_admitted() -> None:
+    assert all(Pace(None).admits("camera", 0.0) for _ in range(10))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dora_daemon.recording.backlog import Backlog, Sent
-from dora_daemon.recording.counts import Counts, Sequences
+from dora_daemon.inspection.queue_reader import Sequences
+from dora_daemon.recording.backlog import Backlog
+from dora_daemon.recording.counts import Counts
+from dora_daemon.recording.message import RecordedMessage
 
 
-def sent(topic: str, at: int, size: int = 10) -> Sent:
-    return Sent(topic, "uint8", b"", at, at, at, bytes(size))
+def sent(topic: str, at: int, size: int = 10) -> RecordedMessage:
+    return RecordedMessage(topic, "uint8", b"", at, at, at, bytes(size))
 
 
 def test_messages_are_taken_in_the_order_of_sending() -> None:
@@ -34,6 +36,13 @@ def test_one_message_larger_than_the_backlog_is_kept() -> None:
     backlog.add(sent("a/b", 1, size=100))
     assert len(backlog.take()) == 1
     assert lost.by_topic == {}
+
+
+def test_messages_are_counted_elsewhere() -> None:
+    recorded, lost = Counts(), Counts()
+    recorded.add("a/b", 5)
+    recorded.move("a/b", 2, lost)
+    assert (recorded.by_topic, lost.by_topic) == ({"a/b": 3}, {"a/b": 2})
 
 
 def test_gaps_between_sequence_numbers_are_lost_messages() -> None:

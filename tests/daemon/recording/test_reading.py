@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from mcap.reader import make_reader
 
 from dora_daemon.recording.arrow_messages import decode, encode, schema_of
-from dora_daemon.recording.backlog import Sent
-from dora_daemon.recording.mcap_file import McapFile
-from dora_daemon.recording.parquet import CannotExport, export
+from dora_daemon.recording.mcap_file import McapFile, clock_now, file_facts
+from dora_daemon.recording.message import RecordedMessage
 from dora_daemon.recording.reading import Recording, UnreadableRecording, merged
 from dora_node_api.protocol.messages import RecordingSource
 
@@ -25,20 +23,22 @@ SOURCE = RecordingSource(
 )
 
 
-def sent(topic: str, number: int, at: int) -> Sent:
+def sent(topic: str, number: int, at: int) -> RecordedMessage:
     array = pa.array([number] * 100)
     schema = schema_of(array)
     serialized = schema.serialize().to_pybytes()
     data = encode(array, f'{{"n":{number}}}'.encode(), schema, len(serialized))
-    return Sent(topic, "int64", serialized, at, at + 1, number, data)
+    return RecordedMessage(topic, "int64", serialized, at, at + 1, number, data)
 
 
 def write(path: Path, *, finish: bool = True) -> None:
-    file = McapFile(path, SOURCE, "id")
+    file = McapFile(path, SOURCE.descriptor, file_facts(SOURCE, "id", 0))
+    file.add_clock(clock_now())
     for number in range(1, 51):
         file.add(sent("a/b", number, number * 10))
         file.add(sent("c/d", number, number * 10 - 5))
     if finish:
+        file.add_clock(clock_now())
         file.finish({"a/b": 3})
     else:
         file._writer.flush()
@@ -100,20 +100,3 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello")
     with pytest.raises(UnreadableRecording, match="not an MCAP file"):
         Recording(tmp_path / "text")
-
-
-def test_export_writes_a_row_for_each_message(tmp_path: Path) -> None:
-    write(tmp_path / "r.mcap")
-    recording = Recording(tmp_path / "r.mcap")
-    written = export(recording.messages(), tmp_path / "out")
-    assert {path.name: rows for path, rows in written.items()} == {
-        "a_b.parquet": 50,
-        "c_d.parquet": 50,
-    }
-    table = pq.read_table(tmp_path / "out" / "a_b.parquet")
-    assert table["data"][4].as_py() == [5] * 100
-    assert table["metadata"][4].as_py() == '{"n":5}'
-    assert table["log_time"][4].value == 50
-    assert table["sequence"].to_pylist() == list(range(1, 51))
-    with pytest.raises(CannotExport, match=r"a_b.parquet exists|c_d.parquet exists"):
-        export(recording.messages(), tmp_path / "out")

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from dora_cli import output
 from dora_cli._version import __version__
 from dora_cli.parameters import QuickCommand, QuickParameters
-from dora_cli.registry import ALIASES, SECTIONS, UNSUPPORTED, Group, Section
+from dora_cli.registry import ALIASES, PHRASES, SECTIONS, UNSUPPORTED, Group, Section
 
 COMPLETION_VARIABLE = "_DORA_COMPLETE"
 
@@ -50,6 +50,9 @@ class LazyGroup(QuickParameters, TyperGroup):
         return self.commands.get(cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        phrase = PHRASES.get((args[0], args[1])) if ctx.parent is None and args[1:] else None
+        if phrase is not None:
+            return f"{args[0]} {args[1]}", _load(f"{args[0]} {args[1]}", phrase), args[2:]
         word = args[0]
         if word in self._unsupported:
             output.failure(self._unsupported[word])

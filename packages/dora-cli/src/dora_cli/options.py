@@ -87,6 +87,12 @@ DataflowFile = Annotated[Path, typer.Argument(metavar="PATH", help="The dataflow
 Debug = Annotated[
     bool, typer.Option("--debug", help="Enable debug inspection, regardless of the file.")
 ]
+Ui = Annotated[
+    bool,
+    typer.Option(
+        "--ui", help="Show the dataflow in the browser as `dora ui` does; implies --debug."
+    ),
+]
 Uv = Annotated[bool, typer.Option("--uv", help="Build and run Python nodes with uv.")]
 Rebuild = Annotated[
     bool, typer.Option("--rebuild", help="Run build commands even if nothing has changed.")

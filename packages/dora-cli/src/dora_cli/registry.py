@@ -65,7 +65,10 @@ PARAM = Group(
 )
 INSPECT = Group("Inspect running dataflows.", _modules("coordinator", "top"))
 SYSTEM = Group("Check the coordinator and its daemons.", _modules("coordinator", "status"))
-RECORDING = Group("Show and convert recordings.", _modules("recording", "info", "export"))
+RECORDING = Group(
+    "Show and convert recordings, and manage those on the machines of a cluster.",
+    _modules("recording", "info", "export", "list", "stop", "fetch", "remove"),
+)
 SELF = Group(
     "Test, update or remove this installation.",
     _modules("self", "update", "test", "wheels", "uninstall"),
@@ -77,7 +80,7 @@ SECTIONS: tuple[Section, ...] = (
         "Through a coordinator",
         {
             **_modules("coordinator", "up", "down", "start", "stop", "restart"),
-            **_modules("coordinator", "list", "status", "top", "why"),
+            **_modules("coordinator", "list", "status", "top", "why", "ui"),
             "node": NODE,
             "topic": TOPIC,
             "param": PARAM,
@@ -97,6 +100,11 @@ SECTIONS: tuple[Section, ...] = (
 
 ALIASES: Mapping[str, str] = {"ps": "list", "destroy": "down", "check": "status"}
 """Alternative words of commands; hidden in help texts."""
+
+PHRASES: Mapping[tuple[str, str], str] = {
+    ("record", "fetch"): "dora_cli.commands.recording.fetch",
+}
+"""Modules of two words whose first is a command without subcommands; not in help texts."""
 
 UNSUPPORTED: Mapping[str, str] = {
     "hub": "`dora hub` is not supported: name the repository of a node in its `git` field",

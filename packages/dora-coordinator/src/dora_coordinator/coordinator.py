@@ -27,6 +27,7 @@ from dora_config.protocol.daemon import (
     SignRequest,
 )
 from dora_config.protocol.envelope import ProgramVersion, clean_text, version_problem
+from dora_config.protocol.recordings.fleet import RecorderAnswered
 from dora_config.protocol.snapshot import MachineSample
 from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.clients.request_dispatcher import RequestDispatcher
@@ -77,6 +78,7 @@ class CoordinatorState:
         self._settings = settings
         self._party = party
         self._authority = authority
+        self._wall_offset = wall_offset
         self.membership = Membership(settings)
         self.registry = DataflowRegistry(settings, self.membership, wall_offset=wall_offset)
         self._clients = RequestDispatcher(
@@ -184,8 +186,10 @@ class CoordinatorState:
         commands = self._update_membership(event, now)
         message = event.message
         match message:
-            case Heartbeat():
-                commands.append(SendToDaemon(member.key, HeartbeatAck()))
+            case Heartbeat(monotonic_ns=monotonic_ns):
+                wall_ns = round((now + self._wall_offset) * 1e9)
+                ack = HeartbeatAck(monotonic_ns=monotonic_ns, coordinator_ns=wall_ns)
+                commands.append(SendToDaemon(member.key, ack))
             case PartChanged() | PartLost() | PartDescribed():
                 commands += self.registry.part_message(member.key, message, now)
             case SignRequest(request=request):
@@ -196,6 +200,7 @@ class CoordinatorState:
                 | BuildEvents()
                 | BuildEnded()
                 | RunnerAnswered()
+                | RecorderAnswered()
                 | PartHistory()
                 | MachineSample()
             ):

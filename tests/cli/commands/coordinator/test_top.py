@@ -110,7 +110,7 @@ def test_rows_without_room_are_counted() -> None:
 
 
 def test_problems_are_above_the_tables() -> None:
-    found = Tables(machines=1, nodes=(), edges=(), problems=("p1", "p2", "p3", "p4"))
+    found = Tables(machines=1, nodes=(), edges=(), problems=("p1", "p2\n  more", "p3", "p4"))
     assert Page().lines(found, 80, 20)[1:5] == ["p1", "p2", "p3", "... 1 more problem"]
 
 
@@ -185,6 +185,8 @@ def test_a_node_filter_keeps_its_edges() -> None:
     assert [one.node for one in found.nodes] == ["a"]
     assert [row.edge.target for row in found.edges] == ["b/in"]
     assert len(tables(None, now, {"c"}).edges) == 1
+    operator = now.model_copy(update={"edges": (edge("a/operator/out", "b/in"),)})
+    assert len(tables(None, operator, {"a"}).edges) == 1
     assert len(tables(None, now).edges) == 2
 
 

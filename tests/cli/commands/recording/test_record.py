@@ -126,6 +126,48 @@ def test_a_replay_as_fast_as_possible_drops_nothing(workspace: Workspace) -> Non
     assert 'node "reader" cannot be replayed; recorded nodes: sender' in none.stderr
 
 
+def test_a_part_of_a_recording_is_replayed(workspace: Workspace) -> None:
+    path = sending(workspace)
+    file = workspace.path / "r.mcap"
+    run_dora("record", path, "-o", file, cwd=workspace.path).succeeded()
+    times = [one.log_time for one in Recording(file).messages(["sender/number"])]
+    first = next(Recording(file).messages()).log_time
+    begin, end = (
+        f"{((times[index - 1] + times[index]) / 2 - first) / 1e9:.9f}s" for index in (100, 200)
+    )
+    workspace.node("reader", READER.replace("range(300)", "range(100, 200)"))
+    words = ("--from", begin, "--to", end, "--replace", "sender")
+    done = run_dora("replay", file, "--speed", "0", *words, cwd=workspace.path).succeeded()
+    assert "in order True" in done.stdout
+    wrong = run_dora("replay", file, "--from", "2s", "--to", "1s").exited(2)
+    assert "--from must be before --to" in wrong.stderr
+
+
+def test_a_replay_begins_again_until_ctrl_c(workspace: Workspace) -> None:
+    path = sending(workspace)
+    file = workspace.path / "r.mcap"
+    run_dora("record", path, "-o", file, cwd=workspace.path).succeeded()
+    workspace.node(
+        "reader",
+        """
+        from dora import Node
+
+        begun = expected = 0
+        for event in Node():
+            if event["type"] == "INPUT":
+                number = event["value"][0].as_py()
+                assert number == expected % 300, (number, expected)
+                expected += 1
+                if number == 299:
+                    print("replayed", expected // 300, flush=True)
+        """,
+    )
+    with running_dora("replay", file, "--loop", "--speed", "0", cwd=workspace.path) as replay:
+        replay.wait_for("replayed 3")
+        replay.interrupt()
+        replay.wait().succeeded()
+
+
 def test_topics_are_chosen_by_pattern(workspace: Workspace) -> None:
     path = sending(workspace)
     file = workspace.path / "r.mcap"
@@ -158,6 +200,9 @@ def test_limits_end_the_recording_and_split_it(workspace: Workspace) -> None:
         words = ("--attach", uuid, "-o", workspace.path / "r.mcap")
         limits = ("--max-duration", "2s", "--split-duration", "700ms")
         run_dora("record", *words, *limits).succeeded()
+        small = workspace.path / "small.mcap"
+        run_dora("record", "--attach", uuid, "-o", small, "--max-size", "4kB").succeeded()
+    assert 4000 <= small.stat().st_size < 100_000
     files = sorted(workspace.path.glob("r_*.mcap"))
     assert len(files) in (2, 3)
     numbers = [m.sequence for file in files for m in Recording(file).messages()]
@@ -183,6 +228,8 @@ def test_the_file_of_a_killed_recorder_is_readable(workspace: Workspace) -> None
     found = info(file)
     assert found["finished"] is False
     assert found["channels"][0]["messages"] > 0
+    workspace.node("ticker", "raise SystemExit('is replaced')")
+    run_dora("replay", file, "--speed", "0", cwd=workspace.path).succeeded()
     shown = run_dora("recording", "info", file).succeeded().stdout
     assert "unfinished: the recorder was killed" in shown
 

@@ -24,6 +24,7 @@ from dora_cli.coordinator.errors import (
 from dora_cli.coordinator.rows import EndedRow
 from dora_config.access import Endpoint
 from dora_config.control_plane import explain, websocket_options
+from dora_config.errors import DoraError
 from dora_config.protocol.control import (
     CLIENT_CODEC,
     SERVER_CODEC,
@@ -193,9 +194,14 @@ def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:
             ping_interval=None,
         )
         return stack.enter_context(opened)
-    except InvalidStatus as error:
-        body = error.response.body.decode(errors="replace").strip() if error.response.body else ""
-        raise refused(endpoint, error.response.status_code, body) from error
     except (OSError, EOFError, WebSocketException, UnicodeError) as error:
-        untrusted = explain(endpoint, error) if isinstance(error, ssl.SSLError) else None
-        raise untrusted or unreachable(endpoint, error) from error
+        raise connection_failure(endpoint, error) from error
+
+
+def connection_failure(endpoint: Endpoint, error: Exception) -> DoraError:
+    """Return why a connection could not be opened, with the remedy."""
+    if isinstance(error, InvalidStatus):
+        body = error.response.body.decode(errors="replace").strip() if error.response.body else ""
+        return refused(endpoint, error.response.status_code, body)
+    untrusted = explain(endpoint, error) if isinstance(error, ssl.SSLError) else None
+    return untrusted or unreachable(endpoint, error)

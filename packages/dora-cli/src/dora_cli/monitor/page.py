@@ -63,7 +63,7 @@ def tables(before: Snapshot | None, now: Snapshot, nodes: Collection[str] = ()) 
     rates = all_edge_rates(before, now)
 
     def concerned(end: str) -> bool:
-        return end.rpartition("/")[0] in nodes
+        return any(end.startswith(f"{node}/") for node in nodes)
 
     return Tables(
         machines=sum(machine.connected for machine in now.machines),
@@ -110,7 +110,7 @@ class Page:
     def lines(self, found: Tables, width: int, height: int) -> list[str]:
         """Return the lines of the page, at most ``height``."""
         lines = [self._head(found, width)]
-        lines += found.problems[:_PROBLEMS]
+        lines += [problem.partition("\n")[0] for problem in found.problems[:_PROBLEMS]]
         if (more := len(found.problems) - _PROBLEMS) > 0:
             lines.append(f"... {output.counted(more, 'more problem')}")
         left = height - len(lines)

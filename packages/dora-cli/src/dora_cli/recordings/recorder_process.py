@@ -8,17 +8,15 @@ from contextlib import suppress
 from typing import IO
 
 from dora_cli import output
-from dora_cli.errors import CommandFailed
+from dora_cli.recordings.report import report
 from dora_config import DoraError
-from dora_config.protocol.recording import (
+from dora_config.protocol.recordings.recorder import (
     REPORTS,
     RecordingEnded,
     RecordingRequest,
     RecordingStarted,
 )
 from dora_config.spawn_argv import run_module
-
-COLUMNS = ("TOPIC", "RECORDED", "NOT RECORDED")
 
 
 class RecordingError(DoraError):
@@ -92,18 +90,7 @@ class RecorderProcess:
         return f"the recorder ended unexpectedly ({how})"
 
 
-def report(ended: RecordingEnded) -> None:
+def report_ended(ended: RecordingEnded) -> None:
     """Print what was recorded; raises CommandFailed unless all of it was."""
-    topics = sorted({*ended.recorded, *ended.lost})
-    if topics:
-        rows = [(name, ended.recorded.get(name, 0), ended.lost.get(name, 0)) for name in topics]
-        output.table(COLUMNS, rows)
-    for file in ended.files:
-        output.write(f"wrote {file}")
-    lost = sum(ended.lost.values())
-    if lost:
-        output.warn(f"{output.counted(lost, 'message')} not recorded")
-    if ended.problem is not None:
-        output.failure(f"the recording ended early: {ended.problem}")
-    if lost or ended.problem is not None:
-        raise CommandFailed
+    early = ended.problem and f"the recording ended early: {ended.problem}"
+    report(ended.recorded, ended.lost, ended.files, (early,) if early else ())

@@ -18,6 +18,7 @@ from dora_config.protocol.builds import BuildDataflow, BuildProgress, BuildTrigg
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.dataflow import DataflowSpec, LogFilter, LogPosition
 from dora_config.protocol.envelope import Codec, Message, ProgramVersion
+from dora_config.protocol.recordings.fleet import CallRecorders, RecorderReplies
 from dora_config.protocol.runner import NodeResult
 from dora_config.protocol.snapshot import (
     DaemonSummary as DaemonSummary,
@@ -27,6 +28,8 @@ from dora_config.protocol.snapshot import (
 )
 from dora_config.protocol.topics import (
     MAX_TOPICS,
+    MaxRate,
+    PictureBytes,
     SampleBytes,
     TopicsEnd,
     WatchedTopics,
@@ -209,6 +212,8 @@ class WatchTopics(Message):
     rates: bool = False
     window: WindowSeconds = 10.0
     sample_bytes: SampleBytes = 65_536
+    max_rate: MaxRate = None
+    picture_bytes: PictureBytes = 0
 
 
 ControlRequest = Annotated[
@@ -229,7 +234,8 @@ ControlRequest = Annotated[
     | CallRunner
     | DescribeDataflow
     | Explain
-    | WatchTopics,
+    | WatchTopics
+    | CallRecorders,
     Field(discriminator="kind"),
 ]
 
@@ -414,7 +420,8 @@ ControlAnswer = Annotated[
     | RunnerReplies
     | Described
     | Explained
-    | TopicsEnd,
+    | TopicsEnd
+    | RecorderReplies,
     Field(discriminator="kind"),
 ]
 ControlProgress = Annotated[

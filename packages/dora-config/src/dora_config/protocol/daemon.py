@@ -24,6 +24,7 @@ from dora_config.protocol.calls import RunnerAnswered, RunnerCall
 from dora_config.protocol.dataflow import DataflowSpec, DataflowUuid, LogFilter, LogPosition
 from dora_config.protocol.envelope import Codec, Message, ProgramVersion
 from dora_config.protocol.links import LinkReport, PeerEndpoint, RemoteEdge
+from dora_config.protocol.recordings.fleet import RecorderAnswered, RecorderCall
 from dora_config.protocol.runner import DataflowResult, EdgeStatus, NodeStatus
 from dora_config.protocol.snapshot import MachineSample, SampleMachine
 from dora_config.protocol.topics import EndTopics, MoreTopics, StreamTopics, TopicChunk
@@ -120,6 +121,8 @@ class Heartbeat(Message):
     metrics: tuple[Metrics, ...] = ()
     time: float | None = None
     """Unix time of the daemon's machine, whose clock may be wrong."""
+    monotonic_ns: int | None = None
+    """CLOCK_MONOTONIC of the daemon's machine."""
 
 
 class PartChanged(Message):
@@ -210,6 +213,7 @@ DaemonMessage = Annotated[
     | BuildEnded
     | RunnerAnswered
     | TopicChunk
+    | RecorderAnswered
     | MachineSample,
     Field(discriminator="kind"),
 ]
@@ -252,6 +256,10 @@ class Challenge(Message):
 
 class HeartbeatAck(Message):
     kind: Literal["heartbeat_seen"] = "heartbeat_seen"
+    monotonic_ns: int | None = None
+    """As in the heartbeat."""
+    coordinator_ns: int | None = None
+    """Unix time of the coordinator when it answered; never steps back while it runs."""
 
 
 class PreparePart(Message):
@@ -402,6 +410,7 @@ CoordinatorMessage = Annotated[
     | StreamTopics
     | MoreTopics
     | EndTopics
+    | RecorderCall
     | SampleMachine,
     Field(discriminator="kind"),
 ]

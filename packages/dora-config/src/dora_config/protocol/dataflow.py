@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.ids import parse_node_id
 from dora_config.protocol.envelope import Message
+from dora_config.protocol.recordings.fleet import RecordingPlan
 from dora_config.protocol.runner import LogLevel, NodeLocation
 
 
@@ -55,6 +56,8 @@ class DataflowSpec(Message):
     """Id of the build in which that code was delivered."""
     allow_unlinked: bool = False
     """Start although machines with shared edges cannot reach each other."""
+    recording: RecordingPlan | None = None
+    """Record from the first message on; a restart of the dataflow is not recorded."""
 
     @field_validator("name")
     @classmethod

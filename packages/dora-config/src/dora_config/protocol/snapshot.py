@@ -48,7 +48,7 @@ class PartSample(Message):
 
 
 class MachineLoad(Message):
-    """CPU and memory of a whole machine."""
+    """CPU, memory and disk of a whole machine."""
 
     cpus: int = 0
     cpu_seconds: float = 0.0
@@ -56,6 +56,9 @@ class MachineLoad(Message):
     memory_bytes: int = 0
     """Memory in use."""
     memory_total_bytes: int = 0
+    disk_bytes: int = 0
+    """Used space on the disk of the daemon's working directory."""
+    disk_total_bytes: int = 0
 
 
 class MachineSample(Message):
@@ -99,6 +102,8 @@ class NodeSummary(Message):
     memory_bytes: int | None = None
     cpu_seconds: float | None = None
     restarts: int = 0
+    last_restart: str | None = None
+    last_restart_ago: float | None = None
     read_bytes: int | None = None
     written_bytes: int | None = None
     queued: int = 0
@@ -142,7 +147,9 @@ class MachineSummary(DaemonSummary):
 
 
 class EdgeSummary(Message):
-    """One edge. ``sent = received + dropped + lost + queued`` while both ends run."""
+    """One edge. ``sent = received + dropped + lost + queued``; between machines only nearly,
+    because the two ends are not read at the same time.
+    """
 
     dataflow: str
     dataflow_name: str | None = None

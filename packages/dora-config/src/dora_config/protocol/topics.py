@@ -23,6 +23,10 @@ MAX_CHUNK: Final = 512 * 1024
 SampleBytes = Annotated[int, Field(ge=256, le=256 * 1024)]
 """Limit of the characters of JSON per message; longer messages are shortened."""
 WindowSeconds = Annotated[float, Field(gt=0, le=3600)]
+MaxRate = Annotated[float | None, Field(gt=0, le=1000)]
+"""Messages of each output that are sent per second; the others are counted as dropped."""
+PictureBytes = Annotated[int, Field(ge=0, le=256 * 1024)]
+"""Limit of the compressed bytes of an image; 0: images are sent as other messages."""
 
 
 class TopicRate(Message):
@@ -49,6 +53,8 @@ class StreamTopics(Message):
     """Send only the intervals between messages, without contents."""
     window: WindowSeconds = 10.0
     sample_bytes: SampleBytes = 65_536
+    max_rate: MaxRate = None
+    picture_bytes: PictureBytes = 0
     chunk_bytes: int = MAX_CHUNK
     """Lower where the coordinator accepts only short messages."""
 
@@ -71,7 +77,9 @@ class TopicUpdate(Message):
     """Messages and rates of the outputs on one machine since the last update."""
 
     samples: tuple[str, ...] = ()
-    """Messages as JSON objects with ``timestamp``, ``name``, ``data`` and ``metadata``."""
+    """Messages as JSON objects with ``timestamp``, ``name``, ``data`` and ``metadata``; images
+    with ``picture`` if the request has ``picture_bytes``.
+    """
     dropped: dict[str, int] = Field(default_factory=dict)
     """Number of messages that were left out of ``samples``, by output."""
     rates: tuple[TopicRate, ...] = ()

@@ -190,7 +190,8 @@ class LifecycleRequests:
             message = f"{dataflow.label} was stopped but not started again: {problem}"
             return [FailClient(requested.client, requested.number, message, "placement")]
         self._waits.add(_Wait(requested, "started", {requested.fresh_id}, old=wait.old))
-        return self._registry.start(requested.fresh_id, dataflow.spec, plan.parts, now)
+        spec = dataflow.spec.model_copy(update={"recording": None})
+        return self._registry.start(requested.fresh_id, spec, plan.parts, now)
 
 
 def _answer_ended(wait: _Wait) -> Command:

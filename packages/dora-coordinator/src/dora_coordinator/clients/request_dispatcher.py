@@ -12,6 +12,7 @@ from dora_config.protocol.builds import BuildDataflow, BuildEnded, BuildEvents
 from dora_config.protocol.calls import RunnerAnswered
 from dora_config.protocol.daemon import LogChunk, PartHistory
 from dora_config.protocol.envelope import ProgramVersion
+from dora_config.protocol.recordings.fleet import CallRecorders, RecorderAnswered
 from dora_config.protocol.snapshot import MachineSample
 from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.clients.builds import Builds
@@ -19,6 +20,7 @@ from dora_coordinator.clients.destroy import Destruction
 from dora_coordinator.clients.explanations import Explanations
 from dora_coordinator.clients.lifecycle import LifecycleRequests
 from dora_coordinator.clients.log_streams import LogStreams
+from dora_coordinator.clients.recorder_calls import RecorderCalls
 from dora_coordinator.clients.runner_calls import RunnerCalls
 from dora_coordinator.clients.snapshots import Snapshots
 from dora_coordinator.clients.topic_streams import TopicStreams
@@ -31,7 +33,14 @@ from dora_coordinator.state.commands import AnswerClient, Command, FailClient
 from dora_coordinator.state.membership import Membership
 
 DaemonReply = (
-    LogChunk | TopicChunk | BuildEvents | BuildEnded | RunnerAnswered | PartHistory | MachineSample
+    LogChunk
+    | TopicChunk
+    | BuildEvents
+    | BuildEnded
+    | RunnerAnswered
+    | RecorderAnswered
+    | PartHistory
+    | MachineSample
 )
 """Messages of daemons that belong to a client's request."""
 
@@ -62,6 +71,7 @@ class RequestDispatcher:
         self._topics = TopicStreams(membership, settings)
         self._builds = Builds(settings, registry.history)
         self._calls = RunnerCalls(registry, membership)
+        self._recorders = RecorderCalls(membership)
         self._explanations = Explanations(registry, membership, settings, wall_offset=wall_offset)
         self._snapshots = Snapshots(
             registry,
@@ -92,6 +102,7 @@ class RequestDispatcher:
         """Forget one request of a client (None: all of them)."""
         self._lifecycle.drop(client, number)
         self._calls.drop(client, number)
+        self._recorders.drop(client, number)
         self._explanations.drop(client, number)
         self._snapshots.drop(client, number)
         return [
@@ -140,6 +151,8 @@ class RequestDispatcher:
             case control.CallRunner(dataflow=ref, node=node, request=request):
                 dataflow = registry.find(ref, archived=False)
                 return self._calls.open(requested, request, dataflow, node)
+            case CallRecorders() as request:
+                return self._recorders.open(requested, request)
             case control.WatchTopics(dataflow=ref) as request:
                 return self._topics.open(requested, request, registry.find(ref, archived=False))
             case control.Destroy() as destroy:
@@ -199,6 +212,8 @@ class RequestDispatcher:
                 return self._builds.ended(daemon, message, now)
             case RunnerAnswered():
                 return self._calls.answered(daemon, message, now)
+            case RecorderAnswered():
+                return self._recorders.answered(daemon, message)
             case PartHistory():
                 return self._explanations.answered(daemon, message, now)
             case MachineSample():
@@ -216,6 +231,7 @@ class RequestDispatcher:
             *self._topics.daemon_lost(daemon),
             *self._builds.daemon_lost(daemon, now),
             *self._calls.daemon_lost(daemon),
+            *self._recorders.daemon_lost(daemon),
             *self._explanations.daemon_lost(daemon, now),
             *self._snapshots.daemon_lost(daemon, now),
         ]

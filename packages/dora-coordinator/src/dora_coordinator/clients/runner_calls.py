@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dora_config.protocol.calls import (
     NodeRequest,
@@ -12,7 +12,8 @@ from dora_config.protocol.calls import (
     RunnerReplies,
 )
 from dora_config.protocol.envelope import clean_lines
-from dora_config.protocol.runner import DeleteParam, Refusal, SetParam
+from dora_config.protocol.runner import DeleteParam, Refusal, RunnerReply, SetParam
+from dora_coordinator.clients.pending_calls import PendingCall, PendingCalls
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.events import ParamChanged
 from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
@@ -21,86 +22,70 @@ from dora_coordinator.state.events import ClientRequested
 from dora_coordinator.state.membership import Membership
 
 
-@dataclass(slots=True)
-class _Call:
-    requested: ClientRequested
+@dataclass(frozen=True, slots=True)
+class _Question:
     dataflow_id: str
     request: NodeRequest
-    waiting: set[str] = field(default_factory=set)
-    """Daemons that have not answered."""
-    replies: list[PartReply] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
 
 
 class RunnerCalls:
     def __init__(self, registry: DataflowRegistry, membership: Membership) -> None:
         self._registry = registry
         self._membership = membership
-        self._calls: dict[str, _Call] = {}
+        self._calls = PendingCalls[_Question, RunnerReply](_answer)
 
     def open(
         self, requested: ClientRequested, request: NodeRequest, dataflow: Dataflow, node: str | None
     ) -> list[Command]:
         """Call the runner of ``node`` (None: of every part); raises :class:`RequestRefused`."""
-        daemons = _daemons_of(dataflow, node)
         message = RunnerCall(call=requested.fresh_id, dataflow_id=dataflow.id, request=request)
-        call = self._calls[requested.fresh_id] = _Call(requested, dataflow.id, request)
-        commands: list[Command] = []
-        for daemon in daemons:
+        called: list[str] = []
+        problems: dict[str, str] = {}
+        for daemon in _daemons_of(dataflow, node):
             if self._membership.is_connected(daemon):
-                call.waiting.add(daemon)
-                commands.append(SendToDaemon(daemon, message))
+                called.append(daemon)
             else:
-                call.problems.append(f'no connection to daemon "{daemon}"')
-        return [*commands, *self._answer_if_done(call)]
+                problems[daemon] = f'no connection to daemon "{daemon}"'
+        sent: list[Command] = [SendToDaemon(daemon, message) for daemon in called]
+        question = _Question(dataflow.id, request)
+        return [*sent, *self._calls.open(requested, question, called, problems)]
 
     def answered(self, daemon: str, message: RunnerAnswered, now: float) -> list[Command]:
-        call = self._calls.get(message.call)
-        if call is None or daemon not in call.waiting:
+        call = self._calls.find(message.call, daemon)
+        if call is None:
             return []
-        call.waiting.discard(daemon)
         match message.reply:
             case None:
                 reason = clean_lines(message.problem or "no reply")
-                call.problems.append(f'daemon "{daemon}": {reason}')
+                return self._calls.failed(call, daemon, f'daemon "{daemon}": {reason}')
             case Refusal(message=reason):
-                call.problems.append(clean_lines(reason))
+                return self._calls.failed(call, daemon, clean_lines(reason))
             case reply:
-                call.replies.append(PartReply(daemon=daemon, reply=reply))
-        commands: list[Command] = []
-        dataflow = self._registry.get(call.dataflow_id)
-        if (
-            dataflow is not None
-            and call.replies
-            and isinstance(call.request, SetParam | DeleteParam)
-        ):
-            commands = self._registry.apply(dataflow, ParamChanged(call.request), now)
-        return [*commands, *self._answer_if_done(call)]
+                changed = self._note_change(call.question, now)
+                return [*changed, *self._calls.replied(call, daemon, reply)]
+
+    def _note_change(self, question: _Question, now: float) -> list[Command]:
+        """Store a parameter that a runner has changed."""
+        dataflow = self._registry.get(question.dataflow_id)
+        if dataflow is None or not isinstance(question.request, SetParam | DeleteParam):
+            return []
+        return self._registry.apply(dataflow, ParamChanged(question.request), now)
 
     def daemon_lost(self, daemon: str) -> list[Command]:
-        commands: list[Command] = []
-        for call in list(self._calls.values()):
-            if daemon in call.waiting:
-                call.waiting.discard(daemon)
-                call.problems.append(f'the connection to daemon "{daemon}" was lost')
-                commands += self._answer_if_done(call)
-        return commands
+        return self._calls.daemon_lost(daemon)
 
     def drop(self, client: int, number: int | None) -> None:
         """Forget one call of a client (None: all of them)."""
-        for call_id, call in list(self._calls.items()):
-            if call.requested.client == client and number in (None, call.requested.number):
-                del self._calls[call_id]
+        self._calls.drop(client, number)
 
-    def _answer_if_done(self, call: _Call) -> list[Command]:
-        if call.waiting:
-            return []
-        requested = call.requested
-        del self._calls[requested.fresh_id]
-        if call.problems and not call.replies:
-            return [FailClient(requested.client, requested.number, "\n".join(call.problems))]
-        answer = RunnerReplies(replies=tuple(call.replies), problems=tuple(call.problems))
-        return [AnswerClient(requested.client, requested.number, answer)]
+
+def _answer(call: PendingCall[_Question, RunnerReply]) -> Command:
+    client, number = call.requested.client, call.requested.number
+    problems = tuple(call.problems.values())
+    if problems and not call.replies:
+        return FailClient(client, number, "\n".join(problems))
+    replies = tuple(PartReply(daemon=daemon, reply=reply) for daemon, reply in call.replies.items())
+    return AnswerClient(client, number, RunnerReplies(replies=replies, problems=problems))
 
 
 def _daemons_of(dataflow: Dataflow, node: str | None) -> list[str]:

@@ -159,6 +159,8 @@ class TopicStreams:
             rates=watch.request.rates,
             window=watch.request.window,
             sample_bytes=max(256, min(watch.request.sample_bytes, chunk // 2)),
+            max_rate=watch.request.max_rate,
+            picture_bytes=min(watch.request.picture_bytes, chunk // 2),
             chunk_bytes=chunk,
         )
         return SendToDaemon(daemon, message)

@@ -136,6 +136,8 @@ def node_summaries(dataflow: Dataflow, membership: Membership) -> list[NodeSumma
                     memory_bytes=seen.memory_bytes,
                     cpu_seconds=seen.cpu_seconds,
                     restarts=now.restarts if now else end.restarts if end else 0,
+                    last_restart=seen.last_restart,
+                    last_restart_ago=seen.last_restart_ago,
                     read_bytes=seen.read_bytes,
                     written_bytes=seen.written_bytes,
                     queued=seen.queued,

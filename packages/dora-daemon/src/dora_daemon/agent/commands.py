@@ -82,6 +82,15 @@ class OpenInspector:
 
 
 @dataclass(frozen=True, slots=True)
+class StartRecorders:
+    """Answered with ``RecorderSettled``; recorders that run already are left alone."""
+
+    record: PartRecord
+    new_attempt: bool
+    """The nodes are being started, not recorded already."""
+
+
+@dataclass(frozen=True, slots=True)
 class WriteLog:
     level: Literal["info", "warning"]
     text: str
@@ -104,6 +113,7 @@ Command = (
     | OpenLogs
     | SendHistory
     | OpenInspector
+    | StartRecorders
     | WriteLog
     | ExitDaemon
 )

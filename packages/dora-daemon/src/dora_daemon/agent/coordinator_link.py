@@ -24,7 +24,6 @@ from dora_config.protocol.daemon import (
     CoordinatorMessage,
     DaemonMessage,
     Heartbeat,
-    HeartbeatAck,
     IdentityProof,
     Register,
     Registered,
@@ -204,7 +203,7 @@ class CoordinatorLink:
                     continue
                 if isinstance(message, RegistrationRefused):
                     return clean_text(message.message)
-                if not isinstance(message, HeartbeatAck | Registered):
+                if not isinstance(message, Registered):
                     self._received(message)
         except TimeoutError:
             return f"silent for {silence_limit:g} s"

@@ -67,6 +67,20 @@ class RunnerEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordingRequested:
+    """The outputs of a dataflow on this machine are to be recorded."""
+
+    dataflow_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecorderSettled:
+    """The recorders of a part record, or could not be started."""
+
+    dataflow_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class MachineStopping:
     """End the nodes; their dataflows continue here when the machine is back."""
 
@@ -88,5 +102,14 @@ PartMessage = (
     | StreamTopics
 )
 RunnerNotice = RunnerPlaced | RunnerConnected | RunnerReported | RunnerEnded
-Event = PartMessage | RunnerNotice | DaemonStarted | EndDaemon | MachineStopping | HandoverRequested
+RecorderNotice = RecordingRequested | RecorderSettled
+Event = (
+    PartMessage
+    | RunnerNotice
+    | RecorderNotice
+    | DaemonStarted
+    | EndDaemon
+    | MachineStopping
+    | HandoverRequested
+)
 """``EndDaemon`` is also posted for SIGINT and SIGTERM; the second one does not wait for nodes."""

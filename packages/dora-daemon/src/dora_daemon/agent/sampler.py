@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -95,10 +96,14 @@ class Sampler:
 
 
 def machine_load() -> MachineLoad:
-    """Return CPU and memory of this machine."""
+    """Return the load of this machine."""
     import psutil  # needed by few daemons
 
     times, memory = psutil.cpu_times(), psutil.virtual_memory()
+    used = free = 0
+    with suppress(OSError):  # the working directory was removed
+        disk = psutil.disk_usage(".")
+        used, free = disk.used, disk.free
     idle = times.idle + getattr(times, "iowait", 0.0)
     # `guest` time is contained in `user`.
     busy = sum(times) - idle - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
@@ -107,4 +112,6 @@ def machine_load() -> MachineLoad:
         cpu_seconds=busy,
         memory_bytes=memory.total - memory.available,
         memory_total_bytes=memory.total,
+        disk_bytes=used,
+        disk_total_bytes=used + free,  # without the space that is reserved for root
     )

@@ -35,6 +35,7 @@ from dora_config.protocol.daemon import (
     SignRequest,
 )
 from dora_config.protocol.envelope import ProgramVersion
+from dora_config.protocol.recordings.fleet import RecorderAnswered, RecorderCall
 from dora_config.protocol.runner import RunnerReply
 from dora_config.protocol.snapshot import SampleMachine
 from dora_config.protocol.topics import EndTopics, MoreTopics
@@ -55,6 +56,7 @@ from dora_daemon.agent.commands import (
     SendHistory,
     SendToCoordinator,
     SendToRunner,
+    StartRecorders,
     StartRunner,
     WriteLog,
 )
@@ -67,6 +69,8 @@ from dora_daemon.agent.logs.history import HistoryReader
 from dora_daemon.agent.logs.streams import LogStreams
 from dora_daemon.agent.node_paths import Machine
 from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError
+from dora_daemon.agent.recorders.folder import RecordingRefused
+from dora_daemon.agent.recorders.service import Recorders
 from dora_daemon.agent.runners.registry import RunnerRegistry
 from dora_daemon.agent.sampler import Sampler
 from dora_daemon.agent.state import AgentState
@@ -116,7 +120,15 @@ class Agent:
         records, problems = files.load()
         for problem in problems:
             logger.warning("%s", problem)
-        self._state = AgentState(records)
+        tasks = self._tasks = anyio.create_task_group()
+        self._recorders = Recorders(
+            tasks,
+            files.directory / "recordings",
+            options.machine_id or socket.gethostname(),
+            lambda dataflow_id: self._state.is_live(dataflow_id),
+            self.post,
+        )
+        self._state = AgentState(records, self._recorders.dataflows())
         self._adopted = anyio.Event()
         self._ended = anyio.Event()
         self._link = CoordinatorLink(
@@ -127,7 +139,6 @@ class Agent:
             received=self._receive,
             lost=self._disconnected,
         )
-        tasks = self._tasks = anyio.create_task_group()
         links = LinkSetup(options.listen, lambda: endpoint().host, self._credentials)
         self._runners = RunnerRegistry(
             tasks, runtime_root, self._machine, self.post, self._link.hurry, links
@@ -186,6 +197,8 @@ class Agent:
                 self._history.start(record, history, live=live)
             case OpenInspector(record=record, request=topics):
                 self._inspectors.open(record, topics)
+            case StartRecorders(record=record, new_attempt=new_attempt):
+                self._recorders.start(record, new_attempt=new_attempt)
             case WriteLog(level=level, text=text):
                 logger.log(_LEVELS[level], "%s", text)
             case ExitDaemon():
@@ -217,9 +230,13 @@ class Agent:
                 self._builds.handle(message)
             case RunnerCall():
                 self._call_runner(message)
+            case RecorderCall():
+                self._tasks.start_soon(self._call_recorders, message)
+            case HeartbeatAck():
+                self._recorders.acknowledged(message)
             case SampleMachine():
                 self._sampler.start(message)
-            case RegistrationRefused() | HeartbeatAck() | Challenge():
+            case RegistrationRefused() | Challenge():
                 pass  # handled by the link
             case _:
                 self.post(message)
@@ -247,6 +264,15 @@ class Agent:
             self._link.send(RunnerAnswered(call=call.call, reply=reply, problem=problem))
 
         self._runners.call(call.dataflow_id, call.request, on_reply)
+
+    async def _call_recorders(self, call: RecorderCall) -> None:
+        try:
+            answer = RecorderAnswered(
+                call=call.call, reply=await self._recorders.call(call.request)
+            )
+        except RecordingRefused as error:
+            answer = RecorderAnswered(call=call.call, problem=str(error))
+        self._link.send(answer)
 
     def _disconnected(self) -> None:
         """Close the streams and builds of clients, which were connected to the coordinator."""
@@ -294,7 +320,7 @@ class Agent:
             if status.nodes or status.link is not None
         )
         self._runners.refresh()
-        return Heartbeat(metrics=metrics, time=time.time())
+        return Heartbeat(metrics=metrics, time=time.time(), monotonic_ns=time.monotonic_ns())
 
     def _machine(self) -> Machine:
         return Machine(

@@ -67,6 +67,7 @@ from dora_daemon.agent.commands import (
     SendHistory,
     SendToCoordinator,
     SendToRunner,
+    StartRecorders,
     StartRunner,
     WriteLog,
 )
@@ -75,6 +76,9 @@ from dora_daemon.agent.events import (
     Event,
     HandoverRequested,
     MachineStopping,
+    RecorderNotice,
+    RecorderSettled,
+    RecordingRequested,
     RunnerConnected,
     RunnerEnded,
     RunnerNotice,
@@ -101,6 +105,9 @@ class _Part:
     only_virtual_left: bool = False
     connect: ConnectPart | None = None
     """Peers to send to its runner once it answers."""
+    recorders: Literal["none", "starting", "settled"] = "none"
+    ready: bool = False
+    """Its nodes are at the start barrier; reported once its recorders are settled."""
 
     @property
     def live(self) -> bool:
@@ -122,8 +129,12 @@ class _Part:
 class AgentState:
     """Changes only in :meth:`handle`; the other public methods read."""
 
-    def __init__(self, records: Iterable[PartRecord] = ()) -> None:
-        """Begin with the ``records`` of an earlier daemon process."""
+    def __init__(self, records: Iterable[PartRecord] = (), recorded: Iterable[str] = ()) -> None:
+        """Begin with the ``records`` of an earlier daemon process.
+
+        ``recorded``: dataflows with a recording that has not ended.
+        """
+        self._recorded = set(recorded)
         self._parts = {record.dataflow_id: _Part(record) for record in records}
         self._adopted: set[str] = set()
         """Parts of an earlier daemon process whose runners have not answered or ended yet."""
@@ -189,6 +200,8 @@ class AgentState:
                 if part is None or not part.record.runtime_dir:
                     return [SendToCoordinator(TopicChunk(stream=stream, done=True))]
                 return [OpenInspector(part.record, event)]
+            case RecordingRequested() | RecorderSettled():
+                return self._handle_recorders(event)
             case EndDaemon():
                 return self._end()
             case MachineStopping():
@@ -201,6 +214,31 @@ class AgentState:
     def _live(self, dataflow_id: str) -> _Part | None:
         part = self._parts.get(dataflow_id)
         return part if part is not None and part.live else None
+
+    # ------------------------------------------------------------------- recordings
+
+    def _handle_recorders(self, event: RecorderNotice) -> list[Command]:
+        part = self._live(event.dataflow_id)
+        match event:
+            case RecordingRequested(dataflow_id=dataflow_id):
+                self._recorded.add(dataflow_id)
+                if part is None or not part.connected:
+                    return []
+                return self._start_recorders(part, new_attempt=False)
+            case RecorderSettled():
+                if part is None or part.recorders != "starting":
+                    return []
+                part.recorders = "settled"
+                return _prepared(part) if part.ready else []
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _start_recorders(self, part: _Part, *, new_attempt: bool) -> list[Command]:
+        record = part.record
+        if record.spec.recording is None and record.dataflow_id not in self._recorded:
+            return []
+        part.recorders = "starting"
+        return [StartRecorders(record, new_attempt)]
 
     # ------------------------------------------------------------------- adoption
 
@@ -316,9 +354,13 @@ class AgentState:
             return _stop_runner(part, part.stop)
         waiting, part.connect = part.connect, None
         commands = [] if waiting is None else self._connect(waiting)
+        if part.recorders == "none":
+            commands += self._start_recorders(
+                part, new_attempt=status.phase in ("starting", "ready")
+            )
         match status.phase:
             case "ready":
-                return [*commands, *_advance(part, "prepared")]
+                return [*commands, *_prepared(part)]
             case "running":
                 return [*commands, *_advance(part, "running")]
             case "starting" | "stopping" | "finished":
@@ -329,7 +371,7 @@ class AgentState:
     def _reported(self, part: _Part, event: RunnerEvent, now: float) -> list[Command]:
         match event:
             case NodesReady():
-                return _advance(part, "prepared")
+                return _prepared(part)
             case DataflowStarted():
                 return _advance(part, "running")
             case DataflowFinished(result=result):
@@ -458,6 +500,12 @@ def _advance(part: _Part, phase: Literal["prepared", "running"]) -> list[Command
     if phase == "prepared" and part.record.phase == "running":
         return []
     return [_save(part, phase=phase), _report(part)]
+
+
+def _prepared(part: _Part) -> list[Command]:
+    """Report that the nodes are at the start barrier, unless recorders are being started."""
+    part.ready = part.recorders == "starting"
+    return [] if part.ready else _advance(part, "prepared")
 
 
 def _stop_runner(part: _Part, stop: StopPart) -> list[Command]:

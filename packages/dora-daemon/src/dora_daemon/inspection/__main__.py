@@ -6,8 +6,6 @@ standard output, a line of JSON each.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 
 from dora_config.protocol.topics import StreamTopics, TopicChunk
@@ -17,20 +15,16 @@ from dora_daemon.inspection.runner_connection import (
     InspectorConnection,
     RunnerDisconnected,
 )
-
-NICENESS = 5
-"""Nodes have a higher priority."""
+from dora_daemon.inspection.side_process import prepare, write_line
 
 
 def main() -> int:
     """Return the exit code."""
     path, request = sys.argv[1], StreamTopics.model_validate_json(sys.argv[2])
-    # Ctrl-C in the daemon's terminal ends the daemon, and thereby the standard input.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(NICENESS)
+    prepare()
     try:
         problem = _inspect(path, request)
-        _write(TopicChunk(stream=request.stream, done=True, problem=problem))
+        write_line(TopicChunk(stream=request.stream, done=True, problem=problem))
     except BrokenPipeError:
         pass  # the daemon has ended
     return 0
@@ -38,23 +32,14 @@ def main() -> int:
 
 def _inspect(path: str, request: StreamTopics) -> str | None:
     """Return the error, None when the runner or the stream has ended."""
-    inspector = None
     try:
         runner = InspectorConnection(path, request.dataflow_id, request.topics)
-        inspector = Inspector(runner, request, _write)
-        inspector.run(0)
+        Inspector(runner, request, write_line).run(0)
     except InspectionError as error:
         return str(error)
     except RunnerDisconnected:
-        if inspector is not None:
-            inspector.finish()
+        pass
     return None
-
-
-def _write(chunk: TopicChunk) -> None:
-    line = chunk.model_dump_json().encode() + b"\n"
-    while line:
-        line = line[os.write(1, line) :]
 
 
 if __name__ == "__main__":

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import os
-import select
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
 from dora_config.protocol.topics import StreamTopics, TopicChunk, TopicUpdate
 from dora_daemon.inspection.intervals import Intervals
+from dora_daemon.inspection.queue_reader import QueueReader
 from dora_daemon.inspection.runner_connection import InspectorConnection, RunnerDisconnected
-from dora_daemon.inspection.samples import Samples
-from dora_node_api.transport import Receiver
+from dora_daemon.inspection.samples import Pace, Samples
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.shared.errors import BrokenRecord
-from dora_node_api.transport.shared.layout import RecordKind
 
-PAUSE = 0.001
-"""Seconds between reads of busy queues, which limits the load."""
 SAMPLES_EVERY = 0.05
 RATES_EVERY = 0.5
-MAX_BATCH = 128
-"""Messages of one output before the next output is read."""
 
 
 class SampleCollector:
@@ -36,15 +30,18 @@ class SampleCollector:
 
         self._render = render
         self._limit = request.sample_bytes
+        self._picture_limit = request.picture_bytes
+        self._pace = Pace(request.max_rate)
         self._samples = Samples(request.chunk_bytes)
         self._begun = False
 
     def add(self, name: str, delivery: Delivery) -> None:
-        if not self._samples.admits(time.monotonic()):
+        now = time.monotonic()
+        if not self._pace.admits(name, now) or not self._samples.admits(now):
             self._samples.drop(name, 1)
             return
         try:
-            text = self._render(name, delivery, self._limit)
+            text = self._render(name, delivery, self._limit, self._picture_limit)
             self._samples.add(name, text, delivery.sent_ns)
         except (BrokenRecord, ValueError, TypeError, NotImplementedError) as error:
             self._samples.drop(name, 1)
@@ -55,6 +52,9 @@ class SampleCollector:
 
     def interrupt(self, name: str) -> None:
         pass
+
+    def broken(self, name: str, error: BrokenRecord) -> None:
+        self.note(f"{name}: {error}")
 
     def note(self, sentence: str) -> None:
         self._samples.note(sentence)
@@ -88,6 +88,9 @@ class RateCollector:
         """The node restarted or ended."""
         self._intervals[name].interrupt()
 
+    def broken(self, name: str, error: BrokenRecord) -> None:
+        self.note(f"{name}: {error}")
+
     def note(self, sentence: str) -> None:
         self._notes.append(sentence)
 
@@ -118,45 +121,35 @@ class Inspector:
         )
         for problem in runner.problems:
             self._collector.note(problem)
-        self._sequences: dict[str, int] = {}
-        """Number of the last message of each output; the numbers of a queue have no gaps."""
         self._requested = 1
         """Chunks that may be sent: the first one, and one for each request."""
 
     def run(self, requests: int) -> None:
-        """Run until the descriptor ``requests`` ends. Raises RunnerDisconnected."""
-        poll = select.poll()
-        poll.register(requests, select.POLLIN)
-        poll.register(self._runner.fileno(), select.POLLIN)
-        names: dict[int, str] = {}
-        for name, receiver in self._runner.receivers.items():
-            for descriptor in receiver.fds():
-                poll.register(descriptor, select.POLLIN)
-                names[descriptor] = name
+        """Run until the descriptor ``requests`` ends, or the runner."""
+        reader = QueueReader(self._runner, requests, self._collector)
+        try:
+            self._follow(reader, requests)
+        except RunnerDisconnected:
+            self._finish(reader)
+
+    def _follow(self, reader: QueueReader, requests: int) -> None:
         due = 0.0
         while True:
             wait = None
             if self._requested and self._collector.pending:
                 wait = max(0.0, due - time.monotonic()) * 1000 + 1
-            ready = [descriptor for descriptor, _ in poll.poll(wait)]
-            for name in {names[descriptor] for descriptor in ready if descriptor in names}:
-                self._read(name, self._runner.receivers[name])
-            if requests in ready and not self._read_requests(requests):
+            if reader.turn(wait) and not self._read_requests(requests):
                 return
-            if self._runner.fileno() in ready:
-                self._runner.check()
             now = time.monotonic()
             if self._requested and self._collector.pending and now >= due:
                 due = now + self._collector.every
                 self._send()
-            if any(descriptor in names for descriptor in ready):
-                time.sleep(PAUSE)
 
-    def finish(self) -> None:
+    def _finish(self, reader: QueueReader) -> None:
         """Write what was sent before the runner ended, if a chunk was requested."""
         with suppress(RunnerDisconnected):
-            for name, receiver in self._runner.receivers.items():
-                self._read(name, receiver)
+            for name in self._runner.receivers:
+                reader.read(name)
         if self._requested and self._collector.pending:
             self._send()
 
@@ -168,22 +161,3 @@ class Inspector:
     def _send(self) -> None:
         self._requested -= 1
         self._write(TopicChunk(stream=self._request.stream, news=self._collector.take()))
-
-    def _read(self, name: str, receiver: Receiver) -> None:
-        receiver.woken()
-        for _ in range(MAX_BATCH):
-            try:
-                delivery = receiver.receive()
-            except BrokenRecord as error:
-                self._collector.note(f"{name}: {error}")
-                continue
-            if delivery is None:
-                return
-            missed = delivery.sequence - self._sequences.get(name, delivery.sequence - 1) - 1
-            self._sequences[name] = delivery.sequence
-            if missed:
-                self._collector.drop(name, missed)
-            if delivery.kind is RecordKind.DATA:
-                self._collector.add(name, delivery)
-            else:
-                self._collector.interrupt(name)

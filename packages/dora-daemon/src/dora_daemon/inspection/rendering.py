@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import types
 
+from dora_daemon.inspection.pictures import picture
 from dora_node_api.data.metadata import utc_datetime
 
 if TYPE_CHECKING:
@@ -24,11 +25,12 @@ _MOST_UNSPLIT = 65_536
 """Bytes of values that cannot be shortened; larger ones are left out."""
 
 
-def render(name: str, delivery: Delivery, limit: int) -> str:
+def render(name: str, delivery: Delivery, limit: int, picture_limit: int = 0) -> str:
     """Return ``{"timestamp", "name", "data", "metadata"}``, of about ``limit`` bytes at most.
 
-    If ``data`` or ``metadata`` is shortened, ``shortened`` contains its real size. Raises
-    BrokenRecord.
+    If ``data`` or ``metadata`` is shortened, ``shortened`` contains its real size. An image has a
+    ``picture`` of at most ``picture_limit`` bytes and no data, unless that limit is 0. Raises
+    BrokenRecord and PictureTooLarge.
     """
     metadata = delivery.metadata
     if metadata.get("timestamp") == utc_datetime(delivery.timestamp_ns):
@@ -44,6 +46,11 @@ def render(name: str, delivery: Delivery, limit: int) -> str:
         message["metadata"] = {}
         message["shortened"] = {"metadata": "left out"}
     room = limit // MIN_ELEMENT
+    image = picture(array, metadata, picture_limit) if picture_limit else None
+    if image is not None:
+        message["picture"] = image
+        limit += len(image["data"])
+        room = 0
     while True:
         cut = Cut(room)
         message["data"] = cut.values(array) if room else []

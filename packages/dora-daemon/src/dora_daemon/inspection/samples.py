@@ -40,6 +40,23 @@ class _TokenBucket:
         self.since = now
 
 
+class Pace:
+    """Which messages a viewer's rate admits, for each output."""
+
+    def __init__(self, per_second: float | None) -> None:
+        self._interval = 0.0 if per_second is None else 1 / per_second
+        self._due: dict[str, float] = {}
+
+    def admits(self, name: str, now: float) -> bool:
+        due = self._due.get(name, now)
+        if now < due:
+            return False
+        # Messages that are a little late do not lower the rate; a pause is not made up for.
+        late = now - due > self._interval
+        self._due[name] = (now if late else due) + self._interval
+        return True
+
+
 class Samples:
     """Messages and notes for the next update."""
 

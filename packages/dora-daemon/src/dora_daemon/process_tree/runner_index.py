@@ -32,6 +32,8 @@ class IndexEntry:
     control: str = CONTROL_SOCKET
     version: str = ""
     """Version of dora."""
+    whole: bool = True
+    """The dataflow has no nodes on other machines."""
 
 
 def encode(entry: IndexEntry) -> str:

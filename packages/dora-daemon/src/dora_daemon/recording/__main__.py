@@ -1,58 +1,93 @@
 """``python -m dora_daemon.recording``: recorder process of one dataflow on one machine.
 
-See ``dora_config.protocol.recording`` for its input and output.
+See ``dora_config.protocol.recordings.recorder`` for its input and output.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 
-from dora_config.protocol.recording import (
+from dora_config.protocol.recordings.recorder import (
+    RecorderEnd,
     RecordingEnded,
-    RecordingReport,
     RecordingRequest,
     RecordingStarted,
 )
 from dora_daemon.inspection.runner_connection import InspectionError, RunnerDisconnected
+from dora_daemon.inspection.side_process import prepare, write_line
 from dora_daemon.recording.recorder import Recorder, RecorderConnection
+from dora_daemon.recording.status_file import StatusFile, identified
 from dora_daemon.recording.writing import Writing
 
-NICENESS = 5
-"""Nodes have a higher priority."""
+SOCKET_POLL = 0.05
+"""Seconds between two checks whether a runner that starts has its socket."""
 
 
 def main() -> int:
     """Return the exit code."""
-    # Ctrl-C in the terminal ends the command, and thereby the standard input.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(NICENESS)
+    prepare()
     request = RecordingRequest.model_validate_json(_first_line())
-    ended = _record(request)
+    if request.status_file is None:
+        ended = _record(request, None, 0)
+    else:
+        stop = _until_sigterm()
+        status = StatusFile(Path(request.status_file))
+        ended = _record(request, status, stop)
     with suppress(BrokenPipeError):
-        _report(ended)
+        write_line(ended)
     return 0 if ended.problem is None and not ended.lost else 1
 
 
-def _record(request: RecordingRequest) -> RecordingEnded:
+def _until_sigterm() -> int:
+    """Return a descriptor that ends with SIGTERM."""
+    reader, writer = os.pipe()
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.close(writer)
+
+    signal.signal(signal.SIGTERM, end)
+    return reader
+
+
+def _record(request: RecordingRequest, status: StatusFile | None, stop: int) -> RecordingEnded:
+    if status is not None:
+        _wait_for_socket(Path(request.socket), stop)
     try:
         runner = RecorderConnection(request)
     except InspectionError as error:
-        return RecordingEnded(problem=str(error))
+        return _failed(status, RecorderEnd.FAILED, str(error))
     except RunnerDisconnected:
-        return RecordingEnded(problem="the dataflow has ended")
+        return _failed(status, RecorderEnd.RUNNER, "the dataflow has ended")
     try:
         writing = Writing(request, runner.source)
     except OSError as error:
         runner.close()
-        return RecordingEnded(problem=f"{error.filename or request.path}: {error.strerror}")
-    recorder = Recorder(runner, writing)
+        problem = f"{error.filename or request.path}: {error.strerror}"
+        return _failed(status, RecorderEnd.FAILED, problem)
+    recorder = Recorder(runner, writing, status)
     with suppress(BrokenPipeError):
-        _report(RecordingStarted(topics=tuple(runner.receivers), path=str(writing.files[0])))
-    recorder.run(0)
+        write_line(RecordingStarted(topics=tuple(runner.receivers), path=str(writing.files[0])))
+    recorder.run(stop)
     return recorder.ended()
+
+
+def _wait_for_socket(socket: Path, stop: int) -> None:
+    """Wait until a runner that starts has its socket, until it ends, or until ``stop`` ends."""
+    while not socket.exists() and socket.parent.exists():
+        if select.select([stop], [], [], SOCKET_POLL)[0]:
+            return
+
+
+def _failed(status: StatusFile | None, end: RecorderEnd, problem: str) -> RecordingEnded:
+    if status is not None:
+        status.write(identified(end=end, problem=problem))
+    return RecordingEnded(problem=problem)
 
 
 def _first_line() -> bytes:
@@ -60,12 +95,6 @@ def _first_line() -> bytes:
     while not line.endswith(b"\n") and (data := os.read(0, 65_536)):
         line += data
     return line
-
-
-def _report(report: RecordingReport) -> None:
-    line = report.model_dump_json().encode() + b"\n"
-    while line:
-        line = line[os.write(1, line) :]
 
 
 if __name__ == "__main__":

@@ -3,24 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
 from dora_daemon.recording.counts import Counts
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """One message of an output, copied out of shared memory."""
-
-    topic: str
-    type_name: str
-    schema: bytes
-    log_time: int
-    """Nanoseconds of a clock that never steps back while the recorder runs."""
-    publish_time: int
-    """The sender's CLOCK_REALTIME."""
-    sequence: int
-    data: bytes
+from dora_daemon.recording.message import RecordedMessage
 
 
 class Backlog:
@@ -29,10 +14,10 @@ class Backlog:
     def __init__(self, max_bytes: int, lost: Counts) -> None:
         self._max_bytes = max_bytes
         self._lost = lost
-        self._waiting: deque[Sent] = deque()
+        self._waiting: deque[RecordedMessage] = deque()
         self._bytes = 0
 
-    def add(self, message: Sent) -> None:
+    def add(self, message: RecordedMessage) -> None:
         self._waiting.append(message)
         self._bytes += len(message.data)
         while self._bytes > self._max_bytes and len(self._waiting) > 1:
@@ -43,7 +28,7 @@ class Backlog:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def take(self) -> list[Sent]:
+    def take(self) -> list[RecordedMessage]:
         """Return and remove all messages, by the time they were sent."""
         taken = sorted(self._waiting, key=lambda one: one.log_time)
         self._waiting.clear()

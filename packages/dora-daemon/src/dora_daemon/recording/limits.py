@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dora_config.protocol.recording import RecordingRequest
+from dora_config.protocol.recordings.recorder import RecordingRequest
 
 
 @dataclass(frozen=True, slots=True)

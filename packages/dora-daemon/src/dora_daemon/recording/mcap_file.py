@@ -21,7 +21,7 @@ from mcap.writer import CompressionType, Writer
 from dora_config.process_identity import boot_id
 from dora_daemon import __version__
 from dora_daemon.recording.arrow_messages import ENCODING
-from dora_daemon.recording.backlog import Sent
+from dora_daemon.recording.message import RecordedMessage
 from dora_node_api.protocol.messages import RecordingSource
 
 PROFILE = "dora"
@@ -34,59 +34,44 @@ _SEQUENCES = 1 << 32
 
 
 class McapFile:
-    def __init__(self, path: Path, source: RecordingSource, dataflow_id: str) -> None:
-        """Create the file. Raises OSError, FileExistsError among others."""
+    def __init__(self, path: Path, dataflow: str, facts: Mapping[str, str]) -> None:
+        """Create the file; ``dataflow``: YAML. Raises OSError, FileExistsError among others."""
         self.path = path
         self.started = time.monotonic()
         self._channels: dict[tuple[str, bytes], int] = {}
         self._schemas: dict[tuple[str, bytes], int] = {}
         self._unflushed_since: float | None = None
+        self.unwritten: dict[str, int] = {}
+        """Messages of the chunk in progress, which is not on disk, by output."""
         self._raw = path.open("xb", buffering=0)
         self._stream = _Whole(self._raw.fileno())
         self._writer = Writer(cast("IO[Any]", self._stream), CHUNK_BYTES, CompressionType.ZSTD)
         try:
-            self._start(source, dataflow_id)
+            self._start(dataflow, facts)
         except BaseException:
             self._raw.close()
             raise
 
-    def _start(self, source: RecordingSource, dataflow_id: str) -> None:
-        import pyarrow as pa
-
+    def _start(self, dataflow: str, facts: Mapping[str, str]) -> None:
         self._writer.start(PROFILE, f"dora {__version__}")
         now = time.time_ns()
         self._writer.add_attachment(
-            now, now, DATAFLOW_ATTACHMENT, "application/yaml", source.descriptor.encode()
+            now, now, DATAFLOW_ATTACHMENT, "application/yaml", dataflow.encode()
         )
-        facts = {
-            "dataflow_id": dataflow_id,
-            "dataflow": source.name or "",
-            "machine": source.machine_id or "",
-            "host": socket.gethostname(),
-            "working_dir": source.working_dir,
-            "dora": __version__,
-            "python": platform.python_version(),
-            "pyarrow": pa.__version__,
-        }
-        self._writer.add_metadata(SOURCE, facts)
-        self._add_clock()
+        self._writer.add_metadata(SOURCE, dict(facts))
 
-    def _add_clock(self) -> None:
-        """Note both clocks, by which files of several machines can be aligned."""
-        clock = {
-            "realtime_ns": str(time.time_ns()),
-            "monotonic_ns": str(time.monotonic_ns()),
-            "boot_id": boot_id(),
-        }
-        self._writer.add_metadata(CLOCK, clock)
+    def add_clock(self, clock: Mapping[str, str]) -> None:
+        """Add a relation of clocks, by which files of several machines can be aligned."""
+        self._writer.add_metadata(CLOCK, dict(clock))
 
     @property
     def size(self) -> int:
         """Bytes on disk."""
         return self._stream.tell()
 
-    def add(self, message: Sent) -> None:
+    def add(self, message: RecordedMessage) -> None:
         """Raises OSError."""
+        size = self.size
         self._writer.add_message(
             self._channel(message),
             message.log_time,
@@ -94,10 +79,14 @@ class McapFile:
             message.publish_time,
             message.sequence % _SEQUENCES,
         )
-        if self._unflushed_since is None:
+        self.unwritten[message.topic] = self.unwritten.get(message.topic, 0) + 1
+        if self.size != size:  # the writer has ended the chunk
+            self.unwritten.clear()
+            self._unflushed_since = None
+        elif self._unflushed_since is None:
             self._unflushed_since = time.monotonic()
 
-    def _channel(self, message: Sent) -> int:
+    def _channel(self, message: RecordedMessage) -> int:
         """Return the channel of an output and a type."""
         key = message.topic, message.schema
         channel = self._channels.get(key)
@@ -117,14 +106,17 @@ class McapFile:
         """Write the chunk in progress if it is old. Raises OSError."""
         since = self._unflushed_since
         if since is not None and time.monotonic() - since >= FLUSH_SECONDS:
-            self._writer.flush()
-            self._unflushed_since = None
+            self._flush()
+
+    def _flush(self) -> None:
+        self._writer.flush()
+        self.unwritten.clear()
+        self._unflushed_since = None
 
     def finish(self, lost: Mapping[str, int]) -> None:
         """Write the index and close the file. Raises OSError."""
         try:
-            self._writer.flush()
-            self._add_clock()
+            self._flush()
             self._writer.add_metadata(LOST, {"messages": json.dumps(dict(lost))})
             self._writer.finish()
         finally:
@@ -134,6 +126,33 @@ class McapFile:
         """Close the file without an index: it stays readable up to its last chunk."""
         with suppress(OSError):
             self._raw.close()
+
+
+def file_facts(source: RecordingSource, dataflow_id: str, epoch_ns: int) -> dict[str, str]:
+    """Return where and of what this process records."""
+    import pyarrow as pa
+
+    return {
+        "dataflow_id": dataflow_id,
+        "dataflow": source.name or "",
+        "machine": source.machine_id or "",
+        "host": socket.gethostname(),
+        "working_dir": source.working_dir,
+        "epoch_ns": str(epoch_ns),
+        "boot_id": boot_id(),
+        "dora": __version__,
+        "python": platform.python_version(),
+        "pyarrow": pa.__version__,
+    }
+
+
+def clock_now() -> dict[str, str]:
+    """Return both clocks of this machine."""
+    return {
+        "realtime_ns": str(time.time_ns()),
+        "monotonic_ns": str(time.monotonic_ns()),
+        "boot_id": boot_id(),
+    }
 
 
 class _Whole:

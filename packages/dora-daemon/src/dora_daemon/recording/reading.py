@@ -19,6 +19,7 @@ from mcap.stream_reader import StreamReader
 from dora_config.errors import DoraError
 from dora_daemon.recording.arrow_messages import ENCODING
 from dora_daemon.recording.mcap_file import CLOCK, DATAFLOW_ATTACHMENT, LOST, SOURCE
+from dora_daemon.recording.message import RecordedMessage
 
 MAGIC = b"\x89MCAP0\r\n"
 _TRUNCATED = (McapError, EOFError, ValueError, struct.error)
@@ -30,17 +31,6 @@ _WINDOW = 4096
 
 class UnreadableRecording(DoraError):
     """The file is not a recording."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedMessage:
-    topic: str
-    type_name: str
-    schema: bytes
-    log_time: int
-    publish_time: int
-    sequence: int
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import select
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 
-from dora_config.protocol.recording import RecordingEnded, RecordingRequest
+from dora_config.protocol.recordings.recorder import RecorderEnd, RecordingEnded, RecordingRequest
+from dora_daemon.inspection.queue_reader import QueueReader
 from dora_daemon.inspection.runner_connection import (
     InspectionError,
     InspectorConnection,
     RunnerDisconnected,
 )
 from dora_daemon.recording.arrow_messages import encode, schema_of
-from dora_daemon.recording.backlog import Sent
-from dora_daemon.recording.counts import Sequences
+from dora_daemon.recording.message import RecordedMessage
+from dora_daemon.recording.status_file import StatusFile, identified
 from dora_daemon.recording.writing import Writing
 from dora_node_api.protocol.messages import RECORDER, RecordingSource
-from dora_node_api.transport import Receiver
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.shared.errors import BrokenRecord
-from dora_node_api.transport.shared.layout import RecordKind
 
-PAUSE = 0.001
-"""Seconds between reads of busy queues, which limits the load."""
-MAX_BATCH = 128
-"""Messages of one output before the next output is read."""
 CHECK_MS = 100
 """Interval at which the end of the writing thread is noticed."""
+REPORT_SECONDS = 1.0
 
 
 class RecorderConnection(InspectorConnection):
@@ -44,7 +39,7 @@ class RecorderConnection(InspectorConnection):
             raise InspectionError(f"the runner answered with {type(source).__name__}")
         self.source = source
         topics = chosen(source.outputs, request.patterns)
-        if not topics:
+        if not topics and not request.none_is_fine:
             patterns = ", ".join(request.patterns) or "all"
             known = ", ".join(source.outputs) or "none"
             raise InspectionError(
@@ -67,27 +62,33 @@ def chosen(outputs: Iterable[str], patterns: Iterable[str]) -> list[str]:
 
 
 class Recorder:
-    """Records until the runner or the standard input ends, or until a limit is reached."""
+    """Records until the runner or the requests end, or until a limit is reached."""
 
-    def __init__(self, runner: RecorderConnection, writing: Writing) -> None:
+    def __init__(
+        self, runner: RecorderConnection, writing: Writing, status: StatusFile | None
+    ) -> None:
         self._runner = runner
         self._writing = writing
-        self._sequences = Sequences()
+        self._status = status
         self._schemas: dict[object, tuple[object, bytes, str]] = {}
-        self._epoch_ns = time.time_ns() - time.monotonic_ns()
-        """Not updated, so that a step of the clock does not change the order of messages."""
+        self._end: RecorderEnd | None = None
 
     def run(self, requests: int) -> None:
         """Run until the descriptor ``requests`` ends, then read what is queued."""
+        reader = QueueReader(self._runner, requests, self)
         try:
-            self._follow(requests)
+            self._follow(reader, requests)
         except RunnerDisconnected:
-            pass
+            stopping = self._runner.stopping
+            self._end = RecorderEnd.DATAFLOW if stopping else RecorderEnd.RUNNER
         finally:
             with suppress(RunnerDisconnected):
-                self._drain()
+                self._drain(reader)
             self._writing.close()
             self._runner.close()
+            if self._writing.problem is not None:
+                self._end = RecorderEnd.FAILED
+            self._report()
 
     def ended(self) -> RecordingEnded:
         """Return the report after the end."""
@@ -98,54 +99,54 @@ class Recorder:
             problem=self._writing.problem,
         )
 
-    def _follow(self, requests: int) -> None:
-        poll = select.poll()
-        poll.register(requests, select.POLLIN)
-        poll.register(self._runner.fileno(), select.POLLIN)
-        names: dict[int, str] = {}
-        for name, receiver in self._runner.receivers.items():
-            for descriptor in receiver.fds():
-                poll.register(descriptor, select.POLLIN)
-                names[descriptor] = name
+    def _follow(self, reader: QueueReader, requests: int) -> None:
+        due = 0.0
         while not self._runner.stopping and not self._writing.ended.is_set():
-            ready = [descriptor for descriptor, _ in poll.poll(CHECK_MS)]
-            for name in {names[descriptor] for descriptor in ready if descriptor in names}:
-                self._read(name, self._runner.receivers[name])
-            if requests in ready and not os.read(requests, 4096):
+            if reader.turn(CHECK_MS) and not os.read(requests, 4096):
+                self._end = RecorderEnd.STOPPED
                 return
-            if self._runner.fileno() in ready:
-                self._runner.check()
-            if any(descriptor in names for descriptor in ready):
-                time.sleep(PAUSE)
+            now = time.monotonic()
+            if now >= due:
+                due = now + REPORT_SECONDS
+                self._report()
+        self._end = RecorderEnd.DATAFLOW if self._runner.stopping else RecorderEnd.LIMIT
 
-    def _drain(self) -> None:
+    def _report(self) -> None:
+        if self._status is None:
+            return
+        writing = self._writing
+        status = identified(
+            end=self._end,
+            files=tuple(path.name for path in writing.files),
+            recorded=dict(writing.recorded.by_topic),
+            lost=dict(writing.lost.by_topic),
+            problem=writing.problem,
+        )
+        self._status.write(status)
+
+    def _drain(self, reader: QueueReader) -> None:
         """Read what is queued now."""
-        for name, receiver in self._runner.receivers.items():
-            while self._read(name, receiver) and not self._writing.ended.is_set():
+        for name in self._runner.receivers:
+            while reader.read(name) and not self._writing.ended.is_set():
                 pass
 
-    def _read(self, name: str, receiver: Receiver) -> bool:
-        """Read a batch; return whether there may be more."""
-        receiver.woken()
-        for _ in range(MAX_BATCH):
-            try:
-                delivery = receiver.receive()
-            except BrokenRecord:
-                self._writing.lost.add(name, 1)
-                continue
-            if delivery is None:
-                return False
-            self._writing.lost.add(name, self._sequences.missed(name, delivery.sequence))
-            if delivery.kind is RecordKind.DATA:
-                self._add(name, delivery)
-        return True
+    # ------------------------------------------------------------ called by the reader
 
-    def _add(self, name: str, delivery: Delivery) -> None:
+    def drop(self, name: str, count: int) -> None:
+        self._writing.lost.add(name, count)
+
+    def interrupt(self, name: str) -> None:
+        pass
+
+    def broken(self, name: str, error: BrokenRecord) -> None:
+        self._writing.lost.add(name, 1)
+
+    def add(self, name: str, delivery: Delivery) -> None:
         try:
             array = delivery.value
             metadata = delivery.take_apart()[0].metadata
-        except BrokenRecord:
-            self._writing.lost.add(name, 1)
+        except BrokenRecord as error:
+            self.broken(name, error)
             return
         known = self._schemas.get(array.type)
         if known is None:
@@ -154,11 +155,11 @@ class Recorder:
             self._schemas[array.type] = known
         schema, schema_bytes, type_name = known
         self._writing.add(
-            Sent(
+            RecordedMessage(
                 topic=name,
                 type_name=type_name,
                 schema=schema_bytes,
-                log_time=delivery.sent_ns + self._epoch_ns,
+                log_time=delivery.sent_ns + self._writing.epoch_ns,
                 publish_time=delivery.timestamp_ns,
                 sequence=delivery.sequence,
                 data=encode(array, metadata, schema, len(schema_bytes)),

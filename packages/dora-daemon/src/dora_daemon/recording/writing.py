@@ -6,11 +6,12 @@ import threading
 import time
 from pathlib import Path
 
-from dora_config.protocol.recording import RecordingRequest
-from dora_daemon.recording.backlog import Backlog, Sent
+from dora_config.protocol.recordings.recorder import RecordingRequest
+from dora_daemon.recording.backlog import Backlog
 from dora_daemon.recording.counts import Counts
 from dora_daemon.recording.limits import Limits
-from dora_daemon.recording.mcap_file import McapFile
+from dora_daemon.recording.mcap_file import McapFile, clock_now, file_facts
+from dora_daemon.recording.message import RecordedMessage
 from dora_node_api.protocol.messages import RecordingSource
 
 BACKLOG_BYTES = 128 << 20
@@ -27,6 +28,10 @@ class Writing:
         self._source = source
         self._limits = Limits.of(request)
         self._started = time.monotonic()
+        self.epoch_ns = time.time_ns() - time.monotonic_ns()
+        """Unix time at zero of CLOCK_MONOTONIC. Not updated, so that a step of the clock does not
+        change the order of messages.
+        """
         self.recorded = Counts()
         self.lost = Counts()
         self.problem: str | None = None
@@ -41,7 +46,7 @@ class Writing:
         self._thread = threading.Thread(target=self._run, name="writer")
         self._thread.start()
 
-    def add(self, message: Sent) -> None:
+    def add(self, message: RecordedMessage) -> None:
         with self._changed:
             if self._closing or self.ended.is_set():
                 if self.problem is not None:
@@ -61,10 +66,12 @@ class Writing:
         try:
             while self._write_waiting():
                 pass
-            self._file.finish(self.lost.by_topic)
+            self._finish(self._file)
         except OSError as error:
             self.problem = f"{self._file.path}: {error.strerror or error}"
             self._file.abandon()
+            for topic, count in self._file.unwritten.items():
+                self.recorded.move(topic, count, self.lost)
             with self._changed:
                 for message in self._backlog.take():
                     self.lost.add(message.topic, 1)
@@ -94,10 +101,10 @@ class Writing:
     def _age(self) -> float:
         return time.monotonic() - self._started
 
-    def _write(self, message: Sent) -> None:
+    def _write(self, message: RecordedMessage) -> None:
         file = self._file
         if self._limits.file_ended(file.size, time.monotonic() - file.started):
-            file.finish(self.lost.by_topic)
+            self._finish(file)
             self._finished_bytes += file.size
             self._file = self._open()
         self._file.add(message)
@@ -105,6 +112,15 @@ class Writing:
 
     def _open(self) -> McapFile:
         path = self._limits.file_name(Path(self._request.path), len(self.files))
-        file = McapFile(path, self._source, self._request.dataflow_id)
+        request, source = self._request, self._source
+        facts = file_facts(source, request.dataflow_id, self.epoch_ns)
+        if request.working_dir is not None:
+            facts["working_dir"] = request.working_dir
+        file = McapFile(path, request.dataflow or source.descriptor, facts)
+        file.add_clock(clock_now())
         self.files.append(path)
         return file
+
+    def _finish(self, file: McapFile) -> None:
+        file.add_clock(clock_now())
+        file.finish(self.lost.by_topic)

@@ -45,6 +45,7 @@ class RunnerFiles:
             foreground=self._foreground,
             machine_id=self._plan.machine_id,
             version=__version__,
+            whole=self._plan.whole,
         )
         try:
             self._directory.write_index(entry)

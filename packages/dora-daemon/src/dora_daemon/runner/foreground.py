@@ -5,25 +5,30 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import anyio
+import anyio.to_thread
 
 from dora_config.errors import DoraError
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
 from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper_process import ReaperProcess
-from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root
+from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
+from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir, runtime_root
 from dora_daemon.runner.logs.event_queue import CLOSING_SECONDS, EventQueue
 from dora_daemon.runner.logs.gate import Gate
 from dora_daemon.runner.logs.history import record_failed_start
 from dora_daemon.runner.machine.events import StateEvent, StopRequested
 from dora_daemon.runner.preparation import prepare
 from dora_daemon.runner.service import Runner
+from dora_node_api.protocol.control_socket import bind_unix
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -52,6 +57,7 @@ def run(
     directory = RuntimeDir.create(runtime_root(environ))
     try:
         with ReaperProcess(directory) as reaper:
+            directory.write(PLAN, plan.model_dump_json())  # for `dora ui`
             try:
                 preparation = prepare(plan, directory, environ)
             except DoraError as error:
@@ -65,7 +71,7 @@ def run(
                 )
 
             ready = None if before_start is None else partial(before_start, directory.path)
-            return anyio.run(_run, create, on_signal, ready)
+            return anyio.run(_run, create, directory.path / CONTROL_SOCKET, on_signal, ready)
     finally:
         _drain(events, on_signal, lossless=lossless)
 
@@ -81,6 +87,7 @@ def _drain(events: EventQueue, on_signal: Callable[[], None], *, lossless: bool)
 
 async def _run(
     create: Callable[[], Runner],
+    control: Path,
     on_signal: Callable[[], None],
     before_start: Callable[[], None] | None,
 ) -> DataflowResult:
@@ -95,10 +102,38 @@ async def _run(
             runner = create()
             if before_start is not None:
                 await anyio.to_thread.run_sync(before_start)  # it may connect to the runner
-            return await runner.run()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_serve_control, runner, control)
+                result = await runner.run()
+                tasks.cancel_scope.cancel()
+            return result
     finally:
         if runner is not None:
             runner.close()
+
+
+async def _serve_control(runner: Runner, path: Path) -> None:
+    """Answer clients such as `dora ui`. What that needs is imported for the first client only."""
+    listener = bind_unix(path)
+    try:
+        await anyio.wait_readable(listener)
+        control_requests, server = await anyio.to_thread.run_sync(_control_modules)
+        requests = control_requests.ControlRequests(runner, lambda: 0)
+        await server.ControlServer(path, requests.answer, listener).serve()
+    finally:
+        _close(listener, path)
+
+
+def _close(listener: socket.socket, path: Path) -> None:
+    listener.close()
+    path.unlink(missing_ok=True)
+
+
+def _control_modules() -> tuple[ModuleType, ModuleType]:
+    from dora_daemon.runner import control_requests
+    from dora_daemon.runner.control import server
+
+    return control_requests, server
 
 
 @contextmanager

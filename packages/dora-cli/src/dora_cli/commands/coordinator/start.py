@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -66,6 +67,7 @@ def main(
     debug: options.Debug = False,
     env: options.EnvPairs = None,
     exit_when_nodes_finish: options.ExitWhenNodesFinish = None,
+    ui: options.Ui = False,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
@@ -74,20 +76,22 @@ def main(
     Sends and builds the code of nodes with `distribute: http` or `scp`; other nodes must be built
     before with `dora build`.
 
-    With --attach, Ctrl-C stops the dataflow, a second one kills it.
+    With --attach, Ctrl-C stops the dataflow, a second one kills it. With --ui and --detach, Ctrl-C
+    ends the page only.
     """
     overrides = options.env_overrides(env)
     finish = options.optional_boolean(exit_when_nodes_finish)
     loaded = dataflow_file.load(path)
 
     from dora_cli.coordinator.start_spec import make_spec
+    from dora_cli.ui.page_process import Source, page_beside, show
     from dora_config.protocol.control import StartDataflow
 
     spec = make_spec(
         loaded,
         name=name,
         uv=uv,
-        debug=debug,
+        debug=debug or ui,
         env_overrides=overrides,
         exit_when_nodes_finish=finish,
         allow_unlinked=allow_unlinked,
@@ -97,15 +101,21 @@ def main(
         if dry_run:
             _show_placement(client, request)
             return
-        uuid = _start(client, _delivered(client, request))
-        if attach if attach is not None else sys.stdin.isatty():
+        uuid = start_dataflow(client, deliver_code(client, request))
+        attached = attach if attach is not None else sys.stdin.isatty()
+        source = Source(client.endpoint.host, client.endpoint.port)
+        if attached:
             from dora_cli.logs.attached import follow
 
-            if not follow(client, uuid):
+            with page_beside(source) if ui else nullcontext():
+                succeeded = follow(client, uuid)
+            if not succeeded:
                 raise CommandFailed
+    if ui and not attached:
+        show(source)
 
 
-def _delivered(client: Client, request: StartDataflow) -> StartDataflow:
+def deliver_code(client: Client, request: StartDataflow) -> StartDataflow:
     """Deliver the code of nodes with `distribute: http` or `scp`; return the request for it."""
     if all(node.deploy.distribute == "local" for node in request.spec.resolved.nodes):
         return request
@@ -114,7 +124,8 @@ def _delivered(client: Client, request: StartDataflow) -> StartDataflow:
     return request.model_copy(update={"spec": deliver(client, request.spec)})
 
 
-def _start(client: Client, request: StartDataflow) -> str:
+def start_dataflow(client: Client, request: StartDataflow) -> str:
+    """Start a dataflow and return its UUID; raises RequestFailed and CommandFailed."""
     from dora_cli.coordinator.errors import RequestFailed
     from dora_cli.logs.ended_report import report_ended
     from dora_config.protocol.control import Started, StartTriggered

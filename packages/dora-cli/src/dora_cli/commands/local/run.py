@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,6 +62,7 @@ def main(
     offline: options.Offline = False,
     rebuild: options.Rebuild = False,
     verbose: options.Verbose = False,
+    ui: options.Ui = False,
 ) -> None:
     """Build a dataflow and run it on this machine until it ends.
 
@@ -75,21 +77,25 @@ def main(
     loaded = dataflow_file.load(path)
     _note_unknown_nodes(levels, [node.id for node in loaded.resolved.nodes])
     places = prepare(loaded, uv=uv, offline=offline, lock=lock, rebuild=rebuild, verbose=verbose)
-    run_loaded(
-        loaded,
-        places,
-        RunSettings(
-            uv=uv,
-            stop_after=stop_after,
-            log_level=log_level,
-            log_format=log_format,
-            log_levels=levels,
-            allow_shell=allow_shell_nodes,
-            debug=debug,
-            env_overrides=overrides,
-            exit_when_nodes_finish=finish,
-        ),
+    settings = RunSettings(
+        uv=uv,
+        stop_after=stop_after,
+        log_level=log_level,
+        log_format=log_format,
+        log_levels=levels,
+        allow_shell=allow_shell_nodes,
+        debug=debug or ui,
+        env_overrides=overrides,
+        exit_when_nodes_finish=finish,
     )
+    with ExitStack() as stack:
+        run_loaded(loaded, places, settings, partial(_show_page, stack) if ui else None)
+
+
+def _show_page(stack: ExitStack, directory: Path, dataflow_id: str) -> None:
+    from dora_cli.ui.page_process import Source, page_beside
+
+    stack.enter_context(page_beside(Source(local=True, dataflow=dataflow_id)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,29 +2,136 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dora_cli import output
+from dora_cli.errors import CommandFailed
 
-COLUMNS = ("FILE", "MESSAGES")
+if TYPE_CHECKING:
+    from dora_daemon.recording.export.lerobot import LeRobotOptions
+    from dora_daemon.recording.reading import Recording
+
+PARQUET_COLUMNS = ("FILE", "MESSAGES")
+FOXGLOVE_COLUMNS = ("TOPIC", "SCHEMA", "MESSAGES", "LEFT OUT")
+
+
+class Format(StrEnum):
+    """Values of `--to`."""
+
+    PARQUET = "parquet"
+    FOXGLOVE = "foxglove"
+    LEROBOT = "lerobot"
+
+
+def _topic(name: str, *, help: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(name, metavar="NODE/OUTPUT", help=help)
+    return option
 
 
 def main(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE..", help="The recording, or its files.")
     ],
-    folder: Annotated[
+    to: Annotated[Format, typer.Option("--to", help="Format.")] = Format.PARQUET,
+    target: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder; default the recording's name."),
+        typer.Option(
+            "--output", "-o", metavar="PATH", help="Folder or file; default the recording's name."
+        ),
+    ] = None,
+    image: Annotated[
+        list[str] | None, _topic("--image", help="lerobot: a camera (repeatable); default all.")
+    ] = None,
+    state: Annotated[
+        str | None, _topic("--state", help="lerobot: the state of the robot, numbers.")
+    ] = None,
+    action: Annotated[str | None, _topic("--action", help="lerobot: the actions, numbers.")] = None,
+    episodes: Annotated[
+        str | None,
+        _topic(
+            "--episodes", help="lerobot: `start`, `stop` and `discard` of episodes; default one."
+        ),
+    ] = None,
+    every: Annotated[
+        str | None,
+        _topic("--every", help="lerobot: a frame for each message; default the first camera."),
+    ] = None,
+    fps: Annotated[
+        int | None,
+        typer.Option("--fps", min=1, help="lerobot: frames per second; default as measured."),
+    ] = None,
+    task: Annotated[
+        str, typer.Option("--task", help="lerobot: task of episodes without metadata `task`.")
+    ] = "recorded with dora",
+    robot: Annotated[
+        str | None, typer.Option("--robot", help="lerobot: type of the robot.")
     ] = None,
 ) -> None:
-    """Write the messages of a recording to Parquet, one file per output and one row per message."""
-    from dora_daemon.recording.parquet import export
-    from dora_daemon.recording.reading import Recording, merged
+    """Convert a recording to another format.
+
+    `parquet`: a file for each output, a row for each message. `foxglove`: an MCAP file that
+    Foxglove, Lichtblick and Rerun display. `lerobot`: a LeRobot v3 dataset.
+    """
+    from dora_daemon.recording.reading import Recording
 
     recordings = [Recording(path) for path in files]
-    written = export(merged(recordings), folder or files[0].with_suffix(""))
-    output.table(COLUMNS, list(written.items()))
+    name = target or files[0].with_suffix("")
+    match to:
+        case Format.PARQUET:
+            _to_parquet(recordings, name)
+        case Format.FOXGLOVE:
+            _to_foxglove(recordings, target or name.with_name(f"{name.name}_foxglove.mcap"))
+        case Format.LEROBOT:
+            from dora_daemon.recording.export.lerobot import LeRobotOptions
+
+            images = None if image is None else tuple(image)
+            options = LeRobotOptions(images, state, action, episodes, every, fps, task, robot)
+            _to_lerobot(recordings, options, name)
+
+
+def _to_parquet(recordings: list[Recording], folder: Path) -> None:
+    from dora_daemon.recording.export.parquet import export
+    from dora_daemon.recording.reading import merged
+
+    output.table(PARQUET_COLUMNS, list(export(merged(recordings), folder).items()))
+
+
+def _to_foxglove(recordings: list[Recording], file: Path) -> None:
+    from dora_daemon.recording.export.foxglove import FoxgloveExport
+    from dora_daemon.recording.export.visuals import VisualDecoder
+    from dora_daemon.recording.reading import merged
+
+    export = FoxgloveExport(file, VisualDecoder(recordings[0].facts().dataflow))
+    export.write(merged(recordings))
+    rows = [
+        (topic, one.schema, one.messages, one.refused)
+        for (topic, _), one in sorted(export.outputs.items())
+    ]
+    output.table(FOXGLOVE_COLUMNS, rows)
+    output.write(f"wrote {file}")
+    refused = {topic: one for (topic, _), one in export.outputs.items() if one.refused}
+    for topic, one in refused.items():
+        output.warn(f"{topic}: {output.counted(one.refused, 'message')} left out: {one.reason}")
+    if refused:
+        raise CommandFailed
+
+
+def _to_lerobot(recordings: list[Recording], options: LeRobotOptions, folder: Path) -> None:
+    from dora_daemon.recording.export.lerobot import export_lerobot
+    from dora_daemon.recording.reading import merged
+
+    dataflow = recordings[0].facts().dataflow
+    done = export_lerobot(lambda: merged(recordings), dataflow, options, folder)
+    for note in done.notes:
+        output.warn(note)
+    episodes = output.counted(done.episodes, "episode")
+    output.write(f"wrote {folder}: {episodes}, {output.counted(done.frames, 'frame')}")
+    if done.repeated or done.skipped:
+        output.remark(
+            f"{done.repeated} frames repeat the one before, {done.skipped} messages are left out:"
+            " they came later or earlier than the frame rate allows"
+        )

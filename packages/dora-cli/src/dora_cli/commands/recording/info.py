@@ -52,6 +52,15 @@ def _print(facts: RecordingFacts, rows: list[ChannelStatistics], *, finished: bo
         first = min(one.first for one in rows)
         seconds = (max(one.last for one in rows) - first) / 1e9
         output.write(f"start: {_moment(first)}, duration: {seconds:.3f} s")
+    for clock in facts.clocks:
+        if "machine" in clock:
+            ahead = [
+                f"{int(clock[key]) / 1e6:.3f}" for key in ("first_offset_ns", "last_offset_ns")
+            ]
+            output.write(
+                f"clock of {clock['machine']} in {clock['file']}: {ahead[0]} ms ahead at the"
+                f" beginning, {ahead[1]} ms at the end; corrected"
+            )
     if not finished:
         output.write("unfinished: the recorder was killed, or still records")
     output.table(COLUMNS, [_cells(one) for one in rows])
@@ -83,6 +92,7 @@ def _as_json(
         "finished": finished,
         "source": facts.source,
         "lost": facts.lost,
+        "clocks": [clock for clock in facts.clocks if "machine" in clock],
         "channels": [
             {
                 "topic": one.topic,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +12,13 @@ from dora_cli import dataflow_file, options
 from dora_cli.build.lock_choice import LockChoice
 from dora_cli.commands.local.run import AllowShellNodes, RunSettings, StopAfter, prepare, run_loaded
 from dora_cli.commands.topic.arguments import positive_duration
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+from dora_cli.errors import CommandFailed
 from dora_config.yaml.quantities import parse_size
 
 if TYPE_CHECKING:
-    from dora_config.protocol.recording import RecordingRequest
+    from dora_cli.coordinator.client import Client
+    from dora_cli.recordings.starting import RecordSettings
 
 
 def _size(text: str) -> int:
@@ -46,7 +49,13 @@ Attach = Annotated[
 ]
 Target = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Default: recording_<date>_<time>.mcap."),
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Default recording_<date>_<time>.mcap; for several machines none, see"
+        " `dora record fetch`.",
+    ),
 ]
 Topics = Annotated[
     str,
@@ -66,6 +75,10 @@ MaxDuration = Annotated[
 SplitSize = Annotated[
     int | None, _size_option("--split-size", help="Begin another file at this size.")
 ]
+Cluster = Annotated[
+    bool,
+    typer.Option("--cluster", help="Start PATH on the daemons of a coordinator, as `dora start`."),
+]
 SplitDuration = Annotated[
     float | None,
     options.duration(
@@ -83,64 +96,136 @@ def main(
     max_duration: MaxDuration = None,
     split_size: SplitSize = None,
     split_duration: SplitDuration = None,
+    cluster: Cluster = False,
     uv: options.Uv = False,
     stop_after: StopAfter = None,
     allow_shell_nodes: AllowShellNodes = False,
     env: options.EnvPairs = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Record the outputs of a dataflow to an MCAP file.
 
     With a PATH, runs that file as `dora run` does and records from the first message on. With
-    --attach, records a dataflow that runs on this machine until Ctrl-C or until it ends; it needs
-    no debug mode. Nodes are never slowed down: messages that could not be recorded are counted,
-    and the exit code is then 1.
+    --attach, records a running dataflow until Ctrl-C or until it ends; it needs no debug mode.
+
+    The machines of a cluster record their own outputs to their own disks: with --attach to a
+    dataflow on several machines, with --cluster and whenever a coordinator is named. Their files
+    are merged into one by `dora record fetch`, and at the end if there is an --output.
+
+    Nodes are never slowed down: messages that could not be recorded are counted, and the exit code
+    is then 1.
     """
     if (path is None) == (attach is None):
         raise typer.BadParameter("give a PATH to run, or --attach DATAFLOW; one of them")
     overrides = options.env_overrides(env)
 
-    from dora_cli.recordings import recorder_process
-    from dora_config.protocol.recording import RecordingRequest
+    from dora_cli.recordings.starting import RecordSettings
 
-    file = target or Path(time.strftime("recording_%Y%m%d_%H%M%S.mcap"))
     patterns = tuple(part for word in topics.split(",") if (part := word.strip()))
-
-    def request(socket: Path, dataflow_id: str) -> RecordingRequest:
-        return RecordingRequest(
-            socket=str(socket),
-            dataflow_id=dataflow_id,
-            patterns=patterns,
-            path=str(file.absolute()),
-            max_bytes=max_size,
-            max_seconds=max_duration,
-            split_bytes=split_size,
-            split_seconds=split_duration,
+    settings = RecordSettings(target, patterns, max_size, max_duration, split_size, split_duration)
+    coordinator = Coordinator(coordinator_addr, coordinator_port)
+    if path is None:
+        assert attach is not None
+        _attach(attach, settings, coordinator)
+    elif cluster or coordinator.named:
+        if stop_after is not None or allow_shell_nodes:
+            raise typer.BadParameter("--stop-after and --allow-shell-nodes are not for a cluster")
+        _run_on_cluster(path, settings, coordinator, overrides, uv=uv)
+    else:
+        run = RunSettings(
+            uv=uv, stop_after=stop_after, allow_shell=allow_shell_nodes, env_overrides=overrides
         )
+        _run_here(path, settings, run)
 
-    from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
 
-    if attach is not None:
-        from dora_cli.recordings.local_runners import find_runner
+@dataclass(frozen=True, slots=True)
+class Coordinator:
+    """Options that name a coordinator."""
 
-        directory, found = find_runner(attach)
-        wanted = request(directory / INSPECTION_SOCKET, found.dataflow_id)
-        recorder_process.report(recorder_process.RecorderProcess(wanted).wait())
-        return
+    addr: str | None
+    port: int | None
 
-    assert path is not None
+    @property
+    def named(self) -> bool:
+        return self.addr is not None or self.port is not None
+
+    def connect(self) -> Client:
+        return connect(self.addr, self.port)
+
+
+def _run_here(path: Path, settings: RecordSettings, run: RunSettings) -> None:
+    from dora_cli.recordings.recorder_process import RecorderProcess, report_ended
+
     loaded = dataflow_file.load(path)
-    places = prepare(loaded, uv=uv, offline=False, lock=LockChoice(), rebuild=False, verbose=False)
-    settings = RunSettings(
-        uv=uv, stop_after=stop_after, allow_shell=allow_shell_nodes, env_overrides=overrides
+    places = prepare(
+        loaded, uv=run.uv, offline=False, lock=LockChoice(), rebuild=False, verbose=False
     )
-    recorders: list[recorder_process.RecorderProcess] = []
+    recorders: list[RecorderProcess] = []
 
     def start(directory: Path, dataflow_id: str) -> None:
-        wanted = request(directory / INSPECTION_SOCKET, dataflow_id)
-        recorders.append(recorder_process.RecorderProcess(wanted))
+        recorders.append(RecorderProcess(settings.request(directory, dataflow_id)))
 
     try:
-        run_loaded(loaded, places, settings, start)
+        run_loaded(loaded, places, run, start)
     finally:
         for recorder in recorders:
-            recorder_process.report(recorder.finish())
+            report_ended(recorder.finish())
+
+
+def _attach(dataflow: str, settings: RecordSettings, coordinator: Coordinator) -> None:
+    """Record here a dataflow that runs only here, any other on its machines."""
+    from dora_cli.coordinator.errors import CoordinatorUnreachable
+    from dora_cli.recordings.local_runners import NoSuchRunner, find_runner
+    from dora_cli.recordings.recorder_process import RecorderProcess, report_ended
+    from dora_cli.recordings.starting import conclude, session_of
+
+    absent: NoSuchRunner | None = None
+    if not coordinator.named:
+        try:
+            directory, found = find_runner(dataflow)
+            if found.whole:
+                request = settings.request(directory, found.dataflow_id)
+                report_ended(RecorderProcess(request).wait())
+                return
+        except NoSuchRunner as error:
+            absent = error
+    try:
+        client = coordinator.connect()
+    except CoordinatorUnreachable as error:
+        raise (absent or error) from error
+    with client:
+        session = session_of(client, dataflow, settings)
+        session.begin(client)
+        session.follow(client)
+    with coordinator.connect() as client:
+        conclude(client, session, settings.target)
+
+
+def _run_on_cluster(
+    path: Path,
+    settings: RecordSettings,
+    coordinator: Coordinator,
+    overrides: dict[str, str],
+    *,
+    uv: bool,
+) -> None:
+    from dora_cli.commands.coordinator.start import deliver_code, start_dataflow
+    from dora_cli.coordinator.start_spec import make_spec
+    from dora_cli.logs.attached import follow
+    from dora_cli.recordings.starting import conclude, session_of_started
+    from dora_config.protocol.control import StartDataflow
+
+    spec = make_spec(dataflow_file.load(path), uv=uv, env_overrides=overrides)
+    plan = settings.plan(spec)
+    request = StartDataflow(spec=spec.model_copy(update={"recording": plan}))
+    with coordinator.connect() as client:
+        uuid = start_dataflow(client, deliver_code(client, request))
+        session = session_of_started(client, uuid, plan)
+        session.begin(client)
+        succeeded = follow(client, uuid)
+    with coordinator.connect() as client:
+        session.finish(client)
+        conclude(client, session, settings.target)
+    if not succeeded:
+        raise CommandFailed

@@ -86,10 +86,11 @@ class Client:
 class ControlServer:
     """Serves clients of this user."""
 
-    def __init__(self, path: Path, answer: Answer) -> None:
+    def __init__(self, path: Path, answer: Answer, listener: socket.socket | None = None) -> None:
+        """``listener``: a socket that listens at ``path`` already."""
         self.path = path
         self._answer = answer
-        self._listener = bind_unix(path)
+        self._listener = listener or bind_unix(path)
         self._listener.setblocking(False)
         self.clients: set[Client] = set()
         self.shed = 0

@@ -1,11 +1,14 @@
-"""Messages between a command and the recorder process that it starts; no I/O.
+"""Messages between a recorder process and the process that starts it; no I/O.
 
 The recorder reads a :class:`RecordingRequest` as the first line of its standard input, and finishes
-the file when that ends. It writes a line of JSON for each report to its standard output.
+the file when that ends. It writes a line of JSON for each report to its standard output. With a
+``status_file`` it outlives the starting process: it ends with SIGTERM, and writes a
+:class:`RecorderStatus` to that file each second and when it ends.
 """
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
@@ -29,6 +32,14 @@ class RecordingRequest(Message):
     split_bytes: int | None = None
     """Size of a file at which the next one begins."""
     split_seconds: float | None = None
+    status_file: str | None = None
+    """Absolute path."""
+    dataflow: str | None = None
+    """YAML of the whole dataflow, of which the runner has a part."""
+    working_dir: str | None = None
+    """Folder of the dataflow file; by default that of the runner."""
+    none_is_fine: bool = False
+    """Record nothing if no output matches, instead of failing."""
 
 
 class RecordingStarted(Message):
@@ -51,6 +62,34 @@ class RecordingEnded(Message):
     """Messages that were sent but not recorded, by output."""
     problem: str | None = None
     """Why the recording ended early."""
+
+
+class RecorderEnd(StrEnum):
+    """Why a recorder has ended."""
+
+    STOPPED = "stopped"
+    LIMIT = "limit"
+    FAILED = "failed"
+    DATAFLOW = "dataflow"
+    """The nodes on this machine have ended."""
+    RUNNER = "runner"
+    """The runner ended unexpectedly."""
+
+
+class RecorderStatus(Message):
+    """Contents of a status file."""
+
+    pid: int
+    start_time: int
+    """Of the process, see `dora_config.process_identity`."""
+    boot_id: str
+    end: RecorderEnd | None = None
+    """None: it records, unless its process was killed."""
+    files: tuple[str, ...] = ()
+    """Names without folder."""
+    recorded: dict[str, int] = Field(default_factory=dict)
+    lost: dict[str, int] = Field(default_factory=dict)
+    problem: str | None = None
 
 
 RecordingReport = Annotated[RecordingStarted | RecordingEnded, Field(discriminator="kind")]

@@ -9,16 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dora_config.errors import DoraError
 from dora_daemon.recording.arrow_messages import decode
-from dora_daemon.recording.reading import RecordedMessage
+from dora_daemon.recording.export.errors import CannotExport
+from dora_daemon.recording.message import RecordedMessage
 
 BATCH_BYTES = 16 << 20
 """Of messages in one row group."""
-
-
-class CannotExport(DoraError):
-    """A file exists, or Parquet cannot hold the type of an output."""
 
 
 def export(messages: Iterable[RecordedMessage], folder: Path) -> dict[Path, int]:

@@ -1,0 +1,203 @@
+"""Concurrent requests to the coordinator over one WebSocket, for programs with an event loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+from anyio.streams.memory import MemoryObjectSendStream
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
+
+from dora_cli._version import __version__
+from dora_cli.coordinator.client import CONNECT_TIMEOUT, Frame, connection_failure
+from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
+from dora_config import DoraError
+from dora_config.access import Endpoint
+from dora_config.control_plane import websocket_options
+from dora_config.errors import RemoteProtocolError
+from dora_config.protocol.control import (
+    CLIENT_CODEC,
+    SERVER_CODEC,
+    Answer,
+    Cancel,
+    ClientRequest,
+    ControlAnswer,
+    ControlProgress,
+    ControlRequest,
+    Failure,
+    Hello,
+    Progress,
+    Refused,
+    StreamAck,
+    Welcome,
+)
+from dora_config.protocol.envelope import ProgramVersion, UnknownKind
+
+PING_INTERVAL = 4.0
+PING_TIMEOUT = 8.0
+"""Seconds; an unplugged coordinator is noticed after both."""
+
+T = TypeVar("T", bound=ControlAnswer)
+
+
+class ReplyStream:
+    """Progress of one request, and then its answer."""
+
+    def __init__(self, client: AsyncClient, number: int, frames: AsyncIterator[Frame]) -> None:
+        self._client = client
+        self._number = number
+        self._frames = frames
+
+    async def __aiter__(self) -> AsyncIterator[ControlProgress | ControlAnswer]:
+        """Yield progress and last the answer; raises RequestFailed and CoordinatorLost."""
+        async for frame in self._frames:
+            match frame:
+                case Progress(progress=progress):
+                    yield progress
+                case Answer(answer=answer):
+                    yield answer
+                    return
+                case Failure():
+                    raise RequestFailed(frame.message, frame.code)
+        raise self._client.loss()
+
+    async def acknowledge(self, stream: int) -> None:
+        """Request the next update of a stream."""
+        await self._client.write(CLIENT_CODEC.encode(StreamAck(id=self._number, stream=stream)))
+
+
+class AsyncClient:
+    """One connection; create it with :func:`connected`."""
+
+    def __init__(self, endpoint: Endpoint, socket: ClientConnection, welcome: Welcome) -> None:
+        self.endpoint = endpoint
+        self.coordinator = welcome.party
+        self.lost = anyio.Event()
+        """Set when the connection has ended."""
+        self._socket = socket
+        self._max_message = welcome.max_message_bytes
+        self._last_id = 0
+        self._replies: dict[int, MemoryObjectSendStream[Frame]] = {}
+        self._reason = ""
+
+    def loss(self) -> CoordinatorLost:
+        """Return why the connection has ended."""
+        return CoordinatorLost(
+            f"the coordinator at {self.endpoint} closed the connection{self._reason}"
+        )
+
+    @asynccontextmanager
+    async def open(self, request: ControlRequest) -> AsyncIterator[ReplyStream]:
+        """Send a request; leaving the block before its answer cancels it."""
+        if self.lost.is_set():
+            raise self.loss()
+        self._last_id += 1
+        number = self._last_id
+        send, receive = anyio.create_memory_object_stream[Frame](math.inf)
+        self._replies[number] = send
+        try:
+            await self.write(CLIENT_CODEC.encode(ClientRequest(id=number, request=request)))
+            yield ReplyStream(self, number, receive)
+        finally:
+            self._replies.pop(number, None)
+            send.close()
+            receive.close()
+            if not self.lost.is_set():
+                with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+                    await self._cancel(number)
+
+    async def _cancel(self, number: int) -> None:
+        with suppress(ConnectionClosed):  # the reader reports it
+            await self._socket.send(CLIENT_CODEC.encode(Cancel(id=number)))
+
+    async def request(self, request: ControlRequest, expected: type[T]) -> T:
+        """Return the answer to one request; raises RequestFailed and CoordinatorLost."""
+        async with self.open(request) as replies:
+            async for reply in replies:
+                if isinstance(reply, expected):
+                    return reply
+        raise CoordinatorLost(f"unexpected answer of the coordinator at {self.endpoint}")
+
+    async def write(self, text: str) -> None:
+        """Send one frame; raises RequestFailed if it is too long, and CoordinatorLost."""
+        if len(text) > self._max_message:
+            raise RequestFailed(
+                f"the request has {len(text)} bytes, more than the {self._max_message} that the "
+                "coordinator accepts (max_message_bytes)",
+                "failed",
+            )
+        try:
+            await self._socket.send(text)
+        except ConnectionClosed as error:
+            raise self.loss() from error
+
+    async def read(self) -> None:
+        """Distribute frames until the connection ends."""
+        try:
+            async for text in self._socket:
+                try:
+                    frame = SERVER_CODEC.decode(text)
+                except UnknownKind:
+                    continue  # sent by a newer coordinator
+                if isinstance(frame, Refused):
+                    self._reason = f": {frame.message}"
+                    break
+                if isinstance(frame, Progress | Answer | Failure):
+                    replies = self._replies.get(frame.id)
+                    if replies is not None:
+                        replies.send_nowait(frame)
+        except (ConnectionClosed, RemoteProtocolError) as error:
+            self._reason = f" ({error})"
+        finally:
+            self.lost.set()
+            for replies in self._replies.values():
+                replies.close()
+
+
+@asynccontextmanager
+async def connected(endpoint: Endpoint) -> AsyncIterator[AsyncClient]:
+    """Connect for the block; raises CoordinatorUnreachable, Untrusted, AccessDenied, or
+    CoordinatorLost.
+    """
+    try:
+        # It may fetch the certificate of the authority.
+        options = await anyio.to_thread.run_sync(websocket_options, endpoint, "/api/control")
+        socket = await connect(
+            **options,
+            max_size=None,
+            open_timeout=CONNECT_TIMEOUT,
+            close_timeout=1,
+            ping_interval=PING_INTERVAL,
+            ping_timeout=PING_TIMEOUT,
+        )
+    except DoraError:
+        raise
+    except (OSError, EOFError, WebSocketException, UnicodeError) as error:
+        raise connection_failure(endpoint, error) from error
+    async with socket:
+        client = AsyncClient(endpoint, socket, await _handshake(endpoint, socket))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.read)
+            yield client
+            tasks.cancel_scope.cancel()
+
+
+async def _handshake(endpoint: Endpoint, socket: ClientConnection) -> Welcome:
+    party = ProgramVersion(program="dora", release=__version__)
+    try:
+        with anyio.fail_after(CONNECT_TIMEOUT):
+            await socket.send(CLIENT_CODEC.encode(Hello(party=party)))
+            reply = SERVER_CODEC.decode(await socket.recv())
+    except (WebSocketException, TimeoutError, EOFError) as error:
+        raise CoordinatorUnreachable(
+            f"no coordinator listens at {endpoint}: handshake failed: {error}"
+        ) from error
+    if isinstance(reply, Welcome):
+        return reply
+    reason = reply.message if isinstance(reply, Refused) else "no welcome"
+    raise CoordinatorLost(f"the coordinator at {endpoint} refused the connection: {reason}")

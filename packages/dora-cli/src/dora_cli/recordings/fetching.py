@@ -1,0 +1,171 @@
+"""Copies the files of a recording from the machines, and merges them into one."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dora_cli import output
+from dora_cli.coordinator.client import Client
+from dora_cli.recordings.fleet import SHORT, FleetRecording, RecordingError, call_one
+from dora_cli.recordings.report import report
+from dora_config.atomic_write import write_file
+from dora_config.protocol.recordings.fleet import (
+    DescribeRecording,
+    ReadRecording,
+    RecordingData,
+    RecordingDescribed,
+    RecordingState,
+    RecordingStates,
+    RemoveRecording,
+)
+
+ID, STATE, DESCRIBED = "recording", "state.json", "described.json"
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedMachine:
+    """A machine of which all files are here."""
+
+    machine: str
+    folder: Path
+    state: RecordingState
+    described: RecordingDescribed
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(self.folder / file.name for file in self.state.files)
+
+
+class Parts:
+    """Folder beside the target with what was fetched so far."""
+
+    def __init__(self, target: Path, recording: str) -> None:
+        """Create or reuse the folder; raises RecordingError and OSError."""
+        self.path = target.with_name(target.name + ".parts")
+        marker = self.path / ID
+        if marker.exists() and marker.read_text() != recording:
+            raise RecordingError(
+                f"{self.path} holds parts of recording {marker.read_text()[:SHORT]}; choose another"
+                " file with -o, or remove that folder"
+            )
+        self.path.mkdir(exist_ok=True)
+        write_file(marker, recording)
+
+    def fetched(self) -> dict[str, FetchedMachine]:
+        """Return the machines of which everything is here."""
+        found = {}
+        for state in self.path.glob(f"*/{STATE}"):
+            machine = state.parent.name
+            described = (state.parent / DESCRIBED).read_bytes()
+            found[machine] = FetchedMachine(
+                machine,
+                state.parent,
+                RecordingState.model_validate_json(state.read_bytes()),
+                RecordingDescribed.model_validate_json(described),
+            )
+        return found
+
+    def fetch(self, client: Client, machine: str, state: RecordingState) -> None:
+        """Copy what is missing of a machine's files; raises RecordingError and CoordinatorLost."""
+        folder = self.path / machine
+        folder.mkdir(exist_ok=True)
+        described = call_one(
+            client, machine, DescribeRecording(recording=state.recording), RecordingDescribed
+        )
+        write_file(folder / DESCRIBED, described.model_dump_json())
+        for file in state.files:
+            _copy(client, machine, state.recording, folder / file.name, file.size)
+        write_file(folder / STATE, state.model_dump_json())
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path)
+
+
+def _copy(client: Client, machine: str, recording: str, path: Path, size: int) -> None:
+    with path.open("ab") as file:
+        there = file.tell()
+        if there > size:
+            raise RecordingError(f"{path} is longer than on {machine}; remove it")
+        begun = f", continued at {_megabytes(there)}" if there else ""
+        if there < size:
+            output.remark(f"{machine}: {path.name} ({_megabytes(size)}{begun})")
+        while there < size:
+            request = ReadRecording(recording=recording, file=path.name, offset=there)
+            read = call_one(client, machine, request, RecordingData)
+            data = base64.b64decode(read.data)
+            if not data:
+                raise RecordingError(f"{machine}: {path.name} ends after {there} of {size} bytes")
+            file.write(data)
+            there += len(data)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def fetch(
+    client: Client, recording: FleetRecording, target: Path, *, allow_missing: bool
+) -> list[FetchedMachine]:
+    """Copy all files beside ``target``; return the machines in order.
+
+    ``allow_missing``: leave out machines that are not connected. Raises RecordingError, OSError and
+    CoordinatorLost; another call continues.
+    """
+    if target.exists():
+        raise RecordingError(f"{target} exists; choose another file with -o")
+    for machine, state in recording.states.items():
+        if state.phase != "ended":
+            raise RecordingError(
+                f"{machine} still records; end it with `dora recording stop"
+                f" {recording.recording[:SHORT]}`"
+            )
+    parts = Parts(target, recording.recording)
+    done = parts.fetched()
+    for machine, state in recording.states.items():
+        if machine not in done:
+            parts.fetch(client, machine, state)
+    done = parts.fetched()
+    missing = sorted(recording.machines - done.keys())
+    if missing and not allow_missing:
+        raise RecordingError(
+            f"no recording of {', '.join(missing)}, which may not be connected; what was fetched is"
+            f" in {parts.path}. Run the command again when they are, or with --allow-missing"
+        )
+    for machine in missing:
+        output.warn(f"{machine} is left out")
+    return [done[machine] for machine in sorted(done)]
+
+
+def merge_fetched(fetched: Sequence[FetchedMachine], target: Path) -> None:
+    """Write ``target`` and remove the parts.
+
+    Prints what was recorded. Raises CommandFailed unless all of it was, OSError and
+    UnreadableRecording.
+    """
+    from dora_daemon.recording.merging import MachineFiles, merge
+
+    whole = FleetRecording(fetched[0].state.recording)
+    whole.states.update({one.machine: one.state for one in fetched})
+    parts = [MachineFiles(one.machine, one.files, one.described.clock) for one in fetched]
+    merged = merge(parts, fetched[0].described.plan, whole.lost, target)
+    for machine in merged.uncorrected:
+        output.warn(f"{machine}: no clock samples; its times are those of its own clock")
+    Parts(target, whole.recording).remove()
+    lost = dict(whole.lost)
+    for topic, count in whole.recorded.items():
+        # A killed recorder has counted messages that it did not write.
+        unwritten = count - merged.recorded.get(topic, 0)
+        if unwritten > 0:
+            lost[topic] = lost.get(topic, 0) + unwritten
+    report(merged.recorded, lost, (str(target),), whole.problems)
+
+
+def remove_from_machines(client: Client, recording: FleetRecording) -> None:
+    """Remove the files from the machines; raises RecordingError."""
+    for machine in recording.states:
+        request = RemoveRecording(recording=recording.recording)
+        call_one(client, machine, request, RecordingStates)

@@ -1,0 +1,143 @@
+"""Recordings of a cluster, as the coordinator's daemons report them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from dora_cli.coordinator.client import Client
+from dora_config import DoraError
+from dora_config.protocol.recordings.fleet import (
+    CallRecorders,
+    ListRecordings,
+    RecorderReplies,
+    RecorderReply,
+    RecorderRequest,
+    RecordingState,
+    RecordingStates,
+)
+
+T = TypeVar("T", bound=RecorderReply)
+
+SHORT = 8
+"""Characters of a recording's id that commands print."""
+
+
+class RecordingError(DoraError):
+    """A recording cannot be started, found or fetched."""
+
+
+@dataclass(slots=True)
+class FleetRecording:
+    """One recording, with its state on each machine that reported it."""
+
+    recording: str
+    states: dict[str, RecordingState] = field(default_factory=dict)
+
+    @property
+    def _any(self) -> RecordingState:
+        return next(iter(self.states.values()))
+
+    @property
+    def label(self) -> str:
+        return self._any.name or self._any.dataflow_id
+
+    @property
+    def started(self) -> float:
+        return max(state.started for state in self.states.values())
+
+    @property
+    def machines(self) -> set[str]:
+        """All machines that take part, also those that did not report."""
+        named = {name for state in self.states.values() for name in state.machines}
+        return named | self.states.keys()
+
+    @property
+    def phase(self) -> str:
+        phases = {state.phase for state in self.states.values()}
+        return next((one for one in ("recording", "waiting") if one in phases), "ended")
+
+    @property
+    def nbytes(self) -> int:
+        return sum(file.size for state in self.states.values() for file in state.files)
+
+    @property
+    def recorded(self) -> dict[str, int]:
+        return _sums(state.recorded for state in self.states.values())
+
+    @property
+    def lost(self) -> dict[str, int]:
+        return _sums(state.lost for state in self.states.values())
+
+    @property
+    def problems(self) -> list[str]:
+        """Sentences, each with its machine."""
+        return [f"{name}: {text}" for name, one in self.states.items() for text in one.problems]
+
+
+def _sums(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for count in counts:
+        for topic, number in count.items():
+            total[topic] = total.get(topic, 0) + number
+    return total
+
+
+def call(client: Client, request: RecorderRequest, daemons: Sequence[str] = ()) -> RecorderReplies:
+    """Send a request to daemons, by default to all that are connected."""
+    question = CallRecorders(daemons=tuple(daemons), request=request)
+    return client.request(question, RecorderReplies)
+
+
+def call_one(client: Client, daemon: str, request: RecorderRequest, expected: type[T]) -> T:
+    """Return the reply of one daemon; raises RecordingError."""
+    replies = call(client, request, (daemon,))
+    for problem in replies.problems.values():
+        raise RecordingError(problem)
+    (answer,) = replies.replies
+    if not isinstance(answer.reply, expected):
+        raise RecordingError(f'daemon "{daemon}": unexpected reply {answer.reply.kind!r}')
+    return answer.reply
+
+
+def collect(replies: RecorderReplies) -> list[FleetRecording]:
+    """Return the recordings in replies of daemons, the newest last."""
+    found: dict[str, FleetRecording] = {}
+    for answer in replies.replies:
+        if not isinstance(answer.reply, RecordingStates):
+            continue
+        for state in answer.reply.recordings:
+            recording = found.setdefault(state.recording, FleetRecording(state.recording))
+            recording.states[answer.daemon] = state
+    return sorted(found.values(), key=lambda one: one.started)
+
+
+def choose(recordings: Sequence[FleetRecording], text: str | None) -> FleetRecording:
+    """Return the newest recording, or the newest that ``text`` names; raises RecordingError.
+
+    ``text``: start of its id, or name or UUID of its dataflow.
+    """
+    if text is None:
+        named = list(recordings)
+    else:
+        named = [one for one in recordings if one.recording.startswith(text)]
+        if len(named) > 1:
+            ids = ", ".join(one.recording for one in named)
+            raise RecordingError(f'"{text}" is the start of {len(named)} ids: {ids}')
+        named = named or [one for one in recordings if text in (one.label, _dataflow(one))]
+    if named:
+        return named[-1]
+    known = ", ".join(f"{one.recording[:SHORT]} ({one.label})" for one in recordings) or "none"
+    wanted = "" if text is None else f' "{text}"'
+    raise RecordingError(f"the connected machines have no recording{wanted}; they have: {known}")
+
+
+def _dataflow(recording: FleetRecording) -> str:
+    return next(iter(recording.states.values())).dataflow_id
+
+
+def find(client: Client, text: str | None) -> tuple[FleetRecording, RecorderReplies]:
+    """Return the chosen recording, and the replies with the machines that did not answer."""
+    replies = call(client, ListRecordings())
+    return choose(collect(replies), text), replies

@@ -1,0 +1,173 @@
+"""A recording of a cluster that a command starts, follows and stops."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from dora_cli import output
+from dora_cli.coordinator.client import Client, Frame
+from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
+from dora_cli.recordings.fleet import SHORT, FleetRecording, RecordingError, collect
+from dora_cli.recordings.report import report
+from dora_config.access import Endpoint
+from dora_config.protocol import control
+from dora_config.protocol.recordings.fleet import (
+    CallRecorders,
+    ListRecordings,
+    RecorderReplies,
+    RecorderRequest,
+    RecordingPlan,
+    RecordPart,
+    StopRecording,
+)
+
+INTERVAL = 1.0
+"""Seconds between two looks at the machines."""
+FINISH_SECONDS = 15.0
+"""For machines to finish their files after a stop."""
+
+
+class FleetSession:
+    """Follows one recording, over interruptions of the coordinator."""
+
+    def __init__(self, endpoint: Endpoint, plan: RecordingPlan) -> None:
+        self._endpoint = endpoint
+        self._plan = plan
+        self._seen: FleetRecording = FleetRecording(plan.recording)
+        """The last report of each machine."""
+        self._unreachable: Mapping[str, str] = {}
+        self._waiting: int | None = None
+        """Request that is answered when the dataflow has ended."""
+        self._dataflow_ended = False
+
+    @property
+    def plan(self) -> RecordingPlan:
+        return self._plan
+
+    def begin(self, client: Client) -> None:
+        """Start recorders on all machines; raises RecordingError if none records."""
+        self._update(self._call(client, RecordPart(plan=self._plan)))
+        for problem in self._unreachable.values():
+            output.warn(f"{problem}: its outputs are not recorded until it is back")
+        if not self._seen.states:
+            raise RecordingError("no machine records: " + "; ".join(self._unreachable.values()))
+        machines = ", ".join(sorted(self._seen.states))
+        output.remark(f"recording {self._plan.recording[:SHORT]} on {machines}")
+
+    def follow(self, client: Client) -> None:
+        """Return when the dataflow has ended or all machines have; Ctrl-C stops the recording."""
+        try:
+            self._follow(client)
+        except KeyboardInterrupt:
+            output.remark("finishing the files")
+            try:
+                self._stop()
+            except KeyboardInterrupt:
+                short = self._plan.recording[:SHORT]
+                output.warn(f"machines may still record; end it with `dora recording stop {short}`")
+                raise
+
+    def _follow(self, first: Client) -> None:
+        client: Client | None = first
+        lost = False
+        while True:
+            try:
+                if client is None:
+                    with Client(self._endpoint) as again:
+                        if lost:
+                            output.remark("connected to the coordinator again")
+                            lost = False
+                        if self._watch(again):
+                            return
+                elif self._watch(client):
+                    return
+            except (CoordinatorLost, CoordinatorUnreachable) as error:
+                if not lost:
+                    output.warn(f"{error}; the machines record on")
+                lost, client = True, None
+                time.sleep(INTERVAL)
+
+    def _watch(self, client: Client) -> bool:
+        """Return whether the recording has ended; raises CoordinatorLost."""
+        which = control.DataflowRef(uuid=self._plan.dataflow_id)
+        self._waiting = client.send(control.WaitForEnd(dataflow=which))
+        while not self._dataflow_ended:
+            frame = client.next_frame(INTERVAL)
+            if frame is not None:
+                self._note_end(frame)
+            self._update(self._call(client, RecordPart(plan=self._plan)))
+            if self._ended():
+                return True
+        self.finish(client)
+        return True
+
+    def _note_end(self, frame: Frame) -> None:
+        """Note a frame that may answer the wait for the dataflow's end."""
+        if frame.id == self._waiting:
+            self._dataflow_ended = True
+
+    def _stop(self) -> None:
+        try:
+            with Client(self._endpoint) as client:
+                self._update(self._call(client, StopRecording(recording=self._plan.recording)))
+                self.finish(client)
+        except (CoordinatorLost, CoordinatorUnreachable) as error:
+            self._unreachable = dict.fromkeys(self._seen.states, str(error))
+
+    def finish(self, client: Client) -> None:
+        """Wait until all connected machines have finished their files."""
+        deadline = time.monotonic() + FINISH_SECONDS
+        while True:
+            self._update(self._call(client, ListRecordings()))
+            if self._stopped_everywhere() or time.monotonic() > deadline:
+                return
+            time.sleep(INTERVAL / 10)
+
+    def _call(self, client: Client, request: RecorderRequest) -> RecorderReplies:
+        question = CallRecorders(daemons=self._plan.machines, request=request)
+        number = client.send(question)
+        for frame in client.frames():
+            match frame:
+                case control.Answer(id=of, answer=RecorderReplies() as replies) if of == number:
+                    return replies
+                case control.Failure(id=of) if of == number:
+                    raise RequestFailed(frame)
+                case _:
+                    self._note_end(frame)
+        raise AssertionError("frames() ends by raising")
+
+    def _update(self, replies: RecorderReplies) -> None:
+        self._unreachable = replies.problems
+        for recording in collect(replies):
+            if recording.recording == self._plan.recording:
+                self._seen.states.update(recording.states)
+
+    def _ended(self) -> bool:
+        """Return whether every machine that answers has finished its files."""
+        states = self._seen.states
+        return all(
+            state.phase == "ended" and (self._dataflow_ended or not state.resumes)
+            for machine, state in states.items()
+            if machine not in self._unreachable
+        ) and bool(states.keys() - self._unreachable.keys())
+
+    def _stopped_everywhere(self) -> bool:
+        return all(
+            state.phase != "recording"
+            for machine, state in self._seen.states.items()
+            if machine not in self._unreachable
+        )
+
+    def report(self) -> None:
+        """Print what was recorded; raises CommandFailed unless all of it was."""
+        seen = self._seen
+        problems = seen.problems
+        for machine, state in seen.states.items():
+            if machine in self._unreachable:
+                problems.append(f"{self._unreachable[machine]}: it may still record")
+            elif state.phase != "ended":
+                problems.append(f"{machine}: the recorder has not ended; see `dora recording list`")
+        for machine in sorted(seen.machines - seen.states.keys()):
+            problems.append(f"{machine}: has not recorded")
+        report(seen.recorded, seen.lost, problems=problems)

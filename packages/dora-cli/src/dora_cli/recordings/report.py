@@ -1,0 +1,32 @@
+"""What a command prints at the end of a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dora_cli import output
+from dora_cli.errors import CommandFailed
+
+COLUMNS = ("TOPIC", "RECORDED", "NOT RECORDED")
+
+
+def report(
+    recorded: Mapping[str, int],
+    lost: Mapping[str, int],
+    files: Sequence[str] = (),
+    problems: Sequence[str] = (),
+) -> None:
+    """Print what was recorded; raises CommandFailed unless all of it was."""
+    topics = sorted({*recorded, *lost})
+    if topics:
+        rows = [(name, recorded.get(name, 0), lost.get(name, 0)) for name in topics]
+        output.table(COLUMNS, rows)
+    for file in files:
+        output.write(f"wrote {file}")
+    missing = sum(lost.values())
+    if missing:
+        output.warn(f"{output.counted(missing, 'message')} not recorded")
+    for problem in problems:
+        output.failure(problem)
+    if missing or problems:
+        raise CommandFailed

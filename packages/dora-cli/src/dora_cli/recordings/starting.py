@@ -1,0 +1,114 @@
+"""Starts recordings: on this machine, or on the machines of a cluster."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dora_cli import output
+
+if TYPE_CHECKING:
+    from dora_cli.coordinator.client import Client
+    from dora_cli.recordings.fleet_session import FleetSession
+    from dora_config.protocol.dataflow import DataflowSpec
+    from dora_config.protocol.recordings.fleet import RecordingPlan
+    from dora_config.protocol.recordings.recorder import RecordingRequest
+
+
+@dataclass(frozen=True, slots=True)
+class RecordSettings:
+    """Options of `dora record`."""
+
+    target: Path | None
+    patterns: tuple[str, ...]
+    max_size: int | None
+    max_duration: float | None
+    split_size: int | None
+    split_duration: float | None
+
+    def request(self, directory: Path, dataflow_id: str) -> RecordingRequest:
+        """Return the request for the recorder of a runner on this machine."""
+        from dora_config.protocol.recordings.recorder import RecordingRequest
+        from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
+
+        file = self.target or Path(time.strftime("recording_%Y%m%d_%H%M%S.mcap"))
+        return RecordingRequest(
+            socket=str(directory / INSPECTION_SOCKET),
+            dataflow_id=dataflow_id,
+            patterns=self.patterns,
+            path=str(file.absolute()),
+            max_bytes=self.max_size,
+            max_seconds=self.max_duration,
+            split_bytes=self.split_size,
+            split_seconds=self.split_duration,
+        )
+
+    def plan(
+        self, spec: DataflowSpec, dataflow_id: str = "", machines: tuple[str, ...] = ()
+    ) -> RecordingPlan:
+        """Return the plan of a new recording on the machines of a cluster."""
+        from dora_config.dataflow.expand import expand_dataflow
+        from dora_config.protocol.recordings.fleet import RecordingPlan
+
+        return RecordingPlan(
+            recording=str(uuid.uuid4()),
+            dataflow_id=dataflow_id,
+            name=spec.name,
+            patterns=self.patterns,
+            max_bytes=self.max_size,
+            max_seconds=self.max_duration,
+            split_bytes=self.split_size,
+            split_seconds=self.split_duration,
+            dataflow=expand_dataflow(spec.resolved),
+            working_dir=spec.origin.directory,
+            machines=machines,
+            started=time.time(),
+        )
+
+
+def session_of_started(client: Client, uuid: str, plan: RecordingPlan) -> FleetSession:
+    """Return a session for a dataflow that was started with a recording."""
+    from dora_cli.coordinator.calls import describe
+    from dora_cli.recordings.fleet_session import FleetSession
+
+    machines = tuple(sorted(set(describe(client, uuid).daemons.values())))
+    known = plan.model_copy(update={"dataflow_id": uuid, "machines": machines})
+    return FleetSession(client.endpoint, known)
+
+
+def session_of(client: Client, dataflow: str, settings: RecordSettings) -> FleetSession:
+    """Return a session that records a running dataflow on all its machines."""
+    from dora_cli.coordinator.calls import describe
+    from dora_cli.recordings.fleet_session import FleetSession
+
+    described = describe(client, _uuid(client, dataflow))
+    machines = tuple(sorted(set(described.daemons.values())))
+    plan = settings.plan(described.spec, described.uuid, machines)
+    return FleetSession(client.endpoint, plan)
+
+
+def _uuid(client: Client, text: str) -> str:
+    """Return the UUID of the running dataflow that begins with ``text``, else the text."""
+    from dora_config.protocol.control import DataflowList, ListDataflows
+
+    rows = client.request(ListDataflows(), DataflowList).dataflows
+    running = [row for row in rows if row.status not in ("Finished", "Failed")]
+    found = [row.uuid for row in running if row.uuid.startswith(text)]
+    return found[0] if len(found) == 1 and text not in [row.name for row in running] else text
+
+
+def conclude(client: Client, session: FleetSession, target: Path | None) -> None:
+    """Fetch into ``target`` if given, else print how; raises CommandFailed for lost messages."""
+    from dora_cli.recordings.fetching import fetch, merge_fetched
+    from dora_cli.recordings.fleet import SHORT, find
+
+    short = session.plan.recording[:SHORT]
+    if target is None:
+        output.write(f"fetch it with: dora record fetch {short} -o FILE")
+        session.report()
+        return
+    found, _ = find(client, session.plan.recording)
+    merge_fetched(fetch(client, found, target, allow_missing=False), target)

@@ -1,0 +1,47 @@
+"""What the page reads from: a coordinator, or the runs of `dora run` on this computer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, TypeVar
+
+from dora_config.protocol.control import ControlAnswer, ControlProgress, ControlRequest
+
+T = TypeVar("T", bound=ControlAnswer)
+
+
+class Replies(Protocol):
+    """Progress of one request, and then its answer; iteration raises as `Backend.request`."""
+
+    def __aiter__(self) -> AsyncIterator[ControlProgress | ControlAnswer]: ...
+
+    async def acknowledge(self, stream: int) -> None:
+        """Request the next update of a stream."""
+
+
+class Backend(Protocol):
+    """Answers the requests of clients."""
+
+    @property
+    def name(self) -> str:
+        """What the page shows as its source."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why requests cannot be answered at the moment."""
+
+    async def run(self) -> None:
+        """Keep connected until cancelled."""
+
+    async def wait_connected(self) -> None:
+        """Wait until there is no problem."""
+
+    async def wait_changed(self) -> None:
+        """Wait until a problem appears or disappears."""
+
+    def open(self, request: ControlRequest) -> AbstractAsyncContextManager[Replies]:
+        """Send a request with progress; leaving the block cancels it."""
+
+    async def request(self, request: ControlRequest, expected: type[T]) -> T:
+        """Return the answer. Raises RequestFailed, CoordinatorLost and CoordinatorUnreachable."""

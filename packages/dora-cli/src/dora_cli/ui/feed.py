@@ -1,0 +1,155 @@
+"""State of the cluster once a second, for all open pages together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+
+from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
+from dora_cli.ui.backend import Backend
+from dora_cli.ui.merge_patch import difference
+from dora_cli.ui.rows import state
+from dora_config.protocol.control import (
+    DataflowList,
+    GetSnapshot,
+    ListDataflows,
+)
+from dora_config.protocol.snapshot import Snapshot
+
+PERIOD = 1.0
+"""Seconds between two states."""
+ANSWER_SECONDS = 15.0
+MOST_SHARE = 0.25
+"""Largest part of the time that is spent on reading: a slow coordinator is read less often."""
+DETAILS = ("nodes", "edges")
+"""Parts of the state that are sent for one dataflow only."""
+
+State = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One state; ``number`` rises by one."""
+
+    number: int
+    state: State
+    before: State | None
+    _scoped: dict[str | None, State] = field(default_factory=dict)
+    _patches: dict[str | None, dict[str, Any]] = field(default_factory=dict)
+
+    def scoped(self, dataflow: str | None) -> State:
+        """Return the state for a page that shows the details of one dataflow, or of none."""
+        if dataflow not in self._scoped:
+            self._scoped[dataflow] = _scoped(self.state, dataflow)
+        return self._scoped[dataflow]
+
+    def patch(self, dataflow: str | None) -> dict[str, Any]:
+        """Return the difference from the version before."""
+        if dataflow not in self._patches:
+            before = {} if self.before is None else _scoped(self.before, dataflow)
+            self._patches[dataflow] = difference(before, self.scoped(dataflow))
+        return self._patches[dataflow]
+
+
+def _scoped(whole: State, dataflow: str | None) -> State:
+    details = {
+        part: {dataflow: whole[part][dataflow]} if dataflow in whole.get(part, {}) else {}
+        for part in DETAILS
+    }
+    return {**whole, **details}
+
+
+class Feed:
+    """Reads the state while at least one page is visible."""
+
+    def __init__(self, backend: Backend, *, read_only: bool) -> None:
+        self._backend = backend
+        self._read_only = read_only
+        self._version: Version | None = None
+        self._snapshot: Snapshot | None = None
+        self._changed = anyio.Event()
+        self._viewers = 0
+        self._wanted = anyio.Event()
+        self._release = ""
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        while True:
+            await self._wanted.wait()
+            begun = anyio.current_time()
+            await self._read()
+            spent = anyio.current_time() - begun
+            pause = max(PERIOD - spent, spent / MOST_SHARE)
+            with anyio.move_on_after(pause):
+                await self._backend.wait_changed()
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        self._viewers += 1
+        self._wanted.set()
+        try:
+            yield
+        finally:
+            self._viewers -= 1
+            if not self._viewers:
+                self._wanted = anyio.Event()
+                # Rates over the time without a page would be averages of it.
+                self._snapshot = None
+
+    async def versions(self) -> AsyncIterator[Version]:
+        """Yield the state and each later one; a slow reader skips some."""
+        with self._watched():
+            sent = -1
+            while True:
+                version = self._version
+                if version is not None and version.number > sent:
+                    sent = version.number
+                    yield version
+                else:
+                    await self._changed.wait()
+
+    async def _read(self) -> None:
+        backend = self._backend
+        if backend.problem is None:
+            try:
+                with anyio.fail_after(ANSWER_SECONDS):
+                    now = await self._state()
+                self._publish(now)
+                return
+            except TimeoutError:
+                problem = (
+                    f"{backend.name} has not answered for {ANSWER_SECONDS:g} s; if its version is "
+                    "older than that of this command, upgrade it"
+                )
+            except (CoordinatorLost, CoordinatorUnreachable, RequestFailed) as error:
+                problem = str(error)
+        else:
+            problem = backend.problem
+        self._snapshot = None
+        known = {} if self._version is None else self._version.state
+        self._publish({**known, "source": self._source(problem)})
+
+    async def _state(self) -> State:
+        request = self._backend.request
+        dataflows = (await request(ListDataflows(), DataflowList)).dataflows
+        snapshot = await request(GetSnapshot(), Snapshot)
+        self._release = snapshot.release
+        before, self._snapshot = self._snapshot, snapshot
+        return state(self._source(None), dataflows, snapshot, before)
+
+    def _source(self, problem: str | None) -> dict[str, Any]:
+        row: dict[str, Any] = {"address": self._backend.name, "readOnly": self._read_only}
+        if self._release:
+            row["release"] = self._release
+        return row if problem is None else {**row, "problem": problem}
+
+    def _publish(self, now: State) -> None:
+        number = 0 if self._version is None else self._version.number + 1
+        before = None if self._version is None else self._version.state
+        self._version = Version(number, now, before)
+        self._changed.set()
+        self._changed = anyio.Event()

@@ -1,0 +1,48 @@
+"""The files of the page, and the headers that restrict it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+STATIC: Final = Path(__file__).parent / "static"
+INDEX: Final = STATIC / "index.html"
+
+_INLINE: Final = re.compile(rb"<script type=\"importmap\">(.*?)</script>", re.DOTALL)
+
+
+@cache
+def headers(port: int) -> dict[str, str]:
+    """Return the headers of every response: the page may only use this server."""
+    (inline,) = _INLINE.findall(INDEX.read_bytes())
+    digest = base64.b64encode(hashlib.sha256(inline).digest()).decode()
+    sources = f"'self' ws://127.0.0.1:{port} ws://localhost:{port}"
+    policy = {
+        "default-src": "'none'",
+        "script-src": f"'self' 'sha256-{digest}'",
+        "style-src": "'self'",
+        "img-src": "'self' blob:",
+        "connect-src": sources,
+        "worker-src": "'self'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
+    return {
+        "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Cache-Control": "no-cache",
+    }
+
+
+ENTER: Final = """<!doctype html><meta charset="utf-8"><title>dora</title>
+<meta http-equiv="refresh" content="0;url=/"><p><a href="/">Continue</a></p>
+"""
+"""Answer to the link with the key: a redirect would come from another page, without the cookie."""

@@ -1,0 +1,85 @@
+"""The page as a command, and as a process beside `dora run` and `dora start`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from json import dumps, loads
+
+from dora_cli import output
+from dora_config.spawn_argv import run_module
+
+END_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A coordinator, or with ``local`` the runs on this computer (or only one of them)."""
+
+    host: str = ""
+    port: int = 0
+    local: bool = False
+    dataflow: str | None = None
+
+
+def show(
+    source: Source,
+    *,
+    port: int = 0,
+    read_only: bool = False,
+    open_browser: bool = True,
+    until_input_ends: bool = False,
+) -> None:
+    """Serve the page until SIGINT or SIGTERM, or until standard input ends."""
+    from dora_cli.ui.backend import Backend
+    from dora_cli.ui.connection import CoordinatorConnection
+    from dora_cli.ui.local import LocalRuns
+    from dora_cli.ui.server import listen, new_access, serve
+
+    backend: Backend = (
+        LocalRuns(source.dataflow)
+        if source.local
+        else CoordinatorConnection(source.host, source.port)
+    )
+    with listen(port) as listener, suppress(KeyboardInterrupt):
+        access = new_access(listener.getsockname()[1], read_only=read_only)
+        output.remark(f"dora ui: {access.link}")
+        if open_browser and _has_display():
+            webbrowser.open(access.link)
+        serve(listener, access, backend, until_input_ends=until_input_ends)
+
+
+def _has_display() -> bool:
+    """Return whether this computer has a graphical browser."""
+    wanted = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
+    return sys.platform != "linux" or any(os.environ.get(name) for name in wanted)
+
+
+@contextmanager
+def page_beside(source: Source) -> Iterator[None]:
+    """Serve the page in a process of its own for the block; it survives no end of this process."""
+    process = subprocess.Popen(
+        [*run_module("dora_cli.ui"), dumps(asdict(source))],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def main(argument: str) -> None:
+    """Serve the page for `page_beside`."""
+    show(Source(**loads(argument)), until_input_ends=True)

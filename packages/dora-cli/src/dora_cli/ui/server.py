@@ -1,0 +1,158 @@
+"""The server of the page on this computer."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from dora_cli.ui import page
+from dora_cli.ui.access import KEY, LOOPBACK, Access
+from dora_cli.ui.actions import Actions
+from dora_cli.ui.backend import Backend
+from dora_cli.ui.feed import Feed
+from dora_cli.ui.viewer import Viewer
+
+SHUTDOWN_SECONDS = 1
+
+
+class Guard:
+    """Checks every request before the application, and adds headers to every response."""
+
+    def __init__(self, application: ASGIApp, access: Access) -> None:
+        self._application = application
+        self._access = access
+        self._headers = page.headers(access.port)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._application(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        is_websocket = scope["type"] == "websocket"
+        entering = not is_websocket and self._enters(Request(scope), headers)
+        refused = None
+        if not entering:
+            method = scope.get("method", "GET")
+            refused = self._access.refuse(method, headers, websocket=is_websocket)
+        if is_websocket:
+            if refused is not None:
+                await WebSocket(scope, receive, send).close(1008, refused.message)
+                return
+            await self._application(scope, receive, send)
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                more = [(k.lower().encode(), v.encode()) for k, v in self._headers.items()]
+                message["headers"] = [*message["headers"], *more]
+            await send(message)
+
+        answer: ASGIApp = self._application
+        if entering:
+            answer = HTMLResponse(page.ENTER, headers={"Set-Cookie": self._access.set_cookie()})
+        elif refused is not None:
+            answer = PlainTextResponse(f"{refused.message}\n", refused.status)
+        await answer(scope, receive, with_headers)
+
+    def _enters(self, request: Request, headers: Headers) -> bool:
+        """Return whether a request uses the link with the key."""
+        given = request.query_params.get(KEY)
+        return (
+            given is not None
+            and request.method == "GET"
+            and request.url.path == "/"
+            and self._access.refuse_host(headers) is None
+            and self._access.use_key(given)
+        )
+
+
+def application(access: Access, backend: Backend) -> ASGIApp:
+    """Return the application for the page."""
+    feed = Feed(backend, read_only=access.read_only)
+    actions = Actions(backend)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(backend.run)
+            tasks.start_soon(feed.run)
+            yield
+            tasks.cancel_scope.cancel()
+
+    async def index(_: Request) -> Response:
+        return FileResponse(page.INDEX)
+
+    async def live(socket: WebSocket) -> None:
+        await Viewer(socket, feed, backend).run()
+
+    routes = [
+        Route("/", index),
+        WebSocketRoute("/live", live),
+        *actions.routes(),
+        Mount("/static", StaticFiles(directory=page.STATIC)),
+    ]
+    return Guard(Starlette(routes=routes, lifespan=lifespan), access)
+
+
+def listen(port: int) -> socket.socket:
+    """Return a socket on this computer only; port 0: a free one. Raises OSError."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((LOOPBACK, port))
+        listener.listen()  # a browser that is quicker than the server waits
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def new_access(port: int, *, read_only: bool) -> Access:
+    """Return fresh secrets."""
+    return Access(
+        port=port,
+        session=secrets.token_urlsafe(32),
+        key=secrets.token_urlsafe(32),
+        read_only=read_only,
+    )
+
+
+def serve(
+    listener: socket.socket, access: Access, backend: Backend, *, until_input_ends: bool = False
+) -> None:
+    """Serve the page until SIGINT or SIGTERM, or until standard input ends."""
+    config = uvicorn.Config(
+        application(access, backend),
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        ws="websockets-sansio",
+        ws_max_size=64 * 1024,
+    )
+    server = uvicorn.Server(config)
+
+    def end_with_input() -> None:
+        sys.stdin.buffer.read()
+        server.should_exit = True
+
+    if until_input_ends:
+        threading.Thread(target=end_with_input, daemon=True).start()
+    server.run(sockets=[listener])

@@ -1,0 +1,108 @@
+/** Facts about what is selected in the graph. */
+
+import { html } from "htm/preact";
+
+import { Status } from "../components.js";
+import { bytes, counted, micros, percent, rate } from "../format.js";
+import { link } from "../route.js";
+import { timer } from "./model.js";
+
+/** @typedef {import("../types.js").State} State */
+/** @typedef {import("../types.js").Graph} Graph */
+/** @typedef {import("../types.js").GraphNode} GraphNode */
+/** @typedef {import("../types.js").NodeRow} NodeRow */
+/** @typedef {import("../types.js").EdgeRow} EdgeRow */
+/** @typedef {import("./model.js").Model} Model */
+/** @typedef {import("./model.js").Item} Item */
+/** @typedef {import("./drawing.js").Selection} Selection */
+
+/** @param {{state: State, uuid: string, graph: Graph, shown: Model, nodes: Record<string, NodeRow>, edges: Record<string, EdgeRow>, selection: Selection, open: (item: Item) => void, select: (selection: Selection) => void}} props */
+export function Inspector({ state, uuid, graph, shown, nodes, edges, selection, open, select }) {
+  const item = selection?.kind === "item" ? shown.items.find((one) => one.id === selection.id) : undefined;
+  const bundle = selection?.kind === "bundle" ? shown.bundles.find((one) => one.id === selection.id) : undefined;
+  const node = item?.kind === "node" ? graph.nodes.find((one) => one.id === item.id) : undefined;
+  return html`<aside class="panel inspector" aria-live="polite">
+    ${node !== undefined && html`<${NodeFacts} uuid=${uuid} node=${node} row=${nodes[node.id]} edges=${edges} />`}
+    ${item !== undefined && node === undefined && html`<${ItemFacts} state=${state} uuid=${uuid} item=${item} nodes=${nodes} open=${open} />`}
+    ${bundle !== undefined && html`<h2>${bundle.edges.length === 1 ? "Edge" : counted(bundle.edges.length, "edge")}</h2>
+      ${bundle.edges.slice(0, 40).map((key) => html`<${EdgeFacts} key=${key} name=${key} edge=${edges[key]} />`)}`}
+    ${item === undefined && bundle === undefined && html`<${Overview} shown=${shown} nodes=${nodes} edges=${edges} select=${select} />`}
+  </aside>`;
+}
+
+/** @param {{shown: Model, nodes: Record<string, NodeRow>, edges: Record<string, EdgeRow>, select: (selection: Selection) => void}} props */
+function Overview({ shown, nodes, edges, select }) {
+  const bad = Object.entries(nodes).filter(([, row]) => ["Failed", "Degraded", "Restarting", "Unknown"].includes(row.status));
+  const dropping = Object.values(edges).filter((edge) => (edge.dropRate ?? 0) > 0);
+  const show = (/** @type {string} */ id) => {
+    const item = shown.items.find((one) => one.nodes.includes(id));
+    if (item !== undefined) select({ kind: "item", id: item.id });
+  };
+  return html`<h2>Attention</h2>
+    ${bad.length + dropping.length === 0 && html`<p class="muted">All nodes run, and no messages are dropped. Select a node or an edge for details.</p>`}
+    <ul class="plain">
+      ${bad.slice(0, 30).map(([id, row]) => html`<li key=${id}><${Status} status=${row.status} /> <button type="button" class="text" onClick=${() => show(id)}>${id}</button>
+        ${row.error && html`<p class="muted clamp">${row.error}</p>`}</li>`)}
+      ${dropping.slice(0, 30).map((edge) => html`<li key=${`${edge.source}>${edge.target}`}><b class="text-warn">drops ${rate(edge.dropRate)}</b> ${edge.source} → ${edge.target}</li>`)}
+    </ul>`;
+}
+
+/** @param {{uuid: string, node: GraphNode, row: NodeRow | undefined, edges: Record<string, EdgeRow>}} props */
+function NodeFacts({ uuid, node, row, edges }) {
+  const outgoing = (/** @type {string} */ output) => Object.values(edges).filter((edge) => edge.source === `${node.id}/${output}`);
+  return html`<h2>${node.id}</h2>
+    <p>${row && html`<${Status} status=${row.status} />`} <a class="button" href=${link("dataflow", uuid, "node", node.id)}>Open</a></p>
+    ${row?.error && html`<p class="text-bad clamp">${row.error}</p>`}
+    ${row?.blockedOn && html`<p class="text-warn">Waits for the full queue of ${row.blockedOn}.</p>`}
+    ${node.description && html`<p class="muted">${node.description}</p>`}
+    <dl>
+      <dt>Machine</dt><dd>${row?.machine ?? node.machine}</dd>
+      <dt>CPU</dt><dd>${percent(row?.cpu)}</dd>
+      <dt>Memory</dt><dd>${bytes(row?.memory)}</dd>
+      <dt>Restarts</dt><dd>${row?.restarts ?? "–"}</dd>
+      <dt>Program</dt><dd><code>${node.path ?? node.kind}</code></dd>
+    </dl>
+    <h3>Inputs</h3>
+    <ul class="ports">${node.inputs.map((input) => {
+      const edge = edges[`${input.source}>${node.id}/${input.id}`];
+      return html`<li key=${input.id}><b>${input.id}</b> <span class="muted">${input.source.startsWith("dora/timer/") ? `timer ${timer(input.source)}` : input.source}</span>
+        ${edge && html`<span class="figures">${rate(edge.rate)} · ${micros(edge.p50Us)}${edge.dropRate ? html` · <b class="text-warn">−${rate(edge.dropRate)}</b>` : ""}</span>`}</li>`;
+    })}${node.inputs.length === 0 && html`<li class="muted">none</li>`}</ul>
+    <h3>Outputs</h3>
+    <ul class="ports">${node.outputs.map((output) => {
+      const first = outgoing(output.id)[0];
+      return html`<li key=${output.id}><a href=${link("dataflow", uuid, "output", node.id, output.id)}>${output.id}</a>
+        <span class="muted">${output.type ?? ""}</span>
+        ${first && html`<span class="figures">${rate(first.rate)}${first.bytes === undefined ? "" : ` · ${bytes(first.bytes)}/s`}</span>`}</li>`;
+    })}${node.outputs.length === 0 && html`<li class="muted">none</li>`}</ul>`;
+}
+
+/** @param {{state: State, uuid: string, item: Item, nodes: Record<string, NodeRow>, open: (item: Item) => void}} props */
+function ItemFacts({ state, uuid, item, nodes, open }) {
+  const machine = item.kind === "machine" ? state.machines[item.label] : undefined;
+  return html`<h2>${item.label}</h2>
+    <p>${machine && html`<${Status} status=${machine.status} />`} <button type="button" onClick=${() => open(item)}>Expand</button></p>
+    <p class="muted">${counted(item.nodes.length, "node")}${machine?.cpu === undefined ? "" : ` · ${percent(machine.cpu)} CPU`}</p>
+    <ul class="plain">${item.nodes.slice(0, 100).map(
+      (id) => html`<li key=${id}><${Status} status=${nodes[id]?.status ?? "Starting"} /> <a href=${link("dataflow", uuid, "node", id)}>${id}</a></li>`,
+    )}</ul>`;
+}
+
+/** @param {{name: string, edge: EdgeRow | undefined}} props */
+function EdgeFacts({ name, edge }) {
+  const [source, target] = name.split(">");
+  return html`<div class="edge-facts">
+    <p><b>${source}</b> → <b>${target}</b></p>
+    ${edge === undefined
+      ? html`<p class="muted">No counters yet.</p>`
+      : html`<dl>
+          <dt>Messages</dt><dd>${rate(edge.rate)}</dd>
+          <dt>Data</dt><dd>${edge.bytes === undefined ? "–" : `${bytes(edge.bytes)}/s`}</dd>
+          <dt>Drops</dt><dd class=${edge.dropRate ? "text-warn" : ""}>${rate(edge.dropRate)}, ${edge.dropped} in all</dd>
+          <dt>Queued</dt><dd>${edge.queued}${edge.blocked ? " (full, the source waits)" : ""}</dd>
+          <dt>Latency</dt><dd>${micros(edge.p50Us)} p50, ${micros(edge.p99Us)} p99</dd>
+          <dt>Queue</dt><dd>${edge.policy.replace("_", " ")}</dd>
+          ${edge.sourceMachine !== edge.targetMachine && html`<dt>Link</dt><dd>${edge.sourceMachine} → ${edge.targetMachine}</dd>`}
+        </dl>`}
+  </div>`;
+}

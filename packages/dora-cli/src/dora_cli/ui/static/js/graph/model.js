@@ -1,0 +1,139 @@
+/** What the graph shows: nodes, or collapsed modules and machines, and the arrows between them. */
+
+/** @typedef {import("../types.js").Graph} Graph */
+/** @typedef {import("../types.js").NodeRow} NodeRow */
+/** @typedef {import("../types.js").EdgeRow} EdgeRow */
+
+/**
+ * A node, or all nodes of a collapsed machine or module.
+ * @typedef {{id: string, label: string, kind: "node" | "module" | "machine", machine: string, nodes: string[], timers: string[], width: number, height: number}} Item
+ * @typedef {{id: string, from: string, to: string, edges: string[]}} Bundle
+ * @typedef {{items: Item[], bundles: Bundle[], grouped: boolean, machines: string[], modules: string[]}} Model
+ */
+
+const WIDTH = 188;
+const HEIGHT = 44;
+const COLLAPSE_ABOVE = 150;
+
+/** Return the outermost module of `arm.left.driver`. @param {string} node */
+export function moduleOf(node) {
+  const end = node.indexOf(".");
+  return end > 0 ? node.slice(0, end) : null;
+}
+
+/**
+ * Machines that are collapsed at first: all of a large dataflow.
+ * @param {Graph} graph
+ * @returns {Set<string>}
+ */
+export function collapsedAtFirst(graph) {
+  const machines = new Set(graph.nodes.map((node) => node.machine ?? ""));
+  const many = graph.nodes.length > COLLAPSE_ABOVE && machines.size > 1;
+  return new Set(many ? [...machines].map((name) => `machine ${name}`) : []);
+}
+
+/**
+ * @param {Graph} graph
+ * @param {Record<string, NodeRow>} rows
+ * @param {Set<string>} collapsed keys such as `machine robot-1` and `module arm`
+ * @returns {Model}
+ */
+export function model(graph, rows, collapsed) {
+  /** @type {Map<string, Item>} */
+  const items = new Map();
+  /** @type {Map<string, string>} */
+  const itemOf = new Map();
+  const machines = new Set();
+  /** @type {Map<string, number>} */
+  const modules = new Map();
+  for (const node of graph.nodes) {
+    const machine = rows[node.id]?.machine ?? node.machine ?? "";
+    machines.add(machine);
+    const module = moduleOf(node.id);
+    if (module !== null) modules.set(module, (modules.get(module) ?? 0) + 1);
+    /** @type {[string, string, Item["kind"]]} */
+    let [id, label, kind] = [node.id, node.id, "node"];
+    if (collapsed.has(`machine ${machine}`)) [id, label, kind] = [`machine ${machine}`, machine, "machine"];
+    else if (module !== null && collapsed.has(`module ${module}`)) {
+      [id, label, kind] = [`module ${module} ${machine}`, module, "module"];
+    }
+    const timers = node.inputs.filter((one) => one.source.startsWith("dora/timer/")).map((one) => timer(one.source));
+    const item = items.get(id);
+    itemOf.set(node.id, id);
+    if (item === undefined) {
+      items.set(id, { id, label, kind, machine, nodes: [node.id], timers, width: WIDTH, height: HEIGHT });
+    } else {
+      item.nodes.push(node.id);
+    }
+  }
+  /** @type {Map<string, Bundle>} */
+  const bundles = new Map();
+  for (const node of graph.nodes) {
+    for (const input of node.inputs) {
+      const from = itemOf.get(producer(input.source, itemOf));
+      const to = itemOf.get(node.id);
+      if (from === undefined || to === undefined || (from === to && items.get(to)?.kind !== "node")) continue;
+      const id = `${from}>${to}`;
+      const edge = `${input.source}>${node.id}/${input.id}`;
+      const bundle = bundles.get(id);
+      if (bundle === undefined) bundles.set(id, { id, from, to, edges: [edge] });
+      else bundle.edges.push(edge);
+    }
+  }
+  return {
+    items: [...items.values()],
+    bundles: [...bundles.values()],
+    grouped: machines.size > 1,
+    machines: [...machines].sort(),
+    modules: [...modules].filter(([, count]) => count > 1).map(([name]) => name).sort(),
+  };
+}
+
+/**
+ * Node of a source `node/output`; both may contain slashes.
+ * @param {string} source
+ * @param {Map<string, string>} known
+ */
+export function producer(source, known) {
+  for (let end = source.indexOf("/"); end > 0; end = source.indexOf("/", end + 1)) {
+    if (known.has(source.slice(0, end))) return source.slice(0, end);
+  }
+  return "";
+}
+
+/** @param {string} source */
+export function timer(source) {
+  const [, , unit, count] = source.split("/");
+  const units = /** @type {Record<string, string>} */ ({ secs: "s", millis: "ms", micros: "µs", nanos: "ns" });
+  return `${count}\u202f${units[unit] ?? unit}`;
+}
+
+/** @type {string[]} Worst first. */
+const ORDER = ["Failed", "Unknown", "Degraded", "Restarting", "Stopping", "Starting", "Running", "Stopped", "Finished"];
+
+/** @param {string[]} nodes @param {Record<string, NodeRow>} rows */
+export function worst(nodes, rows) {
+  const found = new Set(nodes.map((id) => rows[id]?.status ?? "Starting"));
+  return ORDER.find((status) => found.has(status)) ?? "Starting";
+}
+
+/**
+ * Sum of several edges.
+ * @param {string[]} keys
+ * @param {Record<string, EdgeRow>} rows
+ */
+export function total(keys, rows) {
+  const sum = { rate: 0, dropRate: 0, bytes: 0, queued: 0, p99Us: 0, blocked: false, known: false };
+  for (const key of keys) {
+    const edge = rows[key];
+    if (edge === undefined) continue;
+    sum.known ||= edge.rate !== undefined;
+    sum.rate += edge.rate ?? 0;
+    sum.dropRate += edge.dropRate ?? 0;
+    sum.bytes += edge.bytes ?? 0;
+    sum.queued += edge.queued;
+    sum.p99Us = Math.max(sum.p99Us, edge.p99Us ?? 0);
+    sum.blocked ||= edge.blocked ?? false;
+  }
+  return sum;
+}

@@ -1,0 +1,12 @@
+/** Worker of `useLayout`. A worker has no import map, so it loads the library by its path. */
+
+import { lay } from "./layout.js";
+
+const library = "/static/vendor/dagre.js";
+/** @type {Promise<import("./layout.js").Dagre>} */
+const loaded = import(library);
+
+self.onmessage = async (event) => {
+  const { number, boxes, arrows, grouped } = event.data;
+  postMessage({ number, layout: lay(await loaded, boxes, arrows, grouped) });
+};

@@ -1,0 +1,179 @@
+/** Live log lines: level, search, pause, jump to the errors. Draws only the lines that are visible. */
+
+import { html } from "htm/preact";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+
+import { clock, counted } from "./format.js";
+import { store } from "./store.js";
+
+/** @typedef {import("./types.js").LogEntry} LogEntry */
+
+const MOST_LINES = 20000;
+const ROW = 19;
+const OVERSCAN = 20;
+const LEVELS = ["stdout", "trace", "debug", "info", "warn", "error"];
+
+/** @param {{uuid: string, node?: string}} props */
+export function Logs({ uuid, node }) {
+  const { lines, note } = useLines(uuid, node);
+  const [level, setLevel] = useState("stdout");
+  const [search, setSearch] = useState("");
+  const [following, setFollowing] = useState(true);
+  const [chosen, setChosen] = useState(/** @type {LogEntry | null} */ (null));
+  const shown = useMemo(() => filtered(lines, level, search), [lines, level, search]);
+  const frozen = useRef(shown);
+  if (following) frozen.current = shown;
+  const entries = following ? shown : filtered(frozen.current, level, search);
+  const list = useRef(/** @type {{jump: (index: number) => void} | null} */ (null));
+
+  const jump = (/** @type {number} */ direction) => {
+    const start = chosen === null ? (direction < 0 ? entries.length : -1) : entries.indexOf(chosen);
+    for (let index = start + direction; index >= 0 && index < entries.length; index += direction) {
+      if (isError(entries[index])) {
+        setFollowing(false);
+        setChosen(entries[index]);
+        list.current?.jump(index);
+        return;
+      }
+    }
+  };
+  const errors = entries.reduce((count, entry) => count + Number(isError(entry)), 0);
+  return html`<div class="logs">
+    <div class="toolbar">
+      <label><span class="hidden">Level</span>
+        <select value=${level} onChange=${(/** @type {any} */ event) => setLevel(event.currentTarget.value)}>
+          ${LEVELS.map((one) => html`<option key=${one} value=${one}>${one === "stdout" ? "all levels" : `${one} and above`}</option>`)}
+        </select>
+      </label>
+      <input type="search" placeholder="Search" aria-label="Search in log lines" value=${search}
+        onInput=${(/** @type {any} */ event) => setSearch(event.currentTarget.value)} />
+      <button type="button" onClick=${() => setFollowing(!following)} aria-pressed=${!following}>${following ? "Pause" : "Follow"}</button>
+      <button type="button" onClick=${() => jump(-1)} disabled=${errors === 0} title="Go to the error before">↑ Error</button>
+      <button type="button" onClick=${() => jump(1)} disabled=${errors === 0} title="Go to the next error">↓ Error</button>
+      <span class="muted" role="status">${counted(entries.length, "line")}${errors > 0 ? html`, <b class="text-bad">${counted(errors, "error")}</b>` : ""}${!following ? `, ${lines.length - frozenCount(lines, frozen.current)} new` : ""}</span>
+      ${note && html`<span class="text-warn">${note}</span>`}
+    </div>
+    <${List} entries=${entries} following=${following} pause=${() => setFollowing(false)} node=${node}
+      chosen=${chosen} choose=${setChosen} handle=${list} />
+    ${chosen && html`<${Details} entry=${chosen} close=${() => setChosen(null)} />`}
+  </div>`;
+}
+
+/** @param {LogEntry[]} lines @param {LogEntry[]} shown */
+function frozenCount(lines, shown) {
+  const last = shown[shown.length - 1];
+  return last === undefined ? 0 : lines.lastIndexOf(last) + 1;
+}
+
+/**
+ * Return the lines of a stream that follows the logs; they are kept while the view is open.
+ * @param {string} uuid
+ * @param {string | undefined} node
+ */
+function useLines(uuid, node) {
+  const [lines, setLines] = useState(/** @type {LogEntry[]} */ ([]));
+  const [note, setNote] = useState("");
+  useEffect(() => {
+    /** @type {LogEntry[]} */
+    let pending = [];
+    let scheduled = 0;
+    const flush = () => {
+      scheduled = 0;
+      const fresh = pending;
+      pending = [];
+      setLines((known) => {
+        const all = [...known, ...fresh];
+        if (node === undefined) all.sort(byTime);
+        return all.length > MOST_LINES ? all.slice(-MOST_LINES) : all;
+      });
+    };
+    const stream = store.live.open(
+      { open: "logs", dataflow: uuid, node: node ?? null },
+      (frame) => {
+        if (frame.lines) {
+          pending.push(...frame.lines);
+          setNote("");
+          if (scheduled === 0) scheduled = requestAnimationFrame(flush);
+        } else if (frame.lost) {
+          setNote("connection lost; continues when it is back");
+        } else if (frame.ended) {
+          setNote(frame.problems.join("; "));
+        }
+      },
+      () => setLines([]),
+    );
+    return () => {
+      cancelAnimationFrame(scheduled);
+      stream.close();
+    };
+  }, [uuid, node]);
+  return { lines, note };
+}
+
+/** @param {LogEntry} a @param {LogEntry} b */
+const byTime = (a, b) => (a.ts < b.ts ? -1 : a.ts > b.ts ? 1 : 0);
+
+/** @param {LogEntry} entry */
+const isError = (entry) => entry.level === "error" || /\b(Error|Exception|Traceback|panicked)\b/.test(entry.msg);
+
+/** @param {LogEntry[]} lines @param {string} level @param {string} search */
+function filtered(lines, level, search) {
+  const least = LEVELS.indexOf(level);
+  const text = search.toLowerCase();
+  if (least === 0 && text === "") return lines;
+  return lines.filter(
+    (entry) => LEVELS.indexOf(entry.level) >= least && (text === "" || entry.msg.toLowerCase().includes(text)),
+  );
+}
+
+/** @param {{entries: LogEntry[], following: boolean, pause: () => void, node?: string, chosen: LogEntry | null, choose: (entry: LogEntry) => void, handle: {current: any}}} props */
+function List({ entries, following, pause, node, chosen, choose, handle }) {
+  const box = useRef(/** @type {HTMLDivElement | null} */ (null));
+  const [top, setTop] = useState(0);
+  const [height, setHeight] = useState(400);
+  handle.current = {
+    jump: (/** @type {number} */ index) => {
+      if (box.current !== null) box.current.scrollTop = Math.max(0, index * ROW - height / 2);
+    },
+  };
+  useEffect(() => {
+    const element = box.current;
+    if (element === null) return undefined;
+    const observer = new ResizeObserver(() => setHeight(element.clientHeight));
+    observer.observe(element);
+    return () => observer.disconnect();
+  }, []);
+  useEffect(() => {
+    if (following && box.current !== null) box.current.scrollTop = box.current.scrollHeight;
+  }, [entries, following, height]);
+  const first = Math.max(0, Math.floor(top / ROW) - OVERSCAN);
+  const visible = entries.slice(first, first + Math.ceil(height / ROW) + 2 * OVERSCAN);
+  const scrolled = (/** @type {any} */ event) => {
+    const element = event.currentTarget;
+    setTop(element.scrollTop);
+    if (following && element.scrollTop + element.clientHeight < element.scrollHeight - 3 * ROW && element.scrollTop < top) pause();
+  };
+  return html`<div class="lines" ref=${box} onScroll=${scrolled} tabindex="0" role="log" aria-live="off" aria-label="Log lines">
+    <div style=${{ height: `${entries.length * ROW}px` }}>
+      <div style=${{ transform: `translateY(${first * ROW}px)` }}>
+        ${visible.map((entry, index) => html`<div key=${first + index} class="line ${entry.level} ${isError(entry) ? "error" : ""} ${entry === chosen ? "chosen" : ""}"
+            onClick=${() => choose(entry)}>
+          <time>${clock(entry.ts)}</time><span class="level">${entry.level === "stdout" ? entry.stream : entry.level}</span>
+          ${node === undefined && html`<span class="node">${entry.node ?? "dora"}</span>`}<span class="msg">${entry.msg}</span>
+        </div>`)}
+      </div>
+    </div>
+    ${entries.length === 0 && html`<p class="muted pad">No log lines.</p>`}
+  </div>`;
+}
+
+/** The whole line. @param {{entry: LogEntry, close: () => void}} props */
+function Details({ entry, close }) {
+  const facts = Object.entries({ target: entry.target, file: entry.file, line: entry.line, ...entry.fields });
+  return html`<div class="details">
+    <button type="button" class="icon" onClick=${close} aria-label="Close">✕</button>
+    <p class="muted">${entry.ts} · ${entry.level} · ${entry.node ?? "dora"}</p>
+    <pre>${entry.msg}</pre>
+    <dl>${facts.filter(([, value]) => value !== undefined).map(([key, value]) => html`<dt key=${key}>${key}</dt><dd>${typeof value === "string" ? value : JSON.stringify(value)}</dd>`)}</dl>
+  </div>`;
+}

@@ -1,0 +1,122 @@
+/** The frame of the page: navigation, banner, and the view of the address. */
+
+import { html, render } from "htm/preact";
+import { useEffect, useState } from "preact/hooks";
+
+import { Confirmation, Messages } from "./components.js";
+import { counted, tone } from "./format.js";
+import { link, useRoute } from "./route.js";
+import { store, useCluster } from "./store.js";
+import { DataflowView } from "./views/dataflow.js";
+import { FleetView } from "./views/fleet.js";
+import { NodeView } from "./views/node.js";
+import { OutputView } from "./views/output.js";
+
+/** @typedef {import("./types.js").State} State */
+/** @typedef {import("./types.js").Dataflow} Dataflow */
+
+const ENDED_SHOWN = 8;
+
+function App() {
+  const state = useCluster();
+  const route = useRoute();
+  const [menu, setMenu] = useState(false);
+  const dataflow = route[0] === "dataflow" ? route[1] : null;
+  useEffect(() => store.show(dataflow), [dataflow]);
+  useEffect(() => setMenu(false), [route.join("/")]);
+  return html`
+    <a class="skip" href="#main">Skip to content</a>
+    <header class="top">
+      <button type="button" class="menu" aria-expanded=${menu} aria-controls="navigation" onClick=${() => setMenu(!menu)}>
+        <span class="hidden">Menu</span>☰
+      </button>
+      <a class="brand" href=${link()}><img src="/static/icon.svg" alt="" width="20" height="20" />dora</a>
+      <span class="source">${state.source.address}</span>
+      <span class="space"></span>
+      ${state.source.readOnly && store.loaded && html`<span class="tag">read-only</span>`}
+      <${Theme} />
+    </header>
+    <div class="body">
+      <${Navigation} state=${state} route=${route} open=${menu} />
+      <main id="main" tabindex="-1">
+        <${Banner} state=${state} />
+        ${store.loaded && view(state, route)}
+      </main>
+    </div>
+    <${Confirmation} />
+    <${Messages} />
+  `;
+}
+
+/** @param {State} state @param {string[]} route */
+function view(state, route) {
+  const [kind, uuid, part, first, second] = route;
+  if (kind !== "dataflow" || uuid === undefined) return html`<${FleetView} state=${state} />`;
+  if (part === "node" && first) return html`<${NodeView} key=${first} state=${state} uuid=${uuid} node=${first} />`;
+  if (part === "output" && first && second) {
+    return html`<${OutputView} key=${`${first}/${second}`} state=${state} uuid=${uuid} node=${first} output=${second} />`;
+  }
+  return html`<${DataflowView} key=${uuid} state=${state} uuid=${uuid} tab=${part ?? "graph"} />`;
+}
+
+/** @param {{state: State}} props */
+function Banner({ state }) {
+  if (store.live.status === "lost") {
+    return html`<div class="banner bad" role="alert">
+      <strong>The local server does not answer.</strong> Run <code>dora ui</code> again and open its link.
+    </div>`;
+  }
+  if (state.source.problem === undefined) return null;
+  return html`<div class="banner warn" role="alert">
+    <strong>No connection to the coordinator; what you see is its last state.</strong> ${state.source.problem}
+  </div>`;
+}
+
+/** @param {{state: State, route: string[], open: boolean}} props */
+function Navigation({ state, route, open }) {
+  const all = Object.entries(state.dataflows);
+  const running = all.filter(([, one]) => one.endedAt === undefined);
+  const ended = all
+    .filter(([, one]) => one.endedAt !== undefined)
+    .sort(([, a], [, b]) => (b.endedAt ?? 0) - (a.endedAt ?? 0))
+    .slice(0, ENDED_SHOWN);
+  const machines = Object.values(state.machines);
+  const lost = machines.filter((one) => one.status === "lost").length;
+  const item = (/** @type {[string, Dataflow]} */ [uuid, one]) => html`<li key=${uuid}>
+    <a href=${link("dataflow", uuid)} aria-current=${route[1] === uuid ? "page" : undefined}>
+      <i class="dot ${tone(one.status)}"></i><span class="name">${one.name ?? uuid.slice(0, 8)}</span>
+      <span class="count" title=${one.status}>${(one.states.Failed ?? 0) > 0 ? html`<b class="bad">${one.states.Failed}</b>` : ""}${one.nodes}</span>
+    </a>
+  </li>`;
+  return html`<nav id="navigation" class=${open ? "open" : ""} aria-label="Main">
+    <ul>
+      <li><a href=${link()} aria-current=${route[0] !== "dataflow" ? "page" : undefined}>
+        <span class="name">Fleet</span>
+        <span class="count">${lost > 0 ? html`<b class="bad">${lost} lost</b>` : ""}${machines.length}</span>
+      </a></li>
+    </ul>
+    <h2>Dataflows</h2>
+    <ul>${running.map(item)}</ul>
+    ${running.length === 0 && html`<p class="muted pad">None is running.</p>`}
+    ${ended.length > 0 && html`<h2>Ended</h2><ul>${ended.map(item)}</ul>`}
+    <p class="muted pad foot">${state.source.release ? `dora ${state.source.release}` : ""}<br />${counted(all.length, "dataflow")}</p>
+  </nav>`;
+}
+
+function Theme() {
+  const [theme, setTheme] = useState(localStorage.getItem("theme") ?? "auto");
+  useEffect(() => {
+    if (theme === "auto") document.documentElement.removeAttribute("data-theme");
+    else document.documentElement.setAttribute("data-theme", theme);
+    localStorage.setItem("theme", theme);
+  }, [theme]);
+  const dark = theme === "dark" || (theme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
+  return html`<button type="button" class="icon" onClick=${() => setTheme(dark ? "light" : "dark")}
+    aria-label=${dark ? "Light colours" : "Dark colours"} title=${dark ? "Light colours" : "Dark colours"}>${dark ? "☀" : "☾"}</button>`;
+}
+
+const root = document.getElementById("app");
+if (root !== null) {
+  root.textContent = "";
+  render(html`<${App} />`, root);
+}

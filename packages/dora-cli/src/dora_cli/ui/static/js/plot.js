@@ -1,0 +1,110 @@
+/** A plot of uPlot that follows its data, its size and the colours of the page. */
+
+import { html } from "htm/preact";
+import { useEffect, useRef } from "preact/hooks";
+import uPlot from "uplot";
+
+/** @typedef {{label: string, format?: (value: number) => string}} Line */
+
+const LEGEND = 40;
+const LEAST_HEIGHT = 220;
+
+const COLOURS = ["--series-1", "--series-2", "--series-3", "--series-4", "--series-5", "--series-6", "--series-7", "--series-8"];
+
+/**
+ * `data` is the list of x values and a list for each line; `version` changes with the data. Without
+ * `height`, the plot fills its parent.
+ * @param {{data: (number | null)[][], lines: Line[], version: number, time?: boolean, height?: number, zero?: boolean, label: string}} props
+ */
+export function Plot({ data, lines, version, time = true, height, zero = false, label }) {
+  const box = useRef(/** @type {HTMLDivElement | null} */ (null));
+  const plot = useRef(/** @type {uPlot | null} */ (null));
+  const latest = useRef({ data, lines });
+  latest.current = { data, lines };
+  const shape = lines.map((line) => line.label).join("\n");
+  useEffect(() => {
+    const element = box.current;
+    if (element === null) return undefined;
+    const size = () => ({
+      width: element.clientWidth,
+      height: height ?? Math.max(LEAST_HEIGHT, element.clientHeight - (lines.length > 1 ? LEGEND : 0)),
+    });
+    const create = () => {
+      plot.current?.destroy();
+      plot.current = new uPlot({ ...size(), ...options(element, latest.current.lines, time, zero) }, /** @type {any} */ (latest.current.data), element);
+    };
+    create();
+    const observer = new ResizeObserver(() => plot.current?.setSize(size()));
+    observer.observe(element);
+    const scheme = matchMedia("(prefers-color-scheme: dark)");
+    scheme.addEventListener("change", create);
+    const theme = new MutationObserver(create);
+    theme.observe(document.documentElement, { attributeFilter: ["data-theme"] });
+    return () => {
+      observer.disconnect();
+      theme.disconnect();
+      scheme.removeEventListener("change", create);
+      plot.current?.destroy();
+      plot.current = null;
+    };
+  }, [shape, time, height, zero]);
+  useEffect(() => {
+    plot.current?.setData(/** @type {any} */ (data));
+  }, [version]);
+  return html`<div class="plot ${height === undefined ? "fills" : ""}" ref=${box} role="img" aria-label=${label} data-points=${data[0].length} data-version=${version}></div>`;
+}
+
+/** @param {HTMLElement} element @param {Line[]} lines @param {boolean} time @param {boolean} zero */
+function options(element, lines, time, zero) {
+  const style = getComputedStyle(element);
+  const colour = (/** @type {string} */ name) => style.getPropertyValue(name).trim();
+  const axis = {
+    stroke: colour("--muted"),
+    grid: { stroke: colour("--line"), width: 1 },
+    ticks: { stroke: colour("--line"), width: 1, size: 4 },
+    font: "11px system-ui, sans-serif",
+  };
+  /** @type {Omit<uPlot.Options, "width" | "height">} */
+  const found = {
+    padding: [10, 14, 0, 0],
+    scales: { x: { time }, y: { range: (_, low, high) => range(low, high, zero) } },
+    legend: { show: lines.length > 1, live: true },
+    cursor: { points: { size: 5 }, drag: { x: false, y: false } },
+    series: [
+      {},
+      ...lines.map((line, index) => ({
+        label: line.label,
+        stroke: colour(COLOURS[index % COLOURS.length]),
+        width: 1.5,
+        points: { show: false },
+        value: (/** @type {uPlot} */ _, /** @type {number | null} */ value) =>
+          value === null ? "–" : (line.format?.(value) ?? String(Number(value.toPrecision(6)))),
+      })),
+    ],
+    axes: [
+      time ? { ...axis, space: 80, values: (_, splits) => splits.map(timeOfDay) } : axis,
+      {
+        ...axis,
+        size: 58,
+        space: 26,
+        values: (_, values) => values.map((value) => lines[0].format?.(value) ?? String(Number(value.toPrecision(4)))),
+      },
+    ],
+  };
+  return found;
+}
+
+/** @param {number} unix */
+function timeOfDay(unix) {
+  const text = new Date(unix * 1000).toTimeString().slice(0, 8);
+  const tenth = Math.round(unix * 10) % 10;
+  return tenth === 0 ? text : `.${tenth}`;
+}
+
+/** @param {number | null} low @param {number | null} high @param {boolean} zero @returns {[number, number]} */
+function range(low, high, zero) {
+  const least = zero ? Math.min(0, low ?? 0) : (low ?? 0);
+  const most = high ?? 1;
+  const room = (most - least || Math.abs(most) || 1) * 0.08;
+  return [zero && least === 0 ? 0 : least - room, most + room];
+}

@@ -1,0 +1,128 @@
+/** The state of the cluster on this page, its changes, and the recent past of nodes and machines. */
+
+import { useEffect, useState } from "preact/hooks";
+
+import { Live } from "./live.js";
+
+/** @typedef {import("./types.js").State} State */
+
+const HISTORY_SECONDS = 300;
+
+/** @type {State} */
+const EMPTY = {
+  source: { address: "", readOnly: true },
+  machines: {},
+  links: {},
+  dataflows: {},
+  nodes: {},
+  edges: {},
+  problems: [],
+};
+
+/**
+ * Apply a JSON Merge Patch (RFC 7396); unchanged parts stay the same objects.
+ * @param {any} target
+ * @param {any} patch
+ * @returns {any}
+ */
+export function merge(target, patch) {
+  if (patch === null || typeof patch !== "object" || Array.isArray(patch)) return patch;
+  const known = target !== null && typeof target === "object" && !Array.isArray(target);
+  const result = known ? { ...target } : {};
+  for (const [key, value] of Object.entries(patch)) {
+    if (value === null) delete result[key];
+    else result[key] = merge(result[key], value);
+  }
+  return result;
+}
+
+/** Values of one series over the last minutes; times in seconds. */
+export class Series {
+  constructor() {
+    /** @type {number[]} */
+    this.times = [];
+    /** @type {(number | null)[][]} */
+    this.values = [[], []];
+  }
+
+  /**
+   * @param {number} time
+   * @param {(number | undefined)[]} values
+   */
+  push(time, values) {
+    this.times.push(time);
+    values.forEach((value, index) => this.values[index].push(value ?? null));
+    if (this.times.length > 2 * HISTORY_SECONDS || this.times[0] < time - HISTORY_SECONDS) {
+      this.times.shift();
+      for (const column of this.values) column.shift();
+    }
+  }
+}
+
+export class Store {
+  /** @param {Live} live */
+  constructor(live) {
+    this.live = live;
+    this.state = EMPTY;
+    this.loaded = false;
+    /** @type {Set<() => void>} */
+    this.listeners = new Set();
+    /** @type {Map<string, Series>} CPU and memory by node, of the dataflow that is shown. */
+    this.history = new Map();
+    /** @type {string | null} */
+    this.dataflow = null;
+    /** @type {import("./live.js").Stream | null} */
+    this.stream = null;
+    live.onstatus = () => this.#notify();
+  }
+
+  /**
+   * Show the details of one dataflow, or of none.
+   * @param {string | null} dataflow
+   */
+  show(dataflow) {
+    if (this.stream !== null && dataflow === this.dataflow) return;
+    this.stream?.close();
+    if (dataflow !== this.dataflow) this.history.clear();
+    this.dataflow = dataflow;
+    this.stream = this.live.open({ open: "state", dataflow }, (frame) => {
+      this.state = "state" in frame ? frame.state : merge(this.state, frame.patch);
+      this.loaded = true;
+      this.#remember();
+      this.#notify();
+    });
+  }
+
+  #remember() {
+    const now = Date.now() / 1000;
+    const nodes = this.dataflow === null ? {} : (this.state.nodes[this.dataflow] ?? {});
+    for (const [id, node] of Object.entries(nodes)) {
+      let series = this.history.get(id);
+      if (series === undefined) this.history.set(id, (series = new Series()));
+      series.push(now, [node.cpu, node.memory]);
+    }
+  }
+
+  #notify() {
+    for (const listener of this.listeners) listener();
+  }
+}
+
+const scheme = location.protocol === "https:" ? "wss" : "ws";
+export const store = new Store(new Live(`${scheme}://${location.host}/live`));
+
+/**
+ * Return the state, and render again whenever it changes.
+ * @returns {State}
+ */
+export function useCluster() {
+  const [, render] = useState(0);
+  useEffect(() => {
+    const listener = () => render((count) => count + 1);
+    store.listeners.add(listener);
+    return () => {
+      store.listeners.delete(listener);
+    };
+  }, []);
+  return store.state;
+}

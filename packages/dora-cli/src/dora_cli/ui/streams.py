@@ -1,0 +1,205 @@
+"""Streams that a page opens: state, log lines, messages of an output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Annotated, Any, Final, Literal
+
+import anyio
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
+from dora_cli.ui.backend import Backend, Replies
+from dora_cli.ui.feed import Feed
+from dora_cli.ui.merge_patch import difference
+from dora_config.protocol.control import (
+    DataflowList,
+    DataflowRef,
+    ListDataflows,
+    LogLines,
+    LogsEnd,
+    ReadLogs,
+    WatchTopics,
+)
+from dora_config.protocol.dataflow import DataflowUuid, LogFilter, LogPosition
+from dora_config.protocol.runner import LogLevel
+from dora_config.protocol.topics import TopicsEnd, WatchedTopics
+
+MAX_TAIL: Final = 5000
+RETRY_PAUSE: Final = 1.0
+SAMPLE_BYTES: Final = 65_536
+PICTURE_BYTES: Final = 192 * 1024
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class _Frame(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: int
+
+
+class OpenState(_Frame):
+    """Send the state and its changes, with the details of one dataflow."""
+
+    open: Literal["state"]
+    dataflow: DataflowUuid | None = None
+
+
+class OpenLogs(_Frame):
+    """Send log lines: the last ones and all that follow."""
+
+    open: Literal["logs"]
+    dataflow: DataflowUuid
+    node: str | None = None
+    level: LogLevel = "stdout"
+    tail: Annotated[int, Field(ge=0, le=MAX_TAIL)] = 1000
+
+
+class OpenOutput(_Frame):
+    """Send messages of an output, one frame after each acknowledgement."""
+
+    open: Literal["output"]
+    dataflow: DataflowUuid
+    topic: str
+    rate: Annotated[float, Field(gt=0, le=60)] = 5.0
+
+
+class Acknowledge(_Frame):
+    """Request the next frame of an output."""
+
+    open: Literal["acknowledge"]
+
+
+class Close(_Frame):
+    open: Literal["close"]
+
+
+PageFrame = Annotated[
+    OpenState | OpenLogs | OpenOutput | Acknowledge | Close, Field(discriminator="open")
+]
+PAGE_FRAMES: Final[TypeAdapter[PageFrame]] = TypeAdapter(PageFrame)
+
+
+async def send_state(feed: Feed, wanted: OpenState, send: Send) -> None:
+    """Send the whole state, then differences."""
+    shown: int | None = None
+    last: Any = {}
+    async for version in feed.versions():
+        now = version.scoped(wanted.dataflow)
+        if shown is None:
+            await send({"id": wanted.id, "state": now})
+        else:
+            following = version.number == shown + 1
+            patch = version.patch(wanted.dataflow) if following else difference(last, now)
+            if patch:
+                await send({"id": wanted.id, "patch": patch})
+        shown, last = version.number, now
+
+
+async def send_logs(backend: Backend, wanted: OpenLogs, send: Send) -> None:
+    """Send lines until the dataflow has ended; continues behind them after a lost connection."""
+    positions: dict[str, LogPosition] = {}
+    which = DataflowRef(uuid=wanted.dataflow)
+    while True:
+        await backend.wait_connected()
+        request = ReadLogs(
+            dataflow=which,
+            nodes=() if wanted.node is None else (wanted.node,),
+            filter=LogFilter(level=wanted.level, tail=None if positions else wanted.tail),
+            follow=True,
+            after=positions,
+            resumes=True,
+        )
+        try:
+            async with backend.open(request) as replies:
+                problems = await _send_lines(replies, positions, wanted.id, send)
+            if await _has_ended(backend, wanted.dataflow):
+                await send({"id": wanted.id, "ended": True, "problems": problems})
+                return
+            # A machine was lost or has returned.
+            await send({"id": wanted.id, "lost": "; ".join(problems)})
+        except (CoordinatorLost, CoordinatorUnreachable) as error:
+            await send({"id": wanted.id, "lost": str(error)})
+        except RequestFailed as error:
+            await send({"id": wanted.id, "ended": True, "problems": [str(error)]})
+            return
+        await anyio.sleep(RETRY_PAUSE)
+
+
+async def _send_lines(
+    replies: Replies, positions: dict[str, LogPosition], number: int, send: Send
+) -> list[str]:
+    """Send lines and note their positions; return the problems at the end."""
+    async for reply in replies:
+        match reply:
+            case LogLines() as read:
+                entries = parsed(read.lines)
+                if entries:
+                    await send({"id": number, "lines": entries})
+                positions.update(read.positions)
+            case LogsEnd(problems=problems):
+                return list(problems)
+    return []
+
+
+async def _has_ended(backend: Backend, dataflow: str) -> bool:
+    rows = (await backend.request(ListDataflows(), DataflowList)).dataflows
+    return all(row.ended_ago is not None for row in rows if row.uuid == dataflow)
+
+
+def parsed(lines: tuple[str, ...]) -> list[Any]:
+    """Return log lines as objects, without malformed ones."""
+    entries = []
+    for line in lines:
+        with suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict) and "ts" in entry and "msg" in entry:
+                entries.append(entry)
+    return entries
+
+
+async def send_output(
+    backend: Backend,
+    wanted: OpenOutput,
+    acknowledged: Callable[[], Awaitable[None]],
+    send: Send,
+) -> None:
+    """Send messages; the page acknowledges each frame when it has drawn it."""
+    request = WatchTopics(
+        dataflow=DataflowRef(uuid=wanted.dataflow),
+        topics=(wanted.topic,),
+        sample_bytes=SAMPLE_BYTES,
+        max_rate=wanted.rate,
+        picture_bytes=PICTURE_BYTES,
+    )
+    while True:
+        await backend.wait_connected()
+        try:
+            async with backend.open(request) as replies:
+                async for reply in replies:
+                    match reply:
+                        case WatchedTopics(news=news, stream=stream):
+                            samples = [json.loads(text) for text in news.samples]
+                            dropped = sum(news.dropped.values())
+                            await send(
+                                {
+                                    "id": wanted.id,
+                                    "samples": samples,
+                                    "dropped": dropped,
+                                    "notes": news.notes,
+                                }
+                            )
+                            await acknowledged()
+                            await replies.acknowledge(stream)
+                        case TopicsEnd(problems=problems):
+                            await send({"id": wanted.id, "ended": True, "problems": problems})
+                            return
+        except (CoordinatorLost, CoordinatorUnreachable) as error:
+            await send({"id": wanted.id, "lost": str(error)})
+            await anyio.sleep(RETRY_PAUSE)
+        except RequestFailed as error:
+            await send({"id": wanted.id, "ended": True, "problems": [str(error)]})
+            return

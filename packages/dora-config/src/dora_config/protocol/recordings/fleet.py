@@ -1,0 +1,213 @@
+"""Messages about recordings of a cluster: each machine records its own outputs; no I/O.
+
+A client sends :class:`CallRecorders` to the coordinator, which forwards its request to daemons and
+returns their replies. The coordinator keeps nothing about recordings: plans, counts and files are
+on the disks of the machines.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from dora_config.protocol.envelope import Message, ProtocolVersion
+
+SINCE: Final = ProtocolVersion(major=1, minor=1)
+"""Daemons of earlier protocol versions ignore these messages."""
+
+MAX_DATA: Final = 512 * 1024
+"""Largest number of bytes in one :class:`RecordingData`."""
+
+RecordingId = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}\.mcap$")]
+
+
+class RecordingPlan(Message):
+    """What all machines of a recording have in common."""
+
+    recording: RecordingId
+    dataflow_id: str = ""
+    """Empty before the start of the dataflow, whose specification then contains the plan."""
+    name: str | None = None
+    """Of the dataflow."""
+    patterns: tuple[str, ...] = ()
+    """Outputs by shell patterns such as ``camera/*``; empty: all."""
+    max_bytes: int | None = None
+    """Limits and splits apply to each machine."""
+    max_seconds: float | None = None
+    split_bytes: int | None = None
+    split_seconds: float | None = None
+    dataflow: str = ""
+    """YAML of the whole dataflow."""
+    working_dir: str = ""
+    """Folder of the dataflow file, on the machine of the client."""
+    machines: tuple[str, ...] = ()
+    """All daemons that run nodes of the dataflow; empty until that is known."""
+    started: float = 0.0
+    """Unix time of the client."""
+
+
+# ------------------------------------------------------------------------------- requests
+
+
+class RecordPart(Message):
+    """Record the outputs of this machine, also of later attempts of the part; idempotent.
+
+    Answered with the :class:`RecordingStates` of this recording, which are empty on a machine
+    without a part of the dataflow.
+    """
+
+    kind: Literal["record_part"] = "record_part"
+    plan: RecordingPlan
+
+
+class StopRecording(Message):
+    """Finish the files; answered at once with :class:`RecordingStates`."""
+
+    kind: Literal["stop_recording"] = "stop_recording"
+    recording: RecordingId
+
+
+class ListRecordings(Message):
+    """List the recordings on this machine; answered with :class:`RecordingStates`."""
+
+    kind: Literal["list_recordings"] = "list_recordings"
+
+
+class DescribeRecording(Message):
+    """Get what a merged file needs; answered with :class:`RecordingDescribed`."""
+
+    kind: Literal["describe_recording"] = "describe_recording"
+    recording: RecordingId
+
+
+class ReadRecording(Message):
+    """Read a part of a file; answered with :class:`RecordingData`."""
+
+    kind: Literal["read_recording"] = "read_recording"
+    recording: RecordingId
+    file: FileName
+    offset: Annotated[int, Field(ge=0)]
+    limit: Annotated[int, Field(ge=1, le=MAX_DATA)] = MAX_DATA
+
+
+class RemoveRecording(Message):
+    """Remove an ended recording from this machine; answered with :class:`RecordingStates`."""
+
+    kind: Literal["remove_recording"] = "remove_recording"
+    recording: RecordingId
+
+
+RecorderRequest = Annotated[
+    RecordPart
+    | StopRecording
+    | ListRecordings
+    | DescribeRecording
+    | ReadRecording
+    | RemoveRecording,
+    Field(discriminator="kind"),
+]
+
+# -------------------------------------------------------------------------------- replies
+
+
+class RecordedFile(Message):
+    name: str
+    size: int
+
+
+RecordingPhase = Literal["waiting", "recording", "ended"]
+"""``waiting``: no recorder runs, because the nodes of this machine are being started."""
+
+
+class RecordingState(Message):
+    """One recording on one machine."""
+
+    recording: RecordingId
+    dataflow_id: str
+    name: str | None = None
+    machines: tuple[str, ...] = ()
+    started: float = 0.0
+    phase: RecordingPhase
+    resumes: bool = False
+    """If the nodes of this machine are started again, the recording continues."""
+    files: tuple[RecordedFile, ...] = ()
+    recorded: dict[str, int] = Field(default_factory=dict)
+    """Messages in the files, by output."""
+    lost: dict[str, int] = Field(default_factory=dict)
+    """Messages that were sent but not recorded, by output."""
+    problems: tuple[str, ...] = ()
+    """Why messages are missing, as sentences."""
+
+
+class RecordingStates(Message):
+    kind: Literal["recording_states"] = "recording_states"
+    recordings: tuple[RecordingState, ...] = ()
+
+
+class ClockSample(Message):
+    """The time of the coordinator at one moment of a machine's CLOCK_MONOTONIC."""
+
+    boot_id: str
+    monotonic_ns: int
+    coordinator_ns: int
+    """Unix time."""
+    round_trip_ns: int
+    """The sample is off by half of this at most."""
+
+
+class RecordingDescribed(Message):
+    kind: Literal["recording_described"] = "recording_described"
+    plan: RecordingPlan
+    clock: tuple[ClockSample, ...] = ()
+
+
+class RecordingData(Message):
+    kind: Literal["recording_data"] = "recording_data"
+    data: str
+    """Base64; empty at the end of the file."""
+
+
+RecorderReply = Annotated[
+    RecordingStates | RecordingDescribed | RecordingData, Field(discriminator="kind")
+]
+
+# ------------------------------------------------------------- coordinator and daemon, client
+
+
+class RecorderCall(Message):
+    """Coordinator to daemon: answered with :class:`RecorderAnswered`."""
+
+    kind: Literal["recorder_call"] = "recorder_call"
+    call: str
+    request: RecorderRequest
+
+
+class RecorderAnswered(Message):
+    kind: Literal["recorder_answered"] = "recorder_answered"
+    call: str
+    reply: RecorderReply | None = None
+    problem: str | None = None
+    """Why the call has failed, as a full sentence."""
+
+
+class CallRecorders(Message):
+    """Client to coordinator: answered with :class:`RecorderReplies`."""
+
+    kind: Literal["call_recorders"] = "call_recorders"
+    daemons: tuple[str, ...] = ()
+    """Empty: all that are connected."""
+    request: RecorderRequest
+
+
+class MachineReply(Message):
+    daemon: str
+    reply: RecorderReply
+
+
+class RecorderReplies(Message):
+    kind: Literal["recorder_replies"] = "recorder_replies"
+    replies: tuple[MachineReply, ...] = ()
+    problems: dict[str, str] = Field(default_factory=dict)
+    """Daemons without a reply, with the reason as a full sentence."""

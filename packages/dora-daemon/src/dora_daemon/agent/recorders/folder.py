@@ -1,0 +1,217 @@
+"""Folder of one recording on this machine.
+
+plan.json    the RecordingPlan
+stopped      exists once the recording was stopped: no recorder is started again
+clock.jsonl  ClockSamples
+N.status     report of the Nth recorder process, see ``dora_daemon.recording.status_file``
+*.mcap       its files
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dora_config.access import private_dir, write_private
+from dora_config.errors import DoraError
+from dora_config.protocol.recordings.fleet import (
+    ClockSample,
+    RecordedFile,
+    RecordingDescribed,
+    RecordingPhase,
+    RecordingPlan,
+    RecordingState,
+)
+from dora_config.protocol.recordings.recorder import RecorderEnd, RecorderStatus, RecordingRequest
+from dora_daemon.recording.status_file import is_recording, read_status
+
+PLAN, STOPPED, CLOCK, STATUS = "plan.json", "stopped", "clock.jsonl", ".status"
+MAX_RECORDERS = 100
+"""Recorder processes of one recording, against a recorder that crashes again and again."""
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+class RecordingRefused(DoraError):
+    """A request about a recording cannot be fulfilled."""
+
+
+class RecordingFolder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def all(cls, root: Path) -> list[RecordingFolder]:
+        """Return the recordings below ``root``."""
+        return [cls(plan.parent) for plan in sorted(root.glob(f"*/{PLAN}"))]
+
+    @property
+    def exists(self) -> bool:
+        return (self.path / PLAN).exists()
+
+    def plan(self) -> RecordingPlan:
+        """Raises RecordingRefused."""
+        try:
+            return RecordingPlan.model_validate_json((self.path / PLAN).read_bytes())
+        except FileNotFoundError:
+            raise RecordingRefused(
+                f"this machine has no recording {self.path.name}; see `dora recording list`"
+            ) from None
+        except (OSError, ValidationError) as error:
+            raise RecordingRefused(f"{self.path / PLAN}: unreadable: {error}") from error
+
+    def save(self, plan: RecordingPlan) -> None:
+        """Create or update the plan. Raises OSError."""
+        private_dir(self.path)
+        write_private(self.path / PLAN, plan.model_dump_json().encode())
+
+    # ----------------------------------------------------------------------- recorders
+
+    def statuses(self) -> list[RecorderStatus | None]:
+        """Return the reports of the recorder processes so far; None for an unreadable one."""
+        count = sum(1 for _ in self.path.glob(f"*{STATUS}"))
+        return [read_status(self.path / f"{number}{STATUS}") for number in range(count)]
+
+    def needs_recorder(self, *, new_attempt: bool) -> bool:
+        """Return whether to start a recorder: none runs, and the recording has not ended.
+
+        ``new_attempt``: the nodes are being started, after an earlier recorder ended with them.
+        """
+        statuses = self.statuses()
+        if (self.path / STOPPED).exists() or len(statuses) >= MAX_RECORDERS:
+            return False
+        last = statuses[-1] if statuses else None
+        if last is None or (last.end is None and not is_recording(last)):
+            return True
+        return new_attempt and last.end in (RecorderEnd.DATAFLOW, RecorderEnd.RUNNER)
+
+    def request(self, socket: str, dataflow_id: str, machine: str) -> RecordingRequest:
+        """Return the request for the next recorder process. Raises RecordingRefused."""
+        plan = self.plan()
+        number = len(self.statuses())
+        name = _UNSAFE.sub("_", machine).lstrip(".-") or "machine"
+        limit = plan.max_bytes
+        if limit is not None:
+            limit = max(1, limit - sum(file.size for file in self._files()))
+        return RecordingRequest(
+            socket=socket,
+            dataflow_id=dataflow_id,
+            patterns=plan.patterns,
+            path=str(self.path / f"{name}-{number}.mcap"),
+            max_bytes=limit,
+            max_seconds=plan.max_seconds,
+            split_bytes=plan.split_bytes,
+            split_seconds=plan.split_seconds,
+            status_file=str(self.path / f"{number}{STATUS}"),
+            dataflow=plan.dataflow or None,
+            working_dir=plan.working_dir or None,
+            none_is_fine=True,
+        )
+
+    def stop(self) -> list[RecorderStatus]:
+        """Start no more recorders; return those that run. Raises OSError."""
+        (self.path / STOPPED).touch()
+        return [one for one in self.statuses() if one is not None and is_recording(one)]
+
+    # --------------------------------------------------------------------------- state
+
+    def state(self, *, live: bool) -> RecordingState:
+        """Return the state; ``live``: the dataflow has nodes on this machine.
+
+        Raises RecordingRefused.
+        """
+        plan = self.plan()
+        statuses = self.statuses()
+        recorded: dict[str, int] = {}
+        lost: dict[str, int] = {}
+        for status in statuses:
+            if status is not None:
+                _add(recorded, status.recorded)
+                _add(lost, status.lost)
+        return RecordingState(
+            recording=plan.recording,
+            dataflow_id=plan.dataflow_id,
+            name=plan.name,
+            machines=plan.machines,
+            started=plan.started,
+            phase=self._phase(statuses, live=live),
+            resumes=self.needs_recorder(new_attempt=True),
+            files=tuple(self._files()),
+            recorded=recorded,
+            lost=lost,
+            problems=tuple(self._problems(statuses)),
+        )
+
+    def _phase(self, statuses: list[RecorderStatus | None], *, live: bool) -> RecordingPhase:
+        if any(status is not None and is_recording(status) for status in statuses):
+            return "recording"
+        if live and (not statuses or self.needs_recorder(new_attempt=True)):
+            return "waiting"
+        return "ended"
+
+    def _problems(self, statuses: list[RecorderStatus | None]) -> list[str]:
+        found = []
+        for number, status in enumerate(statuses):
+            if status is None:
+                found.append(f"recorder {number} left no report; its counts are unknown")
+            elif status.problem is not None and status.end is not RecorderEnd.RUNNER:
+                found.append(status.problem)
+            elif status.end is None and not is_recording(status):
+                found.append(
+                    f"recorder {number} was killed: its file is readable up to its last second, "
+                    "and messages until the next recorder are missing"
+                )
+        return found
+
+    def _files(self) -> list[RecordedFile]:
+        return [
+            RecordedFile(name=path.name, size=path.stat().st_size)
+            for path in sorted(self.path.glob("*.mcap"))
+        ]
+
+    # ------------------------------------------------------------------------ contents
+
+    def add_clock(self, samples: list[ClockSample]) -> None:
+        """Append samples. Raises OSError."""
+        with (self.path / CLOCK).open("a") as file:
+            file.write("".join(sample.model_dump_json() + "\n" for sample in samples))
+
+    def describe(self) -> RecordingDescribed:
+        """Raises RecordingRefused."""
+        samples = []
+        try:
+            for line in (self.path / CLOCK).read_text().splitlines():
+                samples.append(ClockSample.model_validate_json(line))
+        except (OSError, ValidationError):
+            pass  # none, or cut short by a full disk
+        return RecordingDescribed(plan=self.plan(), clock=tuple(samples))
+
+    def read(self, name: str, offset: int, limit: int) -> str:
+        """Return bytes of a file in base64, fewer at its end. Raises RecordingRefused."""
+        try:
+            with (self.path / name).open("rb") as file:
+                file.seek(offset)
+                return base64.b64encode(file.read(limit)).decode()
+        except OSError as error:
+            raise RecordingRefused(f"{self.path / name}: {error.strerror}") from error
+
+    def remove(self) -> None:
+        """Raises RecordingRefused."""
+        if any(status is not None and is_recording(status) for status in self.statuses()):
+            raise RecordingRefused(
+                f"recording {self.path.name} is in progress; stop it with `dora recording stop`"
+            )
+        try:
+            shutil.rmtree(self.path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise RecordingRefused(f"{error.filename}: {error.strerror}") from error
+
+
+def _add(counts: dict[str, int], more: dict[str, int]) -> None:
+    for topic, count in more.items():
+        counts[topic] = counts.get(topic, 0) + count

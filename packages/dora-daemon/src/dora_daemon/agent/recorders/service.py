@@ -1,0 +1,249 @@
+"""Recorder processes of this machine; they outlive the daemon and are found again on disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import assert_never
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from dora_config.access import TOKEN_VARIABLE
+from dora_config.process_identity import boot_id
+from dora_config.protocol.daemon import HeartbeatAck
+from dora_config.protocol.recordings.fleet import (
+    DescribeRecording,
+    ListRecordings,
+    ReadRecording,
+    RecorderReply,
+    RecorderRequest,
+    RecordingData,
+    RecordingPlan,
+    RecordingState,
+    RecordingStates,
+    RecordPart,
+    RemoveRecording,
+    StopRecording,
+)
+from dora_config.protocol.recordings.recorder import RecordingRequest
+from dora_config.spawn_argv import run_module
+from dora_daemon.agent.events import RecorderSettled, RecordingRequested
+from dora_daemon.agent.recorders.clock import ClockSamples
+from dora_daemon.agent.recorders.folder import RecordingFolder, RecordingRefused
+from dora_daemon.agent.records import PartRecord
+from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
+
+START_SECONDS = 60.0
+"""For a recorder to open its queues, before the nodes start without it."""
+
+logger = logging.getLogger("dora.daemon")
+
+
+class Recorders:
+    """Recordings by id, each in a folder below ``root``."""
+
+    def __init__(
+        self,
+        tasks: TaskGroup,
+        root: Path,
+        machine: str,
+        is_live: Callable[[str], bool],
+        post: Callable[[RecorderSettled | RecordingRequested], None],
+    ) -> None:
+        self._tasks = tasks
+        self._root = root
+        self._machine = machine
+        self._is_live = is_live
+        self._post = post
+        self._clock = ClockSamples(boot_id())
+        self._processes: list[subprocess.Popen[bytes]] = []
+        """Recorders that this daemon process has started; their exit status is collected."""
+        self._starts: dict[str, anyio.Event] = {}
+        """End of the last start in progress, by dataflow."""
+
+    def dataflows(self) -> set[str]:
+        """Return the dataflows with a recording that has not ended, for a new daemon process."""
+        found = set()
+        for folder in RecordingFolder.all(self._root):
+            try:
+                plan = folder.plan()
+                if folder.state(live=True).phase != "ended":
+                    found.add(plan.dataflow_id)
+            except RecordingRefused as error:
+                logger.warning("%s", error)
+        return found
+
+    # --------------------------------------------------------------------- processes
+
+    def start(self, record: PartRecord, *, new_attempt: bool) -> None:
+        """Start the recorders of a part; ``RecorderSettled`` is posted once they record."""
+        done = anyio.Event()
+        earlier = self._starts.get(record.dataflow_id)
+        self._starts[record.dataflow_id] = done
+        self._tasks.start_soon(self._start, record, new_attempt, earlier, done)
+
+    async def _start(
+        self,
+        record: PartRecord,
+        new_attempt: bool,
+        earlier: anyio.Event | None,
+        done: anyio.Event,
+    ) -> None:
+        if earlier is not None:
+            await earlier.wait()
+        try:
+            for folder in self._wanted(record):
+                if folder.needs_recorder(new_attempt=new_attempt):
+                    await self._start_one(folder, record)
+        finally:
+            done.set()
+            if self._starts.get(record.dataflow_id) is done:
+                del self._starts[record.dataflow_id]
+        self._post(RecorderSettled(record.dataflow_id))
+
+    def _wanted(self, record: PartRecord) -> list[RecordingFolder]:
+        """Return the recordings of a dataflow; creates that of its specification."""
+        plan = record.spec.recording
+        if plan is not None:
+            folder = self._folder(plan.recording)
+            if not folder.exists:
+                plan = plan.model_copy(update={"dataflow_id": record.dataflow_id})
+                try:
+                    self._create(folder, plan)
+                except OSError as error:
+                    logger.error("%s: cannot record: %s", error.filename, error.strerror)
+        return self._of_dataflow(record.dataflow_id)
+
+    def _of_dataflow(self, dataflow_id: str) -> list[RecordingFolder]:
+        found = []
+        for folder in RecordingFolder.all(self._root):
+            try:
+                if folder.plan().dataflow_id == dataflow_id:
+                    found.append(folder)
+            except RecordingRefused as error:
+                logger.warning("%s", error)
+        return found
+
+    async def _start_one(self, folder: RecordingFolder, record: PartRecord) -> None:
+        socket = str(Path(record.runtime_dir) / INSPECTION_SOCKET)
+        try:
+            process = _spawn(folder.request(socket, record.dataflow_id, self._machine))
+        except (OSError, RecordingRefused) as error:
+            logger.error("cannot start a recorder: %s", error)
+            return
+        self._processes.append(process)
+        with anyio.move_on_after(START_SECONDS) as scope:
+            await anyio.to_thread.run_sync(_first_report, process, abandon_on_cancel=True)
+        if scope.cancelled_caught:
+            text = "the recorder of %s has not started within %g s"
+            logger.warning(text, folder.path, START_SECONDS)
+
+    # ---------------------------------------------------------------------- requests
+
+    async def call(self, request: RecorderRequest) -> RecorderReply:
+        """Raises RecordingRefused."""
+        try:
+            return await self._call(request)
+        except OSError as error:
+            raise RecordingRefused(f"{error.filename}: {error.strerror}") from error
+
+    async def _call(self, request: RecorderRequest) -> RecorderReply:
+        match request:
+            case RecordPart(plan=plan):
+                return await self._record(plan)
+            case StopRecording(recording=recording):
+                folder = self._folder(recording)
+                state = folder.state(live=False)  # it must exist
+                for status in folder.stop():
+                    with suppress(ProcessLookupError):
+                        os.kill(status.pid, signal.SIGTERM)
+                return RecordingStates(recordings=(state,))
+            case ListRecordings():
+                return RecordingStates(recordings=tuple(self._states()))
+            case DescribeRecording(recording=recording):
+                return self._folder(recording).describe()
+            case ReadRecording(recording=recording, file=file, offset=offset, limit=limit):
+                read = self._folder(recording).read
+                return RecordingData(data=await anyio.to_thread.run_sync(read, file, offset, limit))
+            case RemoveRecording(recording=recording):
+                await anyio.to_thread.run_sync(self._folder(recording).remove)
+                return RecordingStates()
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    async def _record(self, plan: RecordingPlan) -> RecordingStates:
+        folder = self._folder(plan.recording)
+        if not folder.exists and not self._is_live(plan.dataflow_id):
+            return RecordingStates()
+        if not folder.exists:
+            self._create(folder, plan)
+        elif folder.plan() != plan:
+            folder.save(plan)
+        if folder.needs_recorder(new_attempt=False):
+            self._post(RecordingRequested(plan.dataflow_id))
+            if (start := self._starts.get(plan.dataflow_id)) is not None:
+                await start.wait()
+        return RecordingStates(recordings=(folder.state(live=self._is_live(plan.dataflow_id)),))
+
+    def _states(self) -> list[RecordingState]:
+        found = []
+        for folder in RecordingFolder.all(self._root):
+            try:
+                live = self._is_live(folder.plan().dataflow_id)
+                found.append(folder.state(live=live))
+            except RecordingRefused as error:
+                logger.warning("%s", error)
+        return found
+
+    def _create(self, folder: RecordingFolder, plan: RecordingPlan) -> None:
+        folder.save(plan)
+        folder.add_clock(self._clock.recent())
+
+    def _folder(self, recording: str) -> RecordingFolder:
+        return RecordingFolder(self._root / recording)
+
+    # ------------------------------------------------------------------------- clock
+
+    def acknowledged(self, ack: HeartbeatAck) -> None:
+        """Note the coordinator's time, for recordings in progress."""
+        self._processes = [process for process in self._processes if process.poll() is None]
+        if ack.monotonic_ns is None or ack.coordinator_ns is None:
+            return
+        sample = self._clock.add(ack.monotonic_ns, time.monotonic_ns(), ack.coordinator_ns)
+        if sample is None:
+            return
+        for folder in RecordingFolder.all(self._root):
+            try:
+                if folder.state(live=False).phase == "recording":
+                    folder.add_clock([sample])
+            except (OSError, RecordingRefused) as error:
+                logger.warning("no clock sample for a recording: %s", error)
+
+
+def _spawn(request: RecordingRequest) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        run_module("dora_daemon.recording"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE},
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    with process.stdin as pipe:
+        pipe.write(request.model_dump_json().encode() + b"\n")
+    return process
+
+
+def _first_report(process: subprocess.Popen[bytes]) -> None:
+    """Wait until the recorder records or has ended; its status file has the details."""
+    assert process.stdout is not None
+    with process.stdout as pipe:
+        pipe.readline()

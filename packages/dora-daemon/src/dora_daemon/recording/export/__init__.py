@@ -1,0 +1,1 @@
+"""Exports of recordings to formats of other tools."""

@@ -1,0 +1,97 @@
+"""Which messages become frames of which episode of a LeRobot dataset; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+
+START = frozenset({"start", "begin", "s", "true"})
+END = frozenset({"stop", "end", "save", "e", "false"})
+DISCARD = frozenset({"discard", "cancel", "rerecord"})
+"""Words of a command, in any case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A message of the command output."""
+
+    time: int
+    word: str
+    task: str | None = None
+    """Of the metadata `task`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """An episode, from ``start`` to ``end`` (exclusive), in nanoseconds."""
+
+    start: int
+    end: int
+    task: str
+
+
+def spans(commands: Iterable[Command], end: int, task: str) -> tuple[list[Span], list[str]]:
+    """Return the episodes that commands begin and end, and the words that are not commands.
+
+    A start ends the episode before it; the last one ends with the recording, at ``end``.
+    ``task``: of episodes whose start names none.
+    """
+    found: list[Span] = []
+    unknown: list[str] = []
+    begun: tuple[int, str] | None = None
+    for command in commands:
+        word = command.word.strip().lower()
+        if word in START or word in END:
+            if begun is not None:
+                found.append(Span(begun[0], command.time, begun[1]))
+            begun = (command.time, command.task or task) if word in START else None
+        elif word in DISCARD:
+            begun = None
+        else:
+            unknown.append(command.word)
+    if begun is not None:
+        found.append(Span(begun[0], end, begun[1]))
+    return found, unknown
+
+
+def frame_rate(times: Sequence[int]) -> int | None:
+    """Return the whole number of frames per second that fits times in nanoseconds best.
+
+    A gap counts as so many typical intervals. None for fewer than two times.
+    """
+    intervals = [after - before for before, after in pairwise(times) if after > before]
+    if not intervals:
+        return None
+    typical = median(intervals)
+    periods = sum(max(1, round(interval / typical)) for interval in intervals)
+    return max(1, round(1e9 * periods / sum(intervals)))
+
+
+@dataclass(slots=True)
+class FrameGrid:
+    """Times of the frames of one episode.
+
+    Loaders find frame N near N / rate seconds, and compare its time exactly. So each frame has its
+    measured time if that is nearest to its own place; a place without a message repeats the frame
+    before it, and of several messages at one place the first is taken.
+    """
+
+    rate: int
+    origin: int
+    """Time of the first frame, in nanoseconds."""
+    frames: int = 0
+
+    def place(self, time: int) -> list[float] | None:
+        """Return the seconds of the frames that a message ends, None if its place is taken.
+
+        All but the last are repetitions of the frame before.
+        """
+        seconds = (time - self.origin) / 1e9
+        number = int(seconds * self.rate + 0.5)
+        if number < self.frames:
+            return None
+        repeated = [place / self.rate for place in range(self.frames, number)]
+        self.frames = number + 1
+        return [*repeated, seconds]

@@ -1,0 +1,55 @@
+"""What the messages of a recording show, by the dataflow's types and their metadata; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import yaml
+
+from dora_daemon.recording.arrow_messages import decode
+from dora_daemon.recording.message import RecordedMessage
+from dora_node_api.data.metadata import decode_metadata
+from dora_node_api.data.visual_kinds import VisualKind, visual_kind
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedMessage:
+    """A message with its contents."""
+
+    message: RecordedMessage
+    array: pa.Array
+    metadata: Mapping[str, Any]
+    declared: str | None
+    """Type of the output in the dataflow file."""
+    kind: VisualKind | None
+
+
+class VisualDecoder:
+    def __init__(self, dataflow: str | None) -> None:
+        """``dataflow``: YAML of the recorded dataflow."""
+        self._types = output_types(dataflow)
+
+    def decode(self, message: RecordedMessage) -> DecodedMessage:
+        """Raises ValueError for invalid bytes."""
+        array, encoded = decode(message.schema, message.data)
+        metadata = decode_metadata(encoded)
+        declared = self._types.get(message.topic)
+        kind = visual_kind(array.type, metadata, declared)
+        return DecodedMessage(message, array, metadata, declared, kind)
+
+
+def output_types(dataflow: str | None) -> dict[str, str]:
+    """Return the declared types by output; those of operators by ``node/operator/output``."""
+    content = yaml.safe_load(dataflow) if dataflow else None
+    found: dict[str, str] = {}
+    for node in (content or {}).get("nodes", ()):
+        parts = [(node["id"], node)]
+        for operator in node.get("operators", ()):
+            parts.append((f"{node['id']}/{operator['id']}", operator))
+        for prefix, part in parts:
+            for output, name in (part.get("output_types") or {}).items():
+                found[f"{prefix}/{output}"] = str(name)
+    return found

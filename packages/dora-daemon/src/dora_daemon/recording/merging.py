@@ -1,0 +1,141 @@
+"""Merges the files of several machines into one, by corrected time."""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from dora_config.protocol.recordings.fleet import ClockSample, RecordingPlan
+from dora_daemon import __version__
+from dora_daemon.recording.clocks import ClockCorrection
+from dora_daemon.recording.mcap_file import McapFile
+from dora_daemon.recording.message import RecordedMessage
+from dora_daemon.recording.reading import Recording
+
+_NUMBER = re.compile(r"(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFiles:
+    """What one machine has recorded."""
+
+    machine: str
+    files: tuple[Path, ...]
+    clock: tuple[ClockSample, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    recorded: dict[str, int]
+    """Messages by output."""
+    uncorrected: tuple[str, ...]
+    """Machines without clock samples, whose times are those of their own clocks."""
+
+
+def merge(
+    parts: Sequence[MachineFiles], plan: RecordingPlan, lost: Mapping[str, int], target: Path
+) -> Merged:
+    """Write the messages of all machines to ``target``, which must not exist.
+
+    ``log_time`` and ``publish_time`` become times of the coordinator; a metadata record for each
+    file has the offset. Raises OSError, FileExistsError among others, and UnreadableRecording.
+    """
+    if target.exists():
+        raise FileExistsError(17, "File exists", str(target))
+    unfinished = target.with_name(f".{target.name}.new")
+    with suppress(FileNotFoundError):
+        unfinished.unlink()
+    facts = {
+        "dataflow_id": plan.dataflow_id,
+        "dataflow": plan.name or "",
+        "machine": ", ".join(part.machine for part in parts),
+        "working_dir": plan.working_dir,
+        "recording": plan.recording,
+        "dora": __version__,
+    }
+    file = McapFile(unfinished, plan.dataflow, facts)
+    try:
+        streams = [_MachineStream(part) for part in parts]
+        recorded: dict[str, int] = {}
+        for message in heapq.merge(*streams, key=lambda one: one.log_time):
+            file.add(message)
+            recorded[message.topic] = recorded.get(message.topic, 0) + 1
+        for stream in streams:
+            for clock in stream.clocks:
+                file.add_clock(clock)
+        file.finish(lost)
+    except BaseException:
+        file.abandon()
+        with suppress(OSError):
+            unfinished.unlink()
+        raise
+    unfinished.rename(target)
+    return Merged(recorded, tuple(s.machine for s in streams if s.uncorrected))
+
+
+class _MachineStream:
+    """Messages of one machine, with corrected times."""
+
+    def __init__(self, part: MachineFiles) -> None:
+        self.machine = part.machine
+        self.clocks: list[dict[str, str]] = []
+        self.uncorrected = False
+        self._part = part
+
+    def __iter__(self) -> Iterator[RecordedMessage]:
+        for path in sorted(self._part.files, key=_numbers):
+            yield from self._file(Recording(path))
+
+    def _file(self, recording: Recording) -> Iterator[RecordedMessage]:
+        source = recording.facts().source
+        epoch = int(source.get("epoch_ns", 0))
+        correction = ClockCorrection(self._part.clock, source.get("boot_id", ""))
+        if not correction:
+            self.uncorrected = True
+        first = last = None
+        for message in recording.messages():
+            offset = 0
+            if correction:
+                offset = message.log_time - correction.coordinator_ns(message.log_time - epoch)
+            last = message.log_time, offset
+            first = first or last
+            yield RecordedMessage(
+                message.topic,
+                message.type_name,
+                message.schema,
+                message.log_time - offset,
+                message.publish_time - offset,
+                message.sequence,
+                message.data,
+            )
+        if first is not None and last is not None:
+            self._note(recording.path, first, last, correction)
+
+    def _note(
+        self,
+        path: Path,
+        first: tuple[int, int],
+        last: tuple[int, int],
+        correction: ClockCorrection,
+    ) -> None:
+        """Keep by how much the machine's clock was ahead at the first and the last message."""
+        clock = {
+            "machine": self.machine,
+            "file": path.name,
+            "first_ns": str(first[0]),
+            "first_offset_ns": str(first[1]),
+            "last_ns": str(last[0]),
+            "last_offset_ns": str(last[1]),
+        }
+        if correction.round_trip_ns is not None:
+            clock["round_trip_ns"] = str(correction.round_trip_ns)
+        self.clocks.append(clock)
+
+
+def _numbers(path: Path) -> list[int | str]:
+    """Sort key: the files of a machine in the order in which they were begun."""
+    return [int(word) if word.isdigit() else word for word in _NUMBER.split(path.name)]

@@ -1,0 +1,170 @@
+"""What messages show, and the names of it in Foxglove and Rerun: one table for all that display.
+
+A message's kind follows from the metadata `primitive`, which nodes of the dora hub set, else from
+the declared type of its output, else from its metadata and Arrow type. Imports no viewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class VisualKind(StrEnum):
+    """Kinds of messages that viewers display; the values are in the documentation."""
+
+    IMAGE = "image"
+    ENCODED_IMAGE = "encoded image"
+    DEPTH = "depth"
+    MASKS = "masks"
+    POINTS_2D = "points2d"
+    POINTS_3D = "points3d"
+    BOXES_2D = "boxes2d"
+    BOXES_3D = "boxes3d"
+    LINES_3D = "lines3d"
+    POSE = "pose"
+    TRANSFORM = "transform"
+    VECTOR = "vector"
+    JOINTS = "joints"
+    TWIST = "twist"
+    ODOMETRY = "odometry"
+    NUMBERS = "numbers"
+    TEXT = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Display:
+    """How one kind is displayed."""
+
+    kind: VisualKind
+    types: tuple[str, ...]
+    """Standard types of outputs, without parameters."""
+    primitives: tuple[str, ...]
+    """Values of the metadata `primitive`."""
+    foxglove: str
+    """Schema; those that begin with `dora.` are defined here, as Foxglove has none."""
+    rerun: str
+    """Archetype."""
+
+
+_NUMBER_TYPES = tuple(
+    f"std/core/v1/{name}"
+    for name in ("Float32", "Float64", "Int32", "Int64", "UInt8", "UInt32", "UInt64", "Bool")
+)
+
+TABLE: tuple[Display, ...] = (
+    Display(VisualKind.IMAGE, ("std/media/v1/Image",), ("image",), "foxglove.RawImage", "Image"),
+    Display(
+        VisualKind.ENCODED_IMAGE,
+        ("std/media/v1/CompressedImage",),
+        (),
+        "foxglove.CompressedImage",
+        "EncodedImage",
+    ),
+    Display(VisualKind.DEPTH, (), ("depth",), "foxglove.RawImage", "DepthImage"),
+    Display(
+        VisualKind.MASKS,
+        ("std/vision/v1/Segmentation",),
+        ("masks",),
+        "foxglove.RawImage",
+        "SegmentationImage",
+    ),
+    Display(VisualKind.POINTS_2D, (), ("points2d",), "foxglove.ImageAnnotations", "Points2D"),
+    Display(
+        VisualKind.POINTS_3D,
+        ("std/media/v1/PointCloud",),
+        ("points3d",),
+        "foxglove.PointCloud",
+        "Points3D",
+    ),
+    Display(
+        VisualKind.BOXES_2D,
+        ("std/vision/v1/BoundingBox", "std/vision/v1/Detection"),
+        ("boxes2d",),
+        "foxglove.ImageAnnotations",
+        "Boxes2D",
+    ),
+    Display(VisualKind.BOXES_3D, (), ("boxes3d",), "foxglove.SceneUpdate", "Boxes3D"),
+    Display(VisualKind.LINES_3D, (), ("lines3d",), "foxglove.SceneUpdate", "LineStrips3D"),
+    Display(
+        VisualKind.POSE, ("std/math/v1/Pose",), ("pose",), "foxglove.PoseInFrame", "Transform3D"
+    ),
+    Display(
+        VisualKind.TRANSFORM,
+        ("std/math/v1/Transform",),
+        (),
+        "foxglove.FrameTransform",
+        "Transform3D",
+    ),
+    Display(
+        VisualKind.VECTOR,
+        ("std/math/v1/Vector3", "std/math/v1/Quaternion"),
+        (),
+        "dora.Numbers",
+        "Scalars",
+    ),
+    Display(
+        VisualKind.JOINTS,
+        ("std/control/v1/JointState",),
+        ("jointstate",),
+        "foxglove.JointStates",
+        "Scalars",
+    ),
+    Display(VisualKind.TWIST, ("std/control/v1/Twist",), (), "dora.Numbers", "Scalars"),
+    Display(
+        VisualKind.ODOMETRY,
+        ("std/control/v1/Odometry",),
+        (),
+        "foxglove.PoseInFrame",
+        "Transform3D",
+    ),
+    Display(VisualKind.NUMBERS, _NUMBER_TYPES, ("series",), "dora.Numbers", "Scalars"),
+    Display(VisualKind.TEXT, ("std/core/v1/String",), ("text",), "foxglove.Log", "TextLog"),
+)
+
+DISPLAYS: Mapping[VisualKind, Display] = {one.kind: one for one in TABLE}
+_BY_TYPE = {name: one.kind for one in TABLE for name in one.types}
+_BY_PRIMITIVE = {name: one.kind for one in TABLE for name in one.primitives}
+ENCODED_FORMATS = {"jpeg": "jpeg", "jpg": "jpeg", "png": "png", "webp": "webp", "avif": "avif"}
+"""Values of the metadata `encoding` of encoded images, and the names of their formats."""
+
+
+def visual_kind(
+    arrow_type: Any, metadata: Mapping[str, Any], declared: str | None
+) -> VisualKind | None:
+    """Return what a message shows; None if no viewer has a display for it.
+
+    ``declared``: type of the output as in the dataflow file, such as
+    `std/media/v1/Image[encoding=rgb8]`. Unknown values of `primitive` are ignored.
+    """
+    kind = _BY_PRIMITIVE.get(str(metadata.get("primitive")))
+    if kind is None and declared is not None:
+        kind = _BY_TYPE.get(declared.partition("[")[0])
+    if kind is None:
+        kind = _guess(arrow_type, metadata)
+    if kind is VisualKind.IMAGE and _encoding(metadata, declared) in ENCODED_FORMATS:
+        return VisualKind.ENCODED_IMAGE
+    return kind
+
+
+def _encoding(metadata: Mapping[str, Any], declared: str | None) -> str:
+    found = metadata.get("encoding")
+    if found is None and declared is not None:
+        found = declared.partition("encoding=")[2].partition("]")[0].partition(",")[0]
+    return str(found).lower()
+
+
+def _guess(arrow_type: Any, metadata: Mapping[str, Any]) -> VisualKind | None:
+    from pyarrow import types
+
+    if types.is_uint8(arrow_type) and {"width", "height", "encoding"} <= metadata.keys():
+        return VisualKind.IMAGE
+    if types.is_integer(arrow_type) or types.is_floating(arrow_type):
+        return VisualKind.NUMBERS
+    if types.is_boolean(arrow_type):
+        return VisualKind.NUMBERS
+    if types.is_string(arrow_type) or types.is_large_string(arrow_type):
+        return VisualKind.TEXT
+    return None

@@ -1,0 +1,119 @@
+"""Fetching continues where it was interrupted."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dora_cli.coordinator.errors import CoordinatorLost
+from dora_cli.recordings.fetching import fetch
+from dora_cli.recordings.fleet import FleetRecording, RecordingError
+from dora_config.protocol.recordings.fleet import (
+    CallRecorders,
+    DescribeRecording,
+    MachineReply,
+    ReadRecording,
+    RecordedFile,
+    RecorderReplies,
+    RecordingData,
+    RecordingDescribed,
+    RecordingPlan,
+    RecordingState,
+)
+
+ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
+PLAN = RecordingPlan(recording=ID, dataflow_id="flow")
+FILES = {"robot": {"robot-0.mcap": b"0123456789"}, "station": {"station-0.mcap": b"abcdef"}}
+
+
+class FakeClient:
+    """Machines that send four bytes at once and lose the connection after some requests."""
+
+    def __init__(self, reads: int = 1000) -> None:
+        self.reads: list[tuple[str, int]] = []
+        self._left = reads
+
+    def request(self, question: CallRecorders, expected: Any) -> RecorderReplies:
+        (daemon,) = question.daemons
+        match question.request:
+            case DescribeRecording():
+                reply: Any = RecordingDescribed(plan=PLAN)
+            case ReadRecording(file=file, offset=offset):
+                if self._left == 0:
+                    raise CoordinatorLost("cut")
+                self._left -= 1
+                self.reads.append((daemon, offset))
+                data = FILES[daemon][file][offset : offset + 4]
+                reply = RecordingData(data=base64.b64encode(data).decode())
+            case other:
+                raise AssertionError(other)
+        return RecorderReplies(replies=(MachineReply(daemon=daemon, reply=reply),))
+
+
+def recording(*machines: str, phase: str = "ended") -> FleetRecording:
+    found = FleetRecording(ID)
+    for machine in machines:
+        files = [RecordedFile(name=name, size=len(data)) for name, data in FILES[machine].items()]
+        facts = {"recording": ID, "dataflow_id": "flow", "phase": phase, "files": files}
+        facts["machines"] = tuple(FILES)
+        found.states[machine] = RecordingState.model_validate(facts)
+    return found
+
+
+def run(client: FakeClient, found: FleetRecording, target: Path, **choices: bool) -> list[str]:
+    """Fetch; return the machines whose files are complete and right."""
+    allow = choices.get("allow_missing", False)
+    fetched = fetch(client, found, target, allow_missing=allow)  # type: ignore[arg-type]
+    for one in fetched:
+        assert {path.name: path.read_bytes() for path in one.files} == FILES[one.machine]
+    return [one.machine for one in fetched]
+
+
+@pytest.mark.parametrize("reads", range(5))
+def test_a_fetch_that_was_cut_continues(tmp_path: Path, reads: int) -> None:
+    target = tmp_path / "all.mcap"
+    both = recording("robot", "station")
+    first = FakeClient(reads)
+    with pytest.raises(CoordinatorLost):
+        run(first, both, target)
+    second = FakeClient()
+    assert run(second, both, target) == ["robot", "station"]
+    assert len(first.reads) + len(second.reads) == 5
+    assert not set(first.reads) & set(second.reads)
+
+
+def test_a_machine_that_was_fetched_may_be_away(tmp_path: Path) -> None:
+    target = tmp_path / "all.mcap"
+    with pytest.raises(RecordingError, match=r"no recording of station, which may not be connec"):
+        run(FakeClient(), recording("robot"), target)
+    client = FakeClient()
+    assert run(client, recording("station"), target) == ["robot", "station"]
+    assert {daemon for daemon, _ in client.reads} == {"station"}
+
+
+def test_machines_may_be_left_out(tmp_path: Path) -> None:
+    target = tmp_path / "all.mcap"
+    assert run(FakeClient(), recording("robot"), target, allow_missing=True) == ["robot"]
+
+
+def test_a_recording_in_progress_is_not_fetched(tmp_path: Path) -> None:
+    found = recording("robot", phase="recording")
+    with pytest.raises(RecordingError, match="robot still records; end it with `dora recording st"):
+        run(FakeClient(), found, tmp_path / "all.mcap")
+
+
+def test_parts_of_another_recording_are_kept(tmp_path: Path) -> None:
+    parts = tmp_path / "all.mcap.parts"
+    parts.mkdir()
+    (parts / "recording").write_text("another")
+    with pytest.raises(RecordingError, match="holds parts of recording another"):
+        run(FakeClient(), recording("robot", "station"), tmp_path / "all.mcap")
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "all.mcap").touch()
+    with pytest.raises(RecordingError, match="exists; choose another file"):
+        run(FakeClient(), recording("robot"), tmp_path / "all.mcap")

@@ -1,0 +1,335 @@
+"""The page in a real browser, with a fleet of three daemons. Console errors fail each test."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from support.browser.session import Ui, opened, screenshot
+from support.dora import running_dora
+from support.fleets.daemons import RealFleet
+from support.fleets.watched_fleet import MACHINES, watched
+from support.waiting import wait_until
+
+from dora_cli.coordinator.client import Client
+from dora_config.protocol.control import ListNodes, NodeList
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("console", "dataflow")]
+
+PATIENCE_MS = 20_000
+"""Deadline of a condition on the page."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(shared_home: Path) -> Path:
+    return shared_home
+
+
+def see(page: Page, selector: str, text: str | re.Pattern[str] = "") -> Locator:
+    """Wait until an element with a text is visible."""
+    found = page.locator(selector).filter(has_text=text).first
+    found.wait_for(timeout=PATIENCE_MS)
+    return found
+
+
+def node(page: Page, name: str, status: str = "Running") -> Locator:
+    return see(page, f'[data-node="{name}"][data-status="{status}"]')
+
+
+def count(page: Page, what: str) -> int:
+    """Number of messages that are `shown` or `dropped`."""
+    return int(page.locator(f"[data-{what}]").get_attribute(f"data-{what}") or 0)
+
+
+def points(page: Page, within: str) -> int:
+    """Number of values in a plot."""
+    return int(page.locator(f"{within} .plot").first.get_attribute("data-points") or 0)
+
+
+def pid_of(fleet: RealFleet, name: str) -> int:
+    with Client(fleet.coordinator.endpoint) as client:
+        found = client.request(ListNodes(), NodeList).nodes
+    return next(one.pid for one in found if one.node == name and one.pid is not None)
+
+
+def test_fleet_view(ui: Ui) -> None:
+    page = ui.open()
+    for machine in MACHINES:
+        row = see(page, "tr", machine)
+        assert "connected" in row.inner_text()
+    see(page, ".matrix td.ok", re.compile("µs|ms"))
+    see(page, "td .meter", "%")
+    row = see(page, "tr", "vision")
+    see(page, "tr td", re.compile(r"[\d.]+/s"))
+    screenshot(page, "ui-fleet")
+    row.click()
+    node(page, "camera")
+    assert "/dataflow/" in page.url
+
+
+def test_graph_with_live_edges(ui: Ui, dataflow: str) -> None:
+    page = ui.open("dataflow", dataflow)
+    for name in ("camera", "arm", "detector", "planner", "recorder"):
+        node(page, name)
+    for machine in MACHINES:
+        see(page, ".group text", machine)
+    see(page, '[data-edge="arm>recorder"] .rate', re.compile(r"\d+/s"))
+    dropping = see(page, '[data-edge="camera>detector"].drop')
+    assert "−" in (dropping.text_content() or "")
+    node(page, "camera").click()
+    see(page, ".inspector h2", "camera")
+    see(page, ".inspector .figures", re.compile("/s"))
+    page.locator(".drawing svg").press("Escape")
+    page.evaluate("document.activeElement.blur()")
+    screenshot(page, "ui-graph")
+    page.emulate_media(color_scheme="dark")
+    screenshot(page, "ui-graph-dark")
+
+
+def test_graph_by_keyboard(ui: Ui, dataflow: str) -> None:
+    page = ui.open("dataflow", dataflow)
+    node(page, "camera")
+    drawing = page.locator(".drawing svg")
+    drawing.focus()
+    drawing.press("ArrowRight")
+    see(page, ".node.chosen")
+    drawing.press("ArrowRight")
+    drawing.press("Enter")
+    page.wait_for_url(re.compile("/node/"))
+    see(page, "h1", re.compile("Running"))
+
+
+def test_machines_collapse(ui: Ui, dataflow: str) -> None:
+    page = ui.open("dataflow", dataflow)
+    node(page, "camera")
+    page.get_by_role("button", name="Collapse machines").click()
+    see(page, '[data-node="machine robot"]', "2 nodes")
+    assert page.locator('[data-node="camera"]').count() == 0
+    page.locator('[data-node="machine robot"]').dblclick()
+    node(page, "camera")
+
+
+def test_nodes_and_edges_as_tables(ui: Ui, dataflow: str) -> None:
+    page = ui.open("dataflow", dataflow, "nodes")
+    see(page, "tr", "detector")
+    page.get_by_label("Search nodes").fill("cam")
+    page.locator("tbody tr").filter(has_text="detector").wait_for(state="detached")
+    page.goto(f"{ui.address}#/dataflow/{dataflow}/edges")
+    row = see(page, "tr", "camera/image")
+    assert "robot → gpu" in row.inner_text()
+    see(page, "tr", re.compile(r"(µs|ms)"))
+
+
+def test_logs_of_a_node(ui: Ui, dataflow: str) -> None:
+    page = ui.open("dataflow", dataflow, "node", "arm")
+    see(page, ".line", "step 0")
+    # what a robot sends is text
+    error = see(page, ".line.error", "<b>of the tool</b>")
+    page.get_by_label("Level").select_option("warn")
+    page.locator(".line.info").first.wait_for(state="detached")
+    see(page, ".line.warn", "joint 3")
+    page.get_by_label("Search in log lines").fill("marker")
+    page.locator(".line.warn").first.wait_for(state="detached")
+    page.get_by_label("Search in log lines").fill("")
+    page.get_by_label("Level").select_option("stdout")
+    page.get_by_role("button", name="↓ Error").click()
+    see(page, ".details pre", "lost a marker")
+    assert page.get_by_role("button", name="Follow").count() == 1
+    assert error.is_visible()
+
+
+def test_load_and_parameters_of_a_node(ui: Ui, dataflow: str) -> None:
+    page = ui.open("dataflow", dataflow, "node", "arm")
+    see(page, ".load .plot")
+    before = points(page, ".load")
+    wait_until(lambda: points(page, ".load") > before, what="another value")
+    page.get_by_label("Name of the parameter").fill("speed")
+    page.get_by_label("Value").fill("[1, 2]")
+    page.get_by_role("button", name="Set").click()
+    see(page, "td code", "[1,2]")
+    screenshot(page, "ui-node")
+    page.get_by_role("button", name="Delete speed").click()
+    page.get_by_role("button", name="Delete parameter").click()
+    page.locator("td code").filter(has_text="[1,2]").wait_for(state="detached")
+
+
+def test_an_image_that_changes(ui: Ui, dataflow: str) -> None:
+    page = ui.open("dataflow", dataflow, "output", "camera", "image")
+    see(page, "figure img")
+    page.wait_for_function("() => document.querySelector('figure img').naturalWidth === 160")
+    pixels = """() => {
+        const image = document.querySelector('figure img');
+        const canvas = document.createElement('canvas');
+        [canvas.width, canvas.height] = [160, 120];
+        canvas.getContext('2d').drawImage(image, 0, 0);
+        return [...canvas.getContext('2d').getImageData(0, 60, 160, 1).data].join();
+    }"""
+    before = page.evaluate(pixels)
+    wait_until(lambda: page.evaluate(pixels) != before, what="another image")
+    see(page, "figcaption", "160 × 120 rgb8")
+    # The viewer's rate: of 30 messages a second, most are not shown.
+    wait_until(lambda: count(page, "dropped") > 10, what="messages that are not shown")
+    screenshot(page, "ui-image")
+
+
+def test_a_plot_that_moves(ui: Ui, dataflow: str) -> None:
+    page = ui.open("dataflow", dataflow, "output", "arm", "angle")
+    plot = see(page, ".output .plot")
+    see(page, ".u-legend", "[1]")
+    version = plot.get_attribute("data-version")
+    page.wait_for_function(
+        "old => document.querySelector('.output .plot').dataset.version !== old", arg=version
+    )
+    page.get_by_label("at most").select_option("10")
+    wait_until(lambda: points(page, ".output") > 15, what="a longer plot")
+    screenshot(page, "ui-plot")
+    page.goto(f"{ui.address}#/dataflow/{dataflow}/output/arm/spectrum")
+    wait_until(lambda: points(page, ".output") == 64, what="the whole array")
+
+
+def test_structs_and_text(ui: Ui, dataflow: str) -> None:
+    page = ui.open("dataflow", dataflow, "output", "arm", "pose")
+    see(page, ".output th", "frame")
+    see(page, ".output td", "tool")
+    page.goto(f"{ui.address}#/dataflow/{dataflow}/output/arm/state")
+    see(page, ".output pre", re.compile(r"moving \d+"))
+
+
+def test_a_hidden_page_costs_nothing(ui: Ui, dataflow: str) -> None:
+    page = ui.open("dataflow", dataflow, "output", "camera", "image")
+    see(page, "figure img")
+    hide = """hidden => {
+        Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});
+        document.dispatchEvent(new Event('visibilitychange'));
+    }"""
+    page.evaluate(hide, True)
+    shown = "() => document.querySelector('[data-shown]').dataset.shown"
+    page.wait_for_timeout(300)
+    before = page.evaluate(shown)
+    page.wait_for_timeout(700)
+    assert page.evaluate(shown) == before
+    page.evaluate(hide, False)
+    wait_until(lambda: page.evaluate(shown) != before, what="more images")
+
+
+def test_small_screen(ui: Ui, dataflow: str) -> None:
+    page = ui.open("dataflow", dataflow)
+    page.set_viewport_size({"width": 390, "height": 780})
+    node(page, "camera")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.get_by_role("button", name="Menu").click()
+    page.get_by_role("link", name="Fleet").click()
+    see(page, "h1", "Fleet")
+    screenshot(page, "ui-small")
+
+
+def test_a_dead_node_turns_red_within_two_seconds(ui: Ui, fleet: RealFleet, dataflow: str) -> None:
+    page = ui.open("dataflow", dataflow)
+    node(page, "recorder")
+    pid = pid_of(fleet, "recorder")
+    os.kill(pid, signal.SIGKILL)
+    begun = time.monotonic()
+    node(page, "recorder", "Failed")
+    assert time.monotonic() - begun < 2.0
+    red = page.locator('[data-node="recorder"] .box').evaluate(
+        "one => getComputedStyle(one).stroke"
+    )
+    assert red == "rgb(192, 38, 38)"
+    see(page, ".inspector .status.bad", "Failed")
+    screenshot(page, "ui-failed")
+    page.get_by_role("button", name="recorder").click()
+    page.get_by_role("link", name="Open").click()
+    page.get_by_role("button", name="Restart").click()
+    page.get_by_role("button", name="Restart node").click()
+    see(page, "h1", re.compile("Running"))
+
+
+def test_a_stop_is_confirmed(ui: Ui, fleet: RealFleet) -> None:
+    uuid = fleet.start(watched(fleet.workspace), "--name", "second")
+    page = ui.open("dataflow", uuid)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_role("button", name="Cancel").click()
+    node(page, "camera")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    see(page, "dialog h2", "Stop second?")
+    screenshot(page, "ui-confirmation")
+    page.get_by_role("button", name="Stop dataflow").click()
+    see(page, "h1", "Finished")
+    see(page, ".messages div", "second has stopped")
+    page.get_by_role("button", name="Start again").wait_for()
+
+
+def test_coordinator_restarts_under_an_open_page(ui: Ui, fleet: RealFleet, dataflow: str) -> None:
+    page = ui.open("dataflow", dataflow)
+    node(page, "camera")
+    fleet.coordinator.process.kill()
+    see(page, ".banner", "No connection to the coordinator")
+    node(page, "camera")  # its last state
+    fleet.restart_coordinator()
+    page.locator(".banner").wait_for(state="detached", timeout=PATIENCE_MS)
+    node(page, "camera")
+    see(page, '[data-edge="arm>planner"] .rate', re.compile(r"[1-9]\d*/s"))
+
+
+def test_a_machine_that_is_cut_off(ui: Ui, fleet: RealFleet, dataflow: str) -> None:
+    page = ui.open("dataflow", dataflow)
+    node(page, "detector")
+    daemon = fleet.daemons["gpu"]
+    daemon.send_signal(signal.SIGSTOP)
+    try:
+        see(page, ".group.lost", "gpu")
+        node(page, "detector", "Unknown")
+        screenshot(page, "ui-cut-off")
+        page.goto(f"{ui.address}#/")
+        see(page, "tr.row-bad", "gpu")
+    finally:
+        daemon.send_signal(signal.SIGCONT)
+    page.locator("tr.row-bad").wait_for(state="detached", timeout=PATIENCE_MS)
+
+
+@pytest.fixture
+def read_only(fleet: RealFleet, browser: Browser) -> Iterator[Ui]:
+    words = ("ui", "--no-browser", "--read-only", "--coordinator-port", str(fleet.port))
+    with running_dora(*words, cwd=fleet.workspace.path) as process:
+        ui = opened(process, browser)
+        yield ui
+        ui.context.close()
+        process.interrupt()
+        process.wait().succeeded()
+
+
+def test_read_only(read_only: Ui, dataflow: str) -> None:
+    page = read_only.open("dataflow", dataflow)
+    node(page, "camera")
+    see(page, ".tag", "read-only")
+    assert page.get_by_role("button", name="Stop", exact=True).count() == 0
+    answer = page.request.post(
+        f"{read_only.address}api/dataflows/{dataflow}/stop",
+        data={},
+        headers={"Origin": read_only.address.rstrip("/")},
+    )
+    assert answer.status == 403
+    assert read_only.errors == []
+
+
+def test_without_the_link_nothing_is_served(ui: Ui) -> None:
+    for path in ("", "static/js/main.js", "api/dataflows", "?key=wrong"):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(ui.address + path, timeout=10)
+        refused.value.close()
+        assert refused.value.code == 403
+    with pytest.raises(urllib.error.HTTPError) as again:
+        urllib.request.urlopen(ui.link, timeout=10)
+    again.value.close()
+    assert again.value.code == 403

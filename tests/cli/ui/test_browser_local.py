@@ -1,0 +1,53 @@
+"""`dora run --ui` and `dora ui` without a coordinator, in a real browser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from support.browser.session import chromium, opened
+from support.dora import running_dora
+from support.fleets.watched_fleet import watched
+from support.workspace import Workspace
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def browser(home: Path) -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+def test_a_run_in_the_browser(browser: Browser, workspace: Workspace) -> None:
+    flow = watched(workspace)
+    with running_dora("run", flow, "--ui", cwd=workspace.path) as run:
+        ui = opened(run, browser)
+        page = ui.open()
+        page.locator("nav a").filter(has_text=re.compile(r"^\w{8}")).click()
+        page.locator('[data-node="camera"][data-status="Running"]').wait_for()
+        page.locator('[data-edge="arm>planner"] .rate').filter(has_text="/s").wait_for()
+        uuid = page.url.partition("/dataflow/")[2].partition("/")[0]
+        page.goto(f"{ui.address}#/dataflow/{uuid}/node/arm")
+        page.locator(".line").filter(has_text="step 0").wait_for()
+        page.goto(f"{ui.address}#/dataflow/{uuid}/output/camera/image")
+        page.wait_for_function("() => document.querySelector('figure img')?.naturalWidth === 160")
+        page.goto(f"{ui.address}#/dataflow/{uuid}")
+        # A second page of this account finds the run by itself.
+        with running_dora("ui", "--local", "--no-browser", cwd=workspace.path) as another:
+            second = opened(another, browser)
+            second.open("dataflow", uuid).locator('[data-node="arm"]').wait_for()
+            assert second.errors == []
+            another.interrupt()
+            another.wait().succeeded()
+        page.get_by_role("button", name="Stop", exact=True).click()
+        page.get_by_role("button", name="Stop dataflow").click()
+        run.wait().succeeded()
+        page.get_by_text("The local server does not answer").wait_for()
+        assert [one for one in ui.errors if "WebSocket" not in one] == []

@@ -1,0 +1,77 @@
+"""Requests about recordings, forwarded to daemons."""
+
+from __future__ import annotations
+
+from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
+from support.simulation.machine_simulation import FakeDaemon
+
+from dora_config.protocol.daemon import TO_DAEMON
+from dora_config.protocol.recordings.fleet import (
+    CallRecorders,
+    ListRecordings,
+    MachineReply,
+    RecorderAnswered,
+    RecorderCall,
+    RecorderReplies,
+    RecordingStates,
+)
+from dora_coordinator.state.events import ClientCancelled, DaemonMessageReceived
+
+STATES = RecordingStates()
+
+
+def two_machines() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
+    return running_fleet(dataflow(camera="robot", detector="station"))
+
+
+def received(daemon: FakeDaemon) -> str:
+    """Return the id of the only call that a daemon has received."""
+    (text,) = daemon.from_coordinator
+    daemon.from_coordinator.clear()
+    message = TO_DAEMON.decode(text)
+    assert isinstance(message, RecorderCall)
+    assert message.request == ListRecordings()
+    return message.call
+
+
+def answer(fleet: SimulatedFleet, daemon: FakeDaemon, message: RecorderAnswered) -> None:
+    assert daemon.connection is not None
+    fleet.handle(DaemonMessageReceived(daemon.connection, message))
+
+
+def test_all_connected_daemons_are_called_and_their_replies_collected() -> None:
+    fleet, robot, station = two_machines()
+    number = fleet.ask(CallRecorders(request=ListRecordings()))
+    call = received(robot)
+    assert received(station) == call
+    answer(fleet, robot, RecorderAnswered(call=call, reply=STATES))
+    assert number not in fleet.answers
+    answer(fleet, station, RecorderAnswered(call=call, problem="disk\tgone"))
+    assert fleet.answers[number] == RecorderReplies(
+        replies=(MachineReply(daemon="robot", reply=STATES),),
+        problems={"station": r'daemon "station": disk\x09gone'},
+    )
+
+
+def test_a_daemon_that_is_not_connected_or_leaves_is_a_problem() -> None:
+    fleet, robot, station = two_machines()
+    number = fleet.ask(CallRecorders(daemons=("robot", "attic"), request=ListRecordings()))
+    received(robot)
+    assert not station.from_coordinator
+    fleet.disconnect(robot)
+    assert fleet.answers[number] == RecorderReplies(
+        problems={
+            "attic": 'no connection to daemon "attic"',
+            "robot": 'the connection to daemon "robot" was lost',
+        }
+    )
+
+
+def test_a_cancelled_call_and_a_late_reply_are_ignored() -> None:
+    fleet, robot, _ = two_machines()
+    number = fleet.ask(CallRecorders(daemons=("robot",), request=ListRecordings()))
+    call = received(robot)
+    fleet.handle(ClientCancelled(1, number))
+    answer(fleet, robot, RecorderAnswered(call=call, reply=STATES))
+    answer(fleet, robot, RecorderAnswered(call="unknown", reply=STATES))
+    assert number not in fleet.answers

@@ -1,0 +1,230 @@
+"""Each machine records its own outputs; the files are merged by corrected time."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.dora import RunningDora, running_dora
+from support.fleets.daemons import RealFleet, real_fleet
+from support.fleets.linked_fleet import ROBOT, STATION, runner_of
+from support.waiting import wait_until
+from support.workspace import Workspace
+
+from dora_config.access import state_dir
+from dora_daemon.agent.recorders.folder import RecordingFolder
+from dora_daemon.recording.arrow_messages import decode
+from dora_daemon.recording.reading import Recording
+from dora_daemon.recording.status_file import is_recording
+
+pytestmark = pytest.mark.integration
+
+COUNTER = """
+    import pyarrow as pa
+    from dora import Node
+
+    node = Node()
+    for number, event in enumerate(node):
+        if event["type"] == "INPUT":
+            node.send_output("count", pa.array([number]))
+"""
+SENDER = """
+    import pyarrow as pa
+    from dora import Node
+
+    node = Node()
+    for number in range(200):
+        node.send_output("count", pa.array([number]))
+"""
+ECHO = """
+    from dora import Node
+
+    node = Node()
+    for event in node:
+        if event["type"] == "INPUT":
+            node.send_output("echo", event["value"])
+"""
+
+
+def flow(workspace: Workspace, sender: str, **inputs: str) -> Path:
+    """A node on the robot whose numbers a node on the station repeats."""
+    workspace.node("sender", sender)
+    workspace.node("echo", ECHO)
+    source = {"source": "sender/count", "queue_policy": "backpressure"}
+    nodes = [
+        {
+            "id": "sender",
+            "path": "sender.py",
+            "inputs": inputs,
+            "outputs": ["count"],
+            "deploy": ROBOT,
+        },
+        {
+            "id": "echo",
+            "path": "echo.py",
+            "inputs": {"count": source},
+            "outputs": ["echo"],
+            "deploy": STATION,
+        },
+    ]
+    return workspace.dataflow({"nodes": nodes})
+
+
+def ticking(workspace: Workspace) -> Path:
+    return flow(workspace, COUNTER, tick="dora/timer/millis/10")
+
+
+def folder_of(machine: str) -> RecordingFolder:
+    """Return the only recording of a machine."""
+    root = state_dir() / "daemon" / machine / "recordings"
+    (found,) = wait_until(lambda: RecordingFolder.all(root), what=f"a recording on {machine}")
+    return found
+
+
+def recorder_of(machine: str) -> int:
+    """Return the process id of a machine's recorder."""
+
+    def active() -> list[int]:
+        statuses = folder_of(machine).statuses()
+        return [one.pid for one in statuses if one is not None and is_recording(one)]
+
+    (pid,) = wait_until(active, what=f"a recorder on {machine}")
+    return pid
+
+
+def recorded(machine: str) -> int:
+    return sum(folder_of(machine).state(live=True).recorded.values())
+
+
+def wait_for_more(*machines: str) -> None:
+    before = {machine: recorded(machine) for machine in machines}
+    for machine in machines:
+        wait_until(
+            lambda name=machine: recorded(name) > before[name] + 50,  # type: ignore[misc]
+            what=f"more messages on {machine}",
+        )
+
+
+def numbers(path: Path) -> dict[str, list[int]]:
+    """Return the numbers of each output, in the order of time."""
+    found: dict[str, list[int]] = {}
+    for message in Recording(path).messages():
+        array, _ = decode(message.schema, message.data)
+        found.setdefault(message.topic, []).append(array[0].as_py())
+    return found
+
+
+def record(fleet: RealFleet, *words: str | Path) -> Any:
+    port = ("--coordinator-port", str(fleet.port))
+    return running_dora("record", *words, *port, cwd=fleet.workspace.path)
+
+
+def finish(recording: RunningDora, code: int) -> str:
+    recording.interrupt()
+    return recording.wait().exited(code).output
+
+
+def test_a_dataflow_is_recorded_from_its_first_message_on(workspace: Workspace) -> None:
+    target = workspace.path / "all.mcap"
+    with real_fleet(workspace, "robot", "station") as fleet:
+        with record(fleet, flow(workspace, SENDER), "-o", target) as recording:
+            done = recording.wait().succeeded()
+        listed = fleet.dora("recording", "list", "-f", "json").stdout
+        fleet.dora("recording", "remove", json.loads(listed)["recording"][:8])
+        assert fleet.dora("recording", "list", "-f", "json").stdout == ""
+    assert "sender/count  200       0" in done.stdout
+    assert "echo/echo     200       0" in done.stdout
+    everything = list(range(200))
+    assert numbers(target) == {"sender/count": everything, "echo/echo": everything}
+    facts = Recording(target).facts()
+    assert facts.source["machine"] == "robot, station"
+    assert facts.source["working_dir"] == str(workspace.path)
+    assert "id: sender" in str(facts.dataflow)
+    assert "id: echo" in str(facts.dataflow)
+    assert {clock["machine"] for clock in facts.clocks} == {"robot", "station"}
+    assert all(int(clock["round_trip_ns"]) > 0 for clock in facts.clocks)
+    assert not target.with_name("all.mcap.parts").exists()
+
+
+def test_a_recording_survives_everything_but_its_recorder(workspace: Workspace) -> None:
+    target = workspace.path / "all.mcap"
+    with real_fleet(workspace, "robot", "station") as fleet:
+        uuid = fleet.start(ticking(workspace))
+        with record(fleet, "--attach", uuid[:8]) as recording:
+            recording.wait_for("on robot, station")
+            wait_for_more("robot", "station")
+            fleet.coordinator.process.kill()
+            recording.wait_for("the machines record on")
+            wait_for_more("robot", "station")
+            fleet.restart_coordinator()
+            recording.wait_for("connected to the coordinator again")
+            os.kill(runner_of("robot"), signal.SIGKILL)  # recovered, with another recorder
+            wait_until(lambda: len(folder_of("robot").statuses()) == 2, what="another recorder")
+            wait_for_more("robot", "station")
+            pid = recorder_of("station")
+            fleet.daemons["station"].kill()
+            wait_for_more("station")
+            fleet.start_daemon("station")
+            assert recorder_of("station") == pid
+            assert "fetch it with: dora record fetch" in finish(recording, 0)
+        fleet.daemons["station"].kill()
+        fetch = ("record", "fetch", "-o", target)
+        missing = fleet.dora(*fetch, code=1)
+        assert "no recording of station, which may not be connected" in missing.stderr
+        fleet.start_daemon("station")
+        done = fleet.dora(*fetch, "--remove")
+        assert fleet.dora("recording", "list", "-f", "json").stdout == ""
+    assert "robot: " not in done.stderr, "fetched a second time"
+    found = numbers(target)
+    counts = found["sender/count"]
+    restart = counts.index(max(counts)) + 1
+    for run in (counts[:restart], counts[restart:]):
+        assert run == list(range(run[0], run[0] + len(run)))
+    assert f"sender/count  {len(counts)}" in done.stdout
+    assert f"echo/echo     {len(found['echo/echo'])}" in done.stdout
+
+
+def test_what_is_not_recorded_makes_the_exit_code_1(workspace: Workspace) -> None:
+    with real_fleet(workspace, "robot", "station") as fleet:
+        uuid = fleet.start(ticking(workspace))
+        with record(fleet, "--attach", uuid, "-o", workspace.path / "all.mcap") as recording:
+            recording.wait_for("on robot, station")
+            wait_for_more("robot", "station")
+            os.kill(recorder_of("robot"), signal.SIGKILL)
+            wait_until(lambda: len(folder_of("robot").statuses()) == 2, what="another recorder")
+            file = next(folder_of("station").path.glob("*.mcap"))
+            wait_until(lambda: file.stat().st_size > 3000, what="messages on disk")
+            size = file.stat().st_size + 1000
+            resource.prlimit(recorder_of("station"), resource.RLIMIT_FSIZE, (size, size))
+            wait_until(
+                lambda: folder_of("station").state(live=True).phase == "ended",
+                what="the end of the recorder whose disk is full",
+            )
+            wait_for_more("robot")
+            output = finish(recording, 1)
+        fleet.wait_for_status("Running")
+        fleet.dora("stop", uuid)
+    assert "station: " in output
+    assert "File too large" in output
+    assert "robot: recorder 0 was killed" in output
+    (row,) = (line.split() for line in output.splitlines() if line.startswith("echo/echo"))
+    found = numbers(workspace.path / "all.mcap")
+    assert int(row[1]) == len(found["echo/echo"])
+    assert int(row[2]) > 0
+
+
+def test_wrong_names_and_no_coordinator(workspace: Workspace) -> None:
+    with real_fleet(workspace, "robot") as fleet:
+        unknown = fleet.dora("record", "--attach", "nothing", code=1)
+        assert 'no dataflow with name "nothing"' in unknown.stderr
+        for command in (("record", "fetch"), ("recording", "stop"), ("recording", "fetch", "x")):
+            none = fleet.dora(*command, code=1)
+            assert "the connected machines have no recording" in none.stderr
+        fleet.coordinator.process.kill()
+        gone = fleet.dora("recording", "list", code=1)
+        assert "cannot connect to the coordinator" in gone.stderr

@@ -1,0 +1,123 @@
+"""Folder of one recording: what it reports, and when another recorder is started."""
+
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import Path
+
+import pytest
+
+from dora_config.protocol.recordings.fleet import ClockSample, RecordingPlan
+from dora_config.protocol.recordings.recorder import RecorderEnd
+from dora_daemon.agent.recorders.folder import MAX_RECORDERS, RecordingFolder, RecordingRefused
+from dora_daemon.recording.status_file import StatusFile, identified
+
+ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
+PLAN = RecordingPlan(recording=ID, dataflow_id="flow", name="patrol", machines=("robot",))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RecordingFolder:
+    folder = RecordingFolder(tmp_path / ID)
+    folder.save(PLAN)
+    return folder
+
+
+def add_status(folder: RecordingFolder, **values: object) -> None:
+    """Write the report of the next recorder process, by default of this process."""
+    file = StatusFile(folder.path / f"{len(folder.statuses())}.status")
+    file.write(identified(**values))
+    file.close()
+
+
+def test_a_recorder_is_started_unless_one_runs(folder: RecordingFolder) -> None:
+    assert folder.needs_recorder(new_attempt=False)
+    assert folder.state(live=True).phase == "waiting"
+    assert folder.state(live=False).phase == "ended"
+    add_status(folder)
+    assert not folder.needs_recorder(new_attempt=True)
+    assert folder.state(live=True).phase == "recording"
+
+
+@pytest.mark.parametrize("end", RecorderEnd)
+def test_only_the_end_of_the_nodes_is_followed_by_another_recorder(
+    folder: RecordingFolder, end: RecorderEnd
+) -> None:
+    add_status(folder, end=end)
+    resumes = end in (RecorderEnd.DATAFLOW, RecorderEnd.RUNNER)
+    assert not folder.needs_recorder(new_attempt=False)
+    assert folder.needs_recorder(new_attempt=True) == resumes
+    assert folder.state(live=False).resumes == resumes
+
+
+def test_a_killed_recorder_is_replaced_and_reported(folder: RecordingFolder) -> None:
+    add_status(folder, start_time=0, recorded={"a/b": 5})
+    assert folder.needs_recorder(new_attempt=False)
+    state = folder.state(live=True)
+    assert state.phase == "waiting"
+    assert state.problems[0].startswith("recorder 0 was killed: its file is readable up to")
+
+
+def test_a_recorder_that_crashes_again_and_again_is_given_up(folder: RecordingFolder) -> None:
+    for number in range(MAX_RECORDERS):
+        (folder.path / f"{number}.status").touch()
+    assert not folder.needs_recorder(new_attempt=True)
+
+
+def test_counts_of_all_recorders_are_added(folder: RecordingFolder) -> None:
+    add_status(folder, end=RecorderEnd.RUNNER, recorded={"a/b": 5}, lost={"a/b": 1})
+    problem = "/r.mcap: No space left on device"
+    add_status(
+        folder, end=RecorderEnd.FAILED, recorded={"a/b": 2, "c/d": 3}, lost={}, problem=problem
+    )
+    (folder.path / "robot-0.mcap").write_bytes(b"12345")
+    state = folder.state(live=True)
+    assert (state.recorded, state.lost) == ({"a/b": 7, "c/d": 3}, {"a/b": 1})
+    assert state.problems == (problem,)
+    assert [(file.name, file.size) for file in state.files] == [("robot-0.mcap", 5)]
+
+
+def test_a_stopped_recording_gets_no_more_recorders(folder: RecordingFolder) -> None:
+    add_status(folder)
+    assert [one.pid for one in folder.stop()] == [os.getpid()]
+    add_status(folder, end=RecorderEnd.RUNNER)
+    assert not folder.needs_recorder(new_attempt=True)
+
+
+def test_requests_for_recorders_continue_limits_and_numbers(folder: RecordingFolder) -> None:
+    folder.save(PLAN.model_copy(update={"max_bytes": 100, "dataflow": "nodes: []"}))
+    add_status(folder, end=RecorderEnd.RUNNER)
+    (folder.path / "robot-0.mcap").write_bytes(bytes(60))
+    request = folder.request("/run/i", "flow", "robot 1")
+    assert request.path == str(folder.path / "robot_1-1.mcap")
+    assert request.status_file == str(folder.path / "1.status")
+    assert (request.max_bytes, request.dataflow, request.none_is_fine) == (40, "nodes: []", True)
+
+
+def test_files_are_read_in_pieces(folder: RecordingFolder) -> None:
+    (folder.path / "robot-0.mcap").write_bytes(b"0123456789")
+    read = [folder.read("robot-0.mcap", offset, 4) for offset in (0, 8, 10)]
+    assert [base64.b64decode(one) for one in read] == [b"0123", b"89", b""]
+    with pytest.raises(RecordingRefused, match=r"robot-1\.mcap: No such file"):
+        folder.read("robot-1.mcap", 0, 4)
+
+
+def test_clock_samples_survive_a_line_that_is_cut(folder: RecordingFolder) -> None:
+    sample = ClockSample(boot_id="b", monotonic_ns=1, coordinator_ns=2, round_trip_ns=3)
+    folder.add_clock([sample, sample])
+    with (folder.path / "clock.jsonl").open("a") as file:
+        file.write('{"boot')
+    assert folder.describe().clock == (sample, sample)
+    assert folder.describe().plan == PLAN
+
+
+def test_a_recording_is_removed_when_it_has_ended(folder: RecordingFolder) -> None:
+    add_status(folder)
+    with pytest.raises(RecordingRefused, match="is in progress"):
+        folder.remove()
+    (folder.path / "0.status").unlink()
+    folder.remove()
+    assert not folder.exists
+    with pytest.raises(RecordingRefused, match="this machine has no recording"):
+        folder.plan()

@@ -1,0 +1,28 @@
+"""Recorded messages for tests of exports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from dora_daemon.recording.arrow_messages import encode, schema_of
+from dora_daemon.recording.message import RecordedMessage
+from dora_node_api.data.metadata import encode_metadata
+
+
+def message(
+    topic: str,
+    values: Any,
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    at: int = 0,
+    sequence: int = 1,
+) -> RecordedMessage:
+    """Return a message; ``values``: an array or what `pyarrow.array` takes."""
+    array = values if isinstance(values, pa.Array) else pa.array(values)
+    schema = schema_of(array)
+    serialized = schema.serialize().to_pybytes()
+    data = encode(array, encode_metadata(metadata), schema, len(serialized))
+    return RecordedMessage(topic, str(array.type), serialized, at, at, sequence, data)

@@ -1,0 +1,33 @@
+"""Export to Parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from daemon.recording.export.recorded_messages import message
+
+from dora_daemon.recording.export.errors import CannotExport
+from dora_daemon.recording.export.parquet import export
+
+MESSAGES = [
+    message(topic, [number] * 100, {"n": number}, at=number * 10, sequence=number)
+    for number in range(1, 51)
+    for topic in ("a/b", "c/d")
+]
+
+
+def test_export_writes_a_row_for_each_message(tmp_path: Path) -> None:
+    written = export(MESSAGES, tmp_path / "out")
+    assert {path.name: rows for path, rows in written.items()} == {
+        "a_b.parquet": 50,
+        "c_d.parquet": 50,
+    }
+    table = pq.read_table(tmp_path / "out" / "a_b.parquet")
+    assert table["data"][4].as_py() == [5] * 100
+    assert table["metadata"][4].as_py() == '{"n":5}'
+    assert table["log_time"][4].value == 50
+    assert table["sequence"].to_pylist() == list(range(1, 51))
+    with pytest.raises(CannotExport, match=r"a_b.parquet exists|c_d.parquet exists"):
+        export(MESSAGES, tmp_path / "out")

@@ -1,0 +1,116 @@
+"""Files of several machines become one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from dora_config.protocol.recordings.fleet import ClockSample, RecordingPlan
+from dora_daemon.recording.arrow_messages import decode, encode, schema_of
+from dora_daemon.recording.mcap_file import McapFile
+from dora_daemon.recording.merging import MachineFiles, merge
+from dora_daemon.recording.message import RecordedMessage
+from dora_daemon.recording.reading import Recording
+
+PLAN = RecordingPlan(
+    recording="01a20e4b-f5a3-4858-99fe-d510d04b9561",
+    dataflow_id="flow",
+    name="patrol",
+    dataflow="nodes: [camera, arm]\n",
+    working_dir="/flow",
+)
+EPOCH = 5_000_000
+"""Clock of a machine at zero of its monotonic clock."""
+
+
+def message(topic: str, number: int, monotonic: int) -> RecordedMessage:
+    array = pa.array([number])
+    schema = schema_of(array)
+    serialized = schema.serialize().to_pybytes()
+    data = encode(array, b"{}", schema, len(serialized))
+    at = EPOCH + monotonic
+    return RecordedMessage(topic, "int64", serialized, at, at + 7, number, data)
+
+
+def write(path: Path, topic: str, times: Sequence[int], *, first: int = 1) -> Path:
+    file = McapFile(path, "nodes: [camera]\n", {"epoch_ns": str(EPOCH), "boot_id": "b"})
+    for number, time in enumerate(times, start=first):
+        file.add(message(topic, number, time))
+    file.finish({})
+    return path
+
+
+def clock(offset: int) -> tuple[ClockSample, ...]:
+    """A machine that started ``offset`` nanoseconds after zero of the coordinator's clock."""
+    one = ClockSample(boot_id="b", monotonic_ns=0, coordinator_ns=offset, round_trip_ns=20)
+    return (one,)
+
+
+def test_messages_are_ordered_by_corrected_time(tmp_path: Path) -> None:
+    robot = write(tmp_path / "robot-0.mcap", "arm/pose", [0, 100, 200])
+    station = write(tmp_path / "station-0.mcap", "camera/image", [10_050, 10_150])
+    parts = [
+        MachineFiles("robot", (robot,), clock(1000)),
+        MachineFiles("station", (station,), clock(-9000)),
+    ]
+    target = tmp_path / "all.mcap"
+    merged = merge(parts, PLAN, {"arm/pose": 4}, target)
+    assert merged.recorded == {"arm/pose": 3, "camera/image": 2}
+    assert merged.uncorrected == ()
+    recording = Recording(target)
+    assert [(one.topic, one.log_time) for one in recording.messages()] == [
+        ("arm/pose", 1000),
+        ("camera/image", 1050),
+        ("arm/pose", 1100),
+        ("camera/image", 1150),
+        ("arm/pose", 1200),
+    ]
+    assert [one.publish_time - one.log_time for one in recording.messages()] == [7] * 5
+    facts = recording.facts()
+    assert facts.dataflow == PLAN.dataflow
+    assert facts.lost == {"arm/pose": 4}
+    assert facts.source["working_dir"] == "/flow"
+    offsets = {one["machine"]: int(one["first_offset_ns"]) for one in facts.clocks}
+    assert offsets == {"robot": EPOCH - 1000, "station": EPOCH + 9000}
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_files_of_one_machine_follow_each_other_by_number(tmp_path: Path) -> None:
+    names = ("robot-0_2", "robot-0_10", "robot-1")
+    files = [
+        write(tmp_path / f"{name}.mcap", "arm/pose", [index * 10], first=index)
+        for index, name in enumerate(names)
+    ]
+    parts = [MachineFiles("robot", tuple(reversed(files)), clock(0))]
+    merge(parts, PLAN, {}, tmp_path / "all.mcap")
+    found = Recording(tmp_path / "all.mcap").messages()
+    assert [decode(one.schema, one.data)[0].to_pylist() for one in found] == [[0], [1], [2]]
+
+
+def test_the_file_of_a_killed_recorder_is_merged(tmp_path: Path) -> None:
+    whole = write(tmp_path / "robot-0.mcap", "arm/pose", range(0, 1000, 10))
+    cut = tmp_path / "robot-1.mcap"
+    cut.write_bytes(whole.read_bytes()[:-200])
+    merged = merge([MachineFiles("robot", (cut,), clock(0))], PLAN, {}, tmp_path / "all.mcap")
+    assert merged.recorded == {"arm/pose": 100}
+
+
+def test_without_samples_times_are_those_of_the_machine(tmp_path: Path) -> None:
+    file = write(tmp_path / "robot-0.mcap", "arm/pose", [3])
+    merged = merge([MachineFiles("robot", (file,))], PLAN, {}, tmp_path / "all.mcap")
+    assert merged.uncorrected == ("robot",)
+    (one,) = Recording(tmp_path / "all.mcap").messages()
+    assert one.log_time == EPOCH + 3
+
+
+def test_nothing_is_overwritten_and_an_interrupted_merge_is_repeated(tmp_path: Path) -> None:
+    file = write(tmp_path / "robot-0.mcap", "arm/pose", [3])
+    target = tmp_path / "all.mcap"
+    (tmp_path / ".all.mcap.new").write_bytes(b"of a killed process")
+    parts = [MachineFiles("robot", (file,), clock(0))]
+    merge(parts, PLAN, {}, target)
+    with pytest.raises(FileExistsError):
+        merge(parts, PLAN, {}, target)
