@@ -16,10 +16,18 @@ import cli_page
 import metrics_page
 import node_api_page
 import rest_page
+import summaries_page
 import yaml_page
 
 DOCS = Path(__file__).resolve().parents[1]
-PAGES: tuple[ModuleType, ...] = (yaml_page, cli_page, node_api_page, rest_page, metrics_page)
+PAGES: tuple[ModuleType, ...] = (
+    yaml_page,
+    cli_page,
+    node_api_page,
+    rest_page,
+    metrics_page,
+    summaries_page,
+)
 
 
 def main() -> int:

@@ -120,7 +120,7 @@ def test_machines_collapse(ui: Ui, dataflow: str) -> None:
     node(page, "camera")
 
 
-def test_nodes_and_edges_as_tables(ui: Ui, dataflow: str) -> None:
+def test_nodes_and_edges_as_tables_and_why(ui: Ui, dataflow: str) -> None:
     page = ui.open("dataflow", dataflow, "nodes")
     see(page, "tr", "detector")
     page.get_by_label("Search nodes").fill("cam")
@@ -129,6 +129,8 @@ def test_nodes_and_edges_as_tables(ui: Ui, dataflow: str) -> None:
     row = see(page, "tr", "camera/image")
     assert "robot → gpu" in row.inner_text()
     see(page, "tr", re.compile(r"(µs|ms)"))
+    page.goto(f"{ui.address}#/dataflow/{dataflow}/why")
+    see(page, ".why .summary")
 
 
 def test_logs_of_a_node(ui: Ui, dataflow: str) -> None:
@@ -223,6 +225,24 @@ def test_a_hidden_page_costs_nothing(ui: Ui, dataflow: str) -> None:
     wait_until(lambda: page.evaluate(shown) != before, what="more images")
 
 
+def test_recordings(ui: Ui, dataflow: str) -> None:
+    page = ui.open("dataflow", dataflow)
+    page.get_by_role("button", name="Record", exact=True).click()
+    see(page, ".messages div", "is being recorded")
+    page.get_by_role("link", name="Recordings").click()
+    row = see(page, "tr", re.compile(r"vision.*recording", re.DOTALL))
+    row.locator("a", has_text="robot").wait_for()
+    row.locator("td.number").filter(has_text=re.compile(r"[1-9]")).first.wait_for()
+    page.get_by_role("button", name="Stop recording").click()
+    see(page, "tr .status.done", "ended")
+    screenshot(page, "ui-recordings")
+    with page.expect_download() as downloading:
+        page.locator("tr a", has_text="robot").first.click()
+    file = downloading.value.path()
+    assert file.read_bytes().startswith(b"\x89MCAP0\r\n")
+    file.unlink()
+
+
 def test_small_screen(ui: Ui, dataflow: str) -> None:
     page = ui.open("dataflow", dataflow)
     page.set_viewport_size({"width": 390, "height": 780})
@@ -248,6 +268,10 @@ def test_a_dead_node_turns_red_within_two_seconds(ui: Ui, fleet: RealFleet, data
     assert red == "rgb(192, 38, 38)"
     see(page, ".inspector .status.bad", "Failed")
     screenshot(page, "ui-failed")
+    page.goto(f"{ui.address}#/dataflow/{dataflow}/why")
+    see(page, ".cause", "recorder")
+    screenshot(page, "ui-why")
+    page.goto(f"{ui.address}#/dataflow/{dataflow}")
     page.get_by_role("button", name="recorder").click()
     page.get_by_role("link", name="Open").click()
     page.get_by_role("button", name="Restart").click()

@@ -40,3 +40,34 @@ def test_own_files_use_no_other_server_and_no_inline_script() -> None:
         assert "https://" not in text.replace('"https:"', ""), path
         assert "innerHTML" not in text, path
     assert not re.search(r" on\w+=", page.INDEX.read_text())
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of `#rrggbb` (WCAG 2)."""
+    parts = [int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)]
+    red, green, blue = (
+        ((part + 0.055) / 1.055) ** 2.4 if part > 0.03928 else part / 12.92 for part in parts
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_text_has_enough_contrast() -> None:
+    css = (page.STATIC / "app.css").read_text()
+    blocks = re.findall(r":root[^{]*\{([^}]*--bg:[^}]*)\}", css)
+    assert len(blocks) == 3  # light, dark by preference, dark by choice
+    for block in blocks:
+        colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block))
+        grounds = {
+            tone: ["bg", "panel", "raised"]
+            for tone in ("text", "muted", "accent", "ok", "busy", "warn", "bad", "done")
+        }
+        for tone in ("accent", "warn", "bad"):
+            grounds[tone].append(f"{tone}-soft")
+        for tone, names in grounds.items():
+            for name in names:
+                assert contrast(colours[tone], colours[name]) >= 4.5, (tone, name)

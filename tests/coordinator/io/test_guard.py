@@ -159,6 +159,12 @@ def test_pages_of_other_sites_are_refused(tmp_path: Path) -> None:
                 assert guarded.get(origin=origin, **here)[0] == 403
 
 
+def test_without_authentication_the_rest_api_may_be_polled() -> None:
+    guarded = Guarded(None)
+    assert {guarded.get("/api/nodes")[0] for _ in range(2 * LIMIT)} == {200}
+    assert [guarded.get()[0] for _ in range(LIMIT + 1)][-1] == 429
+
+
 def test_refusals_of_the_rest_api_are_json(tmp_path: Path) -> None:
     guarded = Guarded(tokens(tmp_path))
     status, body = guarded.get("/api/nodes", token=None)

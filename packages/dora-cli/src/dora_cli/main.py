@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -66,13 +67,33 @@ class LazyGroup(QuickParameters, TyperGroup):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
+        known = _summaries()
         for section in self._sections:
             rows = [
-                (word, self.get_command(ctx, word).get_short_help_str(limit=200).partition(";")[0])
-                for word in section.commands
+                (
+                    word,
+                    entry.help
+                    if isinstance(entry, Group)
+                    else known.get(entry) or summary_of(entry),
+                )
+                for word, entry in section.commands.items()
             ]
             with formatter.section(section.title):
                 formatter.write_dl(rows)
+
+
+def _summaries() -> Mapping[str, str]:
+    """Return the summaries that `docs/generate` has written, by module."""
+    import json
+
+    found: Mapping[str, str] = json.loads(Path(__file__).with_name("summaries.json").read_text())
+    return found
+
+
+def summary_of(module: str) -> str:
+    """Return the first sentence of a command's help; imports its module."""
+    text: str = _load(module, module).get_short_help_str(limit=200)
+    return text.partition(";")[0]
 
 
 def _load(name: str, entry: str | Group) -> Any:

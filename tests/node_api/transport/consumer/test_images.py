@@ -72,7 +72,7 @@ def test_the_only_message_that_waits_is_taken_and_forwarded() -> None:
     forwarder = Forwarder(Pool(1 << 24, segments.register(9)), board, 9, wait_for_room=never)
     forwarder.add_route("n/out", far.spec, far.for_producer())
     sender, source, reader = near.sender(), image_receiver(near, board, segments), far.receiver()
-    assert source.take_only() is None
+    assert source.read_only() is None
 
     def small(image: bytes, number: int) -> bool:
         split = block_image(image)
@@ -85,7 +85,7 @@ def test_the_only_message_that_waits_is_taken_and_forwarded() -> None:
             sender.send("out", arrow.encode(message(number, 300)))
 
     send(1)
-    assert source.take_only() is None  # read, but its segment is not mapped yet
+    assert source.read_only() is None  # read, but its segment is not mapped yet
     first = source.receive()
     assert first is not None
     image = image_of_delivery(first)
@@ -95,8 +95,11 @@ def test_the_only_message_that_waits_is_taken_and_forwarded() -> None:
     del first
     for number in range(2, 2000):
         send(number)
-        taken = source.take_only()
+        taken = source.read_only()
         assert taken is not None
+        assert source.pending() == 1
+        source.settle_only()
+        assert source.pending() == 0
         assert (taken[0], number_of(block_image(taken[3]).data)) == (number, number)
         assert small(taken[3], number)
         assert not small(taken[3], number), "a repetition"
@@ -106,7 +109,7 @@ def test_the_only_message_that_waits_is_taken_and_forwarded() -> None:
     assert forwarder.pool.reserved_bytes < 1 << 16
     assert forwarder.resume("n/out", 0) == 1999
     send(2000, 2001)
-    assert source.take_only() is None, "two wait: they go together"
+    assert source.read_only() is None, "two wait: they go together"
     assert [d.sequence for d in (source.receive(), source.receive()) if d] == [2000, 2001]
     for number in range(2000, 2004):
         assert forwarder.forward_image(
@@ -124,7 +127,7 @@ def test_a_protected_message_is_not_taken_alone() -> None:
     edge = Edge(board, segments)
     sender, receiver = edge.sender(), image_receiver(edge, board, segments)
     sender.send("out", arrow.encode(message(1, 20)), layout.FLAG_PROTECTED)
-    assert receiver.take_only() is None
+    assert receiver.read_only() is None
     first = receiver.receive()
     assert first is not None
     assert first.flags == layout.FLAG_PROTECTED

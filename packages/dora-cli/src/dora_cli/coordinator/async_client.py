@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
+from typing import cast
 
 import anyio
 import anyio.to_thread
@@ -41,8 +41,6 @@ from dora_config.protocol.envelope import ProgramVersion, UnknownKind
 PING_INTERVAL = 4.0
 PING_TIMEOUT = 8.0
 """Seconds; an unplugged coordinator is noticed after both."""
-
-T = TypeVar("T", bound=ControlAnswer)
 
 
 class ReplyStream:
@@ -115,13 +113,11 @@ class AsyncClient:
         with suppress(ConnectionClosed):  # the reader reports it
             await self._socket.send(CLIENT_CODEC.encode(Cancel(id=number)))
 
-    async def request(self, request: ControlRequest, expected: type[T]) -> T:
+    async def ask(self, request: ControlRequest) -> ControlAnswer:
         """Return the answer to one request; raises RequestFailed and CoordinatorLost."""
         async with self.open(request) as replies:
-            async for reply in replies:
-                if isinstance(reply, expected):
-                    return reply
-        raise CoordinatorLost(f"unexpected answer of the coordinator at {self.endpoint}")
+            answer = [reply async for reply in replies][-1]
+        return cast("ControlAnswer", answer)
 
     async def write(self, text: str) -> None:
         """Send one frame; raises RequestFailed if it is too long, and CoordinatorLost."""

@@ -40,6 +40,8 @@ class FleetSession:
         self._waiting: int | None = None
         """Request that is answered when the dataflow has ended."""
         self._dataflow_ended = False
+        self._dataflow_unknown = False
+        """The coordinator does not know the dataflow, at least not after its restart."""
 
     @property
     def plan(self) -> RecordingPlan:
@@ -91,8 +93,12 @@ class FleetSession:
     def _watch(self, client: Client) -> bool:
         """Return whether the recording has ended; raises CoordinatorLost."""
         which = control.DataflowRef(uuid=self._plan.dataflow_id)
-        self._waiting = client.send(control.WaitForEnd(dataflow=which))
+        self._waiting = None
         while not self._dataflow_ended:
+            if self._waiting is None:
+                if self._dataflow_unknown:
+                    time.sleep(INTERVAL)
+                self._waiting = client.send(control.WaitForEnd(dataflow=which))
             frame = client.next_frame(INTERVAL)
             if frame is not None:
                 self._note_end(frame)
@@ -105,7 +111,9 @@ class FleetSession:
     def _note_end(self, frame: Frame) -> None:
         """Note a frame that may answer the wait for the dataflow's end."""
         if frame.id == self._waiting:
-            self._dataflow_ended = True
+            self._waiting = None
+            self._dataflow_ended = isinstance(frame, control.Answer)
+            self._dataflow_unknown = isinstance(frame, control.Failure)
 
     def _stop(self) -> None:
         try:
@@ -132,7 +140,7 @@ class FleetSession:
                 case control.Answer(id=of, answer=RecorderReplies() as replies) if of == number:
                     return replies
                 case control.Failure(id=of) if of == number:
-                    raise RequestFailed(frame)
+                    raise RequestFailed(frame.message, frame.code)
                 case _:
                     self._note_end(frame)
         raise AssertionError("frames() ends by raising")
@@ -146,8 +154,9 @@ class FleetSession:
     def _ended(self) -> bool:
         """Return whether every machine that answers has finished its files."""
         states = self._seen.states
+        gone = self._dataflow_ended or self._dataflow_unknown
         return all(
-            state.phase == "ended" and (self._dataflow_ended or not state.resumes)
+            state.phase == "ended" and (gone or not state.resumes)
             for machine, state in states.items()
             if machine not in self._unreachable
         ) and bool(states.keys() - self._unreachable.keys())

@@ -2,54 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
 from dora_cli.ui import rows
-from dora_cli.ui.backend import Backend
+from dora_cli.ui.backend import Backend, ask
+from dora_cli.ui.operations import operation_routes
+from dora_cli.ui.recordings import Recordings
+from dora_cli.ui.responses import Handler, answering
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.control import (
     CallRunner,
     DataflowRef,
     Described,
     DescribeDataflow,
-    Ended,
     Explain,
     Explained,
-    RestartDataflow,
-    Restarted,
-    StartDataflow,
-    Started,
-    StopDataflow,
 )
 from dora_config.protocol.runner import (
     DeleteParam,
     GetParams,
     Params,
-    RestartNode,
     SetParam,
-    StopNode,
 )
 
-STATUS = {"not_found": 404, "conflict": 409, "ambiguous": 409, "nothing_runs": 404}
-
 T = TypeVar("T", bound=BaseModel)
-
-Handler = Callable[[Request], Awaitable[dict[str, Any]]]
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _Stop(_Body):
-    force: bool = False
 
 
 class _Nothing(_Body):
@@ -65,6 +49,7 @@ class Actions:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._recordings = Recordings(backend)
 
     def routes(self) -> list[BaseRoute]:
         dataflow = "/api/dataflows/{dataflow}"
@@ -72,44 +57,27 @@ class Actions:
         table: list[tuple[str, str, Handler]] = [
             ("GET", f"{dataflow}/graph", self._graph),
             ("GET", f"{dataflow}/why", self._why),
-            ("POST", f"{dataflow}/start", self._start),
-            ("POST", f"{dataflow}/stop", self._stop),
-            ("POST", f"{dataflow}/restart", self._restart),
             ("GET", f"{node}/params", self._params),
             ("POST", f"{node}/params/{{key}}/set", self._set_param),
             ("POST", f"{node}/params/{{key}}/delete", self._delete_param),
-            ("POST", f"{node}/stop", self._stop_node),
-            ("POST", f"{node}/restart", self._restart_node),
+            ("GET", "/api/recordings", self._recordings.listed),
+            ("POST", f"{dataflow}/record", self._recordings.start),
+            ("POST", "/api/recordings/{recording}/stop", self._recordings.stop),
         ]
+        download = "/api/recordings/{recording}/{machine}/{file}"
         return [
-            Route(path, _answering(handler), methods=[method]) for method, path, handler in table
+            *(Route(path, answering(handler), methods=[method]) for method, path, handler in table),
+            Route(download, answering(self._recordings.download), methods=["GET"]),
+            *operation_routes(self._backend),
         ]
 
     async def _graph(self, request: Request) -> dict[str, Any]:
-        found = await self._backend.request(DescribeDataflow(dataflow=_which(request)), Described)
+        found = await ask(self._backend, DescribeDataflow(dataflow=_which(request)), Described)
         return rows.graph(found)
 
     async def _why(self, request: Request) -> dict[str, Any]:
-        found = await self._backend.request(Explain(dataflow=_which(request)), Explained)
+        found = await ask(self._backend, Explain(dataflow=_which(request)), Explained)
         return found.explanation.model_dump(mode="json", exclude_none=True)
-
-    async def _start(self, request: Request) -> dict[str, Any]:
-        await _body(request, _Nothing)
-        found = await self._backend.request(DescribeDataflow(dataflow=_which(request)), Described)
-        started = await self._backend.request(StartDataflow(spec=found.spec), Started)
-        return {"uuid": started.uuid, "warnings": started.warnings}
-
-    async def _stop(self, request: Request) -> dict[str, Any]:
-        wanted = await _body(request, _Stop)
-        await self._backend.request(
-            StopDataflow(dataflow=_which(request), force=wanted.force), Ended
-        )
-        return {}
-
-    async def _restart(self, request: Request) -> dict[str, Any]:
-        await _body(request, _Nothing)
-        answer = await self._backend.request(RestartDataflow(dataflow=_which(request)), Restarted)
-        return {"uuid": answer.new, "warnings": answer.warnings}
 
     async def _params(self, request: Request) -> dict[str, Any]:
         replies = await self._call(request, GetParams(node=_node(request)))
@@ -127,19 +95,11 @@ class Actions:
         await self._call(request, DeleteParam(node=_node(request), key=request.path_params["key"]))
         return {}
 
-    async def _stop_node(self, request: Request) -> dict[str, Any]:
-        await _body(request, _Nothing)
-        await self._call(request, StopNode(node=_node(request)))
-        return {}
-
-    async def _restart_node(self, request: Request) -> dict[str, Any]:
-        await _body(request, _Nothing)
-        await self._call(request, RestartNode(node=_node(request)))
-        return {}
-
     async def _call(self, request: Request, call: NodeRequest) -> RunnerReplies:
-        return await self._backend.request(
-            CallRunner(dataflow=_which(request), node=_node(request), request=call), RunnerReplies
+        return await ask(
+            self._backend,
+            CallRunner(dataflow=_which(request), node=_node(request), request=call),
+            RunnerReplies,
         )
 
 
@@ -153,19 +113,3 @@ def _node(request: Request) -> str:
 
 async def _body(request: Request, kind: type[T]) -> T:
     return kind.model_validate_json(await request.body() or b"{}")
-
-
-def _answering(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-    async def answer(request: Request) -> Response:
-        try:
-            return JSONResponse(await handler(request))
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "body"
-            return JSONResponse({"error": f"{where}: {first['msg']}"}, 422)
-        except RequestFailed as error:
-            return JSONResponse({"error": str(error)}, STATUS.get(error.code, 502))
-        except (CoordinatorLost, CoordinatorUnreachable) as error:
-            return JSONResponse({"error": str(error)}, 503)
-
-    return answer

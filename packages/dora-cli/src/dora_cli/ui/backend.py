@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
+from dora_cli.coordinator.errors import RequestFailed
 from dora_config.protocol.control import ControlAnswer, ControlProgress, ControlRequest
 
 T = TypeVar("T", bound=ControlAnswer)
 
 
 class Replies(Protocol):
-    """Progress of one request, and then its answer; iteration raises as `Backend.request`."""
+    """Progress of one request, and then its answer; iteration raises as `Backend.ask`."""
 
     def __aiter__(self) -> AsyncIterator[ControlProgress | ControlAnswer]: ...
 
@@ -26,6 +27,10 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """What the page shows as its source."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether there is no coordinator, so that nothing can be started or recorded."""
 
     @property
     def problem(self) -> str | None:
@@ -43,5 +48,13 @@ class Backend(Protocol):
     def open(self, request: ControlRequest) -> AbstractAsyncContextManager[Replies]:
         """Send a request with progress; leaving the block cancels it."""
 
-    async def request(self, request: ControlRequest, expected: type[T]) -> T:
+    async def ask(self, request: ControlRequest) -> ControlAnswer:
         """Return the answer. Raises RequestFailed, CoordinatorLost and CoordinatorUnreachable."""
+
+
+async def ask(backend: Backend, request: ControlRequest, expected: type[T]) -> T:
+    """Return an answer of the expected kind; raises what `Backend.ask` raises."""
+    answer = await backend.ask(request)
+    if not isinstance(answer, expected):
+        raise RequestFailed(f"unexpected answer {answer.kind!r} of {backend.name}", "failed")
+    return answer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractAsyncContextManager
-from typing import TypeVar
 
 import anyio
 
@@ -18,13 +17,13 @@ FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 2.0
 """Seconds between two attempts."""
 
-T = TypeVar("T", bound=ControlAnswer)
-
 logger = logging.getLogger("dora.ui")
 
 
 class CoordinatorConnection:
     """Sends requests while connected; `run` connects."""
+
+    is_local = False
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
@@ -72,9 +71,9 @@ class CoordinatorConnection:
         """Send a request with progress; raises CoordinatorUnreachable without a connection."""
         return self._connected().open(request)
 
-    async def request(self, request: ControlRequest, expected: type[T]) -> T:
-        """Return the answer to one request; raises as `open`, RequestFailed, CoordinatorLost."""
-        return await self._connected().request(request, expected)
+    async def ask(self, request: ControlRequest) -> ControlAnswer:
+        """Return the answer; raises as `open`, RequestFailed and CoordinatorLost."""
+        return await self._connected().ask(request)
 
     def _connected(self) -> AsyncClient:
         if self._client is None:

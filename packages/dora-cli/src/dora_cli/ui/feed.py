@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
-from dora_cli.ui.backend import Backend
+from dora_cli.ui.backend import Backend, ask
 from dora_cli.ui.merge_patch import difference
 from dora_cli.ui.rows import state
 from dora_config.protocol.control import (
@@ -100,8 +100,8 @@ class Feed:
                 # Rates over the time without a page would be averages of it.
                 self._snapshot = None
 
-    async def versions(self) -> AsyncIterator[Version]:
-        """Yield the state and each later one; a slow reader skips some."""
+    async def versions(self) -> AsyncGenerator[Version]:
+        """Yield the state and each later one; a slow reader skips some. Close it after use."""
         with self._watched():
             sent = -1
             while True:
@@ -134,15 +134,16 @@ class Feed:
         self._publish({**known, "source": self._source(problem)})
 
     async def _state(self) -> State:
-        request = self._backend.request
-        dataflows = (await request(ListDataflows(), DataflowList)).dataflows
-        snapshot = await request(GetSnapshot(), Snapshot)
+        dataflows = (await ask(self._backend, ListDataflows(), DataflowList)).dataflows
+        snapshot = await ask(self._backend, GetSnapshot(), Snapshot)
         self._release = snapshot.release
         before, self._snapshot = self._snapshot, snapshot
         return state(self._source(None), dataflows, snapshot, before)
 
     def _source(self, problem: str | None) -> dict[str, Any]:
         row: dict[str, Any] = {"address": self._backend.name, "readOnly": self._read_only}
+        if self._backend.is_local:
+            row["local"] = True
         if self._release:
             row["release"] = self._release
         return row if problem is None else {**row, "problem": problem}

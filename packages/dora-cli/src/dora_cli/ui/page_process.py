@@ -38,7 +38,7 @@ def show(
     """Serve the page until SIGINT or SIGTERM, or until standard input ends."""
     from dora_cli.ui.backend import Backend
     from dora_cli.ui.connection import CoordinatorConnection
-    from dora_cli.ui.local import LocalRuns
+    from dora_cli.ui.local.runs import LocalRuns
     from dora_cli.ui.server import listen, new_access, serve
 
     backend: Backend = (

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Annotated, Any, Final, Literal
 
 import anyio
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
-from dora_cli.ui.backend import Backend, Replies
+from dora_cli.ui.backend import Backend, Replies, ask
 from dora_cli.ui.feed import Feed
 from dora_cli.ui.merge_patch import difference
 from dora_config.protocol.control import (
@@ -87,16 +87,17 @@ async def send_state(feed: Feed, wanted: OpenState, send: Send) -> None:
     """Send the whole state, then differences."""
     shown: int | None = None
     last: Any = {}
-    async for version in feed.versions():
-        now = version.scoped(wanted.dataflow)
-        if shown is None:
-            await send({"id": wanted.id, "state": now})
-        else:
-            following = version.number == shown + 1
-            patch = version.patch(wanted.dataflow) if following else difference(last, now)
-            if patch:
-                await send({"id": wanted.id, "patch": patch})
-        shown, last = version.number, now
+    async with aclosing(feed.versions()) as versions:
+        async for version in versions:
+            now = version.scoped(wanted.dataflow)
+            if shown is None:
+                await send({"id": wanted.id, "state": now})
+            else:
+                following = version.number == shown + 1
+                patch = version.patch(wanted.dataflow) if following else difference(last, now)
+                if patch:
+                    await send({"id": wanted.id, "patch": patch})
+            shown, last = version.number, now
 
 
 async def send_logs(backend: Backend, wanted: OpenLogs, send: Send) -> None:
@@ -146,7 +147,7 @@ async def _send_lines(
 
 
 async def _has_ended(backend: Backend, dataflow: str) -> bool:
-    rows = (await backend.request(ListDataflows(), DataflowList)).dataflows
+    rows = (await ask(backend, ListDataflows(), DataflowList)).dataflows
     return all(row.ended_ago is not None for row in rows if row.uuid == dataflow)
 
 

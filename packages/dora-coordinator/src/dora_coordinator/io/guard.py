@@ -67,6 +67,8 @@ class Guard:
         address = as_ipv4(scope["client"][0]) if scope.get("client") else ""
         if _is_of_another_site(scope):
             return 403, "requests by pages of other sites are refused (Origin is not this host)\n"
+        if self._tokens is None and is_rest(scope["path"]):
+            return None  # several requests may share a connection
         if self._tokens is None:
             too_fast = self._limits.failed(address, anyio.current_time()) is Failure.BLOCKED
             return (429, "too many connections from your address\n") if too_fast else None

@@ -226,7 +226,7 @@ class PeerLink:
         """
         ack = self._take_ack() if self._acks else _NO_ACK
         head = frames.images_head(self.link_id, self.known.their_link, ack)
-        return self._send_small(b"".join((head, *images)), quick=quick)
+        return self._send_small(head, b"".join(images), quick=quick)
 
     def send_image(
         self, stream: int, sequence: int, previous: int, sent_ns: int, flags: int, image: bytes
@@ -243,20 +243,19 @@ class PeerLink:
             flags,
             len(image),
         )
-        return self._send_small(head + image, quick=True)
+        return self._send_small(head, image, quick=True)
 
-    def _send_small(self, frame: bytes, *, quick: bool) -> bool:
-        session = self.low_latency.session
-        put = self.low_latency.take(len(frame)) if quick and session is not None else None
+    def _send_small(self, head: bytes, images: bytes, *, quick: bool) -> bool:
+        session, nbytes = self.low_latency.session, len(head) + len(images)
+        put = self.low_latency.take(nbytes) if quick and session is not None else None
         if put is None or session is None:
-            return self.send(Priority.SMALL, frame)
+            return self.send(Priority.SMALL, head + images)
         try:
-            if len(frame) <= LARGEST_LOW_LATENCY:
-                put(frame)
+            if nbytes <= LARGEST_LOW_LATENCY:
+                put(head + images)
             else:
-                for part in frames.parts_of(
-                    frame, self.link_id, self.known.their_link, LARGEST_LOW_LATENCY
-                ):
+                link, peer = self.link_id, self.known.their_link
+                for part in frames.parts_of(head, images, link, peer, LARGEST_LOW_LATENCY):
                     put(part)
         except ConnectionError as error:
             self._host.broken(self, session, f"the connection broke: {error}")

@@ -233,12 +233,22 @@ def low_latency_body(zid: str, *, wants_answer: bool) -> bytes:
     return _LOW_LATENCY.pack(wants_answer) + zid.encode("ascii")
 
 
-def parts_of(frame: bytes, sender: int, receiver: int, most: int) -> Iterator[bytes]:
-    """Cut a frame into PART frames of at most ``most`` bytes."""
-    size = most - HEAD.size
-    for at in range(0, len(frame), size):
-        flags = (_FIRST if at == 0 else 0) | (_LAST if at + size >= len(frame) else 0)
-        yield head(FrameKind.PART, sender, receiver, flags=flags) + frame[at : at + size]
+def parts_of(begin: bytes, rest: bytes, sender: int, receiver: int, most: int) -> Iterator[bytes]:
+    """Cut the frame ``begin + rest`` into PART frames of at most ``most`` bytes.
+
+    ``begin`` fits into the first one. Each byte is copied once.
+    """
+    view = memoryview(rest)
+    at, end = 0, most - HEAD.size - len(begin)
+    first = _FIRST
+    while True:
+        flags = first | (_LAST if end >= len(view) else 0)
+        part_head = head(FrameKind.PART, sender, receiver, flags=flags)
+        yield b"".join((part_head, begin, view[at:end]))
+        if flags & _LAST:
+            return
+        begin, first = b"", 0
+        at, end = end, end + most - HEAD.size
 
 
 class Parts:

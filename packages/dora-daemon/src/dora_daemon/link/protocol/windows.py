@@ -66,31 +66,28 @@ class ReceiveOrder(Generic[T]):
         self.lost = 0
         """Messages that will not arrive although no queue dropped them."""
         self.repeated = 0
-        self._early: dict[int, tuple[int, T]] = {}
+        self.early: dict[int, tuple[int, T]] = {}
+        """Messages that wait for an earlier one: number before, and item."""
 
     def __len__(self) -> int:
         """Return how many messages wait for an earlier one."""
-        return len(self._early)
-
-    def follows(self, sequence: int, previous: int) -> bool:
-        """Return whether a message is the next one, with no other waiting."""
-        return previous <= self.last < sequence and not self._early
+        return len(self.early)
 
     def accept(self, sequence: int, previous: int, item: T) -> list[tuple[int, T]]:
         """Add a message; return the messages that are now in order."""
-        if sequence <= self.last or sequence in self._early:
+        if sequence <= self.last or sequence in self.early:
             self.repeated += 1
             return []
         if previous > self.last:
-            self._early[sequence] = (previous, item)
+            self.early[sequence] = (previous, item)
             return []
         ready = [(sequence, item)]
         self.last = sequence
-        while self._early:
-            first = min(self._early)
-            if self._early[first][0] > self.last:
+        while self.early:
+            first = min(self.early)
+            if self.early[first][0] > self.last:
                 break
-            _, early = self._early.pop(first)
+            _, early = self.early.pop(first)
             if first > self.last:
                 ready.append((first, early))
                 self.last = first
@@ -98,7 +95,7 @@ class ReceiveOrder(Generic[T]):
 
     def begin_round(self, given_up: int) -> None:
         """Forget early messages, which a new session repeats; none up to ``given_up`` will come."""
-        self._early.clear()
+        self.early.clear()
         if given_up > self.last:
             self.lost += given_up - self.last
             self.last = given_up

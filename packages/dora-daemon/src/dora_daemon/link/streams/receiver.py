@@ -178,13 +178,23 @@ class StreamReceiver:
         _, sequence, previous, sent_ns, flags, start = image
         end = len(frame)
         with self._lock:
-            if not self._todo and not flags and self._order.follows(sequence, previous):
+            order = self._order
+            plain = None
+            if previous <= order.last < sequence and not (order.early or self._todo or flags):
                 plain = plain_image(frame, start, end)
-                if plain is not None and self._push_plain(
-                    sequence, memoryview(frame)[start:end], plain, sent_ns, now
-                ):
-                    nbytes = end - start - plain[0]
-                    self._order.last = sequence
+            if plain is not None:
+                head, total = plain
+                whole = memoryview(frame)[start:end]
+                sent = self.peer.clock.to_ours(sent_ns, now)
+                try:
+                    done = self._forwarder.forward_small(
+                        self.route, whole, head, total, source=sequence, sent_ns=sent
+                    )
+                except OSError:
+                    done = False  # `images` repeats it, and passes it to the stream's thread
+                if done:
+                    nbytes = end - start - head
+                    order.last = sequence
                     if not self._runs_ahead and sequence > self.stored:
                         self.stored = sequence
                     self.messages += 1
@@ -290,21 +300,6 @@ class StreamReceiver:
             return False
         self._count(sequence, item.size)
         return True
-
-    def _push_plain(
-        self, sequence: int, image: memoryview, plain: tuple[int, int], sent_ns: int, now: int
-    ) -> bool:
-        try:
-            return self._forwarder.forward_small(
-                self.route,
-                image,
-                plain[0],
-                plain[1],
-                source=sequence,
-                sent_ns=self.peer.clock.to_ours(sent_ns, now),
-            )
-        except OSError:
-            return False  # `images` repeats it, and passes it to the stream's thread
 
     def _push_assembly_at_once(self, sequence: int, assembly: Assembly) -> bool:
         parts = assembly.data.parts

@@ -210,7 +210,7 @@ class StreamSender:
         ):
             return False
         try:
-            taken = receiver.take_only()
+            taken = receiver.read_only()
         except BrokenRecord as error:
             self._note(f"{self.node}/{self.output}: {error}")
             return False
@@ -220,7 +220,10 @@ class StreamSender:
         with self._lock:
             previous = window.last
             window.add(sequence, len(image), Unacknowledged(image, sent_ns, flags, None))
-        if not self._sink.send_image(self.number, sequence, previous, sent_ns, flags, image):
+        sent = self._sink.send_image(self.number, sequence, previous, sent_ns, flags, image)
+        # Only now: a process that is killed before this point has read the record all the same.
+        receiver.settle_only()
+        if not sent:
             self.stop_sending()
         self.messages += 1
         self.bytes += nbytes

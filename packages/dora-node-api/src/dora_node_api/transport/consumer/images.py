@@ -52,8 +52,8 @@ class ImageDelivery:
 class ImageReceiver(Receiver):
     """Hands out small messages as images, everything else as `Delivery`."""
 
-    def take_only(self) -> TakenImage | None:
-        """Take the only message that waits, if it is small and ordinary.
+    def read_only(self) -> TakenImage | None:
+        """Read the only message that waits, if it is small and ordinary; then call `settle_only`.
 
         None otherwise: then call `receive`, which may find the record read already. Raises
         BrokenRecord.
@@ -69,14 +69,21 @@ class ImageReceiver(Receiver):
         ):
             return None
         self._read_data()
-        return self._take_image(data) if data[0] == expected else None
+        return self._read_image(data) if data[0] == expected else None
+
+    def settle_only(self) -> None:
+        """Release the block of the message that `read_only` returned, and count the message."""
+        self._settle(self._data_words)
 
     def _hand_out(self, record: memoryview) -> Delivery | ImageDelivery:  # type: ignore[override]
-        taken = self._take_image(record)
-        return super()._hand_out(record) if taken is None else ImageDelivery(*taken)
+        taken = self._read_image(record)
+        if taken is None:
+            return super()._hand_out(record)
+        self._settle(record)
+        return ImageDelivery(*taken)
 
-    def _take_image(self, record: memoryview) -> TakenImage | None:
-        """Take a small message; None if the record has another one, or is broken."""
+    def _read_image(self, record: memoryview) -> TakenImage | None:
+        """Copy a small message; None if the record has another one, or is broken."""
         sequence, word, offset, length, sent_ns, stamp, tags, _ = _unpack_record(record)
         segment = self._segments.get(word)
         if (
@@ -94,6 +101,10 @@ class ImageReceiver(Receiver):
             return None
         head_end = offset + BLOCK_HEAD_SIZE + described + metadata
         image = b"".join((view[offset:head_end], view[offset + data_at : offset + length]))
+        return sequence, sent_ns, tags >> 32, image, length
+
+    def _settle(self, record: memoryview) -> None:
+        sequence, _, _, length, sent_ns, _, tags, _ = _unpack_record(record)
         slot = tags & 0xFFFF
         self._account.leases.pop(slot, None)
         now = _monotonic_ns()
@@ -106,7 +117,6 @@ class ImageReceiver(Receiver):
         own[_C_SETTLED] = sequence
         self._settled = sequence
         record[0] = 0
-        return sequence, sent_ns, tags >> 32, image, length
 
 
 def image_of_delivery(delivery: Delivery) -> bytes:

@@ -229,12 +229,12 @@ class Forwarder(Sender):
             ):
                 return False
             try:
-                if not pool.has_free(total):
+                block = pool.take_used(total)
+                if block is None:
                     route.collect(pool)
-                    if not pool.has_free(total):
-                        return False
-                block = pool.take(total)
-                assert block is not None
+                    block = pool.take_used(total)
+                if block is None:
+                    return False
                 segment, at = block.segment, block.offset
                 memory = segment.memory
                 memory[at : at + head] = image[:head]

@@ -165,6 +165,11 @@ class Pool:
         home = self._homes.get(nbytes)
         return home is not None and bool(home.free)
 
+    def take_used(self, nbytes: int) -> Block | None:
+        """Return a free block that was used for this size before, or None."""
+        home = self._homes.get(nbytes)
+        return self.take(nbytes) if home is not None and home.free else None
+
     def take_free(self, nbytes: int) -> Block | None:
         """Return a free block that has been used before, or None."""
         home = self.classes.get(size_class(nbytes))

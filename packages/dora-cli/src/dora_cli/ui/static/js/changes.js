@@ -24,7 +24,7 @@ export function restartDataflow(uuid, name) {
     danger: true,
     run: async () => {
       const answer = await report(change(["dataflows", uuid, "restart"]), `${name} was restarted`);
-      if (answer !== undefined) go("dataflow", answer.uuid);
+      if (answer !== undefined) go("dataflow", answer.new);
     },
   });
 }
@@ -42,7 +42,7 @@ export function stopNode(uuid, node) {
     text: "The node ends and is not started again. Other nodes keep running; the inputs that it feeds close.",
     action: "Stop node",
     danger: true,
-    run: () => report(change(["dataflows", uuid, "nodes", node, "stop"]), `${node} has stopped`),
+    run: () => report(change(["nodes", node, "stop"], { dataflow: uuid }), `${node} has stopped`),
   });
 }
 
@@ -53,6 +53,11 @@ export function restartNode(uuid, node) {
     text: "The process of the node ends and starts again. Its state is lost unless the node saves it.",
     action: "Restart node",
     danger: true,
-    run: () => report(change(["dataflows", uuid, "nodes", node, "restart"]), `${node} was restarted`),
+    run: () => report(change(["nodes", node, "restart"], { dataflow: uuid }), `${node} was restarted`),
   });
+}
+
+/** @param {string} uuid @param {string} name */
+export function record(uuid, name) {
+  report(change(["dataflows", uuid, "record"]), `${name} is being recorded; see Recordings`);
 }

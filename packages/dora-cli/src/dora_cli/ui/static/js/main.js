@@ -11,6 +11,7 @@ import { DataflowView } from "./views/dataflow.js";
 import { FleetView } from "./views/fleet.js";
 import { NodeView } from "./views/node.js";
 import { OutputView } from "./views/output.js";
+import { RecordingsView } from "./views/recordings.js";
 
 /** @typedef {import("./types.js").State} State */
 /** @typedef {import("./types.js").Dataflow} Dataflow */
@@ -51,6 +52,7 @@ function App() {
 /** @param {State} state @param {string[]} route */
 function view(state, route) {
   const [kind, uuid, part, first, second] = route;
+  if (kind === "recordings") return html`<${RecordingsView} state=${state} />`;
   if (kind !== "dataflow" || uuid === undefined) return html`<${FleetView} state=${state} />`;
   if (part === "node" && first) return html`<${NodeView} key=${first} state=${state} uuid=${uuid} node=${first} />`;
   if (part === "output" && first && second) {
@@ -90,10 +92,13 @@ function Navigation({ state, route, open }) {
   </li>`;
   return html`<nav id="navigation" class=${open ? "open" : ""} aria-label="Main">
     <ul>
-      <li><a href=${link()} aria-current=${route[0] !== "dataflow" ? "page" : undefined}>
+      <li><a href=${link()} aria-current=${route.length === 0 ? "page" : undefined}>
         <span class="name">Fleet</span>
         <span class="count">${lost > 0 ? html`<b class="bad">${lost} lost</b>` : ""}${machines.length}</span>
       </a></li>
+      ${!state.source.local && html`<li><a href=${link("recordings")} aria-current=${route[0] === "recordings" ? "page" : undefined}>
+        <span class="name">Recordings</span>
+      </a></li>`}
     </ul>
     <h2>Dataflows</h2>
     <ul>${running.map(item)}</ul>

@@ -3,7 +3,7 @@
 import { html } from "htm/preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 
-import { restartDataflow, startAgain, stopDataflow } from "../changes.js";
+import { record, restartDataflow, startAgain, stopDataflow } from "../changes.js";
 import { Empty, Status, Table } from "../components.js";
 import { ago, bytes, counted, micros, percent, rate, short } from "../format.js";
 import { Drawing, useLayout } from "../graph/drawing.js";
@@ -101,7 +101,8 @@ function Header({ state, uuid }) {
     </p>
     ${!state.source.readOnly && html`<div class="actions">
       ${one.endedAt === undefined
-        ? html`<button type="button" onClick=${() => restartDataflow(uuid, name)}>Restart</button>
+        ? html`${!state.source.local && html`<button type="button" onClick=${() => record(uuid, name)}>Record</button>
+              <button type="button" onClick=${() => restartDataflow(uuid, name)}>Restart</button>`}
             <button type="button" class="danger" onClick=${() => stopDataflow(uuid, name)}>Stop</button>`
         : html`<button type="button" class="primary" onClick=${() => startAgain(uuid, name)}>Start again</button>`}
     </div>`}

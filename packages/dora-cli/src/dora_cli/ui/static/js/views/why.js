@@ -37,8 +37,8 @@ export function Why({ uuid, version }) {
   }
   const left = found.timeline.length - MOST_EVENTS;
   return html`<div class="why">
-    <div class="panel pad">
-      <p><strong>${found.summary}</strong></p>
+    <div class="panel summary">
+      ${found.summary !== found.cause?.text && html`<p><strong>${found.summary}</strong></p>`}
       ${found.waits_for.map((text) => html`<p key=${text} class="muted">${text}</p>`)}
       ${found.notes.map((text) => html`<p key=${text} class="muted">${text}</p>`)}
       <button type="button" onClick=${() => setWanted(wanted + 1)}>Read again</button>
@@ -56,7 +56,7 @@ export function Why({ uuid, version }) {
         (one, index) => html`<li key=${index} class="${one.role} ${one.problem ? "problem" : ""}">
           <time title=${new Date(one.at * 1000).toLocaleString()}>${clock(new Date(one.at * 1000).toISOString())}</time>
           <span class="where">${one.machine ?? ""}</span>
-          <span>${one.node && html`<a href=${link("dataflow", uuid, "node", one.node)}>${one.node}</a>`} ${one.text}</span>
+          <span>${one.node ? html`<a href=${link("dataflow", uuid, "node", one.node)}>${one.node}</a> ` : ""}${one.text}</span>
         </li>`,
       )}</ol>
     </div>

@@ -14,7 +14,7 @@ from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 from pydantic import ValidationError
 
-from dora_cli.ui.runner_calls import LocalRun, local_runs
+from dora_cli.ui.local.runner_calls import LocalRun, local_runs
 from dora_config.ids import log_file_name
 from dora_config.protocol.control import (
     ControlAnswer,

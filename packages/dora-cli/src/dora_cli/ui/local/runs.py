@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -15,8 +14,8 @@ import anyio.to_thread
 from dora_cli._version import __version__
 from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.ui.backend import Replies
-from dora_cli.ui.local_streams import LogReplies, OutputReplies
-from dora_cli.ui.runner_calls import LocalRun, RunnerUnreachable, local_runs
+from dora_cli.ui.local.runner_calls import LocalRun, RunnerUnreachable, local_runs
+from dora_cli.ui.local.streams import LogReplies, OutputReplies
 from dora_cli.why.local import choose_run, evidence
 from dora_config import DoraError
 from dora_config.history.explain import explain
@@ -64,12 +63,11 @@ from dora_daemon.agent.sampler import machine_load
 
 POLL = 0.1
 
-T = TypeVar("T", bound=ControlAnswer)
-
 
 class LocalRuns:
     """Implements `Backend`."""
 
+    is_local = True
     problem: str | None = None
 
     def __init__(self, dataflow: str | None) -> None:
@@ -106,15 +104,13 @@ class LocalRuns:
             case _:
                 raise _failed(f"a local run does not answer {request.kind!r}")
 
-    async def request(self, request: ControlRequest, expected: type[T]) -> T:
+    async def ask(self, request: ControlRequest) -> ControlAnswer:
         try:
-            answer = await self._answer(request)
+            return await self._answer(request)
         except RunnerUnreachable as error:
             raise _failed(str(error), "not_found") from error
         except DoraError as error:
             raise error if isinstance(error, RequestFailed) else _failed(str(error)) from error
-        assert isinstance(answer, expected)
-        return answer
 
     async def _answer(self, request: ControlRequest) -> ControlAnswer:
         match request:
@@ -135,8 +131,8 @@ class LocalRuns:
                 return await self._stop(await self._find(which), force=force)
             case _:
                 raise _failed(
-                    "the page cannot start a local run; use `dora run`, or a coordinator (`dora "
-                    "up` and `dora start`)"
+                    "this needs a coordinator: use `dora up`, and `dora start` in place of "
+                    "`dora run`"
                 )
 
     async def _runs(self) -> list[LocalRun]:

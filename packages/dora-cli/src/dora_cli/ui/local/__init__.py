@@ -1,0 +1,1 @@
+"""Runs of `dora run` on this computer, without a coordinator."""

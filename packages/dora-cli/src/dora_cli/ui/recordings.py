@@ -1,0 +1,135 @@
+"""Recordings of the cluster for the page: list, start, stop, download."""
+
+from __future__ import annotations
+
+import base64
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from dora_cli.coordinator.errors import RequestFailed
+from dora_cli.recordings.fleet import FleetRecording, collect
+from dora_cli.ui.backend import Backend, ask
+from dora_config.dataflow.expand import expand_dataflow
+from dora_config.protocol.control import DataflowRef, Described, DescribeDataflow
+from dora_config.protocol.recordings.fleet import (
+    CallRecorders,
+    ListRecordings,
+    ReadRecording,
+    RecorderReplies,
+    RecorderRequest,
+    RecordingData,
+    RecordingPlan,
+    RecordPart,
+    StopRecording,
+)
+
+MCAP: Final = "application/octet-stream"
+
+
+class _Start(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    patterns: tuple[str, ...] = ()
+    """Outputs by shell patterns; empty: all."""
+    max_seconds: Annotated[float | None, Field(gt=0)] = None
+
+
+class Recordings:
+    """Requests about recordings; each raises what `Backend.ask` raises."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def listed(self, _: Request) -> dict[str, Any]:
+        """Return all recordings on the connected machines, the newest first."""
+        replies = await self._call(ListRecordings())
+        rows = [_row(one) for one in reversed(collect(replies))]
+        return {"recordings": rows, "problems": sorted(replies.problems.values())}
+
+    async def start(self, request: Request) -> dict[str, Any]:
+        """Record a running dataflow on all its machines."""
+        wanted = _Start.model_validate_json(await request.body() or b"{}")
+        which = DataflowRef(uuid=request.path_params["dataflow"])
+        found = await ask(self._backend, DescribeDataflow(dataflow=which), Described)
+        machines = tuple(sorted(set(found.daemons.values())))
+        plan = RecordingPlan(
+            recording=str(uuid.uuid4()),
+            dataflow_id=found.uuid,
+            name=found.spec.name,
+            patterns=wanted.patterns,
+            max_seconds=wanted.max_seconds,
+            dataflow=expand_dataflow(found.spec.resolved),
+            working_dir=found.spec.origin.directory,
+            machines=machines,
+            started=time.time(),
+        )
+        replies = await self._call(RecordPart(plan=plan), machines)
+        if not replies.replies and replies.problems:
+            raise _failed("; ".join(replies.problems.values()))
+        return {"recording": plan.recording, "warnings": sorted(replies.problems.values())}
+
+    async def stop(self, request: Request) -> dict[str, Any]:
+        replies = await self._call(StopRecording(recording=request.path_params["recording"]))
+        return {"warnings": sorted(replies.problems.values())}
+
+    async def download(self, request: Request) -> Response:
+        """Return one file of one machine."""
+        machine, file = request.path_params["machine"], request.path_params["file"]
+        read = ReadRecording(recording=request.path_params["recording"], file=file, offset=0)
+        first = await self._read(machine, read)
+        name = f"{machine}_{file}".encode("ascii", "replace").decode().replace('"', "_")
+        return StreamingResponse(
+            self._rest(machine, read, first),
+            media_type=MCAP,
+            headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        )
+
+    async def _rest(self, machine: str, read: ReadRecording, data: bytes) -> AsyncIterator[bytes]:
+        offset = 0
+        while data:
+            yield data
+            offset += len(data)
+            data = await self._read(machine, read.model_copy(update={"offset": offset}))
+
+    async def _read(self, machine: str, request: ReadRecording) -> bytes:
+        replies = await self._call(request, (machine,))
+        for problem in replies.problems.values():
+            raise _failed(problem)
+        for one in replies.replies:
+            if isinstance(one.reply, RecordingData):
+                return base64.b64decode(one.reply.data)
+        raise _failed(f'machine "{machine}" has sent no data')
+
+    async def _call(
+        self, request: RecorderRequest, machines: tuple[str, ...] = ()
+    ) -> RecorderReplies:
+        call = CallRecorders(daemons=machines, request=request)
+        return await ask(self._backend, call, RecorderReplies)
+
+
+def _row(one: FleetRecording) -> dict[str, Any]:
+    return {
+        "id": one.recording,
+        "name": one.label,
+        "startedAt": round(one.started),
+        "phase": one.phase,
+        "bytes": one.nbytes,
+        "messages": sum(one.recorded.values()),
+        "lost": sum(one.lost.values()),
+        "problems": one.problems,
+        "machines": {
+            name: [{"name": file.name, "bytes": file.size} for file in state.files]
+            for name, state in sorted(one.states.items())
+        },
+        "missing": sorted(one.machines - one.states.keys()),
+    }
+
+
+def _failed(message: str) -> RequestFailed:
+    return RequestFailed(message, "failed")

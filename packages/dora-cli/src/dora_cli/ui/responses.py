@@ -1,0 +1,41 @@
+"""Answers to requests of the page, and errors as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
+from dora_config.protocol.rest.errors import STATUSES, OperationFailed
+
+Handler = Callable[[Request], Awaitable[dict[str, Any] | Response]]
+
+
+def answering(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """Return an endpoint that answers errors of ``handler`` as the REST API does."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            found = await handler(request)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "body"
+            return failure(f"{where}: {first['msg']}", "invalid")
+        except OperationFailed as error:
+            return failure(str(error), error.code)
+        except RequestFailed as error:
+            return failure(str(error), error.code)
+        except (CoordinatorLost, CoordinatorUnreachable) as error:
+            return failure(str(error), "unavailable", 503)
+        return found if isinstance(found, Response) else JSONResponse(found)
+
+    return answer
+
+
+def failure(message: str, code: str, status: int | None = None) -> Response:
+    known = dict(STATUSES)
+    return JSONResponse({"error": message, "code": code}, status or known.get(code, 500))

@@ -1,0 +1,76 @@
+/** Recordings of all machines: list, stop, download. */
+
+import { html } from "htm/preact";
+import { useEffect, useState } from "preact/hooks";
+
+import { Empty, report } from "../components.js";
+import { ago, bytes, short } from "../format.js";
+import { change, read } from "../requests.js";
+
+/**
+ * @typedef {{id: string, name: string, startedAt: number, phase: string, bytes: number,
+ *   messages: number, lost: number, problems: string[],
+ *   machines: Record<string, {name: string, bytes: number}[]>, missing: string[]}} Recording
+ */
+
+const PERIOD_MS = 2000;
+
+/** @param {{state: import("../types.js").State}} props */
+export function RecordingsView({ state }) {
+  const [found, setFound] = useState(/** @type {{recordings: Recording[], problems: string[]} | null} */ (null));
+  const [problem, setProblem] = useState("");
+  const [wanted, setWanted] = useState(0);
+  const lost = state.source.problem !== undefined;
+  useEffect(() => {
+    if (lost) return undefined;
+    let current = true;
+    const load = () => {
+      if (document.hidden) return;
+      read("recordings").then(
+        (answer) => current && (setFound(answer), setProblem("")),
+        (error) => current && setProblem(error.message),
+      );
+    };
+    load();
+    const timer = setInterval(load, PERIOD_MS);
+    return () => {
+      current = false;
+      clearInterval(timer);
+    };
+  }, [wanted, lost]);
+  const stop = async (/** @type {Recording} */ one) => {
+    await report(change(["recordings", one.id, "stop"]), `the recording of ${one.name} was stopped`);
+    setWanted(wanted + 1);
+  };
+  return html`<section class="view">
+    <h1>Recordings</h1>
+    ${problem && html`<p class="banner warn">${problem}</p>`}
+    ${found?.problems.map((text) => html`<p key=${text} class="note">${text}</p>`)}
+    <div class="panel">
+      ${found !== null && found.recordings.length === 0 && html`<${Empty} title="No recordings">Start one in the view of a dataflow, or with <code>dora record --attach</code>.<//>`}
+      ${found !== null && found.recordings.length > 0 && html`<div class="scroll"><table>
+        <caption class="hidden">Recordings</caption>
+        <thead><tr><th>Dataflow</th><th>State</th><th>Started</th><th class="number">Messages</th><th class="number">Not recorded</th><th>Files</th><th></th></tr></thead>
+        <tbody>${found.recordings.map((one) => html`<${Row} key=${one.id} one=${one} readOnly=${state.source.readOnly} stop=${stop} />`)}</tbody>
+      </table></div>`}
+    </div>
+    <p class="muted">Each machine records its own outputs to its own disk. <code>dora record fetch</code> merges them into one file.</p>
+  </section>`;
+}
+
+/** @param {{one: Recording, readOnly: boolean, stop: (one: Recording) => void}} props */
+function Row({ one, readOnly, stop }) {
+  const ended = one.phase === "ended";
+  return html`<tr>
+    <td><b>${one.name}</b> <code class="muted">${one.id.slice(0, 8)}</code></td>
+    <td><span class="status ${ended ? "done" : "busy"}"><i></i>${one.phase}</span></td>
+    <td>${ago(one.startedAt)}</td>
+    <td class="number">${short(one.messages)}</td>
+    <td class="number">${one.lost > 0 ? html`<b class="text-warn">${short(one.lost)}</b>` : "0"}</td>
+    <td>${Object.entries(one.machines).map(
+      ([machine, files]) => html`<div key=${machine}>${files.map((file) => html`<a key=${file.name} href=${`/api/recordings/${one.id}/${encodeURIComponent(machine)}/${file.name}`} download>${machine}</a> <span class="muted">${bytes(file.bytes)}</span> `)}${files.length === 0 && html`<span class="muted">${machine}: no file</span>`}</div>`,
+    )}${one.missing.map((machine) => html`<div key=${machine} class="text-warn">${machine} does not answer</div>`)}
+    ${one.problems.map((text) => html`<div key=${text} class="text-warn cut">${text}</div>`)}</td>
+    <td class="number">${!ended && !readOnly && html`<button type="button" onClick=${() => stop(one)}>Stop recording</button>`}</td>
+  </tr>`;
+}

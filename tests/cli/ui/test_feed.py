@@ -1,0 +1,136 @@
+"""The state is read once for all pages, and only while a page is open."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Any
+
+import anyio
+
+from dora_cli.coordinator.errors import CoordinatorLost
+from dora_cli.ui.backend import Replies
+from dora_cli.ui.feed import Feed, Version
+from dora_config.protocol.control import (
+    ControlAnswer,
+    ControlRequest,
+    DataflowList,
+    DataflowSummary,
+    ListDataflows,
+)
+from dora_config.protocol.snapshot import NodeSummary, Snapshot
+
+FIRST = "8a1c7a86-5b3c-4dd2-9f3e-6c1a3a9b1c11"
+SECOND = "8a1c7a86-5b3c-4dd2-9f3e-6c1a3a9b1c12"
+
+
+class FakeBackend:
+    """Two dataflows with a node each, whose queue grows with every snapshot."""
+
+    name = "fake"
+    is_local = False
+    problem: str | None = None
+
+    def __init__(self) -> None:
+        self.snapshots = 0
+        self.changed = anyio.Event()
+
+    def change(self) -> None:
+        """Let the feed read at once."""
+        self.changed.set()
+        self.changed = anyio.Event()
+
+    async def ask(self, request: ControlRequest) -> ControlAnswer:
+        if isinstance(request, ListDataflows):
+            rows = [DataflowSummary(uuid=uuid, status="Running") for uuid in (FIRST, SECOND)]
+            return DataflowList(dataflows=tuple(rows))
+        if self.problem is not None:
+            raise CoordinatorLost(self.problem)
+        self.snapshots += 1
+        nodes = [
+            NodeSummary(
+                node="camera", dataflow=uuid, daemon="a", status="Running", queued=self.snapshots
+            )
+            for uuid in (FIRST, SECOND)
+        ]
+        return Snapshot(time=float(self.snapshots), nodes=tuple(nodes))
+
+    async def run(self) -> None:
+        raise NotImplementedError
+
+    async def wait_connected(self) -> None:
+        raise NotImplementedError
+
+    async def wait_changed(self) -> None:
+        await self.changed.wait()
+
+    def open(self, request: ControlRequest) -> AbstractAsyncContextManager[Replies]:
+        raise NotImplementedError
+
+
+async def read(versions: AsyncGenerator[Version]) -> Version:
+    with anyio.fail_after(30):
+        return await anext(versions)
+
+
+def test_patches_contain_the_details_of_one_dataflow() -> None:
+    async def check() -> None:
+        backend = FakeBackend()
+        feed = Feed(backend, read_only=False)
+        async with anyio.create_task_group() as tasks, aclosing(feed.versions()) as versions:
+            tasks.start_soon(feed.run)
+            first = await read(versions)
+            assert list(first.scoped(None)["nodes"]) == []
+            assert list(first.scoped(FIRST)["nodes"]) == [FIRST]
+            backend.change()
+            second = await read(versions)
+            assert second.patch(FIRST) == {"nodes": {FIRST: {"camera": {"queued": 2}}}}
+            assert second.patch(None) == {}
+            tasks.cancel_scope.cancel()
+
+    anyio.run(check)
+
+
+def test_without_a_page_nothing_is_read() -> None:
+    async def check() -> None:
+        backend = FakeBackend()
+        feed = Feed(backend, read_only=True)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(feed.run)
+            for _ in range(5):
+                await anyio.wait_all_tasks_blocked()
+                backend.change()
+            assert backend.snapshots == 0
+            async with aclosing(feed.versions()) as one, aclosing(feed.versions()) as other:
+                source: Any = (await read(one)).state["source"]
+                await read(other)
+                assert source == {"address": "fake", "readOnly": True}
+                assert backend.snapshots == 1
+            for _ in range(5):
+                await anyio.wait_all_tasks_blocked()
+                backend.change()
+            assert backend.snapshots <= 2
+            tasks.cancel_scope.cancel()
+
+    anyio.run(check)
+
+
+def test_a_lost_coordinator_keeps_the_last_state() -> None:
+    async def check() -> None:
+        backend = FakeBackend()
+        feed = Feed(backend, read_only=False)
+        async with anyio.create_task_group() as tasks, aclosing(feed.versions()) as versions:
+            tasks.start_soon(feed.run)
+            await read(versions)
+            backend.problem = "gone"
+            backend.change()
+            lost = await read(versions)
+            assert lost.patch(FIRST) == {"source": {"problem": "gone"}}
+            assert lost.state["dataflows"].keys() == {FIRST, SECOND}
+            backend.problem = None
+            backend.change()
+            back = await read(versions)
+            assert back.patch(None) == {"source": {"problem": None}}
+            tasks.cancel_scope.cancel()
+
+    anyio.run(check)
