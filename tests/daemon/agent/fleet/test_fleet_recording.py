@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 from pathlib import Path
@@ -206,9 +207,13 @@ def test_what_is_not_recorded_makes_the_exit_code_1(workspace: Workspace) -> Non
                 what="the end of the recorder whose disk is full",
             )
             wait_for_more("robot")
-            output = finish(recording, 1)
+            listed = fleet.dora("recording", "list").stdout
+            stopped = fleet.dora("recording", "stop").stdout
+            output = recording.wait().exited(1).output
         fleet.wait_for_status("Running")
         fleet.dora("stop", uuid)
+    assert re.search(r"recording +robot, station ", listed)
+    assert re.search(r"robot: stopped recording \w{8}\nstation: stopped", stopped)
     assert "station: " in output
     assert "File too large" in output
     assert "robot: recorder 0 was killed" in output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -111,3 +112,10 @@ def test_an_existing_file_is_kept(tmp_path: Path) -> None:
     (tmp_path / "f.mcap").touch()
     with pytest.raises(CannotExport, match="exists"):
         exported(tmp_path / "f.mcap", [])
+
+
+def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "foxglove_schemas_protobuf", None)
+    with pytest.raises(CannotExport, match=r'pip install "dora-daemon\[foxglove\]"'):
+        exported(tmp_path / "f.mcap", [])
+    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ docs/howto/record.md.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -184,3 +185,9 @@ def test_an_output_that_changes_its_shape_is_named(tmp_path: Path) -> None:
     with pytest.raises(CannotExport, match=r"arm/joints changed its shape from \(1,\) to \(2,\)"):
         export_lerobot(messages, None, LeRobotOptions(state="arm/joints"), tmp_path / "dataset")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(CannotExport, match=r'needs av; .* pip install "dora-daemon\[lerobot\]"'):
+        dataset(tmp_path / "dataset")

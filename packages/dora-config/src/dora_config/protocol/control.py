@@ -19,7 +19,7 @@ from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.dataflow import DataflowSpec, LogFilter, LogPosition
 from dora_config.protocol.envelope import Codec, Message, ProgramVersion
 from dora_config.protocol.recordings.fleet import CallRecorders, RecorderReplies
-from dora_config.protocol.runner import NodeResult
+from dora_config.protocol.runner import GraphChange, NodeResult
 from dora_config.protocol.snapshot import (
     DaemonSummary as DaemonSummary,
     LinkSummary as LinkSummary,
@@ -180,6 +180,14 @@ class CallRunner(Message):
     request: NodeRequest
 
 
+class ChangeGraph(Message):
+    """Change the nodes or edges of a running dataflow; answered with :class:`GraphChanged`."""
+
+    kind: Literal["change_graph"] = "change_graph"
+    dataflow: DataflowRef = DataflowRef()
+    change: GraphChange
+
+
 class DescribeDataflow(Message):
     """Get a dataflow's specification; answered with :class:`Described`."""
 
@@ -232,6 +240,7 @@ ControlRequest = Annotated[
     | RemoveMachines
     | BuildDataflow
     | CallRunner
+    | ChangeGraph
     | DescribeDataflow
     | Explain
     | WatchTopics
@@ -394,6 +403,14 @@ class Explained(Message):
     """What it was derived from, if requested."""
 
 
+class GraphChanged(Message):
+    """The change took place on ``daemon``."""
+
+    kind: Literal["graph_changed"] = "graph_changed"
+    uuid: str
+    daemon: str
+
+
 class Described(Message):
     """A dataflow as it was started, and the daemon of each node."""
 
@@ -418,6 +435,7 @@ ControlAnswer = Annotated[
     | MachinesRemoved
     | Built
     | RunnerReplies
+    | GraphChanged
     | Described
     | Explained
     | TopicsEnd

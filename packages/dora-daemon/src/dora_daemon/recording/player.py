@@ -26,7 +26,7 @@ def main() -> None:
     given = parser.parse_args()
     recordings = [Recording(path) for path in given.files]
     with Node() as node:
-        player = _Player(node, given.speed)
+        player = Player(node, given.speed)
         while True:
             end = given.start
             messages = merged(recordings, None, given.start, given.end)
@@ -41,7 +41,9 @@ def main() -> None:
             player.begin_again(end - given.start)
 
 
-class _Player:
+class Player:
+    """Sends messages at their times."""
+
     def __init__(self, node: Node, speed: float) -> None:
         self._node = node
         self._speed = speed

@@ -31,6 +31,7 @@ class StatusFile:
             self.write(identified())
         except BaseException:
             os.close(self._descriptor)
+            path.unlink()
             raise
 
     def write(self, status: RecorderStatus) -> None:

@@ -26,7 +26,7 @@ def main(
         found, _ = find(client, recording)
         request = RemoveRecording(recording=found.recording)
         replies = call(client, request, sorted(found.machines))
-    for answer in replies.replies:
+    for answer in sorted(replies.replies, key=lambda one: one.daemon):
         output.write(f"{answer.daemon}: removed recording {found.recording[:SHORT]}")
     for problem in replies.problems.values():
         output.failure(problem)

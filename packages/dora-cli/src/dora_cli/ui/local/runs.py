@@ -157,7 +157,7 @@ class LocalRuns:
             status = await _status(run)
             if status is None:
                 continue
-            names[run.entry.dataflow_id] = run.entry.name
+            names[run.entry.dataflow_id] = run.name
             nodes += [self._node(run, node) for node in status.nodes]
             try:
                 reply = await run.call(GetStatistics())
@@ -184,7 +184,7 @@ class LocalRuns:
         return NodeSummary(
             node=node.node,
             dataflow=run.entry.dataflow_id,
-            dataflow_name=run.entry.name,
+            dataflow_name=run.name,
             daemon=self._machine,
             status=node.state,
             **{field: getattr(node, field) for field in shared},
@@ -202,7 +202,7 @@ class LocalRuns:
 
     async def _stop(self, run: LocalRun, *, force: bool) -> Ended:
         await run.call(StopAllNodes(force=force, reason="stopped in the browser"))
-        uuid, name = run.entry.dataflow_id, run.entry.name
+        uuid, name = run.entry.dataflow_id, run.name
         while uuid in {one.entry.dataflow_id for one in await self._runs()}:  # noqa: ASYNC110
             await anyio.sleep(POLL)  # another process, without a connection
         return Ended(dataflows=(EndedDataflow(uuid=uuid, name=name, ok=True),))
@@ -241,7 +241,7 @@ def _dataflow(run: LocalRun, status: RunnerStatus | None) -> DataflowSummary | N
     last = min(restarted, key=lambda node: node.last_restart_ago or 0.0, default=None)
     return DataflowSummary(
         uuid=run.entry.dataflow_id,
-        name=run.entry.name,
+        name=run.name,
         status=_PHASES[status.phase],
         restarts=sum(node.restarts for node in status.nodes),
         last_restart=None

@@ -25,6 +25,7 @@ _TAGS = {
 }
 _GUARD = {
     401: "The token is missing or wrong.",
+    403: "A page of another site sent the request.",
     426: "Plain HTTP from another machine; use TLS.",
     429: "Too many failed authentications from this address.",
     503: "The coordinator is ending, or too many connections are open.",

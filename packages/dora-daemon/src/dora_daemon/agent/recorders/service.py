@@ -66,6 +66,9 @@ class Recorders:
         self._clock = ClockSamples(boot_id())
         self._processes: list[subprocess.Popen[bytes]] = []
         """Recorders that this daemon process has started; their exit status is collected."""
+        self._not_started: dict[str, str] = {}
+        """Why a recorder ended before it could report, by recording; it is not started again until
+        the nodes are."""
         self._starts: dict[str, anyio.Event] = {}
         """End of the last start in progress, by dataflow."""
 
@@ -101,7 +104,9 @@ class Recorders:
             await earlier.wait()
         try:
             for folder in self._wanted(record):
-                if folder.needs_recorder(new_attempt=new_attempt):
+                if new_attempt:
+                    self._not_started.pop(folder.path.name, None)
+                if self._needs_recorder(folder, new_attempt=new_attempt):
                     await self._start_one(folder, record)
         finally:
             done.set()
@@ -135,7 +140,8 @@ class Recorders:
     async def _start_one(self, folder: RecordingFolder, record: PartRecord) -> None:
         socket = str(Path(record.runtime_dir) / INSPECTION_SOCKET)
         try:
-            process = _spawn(folder.request(socket, record.dataflow_id, self._machine))
+            request = folder.request(socket, record.dataflow_id, self._machine)
+            process = _spawn(request)
         except (OSError, RecordingRefused) as error:
             logger.error("cannot start a recorder: %s", error)
             return
@@ -145,6 +151,18 @@ class Recorders:
         if scope.cancelled_caught:
             text = "the recorder of %s has not started within %g s"
             logger.warning(text, folder.path, START_SECONDS)
+        else:
+            self._check_started(folder, request)
+
+    def _check_started(self, folder: RecordingFolder, request: RecordingRequest) -> None:
+        if request.status_file is None or not Path(request.status_file).exists():
+            problem = "a recorder could not be started; its error is in the log of the daemon"
+            self._not_started[folder.path.name] = problem
+
+    def _needs_recorder(self, folder: RecordingFolder, *, new_attempt: bool) -> bool:
+        if folder.path.name in self._not_started:
+            return False
+        return folder.needs_recorder(new_attempt=new_attempt)
 
     # ---------------------------------------------------------------------- requests
 
@@ -187,21 +205,30 @@ class Recorders:
             self._create(folder, plan)
         elif folder.plan() != plan:
             folder.save(plan)
-        if folder.needs_recorder(new_attempt=False):
+        if self._needs_recorder(folder, new_attempt=False):
             self._post(RecordingRequested(plan.dataflow_id))
             if (start := self._starts.get(plan.dataflow_id)) is not None:
                 await start.wait()
-        return RecordingStates(recordings=(folder.state(live=self._is_live(plan.dataflow_id)),))
+        return RecordingStates(recordings=(self._state(folder),))
 
     def _states(self) -> list[RecordingState]:
         found = []
         for folder in RecordingFolder.all(self._root):
             try:
-                live = self._is_live(folder.plan().dataflow_id)
-                found.append(folder.state(live=live))
+                found.append(self._state(folder))
             except RecordingRefused as error:
                 logger.warning("%s", error)
         return found
+
+    def _state(self, folder: RecordingFolder) -> RecordingState:
+        """Raises RecordingRefused."""
+        state = folder.state(live=self._is_live(folder.plan().dataflow_id))
+        problem = self._not_started.get(folder.path.name)
+        if problem is None:
+            return state
+        phase = "ended" if state.phase == "waiting" else state.phase
+        problems = (*state.problems, problem)
+        return state.model_copy(update={"phase": phase, "problems": problems})
 
     def _create(self, folder: RecordingFolder, plan: RecordingPlan) -> None:
         folder.save(plan)
