@@ -12,6 +12,7 @@ from dora_config.protocol.calls import ChangePart, PartResult
 from dora_config.protocol.daemon import (
     TO_COORDINATOR,
     DaemonMessage,
+    PartHistory,
 )
 from dora_config.protocol.links import SetLinkPeers
 from dora_config.protocol.runner import (
@@ -181,6 +182,8 @@ class FakeDaemon:
             case agent_commands.KillRunner(dataflow_id=dataflow_id):
                 for runner in self.living(dataflow_id):
                     self.kill_runner(runner)
+            case agent_commands.SendHistory(request=wanted):
+                self._send_to_coordinator(PartHistory(read=wanted.read))
             case agent_commands.SetRunnerLinks(record=record):
                 for runner in self.living(record.dataflow_id):
                     self._link(runner, record)

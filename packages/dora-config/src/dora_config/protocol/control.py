@@ -12,6 +12,7 @@ from uuid import UUID
 
 from pydantic import Field
 
+from dora_config.history.evidence import Evidence
 from dora_config.history.explanation import Explanation
 from dora_config.protocol.builds import BuildDataflow, BuildProgress, BuildTriggered, Built
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
@@ -196,7 +197,7 @@ class DescribeDataflow(Message):
 
 class Explain(Message):
     """Explain the state of a dataflow, or why it was not started; answered with
-    :class:`Explanation`.
+    :class:`Explained`.
 
     Without a reference: the only running dataflow, else the only one in trouble, else the last.
     """
@@ -395,6 +396,13 @@ class TokenRotated(Message):
     """Daemons to which the new token was sent; others receive it when they connect."""
 
 
+class Explained(Message):
+    kind: Literal["explained"] = "explained"
+    explanation: Explanation
+    evidence: Evidence | None = None
+    """What it was derived from, if requested."""
+
+
 class GraphChanged(Message):
     """The change took place on ``daemon``."""
 
@@ -429,7 +437,7 @@ ControlAnswer = Annotated[
     | RunnerReplies
     | GraphChanged
     | Described
-    | Explanation
+    | Explained
     | TopicsEnd
     | RecorderReplies,
     Field(discriminator="kind"),
