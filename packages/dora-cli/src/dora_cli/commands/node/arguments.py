@@ -39,11 +39,14 @@ def edge(source: str, target: str) -> Edge:
     from dora_config.ids import parse_data_id, parse_node_id
 
     parts: list[str] = []
-    for text, hint in ((source, "SOURCE"), (target, "TARGET")):
+    for text, hint, form in (
+        (source, "SOURCE", "NODE/OUTPUT, such as camera/image"),
+        (target, "TARGET", "NODE/INPUT, such as plot/image"),
+    ):
         node, slash, port = text.partition("/")
         try:
             if not slash:
-                raise ValueError(f'"{text}": expected NODE/{hint.lower()} as in `camera/image`')
+                raise ValueError(f'"{text}": expected {form}')
             parts += [parse_node_id(node), parse_data_id(port)]
         except (InvalidId, ValueError) as error:
             raise typer.BadParameter(str(error), param_hint=hint) from None
