@@ -107,6 +107,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("why",),
         ("shipping",),
         ("build",),
+        ("live",),
         ("ui",),
         ("commands",),
         ("main",),

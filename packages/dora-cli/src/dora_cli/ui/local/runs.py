@@ -19,7 +19,6 @@ from dora_cli.ui.local.streams import LogReplies, OutputReplies
 from dora_cli.why.local import choose_run, evidence
 from dora_config import DoraError
 from dora_config.history.explain import explain
-from dora_config.history.explanation import Explanation
 from dora_config.protocol.calls import PartReply, RunnerReplies
 from dora_config.protocol.control import (
     CallRunner,
@@ -34,6 +33,7 @@ from dora_config.protocol.control import (
     Ended,
     EndedDataflow,
     Explain,
+    Explained,
     FailureCode,
     GetSnapshot,
     ListDataflows,
@@ -208,11 +208,12 @@ class LocalRuns:
         return Ended(dataflows=(EndedDataflow(uuid=uuid, name=name, ok=True),))
 
 
-def _explanation(run: LocalRun) -> Explanation:
+def _explanation(run: LocalRun) -> Explained:
     """Explain a run from the files below its `out` folder."""
     if run.plan is None:
         raise _failed("this run was started by another version of dora")
-    return explain(evidence(choose_run(Path(run.plan.working_dir), run.entry.dataflow_id)))
+    known = evidence(choose_run(Path(run.plan.working_dir), run.entry.dataflow_id))
+    return Explained(explanation=explain(known))
 
 
 async def _status(run: LocalRun) -> RunnerStatus | None:
