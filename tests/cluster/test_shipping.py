@@ -58,7 +58,7 @@ def start(path: Path) -> Completed:
 def printed(host: Host) -> list[str]:
     """Output of the last run of its node."""
     logs = sorted(
-        host.path("/home/ubuntu/_work").glob("*/out/*/*.jsonl"), key=lambda p: p.stat().st_mtime
+        host.path("/home/ubuntu/_work").glob("*/out/*/log_*.jsonl"), key=lambda p: p.stat().st_mtime
     )
     return log_files.texts(logs[-1])
 

@@ -108,6 +108,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("why",),
         ("shipping",),
         ("build",),
+        ("live",),
         ("ui",),
         ("commands",),
         ("main",),

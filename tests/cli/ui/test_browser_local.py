@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +29,7 @@ def test_a_run_in_the_browser(browser: Browser, workspace: Workspace) -> None:
     with running_dora("run", flow, "--ui", cwd=workspace.path) as run:
         ui = opened(run, browser)
         page = ui.open()
-        page.locator("nav a").filter(has_text=re.compile(r"^\w{8}")).click()
+        page.locator("nav a").filter(has_text=workspace.path.name).click()
         page.locator('[data-node="camera"][data-status="Running"]').wait_for()
         page.locator('[data-edge="arm>planner"] .rate').filter(has_text="/s").wait_for()
         uuid = page.url.partition("/dataflow/")[2].partition("/")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -36,7 +37,8 @@ def test_secrets_are_removed_from_every_file(
     robot = machine("robot", failed(900, "camera", f"exited: {SECRETS[1]} refused"))
     known = evidence(robot)
     report = Report(
-        explain(known).model_copy(update={"evidence": known}),
+        explain(known),
+        known,
         descriptor={
             "dataflow": {"nodes": [{"id": "camera", "env": {"LOGIN": "x", "DB_PASS": "short"}}]},
             "env_overrides": {"API_TOKEN": SECRETS[1]},
@@ -84,6 +86,9 @@ def test_paths_that_cannot_be_written(tmp_path: Path) -> None:
         check_path(tmp_path)
     with pytest.raises(NotAnArchive, match="does not exist; create the folder"):
         check_path(tmp_path / "missing" / "report.tar.gz")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(NotAnArchive, match="is not a regular file and is not replaced"):
+        check_path(tmp_path / "pipe")
 
 
 def test_the_archive_of_a_local_run(dora: Dora, tmp_path: Path, hello: Path) -> None:

@@ -193,12 +193,36 @@ def test_the_death_of_a_runner_and_its_recovery() -> None:
         evidence(machine("robot", entry(901, again)), entries=[entry(900, lost), entry(903, runs)])
     )
     assert lines(explained) == [
-        ("cause", "robot: its runner ended; camera are started again now"),
+        ("cause", "robot: its runner ended; its nodes (camera) are started again now"),
         ("reaction", "robot: its nodes are started again: its runner ended"),
         ("reaction", "robot: its nodes run again"),
     ]
     assert explained.cause is not None
     assert explained.cause.resolved_at == 903.0
+
+
+def test_without_the_coordinator_the_next_runner_shows_that_one_was_lost() -> None:
+    """The link to its machine was lost first."""
+    lost = happened.LinkPeerChanged(peer="station", state="lost", reason="closed")
+    linked = happened.LinkPeerChanged(peer="station", state="proven")
+    again = happened.RunBegan(recovered="its runner ended")
+    explained = explain(
+        evidence(
+            machine("robot", entry(900, lost), entry(903, linked)),
+            machine("station", entry(901, again), entry(902, STARTED)),
+        )
+    )
+    assert explained.cause is not None
+    assert explained.cause.text == 'the nodes on machine "station" were lost: its runner ended'
+    assert explained.cause.resolved_at == 903.0
+
+
+def test_a_trouble_that_is_over_does_not_explain_the_end() -> None:
+    early = [restarting(890, "camera"), connected(892, "camera")]
+    stopped = [entry(900, happened.StopRequested())]
+    explained = explain(evidence(machine("robot", *early), entries=stopped, ended=True))
+    assert explained.summary == "the dataflow ended because a user stopped it"
+    assert explained.cause is not None
 
 
 def test_what_nodes_wait_for() -> None:

@@ -9,7 +9,7 @@ from support.simulation.machine_simulation import FakeDaemon
 from dora_config.history.entries import HistoryEntry
 from dora_config.history.explanation import Explanation
 from dora_config.protocol.builds import BuildDataflow, BuildEnded, FailedNode
-from dora_config.protocol.control import DataflowRef, Explain, StopDataflow
+from dora_config.protocol.control import DataflowRef, Explain, Explained, StopDataflow
 from dora_config.protocol.daemon import TO_DAEMON, Heartbeat, PartHistory, ReadHistory
 from dora_coordinator.state.events import ClientCancelled, DaemonMessageReceived
 
@@ -36,8 +36,8 @@ def answer(
 
 def explained(fleet: SimulatedFleet, number: int) -> Explanation:
     found = fleet.answers[number]
-    assert isinstance(found, Explanation)
-    return found
+    assert isinstance(found, Explained)
+    return found.explanation
 
 
 def test_the_events_of_all_machines_are_explained_with_their_clock_offsets() -> None:
@@ -59,9 +59,10 @@ def test_the_events_of_all_machines_are_explained_with_their_clock_offsets() -> 
 
 
 def test_daemons_that_do_not_answer_are_named() -> None:
-    fleet, robot, _ = two_machines()
+    fleet, robot, station = two_machines()
     number = fleet.ask(Explain())
     answer(fleet, robot, problem="the runner\thas not answered for 2 s")
+    requested(station)
     fleet.pass_time(4.0)
     assert explained(fleet, number).notes == (
         'machine "robot": the runner\\x09has not answered for 2 s',

@@ -30,14 +30,14 @@ GOLDEN_DATAFLOW = (
     '{"dataflow_id":"d1","name":"patrol","phase":"failed","number":7,'
     '"reason":"the stop was not confirmed",'
     '"stopped_since":"daemon \\"robot\\" was stopped",'
-    '"unreported":true,"ended_at":1700000000.5,"grace":1.5,"force":true}'
+    '"unreported":true,"ended_at":1700000000.5,"grace":1.5,"force":true,"rewired":false}'
 )
 
 GOLDEN_PART = (
     '{"daemon":"robot","nodes":["camera"],"state":"ended","attempt":2,'
     '"result":{"dataflow_id":"d1","name":"patrol","nodes":[{"node":"camera","outcome":"failed",'
     '"message":"exited with code 1","caused_by":null,"exit_code":null,"signal":null,'
-    '"stderr_tail":[],"restarts":0,"order":0}],"stop_reason":null,"error":null,"log_dir":null}}'
+    '"stderr_tail":[],"restarts":0,"order":0}],"stop_reason":null,"error":null,"log_dir":null},"revision":0}'
 )
 
 GOLDEN_SPEC = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from support.simulation.fleet_simulation import dataflow
 
+from dora_config.protocol.calls import PartLinks
 from dora_config.protocol.daemon import (
     ConnectPart,
     DescribePart,
@@ -23,10 +24,12 @@ from dora_config.protocol.links import LinkReport, PeerEndpoint, PeerReport, Set
 from dora_config.protocol.recordings.fleet import RecordingPlan
 from dora_config.protocol.runner import (
     AcknowledgeResult,
+    CurrentNode,
     DataflowFinished,
     DataflowResult,
     DataflowStarted,
     LinkChanged,
+    Nodes,
     NodesReady,
     Release,
     RunnerStatus,
@@ -44,9 +47,11 @@ from dora_daemon.agent.commands import (
     KillRunner,
     OpenInspector,
     OpenLogs,
+    ReadNodes,
     SavePart,
     SendToCoordinator,
     SendToRunner,
+    SetRunnerLinks,
     StartRecorders,
     StartRunner,
     WriteLog,
@@ -56,8 +61,11 @@ from dora_daemon.agent.events import (
     Event,
     HandoverRequested,
     MachineStopping,
+    NodesRead,
+    PartRelinked,
     RecorderSettled,
     RecordingRequested,
+    RevisionChanged,
     RunnerConnected,
     RunnerEnded,
     RunnerPlaced,
@@ -343,6 +351,51 @@ def test_daemon_connects_at_once_without_runners_to_adopt() -> None:
     unplaced = AgentState([PartRecord(dataflow_id=ID, attempt=1, spec=SPEC)])
     assert after(unplaced, DaemonStarted())[-1] == Connect()
     assert unplaced.records() == ()
+
+
+def changed_nodes(revision: int = 1) -> NodesRead:
+    node = SPEC.resolved.node("camera").model_copy(update={"args": ("fast",)})
+    nodes = Nodes(revision=revision, nodes=(CurrentNode(node=node, code="digest"),))
+    return NodesRead(ID, 1, nodes, {"camera": "elsewhere"})
+
+
+def test_changed_nodes_are_saved_and_described_once() -> None:
+    state = AgentState()
+    after(state, prepare(), placed(), connected("running"))
+    commands = after(state, changed_nodes())
+    assert [type(command) for command in commands] == [SavePart, SendToCoordinator]
+    (described,) = messages(commands)
+    assert isinstance(described, PartDescribed)
+    assert (described.revision, described.spec.code) == (1, {"camera": "digest"})
+    record = record_of(state)
+    assert record.spec.resolved.node("camera").args == ("fast",)
+    assert record.log_dirs == {"camera": "elsewhere"}
+    assert after(state, changed_nodes()) == []
+    assert state.reports()[0].revision == 1
+
+
+def test_nodes_are_read_when_the_revision_of_the_runner_differs() -> None:
+    state = AgentState()
+    after(state, prepare(), placed(), connected("running"))
+    assert after(state, RevisionChanged(ID, 0)) == []
+    assert after(state, RevisionChanged(ID, 1)) == [ReadNodes(ID, 1)]
+    status = RunnerStatus(dataflow_id=ID, phase="running", revision=2)
+    again = AgentState(state.records())
+    assert ReadNodes(ID, 1) in after(again, DaemonStarted(), RunnerConnected(ID, status))
+
+
+def test_changed_links_are_saved_sent_and_sent_again_after_a_restart() -> None:
+    state = AgentState()
+    links = PartLinks(addresses={"station": "10.0.0.2"}, whole=False)
+    after(state, prepare(), placed(), connected("running"))
+    commands = after(state, PartRelinked(ID, 1, links))
+    assert commands == [SavePart(record_of(state)), SetRunnerLinks(record_of(state))]
+    assert record_of(state).addresses == links.addresses
+    assert after(state, PartRelinked(ID, 1, links)) == []
+    assert after(state, PartRelinked(ID, 7, PartLinks())) == []  # another attempt
+    again = AgentState(state.records())
+    commands = after(again, DaemonStarted(), connected("running"))
+    assert SetRunnerLinks(record_of(again)) in commands
 
 
 RECORDED = SPEC.model_copy(update={"recording": RecordingPlan(recording=ID)})

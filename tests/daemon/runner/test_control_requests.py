@@ -308,9 +308,11 @@ def test_a_failed_replacement_leaves_the_old_process_running(workspace: Workspac
         fields = {**TICKING["nodes"][0], "path": "broken.py"}
         message = refused(run, protocol.ReplaceNode(node=resolved(workspace, **fields)))
         assert "exited before connecting: no good" in message
-        fields["outputs"] = ["count"]
-        message = refused(run, protocol.ReplaceNode(node=resolved(workspace, **fields)))
-        assert "must have the same outputs" in message
+        spec = resolved(workspace, **fields)
+        message = refused(run, protocol.ReplaceNode(node=spec.model_copy(update={"outputs": ()})))
+        assert "must have the outputs that other nodes read: count" in message
+        message = refused(run, protocol.ReplaceNode(node=spec.model_copy(update={"inputs": {}})))
+        assert "must have the same inputs" in message
         assert run.wait_for_state("ticker", "Running").pid == first.pid
         assert finish(run).ok
 

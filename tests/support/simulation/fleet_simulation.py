@@ -19,6 +19,7 @@ from dora_config.dataflow.resolved import (
     ResolvedNode,
 )
 from dora_config.dataflow.sources import OutputSource
+from dora_config.protocol.calls import ChangePart, LinkPart
 from dora_config.protocol.control import (
     ControlAnswer,
     ControlRequest,
@@ -177,6 +178,7 @@ class SimulatedFleet:
             machine_id=daemon.machine_id,
             labels=daemon.labels,
             parts=daemon.agent.reports(),
+            changes_parts=True,
         )
         daemon.to_coordinator.append(TO_COORDINATOR.encode(register))
 
@@ -236,6 +238,11 @@ class SimulatedFleet:
         message = TO_DAEMON.decode(daemon.from_coordinator.popleft())
         if isinstance(message, RegistrationRefused):
             self.disconnect(daemon)
+        elif isinstance(message, ChangePart):
+            daemon.change(message, self.now)
+        elif isinstance(message, LinkPart):
+            changed = (message.dataflow_id, message.attempt, message.links)
+            self._agent(daemon, agent_events.PartRelinked(*changed))
         elif isinstance(message, agent_events.PartMessage | EndDaemon):
             self._agent(daemon, message)
         return True
@@ -344,13 +351,14 @@ class SimulatedFleet:
 
     def _execute(self, command: Command) -> None:
         match command:
-            case coordinator_commands.SaveRecord(record=record, spec=spec):
+            case coordinator_commands.SaveRecord(record=record, spec=spec, removed=removed):
                 known = self.store.get(record.dataflow_id)
                 assert spec is not None or known is not None, "saved without a specification"
                 kept = spec if spec is not None else known[1] if known else None
                 assert kept is not None
                 parts = {part.daemon: part for part in known[0].parts} if known else {}
                 parts |= {part.daemon: part for part in record.parts}
+                parts = {key: part for key, part in parts.items() if key not in removed}
                 whole = record.model_copy(update={"parts": tuple(parts.values())})
                 self.store[record.dataflow_id] = (whole, kept)
             case coordinator_commands.DeleteRecord(dataflow_id=dataflow_id):

@@ -8,18 +8,22 @@ from dataclasses import dataclass, field
 
 from support.simulation.link_simulation import FakeLink
 
+from dora_config.protocol.calls import ChangePart, PartResult
 from dora_config.protocol.daemon import (
     TO_COORDINATOR,
     DaemonMessage,
+    PartHistory,
 )
 from dora_config.protocol.links import SetLinkPeers
 from dora_config.protocol.runner import (
     AcknowledgeResult,
+    CurrentNode,
     DataflowFinished,
     DataflowResult,
     DataflowStarted,
     LinkChanged,
     NodeResult,
+    Nodes,
     NodesReady,
     Release,
     RunnerRequest,
@@ -28,6 +32,7 @@ from dora_config.protocol.runner import (
     WaitingChanged,
 )
 from dora_config.protocol.topics import StreamTopics
+from dora_coordinator.clients.proposals import applied
 from dora_daemon.agent import commands as agent_commands, events as agent_events
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.state import AgentState
@@ -47,6 +52,9 @@ class FakeRunner:
     link: FakeLink | None = None
     only_virtual_left: bool = False
     stop_reason: str | None = None
+    revision: int = 0
+    current: tuple[CurrentNode, ...] = ()
+    """Its nodes after the last change."""
 
     @property
     def lives(self) -> bool:
@@ -74,6 +82,8 @@ class FakeDaemon:
     """Nodes that exit before they connect."""
     watches: list[StreamTopics] = field(default_factory=list)
     """Inspectors that it has started."""
+    refuses: str | None = None
+    """Why its runners refuse changes."""
     link_problem: str | None = None
     """Why links cannot listen on this machine."""
     _last_token: int = 0
@@ -146,6 +156,7 @@ class FakeDaemon:
                         "result": runner.result,
                         "link": runner.link and runner.link.report(),
                         "only_virtual_left": runner.only_virtual_left,
+                        "revision": runner.revision,
                     }
                 )
                 return agent_events.RunnerConnected(dataflow_id, status)
@@ -171,12 +182,56 @@ class FakeDaemon:
             case agent_commands.KillRunner(dataflow_id=dataflow_id):
                 for runner in self.living(dataflow_id):
                     self.kill_runner(runner)
+            case agent_commands.SendHistory(request=wanted):
+                self._send_to_coordinator(PartHistory(read=wanted.read))
+            case agent_commands.SetRunnerLinks(record=record):
+                for runner in self.living(record.dataflow_id):
+                    self._link(runner, record)
+            case agent_commands.ReadNodes(dataflow_id=dataflow_id):
+                for runner in self.living(dataflow_id):
+                    self.runner_events.append(self._nodes_of(runner))
             case agent_commands.OpenInspector(request=request):
                 self.watches.append(request)
             case agent_commands.ExitDaemon():
                 self.agent = None
             case _:
                 pass
+
+    def change(self, message: ChangePart, now: float, *, dies: bool = False) -> None:
+        """Let the runner of a part change its nodes; ``dies``: the daemon is killed before it
+        stores the change.
+        """
+        assert self.agent is not None
+        record = self.agent.record(message.dataflow_id)
+        problem = self.refuses
+        if record is None or record.attempt != message.attempt:
+            problem = "the nodes on this machine are not running"
+        if problem is not None or record is None:
+            self._send_to_coordinator(PartResult(call=message.call, problem=problem))
+            return
+        (runner,) = self.living(message.dataflow_id)
+        resolved = applied(record.spec.resolved, message.change)
+        runner.current = tuple(CurrentNode(node=node) for node in resolved.nodes)
+        runner.nodes = tuple(node.id for node in resolved.nodes)
+        runner.revision += 1
+        if dies:
+            self.agent = None
+            return
+        links = agent_events.PartRelinked(message.dataflow_id, message.attempt, message.links)
+        self.handle(links, now)
+        self.handle(self._nodes_of(runner), now)
+        self._send_to_coordinator(PartResult(call=message.call))
+
+    @staticmethod
+    def _nodes_of(runner: FakeRunner) -> agent_events.NodesRead:
+        nodes = Nodes(revision=runner.revision, nodes=runner.current)
+        return agent_events.NodesRead(runner.dataflow_id, runner.attempt, nodes, {})
+
+    def _link(self, runner: FakeRunner, record: PartRecord) -> None:
+        if runner.link is None and record.edges:
+            runner.link = FakeLink(record.machine, record.runtime_token, record.edges)
+        elif runner.link is not None:
+            runner.link.edges = record.edges
 
     def _send_to_coordinator(self, message: DaemonMessage) -> None:
         if self.connection is not None:
@@ -189,14 +244,17 @@ class FakeDaemon:
         self.runners = [r for r in self.runners if r.dataflow_id != dataflow_id]
         self._last_token += 1
         token = f"{self.name}-{self._last_token}"
+        current = tuple(CurrentNode(node=node) for node in record.spec.resolved.nodes)
         runner = FakeRunner(dataflow_id, record.attempt, nodes)
+        runner.revision, runner.current = record.revision, current
         if record.edges:
             assert record.machine == self.key
             runner.link = FakeLink(record.machine, token, record.edges)
         self.runners.append(runner)
         place = agent_events.RunnerPlaced(dataflow_id, "run/0", token, dict.fromkeys(nodes, "out"))
         self.handle(place, now)
-        status = RunnerStatus(dataflow_id=dataflow_id, phase="starting")
+        revision = record.revision
+        status = RunnerStatus(dataflow_id=dataflow_id, phase="starting", revision=revision)
         self.runner_events.append(agent_events.RunnerConnected(dataflow_id, status))
 
     def _send_to_runner(self, runner: FakeRunner, request: RunnerRequest) -> None:

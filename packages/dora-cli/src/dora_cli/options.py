@@ -87,6 +87,10 @@ DataflowFile = Annotated[Path, typer.Argument(metavar="PATH", help="The dataflow
 Debug = Annotated[
     bool, typer.Option("--debug", help="Enable debug inspection, regardless of the file.")
 ]
+Watch = Annotated[
+    bool,
+    typer.Option("--watch", "--hot-reload", help="Replace a node when its files change."),
+]
 Ui = Annotated[
     bool,
     typer.Option(

@@ -52,8 +52,19 @@ CLUSTER = Group(
     ),
 )
 NODE = Group(
-    "List, stop and restart the nodes of running dataflows.",
-    _modules("node", "list", "info", "stop", "restart"),
+    "List, stop, restart and change the nodes of running dataflows.",
+    _modules(
+        "node",
+        "list",
+        "info",
+        "stop",
+        "restart",
+        "add",
+        "remove",
+        "replace",
+        "connect",
+        "disconnect",
+    ),
 )
 TOPIC = Group(
     "Inspect the outputs of running nodes and publish on them.",

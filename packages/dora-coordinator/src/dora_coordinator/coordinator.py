@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from dora_config.protocol.builds import BuildEnded, BuildEvents
-from dora_config.protocol.calls import RunnerAnswered
+from dora_config.protocol.calls import PartResult, RunnerAnswered
 from dora_config.protocol.control import MachinesRemoved, RemoveMachines
 from dora_config.protocol.daemon import (
     Heartbeat,
@@ -96,7 +96,7 @@ class CoordinatorState:
         while changes := self.registry.take_changes():
             for change in changes:
                 commands += self._clients.dataflow_changed(change, now)
-        return [*commands, *self._clients.reopen_streams()]
+        return [*commands, *self._clients.settle()]
 
     def _decide(self, event: events.Event, now: float) -> list[Command]:
         match event:
@@ -200,6 +200,7 @@ class CoordinatorState:
                 | BuildEvents()
                 | BuildEnded()
                 | RunnerAnswered()
+                | PartResult()
                 | RecorderAnswered()
                 | PartHistory()
                 | MachineSample()

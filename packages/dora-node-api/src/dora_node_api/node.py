@@ -251,6 +251,24 @@ class Node(LogMethods):
         """Return the current time in UTC."""
         return datetime.now(UTC)
 
+    # --- state for the next process --------------------------------------------------------------
+
+    def save_state(self, state: Any) -> None:
+        """Keep a state for the process that follows this one; replaces an earlier one.
+
+        The next process gets it from `load_state`: after a replacement, a reload on save, a restart
+        or a crash. Usually called after the event loop has ended with STOP; it may be called at any
+        time before `close`. `state`: bytes or another buffer, or a pyarrow array. Raises
+        RuntimeError for another type or a closed node, OSError if memory runs out.
+        """
+        self._backend.save_state(state)
+
+    def load_state(self) -> Any:
+        """Return what the process before this one saved with `save_state`, as bytes or as a pyarrow
+        array; None at the first start and if that process saved nothing.
+        """
+        return self._backend.load_state()
+
     # --- the end ---------------------------------------------------------------------------------
 
     def close(self) -> None:

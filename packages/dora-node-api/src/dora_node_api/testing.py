@@ -34,6 +34,7 @@ class MockNode(LogMethods):
     `inputs`: pairs of an input id and its data, each an INPUT event with a copy of `metadata`, or
     whole event dictionaries. STOP is appended if it is missing.
     `service_responses`: by output, the payloads of the responses to its requests, in order.
+    `state`: what `load_state` returns.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class MockNode(LogMethods):
         is_restart: bool = False,
         restart_count: int = 0,
         service_responses: Mapping[str, Sequence[Any]] | None = None,
+        state: Any = None,
     ) -> None:
         events: list[Event] = []
         for item in inputs:
@@ -78,6 +80,9 @@ class MockNode(LogMethods):
         self.service_responses_sent: list[dict[str, Any]] = []
         self.closed_outputs: list[str] = []
         self.stop_reasons: list[str] = []
+        self.saved_state: Any = None
+        """Last state that was saved."""
+        self._state = state
 
     # --- receiving -------------------------------------------------------------------------------
 
@@ -210,6 +215,14 @@ class MockNode(LogMethods):
     def timestamp(self) -> datetime:
         """Return the current time in UTC."""
         return datetime.now(UTC)
+
+    def save_state(self, state: Any) -> None:
+        """Record the state in `saved_state`."""
+        self.saved_state = state
+
+    def load_state(self) -> Any:
+        """Return the given state."""
+        return self._state
 
     def close_outputs(self, outputs: str | Iterable[str]) -> None:
         """Record the names in `closed_outputs`."""

@@ -107,6 +107,10 @@ def test_wrong_names_and_folders(dora: Dora, runs: Path) -> None:
     )
 
 
+def test_an_empty_name_is_not_the_start_of_every_uuid(dora: Dora, runs: Path) -> None:
+    assert dora("why", "", "--local").code == 1
+
+
 def test_a_folder_without_runs(dora: Dora, tmp_path: Path) -> None:
     shown = dora("why", "--local")
     assert (shown.code, shown.out) == (1, "")

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.simulation.fleet_simulation import SimulatedFleet, fleet_of, running_dataflows
+from support.simulation.fleet_simulation import (
+    SimulatedFleet,
+    dataflow,
+    fleet_of,
+    running_dataflows,
+)
 
 from dora_config.protocol import control
 from dora_config.protocol.rest.errors import STATUSES, OperationFailed
@@ -17,6 +22,7 @@ QUERIES = (
     control.ListNodes,
     control.ClusterStatus,
     control.DescribeDataflow,
+    control.Explain,
 )
 
 
@@ -66,6 +72,17 @@ def test_one_dataflow_is_found_by_name_or_uuid() -> None:
     specification = run(fleet, "getSpecification", dataflow="b")
     assert specification["daemons"] == {"source": daemon.key, "sink": daemon.key}
     assert refusal(fleet, "getDataflow", dataflow="c") == (404, 'no dataflow with name "c"')
+
+
+def test_a_dataflow_and_a_refused_start_are_explained_by_name() -> None:
+    fleet, _ = running_dataflows("a")
+    assert run(fleet, "explainDataflow", dataflow="a")["summary"] == "nothing is wrong"
+    status, text = refusal(fleet, "explainDataflow", dataflow="b")
+    assert (status, text) == (404, 'no dataflow with name "b"')
+    fleet.start(dataflow(camera="missing").model_copy(update={"name": "b"}))
+    explained = run(fleet, "explainDataflow", dataflow="b")
+    assert explained["status"] == "Not started"
+    assert explained["cause"]["text"].startswith("the dataflow could not be placed: ")
 
 
 def test_stop_names_the_ended_dataflows() -> None:

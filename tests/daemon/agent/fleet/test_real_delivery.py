@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import sys
 import tarfile
 import zipfile
@@ -17,10 +18,12 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_cli.build.remote import deliver
+from dora_cli.coordinator.calls import describe
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.dataflow_file import load
+from dora_cli.live.sending import reload
 from dora_cli.shipping.collection import CollectionError
 from dora_config.protocol.control import StartDataflow, Started
 from dora_config.protocol.dataflow import DataflowSpec
@@ -338,3 +341,22 @@ def test_the_coordinator_serves_the_code_of_a_node_as_an_archive(workspace: Work
             assert (reply.status, sentence in reply.body.decode()) == (404, True), reply.body
         for bad in ("..%2freader", "%2e%2e/reader", f"{uuid}/..%2f..%2fetc%2fpasswd", f"{uuid}/.."):
             assert request(f"/api/artifacts/{bad}").status in (400, 404)
+
+
+def test_a_reload_sends_the_changed_files_first(workspace: Workspace) -> None:
+    path = project(workspace)
+    lasting = READER.replace("Node()\n", "node = Node()\n") + "    for _ in node:\n        pass\n"
+    workspace.file("project/reader.py", lasting)
+    with real_fleet(workspace, "robot") as fleet:
+        uuid = start(fleet, path)
+        wait_until(lambda: printed(fleet, uuid) == ["hello robot True"], what="the first version")
+        (path.parent / "words.py").write_text('GREETING = "hi"\n')
+        with Client(fleet.coordinator.endpoint) as client:
+            reload(client, uuid, "reader", 1.0)
+            found = describe(client, uuid)
+        texts = ["hello robot True", "hi robot True"]
+        wait_until(lambda: texts == [t for t in printed(fleet, uuid) if "robot" in t], what="both")
+        assert found.spec.code.keys() == {"reader"}
+        os.kill(fleet.runner_pid(), signal.SIGKILL)  # a recovery runs the changed files
+        again = [*texts, "hi robot True"]
+        wait_until(lambda: again == [t for t in printed(fleet, uuid) if "robot" in t], what="all")

@@ -189,9 +189,9 @@ def with_low_latency() -> tuple[PeerLink, FakeHost, FakeSession, FakeSession]:
     return us, link, ordinary, quick
 
 
-def low_latency_frame() -> bytes:
+def low_latency_frame(zid: str = "their zid") -> bytes:
     head = frames.head(FrameKind.LOW_LATENCY, THEIR_LINK, FakeHost.link_id)
-    return head + frames.low_latency_body("their zid", wants_answer=True)
+    return head + frames.low_latency_body(zid, wants_answer=True)
 
 
 def sent_over(*sessions: FakeSession) -> list[list[int]]:
@@ -226,6 +226,16 @@ def test_a_lost_low_latency_connection_begins_a_round_over_the_ordinary_one() ->
     us.tick(SECOND)
     assert us.send_image(1, 6, 5, 0, 0, b"image")
     assert sent_over(ordinary, quick) == [[FrameKind.HELLO, FrameKind.IMAGES], []]
+
+
+def test_another_low_latency_connection_repeats_what_the_earlier_one_carried() -> None:
+    """Both belong to one listening session; the earlier one may be half open."""
+    us, _, _, quick = with_low_latency()
+    us.receive_low_latency(quick.session, low_latency_frame())
+    assert us.confirmed, "the same connection"
+    us.receive_low_latency(quick.session, low_latency_frame("another zid"))
+    assert not us.confirmed
+    assert us.low_latency.uses(quick.session, "another zid")
 
 
 def test_another_link_process_has_another_low_latency_connection() -> None:

@@ -27,7 +27,7 @@ class FakePeer:
         self.status = PeerStatus()
         self.received: list[int] = []
         self.images: list[tuple[bytes, int, int]] = []
-        self.parts = frames.Parts()
+        self.receive_part = frames.Parts().add
 
     def receive_images(self, frame: bytes, number: int, sequence: int) -> None:
         self.images.append((frame, number, sequence))
@@ -124,7 +124,9 @@ def test_another_protocol_version_is_reported(routed: Routed) -> None:
 def test_small_messages_of_the_present_link_reach_the_peer(routed: Routed) -> None:
     def receive(sender: int, receiver: int, on: str = "b", cut: int = 1000) -> None:
         frame = frames.images_head(sender, receiver, (3, 4)) + b"images" * 20
-        for part in frames.parts_of(b"", frame, sender, receiver, cut) if cut < 1000 else [frame]:
+        for part in (
+            frames.parts_of(1, b"", frame, sender, receiver, cut) if cut < 1000 else [frame]
+        ):
             routed.router.receive(on, SESSION, part)
 
     receive(THEIRS, OURS)
@@ -140,7 +142,7 @@ def test_small_messages_of_the_present_link_reach_the_peer(routed: Routed) -> No
         assert routed.peer.images == [(frame, 3, 4)]
         routed.peer.images.clear()
     bye = frames.head(FrameKind.BYE, THEIRS, OURS)
-    for part in frames.parts_of(b"", bye, THEIRS, OURS, 30):
+    for part in frames.parts_of(1, b"", bye, THEIRS, OURS, 30):
         routed.router.receive("b", SESSION, part)
     assert not routed.peer.received, "only small messages come in parts"
     assert routed.notes == []

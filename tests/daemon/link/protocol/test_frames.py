@@ -107,7 +107,7 @@ def test_a_single_image_is_read_as_among_others(
 @given(st.binary(max_size=10), st.binary(max_size=300), st.integers(frames.HEAD.size + 10, 120))
 def test_a_frame_in_parts_is_read_as_a_whole(begin: bytes, rest: bytes, most: int) -> None:
     assume(most > frames.HEAD.size + len(begin))
-    cut = list(frames.parts_of(begin, rest, 7, 9, most))
+    cut = list(frames.parts_of(5, begin, rest, 7, 9, most))
     parts = frames.Parts()
     parts.add(cut[0])  # the connection broke here
     for part in cut:
@@ -117,9 +117,20 @@ def test_a_frame_in_parts_is_read_as_a_whole(begin: bytes, rest: bytes, most: in
     assert [parts.add(part) for part in cut] == [None] * (len(cut) - 1) + [begin + rest]
 
 
+def test_parts_of_two_connections_do_not_mix() -> None:
+    parts = frames.Parts()
+    old = list(frames.parts_of(1, b"", b"a" * 50, 7, 9, 40))
+    new = list(frames.parts_of(2, b"", b"b" * 50, 7, 9, 40))
+    assert len(old) == len(new) == 4
+    assert parts.add(old[1]) is None, "its first part was lost"
+    mixed = [old[0], old[1], new[0], old[2], new[1], old[3], new[2], old[3], new[3]]
+    assert [found for part in mixed if (found := parts.add(part))] == [b"b" * 50]
+    assert parts.add(new[3]) is None, "a repetition"
+
+
 def test_a_frame_in_too_many_parts_is_refused() -> None:
     parts = frames.Parts()
-    cut = frames.parts_of(b"", bytes(frames.LARGEST_PARTED + 1), 7, 9, 1000)
+    cut = frames.parts_of(5, b"", bytes(frames.LARGEST_PARTED + 1), 7, 9, 1000)
     with pytest.raises(WireError):
         list(map(parts.add, cut))
 
@@ -182,8 +193,8 @@ GOLDEN = {
     ),
     "ping": (frames.ping_body(1, [(2, 3)]), "0100000000000000" "020000000300000000000000"),
     "part": (
-        next(frames.parts_of(b"", b"abc", 7, 9, 25)),
-        "644c0b0100000000" "0700000000000000" "0900000000000000" "61",
+        next(frames.parts_of(5, b"", b"abc", 7, 9, 25)),
+        "644c0b0105000000" "0700000000000000" "0900000000000000" "61",
     ),
     "low latency": (frames.low_latency_body("a1", wants_answer=True), "016131"),
     "pong": (frames.pong_body(1, 2, 3), "010000000000000002000000000000000300000000000000"),

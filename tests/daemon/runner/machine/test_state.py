@@ -652,3 +652,41 @@ def test_a_lost_source_is_announced_to_readers_once() -> None:
     assert c.AnnounceClosed("far", ("x",)) in sim.handle(e.SourceLost("far", "x"))
     assert sim.state.closed_inputs("b") == ("far_x",)
     assert sim.handle(e.SourceLost("far", "x")) == []
+
+
+def test_a_lost_replacement_starts_the_former_program_again() -> None:
+    sim = pair()
+    (stage,) = sim.handle(e.ReplacementPrepared("a"))
+    assert isinstance(stage, c.StageReplacement)
+    sim.handle(e.ReplacementConnected(node("a", outputs="x", path="b.py"), stage.incarnation, 1.0))
+    sim.exit("a")
+    commands = sim.handle(e.ReplacementLost("a", stage.incarnation))
+    (spawn,) = [one for one in commands if isinstance(one, c.SpawnNode)]
+    assert spawn.incarnation > stage.incarnation
+    assert sim.node("a").state is NodeState.CONNECTING
+    assert sim.handle(e.ReplacementLost("a", stage.incarnation)) == []
+
+
+def test_a_new_program_starts_a_failed_node() -> None:
+    sim = pair()
+    sim.exit("a", code=1)
+    commands = sim.handle(e.ProgramChanged(node("a", outputs="x", path="b.py")))
+    assert [one.node for one in commands if isinstance(one, c.SpawnNode)] == ["a"]
+
+
+def test_the_end_of_a_node_that_leaves_does_not_end_the_dataflow() -> None:
+    sim = Simulation([node("a")]).start().connect_all()
+    sim.handle(e.NodeStopRequested("a", 1.0, leaves=True))
+    sim.exit("a")
+    assert sim.state.result is None
+    sim.handle(e.NodeRemoved("a"))
+    assert sim.state.result is None
+    sim.handle(e.NodeAdded(node("b")))
+    sim.exit("b", code=1)  # before it connected: it is removed
+    assert sim.state.result is None
+    sim.handle(e.NodeRemoved("b"))
+    sim.handle(e.NodeAdded(node("c")))
+    sim.connect("c")
+    assert sim.state.result is None
+    sim.exit("c")
+    assert sim.state.result is not None

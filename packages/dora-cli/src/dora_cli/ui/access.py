@@ -43,6 +43,8 @@ class Access:
     key: str | None
     """Secret in the link; None after its use."""
     read_only: bool = False
+    dataflow: str | None = None
+    """UUID of the dataflow that the link shows first."""
     hosts: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -13,7 +13,6 @@ from dora_cli.ui.backend import Backend, ask
 from dora_cli.ui.operations import operation_routes
 from dora_cli.ui.recordings import Recordings
 from dora_cli.ui.responses import Handler, answering
-from dora_config.history.explanation import Explanation
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.control import (
     CallRunner,
@@ -21,6 +20,7 @@ from dora_config.protocol.control import (
     Described,
     DescribeDataflow,
     Explain,
+    Explained,
 )
 from dora_config.protocol.runner import (
     DeleteParam,
@@ -76,8 +76,8 @@ class Actions:
         return rows.graph(found)
 
     async def _why(self, request: Request) -> dict[str, Any]:
-        found = await ask(self._backend, Explain(dataflow=_which(request)), Explanation)
-        return found.model_dump(mode="json", exclude={"kind", "evidence"}, exclude_none=True)
+        found = await ask(self._backend, Explain(dataflow=_which(request)), Explained)
+        return found.explanation.model_dump(mode="json", exclude_none=True)
 
     async def _params(self, request: Request) -> dict[str, Any]:
         replies = await self._call(request, GetParams(node=_node(request)))

@@ -8,6 +8,7 @@ import re
 from functools import cache
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 STATIC: Final = Path(__file__).parent / "static"
 INDEX: Final = STATIC / "index.html"
@@ -42,7 +43,13 @@ def headers(port: int) -> dict[str, str]:
     }
 
 
-ENTER: Final = """<!doctype html><meta charset="utf-8"><title>dora</title>
-<meta http-equiv="refresh" content="0;url=/"><p><a href="/">Continue</a></p>
+def enter(dataflow: str | None) -> str:
+    """Return the answer to the link with the key, which leads to a dataflow or to the fleet.
+
+    A redirect would come from another page, and then the browser sends no cookie.
+    """
+    target = "/" if dataflow is None else f"/#/dataflow/{quote(dataflow)}"
+    return f"""<!doctype html><meta charset="utf-8"><title>dora</title>
+<link rel="icon" href="/static/icon.svg"><meta http-equiv="refresh" content="0;url={target}">
+<p><a href="{target}">Continue</a></p>
 """
-"""Answer to the link with the key: a redirect would come from another page, without the cookie."""

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from json import dumps, loads
 
 from dora_cli import output
+from dora_config.errors import DoraError
 from dora_config.spawn_argv import run_module
 
 END_SECONDS = 5.0
@@ -19,12 +20,13 @@ END_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A coordinator, or with ``local`` the runs on this computer (or only one of them)."""
+    """A coordinator, or with ``local`` the runs on this computer."""
 
     host: str = ""
     port: int = 0
     local: bool = False
     dataflow: str | None = None
+    """UUID of the dataflow to show first; of local runs, the only one to show."""
 
 
 def show(
@@ -46,8 +48,17 @@ def show(
         if source.local
         else CoordinatorConnection(source.host, source.port)
     )
-    with listen(port) as listener, suppress(KeyboardInterrupt):
-        access = new_access(listener.getsockname()[1], read_only=read_only)
+    try:
+        listening = listen(port)
+    except OSError as error:
+        raise DoraError(
+            f"cannot use port {port} of this computer ({error.strerror}); choose another one with "
+            "--port"
+        ) from error
+    with listening as listener, suppress(KeyboardInterrupt):
+        access = new_access(
+            listener.getsockname()[1], read_only=read_only, dataflow=source.dataflow
+        )
         output.remark(f"dora ui: {access.link}")
         if open_browser and _has_display():
             webbrowser.open(access.link)

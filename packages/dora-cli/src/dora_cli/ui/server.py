@@ -64,7 +64,8 @@ class Guard:
 
         answer: ASGIApp = self._application
         if entering:
-            answer = HTMLResponse(page.ENTER, headers={"Set-Cookie": self._access.set_cookie()})
+            content = page.enter(self._access.dataflow)
+            answer = HTMLResponse(content, headers={"Set-Cookie": self._access.set_cookie()})
         elif refused is not None:
             answer = PlainTextResponse(f"{refused.message}\n", refused.status)
         await answer(scope, receive, with_headers)
@@ -122,13 +123,14 @@ def listen(port: int) -> socket.socket:
     return listener
 
 
-def new_access(port: int, *, read_only: bool) -> Access:
-    """Return fresh secrets."""
+def new_access(port: int, *, read_only: bool, dataflow: str | None = None) -> Access:
+    """Return fresh secrets; ``dataflow`` is shown first."""
     return Access(
         port=port,
         session=secrets.token_urlsafe(32),
         key=secrets.token_urlsafe(32),
         read_only=read_only,
+        dataflow=dataflow,
     )
 
 

@@ -29,6 +29,8 @@ from dora_config.protocol.topics import TopicsEnd, WatchedTopics
 
 MAX_TAIL: Final = 5000
 RETRY_PAUSE: Final = 1.0
+STORE_LOST: Final = 60.0
+"""Seconds after a loss in which a coordinator without its store may not find a dataflow yet."""
 SAMPLE_BYTES: Final = 65_536
 PICTURE_BYTES: Final = 192 * 1024
 
@@ -100,10 +102,27 @@ async def send_state(feed: Feed, wanted: OpenState, send: Send) -> None:
             shown, last = version.number, now
 
 
+class _Losses:
+    """Decides whether a stream is opened again."""
+
+    def __init__(self) -> None:
+        self._last: float | None = None
+
+    def lost(self) -> None:
+        """Note that the connection was lost."""
+        self._last = anyio.current_time()
+
+    def may_return(self, error: RequestFailed) -> bool:
+        """Return whether what was not found may only be missing after a restart."""
+        recent = self._last is not None and anyio.current_time() < self._last + STORE_LOST
+        return recent and error.code == "not_found"
+
+
 async def send_logs(backend: Backend, wanted: OpenLogs, send: Send) -> None:
     """Send lines until the dataflow has ended; continues behind them after a lost connection."""
     positions: dict[str, LogPosition] = {}
     which = DataflowRef(uuid=wanted.dataflow)
+    losses = _Losses()
     while True:
         await backend.wait_connected()
         request = ReadLogs(
@@ -123,10 +142,12 @@ async def send_logs(backend: Backend, wanted: OpenLogs, send: Send) -> None:
             # A machine was lost or has returned.
             await send({"id": wanted.id, "lost": "; ".join(problems)})
         except (CoordinatorLost, CoordinatorUnreachable) as error:
+            losses.lost()
             await send({"id": wanted.id, "lost": str(error)})
         except RequestFailed as error:
-            await send({"id": wanted.id, "ended": True, "problems": [str(error)]})
-            return
+            if not losses.may_return(error):
+                await send({"id": wanted.id, "ended": True, "problems": [str(error)]})
+                return
         await anyio.sleep(RETRY_PAUSE)
 
 
@@ -155,7 +176,7 @@ def parsed(lines: tuple[str, ...]) -> list[Any]:
     """Return log lines as objects, without malformed ones."""
     entries = []
     for line in lines:
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             entry = json.loads(line)
             if isinstance(entry, dict) and "ts" in entry and "msg" in entry:
                 entries.append(entry)
@@ -176,31 +197,37 @@ async def send_output(
         max_rate=wanted.rate,
         picture_bytes=PICTURE_BYTES,
     )
+    losses = _Losses()
     while True:
         await backend.wait_connected()
         try:
             async with backend.open(request) as replies:
-                async for reply in replies:
-                    match reply:
-                        case WatchedTopics(news=news, stream=stream):
-                            samples = [json.loads(text) for text in news.samples]
-                            dropped = sum(news.dropped.values())
-                            await send(
-                                {
-                                    "id": wanted.id,
-                                    "samples": samples,
-                                    "dropped": dropped,
-                                    "notes": news.notes,
-                                }
-                            )
-                            await acknowledged()
-                            await replies.acknowledge(stream)
-                        case TopicsEnd(problems=problems):
-                            await send({"id": wanted.id, "ended": True, "problems": problems})
-                            return
-        except (CoordinatorLost, CoordinatorUnreachable) as error:
-            await send({"id": wanted.id, "lost": str(error)})
-            await anyio.sleep(RETRY_PAUSE)
-        except RequestFailed as error:
-            await send({"id": wanted.id, "ended": True, "problems": [str(error)]})
+                problems = await _send_messages(replies, wanted.id, acknowledged, send)
+            await send({"id": wanted.id, "ended": True, "problems": problems})
             return
+        except (CoordinatorLost, CoordinatorUnreachable) as error:
+            losses.lost()
+            await send({"id": wanted.id, "lost": str(error)})
+        except RequestFailed as error:
+            if not losses.may_return(error):
+                await send({"id": wanted.id, "ended": True, "problems": [str(error)]})
+                return
+        await anyio.sleep(RETRY_PAUSE)
+
+
+async def _send_messages(
+    replies: Replies, number: int, acknowledged: Callable[[], Awaitable[None]], send: Send
+) -> tuple[str, ...]:
+    """Return the problems at the end."""
+    async for reply in replies:
+        match reply:
+            case WatchedTopics(news=news, stream=stream):
+                samples = [json.loads(text) for text in news.samples]
+                dropped = sum(news.dropped.values())
+                frame = {"samples": samples, "dropped": dropped, "notes": news.notes}
+                await send({"id": number, **frame})
+                await acknowledged()
+                await replies.acknowledge(stream)
+            case TopicsEnd(problems=problems):
+                return problems
+    return ()

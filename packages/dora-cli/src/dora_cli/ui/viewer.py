@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -18,6 +19,7 @@ from dora_cli.ui.streams import (
     OpenLogs,
     OpenOutput,
     OpenState,
+    PageFrame,
     send_logs,
     send_output,
     send_state,
@@ -25,6 +27,10 @@ from dora_cli.ui.streams import (
 
 MAX_STREAMS = 32
 PROTOCOL_ERROR = 1008
+
+
+class PageClosed(Exception):
+    """The page was closed, or sent an unknown frame."""
 
 
 class Viewer:
@@ -43,15 +49,7 @@ class Viewer:
         try:
             async with anyio.create_task_group() as tasks:
                 while True:
-                    try:
-                        text = await self._socket.receive_text()
-                    except (WebSocketDisconnect, KeyError, RuntimeError):
-                        break
-                    try:
-                        frame = PAGE_FRAMES.validate_json(text)
-                    except ValidationError:
-                        await self._socket.close(PROTOCOL_ERROR, "unknown frame")
-                        break
+                    frame = await self._receive()
                     match frame:
                         case Close(id=number):
                             if number in self._streams:
@@ -60,22 +58,18 @@ class Viewer:
                             if number in self._acknowledged:
                                 self._acknowledged[number].release()
                         case _ if len(self._streams) >= MAX_STREAMS:
-                            await self._send(
-                                {
-                                    "id": frame.id,
-                                    "ended": True,
-                                    "problems": [f"at most {MAX_STREAMS} streams per page"],
-                                }
-                            )
+                            problem = f"at most {MAX_STREAMS} streams per page"
+                            await self._send({"id": frame.id, "ended": True, "problems": [problem]})
                         case _:
-                            tasks.start_soon(self._stream, frame)
-                tasks.cancel_scope.cancel()
-        finally:
-            self._streams.clear()
+                            scope = self._streams[frame.id] = anyio.CancelScope()
+                            tasks.start_soon(self._stream, frame, scope)
+        except* PageClosed:
+            pass
 
-    async def _stream(self, frame: OpenState | OpenLogs | OpenOutput) -> None:
-        with anyio.CancelScope() as scope:
-            self._streams[frame.id] = scope
+    async def _stream(
+        self, frame: OpenState | OpenLogs | OpenOutput, scope: anyio.CancelScope
+    ) -> None:
+        with scope:
             try:
                 match frame:
                     case OpenState():
@@ -85,8 +79,6 @@ class Viewer:
                     case OpenOutput():
                         taken = self._acknowledged[frame.id] = anyio.Semaphore(0)
                         await send_output(self._backend, frame, taken.acquire, self._send)
-            except (WebSocketDisconnect, RuntimeError):
-                pass  # the page was closed; the reader ends the viewer
             finally:
                 self._streams.pop(frame.id, None)
                 self._acknowledged.pop(frame.id, None)
@@ -94,4 +86,19 @@ class Viewer:
     async def _send(self, frame: dict[str, Any]) -> None:
         text = json.dumps(frame, separators=(",", ":"))
         async with self._writing:
-            await self._socket.send_text(text)
+            try:
+                await self._socket.send_text(text)
+            except (WebSocketDisconnect, RuntimeError) as error:
+                raise PageClosed from error
+
+    async def _receive(self) -> PageFrame:
+        try:
+            text = await self._socket.receive_text()
+        except (WebSocketDisconnect, KeyError, RuntimeError) as error:
+            raise PageClosed from error  # or it sent a binary frame
+        try:
+            return PAGE_FRAMES.validate_json(text)
+        except ValidationError as error:
+            with suppress(RuntimeError):
+                await self._socket.close(PROTOCOL_ERROR, "unknown frame")
+            raise PageClosed from error

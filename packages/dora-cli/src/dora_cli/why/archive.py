@@ -38,6 +38,7 @@ class Report:
     """Contents of an archive before secrets are removed."""
 
     explained: Explanation
+    evidence: Evidence
     descriptor: Mapping[str, Any] | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     """Environment variables that the user gave to all nodes, and those of this command."""
@@ -48,8 +49,7 @@ class Report:
 
     def last_event(self) -> float:
         """Return the time until which logs are of interest."""
-        evidence = self.explained.evidence
-        return self.explained.now if evidence is None else last_moment(evidence)
+        return last_moment(self.evidence)
 
 
 def last_moment(evidence: Evidence) -> float:
@@ -75,6 +75,8 @@ def check_path(path: Path) -> None:
     """Raise NotAnArchive unless a file can be written there."""
     if path.is_dir():
         raise NotAnArchive(f"{path} is a directory; name the file of the archive")
+    if path.exists() and not path.is_file():
+        raise NotAnArchive(f"{path} is not a regular file and is not replaced; name another file")
     if not path.parent.is_dir():
         raise NotAnArchive(f"{path.parent} does not exist; create the folder of the archive first")
 
@@ -101,14 +103,12 @@ def write(path: Path, report: Report, secrets: Iterable[str]) -> None:
 def contents(report: Report, redactor: Redactor) -> dict[str, str]:
     """Return the files of the archive by name, without secrets."""
     # what is removed from a value by its key is also removed from the logs, so these come last
-    explained = report.explained.model_dump(mode="json", exclude={"kind"})
-    evidence = explained.pop("evidence", None)
     values = {
         "dataflow.json": report.descriptor,
         "versions.json": report.versions,
-        "history.json": evidence,
+        "history.json": report.evidence.model_dump(mode="json"),
         "metrics.json": report.metrics,
-        "explanation.json": explained,
+        "explanation.json": report.explained.model_dump(mode="json"),
     }
     found = {
         name: json.dumps(redactor.values(value), indent=1, ensure_ascii=False)

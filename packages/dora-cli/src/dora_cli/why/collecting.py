@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from dora_cli.why.archive import MOST_LOG_LINES, Report, own_versions
 from dora_cli.why.local import RecordedRun
 from dora_config import DoraError
 from dora_config.history.entries import RunBegan
-from dora_config.history.explanation import Explanation
+from dora_config.history.evidence import Evidence
+from dora_config.history.explain import explain
 from dora_config.protocol.control import (
     ClusterReport,
     ClusterStatus,
@@ -23,18 +25,21 @@ from dora_config.protocol.control import (
     DataflowRef,
     Described,
     DescribeDataflow,
-    ListNodes,
+    Explained,
+    GetSnapshot,
     LogLines,
     LogsEnd,
-    NodeList,
     ReadLogs,
 )
 from dora_config.protocol.dataflow import LogFilter
+from dora_config.protocol.snapshot import REUSED_SECONDS, Snapshot
 
 
-def remote_report(client: Client, explained: Explanation, seconds: float) -> Report:
+def remote_report(client: Client, answer: Explained, seconds: float) -> Report:
     """Return what a coordinator and its daemons have; ``seconds``: time span of the logs."""
-    report = Report(explained)
+    assert answer.evidence is not None, "requested with it"
+    explained = answer.explanation
+    report = Report(explained, answer.evidence)
     cluster = client.request(ClusterStatus(), ClusterReport)
     report.versions = {
         **own_versions(),
@@ -42,11 +47,9 @@ def remote_report(client: Client, explained: Explanation, seconds: float) -> Rep
         "daemons": {one.daemon: one.release for one in cluster.daemons},
         "runners": {one.daemon: list(one.runners) for one in cluster.daemons},
     }
-    metrics: dict[str, Any] = {"machines": [one.model_dump(mode="json") for one in cluster.daemons]}
     if explained.uuid:
         ref = DataflowRef(uuid=explained.uuid)
-        nodes = client.request(ListNodes(dataflow=ref), NodeList).nodes
-        metrics["nodes"] = [one.model_dump(mode="json") for one in nodes]
+        report.metrics = _snapshots(client, ref, twice=not answer.evidence.ended)
         described = client.request(DescribeDataflow(dataflow=ref), Described)
         spec = described.spec
         report.descriptor = {
@@ -57,8 +60,16 @@ def remote_report(client: Client, explained: Explanation, seconds: float) -> Rep
         }
         report.variables = spec.env_overrides
         report.logs = _remote_logs(client, ref, report.last_event() - seconds)
-    report.metrics = metrics
     return report
+
+
+def _snapshots(client: Client, ref: DataflowRef, *, twice: bool) -> list[Any]:
+    """Return machines, nodes and edges; ``twice``: also a moment later, for rates."""
+    found = [client.request(GetSnapshot(dataflow=ref), Snapshot).model_dump(mode="json")]
+    if twice:
+        time.sleep(2 * REUSED_SECONDS)
+        found.append(client.request(GetSnapshot(dataflow=ref), Snapshot).model_dump(mode="json"))
+    return found
 
 
 def _remote_logs(client: Client, ref: DataflowRef, since: float) -> dict[str, list[str]]:
@@ -80,9 +91,9 @@ def _remote_logs(client: Client, ref: DataflowRef, since: float) -> dict[str, li
     return logs
 
 
-def local_report(base: Path, run: RecordedRun, explained: Explanation, seconds: float) -> Report:
+def local_report(base: Path, run: RecordedRun, known: Evidence, seconds: float) -> Report:
     """Return what the files of a run below ``base`` contain."""
-    report = Report(explained, _matching_dataflow(base, run), versions=own_versions())
+    report = Report(explain(known), known, _matching_dataflow(base, run))
     began = [one.event for entries in run.machines().values() for one in entries]
     report.versions = {
         **own_versions(),

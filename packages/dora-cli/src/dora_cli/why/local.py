@@ -64,7 +64,7 @@ def choose_run(base: Path, wanted: str | None) -> RecordedRun:
     if wanted is None:
         return runs[0]
     for run in runs:
-        if run.dataflow.startswith(wanted.lower()):
+        if wanted and run.dataflow.startswith(wanted.lower()):
             return run
     for run in runs:
         if any(_name(entries) == wanted for entries in run.machines().values()):

@@ -12,7 +12,7 @@ from dora_config.history.explanation import Cause, Explanation, Finding, Occurre
 from dora_config.history.flow import Flow
 from dora_config.history.merging import TimedEvent, merged
 from dora_config.history.narrative import Narrator
-from dora_config.history.troubles import PRIMARY, Trouble, Troubles, disk_is_full
+from dora_config.history.troubles import LINK_SILENCE, PRIMARY, Trouble, Troubles, disk_is_full
 from dora_config.history.waiting import waits_for
 from dora_config.protocol.runner_events import DataflowStarted, DataflowStopping
 
@@ -124,8 +124,9 @@ def _first_cause(incident: Sequence[Trouble], graph: _Graph) -> Trouble | None:
     primary = [one for one in incident if one.kind in PRIMARY]
     if first.kind not in PRIMARY:
         # it was noticed, while its cause was detected a moment later
+        late = LINK_SILENCE if first.kind == "link" else CLOCK_TOLERANCE
         for one in primary:
-            if one.begins <= first.at + CLOCK_TOLERANCE and graph.explains(one, first):
+            if one.begins <= first.at + late and graph.explains(one, first):
                 return one
         return first
     if first.kind == "node":
@@ -185,14 +186,14 @@ def _summary(
     cause: Cause | None,
     findings: Sequence[Finding],
 ) -> str:
-    if cause is not None and (cause.resolved_at is None or evidence.ended):
+    if cause is not None and cause.resolved_at is None:
         return cause.text
     if findings:
         return findings[0].text
-    if cause is not None:
-        return f"nothing is wrong now; the last trouble is over: {cause.text}"
     if evidence.ended:
         return _ending(events) or "the dataflow ended normally"
+    if cause is not None:
+        return f"nothing is wrong now; the last trouble is over: {cause.text}"
     if evidence.reason is not None:
         return evidence.reason
     return "nothing is wrong"

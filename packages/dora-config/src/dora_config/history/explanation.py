@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-from dora_config.history.evidence import Evidence
 from dora_config.protocol.envelope import Message
 
 Role = Literal["before", "cause", "consequence", "reaction"]
@@ -54,7 +53,6 @@ class Finding(Message):
 class Explanation(Message):
     """Why a dataflow is in its state."""
 
-    kind: Literal["explanation"] = "explanation"
     uuid: str = ""
     name: str | None = None
     status: str
@@ -71,5 +69,3 @@ class Explanation(Message):
     """Full sentences."""
     notes: tuple[str, ...] = ()
     """What is missing in this explanation, as full sentences."""
-    evidence: Evidence | None = None
-    """What it was derived from, if requested."""

@@ -142,7 +142,7 @@ def _coordinator_line(event: happened.HistoryEvent) -> Line | None:
                 when = "when the machine is connected"
             elif delay > 0:
                 when = f"in {delay:.0f} s"
-            text = f"{reason}; {', '.join(nodes)} are started again {when}"
+            text = f"{reason}; its nodes ({', '.join(nodes)}) are started again {when}"
             return Line(text, None, machine, problem=True)
         case happened.PartRuns(machine=machine):
             return Line("its nodes run again", None, machine)

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from dora_config.history import entries as happened
 from dora_config.history.merging import TimedEvent
 from dora_config.protocol.runner_events import (
+    DataflowStarted,
     NodeConnected,
     NodeEnded,
     NodeFailed,
@@ -92,6 +93,11 @@ class Troubles:
                 self.end("node", node, timed.at)
             case NodeSpawned(node=node, restarts=0):
                 self.end("node", node, timed.at)  # the whole part was started again
+            case happened.RunBegan(recovered=str(reason)):
+                text = f"the nodes{on(timed.machine)} were lost: {reason}"
+                self.begin(new("part", timed.machine or "", text))
+            case DataflowStarted():
+                self.end("part", timed.machine or "", timed.at)
             case happened.RunnerDied(pid=pid):
                 text = f"{died(pid)}{on(timed.machine)}"
                 self.begin(new("part", timed.machine or "", text))

@@ -1,6 +1,9 @@
 """Requests to runners, forwarded from the CLI through coordinator and daemon; no I/O.
 
-The reply takes the same way back.
+The reply takes the same way back. A change of nodes or edges (:class:`ChangePart`) is checked by
+the coordinator and decided by the runner. The daemon stores and describes the nodes that run
+afterwards (``PartDescribed`` in `daemon`), and from that the coordinator updates its specification
+and the links of the other machines.
 """
 
 from __future__ import annotations
@@ -11,10 +14,12 @@ from pydantic import Field
 
 from dora_config.protocol.dataflow import DataflowUuid
 from dora_config.protocol.envelope import Message
+from dora_config.protocol.links import RemoteEdge
 from dora_config.protocol.runner import (
     DeleteParam,
     GetParams,
     GetStatistics,
+    GraphChange,
     Publish,
     Reload,
     RestartNode,
@@ -61,3 +66,41 @@ class RunnerReplies(Message):
     replies: tuple[PartReply, ...] = ()
     problems: tuple[str, ...] = ()
     """Daemons without a reply, with the reason."""
+
+
+class PartLinks(Message):
+    """Edges between a part and other machines; replaces the fields of ``PreparePart``."""
+
+    edges: tuple[RemoteEdge, ...] = ()
+    addresses: dict[str, str] = Field(default_factory=dict)
+    names: dict[str, str] = Field(default_factory=dict)
+    whole: bool = True
+
+
+class LinkPart(Message):
+    """Set the links of a running part; idempotent."""
+
+    kind: Literal["link_part"] = "link_part"
+    dataflow_id: DataflowUuid
+    attempt: int
+    links: PartLinks
+
+
+class ChangePart(Message):
+    """Set the links of a running part, then change its nodes; answered with :class:`PartResult`."""
+
+    kind: Literal["change_part"] = "change_part"
+    call: str
+    dataflow_id: DataflowUuid
+    attempt: int
+    links: PartLinks
+    change: GraphChange
+
+
+class PartResult(Message):
+    """Answer to :class:`ChangePart`; if it succeeded, ``PartDescribed`` was sent before."""
+
+    kind: Literal["part_result"] = "part_result"
+    call: str
+    problem: str | None = None
+    """Why nothing was changed."""

@@ -12,13 +12,14 @@ from uuid import UUID
 
 from pydantic import Field
 
+from dora_config.history.evidence import Evidence
 from dora_config.history.explanation import Explanation
 from dora_config.protocol.builds import BuildDataflow, BuildProgress, BuildTriggered, Built
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.dataflow import DataflowSpec, LogFilter, LogPosition
 from dora_config.protocol.envelope import Codec, Message, ProgramVersion
 from dora_config.protocol.recordings.fleet import CallRecorders, RecorderReplies
-from dora_config.protocol.runner import NodeResult
+from dora_config.protocol.runner import GraphChange, NodeResult
 from dora_config.protocol.snapshot import (
     DaemonSummary as DaemonSummary,
     LinkSummary as LinkSummary,
@@ -179,6 +180,14 @@ class CallRunner(Message):
     request: NodeRequest
 
 
+class ChangeGraph(Message):
+    """Change the nodes or edges of a running dataflow; answered with :class:`GraphChanged`."""
+
+    kind: Literal["change_graph"] = "change_graph"
+    dataflow: DataflowRef = DataflowRef()
+    change: GraphChange
+
+
 class DescribeDataflow(Message):
     """Get a dataflow's specification; answered with :class:`Described`."""
 
@@ -188,7 +197,7 @@ class DescribeDataflow(Message):
 
 class Explain(Message):
     """Explain the state of a dataflow, or why it was not started; answered with
-    :class:`Explanation`.
+    :class:`Explained`.
 
     Without a reference: the only running dataflow, else the only one in trouble, else the last.
     """
@@ -231,6 +240,7 @@ ControlRequest = Annotated[
     | RemoveMachines
     | BuildDataflow
     | CallRunner
+    | ChangeGraph
     | DescribeDataflow
     | Explain
     | WatchTopics
@@ -386,6 +396,21 @@ class TokenRotated(Message):
     """Daemons to which the new token was sent; others receive it when they connect."""
 
 
+class Explained(Message):
+    kind: Literal["explained"] = "explained"
+    explanation: Explanation
+    evidence: Evidence | None = None
+    """What it was derived from, if requested."""
+
+
+class GraphChanged(Message):
+    """The change took place on ``daemon``."""
+
+    kind: Literal["graph_changed"] = "graph_changed"
+    uuid: str
+    daemon: str
+
+
 class Described(Message):
     """A dataflow as it was started, and the daemon of each node."""
 
@@ -410,8 +435,9 @@ ControlAnswer = Annotated[
     | MachinesRemoved
     | Built
     | RunnerReplies
+    | GraphChanged
     | Described
-    | Explanation
+    | Explained
     | TopicsEnd
     | RecorderReplies,
     Field(discriminator="kind"),

@@ -20,7 +20,7 @@ from dora_config.protocol.builds import (
     BuildPart,
     CancelBuild,
 )
-from dora_config.protocol.calls import RunnerAnswered, RunnerCall
+from dora_config.protocol.calls import ChangePart, LinkPart, PartResult, RunnerAnswered, RunnerCall
 from dora_config.protocol.dataflow import DataflowSpec, DataflowUuid, LogFilter, LogPosition
 from dora_config.protocol.envelope import Codec, Message, ProgramVersion
 from dora_config.protocol.links import LinkReport, PeerEndpoint, RemoteEdge
@@ -54,6 +54,8 @@ class PartReport(Message):
     """A stop was requested, by the coordinator or by a signal to the daemon."""
     only_virtual_left: bool = False
     """For ``exit_when_nodes_finish``: the remaining nodes read only timers or logs."""
+    revision: int = 0
+    """Number of changes of its nodes; the coordinator requests a description if it has another."""
 
 
 class Register(Message):
@@ -76,6 +78,8 @@ class Register(Message):
     parts: tuple[PartReport, ...] = ()
     takes_tokens: bool = False
     """It understands :class:`NewToken`."""
+    changes_parts: bool = False
+    """It understands :class:`ChangePart`."""
     public_key: str = ""
     """Identity of the machine (DER, base64), which :class:`Challenge` makes it prove; empty in
     versions without identities.
@@ -144,12 +148,13 @@ class PartLost(Message):
 
 
 class PartDescribed(Message):
-    """Answer to :class:`DescribePart`."""
+    """Answer to :class:`DescribePart`; also sent after the nodes of a part were changed."""
 
     kind: Literal["part_described"] = "part_described"
     dataflow_id: DataflowUuid
     attempt: int
     spec: DataflowSpec
+    revision: int = 0
 
 
 class SignRequest(Message):
@@ -212,6 +217,7 @@ DaemonMessage = Annotated[
     | BuildEvents
     | BuildEnded
     | RunnerAnswered
+    | PartResult
     | TopicChunk
     | RecorderAnswered
     | MachineSample,
@@ -284,6 +290,8 @@ class PreparePart(Message):
     """
     names: dict[str, str] = Field(default_factory=dict)
     """Common names in the certificates of these daemons by key."""
+    revision: int = 0
+    """Number of changes of the nodes before this start."""
 
 
 class ConnectPart(Message):
@@ -407,6 +415,8 @@ CoordinatorMessage = Annotated[
     | CancelBuild
     | BuildEventsAck
     | RunnerCall
+    | LinkPart
+    | ChangePart
     | StreamTopics
     | MoreTopics
     | EndTopics

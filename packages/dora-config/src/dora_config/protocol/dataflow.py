@@ -10,7 +10,7 @@ from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.ids import parse_node_id
 from dora_config.protocol.envelope import Message
 from dora_config.protocol.recordings.fleet import RecordingPlan
-from dora_config.protocol.runner import LogLevel, NodeLocation
+from dora_config.protocol.runner import CurrentNode, LogLevel, NodeLocation
 
 
 class Origin(Message):
@@ -77,6 +77,17 @@ class DataflowSpec(Message):
         """Return the specification for a daemon that runs only ``nodes``."""
         resolved = self.resolved.model_copy(update={"nodes": nodes})
         return self.model_copy(update={"resolved": resolved})
+
+    def with_current(self, current: tuple[CurrentNode, ...]) -> DataflowSpec:
+        """Return the specification for nodes that were changed while they ran."""
+        resolved = self.resolved.model_copy(update={"nodes": tuple(one.node for one in current)})
+        ids = {one.node.id for one in current}
+        places = {node: place for node, place in self.places.items() if node in ids}
+        places |= {one.node.id: one.place for one in current if one.place != NodeLocation()}
+        code = {node: digest for node, digest in self.code.items() if node in ids}
+        code |= {one.node.id: one.code for one in current if one.code}
+        update = {"resolved": resolved, "places": places, "code": code}
+        return self.model_copy(update=update)
 
 
 class LogFilter(Message):

@@ -117,6 +117,12 @@ class LinkReport(Frozen):
     """Why it cannot listen, as a sentence (no free port...)."""
     peers: tuple[PeerReport, ...] = ()
 
+    def without_figures(self) -> LinkReport:
+        """Return the report without round trip times, which heartbeats contain."""
+        figures = {"rtt_us": None, "clock_offset_us": None}
+        peers = tuple(peer.model_copy(update=figures) for peer in self.peers)
+        return self.model_copy(update={"peers": peers})
+
 
 class SetLinkPeers(Frozen):
     """Add or change endpoints of peers; the runner keeps those that are not listed."""

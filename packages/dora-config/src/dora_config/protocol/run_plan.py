@@ -24,6 +24,15 @@ class NodeLocation(Frozen):
     """Interpreter of the node's managed environment; ``None``: chosen at start."""
 
 
+class CurrentNode(Frozen):
+    """A node as it runs now."""
+
+    node: ResolvedNode
+    place: NodeLocation = NodeLocation()
+    code: str = ""
+    """Digest of its ``CodeSet`` if the node was added or replaced and its code was sent."""
+
+
 class LogSettings(Frozen):
     """Which lines become :class:`LogLine` events; log files use the level of the node alone."""
 
@@ -67,6 +76,8 @@ class RunPlan(Frozen):
     params: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Parameters that were set, by node id and key."""
     logs: LogSettings = LogSettings()
+    revision: int = 0
+    """Number of changes of the nodes before this start; see ``RunnerStatus.revision``."""
     recovered: str | None = None
     """Why the nodes are started again; ``None`` at the first start."""
     links: LinkPlan | None = None

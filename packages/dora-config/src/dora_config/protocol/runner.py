@@ -27,6 +27,7 @@ from dora_config.protocol.links import (
     SetLinks as SetLinks,
 )
 from dora_config.protocol.run_plan import (
+    CurrentNode as CurrentNode,
     LogSettings as LogSettings,
     NodeLocation as NodeLocation,
     RunPlan as RunPlan,
@@ -118,11 +119,13 @@ class RestartNode(Frozen):
 
 
 class AddNode(Frozen):
-    """Add a node to the running dataflow; answered when it was spawned."""
+    """Add a node to the running dataflow; answered when it has connected, or after a while."""
 
     kind: Literal["add_node"] = "add_node"
     node: ResolvedNode
     place: NodeLocation = NodeLocation()
+    code: str = ""
+    """Digest of the node's ``CodeSet`` if its code was sent."""
 
 
 class RemoveNode(Frozen):
@@ -134,11 +137,13 @@ class RemoveNode(Frozen):
 
 
 class ReplaceNode(Frozen):
-    """Run another program under a node's id and ports; the new process starts first."""
+    """Run another program under a node's id and inputs; the new process starts first."""
 
     kind: Literal["replace_node"] = "replace_node"
     node: ResolvedNode
     place: NodeLocation = NodeLocation()
+    code: str = ""
+    """As in :class:`AddNode`."""
     grace: float = 10.0
 
 
@@ -163,6 +168,12 @@ class DisconnectInput(Frozen):
     output: str
     target: str
     input: str
+
+
+class GetNodes(Frozen):
+    """Get the definitions of all nodes; answered with :class:`Nodes`."""
+
+    kind: Literal["get_nodes"] = "get_nodes"
 
 
 class SetParam(Frozen):
@@ -232,6 +243,12 @@ class ShutDown(Frozen):
     """Seconds from STOP to SIGTERM; ``None``: SIGKILL at once."""
 
 
+GraphChange = Annotated[
+    AddNode | RemoveNode | ReplaceNode | ConnectInput | DisconnectInput,
+    Field(discriminator="kind"),
+]
+"""Requests that change the nodes or edges of a running dataflow."""
+
 RunnerRequest = Annotated[
     Handshake
     | GetStatus
@@ -248,6 +265,7 @@ RunnerRequest = Annotated[
     | ReplaceNode
     | ConnectInput
     | DisconnectInput
+    | GetNodes
     | SetParam
     | DeleteParam
     | GetParams
@@ -337,6 +355,8 @@ class RunnerStatus(Frozen):
     """Last value in :class:`WaitingChanged`."""
     version: str = ""
     """Version of the runner, which survives upgrades; empty: older than 0.1.0."""
+    revision: int = 0
+    """Number of changes of the nodes and their inputs; starts at ``RunPlan.revision``."""
 
 
 LatencyCounts = tuple[tuple[int, int], ...]
@@ -380,6 +400,12 @@ class Statistics(Frozen):
     """When they were read, in seconds of CLOCK_MONOTONIC."""
 
 
+class Nodes(Frozen):
+    kind: Literal["nodes"] = "nodes"
+    revision: int
+    nodes: tuple[CurrentNode, ...] = ()
+
+
 class RunnerHistory(Frozen):
     """Events of this runner and its predecessors, with the present state."""
 
@@ -397,7 +423,7 @@ class Params(Frozen):
 
 
 RunnerReply = Annotated[
-    Done | Refusal | HandshakeReply | RunnerStatus | Statistics | RunnerHistory | Params,
+    Done | Refusal | HandshakeReply | RunnerStatus | Statistics | RunnerHistory | Nodes | Params,
     Field(discriminator="kind"),
 ]
 

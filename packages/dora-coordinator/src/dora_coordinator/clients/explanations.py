@@ -10,7 +10,7 @@ from dora_config.disk_space import SPARE
 from dora_config.history.entries import Edge, HistoryEntry, StartRefused
 from dora_config.history.evidence import EdgeFlow, Evidence, MachineEvidence
 from dora_config.history.explain import explain
-from dora_config.protocol.control import DataflowRef, Explain
+from dora_config.protocol.control import DataflowRef, Explain, Explained
 from dora_config.protocol.daemon import PartHistory, ReadHistory
 from dora_config.protocol.envelope import clean_lines
 from dora_config.protocol.snapshot import MachineSample, PartSample
@@ -261,7 +261,7 @@ def flows(dataflow: Dataflow, histories: Mapping[str, PartHistory]) -> dict[str,
 
 
 def _answer(requested: ClientRequested, request: Explain, evidence: Evidence) -> Command:
-    answer = explain(evidence)
-    if request.evidence:
-        answer = answer.model_copy(update={"evidence": evidence})
+    answer = Explained(
+        explanation=explain(evidence), evidence=evidence if request.evidence else None
+    )
     return AnswerClient(requested.client, requested.number, answer)

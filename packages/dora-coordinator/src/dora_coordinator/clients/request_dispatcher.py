@@ -9,7 +9,7 @@ from dora_config.dataflow.placement import UnplacedNodes
 from dora_config.errors import PlacementError
 from dora_config.protocol import control
 from dora_config.protocol.builds import BuildDataflow, BuildEnded, BuildEvents
-from dora_config.protocol.calls import RunnerAnswered
+from dora_config.protocol.calls import PartResult, RunnerAnswered
 from dora_config.protocol.daemon import LogChunk, PartHistory
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.recordings.fleet import CallRecorders, RecorderAnswered
@@ -18,6 +18,7 @@ from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.clients.builds import Builds
 from dora_coordinator.clients.destroy import Destruction
 from dora_coordinator.clients.explanations import Explanations
+from dora_coordinator.clients.graph_changes import GraphChanges
 from dora_coordinator.clients.lifecycle import LifecycleRequests
 from dora_coordinator.clients.log_streams import LogStreams
 from dora_coordinator.clients.recorder_calls import RecorderCalls
@@ -38,6 +39,7 @@ DaemonReply = (
     | BuildEvents
     | BuildEnded
     | RunnerAnswered
+    | PartResult
     | RecorderAnswered
     | PartHistory
     | MachineSample
@@ -71,6 +73,7 @@ class RequestDispatcher:
         self._topics = TopicStreams(membership, settings)
         self._builds = Builds(settings, registry.history)
         self._calls = RunnerCalls(registry, membership)
+        self._changes = GraphChanges(registry, membership)
         self._recorders = RecorderCalls(membership)
         self._explanations = Explanations(registry, membership, settings, wall_offset=wall_offset)
         self._snapshots = Snapshots(
@@ -102,6 +105,7 @@ class RequestDispatcher:
         """Forget one request of a client (None: all of them)."""
         self._lifecycle.drop(client, number)
         self._calls.drop(client, number)
+        self._changes.drop(client, number)
         self._recorders.drop(client, number)
         self._explanations.drop(client, number)
         self._snapshots.drop(client, number)
@@ -151,6 +155,9 @@ class RequestDispatcher:
             case control.CallRunner(dataflow=ref, node=node, request=request):
                 dataflow = registry.find(ref, archived=False)
                 return self._calls.open(requested, request, dataflow, node)
+            case control.ChangeGraph(dataflow=ref) as request:
+                dataflow = registry.find(ref, archived=False)
+                return self._changes.open(requested, request, dataflow, now)
             case CallRecorders() as request:
                 return self._recorders.open(requested, request)
             case control.WatchTopics(dataflow=ref) as request:
@@ -212,6 +219,8 @@ class RequestDispatcher:
                 return self._builds.ended(daemon, message, now)
             case RunnerAnswered():
                 return self._calls.answered(daemon, message, now)
+            case PartResult():
+                return self._changes.answered(daemon, message)
             case RecorderAnswered():
                 return self._recorders.answered(daemon, message)
             case PartHistory():
@@ -231,6 +240,7 @@ class RequestDispatcher:
             *self._topics.daemon_lost(daemon),
             *self._builds.daemon_lost(daemon, now),
             *self._calls.daemon_lost(daemon),
+            *self._changes.daemon_lost(daemon),
             *self._recorders.daemon_lost(daemon),
             *self._explanations.daemon_lost(daemon, now),
             *self._snapshots.daemon_lost(daemon, now),
@@ -255,9 +265,11 @@ class RequestDispatcher:
         """Call after a daemon was lost; ``overdue``: the time limit has passed."""
         return self._destruction.proceed(overdue=overdue)
 
-    def reopen_streams(self) -> list[Command]:
-        """Call after every event: a part that starts again may have streams to reopen."""
-        return self._topics.reopen()
+    def settle(self) -> list[Command]:
+        """Call after every event: a part that starts may have streams to reopen, or be the answer
+        to a request.
+        """
+        return [*self._topics.reopen(), *self._changes.settle()]
 
 
 def _answer(requested: events.ClientRequested, answer: control.ControlAnswer) -> list[Command]:

@@ -57,6 +57,14 @@ def ended_early(report: PartReport, daemon: str) -> str:
     return f'daemon "{daemon}": {reason}'
 
 
+def last_line(result: DataflowResult | None, node: str | None) -> str:
+    """Return ``: LINE`` with the last line on stderr of a failed node; empty without one."""
+    nodes = () if result is None else result.nodes
+    return next(
+        (f": {one.stderr_tail[-1]}" for one in nodes if one.node == node and one.stderr_tail), ""
+    )
+
+
 def late_start(parts: Iterable[Part], unreported: Collection[Part], limit: float) -> str:
     """Return why a start timed out; ``unreported``: parts whose links do not listen yet."""
     late = [part for part in parts if part.state is PartState.PREPARING]

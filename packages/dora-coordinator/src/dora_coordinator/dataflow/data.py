@@ -64,6 +64,10 @@ class DataflowData:
         """Unix time of its end."""
         self.grace = record.grace
         self.force = record.force
+        self.rewired = record.rewired
+        """Its nodes or edges were changed while it ran."""
+        self.not_added: dict[str, str] = {}
+        """Why the nodes that were to run on a further daemon were not added, by daemon."""
         self.warnings: tuple[str, ...] = ()
         """What the start left undone."""
 
@@ -126,4 +130,5 @@ class DataflowData:
             force=self.force,
             stopped_since=self.stop_reason,
             ended_at=self.ended_at,
+            rewired=self.rewired,
         )

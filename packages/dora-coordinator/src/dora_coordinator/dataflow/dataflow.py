@@ -18,7 +18,7 @@ from typing import assert_never
 
 from dora_config.protocol.control import DataflowStatus, EndedDataflow
 from dora_config.protocol.runner import DeleteParam, SetParam
-from dora_coordinator.dataflow import ended, events, live, starting, stopping
+from dora_coordinator.dataflow import ended, events, live, rewiring, starting, stopping
 from dora_coordinator.dataflow.completion import ended_dataflow
 from dora_coordinator.dataflow.data import DataflowData
 from dora_coordinator.dataflow.part import names
@@ -48,12 +48,16 @@ class Dataflow(DataflowData):
                 return self._resume(now)
             case events.ParamChanged(request=request):
                 return self._change_param(request)
+            case events.NodesDescribed():
+                return rewiring.describe(self, event, now)
+            case events.PartAdded():
+                return rewiring.add_part(self, event)
             case events.StartAccepted() | events.StopRequested() | events.TimerExpired():
                 return self._decide_by_phase(event, now)
             case events.PartReported():
                 if event.daemon not in self.parts:
                     return []
-                link_commands = self._link_reported(event)
+                link_commands = [*self._compare(event), *self._link_reported(event)]
                 return [*link_commands, *self._decide_by_phase(event, now)]
             case (
                 events.PartGone(daemon=daemon)
@@ -107,6 +111,18 @@ class Dataflow(DataflowData):
         params = {**self.spec.params, request.node: values}
         self.spec = self.spec.model_copy(update={"params": params})
         return [SaveRecord(self.changed_record(), self.spec)]
+
+    def _compare(self, event: events.PartReported) -> list[Command]:
+        """Request the nodes of a part that was changed, and repeat its links."""
+        part, report = self.parts[event.daemon], event.report
+        if part.ended or report.phase == "ended" or report.attempt < part.attempt:
+            return []
+        commands: list[Command] = []
+        if report.revision != part.revision:
+            commands.append(part.describe())
+        if event.registering and self.rewired:
+            commands += self.parts.relink(part, self.context.membership)
+        return commands
 
     def _link_reported(self, event: events.PartReported) -> list[Command]:
         """Update the links of a part; its peers receive a new address."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dora_config.protocol.daemon import PartReport
-from dora_config.protocol.runner import DataflowResult, DeleteParam, SetParam
+from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.runner import CurrentNode, DataflowResult, DeleteParam, SetParam
 from dora_coordinator.state.events import DataflowTimer
 
 
@@ -64,6 +65,27 @@ class StopRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class NodesDescribed:
+    """A daemon described the nodes of its part, which were changed while they ran.
+
+    ``spec`` contains only these nodes.
+    """
+
+    daemon: str
+    attempt: int
+    revision: int
+    spec: DataflowSpec
+
+
+@dataclass(frozen=True, slots=True)
+class PartAdded:
+    """A user added a node on a daemon without a part of this dataflow."""
+
+    daemon: str
+    node: CurrentNode
+
+
+@dataclass(frozen=True, slots=True)
 class ParamChanged:
     """A runner has set or deleted a parameter."""
 
@@ -83,4 +105,4 @@ PhaseEvent = (
 )
 """Events whose consequences depend on the phase."""
 
-DataflowEvent = PhaseEvent | RecordLoaded | ParamChanged
+DataflowEvent = PhaseEvent | RecordLoaded | ParamChanged | NodesDescribed | PartAdded

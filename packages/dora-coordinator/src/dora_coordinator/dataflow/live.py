@@ -6,9 +6,10 @@ from typing import assert_never
 
 from dora_config.protocol.daemon import PartReport
 from dora_coordinator.dataflow import events
-from dora_coordinator.dataflow.completion import stopped_with
+from dora_coordinator.dataflow.completion import last_line, stopped_with
 from dora_coordinator.dataflow.data import DataflowData
 from dora_coordinator.dataflow.part import Part, names
+from dora_coordinator.dataflow.rewiring import drop_part
 from dora_coordinator.dataflow.stopping import finish_if_all_ended, stop, stop_because
 from dora_coordinator.links.links import RunnerLost
 from dora_coordinator.state.commands import ArmTimer, CancelTimer, Command, Log
@@ -19,10 +20,13 @@ def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Com
     match event:
         case events.PartReported():
             return _part_reported(data, event, now)
-        case events.PartGone(daemon=daemon, attempt=attempt, reason=reason):
+        case events.PartGone(daemon=daemon, attempt=attempt, reason=reason, node=node):
             part = data.parts[daemon]
             if part.ended or attempt < part.attempt:
                 return []
+            if part.fresh:
+                cause = reason if node is None else f'node "{node}" {reason}'
+                return drop_part(data, part, cause + last_line(event.result, node))
             log = Log("warning", f'dataflow {data.label} on daemon "{daemon}": {reason}')
             return [log, *_recover(data, part, now, reason)]
         case events.PartAbsent(daemon=daemon):
@@ -82,6 +86,7 @@ def _part_reported(data: DataflowData, event: events.PartReported, now: float) -
             if event.registering:
                 data.context.backoff.clear(part.daemon, data.id)
             data.parts.move(part, PartState.RUNNING)
+            part.fresh = False
             return [CancelTimer(data.timer("retry", part.daemon)), *_settle(data, now)]
         case "preparing":
             data.parts.move(part, PartState.PREPARING)
@@ -120,6 +125,9 @@ def _recover(
 
     ``reason`` None keeps the reason that was noted before.
     """
+    if not part.nodes:  # all were removed
+        data.end_part(part, None)
+        return [*data.parts.send_end_to_peers(part), *_settle(data, now)]
     backoff = data.context.backoff
     part.recovery_reason = reason or part.recovery_reason
     data.parts.mark(part)

@@ -6,9 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from dora_config.protocol.daemon import ConnectPart, ForgetPart, PreparePart, ReleasePart, StopPart
+from dora_config.protocol.calls import LinkPart, PartLinks
+from dora_config.protocol.daemon import (
+    ConnectPart,
+    DescribePart,
+    ForgetPart,
+    PreparePart,
+    ReleasePart,
+    StopPart,
+)
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_config.protocol.links import PeerEndpoint, RemoteEdge
+from dora_config.protocol.links import PeerEndpoint
 from dora_config.protocol.runner import DataflowResult
 from dora_coordinator.state.commands import SendToDaemon
 from dora_coordinator.state.records import PartRecord, PartState
@@ -27,6 +35,10 @@ class Part:
     state: PartState
     attempt: int
     result: DataflowResult | None
+    revision: int = 0
+    """Number of changes of its nodes."""
+    fresh: bool = False
+    """It was added to the running dataflow and has not run yet."""
     only_virtual_left: bool = False
     """Last report: only nodes with timers or logs as inputs still run."""
     reported: bool = False
@@ -58,32 +70,31 @@ class Part:
             state=self.state,
             attempt=self.attempt,
             result=self.result,
+            revision=self.revision,
         )
 
-    def prepare(
-        self,
-        spec: DataflowSpec,
-        edges: tuple[RemoteEdge, ...],
-        addresses: dict[str, str],
-        names: dict[str, str],
-        *,
-        whole: bool,
-    ) -> SendToDaemon:
-        """``spec`` contains only the part's nodes; ``addresses`` are the IPs of its peers,
-        ``names`` those in their certificates; ``whole``: the dataflow has no other parts.
-        """
+    def prepare(self, spec: DataflowSpec, links: PartLinks) -> SendToDaemon:
+        """``spec`` contains only the part's nodes."""
         message = PreparePart(
             dataflow_id=self.dataflow_id,
             attempt=self.attempt,
             spec=spec,
             machine=self.daemon,
             recovers=self.recovery_reason,
-            whole=whole,
-            edges=edges,
-            addresses=addresses,
-            names=names,
+            whole=links.whole,
+            edges=links.edges,
+            addresses=links.addresses,
+            names=links.names,
+            revision=self.revision,
         )
         return SendToDaemon(self.daemon, message)
+
+    def link(self, links: PartLinks) -> SendToDaemon:
+        message = LinkPart(dataflow_id=self.dataflow_id, attempt=self.attempt, links=links)
+        return SendToDaemon(self.daemon, message)
+
+    def describe(self) -> SendToDaemon:
+        return SendToDaemon(self.daemon, DescribePart(dataflow_id=self.dataflow_id))
 
     def connect(
         self, peers: tuple[PeerEndpoint, ...] = (), ended: tuple[str, ...] = ()

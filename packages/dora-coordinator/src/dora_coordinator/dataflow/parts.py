@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from dora_config.protocol.calls import PartLinks
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_config.protocol.links import PeerEndpoint
+from dora_config.protocol.links import PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult
 from dora_coordinator.dataflow.part import Part
 from dora_coordinator.links.edges import remote_edges
@@ -24,19 +25,28 @@ class Parts(Mapping[str, Part]):
     ) -> None:
         self._by_daemon = {
             part.daemon: Part(
-                record.dataflow_id, part.daemon, part.nodes, part.state, part.attempt, part.result
+                record.dataflow_id,
+                part.daemon,
+                part.nodes,
+                part.state,
+                part.attempt,
+                part.result,
+                part.revision,
             )
             for part in record.parts
         }
         self._count = Counter(part.state for part in self._by_daemon.values())
         """So that no event has to look at all parts."""
         self._changed: set[str] = set()
+        self.links = self._set_spec(spec, earlier)
+
+    def _set_spec(self, spec: DataflowSpec, earlier: Links | None) -> Links:
         self._nodes = {node.id: node for node in spec.resolved.nodes}
-        by_node = {node: part.daemon for part in record.parts for node in part.nodes}
-        self.links = Links(remote_edges(spec.resolved, by_node), earlier)
+        links = Links(remote_edges(spec.resolved, self.by_node()), earlier)
         for part in self._by_daemon.values():
             if part.ended:
-                self.links.handle(PartEnded(part.daemon))
+                links.handle(PartEnded(part.daemon))
+        return links
 
     def __getitem__(self, daemon: str) -> Part:
         return self._by_daemon[daemon]
@@ -63,6 +73,29 @@ class Parts(Mapping[str, Part]):
         part.result = result
         self.links.handle(PartEnded(part.daemon))
 
+    def rewire(self, spec: DataflowSpec, nodes: Mapping[str, tuple[str, ...]]) -> list[Part]:
+        """Set the nodes of some parts; return the parts whose links differ afterwards."""
+        before = {daemon: self.links.edges_of(daemon) for daemon in self}
+        for daemon, ids in nodes.items():
+            self[daemon].nodes = ids
+        self.links = self._set_spec(spec, self.links)
+        return [
+            part
+            for part in self.values()
+            if not part.ended and self.links.edges_of(part.daemon) != before[part.daemon]
+        ]
+
+    def add(self, part: Part) -> None:
+        """Add a part to a running dataflow; `rewire` sets its nodes."""
+        self._by_daemon[part.daemon] = part
+        self._count[part.state] += 1
+
+    def remove(self, part: Part) -> None:
+        """Remove a part of which nothing runs; `rewire` updates the links."""
+        del self._by_daemon[part.daemon]
+        self._count[part.state] -= 1
+        self._changed.discard(part.daemon)
+
     def mark(self, part: Part) -> None:
         """Mark a part as changed: it has to be stored."""
         self._changed.add(part.daemon)
@@ -72,6 +105,10 @@ class Parts(Mapping[str, Part]):
         self._changed.clear()
 
     # ----------------------------------------------------------------------- views
+
+    def by_node(self) -> dict[str, str]:
+        """Return the daemon of each node."""
+        return {node: part.daemon for part in self.values() for node in part.nodes}
 
     def marked(self) -> list[Part]:
         return [self[daemon] for daemon in sorted(self._changed)]
@@ -98,14 +135,30 @@ class Parts(Mapping[str, Part]):
     def prepare(self, part: Part, spec: DataflowSpec, membership: Membership) -> SendToDaemon:
         """Return the message to spawn a part; ``spec`` is that of the whole dataflow."""
         own = spec.with_nodes(tuple(self._nodes[node] for node in part.nodes))
+        return part.prepare(own, self.links_of(part, membership))
+
+    def links_of(
+        self, part: Part, membership: Membership, edges: tuple[RemoteEdge, ...] | None = None
+    ) -> PartLinks:
+        """Return the links of a part, or what they would be with other ``edges``."""
+        edges = self.links.edges_of(part.daemon) if edges is None else edges
         addresses, names = {}, {}
-        for peer in self.links.peers_of(part.daemon):
+        for peer in sorted({edge.peer_of(part.daemon) for edge in edges}):
             member = membership.get(peer)
             if member is not None:
                 addresses[peer] = member.address.rpartition(":")[0].strip("[]")
                 names[peer] = member.certificate_name
-        edges = self.links.edges_of(part.daemon)
-        return part.prepare(own, edges, addresses, names, whole=len(self) == 1)
+        return PartLinks(edges=edges, addresses=addresses, names=names, whole=len(self) == 1)
+
+    def relink(self, part: Part, membership: Membership) -> list[Command]:
+        """Return the messages with the links of a running part and the addresses of its peers.
+
+        A part whose link starts only now gets the addresses when it listens.
+        """
+        links: list[Command] = [part.link(self.links_of(part, membership))]
+        if self.links.report_of(part.daemon) is not None:
+            links.append(self.connect(part, membership))
+        return links
 
     def connect(self, part: Part, membership: Membership) -> SendToDaemon:
         """Return the message with the addresses of a part's peers."""

@@ -25,7 +25,9 @@ from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.events import (
     DaemonLost,
     DataflowEvent,
+    NodesDescribed,
     PartAbsent,
+    PartAdded,
     PartGone,
     PartReported,
     RecordLoaded,
@@ -119,7 +121,10 @@ class DataflowRegistry:
         """Let a dataflow handle an event, then update the indices."""
         before, waits_for = dataflow.phase, dataflow.waits_for
         noted = Before.of(dataflow, event)
+        parts = tuple(dataflow.parts) if isinstance(event, PartAdded | PartGone) else ()
         commands = dataflow.handle(event, now)
+        if parts and len(dataflow.parts) != len(parts):
+            self._reindex(dataflow, parts)
         commands += self.history.changed(dataflow, event, noted, now)
         if dataflow.phase is not before or dataflow.waits_for != waits_for:
             self._changes.append(DataflowChanged(dataflow, before))
@@ -153,6 +158,13 @@ class DataflowRegistry:
                 here[dataflow.id] = dataflow
             if not here:
                 del self._unfinished_by_daemon[part.daemon]
+
+    def _reindex(self, dataflow: Dataflow, before: Iterable[str]) -> None:
+        """Update the daemons of a dataflow after a part was added or removed."""
+        for daemon in before:
+            if daemon not in dataflow.parts:
+                self._unfinished_by_daemon.get(daemon, {}).pop(dataflow.id, None)
+        self._index(dataflow)
 
     def _prune(self) -> list[Command]:
         surplus = len(self._ended) - self._settings.archived_dataflows
@@ -219,7 +231,11 @@ class DataflowRegistry:
                 )
                 return self.apply(dataflow, event, now)
             case PartDescribed():
-                return self._adopt(daemon, message, now)
+                dataflow = self._dataflows.get(message.dataflow_id)
+                if dataflow is None or daemon not in dataflow.parts:
+                    return self._adopt(daemon, message, now)
+                described = NodesDescribed(daemon, message.attempt, message.revision, message.spec)
+                return self.apply(dataflow, described, now)
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -237,12 +253,14 @@ class DataflowRegistry:
     def _adopt(self, daemon: str, message: PartDescribed, now: float) -> list[Command]:
         """Add a running part that the store does not contain (it was lost, or in memory)."""
         known = self._dataflows.get(message.dataflow_id)
-        if known is not None and daemon in known.parts:
-            return []
         spec = message.spec
         nodes = tuple(node.id for node in spec.resolved.nodes)
         part = PartRecord(
-            daemon=daemon, nodes=nodes, state=PartState.RUNNING, attempt=message.attempt
+            daemon=daemon,
+            nodes=nodes,
+            state=PartState.RUNNING,
+            attempt=message.attempt,
+            revision=message.revision,
         )
         if known is None:
             name = None if spec.name in self._live_by_name else spec.name

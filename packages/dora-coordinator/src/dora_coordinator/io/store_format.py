@@ -108,6 +108,9 @@ def save(db: sqlite3.Connection, change: SaveRecord) -> None:
     if change.spec is not None:
         row = (record.dataflow_id, change.spec.model_dump_json())
         db.execute("INSERT OR REPLACE INTO spec VALUES (?, ?)", row)
+    for daemon in change.removed:
+        key = (record.dataflow_id, daemon)
+        db.execute("DELETE FROM part WHERE dataflow = ? AND daemon = ?", key)
     db.executemany(
         "INSERT INTO part VALUES (?, ?, ?) "
         "ON CONFLICT (dataflow, daemon) DO UPDATE SET record = excluded.record",

@@ -24,6 +24,8 @@ class SaveRecord:
 
     record: DataflowRecord
     spec: DataflowSpec | None = None
+    removed: tuple[str, ...] = ()
+    """Daemons whose parts are removed."""
 
     @property
     def dataflow_id(self) -> str:

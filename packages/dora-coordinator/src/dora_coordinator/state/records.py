@@ -55,6 +55,8 @@ class PartRecord(Message):
     state: PartState = PartState.PREPARING
     attempt: int = 1
     result: DataflowResult | None = None
+    revision: int = 0
+    """Number of changes of its nodes."""
 
 
 class DataflowRecord(Message):
@@ -76,6 +78,8 @@ class DataflowRecord(Message):
     """Unix time of its end."""
     grace: float | None = None
     force: bool = False
+    rewired: bool = False
+    """Its nodes or edges were changed while it ran."""
 
 
 def new_record(

@@ -54,6 +54,21 @@ class SendToRunner:
 
 
 @dataclass(frozen=True, slots=True)
+class SetRunnerLinks:
+    """Send the links of a part to its runner."""
+
+    record: PartRecord
+
+
+@dataclass(frozen=True, slots=True)
+class ReadNodes:
+    """Request the nodes of a runner; ``NodesRead`` follows."""
+
+    dataflow_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class KillRunner:
     """``RunnerEnded`` follows once all its processes have ended."""
 
@@ -109,6 +124,8 @@ Command = (
     | StartRunner
     | AdoptRunner
     | SendToRunner
+    | SetRunnerLinks
+    | ReadNodes
     | KillRunner
     | OpenLogs
     | SendHistory

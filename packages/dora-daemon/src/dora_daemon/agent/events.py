@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dora_config.protocol.calls import PartLinks
 from dora_config.protocol.daemon import (
     ConnectPart,
     DescribePart,
@@ -18,7 +19,7 @@ from dora_config.protocol.daemon import (
     StopPart,
     StreamLogs,
 )
-from dora_config.protocol.runner import RunnerEvent, RunnerStatus
+from dora_config.protocol.runner import Nodes, RunnerEvent, RunnerStatus
 from dora_config.protocol.topics import StreamTopics
 
 
@@ -56,6 +57,34 @@ class RunnerReported:
 
     dataflow_id: str
     event: RunnerEvent
+
+
+@dataclass(frozen=True, slots=True)
+class PartRelinked:
+    """The links of a part have changed; its runner gets them if they differ."""
+
+    dataflow_id: str
+    attempt: int
+    links: PartLinks
+
+
+@dataclass(frozen=True, slots=True)
+class NodesRead:
+    """The nodes that a runner has now, after a change."""
+
+    dataflow_id: str
+    attempt: int
+    nodes: Nodes
+    log_dirs: dict[str, str]
+    """Folder of each node's log file, by node id."""
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionChanged:
+    """A runner reported a change of its nodes."""
+
+    dataflow_id: str
+    revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +130,13 @@ PartMessage = (
     | StreamLogs
     | StreamTopics
 )
-RunnerNotice = RunnerPlaced | RunnerConnected | RunnerReported | RunnerEnded
+RunnerNotice = (
+    RunnerPlaced | RunnerConnected | RunnerReported | RunnerEnded | NodesRead | RevisionChanged
+)
 RecorderNotice = RecordingRequested | RecorderSettled
 Event = (
-    PartMessage
+    PartRelinked
+    | PartMessage
     | RunnerNotice
     | RecorderNotice
     | DaemonStarted

@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from dora_config.addresses import is_public
 from dora_config.errors import DoraError
-from dora_config.protocol.links import FIRST_PORT, LAST_PORT, LinkPlan
+from dora_config.protocol.links import FIRST_PORT, LAST_PORT, LinkPlan, SetLinks
 from dora_config.protocol.runner import RunPlan
 from dora_daemon.agent.credentials import Credentials
 from dora_daemon.agent.records import PartRecord
@@ -151,6 +151,11 @@ class LinkSetup:
         """Add the link if the part has edges to other machines. Raises :class:`LinkError`."""
         if not record.edges:
             return plan
+        links = await self.links(record, run_id)
+        return plan.model_copy(update={"links": links.links, "credentials": links.credentials})
+
+    async def links(self, record: PartRecord, run_id: str) -> SetLinks:
+        """Return the links of a part. Raises :class:`LinkError`."""
         plain = self._listen.plain
         if not plain and not await self._credentials.usable(within=CERTIFICATE_TIMEOUT):
             raise LinkError(
@@ -171,7 +176,7 @@ class LinkSetup:
             names=record.names,
         )
         credentials = None if plain else str(self._credentials.directory)
-        return plan.model_copy(update={"links": links, "credentials": credentials})
+        return SetLinks(links=links, credentials=credentials)
 
     def _host(self, record: PartRecord) -> str:
         if self._listen.host is not None:

@@ -76,7 +76,7 @@ def make_plan(record: PartRecord, machine: Machine) -> RunPlan:
         descriptor=spec.descriptor,
         working_dir=str(base),
         create_working_dirs=True,
-        places=_places(spec, base, machine),
+        places=locate(spec, base, machine),
         env_overrides=spec.env_overrides,
         uv=spec.uv,
         allow_shell=machine.allow_shell,
@@ -87,6 +87,7 @@ def make_plan(record: PartRecord, machine: Machine) -> RunPlan:
         daemon_id=machine.daemon_id,
         build_id=spec.build_id,
         params=spec.params,
+        revision=record.revision,
         recovered=record.recovers,
     )
 
@@ -104,7 +105,8 @@ def explain(record: PartRecord, machine: Machine) -> str:
     return f"relative paths start at {base}: {why}; deploy.working_dir is joined to it"
 
 
-def _places(spec: DataflowSpec, base: Path, machine: Machine) -> dict[str, NodeLocation]:
+def locate(spec: DataflowSpec, base: Path, machine: Machine) -> dict[str, NodeLocation]:
+    """Return the locations of nodes that differ from the default. Raises :class:`NotBuilt`."""
     seen = sees(spec.origin, machine)
     places = dict(spec.places) if seen else {}
     built = _built_here(spec, machine)
@@ -151,8 +153,12 @@ def _built_here(spec: DataflowSpec, machine: Machine) -> dict[str, NodeLocation]
 def log_dirs(plan: RunPlan) -> dict[str, str]:
     """Return the folder of each node's log file, by node id."""
     base = Path(plan.working_dir)
-    found = {}
-    for node in plan.local_nodes():
-        place = plan.places.get(node.id, NodeLocation())
-        found[node.id] = str(base / (place.working_dir or "") / "out" / plan.dataflow_id)
-    return found
+    return {
+        node.id: log_dir(base, plan.places.get(node.id, NodeLocation()), plan.dataflow_id)
+        for node in plan.local_nodes()
+    }
+
+
+def log_dir(base: Path, place: NodeLocation, dataflow_id: str) -> str:
+    """Return the folder of a node's log file."""
+    return str(base / (place.working_dir or "") / "out" / dataflow_id)

@@ -36,6 +36,10 @@ class PartRecord(Message):
     edges: tuple[RemoteEdge, ...] = ()
     addresses: dict[str, str] = Field(default_factory=dict)
     names: dict[str, str] = Field(default_factory=dict)
+    revision: int = 0
+    """Number of changes of its nodes."""
+    relinked: bool = False
+    """Its links were changed after its runner had started."""
     phase: PartPhase = "preparing"
     result: DataflowResult | None = None
     stopping: bool = False
@@ -57,3 +61,12 @@ class PartRecord(Message):
     @property
     def is_live(self) -> bool:
         return self.phase != "ended"
+
+
+def cause_of(result: DataflowResult, where: str) -> tuple[str | None, str]:
+    """Return the node and the sentence that best explain a failed start."""
+    if result.error is not None:
+        return None, f"{result.error}\n({where})" if where else result.error
+    for node in result.root_causes:
+        return node.node, node.message
+    return None, "all its nodes ended before the dataflow had started"

@@ -18,7 +18,7 @@ from dora_config.errors import DoraError
 from dora_config.file_store import FileStore
 from dora_config.process_identity import boot_id
 from dora_config.protocol.builds import BuildEventsAck, BuildPart, CancelBuild
-from dora_config.protocol.calls import RunnerAnswered, RunnerCall
+from dora_config.protocol.calls import ChangePart, LinkPart, RunnerAnswered, RunnerCall
 from dora_config.protocol.daemon import (
     Certificate,
     Challenge,
@@ -52,22 +52,25 @@ from dora_daemon.agent.commands import (
     KillRunner,
     OpenInspector,
     OpenLogs,
+    ReadNodes,
     SavePart,
     SendHistory,
     SendToCoordinator,
     SendToRunner,
+    SetRunnerLinks,
     StartRecorders,
     StartRunner,
     WriteLog,
 )
 from dora_daemon.agent.coordinator_link import CoordinatorLink
 from dora_daemon.agent.credentials import Credentials
-from dora_daemon.agent.events import DaemonStarted, Event
+from dora_daemon.agent.events import DaemonStarted, Event, PartRelinked
 from dora_daemon.agent.inspectors import Inspectors
 from dora_daemon.agent.linking import LinkSetup, Listen
 from dora_daemon.agent.logs.history import HistoryReader
 from dora_daemon.agent.logs.streams import LogStreams
 from dora_daemon.agent.node_paths import Machine
+from dora_daemon.agent.part_changes import PartChanges
 from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError
 from dora_daemon.agent.recorders.folder import RecordingRefused
 from dora_daemon.agent.recorders.service import Recorders
@@ -144,6 +147,10 @@ class Agent:
             tasks, runtime_root, self._machine, self.post, self._link.hurry, links
         )
         send = self._link.send
+        self._changes = PartChanges(
+            tasks, self._machine, self._runners, links, self._state.record,
+            post=self.post, send=send,
+        )  # fmt: skip
         self._logs = LogStreams(tasks, send, self._state.is_live)
         self._history = HistoryReader(tasks, self._runners, send)
         self._inspectors = Inspectors(tasks, send)
@@ -189,6 +196,10 @@ class Agent:
                 self._runners.adopt(record)
             case SendToRunner(dataflow_id=dataflow_id, request=request):
                 self._runners.send(dataflow_id, request)
+            case SetRunnerLinks(record=record):
+                self._changes.set_links(record)
+            case ReadNodes(dataflow_id=dataflow_id, attempt=attempt):
+                self._changes.read_nodes(dataflow_id, attempt)
             case KillRunner(dataflow_id=dataflow_id):
                 self._runners.kill(dataflow_id)
             case OpenLogs(record=record, request=logs):
@@ -230,6 +241,10 @@ class Agent:
                 self._builds.handle(message)
             case RunnerCall():
                 self._call_runner(message)
+            case ChangePart():
+                self._changes.change(message)
+            case LinkPart(dataflow_id=dataflow_id, attempt=attempt, links=links_of_part):
+                self.post(PartRelinked(dataflow_id, attempt, links_of_part))
             case RecorderCall():
                 self._tasks.start_soon(self._call_recorders, message)
             case HeartbeatAck():
@@ -292,6 +307,7 @@ class Agent:
             plain_links=self._options.listen.plain,
             parts=self._state.reports(),
             takes_tokens=True,
+            changes_parts=True,
             public_key=self._credentials.public_key,
         )
 

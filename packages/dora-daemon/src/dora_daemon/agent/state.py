@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
+from dora_config.protocol.calls import PartLinks
 from dora_config.protocol.daemon import (
     ConnectPart,
     DescribePart,
@@ -63,10 +64,12 @@ from dora_daemon.agent.commands import (
     KillRunner,
     OpenInspector,
     OpenLogs,
+    ReadNodes,
     SavePart,
     SendHistory,
     SendToCoordinator,
     SendToRunner,
+    SetRunnerLinks,
     StartRecorders,
     StartRunner,
     WriteLog,
@@ -76,16 +79,19 @@ from dora_daemon.agent.events import (
     Event,
     HandoverRequested,
     MachineStopping,
+    NodesRead,
+    PartRelinked,
     RecorderNotice,
     RecorderSettled,
     RecordingRequested,
+    RevisionChanged,
     RunnerConnected,
     RunnerEnded,
     RunnerNotice,
     RunnerPlaced,
     RunnerReported,
 )
-from dora_daemon.agent.records import PartRecord
+from dora_daemon.agent.records import PartRecord, cause_of
 
 SHUTDOWN_GRACE = 10.0
 """Seconds for nodes to end when the machine stops; systemd waits for 90."""
@@ -123,6 +129,7 @@ class _Part:
             link=self.link if self.live else None,
             stopped=record.stopping,
             only_virtual_left=self.only_virtual_left and self.live,
+            revision=record.revision,
         )
 
 
@@ -151,6 +158,11 @@ class AgentState:
         """Return all records that the next daemon process needs."""
         return tuple(part.record for part in self._parts.values())
 
+    def record(self, dataflow_id: str) -> PartRecord | None:
+        """Return the record of a part that has not ended."""
+        part = self._live(dataflow_id)
+        return None if part is None else part.record
+
     def is_live(self, dataflow_id: str) -> bool:
         """Whether a part of this dataflow has not ended."""
         return self._live(dataflow_id) is not None
@@ -160,7 +172,14 @@ class AgentState:
         match event:
             case DaemonStarted():
                 return self._adopt(now)
-            case RunnerPlaced() | RunnerConnected() | RunnerReported() | RunnerEnded():
+            case (
+                RunnerPlaced()
+                | RunnerConnected()
+                | RunnerReported()
+                | RunnerEnded()
+                | NodesRead()
+                | RevisionChanged()
+            ):
                 return [*self._handle_runner(event, now), *self._settle(event.dataflow_id)]
             case PreparePart():
                 return self._prepare(event)
@@ -179,9 +198,12 @@ class AgentState:
                 part = self._live(dataflow_id)
                 if part is None:
                     return []
-                attempt, spec = part.record.attempt, part.record.spec
-                described = PartDescribed(dataflow_id=dataflow_id, attempt=attempt, spec=spec)
-                return [SendToCoordinator(described), _report(part)]
+                return [_describe(part), _report(part)]
+            case PartRelinked(dataflow_id=dataflow_id, attempt=attempt, links=links):
+                part = self._live(dataflow_id)
+                if part is None or part.record.attempt != attempt:
+                    return []
+                return _relink(part, links)
             case StreamLogs(dataflow_id=dataflow_id, stream=stream):
                 part = self._parts.get(dataflow_id)
                 if part is None:
@@ -336,6 +358,10 @@ class AgentState:
                 return self._connected(part, status, now)
             case RunnerReported(event=reported):
                 return self._reported(part, reported, now)
+            case NodesRead(attempt=attempt):
+                return _update_nodes(part, event) if part.record.attempt == attempt else []
+            case RevisionChanged(revision=revision):
+                return _read_nodes(part, revision)
             case RunnerEnded(reason=reason):
                 return self._lose(part, reason, now)
             case _ as unreachable:
@@ -353,7 +379,8 @@ class AgentState:
         if part.stop is not None:
             return _stop_runner(part, part.stop)
         waiting, part.connect = part.connect, None
-        commands = [] if waiting is None else self._connect(waiting)
+        commands = _catch_up(part, status)
+        commands += [] if waiting is None else self._connect(waiting)
         if part.recorders == "none":
             commands += self._start_recorders(
                 part, new_attempt=status.phase in ("starting", "ready")
@@ -377,9 +404,9 @@ class AgentState:
             case DataflowFinished(result=result):
                 return self._finish(part, result, now)
             case LinkChanged(report=report):
-                changed = _without_figures(part.link) != _without_figures(report)
-                part.link = report
-                return [_report(part)] if changed and part.live else []
+                before, part.link = part.link, report
+                same = before is not None and before.without_figures() == report.without_figures()
+                return [_report(part)] if part.live and not same else []
             case WaitingChanged(only_virtual_left=only_virtual_left):
                 part.only_virtual_left = only_virtual_left
                 return [_report(part)] if part.live else []
@@ -405,7 +432,7 @@ class AgentState:
         acknowledge = SendToRunner(record.dataflow_id, AcknowledgeResult())
         part.connected = False
         if record.phase in ("preparing", "prepared") and part.stop is None and not part.next:
-            node, reason = _cause(result, record.where)
+            node, reason = cause_of(result, record.where)
             return [*self._lose(part, reason, now, node, result), acknowledge]
         save = _save(part, phase="ended", result=result, ended_at=now)
         if part.next is not None:
@@ -496,6 +523,52 @@ def _report(part: _Part) -> Command:
     return SendToCoordinator(PartChanged(report=part.report()))
 
 
+def _describe(part: _Part) -> Command:
+    record = part.record
+    described = PartDescribed(
+        dataflow_id=record.dataflow_id,
+        attempt=record.attempt,
+        spec=record.spec,
+        revision=record.revision,
+    )
+    return SendToCoordinator(described)
+
+
+def _relink(part: _Part, links: PartLinks) -> list[Command]:
+    """Store other links, and send them to the runner; a later one gets them when it connects."""
+    record = part.record
+    given = {name: getattr(links, name) for name in type(links).model_fields}
+    if all(getattr(record, name) == value for name, value in given.items()):
+        return []
+    save = _save(part, relinked=True, **given)
+    return [save, SetRunnerLinks(part.record)] if part.connected else [save]
+
+
+def _update_nodes(part: _Part, read: NodesRead) -> list[Command]:
+    """Store and report the nodes that the runner has, so that a recovery starts the same."""
+    record, nodes = part.record, read.nodes
+    if not part.live or nodes.revision == record.revision:
+        return []
+    spec = record.spec.with_current(nodes.nodes)
+    log_dirs = {**record.log_dirs, **read.log_dirs}
+    save = _save(part, spec=spec, revision=nodes.revision, log_dirs=log_dirs)
+    return [save, _describe(part)]
+
+
+def _read_nodes(part: _Part, revision: int) -> list[Command]:
+    record = part.record
+    if revision == record.revision:
+        return []
+    return [ReadNodes(record.dataflow_id, record.attempt)]
+
+
+def _catch_up(part: _Part, status: RunnerStatus) -> list[Command]:
+    """Complete changes that an earlier daemon process began."""
+    record = part.record
+    links: list[Command] = [SetRunnerLinks(record)] if record.relinked else []
+    return [*links, *_read_nodes(part, status.revision)]
+
+
 def _advance(part: _Part, phase: Literal["prepared", "running"]) -> list[Command]:
     if phase == "prepared" and part.record.phase == "running":
         return []
@@ -524,21 +597,3 @@ def _merged(earlier: ConnectPart | None, later: ConnectPart) -> ConnectPart:
     peers = {peer.machine: peer for peer in (*earlier.peers, *later.peers)}
     ended = dict.fromkeys((*earlier.ended, *later.ended))
     return later.model_copy(update={"peers": tuple(peers.values()), "ended": tuple(ended)})
-
-
-def _without_figures(report: LinkReport | None) -> LinkReport | None:
-    """Without round trip times, which heartbeats contain."""
-    if report is None:
-        return None
-    figures = {"rtt_us": None, "clock_offset_us": None}
-    peers = tuple(peer.model_copy(update=figures) for peer in report.peers)
-    return report.model_copy(update={"peers": peers})
-
-
-def _cause(result: DataflowResult, where: str) -> tuple[str | None, str]:
-    """Return the node and the sentence that best explain a failed start."""
-    if result.error is not None:
-        return None, f"{result.error}\n({where})" if where else result.error
-    for node in result.root_causes:
-        return node.node, node.message
-    return None, "all its nodes ended before the dataflow had started"

@@ -36,6 +36,7 @@ class ControlRequests:
             services.logs.history,
             started_at=lambda: runner.started_at,
             lines_shed=lines_shed,
+            revision=lambda: services.nodes.revision,
         )
         self._changes = NodeChanges(
             dispatcher, services, runner.preparer, runner.files, runner.monitor, link
@@ -85,6 +86,8 @@ class ControlRequests:
                 self._changes.connect(request)
             case protocol.DisconnectInput():
                 self._changes.disconnect(request)
+            case protocol.GetNodes():
+                return self._changes.nodes()
             case _:
                 return self._message_node(request)
         return None

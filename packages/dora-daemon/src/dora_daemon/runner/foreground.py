@@ -6,11 +6,12 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -40,6 +41,7 @@ def run(
     on_signal: Callable[[], None] = lambda: None,
     lossless: bool = False,
     before_start: Callable[[Path], None] | None = None,
+    beside: Callable[[Runner], Coroutine[Any, Any, None]] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> DataflowResult:
     """Run a dataflow to its end and return its result; call this on the main thread.
@@ -49,8 +51,9 @@ def run(
     held back instead, and the end waits for it. SIGINT, SIGTERM and SIGHUP stop the dataflow
     gracefully, a second one kills; ``on_signal`` is called for each, on the main thread, and must
     unblock an ``on_event`` that may wait forever. ``before_start`` is called on a thread, with the
-    runtime directory, when the runner's sockets exist and no node has started. Raises
-    PreparationError if a node cannot be prepared; then no node was spawned.
+    runtime directory, when the runner's sockets exist and no node has started. ``beside`` runs as a
+    task of the runner until the dataflow ends. Raises PreparationError if a node cannot be
+    prepared; then no node was spawned.
     """
     gate = Gate() if lossless else None
     events = EventQueue(on_event, gate=gate)
@@ -71,7 +74,8 @@ def run(
                 )
 
             ready = None if before_start is None else partial(before_start, directory.path)
-            return anyio.run(_run, create, directory.path / CONTROL_SOCKET, on_signal, ready)
+            control = directory.path / CONTROL_SOCKET
+            return anyio.run(_run, create, control, on_signal, ready, beside)
     finally:
         _drain(events, on_signal, lossless=lossless)
 
@@ -90,6 +94,7 @@ async def _run(
     control: Path,
     on_signal: Callable[[], None],
     before_start: Callable[[], None] | None,
+    beside: Callable[[Runner], Coroutine[Any, Any, None]] | None,
 ) -> DataflowResult:
     runner: Runner | None = None
 
@@ -104,6 +109,8 @@ async def _run(
                 await anyio.to_thread.run_sync(before_start)  # it may connect to the runner
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(_serve_control, runner, control)
+                if beside is not None:
+                    tasks.start_soon(beside, runner)
                 result = await runner.run()
                 tasks.cancel_scope.cancel()
             return result

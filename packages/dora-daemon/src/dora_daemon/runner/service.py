@@ -79,7 +79,8 @@ class Runner:
         open_files = raise_open_files()
         with ExitStack() as resources:
             opened = resources.enter_context
-            nodes = opened(closing(LocalNodes(preparation.nodes, plan.params)))
+            local = LocalNodes(preparation.nodes, plan.params, plan.places, plan.revision)
+            nodes = opened(closing(local))
             # when the descriptors of the other parts are closed
             resources.callback(kill_marked, self._mark)
             self.services = services = NodeServices(

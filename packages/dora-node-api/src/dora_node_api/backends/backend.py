@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -72,6 +73,16 @@ class Backend:
         """Log a warning of this library; the same sentence only once."""
         raise NotImplementedError
 
+    def save_state(self, state: Any) -> None:
+        """Keep a state for the next process. Raises InvalidData."""
+        from dora_node_api.data.saved_state import write_state
+
+        os.close(write_state(state)[0])  # checks it: no process follows
+
+    def load_state(self) -> Any:
+        """Return the state that the former process saved; None if it saved none."""
+        return None
+
     def close_outputs(self, outputs: tuple[str, ...]) -> None:
         """End these outputs: nothing more is sent on them."""
 
@@ -106,6 +117,7 @@ class Unusable(Backend):
     ended = property(_refuse)
     next_event = poll_event = is_empty = fileno = deadline = _refuse
     send = allocate_sample = send_sample = warn = close_outputs = stop_dataflow = _refuse
+    save_state = load_state = _refuse
 
 
 def check_timeout(timeout: float) -> float:

@@ -13,7 +13,13 @@ from dora_node_api._version import __version__
 from dora_node_api.backends.backend import Backend
 from dora_node_api.backends.inputs import Inputs
 from dora_node_api.backends.outputs import Outputs
-from dora_node_api.errors import ControlClosed, ControlError, NodeClosed, SetUpError
+from dora_node_api.errors import (
+    ControlClosed,
+    ControlError,
+    InvalidData,
+    NodeClosed,
+    SetUpError,
+)
 from dora_node_api.protocol.connection import Connection
 from dora_node_api.protocol.control_socket import ControlSocket
 from dora_node_api.protocol.frames import Received
@@ -23,6 +29,8 @@ from dora_node_api.protocol.messages import (
     Hello,
     Refused,
     RemoveRoute,
+    RestoreState,
+    SaveState,
     StopDataflow,
     StopNode,
     Welcome,
@@ -113,6 +121,8 @@ class RunningBackend(Backend):
         self._path = path
         self._holders = 1
         self._closed = False
+        self._state: Any = None
+        """State that the former process saved."""
         self._connection = Connection(control, welcome, descriptors[0])
         self._inputs = Inputs(self._connection)
         self._outputs = Outputs(self._connection)
@@ -133,6 +143,8 @@ class RunningBackend(Backend):
                     return
                 case Refused(sentence):
                     raise SetUpError(sentence)
+                case RestoreState(form, size) if len(received.descriptors) == 1:
+                    self._take_state(received.descriptors[0], form, size)
                 case AddRoute(output, spec):
                     self._connection.add_route(output, spec, received.descriptors)
                 case RemoveRoute(queue):
@@ -143,6 +155,32 @@ class RunningBackend(Backend):
                     return
                 case _:
                     self._inputs.apply(received)
+
+    # --- state of the former process -------------------------------------------------------------
+
+    def _take_state(self, descriptor: int, form: str, size: int) -> None:
+        from dora_node_api.data.saved_state import read_state
+
+        try:
+            self._state = read_state(descriptor, form, size)
+        except InvalidData as error:
+            self._connection.warn(f"the state of the former process is lost: {error}")
+        finally:
+            os.close(descriptor)
+
+    def save_state(self, state: Any) -> None:
+        from dora_node_api.data.saved_state import write_state
+
+        if self._closed:
+            raise NodeClosed("the state must be saved before the node is closed")
+        descriptor, form, size = write_state(state)
+        try:
+            self._connection.send(SaveState(form, size), (descriptor,))
+        finally:
+            os.close(descriptor)
+
+    def load_state(self) -> Any:
+        return self._state
 
     # --- receiving -------------------------------------------------------------------------------
 

@@ -4,7 +4,9 @@ The order of a connection:
 
     node                                        runner
     Hello                              ->
-                                       <-       Welcome (or Refused), then AddRoute for each route
+                                       <-       Welcome (or Refused), then RestoreState, if the
+                                                node's former process saved a state, and AddRoute
+                                                for each route
                                        <-       Go, once every node of the dataflow has sent Hello
     AddSegment, OpenSegment, Log, ...  <->      AddRoute, StopNode, SetParam, SegmentFd, ...
     Leaving                            ->       (the node ends by itself)
@@ -154,6 +156,16 @@ class StopDataflow(Message, kind="stop_dataflow"):
     reason: str
 
 
+class SaveState(Message, kind="save_state"):
+    """State for the next process of the node; replaces an earlier one. One descriptor, of a memory
+    file with `size` bytes.
+    """
+
+    format: str
+    """`bytes` or `arrow`, an IPC stream of one column."""
+    size: int
+
+
 class WatchOutput(Message, kind="watch_output"):
     """Request of an inspector or recorder: send this output to a queue of its own, too.
 
@@ -198,6 +210,13 @@ class RecordingSource(Message, kind="recording_source"):
     """Outputs of the nodes on this machine, as `node/output`."""
     descriptor: str
     """YAML of the dataflow with modules and variables expanded."""
+
+
+class RestoreState(Message, kind="restore_state"):
+    """Follows Welcome if the node's former process saved a state. Descriptor as in SaveState."""
+
+    format: str
+    size: int
 
 
 class Refused(Message, kind="refused"):

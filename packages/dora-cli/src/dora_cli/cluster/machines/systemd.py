@@ -22,11 +22,19 @@ export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}"
 for path; do
     if [ -e "$path.next" ]; then mv -f "$path.next" "$path"; else rm -f "$path"; fi || exit
 done
+left=100
+while [ -n "$manager" ] && [ ! -S "$XDG_RUNTIME_DIR/systemd/private" ] && [ $left -gt 0 ]; do
+    sleep 0.2
+    left=$((left - 1))
+done
 systemctl $manager daemon-reload || exit
 [ "$action" = reload ] && exit
 systemctl $manager enable "$service" && systemctl $manager restart "$service"
 """
-"""One command activates all staged files, so that a cut activates all of them or none."""
+"""One command activates all staged files, so that a cut activates all of them or none.
+
+`loginctl enable-linger` returns before the user's systemd has started: it waits at most 20 s.
+"""
 _REMOVE_UNIT = """\
 unit=$1 name=$2
 shift 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -67,6 +67,7 @@ def main(
     debug: options.Debug = False,
     env: options.EnvPairs = None,
     exit_when_nodes_finish: options.ExitWhenNodesFinish = None,
+    watch: options.Watch = False,
     ui: options.Ui = False,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
@@ -76,9 +77,11 @@ def main(
     Sends and builds the code of nodes with `distribute: http` or `scp`; other nodes must be built
     before with `dora build`.
 
-    With --attach, Ctrl-C stops the dataflow, a second one kills it. With --ui and --detach, Ctrl-C
-    ends the page only.
+    With --attach, Ctrl-C stops the dataflow, a second one kills it; --watch implies it. With --ui
+    and --detach, Ctrl-C ends the page only.
     """
+    if watch and attach is False:
+        raise typer.BadParameter("--watch runs until the dataflow ends; remove --detach")
     overrides = options.env_overrides(env)
     finish = options.optional_boolean(exit_when_nodes_finish)
     loaded = dataflow_file.load(path)
@@ -102,17 +105,27 @@ def main(
             _show_placement(client, request)
             return
         uuid = start_dataflow(client, deliver_code(client, request))
-        attached = attach if attach is not None else sys.stdin.isatty()
-        source = Source(client.endpoint.host, client.endpoint.port)
+        attached = watch or (attach if attach is not None else sys.stdin.isatty())
+        source = Source(client.endpoint.host, client.endpoint.port, dataflow=uuid)
         if attached:
-            from dora_cli.logs.attached import follow
+            with ExitStack() as resources:
+                if ui:
+                    resources.enter_context(page_beside(source))
+                if watch:
+                    from dora_cli.live.watched_start import watching
 
-            with page_beside(source) if ui else nullcontext():
-                succeeded = follow(client, uuid)
-            if not succeeded:
-                raise CommandFailed
+                    resources.enter_context(watching(client.endpoint, uuid, path, spec))
+                _follow(client, uuid)
     if ui and not attached:
         show(source)
+
+
+def _follow(client: Client, uuid: str) -> None:
+    """Show logs until the end; raises CommandFailed if the dataflow failed."""
+    from dora_cli.logs.attached import follow
+
+    if not follow(client, uuid):
+        raise CommandFailed
 
 
 def deliver_code(client: Client, request: StartDataflow) -> StartDataflow:

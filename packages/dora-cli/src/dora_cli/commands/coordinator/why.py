@@ -13,6 +13,7 @@ from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, conne
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
     from dora_config.history.explanation import Explanation
+    from dora_config.protocol.control import Explained
 
 Dataflow = Annotated[
     str | None,
@@ -67,7 +68,7 @@ def main(
 
 def _show(explained: Explanation, output_format: options.TextFormat) -> None:
     if output_format is options.TextFormat.JSON:
-        output.json_line(explained.model_dump(mode="json", exclude={"kind", "evidence"}))
+        output.json_line(explained.model_dump(mode="json"))
         return
     from dora_cli.why.text import explanation_lines
 
@@ -80,8 +81,7 @@ def _explain(
 ) -> Explanation | None:
     """Return the coordinator's explanation; None if it has no such dataflow and files have."""
     from dora_cli.coordinator.errors import CoordinatorUnreachable, RequestFailed
-    from dora_config.history.explanation import Explanation
-    from dora_config.protocol.control import Explain
+    from dora_config.protocol.control import Explain, Explained
 
     try:
         client = connect(addr, port)
@@ -91,25 +91,26 @@ def _explain(
     with client:
         request = Explain(dataflow=dataflow_ref(dataflow), evidence=archive is not None)
         try:
-            answer = client.request(request, Explanation)
+            answer = client.request(request, Explained)
         except RequestFailed as error:
             if error.code != "not_found" or not _has_files(dataflow):
                 raise
             return None
-        if not answer.name and not answer.uuid and _has_files(dataflow):
+        found = answer.explanation
+        if not found.name and not found.uuid and _has_files(dataflow):
             output.remark("the coordinator has no dataflows: reading the history below ./out")
             return None
         if archive is not None:
             _archive(client, answer, archive, last)
-    return answer
+    return found
 
 
-def _archive(client: Client, explained: Explanation, path: Path, last: float) -> None:
+def _archive(client: Client, answer: Explained, path: Path, last: float) -> None:
     from dora_cli.why import archive
     from dora_cli.why.collecting import remote_report
     from dora_config.access_token import Token
 
-    report = remote_report(client, explained, last)
+    report = remote_report(client, answer, last)
     token = client.endpoint.token
     archive.write(path, report, () if token is None else (token, Token.parse(token).secret))
 
@@ -131,11 +132,9 @@ def _explain_files(dataflow: str | None, archive: Path | None, last: float) -> E
     base = Path.cwd()
     run = choose_run(base, dataflow)
     known = evidence(run)
-    explained = explain(known)
     if archive is not None:
         from dora_cli.why import archive as archives
         from dora_cli.why.collecting import local_report
 
-        complete = explained.model_copy(update={"evidence": known})
-        archives.write(archive, local_report(base, run, complete, last), ())
-    return explained
+        archives.write(archive, local_report(base, run, known, last), ())
+    return explain(known)

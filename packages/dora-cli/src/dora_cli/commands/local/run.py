@@ -25,6 +25,7 @@ from dora_config.dataflow.variables import ALLOW_SHELL
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
     from dora_config.protocol.run_plan import NodeLocation, RunPlan
+    from dora_daemon.runner.service import Runner
 
 Source = Annotated[str, typer.Argument(metavar="PATH_OR_URL", help="The dataflow file or its URL.")]
 StopAfter = Annotated[
@@ -62,6 +63,7 @@ def main(
     offline: options.Offline = False,
     rebuild: options.Rebuild = False,
     verbose: options.Verbose = False,
+    watch: options.Watch = False,
     ui: options.Ui = False,
 ) -> None:
     """Build a dataflow and run it on this machine until it ends.
@@ -87,6 +89,7 @@ def main(
         debug=debug or ui,
         env_overrides=overrides,
         exit_when_nodes_finish=finish,
+        watch=watch,
     )
     with ExitStack() as stack:
         run_loaded(loaded, places, settings, partial(_show_page, stack) if ui else None)
@@ -111,6 +114,8 @@ class RunSettings:
     debug: bool = False
     env_overrides: Mapping[str, str] = field(default_factory=dict)
     exit_when_nodes_finish: bool | None = None
+    watch: bool = False
+    """Replace a node when its files change."""
 
 
 def run_loaded(
@@ -145,7 +150,7 @@ def run_loaded(
         logs=LogSettings.model_validate({"level": level, "per_node": levels}),
     )
     printer = RunPrinter(settings.log_format, LogFilter(level=level, per_node=levels))
-    _run(plan, printer, before_start)
+    _run(plan, printer, before_start, loaded.path.absolute() if settings.watch else None)
 
 
 def _note_unknown_nodes(filtered: Iterable[str], known: list[str]) -> None:
@@ -183,9 +188,19 @@ def prepare(
     return session.places(loaded.directory)
 
 
+async def _watch(runner: Runner, path: Path, plan: RunPlan) -> None:
+    from dora_cli.live.watched_run import watch
+
+    await watch(runner, path, plan)
+
+
 def _run(
-    plan: RunPlan, printer: RunPrinter, before_start: Callable[[Path, str], None] | None
+    plan: RunPlan,
+    printer: RunPrinter,
+    before_start: Callable[[Path, str], None] | None,
+    watched: Path | None,
 ) -> None:
+    """``watched``: the dataflow file if nodes are reloaded on save."""
     from dora_daemon.out_dir import OUT_DIR, prepare_out_dir
     from dora_daemon.runner import foreground
 
@@ -203,6 +218,7 @@ def _run(
         on_signal=output.hurry,
         lossless=not sys.stdout.isatty(),
         before_start=None if before_start is None else ready,
+        beside=None if watched is None else partial(_watch, path=watched, plan=plan),
     )
     if not report_result(result):
         raise CommandFailed

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
 
 from dora_cli import options
 
@@ -12,7 +15,42 @@ if TYPE_CHECKING:
 MB = 1024**2
 DASH = "-"
 
+FromYaml = Annotated[
+    Path,
+    typer.Option("--from-yaml", metavar="FILE", help="YAML file with the definition of the node."),
+]
+SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help="Output, as NODE/OUTPUT.")]
+TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="Input, as NODE/INPUT.")]
 Grace = Annotated[float, options.duration("--grace", help="Time from STOP to SIGTERM.")]
+
+
+class Edge(NamedTuple):
+    """The two ends of an edge."""
+
+    source: str
+    output: str
+    target: str
+    input: str
+
+
+def edge(source: str, target: str) -> Edge:
+    """Return the edge between two arguments; raises BadParameter."""
+    from dora_config.errors import InvalidId
+    from dora_config.ids import parse_data_id, parse_node_id
+
+    parts: list[str] = []
+    for text, hint, form in (
+        (source, "SOURCE", "NODE/OUTPUT, such as camera/image"),
+        (target, "TARGET", "NODE/INPUT, such as plot/image"),
+    ):
+        node, slash, port = text.partition("/")
+        try:
+            if not slash:
+                raise ValueError(f'"{text}": expected {form}')
+            parts += [parse_node_id(node), parse_data_id(port)]
+        except (InvalidId, ValueError) as error:
+            raise typer.BadParameter(str(error), param_hint=hint) from None
+    return Edge(*parts)
 
 
 def as_json(node: NodeRow) -> dict[str, object]:

@@ -54,12 +54,10 @@ def _print(facts: RecordingFacts, rows: list[ChannelStatistics], *, finished: bo
         output.write(f"start: {_moment(first)}, duration: {seconds:.3f} s")
     for clock in facts.clocks:
         if "machine" in clock:
-            ahead = [
-                f"{int(clock[key]) / 1e6:.3f}" for key in ("first_offset_ns", "last_offset_ns")
-            ]
+            first, last = (int(clock[f"{key}_offset_ns"]) / 1e6 for key in ("first", "last"))
             output.write(
-                f"clock of {clock['machine']} in {clock['file']}: {ahead[0]} ms ahead at the"
-                f" beginning, {ahead[1]} ms at the end; corrected"
+                f"clock of {clock['machine']} in {clock['file']}: corrected by {-first:+.3f} ms at"
+                f" the beginning, {-last:+.3f} ms at the end"
             )
     if not finished:
         output.write("unfinished: the recorder was killed, or still records")

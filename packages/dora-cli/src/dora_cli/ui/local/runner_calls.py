@@ -49,6 +49,13 @@ class LocalRun:
         except (OSError, ValueError):
             return None
 
+    @property
+    def name(self) -> str | None:
+        """The dataflow's name, or else that of its folder."""
+        if self.entry.name is not None or self.plan is None:
+            return self.entry.name
+        return Path(self.plan.working_dir).name or None
+
     async def call(self, request: RunnerRequest) -> RunnerReply:
         """Return the reply. Raises RunnerUnreachable, and for a refusal DoraError."""
         try:

@@ -19,7 +19,6 @@ from dora_cli.ui.local.streams import LogReplies, OutputReplies
 from dora_cli.why.local import choose_run, evidence
 from dora_config import DoraError
 from dora_config.history.explain import explain
-from dora_config.history.explanation import Explanation
 from dora_config.protocol.calls import PartReply, RunnerReplies
 from dora_config.protocol.control import (
     CallRunner,
@@ -34,6 +33,7 @@ from dora_config.protocol.control import (
     Ended,
     EndedDataflow,
     Explain,
+    Explained,
     FailureCode,
     GetSnapshot,
     ListDataflows,
@@ -157,7 +157,7 @@ class LocalRuns:
             status = await _status(run)
             if status is None:
                 continue
-            names[run.entry.dataflow_id] = run.entry.name
+            names[run.entry.dataflow_id] = run.name
             nodes += [self._node(run, node) for node in status.nodes]
             try:
                 reply = await run.call(GetStatistics())
@@ -184,7 +184,7 @@ class LocalRuns:
         return NodeSummary(
             node=node.node,
             dataflow=run.entry.dataflow_id,
-            dataflow_name=run.entry.name,
+            dataflow_name=run.name,
             daemon=self._machine,
             status=node.state,
             **{field: getattr(node, field) for field in shared},
@@ -202,17 +202,18 @@ class LocalRuns:
 
     async def _stop(self, run: LocalRun, *, force: bool) -> Ended:
         await run.call(StopAllNodes(force=force, reason="stopped in the browser"))
-        uuid, name = run.entry.dataflow_id, run.entry.name
+        uuid, name = run.entry.dataflow_id, run.name
         while uuid in {one.entry.dataflow_id for one in await self._runs()}:  # noqa: ASYNC110
             await anyio.sleep(POLL)  # another process, without a connection
         return Ended(dataflows=(EndedDataflow(uuid=uuid, name=name, ok=True),))
 
 
-def _explanation(run: LocalRun) -> Explanation:
+def _explanation(run: LocalRun) -> Explained:
     """Explain a run from the files below its `out` folder."""
     if run.plan is None:
         raise _failed("this run was started by another version of dora")
-    return explain(evidence(choose_run(Path(run.plan.working_dir), run.entry.dataflow_id)))
+    known = evidence(choose_run(Path(run.plan.working_dir), run.entry.dataflow_id))
+    return Explained(explanation=explain(known))
 
 
 async def _status(run: LocalRun) -> RunnerStatus | None:
@@ -240,7 +241,7 @@ def _dataflow(run: LocalRun, status: RunnerStatus | None) -> DataflowSummary | N
     last = min(restarted, key=lambda node: node.last_restart_ago or 0.0, default=None)
     return DataflowSummary(
         uuid=run.entry.dataflow_id,
-        name=run.entry.name,
+        name=run.name,
         status=_PHASES[status.phase],
         restarts=sum(node.restarts for node in status.nodes),
         last_restart=None

@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
+from dora_config.history.explanation import Explanation
 from dora_config.protocol import control
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.rest import models, paths
@@ -87,6 +88,11 @@ def _describe(
 def _get_specification(wanted: models.OneDataflow) -> Steps[models.Specification]:
     found = yield from _describe(wanted.dataflow)
     return models.Specification(uuid=found.uuid, spec=found.spec, daemons=found.daemons)
+
+
+def _explain(wanted: models.OneDataflow) -> Steps[Explanation]:
+    request = control.Explain(dataflow=control.DataflowRef.parse(wanted.dataflow))
+    return (yield from _ask(request, control.Explained)).explanation
 
 
 def _start_file(wanted: models.StartDataflowFile) -> Steps[models.StartedDataflow]:
@@ -293,6 +299,16 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
         models.OneDataflow,
         models.Specification,
         _get_specification,
+    ),
+    Operation(
+        "GET",
+        f"{paths.DATAFLOWS}/{{dataflow}}/explanation",
+        "explainDataflow",
+        "Explain what failed first, what followed, and what a dataflow waits for; also a start "
+        "that was refused.",
+        models.OneDataflow,
+        Explanation,
+        _explain,
     ),
     Operation(
         "POST",

@@ -34,6 +34,7 @@ from dora_config.protocol.runner import (
 from dora_config.spawn_argv import run_module
 from dora_daemon.agent.builds.files import NotBuilt
 from dora_daemon.agent.events import (
+    RevisionChanged,
     RunnerConnected,
     RunnerEnded,
     RunnerNotice,
@@ -249,7 +250,10 @@ class RunnerClient:
                     self._changed()
                 if before is None:
                     self._deliver(self, RunnerConnected(self.dataflow_id, status))
-                elif status.link is not None:
+                    return
+                if before.revision != status.revision:
+                    self._deliver(self, RevisionChanged(self.dataflow_id, status.revision))
+                if status.link is not None:
                     changed = LinkChanged(report=status.link)
                     self._deliver(self, RunnerReported(self.dataflow_id, changed))
             case Envelope(reply=Refusal(message=message)):

@@ -84,7 +84,10 @@ class PeerLink:
         self._host = host
         self._puts: dict[Priority, Callable[[bytes], None]] = {}
         self.low_latency = LowLatencyPath(self._small_unacknowledged)
-        self.parts = frames.Parts()
+        self._parts = frames.Parts()
+        self._parts_lock = threading.Lock()
+        self._parted = 0
+        """Number of the last frame that was sent in parts."""
         self._incoming_by_number: dict[int, StreamReceiver] = {}
         self._outgoing_by_number: dict[int, StreamSender] = {}
         self._rounds = StreamRounds()
@@ -255,7 +258,9 @@ class PeerLink:
                 put(head + images)
             else:
                 link, peer = self.link_id, self.known.their_link
-                for part in frames.parts_of(head, images, link, peer, LARGEST_LOW_LATENCY):
+                self._parted = number = self._parted % 0xFFFFFFFF + 1
+                most = LARGEST_LOW_LATENCY
+                for part in frames.parts_of(number, head, images, link, peer, most):
                     put(part)
         except ConnectionError as error:
             self._host.broken(self, session, f"the connection broke: {error}")
@@ -280,8 +285,14 @@ class PeerLink:
             with contextlib.suppress(ConnectionError):
                 self.open_low_latency(session, wants_answer=False)
         with self._lock:
+            earlier = self.low_latency.session is not None
+            replaced = earlier and not self.low_latency.uses(session, zid)
             put = session.publishers(self._host.key_to(self.machine))[Priority.SMALL]
             self.low_latency.use(session, zid, put)
+            if replaced:
+                # The earlier connection may have been dead for a while: send again what it carried.
+                self._pause()
+                self.known.begin_round()
 
     def _take_ack(self) -> tuple[int, int]:
         with self._ack_lock:
@@ -367,6 +378,11 @@ class PeerLink:
             stream.data(frames.read_data(frame))
         else:
             stream.lifecycle(frames.read_lifecycle(frame))
+
+    def receive_part(self, frame: bytes) -> bytes | None:
+        """Handle a PART frame; return the frame of which it is the last one. Raises WireError."""
+        with self._parts_lock:
+            return self._parts.add(frame)
 
     def receive_images(self, frame: bytes, number: int, sequence: int) -> None:
         """Handle an IMAGES frame with this acknowledgement (number 0: none). Raises WireError."""

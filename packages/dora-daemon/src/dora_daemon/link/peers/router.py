@@ -52,7 +52,7 @@ class FrameRouter:
             if peer is None:
                 return
             if head.kind == frames.FrameKind.PART:
-                whole = peer.parts.add(frame)
+                whole = peer.receive_part(frame)
                 if whole is not None and frames.read_images_head(whole) is not None:
                     self.receive(machine, session, whole)
             elif head.kind == frames.FrameKind.LOW_LATENCY:

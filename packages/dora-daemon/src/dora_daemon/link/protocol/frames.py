@@ -23,7 +23,7 @@ and continues, by kind:
     LIFECYCLE sequence 8, previous 8, `RecordKind` 8; text (of NODE_FAILED)
     BYE       empty: the sender's part of the dataflow has ended
     PART      part of an IMAGES frame, cut because the low-latency connection carries only short
-              frames; flags: 1 the first, 2 the last
+              frames; flags: 1 the first, 2 the last; stream: number of the frame in parts
     LOW_LATENCY  wants answer 1, Zenoh id of the sending session: opens the low-latency connection,
               over which it is sent, in both directions
     IMAGES    small messages of any streams: an acknowledgement as in ACK (stream 0: none); for each
@@ -233,17 +233,19 @@ def low_latency_body(zid: str, *, wants_answer: bool) -> bytes:
     return _LOW_LATENCY.pack(wants_answer) + zid.encode("ascii")
 
 
-def parts_of(begin: bytes, rest: bytes, sender: int, receiver: int, most: int) -> Iterator[bytes]:
+def parts_of(
+    number: int, begin: bytes, rest: bytes, sender: int, receiver: int, most: int
+) -> Iterator[bytes]:
     """Cut the frame ``begin + rest`` into PART frames of at most ``most`` bytes.
 
-    ``begin`` fits into the first one. Each byte is copied once.
+    ``number`` is the frame's own. ``begin`` fits into the first part. Each byte is copied once.
     """
     view = memoryview(rest)
     at, end = 0, most - HEAD.size - len(begin)
     first = _FIRST
     while True:
         flags = first | (_LAST if end >= len(view) else 0)
-        part_head = head(FrameKind.PART, sender, receiver, flags=flags)
+        part_head = head(FrameKind.PART, sender, receiver, stream=number, flags=flags)
         yield b"".join((part_head, begin, view[at:end]))
         if flags & _LAST:
             return
@@ -252,25 +254,32 @@ def parts_of(begin: bytes, rest: bytes, sender: int, receiver: int, most: int) -
 
 
 class Parts:
-    """Joins the PART frames of one connection."""
+    """Joins PART frames of one peer, whose connections may overlap. One thread at a time."""
 
     def __init__(self) -> None:
+        self._number = 0
         self._parts: list[memoryview] = []
         self._size = 0
 
     def add(self, frame: bytes) -> bytes | None:
-        """Add a PART frame; return the frame of which it is the last one. Raises WireError."""
-        flags = frame[3]
+        """Add a PART frame; return the frame of which it is the last one. Raises WireError.
+
+        The first part of another frame replaces a frame that is incomplete.
+        """
+        _, _, flags, number, _, _ = HEAD.unpack_from(frame)
         if flags & _FIRST:
-            self._parts, self._size = [], 0
+            self._number, self._parts, self._size = number, [], 0
+        elif number != self._number or not self._parts:
+            return None
         self._size += len(frame) - HEAD.size
         if self._size > LARGEST_PARTED:
+            self._parts = []
             raise WireError(f"frame of {self._size} bytes in parts")
         self._parts.append(memoryview(frame)[HEAD.size :])
         if not flags & _LAST:
             return None
-        whole, self._parts, self._size = b"".join(self._parts), [], 0
-        return whole
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
 
 
 # --- decoding: each function raises WireError, and nothing else, for a malformed frame ------------

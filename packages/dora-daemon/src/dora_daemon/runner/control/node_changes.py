@@ -14,9 +14,10 @@ from dora_config.protocol import runner as protocol
 from dora_daemon.runner.control.monitor import HealthMonitor
 from dora_daemon.runner.control.node_lookup import find_node, require_running
 from dora_daemon.runner.dispatcher import Dispatcher
-from dora_daemon.runner.errors import RequestRefused
+from dora_daemon.runner.errors import QueueUnavailable, RequestRefused
 from dora_daemon.runner.files import RunnerFiles
 from dora_daemon.runner.link.lazy import LazyLink
+from dora_daemon.runner.machine.barrier import joins_barrier
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.machine.events import (
     EdgeAdded,
@@ -30,6 +31,11 @@ from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
 from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.process.prepare import Preparer
 
+CONNECT_SECONDS = 10.0
+"""Time for an added node to connect; it may take longer, but then its failure is not reported."""
+DRAIN_SECONDS = 2.0
+"""Time for the readers of a removed node to read what it sent."""
+DRAIN_INTERVAL = 0.02
 START_SECONDS = 60.0
 """Time that a restarted process has to start, beside the time to stop the former one."""
 
@@ -59,10 +65,10 @@ class NodeChanges:
     async def _until(self, node: str, condition: Callable[[NodeSnapshot], bool]) -> None:
         await self._dispatcher.until(lambda: condition(self._find(node)))
 
-    async def stop(self, node: str, grace: float) -> None:
-        """Stop a node and wait for its end."""
+    async def stop(self, node: str, grace: float, *, leaves: bool = False) -> None:
+        """Stop a node and wait for its end; ``leaves``: it is removed then."""
         found = self._find(node)
-        self._dispatcher.emit(NodeStopRequested(node, grace))
+        self._dispatcher.emit(NodeStopRequested(node, grace, leaves))
         # the runner cannot kill a dynamic node
         with anyio.move_on_after(grace if found.dynamic else math.inf):
             await self._until(node, lambda n: n.state in (NodeState.ENDED, NodeState.ABSENT))
@@ -85,7 +91,7 @@ class NodeChanges:
         raise RequestRefused(f'node "{before.node}" did not start again; see its log')
 
     async def add(self, request: protocol.AddNode) -> None:
-        """Add a node and wait for its process."""
+        """Add a node and wait until it has connected, for a while."""
         require_running(self._dispatcher.state)
         spec, services = request.node, self._services
         if self._dispatcher.state.node(spec.id) is not None:
@@ -95,24 +101,49 @@ class NodeChanges:
         prepared = await anyio.to_thread.run_sync(self._preparer.prepare, spec, request.place)
         require_running(self._dispatcher.state)
         services.nodes.set(prepared, services.logs.open_log(prepared))
-        if not spec.is_dynamic:
-            services.router.create_inputs(spec)
+        services.nodes.locate(spec.id, request.place, request.code)
+        try:
+            if not spec.is_dynamic:
+                services.router.create_inputs(spec)
+        except QueueUnavailable:
+            services.router.drop_all(spec.id)
+            services.nodes.remove(spec.id)
+            raise
         self._files.write_index()
         self._monitor.schedule()
         self._dispatcher.emit(NodeAdded(spec))
-        if not spec.is_dynamic:
-            await self._until(spec.id, lambda n: n.pid is not None or n.ended)
+        if not joins_barrier(spec):
+            return
+        with anyio.move_on_after(CONNECT_SECONDS):
+            await self._until(spec.id, lambda n: n.connected or n.ended)
         result = self._find(spec.id).result
         if result is not None and result.outcome != "success":
-            raise RequestRefused(f'node "{spec.id}" {result.message}')
+            self._forget(spec.id)
+            cause = f": {result.stderr_tail[-1]}" if result.stderr_tail else ""
+            raise RequestRefused(f'node "{spec.id}" {result.message}{cause}')
 
     async def remove(self, node: str, grace: float) -> None:
-        """Stop a node and remove it with its edges."""
-        await self.stop(node, grace)
+        """Stop a node and remove it with its edges; its readers first receive what it sent."""
+        await self.stop(node, grace, leaves=True)
+        with anyio.move_on_after(DRAIN_SECONDS):
+            # queues do not report that they are empty
+            while any(e.ends.depth() for e in self._services.registry.out_of(node)):  # noqa: ASYNC110
+                await anyio.sleep(DRAIN_INTERVAL)
+        services = self._services
+        for target in list(services.nodes.specs.values()):
+            for name, wanted in target.inputs.items():
+                source = wanted.source
+                if isinstance(source, OutputSource) and source.node == node:
+                    self._disconnect(Edge(node, source.output, target.id, name))
+        self._forget(node)
+
+    def _forget(self, node: str) -> None:
+        """Remove an ended node."""
         services = self._services
         services.router.drop_all(node)
         services.departures.remove(node)
         services.handshake.free_area(node)
+        services.states.drop(node)
         self._dispatcher.emit(NodeRemoved(node))
         services.nodes.remove(node)
         self._files.write_index()
@@ -147,6 +178,11 @@ class NodeChanges:
         if not target.is_dynamic or target.id in services.connections:
             services.router.connect_input(target.id, request.input, wanted)
 
+    def nodes(self) -> protocol.Nodes:
+        """Return the nodes as they run now."""
+        nodes = self._services.nodes
+        return protocol.Nodes(revision=nodes.revision, nodes=nodes.current())
+
     def disconnect(self, request: protocol.DisconnectInput) -> None:
         """Remove an input from a node."""
         services = self._services
@@ -158,11 +194,14 @@ class NodeChanges:
             raise RequestRefused(
                 f"input `{target.id}/{request.input}` does not read `{expected}`, it reads {reads}"
             )
-        left = {name: wanted for name, wanted in target.inputs.items() if name != request.input}
-        services.nodes.set_inputs(target.id, left)
+        self._disconnect(Edge(request.source, request.output, target.id, request.input))
+
+    def _disconnect(self, edge: Edge) -> None:
+        inputs = self._services.nodes.specs[edge.target].inputs
+        left = {name: wanted for name, wanted in inputs.items() if name != edge.input}
+        self._services.nodes.set_inputs(edge.target, left)
         self._monitor.schedule()
-        edge = Edge(request.source, request.output, target.id, request.input)
-        services.router.disconnect_input(edge)
+        self._services.router.disconnect_input(edge)
         self._dispatcher.emit(EdgeRemoved(edge))
 
     def _check_source(self, place: str, wanted: ResolvedInput, *, of: ResolvedNode) -> None:

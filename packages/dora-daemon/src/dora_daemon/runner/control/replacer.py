@@ -8,11 +8,17 @@ import anyio
 import anyio.to_thread
 
 from dora_config.dataflow.resolved import ResolvedNode
-from dora_daemon.runner.control.node_lookup import find_node
+from dora_daemon.runner.control.node_lookup import find_node, require_running
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.errors import RequestRefused
 from dora_daemon.runner.logs.logs import NodeLog
-from dora_daemon.runner.machine.events import Exit, ReplacementConnected, ReplacementPrepared
+from dora_daemon.runner.machine.events import (
+    ProgramChanged,
+    ReplacementAbandoned,
+    ReplacementConnected,
+    ReplacementLost,
+    ReplacementPrepared,
+)
 from dora_daemon.runner.machine.snapshot import NodeState
 from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.process.prepare import PreparedNode, Preparer
@@ -22,6 +28,8 @@ if TYPE_CHECKING:
     from dora_config.protocol.runner import ReplaceNode
 
 CONNECT_SECONDS = 60.0
+
+_WITHOUT_PROCESS = (NodeState.ENDED, NodeState.BACKING_OFF)
 
 
 class NodeReplacer:
@@ -49,6 +57,18 @@ class NodeReplacer:
         prepared = await anyio.to_thread.run_sync(self._preparer.prepare, spec, request.place)
         self._check(spec)
         log = self._services.logs.new_log(prepared)
+        if find_node(self._dispatcher.state, spec.id).state in _WITHOUT_PROCESS:
+            self._services.nodes.set(prepared, log)
+            self._services.nodes.locate(spec.id, request.place, request.code)
+            await self._start(spec)
+        else:
+            await self._take_over(spec, prepared, log, request.grace)
+            self._services.nodes.locate(spec.id, request.place, request.code)
+
+    async def _take_over(
+        self, spec: ResolvedNode, prepared: PreparedNode, log: NodeLog, grace: float
+    ) -> None:
+        """Start the new process, then stop the old one."""
         self._prepared[spec.id] = (prepared, log)
         self._dispatcher.emit(ReplacementPrepared(spec.id))
         if (error := self._errors.pop(spec.id, None)) is not None:
@@ -56,36 +76,63 @@ class NodeReplacer:
         number = self._processes.staged[spec.id].incarnation
         try:
             await self._until_connected(spec.id, number, log)
-            if find_node(self._dispatcher.state, spec.id).state is not NodeState.RUNNING:
-                raise RequestRefused(f'node "{spec.id}" has ended meanwhile')
-            self._dispatcher.emit(ReplacementConnected(spec, number, request.grace))
-            await self._dispatcher.until(lambda: not self._waits(spec.id, number))
+            state = find_node(self._dispatcher.state, spec.id).state
+            if state not in (NodeState.RUNNING, NodeState.BACKING_OFF):
+                raise RequestRefused(f'node "{spec.id}" was stopped meanwhile')
+            # the client may disconnect: once the old process is stopped, the new one takes over
+            with anyio.CancelScope(shield=True):
+                self._dispatcher.emit(ReplacementConnected(spec, number, grace))
+                await self._dispatcher.until(lambda: not self._waits(spec.id, number))
         finally:
             if self._staged.pop(number, None) is not None:
                 self._services.handshake.unstage(number)
                 self._processes.drop_staged(spec.id)
+                self._dispatcher.emit(ReplacementAbandoned(spec.id, number))
         if find_node(self._dispatcher.state, spec.id).incarnation != number:
-            raise RequestRefused(f'node "{spec.id}" was stopped before it was replaced')
+            raise RequestRefused(
+                f'node "{spec.id}" was stopped, or its new process ended, before it was replaced'
+            )
+
+    async def _start(self, spec: ResolvedNode) -> None:
+        """Start the new program of a node that has ended or waits for a restart."""
+        before = find_node(self._dispatcher.state, spec.id).incarnation
+        self._dispatcher.emit(ProgramChanged(spec))
+
+        def settled() -> bool:
+            node = find_node(self._dispatcher.state, spec.id)
+            return node.incarnation != before and (node.connected or node.ended)
+
+        with anyio.move_on_after(CONNECT_SECONDS):
+            await self._dispatcher.until(settled)
+        result = find_node(self._dispatcher.state, spec.id).result
+        if result is not None and result.outcome != "success":
+            cause = f": {result.stderr_tail[-1]}" if result.stderr_tail else ""
+            raise RequestRefused(f'node "{spec.id}" {result.message}{cause}')
 
     def _check(self, spec: ResolvedNode) -> ResolvedNode:
         """Return the new node, if it can replace the one that runs."""
+        require_running(self._dispatcher.state)
         current = find_node(self._dispatcher.state, spec.id)
         old = self._services.nodes.specs[spec.id]
         if old.is_dynamic or spec.is_dynamic:
             raise RequestRefused(f'node "{spec.id}" is dynamic and cannot be replaced')
         if spec.id in self._processes.staged:
             raise RequestRefused(f'node "{spec.id}" is already being replaced')
-        if current.state is not NodeState.RUNNING:
+        if current.state not in (NodeState.RUNNING, *_WITHOUT_PROCESS):
             raise RequestRefused(f'node "{spec.id}" does not run (it is {current.state.value})')
-        for kind, have, want in (
-            ("inputs", set(old.inputs), set(spec.inputs)),
-            ("outputs", set(old.outputs), set(spec.outputs)),
-        ):
-            if have != want:
-                raise RequestRefused(
-                    f'the new node "{spec.id}" must have the same {kind} as the old one:'
-                    f" {_listed(have)}; it has {_listed(want)}"
-                )
+        have = {name: str(one.source) for name, one in old.inputs.items()}
+        want = {name: str(one.source) for name, one in spec.inputs.items()}
+        if have != want:
+            raise RequestRefused(
+                f'the new node "{spec.id}" must have the same inputs as the old one:'
+                f" {_wired(have)}; it has {_wired(want)}"
+            )
+        read = {entry.edge.output for entry in self._services.registry.out_of(spec.id)}
+        if missing := read - set(spec.outputs):
+            raise RequestRefused(
+                f'the new node "{spec.id}" must have the outputs that other nodes read:'
+                f" {_listed(missing)}; it has {_listed(set(spec.outputs))}"
+            )
         return spec.model_copy(update={"inputs": old.inputs})
 
     def _waits(self, node: str, number: int) -> bool:
@@ -117,6 +164,7 @@ class NodeReplacer:
             self._processes.stage(node, number, prepared, log)
         except OSError as error:
             self._errors[node] = error
+            self._dispatcher.emit(ReplacementAbandoned(node, number))
             return
         self._services.handshake.stage(number)
         self._staged[number] = (prepared, log)
@@ -124,14 +172,18 @@ class NodeReplacer:
     def promote(self, node: str, number: int) -> None:
         """Make the new process the node's: the old one has ended."""
         prepared, log = self._staged.pop(number)
-        self._services.nodes.set(prepared, log)
         if self._processes.promote(node) is None:
             # it ended while it was staged
             self._services.handshake.unstage(number)
-            self._services.departures.exited(node, number, Exit(code=1))
-        else:
-            self._services.handshake.promote(number)
+            self._dispatcher.emit(ReplacementLost(node, number))
+            return
+        self._services.nodes.set(prepared, log)
+        self._services.handshake.promote(number)
 
 
 def _listed(names: set[str]) -> str:
     return ", ".join(sorted(names)) or "none"
+
+
+def _wired(inputs: dict[str, str]) -> str:
+    return ", ".join(f"{name} <- {source}" for name, source in sorted(inputs.items())) or "none"

@@ -55,8 +55,12 @@ class StatusReporter:
         *,
         started_at: Callable[[], float | None],
         lines_shed: Callable[[], int],
+        revision: Callable[[], int],
     ) -> None:
-        """``lines_shed``: log lines that were dropped because a follower was too slow."""
+        """``lines_shed``: log lines that were dropped because a follower was too slow.
+
+        ``revision``: number of changes of the nodes.
+        """
         self._plan = plan
         self._dispatcher = dispatcher
         self._registry = registry
@@ -66,6 +70,7 @@ class StatusReporter:
         self._history = history
         self._started_at = started_at
         self._lines_shed = lines_shed
+        self._revision = revision
         self._metrics = Metrics()
 
     def status(self) -> RunnerStatus:
@@ -88,6 +93,7 @@ class StatusReporter:
             lines_shed=self._lines_shed(),
             link=None if supervisor is None else supervisor.report(),
             only_virtual_left=state.only_virtual_left,
+            revision=self._revision(),
         )
 
     def history(self) -> RunnerHistory:

@@ -110,6 +110,8 @@ class NodeStopRequested(Frozen):
 
     node: str
     grace: float
+    leaves: bool = False
+    """It is removed then: its end is not the end of the dataflow on this machine."""
 
 
 class NodeRestartRequested(Frozen):
@@ -131,6 +133,35 @@ class ReplacementConnected(Frozen):
     spec: ResolvedNode
     incarnation: int
     grace: float
+
+
+class ReplacementAbandoned(Frozen):
+    """The new process of a node failed, or the request was cancelled, before it took over."""
+
+    node: str
+    incarnation: int
+
+
+class ReplacementLost(Frozen):
+    """The staged process of a node ended before it could take over from the former one."""
+
+    node: str
+    incarnation: int
+
+
+class ProgramChanged(Frozen):
+    """The program of a node without a process was replaced: start it."""
+
+    spec: ResolvedNode
+
+
+ReplacementEvent = (
+    ReplacementPrepared
+    | ReplacementConnected
+    | ReplacementAbandoned
+    | ReplacementLost
+    | ProgramChanged
+)
 
 
 class NodeAdded(Frozen):
@@ -237,8 +268,7 @@ StateEvent = (
     | StopRequested
     | NodeStopRequested
     | NodeRestartRequested
-    | ReplacementPrepared
-    | ReplacementConnected
+    | ReplacementEvent
     | NodeStalled
     | BarrierReleased
     | NodeAdded

@@ -32,7 +32,9 @@ from dora_daemon.runner.machine.commands import (
     SendStop,
     SignalNode,
     SpawnNode,
+    StageReplacement,
 )
+from dora_daemon.runner.machine.refusals import broken_by, why_refused
 from dora_daemon.runner.machine.restart import GiveUp, RestartAfter, RestartHistory, decide
 from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
 from dora_daemon.runner.machine.verdict import (
@@ -71,6 +73,12 @@ class BarrierBroken(Frozen):
     grace: float
 
 
+class ReplacementStaged(Frozen):
+    """A process with another program is started beside the running one."""
+
+    incarnation: int
+
+
 class InputsEnded(Frozen):
     """All inputs have ended, so the node should end by itself."""
 
@@ -85,6 +93,9 @@ NodeEvent = (
     | events.NodeExited
     | events.NodeDetached
     | events.NodeStalled
+    | ReplacementStaged
+    | events.ReplacementAbandoned
+    | events.ReplacementLost
     | StopOrdered
     | InputsEnded
     | events.TimerFired
@@ -122,6 +133,12 @@ class NodeLifecycle:
     history: RestartHistory = field(default_factory=RestartHistory)
     health_kills: int = 0
     stopping: StopOrdered | None = None
+    staged: int | None = None
+    """Incarnation of a process that will replace the running one."""
+    outlived: events.NodeExited | None = None
+    """The end of the running process, if the staged one is still to take over."""
+    replaced: ResolvedNode | None = None
+    """Definition to return to if the replacement dies before it takes over."""
     kill_reason: str | None = None
     inputs_ended: bool = False
     broken_by: str | None = None
@@ -200,6 +217,13 @@ class NodeLifecycle:
                 return self._inputs_ended(now) if self.state in _CONNECTED else []
             case events.TimerFired():
                 return self._timer(event, now)
+            case ReplacementStaged(incarnation=number):
+                self.staged = number
+                return [StageReplacement(self.id, number)]
+            case events.ReplacementAbandoned(incarnation=number):
+                return self._abandon(number, now)
+            case events.ReplacementLost(incarnation=number):
+                return self._replacement_lost(number, now)
             case StopOrdered():
                 return self._stop_ordered(event, now)
             case _ as never:
@@ -233,6 +257,7 @@ class NodeLifecycle:
         self.connected = False
         self.pid = None
         self.stopping = None
+        self.outlived = None
         self.kill_reason = None
         return [CancelTimer(self.id, "backoff"), SpawnNode(self.id, self.incarnation)]
 
@@ -264,7 +289,7 @@ class NodeLifecycle:
             return self._connected(event.pid)
         if self.broken_by is not None:
             return self._refuse(self.broken_by)
-        return [Refuse(self.id, _why_refused(self.snapshot(), event.pid))]
+        return [Refuse(self.id, why_refused(self.snapshot(), event.pid))]
 
     def _connected(self, pid: int) -> list[Command]:
         self.pid = pid
@@ -301,7 +326,7 @@ class NodeLifecycle:
 
     def _refuse(self, cause: str) -> list[Command]:
         self.refused = True
-        return [Refuse(self.id, _broken_by(cause))]
+        return [Refuse(self.id, broken_by(cause))]
 
     def _detached(self) -> list[Command]:
         self.state = NodeState.ABSENT
@@ -322,6 +347,8 @@ class NodeLifecycle:
             return self._stop(event, now)
         if self.state is NodeState.STOPPING:
             return self._stop_again(event, now)
+        if event.successor is not None and self.outlived is not None:
+            return self._replace(*event.successor, now)
         if event.then == "end":
             return self._end_without_process(event) if self.state in _WITHOUT_PROCESS else []
         if event.then == "restart" and self.state is NodeState.BACKING_OFF:
@@ -409,6 +436,12 @@ class NodeLifecycle:
     # ------------------------------------------------------------------------------ the end
 
     def _exited(self, event: events.NodeExited, now: float) -> list[Command]:
+        if self.staged is not None and self.stopping is None:
+            self.outlived = event
+            self.state = NodeState.BACKING_OFF
+            self.connected = False
+            self.pid = None
+            return _cancel_timers(self.id)
         ending = Ending(
             event.exit,
             stop_requested=self.stopping is not None,
@@ -468,7 +501,8 @@ class NodeLifecycle:
 
     def _replace(self, spec: ResolvedNode, incarnation: int, now: float) -> list[Command]:
         self.last_restart = ("replaced", now)
-        self.spec = spec
+        self.replaced, self.spec = self.spec, spec
+        self.staged = self.outlived = None
         self.incarnation = incarnation
         self.restarts += 1
         self.history = RestartHistory()
@@ -477,6 +511,25 @@ class NodeLifecycle:
         self.stopping = None
         self.kill_reason = None
         return [*self._announce_restart("replaced", 0.0), PromoteReplacement(self.id, incarnation)]
+
+    def _abandon(self, incarnation: int, now: float) -> list[Command]:
+        """Continue without a replacement; the old process may have ended meanwhile."""
+        if self.staged != incarnation:
+            return []
+        self.staged = None
+        exited, self.outlived = self.outlived, None
+        if exited is None or self.state is not NodeState.BACKING_OFF:
+            return []
+        self.connected = True
+        return self._exited(exited, now)
+
+    def _replacement_lost(self, incarnation: int, now: float) -> list[Command]:
+        """Start the former program again."""
+        if self.state is not NodeState.CONNECTING or self.incarnation != incarnation:
+            return []
+        assert self.replaced is not None
+        self.spec = self.replaced
+        return self._restart(0.0, "its replacement ended before it took over", now)
 
     def _announce_restart(
         self, reason: str, delay: float, *, failed: bool = False, tail: tuple[str, ...] = ()
@@ -522,7 +575,7 @@ def _result(
     return reports.NodeResult(
         node=node.id,
         outcome="cascading" if cascading else verdict.outcome,
-        message=_broken_by(node.broken_by or "") if cascading else verdict.message,
+        message=broken_by(node.broken_by or "") if cascading else verdict.message,
         caused_by=node.broken_by if cascading else None,
         exit_code=exited.code,
         signal=exited.signal,
@@ -535,25 +588,3 @@ def _result(
 def _cancel_timers(node: str) -> list[Command]:
     names = ("startup", "finish", "terminate", "kill", "backoff")
     return [CancelTimer(node, name) for name in names]
-
-
-def _broken_by(cause: str) -> str:
-    return f'node "{cause}" exited before connecting, so the dataflow cannot start'
-
-
-def _why_refused(node: NodeSnapshot, pid: int) -> str:
-    """Return the message to process ``pid``, which sent Hello although the node has a process."""
-    if node.dynamic:
-        return f'node "{node.node}" is already attached (pid {node.pid})'
-    if node.connected and pid == node.pid:
-        return (
-            f'this process has left the dataflow as node "{node.node}": its last Node object was'
-            " closed or garbage collected, which closed all outputs and inputs; keep a reference"
-            " to the first Node while the process takes part"
-        )
-    if node.connected:
-        return (
-            f'node "{node.node}" is already connected as process {node.pid}; a node is one'
-            " process, and its children must exchange data with it by other means"
-        )
-    return f'node "{node.node}" is {node.state.value}'

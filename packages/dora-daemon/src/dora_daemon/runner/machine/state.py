@@ -26,7 +26,6 @@ from dora_daemon.runner.machine.commands import (
     ReportEvent,
     SendGo,
     SendStop,
-    StageReplacement,
 )
 from dora_daemon.runner.machine.link import LinkCut, LinkLifecycle, LinkNeeded, NodesEnded
 from dora_daemon.runner.machine.node import (
@@ -35,6 +34,7 @@ from dora_daemon.runner.machine.node import (
     InputsEnded,
     NodeEvent,
     NodeLifecycle,
+    ReplacementStaged,
     SpawnDue,
     StopOrdered,
 )
@@ -84,6 +84,8 @@ class RunnerState:
         self._nodes: dict[str, NodeLifecycle] = {}
         for node in nodes:
             self._add(node, must_connect=barrier.must_connect(node, len(self._barrier)))
+        self._leaving: set[str] = set()
+        """Nodes that are removed once they have ended, or were added and have not connected yet."""
         self._results: list[reports.NodeResult] = []
         """In the order in which nodes ended."""
         self._had_only_virtual = all(
@@ -189,11 +191,14 @@ class RunnerState:
                 return self._remove_node(node, now)
             case events.NodeStopRequested() | events.NodeRestartRequested():
                 return self._request(event, now)
-            case events.ReplacementPrepared(node=node):
-                return [StageReplacement(node, self._next_incarnation())]
-            case events.ReplacementConnected(spec=spec, incarnation=number, grace=grace):
-                order = StopOrdered(grace, "replace", successor=(spec, number))
-                return self._to_node(self._nodes[spec.id], order, now)
+            case (
+                events.ReplacementPrepared()
+                | events.ReplacementConnected()
+                | events.ReplacementAbandoned()
+                | events.ReplacementLost()
+                | events.ProgramChanged()
+            ):
+                return self._replace(event, now)
             case _ as never:
                 assert_never(never)
 
@@ -274,6 +279,7 @@ class RunnerState:
         commands = self._to_node(life, event, now)
         if any(isinstance(command, Refuse) for command in commands):
             return commands
+        self._leaving.discard(life.id)
         if life.connected and (life.dynamic or life.restarts):
             self._wiring.reopen(life.id)
             if closed := self._wiring.closed_inputs(life.id):
@@ -384,6 +390,8 @@ class RunnerState:
         if life is None:
             return []
         if isinstance(event, events.NodeStopRequested):
+            if event.leaves:
+                self._leaving.add(event.node)
             return self._to_node(life, StopOrdered(event.grace), now)
         if self._phase in _OVER:
             return []
@@ -394,10 +402,31 @@ class RunnerState:
             self._wiring.reopen(event.node)
         return commands
 
+    def _replace(self, event: events.ReplacementEvent, now: float) -> list[Command]:
+        match event:
+            case events.ReplacementPrepared(node=node):
+                number = self._next_incarnation()
+                return self._to_node(self._nodes[node], ReplacementStaged(number), now)
+            case events.ReplacementConnected(spec=spec, incarnation=number, grace=grace):
+                order = StopOrdered(grace, "replace", successor=(spec, number))
+                return self._to_node(self._nodes[spec.id], order, now)
+            case events.ReplacementLost(node=node) | events.ReplacementAbandoned(node=node):
+                life = self._nodes.get(node)
+                return [] if life is None else self._to_node(life, event, now)
+            case events.ProgramChanged(spec=spec):
+                if self._phase in _OVER:
+                    return []
+                life = self._nodes[spec.id]
+                life.spec = spec
+                return self._request(events.NodeRestartRequested(spec.id, 0.0), now)
+            case _ as never:
+                assert_never(never)
+
     # -------------------------------------------------------------------- nodes join and leave
 
     def _add_node(self, node: ResolvedNode, now: float) -> list[Command]:
         self._wiring.add_node(node)
+        self._leaving.add(node.id)
         life = self._add(node, must_connect=bool(node.inputs or node.outputs))
         if life.dynamic:
             return []
@@ -409,6 +438,7 @@ class RunnerState:
         readers = self._wiring.remove_node(node)
         del self._nodes[node]
         self._barrier.discard(node)
+        self._leaving.discard(node)
         self._results = [r for r in self._results if r.node != node]
         return self._end_inputs(readers, now)
 
@@ -432,7 +462,7 @@ class RunnerState:
 
     def _all_ended(self) -> bool:
         static = self._static()
-        if not static and self._phase != "stopping":
+        if self._phase != "stopping" and all(life.id in self._leaving for life in static):
             return False
         return all(life.ended for life in static)
 

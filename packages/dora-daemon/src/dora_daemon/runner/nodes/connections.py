@@ -1,12 +1,14 @@
-"""Connections of admitted processes, by node."""
+"""Connections of admitted processes, and states that they save, by node."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from dora_daemon.runner.nodes.socket import NodeConnection
-from dora_node_api.protocol.messages import Message
+from dora_node_api.protocol.messages import Message, RestoreState, SaveState
 
 
 class Connections:
@@ -44,3 +46,43 @@ class Connections:
         for connection in list(self._by_node.values()):
             if connection.incarnation == incarnation and connection is not except_for:
                 connection.read_waiting()
+
+
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """A state in a memory file of which this process holds the descriptor."""
+
+    incarnation: int
+    descriptor: int
+    message: SaveState
+
+
+class SavedStates:
+    """At most one state a node; the first process after the one that saved it gets it."""
+
+    def __init__(self) -> None:
+        self._by_node: dict[str, SavedState] = {}
+
+    def save(self, node: str, incarnation: int, message: SaveState, descriptor: int) -> None:
+        """Keep a state and its descriptor instead of an earlier one."""
+        self.drop(node)
+        self._by_node[node] = SavedState(incarnation, descriptor, message)
+
+    def restore(self, node: str, connection: NodeConnection) -> None:
+        """Send the state of a former process to an admitted one, and forget it."""
+        saved = self._by_node.get(node)
+        if saved is None or saved.incarnation == connection.incarnation:
+            return
+        message = RestoreState(saved.message.format, saved.message.size)
+        connection.send(message, (saved.descriptor,))
+        self.drop(node)
+
+    def drop(self, node: str) -> None:
+        """Forget the state of a node, if there is one."""
+        saved = self._by_node.pop(node, None)
+        if saved is not None:
+            os.close(saved.descriptor)
+
+    def close(self) -> None:
+        for node in list(self._by_node):
+            self.drop(node)

@@ -11,7 +11,7 @@ from dora_config.protocol.run_plan import RunPlan
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine.events import LinkConnected, NodeConnected, StateEvent
-from dora_daemon.runner.nodes.connections import Connections
+from dora_daemon.runner.nodes.connections import Connections, SavedStates
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
 from dora_daemon.runner.nodes.node_config import link_input, node_config
 from dora_daemon.runner.nodes.queues import QueueRegistry
@@ -40,6 +40,7 @@ class NodeHandshake:
         connections: Connections,
         registry: QueueRegistry,
         router: QueueRouter,
+        states: SavedStates,
         *,
         emit: Callable[[StateEvent], None],
         warn: Callable[[str], None],
@@ -52,6 +53,7 @@ class NodeHandshake:
         self._connections = connections
         self._registry = registry
         self._router = router
+        self._states = states
         self._emit = emit
         self._warn = warn
         self._on_staged = on_staged
@@ -189,6 +191,7 @@ class NodeHandshake:
             node_area=self._areas[node],
         )
         connection.send(welcome, descriptors)
+        self._states.restore(node, connection)
         for entry in self._registry.written_by(node):
             send_route(connection, entry)
         return connection

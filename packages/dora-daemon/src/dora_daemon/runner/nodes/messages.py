@@ -9,6 +9,7 @@ from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.logs.log_entries import as_level
 from dora_daemon.runner.logs.logs import now_text
 from dora_daemon.runner.machine.events import OutputsClosed, StateEvent, StopRequested
+from dora_daemon.runner.nodes.connections import SavedStates
 from dora_daemon.runner.nodes.departures import NodeDepartures
 from dora_daemon.runner.nodes.handshake import NodeHandshake
 from dora_daemon.runner.nodes.segments import SegmentTable
@@ -22,6 +23,7 @@ from dora_node_api.protocol.messages import (
     Log,
     Message,
     OpenSegment,
+    SaveState,
     StopDataflow,
 )
 
@@ -34,6 +36,7 @@ class NodeMessages:
         handshake: NodeHandshake,
         departures: NodeDepartures,
         segments: SegmentTable,
+        states: SavedStates,
         *,
         emit: Callable[[StateEvent], None],
         log: Callable[[LogLine], None],
@@ -41,6 +44,7 @@ class NodeMessages:
         self._handshake = handshake
         self._departures = departures
         self._segments = segments
+        self._states = states
         self._emit = emit
         self._log = log
 
@@ -56,6 +60,9 @@ class NodeMessages:
                 self.warn(f"ignored {type(message).__name__} from a process before its Hello")
             case AddSegment(number=number, size=size) if len(descriptors) == 1:
                 self._segments.add(incarnation, number, descriptors[0], size)
+                return
+            case SaveState() if len(descriptors) == 1 and node != LINK_NODE:
+                self._states.save(node, incarnation, message, descriptors[0])
                 return
             case OpenSegment():
                 self._segments.reply(connection, message)

@@ -14,7 +14,7 @@ from dora_daemon.runner.logs.logs import now_text
 from dora_daemon.runner.machine.edges import backpressure_cycles
 from dora_daemon.runner.machine.events import StateEvent
 from dora_daemon.runner.machine.streams import crossing_cycles
-from dora_daemon.runner.nodes.connections import Connections
+from dora_daemon.runner.nodes.connections import Connections, SavedStates
 from dora_daemon.runner.nodes.departures import NodeDepartures
 from dora_daemon.runner.nodes.handshake import NodeHandshake
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
@@ -53,6 +53,8 @@ class NodeServices:
         self.connections = Connections()
         self.segments = SegmentTable(self.connections)
         resources.callback(self.segments.close)
+        self.states = SavedStates()
+        resources.callback(self.states.close)
         outputs = RunnerOutputs(board, self.segments)
         self.logs = LogRouter(plan, nodes, outputs, on_event=on_event, history=history, gate=gate)
         self.registry = QueueRegistry(board, self.segments, self.logs.warn_about)
@@ -71,13 +73,19 @@ class NodeServices:
             self.connections,
             self.registry,
             self.router,
+            self.states,
             emit=emit,
             warn=self.logs.warn,
             on_staged=on_staged,
             cycles=_cycles(plan, nodes),
         )
         messages = NodeMessages(
-            self.handshake, self.departures, self.segments, emit=emit, log=self.drops.log
+            self.handshake,
+            self.departures,
+            self.segments,
+            self.states,
+            emit=emit,
+            log=self.drops.log,
         )
         resources.callback(NodeServer(socket, messages).close)
 

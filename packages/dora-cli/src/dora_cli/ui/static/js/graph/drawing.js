@@ -15,7 +15,8 @@ import { total, worst } from "./model.js";
 /** @typedef {import("../types.js").EdgeRow} EdgeRow */
 /** @typedef {{kind: "item" | "bundle", id: string} | null} Selection */
 
-const FAR = 0.45;
+const FAR = 0.4;
+const TINY = 0.2;
 const LEAST_ZOOM = 0.04;
 const MOST_ZOOM = 2.5;
 const MARGIN = 24;
@@ -44,7 +45,7 @@ export function useLayout(model) {
     number.current += 1;
     worker.current?.postMessage({
       number: number.current,
-      boxes: model.items.map((one) => ({ id: one.id, width: one.width, height: one.height, group: one.machine })),
+      boxes: model.items.map((one) => ({ id: one.id, width: one.width, height: one.height, group: one.machine, alone: one.kind === "machine" })),
       arrows: model.bundles.map((one) => ({ from: one.from, to: one.to })),
       grouped: model.grouped,
     });
@@ -62,6 +63,7 @@ export function Drawing({ model, layout, nodes, edges, selection, select, open, 
     const { x, y, zoom } = camera.current;
     scene.current?.setAttribute("transform", `translate(${x} ${y}) scale(${zoom})`);
     svg.current?.classList.toggle("far", zoom < FAR);
+    svg.current?.classList.toggle("tiny", zoom < TINY);
   };
   const fit = () => {
     const box = svg.current?.getBoundingClientRect();

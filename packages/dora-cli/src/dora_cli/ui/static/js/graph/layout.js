@@ -2,7 +2,7 @@
 
 /**
  * @typedef {typeof import("@dagrejs/dagre")} Dagre
- * @typedef {{id: string, width: number, height: number, group: string}} Box
+ * @typedef {{id: string, width: number, height: number, group: string, alone?: boolean}} Box
  * @typedef {{from: string, to: string}} Arrow
  * @typedef {{x: number, y: number}} Point
  * @typedef {{x: number, y: number, width: number, height: number}} Area
@@ -42,7 +42,8 @@ export function lay(dagre, boxes, arrows, grouped) {
     const own = arrows.filter((one) => groupOf.get(one.from) === group && groupOf.get(one.to) === group);
     const placed = layComponents(dagre, inside, own);
     inner.set(group, placed);
-    outer.push({ id: group, group: "", width: placed.width + 2 * PADDING, height: placed.height + PADDING + TITLE });
+    const frame = frameOf(inside);
+    outer.push({ id: group, group: "", width: placed.width + 2 * frame.x, height: placed.height + frame.x + frame.y });
   }
   /** @type {Map<string, {from: string, to: string, arrows: Arrow[]}>} */
   const between = new Map();
@@ -54,10 +55,12 @@ export function lay(dagre, boxes, arrows, grouped) {
   }
   const whole = layComponents(dagre, outer, [...between.values()]);
   /** @type {Layout} */
-  const result = { boxes: {}, groups: whole.boxes, arrows: {}, width: whole.width, height: whole.height };
+  const result = { boxes: {}, groups: {}, arrows: {}, width: whole.width, height: whole.height };
   for (const [group, placed] of inner) {
     const { x, y } = whole.boxes[group];
-    const shift = (/** @type {Point} */ point) => ({ ...point, x: point.x + x + PADDING, y: point.y + y + TITLE });
+    const frame = frameOf(members.get(group) ?? []);
+    if (frame.x > 0) result.groups[group] = whole.boxes[group];
+    const shift = (/** @type {Point} */ point) => ({ ...point, x: point.x + x + frame.x, y: point.y + y + frame.y });
     for (const [id, area] of Object.entries(placed.boxes)) result.boxes[id] = { ...area, ...shift(area) };
     for (const [id, points] of Object.entries(placed.arrows)) result.arrows[id] = points.map(shift);
   }
@@ -70,6 +73,11 @@ export function lay(dagre, boxes, arrows, grouped) {
     });
   }
   return result;
+}
+
+/** Space at the sides of a group and above; a collapsed machine has no frame. @param {Box[]} inside */
+function frameOf(inside) {
+  return inside.every((box) => box.alone) ? { x: 0, y: 0 } : { x: PADDING, y: TITLE };
 }
 
 /**

@@ -1,0 +1,53 @@
+"""`dora node connect`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from dora_cli import output
+from dora_cli.commands.node.arguments import SourceArgument, TargetArgument, edge
+from dora_cli.coordinator import calls
+from dora_cli.coordinator.calls import DataflowOption
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+
+
+class Policy(StrEnum):
+    """Values of `--queue-policy`."""
+
+    DROP_OLDEST = "drop_oldest"
+    BACKPRESSURE = "backpressure"
+
+
+def main(
+    source: SourceArgument,
+    target: TargetArgument,
+    dataflow: DataflowOption = None,
+    queue_size: Annotated[
+        int, typer.Option("--queue-size", min=1, max=16_000, help="Messages that may be queued.")
+    ] = 10,
+    queue_policy: Annotated[
+        Policy, typer.Option("--queue-policy", help="What happens when the queue is full.")
+    ] = Policy.DROP_OLDEST,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Connect an output to a new input of a running node, also on another machine."""
+    from dora_cli.live import sending
+    from dora_config.protocol.runner import ConnectInput
+
+    ends = edge(source, target)
+    request = ConnectInput(
+        source=ends.source,
+        output=ends.output,
+        target=ends.target,
+        input=ends.input,
+        queue_size=queue_size,
+        queue_policy=queue_policy.value,
+    )
+    with connect(coordinator_addr, coordinator_port) as client:
+        uuid = calls.describe(client, dataflow).uuid
+        sending.change(client, uuid, request)
+    output.write(f"connected {source} to {target}")

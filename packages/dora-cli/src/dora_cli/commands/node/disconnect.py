@@ -1,0 +1,33 @@
+"""`dora node disconnect`."""
+
+from __future__ import annotations
+
+from dora_cli import output
+from dora_cli.commands.node.arguments import SourceArgument, TargetArgument, edge
+from dora_cli.coordinator import calls
+from dora_cli.coordinator.calls import DataflowOption
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+
+
+def main(
+    source: SourceArgument,
+    target: TargetArgument,
+    dataflow: DataflowOption = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Remove an input from a running node; messages queued there are dropped.
+
+    The node gets INPUT_CLOSED, and STOP if it was its last open input.
+    """
+    from dora_cli.live import sending
+    from dora_config.protocol.runner import DisconnectInput
+
+    ends = edge(source, target)
+    request = DisconnectInput(
+        source=ends.source, output=ends.output, target=ends.target, input=ends.input
+    )
+    with connect(coordinator_addr, coordinator_port) as client:
+        uuid = calls.describe(client, dataflow).uuid
+        sending.change(client, uuid, request)
+    output.write(f"disconnected {source} from {target}")

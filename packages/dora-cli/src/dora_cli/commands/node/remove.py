@@ -1,0 +1,26 @@
+"""`dora node remove`."""
+
+from __future__ import annotations
+
+from dora_cli import output
+from dora_cli.commands.node.arguments import Grace
+from dora_cli.coordinator import calls
+from dora_cli.coordinator.calls import DataflowOption, NodeArgument
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+
+
+def main(
+    node: NodeArgument,
+    dataflow: DataflowOption = None,
+    grace: Grace = "10s",  # type: ignore[assignment]
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Stop a node and remove it from a running dataflow, with its edges."""
+    from dora_cli.live import sending
+    from dora_config.protocol.runner import RemoveNode
+
+    with connect(coordinator_addr, coordinator_port) as client:
+        uuid = calls.describe(client, dataflow).uuid
+        sending.change(client, uuid, RemoveNode(node=node, grace=grace))
+    output.write(f'node "{node}" removed')

@@ -1,0 +1,1 @@
+"""Changes of running dataflows: definitions of nodes, and reload on save."""

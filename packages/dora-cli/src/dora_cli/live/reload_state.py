@@ -1,0 +1,132 @@
+"""Which nodes are reloaded when files change; pure.
+
+Editors replace a file by renaming another one over it, or truncate and write it: a node is reloaded
+once its files have been unchanged for a moment and all exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+SETTLE_SECONDS = 0.15
+"""Time without a change until a node is reloaded."""
+MISSING_SECONDS = 2.0
+"""Time until a removed file is reported: most come back at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilesRead:
+    """Digest of the contents of some files; None: the file does not exist."""
+
+    digests: Mapping[Path, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadEnded:
+    """A reload that was commanded has ended, with success or not."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """``deadline`` may have passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """Run the new contents of these files in a node."""
+
+    node: str
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportMissing:
+    """A file of a node was removed; the node keeps running."""
+
+    node: str
+    file: Path
+
+
+Event = FilesRead | ReloadEnded | TimePassed
+Command = Reload | ReportMissing
+
+
+class ReloadState:
+    """Changed through :meth:`handle` and :meth:`set_files` only."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, frozenset[Path]] = {}
+        self._digests: dict[Path, str | None] = {}
+        self._changed: dict[str, dict[Path, float]] = {}
+        """By node: changed files, and when."""
+        self._reloading: set[str] = set()
+        self._reported: set[tuple[str, Path]] = set()
+
+    def set_files(self, node: str, digests: Mapping[Path, str | None]) -> None:
+        """Set the files of a node; those that are new to it count as unchanged."""
+        self._files[node] = frozenset(digests)
+        for path, digest in digests.items():
+            self._digests.setdefault(path, digest)
+
+    @property
+    def files(self) -> Collection[Path]:
+        """All files that are watched."""
+        return {path for files in self._files.values() for path in files}
+
+    @property
+    def deadline(self) -> float | None:
+        """Time of the next TimePassed; None if nothing is waited for."""
+        times = [self._due(node) for node in self._changed if node not in self._reloading]
+        return min((time for time in times if time is not None), default=None)
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Process one event; ``now``: seconds of a monotonic clock."""
+        match event:
+            case FilesRead(digests=digests):
+                self._note(digests, now)
+            case ReloadEnded(node=node):
+                self._reloading.discard(node)
+            case TimePassed():
+                pass
+        return list(self._due_commands(now))
+
+    def _note(self, digests: Mapping[Path, str | None], now: float) -> None:
+        for path, digest in digests.items():
+            if self._digests.get(path) == digest:
+                continue
+            self._digests[path] = digest
+            for node, files in self._files.items():
+                if path in files:
+                    self._changed.setdefault(node, {})[path] = now
+                    self._reported.discard((node, path))
+
+    def _missing(self, node: str) -> list[Path]:
+        return [path for path in self._changed[node] if self._digests[path] is None]
+
+    def _due(self, node: str) -> float | None:
+        changed = self._changed[node]
+        missing = [path for path in self._missing(node) if (node, path) not in self._reported]
+        if missing:
+            return max(changed[path] for path in missing) + MISSING_SECONDS
+        if self._missing(node):
+            return None  # reported: wait for the file
+        return max(changed.values()) + SETTLE_SECONDS
+
+    def _due_commands(self, now: float) -> Iterable[Command]:
+        for node in list(self._changed):
+            due = self._due(node)
+            if node in self._reloading or due is None or now < due:
+                continue
+            missing = self._missing(node)
+            if missing:
+                for path in missing:
+                    self._reported.add((node, path))
+                    yield ReportMissing(node, path)
+                continue
+            files = tuple(sorted(self._changed.pop(node)))
+            self._reloading.add(node)
+            yield Reload(node, files)

@@ -1,0 +1,157 @@
+"""Watches the files of nodes and reloads the nodes, one after the other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+from watchfiles import awatch
+from watchfiles._rust_notify import WatchfilesRustInternalError
+
+from dora_cli import output
+from dora_cli.live.node_files import files_of
+from dora_cli.live.reload_state import (
+    Command,
+    FilesRead,
+    Reload,
+    ReloadEnded,
+    ReloadState,
+    ReportMissing,
+    TimePassed,
+)
+from dora_config.dataflow.resolved import ResolvedNode
+
+STEP_MS = 50
+DEBOUNCE_MS = 400
+TICK_MS = 250
+"""Interval at which times are checked while no file changes."""
+
+ReloadNode = Callable[[str], Awaitable[str | None]]
+"""Reloads a node; returns why it was not reloaded."""
+
+
+class NodeWatcher:
+    """Reloads nodes of one dataflow when their files change, until it is cancelled."""
+
+    def __init__(
+        self,
+        dataflow_file: Path,
+        nodes: Mapping[str, tuple[ResolvedNode, Path]],
+        reload: ReloadNode,
+    ) -> None:
+        """``nodes``: definition and working directory by id."""
+        self._dataflow_file = dataflow_file
+        self._nodes = nodes
+        self._reload = reload
+        self._state = ReloadState()
+        self._waiting: list[Reload] = []
+        self._queued = anyio.Event()
+        self._refollow = anyio.Event()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        await anyio.to_thread.run_sync(self._scan_all)
+        count = len(self._state.files) - 1
+        output.remark(f"watching {output.counted(count, 'file')} of nodes for changes")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._reload_in_turn)
+            try:
+                while True:
+                    await self._follow()
+            except (OSError, WatchfilesRustInternalError) as error:
+                output.warn(f"cannot watch files: {error}; nodes are not reloaded any more")
+                tasks.cancel_scope.cancel()
+
+    def _scan_all(self) -> None:
+        for name in self._nodes:
+            self._scan(name)
+        self._state.set_files("", _digests({self._dataflow_file}))
+
+    def _scan(self, name: str) -> None:
+        node, base = self._nodes[name]
+        self._state.set_files(name, _digests(files_of(node, base)))
+
+    async def _follow(self) -> None:
+        """Follow the folders of all files, until there are others."""
+        self._refollow = anyio.Event()
+        files = frozenset(self._state.files)
+        folders = {path.parent for path in files if path.parent.is_dir()}
+        known = {str(path): path for path in files}
+        changes = awatch(
+            *folders,
+            watch_filter=lambda _change, path: path in known,
+            step=STEP_MS,
+            debounce=DEBOUNCE_MS,
+            rust_timeout=TICK_MS,
+            yield_on_timeout=True,
+            stop_event=self._refollow,
+            recursive=False,
+        )
+        await self._read(files)  # what changed since the last scan
+        async for batch in changes:
+            await self._read(frozenset(known[path] for _, path in batch))
+
+    async def _read(self, files: frozenset[Path]) -> None:
+        if files:
+            digests = await anyio.to_thread.run_sync(partial(_digests, files))
+            self._execute(self._state.handle(FilesRead(digests), anyio.current_time()))
+        deadline = self._state.deadline
+        if deadline is not None and deadline <= anyio.current_time():
+            self._execute(self._state.handle(TimePassed(), anyio.current_time()))
+
+    def _execute(self, commands: list[Command]) -> None:
+        for command in commands:
+            match command:
+                case Reload():
+                    self._waiting.append(command)
+                    self._queued.set()
+                case ReportMissing(node=node, file=file):
+                    who = f'node "{node}" keeps running' if node else "the dataflow keeps running"
+                    output.warn(f"{self._shown(file)} was removed; {who}")
+
+    async def _reload_in_turn(self) -> None:
+        while True:
+            while self._waiting:
+                command = self._waiting.pop(0)
+                await self._run(command)
+                self._execute(self._state.handle(ReloadEnded(command.node), anyio.current_time()))
+            self._queued = anyio.Event()
+            await self._queued.wait()
+
+    async def _run(self, command: Reload) -> None:
+        shown = ", ".join(self._shown(path) for path in command.files)
+        if not command.node:
+            output.remark(
+                f"{shown} changed; to apply it, start the dataflow again or use `dora node`"
+            )
+            return
+        output.remark(f'reloading node "{command.node}": {shown} changed')
+        problem = await self._reload(command.node)
+        if problem is not None:
+            output.failure(f'node "{command.node}" was not reloaded: {problem}')
+        else:
+            output.remark(f'reloaded node "{command.node}"')
+        before = frozenset(self._state.files)
+        await anyio.to_thread.run_sync(self._scan, command.node)
+        if frozenset(self._state.files) != before:
+            self._refollow.set()
+
+    def _shown(self, path: Path) -> str:
+        folder = self._dataflow_file.parent
+        return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+
+def _digests(files: frozenset[Path] | set[Path]) -> dict[Path, str | None]:
+    return {path: _digest(path) for path in files}
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None

@@ -1,0 +1,205 @@
+"""Requests that change nodes and edges: checked, then sent to daemons step by step; pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from dora_config.dataflow.placement import ConnectedDaemon, choose_daemon
+from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.protocol.calls import ChangePart, PartResult
+from dora_config.protocol.control import ChangeGraph, GraphChanged
+from dora_config.protocol.envelope import clean_lines
+from dora_config.protocol.runner import AddNode, CurrentNode, GraphChange, RemoveNode, ReplaceNode
+from dora_coordinator.clients.proposals import InvalidChange, applied, checked, readers_of
+from dora_coordinator.dataflow.dataflow import Dataflow
+from dora_coordinator.dataflow.events import PartAdded
+from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
+from dora_coordinator.links.edges import remote_edges
+from dora_coordinator.state.commands import AnswerClient, Command, FailClient, SendToDaemon
+from dora_coordinator.state.events import ClientRequested
+from dora_coordinator.state.membership import Membership
+from dora_coordinator.state.records import PartState, Phase
+
+
+@dataclass(slots=True)
+class _Operation:
+    """A change in progress; ``daemon`` answers next, or starts its first part."""
+
+    requested: ClientRequested
+    dataflow_id: str
+    daemon: str
+    answer_daemon: str
+    steps: deque[GraphChange] = field(default_factory=deque)
+    """Further changes."""
+    starts_part: bool = False
+    client_waits: bool = True
+
+
+class GraphChanges:
+    """One change of a dataflow at a time."""
+
+    def __init__(self, registry: DataflowRegistry, membership: Membership) -> None:
+        self._registry = registry
+        self._membership = membership
+        self._operations: dict[str, _Operation] = {}
+        """By id of the dataflow."""
+
+    def open(
+        self, requested: ClientRequested, request: ChangeGraph, dataflow: Dataflow, now: float
+    ) -> list[Command]:
+        """Begin a change; raises :class:`RequestRefused` and placement errors."""
+        if dataflow.phase not in (Phase.RUNNING, Phase.RECOVERING):
+            text = f"dataflow {dataflow.label} does not run (it is {dataflow.status()[0]})"
+            raise RequestRefused("conflict", text)
+        if dataflow.id in self._operations:
+            text = f"another change of dataflow {dataflow.label} is in progress; try again"
+            raise RequestRefused("conflict", text)
+        try:
+            change = checked(dataflow.spec.resolved, request.change)
+        except InvalidChange as problem:
+            raise RequestRefused("failed", str(problem)) from None
+        daemon = self._daemon_of(dataflow, change)
+        operation = _Operation(requested, dataflow.id, daemon, daemon)
+        if isinstance(change, AddNode) and daemon not in dataflow.parts:
+            self._require_able(daemon)
+            operation.starts_part = True
+            self._operations[dataflow.id] = operation
+            node = CurrentNode(node=change.node, place=change.place, code=change.code)
+            return self._registry.apply(dataflow, PartAdded(daemon, node), now)
+        operation.steps.append(change)
+        if isinstance(change, RemoveNode):
+            operation.steps.extend(self._readers_elsewhere(dataflow, change.node, daemon))
+        commands = self._next_step(operation, dataflow)
+        self._operations[dataflow.id] = operation
+        return commands
+
+    def _daemon_of(self, dataflow: Dataflow, change: GraphChange) -> str:
+        if isinstance(change, AddNode):
+            return self._place(change.node)
+        match change:
+            case RemoveNode(node=node):
+                name = node
+            case ReplaceNode():
+                name = change.node.id
+            case _:
+                name = change.target
+        daemon = dataflow.parts.by_node().get(name)
+        if daemon is None:
+            raise RequestRefused("failed", f'the daemon of node "{name}" has not reported it yet')
+        return daemon
+
+    def _place(self, node: ResolvedNode) -> str:
+        daemons = [
+            ConnectedDaemon(one.key, one.register.machine_id, one.register.labels)
+            for one in self._membership.connected()
+        ]
+        return choose_daemon(node.id, node.deploy, daemons).daemon_id
+
+    @staticmethod
+    def _readers_elsewhere(dataflow: Dataflow, node: str, daemon: str) -> list[GraphChange]:
+        """Return the changes for readers on other machines; the runner of the node sees its own."""
+        by_node = dataflow.parts.by_node()
+        readers = readers_of(dataflow.spec.resolved, node)
+        return [
+            one
+            for one in readers
+            if by_node.get(one.target, daemon) != daemon
+            and not dataflow.parts[by_node[one.target]].ended
+        ]
+
+    def _require_able(self, daemon: str) -> None:
+        member = self._membership.get(daemon)
+        if member is None or not self._membership.is_connected(daemon):
+            raise RequestRefused("failed", f'no connection to daemon "{daemon}"')
+        if not member.register.changes_parts:
+            release = member.register.party.release
+            text = f'daemon "{daemon}" (release {release}) cannot change running nodes; upgrade it'
+            raise RequestRefused("failed", text)
+
+    def _next_step(self, operation: _Operation, dataflow: Dataflow) -> list[Command]:
+        change = operation.steps.popleft()
+        daemon = operation.daemon = self._daemon_of(dataflow, change)
+        part = dataflow.parts[daemon]
+        if part.ended:
+            text = f'all nodes of {dataflow.label} on daemon "{daemon}" have ended'
+            raise RequestRefused("failed", text)
+        if part.state is not PartState.RUNNING:
+            text = f'the nodes of {dataflow.label} on daemon "{daemon}" are being started'
+            raise RequestRefused("conflict", text)
+        self._require_able(daemon)
+        by_node = dataflow.parts.by_node()
+        if isinstance(change, AddNode):
+            by_node[change.node.id] = daemon
+        edges = remote_edges(applied(dataflow.spec.resolved, change), by_node).get(daemon, ())
+        message = ChangePart(
+            call=operation.requested.fresh_id,
+            dataflow_id=dataflow.id,
+            attempt=part.attempt,
+            links=dataflow.parts.links_of(part, self._membership, edges),
+            change=change,
+        )
+        return [SendToDaemon(daemon, message)]
+
+    def answered(self, daemon: str, message: PartResult) -> list[Command]:
+        """Continue after the answer of a daemon."""
+        found = (o for o in self._operations.values() if o.requested.fresh_id == message.call)
+        operation = next(found, None)
+        if operation is None or operation.daemon != daemon or operation.starts_part:
+            return []
+        if message.problem is not None:
+            return self._fail(operation, clean_lines(message.problem))
+        dataflow = self._registry.get(operation.dataflow_id)
+        if not operation.steps or dataflow is None:
+            return self._succeed(operation)
+        try:
+            return self._next_step(operation, dataflow)
+        except RequestRefused as problem:
+            return self._fail(operation, f"changed in part: {problem}")
+
+    def daemon_lost(self, daemon: str) -> list[Command]:
+        """Fail the changes that wait for a daemon."""
+        commands: list[Command] = []
+        for operation in list(self._operations.values()):
+            if operation.daemon == daemon:
+                text = f'the connection to daemon "{daemon}" was lost; `dora node list` shows'
+                commands += self._fail(operation, f"{text} whether the change took place")
+        return commands
+
+    def settle(self) -> list[Command]:
+        """Answer the requests whose dataflow has ended or whose further part runs."""
+        commands: list[Command] = []
+        for operation in list(self._operations.values()):
+            dataflow = self._registry.get(operation.dataflow_id)
+            if dataflow is None or dataflow.has_ended:
+                commands += self._fail(operation, "the dataflow has ended")
+            elif operation.starts_part:
+                reason = dataflow.not_added.pop(operation.daemon, None)
+                part = dataflow.parts.get(operation.daemon)
+                if part is None:
+                    commands += self._fail(operation, reason or "the node was not started")
+                elif part.state in (PartState.RUNNING, PartState.ENDED):
+                    commands += self._succeed(operation)
+        return commands
+
+    def drop(self, client: int, number: int | None) -> None:
+        """Forget the client of a request (None: of all its requests); the change continues."""
+        for operation in self._operations.values():
+            requested = operation.requested
+            if requested.client == client and number in (None, requested.number):
+                operation.client_waits = False
+
+    def _succeed(self, operation: _Operation) -> list[Command]:
+        del self._operations[operation.dataflow_id]
+        requested = operation.requested
+        if not operation.client_waits:
+            return []
+        answer = GraphChanged(uuid=operation.dataflow_id, daemon=operation.answer_daemon)
+        return [AnswerClient(requested.client, requested.number, answer)]
+
+    def _fail(self, operation: _Operation, problem: str) -> list[Command]:
+        del self._operations[operation.dataflow_id]
+        requested = operation.requested
+        if not operation.client_waits:
+            return []
+        return [FailClient(requested.client, requested.number, problem)]

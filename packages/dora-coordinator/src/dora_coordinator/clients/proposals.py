@@ -1,0 +1,176 @@
+"""Checks of requested changes of nodes and edges, and the resolved dataflow after them; pure."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from dora_config.dataflow.resolved import (
+    SINGLE_OPERATOR_ID,
+    ResolvedDataflow,
+    ResolvedInput,
+    ResolvedNode,
+)
+from dora_config.dataflow.sources import OutputSource
+from dora_config.protocol.runner import (
+    AddNode,
+    ConnectInput,
+    DisconnectInput,
+    GraphChange,
+    RemoveNode,
+    ReplaceNode,
+)
+from dora_config.yaml.suggest import closest
+
+Edge = TypeVar("Edge", ConnectInput, DisconnectInput)
+
+
+class InvalidChange(Exception):
+    """A change contradicts the running dataflow; the text says how."""
+
+
+def checked(dataflow: ResolvedDataflow, change: GraphChange) -> GraphChange:
+    """Return the change, for a replacement with the inputs of the old node.
+
+    Raises InvalidChange.
+    """
+    match change:
+        case AddNode(node=node):
+            if any(other.id == node.id for other in dataflow.nodes):
+                raise InvalidChange(
+                    f'node "{node.id}" exists already; use `dora node replace` to change it'
+                )
+            for name, one in node.inputs.items():
+                _require_output(dataflow, f"{node.id}/{name}", one.source, own=node)
+        case RemoveNode(node=name):
+            find(dataflow, name)
+            if len(dataflow.nodes) == 1:
+                raise InvalidChange(
+                    f'node "{name}" is the only node; stop the dataflow with `dora stop` instead'
+                )
+        case ReplaceNode(node=node):
+            return change.model_copy(update={"node": _replacement(dataflow, node)})
+        case ConnectInput():
+            change = _with_operators(dataflow, change)
+            target = find(dataflow, change.target)
+            where = f"{change.target}/{change.input}"
+            if (present := target.inputs.get(change.input)) is not None:
+                raise InvalidChange(
+                    f"input `{where}` reads `{present.source}`; disconnect it first"
+                )
+            source = OutputSource(node=change.source, output=change.output)
+            _require_output(dataflow, where, source)
+        case DisconnectInput():
+            change = _with_operators(dataflow, change)
+            _check_disconnect(find(dataflow, change.target), change)
+    return change
+
+
+def _with_operators(dataflow: ResolvedDataflow, change: Edge) -> Edge:
+    """Return the edge with the id of the operator in ports of nodes with a single one."""
+    ports = {}
+    for end, port in ((change.source, "output"), (change.target, "input")):
+        node = find(dataflow, end)
+        name = getattr(change, port)
+        if [one.id for one in node.operators] == [SINGLE_OPERATOR_ID] and "/" not in name:
+            ports[port] = f"{SINGLE_OPERATOR_ID}/{name}"
+    return change.model_copy(update=ports)
+
+
+def applied(dataflow: ResolvedDataflow, change: GraphChange) -> ResolvedDataflow:
+    """Return the dataflow after a checked change; a removed node's readers are unchanged."""
+    nodes = {node.id: node for node in dataflow.nodes}
+    match change:
+        case AddNode(node=node) | ReplaceNode(node=node):
+            nodes[node.id] = node
+        case RemoveNode(node=name):
+            del nodes[name]
+        case ConnectInput():
+            source = OutputSource(node=change.source, output=change.output)
+            new = ResolvedInput(
+                source=source,
+                queue_size=change.queue_size,
+                queue_policy=change.queue_policy,
+                input_timeout=change.input_timeout,
+            )
+            target = nodes[change.target]
+            inputs = {**target.inputs, change.input: new}
+            nodes[target.id] = target.model_copy(update={"inputs": inputs})
+        case DisconnectInput():
+            target = nodes[change.target]
+            inputs = {key: one for key, one in target.inputs.items() if key != change.input}
+            nodes[target.id] = target.model_copy(update={"inputs": inputs})
+    return dataflow.model_copy(update={"nodes": tuple(nodes.values())})
+
+
+def readers_of(dataflow: ResolvedDataflow, node: str) -> list[DisconnectInput]:
+    """Return the requests that disconnect all readers of a node."""
+    return [
+        DisconnectInput(source=node, output=source.output, target=consumer, input=name)
+        for source, consumer, name in dataflow.edges()
+        if source.node == node and consumer != node
+    ]
+
+
+def find(dataflow: ResolvedDataflow, name: str) -> ResolvedNode:
+    """Return a node. Raises InvalidChange."""
+    for node in dataflow.nodes:
+        if node.id == name:
+            return node
+    known = [node.id for node in dataflow.nodes]
+    listed = ", ".join(sorted(known))
+    raise InvalidChange(
+        f'the dataflow has no node "{name}"{closest(name, known)}; its nodes: {listed}'
+    )
+
+
+def _replacement(dataflow: ResolvedDataflow, node: ResolvedNode) -> ResolvedNode:
+    """Return the new node with the queues and the machine of the old one. Raises InvalidChange."""
+    old = find(dataflow, node.id)
+    have = {name: str(one.source) for name, one in old.inputs.items()}
+    want = {name: str(one.source) for name, one in node.inputs.items()}
+    if have != want:
+        raise InvalidChange(
+            f'the new node "{node.id}" must have the same inputs as the old one: {_wired(have)};'
+            f" it has {_wired(want)}; change edges with `dora node connect` and `disconnect`"
+        )
+    read = {one.output for one in readers_of(dataflow, node.id)}
+    if missing := sorted(read - set(node.outputs)):
+        raise InvalidChange(
+            f'the new node "{node.id}" lacks outputs that other nodes read: {", ".join(missing)}'
+        )
+    if not node.deploy.is_empty:
+        same = node.deploy.machine == old.deploy.machine and node.deploy.labels == old.deploy.labels
+        if not same:
+            raise InvalidChange(
+                f'node "{node.id}" stays on its machine; to move it, remove it and add it again'
+            )
+    deploy = old.deploy if node.deploy.is_empty else node.deploy
+    return node.model_copy(update={"inputs": old.inputs, "deploy": deploy})
+
+
+def _require_output(
+    dataflow: ResolvedDataflow, where: str, source: object, own: ResolvedNode | None = None
+) -> None:
+    if not isinstance(source, OutputSource):
+        return
+    node = own if own is not None and own.id == source.node else find(dataflow, source.node)
+    if source.output not in node.outputs:
+        listed = ", ".join(node.outputs) or "none"
+        raise InvalidChange(
+            f"output `{source}` mapped to input `{where}` does not exist; the outputs of"
+            f' "{node.id}": {listed}{closest(source.output, node.outputs)}'
+        )
+
+
+def _check_disconnect(target: ResolvedNode, change: DisconnectInput) -> None:
+    present = target.inputs.get(change.input)
+    expected = OutputSource(node=change.source, output=change.output)
+    if present is None or present.source != expected:
+        reads = "nothing" if present is None else f"`{present.source}`"
+        raise InvalidChange(
+            f"input `{target.id}/{change.input}` does not read `{expected}`, it reads {reads}"
+        )
+
+
+def _wired(inputs: dict[str, str]) -> str:
+    return ", ".join(f"{name} <- {source}" for name, source in sorted(inputs.items())) or "none"

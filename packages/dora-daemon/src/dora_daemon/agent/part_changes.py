@@ -1,0 +1,171 @@
+"""Changes of running parts: code and links are prepared, then the runner changes its nodes."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio.abc import TaskGroup
+
+from dora_config.errors import DoraError
+from dora_config.protocol.calls import ChangePart, PartResult
+from dora_config.protocol.runner import (
+    AddNode,
+    GetNodes,
+    GraphChange,
+    NodeLocation,
+    Nodes,
+    Refusal,
+    ReplaceNode,
+    RunnerReply,
+    RunnerRequest,
+)
+from dora_daemon.agent.builds.files import NotBuilt
+from dora_daemon.agent.events import Event, NodesRead, PartRelinked
+from dora_daemon.agent.linking import LinkError, LinkSetup
+from dora_daemon.agent.node_paths import Machine, base_directory, deliver, locate, log_dir
+from dora_daemon.agent.records import PartRecord
+from dora_daemon.agent.runners.registry import RunnerRegistry
+from dora_daemon.code.delivery import CodeNotDelivered
+
+if TYPE_CHECKING:
+    from dora_config.protocol.daemon import DaemonMessage
+
+logger = logging.getLogger("dora.daemon")
+
+
+class ChangeRefused(DoraError):
+    """A part cannot be changed; the text says why."""
+
+
+class PartChanges:
+    """One change of a part at a time."""
+
+    def __init__(
+        self,
+        tasks: TaskGroup,
+        machine: Callable[[], Machine],
+        runners: RunnerRegistry,
+        links: LinkSetup,
+        record: Callable[[str], PartRecord | None],
+        *,
+        post: Callable[[Event], None],
+        send: Callable[[DaemonMessage], None],
+    ) -> None:
+        """``record`` returns the record of a live part; ``send`` sends to the coordinator."""
+        self._tasks = tasks
+        self._machine = machine
+        self._runners = runners
+        self._links = links
+        self._record = record
+        self._post = post
+        self._send = send
+        self._turns: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+
+    def change(self, message: ChangePart) -> None:
+        """Change a part and answer."""
+        self._tasks.start_soon(self._change, message)
+
+    def set_links(self, record: PartRecord) -> None:
+        """Send the links of a part to its runner."""
+        self._tasks.start_soon(self._set_stored_links, record.dataflow_id)
+
+    def read_nodes(self, dataflow_id: str, attempt: int) -> None:
+        """Post the nodes that a runner has."""
+        self._tasks.start_soon(self._read_nodes, dataflow_id, attempt)
+
+    async def _change(self, message: ChangePart) -> None:
+        problem = None
+        async with self._turns[message.dataflow_id]:
+            try:
+                await self._apply(message)
+            except (ChangeRefused, NotBuilt, CodeNotDelivered, LinkError) as error:
+                problem = str(error)
+        self._send(PartResult(call=message.call, problem=problem))
+
+    async def _apply(self, message: ChangePart) -> None:
+        record = self._running(message)
+        change = await self._located(record, message.change)
+        links = {name: getattr(message.links, name) for name in type(message.links).model_fields}
+        linked = record.model_copy(update=links)
+        differs = linked.edges != record.edges
+        if differs:
+            await self._send_links(linked)
+        try:
+            await self._call(message.dataflow_id, change)
+        except ChangeRefused:
+            if differs:
+                await self._send_links(record)
+            raise
+        self._post(PartRelinked(message.dataflow_id, message.attempt, message.links))
+        await self._read_nodes(message.dataflow_id, message.attempt)
+
+    def _running(self, message: ChangePart) -> PartRecord:
+        record = self._record(message.dataflow_id)
+        if record is None or record.attempt != message.attempt or record.phase != "running":
+            raise ChangeRefused("the nodes on this machine are not running; try again")
+        if record.stopping:
+            raise ChangeRefused("the dataflow is being stopped")
+        return record
+
+    async def _located(self, record: PartRecord, change: GraphChange) -> GraphChange:
+        """Bring the code of a new program here; return the change with its location."""
+        if not isinstance(change, AddNode | ReplaceNode):
+            return change
+        node, machine = change.node, self._machine()
+        spec = record.spec.with_nodes((node,))
+        code = {node.id: change.code} if change.code else {}
+        places = {node.id: change.place} if change.place != NodeLocation() else {}
+        spec = spec.model_copy(update={"code": code, "places": places})
+        await deliver(spec, machine, record.dataflow_id)
+        located = locate(spec, base_directory(spec, machine, record.dataflow_id), machine)
+        return change.model_copy(update={"place": located.get(node.id, NodeLocation())})
+
+    async def _set_stored_links(self, dataflow_id: str) -> None:
+        async with self._turns[dataflow_id]:
+            record = self._record(dataflow_id)
+            if record is None:
+                return
+            try:
+                await self._send_links(record)
+            except (ChangeRefused, LinkError) as error:
+                logger.warning("dataflow %s: links were not changed: %s", dataflow_id, error)
+
+    async def _send_links(self, record: PartRecord) -> None:
+        """Raises ChangeRefused and LinkError."""
+        if record.edges or record.relinked:
+            request = await self._links.links(record, record.runtime_token)
+            await self._call(record.dataflow_id, request)
+
+    async def _read_nodes(self, dataflow_id: str, attempt: int) -> None:
+        try:
+            reply = await self._call(dataflow_id, GetNodes())
+        except ChangeRefused:
+            return  # the runner has ended; its revision is reported by the next one
+        record = self._record(dataflow_id)
+        if not isinstance(reply, Nodes) or record is None:
+            return
+        base = base_directory(record.spec, self._machine(), dataflow_id)
+        log_dirs = {one.node.id: log_dir(base, one.place, dataflow_id) for one in reply.nodes}
+        self._post(NodesRead(dataflow_id, attempt, reply, log_dirs))
+
+    async def _call(self, dataflow_id: str, request: RunnerRequest) -> RunnerReply:
+        """Return the reply of a runner. Raises ChangeRefused."""
+        answered = anyio.Event()
+        answer: list[tuple[RunnerReply | None, str | None]] = []
+
+        def on_reply(reply: RunnerReply | None, problem: str | None) -> None:
+            answer.append((reply, problem))
+            answered.set()
+
+        self._runners.call(dataflow_id, request, on_reply)
+        await answered.wait()
+        reply, problem = answer[0]
+        if isinstance(reply, Refusal):
+            raise ChangeRefused(reply.message)
+        if reply is None:
+            raise ChangeRefused(problem or "the runner did not answer")
+        return reply

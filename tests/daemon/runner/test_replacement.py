@@ -1,0 +1,302 @@
+"""Replacement of a node under load, and kills during it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from support.runner.runs import BackgroundRun, background, gone, is_running
+from support.waiting import PATIENCE, wait_until
+from support.workspace import Workspace
+
+from dora_config import load_dataflow
+from dora_config.protocol import runner as protocol
+from dora_node_api.protocol.control_socket import connect_unix
+
+pytestmark = pytest.mark.integration
+
+SOURCE = """
+    from dora import Node
+    node = Node()
+    number = 0
+    for event in node:
+        for _ in range(5):
+            node.send_output("number", number.to_bytes(8, "little"))
+            number += 1
+"""
+"""Sends 500 messages a second."""
+
+MIDDLE = """
+    import os, time
+    from pathlib import Path
+    from dora import Node
+    with Path("pids").open("a") as file:
+        print(os.getpid(), file=file)
+    while Path("hold").exists():
+        time.sleep(0.01)
+    node = Node()
+    state = node.load_state()
+    total = 0 if state is None else int(state)
+    for event in node:
+        if event["type"] == "INPUT":
+            total += 1
+            node.send_output("number", event["value"])
+    while Path("stubborn").exists():
+        time.sleep(0.01)
+    Path("total").write_text(str(total))
+    node.save_state(str(total).encode())
+"""
+"""Forwards and counts; waits before it connects and before it ends while a file exists."""
+
+SINK = """
+    from pathlib import Path
+    from dora import Node
+    with Path("got").open("a") as file:
+        for event in Node():
+            if event["type"] == "INPUT" and event["id"] == "number":
+                number = int.from_bytes(bytes(event["value"].to_pylist()), "little")
+                print(number, file=file, flush=True)
+"""
+
+
+def _waiting(source: str) -> dict[str, str]:
+    return {"source": source, "queue_policy": "backpressure"}
+
+
+FLOW: dict[str, Any] = {
+    "nodes": [
+        {
+            "id": "source",
+            "path": "source.py",
+            "inputs": {"tick": "dora/timer/millis/10"},
+            "outputs": ["number"],
+        },
+        {
+            "id": "middle",
+            "path": "middle.py",
+            "inputs": {"number": _waiting("source/number")},
+            "outputs": ["number"],
+        },
+        {
+            "id": "sink",
+            "path": "sink.py",
+            # does not end with its source
+            "inputs": {"number": _waiting("middle/number"), "tick": "dora/timer/secs/10"},
+        },
+    ]
+}
+
+
+class Asked:
+    """A request on a connection of its own, whose answer is read later."""
+
+    def __init__(self, run: BackgroundRun, request: protocol.RunnerRequest) -> None:
+        self._socket = connect_unix(run.path / "c", timeout=PATIENCE)
+        self._socket.settimeout(PATIENCE)
+        self._socket.sendall(protocol.request_line(1, request))
+
+    def reply(self) -> protocol.RunnerReply:
+        decoder = protocol.LineDecoder()
+        while True:
+            for message in decoder.feed(self._socket.recv(65536)):
+                assert isinstance(message, protocol.Envelope)
+                assert message.reply is not None
+                self.close()
+                return message.reply
+
+    def refusal(self) -> str:
+        reply = self.reply()
+        assert isinstance(reply, protocol.Refusal), reply
+        return reply.message
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Replacing:
+    """The dataflow while it runs, and what its nodes have written."""
+
+    def __init__(self, run: BackgroundRun, workspace: Workspace) -> None:
+        self.run = run
+        self.workspace = workspace
+        self._spec = load_dataflow(workspace.path / "dataflow.yml").resolved.node("middle")
+
+    def replace(self) -> Asked:
+        return Asked(self.run, protocol.ReplaceNode(node=self._spec, grace=5.0))
+
+    def pids(self) -> list[int]:
+        """Return the processes of the middle node, oldest first."""
+        return [int(line) for line in (self.workspace.path / "pids").read_text().split()]
+
+    def new_pid(self, count: int) -> int:
+        """Wait for a process and return it."""
+        wait_until(lambda: len(self.pids()) >= count, what=f"process {count}")
+        return self.pids()[count - 1]
+
+    def got(self) -> list[int]:
+        path = self.workspace.path / "got"
+        return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+    def flows_on(self) -> None:
+        """Wait for further messages at the sink."""
+        before = len(self.got())
+        wait_until(lambda: len(self.got()) > before + 20, what="further messages")
+
+    def complete(self, *, lost: int | None = 0) -> None:
+        """Require that at most ``lost`` messages (None: any number) are missing, none twice."""
+        got = self.got()
+        assert got == sorted(set(got))
+        assert lost is None or got[-1] + 1 - len(got) <= lost
+
+    def hold(self, name: str = "hold") -> None:
+        self.workspace.file(name, "")
+
+    def release(self, name: str = "hold") -> None:
+        (self.workspace.path / name).unlink()
+
+    def state(self) -> str:
+        return next(n.state for n in self.run.status().nodes if n.node == "middle")
+
+
+@contextmanager
+def replacing(workspace: Workspace) -> Iterator[Replacing]:
+    for name, text in (("source", SOURCE), ("middle", MIDDLE), ("sink", SINK)):
+        workspace.node(name, text)
+    with background(workspace, FLOW) as run:
+        run.wait_for_phase("running")
+        flow = Replacing(run, workspace)
+        flow.flows_on()
+        yield flow
+        run.ask(protocol.StopAllNodes(grace=2.0))
+        run.wait_for_phase("finished")
+        run.ask(protocol.AcknowledgeResult())
+        gone(run.pid())
+
+
+def test_no_message_is_lost_or_comes_twice(workspace: Workspace) -> None:
+    with replacing(workspace) as flow:
+        for count in (2, 3, 4):
+            assert isinstance(flow.replace().reply(), protocol.Done)
+            assert flow.state() == "Running"
+            assert [is_running(pid) for pid in flow.pids()] == [False] * (count - 1) + [True]
+            flow.flows_on()
+        assert flow.run.status().revision == 3
+    flow.complete()
+    # each process has continued the count of the one before
+    assert int((workspace.path / "total").read_text()) >= len(flow.got())
+
+
+def test_a_killed_replacement_leaves_the_old_process(workspace: Workspace) -> None:
+    with replacing(workspace) as flow:
+        flow.hold()
+        asked = flow.replace()
+        os.kill(flow.new_pid(2), signal.SIGKILL)
+        assert "exited before connecting" in asked.refusal()
+        flow.flows_on()
+        assert is_running(flow.pids()[0])
+        assert flow.run.status().revision == 0
+        flow.release()
+    flow.complete()
+
+
+def test_the_old_process_is_killed_while_the_new_one_starts(workspace: Workspace) -> None:
+    with replacing(workspace) as flow:
+        flow.hold()
+        asked = flow.replace()
+        flow.new_pid(2)
+        os.kill(flow.pids()[0], signal.SIGKILL)
+        wait_until(lambda: flow.state() == "Restarting", what="the end of the old process")
+        flow.release()
+        assert isinstance(asked.reply(), protocol.Done)
+        flow.flows_on()
+    flow.complete(lost=1)  # the one in the hands of the killed process
+
+
+def test_both_are_killed_while_the_new_one_starts(workspace: Workspace) -> None:
+    with replacing(workspace) as flow:
+        flow.hold()
+        asked = flow.replace()
+        new = flow.new_pid(2)
+        os.kill(flow.pids()[0], signal.SIGKILL)
+        wait_until(lambda: flow.state() == "Restarting", what="the end of the old process")
+        os.kill(new, signal.SIGKILL)
+        assert "exited before connecting" in asked.refusal()
+        wait_until(lambda: flow.state() == "Failed", what="the failure by its restart policy")
+        flow.release()
+    flow.complete(lost=1)
+
+
+def test_both_are_killed_while_the_old_process_stops(workspace: Workspace) -> None:
+    with replacing(workspace) as flow:
+        flow.hold("stubborn")
+        asked = flow.replace()
+        new = flow.new_pid(2)
+        wait_until(lambda: flow.state() == "Stopping", what="the stop of the old process")
+        os.kill(new, signal.SIGKILL)
+        gone(new)
+        os.kill(flow.pids()[0], signal.SIGKILL)
+        assert "before it was replaced" in asked.refusal()
+        flow.new_pid(3)  # the former program is started again
+        flow.flows_on()
+        flow.release("stubborn")
+    flow.complete(lost=1)
+
+
+def test_the_requester_hangs_up(workspace: Workspace) -> None:
+    with replacing(workspace) as flow:
+        flow.hold()
+        asked = flow.replace()
+        new = flow.new_pid(2)
+        asked.close()  # as when the daemon is killed: nothing was stopped yet
+        gone(new)
+        flow.release()
+        flow.flows_on()
+        flow.hold("stubborn")
+        asked = flow.replace()
+        wait_until(lambda: flow.state() == "Stopping", what="the stop of the old process")
+        asked.close()  # now the replacement is completed
+        flow.release("stubborn")
+        wait_until(lambda: flow.run.status().revision == 1, what="the replacement")
+        flow.flows_on()
+        assert is_running(flow.pids()[2])
+    flow.complete()
+
+
+def test_the_runner_is_killed_during_a_replacement(workspace: Workspace) -> None:
+    for name, text in (("source", SOURCE), ("middle", MIDDLE), ("sink", SINK)):
+        workspace.node(name, text)
+    with background(workspace, FLOW) as run:
+        run.wait_for_phase("running")
+        flow = Replacing(run, workspace)
+        flow.flows_on()
+        flow.hold()
+        asked = flow.replace()
+        flow.new_pid(2)
+        os.kill(run.pid(), signal.SIGKILL)
+        gone(*flow.pids())
+        asked.close()
+
+
+def test_a_node_that_has_failed_is_started_with_its_new_program(workspace: Workspace) -> None:
+    with replacing(workspace) as flow:
+        os.kill(flow.pids()[0], signal.SIGKILL)
+        wait_until(lambda: flow.state() == "Failed", what="the failure")
+        assert isinstance(flow.replace().reply(), protocol.Done)
+        flow.flows_on()
+    # messages for a node that has ended are not kept
+    flow.complete(lost=None)
+
+
+def test_the_dataflow_is_stopped_during_a_replacement(workspace: Workspace) -> None:
+    with replacing(workspace) as flow:
+        flow.hold("stubborn")
+        asked = flow.replace()
+        wait_until(lambda: flow.state() == "Stopping", what="the stop of the old process")
+        flow.run.ask(protocol.StopAllNodes(grace=5.0))
+        flow.release("stubborn")
+        assert "was stopped" in asked.refusal()
+    gone(*flow.pids())
