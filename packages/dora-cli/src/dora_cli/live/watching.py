@@ -83,7 +83,7 @@ class NodeWatcher:
         known = {str(path): path for path in files}
         changes = awatch(
             *folders,
-            watch_filter=lambda _change, path: path in known,
+            watch_filter=None,  # a filter would hide the ticks while other files change
             step=STEP_MS,
             debounce=DEBOUNCE_MS,
             rust_timeout=TICK_MS,
@@ -93,7 +93,7 @@ class NodeWatcher:
         )
         await self._read(files)  # what changed since the last scan
         async for batch in changes:
-            await self._read(frozenset(known[path] for _, path in batch))
+            await self._read(frozenset(known[path] for _, path in batch if path in known))
 
     async def _read(self, files: frozenset[Path]) -> None:
         if files:

@@ -1,0 +1,51 @@
+"""Reload of nodes whose files change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+from dora_cli.live.watching import NodeWatcher
+from dora_config.dataflow.loader import load_dataflow
+from dora_config.dataflow.resolved import ResolvedNode
+
+pytestmark = pytest.mark.anyio
+
+
+def node_in(folder: Path) -> ResolvedNode:
+    (folder / "talker.py").write_text("first = 1\n")
+    (folder / "dataflow.yml").write_text("nodes:\n- {id: talker, path: talker.py}\n")
+    return load_dataflow(folder / "dataflow.yml").resolved.nodes[0]
+
+
+async def test_a_file_that_is_written_all_the_time_does_not_delay_reloads(tmp_path: Path) -> None:
+    reloaded = anyio.Event()
+
+    async def reload(node: str) -> str | None:
+        assert node == "talker"
+        reloaded.set()
+        return None
+
+    async def write_log() -> None:
+        with (tmp_path / "run.log").open("w") as log:
+            while True:
+                log.write("line\n")
+                log.flush()
+                await anyio.sleep(0.01)
+
+    watcher = NodeWatcher(
+        tmp_path / "dataflow.yml", {"talker": (node_in(tmp_path), tmp_path)}, reload
+    )
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write_log)
+            tasks.start_soon(watcher.run)
+            count = 0
+            while not reloaded.is_set():
+                count += 1
+                (tmp_path / "talker.py").write_text(f"saved = {count}\n")
+                with anyio.move_on_after(5):
+                    await reloaded.wait()
+            tasks.cancel_scope.cancel()
