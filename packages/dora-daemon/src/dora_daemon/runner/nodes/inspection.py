@@ -142,13 +142,14 @@ class InspectionServer:
             connection.send(self._recording_source())
 
     def _recording_source(self) -> RecordingSource:
-        specs = self._nodes.specs.values()
+        specs = tuple(self._nodes.specs.values())
+        current = self._plan.resolved.model_copy(update={"nodes": specs})
         return RecordingSource(
             name=self._plan.name,
             working_dir=self._plan.working_dir,
             machine_id=self._plan.machine_id,
             outputs=tuple(f"{spec.id}/{output}" for spec in specs for output in spec.outputs),
-            descriptor=expand_dataflow(self._plan.resolved),
+            descriptor=expand_dataflow(current),
         )
 
     def _watch(self, connection: NodeConnection, wanted: WatchOutput) -> None:
