@@ -1,4 +1,4 @@
-"""Texts about processes that may not take part; pure."""
+"""Texts about processes that may not take part or are ended; pure."""
 
 from __future__ import annotations
 
@@ -26,3 +26,19 @@ def why_refused(node: NodeSnapshot, pid: int) -> str:
             " process, and its children must exchange data with it by other means"
         )
     return f'node "{node.node}" is {node.state.value}'
+
+
+def why_stalled(seconds: float, limit: float) -> str:
+    """Return why a process is killed that could not run for ``seconds``."""
+    return (
+        f"its process could not run for {seconds:.1f} s: stopped, frozen or stuck in the kernel"
+        f" (health_check_timeout {limit:g} s)"
+    )
+
+
+def why_finished(grace: float) -> str:
+    """Return the message about a node that is stopped ``grace`` s after its inputs ended."""
+    return (
+        f"stopping the node: it still runs {grace:g} s after all its inputs ended"
+        " (finish_grace_secs)"
+    )
