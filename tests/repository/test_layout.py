@@ -38,6 +38,7 @@ DECIDING = {
     "dora_coordinator.coordinator",
     "dora_daemon.runner.machine",
     "dora_daemon.agent.state",
+    "dora_daemon.agent.parts.part",
     "dora_daemon.agent.events",
     "dora_daemon.agent.commands",
     "dora_daemon.agent.records",

@@ -16,12 +16,6 @@ from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.history.entries import kept_stderr
 from dora_config.protocol import runner_events as reports
 from dora_daemon.runner.machine import events
-from dora_daemon.runner.machine.announcements import (
-    announce_detached,
-    announce_end,
-    announce_restart,
-    cancel_timers,
-)
 from dora_daemon.runner.machine.commands import (
     Admit,
     ArmTimer,
@@ -34,6 +28,10 @@ from dora_daemon.runner.machine.commands import (
     SignalNode,
     SpawnNode,
     StageReplacement,
+    announce_detached,
+    announce_end,
+    announce_restart,
+    cancel_timers,
 )
 from dora_daemon.runner.machine.node_events import (
     BarrierBroken,

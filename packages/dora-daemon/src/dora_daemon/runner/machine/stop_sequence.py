@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dora_daemon.runner.machine.announcements import cancel_timers
-from dora_daemon.runner.machine.commands import ArmTimer, Command, SendStop, SignalNode
+from dora_daemon.runner.machine.commands import (
+    ArmTimer,
+    Command,
+    SendStop,
+    SignalNode,
+    cancel_timers,
+)
 from dora_daemon.runner.machine.node_events import StopOrdered
 from dora_node_api.frozen import replace
 
