@@ -13,7 +13,9 @@ import pytest
 from examples.conftest import CopyExample
 from foxglove_schemas_protobuf import RawImage_pb2
 from mcap.reader import make_reader
-from support.dora import run_dora
+from support.dora import DORA, run_dora, running_dora
+from support.fleets.coordinator import free_port
+from support.runner.foxglove_client import FoxgloveClient
 
 from dora_daemon.recording.arrow_messages import decode
 from dora_daemon.recording.reading import Recording
@@ -39,13 +41,19 @@ def own_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("speed", ["1", "0"], ids=["film speed", "as fast as possible"])
 def test_no_frame_is_lost(speed: str, copy_example: CopyExample, own_python: Path) -> None:
-    """As fast as possible, the example is also recorded."""
+    """As fast as possible, the example is also recorded; at film speed it is shown in Foxglove."""
     file = copy_example("vision")
     own_dora = (own_python, "-m", "dora_config.launcher")
     recording = file.parent / "vision.mcap"
     words = ("run", file) if speed == "1" else ("record", file, "-o", recording)
-    done = run_dora(*words, "--env", f"SPEED={speed}", timeout=280, program=own_dora)
-    done.succeeded()
+    port = free_port()
+    if speed == "1":
+        with file.open("a") as more:
+            more.write(FOXGLOVE.format(program=DORA.with_name("dora-foxglove"), port=port))
+    with running_dora(*words, "--env", f"SPEED={speed}", program=own_dora) as running:
+        if speed == "1":
+            check_shown(port)
+        done = running.wait(timeout=280).succeeded()
     if recording.exists():
         check_recording(recording)
     counts = rf"{FRAMES} in the file, {FRAMES} sent, {FRAMES} seen, {FRAMES} searched"
@@ -53,6 +61,24 @@ def test_no_frame_is_lost(speed: str, copy_example: CopyExample, own_python: Pat
     assert f"in {FRAMES} of {FRAMES} frames" in done.output
     assert re.search(rf"\] +{FRAMES}/{FRAMES} +face at", done.output)
     check_results(file.parent / "out")
+
+
+FOXGLOVE = """
+  - id: foxglove
+    path: {program}
+    env: {{FOXGLOVE_PORT: {port}}}
+    inputs: {{frame: camera/frame}}
+"""
+
+
+def check_shown(port: int) -> None:
+    """A viewer of Foxglove receives the pictures."""
+    with FoxgloveClient(port) as client:
+        shown = client.receive({"/camera/frame": 10})["/camera/frame"]
+    pictures = [RawImage_pb2.RawImage.FromString(message) for message in shown]
+    assert {(one.width, one.height, one.encoding) for one in pictures} == {(176, 144, "bgr8")}
+    assert {len(one.data) for one in pictures} == {176 * 144 * 3}
+    assert len({one.data for one in pictures}) == 10
 
 
 def check_recording(path: Path) -> None:

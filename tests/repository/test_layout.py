@@ -27,6 +27,11 @@ THIRD_PARTY = {
 }
 """Third-party modules that the light packages may import; others are not restricted."""
 
+OPTIONAL = {
+    "dora_node_api.viewers": {"rerun", "numpy", "foxglove", "foxglove_schemas_protobuf", "google"}
+}
+"""Third-party modules of sub-packages that are not imported unless they are installed."""
+
 DECIDING = {
     "dora_config.dataflow.resolve",
     "dora_config.dataflow.graph",
@@ -86,6 +91,9 @@ def test_light_packages_stay_light() -> None:
     for source in packaged_sources():
         if source.top in THIRD_PARTY:
             allowed = THIRD_PARTY[source.top] | OURS | set(sys.stdlib_module_names)
+            for package, modules in OPTIONAL.items():
+                if f"{source.module}.".startswith(f"{package}."):
+                    allowed |= modules
             optional = set(_optional_imports(source.tree))
             wrong += [
                 f"{source.name}:{line}: {source.top} may not depend on {name}"

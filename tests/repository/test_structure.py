@@ -43,6 +43,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("backends",),
         ("event_stream",),
         ("node", "operators", "testing", "builder", "launch", "tracing"),
+        ("viewers",),
     ),
     "dora_coordinator": (
         ("settings", "_version"),

@@ -66,6 +66,24 @@ CASES: dict[str, tuple[VisualKind, Any, dict[str, Any], Visual]] = {
         {"width": 2, "height": 1},
         Image(2, 1, "32FC1", struct.pack("<2f", 1.5, 2.5)),
     ),
+    "depth in millimetres": (
+        K.DEPTH,
+        pa.array([1500], pa.uint16()),
+        {"width": 1, "height": 1},
+        Image(1, 1, "32FC1", struct.pack("<f", 1.5)),
+    ),
+    "mask of a threshold": (
+        K.MASKS,
+        floats(0, 0.5),
+        {"width": 2, "height": 1},
+        Image(2, 1, "mono8", b"\x00\xff"),
+    ),
+    "mask of truth values": (
+        K.MASKS,
+        pa.array([True, None]),
+        {"width": 2, "height": 1},
+        Image(2, 1, "mono8", b"\xff\x00"),
+    ),
     "segmentation": (
         K.MASKS,
         pa.array([{"width": 1, "height": 2, "mask": b"\x00\x01"}]),
@@ -75,8 +93,8 @@ CASES: dict[str, tuple[VisualKind, Any, dict[str, Any], Visual]] = {
     "points": (
         K.POINTS_3D,
         floats(1, 2, 3, 4, 5, 6),
-        {"color": [255, 0, 300]},
-        Points(3, TRIPLES, (255, 0, 255)),
+        {"color": [255, 0, 300], "radii": [0.5]},
+        Points(3, TRIPLES, (255, 0, 255), (0.5,)),
     ),
     "points in an image": (K.POINTS_2D, floats(1, 2, 3, 4, 5, 6), {}, Points(2, TRIPLES)),
     "point cloud": (
@@ -120,8 +138,14 @@ CASES: dict[str, tuple[VisualKind, Any, dict[str, Any], Visual]] = {
     "boxes in space": (
         K.BOXES_3D,
         floats(1, 2, 3, 4, 5, 6),
+        {"format": "center_half_size", "solid": True},
+        Boxes((Box((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),), solid=True),
+    ),
+    "boxes in space by corners": (
+        K.BOXES_3D,
+        pa.array([{"bbox": [0.0, 0.0, 0.0, 2.0, 4.0, 6.0], "colors": [1, 2, 3]}]),
         {},
-        Boxes((Box((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)),)),
+        Boxes((Box((1.0, 2.0, 3.0), (1.0, 2.0, 3.0), color=(1, 2, 3)),)),
     ),
     "no boxes": (K.BOXES_2D, floats(), {}, Boxes(())),
     "pose": (
@@ -201,6 +225,10 @@ def test_missing_numbers_are_not_zero() -> None:
         (K.POSE, floats(1, 2), {}, "a pose has 7 numbers"),
         (K.POSE, pa.array([{"a": 1}]), {}, "not a pose: fields a"),
         (K.NUMBERS, pa.array(["a"]), {}, "expected numbers, found string"),
+        (K.MASKS, pa.array([{"width": 1, "height": 1}]), {}, "does not fit masks: KeyError"),
+        (K.BOXES_2D, pa.array(["a"]), {}, "expected numbers, found string"),
+        (K.BOXES_2D, pa.array([None, {"x": 1.0}]), {}, "does not fit boxes2d"),
+        (K.POSE, pa.array([None, 1.0, 2.0]), {}, "does not fit pose"),
     ],
 )
 def test_messages_that_do_not_fit(

@@ -13,10 +13,10 @@ import dora_node_api
 from dora_daemon.runner.process.injection import LaunchFacts, explain, make_package_folder
 
 
-def test_the_folder_contains_the_two_packages_only(tmp_path: Path) -> None:
+def test_the_folder_contains_our_packages_only(tmp_path: Path) -> None:
     folder = make_package_folder(tmp_path / "packages")
     assert make_package_folder(folder) == folder
-    assert sorted(p.name for p in folder.iterdir()) == ["dora", "dora_node_api"]
+    assert sorted(p.name for p in folder.iterdir()) == ["dora", "dora_node_api", "dora_rerun"]
     ours = Path(dora_node_api.__file__).parent.resolve()
     assert (folder / "dora_node_api").resolve() == ours
     assert (folder / "dora" / "__init__.py").is_file()

@@ -64,6 +64,25 @@ def test_an_error_names_the_path_as_written_and_in_full(tmp_path: Path, path: st
     assert str(tmp_path / path) in str(caught.value)
 
 
+def test_programs_beside_the_interpreter_of_dora_come_last(tmp_path: Path) -> None:
+    own = executable(tmp_path / "dora" / "bin" / "dora-rerun")
+    there = executable(tmp_path / "path" / "dora-rerun")
+    variables = {"PATH": str(tmp_path / "path")}
+
+    def found() -> Path:
+        python = str(own.with_name("python"))
+        return find_program(
+            "dora-rerun", working_dir=tmp_path, variables=variables, own_python=python
+        )
+
+    assert found() == there
+    there.unlink()
+    assert found() == own
+    own.unlink()
+    with pytest.raises(SourceNotFound, match=r'install it with: pip install "dora-cli\[rerun\]"'):
+        found()
+
+
 def test_directory_is_not_a_program(tmp_path: Path) -> None:
     (tmp_path / "node").mkdir()
     with pytest.raises(SourceNotFound, match="a directory"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -382,4 +383,5 @@ def _program_exists(base: Path, path: str, environ: Mapping[str, str]) -> bool:
         return True
     if "/" in path or path.endswith(".py"):
         return False
-    return shutil.which(path, path=environ.get("PATH")) is not None
+    own = Path(sys.executable).parent / path
+    return shutil.which(path, path=environ.get("PATH")) is not None or os.access(own, os.X_OK)

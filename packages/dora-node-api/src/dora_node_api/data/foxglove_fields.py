@@ -30,7 +30,7 @@ WORLD = "world"
 """Frame of positions whose messages name none."""
 _FLOAT32 = 7  # PackedElementField.NumericType
 _POINTS, _LINE_LOOP = 1, 2  # PointsAnnotation.Type
-_LINE_LIST = 2  # LinePrimitive.Type
+_LINE_STRIP = 0  # LinePrimitive.Type
 _INFO = 2  # Log.Level
 _GREEN = (0, 200, 0)
 _LINE_PIXELS = 2.0
@@ -66,7 +66,7 @@ def foxglove_fields(kind: VisualKind, visual: Visual, nanoseconds: int, frame: s
             return _outlines(visual, timestamp)
         case Boxes():
             cubes = [
-                _cube(center=one.center, half=one.half_size, color=visual.color)
+                _cube(center=one.center, half=one.half_size, color=one.color or visual.color)
                 for one in visual.boxes
             ]
             return _scene(timestamp, frame, {"cubes": cubes})
@@ -152,7 +152,7 @@ def _outlines(boxes: Boxes, timestamp: Fields) -> Fields:
                 "timestamp": timestamp,
                 "type": _LINE_LOOP,
                 "points": [_axes(corner) for corner in corners],
-                "outline_color": _color(boxes.color),
+                "outline_color": _color(box.color or boxes.color),
                 "thickness": _LINE_PIXELS,
             }
         )
@@ -164,7 +164,7 @@ def _outlines(boxes: Boxes, timestamp: Fields) -> Fields:
                     "position": _axes(corners[0]),
                     "text": text,
                     "font_size": _FONT_PIXELS,
-                    "text_color": _color(boxes.color),
+                    "text_color": _color(box.color or boxes.color),
                 }
             )
     return {"timestamp": timestamp, "points": loops, "texts": texts}
@@ -179,7 +179,7 @@ def _cube(
 
 def _line(lines: Lines) -> Fields:
     return {
-        "type": _LINE_LIST,
+        "type": _LINE_STRIP,
         "pose": _pose(),
         "thickness": lines.radius * 2 or _LINE_PIXELS,
         "scale_invariant": not lines.radius,

@@ -149,6 +149,15 @@ def visual_kind(
     return kind
 
 
+def primitive_of_name(name: str) -> str | None:
+    """Return the `primitive` of an input's name, such as `image` of `left_image`.
+
+    Nodes of the dora hub rely on it. None if the name contains several primitives or none.
+    """
+    found = [primitive for primitive in _BY_PRIMITIVE if primitive in name]
+    return found[0] if len(found) == 1 else None
+
+
 def _encoding(metadata: Mapping[str, Any], declared: str | None) -> str:
     found = metadata.get("encoding")
     if found is None and declared is not None:

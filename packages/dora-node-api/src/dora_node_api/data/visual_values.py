@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dora_node_api.data.visual_kinds import ENCODED_FORMATS, VisualKind
 
 Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
 """x, y, z, w"""
+Color = tuple[int, int, int]
+"""Red, green, blue: 0 to 255."""
 IDENTITY: Quaternion = (0.0, 0.0, 0.0, 1.0)
 MAX_NUMBERS = 4096
 """Longer arrays of numbers are cut: no viewer plots them."""
+_OPAQUE = pa.scalar(255, pa.uint8())
 
 CHANNELS: Mapping[str, int] = {
     "rgb8": 3,
@@ -61,7 +65,9 @@ class Points:
     dimensions: int
     data: bytes
     """float32, ``dimensions`` for each point."""
-    color: tuple[int, int, int] | None = None
+    color: Color | None = None
+    radii: tuple[float, ...] = ()
+    """Metres: none, one for all points, or one for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +78,21 @@ class Box:
     half_size: tuple[float, ...]
     label: str = ""
     confidence: float | None = None
+    color: Color | None = None
+    """In place of the colour of all boxes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Boxes:
     boxes: tuple[Box, ...]
-    color: tuple[int, int, int] | None = None
+    color: Color | None = None
+    solid: bool = False
+    """Filled instead of outlined; in three dimensions only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Segments between each two of the points."""
+    """One line through all the points."""
 
     points: Points
     radius: float = 0.0
@@ -128,6 +138,17 @@ def read_visual(
     Arrays are as nodes of the dora hub send them, or structs of the standard types, of which the
     first element is read.
     """
+    try:
+        return _visual(kind, array, metadata, declared)
+    except (KeyError, TypeError, AttributeError, IndexError, pa.ArrowException) as error:
+        if isinstance(error, ValueError):
+            raise
+        raise ValueError(f"{array.type} does not fit {kind}: {error!r}") from error
+
+
+def _visual(
+    kind: VisualKind, array: pa.Array, metadata: Mapping[str, Any], declared: str | None
+) -> Visual:
     struct = array[0].as_py() if pa.types.is_struct(array.type) and len(array) else None
     match kind:
         case VisualKind.IMAGE:
@@ -244,9 +265,23 @@ def _plane(
     """Return depth in metres or a mask, which have one value for each pixel."""
     width, height = _size(metadata if struct is None else struct)
     if kind is VisualKind.DEPTH:
-        return _checked(Image(width, height, "32FC1", _floats(array)), 4)
-    data = bytes(struct["mask"]) if struct is not None else _bytes(array)
+        data = _floats(_in_metres(array))
+        return _checked(Image(width, height, "32FC1", data), 4)
+    if struct is not None:
+        data = bytes(struct["mask"])
+    elif pa.types.is_boolean(array.type) or pa.types.is_floating(array.type):
+        inside = array if pa.types.is_boolean(array.type) else pc.greater(array, 0)
+        data = _bytes(pc.multiply(inside.fill_null(False).cast(pa.uint8()), _OPAQUE))
+    else:
+        data = _bytes(array)
     return _checked(Image(width, height, "mono8", data), 1)
+
+
+def _in_metres(array: pa.Array) -> pa.Array:
+    """Return depth in metres; cameras that send unsigned integers measure in millimetres."""
+    if pa.types.is_uint16(array.type):
+        return pc.divide(array.cast(pa.float32()), pa.scalar(1000, pa.float32()))
+    return array
 
 
 def _checked(image: Image, width: int) -> Image:
@@ -258,8 +293,11 @@ def _checked(image: Image, width: int) -> Image:
     return image
 
 
-def _color(metadata: Mapping[str, Any]) -> tuple[int, int, int] | None:
-    given = metadata.get("color")
+def _color(metadata: Mapping[str, Any]) -> Color | None:
+    return _rgb(metadata.get("color"))
+
+
+def _rgb(given: object) -> Color | None:
     if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 3:
         return None
     red, green, blue = (min(max(int(one), 0), 255) for one in given)
@@ -272,17 +310,30 @@ def _points(
     data = bytes(struct["data"]) if struct is not None else _floats(array)
     if len(data) % (4 * dimensions):
         raise ValueError(f"{len(data) // 4} numbers are not points of {dimensions} coordinates")
-    return Points(dimensions, data, _color(metadata))
+    return Points(
+        dimensions, data, _color(metadata), _radii(metadata, len(data) // 4 // dimensions)
+    )
+
+
+def _radii(metadata: Mapping[str, Any], points: int) -> tuple[float, ...]:
+    given = metadata.get("radii")
+    if not isinstance(given, Sequence) or isinstance(given, str) or len(given) not in (1, points):
+        return ()
+    return tuple(float(one) for one in given)
 
 
 def _boxes(array: pa.Array, metadata: Mapping[str, Any], dimensions: int) -> Boxes:
-    layout = str(metadata.get("format", "xyxy" if dimensions == 2 else "center_half_size"))
-    return Boxes(tuple(_box_list(array, layout, dimensions)), _color(metadata))
+    layout = str(metadata.get("format", "xyxy" if dimensions == 2 else "min_max"))
+    boxes = tuple(_box_list(array, layout, dimensions))
+    return Boxes(boxes, _color(metadata), metadata.get("solid") is True)
 
 
 def _box_list(array: pa.Array, layout: str, dimensions: int) -> list[Box]:
     if not pa.types.is_struct(array.type):
-        numbers = array.cast(pa.float64()).to_pylist()
+        try:
+            numbers = array.cast(pa.float64()).to_pylist()
+        except pa.ArrowException as error:
+            raise ValueError(f"expected numbers, found {array.type}") from error
         size = 2 * dimensions
         if len(numbers) % size:
             raise ValueError(f"{len(numbers)} numbers are not boxes of {size} numbers")
@@ -315,18 +366,26 @@ def _hub_boxes(row: Mapping[str, Any], layout: str, dimensions: int) -> list[Box
     numbers = [float(one) for one in row["bbox"]]
     size = 2 * dimensions
     scores, labels = row.get("conf") or [], row.get("labels") or []
+    colors = row.get("colors") or []
     return [
         _box(
             numbers[index * size : (index + 1) * size],
             layout,
             str(labels[index]) if index < len(labels) else "",
             float(scores[index]) if index < len(scores) else None,
+            _rgb(colors[3 * index : 3 * index + 3]),
         )
         for index in range(len(numbers) // size)
     ]
 
 
-def _box(numbers: Sequence[float], layout: str, label: str, confidence: float | None) -> Box:
+def _box(
+    numbers: Sequence[float],
+    layout: str,
+    label: str,
+    confidence: float | None,
+    color: Color | None = None,
+) -> Box:
     half = len(numbers) // 2
     first, second = numbers[:half], numbers[half:]
     match layout:
@@ -339,7 +398,7 @@ def _box(numbers: Sequence[float], layout: str, label: str, confidence: float | 
             center, size = tuple(first), tuple(abs(one) for one in second)
         case _:
             raise ValueError(f"unknown format {layout!r} of boxes")
-    return Box(center, size, label, confidence)
+    return Box(center, size, label, confidence, color)
 
 
 def _vector(values: Mapping[str, Any]) -> Vector:

@@ -12,14 +12,19 @@ _IGNORES_PYTHONPATH = ("-I", "-E", "-IE", "-EI")
 _BINARY_START = (b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
 
 
+REPLACED = "dora_rerun"
+"""Package whose script, `dora-rerun`, starts the node of that name here: the package is compiled
+against dora-rs."""
+
+
 def make_package_folder(folder: Path) -> Path:
-    """Create a folder with links to the two packages only, for the front of PYTHONPATH.
+    """Create a folder with links to few packages only, for the front of PYTHONPATH.
 
     A node's own environment then needs pyarrow only, and another ``dora`` package that is installed
     there does not come first.
     """
     folder.mkdir(mode=0o700, exist_ok=True)
-    for name in PACKAGES:
+    for name in (*PACKAGES, REPLACED):
         link = folder / name
         if not link.is_symlink():
             link.symlink_to(_location(name), target_is_directory=True)
@@ -35,6 +40,8 @@ def _location(package: str) -> Path:
     api = Path(dora_node_api.__file__).resolve().parent
     if package == "dora_node_api":
         return api
+    if package == REPLACED:
+        return api / "viewers" / REPLACED
     copy = api / "_dora"
     return copy if copy.is_dir() else api.parent / "dora"
 

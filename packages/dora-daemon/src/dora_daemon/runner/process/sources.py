@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,9 @@ from dora_daemon.runner.process.elf import HEADER, wrong_machine
 
 EXPANDED = ("HOME", "USER", "PWD", "DORA_WORKSPACE")
 """Variables that are expanded in ``path``."""
+
+OWN_NODES = {"dora-rerun": "rerun", "dora-foxglove": "foxglove"}
+"""Nodes of the wheel `dora-cli`, and the extras with their libraries."""
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
@@ -39,11 +43,14 @@ def find_program(
     working_dir: Path,
     variables: Mapping[str, str],
     managed_python: str | None = None,
+    own_python: str | None = None,
 ) -> Path:
     """Return the absolute path of the program.
 
     With a slash it is a file relative to ``working_dir``; a bare name is looked for in
-    ``working_dir``, beside the node's managed interpreter, then on PATH. Raises SourceNotFound.
+    ``working_dir``, beside the node's managed interpreter, on PATH, then beside ``own_python``,
+    which runs dora (usually ``sys.executable``): services do not have it on PATH. Raises
+    SourceNotFound.
     """
     expanded = expand(path, variables)
     in_working_dir = working_dir / expanded
@@ -65,10 +72,19 @@ def find_program(
     found = shutil.which(expanded, path=variables.get("PATH"))
     if found is not None and not expanded.endswith(".py"):
         return Path(found)
+    own = Path(sys.executable if own_python is None else own_python).parent / expanded
+    if os.access(own, os.X_OK) and own.suffix != ".py":
+        return own
     raise SourceNotFound(
         f"Could not find source path `{path}`: there is no file at {in_working_dir}, and no"
-        f" program of that name on PATH"
+        f" program of that name on PATH{_remedy(expanded)}"
     )
+
+
+def _remedy(name: str) -> str:
+    """Return how to install a node that is part of dora."""
+    extra = OWN_NODES.get(name)
+    return "" if extra is None else f'; install it with: pip install "dora-cli[{extra}]"'
 
 
 def require_executable(program: Path, path: str) -> None:

@@ -1,0 +1,1 @@
+"""Nodes that show their inputs in Rerun and Foxglove. Their libraries are optional."""

@@ -1,0 +1,137 @@
+"""Passes the inputs of a node to a viewer until the dataflow stops."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dora_node_api.events import InputEvent, Stop
+from dora_node_api.viewers.buffer import NewestMessages
+from dora_node_api.viewers.inputs import Input, Message, image_defaults, inputs_of, read_message
+
+if TYPE_CHECKING:
+    from dora_node_api.node import Node
+
+CHECK_SECONDS = 1.0
+END_SECONDS = 3.0
+"""Time for the messages that wait when the dataflow stops."""
+
+
+class CannotShow(Exception):
+    """A viewer cannot start; the text is one sentence with the remedy."""
+
+
+class Viewer(Protocol):
+    """Shows messages. One thread calls all methods."""
+
+    def accepts(self, source: Input) -> bool:
+        """Whether a message of this input would be shown; others are not read."""
+
+    def show(self, message: Message) -> None:
+        """Raises ValueError if the message cannot be shown."""
+
+    def check(self) -> None:
+        """Check the connection; called about once a second."""
+
+    def close(self) -> None:
+        """Complete what was shown."""
+
+
+class Display:
+    """Reads messages, shows them and warns once for each input that cannot be shown."""
+
+    def __init__(
+        self,
+        viewer: Viewer,
+        inputs: Mapping[str, Input],
+        defaults: Mapping[str, Any],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._viewer, self._inputs, self._defaults = viewer, inputs, defaults
+        self._warn = warn
+        self.refused: Counter[str] = Counter()
+        """Messages that did not fit, by input."""
+
+    def show(self, event: InputEvent) -> None:
+        source = self._inputs[event.id]
+        if not self._viewer.accepts(source):
+            return
+        try:
+            self._viewer.show(read_message(source, event, self._defaults))
+        except ValueError as error:
+            self.refused[event.id] += 1
+            if self.refused[event.id] == 1:
+                self._warn(f"input `{event.id}`: {error}; such messages are left out")
+
+
+def run_viewer(start: Callable[[Node], Viewer], *, keeps_all: bool = False) -> None:
+    """Be a node until the dataflow stops; exits the process with 1 if the viewer cannot start.
+
+    ``keeps_all``: show each message before the next is received, instead of dropping the oldest
+    messages of a slow viewer.
+    """
+    from dora_node_api.node import Node
+
+    try:
+        defaults = image_defaults(os.environ)
+        node = Node()
+        viewer = start(node)
+    except (CannotShow, ValueError) as error:
+        sys.exit(str(error))
+    with node:
+        display = Display(viewer, inputs_of(node), defaults, lambda text: node.log("warn", text))
+        if keeps_all:
+            for event in _messages(node):
+                display.show(event)
+            viewer.close()
+            ended, dropped = True, Counter[str]()
+        else:
+            ended, dropped = _show_newest(node, viewer, display)
+        for name, count in sorted((display.refused + dropped).items()):
+            node.log("info", f"input `{name}`: {count} messages were not shown")
+    if not ended:
+        # The viewer's library blocks in a call; its end would wait for that call.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _messages(node: Node) -> Iterator[InputEvent]:
+    """Yield the messages of outputs until the dataflow stops."""
+    for event in node.events():
+        match event:
+            case Stop():
+                return
+            case InputEvent(value=value) if str(value.type) != "null":
+                yield event
+
+
+def _show_newest(node: Node, viewer: Viewer, display: Display) -> tuple[bool, Counter[str]]:
+    """Return whether the viewer was closed in time, and the dropped messages by input."""
+    waiting = NewestMessages()
+
+    def show() -> None:
+        try:
+            while not waiting.ended:
+                event = waiting.get(CHECK_SECONDS)
+                if event is not None:
+                    display.show(event)
+                viewer.check()
+            viewer.close()
+        except BaseException:  # noqa: BLE001 - the node must not run on without its viewer
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+
+    thread = threading.Thread(target=show, name="display", daemon=True)
+    thread.start()
+    for event in _messages(node):
+        waiting.put(event)
+    waiting.close()
+    thread.join(END_SECONDS)
+    return not thread.is_alive(), waiting.dropped
