@@ -23,6 +23,7 @@ from dora_config.history import entries as happened
 from dora_config.history.entries import HistoryEntry
 from dora_config.history.explain import explain
 from dora_config.history.explanation import Explanation
+from dora_config.protocol.runner import NodeStatus
 from dora_config.protocol.runner_events import DataflowStarted, DataflowStopping
 
 STARTED = DataflowStarted(dataflow_id="d")
@@ -105,6 +106,22 @@ def test_troubles_that_are_over_for_long_do_not_explain_later_ones() -> None:
     assert explained.cause is not None
     assert explained.cause.node == "detector"
     assert lines(explained)[-1] == ("cause", "detector: failed: exited with code 1")
+
+
+@pytest.mark.parametrize("event", [failed(800, "extra"), restarting(800, "extra")])
+def test_a_node_that_is_not_part_of_the_dataflow_is_over(event: HistoryEntry) -> None:
+    running = NodeStatus(node="camera", state="Running")
+    robot = machine("robot", event, node_ids=("camera",), nodes=(running,))
+    explained = explain(evidence(robot))
+    assert explained.waits_for == ()
+    assert explained.cause is not None
+    assert (explained.cause.node, explained.cause.resolved_at) == ("extra", 800.0)
+    later = robot.model_copy(update={"entries": (event, failed(900, "camera"))})
+    cause = explain(evidence(later)).cause
+    assert cause is not None
+    assert cause.node == "camera"
+    unknown = robot.model_copy(update={"nodes": ()})
+    assert explain(evidence(unknown)).waits_for
 
 
 def test_a_machine_that_is_cut_off_is_the_cause_of_lost_links_and_silent_inputs() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dora_cli import output
+from dora_cli.build.local import STOPPED_BY_USER
 from dora_cli.build.remote import deliver
 from dora_cli.coordinator import calls
 from dora_cli.coordinator.client import Client
+from dora_cli.errors import CommandFailed
 from dora_cli.live.definition import load_node
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import DoraError
@@ -28,6 +32,19 @@ class NodeRemoved(DoraError):
 
 class CodeNotFound(DoraError):
     """The files of a node are not on this machine."""
+
+
+@contextmanager
+def reporting_interrupt() -> Iterator[None]:
+    """On Ctrl-C, report that the coordinator completes the request, and exit with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        output.failure(
+            "interrupted: the cluster still completes a change that it has received; `dora node"
+            " list` shows the nodes"
+        )
+        raise CommandFailed(STOPPED_BY_USER) from None
 
 
 def change(client: Client, uuid: str, request: GraphChange) -> GraphChanged:

@@ -75,3 +75,13 @@ class Evidence(Frozen):
     def machine_of(self) -> dict[str, str]:
         """Return the machine of each node."""
         return {node: one.machine for one in self.machines for node in one.node_ids}
+
+    def has_removed(self, node: str, machine: str | None) -> bool:
+        """Return whether a machine reports its nodes, and this one is not part of them.
+
+        It was removed from the running dataflow, or it could not be added to it.
+        """
+        for one in self.machines:
+            if one.machine == machine and one.nodes:
+                return node not in one.node_ids and all(node != has.node for has in one.nodes)
+        return False

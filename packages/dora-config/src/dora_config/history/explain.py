@@ -52,7 +52,7 @@ def explain(evidence: Evidence) -> Explanation:
 
 
 def _add_present(troubles: Troubles, evidence: Evidence) -> None:
-    """Add what the present state shows and no event does."""
+    """Add and end troubles by the present state, where no event does."""
     for one in evidence.machines:
         if one.silent is not None and one.connected and not evidence.ended:
             begins = evidence.now - one.silent
@@ -66,6 +66,9 @@ def _add_present(troubles: Troubles, evidence: Evidence) -> None:
             text = disk_is_full(one.machine, f"no space is left in {one.full_disk}")
             now = evidence.now
             troubles.begin(Trouble("disk", one.machine, now, now, text, None, one.machine))
+    for trouble in troubles.open:
+        if trouble.node is not None and evidence.has_removed(trouble.node, trouble.machine):
+            troubles.end(trouble.kind, trouble.subject, trouble.at)
 
 
 def _last_incident(found: Iterable[Trouble], now: float) -> list[Trouble]:

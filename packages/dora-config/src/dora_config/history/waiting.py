@@ -71,6 +71,8 @@ def _nodes(evidence: Evidence, events: Sequence[TimedEvent]) -> Iterable[str]:
             case _:
                 pass
     for node, timed in last.items():
+        if evidence.has_removed(node, timed.machine):
+            continue
         yield from _node(evidence.now, node, timed, stopping.get(timed.machine))
 
 

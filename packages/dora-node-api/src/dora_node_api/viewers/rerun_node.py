@@ -6,6 +6,7 @@ SAVE (a file).
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import socket
@@ -33,6 +34,8 @@ APPLICATION = "dora-rerun"
 USUAL_ADDRESS = "127.0.0.1:9876"
 PROBE_SECONDS = 0.5
 FLUSH_SECONDS = 2.0
+START_SECONDS = 5.0
+"""Time for a spawned viewer to listen."""
 
 
 class OperatingMode(StrEnum):
@@ -132,12 +135,14 @@ class ConnectedViewer(RerunViewer):
         readme: str | None,
         address: Address,
         log: Callable[[str, str], None],
+        start_seconds: float,
     ) -> None:
+        """``start_seconds``: time for the viewer to start before its absence is reported."""
         super().__init__(recording, robots, readme)
         self._address = address
         self._log = log
         self._link = ViewerLink()
-        self._announced = False
+        self._announce_at = time.monotonic() + start_seconds
 
     def accepts(self, source: ViewerInput) -> bool:
         self.check()
@@ -156,8 +161,8 @@ class ConnectedViewer(RerunViewer):
             with socket.create_connection((address.host, address.port), PROBE_SECONDS):
                 pass
         except OSError as error:
-            if not self._announced:
-                self._announced = True
+            if time.monotonic() >= self._announce_at:
+                self._announce_at = math.inf
                 self._log(
                     "warn",
                     f"no Rerun viewer listens at {address.host}:{address.port} ({error});"
@@ -166,7 +171,7 @@ class ConnectedViewer(RerunViewer):
             return
         self._recording.connect_grpc(address.url)
         self._link.connected()
-        self._announced = True
+        self._announce_at = math.inf
         self._log("info", f"connected to the Rerun viewer at {address.host}:{address.port}")
         self.log_start()
 
@@ -206,9 +211,15 @@ def _start(node: Node, mode: OperatingMode, robots: Mapping[str, RobotModel]) ->
         viewer.log_start()
         return viewer
     address = read_address(os.environ if mode is OperatingMode.CONNECT else {})
+    start_seconds = 0.0
     if mode is OperatingMode.SPAWN:
-        _spawn(address)
-    return ConnectedViewer(recording, robots, readme, address, lambda *one: node.log(*one))
+        _spawn(recording, address)
+        start_seconds = START_SECONDS
+
+    def log(level: str, text: str) -> None:
+        node.log(level, text)
+
+    return ConnectedViewer(recording, robots, readme, address, log, start_seconds)
 
 
 def _recording_id(node: Node) -> str:
@@ -225,7 +236,7 @@ def _unused(file: Path) -> Path:
     return free
 
 
-def _spawn(address: Address) -> None:
+def _spawn(recording: Any, address: Address) -> None:
     """Start a viewer, unless one listens already."""
     import rerun as rr
 
@@ -238,7 +249,13 @@ def _spawn(address: Address) -> None:
         )
     limit = os.environ.get("RERUN_MEMORY_LIMIT", "25%")
     try:
-        rr.spawn(port=address.port, connect=False, memory_limit=limit, executable_path=found)
+        rr.spawn(
+            port=address.port,
+            connect=False,
+            memory_limit=limit,
+            executable_path=found,
+            recording=recording,
+        )
     except RuntimeError as error:
         raise CannotShow(
             f"cannot start the Rerun viewer: {error}; without a display, use OPERATING_MODE=SAVE"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dora_node_api.data.visual_values import Joints
+from dora_node_api.viewers.rerun_archetypes import path_part
 from dora_node_api.viewers.viewer_node import CannotShow
 
 _MOVING = ("revolute", "continuous", "prismatic")
@@ -55,9 +56,9 @@ class RobotModel:
         recording.log(f"{self.name}/origin", placed, static=True)
 
     def move(self, recording: Any, joints: Joints) -> None:
-        """Log the pose of each joint. Raises ValueError if positions of named joints are missing.
+        """Log the pose of each joint, by name if the message has names of joints of the robot.
 
-        Positions beyond the joints are ignored; joints without a position are at zero.
+        Otherwise the order decides; missing positions are zero, more are ignored.
         """
         named = dict(zip(joints.names, joints.positions, strict=False))
         by_name = any(joint.name in named for joint in self._joints)
@@ -68,7 +69,7 @@ class RobotModel:
                 position = joints.positions[index] if index < len(joints.positions) else 0.0
             if position is not None:
                 moved = joint.compute_transform(position, clamp=True)
-                recording.log(f"{self.name}/joints/{joint.name}", moved)
+                recording.log(f"{self.name}/joints/{path_part(joint.name)}", moved)
 
 
 def _numbers(name: str, origin: str | None) -> tuple[list[float], list[float]] | None:

@@ -20,6 +20,6 @@ def main(
     """
     from dora_cli.live import sending
 
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port) as client, sending.reporting_interrupt():
         node, changed = sending.add(client, dataflow, from_yaml)
     output.write(f'node "{node}" added on daemon "{changed.daemon}"')

@@ -46,7 +46,7 @@ def main(
         queue_size=queue_size,
         queue_policy=queue_policy.value,
     )
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port) as client, sending.reporting_interrupt():
         uuid = calls.describe(client, dataflow).uuid
         sending.change(client, uuid, request)
     output.write(f"connected {source} to {target}")

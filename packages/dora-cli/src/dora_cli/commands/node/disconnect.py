@@ -26,7 +26,7 @@ def main(
     request = DisconnectInput(
         source=ends.source, output=ends.output, target=ends.target, input=ends.input
     )
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port) as client, sending.reporting_interrupt():
         uuid = calls.describe(client, dataflow).uuid
         sending.change(client, uuid, request)
     output.write(f"disconnected {source} from {target}")

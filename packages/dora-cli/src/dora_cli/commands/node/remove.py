@@ -25,7 +25,7 @@ def main(
     from dora_cli.live import sending
     from dora_config.protocol.runner import RemoveNode
 
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port) as client, sending.reporting_interrupt():
         uuid = calls.describe(client, dataflow).uuid
         sending.change(client, uuid, RemoveNode(node=node, grace=grace))
     output.write(f'node "{node}" removed')

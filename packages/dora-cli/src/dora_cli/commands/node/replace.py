@@ -30,6 +30,6 @@ def main(
     """
     from dora_cli.live import sending
 
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port) as client, sending.reporting_interrupt():
         changed = sending.replace(client, dataflow, node, from_yaml, grace)
     output.write(f'node "{node}" replaced on daemon "{changed.daemon}"')

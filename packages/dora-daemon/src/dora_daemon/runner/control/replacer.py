@@ -149,7 +149,8 @@ class NodeReplacer:
             await self._dispatcher.until(settled)
             if self._services.handshake.is_staged(number):
                 return
-            cause = f": {log.tail[-1]}" if log.tail else ""
+            hint = f"; `dora logs --node {node}` shows what it printed"
+            cause = f": {log.tail[-1]}" if log.tail else hint
             raise RequestRefused(
                 f'the new process of node "{node}" exited before connecting{cause}'
             )
