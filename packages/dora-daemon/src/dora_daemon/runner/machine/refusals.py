@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dora_daemon.runner.machine.snapshot import NodeSnapshot
 
 
 def broken_by(cause: str) -> str:
     """Return why nodes are stopped when node ``cause`` has broken the start barrier."""
     return f'node "{cause}" exited before connecting, so the dataflow cannot start'
+
+
+def unknown_node(node: str, dataflow: str, nodes: Iterable[str]) -> str:
+    """Return the message to a process of a node that is not one of ``nodes``."""
+    known = ", ".join(sorted(nodes)) or "none"
+    return (
+        f'node "{node}" does not exist in dataflow {dataflow} on this machine (its nodes: {known})'
+    )
 
 
 def why_refused(node: NodeSnapshot, pid: int) -> str:

@@ -43,6 +43,7 @@ from dora_daemon.runner.machine.node_events import (
     SpawnDue,
     StopOrdered,
 )
+from dora_daemon.runner.machine.refusals import unknown_node
 from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
 from dora_daemon.runner.machine.wiring import Wiring
 from dora_node_api.frozen import Frozen
@@ -266,13 +267,8 @@ class RunnerState:
     def _connected(self, event: events.NodeConnected, now: float) -> list[Command]:
         life = self._nodes.get(event.node)
         if life is None:
-            known = ", ".join(sorted(self._nodes)) or "none"
-            text = (
-                f'node "{event.node}" does not exist in dataflow'
-                f" {self._settings.name or self._settings.dataflow_id} on this machine"
-                f" (its nodes: {known})"
-            )
-            return [Refuse(event.node, text)]
+            dataflow = self._settings.name or self._settings.dataflow_id
+            return [Refuse(event.node, unknown_node(event.node, dataflow, self._nodes))]
         if event.incarnation is not None and event.incarnation != life.incarnation:
             # a former process, or a child that inherited the settings of one
             return [Refuse(event.node, f'node "{life.id}" has another process now')]
