@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 
 from support.sources import PACKAGES, Source, packaged_sources, python_sources
@@ -43,6 +44,7 @@ DECIDING = {
     "dora_coordinator.coordinator",
     "dora_daemon.runner.machine",
     "dora_daemon.agent.state",
+    "dora_daemon.agent.parts.part",
     "dora_daemon.agent.events",
     "dora_daemon.agent.commands",
     "dora_daemon.agent.records",
@@ -67,6 +69,7 @@ IMPURE = {
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc", "core", "base"}
 
 MOST_LINES = 600
+MOST_LINES_OF_A_CLASS = 400
 MOST_LINES_OF_A_FUNCTION = 60
 
 OURS = {name for names in PACKAGES.values() for name in names}
@@ -161,6 +164,27 @@ def test_modules_and_functions_stay_small() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (length := _lines_of_code(node)) > MOST_LINES_OF_A_FUNCTION
     ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_classes_stay_small() -> None:
+    wrong = [
+        f"{source.name}:{node.lineno}: {node.name} has {length} lines, split it"
+        for source in packaged_sources()
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.ClassDef)
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > MOST_LINES_OF_A_CLASS
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_public_classes_of_a_package_have_different_names() -> None:
+    places: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for source in packaged_sources():
+        for node in source.tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[source.top, node.name].append(source.name)
+    wrong = [f"{name}: {', '.join(found)}" for (_, name), found in places.items() if len(found) > 1]
     assert not wrong, "\n".join(wrong)
 
 

@@ -6,18 +6,18 @@ import pytest
 from pydantic import BaseModel
 
 from dora_cli.coordinator import rows
-from dora_config.protocol import control
+from dora_config.protocol import control, snapshot
 from dora_config.protocol.runner import NodeResult
 
 COMPLETE: list[tuple[type, type[BaseModel]]] = [
     (rows.RestartRow, control.RestartSummary),
-    (rows.LinkRow, control.LinkSummary),
+    (rows.LinkRow, snapshot.LinkSummary),
     (rows.DataflowRow, control.DataflowSummary),
     (rows.EndedRow, control.EndedDataflow),
 ]
 PARTIAL: list[tuple[type, type[BaseModel]]] = [
-    (rows.NodeRow, control.NodeSummary),
-    (rows.MachineRow, control.DaemonSummary),
+    (rows.NodeRow, snapshot.NodeSummary),
+    (rows.MachineRow, snapshot.DaemonSummary),
     (rows.NodeResultRow, NodeResult),
 ]
 

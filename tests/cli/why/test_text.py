@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from dora_cli.why.text import MOST_EVENTS, explanation_lines
-from dora_config.history.explanation import Cause, Explanation, Finding, Occurrence
+from dora_config.history.explanation import Cause, Explanation, FlowProblem, Occurrence
 
 NOW = datetime(2026, 8, 21, 12, 0, tzinfo=UTC).timestamp()
 
@@ -38,7 +38,7 @@ def test_the_whole_text() -> None:
             occurrence(59, "runs on all machines"),
         ),
         findings=(
-            Finding(kind="silent", text='node "a" has sent nothing', inputs=("b/x", "c/y")),
+            FlowProblem(kind="silent", text='node "a" has sent nothing', inputs=("b/x", "c/y")),
         ),
         waits_for=("machine x",),
         notes=("one\ntwo",),

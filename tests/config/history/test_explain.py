@@ -201,7 +201,7 @@ def test_a_full_disk_is_a_cause_while_it_is_full() -> None:
 
 
 def test_the_death_of_a_runner_and_its_recovery() -> None:
-    lost = happened.PartLost(
+    lost = happened.PartRecovering(
         machine="robot", nodes=("camera",), reason="its runner ended", delay=0.0
     )
     runs = happened.PartRuns(machine="robot")

@@ -6,7 +6,7 @@ import pytest
 from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
 from support.simulation.machine_simulation import FakeDaemon
 
-from dora_config.protocol.control import DataflowRef, GetSnapshot, Snapshot
+from dora_config.protocol.control import DataflowRef, GetSnapshot
 from dora_config.protocol.daemon import TO_DAEMON
 from dora_config.protocol.runner import EdgeStatus
 from dora_config.protocol.snapshot import (
@@ -15,6 +15,7 @@ from dora_config.protocol.snapshot import (
     MachineSample,
     PartSample,
     SampleMachine,
+    Snapshot,
 )
 from dora_coordinator.clients import snapshots
 from dora_coordinator.state.events import ClientDisconnected, DaemonMessageReceived

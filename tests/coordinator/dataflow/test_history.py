@@ -53,7 +53,7 @@ def test_the_loss_of_a_runner_and_its_back_off() -> None:
     for _ in range(2):
         fleet.kill_runner(robot.runners[0], robot)
         fleet.settle()
-    lost = [event for event in events(fleet) if isinstance(event, happened.PartLost)]
+    lost = [event for event in events(fleet) if isinstance(event, happened.PartRecovering)]
     assert [event.delay for event in lost] == [0.0, fleet.settings.recovery_backoff]
     assert lost[0].reason == "its runner was killed"
     fleet.pass_time(40.0)

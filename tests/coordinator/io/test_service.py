@@ -24,12 +24,12 @@ from dora_config.protocol.control import (
     DescribeDataflow,
     Failure,
     ListDataflows,
-    Snapshot,
     StartDataflow,
     StopDataflow,
     WaitForEnd,
 )
 from dora_config.protocol.daemon import PartChanged, PartReport, Register
+from dora_config.protocol.snapshot import Snapshot
 from dora_coordinator.io import service as service_module
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.connections import Connection, Renewal

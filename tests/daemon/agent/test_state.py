@@ -29,7 +29,7 @@ from dora_config.protocol.runner import (
     DataflowResult,
     DataflowStarted,
     LinkChanged,
-    Nodes,
+    NodeDefinitions,
     NodesReady,
     Release,
     RunnerStatus,
@@ -355,7 +355,7 @@ def test_daemon_connects_at_once_without_runners_to_adopt() -> None:
 
 def changed_nodes(revision: int = 1) -> NodesRead:
     node = SPEC.resolved.node("camera").model_copy(update={"args": ("fast",)})
-    nodes = Nodes(revision=revision, nodes=(CurrentNode(node=node, code="digest"),))
+    nodes = NodeDefinitions(revision=revision, nodes=(CurrentNode(node=node, code="digest"),))
     return NodesRead(ID, 1, nodes, {"camera": "elsewhere"})
 
 

@@ -14,10 +14,10 @@ from dora_node_api.data.visual_values import Image
 from dora_node_api.events import InputEvent
 from dora_node_api.viewers.buffer import NewestMessages
 from dora_node_api.viewers.foxglove_node import read_address as foxglove_address
-from dora_node_api.viewers.inputs import Input, Message, image_defaults, read_message
+from dora_node_api.viewers.inputs import ViewerInput, ViewerMessage, image_defaults, read_message
 from dora_node_api.viewers.rerun_node import OperatingMode, read_address, read_mode
 from dora_node_api.viewers.viewer_link import LinkStep, ViewerLink
-from dora_node_api.viewers.viewer_node import CannotShow, Display
+from dora_node_api.viewers.viewer_node import CannotShow, Presenter
 
 
 def event(name: str, size: int = 1, metadata: Mapping[str, Any] | None = None) -> InputEvent:
@@ -63,12 +63,12 @@ def test_a_link_retries_and_reports_a_loss_once() -> None:
 
 class Shown:
     def __init__(self) -> None:
-        self.messages: list[Message] = []
+        self.messages: list[ViewerMessage] = []
 
-    def accepts(self, source: Input) -> bool:
+    def accepts(self, source: ViewerInput) -> bool:
         return source.name != "ignored"
 
-    def show(self, message: Message) -> None:
+    def show(self, message: ViewerMessage) -> None:
         self.messages.append(message)
 
     def check(self) -> None:
@@ -81,8 +81,8 @@ class Shown:
 def test_an_input_that_does_not_fit_is_warned_about_once() -> None:
     warnings: list[str] = []
     viewer = Shown()
-    inputs = {name: Input(name, f"camera/{name}") for name in ("image", "ignored")}
-    display = Display(viewer, inputs, image_defaults({}), warnings.append)
+    inputs = {name: ViewerInput(name, f"camera/{name}") for name in ("image", "ignored")}
+    display = Presenter(viewer, inputs, image_defaults({}), warnings.append)
     for one in (event("image"), event("image"), event("ignored")):
         display.show(one)
     display.show(event("image", 6, {"width": 2, "height": 1}))
@@ -99,14 +99,14 @@ def test_an_input_that_does_not_fit_is_warned_about_once() -> None:
 @pytest.mark.parametrize(
     ("source", "metadata", "kind"),
     [
-        (Input("left_points3d", "a/b"), {}, VisualKind.POINTS_3D),
-        (Input("left_points3d", "a/b"), {"primitive": "series"}, VisualKind.NUMBERS),
-        (Input("image", "a/b", "std/core/v1/UInt8"), {}, VisualKind.NUMBERS),
-        (Input("image_text", "a/b"), {}, VisualKind.NUMBERS),
+        (ViewerInput("left_points3d", "a/b"), {}, VisualKind.POINTS_3D),
+        (ViewerInput("left_points3d", "a/b"), {"primitive": "series"}, VisualKind.NUMBERS),
+        (ViewerInput("image", "a/b", "std/core/v1/UInt8"), {}, VisualKind.NUMBERS),
+        (ViewerInput("image_text", "a/b"), {}, VisualKind.NUMBERS),
     ],
 )
 def test_primitive_type_and_name_decide_in_this_order(
-    source: Input, metadata: dict[str, Any], kind: VisualKind
+    source: ViewerInput, metadata: dict[str, Any], kind: VisualKind
 ) -> None:
     found = read_message(source, event(source.name, 3, metadata), {})
     assert found.kind is kind
@@ -114,7 +114,7 @@ def test_primitive_type_and_name_decide_in_this_order(
 
 def test_the_size_of_images_without_metadata_comes_from_the_environment() -> None:
     defaults = image_defaults({"IMAGE_WIDTH": "2", "IMAGE_HEIGHT": "1"})
-    found = read_message(Input("image", "a/b"), event("image", 6), defaults)
+    found = read_message(ViewerInput("image", "a/b"), event("image", 6), defaults)
     assert found.visual == Image(2, 1, "bgr8", bytes(range(6)))
     with pytest.raises(ValueError, match='IMAGE_WIDTH is "x"; expected a number of pixels'):
         image_defaults({"IMAGE_WIDTH": "x"})

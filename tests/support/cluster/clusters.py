@@ -18,11 +18,11 @@ from dora_config.access import endpoint
 from dora_config.protocol.control import (
     ClusterReport,
     ClusterStatus,
-    DaemonSummary,
     DataflowList,
     DataflowSummary,
     ListDataflows,
 )
+from dora_config.protocol.snapshot import DaemonSummary
 
 TICKER = """
 import os, pathlib

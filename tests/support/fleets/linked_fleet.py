@@ -11,7 +11,7 @@ from support.runner.found_runners import list_runners
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_config.protocol.control import LinkSummary
+from dora_config.protocol.snapshot import LinkSummary
 from dora_daemon.process_tree.runtime_dir import runtime_root
 
 ROBOT: dict[str, object] = {"machine": "robot"}

@@ -7,6 +7,9 @@ from typing import Any
 from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode, RestartSettings
 from dora_config.dataflow.sources import LogSource, OutputSource, TimerSource
 
+ALWAYS = RestartSettings(policy="always")
+ON_FAILURE = RestartSettings(policy="on-failure", delay=1.0, max_delay=4.0)
+
 
 def node(
     node_id: str,

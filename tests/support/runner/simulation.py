@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from support.runner.nodes import node as resolved
+
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.runner import DataflowResult, RunnerEvent
 from dora_daemon.runner.machine import commands as c, events as e
@@ -182,3 +184,9 @@ class Simulation:
         result = self.node(node).result
         assert result is not None, f"{node} has not ended"
         return result.outcome, result.message
+
+
+def pair() -> Simulation:
+    """A source and a sink that both run."""
+    sim = Simulation([resolved("a", outputs="x"), resolved("b", reads="a/x")])
+    return sim.start().connect_all()

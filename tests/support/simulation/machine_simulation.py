@@ -22,8 +22,8 @@ from dora_config.protocol.runner import (
     DataflowResult,
     DataflowStarted,
     LinkChanged,
+    NodeDefinitions,
     NodeResult,
-    Nodes,
     NodesReady,
     Release,
     RunnerRequest,
@@ -224,7 +224,7 @@ class FakeDaemon:
 
     @staticmethod
     def _nodes_of(runner: FakeRunner) -> agent_events.NodesRead:
-        nodes = Nodes(revision=runner.revision, nodes=runner.current)
+        nodes = NodeDefinitions(revision=runner.revision, nodes=runner.current)
         return agent_events.NodesRead(runner.dataflow_id, runner.attempt, nodes, {})
 
     def _link(self, runner: FakeRunner, record: PartRecord) -> None:

@@ -16,8 +16,9 @@ from dora_cli.cluster.decisions.health import (
     unresponsive_daemon,
 )
 from dora_config.cluster.models import Cluster, Coordinator, Machine
-from dora_config.protocol.control import ClusterReport, DaemonSummary
+from dora_config.protocol.control import ClusterReport
 from dora_config.protocol.envelope import ProgramVersion
+from dora_config.protocol.snapshot import DaemonSummary
 
 ROBOT = Machine(id="robot", host="h")
 CLUSTER = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=(ROBOT,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dora_cli.cluster.decisions.node_changes import node_problems
-from dora_config.protocol.control import NodeSummary
+from dora_config.protocol.snapshot import NodeSummary
 
 KEY = ("flow", "camera")
 

@@ -18,8 +18,9 @@ from dora_cli.cluster.operations.rollback import roll_back
 from dora_cli.cluster.operations.upgrade import upgrade_cluster
 from dora_cli.ssh import Connection
 from dora_config.cluster.models import Cluster, Coordinator, Machine
-from dora_config.protocol.control import ClusterReport, DaemonSummary
+from dora_config.protocol.control import ClusterReport
 from dora_config.protocol.envelope import ProgramVersion
+from dora_config.protocol.snapshot import DaemonSummary
 
 CLUSTER = Cluster(
     coordinator=Coordinator(addr="10.0.0.1"),

@@ -99,7 +99,7 @@ def test_a_late_failure_of_a_put_leaves_the_next_session_alone() -> None:
         us.use(new.session)
 
     old.before_put = die
-    assert not us.send(Priority.LARGE, b"late")
+    assert not us.sender.send(Priority.LARGE, b"late")
     link.carry_out()
     assert us.session is new.session
     us.tick(SECOND)
@@ -111,14 +111,14 @@ def test_a_failed_session_is_not_used_again() -> None:
     session = FakeSession("s")
     us.use(session.session)
     session.broken = True
-    assert not us.send(Priority.CONTROL, b"x")
+    assert not us.sender.send(Priority.CONTROL, b"x")
     session.broken = False
-    assert not us.send(Priority.CONTROL, b"x")
+    assert not us.sender.send(Priority.CONTROL, b"x")
     link.carry_out()
     assert us.session is None
     assert us.wanted.is_set()
     us.use(session.session)  # the listening session serves many connections
-    assert us.send(Priority.CONTROL, b"x")
+    assert us.sender.send(Priority.CONTROL, b"x")
 
 
 def test_a_session_without_an_answer_is_dropped() -> None:
@@ -161,8 +161,8 @@ def test_a_peer_that_does_not_acknowledge_is_pinged_until_it_does() -> None:
     peer.known.confirmed = True
     peer.outgoing = {("n", "o"): cast(StreamSender, stream)}
     assert peer.soon(time.monotonic_ns()) is None
-    assert peer.send(Priority.LARGE, frames.head(FrameKind.CHUNK, 7, 8))
-    assert peer.send(Priority.LARGE, frames.head(FrameKind.CHUNK, 7, 8))
+    assert peer.sender.send(Priority.LARGE, frames.head(FrameKind.CHUNK, 7, 8))
+    assert peer.sender.send(Priority.LARGE, frames.head(FrameKind.CHUNK, 7, 8))
     assert host.woken == 1
     stream.waiting = 1
     now = time.monotonic_ns()
@@ -176,7 +176,7 @@ def test_a_peer_that_does_not_acknowledge_is_pinged_until_it_does() -> None:
     assert peer.soon(now + LARGEST_NS) is None
     assert len(session.sent) == 2 + 3
     # Later messages are watched as well.
-    assert peer.send(Priority.SMALL, frames.head(FrameKind.DATA, 7, 8))
+    assert peer.sender.send(Priority.SMALL, frames.head(FrameKind.DATA, 7, 8))
     assert host.woken == 2
 
 
@@ -206,12 +206,12 @@ def test_small_messages_go_over_the_low_latency_connection() -> None:
     us, _, ordinary, quick = with_low_latency()
     assert us.confirmed
     assert sent_over(ordinary, quick) == [[], [FrameKind.LOW_LATENCY]]
-    assert us.send_image(1, 5, 4, 0, 0, b"image")
-    assert us.send_images([b"head", b"image"], quick=True)
+    assert us.sender.send_image(1, 5, 4, 0, 0, b"image")
+    assert us.sender.send_images([b"head", b"image"], quick=True)
     assert sent_over(ordinary, quick) == [[], [FrameKind.IMAGES, FrameKind.IMAGES]]
-    assert us.send_images([b"head", b"image"], quick=False)
+    assert us.sender.send_images([b"head", b"image"], quick=False)
     assert sent_over(ordinary, quick) == [[FrameKind.IMAGES], []]
-    assert us.send_image(1, 6, 5, 0, 0, bytes(60_000))
+    assert us.sender.send_image(1, 6, 5, 0, 0, bytes(60_000))
     assert sent_over(ordinary, quick) == [[], [FrameKind.PART, FrameKind.PART]]
 
 
@@ -219,12 +219,12 @@ def test_a_lost_low_latency_connection_begins_a_round_over_the_ordinary_one() ->
     us, link, ordinary, quick = with_low_latency()
     sent_over(ordinary, quick)
     quick.broken = True
-    assert not us.send_image(1, 5, 4, 0, 0, b"image")
+    assert not us.sender.send_image(1, 5, 4, 0, 0, b"image")
     link.carry_out()
     assert us.session is ordinary.session
     assert not us.confirmed, "the messages in flight would never be sent again"
     us.tick(SECOND)
-    assert us.send_image(1, 6, 5, 0, 0, b"image")
+    assert us.sender.send_image(1, 6, 5, 0, 0, b"image")
     assert sent_over(ordinary, quick) == [[FrameKind.HELLO, FrameKind.IMAGES], []]
 
 
@@ -244,5 +244,5 @@ def test_another_link_process_has_another_low_latency_connection() -> None:
     frame = frames.head(FrameKind.HELLO, THEIR_LINK + 1, 0) + hello.encode(theirs)
     us.receive_hello(ordinary.session, frames.read_head(frame), theirs)
     sent_over(ordinary, quick)
-    assert us.send_image(1, 5, 4, 0, 0, b"image")
+    assert us.sender.send_image(1, 5, 4, 0, 0, b"image")
     assert sent_over(ordinary, quick) == [[FrameKind.IMAGES], []]

@@ -42,6 +42,10 @@ class SlowPeer:
         self.takes = threading.Event()
         self.streams: dict[tuple[str, str], Any] = {}
 
+    @property
+    def sender(self) -> SlowPeer:
+        return self
+
     def send_image(
         self, stream: int, sequence: int, previous: int, sent_ns: int, flags: int, image: bytes
     ) -> bool:

@@ -90,6 +90,10 @@ class FakePeer:
         self.clock = ClockOffset()
         self.acknowledged: list[tuple[int, bool]] = []
 
+    @property
+    def sender(self) -> FakePeer:
+        return self
+
     def stored(self, stream: StreamReceiver, *, at_once: bool) -> None:
         self.acknowledged.append((stream.stored, at_once))
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from dora_cli import output
-from dora_cli.coordinator.options import (
-    DataflowOption as DataflowOption,
-    NodeArgument as NodeArgument,
-    dataflow_ref,
-)
+from dora_cli.coordinator.options import dataflow_ref
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from dora_cli import output
 from dora_cli.coordinator.client import Client
-from dora_cli.recordings.fleet import SHORT, FleetRecording, RecordingError, call_one
+from dora_cli.recordings.errors import RecordingError
+from dora_cli.recordings.fleet import SHORT, FleetRecording, call_one
 from dora_cli.recordings.report import report
 from dora_config.atomic_write import write_file
 from dora_config.protocol.recordings.fleet import (

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dora_cli import output
 from dora_cli.coordinator.client import Client, Frame
 from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
-from dora_cli.recordings.fleet import SHORT, FleetRecording, RecordingError, collect
+from dora_cli.recordings.errors import RecordingError
+from dora_cli.recordings.fleet import SHORT, FleetRecording, collect
 from dora_cli.recordings.report import report
 from dora_config.access import Endpoint
 from dora_config.protocol import control

@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import IO
 
 from dora_cli import output
+from dora_cli.recordings.errors import RecordingError
 from dora_cli.recordings.report import report
-from dora_config import DoraError
 from dora_config.protocol.recordings.recorder import (
     REPORTS,
     RecordingEnded,
@@ -17,10 +17,6 @@ from dora_config.protocol.recordings.recorder import (
     RecordingStarted,
 )
 from dora_config.spawn_argv import run_module
-
-
-class RecordingError(DoraError):
-    """The recording cannot start."""
 
 
 class RecorderProcess:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from dora_cli import output
 from dora_cli.errors import CommandFailed
+from dora_config.protocol.recordings.fleet import RecorderReplies
 
 COLUMNS = ("TOPIC", "RECORDED", "NOT RECORDED")
 
@@ -29,4 +30,14 @@ def report(
     for problem in problems:
         output.failure(problem)
     if missing or problems:
+        raise CommandFailed
+
+
+def report_replies(replies: RecorderReplies, done: str) -> None:
+    """Print what each daemon has ``done``, and problems; raises CommandFailed if there are any."""
+    for answer in sorted(replies.replies, key=lambda one: one.daemon):
+        output.write(f"{answer.daemon}: {done}")
+    for problem in replies.problems.values():
+        output.failure(problem)
+    if replies.problems:
         raise CommandFailed

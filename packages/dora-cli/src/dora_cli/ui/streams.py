@@ -122,9 +122,8 @@ async def send_logs(backend: Backend, wanted: OpenLogs, send: Send) -> None:
     """Send lines until the dataflow has ended; continues behind them after a lost connection."""
     positions: dict[str, LogPosition] = {}
     which = DataflowRef(uuid=wanted.dataflow)
-    losses = _Losses()
-    while True:
-        await backend.wait_connected()
+
+    async def read() -> bool:
         request = ReadLogs(
             dataflow=which,
             nodes=() if wanted.node is None else (wanted.node,),
@@ -133,20 +132,34 @@ async def send_logs(backend: Backend, wanted: OpenLogs, send: Send) -> None:
             after=positions,
             resumes=True,
         )
+        async with backend.open(request) as replies:
+            problems = await _send_lines(replies, positions, wanted.id, send)
+        if await _has_ended(backend, wanted.dataflow):
+            await send({"id": wanted.id, "ended": True, "problems": problems})
+            return True
+        # A machine was lost or has returned.
+        await send({"id": wanted.id, "lost": "; ".join(problems)})
+        return False
+
+    await _until_ended(backend, wanted.id, read, send)
+
+
+async def _until_ended(
+    backend: Backend, number: int, read: Callable[[], Awaitable[bool]], send: Send
+) -> None:
+    """Call ``read``, again after a lost connection, until it returns that the stream has ended."""
+    losses = _Losses()
+    while True:
+        await backend.wait_connected()
         try:
-            async with backend.open(request) as replies:
-                problems = await _send_lines(replies, positions, wanted.id, send)
-            if await _has_ended(backend, wanted.dataflow):
-                await send({"id": wanted.id, "ended": True, "problems": problems})
+            if await read():
                 return
-            # A machine was lost or has returned.
-            await send({"id": wanted.id, "lost": "; ".join(problems)})
         except (CoordinatorLost, CoordinatorUnreachable) as error:
             losses.lost()
-            await send({"id": wanted.id, "lost": str(error)})
+            await send({"id": number, "lost": str(error)})
         except RequestFailed as error:
             if not losses.may_return(error):
-                await send({"id": wanted.id, "ended": True, "problems": [str(error)]})
+                await send({"id": number, "ended": True, "problems": [str(error)]})
                 return
         await anyio.sleep(RETRY_PAUSE)
 
@@ -197,22 +210,14 @@ async def send_output(
         max_rate=wanted.rate,
         picture_bytes=PICTURE_BYTES,
     )
-    losses = _Losses()
-    while True:
-        await backend.wait_connected()
-        try:
-            async with backend.open(request) as replies:
-                problems = await _send_messages(replies, wanted.id, acknowledged, send)
-            await send({"id": wanted.id, "ended": True, "problems": problems})
-            return
-        except (CoordinatorLost, CoordinatorUnreachable) as error:
-            losses.lost()
-            await send({"id": wanted.id, "lost": str(error)})
-        except RequestFailed as error:
-            if not losses.may_return(error):
-                await send({"id": wanted.id, "ended": True, "problems": [str(error)]})
-                return
-        await anyio.sleep(RETRY_PAUSE)
+
+    async def read() -> bool:
+        async with backend.open(request) as replies:
+            problems = await _send_messages(replies, wanted.id, acknowledged, send)
+        await send({"id": wanted.id, "ended": True, "problems": problems})
+        return True
+
+    await _until_ended(backend, wanted.id, read, send)
 
 
 async def _send_messages(

@@ -155,7 +155,7 @@ class MachineReturned(Frozen):
     machine: str
 
 
-class PartLost(Frozen):
+class PartRecovering(Frozen):
     """The nodes of one machine were lost and are spawned again after ``delay`` seconds."""
 
     kind: Literal["part_lost"] = "part_lost"
@@ -196,7 +196,7 @@ CoordinatorHistoryEvent = (
     | StopRequested
     | MachineLost
     | MachineReturned
-    | PartLost
+    | PartRecovering
     | PartRuns
 )
 HistoryEvent = Annotated[RunnerHistoryEvent | CoordinatorHistoryEvent, Field(discriminator="kind")]

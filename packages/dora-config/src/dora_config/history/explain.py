@@ -8,7 +8,7 @@ from typing import Final
 
 from dora_config.history import entries as happened
 from dora_config.history.evidence import Evidence
-from dora_config.history.explanation import Cause, Explanation, Finding, Occurrence, Role
+from dora_config.history.explanation import Cause, Explanation, FlowProblem, Occurrence, Role
 from dora_config.history.flow import Flow
 from dora_config.history.merging import TimedEvent, merged
 from dora_config.history.narrative import Narrator
@@ -177,7 +177,7 @@ def _role(one: Occurrence, index: int, cause: int) -> Role:
     return "consequence" if one.problem else "reaction"
 
 
-def _findings(evidence: Evidence, events: Sequence[TimedEvent]) -> tuple[Finding, ...]:
+def _findings(evidence: Evidence, events: Sequence[TimedEvent]) -> tuple[FlowProblem, ...]:
     began = [timed.at for timed in events if isinstance(timed.event, DataflowStarted)]
     running_for = evidence.now - min(began) if began else 0.0
     return Flow(evidence, running_for).findings()
@@ -187,7 +187,7 @@ def _summary(
     evidence: Evidence,
     events: Sequence[TimedEvent],
     cause: Cause | None,
-    findings: Sequence[Finding],
+    findings: Sequence[FlowProblem],
 ) -> str:
     if cause is not None and cause.resolved_at is None:
         return cause.text

@@ -38,7 +38,7 @@ class Cause(Message):
     """When it was over; ``None``: it is not."""
 
 
-class Finding(Message):
+class FlowProblem(Message):
     """A node, machine or edge whose present state stops or slows the flow of messages."""
 
     kind: Literal["slow", "stuck", "silent", "disk"]
@@ -64,7 +64,7 @@ class Explanation(Message):
     """``None``: nothing failed."""
     timeline: tuple[Occurrence, ...] = ()
     """Oldest first, from the last events before the cause."""
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[FlowProblem, ...] = ()
     waits_for: tuple[str, ...] = ()
     """Full sentences."""
     notes: tuple[str, ...] = ()

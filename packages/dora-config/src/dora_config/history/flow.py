@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dora_config.history.evidence import EdgeFlow, Evidence
-from dora_config.history.explanation import Finding
+from dora_config.history.explanation import FlowProblem
 from dora_config.history.troubles import on
 from dora_config.protocol.runner import NodeStatus
 
@@ -57,9 +57,9 @@ class Flow:
             self._out_of.setdefault(_node(flow.source), []).append(flow)
         self._flows = flows
 
-    def findings(self) -> tuple[Finding, ...]:
+    def findings(self) -> tuple[FlowProblem, ...]:
         """Return slow and stuck nodes first, then the sources of silence."""
-        found: dict[tuple[str, str], Finding] = {}
+        found: dict[tuple[str, str], FlowProblem] = {}
         for flow in self._flows:
             if flow.blocked:
                 self._add(found, self._slow(_node(flow.target), flow), None)
@@ -73,7 +73,7 @@ class Flow:
         return tuple(sorted(found.values(), key=lambda one: order[one.kind]))
 
     def _add(
-        self, found: dict[tuple[str, str], Finding], root: _Root | None, silent: str | None
+        self, found: dict[tuple[str, str], FlowProblem], root: _Root | None, silent: str | None
     ) -> None:
         if root is None:
             return
@@ -83,7 +83,7 @@ class Flow:
         if silent is not None and silent not in inputs:
             inputs = (*inputs, silent)
         text = root.text if known is None else known.text
-        found[kind, root.node] = Finding.model_validate(
+        found[kind, root.node] = FlowProblem.model_validate(
             {
                 "kind": kind,
                 "node": root.node,

@@ -136,7 +136,7 @@ def _coordinator_line(event: happened.HistoryEvent) -> Line | None:
             return Line(f"connection to the machine lost ({manner})", None, machine, problem=True)
         case happened.MachineReturned(machine=machine):
             return Line("the machine is connected again", None, machine)
-        case happened.PartLost(machine=machine, nodes=nodes, reason=reason, delay=delay):
+        case happened.PartRecovering(machine=machine, nodes=nodes, reason=reason, delay=delay):
             when = "now"
             if delay is None:
                 when = "when the machine is connected"

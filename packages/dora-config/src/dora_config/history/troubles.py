@@ -142,7 +142,7 @@ class Troubles:
                 self.begin(new("machine", machine, text, noticed_after=noticed, machine=machine))
             case happened.MachineReturned(machine=machine):
                 self.end("machine", machine, timed.at)
-            case happened.PartLost(machine=machine, reason=reason):
+            case happened.PartRecovering(machine=machine, reason=reason):
                 text = f'the nodes on machine "{machine}" were lost: {reason}'
                 self.begin(new("part", machine, text, machine=machine))
             case happened.PartRuns(machine=machine):

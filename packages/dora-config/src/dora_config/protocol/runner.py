@@ -171,7 +171,7 @@ class DisconnectInput(Frozen):
 
 
 class GetNodes(Frozen):
-    """Get the definitions of all nodes; answered with :class:`Nodes`."""
+    """Get the definitions of all nodes; answered with :class:`NodeDefinitions`."""
 
     kind: Literal["get_nodes"] = "get_nodes"
 
@@ -400,7 +400,7 @@ class Statistics(Frozen):
     """When they were read, in seconds of CLOCK_MONOTONIC."""
 
 
-class Nodes(Frozen):
+class NodeDefinitions(Frozen):
     kind: Literal["nodes"] = "nodes"
     revision: int
     nodes: tuple[CurrentNode, ...] = ()
@@ -423,7 +423,14 @@ class Params(Frozen):
 
 
 RunnerReply = Annotated[
-    Done | Refusal | HandshakeReply | RunnerStatus | Statistics | RunnerHistory | Nodes | Params,
+    Done
+    | Refusal
+    | HandshakeReply
+    | RunnerStatus
+    | Statistics
+    | RunnerHistory
+    | NodeDefinitions
+    | Params,
     Field(discriminator="kind"),
 ]
 

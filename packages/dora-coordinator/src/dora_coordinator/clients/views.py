@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dora_config.protocol.control import (
-    ClusterReport,
-    DaemonSummary,
-    DataflowSummary,
-    LinkSummary,
-    NodeSummary,
-    RestartSummary,
-)
+from dora_config.protocol.control import ClusterReport, DataflowSummary, RestartSummary
 from dora_config.protocol.dataflow import NodeView
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.runner import NodeStatus
+from dora_config.protocol.snapshot import DaemonSummary, LinkSummary, NodeSummary
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.part import Part
 from dora_coordinator.dataflow.registry import DataflowRegistry

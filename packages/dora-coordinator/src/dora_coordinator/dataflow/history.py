@@ -13,7 +13,7 @@ from dora_config.history.entries import (
     HistoryEntry,
     MachineLost,
     MachineReturned,
-    PartLost,
+    PartRecovering,
     PartRuns,
     PhaseReached,
     StartAccepted,
@@ -188,7 +188,7 @@ def _part_changed(
             backoff = dataflow.context.backoff
             delay = backoff.wait(part.daemon, dataflow.id, now) if connected else None
         reason = (part.recovery_reason or "")[:TEXT_CHARACTERS]
-        return [PartLost(machine=part.daemon, nodes=part.nodes, reason=reason, delay=delay)]
+        return [PartRecovering(machine=part.daemon, nodes=part.nodes, reason=reason, delay=delay)]
     if state is not PartState.RUNNING and part.state is PartState.RUNNING and part.attempt > 1:
         return [PartRuns(machine=part.daemon)]
     return []

@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from dora_config.protocol.control import Answer, GetSnapshot, Snapshot
+from dora_config.protocol.control import Answer, GetSnapshot
+from dora_config.protocol.snapshot import Snapshot
 from dora_coordinator.io.service import Service
 from dora_coordinator.telemetry.families import families
 

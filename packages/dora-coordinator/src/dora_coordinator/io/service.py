@@ -35,7 +35,6 @@ from dora_config.protocol.control import (
     ListNodes,
     LogLines,
     Progress,
-    Snapshot,
     TokenRotated,
 )
 from dora_config.protocol.daemon import (
@@ -48,6 +47,7 @@ from dora_config.protocol.daemon import (
     RegistrationRefused,
 )
 from dora_config.protocol.envelope import ProgramVersion, clean_lines, clean_text
+from dora_config.protocol.snapshot import Snapshot
 from dora_coordinator.clients.code import find_code
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.io.authority import Authority, AuthorityError

@@ -19,7 +19,7 @@ from dora_config.protocol.daemon import (
     StopPart,
     StreamLogs,
 )
-from dora_config.protocol.runner import Nodes, RunnerEvent, RunnerStatus
+from dora_config.protocol.runner import NodeDefinitions, RunnerEvent, RunnerStatus
 from dora_config.protocol.topics import StreamTopics
 
 
@@ -74,7 +74,7 @@ class NodesRead:
 
     dataflow_id: str
     attempt: int
-    nodes: Nodes
+    nodes: NodeDefinitions
     log_dirs: dict[str, str]
     """Folder of each node's log file, by node id."""
 

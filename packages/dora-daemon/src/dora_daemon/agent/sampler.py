@@ -15,29 +15,27 @@ from dora_config.protocol.runner import (
     GetStatistics,
     Refusal,
     RunnerReply,
-    RunnerRequest,
     Statistics,
 )
 from dora_config.protocol.snapshot import MachineLoad, MachineSample, PartSample, SampleMachine
-from dora_daemon.agent.runners.pending_requests import OnReply
+from dora_daemon.agent.runners.pending_requests import RunnerCalls
 
 RUNNER_SECONDS = 2.0
 """Time for runners to answer, less than the coordinator waits for this machine."""
 
 
-class Runners(Protocol):
-    """What is needed of `RunnerRegistry`."""
+class SampledRunners(RunnerCalls, Protocol):
+    """The runners that can be asked for counters."""
 
-    def connected(self) -> list[str]: ...
-
-    def call(self, dataflow_id: str, request: RunnerRequest, on_reply: OnReply) -> None: ...
+    def connected(self) -> list[str]:
+        """Return the dataflows whose runners have answered before."""
 
 
 class Sampler:
     """Answers `SampleMachine`; runners read shared memory, so that nodes are not involved."""
 
     def __init__(
-        self, tasks: TaskGroup, runners: Runners, send: Callable[[DaemonMessage], None]
+        self, tasks: TaskGroup, runners: SampledRunners, send: Callable[[DaemonMessage], None]
     ) -> None:
         self._tasks = tasks
         self._runners = runners

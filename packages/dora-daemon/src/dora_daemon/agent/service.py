@@ -70,8 +70,8 @@ from dora_daemon.agent.linking import LinkSetup, Listen
 from dora_daemon.agent.logs.history import HistoryReader
 from dora_daemon.agent.logs.streams import LogStreams
 from dora_daemon.agent.node_paths import Machine
-from dora_daemon.agent.part_changes import PartChanges
 from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError
+from dora_daemon.agent.parts.changes import PartChanges
 from dora_daemon.agent.recorders.folder import RecordingRefused
 from dora_daemon.agent.recorders.service import Recorders
 from dora_daemon.agent.runners.registry import RunnerRegistry

@@ -7,10 +7,8 @@ process needs is saved before it is reported.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import assert_never
 
-from dora_config.protocol.calls import PartLinks
 from dora_config.protocol.daemon import (
     ConnectPart,
     DescribePart,
@@ -18,8 +16,6 @@ from dora_config.protocol.daemon import (
     ForgetPart,
     Leaving,
     LogChunk,
-    PartChanged,
-    PartDescribed,
     PartHistory,
     PartLost,
     PartReport,
@@ -29,7 +25,7 @@ from dora_config.protocol.daemon import (
     StopPart,
     StreamLogs,
 )
-from dora_config.protocol.links import LinkReport, SetLinkPeers
+from dora_config.protocol.links import SetLinkPeers
 from dora_config.protocol.runner import (
     AcknowledgeResult,
     DataflowFinished,
@@ -41,7 +37,6 @@ from dora_config.protocol.runner import (
     RunnerEvent,
     RunnerStatus,
     ShutDown,
-    StopAllNodes,
     WaitingChanged,
 )
 from dora_config.protocol.runner_events import (
@@ -64,12 +59,10 @@ from dora_daemon.agent.commands import (
     KillRunner,
     OpenInspector,
     OpenLogs,
-    ReadNodes,
     SavePart,
     SendHistory,
     SendToCoordinator,
     SendToRunner,
-    SetRunnerLinks,
     StartRecorders,
     StartRunner,
     WriteLog,
@@ -91,46 +84,11 @@ from dora_daemon.agent.events import (
     RunnerPlaced,
     RunnerReported,
 )
+from dora_daemon.agent.parts.part import Part
 from dora_daemon.agent.records import PartRecord, cause_of
 
 SHUTDOWN_GRACE = 10.0
 """Seconds for nodes to end when the machine stops; systemd waits for 90."""
-
-
-@dataclass(slots=True)
-class _Part:
-    """A part of a dataflow, as recorded and as last reported by its runner."""
-
-    record: PartRecord
-    connected: bool = False
-    """Its runner answers."""
-    stop: StopPart | None = None
-    next: PreparePart | None = None
-    """Replaces it once nothing of it is left."""
-    link: LinkReport | None = None
-    only_virtual_left: bool = False
-    connect: ConnectPart | None = None
-    """Peers to send to its runner once it answers."""
-    recorders: Literal["none", "starting", "settled"] = "none"
-    ready: bool = False
-    """Its nodes are at the start barrier; reported once its recorders are settled."""
-
-    @property
-    def live(self) -> bool:
-        return self.record.is_live
-
-    def report(self) -> PartReport:
-        record = self.record
-        return PartReport(
-            dataflow_id=record.dataflow_id,
-            attempt=record.attempt,
-            phase="stopping" if self.live and record.stopping else record.phase,
-            result=record.result,
-            link=self.link if self.live else None,
-            stopped=record.stopping,
-            only_virtual_left=self.only_virtual_left and self.live,
-            revision=record.revision,
-        )
 
 
 class AgentState:
@@ -142,7 +100,7 @@ class AgentState:
         ``recorded``: dataflows with a recording that has not ended.
         """
         self._recorded = set(recorded)
-        self._parts = {record.dataflow_id: _Part(record) for record in records}
+        self._parts = {record.dataflow_id: Part(record) for record in records}
         self._adopted: set[str] = set()
         """Parts of an earlier daemon process whose runners have not answered or ended yet."""
         self._ending = False
@@ -193,17 +151,17 @@ class AgentState:
                 part = self._parts.get(dataflow_id)
                 if part is None or part.live or part.record.attempt > attempt:
                     return []
-                return [_save(part, forgotten=True, result=None)]
+                return [part.save(forgotten=True, result=None)]
             case DescribePart(dataflow_id=dataflow_id):
                 part = self._live(dataflow_id)
                 if part is None:
                     return []
-                return [_describe(part), _report(part)]
+                return [part.described(), part.changed()]
             case PartRelinked(dataflow_id=dataflow_id, attempt=attempt, links=links):
                 part = self._live(dataflow_id)
                 if part is None or part.record.attempt != attempt:
                     return []
-                return _relink(part, links)
+                return part.relink(links)
             case StreamLogs(dataflow_id=dataflow_id, stream=stream):
                 part = self._parts.get(dataflow_id)
                 if part is None:
@@ -233,7 +191,7 @@ class AgentState:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _live(self, dataflow_id: str) -> _Part | None:
+    def _live(self, dataflow_id: str) -> Part | None:
         part = self._parts.get(dataflow_id)
         return part if part is not None and part.live else None
 
@@ -251,11 +209,11 @@ class AgentState:
                 if part is None or part.recorders != "starting":
                     return []
                 part.recorders = "settled"
-                return _prepared(part) if part.ready else []
+                return part.prepared() if part.ready else []
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _start_recorders(self, part: _Part, *, new_attempt: bool) -> list[Command]:
+    def _start_recorders(self, part: Part, *, new_attempt: bool) -> list[Command]:
         record = part.record
         if record.spec.recording is None and record.dataflow_id not in self._recorded:
             return []
@@ -294,13 +252,13 @@ class AgentState:
         if part is None:
             return self._make(message)
         if part.record.attempt >= message.attempt:
-            return [_report(part)]
+            return [part.changed()]
         part.next = message  # a node must not run twice: the old part ends first
         return [KillRunner(message.dataflow_id)]
 
     def _make(self, message: PreparePart) -> list[Command]:
         record = PartRecord.model_validate(message, from_attributes=True)
-        self._parts[message.dataflow_id] = _Part(record)
+        self._parts[message.dataflow_id] = Part(record)
         return [SavePart(record), StartRunner(record)]
 
     def _connect(self, message: ConnectPart) -> list[Command]:
@@ -308,7 +266,7 @@ class AgentState:
         if part is None or part.record.attempt != message.attempt:
             return []
         if not part.connected:
-            part.connect = _merged(part.connect, message)
+            part.add_peers(message)
             return []
         request = SetLinkPeers(peers=message.peers, ended=message.ended)
         return [SendToRunner(message.dataflow_id, request)]
@@ -319,7 +277,7 @@ class AgentState:
             return []
         if part.record.phase == "prepared" and part.stop is None:
             return [SendToRunner(message.dataflow_id, Release())]
-        return [_report(part)]
+        return [part.changed()]
 
     def _stop(self, message: StopPart) -> list[Command]:
         part = self._parts.get(message.dataflow_id)
@@ -329,8 +287,8 @@ class AgentState:
             return [SendToCoordinator(lost)]
         part.next = None
         if not part.live:
-            return [_report(part)]
-        return [_save(part, stopping=True), *_stop_runner(part, message)]
+            return [part.changed()]
+        return [part.save(stopping=True), *part.stop_runner(message)]
 
     # ------------------------------------------------------------- events of runners
 
@@ -345,8 +303,7 @@ class AgentState:
             return self._exit_with_machine()
         match event:
             case RunnerPlaced():
-                save = _save(
-                    part,
+                save = part.save(
                     runtime_dir=event.runtime_dir,
                     runtime_token=event.runtime_token,
                     log_dirs=event.log_dirs,
@@ -359,15 +316,15 @@ class AgentState:
             case RunnerReported(event=reported):
                 return self._reported(part, reported, now)
             case NodesRead(attempt=attempt):
-                return _update_nodes(part, event) if part.record.attempt == attempt else []
+                return part.update_nodes(event) if part.record.attempt == attempt else []
             case RevisionChanged(revision=revision):
-                return _read_nodes(part, revision)
+                return part.read_nodes(revision)
             case RunnerEnded(reason=reason):
                 return self._lose(part, reason, now)
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _connected(self, part: _Part, status: RunnerStatus, now: float) -> list[Command]:
+    def _connected(self, part: Part, status: RunnerStatus, now: float) -> list[Command]:
         part.connected = True
         part.link = status.link
         part.only_virtual_left = status.only_virtual_left
@@ -377,9 +334,9 @@ class AgentState:
             # requested of an earlier daemon process, which may not have forwarded it
             part.stop = StopPart(dataflow_id=part.record.dataflow_id)
         if part.stop is not None:
-            return _stop_runner(part, part.stop)
+            return part.stop_runner(part.stop)
         waiting, part.connect = part.connect, None
-        commands = _catch_up(part, status)
+        commands = part.catch_up(status)
         commands += [] if waiting is None else self._connect(waiting)
         if part.recorders == "none":
             commands += self._start_recorders(
@@ -387,29 +344,29 @@ class AgentState:
             )
         match status.phase:
             case "ready":
-                return [*commands, *_prepared(part)]
+                return [*commands, *part.prepared()]
             case "running":
-                return [*commands, *_advance(part, "running")]
+                return [*commands, *part.advance("running")]
             case "starting" | "stopping" | "finished":
-                return [*commands, _report(part)] if part.link is not None else commands
+                return [*commands, part.changed()] if part.link is not None else commands
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _reported(self, part: _Part, event: RunnerEvent, now: float) -> list[Command]:
+    def _reported(self, part: Part, event: RunnerEvent, now: float) -> list[Command]:
         match event:
             case NodesReady():
-                return _prepared(part)
+                return part.prepared()
             case DataflowStarted():
-                return _advance(part, "running")
+                return part.advance("running")
             case DataflowFinished(result=result):
                 return self._finish(part, result, now)
             case LinkChanged(report=report):
                 before, part.link = part.link, report
                 same = before is not None and before.without_figures() == report.without_figures()
-                return [_report(part)] if part.live and not same else []
+                return [part.changed()] if part.live and not same else []
             case WaitingChanged(only_virtual_left=only_virtual_left):
                 part.only_virtual_left = only_virtual_left
-                return [_report(part)] if part.live else []
+                return [part.changed()] if part.live else []
             case (
                 LogLine()
                 | LogLinesDropped()
@@ -424,7 +381,7 @@ class AgentState:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _finish(self, part: _Part, result: DataflowResult, now: float) -> list[Command]:
+    def _finish(self, part: Part, result: DataflowResult, now: float) -> list[Command]:
         """The runner ended with a result and waits until that is stored."""
         if not part.live:
             return []
@@ -434,14 +391,14 @@ class AgentState:
         if record.phase in ("preparing", "prepared") and part.stop is None and not part.next:
             node, reason = cause_of(result, record.where)
             return [*self._lose(part, reason, now, node, result), acknowledge]
-        save = _save(part, phase="ended", result=result, ended_at=now)
+        save = part.save(phase="ended", result=result, ended_at=now)
         if part.next is not None:
             return [save, acknowledge, *self._make(part.next)]
-        return [save, acknowledge, _report(part), *self._exit_if_idle()]
+        return [save, acknowledge, part.changed(), *self._exit_if_idle()]
 
     def _lose(
         self,
-        part: _Part,
+        part: Part,
         reason: str,
         now: float,
         node: str | None = None,
@@ -454,10 +411,10 @@ class AgentState:
         record = part.record
         if record.stopping:  # ended as requested: a recovery must not spawn it again
             result = result or DataflowResult(dataflow_id=record.dataflow_id, error=reason)
-            save = _save(part, phase="ended", result=result, ended_at=now)
-            return [save, _report(part), *self._exit_if_idle()]
+            save = part.save(phase="ended", result=result, ended_at=now)
+            return [save, part.changed(), *self._exit_if_idle()]
         if record.log_dirs:  # its logs can still be requested
-            keep = _save(part, phase="ended", forgotten=True, ended_at=now)
+            keep = part.save(phase="ended", forgotten=True, ended_at=now)
         else:
             del self._parts[record.dataflow_id]
             keep = DropPart(record.dataflow_id)
@@ -501,99 +458,14 @@ class AgentState:
                 continue
             part.next = None
             stop = StopPart(dataflow_id=dataflow_id, force=force, reason="the daemon was ended")
-            commands += [_save(part, stopping=True), _report(part)]
+            commands += [part.save(stopping=True), part.changed()]
             if not part.record.whole and not force:
                 text = f"dataflow {dataflow_id} also ends on its other machines"
                 commands.append(WriteLog("info", text))
-            commands += _stop_runner(part, stop)
+            commands += part.stop_runner(stop)
         return [*commands, *self._exit_if_idle()]
 
     def _exit_if_idle(self) -> list[Command]:
         if not self._ending or any(part.live for part in self._parts.values()):
             return []
         return [SendToCoordinator(Leaving(hand_over=False)), ExitDaemon()]
-
-
-def _save(part: _Part, **changes: object) -> Command:
-    part.record = part.record.model_copy(update=changes)
-    return SavePart(part.record)
-
-
-def _report(part: _Part) -> Command:
-    return SendToCoordinator(PartChanged(report=part.report()))
-
-
-def _describe(part: _Part) -> Command:
-    record = part.record
-    described = PartDescribed(
-        dataflow_id=record.dataflow_id,
-        attempt=record.attempt,
-        spec=record.spec,
-        revision=record.revision,
-    )
-    return SendToCoordinator(described)
-
-
-def _relink(part: _Part, links: PartLinks) -> list[Command]:
-    """Store other links, and send them to the runner; a later one gets them when it connects."""
-    record = part.record
-    given = {name: getattr(links, name) for name in type(links).model_fields}
-    if all(getattr(record, name) == value for name, value in given.items()):
-        return []
-    save = _save(part, relinked=True, **given)
-    return [save, SetRunnerLinks(part.record)] if part.connected else [save]
-
-
-def _update_nodes(part: _Part, read: NodesRead) -> list[Command]:
-    """Store and report the nodes that the runner has, so that a recovery starts the same."""
-    record, nodes = part.record, read.nodes
-    if not part.live or nodes.revision == record.revision:
-        return []
-    spec = record.spec.with_current(nodes.nodes)
-    log_dirs = {**record.log_dirs, **read.log_dirs}
-    save = _save(part, spec=spec, revision=nodes.revision, log_dirs=log_dirs)
-    return [save, _describe(part)]
-
-
-def _read_nodes(part: _Part, revision: int) -> list[Command]:
-    record = part.record
-    if revision == record.revision:
-        return []
-    return [ReadNodes(record.dataflow_id, record.attempt)]
-
-
-def _catch_up(part: _Part, status: RunnerStatus) -> list[Command]:
-    """Complete changes that an earlier daemon process began."""
-    record = part.record
-    links: list[Command] = [SetRunnerLinks(record)] if record.relinked else []
-    return [*links, *_read_nodes(part, status.revision)]
-
-
-def _advance(part: _Part, phase: Literal["prepared", "running"]) -> list[Command]:
-    if phase == "prepared" and part.record.phase == "running":
-        return []
-    return [_save(part, phase=phase), _report(part)]
-
-
-def _prepared(part: _Part) -> list[Command]:
-    """Report that the nodes are at the start barrier, unless recorders are being started."""
-    part.ready = part.recorders == "starting"
-    return [] if part.ready else _advance(part, "prepared")
-
-
-def _stop_runner(part: _Part, stop: StopPart) -> list[Command]:
-    """Stop now, or when the runner answers; a forced stop kills a runner that does not answer."""
-    part.stop = stop
-    dataflow_id = part.record.dataflow_id
-    if part.connected:
-        request = StopAllNodes(grace=stop.grace, force=stop.force, reason=stop.reason)
-        return [SendToRunner(dataflow_id, request)]
-    return [KillRunner(dataflow_id)] if stop.force else []
-
-
-def _merged(earlier: ConnectPart | None, later: ConnectPart) -> ConnectPart:
-    if earlier is None:
-        return later
-    peers = {peer.machine: peer for peer in (*earlier.peers, *later.peers)}
-    ended = dict.fromkeys((*earlier.ended, *later.ended))
-    return later.model_copy(update={"peers": tuple(peers.values()), "ended": tuple(ended)})

@@ -71,15 +71,7 @@ def foxglove_fields(kind: VisualKind, visual: Visual, nanoseconds: int, frame: s
             ]
             return _scene(timestamp, frame, {"cubes": cubes})
         case Lines():
-            line = {
-                "type": _LINE_STRIP,
-                "pose": _pose(),
-                "thickness": visual.radius * 2 or _LINE_PIXELS,
-                "scale_invariant": not visual.radius,
-                "points": [_axes(point) for point in _triples(visual.points)],
-                "color": _color(visual.points.color),
-            }
-            return _scene(timestamp, frame, {"lines": [line]})
+            return _scene(timestamp, frame, {"lines": [_line(visual)]})
         case Pose() if kind is VisualKind.TRANSFORM:
             return {
                 "timestamp": timestamp,
@@ -183,6 +175,17 @@ def _cube(
 ) -> Fields:
     size = [2 * one for one in half]
     return {"pose": _pose(center), "size": _axes(size), "color": _color(color)}
+
+
+def _line(lines: Lines) -> Fields:
+    return {
+        "type": _LINE_STRIP,
+        "pose": _pose(),
+        "thickness": lines.radius * 2 or _LINE_PIXELS,
+        "scale_invariant": not lines.radius,
+        "points": [_axes(point) for point in _triples(lines.points)],
+        "color": _color(lines.points.color),
+    }
 
 
 def _scene(timestamp: Fields, frame: str, primitives: Fields) -> Fields:

@@ -18,7 +18,7 @@ from dora_node_api.viewers.foxglove_messages import (
     json_message,
     schema_name,
 )
-from dora_node_api.viewers.inputs import Input, Message
+from dora_node_api.viewers.inputs import ViewerInput, ViewerMessage
 from dora_node_api.viewers.viewer_node import CannotShow, run_viewer
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ class FoxgloveViewer:
         self._types = types
         self._channels: dict[tuple[str, str], Any] = {}
 
-    def accepts(self, source: Input) -> bool:
+    def accepts(self, source: ViewerInput) -> bool:
         """Whether the input has subscribers, or its channel does not exist yet."""
         channels = [one for (name, _), one in self._channels.items() if name == source.name]
         return not channels or any(one.has_sinks() for one in channels)
 
-    def show(self, message: Message) -> None:
+    def show(self, message: ViewerMessage) -> None:
         channel = self._channel(message)
         if not channel.has_sinks():
             return
@@ -61,7 +61,7 @@ class FoxgloveViewer:
             )
         channel.log(data, log_time=message.nanoseconds)
 
-    def _channel(self, message: Message) -> Any:
+    def _channel(self, message: ViewerMessage) -> Any:
         import foxglove
 
         schema = schema_name(message.kind)
@@ -78,7 +78,7 @@ class FoxgloveViewer:
             )
         return self._channels[key]
 
-    def _topic(self, source: Input, schema: str) -> str:
+    def _topic(self, source: ViewerInput, schema: str) -> str:
         """Return the name of the output, as in exported recordings."""
         shared = any(name == source.name for name, _ in self._channels)
         return f"/{source.source}" + (f"/{schema.rpartition('.')[2]}" if shared else "")

@@ -17,7 +17,7 @@ _SIZED = (VisualKind.IMAGE, VisualKind.DEPTH, VisualKind.MASKS)
 
 
 @dataclass(frozen=True, slots=True)
-class Input:
+class ViewerInput:
     """An input that receives an output, or the ticks of a timer."""
 
     name: str
@@ -28,10 +28,10 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class ViewerMessage:
     """A message with what it shows."""
 
-    input: Input
+    input: ViewerInput
     array: Any
     metadata: Mapping[str, Any]
     kind: VisualKind | None
@@ -46,13 +46,13 @@ class Message:
         return str(self.metadata.get("frame_id", ""))
 
 
-def inputs_of(node: Node) -> dict[str, Input]:
+def inputs_of(node: Node) -> dict[str, ViewerInput]:
     """Return the inputs of a node by name."""
     declared = _output_types(node.dataflow_descriptor())
     found = {}
     for entry in node.run_config().inputs:
         source = entry.source
-        found[entry.id] = Input(entry.id, source, declared.get(source))
+        found[entry.id] = ViewerInput(entry.id, source, declared.get(source))
     return found
 
 
@@ -83,7 +83,9 @@ def image_defaults(environ: Mapping[str, str]) -> dict[str, Any]:
     return {**sizes, "encoding": "bgr8"}
 
 
-def read_message(source: Input, event: InputEvent, defaults: Mapping[str, Any]) -> Message:
+def read_message(
+    source: ViewerInput, event: InputEvent, defaults: Mapping[str, Any]
+) -> ViewerMessage:
     """Return what a message shows; raises ValueError if it does not fit its kind.
 
     The kind follows from the metadata `primitive`, else from the declared type of the output,
@@ -105,11 +107,11 @@ def read_message(source: Input, event: InputEvent, defaults: Mapping[str, Any]) 
             if kind in _SIZED and not {"width", "height"} <= metadata.keys():
                 raise ValueError(f"{error}; its metadata has no width and height") from error
             raise
-    return Message(source, event.value, metadata, kind, visual, nanoseconds)
+    return ViewerMessage(source, event.value, metadata, kind, visual, nanoseconds)
 
 
 def _completed(
-    kind: VisualKind, metadata: Mapping[str, Any], source: Input, defaults: Mapping[str, Any]
+    kind: VisualKind, metadata: Mapping[str, Any], source: ViewerInput, defaults: Mapping[str, Any]
 ) -> Mapping[str, Any]:
     if kind not in _SIZED:
         return metadata

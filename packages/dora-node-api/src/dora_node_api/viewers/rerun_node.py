@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from dora_node_api.data.visual_values import Joints
-from dora_node_api.viewers.inputs import Input, Message
+from dora_node_api.viewers.inputs import ViewerInput, ViewerMessage
 from dora_node_api.viewers.rerun_archetypes import entities
 from dora_node_api.viewers.robot_model import RobotModel, robot_models
 from dora_node_api.viewers.viewer_link import LinkStep, ViewerLink
@@ -89,10 +89,10 @@ class RerunViewer:
         self._robots = robots
         self._readme = readme
 
-    def accepts(self, source: Input) -> bool:
+    def accepts(self, source: ViewerInput) -> bool:
         return True
 
-    def show(self, message: Message) -> None:
+    def show(self, message: ViewerMessage) -> None:
         if message.kind is None or message.visual is None:
             raise ValueError(
                 f"values of type {message.array.type} have no display in Rerun;"
@@ -144,7 +144,7 @@ class ConnectedViewer(RerunViewer):
         self._link = ViewerLink()
         self._announce_at = time.monotonic() + start_seconds
 
-    def accepts(self, source: Input) -> bool:
+    def accepts(self, source: ViewerInput) -> bool:
         self.check()
         return self._link.open
 

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dora_node_api.events import InputEvent, Stop
 from dora_node_api.viewers.buffer import NewestMessages
-from dora_node_api.viewers.inputs import Input, Message, image_defaults, inputs_of, read_message
+from dora_node_api.viewers.inputs import (
+    ViewerInput,
+    ViewerMessage,
+    image_defaults,
+    inputs_of,
+    read_message,
+)
 
 if TYPE_CHECKING:
     from dora_node_api.node import Node
@@ -29,10 +35,10 @@ class CannotShow(Exception):
 class Viewer(Protocol):
     """Shows messages. One thread calls all methods."""
 
-    def accepts(self, source: Input) -> bool:
+    def accepts(self, source: ViewerInput) -> bool:
         """Whether a message of this input would be shown; others are not read."""
 
-    def show(self, message: Message) -> None:
+    def show(self, message: ViewerMessage) -> None:
         """Raises ValueError if the message cannot be shown."""
 
     def check(self) -> None:
@@ -42,13 +48,13 @@ class Viewer(Protocol):
         """Complete what was shown."""
 
 
-class Display:
+class Presenter:
     """Reads messages, shows them and warns once for each input that cannot be shown."""
 
     def __init__(
         self,
         viewer: Viewer,
-        inputs: Mapping[str, Input],
+        inputs: Mapping[str, ViewerInput],
         defaults: Mapping[str, Any],
         warn: Callable[[str], None],
     ) -> None:
@@ -84,7 +90,7 @@ def run_viewer(start: Callable[[Node], Viewer], *, keeps_all: bool = False) -> N
     except (CannotShow, ValueError) as error:
         sys.exit(str(error))
     with node:
-        display = Display(viewer, inputs_of(node), defaults, lambda text: node.log("warn", text))
+        display = Presenter(viewer, inputs_of(node), defaults, lambda text: node.log("warn", text))
         if keeps_all:
             for event in _messages(node):
                 display.show(event)
@@ -111,7 +117,7 @@ def _messages(node: Node) -> Iterator[InputEvent]:
                 yield event
 
 
-def _show_newest(node: Node, viewer: Viewer, display: Display) -> tuple[bool, Counter[str]]:
+def _show_newest(node: Node, viewer: Viewer, display: Presenter) -> tuple[bool, Counter[str]]:
     """Return whether the viewer was closed in time, and the dropped messages by input."""
     waiting = NewestMessages()
 

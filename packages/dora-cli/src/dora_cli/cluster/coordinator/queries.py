@@ -15,6 +15,7 @@ from dora_config.access import Endpoint, endpoint, find_token
 from dora_config.cluster.models import Cluster
 from dora_config.control_plane import WithoutTls, is_this_machine
 from dora_config.protocol import control
+from dora_config.protocol.snapshot import DaemonSummary
 
 CONNECT_TIMEOUT = 30.0
 """Seconds for started daemons to connect."""
@@ -57,7 +58,7 @@ def release_of(cluster: Cluster) -> str:
     return report.coordinator.release if report is not None else ""
 
 
-def connected_daemons(report: control.ClusterReport | None) -> dict[str, control.DaemonSummary]:
+def connected_daemons(report: control.ClusterReport | None) -> dict[str, DaemonSummary]:
     """Return the connected daemons of a report by machine id."""
     daemons = report.daemons if report is not None else ()
     return {one.machine_id: one for one in daemons if one.connected and one.machine_id is not None}
@@ -69,7 +70,7 @@ def wait_for_daemons(
     *,
     within: float = CONNECT_TIMEOUT,
     clock: Callable[[], float] = time.monotonic,
-) -> dict[str, control.DaemonSummary]:
+) -> dict[str, DaemonSummary]:
     """Wait until these machines are connected or the time is over; return the connected ones."""
     wanted = set(machine_ids)
     deadline = clock() + within

@@ -10,7 +10,8 @@ from dora_cli.cluster.decisions.preflight import MachineFacts
 from dora_config.access_token import Token
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.frozen import Frozen
-from dora_config.protocol.control import ClusterReport, DaemonSummary
+from dora_config.protocol.control import ClusterReport
+from dora_config.protocol.snapshot import DaemonSummary
 
 LONGEST_SILENCE = 9.0
 """Seconds without a heartbeat, three intervals, after which a daemon counts as hanging."""

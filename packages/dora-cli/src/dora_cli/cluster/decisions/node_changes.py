@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from dora_config.protocol.control import NodeSummary
+from dora_config.protocol.snapshot import NodeSummary
 
 Nodes = Mapping[tuple[str, str], NodeSummary]
 """Nodes with a process, by dataflow and node id."""

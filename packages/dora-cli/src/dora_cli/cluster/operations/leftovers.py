@@ -17,7 +17,7 @@ from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, 
 from dora_cli.coordinator.errors import CoordinatorUnreachable
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
-from dora_config.protocol.control import DaemonSummary
+from dora_config.protocol.snapshot import DaemonSummary
 
 
 def report_on_machines(reservation: Reservation, daemons: Iterable[DaemonSummary]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dora_cli import output
 from dora_cli.clock_offset import show_offset
 from dora_cli.coordinator.machine_warnings import clock_warnings, machine_rows, plain_warnings
-from dora_config.protocol.control import ClusterReport, DaemonSummary, LinkSummary
+from dora_config.protocol.control import ClusterReport
+from dora_config.protocol.snapshot import DaemonSummary, LinkSummary
 
 COLUMNS = (
     "DAEMON ID",

@@ -24,7 +24,7 @@ from dora_cli.cluster.ownership.eviction import take_over
 from dora_cli.cluster.ownership.operator import keep_token
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_config.cluster.models import Cluster
-from dora_config.protocol.control import DaemonSummary
+from dora_config.protocol.snapshot import DaemonSummary
 
 LAST_LINES = 20
 

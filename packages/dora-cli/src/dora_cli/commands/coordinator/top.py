@@ -79,7 +79,8 @@ def main(
 
 
 def _ask(client: Client, page: Page, dataflow: str | None) -> Snapshot:
-    from dora_config.protocol.control import GetSnapshot, Snapshot
+    from dora_config.protocol.control import GetSnapshot
+    from dora_config.protocol.snapshot import Snapshot
 
     which = None if dataflow is None else dataflow_ref(dataflow)
     edges = page.view is not View.NODES

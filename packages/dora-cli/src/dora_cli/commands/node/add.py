@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dora_cli import output
 from dora_cli.commands.node.arguments import FromYaml
-from dora_cli.coordinator.calls import DataflowOption
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, DataflowOption, connect
 
 
 def main(

@@ -10,8 +10,7 @@ import typer
 from dora_cli import output
 from dora_cli.commands.node.arguments import SourceArgument, TargetArgument, edge
 from dora_cli.coordinator import calls
-from dora_cli.coordinator.calls import DataflowOption
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, DataflowOption, connect
 
 
 class Policy(StrEnum):

@@ -5,8 +5,13 @@ from __future__ import annotations
 from dora_cli import output
 from dora_cli.commands.node.arguments import Grace
 from dora_cli.coordinator import calls
-from dora_cli.coordinator.calls import DataflowOption, NodeArgument
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+from dora_cli.coordinator.options import (
+    CoordinatorAddr,
+    CoordinatorPort,
+    DataflowOption,
+    NodeArgument,
+    connect,
+)
 
 
 def main(

@@ -54,10 +54,10 @@ def _print(facts: RecordingFacts, rows: list[ChannelStatistics], *, finished: bo
         output.write(f"start: {_moment(first)}, duration: {seconds:.3f} s")
     for clock in facts.clocks:
         if "machine" in clock:
-            first, last = (int(clock[f"{key}_offset_ns"]) / 1e6 for key in ("first", "last"))
+            begin, end = (int(clock[f"{key}_offset_ns"]) / 1e6 for key in ("first", "last"))
             output.write(
-                f"clock of {clock['machine']} in {clock['file']}: corrected by {-first:+.3f} ms at"
-                f" the beginning, {-last:+.3f} ms at the end"
+                f"clock of {clock['machine']} in {clock['file']}: corrected by {-begin:+.3f} ms at"
+                f" the beginning, {-end:+.3f} ms at the end"
             )
     if not finished:
         output.write("unfinished: the recorder was killed, or still records")

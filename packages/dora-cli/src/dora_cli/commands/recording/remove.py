@@ -6,9 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dora_cli import output
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
-from dora_cli.errors import CommandFailed
 
 
 def main(
@@ -20,15 +18,11 @@ def main(
 ) -> None:
     """Remove an ended recording from the machines of a cluster."""
     from dora_cli.recordings.fleet import SHORT, call, find
+    from dora_cli.recordings.report import report_replies
     from dora_config.protocol.recordings.fleet import RemoveRecording
 
     with connect(coordinator_addr, coordinator_port) as client:
         found, _ = find(client, recording)
         request = RemoveRecording(recording=found.recording)
         replies = call(client, request, sorted(found.machines))
-    for answer in sorted(replies.replies, key=lambda one: one.daemon):
-        output.write(f"{answer.daemon}: removed recording {found.recording[:SHORT]}")
-    for problem in replies.problems.values():
-        output.failure(problem)
-    if replies.problems:
-        raise CommandFailed
+    report_replies(replies, f"removed recording {found.recording[:SHORT]}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dora_cli import output
 from dora_cli.commands.recording.arguments import RecordingArgument
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
-from dora_cli.errors import CommandFailed
 
 
 def main(
@@ -15,15 +13,11 @@ def main(
 ) -> None:
     """End a recording on the machines of a cluster; the dataflow runs on."""
     from dora_cli.recordings.fleet import SHORT, call, find
+    from dora_cli.recordings.report import report_replies
     from dora_config.protocol.recordings.fleet import StopRecording
 
     with connect(coordinator_addr, coordinator_port) as client:
         found, _ = find(client, recording)
         request = StopRecording(recording=found.recording)
         replies = call(client, request, sorted(found.machines))
-    for answer in sorted(replies.replies, key=lambda one: one.daemon):
-        output.write(f"{answer.daemon}: stopped recording {found.recording[:SHORT]}")
-    for problem in replies.problems.values():
-        output.failure(problem)
-    if replies.problems:
-        raise CommandFailed
+    report_replies(replies, f"stopped recording {found.recording[:SHORT]}")

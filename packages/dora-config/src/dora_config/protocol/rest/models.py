@@ -6,14 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from dora_config.protocol.control import (
-    DaemonSummary,
-    DataflowSummary,
-    EndedDataflow,
-    NodeSummary,
-)
+from dora_config.protocol.control import DataflowSummary, EndedDataflow
 from dora_config.protocol.dataflow import DataflowSpec, NodeView
 from dora_config.protocol.envelope import Message, ProgramVersion
+from dora_config.protocol.snapshot import DaemonSummary, NodeSummary
 
 # ------------------------------------------------------------------------------- arguments
 

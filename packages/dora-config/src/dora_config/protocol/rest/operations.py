@@ -19,6 +19,7 @@ from dora_config.protocol.rest import models, paths
 from dora_config.protocol.rest.errors import OperationFailed
 from dora_config.protocol.rest.start import specification
 from dora_config.protocol.runner import RestartNode, StopNode
+from dora_config.protocol.snapshot import DaemonSummary, NodeSummary
 
 A = TypeVar("A", bound=models.Arguments)
 T = TypeVar("T", bound=control.ControlAnswer)
@@ -177,7 +178,7 @@ def _label(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _get_machine(wanted: models.OneMachine) -> Steps[control.DaemonSummary]:
+def _get_machine(wanted: models.OneMachine) -> Steps[DaemonSummary]:
     report = yield from _ask(control.ClusterStatus(), control.ClusterReport)
     for one in report.daemons:
         if one.daemon == wanted.machine:
@@ -207,7 +208,7 @@ def _list_nodes(wanted: models.NodeFilter) -> Steps[models.Nodes]:
     )
 
 
-def _get_node(wanted: models.OneNode) -> Steps[control.NodeSummary]:
+def _get_node(wanted: models.OneNode) -> Steps[NodeSummary]:
     request = control.ListNodes(dataflow=control.DataflowRef.parse(wanted.dataflow))
     found = yield from _ask(request, control.NodeList)
     for row in found.nodes:
@@ -353,7 +354,7 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
         "getMachine",
         "Get one machine.",
         models.OneMachine,
-        control.DaemonSummary,
+        DaemonSummary,
         _get_machine,
     ),
     Operation(
@@ -371,7 +372,7 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
         "getNode",
         "Get one node.",
         models.OneNode,
-        control.NodeSummary,
+        NodeSummary,
         _get_node,
     ),
     Operation(

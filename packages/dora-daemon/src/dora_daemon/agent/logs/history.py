@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 import anyio
 import anyio.to_thread
@@ -19,26 +18,19 @@ from dora_config.protocol.runner import (
     Refusal,
     RunnerHistory,
     RunnerReply,
-    RunnerRequest,
 )
 from dora_daemon.agent.records import PartRecord
-from dora_daemon.agent.runners.pending_requests import OnReply
+from dora_daemon.agent.runners.pending_requests import RunnerCalls
 
 RUNNER_SECONDS = 2.0
 """Time for a runner to answer, less than the coordinator waits for this machine."""
-
-
-class Runners(Protocol):
-    """What is needed of `RunnerRegistry`."""
-
-    def call(self, dataflow_id: str, request: RunnerRequest, on_reply: OnReply) -> None: ...
 
 
 class HistoryReader:
     """Answers `ReadHistory`."""
 
     def __init__(
-        self, tasks: TaskGroup, runners: Runners, send: Callable[[PartHistory], None]
+        self, tasks: TaskGroup, runners: RunnerCalls, send: Callable[[PartHistory], None]
     ) -> None:
         self._tasks = tasks
         self._runners = runners

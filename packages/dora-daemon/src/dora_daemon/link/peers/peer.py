@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from dora_daemon.link.errors import WireError
-from dora_daemon.link.io.session import LARGEST_LOW_LATENCY, LinkSession
+from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.peers.low_latency import LowLatencyPath
+from dora_daemon.link.peers.sender import PeerSender
 from dora_daemon.link.protocol import frames, hello
 from dora_daemon.link.protocol.clocks import ClockOffset
 from dora_daemon.link.protocol.frames import FrameKind, Head
 from dora_daemon.link.protocol.handshake import LinkHandshake
 from dora_daemon.link.protocol.hello import LinkHello
-from dora_daemon.link.protocol.keepalive import ACK_DELAY_NS, Keepalive
 from dora_daemon.link.protocol.messages import PeerChanged
 from dora_daemon.link.protocol.priority import Priority
 from dora_daemon.link.protocol.status import PeerStatus, no_answer
@@ -24,7 +24,6 @@ from dora_daemon.link.protocol.stream_rounds import StreamRounds
 from dora_daemon.link.streams.receiver import StreamReceiver
 from dora_daemon.link.streams.sender import StreamSender
 
-_NO_ACK = (0, 0)
 _monotonic_ns = time.monotonic_ns
 _PING_NS = 1_000_000_000
 _MESSAGES = (FrameKind.DATA, FrameKind.CHUNK, FrameKind.LIFECYCLE)
@@ -65,8 +64,6 @@ class PeerLink:
         self.endpoints = endpoints
         self.plain = False
         """It listens without TLS."""
-        self.link_id = host.link_id
-        self.session: LinkSession | None = None
         self.endpoint = ""
         """Address dialed last."""
         self.slow = False
@@ -82,12 +79,16 @@ class PeerLink:
         self.moved = threading.Event()
         """Set when run or address changed: the dialer connects at once."""
         self._host = host
-        self._puts: dict[Priority, Callable[[bytes], None]] = {}
         self.low_latency = LowLatencyPath(self._small_unacknowledged)
+        self.sender = PeerSender(
+            host.link_id,
+            self.known,
+            self.low_latency,
+            broken=lambda session, why: host.broken(self, session, why),
+            look_soon=host.look_soon,
+        )
         self._parts = frames.Parts()
         self._parts_lock = threading.Lock()
-        self._parted = 0
-        """Number of the last frame that was sent in parts."""
         self._incoming_by_number: dict[int, StreamReceiver] = {}
         self._outgoing_by_number: dict[int, StreamSender] = {}
         self._rounds = StreamRounds()
@@ -97,12 +98,11 @@ class PeerLink:
         """When our part's end was sent first; 0 before it."""
         self._bye_received = False
         self._lock = threading.RLock()
-        self._acks: dict[int, int] = {}
-        self._ack_lock = threading.Lock()
-        self._keepalive = Keepalive()
-        self._ack_due_ns = 0
-        self._watch_ns = 0
-        """When `soon` is called next; 0 if it is not scheduled."""
+
+    @property
+    def session(self) -> LinkSession | None:
+        """The session that is in use; None without one."""
+        return self.sender.session
 
     @property
     def their_link(self) -> int:
@@ -174,8 +174,7 @@ class PeerLink:
             except (ConnectionError, RuntimeError) as error:
                 self.status.trouble = str(error)
                 return
-            self.session = session
-            self._puts = dict(puts)
+            self.sender.use(session, puts)
             self._pause()
             self.known.begin_round()
             self.wanted.clear()
@@ -189,8 +188,7 @@ class PeerLink:
                 return
             if self.session is not session:
                 return
-            self.session = None
-            self._puts = {}
+            self.sender.forget()
             self.status.trouble = why
             self._pause()
             self.known.begin_round()
@@ -203,70 +201,6 @@ class PeerLink:
             for stream in self.outgoing.values():
                 stream.pause()
 
-    def send(self, priority: Priority, frame: bytes, *, more: bool = False) -> bool:
-        """Send a frame; return False without a session. ``more``: another one follows at once."""
-        session, puts = self.session, self._puts
-        put = puts.get(priority)
-        if put is None or session is None:
-            return False
-        try:
-            put(frame)
-        except ConnectionError as error:
-            # Not `lost_session`: the caller may hold a stream's lock, and this put may have waited
-            # until another session was in use.
-            puts.clear()
-            self._host.broken(self, session, f"the connection broke: {error}")
-            return False
-        if priority is not Priority.CONTROL and not more:
-            large = priority is not Priority.SMALL
-            self._watch(self._keepalive.sent(time.monotonic_ns(), large=large))
-        return True
-
-    def send_images(self, images: list[bytes], *, quick: bool) -> bool:
-        """Send small messages, with an acknowledgement if one waits.
-
-        ``quick``: over the low-latency connection if it takes them; only one thread sets it.
-        """
-        ack = self._take_ack() if self._acks else _NO_ACK
-        head = frames.images_head(self.link_id, self.known.their_link, ack)
-        return self._send_small(head, b"".join(images), quick=quick)
-
-    def send_image(
-        self, stream: int, sequence: int, previous: int, sent_ns: int, flags: int, image: bytes
-    ) -> bool:
-        """Send one small message, as `send_images` with ``quick``."""
-        head = frames.single_image_head(
-            self.link_id,
-            self.known.their_link,
-            self._take_ack() if self._acks else _NO_ACK,
-            stream,
-            sequence,
-            previous,
-            sent_ns,
-            flags,
-            len(image),
-        )
-        return self._send_small(head, image, quick=True)
-
-    def _send_small(self, head: bytes, images: bytes, *, quick: bool) -> bool:
-        session, nbytes = self.low_latency.session, len(head) + len(images)
-        put = self.low_latency.take(nbytes) if quick and session is not None else None
-        if put is None or session is None:
-            return self.send(Priority.SMALL, head + images)
-        try:
-            if nbytes <= LARGEST_LOW_LATENCY:
-                put(head + images)
-            else:
-                link, peer = self.link_id, self.known.their_link
-                self._parted = number = self._parted % 0xFFFFFFFF + 1
-                most = LARGEST_LOW_LATENCY
-                for part in frames.parts_of(number, head, images, link, peer, most):
-                    put(part)
-        except ConnectionError as error:
-            self._host.broken(self, session, f"the connection broke: {error}")
-            return False
-        return True
-
     def _small_unacknowledged(self) -> int:
         """Return the bytes in flight of streams that may use the low-latency connection."""
         streams = self._outgoing_by_number.values()
@@ -274,7 +208,7 @@ class PeerLink:
 
     def open_low_latency(self, session: LinkSession, *, wants_answer: bool) -> None:
         """Send a LOW_LATENCY frame. Raises ConnectionError."""
-        head = frames.head(FrameKind.LOW_LATENCY, self.link_id, self.known.their_link)
+        head = frames.head(FrameKind.LOW_LATENCY, self._host.link_id, self.known.their_link)
         body = frames.low_latency_body(session.zid, wants_answer=wants_answer)
         session.publishers(self._host.key_to(self.machine))[Priority.SMALL](head + body)
 
@@ -293,14 +227,6 @@ class PeerLink:
                 # The earlier connection may have been dead for a while: send again what it carried.
                 self._pause()
                 self.known.begin_round()
-
-    def _take_ack(self) -> tuple[int, int]:
-        with self._ack_lock:
-            return self._acks.popitem() if self._acks and self.confirmed else _NO_ACK
-
-    def _control(self, kind: FrameKind, body: bytes = b"") -> None:
-        head = frames.head(kind, self.link_id, self.known.their_link)
-        self.send(Priority.CONTROL, head + body)
 
     # --- frames from the peer ---------------------------------------------------------------------
 
@@ -360,7 +286,7 @@ class PeerLink:
         elif kind == FrameKind.PING:
             asked, acks = frames.read_ping(frame)
             body = frames.pong_body(asked, time.monotonic_ns(), time.time_ns())
-            self._control(FrameKind.PONG, body)
+            self.sender.control(FrameKind.PONG, body)
             self._acknowledged(acks)
         elif kind == FrameKind.PONG:
             self._ponged(frames.read_pong(frame))
@@ -432,54 +358,23 @@ class PeerLink:
         for stream in self.outgoing.values():
             stream.discard()
 
-    # --- acknowledgements and timers --------------------------------------------------------------
-
-    def stored(self, stream: StreamReceiver, *, at_once: bool) -> None:
-        """Acknowledge what a stream has stored: at once, or together with others soon."""
-        with self._ack_lock:
-            if not self._acks:
-                self._ack_due_ns = time.monotonic_ns() + ACK_DELAY_NS
-            self._acks[stream.number] = stream.stored
-        if at_once:
-            self._flush_acks()
-        else:
-            self._watch(self._ack_due_ns)
-
-    def _watch(self, due: int) -> None:
-        """Schedule `soon`."""
-        if not self._watch_ns or due < self._watch_ns:
-            self._watch_ns = due
-            self._host.look_soon()
-
-    def _flush_acks(self) -> None:
-        with self._ack_lock:
-            acks, self._acks = self._acks, {}
-        if acks and self.confirmed:
-            self._control(FrameKind.ACK, frames.acks_body(acks.items()))
+    # --- timers ----------------------------------------------------------------------------------
 
     def soon(self, now: int) -> int | None:
         """Send acknowledgements and pings that are due.
 
         Returns the nanoseconds until the next call; None until there are new messages.
         """
-        self._watch_ns = 0
-        if self._acks and now >= self._ack_due_ns:
-            self._flush_acks()
         waiting = self.confirmed and any(s.waiting for s in list(self.outgoing.values()))
-        again = self._keepalive.due(now, waiting=waiting)
-        if again == 0:
+        again, ping = self.sender.soon(now, waiting=waiting)
+        if ping:
             self._ping(now)
-        if self._acks:
-            left = max(0, self._ack_due_ns - now)
-            again = left if again is None else min(again, left)
-        if again is not None:
-            self._watch_ns = now + again
         return again
 
     def _ping(self, now: int) -> None:
         self._pinged_ns = now
         acks = [(s.number, s.stored) for s in list(self._incoming_by_number.values())]
-        self._control(FrameKind.PING, frames.ping_body(time.monotonic_ns(), acks))
+        self.sender.control(FrameKind.PING, frames.ping_body(time.monotonic_ns(), acks))
 
     def tick(self, now: int) -> None:
         """Send hello and ping when due; drop a session without an answer."""
@@ -491,14 +386,14 @@ class PeerLink:
             self.lost_session(session, no_answer(session.endpoint))
         agreed = self.status.difference is None
         with self._lock:
-            if self._puts and self.known.hello_due(now, agreed=agreed):
+            if self.sender.ready and self.known.hello_due(now, agreed=agreed):
                 self._hellos += 1
                 self.known.hello_sent(now)
                 wants = not (agreed and self.known.confirmed)
                 ours = self._hello().model_copy(
                     update={"count": self._hellos, "wants_answer": wants}
                 )
-                self._control(FrameKind.HELLO, hello.encode(ours))
+                self.sender.control(FrameKind.HELLO, hello.encode(ours))
         if self.confirmed and now - self._pinged_ns > _PING_NS:
             self._ping(now)
 
@@ -524,7 +419,7 @@ class PeerLink:
         now = time.monotonic_ns()
         self._bye_ns = self._bye_ns or now
         with contextlib.suppress(RuntimeError):
-            self._control(FrameKind.BYE)
+            self.sender.control(FrameKind.BYE)
             self._ping(now)
         return False
 

@@ -79,7 +79,7 @@ class StreamTable:
                 continue
             self._numbers += 1
             self.outgoing[key] = StreamSender(
-                self._numbers, want.node, want.output, peer, receiver, self._node.board,
+                self._numbers, want.node, want.output, peer.sender, receiver, self._node.board,
                 window_messages=self._window_messages, window_bytes=self._window_bytes,
                 note=self._note,
             )  # fmt: skip
@@ -88,8 +88,8 @@ class StreamTable:
     def _thread_to(self, machine: str, peer: PeerLink) -> SenderThread:
         """Return the thread that the streams to a peer share."""
         thread = self._threads.get(machine)
-        if thread is None or thread.sink is not peer:
-            thread = SenderThread(peer, f"out {machine}", self._note)
+        if thread is None or thread.sink is not peer.sender:
+            thread = SenderThread(peer.sender, f"out {machine}", self._note)
             self._threads[machine] = thread
         return thread
 
@@ -111,7 +111,7 @@ class StreamTable:
             if key in self.incoming:
                 self.incoming[key].wanted = frozenset(want.queues)
                 if peer is not None:
-                    self.incoming[key].peer = peer
+                    self.incoming[key].use_peer(peer)
 
     def _close_removed(self) -> None:
         """Close receivers of queues that are gone, once no thread reads them."""

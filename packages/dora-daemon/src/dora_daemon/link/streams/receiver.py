@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
-from typing import Final, Literal, Protocol, assert_never
+from typing import Protocol, assert_never
 
 from dora_daemon.link.errors import LinkEnds
 from dora_daemon.link.io.thread_guard import guarded
@@ -20,25 +20,22 @@ from dora_daemon.link.protocol.acknowledgements import AckPolicy
 from dora_daemon.link.protocol.clocks import ClockOffset
 from dora_daemon.link.protocol.frames import Data, Image, LifecycleEvent
 from dora_daemon.link.protocol.hello import Entering, Leaving
-from dora_daemon.link.protocol.messages import SourceEvent, ToRunner
+from dora_daemon.link.protocol.messages import ToRunner
 from dora_daemon.link.protocol.windows import ReceiveOrder
 from dora_daemon.link.streams.assembly import Assembly
+from dora_daemon.link.streams.delivery import Item, LocalDelivery, NewRun, SourceEnded
 from dora_daemon.link.streams.images import ImageMessage, plain_image
-from dora_daemon.link.streams.validation import is_plain, problem_with
-from dora_node_api.frozen import Frozen
 from dora_node_api.transport import PoolExhausted, RecordKind
-from dora_node_api.transport.producer.blocks import Hold
 from dora_node_api.transport.producer.forwarding import Forwarder
 
-VALIDATED_AT_ONCE: Final = 1024 * 1024
-"""Largest message that the receiving thread pushes although its validation takes time, in bytes."""
 _RETRY_SECONDS = 0.02
-Event = Literal["closed", "restarted", "failed"]
-_EVENTS: Final[dict[RecordKind, Event]] = {
-    RecordKind.CLOSED: "closed",
-    RecordKind.NODE_RESTARTED: "restarted",
-    RecordKind.NODE_FAILED: "failed",
-}
+
+
+class AckSink(Protocol):
+    """Sends acknowledgements to a peer."""
+
+    def stored(self, stream: StreamReceiver, *, at_once: bool) -> None:
+        """More messages are in the local queues: acknowledge them. Any thread."""
 
 
 class StreamPeer(Protocol):
@@ -46,22 +43,8 @@ class StreamPeer(Protocol):
 
     clock: ClockOffset
 
-    def stored(self, stream: StreamReceiver, *, at_once: bool) -> None:
-        """More messages are in the local queues: acknowledge them. Any thread."""
-
-
-class SourceEnded:
-    """The source's part has ended for good; its link may not have sent an event."""
-
-
-class NewRun(Frozen):
-    """The source's part was started anew."""
-
-    run_id: str
-
-
-Item = ImageMessage | LifecycleEvent | Assembly | SourceEnded | NewRun
-"""Work of the stream's thread."""
+    @property
+    def sender(self) -> AckSink: ...
 
 
 def run_hash(machine: str, run_id: str) -> int:
@@ -88,7 +71,6 @@ class StreamReceiver:
         self.machine = machine
         self.node = node
         self.output = output
-        self.peer = peer
         self.route = f"{node}/{output}"
         self.wanted: frozenset[int] = frozenset()
         """Queues that must have arrived before the stream begins."""
@@ -98,11 +80,9 @@ class StreamReceiver:
         self.stored = 0
         self.messages = 0
         self.bytes = 0
-        self.invalid = 0
         self.dropped = 0
         self._acks = AckPolicy()
         self._forwarder = forwarder
-        self._send = send
         self._note = note
         self._order: ReceiveOrder[Item] = ReceiveOrder()
         self._assemblies: dict[int, Assembly] = {}
@@ -113,6 +93,20 @@ class StreamReceiver:
         """New runs in `_todo`: sequence numbers before them belong to an earlier run."""
         self._thread: threading.Thread | None = None
         self._ended = False
+        self._delivery = LocalDelivery(
+            machine, node, output, forwarder, peer.clock, send=send, note=note
+        )
+        self.use_peer(peer)
+
+    def use_peer(self, peer: StreamPeer) -> None:
+        """Acknowledge to this peer from now on."""
+        self._ack_sink = peer.sender
+        self._clock = self._delivery.clock = peer.clock
+
+    @property
+    def invalid(self) -> int:
+        """Messages that were not valid Arrow data."""
+        return self._delivery.invalid
 
     @property
     def lost(self) -> int:
@@ -185,7 +179,7 @@ class StreamReceiver:
             if plain is not None:
                 head, total = plain
                 whole = memoryview(frame)[start:end]
-                sent = self.peer.clock.to_ours(sent_ns, now)
+                sent = self._clock.to_ours(sent_ns, now)
                 try:
                     done = self._forwarder.forward_small(
                         self.route, whole, head, total, source=sequence, sent_ns=sent
@@ -199,7 +193,7 @@ class StreamReceiver:
                         self.stored = sequence
                     self.messages += 1
                     self.bytes += nbytes
-                    self.peer.stored(self, at_once=self._acks.stored_alone(nbytes))
+                    self._ack_sink.stored(self, at_once=self._acks.stored_alone(nbytes))
                     return
         self.images(frame, [(sequence, previous, sent_ns, flags, start, end)])
 
@@ -274,55 +268,15 @@ class StreamReceiver:
     def _accept(self, sequence: int, previous: int, item: Item) -> None:
         for number, ready in self._order.accept(sequence, previous, item):
             try:
-                done = not self._todo and self._push_at_once(number, ready)
+                size = None if self._todo else self._delivery.push_at_once(number, ready)
             except OSError:
-                done = False  # the stream's thread repeats it, and then the link fails and restarts
-            if not done:
+                size = None  # the stream's thread repeats it, and then the link fails and restarts
+            if size is None:
                 self._push_later(number, ready)
+            else:
+                self._count(number, size)
 
     # --- pushing ----------------------------------------------------------------------------------
-
-    def _push_at_once(self, sequence: int, item: Item) -> bool:
-        """Push on the receiving thread; return False if that would have to wait."""
-        if isinstance(item, Assembly):
-            return self._push_assembly_at_once(sequence, item)
-        if not isinstance(item, ImageMessage):
-            return False
-        if item.problem is not None:
-            self._reject(sequence, item.problem)
-        elif not self._forwarder.forward_image(
-            self.route,
-            item.image,
-            source=sequence,
-            sent_ns=self._to_our_time(item.sent_ns),
-            flags=item.flags,
-        ):
-            return False
-        self._count(sequence, item.size)
-        return True
-
-    def _push_assembly_at_once(self, sequence: int, assembly: Assembly) -> bool:
-        parts = assembly.data.parts
-        quick = parts.nbytes <= VALIDATED_AT_ONCE or is_plain(parts)
-        if not assembly.at_once or not quick or not self._forwarder.has_room(self.route):
-            return False
-        problem = problem_with(parts, assembly.target)
-        if problem is not None:
-            self._reject(sequence, problem)
-        else:
-            assert assembly.hold is not None
-            if not self._forwarder.forward_filled_at_once(
-                self.route,
-                assembly.hold,
-                parts.total,
-                source=sequence,
-                sent_ns=self._to_our_time(assembly.data.sent_ns),
-                flags=assembly.data.flags,
-            ):
-                return False
-            assembly.target = None
-        self._count(sequence, parts.nbytes)
-        return True
 
     def _push_later(self, sequence: int, item: Item) -> None:
         if self._ended:
@@ -365,13 +319,11 @@ class StreamReceiver:
                 case NewRun():
                     self._new_run(item.run_id)
                 case SourceEnded():
-                    if not self._forwarder.announce(self.route, RecordKind.CLOSED):
-                        return False
-                    self._report("closed")
+                    return self._delivery.close()
                 case LifecycleEvent():
-                    return self._push_event(sequence, item)
+                    return self._delivery.push_event(sequence, item)
                 case ImageMessage():
-                    self._push_image(sequence, item)
+                    self._delivery.push_image(sequence, item)
                 case Assembly() if sequence == 0:
                     self._fill(item)
                 case Assembly():
@@ -395,32 +347,7 @@ class StreamReceiver:
         self._forwarder.resume(self.route, run_hash(self.machine, run_id))
         with self._lock:
             self._runs_ahead -= 1
-        self._report("restarted")
-
-    def _push_event(self, sequence: int, item: LifecycleEvent) -> bool:
-        if not self._forwarder.announce(self.route, item.kind, item.error, source=sequence):
-            return False
-        self._report(_EVENTS[item.kind], item.error)
-        return True
-
-    def _report(self, event: Event, error: str = "") -> None:
-        self._send(
-            SourceEvent(
-                machine=self.machine, node=self.node, output=self.output, event=event, error=error
-            )
-        )
-
-    def _to_our_time(self, their_monotonic: int) -> int:
-        return self.peer.clock.to_ours(their_monotonic, time.monotonic_ns())
-
-    def _push_image(self, sequence: int, item: ImageMessage) -> None:
-        if item.problem is not None:
-            self._reject(sequence, item.problem)
-            return
-        total = item.image.total
-        hold = self._forwarder.allocate(self.route, total)
-        self._forwarder.fill_image(hold, item.image)
-        self._forward(sequence, hold, total, item.sent_ns, item.flags)
+        self._delivery.report("restarted")
 
     def _fill(self, assembly: Assembly) -> None:
         """Copy pieces until the message is complete or given up."""
@@ -442,32 +369,7 @@ class StreamReceiver:
     def _push_assembly(self, sequence: int, assembly: Assembly) -> None:
         if assembly.hold is None or assembly.copied < assembly.data.parts.nbytes:
             self._fill(assembly)
-        assert assembly.hold is not None
-        problem = problem_with(assembly.data.parts, assembly.target)
-        if problem is not None:
-            self._reject(sequence, problem)
-            return
-        assembly.target = None
-        data = assembly.data
-        self._forward(sequence, assembly.hold, data.parts.total, data.sent_ns, data.flags)
-
-    def _forward(self, sequence: int, hold: Hold, total: int, sent_ns: int, flags: int) -> None:
-        self._forwarder.forward(
-            self.route,
-            hold,
-            total,
-            source=sequence,
-            sent_ns=self._to_our_time(sent_ns),
-            flags=flags,
-        )
-
-    def _reject(self, sequence: int, problem: str) -> None:
-        self.invalid += 1
-        self._forwarder.skip(self.route, sequence)
-        self._note(
-            f"{self.route} from {self.machine}: dropped message {sequence}, which is not valid"
-            f" Arrow data: {problem}"
-        )
+        self._delivery.push_filled(sequence, assembly)
 
     def _count(self, sequence: int, nbytes: int) -> None:
         """Count a stored message; `_acknowledge` follows."""
@@ -480,7 +382,7 @@ class StreamReceiver:
     def _acknowledge(self) -> None:
         at_once = self._acks.take()
         if at_once is not None:
-            self.peer.stored(self, at_once=at_once)
+            self._ack_sink.stored(self, at_once=at_once)
 
     def end(self) -> None:
         """Stop the thread; messages that wait are dropped."""

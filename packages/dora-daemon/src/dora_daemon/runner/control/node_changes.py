@@ -178,10 +178,10 @@ class NodeChanges:
         if not target.is_dynamic or target.id in services.connections:
             services.router.connect_input(target.id, request.input, wanted)
 
-    def nodes(self) -> protocol.Nodes:
+    def nodes(self) -> protocol.NodeDefinitions:
         """Return the nodes as they run now."""
         nodes = self._services.nodes
-        return protocol.Nodes(revision=nodes.revision, nodes=nodes.current())
+        return protocol.NodeDefinitions(revision=nodes.revision, nodes=nodes.current())
 
     def disconnect(self, request: protocol.DisconnectInput) -> None:
         """Remove an input from a node."""

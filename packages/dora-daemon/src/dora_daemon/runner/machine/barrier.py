@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from dora_config.dataflow.resolved import ResolvedNode
+from dora_daemon.runner.machine.commands import ArmTimer, Command, EmitLog
+from dora_daemon.runner.machine.node import NodeLifecycle
+from dora_daemon.runner.machine.snapshot import NodeState
 
+BARRIER_NOTICE = "barrier_notice"
+"""Timer of the notice."""
 NOTICE_SECONDS = 10.0
 """Waiting time until a notice names the missing nodes. ``stop_after`` counts from the opening of
 the barrier and fires this much later if the barrier never opens."""
@@ -28,6 +33,36 @@ def must_connect(node: ResolvedNode, in_barrier: int) -> bool:
     if node.inputs or node.outputs:
         return True
     return joins_barrier(node) and in_barrier > 1
+
+
+class StartBarrier:
+    """The nodes that the start waits for, whether it is held, and whether it has opened."""
+
+    def __init__(self, nodes: Iterable[ResolvedNode], *, held: bool) -> None:
+        """``held``: do not open when all have connected, but when the dataflow is released."""
+        self.nodes = {node.id for node in nodes if joins_barrier(node)}
+        self.held = held
+        self.open = False
+
+    def complete(self, nodes: Mapping[str, NodeLifecycle]) -> bool:
+        """Return whether every node that is waited for has connected or ended."""
+        waited_for = [nodes[node] for node in self.nodes]
+        started = any(node.state is not NodeState.PLANNED for node in nodes.values())
+        return started and all(node.connected or node.ended for node in waited_for)
+
+    def notice(self, nodes: Mapping[str, NodeLifecycle], now: float) -> list[Command]:
+        """Return the notice about missing nodes, and the timer of the next one."""
+        if not nodes:
+            return [EmitLog("warn", "the dataflow has no nodes: it runs until it is stopped")]
+        again = ArmTimer(None, BARRIER_NOTICE, now + NOTICE_INTERVAL)
+        waited_for = [node for node in nodes.values() if node.id in self.nodes]
+        missing = [node.id for node in waited_for if not node.connected and not node.ended]
+        return [again, EmitLog("warn", missing_notice(missing))] if missing else [again]
+
+    def broken_by(self, node: NodeLifecycle) -> bool:
+        """Return whether an ended node keeps the dataflow from starting."""
+        failed = node.result is not None and node.result.outcome == "failed"
+        return node.id in self.nodes and failed and node.ended_unconnected
 
 
 def missing_notice(missing: Iterable[str]) -> str:

@@ -1,10 +1,18 @@
-"""Commands of the runner's state machine to its service; pure."""
+"""Commands of the runner's state machine to its service, and lists of them; pure."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from dora_config.protocol.runner_events import DataflowResult, LogLevel, RunnerEvent
+from dora_config.protocol.runner_events import (
+    DataflowResult,
+    LogLevel,
+    NodeEnded,
+    NodeFailed,
+    NodeRestarting,
+    NodeResult,
+    RunnerEvent,
+)
 from dora_node_api.frozen import Frozen
 
 Signal = Literal["SIGTERM", "SIGKILL"]
@@ -178,3 +186,39 @@ Command = (
     | LinkCommand
     | FinishDataflow
 )
+
+_TIMERS = ("startup", "finish", "terminate", "kill", "backoff")
+
+
+def cancel_timers(node: str) -> list[Command]:
+    """Return the commands that cancel every timer of a node."""
+    return [CancelTimer(node, name) for name in _TIMERS]
+
+
+def announce_restart(report: NodeRestarting) -> list[Command]:
+    """Return the commands for a process that another one of its node follows."""
+    return [*cancel_timers(report.node), AnnounceRestarted(report.node), ReportEvent(report)]
+
+
+def announce_detached(node: str) -> list[Command]:
+    """Return the commands for a dynamic node whose process has left."""
+    return [
+        *cancel_timers(node),
+        DropInputs(node),
+        AnnounceClosed(node),
+        ReportEvent(NodeEnded(node=node, dynamic=True)),
+    ]
+
+
+def announce_end(result: NodeResult) -> list[Command]:
+    """Return the commands for a node that has ended for good."""
+    node = result.node
+    commands: list[Command] = [*cancel_timers(node), DropInputs(node)]
+    if result.outcome == "success":
+        return [*commands, AnnounceClosed(node), ReportEvent(NodeEnded(node=node))]
+    return [
+        *commands,
+        AnnounceFailed(node, result.message),
+        AnnounceClosed(node),
+        ReportEvent(NodeFailed(result=result)),
+    ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, assert_never
+from typing import assert_never
 
 from dora_config import InvalidTransition
 from dora_config.dataflow.resolved import ResolvedNode
@@ -18,25 +18,34 @@ from dora_config.protocol import runner_events as reports
 from dora_daemon.runner.machine import events
 from dora_daemon.runner.machine.commands import (
     Admit,
-    AnnounceClosed,
-    AnnounceFailed,
-    AnnounceRestarted,
     ArmTimer,
     CancelTimer,
     Command,
-    DropInputs,
     EmitLog,
     PromoteReplacement,
     Refuse,
     ReportEvent,
-    SendStop,
     SignalNode,
     SpawnNode,
     StageReplacement,
+    announce_detached,
+    announce_end,
+    announce_restart,
+    cancel_timers,
 )
-from dora_daemon.runner.machine.refusals import broken_by, why_refused
+from dora_daemon.runner.machine.node_events import (
+    BarrierBroken,
+    BarrierOpened,
+    InputsEnded,
+    NodeEvent,
+    ReplacementStaged,
+    SpawnDue,
+    StopOrdered,
+)
+from dora_daemon.runner.machine.refusals import broken_by, why_finished, why_refused, why_stalled
 from dora_daemon.runner.machine.restart import GiveUp, RestartAfter, RestartHistory, decide
 from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
+from dora_daemon.runner.machine.stop_sequence import StopSequence
 from dora_daemon.runner.machine.verdict import (
     STOP_EXIT_CODES,
     SUCCESS,
@@ -45,60 +54,6 @@ from dora_daemon.runner.machine.verdict import (
     cause_of,
     describe,
     judge,
-)
-from dora_node_api.frozen import Frozen, replace
-
-
-class SpawnDue(Frozen):
-    """The node's process is to be started."""
-
-
-class StopOrdered(Frozen):
-    """Send STOP, after ``grace`` SIGTERM, half as long later SIGKILL; grace 0 kills at once."""
-
-    grace: float
-    then: Literal["end", "restart", "replace"] = "end"
-    successor: tuple[ResolvedNode, int] | None = None
-    """For a replacement: the new node and the incarnation of its staged process."""
-
-
-class BarrierOpened(Frozen):
-    """Every node has connected."""
-
-
-class BarrierBroken(Frozen):
-    """Node ``cause`` ended before it connected, so the dataflow does not start."""
-
-    cause: str
-    grace: float
-
-
-class ReplacementStaged(Frozen):
-    """A process with another program is started beside the running one."""
-
-    incarnation: int
-
-
-class InputsEnded(Frozen):
-    """All inputs have ended, so the node should end by itself."""
-
-
-NodeEvent = (
-    SpawnDue
-    | events.NodeSpawned
-    | events.SpawnFailed
-    | events.NodeConnected
-    | BarrierOpened
-    | BarrierBroken
-    | events.NodeExited
-    | events.NodeDetached
-    | events.NodeStalled
-    | ReplacementStaged
-    | events.ReplacementAbandoned
-    | events.ReplacementLost
-    | StopOrdered
-    | InputsEnded
-    | events.TimerFired
 )
 
 REQUESTED = "restart requested"
@@ -132,14 +87,13 @@ class NodeLifecycle:
     """Cause in a few words, and time."""
     history: RestartHistory = field(default_factory=RestartHistory)
     health_kills: int = 0
-    stopping: StopOrdered | None = None
+    stop: StopSequence = field(init=False)
     staged: int | None = None
     """Incarnation of a process that will replace the running one."""
     outlived: events.NodeExited | None = None
     """The end of the running process, if the staged one is still to take over."""
     replaced: ResolvedNode | None = None
     """Definition to return to if the replacement dies before it takes over."""
-    kill_reason: str | None = None
     inputs_ended: bool = False
     broken_by: str | None = None
     """Node that ended before it connected and so keeps the dataflow from starting."""
@@ -148,6 +102,7 @@ class NodeLifecycle:
     result: reports.NodeResult | None = None
 
     def __post_init__(self) -> None:
+        self.stop = StopSequence(self.id, self.dynamic)
         if self.spec.is_dynamic:
             self.state = NodeState.ABSENT
 
@@ -177,7 +132,7 @@ class NodeLifecycle:
             incarnation=self.incarnation,
             pid=self.pid,
             connected=self.connected,
-            stopped=self.stopping is not None,
+            stopped=self.stop.order is not None,
             restarts=self.restarts,
             last_restart=self.last_restart,
             health_kills=self.health_kills,
@@ -242,10 +197,9 @@ class NodeLifecycle:
             case NodeState.RUNNING, "finish":
                 return self._overdue(event.busy, now)
             case NodeState.STOPPING, "terminate":
-                return self._terminate(now)
+                return self.stop.terminate(now)
             case NodeState.STOPPING, "kill":
-                waited = 0.0 if self.stopping is None else self.stopping.grace * 1.5
-                return self._send_kill(f"it didn't react to a stop message in time ({waited:g} s)")
+                return self.stop.kill_overdue()
             case _:
                 return []
 
@@ -256,9 +210,8 @@ class NodeLifecycle:
         self.state = NodeState.CONNECTING
         self.connected = False
         self.pid = None
-        self.stopping = None
         self.outlived = None
-        self.kill_reason = None
+        self.stop.reset()
         return [CancelTimer(self.id, "backoff"), SpawnNode(self.id, self.incarnation)]
 
     def _spawn_after_end(self, now: float) -> list[Command]:
@@ -296,7 +249,7 @@ class NodeLifecycle:
         if self.broken_by is not None:
             return self._refuse(self.broken_by)
         self.connected = True
-        self.stopping = None
+        self.stop.order = None
         self.state = NodeState.RUNNING if self.barrier_open else NodeState.WAITING
         report = reports.NodeConnected(
             node=self.id, pid=pid, incarnation=self.incarnation, dynamic=self.dynamic
@@ -317,7 +270,7 @@ class NodeLifecycle:
         if self.dynamic:
             return refusal
         self.state = NodeState.STOPPING
-        self.stopping = StopOrdered(event.grace)
+        self.stop.order = StopOrdered(event.grace)
         return [
             *refusal,
             CancelTimer(self.id, "startup"),
@@ -332,13 +285,8 @@ class NodeLifecycle:
         self.state = NodeState.ABSENT
         self.connected = False
         self.pid = None
-        self.stopping = None
-        return [
-            *_cancel_timers(self.id),
-            DropInputs(self.id),
-            AnnounceClosed(self.id),
-            ReportEvent(reports.NodeEnded(node=self.id, dynamic=True)),
-        ]
+        self.stop.order = None
+        return announce_detached(self.id)
 
     # ----------------------------------------------------------------------------- stopping
 
@@ -346,7 +294,7 @@ class NodeLifecycle:
         if self.state in _STARTED:
             return self._stop(event, now)
         if self.state is NodeState.STOPPING:
-            return self._stop_again(event, now)
+            return self.stop.repeat(event, now)
         if event.successor is not None and self.outlived is not None:
             return self._replace(*event.successor, now)
         if event.then == "end":
@@ -360,48 +308,14 @@ class NodeLifecycle:
     def _stop(self, event: StopOrdered, now: float) -> list[Command]:
         was_connected = self.state is not NodeState.CONNECTING
         self.state = NodeState.STOPPING
-        self.stopping = event
-        commands = _cancel_timers(self.id)
-        if self.dynamic:
-            return [*commands, SendStop(self.id)]
-        if event.grace <= 0:
-            return [*commands, *self._send_kill("the stop was forced")]
-        if was_connected:
-            commands.append(SendStop(self.id))
-        elif self.pid is not None:
-            # STOP cannot reach it, so there is nothing to wait for
-            commands.append(SignalNode(self.id, "SIGTERM"))
-        return [*commands, ArmTimer(self.id, "terminate", now + event.grace)]
-
-    def _stop_again(self, event: StopOrdered, now: float) -> list[Command]:
-        assert self.stopping is not None
-        if event.then == "end" or self.stopping.then == "end":
-            grace = min(event.grace, self.stopping.grace)
-            event = replace(event, grace=grace, then="end", successor=None)
-        self.stopping = event
-        if self.dynamic:
-            return []
-        if event.grace <= 0:
-            return [*_cancel_timers(self.id), *self._send_kill("the stop was forced")]
-        return [ArmTimer(self.id, "terminate", now + event.grace)]
-
-    def _terminate(self, now: float) -> list[Command]:
-        assert self.stopping is not None
-        return [
-            SignalNode(self.id, "SIGTERM"),
-            ArmTimer(self.id, "kill", now + self.stopping.grace / 2),
-        ]
-
-    def _send_kill(self, reason: str) -> list[Command]:
-        self.kill_reason = reason
-        return [SignalNode(self.id, "SIGKILL")]
+        return self.stop.begin(event, now, connected=was_connected, spawned=self.pid is not None)
 
     def _kill(self, reason: str) -> list[Command]:
         """Kill the process as a failure of the node, so that its restart policy applies."""
-        return [EmitLog("warn", f"killing the node: {reason}", self.id), *self._send_kill(reason)]
+        return [EmitLog("warn", f"killing the node: {reason}", self.id), *self.stop.kill(reason)]
 
     def _end_without_process(self, event: StopOrdered) -> list[Command]:
-        self.stopping = event
+        self.stop.order = event
         return [CancelTimer(self.id, "backoff"), *self._end(SUCCESS)]
 
     # ------------------------------------------------------------------------------ running
@@ -410,11 +324,7 @@ class NodeLifecycle:
         if not self._restartable:
             return []
         self.health_kills += 1
-        limit = self.spec.health_check_timeout or 0.0
-        return self._kill(
-            f"its process could not run for {seconds:.1f} s: stopped, frozen or stuck in the kernel"
-            f" (health_check_timeout {limit:g} s)"
-        )
+        return self._kill(why_stalled(seconds, self.spec.health_check_timeout or 0.0))
 
     def _inputs_ended(self, now: float) -> list[Command]:
         self.inputs_ended = True
@@ -427,36 +337,34 @@ class NodeLifecycle:
         if busy:
             # it still processes what was sent before its inputs ended
             return [ArmTimer(self.id, "finish", now + max(0.1, self.finish_grace))]
-        text = (
-            f"stopping the node: it still runs {self.finish_grace:g} s after all its inputs ended"
-            " (finish_grace_secs)"
-        )
-        return [EmitLog("warn", text, self.id), *self._stop(StopOrdered(self.stop_grace), now)]
+        log = EmitLog("warn", why_finished(self.finish_grace), self.id)
+        return [log, *self._stop(StopOrdered(self.stop_grace), now)]
 
     # ------------------------------------------------------------------------------ the end
 
     def _exited(self, event: events.NodeExited, now: float) -> list[Command]:
-        if self.staged is not None and self.stopping is None:
+        if self.staged is not None and self.stop.order is None:
             self.outlived = event
             self.state = NodeState.BACKING_OFF
             self.connected = False
             self.pid = None
-            return _cancel_timers(self.id)
+            return cancel_timers(self.id)
         ending = Ending(
             event.exit,
-            stop_requested=self.stopping is not None,
-            kill_reason=self.kill_reason,
+            stop_requested=self.stop.order is not None,
+            kill_reason=self.stop.kill_reason,
             before_connecting=not self.connected,
             must_connect=self.must_connect,
             explanation=event.explanation,
         )
         verdict = judge(ending)
-        if self.stopping is not None and self.stopping.then == "restart":
+        order = self.stop.order
+        if order is not None and order.then == "restart":
             self.last_restart = (REQUESTED, now)
             return self._restart(0.0, REQUESTED, now)
-        if self.stopping is not None and self.stopping.successor is not None:
-            return self._replace(*self.stopping.successor, now)
-        if self.stopping is not None or not self._restartable:
+        if order is not None and order.successor is not None:
+            return self._replace(*order.successor, now)
+        if order is not None or not self._restartable:
             return self._end(verdict, event.stderr_tail, event.exit)
         decision = decide(
             self.spec.restart,
@@ -470,14 +378,13 @@ class NodeLifecycle:
             case RestartAfter(delay=delay, history=history):
                 self.history = history
                 self.last_restart = (cause_of(ending), now)
-                if verdict.outcome == "failed":
-                    tail = kept_stderr(event.stderr_tail)
-                    return self._restart(delay, message, now, failed=True, tail=tail)
-                return self._restart(delay, message, now)
+                failed = verdict.outcome == "failed"
+                tail = kept_stderr(event.stderr_tail) if failed else ()
+                return self._restart(delay, message, now, failed=failed, tail=tail)
             case GiveUp(reason=reason):
-                failed = Verdict("failed", f"{message}; {reason}")
+                verdict = Verdict("failed", f"{message}; {reason}")
                 log = EmitLog("error", reason, self.id)
-                return [log, *self._end(failed, event.stderr_tail, event.exit)]
+                return [log, *self._end(verdict, event.stderr_tail, event.exit)]
             case None:
                 return self._end(verdict, event.stderr_tail, event.exit)
 
@@ -494,7 +401,15 @@ class NodeLifecycle:
         self.connected = False
         self.pid = None
         self.state = NodeState.BACKING_OFF
-        commands = self._announce_restart(reason, delay, failed=failed, tail=tail)
+        report = reports.NodeRestarting(
+            node=self.id,
+            reason=reason,
+            delay=delay,
+            restarts=self.restarts,
+            failed=failed,
+            stderr_tail=tail,
+        )
+        commands = announce_restart(report)
         if delay > 0:
             return [*commands, ArmTimer(self.id, "backoff", now + delay)]
         return [*commands, *self._spawn()]
@@ -508,9 +423,11 @@ class NodeLifecycle:
         self.history = RestartHistory()
         self.state = NodeState.CONNECTING
         self.connected = False
-        self.stopping = None
-        self.kill_reason = None
-        return [*self._announce_restart("replaced", 0.0), PromoteReplacement(self.id, incarnation)]
+        self.stop.reset()
+        report = reports.NodeRestarting(
+            node=self.id, reason="replaced", delay=0.0, restarts=self.restarts
+        )
+        return [*announce_restart(report), PromoteReplacement(self.id, incarnation)]
 
     def _abandon(self, incarnation: int, now: float) -> list[Command]:
         """Continue without a replacement; the old process may have ended meanwhile."""
@@ -531,19 +448,6 @@ class NodeLifecycle:
         self.spec = self.replaced
         return self._restart(0.0, "its replacement ended before it took over", now)
 
-    def _announce_restart(
-        self, reason: str, delay: float, *, failed: bool = False, tail: tuple[str, ...] = ()
-    ) -> list[Command]:
-        report = reports.NodeRestarting(
-            node=self.id,
-            reason=reason,
-            delay=delay,
-            restarts=self.restarts,
-            failed=failed,
-            stderr_tail=tail,
-        )
-        return [*_cancel_timers(self.id), AnnounceRestarted(self.id), ReportEvent(report)]
-
     def _end(
         self, verdict: Verdict, tail: tuple[str, ...] = (), status: events.Exit | None = None
     ) -> list[Command]:
@@ -552,19 +456,7 @@ class NodeLifecycle:
         self.ended_unconnected = not self.connected
         self.connected = False
         self.pid = None
-        commands: list[Command] = [*_cancel_timers(self.id), DropInputs(self.id)]
-        if self.result.outcome == "success":
-            return [
-                *commands,
-                AnnounceClosed(self.id),
-                ReportEvent(reports.NodeEnded(node=self.id)),
-            ]
-        return [
-            *commands,
-            AnnounceFailed(self.id, self.result.message),
-            AnnounceClosed(self.id),
-            ReportEvent(reports.NodeFailed(result=self.result)),
-        ]
+        return announce_end(self.result)
 
 
 def _result(
@@ -583,8 +475,3 @@ def _result(
         restarts=node.restarts,
         order=order,
     )
-
-
-def _cancel_timers(node: str) -> list[Command]:
-    names = ("startup", "finish", "terminate", "kill", "backoff")
-    return [CancelTimer(node, name) for name in names]

@@ -14,12 +14,17 @@ from typing import Literal, assert_never
 from dora_config.dataflow.resolved import DEFAULT_FINISH_GRACE, ResolvedNode
 from dora_config.protocol import runner_events as reports
 from dora_daemon.link import LINK_NODE
-from dora_daemon.runner.machine import barrier, events
+from dora_daemon.runner.machine import events
+from dora_daemon.runner.machine.barrier import (
+    BARRIER_NOTICE,
+    NOTICE_SECONDS,
+    StartBarrier,
+    must_connect,
+)
 from dora_daemon.runner.machine.commands import (
     ArmTimer,
     CancelTimer,
     Command,
-    EmitLog,
     FinishDataflow,
     Refuse,
     RepeatClosed,
@@ -28,16 +33,17 @@ from dora_daemon.runner.machine.commands import (
     SendStop,
 )
 from dora_daemon.runner.machine.link import LinkCut, LinkLifecycle, LinkNeeded, NodesEnded
-from dora_daemon.runner.machine.node import (
+from dora_daemon.runner.machine.node import NodeLifecycle
+from dora_daemon.runner.machine.node_events import (
     BarrierBroken,
     BarrierOpened,
     InputsEnded,
     NodeEvent,
-    NodeLifecycle,
     ReplacementStaged,
     SpawnDue,
     StopOrdered,
 )
+from dora_daemon.runner.machine.refusals import unknown_node
 from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
 from dora_daemon.runner.machine.wiring import Wiring
 from dora_node_api.frozen import Frozen
@@ -45,7 +51,6 @@ from dora_node_api.frozen import Frozen
 Phase = Literal["starting", "ready", "running", "stopping", "finished"]
 
 STOP_AFTER = "stop_after"
-BARRIER_NOTICE = "barrier_notice"
 
 _OVER = ("stopping", "finished")
 
@@ -72,18 +77,16 @@ class RunnerState:
         nodes = tuple(nodes)
         self._settings = settings
         self._phase: Phase = "starting"
-        self._hold_at_barrier = settings.hold_at_barrier
-        self._barrier_open = False
         self._only_virtual_left = False
         self._result: reports.DataflowResult | None = None
         self._stop_reason: str | None = None
         self._wiring = Wiring(nodes, only_data_counts=settings.exit_when_nodes_finish)
         self._incarnations = count(1)
         self._link = LinkLifecycle(self._next_incarnation)
-        self._barrier = {node.id for node in nodes if barrier.joins_barrier(node)}
+        self._barrier = StartBarrier(nodes, held=settings.hold_at_barrier)
         self._nodes: dict[str, NodeLifecycle] = {}
         for node in nodes:
-            self._add(node, must_connect=barrier.must_connect(node, len(self._barrier)))
+            self._add(node, must_connect=must_connect(node, len(self._barrier.nodes)))
         self._leaving: set[str] = set()
         """Nodes that are removed once they have ended, or were added and have not connected yet."""
         self._results: list[reports.NodeResult] = []
@@ -104,7 +107,7 @@ class RunnerState:
             lambda: len(self._results),
             stop_grace=self._settings.stop_grace,
             finish_grace=grace,
-            barrier_open=self._barrier_open,
+            barrier_open=self._barrier.open,
             must_connect=must_connect,
         )
         self._nodes[node.id] = life
@@ -150,7 +153,7 @@ class RunnerState:
             case events.Prepared():
                 return self._begin(now)
             case events.BarrierReleased():
-                self._hold_at_barrier = False
+                self._barrier.held = False
                 return self._open_barrier(now) if self._phase == "ready" else []
             case events.StopRequested():
                 return self._stop(event, now)
@@ -217,10 +220,10 @@ class RunnerState:
     def _advance(self, now: float) -> list[Command]:
         """Decide what follows from the state as a whole, after any event."""
         commands: list[Command] = []
-        if self._phase == "starting" and self._all_connected():
+        if self._phase == "starting" and self._barrier.complete(self._nodes):
             self._phase = "ready"
             commands.append(ReportEvent(reports.NodesReady()))
-            if not self._hold_at_barrier:
+            if not self._barrier.held:
                 commands += self._open_barrier(now)
         if self._phase in ("running", "ready") and self._settings.exit_when_nodes_finish:
             commands += self._check_only_virtual(now)
@@ -240,7 +243,7 @@ class RunnerState:
             life = self._nodes.get(event.node)
             return [] if life is None else self._to_node(life, event, now)
         if event.timer == BARRIER_NOTICE and self._phase == "starting":
-            return self._notice_missing(now)
+            return self._barrier.notice(self._nodes, now)
         if event.timer == STOP_AFTER and self._phase not in _OVER:
             return self._stop(
                 events.StopRequested(f"stop after {self._settings.stop_after:g} s"), now
@@ -255,22 +258,17 @@ class RunnerState:
             for life in self._nodes.values():
                 if life.state is NodeState.PLANNED:
                     commands += life.handle(SpawnDue(), now)
-        commands.append(ArmTimer(None, BARRIER_NOTICE, now + barrier.NOTICE_SECONDS))
+        commands.append(ArmTimer(None, BARRIER_NOTICE, now + NOTICE_SECONDS))
         if self._settings.stop_after is not None:
-            latest = now + self._settings.stop_after + barrier.NOTICE_SECONDS
+            latest = now + self._settings.stop_after + NOTICE_SECONDS
             commands.append(ArmTimer(None, STOP_AFTER, latest))
         return commands
 
     def _connected(self, event: events.NodeConnected, now: float) -> list[Command]:
         life = self._nodes.get(event.node)
         if life is None:
-            known = ", ".join(sorted(self._nodes)) or "none"
-            text = (
-                f'node "{event.node}" does not exist in dataflow'
-                f" {self._settings.name or self._settings.dataflow_id} on this machine"
-                f" (its nodes: {known})"
-            )
-            return [Refuse(event.node, text)]
+            dataflow = self._settings.name or self._settings.dataflow_id
+            return [Refuse(event.node, unknown_node(event.node, dataflow, self._nodes))]
         if event.incarnation is not None and event.incarnation != life.incarnation:
             # a former process, or a child that inherited the settings of one
             return [Refuse(event.node, f'node "{life.id}" has another process now')]
@@ -284,19 +282,14 @@ class RunnerState:
             self._wiring.reopen(life.id)
             if closed := self._wiring.closed_inputs(life.id):
                 commands.append(RepeatClosed(life.id, closed))
-        if life.connected and self._barrier_open:
+        if life.connected and self._barrier.open:
             commands.append(SendGo((life.id,)))
             commands += self._end_inputs([life.id], now)
         return commands
 
-    def _all_connected(self) -> bool:
-        waited_for = [self._nodes[node] for node in self._barrier]
-        started = any(life.state is not NodeState.PLANNED for life in self._nodes.values())
-        return started and all(life.connected or life.ended for life in waited_for)
-
     def _open_barrier(self, now: float) -> list[Command]:
         self._phase = "running"
-        self._barrier_open = True
+        self._barrier.open = True
         ready = tuple(node for node, life in self._nodes.items() if life.connected)
         commands: list[Command] = [CancelTimer(None, BARRIER_NOTICE), SendGo(ready)]
         for life in self._nodes.values():
@@ -308,20 +301,9 @@ class RunnerState:
             commands.append(ArmTimer(None, STOP_AFTER, now + self._settings.stop_after))
         return commands + self._end_inputs(self._nodes, now)
 
-    def _notice_missing(self, now: float) -> list[Command]:
-        if not self._nodes:
-            return [EmitLog("warn", "the dataflow has no nodes: it runs until it is stopped")]
-        again = ArmTimer(None, BARRIER_NOTICE, now + barrier.NOTICE_INTERVAL)
-        lives = [life for node, life in self._nodes.items() if node in self._barrier]
-        missing = [life.id for life in lives if not life.connected and not life.ended]
-        return [again, EmitLog("warn", barrier.missing_notice(missing))] if missing else [again]
-
     def _break_barrier(self, life: NodeLifecycle, now: float) -> list[Command]:
         """Stop the start if a node failed before it connected."""
-        result = life.result
-        if self._phase != "starting" or life.id not in self._barrier:
-            return []
-        if result is None or result.outcome != "failed" or not life.ended_unconnected:
+        if self._phase != "starting" or not self._barrier.broken_by(life):
             return []
         self._phase = "stopping"
         self._stop_reason = f'node "{life.id}" exited before connecting'
@@ -437,7 +419,7 @@ class RunnerState:
     def _remove_node(self, node: str, now: float) -> list[Command]:
         readers = self._wiring.remove_node(node)
         del self._nodes[node]
-        self._barrier.discard(node)
+        self._barrier.nodes.discard(node)
         self._leaving.discard(node)
         self._results = [r for r in self._results if r.node != node]
         return self._end_inputs(readers, now)

@@ -16,8 +16,8 @@ from dora_config.protocol.runner import (
     AddNode,
     GetNodes,
     GraphChange,
+    NodeDefinitions,
     NodeLocation,
-    Nodes,
     Refusal,
     ReplaceNode,
     RunnerReply,
@@ -146,7 +146,7 @@ class PartChanges:
         except ChangeRefused:
             return  # the runner has ended; its revision is reported by the next one
         record = self._record(dataflow_id)
-        if not isinstance(reply, Nodes) or record is None:
+        if not isinstance(reply, NodeDefinitions) or record is None:
             return
         base = base_directory(record.spec, self._machine(), dataflow_id)
         log_dirs = {one.node.id: log_dir(base, one.place, dataflow_id) for one in reply.nodes}

@@ -1,0 +1,1 @@
+"""Parts of dataflows on this machine."""

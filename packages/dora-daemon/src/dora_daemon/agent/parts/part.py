@@ -1,0 +1,150 @@
+"""State of one part, and the commands that follow from its changes; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dora_config.protocol.calls import PartLinks
+from dora_config.protocol.daemon import (
+    ConnectPart,
+    PartChanged,
+    PartDescribed,
+    PartReport,
+    PreparePart,
+    StopPart,
+)
+from dora_config.protocol.links import LinkReport
+from dora_config.protocol.runner import RunnerStatus, StopAllNodes
+from dora_daemon.agent.commands import (
+    Command,
+    KillRunner,
+    ReadNodes,
+    SavePart,
+    SendToCoordinator,
+    SendToRunner,
+    SetRunnerLinks,
+)
+from dora_daemon.agent.events import NodesRead
+from dora_daemon.agent.records import PartRecord
+
+
+@dataclass(slots=True)
+class Part:
+    """A part of a dataflow, as recorded and as last reported by its runner."""
+
+    record: PartRecord
+    connected: bool = False
+    """Its runner answers."""
+    stop: StopPart | None = None
+    next: PreparePart | None = None
+    """Replaces it once nothing of it is left."""
+    link: LinkReport | None = None
+    only_virtual_left: bool = False
+    connect: ConnectPart | None = None
+    """Peers to send to its runner once it answers."""
+    recorders: Literal["none", "starting", "settled"] = "none"
+    ready: bool = False
+    """Its nodes are at the start barrier; reported once its recorders are settled."""
+
+    @property
+    def live(self) -> bool:
+        """Whether it has not ended."""
+        return self.record.is_live
+
+    def report(self) -> PartReport:
+        """Return its state for the coordinator."""
+        record = self.record
+        return PartReport(
+            dataflow_id=record.dataflow_id,
+            attempt=record.attempt,
+            phase="stopping" if self.live and record.stopping else record.phase,
+            result=record.result,
+            link=self.link if self.live else None,
+            stopped=record.stopping,
+            only_virtual_left=self.only_virtual_left and self.live,
+            revision=record.revision,
+        )
+
+    def save(self, **changes: object) -> Command:
+        """Change the record; return the command that stores it."""
+        self.record = self.record.model_copy(update=changes)
+        return SavePart(self.record)
+
+    def changed(self) -> Command:
+        """Return the report to the coordinator."""
+        return SendToCoordinator(PartChanged(report=self.report()))
+
+    def described(self) -> Command:
+        """Return the description of the nodes as they are now."""
+        record = self.record
+        described = PartDescribed(
+            dataflow_id=record.dataflow_id,
+            attempt=record.attempt,
+            spec=record.spec,
+            revision=record.revision,
+        )
+        return SendToCoordinator(described)
+
+    def relink(self, links: PartLinks) -> list[Command]:
+        """Store other links and send them to the runner, now or when one connects."""
+        record = self.record
+        given = {name: getattr(links, name) for name in type(links).model_fields}
+        if all(getattr(record, name) == value for name, value in given.items()):
+            return []
+        save = self.save(relinked=True, **given)
+        return [save, SetRunnerLinks(self.record)] if self.connected else [save]
+
+    def update_nodes(self, read: NodesRead) -> list[Command]:
+        """Store and report the nodes that the runner has, so that a recovery starts the same."""
+        record, nodes = self.record, read.nodes
+        if not self.live or nodes.revision == record.revision:
+            return []
+        spec = record.spec.with_current(nodes.nodes)
+        log_dirs = {**record.log_dirs, **read.log_dirs}
+        save = self.save(spec=spec, revision=nodes.revision, log_dirs=log_dirs)
+        return [save, self.described()]
+
+    def read_nodes(self, revision: int) -> list[Command]:
+        """Read the nodes of the runner if its revision is another one."""
+        record = self.record
+        if revision == record.revision:
+            return []
+        return [ReadNodes(record.dataflow_id, record.attempt)]
+
+    def catch_up(self, status: RunnerStatus) -> list[Command]:
+        """Complete changes that an earlier daemon process began."""
+        record = self.record
+        links: list[Command] = [SetRunnerLinks(record)] if record.relinked else []
+        return [*links, *self.read_nodes(status.revision)]
+
+    def advance(self, phase: Literal["prepared", "running"]) -> list[Command]:
+        """Report a later phase of the start."""
+        if phase == "prepared" and self.record.phase == "running":
+            return []
+        return [self.save(phase=phase), self.changed()]
+
+    def prepared(self) -> list[Command]:
+        """Report that the nodes are at the start barrier, unless recorders are being started."""
+        self.ready = self.recorders == "starting"
+        return [] if self.ready else self.advance("prepared")
+
+    def stop_runner(self, stop: StopPart) -> list[Command]:
+        """Stop now, or when the runner answers; a forced stop kills a runner without one."""
+        self.stop = stop
+        dataflow_id = self.record.dataflow_id
+        if self.connected:
+            request = StopAllNodes(grace=stop.grace, force=stop.force, reason=stop.reason)
+            return [SendToRunner(dataflow_id, request)]
+        return [KillRunner(dataflow_id)] if stop.force else []
+
+    def add_peers(self, later: ConnectPart) -> None:
+        """Keep peers for the runner until it answers; later ones replace earlier ones."""
+        earlier = self.connect
+        if earlier is None:
+            self.connect = later
+            return
+        peers = {peer.machine: peer for peer in (*earlier.peers, *later.peers)}
+        ended = dict.fromkeys((*earlier.ended, *later.ended))
+        update = {"peers": tuple(peers.values()), "ended": tuple(ended)}
+        self.connect = later.model_copy(update=update)
