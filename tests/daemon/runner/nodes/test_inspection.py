@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 import pytest
+import yaml
 from support.runner.runs import BackgroundRun, background
 from support.waiting import wait_until
 from support.workspace import Workspace
@@ -94,3 +95,10 @@ def test_without_debug_inspection_only_recorders_may_read(workspace: Workspace) 
             assert recorder.source.outputs == ("ticker/count",)
             (receiver,) = recorder.receivers.values()
             assert wait_until(receiver.receive, what="a message") is not None
+        extra = run.plan.resolved.nodes[0].model_copy(update={"id": "extra"})
+        assert isinstance(run.ask(protocol.AddNode(node=extra)), protocol.Done)
+        with closing(RecorderConnection(request)) as recorder:
+            source = recorder.source
+        assert source.outputs == ("ticker/count", "extra/count")
+        nodes = yaml.safe_load(source.descriptor)["nodes"]
+        assert [node["id"] for node in nodes] == ["ticker", "extra"]
