@@ -22,19 +22,19 @@ export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}"
 for path; do
     if [ -e "$path.next" ]; then mv -f "$path.next" "$path"; else rm -f "$path"; fi || exit
 done
-left=100
-while [ -n "$manager" ] && [ ! -S "$XDG_RUNTIME_DIR/systemd/private" ] && [ $left -gt 0 ]; do
-    sleep 0.2
-    left=$((left - 1))
-done
 systemctl $manager daemon-reload || exit
 [ "$action" = reload ] && exit
 systemctl $manager enable "$service" && systemctl $manager restart "$service"
 """
-"""One command activates all staged files, so that a cut activates all of them or none.
-
-`loginctl enable-linger` returns before the user's systemd has started: it waits at most 20 s.
+"""One command activates all staged files, so that a cut activates all of them or none."""
+_WAIT_FOR_MANAGER = """\
+left=100
+while [ ! -S "/run/user/$(id -u)/systemd/private" ] && [ $left -gt 0 ]; do
+    sleep 0.2
+    left=$((left - 1))
+done
 """
+"""`loginctl enable-linger` returns before the user's systemd has started; wait at most 20 s."""
 _REMOVE_UNIT = """\
 unit=$1 name=$2
 shift 2
@@ -168,6 +168,7 @@ class SystemdService:
                 f"services of {name} end when {name} logs out, and {name} may not change that "
                 f"({done.stderr.strip()}); run there once, as root: loginctl enable-linger {name}"
             )
+        self.remote.connection.script(_WAIT_FOR_MANAGER)
 
     def _lingers(self) -> bool:
         words = ["loginctl", "show-user", self.facts.user, "--property=Linger", "--value"]
