@@ -2,7 +2,8 @@
 
 lint, types, tests, lowest (oldest allowed dependencies), wheels (each one alone in an empty
 environment), docs, demo (the README's first command). Not part of CI: ``unit``, the quick tests;
-``bench``, the comparison with dora-rs; ``pythons``, the tests on other interpreters.
+``slow``, those that take minutes; ``bench``, the comparison with dora-rs; ``pythons``, the tests on
+other interpreters.
 """
 
 from __future__ import annotations
@@ -85,9 +86,16 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """All tests."""
+    """All tests but those that take minutes."""
     _install(session, "test", "viewers")
-    _pytest(session)
+    _pytest(session, "-m", "not slow")
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """The tests that take minutes: commands of `dora cluster` that are cut off at each step."""
+    _install(session, "test")
+    _pytest(session, "-m", "slow")
 
 
 @nox.session
@@ -115,7 +123,7 @@ def lowest(session: nox.Session) -> None:
 def pythons(session: nox.Session) -> None:
     """The tests on the other supported interpreters that are installed."""
     _install(session, "test", "viewers")
-    _pytest(session, "-q")
+    _pytest(session, "-q", "-m", "not slow")
 
 
 @nox.session

@@ -17,7 +17,7 @@ from support.waiting import wait_until
 from dora_cli.main import main
 from dora_cli.ssh import connection, transport
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
 CONNECT_TIMEOUT = 1.5
 SILENCE = 0.5

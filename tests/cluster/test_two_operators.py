@@ -29,7 +29,7 @@ from support.waiting import wait_until
 
 from dora_config.access_token import Token
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 TOKEN = "/home/ubuntu/.local/state/dora/daemon/robot/given/dora-token"
 Environment = Mapping[str, str]
