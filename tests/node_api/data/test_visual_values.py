@@ -28,6 +28,10 @@ from dora_node_api.data.visual_values import (
 K = VisualKind
 VECTOR = {"x": 1.0, "y": 2.0, "z": 3.0}
 QUATERNION = {"x": 0.0, "y": 0.0, "z": 1.0, "w": 0.0}
+# Older versions of pyarrow infer the fields of a struct in any order.
+TWIST = pa.struct(
+    {"linear": pa.struct({"x": pa.float64()}), "angular": pa.struct({"z": pa.float64()})}
+)
 TRIPLES = struct.pack("<6f", 1, 2, 3, 4, 5, 6)
 
 
@@ -181,7 +185,7 @@ CASES: dict[str, tuple[VisualKind, Any, dict[str, Any], Visual]] = {
     "numbers": (K.NUMBERS, pa.array([1, 2]), {}, Numbers((1.0, 2.0))),
     "twist": (
         K.TWIST,
-        pa.array([{"linear": {"x": 1.0}, "angular": {"z": 2.0}}]),
+        pa.array([{"linear": {"x": 1.0}, "angular": {"z": 2.0}}], TWIST),
         {},
         Numbers((1.0, 2.0), ("linear.x", "angular.z")),
     ),
