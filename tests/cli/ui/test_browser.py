@@ -94,6 +94,7 @@ def test_graph_with_live_edges(ui: Ui, dataflow: str) -> None:
     page.evaluate("document.activeElement.blur()")
     screenshot(page, "ui-graph")
     page.emulate_media(color_scheme="dark")
+    page.locator(':root[data-theme="dark"]').wait_for()
     screenshot(page, "ui-graph-dark")
 
 

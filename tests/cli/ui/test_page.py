@@ -59,7 +59,7 @@ def contrast(one: str, other: str) -> float:
 def test_text_has_enough_contrast() -> None:
     css = (page.STATIC / "app.css").read_text()
     blocks = re.findall(r":root[^{]*\{([^}]*--bg:[^}]*)\}", css)
-    assert len(blocks) == 3  # light, dark by preference, dark by choice
+    assert len(blocks) == 2  # light, dark
     for block in blocks:
         colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block))
         grounds = {

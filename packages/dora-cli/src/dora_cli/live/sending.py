@@ -27,7 +27,7 @@ from dora_config.protocol.runner import AddNode, GraphChange, NodeLocation, Relo
 
 
 class NodeRemoved(DoraError):
-    """A node is no longer part of the dataflow."""
+    """A node was removed from the dataflow."""
 
 
 class CodeNotFound(DoraError):

@@ -30,7 +30,7 @@ class Backend(Protocol):
 
     @property
     def is_local(self) -> bool:
-        """Whether there is no coordinator, so that nothing can be started or recorded."""
+        """Whether it shows runs of this machine only; they cannot be started or recorded."""
 
     @property
     def problem(self) -> str | None:
@@ -40,7 +40,7 @@ class Backend(Protocol):
         """Keep connected until cancelled."""
 
     async def wait_connected(self) -> None:
-        """Wait until there is no problem."""
+        """Wait until the problem has ended."""
 
     async def wait_changed(self) -> None:
         """Wait until a problem appears or disappears."""

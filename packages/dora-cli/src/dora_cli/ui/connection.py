@@ -28,7 +28,7 @@ class CoordinatorConnection:
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
         self.problem: str | None = None
-        """Why there is no connection; None while connected."""
+        """Why it is disconnected; None while connected."""
         self._client: AsyncClient | None = None
         self._changed = anyio.Event()
 

@@ -231,7 +231,7 @@ class Explanations:
         )
 
     def _of_machines(self, now: float) -> Evidence:
-        """Return what is known while there is no dataflow: machines that are lost."""
+        """Return the evidence without a dataflow: lost machines."""
         lost = [one for one in self._membership.all() if one.connection is None and not one.left]
         return Evidence(
             status="No dataflows",

@@ -108,15 +108,27 @@ function Navigation({ state, route, open }) {
   </nav>`;
 }
 
+const system = matchMedia("(prefers-color-scheme: dark)");
+
+/** Sets the colours: those that the viewer has chosen, else those of the system. */
 function Theme() {
-  const [theme, setTheme] = useState(localStorage.getItem("theme") ?? "auto");
+  const [choice, setChoice] = useState(localStorage.getItem("theme"));
+  const [systemIsDark, setSystemIsDark] = useState(system.matches);
   useEffect(() => {
-    if (theme === "auto") document.documentElement.removeAttribute("data-theme");
-    else document.documentElement.setAttribute("data-theme", theme);
-    localStorage.setItem("theme", theme);
-  }, [theme]);
-  const dark = theme === "dark" || (theme === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
-  return html`<button type="button" class="icon" onClick=${() => setTheme(dark ? "light" : "dark")}
+    const changed = () => setSystemIsDark(system.matches);
+    system.addEventListener("change", changed);
+    return () => system.removeEventListener("change", changed);
+  }, []);
+  const dark = choice === "dark" || (choice !== "light" && systemIsDark);
+  useEffect(() => {
+    document.documentElement.setAttribute("data-theme", dark ? "dark" : "light");
+  }, [dark]);
+  const choose = () => {
+    const next = dark ? "light" : "dark";
+    localStorage.setItem("theme", next);
+    setChoice(next);
+  };
+  return html`<button type="button" class="icon" onClick=${choose}
     aria-label=${dark ? "Light colours" : "Dark colours"} title=${dark ? "Light colours" : "Dark colours"}>${dark ? "☀" : "☾"}</button>`;
 }
 

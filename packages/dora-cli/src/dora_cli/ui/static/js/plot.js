@@ -36,14 +36,11 @@ export function Plot({ data, lines, version, time = true, height, zero = false, 
     create();
     const observer = new ResizeObserver(() => plot.current?.setSize(size()));
     observer.observe(element);
-    const scheme = matchMedia("(prefers-color-scheme: dark)");
-    scheme.addEventListener("change", create);
     const theme = new MutationObserver(create);
     theme.observe(document.documentElement, { attributeFilter: ["data-theme"] });
     return () => {
       observer.disconnect();
       theme.disconnect();
-      scheme.removeEventListener("change", create);
       plot.current?.destroy();
       plot.current = null;
     };
