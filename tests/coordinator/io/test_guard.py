@@ -159,6 +159,19 @@ def test_pages_of_other_sites_are_refused(tmp_path: Path) -> None:
                 assert guarded.get(origin=origin, **here)[0] == 403
 
 
+def test_pages_cannot_rename_this_host_without_authentication(tmp_path: Path) -> None:
+    """Another site's DNS server may return the address of this machine."""
+    for name, expected in (
+        ("evil.example:6013", 403),
+        ("localhost:6013", 200),
+        ("[::1]:6013", 200),
+    ):
+        here = {"client": "127.0.0.1", "scheme": "http", "host": name}
+        assert Guarded(None).get(origin=f"http://{name}", **here)[0] == expected, name
+        assert Guarded(None).get(**here)[0] == 200
+        assert Guarded(tokens(tmp_path)).get(origin=f"http://{name}", **here)[0] == 200
+
+
 def test_without_authentication_the_rest_api_may_be_polled() -> None:
     guarded = Guarded(None)
     assert {guarded.get("/api/nodes")[0] for _ in range(2 * LIMIT)} == {200}

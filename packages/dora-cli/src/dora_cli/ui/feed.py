@@ -83,7 +83,7 @@ class Feed:
             begun = anyio.current_time()
             await self._read()
             spent = anyio.current_time() - begun
-            pause = max(PERIOD - spent, spent / MOST_SHARE)
+            pause = max(PERIOD - spent, spent / MOST_SHARE - spent)
             with anyio.move_on_after(pause):
                 await self._backend.wait_changed()
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import socket
+from contextlib import suppress
+from ipaddress import ip_address
 from typing import Final
+from urllib.parse import urlsplit
 
 import anyio
 from starlette.responses import PlainTextResponse, Response
@@ -67,6 +71,8 @@ class Guard:
         address = as_ipv4(scope["client"][0]) if scope.get("client") else ""
         if _is_of_another_site(scope):
             return 403, "requests by pages of other sites are refused (Origin is not this host)\n"
+        if self._tokens is None and _is_of_renamed_site(scope):
+            return 403, "without authentication, pages may name this host by address only\n"
         if self._tokens is None and is_rest(scope["path"]):
             return None  # several requests may share a connection
         if self._tokens is None:
@@ -128,6 +134,24 @@ def _is_of_another_site(scope: Scope) -> bool:
     headers = dict(scope["headers"])
     origin = headers.get(b"origin")
     return origin is not None and origin.partition(b"://")[2] != headers.get(b"host")
+
+
+def _is_of_renamed_site(scope: Scope) -> bool:
+    """Return whether a page sends the request under a name that may be another site's.
+
+    A site's DNS server can return this machine's address for its own name (DNS rebinding).
+    """
+    headers = dict(scope["headers"])
+    if b"origin" not in headers:
+        return False
+    name = urlsplit(f"//{headers.get(b'host', b'').decode('latin-1')}").hostname or ""
+    own = socket.gethostname().lower()
+    if name in ("localhost", own) or name.startswith(f"{own}."):
+        return False
+    with suppress(ValueError):
+        ip_address(name)
+        return False
+    return True
 
 
 def _is_private(scope: Scope) -> bool:

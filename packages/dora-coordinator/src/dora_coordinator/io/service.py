@@ -29,6 +29,7 @@ from dora_config.protocol.control import (
     ClusterStatus,
     ControlRequest,
     DescribeDataflow,
+    Explain,
     Failure,
     GetSnapshot,
     ListDataflows,
@@ -159,7 +160,9 @@ class Service:
     def _read_history(self) -> list[HistoryEntry]:
         if self._history is not None:
             try:
-                return read_history(self._history.path)
+                entries = read_history(self._history.path)
+                self._history.lines = len(entries)
+                return entries
             except FileNotFoundError:
                 pass
             except OSError as error:
@@ -228,6 +231,7 @@ class Service:
                 | ListNodes()
                 | ClusterStatus()
                 | DescribeDataflow()
+                | Explain()
                 | GetSnapshot()
             ):
                 for command in self._handle(event, anyio.current_time()):

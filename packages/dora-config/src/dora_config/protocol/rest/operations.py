@@ -74,9 +74,22 @@ def _has_status(row: control.DataflowSummary, wanted: str | None) -> bool:
 
 
 def _get_dataflow(wanted: models.OneDataflow) -> Steps[control.DataflowSummary]:
-    found = yield from _describe(wanted.dataflow)
+    _, row = yield from _find(wanted.dataflow)
+    return row
+
+
+def _find(
+    dataflow: str,
+) -> Generator[
+    control.ControlRequest, control.ControlAnswer, tuple[control.Described, control.DataflowSummary]
+]:
+    """Return a dataflow and its row in the list, which may have been cleaned meanwhile."""
+    found = yield from _describe(dataflow)
     rows = yield from _ask(control.ListDataflows(), control.DataflowList)
-    return next(row for row in rows.dataflows if row.uuid == found.uuid)
+    for row in rows.dataflows:
+        if row.uuid == found.uuid:
+            return found, row
+    raise OperationFailed("not_found", f"the dataflow {found.uuid} was removed")
 
 
 def _describe(
@@ -103,9 +116,7 @@ def _start_file(wanted: models.StartDataflowFile) -> Steps[models.StartedDataflo
 
 
 def _start_again(wanted: models.OneDataflow) -> Steps[models.StartedDataflow]:
-    found = yield from _describe(wanted.dataflow)
-    rows = yield from _ask(control.ListDataflows(), control.DataflowList)
-    row = next(row for row in rows.dataflows if row.uuid == found.uuid)
+    found, row = yield from _find(wanted.dataflow)
     if row.ended_ago is None:
         shown = f'"{row.name}" ({row.uuid})' if row.name else row.uuid
         raise OperationFailed(

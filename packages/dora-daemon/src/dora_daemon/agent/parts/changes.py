@@ -98,7 +98,7 @@ class PartChanges:
             await self._call(message.dataflow_id, change)
         except ChangeRefused:
             if differs:
-                await self._send_links(record)
+                await self._restore_links(record)
             raise
         self._post(PartRelinked(message.dataflow_id, message.attempt, message.links))
         await self._read_nodes(message.dataflow_id, message.attempt)
@@ -129,16 +129,19 @@ class PartChanges:
             record = self._record(dataflow_id)
             if record is None:
                 return
-            try:
-                await self._send_links(record)
-            except (ChangeRefused, LinkError) as error:
-                logger.warning("dataflow %s: links were not changed: %s", dataflow_id, error)
+            await self._restore_links(record)
+
+    async def _restore_links(self, record: PartRecord) -> None:
+        """Send the stored links; a failure is logged."""
+        try:
+            await self._send_links(record)
+        except (ChangeRefused, LinkError) as error:
+            logger.warning("dataflow %s: links were not changed: %s", record.dataflow_id, error)
 
     async def _send_links(self, record: PartRecord) -> None:
         """Raises ChangeRefused and LinkError."""
-        if record.edges or record.relinked:
-            request = await self._links.links(record, record.runtime_token)
-            await self._call(record.dataflow_id, request)
+        request = await self._links.links(record, record.runtime_token)
+        await self._call(record.dataflow_id, request)
 
     async def _read_nodes(self, dataflow_id: str, attempt: int) -> None:
         try:

@@ -12,7 +12,7 @@ from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import OutputSource
 from dora_config.protocol import runner as protocol
 from dora_daemon.runner.control.monitor import HealthMonitor
-from dora_daemon.runner.control.node_lookup import find_node, require_running
+from dora_daemon.runner.control.node_lookup import find_node, require_running, require_success
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.errors import QueueUnavailable, RequestRefused
 from dora_daemon.runner.files import RunnerFiles
@@ -116,11 +116,11 @@ class NodeChanges:
             return
         with anyio.move_on_after(CONNECT_SECONDS):
             await self._until(spec.id, lambda n: n.connected or n.ended)
-        result = self._find(spec.id).result
-        if result is not None and result.outcome != "success":
+        try:
+            require_success(self._find(spec.id))
+        except RequestRefused:
             self._forget(spec.id)
-            cause = f": {result.stderr_tail[-1]}" if result.stderr_tail else ""
-            raise RequestRefused(f'node "{spec.id}" {result.message}{cause}')
+            raise
 
     async def remove(self, node: str, grace: float) -> None:
         """Stop a node and remove it with its edges; its readers first receive what it sent."""

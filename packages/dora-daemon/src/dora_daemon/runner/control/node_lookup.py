@@ -18,6 +18,14 @@ def find_node(state: RunnerState, node: str) -> NodeSnapshot:
     return found
 
 
+def require_success(node: NodeSnapshot) -> None:
+    """Raise RequestRefused if the node's process has failed."""
+    result = node.result
+    if result is not None and result.outcome != "success":
+        cause = f": {result.stderr_tail[-1]}" if result.stderr_tail else ""
+        raise RequestRefused(f'node "{node.node}" {result.message}{cause}')
+
+
 def require_running(state: RunnerState) -> None:
     """Raise RequestRefused if the dataflow is being stopped or has ended."""
     if state.phase in ("stopping", "finished"):

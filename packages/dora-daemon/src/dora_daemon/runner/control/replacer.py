@@ -8,7 +8,7 @@ import anyio
 import anyio.to_thread
 
 from dora_config.dataflow.resolved import ResolvedNode
-from dora_daemon.runner.control.node_lookup import find_node, require_running
+from dora_daemon.runner.control.node_lookup import find_node, require_running, require_success
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.errors import RequestRefused
 from dora_daemon.runner.logs.logs import NodeLog
@@ -104,10 +104,7 @@ class NodeReplacer:
 
         with anyio.move_on_after(CONNECT_SECONDS):
             await self._dispatcher.until(settled)
-        result = find_node(self._dispatcher.state, spec.id).result
-        if result is not None and result.outcome != "success":
-            cause = f": {result.stderr_tail[-1]}" if result.stderr_tail else ""
-            raise RequestRefused(f'node "{spec.id}" {result.message}{cause}')
+        require_success(find_node(self._dispatcher.state, spec.id))
 
     def _check(self, spec: ResolvedNode) -> ResolvedNode:
         """Return the new node, if it can replace the one that runs."""

@@ -51,7 +51,9 @@ class RunnerHistory:
         self._kept = KeptEvents()
         if began.recovered is not None:
             with suppress(OSError):  # the first start of the nodes on this machine wrote none
-                self._kept = KeptEvents(read_history(path))
+                entries = read_history(path)
+                self._kept = KeptEvents(entries)
+                self._file.lines = len(entries)
         self.add(began)
 
     @property
