@@ -109,3 +109,12 @@ def test_an_unreadable_file_does_not_stop_a_recovered_run(tmp_path: Path, text: 
     began = RunBegan(pid=2, recovered="again")
     history = RunnerHistory(file, began, clock=lambda: 1.0)
     assert history.entries() == (HistoryEntry(at=1.0, event=began),)
+
+
+def test_the_file_stays_bounded_over_recoveries(tmp_path: Path) -> None:
+    file = history_file(plan(tmp_path))
+    for recovery in range(4):
+        history = RunnerHistory(file, RunBegan(pid=7, recovered=str(recovery)))
+        for _ in range(MOST_LINES // 3):
+            history.add(node_ended(0, "camera").event)
+    assert len(file.read_bytes().splitlines()) < MOST_LINES
