@@ -126,6 +126,8 @@ class Feed:
                     "older than that of this command, upgrade it"
                 )
             except (CoordinatorLost, CoordinatorUnreachable, RequestFailed) as error:
+                if backend.problem is None and isinstance(error, CoordinatorUnreachable):
+                    return  # it is still connecting
                 problem = str(error)
         else:
             problem = backend.problem
