@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.runner.histories import failed
 from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
 from support.simulation.machine_simulation import FakeDaemon
@@ -81,10 +82,13 @@ def test_a_machine_that_was_lost_is_the_cause() -> None:
     assert found.notes == ('machine "station" is not connected: its history is missing',)
 
 
-def test_a_connection_that_is_closed_long_after_the_last_message_counts_as_silence() -> None:
-    """A cut network closes the old connection only once the machine is back."""
+@pytest.mark.parametrize("waiting_messages", [False, True])
+def test_a_connection_that_is_closed_after_a_cut_counts_as_silence(waiting_messages: bool) -> None:
+    """The old connection is closed once the machine is back, maybe after waiting heartbeats."""
     fleet, robot, station = two_machines()
     fleet.pass_time(12.0, heartbeats=False)
+    if waiting_messages:
+        fleet.pass_time(3.0)
     fleet.disconnect(station)
     number = fleet.ask(Explain())
     answer(fleet, robot)
