@@ -17,8 +17,8 @@ from support.browser.conditions import PATIENCE_MS, node, see
 from support.browser.session import Ui, opened, screenshot
 from support.dora import running_dora
 from support.fleets.daemons import RealFleet
+from support.fleets.held_lock import held_lock
 from support.fleets.watched_fleet import MACHINES, watched
-from support.held_lock import held_lock
 from support.waiting import wait_until
 
 from dora_cli.coordinator.client import Client

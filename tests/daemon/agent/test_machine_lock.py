@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from support.held_lock import held_lock
+from support.fleets.held_lock import held_lock
 from support.waiting import wait_until
 
 from dora_cli.cluster.ownership import machine_lock as holding

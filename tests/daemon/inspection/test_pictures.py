@@ -13,10 +13,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from dora_daemon.inspection.pictures import PNG_BYTES, Limits, NotShown, picture
+from dora_daemon.inspection.pictures import PNG_BYTES, NotShown, PictureLimits, picture
 
 LIMIT = 256 * 1024
-SMALL = Limits(LIMIT)
+SMALL = PictureLimits(LIMIT)
 COLOURS = np.random.default_rng(7).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
 
@@ -29,7 +29,7 @@ def image_of(found: dict[str, Any]) -> Any:
 
 
 def shown(
-    pixels: Any, encoding: str, limits: Limits = SMALL, *, pillow: bool = True
+    pixels: Any, encoding: str, limits: PictureLimits = SMALL, *, pillow: bool = True
 ) -> dict[str, Any]:
     height, width = pixels.shape[:2]
     metadata = {"encoding": encoding, "width": width, "height": height}
@@ -88,12 +88,12 @@ def test_wide_images_are_reduced() -> None:
 
 def test_an_incompressible_image_stays_below_the_limit() -> None:
     noise = np.random.default_rng(1).integers(0, 256, (720, 1280, 3), dtype=np.uint8)
-    shown(noise, "rgb8", Limits(50_000))
+    shown(noise, "rgb8", PictureLimits(50_000))
 
 
 def test_a_png_may_be_larger_if_it_is_sent_in_pieces() -> None:
     vga = np.random.default_rng(1).integers(0, 256, (480, 640, 3), dtype=np.uint8)
-    found = shown(vga, "rgb8", Limits(LIMIT, 2 * PNG_BYTES), pillow=False)
+    found = shown(vga, "rgb8", PictureLimits(LIMIT, 2 * PNG_BYTES), pillow=False)
     assert np.array_equal(image_of(found), vga)
 
 
@@ -155,17 +155,17 @@ def test_large_compressed_images_without_pillow_are_sent_whole() -> None:
     content = encoded("png", 400, 300)
     array, metadata = pa.array([content]), {"encoding": "png", "width": 400, "height": 300}
     with patch.dict(sys.modules, {"PIL": None}):
-        found = picture(array, metadata, Limits(LIMIT, len(content)))
+        found = picture(array, metadata, PictureLimits(LIMIT, len(content)))
         assert found is not None
         assert base64.b64decode(found["data"]) == content
         with pytest.raises(NotShown, match="install Pillow"):
-            picture(array, metadata, Limits(LIMIT, len(content) - 1))
+            picture(array, metadata, PictureLimits(LIMIT, len(content) - 1))
 
 
 @pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n", b"", b"<svg>"])
 def test_malformed_compressed_images_are_not_decoded_here(content: bytes) -> None:
     long = content + bytes(LIMIT + 1)
-    found = picture(pa.array([long]), {"encoding": "png"}, Limits(LIMIT, 2 * LIMIT))
+    found = picture(pa.array([long]), {"encoding": "png"}, PictureLimits(LIMIT, 2 * LIMIT))
     assert found is not None
     assert base64.b64decode(found["data"]) == long
     with pytest.raises(NotShown):

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from support.queues import Edge, Segments
 
-from dora_daemon.inspection.pictures import Limits
+from dora_daemon.inspection.pictures import PictureLimits
 from dora_daemon.inspection.rendering import Cut, render
 from dora_node_api.data import arrow
 from dora_node_api.transport import Board
@@ -21,7 +21,7 @@ def text_of(
     array: Any,
     metadata: dict[str, Any] | None = None,
     limit: int = 1000,
-    pictures: Limits | None = None,
+    pictures: PictureLimits | None = None,
 ) -> str:
     """Send a message through a queue and render it."""
     board, segments = Board.create(1 << 20), Segments()
@@ -43,7 +43,7 @@ def text_of(
 
 
 def rendered(
-    array: Any, metadata: dict[str, Any] | None = None, pictures: Limits | None = None
+    array: Any, metadata: dict[str, Any] | None = None, pictures: PictureLimits | None = None
 ) -> Any:
     text = text_of(array, metadata, pictures=pictures)
     return json.loads(text, parse_constant=_no_constant)
@@ -62,7 +62,7 @@ def test_a_short_message_is_complete() -> None:
 
 def test_an_image_has_a_picture_and_no_data() -> None:
     metadata = {"encoding": "mono8", "width": 2, "height": 1}
-    shown = rendered(pa.array([1, 2], pa.uint8()), metadata, Limits(10_000))
+    shown = rendered(pa.array([1, 2], pa.uint8()), metadata, PictureLimits(10_000))
     assert shown["picture"]["width"] == 2
     assert shown["data"] == []
     assert shown["shortened"]["bytes"] > 0
@@ -70,7 +70,7 @@ def test_an_image_has_a_picture_and_no_data() -> None:
 
 def test_an_image_without_a_picture_has_its_data_and_the_reason() -> None:
     metadata = {"encoding": "mono8", "width": 3, "height": 1}
-    shown = rendered(pa.array([1, 2], pa.uint8()), metadata, Limits(10_000))
+    shown = rendered(pa.array([1, 2], pa.uint8()), metadata, PictureLimits(10_000))
     assert "2 bytes are not an image of 3 x 1 pixels" in shown["unshown"]
     assert shown["data"] == [1, 2]
     assert "unshown" not in rendered(pa.array([1, 2], pa.uint8()), metadata)

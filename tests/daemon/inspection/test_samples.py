@@ -1,4 +1,4 @@
-"""Limits of memory, rate and size; dropped messages are counted."""
+"""PictureLimits of memory, rate and size; dropped messages are counted."""
 
 from __future__ import annotations
 

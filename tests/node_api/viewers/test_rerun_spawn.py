@@ -37,7 +37,7 @@ except CannotShow as error:
 
 def spawn(beside: Path, **env: str) -> subprocess.CompletedProcess[str]:
     """Start a viewer as a node does whose Python is in the folder ``beside``."""
-    words = [sys.executable, "-c", NODE, beside, str(free_port())]
+    words = [sys.executable, "-c", NODE, str(beside), str(free_port())]
     return subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
 
 

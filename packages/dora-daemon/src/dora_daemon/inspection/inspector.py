@@ -26,13 +26,13 @@ class SampleCollector:
 
     def __init__(self, request: StreamTopics) -> None:
         # pyarrow takes a third of a second to import: `hz` does without.
-        from dora_daemon.inspection.pictures import Limits
+        from dora_daemon.inspection.pictures import PictureLimits
         from dora_daemon.inspection.rendering import render
 
         self._render = render
         self._limit = request.sample_bytes
         self._pictures = (
-            Limits(request.picture_bytes, request.whole_picture_bytes)
+            PictureLimits(request.picture_bytes, request.whole_picture_bytes)
             if request.picture_bytes
             else None
         )

@@ -42,7 +42,7 @@ PNG_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class PictureLimits:
     """Bytes of a picture."""
 
     small: int
@@ -98,7 +98,9 @@ class _Picture:
     """Width and height."""
 
 
-def picture(array: Any, metadata: Mapping[str, Any], limits: Limits) -> dict[str, Any] | None:
+def picture(
+    array: Any, metadata: Mapping[str, Any], limits: PictureLimits
+) -> dict[str, Any] | None:
     """Return a picture as JSON; None: the message is not an image. Raises NotShown."""
     encoding = metadata.get("encoding")
     if not isinstance(encoding, str):
@@ -157,7 +159,7 @@ def _bytes(array: Any) -> memoryview | None:
 
 
 def _compressed(
-    data: memoryview, media: str, size: tuple[int, int] | None, limits: Limits
+    data: memoryview, media: str, size: tuple[int, int] | None, limits: PictureLimits
 ) -> _Picture:
     whole = _Picture(media, bytes(data), size or (0, 0))
     if len(data) <= limits.small:
@@ -193,7 +195,7 @@ def _reduced(data: memoryview, limit: int) -> _Picture | None:
 # -------------------------------------------------------------------------------------- raw
 
 
-def _raw(data: memoryview, name: str, size: tuple[int, int], limits: Limits) -> _Picture:
+def _raw(data: memoryview, name: str, size: tuple[int, int], limits: PictureLimits) -> _Picture:
     pixels = size[0] * size[1]
     width = DEPTH[name].bit_width // 8 if name in DEPTH else 2 if name in YUV else RAW[name].bytes
     if len(data) != pixels * width:
@@ -238,8 +240,8 @@ def _image(data: memoryview, name: str, size: tuple[int, int]) -> Image | None:
         planes += [Image.frombytes("L", half, bytes(data[at::4])).resize(size) for at in colours]
         return Image.merge("YCbCr", planes)
     mode = "L" if RAW[name].mode == "L" else "RGB"
-    arguments: Any = (RAW[name].mode, 0, 1)
-    return Image.frombuffer(mode, size, data, "raw", *arguments)
+    arguments: Any = (data, "raw", RAW[name].mode, 0, 1)
+    return Image.frombuffer(mode, size, *arguments)
 
 
 def _jpeg(image: Image, limit: int) -> _Picture:

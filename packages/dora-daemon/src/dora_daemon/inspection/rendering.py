@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import types
 
-from dora_daemon.inspection.pictures import Limits, NotShown, picture
+from dora_daemon.inspection.pictures import NotShown, PictureLimits, picture
 from dora_node_api.data.metadata import utc_datetime
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _MOST_UNSPLIT = 65_536
 """Bytes of values that cannot be shortened; larger ones are left out."""
 
 
-def render(name: str, delivery: Delivery, limit: int, pictures: Limits | None = None) -> str:
+def render(name: str, delivery: Delivery, limit: int, pictures: PictureLimits | None = None) -> str:
     """Return ``{"timestamp", "name", "data", "metadata"}``, of about ``limit`` bytes at most.
 
     If ``data`` or ``metadata`` is shortened, ``shortened`` contains its real size. With
