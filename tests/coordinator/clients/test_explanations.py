@@ -81,6 +81,17 @@ def test_a_machine_that_was_lost_is_the_cause() -> None:
     assert found.notes == ('machine "station" is not connected: its history is missing',)
 
 
+def test_a_connection_that_is_closed_long_after_the_last_message_counts_as_silence() -> None:
+    """A cut network closes the old connection only once the machine is back."""
+    fleet, robot, station = two_machines()
+    fleet.pass_time(12.0, heartbeats=False)
+    fleet.disconnect(station)
+    number = fleet.ask(Explain())
+    answer(fleet, robot)
+    summary = explained(fleet, number).summary
+    assert summary.startswith('machine "station" became unreachable: it sent nothing for 1')
+
+
 def test_a_machine_that_is_lost_meanwhile() -> None:
     fleet, robot, station = two_machines()
     number = fleet.ask(Explain())

@@ -220,7 +220,9 @@ class CoordinatorState:
         member, settings = lost.member, self._settings
         commands: list[Command] = []
         manner = "disconnected"
-        silent = now - member.last_message if lost.silent else None
+        silence = now - member.last_message
+        # a network that was cut closes connections long after the last message
+        silent = silence if lost.silent or silence > 2.5 * settings.heartbeat_interval else None
         if lost.silent:
             commands.append(CloseConnection(lost.connection))
             manner = f"disconnected: silent for {settings.daemon_silence_limit:g} s"

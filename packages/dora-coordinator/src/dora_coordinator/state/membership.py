@@ -67,6 +67,8 @@ class Member:
     """Incarnations of the same instance that were replaced by a later one, newest last."""
     restarts: int = 0
     """Restarts of the daemon process that this coordinator has seen."""
+    rebooted: bool = False
+    """Its machine has another boot id than at the registration before."""
     digest: str = ""
     """Digest of its key; empty: it is not known to have one."""
     left: bool = False
@@ -111,6 +113,11 @@ MembershipChange = MemberAdmitted | MemberRefused | MemberLost
 
 def daemon_key(register: Register) -> str:
     return register.machine_id or f"default-{register.instance[:8]}"
+
+
+def _other_boot(known: Register, register: Register) -> bool:
+    boots = {known.boot_id, register.boot_id}
+    return "" not in boots and len(boots) == 2
 
 
 class Membership:
@@ -175,6 +182,7 @@ class Membership:
             return MemberRefused(connection, reason)
         if known is not None:
             replaced = known.connection
+            member.rebooted = _other_boot(known.register, register)
             if known.register.instance == register.instance:
                 member.past, member.restarts = known.past, known.restarts
                 if known.register.incarnation != register.incarnation:
@@ -211,9 +219,8 @@ class Membership:
                 "(another installation) is refused; give one of them another --machine-id "
                 "(a copied disk also copies the id)"
             )
-        boots = {known.register.boot_id, register.boot_id}
-        rebooted = "" not in boots and len(boots) == 2
-        if register.incarnation in known.past or (rebooted and silence < self._no_reboot_within):
+        rebooted = _other_boot(known.register, register) and silence < self._no_reboot_within
+        if register.incarnation in known.past or rebooted:
             return (
                 "(a copy of its installation) is refused; on one of them delete the daemon's state "
                 "(~/.local/state/dora/daemon) and give it another --machine-id"
