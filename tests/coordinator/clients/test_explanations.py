@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.runner.histories import failed
 from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
 from support.simulation.machine_simulation import FakeDaemon
@@ -81,15 +82,24 @@ def test_a_machine_that_was_lost_is_the_cause() -> None:
     assert found.notes == ('machine "station" is not connected: its history is missing',)
 
 
-def test_a_connection_that_is_closed_long_after_the_last_message_counts_as_silence() -> None:
-    """A cut network closes the old connection only once the machine is back."""
+@pytest.mark.parametrize("resumes", [False, True])
+def test_a_machine_that_was_cut_off_is_the_cause(resumes: bool) -> None:
+    """The old connection is closed, or continues, once the machine is back."""
     fleet, robot, station = two_machines()
     fleet.pass_time(12.0, heartbeats=False)
-    fleet.disconnect(station)
+    if resumes:
+        fleet.pass_time(3.0)
+    else:
+        fleet.disconnect(station)
     number = fleet.ask(Explain())
     answer(fleet, robot)
-    summary = explained(fleet, number).summary
-    assert summary.startswith('machine "station" became unreachable: it sent nothing for 1')
+    if resumes:
+        answer(fleet, station)
+    found = explained(fleet, number)
+    assert found.cause is not None
+    assert found.cause.text.startswith('machine "')
+    assert "became unreachable: it sent nothing for 1" in found.cause.text
+    assert (found.cause.resolved_at is not None) == resumes
 
 
 def test_a_machine_that_is_lost_meanwhile() -> None:

@@ -49,11 +49,13 @@ from dora_coordinator.state.commands import (
     SignCertificate,
 )
 from dora_coordinator.state.membership import (
+    LATE_HEARTBEAT,
     DaemonForgotten,
     MachineRemoved,
     MemberAdmitted,
     MemberLost,
     MemberRefused,
+    MemberResumed,
     Membership,
     MembershipEvent,
     SilenceChecked,
@@ -143,6 +145,8 @@ class CoordinatorState:
                     commands.append(Log("warning", reason))
                     refusal = RegistrationRefused(message=reason)
                     commands.append(CloseConnection(connection, refusal))
+                case MemberResumed(member=member, silence=silence):
+                    commands += self.registry.daemon_resumed(member.key, silence, now)
                 case MemberLost():
                     commands += self._daemon_lost(change, now)
                 case _ as unreachable:
@@ -221,8 +225,8 @@ class CoordinatorState:
         commands: list[Command] = []
         manner = "disconnected"
         silence = now - member.last_message
-        # a network that was cut closes connections long after the last message
-        silent = silence if lost.silent or silence > 2.5 * settings.heartbeat_interval else None
+        late = silence > LATE_HEARTBEAT * settings.heartbeat_interval
+        silent = silence if lost.silent or late else None
         if lost.silent:
             commands.append(CloseConnection(lost.connection))
             manner = f"disconnected: silent for {settings.daemon_silence_limit:g} s"
