@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from dora_cli.coordinator.errors import RequestFailed
-from dora_cli.ui.streams import MOST_LONG, PAGE_FRAMES, LongMessages, parsed
+from dora_cli.ui.streams import MAX_LONG, PAGE_FRAMES, LongMessages, parsed
 from dora_config.protocol.topics import TopicUpdate
 
 
@@ -48,7 +48,7 @@ def test_pieces_of_a_broken_stream_are_ignored() -> None:
 
 
 def test_a_message_cannot_fill_the_memory() -> None:
-    long, piece = LongMessages(), "x" * (MOST_LONG // 2)
+    long, piece = LongMessages(), "x" * (MAX_LONG // 2)
     long.take(1, TopicUpdate(piece=piece, more=True))
     long.take(1, TopicUpdate(piece=piece, more=True))
     with pytest.raises(RequestFailed):

@@ -34,7 +34,7 @@ STORE_LOST: Final = 60.0
 SAMPLE_BYTES: Final = 65_536
 PICTURE_BYTES: Final = 192 * 1024
 WHOLE_PICTURE_BYTES: Final = 16 * 1024 * 1024
-MOST_LONG: Final = 2 * WHOLE_PICTURE_BYTES
+MAX_LONG: Final = 2 * WHOLE_PICTURE_BYTES
 """Characters of a message that is sent in pieces."""
 
 _TEXTS: Final = ("ts", "msg")
@@ -242,7 +242,7 @@ class LongMessages:
             self._stream = stream
             self._pieces.clear()
         self._pieces.append(news.piece)
-        if sum(map(len, self._pieces)) > MOST_LONG:
+        if sum(map(len, self._pieces)) > MAX_LONG:
             raise RequestFailed("a message is longer than the machine may send", "failed")
         if news.more:
             return ()

@@ -31,7 +31,7 @@ COMPRESSED: Final[Mapping[str, str]] = {
     "avif": "image/avif",
 }
 """Media type of each compressed encoding."""
-MOST_PIXELS: Final = 1 << 26
+MAX_PIXELS: Final = 1 << 26
 JPEG_QUALITY: Final = 80
 JPEG_WIDTH: Final = 1280
 """Wider images are reduced before they are compressed."""
@@ -136,7 +136,7 @@ def picture(
 def _checked(size: tuple[int, int] | None) -> tuple[int, int]:
     if size is None:
         raise NotShown("the metadata `width` and `height` of this image are missing")
-    if min(size) <= 0 or size[0] * size[1] > MOST_PIXELS:
+    if min(size) <= 0 or size[0] * size[1] > MAX_PIXELS:
         raise NotShown(f"an image of {size[0]} x {size[1]} pixels is not shown")
     return size
 
@@ -183,7 +183,7 @@ def _reduced(data: memoryview, limit: int) -> _Picture | None:
         return None
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MOST_PIXELS:
+            if image.width * image.height > MAX_PIXELS:
                 return None
             # A JPEG is decoded with an eighth, a quarter or half of its pixels if that is enough.
             image.draft("RGB", (JPEG_WIDTH, max(1, JPEG_WIDTH * image.height // image.width)))

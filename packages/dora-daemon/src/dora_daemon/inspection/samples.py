@@ -17,7 +17,7 @@ BYTES_PER_SECOND = 4 * 1024 * 1024
 """JSON of decoded messages."""
 BURST = 0.25
 """Seconds of both rates that may be used at once."""
-MOST_SHARE = 0.25
+MAX_SHARE = 0.25
 """Part of a processor for the pictures of an output; costly ones are shown less often."""
 MAX_WAITING = 1000
 MAX_NOTES = 20
@@ -59,8 +59,8 @@ class Pace:
         return True
 
     def spent(self, name: str, now: float, seconds: float) -> None:
-        """Admit no message until ``seconds`` are at most `MOST_SHARE` of the time."""
-        rested = now + seconds * (1 / MOST_SHARE - 1)
+        """Admit no message until ``seconds`` are at most `MAX_SHARE` of the time."""
+        rested = now + seconds * (1 / MAX_SHARE - 1)
         self._due[name] = max(self._due.get(name, now), rested)
 
 
