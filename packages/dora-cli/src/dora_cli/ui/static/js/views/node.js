@@ -48,7 +48,7 @@ export function NodeView({ state, uuid, node }) {
       </div>`}
       ${row?.error && html`<p class="reason">${row.error}</p>`}
       ${row?.blockedOn && html`<p class="text-warn">Waits for the full queue of ${row.blockedOn}.</p>`}
-      ${found.description && html`<p class="muted">${found.description}</p>`}
+      ${found.description && html`<p class="description">${found.description}</p>`}
     </header>
     <div class="columns">
       <${Load} node=${node} />
