@@ -158,6 +158,7 @@ function Parameters({ uuid, node, running, readOnly }) {
 function Events({ uuid, node, version }) {
   const [events, setEvents] = useState(/** @type {import("./why.js").Occurrence[]} */ ([]));
   useEffect(() => {
+    if (!store.knows(uuid)) return undefined;
     let current = true;
     read("dataflows", uuid, "why").then(
       (found) => current && setEvents(found.timeline.filter((/** @type {import("./why.js").Occurrence} */ one) => one.node === node).slice(-MOST_EVENTS)),
