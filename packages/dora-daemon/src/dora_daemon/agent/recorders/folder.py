@@ -111,6 +111,11 @@ class RecordingFolder:
             none_is_fine=True,
         )
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether no more recorders are started, as requested."""
+        return (self.path / STOPPED).exists()
+
     def stop(self) -> list[RecorderStatus]:
         """Start no more recorders; return those that run. Raises OSError."""
         (self.path / STOPPED).touch()
@@ -148,7 +153,7 @@ class RecordingFolder:
     def _phase(self, statuses: list[RecorderStatus | None], *, live: bool) -> RecordingPhase:
         if any(status is not None and is_recording(status) for status in statuses):
             return "recording"
-        if live and (not statuses or self.needs_recorder(new_attempt=True)):
+        if live and self.needs_recorder(new_attempt=True):
             return "waiting"
         return "ended"
 
