@@ -1,91 +1,58 @@
-"""Recorder processes: a stop during their start, and starts that fail."""
+"""Recorder processes of a machine: what the daemon does at each heartbeat."""
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Awaitable, Callable
+import threading
+import time
 from pathlib import Path
 
 import anyio
-import anyio.lowlevel
 import pytest
-from support.simulation.fleet_simulation import dataflow
-from support.waiting import wait_until_async
 
-from dora_config.protocol.recordings.fleet import (
-    ListRecordings,
-    RecordingPlan,
-    RecordingState,
-    RecordingStates,
-    RemoveRecording,
-    StopRecording,
-)
-from dora_daemon.agent.events import RecorderSettled, RecordingRequested
-from dora_daemon.agent.recorders import service
+from dora_config.protocol.daemon import HeartbeatAck
+from dora_config.protocol.recordings.fleet import RecordingPlan
+from dora_config.protocol.recordings.recorder import RecorderEnd
+from dora_daemon.agent.recorders import folder as folder_module
+from dora_daemon.agent.recorders.folder import RecordingFolder
 from dora_daemon.agent.recorders.service import Recorders
-from dora_daemon.agent.records import PartRecord
+from dora_daemon.recording.status_file import StatusFile, identified, read_status
 
-ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
-PLAN = RecordingPlan(recording=ID, dataflow_id="flow", name="patrol", machines=("robot",))
-PART = PartRecord(
-    dataflow_id="flow", attempt=1, spec=dataflow().model_copy(update={"recording": PLAN})
-)
-Posted = list[RecorderSettled | RecordingRequested]
+RUNNING = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
+ENDED = "11a20e4b-f5a3-4858-99fe-d510d04b9561"
 
 
-def with_recorders(root: Path, work: Callable[[Recorders, Posted], Awaitable[None]]) -> None:
-    async def main() -> None:
-        posted: Posted = []
-        async with anyio.create_task_group() as tasks:
-            recorders = Recorders(tasks, root, "robot", lambda dataflow: True, posted.append)
-            recorders.start(PART, new_attempt=True)
-            await work(recorders, posted)
-
-    anyio.run(main)
+def recording(root: Path, name: str, end: RecorderEnd | None) -> RecordingFolder:
+    folder = RecordingFolder(root / name)
+    folder.save(RecordingPlan(recording=name, dataflow_id="flow"))
+    file = StatusFile(folder.path / "0.status")
+    file.write(identified(end=end))
+    file.close()
+    return folder
 
 
-async def listed(recorders: Recorders) -> list[RecordingState]:
-    reply = await recorders.call(ListRecordings())
-    assert isinstance(reply, RecordingStates)
-    return list(reply.recordings)
-
-
-def test_stop_reaches_a_recorder_without_a_status_file(
+def test_the_time_is_noted_without_the_event_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spawned: list[subprocess.Popen[bytes]] = []
+    threads: list[int] = []
 
-    def spawn(request: object) -> subprocess.Popen[bytes]:
-        spawned.append(subprocess.Popen(["sleep", "1000"], stdout=subprocess.PIPE))
-        return spawned[-1]
+    def read(path: Path) -> object:
+        threads.append(threading.get_ident())
+        return read_status(path)
 
-    async def work(recorders: Recorders, posted: Posted) -> None:
-        await wait_until_async(lambda: bool(spawned), what="the recorder")
-        await recorders.call(StopRecording(recording=ID))
-        await wait_until_async(lambda: bool(posted), what="the end of the start")
-        (state,) = await listed(recorders)
-        assert state.problems == ()
-        assert state.phase == "ended"
-
-    monkeypatch.setattr(service, "_spawn", spawn)
-    with_recorders(tmp_path, work)
-    assert spawned[0].wait() == -15
+    monkeypatch.setattr(folder_module, "read_status", read)
+    folders = [recording(tmp_path, RUNNING, None), recording(tmp_path, ENDED, RecorderEnd.LIMIT)]
+    anyio.run(heartbeats, tmp_path, monkeypatch)
+    samples = [len(folder.describe().clock) for folder in folders]
+    assert samples == [1, 0]
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
 
 
-def test_recorder_that_cannot_be_started_is_reported_until_its_recording_is_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def spawn(request: object) -> subprocess.Popen[bytes]:
-        raise OSError(24, "Too many open files")
-
-    async def work(recorders: Recorders, posted: Posted) -> None:
-        await wait_until_async(lambda: bool(posted), what="the end of the start")
-        (state,) = await listed(recorders)
-        assert state.problems == ("a recorder could not be started: Too many open files",)
-        assert state.phase == "ended"
-        await recorders.call(RemoveRecording(recording=ID))
-        assert await listed(recorders) == []
-        assert not recorders._not_started
-
-    monkeypatch.setattr(service, "_spawn", spawn)
-    with_recorders(tmp_path, work)
+async def heartbeats(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Acknowledge two heartbeats that are eleven seconds apart."""
+    async with anyio.create_task_group() as tasks:
+        recorders = Recorders(tasks, root, "robot", lambda _: True, lambda _: None)
+        for second in (1, 12):
+            now = second * 10**9
+            monkeypatch.setattr(time, "monotonic_ns", lambda now=now: now)
+            recorders.acknowledged(HeartbeatAck(monotonic_ns=now - 10, coordinator_ns=now))
