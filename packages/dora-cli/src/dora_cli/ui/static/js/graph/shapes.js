@@ -12,6 +12,8 @@ import { bytes, micros, percent, short, tone } from "../format.js";
 /** @typedef {{select: (selection: import("./drawing.js").Selection) => void, open: (item: Item) => void}} Handlers */
 /** @typedef {"near" | "far" | "tiny"} Level How much is shown: all, names, or colours. */
 
+/** Length of an arrow's longest piece above which all figures are in one line. */
+const LABEL_ROOM = 150;
 const NAME_LETTERS = { near: 22, far: 13, tiny: 0 };
 
 /** Renders again only when a property has changed. Handlers take functions from `props` when they are called. */
@@ -85,12 +87,13 @@ export class Arrow extends Unchanging {
   render() {
     /** @type {{bundle: Bundle, from: Area, to: Area, points: {x: number, y: number}[] | undefined, level: Level, kind: string, width: number, rate: string, drops: string, latency: string}} */
     const { bundle, from, to, points, level, kind, width, rate, drops, latency } = /** @type {any} */ (this.props);
-    const { d, middle } = curve(from, to, points ?? []);
+    const { d, middle, room } = curve(from, to, points ?? []);
+    const beside = latency !== "" && room > LABEL_ROOM;
     return html`<g class="edge ${kind}" data-edge=${bundle.id} onClick=${() => this.handlers.select({ kind: "bundle", id: bundle.id })}>
       ${level !== "tiny" && html`<path class="hit" d=${d} />`}
       <path class="line" d=${d} stroke-width=${width} marker-end=${level === "tiny" ? undefined : `url(#arrow-${kind})`} />
-      ${rate && html`<text class="rate" x=${middle.x} y=${middle.y - 5}>${rate}${drops && html`<tspan class="dropped"> ${drops}</tspan>`}</text>`}
-      ${latency && html`<text class="rate latency" x=${middle.x} y=${middle.y + 13}>${latency}</text>`}
+      ${rate && html`<text class="rate" x=${middle.x} y=${middle.y - 5}>${rate}${drops && html`<tspan class="dropped"> ${drops}</tspan>`}${beside && html`<tspan class="latency"> · ${latency}</tspan>`}</text>`}
+      ${latency && !beside && html`<text class="rate latency" x=${middle.x} y=${middle.y + 13}>${latency}</text>`}
     </g>`;
   }
 }
@@ -110,6 +113,7 @@ function curve(from, to, points) {
     return {
       d: `M${start.x} ${start.y}C${start.x + 50} ${start.y} ${start.x + 50} ${below} ${start.x} ${below}L${end.x} ${below}C${end.x - 50} ${below} ${end.x - 50} ${end.y} ${end.x} ${end.y}`,
       middle,
+      room: start.x - end.x,
     };
   }
   const inner = points.filter((point) => point.x > start.x + 8 && point.x < end.x - 8);
@@ -124,5 +128,5 @@ function curve(from, to, points) {
   const lengths = all.slice(1).map((point, index) => point.x - all[index].x);
   const at = lengths.indexOf(Math.max(...lengths));
   const [a, b] = [all[at], all[at + 1]];
-  return { d, middle: { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 } };
+  return { d, middle: { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 }, room: b.x - a.x };
 }
