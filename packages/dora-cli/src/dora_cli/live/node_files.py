@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dora_config.dataflow.resolved import ResolvedNode
 
 MAX_FILES = 2000
-"""Files of a node that are followed."""
+"""Files of one program after which no more imports are followed."""
 
 
 def files_of(node: ResolvedNode, base: Path) -> frozenset[Path]:
-    """Return the absolute paths of a node's files below ``base``, its working directory.
+    """Return the paths of a node's files; relative names start at ``base``, its working directory.
 
-    Of Python programs, modules in their folder or in ``base`` that they import, at any depth.
+    For Python programs these include the modules that they import, at any depth, from their own
+    folder, from ``base``, or by relative imports.
     """
     found: set[Path] = set()
     for program in _programs(node, base):
@@ -59,7 +61,9 @@ def _with_imports(program: Path, roots: tuple[Path, ...]) -> set[Path]:
 def _imported(path: Path) -> list[tuple[int, str]]:
     """Return level and dotted name of each import; none of an unreadable or invalid file."""
     try:
-        tree = ast.parse(path.read_bytes())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the user's code; the node prints them itself
+            tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError):
         return []
     names: list[tuple[int, str]] = []
