@@ -105,7 +105,8 @@ class Connection:
         """Run a command without a terminal, regardless of its exit code.
 
         ``on_output`` and ``on_errors`` get stdout and stderr while it runs, each from its own
-        thread. Raises RemoteTimeout, ConnectionLost and SudoUnavailable.
+        thread; an OSError that they raise ends the command. Raises RemoteTimeout, ConnectionLost,
+        SudoUnavailable and that OSError.
         """
         listeners = (on_output, on_errors)
         return self._run(argv, iter([stdin]), sudo=sudo, timeout=timeout, listeners=listeners)
@@ -218,7 +219,7 @@ class Connection:
         deadline: float,
         listeners: tuple[Listener | None, Listener | None],
     ) -> Finished:
-        outputs = [_Output(listener) for listener in listeners]
+        outputs = [_Output(listener, channel.close) for listener in listeners]
         readers = [
             threading.Thread(target=one.take_all, args=(channel.read(errors=errors),), daemon=True)
             for errors, one in zip((False, True), outputs, strict=True)
@@ -238,6 +239,9 @@ class Connection:
             channel.close()
         for reader in readers:
             reader.join()
+        for one in outputs:
+            if one.failure is not None:
+                raise one.failure
         if code is None:
             if self._transport.broken:
                 raise self._transport.lost()
@@ -260,8 +264,12 @@ class Connection:
 class _Output:
     """One stream: all of it, or only its end if a listener gets it."""
 
-    def __init__(self, listener: Listener | None) -> None:
+    def __init__(self, listener: Listener | None, end_command: Callable[[], None]) -> None:
+        """``end_command``: called when the listener fails."""
         self._listener = listener
+        self._end_command = end_command
+        self.failure: OSError | None = None
+        """Error of the listener."""
         self._pieces: deque[bytes] = deque()
         self._size = 0
 
@@ -270,7 +278,12 @@ class _Output:
             self._pieces.append(data)
             self._size += len(data)
             if self._listener is not None:
-                self._listener(data)
+                try:
+                    self._listener(data)
+                except OSError as error:
+                    self.failure = error
+                    self._end_command()  # it would wait for its output to be read
+                    return
                 while self._size - len(self._pieces[0]) >= _KEPT:
                     self._size -= len(self._pieces.popleft())
 

@@ -38,3 +38,8 @@ def daemon_name(machine: Machine) -> str:
 def ssh_name(machine: Machine) -> str:
     """Return the machine's name in messages: ``robot (ubuntu@10.0.0.2)``."""
     return f"{machine.id} ({machine.target})"
+
+
+def without_name(message: str, name: str) -> str:
+    """Return a message without the machine's name, for a line that begins with it already."""
+    return message.removeprefix(f"{name}: ")
