@@ -76,7 +76,7 @@ from dora_coordinator.state.identities import Proof
 
 CHECKSUM_HEADER: Final = "X-Dora-Sha256"
 HANDSHAKE_TIMEOUT: Final = 10.0
-"""Seconds within which a new connection must send its first frame."""
+"""Seconds within which each frame of a handshake must arrive."""
 
 Handshake = Callable[[Connection], Awaitable[None]]
 
@@ -118,6 +118,8 @@ async def _health(request: Request) -> Response:
 
 
 class _Endpoints:
+    """Handlers of routes that need the service or the artifacts."""
+
     def __init__(
         self,
         service: Service,
@@ -136,8 +138,10 @@ class _Endpoints:
     # ------------------------------------------------------------------ WebSockets
 
     async def control(self, socket: WebSocket) -> None:
+        """Serve a client: version check, then requests."""
+
         async def handshake(connection: Connection) -> None:
-            frame = CLIENT_CODEC.decode(await _first_frame(socket))
+            frame = CLIENT_CODEC.decode(await _handshake_frame(socket, "hello"))
             if not isinstance(frame, Hello):
                 raise RemoteProtocolError("expected hello as the first frame")
             problem = version_problem(self._service.party, frame.party)
@@ -147,55 +151,60 @@ class _Endpoints:
             welcome = Welcome(party=self._service.party, max_message_bytes=limit)
             connection.send(SERVER_CODEC.encode(welcome))
 
-        def take(connection: Connection, text: str) -> None:
+        def on_frame(connection: Connection, text: str) -> None:
             match CLIENT_CODEC.decode(text):
                 case ClientRequest(id=number, request=request):
-                    self._service.requested(connection, number, request)
+                    self._service.on_request(connection, number, request)
                 case Cancel(id=number):
-                    self._service.cancelled(connection, number)
+                    self._service.on_cancel(connection, number)
                 case StreamAck(id=number, stream=stream):
-                    self._service.taken(connection, number, stream)
+                    self._service.on_acknowledgement(connection, number, stream)
                 case Hello():
                     raise RemoteProtocolError("received hello twice")
 
         def refuse(message: str) -> str:
             return SERVER_CODEC.encode(Refused(message=message))
 
-        await self._serve(socket, handshake, take, refuse)
+        await self._serve(socket, handshake, on_frame, refuse)
 
     async def _proof(self, socket: WebSocket, register: Register) -> Proof:
-        """Let a daemon prove its identity. Raises RemoteProtocolError."""
+        """Challenge a daemon to prove its identity, and check the proof.
+
+        Raises RemoteProtocolError.
+        """
         local = is_local(socket.scope)
         if not register.public_key:
             return Proof(local=local, excused=self._tokens is None or self._tokens.allows_plain())
         nonce, authority = secrets.token_hex(32), self._service.authority.fingerprint
         await socket.send_text(TO_DAEMON.encode(Challenge(nonce=nonce, authority=authority)))
-        answer = TO_COORDINATOR.decode(await _first_frame(socket))
+        answer = TO_COORDINATOR.decode(await _handshake_frame(socket, "identity_proof"))
         if not isinstance(answer, IdentityProof):
             raise RemoteProtocolError("expected identity_proof as the second frame")
         digest = verify_proof(register.public_key, answer.signature, nonce, authority)
         return Proof(digest, local=local)
 
     async def daemon(self, socket: WebSocket) -> None:
+        """Serve a daemon: its registration and identity, then its messages."""
+
         async def handshake(connection: Connection) -> None:
-            message = TO_COORDINATOR.decode(await _first_frame(socket))
+            message = TO_COORDINATOR.decode(await _handshake_frame(socket, "register"))
             if not isinstance(message, Register):
                 raise RemoteProtocolError("expected register as the first frame")
-            self._service.registered(connection, message, await self._proof(socket, message))
+            self._service.on_register(connection, message, await self._proof(socket, message))
 
-        def take(connection: Connection, text: str) -> None:
-            self._service.message_received(connection, TO_COORDINATOR.decode(text))
+        def on_frame(connection: Connection, text: str) -> None:
+            self._service.on_message(connection, TO_COORDINATOR.decode(text))
 
         def refuse(message: str) -> str:
             return TO_DAEMON.encode(RegistrationRefused(message=message))
 
-        await self._serve(socket, handshake, take, refuse)
+        await self._serve(socket, handshake, on_frame, refuse)
 
     async def _serve(
         self,
         socket: WebSocket,
         handshake: Handshake,
-        take: Callable[[Connection, str], None],
+        on_frame: Callable[[Connection, str], None],
         refuse: Callable[[str], str],
     ) -> None:
         """Read frames until either side ends; an invalid frame ends the connection."""
@@ -221,13 +230,12 @@ class _Endpoints:
                     while True:
                         text = await _next_frame(socket)
                         try:
-                            take(connection, text)
+                            on_frame(connection, text)
                         except UnknownKind as unknown:  # sent by a newer version
                             logger.info("%s: ignored: %s", address, clean_text(str(unknown)))
-                except (RemoteProtocolError, TimeoutError, KeyError) as problem:
-                    message = _explain(problem)
-                    logger.warning("%s: %s", address, clean_text(message))
-                    connection.send(refuse(message))
+                except RemoteProtocolError as problem:
+                    logger.warning("%s: %s", address, clean_text(str(problem)))
+                    connection.send(refuse(str(problem)))
                     connection.hang_up()
                 except WebSocketDisconnect:
                     tasks.cancel_scope.cancel()
@@ -269,24 +277,21 @@ class _Endpoints:
         return StreamingResponse(archive.stream(), media_type=ARCHIVE_TYPE, headers=headers)
 
 
-def _explain(problem: RemoteProtocolError | TimeoutError | KeyError) -> str:
-    match problem:
-        case RemoteProtocolError():
-            return str(problem)
-        case TimeoutError():
-            return f"no first frame within {HANDSHAKE_TIMEOUT:g} s"
-        case KeyError():
-            return "expected text frames"
-
-
-async def _first_frame(socket: WebSocket) -> str:
-    with anyio.fail_after(HANDSHAKE_TIMEOUT):
+async def _handshake_frame(socket: WebSocket, kind: str) -> str:
+    """Return the frame in which a message of ``kind`` is expected; raises as `_next_frame`."""
+    with anyio.move_on_after(HANDSHAKE_TIMEOUT):
         return await _next_frame(socket)
+    raise RemoteProtocolError(f"no {kind} within {HANDSHAKE_TIMEOUT:g} s")
 
 
 async def _next_frame(socket: WebSocket) -> str:
-    """Raises WebSocketDisconnect at the end of the connection, KeyError for a binary frame."""
+    """Return the next frame.
+
+    Raises WebSocketDisconnect at the end of the connection, RemoteProtocolError for a binary frame.
+    """
     try:
         return await socket.receive_text()
+    except KeyError as binary:
+        raise RemoteProtocolError("expected text frames") from binary
     except RuntimeError as closed:  # the writer noticed the end first
         raise WebSocketDisconnect(1006) from closed
