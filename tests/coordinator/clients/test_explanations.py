@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.runner.histories import failed
 from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
 from support.simulation.machine_simulation import FakeDaemon
@@ -79,6 +80,20 @@ def test_a_machine_that_was_lost_is_the_cause() -> None:
     assert found.status == "Degraded"
     assert found.summary == 'machine "station" became unreachable: its connection was closed'
     assert found.notes == ('machine "station" is not connected: its history is missing',)
+
+
+@pytest.mark.parametrize("waiting_messages", [False, True])
+def test_a_connection_that_is_closed_after_a_cut_counts_as_silence(waiting_messages: bool) -> None:
+    """The old connection is closed once the machine is back, maybe after waiting heartbeats."""
+    fleet, robot, station = two_machines()
+    fleet.pass_time(12.0, heartbeats=False)
+    if waiting_messages:
+        fleet.pass_time(3.0)
+    fleet.disconnect(station)
+    number = fleet.ask(Explain())
+    answer(fleet, robot)
+    summary = explained(fleet, number).summary
+    assert summary.startswith('machine "station" became unreachable: it sent nothing for 1')
 
 
 def test_a_machine_that_is_lost_meanwhile() -> None:

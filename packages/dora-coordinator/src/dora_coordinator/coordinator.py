@@ -220,7 +220,8 @@ class CoordinatorState:
         member, settings = lost.member, self._settings
         commands: list[Command] = []
         manner = "disconnected"
-        silent = now - member.last_message if lost.silent else None
+        since = member.silent_since(now, settings.heartbeat_interval)
+        silent = None if since is None else now - since
         if lost.silent:
             commands.append(CloseConnection(lost.connection))
             manner = f"disconnected: silent for {settings.daemon_silence_limit:g} s"

@@ -24,8 +24,8 @@ def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Com
             return _part_reported(data, event, now)
         case events.PartGone():
             return _part_gone(data, event, now)
-        case events.PartAbsent(daemon=daemon):
-            return _part_absent(data, data.parts[daemon], now)
+        case events.PartAbsent(daemon=daemon, rebooted=rebooted):
+            return _part_absent(data, data.parts[daemon], rebooted, now)
         case events.StopRequested(grace=grace, force=force):
             data.grace, data.force = grace, force
             return stop(data, now)
@@ -105,14 +105,17 @@ def _part_gone(data: DataflowData, event: events.PartGone, now: float) -> list[C
     return [log, *_recover(data, part, now, reason)]
 
 
-def _part_absent(data: DataflowData, part: Part, now: float) -> list[Command]:
+def _part_absent(data: DataflowData, part: Part, rebooted: bool, now: float) -> list[Command]:
     part.reported = True
     if part.ended:
         return []
     if part.state is PartState.RUNNING:
         # its daemon or machine was lost, not its nodes: this is not a crash loop
         data.context.backoff.clear(part.daemon, data.id)
-    return _recover(data, part, now, f'daemon "{part.daemon}" came back without its nodes')
+    reason = f'daemon "{part.daemon}" came back without its nodes'
+    if rebooted:
+        reason = f'machine "{part.daemon}" was rebooted'
+    return _recover(data, part, now, reason)
 
 
 def _stopped_by_daemon(

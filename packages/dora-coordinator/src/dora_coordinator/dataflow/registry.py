@@ -197,13 +197,13 @@ class DataflowRegistry:
             commands += self._part_reported(member.key, report, registering=True, now=now)
         for dataflow in self.unfinished_on(member.key):
             if dataflow.id not in reported:
-                commands += self.apply(dataflow, PartAbsent(member.key), now)
+                commands += self.apply(dataflow, PartAbsent(member.key, member.rebooted), now)
         return commands
 
     def daemon_lost(self, daemon: str, now: float, silent: float | None = None) -> list[Command]:
         """Handle the loss of a connection.
 
-        ``silent``: seconds without a message before it; None: it was closed.
+        ``silent``: seconds without a message before it; None: it was closed after a recent one.
         """
         commands: list[Command] = []
         for dataflow in self.unfinished_on(daemon):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import Final, assert_never
 
 from dora_config.machine_identity import certificate_name
 from dora_config.protocol.daemon import Heartbeat, Leaving, Metrics, Register
@@ -22,6 +22,8 @@ from dora_coordinator.state.identities import Identities, MachineRecord
 
 _MAX_PAST = 8
 """Replaced incarnations remembered per daemon."""
+LONG_SILENCE: Final = 2.5
+"""Heartbeat intervals without a message after which a silence is reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,10 @@ class Member:
     """Incarnations of the same instance that were replaced by a later one, newest last."""
     restarts: int = 0
     """Restarts of the daemon process that this coordinator has seen."""
+    silence: tuple[float, float] = (0.0, 0.0)
+    """Beginning and end of its last long silence that another message ended."""
+    rebooted: bool = False
+    """Its machine has another boot id than at the registration before."""
     digest: str = ""
     """Digest of its key; empty: it is not known to have one."""
     left: bool = False
@@ -76,6 +82,17 @@ class Member:
     metrics_at: float = 0.0
     clock_offset: float | None = None
     """The machine's clock minus the coordinator's at the last heartbeat, in seconds."""
+
+    def silent_since(self, now: float, interval: float) -> float | None:
+        """Return since when it has been silent, if that is long for its heartbeat interval.
+
+        After a cut, waiting messages arrive at once, and then the daemon closes the connection:
+        a silence that ended less than an interval ago counts as well.
+        """
+        begin, end = self.silence
+        if end > begin and now - end < interval:
+            return begin
+        return self.last_message if now - self.last_message > LONG_SILENCE * interval else None
 
     @property
     def certificate_name(self) -> str:
@@ -113,12 +130,18 @@ def daemon_key(register: Register) -> str:
     return register.machine_id or f"default-{register.instance[:8]}"
 
 
+def _other_boot(known: Register, register: Register) -> bool:
+    boots = {known.boot_id, register.boot_id}
+    return "" not in boots and len(boots) == 2
+
+
 class Membership:
     """Each event costs the same however many daemons there are."""
 
     def __init__(self, settings: Settings) -> None:
         self._answering_within = settings.daemon_silence_warning
         self._silence_limit = settings.daemon_silence_limit
+        self._long_silence = LONG_SILENCE * settings.heartbeat_interval
         self._no_reboot_within = 1.5 * settings.heartbeat_interval
         """Seconds since its last message within which a machine cannot have been rebooted."""
         self.identities = Identities()
@@ -175,6 +198,7 @@ class Membership:
             return MemberRefused(connection, reason)
         if known is not None:
             replaced = known.connection
+            member.rebooted = _other_boot(known.register, register)
             if known.register.instance == register.instance:
                 member.past, member.restarts = known.past, known.restarts
                 if known.register.incarnation != register.incarnation:
@@ -211,9 +235,8 @@ class Membership:
                 "(another installation) is refused; give one of them another --machine-id "
                 "(a copied disk also copies the id)"
             )
-        boots = {known.register.boot_id, register.boot_id}
-        rebooted = "" not in boots and len(boots) == 2
-        if register.incarnation in known.past or (rebooted and silence < self._no_reboot_within):
+        rebooted = _other_boot(known.register, register) and silence < self._no_reboot_within
+        if register.incarnation in known.past or rebooted:
             return (
                 "(a copy of its installation) is refused; on one of them delete the daemon's state "
                 "(~/.local/state/dora/daemon) and give it another --machine-id"
@@ -224,6 +247,8 @@ class Membership:
         member = self._by_connection.get(event.connection)
         if member is None:
             return
+        if now - member.last_message > self._long_silence:
+            member.silence = (member.last_message, now)
         member.last_message = now
         self._quietest_first.move_to_end(member.key)
         match event.message:
