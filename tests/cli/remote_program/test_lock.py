@@ -37,8 +37,8 @@ def holder() -> Iterator[subprocess.Popen[bytes]]:
 
 def connected(held: ExitStack) -> socket.socket:
     link = held.enter_context(socket.socket(socket.AF_UNIX))
+    link.connect(f"\0{NAME}")  # waits while the holder's queue is full
     link.settimeout(30)
-    link.connect(f"\0{NAME}")
     return link
 
 

@@ -38,12 +38,12 @@ def test_lingering_that_root_must_enable_is_not_marked_as_enabled_here() -> None
     """Else the end of the service would disable it."""
     connection = WithoutPolkit()
     remote = SimpleNamespace(connection=connection, service="dora-daemon-a")
-    facts = SimpleNamespace(home="/home/a", user="a", uid=1000)
+    facts = SimpleNamespace(home="/home/ubuntu", user="a", uid=1000)
     service = SystemdService(
         cast(RemoteMachine, remote),
         cast(MachineFacts, facts),
         user=True,
-        secrets="/home/a/.config/dora/daemon",
+        secrets="/etc/dora",
         name="a-",
     )
     with pytest.raises(NotReady, match="as root: loginctl enable-linger a"):
