@@ -210,6 +210,14 @@ class DataflowRegistry:
             commands += self.apply(dataflow, DaemonLost(daemon, silent), now)
         return commands
 
+    def daemon_resumed(self, daemon: str, silence: float, now: float) -> list[Command]:
+        """Note that a daemon was silent for ``silence`` seconds; its connection continues."""
+        return [
+            command
+            for dataflow in self.unfinished_on(daemon)
+            for command in self.history.resumed(dataflow, daemon, silence, now)
+        ]
+
     def machine_removed(self, daemon: str, now: float) -> list[Command]:
         """Stop the dataflows with a part on a removed machine; its peers end their links first."""
         commands: list[Command] = []
