@@ -12,7 +12,14 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from dora_cli._version import __version__
-from dora_cli.coordinator.errors import CoordinatorLost, RequestFailed, lost, refused, unreachable
+from dora_cli.coordinator.errors import (
+    CoordinatorLost,
+    RequestFailed,
+    lost,
+    refused,
+    unanswered,
+    unreachable,
+)
 from dora_config.access import Endpoint
 from dora_config.control_plane import ControlConnection
 from dora_config.protocol import VERSION
@@ -104,9 +111,7 @@ class RestClient:
         except (OSError, http.client.HTTPException) as error:
             connection.close()  # it may still receive this answer
             if timeout is not None and isinstance(error, TimeoutError):
-                raise CoordinatorLost(
-                    f"the coordinator at {self._endpoint} did not answer within {timeout:g} s"
-                ) from error
+                raise unanswered(self._endpoint, timeout) from error
             raise lost(self._endpoint) from error
 
     def _connect(self) -> None:
