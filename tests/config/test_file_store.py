@@ -70,5 +70,5 @@ def test_collecting_by_age_and_size(store: FileStore) -> None:
         os.utime(store.path(name), (now, now - 100 * (age + 1)))
     assert store.collect(max_age=450, max_bytes=1000) == 1
     assert store.use(names[4]) is None
-    assert store.collect(max_age=10_000, max_bytes=300, keep=[names[3]]) == 1
-    assert store.missing(names) == [names[2], names[4]]
+    assert store.collect(max_age=10_000, max_bytes=300) == 1
+    assert store.missing(names) == [names[3], names[4]]

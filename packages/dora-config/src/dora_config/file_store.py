@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from io import BufferedRandom
 from pathlib import Path
@@ -126,10 +126,10 @@ class FileStore:
                 self.publish(digest, file)
         return digest
 
-    def collect(self, *, max_age: float, max_bytes: int, keep: Collection[str] = ()) -> int:
+    def collect(self, *, max_age: float, max_bytes: int) -> int:
         """Remove files unused for ``max_age`` seconds, then the oldest above ``max_bytes``.
 
-        Files in ``keep`` and those used in the last minute stay. Return the count of removed files.
+        Files used in the last minute stay. Return the count of removed files.
         """
         now = time.time()
         found = []
@@ -141,7 +141,7 @@ class FileStore:
         removed = 0
         for used, size, path in found:
             old = now - used > max_age
-            if path.name in keep or now - used < 60 or not (old or total > max_bytes):
+            if now - used < 60 or not (old or total > max_bytes):
                 continue
             path.unlink(missing_ok=True)
             total -= size

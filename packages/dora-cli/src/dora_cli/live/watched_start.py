@@ -12,22 +12,18 @@ from anyio.from_thread import start_blocking_portal
 
 from dora_cli.coordinator.client import Client
 from dora_cli.live.sending import reload
-from dora_cli.live.watching import NodeWatcher
+from dora_cli.live.watching import GRACE, NodeWatcher
 from dora_cli.shipping.collection import source_directory
 from dora_config.access import Endpoint
-from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import DoraError
 from dora_config.protocol.dataflow import DataflowSpec
-
-GRACE = 5.0
-"""Seconds from STOP to SIGTERM for the process of a replaced node."""
 
 
 @contextmanager
 def watching(endpoint: Endpoint, uuid: str, path: Path, spec: DataflowSpec) -> Iterator[None]:
     """Reload nodes of a dataflow on daemons when their files change, on a thread of its own."""
     base = path.absolute().parent.resolve()
-    nodes = {node.id: (node, _base(node, base)) for node in spec.resolved.nodes}
+    nodes = {node.id: (node, source_directory(node, base)) for node in spec.resolved.nodes}
     static = {name: one for name, one in nodes.items() if not one[0].is_dynamic}
 
     async def reload_node(name: str) -> str | None:
@@ -40,10 +36,6 @@ def watching(endpoint: Endpoint, uuid: str, path: Path, spec: DataflowSpec) -> I
             yield
         finally:
             running.cancel()
-
-
-def _base(node: ResolvedNode, folder: Path) -> Path:
-    return source_directory(node, folder)
 
 
 def _reload(endpoint: Endpoint, uuid: str, name: str) -> str | None:
