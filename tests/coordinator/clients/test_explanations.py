@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.runner.histories import failed
 from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
 from support.simulation.machine_simulation import FakeDaemon
@@ -79,6 +80,26 @@ def test_a_machine_that_was_lost_is_the_cause() -> None:
     assert found.status == "Degraded"
     assert found.summary == 'machine "station" became unreachable: its connection was closed'
     assert found.notes == ('machine "station" is not connected: its history is missing',)
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_a_machine_that_was_cut_off_is_the_cause(resumes: bool) -> None:
+    """The old connection is closed, or continues, once the machine is back."""
+    fleet, robot, station = two_machines()
+    fleet.pass_time(12.0, heartbeats=False)
+    if resumes:
+        fleet.pass_time(3.0)
+    else:
+        fleet.disconnect(station)
+    number = fleet.ask(Explain())
+    answer(fleet, robot)
+    if resumes:
+        answer(fleet, station)
+    found = explained(fleet, number)
+    assert found.cause is not None
+    assert found.cause.text.startswith('machine "')
+    assert "became unreachable: it sent nothing for 1" in found.cause.text
+    assert (found.cause.resolved_at is not None) == resumes
 
 
 def test_a_machine_that_is_lost_meanwhile() -> None:

@@ -290,6 +290,21 @@ def test_peers_are_sent_when_the_runner_connects() -> None:
     assert state.handle(later, 0.0) == [SendToRunner(ID, SetLinkPeers(peers=(first,)))]
 
 
+def test_later_news_of_a_machine_replaces_earlier_ones() -> None:
+    base = PeerEndpoint(machine="base", run_id="1", endpoints=("base:1",))
+    arm = PeerEndpoint(machine="arm", run_id="1", endpoints=("arm:1",))
+    state = AgentState()
+    after(
+        state,
+        prepare(),
+        ConnectPart(dataflow_id=ID, attempt=1, peers=(arm,), ended=("base",)),
+        ConnectPart(dataflow_id=ID, attempt=1, peers=(base,), ended=("arm",)),
+        placed(),
+    )
+    expected = SetLinkPeers(peers=(base,), ended=("arm",))
+    assert SendToRunner(ID, expected) in state.handle(connected(), 0.0)
+
+
 def test_inspector_needs_a_runner_with_a_directory() -> None:
     state = AgentState()
     request = StreamTopics(stream=7, dataflow_id=ID, topics=("camera/image",))

@@ -153,7 +153,7 @@ class MachineLost(Frozen):
     kind: Literal["machine_lost"] = "machine_lost"
     machine: str
     silent: float | None = None
-    """Seconds for which it had been silent; ``None``: the connection was closed."""
+    """Seconds for which it had been silent; ``None``: it was closed after a recent message."""
 
 
 class MachineReturned(Frozen):

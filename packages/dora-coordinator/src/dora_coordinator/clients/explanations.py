@@ -26,7 +26,7 @@ from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import AnswerClient, Command
 from dora_coordinator.state.events import ClientRequested
-from dora_coordinator.state.membership import Member, Membership
+from dora_coordinator.state.membership import LONG_SILENCE, Member, Membership
 
 READ_SECONDS = 3.0
 """Time for daemons to answer; an explanation is written without those that do not."""
@@ -60,7 +60,7 @@ class Explanations(PendingCalls[_Question, PartHistory]):
         """``wall_offset``: Unix time minus the clock of the events."""
         super().__init__(membership)
         self._registry = registry
-        self._silent_after = 2.5 * settings.heartbeat_interval
+        self._silent_after = LONG_SILENCE * settings.heartbeat_interval
         self._wall_offset = wall_offset
 
     def open(self, requested: ClientRequested, request: Explain, now: float) -> list[Command]:
@@ -198,10 +198,17 @@ def flows(dataflow: Dataflow, histories: Mapping[str, PartHistory]) -> dict[str,
         )
         for daemon, history in histories.items()
     }
+    full = {
+        (edge.source, edge.target)
+        for history in histories.values()
+        for edge in history.edges
+        if edge.queued >= max(1, edge.bound - 1)
+    }
     found: dict[str, list[EdgeFlow]] = {}
     for row in edge_rows(samples, {dataflow.id: dataflow.name}):
-        values = {name: getattr(row, name) for name in EdgeFlow.model_fields}
-        found.setdefault(row.target_machine, []).append(EdgeFlow(**values))
+        values = {name: getattr(row, name) for name in EdgeFlow.model_fields if name != "full"}
+        flow = EdgeFlow(**values, full=(row.source, row.target) in full)
+        found.setdefault(row.target_machine, []).append(flow)
     return found
 
 

@@ -117,6 +117,16 @@ class ClusterHistory:
             found.append(phase_reached(dataflow))
         return [self._add(dataflow.id, one, now) for one in found]
 
+    def resumed(
+        self, dataflow: Dataflow, machine: str, silence: float, now: float
+    ) -> list[Command]:
+        """Add that a machine was silent for ``silence`` seconds until now."""
+        lost, returned = (
+            MachineLost(machine=machine, silent=silence),
+            MachineReturned(machine=machine),
+        )
+        return [self._add(dataflow.id, lost, now), self._add(dataflow.id, returned, now)]
+
     def loaded(self, dataflow: Dataflow, before: Phase, now: float) -> list[Command]:
         """Add the phase that a dataflow has after the coordinator was restarted."""
         if dataflow.phase is before:

@@ -194,15 +194,23 @@ class DataflowRegistry:
             commands += self._part_reported(member.key, report, registering=True, now=now)
         for dataflow in self.unfinished_on(member.key):
             if dataflow.id not in reported:
-                commands += self.apply(dataflow, PartAbsent(member.key), now)
+                commands += self.apply(dataflow, PartAbsent(member.key, member.rebooted), now)
         return commands
 
     def daemon_lost(self, daemon: str, now: float, silent: float | None = None) -> list[Command]:
-        """``silent``: seconds without a message; None: the connection was closed."""
+        """``silent``: seconds without a message; None: it was closed after a recent one."""
         commands: list[Command] = []
         for dataflow in self.unfinished_on(daemon):
             commands += self.apply(dataflow, DaemonLost(daemon, silent), now)
         return commands
+
+    def daemon_resumed(self, daemon: str, silence: float, now: float) -> list[Command]:
+        """Note that a daemon was silent for ``silence`` seconds; its connection continues."""
+        return [
+            command
+            for dataflow in self.unfinished_on(daemon)
+            for command in self.history.resumed(dataflow, daemon, silence, now)
+        ]
 
     def machine_removed(self, daemon: str, now: float) -> list[Command]:
         """Stop the dataflows with a part on a removed machine; its peers end their links first."""

@@ -156,7 +156,7 @@ class AgentState:
                 part = self._live(dataflow_id)
                 if part is None:
                     return []
-                return [part.described(), part.changed()]
+                return [part.report_description(), part.report_state()]
             case PartRelinked(dataflow_id=dataflow_id, attempt=attempt, links=links):
                 part = self._live(dataflow_id)
                 if part is None or part.record.attempt != attempt:
@@ -214,7 +214,7 @@ class AgentState:
                 if part is None or part.recorders != "starting":
                     return []
                 part.recorders = "settled"
-                return part.prepared() if part.ready else []
+                return part.report_prepared() if part.ready else []
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -257,7 +257,7 @@ class AgentState:
         if part is None:
             return self._make(message)
         if part.record.attempt >= message.attempt:
-            return [part.changed()]
+            return [part.report_state()]
         part.next = message  # a node must not run twice: the old part ends first
         return [KillRunner(message.dataflow_id)]
 
@@ -282,7 +282,7 @@ class AgentState:
             return []
         if part.record.phase == "prepared" and part.stop is None:
             return [SendToRunner(message.dataflow_id, Release())]
-        return [part.changed()]
+        return [part.report_state()]
 
     def _stop(self, message: StopPart) -> list[Command]:
         part = self._parts.get(message.dataflow_id)
@@ -292,7 +292,7 @@ class AgentState:
             return [SendToCoordinator(lost)]
         part.next = None
         if not part.live:
-            return [part.changed()]
+            return [part.report_state()]
         return [part.save(stopping=True), *part.stop_runner(message)]
 
     # ------------------------------------------------------------- events of runners
@@ -349,18 +349,18 @@ class AgentState:
             )
         match status.phase:
             case "ready":
-                return [*commands, *part.prepared()]
+                return [*commands, *part.report_prepared()]
             case "running":
                 return [*commands, *part.advance("running")]
             case "starting" | "stopping" | "finished":
-                return [*commands, part.changed()] if part.link is not None else commands
+                return [*commands, part.report_state()] if part.link is not None else commands
             case _ as unreachable:
                 assert_never(unreachable)
 
     def _reported(self, part: Part, event: RunnerEvent, now: float) -> list[Command]:
         match event:
             case NodesReady():
-                return part.prepared()
+                return part.report_prepared()
             case DataflowStarted():
                 return part.advance("running")
             case DataflowFinished(result=result):
@@ -368,10 +368,10 @@ class AgentState:
             case LinkChanged(report=report):
                 before, part.link = part.link, report
                 same = before is not None and before.without_figures() == report.without_figures()
-                return [part.changed()] if part.live and not same else []
+                return [part.report_state()] if part.live and not same else []
             case WaitingChanged(only_virtual_left=only_virtual_left):
                 part.only_virtual_left = only_virtual_left
-                return [part.changed()] if part.live else []
+                return [part.report_state()] if part.live else []
             case (
                 LogLine()
                 | LogLinesDropped()
@@ -399,7 +399,7 @@ class AgentState:
         save = part.save(phase="ended", result=result, ended_at=now)
         if part.next is not None:
             return [save, acknowledge, *self._make(part.next)]
-        return [save, acknowledge, part.changed(), *self._exit_if_idle()]
+        return [save, acknowledge, part.report_state(), *self._exit_if_idle()]
 
     def _lose(
         self,
@@ -417,7 +417,7 @@ class AgentState:
         if record.stopping:  # ended as requested: a recovery must not spawn it again
             result = result or DataflowResult(dataflow_id=record.dataflow_id, error=reason)
             save = part.save(phase="ended", result=result, ended_at=now)
-            return [save, part.changed(), *self._exit_if_idle()]
+            return [save, part.report_state(), *self._exit_if_idle()]
         if record.log_dirs:  # its logs can still be requested
             keep = part.save(phase="ended", forgotten=True, ended_at=now)
         else:
@@ -463,7 +463,7 @@ class AgentState:
                 continue
             part.next = None
             stop = StopPart(dataflow_id=dataflow_id, force=force, reason="the daemon was ended")
-            commands += [part.save(stopping=True), part.changed()]
+            commands += [part.save(stopping=True), part.report_state()]
             if not part.record.whole and not force:
                 text = f"dataflow {dataflow_id} also ends on its other machines"
                 commands.append(WriteLog("info", text))

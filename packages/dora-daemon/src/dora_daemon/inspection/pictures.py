@@ -24,7 +24,7 @@ COMPRESSED: Final[Mapping[str, str]] = {
     "avif": "image/avif",
 }
 """Media type of each compressed encoding."""
-MOST_PIXELS: Final = 1 << 26
+MAX_PIXELS: Final = 1 << 26
 JPEG_QUALITY: Final = 80
 JPEG_WIDTH: Final = 1280
 """Wider images are reduced before they are compressed."""
@@ -75,7 +75,7 @@ def picture(array: Any, metadata: Mapping[str, Any], limit: int) -> dict[str, An
         if len(data) > limit:
             raise PictureTooLarge(f"an image of {len(data)} bytes, above the limit of {limit}")
         return _as_json(COMPRESSED[name], bytes(data), encoding, size or (0, 0), size or (0, 0))
-    if size is None or not 0 < size[0] * size[1] <= MOST_PIXELS or min(size) <= 0:
+    if size is None or not 0 < size[0] * size[1] <= MAX_PIXELS or min(size) <= 0:
         return None
     if name in DEPTH:
         if len(data) != size[0] * size[1] * 2:

@@ -21,7 +21,7 @@ _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufe
 MIN_ELEMENT = 4
 """Approximate minimum of characters of JSON per element."""
 MAX_TYPE = 200
-_MOST_UNSPLIT = 65_536
+_MAX_UNSPLIT = 65_536
 """Bytes of values that cannot be shortened; larger ones are left out."""
 
 
@@ -94,7 +94,7 @@ class Cut:
         if types.is_primitive(kind) or types.is_null(kind):
             return self._converted(array)
         # Unions and other types whose elements cannot be shortened.
-        if array.nbytes > _MOST_UNSPLIT:
+        if array.nbytes > _MAX_UNSPLIT:
             self.shortened = True
             return []
         return self._converted(array)
