@@ -15,6 +15,7 @@ from dora_coordinator.state.membership import (
     MemberAdmitted,
     MemberLost,
     MemberRefused,
+    MemberResumed,
     Membership,
     SilenceChecked,
 )
@@ -38,7 +39,7 @@ def register(
         boot_id=boot,
     )
     (change,) = membership.handle(DaemonRegistered(connection, message, address), now)
-    assert not isinstance(change, MemberLost)
+    assert not isinstance(change, MemberLost | MemberResumed)
     return change
 
 

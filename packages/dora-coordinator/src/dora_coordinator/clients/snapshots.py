@@ -156,7 +156,11 @@ class Snapshots(PendingCalls[_Shared, MachineSample]):
             summary = daemon_summary(member, registry, membership, now)
             sample = call.replies.get(member.key)
             machines.append(
-                MachineSummary(**dict(summary), load=None if sample is None else sample.load)
+                MachineSummary(
+                    **dict(summary),
+                    load=None if sample is None else sample.load,
+                    operation=None if sample is None else sample.operation,
+                )
             )
         problems = list(call.problems.values())
         for daemon, reply in call.replies.items():

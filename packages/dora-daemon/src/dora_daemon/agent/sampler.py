@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup
 from dora_config.protocol.daemon import DaemonMessage
 from dora_config.protocol.runner import GetStatistics, Statistics
 from dora_config.protocol.snapshot import MachineLoad, MachineSample, PartSample, SampleMachine
+from dora_daemon.agent.machine_lock import MachineLockReader
 from dora_daemon.agent.runners.calls import NotAnswered, RunnerCalls, ask
 
 RUNNER_SECONDS = 2.0
@@ -34,6 +35,7 @@ class Sampler:
         self._tasks = tasks
         self._runners = runners
         self._send = send
+        self._lock = MachineLockReader()
 
     def start(self, request: SampleMachine) -> None:
         """Send the sample once all runners have answered or the time is over."""
@@ -64,6 +66,7 @@ class Sampler:
                 sample=request.sample,
                 parts=tuple(parts),
                 load=machine_load(),
+                operation=self._lock.holder(),
                 problems=tuple(problems),
             )
         )
