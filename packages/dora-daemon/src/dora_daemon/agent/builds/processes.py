@@ -34,11 +34,11 @@ from dora_config.protocol.daemon import DaemonMessage
 from dora_config.spawn_argv import run_module
 from dora_daemon.agent.builds.event_queue import BuildEventQueue
 from dora_daemon.agent.builds.files import BuildFiles, BuildRecord
-from dora_daemon.agent.keyed_locks import KeyedLocks
 from dora_daemon.agent.node_paths import Machine, base_directory, deliver
 from dora_daemon.build.job import JOB, BuildJob, BuildOutcome, Report
 from dora_daemon.build.own_environment import build_key
 from dora_daemon.code.delivery import CodeNotDelivered
+from dora_daemon.keyed_locks import KeyedLocks
 from dora_daemon.process_tree.errors import RuntimeDirError
 from dora_daemon.process_tree.runtime_dir import RuntimeDir
 

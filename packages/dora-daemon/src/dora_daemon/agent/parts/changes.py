@@ -20,12 +20,12 @@ from dora_config.protocol.runner import (
 )
 from dora_daemon.agent.builds.files import NotBuilt
 from dora_daemon.agent.events import Event, NodesRead, PartRelinked
-from dora_daemon.agent.keyed_locks import KeyedLocks
 from dora_daemon.agent.linking import LinkError, LinkSetup
 from dora_daemon.agent.node_paths import Machine, base_directory, deliver, locate, log_dir
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.runners.calls import NotAnswered, RunnerCalls, ask
 from dora_daemon.code.delivery import CodeNotDelivered
+from dora_daemon.keyed_locks import KeyedLocks
 
 if TYPE_CHECKING:
     from dora_config.protocol.daemon import DaemonMessage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 
-from dora_daemon.agent.keyed_locks import KeyedLocks
+from dora_daemon.keyed_locks import KeyedLocks
 
 
 def test_a_key_is_held_by_one_task_at_a_time() -> None:
