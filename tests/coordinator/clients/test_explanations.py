@@ -131,6 +131,26 @@ def test_a_refused_placement_is_explained_until_the_start_succeeds() -> None:
     assert explained(fleet, number).status == "Running"
 
 
+def test_an_older_refused_start_does_not_hide_a_dataflow_that_ended_since() -> None:
+    fleet = SimulatedFleet()
+    robot = fleet.add_daemon("robot", machine="robot")
+    fleet.settle()
+    fleet.start(dataflow(camera="robt").model_copy(update={"name": "demo"}))
+    fleet.pass_time(60.0)
+    fleet.start(dataflow(camera="robot"))
+    fleet.settle()
+    fleet.ask(StopDataflow())
+    fleet.settle()
+    number = fleet.ask(Explain())
+    answer(fleet, robot)
+    assert explained(fleet, number).status == "Finished"
+    named = fleet.ask(Explain(dataflow=DataflowRef(name="demo")))
+    assert explained(fleet, named).status == "Not started"
+    fleet.pass_time(60.0)
+    fleet.start(dataflow(camera="robt"))
+    assert explained(fleet, fleet.ask(Explain())).status == "Not started"
+
+
 def test_a_failed_build_is_explained() -> None:
     fleet = SimulatedFleet()
     robot = fleet.add_daemon("robot", machine="robot")

@@ -61,6 +61,7 @@ from dora_daemon.agent.events import (
     Event,
     HandoverRequested,
     MachineStopping,
+    NodeNotAdded,
     NodesRead,
     PartRelinked,
     RecorderSettled,
@@ -157,6 +158,15 @@ def test_stop_survives_a_restart_of_the_daemon() -> None:
     (report,) = state.reports()
     assert report.phase == "stopping"
     assert requests(after(state, connected("running"))) == [StopAllNodes()]
+
+
+def test_the_log_of_a_node_that_was_not_added_is_remembered() -> None:
+    state = AgentState()
+    after(state, prepare(2), placed(), connected())
+    assert after(state, NodeNotAdded(ID, 1, "extra", "out")) == []
+    (saved,) = after(state, NodeNotAdded(ID, 2, "extra", "out"))
+    assert isinstance(saved, SavePart)
+    assert record_of(state).log_dirs == {"camera": "out", "extra": "out"}
 
 
 def test_release_of_another_attempt_is_ignored() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from dora_config.errors import DoraError
-from dora_config.history.entries import HistoryEntry
+from dora_config.history.entries import SavedEntry
 from dora_config.protocol.control import DataflowRef, FailureCode
 from dora_config.protocol.daemon import (
     DescribePart,
@@ -85,7 +85,7 @@ class DataflowRegistry:
         self,
         stored: Iterable[tuple[DataflowRecord, DataflowSpec]],
         now: float,
-        history: Iterable[HistoryEntry] = (),
+        history: Iterable[SavedEntry] = (),
     ) -> list[Command]:
         """Add the dataflows that an earlier coordinator stored, and the events that it wrote."""
         commands: list[Command] = []

@@ -72,6 +72,7 @@ from dora_daemon.agent.events import (
     Event,
     HandoverRequested,
     MachineStopping,
+    NodeNotAdded,
     NodesRead,
     PartRelinked,
     RecorderNotice,
@@ -136,6 +137,7 @@ class AgentState:
                 | RunnerReported()
                 | RunnerEnded()
                 | NodesRead()
+                | NodeNotAdded()
                 | RevisionChanged()
             ):
                 return [*self._handle_runner(event, now), *self._settle(event.dataflow_id)]
@@ -322,6 +324,8 @@ class AgentState:
                 return self._reported(part, reported, now)
             case NodesRead(attempt=attempt):
                 return part.update_nodes(event) if part.record.attempt == attempt else []
+            case NodeNotAdded(attempt=attempt):
+                return part.keep_log(event) if part.record.attempt == attempt else []
             case RevisionChanged(revision=revision):
                 return part.read_nodes(revision)
             case RunnerEnded(reason=reason):

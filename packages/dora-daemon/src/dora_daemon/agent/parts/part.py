@@ -25,7 +25,7 @@ from dora_daemon.agent.commands import (
     SendToRunner,
     SetRunnerLinks,
 )
-from dora_daemon.agent.events import NodesRead
+from dora_daemon.agent.events import NodeNotAdded, NodesRead
 from dora_daemon.agent.records import PartRecord
 
 
@@ -104,6 +104,12 @@ class Part:
         log_dirs = {**record.log_dirs, **read.log_dirs}
         save = self.save(spec=spec, revision=nodes.revision, log_dirs=log_dirs)
         return [save, self.report_description()]
+
+    def keep_log(self, failed: NodeNotAdded) -> list[Command]:
+        """Store where a node that could not be added has logged."""
+        if not self.live:
+            return []
+        return [self.save(log_dirs={**self.record.log_dirs, failed.node: failed.log_dir})]
 
     def read_nodes(self, revision: int) -> list[Command]:
         """Read the nodes of the runner if its revision is another one."""
