@@ -19,7 +19,7 @@ from dora_config.protocol.runner import (
 from dora_daemon.process_tree.runtime_dir import runtime_root
 from dora_daemon.runner.errors import PreparationError
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.dependencies]
 
 
 def pair(**talker: object) -> dict[str, object]:
