@@ -108,6 +108,27 @@ def test_troubles_that_are_over_for_long_do_not_explain_later_ones() -> None:
     assert lines(explained)[-1] == ("cause", "detector: failed: exited with code 1")
 
 
+def test_another_trouble_soon_after_the_last_one_is_an_incident_of_its_own() -> None:
+    cut = happened.MachineLost(machine="robot", silent=20.0)
+    rebooted = happened.PartRecovering(
+        machine="station", nodes=("detector",), reason='machine "station" was rebooted', delay=0.0
+    )
+    known = evidence(
+        machine("robot"),
+        machine("station"),
+        entries=[
+            entry(900, cut),
+            entry(902, happened.MachineReturned(machine="robot")),
+            entry(915, happened.MachineLost(machine="station", silent=6.0)),
+            entry(917, happened.MachineReturned(machine="station")),
+            entry(917, rebooted),
+        ],
+    )
+    cause = explain(known).cause
+    assert cause is not None
+    assert (cause.machine, cause.at) == ("station", 909.0)
+
+
 @pytest.mark.parametrize("event", [failed(800, "extra"), restarting(800, "extra")])
 def test_a_node_that_is_not_part_of_the_dataflow_is_over(event: HistoryEntry) -> None:
     running = NodeStatus(node="camera", state="Running")

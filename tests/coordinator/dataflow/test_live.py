@@ -42,7 +42,8 @@ def test_nodes_of_a_rebooted_machine_are_spawned_at_once() -> None:
     assert [runner.phase for runner in robot.runners] == ["running"]
     assert station.runners == [untouched]
     assert fleet.listed() == [("Running", None)]
-    assert any("auto-recovery: re-spawning camera" in line for line in fleet.log)
+    (line,) = [line for line in fleet.log if "auto-recovery: re-spawning camera" in line]
+    assert line.endswith('machine "robot" was rebooted')
 
 
 def test_a_runner_that_dies_repeatedly_is_spawned_every_30_seconds() -> None:

@@ -85,6 +85,11 @@ def test_a_rebooted_machine_is_admitted_before_its_old_connection_times_out() ->
     membership = Membership(Settings())
     register(membership, 1, "before", "a:1", 0.0, boot="one")
     assert replaced(register(membership, 2, "after", "a:2", 5.0, boot="two")) == 1
+    (member,) = membership.all()
+    assert member.rebooted
+    register(membership, 3, "again", "a:3", 6.0, boot="two")
+    (member,) = membership.all()
+    assert not member.rebooted
 
 
 def test_another_installation_replaces_a_daemon_that_is_silent() -> None:

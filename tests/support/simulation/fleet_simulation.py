@@ -156,6 +156,7 @@ class SimulatedFleet:
         """Power off: only the disk survives."""
         if daemon.agent is not None:
             self.kill_daemon(daemon)
+        daemon.boots += 1
         daemon.runners.clear()
 
     def kill_runner(self, runner: FakeRunner, daemon: FakeDaemon) -> None:
@@ -176,6 +177,7 @@ class SimulatedFleet:
             instance=daemon.instance,
             incarnation=str(daemon.incarnation),
             machine_id=daemon.machine_id,
+            boot_id=str(daemon.boots),
             labels=daemon.labels,
             parts=daemon.agent.reports(),
             changes_parts=True,

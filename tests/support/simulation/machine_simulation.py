@@ -74,6 +74,7 @@ class FakeDaemon:
     runners: list[FakeRunner] = field(default_factory=list)
     agent: AgentState | None = None
     incarnation: int = 0
+    boots: int = 1
     connection: int | None = None
     to_coordinator: deque[str] = field(default_factory=deque)
     from_coordinator: deque[str] = field(default_factory=deque)

@@ -6,7 +6,7 @@ from typing import cast
 
 from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.peers.low_latency import (
-    MOST_UNACKNOWLEDGED,
+    MAX_UNACKNOWLEDGED,
     LowLatencyPath,
     low_latency_ports,
 )
@@ -46,7 +46,7 @@ def test_small_frames_are_taken_while_they_are_acknowledged() -> None:
     peer = Peer()
     for _ in range(10_000):
         assert peer.takes(100)
-    assert 0 < peer.asked <= 10_000 * 100 // (MOST_UNACKNOWLEDGED - 100) + 1
+    assert 0 < peer.asked <= 10_000 * 100 // (MAX_UNACKNOWLEDGED - 100) + 1
 
 
 def test_frames_beyond_the_limit_go_the_ordinary_way_until_some_are_acknowledged() -> None:
@@ -57,7 +57,7 @@ def test_frames_beyond_the_limit_go_the_ordinary_way_until_some_are_acknowledged
         if not peer.takes(1000):
             break
         taken += 1000
-    assert MOST_UNACKNOWLEDGED - 1000 < taken <= MOST_UNACKNOWLEDGED
+    assert MAX_UNACKNOWLEDGED - 1000 < taken <= MAX_UNACKNOWLEDGED
     assert not peer.takes(10)
     peer.in_flight = 500
     assert peer.takes(10)

@@ -11,6 +11,7 @@ from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedInput, Resol
 from dora_config.dataflow.sources import OutputSource, TimerSource
 from dora_config.history.entries import Edge, HistoryEntry, RunBegan, RunEnded, RunnerWarned
 from dora_config.history.file import read_history
+from dora_config.history.kept import split_dropped
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import (
     DataflowFinished,
@@ -62,13 +63,13 @@ def test_events_are_written_as_they_happen_and_others_ignored(tmp_path: Path) ->
     history.note(NodesReady())
     history.note(LogLine(ts="", level="info", message="hello"))
     history.note(DataflowFinished(result=DataflowResult(dataflow_id=UUID, nodes=(result,))))
-    entries = read_history(file)
+    entries, _ = split_dropped(read_history(file))
     assert [entry.at for entry in entries] == [1.0, 2.0, 3.0]
     assert entries[0].event == RunBegan(pid=7)
     assert isinstance(entries[1].event, NodeFailed)
     assert len(entries[1].event.result.stderr_tail) == 20
     assert entries[2].event == RunEnded(ok=False)
-    assert history.entries() == tuple(entries)
+    assert history.entries() == entries
 
 
 def test_a_recovered_run_continues_the_file_of_the_former_one(tmp_path: Path) -> None:
@@ -85,10 +86,12 @@ def test_a_crash_loop_does_not_grow_the_file(tmp_path: Path) -> None:
     history = RunnerHistory(file, RunBegan(pid=1))
     for number in range(2 * MOST_LINES):
         history.add(node_ended(0.0, f"node {number}").event)
-    entries = read_history(file)
+    entries, _ = split_dropped(read_history(file))
     assert entries[0].event == RunBegan(pid=1)
     assert len(entries) <= 2 * MOST_LINES
     assert history.dropped > 0
+    again = RunnerHistory(file, RunBegan(pid=2, recovered="its runner was killed"))
+    assert again.dropped == history.dropped + 1  # it has one event more
 
 
 def test_a_file_that_cannot_be_written_is_an_event(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -22,7 +23,10 @@ def main() -> int:
         return 1
     except OSError as error:
         named = f"{error.filename}: " if error.filename else ""
-        send_problem(f"{named}{error.strerror or error}")
+        text = f"{named}{error.strerror or error}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            text += "; free some space on this machine, then run the command again"
+        send_problem(text)
         return 1
     if result is not None:
         send_result(result)

@@ -71,7 +71,11 @@ def unpack(path: str, sha256: str, prefix: str, name: str) -> dict[str, Any]:
         with tarfile.open(archive) as packed:
             # its hash is right; the first releases of Python 3.11 have no filters
             filters: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-            packed.extractall(fresh, **filters)
+            try:
+                packed.extractall(fresh, **filters)
+            except OSError as error:
+                error.filename = error.filename or str(root)  # a full disk has no name otherwise
+                raise
         _make_runnable(fresh)
         tree = _place(root, name, fresh)
     finally:

@@ -18,6 +18,8 @@ class EdgeFlow(Frozen):
     received: int = 0
     dropped: int = 0
     queued: int = 0
+    full: bool = False
+    """The queue of the input has room for one message at most."""
     blocked: bool = False
     """The source waits for a full queue."""
     idle_seconds: float | None = None

@@ -16,8 +16,10 @@ from dora_config.history.troubles import LINK_SILENCE, PRIMARY, Trouble, Trouble
 from dora_config.history.waiting import waits_for
 from dora_config.protocol.runner_events import DataflowStarted, DataflowStopping
 
-INCIDENT_GAP: Final = 60.0
+INCIDENT_GAP: Final = 5.0
 """Seconds without trouble after which another trouble belongs to another incident."""
+REPEATED_WITHIN: Final = 60.0
+"""Seconds without trouble within which the same trouble continues the incident: a crash loop."""
 CLOCK_TOLERANCE: Final = 0.5
 """Seconds by which corrected times of two machines may be wrong."""
 SHOWN_BEFORE: Final = 5
@@ -76,7 +78,8 @@ def _last_incident(found: Iterable[Trouble], now: float) -> list[Trouble]:
     incident: list[Trouble] = []
     end = float("-inf")
     for trouble in sorted(found, key=lambda one: (one.begins, one.reported_by)):
-        if trouble.begins > end + INCIDENT_GAP:
+        repeated = trouble.kind in PRIMARY and trouble.key in {one.key for one in incident}
+        if trouble.begins > end + (REPEATED_WITHIN if repeated else INCIDENT_GAP):
             incident = []
             end = float("-inf")
         incident.append(trouble)

@@ -64,7 +64,7 @@ class Flow:
             if flow.blocked:
                 self._add(found, self._slow(_node(flow.target), flow), None)
         for flow in self._flows:
-            if flow.dropped > DROPPED * max(flow.sent, 1) and not flow.blocked and flow.queued:
+            if flow.dropped > DROPPED * max(flow.sent, 1) and flow.full and not flow.blocked:
                 self._add(found, self._dropping(flow), None)
         for flow in self._flows:
             if not self._young and _is_silent(flow):

@@ -27,7 +27,7 @@ from dora_coordinator.state.commands import (
     SendToDaemon,
 )
 from dora_coordinator.state.events import ClientRequested, TimerKey
-from dora_coordinator.state.membership import Member, Membership
+from dora_coordinator.state.membership import LONG_SILENCE, Member, Membership
 
 READ_SECONDS = 3.0
 """Time for daemons to answer; an explanation is written without those that do not."""
@@ -63,7 +63,7 @@ class Explanations:
         """``wall_offset``: Unix time minus the clock of the events."""
         self._registry = registry
         self._membership = membership
-        self._silent_after = 2.5 * settings.heartbeat_interval
+        self._silent_after = LONG_SILENCE * settings.heartbeat_interval
         self._wall_offset = wall_offset
         self._collections: dict[str, _Collection] = {}
 
@@ -92,14 +92,22 @@ class Explanations:
         return [*commands, ArmTimer(timer, now + READ_SECONDS)]
 
     def _refused_start(self, ref: DataflowRef) -> HistoryEntry | None:
-        """Return the refused start that a reference means, unless a dataflow runs."""
+        """Return the refused start that a reference means, unless one was accepted later."""
         if ref.uuid is not None:
             return None
         if ref.name is not None and self._registry.live_named(ref.name) is not None:
             return None
         if ref.name is None and self._registry.live():
             return None
-        return self._registry.history.refused(ref.name)
+        history = self._registry.history
+        refused = history.refused(ref.name)
+        if refused is None:
+            return None
+        try:
+            entries, _ = history.of(self._registry.find(ref, archived=True).id)
+        except RequestRefused:
+            return refused
+        return None if entries and entries[0].at > refused.at else refused
 
     def _find(self, ref: DataflowRef) -> Dataflow | None:
         """Return the dataflow; without a reference, the only one in trouble if several run."""
@@ -253,10 +261,17 @@ def flows(dataflow: Dataflow, histories: Mapping[str, PartHistory]) -> dict[str,
         )
         for daemon, history in histories.items()
     }
+    full = {
+        (edge.source, edge.target)
+        for history in histories.values()
+        for edge in history.edges
+        if edge.queued >= max(1, edge.bound - 1)
+    }
     found: dict[str, list[EdgeFlow]] = {}
     for row in edge_rows(samples, {dataflow.id: dataflow.name}):
-        values = {name: getattr(row, name) for name in EdgeFlow.model_fields}
-        found.setdefault(row.target_machine, []).append(EdgeFlow(**values))
+        values = {name: getattr(row, name) for name in EdgeFlow.model_fields if name != "full"}
+        flow = EdgeFlow(**values, full=(row.source, row.target) in full)
+        found.setdefault(row.target_machine, []).append(flow)
     return found
 
 

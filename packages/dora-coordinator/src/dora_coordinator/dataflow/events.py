@@ -45,6 +45,8 @@ class PartAbsent:
     """A daemon registered without reporting its part."""
 
     daemon: str
+    rebooted: bool = False
+    """Its machine was rebooted since the last registration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class DaemonLost:
 
     daemon: str
     silent: float | None = None
-    """Seconds for which it had been silent; None: the connection was closed."""
+    """Seconds for which it had been silent; None: it was closed after a recent message."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,8 @@ def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Com
                 return drop_part(data, part, cause + last_line(event.result, node))
             log = Log("warning", f'dataflow {data.label} on daemon "{daemon}": {reason}')
             return [log, *_recover(data, part, now, reason)]
-        case events.PartAbsent(daemon=daemon):
-            return _part_absent(data, data.parts[daemon], now)
+        case events.PartAbsent(daemon=daemon, rebooted=rebooted):
+            return _part_absent(data, data.parts[daemon], rebooted, now)
         case events.StopRequested(grace=grace, force=force):
             data.grace, data.force = grace, force
             return stop(data, now)
@@ -97,14 +97,17 @@ def _part_reported(data: DataflowData, event: events.PartReported, now: float) -
             assert_never(unreachable)
 
 
-def _part_absent(data: DataflowData, part: Part, now: float) -> list[Command]:
+def _part_absent(data: DataflowData, part: Part, rebooted: bool, now: float) -> list[Command]:
     part.reported = True
     if part.ended:
         return []
     if part.state is PartState.RUNNING:
         # its daemon or machine was lost, not its nodes: this is not a crash loop
         data.context.backoff.clear(part.daemon, data.id)
-    return _recover(data, part, now, f'daemon "{part.daemon}" came back without its nodes')
+    reason = f'daemon "{part.daemon}" came back without its nodes'
+    if rebooted:
+        reason = f'machine "{part.daemon}" was rebooted'
+    return _recover(data, part, now, reason)
 
 
 def _stopped_by_daemon(

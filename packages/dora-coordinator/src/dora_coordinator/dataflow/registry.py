@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from dora_config.errors import DoraError
-from dora_config.history.entries import HistoryEntry
+from dora_config.history.entries import SavedEntry
 from dora_config.protocol.control import DataflowRef, FailureCode
 from dora_config.protocol.daemon import (
     DescribePart,
@@ -85,7 +85,7 @@ class DataflowRegistry:
         self,
         stored: Iterable[tuple[DataflowRecord, DataflowSpec]],
         now: float,
-        history: Iterable[HistoryEntry] = (),
+        history: Iterable[SavedEntry] = (),
     ) -> list[Command]:
         """Add the dataflows that an earlier coordinator stored, and the events that it wrote."""
         commands: list[Command] = []
@@ -194,15 +194,23 @@ class DataflowRegistry:
             commands += self._part_reported(member.key, report, registering=True, now=now)
         for dataflow in self.unfinished_on(member.key):
             if dataflow.id not in reported:
-                commands += self.apply(dataflow, PartAbsent(member.key), now)
+                commands += self.apply(dataflow, PartAbsent(member.key, member.rebooted), now)
         return commands
 
     def daemon_lost(self, daemon: str, now: float, silent: float | None = None) -> list[Command]:
-        """``silent``: seconds without a message; None: the connection was closed."""
+        """``silent``: seconds without a message; None: it was closed after a recent one."""
         commands: list[Command] = []
         for dataflow in self.unfinished_on(daemon):
             commands += self.apply(dataflow, DaemonLost(daemon, silent), now)
         return commands
+
+    def daemon_resumed(self, daemon: str, silence: float, now: float) -> list[Command]:
+        """Note that a daemon was silent for ``silence`` seconds; its connection continues."""
+        return [
+            command
+            for dataflow in self.unfinished_on(daemon)
+            for command in self.history.resumed(dataflow, daemon, silence, now)
+        ]
 
     def machine_removed(self, daemon: str, now: float) -> list[Command]:
         """Stop the dataflows with a part on a removed machine; its peers end their links first."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import Final, assert_never
 
 from dora_config.machine_identity import certificate_name
 from dora_config.protocol.daemon import Heartbeat, Leaving, Metrics, Register
@@ -22,6 +22,10 @@ from dora_coordinator.state.identities import Identities, MachineRecord
 
 _MAX_PAST = 8
 """Replaced incarnations remembered per daemon."""
+LONG_SILENCE: Final = 2.5
+"""Heartbeat intervals without a message after which a silence is reported."""
+LATE_HEARTBEAT: Final = 1.5
+"""Heartbeat intervals without a message after which the next one is late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,8 @@ class Member:
     """Incarnations of the same instance that were replaced by a later one, newest last."""
     restarts: int = 0
     """Restarts of the daemon process that this coordinator has seen."""
+    rebooted: bool = False
+    """Its machine has another boot id than at the registration before."""
     digest: str = ""
     """Digest of its key; empty: it is not known to have one."""
     left: bool = False
@@ -106,11 +112,25 @@ class MemberLost:
     """It was disconnected for its silence; the connection is still to be closed."""
 
 
-MembershipChange = MemberAdmitted | MemberRefused | MemberLost
+@dataclass(frozen=True, slots=True)
+class MemberResumed:
+    """A member that was silent for long sends again over the same connection."""
+
+    member: Member
+    silence: float
+    """Seconds."""
+
+
+MembershipChange = MemberAdmitted | MemberRefused | MemberLost | MemberResumed
 
 
 def daemon_key(register: Register) -> str:
     return register.machine_id or f"default-{register.instance[:8]}"
+
+
+def _other_boot(known: Register, register: Register) -> bool:
+    boots = {known.boot_id, register.boot_id}
+    return "" not in boots and len(boots) == 2
 
 
 class Membership:
@@ -119,6 +139,7 @@ class Membership:
     def __init__(self, settings: Settings) -> None:
         self._answering_within = settings.daemon_silence_warning
         self._silence_limit = settings.daemon_silence_limit
+        self._long_silence = LONG_SILENCE * settings.heartbeat_interval
         self._no_reboot_within = 1.5 * settings.heartbeat_interval
         """Seconds since its last message within which a machine cannot have been rebooted."""
         self.identities = Identities()
@@ -131,8 +152,7 @@ class Membership:
             case DaemonRegistered():
                 return [self._register(event, now)]
             case DaemonMessageReceived():
-                self._message(event, now)
-                return []
+                return self._message(event, now)
             case DaemonDisconnected(connection=connection):
                 return self._disconnect(connection, silent=False)
             case SilenceChecked():
@@ -175,6 +195,7 @@ class Membership:
             return MemberRefused(connection, reason)
         if known is not None:
             replaced = known.connection
+            member.rebooted = _other_boot(known.register, register)
             if known.register.instance == register.instance:
                 member.past, member.restarts = known.past, known.restarts
                 if known.register.incarnation != register.incarnation:
@@ -211,19 +232,19 @@ class Membership:
                 "(another installation) is refused; give one of them another --machine-id "
                 "(a copied disk also copies the id)"
             )
-        boots = {known.register.boot_id, register.boot_id}
-        rebooted = "" not in boots and len(boots) == 2
-        if register.incarnation in known.past or (rebooted and silence < self._no_reboot_within):
+        rebooted = _other_boot(known.register, register) and silence < self._no_reboot_within
+        if register.incarnation in known.past or rebooted:
             return (
                 "(a copy of its installation) is refused; on one of them delete the daemon's state "
                 "(~/.local/state/dora/daemon) and give it another --machine-id"
             )
         return None
 
-    def _message(self, event: DaemonMessageReceived, now: float) -> None:
+    def _message(self, event: DaemonMessageReceived, now: float) -> list[MembershipChange]:
         member = self._by_connection.get(event.connection)
         if member is None:
-            return
+            return []
+        silent = now - member.last_message
         member.last_message = now
         self._quietest_first.move_to_end(member.key)
         match event.message:
@@ -235,6 +256,7 @@ class Membership:
                 member.left = not hand_over
             case _:
                 pass  # of other messages only the time counts
+        return [MemberResumed(member, silent)] if silent > self._long_silence else []
 
     def _disconnect(self, connection: int, *, silent: bool) -> list[MembershipChange]:
         """Mark a member as disconnected, unless it was replaced before."""

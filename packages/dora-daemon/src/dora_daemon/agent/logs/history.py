@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup
 
 from dora_config.disk_space import free_space
 from dora_config.history.file import read_history
+from dora_config.history.kept import split_dropped
 from dora_config.protocol.daemon import PartHistory, ReadHistory
 from dora_config.protocol.runner import (
     GetHistory,
@@ -50,8 +51,9 @@ class HistoryReader:
             answer = answer.model_copy(update=values)
         elif path is not None:
             try:
-                entries = await anyio.to_thread.run_sync(read_history, path)
-                answer = answer.model_copy(update={"entries": tuple(entries)})
+                saved = await anyio.to_thread.run_sync(read_history, path)
+                entries, dropped = split_dropped(saved)
+                answer = answer.model_copy(update={"entries": entries, "dropped": dropped})
             except OSError as error:
                 text = f"cannot read {path}: {error.strerror}"
                 answer = answer.model_copy(update={"problem": text})

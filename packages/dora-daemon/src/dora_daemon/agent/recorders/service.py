@@ -20,6 +20,7 @@ from dora_config.access import TOKEN_VARIABLE
 from dora_config.process_identity import boot_id
 from dora_config.protocol.daemon import HeartbeatAck
 from dora_config.protocol.recordings.fleet import (
+    ClockSample,
     DescribeRecording,
     ListRecordings,
     ReadRecording,
@@ -71,6 +72,7 @@ class Recorders:
         the nodes are."""
         self._starts: dict[str, anyio.Event] = {}
         """End of the last start in progress, by dataflow."""
+        self._adds_clock = False
 
     def dataflows(self) -> set[str]:
         """Return the dataflows with a recording that has not ended, for a new daemon process."""
@@ -245,14 +247,26 @@ class Recorders:
         if ack.monotonic_ns is None or ack.coordinator_ns is None:
             return
         sample = self._clock.add(ack.monotonic_ns, time.monotonic_ns(), ack.coordinator_ns)
-        if sample is None:
-            return
-        for folder in RecordingFolder.all(self._root):
-            try:
-                if folder.state(live=False).phase == "recording":
-                    folder.add_clock([sample])
-            except (OSError, RecordingRefused) as error:
-                logger.warning("no clock sample for a recording: %s", error)
+        if sample is not None and not self._adds_clock:
+            self._adds_clock = True
+            self._tasks.start_soon(self._add_clock, sample)
+
+    async def _add_clock(self, sample: ClockSample) -> None:
+        try:
+            add = _add_clock
+            await anyio.to_thread.run_sync(add, self._root, sample, abandon_on_cancel=True)
+        finally:
+            self._adds_clock = False
+
+
+def _add_clock(root: Path, sample: ClockSample) -> None:
+    """Add a sample to the recordings in progress; on a thread, as the disk may be slow."""
+    for folder in RecordingFolder.all(root):
+        try:
+            if folder.is_recording():
+                folder.add_clock([sample])
+        except OSError as error:
+            logger.warning("no clock sample for a recording: %s", error)
 
 
 def _spawn(request: RecordingRequest) -> subprocess.Popen[bytes]:

@@ -16,10 +16,10 @@ from typing import Final
 from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.protocol.frames import LARGEST_PARTED
 
-MOST_UNACKNOWLEDGED: Final = 128 * 1024
+MAX_UNACKNOWLEDGED: Final = 128 * 1024
 """Bytes of messages in flight, less than half of the connection's send buffer."""
 
-LEAST_PORTS: Final = 10
+MIN_PORTS: Final = 10
 """Smallest range of ports that serves low-latency connections too."""
 
 Put = Callable[[bytes], None]
@@ -30,7 +30,7 @@ def low_latency_ports(ports: Collection[int]) -> list[int]:
 
     They are the second half of the range; ordinary connections use the first.
     """
-    if len(ports) < LEAST_PORTS:
+    if len(ports) < MIN_PORTS:
         return []
     return sorted(ports, reverse=True)[: len(ports) // 2]
 
@@ -72,9 +72,9 @@ class LowLatencyPath:
         if put is None or nbytes > LARGEST_PARTED:
             return None
         self._bytes += nbytes
-        if self._bytes > MOST_UNACKNOWLEDGED:
+        if self._bytes > MAX_UNACKNOWLEDGED:
             # Acknowledgements are not subtracted one by one: they cost more than this sum.
             self._bytes = self._unacknowledged()
-            if self._bytes > MOST_UNACKNOWLEDGED:
+            if self._bytes > MAX_UNACKNOWLEDGED:
                 return None
         return put

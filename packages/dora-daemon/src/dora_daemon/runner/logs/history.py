@@ -88,7 +88,7 @@ class RunnerHistory:
         self._kept.add(entry)
         problem = self._file.append(entry)
         if self._file.lines > MOST_LINES:
-            problem = self._file.replace(self._kept.entries()) or problem
+            problem = self._file.replace(self._kept.saved()) or problem
         if problem is not None:
             warned = RunnerWarned(level="warn", text=problem)
             self._kept.add(HistoryEntry(at=self._clock(), event=warned))
