@@ -70,7 +70,7 @@ def change(folder: Path, runner: Runner, *edges: RemoteEdge) -> DaemonMessage:
                 tasks,
                 lambda: cast(Machine, None),
                 cast(RunnerRegistry, runner),
-                LinkSetup(Listen("127.0.0.1", plain=True), lambda: "", Credentials(folder)),
+                LinkSetup(Listen("127.0.0.1", plain=True), "", Credentials(folder)),
                 lambda _: RECORD,
                 post=lambda _: None,
                 send=sent.append,
