@@ -15,7 +15,6 @@ from dora_coordinator.state.membership import (
     MemberAdmitted,
     MemberLost,
     MemberRefused,
-    MemberResumed,
     Membership,
     SilenceChecked,
 )
@@ -39,7 +38,7 @@ def register(
         boot_id=boot,
     )
     (change,) = membership.handle(DaemonRegistered(connection, message, address), now)
-    assert not isinstance(change, MemberLost | MemberResumed)
+    assert isinstance(change, MemberAdmitted | MemberRefused)
     return change
 
 
