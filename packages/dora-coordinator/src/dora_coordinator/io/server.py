@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Final
 from urllib.parse import quote
 
@@ -235,7 +235,10 @@ class _Endpoints:
             return PlainTextResponse(f"{problem}\n", problem.status)
         name = quote(f"{node_id.replace('/', '_')}.tar")
         headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
-        return StreamingResponse(archive.stream(), media_type=ARCHIVE_TYPE, headers=headers)
+        # the server discards the body of an answer to HEAD: do not read the files for it
+        body: AsyncIterator[bytes] | Iterator[bytes]
+        body = iter(()) if request.method == "HEAD" else archive.stream()
+        return StreamingResponse(body, media_type=ARCHIVE_TYPE, headers=headers)
 
 
 async def _handshake_frame(socket: WebSocket, kind: str) -> str:
