@@ -98,8 +98,12 @@ def test_a_single_image_is_read_as_among_others(
     )
     frame = head + image
     assert frames.read_images_head(frame) == (7, 9, 4, acknowledged)
-    [(source, [among])] = frames.read_images(frame)
-    assert frames.read_single_image(frame) == (source, *among[:5])
+    [(source, [(*among, start, end)])] = frames.read_images(frame)
+    assert (start, end) == (frames.SINGLE_AT, len(frame))
+    _, previous, sent_ns, read_flags = among
+    assert frames.read_single_image(frame) == (
+        *(7, 9, 4, acknowledged, source, read_flags, sequence, previous, sent_ns),
+    )
     for other in (frame + head, frame[:-1], frame + b"x", HEAD + image):
         assert frames.read_single_image(other) is None
 

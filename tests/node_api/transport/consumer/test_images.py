@@ -77,7 +77,13 @@ def test_the_only_message_that_waits_is_taken_and_forwarded() -> None:
     def small(image: bytes, number: int) -> bool:
         split = block_image(image)
         return forwarder.forward_small(
-            "n/out", memoryview(image), len(split.head), split.total, source=number, sent_ns=number
+            "n/out",
+            b"frame" + image,
+            5,
+            len(split.head),
+            split.total,
+            source=number,
+            sent_ns=number,
         )
 
     def send(*sent: int) -> None:

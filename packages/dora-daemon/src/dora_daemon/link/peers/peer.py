@@ -105,10 +105,6 @@ class PeerLink:
         return self.sender.session
 
     @property
-    def their_link(self) -> int:
-        return self.known.their_link
-
-    @property
     def confirmed(self) -> bool:
         return self.known.confirmed
 
@@ -310,23 +306,25 @@ class PeerLink:
         with self._parts_lock:
             return self._parts.add(frame)
 
+    def receive_image(self, frame: bytes, single: frames.Single) -> None:
+        """Handle an IMAGES frame with one image. Raises WireError."""
+        _, _, acknowledged, upto, number, flags, sequence, previous, sent_ns = single
+        now = self.known.heard_ns = _monotonic_ns()
+        stream = self._incoming_by_number.get(number)
+        if stream is not None:
+            stream.image(frame, sequence, previous, sent_ns, flags, now)
+        if acknowledged:
+            self._acknowledged(((acknowledged, upto),))
+
     def receive_images(self, frame: bytes, number: int, sequence: int) -> None:
         """Handle an IMAGES frame with this acknowledgement (number 0: none). Raises WireError."""
-        now = self.known.heard_ns = _monotonic_ns()
-        image = frames.read_single_image(frame)
-        if image is not None:
-            stream = self._incoming_by_number.get(image[0])
+        self.known.heard_ns = _monotonic_ns()
+        for source, images in frames.read_images(frame):
+            stream = self._incoming_by_number.get(source)
             if stream is not None:
-                stream.image(frame, image, now)
-        else:
-            for source, images in frames.read_images(frame):
-                stream = self._incoming_by_number.get(source)
-                if stream is not None:
-                    stream.images(frame, images)
+                stream.images(frame, images)
         if number:
-            sender = self._outgoing_by_number.get(number)
-            if sender is not None:
-                sender.acknowledged(sequence)
+            self._acknowledged(((number, sequence),))
 
     def _ponged(self, pong: frames.Pong) -> None:
         now = time.monotonic_ns()

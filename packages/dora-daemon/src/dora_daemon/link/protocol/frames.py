@@ -62,8 +62,11 @@ _LOW_LATENCY: Final = struct.Struct("<B")
 DATA_AT: Final = HEAD.size + _DATA.size
 CHUNK_AT: Final = HEAD.size + _CHUNK.size
 _unpack_chunk = _CHUNK.unpack_from
-_SINGLE_AT: Final = _IMAGES.size + _IMAGE.size
-_pack_single = struct.Struct("<HBBIQQIQIIQQQI").pack
+SINGLE_AT: Final = _IMAGES.size + _IMAGE.size
+"""Where the only image of an IMAGES frame begins."""
+_SINGLE: Final = struct.Struct("<HBBIQQIQIIQQQI")
+_pack_single = _SINGLE.pack
+_unpack_single = _SINGLE.unpack_from
 _unpack_images = _IMAGES.unpack_from
 _unpack_image = _IMAGE.unpack_from
 
@@ -344,19 +347,32 @@ def read_images_head(frame: bytes) -> tuple[int, int, int, int] | None:
     return (sender, receiver, stream, sequence) if kind == _IMAGES_KIND and magic == MAGIC else None
 
 
-def read_single_image(frame: bytes) -> tuple[int, int, int, int, int, int] | None:
-    """Return the image of an IMAGES frame: stream, sequence, previous, sent time, flags, and where
-    it begins. None if it has several, or a malformed one."""
-    if len(frame) < _SINGLE_AT:
+Single = tuple[int, int, int, int, int, int, int, int, int]
+"""Sender and receiver; acknowledged stream (0: none) and message; stream, flags, sequence, previous
+and sent time of the only message."""
+
+
+def read_single_image(frame: bytes) -> Single | None:
+    """Parse an IMAGES frame with one image, which begins at SINGLE_AT.
+
+    None for a frame of another kind, with several images, or with a malformed one.
+    """
+    if len(frame) < SINGLE_AT:
         return None
-    stream, flags, sequence, previous, sent_ns, size = _unpack_image(frame, _IMAGES.size)
+    (
+        magic, kind, _, _, sender, receiver, acknowledged, upto,
+        stream, flags, sequence, previous, sent_ns, size,
+    ) = _unpack_single(frame)  # fmt: skip
     if (
-        size != len(frame) - _SINGLE_AT
+        kind != _IMAGES_KIND
+        or magic != MAGIC
+        or size != len(frame) - SINGLE_AT
         or not previous < sequence < _LARGEST_NUMBER
         or sent_ns >= _LARGEST_NUMBER
     ):
         return None
-    return stream, sequence, previous, sent_ns, flags & _FLAGS, _SINGLE_AT
+    flags &= _FLAGS
+    return sender, receiver, acknowledged, upto, stream, flags, sequence, previous, sent_ns
 
 
 Image = tuple[int, int, int, int, int, int]

@@ -18,13 +18,13 @@ from dora_daemon.link.errors import LinkEnds
 from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.protocol.acknowledgements import AckPolicy
 from dora_daemon.link.protocol.clocks import ClockOffset
-from dora_daemon.link.protocol.frames import Data, Image, LifecycleEvent
+from dora_daemon.link.protocol.frames import SINGLE_AT, Data, Image, LifecycleEvent
 from dora_daemon.link.protocol.hello import Entering, Leaving
 from dora_daemon.link.protocol.messages import ToRunner
 from dora_daemon.link.protocol.windows import ReceiveOrder
 from dora_daemon.link.streams.assembly import Assembly
 from dora_daemon.link.streams.delivery import Item, LocalDelivery, NewRun, SourceEnded
-from dora_daemon.link.streams.images import ImageMessage, plain_image
+from dora_daemon.link.streams.images import ImageMessage, PlainHead
 from dora_node_api.transport import PoolExhausted, RecordKind
 from dora_node_api.transport.producer.forwarding import Forwarder
 
@@ -85,6 +85,7 @@ class StreamReceiver:
         self._forwarder = forwarder
         self._note = note
         self._order: ReceiveOrder[Item] = ReceiveOrder()
+        self._plain = PlainHead()
         self._assemblies: dict[int, Assembly] = {}
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
@@ -163,31 +164,36 @@ class StreamReceiver:
 
     # --- frames -----------------------------------------------------------------------------------
 
-    def image(self, frame: bytes, image: tuple[int, int, int, int, int, int], now: int) -> None:
+    def image(
+        self, frame: bytes, sequence: int, previous: int, sent_ns: int, flags: int, now: int
+    ) -> None:
         """Handle the only message of an IMAGES frame at ``now``. Raises WireError.
 
         The usual case in one function: the next message, of numbers, for a queue with room. The
         rest follows once the record is written, which wakes the consumer.
         """
-        _, sequence, previous, sent_ns, flags, start = image
-        end = len(frame)
         with self._lock:
-            order = self._order
-            plain = None
-            if previous <= order.last < sequence and not (order.early or self._todo or flags):
-                plain = plain_image(frame, start, end)
-            if plain is not None:
-                head, total = plain
-                whole = memoryview(frame)[start:end]
+            order, plain = self._order, self._plain
+            if (
+                previous <= order.last < sequence
+                and not (order.early or self._todo or flags)
+                and plain.check(frame, SINGLE_AT)
+            ):
                 sent = self._clock.to_ours(sent_ns, now)
                 try:
                     done = self._forwarder.forward_small(
-                        self.route, whole, head, total, source=sequence, sent_ns=sent
+                        self.route,
+                        frame,
+                        SINGLE_AT,
+                        plain.head,
+                        plain.total,
+                        source=sequence,
+                        sent_ns=sent,
                     )
                 except OSError:
                     done = False  # `images` repeats it, and passes it to the stream's thread
                 if done:
-                    nbytes = end - start - head
+                    nbytes = plain.size - plain.head
                     order.last = sequence
                     if not self._runs_ahead and sequence > self.stored:
                         self.stored = sequence
@@ -195,7 +201,7 @@ class StreamReceiver:
                     self.bytes += nbytes
                     self._ack_sink.stored(self, at_once=self._acks.stored_alone(nbytes))
                     return
-        self.images(frame, [(sequence, previous, sent_ns, flags, start, end)])
+        self.images(frame, [(sequence, previous, sent_ns, flags, SINGLE_AT, len(frame))])
 
     def images(self, frame: bytes, images: Iterable[Image]) -> None:
         """Handle messages of an IMAGES frame. Raises WireError."""

@@ -206,13 +206,22 @@ class Forwarder(Sender):
         return done
 
     def forward_small(
-        self, output: str, image: memoryview, head: int, total: int, *, source: int, sent_ns: int
+        self,
+        output: str,
+        frame: bytes,
+        start: int,
+        head: int,
+        total: int,
+        *,
+        source: int,
+        sent_ns: int,
     ) -> bool:
         """As `forward_image`, for the usual case; False, with nothing sent, in any other.
 
-        That is one queue with room, and a block that was used before. ``head``: bytes of the image
-        before its data area; ``total``: bytes of its block. One function, because a process that
-        slept runs few instructions much faster than many.
+        That is one queue with room, and a block that was used before. The image goes from ``start``
+        to the end of the frame. ``head``: its bytes before its data area; ``total``: bytes of its
+        block. One function, because a process that slept runs few instructions much faster than
+        many.
         """
         known = self._outputs.get(output)
         if known is None or len(known.routes) != 1 or self.forked or self._owned():
@@ -237,9 +246,10 @@ class Forwarder(Sender):
                     return False
                 segment, at = block.segment, block.offset
                 memory = segment.memory
-                memory[at : at + head] = image[:head]
+                data = memoryview(frame)[start + head :]
+                memory[at : at + head] = frame[start : start + head]
                 _pack_stamp(memory, at + STAMP_AT, block.stamp)
-                memory[at + total - len(image) + head : at + total] = image[head:]
+                memory[at + total - len(data) : at + total] = data
                 own[_P_SOURCE_NEXT] = source
                 word = self._segment_base | segment.number
                 done = route.push(self._record, word, block, total, sent_ns, 0)
