@@ -54,6 +54,7 @@ class FakeForwarder:
         output: str,
         frame: bytes,
         start: int,
+        end: int,
         head: int,
         total: int,
         *,
@@ -63,7 +64,7 @@ class FakeForwarder:
         if self.broken:
             raise OSError("no memory")
         self.small += 1
-        image = memoryview(frame)[start:]
+        image = memoryview(frame)[start:end]
         blocks = BlockImage(image[:head], image[head:], total - len(image) + head)
         return self.forward_image(output, blocks, source=source, sent_ns=sent_ns, flags=0)
 

@@ -14,7 +14,7 @@ from dora_daemon.link.peers.low_latency import LowLatencyPath
 from dora_daemon.link.peers.sender import PeerSender
 from dora_daemon.link.protocol import frames, hello
 from dora_daemon.link.protocol.clocks import ClockOffset
-from dora_daemon.link.protocol.frames import FrameKind, Head
+from dora_daemon.link.protocol.frames import CHUNK_AT, FrameKind, Head
 from dora_daemon.link.protocol.handshake import LinkHandshake
 from dora_daemon.link.protocol.hello import LinkHello
 from dora_daemon.link.protocol.messages import PeerChanged
@@ -26,7 +26,7 @@ from dora_daemon.link.streams.sender import StreamSender
 
 _monotonic_ns = time.monotonic_ns
 _PING_NS = 1_000_000_000
-_MESSAGES = (FrameKind.DATA, FrameKind.CHUNK, FrameKind.LIFECYCLE)
+_MESSAGES = (FrameKind.DATA, FrameKind.LIFECYCLE)
 
 
 class PeerHost(Protocol):
@@ -293,10 +293,7 @@ class PeerLink:
         stream = self._incoming_by_number.get(head.stream)
         if stream is None:
             return
-        if head.kind == FrameKind.CHUNK:
-            sequence, offset = frames.read_chunk(frame)
-            stream.chunk(sequence, offset, memoryview(frame)[frames.CHUNK_AT :])
-        elif head.kind == FrameKind.DATA:
+        if head.kind == FrameKind.DATA:
             stream.data(frames.read_data(frame))
         else:
             stream.lifecycle(frames.read_lifecycle(frame))
@@ -315,6 +312,14 @@ class PeerLink:
             stream.image(frame, sequence, previous, sent_ns, flags, now)
         if acknowledged:
             self._acknowledged(((acknowledged, upto),))
+
+    def receive_chunk(self, frame: bytes, chunk: frames.Chunk) -> None:
+        """Handle a CHUNK frame."""
+        _, _, number, sequence, offset = chunk
+        self.known.heard_ns = _monotonic_ns()
+        stream = self._incoming_by_number.get(number)
+        if stream is not None:
+            stream.chunk(sequence, offset, memoryview(frame)[CHUNK_AT:])
 
     def receive_images(self, frame: bytes, number: int, sequence: int) -> None:
         """Handle an IMAGES frame with this acknowledgement (number 0: none). Raises WireError."""

@@ -43,6 +43,12 @@ class FrameRouter:
                 if peer is not None:
                     peer.receive_image(frame, single)
                 return
+            chunk = frames.read_chunk(frame)
+            if chunk is not None:
+                peer = self._peer(machine, chunk[0], chunk[1])
+                if peer is not None:
+                    peer.receive_chunk(frame, chunk)
+                return
             images = frames.read_images_head(frame)
             if images is not None:
                 sender, receiver, number, sequence = images

@@ -61,7 +61,8 @@ _LIFECYCLE: Final = struct.Struct("<QQQ")
 _LOW_LATENCY: Final = struct.Struct("<B")
 DATA_AT: Final = HEAD.size + _DATA.size
 CHUNK_AT: Final = HEAD.size + _CHUNK.size
-_unpack_chunk = _CHUNK.unpack_from
+"""Where the data of a CHUNK frame begins."""
+_unpack_chunk = struct.Struct(HEAD.format + _CHUNK.format.lstrip("<")).unpack_from
 SINGLE_AT: Final = _IMAGES.size + _IMAGE.size
 """Where the only image of an IMAGES frame begins."""
 _SINGLE: Final = struct.Struct("<HBBIQQIQIIQQQI")
@@ -99,6 +100,7 @@ class FrameKind(IntEnum):
 
 
 _IMAGES_KIND: Final = int(FrameKind.IMAGES)
+_CHUNK_KIND: Final = int(FrameKind.CHUNK)
 """A comparison with a member of an enumeration takes several times as long."""
 
 
@@ -329,14 +331,20 @@ def read_data(frame: bytes) -> Data:
     return Data(sequence, previous, sent_ns, frame[3] & _FLAGS, parts, data, len(data) == nbytes)
 
 
-def read_chunk(frame: bytes) -> tuple[int, int]:
-    """Parse a CHUNK frame: sequence and offset; its data begins at CHUNK_AT."""
+Chunk = tuple[int, int, int, int, int]
+"""Sender, receiver, stream, sequence of the message, and offset in its data area."""
+
+
+def read_chunk(frame: bytes) -> Chunk | None:
+    """Parse a CHUNK frame, head included; its data begins at CHUNK_AT. None for another frame."""
     if len(frame) <= CHUNK_AT:
-        raise WireError(f"CHUNK frame of {len(frame)} bytes")
-    sequence, offset = _unpack_chunk(frame, HEAD.size)
+        return None
+    magic, kind, _, stream, sender, receiver, sequence, offset = _unpack_chunk(frame)
+    if kind != _CHUNK_KIND or magic != MAGIC:
+        return None
     if offset > LARGEST_MESSAGE:
         raise WireError(f"chunk at {offset}")
-    return sequence, offset
+    return sender, receiver, stream, sequence, offset
 
 
 def read_images_head(frame: bytes) -> tuple[int, int, int, int] | None:

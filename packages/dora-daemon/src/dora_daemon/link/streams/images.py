@@ -65,20 +65,20 @@ class PlainHead:
         self.after = b""
         """Its bytes from there to the data area."""
 
-    def check(self, frame: bytes, start: int) -> bool:
-        """Return whether the image from ``start`` to the end is plain, as `plain_image`."""
+    def check(self, frame: bytes, start: int, end: int) -> bool:
+        """Return whether the image between ``start`` and ``end`` is plain, as `plain_image`."""
         if (
-            len(frame) - start == self.size
+            end - start == self.size
             and frame[start : start + STAMP_AT] == self.before
             and frame[start + _AFTER_WALL : start + self.head] == self.after
             and frame[start + _AFTER_WALL - 1] < _HIGHEST_BIT
         ):
             return True
-        plain = plain_image(frame, start, len(frame))
+        plain = plain_image(frame, start, end)
         if plain is None:
             return False
         self.head, self.total = plain
-        self.size = len(frame) - start
+        self.size = end - start
         self.before = frame[start : start + STAMP_AT]
         self.after = frame[start + _AFTER_WALL : start + self.head]
         return True
