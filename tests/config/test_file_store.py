@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import time
+from io import BufferedRandom
 from pathlib import Path
 
 import pytest
 
+from dora_config import file_store
+from dora_config.file_ages import last_change
 from dora_config.file_store import FileRefused, FileStore
 
 
 def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def add(store: FileStore, content: bytes) -> str:
+    name = digest(content)
+    with store.open_partial(name, 0) as file:
+        file.write(content)
+        store.publish(name, file)
+    return name
 
 
 @pytest.fixture
@@ -63,12 +75,64 @@ def test_names_are_digests(store: FileStore, name: str) -> None:
 
 
 def test_collecting_by_age_and_size(store: FileStore) -> None:
-    names = [store.add(bytes([number]) * 100) for number in range(5)]
+    names = [add(store, bytes([number]) * 100) for number in range(5)]
     assert store.collect(max_age=3600, max_bytes=0) == 0, "all were used just now"
     now = time.time()
     for age, name in enumerate(names):
         os.utime(store.path(name), (now, now - 100 * (age + 1)))
     assert store.collect(max_age=450, max_bytes=1000) == 1
     assert store.use(names[4]) is None
-    assert store.collect(max_age=10_000, max_bytes=300, keep=[names[3]]) == 1
-    assert store.missing(names) == [names[2], names[4]]
+    assert store.collect(max_age=10_000, max_bytes=300) == 1
+    assert store.missing(names) == names[3:]
+
+
+def test_file_used_while_others_are_collected_stays(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = add(store, b"hello")
+    now = time.time()
+    os.utime(store.path(name), (now, now - 1000))
+    listed = last_change
+
+    def use_after_listing(path: Path, now: float) -> float:
+        changed = listed(path, now)
+        store.use(name)
+        return changed
+
+    monkeypatch.setattr(file_store, "last_change", use_after_listing)
+    assert store.collect(max_age=500, max_bytes=1000) == 0
+    assert store.use(name) is not None
+
+
+def test_file_published_before_the_lock_is_not_truncated(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = digest(b"hello")
+    other = store.open_partial(name, 0)
+    other.write(b"hello")
+    lock = fcntl.flock
+
+    def publish_before(file: BufferedRandom, operation: int) -> None:
+        if not other.closed:
+            with other:
+                store.publish(name, other)
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", publish_before)
+    with store.open_partial(name, 0) as file:
+        assert store.path(name).read_bytes() == b"hello"
+        file.write(b"hello")
+        store.publish(name, file)
+    assert store.path(name).read_bytes() == b"hello"
+
+
+def test_discarding_spares_a_file_that_another_upload_writes(store: FileStore) -> None:
+    name = digest(b"hello")
+    with store.open_partial(name, 0) as file:
+        file.write(b"hel")
+        file.flush()
+        store.discard(name)
+        assert store.arrived(name) == 3
+    store.discard(name)
+    assert store.arrived(name) == 0
+    store.discard(name)

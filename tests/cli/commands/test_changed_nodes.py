@@ -94,6 +94,12 @@ def test_a_replacement_that_fails_changes_nothing(workspace: Workspace) -> None:
         refused = fleet.dora("node", "replace", "collector", "--from-yaml", file, code=1).stderr
         assert "exited before connecting: no good" in refused
         assert [row["pid"] for row in _rows(fleet)] == [row["pid"] for row in before]
+        another = workspace.file("another.yml", json.dumps({**new, "id": "another"}))
+        refused = fleet.dora("node", "add", "--from-yaml", another, code=1).stderr
+        assert "exited with code 1" in refused
+        assert "no good" in fleet.dora("logs", "a", "--node", "another").stdout
+        unknown = fleet.dora("logs", "a", "--node", "anothr", code=1).stderr
+        assert 'has no node "anothr"; its nodes are: collector, counter' in unknown
         file.write_text(json.dumps({**new, "path": "collector.py", "args": "x"}))
         replaced = fleet.dora("node", "replace", "collector", "--from-yaml", file).stdout
         assert replaced.startswith('node "collector" replaced on daemon ')
@@ -153,6 +159,15 @@ def test_run_reloads_a_node_on_save(workspace: Workspace) -> None:
         assert running.wait().code == 0
 
 
+def reloads_an_added_node(running: RunningDora, workspace: Workspace, fleet: RealFleet) -> None:
+    workspace.node("later", "from dora import Node\nfor event in Node():\n    pass\n")
+    node = {"id": "later", "path": "later.py", "inputs": {"tick": "dora/timer/millis/50"}}
+    fleet.dora("node", "add", "--from-yaml", workspace.file("later.yml", json.dumps(node)))
+    running.wait_for('watching the files of node "later"')
+    edit(workspace.path / "later.py", "pass", "event")
+    running.wait_for('reloaded node "later"')
+
+
 def test_start_reloads_a_node_on_save(workspace: Workspace) -> None:
     path = watched(workspace)
     with real_fleet(workspace, None) as fleet:
@@ -161,5 +176,6 @@ def test_start_reloads_a_node_on_save(workspace: Workspace) -> None:
         words = ("start", path, "--hot-reload", "--coordinator-port", str(fleet.port))
         with running_dora(*words, cwd=workspace.path) as running:
             reloads(running, workspace)
+            reloads_an_added_node(running, workspace, fleet)
             running.interrupt()
             assert running.wait().code == 0

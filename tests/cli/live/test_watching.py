@@ -50,3 +50,32 @@ async def reload_beside_a_growing_log(tmp_path: Path) -> None:
                 with anyio.move_on_after(5):
                     await reloaded.wait()
             tasks.cancel_scope.cancel()
+
+
+def test_nodes_that_are_added_later_are_watched(tmp_path: Path) -> None:
+    anyio.run(reload_an_added_node, tmp_path)
+
+
+async def reload_an_added_node(tmp_path: Path) -> None:
+    reloaded: list[str] = []
+    done = anyio.Event()
+
+    async def reload(node: str) -> str | None:
+        reloaded.append(node)
+        done.set()
+        return None
+
+    talker = (node_in(tmp_path), tmp_path)
+    (tmp_path / "second.py").write_text("first = 1\n")
+    second = (talker[0].model_copy(update={"id": "second", "path": "second.py"}), tmp_path)
+    watcher = NodeWatcher(tmp_path / "dataflow.yml", {"talker": talker}, reload)
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watcher.run)
+            await watcher.set_nodes({"talker": talker, "second": second})
+            await watcher.set_nodes({"second": second})  # talker was removed
+            (tmp_path / "talker.py").write_text("saved = 1\n")
+            (tmp_path / "second.py").write_text("saved = 1\n")
+            await done.wait()
+            tasks.cancel_scope.cancel()
+    assert reloaded == ["second"]

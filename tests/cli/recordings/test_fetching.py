@@ -95,6 +95,14 @@ def test_a_machine_that_was_fetched_may_be_away(tmp_path: Path) -> None:
     assert {daemon for daemon, _ in client.reads} == {"station"}
 
 
+def test_a_machine_may_have_the_name_of_a_file_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FILES, "recording", {"recording-0.mcap": b"0123"})
+    machines = ("recording", "robot", "station")
+    assert run(FakeClient(), recording(*machines), tmp_path / "all.mcap") == list(machines)
+
+
 def test_machines_may_be_left_out(tmp_path: Path) -> None:
     target = tmp_path / "all.mcap"
     assert run(FakeClient(), recording("robot"), target, allow_missing=True) == ["robot"]

@@ -12,7 +12,9 @@ OWN = {"host": HOST, "origin": f"http://{HOST}"}
 
 
 def access(*, read_only: bool = False) -> Access:
-    return Access(port=PORT, session="session-secret", key="key-secret", read_only=read_only)
+    return Access(
+        port=PORT, session="session-secret", key="key-secret", folder="f", read_only=read_only
+    )
 
 
 def with_cookie(**headers: str) -> dict[str, str]:
@@ -27,13 +29,23 @@ def test_the_key_works_once() -> None:
 
 
 def test_the_cookie_is_not_readable_by_scripts_or_sent_by_other_pages() -> None:
-    assert access().set_cookie().endswith("; HttpOnly; SameSite=Strict; Path=/")
+    assert access().set_cookie().endswith("; HttpOnly; SameSite=Strict; Path=/f/")
 
 
 def test_a_request_with_the_session_is_accepted() -> None:
     assert access().refuse("GET", with_cookie()) is None
     assert access().refuse("GET", with_cookie(), websocket=True) is None
     assert access().refuse("POST", with_cookie(**{"content-type": "application/json"})) is None
+
+
+@pytest.mark.parametrize(
+    "others",
+    ["theme={'dark': [1, 2]}", "a b; c=d", "=;;=", 'x="', f"dora_ui_{PORT}=stale", "ключ=значение"],
+)
+def test_cookies_of_other_servers_on_this_computer_do_not_matter(others: str) -> None:
+    own = f"dora_ui_{PORT}=session-secret"
+    for cookie in (f"{others}; {own}", f"{own}; {others}", f"a=1; {own}; {others}"):
+        assert access().refuse("GET", {**OWN, "cookie": cookie}) is None
 
 
 @pytest.mark.parametrize(

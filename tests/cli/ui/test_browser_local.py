@@ -17,11 +17,72 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
+PHOTO = """
+    import os
+    import struct
+    import zlib
+
+    import pyarrow as pa
+
+    from dora import Node
+
+    WIDTH, HEIGHT = 640, 480
+
+
+    def chunk(kind, body):
+        checked = kind + body
+        return struct.pack(">I", len(body)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+
+    def png():
+        rows = b"".join(b"\\0" + os.urandom(3 * WIDTH) for _ in range(HEIGHT))
+        header = chunk(b"IHDR", struct.pack(">2I5B", WIDTH, HEIGHT, 8, 2, 0, 0, 0))
+        body = chunk(b"IDAT", zlib.compress(rows, 0))
+        return b"\\x89PNG\\r\\n\\x1a\\n" + header + body + chunk(b"IEND", b"")
+
+
+    node = Node()
+    images = [png(), png()]
+    count = 0
+    for event in node:
+        if event["type"] == "INPUT":
+            node.send_output("image", pa.array([images[count % 2]]), {"encoding": "png"})
+            count += 1
+"""
+"""Images of 900 kB, which do not fit into one update of a stream."""
+
 
 @pytest.fixture
 def browser(home: Path) -> Iterator[Browser]:
     with chromium() as found:
         yield found
+
+
+def test_a_large_compressed_image_without_pillow(browser: Browser, workspace: Workspace) -> None:
+    workspace.file("without/PIL/__init__.py", "raise ImportError")
+    workspace.node("photo", PHOTO)
+    photo = {
+        "id": "photo",
+        "path": "photo.py",
+        "inputs": {"tick": "dora/timer/millis/300"},
+        "outputs": ["image"],
+    }
+    flow = workspace.dataflow({"nodes": [photo]})
+    env = {"PYTHONPATH": str(workspace.path / "without")}
+    with running_dora("run", flow, "--ui", cwd=workspace.path, env=env) as run:
+        ui = opened(run, browser)
+        page = ui.open()
+        page.locator("nav a").filter(has_text=workspace.path.name).click()
+        page.locator('[data-node="photo"]').click()
+        page.locator(".ports a").filter(has_text="image").click()
+        page.wait_for_function("() => document.querySelector('figure img')?.naturalWidth === 640")
+        page.wait_for_function(
+            "() => Number(document.querySelector('[data-shown]').dataset.shown) > 2"
+        )
+        page.locator("figcaption").filter(has_text="640 × 480 png").wait_for()
+        assert ui.errors == []
+        run.interrupt()
+        run.wait().succeeded()
 
 
 def test_a_run_in_the_browser(browser: Browser, workspace: Workspace) -> None:

@@ -14,6 +14,7 @@ from dora_config.protocol.snapshot import (
     EdgeSummary,
     LinkSummary,
     MachineLoad,
+    MachineOperation,
     MachineSummary,
     NodeSummary,
     Snapshot,
@@ -94,6 +95,17 @@ def test_links_and_nodes() -> None:
         "queued": 0,
     }
     assert rows()["dataflows"][UUID]["states"] == {"Running": 1}
+
+
+def test_what_works_on_a_machine_and_since_when_by_the_coordinators_clock() -> None:
+    operation = MachineOperation(command="dora cluster upgrade", operator="ada", since=95.0)
+    machine = MachineSummary(daemon="robot", operation=operation, clock_offset=5.0)
+    found = state(SOURCE, (), Snapshot(time=100.0, machines=(machine,)), None)
+    assert found["machines"]["robot"]["operation"] == {
+        "command": "dora cluster upgrade",
+        "operator": "ada",
+        "since": 90,
+    }
 
 
 def test_rows_contain_no_null() -> None:

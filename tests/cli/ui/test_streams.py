@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from dora_cli.ui.streams import PAGE_FRAMES, parsed
+from dora_cli.coordinator.errors import RequestFailed
+from dora_cli.ui.streams import MAX_LONG, PAGE_FRAMES, LongMessages, parsed
+from dora_config.protocol.topics import TopicUpdate
 
 
 def test_malformed_log_lines_are_ignored() -> None:
     good = '{"ts": "2026-01-01T00:00:00.000Z", "msg": "a"}'
-    broken = ("", "{", "[]", "7", '{"msg": "no time"}', '{"ts": "x"}')
+    broken = ("", "{", "[]", "7", '{"msg": "no time"}', '{"ts": "x"}', '{"ts": "x", "msg": 7}')
     assert parsed((*broken, good)) == [{"ts": "2026-01-01T00:00:00.000Z", "msg": "a"}]
 
 
@@ -28,3 +30,26 @@ def test_malformed_log_lines_are_ignored() -> None:
 def test_invalid_frames_are_refused(frame: str) -> None:
     with pytest.raises(ValidationError):
         PAGE_FRAMES.validate_json(frame)
+
+
+def test_pieces_become_a_message() -> None:
+    long = LongMessages()
+    assert long.take(1, TopicUpdate(samples=("a",))) == ("a",)
+    assert long.take(1, TopicUpdate(piece="b", more=True)) == ()
+    assert long.take(0, TopicUpdate(notes=("a note of the coordinator",))) == ()
+    assert long.take(1, TopicUpdate(piece="c")) == ("bc",)
+    assert long.take(1, TopicUpdate(samples=("d",))) == ("d",)
+
+
+def test_pieces_of_a_broken_stream_are_ignored() -> None:
+    long = LongMessages()
+    assert long.take(1, TopicUpdate(piece="b", more=True)) == ()
+    assert long.take(2, TopicUpdate(piece="c")) == ("c",)
+
+
+def test_a_message_cannot_fill_the_memory() -> None:
+    long, piece = LongMessages(), "x" * (MAX_LONG // 2)
+    long.take(1, TopicUpdate(piece=piece, more=True))
+    long.take(1, TopicUpdate(piece=piece, more=True))
+    with pytest.raises(RequestFailed):
+        long.take(1, TopicUpdate(piece="x", more=True))

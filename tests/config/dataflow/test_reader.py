@@ -289,6 +289,15 @@ WARNINGS = [
         "path: p\ninputs: {x: {source: dora/timer/secs/1, input_timeout: 3}}",
         "input `n/x`: input_timeout has no effect on a timer",
     ),
+    (
+        "path: p\ninputs: {x: {source: dora/logs, queue_policy: backpressure}}",
+        "input `n/x`: queue_policy backpressure has no effect on log entries",
+    ),
+    (
+        "path: p\noutputs: [a]\nsend_stdout_as: a\n"
+        "inputs: {x: {source: n/a, queue_policy: backpressure}}",
+        "input `n/x`: queue_policy backpressure has no effect on log entries and printed lines",
+    ),
     ("path: p\noutputs: [a, a]", 'output "a" is listed twice'),
     (
         "operator: {python: p, inputs: {x: {source: source/out, queue_size: 0}}}",

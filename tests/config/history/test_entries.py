@@ -9,6 +9,7 @@ from support.message_examples import examples
 
 from dora_config.history.entries import (
     STDERR_CHARACTERS,
+    EntriesDropped,
     HistoryEntry,
     decode_entry,
     encode_entry,
@@ -21,6 +22,9 @@ def test_golden_bytes() -> None:
     lines = [encode_entry(entry).encode() for entry in entries]
     check_golden(Path(__file__).parent / "golden" / "history-1.0.jsonl", lines)
     assert [decode_entry(line) for line in lines] == entries
+    dropped = EntriesDropped(dropped=7, dataflow="text")
+    assert encode_entry(dropped) == '{"dropped":7,"dataflow":"text"}'
+    assert decode_entry(encode_entry(dropped)) == dropped
 
 
 def test_only_the_last_lines_of_stderr_are_kept() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,25 @@ def test_an_error_is_returned_once(tmp_path: Path) -> None:
     (tmp_path / "missing" / "a").mkdir(parents=True)
     assert file.append(ENTRIES[1]) is None
     assert read_history(file.path) == [ENTRIES[1]]
+
+
+def test_an_event_costs_no_look_at_the_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = HistoryFile(tmp_path / "out" / "uuid" / "history.jsonl")
+    assert file.append(ENTRIES[0]) is None
+    made: list[Path] = []
+    monkeypatch.setattr(Path, "mkdir", lambda path, **_: made.append(path))
+    assert file.append(ENTRIES[1]) is None
+    assert made == []
+
+
+def test_later_events_are_kept_if_the_folder_is_deleted(tmp_path: Path) -> None:
+    file = HistoryFile(tmp_path / "out" / "uuid" / "history.jsonl")
+    file.append(ENTRIES[0])
+    shutil.rmtree(tmp_path / "out")
+    assert file.append(ENTRIES[1]) is None
+    assert read_history(file.path) == ENTRIES[1:2]
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

@@ -82,18 +82,24 @@ def test_a_machine_that_was_lost_is_the_cause() -> None:
     assert found.notes == ('machine "station" is not connected: its history is missing',)
 
 
-@pytest.mark.parametrize("waiting_messages", [False, True])
-def test_a_connection_that_is_closed_after_a_cut_counts_as_silence(waiting_messages: bool) -> None:
-    """The old connection is closed once the machine is back, maybe after waiting heartbeats."""
+@pytest.mark.parametrize("resumes", [False, True])
+def test_a_machine_that_was_cut_off_is_the_cause(resumes: bool) -> None:
+    """The old connection is closed, or continues, once the machine is back."""
     fleet, robot, station = two_machines()
     fleet.pass_time(12.0, heartbeats=False)
-    if waiting_messages:
+    if resumes:
         fleet.pass_time(3.0)
-    fleet.disconnect(station)
+    else:
+        fleet.disconnect(station)
     number = fleet.ask(Explain())
     answer(fleet, robot)
-    summary = explained(fleet, number).summary
-    assert summary.startswith('machine "station" became unreachable: it sent nothing for 1')
+    if resumes:
+        answer(fleet, station)
+    found = explained(fleet, number)
+    assert found.cause is not None
+    assert found.cause.text.startswith('machine "')
+    assert "became unreachable: it sent nothing for 1" in found.cause.text
+    assert (found.cause.resolved_at is not None) == resumes
 
 
 def test_a_machine_that_is_lost_meanwhile() -> None:
@@ -123,6 +129,26 @@ def test_a_refused_placement_is_explained_until_the_start_succeeds() -> None:
     number = fleet.ask(Explain())
     fleet.pass_time(4.0)
     assert explained(fleet, number).status == "Running"
+
+
+def test_an_older_refused_start_does_not_hide_a_dataflow_that_ended_since() -> None:
+    fleet = SimulatedFleet()
+    robot = fleet.add_daemon("robot", machine="robot")
+    fleet.settle()
+    fleet.start(dataflow(camera="robt").model_copy(update={"name": "demo"}))
+    fleet.pass_time(60.0)
+    fleet.start(dataflow(camera="robot"))
+    fleet.settle()
+    fleet.ask(StopDataflow())
+    fleet.settle()
+    number = fleet.ask(Explain())
+    answer(fleet, robot)
+    assert explained(fleet, number).status == "Finished"
+    named = fleet.ask(Explain(dataflow=DataflowRef(name="demo")))
+    assert explained(fleet, named).status == "Not started"
+    fleet.pass_time(60.0)
+    fleet.start(dataflow(camera="robt"))
+    assert explained(fleet, fleet.ask(Explain())).status == "Not started"
 
 
 def test_a_failed_build_is_explained() -> None:

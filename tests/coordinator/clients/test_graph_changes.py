@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from support.simulation.fleet_simulation import SimulatedFleet, pipeline, running_fleet
 from support.simulation.machine_simulation import FakeDaemon
@@ -9,7 +11,13 @@ from support.simulation.machine_simulation import FakeDaemon
 from dora_config.dataflow.resolved import ResolvedDeploy, ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import OutputSource
 from dora_config.protocol.calls import ChangePart
-from dora_config.protocol.control import ChangeGraph, GraphChanged, RestartDataflow, Restarted
+from dora_config.protocol.control import (
+    ChangeGraph,
+    GraphChanged,
+    RestartDataflow,
+    Restarted,
+    StopDataflow,
+)
 from dora_config.protocol.daemon import TO_DAEMON
 from dora_config.protocol.runner import (
     AddNode,
@@ -141,6 +149,14 @@ def test_a_refusal_of_the_runner_changes_nothing() -> None:
             DisconnectInput(source="camera", output="out", target="plot", input="b"),
             "it reads nothing",
         ),
+        (
+            ConnectInput(source="dora", output="timer/hours/1", target="plot", input="tick"),
+            "unknown timer unit",
+        ),
+        (
+            ConnectInput(source="dora", output="logs/info/camra", target="plot", input="lines"),
+            'no node "camra"; did you mean "camera"?',
+        ),
     ],
 )
 def test_changes_that_contradict_the_dataflow_are_refused(
@@ -158,6 +174,31 @@ def test_a_removed_node_is_disconnected_on_other_machines() -> None:
     assert isinstance(fleet.answers[change(fleet, RemoveNode(node="camera"))], GraphChanged)
     assert stored_nodes(fleet)["logger"] == []
     assert [one.node.id for one in robot.runners[0].current] == ["plot"]
+
+
+def test_timers_and_logs_are_connected_and_disconnected() -> None:
+    fleet, robot, station = with_logger()
+    ends: dict[str, Any] = {"source": "dora", "target": "logger"}
+    timer = {"output": "timer/hz/10", "input": "tick", **ends}
+    logs = {"output": "logs/warn", "input": "lines", **ends}
+    for one in (timer, logs):
+        assert isinstance(fleet.answers[change(fleet, ConnectInput(**one))], GraphChanged)
+    stored = ["tick <- dora/timer/millis/100", "lines <- dora/logs/warn"]
+    assert stored_nodes(fleet)["logger"] == stored
+    for daemon in (robot, station):  # lines of the other machine
+        (link,) = [runner.link for runner in daemon.runners if runner.link is not None]
+        assert [(edge.output, edge.input) for edge in link.edges] == [("logs/warn", "lines")]
+    for one in (timer, logs):
+        assert isinstance(fleet.answers[change(fleet, DisconnectInput(**one))], GraphChanged)
+    assert stored_nodes(fleet)["logger"] == []
+
+
+def test_a_stop_ends_the_addition_on_a_further_machine() -> None:
+    fleet, *_ = two_machines()
+    number = fleet.ask(ChangeGraph(change=AddNode(node=node("logger"))))
+    fleet.ask(StopDataflow())
+    fleet.settle()
+    assert fleet.failures[number].message == "the dataflow is being stopped"
 
 
 def test_the_only_node_cannot_be_removed() -> None:

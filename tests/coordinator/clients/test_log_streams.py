@@ -64,9 +64,31 @@ def test_logs_are_requested_chunk_by_chunk() -> None:
 
 
 def test_refusal_of_an_unknown_node_lists_the_nodes() -> None:
-    fleet, _ = running_dataflows("a")
+    fleet, daemon = running_dataflows("a")
+    number = fleet.ask(ReadLogs(nodes=("unknown",)))
+    request = _stream(daemon)
+    done = LogChunk(stream=request.stream, done=True, missing=("unknown",))
+    _chunk(fleet, daemon, done)
+    failure = fleet.failures[number]
+    assert failure.message.endswith('has no node "unknown"; its nodes are: sink, source')
+    assert failure.code == "not_found"
+    following = fleet.failures[fleet.ask(ReadLogs(nodes=("unknown",), follow=True))]
+    assert (following.message, following.code) == (failure.message, failure.code)
+    fleet.disconnect(daemon)
     failure = fleet.failures[fleet.ask(ReadLogs(nodes=("unknown",)))]
-    assert 'has no node "unknown"; its nodes are: sink, source' in failure.message
+    assert failure.message.endswith(f'; no connection to daemon "{daemon.key}"')
+
+
+def test_the_log_of_a_node_that_could_not_be_added_is_sent() -> None:
+    fleet, robot, station = running_fleet(dataflow(source="robot", sink="station"))
+    for one in (robot, station):
+        one.from_coordinator.clear()
+    number = fleet.ask(ReadLogs(nodes=("broken",)))
+    first, second = _stream(robot), _stream(station)
+    _chunk(fleet, robot, LogChunk(stream=first.stream, done=True, missing=("broken",)))
+    _chunk(fleet, station, LogChunk(stream=second.stream, lines=("x",)))
+    _chunk(fleet, station, LogChunk(stream=second.stream, done=True, missing=()))
+    assert fleet.answers[number] == LogsEnd()
 
 
 def test_the_answer_names_disconnected_daemons() -> None:

@@ -12,6 +12,7 @@ from dora_config.protocol.runner import EdgeStatus
 from dora_config.protocol.snapshot import (
     REUSED_SECONDS,
     MachineLoad,
+    MachineOperation,
     MachineSample,
     PartSample,
     SampleMachine,
@@ -21,6 +22,7 @@ from dora_coordinator.clients import snapshots
 from dora_coordinator.state.events import ClientDisconnected, DaemonMessageReceived
 
 LOAD = MachineLoad(cpus=4, cpu_seconds=8.0, memory_bytes=1, memory_total_bytes=2)
+UPGRADE = MachineOperation(command="dora cluster upgrade", operator="ada@desk", since=1.0)
 
 
 def two_machines() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
@@ -44,6 +46,7 @@ def answer(fleet: SimulatedFleet, daemon: FakeDaemon, *, sent: int = 3, problem:
         sample=request.sample,
         parts=(PartSample(dataflow_id=dataflow_id, at=1.0, edges=(edge,)),),
         load=LOAD,
+        operation=UPGRADE,
         problems=(problem,) if problem else (),
     )
     assert daemon.connection is not None
@@ -63,9 +66,9 @@ def test_a_snapshot_has_machines_nodes_and_the_edges_of_all_daemons() -> None:
     assert number not in fleet.answers
     answer(fleet, station, problem="a runner\tis slow")
     found = snapshot(fleet, number)
-    assert [(one.daemon, one.load) for one in found.machines] == [
-        ("robot", LOAD),
-        ("station", LOAD),
+    assert [(one.daemon, one.load, one.operation) for one in found.machines] == [
+        ("robot", LOAD, UPGRADE),
+        ("station", LOAD, UPGRADE),
     ]
     assert [(one.node, one.daemon) for one in found.nodes] == [
         ("camera", "robot"),

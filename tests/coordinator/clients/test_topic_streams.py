@@ -150,6 +150,13 @@ def test_samples_fit_the_message_limit() -> None:
     assert (request.chunk_bytes, request.sample_bytes) == (1000, 500)
 
 
+def test_pictures_fit_the_message_limit_unless_they_are_sent_in_pieces() -> None:
+    world = Watched(two_senders(), Settings(max_message_bytes=8000))
+    world.fleet.ask(WatchTopics(picture_bytes=200_000, whole_picture_bytes=10_000_000))
+    request = world.stream(world.robot)
+    assert (request.picture_bytes, request.whole_picture_bytes) == (500, 10_000_000)
+
+
 @pytest.mark.parametrize("how", ["cancelled", "gone"])
 def test_a_client_that_leaves_ends_its_watch(how: str) -> None:
     world = Watched(two_senders())

@@ -11,10 +11,11 @@ from support.simulation.fleet_simulation import (
 from support.simulation.machine_simulation import FakeDaemon
 
 from dora_config.history import entries as happened
-from dora_config.history.entries import HistoryEvent
+from dora_config.history.entries import HistoryEntry, HistoryEvent
+from dora_config.history.kept import split_dropped
 from dora_config.protocol.control import ForgetEnded, StopDataflow
 from dora_coordinator.coordinator import CoordinatorState
-from dora_coordinator.dataflow.history import REFUSED, ClusterHistory
+from dora_coordinator.dataflow.history import FIRST, LAST, REFUSED, ClusterHistory
 from dora_coordinator.state.events import StoreLoaded
 from dora_coordinator.state.records import Phase
 
@@ -30,7 +31,7 @@ def state(fleet: SimulatedFleet) -> CoordinatorState:
 
 
 def events(fleet: SimulatedFleet) -> list[HistoryEvent]:
-    return [entry.event for entry in state(fleet).registry.history.entries()]
+    return [entry.event for entry in split_dropped(state(fleet).registry.history.saved())[0]]
 
 
 def phases(fleet: SimulatedFleet) -> list[str]:
@@ -79,11 +80,11 @@ def test_the_loss_of_a_machine() -> None:
 
 def test_events_survive_a_restart_of_the_coordinator() -> None:
     fleet, _ = running()
-    kept = state(fleet).registry.history.entries()
+    kept = state(fleet).registry.history.saved()
     fleet.kill_coordinator()
     fleet.coordinator = CoordinatorState(fleet.settings, COORDINATOR)
     fleet.handle(StoreLoaded(tuple(fleet.store.values()), history=kept))
-    assert events(fleet)[: len(kept)] == [entry.event for entry in kept]
+    assert state(fleet).registry.history.saved()[: len(kept)] == kept
     assert phases(fleet)[-1] == Phase.RECOVERING
     fleet.coordinator = CoordinatorState(fleet.settings, COORDINATOR)
     fleet.handle(StoreLoaded((), history=kept))  # the store was put aside
@@ -98,4 +99,17 @@ def test_refused_starts_are_kept_by_name_up_to_a_limit() -> None:
     last = history.refused()
     assert last is not None
     assert last.at == 100.0 + REFUSED
-    assert len(history.entries()) == REFUSED
+    assert len(history.saved()) == REFUSED
+
+
+def test_the_number_of_dropped_events_survives_a_restart() -> None:
+    returned = happened.MachineReturned(machine="robot")
+    entries = [
+        HistoryEntry(at=float(number), event=returned, dataflow="a")
+        for number in range(FIRST + LAST + 7)
+    ]
+    history, again = ClusterHistory(0.0), ClusterHistory(0.0)
+    history.load(entries, {"a": None})
+    again.load(history.saved(), {"a": None})
+    assert again.of("a") == history.of("a")
+    assert again.of("a")[1] == 7

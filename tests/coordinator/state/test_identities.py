@@ -69,10 +69,21 @@ def test_a_removed_key_is_refused_for_good_under_every_machine_id() -> None:
 
 def test_a_forgotten_key_may_be_enrolled_again() -> None:
     identities = enrolled()
-    assert identities.remove("robot", revoke=False) == MachineRecord(machine="robot")
+    assert identities.remove("robot", revoke=False) == MachineRecord(machine="robot", former="a1")
     assert identities.remove("robot", revoke=False) is None
     assert identities.problem("robot", OTHER) is None
     assert identities.problem("robot", KEY) is None
+    assert identities.enrol("robot", OTHER) == MachineRecord(machine="robot", digest="b2")
+
+
+def test_a_key_that_may_be_replaced_can_be_revoked() -> None:
+    """A stolen machine, for which `dora cluster up` was tried before it was removed."""
+    identities = enrolled()
+    identities.remove("robot", revoke=False)
+    assert identities.remove("robot", revoke=True) == MachineRecord(
+        machine="robot", removed=("a1",)
+    )
+    assert identities.problem("robot", KEY) is not None
 
 
 def register(

@@ -78,9 +78,19 @@ def test_another_authority_keeps_the_secret() -> None:
 def test_plain_connections_end_with_their_period_or_with_a_rotation() -> None:
     tokens = Tokens.load("first", AUTHORITY, None)
     assert not tokens.allows_plain(0.0)
-    tokens.allow_plain(DAY)
+    tokens.allow_plain(0.0, DAY)
     again = restarted(tokens, "first")
     assert again.allows_plain(DAY - 1)
     assert not again.allows_plain(DAY)
     again.rotate("second", DAY, 0.0)
     assert not again.allows_plain(1.0)
+
+
+def test_a_clock_that_is_set_back_begins_no_further_period() -> None:
+    tokens = Tokens.load("first", AUTHORITY, None)
+    tokens.allow_plain(DAY, 2 * DAY)
+    assert not tokens.allows_plain(DAY - 1)
+    assert not tokens.end_plain(2 * DAY - 1)
+    assert tokens.end_plain(2 * DAY)
+    assert not tokens.end_plain(2 * DAY)
+    assert not restarted(tokens, "first").allows_plain(DAY)

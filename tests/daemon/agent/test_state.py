@@ -61,6 +61,7 @@ from dora_daemon.agent.events import (
     Event,
     HandoverRequested,
     MachineStopping,
+    NodeNotAdded,
     NodesRead,
     PartRelinked,
     RecorderSettled,
@@ -157,6 +158,15 @@ def test_stop_survives_a_restart_of_the_daemon() -> None:
     (report,) = state.reports()
     assert report.phase == "stopping"
     assert requests(after(state, connected("running"))) == [StopAllNodes()]
+
+
+def test_the_log_of_a_node_that_was_not_added_is_remembered() -> None:
+    state = AgentState()
+    after(state, prepare(2), placed(), connected())
+    assert after(state, NodeNotAdded(ID, 1, "extra", "out")) == []
+    (saved,) = after(state, NodeNotAdded(ID, 2, "extra", "out"))
+    assert isinstance(saved, SavePart)
+    assert record_of(state).log_dirs == {"camera": "out", "extra": "out"}
 
 
 def test_release_of_another_attempt_is_ignored() -> None:
@@ -288,6 +298,21 @@ def test_peers_are_sent_when_the_runner_connects() -> None:
     assert SendToRunner(ID, expected) in state.handle(connected(), 0.0)
     later = ConnectPart(dataflow_id=ID, attempt=1, peers=(first,))
     assert state.handle(later, 0.0) == [SendToRunner(ID, SetLinkPeers(peers=(first,)))]
+
+
+def test_later_news_of_a_machine_replaces_earlier_ones() -> None:
+    base = PeerEndpoint(machine="base", run_id="1", endpoints=("base:1",))
+    arm = PeerEndpoint(machine="arm", run_id="1", endpoints=("arm:1",))
+    state = AgentState()
+    after(
+        state,
+        prepare(),
+        ConnectPart(dataflow_id=ID, attempt=1, peers=(arm,), ended=("base",)),
+        ConnectPart(dataflow_id=ID, attempt=1, peers=(base,), ended=("arm",)),
+        placed(),
+    )
+    expected = SetLinkPeers(peers=(base,), ended=("arm",))
+    assert SendToRunner(ID, expected) in state.handle(connected(), 0.0)
 
 
 def test_inspector_needs_a_runner_with_a_directory() -> None:

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,12 @@ from dora_config.protocol.runner import NodeLocation
 from dora_daemon.build.builder import BuildOptions, prepare
 from dora_daemon.build.errors import BuildError
 from dora_daemon.build.job import BuiltNode
-from dora_daemon.build.python_env import environment_dir, find_uv
+from dora_daemon.build.python_env import (
+    environment_dir,
+    environment_python,
+    find_uv,
+    unfinished_mark,
+)
 
 PLAIN = BuildOptions()
 
@@ -107,12 +113,16 @@ def test_a_failure_names_node_line_exit_code_and_output_and_stops_that_node_only
     [
         ("no-such-tool --x", "the program 'no-such-tool' is not on PATH"),
         ("./here", "./here: Permission denied"),
+        ("./setup.sh", "./setup.sh does not exist"),
+        ("./script", "the interpreter in the first line of ./script does not exist"),
         ("cat a | wc", "build lines run without a shell, so '|' is an ordinary word here"),
         ("echo 'a", "no closing quotation"),
     ],
 )
 def test_lines_that_cannot_run(tmp_path: Path, line: str, message: str) -> None:
     (tmp_path / "here").write_text("")
+    (tmp_path / "script").write_text("#!/no/such/interpreter\n")
+    (tmp_path / "script").chmod(0o755)
     with pytest.raises(BuildError) as caught:
         build(tmp_path, {"id": "a", "build": [line]})
     assert message in str(caught.value)
@@ -188,6 +198,52 @@ def test_an_environment_without_interpreter_is_created_again(tmp_path: Path) -> 
     result, events = build(tmp_path, {"id": "a", "build": ["true"]}, options=BuildOptions(uv=True))
     assert step("uv venv") in events
     assert result["a"].python is not None
+
+
+def test_an_unfinished_environment_is_created_again(tmp_path: Path) -> None:
+    node = {"id": "a", "build": ["true"]}
+    build(tmp_path, node, options=BuildOptions(uv=True))
+    unfinished_mark(tmp_path, "a").touch()
+    assert environment_python(tmp_path, "a") is None
+    _, events = build(tmp_path, node, options=BuildOptions(uv=True))
+    assert step("uv venv") in events
+    assert environment_python(tmp_path, "a") is not None
+
+
+def test_builds_in_one_folder_create_an_environment_once(tmp_path: Path) -> None:
+    node = {"id": "a", "path": "a.py", "build": ["true"]}
+    dataflow = ResolvedDataflow.model_validate({"nodes": [node]})
+    events: list[NodeBuildEvent] = []
+
+    async def main() -> None:
+        build = partial(
+            prepare, dataflow, tmp_path, options=BuildOptions(uv=True), on_event=events.append
+        )
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(build)
+            tasks.start_soon(build)
+
+    anyio.run(main)
+    assert [event.text for event in events].count("uv venv") == 1
+    assert step("waiting for another build of this folder") in events
+
+
+def test_an_error_of_a_disk_fails_its_node_only(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    nodes = (
+        {"id": "a", "build": ["true"], "deploy": {"working_dir": "file"}},
+        {"id": "b", "build": ["touch made"]},
+    )
+    with pytest.raises(BuildError, match=rf'^node "a": {tmp_path}/file: File exists$'):
+        build(tmp_path, *nodes, options=BuildOptions(apply_deploy=True))
+    assert (tmp_path / "made").exists()
+
+
+def test_empty_path_is_not_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "tool").write_text("#!/bin/sh\n")
+    (tmp_path / "tool").chmod(0o755)
+    with pytest.raises(BuildError, match="the program 'tool' is not on PATH"):
+        build(tmp_path, {"id": "a", "build": ["tool"]}, environ={"PATH": ""})
 
 
 def test_the_option_uv_without_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

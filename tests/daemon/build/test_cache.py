@@ -312,7 +312,7 @@ def test_a_pinned_commit_does_not_change(base: Path) -> None:
 
 
 def test_too_many_files_are_not_compared(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dora_daemon.build.snapshot.MOST_FILES", 3)
+    monkeypatch.setattr("dora_daemon.build.snapshot.MAX_FILES", 3)
     for number in range(3):
         (base / f"file{number}").write_text("x")
     assert ran(base, COUNT) == ["n"]

@@ -65,8 +65,9 @@ def test_a_lock_file_of_dora_rs_is_read(tmp_path: Path) -> None:
         ("a: [", "line 2: invalid YAML"),
         (b"\xff", "cannot be read"),
         ("[]", "is not a lock file"),
-        ("git_sources: {n: {repo: u}}", 'git_sources of node "n": expected `repo` and'),
-        ("git_sources: {n: {repo: u, commit_hash: ../x}}", "expected `repo` and `commit_hash`"),
+        ("git_sources: {n: {repo: u}}", 'git_sources of node "n": expected the texts `repo` and'),
+        ("git_sources: {n: {repo: 7, commit_hash: a}}", "commit_hash 'a' is not 40 or 64 hex"),
+        ("version: 3\ngit_sources: {}", "has version 3, expected 2; write it with this version"),
     ],
 )
 def test_a_file_that_cannot_be_used(tmp_path: Path, text: str | bytes | None, message: str) -> None:

@@ -63,7 +63,7 @@ def test_without_uv_the_environment_is_made_by_venv_and_filled_by_our_pip(
     events: list[NodeBuildEvent] = []
 
     def build(key: str) -> Path:
-        options = BuildOptions(own={"n": key})
+        options = BuildOptions(build_keys={"n": key})
         (built,) = anyio.run(
             lambda: prepare(
                 ResolvedDataflow(nodes=(lines,)), tmp_path, options=options, on_event=events.append

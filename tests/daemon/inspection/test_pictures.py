@@ -13,9 +13,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from dora_daemon.inspection.pictures import PictureTooLarge, picture
+from dora_daemon.inspection.pictures import PNG_BYTES, NotShown, PictureLimits, picture
 
 LIMIT = 256 * 1024
+SMALL = PictureLimits(LIMIT)
 COLOURS = np.random.default_rng(7).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
 
@@ -27,14 +28,16 @@ def image_of(found: dict[str, Any]) -> Any:
         return np.asarray(opened)
 
 
-def shown(pixels: Any, encoding: str, limit: int = LIMIT, *, pillow: bool = True) -> dict[str, Any]:
+def shown(
+    pixels: Any, encoding: str, limits: PictureLimits = SMALL, *, pillow: bool = True
+) -> dict[str, Any]:
     height, width = pixels.shape[:2]
     metadata = {"encoding": encoding, "width": width, "height": height}
     array = pa.array(pixels.reshape(-1))
     with patch.dict(sys.modules, {} if pillow else {"PIL": None}):
-        found = picture(array, metadata, limit)
+        found = picture(array, metadata, limits)
     assert found is not None
-    assert len(base64.b64decode(found["data"])) <= limit
+    assert len(base64.b64decode(found["data"])) <= max(limits.small, limits.whole)
     assert (found["width"], found["height"]) == (width, height)
     return found
 
@@ -80,46 +83,143 @@ def test_jpeg_with_pillow(encoding: str) -> None:
 
 def test_wide_images_are_reduced() -> None:
     found = shown(np.zeros((1080, 1920, 3), np.uint8), "rgb8")
-    assert found["shownWidth"] == 960
+    assert (found["shownWidth"], found["shownHeight"]) == (1280, 720)
 
 
 def test_an_incompressible_image_stays_below_the_limit() -> None:
     noise = np.random.default_rng(1).integers(0, 256, (720, 1280, 3), dtype=np.uint8)
-    shown(noise, "rgb8", limit=50_000)
+    shown(noise, "rgb8", PictureLimits(50_000))
+
+
+def test_a_png_may_be_larger_if_it_is_sent_in_pieces() -> None:
+    vga = np.random.default_rng(1).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    found = shown(vga, "rgb8", PictureLimits(LIMIT, 2 * PNG_BYTES), pillow=False)
+    assert np.array_equal(image_of(found), vga)
+
+
+def test_metres_of_a_depth_image() -> None:
+    metres = np.array([[0.0, 1.0, 2.0], [4.0, np.nan, np.inf], [-1.0, 3.0, 4.0]], np.float32)
+    grey = image_of(shown(metres, "32FC1", pillow=False))
+    assert grey.tolist() == [[0, 64, 128], [255, 0, 0], [0, 191, 255]]
+    as_bytes = pa.array([metres.tobytes()])
+    metadata = {"encoding": "32FC1", "width": 3, "height": 3}
+    assert picture(as_bytes, metadata, SMALL) is not None
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pair"), [("yuyv", (76, 85, 76, 255)), ("uyvy", (85, 76, 255, 76))]
+)
+def test_pairs_of_pixels(encoding: str, pair: tuple[int, ...]) -> None:
+    array = pa.array(np.tile(np.array(pair, np.uint8), 16 * 32))
+    metadata = {"encoding": encoding, "width": 32, "height": 32}
+    found = picture(array, metadata, SMALL)
+    assert found is not None
+    red = image_of(found)[16, 16].astype(int)
+    assert abs(red - np.array([255, 0, 0])).max() < 12
+    with patch.dict(sys.modules, {"PIL": None}):
+        grey = picture(array, metadata, SMALL)
+    assert grey is not None
+    assert (image_of(grey) == 76).all()
+
+
+def encoded(kind: str, width: int, height: int) -> bytes:
+    """Return a compressed image of noise, which is large."""
+    noise = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    target = io.BytesIO()
+    Image.fromarray(noise).save(target, kind)
+    return target.getvalue()
 
 
 @pytest.mark.parametrize(
     "array", [pa.array([b"\xff\xd8jpeg"]), pa.array([*b"\xff\xd8jpeg"], pa.uint8())]
 )
-def test_compressed_images_are_sent_as_they_are(array: Any) -> None:
-    found = picture(array, {"encoding": "jpeg", "width": 640, "height": 480}, LIMIT)
+def test_small_compressed_images_are_sent_as_they_are(array: Any) -> None:
+    found = picture(array, {"encoding": "jpeg", "width": 640, "height": 480}, SMALL)
     assert found is not None
     assert found["media"] == "image/jpeg"
     assert base64.b64decode(found["data"]) == b"\xff\xd8jpeg"
-    with pytest.raises(PictureTooLarge):
-        picture(array, {"encoding": "jpeg"}, 3)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
+def test_large_compressed_images_are_reduced(kind: str) -> None:
+    content = encoded(kind, 1920, 1080)
+    assert len(content) > LIMIT
+    found = picture(pa.array([content]), {"encoding": kind}, SMALL)
+    assert found is not None
+    assert found["media"] == "image/jpeg"
+    assert len(base64.b64decode(found["data"])) <= LIMIT
+    assert image_of(found).shape[0] > 200
+
+
+def test_large_compressed_images_without_pillow_are_sent_whole() -> None:
+    content = encoded("png", 400, 300)
+    array, metadata = pa.array([content]), {"encoding": "png", "width": 400, "height": 300}
+    with patch.dict(sys.modules, {"PIL": None}):
+        found = picture(array, metadata, PictureLimits(LIMIT, len(content)))
+        assert found is not None
+        assert base64.b64decode(found["data"]) == content
+        with pytest.raises(NotShown, match="install Pillow"):
+            picture(array, metadata, PictureLimits(LIMIT, len(content) - 1))
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n\x1a\n", b"", b"<svg>"])
+def test_malformed_compressed_images_are_not_decoded_here(content: bytes) -> None:
+    long = content + bytes(LIMIT + 1)
+    found = picture(pa.array([long]), {"encoding": "png"}, PictureLimits(LIMIT, 2 * LIMIT))
+    assert found is not None
+    assert base64.b64decode(found["data"]) == long
+    with pytest.raises(NotShown):
+        picture(pa.array([long]), {"encoding": "png"}, SMALL)
+
+
+BYTES = pa.array([1, 2, 3], pa.uint8())
+NULL = pa.array([1, None, 3], pa.uint8())
 
 
 @pytest.mark.parametrize(
     ("array", "metadata"),
     [
-        (pa.array([1, 2, 3], pa.uint8()), {}),
-        (pa.array([1, 2, 3], pa.uint8()), {"encoding": 7}),
-        (pa.array([1, 2, 3], pa.uint8()), {"encoding": "rgb8"}),
-        (pa.array([1, 2, 3], pa.uint8()), {"encoding": "rgb8", "width": 2, "height": 2}),
-        (pa.array([1, 2, 3], pa.uint8()), {"encoding": "rgb8", "width": -1, "height": -1}),
-        (pa.array([1, None, 3], pa.uint8()), {"encoding": "rgb8", "width": 1, "height": 1}),
-        (pa.array([0.5] * 3), {"encoding": "rgb8", "width": 1, "height": 1}),
-        (pa.array(["jpeg"]), {"encoding": "jpeg"}),
-        (pa.array([], pa.uint8()), {"encoding": "rgb8", "width": 0, "height": 0}),
+        (BYTES, {}),
+        (BYTES, {"encoding": 7}),
+        (BYTES, {"encoding": "pcm", "sample_rate": 16000}),
     ],
 )
 def test_other_messages_are_not_images(array: Any, metadata: dict[str, Any]) -> None:
-    assert picture(array, metadata, LIMIT) is None
+    assert picture(array, metadata, SMALL) is None
+
+
+@pytest.mark.parametrize(
+    ("array", "metadata", "reason"),
+    [
+        (BYTES, {"encoding": "rgb8"}, "`width` and `height` of this image are missing"),
+        (BYTES, {"encoding": "rgb8", "width": 2, "height": 2}, "3 bytes are not an image of 2 x 2"),
+        (BYTES, {"encoding": "rgb8", "width": -1, "height": -1}, "-1 x -1 pixels is not shown"),
+        (BYTES, {"encoding": "rgb8", "width": 1 << 40, "height": 1 << 40}, "is not shown"),
+        (
+            BYTES,
+            {"encoding": "bayer_rggb8", "width": 3, "height": 1},
+            '"bayer_rggb8" are not shown',
+        ),
+        (
+            pa.array([1, None, 3], pa.uint8()),
+            {"encoding": "rgb8", "width": 1, "height": 1},
+            "uint8",
+        ),
+        (pa.array([0.5] * 3), {"encoding": "rgb8", "width": 1, "height": 1}, "type double"),
+        (pa.array(["jpeg"]), {"encoding": "jpeg"}, "type string"),
+        (pa.array([], pa.uint8()), {"encoding": "rgb8", "width": 0, "height": 0}, "0 x 0"),
+        (pa.array([1, 2], pa.uint8()), {"encoding": "yuyv", "width": 1, "height": 1}, "even width"),
+    ],
+)
+def test_the_reason_why_an_image_is_not_shown(
+    array: Any, metadata: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(NotShown, match=reason):
+        picture(array, metadata, SMALL)
 
 
 def test_a_slice_of_an_array() -> None:
     pixels = pa.array([9, 9, 9, 1, 2, 3], pa.uint8()).slice(3)
-    found = picture(pixels, {"encoding": "mono8", "width": 3, "height": 1}, LIMIT)
+    found = picture(pixels, {"encoding": "mono8", "width": 3, "height": 1}, SMALL)
     assert found is not None
     assert found["shownWidth"] == 3

@@ -11,12 +11,18 @@ import pyarrow as pa
 import pytest
 from support.queues import Edge, Segments
 
+from dora_daemon.inspection.pictures import PictureLimits
 from dora_daemon.inspection.rendering import Cut, render
 from dora_node_api.data import arrow
 from dora_node_api.transport import Board
 
 
-def text_of(array: Any, metadata: dict[str, Any] | None = None, limit: int = 1000) -> str:
+def text_of(
+    array: Any,
+    metadata: dict[str, Any] | None = None,
+    limit: int = 1000,
+    pictures: PictureLimits | None = None,
+) -> str:
     """Send a message through a queue and render it."""
     board, segments = Board.create(1 << 20), Segments()
     edge = Edge(board, segments)
@@ -25,7 +31,7 @@ def text_of(array: Any, metadata: dict[str, Any] | None = None, limit: int = 100
         sender.send("out", arrow.encode(array, metadata))
         delivery = receiver.receive()
         assert delivery is not None
-        text = render("camera/out", delivery, limit)
+        text = render("camera/out", delivery, limit, pictures)
         text.encode()
         return text
     finally:
@@ -36,8 +42,11 @@ def text_of(array: Any, metadata: dict[str, Any] | None = None, limit: int = 100
         board.close()
 
 
-def rendered(array: Any, metadata: dict[str, Any] | None = None) -> Any:
-    return json.loads(text_of(array, metadata), parse_constant=_no_constant)
+def rendered(
+    array: Any, metadata: dict[str, Any] | None = None, pictures: PictureLimits | None = None
+) -> Any:
+    text = text_of(array, metadata, pictures=pictures)
+    return json.loads(text, parse_constant=_no_constant)
 
 
 def _no_constant(name: str) -> None:
@@ -49,6 +58,22 @@ def test_a_short_message_is_complete() -> None:
     now = datetime.now(UTC).timestamp() * 1000
     assert 0 <= now - shown.pop("timestamp") < 60_000
     assert shown == {"name": "camera/out", "data": [1, None, 3], "metadata": {"unit": "m", "n": 2}}
+
+
+def test_an_image_has_a_picture_and_no_data() -> None:
+    metadata = {"encoding": "mono8", "width": 2, "height": 1}
+    shown = rendered(pa.array([1, 2], pa.uint8()), metadata, PictureLimits(10_000))
+    assert shown["picture"]["width"] == 2
+    assert shown["data"] == []
+    assert shown["shortened"]["bytes"] > 0
+
+
+def test_an_image_without_a_picture_has_its_data_and_the_reason() -> None:
+    metadata = {"encoding": "mono8", "width": 3, "height": 1}
+    shown = rendered(pa.array([1, 2], pa.uint8()), metadata, PictureLimits(10_000))
+    assert "2 bytes are not an image of 3 x 1 pixels" in shown["unshown"]
+    assert shown["data"] == [1, 2]
+    assert "unshown" not in rendered(pa.array([1, 2], pa.uint8()), metadata)
 
 
 def test_timestamp_of_the_sender_is_kept() -> None:

@@ -1,4 +1,4 @@
-"""Limits of memory, rate and size; dropped messages are counted."""
+"""PictureLimits of memory, rate and size; dropped messages are counted."""
 
 from __future__ import annotations
 
@@ -24,14 +24,26 @@ def test_oldest_messages_are_dropped_and_counted() -> None:
     assert not samples
 
 
-def test_size_is_limited_but_one_message_is_kept() -> None:
+def test_size_is_limited() -> None:
     samples = Samples(100)
     for number in range(3):
         samples.add("a/x", "y" * 80, number)
-    samples.add("a/x", "z" * 500, 3)
     update = samples.take()
-    assert update.samples == ("z" * 500,)
-    assert update.dropped == {"a/x": 3}
+    assert update.samples == ("y" * 80,)
+    assert update.dropped == {"a/x": 2}
+
+
+def test_a_long_message_is_sent_in_pieces() -> None:
+    samples = Samples(100)
+    samples.add("a/x", "first", 1)
+    samples.add("a/x", "z" * 250, 2)
+    assert not samples.admits(10.0)  # nothing is decoded until all of it was taken
+    updates = [samples.take() for _ in range(4)]
+    assert [update.samples for update in updates] == [("first",), (), (), ()]
+    assert [len(update.piece) for update in updates] == [0, 100, 100, 50]
+    assert [update.more for update in updates] == [False, True, True, False]
+    assert not samples
+    assert samples.admits(11.0)
 
 
 def test_rate_of_decoded_messages_is_limited() -> None:
@@ -73,3 +85,11 @@ def test_a_viewer_chooses_the_rate_of_each_output() -> None:
 
 def test_without_a_rate_all_messages_are_admitted() -> None:
     assert all(Pace(None).admits("camera", 0.0) for _ in range(10))
+
+
+def test_costly_messages_are_admitted_less_often() -> None:
+    pace = Pace(30)
+    assert pace.admits("camera", 10.0)
+    pace.spent("camera", 10.2, 0.2)  # a quarter of the time: the next one 0.6 s later
+    assert not pace.admits("camera", 10.7)
+    assert pace.admits("camera", 10.9)

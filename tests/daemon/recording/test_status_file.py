@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from dora_config.protocol.recordings.recorder import RecorderEnd
 from dora_daemon.recording.status_file import (
     ALLOCATED,
@@ -44,3 +46,15 @@ def test_files_without_a_report(tmp_path: Path) -> None:
     (tmp_path / "torn").write_bytes(b'00000000 20 {"pid":')
     for name in ("empty", "torn", "absent"):
         assert read_status(tmp_path / name) is None
+
+
+def test_a_missing_file_is_not_read_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    reads: list[Path] = []
+
+    def read(path: Path) -> bytes:
+        reads.append(path)
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert read_status(tmp_path / "absent") is None
+    assert len(reads) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from dora_config.protocol import runner as protocol
 from dora_daemon.process_tree.runtime_dir import RuntimeDir, acknowledge, runtime_root
 from dora_daemon.runner.background import main
 from dora_daemon.runner.service import Runner
+from dora_node_api.protocol.control_socket import connect_unix
 
 pytestmark = pytest.mark.integration
 
@@ -264,8 +266,60 @@ def test_a_node_is_added_connected_disconnected_and_removed(workspace: Workspace
         assert "does not exist" in refused(run, bad)
         bad = protocol.ConnectInput(source="absent", output="x", target="extra", input="k")
         assert "does not exist" in refused(run, bad)
+        connect_timer_and_logs(run)
         done(run, protocol.RemoveNode(node="extra", grace=1.0))
         assert [n.node for n in run.status().nodes] == ["ticker", "listener"]
+        assert finish(run).ok
+
+
+def printed_by(run: BackgroundRun, node: str) -> Callable[[], list[str]]:
+    """Return a function that returns what a node has printed since now."""
+    done(run, protocol.FollowEvents(node=node))
+    before = len(run.notices)
+
+    def lines() -> list[str]:
+        run.status()
+        found = run.notices[before:]
+        return [one.message.strip() for one in found if isinstance(one, protocol.LogLine)]
+
+    return lines
+
+
+def connect_timer_and_logs(run: BackgroundRun) -> None:
+    """Connect them to the node "extra", and disconnect them."""
+    lines = printed_by(run, "extra")
+    for output, name in (("timer/millis/10", "tick"), ("logs/info/ticker", "lines")):
+        ends: dict[str, Any] = {"source": "dora", "target": "extra"}
+        ends |= {"output": output, "input": name}
+        done(run, protocol.ConnectInput(**ends))
+        assert "already reads" in refused(run, protocol.ConnectInput(**ends))
+    wait_until(lambda: any(one.startswith("INPUT tick") for one in lines()), what="ticks")
+    assert edge(run, "extra/lines") is not None
+    wrong = protocol.DisconnectInput(
+        source="dora", output="timer/millis/20", target="extra", input="tick"
+    )
+    assert "reads `dora/timer/millis/10`" in refused(run, wrong)
+    for output, name in (("timer/millis/10", "tick"), ("logs/info/ticker", "lines")):
+        ends = {"source": "dora", "target": "extra", "output": output, "input": name}
+        done(run, protocol.DisconnectInput(**ends))
+    closed = {"INPUT_CLOSED tick", "INPUT_CLOSED lines"}
+    wait_until(lambda: closed <= set(lines()), what="the end of both")
+    assert edge(run, "extra/lines") is None
+    bad = protocol.ConnectInput(source="dora", output="timer/hours/1", target="extra", input="k")
+    assert "unknown timer unit" in refused(run, bad)
+
+
+def test_a_stop_ends_the_addition_of_a_node(workspace: Workspace) -> None:
+    workspace.node("slow", "import time; time.sleep(1000)")
+    with background(workspace, prepared(workspace)) as run:
+        run.wait_for_phase("running")
+        slow = resolved(workspace, id="slow", path="slow.py", inputs={"n": "ticker/count"})
+        with connect_unix(run.path / "c") as other:
+            other.sendall(protocol.request_line(1, protocol.AddNode(node=slow)))
+            run.wait_for_state("slow", "Starting")
+            done(run, protocol.StopAllNodes(grace=0.5))
+            line = other.makefile("rb").readline()
+        assert json.loads(line)["reply"]["message"] == "the dataflow is stopping"
         assert finish(run).ok
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from dora_config.protocol.runner import (
     NodeSpawned,
 )
 from dora_daemon.process_tree.runtime_dir import runtime_root
+from dora_daemon.runner import foreground
 from dora_daemon.runner.errors import PreparationError
 
 pytestmark = pytest.mark.integration
@@ -541,3 +544,20 @@ def test_layers_of_the_environment(workspace: Workspace, monkeypatch: pytest.Mon
         str(workspace.path),
         "True True",
     ]
+
+
+def test_an_error_of_the_control_socket_ends_no_dataflow(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bind(path: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(foreground, "bind_unix", bind)
+    workspace.node("talker", TALKER)
+    workspace.node("listener", LISTENER)
+    ran = run_flow(workspace, pair())
+    assert ran.result is not None
+    assert ran.result.ok
+    (warning,) = [one.message for one in ran.of(LogLine) if one.level == "warn"]
+    assert "No space left on device" in warning
+    assert "the dataflow runs on" in warning

@@ -291,6 +291,18 @@ def test_a_late_reader_gets_the_newest_ticks_only() -> None:
     assert ticks == [-(2 * SECOND + SECOND // 4), -(SECOND + SECOND // 4), -SECOND // 4]
 
 
+def test_an_added_timer_begins_with_its_next_tick() -> None:
+    bench = Bench().input("in")
+    bench.session.start(0)
+    bench.now = int(10.2 * SECOND)
+    bench.timer("tick", 0.5)
+    assert bench.events() == []
+    assert bench.session.deadline() == int(10.5 * SECOND)
+    assert not bench.session.waiting(bench.now)
+    bench.now = int(10.6 * SECOND)
+    assert len(bench.events()) == 1
+
+
 def test_a_busy_timer_does_not_starve_an_input() -> None:
     bench = Bench().timer("tick", 0.001, queue_size=1).input("in")
     bench.session.start(0)

@@ -39,12 +39,14 @@ class Ui:
     process: RunningDora
     context: BrowserContext
     link: str
+    address: str
+    """Of the page, without the view."""
     errors: list[str] = field(default_factory=list)
     """Errors in the console of any page."""
 
     @property
-    def address(self) -> str:
-        return self.link.partition("?")[0]
+    def origin(self) -> str:
+        return self.link.partition("/?")[0]
 
     def open(self, *words: str) -> Page:
         """Open a view in a new page."""
@@ -80,10 +82,10 @@ def opened(process: RunningDora, browser: Browser) -> Ui:
     found = re.search(r"dora ui: (\S+)", process.stderr)
     assert found is not None
     context = browser.new_context(viewport={"width": 1360, "height": 850})
-    ui = Ui(process, context, found[1])
     page = context.new_page()
-    page.goto(ui.link)
+    page.goto(found[1])
     page.wait_for_selector("h1")
+    ui = Ui(process, context, found[1], page.url.partition("#")[0])
     page.close()
     return ui
 

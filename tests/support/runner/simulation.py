@@ -39,7 +39,7 @@ class Simulation:
         self.state = RunnerState(nodes, StateSettings(**settings))
         self.now = 0.0
         self.processes: dict[str, Process] = {}
-        self.timers: dict[tuple[str | None, str], float] = {}
+        self.timers: dict[tuple[str | None, e.TimerName], float] = {}
         self.done: list[c.Command] = []
         self.spawns: list[c.SpawnNode] = []
         self.result: DataflowResult | None = None

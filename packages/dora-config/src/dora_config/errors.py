@@ -125,6 +125,12 @@ class InvalidTransition(DoraError):
         return f"{self.subject} cannot handle {self.event!r} in state {self.state}"
 
 
+def os_error_text(error: OSError) -> str:
+    """Return the reason of an error, after the file that it is about, if there is one."""
+    reason = error.strerror or str(error)
+    return reason if error.filename is None else f"{error.filename}: {reason}"
+
+
 def _messages(group: BaseExceptionGroup[BaseException]) -> str:
     """Return the messages of all errors in nested groups, one per line."""
     parts = (

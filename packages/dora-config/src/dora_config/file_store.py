@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from io import BufferedRandom
 from pathlib import Path
@@ -61,6 +61,7 @@ class FileStore:
         return path
 
     def missing(self, digests: Iterable[str]) -> list[str]:
+        """Return those that are not in the store; the others count as used now."""
         return [digest for digest in digests if self.use(digest) is None]
 
     def arrived(self, digest: str) -> int:
@@ -80,21 +81,36 @@ class FileStore:
         self.path(digest)
         private_dir(self._root)
         private_dir(self._root / "partial")
-        handle = os.open(self._partial(digest), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        file = open(handle, "r+b")  # noqa: SIM115 - the caller closes it
+        file = self._lock_partial(digest)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if offset > os.fstat(file.fileno()).st_size:
                 raise FileRefused(416, f"{digest}: fewer than {offset} bytes were received")
             file.seek(offset)
             file.truncate()
-        except BlockingIOError:
-            file.close()
-            raise FileRefused(409, f"{digest} is being written by another upload") from None
         except BaseException:
             file.close()
             raise
         return file
+
+    def _lock_partial(self, digest: str) -> BufferedRandom:
+        """Open and lock an incomplete file; raise `FileRefused` (409)."""
+        path = self._partial(digest)
+        while True:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            file = open(handle, "r+b")  # noqa: SIM115 - the caller closes it
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Published or removed before the lock: this is not the incomplete file any more.
+                if _is_at(path, file):
+                    return file
+            except BlockingIOError:
+                file.close()
+                text = f"{digest} is being written by another upload"
+                raise FileRefused(409, text) from None
+            except BaseException:
+                file.close()
+                raise
+            file.close()
 
     def publish(self, digest: str, file: BufferedRandom) -> None:
         """Check the digest of a file and rename it; raise `FileRefused` (422) and remove it."""
@@ -110,26 +126,22 @@ class FileStore:
         self._partial(digest).replace(target)
 
     def discard(self, digest: str) -> None:
-        """Remove an incomplete file."""
+        """Remove an incomplete file, unless another process writes it."""
         self.path(digest)
-        self._partial(digest).unlink(missing_ok=True)
+        path = self._partial(digest)
+        with suppress(FileNotFoundError), path.open("r+b") as file, suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(path, file):
+                path.unlink()
 
     def _partial(self, digest: str) -> Path:
         return self._root / "partial" / digest
 
-    def add(self, content: bytes) -> str:
-        """Store ``content`` and return its digest."""
-        digest = hashlib.sha256(content).hexdigest()
-        if self.use(digest) is None:
-            with self.open_partial(digest, 0) as file:
-                file.write(content)
-                self.publish(digest, file)
-        return digest
-
-    def collect(self, *, max_age: float, max_bytes: int, keep: Collection[str] = ()) -> int:
+    def collect(self, *, max_age: float, max_bytes: int) -> int:
         """Remove files unused for ``max_age`` seconds, then the oldest above ``max_bytes``.
 
-        Files in ``keep`` and those used in the last minute stay. Return the count of removed files.
+        Files used in the last minute stay. Return the count of removed files. Raise `OSError` if a
+        file cannot be removed.
         """
         now = time.time()
         found = []
@@ -141,9 +153,12 @@ class FileStore:
         removed = 0
         for used, size, path in found:
             old = now - used > max_age
-            if path.name in keep or now - used < 60 or not (old or total > max_bytes):
+            if now - used < 60 or not (old or total > max_bytes):
                 continue
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime != used:
+                    continue  # used since it was listed
+                path.unlink()
             total -= size
             removed += 1
         for path in (self._root / "partial").glob("*"):
@@ -151,3 +166,11 @@ class FileStore:
                 if now - last_change(path, now) > PARTIAL_AGE:
                     path.unlink()
         return removed
+
+
+def _is_at(path: Path, file: BufferedRandom) -> bool:
+    """Return whether ``path`` still leads to an open file."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

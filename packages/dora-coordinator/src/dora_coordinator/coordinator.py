@@ -49,11 +49,13 @@ from dora_coordinator.state.commands import (
     SignCertificate,
 )
 from dora_coordinator.state.membership import (
+    LATE_HEARTBEAT,
     DaemonForgotten,
     MachineRemoved,
     MemberAdmitted,
     MemberLost,
     MemberRefused,
+    MemberResumed,
     Membership,
     MembershipEvent,
     SilenceChecked,
@@ -143,6 +145,8 @@ class CoordinatorState:
                     commands.append(Log("warning", reason))
                     refusal = RegistrationRefused(message=reason)
                     commands.append(CloseConnection(connection, refusal))
+                case MemberResumed(member=member, silence=silence):
+                    commands += self.registry.daemon_resumed(member.key, silence, now)
                 case MemberLost():
                     commands += self._daemon_lost(change, now)
                 case _ as unreachable:
@@ -220,8 +224,9 @@ class CoordinatorState:
         member, settings = lost.member, self._settings
         commands: list[Command] = []
         manner = "disconnected"
-        since = member.silent_since(now, settings.heartbeat_interval)
-        silent = None if since is None else now - since
+        silence = now - member.last_message
+        late = silence > LATE_HEARTBEAT * settings.heartbeat_interval
+        silent = silence if lost.silent or late else None
         if lost.silent:
             commands.append(CloseConnection(lost.connection))
             manner = f"disconnected: silent for {settings.daemon_silence_limit:g} s"

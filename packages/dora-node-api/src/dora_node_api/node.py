@@ -257,9 +257,10 @@ class Node(LogMethods):
         """Keep a state for the process that follows this one; replaces an earlier one.
 
         The next process gets it from `load_state`: after a replacement, a reload on save, a restart
-        or a crash. Usually called after the event loop has ended with STOP; it may be called at any
-        time before `close`. `state`: bytes or another buffer, or a pyarrow array. Raises
-        RuntimeError for another type or a closed node, OSError if memory runs out.
+        or a crash. It is kept in memory, and lost if the runner of the dataflow or the machine
+        fails. Usually called after the event loop has ended with STOP; it may be called at any time
+        before `close`. `state`: bytes or another buffer, or a pyarrow array. Raises RuntimeError
+        for another type or a closed node, OSError if memory runs out.
         """
         self._backend.save_state(state)
 

@@ -68,7 +68,7 @@ def sending(workspace: Workspace) -> Path:
     workspace.node("sender", SENDER)
     workspace.node("reader", READER)
     inputs = {"number": {"source": "sender/number", "queue_size": 400}}
-    sender = {"id": "sender", "path": "sender.py", "outputs": ["number", "text"]}
+    sender = {"id": "sender", "path": "sender.py", "outputs": ["number", "text", "unused"]}
     reader = {"id": "reader", "path": "reader.py", "inputs": inputs}
     return workspace.dataflow({"nodes": [sender, reader]})
 
@@ -104,6 +104,7 @@ def test_a_replay_that_is_recorded_yields_the_same_bytes(workspace: Workspace) -
     first, second = workspace.path / "first.mcap", workspace.path / "second.mcap"
     done = run_dora("record", path, "-o", first, cwd=workspace.path).succeeded()
     assert "sender/number  300       0" in done.stdout
+    assert "sender/unused  0         0" in done.stdout
     assert "in order True" in done.stdout
     with first.open("rb") as file:
         assert sum(1 for _ in make_reader(file).iter_messages()) == 304

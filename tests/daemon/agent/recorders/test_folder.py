@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from dora_config.protocol.recordings.fleet import ClockSample, RecordingPlan
-from dora_config.protocol.recordings.recorder import RecorderEnd
+from dora_config.protocol.recordings.recorder import RecorderEnd, RecorderStatus
+from dora_daemon.agent.recorders import folder as folder_module
 from dora_daemon.agent.recorders.folder import MAX_RECORDERS, RecordingFolder, RecordingRefused
+from dora_daemon.recording import status_file
 from dora_daemon.recording.status_file import StatusFile, identified
 
 ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
@@ -93,6 +95,32 @@ def test_requests_for_recorders_continue_limits_and_numbers(folder: RecordingFol
     assert request.path == str(folder.path / "robot_1-1.mcap")
     assert request.status_file == str(folder.path / "1.status")
     assert (request.max_bytes, request.dataflow, request.none_is_fine) == (40, "nodes: []", True)
+
+
+def test_the_time_of_all_recorders_is_limited_together(folder: RecordingFolder) -> None:
+    folder.save(PLAN.model_copy(update={"max_seconds": 60.0}))
+    assert folder.request("/run/i", "flow", "robot").max_seconds == 60.0
+    add_status(folder, start_time=0, seconds=42.5)  # killed
+    assert folder.request("/run/i", "flow", "robot").max_seconds == 17.5
+    add_status(folder, start_time=0, seconds=20.0)
+    assert folder.request("/run/i", "flow", "robot").max_seconds == 0.0
+
+
+def test_each_report_is_read_once(folder: RecordingFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_status(folder, end=RecorderEnd.RUNNER)
+    add_status(folder)
+    read: list[str] = []
+
+    def read_status(path: Path) -> RecorderStatus | None:
+        read.append(path.name)
+        return status_file.read_status(path)
+
+    monkeypatch.setattr(folder_module, "read_status", read_status)
+    assert folder.state(live=True).phase == "recording"
+    assert read == ["0.status", "1.status"]
+    read.clear()
+    assert folder.is_recording()
+    assert read == ["1.status"]
 
 
 def test_files_are_read_in_pieces(folder: RecordingFolder) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from dora_daemon.link.io.session import LinkSession
-from dora_daemon.link.peers.low_latency import MOST_UNACKNOWLEDGED, LowLatencyPath
+from dora_daemon.link.peers.low_latency import MAX_UNACKNOWLEDGED, LowLatencyPath
 from dora_daemon.link.protocol.frames import LARGEST_PARTED
 
 SESSION, OTHER = cast(LinkSession, object()), cast(LinkSession, object())
@@ -32,7 +32,7 @@ def test_small_frames_are_taken_while_they_are_acknowledged() -> None:
     peer = Peer()
     for _ in range(10_000):
         assert peer.takes(100)
-    assert 0 < peer.asked <= 10_000 * 100 // (MOST_UNACKNOWLEDGED - 100) + 1
+    assert 0 < peer.asked <= 10_000 * 100 // (MAX_UNACKNOWLEDGED - 100) + 1
 
 
 def test_frames_beyond_the_limit_go_the_ordinary_way_until_some_are_acknowledged() -> None:
@@ -43,7 +43,7 @@ def test_frames_beyond_the_limit_go_the_ordinary_way_until_some_are_acknowledged
         if not peer.takes(1000):
             break
         taken += 1000
-    assert MOST_UNACKNOWLEDGED - 1000 < taken <= MOST_UNACKNOWLEDGED
+    assert MAX_UNACKNOWLEDGED - 1000 < taken <= MAX_UNACKNOWLEDGED
     assert not peer.takes(10)
     peer.in_flight = 500
     assert peer.takes(10)

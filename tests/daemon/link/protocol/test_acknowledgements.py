@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dora_daemon.link.protocol.acknowledgements import LARGE, MOST_BYTES, AckPolicy
+from dora_daemon.link.protocol.acknowledgements import LARGE, MAX_BYTES, AckPolicy
 
 
 def acknowledged(policy: AckPolicy, *sizes: int) -> list[bool | None]:
@@ -40,5 +40,5 @@ def test_large_messages_and_many_bytes_do_not_wait() -> None:
     policy = AckPolicy()
     policy.begin_round(1000)
     assert acknowledged(policy, LARGE, LARGE + 1, LARGE) == [False, True, False]
-    count = MOST_BYTES // LARGE - 2
+    count = MAX_BYTES // LARGE - 2
     assert acknowledged(policy, *[LARGE] * (count + 1))[-2:] == [False, True]

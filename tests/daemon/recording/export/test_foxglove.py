@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from mcap.reader import make_reader
 
 from dora_daemon.recording.export.errors import CannotExport
-from dora_daemon.recording.export.foxglove import FoxgloveExport
+from dora_daemon.recording.export.foxglove import UNDECODABLE, FoxgloveExport
 from dora_daemon.recording.export.visuals import VisualDecoder, output_types
 from dora_daemon.recording.message import RecordedMessage
 
@@ -106,6 +107,16 @@ def test_messages_that_do_not_fit_are_counted(tmp_path: Path) -> None:
     (counts,) = export.outputs.values()
     assert (counts.messages, counts.refused) == (0, 2)
     assert counts.reason == "an image of 4 x 2 pixels in bgr8 has 24 bytes, this one 23"
+
+
+def test_undecodable_messages_are_counted_apart(tmp_path: Path) -> None:
+    whole = message("n/o", pa.array([{"a": 1}]))
+    broken = replace(whole, data=whole.data[:20])
+    export = exported(tmp_path / "f.mcap", [whole, broken])
+    assert [(one.schema, one.messages, one.refused) for one in export.outputs.values()] == [
+        ("dora.Message", 1, 0),
+        (UNDECODABLE, 0, 1),
+    ]
 
 
 def test_an_existing_file_is_kept(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ docs/howto/record.md.
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Iterator
@@ -184,6 +185,18 @@ def test_an_output_that_changes_its_shape_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(CannotExport, match=r"arm/joints changed its shape from \(1,\) to \(2,\)"):
         export_lerobot(messages, None, LeRobotOptions(state="arm/joints"), tmp_path / "dataset")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pq.ParquetWriter, "write_table", full)
+        patched.setattr(pq.ParquetWriter, "close", full)
+        with pytest.raises(OSError, match="No space left"):
+            dataset(tmp_path / "dataset")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -31,3 +32,11 @@ def test_export_writes_a_row_for_each_message(tmp_path: Path) -> None:
     assert table["sequence"].to_pylist() == list(range(1, 51))
     with pytest.raises(CannotExport, match=r"a_b.parquet exists|c_d.parquet exists"):
         export(MESSAGES, tmp_path / "out")
+
+
+def test_failed_export_leaves_no_file(tmp_path: Path) -> None:
+    broken = message("c/d", [1])
+    broken = replace(broken, data=broken.data[:20])
+    with pytest.raises(CannotExport, match="output c/d: not an Arrow record batch"):
+        export([*MESSAGES, broken], tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []

@@ -31,12 +31,17 @@ def started() -> LinkLifecycle:
     return life
 
 
-def died(life: LinkLifecycle, now: float, **how: Any) -> list[c.Command]:
-    exited = e.LinkExited(life.incarnation, e.Exit(signal="SIGKILL"), **how)
+def died(life: LinkLifecycle, now: float, *, drained: bool = True) -> list[c.Command]:
+    exited = e.LinkExited(life.incarnation, e.Exit(signal="SIGKILL"), drained)
     return life.handle(exited, now)
 
 
-def fire(life: LinkLifecycle, timer: str, now: float) -> list[c.Command]:
+def could_not_start(life: LinkLifecycle, now: float, *, drained: bool) -> list[c.Command]:
+    exited = e.LinkExited(life.incarnation, e.Exit(), drained, error="too many open files")
+    return life.handle(exited, now)
+
+
+def fire(life: LinkLifecycle, timer: e.TimerName, now: float) -> list[c.Command]:
     return life.handle(e.TimerFired(LINK_NODE, timer), now)
 
 
@@ -68,7 +73,7 @@ def test_a_dying_link_is_restarted_with_growing_delays() -> None:
         assert of(fire(life, "backoff", now), c.SpawnLink)
     assert delays[0] == link.FIRST_DELAY
     assert delays == sorted(delays)
-    assert delays[-1] == link.LONGEST_DELAY
+    assert delays[-1] == link.MAX_DELAY
     assert life.restarts == 8
 
 
@@ -84,7 +89,7 @@ def test_events_of_a_former_process_are_ignored() -> None:
     life = started()
     died(life, 0.0)
     fire(life, "backoff", 1.0)
-    assert life.handle(e.LinkExited(7, e.Exit(code=1)), 2.0) == []
+    assert life.handle(e.LinkExited(7, e.Exit(code=1), drained=True), 2.0) == []
     assert life.state is LinkState.STARTING
 
 
@@ -94,7 +99,7 @@ def test_after_the_end_queued_messages_are_delivered_at_the_consumers_pace() -> 
     log = of(fire(life, "notice", 60.0), c.EmitLog)[0].message
     assert "still delivering messages" in log
     assert not life.over
-    assert not of(life.handle(e.LinkExited(7, e.Exit(code=0)), 60.0), c.SpawnLink)
+    assert not of(life.handle(e.LinkExited(7, e.Exit(code=0), drained=True), 60.0), c.SpawnLink)
     assert life.over
 
 
@@ -116,7 +121,27 @@ def test_a_link_that_does_not_end_is_killed() -> None:
     assert armed.at == 10.0 + link.STOP_DRAIN_SECONDS + link.LEAVE_SECONDS
     killed = fire(life, "kill", armed.at)
     assert of(killed, c.SignalLink) == [c.SignalLink("SIGKILL")]
-    died(life, armed.at)
+    assert not of(died(life, armed.at, drained=False), c.EmitLog), "logged before"
+    assert life.over
+
+
+def test_a_forced_stop_after_the_deadline_kills_at_once() -> None:
+    life = started()
+    end(life, 10.0, stopping=True)
+    forced = end(life, 10.5 + link.STOP_DRAIN_SECONDS, stopping=True, force=True)
+    assert of(forced, c.SignalLink) == [c.SignalLink("SIGKILL")]
+
+
+def test_a_link_that_cannot_be_started_keeps_its_queued_messages() -> None:
+    life = started()
+    died(life, 0.0, drained=False)
+    end(life, 0.05, stopping=False)
+    now = 0.05
+    for _ in range(3 * link.LAST_ATTEMPTS):
+        now = of(could_not_start(life, now, drained=False), c.ArmTimer)[0].at
+        assert of(fire(life, "backoff", now), c.SpawnLink)
+    log = of(could_not_start(life, now + link.END_DRAIN_SECONDS, drained=False), c.EmitLog)[0]
+    assert "too many open files; messages to other machines were not delivered" in log.message
     assert life.over
 
 
@@ -134,9 +159,10 @@ def test_a_link_without_messages_to_deliver_is_restarted_a_limited_number_of_tim
     end(life, 0.0, stopping=False)
     for attempt in range(link.LAST_ATTEMPTS + 1):
         assert not life.over, attempt
-        died(life, 0.0)
+        done = died(life, 0.0)
         fire(life, "backoff", 0.0)
     assert life.over
+    assert "gave up the link" in of(done, c.EmitLog)[0].message
 
 
 # --- as a part of the whole state
@@ -163,7 +189,7 @@ def test_the_dataflow_finishes_with_its_link() -> None:
     sim.exit("a")
     assert sim.of(c.FinishLink)
     assert sim.result is None
-    sim.handle(e.LinkExited(link_number(sim), e.Exit(code=0)))
+    sim.handle(e.LinkExited(link_number(sim), e.Exit(code=0), drained=True))
     assert sim.result is not None
     assert sim.result.ok
     assert sim.result.stop_reason is None
@@ -197,7 +223,7 @@ def test_a_stop_for_recovery_kills_the_link_at_once() -> None:
 def test_ended_outputs_are_announced_again_to_a_new_link() -> None:
     sim = linked(node("a", outputs="x"), node("b"))
     sim.exit("a")
-    sim.handle(e.LinkExited(link_number(sim), e.Exit(signal="SIGKILL")))
+    sim.handle(e.LinkExited(link_number(sim), e.Exit(signal="SIGKILL"), drained=True))
     sim.pass_time(link.FIRST_DELAY)
     number = link_number(sim)
     sim.done.clear()

@@ -59,7 +59,8 @@ def test_late_events_are_ignored_after_the_end() -> None:
 
 def test_a_timer_of_another_state_is_ignored() -> None:
     life = running()
-    for timer in ("backoff", "startup", "terminate", "kill"):
+    others: tuple[e.TimerName, ...] = ("backoff", "startup", "terminate", "kill")
+    for timer in others:
         assert life.handle(e.TimerFired("a", timer), 1.0) == []
     assert life.state is NodeState.RUNNING
 

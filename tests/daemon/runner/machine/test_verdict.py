@@ -73,6 +73,7 @@ def test_verdict(ending: Ending, outcome: str, message: str) -> None:
     [
         (Ending(Exit(code=3)), "exit code 3", "exited with code 3"),
         (Ending(Exit(signal="SIGSEGV")), "signal SIGSEGV", "because of signal SIGSEGV"),
+        (Ending(Exit(signal="40")), "signal 40", "exited because of signal 40"),
         (Ending(Exit(signal="SIGKILL")), "SIGKILL, not sent by dora", "not sent by dora"),
         (
             Ending(Exit(signal="SIGKILL", out_of_memory=True)),

@@ -64,3 +64,13 @@ def test_removing_a_node_removes_its_edges() -> None:
     assert wiring.remove_node("b") == ["c"]
     assert wiring.close("a") == []
     assert wiring.close("b") == []
+
+
+def test_a_timer_is_added_and_removed() -> None:
+    wiring = Wiring([node("a", outputs="x"), node("b", reads="a/x")])
+    timer = Edge("dora", "timer/millis/10", "b", "tick")
+    assert wiring.handle(EdgeAdded(timer)) == ([], [])
+    wiring.close("a")
+    assert not wiring.all_inputs_closed("b")
+    assert wiring.handle(EdgeRemoved(timer)) == ([], ["b"])
+    assert wiring.all_inputs_closed("b")

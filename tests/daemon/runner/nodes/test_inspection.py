@@ -21,7 +21,7 @@ from dora_daemon.inspection.runner_connection import (
 )
 from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
 from dora_daemon.recording.recorder import RecorderConnection
-from dora_daemon.runner.nodes.inspection import LONGEST_QUEUE, MAX_INSPECTORS, SHORTEST_QUEUE
+from dora_daemon.runner.nodes.inspection import MAX_INSPECTORS, MAX_QUEUE, MIN_QUEUE
 
 pytestmark = pytest.mark.integration
 
@@ -71,11 +71,11 @@ def test_an_inspector_has_queues_of_its_own_that_end_with_it(workspace: Workspac
             assert delivery.nbytes > 0
             del delivery
             assert run.ask(protocol.GetStatistics()).edges == ()
-            assert receiver.spec.bound == SHORTEST_QUEUE  # the size of its messages was unknown
+            assert receiver.spec.bound == MIN_QUEUE  # the size of its messages was unknown
             with closing(
                 InspectorConnection(path, run.plan.dataflow_id, ("ticker/count",))
             ) as second:
-                assert second.receivers["ticker/count"].spec.bound == LONGEST_QUEUE
+                assert second.receivers["ticker/count"].spec.bound == MAX_QUEUE
         # the sender has a segment since its first reader
         wait_until(lambda: descriptors() <= before + 1, what="the queue to be closed")
         for _ in range(MAX_INSPECTORS - 1):

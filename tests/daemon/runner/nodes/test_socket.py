@@ -155,6 +155,34 @@ def test_unread_messages_are_queued_with_their_descriptors(tmp_path: Path) -> No
     serve(tmp_path / "n", work)
 
 
+def test_closing_sends_what_is_queued(tmp_path: Path) -> None:
+    count = 500
+
+    async def work(recorder: Recorder, path: Path) -> None:
+        node = ControlSocket.connect(path)
+        node.send(HELLO)
+        await wait_until_async(lambda: len(recorder.messages) == 1)
+        connection = recorder.connections[0]
+        for _ in range(count):
+            connection.send(SetParam("k", "v" * 2000))
+        connection.send(StopNode())
+        connection.close_when_sent()
+        node.send(HELLO)  # not read any more
+        received: list[Frozen] = []
+        while not received or received[-1] != StopNode():
+            found = node.receive(timeout=0.0)
+            if found is None:
+                await anyio.lowlevel.checkpoint()
+            else:
+                received.append(found.message)
+        await wait_until_async(lambda: connection.closed)
+        assert len(received) == count + 1
+        assert len(recorder.messages) == 1
+        node.close()
+
+    serve(tmp_path / "n", work)
+
+
 def test_a_node_that_never_reads_is_disconnected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

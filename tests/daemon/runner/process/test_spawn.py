@@ -150,6 +150,10 @@ def test_exit_descriptor(start: Start) -> None:
     assert ended(process) == Exit(signal="SIGKILL")
 
 
+def test_signal_without_a_name(start: Start) -> None:
+    assert ended(start("sh", "-c", "kill -40 $$")) == Exit(signal="40")
+
+
 def test_the_limit_of_open_files_is_raised() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dora_cli import output
 from dora_config import DoraError
 from dora_config.access import private_dir, state_dir
+from dora_coordinator.telemetry.export_settings import export_problem
 
 
 class NotStarted(DoraError):
@@ -83,3 +85,9 @@ def start(
     finally:
         os.close(handle)
     return BackgroundProcess(what, process, log)
+
+
+def warn_unless_exported() -> None:
+    """Repeat a warning of a coordinator that was started here: its log is in a file."""
+    if (problem := export_problem()) is not None:
+        output.warn(problem)

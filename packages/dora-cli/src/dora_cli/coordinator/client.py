@@ -19,6 +19,7 @@ from dora_cli.coordinator.errors import (
     RequestFailed,
     lost,
     refused,
+    unanswered,
     unreachable,
 )
 from dora_cli.coordinator.rows import EndedRow
@@ -103,12 +104,18 @@ class Client:
         """Request the next update of a stream."""
         self._write(CLIENT_CODEC.encode(StreamAck(id=number, stream=stream)))
 
-    def frames(self) -> Iterator[Frame]:
-        """Yield the frames of all requests; raises CoordinatorLost when the connection ends."""
+    def frames(self, timeout: float | None = None) -> Iterator[Frame]:
+        """Yield the frames of all requests.
+
+        Raises CoordinatorLost when the connection ends, and after ``timeout`` seconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            frame = self.next_frame()
-            if frame is not None:
-                yield frame
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            frame = self.next_frame(left)
+            if frame is None:
+                raise unanswered(self.endpoint, timeout or 0.0)
+            yield frame
 
     def next_frame(self, timeout: float | None = None) -> Frame | None:
         """Return the next frame, None after ``timeout`` seconds; raises as `frames`."""
@@ -144,9 +151,14 @@ class Client:
         request: ControlRequest,
         expected: type[T],
         on_progress: Callable[[ControlProgress], None] | None = None,
+        *,
+        timeout: float | None = None,
     ) -> T:
-        """Return the answer to one request; raises RequestFailed. Ignores other frames."""
-        answer = self.ask(request, on_progress)
+        """Return the answer to one request; raises RequestFailed. Ignores other frames.
+
+        ``timeout``: seconds after which CoordinatorLost is raised.
+        """
+        answer = self.ask(request, on_progress, timeout=timeout)
         if isinstance(answer, expected):
             return answer
         raise CoordinatorLost(f"unexpected answer {answer.kind!r} of the coordinator")
@@ -155,10 +167,12 @@ class Client:
         self,
         request: ControlRequest,
         on_progress: Callable[[ControlProgress], None] | None = None,
+        *,
+        timeout: float | None = None,
     ) -> ControlAnswer:
         """As `request`, for an answer of any kind."""
         number = self.send(request)
-        for frame in self.frames():
+        for frame in self.frames(timeout):
             if frame.id != number:
                 continue
             match frame:

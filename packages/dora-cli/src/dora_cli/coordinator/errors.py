@@ -64,6 +64,11 @@ def refused(endpoint: Endpoint, status: int, reason: str) -> DoraError:
     )
 
 
+def unanswered(endpoint: Endpoint, seconds: float) -> CoordinatorLost:
+    """Return the error for a coordinator that is connected and does not answer."""
+    return CoordinatorLost(f"the coordinator at {endpoint} did not answer within {seconds:g} s")
+
+
 def lost(endpoint: Endpoint) -> CoordinatorLost:
     """Return the error for a connection that ended too early."""
     return CoordinatorLost(f"the coordinator at {endpoint} closed the connection")

@@ -13,7 +13,14 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from dora_cli._version import __version__
-from dora_cli.coordinator.errors import CoordinatorLost, RequestFailed, lost, refused, unreachable
+from dora_cli.coordinator.errors import (
+    CoordinatorLost,
+    RequestFailed,
+    lost,
+    refused,
+    unanswered,
+    unreachable,
+)
 from dora_config.access import Endpoint
 from dora_config.control_plane import ControlConnection, Untrusted
 from dora_config.protocol import VERSION
@@ -103,9 +110,7 @@ class RestClient:
                 return answer.status, kind, answer.read()
         except (OSError, http.client.HTTPException) as error:
             if timeout is not None and isinstance(error, TimeoutError):
-                raise CoordinatorLost(
-                    f"the coordinator at {self._endpoint} did not answer within {timeout:g} s"
-                ) from error
+                raise unanswered(self._endpoint, timeout) from error
             raise lost(self._endpoint) from error
 
     def _connect(self) -> None:

@@ -56,7 +56,7 @@ Command = Reload | ReportMissing
 
 
 class ReloadState:
-    """Changed through :meth:`handle` and :meth:`set_files` only."""
+    """Changed through :meth:`handle`, :meth:`set_files` and :meth:`remove` only."""
 
     def __init__(self) -> None:
         self._files: dict[str, frozenset[Path]] = {}
@@ -71,6 +71,12 @@ class ReloadState:
         self._files[node] = frozenset(digests)
         for path, digest in digests.items():
             self._digests.setdefault(path, digest)
+
+    def remove(self, node: str) -> None:
+        """Ignore changes of the files of a node from now on."""
+        self._files.pop(node, None)
+        self._changed.pop(node, None)
+        self._reported = {pair for pair in self._reported if pair[0] != node}
 
     @property
     def files(self) -> Collection[Path]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
 from anyio.from_thread import start_blocking_portal
 
+from dora_cli.coordinator.async_client import AsyncClient, connected
 from dora_cli.coordinator.client import Client
 from dora_cli.live.sending import reload
 from dora_cli.live.watching import NodeWatcher
@@ -17,33 +19,78 @@ from dora_cli.shipping.collection import source_directory
 from dora_config.access import Endpoint
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import DoraError
+from dora_config.protocol.control import (
+    DataflowRef,
+    Described,
+    DescribeDataflow,
+    ListNodes,
+    NodeList,
+)
 from dora_config.protocol.dataflow import DataflowSpec
 
 GRACE = 5.0
 """Seconds from STOP to SIGTERM for the process of a replaced node."""
+REFRESH_SECONDS = 2.0
+"""Interval at which nodes that were added, replaced or removed are found."""
 
 
 @contextmanager
 def watching(endpoint: Endpoint, uuid: str, path: Path, spec: DataflowSpec) -> Iterator[None]:
     """Reload nodes of a dataflow on daemons when their files change, on a thread of its own."""
     base = path.absolute().parent.resolve()
-    nodes = {node.id: (node, _base(node, base)) for node in spec.resolved.nodes}
-    static = {name: one for name, one in nodes.items() if not one[0].is_dynamic}
 
     async def reload_node(name: str) -> str | None:
         call = partial(_reload, endpoint, uuid, name)
         return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
 
+    watcher = NodeWatcher(path.absolute(), _watched(spec.resolved.nodes, base), reload_node)
+
+    async def watch() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_follow_nodes, watcher, endpoint, DataflowRef(uuid=uuid), base)
+            await watcher.run()
+            tasks.cancel_scope.cancel()
+
     with start_blocking_portal() as portal:
-        running = portal.start_task_soon(NodeWatcher(path.absolute(), static, reload_node).run)
+        running = portal.start_task_soon(watch)
         try:
             yield
         finally:
             running.cancel()
 
 
-def _base(node: ResolvedNode, folder: Path) -> Path:
-    return source_directory(node, folder)
+def _watched(nodes: Iterable[ResolvedNode], base: Path) -> dict[str, tuple[ResolvedNode, Path]]:
+    """Return definition and working directory of each node that dora starts."""
+    return {node.id: (node, source_directory(node, base)) for node in nodes if not node.is_dynamic}
+
+
+async def _follow_nodes(
+    watcher: NodeWatcher, endpoint: Endpoint, dataflow: DataflowRef, base: Path
+) -> None:
+    """Watch the present nodes, until cancelled; wait for a coordinator that was lost."""
+    while True:
+        try:
+            async with connected(endpoint) as client:
+                await _poll_nodes(watcher, client, dataflow, base)
+        except* DoraError:
+            pass
+        await anyio.sleep(REFRESH_SECONDS)
+
+
+async def _poll_nodes(
+    watcher: NodeWatcher, client: AsyncClient, dataflow: DataflowRef, base: Path
+) -> None:
+    before: set[tuple[str, int | None]] = set()
+    while True:
+        listed = await client.ask(ListNodes(dataflow=dataflow))
+        rows = listed.nodes if isinstance(listed, NodeList) else ()
+        processes = {(row.node, row.pid) for row in rows}
+        if processes != before:
+            described = await client.ask(DescribeDataflow(dataflow=dataflow))
+            if isinstance(described, Described):
+                await watcher.set_nodes(_watched(described.spec.resolved.nodes, base))
+                before = processes
+        await anyio.sleep(REFRESH_SECONDS)
 
 
 def _reload(endpoint: Endpoint, uuid: str, name: str) -> str | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 
 import anyio
@@ -54,7 +53,9 @@ class NodeWatcher:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        await anyio.to_thread.run_sync(self._scan_all)
+        self._state.set_files("", await _read_digests({self._dataflow_file}))
+        for name in self._nodes:
+            await self._scan(name)
         count = len(self._state.files) - 1
         output.remark(f"watching {output.counted(count, 'file')} of nodes for changes")
         async with anyio.create_task_group() as tasks:
@@ -66,14 +67,23 @@ class NodeWatcher:
                 output.warn(f"cannot watch files: {error}; nodes are not reloaded any more")
                 tasks.cancel_scope.cancel()
 
-    def _scan_all(self) -> None:
-        for name in self._nodes:
-            self._scan(name)
-        self._state.set_files("", _digests({self._dataflow_file}))
+    async def set_nodes(self, nodes: Mapping[str, tuple[ResolvedNode, Path]]) -> None:
+        """Watch these nodes from now on: some were added, replaced or removed."""
+        before = self._nodes
+        self._nodes = nodes
+        for name in before.keys() - nodes.keys():
+            self._state.remove(name)
+        for name in [name for name, one in nodes.items() if before.get(name) != one]:
+            await self._scan(name)
+            if name not in before:
+                output.remark(f'watching the files of node "{name}" for changes')
+        self._refollow.set()
 
-    def _scan(self, name: str) -> None:
-        node, base = self._nodes[name]
-        self._state.set_files(name, _digests(files_of(node, base)))
+    async def _scan(self, name: str) -> None:
+        found = self._nodes.get(name)
+        if found is not None:
+            files = await anyio.to_thread.run_sync(files_of, *found)
+            self._state.set_files(name, await _read_digests(files))
 
     async def _follow(self) -> None:
         """Follow the folders of all files, until there are others."""
@@ -97,7 +107,7 @@ class NodeWatcher:
 
     async def _read(self, files: frozenset[Path]) -> None:
         if files:
-            digests = await anyio.to_thread.run_sync(partial(_digests, files))
+            digests = await _read_digests(files)
             self._execute(self._state.handle(FilesRead(digests), anyio.current_time()))
         deadline = self._state.deadline
         if deadline is not None and deadline <= anyio.current_time():
@@ -136,7 +146,7 @@ class NodeWatcher:
         else:
             output.remark(f'reloaded node "{command.node}"')
         before = frozenset(self._state.files)
-        await anyio.to_thread.run_sync(self._scan, command.node)
+        await self._scan(command.node)
         if frozenset(self._state.files) != before:
             self._refollow.set()
 
@@ -145,7 +155,11 @@ class NodeWatcher:
         return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
-def _digests(files: frozenset[Path] | set[Path]) -> dict[Path, str | None]:
+async def _read_digests(files: Collection[Path]) -> dict[Path, str | None]:
+    return await anyio.to_thread.run_sync(_digests, files)
+
+
+def _digests(files: Collection[Path]) -> dict[Path, str | None]:
     return {path: _digest(path) for path in files}
 
 

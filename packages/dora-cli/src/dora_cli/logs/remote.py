@@ -63,7 +63,7 @@ def show(
             )
             reader = LogReader(request, printer, one_node=len(nodes or found.daemons) == 1)
             problems = reader.read_past(client, tail)
-            if not follow:
+            if not follow or (node is not None and node not in found.daemons):
                 for problem in problems:
                     output.warn(problem)
                 return True

@@ -24,7 +24,7 @@ from dora_config.protocol.recordings.fleet import (
     RemoveRecording,
 )
 
-ID, STATE, DESCRIBED = "recording", "state.json", "described.json"
+ID, MACHINES, STATE, DESCRIBED = "recording", "machines", "state.json", "described.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Parts:
     def fetched(self) -> dict[str, FetchedMachine]:
         """Return the machines of which everything is here."""
         found = {}
-        for state in self.path.glob(f"*/{STATE}"):
+        for state in self.path.glob(f"{MACHINES}/*/{STATE}"):
             machine = state.parent.name
             described = (state.parent / DESCRIBED).read_bytes()
             found[machine] = FetchedMachine(
@@ -72,8 +72,8 @@ class Parts:
 
     def fetch(self, client: Client, machine: str, state: RecordingState) -> None:
         """Copy what is missing of a machine's files; raises RecordingError and CoordinatorLost."""
-        folder = self.path / machine
-        folder.mkdir(exist_ok=True)
+        folder = self.path / MACHINES / machine
+        folder.mkdir(parents=True, exist_ok=True)
         described = call_one(
             client, machine, DescribeRecording(recording=state.recording), RecordingDescribed
         )
@@ -162,7 +162,8 @@ def merge_fetched(fetched: Sequence[FetchedMachine], target: Path) -> None:
         unwritten = count - merged.recorded.get(topic, 0)
         if unwritten > 0:
             lost[topic] = lost.get(topic, 0) + unwritten
-    report(merged.recorded, lost, (str(target),), whole.problems)
+    recorded = dict.fromkeys(whole.recorded, 0) | merged.recorded
+    report(recorded, lost, (str(target),), whole.problems)
 
 
 def remove_from_machines(client: Client, recording: FleetRecording) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
 from typing import Final
+
+from starlette.requests import cookie_parser
 
 LOOPBACK: Final = "127.0.0.1"
 KEY: Final = "key"
@@ -42,6 +43,10 @@ class Access:
     """Secret in the cookie."""
     key: str | None
     """Secret in the link; None after its use."""
+    folder: str
+    """Random first part of all paths: browsers send the cookie below it only, and so not to other
+    servers on this computer, whatever their port is.
+    """
     read_only: bool = False
     dataflow: str | None = None
     """UUID of the dataflow that the link shows first."""
@@ -59,9 +64,14 @@ class Access:
     def link(self) -> str:
         return f"http://{LOOPBACK}:{self.port}/?{KEY}={self.key}"
 
+    @property
+    def root(self) -> str:
+        """Path of the page."""
+        return f"/{self.folder}/"
+
     def set_cookie(self) -> str:
         """Return the header that starts the session."""
-        return f"{self.cookie_name}={self.session}; HttpOnly; SameSite=Strict; Path=/"
+        return f"{self.cookie_name}={self.session}; HttpOnly; SameSite=Strict; Path={self.root}"
 
     def use_key(self, given: str) -> bool:
         """Return whether the key is right and was not used before."""
@@ -102,10 +112,10 @@ class Access:
         return None
 
     def _has_session(self, cookies: str) -> bool:
-        try:
-            found = SimpleCookie(cookies).get(self.cookie_name)
-        except CookieError:
-            return False
-        return found is not None and hmac.compare_digest(
-            found.value.encode(), self.session.encode()
+        """Cookies of other servers on this computer may have any form, and the same name."""
+        return any(
+            hmac.compare_digest(value.encode(), self.session.encode())
+            for one in cookies.split(";")
+            for name, value in cookie_parser(one).items()
+            if name == self.cookie_name
         )

@@ -126,12 +126,18 @@ class Feed:
                     "older than that of this command, upgrade it"
                 )
             except (CoordinatorLost, CoordinatorUnreachable, RequestFailed) as error:
+                if isinstance(error, CoordinatorUnreachable) and self._connects():
+                    return
                 problem = str(error)
         else:
             problem = backend.problem
         self._snapshot = None
         known = {} if self._version is None else self._version.state
         self._publish({**known, "source": self._source(problem)})
+
+    def _connects(self) -> bool:
+        """Return whether the first attempt to connect has not ended yet."""
+        return self._backend.problem is None
 
     async def _state(self) -> State:
         dataflows = (await ask(self._backend, ListDataflows(), DataflowList)).dataflows

@@ -43,13 +43,13 @@ def headers(port: int) -> dict[str, str]:
     }
 
 
-def enter(dataflow: str | None) -> str:
+def enter(root: str, dataflow: str | None) -> str:
     """Return the answer to the link with the key, which leads to a dataflow or to the fleet.
 
     A redirect would come from another page, and then the browser sends no cookie.
     """
-    target = "/" if dataflow is None else f"/#/dataflow/{quote(dataflow)}"
+    target = root if dataflow is None else f"{root}#/dataflow/{quote(dataflow)}"
     return f"""<!doctype html><meta charset="utf-8"><title>dora</title>
-<link rel="icon" href="/static/icon.svg"><meta http-equiv="refresh" content="0;url={target}">
+<link rel="icon" href="{root}static/icon.svg"><meta http-equiv="refresh" content="0;url={target}">
 <p><a href="{target}">Continue</a></p>
 """

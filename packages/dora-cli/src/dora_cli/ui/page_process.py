@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-import webbrowser
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from json import dumps, loads
 
@@ -39,6 +37,7 @@ def show(
 ) -> None:
     """Serve the page until SIGINT or SIGTERM, or until standard input ends."""
     from dora_cli.ui.backend import Backend
+    from dora_cli.ui.browser import advice, opened_in_browser
     from dora_cli.ui.connection import CoordinatorConnection
     from dora_cli.ui.local.runs import LocalRuns
     from dora_cli.ui.server import listen, new_access, serve
@@ -55,20 +54,16 @@ def show(
             f"cannot use port {port} of this computer ({error.strerror}); choose another one with "
             "--port"
         ) from error
-    with listening as listener, suppress(KeyboardInterrupt):
+    with listening as listener, suppress(KeyboardInterrupt), ExitStack() as opened:
         access = new_access(
             listener.getsockname()[1], read_only=read_only, dataflow=source.dataflow
         )
         output.remark(f"dora ui: {access.link}")
-        if open_browser and _has_display():
-            webbrowser.open(access.link)
+        for line in advice(access.port, os.environ):
+            output.remark(line)
+        if open_browser:
+            opened.enter_context(opened_in_browser(access.link, os.environ))
         serve(listener, access, backend, until_input_ends=until_input_ends)
-
-
-def _has_display() -> bool:
-    """Return whether this computer has a graphical browser."""
-    wanted = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
-    return sys.platform != "linux" or any(os.environ.get(name) for name in wanted)
 
 
 @contextmanager

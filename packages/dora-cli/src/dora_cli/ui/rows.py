@@ -88,6 +88,13 @@ def _machine(
         row["runners"] = list(one.runners)
     if one.plain_links:
         row["plainLinks"] = True
+    if one.operation is not None:
+        ahead = one.clock_offset or 0.0
+        row["operation"] = {
+            "command": one.operation.command,
+            "operator": one.operation.operator,
+            "since": round(one.operation.since - ahead),
+        }
     load = one.load
     if load is not None and load.memory_total_bytes:
         row["cpus"] = load.cpus
@@ -97,7 +104,8 @@ def _machine(
             row["disk"], row["diskTotal"] = _digits(load.disk_bytes), load.disk_total_bytes
         if before is not None and before.load is not None and seconds > 0:
             busy = load.cpu_seconds - before.load.cpu_seconds
-            row["cpu"] = round(max(0.0, busy / seconds / max(1, load.cpus) * 100), 1)
+            share = busy / seconds / max(1, load.cpus)
+            row["cpu"] = round(100 * min(1.0, max(0.0, share)), 1)
     return row
 
 

@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -64,7 +64,7 @@ class Guard:
 
         answer: ASGIApp = self._application
         if entering:
-            content = page.enter(self._access.dataflow)
+            content = page.enter(self._access.root, self._access.dataflow)
             answer = HTMLResponse(content, headers={"Set-Cookie": self._access.set_cookie()})
         elif refused is not None:
             answer = PlainTextResponse(f"{refused.message}\n", refused.status)
@@ -101,13 +101,14 @@ def application(access: Access, backend: Backend) -> ASGIApp:
     async def live(socket: WebSocket) -> None:
         await Viewer(socket, feed, backend).run()
 
-    routes = [
+    routes: list[BaseRoute] = [
         Route("/", index),
         WebSocketRoute("/live", live),
         *actions.routes(),
         Mount("/static", StaticFiles(directory=page.STATIC)),
     ]
-    return Guard(Starlette(routes=routes, lifespan=lifespan), access)
+    below = Mount(access.root.rstrip("/"), routes=routes)
+    return Guard(Starlette(routes=[below], lifespan=lifespan), access)
 
 
 def listen(port: int) -> socket.socket:
@@ -129,6 +130,7 @@ def new_access(port: int, *, read_only: bool, dataflow: str | None = None) -> Ac
         port=port,
         session=secrets.token_urlsafe(32),
         key=secrets.token_urlsafe(32),
+        folder=secrets.token_urlsafe(12),
         read_only=read_only,
         dataflow=dataflow,
     )
@@ -148,6 +150,7 @@ def serve(
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         ws="websockets-sansio",
         ws_max_size=64 * 1024,
+        ws_per_message_deflate=False,  # it would cost more than it saves on this computer
     )
     server = uvicorn.Server(config)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing, suppress
 from typing import Annotated, Any, Final, Literal
 
@@ -25,7 +25,7 @@ from dora_config.protocol.control import (
 )
 from dora_config.protocol.dataflow import DataflowUuid, LogFilter, LogPosition
 from dora_config.protocol.runner import LogLevel
-from dora_config.protocol.topics import TopicsEnd, WatchedTopics
+from dora_config.protocol.topics import TopicsEnd, TopicUpdate, WatchedTopics
 
 MAX_TAIL: Final = 5000
 RETRY_PAUSE: Final = 1.0
@@ -33,6 +33,12 @@ STORE_LOST: Final = 60.0
 """Seconds after a loss in which a coordinator without its store may not find a dataflow yet."""
 SAMPLE_BYTES: Final = 65_536
 PICTURE_BYTES: Final = 192 * 1024
+WHOLE_PICTURE_BYTES: Final = 16 * 1024 * 1024
+MAX_LONG: Final = 2 * WHOLE_PICTURE_BYTES
+"""Characters of a message that is sent in pieces."""
+
+_TEXTS: Final = ("ts", "msg")
+"""Fields of every log line."""
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -190,8 +196,8 @@ def parsed(lines: tuple[str, ...]) -> list[Any]:
     entries = []
     for line in lines:
         with suppress(ValueError, RecursionError):
-            entry = json.loads(line)
-            if isinstance(entry, dict) and "ts" in entry and "msg" in entry:
+            entry = json.loads(line, parse_constant=str)  # JSON of browsers has no NaN
+            if isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in _TEXTS):
                 entries.append(entry)
     return entries
 
@@ -209,6 +215,7 @@ async def send_output(
         sample_bytes=SAMPLE_BYTES,
         max_rate=wanted.rate,
         picture_bytes=PICTURE_BYTES,
+        whole_picture_bytes=WHOLE_PICTURE_BYTES,
     )
 
     async def read() -> bool:
@@ -220,19 +227,58 @@ async def send_output(
     await _until_ended(backend, wanted.id, read, send)
 
 
+class LongMessages:
+    """Joins the pieces of messages that are longer than an update of a stream."""
+
+    def __init__(self) -> None:
+        self._stream: int | None = None
+        self._pieces: list[str] = []
+
+    def take(self, stream: int, news: TopicUpdate) -> tuple[str, ...]:
+        """Return the messages that are complete; another stream begins with a first piece."""
+        if not news.piece:
+            return news.samples
+        if stream != self._stream:
+            self._stream = stream
+            self._pieces.clear()
+        self._pieces.append(news.piece)
+        if sum(map(len, self._pieces)) > MAX_LONG:
+            raise RequestFailed("a message is longer than the machine may send", "failed")
+        if news.more:
+            return ()
+        whole = "".join(self._pieces)
+        self._pieces.clear()
+        return (whole,)
+
+
 async def _send_messages(
     replies: Replies, number: int, acknowledged: Callable[[], Awaitable[None]], send: Send
 ) -> tuple[str, ...]:
     """Return the problems at the end."""
+    long = LongMessages()
+    dropped = 0
     async for reply in replies:
         match reply:
             case WatchedTopics(news=news, stream=stream):
-                samples = [json.loads(text) for text in news.samples]
-                dropped = sum(news.dropped.values())
-                frame = {"samples": samples, "dropped": dropped, "notes": news.notes}
-                await send({"id": number, **frame})
-                await acknowledged()
+                texts = long.take(stream, news)
+                dropped += sum(news.dropped.values())
+                if not news.more or news.notes:
+                    samples = _samples(texts)
+                    dropped += len(texts) - len(samples)
+                    frame = {"samples": samples, "dropped": dropped, "notes": news.notes}
+                    dropped = 0
+                    await send({"id": number, **frame})
+                    await acknowledged()
                 await replies.acknowledge(stream)
             case TopicsEnd(problems=problems):
                 return problems
     return ()
+
+
+def _samples(texts: Iterable[str]) -> list[Any]:
+    """Return messages as objects, without malformed ones."""
+    found = []
+    for text in texts:
+        with suppress(ValueError, RecursionError):
+            found.append(json.loads(text, parse_constant=str))
+    return found

@@ -94,7 +94,7 @@ def _remote_logs(client: Client, ref: DataflowRef, since: float) -> dict[str, li
 def local_report(base: Path, run: RecordedRun, known: Evidence, seconds: float) -> Report:
     """Return what the files of a run below ``base`` contain."""
     report = Report(explain(known), known, _matching_dataflow(base, run))
-    began = [one.event for entries in run.machines().values() for one in entries]
+    began = [one.event for entries, _ in run.machines().values() for one in entries]
     report.versions = {
         **own_versions(),
         "runners": sorted({one.version for one in began if isinstance(one, RunBegan)}),
@@ -114,7 +114,7 @@ def _matching_dataflow(base: Path, run: RecordedRun) -> dict[str, Any] | None:
     """Return the dataflow file in ``base`` that has the nodes of a run, None if none has."""
     from dora_config import load_dataflow
 
-    began = [one.event for entries in run.machines().values() for one in entries]
+    began = [one.event for entries, _ in run.machines().values() for one in entries]
     nodes = {node for one in began if isinstance(one, RunBegan) for node in one.nodes}
     for path in sorted([*base.glob("*.yml"), *base.glob("*.yaml")]):
         try:

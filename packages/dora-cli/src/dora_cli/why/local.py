@@ -13,6 +13,7 @@ from dora_config.disk_space import SPARE, free_space
 from dora_config.history.entries import HistoryEntry, RunBegan, RunEnded, RunnerDied
 from dora_config.history.evidence import Evidence, MachineEvidence
 from dora_config.history.file import read_history
+from dora_config.history.kept import split_dropped
 from dora_config.protocol.runner_events import DataflowStarted, DataflowStopping
 from dora_daemon.process_tree.runtime_dir import living_runners, runtime_root
 
@@ -32,10 +33,13 @@ class RecordedRun:
     written: float
     """Unix time of the last event."""
 
-    def machines(self) -> dict[str, list[HistoryEntry]]:
-        """Return the events by machine; the name is empty for a run without a daemon."""
+    def machines(self) -> dict[str, tuple[tuple[HistoryEntry, ...], int]]:
+        """Return by machine the events and how many between them were dropped.
+
+        The name is empty for a run without a daemon.
+        """
         return {
-            path.stem.removeprefix(PREFIX).removeprefix("_"): read_history(path)
+            path.stem.removeprefix(PREFIX).removeprefix("_"): split_dropped(read_history(path))
             for path in self.files
         }
 
@@ -67,7 +71,7 @@ def choose_run(base: Path, wanted: str | None) -> RecordedRun:
         if wanted and run.dataflow.startswith(wanted.lower()):
             return run
     for run in runs:
-        if any(_name(entries) == wanted for entries in run.machines().values()):
+        if any(_name(entries) == wanted for entries, _ in run.machines().values()):
             return run
     known = "\n".join(f"  {run.dataflow}" for run in runs[:10])
     raise NoSuchHistory(
@@ -84,8 +88,8 @@ def evidence(run: RecordedRun) -> Evidence:
         if entry.dataflow_id == run.dataflow
     }
     machines = [
-        _machine(machine, entries, run, alive=machine in alive or (not machine and bool(alive)))
-        for machine, entries in run.machines().items()
+        _machine(machine, *saved, run, alive=machine in alive or (not machine and bool(alive)))
+        for machine, saved in run.machines().items()
     ]
     began = [_began(one.entries) for one in machines]
     edges = dict.fromkeys(edge for one in began if one is not None for edge in one.edges)
@@ -101,16 +105,22 @@ def evidence(run: RecordedRun) -> Evidence:
 
 
 def _machine(
-    machine: str, entries: list[HistoryEntry], run: RecordedRun, *, alive: bool
+    machine: str,
+    entries: tuple[HistoryEntry, ...],
+    dropped: int,
+    run: RecordedRun,
+    *,
+    alive: bool,
 ) -> MachineEvidence:
     began = _began(entries)
     if not alive and entries and not isinstance(entries[-1].event, RunEnded):
         pid = 0 if began is None else began.pid
-        entries = [*entries, HistoryEntry(at=run.written, event=RunnerDied(pid=pid))]
+        entries = (*entries, HistoryEntry(at=run.written, event=RunnerDied(pid=pid)))
     folder = run.files[0].parent
     return MachineEvidence(
         machine=machine,
-        entries=tuple(entries),
+        entries=entries,
+        dropped=dropped,
         node_ids=() if began is None else began.nodes,
         full_disk=str(folder) if free_space(folder) < SPARE else None,
     )

@@ -73,6 +73,7 @@ def check_graph(
     for position, node in enumerate(unused_inputs, start=len(dataflow.nodes)):
         yield from sources.check(position, node)
     yield from backpressure_cycles(dataflow)
+    yield from backpressure_on_lines(dataflow)
 
 
 class _SourceCheck:
@@ -209,6 +210,32 @@ def backpressure_cycles(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
         position, name = entry[first, second]
         place: KeyPath = ("inputs", name, "queue_policy")
         yield GraphFinding(position, place, message, hint, "warning")
+
+
+def backpressure_on_lines(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
+    """Yield a warning for each input with backpressure that reads log entries or printed lines."""
+    printed = {output for node in dataflow.nodes for output in _printed_outputs(node)}
+    for position, node in enumerate(dataflow.nodes):
+        for name, wanted in node.inputs.items():
+            lines = isinstance(wanted.source, LogSource) or wanted.source in printed
+            if wanted.queue_policy == "backpressure" and lines:
+                message = (
+                    f"input `{node.id}/{name}`: queue_policy backpressure has no effect on log "
+                    "entries and printed lines: a full queue drops the oldest"
+                )
+                place: KeyPath = ("inputs", name, "queue_policy")
+                yield GraphFinding(position, place, message, "remove it", "warning")
+
+
+def _printed_outputs(node: ResolvedNode) -> Iterator[OutputSource]:
+    """Yield the outputs that consist of lines that a node prints."""
+    names = [node.send_stdout_as, node.send_logs_as]
+    for operator in node.operators:
+        own = (operator.send_stdout_as, operator.send_logs_as)
+        names += [f"{operator.id}/{name}" for name in own if name is not None]
+    for name in names:
+        if name is not None:
+            yield OutputSource(node=node.id, output=name)
 
 
 def cycles(successors: Mapping[str, list[str]]) -> Iterator[list[str]]:

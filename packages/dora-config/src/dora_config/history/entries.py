@@ -212,15 +212,25 @@ class HistoryEntry(Frozen):
     """UUID, in the history file of a coordinator."""
 
 
-_ADAPTER: Final = TypeAdapter(HistoryEntry)
+class EntriesDropped(Frozen):
+    """A line of a history file that stands for entries which were dropped before it was written."""
+
+    dropped: int
+    dataflow: str = ""
+    """As in :class:`HistoryEntry`."""
 
 
-def encode_entry(entry: HistoryEntry) -> str:
+SavedEntry = HistoryEntry | EntriesDropped
+"""A line of a history file."""
+_ADAPTER: Final[TypeAdapter[SavedEntry]] = TypeAdapter(SavedEntry)
+
+
+def encode_entry(entry: SavedEntry) -> str:
     """Return the line of an entry, without the newline."""
     return entry.model_dump_json(exclude_defaults=False, exclude_none=True)
 
 
-def decode_entry(line: str | bytes) -> HistoryEntry | None:
+def decode_entry(line: str | bytes) -> SavedEntry | None:
     """Return the entry in a line; ``None`` for a torn line or an event of another version."""
     try:
         return _ADAPTER.validate_json(line)

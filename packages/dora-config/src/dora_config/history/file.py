@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from dora_config.atomic_write import write_file
-from dora_config.history.entries import HistoryEntry, decode_entry, encode_entry
+from dora_config.history.entries import HistoryEntry, SavedEntry, decode_entry, encode_entry
 
 LONGEST_FILE: Final = 8 << 20
 """Bytes of a file that are read: its writer keeps it far smaller."""
@@ -30,11 +30,8 @@ class HistoryFile:
     def append(self, entry: HistoryEntry) -> str | None:
         """Append an entry; return the message of the first error."""
         data = f"{encode_entry(entry)}\n".encode("utf-8", "replace")
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
-            self.path.parent.parent.mkdir(exist_ok=True)
-            self.path.parent.mkdir(exist_ok=True)
-            descriptor = os.open(self.path, flags, self._mode)
+            descriptor = self._open()
             try:
                 size = os.fstat(descriptor).st_size
                 if size and os.pread(descriptor, 1, size - 1) != b"\n":
@@ -47,7 +44,16 @@ class HistoryFile:
         self.lines += 1
         return None
 
-    def replace(self, entries: Iterable[HistoryEntry]) -> str | None:
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        try:
+            return os.open(self.path, flags, self._mode)
+        except FileNotFoundError:
+            self.path.parent.parent.mkdir(exist_ok=True)
+            self.path.parent.mkdir(exist_ok=True)
+            return os.open(self.path, flags, self._mode)
+
+    def replace(self, entries: Iterable[SavedEntry]) -> str | None:
         """Replace the whole file atomically; return the message of the first error."""
         self.lines = 0
         text = "".join(f"{encode_entry(entry)}\n" for entry in entries)
@@ -67,7 +73,7 @@ class HistoryFile:
         )
 
 
-def read_history(path: Path) -> list[HistoryEntry]:
+def read_history(path: Path) -> list[SavedEntry]:
     """Return the entries of a file, oldest first; without torn lines. Raises OSError."""
     with path.open("rb") as file:
         data = file.read(LONGEST_FILE)

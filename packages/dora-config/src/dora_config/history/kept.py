@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from dora_config.history.entries import HistoryEntry
+from dora_config.history.entries import EntriesDropped, HistoryEntry, SavedEntry
 
 FIRST: Final = 200
 LAST: Final = 400
@@ -16,7 +16,7 @@ class KeptEvents:
     """Keeps the beginning as well as the end, because a crash loop must not hide its cause."""
 
     def __init__(
-        self, entries: Iterable[HistoryEntry] = (), *, first: int = FIRST, last: int = LAST
+        self, entries: Iterable[SavedEntry] = (), *, first: int = FIRST, last: int = LAST
     ) -> None:
         self._most_first = first
         self._first: list[HistoryEntry] = []
@@ -26,7 +26,10 @@ class KeptEvents:
         for entry in entries:
             self.add(entry)
 
-    def add(self, entry: HistoryEntry) -> None:
+    def add(self, entry: SavedEntry) -> None:
+        if isinstance(entry, EntriesDropped):
+            self.dropped += entry.dropped
+            return
         if len(self._first) < self._most_first:
             self._first.append(entry)
             return
@@ -37,3 +40,22 @@ class KeptEvents:
     def entries(self) -> tuple[HistoryEntry, ...]:
         """Return the kept entries, oldest first."""
         return (*self._first, *self._last)
+
+    def saved(self, dataflow: str = "") -> tuple[SavedEntry, ...]:
+        """Return the lines of a file: the kept entries, and the number of the dropped ones."""
+        if not self.dropped:
+            return self.entries()
+        dropped = EntriesDropped(dropped=self.dropped, dataflow=dataflow)
+        return (*self._first, dropped, *self._last)
+
+
+def split_dropped(saved: Iterable[SavedEntry]) -> tuple[tuple[HistoryEntry, ...], int]:
+    """Return the entries of a file, and how many were dropped before it was written."""
+    entries: list[HistoryEntry] = []
+    dropped = 0
+    for entry in saved:
+        if isinstance(entry, EntriesDropped):
+            dropped += entry.dropped
+        else:
+            entries.append(entry)
+    return tuple(entries), dropped

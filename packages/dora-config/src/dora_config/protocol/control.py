@@ -28,6 +28,7 @@ from dora_config.protocol.topics import (
     SampleBytes,
     TopicsEnd,
     WatchedTopics,
+    WholePictureBytes,
     WindowSeconds,
 )
 
@@ -217,6 +218,7 @@ class WatchTopics(Message):
     sample_bytes: SampleBytes = 65_536
     max_rate: MaxRate = None
     picture_bytes: PictureBytes = 0
+    whole_picture_bytes: WholePictureBytes = 0
 
 
 ControlRequest = Annotated[

@@ -175,6 +175,8 @@ class LogChunk(Message):
     """Behind the last line of each node that was read so far."""
     done: bool = False
     problem: str | None = None
+    missing: tuple[str, ...] | None = None
+    """With ``done``: requested nodes without a log here; None: not determined."""
 
 
 class PartHistory(Message):

@@ -148,7 +148,10 @@ class ReplaceNode(Frozen):
 
 
 class ConnectInput(Frozen):
-    """Add the edge ``source/output -> target/input``."""
+    """Add the edge ``source/output -> target/input``.
+
+    Timers and logs have the source ``dora``, as in a dataflow file.
+    """
 
     kind: Literal["connect_input"] = "connect_input"
     source: str
@@ -161,7 +164,7 @@ class ConnectInput(Frozen):
 
 
 class DisconnectInput(Frozen):
-    """Remove the edge ``source/output -> target/input``."""
+    """Remove the edge ``source/output -> target/input``; see :class:`ConnectInput`."""
 
     kind: Literal["disconnect_input"] = "disconnect_input"
     source: str

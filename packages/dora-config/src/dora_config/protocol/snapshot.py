@@ -61,6 +61,17 @@ class MachineLoad(Message):
     disk_total_bytes: int = 0
 
 
+class MachineOperation(Message):
+    """A command that works on a machine, such as `dora cluster upgrade`, and has locked it."""
+
+    command: str
+    """As it was typed."""
+    operator: str = ""
+    """``USER@HOST``."""
+    since: float = 0.0
+    """Unix time of the machine."""
+
+
 class MachineSample(Message):
     """Daemon to coordinator: answer to :class:`SampleMachine`."""
 
@@ -68,6 +79,7 @@ class MachineSample(Message):
     sample: str
     parts: tuple[PartSample, ...] = ()
     load: MachineLoad = MachineLoad()
+    operation: MachineOperation | None = None
     problems: tuple[str, ...] = ()
     """Runners that did not answer, as full sentences."""
 
@@ -144,6 +156,8 @@ class MachineSummary(DaemonSummary):
 
     load: MachineLoad | None = None
     """``None``: the machine did not answer, or edges were not requested."""
+    operation: MachineOperation | None = None
+    """``None`` also if the machine did not answer."""
 
 
 class EdgeSummary(Message):

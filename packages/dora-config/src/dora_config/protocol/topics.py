@@ -27,6 +27,8 @@ MaxRate = Annotated[float | None, Field(gt=0, le=1000)]
 """Messages of each output that are sent per second; the others are counted as dropped."""
 PictureBytes = Annotated[int, Field(ge=0, le=256 * 1024)]
 """Limit of the compressed bytes of an image; 0: images are sent as other messages."""
+WholePictureBytes = Annotated[int, Field(ge=0, le=32 * 1024 * 1024)]
+"""Limit of the bytes of a compressed image that the robot cannot reduce; it is sent in pieces."""
 
 
 class TopicRate(Message):
@@ -55,6 +57,7 @@ class StreamTopics(Message):
     sample_bytes: SampleBytes = 65_536
     max_rate: MaxRate = None
     picture_bytes: PictureBytes = 0
+    whole_picture_bytes: WholePictureBytes = 0
     chunk_bytes: int = MAX_CHUNK
     """Lower where the coordinator accepts only short messages."""
 
@@ -78,13 +81,17 @@ class TopicUpdate(Message):
 
     samples: tuple[str, ...] = ()
     """Messages as JSON objects with ``timestamp``, ``name``, ``data`` and ``metadata``; images
-    with ``picture`` if the request has ``picture_bytes``.
+    with ``picture``, or ``unshown`` and the reason, if the request has ``picture_bytes``.
     """
     dropped: dict[str, int] = Field(default_factory=dict)
     """Number of messages that were left out of ``samples``, by output."""
     rates: tuple[TopicRate, ...] = ()
     notes: tuple[str, ...] = ()
     """Remarks for the user, as full sentences."""
+    piece: str = ""
+    """Next part of a message that is longer than an update; then there are no ``samples``."""
+    more: bool = False
+    """Further parts follow; otherwise the message is complete with ``piece``."""
 
 
 class TopicChunk(Message):

@@ -92,14 +92,22 @@ class Explanations:
         return [*commands, ArmTimer(timer, now + READ_SECONDS)]
 
     def _refused_start(self, ref: DataflowRef) -> HistoryEntry | None:
-        """Return the refused start that a reference means, unless a dataflow runs."""
+        """Return the refused start that a reference means, unless one was accepted later."""
         if ref.uuid is not None:
             return None
         if ref.name is not None and self._registry.live_named(ref.name) is not None:
             return None
         if ref.name is None and self._registry.live():
             return None
-        return self._registry.history.refused(ref.name)
+        history = self._registry.history
+        refused = history.refused(ref.name)
+        if refused is None:
+            return None
+        try:
+            entries, _ = history.of(self._registry.find(ref, archived=True).id)
+        except RequestRefused:
+            return refused
+        return None if entries and entries[0].at > refused.at else refused
 
     def _find(self, ref: DataflowRef) -> Dataflow | None:
         """Return the dataflow; without a reference, the only one in trouble if several run."""

@@ -178,7 +178,11 @@ class GraphChanges:
                 part = dataflow.parts.get(operation.daemon)
                 if part is None:
                     commands += self._fail(operation, reason or "the node was not started")
-                elif part.state in (PartState.RUNNING, PartState.ENDED):
+                elif part.state is PartState.RUNNING:
+                    commands += self._succeed(operation)
+                elif dataflow.phase is Phase.STOPPING:
+                    commands += self._fail(operation, "the dataflow is being stopped")
+                elif part.state is PartState.ENDED:
                     commands += self._succeed(operation)
         return commands
 

@@ -13,7 +13,13 @@ from dora_config.protocol.daemon import EndLogs, LogChunk, MoreLogs, StreamLogs
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.settings import Settings
-from dora_coordinator.state.commands import AnswerClient, Command, SendProgress, SendToDaemon
+from dora_coordinator.state.commands import (
+    AnswerClient,
+    Command,
+    FailClient,
+    SendProgress,
+    SendToDaemon,
+)
 from dora_coordinator.state.events import ClientRequested
 from dora_coordinator.state.membership import Membership
 
@@ -29,6 +35,12 @@ class _Reading:
     problems: list[str] = field(default_factory=list)
     missing: set[str] = field(default_factory=set)
     """Daemons that are not connected."""
+    without_log: set[str] = field(default_factory=set)
+    """Requested nodes that the dataflow does not have and of which no daemon has a log so far; one
+    that was removed, or could not be added, has one.
+    """
+    refusal: str = ""
+    """For the client if such nodes are left."""
 
     def miss(self, daemon: str, problem: str) -> None:
         self.missing.add(daemon)
@@ -47,12 +59,23 @@ class LogStreams:
         self, requested: ClientRequested, request: ReadLogs, dataflow: Dataflow
     ) -> list[Command]:
         """Raises :class:`RequestRefused`."""
-        self._check(requested, request, dataflow)
+        known = {node for part in dataflow.parts.values() for node in part.nodes}
+        unknown = tuple(node for node in request.nodes if node not in known)
+        self._check(requested)
         reading = _Reading(requested.client, requested.number, request, dataflow.id)
+        if unknown:
+            reading.without_log = set(unknown)
+            reading.refusal = (
+                f'dataflow {dataflow.label} has no node "{unknown[0]}"; '
+                f"its nodes are: {', '.join(sorted(known))}"
+            )
+            if request.follow:
+                raise RequestRefused("not_found", reading.refusal)
         self._readings[requested.client, requested.number] = reading
         commands: list[Command] = []
         for part in dataflow.parts.values():
             nodes = tuple(n for n in part.nodes if not request.nodes or n in request.nodes)
+            nodes += unknown
             if not nodes:
                 continue
             if self._membership.is_connected(part.daemon):
@@ -61,15 +84,7 @@ class LogStreams:
                 reading.miss(part.daemon, f'no connection to daemon "{part.daemon}"')
         return [*commands, *self._answer_if_done(reading)]
 
-    def _check(self, requested: ClientRequested, request: ReadLogs, dataflow: Dataflow) -> None:
-        known = {node for part in dataflow.parts.values() for node in part.nodes}
-        missing = [node for node in request.nodes if node not in known]
-        if missing:
-            raise RequestRefused(
-                "not_found",
-                f'dataflow {dataflow.label} has no node "{missing[0]}"; '
-                f"its nodes are: {', '.join(sorted(known))}",
-            )
+    def _check(self, requested: ClientRequested) -> None:
         limit = self._settings.streams_per_client
         if sum(1 for client, _ in self._readings if client == requested.client) >= limit:
             raise RequestRefused("failed", f"at most {limit} log streams per connection")
@@ -102,6 +117,8 @@ class LogStreams:
         if chunk.problem:
             reading.problems.append(f'daemon "{daemon}": {chunk.problem}')
         if chunk.done:
+            if chunk.missing is not None:
+                reading.without_log.intersection_update(chunk.missing)
             self._close_stream(reading, chunk.stream)
             commands += self._answer_if_done(reading)
         return commands
@@ -156,5 +173,8 @@ class LogStreams:
         if reading.streams:
             return []
         self._readings.pop((reading.client, reading.number), None)
+        if reading.without_log:
+            refusal = "; ".join((reading.refusal, *reading.problems))
+            return [FailClient(reading.client, reading.number, refusal, "not_found")]
         answer = LogsEnd(problems=tuple(reading.problems))
         return [AnswerClient(reading.client, reading.number, answer)]

@@ -10,7 +10,8 @@ from dora_config.dataflow.resolved import (
     ResolvedInput,
     ResolvedNode,
 )
-from dora_config.dataflow.sources import OutputSource
+from dora_config.dataflow.sources import InputSource, LogSource, OutputSource, parse_source
+from dora_config.ids import RESERVED_NODE_ID
 from dora_config.protocol.runner import (
     AddNode,
     ConnectInput,
@@ -57,8 +58,7 @@ def checked(dataflow: ResolvedDataflow, change: GraphChange) -> GraphChange:
                 raise InvalidChange(
                     f"input `{where}` reads `{present.source}`; disconnect it first"
                 )
-            source = OutputSource(node=change.source, output=change.output)
-            _require_output(dataflow, where, source)
+            _require_output(dataflow, where, _source(change))
         case DisconnectInput():
             change = _with_operators(dataflow, change)
             _check_disconnect(find(dataflow, change.target), change)
@@ -69,6 +69,8 @@ def _with_operators(dataflow: ResolvedDataflow, change: Edge) -> Edge:
     """Return the edge with the id of the operator in ports of nodes with a single one."""
     ports = {}
     for end, port in ((change.source, "output"), (change.target, "input")):
+        if end == RESERVED_NODE_ID:
+            continue
         node = find(dataflow, end)
         name = getattr(change, port)
         if [one.id for one in node.operators] == [SINGLE_OPERATOR_ID] and "/" not in name:
@@ -85,9 +87,8 @@ def applied(dataflow: ResolvedDataflow, change: GraphChange) -> ResolvedDataflow
         case RemoveNode(node=name):
             del nodes[name]
         case ConnectInput():
-            source = OutputSource(node=change.source, output=change.output)
             new = ResolvedInput(
-                source=source,
+                source=_source(change),
                 queue_size=change.queue_size,
                 queue_policy=change.queue_policy,
                 input_timeout=change.input_timeout,
@@ -149,9 +150,11 @@ def _replacement(dataflow: ResolvedDataflow, node: ResolvedNode) -> ResolvedNode
 
 
 def _require_output(
-    dataflow: ResolvedDataflow, where: str, source: object, own: ResolvedNode | None = None
+    dataflow: ResolvedDataflow, where: str, source: InputSource, own: ResolvedNode | None = None
 ) -> None:
     if not isinstance(source, OutputSource):
+        if isinstance(source, LogSource) and source.node is not None and own is None:
+            find(dataflow, source.node)
         return
     node = own if own is not None and own.id == source.node else find(dataflow, source.node)
     if source.output not in node.outputs:
@@ -164,12 +167,19 @@ def _require_output(
 
 def _check_disconnect(target: ResolvedNode, change: DisconnectInput) -> None:
     present = target.inputs.get(change.input)
-    expected = OutputSource(node=change.source, output=change.output)
+    expected = _source(change)
     if present is None or present.source != expected:
         reads = "nothing" if present is None else f"`{present.source}`"
         raise InvalidChange(
             f"input `{target.id}/{change.input}` does not read `{expected}`, it reads {reads}"
         )
+
+
+def _source(change: ConnectInput | DisconnectInput) -> InputSource:
+    try:
+        return parse_source(f"{change.source}/{change.output}")
+    except ValueError as error:
+        raise InvalidChange(str(error)) from None
 
 
 def _wired(inputs: dict[str, str]) -> str:

@@ -191,7 +191,11 @@ class Snapshots:
             summary = daemon_summary(member, registry, membership, now)
             sample = collection.samples.get(member.key)
             machines.append(
-                MachineSummary(**dict(summary), load=None if sample is None else sample.load)
+                MachineSummary(
+                    **dict(summary),
+                    load=None if sample is None else sample.load,
+                    operation=None if sample is None else sample.operation,
+                )
             )
         return Snapshot(
             time=now + self._wall_offset,

@@ -161,6 +161,7 @@ class TopicStreams:
             sample_bytes=max(256, min(watch.request.sample_bytes, chunk // 2)),
             max_rate=watch.request.max_rate,
             picture_bytes=min(watch.request.picture_bytes, chunk // 2),
+            whole_picture_bytes=watch.request.whole_picture_bytes,
             chunk_bytes=chunk,
         )
         return SendToDaemon(daemon, message)

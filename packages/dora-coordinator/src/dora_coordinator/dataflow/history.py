@@ -16,6 +16,7 @@ from dora_config.history.entries import (
     PartRecovering,
     PartRuns,
     PhaseReached,
+    SavedEntry,
     StartAccepted,
     StartRefused,
     StopRequested,
@@ -57,15 +58,15 @@ class ClusterHistory:
         self._refused: OrderedDict[str, HistoryEntry] = OrderedDict()
         """Last refused start by the name of the dataflow, oldest first."""
 
-    def load(self, entries: Iterable[HistoryEntry], known: Mapping[str, object]) -> None:
+    def load(self, entries: Iterable[SavedEntry], known: Mapping[str, object]) -> None:
         """Add what an earlier coordinator wrote about the ``known`` dataflows."""
         for entry in entries:
             if not entry.dataflow or entry.dataflow in known:
                 self._keep(entry)
 
-    def entries(self) -> tuple[HistoryEntry, ...]:
-        """Return everything that is kept."""
-        kept = (entry for one in self._by_dataflow.values() for entry in one.entries())
+    def saved(self) -> tuple[SavedEntry, ...]:
+        """Return everything that is kept, for :meth:`load`."""
+        kept = (entry for uuid, one in self._by_dataflow.items() for entry in one.saved(uuid))
         return (*self._refused.values(), *kept)
 
     def of(self, dataflow_id: str) -> tuple[tuple[HistoryEntry, ...], int]:
@@ -117,6 +118,16 @@ class ClusterHistory:
             found.append(phase_reached(dataflow))
         return [self._add(dataflow.id, one, now) for one in found]
 
+    def resumed(
+        self, dataflow: Dataflow, machine: str, silence: float, now: float
+    ) -> list[Command]:
+        """Add that a machine was silent for ``silence`` seconds until now."""
+        lost, returned = (
+            MachineLost(machine=machine, silent=silence),
+            MachineReturned(machine=machine),
+        )
+        return [self._add(dataflow.id, lost, now), self._add(dataflow.id, returned, now)]
+
     def loaded(self, dataflow: Dataflow, before: Phase, now: float) -> list[Command]:
         """Add the phase that a dataflow has after the coordinator was restarted."""
         if dataflow.phase is before:
@@ -128,9 +139,9 @@ class ClusterHistory:
         self._keep(entry)
         return AppendHistory(entry)
 
-    def _keep(self, entry: HistoryEntry) -> None:
-        match entry.event:
-            case StartRefused(name=name):
+    def _keep(self, entry: SavedEntry) -> None:
+        match entry:
+            case HistoryEntry(event=StartRefused(name=name)):
                 self._refused[name or ""] = entry
                 self._refused.move_to_end(name or "")
                 if len(self._refused) > REFUSED:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from dora_config.errors import DoraError
-from dora_config.history.entries import HistoryEntry
+from dora_config.history.entries import SavedEntry
 from dora_config.protocol.control import DataflowRef, FailureCode
 from dora_config.protocol.daemon import (
     DescribePart,
@@ -85,7 +85,7 @@ class DataflowRegistry:
         self,
         stored: Iterable[tuple[DataflowRecord, DataflowSpec]],
         now: float,
-        history: Iterable[HistoryEntry] = (),
+        history: Iterable[SavedEntry] = (),
     ) -> list[Command]:
         """Add the dataflows that an earlier coordinator stored, and the events that it wrote."""
         commands: list[Command] = []
@@ -203,6 +203,14 @@ class DataflowRegistry:
         for dataflow in self.unfinished_on(daemon):
             commands += self.apply(dataflow, DaemonLost(daemon, silent), now)
         return commands
+
+    def daemon_resumed(self, daemon: str, silence: float, now: float) -> list[Command]:
+        """Note that a daemon was silent for ``silence`` seconds; its connection continues."""
+        return [
+            command
+            for dataflow in self.unfinished_on(daemon)
+            for command in self.history.resumed(dataflow, daemon, silence, now)
+        ]
 
     def machine_removed(self, daemon: str, now: float) -> list[Command]:
         """Stop the dataflows with a part on a removed machine; its peers end their links first."""

@@ -113,6 +113,10 @@ class CodeFiles:
         return Response(status_code=201)
 
     def _collect(self) -> None:
-        removed = self.store.collect(max_age=MAX_AGE, max_bytes=self._max_bytes)
+        try:
+            removed = self.store.collect(max_age=MAX_AGE, max_bytes=self._max_bytes)
+        except OSError as problem:  # the upload is stored
+            logger.warning("cannot remove unused code from %s: %s", self.store.root, problem)
+            return
         if removed:
             logger.info("removed %d unused files of code", removed)

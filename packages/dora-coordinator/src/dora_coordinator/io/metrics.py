@@ -16,17 +16,13 @@ from starlette.routing import Route
 from dora_config.protocol.control import Answer, GetSnapshot
 from dora_config.protocol.snapshot import Snapshot
 from dora_coordinator.io.service import Service
+from dora_coordinator.telemetry.export_settings import endpoint_variable, not_exported
 from dora_coordinator.telemetry.families import families
 
 if TYPE_CHECKING:
     from dora_coordinator.telemetry.otlp import MetricSender, SpanSender
 
 METRICS_PATH: Final = "/metrics"
-ENDPOINTS: Final = (
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-)
 INTERVAL_VARIABLE: Final = "OTEL_METRIC_EXPORT_INTERVAL"
 CLOSE_SECONDS: Final = 2.0
 """Time to send what is left when the coordinator ends."""
@@ -79,17 +75,13 @@ class Telemetry:
         self._metrics: MetricSender | None = None
         self._spans: SpanSender | None = None
         self._interval = 60.0
-        if not any(map(os.environ.get, ENDPOINTS)) or _is_disabled():
+        variable = endpoint_variable()
+        if variable is None:
             return
         try:
             from dora_coordinator.telemetry.otlp import MetricSender, SpanSender
         except ImportError as error:
-            logger.warning(
-                "%s is set, but metrics and traces are not exported (%s); install"
-                " dora-coordinator[otel]",
-                next(filter(os.environ.get, ENDPOINTS)),
-                error,
-            )
+            logger.warning("%s (%s)", not_exported(variable), error)
             return
         self._interval = _interval()
         if os.environ.get("OTEL_METRICS_EXPORTER", "otlp") == "otlp":
@@ -128,10 +120,6 @@ class Telemetry:
 
 def _send(sender: MetricSender, snapshot: Snapshot, max_edges: int) -> bool:
     return sender.send(families(snapshot, max_edges=max_edges), snapshot.time)
-
-
-def _is_disabled() -> bool:
-    return os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
 
 
 def _interval() -> float:

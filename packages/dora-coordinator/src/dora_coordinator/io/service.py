@@ -20,7 +20,7 @@ import anyio
 import anyio.to_thread
 from anyio.streams.memory import MemoryObjectSendStream
 
-from dora_config.history.entries import HistoryEntry
+from dora_config.history.entries import HistoryEntry, SavedEntry
 from dora_config.history.file import HistoryFile, read_history
 from dora_config.protocol.builds import BuildProgress
 from dora_config.protocol.control import (
@@ -157,7 +157,7 @@ class Service:
         loaded = StoreLoaded(tuple(stored), tuple(machines), tuple(history))
         return self._state.handle(loaded, anyio.current_time())
 
-    def _read_history(self) -> list[HistoryEntry]:
+    def _read_history(self) -> list[SavedEntry]:
         if self._history is not None:
             try:
                 entries = read_history(self._history.path)
@@ -174,7 +174,7 @@ class Service:
             return
         problem = self._history.append(entry)
         if self._history.lines > MOST_HISTORY_LINES:
-            kept = self._state.registry.history.entries()
+            kept = self._state.registry.history.saved()
             problem = self._history.replace(kept) or problem
         if problem is not None:
             logger.warning("%s", problem)

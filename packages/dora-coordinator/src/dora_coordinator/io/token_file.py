@@ -62,9 +62,11 @@ class TokenFile:
                 "connect for %d days, until `dora cluster rotate-token`",
                 PLAIN_PERIOD / 24 / 3600,
             )
-            self._tokens.allow_plain(time.time() + PLAIN_PERIOD)
+            now = time.time()
+            self._tokens.allow_plain(now, now + PLAIN_PERIOD)
         if self._tokens.record != record and str(self._tokens.current) != given:
             self._store()
+        self._end_plain(time.time())
         self._publish()
 
     @property
@@ -72,10 +74,19 @@ class TokenFile:
         return self._tokens.current
 
     def check(self, given: str) -> Accepted | None:
-        return self._tokens.check(given, time.time())
+        now = time.time()
+        self._end_plain(now)
+        return self._tokens.check(given, now)
 
     def allows_plain(self) -> bool:
         return self._tokens.allows_plain(time.time())
+
+    def _end_plain(self, now: float) -> None:
+        """Store the end of the period, so that a clock that is set back later begins none."""
+        if self._tokens.end_plain(now):
+            logger.info("daemons of versions without TLS may not connect any more")
+            with _unwritten_files_logged():
+                self._store()
 
     def rotate(self, grace: float) -> Token:
         """Replace the token; raises OSError, with the token unchanged, if it cannot be stored."""

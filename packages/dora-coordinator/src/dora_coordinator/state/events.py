@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dora_config.history.entries import HistoryEntry
+from dora_config.history.entries import SavedEntry
 from dora_config.protocol.control import ControlRequest
 from dora_config.protocol.daemon import DaemonMessage, Register
 from dora_config.protocol.dataflow import DataflowSpec
@@ -19,7 +19,7 @@ class StoreLoaded:
 
     stored: tuple[tuple[DataflowRecord, DataflowSpec], ...]
     machines: tuple[MachineRecord, ...] = ()
-    history: tuple[HistoryEntry, ...] = ()
+    history: tuple[SavedEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

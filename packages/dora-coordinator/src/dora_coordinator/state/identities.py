@@ -25,6 +25,8 @@ class MachineRecord(BaseModel):
     machine: str
     digest: str = ""
     """Digest of its public key; empty: the next daemon enrols its own."""
+    former: str = ""
+    """Digest of the key that the next enrolled one may replace; empty: none."""
     local: bool = False
     """It was enrolled from the coordinator's own machine."""
     removed: tuple[str, ...] = ()
@@ -92,7 +94,7 @@ class Identities:
         record = self._records.get(machine) or MachineRecord(machine=machine)
         if not proof.digest or proof.digest == record.digest:
             return None
-        update = {"digest": proof.digest, "local": proof.local}
+        update = {"digest": proof.digest, "former": "", "local": proof.local}
         return self._set(record.model_copy(update=update))
 
     def remove(self, machine: str, *, revoke: bool) -> MachineRecord | None:
@@ -101,7 +103,13 @@ class Identities:
         ``revoke``: refuse the key from now on, under every machine id.
         """
         record = self._records.get(machine)
-        if record is None or not record.digest:
+        digest = "" if record is None else record.digest or record.former
+        if record is None or not digest:
             return None
-        removed = (*record.removed, record.digest) if revoke else record.removed
-        return self._set(record.model_copy(update={"digest": "", "removed": removed}))
+        if revoke:
+            update = {"digest": "", "former": "", "removed": (*record.removed, digest)}
+        elif record.digest:
+            update = {"digest": "", "former": digest}
+        else:
+            return None
+        return self._set(record.model_copy(update=update))

@@ -24,6 +24,8 @@ _MAX_PAST = 8
 """Replaced incarnations remembered per daemon."""
 LONG_SILENCE: Final = 2.5
 """Heartbeat intervals without a message after which a silence is reported."""
+LATE_HEARTBEAT: Final = 1.5
+"""Heartbeat intervals without a message after which the next one is late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,6 @@ class Member:
     """Incarnations of the same instance that were replaced by a later one, newest last."""
     restarts: int = 0
     """Restarts of the daemon process that this coordinator has seen."""
-    silence: tuple[float, float] = (0.0, 0.0)
-    """Beginning and end of its last long silence that another message ended."""
     rebooted: bool = False
     """Its machine has another boot id than at the registration before."""
     digest: str = ""
@@ -82,17 +82,6 @@ class Member:
     metrics_at: float = 0.0
     clock_offset: float | None = None
     """The machine's clock minus the coordinator's at the last heartbeat, in seconds."""
-
-    def silent_since(self, now: float, interval: float) -> float | None:
-        """Return since when it has been silent, if that is long for its heartbeat interval.
-
-        After a cut, waiting messages arrive at once, and then the daemon closes the connection:
-        a silence that ended less than an interval ago counts as well.
-        """
-        begin, end = self.silence
-        if end > begin and now - end < interval:
-            return begin
-        return self.last_message if now - self.last_message > LONG_SILENCE * interval else None
 
     @property
     def certificate_name(self) -> str:
@@ -123,7 +112,16 @@ class MemberLost:
     """It was disconnected for its silence; the connection is still to be closed."""
 
 
-MembershipChange = MemberAdmitted | MemberRefused | MemberLost
+@dataclass(frozen=True, slots=True)
+class MemberResumed:
+    """A member that was silent for long sends again over the same connection."""
+
+    member: Member
+    silence: float
+    """Seconds."""
+
+
+MembershipChange = MemberAdmitted | MemberRefused | MemberLost | MemberResumed
 
 
 def daemon_key(register: Register) -> str:
@@ -154,8 +152,7 @@ class Membership:
             case DaemonRegistered():
                 return [self._register(event, now)]
             case DaemonMessageReceived():
-                self._message(event, now)
-                return []
+                return self._message(event, now)
             case DaemonDisconnected(connection=connection):
                 return self._disconnect(connection, silent=False)
             case SilenceChecked():
@@ -243,12 +240,11 @@ class Membership:
             )
         return None
 
-    def _message(self, event: DaemonMessageReceived, now: float) -> None:
+    def _message(self, event: DaemonMessageReceived, now: float) -> list[MembershipChange]:
         member = self._by_connection.get(event.connection)
         if member is None:
-            return
-        if now - member.last_message > self._long_silence:
-            member.silence = (member.last_message, now)
+            return []
+        silent = now - member.last_message
         member.last_message = now
         self._quietest_first.move_to_end(member.key)
         match event.message:
@@ -260,6 +256,7 @@ class Membership:
                 member.left = not hand_over
             case _:
                 pass  # of other messages only the time counts
+        return [MemberResumed(member, silent)] if silent > self._long_silence else []
 
     def _disconnect(self, connection: int, *, silent: bool) -> list[MembershipChange]:
         """Mark a member as disconnected, unless it was replaced before."""

@@ -36,6 +36,7 @@ class TokenRecord(BaseModel):
     retired: tuple[RetiredToken, ...] = ()
     plain_until: float = 0.0
     """Until then, daemons of versions without TLS may connect."""
+    plain_since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,18 @@ class Tokens:
         self._successor = Successor(Token(secret, before.token.authority)).following(before)
         self.record = TokenRecord(successor=str(self._successor), retired=tuple(retired))
 
-    def allow_plain(self, until: float) -> None:
+    def allow_plain(self, since: float, until: float) -> None:
         """Accept daemons of versions without TLS for a while; a rotation ends that."""
-        self.record = self.record.model_copy(update={"plain_until": until})
+        update = {"plain_since": since, "plain_until": until}
+        self.record = self.record.model_copy(update=update)
 
     def allows_plain(self, now: float) -> bool:
-        return now < self.record.plain_until
+        """Return whether such daemons are accepted; never while a clock is before the period."""
+        return self.record.plain_since <= now < self.record.plain_until
+
+    def end_plain(self, now: float) -> bool:
+        """Return whether the period has ended since the last call; a clock set back begins none."""
+        if not 0.0 < self.record.plain_until <= now:
+            return False
+        self.record = self.record.model_copy(update={"plain_until": 0.0})
+        return True

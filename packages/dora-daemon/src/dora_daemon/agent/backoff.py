@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 FIRST = 0.5
-LONGEST = 20.0
+MAX_PAUSE = 20.0
 """With its jitter and a connection it is less than 30 s: within these a fleet is complete again."""
 JITTER = 0.25
 """Share by which a pause is longer or shorter, so that a fleet does not reconnect at once."""
 
 
 def waits(random: Callable[[], float]) -> Iterator[float]:
-    """Yield seconds without end, doubling up to LONGEST; ``random`` returns 0 up to 1."""
+    """Yield seconds without end, doubling up to MAX_PAUSE; ``random`` returns 0 up to 1."""
     pause = FIRST
     while True:
         yield pause * (1 + JITTER * (2 * random() - 1))
-        pause = min(LONGEST, pause * 2)
+        pause = min(MAX_PAUSE, pause * 2)

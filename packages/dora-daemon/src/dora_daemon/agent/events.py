@@ -80,6 +80,17 @@ class NodesRead:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeNotAdded:
+    """A node could not be started; its log remains."""
+
+    dataflow_id: str
+    attempt: int
+    node: str
+    log_dir: str
+    """Folder of its log file."""
+
+
+@dataclass(frozen=True, slots=True)
 class RevisionChanged:
     """A runner reported a change of its nodes."""
 
@@ -131,7 +142,13 @@ PartMessage = (
     | StreamTopics
 )
 RunnerNotice = (
-    RunnerPlaced | RunnerConnected | RunnerReported | RunnerEnded | NodesRead | RevisionChanged
+    RunnerPlaced
+    | RunnerConnected
+    | RunnerReported
+    | RunnerEnded
+    | NodesRead
+    | NodeNotAdded
+    | RevisionChanged
 )
 RecorderNotice = RecordingRequested | RecorderSettled
 Event = (

@@ -139,10 +139,8 @@ def own_address(target: str) -> str | None:
 class LinkSetup:
     """Adds link settings to the plans of runners."""
 
-    def __init__(
-        self, listen: Listen, coordinator: Callable[[], str], credentials: Credentials
-    ) -> None:
-        """``coordinator`` returns the host at which this daemon reaches it."""
+    def __init__(self, listen: Listen, coordinator: str, credentials: Credentials) -> None:
+        """``coordinator``: the host at which this daemon reaches it."""
         self._listen = listen
         self._coordinator = coordinator
         self._credentials = credentials
@@ -182,7 +180,7 @@ class LinkSetup:
         if self._listen.host is not None:
             return self._listen.host
         peers = [record.addresses[machine] for machine in sorted(record.addresses)]
-        chosen = choose_host(self._coordinator(), peers, own_address)
+        chosen = choose_host(self._coordinator, peers, own_address)
         if chosen is None or "%" in chosen:  # other machines cannot use fe80::...%device
             raise LinkError(
                 "this machine has no network address that leads to the others; set one with "

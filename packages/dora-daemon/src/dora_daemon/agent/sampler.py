@@ -18,6 +18,7 @@ from dora_config.protocol.runner import (
     Statistics,
 )
 from dora_config.protocol.snapshot import MachineLoad, MachineSample, PartSample, SampleMachine
+from dora_daemon.agent.machine_lock import MachineLockReader
 from dora_daemon.agent.runners.pending_requests import RunnerCalls
 
 RUNNER_SECONDS = 2.0
@@ -40,6 +41,7 @@ class Sampler:
         self._tasks = tasks
         self._runners = runners
         self._send = send
+        self._lock = MachineLockReader()
 
     def start(self, request: SampleMachine) -> None:
         """Send the sample once all runners have answered or the time is over."""
@@ -88,6 +90,7 @@ class Sampler:
                 sample=request.sample,
                 parts=tuple(parts),
                 load=machine_load(),
+                operation=self._lock.holder(),
                 problems=tuple(problems),
             )
         )

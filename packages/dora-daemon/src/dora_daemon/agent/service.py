@@ -110,6 +110,7 @@ class Agent:
         runtime_root: Path,
         endpoint: Callable[[], Endpoint],
     ) -> None:
+        """``endpoint`` reads the token file; its host and port stay. Raises AccessError."""
         self._options = options
         self._files = files
         self._build_files = BuildFiles(files.directory / "builds")
@@ -142,7 +143,7 @@ class Agent:
             received=self._receive,
             lost=self._disconnected,
         )
-        links = LinkSetup(options.listen, lambda: endpoint().host, self._credentials)
+        links = LinkSetup(options.listen, endpoint().host, self._credentials)
         self._runners = RunnerRegistry(
             tasks, runtime_root, self._machine, self.post, self._link.hurry, links
         )

@@ -72,6 +72,7 @@ from dora_daemon.agent.events import (
     Event,
     HandoverRequested,
     MachineStopping,
+    NodeNotAdded,
     NodesRead,
     PartRelinked,
     RecorderNotice,
@@ -136,6 +137,7 @@ class AgentState:
                 | RunnerReported()
                 | RunnerEnded()
                 | NodesRead()
+                | NodeNotAdded()
                 | RevisionChanged()
             ):
                 return [*self._handle_runner(event, now), *self._settle(event.dataflow_id)]
@@ -156,7 +158,7 @@ class AgentState:
                 part = self._live(dataflow_id)
                 if part is None:
                     return []
-                return [part.described(), part.changed()]
+                return [part.report_description(), part.report_state()]
             case PartRelinked(dataflow_id=dataflow_id, attempt=attempt, links=links):
                 part = self._live(dataflow_id)
                 if part is None or part.record.attempt != attempt:
@@ -209,7 +211,7 @@ class AgentState:
                 if part is None or part.recorders != "starting":
                     return []
                 part.recorders = "settled"
-                return part.prepared() if part.ready else []
+                return part.report_prepared() if part.ready else []
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -252,7 +254,7 @@ class AgentState:
         if part is None:
             return self._make(message)
         if part.record.attempt >= message.attempt:
-            return [part.changed()]
+            return [part.report_state()]
         part.next = message  # a node must not run twice: the old part ends first
         return [KillRunner(message.dataflow_id)]
 
@@ -277,7 +279,7 @@ class AgentState:
             return []
         if part.record.phase == "prepared" and part.stop is None:
             return [SendToRunner(message.dataflow_id, Release())]
-        return [part.changed()]
+        return [part.report_state()]
 
     def _stop(self, message: StopPart) -> list[Command]:
         part = self._parts.get(message.dataflow_id)
@@ -287,7 +289,7 @@ class AgentState:
             return [SendToCoordinator(lost)]
         part.next = None
         if not part.live:
-            return [part.changed()]
+            return [part.report_state()]
         return [part.save(stopping=True), *part.stop_runner(message)]
 
     # ------------------------------------------------------------- events of runners
@@ -317,6 +319,8 @@ class AgentState:
                 return self._reported(part, reported, now)
             case NodesRead(attempt=attempt):
                 return part.update_nodes(event) if part.record.attempt == attempt else []
+            case NodeNotAdded(attempt=attempt):
+                return part.keep_log(event) if part.record.attempt == attempt else []
             case RevisionChanged(revision=revision):
                 return part.read_nodes(revision)
             case RunnerEnded(reason=reason):
@@ -344,18 +348,18 @@ class AgentState:
             )
         match status.phase:
             case "ready":
-                return [*commands, *part.prepared()]
+                return [*commands, *part.report_prepared()]
             case "running":
                 return [*commands, *part.advance("running")]
             case "starting" | "stopping" | "finished":
-                return [*commands, part.changed()] if part.link is not None else commands
+                return [*commands, part.report_state()] if part.link is not None else commands
             case _ as unreachable:
                 assert_never(unreachable)
 
     def _reported(self, part: Part, event: RunnerEvent, now: float) -> list[Command]:
         match event:
             case NodesReady():
-                return part.prepared()
+                return part.report_prepared()
             case DataflowStarted():
                 return part.advance("running")
             case DataflowFinished(result=result):
@@ -363,10 +367,10 @@ class AgentState:
             case LinkChanged(report=report):
                 before, part.link = part.link, report
                 same = before is not None and before.without_figures() == report.without_figures()
-                return [part.changed()] if part.live and not same else []
+                return [part.report_state()] if part.live and not same else []
             case WaitingChanged(only_virtual_left=only_virtual_left):
                 part.only_virtual_left = only_virtual_left
-                return [part.changed()] if part.live else []
+                return [part.report_state()] if part.live else []
             case (
                 LogLine()
                 | LogLinesDropped()
@@ -394,7 +398,7 @@ class AgentState:
         save = part.save(phase="ended", result=result, ended_at=now)
         if part.next is not None:
             return [save, acknowledge, *self._make(part.next)]
-        return [save, acknowledge, part.changed(), *self._exit_if_idle()]
+        return [save, acknowledge, part.report_state(), *self._exit_if_idle()]
 
     def _lose(
         self,
@@ -412,7 +416,7 @@ class AgentState:
         if record.stopping:  # ended as requested: a recovery must not spawn it again
             result = result or DataflowResult(dataflow_id=record.dataflow_id, error=reason)
             save = part.save(phase="ended", result=result, ended_at=now)
-            return [save, part.changed(), *self._exit_if_idle()]
+            return [save, part.report_state(), *self._exit_if_idle()]
         if record.log_dirs:  # its logs can still be requested
             keep = part.save(phase="ended", forgotten=True, ended_at=now)
         else:
@@ -458,7 +462,7 @@ class AgentState:
                 continue
             part.next = None
             stop = StopPart(dataflow_id=dataflow_id, force=force, reason="the daemon was ended")
-            commands += [part.save(stopping=True), part.changed()]
+            commands += [part.save(stopping=True), part.report_state()]
             if not part.record.whole and not force:
                 text = f"dataflow {dataflow_id} also ends on its other machines"
                 commands.append(WriteLog("info", text))

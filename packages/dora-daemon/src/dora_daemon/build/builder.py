@@ -1,9 +1,10 @@
 """Prepares the nodes of a dataflow on this machine: clones, environments, build lines.
 
 A failure only stops the preparation of its node; all failures are reported at the end. With uv each
-Python node has its own environment and nodes are built concurrently. Without uv they share the
-interpreter that runs dora, where concurrent `pip install` would conflict, so by default they are
-built one after another.
+Python node with build lines has an environment and nodes are built concurrently. Without uv build
+lines install into the interpreter that runs dora, where concurrent `pip install` would conflict, so
+by default nodes are built one after another. Nodes whose code was sent to this machine always have
+environments of their own.
 """
 
 from __future__ import annotations
@@ -23,24 +24,28 @@ import anyio
 from dora_config import ResolvedDataflow, ResolvedNode
 from dora_config.dataflow.resolved import GitSource
 from dora_config.dataflow.variables import is_reserved
+from dora_config.errors import os_error_text
 from dora_config.protocol.builds import FailedNode, NodeBuildEvent
 from dora_config.protocol.runner import NodeLocation
 from dora_daemon.build import own_environment, plan
 from dora_daemon.build.cache import BuildCache
 from dora_daemon.build.command import CommandResult, OnCommand, run_command
 from dora_daemon.build.errors import BuildError, StepFailed
+from dora_daemon.build.file_lock import file_lock
 from dora_daemon.build.git_sources import GitSources, reference
 from dora_daemon.build.job import BuiltNode
 from dora_daemon.build.python_env import (
     activated,
     create_command,
     environment_dir,
+    environment_lock,
     environment_python,
     find_uv,
+    unfinished_mark,
 )
 from dora_daemon.runner.process.environment import merge_environment
 
-MOST_JOBS = 8
+MAX_JOBS = 8
 SHOWN_TAIL = 20
 """Lines of a failed command in the error."""
 
@@ -58,14 +63,14 @@ class BuildOptions:
     """By node id: commits of a lock file, which git sources must use if it is given."""
     apply_deploy: bool = False
     """Use `deploy.working_dir`, which `dora run` ignores."""
-    own: Mapping[str, str] = field(default_factory=dict)
-    """By node id: key of the build, for nodes whose code was sent to this machine."""
+    build_keys: Mapping[str, str] = field(default_factory=dict)
+    """By node id, for nodes whose code was sent to this machine: key of the build."""
     rebuild: bool = False
     """Run also builds that have succeeded with the same inputs."""
 
     def parallel(self) -> int:
         """Return how many nodes are prepared at the same time."""
-        default = min(MOST_JOBS, os.cpu_count() or 1) if self.uv else 1
+        default = min(MAX_JOBS, os.cpu_count() or 1) if self.uv else 1
         return self.jobs or default
 
 
@@ -80,7 +85,8 @@ async def prepare(
 ) -> tuple[BuiltNode, ...]:
     """Prepare the nodes of a dataflow whose files are in `base_dir`.
 
-    Cancellation ends all running commands and leaves nothing incomplete under a final name.
+    Cancellation ends all running commands. Clones and environments that are incomplete then, or
+    after a crash, are not used; the next build creates them again.
     ``on_command`` is called for each command, so that a reaper can kill it with this process.
     Raises BuildError with every node that could not be prepared.
     """
@@ -121,12 +127,17 @@ class _Builder:
         try:
             built = await self._prepare(node)
         except StepFailed as error:
-            self.on_event(NodeBuildEvent(node=node.id, what="failed", text=str(error)))
-            return FailedNode(node=node.id, message=str(error), output=error.output)
+            return self._failed(node, str(error), error.output)
+        except OSError as error:
+            return self._failed(node, os_error_text(error))
         if node.needs_build:
             seconds = time.monotonic() - begun
             self.on_event(NodeBuildEvent(node=node.id, what="built", seconds=seconds))
         return built
+
+    def _failed(self, node: ResolvedNode, text: str, output: tuple[str, ...] = ()) -> FailedNode:
+        self.on_event(NodeBuildEvent(node=node.id, what="failed", text=text))
+        return FailedNode(node=node.id, message=text, output=output)
 
     async def _prepare(self, node: ResolvedNode) -> BuiltNode:
         lines = plan.build_lines(node)
@@ -137,7 +148,7 @@ class _Builder:
         commit = python = None
         if node.git is not None:
             directory, commit = await self._clone(node, node.git)
-        if node.id in self.options.own:
+        if node.id in self.options.build_keys:
             python = await self._prepare_own(node, directory, lines)
         else:
             uv = find_uv(self.environ) if self.options.uv else None
@@ -161,28 +172,30 @@ class _Builder:
         """Run the lines, unless they have succeeded before with the same inputs."""
         environ = self._node_environ(node, python, offline=False)
         cache = self.cache
-        check = cache.check(node, lines, directory, python=python, environ=environ, uv=uv)
+        check = await anyio.to_thread.run_sync(
+            partial(cache.check, node, lines, directory, python=python, environ=environ, uv=uv)
+        )
         if check.up_to_date and not self.options.rebuild:
             self._skip(node, "up to date")
             return
-        installed = cache.begin(check)
-        success = False
+        installed = await anyio.to_thread.run_sync(cache.begin, check)
         try:
             for line in lines:
                 await self._run_line(node, line, directory, uv, python)
-            success = True
-        finally:
-            cache.end(check, installed, success=success)
+        except BaseException:
+            cache.end(check, installed, success=False)
+            raise
+        await anyio.to_thread.run_sync(partial(cache.end, check, installed, success=True))
 
     async def _prepare_own(
         self, node: ResolvedNode, directory: Path, lines: tuple[plan.BuildLine, ...]
     ) -> Path | None:
         """Build a node whose code was sent here, once per requirements; return its interpreter."""
-        key = self.options.own[node.id]
+        key = self.options.build_keys[node.id]
         if not self.options.rebuild and own_environment.is_built(directory, node.id, key):
             self._skip(node, "built already with the same requirements")
         else:
-            own_environment.begin(directory, node.id)
+            await anyio.to_thread.run_sync(own_environment.begin, directory, node.id)
             uv = find_uv(self.environ)
             python = None
             if plan.wants_environment(node):
@@ -217,18 +230,28 @@ class _Builder:
 
     async def _environment(self, node: ResolvedNode, working_dir: Path, uv: str | None) -> Path:
         """Return the interpreter of the node's environment, created if missing."""
-        python = environment_python(working_dir, node.id)
-        if python is not None:
-            return python
+        lock = environment_lock(working_dir, node.id)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        waiting = partial(self._step, node, "waiting for another build of this folder")
+        async with file_lock(lock, waiting):
+            python = environment_python(working_dir, node.id)
+            return python or await self._create_environment(node, working_dir, uv)
+
+    async def _create_environment(
+        self, node: ResolvedNode, working_dir: Path, uv: str | None
+    ) -> Path:
         self._step(node, "python -m venv" if uv is None else "uv venv")
         directory = environment_dir(working_dir, node.id)
-        shutil.rmtree(directory, ignore_errors=True)  # incomplete: it has no interpreter
-        directory.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = unfinished_mark(working_dir, node.id)
+        unfinished.touch()
+        await anyio.to_thread.run_sync(partial(shutil.rmtree, directory, ignore_errors=True))
         words = create_command(working_dir, node.id, uv)
         env = self._environ(offline=self.options.offline)
         result = await self._run(node, words, working_dir, env)
+        if result.ok:
+            unfinished.unlink()
         python = environment_python(working_dir, node.id)
-        if not result.ok or python is None:
+        if python is None:
             raise StepFailed(
                 f"cannot create the Python environment {directory} ({result})", result.tail
             )
@@ -248,6 +271,8 @@ class _Builder:
             target = None if python else sys.executable
             words = plan.rewrite_for_uv(line.words, uv=uv, python=target)
         elif python is not None and line.words[0] in plan.PIP:
+            if find_spec("pip") is None:
+                raise StepFailed(_no_pip(line))
             words = own_environment.pip_command(line.words, python)
         else:
             words = self._without_uv(node, line, env)
@@ -257,7 +282,7 @@ class _Builder:
         except FileNotFoundError as error:
             if error.filename == directory:
                 raise StepFailed(f"{where}: the working directory does not exist") from None
-            raise StepFailed(f"{where}: the program {words[0]!r} is not on PATH") from None
+            raise StepFailed(f"{where}: {_not_found(words[0], directory)}") from None
         except OSError as error:
             raise StepFailed(f"{where}: {words[0]}: {error.strerror}") from error
         if not result.ok:
@@ -274,10 +299,7 @@ class _Builder:
             return plan.rewrite_pip(line.words, python=sys.executable)
         found = find_uv(env)
         if found is None:
-            raise StepFailed(
-                f"build line {line.text!r}: {sys.executable} has no pip, and `uv` is not on PATH"
-                " either; install one of them"
-            )
+            raise StepFailed(_no_pip(line))
         self._output(node, f"{sys.executable} has no pip: running `uv pip` instead")
         return plan.rewrite_for_uv(line.words, uv=found, python=sys.executable)
 
@@ -297,7 +319,9 @@ class _Builder:
         env = merged.variables
         if python is not None:
             return activated(env, python)
-        env["PATH"] = f"{Path(sys.executable).parent}:{env.get('PATH', os.defpath)}"
+        path = env.get("PATH", os.defpath)
+        own = str(Path(sys.executable).parent)
+        env["PATH"] = f"{own}:{path}" if path else own
         return env
 
     def _environ(self, *, offline: bool) -> dict[str, str]:
@@ -312,3 +336,19 @@ class _Builder:
 
     def _output(self, node: ResolvedNode, line: str) -> None:
         self.on_event(NodeBuildEvent(node=node.id, what="output", text=line))
+
+
+def _no_pip(line: plan.BuildLine) -> str:
+    return (
+        f"build line {line.text!r}: {sys.executable} has no pip, and `uv` is not on PATH"
+        " either; install one of them"
+    )
+
+
+def _not_found(program: str, directory: Path) -> str:
+    """Return why a program could not be found."""
+    if "/" not in program:
+        return f"the program {program!r} is not on PATH"
+    if (directory / program).exists():
+        return f"the interpreter in the first line of {program} does not exist"
+    return f"{program} does not exist"

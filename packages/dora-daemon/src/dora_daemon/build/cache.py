@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -61,12 +62,13 @@ class CachedBuild:
 
 
 class BuildCache:
-    """The records of one call of `prepare`."""
+    """The records of one call of `prepare`; methods may run in several threads."""
 
     def __init__(self, base_dir: Path) -> None:
         self._base_dir = base_dir
         self._checks: list[CachedBuild] = []
         self._running: dict[Path | None, int] = {}
+        self._lock = threading.Lock()
 
     def check(
         self,
@@ -113,12 +115,14 @@ class BuildCache:
         """Record that the build runs; return the installed packages."""
         outputs = set(check.last.get("outputs", ()))
         _store(check.record, {"version": _VERSION, "success": False, "outputs": sorted(outputs)})
-        self._running[check.python] = self._running.get(check.python, 0) + 1
+        with self._lock:
+            self._running[check.python] = self._running.get(check.python, 0) + 1
         return environment_state(check.python)
 
     def end(self, check: CachedBuild, installed: State, *, success: bool) -> None:
         """Record the end of the build; `installed` is the result of `begin`."""
-        self._running[check.python] -= 1
+        with self._lock:
+            self._running[check.python] -= 1
         if success:
             check.installed = environment_state(check.python)
             changed = difference(installed, check.installed)

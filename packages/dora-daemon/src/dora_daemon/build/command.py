@@ -45,7 +45,10 @@ class CommandResult:
     def __str__(self) -> str:
         if self.exit_code >= 0:
             return f"exit code {self.exit_code}"
-        return f"ended by {signal.Signals(-self.exit_code).name}"
+        try:
+            return f"ended by {signal.Signals(-self.exit_code).name}"
+        except ValueError:
+            return f"ended by signal {-self.exit_code}"
 
 
 async def run_command(

@@ -21,8 +21,8 @@ class BuildJob(Message):
     """Absolute; created if it is missing."""
     uv: bool = False
     settings: BuildSettings = BuildSettings()
-    own: dict[str, str] = Field(default_factory=dict)
-    """See ``BuildOptions.own``."""
+    build_keys: dict[str, str] = Field(default_factory=dict)
+    """See ``BuildOptions.build_keys``."""
 
 
 class BuiltNode(Message):

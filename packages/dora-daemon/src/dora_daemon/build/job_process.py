@@ -18,7 +18,7 @@ import anyio
 
 from dora_config.access import private_dir, state_dir
 from dora_config.protocol.builds import NodeBuildEvent
-from dora_daemon.build.builder import MOST_JOBS, BuildOptions, prepare
+from dora_daemon.build.builder import MAX_JOBS, BuildOptions, prepare
 from dora_daemon.build.errors import BuildError
 from dora_daemon.build.file_lock import file_lock
 from dora_daemon.build.job import JOB, BuildJob, BuildOutcome, Report
@@ -90,10 +90,10 @@ async def _build(job: BuildJob, directory: RuntimeDir) -> BuildOutcome:
     options = BuildOptions(
         uv=job.uv,
         offline=settings.offline,
-        jobs=MOST_JOBS if settings.parallel else None,
+        jobs=MAX_JOBS if settings.parallel else None,
         commits=settings.commits,
         apply_deploy=True,
-        own=job.own,
+        build_keys=job.build_keys,
         rebuild=settings.rebuild,
     )
     try:

@@ -6,6 +6,7 @@ The format is that of dora-rs (`git_sources: {node: {repo, commit_hash}}`); its 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from dora_daemon.build.errors import LockFileError
 from dora_daemon.build.git_sources import reference
 
 VERSION = 2
+_COMMIT = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})")
 
 
 class LockedSource(Message):
@@ -28,7 +30,7 @@ class LockedSource(Message):
 
     repo: str
     reference: str | None = None
-    commit_hash: str = Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")
+    commit_hash: str = Field(pattern=f"^{_COMMIT.pattern}$")
 
 
 def lock_file_path(dataflow: Path) -> Path:
@@ -39,7 +41,7 @@ def lock_file_path(dataflow: Path) -> Path:
 def read_lock_file(path: Path) -> dict[str, LockedSource]:
     """Return locked sources by node id. Raises LockFileError."""
     try:
-        document = read_document(path.read_text(), str(path))
+        document = read_document(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise LockFileError(
             path, "the lock file does not exist; write it with `dora build --write-lockfile`"
@@ -48,7 +50,11 @@ def read_lock_file(path: Path) -> dict[str, LockedSource]:
         raise LockFileError(path, f"cannot be read: {error}") from error
     for problem in document.problems:
         raise LockFileError(path, f"line {problem.line}: {problem.message}")
-    sources = document.data.get("git_sources") if isinstance(document.data, dict) else None
+    content = document.data if isinstance(document.data, dict) else {}
+    sources, version = content.get("git_sources"), content.get("version", VERSION)
+    if version != VERSION:
+        text = f"has version {version!r}, expected {VERSION}; write it with this version of dora:"
+        raise LockFileError(path, f"{text} `dora build --write-lockfile`")
     if not isinstance(sources, dict):
         raise LockFileError(path, "is not a lock file: it has no mapping `git_sources`")
     found = {}
@@ -56,9 +62,18 @@ def read_lock_file(path: Path) -> dict[str, LockedSource]:
         try:
             found[str(node)] = LockedSource.model_validate(entry)
         except ValidationError as error:
-            text = f'git_sources of node "{node}": expected `repo` and `commit_hash`'
+            text = f'git_sources of node "{node}": {_problem(entry)}'
             raise LockFileError(path, text) from error
     return found
+
+
+def _problem(entry: object) -> str:
+    """Return why an entry is not a locked source."""
+    if isinstance(entry, dict) and {"repo", "commit_hash"} <= entry.keys():
+        commit = entry["commit_hash"]
+        if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+            return f"commit_hash {commit!r} is not 40 or 64 hexadecimal digits"
+    return "expected the texts `repo` and `commit_hash`"
 
 
 def write_lock_file(path: Path, sources: Mapping[str, LockedSource]) -> None:

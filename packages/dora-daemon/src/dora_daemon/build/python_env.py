@@ -23,8 +23,25 @@ def environment_dir(working_dir: Path, node: str) -> Path:
     return working_dir / ".dora" / "python-envs" / file_stem(node)
 
 
+def environment_lock(working_dir: Path, node: str) -> Path:
+    """Return the file that is locked while the environment is created."""
+    return _beside(working_dir, node, "lock")
+
+
+def unfinished_mark(working_dir: Path, node: str) -> Path:
+    """Return the file that exists until the environment is complete."""
+    return _beside(working_dir, node, "unfinished")
+
+
+def _beside(working_dir: Path, node: str, suffix: str) -> Path:
+    directory = environment_dir(working_dir, node)
+    return directory.with_name(f".{directory.name}.{suffix}")  # ids do not begin with a dot
+
+
 def environment_python(working_dir: Path, node: str) -> Path | None:
-    """Return the interpreter of a node's environment; None if it has no environment."""
+    """Return the interpreter of a node's environment; None if it has no complete environment."""
+    if unfinished_mark(working_dir, node).exists():
+        return None
     directory = environment_dir(working_dir, node)
     python = directory / "bin" / "python"
     return python if (directory / "pyvenv.cfg").is_file() and python.exists() else None

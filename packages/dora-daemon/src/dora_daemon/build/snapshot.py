@@ -10,7 +10,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-MOST_FILES = 20_000
+MAX_FILES = 20_000
 """Files of one build; a build that could read more is never skipped."""
 
 State = Mapping[str, str]
@@ -30,7 +30,7 @@ def file_state(roots: Iterable[Path], left_out: Iterable[Path] = ()) -> State | 
     for root in roots:
         for path in _files(root, skipped):
             state[path] = _mark(path)
-            if len(state) > MOST_FILES:
+            if len(state) > MAX_FILES:
                 return None
     return state
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,23 +10,25 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-import anyio.to_thread
 from pydantic import ValidationError
 
 from dora_config.access import Endpoint
 from dora_config.dataflow.resolved import ResolvedNode
-from dora_config.disk_space import DiskFull, require_room
+from dora_config.disk_space import require_room
 from dora_config.errors import DoraError
-from dora_config.file_store import FileRefused, FileStore
+from dora_config.file_store import FileStore
 from dora_config.protocol.code import CodeSet
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_daemon.code.checkout import check_out, growth, merged
 from dora_daemon.code.fetching import CodeMissing, Fetcher
+from dora_daemon.daemon_threads import run_in_daemon_thread
 
 MAX_AGE: Final = 60 * 24 * 3600.0
 """Seconds after its last use for which code is stored, for a return to an earlier version."""
 MAX_BYTES: Final = 8 << 30
 """Size of the store."""
+
+logger = logging.getLogger("dora.daemon")
 
 
 class CodeNotDelivered(DoraError):
@@ -40,16 +43,24 @@ class Delivery:
     endpoint: Callable[[], Endpoint]
     _turn: anyio.Lock = field(default_factory=anyio.Lock)
     _thread_turn: threading.Lock = field(default_factory=threading.Lock)
-    """The thread of a cancelled delivery continues for a while."""
+    """The thread of a cancelled delivery continues until it finds that out."""
 
     async def deliver(self, spec: DataflowSpec, base: Path) -> dict[str, CodeSet]:
         """Check out code below ``base``; return it by node id. Raises CodeNotDelivered."""
         if not any(node.id in spec.code for node in spec.resolved.nodes):
             return {}
+        cancelled = threading.Event()
         async with self._turn:
-            return await anyio.to_thread.run_sync(self._deliver, spec, base, abandon_on_cancel=True)
+            try:
+                return await run_in_daemon_thread(
+                    lambda: self._deliver(spec, base, cancelled.is_set)
+                )
+            finally:
+                cancelled.set()
 
-    def _deliver(self, spec: DataflowSpec, base: Path) -> dict[str, CodeSet]:
+    def _deliver(
+        self, spec: DataflowSpec, base: Path, cancelled: Callable[[], bool]
+    ) -> dict[str, CodeSet]:
         delivered: dict[str, CodeSet] = {}
         by_directory: dict[Path, list[CodeSet]] = {}
         with self._thread_turn:
@@ -58,28 +69,38 @@ class Delivery:
                     continue
                 directory = node_directory(base, node)
                 try:
-                    http = node.deploy.distribute == "http"
-                    code = self._obtain(spec.code[node.id], directory, http)
-                except (CodeMissing, DiskFull, FileRefused, OSError, ValidationError) as problem:
+                    code = self._obtain(node, spec.code[node.id], directory, cancelled)
+                except (DoraError, OSError, ValidationError) as problem:
                     raise CodeNotDelivered(
-                        f'cannot write the code of node "{node.id}" to {directory}: {problem}'
+                        f'cannot bring the code of node "{node.id}" to {directory}: {problem}'
                     ) from problem
                 delivered[node.id] = code
                 by_directory.setdefault(directory, []).append(code)
             for directory, parts in by_directory.items():
+                if cancelled():  # a later delivery may be waiting
+                    raise CodeNotDelivered(f"cannot write code to {directory}: cancelled")
                 try:
                     owner = spec.workspace or "dataflow"
                     check_out(merged(parts), directory, self.store, owner)
                 except (OSError, DoraError) as problem:
                     text = f"cannot write code to {directory}: {problem}"
                     raise CodeNotDelivered(text) from problem
-            self.store.collect(max_age=MAX_AGE, max_bytes=MAX_BYTES)
+            self._collect()
         return delivered
 
-    def _obtain(self, digest: str, directory: Path, may_fetch: bool) -> CodeSet:
+    def _collect(self) -> None:
+        try:
+            self.store.collect(max_age=MAX_AGE, max_bytes=MAX_BYTES)
+        except OSError as problem:
+            logger.warning("cannot remove unused code from %s: %s", self.store.root, problem)
+
+    def _obtain(
+        self, node: ResolvedNode, digest: str, directory: Path, cancelled: Callable[[], bool]
+    ) -> CodeSet:
         """Return the code with this digest after all its files are in the store."""
-        fetcher = Fetcher(self.endpoint(), self.store)
-        if may_fetch:
+        fetcher = None
+        if node.deploy.distribute == "http":
+            fetcher = Fetcher(self.endpoint(), self.store, cancelled)
             fetcher.fetch([digest])
         listed = self.store.use(digest)
         if listed is None:
@@ -92,7 +113,7 @@ class Delivery:
         sizes = {file.sha256: file.size for file in code.files}
         lacking = sum(sizes[digest] for digest in self.store.missing(wanted))
         require_room([(self.store.root, lacking), (directory, growth(code, directory))])
-        if may_fetch:
+        if fetcher is not None:
             fetcher.fetch(sorted(wanted))
         elif missing := self.store.missing(wanted):
             raise CodeMissing(f"{len(missing)} of its files were not sent to this machine")

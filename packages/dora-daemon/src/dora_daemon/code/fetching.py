@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import http.client
 import time
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import BinaryIO, Final
 
 from dora_config.access import Endpoint
 from dora_config.control_plane import ControlConnection, Untrusted
@@ -18,8 +18,14 @@ TIMEOUT: Final = 20.0
 """Seconds without a byte after which a connection is replaced."""
 ATTEMPTS: Final = 5
 """Consecutive connections without a new byte after which a download fails."""
+BUSY_ATTEMPTS: Final = 120
+"""The same while another process has the file locked, which may hash a large one."""
+MAX_PAUSE: Final = 1.0
+"""Seconds between two attempts."""
 _CHUNK: Final = 1 << 20
 _DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_OVERLOADED: Final = (429, 503)
+"""HTTP statuses of a coordinator that answers later."""
 
 
 class CodeMissing(DoraError):
@@ -29,9 +35,13 @@ class CodeMissing(DoraError):
 class Fetcher:
     """One connection, replaced when it breaks."""
 
-    def __init__(self, endpoint: Endpoint, store: FileStore) -> None:
+    def __init__(
+        self, endpoint: Endpoint, store: FileStore, cancelled: Callable[[], bool] = lambda: False
+    ) -> None:
+        """``cancelled`` returns whether to give up."""
         self._endpoint = endpoint
         self._store = store
+        self._cancelled = cancelled
         self._connection: ControlConnection | None = None
 
     def fetch(self, digests: Iterable[str]) -> None:
@@ -46,31 +56,37 @@ class Fetcher:
     def _fetch(self, digest: str) -> None:
         failures = 0
         while True:
+            self._raise_if_cancelled()
             before = self._store.arrived(digest)
             try:
                 self._resume(digest, before)
                 return
-            except FileRefused as problem:
-                if problem.status != 409:
-                    raise CodeMissing(f"{problem}; start the dataflow again") from problem
-                reason: Exception = problem
+            except (OSError, http.client.HTTPException, FileRefused, Untrusted) as problem:
                 if self._store.use(digest) is not None:
-                    return  # fetched by another process
-            except Untrusted as problem:
-                raise CodeMissing(str(problem)) from problem
-            except (OSError, http.client.HTTPException) as problem:
-                if isinstance(problem, OSError) and problem.errno in _DISK_ERRORS:
-                    self._store.discard(digest)
-                    place = problem.filename or self._store.root
-                    raise CodeMissing(f"{place}: {problem.strerror}") from problem
-                reason = problem
+                    return  # another process has fetched it
+                self._raise_final(digest, problem)
+                reason: Exception = problem
             self._disconnect()
             failures = 0 if self._store.arrived(digest) > before else failures + 1
-            if failures >= ATTEMPTS:
+            if isinstance(reason, FileRefused):
+                if failures >= BUSY_ATTEMPTS:
+                    raise CodeMissing(f"{self._store.root}: {reason}") from reason
+            elif failures >= ATTEMPTS:
                 raise CodeMissing(
                     f"cannot fetch code from the coordinator at {self._endpoint}: {reason}"
-                )
-            time.sleep(0.2 * (failures + 1))
+                ) from reason
+            time.sleep(min(0.2 * (failures + 1), MAX_PAUSE))
+
+    def _raise_final(self, digest: str, problem: Exception) -> None:
+        """Raise CodeMissing if another attempt is useless."""
+        if isinstance(problem, Untrusted):
+            raise CodeMissing(str(problem)) from problem
+        if isinstance(problem, FileRefused) and problem.status == 422:
+            raise CodeMissing(f"{problem}; start the dataflow again") from problem
+        if isinstance(problem, OSError) and problem.errno in _DISK_ERRORS:
+            self._store.discard(digest)
+            place = problem.filename or self._store.root
+            raise CodeMissing(f"{place}: {problem.strerror}") from problem
 
     def _resume(self, digest: str, offset: int) -> None:
         if self._connection is None:
@@ -85,6 +101,8 @@ class Fetcher:
                     f"the coordinator at {self._endpoint} does not have the code; start the "
                     "dataflow again where its files are"
                 )
+            if answer.status in _OVERLOADED:
+                raise ConnectionError(f"HTTP status {answer.status} {answer.reason}")
             if answer.status not in (200, 206, 416):
                 text = answer.read(200).decode(errors="replace").strip()
                 raise CodeMissing(
@@ -93,9 +111,20 @@ class Fetcher:
                 )
             start = offset if answer.status != 200 else 0
             with self._store.open_partial(digest, start) as file:
-                while answer.status != 416 and (piece := answer.read(_CHUNK)):
-                    file.write(piece)
+                if answer.status != 416:
+                    self._copy(answer, file)
                 self._store.publish(digest, file)
+
+    def _copy(self, answer: http.client.HTTPResponse, file: BinaryIO) -> None:
+        while piece := answer.read(_CHUNK):
+            self._raise_if_cancelled()
+            file.write(piece)
+        if answer.length:  # `read` returns b"" at an early end too
+            raise ConnectionError(f"the connection ended {answer.length} bytes before the file")
+
+    def _raise_if_cancelled(self) -> None:
+        if self._cancelled():
+            raise CodeMissing("the delivery was cancelled")
 
     def _disconnect(self) -> None:
         if self._connection is not None:

@@ -26,11 +26,16 @@ class SampleCollector:
 
     def __init__(self, request: StreamTopics) -> None:
         # pyarrow takes a third of a second to import: `hz` does without.
+        from dora_daemon.inspection.pictures import PictureLimits
         from dora_daemon.inspection.rendering import render
 
         self._render = render
         self._limit = request.sample_bytes
-        self._picture_limit = request.picture_bytes
+        self._pictures = (
+            PictureLimits(request.picture_bytes, request.whole_picture_bytes)
+            if request.picture_bytes
+            else None
+        )
         self._pace = Pace(request.max_rate)
         self._samples = Samples(request.chunk_bytes)
         self._begun = False
@@ -40,12 +45,15 @@ class SampleCollector:
         if not self._pace.admits(name, now) or not self._samples.admits(now):
             self._samples.drop(name, 1)
             return
+        begun = time.thread_time()
         try:
-            text = self._render(name, delivery, self._limit, self._picture_limit)
+            text = self._render(name, delivery, self._limit, self._pictures)
             self._samples.add(name, text, delivery.sent_ns)
         except (BrokenRecord, ValueError, TypeError, NotImplementedError) as error:
             self._samples.drop(name, 1)
             self._samples.note(f"{name}: cannot show a message: {error}")
+        if self._pictures is not None:
+            self._pace.spent(name, time.monotonic(), time.thread_time() - begun)
 
     def drop(self, name: str, count: int) -> None:
         self._samples.drop(name, count)

@@ -1,20 +1,27 @@
 """Small pictures of messages that are images, for viewers; uses Arrow.
 
-An image has the metadata `encoding`, and `width` and `height` unless it is compressed. Compressed
-images are sent as they are. Others become JPEG if Pillow is installed, else PNG with fewer pixels.
+An image has the metadata `encoding`, and `width` and `height` unless it is compressed. With Pillow,
+raw and large compressed images become small JPEGs. Without it, raw images become PNGs, with fewer
+pixels if they are large, and compressed images are sent as they are.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import math
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import types
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 COMPRESSED: Final[Mapping[str, str]] = {
     "jpeg": "image/jpeg",
@@ -24,10 +31,24 @@ COMPRESSED: Final[Mapping[str, str]] = {
     "avif": "image/avif",
 }
 """Media type of each compressed encoding."""
-MOST_PIXELS: Final = 1 << 26
+MAX_PIXELS: Final = 1 << 26
 JPEG_QUALITY: Final = 80
 JPEG_WIDTH: Final = 1280
 """Wider images are reduced before they are compressed."""
+SHRINK: Final = 0.7
+"""Factor of both sides for each further attempt to stay below the limit."""
+PNG_BYTES: Final = 1 << 20
+"""Largest size of the pixels of a PNG, if the viewer accepts large pictures."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureLimits:
+    """Bytes of a picture."""
+
+    small: int
+    """Of pictures that are compressed here."""
+    whole: int = 0
+    """Of compressed images that cannot be reduced here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,65 +70,83 @@ RAW: Final[Mapping[str, _Raw]] = {
     "8uc1": _Raw(1, (0,), "L"),
     "8uc3": _Raw(3, (2, 1, 0), "BGR"),
 }
-DEPTH: Final = frozenset({"mono16", "16uc1"})
-"""16 bits a pixel, little-endian; shown from black for 0 to white for the largest value."""
+DEPTH: Final[Mapping[str, Any]] = {
+    "mono16": pa.uint16(),
+    "16uc1": pa.uint16(),
+    "32fc1": pa.float32(),
+}
+"""Little-endian; shown from black for 0 to white for the largest value."""
+LEAST_DEPTH: Final = 1e-30
+"""Shown as white; smaller values have no reciprocal."""
+YUV: Final[Mapping[str, tuple[int, int, int]]] = {
+    "yuyv": (0, 1, 3),
+    "uyvy": (1, 0, 2),
+    "yuv422": (1, 0, 2),
+}
+"""Two pixels in four bytes: places of the first brightness and of the two colours."""
 
 
-class PictureTooLarge(ValueError):
-    """A compressed image has more bytes than a viewer accepts."""
+class NotShown(ValueError):
+    """A message that is meant as an image has no picture; the text is the reason."""
 
 
-def picture(array: Any, metadata: Mapping[str, Any], limit: int) -> dict[str, Any] | None:
-    """Return a picture of at most ``limit`` bytes as JSON; None: the message is not an image.
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    media: str
+    content: bytes
+    shown: tuple[int, int]
+    """Width and height."""
 
-    Raises PictureTooLarge.
-    """
+
+def picture(
+    array: Any, metadata: Mapping[str, Any], limits: PictureLimits
+) -> dict[str, Any] | None:
+    """Return a picture as JSON; None: the message is not an image. Raises NotShown."""
     encoding = metadata.get("encoding")
     if not isinstance(encoding, str):
         return None
-    name = encoding.lower()
-    data = _bytes(array)
-    if data is None:
-        return None
     width, height = metadata.get("width"), metadata.get("height")
     size = (width, height) if isinstance(width, int) and isinstance(height, int) else None
+    name = encoding.lower()
+    known = name in COMPRESSED or name in RAW or name in DEPTH or name in YUV
+    if not known and size is None:
+        return None
+    if not known:
+        raise NotShown(f'images of the encoding "{encoding[:32]}" are not shown')
+    data = _bytes(array)
+    if data is None:
+        raise NotShown(f"an image needs bytes, not values of the type {str(array.type)[:64]}")
     if name in COMPRESSED:
-        if len(data) > limit:
-            raise PictureTooLarge(f"an image of {len(data)} bytes, above the limit of {limit}")
-        return _as_json(COMPRESSED[name], bytes(data), encoding, size or (0, 0), size or (0, 0))
-    if size is None or not 0 < size[0] * size[1] <= MOST_PIXELS or min(size) <= 0:
-        return None
-    if name in DEPTH:
-        if len(data) != size[0] * size[1] * 2:
-            return None
-        data, name = _eight_bits(data), "mono8"
-    raw = RAW.get(name)
-    if raw is None or len(data) != size[0] * size[1] * raw.bytes:
-        return None
-    media, content, shown = _jpeg(data, raw, size, limit) or _png(data, raw, size, limit)
-    return _as_json(media, content, encoding, size, shown)
-
-
-def _as_json(
-    media: str, content: bytes, encoding: str, size: tuple[int, int], shown: tuple[int, int]
-) -> dict[str, Any]:
+        made = _compressed(data, COMPRESSED[name], size, limits)
+        size = size or made.shown
+    else:
+        size = _checked(size)
+        made = _raw(data, name, size, limits)
     return {
-        "media": media,
-        "data": base64.b64encode(content).decode(),
+        "media": made.media,
+        "data": base64.b64encode(made.content).decode(),
         "encoding": encoding[:32],
         "width": size[0],
         "height": size[1],
-        "shownWidth": shown[0],
-        "shownHeight": shown[1],
+        "shownWidth": made.shown[0],
+        "shownHeight": made.shown[1],
     }
 
 
+def _checked(size: tuple[int, int] | None) -> tuple[int, int]:
+    if size is None:
+        raise NotShown("the metadata `width` and `height` of this image are missing")
+    if min(size) <= 0 or size[0] * size[1] > MAX_PIXELS:
+        raise NotShown(f"an image of {size[0]} x {size[1]} pixels is not shown")
+    return size
+
+
 def _bytes(array: Any) -> memoryview | None:
-    """Return the bytes of an array of integers, or of a single binary value, without a copy."""
+    """Return the bytes of an array of numbers, or of a single binary value, without a copy."""
     kind = array.type
     if array.null_count:
         return None
-    if types.is_integer(kind):
+    if types.is_integer(kind) or types.is_float32(kind):
         width = kind.bit_width // 8
         view = memoryview(array.buffers()[1]).cast("B")
         return view[array.offset * width : (array.offset + len(array)) * width]
@@ -116,35 +155,108 @@ def _bytes(array: Any) -> memoryview | None:
     return None
 
 
-def _eight_bits(data: memoryview) -> memoryview:
-    values = data.cast("H")
-    high = max(values, default=0) or 1
-    return memoryview(bytes(value * 255 // high for value in values))
+# ------------------------------------------------------------------------------- compressed
 
 
-def _jpeg(
-    data: memoryview, raw: _Raw, size: tuple[int, int], limit: int
-) -> tuple[str, bytes, tuple[int, int]] | None:
-    """Return a JPEG; None without Pillow."""
+def _compressed(
+    data: memoryview, media: str, size: tuple[int, int] | None, limits: PictureLimits
+) -> _Picture:
+    whole = _Picture(media, bytes(data), size or (0, 0))
+    if len(data) <= limits.small:
+        return whole
+    reduced = _reduced(data, limits.small)
+    if reduced is not None:
+        return reduced
+    if len(data) > max(limits.small, limits.whole):
+        raise NotShown(
+            f"a compressed image of {len(data)} bytes is not shown; install Pillow beside the "
+            "daemon of its machine: pip install dora-daemon[pictures]"
+        )
+    return whole
+
+
+def _reduced(data: memoryview, limit: int) -> _Picture | None:
+    """Return a small JPEG of a compressed image; None if it cannot be decoded here."""
     try:
         from PIL import Image
     except ImportError:
         return None
-    mode = "L" if raw.mode == "L" else "RGB"
-    image = Image.frombuffer(mode, size, data, "raw", raw.mode, 0, 1)  # type: ignore[arg-type]
-    factor = max(1, -(-size[0] // JPEG_WIDTH))
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                return None
+            # A JPEG is decoded with an eighth, a quarter or half of its pixels if that is enough.
+            image.draft("RGB", (JPEG_WIDTH, max(1, JPEG_WIDTH * image.height // image.width)))
+            return _jpeg(image.convert("RGB"), limit)
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError):
+        return None
+
+
+# -------------------------------------------------------------------------------------- raw
+
+
+def _raw(data: memoryview, name: str, size: tuple[int, int], limits: PictureLimits) -> _Picture:
+    pixels = size[0] * size[1]
+    width = DEPTH[name].bit_width // 8 if name in DEPTH else 2 if name in YUV else RAW[name].bytes
+    if len(data) != pixels * width:
+        raise NotShown(
+            f"{len(data)} bytes are not an image of {size[0]} x {size[1]} pixels of {name}, which "
+            f"has {pixels * width}"
+        )
+    if name in YUV and size[0] % 2:
+        raise NotShown(f"an image of {name} has an even width, not {size[0]}")
+    if name in DEPTH:
+        data, name = _eight_bits(data, DEPTH[name]), "mono8"
+    image = _image(data, name, size)
+    if image is not None:
+        return _jpeg(image, limits.small)
+    if name in YUV:  # its brightness
+        data, name = memoryview(bytes(data[YUV[name][0] :: 2])), "mono8"
+    limit = max(limits.small, min(limits.whole, PNG_BYTES))
+    return _png(data, RAW[name], size, limit)
+
+
+def _eight_bits(data: memoryview, kind: Any) -> memoryview:
+    """Return values from 0 to 255; those below 0, infinite and NaN ones are 0."""
+    count = len(data) * 8 // kind.bit_width
+    values = pc.cast(pa.Array.from_buffers(kind, count, [None, pa.py_buffer(data)]), pa.float32())
+    values = pc.if_else(pc.and_(pc.is_finite(values), pc.greater(values, 0)), values, 0.0)
+    high = max(pc.max(values).as_py() or 1.0, LEAST_DEPTH)
+    scaled = pc.round(pc.multiply(values, pa.scalar(255 / high, pa.float32())))
+    limited = pc.min_element_wise(scaled, pa.scalar(255, pa.float32()))
+    return memoryview(pc.cast(limited, pa.uint8()).buffers()[1]).cast("B")[: len(values)]
+
+
+def _image(data: memoryview, name: str, size: tuple[int, int]) -> Image | None:
+    """Return an image of Pillow; None without Pillow."""
+    try:
+        from PIL import Image
+    except ImportError:
+        return None
+    if name in YUV:
+        half = (size[0] // 2, size[1])
+        first, *colours = YUV[name]
+        planes = [Image.frombytes("L", size, bytes(data[first::2]))]
+        planes += [Image.frombytes("L", half, bytes(data[at::4])).resize(size) for at in colours]
+        return Image.merge("YCbCr", planes)
+    mode = "L" if RAW[name].mode == "L" else "RGB"
+    arguments: Any = (data, "raw", RAW[name].mode, 0, 1)
+    return Image.frombuffer(mode, size, *arguments)
+
+
+def _jpeg(image: Image, limit: int) -> _Picture:
+    scale = min(1.0, JPEG_WIDTH / image.width)
     while True:
-        reduced = image if factor == 1 else image.reduce(factor)
+        shown = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        reduced = image if shown == image.size else image.resize(shown, reducing_gap=2.0)
         target = io.BytesIO()
         reduced.save(target, "JPEG", quality=JPEG_QUALITY)
-        if target.tell() <= limit or factor > max(size):
-            return "image/jpeg", target.getvalue(), reduced.size
-        factor *= 2
+        if target.tell() <= limit or max(shown) == 1:
+            return _Picture("image/jpeg", target.getvalue(), shown)
+        scale *= min(SHRINK, math.sqrt(limit / target.tell()))
 
 
-def _png(
-    data: memoryview, raw: _Raw, size: tuple[int, int], limit: int
-) -> tuple[str, bytes, tuple[int, int]]:
+def _png(data: memoryview, raw: _Raw, size: tuple[int, int], limit: int) -> _Picture:
     """Return a PNG with every n-th pixel, so that even incompressible ones are below the limit."""
     width, height = size
     samples = len(raw.colours)
@@ -156,7 +268,7 @@ def _png(
     header = struct.pack(">2I5B", *shown, 8, 2 if samples == 3 else 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", packed), (b"IEND", b""))
     content = b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, body) for kind, body in chunks)
-    return "image/png", content, shown
+    return _Picture("image/png", content, shown)
 
 
 def _rows(data: memoryview, raw: _Raw, size: tuple[int, int], step: int) -> Iterator[bytes]:

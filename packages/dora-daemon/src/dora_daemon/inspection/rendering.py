@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import types
 
-from dora_daemon.inspection.pictures import picture
+from dora_daemon.inspection.pictures import NotShown, PictureLimits, picture
 from dora_node_api.data.metadata import utc_datetime
 
 if TYPE_CHECKING:
@@ -21,16 +21,16 @@ _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufe
 MIN_ELEMENT = 4
 """Approximate minimum of characters of JSON per element."""
 MAX_TYPE = 200
-_MOST_UNSPLIT = 65_536
+_MAX_UNSPLIT = 65_536
 """Bytes of values that cannot be shortened; larger ones are left out."""
 
 
-def render(name: str, delivery: Delivery, limit: int, picture_limit: int = 0) -> str:
+def render(name: str, delivery: Delivery, limit: int, pictures: PictureLimits | None = None) -> str:
     """Return ``{"timestamp", "name", "data", "metadata"}``, of about ``limit`` bytes at most.
 
-    If ``data`` or ``metadata`` is shortened, ``shortened`` contains its real size. An image has a
-    ``picture`` of at most ``picture_limit`` bytes and no data, unless that limit is 0. Raises
-    BrokenRecord and PictureTooLarge.
+    If ``data`` or ``metadata`` is shortened, ``shortened`` contains its real size. With
+    ``pictures``, an image has a ``picture`` and no data, or else ``unshown``, the reason. Raises
+    BrokenRecord.
     """
     metadata = delivery.metadata
     if metadata.get("timestamp") == utc_datetime(delivery.timestamp_ns):
@@ -46,7 +46,10 @@ def render(name: str, delivery: Delivery, limit: int, picture_limit: int = 0) ->
         message["metadata"] = {}
         message["shortened"] = {"metadata": "left out"}
     room = limit // MIN_ELEMENT
-    image = picture(array, metadata, picture_limit) if picture_limit else None
+    try:
+        image = None if pictures is None else picture(array, metadata, pictures)
+    except NotShown as reason:
+        image, message["unshown"] = None, str(reason)
     if image is not None:
         message["picture"] = image
         limit += len(image["data"])
@@ -94,7 +97,7 @@ class Cut:
         if types.is_primitive(kind) or types.is_null(kind):
             return self._converted(array)
         # Unions and other types whose elements cannot be shortened.
-        if array.nbytes > _MOST_UNSPLIT:
+        if array.nbytes > _MAX_UNSPLIT:
             self.shortened = True
             return []
         return self._converted(array)

@@ -17,6 +17,8 @@ BYTES_PER_SECOND = 4 * 1024 * 1024
 """JSON of decoded messages."""
 BURST = 0.25
 """Seconds of both rates that may be used at once."""
+MAX_SHARE = 0.25
+"""Part of a processor for the pictures of an output; costly ones are shown less often."""
 MAX_WAITING = 1000
 MAX_NOTES = 20
 
@@ -56,13 +58,20 @@ class Pace:
         self._due[name] = (now if late else due) + self._interval
         return True
 
+    def spent(self, name: str, now: float, seconds: float) -> None:
+        """Admit no message until ``seconds`` are at most `MAX_SHARE` of the time."""
+        rested = now + seconds * (1 / MAX_SHARE - 1)
+        self._due[name] = max(self._due.get(name, now), rested)
+
 
 class Samples:
     """Messages and notes for the next update."""
 
     def __init__(self, max_bytes: int) -> None:
-        """``max_bytes``: of JSON in memory."""
+        """``max_bytes``: of JSON in one update; a longer message is sent in pieces."""
         self._max_bytes = max_bytes
+        self._long = ""
+        """Rest of a message that is sent in pieces."""
         self._count = _TokenBucket(MAX_PER_SECOND)
         self._bytes = _TokenBucket(BYTES_PER_SECOND)
         self._waiting: deque[tuple[str, str, int]] = deque()
@@ -75,7 +84,7 @@ class Samples:
         """Whether another message may be decoded; the caller drops it otherwise."""
         self._count.refill(now)
         self._bytes.refill(now)
-        if self._count.left < 1 or self._bytes.left <= 0:
+        if self._count.left < 1 or self._bytes.left <= 0 or self._long:
             return False
         self._count.left -= 1
         return True
@@ -83,11 +92,12 @@ class Samples:
     def add(self, name: str, text: str, sent_ns: int) -> None:
         """Add a message as JSON."""
         self._bytes.left -= len(text)
+        if len(text) > self._max_bytes:
+            self._long = text
+            return
         self._waiting.append((name, text, sent_ns))
         self._waiting_bytes += len(text)
-        while len(self._waiting) > MAX_WAITING or (
-            self._waiting_bytes > self._max_bytes and len(self._waiting) > 1
-        ):
+        while len(self._waiting) > MAX_WAITING or self._waiting_bytes > self._max_bytes:
             oldest, gone, _ = self._waiting.popleft()
             self._waiting_bytes -= len(gone)
             self.drop(oldest, 1)
@@ -102,15 +112,20 @@ class Samples:
             self._notes[sentence] = None
 
     def __bool__(self) -> bool:
-        return bool(self._waiting or self._dropped or self._notes)
+        return bool(self._waiting or self._dropped or self._notes or self._long)
 
     def take(self) -> TopicUpdate:
-        """Return and clear all messages, in order of sending, and notes."""
+        """Return and clear all messages, in order of sending, or else the next piece; and notes."""
+        piece = ""
+        if not self._waiting:
+            piece, self._long = self._long[: self._max_bytes], self._long[self._max_bytes :]
         in_order = sorted(self._waiting, key=lambda one: one[2])
         update = TopicUpdate(
             samples=tuple(text for _, text, _ in in_order),
             dropped=self._dropped,
             notes=tuple(self._notes),
+            piece=piece,
+            more=bool(piece and self._long),
         )
         self._waiting.clear()
         self._waiting_bytes = 0

@@ -1,8 +1,9 @@
 """Kills the processes of an owner that was killed, and removes its runtime directory.
 
-The owner starts this file as a script, before any other process, with the read end of a pipe as
-stdin; the pipe ends with the owner. The process runs as long as the owner, so it imports only a
-few modules of the standard library: it starts in milliseconds and stays small.
+The owner is the process that uses the directory: a runner or a build. It starts this file as a
+script, before any other process, with the read end of a pipe as stdin; the pipe ends with the
+owner. The reaper runs as long as the owner, so it imports only a few modules of the standard
+library: it starts in milliseconds and stays small.
 
 The owner records each started process in the file ``groups`` (``PID START_TIME``) at once; a pid
 alone may have been reused. A process that started a session of its own is found by the owner's mark
@@ -18,10 +19,14 @@ import signal
 import sys
 import time
 
+TYPE_CHECKING = False  # `typing` would double the time to start
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 GROUPS = "groups"
 LOCK = "lock"
 OWNER = "owner"
-"""The daemon that made the directory."""
+"""File with the token of the part for which a daemon made the directory."""
 INDEX = "index.json"
 LOG = "runner.log"
 RESULT = "result.json"
@@ -50,7 +55,7 @@ def kill_sessions(leaders: dict[int, int]) -> None:
         for leader in leaders:
             _kill(leader, group=True)
         return
-    # a reused pid has a session of another owner
+    # a reused pid leads a session of unrelated processes
     known = {p: s for p, s in leaders.items() if _start_time(p) in (None, s)}
     for leader, started in known.items():
         if _start_time(leader) == started:
@@ -69,7 +74,7 @@ def _members(leaders: dict[int, int]) -> list[int]:
     found = []
     for pid in _pids():
         fields = _stat(pid)
-        if len(fields) > 19 and fields[0] not in "ZX":
+        if _is_alive(fields):
             started = leaders.get(int(fields[3]))
             if started is not None and int(fields[19]) >= started:
                 found.append(pid)
@@ -87,7 +92,7 @@ def kill_marked(mark: str) -> None:
     text = mark.encode() + b'"'  # the end of the JSON string, so that a longer mark does not match
     for _ in range(MAX_ROUNDS):
         found = [pid for pid in _pids() if pid != own and text in _bytes(f"/proc/{pid}/environ")]
-        living = [pid for pid in found if _stat(pid)[:1] not in ([], ["Z"], ["X"])]
+        living = [pid for pid in found if _is_alive(_stat(pid))]
         for pid in living:
             _kill(pid, group=False)
         if not living:
@@ -103,7 +108,7 @@ def _pids() -> list[int]:
 
 
 def kill_recorded(directory: str) -> None:
-    """Kill everything recorded in the ``groups`` of a directory of this boot."""
+    """Kill everything recorded in ``groups`` of a directory that was made since the last boot."""
     leaders = {}
     marks = []
     for line in _read(os.path.join(directory, GROUPS)).splitlines():
@@ -142,7 +147,11 @@ def clear_directory(directory: str) -> None:
     if not os.path.exists(os.path.join(directory, RESULT)):
         remove_directory(directory)
         return
-    for entry in list(os.scandir(directory)):
+    try:
+        entries = list(os.scandir(directory))
+    except OSError:
+        return
+    for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             remove_directory(entry.path)
         elif entry.name not in KEPT_WITH_RESULT:
@@ -161,6 +170,11 @@ def _stat(pid: int) -> list[str]:
     return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
 
 
+def _is_alive(fields: list[str]) -> bool:
+    """Return whether the fields are those of a process that has not ended."""
+    return len(fields) > 19 and fields[0] not in "ZX"
+
+
 def _read(path: str) -> str:
     return _bytes(path).decode("utf-8", "replace")
 
@@ -177,9 +191,9 @@ def _kill(pid: int, *, group: bool) -> None:
     _quietly(os.killpg if group else os.kill, pid, signal.SIGKILL)
 
 
-def _quietly(call: object, *arguments: object) -> None:
+def _quietly(call: Callable[..., None], *arguments: object) -> None:
     try:
-        call(*arguments)  # type: ignore[operator]
+        call(*arguments)
     except OSError:
         pass
 

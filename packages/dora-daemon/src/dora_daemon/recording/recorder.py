@@ -94,10 +94,13 @@ class Recorder:
         """Return the report after the end."""
         return RecordingEnded(
             files=tuple(str(path) for path in self._writing.files),
-            recorded=self._writing.recorded.by_topic,
+            recorded=self._recorded(),
             lost=self._writing.lost.by_topic,
             problem=self._writing.problem,
         )
+
+    def _recorded(self) -> dict[str, int]:
+        return dict.fromkeys(self._runner.receivers, 0) | self._writing.recorded.by_topic
 
     def _follow(self, reader: QueueReader, requests: int) -> None:
         due = 0.0
@@ -118,7 +121,8 @@ class Recorder:
         status = identified(
             end=self._end,
             files=tuple(path.name for path in writing.files),
-            recorded=dict(writing.recorded.by_topic),
+            seconds=writing.age,
+            recorded=self._recorded(),
             lost=dict(writing.lost.by_topic),
             problem=writing.problem,
         )

@@ -59,7 +59,9 @@ def read_status(path: Path) -> RecorderStatus | None:
             text = rest[: int(size)]
             if int(checksum, 16) == zlib.crc32(text):
                 return RecorderStatus.model_validate_json(text)
-        except (OSError, ValueError, ValidationError):
+        except OSError:
+            return None
+        except (ValueError, ValidationError):
             pass
     return None
 

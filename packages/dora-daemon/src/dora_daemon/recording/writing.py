@@ -90,15 +90,17 @@ class Writing:
                 for left in batch[number:]:
                     self.lost.add(left.topic, 1)
                 raise
-            if self._limits.ended(self._finished_bytes + self._file.size, self._age()):
+            if self._limits.ended(self._finished_bytes + self._file.size, self.age):
                 return False
         self._file.flush_if_due()
-        return not closing and not self._limits.ended(0, self._age())
+        return not closing and not self._limits.ended(0, self.age)
 
     def _has_work(self) -> bool:
         return self._closing or bool(self._backlog)
 
-    def _age(self) -> float:
+    @property
+    def age(self) -> float:
+        """Return the seconds since the first file was created."""
         return time.monotonic() - self._started
 
     def _write(self, message: RecordedMessage) -> None:

@@ -24,7 +24,7 @@ from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
 from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir
 from dora_daemon.runner.control.server import ControlServer
 from dora_daemon.runner.control_requests import ControlRequests, check_handshake
-from dora_daemon.runner.foreground import signals_stop
+from dora_daemon.runner.foreground import first_error, signals_stop
 from dora_daemon.runner.logs.history import record_failed_start
 from dora_daemon.runner.machine.events import StateEvent, StopRequested
 from dora_daemon.runner.preparation import prepare
@@ -46,7 +46,7 @@ class Background:
         self._plan = plan
         self._directory = directory
         self._reaper = reaper
-        self._server = ControlServer(directory.path / CONTROL_SOCKET, self.answer)
+        self._server = ControlServer(directory.path / CONTROL_SOCKET, self.answer, self._warn)
         self._runner: Runner | None = None
         self._requests: ControlRequests | None = None
         self._acknowledged = anyio.Event()
@@ -98,6 +98,10 @@ class Background:
     def _emit(self, event: StateEvent) -> None:
         if self._runner is not None:
             self._runner.dispatcher.emit(event)
+
+    def _warn(self, message: str) -> None:
+        if self._runner is not None:
+            self._runner.services.logs.warn(message)
 
     def _put_event(self, event: protocol.RunnerEvent) -> None:
         self._server.put_event(event)
@@ -178,7 +182,7 @@ async def _run(
             failed = protocol.DataflowResult(
                 dataflow_id=plan.dataflow_id,
                 name=plan.name,
-                error=f"the runner failed: {_first(error)!r}",
+                error=f"the runner failed: {first_error(error)!r}",
             )
             _write_result(directory, failed)
         raise
@@ -207,11 +211,3 @@ def _import_late_modules(plan: protocol.RunPlan) -> None:
 def _sends_lines(node: ResolvedNode) -> bool:
     reads_logs = any(isinstance(i.source, LogSource) for i in node.inputs.values())
     return reads_logs or node.send_stdout_as is not None or node.send_logs_as is not None
-
-
-def _first(error: Exception) -> BaseException:
-    """Return the error inside the exception groups of task groups."""
-    found: BaseException = error
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found

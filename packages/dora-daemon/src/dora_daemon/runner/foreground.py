@@ -120,13 +120,25 @@ async def _run(
 
 
 async def _serve_control(runner: Runner, path: Path) -> None:
-    """Answer clients such as `dora ui`. What that needs is imported for the first client only."""
+    """Answer clients such as `dora ui`; after an error, warn and leave the dataflow running."""
+    try:
+        await _answer_clients(runner, path)
+    except (OSError, ImportError, ExceptionGroup) as error:
+        runner.services.logs.warn(
+            f"the socket for `dora ui` failed ({first_error(error)!r}); the dataflow runs on, but"
+            " other programs cannot observe or change it"
+        )
+
+
+async def _answer_clients(runner: Runner, path: Path) -> None:
+    """What this needs is imported for the first client only."""
     listener = bind_unix(path)
     try:
         await anyio.wait_readable(listener)
         control_requests, server = await anyio.to_thread.run_sync(_control_modules)
         requests = control_requests.ControlRequests(runner, lambda: 0)
-        await server.ControlServer(path, requests.answer, listener).serve()
+        control = server.ControlServer(path, requests.answer, runner.services.logs.warn, listener)
+        await control.serve()
     finally:
         _close(listener, path)
 
@@ -134,6 +146,14 @@ async def _serve_control(runner: Runner, path: Path) -> None:
 def _close(listener: socket.socket, path: Path) -> None:
     listener.close()
     path.unlink(missing_ok=True)
+
+
+def first_error(error: Exception) -> BaseException:
+    """Return the error inside the exception groups of task groups."""
+    found: BaseException = error
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
 
 
 def _control_modules() -> tuple[ModuleType, ModuleType]:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from dora_daemon.runner.machine.commands import ArmTimer
-from dora_daemon.runner.machine.events import StateEvent, TimerFired
+from dora_daemon.runner.machine.events import StateEvent, TimerFired, TimerName
 from dora_daemon.runner.nodes.queues import QueueRegistry
 
 
@@ -16,7 +16,7 @@ class Timers:
     def __init__(self, registry: QueueRegistry, emit: Callable[[StateEvent], None]) -> None:
         self._registry = registry
         self._emit = emit
-        self._handles: dict[tuple[str | None, str], asyncio.TimerHandle] = {}
+        self._handles: dict[tuple[str | None, TimerName], asyncio.TimerHandle] = {}
         self._received: dict[str, int] = {}
         """By node: messages received when its ``finish`` timer was armed."""
         self._loop = asyncio.get_running_loop()
@@ -29,11 +29,11 @@ class Timers:
         self.cancel(node, timer)
         self._handles[node, timer] = self._loop.call_at(command.at, self._fire, node, timer)
 
-    def cancel(self, node: str | None, timer: str) -> None:
+    def cancel(self, node: str | None, timer: TimerName) -> None:
         if (handle := self._handles.pop((node, timer), None)) is not None:
             handle.cancel()
 
-    def _fire(self, node: str | None, timer: str) -> None:
+    def _fire(self, node: str | None, timer: TimerName) -> None:
         del self._handles[node, timer]
         busy = False
         if node is not None and timer == "finish":

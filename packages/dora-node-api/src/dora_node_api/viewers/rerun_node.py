@@ -213,7 +213,7 @@ def _start(node: Node, mode: OperatingMode, robots: Mapping[str, RobotModel]) ->
     address = read_address(os.environ if mode is OperatingMode.CONNECT else {})
     start_seconds = 0.0
     if mode is OperatingMode.SPAWN:
-        _spawn(recording, address)
+        spawn_viewer(recording, address)
         start_seconds = START_SECONDS
 
     def log(level: str, text: str) -> None:
@@ -236,8 +236,8 @@ def _unused(file: Path) -> Path:
     return free
 
 
-def _spawn(recording: Any, address: Address) -> None:
-    """Start a viewer, unless one listens already."""
+def spawn_viewer(recording: Any, address: Address) -> None:
+    """Start a viewer, unless one listens already. Raises CannotShow."""
     import rerun as rr
 
     beside = Path(sys.executable).with_name("rerun")

@@ -45,6 +45,7 @@ def start_coordinator(
     words += ["--recreate-store"] if recreate_store else []
     process = background.start("coordinator", words)
     process.wait_until(lambda: queries.fetch_report(cluster) is not None, within=START_TIMEOUT)
+    background.warn_unless_exported()
     return process
 
 

@@ -34,6 +34,7 @@ from dora_cli.cluster.decisions.preflight import (
 from dora_cli.cluster.machines.parallel import without_name
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster
+from dora_coordinator.telemetry.export_settings import endpoint_variable
 
 
 def install_coordinator(cluster: Cluster, installer: Installer, token: str, *, user: bool) -> bool:
@@ -49,6 +50,11 @@ def install_coordinator(cluster: Cluster, installer: Installer, token: str, *, u
                 return None
             return _install(host, installer, token, user=user)
 
+    if (variable := endpoint_variable()) is not None:
+        output.warn(
+            f"{variable} is set, but the coordinator's service does not export metrics and traces;"
+            f" let the collector scrape https://{address(cluster)}/metrics"
+        )
     label = f"Installing {coordinator_service_name(cluster)} on {location(cluster)}"
     return _run_and_print(label, cluster, work)
 

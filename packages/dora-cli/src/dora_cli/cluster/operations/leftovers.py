@@ -56,7 +56,14 @@ def remove(cluster: Cluster, command: ClusterCommand, names: Sequence[str]) -> b
     """
     revoked = _revoke(cluster, names)
     former = [one for one in known_clusters.former_machines(cluster) if one.id in names]
-    with reserve(cluster, command, [*cluster.machines, *former]) as reservation:
+    left = tuple(one for one in cluster.machines if one.id not in names)
+    remaining = cluster.model_copy(update={"machines": left})
+    for name in sorted({one.id for one in cluster.machines} & set(names)):
+        output.remark(
+            f'machine "{name}" is still in {command.file}; delete it there, or the next `dora '
+            "cluster up` or `install` adds it again"
+        )
+    with reserve(remaining, command, [*cluster.machines, *former]) as reservation:
         found = {one.id for _, one in reservation.leftovers()} | {one.id for one in former}
         absent = set(names) - found - revoked
         if absent:

@@ -118,10 +118,10 @@ def _start_daemon(
             )
         return DaemonResult(f"runs already (dora {seen.release})", remarks)
     _require_coordinator(remote, report)
-    queries.allow_new_key(remote.cluster, remote.machine.id)
     if service is not None:
         report(f"starting {remote.service}")
         deliver_token(remote)
+        queries.allow_new_key(remote.cluster, remote.machine.id)
         service.start()
         return DaemonResult(f"OK (service {remote.service})", remarks)
     dora = remote.machine.dora or installer.ensure_installed(remote.connection, USER, report).dora
@@ -130,6 +130,7 @@ def _start_daemon(
         hand_over(remote)
     report("starting")
     reservation.record_owner(remote)
+    queries.allow_new_key(remote.cluster, remote.machine.id)
     start_daemon(remote, dora, token=queries.endpoint_of(remote.cluster).token)
     return DaemonResult(f"OK (restarted with new {changed})" if changed else "OK", remarks)
 

@@ -16,8 +16,8 @@ def main(
     """Remove machines from the cluster and end their daemons, with their dataflows.
 
     The coordinator and all links refuse a removed machine, even if it was stolen or cannot be
-    reached. A machine that is still in the cluster file returns with a new key: delete the state
-    of its daemon, then run `dora cluster up` or `install`.
+    reached. If it can be reached, its daemon, service, token and state are removed too. Delete it
+    in the cluster file as well: otherwise `dora cluster up` or `install` adds it with a new key.
     """
     from dora_cli.cluster.operations import leftovers
     from dora_cli.cluster.ownership.reservation import ClusterCommand

@@ -61,6 +61,8 @@ def main(
 ) -> None:
     """Show load of nodes, and rates, drops, queues and latencies of edges, live.
 
+    A `dora run` has no coordinator and is not shown here; `dora ui` shows it.
+
     Keys: n, c, m, r sort nodes by name, CPU, memory, restarts; s, b, d, l sort edges by messages,
     bytes, drops, latency; u sorts both by queue; tab selects the tables; q quits.
     """
@@ -79,12 +81,14 @@ def main(
 
 
 def _ask(client: Client, page: Page, dataflow: str | None) -> Snapshot:
+    from dora_cli.coordinator.rest import QUERY_TIMEOUT
     from dora_config.protocol.control import GetSnapshot
     from dora_config.protocol.snapshot import Snapshot
 
     which = None if dataflow is None else dataflow_ref(dataflow)
     edges = page.view is not View.NODES
-    return client.request(GetSnapshot(dataflow=which, edges=edges), Snapshot)
+    request = GetSnapshot(dataflow=which, edges=edges)
+    return client.request(request, Snapshot, timeout=QUERY_TIMEOUT)
 
 
 def _measure(client: Client, page: Page, dataflow: str | None, names: frozenset[str]) -> Tables:

@@ -88,6 +88,7 @@ def _start_coordinator(target: Endpoint, *, recreate: bool) -> None:
         return True
 
     process.wait_until(answers, within=COORDINATOR_TIMEOUT)
+    background.warn_unless_exported()
 
 
 def _start_daemon(target: Endpoint) -> bool:

@@ -65,14 +65,14 @@ def main(
                 lock=lock,
             )
     else:
-        from dora_daemon.build.builder import MOST_JOBS
+        from dora_daemon.build.builder import MAX_JOBS
 
         build_id = prepare_nodes(
             loaded,
             loaded.directory,
             uv=uv,
             offline=offline,
-            jobs=MOST_JOBS if parallel else None,
+            jobs=MAX_JOBS if parallel else None,
             lock=lock,
             rebuild=rebuild,
             verbose=verbose,

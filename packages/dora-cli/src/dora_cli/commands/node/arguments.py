@@ -19,13 +19,18 @@ FromYaml = Annotated[
     Path,
     typer.Option("--from-yaml", metavar="FILE", help="YAML file with the definition of the node."),
 ]
-SourceArgument = Annotated[str, typer.Argument(metavar="SOURCE", help="Output, as NODE/OUTPUT.")]
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="NODE/OUTPUT, or dora/timer/UNIT/VALUE or dora/logs as in a file."
+    ),
+]
 TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="Input, as NODE/INPUT.")]
 Grace = Annotated[float, options.duration("--grace", help="Time from STOP to SIGTERM.")]
 
 
 class Edge(NamedTuple):
-    """The two ends of an edge."""
+    """The two ends of an edge; the source of timers and logs is `dora`."""
 
     source: str
     output: str
@@ -35,22 +40,21 @@ class Edge(NamedTuple):
 
 def edge(source: str, target: str) -> Edge:
     """Return the edge between two arguments; raises BadParameter."""
+    from dora_config.dataflow.sources import parse_source
     from dora_config.errors import InvalidId
     from dora_config.ids import parse_data_id, parse_node_id
 
-    parts: list[str] = []
-    for text, hint, form in (
-        (source, "SOURCE", "NODE/OUTPUT, such as camera/image"),
-        (target, "TARGET", "NODE/INPUT, such as plot/image"),
-    ):
-        node, slash, port = text.partition("/")
-        try:
-            if not slash:
-                raise ValueError(f'"{text}": expected {form}')
-            parts += [parse_node_id(node), parse_data_id(port)]
-        except (InvalidId, ValueError) as error:
-            raise typer.BadParameter(str(error), param_hint=hint) from None
-    return Edge(*parts)
+    try:
+        node, _, output = str(parse_source(source)).partition("/")
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="SOURCE") from None
+    reader, slash, port = target.partition("/")
+    try:
+        if not slash:
+            raise ValueError(f'"{target}": expected NODE/INPUT, such as plot/image')
+        return Edge(node, output, parse_node_id(reader), parse_data_id(port))
+    except (InvalidId, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint="TARGET") from None
 
 
 def as_json(node: NodeRow) -> dict[str, object]:

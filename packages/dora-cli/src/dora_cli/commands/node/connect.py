@@ -33,7 +33,10 @@ def main(
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Connect an output to a new input of a running node, also on another machine."""
+    """Connect an output, a timer or logs to a new input of a running node.
+
+    Both nodes may be on different machines.
+    """
     from dora_cli.live import sending
     from dora_config.protocol.runner import ConnectInput
 

@@ -113,8 +113,8 @@ def _to_foxglove(recordings: list[Recording], file: Path) -> None:
     ]
     output.table(FOXGLOVE_COLUMNS, rows)
     output.write(f"wrote {file}")
-    refused = {topic: one for (topic, _), one in export.outputs.items() if one.refused}
-    for topic, one in refused.items():
+    refused = [(topic, one) for (topic, _), one in export.outputs.items() if one.refused]
+    for topic, one in refused:
         output.warn(f"{topic}: {output.counted(one.refused, 'message')} left out: {one.reason}")
     if refused:
         raise CommandFailed

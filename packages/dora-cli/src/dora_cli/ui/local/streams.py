@@ -92,6 +92,7 @@ class OutputReplies:
             sample_bytes=request.sample_bytes,
             max_rate=request.max_rate,
             picture_bytes=request.picture_bytes,
+            whole_picture_bytes=request.whole_picture_bytes,
         )
         theirs, requests = os.pipe()
         try:

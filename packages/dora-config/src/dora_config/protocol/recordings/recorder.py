@@ -57,7 +57,7 @@ class RecordingEnded(Message):
     kind: Literal["ended"] = "ended"
     files: tuple[str, ...] = ()
     recorded: dict[str, int] = Field(default_factory=dict)
-    """Messages in the files, by output."""
+    """Messages in the files, by output; also outputs without messages."""
     lost: dict[str, int] = Field(default_factory=dict)
     """Messages that were sent but not recorded, by output."""
     problem: str | None = None
@@ -87,6 +87,8 @@ class RecorderStatus(Message):
     """None: it records, unless its process was killed."""
     files: tuple[str, ...] = ()
     """Names without folder."""
+    seconds: float = 0.0
+    """Since the first file was created."""
     recorded: dict[str, int] = Field(default_factory=dict)
     lost: dict[str, int] = Field(default_factory=dict)
     problem: str | None = None

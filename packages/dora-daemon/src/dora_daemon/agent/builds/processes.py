@@ -185,7 +185,7 @@ class BuildProcesses:
             base_dir=str(base),
             uv=message.spec.uv,
             settings=message.settings,
-            own=keys,
+            build_keys=keys,
         )
         if not any(node.needs_build for node in job.resolved.nodes):
             return BuildOutcome(), ""

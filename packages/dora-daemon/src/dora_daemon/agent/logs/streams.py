@@ -26,6 +26,12 @@ class _Stream:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     acknowledged: anyio.Semaphore = field(default_factory=lambda: anyio.Semaphore(0))
 
+    def nodes_without_log(self) -> tuple[str, ...]:
+        nodes = self.log.nodes
+        return tuple(
+            one for one in self.request.nodes if one not in nodes or not nodes[one].path.exists()
+        )
+
 
 class LogStreams:
     """Open streams by number; ``is_live`` returns whether a dataflow can still write lines."""
@@ -65,7 +71,9 @@ class LogStreams:
         try:
             with stream.scope:
                 problem = await self._send_log(stream)
-                self._send(LogChunk(stream=number, done=True, problem=problem))
+                missing = await anyio.to_thread.run_sync(stream.nodes_without_log)
+                done = LogChunk(stream=number, done=True, problem=problem, missing=missing)
+                self._send(done)
         finally:
             stream.log.close()
             if self._open.get(number) is stream:  # the next coordinator numbers from 1 again

@@ -24,7 +24,7 @@ from dora_config.protocol.runner import (
     RunnerRequest,
 )
 from dora_daemon.agent.builds.files import NotBuilt
-from dora_daemon.agent.events import Event, NodesRead, PartRelinked
+from dora_daemon.agent.events import Event, NodeNotAdded, NodesRead, PartRelinked
 from dora_daemon.agent.linking import LinkError, LinkSetup
 from dora_daemon.agent.node_paths import Machine, base_directory, deliver, locate, log_dir
 from dora_daemon.agent.records import PartRecord
@@ -97,11 +97,18 @@ class PartChanges:
         try:
             await self._call(message.dataflow_id, change)
         except ChangeRefused:
+            if isinstance(change, AddNode):
+                self._post(self._not_added(record, change))
             if differs:
                 await self._restore_links(record)
             raise
         self._post(PartRelinked(message.dataflow_id, message.attempt, message.links))
         await self._read_nodes(message.dataflow_id, message.attempt)
+
+    def _not_added(self, record: PartRecord, change: AddNode) -> NodeNotAdded:
+        base = base_directory(record.spec, self._machine(), record.dataflow_id)
+        folder = log_dir(base, change.place, record.dataflow_id)
+        return NodeNotAdded(record.dataflow_id, record.attempt, change.node.id, folder)
 
     def _running(self, message: ChangePart) -> PartRecord:
         record = self._record(message.dataflow_id)

@@ -25,7 +25,7 @@ from dora_daemon.agent.commands import (
     SendToRunner,
     SetRunnerLinks,
 )
-from dora_daemon.agent.events import NodesRead
+from dora_daemon.agent.events import NodeNotAdded, NodesRead
 from dora_daemon.agent.records import PartRecord
 
 
@@ -35,7 +35,7 @@ class Part:
 
     record: PartRecord
     connected: bool = False
-    """Its runner answers."""
+    """Its runner has answered this daemon; requests now wait while it is not connected."""
     stop: StopPart | None = None
     next: PreparePart | None = None
     """Replaces it once nothing of it is left."""
@@ -71,12 +71,12 @@ class Part:
         self.record = self.record.model_copy(update=changes)
         return SavePart(self.record)
 
-    def changed(self) -> Command:
-        """Return the report to the coordinator."""
+    def report_state(self) -> Command:
+        """Return the command that sends the report to the coordinator."""
         return SendToCoordinator(PartChanged(report=self.report()))
 
-    def described(self) -> Command:
-        """Return the description of the nodes as they are now."""
+    def report_description(self) -> Command:
+        """Return the command that sends the nodes as they are now."""
         record = self.record
         described = PartDescribed(
             dataflow_id=record.dataflow_id,
@@ -103,7 +103,13 @@ class Part:
         spec = record.spec.with_current(nodes.nodes)
         log_dirs = {**record.log_dirs, **read.log_dirs}
         save = self.save(spec=spec, revision=nodes.revision, log_dirs=log_dirs)
-        return [save, self.described()]
+        return [save, self.report_description()]
+
+    def keep_log(self, failed: NodeNotAdded) -> list[Command]:
+        """Store where a node that could not be added has logged."""
+        if not self.live:
+            return []
+        return [self.save(log_dirs={**self.record.log_dirs, failed.node: failed.log_dir})]
 
     def read_nodes(self, revision: int) -> list[Command]:
         """Read the nodes of the runner if its revision is another one."""
@@ -122,9 +128,9 @@ class Part:
         """Report a later phase of the start."""
         if phase == "prepared" and self.record.phase == "running":
             return []
-        return [self.save(phase=phase), self.changed()]
+        return [self.save(phase=phase), self.report_state()]
 
-    def prepared(self) -> list[Command]:
+    def report_prepared(self) -> list[Command]:
         """Report that the nodes are at the start barrier, unless recorders are being started."""
         self.ready = self.recorders == "starting"
         return [] if self.ready else self.advance("prepared")
@@ -139,12 +145,16 @@ class Part:
         return [KillRunner(dataflow_id)] if stop.force else []
 
     def add_peers(self, later: ConnectPart) -> None:
-        """Keep peers for the runner until it answers; later ones replace earlier ones."""
+        """Keep peers for the runner until it answers; of each machine, the later message wins."""
         earlier = self.connect
         if earlier is None:
             self.connect = later
             return
+        renewed = {peer.machine for peer in later.peers}
         peers = {peer.machine: peer for peer in (*earlier.peers, *later.peers)}
-        ended = dict.fromkeys((*earlier.ended, *later.ended))
+        for machine in later.ended:
+            peers.pop(machine, None)
+        before = (machine for machine in earlier.ended if machine not in renewed)
+        ended = dict.fromkeys((*before, *later.ended))
         update = {"peers": tuple(peers.values()), "ended": tuple(ended)}
         self.connect = later.model_copy(update=update)

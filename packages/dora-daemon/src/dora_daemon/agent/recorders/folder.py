@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -72,15 +73,29 @@ class RecordingFolder:
 
     def statuses(self) -> list[RecorderStatus | None]:
         """Return the reports of the recorder processes so far; None for an unreadable one."""
-        count = sum(1 for _ in self.path.glob(f"*{STATUS}"))
-        return [read_status(self.path / f"{number}{STATUS}") for number in range(count)]
+        return [self._status(number) for number in range(self._recorders())]
+
+    def _recorders(self) -> int:
+        return sum(1 for _ in self.path.glob(f"*{STATUS}"))
+
+    def _status(self, number: int) -> RecorderStatus | None:
+        return read_status(self.path / f"{number}{STATUS}")
+
+    def is_recording(self) -> bool:
+        """Return whether a recorder runs; only the last one can."""
+        last = self._status(self._recorders() - 1)
+        return last is not None and is_recording(last)
 
     def needs_recorder(self, *, new_attempt: bool) -> bool:
         """Return whether to start a recorder: none runs, and the recording has not ended.
 
         ``new_attempt``: the nodes are being started, after an earlier recorder ended with them.
         """
-        statuses = self.statuses()
+        return self._needs_recorder(self.statuses(), new_attempt=new_attempt)
+
+    def _needs_recorder(
+        self, statuses: Sequence[RecorderStatus | None], *, new_attempt: bool
+    ) -> bool:
         if (self.path / STOPPED).exists() or len(statuses) >= MAX_RECORDERS:
             return False
         last = statuses[-1] if statuses else None
@@ -91,18 +106,22 @@ class RecordingFolder:
     def request(self, socket: str, dataflow_id: str, machine: str) -> RecordingRequest:
         """Return the request for the next recorder process. Raises RecordingRefused."""
         plan = self.plan()
-        number = len(self.statuses())
+        statuses = self.statuses()
+        number = len(statuses)
         name = _UNSAFE.sub("_", machine).lstrip(".-") or "machine"
         limit = plan.max_bytes
         if limit is not None:
             limit = max(1, limit - sum(file.size for file in self._files()))
+        seconds = plan.max_seconds
+        if seconds is not None:
+            seconds = max(0.0, seconds - sum(one.seconds for one in statuses if one is not None))
         return RecordingRequest(
             socket=socket,
             dataflow_id=dataflow_id,
             patterns=plan.patterns,
             path=str(self.path / f"{name}-{number}.mcap"),
             max_bytes=limit,
-            max_seconds=plan.max_seconds,
+            max_seconds=seconds,
             split_bytes=plan.split_bytes,
             split_seconds=plan.split_seconds,
             status_file=str(self.path / f"{number}{STATUS}"),
@@ -110,6 +129,11 @@ class RecordingFolder:
             working_dir=plan.working_dir or None,
             none_is_fine=True,
         )
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether no more recorders are started, as requested."""
+        return (self.path / STOPPED).exists()
 
     def stop(self) -> list[RecorderStatus]:
         """Start no more recorders; return those that run. Raises OSError."""
@@ -138,21 +162,21 @@ class RecordingFolder:
             machines=plan.machines,
             started=plan.started,
             phase=self._phase(statuses, live=live),
-            resumes=self.needs_recorder(new_attempt=True),
+            resumes=self._needs_recorder(statuses, new_attempt=True),
             files=tuple(self._files()),
             recorded=recorded,
             lost=lost,
             problems=tuple(self._problems(statuses)),
         )
 
-    def _phase(self, statuses: list[RecorderStatus | None], *, live: bool) -> RecordingPhase:
+    def _phase(self, statuses: Sequence[RecorderStatus | None], *, live: bool) -> RecordingPhase:
         if any(status is not None and is_recording(status) for status in statuses):
             return "recording"
-        if live and (not statuses or self.needs_recorder(new_attempt=True)):
+        if live and self._needs_recorder(statuses, new_attempt=True):
             return "waiting"
         return "ended"
 
-    def _problems(self, statuses: list[RecorderStatus | None]) -> list[str]:
+    def _problems(self, statuses: Sequence[RecorderStatus | None]) -> list[str]:
         found = []
         for number, status in enumerate(statuses):
             if status is None:

@@ -21,7 +21,7 @@ from dora_daemon.link.protocol.messages import (
 
 _SAME_NOTE_NS = 10_000_000_000
 _NOTE_PREFIX = 60
-_MOST_PREFIXES = 1000
+_MAX_PREFIXES = 1000
 
 
 class RunnerConnection:
@@ -110,7 +110,7 @@ class RunnerConnection:
         with self._sending:
             if now - self._noted.get(prefix, -_SAME_NOTE_NS) < _SAME_NOTE_NS:
                 return
-            if len(self._noted) >= _MOST_PREFIXES:
+            if len(self._noted) >= _MAX_PREFIXES:
                 self._noted.clear()
             self._noted[prefix] = now
         self.send(Note(level="warn", message=sentence))

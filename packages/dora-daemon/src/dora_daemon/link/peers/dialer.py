@@ -21,10 +21,10 @@ from dora_daemon.link.protocol.access import Channel
 from dora_daemon.link.protocol.status import other_security
 
 _FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 1.0
+_MAX_PAUSE = 1.0
 _WAIT_FOR_PEER = 1.5
 """Seconds that the second of two links waits for a connection of the first."""
-_LONGEST_TIMEOUT = 12.0
+_MAX_TIMEOUT = 12.0
 """Most seconds for one step of connecting. The timeout begins with CONNECT_SECONDS and doubles with
 each failure: a network with 30 % loss often needs more than that."""
 _SLOW_CONNECT = 0.1
@@ -82,8 +82,8 @@ class Dialer:
                 continue
             self._changed(peer)
             self._peer_connects(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-            timeout = min(2 * timeout, _LONGEST_TIMEOUT)
+            pause = min(2 * pause, _MAX_PAUSE)
+            timeout = min(2 * timeout, _MAX_TIMEOUT)
         self._close()
 
     def _peer_connects(self, seconds: float) -> bool:

@@ -16,7 +16,7 @@ from typing import Final
 from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.protocol.frames import LARGEST_PARTED
 
-MOST_UNACKNOWLEDGED: Final = 128 * 1024
+MAX_UNACKNOWLEDGED: Final = 128 * 1024
 """Bytes of messages in flight, less than half of the connection's send buffer."""
 
 Put = Callable[[bytes], None]
@@ -59,9 +59,9 @@ class LowLatencyPath:
         if put is None or nbytes > LARGEST_PARTED:
             return None
         self._bytes += nbytes
-        if self._bytes > MOST_UNACKNOWLEDGED:
+        if self._bytes > MAX_UNACKNOWLEDGED:
             # Acknowledgements are not subtracted one by one: they cost more than this sum.
             self._bytes = self._unacknowledged()
-            if self._bytes > MOST_UNACKNOWLEDGED:
+            if self._bytes > MAX_UNACKNOWLEDGED:
                 return None
         return put

@@ -16,7 +16,7 @@ from dora_daemon.link.protocol.access import Channel
 _CONNECT_SECONDS: Final = 1.0
 """Timeout of each step; the thread cannot replace a lost ordinary connection meanwhile."""
 _FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 30.0
+_MAX_PAUSE: Final = 30.0
 _LOOK_AGAIN: Final = 5.0
 _REPEAT: Final = 0.05
 _ATTEMPTS: Final = 20
@@ -62,7 +62,7 @@ class LowLatencyDialer:
             return
         self._close()
         if not (peer.confirmed and theirs.low_latency_port):
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+            self._pause = min(2 * self._pause, _MAX_PAUSE)
             return
         endpoint = join_address(split_address(ordinary.endpoint)[0], theirs.low_latency_port)
         try:
@@ -84,7 +84,7 @@ class LowLatencyDialer:
         except (CannotConnect, ConnectionError):
             pass
         self._close()
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._pause = min(2 * self._pause, _MAX_PAUSE)
 
     def _close(self) -> None:
         session, self._session = self._session, None

@@ -6,7 +6,7 @@ from typing import Final
 
 LARGE: Final = 64 * 1024
 """A larger message is acknowledged at once: its sender keeps memory for it."""
-MOST_BYTES: Final = 1024 * 1024
+MAX_BYTES: Final = 1024 * 1024
 """Bytes of smaller messages after which an acknowledgement does not wait."""
 
 
@@ -29,7 +29,7 @@ class AckPolicy:
         self._messages += 1
         self._bytes += nbytes
         self._waiting = True
-        if nbytes > LARGE or self._messages >= self._most_messages or self._bytes >= MOST_BYTES:
+        if nbytes > LARGE or self._messages >= self._most_messages or self._bytes >= MAX_BYTES:
             self._at_once = True
             self._messages = self._bytes = 0
 
@@ -40,7 +40,7 @@ class AckPolicy:
             return bool(self.take())
         self._messages += 1
         self._bytes += nbytes
-        if self._messages < self._most_messages and self._bytes < MOST_BYTES:
+        if self._messages < self._most_messages and self._bytes < MAX_BYTES:
             return False
         self._messages = self._bytes = 0
         return True

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dora_daemon.link.errors import WireError
 from dora_daemon.link.protocol.frames import VERSION
 
-_LONGEST_NAME = 1024
+_MAX_NAME = 1024
 _LARGEST = 1 << 62
 
 
@@ -25,8 +25,8 @@ class Leaving(_Part):
 
     number: int = Field(ge=1, lt=1 << 32)
     """Number of the stream in this link's frames."""
-    node: str = Field(max_length=_LONGEST_NAME)
-    output: str = Field(max_length=_LONGEST_NAME)
+    node: str = Field(max_length=_MAX_NAME)
+    output: str = Field(max_length=_MAX_NAME)
     given_up: int = Field(ge=0, lt=_LARGEST)
     """Messages up to this number will not be sent again."""
     window: int = Field(default=1, ge=1, lt=1 << 32)
@@ -36,9 +36,9 @@ class Leaving(_Part):
 class Entering(_Part):
     """A stream that enters the sender's machine."""
 
-    node: str = Field(max_length=_LONGEST_NAME)
-    output: str = Field(max_length=_LONGEST_NAME)
-    run_id: str = Field(max_length=_LONGEST_NAME)
+    node: str = Field(max_length=_MAX_NAME)
+    output: str = Field(max_length=_MAX_NAME)
+    run_id: str = Field(max_length=_MAX_NAME)
     """Run of the source's part that the numbers below belong to."""
     accepted: int = Field(ge=0, lt=_LARGEST)
     """Last message received; what follows is to be sent again."""
@@ -52,8 +52,8 @@ class LinkHello(_Part):
     """Identity, round and streams of a link."""
 
     protocol: int = VERSION
-    machine: str = Field(max_length=_LONGEST_NAME)
-    run_id: str = Field(max_length=_LONGEST_NAME)
+    machine: str = Field(max_length=_MAX_NAME)
+    run_id: str = Field(max_length=_MAX_NAME)
     round: int = Field(ge=0, lt=_LARGEST)
     seen_round: int = Field(default=0, ge=0, lt=_LARGEST)
     """The receiver's round in its last hello."""

@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dora_daemon.recording.export.parquet import abandon
 from dora_daemon.recording.export.statistics import FeatureStatistics
-from dora_daemon.recording.export.video import CODEC, VideoFile
+from dora_daemon.recording.export.video import CODEC_NAME, VideoFile, pixel_format
 
 VERSION = "v3.0"
 CHUNK_FILES = 1000
@@ -22,6 +23,9 @@ FILE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 DATA_PATH = f"data/{FILE}.parquet"
 VIDEO_PATH = "videos/{video_key}/" + f"{FILE}.mp4"
 EPISODES_PATH = f"meta/episodes/{FILE}.parquet"
+MAX_EPISODE_SECONDS = 2048.0
+"""Later timestamps, 32-bit floats as the format requires, are coarser than the 0.1 ms within which
+LeRobot expects the frame of a video."""
 IMAGE_STRIDE = 8
 """Statistics of images use each eighth pixel of each eighth row."""
 INDEX_TYPES = {
@@ -77,6 +81,8 @@ class DatasetWriter:
     ) -> None:
         self.episodes = 0
         self.frames = 0
+        self.long_episodes: list[int] = []
+        """Episodes that are longer than MAX_EPISODE_SECONDS."""
         self._folder = folder
         self._features = list(features.values())
         self._fps = fps
@@ -143,6 +149,8 @@ class DatasetWriter:
         table = self._table(episode, task)
         self._write_data(table)
         self._rows.append(self._row(episode))
+        if episode.times[-1] > MAX_EPISODE_SECONDS:
+            self.long_episodes.append(self.episodes)
         self.episodes += 1
         self.frames += len(episode.times)
 
@@ -211,8 +219,8 @@ class DatasetWriter:
 
     def _close_video(self, video: _Video) -> None:
         if video.file is not None:
-            file, video.file = video.file, None
-            file.close(video.end)
+            video.file.close(video.end)
+            video.file = None  # unless that failed: `abandon` closes it then
 
     # -------------------------------------------------------------------------- end
 
@@ -233,12 +241,12 @@ class DatasetWriter:
         (self._folder / "meta/info.json").write_text(json.dumps(self._info(), indent=4))
 
     def abandon(self) -> None:
-        """Close all files without finishing them."""
+        """Close all files without finishing them; errors of a full disk are ignored."""
         for video in self._videos.values():
             if video.file is not None:
                 video.file.abandon()
         if self._data is not None:
-            self._data.close()
+            abandon(self._data)
 
     def _info(self) -> dict[str, Any]:
         return {
@@ -274,8 +282,8 @@ class DatasetWriter:
             "info": {
                 "video.height": height,
                 "video.width": width,
-                "video.codec": "h264" if CODEC == "libx264" else CODEC,
-                "video.pix_fmt": "yuv444p" if height % 2 or width % 2 else "yuv420p",
+                "video.codec": CODEC_NAME,
+                "video.pix_fmt": pixel_format(width, height),
                 "video.is_depth_map": False,
                 "video.fps": self._fps,
                 "video.channels": channels,

@@ -1,6 +1,6 @@
 """Exports recordings to MCAP with Foxglove's protobuf schemas, which viewers display.
 
-Messages without a display become JSON, so that nothing is left out.
+Messages without a display become JSON. Messages that do not fit are counted and left out.
 """
 
 from __future__ import annotations
@@ -26,16 +26,18 @@ from dora_node_api.viewers.foxglove_messages import (
 )
 
 CHUNK_BYTES = 1 << 20
+UNDECODABLE = "(invalid)"
+"""Counted in place of a schema: messages that are not Arrow."""
 
 
 @dataclass(slots=True)
 class Exported:
-    """Messages of one output in the file."""
+    """Messages of one output and schema."""
 
     schema: str
     messages: int = 0
     refused: int = 0
-    """Messages that did not fit the schema and are left out."""
+    """Messages that did not fit the schema and were left out."""
     reason: str = ""
     """Why the first of them was."""
 
@@ -75,7 +77,7 @@ class FoxgloveExport:
         try:
             decoded = self.decoder.decode(message)
         except ValueError as error:
-            self._refuse(message.topic, JSON_SCHEMA, error)
+            self._refuse(message.topic, UNDECODABLE, error)
             return
         schema = schema_name(decoded.kind)
         try:

@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dora_daemon.recording.export.dataset_writer import DatasetWriter, Feature
+from dora_daemon.recording.export.dataset_writer import (
+    MAX_EPISODE_SECONDS,
+    DatasetWriter,
+    Feature,
+)
 from dora_daemon.recording.export.episodes import Command, FrameGrid, Span, frame_rate, spans
 from dora_daemon.recording.export.errors import CannotExport
 from dora_daemon.recording.export.video import ImageDecoder, require_video
@@ -94,11 +98,21 @@ def export_lerobot(
         writer.close()
         unfinished.rename(folder)
     except BaseException:
-        writer.abandon()
-        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            writer.abandon()
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    return ExportedDataset(
-        writer.episodes, writer.frames, frames.repeated, frames.skipped, layout.notes
+    notes = (*layout.notes, *_notes_on_length(writer.long_episodes))
+    return ExportedDataset(writer.episodes, writer.frames, frames.repeated, frames.skipped, notes)
+
+
+def _notes_on_length(long_episodes: list[int]) -> tuple[str, ...]:
+    return tuple(
+        f"episode {number} is longer than {MAX_EPISODE_SECONDS:g} s: LeRobot cannot find its later"
+        " frames in the videos, because its timestamps are 32-bit floats; record shorter episodes"
+        " (--episodes)"
+        for number in long_episodes
     )
 
 
@@ -133,7 +147,7 @@ class _Survey:
         self._last = message.log_time
         topic = message.topic
         if topic == self._options.episodes:
-            self._commands.append(_command(self._decoder.decode(message)))
+            self._commands.append(_command(_decoded(self._decoder, message)))
         if topic in self._others:
             return
         if topic not in self._features:
@@ -218,7 +232,7 @@ class _Frames:
             del self._left[0]
         topic = message.topic
         if topic in self._layout.features:
-            self._latest[topic] = self._decoder.decode(message)
+            self._latest[topic] = _decoded(self._decoder, message)
         if not self._left or message.log_time < self._left[0].start:
             return
         if topic == self._layout.driver and len(self._latest) == len(self._layout.features):
@@ -267,6 +281,14 @@ class _Frames:
         if self._grid is not None:
             self._writer.end()
             self._grid = None
+
+
+def _decoded(decoder: VisualDecoder, message: RecordedMessage) -> DecodedMessage:
+    """Raises CannotExport."""
+    try:
+        return decoder.decode(message)
+    except ValueError as error:
+        raise CannotExport(f"output {message.topic}: {error}") from error
 
 
 def _command(decoded: DecodedMessage) -> Command:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def export(messages: Iterable[RecordedMessage], folder: Path) -> dict[Path, int]
 
     Columns: ``log_time``, ``publish_time``, ``sequence``, ``metadata`` (JSON) and ``data``, the
     list of the array's values. An output that changed its type gets a further file for each.
-    Raises CannotExport and OSError.
+    Raises CannotExport and OSError, and then leaves no file.
     """
     tables: dict[tuple[str, bytes], _Table] = {}
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,10 +37,12 @@ def export(messages: Iterable[RecordedMessage], folder: Path) -> dict[Path, int]
                 tables[key] = _Table(folder / name, message.topic)
             tables[key].add(message)
         for table in tables.values():
-            table.flush()
+            table.finish()
+        for table in tables.values():
+            table.unfinished.rename(table.path)
     finally:
         for table in tables.values():
-            table.close()
+            table.discard()
     return {table.path: table.rows for table in tables.values()}
 
 
@@ -48,6 +51,7 @@ class _Table:
         if path.exists():
             raise CannotExport(f"{path} exists; choose another folder with -o")
         self.path = path
+        self.unfinished = path.with_name(f".{path.name}.new")
         self.rows = 0
         self._topic = topic
         self._writer: pq.ParquetWriter | None = None
@@ -64,7 +68,10 @@ class _Table:
     def flush(self) -> None:
         if not self._waiting:
             return
-        decoded = [decode(message.schema, message.data) for message in self._waiting]
+        try:
+            decoded = [decode(message.schema, message.data) for message in self._waiting]
+        except ValueError as error:
+            raise CannotExport(f"output {self._topic}: {error}") from error
         arrays = [_plain(array) for array, _ in decoded]
         offsets = [0]
         for array in arrays:
@@ -83,16 +90,32 @@ class _Table:
         table = pa.table(columns)
         try:
             if self._writer is None:
-                self._writer = pq.ParquetWriter(self.path, table.schema, compression="zstd")
+                self._writer = pq.ParquetWriter(self.unfinished, table.schema, compression="zstd")
             self._writer.write_table(table)
         except pa.ArrowException as error:
             raise CannotExport(f"output {self._topic} cannot be exported: {error}") from error
         self._waiting.clear()
         self._bytes = 0
 
-    def close(self) -> None:
+    def finish(self) -> None:
+        """Write what is left and close the file, which is then complete."""
+        self.flush()
         if self._writer is not None:
             self._writer.close()
+            self._writer = None
+
+    def discard(self) -> None:
+        """Close and remove a file that was not renamed."""
+        if self._writer is not None:
+            abandon(self._writer)
+        self.unfinished.unlink(missing_ok=True)
+
+
+def abandon(writer: pq.ParquetWriter) -> None:
+    """Close a file that will be removed; its last bytes may not fit on the disk."""
+    with suppress(OSError, pa.ArrowException):
+        writer.close()
+    writer.is_open = False  # otherwise its destructor closes it again and prints the error
 
 
 def _plain(array: Any) -> Any:

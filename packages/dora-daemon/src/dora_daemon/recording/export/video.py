@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ FORMATS = {
 }
 """Encodings of raw images and the names of ffmpeg."""
 CODEC = "libx264"
+CODEC_NAME = "h264"
 OPTIONS = {"crf": "18", "g": "2", "bf": "0", "tune": "zerolatency"}
 """Each second frame is a key frame, so that single frames are read quickly."""
 
@@ -75,6 +77,11 @@ class ImageDecoder:
         return frames[0]
 
 
+def pixel_format(width: int, height: int) -> str:
+    """Return 4:2:0 for even sizes, which it needs, else 4:4:4."""
+    return "yuv444p" if width % 2 or height % 2 else "yuv420p"
+
+
 class VideoFile:
     """One file with frames in the order of time."""
 
@@ -83,10 +90,13 @@ class VideoFile:
 
         path.parent.mkdir(parents=True, exist_ok=True)
         self._container: Any = av.open(str(path), "w")
-        stream: Any = self._container.add_stream(CODEC, rate=Fraction(1000), options=OPTIONS)
+        try:
+            stream: Any = self._container.add_stream(CODEC, rate=Fraction(1000), options=OPTIONS)
+        except BaseException:
+            self._container.close()
+            raise
         stream.width, stream.height = width, height
-        # 4:2:0 needs even sizes.
-        stream.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
+        stream.pix_fmt = pixel_format(width, height)
         stream.codec_context.time_base = TIME_BASE
         stream.time_base = TIME_BASE
         self._stream = stream
@@ -120,4 +130,8 @@ class VideoFile:
         self._container.close()
 
     def abandon(self) -> None:
-        self._container.close()
+        """Close the file, complete or not; its last bytes may not fit on the disk."""
+        import av
+
+        with suppress(av.FFmpegError, OSError):
+            self._container.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic_core import to_json
+
 from dora_config.protocol import runner as protocol
 from dora_daemon.runner.control.node_lookup import find_node
 from dora_daemon.runner.errors import RequestRefused
@@ -11,6 +13,8 @@ from dora_node_api.protocol.messages import DeleteParam, ReloadOperator, SendOut
 
 MAX_KEY_BYTES = 256
 MAX_VALUE_BYTES = 65_536
+MAX_PARAMS = 1024
+"""Parameters of one node."""
 
 
 class NodeMessaging:
@@ -29,13 +33,19 @@ class NodeMessaging:
                 f'parameter key "{request.key[:MAX_KEY_BYTES]}" must have 1 to'
                 f" {MAX_KEY_BYTES} bytes"
             )
-        size = len(request.model_dump_json(include={"value"}))
+        size = len(to_json(request.value))
         if size > MAX_VALUE_BYTES:
             raise RequestRefused(
                 f'value of parameter "{request.key}" is too large: {size} bytes as JSON, at most'
                 f" {MAX_VALUE_BYTES} are allowed"
             )
-        self._nodes.params.setdefault(node, {})[request.key] = request.value
+        params = self._nodes.params.setdefault(node, {})
+        if len(params) >= MAX_PARAMS and request.key not in params:
+            raise RequestRefused(
+                f'node "{node}" has {len(params)} parameters, and no more are allowed; delete some'
+                " with `dora param delete`"
+            )
+        params[request.key] = request.value
         self._connections.send(node, SetParam(request.key, request.value))
 
     def delete_param(self, request: protocol.DeleteParam) -> None:

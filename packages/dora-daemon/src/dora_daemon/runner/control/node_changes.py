@@ -9,7 +9,7 @@ import anyio
 import anyio.to_thread
 
 from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
-from dora_config.dataflow.sources import OutputSource
+from dora_config.dataflow.sources import InputSource, OutputSource, parse_source
 from dora_config.protocol import runner as protocol
 from dora_daemon.runner.control.monitor import HealthMonitor
 from dora_daemon.runner.control.node_lookup import find_node, require_running, require_success
@@ -115,12 +115,20 @@ class NodeChanges:
         if not joins_barrier(spec):
             return
         with anyio.move_on_after(CONNECT_SECONDS):
-            await self._until(spec.id, lambda n: n.connected or n.ended)
+            await self._dispatcher.until(lambda: self._has_settled(spec.id))
+        added = self._find(spec.id)
+        if not added.connected:
+            require_running(self._dispatcher.state)
         try:
-            require_success(self._find(spec.id))
+            require_success(added)
         except RequestRefused:
             self._forget(spec.id)
             raise
+
+    def _has_settled(self, node: str) -> bool:
+        """Return whether an added node has connected, or will not."""
+        added, phase = self._find(node), self._dispatcher.state.phase
+        return added.connected or added.ended or phase in ("stopping", "finished")
 
     async def remove(self, node: str, grace: float) -> None:
         """Stop a node and remove it with its edges; its readers first receive what it sent."""
@@ -153,22 +161,22 @@ class NodeChanges:
         require_running(self._dispatcher.state)
         services = self._services
         target = services.nodes.specs[self._find(request.target).node]
-        output = OutputSource(node=request.source, output=request.output)
         place = f"{target.id}/{request.input}"
+        edge = Edge(request.source, request.output, target.id, request.input)
         wanted = ResolvedInput(
-            source=output,
+            source=_source(request),
             queue_size=request.queue_size,
             queue_policy=request.queue_policy,
             input_timeout=request.input_timeout,
         )
-        if request.source in services.router.remote_nodes:
-            self._check_link(place, output)
-        else:
-            source = services.nodes.specs[self._find(request.source).node]
-            self._check_source(place, wanted, of=source)
+        if isinstance(wanted.source, OutputSource):
+            if request.source in services.router.remote_nodes:
+                self._check_link(place, wanted.source)
+            else:
+                source = services.nodes.specs[self._find(request.source).node]
+                self._check_source(place, wanted, of=source)
         present = target.inputs.get(request.input)
-        edge = Edge(request.source, request.output, target.id, request.input)
-        if present is not None and services.registry.get(edge) is not None:
+        if present is not None and (edge.is_virtual or services.registry.get(edge) is not None):
             raise RequestRefused(f"input `{place}` already reads `{present.source}`")
         if present is not None and present.source != wanted.source:
             raise RequestRefused(f"input `{place}` reads `{present.source}`; disconnect that first")
@@ -188,7 +196,7 @@ class NodeChanges:
         services = self._services
         target = services.nodes.specs[self._find(request.target).node]
         present = target.inputs.get(request.input)
-        expected = OutputSource(node=request.source, output=request.output)
+        expected = _source(request)
         if present is None or present.source != expected:
             reads = "nothing" if present is None else f"`{present.source}`"
             raise RequestRefused(
@@ -224,3 +232,10 @@ class NodeChanges:
                 f"output `{output}`, mapped to input `{place}`, is on another machine and has no"
                 " link to this one: the edge is missing in SetLinks"
             )
+
+
+def _source(request: protocol.ConnectInput | protocol.DisconnectInput) -> InputSource:
+    try:
+        return parse_source(f"{request.source}/{request.output}")
+    except ValueError as error:
+        raise RequestRefused(str(error)) from None

@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 
 from dora_config.protocol import runner as protocol
 from dora_daemon.runner.logs.log_entries import passes
-from dora_daemon.runner.nodes.socket import peer_credentials
+from dora_daemon.runner.nodes.socket import ACCEPT_RETRY_SECONDS, peer_credentials
 from dora_node_api.protocol.control_socket import bind_unix
 
 Answer = Callable[[protocol.RunnerRequest], Awaitable[protocol.RunnerReply]]
@@ -86,10 +86,17 @@ class Client:
 class ControlServer:
     """Serves clients of this user."""
 
-    def __init__(self, path: Path, answer: Answer, listener: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        answer: Answer,
+        warn: Callable[[str], None],
+        listener: socket.socket | None = None,
+    ) -> None:
         """``listener``: a socket that listens at ``path`` already."""
         self.path = path
         self._answer = answer
+        self._warn = warn
         self._listener = listener or bind_unix(path)
         self._listener.setblocking(False)
         self.clients: set[Client] = set()
@@ -102,11 +109,10 @@ class ControlServer:
 
     async def serve(self) -> None:
         """Accept clients until cancelled; then close and remove the socket."""
-        loop = asyncio.get_running_loop()
         try:
             async with anyio.create_task_group() as tasks:
                 while True:
-                    sock, _ = await loop.sock_accept(self._listener)
+                    sock = await self._accept()
                     sock.setblocking(False)
                     if peer_credentials(sock)[1] not in (os.getuid(), 0):
                         sock.close()
@@ -115,6 +121,19 @@ class ControlServer:
         finally:
             self._listener.close()
             self.path.unlink(missing_ok=True)
+
+    async def _accept(self) -> socket.socket:
+        """Return the next client, also after a time without free file descriptors."""
+        loop = asyncio.get_running_loop()
+        warned = False
+        while True:
+            try:
+                return (await loop.sock_accept(self._listener))[0]
+            except OSError as error:
+                if not warned:
+                    self._warn(f"cannot accept a client on {self.path}: {error}; retrying")
+                warned = True
+            await anyio.sleep(ACCEPT_RETRY_SECONDS)
 
     async def _serve(self, client: Client) -> None:
         self.clients.add(client)

@@ -165,7 +165,10 @@ class LinkSupervisor:
                 process = spawn(request)
             except (OSError, ValueError) as error:
                 runner_end.close()
-                self._emit(events.LinkExited(incarnation, events.Exit(), error=str(error)))
+                exited = events.LinkExited(
+                    incarnation, events.Exit(), drained=self._is_drained(), error=str(error)
+                )
+                self._emit(exited)
                 return
         self._record_process(process.pid)
         self._tail.clear()
@@ -226,10 +229,13 @@ class LinkSupervisor:
             events.LinkExited(
                 running.incarnation,
                 status,
-                drained=self._registry.queued(LINK_NODE) == 0,
+                drained=self._is_drained(),
                 last_line="" if status.ok or not self._tail else self._tail[-1],
             )
         )
+
+    def _is_drained(self) -> bool:
+        return self._registry.queued(LINK_NODE) == 0
 
     def _release(self, running: LinkProcess) -> None:
         if running.process.exit_fd is not None:

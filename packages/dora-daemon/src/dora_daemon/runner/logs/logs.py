@@ -24,7 +24,7 @@ TAIL_LINES = 500
 """Last lines of stderr kept for the report of a failure."""
 
 _CHUNK = 32768
-_MOST_IN_A_PIPE = 1 << 20
+_MAX_IN_A_PIPE = 1 << 20
 _LINES_A_TURN = 200
 
 Stream = Literal["stdout", "stderr"]
@@ -197,7 +197,7 @@ class OutputReader:
 
         A process of another session may keep the pipe open; it is not waited for.
         """
-        for _ in range(_MOST_IN_A_PIPE // _CHUNK):
+        for _ in range(_MAX_IN_A_PIPE // _CHUNK):
             if not self._read():
                 break
         self._stop_reading()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_daemon.runner.machine.commands import ArmTimer, Command, EmitLog
 from dora_daemon.runner.machine.node import NodeLifecycle
 from dora_daemon.runner.machine.snapshot import NodeState
 
-BARRIER_NOTICE = "barrier_notice"
+BARRIER_NOTICE: Final = "barrier_notice"
 """Timer of the notice."""
 NOTICE_SECONDS = 10.0
 """Waiting time until a notice names the missing nodes. ``stop_after`` counts from the opening of

@@ -13,6 +13,7 @@ from dora_config.protocol.runner_events import (
     NodeResult,
     RunnerEvent,
 )
+from dora_daemon.runner.machine.events import TimerName
 from dora_node_api.frozen import Frozen
 
 Signal = Literal["SIGTERM", "SIGKILL"]
@@ -77,7 +78,7 @@ class ArmTimer(Frozen):
     """Deliver TimerFired at ``at``; replaces an armed timer of the same name."""
 
     node: str | None
-    timer: str
+    timer: TimerName
     at: float
 
 
@@ -85,7 +86,7 @@ class CancelTimer(Frozen):
     """Cancel a timer if it is armed."""
 
     node: str | None
-    timer: str
+    timer: TimerName
 
 
 class AnnounceClosed(Frozen):
@@ -187,7 +188,7 @@ Command = (
     | FinishDataflow
 )
 
-_TIMERS = ("startup", "finish", "terminate", "kill", "backoff")
+_TIMERS: tuple[TimerName, ...] = ("startup", "finish", "terminate", "kill", "backoff")
 
 
 def cancel_timers(node: str) -> list[Command]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import OutputSource
+from dora_config.ids import RESERVED_NODE_ID
 from dora_node_api.frozen import Frozen
 
 
@@ -16,6 +17,11 @@ class Edge(Frozen):
     output: str
     target: str
     input: str
+
+    @property
+    def is_virtual(self) -> bool:
+        """Whether the source is a timer or ``dora/logs``."""
+        return self.source == RESERVED_NODE_ID
 
     def __str__(self) -> str:
         return f"{self.source}/{self.output} -> {self.target}/{self.input}"

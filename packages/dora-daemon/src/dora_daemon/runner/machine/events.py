@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_daemon.runner.machine.edges import Edge
 from dora_node_api.frozen import Frozen
 
+TimerName = Literal[
+    "startup",
+    "finish",
+    "terminate",
+    "kill",
+    "backoff",
+    "notice",
+    "barrier_notice",
+    "stop_after",
+]
+"""The last two are timers of the dataflow, ``notice`` is one of the link."""
+
 
 class Exit(Frozen):
-    """Exit code of a process, or the name of the signal that ended it."""
+    """Exit code of a process, or the signal that ended it."""
 
     code: int | None = None
     signal: str | None = None
+    """Its name, or its number if it has no name."""
     out_of_memory: bool = False
     """The kernel killed the process or a child of it for lack of memory."""
 
@@ -79,7 +94,7 @@ class TimerFired(Frozen):
     """A timer armed by ArmTimer fired. ``node`` is ``None`` for timers of the dataflow."""
 
     node: str | None
-    timer: str
+    timer: TimerName
     busy: bool = False
     """The node has messages queued and has received some since the timer was armed."""
 
@@ -136,14 +151,20 @@ class ReplacementConnected(Frozen):
 
 
 class ReplacementAbandoned(Frozen):
-    """The new process of a node failed, or the request was cancelled, before it took over."""
+    """The staged process of a node was ended before it had to take over; the former one runs on.
+
+    It could not be started or did not connect in time, or the request was cancelled.
+    """
 
     node: str
     incarnation: int
 
 
 class ReplacementLost(Frozen):
-    """The staged process of a node ended before it could take over from the former one."""
+    """The staged process of a node ended by itself, found when it had to take over.
+
+    The former one has ended, so the node has no process.
+    """
 
     node: str
     incarnation: int
@@ -167,7 +188,7 @@ ReplacementEvent = (
 class NodeAdded(Frozen):
     """A node joins the running dataflow."""
 
-    node: ResolvedNode
+    spec: ResolvedNode
 
 
 class NodeRemoved(Frozen):
@@ -248,7 +269,7 @@ class LinkExited(Frozen):
 
     incarnation: int
     exit: Exit
-    drained: bool = True
+    drained: bool
     """Its queues are empty."""
     error: str = ""
     last_line: str = ""

@@ -30,11 +30,12 @@ from dora_daemon.runner.machine.events import (
     LinkProcessEvent,
     LinkSpawned,
     TimerFired,
+    TimerName,
 )
 from dora_node_api.frozen import Frozen
 
 FIRST_DELAY = 0.1
-LONGEST_DELAY = 5.0
+MAX_DELAY = 5.0
 """Seconds between the death of a link and the start of the next."""
 STABLE_SECONDS = 10.0
 """Uptime after which the delay is reset to FIRST_DELAY."""
@@ -47,7 +48,9 @@ NOTICE_SECONDS = 10.0
 LEAVE_SECONDS = 2.0
 """Time to exit after the time to deliver is over."""
 LAST_ATTEMPTS = 3
-"""Links started only to report to peers that nodes have ended."""
+"""Restarts without queued messages, only to report to peers that nodes have ended."""
+
+_TIMERS: tuple[TimerName, ...] = ("backoff", "notice", "kill")
 
 
 class LinkState(Enum):
@@ -63,10 +66,12 @@ class LinkNeeded(Frozen):
 
 
 class NodesEnded(Frozen):
-    """All nodes have ended; another event of the kind can only shorten the time left."""
+    """All nodes have ended. A later event of this kind can only shorten the time to deliver."""
 
     stopping: bool
+    """The dataflow is being stopped."""
     force: bool = False
+    """Kill the link at once."""
 
 
 class LinkCut(Frozen):
@@ -78,7 +83,10 @@ LinkEvent = LinkNeeded | LinkProcessEvent | NodesEnded | LinkCut | TimerFired
 
 @dataclass(slots=True)
 class LinkLifecycle:
-    """Changed through :meth:`handle` only."""
+    """State of the link process of one dataflow; changed through :meth:`handle` only.
+
+    It expects LinkNeeded first; later ones change nothing.
+    """
 
     _next_incarnation: Callable[[], int]
     state: LinkState = LinkState.NONE
@@ -89,6 +97,8 @@ class LinkLifecycle:
     _started: float = 0.0
     _delay: float = FIRST_DELAY
     _last_attempts: int = 0
+    _killed: bool = False
+    """SIGKILL was sent after the time to deliver, or because of a forced stop."""
 
     @property
     def finishing(self) -> bool:
@@ -145,10 +155,11 @@ class LinkLifecycle:
             given_up = now >= self._deadline or self._last_attempts > LAST_ATTEMPTS
             if event.exit.ok or given_up:
                 self.state = LinkState.ENDED
-                return self._cancel_timers()
+                expected = event.exit.ok or self._killed
+                return [*([] if expected else [_given_up(event)]), *self._cancel_timers()]
         if now - self._started >= STABLE_SECONDS:
             self._delay = FIRST_DELAY
-        delay, self._delay = self._delay, min(self._delay * 2, LONGEST_DELAY)
+        delay, self._delay = self._delay, min(self._delay * 2, MAX_DELAY)
         self.state = LinkState.BACKING_OFF
         self.restarts += 1
         text = f"restarting the link to other machines in {delay:g} s: {_cause(event)}"
@@ -157,12 +168,13 @@ class LinkLifecycle:
     def _finish(self, now: float, *, stopping: bool, force: bool) -> list[Command]:
         if self.over:
             return []
-        seconds = 0.0 if force else STOP_DRAIN_SECONDS if stopping else END_DRAIN_SECONDS
+        if force:
+            self._deadline = now
+            return self._kill()
+        seconds = STOP_DRAIN_SECONDS if stopping else END_DRAIN_SECONDS
         if self._deadline is not None and self._deadline <= now + seconds:
             return []
         self._deadline = now + seconds
-        if force:
-            return self._kill()
         armed: list[Command] = [ArmTimer(LINK_NODE, "kill", self._deadline + LEAVE_SECONDS)]
         if not stopping:
             armed.append(ArmTimer(LINK_NODE, "notice", now + NOTICE_SECONDS))
@@ -178,7 +190,7 @@ class LinkLifecycle:
         self.state = LinkState.ENDED
         return commands
 
-    def _timer(self, timer: str, now: float) -> list[Command]:
+    def _timer(self, timer: TimerName, now: float) -> list[Command]:
         if timer == "backoff" and self.state is LinkState.BACKING_OFF:
             return self._spawn(now)
         if self.over:
@@ -198,11 +210,17 @@ class LinkLifecycle:
         if self.state is LinkState.BACKING_OFF:
             self.state = LinkState.ENDED
             return self._cancel_timers()
+        self._killed = True
         return [*self._cancel_timers(), SignalLink("SIGKILL")]
 
     @staticmethod
     def _cancel_timers() -> list[Command]:
-        return [CancelTimer(LINK_NODE, name) for name in ("backoff", "notice", "kill")]
+        return [CancelTimer(LINK_NODE, name) for name in _TIMERS]
+
+
+def _given_up(event: LinkExited) -> EmitLog:
+    lost = "" if event.drained else "; messages to other machines were not delivered"
+    return EmitLog("warn", f"gave up the link to other machines: {_cause(event)}{lost}")
 
 
 def _cause(event: LinkExited) -> str:

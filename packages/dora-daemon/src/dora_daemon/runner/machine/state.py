@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import count
-from typing import Literal, assert_never
+from typing import Final, Literal, assert_never
 
 from dora_config.dataflow.resolved import DEFAULT_FINISH_GRACE, ResolvedNode
 from dora_config.protocol import runner_events as reports
@@ -50,7 +50,7 @@ from dora_node_api.frozen import Frozen
 
 Phase = Literal["starting", "ready", "running", "stopping", "finished"]
 
-STOP_AFTER = "stop_after"
+STOP_AFTER: Final = "stop_after"
 
 _OVER = ("stopping", "finished")
 
@@ -188,8 +188,8 @@ class RunnerState:
                 if life is None or life.incarnation != event.incarnation:
                     return []  # a former process of the node
                 return self._to_node(life, event, now)
-            case events.NodeAdded(node=node):
-                return self._add_node(node, now)
+            case events.NodeAdded(spec=spec):
+                return self._add_node(spec, now)
             case events.NodeRemoved(node=node):
                 return self._remove_node(node, now)
             case events.NodeStopRequested() | events.NodeRestartRequested():

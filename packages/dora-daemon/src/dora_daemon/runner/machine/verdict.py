@@ -36,10 +36,12 @@ SUCCESS = Verdict("success")
 
 
 def judge(ending: Ending) -> Verdict:
-    """Return the verdict on a process.
+    """Return whether a process has succeeded. The first rule that applies decides:
 
-    SIGTERM or SIGINT after a stop is success, a kill by the runner is a failure with its reason,
-    exit code 0 is success unless the process never connected.
+    - the runner has killed it: failure, with the reason
+    - it was stopped: success with exit code 0, by SIGTERM or SIGINT, or with a code for these
+    - it ended before it connected, and other nodes need it: failure
+    - otherwise: success with exit code 0
     """
     status = ending.exit
     if ending.kill_reason is not None and status.signal == "SIGKILL":
@@ -49,7 +51,7 @@ def judge(ending: Ending) -> Verdict:
             return SUCCESS
         if status.code in STOP_EXIT_CODES.values():
             return SUCCESS
-    # a node stopped because another broke the start barrier may have failed for the same cause
+    # The start of a dataflow stops all nodes when one fails; others may fail for the same cause.
     missed = ending.must_connect or (ending.explanation is not None and not status.ok)
     if ending.before_connecting and missed:
         return Verdict("failed", _never_connected(ending))
@@ -57,7 +59,7 @@ def judge(ending: Ending) -> Verdict:
 
 
 def describe(status: Exit) -> str:
-    """Return the exit as a predicate: "exited with code 1"."""
+    """Return how a process ended, to follow its name: "exited with code 1"."""
     if status.out_of_memory and status.signal is not None:
         return "was killed by the kernel: out of memory"
     if status.out_of_memory:

@@ -15,9 +15,10 @@ from dora_daemon.runner.machine.edges import Edge
 
 @dataclass(slots=True)
 class Inputs:
-    """Inputs of one node. ``virtual``: some are timers or ``dora/logs``."""
+    """Inputs of one node."""
 
-    virtual: bool = False
+    virtual: set[str] = field(default_factory=set)
+    """Timers and ``dora/logs``."""
     edges: dict[str, Edge] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
 
@@ -50,12 +51,17 @@ class Wiring:
                 return [], []
             case events.EdgeAdded(edge=edge):
                 inputs = self._inputs[edge.target]
-                inputs.edges[edge.input] = edge
-                inputs.closed.discard(edge.input)
+                if edge.is_virtual:
+                    inputs.virtual.add(edge.input)
+                else:
+                    inputs.edges[edge.input] = edge
+                    inputs.closed.discard(edge.input)
                 return [], []
             case events.EdgeRemoved(edge=edge):
                 inputs = self._inputs[edge.target]
-                if inputs.edges.get(edge.input) == edge:
+                if edge.is_virtual:
+                    inputs.virtual.discard(edge.input)
+                elif inputs.edges.get(edge.input) == edge:
                     del inputs.edges[edge.input]
                     inputs.closed.discard(edge.input)
                 return [], [edge.target]
@@ -70,7 +76,7 @@ class Wiring:
             if isinstance(source, OutputSource):
                 inputs.edges[input_id] = Edge(source.node, source.output, node.id, input_id)
             else:
-                inputs.virtual = True
+                inputs.virtual.add(input_id)
         self._inputs[node.id] = inputs
 
     def set_reader(self, reader: str, edges: Iterable[Edge]) -> None:
@@ -131,4 +137,4 @@ class Wiring:
     def reads_only_virtual(self, node: str) -> bool:
         """Return whether a node has inputs and all of them are timers or logs."""
         inputs = self._inputs[node]
-        return inputs.virtual and not inputs.edges
+        return bool(inputs.virtual) and not inputs.edges

@@ -17,7 +17,11 @@ from dora_node_api.protocol.messages import StopNode
 
 
 class NodeDepartures:
-    """The end of a spawned node is its exit; that of a dynamic one is its exit or its goodbye."""
+    """Reports when nodes end and frees what their processes held.
+
+    A spawned node ends with its process. A dynamic node ends with its process too, or when it
+    closes its connection after `Leaving`, or, if its process cannot be watched, when it closes it.
+    """
 
     def __init__(
         self,
@@ -34,7 +38,6 @@ class NodeDepartures:
         self._emit = emit
         self._watched: dict[NodeConnection, int] = {}
         """Process descriptors of attached dynamic nodes."""
-        self._leaving: set[NodeConnection] = set()
 
     def exited(self, node: str, incarnation: int, status: Exit) -> None:
         """Emit the exit of a spawned node, after all it sent was processed."""
@@ -71,28 +74,23 @@ class NodeDepartures:
         if connection is not None:
             self._unwatch(connection)
             connection.send(StopNode())
-            connection.close()
+            connection.close_when_sent()
 
     def watch(self, connection: NodeConnection) -> None:
-        """Detect the exit of a dynamic node."""
+        """End a dynamic node when its process exits."""
         descriptor = watch_process(connection.pid) if connection.pid else None
         if descriptor is not None:
             self._watched[connection] = descriptor
             asyncio.get_running_loop().add_reader(descriptor, self._detach, connection)
 
-    def leaving(self, connection: NodeConnection) -> None:
-        """Note that a node is about to close its connection on purpose."""
-        self._leaving.add(connection)
-
     def disconnected(self, connection: NodeConnection) -> None:
-        """Detach a dynamic node, unless its exit will be detected."""
-        if connection not in self._watched or connection in self._leaving:
+        """End a dynamic node whose connection was closed, unless its exit will be detected."""
+        if connection not in self._watched or connection.leaving:
             self._detach(connection)
 
     def _detach(self, connection: NodeConnection) -> None:
         self._unwatch(connection)
         connection.read_waiting()
-        self._leaving.discard(connection)
         connection.close()
         node, incarnation = connection.node, connection.incarnation
         if node is None or incarnation is None or self._connections.get(node) is not connection:

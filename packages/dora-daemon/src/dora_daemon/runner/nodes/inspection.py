@@ -38,7 +38,7 @@ from dora_node_api.protocol.messages import (
 )
 
 MAX_INSPECTORS = 16
-SHORTEST_QUEUE, LONGEST_QUEUE = 8, 256
+MIN_QUEUE, MAX_QUEUE = 8, 256
 """Messages that may be queued for an inspector."""
 MAX_QUEUED_BYTES = 16 * 1024 * 1024
 """Queued messages occupy memory of the sender, also while the inspector is suspended."""
@@ -187,4 +187,4 @@ class InspectionServer:
         known = [entry.keeper.statistics() for entry in entries]
         sent, size = sum(one.sent for one in known), sum(one.bytes_sent for one in known)
         fitting = MAX_QUEUED_BYTES * sent // size if size else 0
-        return min(max(fitting, SHORTEST_QUEUE), LONGEST_QUEUE)
+        return min(max(fitting, MIN_QUEUE), MAX_QUEUE)

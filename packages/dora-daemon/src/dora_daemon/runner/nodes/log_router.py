@@ -58,7 +58,7 @@ class LogRouter:
         if self._plan.recovered is not None:
             log.note("warn", f"started again (recovery): {self._plan.recovered}")
         for text in prepared.warnings:
-            self.warn(f'node "{node}": {text}')
+            self.emit("warn", text, about=node)
         return log
 
     def new_log(self, prepared: PreparedNode) -> NodeLog:

@@ -73,7 +73,7 @@ class NodeMessages:
             case StopDataflow(reason=reason):
                 self._emit(StopRequested(f'node "{node}" requested it: {reason}'))
             case Leaving():
-                self._departures.leaving(connection)
+                connection.leaving = True
             case _:
                 self.warn(f'ignored unexpected {type(message).__name__} from node "{node}"')
         close_all(descriptors)

@@ -95,6 +95,8 @@ class QueueRouter:
     def disconnect_input(self, edge: Edge) -> None:
         """Remove an input from a running node."""
         self._connections.send(edge.target, RemoveInput(edge.input))
+        if self._subscriptions.pop((edge.target, edge.input), None) is not None:
+            edge = Edge(LOGS, "logs", edge.target, edge.input)
         entry = self._registry.get(edge)
         if entry is not None:
             self.drop(entry)

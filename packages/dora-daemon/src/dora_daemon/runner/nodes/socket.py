@@ -61,6 +61,9 @@ class NodeConnection:
         self.node: str | None = None
         """Set by the handler after Hello."""
         self.incarnation: int | None = None
+        self.leaving = False
+        """The process is about to close it on purpose."""
+        self._closing = False
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock, self._readable)
 
@@ -114,6 +117,8 @@ class NodeConnection:
                 return
             self._waiting.popleft()
         self._loop.remove_writer(self._socket)
+        if self._closing:
+            self.close()
 
     def _send_piece(self, piece: Piece) -> int:
         try:
@@ -175,11 +180,13 @@ class NodeConnection:
             self._handler.disconnected(self)
 
     def close_when_sent(self) -> None:
-        """Close once everything was sent, or after a second."""
-        if not self._waiting:
+        """Read no more; close once everything was sent, or after a second."""
+        if self.closed or not self._waiting:
             self.close()
-        else:
-            self._loop.call_later(1.0, self.close)
+            return
+        self._closing = True
+        self._loop.remove_reader(self._socket)
+        self._loop.call_later(1.0, self.close)
 
     def close(self) -> None:
         """Close the socket without calling the handler. May be called twice."""

@@ -184,4 +184,4 @@ def _as_exit(returncode: int) -> Exit:
     try:
         return Exit(signal=signal.Signals(-returncode).name)
     except ValueError:
-        return Exit(signal=f"signal {-returncode}")
+        return Exit(signal=str(-returncode))

@@ -31,10 +31,13 @@ def create_memory(name: str, size: int) -> int:
 
 
 def read_only_descriptor(fd: int) -> int:
-    """Return a descriptor of the same memory that cannot write; without /proc a duplicate."""
+    """Return a descriptor of the same memory that cannot write; without /proc a duplicate.
+
+    Raises OSError.
+    """
     try:
         return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except FileNotFoundError:
         return os.dup(fd)
 
 
@@ -49,13 +52,17 @@ def map_memory(fd: int, size: int, *, writable: bool) -> mmap.mmap:
 
 
 def reserve(fd: int, memory: mmap.mmap, offset: int, size: int) -> None:
-    """Allocate the pages of a range, so that writing to it cannot fail. Raises MemoryError."""
+    """Allocate the pages of a range, so that writing to it cannot fail.
+
+    Raises MemoryError, and OSError for a range that is not in the memory.
+    """
     try:
         os.posix_fallocate(fd, offset, size)
     except OSError as error:
         if error.errno in (errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise MemoryError(f"the system has no {size:,} bytes: {error.strerror}") from error
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            text = f"cannot reserve {size:,} bytes of shared memory: {error.strerror}"
+            raise MemoryError(text) from error
+        if error.errno != errno.EOPNOTSUPP:
             raise
     if size >= 65536:
         # Only avoids faults page by page; kernels before 5.14 do not support it.
@@ -75,7 +82,7 @@ def give_back(memory: mmap.mmap, offset: int, size: int) -> bool:
 def usable_memory() -> int:
     """Return the memory that this process may use: the machine's, or its cgroup's limit."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    paths = [f"{ROOT}/memory/memory.limit_in_bytes"]
+    paths = [f"{ROOT}/memory{group}/memory.limit_in_bytes" for group in own_groups("memory")]
     paths += [f"{ROOT}{group}/memory.max" for group in own_groups()]
     for path in paths:
         with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:

@@ -1,6 +1,6 @@
 /** Small parts that several views use. */
 
-import { html } from "htm/preact";
+import { Component, html } from "htm/preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 
 import { tone } from "./format.js";
@@ -13,17 +13,51 @@ export function Status({ status, title }) {
 /** @param {{value: number | undefined, total: number | undefined, text: string}} props */
 export function Meter({ value, total, text }) {
   if (value === undefined || !total) return html`<span class="muted">–</span>`;
-  const share = Math.min(100, (value / total) * 100);
+  const share = Math.max(0, Math.min(100, (value / total) * 100));
   const level = share > 92 ? "bad" : share > 80 ? "warn" : "ok";
   return html`<span class="meter ${level}">
     <span class="bar"><span style=${{ width: `${share}%` }}></span></span>${text}
   </span>`;
 }
 
+/**
+ * A small curve of per cents, the newest at the right.
+ * @param {{values: (number | null)[], length: number, text: string}} props
+ */
+export function Spark({ values, length, text }) {
+  const last = values[values.length - 1];
+  if (last === undefined || last === null) return html`<span class="muted">–</span>`;
+  const [width, height] = [72, 20];
+  const step = width / (length - 1);
+  const first = width - (values.length - 1) * step;
+  const points = values.flatMap((value, index) => (value === null ? [] : [[first + index * step, height - 1 - (Math.min(100, value) / 100) * (height - 2)]]));
+  const line = points.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L");
+  const level = last > 92 ? "bad" : last > 80 ? "warn" : "ok";
+  return html`<span class="meter ${level}"><svg class="spark" width=${width} height=${height} aria-hidden="true">
+    <path class="under" d=${`M${line}L${width} ${height}L${points[0][0].toFixed(1)} ${height}Z`} /><path d=${`M${line}`} /></svg>${text}</span>`;
+}
+
+/** Shows an error of a view in its place, so that the rest of the page works. */
+export class Boundary extends Component {
+  /** @param {any} problem */
+  componentDidCatch(problem) {
+    console.error(problem);
+    this.setState({ problem: String(problem) });
+  }
+
+  render() {
+    const { problem } = /** @type {{problem?: string}} */ (this.state);
+    const { children } = /** @type {any} */ (this.props);
+    return problem === undefined ? children : html`<div class="view"><${Empty} title="This view has failed">${problem}<//></div>`;
+  }
+}
+
 /** @param {{title: string, children?: any}} props */
 export function Empty({ title, children }) {
   return html`<div class="empty"><strong>${title}</strong><p>${children}</p></div>`;
 }
+
+const MOST_ROWS = 300;
 
 /** @typedef {{title: string, text: any, action: string, danger?: boolean, run: () => Promise<any>}} Question */
 
@@ -55,6 +89,14 @@ export async function report(change, done) {
   }
 }
 
+/**
+ * A figure with its name, and a remark below.
+ * @param {{name: string, value: any, note?: any, tone?: string}} props
+ */
+export function Figure({ name, value, note, tone: colour = "" }) {
+  return html`<div class="figure ${colour}"><dt>${name}</dt><dd>${value}</dd><p>${note}</p></div>`;
+}
+
 /** The dialog of `confirm`. */
 export function Confirmation() {
   /** @type {[Question | null, (question: Question | null) => void]} */
@@ -73,7 +115,9 @@ export function Confirmation() {
   const run = async () => {
     setBusy(true);
     await question.run();
-    close();
+    // `close` gives the focus back to the button that has opened the dialog.
+    if (dialog.current?.open) dialog.current.close();
+    else close();
   };
   return html`<dialog ref=${dialog} onClose=${close} aria-labelledby="question">
     <h2 id="question">${question.title}</h2>
@@ -102,35 +146,39 @@ export function Messages() {
 }
 
 /**
- * A table that can be sorted by its columns.
+ * A table that can be sorted by its columns; with `sort` null, the rows have their given order at first.
  * @typedef {{key: string, title: string, numeric?: boolean, value: (row: any) => any, cell?: (row: any) => any}} Column
- * @param {{columns: Column[], rows: any[], sort?: string, rowKey: (row: any) => string, open?: (row: any) => void, caption: string, rowClass?: (row: any) => string}} props
+ * @param {{columns: Column[], rows: any[], sort?: string | null, rowKey: (row: any) => string, open?: (row: any) => void, caption: string, rowClass?: (row: any) => string}} props
  */
 export function Table({ columns, rows, sort, rowKey, open, caption, rowClass }) {
-  const [order, setOrder] = useState({ key: sort ?? columns[0].key, down: false });
-  const column = columns.find((one) => one.key === order.key) ?? columns[0];
-  const sorted = [...rows].sort((a, b) => compare(column.value(a), column.value(b)) * (order.down ? -1 : 1));
+  const [order, setOrder] = useState({ key: sort === null ? "" : (sort ?? columns[0].key), down: false });
+  const column = columns.find((one) => one.key === order.key);
+  const sorted = column === undefined ? rows : [...rows].sort((a, b) => compare(column.value(a), column.value(b)) * (order.down ? -1 : 1));
+  const [limit, setLimit] = useState(MOST_ROWS);
   const head = columns.map((one) => {
-    const active = one.key === column.key;
+    const active = one.key === column?.key;
     const direction = active ? (order.down ? "descending" : "ascending") : "none";
+    const arrow = html`<span aria-hidden="true">${active ? (order.down ? "↓" : "↑") : ""}</span>`;
     return html`<th key=${one.key} class=${one.numeric ? "number" : ""} aria-sort=${direction} scope="col">
       <button type="button" onClick=${() => setOrder({ key: one.key, down: active ? !order.down : !!one.numeric })}>
-        ${one.title}<span aria-hidden="true">${active ? (order.down ? "↓" : "↑") : ""}</span>
+        ${one.numeric && arrow}${one.title}${!one.numeric && arrow}
       </button>
     </th>`;
   });
-  return html`<div class="scroll"><table>
+  return html`<div class="scroll"><table class="data">
     <caption class="hidden">${caption}</caption>
     <thead><tr>${head}</tr></thead>
     <tbody>
-      ${sorted.map((row) => html`<tr key=${rowKey(row)} class="${open ? "link" : ""} ${rowClass?.(row) ?? ""}"
+      ${sorted.slice(0, limit).map((row) => html`<tr key=${rowKey(row)} class="${open ? "link" : ""} ${rowClass?.(row) ?? ""}"
           onClick=${open && (() => open(row))}>
         ${columns.map((one) => html`<td key=${one.key} class=${one.numeric ? "number" : ""}>
           ${(one.cell ?? one.value)(row) ?? "–"}
         </td>`)}
       </tr>`)}
     </tbody>
-  </table></div>`;
+  </table>
+  ${sorted.length > limit && html`<p class="muted pad">The first ${limit} of ${sorted.length} rows. <button type="button" class="text" onClick=${() => setLimit(Infinity)}>Show all</button></p>`}
+  </div>`;
 }
 
 /** @param {any} a @param {any} b */

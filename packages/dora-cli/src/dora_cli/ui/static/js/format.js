@@ -78,6 +78,12 @@ export function clock(ts) {
   return `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}.${ms}`;
 }
 
+/** @param {number} millis Unix time */
+export function clockAt(millis) {
+  const time = new Date(millis);
+  return Number.isNaN(time.getTime()) ? "–" : clock(time.toISOString());
+}
+
 /** @param {number} count @param {string} word */
 export function counted(count, word) {
   return `${count} ${word}${count === 1 ? "" : "s"}`;

@@ -11,6 +11,8 @@ import { store } from "./store.js";
 const MOST_LINES = 20000;
 const ROW = 19;
 const OVERSCAN = 20;
+/** Lines that arrive in this time are drawn together. */
+const FLUSH_MS = 100;
 const LEVELS = ["stdout", "trace", "debug", "info", "warn", "error"];
 
 /** @param {{uuid: string, node?: string}} props */
@@ -37,6 +39,10 @@ export function Logs({ uuid, node }) {
       }
     }
   };
+  const choose = (/** @type {LogEntry | null} */ entry) => {
+    if (entry !== null) setFollowing(false);
+    setChosen(entry);
+  };
   const errors = entries.reduce((count, entry) => count + Number(isError(entry)), 0);
   return html`<div class="logs">
     <div class="toolbar">
@@ -54,7 +60,7 @@ export function Logs({ uuid, node }) {
       ${note && html`<span class="text-warn">${note}</span>`}
     </div>
     <${List} entries=${entries} following=${following} pause=${() => setFollowing(false)} node=${node}
-      chosen=${chosen} choose=${setChosen} handle=${list} />
+      chosen=${chosen} choose=${choose} handle=${list} />
     ${chosen && html`<${Details} entry=${chosen} close=${() => setChosen(null)} />`}
   </div>`;
 }
@@ -79,21 +85,24 @@ function useLines(uuid, node) {
     let scheduled = 0;
     const flush = () => {
       scheduled = 0;
-      const fresh = pending;
+      const fresh = pending.slice(-MOST_LINES);
       pending = [];
+      if (node === undefined) fresh.sort(byTime);
       setLines((known) => {
-        const all = [...known, ...fresh];
-        if (node === undefined) all.sort(byTime);
-        return all.length > MOST_LINES ? all.slice(-MOST_LINES) : all;
+        const room = MOST_LINES - fresh.length;
+        const all = [...(room > 0 ? known.slice(-room) : []), ...fresh];
+        const last = known[known.length - 1];
+        if (node === undefined && last !== undefined && byTime(last, fresh[0]) > 0) all.sort(byTime);
+        return all;
       });
     };
     const stream = store.live.open(
       { open: "logs", dataflow: uuid, node: node ?? null },
       (frame) => {
         if (frame.lines) {
-          pending.push(...frame.lines);
+          for (const line of frame.lines) pending.push(line);
           setNote("");
-          if (scheduled === 0) scheduled = requestAnimationFrame(flush);
+          if (scheduled === 0) scheduled = setTimeout(flush, FLUSH_MS);
         } else if (frame.lost) {
           setNote("connection lost; continues when it is back");
         } else if (frame.ended) {
@@ -103,7 +112,7 @@ function useLines(uuid, node) {
       () => setLines([]),
     );
     return () => {
-      cancelAnimationFrame(scheduled);
+      clearTimeout(scheduled);
       stream.close();
     };
   }, [uuid, node]);
@@ -113,8 +122,18 @@ function useLines(uuid, node) {
 /** @param {LogEntry} a @param {LogEntry} b */
 const byTime = (a, b) => (a.ts < b.ts ? -1 : a.ts > b.ts ? 1 : 0);
 
+/** @type {WeakMap<LogEntry, boolean>} */
+const errorsKnown = new WeakMap();
+
 /** @param {LogEntry} entry */
-const isError = (entry) => entry.level === "error" || /\b(Error|Exception|Traceback|panicked)\b/.test(entry.msg);
+function isError(entry) {
+  let found = errorsKnown.get(entry);
+  if (found === undefined) {
+    found = entry.level === "error" || /\b(Error|Exception|Traceback|panicked)\b/.test(entry.msg);
+    errorsKnown.set(entry, found);
+  }
+  return found;
+}
 
 /** @param {LogEntry[]} lines @param {string} level @param {string} search */
 function filtered(lines, level, search) {
@@ -126,7 +145,7 @@ function filtered(lines, level, search) {
   );
 }
 
-/** @param {{entries: LogEntry[], following: boolean, pause: () => void, node?: string, chosen: LogEntry | null, choose: (entry: LogEntry) => void, handle: {current: any}}} props */
+/** @param {{entries: LogEntry[], following: boolean, pause: () => void, node?: string, chosen: LogEntry | null, choose: (entry: LogEntry | null) => void, handle: {current: any}}} props */
 function List({ entries, following, pause, node, chosen, choose, handle }) {
   const box = useRef(/** @type {HTMLDivElement | null} */ (null));
   const [top, setTop] = useState(0);
@@ -153,7 +172,20 @@ function List({ entries, following, pause, node, chosen, choose, handle }) {
     setTop(element.scrollTop);
     if (following && element.scrollTop + element.clientHeight < element.scrollHeight - 3 * ROW && element.scrollTop < top) pause();
   };
-  return html`<div class="lines" ref=${box} onScroll=${scrolled} tabindex="0" role="log" aria-live="off" aria-label="Log lines">
+  const keys = (/** @type {KeyboardEvent} */ event) => {
+    const step = event.key === "ArrowDown" ? 1 : event.key === "ArrowUp" ? -1 : 0;
+    if (event.key === "Escape") choose(null);
+    if (step === 0 || entries.length === 0) return;
+    const at = chosen === null ? (step > 0 ? -1 : entries.length) : entries.indexOf(chosen);
+    const index = Math.min(entries.length - 1, Math.max(0, at + step));
+    choose(entries[index]);
+    const element = box.current;
+    if (element !== null) {
+      element.scrollTop = Math.min(index * ROW, Math.max(element.scrollTop, (index + 1) * ROW - element.clientHeight));
+    }
+    event.preventDefault();
+  };
+  return html`<div class="lines" ref=${box} onScroll=${scrolled} onKeyDown=${keys} tabindex="0" role="log" aria-live="off" aria-label="Log lines">
     <div style=${{ height: `${entries.length * ROW}px` }}>
       <div style=${{ transform: `translateY(${first * ROW}px)` }}>
         ${visible.map((entry, index) => html`<div key=${first + index} class="line ${entry.level} ${isError(entry) ? "error" : ""} ${entry === chosen ? "chosen" : ""}"

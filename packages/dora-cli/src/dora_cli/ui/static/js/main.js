@@ -3,7 +3,7 @@
 import { html, render } from "htm/preact";
 import { useEffect, useState } from "preact/hooks";
 
-import { Confirmation, Messages } from "./components.js";
+import { Boundary, Confirmation, Messages } from "./components.js";
 import { counted, tone } from "./format.js";
 import { link, useRoute } from "./route.js";
 import { store, useCluster } from "./store.js";
@@ -25,14 +25,18 @@ function App() {
   const dataflow = route[0] === "dataflow" ? route[1] : null;
   useEffect(() => store.show(dataflow), [dataflow]);
   useEffect(() => setMenu(false), [route.join("/")]);
+  const title = titleOf(state, route);
+  useEffect(() => {
+    document.title = title;
+  }, [title]);
   return html`
     <a class="skip" href="#main">Skip to content</a>
     <header class="top">
       <button type="button" class="menu" aria-expanded=${menu} aria-controls="navigation" onClick=${() => setMenu(!menu)}>
         <span class="hidden">Menu</span>☰
       </button>
-      <a class="brand" href=${link()}><img src="/static/icon.svg" alt="" width="20" height="20" />dora</a>
-      <span class="source">${state.source.address}</span>
+      <a class="brand" href=${link()}><img src="static/icon.svg" alt="" width="20" height="20" />dora</a>
+      <${Connection} state=${state} />
       <span class="space"></span>
       ${state.source.readOnly && store.loaded && html`<span class="tag">read-only</span>`}
       <${Theme} />
@@ -41,12 +45,30 @@ function App() {
       <${Navigation} state=${state} route=${route} open=${menu} />
       <main id="main" tabindex="-1">
         <${Banner} state=${state} />
-        ${store.loaded && view(state, route)}
+        ${store.loaded && html`<${Boundary} key=${["node", "output"].includes(route[2]) ? route.join("/") : route.slice(0, 2).join("/")}>${view(state, route)}<//>`}
       </main>
     </div>
     <${Confirmation} />
     <${Messages} />
   `;
+}
+
+/** @param {State} state @param {string[]} route */
+function titleOf(state, route) {
+  const [kind, uuid, part, first, second] = route;
+  if (kind === "recordings") return "Recordings · dora";
+  if (kind !== "dataflow" || uuid === undefined) return "dora";
+  const name = state.dataflows[uuid]?.name ?? uuid.slice(0, 8);
+  const words = part === "node" ? [first, name] : part === "output" ? [`${first}/${second}`, name] : [name];
+  return [...words, "dora"].join(" · ");
+}
+
+/** The source of the page, and whether it is connected. @param {{state: State}} props */
+function Connection({ state }) {
+  const lost = store.live.status === "lost" || state.source.problem !== undefined;
+  const text = !store.loaded ? "connecting" : lost ? "not connected" : "live";
+  return html`<span class="source" title=${text}><i class="dot ${!store.loaded ? "busy" : lost ? "bad" : "ok"}"></i>
+    <span class="hidden">${text}</span><span class="name">${state.source.address}</span></span>`;
 }
 
 /** @param {State} state @param {string[]} route */
@@ -70,7 +92,7 @@ function Banner({ state }) {
   }
   if (state.source.problem === undefined) return null;
   return html`<div class="banner warn" role="alert">
-    <strong>No connection to the coordinator; what you see is its last state.</strong> ${state.source.problem}
+    <strong>No connection to the coordinator${Object.keys(state.machines).length > 0 ? "; what you see is its last state" : ""}.</strong> ${state.source.problem}
   </div>`;
 }
 
@@ -84,16 +106,18 @@ function Navigation({ state, route, open }) {
     .slice(0, ENDED_SHOWN);
   const machines = Object.values(state.machines);
   const lost = machines.filter((one) => one.status === "lost").length;
+  const names = [...running, ...ended].map(([, one]) => one.name);
+  const isAmbiguous = (/** @type {Dataflow} */ one) => names.indexOf(one.name) !== names.lastIndexOf(one.name);
   const item = (/** @type {[string, Dataflow]} */ [uuid, one]) => html`<li key=${uuid}>
     <a href=${link("dataflow", uuid)} aria-current=${route[1] === uuid ? "page" : undefined}>
-      <i class="dot ${tone(one.status)}"></i><span class="name">${one.name ?? uuid.slice(0, 8)}</span>
+      <i class="dot ${tone(one.status)}"></i><span class="name" title=${uuid}>${one.name ?? uuid.slice(0, 8)}${one.name !== undefined && isAmbiguous(one) ? html` <span class="muted">${uuid.slice(0, 8)}</span>` : ""}</span>
       <span class="count" title=${one.status}>${(one.states.Failed ?? 0) > 0 ? html`<b class="bad">${one.states.Failed}</b>` : ""}${one.nodes}</span>
     </a>
   </li>`;
-  return html`<nav id="navigation" class=${open ? "open" : ""} aria-label="Main">
+  return html`<nav id="navigation" class="side ${open ? "open" : ""}" aria-label="Main">
     <ul>
       <li><a href=${link()} aria-current=${route.length === 0 ? "page" : undefined}>
-        <span class="name">Fleet</span>
+        <span class="name">${state.source.local ? "This computer" : "Fleet"}</span>
         <span class="count">${lost > 0 ? html`<b class="bad">${lost} lost</b>` : ""}${machines.length}</span>
       </a></li>
       ${!state.source.local && html`<li><a href=${link("recordings")} aria-current=${route[0] === "recordings" ? "page" : undefined}>

@@ -6,7 +6,8 @@ import uPlot from "uplot";
 
 /** @typedef {{label: string, format?: (value: number) => string}} Line */
 
-const LEGEND = 40;
+const LEGEND = 30;
+const AXIS = 26;
 const LEAST_HEIGHT = 220;
 
 const COLOURS = ["--series-1", "--series-2", "--series-3", "--series-4", "--series-5", "--series-6", "--series-7", "--series-8"];
@@ -65,21 +66,30 @@ function options(element, lines, time, zero) {
   const found = {
     padding: [10, 14, 0, 0],
     scales: { x: { time }, y: { range: (_, low, high) => range(low, high, zero) } },
-    legend: { show: lines.length > 1, live: true },
+    legend: { show: lines.length > 1, live: true, markers: { width: 0, fill: (_, index) => colour(COLOURS[(index - 1) % COLOURS.length]) } },
     cursor: { points: { size: 5 }, drag: { x: false, y: false } },
     series: [
-      {},
+      {
+        value: (/** @type {uPlot} */ plot, /** @type {number | null} */ value) => {
+          const shown = value ?? plot.data[0][plot.data[0].length - 1];
+          return shown === undefined ? "–" : time ? timeOfDay(shown) : String(shown);
+        },
+        label: time ? "Time" : "Index",
+      },
       ...lines.map((line, index) => ({
         label: line.label,
         stroke: colour(COLOURS[index % COLOURS.length]),
         width: 1.5,
         points: { show: false },
-        value: (/** @type {uPlot} */ _, /** @type {number | null} */ value) =>
-          value === null ? "–" : (line.format?.(value) ?? String(Number(value.toPrecision(6)))),
+        // Without a pointer over the plot, the last value.
+        value: (/** @type {uPlot} */ plot, /** @type {number | null} */ value, /** @type {number} */ series, /** @type {number | null} */ at) => {
+          const shown = at === null ? plot.data[series][plot.data[series].length - 1] : value;
+          return shown === null || shown === undefined ? "–" : (line.format?.(shown) ?? String(Number(shown.toPrecision(6))));
+        },
       })),
     ],
     axes: [
-      time ? { ...axis, space: 80, values: (_, splits) => splits.map(timeOfDay) } : axis,
+      { ...axis, size: AXIS, ...(time ? { space: 80, values: (_, /** @type {number[]} */ splits) => splits.map(timeOfDay) } : {}) },
       {
         ...axis,
         size: 58,

@@ -7,7 +7,7 @@
  * @returns {Promise<any>}
  */
 async function request(method, words, body) {
-  const path = `/api/${words.map(encodeURIComponent).join("/")}`;
+  const path = `api/${words.map(encodeURIComponent).join("/")}`;
   /** @type {RequestInit} */
   const options = { method };
   if (method === "POST") {

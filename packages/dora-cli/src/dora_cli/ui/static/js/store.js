@@ -7,6 +7,7 @@ import { Live } from "./live.js";
 /** @typedef {import("./types.js").State} State */
 
 const HISTORY_SECONDS = 300;
+export const LOAD_SECONDS = 60;
 
 /** @type {State} */
 const EMPTY = {
@@ -30,6 +31,7 @@ export function merge(target, patch) {
   const known = target !== null && typeof target === "object" && !Array.isArray(target);
   const result = known ? { ...target } : {};
   for (const [key, value] of Object.entries(patch)) {
+    if (key === "__proto__") continue;
     if (value === null) delete result[key];
     else result[key] = merge(result[key], value);
   }
@@ -69,6 +71,8 @@ export class Store {
     this.listeners = new Set();
     /** @type {Map<string, Series>} CPU and memory by node, of the dataflow that is shown. */
     this.history = new Map();
+    /** @type {Map<string, (number | null)[]>} CPU of each machine, once a second. */
+    this.load = new Map();
     /** @type {string | null} */
     this.dataflow = null;
     /** @type {import("./live.js").Stream | null} */
@@ -86,7 +90,7 @@ export class Store {
     if (dataflow !== this.dataflow) this.history.clear();
     this.dataflow = dataflow;
     this.stream = this.live.open({ open: "state", dataflow }, (frame) => {
-      this.state = "state" in frame ? frame.state : merge(this.state, frame.patch);
+      this.state = "state" in frame ? { ...EMPTY, ...frame.state } : merge(this.state, frame.patch);
       this.loaded = true;
       this.#remember();
       this.#notify();
@@ -96,6 +100,10 @@ export class Store {
   #remember() {
     const now = Date.now() / 1000;
     const nodes = this.dataflow === null ? {} : (this.state.nodes[this.dataflow] ?? {});
+    for (const [name, machine] of Object.entries(this.state.machines)) {
+      const values = this.load.get(name) ?? [];
+      this.load.set(name, [...values.slice(1 - LOAD_SECONDS), machine.status === "connected" ? (machine.cpu ?? null) : null]);
+    }
     for (const [id, node] of Object.entries(nodes)) {
       let series = this.history.get(id);
       if (series === undefined) this.history.set(id, (series = new Series()));
@@ -108,8 +116,10 @@ export class Store {
   }
 }
 
-const scheme = location.protocol === "https:" ? "wss" : "ws";
-export const store = new Store(new Live(`${scheme}://${location.host}/live`));
+const address = new URL("live", location.href);
+address.protocol = "ws:";
+address.hash = "";
+export const store = new Store(new Live(address.href));
 
 /**
  * Return the state, and render again whenever it changes.

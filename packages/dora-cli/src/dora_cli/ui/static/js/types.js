@@ -5,7 +5,7 @@
  * @typedef {{status: "connected"|"lost"|"ended", address: string, release: string,
  *   labels: Record<string, string>, nodes: number, restarts: number, healthKills: number,
  *   inputTimeouts: number, seenAt?: number, offsetMs?: number, runners?: string[],
- *   plainLinks?: boolean, cpus?: number, cpu?: number, memory?: number, memoryTotal?: number,
+ *   plainLinks?: boolean, operation?: {command: string, operator: string, since: number}, cpus?: number, cpu?: number, memory?: number, memoryTotal?: number,
  *   disk?: number, diskTotal?: number}} Machine
  * @typedef {{machine: string, peer: string, state: string, reason?: string, endpoint?: string,
  *   rttUs?: number, offsetUs?: number}} Link
@@ -37,6 +37,6 @@
  * @typedef {{media: string, data: string, width: number, height: number, encoding: string,
  *   shownWidth: number, shownHeight: number}} Picture
  * @typedef {{timestamp: number, name: string, data: unknown, metadata: Record<string, unknown>,
- *   shortened?: Record<string, unknown>, picture?: Picture}} Sample
+ *   shortened?: Record<string, unknown>, picture?: Picture, unshown?: string}} Sample
  */
 export {};

@@ -5,7 +5,7 @@ import { html } from "htm/preact";
 import { Status } from "../components.js";
 import { bytes, counted, micros, percent, rate } from "../format.js";
 import { link } from "../route.js";
-import { timer } from "./model.js";
+import { moduleOf, timer } from "./model.js";
 
 /** @typedef {import("../types.js").State} State */
 /** @typedef {import("../types.js").Graph} Graph */
@@ -16,13 +16,13 @@ import { timer } from "./model.js";
 /** @typedef {import("./model.js").Item} Item */
 /** @typedef {import("./drawing.js").Selection} Selection */
 
-/** @param {{state: State, uuid: string, graph: Graph, shown: Model, nodes: Record<string, NodeRow>, edges: Record<string, EdgeRow>, selection: Selection, open: (item: Item) => void, select: (selection: Selection) => void}} props */
-export function Inspector({ state, uuid, graph, shown, nodes, edges, selection, open, select }) {
+/** @param {{state: State, uuid: string, graph: Graph, shown: Model, nodes: Record<string, NodeRow>, edges: Record<string, EdgeRow>, selection: Selection, open: (item: Item) => void, select: (selection: Selection) => void, toggle: (key: string) => void}} props */
+export function Inspector({ state, uuid, graph, shown, nodes, edges, selection, open, select, toggle }) {
   const item = selection?.kind === "item" ? shown.items.find((one) => one.id === selection.id) : undefined;
   const bundle = selection?.kind === "bundle" ? shown.bundles.find((one) => one.id === selection.id) : undefined;
   const node = item?.kind === "node" ? graph.nodes.find((one) => one.id === item.id) : undefined;
-  return html`<aside class="panel inspector" aria-live="polite">
-    ${node !== undefined && html`<${NodeFacts} uuid=${uuid} node=${node} row=${nodes[node.id]} edges=${edges} />`}
+  return html`<aside class="panel inspector" aria-label="Selection">
+    ${node !== undefined && html`<${NodeFacts} uuid=${uuid} node=${node} row=${nodes[node.id]} edges=${edges} shown=${shown} toggle=${toggle} />`}
     ${item !== undefined && node === undefined && html`<${ItemFacts} state=${state} uuid=${uuid} item=${item} nodes=${nodes} open=${open} />`}
     ${bundle !== undefined && html`<h2>${bundle.edges.length === 1 ? "Edge" : counted(bundle.edges.length, "edge")}</h2>
       ${bundle.edges.slice(0, 40).map((key) => html`<${EdgeFacts} key=${key} name=${key} edge=${edges[key]} />`)}`}
@@ -47,16 +47,21 @@ function Overview({ shown, nodes, edges, select }) {
     </ul>`;
 }
 
-/** @param {{uuid: string, node: GraphNode, row: NodeRow | undefined, edges: Record<string, EdgeRow>}} props */
-function NodeFacts({ uuid, node, row, edges }) {
+/** @param {{uuid: string, node: GraphNode, row: NodeRow | undefined, edges: Record<string, EdgeRow>, shown: Model, toggle: (key: string) => void}} props */
+function NodeFacts({ uuid, node, row, edges, shown, toggle }) {
+  const module = moduleOf(node.id);
+  const machine = row?.machine ?? node.machine ?? "";
   const outgoing = (/** @type {string} */ output) => Object.values(edges).filter((edge) => edge.source === `${node.id}/${output}`);
   return html`<h2>${node.id}</h2>
-    <p>${row && html`<${Status} status=${row.status} />`} <a class="button" href=${link("dataflow", uuid, "node", node.id)}>Open</a></p>
+    <p class="row">${row && html`<${Status} status=${row.status} />`}
+      <a class="button" href=${link("dataflow", uuid, "node", node.id)}>Open</a>
+      ${module !== null && shown.modules.includes(module) && html`<button type="button" onClick=${() => toggle(`module ${module}`)}>Collapse ${module}</button>`}
+      ${shown.grouped && html`<button type="button" onClick=${() => toggle(`machine ${machine}`)}>Collapse ${machine}</button>`}</p>
     ${row?.error && html`<p class="text-bad clamp">${row.error}</p>`}
     ${row?.blockedOn && html`<p class="text-warn">Waits for the full queue of ${row.blockedOn}.</p>`}
     ${node.description && html`<p class="muted">${node.description}</p>`}
     <dl>
-      <dt>Machine</dt><dd>${row?.machine ?? node.machine}</dd>
+      <dt>Machine</dt><dd>${machine}</dd>
       <dt>CPU</dt><dd>${percent(row?.cpu)}</dd>
       <dt>Memory</dt><dd>${bytes(row?.memory)}</dd>
       <dt>Restarts</dt><dd>${row?.restarts ?? "–"}</dd>
@@ -66,14 +71,14 @@ function NodeFacts({ uuid, node, row, edges }) {
     <ul class="ports">${node.inputs.map((input) => {
       const edge = edges[`${input.source}>${node.id}/${input.id}`];
       return html`<li key=${input.id}><b>${input.id}</b> <span class="muted">${input.source.startsWith("dora/timer/") ? `timer ${timer(input.source)}` : input.source}</span>
-        ${edge && html`<span class="figures">${rate(edge.rate)} · ${micros(edge.p50Us)}${edge.dropRate ? html` · <b class="text-warn">−${rate(edge.dropRate)}</b>` : ""}</span>`}</li>`;
+        ${edge && html`<span class="measured">${rate(edge.rate)} · ${micros(edge.p50Us)}${edge.dropRate ? html` · <b class="text-warn">−${rate(edge.dropRate)}</b>` : ""}</span>`}</li>`;
     })}${node.inputs.length === 0 && html`<li class="muted">none</li>`}</ul>
     <h3>Outputs</h3>
     <ul class="ports">${node.outputs.map((output) => {
       const first = outgoing(output.id)[0];
       return html`<li key=${output.id}><a href=${link("dataflow", uuid, "output", node.id, output.id)}>${output.id}</a>
         <span class="muted">${output.type ?? ""}</span>
-        ${first && html`<span class="figures">${rate(first.rate)}${first.bytes === undefined ? "" : ` · ${bytes(first.bytes)}/s`}</span>`}</li>`;
+        ${first && html`<span class="measured">${rate(first.rate)}${first.bytes === undefined ? "" : ` · ${bytes(first.bytes)}/s`}</span>`}</li>`;
     })}${node.outputs.length === 0 && html`<li class="muted">none</li>`}</ul>`;
 }
 
@@ -81,7 +86,7 @@ function NodeFacts({ uuid, node, row, edges }) {
 function ItemFacts({ state, uuid, item, nodes, open }) {
   const machine = item.kind === "machine" ? state.machines[item.label] : undefined;
   return html`<h2>${item.label}</h2>
-    <p>${machine && html`<${Status} status=${machine.status} />`} <button type="button" onClick=${() => open(item)}>Expand</button></p>
+    <p class="row">${machine && html`<${Status} status=${machine.status} />`} <button type="button" onClick=${() => open(item)}>Expand</button></p>
     <p class="muted">${counted(item.nodes.length, "node")}${machine?.cpu === undefined ? "" : ` · ${percent(machine.cpu)} CPU`}</p>
     <ul class="plain">${item.nodes.slice(0, 100).map(
       (id) => html`<li key=${id}><${Status} status=${nodes[id]?.status ?? "Starting"} /> <a href=${link("dataflow", uuid, "node", id)}>${id}</a></li>`,

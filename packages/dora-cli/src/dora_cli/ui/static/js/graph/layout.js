@@ -9,7 +9,7 @@
  * @typedef {{boxes: Record<string, Area>, groups: Record<string, Area>, arrows: Record<string, Point[]>, width: number, height: number}} Layout
  */
 
-const RANK_GAP = 70;
+const RANK_GAP = 92;
 const NODE_GAP = 18;
 const GAP = 36;
 const PADDING = 16;
@@ -17,6 +17,8 @@ const TITLE = 30;
 const LANE = 18;
 const SHAPE = 1.7;
 const SIMPLE_ABOVE = 250;
+const QUICK_ABOVE = 600;
+const SWEEPS = 4;
 
 /**
  * @param {Dagre} dagre
@@ -137,6 +139,7 @@ function components(boxes, arrows) {
 
 /** @param {Dagre} dagre @param {Box[]} boxes @param {Arrow[]} arrows */
 function layOne(dagre, boxes, arrows) {
+  if (boxes.length > QUICK_ABOVE) return layQuick(boxes, arrows);
   const graph = new dagre.Graph();
   const ranker = boxes.length > SIMPLE_ABOVE ? "longest-path" : "network-simplex";
   graph.setGraph({ rankdir: "LR", ranksep: RANK_GAP, nodesep: NODE_GAP, edgesep: 8, ranker });
@@ -157,4 +160,91 @@ function layOne(dagre, boxes, arrows) {
     result.arrows[`${edge.v}>${edge.w}`] = points.slice(1, -1);
   }
   return result;
+}
+
+/**
+ * Columns by the longest way from a source, ordered by the neighbours on their left; for parts that are too large
+ * for the library.
+ * @param {Box[]} boxes
+ * @param {Arrow[]} arrows
+ */
+function layQuick(boxes, arrows) {
+  const { rank, before } = ranks(boxes, arrows);
+  /** @type {number[][]} */
+  const columns = [];
+  rank.forEach((column, index) => (columns[column] ??= []).push(index));
+  const place = new Float64Array(boxes.length);
+  for (const column of columns) column.forEach((index, at) => (place[index] = at / column.length));
+  for (let sweep = 0; sweep < SWEEPS; sweep += 1) {
+    for (const column of columns) {
+      const wanted = new Map(column.map((index) => [index, mean(before[index].map((one) => place[one]), place[index])]));
+      column.sort((a, b) => (wanted.get(a) ?? 0) - (wanted.get(b) ?? 0));
+      column.forEach((index, at) => (place[index] = at / column.length));
+    }
+  }
+  const [width, height] = [Math.max(...boxes.map((box) => box.width)), Math.max(...boxes.map((box) => box.height))];
+  const rows = Math.max(8, Math.ceil(Math.sqrt((boxes.length * (width + RANK_GAP)) / (height + NODE_GAP) / SHAPE)));
+  /** @type {{boxes: Record<string, Area>, arrows: Record<string, Point[]>, width: number, height: number}} */
+  const result = { boxes: {}, arrows: {}, width: 0, height: 0 };
+  let x = 0;
+  for (const column of columns) {
+    // A long column is folded.
+    for (let start = 0; start < column.length; start += rows) {
+      column.slice(start, start + rows).forEach((index, row) => {
+        const box = boxes[index];
+        const y = row * (height + NODE_GAP);
+        result.boxes[box.id] = { x, y, width: box.width, height: box.height };
+        result.height = Math.max(result.height, y + box.height);
+      });
+      x += width + (start + rows < column.length ? NODE_GAP : RANK_GAP);
+    }
+  }
+  result.width = x - RANK_GAP;
+  return result;
+}
+
+/**
+ * Column of each box and its neighbours on the left; cycles are broken at their first box.
+ * @param {Box[]} boxes
+ * @param {Arrow[]} arrows
+ */
+function ranks(boxes, arrows) {
+  const at = new Map(boxes.map((box, index) => [box.id, index]));
+  /** @type {number[][]} */
+  const after = boxes.map(() => []);
+  /** @type {number[][]} */
+  const before = boxes.map(() => []);
+  for (const arrow of arrows) {
+    const [from, to] = [at.get(arrow.from), at.get(arrow.to)];
+    if (from === undefined || to === undefined || from === to) continue;
+    after[from].push(to);
+    before[to].push(from);
+  }
+  const rank = boxes.map(() => 0);
+  const left = before.map((list) => list.length);
+  const done = boxes.map(() => false);
+  const ready = boxes.map((_, index) => index).filter((index) => left[index] === 0);
+  let first = 0;
+  for (let count = 0; count < boxes.length; ) {
+    if (ready.length === 0) {
+      while (done[first]) first += 1;
+      ready.push(first);
+    }
+    const index = /** @type {number} */ (ready.pop());
+    if (done[index]) continue;
+    done[index] = true;
+    count += 1;
+    for (const next of after[index]) {
+      if (done[next]) continue;
+      rank[next] = Math.max(rank[next], rank[index] + 1);
+      left[next] -= 1;
+      if (left[next] === 0) ready.push(next);
+    }
+  }
+  return { rank, before };
+}
+
+/** @param {number[]} values @param {number} otherwise */
+function mean(values, otherwise) {
+  return values.length === 0 ? otherwise : values.reduce((sum, one) => sum + one, 0) / values.length;
 }

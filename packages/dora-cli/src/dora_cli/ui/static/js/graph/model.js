@@ -22,14 +22,15 @@ export function moduleOf(node) {
 }
 
 /**
- * Machines that are collapsed at first: all of a large dataflow.
+ * What is collapsed at first: all machines of a large dataflow, or all modules if it has one machine.
  * @param {Graph} graph
  * @returns {Set<string>}
  */
 export function collapsedAtFirst(graph) {
+  if (graph.nodes.length <= COLLAPSE_ABOVE) return new Set();
   const machines = new Set(graph.nodes.map((node) => node.machine ?? ""));
-  const many = graph.nodes.length > COLLAPSE_ABOVE && machines.size > 1;
-  return new Set(many ? [...machines].map((name) => `machine ${name}`) : []);
+  if (machines.size > 1) return new Set([...machines].map((name) => `machine ${name}`));
+  return new Set(graph.nodes.map((node) => moduleOf(node.id)).filter((name) => name !== null).map((name) => `module ${name}`));
 }
 
 /**
@@ -117,13 +118,15 @@ export function worst(nodes, rows) {
   return ORDER.find((status) => found.has(status)) ?? "Starting";
 }
 
+/** @typedef {ReturnType<typeof total>} Sum */
+
 /**
- * Sum of several edges.
+ * Sum of several edges; latencies are those of the slowest.
  * @param {string[]} keys
  * @param {Record<string, EdgeRow>} rows
  */
 export function total(keys, rows) {
-  const sum = { rate: 0, dropRate: 0, bytes: 0, queued: 0, p99Us: 0, blocked: false, known: false };
+  const sum = { rate: 0, dropRate: 0, bytes: 0, queued: 0, p50Us: 0, blocked: false, known: false };
   for (const key of keys) {
     const edge = rows[key];
     if (edge === undefined) continue;
@@ -132,7 +135,7 @@ export function total(keys, rows) {
     sum.dropRate += edge.dropRate ?? 0;
     sum.bytes += edge.bytes ?? 0;
     sum.queued += edge.queued;
-    sum.p99Us = Math.max(sum.p99Us, edge.p99Us ?? 0);
+    sum.p50Us = Math.max(sum.p50Us, edge.p50Us ?? 0);
     sum.blocked ||= edge.blocked ?? false;
   }
   return sum;

@@ -2,7 +2,7 @@
 
 import { lay } from "./layout.js";
 
-const library = "/static/vendor/dagre.js";
+const library = new URL("../../vendor/dagre.js", import.meta.url).href;
 /** @type {Promise<import("./layout.js").Dagre>} */
 const loaded = import(library);
 

@@ -1,7 +1,7 @@
 /** One dataflow: graph, list of nodes, list of edges, logs. */
 
 import { html } from "htm/preact";
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import { record, restartDataflow, startAgain, stopDataflow } from "../changes.js";
 import { Empty, Status, Table } from "../components.js";
@@ -21,6 +21,7 @@ import { Why } from "./why.js";
 /** @typedef {import("../types.js").EdgeRow} EdgeRow */
 /** @typedef {import("../graph/drawing.js").Selection} Selection */
 
+const FEW_MODULES = 4;
 const TABS = [
   ["graph", "Graph"],
   ["nodes", "Nodes"],
@@ -63,9 +64,9 @@ export function DataflowView({ state, uuid, tab }) {
   }
   return html`<section class="view tall">
     <${Header} state=${state} uuid=${uuid} />
-    <div class="tabs" role="tablist">${TABS.map(
-      ([key, title]) => html`<a key=${key} role="tab" aria-selected=${tab === key} href=${link("dataflow", uuid, key)}>${title}</a>`,
-    )}</div>
+    <nav class="tabs" aria-label="Views of this dataflow">${TABS.map(
+      ([key, title]) => html`<a key=${key} aria-current=${tab === key ? "page" : undefined} href=${link("dataflow", uuid, key)}>${title}</a>`,
+    )}</nav>
     ${problem && graph === null && html`<p class="banner warn">${problem}</p>`}
     ${tab === "logs"
       ? html`<div class="panel fill"><${Logs} uuid=${uuid} /></div>`
@@ -87,6 +88,7 @@ function Header({ state, uuid }) {
   if (one === undefined) return null;
   const name = one.name ?? uuid.slice(0, 8);
   const facts = [
+    ...(one.name === undefined ? [] : [html`<code title=${uuid}>${uuid.slice(0, 8)}</code>`]),
     counted(one.nodes, "node"),
     counted(one.machines.length, "machine"),
     one.endedAt === undefined ? rate(one.rate) : `ended ${ago(one.endedAt)}`,
@@ -94,7 +96,7 @@ function Header({ state, uuid }) {
     bytes(one.memory),
   ];
   return html`<header class="head">
-    <h1>${name} <${Status} status=${one.status} /></h1>
+    <h1>${name} <${Status} status=${one.status} title=${uuid} /></h1>
     <p class="facts">${facts.map((fact) => html`<span>${fact}</span>`)}
       ${one.dropRate > 0 && html`<span class="text-warn">drops ${rate(one.dropRate)}</span>`}
       ${one.restarts > 0 && html`<span title=${one.lastRestart ? `last: ${one.lastRestart.node}, ${one.lastRestart.cause}, ${ago(one.lastRestart.at)}` : ""}>${counted(one.restarts, "restart")}</span>`}
@@ -117,6 +119,9 @@ function GraphTab({ state, uuid, graph, nodes, edges }) {
   const placement = Object.entries(nodes).map(([id, row]) => `${id} ${row.machine}`).join("\n");
   const shown = useMemo(() => model(graph, nodes, collapsed), [graph, placement, collapsed]);
   const layout = useLayout(shown);
+  const [search, setSearch] = useState("");
+  const found = useMemo(() => matches(shown, search), [shown, search]);
+  const drawing = useRef(/** @type {{center: (id: string) => void} | null} */ (null));
   const lost = useMemo(
     () => new Set(Object.entries(state.machines).filter(([, one]) => one.status !== "connected").map(([name]) => name)),
     [state.machines],
@@ -127,6 +132,14 @@ function GraphTab({ state, uuid, graph, nodes, edges }) {
     setSelection(null);
     setCollapsed(next);
   };
+  const next = () => {
+    const ids = [...(found ?? [])];
+    const at = selection?.kind === "item" ? ids.indexOf(selection.id) : -1;
+    if (ids.length === 0) return;
+    const id = ids[(at + 1) % ids.length];
+    setSelection({ kind: "item", id });
+    drawing.current?.center(id);
+  };
   const open = (/** @type {import("../graph/model.js").Item} */ item) => {
     if (item.kind === "node") go("dataflow", uuid, "node", item.id);
     else toggle(item.kind === "machine" ? item.id : `module ${item.label}`);
@@ -136,23 +149,52 @@ function GraphTab({ state, uuid, graph, nodes, edges }) {
   }
   return html`<div class="split">
     <div class="panel fill">
-      ${(shown.grouped || shown.modules.length > 0) && html`<${Folding} shown=${shown} collapsed=${collapsed} toggle=${toggle} set=${setCollapsed} />`}
-      <${Drawing} model=${shown} layout=${layout} nodes=${nodes} edges=${edges} selection=${selection} select=${setSelection} open=${open} toggle=${toggle} lost=${lost} />
+      <div class="toolbar">
+        <input type="search" placeholder="Find a node" aria-label="Find a node" value=${search}
+          onInput=${(/** @type {any} */ event) => setSearch(event.currentTarget.value)}
+          onKeyDown=${(/** @type {KeyboardEvent} */ event) => event.key === "Enter" && next()} />
+        ${found !== null && html`<span class="muted" role="status">${found.size === 0 ? "none" : `${found.size} found`}</span>
+          <button type="button" disabled=${found.size === 0} onClick=${next}>Next</button>`}
+        <span class="space"></span>
+        <${Folding} shown=${shown} collapsed=${collapsed} toggle=${toggle} set=${setCollapsed} />
+      </div>
+      <${Drawing} model=${shown} layout=${layout} nodes=${nodes} edges=${edges} selection=${selection} select=${setSelection} open=${open} toggle=${toggle} lost=${lost} found=${found} handle=${drawing} />
     </div>
-    <${Inspector} state=${state} uuid=${uuid} graph=${graph} shown=${shown} nodes=${nodes} edges=${edges} selection=${selection} open=${open} select=${setSelection} />
+    <${Inspector} state=${state} uuid=${uuid} graph=${graph} shown=${shown} nodes=${nodes} edges=${edges} selection=${selection} open=${open} select=${setSelection} toggle=${toggle} />
   </div>`;
+}
+
+/**
+ * Items whose nodes contain the text in their name, or null without a text.
+ * @param {import("../graph/model.js").Model} shown
+ * @param {string} search
+ */
+function matches(shown, search) {
+  const text = search.trim().toLowerCase();
+  if (text === "") return null;
+  const found = shown.items.filter((item) => item.label.toLowerCase().includes(text) || item.nodes.some((id) => id.toLowerCase().includes(text)));
+  return new Set(found.map((item) => item.id));
 }
 
 /** @param {{shown: import("../graph/model.js").Model, collapsed: Set<string>, toggle: (key: string) => void, set: (keys: Set<string>) => void}} props */
 function Folding({ shown, collapsed, toggle, set }) {
-  const machines = shown.machines.map((name) => `machine ${name}`);
-  const all = machines.every((key) => collapsed.has(key));
-  return html`<div class="toolbar">
-    ${shown.grouped && html`<button type="button" onClick=${() => set(new Set(all ? [] : machines))}>${all ? "Expand machines" : "Collapse machines"}</button>`}
-    ${shown.modules.slice(0, 12).map(
-      (name) => html`<button key=${name} type="button" aria-pressed=${collapsed.has(`module ${name}`)} onClick=${() => toggle(`module ${name}`)}>${name}</button>`,
+  /** @param {string[]} keys @param {string} what */
+  const whole = (keys, what) => {
+    const all = keys.every((key) => collapsed.has(key));
+    const change = () => {
+      const next = new Set(collapsed);
+      for (const key of keys) if (all) next.delete(key); else next.add(key);
+      set(next);
+    };
+    return html`<button type="button" onClick=${change}>${all ? "Expand" : "Collapse"} ${what}</button>`;
+  };
+  const modules = shown.modules.map((name) => `module ${name}`);
+  return html`
+    ${modules.length > 0 && modules.length <= FEW_MODULES && shown.modules.map(
+      (name) => html`<button key=${name} type="button" aria-pressed=${collapsed.has(`module ${name}`)} title="Collapse the module ${name}" onClick=${() => toggle(`module ${name}`)}>${name}</button>`,
     )}
-  </div>`;
+    ${modules.length > 1 && whole(modules, "modules")}
+    ${shown.grouped && whole(shown.machines.map((name) => `machine ${name}`), "machines")}`;
 }
 
 /** @param {{uuid: string, graph: Graph, nodes: Record<string, NodeRow>}} props */

@@ -2,9 +2,10 @@
 
 import { html } from "htm/preact";
 
-import { Empty, Meter, Status, Table } from "../components.js";
-import { ago, bytes, counted, micros, offset, percent, rate } from "../format.js";
+import { Empty, Figure, Meter, Spark, Status, Table } from "../components.js";
+import { ago, bytes, counted, duration, micros, offset, percent, rate, short } from "../format.js";
 import { go, link } from "../route.js";
+import { LOAD_SECONDS, store } from "../store.js";
 
 /** @typedef {import("../types.js").State} State */
 /** @typedef {import("../types.js").Machine} Machine */
@@ -18,7 +19,8 @@ const CLOCK_WARNING_MS = 50;
 export function FleetView({ state }) {
   const machines = Object.entries(state.machines);
   return html`<section class="view">
-    <h1>Fleet</h1>
+    <h1>${state.source.local ? "This computer" : "Fleet"}</h1>
+    <${Summary} state=${state} />
     <${Work} state=${state} />
     <div class="panel"><h2>Machines <span class="muted">${machines.length}</span></h2>
       ${machines.length === 0
@@ -32,19 +34,93 @@ export function FleetView({ state }) {
   </section>`;
 }
 
-/** What is being recovered. @param {{state: State}} props */
+/** The whole fleet in a few figures. @param {{state: State}} props */
+function Summary({ state }) {
+  const machines = Object.values(state.machines);
+  const connected = machines.filter((one) => one.status === "connected").length;
+  const lost = machines.filter((one) => one.status === "lost").length;
+  const live = Object.values(state.dataflows).filter((one) => one.endedAt === undefined);
+  const troubled = live.filter((one) => one.status !== "Running").length;
+  const nodes = live.reduce((sum, one) => sum + one.nodes, 0);
+  const failed = live.reduce((sum, one) => sum + (one.states.Failed ?? 0), 0);
+  const restarts = live.reduce((sum, one) => sum + one.restarts, 0);
+  const messages = live.reduce((sum, one) => sum + one.rate, 0);
+  const drops = live.reduce((sum, one) => sum + one.dropRate, 0);
+  const links = Object.values(state.links);
+  const broken = links.filter((one) => one.state !== "connected").length;
+  const slowest = Math.max(...links.map((one) => one.rttUs ?? 0));
+  return html`<dl class="figures">
+    <${Figure} name="Machines" value=${connected} tone=${lost > 0 ? "bad" : ""} note=${lost > 0 ? `${lost} not reachable` : "connected"} />
+    <${Figure} name="Dataflows" value=${live.length} tone=${troubled > 0 ? "warn" : ""} note=${troubled > 0 ? `${troubled} not running` : "running"} />
+    <${Figure} name="Nodes" value=${short(nodes)} tone=${failed > 0 ? "bad" : ""} note=${failed > 0 ? `${failed} failed` : counted(restarts, "restart")} />
+    <${Figure} name="Messages" value=${rate(messages)} tone=${drops > 0 ? "warn" : ""} note=${drops > 0 ? `${rate(drops)} dropped` : "none dropped"} />
+    ${links.length > 0 && html`<${Figure} name="Data links" value=${links.length} tone=${broken > 0 ? "bad" : ""} note=${broken > 0 ? `${broken} not connected` : `slowest ${micros(slowest)}`} />`}
+  </dl>`;
+}
+
+/** @type {Record<string, string>} What a command of `dora cluster` does. */
+const DOING = {
+  up: "Starting",
+  install: "Installing",
+  upgrade: "Upgrading",
+  rollback: "Rolling back",
+  restart: "Restarting",
+  down: "Clearing",
+  uninstall: "Uninstalling",
+};
+
+/** @param {string} command such as `dora cluster upgrade fleet.yml` */
+function doing(command) {
+  const [program, group, verb] = command.split(" ");
+  return (program === "dora" && group === "cluster" && DOING[verb]) || command;
+}
+
+/** What is being upgraded, recovered or not reachable, and since when. @param {{state: State}} props */
 function Work({ state }) {
+  const machines = Object.entries(state.machines);
+  /** @type {Map<string, [string, Machine][]>} */
+  const operations = new Map();
+  for (const entry of machines) {
+    const one = entry[1].operation;
+    if (one === undefined) continue;
+    const key = `${one.command}\n${one.operator}`;
+    operations.set(key, [...(operations.get(key) ?? []), entry]);
+  }
+  const lost = machines.filter(([, one]) => one.status === "lost");
   const busy = Object.entries(state.dataflows).filter(([, one]) =>
     ["Recovering", "Degraded", "Starting", "Stopping"].includes(one.status),
   );
-  if (busy.length === 0) return null;
-  return html`<ul class="notes">${busy.map(
-    ([uuid, one]) => html`<li key=${uuid}><${Status} status=${one.status} />
+  if (operations.size + lost.length + busy.length === 0) return null;
+  return html`<div class="panel"><h2>In progress</h2><ul class="notes">
+    ${[...operations].map(([key, members]) => html`<${Operation} key=${key} members=${members} />`)}
+    ${lost.map(([name, one]) => html`<li key=${name}><${Status} status="lost" /> <b>${name}</b>
+      <span class="muted">not reachable${one.seenAt === undefined ? "" : ` for ${duration(Date.now() / 1000 - one.seenAt)}`}${one.nodes > 0 ? `; ${counted(one.nodes, "node")} there` : ""}</span></li>`)}
+    ${busy.map(([uuid, one]) => html`<li key=${uuid}><${Status} status=${one.status} />
       <a href=${link("dataflow", uuid)}>${one.name ?? uuid.slice(0, 8)}</a>
-      ${one.reason && html`<span class="muted">${one.reason}</span>`}
-      ${one.lastRecovery && html`<span class="muted">last recovery ${ago(one.lastRecovery.at)}</span>`}
-    </li>`,
-  )}</ul>`;
+      <span class="muted">${[one.reason, since(one, state)].filter(Boolean).join(", ")}</span></li>`)}
+  </ul></div>`;
+}
+
+/** Since when a dataflow is not complete. @param {Dataflow} one @param {State} state */
+function since(one, state) {
+  const away = one.machines.map((name) => state.machines[name]).filter((machine) => machine?.status === "lost");
+  const times = away.map((machine) => machine.seenAt).filter((at) => at !== undefined);
+  if (times.length > 0) return `for ${duration(Date.now() / 1000 - Math.min(...times))}`;
+  return one.lastRecovery === undefined ? "" : `last recovery ${ago(one.lastRecovery.at)}: ${one.lastRecovery.cause}`;
+}
+
+/** A command that works on machines. @param {{members: [string, Machine][]}} props */
+function Operation({ members }) {
+  const { command, operator, since: began } = /** @type {NonNullable<Machine["operation"]>} */ (members[0][1].operation);
+  /** @type {Map<string, number>} */
+  const versions = new Map();
+  for (const [, one] of members) versions.set(one.release, (versions.get(one.release) ?? 0) + 1);
+  const names = members.map(([name]) => name);
+  return html`<li><span class="status busy"><i></i>${doing(command)}</span>
+    <b>${names.length > 4 ? counted(names.length, "machine") : names.join(", ")}</b>
+    <span class="muted">for ${duration(Date.now() / 1000 - began)}${operator ? `, by ${operator}` : ""}${versions.size > 1
+      ? `; now ${[...versions].map(([version, count]) => `${count} × ${version}`).join(", ")}`
+      : ""}</span> <code class="muted" title=${command}>${command}</code></li>`;
 }
 
 /** @param {{machines: [string, Machine][], release?: string}} props */
@@ -64,14 +140,14 @@ function Machines({ machines, release }) {
       key: "cpu",
       title: "CPU",
       value: ([, one]) => one.cpu,
-      cell: ([, one]) => html`<${Meter} value=${one.cpu} total=${100} text=${percent(one.cpu)} />`,
+      cell: ([name, one]) => html`<${Spark} values=${store.load.get(name) ?? []} length=${LOAD_SECONDS} text=${percent(one.cpu)} />`,
     },
     {
       key: "memory",
       title: "Memory",
       value: ([, one]) => one.memory,
       cell: ([, one]) => html`<${Meter} value=${one.memory} total=${one.memoryTotal}
-        text=${`${bytes(one.memory)} of ${bytes(one.memoryTotal)}`} />`,
+        text=${`${bytes(one.memory)} / ${bytes(one.memoryTotal)}`} />`,
     },
     {
       key: "disk",
@@ -154,9 +230,12 @@ function LinkList({ links }) {
   </div>`;
 }
 
+/** Live ones first, then those that ended last. @param {Dataflow} one */
+const order = (one) => one.endedAt ?? Infinity;
+
 /** @param {{state: State}} props */
 function Dataflows({ state }) {
-  const rows = Object.entries(state.dataflows);
+  const rows = Object.entries(state.dataflows).sort(([, a], [, b]) => (order(a) === order(b) ? 0 : order(b) - order(a)));
   if (rows.length === 0) {
     return html`<${Empty} title="No dataflow was started">Start one with <code>dora start dataflow.yml</code>.<//>`;
   }
@@ -166,7 +245,7 @@ function Dataflows({ state }) {
       key: "name",
       title: "Dataflow",
       value: ([uuid, one]) => one.name ?? uuid,
-      cell: ([uuid, one]) => html`<a href=${link("dataflow", uuid)}>${one.name ?? uuid.slice(0, 8)}</a>`,
+      cell: ([uuid, one]) => html`<a href=${link("dataflow", uuid)}>${one.name ?? uuid.slice(0, 8)}</a>${one.name !== undefined && html` <code class="muted">${uuid.slice(0, 8)}</code>`}`,
     },
     {
       key: "status",
@@ -184,6 +263,6 @@ function Dataflows({ state }) {
     { key: "restarts", title: "Restarts", numeric: true, value: ([, one]) => one.restarts },
     { key: "machines", title: "Machines", value: ([, one]) => one.machines.join(" "), cell: ([, one]) => one.machines.length > 4 ? counted(one.machines.length, "machine") : one.machines.join(", ") },
   ];
-  return html`<${Table} caption="Dataflows" columns=${columns} rows=${rows} rowKey=${(/** @type {any} */ row) => row[0]}
+  return html`<${Table} caption="Dataflows" sort=${null} columns=${columns} rows=${rows} rowKey=${(/** @type {any} */ row) => row[0]}
     open=${(/** @type {any} */ row) => go("dataflow", row[0])} />`;
 }

@@ -5,7 +5,7 @@ import { useEffect, useState } from "preact/hooks";
 
 import { restartNode, stopNode } from "../changes.js";
 import { Empty, Status, confirm, report } from "../components.js";
-import { ago, bytes, counted, micros, percent, rate } from "../format.js";
+import { ago, bytes, clockAt, counted, micros, percent, rate } from "../format.js";
 import { timer } from "../graph/model.js";
 import { Logs } from "../logs.js";
 import { Plot } from "../plot.js";
@@ -18,6 +18,8 @@ import { useGraph } from "./dataflow.js";
 /** @typedef {import("../types.js").GraphNode} GraphNode */
 /** @typedef {import("../types.js").EdgeRow} EdgeRow */
 
+const MOST_EVENTS = 50;
+
 /** @param {{state: State, uuid: string, node: string}} props */
 export function NodeView({ state, uuid, node }) {
   const row = state.nodes[uuid]?.[node];
@@ -29,25 +31,32 @@ export function NodeView({ state, uuid, node }) {
       ? html`<p class="muted pad">Loading…</p>`
       : html`<${Empty} title="This node does not exist">${problem} <a href=${link("dataflow", uuid)}>${name}</a><//>`}</section>`;
   }
+  const dataflow = state.dataflows[uuid];
+  const status = row?.status ?? (dataflow?.endedAt === undefined ? undefined : dataflow.status);
   const running = row !== undefined && !["Finished", "Failed", "Stopped", "Unknown"].includes(row.status);
   return html`<section class="view tall">
     <header class="head">
       <p class="path"><a href=${link("dataflow", uuid)}>${name}</a> /</p>
-      <h1>${node} ${row && html`<${Status} status=${row.status} />`}</h1>
+      <h1>${node} ${status && html`<${Status} status=${status} />`}</h1>
       <p class="facts"><span>${row?.machine ?? found.machine}</span><span><code>${found.path ?? found.kind}</code></span>
         ${row?.pid !== undefined && html`<span>pid ${row.pid}</span>`}
         ${row !== undefined && row.restarts > 0 && html`<span class="text-warn">${counted(row.restarts, "restart")}${row.lastRestart === undefined ? "" : `, last: ${row.lastRestart}`}${row.lastRestartAt === undefined ? "" : `, ${ago(row.lastRestartAt)}`}</span>`}
         <span class="muted">restart: ${found.restart}</span></p>
-      ${!state.source.readOnly && state.dataflows[uuid]?.endedAt === undefined && html`<div class="actions">
+      ${!state.source.readOnly && dataflow !== undefined && dataflow.endedAt === undefined && html`<div class="actions">
         <button type="button" onClick=${() => restartNode(uuid, node)}>Restart</button>
         ${running && html`<button type="button" class="danger" onClick=${() => stopNode(uuid, node)}>Stop</button>`}
       </div>`}
       ${row?.error && html`<p class="reason">${row.error}</p>`}
+      ${row?.blockedOn && html`<p class="text-warn">Waits for the full queue of ${row.blockedOn}.</p>`}
+      ${found.description && html`<p class="muted">${found.description}</p>`}
     </header>
     <div class="columns">
       <${Load} node=${node} />
       <${Ports} uuid=${uuid} node=${found} edges=${state.edges[uuid] ?? {}} broken=${row?.brokenInputs ?? []} />
-      <${Parameters} uuid=${uuid} node=${node} running=${running} readOnly=${state.source.readOnly} />
+      <div class="stack">
+        <${Parameters} uuid=${uuid} node=${node} running=${running} readOnly=${state.source.readOnly} />
+        <${Events} uuid=${uuid} node=${node} version=${`${row?.restarts} ${status}`} />
+      </div>
     </div>
     <div class="panel fill"><${Logs} uuid=${uuid} node=${node} /></div>
   </section>`;
@@ -61,9 +70,9 @@ function Load({ node }) {
   const version = series.times[series.times.length - 1];
   return html`<div class="panel load">
     <h2>CPU <span class="muted">${percent(cpu[cpu.length - 1] ?? undefined)}</span></h2>
-    <${Plot} label="CPU over time" data=${[series.times, cpu]} lines=${[{ label: "CPU", format: percent }]} version=${version} height=${104} zero />
+    <${Plot} label="CPU over time" data=${[series.times, cpu]} lines=${[{ label: "CPU", format: percent }]} version=${version} height=${96} zero />
     <h2>Memory <span class="muted">${bytes(memory[memory.length - 1] ?? undefined)}</span></h2>
-    <${Plot} label="Memory over time" data=${[series.times, memory]} lines=${[{ label: "Memory", format: bytes }]} version=${version} height=${104} zero />
+    <${Plot} label="Memory over time" data=${[series.times, memory]} lines=${[{ label: "Memory", format: bytes }]} version=${version} height=${96} zero />
   </div>`;
 }
 
@@ -71,27 +80,24 @@ function Load({ node }) {
 function Ports({ uuid, node, edges, broken }) {
   const rows = Object.values(edges);
   return html`<div class="panel">
-    <h2>Inputs</h2>
-    <div class="scroll"><table><tbody>${node.inputs.map((input) => {
+    <h2>Inputs <span class="muted">${node.inputs.length || "none"}</span></h2>
+    <ul class="ports">${node.inputs.map((input) => {
       const edge = edges[`${input.source}>${node.id}/${input.id}`];
-      return html`<tr key=${input.id}>
-        <td><b>${input.id}</b>${broken.includes(input.id) && html` <b class="text-bad">timed out</b>`}</td>
-        <td class="muted">${input.source.startsWith("dora/timer/") ? `timer ${timer(input.source)}` : input.source}</td>
-        <td class="number">${edge ? rate(edge.rate) : ""}</td>
-        <td class="number">${edge ? micros(edge.p50Us) : ""}</td>
-        <td class="number">${edge?.dropRate ? html`<b class="text-warn">−${rate(edge.dropRate)}</b>` : edge?.blocked ? html`<b class="text-warn">full</b>` : ""}</td>
-      </tr>`;
-    })}${node.inputs.length === 0 && html`<tr><td class="muted">none</td></tr>`}</tbody></table></div>
-    <h2>Outputs</h2>
-    <div class="scroll"><table><tbody>${node.outputs.map((output) => {
+      return html`<li key=${input.id}>
+        <span><b>${input.id}</b> <span class="muted">${input.source.startsWith("dora/timer/") ? `timer ${timer(input.source)}` : `← ${input.source}`}</span>
+          ${broken.includes(input.id) && html` <b class="text-bad">timed out</b>`}</span>
+        <span class="measured">${edge && [rate(edge.rate), micros(edge.p50Us)].join(" · ")}${edge?.dropRate ? html` <b class="text-warn">−${rate(edge.dropRate)}</b>` : edge?.blocked ? html` <b class="text-warn">full</b>` : ""}</span>
+      </li>`;
+    })}</ul>
+    <h2>Outputs <span class="muted">${node.outputs.length || "none"}</span></h2>
+    <ul class="ports">${node.outputs.map((output) => {
       const readers = rows.filter((edge) => edge.source === `${node.id}/${output.id}`);
-      return html`<tr key=${output.id}>
-        <td><a href=${link("dataflow", uuid, "output", node.id, output.id)}>${output.id}</a></td>
-        <td class="muted">${output.type ?? readers.map((edge) => edge.target).join(", ")}</td>
-        <td class="number">${readers[0] ? rate(readers[0].rate) : ""}</td>
-        <td class="number">${readers[0]?.bytes === undefined ? "" : `${bytes(readers[0].bytes)}/s`}</td>
-      </tr>`;
-    })}${node.outputs.length === 0 && html`<tr><td class="muted">none</td></tr>`}</tbody></table></div>
+      return html`<li key=${output.id}>
+        <span><a href=${link("dataflow", uuid, "output", node.id, output.id)}>${output.id}</a>
+          <span class="muted">${[output.type, readers.length > 0 ? `→ ${readers.map((edge) => edge.target).join(", ")}` : "no readers"].filter(Boolean).join(" ")}</span></span>
+        <span class="measured">${readers[0] && [rate(readers[0].rate), readers[0].bytes === undefined ? "" : `${bytes(readers[0].bytes)}/s`].filter(Boolean).join(" · ")}</span>
+      </li>`;
+    })}</ul>
   </div>`;
 }
 
@@ -142,6 +148,31 @@ function Parameters({ uuid, node, running, readOnly }) {
       <input name="value" required placeholder="value (JSON or text)" aria-label="Value" />
       <button type="submit">Set</button>
     </form>`}
+  </div>`;
+}
+
+/**
+ * What happened to the node: starts, failures and restarts with their causes.
+ * @param {{uuid: string, node: string, version: string}} props
+ */
+function Events({ uuid, node, version }) {
+  const [events, setEvents] = useState(/** @type {import("./why.js").Occurrence[]} */ ([]));
+  useEffect(() => {
+    let current = true;
+    read("dataflows", uuid, "why").then(
+      (found) => current && setEvents(found.timeline.filter((/** @type {import("./why.js").Occurrence} */ one) => one.node === node).slice(-MOST_EVENTS)),
+      () => {}, // the view `Why` shows the reason
+    );
+    return () => {
+      current = false;
+    };
+  }, [uuid, node, version]);
+  return html`<div class="panel">
+    <h2>Restarts and failures</h2>
+    ${events.length === 0 && html`<p class="muted">None.</p>`}
+    <ol class="events">${[...events].reverse().map(
+      (one, index) => html`<li key=${index} class=${one.problem ? "problem" : ""}><time title=${new Date(one.at * 1000).toLocaleString()}>${clockAt(one.at * 1000)}</time> ${one.text}</li>`,
+    )}</ol>
   </div>`;
 }
 

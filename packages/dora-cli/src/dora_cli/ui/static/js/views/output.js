@@ -4,8 +4,9 @@ import { html } from "htm/preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 
 import { Empty } from "../components.js";
-import { bytes, clock, micros, rate, short } from "../format.js";
+import { bytes, clockAt, micros, rate, short } from "../format.js";
 import { Plot } from "../plot.js";
+import { usePointer } from "../pointer.js";
 import { link } from "../route.js";
 import { store } from "../store.js";
 
@@ -14,9 +15,16 @@ import { store } from "../store.js";
 
 const RATES = [1, 2, 5, 10, 30];
 const MOST_SAMPLES = 600;
+const LARGE = 1000;
+const MOST_LARGE = 20;
 const MOST_LINES = 8;
 const LONG_ARRAY = 16;
 const TABLE_ROWS = 50;
+const MOST_TEXTS = 200;
+const MOST_VALUES = 40;
+/** Pixels of small images are shown as squares. */
+const SMALL = 200;
+const MOST_ZOOM = 40;
 
 /** @param {{state: State, uuid: string, node: string, output: string}} props */
 export function OutputView({ state, uuid, node, output }) {
@@ -35,7 +43,7 @@ export function OutputView({ state, uuid, node, output }) {
       <h1>${output}</h1>
       <p class="facts">${edge?.rate !== undefined && html`<span>${rate(edge.rate)} sent</span><span>${bytes(edge.bytes)}/s</span><span title="Latency to ${edge.target}">${micros(edge.p50Us)}</span>`}
         <span data-shown=${stream.count}>${short(stream.count)} shown</span>
-        <span data-dropped=${stream.dropped} class=${stream.dropped > 0 ? "text-warn" : ""} title="Messages between those that are shown">${short(stream.dropped)} not shown</span></p>
+        <span data-dropped=${stream.dropped} title="Messages between those that are shown; nodes receive all of them">${short(stream.dropped)} not shown</span></p>
       <div class="actions">
         <label>Show <select value=${shown} onChange=${(/** @type {any} */ event) => setKind(event.currentTarget.value)}>
           ${["picture", "plot", "table", "text"].map((one) => html`<option key=${one} value=${one}>${one}</option>`)}
@@ -48,13 +56,23 @@ export function OutputView({ state, uuid, node, output }) {
     </header>
     ${stream.problem && html`<p class="banner warn">${stream.problem}</p>`}
     ${stream.notes.map((note) => html`<p key=${note} class="note">${note}</p>`)}
-    <div class="panel fill output">
-      ${last === undefined
-        ? html`<${Empty} title=${stream.problem ? "No messages" : "Waiting for a message…"}><//>`
-        : html`<${Content} kind=${shown} samples=${stream.samples} last=${last} count=${stream.count} />`}
+    ${last?.unshown && html`<p class="banner warn">No picture: ${last.unshown}.</p>`}
+    <div class="split ${last === undefined ? "single" : ""}">
+      <div class="panel fill output">
+        ${last === undefined
+          ? html`<${Empty} title=${stream.problem ? "No messages" : "Waiting for a message…"}><//>`
+          : html`<${Content} kind=${shown} samples=${stream.samples} last=${last} count=${stream.count} />`}
+      </div>
+      ${last !== undefined && html`<${Metadata} sample=${last} />`}
     </div>
-    ${last !== undefined && html`<${Metadata} sample=${last} />`}
   </section>`;
+}
+
+/** Number of messages that are kept: fewer large ones. @param {Sample[]} samples */
+function kept(samples) {
+  const last = samples[samples.length - 1];
+  if (last?.picture !== undefined) return 1;
+  return last !== undefined && (last.shortened !== undefined || numbers(last).length > LARGE) ? MOST_LARGE : MOST_SAMPLES;
 }
 
 /** @param {string} uuid @param {string} topic @param {number} rate @param {boolean} paused */
@@ -66,7 +84,7 @@ function useSamples(uuid, topic, rate, paused) {
     const open = store.live.open({ open: "output", dataflow: uuid, topic, rate }, (frame) => {
       if (frame.samples) {
         setStream((known) => ({
-          samples: [...known.samples, ...frame.samples].slice(-MOST_SAMPLES),
+          samples: [...known.samples, ...frame.samples].slice(-kept(frame.samples)),
           count: known.count + frame.samples.length,
           dropped: known.dropped + frame.dropped,
           notes: [...new Set([...known.notes, ...frame.notes])].slice(-3),
@@ -89,20 +107,36 @@ function natural(sample) {
   if (sample === undefined) return "text";
   if (sample.picture !== undefined) return "picture";
   const values = Array.isArray(sample.data) ? sample.data : [sample.data];
-  if (values.length > 0 && values.every((one) => typeof one === "number" || typeof one === "boolean")) return "plot";
+  // NaN and infinity arrive as null.
+  if (values.some((one) => one !== null) && values.every((one) => one === null || typeof one === "number" || typeof one === "boolean")) return "plot";
   if (values.length > 0 && values.every((one) => one !== null && typeof one === "object" && !Array.isArray(one))) return "table";
   return "text";
 }
 
 /** @param {{kind: string, samples: Sample[], last: Sample, count: number}} props */
 function Content({ kind, samples, last, count }) {
-  if (kind === "picture") return html`<${PictureOf} sample=${last} />`;
+  if (kind === "picture") return html`<${PictureOf} key=${String(last.picture !== undefined)} sample=${last} />`;
   if (kind === "plot") return html`<${PlotOf} samples=${samples} last=${last} count=${count} />`;
   if (kind === "table") return html`<${TableOf} sample=${last} />`;
-  return html`<pre class="values">${samples.slice(-200).map((one) => `${clock(new Date(one.timestamp).toISOString())}  ${JSON.stringify(one.data)}`).join("\n")}</pre>`;
+  const newest = samples.slice(-MOST_TEXTS).reverse();
+  return html`<div class="values">${newest.map((one) => html`<p key=${one.timestamp}><time>${clockAt(one.timestamp)}</time> ${text(one)}</p>`)}</div>`;
+}
+
+/** @param {Sample} sample */
+function text(sample) {
+  const values = Array.isArray(sample.data) ? sample.data : [sample.data];
+  return values.length === 1 && typeof values[0] === "string" ? values[0] : JSON.stringify(sample.data);
 }
 
 const MEDIA = ["image/png", "image/jpeg", "image/webp", "image/avif"];
+
+/** @param {string} base64 */
+function decoded(base64) {
+  const characters = atob(base64);
+  const content = new Uint8Array(characters.length);
+  for (let index = 0; index < characters.length; index += 1) content[index] = characters.charCodeAt(index);
+  return content;
+}
 
 /** @param {{sample: Sample}} props */
 function PictureOf({ sample }) {
@@ -110,42 +144,87 @@ function PictureOf({ sample }) {
   const picture = sample.picture;
   useEffect(() => {
     if (picture === undefined || !MEDIA.includes(picture.media)) return undefined;
-    const content = Uint8Array.from(atob(picture.data), (character) => character.charCodeAt(0));
-    const url = URL.createObjectURL(new Blob([content], { type: picture.media }));
+    const url = URL.createObjectURL(new Blob([decoded(picture.data)], { type: picture.media }));
     if (image.current !== null) image.current.src = url;
     return () => URL.revokeObjectURL(url);
   }, [picture]);
+  const box = useRef(/** @type {HTMLDivElement | null} */ (null));
+  const camera = useRef({ x: 0, y: 0, zoom: 1 });
+  const move = (/** @type {{x: number, y: number, zoom: number}} */ next) => {
+    camera.current = next.zoom <= 1 ? { x: 0, y: 0, zoom: 1 } : next;
+    const { x, y, zoom } = camera.current;
+    if (image.current !== null) image.current.style.transform = `translate(${x}px, ${y}px) scale(${zoom})`;
+    image.current?.classList.toggle("pixels", zoom > 3);
+  };
+  const zoomAt = (/** @type {number} */ factor, /** @type {number} */ px, /** @type {number} */ py) => {
+    const { x, y, zoom } = camera.current;
+    const next = Math.min(MOST_ZOOM, zoom * factor);
+    move({ zoom: next, x: px - ((px - x) / zoom) * next, y: py - ((py - y) / zoom) * next });
+  };
+  usePointer(box, (dx, dy) => move({ ...camera.current, x: camera.current.x + dx, y: camera.current.y + dy }), zoomAt);
+  const keys = (/** @type {KeyboardEvent} */ event) => {
+    const [width, height] = [box.current?.clientWidth ?? 0, box.current?.clientHeight ?? 0];
+    if (event.key === "+" || event.key === "=") zoomAt(1.25, width / 2, height / 2);
+    else if (event.key === "-") zoomAt(0.8, width / 2, height / 2);
+    else if (event.key === "0") move({ x: 0, y: 0, zoom: 1 });
+  };
+  const [broken, setBroken] = useState(false);
+  const [size, setSize] = useState({ width: 0, height: 0 });
+  const loaded = (/** @type {any} */ event) => {
+    setBroken(false);
+    const { naturalWidth: width, naturalHeight: height } = event.currentTarget;
+    setSize((known) => (known.width === width && known.height === height ? known : { width, height }));
+  };
   if (picture === undefined) return html`<${Empty} title="Not a picture">A picture has the metadata <code>width</code>, <code>height</code> and <code>encoding</code>.<//>`;
-  return html`<figure><img ref=${image} alt="Last picture" width=${picture.width} height=${picture.height} data-timestamp=${sample.timestamp} />
-    <figcaption class="muted">${picture.width} × ${picture.height} ${picture.encoding}${picture.shownWidth !== picture.width ? `, shown at ${picture.shownWidth} × ${picture.shownHeight}` : ""}</figcaption></figure>`;
+  const real = picture.width > 0 ? picture : size;
+  return html`<figure class=${broken ? "broken" : ""}>
+    <div class="picture" ref=${box} tabindex="0" onKeyDown=${keys} onDblClick=${() => move({ x: 0, y: 0, zoom: 1 })}
+      title="Wheel or + and − zoom, drag moves, 0 shows all">
+      <img ref=${image} class=${size.width > 0 && size.width < SMALL ? "small" : ""} alt="Last picture" data-timestamp=${sample.timestamp}
+        draggable=${false} onLoad=${loaded} onError=${() => setBroken(true)} />
+    </div>
+    <figcaption class="muted">${broken
+      ? `The browser cannot decode this ${picture.encoding} image.`
+      : `${real.width} × ${real.height} ${picture.encoding}${size.width > 0 && size.width !== real.width ? `, shown at ${size.width} × ${size.height}` : ""}`}</figcaption></figure>`;
 }
 
 /** @param {{samples: Sample[], last: Sample, count: number}} props */
 function PlotOf({ samples, last, count }) {
   const values = numbers(last);
-  if (values.length > LONG_ARRAY) {
+  if (values.length > LONG_ARRAY && !values.some((one) => one.name.includes("."))) {
     return html`<${Plot} label="Values by index" time=${false} version=${count} lines=${[{ label: "value" }]}
-      data=${[values.map((_, index) => index), values]} />`;
+      data=${[values.map((_, index) => index), values.map((one) => one.value)]} />`;
   }
-  const width = Math.min(MOST_LINES, values.length);
-  if (width === 0) return html`<${Empty} title="No numbers in this message" />`;
+  const names = values.slice(0, MOST_LINES).map((one) => one.name);
+  if (names.length === 0) return html`<${Empty} title="No numbers in this message" />`;
   const times = samples.map((one) => one.timestamp / 1000);
-  const columns = Array.from({ length: width }, (_, index) => samples.map((one) => numbers(one)[index] ?? null));
-  const lines = columns.map((_, index) => ({ label: width === 1 ? "value" : `[${index}]` }));
-  return html`<${Plot} label="Values over time" version=${count} lines=${lines} data=${[times, ...columns]} />`;
+  const found = samples.map((one) => new Map(numbers(one).map(({ name, value }) => [name, value])));
+  const columns = names.map((name) => found.map((one) => one.get(name) ?? null));
+  return html`<${Plot} label="Values over time" version=${count} lines=${names.map((label) => ({ label }))} data=${[times, ...columns]} />
+    ${values.length > MOST_LINES && html`<p class="muted">The first ${MOST_LINES} of ${values.length} values.</p>`}`;
 }
 
-/** Numbers of a message: an array, or the fields of a struct. @param {Sample} sample @returns {number[]} */
+/** @type {WeakMap<Sample, {name: string, value: number | null}[]>} */
+const numbersKnown = new WeakMap();
+
+/**
+ * Numbers of a message with their names: `[2]` in an array, `[0].pose.x` or `x` in structs.
+ * @param {Sample} sample
+ * @returns {{name: string, value: number | null}[]}
+ */
 function numbers(sample) {
-  /** @type {number[]} */
+  const known = numbersKnown.get(sample);
+  if (known !== undefined) return known;
+  /** @type {{name: string, value: number | null}[]} */
   const found = [];
-  const visit = (/** @type {unknown} */ value) => {
-    if (typeof value === "number") found.push(value);
-    else if (typeof value === "boolean") found.push(Number(value));
-    else if (Array.isArray(value)) value.forEach(visit);
-    else if (value !== null && typeof value === "object") Object.values(value).forEach(visit);
+  numbersKnown.set(sample, found);
+  const visit = (/** @type {unknown} */ value, /** @type {string} */ name) => {
+    if (typeof value === "number" || value === null) found.push({ name: name || "value", value });
+    else if (typeof value === "boolean") found.push({ name: name || "value", value: Number(value) });
+    else if (Array.isArray(value)) value.forEach((one, index) => visit(one, `${name}[${index}]`));
+    else if (typeof value === "object") Object.entries(value).forEach(([key, one]) => visit(one, name ? `${name}.${key}` : key));
   };
-  visit(sample.data);
+  visit(Array.isArray(sample.data) && sample.data.length === 1 ? sample.data[0] : sample.data, "");
   return found;
 }
 
@@ -155,16 +234,20 @@ function TableOf({ sample }) {
   const keys = [...new Set(rows.flatMap((row) => (row !== null && typeof row === "object" && !Array.isArray(row) ? Object.keys(row) : ["value"])))];
   const text = (/** @type {any} */ row, /** @type {string} */ key) => {
     const value = row !== null && typeof row === "object" && !Array.isArray(row) ? row[key] : row;
+    if (value === undefined) return "";
     return typeof value === "number" ? String(Number(value.toPrecision(7))) : typeof value === "string" ? value : JSON.stringify(value);
   };
   return html`<div class="scroll"><table><thead><tr><th class="number">#</th>${keys.map((key) => html`<th key=${key}>${key}</th>`)}</tr></thead>
-    <tbody>${rows.map((row, index) => html`<tr key=${index}><td class="number muted">${index}</td>${keys.map((key) => html`<td key=${key}><span class="cut">${text(row, key)}</span></td>`)}</tr>`)}</tbody></table></div>`;
+    <tbody>${rows.map((row, index) => html`<tr key=${index}><td class="number muted">${index}</td>${keys.map((key) => html`<td key=${key} class=${typeof row?.[key] === "number" ? "number" : ""}><span class="cut">${text(row, key)}</span></td>`)}</tr>`)}</tbody></table></div>`;
 }
 
 /** @param {{sample: Sample}} props */
 function Metadata({ sample }) {
   const facts = Object.entries({ ...sample.metadata, ...sample.shortened });
-  return html`<div class="panel"><h2>Last message <span class="muted">${clock(new Date(sample.timestamp).toISOString())}</span></h2>
+  const values = sample.picture === undefined ? numbers(sample) : [];
+  return html`<div class="panel aside"><h2>Last message <span class="muted">${clockAt(sample.timestamp)}</span></h2>
     <dl class="wide">${facts.map(([key, value]) => html`<dt key=${key}>${key}</dt><dd>${typeof value === "string" ? value : JSON.stringify(value)}</dd>`)}</dl>
-    ${facts.length === 0 && html`<p class="muted">No metadata.</p>`}</div>`;
+    ${facts.length === 0 && html`<p class="muted">No metadata.</p>`}
+    ${values.length > 0 && html`<h2>Values <span class="muted">${values.length > MOST_VALUES ? `first ${MOST_VALUES} of ${values.length}` : ""}</span></h2>
+      <dl class="wide">${values.slice(0, MOST_VALUES).map(({ name, value }) => html`<dt key=${name}>${name}</dt><dd class="number">${value === null ? "null" : Number(value.toPrecision(7))}</dd>`)}</dl>`}</div>`;
 }

@@ -68,7 +68,7 @@ function Row({ one, readOnly, stop }) {
     <td class="number">${short(one.messages)}</td>
     <td class="number">${one.lost > 0 ? html`<b class="text-warn">${short(one.lost)}</b>` : "0"}</td>
     <td>${Object.entries(one.machines).map(
-      ([machine, files]) => html`<div key=${machine}>${files.map((file) => html`<a key=${file.name} href=${`/api/recordings/${one.id}/${encodeURIComponent(machine)}/${file.name}`} download>${machine}</a> <span class="muted">${bytes(file.bytes)}</span> `)}${files.length === 0 && html`<span class="muted">${machine}: no file</span>`}</div>`,
+      ([machine, files]) => html`<div key=${machine}>${files.map((file) => html`<a key=${file.name} href=${`api/recordings/${[one.id, machine, file.name].map(encodeURIComponent).join("/")}`} download>${machine}</a> <span class="muted">${bytes(file.bytes)}</span> `)}${files.length === 0 && html`<span class="muted">${machine}: no file</span>`}</div>`,
     )}${one.missing.map((machine) => html`<div key=${machine} class="text-warn">${machine} does not answer</div>`)}
     ${one.problems.map((text) => html`<div key=${text} class="text-warn cut">${text}</div>`)}</td>
     <td class="number">${!ended && !readOnly && html`<button type="button" onClick=${() => stop(one)}>Stop recording</button>`}</td>

@@ -4,7 +4,7 @@ import { html } from "htm/preact";
 import { useEffect, useState } from "preact/hooks";
 
 import { Empty } from "../components.js";
-import { ago, clock } from "../format.js";
+import { ago, clockAt } from "../format.js";
 import { read } from "../requests.js";
 import { link } from "../route.js";
 
@@ -54,7 +54,7 @@ export function Why({ uuid, version }) {
       ${left > 0 && html`<p class="muted">${left} earlier events are not shown.</p>`}
       <ol class="timeline">${found.timeline.slice(-MOST_EVENTS).map(
         (one, index) => html`<li key=${index} class="${one.role} ${one.problem ? "problem" : ""}">
-          <time title=${new Date(one.at * 1000).toLocaleString()}>${clock(new Date(one.at * 1000).toISOString())}</time>
+          <time title=${new Date(one.at * 1000).toLocaleString()}>${clockAt(one.at * 1000)}</time>
           <span class="where">${one.machine ?? ""}</span>
           <span>${one.node ? html`<a href=${link("dataflow", uuid, "node", one.node)}>${one.node}</a> ` : ""}${one.text}</span>
         </li>`,
@@ -65,7 +65,7 @@ export function Why({ uuid, version }) {
 
 /** @param {{cause: Cause, uuid: string}} props */
 function FirstCause({ cause, uuid }) {
-  return html`<div class="panel cause"><h2>First cause <span class="muted">${clock(new Date(cause.at * 1000).toISOString())}, ${ago(cause.at)}${cause.resolved_at ? `, over ${ago(cause.resolved_at)}` : ""}</span></h2>
+  return html`<div class="panel cause"><h2>First cause <span class="muted">${clockAt(cause.at * 1000)}, ${ago(cause.at)}${cause.resolved_at ? `, over ${ago(cause.resolved_at)}` : ""}</span></h2>
     <p>${cause.text} ${cause.node && html`<a href=${link("dataflow", uuid, "node", cause.node)}>Open ${cause.node}</a>`}</p>
     ${cause.stderr.length > 0 && html`<pre>${cause.stderr.join("\n")}</pre>`}
   </div>`;

@@ -1,0 +1,51 @@
+"""Requests over a WebSocket to a coordinator that does not answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event, Thread
+
+import pytest
+from websockets.sync.server import ServerConnection, serve
+
+from dora_cli.commands.coordinator import top
+from dora_cli.coordinator import rest
+from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.errors import CoordinatorLost
+from dora_cli.monitor.page import Page
+from dora_config.access import Endpoint
+from dora_config.protocol.control import SERVER_CODEC, ListNodes, NodeList, Welcome
+from dora_config.protocol.envelope import ProgramVersion
+
+
+@contextmanager
+def mute_coordinator() -> Iterator[Endpoint]:
+    """A coordinator that stops after its welcome."""
+    over = Event()
+
+    def handle(connection: ServerConnection) -> None:
+        connection.recv()
+        party = ProgramVersion(program="dora-coordinator", release="0")
+        connection.send(SERVER_CODEC.encode(Welcome(party=party, max_message_bytes=1 << 20)))
+        over.wait(60)
+
+    with serve(handle, "127.0.0.1", 0) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield Endpoint("127.0.0.1", server.socket.getsockname()[1])
+        finally:
+            over.set()
+            server.shutdown()
+            thread.join()
+
+
+def test_requests_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest, "QUERY_TIMEOUT", 0.1)
+    with mute_coordinator() as endpoint, Client(endpoint) as client:
+        expected = f"the coordinator at {endpoint} did not answer within 0.1 s"
+        with pytest.raises(CoordinatorLost, match=expected):
+            client.request(ListNodes(), NodeList, timeout=0.1)
+        with pytest.raises(CoordinatorLost, match=expected):
+            top._ask(client, Page(), None)

@@ -1,0 +1,75 @@
+"""The key of the link is not readable by other users of the computer."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from dora_cli.ui import browser
+from dora_cli.ui.browser import advice, opened_in_browser, redirect_file
+
+LINK = "http://127.0.0.1:4100/?key=secret"
+SSH = {"SSH_CONNECTION": "192.168.1.7 51000 192.168.1.20 22"}
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Addresses that were opened in the browser."""
+    found: list[str] = []
+
+    def note(address: str) -> bool:
+        found.append(address)
+        return True
+
+    monkeypatch.setattr("webbrowser.open", note)
+    monkeypatch.setattr("sys.platform", "linux")
+    return found
+
+
+def test_the_browser_gets_the_path_of_a_private_file(opened: list[str]) -> None:
+    with opened_in_browser(LINK, {"DISPLAY": ":0"}):
+        (address,) = opened
+        assert "secret" not in address
+        file = Path(unquote(urlsplit(address).path))
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert f'url={LINK}"' in file.read_text()
+    assert not file.exists()
+
+
+def test_without_a_display_nothing_is_opened(opened: list[str]) -> None:
+    with opened_in_browser(LINK, {}):
+        pass
+    assert opened == []
+
+
+def test_the_editor_of_another_computer_gets_the_link(opened: list[str]) -> None:
+    with opened_in_browser(LINK, {"BROWSER": "helper.sh", "VSCODE_IPC_HOOK_CLI": "/run/sock"}):
+        assert opened == [LINK]
+
+
+def test_browsers_from_snaps_read_the_home_folder(tmp_path: Path) -> None:
+    home, snap = tmp_path / "home", tmp_path / "snap"
+    home.mkdir()
+    snap.mkdir()
+    elsewhere = redirect_file(LINK, home=home, snap=snap)
+    elsewhere.unlink()
+    assert elsewhere.parent != home
+    (snap / "firefox").touch()
+    file = redirect_file(LINK, home=home, snap=snap)
+    assert file.parent == home
+    assert not file.name.startswith(".")
+    file.unlink()
+    elsewhere = redirect_file(LINK, home=tmp_path / "missing", snap=snap)
+    assert elsewhere.exists()
+    elsewhere.unlink()
+
+
+def test_over_ssh_the_forwarding_of_the_port_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(browser, "getuser", lambda: "ada")
+    (line,) = advice(4100, SSH)
+    assert "ssh -L 4100:127.0.0.1:4100 ada@192.168.1.20" in line
+    assert advice(4100, {}) == []
+    assert advice(4100, {"SSH_CONNECTION": "odd"}) == []

@@ -1,0 +1,86 @@
+"""The command that has locked a machine, as the daemon reads it from the real lock."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from support.fleets.held_lock import held_lock
+from support.waiting import wait_until
+
+from dora_cli.cluster.ownership import machine_lock as holding
+from dora_config.protocol.snapshot import MachineOperation
+from dora_daemon.agent import machine_lock
+from dora_daemon.agent.machine_lock import MachineLockReader
+
+
+@pytest.fixture
+def name() -> str:
+    return f"dora-test-lock-{os.getpid()}"
+
+
+@pytest.fixture
+def reader(name: str) -> Iterator[MachineLockReader]:
+    found = MachineLockReader(name)
+    yield found
+    found.close()
+
+
+@contextmanager
+def answering(name: str, line: bytes) -> Iterator[None]:
+    """A program that holds the name and sends any line."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0{name}")
+        listener.listen()
+        listener.setblocking(False)
+        reader = MachineLockReader(name)
+        assert reader.holder() is None
+        link, _ = listener.accept()
+        with link:
+            link.sendall(line)
+            assert reader.holder() is None
+            yield
+        reader.close()
+
+
+def test_both_sides_use_the_same_name() -> None:
+    assert machine_lock.NAME == holding.NAME
+
+
+def test_a_free_lock_has_no_holder(reader: MachineLockReader) -> None:
+    assert reader.holder() is None
+
+
+def test_the_holder_until_it_ends(reader: MachineLockReader, name: str) -> None:
+    with held_lock(name):
+        wait_until(lambda: reader.holder() is not None, what="the holder")
+        found = reader.holder()
+        assert found is not None
+        assert abs(found.since - time.time()) < 300
+        assert found == MachineOperation(
+            command="dora cluster upgrade fleet.yml", operator="ada@desk", since=found.since
+        )
+    wait_until(lambda: reader.holder() is None, what="the end of the holder")
+    with held_lock(name):
+        wait_until(lambda: reader.holder() is not None, what="the next holder")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"no json\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"result": {"command": 7, "operator": "", "since": 0}}\n',
+        b'{"result": {"command": "", "operator": "", "since": "soon"}}\n',
+        b"[" * 10_000 + b"\n",
+        b"no end of the line",
+    ],
+)
+def test_other_programs_with_this_name_are_ignored(name: str, line: bytes) -> None:
+    with answering(name, line):
+        pass

@@ -1,0 +1,31 @@
+"""The lock of a machine, held by the program that `dora cluster` runs there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dora_cli.cluster.ownership.machine_lock import NAME
+
+INFO = {"key": "1", "operator": "ada@desk", "command": "dora cluster upgrade fleet.yml", "pid": 7}
+LEASE = 600.0
+HOLD = """
+import json, sys
+from dora_cli.remote_program.lock import acquire
+acquire(*json.loads(sys.argv[1]))
+"""
+
+
+@contextmanager
+def held_lock(name: str = NAME) -> Iterator[None]:
+    """Hold the lock for the block."""
+    words = [sys.executable, "-c", HOLD, json.dumps([name, INFO, False, LEASE])]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        assert program.stdin is not None
+        assert b'"held": true' in program.stdout.readline()
+        yield
+        program.stdin.close()
