@@ -101,3 +101,9 @@ def test_the_file_stands_in_for_a_runner_that_does_not_answer(
     answer = ask(runner)
     assert answer.entries == (ENTRY,)
     assert answer.problem == (problem or 'request "get_history" is not supported')
+
+
+def test_both_problems_are_reported(ask: Callable[..., PartHistory]) -> None:
+    problem = ask(FakeRunner(problem="no runner"), missing=True).problem
+    assert problem is not None
+    assert problem.startswith("no runner; cannot read ")

@@ -22,7 +22,7 @@ from dora_config.protocol.runner_events import (
     NodesReady,
 )
 from dora_daemon.out_dir import history_file
-from dora_daemon.runner.logs.history import MOST_LINES, RunnerHistory, beginning
+from dora_daemon.runner.logs.history import MAX_LINES, RunnerHistory, beginning
 
 UUID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
 
@@ -84,11 +84,11 @@ def test_a_recovered_run_continues_the_file_of_the_former_one(tmp_path: Path) ->
 def test_a_crash_loop_does_not_grow_the_file(tmp_path: Path) -> None:
     file = history_file(plan(tmp_path))
     history = RunnerHistory(file, RunBegan(pid=1))
-    for number in range(2 * MOST_LINES):
+    for number in range(2 * MAX_LINES):
         history.add(node_ended(0.0, f"node {number}").event)
     entries, _ = split_dropped(read_history(file))
     assert entries[0].event == RunBegan(pid=1)
-    assert len(entries) <= 2 * MOST_LINES
+    assert len(entries) <= 2 * MAX_LINES
     assert history.dropped > 0
     again = RunnerHistory(file, RunBegan(pid=2, recovered="its runner was killed"))
     assert again.dropped == history.dropped + 1  # it has one event more
@@ -118,6 +118,6 @@ def test_the_file_stays_bounded_over_recoveries(tmp_path: Path) -> None:
     file = history_file(plan(tmp_path))
     for recovery in range(4):
         history = RunnerHistory(file, RunBegan(pid=7, recovered=str(recovery)))
-        for _ in range(MOST_LINES // 3):
+        for _ in range(MAX_LINES // 3):
             history.add(node_ended(0, "camera").event)
-    assert len(file.read_bytes().splitlines()) < MOST_LINES
+    assert len(file.read_bytes().splitlines()) < MAX_LINES

@@ -1,4 +1,4 @@
-"""Sends the events of a part: of its runner, or of its file once the runner has ended."""
+"""Sends the events of a part: from its runner, or from its file if the runner does not answer."""
 
 from __future__ import annotations
 
@@ -44,24 +44,31 @@ class HistoryReader:
     async def _answer(self, record: PartRecord, request: ReadHistory, live: bool) -> None:
         path = Path(record.history_file) if record.history_file else None
         reply, problem = await self._ask_runner(record.dataflow_id) if live else (None, None)
-        answer = PartHistory(read=request.read, problem=problem)
-        if reply is not None:
-            values = {name: getattr(reply, name) for name in RunnerHistory.model_fields}
-            values.pop("kind")
-            answer = answer.model_copy(update=values)
-        elif path is not None:
-            try:
-                saved = await anyio.to_thread.run_sync(read_history, path)
-                entries, dropped = split_dropped(saved)
-                answer = answer.model_copy(update={"entries": entries, "dropped": dropped})
-            except OSError as error:
-                text = f"cannot read {path}: {error.strerror}"
-                answer = answer.model_copy(update={"problem": text})
+        if reply is None:
+            reply = RunnerHistory()
+            if path is not None:
+                try:
+                    saved = await anyio.to_thread.run_sync(read_history, path)
+                    entries, dropped = split_dropped(saved)
+                    reply = RunnerHistory(entries=entries, dropped=dropped)
+                except OSError as error:
+                    text = f"cannot read {path}: {error.strerror}"
+                    problem = text if problem is None else f"{problem}; {text}"
+        folder, free = "", None
         if path is not None:
             with suppress(OSError):
                 free = await anyio.to_thread.run_sync(free_space, path.parent)
-                update = {"folder": str(path.parent), "free_bytes": free}
-                answer = answer.model_copy(update=update)
+                folder = str(path.parent)
+        answer = PartHistory(
+            read=request.read,
+            entries=reply.entries,
+            dropped=reply.dropped,
+            nodes=reply.nodes,
+            edges=reply.edges,
+            folder=folder,
+            free_bytes=free,
+            problem=problem,
+        )
         self._send(answer)
 
     async def _ask_runner(self, dataflow_id: str) -> tuple[RunnerHistory | None, str | None]:

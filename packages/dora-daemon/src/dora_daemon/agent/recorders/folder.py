@@ -130,6 +130,11 @@ class RecordingFolder:
             none_is_fine=True,
         )
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether no more recorders are started, as requested."""
+        return (self.path / STOPPED).exists()
+
     def stop(self) -> list[RecorderStatus]:
         """Start no more recorders; return those that run. Raises OSError."""
         (self.path / STOPPED).touch()
@@ -167,7 +172,7 @@ class RecordingFolder:
     def _phase(self, statuses: Sequence[RecorderStatus | None], *, live: bool) -> RecordingPhase:
         if any(status is not None and is_recording(status) for status in statuses):
             return "recording"
-        if live and (not statuses or self._needs_recorder(statuses, new_attempt=True)):
+        if live and self._needs_recorder(statuses, new_attempt=True):
             return "waiting"
         return "ended"
 

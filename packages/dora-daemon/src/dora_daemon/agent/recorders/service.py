@@ -11,13 +11,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from dora_config.access import TOKEN_VARIABLE
+from dora_config.errors import os_error_text
 from dora_config.process_identity import boot_id
 from dora_config.protocol.daemon import HeartbeatAck
 from dora_config.protocol.recordings.fleet import (
@@ -41,12 +42,15 @@ from dora_daemon.agent.events import RecorderSettled, RecordingRequested
 from dora_daemon.agent.recorders.clock import ClockSamples
 from dora_daemon.agent.recorders.folder import RecordingFolder, RecordingRefused
 from dora_daemon.agent.records import PartRecord
+from dora_daemon.daemon_threads import run_in_daemon_thread
 from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
 
 START_SECONDS = 60.0
 """For a recorder to open its queues, before the nodes start without it."""
 
 logger = logging.getLogger("dora.daemon")
+
+T = TypeVar("T")
 
 
 class Recorders:
@@ -68,6 +72,8 @@ class Recorders:
         self._clock = ClockSamples(boot_id())
         self._processes: list[subprocess.Popen[bytes]] = []
         """Recorders that this daemon process has started; their exit status is collected."""
+        self._starting: dict[str, subprocess.Popen[bytes]] = {}
+        """Recorders that may not have a status file yet, by recording."""
         self._not_started: dict[str, str] = {}
         """Why a recorder ended before it could report, by recording; it is not started again until
         the nodes are."""
@@ -77,12 +83,15 @@ class Recorders:
 
     def dataflows(self) -> set[str]:
         """Return the dataflows with a recording that has not ended, for a new daemon process."""
-        found = set()
+        found = self._read_all(lambda folder: folder.state(live=True))
+        return {state.dataflow_id for state in found if state.phase != "ended"}
+
+    def _read_all(self, read: Callable[[RecordingFolder], T]) -> list[T]:
+        """Return what ``read`` returns for each recording; unreadable ones are logged."""
+        found = []
         for folder in RecordingFolder.all(self._root):
             try:
-                plan = folder.plan()
-                if folder.state(live=True).phase != "ended":
-                    found.add(plan.dataflow_id)
+                found.append(read(folder))
             except RecordingRefused as error:
                 logger.warning("%s", error)
         return found
@@ -106,7 +115,8 @@ class Recorders:
         if earlier is not None:
             await earlier.wait()
         try:
-            for folder in self._wanted(record):
+            self._create_planned(record)
+            for folder in self._of_dataflow(record.dataflow_id):
                 if new_attempt:
                     self._not_started.pop(folder.path.name, None)
                 if self._needs_recorder(folder, new_attempt=new_attempt):
@@ -117,44 +127,43 @@ class Recorders:
                 del self._starts[record.dataflow_id]
         self._post(RecorderSettled(record.dataflow_id))
 
-    def _wanted(self, record: PartRecord) -> list[RecordingFolder]:
-        """Return the recordings of a dataflow; creates that of its specification."""
+    def _create_planned(self, record: PartRecord) -> None:
+        """Create the recording that the specification of a dataflow requests."""
         plan = record.spec.recording
-        if plan is not None:
-            folder = self._folder(plan.recording)
-            if not folder.exists:
-                plan = plan.model_copy(update={"dataflow_id": record.dataflow_id})
-                try:
-                    self._create(folder, plan)
-                except OSError as error:
-                    logger.error("%s: cannot record: %s", error.filename, error.strerror)
-        return self._of_dataflow(record.dataflow_id)
+        if plan is None or (folder := self._folder(plan.recording)).exists:
+            return
+        plan = plan.model_copy(update={"dataflow_id": record.dataflow_id})
+        try:
+            self._create(folder, plan)
+        except OSError as error:
+            logger.error("cannot record: %s", os_error_text(error))
 
     def _of_dataflow(self, dataflow_id: str) -> list[RecordingFolder]:
-        found = []
-        for folder in RecordingFolder.all(self._root):
-            try:
-                if folder.plan().dataflow_id == dataflow_id:
-                    found.append(folder)
-            except RecordingRefused as error:
-                logger.warning("%s", error)
-        return found
+        found = self._read_all(lambda folder: (folder, folder.plan().dataflow_id))
+        return [folder for folder, owner in found if owner == dataflow_id]
 
     async def _start_one(self, folder: RecordingFolder, record: PartRecord) -> None:
         socket = str(Path(record.runtime_dir) / INSPECTION_SOCKET)
+        recording = folder.path.name
         try:
             request = folder.request(socket, record.dataflow_id, self._machine)
             process = _spawn(request)
         except (OSError, RecordingRefused) as error:
-            logger.error("cannot start a recorder: %s", error)
+            text = os_error_text(error) if isinstance(error, OSError) else str(error)
+            self._not_started[recording] = f"a recorder could not be started: {text}"
+            logger.error("recording %s: %s", recording, self._not_started[recording])
             return
         self._processes.append(process)
-        with anyio.move_on_after(START_SECONDS) as scope:
-            await anyio.to_thread.run_sync(_first_report, process, abandon_on_cancel=True)
+        self._starting[recording] = process
+        try:
+            with anyio.move_on_after(START_SECONDS) as scope:
+                await run_in_daemon_thread(partial(_first_report, process))
+        finally:
+            del self._starting[recording]
         if scope.cancelled_caught:
             text = "the recorder of %s has not started within %g s"
             logger.warning(text, folder.path, START_SECONDS)
-        else:
+        elif not folder.is_stopped:
             self._check_started(folder, request)
 
     def _check_started(self, folder: RecordingFolder, request: RecordingRequest) -> None:
@@ -174,21 +183,16 @@ class Recorders:
         try:
             return await self._call(request)
         except OSError as error:
-            raise RecordingRefused(f"{error.filename}: {error.strerror}") from error
+            raise RecordingRefused(os_error_text(error)) from error
 
     async def _call(self, request: RecorderRequest) -> RecorderReply:
         match request:
             case RecordPart(plan=plan):
                 return await self._record(plan)
             case StopRecording(recording=recording):
-                folder = self._folder(recording)
-                state = folder.state(live=False)  # it must exist
-                for status in folder.stop():
-                    with suppress(ProcessLookupError):
-                        os.kill(status.pid, signal.SIGTERM)
-                return RecordingStates(recordings=(state,))
+                return self._stop(self._folder(recording))
             case ListRecordings():
-                return RecordingStates(recordings=tuple(self._states()))
+                return RecordingStates(recordings=tuple(self._read_all(self._state)))
             case DescribeRecording(recording=recording):
                 return self._folder(recording).describe()
             case ReadRecording(recording=recording, file=file, offset=offset, limit=limit):
@@ -196,9 +200,20 @@ class Recorders:
                 return RecordingData(data=await anyio.to_thread.run_sync(read, file, offset, limit))
             case RemoveRecording(recording=recording):
                 await anyio.to_thread.run_sync(self._folder(recording).remove)
+                self._not_started.pop(recording, None)
                 return RecordingStates()
             case _ as unreachable:
                 assert_never(unreachable)
+
+    def _stop(self, folder: RecordingFolder) -> RecordingStates:
+        state = folder.state(live=False)  # it must exist
+        for status in folder.stop():
+            with suppress(ProcessLookupError):
+                os.kill(status.pid, signal.SIGTERM)
+        starting = self._starting.get(folder.path.name)
+        if starting is not None:
+            starting.terminate()  # a second SIGTERM is ignored
+        return RecordingStates(recordings=(state,))
 
     async def _record(self, plan: RecordingPlan) -> RecordingStates:
         folder = self._folder(plan.recording)
@@ -213,15 +228,6 @@ class Recorders:
             if (start := self._starts.get(plan.dataflow_id)) is not None:
                 await start.wait()
         return RecordingStates(recordings=(self._state(folder),))
-
-    def _states(self) -> list[RecordingState]:
-        found = []
-        for folder in RecordingFolder.all(self._root):
-            try:
-                found.append(self._state(folder))
-            except RecordingRefused as error:
-                logger.warning("%s", error)
-        return found
 
     def _state(self, folder: RecordingFolder) -> RecordingState:
         """Raises RecordingRefused."""
@@ -279,7 +285,8 @@ def _spawn(request: RecordingRequest) -> subprocess.Popen[bytes]:
         start_new_session=True,
     )
     assert process.stdin is not None
-    with process.stdin as pipe:
+    # If it has ended already, its missing report shows that.
+    with suppress(BrokenPipeError), process.stdin as pipe:
         pipe.write(request.model_dump_json().encode() + b"\n")
     return process
 

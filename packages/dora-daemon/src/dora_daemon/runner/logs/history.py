@@ -35,7 +35,7 @@ from dora_config.protocol.runner_events import (
 )
 from dora_daemon._version import __version__
 
-MOST_LINES = 2 * (FIRST + LAST)
+MAX_LINES = 2 * (FIRST + LAST)
 """Lines appended to the file before it is replaced by the events that are kept."""
 
 
@@ -87,7 +87,7 @@ class RunnerHistory:
         entry = HistoryEntry(at=self._clock(), event=event)
         self._kept.add(entry)
         problem = self._file.append(entry)
-        if self._file.lines > MOST_LINES:
+        if self._file.lines > MAX_LINES:
             problem = self._file.replace(self._kept.saved()) or problem
         if problem is not None:
             warned = RunnerWarned(level="warn", text=problem)

@@ -1,0 +1,91 @@
+"""Recorder processes: a stop during their start, and starts that fail."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+from support.simulation.fleet_simulation import dataflow
+from support.waiting import wait_until_async
+
+from dora_config.protocol.recordings.fleet import (
+    ListRecordings,
+    RecordingPlan,
+    RecordingState,
+    RecordingStates,
+    RemoveRecording,
+    StopRecording,
+)
+from dora_daemon.agent.events import RecorderSettled, RecordingRequested
+from dora_daemon.agent.recorders import service
+from dora_daemon.agent.recorders.service import Recorders
+from dora_daemon.agent.records import PartRecord
+
+ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
+PLAN = RecordingPlan(recording=ID, dataflow_id="flow", name="patrol", machines=("robot",))
+PART = PartRecord(
+    dataflow_id="flow", attempt=1, spec=dataflow().model_copy(update={"recording": PLAN})
+)
+Posted = list[RecorderSettled | RecordingRequested]
+
+
+def with_recorders(root: Path, work: Callable[[Recorders, Posted], Awaitable[None]]) -> None:
+    async def main() -> None:
+        posted: Posted = []
+        async with anyio.create_task_group() as tasks:
+            recorders = Recorders(tasks, root, "robot", lambda dataflow: True, posted.append)
+            recorders.start(PART, new_attempt=True)
+            await work(recorders, posted)
+
+    anyio.run(main)
+
+
+async def listed(recorders: Recorders) -> list[RecordingState]:
+    reply = await recorders.call(ListRecordings())
+    assert isinstance(reply, RecordingStates)
+    return list(reply.recordings)
+
+
+def test_stop_reaches_a_recorder_without_a_status_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawned: list[subprocess.Popen[bytes]] = []
+
+    def spawn(request: object) -> subprocess.Popen[bytes]:
+        spawned.append(subprocess.Popen(["sleep", "1000"], stdout=subprocess.PIPE))
+        return spawned[-1]
+
+    async def work(recorders: Recorders, posted: Posted) -> None:
+        await wait_until_async(lambda: bool(spawned), what="the recorder")
+        await recorders.call(StopRecording(recording=ID))
+        await wait_until_async(lambda: bool(posted), what="the end of the start")
+        (state,) = await listed(recorders)
+        assert state.problems == ()
+        assert state.phase == "ended"
+
+    monkeypatch.setattr(service, "_spawn", spawn)
+    with_recorders(tmp_path, work)
+    assert spawned[0].wait() == -15
+
+
+def test_recorder_that_cannot_be_started_is_reported_until_its_recording_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spawn(request: object) -> subprocess.Popen[bytes]:
+        raise OSError(24, "Too many open files")
+
+    async def work(recorders: Recorders, posted: Posted) -> None:
+        await wait_until_async(lambda: bool(posted), what="the end of the start")
+        (state,) = await listed(recorders)
+        assert state.problems == ("a recorder could not be started: Too many open files",)
+        assert state.phase == "ended"
+        await recorders.call(RemoveRecording(recording=ID))
+        assert await listed(recorders) == []
+        assert not recorders._not_started
+
+    monkeypatch.setattr(service, "_spawn", spawn)
+    with_recorders(tmp_path, work)
