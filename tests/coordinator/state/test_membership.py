@@ -38,7 +38,7 @@ def register(
         boot_id=boot,
     )
     (change,) = membership.handle(DaemonRegistered(connection, message, address), now)
-    assert not isinstance(change, MemberLost)
+    assert isinstance(change, MemberAdmitted | MemberRefused)
     return change
 
 
