@@ -149,6 +149,7 @@ def test_large_compressed_images_are_reduced(kind: str) -> None:
     assert found["media"] == "image/jpeg"
     assert len(base64.b64decode(found["data"])) <= LIMIT
     assert image_of(found).shape[0] > 200
+    assert (found["width"], found["height"]) == (1920, 1080)
 
 
 def test_large_compressed_images_without_pillow_are_sent_whole() -> None:

@@ -64,6 +64,51 @@ def test_filters_apply_before_the_tail(tmp_path: Path) -> None:
     log.close()
 
 
+@given(
+    texts=st.lists(st.text("ab\u00e9", max_size=40), max_size=30),
+    parts=st.integers(1, 4),
+    last=st.integers(0, 35),
+    block=st.integers(1, 64),
+)
+def test_the_last_lines_are_read_from_the_end(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], parts: int, last: int, block: int
+) -> None:
+    path = tmp_path_factory.mktemp("logs") / "log_n.jsonl"
+    size = max(1, -(-len(texts) // parts))
+    pieces = [texts[start : start + size] for start in range(0, len(texts), size)]
+    for number, piece in enumerate(reversed(pieces)):
+        write(path.with_name(f"{path.name}.{number}") if number else path, *piece)
+    whole, end = NodeLogReader(path), NodeLogReader(path)
+    everything = list(whole.history())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log_files, "BLOCK_BYTES", block)
+        found = list(end.history(last=last))
+    assert [line.text for line in everything] == texts
+    assert found == everything[max(0, len(texts) - last) :]
+    write(path, "later")
+    assert list(end.new_lines()) == list(whole.new_lines())
+    whole.close()
+    end.close()
+
+
+def test_a_tail_does_not_read_the_lines_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log_n.jsonl"
+    write(path, *(entry(number % 60, f"line {number}") for number in range(5000)))
+    read: list[str] = []
+
+    def noted(line: str, wanted: LogFilter) -> bool:
+        read.append(line)
+        return matches(line, wanted)
+
+    monkeypatch.setattr(log_files, "matches", noted)
+    log = part(path, tail=2)
+    assert messages(log) == ["line 4998", "line 4999"]
+    assert len(read) < 200
+    log.close()
+
+
 def test_what_is_written_later_is_found_once(tmp_path: Path) -> None:
     path = tmp_path / "log_n.jsonl"
     log = part(path)

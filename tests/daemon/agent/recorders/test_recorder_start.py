@@ -20,6 +20,7 @@ from dora_config.protocol.recordings.fleet import (
     RemoveRecording,
     StopRecording,
 )
+from dora_config.protocol.recordings.recorder import RecordingRequest
 from dora_daemon.agent.events import RecorderSettled, RecordingRequested
 from dora_daemon.agent.recorders import service
 from dora_daemon.agent.recorders.service import Recorders
@@ -89,3 +90,16 @@ def test_recorder_that_cannot_be_started_is_reported_until_its_recording_is_remo
 
     monkeypatch.setattr(service, "_spawn", spawn)
     with_recorders(tmp_path, work)
+
+
+def test_recorder_that_ends_before_it_reads_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "run_module", lambda name: ["true"])
+    more_than_a_pipe_holds = "x" * 200_000
+    request = RecordingRequest(
+        socket="s", dataflow_id="flow", path="p", dataflow=more_than_a_pipe_holds
+    )
+    process = service._spawn(request)
+    assert process.stdout is not None
+    with process.stdout as pipe:
+        assert pipe.read() == b""
+    assert process.wait() == 0

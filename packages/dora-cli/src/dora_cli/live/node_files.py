@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.yaml.text_files import is_file
 
 MAX_FILES = 2000
 """Files of a node that are followed."""
@@ -22,7 +23,7 @@ def files_of(node: ResolvedNode, base: Path) -> frozenset[Path]:
         found |= _with_imports(program, (program.parent, base))
     for text in (*node.args, *(one for one in node.env.values() if isinstance(one, str))):
         for word in {text, text.rpartition("=")[2]}:
-            if word and "\0" not in word and _is_file(base / word):
+            if word and "\0" not in word and is_file(base / word):
                 found.add(base / word)
     links = {path.resolve() for path in found if path.is_symlink()}
     return frozenset(found | links)
@@ -33,15 +34,8 @@ def _programs(node: ResolvedNode, base: Path) -> Iterator[Path]:
     if node.kind == "standard" and node.path:
         names.append(node.path)
     for name in names:
-        if _is_file(base / name):
+        if is_file(base / name):
             yield Path(base / name)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def _with_imports(program: Path, roots: tuple[Path, ...]) -> set[Path]:
@@ -84,6 +78,6 @@ def _modules(name: tuple[int, str], importer: Path, roots: Iterable[Path]) -> It
         folder = root
         for part in dotted.split("."):
             for candidate in (folder / f"{part}.py", folder / part / "__init__.py"):
-                if _is_file(candidate):
+                if is_file(candidate):
                     yield candidate
             folder = folder / part

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -73,10 +74,9 @@ class FleetRecording:
 
 
 def _sums(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
+    total = Counter[str]()
     for count in counts:
-        for topic, number in count.items():
-            total[topic] = total.get(topic, 0) + number
+        total.update(count)
     return total
 
 

@@ -25,6 +25,7 @@ _APPEND = 'cat >>"$1"'
 _NO_SUCH_FILE = 44
 
 _KEPT = 1 << 16
+_SEND_SECONDS = 3600.0
 
 Progress = Callable[[int], None]
 Listener = Callable[[bytes], None]
@@ -130,17 +131,9 @@ class Connection:
             raise self._failed(argv, done)
         return done.stdout
 
-    def script(
-        self,
-        text: str,
-        *arguments: str,
-        stdin: bytes = b"",
-        sudo: bool = False,
-        timeout: float = 60.0,
-    ) -> str:
+    def script(self, text: str, *arguments: str, sudo: bool = False) -> str:
         """Like ``check``, for a script of the POSIX shell, independent of the login shell."""
-        words = ["sh", "-c", text, "sh", *arguments]
-        return self.check(words, stdin=stdin, sudo=sudo, timeout=timeout)
+        return self.check(["sh", "-c", text, "sh", *arguments], sudo=sudo)
 
     # ------------------------------------------------------------------------ files
 
@@ -150,14 +143,12 @@ class Connection:
         target: str,
         *,
         offset: int = 0,
-        sudo: bool = False,
         progress: Progress | None = None,
-        timeout: float = 3600.0,
     ) -> None:
         """Append ``source`` from ``offset`` on to ``target``; ``progress`` gets bytes sent."""
         words = ["sh", "-c", _APPEND, "sh", target]
         pieces = _pieces(source, offset, progress)
-        done = self._run(words, pieces, sudo=sudo, timeout=timeout)
+        done = self._run(words, pieces, sudo=False, timeout=_SEND_SECONDS)
         if done.code != 0:
             raise self._not_written(target, done)
 

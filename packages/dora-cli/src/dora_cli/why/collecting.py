@@ -6,12 +6,13 @@ import json
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import RequestFailed
-from dora_cli.logs.files import merged, node_logs
+from dora_cli.logs.files import LogFiles
 from dora_cli.why.archive import MOST_LOG_LINES, Report, own_versions
 from dora_cli.why.local import RecordedRun
 from dora_config import DoraError
@@ -105,9 +106,10 @@ def local_report(base: Path, run: RecordedRun, known: Evidence, seconds: float) 
 
 
 def _local_lines(base: Path, dataflow: str, since: float) -> Iterator[str]:
-    for entry in merged(node_logs(base, dataflow)):
-        if entry.time >= since:
-            yield json.dumps(entry.as_dict(), ensure_ascii=False)
+    with closing(LogFiles(base, dataflow)) as logs:
+        for entry in logs.new_entries():
+            if entry.time >= since:
+                yield json.dumps(entry.as_dict(), ensure_ascii=False)
 
 
 def _matching_dataflow(base: Path, run: RecordedRun) -> dict[str, Any] | None:

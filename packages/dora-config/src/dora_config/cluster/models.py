@@ -212,7 +212,7 @@ class WrittenMachine(Written):
     )
     env: EnvironmentField | None = optional("Environment variables of the daemon and its nodes.")
     daemon_port: PortNumberField | None = optional(
-        "Port of the daemon for nodes started by hand (default 53291)."
+        "Number that two daemons on one machine must not share (default 53291)."
     )
     labels: LabelsField | None = optional("Labels for placing nodes.")
     zenoh_addr: IpAddressField | None = optional(

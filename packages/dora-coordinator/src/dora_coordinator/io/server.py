@@ -2,7 +2,7 @@
 
 `/health`, `/api/health` and `/api/ca` are open. All other routes need the token: the WebSockets
 `/api/control` (clients) and `/api/daemon` (daemons), `/api/artifacts/{build_id}/{node_id}` and
-`/api/files` for uploads and downloads, `/metrics`, and the REST API (`rest/routes.py`).
+`/api/files` for code, `/metrics`, and the REST API (`rest/routes.py`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,7 @@ import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import (
-    FileResponse,
-    JSONResponse,
-    PlainTextResponse,
-    Response,
-    StreamingResponse,
-)
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -32,7 +26,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from dora_config.access import Endpoint
 from dora_config.control_plane import AUTHORITY_PATH
 from dora_config.errors import RemoteProtocolError
-from dora_config.file_store import FileStore
+from dora_config.file_store import FileRefused, FileStore
 from dora_config.protocol.control import (
     CLIENT_CODEC,
     SERVER_CODEC,
@@ -53,7 +47,6 @@ from dora_config.protocol.daemon import (
 )
 from dora_config.protocol.envelope import UnknownKind, clean_text, version_problem
 from dora_coordinator.dataflow.registry import RequestRefused
-from dora_coordinator.io.artifacts import ArtifactRefused, ArtifactStore
 from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.files import CodeFiles
 from dora_coordinator.io.guard import (
@@ -74,7 +67,6 @@ from dora_coordinator.io.service import Service
 from dora_coordinator.io.token_file import TokenFile
 from dora_coordinator.state.identities import Proof
 
-CHECKSUM_HEADER: Final = "X-Dora-Sha256"
 HANDSHAKE_TIMEOUT: Final = 10.0
 """Seconds within which a new connection must send its first frame."""
 
@@ -83,22 +75,16 @@ Handshake = Callable[[Connection], Awaitable[None]]
 logger = logging.getLogger("dora.coordinator")
 
 
-def create_application(
-    service: Service, artifacts: ArtifactStore, code: CodeFiles, *, tokens: TokenFile | None
-) -> ASGIApp:
+def create_application(service: Service, code: CodeFiles, *, tokens: TokenFile | None) -> ASGIApp:
     """Return the application; ``tokens`` None: no authentication."""
-    endpoints = _Endpoints(service, artifacts, code.store, tokens)
+    endpoints = _Endpoints(service, code.store, tokens)
     application = Starlette(
         routes=[
             *(Route(path, _health, methods=["GET"]) for path in HEALTH_ROUTES),
             Route(AUTHORITY_PATH, endpoints.certificate, methods=["GET"]),
             WebSocketRoute("/api/control", endpoints.control),
             WebSocketRoute(DAEMON_ROUTE, endpoints.daemon),
-            Route(
-                "/api/artifacts/{build_id}/{node_id}",
-                endpoints.artifact,
-                methods=["GET", "HEAD", "PUT"],
-            ),
+            Route("/api/artifacts/{build_id}/{node_id}", endpoints.archive, methods=["GET"]),
             *code.routes(),
             *MetricsRoute(service).routes(),
             *RestApi(service).routes(),
@@ -118,16 +104,9 @@ async def _health(request: Request) -> Response:
 
 
 class _Endpoints:
-    def __init__(
-        self,
-        service: Service,
-        artifacts: ArtifactStore,
-        files: FileStore,
-        tokens: TokenFile | None,
-    ) -> None:
+    def __init__(self, service: Service, files: FileStore, tokens: TokenFile | None) -> None:
         self._service = service
         self._tokens = tokens
-        self._artifacts = artifacts
         self._files = files
 
     async def certificate(self, request: Request) -> Response:
@@ -234,36 +213,18 @@ class _Endpoints:
         finally:
             self._service.disconnect(connection)
 
-    # ------------------------------------------------------------------- artifacts
+    # ----------------------------------------------------------------------- code
 
-    async def artifact(self, request: Request) -> Response:
+    async def archive(self, request: Request) -> Response:
+        """Return the code that was sent here for a node."""
         build_id, node_id = request.path_params["build_id"], request.path_params["node_id"]
         try:
-            if request.method == "PUT":
-                expected = request.headers.get(CHECKSUM_HEADER)
-                stored = await self._artifacts.receive(
-                    build_id, node_id, request.stream(), expected=expected
-                )
-                return JSONResponse({"size": stored.size, "sha256": stored.sha256}, 201)
-            found = self._artifacts.find(build_id, node_id)
-            if found is None:
-                return await self._archive(build_id, node_id)
-        except ArtifactRefused as problem:
-            return PlainTextResponse(f"{problem}\n", problem.status)
-        # FileResponse supports Range and If-Range, so that an interrupted download can resume
-        return FileResponse(
-            found.path,
-            media_type="application/octet-stream",
-            headers={CHECKSUM_HEADER: found.sha256},
-        )
-
-    async def _archive(self, build_id: str, node_id: str) -> Response:
-        """Return the code that was sent here for a node; raises ArtifactRefused."""
-        try:
             digest = self._service.code_digest(build_id, node_id)
+            archive = await anyio.to_thread.run_sync(NodeArchive.load, self._files, digest, node_id)
         except RequestRefused as problem:
-            raise ArtifactRefused(404, str(problem)) from problem
-        archive = await anyio.to_thread.run_sync(NodeArchive.load, self._files, digest, node_id)
+            return PlainTextResponse(f"{problem}\n", 404)
+        except FileRefused as problem:
+            return PlainTextResponse(f"{problem}\n", problem.status)
         name = quote(f"{node_id.replace('/', '_')}.tar")
         headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
         return StreamingResponse(archive.stream(), media_type=ARCHIVE_TYPE, headers=headers)

@@ -13,7 +13,7 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -95,7 +95,9 @@ class _Picture:
     media: str
     content: bytes
     shown: tuple[int, int]
-    """Width and height."""
+    """Width and height; 0 if they are not known here."""
+    real: tuple[int, int] = (0, 0)
+    """Of a compressed image."""
 
 
 def picture(
@@ -118,7 +120,7 @@ def picture(
         raise NotShown(f"an image needs bytes, not values of the type {str(array.type)[:64]}")
     if name in COMPRESSED:
         made = _compressed(data, COMPRESSED[name], size, limits)
-        size = size or made.shown
+        size = made.real
     else:
         size = _checked(size)
         made = _raw(data, name, size, limits)
@@ -161,7 +163,8 @@ def _bytes(array: Any) -> memoryview | None:
 def _compressed(
     data: memoryview, media: str, size: tuple[int, int] | None, limits: PictureLimits
 ) -> _Picture:
-    whole = _Picture(media, bytes(data), size or (0, 0))
+    known = size or (0, 0)
+    whole = _Picture(media, bytes(data), known, known)
     if len(data) <= limits.small:
         return whole
     reduced = _reduced(data, limits.small)
@@ -185,9 +188,10 @@ def _reduced(data: memoryview, limit: int) -> _Picture | None:
         with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:
                 return None
+            real = image.size
             # A JPEG is decoded with an eighth, a quarter or half of its pixels if that is enough.
             image.draft("RGB", (JPEG_WIDTH, max(1, JPEG_WIDTH * image.height // image.width)))
-            return _jpeg(image.convert("RGB"), limit)
+            return replace(_jpeg(image.convert("RGB"), limit), real=real)
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError):
         return None
 

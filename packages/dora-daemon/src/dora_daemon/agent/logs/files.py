@@ -6,7 +6,7 @@ import heapq
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import repeat
@@ -15,15 +15,17 @@ from typing import BinaryIO
 from zlib import crc32
 
 from dora_config.protocol.dataflow import LogFilter, LogPosition
-from dora_config.protocol.runner import LOG_LEVELS
+from dora_config.protocol.runner_events import passes
 from dora_daemon.agent.logs.rotation import numbers, open_parts_after
 
 CHUNK_BYTES = 256 * 1024
 """Size at which a chunk is returned."""
+TORN_LINES = 100
+"""Most lines of a tail that may be incomplete, because their writer was killed."""
+BLOCK_BYTES = 65_536
+"""Read at once from the end of a file."""
 CHECKSUM_BYTES = 1024
 """Most bytes of the first line that identify a file."""
-
-_RANK: dict[str, int] = {level: rank for rank, level in enumerate(LOG_LEVELS)}
 
 
 def matches(line: str, wanted: LogFilter) -> bool:
@@ -39,7 +41,7 @@ def matches(line: str, wanted: LogFilter) -> bool:
             return False
         if wanted.until is not None and at > wanted.until:
             return False
-    if _RANK.get(str(entry.get("level")), 0) < _RANK[wanted.level]:
+    if not passes(str(entry.get("level")), wanted.level):
         return False
     return wanted.grep is None or wanted.grep.lower() in message.lower()
 
@@ -71,22 +73,29 @@ class NodeLogReader:
     _checksum: int = 0
     """Of the first line of the file."""
 
-    def history(self, after: LogPosition | None = None) -> Iterator[ReadLine]:
+    def history(
+        self, after: LogPosition | None = None, last: int | None = None
+    ) -> Iterator[ReadLine]:
         """Yield whole lines to the end of the current file, from the oldest file or ``after`` on.
 
-        All lines are yielded if the file of ``after`` was rotated away.
+        All lines are yielded if the file of ``after`` was rotated away; without ``after`` only the
+        ``last`` ones, if given.
         """
         # opened at once, because a rotation renames them
         files = [file for name in self._names() if (file := _opened(name)) is not None]
         known = [_checksum_of(file) for file in files]
-        start = known.index(after[0]) if after is not None and after[0] in known else 0
+        start, offset = 0, 0
+        if after is not None and after[0] in known:
+            start, offset = known.index(after[0]), after[1]
+        elif after is None and last is not None:
+            start, offset = _begin_of_last(files, last)
         try:
             for file in files[start:]:
                 self.close()
                 self._file = file
-                if after is not None and file is files[start] and known[start] == after[0]:
-                    self._checksum, self._offset = after
-                    file.seek(self._offset)
+                if file is files[start] and offset:
+                    self._checksum, self._offset = known[start], offset
+                file.seek(self._offset)
                 yield from self._rest_of_file()
         finally:
             for file in files:
@@ -165,6 +174,26 @@ def _opened(path: Path) -> BinaryIO | None:
         return None  # rotated meanwhile, or not written yet
 
 
+def _begin_of_last(files: Sequence[BinaryIO], lines: int) -> tuple[int, int]:
+    """Return the index of a file and the offset in it at which the last lines of all begin."""
+    newlines = lines + 1  # with the one before the first of them
+    for index in reversed(range(len(files))):
+        end = files[index].seek(0, os.SEEK_END)
+        while end > 0:
+            begin = max(0, end - BLOCK_BYTES)
+            files[index].seek(begin)
+            data = files[index].read(end - begin)
+            count = data.count(b"\n")
+            if count >= newlines:
+                at = len(data)
+                for _ in range(newlines):
+                    at = data.rfind(b"\n", 0, at)
+                return index, begin + at + 1
+            newlines -= count
+            end = begin
+    return 0, 0
+
+
 def _checksum_of(file: BinaryIO) -> int:
     """Return the checksum of the first line of a file that was just opened."""
     checksum = crc32(file.readline(CHECKSUM_BYTES))
@@ -203,8 +232,12 @@ class PartLogReader:
         return self._chosen({name: node.new_lines() for name, node in self.nodes.items()})
 
     def _past(self) -> Iterator[str]:
+        # With another filter, the last matching lines may be anywhere.
+        tail, last = self.wanted.tail, None
+        if tail is not None and self.wanted == LogFilter(tail=tail):
+            last = tail + TORN_LINES
         chosen: Iterable[str] = self._chosen(
-            {name: node.history(self.after.get(name)) for name, node in self.nodes.items()}
+            {name: node.history(self.after.get(name), last) for name, node in self.nodes.items()}
         )
         if self.wanted.tail is not None:
             chosen = deque(chosen, maxlen=self.wanted.tail)

@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from dora_config.access import TOKEN_VARIABLE
+from dora_config.access import environ_without_token
 from dora_config.errors import os_error_text
 from dora_config.process_identity import boot_id
 from dora_config.protocol.daemon import HeartbeatAck
@@ -281,7 +281,7 @@ def _spawn(request: RecordingRequest) -> subprocess.Popen[bytes]:
         run_module("dora_daemon.recording"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE},
+        env=environ_without_token(),
         start_new_session=True,
     )
     assert process.stdin is not None

@@ -13,11 +13,13 @@ const ROW = 19;
 const OVERSCAN = 20;
 /** Lines that arrive in this time are drawn together. */
 const FLUSH_MS = 100;
+/** Without lines for this time, there are none. */
+const QUIET_MS = 3000;
 const LEVELS = ["stdout", "trace", "debug", "info", "warn", "error"];
 
 /** @param {{uuid: string, node?: string}} props */
 export function Logs({ uuid, node }) {
-  const { lines, note } = useLines(uuid, node);
+  const { lines, note, reading } = useLines(uuid, node);
   const [level, setLevel] = useState("stdout");
   const [search, setSearch] = useState("");
   const [following, setFollowing] = useState(true);
@@ -60,7 +62,7 @@ export function Logs({ uuid, node }) {
       ${note && html`<span class="text-warn">${note}</span>`}
     </div>
     <${List} entries=${entries} following=${following} pause=${() => setFollowing(false)} node=${node}
-      chosen=${chosen} choose=${choose} handle=${list} />
+      chosen=${chosen} choose=${choose} handle=${list} reading=${lines.length === 0 && !note && reading} />
     ${chosen && html`<${Details} entry=${chosen} close=${() => setChosen(null)} />`}
   </div>`;
 }
@@ -79,7 +81,10 @@ function frozenCount(lines, shown) {
 function useLines(uuid, node) {
   const [lines, setLines] = useState(/** @type {LogEntry[]} */ ([]));
   const [note, setNote] = useState("");
+  const [reading, setReading] = useState(true);
   useEffect(() => {
+    setReading(true);
+    const quiet = setTimeout(() => setReading(false), QUIET_MS);
     /** @type {LogEntry[]} */
     let pending = [];
     let scheduled = 0;
@@ -113,10 +118,11 @@ function useLines(uuid, node) {
     );
     return () => {
       clearTimeout(scheduled);
+      clearTimeout(quiet);
       stream.close();
     };
   }, [uuid, node]);
-  return { lines, note };
+  return { lines, note, reading };
 }
 
 /** @param {LogEntry} a @param {LogEntry} b */
@@ -145,8 +151,8 @@ function filtered(lines, level, search) {
   );
 }
 
-/** @param {{entries: LogEntry[], following: boolean, pause: () => void, node?: string, chosen: LogEntry | null, choose: (entry: LogEntry | null) => void, handle: {current: any}}} props */
-function List({ entries, following, pause, node, chosen, choose, handle }) {
+/** @param {{entries: LogEntry[], following: boolean, pause: () => void, node?: string, chosen: LogEntry | null, choose: (entry: LogEntry | null) => void, handle: {current: any}, reading: boolean}} props */
+function List({ entries, following, pause, node, chosen, choose, handle, reading }) {
   const box = useRef(/** @type {HTMLDivElement | null} */ (null));
   const [top, setTop] = useState(0);
   const [height, setHeight] = useState(400);
@@ -195,7 +201,7 @@ function List({ entries, following, pause, node, chosen, choose, handle }) {
         </div>`)}
       </div>
     </div>
-    ${entries.length === 0 && html`<p class="muted pad">No log lines.</p>`}
+    ${entries.length === 0 && html`<p class="muted pad">${reading ? "Reading the logs…" : "No log lines."}</p>`}
   </div>`;
 }
 

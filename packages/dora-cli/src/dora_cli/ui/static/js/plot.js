@@ -72,7 +72,7 @@ function options(element, lines, time, zero) {
       {
         value: (/** @type {uPlot} */ plot, /** @type {number | null} */ value) => {
           const shown = value ?? plot.data[0][plot.data[0].length - 1];
-          return shown === undefined ? "–" : time ? timeOfDay(shown) : String(shown);
+          return shown === undefined ? "–" : time ? new Date(shown * 1000).toTimeString().slice(0, 8) : String(shown);
         },
         label: time ? "Time" : "Index",
       },

@@ -80,6 +80,11 @@ export class Store {
     live.onstatus = () => this.#notify();
   }
 
+  /** Whether the server knows a dataflow; a local run is forgotten when it ends. @param {string} uuid */
+  knows(uuid) {
+    return this.state.dataflows[uuid] !== undefined;
+  }
+
   /**
    * Show the details of one dataflow, or of none.
    * @param {string | null} dataflow

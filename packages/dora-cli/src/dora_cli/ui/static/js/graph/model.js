@@ -11,7 +11,7 @@
  * @typedef {{items: Item[], bundles: Bundle[], grouped: boolean, machines: string[], modules: string[]}} Model
  */
 
-const WIDTH = 188;
+const WIDTH = 204;
 const HEIGHT = 44;
 const COLLAPSE_ABOVE = 150;
 

@@ -120,7 +120,9 @@ function curve(from, to, points) {
     const half = (b.x - a.x) / 2;
     d += `C${a.x + half} ${a.y} ${b.x - half} ${b.y} ${b.x} ${b.y}`;
   }
-  const at = Math.floor((all.length - 1) / 2);
+  // The label is on the longest piece.
+  const lengths = all.slice(1).map((point, index) => point.x - all[index].x);
+  const at = lengths.indexOf(Math.max(...lengths));
   const [a, b] = [all[at], all[at + 1]];
   return { d, middle: { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 } };
 }

@@ -39,7 +39,7 @@ export function useGraph(uuid, version) {
   const [graph, setGraph] = useState(/** @type {Graph | null} */ (null));
   const [problem, setProblem] = useState("");
   useEffect(() => {
-    if (store.state.source.problem !== undefined) return undefined;
+    if (store.state.source.problem !== undefined || (graph !== null && !store.knows(uuid))) return undefined;
     let current = true;
     read("dataflows", uuid, "graph").then(
       (found) => current && (setGraph(found), setProblem("")),
@@ -64,6 +64,7 @@ export function DataflowView({ state, uuid, tab }) {
   }
   return html`<section class="view tall">
     <${Header} state=${state} uuid=${uuid} />
+    ${dataflow === undefined && html`<p class="banner warn">This dataflow has ended.</p>`}
     <nav class="tabs" aria-label="Views of this dataflow">${TABS.map(
       ([key, title]) => html`<a key=${key} aria-current=${tab === key ? "page" : undefined} href=${link("dataflow", uuid, key)}>${title}</a>`,
     )}</nav>

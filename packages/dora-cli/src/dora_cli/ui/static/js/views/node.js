@@ -48,7 +48,7 @@ export function NodeView({ state, uuid, node }) {
       </div>`}
       ${row?.error && html`<p class="reason">${row.error}</p>`}
       ${row?.blockedOn && html`<p class="text-warn">Waits for the full queue of ${row.blockedOn}.</p>`}
-      ${found.description && html`<p class="muted">${found.description}</p>`}
+      ${found.description && html`<p class="description">${found.description}</p>`}
     </header>
     <div class="columns">
       <${Load} node=${node} />
@@ -158,6 +158,7 @@ function Parameters({ uuid, node, running, readOnly }) {
 function Events({ uuid, node, version }) {
   const [events, setEvents] = useState(/** @type {import("./why.js").Occurrence[]} */ ([]));
   useEffect(() => {
+    if (!store.knows(uuid)) return undefined;
     let current = true;
     read("dataflows", uuid, "why").then(
       (found) => current && setEvents(found.timeline.filter((/** @type {import("./why.js").Occurrence} */ one) => one.node === node).slice(-MOST_EVENTS)),

@@ -7,6 +7,7 @@ import { Empty } from "../components.js";
 import { ago, clockAt } from "../format.js";
 import { read } from "../requests.js";
 import { link } from "../route.js";
+import { store } from "../store.js";
 
 /**
  * @typedef {{at: number, machine?: string, node?: string, text: string, problem: boolean, role: string}} Occurrence
@@ -23,6 +24,7 @@ export function Why({ uuid, version }) {
   const [problem, setProblem] = useState("");
   const [wanted, setWanted] = useState(0);
   useEffect(() => {
+    if (found !== null && !store.knows(uuid)) return undefined;
     let current = true;
     read("dataflows", uuid, "why").then(
       (answer) => current && (setFound(answer), setProblem("")),

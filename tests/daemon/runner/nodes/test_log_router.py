@@ -1,0 +1,35 @@
+"""What the history keeps of warnings."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from dora_config.dataflow.resolved import ResolvedDataflow
+from dora_config.history.entries import RunnerWarned
+from dora_config.protocol.run_plan import RunPlan
+from dora_config.protocol.runner_events import LogLine
+from dora_daemon.runner.nodes.log_router import LogRouter
+
+
+def test_warning_about_a_program_belongs_to_its_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    added: list[Any] = []
+    logged: list[Any] = []
+    plan = RunPlan(dataflow_id="d", resolved=ResolvedDataflow(nodes=()), working_dir="/")
+    router = LogRouter(
+        plan,
+        cast("Any", SimpleNamespace(logs={})),
+        cast("Any", None),
+        on_event=logged.append,
+        history=cast("Any", SimpleNamespace(add=added.append)),
+    )
+    log = SimpleNamespace(create_file=lambda: None)
+    monkeypatch.setattr(router, "new_log", lambda prepared: log)
+    prepared = SimpleNamespace(spec=SimpleNamespace(id="n"), warnings=("core 9 does not exist",))
+    assert router.open_log(cast("Any", prepared)) is cast("Any", log)
+    assert added == [RunnerWarned(level="warn", text="core 9 does not exist", node="n")]
+    (line,) = logged
+    assert isinstance(line, LogLine)
+    assert line.message == 'node "n": core 9 does not exist'
