@@ -260,14 +260,14 @@ class Recorders:
 
     async def _add_clock(self, sample: ClockSample) -> None:
         try:
-            add = _add_clock
-            await anyio.to_thread.run_sync(add, self._root, sample, abandon_on_cancel=True)
+            append = partial(_append_sample, self._root, sample)
+            await anyio.to_thread.run_sync(append, abandon_on_cancel=True)
         finally:
             self._adds_clock = False
 
 
-def _add_clock(root: Path, sample: ClockSample) -> None:
-    """Add a sample to the recordings in progress; on a thread, as the disk may be slow."""
+def _append_sample(root: Path, sample: ClockSample) -> None:
+    """Append a sample to the recordings in progress; on a thread, as the disk may be slow."""
     for folder in RecordingFolder.all(root):
         try:
             if folder.is_recording():
