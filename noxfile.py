@@ -31,12 +31,6 @@ ROOT = Path(__file__).parent
 WORKERS = str(max(4, os.cpu_count() or 1))
 """Parallel test processes; most tests wait for other processes."""
 PACKAGES = ["dora-config", "dora-node-api", "dora-coordinator", "dora-daemon", "dora-cli"]
-WHOLE_DATAFLOWS = (
-    "tests/daemon/runner/test_runs.py",
-    "tests/daemon/agent/fleet/test_real_fleet.py::test_the_everyday_sequence",
-    "tests/daemon/agent/fleet/test_linked_fleet.py::test_three_machines_in_a_row",
-)
-"""Integration tests that use every dependency."""
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
 
@@ -114,9 +108,7 @@ def lowest(session: nox.Session) -> None:
     session.install(*_dependencies("test"))
     # These check files, independent of the dependencies.
     apart = ("--ignore", "tests/repository", "--ignore", "tests/benchmarks")
-    _pytest(session, "-q", "-m", "not integration", *apart)
-    if not session.posargs:
-        _pytest(session, "-q", *WHOLE_DATAFLOWS)
+    _pytest(session, "-q", "-m", "not integration or dependencies", *apart)
 
 
 @nox.session(python=["3.12", "3.13", "3.14"])

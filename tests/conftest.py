@@ -32,6 +32,9 @@ sys.dont_write_bytecode = False
 # Workers of pytest-xdist ignore SIGINT, which their child processes would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Collection allocates much and frees little.
+gc.disable()
+
 HAS_FAILED = pytest.StashKey[bool]()
 
 WHOLE_DATAFLOWS = ("examples", "faults")
@@ -58,6 +61,7 @@ def pytest_collection_finish() -> None:
     """Exempt the collected tests from garbage collection, which many tests run to find leaks."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)

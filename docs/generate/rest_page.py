@@ -52,6 +52,7 @@ CODES = {
     "conflict": "the name is in use, or the dataflow is running already",
     "placement": "no machine matches a node, or a node must be built first",
     "failed": "it was tried and failed",
+    "unavailable": "the coordinator is ending, or too many connections are open",
 }
 _OTHERS = (
     ("unauthorized", 401, "the token is missing or wrong"),
@@ -59,7 +60,6 @@ _OTHERS = (
     ("method_not_allowed", 405, "the path does not have this method"),
     ("tls_required", 426, "plain HTTP from another machine"),
     ("too_many_requests", 429, "too many failed authentications from this address"),
-    ("unavailable", 503, "the coordinator is ending, or too many connections are open"),
 )
 
 

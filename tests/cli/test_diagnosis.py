@@ -11,6 +11,7 @@ import pytest
 
 from dora_cli import diagnosis
 from dora_cli.diagnosis import CheckResult, Finding
+from dora_daemon.agent.part_files import DEFAULT_LISTEN_PORT, DaemonFiles, state_directory
 
 
 @pytest.fixture
@@ -60,3 +61,13 @@ def test_a_read_only_state_folder_fails(home: Path, monkeypatch: pytest.MonkeyPa
     assert [f.result for f in diagnosis.check_state_dir()] == [CheckResult.PASS]
     monkeypatch.setattr("os.access", lambda path, mode: False)
     assert [f.result for f in diagnosis.check_state_dir()] == [CheckResult.FAIL]
+
+
+def test_a_running_daemon_passes(home: Path) -> None:
+    (finding,) = diagnosis.check_daemon()
+    assert finding.result is CheckResult.WARN
+    files = [DaemonFiles(state_directory(name, DEFAULT_LISTEN_PORT)) for name in ("arm", None)]
+    (finding,) = diagnosis.check_daemon()
+    assert finding == Finding(CheckResult.PASS, "daemon", "runs (no machine id, arm)")
+    for one in files:
+        one.close()

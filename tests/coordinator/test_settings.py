@@ -13,9 +13,9 @@ def test_settings_are_quantities_above_zero_with_known_names() -> None:
     parse_setting(given, "max_connections=9")
     parse_setting(given, "recovery_backoff=0.5")
     parse_setting(given, "start_timeout=2m")
-    parse_setting(given, "max_artifact_bytes=2GB")
+    parse_setting(given, "max_code_bytes=2GB")
     assert Settings(**given) == Settings(  # type: ignore[arg-type]
-        max_connections=9, recovery_backoff=0.5, start_timeout=120.0, max_artifact_bytes=2 << 30
+        max_connections=9, recovery_backoff=0.5, start_timeout=120.0, max_code_bytes=2 << 30
     )
     for wrong in (
         "max_connections=1.5",

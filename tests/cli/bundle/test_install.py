@@ -16,7 +16,7 @@ from support.cluster.installation import Installation, LocalMachine
 from support.waiting import wait_until
 
 from dora_cli.bundle import install
-from dora_cli.bundle.install import Installer, probe
+from dora_cli.bundle.install import Installed, Installer, probe
 from dora_cli.bundle.layout import SYSTEM, USER, Layout, system
 from dora_cli.bundle.own_packages import NotBundled, own_packages
 from dora_cli.remote_program.protocol import decode_reply, encode_result
@@ -28,11 +28,8 @@ from .conftest import MakeInstaller
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture
-def untested(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip the self-test."""
-    for name in ("self_test", "load_test"):
-        monkeypatch.setattr(install, name, lambda machine, tree: None)
+Machine = tuple[LocalMachine, Installed]
+LOAD_TEST = install.load_test
 
 
 def put(installer: Installer, machine: LocalMachine) -> list[str]:
@@ -57,9 +54,9 @@ def versions(machine: LocalMachine) -> set[str]:
 
 
 def test_second_installation_sends_nothing(
-    installer: MakeInstaller, old_version: Installation, machine: LocalMachine
+    installer: MakeInstaller, old_version: Installation, installed_machine: Machine
 ) -> None:
-    first = installer(old_version).ensure_installed(machine, USER, lambda text: None)
+    machine, first = installed_machine
     assert first.changed
     assert first.dora == str(machine.home / ".local" / "bin" / "dora")
     assert version_of(machine) == "dora 0.1.0"
@@ -73,13 +70,9 @@ def test_second_installation_sends_nothing(
 
 
 def test_installed_version_uses_only_its_own_packages(
-    installer: MakeInstaller,
-    old_version: Installation,
-    machine: LocalMachine,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    installed_machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(installer(old_version), machine)
+    machine, _ = installed_machine
     (tmp_path / "pydantic.py").write_text("raise SystemExit('not mine')")
     dora = str(machine.home / ".local" / "bin" / "dora")
     monkeypatch.setenv("DORA_TESTS_X", "")
@@ -91,43 +84,38 @@ def test_installed_version_uses_only_its_own_packages(
     assert str(Path(sys.prefix)) not in done.stdout
 
 
-@pytest.mark.usefixtures("untested")
 def test_interrupted_transfer_is_resumed(
-    installer: MakeInstaller, old_version: Installation, machine: LocalMachine
+    small_installer: MakeInstaller, old_version: Installation, machine: LocalMachine
 ) -> None:
-    machine.cut_after = 10_000_000
+    machine.cut_after = 500_000
     with pytest.raises(ConnectionError):
-        put(installer(old_version), machine)
-    put(installer(old_version), machine)
+        put(small_installer(old_version), machine)
+    put(small_installer(old_version), machine)
     whole = next(Path(os.environ["XDG_CACHE_HOME"]).glob("dora/archives/0.1.0-*")).stat().st_size
-    assert machine.sent == [10_000_000, whole - 10_000_000]
+    assert machine.sent == [500_000, whole - 500_000]
     assert version_of(machine) == "dora 0.1.0"
 
 
-@pytest.mark.usefixtures("untested")
 def test_corrupt_archive_is_not_unpacked(
-    installer: MakeInstaller, old_version: Installation, machine: LocalMachine
+    small_installer: MakeInstaller, old_version: Installation, machine: LocalMachine
 ) -> None:
-    machine.cut_after = 1_000_000
+    machine.cut_after = 500_000
     with pytest.raises(ConnectionError):
-        put(installer(old_version), machine)
+        put(small_installer(old_version), machine)
     (part,) = machine.home.glob(".cache/dora/archives/*.part")
     with part.open("r+b") as file:
         file.seek(5000)
         file.write(b"spoilt")
     with pytest.raises(MachineProblem, match="arrived broken"):
-        put(installer(old_version), machine)
-    put(installer(old_version), machine)
+        put(small_installer(old_version), machine)
+    put(small_installer(old_version), machine)
     assert version_of(machine) == "dora 0.1.0"
 
 
 def test_version_that_fails_its_self_test_is_not_used(
-    installer: MakeInstaller,
-    old_version: Installation,
-    broken_version: Installation,
-    machine: LocalMachine,
+    installer: MakeInstaller, broken_version: Installation, installed_machine: Machine
 ) -> None:
-    put(installer(old_version), machine)
+    machine, _ = installed_machine
     with pytest.raises(
         MachineProblem, match=r"0\.3\.0-py.* does not pass its self-test"
     ) as problem:
@@ -138,27 +126,27 @@ def test_version_that_fails_its_self_test_is_not_used(
 
 
 def test_first_version_that_does_not_load_is_removed(
-    installer: MakeInstaller,
+    small_installer: MakeInstaller,
     old_version: Installation,
     machine: LocalMachine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(install, "LOADED", (*install.LOADED, "absent_library"))
+    monkeypatch.setattr(install, "load_test", LOAD_TEST)
+    monkeypatch.setattr(install, "LOADED", ("dora_config.errors", "absent_library"))
     with pytest.raises(MachineProblem, match="does not pass its self-test") as problem:
-        put(installer(old_version), machine)
+        put(small_installer(old_version), machine)
     assert "absent_library" in str(problem.value)
     assert versions(machine) == set()
 
 
-@pytest.mark.usefixtures("untested")
 def test_switch_rollback_and_collect(
-    installer: MakeInstaller,
+    small_installer: MakeInstaller,
     old_version: Installation,
     new_version: Installation,
     machine: LocalMachine,
 ) -> None:
-    put(installer(old_version), machine)
-    put(installer(new_version), machine)
+    put(small_installer(old_version), machine)
+    put(small_installer(new_version), machine)
     assert version_of(machine) == "dora 0.2.0"
     prefix, link = USER.prefix, str(machine.home / ".local" / "bin" / "dora")
     old, new = sorted(versions(machine))
@@ -173,11 +161,10 @@ def test_switch_rollback_and_collect(
     assert call(machine, "versions.collect", prefix=prefix)["removed"] == [new]
 
 
-@pytest.mark.usefixtures("untested")
 def test_version_in_use_is_not_removed(
-    installer: MakeInstaller, old_version: Installation, machine: LocalMachine
+    small_installer: MakeInstaller, old_version: Installation, machine: LocalMachine
 ) -> None:
-    installed = installer(old_version).ensure_installed(machine, USER, lambda text: None)
+    installed = small_installer(old_version).ensure_installed(machine, USER, lambda text: None)
     python = str(Path(installed.tree) / "bin" / "python")
     prefix = USER.prefix
     process = subprocess.Popen([python, "-c", "input()"], stdin=subprocess.PIPE)
@@ -199,17 +186,15 @@ def test_version_in_use_is_not_removed(
     assert call(machine, "versions.collect", prefix=prefix)["removed"] == [name]
 
 
-@pytest.mark.usefixtures("untested")
 def test_remove_leaves_no_files(
-    installer: MakeInstaller, old_version: Installation, machine: LocalMachine
+    small_installer: MakeInstaller, old_version: Installation, machine: LocalMachine
 ) -> None:
-    put(installer(old_version), machine)
-    installer(old_version).remove(machine, USER)
+    put(small_installer(old_version), machine)
+    small_installer(old_version).remove(machine, USER)
     left = {path for path in machine.home.rglob("*") if not path.is_dir()}
     assert left == set()
 
 
-@pytest.mark.usefixtures("untested")
 @pytest.mark.parametrize(
     ("short", "device", "place"),
     [
@@ -218,7 +203,7 @@ def test_remove_leaves_no_files(
     ],
 )
 def test_too_small_disk_is_an_error_before_the_transfer(
-    installer: MakeInstaller,
+    small_installer: MakeInstaller,
     old_version: Installation,
     machine: LocalMachine,
     short: str,
@@ -238,13 +223,12 @@ def test_too_small_disk_is_an_error_before_the_transfer(
     monkeypatch.setattr(machine, "run", run_on_small_disk)
     expected = rf"robot .*{place} has 10 MiB free, dora needs \d+ MiB"
     with pytest.raises(MachineProblem, match=expected):
-        put(installer(old_version), machine)
+        put(small_installer(old_version), machine)
     assert machine.sent == []
 
 
-@pytest.mark.usefixtures("untested")
 def test_disk_that_is_full_during_the_transfer_keeps_no_file(
-    installer: MakeInstaller,
+    small_installer: MakeInstaller,
     old_version: Installation,
     machine: LocalMachine,
     monkeypatch: pytest.MonkeyPatch,
@@ -252,7 +236,7 @@ def test_disk_that_is_full_during_the_transfer_keeps_no_file(
     send = machine.send
 
     def fill(source: Path, target: str, **options: Any) -> None:
-        machine.cut_after = 1 << 20
+        machine.cut_after = 500_000
         with pytest.raises(ConnectionError):
             send(source, target, **options)
         raise RemoteCommandFailed(machine.name, f"{target} cannot be written: No space left", 1)
@@ -260,13 +244,12 @@ def test_disk_that_is_full_during_the_transfer_keeps_no_file(
     with monkeypatch.context() as patch:
         patch.setattr(machine, "send", fill)
         with pytest.raises(RemoteCommandFailed, match=r"robot .*\.part cannot be written: No sp"):
-            put(installer(old_version), machine)
+            put(small_installer(old_version), machine)
     assert {path for path in machine.home.rglob("*") if not path.is_dir()} == set()
 
 
-@pytest.mark.usefixtures("untested")
 def test_disk_that_is_full_during_unpacking_keeps_no_file(
-    installer: MakeInstaller,
+    small_installer: MakeInstaller,
     old_version: Installation,
     machine: LocalMachine,
     monkeypatch: pytest.MonkeyPatch,
@@ -281,7 +264,7 @@ def test_disk_that_is_full_during_unpacking_keeps_no_file(
 
     monkeypatch.setattr(machine, "run", run_with_limit)
     with pytest.raises(MachineProblem, match=r"robot .*File too large"):
-        put(installer(old_version), machine)
+        put(small_installer(old_version), machine)
     assert {path for path in machine.home.rglob("*") if not path.is_dir()} == set()
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from dora_cli.coordinator.errors import (
     RequestFailed,
 )
 from dora_cli.coordinator.rest import RestClient
+from dora_config import control_plane
 from dora_config.access import Endpoint
 from dora_config.control_plane import Untrusted
 
@@ -90,7 +92,10 @@ def test_arguments_are_a_json_body_without_those_of_none() -> None:
         (404, "application/json", RequestFailed, "no such dataflow"),
         (401, "application/json", AccessDenied, "requires a token, and this account has none"),
         (426, "application/json", AccessDenied, "requires a token"),
-        (503, "application/json", CoordinatorUnreachable, "HTTP status 503 no such dataflow"),
+        (503, "application/json", CoordinatorLost, "HTTP status 503: no such dataflow"),
+        (429, "application/json", CoordinatorLost, "HTTP status 429: no such dataflow"),
+        (500, "application/json", RequestFailed, "^no such dataflow"),
+        (500, "text/plain", CoordinatorLost, "HTTP status 500: <html>"),
         (401, "text/plain", AccessDenied, "requires a token, and this account has none"),
         (502, "text/html", CoordinatorUnreachable, "HTTP status 502 <html>"),
     ],
@@ -123,6 +128,39 @@ def test_a_coordinator_that_hangs_up_or_does_not_answer(monkeypatch: pytest.Monk
             pytest.raises(CoordinatorLost, match=r"did not answer within 0\.05 s"),
         ):
             client.get("/api/dataflows")
+
+
+def test_a_request_after_one_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest, "QUERY_TIMEOUT", 0.2)
+    unblock = Event()
+
+    def answer(request: BaseHTTPRequestHandler) -> Answer:
+        if request.path == "/slow":
+            unblock.wait(30)
+        return 200, "application/json", b"{}"
+
+    with serving(answer) as client:
+        with pytest.raises(CoordinatorLost, match="did not answer"):
+            client.get("/slow")
+        assert client.get("/fast") == {}
+        unblock.set()
+
+
+def test_a_connection_that_is_lost_in_the_handshake_is_opened_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class LostInHandshake(ssl.SSLContext):
+        def wrap_socket(self, sock: socket.socket, *_: object, **__: object) -> Any:
+            socket.socket(fileno=sock.detach()).close()
+            raise ConnectionResetError
+
+    monkeypatch.setattr(
+        control_plane, "security", lambda _: LostInHandshake(ssl.PROTOCOL_TLS_CLIENT)
+    )
+    with serving(always(200, {})) as client:
+        for _ in range(2):
+            with pytest.raises(CoordinatorUnreachable):
+                client.get("/api/dataflows")
 
 
 def test_without_a_coordinator_the_remedy_is_named() -> None:

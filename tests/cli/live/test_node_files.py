@@ -58,6 +58,12 @@ def test_a_file_with_a_syntax_error_is_followed(folder: Path) -> None:
     assert names(ResolvedNode(id="a", path="broken.py"), folder) == {"broken.py"}
 
 
+def test_warnings_about_the_code_are_not_shown(folder: Path) -> None:
+    (folder / "warned.py").write_text('pattern = "\\d"\nimport unrelated\n')
+    node = ResolvedNode(id="a", path="warned.py")
+    assert names(node, folder) == {"warned.py", "unrelated.py"}
+
+
 def test_operators_and_other_programs(folder: Path) -> None:
     operator = ResolvedOperator(id="op", python="op.py")
     node = ResolvedNode(id="a", kind="runtime", operators=(operator,))

@@ -63,6 +63,11 @@ def test_a_recording_is_chosen_by_id_dataflow_or_age() -> None:
         choose([], None)
 
 
+def test_the_name_of_a_dataflow_may_be_the_start_of_another_id() -> None:
+    found = recordings({"robot": [state(0, "b"), state(1, "patrol")]})
+    assert choose(found, "b").recording == IDS[0]
+
+
 def test_other_replies_are_ignored() -> None:
     reply = MachineReply(daemon="robot", reply=RecordingData(data=""))
     assert collect(RecorderReplies(replies=(reply,))) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -54,6 +56,32 @@ def test_only_the_end_of_output_with_a_listener_is_kept() -> None:
     errors: list[bytes] = []
     link.run(["print"], on_errors=errors.append)
     assert errors == [b"half a line"]
+
+
+class WaitingCommand(PrintingCommand):
+    """A command that waits for its output to be read, until it is ended."""
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+
+    def execute(self, _command: str) -> WaitingCommand:
+        return self
+
+    def wait(self, timeout: float) -> int:
+        assert self.closed.wait(30)
+        return -1
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_a_listener_that_fails_ends_the_command() -> None:
+    def fail(_: bytes) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe", "standard output")
+
+    link = Connection("robot", cast(Transport, WaitingCommand()))
+    with pytest.raises(BrokenPipeError, match="standard output"):
+        link.run(["print"], on_output=fail)
 
 
 class SlowReader:

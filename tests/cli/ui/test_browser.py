@@ -19,6 +19,7 @@ from support.dora import running_dora
 from support.fleets.daemons import RealFleet
 from support.fleets.held_lock import held_lock
 from support.fleets.watched_fleet import MACHINES, watched
+from support.runner.linked import children
 from support.waiting import wait_until
 
 from dora_cli.coordinator.client import Client
@@ -207,21 +208,25 @@ def test_structs_and_text(ui: Ui, dataflow: str) -> None:
     see(page, ".output .values", re.compile(r"moving \d+"))
 
 
-def test_a_hidden_page_costs_nothing(ui: Ui, dataflow: str) -> None:
+def test_a_hidden_page_costs_nothing(ui: Ui, fleet: RealFleet, dataflow: str) -> None:
+    """The subscription ends on the robot too, and starts again with the page."""
+
+    def inspectors() -> list[int]:
+        return children(fleet.daemons["robot"].pid, "dora_daemon.inspection")
+
     page = ui.open("dataflow", dataflow, "output", "camera", "image")
     see(page, "figure img")
+    assert inspectors()
     hide = """hidden => {
         Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});
         document.dispatchEvent(new Event('visibilitychange'));
     }"""
     page.evaluate(hide, True)
-    shown = "() => document.querySelector('[data-shown]').dataset.shown"
-    page.wait_for_timeout(300)
-    before = page.evaluate(shown)
-    page.wait_for_timeout(700)
-    assert page.evaluate(shown) == before
+    wait_until(lambda: not inspectors(), what="the end of the inspector")
+    before = count(page, "shown")
     page.evaluate(hide, False)
-    wait_until(lambda: page.evaluate(shown) != before, what="more images")
+    wait_until(lambda: count(page, "shown") != before, what="more images")
+    assert inspectors()
 
 
 def test_recordings(ui: Ui, dataflow: str) -> None:

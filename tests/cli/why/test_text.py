@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from dora_cli.why.text import MOST_EVENTS, explanation_lines
+from dora_cli.why.text import MAX_EVENTS, explanation_lines
 from dora_config.history.explanation import Cause, Explanation, FlowProblem, Occurrence
 
 NOW = datetime(2026, 8, 21, 12, 0, tzinfo=UTC).timestamp()
@@ -98,12 +98,32 @@ def test_a_crash_loop_is_folded() -> None:
     ]
 
 
+def test_equal_events_are_folded_whatever_their_numbers_and_the_cause_is_shown() -> None:
+    loop = [occurrence(500 - n, f"exited; restart {n}", node="a") for n in (1, 20, 300, 4000, 5, 6)]
+    loop[2] = loop[2].model_copy(update={"role": "cause"})
+    events = [line.split("  ")[-1].strip() for line in shown(timeline=tuple(loop))[5:]]
+    assert events == [
+        "exited; restart 1",
+        '... 3 more events of node "a" like the one before',
+        "exited; restart 300",
+        "exited; restart 6",
+    ]
+
+
+def test_the_cause_alone_does_not_count_as_left_out() -> None:
+    events = [occurrence(500 - n, chr(ord("A") + n)) for n in range(MAX_EVENTS + 1)]
+    events[0] = events[0].model_copy(update={"role": "cause"})
+    lines = shown(timeline=tuple(events))[5:]
+    assert len(lines) == MAX_EVENTS + 1
+    assert lines[0].startswith("  >")
+
+
 def test_a_long_timeline_keeps_the_cause_and_the_end() -> None:
     names = [chr(ord("a") + number // 26) + chr(ord("a") + number % 26) for number in range(100)]
     events = [occurrence(500 - n, name) for n, name in enumerate(names)]
     events[3] = events[3].model_copy(update={"role": "cause", "problem": True})
     lines = shown(timeline=tuple(events))[5:]
-    assert len(lines) == MOST_EVENTS + 2
-    assert lines[0].strip() == f"... {100 - MOST_EVENTS - 1} earlier events; --format json has all"
+    assert len(lines) == MAX_EVENTS + 2
+    assert lines[0].strip() == f"... {100 - MAX_EVENTS - 1} earlier events; --format json has all"
     assert lines[1].startswith("  >")
     assert lines[-1].endswith(names[-1])

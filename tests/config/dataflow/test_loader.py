@@ -161,11 +161,10 @@ def test_paths_of_a_linked_file_start_in_the_folder_of_the_link(tmp_path: Path) 
         assert load_dataflow(path).directory == folder
 
 
-def test_the_loaded_dataflow_keeps_text_and_path(tmp_path: Path) -> None:
+def test_the_loaded_dataflow_keeps_its_path(tmp_path: Path) -> None:
     path = tmp_path / "f.yml"
     path.write_text("nodes:\n  - {id: a, path: p}\n")
     loaded = load_dataflow(path)
-    assert loaded.source_text == path.read_text()
     assert loaded.path == path
     assert loaded.warnings == ()
     assert loaded.remarks == ()

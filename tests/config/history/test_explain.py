@@ -287,6 +287,27 @@ def test_a_stopping_dataflow_waits_for_its_nodes() -> None:
     )
 
 
+def test_the_last_warning_is_named_when_nothing_is_wrong() -> None:
+    def warned(at: float, text: str, node: str | None = None) -> HistoryEntry:
+        return entry(at, happened.RunnerWarned(level="warn", text=text, node=node))
+
+    many = [entry(910.0 + n, happened.InputRecovered(node="plot", input=f"i{n}")) for n in range(9)]
+    robot = machine("robot", warned(900, "first"), warned(901, "second", "camera"), *many)
+    explained = explain(evidence(robot))
+    age = f"{(NOW - 901) // 60:.0f} min"
+    assert explained.summary == (
+        f'nothing is wrong; last warning on machine "robot" ({age} ago): node "camera": second'
+    )
+    assert explained.cause is None
+    assert [text for _, text in lines(explained)][:3] == [
+        "robot: first",
+        "camera: second",
+        'plot: input "i4" receives messages again',
+    ]
+    alone = explain(evidence(machine("", warned(NOW - 2, "first"))))
+    assert alone.summary == "nothing is wrong; last warning (2 s ago): first"
+
+
 def test_a_dataflow_without_trouble() -> None:
     robot = machine("robot", connected(900, "camera"), entry(901, STARTED))
     explained = explain(evidence(robot))

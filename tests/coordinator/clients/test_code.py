@@ -43,7 +43,7 @@ def test_code_is_found_by_name_and_uuid_of_the_dataflow() -> None:
     [
         ("other", "camera", 'no artifact of node "camera" in build "other"'),
         ("patrol", "arm", 'has no node "arm"; its nodes are: camera, plot'),
-        ("patrol", "plot", 'does not have the code of node "plot"'),
+        ("patrol", "plot", 'does not have the code of node "plot": no files of it were sent'),
     ],
 )
 def test_missing_code_is_refused_with_the_reason(build: str, node: str, message: str) -> None:

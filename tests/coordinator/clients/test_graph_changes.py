@@ -97,6 +97,8 @@ def test_a_node_that_does_not_start_there_leaves_nothing() -> None:
     assert stored_nodes(fleet).keys() == {"camera", "plot"}
     ((record, _),) = fleet.store.values()
     assert [part.daemon for part in record.parts] == ["robot"]
+    assert fleet.coordinator is not None
+    assert fleet.coordinator.registry.unfinished_daemons() == ["robot"]
     station.broken_nodes = set()
     assert isinstance(fleet.answers[change(fleet, AddNode(node=node("logger")))], GraphChanged)
 

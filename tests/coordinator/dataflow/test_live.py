@@ -5,6 +5,11 @@ from __future__ import annotations
 from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
 from support.simulation.machine_simulation import FakeDaemon
 
+from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.protocol.run_plan import CurrentNode
+from dora_coordinator.dataflow import events
+from dora_coordinator.state.commands import ArmTimer, CancelTimer
+
 
 def running() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
     return running_fleet(dataflow(camera="robot", detector="station"))
@@ -125,3 +130,20 @@ def test_results_of_a_disconnected_machine_are_reported_later() -> None:
     fleet.settle()
     assert fleet.listed() == [("Failed", "failed: camera")]
     assert robot.disk[robot.runners[0].dataflow_id].forgotten
+
+
+def test_a_part_that_was_dropped_is_not_spawned_when_its_back_off_ends() -> None:
+    fleet, _, _ = running_fleet(dataflow(camera="robot"))
+    assert fleet.coordinator is not None
+    (data,) = fleet.coordinator.registry
+    node = ResolvedNode(id="logger", path="logger.py")
+    data.handle(events.PartAdded("station", CurrentNode(node=node)), 0.0)
+    data.handle(events.PartAbsent("station"), 1.0)
+    retry = data.timer("retry", "station")
+    assert ArmTimer(retry, 31.0) in data.handle(events.PartAbsent("station"), 2.0)
+    attempt = data.parts["station"].attempt
+    commands = data.handle(events.PartGone("station", attempt, "it is gone"), 3.0)
+    assert "station" not in data.parts
+    assert CancelTimer(retry) in commands
+    # it had fired in the same batch
+    assert data.handle(events.TimerExpired("retry", "station"), 31.0) == []

@@ -1,8 +1,7 @@
-"""Connections to the coordinator's port: tokens, invalid frames, limits, versions, artifacts."""
+"""Connections to the coordinator's port: tokens, invalid frames, limits, versions."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 import signal
 import socket
@@ -279,28 +278,6 @@ def test_connections_above_the_limit_are_refused() -> None:
                 return False
 
         wait_until(accepts, what="room for a connection")
-
-
-def test_artifacts_are_uploaded_and_downloads_resume() -> None:
-    content = bytes(range(256)) * 4000
-    digest = hashlib.sha256(content).hexdigest()
-    path = "/api/artifacts/build-1/camera"
-    with running_coordinator("--store", "memory") as coordinator:
-        assert coordinator.request(path).status == 404
-        headers = coordinator.endpoint.headers()
-        stored = coordinator.request(
-            path, method="PUT", body=content, headers={**headers, "X-Dora-Sha256": digest}
-        )
-        assert stored.status == 201
-        whole = coordinator.request(path)
-        assert (whole.status, whole.body) == (200, content)
-        assert whole.headers["x-dora-sha256"] == digest
-        rest = coordinator.request(path, headers={**headers, "Range": "bytes=1000000-"})
-        assert (rest.status, rest.body) == (206, content[1_000_000:])
-        for bad in ("../camera", "b/..%2f..%2fx", "b/%2e%2e", "%2e%2e/x"):
-            for method in ("GET", "PUT"):
-                reply = coordinator.request(f"/api/artifacts/{bad}", method=method, body=b"x")
-                assert reply.status in (400, 404)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

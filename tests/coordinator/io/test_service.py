@@ -71,10 +71,10 @@ class Remote:
         register = Register(
             party=DAEMON, instance="i", incarnation="1", machine_id="robot", parts=parts
         )
-        self.service.registered(self.connection, register, NO_PROOF)
+        self.service.on_register(self.connection, register, NO_PROOF)
 
     def request(self, request: ControlRequest) -> None:
-        self.service.requested(self.connection, 1, request)
+        self.service.on_request(self.connection, 1, request)
 
     async def receives(self, text: str) -> None:
         await wait_until_async(lambda: any(text in one for one in self.received), what=text)
@@ -145,10 +145,10 @@ def test_queries_are_answered_and_ends_not_acknowledged(
         uuid = record.dataflow_id
         for phase in ("prepared", "running"):
             report = PartReport.model_validate({"dataflow_id": uuid, "attempt": 1, "phase": phase})
-            daemon.service.message_received(daemon.connection, PartChanged(report=report))
+            daemon.service.on_message(daemon.connection, PartChanged(report=report))
         await wait_until_async(lambda: store.load()[0][0].phase == "running")
         store.full = True
-        daemon.service.message_received(daemon.connection, PartChanged(report=ended(uuid)))
+        daemon.service.on_message(daemon.connection, PartChanged(report=ended(uuid)))
         await wait_until_async(lambda: daemon.gone)
         assert not any("forget_part" in text for text in daemon.received)
         late, client, other = peer(), peer(), peer()

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import gzip
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import NamedTuple, cast
 
+import anyio
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceRequest,
 )
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
+from support.waiting import wait_until_async
 
+from dora_config.protocol.control import Answer, GetSnapshot
 from dora_config.protocol.snapshot import EdgeSummary, NodeSummary, Snapshot
+from dora_coordinator.io.metrics import Telemetry
+from dora_coordinator.io.service import Service
+from dora_coordinator.settings import Settings
 from dora_coordinator.telemetry.families import families
 from dora_coordinator.telemetry.otlp import MetricSender, SpanSender
-from dora_coordinator.telemetry.spans import SpanBegun, SpanEnded
+from dora_coordinator.telemetry.spans import SpanBegun, SpanEnded, SpanEvent
 
 SNAPSHOT = Snapshot(
     nodes=(NodeSummary(node="a", dataflow="d", daemon="robot", status="Running", cpu_seconds=1.5),),
@@ -37,16 +44,27 @@ SNAPSHOT = Snapshot(
 )
 
 
+METRICS, TRACES = "/v1/metrics", "/v1/traces"
+"""Paths of a collector."""
+
+
+class Request(NamedTuple):
+    """A request to the collector."""
+
+    path: str
+    body: bytes
+
+
 @contextmanager
-def collector(status: int = 200) -> Iterator[tuple[str, list[bytes]]]:
-    """A collector's HTTP endpoint; yields its address and the bodies of the requests."""
-    bodies: list[bytes] = []
+def collector(status: int = 200) -> Iterator[tuple[str, list[Request]]]:
+    """A collector's HTTP endpoint; yields its address and the requests so far."""
+    requests: list[Request] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             zipped = self.headers.get("Content-Encoding") == "gzip"
-            bodies.append(gzip.decompress(body) if zipped else body)
+            requests.append(Request(self.path, gzip.decompress(body) if zipped else body))
             self.send_response(status)
             self.end_headers()
 
@@ -57,7 +75,7 @@ def collector(status: int = 200) -> Iterator[tuple[str, list[bytes]]]:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}", bodies
+            yield f"http://127.0.0.1:{server.server_port}", requests
         finally:
             server.shutdown()
             thread.join()
@@ -74,9 +92,9 @@ def send(monkeypatch: pytest.MonkeyPatch, address: str) -> bool:
 
 
 def test_metrics_have_types_units_and_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
-    with collector() as (address, bodies):
+    with collector() as (address, requests):
         assert send(monkeypatch, address)
-    (resource,) = ExportMetricsServiceRequest.FromString(bodies[0]).resource_metrics
+    (resource,) = ExportMetricsServiceRequest.FromString(requests[0].body).resource_metrics
     described = {one.key: one.value.string_value for one in resource.resource.attributes}
     assert (described["service.name"], described["site"]) == ("robots", "hall")
     found = {metric.name: metric for metric in resource.scope_metrics[0].metrics}
@@ -133,3 +151,52 @@ def test_open_spans_are_sent_at_the_end() -> None:
     sender.handle([SpanBegun(("start", "d"), "start", 10.0)])
     sender.close()
     assert [span.name for span in exporter.get_finished_spans()] == ["start"]
+
+
+class Coordinator:
+    """The part of the coordinator that `Telemetry` uses."""
+
+    settings = Settings()
+
+    def __init__(self) -> None:
+        self.handle: Callable[[Sequence[SpanEvent]], None] = lambda _: None
+
+    def trace(self, handle: Callable[[Sequence[SpanEvent]], None]) -> None:
+        self.handle = handle
+
+    async def ask(self, request: GetSnapshot) -> Answer:
+        return Answer(id=1, answer=SNAPSHOT)
+
+
+async def export(requests: list[Request], expected: set[str]) -> None:
+    """Export metrics and one span until the collector has received what is expected."""
+    coordinator = Coordinator()
+    telemetry = Telemetry(cast(Service, coordinator))
+    coordinator.handle([SpanBegun(("start", "d"), "start", 10.0)])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(telemetry.run)
+        if METRICS in expected:
+            await wait_until_async(lambda: requests, what="metrics")
+        # Sends the spans that are left.
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, {METRICS, TRACES}),
+        ({"OTEL_METRICS_EXPORTER": "none"}, {TRACES}),
+        ({"OTEL_TRACES_EXPORTER": "none"}, {METRICS}),
+        ({"OTEL_SDK_DISABLED": "TRUE"}, set()),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, set()),
+    ],
+)
+def test_variables_choose_what_is_exported(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: set[str]
+) -> None:
+    with collector() as (address, requests):
+        settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": address, "OTEL_METRIC_EXPORT_INTERVAL": "10"}
+        for name, value in (settings | variables).items():
+            monkeypatch.setenv(name, value)
+        anyio.run(export, requests, expected)
+    assert {request.path for request in requests} == expected

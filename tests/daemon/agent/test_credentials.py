@@ -46,8 +46,9 @@ def test_an_authority_is_made_once(tmp_path: Path) -> None:
 
 def test_an_authority_that_was_made_by_half_is_made_anew(tmp_path: Path) -> None:
     Authority(tmp_path / "authority")
-    (tmp_path / "authority" / "ca.pem").unlink()
-    Authority(tmp_path / "authority")
+    certificate = tmp_path / "authority" / "ca.pem"
+    certificate.unlink()
+    assert Authority(tmp_path / "authority").pem == certificate.read_text()
 
 
 def test_a_spoilt_authority_is_explained(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from daemon.link.connections import break_all, count
 from daemon.link.machine import Machine, deliveries, introduce, proven
 from support.cut import CuttableWire
 from support.queues import message, number_of
-from support.waiting import wait_until
+from support.waiting import let_last, wait_until
 
 from dora_daemon.link.protocol.messages import Note, StreamCounts
 from dora_daemon.link.streams.sender import LEAST_WINDOW
@@ -98,7 +97,7 @@ def test_a_far_link_killed_at_random_loses_and_repeats_nothing(make: Make) -> No
     dice = random.Random(20261124)
     for _ in range(4):
         flow.progress(dice.randrange(1, 40))
-        time.sleep(dice.random() * 0.02)
+        let_last(dice.random() * 0.02)
         b.kill_link()
         b.start_link()
     flow.progress()
@@ -115,7 +114,7 @@ def test_a_near_link_killed_at_random_loses_and_repeats_nothing(make: Make) -> N
     dice = random.Random(4711)
     for _ in range(4):
         flow.progress(dice.randrange(1, 40))
-        time.sleep(dice.random() * 0.02)
+        let_last(dice.random() * 0.02)
         a.kill_link()
         a.start_link()
         b.meet(a)
@@ -158,7 +157,7 @@ def test_a_wire_that_is_cut_loses_nothing_under_backpressure(make: Make, seconds
         flow.start()
         flow.progress()
         cable.cut()
-        time.sleep(seconds)
+        let_last(seconds)
         cable.heal()
         flow.progress()
         flow.end()

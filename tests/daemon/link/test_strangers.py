@@ -8,15 +8,18 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from daemon.link.certificates import Authority
 from daemon.link.machine import Machine, deliveries, introduce, proven
 from support.queues import message, number_of
+from support.waiting import wait_until
 
 from dora_daemon.link.protocol import frames
+from dora_daemon.link.protocol.messages import Note
 from dora_node_api.data import arrow
 
 pytestmark = pytest.mark.integration
@@ -24,8 +27,8 @@ pytestmark = pytest.mark.integration
 Make = Callable[..., Machine]
 
 INTRUDER = """
-import json, sys, time, zenoh
-endpoint, credentials, seconds, frames = json.loads(sys.argv[1])
+import json, select, sys, zenoh
+endpoint, credentials, frames = json.loads(sys.argv[1])
 config = zenoh.Config()
 protocol = "tls" if credentials else "tcp"
 settings = {
@@ -46,10 +49,9 @@ received = []
 try:
     session = zenoh.open(config)
     subscriber = session.declare_subscriber("**", lambda sample: received.append(1))
-    time.sleep(0.3)
-    for key, frame in frames:
-        session.put(key, bytes.fromhex(frame))
-    time.sleep(seconds)
+    while not select.select([sys.stdin], [], [], 0.3)[0]:
+        for key, frame in frames:
+            session.put(key, bytes.fromhex(frame))
     alone = not session.info.links()
 except zenoh.ZError:
     alone = True
@@ -57,23 +59,24 @@ print(json.dumps({"alone": alone, "received": len(received)}), flush=True)
 import os
 os._exit(0)
 """
+"""Sends the frames again and again until its standard input is closed."""
 
 
-def intrude(
-    endpoint: str,
-    credentials: dict[str, str] | None,
-    frames: list[tuple[str, bytes]],
-    *,
-    seconds: float = 1.5,
-) -> dict[str, object]:
-    """Run another program with Zenoh at the link's port."""
-    argument = json.dumps([endpoint, credentials, seconds, [(k, f.hex()) for k, f in frames]])
-    done = subprocess.run(
-        [sys.executable, "-c", INTRUDER, argument], capture_output=True, timeout=60, check=True
-    )
-    answer = json.loads(done.stdout)
-    assert isinstance(answer, dict)
-    return answer
+@contextmanager
+def intruder(
+    endpoint: str, credentials: dict[str, str] | None, frames: list[tuple[str, bytes]]
+) -> Iterator[Callable[[], dict[str, object]]]:
+    """Run another program with Zenoh at the link's port; yields a function that ends it.
+
+    That returns whether the program is connected to no link, and what it has received.
+    """
+    argument = json.dumps([endpoint, credentials, [(k, f.hex()) for k, f in frames]])
+    words = [sys.executable, "-c", INTRUDER, argument]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            yield lambda: json.loads(process.communicate(timeout=60)[0])
+        finally:
+            process.kill()
 
 
 KEY = "dora/test/0198-flow/link/b/a"
@@ -97,9 +100,9 @@ def test_a_foreign_program_is_refused(make: Make, home: Path, who: str) -> None:
         "no TLS": None,
     }[who]  # fmt: skip
     sender.send("o", arrow.encode(message(0, 100)))
-    answer = intrude(b.endpoints[0], credentials, [(KEY, b"garbage")])
-    assert answer == {"alone": True, "received": 0}
-    sender.send("o", arrow.encode(message(1, 100)))
+    with intruder(b.endpoints[0], credentials, [(KEY, b"garbage")]) as ended:
+        sender.send("o", arrow.encode(message(1, 100)))
+        assert ended() == {"alone": True, "received": 0}
     assert [number_of(next(coming).data) for _ in range(2)] == [0, 1]
 
 
@@ -153,10 +156,17 @@ def test_garbage_from_a_member_is_ignored(make: Make, home: Path) -> None:
         b'"output":"y","given_up":0}]}'
     )
     samples.append((KEY, frames.head(frames.FrameKind.HELLO, 5, 0) + hello[: dice.randrange(80)]))
-    answer = intrude(b.endpoints[0], credentials, samples)
-    assert answer["alone"] is False
-    for number in range(50):
-        sender.send("o", arrow.encode(message(number, 100)))
-        assert number_of(next(coming).data) == number
+    with intruder(b.endpoints[0], credentials, samples) as ended:
+        wait_until(lambda: ignored(b), what="a report of malformed frames")
+        for number in range(50):
+            sender.send("o", arrow.encode(message(number, 100)))
+            assert number_of(next(coming).data) == number
+        assert ended()["alone"] is False
     assert b.process is not None
     assert b.process.poll() is None
+
+
+def ignored(machine: Machine) -> list[Note]:
+    """Return the reports of malformed frames."""
+    notes = [message for message in machine.received if isinstance(message, Note)]
+    return [note for note in notes if note.message.startswith("ignored malformed frame")]

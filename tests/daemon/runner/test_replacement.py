@@ -91,7 +91,7 @@ FLOW: dict[str, Any] = {
 }
 
 
-class Asked:
+class PendingRequest:
     """A request on a connection of its own, whose answer is read later."""
 
     def __init__(self, run: BackgroundRun, request: protocol.RunnerRequest) -> None:
@@ -125,8 +125,8 @@ class Replacing:
         self.workspace = workspace
         self._spec = load_dataflow(workspace.path / "dataflow.yml").resolved.node("middle")
 
-    def replace(self) -> Asked:
-        return Asked(self.run, protocol.ReplaceNode(node=self._spec, grace=5.0))
+    def replace(self) -> PendingRequest:
+        return PendingRequest(self.run, protocol.ReplaceNode(node=self._spec, grace=5.0))
 
     def pids(self) -> list[int]:
         """Return the processes of the middle node, oldest first."""
@@ -193,9 +193,9 @@ def test_no_message_is_lost_or_comes_twice(workspace: Workspace) -> None:
 def test_a_killed_replacement_leaves_the_old_process(workspace: Workspace) -> None:
     with replacing(workspace) as flow:
         flow.hold()
-        asked = flow.replace()
+        request = flow.replace()
         os.kill(flow.new_pid(2), signal.SIGKILL)
-        assert "exited before connecting" in asked.refusal()
+        assert "exited before connecting" in request.refusal()
         flow.flows_on()
         assert is_running(flow.pids()[0])
         assert flow.run.status().revision == 0
@@ -206,12 +206,12 @@ def test_a_killed_replacement_leaves_the_old_process(workspace: Workspace) -> No
 def test_the_old_process_is_killed_while_the_new_one_starts(workspace: Workspace) -> None:
     with replacing(workspace) as flow:
         flow.hold()
-        asked = flow.replace()
+        request = flow.replace()
         flow.new_pid(2)
         os.kill(flow.pids()[0], signal.SIGKILL)
         wait_until(lambda: flow.state() == "Restarting", what="the end of the old process")
         flow.release()
-        assert isinstance(asked.reply(), protocol.Done)
+        assert isinstance(request.reply(), protocol.Done)
         flow.flows_on()
     flow.complete(lost=1)  # the one in the hands of the killed process
 
@@ -219,12 +219,12 @@ def test_the_old_process_is_killed_while_the_new_one_starts(workspace: Workspace
 def test_both_are_killed_while_the_new_one_starts(workspace: Workspace) -> None:
     with replacing(workspace) as flow:
         flow.hold()
-        asked = flow.replace()
+        request = flow.replace()
         new = flow.new_pid(2)
         os.kill(flow.pids()[0], signal.SIGKILL)
         wait_until(lambda: flow.state() == "Restarting", what="the end of the old process")
         os.kill(new, signal.SIGKILL)
-        assert "exited before connecting" in asked.refusal()
+        assert "exited before connecting" in request.refusal()
         wait_until(lambda: flow.state() == "Failed", what="the failure by its restart policy")
         flow.release()
     flow.complete(lost=1)
@@ -233,13 +233,13 @@ def test_both_are_killed_while_the_new_one_starts(workspace: Workspace) -> None:
 def test_both_are_killed_while_the_old_process_stops(workspace: Workspace) -> None:
     with replacing(workspace) as flow:
         flow.hold("stubborn")
-        asked = flow.replace()
+        request = flow.replace()
         new = flow.new_pid(2)
         wait_until(lambda: flow.state() == "Stopping", what="the stop of the old process")
         os.kill(new, signal.SIGKILL)
         gone(new)
         os.kill(flow.pids()[0], signal.SIGKILL)
-        assert "before it was replaced" in asked.refusal()
+        assert "before it was replaced" in request.refusal()
         flow.new_pid(3)  # the former program is started again
         flow.flows_on()
         flow.release("stubborn")
@@ -249,16 +249,16 @@ def test_both_are_killed_while_the_old_process_stops(workspace: Workspace) -> No
 def test_the_requester_hangs_up(workspace: Workspace) -> None:
     with replacing(workspace) as flow:
         flow.hold()
-        asked = flow.replace()
+        request = flow.replace()
         new = flow.new_pid(2)
-        asked.close()  # as when the daemon is killed: nothing was stopped yet
+        request.close()  # as when the daemon is killed: nothing was stopped yet
         gone(new)
         flow.release()
         flow.flows_on()
         flow.hold("stubborn")
-        asked = flow.replace()
+        request = flow.replace()
         wait_until(lambda: flow.state() == "Stopping", what="the stop of the old process")
-        asked.close()  # now the replacement is completed
+        request.close()  # now the replacement is completed
         flow.release("stubborn")
         wait_until(lambda: flow.run.status().revision == 1, what="the replacement")
         flow.flows_on()
@@ -274,11 +274,11 @@ def test_the_runner_is_killed_during_a_replacement(workspace: Workspace) -> None
         flow = Replacing(run, workspace)
         flow.flows_on()
         flow.hold()
-        asked = flow.replace()
+        request = flow.replace()
         flow.new_pid(2)
         os.kill(run.pid(), signal.SIGKILL)
         gone(*flow.pids())
-        asked.close()
+        request.close()
 
 
 def test_a_node_that_has_failed_is_started_with_its_new_program(workspace: Workspace) -> None:
@@ -294,9 +294,9 @@ def test_a_node_that_has_failed_is_started_with_its_new_program(workspace: Works
 def test_the_dataflow_is_stopped_during_a_replacement(workspace: Workspace) -> None:
     with replacing(workspace) as flow:
         flow.hold("stubborn")
-        asked = flow.replace()
+        request = flow.replace()
         wait_until(lambda: flow.state() == "Stopping", what="the stop of the old process")
         flow.run.ask(protocol.StopAllNodes(grace=5.0))
         flow.release("stubborn")
-        assert "was stopped" in asked.refusal()
+        assert "was stopped" in request.refusal()
     gone(*flow.pids())

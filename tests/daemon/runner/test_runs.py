@@ -22,7 +22,7 @@ from dora_daemon.process_tree.runtime_dir import runtime_root
 from dora_daemon.runner import foreground
 from dora_daemon.runner.errors import PreparationError
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.dependencies]
 
 
 def pair(**talker: object) -> dict[str, object]:

@@ -14,17 +14,12 @@ from support.fake_runner import DATAFLOW_ID, FakeRunner
 
 from dora_node_api import Node, SetUpError
 from dora_node_api.protocol import messages as control
-from dora_node_api.protocol.control_socket import ControlSocket
 
 
 @pytest.fixture
 def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of runtime directories; no daemon answers on the port."""
+    """The folder of runtime directories."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    monkeypatch.setenv("DORA_DAEMON_LOCAL_LISTEN_PORT", str(port))
     return tmp_path / "state" / "dora" / "run"
 
 
@@ -89,34 +84,6 @@ def test_no_such_node(roots: Path, runner: FakeRunner) -> None:
     index(roots, 0, runner)
     with pytest.raises(RuntimeError, match=r"dynamic node running\? \(flow .* has `view`\)"):
         Node("unknown")
-
-
-@pytest.mark.parametrize("refuses", [False, True])
-def test_a_daemon_finds_the_runner(roots: Path, runner: FakeRunner, refuses: bool) -> None:
-    runner.add_node("view", dynamic=True)
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def daemon() -> None:
-        connection = ControlSocket(listener.accept()[0])
-        received = connection.receive(timeout=60)
-        assert received is not None
-        assert received.message == control.FindRunner("view")
-        found = control.FoundRunner(str(runner.path), DATAFLOW_ID)
-        connection.send(control.Refused("node `view` is busy") if refuses else found)
-        connection.close()
-
-    thread = threading.Thread(target=daemon)
-    thread.start()
-    try:
-        port = listener.getsockname()[1]
-        if refuses:
-            with pytest.raises(SetUpError, match="is busy"):
-                Node(node_id="view", daemon_port=port)
-        else:
-            Node(node_id="view", daemon_port=port).close()
-    finally:
-        thread.join()
-        listener.close()
 
 
 def test_the_config_of_the_runner_wins_over_an_id(

@@ -28,6 +28,9 @@ class FakeDelivery:
     error: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
 
+    def content(self) -> tuple[Any, dict[str, Any]]:
+        return self.value, self.metadata
+
 
 def message(value: object, sent: int = 0) -> FakeDelivery:
     return FakeDelivery(value=value, sent_ns=sent)
@@ -311,6 +314,20 @@ def test_a_busy_timer_does_not_starve_an_input() -> None:
         assert event is not None
         seen.append(event["id"])
     assert seen == ["tick", "in", "tick", "in"]
+
+
+def test_an_input_that_ended_a_wait_alone_is_read_alone() -> None:
+    bench = Bench().input("a").input("b").put("b", message(1), CLOSED)
+    session = bench.session
+    assert session.next_of("a", bench.now) is None
+    assert session.next_of("gone", bench.now) is None
+    event = session.next_of("b", bench.now)
+    assert event is not None
+    assert (event["id"], event["value"]) == ("b", 1)
+    assert session.next_of("b", bench.now) is None, "its end is an event of `next_event`"
+    bench.put("a", message(3))
+    assert session.next_of("a", bench.now) is None, "events that came before are first"
+    assert bench.events() == ["INPUT_CLOSED b", "INPUT a 3"]
 
 
 # --- what is broken ----------------------------------------------------------------------------

@@ -20,10 +20,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from support.cluster.hosts_boot import BOOT_SCRIPT, INIT_SCRIPT, USER, Identity, make_key, prepare
-from support.requirements import require_installed
+from support.requirements import require, require_installed, require_root
 from support.sources import ROOT
 from support.waiting import PATIENCE, wait_until
 
@@ -74,11 +73,9 @@ shutil.rmtree(folder, ignore_errors=True)
 
 def hosts_or_skip(*names: str, bare: bool = False) -> Generator[Hosts, None, None]:
     """For a fixture: booted hosts, removed at the end; skips the test where they are impossible."""
-    if os.geteuid() != 0:
-        pytest.skip("test hosts need root")
+    require_root()
     require_installed(*PROGRAMS, str(_SYSTEMD), str(_SSHD), path="/usr/sbin:/usr/bin:/sbin:/bin")
-    if _cgroup2() is None:
-        pytest.skip("test hosts need a mounted cgroup2")
+    require(_cgroup2(), "a mounted cgroup2")
     with Hosts.made(*names, bare=bare) as hosts:
         for host in hosts:
             host.boot(wait=False)

@@ -5,7 +5,6 @@ Needs root on Linux. Each namespace belongs to a process that ends with its stan
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -13,19 +12,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import pytest
 from support.cluster.hosts import set_network
-from support.requirements import require_installed
+from support.requirements import require, require_installed, require_root
 
 _HOLDER = "import sys; print('ready', flush=True); sys.stdin.read()"
 
 
 def require_networks(*, ipv6: bool = False) -> None:
-    """Skip the test where network namespaces are not possible."""
-    if ipv6 and not Path("/proc/net/if_inet6").exists():
-        pytest.skip("this system has no IPv6")
-    if os.geteuid() != 0:
-        pytest.skip("network namespaces need root")
+    """Require what network namespaces need."""
+    require(not ipv6 or Path("/proc/net/if_inet6").exists(), "IPv6")
+    require_root()
     require_installed("unshare", "nsenter", "ip")
 
 

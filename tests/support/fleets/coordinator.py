@@ -1,19 +1,22 @@
-"""A coordinator process on a free port, with HTTP requests."""
+"""A coordinator process on a free port, with HTTP requests; the list of its dataflows."""
 
 from __future__ import annotations
 
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from support.dora import RunningDora, running_dora
 
+from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.errors import CoordinatorLost
 from dora_config.access import Endpoint, endpoint
 from dora_config.control_plane import ControlConnection
+from dora_config.protocol.control import DataflowList, DataflowSummary, ListDataflows
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,32 @@ def running_coordinator(
         found = re.search(r"Listening on port (\d+)", process.stdout)
         assert found is not None
         yield RunningCoordinator(process, int(found.group(1)))
+
+
+class DataflowReader:
+    """Lists dataflows over one connection, since a TLS handshake costs more than the answer."""
+
+    def __init__(self, endpoint: Callable[[], Endpoint]) -> None:
+        self._endpoint = endpoint
+        self._client: Client | None = None
+
+    def dataflows(self) -> list[DataflowSummary]:
+        """Return all dataflows, over a new connection after a loss; raises DoraError."""
+        if self._client is not None:
+            try:
+                return self._list(self._client)
+            except CoordinatorLost:
+                self.close()
+        self._client = Client(self._endpoint())
+        return self._list(self._client)
+
+    def _list(self, client: Client) -> list[DataflowSummary]:
+        return list(client.request(ListDataflows(), DataflowList).dataflows)
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.__exit__(None, None, None)
 
 
 def free_port() -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from support import log_files
 from support.dora import Completed, RunningDora, run_dora, running_dora
-from support.fleets.coordinator import RunningCoordinator, running_coordinator
+from support.fleets.coordinator import DataflowReader, RunningCoordinator, running_coordinator
 from support.runner.found_runners import list_runners
 from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
@@ -20,9 +20,7 @@ from dora_cli.coordinator.client import Client
 from dora_config.protocol.control import (
     ClusterReport,
     ClusterStatus,
-    DataflowList,
     DataflowSummary,
-    ListDataflows,
 )
 from dora_daemon.process_tree.runtime_dir import runtime_root
 
@@ -103,6 +101,11 @@ class RealFleet:
     stack: ExitStack
     daemons: dict[str, RunningDora] = field(default_factory=dict)
     settings: tuple[str, ...] = ()
+    reader: DataflowReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reader = DataflowReader(lambda: self.coordinator.endpoint)
+        self.stack.callback(self.reader.close)
 
     @property
     def port(self) -> int:
@@ -136,8 +139,7 @@ class RealFleet:
         return done.stdout.split("dataflow started: ")[1].strip()
 
     def listed(self) -> list[DataflowSummary]:
-        with Client(self.coordinator.endpoint) as client:
-            return list(client.request(ListDataflows(), DataflowList).dataflows)
+        return self.reader.dataflows()
 
     def cluster(self) -> ClusterReport:
         with Client(self.coordinator.endpoint) as client:

@@ -167,7 +167,7 @@ class FaultFleet:
 
     def wait_for_more(self, input_id: str, than: Number) -> None:
         """Wait for a newer message at an input of the sink."""
-        self._wait(lambda: self.flow.newest(input_id) > than, f"a newer message at {input_id}")
+        self._wait(lambda: self.flow.last(input_id) > than, f"a newer message at {input_id}")
 
     def wait_until_nothing_is_left(self) -> None:
         """Wait for the end of all nodes and runners and the removal of their files."""
@@ -191,8 +191,8 @@ class FaultFleet:
         with suppress(Exception):
             lines.append(f"dataflow: {self.summary()}")
         for input_id in ("steady", "newest"):
-            newest, sent = self.flow.newest(input_id), self.flow.sent(input_id)
-            lines.append(f"{input_id}: sent {sent}, received {newest}")
+            last, sent = self.flow.last(input_id), self.flow.sent(input_id)
+            lines.append(f"{input_id}: sent {sent}, received {last}")
         logs = [*(self.flow.path / "out" / self.uuid).glob("*dora*"), *runner_logs()]
         for path in logs:
             with suppress(OSError):

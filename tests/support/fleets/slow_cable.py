@@ -17,21 +17,20 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
-import pytest
 from support.fleets.cables import Networks, network, require_networks
+from support.requirements import require_installed
 
+_TUN = "/dev/net/tun"
 _SET_NAME = 0x400454CA
 _TUN_WITHOUT_HEADER = 0x1001
 _LARGEST_PACKET = 65536
 
 
 def require_slow_cable() -> None:
-    """Skip the test where a slow cable is not possible."""
+    """Require what a slow cable needs."""
     require_networks()
-    if not Path("/dev/net/tun").exists():
-        pytest.skip("a slow cable needs /dev/net/tun")
+    require_installed(_TUN)
 
 
 class SlowCable(Networks):
@@ -53,7 +52,7 @@ class SlowCable(Networks):
 
     def _end(self, name: str) -> int:
         with self.at(name):
-            tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            tun = os.open(_TUN, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
             fcntl.ioctl(tun, _SET_NAME, struct.pack("16sH", b"eth0", _TUN_WITHOUT_HEADER))
         self.ip(name, "link", "set", "lo", "up")
         self.ip(name, "address", "add", f"{self.addresses[name]}/24", "dev", "eth0")

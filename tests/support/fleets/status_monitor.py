@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from dora_cli.coordinator.client import Client
+from support.fleets.coordinator import DataflowReader
+
 from dora_config.access import Endpoint
 from dora_config.errors import DoraError
-from dora_config.protocol.control import DataflowList, ListDataflows
 
 _EVERY = 0.05
 _OVERLAP = 10.0
@@ -24,7 +24,7 @@ class StatusMonitor:
         self, endpoint: Callable[[], Endpoint], living: Callable[[], dict[str, list[int]]]
     ) -> None:
         """``living``: returns the process ids of each node."""
-        self._endpoint = endpoint
+        self._reader = DataflowReader(endpoint)
         self._living = living
         self._lock = threading.Lock()
         self._epoch = 0
@@ -32,7 +32,6 @@ class StatusMonitor:
         self._why = ""
         self._twice: dict[str, float] = {}
         self._ending = False
-        self._client: Client | None = None
         self.seen: list[str] = []
         """Changes of the status since the last ``allow``."""
         self.violations: list[str] = []
@@ -55,7 +54,7 @@ class StatusMonitor:
         while not self._ending:
             self._sample()
             time.sleep(_EVERY)
-        self._disconnect()
+        self._reader.close()
 
     def _sample(self) -> None:
         epoch = self._epoch
@@ -86,18 +85,11 @@ class StatusMonitor:
 
     def _newest(self) -> tuple[str, str | None] | None:
         try:
-            if self._client is None:
-                self._client = Client(self._endpoint())
-            dataflows = self._client.request(ListDataflows(), DataflowList).dataflows
+            dataflows = self._reader.dataflows()
         except DoraError:
-            self._disconnect()
+            self._reader.close()
             return None
         return (dataflows[-1].status, dataflows[-1].reason) if dataflows else None
-
-    def _disconnect(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.__exit__(None, None, None)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-MOST_CLOCK_DIFFERENCE = 0.5
+MAX_CLOCK_DIFFERENCE = 0.5
 """Seconds above which timestamps of two machines are not comparable."""
 _UNITS = (("years", 365.25 * 86400), ("days", 86400.0), ("h", 3600.0), ("min", 60.0))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -12,6 +13,7 @@ from dora_config.atomic_write import write_file
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
+    from dora_config.errors import Problem
 
 DOWNLOAD_TIMEOUT = 30.0
 MAX_DOWNLOAD = 16 * 1024 * 1024
@@ -21,9 +23,7 @@ class DataflowFileError(DoraError):
     """The dataflow file does not exist or cannot be downloaded."""
 
 
-def load(
-    path: Path, *, strict_types: bool | None = None, check_paths: bool = False
-) -> LoadedDataflow:
+def load(path: Path, *, strict_types: bool | None = None) -> LoadedDataflow:
     """Load and check a dataflow file, printing its warnings.
 
     Raises DataflowFileError; ConfigError with all problems.
@@ -31,11 +31,14 @@ def load(
     from dora_config import load_dataflow
 
     require(path)
-    loaded = load_dataflow(path, strict_types=strict_types, check_paths=check_paths)
-    for problem in loaded.warnings:
-        if problem.severity == "warning":
-            output.warn(str(problem).replace("warning: ", "", 1))
+    loaded = load_dataflow(path, strict_types=strict_types)
+    print_warnings(loaded.warnings)
     return loaded
+
+
+def print_warnings(problems: Iterable[Problem]) -> None:
+    for problem in problems:
+        output.warn(str(problem).replace("warning: ", "", 1))
 
 
 def require(path: Path) -> None:

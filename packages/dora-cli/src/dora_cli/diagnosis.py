@@ -20,7 +20,6 @@ import psutil
 from dora_cli._version import __version__
 
 WHEELS = ("dora-config", "dora-node-api", "dora-coordinator", "dora-daemon", "dora-cli")
-DAEMON_PORT = 53291
 LARGEST_PIPE = 1 << 20
 """Bytes of the pipe of the largest queue; the usual limit of an unprivileged user."""
 ENOUGH_FILES = 4096
@@ -175,16 +174,18 @@ def check_coordinator(host: str, port: int) -> Iterator[Finding]:
         )
 
 
-def check_daemon_port() -> Iterator[Finding]:
-    """Check whether a daemon uses the port for dynamic nodes."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", DAEMON_PORT))
-        except OSError:
-            yield _passed("daemon", f"port {DAEMON_PORT} is in use, normally by a daemon")
-        else:
-            yield _warning("daemon", f"none at port {DAEMON_PORT}; start one: dora up")
+def check_daemon() -> Iterator[Finding]:
+    """Check whether a daemon of this account runs."""
+    from dora_config.access import state_dir
+    from dora_daemon.agent.part_files import is_running
+
+    running = [path.name for path in (state_dir() / "daemon").glob("*") if is_running(path)]
+    if running:
+        names = ", ".join(name.partition("@")[0] or "no machine id" for name in sorted(running))
+        yield _passed("daemon", f"runs ({names})")
+    else:
+        text = "none of this account runs; not needed for `dora run`, otherwise start one: dora up"
+        yield _warning("daemon", text)
 
 
 def check_dataflow(path: Path) -> Iterator[Finding]:
@@ -202,6 +203,5 @@ def check_dataflow(path: Path) -> Iterator[Finding]:
             yield Finding(verdict, "dataflow", str(problem))
         return
     for problem in loaded.warnings:
-        if problem.severity == "warning":
-            yield _warning("dataflow", str(problem))
+        yield _warning("dataflow", str(problem))
     yield _passed("dataflow", f"{path}: {len(loaded.resolved.nodes)} nodes")

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import TextIO
 
@@ -25,6 +26,12 @@ STYLES: Mapping[str, str] = {
     "dim": "2",
     "bold": "1",
 }
+STANDARD_OUTPUT = "standard output"
+MAX_HELD = 100
+"""Newest remarks that are kept while the whole terminal is in use."""
+
+_held: deque[str] | None = None
+"""Remarks to write later; None: they are written at once."""
 
 
 def prepare_streams() -> None:
@@ -84,8 +91,13 @@ def raw(text: str) -> None:
             discard()
             remark("standard output is blocked: discarded the remaining output")
     except OSError as error:
-        error.filename = "standard output"
+        error.filename = STANDARD_OUTPUT
         raise
+
+
+def is_output_error(error: Exception) -> bool:
+    """Return whether standard output could not be written, such as a pipe without a reader."""
+    return isinstance(error, OSError) and error.filename == STANDARD_OUTPUT
 
 
 def hurry() -> None:
@@ -95,9 +107,26 @@ def hurry() -> None:
 
 def remark(text: str = "") -> None:
     """Write a line about progress to standard error; ignores a full disk or closed terminal."""
+    if _held is not None:
+        _held.append(text)
+        return
     with suppress(OSError):
         if not stream_writer.write(sys.stderr, f"{text}\n"):
             discard(sys.stderr)
+
+
+@contextmanager
+def held_remarks() -> Iterator[None]:
+    """Write remarks at the end: a page that fills the terminal would be drawn over them."""
+    global _held
+    held: deque[str] = deque(maxlen=MAX_HELD)
+    _held = held
+    try:
+        yield
+    finally:
+        _held = None
+        for text in held:
+            remark(text)
 
 
 def warn(text: str) -> None:

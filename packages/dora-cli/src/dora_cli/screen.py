@@ -1,4 +1,4 @@
-"""Full-screen pages on a terminal and single key presses."""
+"""Full-screen pages, redrawn lines and single key presses on a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,35 @@ from contextlib import contextmanager
 from dora_cli import output
 
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
-HOME, CLEAR_LINE, CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
+HOME, UP = "\x1b[H", "\x1b[{}A"
+CLEAR_LINE, CLEAR_REST = "\x1b[K", "\x1b[J"
+
+
+def can_redraw() -> bool:
+    """Return whether standard output is a terminal whose cursor can be moved."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+class RedrawnLines:
+    """The last lines on a terminal, drawn again in the same place."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+
+    def draw(self, lines: Sequence[str]) -> None:
+        """Draw over the previous lines, whose rows must have fitted the width of the terminal."""
+        rows = [row for line in lines for row in line.split("\n")]
+        drawn = "".join(f"{row}{CLEAR_LINE}\n" for row in rows)
+        output.raw(f"{self._back()}{drawn}{CLEAR_REST}")
+        self._rows = len(rows)
+
+    def erase(self) -> None:
+        """Remove the lines, so that others can be written above the next ones."""
+        output.raw(f"{self._back()}{CLEAR_REST}")
+        self._rows = 0
+
+    def _back(self) -> str:
+        return "\r" + (UP.format(self._rows) if self._rows else "")
 
 
 class Screen:
@@ -39,13 +67,17 @@ class Screen:
 
 @contextmanager
 def screen() -> Iterator[Screen]:
-    """Use the whole terminal; restores its previous content and settings."""
+    """Use the whole terminal; restores its previous content and settings.
+
+    Remarks and warnings are written afterwards.
+    """
     keyboard = sys.stdin.fileno()
     before = termios.tcgetattr(keyboard)
-    try:
-        tty.setcbreak(keyboard)
-        output.raw(ENTER)
-        yield Screen(keyboard)
-    finally:
-        output.raw(LEAVE)
-        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+    with output.held_remarks():
+        try:
+            tty.setcbreak(keyboard)
+            output.raw(ENTER)
+            yield Screen(keyboard)
+        finally:
+            output.raw(LEAVE)
+            termios.tcsetattr(keyboard, termios.TCSADRAIN, before)

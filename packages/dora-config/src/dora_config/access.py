@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from dora_config.access_token import Successor, Token
+from dora_config.atomic_write import write_file
 from dora_config.errors import DoraError
 
 DEFAULT_HOST: Final = "127.0.0.1"
@@ -56,18 +56,7 @@ def write_private(path: Path, content: bytes) -> None:
 
     Raises OSError, with ``path`` as its file name, and then leaves the old file as it is.
     """
-    fresh = path.with_name(f".{path.name}.new")
-    try:
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            fresh.unlink()
-        raise OSError(error.errno, error.strerror, str(path)) from error
+    write_file(path, content, mode=0o600, durable=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +111,11 @@ def _port(text: str) -> int:
     if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
         return int(text)
     raise AccessError(f"DORA_COORDINATOR_PORT is {text!r}: expected a port from 1 to 65535")
+
+
+def environ_without_token() -> dict[str, str]:
+    """Return this process's environment for a process that does not use the coordinator."""
+    return {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
 
 
 def find_token(environ: Mapping[str, str] = os.environ) -> str | None:

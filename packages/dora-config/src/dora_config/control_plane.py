@@ -76,9 +76,11 @@ class ControlConnection(http.client.HTTPConnection):
             return
         try:
             self.sock = context.wrap_socket(self.sock, server_hostname=SERVER_NAME)
-        except ssl.SSLError as error:
+        except OSError as error:  # an ssl.SSLError, or the connection was lost
             self.close()
-            raise explain(self._endpoint, error) or error from error
+            if isinstance(error, ssl.SSLError):
+                raise explain(self._endpoint, error) or error from error
+            raise
 
 
 def security(endpoint: Endpoint) -> ssl.SSLContext | None:

@@ -27,7 +27,6 @@ from dora_config.file_store import FileStore
 from dora_config.history.file import HistoryFile
 from dora_config.protocol.envelope import ProgramVersion
 from dora_coordinator._version import __version__
-from dora_coordinator.io.artifacts import ArtifactStore
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.files import CodeFiles
 from dora_coordinator.io.limits import is_loopback
@@ -146,9 +145,8 @@ def _run(options: argparse.Namespace) -> int:
                 path = state / f"tokens-{port}.json"
                 tokens = TokenFile(given, authority, path, interfaces, port)
             service = Service(settings, party, store, authority, tokens, _history(store))
-            artifacts = ArtifactStore(state / "artifacts", max_bytes=settings.max_artifact_bytes)
             code = CodeFiles(FileStore(state / "files"), max_bytes=settings.max_code_bytes)
-            application = create_application(service, artifacts, code, tokens=tokens)
+            application = create_application(service, code, tokens=tokens)
             logger.info("store: %s", store.name)
             if not options.quiet:
                 _announce(port)

@@ -197,7 +197,7 @@ class CoordinatorState:
             case PartChanged() | PartLost() | PartDescribed():
                 commands += self.registry.part_message(member.key, message, now)
             case SignRequest(request=request):
-                commands.append(SignCertificate(member.key, request, member.digest))
+                commands.append(SignCertificate(member.key, request, member.digest or None))
             case (
                 LogChunk()
                 | TopicChunk()

@@ -51,7 +51,6 @@ class Settings:
     """Without a valid token, per address; loopback is exempt."""
     metrics_edges: int = 2000
     """Edges in `GET /metrics` and in exported metrics; each has about 20 series."""
-    max_artifact_bytes: int = 4096 * MIB
     max_code_bytes: int = 16384 * MIB
     """Of all code that is kept for machines; the least recently used is removed."""
 

@@ -39,7 +39,8 @@ class Node(LogMethods):
     `Node()` connects to the dataflow that started the process. `Node("id")` does the same if a
     dataflow started the process; otherwise it attaches to the running dataflow that has a dynamic
     node of that id. The constructor returns once every node of the dataflow has connected. Raises
-    RuntimeError, with the reason, if the node cannot be connected.
+    RuntimeError, with the reason, if the node cannot be connected. `daemon_port` has no effect:
+    the dataflow is found without a daemon.
 
     A process may be several dynamic nodes. A second `Node` of one id in a process is another handle
     to the same node: each event goes to one of the handles.
@@ -53,7 +54,7 @@ class Node(LogMethods):
     """
 
     def __init__(self, node_id: str | None = None, daemon_port: int | None = None) -> None:
-        backend = attach(node_id, daemon_port, [node._backend for node in list(_living)])
+        backend = attach(node_id, [node._backend for node in list(_living)])
         self._backend: Backend = backend
         self._async: AsyncReceiver | None = None
         self._finalizer = weakref.finalize(self, backend.close)

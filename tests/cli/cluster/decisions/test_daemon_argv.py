@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from dora_cli.cluster.decisions.daemon_argv import daemon_arguments, daemon_name, ssh_name
+from dora_cli.cluster.decisions.daemon_argv import (
+    daemon_arguments,
+    daemon_name,
+    ssh_name,
+    without_name,
+)
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_daemon.command import argument_parser
 
@@ -52,3 +57,8 @@ def test_two_daemons_of_a_machine_have_different_names() -> None:
 def test_name_in_messages_has_the_ssh_target() -> None:
     assert ssh_name(MACHINES[0]) == "robot (10.0.0.2)"
     assert ssh_name(MACHINES[1]) == "r.1_a-b (u@h)"
+
+
+def test_name_of_the_machine_is_removed_from_a_message() -> None:
+    assert without_name("a (u@h): broke", "a (u@h)") == "broke"
+    assert without_name("b: broke", "a") == "b: broke"

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from support.cluster.local_machine import LocalConnection
 
-from dora_cli.cluster.machines import remote_machine
+from dora_cli.cluster.machines import parallel, remote_machine
 from dora_cli.cluster.machines.parallel import (
+    Connections,
     Report,
+    in_parallel,
     on_machines,
     success_count,
-    without_name,
 )
+from dora_cli.cluster.machines.progress_lines import ProgressLines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.ssh import Target, Unreachable
 from dora_config import DoraError
@@ -61,6 +66,49 @@ def test_only_the_given_machines_are_used() -> None:
     assert done.result == "a"
 
 
-def test_name_of_the_machine_is_removed_from_a_message() -> None:
-    assert without_name("a (u@h): broke", "a (u@h)") == "broke"
-    assert without_name("b: broke", "a") == "b: broke"
+def test_an_error_of_standard_output_is_not_a_failure_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "standard output")
+
+    monkeypatch.setattr(ProgressLines, "update", fail)
+    monkeypatch.setattr(ProgressLines, "end", lambda *_: None)
+    (done,) = on_machines(CLUSTER, "{id}", lambda *_: 7, machines=MACHINES[:1])
+    assert done.result == 7
+    texts = []
+
+    def fail_once(_lines: ProgressLines, _number: int, text: str) -> None:
+        texts.append(text)
+        if len(texts) == 1:
+            fail()
+
+    monkeypatch.setattr(ProgressLines, "end", fail_once)
+    with pytest.raises(OSError, match="standard output"):
+        on_machines(CLUSTER, "{id}", lambda *_: 7, machines=MACHINES[:1])
+    assert texts == ["OK"]
+
+
+def test_ctrl_c_closes_connections_while_work_is_still_submitted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened = threading.Event()
+    closed: list[bool] = []
+
+    class InterruptedPool(ThreadPoolExecutor):
+        def submit(self, *arguments: Any, **named: Any) -> Future[Any]:
+            if arguments[-1] is MACHINES[0]:
+                return super().submit(*arguments, **named)
+            opened.wait(30)
+            raise KeyboardInterrupt
+
+    def work(connections: Connections, _number: int, machine: Machine) -> None:
+        with connections.open(machine) as connection:
+            assert isinstance(connection, LocalConnection)
+            opened.set()
+            closed.append(connection.is_closed.wait(30))
+
+    monkeypatch.setattr(parallel, "ThreadPoolExecutor", InterruptedPool)
+    with pytest.raises(KeyboardInterrupt):
+        in_parallel(MACHINES[:2], work)
+    assert closed == [True]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from dora_cli import output
 from dora_cli.cluster.machines.progress_lines import ProgressLines
 
 
@@ -22,12 +23,14 @@ def test_lines_are_printed_in_order(capsys: pytest.CaptureFixture[str]) -> None:
 def test_terminal_shows_the_current_step(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output, "wants_colour", lambda _stream: True)
+    monkeypatch.setenv("NO_COLOR", "1")  # lines are redrawn without colours too
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     lines = ProgressLines(["a", "b"])
     lines.update(1, "connecting")
     lines.end(1, "FAILED: no\n  reason")
     lines.end(0, "OK")
-    drawn = capsys.readouterr().out.split("\x1b[2A")
-    assert drawn[0] == "a... waiting\x1b[K\nb... waiting\x1b[K\n"
-    assert drawn[1] == "a... waiting\x1b[K\nb... connecting\x1b[K\n"
-    assert drawn[-1] == "a... OK\x1b[K\nb... FAILED: no\n  reason\x1b[K\n"
+    drawn = capsys.readouterr().out.split("\x1b[J")
+    assert drawn[0] == "\ra... waiting\x1b[K\nb... waiting\x1b[K\n"
+    assert drawn[1] == "\r\x1b[2Aa... waiting\x1b[K\nb... connecting\x1b[K\n"
+    assert drawn[-2] == "\r\x1b[2Aa... OK\x1b[K\nb... FAILED: no\x1b[K\n  reason\x1b[K\n"

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import threading
+from typing import cast
+
 import pytest
 
+from dora_cli import output
+from dora_cli.cluster.machines import remote_machine
+from dora_cli.cluster.operations import fanout
 from dora_cli.cluster.operations.fanout import PrefixedLines, select_machines
+from dora_cli.ssh import Connection, ConnectionLost, Finished, Target
+from dora_cli.ssh.connection import Listener
+from dora_cli.ssh.transport import Transport
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 
@@ -29,6 +39,42 @@ def test_unfinished_lines_of_two_streams_are_not_mixed(capsys: pytest.CaptureFix
     lines.end()
     expected = "gpu | all is well\ngpu | watch out\ngpu | last\ngpu | end\n"
     assert capsys.readouterr().out == expected
+
+
+def test_machines_are_cut_off_when_their_output_cannot_be_printed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with `dora cluster logs --follow PATH | head`."""
+    following = threading.Event()
+
+    class Connected(Connection):
+        def __init__(self, target: Target) -> None:
+            super().__init__(target.name, cast(Transport, None))
+            self._host = target.host
+            self._closed = threading.Event()
+
+        def run(self, *_: object, on_output: Listener | None = None, **__: object) -> Finished:
+            if self._host == "silent":
+                following.set()
+                assert self._closed.wait(30)
+                raise ConnectionLost(self.name, "closed")
+            following.wait(30)
+            assert on_output is not None
+            on_output(b"a line\n")
+            return Finished(0, "", "")
+
+        def close(self) -> None:
+            self._closed.set()
+
+    def fail(_: str) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe", output.STANDARD_OUTPUT)
+
+    monkeypatch.setattr(remote_machine, "connect", Connected)
+    monkeypatch.setattr(output, "write", fail)
+    machines = tuple(Machine(id=name, host=name) for name in ("silent", "talking"))
+    cluster = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=machines)
+    with pytest.raises(BrokenPipeError):
+        fanout.execute(cluster, machines, ["tail"], None)
 
 
 def test_machines_are_selected_by_id() -> None:

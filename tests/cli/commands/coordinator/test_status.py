@@ -10,6 +10,9 @@ from cli.conftest import Dora
 from support.fleets.daemons import real_fleet
 from support.workspace import Workspace
 
+from dora_cli.commands.coordinator import status
+from dora_config.protocol.rest import paths
+
 
 def test_without_a_coordinator(dora: Dora) -> None:
     shown = dora("status", "--format", "json", "--coordinator-port", "1")
@@ -19,6 +22,69 @@ def test_without_a_coordinator(dora: Dora) -> None:
         "daemon": {"status": "unknown"},
         "active_dataflows": None,
     }
+    assert "cannot connect to the coordinator at 127.0.0.1:1 " in shown.err
+
+
+def machine(name: str, **values: object) -> dict[str, object]:
+    return {
+        "daemon": name,
+        "connected": True,
+        "ended": False,
+        "plain_links": False,
+        "clock_offset": None,
+        **values,
+    }
+
+
+class Coordinator:
+    """Instead of the connection to a coordinator with these machines."""
+
+    def __init__(self, *machines: dict[str, object]) -> None:
+        self._machines = machines
+
+    def __enter__(self) -> Coordinator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def get(self, path: str) -> dict[str, object]:
+        assert path == paths.STATUS
+        return {
+            "machines": self._machines,
+            "coordinator": {"release": "1.2.3"},
+            "active_dataflows": 3,
+        }
+
+
+def test_daemons_that_are_not_connected_are_named(
+    dora: Dora, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = [
+        machine("a"),
+        machine("b", connected=False),
+        machine("c", connected=False),
+        machine("d", connected=False, ended=True),
+    ]
+    monkeypatch.setattr(status, "open_rest", lambda *_: Coordinator(*machines))
+    shown = dora("status")
+    assert shown.code == 0
+    assert "Daemons: 1 connected; not connected: b, c" in shown.out
+    monkeypatch.setattr(status, "open_rest", lambda *_: Coordinator(*machines[1:]))
+    shown = dora("status")
+    assert shown.code == 1
+    assert "Daemons: none connected; not connected: b, c" in shown.out
+
+
+@pytest.mark.parametrize("output_format", ["table", "json"])
+def test_warnings_are_printed_in_each_format(
+    dora: Dora, monkeypatch: pytest.MonkeyPatch, output_format: str
+) -> None:
+    coordinator = Coordinator(machine("a", clock_offset=7.0, plain_links=True))
+    monkeypatch.setattr(status, "open_rest", lambda *_: coordinator)
+    shown = dora("status", "--format", output_format)
+    assert 'warning: "a": ' in shown.err
+    assert 'warning: links: plain: messages of "a"' in shown.err
 
 
 def test_a_dataflow_file_is_checked_as_well(dora: Dora, hello: Path) -> None:

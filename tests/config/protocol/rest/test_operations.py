@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import pytest
 from support.simulation.fleet_simulation import (
     SimulatedFleet,
@@ -29,19 +30,18 @@ QUERIES = (
 def run(fleet: SimulatedFleet, operation_name: str, /, **arguments: object) -> Any:
     """Return the result as JSON data; a refused request raises OperationFailed."""
     operation = BY_NAME[operation_name]
-    steps = operation.run(operation.arguments.model_validate(arguments))
-    request = next(steps)
-    while True:
+
+    async def ask(request: control.ControlRequest) -> control.ControlAnswer:
         assert operation.method == "POST" or isinstance(request, QUERIES), "GET changes nothing"
         number = fleet.ask(request)
         fleet.settle()
         if number in fleet.failures:
             failure = fleet.failures[number]
             raise OperationFailed(failure.code, failure.message)
-        try:
-            request = steps.send(fleet.answers[number])
-        except StopIteration as end:
-            return end.value.model_dump(mode="json")
+        return fleet.answers[number]
+
+    result = anyio.run(operation.run, operation.parse({}, arguments), ask)
+    return result.model_dump(mode="json")
 
 
 def refusal(fleet: SimulatedFleet, operation_name: str, /, **arguments: object) -> tuple[int, str]:

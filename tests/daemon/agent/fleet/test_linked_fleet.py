@@ -51,6 +51,7 @@ INFERENCE = """
 """
 
 
+@pytest.mark.dependencies
 def test_three_machines_in_a_row(workspace: Workspace) -> None:
     """camera -> inference -> actuator, each on its own machine."""
     workspace.node("counter", COUNTER)

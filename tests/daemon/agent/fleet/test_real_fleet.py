@@ -34,6 +34,7 @@ def wait_for_pids(workspace: Workspace, count: int) -> list[int]:
     return pids(workspace)[-2:]
 
 
+@pytest.mark.dependencies
 def test_the_everyday_sequence(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DORA_COORDINATOR_PORT", str(free_port()))
     flow = counting(workspace)

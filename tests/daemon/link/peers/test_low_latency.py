@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import cast
 
 from dora_daemon.link.io.session import LinkSession
-from dora_daemon.link.peers.low_latency import MAX_UNACKNOWLEDGED, LowLatencyPath
+from dora_daemon.link.peers.low_latency import (
+    MAX_UNACKNOWLEDGED,
+    LowLatencyPath,
+    low_latency_ports,
+)
 from dora_daemon.link.protocol.frames import LARGEST_PARTED
 
 SESSION, OTHER = cast(LinkSession, object()), cast(LinkSession, object())
@@ -26,6 +30,16 @@ class Peer:
 
     def takes(self, nbytes: int) -> bool:
         return self.path.take(nbytes) is not None
+
+
+def test_low_latency_connections_use_the_second_half_of_the_ports() -> None:
+    remembered_first = [7458, *range(7450, 7458), 7459]
+    assert low_latency_ports(remembered_first) == [7459, 7458, 7457, 7456, 7455]
+    assert low_latency_ports(range(7450, 7461)) == [7460, 7459, 7458, 7457, 7456]
+
+
+def test_a_small_range_is_for_ordinary_connections() -> None:
+    assert low_latency_ports(range(7450, 7459)) == []
 
 
 def test_small_frames_are_taken_while_they_are_acknowledged() -> None:

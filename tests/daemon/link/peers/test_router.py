@@ -12,6 +12,7 @@ from dora_daemon.link.peers.peer import PeerLink
 from dora_daemon.link.peers.router import FrameRouter
 from dora_daemon.link.protocol import frames, hello
 from dora_daemon.link.protocol.frames import FrameKind, Head
+from dora_daemon.link.protocol.handshake import LinkHandshake
 from dora_daemon.link.protocol.hello import LinkHello
 from dora_daemon.link.protocol.status import PeerStatus
 
@@ -23,17 +24,20 @@ class FakePeer:
     machine, run_id = "b", "b-1"
 
     def __init__(self) -> None:
-        self.their_link = 0
+        self.known = LinkHandshake(THEIRS)
         self.status = PeerStatus()
         self.received: list[int] = []
         self.images: list[tuple[bytes, int, int]] = []
         self.receive_part = frames.Parts().add
 
+    def receive_image(self, frame: bytes, single: frames.Single) -> None:
+        self.images.append((frame, single[2], single[3]))
+
     def receive_images(self, frame: bytes, number: int, sequence: int) -> None:
         self.images.append((frame, number, sequence))
 
     def receive_hello(self, _session: LinkSession, head: Head, _theirs: LinkHello) -> None:
-        self.their_link = head.sender
+        self.known.their_link = head.sender
 
     def receive(self, head: Head, _frame: bytes) -> None:
         if head.kind == 99:
@@ -101,12 +105,12 @@ def test_frames_of_or_for_another_link_process_are_ignored(routed: Routed) -> No
 def test_a_hello_of_another_run_or_machine_is_ignored(routed: Routed) -> None:
     routed.hello(run_id="b-2")
     routed.hello(machine="c")
-    assert routed.peer.their_link == 0
+    assert routed.peer.known.their_link == 0
 
 
 def test_frames_on_the_key_of_another_machine_are_ignored(routed: Routed) -> None:
     routed.hello(on="c")
-    assert routed.peer.their_link == 0
+    assert routed.peer.known.their_link == 0
     assert routed.notes == ['ignored malformed frame: hello of "b" on the key of "c"']
     routed.hello()
     routed.frame(on="c")
@@ -117,13 +121,16 @@ def test_frames_on_the_key_of_another_machine_are_ignored(routed: Routed) -> Non
 
 def test_another_protocol_version_is_reported(routed: Routed) -> None:
     routed.hello(protocol=frames.VERSION + 1)
-    assert routed.peer.their_link == 0
+    assert routed.peer.known.their_link == 0
     assert "install the same version" in routed.peer.status.trouble
 
 
-def test_small_messages_of_the_present_link_reach_the_peer(routed: Routed) -> None:
+@pytest.mark.parametrize(
+    "images", [b"images" * 20, frames.image_head(1, 2, 1, 0, 0, 60) + b"x" * 60], ids=len
+)
+def test_small_messages_of_the_present_link_reach_the_peer(routed: Routed, images: bytes) -> None:
     def receive(sender: int, receiver: int, on: str = "b", cut: int = 1000) -> None:
-        frame = frames.images_head(sender, receiver, (3, 4)) + b"images" * 20
+        frame = frames.images_head(sender, receiver, (3, 4)) + images
         for part in (
             frames.parts_of(1, b"", frame, sender, receiver, cut) if cut < 1000 else [frame]
         ):
@@ -138,7 +145,7 @@ def test_small_messages_of_the_present_link_reach_the_peer(routed: Routed) -> No
         receive(THEIRS, OURS, on="c", cut=cut)
         assert not routed.peer.images
         receive(THEIRS, OURS, cut=cut)
-        frame = frames.images_head(THEIRS, OURS, (3, 4)) + b"images" * 20
+        frame = frames.images_head(THEIRS, OURS, (3, 4)) + images
         assert routed.peer.images == [(frame, 3, 4)]
         routed.peer.images.clear()
     bye = frames.head(FrameKind.BYE, THEIRS, OURS)

@@ -98,10 +98,24 @@ def test_a_single_image_is_read_as_among_others(
     )
     frame = head + image
     assert frames.read_images_head(frame) == (7, 9, 4, acknowledged)
-    [(source, [among])] = frames.read_images(frame)
-    assert frames.read_single_image(frame) == (source, *among[:5])
+    [(source, [(*among, start, end)])] = frames.read_images(frame)
+    assert (start, end) == (frames.SINGLE_AT, len(frame))
+    _, previous, sent_ns, read_flags = among
+    assert frames.read_single_image(frame) == (
+        *(7, 9, 4, acknowledged, source, read_flags, sequence, previous, sent_ns),
+    )
     for other in (frame + head, frame[:-1], frame + b"x", HEAD + image):
         assert frames.read_single_image(other) is None
+
+
+@given(NUMBERS, st.integers(0, frames.LARGEST_MESSAGE))
+def test_chunks_are_read_as_written(sequence: int, offset: int) -> None:
+    head = frames.head(frames.FrameKind.CHUNK, 7, 9, stream=3)
+    frame = frames.chunk_head(head, sequence, offset) + b"x"
+    assert frame[frames.CHUNK_AT :] == b"x"
+    assert frames.read_chunk(frame) == (7, 9, 3, sequence, offset)
+    for other in (frame[:-1], b"x" + frame, HEAD + frame[frames.HEAD.size :]):
+        assert frames.read_chunk(other) is None
 
 
 @given(st.binary(max_size=10), st.binary(max_size=300), st.integers(frames.HEAD.size + 10, 120))

@@ -11,7 +11,7 @@ from daemon.link.protocol.test_frames import parts_of
 from hypothesis import given, strategies as st
 
 from dora_daemon.link.errors import WireError
-from dora_daemon.link.streams.images import ImageMessage
+from dora_daemon.link.streams.images import ImageMessage, PlainHead, plain_image
 from dora_node_api.data.metadata import encode_metadata
 from dora_node_api.transport.shared.layout import BLOCK_HEAD, BLOCK_HEAD_SIZE, BLOCK_MAGIC
 
@@ -75,3 +75,19 @@ def test_changed_bytes_raise_nothing_but_wire_errors(data: st.DataObject) -> Non
         image[data.draw(st.integers(0, len(image) - 1))] = data.draw(st.integers(0, 255))
     with suppress(WireError):
         read(bytes(image))
+
+
+@given(st.data())
+def test_a_head_like_the_last_one_is_checked_as_a_new_one(data: st.DataObject) -> None:
+    known = PlainHead()
+    first = b"frame" + image_of(pa.array(range(3)))
+    assert known.check(first + b"next", 5, len(first))
+    changed = bytearray(first + data.draw(st.sampled_from([b"", b"12345678"])))
+    for _ in range(data.draw(st.integers(0, 3))):
+        # Mostly in the head: stamp and time may differ, and nothing else.
+        changed[data.draw(st.integers(5, len(changed) - 1))] = data.draw(st.integers(0, 255))
+    frame = bytes(changed)
+    plain = plain_image(frame, 5, len(frame))
+    assert known.check(frame, 5, len(frame)) == (plain is not None)
+    if plain is not None:
+        assert (known.head, known.total, known.size) == (*plain, len(frame) - 5)

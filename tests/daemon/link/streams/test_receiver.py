@@ -52,7 +52,9 @@ class FakeForwarder:
     def forward_small(
         self,
         output: str,
-        image: memoryview,
+        frame: bytes,
+        start: int,
+        end: int,
         head: int,
         total: int,
         *,
@@ -62,6 +64,7 @@ class FakeForwarder:
         if self.broken:
             raise OSError("no memory")
         self.small += 1
+        image = memoryview(frame)[start:end]
         blocks = BlockImage(image[:head], image[head:], total - len(image) + head)
         return self.forward_image(output, blocks, source=source, sent_ns=sent_ns, flags=0)
 
@@ -124,7 +127,8 @@ class Stream:
         frame = frames.single_image_head(7, 3, (0, 0), 1, number, number - 1, 0, flags, len(image))
         single = frames.read_single_image(frame + image)
         assert single is not None
-        self.stream.image(frame + image, single, 0)
+        _, _, _, _, _, flags, sequence, previous, sent_ns = single
+        self.stream.image(frame + image, sequence, previous, sent_ns, flags, 0)
 
     def receive_frame(self, frame: bytes) -> None:
         for _, images in frames.read_images(frame):

@@ -7,7 +7,7 @@ import json
 import pytest
 from hypothesis import given, strategies as st
 
-from dora_config.protocol.runner_events import LogLevel
+from dora_config.protocol.runner_events import LogLevel, passes
 from dora_daemon.runner.logs.log_entries import (
     CUT_MARK,
     MAX_LINE,
@@ -16,7 +16,6 @@ from dora_daemon.runner.logs.log_entries import (
     entry_from_line,
     file_line,
     message_text,
-    passes,
 )
 
 TS = "2026-08-21T09:30:00.123Z"

@@ -77,7 +77,14 @@ def test_the_only_message_that_waits_is_taken_and_forwarded() -> None:
     def small(image: bytes, number: int) -> bool:
         split = block_image(image)
         return forwarder.forward_small(
-            "n/out", memoryview(image), len(split.head), split.total, source=number, sent_ns=number
+            "n/out",
+            b"frame" + image,
+            5,
+            5 + len(image),
+            len(split.head),
+            split.total,
+            source=number,
+            sent_ns=number,
         )
 
     def send(*sent: int) -> None:
@@ -115,9 +122,11 @@ def test_the_only_message_that_waits_is_taken_and_forwarded() -> None:
         assert forwarder.forward_image(
             "n/out", block_image(image), source=number, sent_ns=1, flags=0
         )
-    assert not small(image, 2004), "the queue is full"
-    assert len(drain(reader)) == 4
-    assert small(image, 2004)
+    assert not small(image, 2004), "no block is free"
+    assert forwarder.forward_image("n/out", block_image(image), source=2004, sent_ns=1, flags=0)
+    assert small(image, 2005), "the oldest one is dropped"
+    assert [d.sequence for d in drain(reader)] == [2002, 2003, 2004, 2005]
+    assert small(image, 2006)
     for closing in (source, reader, sender, forwarder, near, far, board, segments):
         closing.close()
 

@@ -96,8 +96,7 @@ def _run(
             directory = RuntimeDir.create(runtime_root())
             resources.enter_context(ReaperProcess(directory)).start()
             on_command = directory.record_process
-        with progress:
-            result = anyio.run(build, on_command)
+        result = anyio.run(build, on_command)
     if result is None:
         output.failure(f"build interrupted by {interrupted[0]}; run it again to complete it")
         raise CommandFailed(STOPPED_BY_USER)

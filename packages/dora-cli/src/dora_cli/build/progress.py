@@ -5,34 +5,36 @@ While lines are redrawn, the output of a node is kept and printed if its build f
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from dora_cli import output
+from dora_cli.screen import RedrawnLines, can_redraw
 from dora_config.protocol.builds import NodeBuildEvent
 from dora_config.yaml.quantities import show_duration
 
-MOST_KEPT = 10_000
-"""Most lines of output kept per node."""
+MAX_KEPT = 10_000
+"""Newest lines of output that are kept per node."""
 
-_CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x1f\x7f]")
-"""Characters that would move the cursor or change colours."""
-_UP, _CLEAR_LINE, _CLEAR_REST = "\x1b[{}A", "\x1b[K", "\x1b[J"
+_CONTROL = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # colours and cursor movement
+    r"|(?:\x1b[P\]X^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # titles, links
+    r"|\x1b[ -/]*[0-~]?"
+    r"|[\x00-\x08\x0a-\x1f\x7f-\x9f]"
+)
+"""Escape sequences and control characters except tab."""
 
 
 def build_progress(nodes: Sequence[str], *, verbose: bool) -> BuildProgress:
-    """Return the progress that fits standard output: redrawn lines need cursor movement."""
-    drawn = not verbose and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-    return DrawnProgress(nodes) if drawn else BuildProgress()
+    """Return the progress that fits standard output."""
+    return DrawnProgress(nodes) if can_redraw() and not verbose else BuildProgress()
 
 
-class BuildProgress(AbstractContextManager[None]):
+class BuildProgress:
     """Prints each event as a line with the node in front."""
 
     def __init__(self) -> None:
@@ -40,26 +42,32 @@ class BuildProgress(AbstractContextManager[None]):
 
     def show(self, event: NodeBuildEvent) -> None:
         """Print one event."""
+        node, text = event.node, _clean(event.text)
         match event.what:
             case "step":
-                self.note(f"{event.node}: {output.styled(event.text, 'bold', colour=self._colour)}")
+                output.write(f"{node}: {output.styled(text, 'bold', colour=self._colour)}")
             case "output":
-                self.note(f"{event.node}:   {event.text}")
+                output.write(f"{node}:   {text}")
             case "built":
-                self.note(f"{event.node}: ready after {show_duration(event.seconds)}")
+                output.write(f"{node}: ready after {show_duration(event.seconds)}")
             case "failed":
-                self.note(f"{event.node}: failed")
+                output.write(f"{node}: failed")
             case "skipped":
-                self.note(f"{event.node}: {event.text}")
+                output.write(f"{node}: {text}")
             case "started":
                 pass
 
-    def note(self, text: str) -> None:
-        """Print a remark about the output."""
-        output.write(text)
+    def leave_out(self, daemon: str, lines: int) -> None:
+        """Report lines of output that a daemon did not send."""
+        output.write(_left_out(daemon, lines))
 
-    def __exit__(self, *exception: object) -> None:
-        """Do nothing: printed lines stay."""
+
+def _clean(text: str) -> str:
+    return _CONTROL.sub("", text)
+
+
+def _left_out(daemon: str, lines: int) -> str:
+    return f"{daemon}: ({output.counted(lines, 'line')} left out: too many at once)"
 
 
 @dataclass(slots=True)
@@ -78,12 +86,13 @@ class DrawnProgress(BuildProgress):
         """``nodes`` are shown from the beginning, others from their first event."""
         super().__init__()
         self._lines = defaultdict(_NodeLine, {node: _NodeLine() for node in nodes})
-        self._kept: dict[str, list[str]] = defaultdict(list)
-        self._drawn = 0
+        self._kept: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=MAX_KEPT))
+        self._left_out: Counter[str] = Counter()
+        self._drawing = RedrawnLines()
 
     def show(self, event: NodeBuildEvent) -> None:
         """Update the line of the node."""
-        node, text = event.node, event.text
+        node, text = event.node, _clean(event.text)
         match event.what:
             case "started" | "skipped":
                 self._set(node, "building", "bold", text)
@@ -95,6 +104,7 @@ class DrawnProgress(BuildProgress):
                 self._keep(node, f"  {text}")
                 self._set(node, "building", "bold", text.strip())
             case "built":
+                self._kept.pop(node, None)
                 line = self._lines[node]
                 after = f"after {show_duration(event.seconds)}"
                 self._set(node, "ready", "info", after if line.built else line.detail)
@@ -102,25 +112,22 @@ class DrawnProgress(BuildProgress):
                 self._set(node, "failed", "error")
                 self._print_kept(node)
 
-    def note(self, text: str) -> None:
-        """Ignore the remark: redrawn lines show only the newest output."""
+    def leave_out(self, daemon: str, lines: int) -> None:
+        """Count the lines, which are reported if a build on this daemon fails."""
+        self._left_out[daemon] += lines
 
     def _keep(self, node: str, line: str) -> None:
-        if len(self._kept[node]) < MOST_KEPT:
-            self._kept[node].append(line)
+        self._kept[node].append(line)
 
     def _set(self, node: str, state: str, style: str, detail: str = "") -> None:
         line = self._lines[node]
-        line.state, line.style, line.detail = state, style, _CONTROL.sub("", detail)
+        line.state, line.style, line.detail = state, style, detail.expandtabs()
         self._draw()
 
     def _draw(self) -> None:
         """Redraw the lines that fit: the cursor cannot move above the top of the screen."""
         size = shutil.get_terminal_size()
-        lines = [self._text(node, size.columns) for node in self._shown(size.lines - 1)]
-        up = _UP.format(self._drawn) if self._drawn else ""
-        output.raw(up + "".join(f"\r{line}{_CLEAR_LINE}\n" for line in lines) + _CLEAR_REST)
-        self._drawn = len(lines)
+        self._drawing.draw([self._text(node, size.columns) for node in self._shown(size.lines - 1)])
 
     def _shown(self, most: int) -> list[str]:
         nodes = list(self._lines)
@@ -140,9 +147,10 @@ class DrawnProgress(BuildProgress):
 
     def _print_kept(self, node: str) -> None:
         """Print the output of a failed node above the redrawn lines."""
-        up = _UP.format(self._drawn) if self._drawn else ""
-        output.raw(f"{up}\r{_CLEAR_REST}")
-        self._drawn = 0
+        self._drawing.erase()
         for line in self._kept.pop(node, ()):
             output.write(f"{node}: {line}")
+        daemon = node.partition("/")[0]
+        if lines := self._left_out.pop(daemon, 0):
+            output.write(_left_out(daemon, lines))
         self._draw()

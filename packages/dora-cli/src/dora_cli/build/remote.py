@@ -97,7 +97,7 @@ class RemoteBuildProgress:
                 output.write(f"dataflow build triggered: {build_id}")
             case BuildProgress(daemon=daemon, news=events, left_out=left_out):
                 if left_out:
-                    self._shown.note(f"{daemon}: ({left_out} lines left out: too many at once)")
+                    self._shown.leave_out(daemon, left_out)
                 for event in events:
                     named = event.model_copy(update={"node": f"{daemon}/{event.node}"})
                     self._shown.show(named)

@@ -144,7 +144,7 @@ class Installer:
         )
         if found["tree"] is not None:
             return str(found["tree"]), facts
-        _require_room(machine, archive, facts, layout)
+        _require_room(machine, archive, facts)
         tree = _send(machine, archive, layout, report)
         report("self-test")
         try:
@@ -224,9 +224,7 @@ def _try(machine: Connection, tree: str, words: Sequence[str]) -> None:
         )
 
 
-def _require_room(
-    machine: Connection, archive: Archive, facts: dict[str, Any], layout: Layout
-) -> None:
+def _require_room(machine: Connection, archive: Archive, facts: dict[str, Any]) -> None:
     unpacked = archive.manifest.unpacked * 3 // 2  # with byte code
     if facts["device"] == facts["archives_device"]:
         needed = [(facts["prefix"], facts["free"], unpacked + archive.size)]

@@ -13,9 +13,18 @@ from anyio.streams.memory import MemoryObjectSendStream
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from dora_cli._version import __version__
-from dora_cli.coordinator.client import CONNECT_TIMEOUT, Frame, connection_failure
-from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
+from dora_cli.coordinator.client import (
+    CONNECT_TIMEOUT,
+    HANDSHAKE_ERRORS,
+    Frame,
+    connection_failure,
+    handshake_failed,
+    hello,
+    request_failed,
+    request_frame,
+    welcome,
+)
+from dora_cli.coordinator.errors import CoordinatorLost
 from dora_config import DoraError
 from dora_config.access import Endpoint
 from dora_config.control_plane import websocket_options
@@ -25,18 +34,16 @@ from dora_config.protocol.control import (
     SERVER_CODEC,
     Answer,
     Cancel,
-    ClientRequest,
     ControlAnswer,
     ControlProgress,
     ControlRequest,
     Failure,
-    Hello,
     Progress,
     Refused,
     StreamAck,
     Welcome,
 )
-from dora_config.protocol.envelope import ProgramVersion, UnknownKind
+from dora_config.protocol.envelope import UnknownKind
 
 PING_INTERVAL = 4.0
 PING_TIMEOUT = 8.0
@@ -61,12 +68,12 @@ class ReplyStream:
                     yield answer
                     return
                 case Failure():
-                    raise RequestFailed(frame.message, frame.code)
+                    raise request_failed(frame)
         raise self._client.loss()
 
     async def acknowledge(self, stream: int) -> None:
         """Request the next update of a stream."""
-        await self._client.write(CLIENT_CODEC.encode(StreamAck(id=self._number, stream=stream)))
+        await self._client.acknowledge(self._number, stream)
 
 
 class AsyncClient:
@@ -99,7 +106,7 @@ class AsyncClient:
         send, receive = anyio.create_memory_object_stream[Frame](math.inf)
         self._replies[number] = send
         try:
-            await self.write(CLIENT_CODEC.encode(ClientRequest(id=number, request=request)))
+            await self._write(request_frame(number, request, self._max_message))
             yield ReplyStream(self, number, receive)
         finally:
             self._replies.pop(number, None)
@@ -119,14 +126,12 @@ class AsyncClient:
             answer = [reply async for reply in replies][-1]
         return cast("ControlAnswer", answer)
 
-    async def write(self, text: str) -> None:
-        """Send one frame; raises RequestFailed if it is too long, and CoordinatorLost."""
-        if len(text) > self._max_message:
-            raise RequestFailed(
-                f"the request has {len(text)} bytes, more than the {self._max_message} that the "
-                "coordinator accepts (max_message_bytes)",
-                "failed",
-            )
+    async def acknowledge(self, number: int, stream: int) -> None:
+        """Request the next update of a stream."""
+        await self._write(CLIENT_CODEC.encode(StreamAck(id=number, stream=stream)))
+
+    async def _write(self, text: str) -> None:
+        """Send one frame; raises CoordinatorLost."""
         try:
             await self._socket.send(text)
         except ConnectionClosed as error:
@@ -184,16 +189,10 @@ async def connected(endpoint: Endpoint) -> AsyncIterator[AsyncClient]:
 
 
 async def _handshake(endpoint: Endpoint, socket: ClientConnection) -> Welcome:
-    party = ProgramVersion(program="dora", release=__version__)
     try:
         with anyio.fail_after(CONNECT_TIMEOUT):
-            await socket.send(CLIENT_CODEC.encode(Hello(party=party)))
-            reply = SERVER_CODEC.decode(await socket.recv())
-    except (WebSocketException, TimeoutError, EOFError) as error:
-        raise CoordinatorUnreachable(
-            f"no coordinator listens at {endpoint}: handshake failed: {error}"
-        ) from error
-    if isinstance(reply, Welcome):
-        return reply
-    reason = reply.message if isinstance(reply, Refused) else "no welcome"
-    raise CoordinatorLost(f"the coordinator at {endpoint} refused the connection: {reason}")
+            await socket.send(hello())
+            reply = await socket.recv()
+    except HANDSHAKE_ERRORS as error:
+        raise handshake_failed(endpoint, error) from error
+    return welcome(endpoint, reply)

@@ -47,6 +47,8 @@ from dora_config.protocol.envelope import ProgramVersion, UnknownKind
 CONNECT_TIMEOUT = 5.0
 """Seconds after which a coordinator that does not answer counts as unreachable."""
 
+HANDSHAKE_ERRORS = (WebSocketException, TimeoutError, EOFError)
+
 T = TypeVar("T", bound=ControlAnswer)
 Frame = Progress | Answer | Failure
 
@@ -67,19 +69,11 @@ class Client:
 
     def _handshake(self) -> Welcome:
         try:
-            party = ProgramVersion(program="dora", release=__version__)
-            self._socket.send(CLIENT_CODEC.encode(Hello(party=party)))
-            reply = SERVER_CODEC.decode(self._socket.recv(CONNECT_TIMEOUT))
-        except (WebSocketException, TimeoutError, EOFError) as error:
-            raise CoordinatorUnreachable(
-                f"no coordinator listens at {self.endpoint}: handshake failed: {error}"
-            ) from error
-        if not isinstance(reply, Welcome):
-            reason = reply.message if isinstance(reply, Refused) else "no welcome"
-            raise CoordinatorLost(
-                f"the coordinator at {self.endpoint} refused the connection: {reason}"
-            )
-        return reply
+            self._socket.send(hello())
+            reply = self._socket.recv(CONNECT_TIMEOUT)
+        except HANDSHAKE_ERRORS as error:
+            raise handshake_failed(self.endpoint, error) from error
+        return welcome(self.endpoint, reply)
 
     def __enter__(self) -> Client:
         return self
@@ -90,14 +84,7 @@ class Client:
     def send(self, request: ControlRequest) -> int:
         """Send a request and return its number, which the frames of its answer carry."""
         self._last_id += 1
-        text = CLIENT_CODEC.encode(ClientRequest(id=self._last_id, request=request))
-        if len(text.encode()) > self._max_message:
-            raise RequestFailed(
-                f"the request has {len(text.encode())} bytes, more than the {self._max_message} "
-                "that the coordinator accepts (max_message_bytes)",
-                "failed",
-            )
-        self._write(text)
+        self._write(request_frame(self._last_id, request, self._max_message))
         return self._last_id
 
     def acknowledge(self, number: int, stream: int) -> None:
@@ -180,8 +167,7 @@ class Client:
                     if on_progress is not None:
                         on_progress(progress)
                 case Failure():
-                    ended = None if frame.ended is None else ended_row(frame.ended)
-                    raise RequestFailed(frame.message, frame.code, ended)
+                    raise request_failed(frame)
                 case Answer(answer=answer):
                     return answer
         raise AssertionError("frames() ends by raising")
@@ -193,9 +179,47 @@ class Client:
             raise lost(self.endpoint) from error
 
 
+def hello() -> str:
+    """Return the first frame of a connection."""
+    return CLIENT_CODEC.encode(Hello(party=ProgramVersion(program="dora", release=__version__)))
+
+
+def handshake_failed(endpoint: Endpoint, error: Exception) -> CoordinatorUnreachable:
+    return CoordinatorUnreachable(
+        f"no coordinator listens at {endpoint}: handshake failed: {error}"
+    )
+
+
+def welcome(endpoint: Endpoint, text: str | bytes) -> Welcome:
+    """Return the answer to `hello`; raises CoordinatorLost if it is another one."""
+    reply = SERVER_CODEC.decode(text)
+    if isinstance(reply, Welcome):
+        return reply
+    reason = reply.message if isinstance(reply, Refused) else "no welcome"
+    raise CoordinatorLost(f"the coordinator at {endpoint} refused the connection: {reason}")
+
+
+def request_frame(number: int, request: ControlRequest, max_bytes: int) -> str:
+    """Return the frame of a request; raises RequestFailed if it is too long."""
+    text = CLIENT_CODEC.encode(ClientRequest(id=number, request=request))
+    size = len(text.encode())
+    if size > max_bytes:
+        raise RequestFailed(
+            f"the request has {size} bytes, more than the {max_bytes} that the coordinator "
+            "accepts (max_message_bytes)",
+            "failed",
+        )
+    return text
+
+
 def ended_row(ended: EndedDataflow) -> EndedRow:
     """Return how a dataflow ended as the REST API does."""
     return cast(EndedRow, ended.model_dump(mode="json"))
+
+
+def request_failed(failure: Failure) -> RequestFailed:
+    ended = None if failure.ended is None else ended_row(failure.ended)
+    return RequestFailed(failure.message, failure.code, ended)
 
 
 def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:

@@ -2,7 +2,7 @@
 
 - `CoordinatorUnreachable`: no coordinator answers at the address
 - `AccessDenied`: it rejects the token
-- `CoordinatorLost`: the connection ended before the answer
+- `CoordinatorLost`: it refused the connection, or the connection ended before the answer
 - `RequestFailed`: it refused the request, or could not carry it out
 """
 
@@ -26,7 +26,7 @@ class AccessDenied(DoraError):
 
 
 class CoordinatorLost(DoraError):
-    """The connection to the coordinator ended before the answer."""
+    """The coordinator refused the connection, or it ended before the answer."""
 
 
 class RequestFailed(DoraError):
@@ -48,7 +48,7 @@ def unreachable(endpoint: Endpoint, error: Exception) -> CoordinatorUnreachable:
 
 
 def refused(endpoint: Endpoint, status: int, reason: str) -> DoraError:
-    """Return the error for an HTTP status of 401 or above with which a connection is refused."""
+    """Return the error for an HTTP status that is not of an operation."""
     if status in (401, 426):
         problem = (
             "has a different token than this account"
@@ -58,6 +58,10 @@ def refused(endpoint: Endpoint, status: int, reason: str) -> DoraError:
         return AccessDenied(
             f"the coordinator at {endpoint} {problem}: copy ~/.config/dora/token of the "
             "coordinator's account to this one (mode 0600), or set DORA_AUTH_TOKEN"
+        )
+    if status in (403, 429, 500, 503):  # other programs: 404, and 502 or 504 of proxies
+        return CoordinatorLost(
+            f"the coordinator at {endpoint} answered with HTTP status {status}: {reason}"
         )
     return CoordinatorUnreachable(
         f"no coordinator listens at {endpoint}: HTTP status {status} {reason}".rstrip()

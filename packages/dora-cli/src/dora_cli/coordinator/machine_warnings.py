@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
-from dora_cli.clock_offset import MOST_CLOCK_DIFFERENCE, clock_warning
+from dora_cli.clock_offset import MAX_CLOCK_DIFFERENCE, clock_warning
 from dora_cli.coordinator.rows import MachineRow
 
 if TYPE_CHECKING:
@@ -32,5 +32,5 @@ def clock_warnings(machines: Iterable[MachineRow]) -> list[str]:
         for one in machines
         if one["connected"]
         and one["clock_offset"] is not None
-        and abs(one["clock_offset"]) > MOST_CLOCK_DIFFERENCE
+        and abs(one["clock_offset"]) > MAX_CLOCK_DIFFERENCE
     ]

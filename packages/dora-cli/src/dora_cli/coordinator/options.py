@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -33,23 +33,13 @@ CoordinatorPort = Annotated[
         help="Port of the coordinator (default 6013; env DORA_COORDINATOR_PORT).",
     ),
 ]
-DataflowArgument = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[DATAFLOW]",
-        help="UUID or name; optional when only one dataflow runs.",
-        autocompletion=completion.running_dataflows,
-    ),
-]
+_RUNNING_DATAFLOW: Final[dict[str, Any]] = {
+    "help": "UUID or name; optional when only one dataflow runs.",
+    "autocompletion": completion.running_dataflows,
+}
+DataflowArgument = Annotated[str | None, typer.Argument(metavar="[DATAFLOW]", **_RUNNING_DATAFLOW)]
 DataflowOption = Annotated[
-    str | None,
-    typer.Option(
-        "--dataflow",
-        "-d",
-        metavar="DATAFLOW",
-        help="UUID or name; optional when only one dataflow runs.",
-        autocompletion=completion.running_dataflows,
-    ),
+    str | None, typer.Option("--dataflow", "-d", metavar="DATAFLOW", **_RUNNING_DATAFLOW)
 ]
 NodeArgument = Annotated[
     str,

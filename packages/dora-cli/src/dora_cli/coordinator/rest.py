@@ -8,7 +8,6 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import ssl
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
@@ -22,7 +21,7 @@ from dora_cli.coordinator.errors import (
     unreachable,
 )
 from dora_config.access import Endpoint
-from dora_config.control_plane import ControlConnection, Untrusted
+from dora_config.control_plane import ControlConnection
 from dora_config.protocol import VERSION
 from dora_config.protocol.rest import paths
 
@@ -30,8 +29,8 @@ CONNECT_TIMEOUT: Final = 5.0
 """Seconds after which a coordinator that does not answer counts as unreachable."""
 QUERY_TIMEOUT: Final = 30.0
 """Seconds for the answer to a query; a coordinator may be busy with its fleet."""
-_NOT_REACHED: Final = (401, 403, 426, 429, 503)
-"""Statuses with which a request is refused before it is read."""
+_REFUSED: Final = (401, 403, 426, 429, 503)
+"""Statuses of the coordinator itself; those of operations are in `protocol.rest.errors`."""
 
 Json = dict[str, Any]
 
@@ -42,8 +41,9 @@ class RestClient:
     def __init__(self, endpoint: Endpoint, *, timeout: float | None = None) -> None:
         """``timeout``: seconds for a connection and for the answer to a query, if not the usual."""
         self._endpoint = endpoint
-        self._connection = ControlConnection(endpoint, timeout=timeout or CONNECT_TIMEOUT)
-        self._query_timeout = timeout or QUERY_TIMEOUT
+        connect, query = (CONNECT_TIMEOUT, QUERY_TIMEOUT) if timeout is None else (timeout, timeout)
+        self._connection = ControlConnection(endpoint, timeout=connect)
+        self._query_timeout = query
 
     def __enter__(self) -> RestClient:
         return self
@@ -86,7 +86,7 @@ class RestClient:
             raise CoordinatorLost(
                 f"unexpected answer of the coordinator at {self._endpoint}: {error!r}"
             ) from error
-        if status in _NOT_REACHED:
+        if status in _REFUSED:
             raise refused(self._endpoint, status, sentence)
         raise RequestFailed(sentence, code, found.get("ended"))
 
@@ -109,6 +109,7 @@ class RestClient:
                 kind = (answer.getheader("Content-Type") or "").partition(";")[0]
                 return answer.status, kind, answer.read()
         except (OSError, http.client.HTTPException) as error:
+            connection.close()  # it may still receive this answer
             if timeout is not None and isinstance(error, TimeoutError):
                 raise unanswered(self._endpoint, timeout) from error
             raise lost(self._endpoint) from error
@@ -118,20 +119,17 @@ class RestClient:
             return
         try:
             self._connection.connect()
-        except Untrusted:
-            raise
-        except (OSError, ssl.SSLError, UnicodeError) as error:
+            _detect_lost_peer(self._connection)
+        except (OSError, UnicodeError) as error:
             raise unreachable(self._endpoint, error) from error
-        _notice_lost_machine(self._connection.sock)
 
 
-def _notice_lost_machine(connection: socket.socket | None) -> None:
-    """Let the kernel notice within a minute that the other machine is gone."""
-    assert connection is not None
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+def _detect_lost_peer(connection: ControlConnection) -> None:
+    """Let the kernel end the connection within a minute after the other machine is gone."""
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
         (socket.TCP_KEEPIDLE, 15),
         (socket.TCP_KEEPINTVL, 15),
         (socket.TCP_KEEPCNT, 3),
     ):
-        connection.setsockopt(socket.IPPROTO_TCP, option, value)
+        connection.sock.setsockopt(socket.IPPROTO_TCP, option, value)

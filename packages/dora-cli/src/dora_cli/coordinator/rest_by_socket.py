@@ -6,9 +6,13 @@ import re
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from dora_cli.coordinator.client import Client
+import anyio
+from pydantic import BaseModel
+
+from dora_cli.coordinator.async_client import connected
 from dora_cli.coordinator.errors import RequestFailed
 from dora_config.access import Endpoint
+from dora_config.errors import DoraError
 from dora_config.protocol.rest.errors import OperationFailed
 from dora_config.protocol.rest.operations import OPERATIONS, Operation
 
@@ -17,18 +21,23 @@ def run(endpoint: Endpoint, method: str, target: str, body: dict[str, Any]) -> d
     """Return what the REST API answers; raises as `RestClient.get`."""
     parts = urlsplit(target)
     operation, in_path = _find(method, parts.path)
-    arguments = {**dict(parse_qsl(parts.query)), **body, **in_path}
-    steps = operation.run(operation.arguments.model_validate(arguments))
-    try:
-        with Client(endpoint) as client:
-            request = next(steps)
-            while True:
-                request = steps.send(client.ask(request))
-    except StopIteration as end:
-        result: dict[str, Any] = end.value.model_dump(mode="json")
-        return result
-    except OperationFailed as problem:
-        raise RequestFailed(str(problem), problem.code) from problem
+    others = {**dict(parse_qsl(parts.query)), **body}
+
+    async def answer() -> BaseModel | DoraError:
+        async with connected(endpoint) as client:
+            try:
+                arguments = operation.parse(in_path, others)
+                result: BaseModel = await operation.run(arguments, client.ask)
+            except DoraError as problem:
+                return problem  # a task group would raise it in an ExceptionGroup
+            return result
+
+    found = anyio.run(answer)
+    if isinstance(found, OperationFailed):
+        raise RequestFailed(str(found), found.code) from found
+    if isinstance(found, DoraError):
+        raise found
+    return found.model_dump(mode="json")
 
 
 def _find(method: str, path: str) -> tuple[Operation[Any, Any], dict[str, str]]:

@@ -69,6 +69,7 @@ class MachineRow(TypedDict):
 
     daemon: str
     connected: bool
+    ended: bool
     clock_offset: float | None
     plain_links: bool
 

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.yaml.text_files import is_file
 
 MAX_FILES = 2000
-"""Files of a node that are followed."""
+"""Files of one program after which no more imports are followed."""
 
 
 def files_of(node: ResolvedNode, base: Path) -> frozenset[Path]:
-    """Return the absolute paths of a node's files below ``base``, its working directory.
+    """Return the paths of a node's files; relative names start at ``base``, its working directory.
 
-    Of Python programs, modules in their folder or in ``base`` that they import, at any depth.
+    For Python programs these include the modules that they import, at any depth, from their own
+    folder, from ``base``, or by relative imports.
     """
     found: set[Path] = set()
     for program in _programs(node, base):
         found |= _with_imports(program, (program.parent, base))
     for text in (*node.args, *(one for one in node.env.values() if isinstance(one, str))):
         for word in {text, text.rpartition("=")[2]}:
-            if word and "\0" not in word and _is_file(base / word):
+            if word and "\0" not in word and is_file(base / word):
                 found.add(base / word)
     links = {path.resolve() for path in found if path.is_symlink()}
     return frozenset(found | links)
@@ -33,15 +36,8 @@ def _programs(node: ResolvedNode, base: Path) -> Iterator[Path]:
     if node.kind == "standard" and node.path:
         names.append(node.path)
     for name in names:
-        if _is_file(base / name):
+        if is_file(base / name):
             yield Path(base / name)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def _with_imports(program: Path, roots: tuple[Path, ...]) -> set[Path]:
@@ -59,7 +55,9 @@ def _with_imports(program: Path, roots: tuple[Path, ...]) -> set[Path]:
 def _imported(path: Path) -> list[tuple[int, str]]:
     """Return level and dotted name of each import; none of an unreadable or invalid file."""
     try:
-        tree = ast.parse(path.read_bytes())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the user's code; the node prints them itself
+            tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError):
         return []
     names: list[tuple[int, str]] = []
@@ -84,6 +82,6 @@ def _modules(name: tuple[int, str], importer: Path, roots: Iterable[Path]) -> It
         folder = root
         for part in dotted.split("."):
             for candidate in (folder / f"{part}.py", folder / part / "__init__.py"):
-                if _is_file(candidate):
+                if is_file(candidate):
                     yield candidate
             folder = folder / part

@@ -11,6 +11,7 @@ from dora_cli.build.local import STOPPED_BY_USER
 from dora_cli.build.remote import deliver
 from dora_cli.coordinator import calls
 from dora_cli.coordinator.client import Client
+from dora_cli.dataflow_file import print_warnings
 from dora_cli.errors import CommandFailed
 from dora_cli.live.definition import load_node
 from dora_config.dataflow.resolved import ResolvedNode
@@ -56,9 +57,7 @@ def change(client: Client, uuid: str, request: GraphChange) -> GraphChanged:
 def add(client: Client, dataflow: str | None, path: Path) -> tuple[str, GraphChanged]:
     """Add the node in a file; return its id."""
     found = calls.describe(client, dataflow)
-    node, warnings = load_node(path, found.spec.resolved)
-    for problem in warnings:
-        output.warn(str(problem).replace("warning: ", "", 1))
+    node = _load(path, found)
     _require_built(node)
     request = AddNode(node=node, code=_sent(client, found, node))
     return node.id, change(client, found.uuid, request)
@@ -69,9 +68,7 @@ def replace(
 ) -> GraphChanged:
     """Replace a node by the definition in a file."""
     found = calls.describe(client, dataflow)
-    node, warnings = load_node(path, found.spec.resolved, replaces=name)
-    for problem in warnings:
-        output.warn(str(problem).replace("warning: ", "", 1))
+    node = _load(path, found, replaces=name)
     return _replace(client, found, node, grace)
 
 
@@ -87,6 +84,13 @@ def reload(client: Client, uuid: str, name: str, grace: float) -> None:
     _sent(client, found, node)
     which = DataflowRef(uuid=uuid)
     client.request(CallRunner(dataflow=which, node=name, request=Reload(node=name)), RunnerReplies)
+
+
+def _load(path: Path, running: Described, *, replaces: str | None = None) -> ResolvedNode:
+    """Return the node in a file; its warnings are printed."""
+    node, warnings = load_node(path, running.spec.resolved, replaces=replaces)
+    print_warnings(warnings)
+    return node
 
 
 def _replace(client: Client, found: Described, node: ResolvedNode, grace: float) -> GraphChanged:

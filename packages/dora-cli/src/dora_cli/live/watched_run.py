@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from dora_cli.live.watching import NodeWatcher
+from dora_cli.live.watching import GRACE, NodeWatcher
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.run_plan import NodeLocation, RunPlan
 from dora_config.protocol.runner import Refusal, Reload, ReplaceNode
 from dora_daemon.runner.control_requests import ControlRequests
 from dora_daemon.runner.service import Runner
-
-GRACE = 5.0
-"""Seconds from STOP to SIGTERM for the process of a replaced node."""
 
 
 async def watch(runner: Runner, path: Path, plan: RunPlan) -> None:

@@ -14,7 +14,7 @@ from anyio.from_thread import start_blocking_portal
 from dora_cli.coordinator.async_client import AsyncClient, connected
 from dora_cli.coordinator.client import Client
 from dora_cli.live.sending import reload
-from dora_cli.live.watching import NodeWatcher
+from dora_cli.live.watching import GRACE, NodeWatcher
 from dora_cli.shipping.collection import source_directory
 from dora_config.access import Endpoint
 from dora_config.dataflow.resolved import ResolvedNode
@@ -28,8 +28,6 @@ from dora_config.protocol.control import (
 )
 from dora_config.protocol.dataflow import DataflowSpec
 
-GRACE = 5.0
-"""Seconds from STOP to SIGTERM for the process of a replaced node."""
 REFRESH_SECONDS = 2.0
 """Interval at which nodes that were added, replaced or removed are found."""
 

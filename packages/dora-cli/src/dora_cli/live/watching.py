@@ -29,6 +29,9 @@ DEBOUNCE_MS = 400
 TICK_MS = 250
 """Interval at which times are checked while no file changes."""
 
+GRACE = 5.0
+"""Seconds from STOP to SIGTERM for the process of a replaced node."""
+
 ReloadNode = Callable[[str], Awaitable[str | None]]
 """Reloads a node; returns why it was not reloaded."""
 

@@ -7,47 +7,24 @@ A node writes `<working directory>/out/<dataflow id>/log_<node>.jsonl`; older pa
 
 from __future__ import annotations
 
-import heapq
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from dora_cli.logs.log_lines import LogEntry, parse_log_line
 from dora_config import DoraError
 from dora_config.ids import file_stem
-from dora_daemon.agent.logs.files import NodeLogReader
+from dora_config.protocol.dataflow import LogFilter
+from dora_daemon.agent.logs.files import NodeLogReader, PartLogReader
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
-_LOG = re.compile(r"log_(?P<node>.+)\.jsonl(?:\.(?P<part>\d+))?")
+_LOG = re.compile(r"log_(.+)\.jsonl(?:\.\d+)?")
 
 
 class NoSuchLogs(DoraError):
     """No log files match the request."""
-
-
-@dataclass(frozen=True, slots=True)
-class NodeLogs:
-    """Files of one node, oldest part first; the last one may grow."""
-
-    node: str
-    """Id as in the file name, where long ids are shortened."""
-    parts: list[Path]
-
-    @property
-    def current(self) -> Path:
-        return self.parts[-1]
-
-    def entries(self, *, rotated_only: bool = False) -> Iterator[LogEntry]:
-        """Yield the entries, oldest first; ignores malformed lines."""
-        for path in self.parts[:-1] if rotated_only else self.parts:
-            try:
-                with path.open(encoding="utf-8", errors="replace") as file:
-                    yield from filter(None, map(parse_log_line, file))
-            except FileNotFoundError:
-                continue  # rotated meanwhile
 
 
 def out_dirs(base: Path) -> list[Path]:
@@ -90,62 +67,35 @@ def choose_dataflow(base: Path, wanted: str | None) -> str:
     raise NoSuchLogs(f"{what}; dataflows with logs, newest first:\n{listing}")
 
 
-def node_logs(base: Path, dataflow: str) -> list[NodeLogs]:
-    """Return the log files of each node of a dataflow, nodes in alphabetical order."""
-    numbered: dict[str, list[tuple[int, Path]]] = {}
+def log_files(base: Path, dataflow: str) -> dict[str, Path]:
+    """Return the log files of a dataflow by node; long ids are shortened, as in the file names."""
+    found: dict[str, Path] = {}
     for out in out_dirs(base):
         for path in (out / dataflow).glob("log_*.jsonl*"):
             if match := _LOG.fullmatch(path.name):
-                numbered.setdefault(match["node"], []).append((int(match["part"] or 0), path))
-    return [
-        NodeLogs(node, [path for _, path in sorted(parts, key=lambda p: p[0], reverse=True)])
-        for node, parts in sorted(numbered.items())
-    ]
+                found[match[1]] = path.with_name(f"log_{match[1]}.jsonl")
+    return dict(sorted(found.items()))
 
 
-def select_nodes(logs: Sequence[NodeLogs], node: str | None) -> list[NodeLogs]:
-    """Return the logs of one node (None: all); raises NoSuchLogs."""
-    if node is None:
-        return list(logs)
-    chosen = [one for one in logs if one.node == file_stem(node)]
-    if not chosen:
-        known = ", ".join(one.node for one in logs) or "none"
-        raise NoSuchLogs(f'no log file of node "{node}"; nodes with logs: {known}')
-    return chosen
+class LogFiles:
+    """Reads the log files of a dataflow, across rotations; polled by the caller."""
 
-
-def merged(logs: Sequence[NodeLogs]) -> Iterator[LogEntry]:
-    """Return the entries of several nodes by time."""
-    return heapq.merge(*(one.entries() for one in logs), key=lambda entry: entry.time)
-
-
-class Follower:
-    """Reads entries that are appended to log files, across rotations; polled by the caller."""
-
-    def __init__(self, base: Path, dataflow: str, node: str | None) -> None:
+    def __init__(self, base: Path, dataflow: str, node: str | None = None) -> None:
+        """``node`` None: all nodes."""
         self._base = base
         self._dataflow = dataflow
         self._node = None if node is None else file_stem(node)
-        self._files: dict[Path, NodeLogReader] = {}
+        self._nodes: dict[str, NodeLogReader] = {}
+        self._reader = PartLogReader(self._nodes, LogFilter())
 
-    def rotated_entries(self) -> list[LogEntry]:
-        """Return the entries in parts that no longer grow."""
-        return [entry for one in self._logs() for entry in one.entries(rotated_only=True)]
-
-    def new_entries(self) -> list[LogEntry]:
-        """Return the entries since the last call, by time."""
-        found: list[LogEntry] = []
-        for one in self._logs():
-            log = self._files.setdefault(one.current, NodeLogReader(one.current))
-            found += filter(None, (parse_log_line(line.text) for line in log.new_lines()))
-        return sorted(found, key=lambda entry: entry.time)
+    def new_entries(self) -> Iterator[LogEntry]:
+        """Yield the entries since the last call by time, at the first call all of them."""
+        for node, path in log_files(self._base, self._dataflow).items():
+            if self._node in (None, node):
+                self._nodes.setdefault(node, NodeLogReader(path))
+        while lines := self._reader.next_chunk():
+            yield from filter(None, map(parse_log_line, lines))
 
     def close(self) -> None:
         """Close all files."""
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
-
-    def _logs(self) -> list[NodeLogs]:
-        logs = node_logs(self._base, self._dataflow)
-        return [one for one in logs if self._node in (None, one.node)]
+        self._reader.close()

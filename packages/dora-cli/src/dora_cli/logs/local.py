@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from pathlib import Path
 
-from dora_cli.logs.files import Follower, choose_dataflow, merged, node_logs, select_nodes
+from dora_cli.logs.files import LogFiles, NoSuchLogs, choose_dataflow, log_files
 from dora_cli.logs.printer import EntryPrinter
+from dora_config.ids import file_stem
 
 POLL_INTERVAL = 0.2
 """Seconds between two reads of followed files."""
@@ -18,19 +20,17 @@ def show(
     """Print the logs below `./out`; ``follow``: until Ctrl-C. Raises NoSuchLogs."""
     base = Path.cwd()
     chosen = choose_dataflow(base, dataflow)
-    if not follow:
-        printer.print(merged(select_nodes(node_logs(base, chosen), node)), tail=tail)
-        return
-    follower = Follower(base, chosen, node)
-    try:
-        # The follower also reads the present content of files that grow, so that no line is shown
-        # twice or lost in between.
-        first = [*follower.rotated_entries(), *follower.new_entries()]
-        printer.print(sorted(first, key=lambda entry: entry.time), tail=tail)
-        while True:
-            time.sleep(POLL_INTERVAL)
-            printer.print(follower.new_entries())
-    except KeyboardInterrupt:
-        return
-    finally:
-        follower.close()
+    known = log_files(base, chosen)
+    if node is not None and not follow and file_stem(node) not in known:
+        raise NoSuchLogs(
+            f'no log file of node "{node}"; nodes with logs: {", ".join(known) or "none"}'
+        )
+    with closing(LogFiles(base, chosen, node)) as logs:
+        try:
+            printer.print(logs.new_entries(), tail=tail)
+            while follow:
+                time.sleep(POLL_INTERVAL)
+                printer.print(logs.new_entries())
+        except KeyboardInterrupt:
+            if not follow:
+                raise

@@ -9,10 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-LEVELS = ("stdout", "trace", "debug", "info", "warn", "error")
-"""Lowest first; `stdout` is the level of printed lines."""
-
-_RANK = {level: rank for rank, level in enumerate(LEVELS)}
+from dora_config.protocol.runner_events import LOG_LEVELS, passes
 
 
 class LogFormat(StrEnum):
@@ -105,7 +102,7 @@ class LogFilter:
         if self.until is not None and entry.time > self.until:
             return False
         wanted = self.per_node.get(entry.node or "", self.level)
-        if _RANK.get(entry.level, 0) < _RANK[wanted]:
+        if not passes(entry.level, wanted):
             return False
         return self.grep is None or self.grep.lower() in entry.msg.lower()
 
@@ -117,8 +114,8 @@ class LogFilter:
 def parse_level(text: str) -> str:
     """Return the lower-case level; raises ValueError."""
     level = text.strip().lower()
-    if level not in _RANK:
-        raise ValueError(f"{text!r} is not a log level, expected one of {', '.join(LEVELS)}")
+    if level not in LOG_LEVELS:
+        raise ValueError(f"{text!r} is not a log level, expected one of {', '.join(LOG_LEVELS)}")
     return level
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dora_cli import output
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import Client, request_failed
 from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
 from dora_cli.coordinator.options import connect, dataflow_ref
 from dora_cli.logs.log_lines import LogEntry, LogFilter, parse_log_line
@@ -167,7 +167,7 @@ class LogReader:
                 case Answer(id=found, answer=LogsEnd(problems=problems)) if found == number:
                     return problems
                 case Failure(id=found) if found == number:
-                    raise RequestFailed(frame.message, frame.code)
+                    raise request_failed(frame)
             self.printer.print(order.due(time.monotonic()))
 
     def _new(self, lines: LogLines) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -36,11 +37,16 @@ class FleetRecording:
         return next(iter(self.states.values()))
 
     @property
+    def dataflow_id(self) -> str:
+        return self._any.dataflow_id
+
+    @property
     def label(self) -> str:
-        return self._any.name or self._any.dataflow_id
+        return self._any.name or self.dataflow_id
 
     @property
     def started(self) -> float:
+        """Unix time, by the clock that is ahead of the others."""
         return max(state.started for state in self.states.values())
 
     @property
@@ -73,10 +79,9 @@ class FleetRecording:
 
 
 def _sums(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
+    total = Counter[str]()
     for count in counts:
-        for topic, number in count.items():
-            total[topic] = total.get(topic, 0) + number
+        total.update(count)
     return total
 
 
@@ -110,27 +115,25 @@ def collect(replies: RecorderReplies) -> list[FleetRecording]:
 
 
 def choose(recordings: Sequence[FleetRecording], text: str | None) -> FleetRecording:
-    """Return the newest recording, or the newest that ``text`` names; raises RecordingError.
+    """Return the newest recording, or the newest that ``text`` names.
 
-    ``text``: start of its id, or name or UUID of its dataflow.
+    ``text``: name or UUID of its dataflow, else the start of its id. Raises RecordingError.
     """
     if text is None:
         named = list(recordings)
     else:
-        named = [one for one in recordings if one.recording.startswith(text)]
-        if len(named) > 1:
-            ids = ", ".join(one.recording for one in named)
-            raise RecordingError(f'"{text}" is the start of {len(named)} ids: {ids}')
-        named = named or [one for one in recordings if text in (one.label, _dataflow(one))]
+        named = [one for one in recordings if text in (one.label, one.dataflow_id)]
     if named:
         return named[-1]
+    fitting = [one for one in recordings if text is not None and one.recording.startswith(text)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        ids = ", ".join(one.recording for one in fitting)
+        raise RecordingError(f'"{text}" is the start of {len(fitting)} ids: {ids}')
     known = ", ".join(f"{one.recording[:SHORT]} ({one.label})" for one in recordings) or "none"
     wanted = "" if text is None else f' "{text}"'
     raise RecordingError(f"the connected machines have no recording{wanted}; they have: {known}")
-
-
-def _dataflow(recording: FleetRecording) -> str:
-    return next(iter(recording.states.values())).dataflow_id
 
 
 def find(client: Client, text: str | None) -> tuple[FleetRecording, RecorderReplies]:

@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping
 
 from dora_cli import output
-from dora_cli.coordinator.client import Client, Frame
-from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
+from dora_cli.coordinator.client import Client, Frame, request_failed
+from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable
 from dora_cli.recordings.errors import RecordingError
 from dora_cli.recordings.fleet import SHORT, FleetRecording, collect
 from dora_cli.recordings.report import report
@@ -141,7 +141,7 @@ class FleetSession:
                 case control.Answer(id=of, answer=RecorderReplies() as replies) if of == number:
                     return replies
                 case control.Failure(id=of) if of == number:
-                    raise RequestFailed(frame.message, frame.code)
+                    raise request_failed(frame)
                 case _:
                     self._note_end(frame)
         raise AssertionError("frames() ends by raising")

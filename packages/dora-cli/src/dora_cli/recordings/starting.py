@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 class RecordSettings:
     """Options of `dora record`."""
 
-    target: Path | None
-    patterns: tuple[str, ...]
-    max_size: int | None
-    max_duration: float | None
-    split_size: int | None
-    split_duration: float | None
+    target: Path | None = None
+    patterns: tuple[str, ...] = ()
+    max_size: int | None = None
+    max_duration: float | None = None
+    split_size: int | None = None
+    split_duration: float | None = None
 
     def request(self, directory: Path, dataflow_id: str) -> RecordingRequest:
         """Return the request for the recorder of a runner on this machine."""

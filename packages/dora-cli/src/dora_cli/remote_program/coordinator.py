@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dora_cli.remote_program import store_copies
 from dora_cli.remote_program.paths import remove_empty, remove_unused, state_dir
 from dora_cli.remote_program.protocol import Commands, Problem
 
-KEPT_COPIES = 3
 _OF_SERVICE = ".of-service"
 """Marker in the coordinator's folder: `uninstall` may remove the folder."""
 
@@ -26,32 +26,16 @@ def _store() -> Path:
 
 def copy_store(version: str) -> dict[str, Any]:
     """Copy the store; the copy's name includes the version that wrote it."""
-    store = _store()
-    if not store.exists():
-        return {"copy": None}
-    copy = store.with_name(f"{store.name}.of-{version}")
-    fresh = copy.with_name(f".{copy.name}.new")
-    fresh.unlink(missing_ok=True)
     try:
-        with closing(sqlite3.connect(store)) as source, closing(sqlite3.connect(fresh)) as target:
-            source.backup(target)
+        copy = store_copies.copy_store(_store(), version)
     except sqlite3.Error as error:
-        raise Problem(f"{store}: the store cannot be copied: {error}") from None
-    fresh.replace(copy)
-    copies = sorted(store.parent.glob(f"{store.name}.of-*"), key=lambda path: path.stat().st_mtime)
-    for path in copies[:-KEPT_COPIES]:
-        path.unlink()
-    return {"copy": str(copy)}
+        raise Problem(f"{_store()}: the store cannot be copied: {error}") from None
+    return {"copy": None if copy is None else str(copy)}
 
 
 def restore_store(copy: str) -> dict[str, Any]:
     """Restore the store from a copy; its coordinator must not run."""
-    store = _store()
-    fresh = store.with_name(f".{store.name}.new")
-    shutil.copyfile(copy, fresh)
-    for part in ("-wal", "-shm"):
-        store.with_name(f"{store.name}{part}").unlink(missing_ok=True)
-    fresh.replace(store)
+    store_copies.restore_store(_store(), Path(copy))
     return {}
 
 

@@ -3,22 +3,35 @@
 The lock is the name of an abstract socket, which the kernel frees when its holder ends for any
 reason. The holder ends when its input ends (the connection was closed) or is silent for ``lease``
 seconds (the connection was lost, or the command was suspended). Other commands connect to the
-socket: they receive the holder, and the end of the connection when the lock is free.
+socket: they receive the facts about the holder, and the end of the connection when it ends.
 """
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import select
 import socket
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dora_cli.remote_program.protocol import Commands, decode_reply, encode_result, send_result
+from dora_cli.remote_program.protocol import (
+    Commands,
+    Problem,
+    decode_reply,
+    encode_result,
+    send_result,
+)
 
 ANSWER_TIMEOUT = 5.0
+RETRY_INTERVAL = 0.1
+"""Seconds between two attempts to connect to a holder that does not accept connections."""
+MAX_WAITING = 64
+"""Commands that are connected to the holder; as many again are in the queue of its socket."""
 
 
 class InputEnded(Exception):
@@ -26,45 +39,56 @@ class InputEnded(Exception):
 
 
 class Input:
-    """Signs of life from the command."""
+    """Standard input, which must receive a byte from the command within each ``lease``."""
 
     def __init__(self, lease: float) -> None:
         self._lease = lease
         self._until = time.monotonic() + lease
 
-    def wait(self, other: socket.socket, *, within: float | None = None) -> bool:
-        """Return whether ``other`` is ready before ``within``; raises InputEnded."""
-        limit = None if within is None else time.monotonic() + within
+    def wait(
+        self, others: Iterable[socket.socket] = (), *, within: float = math.inf
+    ) -> list[socket.socket]:
+        """Return the sockets that are ready, none after ``within`` seconds; raises InputEnded."""
+        sockets = {one.fileno(): one for one in others}
+        poll = select.poll()
+        for descriptor in (0, *sockets):
+            poll.register(descriptor, select.POLLIN)
+        limit = time.monotonic() + within
         while True:
             now = time.monotonic()
             if now >= self._until:
                 raise InputEnded
-            if limit is not None and now >= limit:
-                return False
-            rest = min(self._until, limit or self._until) - now
-            ready, _, _ = select.select([0, other.fileno()], [], [], rest)
+            if now >= limit:
+                return []
+            rest = min(self._until, limit) - now
+            ready = [descriptor for descriptor, _ in poll.poll(rest * 1000)]
             if 0 in ready:
                 if not os.read(0, 4096):
                     raise InputEnded
                 self._until = time.monotonic() + self._lease
-            if other.fileno() in ready:
-                return True
+            if found := [sockets[one] for one in ready if one in sockets]:
+                return found
 
 
 def acquire(name: str, info: dict[str, Any], wait: bool, lease: float) -> None:
     """Acquire and hold the lock ``name``; ``info``: shown to others.
 
-    Sends ``{"held": true}``, ``{"held": false, "holder": ...}`` or, for each holder that it waits
-    for, ``{"waiting": holder}``. Each contains the ``machine``.
+    Sends ``{"held": true}``, with ``"shared": true`` if a lock with the same ``key`` is held;
+    ``{"held": false, "holder": ...}``; or, for each holder that it waits for,
+    ``{"waiting": holder}``. Each contains the ``machine``. Raises Problem.
     """
     signs = Input(lease)
     address = f"\0{name}"
     with suppress(InputEnded, BrokenPipeError):
         while (listener := _bind(address)) is None:
             with socket.socket(socket.AF_UNIX) as link:
+                link.setblocking(False)
                 try:
-                    holder = _holder(link, address, signs)
-                except ConnectionError:  # it has just ended
+                    link.connect(address)
+                    holder = _holder(link, signs)
+                except (ConnectionError, BlockingIOError):
+                    # the holder has just ended, does not listen yet, or its queue is full
+                    signs.wait(within=RETRY_INTERVAL)
                     continue
                 if holder is not None and holder["key"] == info["key"]:
                     _send({"held": True, "shared": True})
@@ -90,23 +114,28 @@ def _machine() -> str:
     return " ".join(parts)
 
 
-def _bind(name: str) -> socket.socket | None:
+def _bind(address: str) -> socket.socket | None:
+    """Return the socket that listens at the address, None if another has it; raises Problem."""
     listener = socket.socket(socket.AF_UNIX)
     try:
-        listener.bind(name)
-    except OSError:
+        listener.bind(address)
+        listener.listen(MAX_WAITING)
+    except OSError as error:
         listener.close()
-        return None
-    listener.listen(64)
+        if error.errno == errno.EADDRINUSE:
+            return None
+        raise Problem(f"the machine cannot be locked: {error.strerror or error}") from error
     return listener
 
 
-def _holder(link: socket.socket, name: str, signs: Input) -> dict[str, Any] | None:
-    """Return the holder, None if it does not answer; raises ConnectionError for a free lock."""
-    link.connect(name)
+def _holder(link: socket.socket, signs: Input) -> dict[str, Any] | None:
+    """Return the facts about the holder, None if it does not answer.
+
+    Raises ConnectionError when it ends.
+    """
     text = b""
     while not text.endswith(b"\n"):
-        if not signs.wait(link, within=ANSWER_TIMEOUT):
+        if not signs.wait([link], within=ANSWER_TIMEOUT):
             return None
         if not (piece := link.recv(4096)):
             raise ConnectionResetError
@@ -115,23 +144,33 @@ def _holder(link: socket.socket, name: str, signs: Input) -> dict[str, Any] | No
 
 
 def _wait_for_end(link: socket.socket, signs: Input) -> None:
-    """Wait until the holder has ended; it sends nothing more."""
+    """Wait until the holder has ended; only facts that arrive late precede it."""
     with suppress(ConnectionError):
-        while signs.wait(link) and link.recv(4096):
-            pass
+        more = True
+        while more:
+            signs.wait([link])
+            more = bool(link.recv(4096))
 
 
 def _serve(listener: socket.socket, info: dict[str, Any], signs: Input) -> None:
+    """Hold the lock and send ``info`` to each command that connects; raises InputEnded."""
     _send({"held": True})
     text = encode_result(info)
-    waiting = []
+    waiting: set[socket.socket] = set()
     while True:
-        if signs.wait(listener):
+        accepting = [listener] if len(waiting) < MAX_WAITING else []
+        for ready in signs.wait([*accepting, *waiting]):
+            if ready is not listener:  # it has ended: a waiting command sends nothing
+                waiting.discard(ready)
+                ready.close()
+                continue
             link, _ = listener.accept()
-            with suppress(OSError):
+            try:
                 link.settimeout(ANSWER_TIMEOUT)
                 link.sendall(text)
-                waiting.append(link)
+                waiting.add(link)
+            except OSError:
+                link.close()
 
 
 COMMANDS: Commands = {"acquire": acquire}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dora_config.dataflow.resolved import ResolvedNode
     from dora_config.protocol.dataflow import DataflowSpec
 
-MOST_NAMES = 6
+MAX_NAMES = 6
 """Most files that one note lists."""
 
 
@@ -70,8 +70,8 @@ def _collect_all(spec: DataflowSpec) -> dict[str, Collected]:
 def _note_left_out(collected: Iterable[Collected]) -> None:
     names = sorted({name for one in collected for name in one.left_out})
     if names:
-        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-        output.remark(f"note: not sent: {', '.join(names[:MOST_NAMES])}{more} (see {IGNORE_FILE})")
+        more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+        output.remark(f"note: not sent: {', '.join(names[:MAX_NAMES])}{more} (see {IGNORE_FILE})")
 
 
 def _has_files(node: ResolvedNode) -> bool:

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from dora_cli import output
 from dora_cli.bundle.progress import sending
 from dora_cli.cluster.machines.parallel import Report, on_machines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
@@ -27,6 +28,7 @@ from dora_config.cluster.models import Cluster, Machine
 from dora_config.disk_space import SPARE, DiskFull
 from dora_config.protocol.control import PlacementPlan, StartDataflow
 from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.yaml.quantities import show_size
 
 TAKE_TIMEOUT = 600.0
 
@@ -97,7 +99,7 @@ def _push(remote: RemoteMachine, parts: Sequence[Collected], report: Report) -> 
             call(remote.connection, "code_store.discard", path=found["path"])
             raise
     call(remote.connection, "code_store.take", timeout=TAKE_TIMEOUT, path=found["path"])
-    return f"OK ({len(missing)} files, {size >> 10} KiB)"
+    return f"OK ({output.counted(len(missing), 'file')}, {show_size(size)})"
 
 
 def _pack(parcel: Path, digests: Iterable[str], sources: Mapping[str, Source]) -> int:

@@ -25,6 +25,7 @@ _APPEND = 'cat >>"$1"'
 _NO_SUCH_FILE = 44
 
 _KEPT = 1 << 16
+_SEND_SECONDS = 3600.0
 
 Progress = Callable[[int], None]
 Listener = Callable[[bytes], None]
@@ -105,7 +106,8 @@ class Connection:
         """Run a command without a terminal, regardless of its exit code.
 
         ``on_output`` and ``on_errors`` get stdout and stderr while it runs, each from its own
-        thread. Raises RemoteTimeout, ConnectionLost and SudoUnavailable.
+        thread; an OSError that they raise ends the command. Raises RemoteTimeout, ConnectionLost,
+        SudoUnavailable and that OSError.
         """
         listeners = (on_output, on_errors)
         return self._run(argv, iter([stdin]), sudo=sudo, timeout=timeout, listeners=listeners)
@@ -130,17 +132,9 @@ class Connection:
             raise self._failed(argv, done)
         return done.stdout
 
-    def script(
-        self,
-        text: str,
-        *arguments: str,
-        stdin: bytes = b"",
-        sudo: bool = False,
-        timeout: float = 60.0,
-    ) -> str:
+    def script(self, text: str, *arguments: str, sudo: bool = False) -> str:
         """Like ``check``, for a script of the POSIX shell, independent of the login shell."""
-        words = ["sh", "-c", text, "sh", *arguments]
-        return self.check(words, stdin=stdin, sudo=sudo, timeout=timeout)
+        return self.check(["sh", "-c", text, "sh", *arguments], sudo=sudo)
 
     # ------------------------------------------------------------------------ files
 
@@ -150,14 +144,12 @@ class Connection:
         target: str,
         *,
         offset: int = 0,
-        sudo: bool = False,
         progress: Progress | None = None,
-        timeout: float = 3600.0,
     ) -> None:
         """Append ``source`` from ``offset`` on to ``target``; ``progress`` gets bytes sent."""
         words = ["sh", "-c", _APPEND, "sh", target]
         pieces = _pieces(source, offset, progress)
-        done = self._run(words, pieces, sudo=sudo, timeout=timeout)
+        done = self._run(words, pieces, sudo=False, timeout=_SEND_SECONDS)
         if done.code != 0:
             raise self._not_written(target, done)
 
@@ -218,7 +210,7 @@ class Connection:
         deadline: float,
         listeners: tuple[Listener | None, Listener | None],
     ) -> Finished:
-        outputs = [_Output(listener) for listener in listeners]
+        outputs = [_Output(listener, channel.close) for listener in listeners]
         readers = [
             threading.Thread(target=one.take_all, args=(channel.read(errors=errors),), daemon=True)
             for errors, one in zip((False, True), outputs, strict=True)
@@ -238,6 +230,9 @@ class Connection:
             channel.close()
         for reader in readers:
             reader.join()
+        for one in outputs:
+            if one.failure is not None:
+                raise one.failure
         if code is None:
             if self._transport.broken:
                 raise self._transport.lost()
@@ -260,8 +255,12 @@ class Connection:
 class _Output:
     """One stream: all of it, or only its end if a listener gets it."""
 
-    def __init__(self, listener: Listener | None) -> None:
+    def __init__(self, listener: Listener | None, end_command: Callable[[], None]) -> None:
+        """``end_command``: called when the listener fails."""
         self._listener = listener
+        self._end_command = end_command
+        self.failure: OSError | None = None
+        """Error of the listener."""
         self._pieces: deque[bytes] = deque()
         self._size = 0
 
@@ -270,7 +269,12 @@ class _Output:
             self._pieces.append(data)
             self._size += len(data)
             if self._listener is not None:
-                self._listener(data)
+                try:
+                    self._listener(data)
+                except OSError as error:
+                    self.failure = error
+                    self._end_command()  # it would wait for its output to be read
+                    return
                 while self._size - len(self._pieces[0]) >= _KEPT:
                     self._size -= len(self._pieces.popleft())
 

@@ -1,7 +1,11 @@
-"""Output of `dora topic hz`: a live page on a terminal, else a table or JSON every second."""
+"""Output of `dora topic hz`: a live page on a terminal, else a table or JSON every second.
+
+With a duration, they are printed once, at the end.
+"""
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -23,37 +27,68 @@ DASH = "-"
 def show(
     client: Client, request: WatchTopics, duration: float | None, style: options.TableFormat
 ) -> None:
-    """Show rates until Ctrl-C, until ``duration`` has passed, or until the dataflow has ended."""
+    """Show rates for ``duration``, or until q, Escape, Ctrl-C or the end of the dataflow.
+
+    The newest rates are printed at the end, also before an error. Raises as `watch`.
+    """
     table = style is options.TableFormat.TABLE
     live = table and duration is None and sys.stdin.isatty() and sys.stdout.isatty()
-    rates: dict[str, TopicRate] = {}
+    rates = NewestRates(style)
     try:
         with screen() if live else nullcontext() as terminal:
-            _follow(watch(client, request, duration, tick=0.2), rates, terminal, duration, style)
+            updates = watch(client, request, duration, tick=0.2)
+            if terminal is not None:
+                _follow_live(updates, rates, terminal)
+            else:
+                _follow(updates, rates, every=EVERY if duration is None else math.inf)
     except KeyboardInterrupt:
         pass  # the normal end
-    if duration is not None or live:
-        _print(rates.values(), style)
+    finally:
+        rates.print()
 
 
-def _follow(
-    updates: Iterator[TopicUpdate | None],
-    rates: dict[str, TopicRate],
-    terminal: Screen | None,
-    duration: float | None,
-    style: options.TableFormat,
+class NewestRates:
+    """The newest rate of each output."""
+
+    def __init__(self, style: options.TableFormat) -> None:
+        self._style = style
+        self._by_name: dict[str, TopicRate] = {}
+        self._changed = False
+
+    def update(self, update: TopicUpdate | None) -> None:
+        """Take the rates of an update, if there is one."""
+        if update is not None and update.rates:
+            self._by_name.update((rate.name, rate) for rate in update.rates)
+            self._changed = True
+
+    def all(self) -> Iterable[TopicRate]:
+        """Return the rates in the order in which their outputs were first reported."""
+        return self._by_name.values()
+
+    def print(self) -> None:
+        """Print all rates unless they were printed since the last update."""
+        if self._changed:
+            self._changed = False
+            _print(self.all(), self._style)
+
+
+def _follow_live(
+    updates: Iterator[TopicUpdate | None], rates: NewestRates, terminal: Screen
 ) -> None:
-    due = time.monotonic() + EVERY
     for update in updates:
-        if update is not None:
-            rates.update((rate.name, rate) for rate in update.rates)
-        if terminal is not None:
-            terminal.show(page(rates.values()))
-            if terminal.key(0.0) in ("q", "\x1b"):
-                return
-        elif duration is None and rates and time.monotonic() >= due:
-            due = time.monotonic() + EVERY
-            _print(rates.values(), style)
+        rates.update(update)
+        terminal.show(page(rates.all()))
+        if terminal.key(0.0) in ("q", "\x1b"):
+            return
+
+
+def _follow(updates: Iterator[TopicUpdate | None], rates: NewestRates, every: float) -> None:
+    due = time.monotonic() + every
+    for update in updates:
+        rates.update(update)
+        if time.monotonic() >= due:
+            due = time.monotonic() + every
+            rates.print()
 
 
 def page(rates: Iterable[TopicRate]) -> list[str]:

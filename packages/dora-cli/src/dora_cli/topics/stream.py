@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 
 from dora_cli import output
-from dora_cli.coordinator.client import Client
-from dora_cli.coordinator.errors import CoordinatorLost, RequestFailed
+from dora_cli.coordinator.client import Client, request_failed
+from dora_cli.coordinator.errors import CoordinatorLost
 from dora_cli.errors import CommandFailed
 from dora_config.protocol.control import Answer, Failure, Progress, WatchTopics
 from dora_config.protocol.topics import TopicsEnd, TopicUpdate, WatchedTopics
@@ -51,7 +51,7 @@ def watch(
                 yield update
                 client.acknowledge(number, watched.stream)
             case Failure(id=of) if of == number:
-                raise RequestFailed(frame.message, frame.code)
+                raise request_failed(frame)
             case Answer(id=of, answer=TopicsEnd(problems=problems)) if of == number:
                 _report_end(problems)
                 return

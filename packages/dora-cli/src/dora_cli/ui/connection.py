@@ -14,7 +14,7 @@ from dora_config.access import address_text, endpoint
 from dora_config.protocol.control import ControlAnswer, ControlRequest
 
 FIRST_PAUSE = 0.25
-LONGEST_PAUSE = 2.0
+MAX_PAUSE = 2.0
 """Seconds between two attempts."""
 
 logger = logging.getLogger("dora.ui")
@@ -49,7 +49,7 @@ class CoordinatorConnection:
                     self._set(None, str(client.loss()))
             except DoraError as error:
                 self._set(None, str(error))
-                pause = min(pause * 2, LONGEST_PAUSE)
+                pause = min(pause * 2, MAX_PAUSE)
             await anyio.sleep(pause)
 
     def _set(self, client: AsyncClient | None, problem: str | None) -> None:

@@ -23,7 +23,7 @@ from dora_config.protocol.snapshot import Snapshot
 PERIOD = 1.0
 """Seconds between two states."""
 ANSWER_SECONDS = 15.0
-MOST_SHARE = 0.25
+MAX_SHARE = 0.25
 """Largest part of the time that is spent on reading: a slow coordinator is read less often."""
 DETAILS = ("nodes", "edges")
 """Parts of the state that are sent for one dataflow only."""
@@ -83,7 +83,7 @@ class Feed:
             begun = anyio.current_time()
             await self._read()
             spent = anyio.current_time() - begun
-            pause = max(PERIOD - spent, spent / MOST_SHARE - spent)
+            pause = max(PERIOD - spent, spent / MAX_SHARE - spent)
             with anyio.move_on_after(pause):
                 await self._backend.wait_changed()
 

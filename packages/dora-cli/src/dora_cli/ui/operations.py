@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import Any, Final
 
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from dora_cli.ui.backend import Backend
 from dora_cli.ui.responses import answering
-from dora_config.protocol.rest.errors import OperationFailed
-from dora_config.protocol.rest.operations import OPERATIONS, Operation
+from dora_config.protocol.rest.operations import OPERATIONS, Operation, body_arguments
 from dora_config.protocol.rest.paths import JSON_TYPE
 
 USED: Final = frozenset(
@@ -31,17 +30,8 @@ def operation_routes(backend: Backend) -> list[BaseRoute]:
 
 
 async def _run(backend: Backend, operation: Operation[Any, Any], request: Request) -> Response:
-    """Raises what `Backend.ask` raises, OperationFailed and ValidationError."""
-    try:
-        given = json.loads(await request.body() or b"{}")
-    except (ValueError, RecursionError) as problem:
-        raise OperationFailed("invalid", f"the body is not valid JSON: {problem}") from problem
-    if not isinstance(given, dict):
-        raise OperationFailed("invalid", "the body must be a JSON object")
-    steps = operation.run(operation.arguments.model_validate({**given, **request.path_params}))
-    try:
-        wanted = next(steps)
-        while True:
-            wanted = steps.send(await backend.ask(wanted))
-    except StopIteration as end:
-        return Response(end.value.model_dump_json(), operation.status, media_type=JSON_TYPE)
+    """Raises what `Backend.ask` raises, and OperationFailed."""
+    others = body_arguments(await request.body())
+    arguments = operation.parse(request.path_params, others)
+    result: BaseModel = await operation.run(arguments, backend.ask)
+    return Response(result.model_dump_json(), operation.status, media_type=JSON_TYPE)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
-import uuid
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
@@ -14,8 +12,8 @@ from starlette.responses import Response, StreamingResponse
 
 from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.recordings.fleet import FleetRecording, collect
+from dora_cli.recordings.starting import RecordSettings
 from dora_cli.ui.backend import Backend, ask
-from dora_config.dataflow.expand import expand_dataflow
 from dora_config.protocol.control import DataflowRef, Described, DescribeDataflow
 from dora_config.protocol.recordings.fleet import (
     CallRecorders,
@@ -24,7 +22,6 @@ from dora_config.protocol.recordings.fleet import (
     RecorderReplies,
     RecorderRequest,
     RecordingData,
-    RecordingPlan,
     RecordPart,
     StopRecording,
 )
@@ -58,17 +55,8 @@ class Recordings:
         which = DataflowRef(uuid=request.path_params["dataflow"])
         found = await ask(self._backend, DescribeDataflow(dataflow=which), Described)
         machines = tuple(sorted(set(found.daemons.values())))
-        plan = RecordingPlan(
-            recording=str(uuid.uuid4()),
-            dataflow_id=found.uuid,
-            name=found.spec.name,
-            patterns=wanted.patterns,
-            max_seconds=wanted.max_seconds,
-            dataflow=expand_dataflow(found.spec.resolved),
-            working_dir=found.spec.origin.directory,
-            machines=machines,
-            started=time.time(),
-        )
+        settings = RecordSettings(patterns=wanted.patterns, max_duration=wanted.max_seconds)
+        plan = settings.plan(found.spec, found.uuid, machines)
         replies = await self._call(RecordPart(plan=plan), machines)
         if not replies.replies and replies.problems:
             raise _failed("; ".join(replies.problems.values()))

@@ -25,17 +25,14 @@ def answering(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "body"
             return failure(f"{where}: {first['msg']}", "invalid")
-        except OperationFailed as error:
-            return failure(str(error), error.code)
-        except RequestFailed as error:
+        except (OperationFailed, RequestFailed) as error:
             return failure(str(error), error.code)
         except (CoordinatorLost, CoordinatorUnreachable) as error:
-            return failure(str(error), "unavailable", 503)
+            return failure(str(error), "unavailable")
         return found if isinstance(found, Response) else JSONResponse(found)
 
     return answer
 
 
-def failure(message: str, code: str, status: int | None = None) -> Response:
-    known = dict(STATUSES)
-    return JSONResponse({"error": message, "code": code}, status or known.get(code, 500))
+def failure(message: str, code: str) -> Response:
+    return JSONResponse({"error": message, "code": code}, STATUSES.get(code, 500))

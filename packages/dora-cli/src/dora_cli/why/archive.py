@@ -24,7 +24,7 @@ from dora_config.history.evidence import Evidence
 from dora_config.history.explanation import Explanation
 from dora_config.yaml.quantities import show_size
 
-MOST_LOG_LINES: Final = 20_000
+MAX_LOG_LINES: Final = 20_000
 """Lines of logs in an archive; the last ones are kept."""
 FOLDER: Final = "dora-report"
 

@@ -6,13 +6,14 @@ import json
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import RequestFailed
-from dora_cli.logs.files import merged, node_logs
-from dora_cli.why.archive import MOST_LOG_LINES, Report, own_versions
+from dora_cli.logs.files import LogFiles
+from dora_cli.why.archive import MAX_LOG_LINES, Report, own_versions
 from dora_cli.why.local import RecordedRun
 from dora_config import DoraError
 from dora_config.history.entries import RunBegan
@@ -77,10 +78,10 @@ def _remote_logs(client: Client, ref: DataflowRef, since: float) -> dict[str, li
 
     def receive(progress: ControlProgress) -> None:
         if isinstance(progress, LogLines):
-            kept = found.setdefault(progress.daemon, deque(maxlen=MOST_LOG_LINES))
+            kept = found.setdefault(progress.daemon, deque(maxlen=MAX_LOG_LINES))
             kept.extend(progress.lines)
 
-    wanted = LogFilter(since=since, tail=MOST_LOG_LINES)
+    wanted = LogFilter(since=since, tail=MAX_LOG_LINES)
     try:
         end = client.request(ReadLogs(dataflow=ref, filter=wanted), LogsEnd, receive)
     except RequestFailed as error:
@@ -94,28 +95,29 @@ def _remote_logs(client: Client, ref: DataflowRef, since: float) -> dict[str, li
 def local_report(base: Path, run: RecordedRun, known: Evidence, seconds: float) -> Report:
     """Return what the files of a run below ``base`` contain."""
     report = Report(explain(known), known, _matching_dataflow(base, run))
-    began = [one.event for entries, _ in run.machines().values() for one in entries]
+    events = [one.event for entries, _ in run.machines().values() for one in entries]
     report.versions = {
         **own_versions(),
-        "runners": sorted({one.version for one in began if isinstance(one, RunBegan)}),
+        "runners": sorted({one.version for one in events if isinstance(one, RunBegan)}),
     }
     since = report.last_event() - seconds
-    report.logs = {"": deque(_local_lines(base, run.dataflow, since), maxlen=MOST_LOG_LINES)}
+    report.logs = {"": deque(_local_lines(base, run.dataflow, since), maxlen=MAX_LOG_LINES)}
     return report
 
 
 def _local_lines(base: Path, dataflow: str, since: float) -> Iterator[str]:
-    for entry in merged(node_logs(base, dataflow)):
-        if entry.time >= since:
-            yield json.dumps(entry.as_dict(), ensure_ascii=False)
+    with closing(LogFiles(base, dataflow)) as logs:
+        for entry in logs.new_entries():
+            if entry.time >= since:
+                yield json.dumps(entry.as_dict(), ensure_ascii=False)
 
 
 def _matching_dataflow(base: Path, run: RecordedRun) -> dict[str, Any] | None:
-    """Return the dataflow file in ``base`` that has the nodes of a run, None if none has."""
+    """Return the dataflow file in ``base`` that has the nodes of a run; None if no file has."""
     from dora_config import load_dataflow
 
-    began = [one.event for entries, _ in run.machines().values() for one in entries]
-    nodes = {node for one in began if isinstance(one, RunBegan) for node in one.nodes}
+    events = [one.event for entries, _ in run.machines().values() for one in entries]
+    nodes = {node for one in events if isinstance(one, RunBegan) for node in one.nodes}
     for path in sorted([*base.glob("*.yml"), *base.glob("*.yaml")]):
         try:
             loaded = load_dataflow(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, tzinfo
 from typing import Final
@@ -10,7 +11,7 @@ from dora_cli.output import aligned, box, counted
 from dora_config.history.explanation import Cause, Explanation, Occurrence
 from dora_config.yaml.quantities import show_age
 
-MOST_EVENTS: Final = 40
+MAX_EVENTS: Final = 40
 """Lines of the timeline; the last ones are shown."""
 FOLDED: Final = 4
 """Equal events of one node of which only the first and the last are shown."""
@@ -65,11 +66,11 @@ def _cause(cause: Cause, explained: Explanation, zone: tzinfo | None) -> Iterato
 
 def _timeline(occurrences: Sequence[Occurrence], now: float, zone: tzinfo | None) -> Iterator[str]:
     rows = [_row(one, now, zone) for one in _folded(occurrences)]
-    left_out = len(rows) - MOST_EVENTS
-    if left_out > 0:
-        kept = [row for row in rows[:left_out] if row[0] == ">"]
-        text = f"... {counted(left_out - len(kept), 'earlier event')}; --format json has all"
-        rows = [("", "", "", "", text), *kept, *rows[left_out:]]
+    early, late = rows[:-MAX_EVENTS], rows[-MAX_EVENTS:]
+    kept = [row for row in early if row[0] == ">"]
+    if len(early) > len(kept):
+        text = f"... {counted(len(early) - len(kept), 'earlier event')}; --format json has all"
+        rows = [("", "", "", "", text), *kept, *late]
     columns = ["", "TIME", "MACHINE", "NODE", "EVENT"]
     if not any(row[2] for row in rows):
         columns.pop(2)
@@ -82,13 +83,12 @@ def _folded(occurrences: Sequence[Occurrence]) -> Iterator[Occurrence | str]:
     places: dict[tuple[str | None, str | None, str], list[int]] = {}
     for index, one in enumerate(occurrences):
         places.setdefault((one.machine, one.node, _shape(one.text)), []).append(index)
-    hidden = {
-        index: len(found) - 2
-        for found in places.values()
-        if len(found) > FOLDED
-        for index in found[1:-1]
-        if occurrences[index].role != "cause"
-    }
+    hidden: dict[int, int] = {}
+    """Number of the equal events that are not shown, by the index of each."""
+    for found in places.values():
+        if len(found) > FOLDED:
+            middle = [index for index in found[1:-1] if occurrences[index].role != "cause"]
+            hidden |= dict.fromkeys(middle, len(middle))
     reported: set[tuple[str | None, str | None, str]] = set()
     for index, one in enumerate(occurrences):
         if index not in hidden:
@@ -102,10 +102,8 @@ def _folded(occurrences: Sequence[Occurrence]) -> Iterator[Occurrence | str]:
 
 
 def _shape(text: str) -> str:
-    """Return a text without its numbers."""
-    return "".join("0" if character.isdigit() else character for character in text).replace(
-        "00", "0"
-    )
+    """Return a text with all numbers replaced by 0."""
+    return re.sub(r"\d+", "0", text)
 
 
 def _row(one: Occurrence | str, now: float, zone: tzinfo | None) -> tuple[str, ...]:

@@ -32,11 +32,11 @@ from dora_config.yaml.validation import validate
 DEFAULT_COORDINATOR_PORT = 6013
 DEFAULT_DAEMON_PORT = 53291
 
-_ENDPOINT = re.compile(r"tcp/(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})")
-ENDPOINT_PATTERN = r"^tcp/(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}$"
+_ENDPOINT_PATTERN = r"^tcp/(?:\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})$"
 _SHELL = r"""'"`$;&<>|(){}"""
 """Special characters of shells, since `~/.ssh/config` may insert host and user in a command."""
-_HOST_PATTERN = rf"^(?!-)[^\s{_SHELL}]+$"
+_HOST_PATTERN = rf"^(?!-)[^\s@{_SHELL}]+$"
+_USER_PATTERN = rf"^(?!-)[^\s{_SHELL}]+$"
 _VARIABLE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _OWN_VARIABLES = frozenset(
     {
@@ -55,6 +55,7 @@ _OWN_VARIABLES = frozenset(
 )
 """Variables by which a daemon finds its folders, token and coordinator."""
 _SCOPED_PATTERN = r"^[0-9A-Fa-f:.]+%\S+$"
+_UNSPECIFIED_PATTERN = r"^[0:.]+$"
 _PREFIX_PATTERN = r"^(?!.*/\.\.(/|$))/+[^/]+/+[^/]"
 _LEAST_DEPTH = 2
 
@@ -68,6 +69,22 @@ def _ip_address(value: str) -> str:
         return str(ipaddress.ip_address(value))
     except ValueError:
         raise _wrong(f'expected an IP address such as 192.0.2.10, found "{value}"') from None
+
+
+def _link_address(value: str) -> str:
+    address = _ip_address(value)
+    if (problem := _not_reachable(address)) is not None:
+        raise _wrong(f'"{value}" {problem}; use an address that the other machines can reach')
+    return address
+
+
+def _not_reachable(address: str) -> str | None:
+    """Return why other machines cannot reach an address; None if they may."""
+    if "%" in address:
+        return "is valid on one machine only (`%` precedes one of its network devices)"
+    if ipaddress.ip_address(address).is_unspecified:
+        return "means every address of a machine"
+    return None
 
 
 def _absolute(value: str) -> str:
@@ -114,14 +131,19 @@ def _ssh_word(value: str, what: str) -> str:
     bad = re.search(rf"[\s\x00-\x1f\x7f{_SHELL}]", value)
     if bad:
         raise _wrong(f"{what} {value!r} contains invalid character {bad.group()!r}")
-    if what == "host" and "@" in value:
+    return value
+
+
+def _host(value: str) -> str:
+    _ssh_word(value, "host")
+    if "@" in value:
         raise _wrong(f"host {value!r} must not contain '@'; write the user in `user`")
     return value
 
 
 def _endpoint(value: str) -> str:
-    match = _ENDPOINT.fullmatch(value)
-    if not match or not 1 <= int(match[2]) <= 65535:
+    match = re.fullmatch(_ENDPOINT_PATTERN, value)
+    if not match or not 1 <= int(match[1]) <= 65535:
         raise _wrong(f'expected an endpoint tcp/HOST:PORT, found "{value}"')
     return value
 
@@ -137,11 +159,20 @@ IpAddressField = Annotated[
         }
     ),
 ]
-HostField = Annotated[
-    str, AfterValidator(partial(_ssh_word, what="host")), text_schema(_HOST_PATTERN, minimum=0)
+LinkAddressField = Annotated[
+    str,
+    AfterValidator(_link_address),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}],
+            "not": {"pattern": _UNSPECIFIED_PATTERN},
+        }
+    ),
 ]
+HostField = Annotated[str, AfterValidator(_host), text_schema(_HOST_PATTERN, minimum=0)]
 UserField = Annotated[
-    str, AfterValidator(partial(_ssh_word, what="user")), text_schema(_HOST_PATTERN, minimum=0)
+    str, AfterValidator(partial(_ssh_word, what="user")), text_schema(_USER_PATTERN, minimum=0)
 ]
 AbsolutePathField = Annotated[
     str, AfterValidator(_absolute), WithJsonSchema({"type": "string", "pattern": "^/"})
@@ -167,7 +198,7 @@ EnvironmentField = Annotated[
     ),
 ]
 EndpointField = Annotated[
-    str, AfterValidator(_endpoint), WithJsonSchema({"type": "string", "pattern": ENDPOINT_PATTERN})
+    str, AfterValidator(_endpoint), WithJsonSchema({"type": "string", "pattern": _ENDPOINT_PATTERN})
 ]
 
 
@@ -176,7 +207,7 @@ FIELDS_OF_HOST = ("user", "ssh_port", "identity_file", "dora")
 
 
 class WrittenCoordinator(Written):
-    """Address of the coordinator, and its machine."""
+    """`coordinator` as written: its address, and its machine."""
 
     addr: IpAddressField = Field(description="IP address for connections from the machines.")
     port: PortNumberField | None = optional("Its port (default 6013).")
@@ -195,7 +226,7 @@ class WrittenCoordinator(Written):
 
 
 class WrittenMachine(Written):
-    """One machine of the cluster."""
+    """An entry of `machines` as written."""
 
     id: MachineIdField = Field(description="Unique name, as in `deploy: {machine: ...}`.")
     host: HostField = Field(description="Host name or address for ssh.")
@@ -212,10 +243,10 @@ class WrittenMachine(Written):
     )
     env: EnvironmentField | None = optional("Environment variables of the daemon and its nodes.")
     daemon_port: PortNumberField | None = optional(
-        "Port of the daemon for nodes started by hand (default 53291)."
+        "Number that two daemons on one machine must not share (default 53291)."
     )
     labels: LabelsField | None = optional("Labels for placing nodes.")
-    zenoh_addr: IpAddressField | None = optional(
+    zenoh_addr: LinkAddressField | None = optional(
         "Address for data links (default: the one towards the coordinator)."
     )
     zenoh_port: PortNumberField | None = optional(
@@ -224,7 +255,7 @@ class WrittenMachine(Written):
 
 
 class WrittenCluster(Written):
-    """A whole cluster file."""
+    """A cluster file as written."""
 
     coordinator: WrittenCoordinator = Field(description="The one coordinator.")
     zenoh_peer: EndpointField | None = optional("A Zenoh router; accepted without effect.")
@@ -306,14 +337,13 @@ def read_cluster(document: Document) -> tuple[Cluster | None, list[Finding]]:
     checked = validate(WrittenCluster, data, document, hints=_HINTS.get)
     findings = list(checked.findings)
     findings.extend(_coordinator_findings(checked.data.get("coordinator")))
-    raw_machines = checked.data.get("machines")
-    if isinstance(raw_machines, list):
-        findings.extend(
-            _machine_findings(raw_machines, has_peer=data.get("zenoh_peer") is not None)
-        )
-    if data.get("links") == "plain":
-        findings.extend(_plain_findings(checked.data))
-    if data.get("zenoh_peer") is not None:
+    has_peer = data.get("zenoh_peer") is not None
+    machines = checked.data.get("machines")
+    if isinstance(machines, list):
+        findings.extend(_machine_findings(machines, has_peer=has_peer))
+        if data.get("links") == "plain":
+            findings.extend(_plain_findings(machines))
+    if has_peer:
         message = "`zenoh_peer` has no effect: links between machines connect to each other"
         findings.append(Finding(("zenoh_peer",), message, severity="warning", at_key=True))
     if checked.model is None:
@@ -361,49 +391,59 @@ def _machine_findings(machines: list[Any], *, has_peer: bool) -> Iterator[Findin
         for field in ("zenoh_addr", "zenoh_port"):
             if has_peer and machine.get(field) is not None:
                 message = f"`{field}` of a machine and `zenoh_peer` are mutually exclusive"
-                yield Finding(("machines", index, field), message, "remove one", at_key=True)
+                remedy = "remove `zenoh_peer`, which has no effect"
+                yield Finding(("machines", index, field), message, remedy, at_key=True)
         if machine.get("prefix") is not None and machine.get("dora") is not None:
             message = "`prefix` is the folder to install dora in, and `dora` an existing one"
             yield Finding(("machines", index, "prefix"), message, "remove one", at_key=True)
-        if machine.get("zenoh_port") is not None and not _has_address(machine):
+        if (
+            machine.get("zenoh_port") is not None
+            and machine.get("zenoh_addr") is None
+            and _reachable_address(machine.get("host")) is None
+        ):
             message = (
-                "`zenoh_port` requires an address to listen on, but `host` is a name: "
-                "add `zenoh_addr: <IP address>`"
+                "`zenoh_port` requires an address to listen on, and `host` is a name or valid on "
+                "one machine only: add `zenoh_addr: <IP address>`"
             )
             yield Finding(("machines", index, "zenoh_port"), message, at_key=True)
 
 
-def _plain_findings(data: Any) -> Iterator[Finding]:
+def _plain_findings(machines: list[Any]) -> Iterator[Finding]:
     """Yield addresses of links that are public although `links` is plain."""
-    machines = data.get("machines")
-    for index, machine in enumerate(machines if isinstance(machines, list) else ()):
-        for field in ("zenoh_addr", "host") if isinstance(machine, dict) else ():
-            address = _address(str(machine.get(field)))
-            if address is not None:
-                if is_public(address):
-                    message = (
-                        f"`links: plain` is refused at the public address {address}, where others "
-                        "can read and forge messages"
-                    )
-                    yield Finding(("machines", index, field), message)
-                break
-
-
-def _has_address(machine: dict[str, Any]) -> bool:
-    return machine.get("zenoh_addr") is not None or _address(str(machine.get("host"))) is not None
+    for index, machine in enumerate(machines):
+        if not isinstance(machine, dict):
+            continue
+        for field in ("zenoh_addr", "host"):
+            address = _address(machine.get(field))
+            if address is None:
+                continue
+            if is_public(address):
+                message = (
+                    f"`links: plain` is refused at the public address {address}, where others can "
+                    "read and forge messages"
+                )
+                yield Finding(("machines", index, field), message)
+            break  # `host` does not matter if there is a `zenoh_addr`
 
 
 def _resolve(written: WrittenCluster) -> Cluster:
     values = written.model_dump(exclude_none=True)
     for machine in values["machines"]:
-        address = _address(machine["host"])
+        address = _reachable_address(machine["host"])
         if "zenoh_port" in machine and address is not None:
             machine.setdefault("zenoh_addr", address)
     return Cluster.model_validate(values)
 
 
-def _address(host: str) -> str | None:
+def _address(host: object) -> str | None:
+    """Return an IP address in its usual form; None for a name."""
     try:
-        return str(ipaddress.ip_address(host))
+        return str(ipaddress.ip_address(str(host)))
     except ValueError:
         return None
+
+
+def _reachable_address(host: object) -> str | None:
+    """Return an IP address that other machines may reach; None for all else."""
+    address = _address(host)
+    return None if address is None or _not_reachable(address) else address

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
@@ -189,27 +189,29 @@ def _ports(position: int, node: ResolvedNode) -> Iterator[GraphFinding]:
 
 def backpressure_cycles(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
     """Yield a warning for each cycle of nodes that can block each other forever."""
-    readers: dict[str, list[str]] = {node.id: [] for node in dataflow.nodes}
-    entry: dict[tuple[str, str], tuple[int, str]] = {}
-    for position, node in enumerate(dataflow.nodes):
-        for name, wanted in node.inputs.items():
-            source = wanted.source
-            if wanted.queue_policy != "backpressure" or not isinstance(source, OutputSource):
-                continue
-            if source.node in readers:
-                readers[source.node].append(node.id)
-                entry[source.node, node.id] = position, name
-    for cycle in cycles(readers):
-        first, second = cycle[0], cycle[1 % len(cycle)]
+    ids = [node.id for node in dataflow.nodes]
+    for cycle in cycles(backpressure_readers(dataflow.nodes)):
+        first, position = cycle[0], ids.index(cycle[1 % len(cycle)])
+        inputs = dataflow.nodes[position].inputs.items()
+        *_, name = (name for name, wanted in inputs if wanted.waiting_node == first)
         path = " -> ".join([*cycle, cycle[0]])
         message = (
             f"backpressure cycle {path}: each node can wait for space in the queue of the "
             "next, which blocks all of them"
         )
         hint = "give one of these inputs `queue_policy: drop_oldest`"
-        position, name = entry[first, second]
         place: KeyPath = ("inputs", name, "queue_policy")
         yield GraphFinding(position, place, message, hint, "warning")
+
+
+def backpressure_readers(nodes: Collection[ResolvedNode]) -> dict[str, list[str]]:
+    """Return the nodes whose full queues each node waits for."""
+    readers: dict[str, list[str]] = {node.id: [] for node in nodes}
+    for node in nodes:
+        for wanted in node.inputs.values():
+            if wanted.waiting_node is not None:
+                readers.setdefault(wanted.waiting_node, []).append(node.id)
+    return readers
 
 
 def backpressure_on_lines(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:

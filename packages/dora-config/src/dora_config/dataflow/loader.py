@@ -45,7 +45,6 @@ class LoadedDataflow:
 
     resolved: ResolvedDataflow
     warnings: tuple[Problem, ...]
-    source_text: str
     path: Path
     descriptor_dict: dict[str, Any]
     remarks: tuple[Problem, ...] = ()
@@ -108,7 +107,6 @@ def parse_dataflow(
     return LoadedDataflow(
         resolved=dataflow,
         warnings=tuple(problem for problem in problems if problem.severity == "warning"),
-        source_text=text,
         path=path,
         descriptor_dict=describe_dataflow(dataflow),
         remarks=tuple(problem for problem in problems if problem.severity == "info"),

@@ -48,6 +48,13 @@ class ResolvedInput(Frozen):
     input_timeout: float | None = None
     data_type: str | None = None
 
+    @property
+    def waiting_node(self) -> str | None:
+        """The node that waits while the queue is full, if any."""
+        if self.queue_policy == "backpressure" and isinstance(self.source, OutputSource):
+            return self.source.node
+        return None
+
 
 class GitSource(Frozen):
     """Git repository of a node; at most one of `branch`, `tag` and `rev` is set."""

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from dora_config.dataflow.resolved import ResolvedDataflow
 from dora_config.frozen import Frozen
 from dora_config.protocol.links import PeerState
 from dora_config.protocol.runner_events import (
@@ -38,6 +39,13 @@ class Edge(Frozen):
 
     source: str
     target: str
+
+
+def edges_of(dataflow: ResolvedDataflow) -> tuple[Edge, ...]:
+    """Return all edges between two nodes."""
+    return tuple(
+        Edge(source=str(source), target=f"{node}/{name}") for source, node, name in dataflow.edges()
+    )
 
 
 class RunBegan(Frozen):

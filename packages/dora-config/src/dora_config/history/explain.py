@@ -12,9 +12,10 @@ from dora_config.history.explanation import Cause, Explanation, FlowProblem, Occ
 from dora_config.history.flow import Flow
 from dora_config.history.merging import TimedEvent, merged
 from dora_config.history.narrative import Narrator
-from dora_config.history.troubles import LINK_SILENCE, PRIMARY, Trouble, Troubles, disk_is_full
+from dora_config.history.troubles import LINK_SILENCE, PRIMARY, Trouble, Troubles, disk_is_full, on
 from dora_config.history.waiting import waits_for
 from dora_config.protocol.runner_events import DataflowStarted, DataflowStopping
+from dora_config.yaml.quantities import show_age
 
 INCIDENT_GAP: Final = 5.0
 """Seconds without trouble after which another trouble belongs to another incident."""
@@ -23,7 +24,7 @@ REPEATED_WITHIN: Final = 60.0
 CLOCK_TOLERANCE: Final = 0.5
 """Seconds by which corrected times of two machines may be wrong."""
 SHOWN_BEFORE: Final = 5
-"""Events before the cause that the timeline contains."""
+"""Events before the cause that the timeline contains; without a cause, last events and warnings."""
 
 
 def explain(evidence: Evidence) -> Explanation:
@@ -161,9 +162,14 @@ def _cause(first: Trouble, incident: Sequence[Trouble]) -> Cause:
 def _timeline(
     told: Sequence[Occurrence | None], first: Trouble | None, incident: Sequence[Trouble]
 ) -> Iterable[Occurrence]:
-    """Yield the events of the incident, and the last ones before it."""
+    """Yield the events of the incident, and the last ones before it.
+
+    Without an incident, yield the last events, and the last warnings before them.
+    """
     if first is None:
-        yield from [one for one in told if one is not None][-SHOWN_BEFORE:]
+        known = [one for one in told if one is not None]
+        yield from [one for one in known[:-SHOWN_BEFORE] if one.problem][-SHOWN_BEFORE:]
+        yield from known[-SHOWN_BEFORE:]
         return
     reported = [one.reported_by for one in incident if one.reported_by >= 0]
     start = min(reported, default=len(told))
@@ -202,7 +208,17 @@ def _summary(
         return f"nothing is wrong now; the last trouble is over: {cause.text}"
     if evidence.reason is not None:
         return evidence.reason
-    return "nothing is wrong"
+    return f"nothing is wrong{_last_warning(events, evidence.now)}"
+
+
+def _last_warning(events: Sequence[TimedEvent], now: float) -> str:
+    """Return the last warning of a runner as the end of a sentence; empty without one."""
+    for timed in reversed(events):
+        if isinstance(timed.event, happened.RunnerWarned):
+            about = f'node "{timed.event.node}": ' if timed.event.node else ""
+            age = show_age(max(0.0, now - timed.at))
+            return f"; last warning{on(timed.machine)} ({age} ago): {about}{timed.event.text}"
+    return ""
 
 
 def _ending(events: Sequence[TimedEvent]) -> str | None:

@@ -10,7 +10,7 @@ from typing import Final
 from dora_config.atomic_write import write_file
 from dora_config.history.entries import HistoryEntry, SavedEntry, decode_entry, encode_entry
 
-LONGEST_FILE: Final = 8 << 20
+MAX_FILE_BYTES: Final = 8 << 20
 """Bytes of a file that are read: its writer keeps it far smaller."""
 
 
@@ -76,5 +76,5 @@ class HistoryFile:
 def read_history(path: Path) -> list[SavedEntry]:
     """Return the entries of a file, oldest first; without torn lines. Raises OSError."""
     with path.open("rb") as file:
-        data = file.read(LONGEST_FILE)
+        data = file.read(MAX_FILE_BYTES)
     return [entry for line in data.splitlines() if (entry := decode_entry(line)) is not None]

@@ -36,7 +36,9 @@ NodeRequest = Annotated[
 
 
 class RunnerCall(Message):
-    """Forward a request to the runner of a part; answered with :class:`RunnerAnswered`."""
+    """Coordinator to daemon: forward a request to the runner of a part; answered with
+    :class:`RunnerAnswered`.
+    """
 
     kind: Literal["runner_call"] = "runner_call"
     call: str
@@ -45,6 +47,8 @@ class RunnerCall(Message):
 
 
 class RunnerAnswered(Message):
+    """Daemon to coordinator: answer to :class:`RunnerCall`, with either a reply or a problem."""
+
     kind: Literal["runner_answered"] = "runner_answered"
     call: str
     reply: RunnerReply | None = None

@@ -33,7 +33,6 @@ from dora_config.protocol.run_plan import (
     RunPlan as RunPlan,
 )
 from dora_config.protocol.runner_events import (
-    LOG_LEVELS as LOG_LEVELS,
     DataflowFinished as DataflowFinished,
     DataflowResult as DataflowResult,
     DataflowStarted as DataflowStarted,

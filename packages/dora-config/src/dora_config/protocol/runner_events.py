@@ -14,6 +14,13 @@ LogLevel = Literal["stdout", "trace", "debug", "info", "warn", "error"]
 
 LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("stdout", "trace", "debug", "info", "warn", "error")
 
+_RANK: Final[dict[str, int]] = {level: rank for rank, level in enumerate(LOG_LEVELS)}
+
+
+def passes(level: str, wanted: str | None) -> bool:
+    """Return whether ``level`` is at least as important as ``wanted``; an unknown one is lowest."""
+    return wanted is None or _RANK.get(level, 0) >= _RANK[wanted]
+
 
 # ----------------------------------------------------------------------------------- results
 

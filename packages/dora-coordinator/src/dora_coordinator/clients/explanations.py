@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from dora_config.dataflow.sources import OutputSource
 from dora_config.disk_space import SPARE
-from dora_config.history.entries import Edge, HistoryEntry, StartRefused
+from dora_config.history.entries import HistoryEntry, StartRefused, edges_of
 from dora_config.history.evidence import EdgeFlow, Evidence, MachineEvidence
 from dora_config.history.explain import explain
 from dora_config.protocol.control import DataflowRef, Explain, Explained
@@ -15,43 +14,41 @@ from dora_config.protocol.daemon import PartHistory, ReadHistory
 from dora_config.protocol.envelope import clean_lines
 from dora_config.protocol.snapshot import MachineSample, PartSample
 from dora_coordinator.clients.edge_rows import edge_rows
+from dora_coordinator.clients.pending_calls import (
+    CallLimit,
+    CallProblems,
+    PendingCall,
+    PendingCalls,
+)
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.part import Part
 from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
 from dora_coordinator.settings import Settings
-from dora_coordinator.state.commands import (
-    AnswerClient,
-    ArmTimer,
-    CancelTimer,
-    Command,
-    SendToDaemon,
-)
-from dora_coordinator.state.events import ClientRequested, TimerKey
+from dora_coordinator.state.commands import AnswerClient, Command
+from dora_coordinator.state.events import ClientRequested
 from dora_coordinator.state.membership import LONG_SILENCE, Member, Membership
 
 READ_SECONDS = 3.0
 """Time for daemons to answer; an explanation is written without those that do not."""
 
 
-@dataclass(slots=True)
-class _Collection:
-    """One explanation that is being prepared."""
-
-    requested: ClientRequested
+@dataclass(frozen=True, slots=True)
+class _Question:
     request: Explain
     dataflow: Dataflow
-    waiting: set[str] = field(default_factory=set)
-    """Daemons that have not answered."""
-    histories: dict[str, PartHistory] = field(default_factory=dict)
-    problems: dict[str, str] = field(default_factory=dict)
-    """Why the events of a daemon are missing."""
-
-    @property
-    def id(self) -> str:
-        return self.requested.fresh_id
 
 
-class Explanations:
+_Call = PendingCall[_Question, PartHistory]
+
+
+class Explanations(PendingCalls[_Question, PartHistory]):
+    LIMIT = CallLimit("explanation", READ_SECONDS)
+    PROBLEMS = CallProblems(
+        unconnected='machine "{0}" is not connected: its history is missing',
+        lost='the connection to machine "{0}" was lost: its history is missing',
+        late='machine "{0}" has not answered for {1:g} s: its history is missing',
+    )
+
     def __init__(
         self,
         registry: DataflowRegistry,
@@ -61,11 +58,10 @@ class Explanations:
         wall_offset: float,
     ) -> None:
         """``wall_offset``: Unix time minus the clock of the events."""
+        super().__init__(membership)
         self._registry = registry
-        self._membership = membership
         self._silent_after = LONG_SILENCE * settings.heartbeat_interval
         self._wall_offset = wall_offset
-        self._collections: dict[str, _Collection] = {}
 
     def open(self, requested: ClientRequested, request: Explain, now: float) -> list[Command]:
         """Raises :class:`RequestRefused`."""
@@ -75,21 +71,10 @@ class Explanations:
         dataflow = self._find(request.dataflow)
         if dataflow is None:
             return [_answer(requested, request, self._of_machines(now))]
-        collection = _Collection(requested, request, dataflow)
-        self._collections[collection.id] = collection
-        commands: list[Command] = []
-        for part in dataflow.parts.values():
-            if self._membership.is_connected(part.daemon):
-                collection.waiting.add(part.daemon)
-                message = ReadHistory(read=collection.id, dataflow_id=dataflow.id)
-                commands.append(SendToDaemon(part.daemon, message))
-            else:
-                text = f'machine "{part.daemon}" is not connected: its history is missing'
-                collection.problems[part.daemon] = text
-        if not collection.waiting:
-            return self._finish(collection, now)
-        timer = TimerKey("explanation", collection.id)
-        return [*commands, ArmTimer(timer, now + READ_SECONDS)]
+        call = _Call(requested, _Question(request, dataflow))
+        message = ReadHistory(read=call.id, dataflow_id=dataflow.id)
+        daemons = [part.daemon for part in dataflow.parts.values()]
+        return self._send(call, message, daemons, now)
 
     def _refused_start(self, ref: DataflowRef) -> HistoryEntry | None:
         """Return the refused start that a reference means, unless one was accepted later."""
@@ -123,65 +108,25 @@ class Explanations:
 
     def answered(self, daemon: str, history: PartHistory, now: float) -> list[Command]:
         """Take a daemon's answer."""
-        collection = self._collections.get(history.read)
-        if collection is None or daemon not in collection.waiting:
+        call = self._waiting_for(daemon, history.read)
+        if call is None:
             return []
-        collection.waiting.discard(daemon)
-        collection.histories[daemon] = history
         if history.problem is not None:
-            collection.problems[daemon] = f'machine "{daemon}": {clean_lines(history.problem)}'
-        return [] if collection.waiting else self._finish(collection, now)
+            call.problems[daemon] = f'machine "{daemon}": {clean_lines(history.problem)}'
+        return self._replied(call, daemon, history, now)
 
-    def daemon_lost(self, daemon: str, now: float) -> list[Command]:
-        commands: list[Command] = []
-        for collection in list(self._collections.values()):
-            if daemon in collection.waiting:
-                collection.waiting.discard(daemon)
-                collection.problems[daemon] = (
-                    f'the connection to machine "{daemon}" was lost: its history is missing'
-                )
-                if not collection.waiting:
-                    commands += self._finish(collection, now)
-        return commands
-
-    def timed_out(self, read: str, now: float) -> list[Command]:
-        collection = self._collections.get(read)
-        if collection is None:
-            return []
-        for daemon in collection.waiting:
-            collection.problems[daemon] = (
-                f'machine "{daemon}" has not answered for {READ_SECONDS:g} s: its history is '
-                "missing"
-            )
-        return self._finish(collection, now)
-
-    def drop(self, client: int, number: int | None) -> None:
-        """Forget one request of a client (None: all of them)."""
-        for collection in list(self._collections.values()):
-            requested = collection.requested
-            if requested.client == client and number in (None, requested.number):
-                del self._collections[collection.id]
-
-    def _finish(self, collection: _Collection, now: float) -> list[Command]:
-        del self._collections[collection.id]
-        evidence = self._evidence(collection, now)
-        timer = CancelTimer(TimerKey("explanation", collection.id))
-        return [timer, _answer(collection.requested, collection.request, evidence)]
+    def _close(self, call: _Call, now: float) -> list[Command]:
+        evidence = self._evidence(call, now)
+        return [_answer(call.requested, call.question.request, evidence)]
 
     # ---------------------------------------------------------------------- evidence
 
-    def _evidence(self, collection: _Collection, now: float) -> Evidence:
-        dataflow = collection.dataflow
+    def _evidence(self, call: _Call, now: float) -> Evidence:
+        dataflow = call.question.dataflow
         status, reason = dataflow.status()
         entries, dropped = self._registry.history.of(dataflow.id)
         waits = () if dataflow.waits_for is None else (dataflow.waits_for,)
-        edges = [
-            Edge(source=str(reader.source), target=f"{node.id}/{name}")
-            for node in dataflow.spec.resolved.nodes
-            for name, reader in node.inputs.items()
-            if isinstance(reader.source, OutputSource)
-        ]
-        ending = flows(dataflow, collection.histories)
+        ending = flows(dataflow, call.replies)
         return Evidence(
             uuid=dataflow.id,
             name=dataflow.name,
@@ -192,17 +137,17 @@ class Explanations:
             entries=entries,
             dropped=dropped,
             machines=tuple(
-                self._machine(collection, part, ending.get(part.daemon, ()), now)
+                self._machine(call, part, ending.get(part.daemon, ()), now)
                 for part in dataflow.parts.values()
             ),
-            edges=tuple(edges),
+            edges=edges_of(dataflow.spec.resolved),
             waits_for=waits,
         )
 
     def _machine(
-        self, collection: _Collection, part: Part, edges: Sequence[EdgeFlow], now: float
+        self, call: _Call, part: Part, edges: Sequence[EdgeFlow], now: float
     ) -> MachineEvidence:
-        history = collection.histories.get(part.daemon, PartHistory(read=""))
+        history = call.replies.get(part.daemon, PartHistory(read=""))
         member = self._membership.get(part.daemon)
         free = history.free_bytes
         return MachineEvidence(
@@ -216,7 +161,7 @@ class Explanations:
             connected=self._membership.is_connected(part.daemon),
             silent=self._silence(member, now),
             full_disk=history.folder if free is not None and free < SPARE else None,
-            problem=collection.problems.get(part.daemon),
+            problem=call.problems.get(part.daemon),
         )
 
     def _silence(self, member: Member | None, now: float) -> float | None:

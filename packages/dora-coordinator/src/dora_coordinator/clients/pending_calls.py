@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
-from dora_coordinator.state.commands import Command
-from dora_coordinator.state.events import ClientRequested
+from dora_config.protocol.daemon import CoordinatorMessage
+from dora_coordinator.state.commands import ArmTimer, CancelTimer, Command, SendToDaemon
+from dora_coordinator.state.events import ClientRequested, CoordinatorTimer, TimerKey
+from dora_coordinator.state.membership import Membership
 
 Q = TypeVar("Q")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimit:
+    """Calls are answered without the daemons that have not replied when a timer fires."""
+
+    timer: CoordinatorTimer
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CallProblems:
+    """Why a daemon has no reply; ``{0}`` is the daemon, ``{1}`` the limit in seconds."""
+
+    unconnected: str = 'no connection to daemon "{0}"'
+    lost: str = 'the connection to daemon "{0}" was lost'
+    late: str = 'daemon "{0}" has not answered for {1:g} s'
 
 
 @dataclass(slots=True)
@@ -19,64 +39,97 @@ class PendingCall(Generic[Q, R]):
 
     requested: ClientRequested
     question: Q
-    waiting: set[str]
+    waiting: set[str] = field(default_factory=set)
     """Daemons that have not answered."""
     replies: dict[str, R] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
-    """Why daemons have no reply, as full sentences."""
+    """Why daemons have no reply, or an incomplete one, as full sentences."""
+
+    @property
+    def id(self) -> str:
+        return self.requested.fresh_id
 
 
-class PendingCalls(Generic[Q, R]):
-    def __init__(self, close: Callable[[PendingCall[Q, R]], Command]) -> None:
-        """``close`` makes the command that answers a call, once no daemon is waited for."""
-        self._close = close
+class PendingCalls(ABC, Generic[Q, R]):
+    """Calls of one kind; each is closed once no daemon is waited for."""
+
+    LIMIT: ClassVar[CallLimit | None] = None
+    PROBLEMS: ClassVar[CallProblems] = CallProblems()
+
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
         self._calls: dict[str, PendingCall[Q, R]] = {}
 
-    def open(
-        self,
-        requested: ClientRequested,
-        question: Q,
-        daemons: Iterable[str],
-        problems: dict[str, str],
-    ) -> list[Command]:
-        """Wait for ``daemons``; ``problems``: daemons that were not called."""
-        call = PendingCall[Q, R](requested, question, set(daemons), problems=problems)
-        self._calls[requested.fresh_id] = call
-        return self._close_if_done(call)
+    @abstractmethod
+    def _close(self, call: PendingCall[Q, R], now: float) -> list[Command]:
+        """Return the commands that answer a call."""
 
-    def find(self, call_id: str, daemon: str) -> PendingCall[Q, R] | None:
+    def _send(
+        self,
+        call: PendingCall[Q, R],
+        message: CoordinatorMessage,
+        daemons: Iterable[str],
+        now: float,
+    ) -> list[Command]:
+        """Send a message to those of ``daemons`` that are connected, and wait for their replies."""
+        self._calls[call.id] = call
+        commands: list[Command] = []
+        for daemon in daemons:
+            if self._membership.is_connected(daemon):
+                call.waiting.add(daemon)
+                commands.append(SendToDaemon(daemon, message))
+            else:
+                call.problems[daemon] = self.PROBLEMS.unconnected.format(daemon)
+        if call.waiting and self.LIMIT is not None:
+            timer = TimerKey(self.LIMIT.timer, call.id)
+            commands.append(ArmTimer(timer, now + self.LIMIT.seconds))
+        return [*commands, *self._close_if_done(call, now)]
+
+    def _waiting_for(self, daemon: str, call_id: str) -> PendingCall[Q, R] | None:
         """Return the call that waits for a reply of this daemon, if any."""
         call = self._calls.get(call_id)
         return call if call is not None and daemon in call.waiting else None
 
-    def replied(self, call: PendingCall[Q, R], daemon: str, reply: R) -> list[Command]:
+    def _replied(self, call: PendingCall[Q, R], daemon: str, reply: R, now: float) -> list[Command]:
         call.replies[daemon] = reply
-        return self._settle(call, daemon)
+        call.waiting.discard(daemon)
+        return self._close_if_done(call, now)
 
-    def failed(self, call: PendingCall[Q, R], daemon: str, problem: str) -> list[Command]:
+    def _failed(
+        self, call: PendingCall[Q, R], daemon: str, problem: str, now: float
+    ) -> list[Command]:
         call.problems[daemon] = problem
-        return self._settle(call, daemon)
+        call.waiting.discard(daemon)
+        return self._close_if_done(call, now)
 
-    def daemon_lost(self, daemon: str) -> list[Command]:
+    def daemon_lost(self, daemon: str, now: float) -> list[Command]:
         commands: list[Command] = []
         for call in list(self._calls.values()):
             if daemon in call.waiting:
-                problem = f'the connection to daemon "{daemon}" was lost'
-                commands += self.failed(call, daemon, problem)
+                commands += self._failed(call, daemon, self.PROBLEMS.lost.format(daemon), now)
         return commands
+
+    def timed_out(self, call_id: str, now: float) -> list[Command]:
+        """Answer a call without the daemons that have not replied."""
+        call = self._calls.get(call_id)
+        if call is None or self.LIMIT is None:
+            return []
+        for daemon in sorted(call.waiting):
+            call.problems[daemon] = self.PROBLEMS.late.format(daemon, self.LIMIT.seconds)
+        call.waiting.clear()
+        return self._close_if_done(call, now)
 
     def drop(self, client: int, number: int | None) -> None:
         """Forget one call of a client (None: all of them)."""
-        for call_id, call in list(self._calls.items()):
+        for call in list(self._calls.values()):
             if call.requested.client == client and number in (None, call.requested.number):
-                del self._calls[call_id]
+                del self._calls[call.id]
 
-    def _settle(self, call: PendingCall[Q, R], daemon: str) -> list[Command]:
-        call.waiting.discard(daemon)
-        return self._close_if_done(call)
-
-    def _close_if_done(self, call: PendingCall[Q, R]) -> list[Command]:
+    def _close_if_done(self, call: PendingCall[Q, R], now: float) -> list[Command]:
         if call.waiting:
             return []
-        del self._calls[call.requested.fresh_id]
-        return [self._close(call)]
+        del self._calls[call.id]
+        timers: list[Command] = []
+        if self.LIMIT is not None:
+            timers.append(CancelTimer(TimerKey(self.LIMIT.timer, call.id)))
+        return [*timers, *self._close(call, now)]

@@ -154,12 +154,12 @@ class RequestDispatcher:
                 return self._builds.start(requested, request, plan.parts, now)
             case control.CallRunner(dataflow=ref, node=node, request=request):
                 dataflow = registry.find(ref, archived=False)
-                return self._calls.open(requested, request, dataflow, node)
+                return self._calls.open(requested, request, dataflow, node, now)
             case control.ChangeGraph(dataflow=ref) as request:
                 dataflow = registry.find(ref, archived=False)
                 return self._changes.open(requested, request, dataflow, now)
             case CallRecorders() as request:
-                return self._recorders.open(requested, request)
+                return self._recorders.open(requested, request, now)
             case control.WatchTopics(dataflow=ref) as request:
                 return self._topics.open(requested, request, registry.find(ref, archived=False))
             case control.Destroy() as destroy:
@@ -222,7 +222,7 @@ class RequestDispatcher:
             case PartResult():
                 return self._changes.answered(daemon, message)
             case RecorderAnswered():
-                return self._recorders.answered(daemon, message)
+                return self._recorders.answered(daemon, message, now)
             case PartHistory():
                 return self._explanations.answered(daemon, message, now)
             case MachineSample():
@@ -239,9 +239,9 @@ class RequestDispatcher:
             *self._logs.daemon_lost(daemon),
             *self._topics.daemon_lost(daemon),
             *self._builds.daemon_lost(daemon, now),
-            *self._calls.daemon_lost(daemon),
+            *self._calls.daemon_lost(daemon, now),
             *self._changes.daemon_lost(daemon),
-            *self._recorders.daemon_lost(daemon),
+            *self._recorders.daemon_lost(daemon, now),
             *self._explanations.daemon_lost(daemon, now),
             *self._snapshots.daemon_lost(daemon, now),
         ]

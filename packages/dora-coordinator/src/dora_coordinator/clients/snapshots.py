@@ -6,7 +6,7 @@ A snapshot is taken when a client requests it. Requests that arrive meanwhile, o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dora_config.protocol.control import GetSnapshot
 from dora_config.protocol.envelope import clean_lines
@@ -18,10 +18,11 @@ from dora_config.protocol.snapshot import (
     Snapshot,
 )
 from dora_coordinator.clients.edge_rows import edge_rows
+from dora_coordinator.clients.pending_calls import CallLimit, PendingCall, PendingCalls
 from dora_coordinator.clients.views import daemon_summary, node_summaries
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.registry import DataflowRegistry
-from dora_coordinator.state.commands import AnswerClient, ArmTimer, Command, SendToDaemon
+from dora_coordinator.state.commands import AnswerClient, ArmTimer, Command
 from dora_coordinator.state.events import ClientRequested, TimerKey
 from dora_coordinator.state.membership import Member, Membership
 
@@ -34,22 +35,21 @@ FIRST_MINOR = 1
 
 
 @dataclass(slots=True)
-class _Collection:
+class _Shared:
     """One snapshot that is being taken, or was taken a moment ago."""
 
-    number: str
+    id: str
     dataflow: Dataflow | None
     """None: all."""
-    waiting: set[str] = field(default_factory=set)
-    """Daemons that have not answered."""
-    clients: list[tuple[int, int]] = field(default_factory=list)
-    samples: dict[str, MachineSample] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    clients: list[tuple[int, int]]
     answer: Snapshot | None = None
 
 
-class Snapshots:
-    """Collections by dataflow; each is removed when its answer has become too old."""
+_Call = PendingCall[_Shared, MachineSample]
+
+
+class Snapshots(PendingCalls[_Shared, MachineSample]):
+    LIMIT = CallLimit("snapshot", SAMPLE_SECONDS)
 
     def __init__(
         self,
@@ -61,12 +61,13 @@ class Snapshots:
         max_message_bytes: int,
     ) -> None:
         """``wall_offset``: Unix time minus the clock of the events."""
+        super().__init__(membership)
         self._registry = registry
-        self._membership = membership
         self._release = release
         self._wall_offset = wall_offset
         self._max_edges = max(1, max_message_bytes // EDGE_BYTES)
-        self._collections: dict[str | None, _Collection] = {}
+        self._shared: dict[str | None, _Shared] = {}
+        """By dataflow; each is removed when its answer has become too old."""
 
     def open(
         self,
@@ -77,109 +78,73 @@ class Snapshots:
     ) -> list[Command]:
         """``dataflow`` None: all dataflows and machines."""
         client = (requested.client, requested.number)
-        if not request.edges:
-            answer = self._assemble(_Collection("", dataflow), now)
-            return [AnswerClient(*client, answer)]
         key = None if dataflow is None else dataflow.id
-        known = self._collections.get(key)
+        known = self._shared.get(key)
+        if not request.edges:
+            call = _Call(requested, _Shared("", dataflow, []))
+            return [AnswerClient(*client, self._assemble(call, now))]
         if known is not None and known.answer is not None:
             return [AnswerClient(*client, known.answer)]
         if known is not None:
             known.clients.append(client)
             return []
-        collection = _Collection(requested.fresh_id, dataflow, clients=[client])
-        self._collections[key] = collection
-        commands = self._ask(collection)
-        if not collection.waiting:
-            return self._finish(collection, now)
-        return [*commands, ArmTimer(_timer(collection), now + SAMPLE_SECONDS)]
+        shared = self._shared[key] = _Shared(requested.fresh_id, dataflow, [client])
+        return self._ask(_Call(requested, shared), now)
 
-    def _ask(self, collection: _Collection) -> list[Command]:
-        dataflow = collection.dataflow
+    def _ask(self, call: _Call, now: float) -> list[Command]:
+        dataflow = call.question.dataflow
+        chosen: tuple[str, ...] = ()
         if dataflow is None:
-            left = set(self._registry.unfinished_daemons())
-            daemons = [member.key for member in self._membership.connected()]
-            missing = sorted(left.difference(daemons))
-            message = SampleMachine(sample=collection.number, max_edges=self._max_edges)
+            connected = [member.key for member in self._membership.connected()]
+            left = sorted(set(self._registry.unfinished_daemons()).difference(connected))
+            daemons = [*left, *connected]
         else:
-            parts = [part.daemon for part in dataflow.parts.left()]
-            daemons = [daemon for daemon in parts if self._membership.is_connected(daemon)]
-            missing = [daemon for daemon in parts if daemon not in daemons]
-            message = SampleMachine(
-                sample=collection.number, dataflows=(dataflow.id,), max_edges=self._max_edges
-            )
-        collection.problems += [f'no connection to daemon "{daemon}"' for daemon in missing]
-        commands: list[Command] = []
+            daemons = [part.daemon for part in dataflow.parts.left()]
+            chosen = (dataflow.id,)
         for daemon in daemons:
             member = self._membership.get(daemon)
-            if member is not None and _is_too_old(member):
+            if member is not None and member.connection is not None and _is_too_old(member):
                 release = member.register.party.release
-                collection.problems.append(
+                call.problems[daemon] = (
                     f'daemon "{daemon}" has release {release}, which does not report edges; '
                     "upgrade it"
                 )
-                continue
-            collection.waiting.add(daemon)
-            commands.append(SendToDaemon(daemon, message))
-        return commands
+        message = SampleMachine(sample=call.id, dataflows=chosen, max_edges=self._max_edges)
+        able = [daemon for daemon in daemons if daemon not in call.problems]
+        return self._send(call, message, able, now)
 
     def sampled(self, daemon: str, sample: MachineSample, now: float) -> list[Command]:
         """Take a daemon's answer."""
-        for collection in self._collections.values():
-            if collection.number == sample.sample and daemon in collection.waiting:
-                collection.waiting.discard(daemon)
-                collection.samples[daemon] = sample
-                collection.problems += [
-                    f'daemon "{daemon}": {clean_lines(problem)}' for problem in sample.problems
-                ]
-                return [] if collection.waiting else self._finish(collection, now)
-        return []
+        call = self._waiting_for(daemon, sample.sample)
+        return [] if call is None else self._replied(call, daemon, sample, now)
 
-    def daemon_lost(self, daemon: str, now: float) -> list[Command]:
-        commands: list[Command] = []
-        for collection in list(self._collections.values()):
-            if daemon in collection.waiting:
-                collection.waiting.discard(daemon)
-                collection.problems.append(f'the connection to daemon "{daemon}" was lost')
-                if not collection.waiting:
-                    commands += self._finish(collection, now)
-        return commands
-
-    def timer_fired(self, number: str, now: float) -> list[Command]:
-        """A collection takes too long, or its answer has become too old."""
-        for key, collection in list(self._collections.items()):
-            if collection.number != number:
-                continue
-            if collection.answer is not None:
-                del self._collections[key]
+    def timer_fired(self, call_id: str, now: float) -> list[Command]:
+        """A call takes too long, or an answer has become too old."""
+        for key, shared in self._shared.items():
+            if shared.id == call_id and shared.answer is not None:
+                del self._shared[key]
                 return []
-            collection.problems += [
-                f'daemon "{daemon}" has not answered for {SAMPLE_SECONDS:g} s'
-                for daemon in sorted(collection.waiting)
-            ]
-            collection.waiting.clear()
-            return self._finish(collection, now)
-        return []
+        return self.timed_out(call_id, now)
 
     def drop(self, client: int, number: int | None) -> None:
-        """Forget one request of a client (None: all of them)."""
-        for collection in self._collections.values():
-            collection.clients = [
+        """Forget one request of a client (None: all of them); its snapshot is completed."""
+        for shared in self._shared.values():
+            shared.clients = [
                 (one, other)
-                for one, other in collection.clients
+                for one, other in shared.clients
                 if one != client or number not in (None, other)
             ]
 
-    def _finish(self, collection: _Collection, now: float) -> list[Command]:
-        answer = collection.answer = self._assemble(collection, now)
-        answers: list[Command] = [AnswerClient(*client, answer) for client in collection.clients]
-        collection.clients.clear()
-        collection.samples.clear()
-        return [*answers, ArmTimer(_timer(collection), now + REUSED_SECONDS)]
+    def _close(self, call: _Call, now: float) -> list[Command]:
+        shared = call.question
+        answer = shared.answer = self._assemble(call, now)
+        answers: list[Command] = [AnswerClient(*client, answer) for client in shared.clients]
+        shared.clients.clear()
+        return [*answers, ArmTimer(TimerKey("snapshot", shared.id), now + REUSED_SECONDS)]
 
-    def _assemble(self, collection: _Collection, now: float) -> Snapshot:
+    def _assemble(self, call: _Call, now: float) -> Snapshot:
         registry, membership = self._registry, self._membership
-        dataflow = collection.dataflow
+        dataflow = call.question.dataflow
         if dataflow is None:
             dataflows, members = registry.live(), membership.all()
         else:
@@ -189,7 +154,7 @@ class Snapshots:
         machines = []
         for member in members:
             summary = daemon_summary(member, registry, membership, now)
-            sample = collection.samples.get(member.key)
+            sample = call.replies.get(member.key)
             machines.append(
                 MachineSummary(
                     **dict(summary),
@@ -197,18 +162,17 @@ class Snapshots:
                     operation=None if sample is None else sample.operation,
                 )
             )
+        problems = list(call.problems.values())
+        for daemon, reply in call.replies.items():
+            problems += [f'daemon "{daemon}": {clean_lines(text)}' for text in reply.problems]
         return Snapshot(
             time=now + self._wall_offset,
             release=self._release,
             machines=tuple(machines),
             nodes=tuple(row for one in dataflows for row in node_summaries(one, membership)),
-            edges=tuple(edge_rows(collection.samples, {one.id: one.name for one in dataflows})),
-            problems=tuple(collection.problems),
+            edges=tuple(edge_rows(call.replies, {one.id: one.name for one in dataflows})),
+            problems=tuple(problems),
         )
-
-
-def _timer(collection: _Collection) -> TimerKey:
-    return TimerKey("snapshot", collection.number)
 
 
 def _is_too_old(member: Member) -> bool:

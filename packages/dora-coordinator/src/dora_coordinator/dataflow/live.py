@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from dora_config.protocol.daemon import PartReport
+from dora_config.protocol.runner import DataflowResult
 from dora_coordinator.dataflow import events
 from dora_coordinator.dataflow.completion import last_line, stopped_with
 from dora_coordinator.dataflow.data import DataflowData
@@ -17,18 +18,12 @@ from dora_coordinator.state.records import PartState, Phase
 
 
 def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Command]:
+    """Handle an event of a dataflow that is released, runs or recovers."""
     match event:
         case events.PartReported():
             return _part_reported(data, event, now)
-        case events.PartGone(daemon=daemon, attempt=attempt, reason=reason, node=node):
-            part = data.parts[daemon]
-            if part.ended or attempt < part.attempt:
-                return []
-            if part.fresh:
-                cause = reason if node is None else f'node "{node}" {reason}'
-                return drop_part(data, part, cause + last_line(event.result, node))
-            log = Log("warning", f'dataflow {data.label} on daemon "{daemon}": {reason}')
-            return [log, *_recover(data, part, now, reason)]
+        case events.PartGone():
+            return _part_gone(data, event, now)
         case events.PartAbsent(daemon=daemon, rebooted=rebooted):
             return _part_absent(data, data.parts[daemon], rebooted, now)
         case events.StopRequested(grace=grace, force=force):
@@ -49,8 +44,10 @@ def _timer_expired(data: DataflowData, event: events.TimerExpired, now: float) -
                 data.phase = Phase.RUNNING  # a release cannot be undone: it runs, degraded
             return []
         case "retry":
-            part = data.parts[event.daemon]
-            return _recover(data, part, now) if part.state is PartState.MISSING else []
+            part = data.parts.get(event.daemon)
+            if part is None or part.state is not PartState.MISSING:  # dropped or back meanwhile
+                return []
+            return _recover(data, part, now)
         case "recovery":
             return _end_recovery(data) if data.phase is Phase.RECOVERING else []
         case "link" | "stop":
@@ -77,8 +74,7 @@ def _part_reported(data: DataflowData, event: events.PartReported, now: float) -
         return _stopped_by_daemon(data, part, report, now)
     match report.phase:
         case "ended":
-            data.end_part(part, report.result)
-            return [part.forget(), *data.parts.send_end_to_peers(part), *_settle(data, now)]
+            return [part.forget(), *_end(data, part, report.result, now)]
         case "prepared":
             data.parts.move(part, PartState.PREPARED)
             return [part.release()]
@@ -97,6 +93,18 @@ def _part_reported(data: DataflowData, event: events.PartReported, now: float) -
             assert_never(unreachable)
 
 
+def _part_gone(data: DataflowData, event: events.PartGone, now: float) -> list[Command]:
+    """Spawn the part again, or drop it if it was added and did not start."""
+    part, reason, node = data.parts[event.daemon], event.reason, event.node
+    if part.ended or event.attempt < part.attempt:
+        return []
+    if part.fresh:
+        cause = reason if node is None else f'node "{node}" {reason}'
+        return drop_part(data, part, cause + last_line(event.result, node))
+    log = Log("warning", f'dataflow {data.label} on daemon "{part.daemon}": {reason}')
+    return [log, *_recover(data, part, now, reason)]
+
+
 def _part_absent(data: DataflowData, part: Part, rebooted: bool, now: float) -> list[Command]:
     part.reported = True
     if part.ended:
@@ -113,7 +121,7 @@ def _part_absent(data: DataflowData, part: Part, rebooted: bool, now: float) -> 
 def _stopped_by_daemon(
     data: DataflowData, part: Part, report: PartReport, now: float
 ) -> list[Command]:
-    """A daemon that is stopped ends the dataflows that it runs, on all machines."""
+    """Stop the dataflow on all machines, because a daemon of it is stopped."""
     ended = report.phase == "ended"
     if ended:
         data.end_part(part, report.result)
@@ -126,11 +134,10 @@ def _recover(
 ) -> list[Command]:
     """Spawn a part again on the same daemon, now or after the back-off.
 
-    ``reason`` None keeps the reason that was noted before.
+    ``reason`` None keeps the earlier reason.
     """
     if not part.nodes:  # all were removed
-        data.end_part(part, None)
-        return [*data.parts.send_end_to_peers(part), *_settle(data, now)]
+        return _end(data, part, None, now)
     backoff = data.context.backoff
     part.recovery_reason = reason or part.recovery_reason
     data.parts.mark(part)
@@ -150,7 +157,16 @@ def _recover(
     return [Log("info", part.recovery_text(data.label)), data.prepare(part)]
 
 
+def _end(
+    data: DataflowData, part: Part, result: DataflowResult | None, now: float
+) -> list[Command]:
+    """End a part permanently."""
+    data.end_part(part, result)
+    return [*data.parts.send_end_to_peers(part), *_settle(data, now)]
+
+
 def _end_recovery(data: DataflowData) -> list[Command]:
+    """Run on without the parts that were not reported in time; fail if none was."""
     left = data.parts.left()
     if any(part.reported for part in left):
         data.phase = Phase.RUNNING

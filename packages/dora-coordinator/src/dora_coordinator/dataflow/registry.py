@@ -42,7 +42,7 @@ from dora_coordinator.state.records import DataflowRecord, PartRecord, PartState
 
 
 class RequestRefused(DoraError):
-    """A client's request cannot be served; ``code`` is part of the answer."""
+    """A client's request is refused; ``code`` is part of the answer."""
 
     def __init__(self, code: FailureCode, message: str) -> None:
         super().__init__(message)
@@ -151,19 +151,22 @@ class DataflowRegistry:
             if dataflow.name:
                 self._live_by_name.setdefault(dataflow.name, dataflow)
         for part in dataflow.parts.values():
-            here = self._unfinished_by_daemon.setdefault(part.daemon, {})
-            if part.ended:
-                here.pop(dataflow.id, None)
-            else:
-                here[dataflow.id] = dataflow
-            if not here:
-                del self._unfinished_by_daemon[part.daemon]
+            self._index_part(dataflow, part.daemon, unfinished=not part.ended)
+
+    def _index_part(self, dataflow: Dataflow, daemon: str, *, unfinished: bool) -> None:
+        here = self._unfinished_by_daemon.setdefault(daemon, {})
+        if unfinished:
+            here[dataflow.id] = dataflow
+        else:
+            here.pop(dataflow.id, None)
+        if not here:
+            del self._unfinished_by_daemon[daemon]
 
     def _reindex(self, dataflow: Dataflow, before: Iterable[str]) -> None:
         """Update the daemons of a dataflow after a part was added or removed."""
         for daemon in before:
             if daemon not in dataflow.parts:
-                self._unfinished_by_daemon.get(daemon, {}).pop(dataflow.id, None)
+                self._index_part(dataflow, daemon, unfinished=False)
         self._index(dataflow)
 
     def _prune(self) -> list[Command]:
@@ -198,7 +201,10 @@ class DataflowRegistry:
         return commands
 
     def daemon_lost(self, daemon: str, now: float, silent: float | None = None) -> list[Command]:
-        """``silent``: seconds without a message; None: it was closed after a recent one."""
+        """Handle the loss of a connection.
+
+        ``silent``: seconds without a message before it; None: it was closed after a recent one.
+        """
         commands: list[Command] = []
         for dataflow in self.unfinished_on(daemon):
             commands += self.apply(dataflow, DaemonLost(daemon, silent), now)

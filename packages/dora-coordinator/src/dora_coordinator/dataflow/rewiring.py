@@ -12,7 +12,7 @@ from dora_coordinator.dataflow.data import DataflowData
 from dora_coordinator.dataflow.events import NodesDescribed, PartAdded
 from dora_coordinator.dataflow.part import Part
 from dora_coordinator.dataflow.stopping import stop_because
-from dora_coordinator.state.commands import Command, Log, SaveRecord
+from dora_coordinator.state.commands import CancelTimer, Command, Log, SaveRecord
 from dora_coordinator.state.records import PartState, Phase
 
 Value = TypeVar("Value")
@@ -52,7 +52,8 @@ def drop_part(data: DataflowData, part: Part, reason: str) -> list[Command]:
     data.parts.remove(part)
     spec = _merged(data.spec, part.nodes, data.spec.with_nodes(()))
     log = Log("warning", f'dataflow {data.label} on daemon "{part.daemon}": not added: {reason}')
-    return [log, *_rewire(data, spec, {}, removed=(part.daemon,))]
+    retry = CancelTimer(data.timer("retry", part.daemon))
+    return [log, retry, *_rewire(data, spec, {}, removed=(part.daemon,))]
 
 
 def _rewire(

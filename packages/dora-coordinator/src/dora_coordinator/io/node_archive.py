@@ -10,9 +10,8 @@ from typing import Final
 
 import anyio.to_thread
 
-from dora_config.file_store import FileStore
+from dora_config.file_store import FileRefused, FileStore
 from dora_config.protocol.code import CodeFile, CodeLink, CodeSet
-from dora_coordinator.io.artifacts import ArtifactRefused
 
 PIECE: Final = 1 << 20
 """Bytes read from a file at once."""
@@ -29,14 +28,14 @@ class NodeArchive:
 
     @classmethod
     def load(cls, store: FileStore, digest: str, node_id: str) -> NodeArchive:
-        """Blocking. Raises ArtifactRefused (404) if a file is missing."""
+        """Blocking. Raises FileRefused (404) if a file is missing."""
         text = store.use(digest)
         code = None if text is None else CodeSet.model_validate_json(text.read_bytes())
         files = () if code is None else code.files
         paths = {file.sha256: store.use(file.sha256) for file in files}
         found = {name: path for name, path in paths.items() if path is not None}
         if code is None or len(found) < len(paths):
-            raise ArtifactRefused(
+            raise FileRefused(
                 404,
                 f'the code of node "{node_id}" was removed from the coordinator; start it again',
             )

@@ -2,14 +2,14 @@
 
 `/health`, `/api/health` and `/api/ca` are open. All other routes need the token: the WebSockets
 `/api/control` (clients) and `/api/daemon` (daemons), `/api/artifacts/{build_id}/{node_id}` and
-`/api/files` for uploads and downloads, `/metrics`, and the REST API (`rest/routes.py`).
+`/api/files` for code, `/metrics`, and the REST API (`rest/routes.py`).
 """
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Final
 from urllib.parse import quote
 
@@ -18,13 +18,7 @@ import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import (
-    FileResponse,
-    JSONResponse,
-    PlainTextResponse,
-    Response,
-    StreamingResponse,
-)
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -32,7 +26,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from dora_config.access import Endpoint
 from dora_config.control_plane import AUTHORITY_PATH
 from dora_config.errors import RemoteProtocolError
-from dora_config.file_store import FileStore
+from dora_config.file_store import FileRefused, FileStore
 from dora_config.protocol.control import (
     CLIENT_CODEC,
     SERVER_CODEC,
@@ -53,7 +47,6 @@ from dora_config.protocol.daemon import (
 )
 from dora_config.protocol.envelope import UnknownKind, clean_text, version_problem
 from dora_coordinator.dataflow.registry import RequestRefused
-from dora_coordinator.io.artifacts import ArtifactRefused, ArtifactStore
 from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.files import CodeFiles
 from dora_coordinator.io.guard import (
@@ -74,31 +67,24 @@ from dora_coordinator.io.service import Service
 from dora_coordinator.io.token_file import TokenFile
 from dora_coordinator.state.identities import Proof
 
-CHECKSUM_HEADER: Final = "X-Dora-Sha256"
 HANDSHAKE_TIMEOUT: Final = 10.0
-"""Seconds within which a new connection must send its first frame."""
+"""Seconds within which each frame of a handshake must arrive."""
 
 Handshake = Callable[[Connection], Awaitable[None]]
 
 logger = logging.getLogger("dora.coordinator")
 
 
-def create_application(
-    service: Service, artifacts: ArtifactStore, code: CodeFiles, *, tokens: TokenFile | None
-) -> ASGIApp:
+def create_application(service: Service, code: CodeFiles, *, tokens: TokenFile | None) -> ASGIApp:
     """Return the application; ``tokens`` None: no authentication."""
-    endpoints = _Endpoints(service, artifacts, code.store, tokens)
+    endpoints = _Endpoints(service, code.store, tokens)
     application = Starlette(
         routes=[
             *(Route(path, _health, methods=["GET"]) for path in HEALTH_ROUTES),
             Route(AUTHORITY_PATH, endpoints.certificate, methods=["GET"]),
             WebSocketRoute("/api/control", endpoints.control),
             WebSocketRoute(DAEMON_ROUTE, endpoints.daemon),
-            Route(
-                "/api/artifacts/{build_id}/{node_id}",
-                endpoints.artifact,
-                methods=["GET", "HEAD", "PUT"],
-            ),
+            Route("/api/artifacts/{build_id}/{node_id}", endpoints.archive, methods=["GET"]),
             *code.routes(),
             *MetricsRoute(service).routes(),
             *RestApi(service).routes(),
@@ -118,16 +104,11 @@ async def _health(request: Request) -> Response:
 
 
 class _Endpoints:
-    def __init__(
-        self,
-        service: Service,
-        artifacts: ArtifactStore,
-        files: FileStore,
-        tokens: TokenFile | None,
-    ) -> None:
+    """Handlers of routes that need the service or the code of nodes."""
+
+    def __init__(self, service: Service, files: FileStore, tokens: TokenFile | None) -> None:
         self._service = service
         self._tokens = tokens
-        self._artifacts = artifacts
         self._files = files
 
     async def certificate(self, request: Request) -> Response:
@@ -136,8 +117,10 @@ class _Endpoints:
     # ------------------------------------------------------------------ WebSockets
 
     async def control(self, socket: WebSocket) -> None:
+        """Serve a client: version check, then requests."""
+
         async def handshake(connection: Connection) -> None:
-            frame = CLIENT_CODEC.decode(await _first_frame(socket))
+            frame = CLIENT_CODEC.decode(await _handshake_frame(socket, "hello"))
             if not isinstance(frame, Hello):
                 raise RemoteProtocolError("expected hello as the first frame")
             problem = version_problem(self._service.party, frame.party)
@@ -147,55 +130,60 @@ class _Endpoints:
             welcome = Welcome(party=self._service.party, max_message_bytes=limit)
             connection.send(SERVER_CODEC.encode(welcome))
 
-        def take(connection: Connection, text: str) -> None:
+        def on_frame(connection: Connection, text: str) -> None:
             match CLIENT_CODEC.decode(text):
                 case ClientRequest(id=number, request=request):
-                    self._service.requested(connection, number, request)
+                    self._service.on_request(connection, number, request)
                 case Cancel(id=number):
-                    self._service.cancelled(connection, number)
+                    self._service.on_cancel(connection, number)
                 case StreamAck(id=number, stream=stream):
-                    self._service.taken(connection, number, stream)
+                    self._service.on_acknowledgement(connection, number, stream)
                 case Hello():
                     raise RemoteProtocolError("received hello twice")
 
         def refuse(message: str) -> str:
             return SERVER_CODEC.encode(Refused(message=message))
 
-        await self._serve(socket, handshake, take, refuse)
+        await self._serve(socket, handshake, on_frame, refuse)
 
     async def _proof(self, socket: WebSocket, register: Register) -> Proof:
-        """Let a daemon prove its identity. Raises RemoteProtocolError."""
+        """Challenge a daemon to prove its identity, and check the proof.
+
+        Raises RemoteProtocolError.
+        """
         local = is_local(socket.scope)
         if not register.public_key:
             return Proof(local=local, excused=self._tokens is None or self._tokens.allows_plain())
         nonce, authority = secrets.token_hex(32), self._service.authority.fingerprint
         await socket.send_text(TO_DAEMON.encode(Challenge(nonce=nonce, authority=authority)))
-        answer = TO_COORDINATOR.decode(await _first_frame(socket))
+        answer = TO_COORDINATOR.decode(await _handshake_frame(socket, "identity_proof"))
         if not isinstance(answer, IdentityProof):
             raise RemoteProtocolError("expected identity_proof as the second frame")
         digest = verify_proof(register.public_key, answer.signature, nonce, authority)
         return Proof(digest, local=local)
 
     async def daemon(self, socket: WebSocket) -> None:
+        """Serve a daemon: its registration and identity, then its messages."""
+
         async def handshake(connection: Connection) -> None:
-            message = TO_COORDINATOR.decode(await _first_frame(socket))
+            message = TO_COORDINATOR.decode(await _handshake_frame(socket, "register"))
             if not isinstance(message, Register):
                 raise RemoteProtocolError("expected register as the first frame")
-            self._service.registered(connection, message, await self._proof(socket, message))
+            self._service.on_register(connection, message, await self._proof(socket, message))
 
-        def take(connection: Connection, text: str) -> None:
-            self._service.message_received(connection, TO_COORDINATOR.decode(text))
+        def on_frame(connection: Connection, text: str) -> None:
+            self._service.on_message(connection, TO_COORDINATOR.decode(text))
 
         def refuse(message: str) -> str:
             return TO_DAEMON.encode(RegistrationRefused(message=message))
 
-        await self._serve(socket, handshake, take, refuse)
+        await self._serve(socket, handshake, on_frame, refuse)
 
     async def _serve(
         self,
         socket: WebSocket,
         handshake: Handshake,
-        take: Callable[[Connection, str], None],
+        on_frame: Callable[[Connection, str], None],
         refuse: Callable[[str], str],
     ) -> None:
         """Read frames until either side ends; an invalid frame ends the connection."""
@@ -221,72 +209,53 @@ class _Endpoints:
                     while True:
                         text = await _next_frame(socket)
                         try:
-                            take(connection, text)
+                            on_frame(connection, text)
                         except UnknownKind as unknown:  # sent by a newer version
                             logger.info("%s: ignored: %s", address, clean_text(str(unknown)))
-                except (RemoteProtocolError, TimeoutError, KeyError) as problem:
-                    message = _explain(problem)
-                    logger.warning("%s: %s", address, clean_text(message))
-                    connection.send(refuse(message))
+                except RemoteProtocolError as problem:
+                    logger.warning("%s: %s", address, clean_text(str(problem)))
+                    connection.send(refuse(str(problem)))
                     connection.hang_up()
                 except WebSocketDisconnect:
                     tasks.cancel_scope.cancel()
         finally:
             self._service.disconnect(connection)
 
-    # ------------------------------------------------------------------- artifacts
+    # ----------------------------------------------------------------------- code
 
-    async def artifact(self, request: Request) -> Response:
+    async def archive(self, request: Request) -> Response:
+        """Return the code that was sent here for a node."""
         build_id, node_id = request.path_params["build_id"], request.path_params["node_id"]
         try:
-            if request.method == "PUT":
-                expected = request.headers.get(CHECKSUM_HEADER)
-                stored = await self._artifacts.receive(
-                    build_id, node_id, request.stream(), expected=expected
-                )
-                return JSONResponse({"size": stored.size, "sha256": stored.sha256}, 201)
-            found = self._artifacts.find(build_id, node_id)
-            if found is None:
-                return await self._archive(build_id, node_id)
-        except ArtifactRefused as problem:
-            return PlainTextResponse(f"{problem}\n", problem.status)
-        # FileResponse supports Range and If-Range, so that an interrupted download can resume
-        return FileResponse(
-            found.path,
-            media_type="application/octet-stream",
-            headers={CHECKSUM_HEADER: found.sha256},
-        )
-
-    async def _archive(self, build_id: str, node_id: str) -> Response:
-        """Return the code that was sent here for a node; raises ArtifactRefused."""
-        try:
             digest = self._service.code_digest(build_id, node_id)
+            archive = await anyio.to_thread.run_sync(NodeArchive.load, self._files, digest, node_id)
         except RequestRefused as problem:
-            raise ArtifactRefused(404, str(problem)) from problem
-        archive = await anyio.to_thread.run_sync(NodeArchive.load, self._files, digest, node_id)
+            return PlainTextResponse(f"{problem}\n", 404)
+        except FileRefused as problem:
+            return PlainTextResponse(f"{problem}\n", problem.status)
         name = quote(f"{node_id.replace('/', '_')}.tar")
         headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
-        return StreamingResponse(archive.stream(), media_type=ARCHIVE_TYPE, headers=headers)
+        # the server discards the body of an answer to HEAD: do not read the files for it
+        body: AsyncIterator[bytes] | Iterator[bytes]
+        body = iter(()) if request.method == "HEAD" else archive.stream()
+        return StreamingResponse(body, media_type=ARCHIVE_TYPE, headers=headers)
 
 
-def _explain(problem: RemoteProtocolError | TimeoutError | KeyError) -> str:
-    match problem:
-        case RemoteProtocolError():
-            return str(problem)
-        case TimeoutError():
-            return f"no first frame within {HANDSHAKE_TIMEOUT:g} s"
-        case KeyError():
-            return "expected text frames"
-
-
-async def _first_frame(socket: WebSocket) -> str:
-    with anyio.fail_after(HANDSHAKE_TIMEOUT):
+async def _handshake_frame(socket: WebSocket, kind: str) -> str:
+    """Return the frame in which a message of ``kind`` is expected; raises as `_next_frame`."""
+    with anyio.move_on_after(HANDSHAKE_TIMEOUT):
         return await _next_frame(socket)
+    raise RemoteProtocolError(f"no {kind} within {HANDSHAKE_TIMEOUT:g} s")
 
 
 async def _next_frame(socket: WebSocket) -> str:
-    """Raises WebSocketDisconnect at the end of the connection, KeyError for a binary frame."""
+    """Return the next frame.
+
+    Raises WebSocketDisconnect at the end of the connection, RemoteProtocolError for a binary frame.
+    """
     try:
         return await socket.receive_text()
+    except KeyError as binary:
+        raise RemoteProtocolError("expected text frames") from binary
     except RuntimeError as closed:  # the writer noticed the end first
         raise WebSocketDisconnect(1006) from closed

@@ -97,7 +97,7 @@ from dora_coordinator.telemetry.spans import SpanEvent, SpanTracker
 
 BATCH = 512
 """Events handled before their commands are executed."""
-MOST_HISTORY_LINES = 5_000
+MAX_HISTORY_LINES = 5_000
 """Lines appended to the history file before it is replaced by the events that are kept."""
 RETRY = 5.0
 """Seconds between attempts to write to a store that failed."""
@@ -107,7 +107,7 @@ _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ER
 
 
 class Service:
-    """Runs on one event loop; the methods that the server calls never wait."""
+    """Runs on one event loop. Methods that the server calls queue events; only `ask` waits."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Service:
         tokens: TokenFile | None = None,
         history: HistoryFile | None = None,
     ) -> None:
-        """``history``: history file; None: they are kept in memory."""
+        """``tokens`` None: no authentication; ``history`` None: events are kept in memory only."""
         self.settings = settings
         self.party = party
         self.authority = authority
@@ -173,7 +173,7 @@ class Service:
         if self._history is None:
             return
         problem = self._history.append(entry)
-        if self._history.lines > MOST_HISTORY_LINES:
+        if self._history.lines > MAX_HISTORY_LINES:
             kept = self._state.registry.history.saved()
             problem = self._history.replace(kept) or problem
         if problem is not None:
@@ -322,16 +322,16 @@ class Service:
         self._post(DaemonDisconnected(connection.number))
         self._post(ClientDisconnected(connection.number))
 
-    def registered(self, connection: Connection, register: Register, proof: Proof) -> None:
+    def on_register(self, connection: Connection, register: Register, proof: Proof) -> None:
         self._post(DaemonRegistered(connection.number, register, connection.address, proof))
 
-    def message_received(self, connection: Connection, message: DaemonMessage) -> None:
+    def on_message(self, connection: Connection, message: DaemonMessage) -> None:
         offset = None
         if isinstance(message, Heartbeat) and message.time is not None:
             offset = message.time - time.time()
         self._post(DaemonMessageReceived(connection.number, message, offset))
 
-    def requested(self, connection: Connection, number: int, request: ControlRequest) -> None:
+    def on_request(self, connection: Connection, number: int, request: ControlRequest) -> None:
         fresh = str(uuid.uuid4())
         self._post(ClientRequested(connection.number, number, request, fresh))
 
@@ -360,10 +360,10 @@ class Service:
         for send in self._callers.values():
             send.close()
 
-    def cancelled(self, connection: Connection, number: int) -> None:
+    def on_cancel(self, connection: Connection, number: int) -> None:
         self._post(ClientCancelled(connection.number, number))
 
-    def taken(self, connection: Connection, number: int, stream: int) -> None:
+    def on_acknowledgement(self, connection: Connection, number: int, stream: int) -> None:
         self._post(TopicChunkTaken(connection.number, number, stream))
 
     def _post(self, event: Event) -> None:
@@ -426,7 +426,7 @@ class Service:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _sign(self, daemon: str, request: str, digest: str) -> None:
+    def _sign(self, daemon: str, request: str, digest: str | None) -> None:
         try:
             certificate = self.authority.sign(request, daemon, digest)
         except AuthorityError as error:

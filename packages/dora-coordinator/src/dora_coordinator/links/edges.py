@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from dora_config import ResolvedDataflow
-from dora_config.dataflow.graph import cycles
-from dora_config.dataflow.sources import LogSource, OutputSource
+from dora_config.dataflow.graph import backpressure_readers, cycles
+from dora_config.dataflow.sources import LogSource
 from dora_config.protocol.links import RemoteEdge
 
 
@@ -50,14 +50,8 @@ def _backpressure_cycles(
     dataflow: ResolvedDataflow,
 ) -> dict[tuple[str, str], tuple[tuple[str, ...], ...]]:
     """Return the cycles of backpressure edges, by source and target of each edge on them."""
-    readers: dict[str, list[str]] = {node.id: [] for node in dataflow.nodes}
-    for node in dataflow.nodes:
-        for reader in node.inputs.values():
-            source = reader.source
-            if reader.queue_policy == "backpressure" and isinstance(source, OutputSource):
-                readers.setdefault(source.node, []).append(node.id)
     found: dict[tuple[str, str], tuple[tuple[str, ...], ...]] = {}
-    for cycle in cycles(readers):
+    for cycle in cycles(backpressure_readers(dataflow.nodes)):
         for edge in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
             found[edge] = (*found.get(edge, ()), tuple(cycle))
     return found

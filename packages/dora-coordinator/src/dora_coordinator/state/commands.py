@@ -25,15 +25,13 @@ class SaveRecord:
     record: DataflowRecord
     spec: DataflowSpec | None = None
     removed: tuple[str, ...] = ()
-    """Daemons whose parts are removed."""
-
-    @property
-    def dataflow_id(self) -> str:
-        return self.record.dataflow_id
+    """Daemons whose stored parts are deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteRecord:
+    """Delete a stored dataflow."""
+
     dataflow_id: str
 
 
@@ -46,7 +44,7 @@ class SaveMachine:
 
 @dataclass(frozen=True, slots=True)
 class AppendHistory:
-    """Write an event to the history file; what is stored and sent does not depend on it."""
+    """Write an event to the history file; later commands are executed even if that fails."""
 
     entry: HistoryEntry
 
@@ -65,7 +63,9 @@ class AdmitDaemon:
 
 @dataclass(frozen=True, slots=True)
 class SendToDaemon:
-    """Send a message; dropped when the daemon is not connected (it reports when it registers)."""
+    """Send a message; dropped if the daemon is not connected, since it reports its parts when it
+    registers.
+    """
 
     daemon: str
     message: CoordinatorMessage
@@ -77,8 +77,8 @@ class SignCertificate:
 
     daemon: str
     request: str
-    digest: str
-    """Digest of the daemon's key, which the request must have; empty: any key."""
+    digest: str | None
+    """Digest of the key that the request must have; None: any key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,8 @@ class CloseConnection:
 
 @dataclass(frozen=True, slots=True)
 class AnswerClient:
+    """Answer a request."""
+
     client: int
     number: int
     answer: ControlAnswer
@@ -124,6 +126,8 @@ class SendProgress:
 
 @dataclass(frozen=True, slots=True)
 class FailClient:
+    """Fail a request; ``message`` is for the user, ``code`` for programs."""
+
     client: int
     number: int
     message: str
@@ -141,11 +145,15 @@ class ArmTimer:
 
 @dataclass(frozen=True, slots=True)
 class CancelTimer:
+    """Do not fire a timer; ignored if it is not armed."""
+
     key: TimerKey
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
+    """Write a line to the coordinator's log."""
+
     level: Literal["info", "warning", "error"]
     text: str
 

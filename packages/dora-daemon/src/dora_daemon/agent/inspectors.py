@@ -1,33 +1,20 @@
-"""Inspector processes of this daemon, one for each `dora topic echo` or `hz`.
-
-The process is killed when its stream ends; the runner then removes the queues it had opened.
-"""
+"""Inspector processes of this daemon, one for each `dora topic echo` or `hz`."""
 
 from __future__ import annotations
 
-import logging
-import os
-import subprocess
 from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import anyio
-from anyio.abc import Process, TaskGroup
-from anyio.streams.buffered import BufferedByteReceiveStream
-from pydantic import ValidationError
+from anyio.abc import TaskGroup
 
-from dora_config.access import TOKEN_VARIABLE
 from dora_config.protocol.topics import StreamTopics, TopicChunk
-from dora_config.spawn_argv import run_module
 from dora_daemon.agent.records import PartRecord
-from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
-
-logger = logging.getLogger("dora.daemon")
+from dora_daemon.inspection.process import InspectorProcess
 
 MAX_INSPECTORS: Final = 16
-MAX_LINE: Final = 16 * 1024 * 1024
 
 
 class Inspectors:
@@ -43,12 +30,13 @@ class Inspectors:
             problem = f"at most {MAX_INSPECTORS} `dora topic` streams per machine; end another one"
             self._send(TopicChunk(stream=request.stream, done=True, problem=problem))
             return
-        inspector = self._open[request.stream] = _Inspector(record, request)
-        self._tasks.start_soon(self._run, request.stream, inspector)
+        inspector = self._open[request.stream] = _Inspector()
+        self._tasks.start_soon(self._run, inspector, record, request)
 
     def read_on(self, stream: int) -> None:
-        if stream in self._open:
-            self._open[stream].request_chunk()
+        inspector = self._open.get(stream)
+        if inspector is not None and inspector.process is not None:
+            inspector.process.request_chunk()
 
     def close(self, stream: int) -> None:
         if stream in self._open:
@@ -58,83 +46,36 @@ class Inspectors:
         for inspector in self._open.values():
             inspector.scope.cancel()
 
-    async def _run(self, stream: int, inspector: _Inspector) -> None:
+    async def _run(self, inspector: _Inspector, record: PartRecord, request: StreamTopics) -> None:
+        stream = request.stream
         problem: str | None = None
         try:
             with inspector.scope:
-                problem = await inspector.run(self._send)
+                problem = await inspector.run(record, request, self._send)
         except OSError as error:
             problem = f"cannot start an inspector: {error}"
         finally:
             if self._open.get(stream) is inspector:  # the next coordinator numbers from 1 again
                 del self._open[stream]
-        if not inspector.scope.cancel_called and not inspector.done:
+        if problem is not None and not inspector.scope.cancel_called:
             self._send(TopicChunk(stream=stream, done=True, problem=problem))
 
 
+@dataclass(slots=True, eq=False)
 class _Inspector:
-    def __init__(self, record: PartRecord, request: StreamTopics) -> None:
-        self.scope = anyio.CancelScope()
-        self.done = False
-        self._socket = Path(record.runtime_dir) / INSPECTION_SOCKET
-        self._request = request
-        self._input = -1
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    process: InspectorProcess | None = None
+    """None before it is started."""
 
-    async def run(self, send: Callable[[TopicChunk], None]) -> str | None:
-        """Forward chunks until the process has ended; return the reason for an early end."""
-        theirs, self._input = os.pipe()
-        try:
-            os.set_blocking(self._input, False)
-            try:
-                process = await anyio.open_process(
-                    [
-                        *run_module("dora_daemon.inspection"),
-                        str(self._socket),
-                        self._request.model_dump_json(),
-                    ],
-                    stdin=theirs,
-                    stdout=subprocess.PIPE,
-                    stderr=None,
-                    env={n: v for n, v in os.environ.items() if n != TOKEN_VARIABLE},
-                    start_new_session=True,
-                )
-            finally:
-                os.close(theirs)
-            try:
-                await self._forward(process, send)
-            finally:
-                status = await _end(process)
-        finally:
-            os.close(self._input)
-            self._input = -1
-        return f"its inspector ended unexpectedly (exit status {status}); see the daemon's log"
-
-    async def _forward(self, process: Process, send: Callable[[TopicChunk], None]) -> None:
-        assert process.stdout is not None
-        lines = BufferedByteReceiveStream(process.stdout)
-        try:
-            while not self.done:
-                line = await lines.receive_until(b"\n", MAX_LINE)
-                chunk = TopicChunk.model_validate_json(line)
-                self.done = chunk.done
+    async def run(
+        self, record: PartRecord, request: StreamTopics, send: Callable[[TopicChunk], None]
+    ) -> str | None:
+        """Forward chunks to the last one; return why the process ended earlier."""
+        async with InspectorProcess.opened(Path(record.runtime_dir), request) as process:
+            self.process = process
+            async for chunk in process.chunks():
                 send(chunk)
-        except (anyio.IncompleteRead, anyio.EndOfStream):
-            pass  # `run` reports the exit status
-        except (anyio.DelimiterNotFound, ValidationError) as error:
-            logger.error("malformed message of an inspector: %s", error)
-
-    def request_chunk(self) -> None:
-        """Let the process send another chunk, unless it has ended."""
-        if self._input >= 0:
-            with suppress(BrokenPipeError, BlockingIOError):
-                os.write(self._input, b"+")
-
-
-async def _end(process: Process) -> int:
-    with anyio.CancelScope(shield=True):
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-        status = await process.wait()
-        await process.aclose()
-    return status
+                if chunk.done:
+                    return None
+        status = process.exit_status
+        return f"its inspector ended unexpectedly (exit status {status}); see the daemon's log"

@@ -16,7 +16,7 @@ from dora_config.errors import DoraError
 from dora_daemon.agent.records import PartRecord
 
 DEFAULT_LISTEN_PORT = 53291
-"""Of dynamic nodes. A daemon on another port has another name."""
+"""A daemon with another number has another name; no daemon listens on it."""
 
 KEPT_ENDED = 200
 """Records of ended parts that are kept, so that their logs can be found."""

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Protocol
 
 import anyio
 from anyio.abc import TaskGroup
 
 from dora_config.protocol.daemon import DaemonMessage
-from dora_config.protocol.runner import (
-    GetStatistics,
-    Refusal,
-    RunnerReply,
-    Statistics,
-)
+from dora_config.protocol.runner import GetStatistics, Statistics
 from dora_config.protocol.snapshot import MachineLoad, MachineSample, PartSample, SampleMachine
 from dora_daemon.agent.machine_lock import MachineLockReader
-from dora_daemon.agent.runners.pending_requests import RunnerCalls
+from dora_daemon.agent.runners.calls import NotAnswered, RunnerCalls, ask
 
 RUNNER_SECONDS = 2.0
 """Time for runners to answer, less than the coordinator waits for this machine."""
@@ -48,43 +42,25 @@ class Sampler:
         self._tasks.start_soon(self._sample, request)
 
     async def _sample(self, request: SampleMachine) -> None:
-        waiting = [
-            dataflow
-            for dataflow in self._runners.connected()
-            if not request.dataflows or dataflow in request.dataflows
-        ]
         parts: list[PartSample] = []
         problems: list[str] = []
-        complete = anyio.Event()
 
-        def replied(dataflow: str, reply: RunnerReply | None, problem: str | None) -> None:
-            if dataflow not in waiting:
+        async def read(dataflow: str) -> None:
+            try:
+                found = await self._statistics(dataflow)
+            except NotAnswered as error:
+                problems.append(str(error))
                 return
-            waiting.remove(dataflow)
-            match reply:
-                case Statistics(edges=edges, at=at):
-                    kept = edges[: request.max_edges - sum(len(part.edges) for part in parts)]
-                    parts.append(PartSample(dataflow_id=dataflow, at=at, edges=kept))
-                    if len(kept) < len(edges):
-                        left = len(edges) - len(kept)
-                        problems.append(f"left out edges of dataflow {dataflow}: {left}")
-                case Refusal(message=message):
-                    problems.append(message)
-                case _:
-                    problems.append(problem or f"no counters of dataflow {dataflow}")
-            if not waiting:
-                complete.set()
+            kept = found.edges[: request.max_edges - sum(len(part.edges) for part in parts)]
+            parts.append(PartSample(dataflow_id=dataflow, at=found.at, edges=kept))
+            if len(kept) < len(found.edges):
+                left = len(found.edges) - len(kept)
+                problems.append(f"left out edges of dataflow {dataflow}: {left}")
 
-        for dataflow in tuple(waiting):
-            self._runners.call(dataflow, GetStatistics(), partial(replied, dataflow))
-        if waiting:
-            with anyio.move_on_after(RUNNER_SECONDS):
-                await complete.wait()
-        problems += [
-            f"the runner of dataflow {dataflow} has not answered for {RUNNER_SECONDS:g} s"
-            for dataflow in waiting
-        ]
-        waiting.clear()
+        async with anyio.create_task_group() as tasks:
+            for dataflow in self._runners.connected():
+                if not request.dataflows or dataflow in request.dataflows:
+                    tasks.start_soon(read, dataflow)
         self._send(
             MachineSample(
                 sample=request.sample,
@@ -94,6 +70,19 @@ class Sampler:
                 problems=tuple(problems),
             )
         )
+
+    async def _statistics(self, dataflow: str) -> Statistics:
+        """Raises NotAnswered."""
+        try:
+            with anyio.fail_after(RUNNER_SECONDS):
+                reply = await ask(self._runners, dataflow, GetStatistics())
+        except TimeoutError as late:
+            raise NotAnswered(
+                f"the runner of dataflow {dataflow} has not answered for {RUNNER_SECONDS:g} s"
+            ) from late
+        if not isinstance(reply, Statistics):
+            raise NotAnswered(f"no counters of dataflow {dataflow}")
+        return reply
 
 
 def machine_load() -> MachineLoad:

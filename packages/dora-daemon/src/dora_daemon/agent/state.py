@@ -164,24 +164,8 @@ class AgentState:
                 if part is None or part.record.attempt != attempt:
                     return []
                 return part.relink(links)
-            case StreamLogs(dataflow_id=dataflow_id, stream=stream):
-                part = self._parts.get(dataflow_id)
-                if part is None:
-                    problem = "this machine no longer has logs of that dataflow"
-                    chunk = LogChunk(stream=stream, done=True, problem=problem)
-                    return [SendToCoordinator(chunk)]
-                return [OpenLogs(part.record, event)]
-            case ReadHistory(dataflow_id=dataflow_id, read=read):
-                part = self._parts.get(dataflow_id)
-                if part is None:
-                    problem = "this machine no longer has a history of that dataflow"
-                    return [SendToCoordinator(PartHistory(read=read, problem=problem))]
-                return [SendHistory(part.record, event, live=part.live)]
-            case StreamTopics(dataflow_id=dataflow_id, stream=stream):
-                part = self._live(dataflow_id)
-                if part is None or not part.record.runtime_dir:
-                    return [SendToCoordinator(TopicChunk(stream=stream, done=True))]
-                return [OpenInspector(part.record, event)]
+            case StreamLogs() | ReadHistory() | StreamTopics():
+                return self._read(event)
             case RecordingRequested() | RecorderSettled():
                 return self._handle_recorders(event)
             case EndDaemon():
@@ -190,6 +174,27 @@ class AgentState:
                 return self._stop_with_machine()
             case HandoverRequested():
                 return [SendToCoordinator(Leaving(hand_over=True)), ExitDaemon()]
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _read(self, request: StreamLogs | ReadHistory | StreamTopics) -> list[Command]:
+        part = self._parts.get(request.dataflow_id)
+        match request:
+            case StreamLogs(stream=stream):
+                if part is None:
+                    problem = "this machine no longer has logs of that dataflow"
+                    chunk = LogChunk(stream=stream, done=True, problem=problem)
+                    return [SendToCoordinator(chunk)]
+                return [OpenLogs(part.record, request)]
+            case ReadHistory(read=read):
+                if part is None:
+                    problem = "this machine no longer has a history of that dataflow"
+                    return [SendToCoordinator(PartHistory(read=read, problem=problem))]
+                return [SendHistory(part.record, request, live=part.live)]
+            case StreamTopics(stream=stream):
+                if part is None or not part.live or not part.record.runtime_dir:
+                    return [SendToCoordinator(TopicChunk(stream=stream, done=True))]
+                return [OpenInspector(part.record, request)]
             case _ as unreachable:
                 assert_never(unreachable)
 

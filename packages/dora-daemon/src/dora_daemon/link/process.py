@@ -23,6 +23,7 @@ from dora_daemon.link.io.runner_connection import RunnerConnection
 from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.peers.dialer import Dialer
+from dora_daemon.link.peers.low_latency import low_latency_ports
 from dora_daemon.link.peers.peer import PeerLink
 from dora_daemon.link.peers.reports import Reports
 from dora_daemon.link.peers.router import FrameRouter
@@ -49,8 +50,6 @@ _END_SECONDS = 5.0
 _BYE_SECONDS = 1.0
 """Longest time to wait until the peers have received that our part has ended."""
 _CREDENTIALS_NS = 5_000_000_000
-_LEAST_PORTS = 10
-"""Ports in the range from which on its second half serves low-latency connections too."""
 
 
 class Link:
@@ -177,13 +176,13 @@ class Link:
         self, ports: list[int], channels: list[Channel]
     ) -> LinkSession | None:
         config = self._config
-        if len(ports) < _LEAST_PORTS:
+        chosen = low_latency_ports(ports)
+        if not chosen:
             return None
-        last = sorted(ports, reverse=True)[: len(ports) // 2]
         try:
             return LinkSession.listen(
                 config.listen_host,
-                last,
+                chosen,
                 self._credentials,
                 channels,
                 insecure_ok=config.plain,

@@ -61,7 +61,7 @@ class Background:
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._server.serve)
-                await self._run_dataflow(tasks)
+                await self._run_dataflow()
                 with anyio.move_on_after(LINGER_SECONDS):
                     await self._acknowledged.wait()
                 for client in list(self._server.clients):
@@ -71,7 +71,7 @@ class Background:
             if self._runner is not None:
                 self._runner.close()
 
-    async def _run_dataflow(self, tasks: TaskGroup) -> None:
+    async def _run_dataflow(self) -> None:
         with signals_stop(self._emit):
             try:
                 preparation = prepare(self._plan, self._directory)

@@ -1,22 +1,14 @@
-"""Find the runner of a dynamic node by the index files of runners, or through a daemon."""
+"""Find the runner of a dynamic node by the index files of runners."""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from dora_node_api.errors import ControlError, SetUpError
+from dora_node_api.errors import SetUpError
 from dora_node_api.frozen import Frozen
-from dora_node_api.protocol.control_socket import ControlSocket
-from dora_node_api.protocol.messages import FindRunner, FoundRunner, Refused
-
-DAEMON_PORT = 53291
-PORT_VARIABLE = "DORA_DAEMON_LOCAL_LISTEN_PORT"
-DAEMON_TIMEOUT = 5.0
-"""Seconds a daemon may take to answer."""
 
 
 class RunnerAddress(Frozen):
@@ -32,13 +24,8 @@ class RunnerAddress(Frozen):
         return f"{self.name} ({self.dataflow_id})" if self.name else self.dataflow_id
 
 
-def find_runner(node_id: str, daemon_port: int | None) -> str:
+def find_runner(node_id: str) -> str:
     """Return the socket on which dynamic node `node_id` sends Hello. Raises SetUpError."""
-    if daemon_port is not None:
-        # A given port selects that daemon; a foreground run has no daemon and is found below.
-        found = ask_daemon(node_id, daemon_port)
-        if found is not None:
-            return found
     runners = list(living_runners())
     matching = [runner for runner in runners if node_id in runner.dynamic_nodes]
     if len(matching) == 1:
@@ -49,8 +36,6 @@ def find_runner(node_id: str, daemon_port: int | None) -> str:
             f"multiple dataflows contain dynamic node id `{node_id}`: {which}."
             " Stop all but one of them, or rename the node in one of them"
         )
-    if daemon_port is None and (found := ask_daemon(node_id, _port())) is not None:
-        return found
     for runner in runners:
         if node_id in runner.nodes:
             raise SetUpError(
@@ -66,43 +51,6 @@ def find_runner(node_id: str, daemon_port: int | None) -> str:
         " this machine has a dynamic node of that id."
         f" Is a dataflow with this dynamic node running? ({running or 'no dataflow is running'})"
     )
-
-
-def _port() -> int:
-    given = os.environ.get(PORT_VARIABLE, "").strip()
-    if not given:
-        return DAEMON_PORT
-    try:
-        port = int(given)
-    except ValueError:
-        port = 0
-    if not 0 < port < 65536:
-        raise SetUpError(f"{PORT_VARIABLE}={given!r} is not a valid port; set 1 to 65535")
-    return port
-
-
-def ask_daemon(node_id: str, port: int) -> str | None:
-    """Request the runner from the daemon on a local port; None if no daemon answers there."""
-    try:
-        connection = socket.create_connection(("127.0.0.1", port), timeout=DAEMON_TIMEOUT)
-    except OSError:
-        return None
-    connection.settimeout(None)
-    control = ControlSocket(connection)
-    try:
-        control.send(FindRunner(node_id))
-        received = control.receive(timeout=DAEMON_TIMEOUT)
-    except ControlError:
-        return None
-    finally:
-        control.close()
-    match received.message if received is not None else None:
-        case FoundRunner(path):
-            return path
-        case Refused(sentence):
-            raise SetUpError(sentence)
-        case _:
-            return None
 
 
 def runtime_roots() -> list[Path]:

@@ -64,7 +64,9 @@ class Outputs:
         if output not in self._open:
             self._warn(self._not_open(output) + " Its messages are dropped.")
             return
-        self._look_at_control()
+        connection = self._connection
+        if connection.integrity.broken or time.monotonic_ns() - connection.pumped > PUMP_EVERY_NS:
+            self._look_at_control()
         payload = self._encode(output, data, metadata)
         self._sender.send(output, payload, delivery_flags(metadata) if metadata else 0)
 

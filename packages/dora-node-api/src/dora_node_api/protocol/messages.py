@@ -18,6 +18,7 @@ PROTOCOL_VERSION. How messages lie in frames: `frames`.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any, ClassVar
 
 from dora_node_api.errors import ControlError
@@ -181,7 +182,7 @@ class Leaving(Message, kind="leaving"):
 
 
 class FindRunner(Message, kind="find_runner"):
-    """Request of a dynamic node to a daemon's local port: find the runner of this node id."""
+    """Reserved: a request for the runner of a node id. This version does not send it."""
 
     node_id: str
 
@@ -220,7 +221,7 @@ class RestoreState(Message, kind="restore_state"):
 
 
 class Refused(Message, kind="refused"):
-    """Hello or FindRunner is refused; `message` gives the reason and the remedy."""
+    """Hello is refused; `message` gives the reason and the remedy."""
 
     message: str
 
@@ -309,7 +310,7 @@ class SegmentUnknown(Message, kind="segment_unknown"):
 
 
 class FoundRunner(Message, kind="found_runner"):
-    """Answer to FindRunner: the Unix socket that expects Hello."""
+    """Reserved: answer to FindRunner."""
 
     socket: str
     dataflow_id: str
@@ -326,6 +327,7 @@ class UnknownMessage(Message, kind="unknown"):
 _RECORDS: dict[str, type[Frozen]] = {
     record.__name__: record for record in (InputConfig, OperatorConfig, NodeConfig, QueueSpec)
 }
+_ENUMS: dict[str, type[StrEnum]] = {"QueuePolicy": QueuePolicy}
 _SCALARS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
@@ -375,11 +377,12 @@ def _checked(annotation: str, value: Any, where: str) -> Any:
         return value
     if annotation in _RECORDS:
         return record_from_json(_RECORDS[annotation], value, where)
-    if annotation == "QueuePolicy":
-        if value not in list(QueuePolicy):
-            expected = " or ".join(QueuePolicy)
-            raise ControlError(f"{where} is {value!r}, expected {expected}")
-        return QueuePolicy(value)
+    if annotation in _ENUMS:
+        try:
+            return _ENUMS[annotation](value)
+        except ValueError:
+            expected = " or ".join(_ENUMS[annotation])
+            raise ControlError(f"{where} is {value!r}, expected {expected}") from None
     if annotation.startswith("tuple["):
         if not isinstance(value, list):
             raise ControlError(f"{where} is {type(value).__name__}, expected a list")

@@ -209,13 +209,23 @@ class Session:
                     return None
         return None
 
-    def _look(self, entry: Input, now: int) -> Event | None:
+    def next_of(self, name: str, now: int) -> Event | None:
+        """Return the next event of this input after a wait that it alone has ended.
+
+        None: call `next_event`, which may return one. Never blocks.
+        """
+        entry = self.inputs.get(name)
+        if entry is None or entry.held or self._first or self.ended or self.returned is not None:
+            return None
+        return self._look(entry, now, woken=True)
+
+    def _look(self, entry: Input, now: int, *, woken: bool = False) -> Event | None:
         """Return the next event of one input, or None; events in `_first` come before it."""
         if (poll := entry.poll) is None:
             return self._next_tick(entry, now)
         delivery = entry.held
         if delivery is None:
-            if self._several and entry.ready is not None and not entry.ready():
+            if self._several and not woken and entry.ready is not None and not entry.ready():
                 return None
             self.taking = True
             try:
@@ -283,11 +293,12 @@ class Session:
             order.append(entry)
 
     def _message(self, entry: Input, delivery: Delivery, now: int) -> Event:
+        value, metadata = delivery.content()
         event: Event = {
             "type": "INPUT",
             "id": entry.id,
-            "value": delivery.value,
-            "metadata": delivery.metadata,
+            "value": value,
+            "metadata": metadata,
             "kind": "dora",
         }
         if entry.timeout is None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sqlite3
 import subprocess
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -24,12 +23,12 @@ from dora_cli.cluster.coordinator.process import (
 )
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.coordinator import background
+from dora_cli.remote_program.store_copies import copy_store, restore_store
 from dora_config import DoraError
 from dora_config.access import private_dir, write_private
 from dora_config.cluster.models import Cluster
 
 START_TIMEOUT = 20.0
-KEPT_COPIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,7 @@ def _replace(
     copy = started = None
     try:
         end_process(process)
-        copy = _copy_store(process, old)
+        copy = None if process.store is None else copy_store(process.store, old)
         started = background.start(
             "coordinator",
             [*program.words, *process.arguments],
@@ -135,24 +134,6 @@ def _with_python_variables(
     return {**kept, **variables}
 
 
-def _copy_store(process: CoordinatorProcess, old: str) -> Path | None:
-    """Copy the store; the copy's name includes the version that wrote it."""
-    store = process.store
-    if store is None or not store.exists():
-        return None
-    copy = store.with_name(f"{store.name}.of-{old}")
-    fresh = copy.with_name(f".{copy.name}.new")
-    fresh.unlink(missing_ok=True)
-    with closing(sqlite3.connect(store)) as source, closing(sqlite3.connect(fresh)) as target:
-        source.backup(target)
-    fresh.chmod(0o600)
-    fresh.replace(copy)
-    copies = sorted(store.parent.glob(f"{store.name}.of-*"), key=lambda path: path.stat().st_mtime)
-    for path in copies[:-KEPT_COPIES]:
-        path.unlink()
-    return copy
-
-
 def _start_again(process: CoordinatorProcess, copy: Path | None) -> str:
     """Start the old version with ``copy`` as its store (None: the store is unchanged).
 
@@ -180,18 +161,10 @@ def _start_again(process: CoordinatorProcess, copy: Path | None) -> str:
 
 def _restore_store(process: CoordinatorProcess, copy: Path) -> str:
     """Restore the store; return a remark if that failed, since the old version may still run."""
-    store = process.store
-    assert store is not None, "a copy is of a store"
-    fresh = store.with_name(f".{store.name}.new")
+    assert process.store is not None, "a copy is of a store"
     try:
-        shutil.copyfile(copy, fresh)
-        fresh.chmod(0o600)
-        for part in (f"{store.name}-wal", f"{store.name}-shm"):
-            store.with_name(part).unlink(missing_ok=True)
-        fresh.replace(store)
+        restore_store(process.store, copy)
     except OSError as problem:
-        with suppress(OSError):
-            fresh.unlink(missing_ok=True)
         return f", with the store of the new version ({problem}; its own store: {copy})"
     return ""
 

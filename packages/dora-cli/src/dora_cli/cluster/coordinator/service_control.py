@@ -50,9 +50,10 @@ def service_remedy(cluster: Cluster) -> str | None:
         with installed_service(cluster) as service:
             if service is not None:
                 name, where = service.host.service, service.host.where
+                unit = "--user-unit" if service.user else "-u"
                 return (
                     f"its service {name} on {where} is {service.state()}; see its output there: "
-                    f"journalctl -u {name}; start it: dora cluster up"
+                    f"journalctl {unit} {name}; start it: dora cluster up"
                 )
     except (DoraError, OSError) as problem:
         return f"its machine cannot be examined: {problem}"

@@ -25,13 +25,13 @@ from dora_cli.cluster.decisions.coordinator_unit import (
     unit_address,
     unit_version,
 )
+from dora_cli.cluster.decisions.daemon_argv import without_name
 from dora_cli.cluster.decisions.preflight import (
     MachineFacts,
     NotReady,
     require_one_kind,
     require_ready,
 )
-from dora_cli.cluster.machines.parallel import without_name
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster
 from dora_coordinator.telemetry.export_settings import endpoint_variable

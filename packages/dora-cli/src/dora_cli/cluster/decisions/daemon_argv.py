@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dora_config.access import address_text
 from dora_config.cluster.models import DEFAULT_DAEMON_PORT, Cluster, Machine
 
 
@@ -17,15 +18,10 @@ def daemon_arguments(cluster: Cluster, machine: Machine) -> list[str]:
         words += ["--local-listen-port", str(machine.daemon_port)]
     if machine.zenoh_addr is not None:
         address, port = machine.zenoh_addr, machine.zenoh_port
-        words += ["--zenoh-listen", address if port is None else host_and_port(address, port)]
+        words += ["--zenoh-listen", address if port is None else address_text(address, port)]
     if cluster.links == "plain":
         words += ["--links", "plain"]
     return [*words, "--quiet"]
-
-
-def host_and_port(address: str, port: int) -> str:
-    """``10.0.0.1:6013``, with an IPv6 address in brackets."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def daemon_name(machine: Machine) -> str:
@@ -38,3 +34,8 @@ def daemon_name(machine: Machine) -> str:
 def ssh_name(machine: Machine) -> str:
     """Return the machine's name in messages: ``robot (ubuntu@10.0.0.2)``."""
     return f"{machine.id} ({machine.target})"
+
+
+def without_name(message: str, name: str) -> str:
+    """Return a message without the machine's name, for a line that begins with it already."""
+    return message.removeprefix(f"{name}: ")

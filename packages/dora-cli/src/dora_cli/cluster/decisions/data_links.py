@@ -10,8 +10,8 @@ from dora_cli.clock_offset import show_offset
 from dora_config.cluster.models import Machine
 from dora_config.protocol.links import FIRST_PORT, LAST_PORT
 
-MOST_LATENCY = 0.1
-MOST_CLOCK_DIFFERENCE = 0.005
+MAX_LATENCY = 0.1
+MAX_CLOCK_DIFFERENCE = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ def assess_pair(source: Machine, target: Machine, ping: Mapping[str, Any]) -> Pa
         )
     seconds, clock = ping["seconds"], ping["clock"]
     problems = []
-    if seconds > MOST_LATENCY:
+    if seconds > MAX_LATENCY:
         problems.append(f"a round trip takes {seconds * 1000:.0f} ms; check the network")
-    if abs(clock) > MOST_CLOCK_DIFFERENCE + seconds:
+    if abs(clock) > MAX_CLOCK_DIFFERENCE + seconds:
         problems.append(f"clocks differ by {_clock(clock)}; synchronize both with one time server")
     return PairResult(f"{seconds * 1000:.2f} ms {_clock(clock)}", tuple(problems))
 

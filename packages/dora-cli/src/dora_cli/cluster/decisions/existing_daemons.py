@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from dora_cli.cluster.decisions.daemon_argv import daemon_arguments, host_and_port
+from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
+from dora_config.access import address_text
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.frozen import Frozen
 from dora_config.yaml.quantities import show_age
@@ -149,8 +150,8 @@ def describe_conflicts(
 
 def _facts(conflict: Conflict, cluster: Cluster, operator: Operator, now: float) -> Iterator[str]:
     one = conflict.daemon
-    here = host_and_port(cluster.coordinator.addr, cluster.coordinator.port)
-    there = host_and_port(*one.coordinator)
+    here = address_text(cluster.coordinator.addr, cluster.coordinator.port)
+    there = address_text(*one.coordinator)
     if conflict.kind != "other cluster":
         yield f"coordinator: {there}, as in {operator.file}"
     elif there != here:

@@ -13,7 +13,7 @@ from dora_config.frozen import Frozen
 from dora_config.protocol.control import ClusterReport
 from dora_config.protocol.snapshot import DaemonSummary
 
-LONGEST_SILENCE = 9.0
+MAX_SILENCE = 9.0
 """Seconds without a heartbeat, three intervals, after which a daemon counts as hanging."""
 _STOPPED = ("T", "t")
 
@@ -59,7 +59,7 @@ def unresponsive_daemon(
             f"its daemon (process {pid}) is stopped by a signal (SIGSTOP); "
             f"continue it there: kill -CONT {pid}"
         )
-    if seen is not None and seen.connected and seen.heartbeat_age > LONGEST_SILENCE:
+    if seen is not None and seen.connected and seen.heartbeat_age > MAX_SILENCE:
         return (
             f"its daemon (process {pid}) hangs: its last heartbeat was {seen.heartbeat_age:.0f} s "
             f"ago; kill it there: kill -KILL {pid} (its dataflows keep running), and start it "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dora_cli.clock_offset import MOST_CLOCK_DIFFERENCE, clock_warning
+from dora_cli.clock_offset import MAX_CLOCK_DIFFERENCE, clock_warning
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.frozen import Frozen
@@ -132,5 +132,5 @@ def warnings(facts: MachineFacts) -> Iterator[str]:
         )
     if not facts.memory_files:
         yield "its kernel does not support memory files; messages are kept in unlinked files"
-    if abs(facts.clock) - facts.trip > MOST_CLOCK_DIFFERENCE:
+    if abs(facts.clock) - facts.trip > MAX_CLOCK_DIFFERENCE:
         yield clock_warning(facts.clock, "this machine's")

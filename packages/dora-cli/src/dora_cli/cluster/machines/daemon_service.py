@@ -75,3 +75,12 @@ class DaemonService(SystemdService):
     def current_files(self) -> dict[str, bytes | None]:
         """Return unit and environment as they are on the machine."""
         return {path: self.read(path) for path in (self.environment, self.unit)}
+
+
+def last_lines(remote: RemoteMachine, facts: MachineFacts, count: int) -> list[str]:
+    """Return the last lines of output of a machine's daemon, whether a service or not."""
+    service = DaemonService.find(remote, facts)
+    if service is not None:
+        return service.journal(count)
+    found = remote.call("daemon.tail", name=remote.daemon, lines=count)
+    return [*(found["lines"] or ["(it printed nothing)"]), f"(log: {found['path']})"]

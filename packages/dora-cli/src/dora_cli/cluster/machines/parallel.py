@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from dora_cli.cluster.decisions.daemon_argv import ssh_name
+from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
 from dora_cli.cluster.machines.progress_lines import ProgressLines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
 from dora_cli.ssh import Connection
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
 
-MOST_AT_ONCE = 16
+MAX_AT_ONCE = 16
 
 T = TypeVar("T")
 Report = Callable[[str], None]
@@ -83,14 +83,16 @@ def in_parallel(
     work: Callable[[Connections, int, Machine], T],
     source: ConnectionSource | None = None,
 ) -> list[T]:
-    """Call ``work`` for each machine and its number in threads; return the results in order."""
+    """Call ``work`` for each machine and its number in threads; return the results in order.
+
+    Ctrl-C closes the connections, so that the work on them fails.
+    """
     connections = Connections(source)
-    with ThreadPoolExecutor(min(MOST_AT_ONCE, len(machines) or 1)) as pool:
-        futures = [
-            pool.submit(work, connections, number, machine)
-            for number, machine in enumerate(machines)
-        ]
+    futures: list[Future[T]] = []
+    with ThreadPoolExecutor(min(MAX_AT_ONCE, len(machines) or 1)) as pool:
         try:
+            for number, machine in enumerate(machines):
+                futures.append(pool.submit(work, connections, number, machine))
             return [future.result() for future in futures]
         except KeyboardInterrupt:
             for future in futures:
@@ -118,30 +120,26 @@ def on_machines(
         [label.format(name=ssh_name(one), id=one.id, target=one.target) for one in chosen]
     )
 
-    def one(connections: Connections, number: int, machine: Machine) -> Outcome[T]:
+    def work_on(connections: Connections, number: int, machine: Machine) -> Outcome[T]:
         def report(text: str) -> None:
-            lines.update(number, text)
+            with suppress(OSError):  # not a failure of the machine; `end` raises it
+                lines.update(number, text)
 
         try:
             report("connecting")
             with connections.open(machine) as connection:
                 report("working")
                 result = work(RemoteMachine(cluster, machine, connection), report)
-                lines.end(number, describe(result))
-                return Outcome(machine, result)
         except (DoraError, OSError) as error:
             reason = without_name(str(error), ssh_name(machine))
             lines.end(number, f"FAILED: {reason}")
             return Outcome(machine, None, reason)
+        lines.end(number, describe(result))
+        return Outcome(machine, result)
 
-    return in_parallel(chosen, one, source)
-
-
-def without_name(message: str, name: str) -> str:
-    """Remove the machine's name from a message whose line begins with it already."""
-    return message.removeprefix(f"{name}: ")
+    return in_parallel(chosen, work_on, source)
 
 
 def success_count(outcomes: Sequence[Outcome[T]]) -> str:
-    """``2/2 succeeded.``"""
+    """Return the number of successes, as in `2/2 succeeded.`"""
     return f"{sum(one.ok for one in outcomes)}/{len(outcomes)} succeeded."

@@ -3,42 +3,38 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import threading
 from collections.abc import Sequence
 
 from dora_cli import output
-
-UP, CLEAR = "\x1b[{}A", "\x1b[K"
+from dora_cli.screen import RedrawnLines, can_redraw
 
 
 class ProgressLines:
-    """Its methods may be called from any thread."""
+    """Lines with a label each; the methods may be called from any thread."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self._labels = labels
         self._current = ["waiting"] * len(labels)
         self._results: list[str | None] = [None] * len(labels)
         size = shutil.get_terminal_size()
-        self._live = output.wants_colour(sys.stdout) and len(labels) < size.lines
+        self._drawing = RedrawnLines() if can_redraw() and len(labels) < size.lines else None
         self._written = 0
-        """Lines drawn (on a terminal), or lines that are complete."""
+        """Number of lines that were printed; redrawn lines are not counted."""
         self._lock = threading.Lock()
-        if self._live:
-            self._draw()
+        self._draw()
 
     def update(self, number: int, text: str) -> None:
         """Show the current step of a line; visible on a terminal only."""
         with self._lock:
             self._current[number] = text
-            if self._live:
-                self._draw()
+            self._draw()
 
     def end(self, number: int, text: str) -> None:
         """Show the result of a line."""
         with self._lock:
             self._results[number] = text
-            if self._live:
+            if self._drawing is not None:
                 self._draw()
                 return
             while self._written < len(self._results):
@@ -49,11 +45,9 @@ class ProgressLines:
                 self._written += 1
 
     def _draw(self) -> None:
-        """Draw all lines over the previous ones; results in full once all lines have one."""
-        rows = [self._row(number) for number in range(len(self._labels))]
-        back = UP.format(self._written) if self._written else ""
-        output.raw(back + "".join(f"{row}{CLEAR}\n" for row in rows))
-        self._written = sum(row.count("\n") + 1 for row in rows)
+        """Draw all lines on a terminal; results in full once all lines have one."""
+        if self._drawing is not None:
+            self._drawing.draw([self._row(number) for number in range(len(self._labels))])
 
     def _row(self, number: int) -> str:
         label, result = self._labels[number], self._results[number]

@@ -161,9 +161,11 @@ class SystemdService:
         name = self.facts.user
         if self._lingers():
             return
-        self.remote.connection.write(f"{self._secrets}/{_LINGERS}", b"", mode=0o600)
+        mark = f"{self._secrets}/{_LINGERS}"
+        self.remote.connection.write(mark, b"", mode=0o600)
         done = self.remote.connection.run(["loginctl", "enable-linger", name])
         if done.code != 0:
+            self.remote.connection.run(["rm", "-f", mark])
             raise NotReady(
                 f"services of {name} end when {name} logs out, and {name} may not change that "
                 f"({done.stderr.strip()}); run there once, as root: loginctl enable-linger {name}"

@@ -9,11 +9,11 @@ from dora_cli import output
 from dora_cli.clock_offset import show_offset
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.service_control import service_remedy
-from dora_cli.cluster.decisions.daemon_argv import ssh_name
+from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
 from dora_cli.cluster.decisions.health import find_problems, token_digest
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady, require_ready, warnings
 from dora_cli.cluster.machines.daemon_service import DaemonService
-from dora_cli.cluster.machines.parallel import Outcome, Report, on_machines, without_name
+from dora_cli.cluster.machines.parallel import Outcome, Report, on_machines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.operations.findings import Findings
 from dora_cli.cluster.operations.pair_measurement import measure_pairs

@@ -120,14 +120,17 @@ def _run(
 def _on_each(cluster: Cluster, machines: Sequence[Machine], work: Work) -> bool:
     width = max(len(machine.id) for machine in machines)
 
-    def one(connections: Connections, _number: int, machine: Machine) -> bool:
+    def work_on(connections: Connections, _number: int, machine: Machine) -> bool:
         lines = PrefixedLines(machine.id, width)
         try:
             with connections.open(machine) as connection:
                 return work(RemoteMachine(cluster, machine, connection), lines)
         except (DoraError, OSError) as error:
+            if output.is_output_error(error):
+                connections.close()  # the other machines cannot print either
+                raise
             lines.end()
             lines.remark(str(error))
             return False
 
-    return all(in_parallel(machines, one))
+    return all(in_parallel(machines, work_on))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
 from dora_cli import output
-from dora_cli.cluster.decisions.daemon_argv import ssh_name
+from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
 from dora_cli.cluster.decisions.data_links import assess_pair, data_ports
 from dora_cli.cluster.decisions.preflight import MachineFacts
-from dora_cli.cluster.machines.parallel import MOST_AT_ONCE, without_name
+from dora_cli.cluster.machines.parallel import Connections, in_parallel
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
 from dora_cli.cluster.operations.findings import Findings
 from dora_cli.remote_program.protocol import Problem, decode_reply
@@ -55,21 +54,20 @@ def _connect_all(
 ) -> dict[str, RemoteMachine]:
     """Connect to all machines at once, until ``stack`` is closed; failures become findings."""
 
-    def open_one(machine: Machine) -> RemoteMachine | DoraError:
+    def connect(_: Connections, _number: int, machine: Machine) -> RemoteMachine | DoraError:
         try:
             return RemoteMachine(cluster, machine, stack.enter_context(connect_to(machine)))
         except DoraError as error:
             return error
 
     remotes: dict[str, RemoteMachine] = {}
-    with ThreadPoolExecutor(MOST_AT_ONCE) as pool:
-        for machine, remote in zip(machines, pool.map(open_one, machines), strict=True):
-            if isinstance(remote, RemoteMachine):
-                remotes[machine.id] = remote
-            else:
-                name = ssh_name(machine)
-                reason = without_name(str(remote), name)
-                findings.add(name, f"missing in the table of data links: {reason}")
+    for machine, remote in zip(machines, in_parallel(machines, connect), strict=True):
+        if isinstance(remote, RemoteMachine):
+            remotes[machine.id] = remote
+        else:
+            name = ssh_name(machine)
+            reason = without_name(str(remote), name)
+            findings.add(name, f"missing in the table of data links: {reason}")
     return remotes
 
 
@@ -128,7 +126,7 @@ def _ping_all(
         if (port := listeners[one.id].port()) is not None
     ]
 
-    def ping_from(source: Machine) -> dict[str, Any]:
+    def ping_from(_: Connections, _number: int, source: Machine) -> dict[str, Any]:
         others = [target for target in targets if target[0] != source.id]
         try:
             pings: dict[str, Any] = remotes[source.id].call("network.ping", targets=others)["pings"]
@@ -136,8 +134,7 @@ def _ping_all(
             return {target[0]: {"reason": str(error)} for target in others}
         return pings
 
-    with ThreadPoolExecutor(MOST_AT_ONCE) as pool:
-        return dict(zip((m.id for m in machines), pool.map(ping_from, machines), strict=True))
+    return dict(zip((m.id for m in machines), in_parallel(machines, ping_from), strict=True))
 
 
 def _cell(

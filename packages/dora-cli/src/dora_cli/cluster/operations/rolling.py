@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from dora_cli import output
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import Layout
-from dora_cli.cluster.decisions.daemon_argv import ssh_name
-from dora_cli.cluster.machines.parallel import without_name
+from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
 from dora_cli.cluster.operations.version_switch import Switch, VersionSwitch
 from dora_config import DoraError

@@ -14,7 +14,7 @@ from dora_cli.cluster.coordinator.trust import deliver_token, trust_local_author
 from dora_cli.cluster.decisions.health import Health, disk_problems, unresponsive_daemon
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady, require_ready, warnings
 from dora_cli.cluster.machines.background_daemon import changed_settings, hand_over, start_daemon
-from dora_cli.cluster.machines.daemon_service import DaemonService
+from dora_cli.cluster.machines.daemon_service import DaemonService, last_lines
 from dora_cli.cluster.machines.parallel import Outcome, Report, on_machines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.operations import leftovers
@@ -177,17 +177,13 @@ def _require_coordinator(remote: RemoteMachine, report: Report) -> None:
 def _explain_late(cluster: Cluster, late: Sequence[Outcome[DaemonResult]]) -> None:
     """Print the last lines of daemons that were started and did not connect."""
 
-    def last_lines(remote: RemoteMachine, report: Report) -> list[str]:
-        service = DaemonService.find(remote, remote.facts())
-        if service is not None:
-            return service.journal(LAST_LINES)
-        found = remote.call("daemon.tail", name=remote.daemon, lines=LAST_LINES)
-        return [*(found["lines"] or ["(it printed nothing)"]), f"(log: {found['path']})"]
+    def work(remote: RemoteMachine, report: Report) -> list[str]:
+        return last_lines(remote, remote.facts(), LAST_LINES)
 
     on_machines(
         cluster,
         f"Daemon on {{name}} did not connect within {queries.CONNECT_TIMEOUT:g} s",
-        last_lines,
+        work,
         machines=[one.machine for one in late],
         describe=lambda lines: "".join(f"\n  {line}" for line in lines),
     )

@@ -16,13 +16,12 @@ from dora_cli.bundle.install import probe
 from dora_cli.bundle.layout import Layout
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.trust import deliver_token
-from dora_cli.cluster.decisions.daemon_argv import ssh_name
+from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
 from dora_cli.cluster.decisions.node_changes import Nodes, node_problems
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
 from dora_cli.cluster.decisions.version_links import VersionLinks
 from dora_cli.cluster.machines.background_daemon import hand_over, start_daemon
-from dora_cli.cluster.machines.daemon_service import DaemonService
-from dora_cli.cluster.machines.parallel import without_name
+from dora_cli.cluster.machines.daemon_service import DaemonService, last_lines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to, layout_of
 from dora_cli.cluster.operations.steps import poll, step
 from dora_cli.ssh import ConnectionLost
@@ -170,15 +169,9 @@ class VersionSwitch:
                     f"dora {version} did not connect",
                 )
         except DoraError as problem:
-            lines = "\n".join(f"    {line}" for line in self._last_lines())
+            printed = last_lines(self.remote, self.facts, LAST_LINES)
+            lines = "\n".join(f"    {line}" for line in printed)
             raise NotReady(f"{problem}; its last lines:\n{lines}") from problem
-
-    def _last_lines(self) -> list[str]:
-        service = self._service(self.remote)
-        if service is not None:
-            return service.journal(LAST_LINES)
-        found = self.remote.call("daemon.tail", name=self.remote.daemon, lines=LAST_LINES)
-        return list(found["lines"] or [])
 
     def _nodes(self) -> Nodes:
         machine_id = self.remote.machine.id

@@ -10,7 +10,7 @@ from dora_cli.cluster.decisions.existing_daemons import Operator
 from dora_cli.remote_program.existing_daemons import fingerprint
 from dora_config.access import find_token, private_dir, state_dir, write_private
 
-MOST_KEPT = 100
+MAX_KEPT = 100
 
 
 def this_operator(file: Path) -> Operator:
@@ -33,7 +33,7 @@ def keep_token() -> None:
     if token is None or (one := fingerprint(token)) in kept:
         return
     folder = private_dir(private_dir(state_dir()) / "clusters")
-    text = "".join(f"{line}\n" for line in [*kept, one][-MOST_KEPT:])
+    text = "".join(f"{line}\n" for line in [*kept, one][-MAX_KEPT:])
     write_private(folder / "fingerprints", text.encode())
 
 

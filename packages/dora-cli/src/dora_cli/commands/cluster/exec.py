@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from dora_cli import options
 from dora_cli.commands.cluster.arguments import (
     ClusterFile,
     SomeMachines,
@@ -22,9 +23,7 @@ def main(
         list[str], typer.Argument(metavar="-- COMMAND...", help="The command and its arguments.")
     ],
     machine: SomeMachines = None,
-    timeout: Annotated[
-        float | None, typer.Option("--timeout", metavar="SECONDS", help="Time limit.")
-    ] = None,
+    timeout: Annotated[float | None, options.duration("--timeout", help="Time limit.")] = None,
 ) -> None:
     """Run a command on every machine, without a terminal; each line of output names its machine."""
     from dora_cli.cluster.operations import fanout

@@ -13,8 +13,12 @@ from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, conne
 from dora_cli.errors import CommandFailed
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dora_cli.coordinator.client import Client
+    from dora_cli.ui.page_process import Source
     from dora_config.protocol.control import ControlProgress, StartDataflow
+    from dora_config.protocol.dataflow import DataflowSpec
 
 MAX_NAME = 256
 
@@ -87,7 +91,7 @@ def main(
     loaded = dataflow_file.load(path)
 
     from dora_cli.coordinator.start_spec import make_spec
-    from dora_cli.ui.page_process import Source, page_beside, show
+    from dora_cli.ui.page_process import Source, show
     from dora_config.protocol.control import StartDataflow
 
     spec = make_spec(
@@ -108,24 +112,27 @@ def main(
         attached = watch or (attach if attach is not None else sys.stdin.isatty())
         source = Source(client.endpoint.host, client.endpoint.port, dataflow=uuid)
         if attached:
-            with ExitStack() as resources:
-                if ui:
-                    resources.enter_context(page_beside(source))
-                if watch:
-                    from dora_cli.live.watched_start import watching
-
-                    resources.enter_context(watching(client.endpoint, uuid, path, spec))
-                _follow(client, uuid)
+            _follow(client, uuid, source if ui else None, (path, spec) if watch else None)
     if ui and not attached:
         show(source)
 
 
-def _follow(client: Client, uuid: str) -> None:
+def _follow(
+    client: Client, uuid: str, page: Source | None, watched: tuple[Path, DataflowSpec] | None
+) -> None:
     """Show logs until the end; raises CommandFailed if the dataflow failed."""
     from dora_cli.logs.attached import follow
+    from dora_cli.ui.page_process import page_beside
 
-    if not follow(client, uuid):
-        raise CommandFailed
+    with ExitStack() as resources:
+        if page is not None:
+            resources.enter_context(page_beside(page))
+        if watched is not None:
+            from dora_cli.live.watched_start import watching
+
+            resources.enter_context(watching(client.endpoint, uuid, *watched))
+        if not follow(client, uuid):
+            raise CommandFailed
 
 
 def deliver_code(client: Client, request: StartDataflow) -> StartDataflow:

@@ -14,7 +14,6 @@ from dora_config.protocol.rest import paths
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.rows import MachineRow
-    from dora_cli.diagnosis import Finding
     from dora_config.access import Endpoint
 
 
@@ -27,48 +26,63 @@ def main(
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Check the coordinator and its daemons; the exit code is 1 if one is missing."""
+    """Check the coordinator and its daemons.
+
+    The exit code is 1 if the coordinator does not answer, no daemon is connected, or the dataflow
+    file is invalid.
+    """
     from dora_cli.coordinator.errors import CoordinatorUnreachable
     from dora_cli.coordinator.machine_warnings import clock_warnings, plain_warnings
     from dora_config.access import endpoint
 
     report: dict[str, Any] | None = None
-    problem = ""
+    problem: CoordinatorUnreachable | None = None
     try:
         with open_rest(coordinator_addr, coordinator_port) as client:
             report = client.get(paths.STATUS)
     except CoordinatorUnreachable as error:
-        problem = str(error)
-    findings = [] if dataflow is None else _check(dataflow)
-    failed = [one.text for one in findings if one.result == "FAIL"]
+        problem = error
     machines: list[MachineRow] = report["machines"] if report else []
     daemons = sum(one["connected"] for one in machines)
-    if output_format is options.TableFormat.JSON:
-        at = endpoint(coordinator_addr, coordinator_port)
-        output.json_line(_as_json(report, daemons, at))
-        for text in failed:
-            output.remark(text)
+    as_json = output_format is options.TableFormat.JSON
+    if as_json:
+        output.json_line(_as_json(report, daemons, endpoint(coordinator_addr, coordinator_port)))
     else:
-        if report is None:
-            output.write("Coordinator: not reachable")
-            output.remark(problem)
-        else:
-            output.write(f"Coordinator: connected ({report['coordinator']['release']})")
-            output.write(f"Daemons: {daemons} connected" if daemons else "Daemons: none connected")
-            output.write(f"Active dataflows: {report['active_dataflows']}")
-            for warning in (*clock_warnings(machines), *plain_warnings(machines)):
-                output.warn(warning)
-        for one in findings:
-            output.write(f"{one.result}  {one.subject}: {one.text}")
-    if failed or not daemons:
+        _print(report, machines, daemons)
+    if problem is not None:
+        output.remark(str(problem))
+    for warning in (*clock_warnings(machines), *plain_warnings(machines)):
+        output.warn(warning)
+    valid = dataflow is None or _check(dataflow, as_json=as_json)
+    if not daemons or not valid:
         output.failure("System check failed.")
         raise CommandFailed
 
 
-def _check(dataflow: Path) -> list[Finding]:
-    from dora_cli.diagnosis import check_dataflow
+def _print(report: dict[str, Any] | None, machines: list[MachineRow], daemons: int) -> None:
+    if report is None:
+        output.write("Coordinator: not reachable")
+        return
+    lost = [one["daemon"] for one in machines if not one["connected"] and not one["ended"]]
+    others = f"; not connected: {', '.join(lost)}" if lost else ""
+    output.write(f"Coordinator: connected ({report['coordinator']['release']})")
+    output.write(f"Daemons: {daemons or 'none'} connected{others}")
+    output.write(f"Active dataflows: {report['active_dataflows']}")
 
-    return list(check_dataflow(dataflow))
+
+def _check(dataflow: Path, *, as_json: bool) -> bool:
+    """Print what is found in a dataflow file; return whether it is valid."""
+    from dora_cli.diagnosis import CheckResult, check_dataflow
+
+    valid = True
+    for one in check_dataflow(dataflow):
+        valid = valid and one.result is not CheckResult.FAIL
+        line = f"{one.result}  {one.subject}: {one.text}"
+        if not as_json:
+            output.write(line)
+        elif one.result is not CheckResult.PASS:
+            output.remark(line)
+    return valid
 
 
 def _as_json(report: dict[str, Any] | None, daemons: int, at: Endpoint) -> dict[str, object]:

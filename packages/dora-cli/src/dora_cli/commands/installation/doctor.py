@@ -37,7 +37,7 @@ def main(
         *diagnosis.check_pipes(),
         *diagnosis.check_state_dir(),
         *diagnosis.check_coordinator(at.host, at.port),
-        *diagnosis.check_daemon_port(),
+        *diagnosis.check_daemon(),
     ]
     if dataflow is not None:
         findings += diagnosis.check_dataflow(dataflow)

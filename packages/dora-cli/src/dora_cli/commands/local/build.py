@@ -16,21 +16,23 @@ if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
     from dora_config import LoadedDataflow
 
+Local = Annotated[
+    bool, typer.Option("--local", help="Build on this machine, regardless of `deploy`.")
+]
+Parallel = Annotated[
+    bool, typer.Option("--parallel", help="Build several nodes at once (the default with --uv).")
+]
+
 
 def main(
     path: options.DataflowFile,
     uv: options.Uv = False,
-    local: Annotated[
-        bool, typer.Option("--local", help="Build on this machine, regardless of `deploy`.")
-    ] = False,
+    local: Local = False,
     strict_types: options.StrictTypes = False,
     locked: options.Locked = False,
     write_lockfile: options.WriteLockFile = False,
     lockfile: options.LockFile = None,
-    parallel: Annotated[
-        bool,
-        typer.Option("--parallel", help="Build several nodes at once (the default with --uv)."),
-    ] = False,
+    parallel: Parallel = False,
     offline: options.Offline = False,
     rebuild: options.Rebuild = False,
     verbose: options.Verbose = False,

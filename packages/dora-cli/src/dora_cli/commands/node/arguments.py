@@ -72,19 +72,16 @@ def as_json(node: NodeRow) -> dict[str, object]:
     }
 
 
-def as_cells(node: NodeRow) -> list[object]:
-    """Return a node as a row: id, status, pid, CPU, memory, restarts, daemon, dataflow."""
-    cpu = DASH if node["cpu_percent"] is None else f"{node['cpu_percent']:.1f}%"
-    memory = DASH if node["memory_bytes"] is None else f"{node['memory_bytes'] / MB:.1f} MB"
-    pid = DASH if node["pid"] is None else node["pid"]
-    dataflow = node["dataflow_name"] or node["dataflow"]
-    return [
-        node["node"],
-        node["status"],
-        pid,
-        cpu,
-        memory,
-        node["restarts"],
-        node["daemon"],
-        dataflow,
-    ]
+def as_text(node: NodeRow) -> dict[str, str]:
+    """Return the facts about a node as text, by the column of `dora node list`."""
+    cpu, memory = node["cpu_percent"], node["memory_bytes"]
+    return {
+        "NODE": node["node"],
+        "STATUS": node["status"],
+        "PID": DASH if node["pid"] is None else str(node["pid"]),
+        "CPU": DASH if cpu is None else f"{cpu:.1f}%",
+        "MEMORY": DASH if memory is None else f"{memory / MB:.1f} MB",
+        "RESTARTS": str(node["restarts"]),
+        "DAEMON": node["daemon"],
+        "DATAFLOW": node["dataflow_name"] or node["dataflow"],
+    }

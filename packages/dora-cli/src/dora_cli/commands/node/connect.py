@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -11,13 +10,7 @@ from dora_cli import output
 from dora_cli.commands.node.arguments import SourceArgument, TargetArgument, edge
 from dora_cli.coordinator import calls
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, DataflowOption, connect
-
-
-class Policy(StrEnum):
-    """Values of `--queue-policy`."""
-
-    DROP_OLDEST = "drop_oldest"
-    BACKPRESSURE = "backpressure"
+from dora_node_api.queue_policy import QueuePolicy
 
 
 def main(
@@ -28,8 +21,8 @@ def main(
         int, typer.Option("--queue-size", min=1, max=16_000, help="Messages that may be queued.")
     ] = 10,
     queue_policy: Annotated[
-        Policy, typer.Option("--queue-policy", help="What happens when the queue is full.")
-    ] = Policy.DROP_OLDEST,
+        QueuePolicy, typer.Option("--queue-policy", help="What happens when the queue is full.")
+    ] = QueuePolicy.DROP_OLDEST,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from dora_cli import options, output
-from dora_cli.commands.node.arguments import as_cells, as_json
+from dora_cli.commands.node.arguments import as_json, as_text
 from dora_cli.coordinator.options import (
     CoordinatorAddr,
     CoordinatorPort,
@@ -58,8 +58,11 @@ def main(
         output.write(f"Input: {name} <- {source}")
     for name, readers in outputs.items():
         output.write(f"Output: {name} -> {', '.join(readers) or '(no subscribers)'}")
-    _, status, pid, cpu, memory, restarts, _, _ = as_cells(row)
-    output.write(f"Status: {status}, PID {pid}, CPU {cpu}, memory {memory}, restarts {restarts}")
+    text = as_text(row)
+    output.write(
+        f"Status: {text['STATUS']}, PID {text['PID']}, CPU {text['CPU']}, "
+        f"memory {text['MEMORY']}, restarts {text['RESTARTS']}"
+    )
     if summary.error is not None:
         output.write(f"Error: {summary.error}")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dora_cli import options, output
-from dora_cli.commands.node.arguments import as_cells, as_json
+from dora_cli.commands.node.arguments import as_json, as_text
 from dora_cli.coordinator.completion import running_dataflows
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, open_rest
 from dora_config.protocol.rest import paths
@@ -45,7 +45,8 @@ def main(
         columns = ["NODE", "STATUS", "PID", "CPU", "MEMORY", "RESTARTS", "DAEMON"]
         if dataflow is None:
             columns.append("DATAFLOW")
-        output.table(columns, [as_cells(node)[: len(columns)] for node in nodes])
+        rows = [as_text(node) for node in nodes]
+        output.table(columns, [[row[column] for column in columns] for row in rows])
         for node in nodes:
             if node["error"] is not None:
                 output.remark(f"{node['node']}: {node['error']}")

@@ -20,7 +20,7 @@ class NoSuchTopic(DoraError):
 
 
 def positive_duration(text: str) -> float:
-    """Seconds of a duration above zero; raises ValueError."""
+    """Return the seconds of a duration above zero; raises ValueError."""
     seconds = parse_duration(text)
     if seconds <= 0:
         raise ValueError(f"{text!r}: expected a duration above 0")

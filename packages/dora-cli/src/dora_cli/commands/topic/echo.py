@@ -17,8 +17,8 @@ from dora_cli.coordinator.options import (
     dataflow_ref,
 )
 
-LONGEST_JSON = 65_536
-LONGEST_ROW = 2048
+MAX_JSON = 65_536
+MAX_ROW = 2048
 """Most characters of one message."""
 
 
@@ -47,7 +47,7 @@ def main(
     request = WatchTopics(
         dataflow=dataflow_ref(dataflow),
         topics=tuple(data or ()),
-        sample_bytes=LONGEST_JSON if as_json else LONGEST_ROW,
+        sample_bytes=MAX_JSON if as_json else MAX_ROW,
     )
     left = count if count is not None else math.inf
     with connect(coordinator_addr, coordinator_port) as client:

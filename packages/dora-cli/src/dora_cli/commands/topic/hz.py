@@ -14,13 +14,13 @@ from dora_cli.coordinator.options import (
     dataflow_ref,
 )
 
-LONGEST_WINDOW = 3600.0
+MAX_WINDOW = 3600.0
 """Seconds; the limit of the wire format."""
 
 
 def _window(text: str) -> float:
     seconds = positive_duration(text)
-    if seconds > LONGEST_WINDOW:
+    if seconds > MAX_WINDOW:
         raise ValueError(f"{text!r}: the window is at most one hour")
     return seconds
 
@@ -38,8 +38,8 @@ def main(
 ) -> None:
     """Measure the time between messages: average, minimum, maximum, standard deviation.
 
-    A terminal shows the statistics live (q quits); otherwise they are printed every second. With
-    `--duration` they are printed once, at the end.
+    A terminal shows the statistics live (q or Escape quits); otherwise they are printed every
+    second, and at the end. With `--duration` they are printed once, at the end.
     """
     from dora_cli.topics import rates
     from dora_config.protocol.control import WatchTopics

@@ -49,4 +49,4 @@ def main(
         request = Publish(node=node, output=name, data=message)
         for _ in range(count):
             calls.call(client, found.uuid, node, request, Done)
-    output.write(f"published {count} message{'' if count == 1 else 's'} on {data}")
+    output.write(f"published {output.counted(count, 'message')} on {data}")

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
-from anyio.abc import Process
-from anyio.streams.buffered import BufferedByteReceiveStream
-from pydantic import ValidationError
 
 from dora_cli.ui.local.runner_calls import LocalRun, local_runs
 from dora_config.ids import log_file_name
@@ -24,15 +19,13 @@ from dora_config.protocol.control import (
     ReadLogs,
     WatchTopics,
 )
-from dora_config.protocol.topics import StreamTopics, TopicChunk, TopicsEnd, WatchedTopics
-from dora_config.spawn_argv import run_module
+from dora_config.protocol.topics import StreamTopics, TopicsEnd, WatchedTopics
 from dora_daemon.agent.logs.files import NodeLogReader, PartLogReader
 from dora_daemon.agent.node_paths import log_dirs
-from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
+from dora_daemon.inspection.process import InspectorProcess
 
 POLL = 0.2
 """Seconds between reads of the log files."""
-MAX_LINE = 16 * 1024 * 1024
 HERE = ""
 """Name of the only daemon."""
 
@@ -77,9 +70,8 @@ class LogReplies:
 class OutputReplies:
     """Messages of outputs, from an inspector process."""
 
-    def __init__(self, process: Process, requests: int) -> None:
+    def __init__(self, process: InspectorProcess) -> None:
         self._process = process
-        self._requests = requests
 
     @classmethod
     @asynccontextmanager
@@ -94,41 +86,16 @@ class OutputReplies:
             picture_bytes=request.picture_bytes,
             whole_picture_bytes=request.whole_picture_bytes,
         )
-        theirs, requests = os.pipe()
-        try:
-            os.set_blocking(requests, False)
-            socket = run.directory / INSPECTION_SOCKET
-            words = [*run_module("dora_daemon.inspection"), str(socket), wanted.model_dump_json()]
-            try:
-                process = await anyio.open_process(
-                    words, stdin=theirs, stdout=subprocess.PIPE, stderr=None, start_new_session=True
-                )
-            finally:
-                os.close(theirs)
-            try:
-                yield cls(process, requests)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    with suppress(ProcessLookupError):
-                        process.kill()
-                    await process.wait()
-                    await process.aclose()
-        finally:
-            os.close(requests)
+        async with InspectorProcess.opened(run.directory, wanted) as process:
+            yield cls(process)
 
     async def __aiter__(self) -> AsyncIterator[ControlProgress | ControlAnswer]:
-        assert self._process.stdout is not None
-        lines = BufferedByteReceiveStream(self._process.stdout)
-        try:
-            while True:
-                chunk = TopicChunk.model_validate_json(await lines.receive_until(b"\n", MAX_LINE))
-                if chunk.done:
-                    yield TopicsEnd(problems=() if chunk.problem is None else (chunk.problem,))
-                    return
-                yield WatchedTopics(daemon=HERE, stream=1, news=chunk.news)
-        except (anyio.IncompleteRead, anyio.EndOfStream, ValidationError):
-            yield TopicsEnd(problems=("the inspector process has ended unexpectedly",))
+        async for chunk in self._process.chunks():
+            if chunk.done:
+                yield TopicsEnd(problems=() if chunk.problem is None else (chunk.problem,))
+                return
+            yield WatchedTopics(daemon=HERE, stream=1, news=chunk.news)
+        yield TopicsEnd(problems=("the inspector process has ended unexpectedly",))
 
     async def acknowledge(self, stream: int) -> None:
-        with suppress(BrokenPipeError, BlockingIOError):
-            os.write(self._requests, b"+")
+        self._process.request_chunk()

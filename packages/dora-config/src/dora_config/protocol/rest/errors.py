@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Final, Literal
 
 from dora_config.errors import DoraError
-from dora_config.protocol.control import FailureCode
+from dora_config.protocol.control import EndedDataflow, FailureCode
 
-ErrorCode = FailureCode | Literal["invalid"]
+ErrorCode = FailureCode | Literal["invalid", "unavailable"]
 
 STATUSES: Final[Mapping[str, int]] = {
     "invalid": 400,
@@ -18,6 +18,7 @@ STATUSES: Final[Mapping[str, int]] = {
     "conflict": 409,
     "placement": 409,
     "failed": 500,
+    "unavailable": 503,
 }
 """HTTP status of each error code of an operation."""
 
@@ -25,6 +26,8 @@ STATUSES: Final[Mapping[str, int]] = {
 class OperationFailed(DoraError):
     """An operation cannot be carried out; ``code`` is that of the error body."""
 
-    def __init__(self, code: ErrorCode, message: str) -> None:
+    def __init__(self, code: ErrorCode, message: str, ended: EndedDataflow | None = None) -> None:
         super().__init__(message)
         self.code: ErrorCode = code
+        self.ended = ended
+        """Results of the nodes of a dataflow that could not be started."""

@@ -11,7 +11,6 @@ from pydantic.json_schema import models_json_schema
 
 from dora_config.protocol.envelope import PROTOCOL_VERSION
 from dora_config.protocol.rest import paths
-from dora_config.protocol.rest.errors import STATUSES
 from dora_config.protocol.rest.models import ErrorBody
 from dora_config.protocol.rest.operations import OPERATIONS, Operation
 
@@ -104,7 +103,7 @@ def _operation(operation: Operation[Any, Any], components: dict[str, Any]) -> di
         }
     if parameters:
         facts["parameters"] = parameters
-    statuses = _GUARD | {status: _FAILURES[status] for status in STATUSES.values()}
+    statuses = _GUARD | _FAILURES
     facts["responses"] = {
         str(operation.status): _response("The result.", operation.result),
         **{str(status): _response(statuses[status], ErrorBody) for status in sorted(statuses)},

@@ -1,16 +1,18 @@
 """Operations of the REST API: arguments in, control requests out, their answers in, a result out.
 
-An operation is a generator, so that it needs neither a server nor a connection: it yields requests
-of `dora_config.protocol.control` and receives their answers. :data:`OPERATIONS` is the whole API.
+An operation sends its requests through a function, so that a coordinator, a connection to one and
+the runs of one computer can answer them. :data:`OPERATIONS` is the whole API.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from dora_config.history.explanation import Explanation
 from dora_config.protocol import control
@@ -25,8 +27,8 @@ A = TypeVar("A", bound=models.Arguments)
 T = TypeVar("T", bound=control.ControlAnswer)
 R = TypeVar("R", bound=BaseModel)
 
-Steps = Generator[control.ControlRequest, control.ControlAnswer, R]
-"""Yields requests, receives the answer to each, and returns the result."""
+Ask = Callable[[control.ControlRequest], Awaitable[control.ControlAnswer]]
+"""Returns the answer to a request; its errors are those of the operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +42,39 @@ class Operation(Generic[A, R]):
     summary: str
     arguments: type[A]
     result: type[R]
-    run: Callable[[A], Steps[R]]
+    run: Callable[[A, Ask], Awaitable[R]]
+    """Raises OperationFailed, and what its function raises."""
     status: int = 200
 
+    def parse(self, in_path: Mapping[str, str], others: Mapping[str, object]) -> A:
+        """Return the arguments in the path, and in the query or body; raises OperationFailed."""
+        for key in in_path.keys() & others.keys():
+            raise OperationFailed("invalid", f'"{key}" is in the path already')
+        try:
+            return self.arguments.model_validate({**others, **in_path})
+        except ValidationError as problems:
+            first = problems.errors(include_url=False, include_input=False)[0]
+            name = ".".join(str(part) for part in first["loc"])
+            sentence = f"{name}: {first['msg']}"
+            if first["type"] == "extra_forbidden":
+                known = ", ".join(self.arguments.model_fields) or "none"
+                sentence = f'unknown argument "{name}"; arguments of {self.path}: {known}'
+            raise OperationFailed("invalid", sentence) from problems
 
-def _ask(
-    request: control.ControlRequest, expected: type[T]
-) -> Generator[control.ControlRequest, control.ControlAnswer, T]:
-    answer = yield request
+
+def body_arguments(content: bytes) -> dict[str, object]:
+    """Return the arguments in a body, which may be empty; raises OperationFailed."""
+    try:
+        found = json.loads(content or b"{}")
+    except (ValueError, RecursionError) as problem:
+        raise OperationFailed("invalid", f"the body is not valid JSON: {problem}") from problem
+    if not isinstance(found, dict):
+        raise OperationFailed("invalid", "the body must be a JSON object")
+    return found
+
+
+async def _answer(ask: Ask, request: control.ControlRequest, expected: type[T]) -> T:
+    answer = await ask(request)
     assert isinstance(answer, expected)
     return answer
 
@@ -55,8 +82,8 @@ def _ask(
 # ------------------------------------------------------------------------------- dataflows
 
 
-def _list_dataflows(wanted: models.DataflowFilter) -> Steps[models.Dataflows]:
-    found = yield from _ask(control.ListDataflows(), control.DataflowList)
+async def _list_dataflows(wanted: models.DataflowFilter, ask: Ask) -> models.Dataflows:
+    found = await _answer(ask, control.ListDataflows(), control.DataflowList)
     return models.Dataflows(
         dataflows=tuple(
             row
@@ -73,78 +100,72 @@ def _has_status(row: control.DataflowSummary, wanted: str | None) -> bool:
     return wanted is None or row.status.lower() == wanted
 
 
-def _get_dataflow(wanted: models.OneDataflow) -> Steps[control.DataflowSummary]:
-    _, row = yield from _find(wanted.dataflow)
+async def _get_dataflow(wanted: models.OneDataflow, ask: Ask) -> control.DataflowSummary:
+    _, row = await _find(wanted.dataflow, ask)
     return row
 
 
-def _find(
-    dataflow: str,
-) -> Generator[
-    control.ControlRequest, control.ControlAnswer, tuple[control.Described, control.DataflowSummary]
-]:
+async def _find(dataflow: str, ask: Ask) -> tuple[control.Described, control.DataflowSummary]:
     """Return a dataflow and its row in the list, which may have been cleaned meanwhile."""
-    found = yield from _describe(dataflow)
-    rows = yield from _ask(control.ListDataflows(), control.DataflowList)
+    found = await _describe(dataflow, ask)
+    rows = await _answer(ask, control.ListDataflows(), control.DataflowList)
     for row in rows.dataflows:
         if row.uuid == found.uuid:
             return found, row
     raise OperationFailed("not_found", f"the dataflow {found.uuid} was removed")
 
 
-def _describe(
-    dataflow: str,
-) -> Generator[control.ControlRequest, control.ControlAnswer, control.Described]:
+async def _describe(dataflow: str, ask: Ask) -> control.Described:
     request = control.DescribeDataflow(dataflow=control.DataflowRef.parse(dataflow))
-    return (yield from _ask(request, control.Described))
+    return await _answer(ask, request, control.Described)
 
 
-def _get_specification(wanted: models.OneDataflow) -> Steps[models.Specification]:
-    found = yield from _describe(wanted.dataflow)
+async def _get_specification(wanted: models.OneDataflow, ask: Ask) -> models.Specification:
+    found = await _describe(wanted.dataflow, ask)
     return models.Specification(uuid=found.uuid, spec=found.spec, daemons=found.daemons)
 
 
-def _explain(wanted: models.OneDataflow) -> Steps[Explanation]:
+async def _explain(wanted: models.OneDataflow, ask: Ask) -> Explanation:
     request = control.Explain(dataflow=control.DataflowRef.parse(wanted.dataflow))
-    return (yield from _ask(request, control.Explained)).explanation
+    return (await _answer(ask, request, control.Explained)).explanation
 
 
-def _start_file(wanted: models.StartDataflowFile) -> Steps[models.StartedDataflow]:
-    spec, warnings = specification(wanted)
-    answer = yield from _ask(control.StartDataflow(spec=spec), control.Started)
+async def _start_file(wanted: models.StartDataflowFile, ask: Ask) -> models.StartedDataflow:
+    spec, warnings = await asyncio.to_thread(specification, wanted)  # it reads files
+    answer = await _answer(ask, control.StartDataflow(spec=spec), control.Started)
     return models.StartedDataflow(uuid=answer.uuid, warnings=(*warnings, *answer.warnings))
 
 
-def _start_again(wanted: models.OneDataflow) -> Steps[models.StartedDataflow]:
-    found, row = yield from _find(wanted.dataflow)
+async def _start_again(wanted: models.OneDataflow, ask: Ask) -> models.StartedDataflow:
+    found, row = await _find(wanted.dataflow, ask)
     if row.ended_ago is None:
         shown = f'"{row.name}" ({row.uuid})' if row.name else row.uuid
         raise OperationFailed(
             "conflict", f"dataflow {shown} is running already; restart it instead"
         )
-    answer = yield from _ask(control.StartDataflow(spec=found.spec), control.Started)
+    answer = await _answer(ask, control.StartDataflow(spec=found.spec), control.Started)
     return models.StartedDataflow(uuid=answer.uuid, warnings=answer.warnings)
 
 
-def _stop_one(wanted: models.StopOne) -> Steps[models.StoppedDataflows]:
+async def _stop_one(wanted: models.StopOne, ask: Ask) -> models.StoppedDataflows:
     which = control.DataflowRef.parse(wanted.dataflow)
     request = control.StopDataflow(dataflow=which, grace=wanted.grace, force=wanted.force)
-    return (yield from _stop(request))
+    return await _stop(request, ask)
 
 
-def _stop_some(wanted: models.StopSome) -> Steps[models.StoppedDataflows]:
+async def _stop_some(wanted: models.StopSome, ask: Ask) -> models.StoppedDataflows:
     if wanted.all and wanted.dataflow is not None:
         raise OperationFailed("invalid", '"all" and "dataflow" cannot be used together')
     which = control.DataflowRef.parse(wanted.dataflow)
     request = control.StopDataflow(
         dataflow=which, all=wanted.all, grace=wanted.grace, force=wanted.force
     )
-    return (yield from _stop(request))
+    return await _stop(request, ask)
 
 
-def _stop(request: control.StopDataflow) -> Steps[models.StoppedDataflows]:
+async def _stop(request: control.StopDataflow, ask: Ask) -> models.StoppedDataflows:
     _require_one_manner(request)
-    answer = yield from _ask(request, control.Ended)
+    answer = await _answer(ask, request, control.Ended)
     return models.StoppedDataflows(dataflows=answer.dataflows)
 
 
@@ -153,25 +174,27 @@ def _require_one_manner(wanted: control.StopDataflow | control.RestartDataflow) 
         raise OperationFailed("invalid", '"force" and "grace" cannot be used together')
 
 
-def _restart(wanted: models.StopOne | models.RestartOnly) -> Steps[models.RestartedDataflow]:
+async def _restart(
+    wanted: models.StopOne | models.RestartOnly, ask: Ask
+) -> models.RestartedDataflow:
     which = control.DataflowRef.parse(wanted.dataflow)
     request = control.RestartDataflow(dataflow=which, grace=wanted.grace, force=wanted.force)
     _require_one_manner(request)
-    answer = yield from _ask(request, control.Restarted)
+    answer = await _answer(ask, request, control.Restarted)
     return models.RestartedDataflow(old=answer.old, new=answer.new, warnings=answer.warnings)
 
 
-def _forget_ended(_: models.NoArguments) -> Steps[models.Dataflows]:
-    answer = yield from _ask(control.ForgetEnded(), control.DataflowList)
+async def _forget_ended(_: models.NoArguments, ask: Ask) -> models.Dataflows:
+    answer = await _answer(ask, control.ForgetEnded(), control.DataflowList)
     return models.Dataflows(dataflows=answer.dataflows)
 
 
 # ---------------------------------------------------------------------- machines and nodes
 
 
-def _list_machines(wanted: models.MachineFilter) -> Steps[models.Machines]:
+async def _list_machines(wanted: models.MachineFilter, ask: Ask) -> models.Machines:
     labels = [_label(text) for text in wanted.label]
-    report = yield from _ask(control.ClusterStatus(), control.ClusterReport)
+    report = await _answer(ask, control.ClusterStatus(), control.ClusterReport)
     return models.Machines(
         machines=tuple(
             one
@@ -189,8 +212,8 @@ def _label(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _get_machine(wanted: models.OneMachine) -> Steps[DaemonSummary]:
-    report = yield from _ask(control.ClusterStatus(), control.ClusterReport)
+async def _get_machine(wanted: models.OneMachine, ask: Ask) -> DaemonSummary:
+    report = await _answer(ask, control.ClusterStatus(), control.ClusterReport)
     for one in report.daemons:
         if one.daemon == wanted.machine:
             return one
@@ -198,8 +221,8 @@ def _get_machine(wanted: models.OneMachine) -> Steps[DaemonSummary]:
     raise OperationFailed("not_found", f'no machine "{wanted.machine}"; known machines: {known}')
 
 
-def _status(_: models.NoArguments) -> Steps[models.Status]:
-    report = yield from _ask(control.ClusterStatus(), control.ClusterReport)
+async def _status(_: models.NoArguments, ask: Ask) -> models.Status:
+    report = await _answer(ask, control.ClusterStatus(), control.ClusterReport)
     return models.Status(
         coordinator=report.coordinator,
         machines=report.daemons,
@@ -207,9 +230,9 @@ def _status(_: models.NoArguments) -> Steps[models.Status]:
     )
 
 
-def _list_nodes(wanted: models.NodeFilter) -> Steps[models.Nodes]:
+async def _list_nodes(wanted: models.NodeFilter, ask: Ask) -> models.Nodes:
     which = None if wanted.dataflow is None else control.DataflowRef.parse(wanted.dataflow)
-    found = yield from _ask(control.ListNodes(dataflow=which), control.NodeList)
+    found = await _answer(ask, control.ListNodes(dataflow=which), control.NodeList)
     return models.Nodes(
         nodes=tuple(
             row
@@ -219,9 +242,9 @@ def _list_nodes(wanted: models.NodeFilter) -> Steps[models.Nodes]:
     )
 
 
-def _get_node(wanted: models.OneNode) -> Steps[NodeSummary]:
+async def _get_node(wanted: models.OneNode, ask: Ask) -> NodeSummary:
     request = control.ListNodes(dataflow=control.DataflowRef.parse(wanted.dataflow))
-    found = yield from _ask(request, control.NodeList)
+    found = await _answer(ask, request, control.NodeList)
     for row in found.nodes:
         if row.node == wanted.node:
             return row
@@ -231,19 +254,19 @@ def _get_node(wanted: models.OneNode) -> Steps[NodeSummary]:
     )
 
 
-def _stop_node(wanted: models.StopNodeArguments) -> Steps[models.ChangedNode]:
-    return (yield from _call(wanted, StopNode(node=wanted.node, grace=wanted.grace)))
+async def _stop_node(wanted: models.StopNodeArguments, ask: Ask) -> models.ChangedNode:
+    return await _call(wanted, StopNode(node=wanted.node, grace=wanted.grace), ask)
 
 
-def _restart_node(wanted: models.RestartNodeArguments) -> Steps[models.ChangedNode]:
-    return (yield from _call(wanted, RestartNode(node=wanted.node, grace=wanted.grace)))
+async def _restart_node(wanted: models.RestartNodeArguments, ask: Ask) -> models.ChangedNode:
+    return await _call(wanted, RestartNode(node=wanted.node, grace=wanted.grace), ask)
 
 
-def _call(wanted: models.OneNode, request: NodeRequest) -> Steps[models.ChangedNode]:
+async def _call(wanted: models.OneNode, request: NodeRequest, ask: Ask) -> models.ChangedNode:
     call = control.CallRunner(
         dataflow=control.DataflowRef.parse(wanted.dataflow), node=wanted.node, request=request
     )
-    yield from _ask(call, RunnerReplies)
+    await _answer(ask, call, RunnerReplies)
     return models.ChangedNode(node=wanted.node)
 
 

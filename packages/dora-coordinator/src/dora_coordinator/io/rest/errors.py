@@ -8,22 +8,23 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dora_config.protocol.control import EndedDataflow
 from dora_config.protocol.rest import paths
+from dora_config.protocol.rest.errors import STATUSES, OperationFailed
 from dora_config.protocol.rest.models import ErrorBody
 
 
 def json_error(
-    status: int,
-    code: str,
-    sentence: str,
-    *,
-    ended: EndedDataflow | None = None,
-    headers: Mapping[str, str] | None = None,
+    status: int, code: str, sentence: str, *, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Return an error as JSON."""
-    body = ErrorBody(error=sentence, code=code, ended=ended)
+    body = ErrorBody(error=sentence, code=code)
     return Response(body.model_dump_json(), status, headers, paths.JSON_TYPE)
+
+
+def operation_error(problem: OperationFailed) -> Response:
+    """Return the error of an operation as JSON."""
+    body = ErrorBody(error=str(problem), code=problem.code, ended=problem.ended)
+    return Response(body.model_dump_json(), STATUSES[problem.code], media_type=paths.JSON_TYPE)
 
 
 async def http_error(request: Request, problem: Exception) -> Response:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import PIPE
@@ -20,7 +20,7 @@ import anyio.to_thread
 from anyio.abc import ByteReceiveStream, Process, TaskGroup
 from pydantic import ValidationError
 
-from dora_config.access import TOKEN_VARIABLE
+from dora_config.access import environ_without_token
 from dora_config.protocol.builds import (
     BuildEnded,
     BuildEvents,
@@ -38,6 +38,7 @@ from dora_daemon.agent.node_paths import Machine, base_directory, deliver
 from dora_daemon.build.job import JOB, BuildJob, BuildOutcome, Report
 from dora_daemon.build.own_environment import build_key
 from dora_daemon.code.delivery import CodeNotDelivered
+from dora_daemon.keyed_locks import KeyedLocks
 from dora_daemon.process_tree.errors import RuntimeDirError
 from dora_daemon.process_tree.runtime_dir import RuntimeDir
 
@@ -80,7 +81,7 @@ class BuildProcesses:
         self._send = send
         self._in_use = in_use
         self._running: dict[str, _Running] = {}
-        self._folders: dict[Path, anyio.Lock] = {}
+        self._folders = KeyedLocks[Path]()
 
     def handle(self, message: BuildPart | CancelBuild | BuildEventsAck) -> None:
         running = self._running.get(message.build_id)
@@ -104,22 +105,11 @@ class BuildProcesses:
         try:
             with running.scope:
                 base = base_directory(message.spec, self._machine(), message.build_id)
-                async with self._alone_in(base):
+                async with self._folders.hold(base):
                     ended = await self._build(message, base, running)
                 self._send(ended)
         finally:
             del self._running[message.build_id]
-
-    @asynccontextmanager
-    async def _alone_in(self, base: Path) -> AsyncIterator[None]:
-        lock = self._folders.setdefault(base, anyio.Lock())
-        try:
-            async with lock:
-                yield
-        finally:
-            found = lock.statistics()
-            if not found.locked and not found.tasks_waiting:
-                self._folders.pop(base, None)
 
     async def _build(self, message: BuildPart, base: Path, running: _Running) -> BuildEnded:
         build_id = message.build_id
@@ -214,7 +204,7 @@ async def _spawn(directory: RuntimeDir, errors: IO[bytes]) -> Process:
         stdin=PIPE,
         stdout=PIPE,
         stderr=errors,
-        env={name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE},
+        env=environ_without_token(),
         start_new_session=True,
         pass_fds=(directory.lock_descriptor,),
     )

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from zlib import crc32
 
 from dora_config.protocol.dataflow import LogFilter, LogPosition
-from dora_config.protocol.runner import LOG_LEVELS
+from dora_config.protocol.runner_events import passes
 from dora_daemon.agent.logs.rotation import numbers, open_parts_after
 
 CHUNK_BYTES = 256 * 1024
@@ -26,8 +26,6 @@ BLOCK_BYTES = 65_536
 """Read at once from the end of a file."""
 CHECKSUM_BYTES = 1024
 """Most bytes of the first line that identify a file."""
-
-_RANK: dict[str, int] = {level: rank for rank, level in enumerate(LOG_LEVELS)}
 
 
 def matches(line: str, wanted: LogFilter) -> bool:
@@ -43,7 +41,7 @@ def matches(line: str, wanted: LogFilter) -> bool:
             return False
         if wanted.until is not None and at > wanted.until:
             return False
-    if _RANK.get(str(entry.get("level")), 0) < _RANK[wanted.level]:
+    if not passes(str(entry.get("level")), wanted.level):
         return False
     return wanted.grep is None or wanted.grep.lower() in message.lower()
 

@@ -14,14 +14,9 @@ from dora_config.disk_space import free_space
 from dora_config.history.file import read_history
 from dora_config.history.kept import split_dropped
 from dora_config.protocol.daemon import PartHistory, ReadHistory
-from dora_config.protocol.runner import (
-    GetHistory,
-    Refusal,
-    RunnerHistory,
-    RunnerReply,
-)
+from dora_config.protocol.runner import GetHistory, RunnerHistory
 from dora_daemon.agent.records import PartRecord
-from dora_daemon.agent.runners.pending_requests import RunnerCalls
+from dora_daemon.agent.runners.calls import NotAnswered, RunnerCalls, ask
 
 RUNNER_SECONDS = 2.0
 """Time for a runner to answer, less than the coordinator waits for this machine."""
@@ -72,27 +67,14 @@ class HistoryReader:
         self._send(answer)
 
     async def _ask_runner(self, dataflow_id: str) -> tuple[RunnerHistory | None, str | None]:
-        """Return the runner's reply, or why there is none."""
-        found: list[RunnerHistory | str] = []
-        complete = anyio.Event()
-
-        def replied(reply: RunnerReply | None, problem: str | None) -> None:
-            match reply:
-                case RunnerHistory():
-                    found.append(reply)
-                case Refusal(message=message):
-                    found.append(message)
-                case _:
-                    found.append(problem or "the runner sent another reply")
-            complete.set()
-
-        self._runners.call(dataflow_id, GetHistory(), replied)
-        with anyio.move_on_after(RUNNER_SECONDS):
-            await complete.wait()
-        match found:
-            case [RunnerHistory() as history, *_]:
-                return history, None
-            case [str(problem), *_]:
-                return None, problem
-            case _:
-                return None, f"the runner has not answered for {RUNNER_SECONDS:g} s"
+        """Return the runner's history, or why it sent none."""
+        try:
+            with anyio.fail_after(RUNNER_SECONDS):
+                reply = await ask(self._runners, dataflow_id, GetHistory())
+        except TimeoutError:
+            return None, f"the runner has not answered for {RUNNER_SECONDS:g} s"
+        except NotAnswered as error:
+            return None, str(error)
+        if not isinstance(reply, RunnerHistory):
+            return None, "the runner sent another reply"
+        return reply, None

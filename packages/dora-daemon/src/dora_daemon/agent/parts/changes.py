@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import anyio
 from anyio.abc import TaskGroup
 
 from dora_config.errors import DoraError
@@ -18,18 +16,16 @@ from dora_config.protocol.runner import (
     GraphChange,
     NodeDefinitions,
     NodeLocation,
-    Refusal,
     ReplaceNode,
-    RunnerReply,
-    RunnerRequest,
 )
 from dora_daemon.agent.builds.files import NotBuilt
 from dora_daemon.agent.events import Event, NodeNotAdded, NodesRead, PartRelinked
 from dora_daemon.agent.linking import LinkError, LinkSetup
 from dora_daemon.agent.node_paths import Machine, base_directory, deliver, locate, log_dir
 from dora_daemon.agent.records import PartRecord
-from dora_daemon.agent.runners.registry import RunnerRegistry
+from dora_daemon.agent.runners.calls import NotAnswered, RunnerCalls, ask
 from dora_daemon.code.delivery import CodeNotDelivered
+from dora_daemon.keyed_locks import KeyedLocks
 
 if TYPE_CHECKING:
     from dora_config.protocol.daemon import DaemonMessage
@@ -48,7 +44,7 @@ class PartChanges:
         self,
         tasks: TaskGroup,
         machine: Callable[[], Machine],
-        runners: RunnerRegistry,
+        runners: RunnerCalls,
         links: LinkSetup,
         record: Callable[[str], PartRecord | None],
         *,
@@ -63,7 +59,8 @@ class PartChanges:
         self._record = record
         self._post = post
         self._send = send
-        self._turns: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+        self._turns = KeyedLocks[str]()
+        """By dataflow."""
 
     def change(self, message: ChangePart) -> None:
         """Change a part and answer."""
@@ -79,10 +76,10 @@ class PartChanges:
 
     async def _change(self, message: ChangePart) -> None:
         problem = None
-        async with self._turns[message.dataflow_id]:
+        async with self._turns.hold(message.dataflow_id):
             try:
                 await self._apply(message)
-            except (ChangeRefused, NotBuilt, CodeNotDelivered, LinkError) as error:
+            except (ChangeRefused, NotAnswered, NotBuilt, CodeNotDelivered, LinkError) as error:
                 problem = str(error)
         self._send(PartResult(call=message.call, problem=problem))
 
@@ -95,8 +92,8 @@ class PartChanges:
         if differs:
             await self._send_links(linked)
         try:
-            await self._call(message.dataflow_id, change)
-        except ChangeRefused:
+            await ask(self._runners, message.dataflow_id, change)
+        except NotAnswered:
             if isinstance(change, AddNode):
                 self._post(self._not_added(record, change))
             if differs:
@@ -132,28 +129,27 @@ class PartChanges:
         return change.model_copy(update={"place": located.get(node.id, NodeLocation())})
 
     async def _set_stored_links(self, dataflow_id: str) -> None:
-        async with self._turns[dataflow_id]:
+        async with self._turns.hold(dataflow_id):
             record = self._record(dataflow_id)
-            if record is None:
-                return
-            await self._restore_links(record)
+            if record is not None:
+                await self._restore_links(record)
 
     async def _restore_links(self, record: PartRecord) -> None:
         """Send the stored links; a failure is logged."""
         try:
             await self._send_links(record)
-        except (ChangeRefused, LinkError) as error:
+        except (NotAnswered, LinkError) as error:
             logger.warning("dataflow %s: links were not changed: %s", record.dataflow_id, error)
 
     async def _send_links(self, record: PartRecord) -> None:
-        """Raises ChangeRefused and LinkError."""
+        """Raises NotAnswered and LinkError."""
         request = await self._links.links(record, record.runtime_token)
-        await self._call(record.dataflow_id, request)
+        await ask(self._runners, record.dataflow_id, request)
 
     async def _read_nodes(self, dataflow_id: str, attempt: int) -> None:
         try:
-            reply = await self._call(dataflow_id, GetNodes())
-        except ChangeRefused:
+            reply = await ask(self._runners, dataflow_id, GetNodes())
+        except NotAnswered:
             return  # the runner has ended; its revision is reported by the next one
         record = self._record(dataflow_id)
         if not isinstance(reply, NodeDefinitions) or record is None:
@@ -161,21 +157,3 @@ class PartChanges:
         base = base_directory(record.spec, self._machine(), dataflow_id)
         log_dirs = {one.node.id: log_dir(base, one.place, dataflow_id) for one in reply.nodes}
         self._post(NodesRead(dataflow_id, attempt, reply, log_dirs))
-
-    async def _call(self, dataflow_id: str, request: RunnerRequest) -> RunnerReply:
-        """Return the reply of a runner. Raises ChangeRefused."""
-        answered = anyio.Event()
-        answer: list[tuple[RunnerReply | None, str | None]] = []
-
-        def on_reply(reply: RunnerReply | None, problem: str | None) -> None:
-            answer.append((reply, problem))
-            answered.set()
-
-        self._runners.call(dataflow_id, request, on_reply)
-        await answered.wait()
-        reply, problem = answer[0]
-        if isinstance(reply, Refusal):
-            raise ChangeRefused(reply.message)
-        if reply is None:
-            raise ChangeRefused(problem or "the runner did not answer")
-        return reply

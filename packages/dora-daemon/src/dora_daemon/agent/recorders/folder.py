@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import re
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -149,12 +150,11 @@ class RecordingFolder:
         """
         plan = self.plan()
         statuses = self.statuses()
-        recorded: dict[str, int] = {}
-        lost: dict[str, int] = {}
+        recorded, lost = Counter[str](), Counter[str]()
         for status in statuses:
             if status is not None:
-                _add(recorded, status.recorded)
-                _add(lost, status.lost)
+                recorded.update(status.recorded)
+                lost.update(status.lost)
         return RecordingState(
             recording=plan.recording,
             dataflow_id=plan.dataflow_id,
@@ -234,8 +234,3 @@ class RecordingFolder:
             pass
         except OSError as error:
             raise RecordingRefused(f"{error.filename}: {error.strerror}") from error
-
-
-def _add(counts: dict[str, int], more: dict[str, int]) -> None:
-    for topic, count in more.items():
-        counts[topic] = counts.get(topic, 0) + count

@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from dora_config.access import TOKEN_VARIABLE
+from dora_config.access import environ_without_token
 from dora_config.errors import os_error_text
 from dora_config.process_identity import boot_id
 from dora_config.protocol.daemon import HeartbeatAck
@@ -260,14 +260,14 @@ class Recorders:
 
     async def _add_clock(self, sample: ClockSample) -> None:
         try:
-            add = _add_clock
-            await anyio.to_thread.run_sync(add, self._root, sample, abandon_on_cancel=True)
+            append = partial(_append_sample, self._root, sample)
+            await anyio.to_thread.run_sync(append, abandon_on_cancel=True)
         finally:
             self._adds_clock = False
 
 
-def _add_clock(root: Path, sample: ClockSample) -> None:
-    """Add a sample to the recordings in progress; on a thread, as the disk may be slow."""
+def _append_sample(root: Path, sample: ClockSample) -> None:
+    """Append a sample to the recordings in progress; on a thread, as the disk may be slow."""
     for folder in RecordingFolder.all(root):
         try:
             if folder.is_recording():
@@ -281,7 +281,7 @@ def _spawn(request: RecordingRequest) -> subprocess.Popen[bytes]:
         run_module("dora_daemon.recording"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE},
+        env=environ_without_token(),
         start_new_session=True,
     )
     assert process.stdin is not None

@@ -16,7 +16,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from dora_config.access import TOKEN_VARIABLE
+from dora_config.access import environ_without_token
 from dora_config.protocol.envelope import clean_lines, clean_text
 from dora_config.protocol.runner import (
     DataflowFinished,
@@ -277,8 +277,7 @@ def _processes(status: RunnerStatus | None) -> list[tuple[str, str, int | None]]
 
 def _spawn(directory: RuntimeDir, mark: str) -> subprocess.Popen[bytes]:
     """Spawn a runner in its own session; it inherits the lock of its directory."""
-    environ = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
-    environ[PART_VARIABLE] = json.dumps(mark)
+    environ = environ_without_token() | {PART_VARIABLE: json.dumps(mark)}
     lock = directory.lock_descriptor
     log = os.open(directory.path / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:

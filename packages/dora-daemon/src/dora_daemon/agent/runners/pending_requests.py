@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from dora_config.protocol.runner import (
     FollowEvents,
@@ -24,14 +24,6 @@ this process may have been stopped itself and then first has to read what was se
 
 OnReply = Callable[[RunnerReply | None, str | None], None]
 """Takes the reply to a request, or the reason why it has failed."""
-
-
-class RunnerCalls(Protocol):
-    """Requests to the runners of this machine."""
-
-    def call(self, dataflow_id: str, request: RunnerRequest, on_reply: OnReply) -> None:
-        """Send a request and call ``on_reply`` once with its reply."""
-
 
 FIRST_REQUESTS: Final = (Handshake(), FollowEvents(logs=False), GetStatus())
 """Sent on every new connection."""

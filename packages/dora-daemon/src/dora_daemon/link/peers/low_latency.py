@@ -10,7 +10,7 @@ the receiver restores the order, and discards what a new round repeats.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from dora_daemon.link.io.session import LinkSession
@@ -19,7 +19,20 @@ from dora_daemon.link.protocol.frames import LARGEST_PARTED
 MAX_UNACKNOWLEDGED: Final = 128 * 1024
 """Bytes of messages in flight, less than half of the connection's send buffer."""
 
+MIN_PORTS: Final = 10
+"""Smallest range of ports that serves low-latency connections too."""
+
 Put = Callable[[bytes], None]
+
+
+def low_latency_ports(ports: Collection[int]) -> list[int]:
+    """Return the ports for low-latency connections, the first choice first.
+
+    They are the second half of the range; ordinary connections use the first.
+    """
+    if len(ports) < MIN_PORTS:
+        return []
+    return sorted(ports, reverse=True)[: len(ports) // 2]
 
 
 class LowLatencyPath:

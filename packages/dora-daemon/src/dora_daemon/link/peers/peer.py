@@ -14,7 +14,7 @@ from dora_daemon.link.peers.low_latency import LowLatencyPath
 from dora_daemon.link.peers.sender import PeerSender
 from dora_daemon.link.protocol import frames, hello
 from dora_daemon.link.protocol.clocks import ClockOffset
-from dora_daemon.link.protocol.frames import FrameKind, Head
+from dora_daemon.link.protocol.frames import CHUNK_AT, FrameKind, Head
 from dora_daemon.link.protocol.handshake import LinkHandshake
 from dora_daemon.link.protocol.hello import LinkHello
 from dora_daemon.link.protocol.messages import PeerChanged
@@ -26,7 +26,7 @@ from dora_daemon.link.streams.sender import StreamSender
 
 _monotonic_ns = time.monotonic_ns
 _PING_NS = 1_000_000_000
-_MESSAGES = (FrameKind.DATA, FrameKind.CHUNK, FrameKind.LIFECYCLE)
+_MESSAGES = (FrameKind.DATA, FrameKind.LIFECYCLE)
 
 
 class PeerHost(Protocol):
@@ -103,10 +103,6 @@ class PeerLink:
     def session(self) -> LinkSession | None:
         """The session that is in use; None without one."""
         return self.sender.session
-
-    @property
-    def their_link(self) -> int:
-        return self.known.their_link
 
     @property
     def confirmed(self) -> bool:
@@ -297,10 +293,7 @@ class PeerLink:
         stream = self._incoming_by_number.get(head.stream)
         if stream is None:
             return
-        if head.kind == FrameKind.CHUNK:
-            sequence, offset = frames.read_chunk(frame)
-            stream.chunk(sequence, offset, memoryview(frame)[frames.CHUNK_AT :])
-        elif head.kind == FrameKind.DATA:
+        if head.kind == FrameKind.DATA:
             stream.data(frames.read_data(frame))
         else:
             stream.lifecycle(frames.read_lifecycle(frame))
@@ -310,23 +303,33 @@ class PeerLink:
         with self._parts_lock:
             return self._parts.add(frame)
 
+    def receive_image(self, frame: bytes, single: frames.Single) -> None:
+        """Handle an IMAGES frame with one image. Raises WireError."""
+        _, _, acknowledged, upto, number, flags, sequence, previous, sent_ns = single
+        now = self.known.heard_ns = _monotonic_ns()
+        stream = self._incoming_by_number.get(number)
+        if stream is not None:
+            stream.image(frame, sequence, previous, sent_ns, flags, now)
+        if acknowledged:
+            self._acknowledged(((acknowledged, upto),))
+
+    def receive_chunk(self, frame: bytes, chunk: frames.Chunk) -> None:
+        """Handle a CHUNK frame."""
+        _, _, number, sequence, offset = chunk
+        self.known.heard_ns = _monotonic_ns()
+        stream = self._incoming_by_number.get(number)
+        if stream is not None:
+            stream.chunk(sequence, offset, memoryview(frame)[CHUNK_AT:])
+
     def receive_images(self, frame: bytes, number: int, sequence: int) -> None:
         """Handle an IMAGES frame with this acknowledgement (number 0: none). Raises WireError."""
-        now = self.known.heard_ns = _monotonic_ns()
-        image = frames.read_single_image(frame)
-        if image is not None:
-            stream = self._incoming_by_number.get(image[0])
+        self.known.heard_ns = _monotonic_ns()
+        for source, images in frames.read_images(frame):
+            stream = self._incoming_by_number.get(source)
             if stream is not None:
-                stream.image(frame, image, now)
-        else:
-            for source, images in frames.read_images(frame):
-                stream = self._incoming_by_number.get(source)
-                if stream is not None:
-                    stream.images(frame, images)
+                stream.images(frame, images)
         if number:
-            sender = self._outgoing_by_number.get(number)
-            if sender is not None:
-                sender.acknowledged(sequence)
+            self._acknowledged(((number, sequence),))
 
     def _ponged(self, pong: frames.Pong) -> None:
         now = time.monotonic_ns()

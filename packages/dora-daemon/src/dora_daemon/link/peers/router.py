@@ -37,6 +37,18 @@ class FrameRouter:
     def receive(self, machine: str, session: LinkSession, frame: bytes) -> None:
         """Handle a frame on the key of a machine, on a thread of Zenoh; raises nothing."""
         try:
+            single = frames.read_single_image(frame)
+            if single is not None:
+                peer = self._peer(machine, single[0], single[1])
+                if peer is not None:
+                    peer.receive_image(frame, single)
+                return
+            chunk = frames.read_chunk(frame)
+            if chunk is not None:
+                peer = self._peer(machine, chunk[0], chunk[1])
+                if peer is not None:
+                    peer.receive_chunk(frame, chunk)
+                return
             images = frames.read_images_head(frame)
             if images is not None:
                 sender, receiver, number, sequence = images
@@ -71,7 +83,7 @@ class FrameRouter:
             peer is None
             or peer.machine != machine
             or receiver != self.link_id
-            or peer.their_link != sender
+            or peer.known.their_link != sender
         ):
             return None
         return peer

@@ -105,16 +105,10 @@ class PeerSender:
         self, stream: int, sequence: int, previous: int, sent_ns: int, flags: int, image: bytes
     ) -> bool:
         """Send one small message, as `send_images` with ``quick``."""
+        ack = self._take_ack() if self._acks else _NO_ACK
         head = frames.single_image_head(
-            self.link_id,
-            self._known.their_link,
-            self._take_ack() if self._acks else _NO_ACK,
-            stream,
-            sequence,
-            previous,
-            sent_ns,
-            flags,
-            len(image),
+            *(self.link_id, self._known.their_link, ack, stream, sequence, previous, sent_ns),
+            *(flags, len(image)),
         )
         return self._send_small(head, image, quick=True)
 

@@ -136,7 +136,7 @@ class StreamTable:
         return any(stream.ended for _, stream in self._ending)
 
     def source_ended(self, machine: str) -> None:
-        """Close all inputs from a machine whose part has ended for good."""
+        """Close all inputs from a machine whose part has ended and does not restart."""
         for key, stream in self.incoming.items():
             if key[0] == machine:
                 stream.source_ended()

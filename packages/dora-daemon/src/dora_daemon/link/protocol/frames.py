@@ -61,9 +61,13 @@ _LIFECYCLE: Final = struct.Struct("<QQQ")
 _LOW_LATENCY: Final = struct.Struct("<B")
 DATA_AT: Final = HEAD.size + _DATA.size
 CHUNK_AT: Final = HEAD.size + _CHUNK.size
-_unpack_chunk = _CHUNK.unpack_from
-_SINGLE_AT: Final = _IMAGES.size + _IMAGE.size
-_pack_single = struct.Struct("<HBBIQQIQIIQQQI").pack
+"""Where the data of a CHUNK frame begins."""
+_unpack_chunk = struct.Struct(HEAD.format + _CHUNK.format.lstrip("<")).unpack_from
+SINGLE_AT: Final = _IMAGES.size + _IMAGE.size
+"""Where the only image of an IMAGES frame begins."""
+_SINGLE: Final = struct.Struct("<HBBIQQIQIIQQQI")
+_pack_single = _SINGLE.pack
+_unpack_single = _SINGLE.unpack_from
 _unpack_images = _IMAGES.unpack_from
 _unpack_image = _IMAGE.unpack_from
 
@@ -96,6 +100,7 @@ class FrameKind(IntEnum):
 
 
 _IMAGES_KIND: Final = int(FrameKind.IMAGES)
+_CHUNK_KIND: Final = int(FrameKind.CHUNK)
 """A comparison with a member of an enumeration takes several times as long."""
 
 
@@ -326,14 +331,20 @@ def read_data(frame: bytes) -> Data:
     return Data(sequence, previous, sent_ns, frame[3] & _FLAGS, parts, data, len(data) == nbytes)
 
 
-def read_chunk(frame: bytes) -> tuple[int, int]:
-    """Parse a CHUNK frame: sequence and offset; its data begins at CHUNK_AT."""
+Chunk = tuple[int, int, int, int, int]
+"""Sender, receiver, stream, sequence of the message, and offset in its data area."""
+
+
+def read_chunk(frame: bytes) -> Chunk | None:
+    """Parse a CHUNK frame, head included; its data begins at CHUNK_AT. None for another frame."""
     if len(frame) <= CHUNK_AT:
-        raise WireError(f"CHUNK frame of {len(frame)} bytes")
-    sequence, offset = _unpack_chunk(frame, HEAD.size)
+        return None
+    magic, kind, _, stream, sender, receiver, sequence, offset = _unpack_chunk(frame)
+    if kind != _CHUNK_KIND or magic != MAGIC:
+        return None
     if offset > LARGEST_MESSAGE:
         raise WireError(f"chunk at {offset}")
-    return sequence, offset
+    return sender, receiver, stream, sequence, offset
 
 
 def read_images_head(frame: bytes) -> tuple[int, int, int, int] | None:
@@ -344,19 +355,32 @@ def read_images_head(frame: bytes) -> tuple[int, int, int, int] | None:
     return (sender, receiver, stream, sequence) if kind == _IMAGES_KIND and magic == MAGIC else None
 
 
-def read_single_image(frame: bytes) -> tuple[int, int, int, int, int, int] | None:
-    """Return the image of an IMAGES frame: stream, sequence, previous, sent time, flags, and where
-    it begins. None if it has several, or a malformed one."""
-    if len(frame) < _SINGLE_AT:
+Single = tuple[int, int, int, int, int, int, int, int, int]
+"""Sender and receiver; acknowledged stream (0: none) and message; stream, flags, sequence, previous
+and sent time of the only message."""
+
+
+def read_single_image(frame: bytes) -> Single | None:
+    """Parse an IMAGES frame with one image, which begins at SINGLE_AT.
+
+    None for a frame of another kind, with several images, or with a malformed one.
+    """
+    if len(frame) < SINGLE_AT:
         return None
-    stream, flags, sequence, previous, sent_ns, size = _unpack_image(frame, _IMAGES.size)
+    (
+        magic, kind, _, _, sender, receiver, acknowledged, upto,
+        stream, flags, sequence, previous, sent_ns, size,
+    ) = _unpack_single(frame)  # fmt: skip
     if (
-        size != len(frame) - _SINGLE_AT
+        kind != _IMAGES_KIND
+        or magic != MAGIC
+        or size != len(frame) - SINGLE_AT
         or not previous < sequence < _LARGEST_NUMBER
         or sent_ns >= _LARGEST_NUMBER
     ):
         return None
-    return stream, sequence, previous, sent_ns, flags & _FLAGS, _SINGLE_AT
+    flags &= _FLAGS
+    return sender, receiver, acknowledged, upto, stream, flags, sequence, previous, sent_ns
 
 
 Image = tuple[int, int, int, int, int, int]

@@ -85,8 +85,8 @@ class SetPeers(LinkMessage):
     """All links that this one exchanges messages with.
 
     A peer with another run_id runs another part: messages that the old one had not acknowledged go
-    to the new one. A peer that is missing has ended for good: messages for it are dropped, and its
-    streams are closed.
+    to the new one. A peer that is missing has ended and does not restart: messages for it are
+    dropped, and its streams are closed.
     """
 
     kind: Literal["set_peers"] = "set_peers"

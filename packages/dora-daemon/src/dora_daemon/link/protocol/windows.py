@@ -21,21 +21,19 @@ class SendWindow(Generic[T]):
         """Number of the last message added."""
         self.given_up = last
         """Messages up to this number will not be sent again."""
+        self.open = True
+        """Whether another message may be sent, even one larger than the window."""
         self._out: OrderedDict[int, tuple[int, int, T]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._out)
-
-    @property
-    def open(self) -> bool:
-        """Whether another message may be sent, even one larger than the window."""
-        return not self._out or (len(self._out) < self.messages and self.bytes_out < self.nbytes)
 
     def add(self, sequence: int, nbytes: int, item: T) -> None:
         """Add a message; its number is larger than all before."""
         self._out[sequence] = (self.last, nbytes, item)
         self.bytes_out += nbytes
         self.last = sequence
+        self.open = self.bytes_out < self.nbytes and len(self._out) < self.messages
 
     def acknowledge(self, sequence: int) -> int:
         """Remove messages up to this number; return how many."""
@@ -48,6 +46,8 @@ class SendWindow(Generic[T]):
             self.bytes_out -= nbytes
             self.given_up = first
             count += 1
+        left = len(self._out)
+        self.open = not left or (self.bytes_out < self.nbytes and left < self.messages)
         return count
 
     def after(self, sequence: int) -> Iterator[tuple[int, int, T]]:

@@ -28,7 +28,7 @@ _EVENTS: Final[dict[RecordKind, Event]] = {
 
 
 class SourceEnded:
-    """The source's part has ended for good; its link may not have sent an event."""
+    """The source's part has ended and does not restart; its link may not have sent an event."""
 
 
 class NewRun(Frozen):

@@ -7,17 +7,21 @@ from typing import Final
 from dora_daemon.link.errors import WireError
 from dora_daemon.link.streams.validation import plain_size, problem_with
 from dora_node_api.data.arrow import FLAT
-from dora_node_api.transport.shared.block_image import BlockImage
+from dora_node_api.transport.shared.block_image import STAMP_AT, BlockImage
 from dora_node_api.transport.shared.layout import (
     BLOCK_HEAD,
     BLOCK_HEAD_SIZE,
     BLOCK_MAGIC,
+    BLOCK_WALL,
     data_offset,
 )
 from dora_node_api.transport.shared.payload import Payload
 
 _LARGEST_NUMBER: Final = 1 << 62
 _unpack_head = BLOCK_HEAD.unpack_from
+_AFTER_WALL: Final = BLOCK_WALL + 8
+_HIGHEST_BIT: Final = 128
+"""In the last byte of the time: `plain_image` refuses times of 2^63 ns and more."""
 
 
 def plain_image(frame: bytes, start: int, end: int) -> tuple[int, int] | None:
@@ -42,6 +46,42 @@ def plain_image(frame: bytes, start: int, end: int) -> tuple[int, int] | None:
     ):
         return None
     return head_end - start, data_at + nbytes
+
+
+class PlainHead:
+    """Head of the last plain image of an output; its next message usually has the same one."""
+
+    __slots__ = ("after", "before", "head", "size", "total")
+
+    def __init__(self) -> None:
+        self.size = -1
+        """Bytes of the image; -1 before the first one."""
+        self.head = 0
+        """Bytes of the image before its data area."""
+        self.total = 0
+        """Bytes of its block."""
+        self.before = b""
+        """Its bytes up to the stamp, which differs, as the time of the send does."""
+        self.after = b""
+        """Its bytes from there to the data area."""
+
+    def check(self, frame: bytes, start: int, end: int) -> bool:
+        """Return whether the image between ``start`` and ``end`` is plain, as `plain_image`."""
+        if (
+            end - start == self.size
+            and frame[start : start + STAMP_AT] == self.before
+            and frame[start + _AFTER_WALL : start + self.head] == self.after
+            and frame[start + _AFTER_WALL - 1] < _HIGHEST_BIT
+        ):
+            return True
+        plain = plain_image(frame, start, end)
+        if plain is None:
+            return False
+        self.head, self.total = plain
+        self.size = end - start
+        self.before = frame[start : start + STAMP_AT]
+        self.after = frame[start + _AFTER_WALL : start + self.head]
+        return True
 
 
 class ImageMessage:

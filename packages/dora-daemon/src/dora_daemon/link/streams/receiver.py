@@ -18,13 +18,13 @@ from dora_daemon.link.errors import LinkEnds
 from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.protocol.acknowledgements import AckPolicy
 from dora_daemon.link.protocol.clocks import ClockOffset
-from dora_daemon.link.protocol.frames import Data, Image, LifecycleEvent
+from dora_daemon.link.protocol.frames import SINGLE_AT, Data, Image, LifecycleEvent
 from dora_daemon.link.protocol.hello import Entering, Leaving
 from dora_daemon.link.protocol.messages import ToRunner
 from dora_daemon.link.protocol.windows import ReceiveOrder
 from dora_daemon.link.streams.assembly import Assembly
 from dora_daemon.link.streams.delivery import Item, LocalDelivery, NewRun, SourceEnded
-from dora_daemon.link.streams.images import ImageMessage, plain_image
+from dora_daemon.link.streams.images import ImageMessage, PlainHead
 from dora_node_api.transport import PoolExhausted, RecordKind
 from dora_node_api.transport.producer.forwarding import Forwarder
 
@@ -85,6 +85,7 @@ class StreamReceiver:
         self._forwarder = forwarder
         self._note = note
         self._order: ReceiveOrder[Item] = ReceiveOrder()
+        self._plain = PlainHead()
         self._assemblies: dict[int, Assembly] = {}
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
@@ -163,45 +164,29 @@ class StreamReceiver:
 
     # --- frames -----------------------------------------------------------------------------------
 
-    def image(self, frame: bytes, image: tuple[int, int, int, int, int, int], now: int) -> None:
-        """Handle the only message of an IMAGES frame at ``now``. Raises WireError.
-
-        The usual case in one function: the next message, of numbers, for a queue with room. The
-        rest follows once the record is written, which wakes the consumer.
-        """
-        _, sequence, previous, sent_ns, flags, start = image
-        end = len(frame)
+    def image(
+        self, frame: bytes, sequence: int, previous: int, sent_ns: int, flags: int, now: int
+    ) -> None:
+        """Handle the only message of an IMAGES frame at ``now``. Raises WireError."""
+        image = (sequence, previous, sent_ns, flags, SINGLE_AT, len(frame))
         with self._lock:
-            order = self._order
-            plain = None
-            if previous <= order.last < sequence and not (order.early or self._todo or flags):
-                plain = plain_image(frame, start, end)
-            if plain is not None:
-                head, total = plain
-                whole = memoryview(frame)[start:end]
-                sent = self._clock.to_ours(sent_ns, now)
-                try:
-                    done = self._forwarder.forward_small(
-                        self.route, whole, head, total, source=sequence, sent_ns=sent
-                    )
-                except OSError:
-                    done = False  # `images` repeats it, and passes it to the stream's thread
-                if done:
-                    nbytes = end - start - head
-                    order.last = sequence
-                    if not self._runs_ahead and sequence > self.stored:
-                        self.stored = sequence
-                    self.messages += 1
-                    self.bytes += nbytes
-                    self._ack_sink.stored(self, at_once=self._acks.stored_alone(nbytes))
-                    return
-        self.images(frame, [(sequence, previous, sent_ns, flags, start, end)])
+            nbytes = self._store_plain(frame, image, now)
+            if nbytes >= 0:
+                self._ack_sink.stored(self, at_once=self._acks.stored_alone(nbytes))
+                return
+        self.images(frame, [image])
 
     def images(self, frame: bytes, images: Iterable[Image]) -> None:
         """Handle messages of an IMAGES frame. Raises WireError."""
+        now = time.monotonic_ns()
         with self._lock:
             try:
-                for sequence, previous, sent_ns, flags, start, end in images:
+                for image in images:
+                    nbytes = self._store_plain(frame, image, now)
+                    if nbytes >= 0:
+                        self._acks.stored(nbytes)
+                        continue
+                    sequence, previous, sent_ns, flags, start, end = image
                     if sequence <= self._order.last:
                         self._order.repeated += 1
                         continue
@@ -209,6 +194,41 @@ class StreamReceiver:
                     self._accept(sequence, previous, message)
             finally:
                 self._acknowledge()
+
+    def _store_plain(self, frame: bytes, image: Image, now: int) -> int:
+        """Store a message in the usual case; return its bytes, -1 if nothing was done.
+
+        That is the next message, of numbers, for one queue with room. In few calls, and the rest
+        follows once the record is written, which wakes the consumer.
+        """
+        sequence, previous, sent_ns, flags, start, end = image
+        order, plain = self._order, self._plain
+        if (
+            not previous <= order.last < sequence
+            or flags
+            or order.early
+            or self._todo
+            or not plain.check(frame, start, end)
+        ):
+            return -1
+        sent = self._clock.to_ours(sent_ns, now)
+        try:
+            done = self._forwarder.forward_small(
+                *(self.route, frame, start, end, plain.head, plain.total),
+                source=sequence,
+                sent_ns=sent,
+            )
+        except OSError:
+            return -1  # repeated by `_accept`, which passes it to the stream's thread
+        if not done:
+            return -1
+        nbytes = plain.size - plain.head
+        order.last = sequence
+        if not self._runs_ahead and sequence > self.stored:
+            self.stored = sequence
+        self.messages += 1
+        self.bytes += nbytes
+        return nbytes
 
     def data(self, data: Data) -> None:
         """Handle the first frame of a large message."""
@@ -225,14 +245,16 @@ class StreamReceiver:
             assembly = self._assemblies.get(sequence)
             if assembly is None or offset != assembly.arrived:
                 return
-            if assembly.arrived + len(piece) > assembly.data.parts.nbytes:
+            end, size = offset + len(piece), assembly.data.parts.nbytes
+            if end > size:
                 return
-            assembly.arrived += len(piece)
-            if assembly.at_once:
-                assembly.copy(offset, piece)
+            assembly.arrived = end
+            if assembly.at_once and assembly.target is not None:
+                assembly.target[offset:end] = piece  # as `Assembly.copy`, without a call
+                assembly.copied = end
             else:
                 assembly.waiting.append((offset, piece))
-            if assembly.complete:
+            if end == size:
                 del self._assemblies[sequence]
                 self._accept(sequence, assembly.data.previous, assembly)
                 self._acknowledge()

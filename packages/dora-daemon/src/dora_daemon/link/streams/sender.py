@@ -230,7 +230,7 @@ class StreamSender:
         return True
 
     def finish(self) -> None:
-        """Leave the queue for good: the thread does not use the stream any more."""
+        """Leave the queue permanently: the thread does not use the stream any more."""
         if self._forget:
             with self._lock:
                 self._give_up()

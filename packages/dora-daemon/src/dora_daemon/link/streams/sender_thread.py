@@ -81,7 +81,7 @@ class RunStream(Protocol):
         """Wait for the next round: the session is missing."""
 
     def finish(self) -> None:
-        """Leave the queue for good: the thread does not use the stream any more."""
+        """Leave the queue permanently: the thread does not use the stream any more."""
 
 
 class Outbox:

@@ -14,7 +14,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from dora_config.protocol import runner as protocol
-from dora_daemon.runner.logs.log_entries import passes
+from dora_config.protocol.runner_events import passes
 from dora_daemon.runner.nodes.socket import ACCEPT_RETRY_SECONDS, peer_credentials
 from dora_node_api.protocol.control_socket import bind_unix
 

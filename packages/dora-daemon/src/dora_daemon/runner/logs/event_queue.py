@@ -57,7 +57,6 @@ class EventQueue:
         self._taken = 0
         self._reopens: Callable[[], None] | None = None
         """Set while the gate is closed: opens it from the reader's thread."""
-        self.total_shed = 0
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
 
@@ -120,7 +119,6 @@ class EventQueue:
                     kept.append(event)
                     continue
             place = len(kept) if place is None else place
-        self.total_shed += lines
         kept.insert(place or 0, LogLinesDropped(count=lines + earlier))
         self._waiting = deque(kept)
 

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from dora_config.dataflow.sources import OutputSource
 from dora_config.history.entries import (
-    Edge,
     HistoryEntry,
     HistoryEvent,
     RunBegan,
     RunEnded,
     RunnerWarned,
+    edges_of,
     kept_result,
 )
 from dora_config.history.file import HistoryFile, read_history
@@ -107,16 +106,10 @@ def ended(result: DataflowResult) -> RunEnded:
 
 def beginning(plan: RunPlan) -> RunBegan:
     """Return the first event of a runner."""
-    edges = [
-        Edge(source=f"{source.node}/{source.output}", target=f"{node.id}/{name}")
-        for node in plan.resolved.nodes
-        for name, reader in node.inputs.items()
-        if isinstance(source := reader.source, OutputSource)
-    ]
     return RunBegan(
         name=plan.name,
         nodes=tuple(node.id for node in plan.local_nodes()),
-        edges=tuple(edges),
+        edges=edges_of(plan.resolved),
         recovered=plan.recovered,
         pid=os.getpid(),
         version=__version__,

@@ -13,18 +13,12 @@ MAX_LINE = 1024 * 1024
 
 CUT_MARK = " ... [line cut: longer than 1 MB]"
 
-_RANK = {level: rank for rank, level in enumerate(LOG_LEVELS)}
 _NAMES: dict[str, LogLevel] = {
     **{level: level for level in LOG_LEVELS},
     "warning": "warn",
     "critical": "error",
     "fatal": "error",
 }
-
-
-def passes(level: LogLevel, wanted: LogLevel | None) -> bool:
-    """Return whether ``level`` is at least as important as ``wanted``."""
-    return wanted is None or _RANK[level] >= _RANK[wanted]
 
 
 def entry_from_line(text: str, *, node: str, stream: str, ts: str) -> LogLine:

@@ -15,9 +15,9 @@ from typing import Literal, Protocol
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.run_plan import LogSettings
-from dora_config.protocol.runner_events import LogLevel, LogLine
+from dora_config.protocol.runner_events import LogLevel, LogLine, passes
 from dora_daemon.runner.logs.gate import Gate
-from dora_daemon.runner.logs.log_entries import LineSplitter, entry_from_line, file_line, passes
+from dora_daemon.runner.logs.log_entries import LineSplitter, entry_from_line, file_line
 from dora_daemon.runner.logs.log_files import LogFile
 
 TAIL_LINES = 500

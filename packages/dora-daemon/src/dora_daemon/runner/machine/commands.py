@@ -212,7 +212,7 @@ def announce_detached(node: str) -> list[Command]:
 
 
 def announce_end(result: NodeResult) -> list[Command]:
-    """Return the commands for a node that has ended for good."""
+    """Return the commands for a node that has ended and does not restart."""
     node = result.node
     commands: list[Command] = [*cancel_timers(node), DropInputs(node)]
     if result.outcome == "success":

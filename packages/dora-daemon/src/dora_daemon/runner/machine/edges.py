@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dora_config.dataflow.resolved import ResolvedNode
-from dora_config.dataflow.sources import OutputSource
 from dora_config.ids import RESERVED_NODE_ID
 from dora_node_api.frozen import Frozen
 
@@ -29,14 +28,9 @@ class Edge(Frozen):
 
 def backpressure_cycles(nodes: Iterable[ResolvedNode]) -> tuple[tuple[str, ...], ...]:
     """Return groups of node ids that can wait for each other's full queues forever."""
-    readers: dict[str, list[str]] = {}
-    for node in nodes:
-        for wanted in node.inputs.values():
-            if wanted.queue_policy == "backpressure" and isinstance(wanted.source, OutputSource):
-                readers.setdefault(wanted.source.node, []).append(node.id)
-                readers.setdefault(node.id, [])
-    if not readers:
+    waiting = [n for n in nodes if any(i.waiting_node is not None for i in n.inputs.values())]
+    if not waiting:
         return ()
-    from dora_config.dataflow.graph import cycles
+    from dora_config.dataflow.graph import backpressure_readers, cycles
 
-    return tuple(tuple(cycle) for cycle in cycles(readers))
+    return tuple(tuple(cycle) for cycle in cycles(backpressure_readers(waiting)))

@@ -133,8 +133,7 @@ def _outgoing(machine: str, edges: Iterable[RemoteEdge]) -> Iterable[OutgoingStr
                 target, node, f"{machine}/{output}", bound, QueuePolicy.DROP_OLDEST, source
             )
         else:
-            policies = {QueuePolicy(edge.queue_policy) for edge in same}
-            waits = QueuePolicy.BACKPRESSURE in policies
+            waits = any(edge.queue_policy == "backpressure" for edge in same)
             policy = QueuePolicy.BACKPRESSURE if waits else QueuePolicy.DROP_OLDEST
             yield OutgoingStreamSpec(target, node, output, bound, policy)
 

@@ -20,6 +20,7 @@ from dora_node_api.transport.shared.payload import Payload
 from dora_node_api.transport.shared.specs import QueueSpec
 
 _DATA = RecordKind.DATA
+DECODE_ERRORS = (ValueError, TypeError, LookupError, OSError, NotImplementedError)
 
 # The module `data.arrow`, imported at the first message. An import statement in a function costs
 # 0.3 us even if the module is imported already.
@@ -162,6 +163,25 @@ class Delivery:
             self._value = self._decode()
         return self._value
 
+    def content(self) -> tuple[Any, dict[str, Any]]:
+        """Return `value` and `metadata`, in fewer instructions. Raises what they raise."""
+        head, base = self._head, self._base
+        if head is None or head[2] or type(base) is not Lease or base.account.forked:
+            return self.value, self.metadata
+        offset, segment = self._offset, base.segment
+        start = offset + layout.BLOCK_HEAD_SIZE
+        try:
+            value = (_arrow or _load_arrow()).decode_in_place(
+                segment.memory[start : start + head[1]], head[3], head[7], head[8],
+                segment.address + offset + head[6], self.nbytes - head[6], base, self._validate,
+            )  # fmt: skip
+        except DECODE_ERRORS as error:
+            raise self._broken(error) from error
+        return value, {"timestamp": utc_datetime(head[5])}
+
+    def _broken(self, error: Exception) -> BrokenRecord:
+        return BrokenRecord(self.spec.edge, f"message {self.sequence}: {error}")
+
     def _decode(self) -> Any:
         arrow = _arrow or _load_arrow()
         head, base, offset = self._head, self._base, self._offset
@@ -183,8 +203,8 @@ class Delivery:
                 base[start : start + descriptor_size], array_layout, length, null_count,
                 arrow.buffer_of(base, data_offset, size), validate=self._validate,
             )  # fmt: skip
-        except (ValueError, TypeError, LookupError, OSError, NotImplementedError) as error:
-            raise BrokenRecord(self.spec.edge, f"message {self.sequence}: {error}") from error
+        except DECODE_ERRORS as error:
+            raise self._broken(error) from error
 
     @property
     def metadata(self) -> dict[str, Any]:

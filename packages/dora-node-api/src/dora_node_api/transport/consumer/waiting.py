@@ -15,6 +15,9 @@ from dora_node_api.transport.shared.fork_guard import ForkAware, forked_error
 _ANOTHER_RAN_NS = 50_000  # yielding took this long: other processes need the processor
 _FEW = 8  # up to so many inputs, reading their counters is cheaper than a system call
 _LOOK_AT_FDS_NS = 1_000_000
+_COARSE_NS = 2_000_000  # epoll rounds timeouts up to milliseconds; select does not
+_LONGEST_NS = 10**15  # epoll takes less than 25 days
+_POLLIN = select.POLLIN
 _monotonic_ns = time.monotonic_ns
 
 
@@ -29,7 +32,10 @@ class Waiter(ForkAware):
         self._others = 0
         # On one core, polling would keep the sender from running.
         self.policy = PollPolicy() if polls and usable_cores() >= 2 else None
-        self._looked_at_fds = 0
+        self.looked_at_fds = 0
+        """CLOCK_MONOTONIC ns of the last look at every descriptor."""
+        self._slept_from = 0
+        """When the last sleep began; 0 once the policy has it."""
         self._epoll = select.epoll()
 
     def add(self, receiver: Receiver) -> None:
@@ -75,6 +81,10 @@ class Waiter(ForkAware):
         if self.forked:
             raise forked_error()
         start = _monotonic_ns()
+        policy = self.policy
+        if self._slept_from and policy is not None:
+            policy.slept(self.looked_at_fds - self._slept_from)
+            self._slept_from = 0
         few = len(self._receivers) <= _FEW
         if few:
             ready = self._look(start)
@@ -86,14 +96,12 @@ class Waiter(ForkAware):
                 return ready
         if timeout is not None and timeout <= 0:
             return self._look_at_fds(0)
-        policy = self.policy
         if policy is not None and policy.credit and few:
             ready = self._poll(start, policy.poll_ns(), timeout)
             policy.polled(found=bool(ready))
             return ready or self._sleep(start, timeout)
-        ready = self._sleep(start, timeout)
-        if policy is not None and ready:
-            policy.slept(_monotonic_ns() - start)
+        ready = self.sleep() if timeout is None else self._sleep(start, timeout)
+        self._slept_from = start if ready else 0
         return ready
 
     def sleep(self) -> list[Receiver | int]:
@@ -108,7 +116,7 @@ class Waiter(ForkAware):
     def _look(self, now: int) -> list[Receiver | int]:
         """Inputs whose counters show a message; the other descriptors only now and then."""
         ready: list[Receiver | int] = [r for r in self._receivers if r.ready()]
-        if ready and self._others and now - self._looked_at_fds > _LOOK_AT_FDS_NS:
+        if ready and self._others and now - self.looked_at_fds > _LOOK_AT_FDS_NS:
             ready += [found for found in self._look_at_fds(0) if found not in ready]
         return ready
 
@@ -135,32 +143,31 @@ class Waiter(ForkAware):
 
     def _sleep(self, start: int, timeout: float | None) -> list[Receiver | int]:
         if timeout is None:
-            while True:
-                ready = self._look_at_fds(-1)
-                if ready:
-                    return ready
+            return self.sleep()
         end = start + int(timeout * 1e9)
         while True:
             left = end - _monotonic_ns()
             if left <= 0:
                 return self._look_at_fds(0)
-            if (fd := self._epoll.fileno()) < 1024:
-                select.select((fd,), (), (), left / 1e9)
+            if left > _COARSE_NS or (fd := self._epoll.fileno()) >= 1024:
+                coarse = max(0, min(left, _LONGEST_NS) - _COARSE_NS)
+                ready = self._look_at_fds(coarse / 1e9)
             else:
-                self._epoll.poll(left / 1e9)  # rounds to milliseconds
-            ready = self._look_at_fds(0)
+                select.select((fd,), (), (), left / 1e9)
+                ready = self._look_at_fds(0)
             if ready:
                 return ready
 
     def _look_at_fds(self, timeout: float) -> list[Receiver | int]:
         ready: list[Receiver | int] = []
         by_fd = self._by_fd
-        self._looked_at_fds = _monotonic_ns()
-        for fd, events in self._epoll.poll(timeout):
+        events_by_fd = self._epoll.poll(timeout)
+        self.looked_at_fds = _monotonic_ns()
+        for fd, events in events_by_fd:
             found = by_fd.get(fd)
             if found is None:
                 continue
-            if not events & select.POLLIN and isinstance(found, Receiver):
+            if not events & _POLLIN and isinstance(found, Receiver):
                 # All other ends are closed and the pipe is empty: it would always be ready.
                 self._forget(fd)
             elif found not in ready:

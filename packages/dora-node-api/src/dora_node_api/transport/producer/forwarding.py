@@ -206,13 +206,23 @@ class Forwarder(Sender):
         return done
 
     def forward_small(
-        self, output: str, image: memoryview, head: int, total: int, *, source: int, sent_ns: int
+        self,
+        output: str,
+        frame: bytes,
+        start: int,
+        end: int,
+        head: int,
+        total: int,
+        *,
+        source: int,
+        sent_ns: int,
     ) -> bool:
         """As `forward_image`, for the usual case; False, with nothing sent, in any other.
 
-        That is one queue with room, and a block that was used before. ``head``: bytes of the image
-        before its data area; ``total``: bytes of its block. One function, because a process that
-        slept runs few instructions much faster than many.
+        That is one queue that need not be waited for, and a block that was used before. The image
+        lies between ``start`` and ``end``. ``head``: its bytes before its data area; ``total``:
+        bytes of its block. One function, because a process that slept runs few instructions much
+        faster than many.
         """
         known = self._outputs.get(output)
         if known is None or len(known.routes) != 1 or self.forked or self._owned():
@@ -221,8 +231,11 @@ class Forwarder(Sender):
         own, pool, integrity = route.words, self.pool, self._integrity
         with self._lock:
             if (
-                own[_P_SENT] - own[_C_RECEIVED] - own[_P_EVICTED] >= route.bound
-                or own[_P_SOURCE] >= source
+                own[_P_SOURCE] >= source
+                or (
+                    route.backpressure
+                    and own[_P_SENT] - own[_C_RECEIVED] - own[_P_EVICTED] >= route.bound
+                )
                 or route.removed
                 or integrity.broken
                 or self._returned
@@ -237,9 +250,10 @@ class Forwarder(Sender):
                     return False
                 segment, at = block.segment, block.offset
                 memory = segment.memory
-                memory[at : at + head] = image[:head]
+                data = memoryview(frame)[start + head : end]
+                memory[at : at + head] = frame[start : start + head]
                 _pack_stamp(memory, at + STAMP_AT, block.stamp)
-                memory[at + total - len(image) + head : at + total] = image[head:]
+                memory[at + total - len(data) : at + total] = data
                 own[_P_SOURCE_NEXT] = source
                 word = self._segment_base | segment.number
                 done = route.push(self._record, word, block, total, sent_ns, 0)

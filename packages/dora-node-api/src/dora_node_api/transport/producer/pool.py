@@ -160,15 +160,17 @@ class Pool:
         self._homes[nbytes] = home
         return home
 
-    def has_free(self, nbytes: int) -> bool:
-        """Whether `take` finds a block that has been used before."""
-        home = self._homes.get(nbytes)
-        return home is not None and bool(home.free)
-
     def take_used(self, nbytes: int) -> Block | None:
         """Return a free block that was used for this size before, or None."""
         home = self._homes.get(nbytes)
-        return self.take(nbytes) if home is not None and home.free else None
+        if home is None or not home.free:
+            return None
+        free = home.free
+        block = free.pop()
+        if len(free) < home.idle:
+            home.idle = len(free)
+        self.stamp = block.stamp = self.stamp + 1
+        return block
 
     def take_free(self, nbytes: int) -> Block | None:
         """Return a free block that has been used before, or None."""

@@ -21,6 +21,8 @@ from dora_node_api.transport.shared.layout import NO_SLOT, RECORD_SIZE
 from dora_node_api.transport.shared.queue import QueueEnds, pipe_capacity, shortfall
 from dora_node_api.transport.shared.specs import QueueSpec
 
+_FULL = -1
+_REFUSED = -2
 _URGENT = 1 << 63  # mark in `sequences` of a record that went through the urgent pipe
 _SEQUENCE = _URGENT - 1
 
@@ -47,6 +49,7 @@ class Route:
         self.backpressure = spec.backpressure
         self.bound_bytes = spec.bound * RECORD_SIZE
         self.bound = spec.bound
+        self._data_write = ends.data_write
         room = pipe_capacity(ends.urgent_write) if not self.backpressure else layout.LIFECYCLE_ROOM
         self.urgent_bytes = (room - min(layout.LIFECYCLE_ROOM, room // 4)) * RECORD_SIZE
 
@@ -81,44 +84,12 @@ class Route:
         CLOCK_MONOTONIC. A protected message whose pipe is full is dropped and counted (True).
         """
         own = self.words
-        urgent = flags and flags & layout.FLAG_PROTECTED and not self.backpressure
-        if urgent:
-            if self._bytes_in(self.ends.urgent_write) >= self.urgent_bytes:
-                self.refuse()
-                return True
-            fd = self.ends.urgent_write
-        else:
-            fd = self.ends.data_write
-            # The counters show at least what waits, and cost no system call.
-            if own[_P_SENT] - own[_C_RECEIVED] - own[_P_EVICTED] >= self.bound and (
-                self._bytes_in(self.ends.data_read) >= self.bound_bytes
-            ):
-                if self.backpressure:
-                    return False
-                self._make_room(self.bound_bytes)
-        if flags and flags & layout.FLAG_FLUSH and not self.backpressure:
-            self._make_room(RECORD_SIZE)
-            own[layout.P_FLUSHED] = own[_P_SENT] + 1
-        while not self._write(fd, record, word, block, length, now, flags):
-            if self.backpressure:
-                return False
-            if urgent:
-                self.refuse()
-                return True
-            self.evict()  # the pipe is smaller than the bound; an empty one takes the record
-        return True
-
-    def _write(
-        self,
-        fd: int,
-        record: bytearray,
-        word: int,
-        block: Block,
-        length: int,
-        now: int,
-        flags: int,
-    ) -> bool:
-        own = self.words
+        fd = self._data_write
+        # The counters show at least what waits, and cost no system call.
+        if flags or own[_P_SENT] - own[_C_RECEIVED] - own[_P_EVICTED] >= self.bound:
+            fd = self._pipe_with_room(flags)
+            if fd < 0:
+                return fd == _REFUSED
         sequence = own[_P_SENT] + 1
         marked = self._marked(sequence, flags) if flags else sequence
         if not self.free_slots:
@@ -127,6 +98,8 @@ class Route:
             slot = self.free_slots.pop()
             generation = self.assigned[slot] % 255 + 1
             self.order.append(slot)
+            self.blocks[slot] = block
+            self.sequences[slot] = marked
         else:
             slot, generation = NO_SLOT, 0
             self.slotless.append((marked, block))
@@ -134,9 +107,7 @@ class Route:
             record, 0, sequence, word, block.offset, length, now, block.stamp,
             slot | generation << 16 | flags << 32, sequence ^ _CHECK,
         )  # fmt: skip
-        if slot != NO_SLOT:
-            self.blocks[slot] = block
-            self.sequences[slot] = marked
+        if generation:
             self.assigned[slot] = generation
         block.refs += 1
         own[_P_SENT] = sequence
@@ -145,8 +116,38 @@ class Route:
             _write(fd, record)
         except (BlockingIOError, BrokenPipeError):
             self._unsend(slot, block, length)
-            return False
+            return self._push_again(record, word, block, length, now, flags)
         return True
+
+    def _pipe_with_room(self, flags: int) -> int:
+        """Make room for a message; return the pipe that takes it, else _FULL or _REFUSED."""
+        if flags & layout.FLAG_PROTECTED and not self.backpressure:
+            if self._bytes_in(self.ends.urgent_write) >= self.urgent_bytes:
+                self.refuse()
+                return _REFUSED
+            fd = self.ends.urgent_write
+        else:
+            fd = self.ends.data_write
+            if self._bytes_in(self.ends.data_read) >= self.bound_bytes:
+                if self.backpressure:
+                    return _FULL
+                self._make_room(self.bound_bytes)
+        if flags & layout.FLAG_FLUSH and not self.backpressure:
+            self._make_room(RECORD_SIZE)
+            self.words[layout.P_FLUSHED] = self.words[_P_SENT] + 1
+        return fd
+
+    def _push_again(
+        self, record: bytearray, word: int, block: Block, length: int, now: int, flags: int
+    ) -> bool:
+        """Push a record whose pipe was full: it holds less than the bound."""
+        if self.backpressure:
+            return False
+        if flags & layout.FLAG_PROTECTED:
+            self.refuse()
+            return True
+        self.evict()  # an empty pipe takes the record
+        return self.push(record, word, block, length, now, flags)
 
     def _marked(self, sequence: int, flags: int) -> int:
         if flags & layout.FLAG_PROTECTED and not self.backpressure:
@@ -363,4 +364,5 @@ class Route:
 
     def close(self) -> None:
         self.removed = True
+        self._data_write = -1
         self.ends.close()

@@ -168,13 +168,11 @@ class Sender(ForkAware):
             try:
                 routes, pool, total = known.routes, self.pool, payload.total
                 # Records that consumers wait for go first; collecting released blocks is later.
-                later = total <= _GROW_AT_ONCE and pool.has_free(total)
-                if not later:
+                block = pool.take_used(total) if total <= _GROW_AT_ONCE else None
+                later = block is not None
+                if block is None:
                     _collect(routes, pool)
-                try:
-                    block = pool.take(total) if total <= _GROW_AT_ONCE else pool.take_free(total)
-                except MemoryError:
-                    return None
+                    block = self._take_or_grow(total)
                 if block is None:
                     return None
                 now = _monotonic_ns()
@@ -196,6 +194,13 @@ class Sender(ForkAware):
                 integrity.left_by(type(error))
                 raise
         return len(routes)
+
+    def _take_or_grow(self, total: int) -> Block | None:
+        """Return a free block, or a new one if it is small; None without one."""
+        try:
+            return self.pool.take(total) if total <= _GROW_AT_ONCE else self.pool.take_free(total)
+        except MemoryError:
+            return None
 
     def _fill(self, hold: Hold, payload: Payload) -> None:
         block = hold.block

@@ -34,5 +34,5 @@ class QueueSpec(Frozen):
 
     @property
     def backpressure(self) -> bool:
-        """Whether the sender waits. Raises ValueError for an unknown policy."""
-        return QueuePolicy(self.policy) is QueuePolicy.BACKPRESSURE
+        """Whether the sender waits."""
+        return self.policy is QueuePolicy.BACKPRESSURE

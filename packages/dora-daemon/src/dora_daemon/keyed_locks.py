@@ -1,0 +1,28 @@
+"""Locks by key, each kept only while it is used."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+
+import anyio
+
+K = TypeVar("K", bound=Hashable)
+
+
+class KeyedLocks(Generic[K]):
+    def __init__(self) -> None:
+        self._locks: dict[K, anyio.Lock] = {}
+
+    @asynccontextmanager
+    async def hold(self, key: K) -> AsyncIterator[None]:
+        """Hold the lock of a key for the block."""
+        lock = self._locks.setdefault(key, anyio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            found = lock.statistics()
+            if not found.locked and not found.tasks_waiting:
+                self._locks.pop(key, None)
