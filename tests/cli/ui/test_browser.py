@@ -245,6 +245,10 @@ def test_recordings(ui: Ui, dataflow: str) -> None:
     file = downloading.value.path()
     assert file.read_bytes().startswith(b"\x89MCAP0\r\n")
     file.unlink()
+    page.get_by_label("Outputs").fill("camera/*")
+    page.get_by_label("Seconds").fill("1")
+    page.get_by_role("button", name="Start recording").click()
+    page.locator("tr .status.done").nth(1).wait_for()  # after one second
 
 
 def test_small_screen(ui: Ui, dataflow: str) -> None:

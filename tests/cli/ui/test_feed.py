@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any
 
 import anyio
+import pytest
 
 from dora_cli.coordinator.errors import CoordinatorLost
 from dora_cli.ui.backend import Replies
@@ -131,6 +132,23 @@ def test_a_lost_coordinator_keeps_the_last_state() -> None:
             backend.change()
             back = await read(versions)
             assert back.patch(None) == {"source": {"problem": None}}
+            tasks.cancel_scope.cancel()
+
+    anyio.run(check)
+
+
+def test_a_state_from_before_a_pause_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dora_cli.ui.feed.STALE_SECONDS", -1.0)
+
+    async def check() -> None:
+        backend = FakeBackend()
+        feed = Feed(backend, read_only=False)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(feed.run)
+            async with aclosing(feed.versions()) as versions:
+                before = await read(versions)
+            async with aclosing(feed.versions()) as versions:
+                assert (await read(versions)).number > before.number
             tasks.cancel_scope.cancel()
 
     anyio.run(check)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from queue import Queue
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -16,12 +17,12 @@ SSH = {"SSH_CONNECTION": "192.168.1.7 51000 192.168.1.20 22"}
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Addresses that were opened in the browser."""
-    found: list[str] = []
+def opened(monkeypatch: pytest.MonkeyPatch) -> Queue[str]:
+    """Addresses that were opened in the browser, in a thread."""
+    found: Queue[str] = Queue()
 
     def note(address: str) -> bool:
-        found.append(address)
+        found.put(address)
         return True
 
     monkeypatch.setattr("webbrowser.open", note)
@@ -29,9 +30,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def test_the_browser_gets_the_path_of_a_private_file(opened: list[str]) -> None:
+def test_the_browser_gets_the_path_of_a_private_file(opened: Queue[str]) -> None:
     with opened_in_browser(LINK, {"DISPLAY": ":0"}):
-        (address,) = opened
+        address = opened.get(timeout=30)
         assert "secret" not in address
         file = Path(unquote(urlsplit(address).path))
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -39,15 +40,15 @@ def test_the_browser_gets_the_path_of_a_private_file(opened: list[str]) -> None:
     assert not file.exists()
 
 
-def test_without_a_display_nothing_is_opened(opened: list[str]) -> None:
+def test_without_a_display_nothing_is_opened(opened: Queue[str]) -> None:
     with opened_in_browser(LINK, {}):
         pass
-    assert opened == []
+    assert opened.empty()
 
 
-def test_the_editor_of_another_computer_gets_the_link(opened: list[str]) -> None:
+def test_the_editor_of_another_computer_gets_the_link(opened: Queue[str]) -> None:
     with opened_in_browser(LINK, {"BROWSER": "helper.sh", "VSCODE_IPC_HOOK_CLI": "/run/sock"}):
-        assert opened == [LINK]
+        assert opened.get(timeout=30) == LINK
 
 
 def test_browsers_from_snaps_read_the_home_folder(tmp_path: Path) -> None:

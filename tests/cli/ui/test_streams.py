@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from pydantic import ValidationError
 
 from dora_cli.coordinator.errors import RequestFailed
-from dora_cli.ui.streams import MAX_LONG, PAGE_FRAMES, LongMessages, parsed
+from dora_cli.ui.streams import LONG_LINE, MAX_LONG, PAGE_FRAMES, LongMessages, parsed
 from dora_config.protocol.topics import TopicUpdate
 
 
@@ -14,6 +16,20 @@ def test_malformed_log_lines_are_ignored() -> None:
     good = '{"ts": "2026-01-01T00:00:00.000Z", "msg": "a"}'
     broken = ("", "{", "[]", "7", '{"msg": "no time"}', '{"ts": "x"}', '{"ts": "x", "msg": 7}')
     assert parsed((*broken, good)) == [{"ts": "2026-01-01T00:00:00.000Z", "msg": "a"}]
+
+
+def test_long_log_lines_are_cut() -> None:
+    line = {"ts": "t", "msg": "m" * (LONG_LINE + 1), "node": "camera", "fields": {"a": [1]}}
+    ((entry,)) = parsed((json.dumps(line),))
+    assert entry.keys() == {"ts", "msg", "node"}
+    assert entry["msg"].endswith(f"… (cut: {LONG_LINE + 1} characters)")
+    assert len(entry["msg"]) < LONG_LINE + 50
+
+
+def test_numbers_that_browsers_cannot_read_become_texts() -> None:
+    line = '{"ts": "t", "msg": "m", "fields": {"a": 1e999, "b": NaN, "c": 1.5}}'
+    ((entry,)) = parsed((line,))
+    assert entry["fields"] == {"a": "1e999", "b": "NaN", "c": 1.5}
 
 
 @pytest.mark.parametrize(

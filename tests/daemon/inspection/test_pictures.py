@@ -173,6 +173,22 @@ def test_malformed_compressed_images_are_not_decoded_here(content: bytes) -> Non
         picture(pa.array([long]), {"encoding": "png"}, SMALL)
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_compressed_images_with_too_many_pixels_are_not_shown(kind: str) -> None:
+    target = io.BytesIO()
+    Image.new("1" if kind == "png" else "L", (16384, 4097)).save(target, kind)
+    array = pa.array([target.getvalue()])
+    with pytest.raises(NotShown, match="16384 x 4097 pixels"):
+        picture(array, {"encoding": kind}, PictureLimits(1 << 24, 1 << 24))
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_size_of_a_compressed_image_without_metadata(kind: str) -> None:
+    found = picture(pa.array([encoded(kind, 64, 48)]), {"encoding": kind}, SMALL)
+    assert found is not None
+    assert (found["width"], found["height"]) == (64, 48)
+
+
 BYTES = pa.array([1, 2, 3], pa.uint8())
 NULL = pa.array([1, None, 3], pa.uint8())
 

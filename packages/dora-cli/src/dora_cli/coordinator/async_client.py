@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import cast
@@ -48,6 +47,8 @@ from dora_config.protocol.envelope import UnknownKind
 PING_INTERVAL = 4.0
 PING_TIMEOUT = 8.0
 """Seconds; an unplugged coordinator is noticed after both."""
+MAX_WAITING = 512
+"""Frames of a request that wait for their reader."""
 
 
 class ReplyStream:
@@ -69,6 +70,8 @@ class ReplyStream:
                     return
                 case Failure():
                     raise request_failed(frame)
+        if not self._client.lost.is_set():
+            raise CoordinatorLost("the replies of the coordinator were not read in time")
         raise self._client.loss()
 
     async def acknowledge(self, stream: int) -> None:
@@ -103,7 +106,7 @@ class AsyncClient:
             raise self.loss()
         self._last_id += 1
         number = self._last_id
-        send, receive = anyio.create_memory_object_stream[Frame](math.inf)
+        send, receive = anyio.create_memory_object_stream[Frame](MAX_WAITING)
         self._replies[number] = send
         try:
             await self._write(request_frame(number, request, self._max_message))
@@ -151,13 +154,22 @@ class AsyncClient:
                 if isinstance(frame, Progress | Answer | Failure):
                     replies = self._replies.get(frame.id)
                     if replies is not None:
-                        replies.send_nowait(frame)
+                        self._deliver(frame.id, replies, frame)
         except (ConnectionClosed, RemoteProtocolError) as error:
             self._reason = f" ({error})"
         finally:
             self.lost.set()
             for replies in self._replies.values():
                 replies.close()
+
+    def _deliver(self, number: int, replies: MemoryObjectSendStream[Frame], frame: Frame) -> None:
+        try:
+            replies.send_nowait(frame)
+        except anyio.WouldBlock:
+            # Without this limit, a stalled reader would fill the memory. It reads what waits and
+            # then raises, and may ask again for what follows.
+            del self._replies[number]
+            replies.close()
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ account can read, and which leads to the link.
 from __future__ import annotations
 
 import sys
+import threading
 import webbrowser
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -44,15 +45,20 @@ def opened_in_browser(link: str, environ: Mapping[str, str]) -> Iterator[None]:
         yield
     elif "VSCODE_IPC_HOOK_CLI" in environ:
         # The browser is on the computer of the editor, which forwards the port.
-        webbrowser.open(link)
+        _open(link)
         yield
     else:
         file = redirect_file(link, home=Path.home(), snap=Path("/snap/bin"))
         try:
-            webbrowser.open(file.as_uri())
+            _open(file.as_uri())
             yield
         finally:
             file.unlink(missing_ok=True)
+
+
+def _open(address: str) -> None:
+    """Open an address; a browser in the foreground returns only when it is closed."""
+    threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
 def redirect_file(link: str, *, home: Path, snap: Path) -> Path:

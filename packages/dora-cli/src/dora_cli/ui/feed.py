@@ -23,6 +23,8 @@ from dora_config.protocol.snapshot import Snapshot
 PERIOD = 1.0
 """Seconds between two states."""
 ANSWER_SECONDS = 15.0
+STALE_SECONDS = 3.0
+"""After this time without a page, the known state is not shown as the present one."""
 MAX_SHARE = 0.25
 """Largest part of the time that is spent on reading: a slow coordinator is read less often."""
 DETAILS = ("nodes", "edges")
@@ -73,6 +75,10 @@ class Feed:
         self._snapshot: Snapshot | None = None
         self._changed = anyio.Event()
         self._viewers = 0
+        self._left: float | None = None
+        """When the last viewer left; None while there are viewers."""
+        self._is_stale = False
+        """Whether the state is from before a time without viewers."""
         self._wanted = anyio.Event()
         self._release = ""
 
@@ -89,6 +95,9 @@ class Feed:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
+        if self._left is not None and anyio.current_time() > self._left + STALE_SECONDS:
+            self._is_stale = True
+        self._left = None
         self._viewers += 1
         self._wanted.set()
         try:
@@ -97,6 +106,7 @@ class Feed:
             self._viewers -= 1
             if not self._viewers:
                 self._wanted = anyio.Event()
+                self._left = anyio.current_time()
                 # Rates over the time without a page would be averages of it.
                 self._snapshot = None
 
@@ -106,7 +116,7 @@ class Feed:
             sent = -1
             while True:
                 version = self._version
-                if version is not None and version.number > sent:
+                if version is not None and version.number > sent and not self._is_stale:
                     sent = version.number
                     yield version
                 else:
@@ -121,10 +131,9 @@ class Feed:
                 self._publish(now)
                 return
             except TimeoutError:
-                problem = (
-                    f"{backend.name} has not answered for {ANSWER_SECONDS:g} s; if its version is "
-                    "older than that of this command, upgrade it"
-                )
+                problem = f"{backend.name} has not answered for {ANSWER_SECONDS:g} s"
+                if not backend.is_local:
+                    problem += "; if its version is older than that of this command, upgrade it"
             except (CoordinatorLost, CoordinatorUnreachable, RequestFailed) as error:
                 if isinstance(error, CoordinatorUnreachable) and self._connects():
                     return
@@ -158,5 +167,6 @@ class Feed:
         number = 0 if self._version is None else self._version.number + 1
         before = None if self._version is None else self._version.state
         self._version = Version(number, now, before)
+        self._is_stale = False
         self._changed.set()
         self._changed = anyio.Event()

@@ -39,8 +39,12 @@ def headers(port: int) -> dict[str, str]:
         "Referrer-Policy": "no-referrer",
         "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",
-        "Cache-Control": "no-cache",
     }
+
+
+def cache_control(path: str) -> str:
+    """Return how the browser stores an answer: what machines report is not stored."""
+    return "no-store" if "/api/" in path else "no-cache"
 
 
 def enter(root: str, dataflow: str | None) -> str:

@@ -68,7 +68,7 @@ def show(
 
 @contextmanager
 def page_beside(source: Source) -> Iterator[None]:
-    """Serve the page in a process of its own for the block; it survives no end of this process."""
+    """Serve the page in a process of its own for the block; it ends with this process."""
     process = subprocess.Popen(
         [*run_module("dora_cli.ui"), dumps(asdict(source))],
         stdin=subprocess.PIPE,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from dora_cli.coordinator.errors import RequestFailed
+from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
 from dora_cli.recordings.fleet import FleetRecording, collect
 from dora_cli.recordings.starting import RecordSettings
 from dora_cli.ui.backend import Backend, ask
@@ -27,6 +29,8 @@ from dora_config.protocol.recordings.fleet import (
 )
 
 MCAP: Final = "application/octet-stream"
+
+logger = logging.getLogger("dora.ui")
 
 
 class _Start(BaseModel):
@@ -72,7 +76,7 @@ class Recordings:
         read = ReadRecording(recording=request.path_params["recording"], file=file, offset=0)
         first = await self._read(machine, read)
         name = f"{machine}_{file}".encode("ascii", "replace").decode().replace('"', "_")
-        return StreamingResponse(
+        return Download(
             self._rest(machine, read, first),
             media_type=MCAP,
             headers={"Content-Disposition": f'attachment; filename="{name}"'},
@@ -92,13 +96,25 @@ class Recordings:
         for one in replies.replies:
             if isinstance(one.reply, RecordingData):
                 return base64.b64decode(one.reply.data)
-        raise _failed(f'machine "{machine}" has sent no data')
+        raise _failed(
+            f'machine "{machine}" has sent no data; fetch the recording with `dora record fetch`'
+        )
 
     async def _call(
         self, request: RecorderRequest, machines: tuple[str, ...] = ()
     ) -> RecorderReplies:
         call = CallRecorders(daemons=machines, request=request)
         return await ask(self._backend, call, RecorderReplies)
+
+
+class Download(StreamingResponse):
+    """A file whose transfer may fail: the browser then sees a connection that was cut."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except (CoordinatorLost, CoordinatorUnreachable, RequestFailed) as error:
+            logger.warning("a download of a recording has failed: %s", error)
 
 
 def _row(one: FleetRecording) -> dict[str, Any]:

@@ -28,6 +28,8 @@ from dora_cli.ui.feed import Feed
 from dora_cli.ui.viewer import Viewer
 
 SHUTDOWN_SECONDS = 1
+MAX_BODY = 1 << 20
+"""Bytes of a request's body."""
 
 
 class Guard:
@@ -56,9 +58,11 @@ class Guard:
             await self._application(scope, receive, send)
             return
 
+        added = {**self._headers, "Cache-Control": page.cache_control(scope["path"])}
+
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                more = [(k.lower().encode(), v.encode()) for k, v in self._headers.items()]
+                more = [(k.lower().encode(), v.encode()) for k, v in added.items()]
                 message["headers"] = [*message["headers"], *more]
             await send(message)
 
@@ -68,6 +72,8 @@ class Guard:
             answer = HTMLResponse(content, headers={"Set-Cookie": self._access.set_cookie()})
         elif refused is not None:
             answer = PlainTextResponse(f"{refused.message}\n", refused.status)
+        elif _is_too_long(headers):
+            answer = PlainTextResponse(f"the body is longer than {MAX_BODY} bytes\n", 413)
         await answer(scope, receive, with_headers)
 
     def _enters(self, request: Request, headers: Headers) -> bool:
@@ -80,6 +86,14 @@ class Guard:
             and self._access.refuse_host(headers) is None
             and self._access.use_key(given)
         )
+
+
+def _is_too_long(headers: Headers) -> bool:
+    """Browsers send the length of a body; one in chunks would have no limit."""
+    if "transfer-encoding" in headers:
+        return True
+    length = headers.get("content-length", "0")
+    return not length.isdecimal() or int(length) > MAX_BODY
 
 
 def application(access: Access, backend: Backend) -> ASGIApp:

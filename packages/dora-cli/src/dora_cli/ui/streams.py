@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing, suppress
 from typing import Annotated, Any, Final, Literal
@@ -37,8 +38,13 @@ WHOLE_PICTURE_BYTES: Final = 16 * 1024 * 1024
 MAX_LONG: Final = 2 * WHOLE_PICTURE_BYTES
 """Characters of a message that is sent in pieces."""
 
+LONG_LINE: Final = 16_384
+"""Characters of a log line; longer ones are cut."""
+
 _TEXTS: Final = ("ts", "msg")
 """Fields of every log line."""
+_SHORT: Final = ("level", "node", "stream", "target", "file", "line")
+"""Fields that are kept of a line that is cut."""
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -196,10 +202,33 @@ def parsed(lines: tuple[str, ...]) -> list[Any]:
     entries = []
     for line in lines:
         with suppress(ValueError, RecursionError):
-            entry = json.loads(line, parse_constant=str)  # JSON of browsers has no NaN
+            entry = _loaded(line)
             if isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in _TEXTS):
-                entries.append(entry)
+                entries.append(entry if len(line) <= LONG_LINE else _cut(entry))
     return entries
+
+
+def _loaded(text: str) -> Any:
+    """Parse JSON; that of browsers has no NaN and no infinity, which become texts."""
+    return json.loads(text, parse_constant=str, parse_float=_finite)
+
+
+def _finite(text: str) -> float | str:
+    value = float(text)
+    return value if math.isfinite(value) else text
+
+
+def _cut(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return a line with the begin of its message, without the fields of its node."""
+    message = entry["msg"]
+    if len(message) > LONG_LINE:
+        message = f"{message[:LONG_LINE]}… (cut: {len(message)} characters)"
+    short = {
+        key: value[:LONG_LINE] if isinstance(value, str) else value
+        for key, value in entry.items()
+        if key in _SHORT and isinstance(value, str | int | float)
+    }
+    return {**short, "ts": entry["ts"][:64], "msg": message}
 
 
 async def send_output(
@@ -280,5 +309,7 @@ def _samples(texts: Iterable[str]) -> list[Any]:
     found = []
     for text in texts:
         with suppress(ValueError, RecursionError):
-            found.append(json.loads(text, parse_constant=str))
+            sample = _loaded(text)
+            if isinstance(sample, dict):
+                found.append(sample)
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 from pydantic import ValidationError
@@ -27,10 +27,12 @@ from dora_cli.ui.streams import (
 
 MAX_STREAMS = 32
 PROTOCOL_ERROR = 1008
+WRITE_SECONDS = 20.0
+"""Time for a page to take a frame; a stalled page is closed and connects again."""
 
 
 class PageClosed(Exception):
-    """The page was closed, or sent an unknown frame."""
+    """The page was closed, has stalled, or sent an unknown frame."""
 
 
 class Viewer:
@@ -60,6 +62,8 @@ class Viewer:
                         case _ if len(self._streams) >= MAX_STREAMS:
                             problem = f"at most {MAX_STREAMS} streams per page"
                             await self._send({"id": frame.id, "ended": True, "problems": [problem]})
+                        case _ if frame.id in self._streams:
+                            await self._refuse(f"stream {frame.id} is open already")
                         case _:
                             scope = self._streams[frame.id] = anyio.CancelScope()
                             tasks.start_soon(self._stream, frame, scope)
@@ -79,17 +83,27 @@ class Viewer:
                     case OpenOutput():
                         taken = self._acknowledged[frame.id] = anyio.Semaphore(0)
                         await send_output(self._backend, frame, taken.acquire, self._send)
+            except (ValueError, RecursionError) as error:
+                problem = f"a message cannot be sent to the page as JSON ({error})"
+                await self._send({"id": frame.id, "ended": True, "problems": [problem]})
             finally:
                 self._streams.pop(frame.id, None)
                 self._acknowledged.pop(frame.id, None)
 
     async def _send(self, frame: dict[str, Any]) -> None:
-        text = json.dumps(frame, separators=(",", ":"))
+        """Raises PageClosed, and for what JSON cannot contain ValueError or RecursionError."""
+        text = json.dumps(frame, separators=(",", ":"), allow_nan=False)
         async with self._writing:
             try:
-                await self._socket.send_text(text)
-            except (WebSocketDisconnect, RuntimeError) as error:
+                with anyio.fail_after(WRITE_SECONDS):
+                    await self._socket.send_text(text)
+            except (WebSocketDisconnect, RuntimeError, TimeoutError) as error:
                 raise PageClosed from error
+
+    async def _refuse(self, reason: str) -> NoReturn:
+        with suppress(RuntimeError), anyio.move_on_after(WRITE_SECONDS):
+            await self._socket.close(PROTOCOL_ERROR, reason)
+        raise PageClosed
 
     async def _receive(self) -> PageFrame:
         try:
@@ -98,7 +112,5 @@ class Viewer:
             raise PageClosed from error  # or it sent a binary frame
         try:
             return PAGE_FRAMES.validate_json(text)
-        except ValidationError as error:
-            with suppress(RuntimeError):
-                await self._socket.close(PROTOCOL_ERROR, "unknown frame")
-            raise PageClosed from error
+        except ValidationError:
+            await self._refuse("unknown frame")

@@ -87,7 +87,11 @@ class LogStreams:
     def _check(self, requested: ClientRequested) -> None:
         limit = self._settings.streams_per_client
         if sum(1 for client, _ in self._readings if client == requested.client) >= limit:
-            raise RequestRefused("failed", f"at most {limit} log streams per connection")
+            raise RequestRefused(
+                "failed",
+                f"at most {limit} log streams are open over one connection; close one, for example "
+                "another tab of `dora ui` with logs, and try again",
+            )
 
     def _open_stream(self, reading: _Reading, daemon: str, nodes: tuple[str, ...]) -> Command:
         self._last_stream += 1

@@ -52,6 +52,12 @@ class _Watch:
     problems: list[str] = field(default_factory=list)
 
 
+_TOO_MANY = (
+    "at most {} watches are open over one connection; close one, for example another tab of "
+    "`dora ui` with an output, and try again"
+)
+
+
 class TopicStreams:
     def __init__(self, membership: Membership, settings: Settings) -> None:
         self._membership = membership
@@ -67,7 +73,7 @@ class TopicStreams:
         _check_allowed(dataflow)
         limit = self._settings.streams_per_client
         if sum(1 for client, _ in self._watches if client == requested.client) >= limit:
-            raise RequestRefused("failed", f"at most {limit} watches per connection")
+            raise RequestRefused("failed", _TOO_MANY.format(limit))
         chosen = _chosen(dataflow, request.topics)
         topics = _by_daemon(dataflow, chosen)
         watch = _Watch(requested.client, requested.number, request, dataflow, topics)

@@ -32,6 +32,10 @@ COMPRESSED: Final[Mapping[str, str]] = {
 }
 """Media type of each compressed encoding."""
 MAX_PIXELS: Final = 1 << 26
+PNG_BEGIN: Final = b"\x89PNG\r\n\x1a\n"
+JPEG_BEGIN: Final = b"\xff\xd8"
+JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""Markers of the segments with the size of a JPEG."""
 JPEG_QUALITY: Final = 80
 JPEG_WIDTH: Final = 1280
 """Wider images are reduced before they are compressed."""
@@ -163,7 +167,10 @@ def _bytes(array: Any) -> memoryview | None:
 def _compressed(
     data: memoryview, media: str, size: tuple[int, int] | None, limits: PictureLimits
 ) -> _Picture:
-    known = size or (0, 0)
+    real = _header_size(data)
+    if real is not None and real[0] * real[1] > MAX_PIXELS:
+        raise NotShown(f"an image of {real[0]} x {real[1]} pixels is not shown")
+    known = size or real or (0, 0)
     whole = _Picture(media, bytes(data), known, known)
     if len(data) <= limits.small:
         return whole
@@ -176,6 +183,23 @@ def _compressed(
             "daemon of its machine: pip install dora-daemon[pictures]"
         )
     return whole
+
+
+def _header_size(data: memoryview) -> tuple[int, int] | None:
+    """Return width and height from the header of a PNG or JPEG; None if they are not known."""
+    if bytes(data[:8]) == PNG_BEGIN:
+        return struct.unpack(">2I", data[16:24]) if len(data) >= 24 else None
+    if bytes(data[:2]) != JPEG_BEGIN:
+        return None
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in JPEG_FRAMES:
+            height, width = struct.unpack(">2H", data[at + 5 : at + 9])
+            return width, height
+        # Fill bytes come before a marker; segments have a length.
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
 
 
 def _reduced(data: memoryview, limit: int) -> _Picture | None:
@@ -271,7 +295,7 @@ def _png(data: memoryview, raw: _Raw, size: tuple[int, int], limit: int) -> _Pic
     packed = zlib.compress(b"".join(_rows(data, raw, size, step)), 1)
     header = struct.pack(">2I5B", *shown, 8, 2 if samples == 3 else 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", packed), (b"IEND", b""))
-    content = b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, body) for kind, body in chunks)
+    content = PNG_BEGIN + b"".join(_chunk(kind, body) for kind, body in chunks)
     return _Picture("image/png", content, shown)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import anyio
@@ -34,6 +34,10 @@ class RunnerUnreachable(DoraError):
     """The runner has ended or does not answer."""
 
 
+class RunnerSilent(RunnerUnreachable):
+    """The runner exists but does not answer: it is suspended, or overloaded."""
+
+
 @dataclass(frozen=True)
 class LocalRun:
     """One `dora run`."""
@@ -56,12 +60,22 @@ class LocalRun:
             return self.entry.name
         return Path(self.plan.working_dir).name or None
 
-    async def call(self, request: RunnerRequest) -> RunnerReply:
+    @property
+    def label(self) -> str:
+        """Its name, or else its id, for messages."""
+        return f'"{self.name}"' if self.name is not None else self.entry.dataflow_id
+
+    async def call(self, request: RunnerRequest, seconds: float = ANSWER_SECONDS) -> RunnerReply:
         """Return the reply. Raises RunnerUnreachable, and for a refusal DoraError."""
         try:
-            with anyio.fail_after(ANSWER_SECONDS):
-                reply = await self._exchange(request)
-        except (OSError, TimeoutError, RunnerProtocolError) as error:
+            with anyio.fail_after(seconds):
+                reply = await self._exchange(request, seconds)
+        except TimeoutError as error:
+            raise RunnerSilent(
+                f"the run {self.label} has not answered for {seconds:g} s; its `dora run` may be "
+                "suspended: continue it with `fg`"
+            ) from error
+        except (OSError, RunnerProtocolError) as error:
             raise RunnerUnreachable(
                 f"the runner of dataflow {self.entry.dataflow_id} does not answer ({error})"
             ) from error
@@ -69,8 +83,9 @@ class LocalRun:
             raise DoraError(reply.message)
         return reply
 
-    async def _exchange(self, request: RunnerRequest) -> RunnerReply:
-        connection = await anyio.to_thread.run_sync(connect_unix, self.directory / CONTROL_SOCKET)
+    async def _exchange(self, request: RunnerRequest, seconds: float) -> RunnerReply:
+        connect = partial(connect_unix, self.directory / CONTROL_SOCKET, timeout=seconds)
+        connection = await anyio.to_thread.run_sync(connect)
         reader, writer = await asyncio.open_unix_connection(sock=connection)
         try:
             writer.write(request_line(1, Handshake()) + request_line(2, request))

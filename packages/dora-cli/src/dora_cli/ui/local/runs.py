@@ -14,7 +14,12 @@ import anyio.to_thread
 from dora_cli._version import __version__
 from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.ui.backend import Replies
-from dora_cli.ui.local.runner_calls import LocalRun, RunnerUnreachable, local_runs
+from dora_cli.ui.local.runner_calls import (
+    LocalRun,
+    RunnerSilent,
+    RunnerUnreachable,
+    local_runs,
+)
 from dora_cli.ui.local.streams import LogReplies, OutputReplies
 from dora_cli.why.local import choose_run, evidence
 from dora_config import DoraError
@@ -47,6 +52,7 @@ from dora_config.protocol.runner import (
     GetStatistics,
     GetStatus,
     NodeStatus,
+    RunnerReply,
     RunnerStatus,
     Statistics,
     StopAllNodes,
@@ -62,6 +68,10 @@ from dora_coordinator.clients.edge_rows import edge_rows
 from dora_daemon.agent.sampler import machine_load
 
 POLL = 0.1
+STATE_SECONDS = 2.0
+"""Time for a run to answer when the state of all runs is read."""
+SILENT_PAUSE = 10.0
+"""Seconds until a run that has not answered is asked again."""
 
 
 class LocalRuns:
@@ -75,6 +85,8 @@ class LocalRuns:
         self._dataflow = dataflow
         self._machine = socket.gethostname()
         self._known: dict[str, LocalRun] = {}
+        self._silent: dict[str, tuple[float, str]] = {}
+        """When each silent run is asked again, and what to show until then."""
 
     @property
     def name(self) -> str:
@@ -115,8 +127,15 @@ class LocalRuns:
     async def _answer(self, request: ControlRequest) -> ControlAnswer:
         match request:
             case ListDataflows():
-                rows = [_dataflow(run, await _status(run)) for run in await self._runs()]
-                return DataflowList(dataflows=tuple(row for row in rows if row is not None))
+                runs = await self._runs()
+                found = await self._from_each(runs, GetStatus())
+                rows = [
+                    _dataflow(run, reply)
+                    for run, reply in zip(runs, found, strict=True)
+                    if isinstance(reply, RunnerStatus)
+                ]
+                silent = [run for run in runs if run.entry.dataflow_id in self._silent]
+                return DataflowList(dataflows=(*rows, *map(_silent_dataflow, silent)))
             case GetSnapshot():
                 return await self._snapshot()
             case DescribeDataflow(dataflow=which):
@@ -140,7 +159,34 @@ class LocalRuns:
         self._known = {
             run.entry.dataflow_id: self._known.get(run.entry.dataflow_id, run) for run in found
         }
+        self._silent = {uuid: one for uuid, one in self._silent.items() if uuid in self._known}
         return list(self._known.values())
+
+    async def _from_each(
+        self, runs: list[LocalRun], request: GetStatus | GetStatistics
+    ) -> list[RunnerReply | DoraError | None]:
+        """Ask all runs at once; None: the run has ended, or was silent a moment ago."""
+        found: list[RunnerReply | DoraError | None] = [None] * len(runs)
+
+        async def ask(index: int, run: LocalRun) -> None:
+            uuid = run.entry.dataflow_id
+            again, _ = self._silent.get(uuid, (0.0, ""))
+            if anyio.current_time() < again:
+                return
+            try:
+                found[index] = await run.call(request, STATE_SECONDS)
+                self._silent.pop(uuid, None)
+            except RunnerSilent as error:
+                self._silent[uuid] = (anyio.current_time() + SILENT_PAUSE, str(error))
+            except RunnerUnreachable:
+                pass  # it has ended meanwhile
+            except DoraError as error:
+                found[index] = error
+
+        async with anyio.create_task_group() as tasks:
+            for index, run in enumerate(runs):
+                tasks.start_soon(ask, index, run)
+        return found
 
     async def _find(self, which: DataflowRef) -> LocalRun:
         for run in await self._runs():
@@ -153,21 +199,20 @@ class LocalRuns:
         parts: list[PartSample] = []
         names: dict[str, str | None] = {}
         problems: list[str] = []
-        for run in await self._runs():
-            status = await _status(run)
-            if status is None:
+        runs = await self._runs()
+        statuses = await self._from_each(runs, GetStatus())
+        statistics = await self._from_each(runs, GetStatistics())
+        for run, status, reply in zip(runs, statuses, statistics, strict=True):
+            problems += [str(one) for one in (status, reply) if isinstance(one, DoraError)]
+            if not isinstance(status, RunnerStatus):
                 continue
             names[run.entry.dataflow_id] = run.name
             nodes += [self._node(run, node) for node in status.nodes]
-            try:
-                reply = await run.call(GetStatistics())
-            except DoraError as error:
-                problems.append(str(error))
-                continue
             if isinstance(reply, Statistics):
                 parts.append(
                     PartSample(dataflow_id=run.entry.dataflow_id, at=reply.at, edges=reply.edges)
                 )
+        problems += [problem for _, problem in self._silent.values()]
         load = await anyio.to_thread.run_sync(machine_load)
         sample = MachineSample(sample="", parts=tuple(parts), load=load)
         return Snapshot(
@@ -216,15 +261,6 @@ def _explanation(run: LocalRun) -> Explained:
     return Explained(explanation=explain(known))
 
 
-async def _status(run: LocalRun) -> RunnerStatus | None:
-    """Return the status; None if the run has ended meanwhile."""
-    try:
-        reply = await run.call(GetStatus())
-    except RunnerUnreachable:
-        return None
-    return reply if isinstance(reply, RunnerStatus) else None
-
-
 _PHASES: dict[str, DataflowStatus] = {
     "starting": "Starting",
     "ready": "Starting",
@@ -234,9 +270,17 @@ _PHASES: dict[str, DataflowStatus] = {
 }
 
 
-def _dataflow(run: LocalRun, status: RunnerStatus | None) -> DataflowSummary | None:
-    if status is None:
-        return None
+def _silent_dataflow(run: LocalRun) -> DataflowSummary:
+    return DataflowSummary(
+        uuid=run.entry.dataflow_id,
+        name=run.name,
+        status="Running",
+        nodes=len(run.entry.nodes),
+        daemons=(socket.gethostname(),),
+    )
+
+
+def _dataflow(run: LocalRun, status: RunnerStatus) -> DataflowSummary:
     restarted = [node for node in status.nodes if node.last_restart is not None]
     last = min(restarted, key=lambda node: node.last_restart_ago or 0.0, default=None)
     return DataflowSummary(

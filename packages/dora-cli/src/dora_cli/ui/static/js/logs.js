@@ -9,6 +9,9 @@ import { store } from "./store.js";
 /** @typedef {import("./types.js").LogEntry} LogEntry */
 
 const MOST_LINES = 20000;
+const MOST_CHARACTERS = 32 * 1024 * 1024;
+/** Characters that a line takes beside its texts. */
+const LINE_CHARACTERS = 150;
 const ROW = 19;
 const OVERSCAN = 20;
 /** Lines that arrive in this time are drawn together. */
@@ -98,7 +101,7 @@ function useLines(uuid, node) {
         const all = [...(room > 0 ? known.slice(-room) : []), ...fresh];
         const last = known[known.length - 1];
         if (node === undefined && last !== undefined && byTime(last, fresh[0]) > 0) all.sort(byTime);
-        return all;
+        return bounded(all);
       });
     };
     const stream = store.live.open(
@@ -114,7 +117,12 @@ function useLines(uuid, node) {
           setNote(frame.problems.join("; "));
         }
       },
-      () => setLines([]),
+      () => {
+        clearTimeout(scheduled);
+        scheduled = 0;
+        pending = [];
+        setLines([]);
+      },
     );
     return () => {
       clearTimeout(scheduled);
@@ -127,6 +135,27 @@ function useLines(uuid, node) {
 
 /** @param {LogEntry} a @param {LogEntry} b */
 const byTime = (a, b) => (a.ts < b.ts ? -1 : a.ts > b.ts ? 1 : 0);
+
+/** @type {WeakMap<LogEntry, number>} */
+const sizesKnown = new WeakMap();
+
+/** @param {LogEntry} entry */
+function sizeOf(entry) {
+  let size = sizesKnown.get(entry);
+  if (size === undefined) {
+    size = LINE_CHARACTERS + entry.msg.length + (entry.fields ? JSON.stringify(entry.fields).length : 0);
+    sizesKnown.set(entry, size);
+  }
+  return size;
+}
+
+/** The last lines that fit into the memory of the page. @param {LogEntry[]} lines */
+function bounded(lines) {
+  let room = MOST_CHARACTERS;
+  let first = lines.length;
+  while (first > 0 && room >= 0) room -= sizeOf(lines[--first]);
+  return room < 0 ? lines.slice(first + 1) : lines;
+}
 
 /** @type {WeakMap<LogEntry, boolean>} */
 const errorsKnown = new WeakMap();

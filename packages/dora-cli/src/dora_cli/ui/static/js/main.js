@@ -92,7 +92,7 @@ function Banner({ state }) {
   }
   if (state.source.problem === undefined) return null;
   return html`<div class="banner warn" role="alert">
-    <strong>No connection to the coordinator${Object.keys(state.machines).length > 0 ? "; what you see is its last state" : ""}.</strong> ${state.source.problem}
+    <strong>${state.source.local ? "The runs on this computer cannot be read" : "No connection to the coordinator"}${Object.keys(state.machines).length > 0 ? "; the page shows the last state" : ""}.</strong> ${state.source.problem}
   </div>`;
 }
 
@@ -126,7 +126,7 @@ function Navigation({ state, route, open }) {
     </ul>
     <h2>Dataflows</h2>
     <ul>${running.map(item)}</ul>
-    ${running.length === 0 && html`<p class="muted pad">None is running.</p>`}
+    ${running.length === 0 && html`<p class="muted pad">No dataflow is running.</p>`}
     ${ended.length > 0 && html`<h2>Ended</h2><ul>${ended.map(item)}</ul>`}
     <p class="muted pad foot">${state.source.release ? `dora ${state.source.release}` : ""}<br />${counted(all.length, "dataflow")}</p>
   </nav>`;

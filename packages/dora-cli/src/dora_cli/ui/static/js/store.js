@@ -54,7 +54,7 @@ export class Series {
   push(time, values) {
     this.times.push(time);
     values.forEach((value, index) => this.values[index].push(value ?? null));
-    if (this.times.length > 2 * HISTORY_SECONDS || this.times[0] < time - HISTORY_SECONDS) {
+    while (this.times.length > 2 * HISTORY_SECONDS || this.times[0] < time - HISTORY_SECONDS) {
       this.times.shift();
       for (const column of this.values) column.shift();
     }
@@ -73,6 +73,8 @@ export class Store {
     this.history = new Map();
     /** @type {Map<string, (number | null)[]>} CPU of each machine, once a second. */
     this.load = new Map();
+    /** Time of the last values, in seconds. */
+    this.remembered = Date.now() / 1000;
     /** @type {string | null} */
     this.dataflow = null;
     /** @type {import("./live.js").Stream | null} */
@@ -80,7 +82,7 @@ export class Store {
     live.onstatus = () => this.#notify();
   }
 
-  /** Whether the server knows a dataflow; a local run is forgotten when it ends. @param {string} uuid */
+  /** Whether the state contains a dataflow; that of a local run is removed when it ends. @param {string} uuid */
   knows(uuid) {
     return this.state.dataflows[uuid] !== undefined;
   }
@@ -107,8 +109,14 @@ export class Store {
     const nodes = this.dataflow === null ? {} : (this.state.nodes[this.dataflow] ?? {});
     for (const [name, machine] of Object.entries(this.state.machines)) {
       const values = this.load.get(name) ?? [];
-      this.load.set(name, [...values.slice(1 - LOAD_SECONDS), machine.status === "connected" ? (machine.cpu ?? null) : null]);
+      // A second without a state, of a hidden page or a slow coordinator, is a gap.
+      const gap = Math.min(LOAD_SECONDS, Math.max(0, Math.round(now - this.remembered) - 1));
+      const past = values.length > 0 ? [...values, ...Array(gap).fill(null)] : [];
+      this.load.set(name, [...past.slice(1 - LOAD_SECONDS), machine.status === "connected" ? (machine.cpu ?? null) : null]);
     }
+    for (const name of this.load.keys()) if (this.state.machines[name] === undefined) this.load.delete(name);
+    for (const id of this.history.keys()) if (nodes[id] === undefined) this.history.delete(id);
+    this.remembered = now;
     for (const [id, node] of Object.entries(nodes)) {
       let series = this.history.get(id);
       if (series === undefined) this.history.set(id, (series = new Series()));

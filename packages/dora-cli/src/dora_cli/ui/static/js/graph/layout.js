@@ -21,7 +21,7 @@ const QUICK_ABOVE = 600;
 const SWEEPS = 4;
 
 /**
- * @param {Dagre} dagre
+ * @param {Dagre | null} dagre null: without the library, in columns
  * @param {Box[]} boxes
  * @param {Arrow[]} arrows
  * @param {boolean} grouped
@@ -84,7 +84,7 @@ function frameOf(inside) {
 
 /**
  * Lay out each connected part, and put the parts on shelves.
- * @param {Dagre} dagre
+ * @param {Dagre | null} dagre
  * @param {Box[]} boxes
  * @param {Arrow[]} arrows
  */
@@ -137,9 +137,9 @@ function components(boxes, arrows) {
   return [...parts.values()].sort((a, b) => b.boxes.length - a.boxes.length);
 }
 
-/** @param {Dagre} dagre @param {Box[]} boxes @param {Arrow[]} arrows */
+/** @param {Dagre | null} dagre @param {Box[]} boxes @param {Arrow[]} arrows */
 function layOne(dagre, boxes, arrows) {
-  if (boxes.length > QUICK_ABOVE) return layQuick(boxes, arrows);
+  if (dagre === null || boxes.length > QUICK_ABOVE) return layQuick(boxes, arrows);
   const graph = new dagre.Graph();
   const ranker = boxes.length > SIMPLE_ABOVE ? "longest-path" : "network-simplex";
   graph.setGraph({ rankdir: "LR", ranksep: RANK_GAP, nodesep: NODE_GAP, edgesep: 8, ranker });

@@ -8,5 +8,12 @@ const loaded = import(library);
 
 self.onmessage = async (event) => {
   const { number, boxes, arrows, grouped } = event.data;
-  postMessage({ number, layout: lay(await loaded, boxes, arrows, grouped) });
+  let layout;
+  try {
+    layout = lay(await loaded, boxes, arrows, grouped);
+  } catch (error) {
+    console.warn("the graph is arranged without the library:", error);
+    layout = lay(null, boxes, arrows, grouped);
+  }
+  postMessage({ number, layout });
 };

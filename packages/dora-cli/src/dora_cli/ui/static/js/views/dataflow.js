@@ -60,7 +60,7 @@ export function DataflowView({ state, uuid, tab }) {
   const version = `${Object.keys(nodes).sort().join()}|${Object.keys(edges).length}|${state.source.problem === undefined}`;
   const { graph, problem } = useGraph(uuid, version);
   if (dataflow === undefined && graph === null) {
-    return html`<section class="view"><${Empty} title="This dataflow is not known">${problem || "The coordinator has forgotten it."} <a href=${link()}>Fleet</a><//></section>`;
+    return html`<section class="view"><${Empty} title="This dataflow is not known">${problem || "It has ended, or another coordinator runs it."} <a href=${link()}>Fleet</a><//></section>`;
   }
   return html`<section class="view tall">
     <${Header} state=${state} uuid=${uuid} />

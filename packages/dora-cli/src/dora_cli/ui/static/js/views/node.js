@@ -119,8 +119,8 @@ function Parameters({ uuid, node, running, readOnly }) {
     const data = new FormData(form);
     const key = String(data.get("key"));
     const text = String(data.get("value"));
-    await report(change(["dataflows", uuid, "nodes", node, "params", key, "set"], { value: parsed(text) }), `${key} was set`);
-    form.reset();
+    const answer = await report(change(["dataflows", uuid, "nodes", node, "params", key, "set"], { value: parsed(text) }), `${key} was set`);
+    if (answer !== undefined) form.reset();
     load();
   };
   const remove = (/** @type {string} */ key) =>

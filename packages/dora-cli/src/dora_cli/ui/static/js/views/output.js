@@ -12,6 +12,7 @@ import { store } from "../store.js";
 
 /** @typedef {import("../types.js").State} State */
 /** @typedef {import("../types.js").Sample} Sample */
+/** @typedef {{text: string, at: number}} Note */
 
 const RATES = [1, 2, 5, 10, 30];
 const MOST_SAMPLES = 600;
@@ -25,6 +26,8 @@ const MOST_VALUES = 40;
 /** Pixels of small images are shown as squares. */
 const SMALL = 200;
 const MOST_ZOOM = 40;
+/** A note is shown for this time, and then until the next message. */
+const NOTE_MS = 10000;
 
 /** @param {{state: State, uuid: string, node: string, output: string}} props */
 export function OutputView({ state, uuid, node, output }) {
@@ -37,6 +40,9 @@ export function OutputView({ state, uuid, node, output }) {
   const name = state.dataflows[uuid]?.name ?? uuid.slice(0, 8);
   const last = stream.samples[stream.samples.length - 1];
   const shown = kind === "auto" ? natural(last) : kind;
+  useEffect(() => {
+    if (shown !== "picture" || !isDecodable(last)) stream.settled.current();
+  }, [last, shown]);
   return html`<section class="view tall">
     <header class="head">
       <p class="path"><a href=${link("dataflow", uuid)}>${name}</a> / <a href=${link("dataflow", uuid, "node", node)}>${node}</a> /</p>
@@ -55,13 +61,13 @@ export function OutputView({ state, uuid, node, output }) {
       </div>
     </header>
     ${stream.problem && html`<p class="banner warn">${stream.problem}</p>`}
-    ${stream.notes.map((note) => html`<p key=${note} class="note">${note}</p>`)}
+    ${stream.notes.map(({ text }) => html`<p key=${text} class="note">${text}</p>`)}
     ${last?.unshown && html`<p class="banner warn">No picture: ${last.unshown}.</p>`}
     <div class="split ${last === undefined ? "single" : ""}">
       <div class="panel fill output">
         ${last === undefined
           ? html`<${Empty} title=${stream.problem ? "No messages" : "Waiting for a message…"}><//>`
-          : html`<${Content} kind=${shown} samples=${stream.samples} last=${last} count=${stream.count} />`}
+          : html`<${Content} kind=${shown} samples=${stream.samples} last=${last} count=${stream.count} settled=${stream.settled} />`}
       </div>
       ${last !== undefined && html`<${Metadata} sample=${last} />`}
     </div>
@@ -77,20 +83,26 @@ function kept(samples) {
 
 /** @param {string} uuid @param {string} topic @param {number} rate @param {boolean} paused */
 function useSamples(uuid, topic, rate, paused) {
-  const empty = { samples: /** @type {Sample[]} */ ([]), count: 0, dropped: 0, notes: /** @type {string[]} */ ([]), problem: "" };
+  const empty = { samples: /** @type {Sample[]} */ ([]), count: 0, dropped: 0, notes: /** @type {Note[]} */ ([]), problem: "" };
   const [stream, setStream] = useState(empty);
+  const settled = useRef(() => {});
   useEffect(() => {
     if (paused) return undefined;
     const open = store.live.open({ open: "output", dataflow: uuid, topic, rate }, (frame) => {
       if (frame.samples) {
+        settled.current = () => {
+          settled.current = () => {};
+          requestAnimationFrame(() => open.acknowledge());
+        };
         setStream((known) => ({
           samples: [...known.samples, ...frame.samples].slice(-kept(frame.samples)),
           count: known.count + frame.samples.length,
           dropped: known.dropped + frame.dropped,
-          notes: [...new Set([...known.notes, ...frame.notes])].slice(-3),
+          notes: frame.samples.length + frame.notes.length > 0 ? notesOf(known.notes, frame.notes) : known.notes,
           problem: "",
         }));
-        requestAnimationFrame(() => open.acknowledge());
+        // `PictureOf` decodes a picture first: a browser that is too slow for the rate receives fewer.
+        if (frame.samples.every((/** @type {Sample} */ one) => one.picture === undefined)) settled.current();
       } else if (frame.lost) {
         setStream((known) => ({ ...known, problem: "connection lost; continues when it is back" }));
       } else if (frame.ended) {
@@ -99,7 +111,18 @@ function useSamples(uuid, topic, rate, paused) {
     });
     return () => open.close();
   }, [uuid, topic, rate, paused]);
-  return stream;
+  return { ...stream, settled };
+}
+
+/**
+ * Notes that are shown: the last ones, each for some seconds after it was sent.
+ * @param {Note[]} known
+ * @param {string[]} fresh
+ */
+function notesOf(known, fresh) {
+  const now = Date.now();
+  const left = known.filter((one) => one.at > now - NOTE_MS && !fresh.includes(one.text));
+  return [...left, ...fresh.map((text) => ({ text, at: now }))].slice(-3);
 }
 
 /** How a message is shown best. @param {Sample | undefined} sample */
@@ -113,9 +136,9 @@ function natural(sample) {
   return "text";
 }
 
-/** @param {{kind: string, samples: Sample[], last: Sample, count: number}} props */
-function Content({ kind, samples, last, count }) {
-  if (kind === "picture") return html`<${PictureOf} key=${String(last.picture !== undefined)} sample=${last} />`;
+/** @param {{kind: string, samples: Sample[], last: Sample, count: number, settled: {current: () => void}}} props */
+function Content({ kind, samples, last, count, settled }) {
+  if (kind === "picture") return html`<${PictureOf} key=${String(last.picture !== undefined)} sample=${last} settled=${settled} />`;
   if (kind === "plot") return html`<${PlotOf} samples=${samples} last=${last} count=${count} />`;
   if (kind === "table") return html`<${TableOf} sample=${last} />`;
   const newest = samples.slice(-MOST_TEXTS).reverse();
@@ -130,6 +153,9 @@ function text(sample) {
 
 const MEDIA = ["image/png", "image/jpeg", "image/webp", "image/avif"];
 
+/** @param {Sample | undefined} sample */
+const isDecodable = (sample) => sample?.picture !== undefined && MEDIA.includes(sample.picture.media);
+
 /** @param {string} base64 */
 function decoded(base64) {
   const characters = atob(base64);
@@ -138,15 +164,22 @@ function decoded(base64) {
   return content;
 }
 
-/** @param {{sample: Sample}} props */
-function PictureOf({ sample }) {
+/** @param {{sample: Sample, settled: {current: () => void}}} props */
+function PictureOf({ sample, settled }) {
   const image = useRef(/** @type {HTMLImageElement | null} */ (null));
   const picture = sample.picture;
   useEffect(() => {
-    if (picture === undefined || !MEDIA.includes(picture.media)) return undefined;
+    const element = image.current;
+    if (picture === undefined || element === null || !isDecodable(sample)) return undefined;
+    let current = true;
     const url = URL.createObjectURL(new Blob([decoded(picture.data)], { type: picture.media }));
-    if (image.current !== null) image.current.src = url;
-    return () => URL.revokeObjectURL(url);
+    const done = () => current && settled.current();
+    element.src = url;
+    element.decode().then(done, done);
+    return () => {
+      current = false;
+      URL.revokeObjectURL(url);
+    };
   }, [picture]);
   const box = useRef(/** @type {HTMLDivElement | null} */ (null));
   const camera = useRef({ x: 0, y: 0, zoom: 1 });

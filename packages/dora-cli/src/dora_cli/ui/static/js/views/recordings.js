@@ -1,4 +1,4 @@
-/** Recordings of all machines: list, stop, download. */
+/** Recordings of all machines: start, list, stop, download. */
 
 import { html } from "htm/preact";
 import { useEffect, useState } from "preact/hooks";
@@ -24,12 +24,20 @@ export function RecordingsView({ state }) {
   useEffect(() => {
     if (lost) return undefined;
     let current = true;
-    const load = () => {
-      if (document.hidden) return;
-      read("recordings").then(
-        (answer) => current && (setFound(answer), setProblem("")),
-        (error) => current && setProblem(error.message),
-      );
+    let pending = false;
+    const load = async () => {
+      if (document.hidden || pending) return;
+      pending = true;
+      try {
+        const answer = await read("recordings");
+        if (current) {
+          setFound(answer);
+          setProblem("");
+        }
+      } catch (error) {
+        if (current) setProblem(/** @type {Error} */ (error).message);
+      }
+      pending = false;
     };
     load();
     const timer = setInterval(load, PERIOD_MS);
@@ -40,14 +48,15 @@ export function RecordingsView({ state }) {
   }, [wanted, lost]);
   const stop = async (/** @type {Recording} */ one) => {
     await report(change(["recordings", one.id, "stop"]), `the recording of ${one.name} was stopped`);
-    setWanted(wanted + 1);
+    setWanted((known) => known + 1);
   };
   return html`<section class="view">
     <h1>Recordings</h1>
     ${problem && html`<p class="banner warn">${problem}</p>`}
     ${found?.problems.map((text) => html`<p key=${text} class="note">${text}</p>`)}
     <div class="panel">
-      ${found !== null && found.recordings.length === 0 && html`<${Empty} title="No recordings">Start one in the view of a dataflow, or with <code>dora record --attach</code>.<//>`}
+      ${!state.source.readOnly && html`<${Start} state=${state} started=${() => setWanted((known) => known + 1)} />`}
+      ${found !== null && found.recordings.length === 0 && html`<${Empty} title="No recordings">${state.source.readOnly ? "Start one" : "Start one here, in the view of a dataflow, or"} with <code>dora record --attach</code>.<//>`}
       ${found !== null && found.recordings.length > 0 && html`<div class="scroll"><table>
         <caption class="hidden">Recordings</caption>
         <thead><tr><th>Dataflow</th><th>State</th><th>Started</th><th class="number">Messages</th><th class="number">Not recorded</th><th>Files</th><th></th></tr></thead>
@@ -56,6 +65,31 @@ export function RecordingsView({ state }) {
     </div>
     <p class="muted">Each machine records its own outputs to its own disk. <code>dora record fetch</code> merges them into one file.</p>
   </section>`;
+}
+
+/** A form that starts a recording. @param {{state: import("../types.js").State, started: () => void}} props */
+function Start({ state, started }) {
+  const running = Object.entries(state.dataflows).filter(([, one]) => one.endedAt === undefined);
+  if (running.length === 0) return null;
+  const start = async (/** @type {SubmitEvent} */ event) => {
+    event.preventDefault();
+    const form = /** @type {HTMLFormElement} */ (event.currentTarget);
+    const data = new FormData(form);
+    const uuid = String(data.get("dataflow"));
+    const patterns = String(data.get("patterns")).split(/[\s,]+/).filter(Boolean);
+    const seconds = String(data.get("seconds"));
+    const wanted = { patterns, max_seconds: seconds === "" ? null : Number(seconds) };
+    const name = state.dataflows[uuid]?.name ?? uuid.slice(0, 8);
+    const answer = await report(change(["dataflows", uuid, "record"], wanted), `${name} is being recorded`);
+    if (answer !== undefined) form.reset();
+    started();
+  };
+  return html`<form class="toolbar" onSubmit=${start}>
+    <label>Record <select name="dataflow">${running.map(([uuid, one]) => html`<option key=${uuid} value=${uuid}>${one.name ?? ""} ${uuid.slice(0, 8)}</option>`)}</select></label>
+    <label>Outputs <input name="patterns" placeholder="all, or camera/* arm/pose" /></label>
+    <label>Seconds <input name="seconds" type="number" min="1" placeholder="until stopped" /></label>
+    <button type="submit">Start recording</button>
+  </form>`;
 }
 
 /** @param {{one: Recording, readOnly: boolean, stop: (one: Recording) => void}} props */

@@ -1,0 +1,82 @@
+"""Answers of the server: limits of requests, caches, and downloads that are cut off."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message
+
+from dora_cli.coordinator.errors import CoordinatorLost
+from dora_cli.ui.access import Access
+from dora_cli.ui.recordings import Download
+from dora_cli.ui.server import MAX_BODY, Guard
+
+PORT = 4100
+ACCESS = Access(port=PORT, session="secret", key="key", folder="f", read_only=False)
+HEADERS = {
+    "host": f"127.0.0.1:{PORT}",
+    "origin": f"http://127.0.0.1:{PORT}",
+    "cookie": f"dora_ui_{PORT}=secret",
+    "content-type": "application/json",
+}
+
+
+def answered(application: ASGIApp, path: str = "/f/api/x", **headers: str) -> list[Message]:
+    """Return the messages of an answer."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def run() -> None:
+        scope: dict[str, Any] = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "query_string": b"",
+            "headers": [(k.encode(), v.encode()) for k, v in (HEADERS | headers).items()],
+        }
+        with anyio.fail_after(30):
+            await application(scope, receive, send)
+
+    anyio.run(run)
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"content-length": str(MAX_BODY)}, 200),
+        ({"content-length": str(MAX_BODY + 1)}, 413),
+        ({"transfer-encoding": "chunked"}, 413),
+    ],
+)
+def test_a_long_body_is_refused(headers: dict[str, str], status: int) -> None:
+    start, *_ = answered(Guard(PlainTextResponse("fine"), ACCESS), **headers)
+    assert start["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"), [("/f/api/recordings", b"no-store"), ("/f/static/app.css", b"no-cache")]
+)
+def test_browsers_do_not_store_what_machines_report(path: str, expected: bytes) -> None:
+    start, *_ = answered(Guard(PlainTextResponse("fine"), ACCESS), path)
+    assert dict(start["headers"])[b"cache-control"] == expected
+
+
+def test_a_download_without_a_coordinator_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+    async def content() -> AsyncIterator[bytes]:
+        yield b"begin"
+        raise CoordinatorLost("the coordinator is gone")
+
+    *_, last = answered(Download(content()))
+    assert last["more_body"]
+    assert caplog.messages == ["a download of a recording has failed: the coordinator is gone"]

@@ -1,0 +1,149 @@
+"""A page that stalls or sends nonsense ends alone; one bad message ends one stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import anyio
+import pytest
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from dora_cli.coordinator.async_client import MAX_WAITING, AsyncClient
+from dora_cli.coordinator.client import Frame
+from dora_cli.coordinator.errors import CoordinatorLost
+from dora_cli.ui import viewer
+from dora_cli.ui.backend import Backend
+from dora_cli.ui.feed import Feed
+from dora_config.access import endpoint
+from dora_config.protocol.control import (
+    SERVER_CODEC,
+    ControlProgress,
+    DataflowRef,
+    LogLines,
+    Progress,
+    ReadLogs,
+    Welcome,
+)
+
+UUID = "8a1c7a86-5b3c-4dd2-9f3e-6c1a3a9b1c11"
+LOGS = json.dumps({"id": 1, "open": "logs", "dataflow": UUID})
+STATE = json.dumps({"id": 2, "open": "state"})
+
+
+class FakeSocket:
+    """A page that sends some frames and then waits."""
+
+    def __init__(self, *frames: str, stalls: bool = False) -> None:
+        self._frames = list(frames)
+        self._stalls = stalls
+        self.sent: list[dict[str, Any]] = []
+        self.closed: list[str] = []
+        self.arrived = anyio.Event()
+
+    async def accept(self) -> None:
+        pass
+
+    async def receive_text(self) -> str:
+        if self._frames:
+            return self._frames.pop(0)
+        await self.arrived.wait()
+        raise WebSocketDisconnect
+
+    async def send_text(self, text: str) -> None:
+        if self._stalls:
+            await anyio.sleep_forever()
+        self.sent.append(json.loads(text))
+        self.arrived.set()
+
+    async def close(self, code: int, reason: str) -> None:
+        self.closed.append(reason)
+
+
+def serve(socket: FakeSocket, monkeypatch: pytest.MonkeyPatch, content: Any) -> None:
+    """Serve a page whose streams send one frame with ``content`` and stay open."""
+
+    async def send_one(_: Any, frame: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        await send({"id": frame.id, "content": content})
+        await anyio.sleep_forever()
+
+    async def idle(*_: Any) -> None:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(viewer, "send_logs", send_one)
+    monkeypatch.setattr(viewer, "send_state", idle)
+
+    async def run() -> None:
+        with anyio.fail_after(30):
+            page = viewer.Viewer(
+                cast("WebSocket", socket), cast("Feed", None), cast("Backend", None)
+            )
+            await page.run()
+
+    anyio.run(run)
+
+
+def test_a_stalled_page_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(viewer, "WRITE_SECONDS", 0.01)
+    serve(FakeSocket(LOGS, STATE, stalls=True), monkeypatch, "a line")
+
+
+def deep() -> list[Any]:
+    found: list[Any] = []
+    for _ in range(200_000):
+        found = [found]
+    return found
+
+
+@pytest.mark.parametrize("content", [float("inf"), deep()], ids=["infinity", "deep"])
+def test_what_json_cannot_contain_ends_one_stream(
+    content: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    socket = FakeSocket(LOGS, STATE)
+    serve(socket, monkeypatch, content)
+    ((frame,), closed) = socket.sent, socket.closed
+    assert (frame["id"], frame["ended"], closed) == (1, True, [])
+
+
+def test_an_open_stream_is_not_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    socket = FakeSocket(STATE, STATE)
+    serve(socket, monkeypatch, "")
+    assert socket.closed == ["stream 2 is open already"]
+
+
+class FakeCoordinator:
+    """Sends frames without an end."""
+
+    def __init__(self, frame: str, count: int) -> None:
+        self._frames = [frame] * count
+
+    async def send(self, text: str) -> None:
+        pass
+
+    async def __aiter__(self) -> Any:
+        for frame in self._frames:
+            yield frame
+        await anyio.sleep_forever()
+
+
+def test_replies_to_a_stalled_reader_are_bounded() -> None:
+    lines: ControlProgress = LogLines(daemon="a", stream=1, lines=("x",), positions={})
+    text = SERVER_CODEC.encode(Progress(id=1, progress=lines))
+    frames: list[Frame | object] = []
+
+    async def run() -> None:
+        welcome = Welcome.model_construct(party="coordinator", max_message_bytes=1 << 20)
+        socket: Any = FakeCoordinator(text, 3 * MAX_WAITING)
+        client = AsyncClient(endpoint("127.0.0.1", 1), socket, welcome)
+        async with anyio.create_task_group() as tasks:
+            request = ReadLogs(dataflow=DataflowRef(uuid=UUID))
+            async with client.open(request) as replies:
+                tasks.start_soon(client.read)
+                await anyio.wait_all_tasks_blocked()
+                with pytest.raises(CoordinatorLost, match="not read in time"):
+                    frames.extend([one async for one in replies])
+            assert not client.lost.is_set()
+            tasks.cancel_scope.cancel()
+
+    anyio.run(run)
