@@ -78,7 +78,7 @@ def test_a_machine_that_is_off_is_named_with_the_reason(
 ) -> None:
     def connect(target: Target) -> Connection:
         if target.host == "gpu":
-            raise Unreachable("gpu", "no SSH server answers")
+            raise Unreachable("gpu (gpu)", "no SSH server answers")
         return LocalConnection(target.host)
 
     monkeypatch.setattr(remote_machine, "connect", connect)
@@ -87,7 +87,7 @@ def test_a_machine_that_is_off_is_named_with_the_reason(
     assert leftovers.remove(CLUSTER, command, ["gpu"]) is coordinator_runs
     assert evicted == []
     told = " ".join(capsys.readouterr().err.split())
-    assert "gpu was not examined: no SSH server answers; run this again when it can be" in told
+    assert "gpu (gpu) was not examined: no SSH server answers; run this again when it" in told
 
 
 def test_a_daemon_of_another_account_is_left_with_its_owner_named(
@@ -96,12 +96,16 @@ def test_a_daemon_of_another_account_is_left_with_its_owner_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    owner = {"operator": "bob@desk", "home": "/home/bob", "file": "/home/bob/robots.yml"}
+    owner: dict[str, Any] = {
+        "operator": "bob@desk",
+        "home": "/srv/bob",
+        "file": "/srv/bob/robots.yml",
+    }
     owner |= {"since": 0.0, "settings": ""}
     monkeypatch.setattr(reservation, "survey", lambda one: [daemon(one.name, owner)])
     assert leftovers.remove(CLUSTER, command, ["gpu"])  # its key was revoked
     assert evicted == []
     told = " ".join(capsys.readouterr().err.split())
-    assert "set up by: bob@desk from /home/bob/robots.yml" in told
+    assert "set up by: bob@desk from /srv/bob/robots.yml" in told
     assert "it was not ended; whoever set it up can remove it" in told
     assert told.count("bob@desk") == 1
