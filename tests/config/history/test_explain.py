@@ -108,6 +108,20 @@ def test_troubles_that_are_over_for_long_do_not_explain_later_ones() -> None:
     assert lines(explained)[-1] == ("cause", "detector: failed: exited with code 1")
 
 
+def test_a_crash_loop_is_one_incident_although_another_node_fails_meanwhile() -> None:
+    events = [
+        restarting(900, "camera"),
+        connected(901, "camera"),
+        restarting(920, "planner"),
+        connected(921, "planner"),
+        restarting(931, "camera", restarts=2),
+        connected(932, "camera"),
+    ]
+    cause = explain(evidence(machine("robot", *events))).cause
+    assert cause is not None
+    assert (cause.node, cause.at, cause.resolved_at) == ("camera", 900.0, 932.0)
+
+
 def test_another_trouble_soon_after_the_last_one_is_an_incident_of_its_own() -> None:
     cut = happened.MachineLost(machine="robot", silent=20.0)
     rebooted = happened.PartRecovering(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dora_config.protocol.daemon import Heartbeat, Register
 from dora_config.protocol.envelope import ProgramVersion
 from dora_coordinator.settings import Settings
@@ -15,6 +17,7 @@ from dora_coordinator.state.membership import (
     MemberAdmitted,
     MemberLost,
     MemberRefused,
+    MemberResumed,
     Membership,
     SilenceChecked,
 )
@@ -29,12 +32,13 @@ def register(
     *,
     instance: str = "disk",
     boot: str = "b",
+    machine: str = "robot",
 ) -> MemberAdmitted | MemberRefused:
     message = Register(
         party=ProgramVersion(program="daemon", release="1"),
         instance=instance,
         incarnation=incarnation,
-        machine_id="robot",
+        machine_id=machine,
         boot_id=boot,
     )
     (change,) = membership.handle(DaemonRegistered(connection, message, address), now)
@@ -90,6 +94,31 @@ def test_a_rebooted_machine_is_admitted_before_its_old_connection_times_out() ->
     register(membership, 3, "again", "a:3", 6.0, boot="two")
     (member,) = membership.all()
     assert not member.rebooted
+
+
+def silences(membership: Membership, connection: int, now: float) -> list[float]:
+    changes = membership.handle(DaemonMessageReceived(connection, Heartbeat()), now)
+    return [change.silence for change in changes if isinstance(change, MemberResumed)]
+
+
+def test_a_machine_that_sends_again_after_a_long_silence_is_reported_once_a_minute() -> None:
+    membership = Membership(Settings())
+    register(membership, 1, "x", "a:1", 0.0)
+    assert silences(membership, 1, 3.0) == []
+    assert silences(membership, 1, 13.0) == [10.0]
+    assert silences(membership, 1, 23.0) == []
+    assert silences(membership, 1, 83.0) == [60.0]
+
+
+def test_a_stall_of_the_coordinator_is_not_the_silence_of_its_machines() -> None:
+    membership = Membership(Settings())
+    for connection, name in enumerate(("one", "two"), start=1):
+        register(membership, connection, "x", "a:1", 0.0, machine=name)
+    assert silences(membership, 1, 10.0) == []
+    assert silences(membership, 2, 10.1) == []
+    membership.handle(DaemonMessageReceived(1, Heartbeat()), 13.0)
+    membership.handle(DaemonMessageReceived(1, Heartbeat()), 19.0)
+    assert silences(membership, 2, 20.0) == [pytest.approx(9.9)]
 
 
 def test_another_installation_replaces_a_daemon_that_is_silent() -> None:

@@ -12,7 +12,15 @@ from dora_config.history.explanation import Cause, Explanation, FlowProblem, Occ
 from dora_config.history.flow import Flow
 from dora_config.history.merging import TimedEvent, merged
 from dora_config.history.narrative import Narrator
-from dora_config.history.troubles import LINK_SILENCE, PRIMARY, Trouble, Troubles, disk_is_full, on
+from dora_config.history.troubles import (
+    LINK_SILENCE,
+    PRIMARY,
+    Kind,
+    Trouble,
+    Troubles,
+    disk_is_full,
+    on,
+)
 from dora_config.history.waiting import waits_for
 from dora_config.protocol.runner_events import DataflowStarted, DataflowStopping
 from dora_config.yaml.quantities import show_age
@@ -75,17 +83,21 @@ def _add_present(troubles: Troubles, evidence: Evidence) -> None:
 
 
 def _last_incident(found: Iterable[Trouble], now: float) -> list[Trouble]:
-    """Return the troubles that overlap or follow each other closely, up to the last one."""
-    incident: list[Trouble] = []
-    end = float("-inf")
-    for trouble in sorted(found, key=lambda one: (one.begins, one.reported_by)):
-        repeated = trouble.kind in PRIMARY and trouble.key in {one.key for one in incident}
-        if trouble.begins > end + (REPEATED_WITHIN if repeated else INCIDENT_GAP):
-            incident = []
-            end = float("-inf")
-        incident.append(trouble)
-        end = max(end, now if trouble.until is None else trouble.until, trouble.at)
-    return incident
+    """Return the troubles that overlap, follow each other closely or repeat, up to the last one."""
+    ordered = sorted(found, key=lambda one: (one.begins, one.reported_by))
+    first, end = 0, float("-inf")
+    last: dict[tuple[Kind, str], tuple[float, int]] = {}
+    """By key: the end of the last such trouble, and where its incident begins."""
+    for index, trouble in enumerate(ordered):
+        over, beginning = last.get(trouble.key, (float("-inf"), index))
+        if trouble.kind in PRIMARY and trouble.begins <= over + REPEATED_WITHIN:
+            first = min(first, beginning)
+        elif trouble.begins > end + INCIDENT_GAP:
+            first = index
+        until = max(now if trouble.until is None else trouble.until, trouble.at)
+        last[trouble.key] = (until, first)
+        end = max(end, until)
+    return ordered[first:]
 
 
 @dataclass(frozen=True, slots=True)

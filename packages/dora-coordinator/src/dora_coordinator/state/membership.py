@@ -24,6 +24,10 @@ _MAX_PAST = 8
 """Replaced incarnations remembered per daemon."""
 LONG_SILENCE: Final = 2.5
 """Heartbeat intervals without a message after which a silence is reported."""
+STALL: Final = 1.0
+"""Seconds after a stall of the coordinator in which messages may be late for its reason."""
+RESUMED_EVERY: Final = 60.0
+"""Seconds between two reported silences of one machine: a poor radio link has many."""
 LATE_HEARTBEAT: Final = 1.5
 """Heartbeat intervals without a message after which the next one is late."""
 
@@ -71,6 +75,8 @@ class Member:
     """Incarnations of the same instance that were replaced by a later one, newest last."""
     restarts: int = 0
     """Restarts of the daemon process that this coordinator has seen."""
+    resumed_at: float = float("-inf")
+    """When its last long silence was reported."""
     rebooted: bool = False
     """Its machine has another boot id than at the registration before."""
     digest: str = ""
@@ -140,6 +146,7 @@ class Membership:
         self._answering_within = settings.daemon_silence_warning
         self._silence_limit = settings.daemon_silence_limit
         self._long_silence = LONG_SILENCE * settings.heartbeat_interval
+        self._stalled_at = float("-inf")
         self._no_reboot_within = 1.5 * settings.heartbeat_interval
         """Seconds since its last message within which a machine cannot have been rebooted."""
         self.identities = Identities()
@@ -245,6 +252,7 @@ class Membership:
         if member is None:
             return []
         silent = now - member.last_message
+        stalled = silent > self._long_silence and self._was_stalled(now)
         member.last_message = now
         self._quietest_first.move_to_end(member.key)
         match event.message:
@@ -256,7 +264,20 @@ class Membership:
                 member.left = not hand_over
             case _:
                 pass  # of other messages only the time counts
-        return [MemberResumed(member, silent)] if silent > self._long_silence else []
+        if silent <= self._long_silence or stalled or now - member.resumed_at < RESUMED_EVERY:
+            return []
+        member.resumed_at = now
+        return [MemberResumed(member, silent)]
+
+    def _was_stalled(self, now: float) -> bool:
+        """Return whether all of several members were silent: the coordinator itself was stopped."""
+        if now - self._stalled_at < STALL:
+            return True
+        latest = self._members[next(reversed(self._quietest_first))]
+        if len(self._quietest_first) < 2 or now - latest.last_message <= self._long_silence:
+            return False
+        self._stalled_at = now
+        return True
 
     def _disconnect(self, connection: int, *, silent: bool) -> list[MembershipChange]:
         """Mark a member as disconnected, unless it was replaced before."""
