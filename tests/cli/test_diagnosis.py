@@ -71,3 +71,17 @@ def test_a_running_daemon_passes(home: Path) -> None:
     assert finding == Finding(CheckResult.PASS, "daemon", "runs (no machine id, arm)")
     for one in files:
         one.close()
+
+
+def test_state_of_a_daemon_that_cannot_be_read_is_a_warning(home: Path) -> None:
+    files = DaemonFiles(state_directory("arm", DEFAULT_LISTEN_PORT))
+    (files.directory.parent / "notes.txt").touch()
+    lock = files.directory.parent / "broken" / "lock"
+    lock.mkdir(parents=True)
+    unreadable, finding = diagnosis.check_daemon()
+    assert finding == Finding(CheckResult.PASS, "daemon", "runs (arm)")
+    assert unreadable.result is CheckResult.WARN
+    assert unreadable.text.startswith(f"{lock}: Is a directory; correct its type")
+    files.close()
+    (only,) = diagnosis.check_daemon()
+    assert only == unreadable

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -165,3 +167,21 @@ def test_a_damaged_successor_is_refused(tmp_path: Path) -> None:
 
 def test_an_endpoint_is_shown_without_its_token() -> None:
     assert "secret" not in repr(Endpoint("127.0.0.1", 6013, "secret"))
+
+
+def test_the_folder_is_synced_after_the_replacement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut may restore the old file."""
+    path = tmp_path / "file"
+    synced: list[tuple[bool, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), path.exists()))
+        if path.exists():
+            raise OSError(errno.EINVAL, "a file system that cannot sync folders")
+
+    monkeypatch.setattr("os.fsync", fsync)
+    write_private(path, b"content")
+    assert synced == [(False, False), (True, True)]
+    assert path.read_bytes() == b"content"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import inspect
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -501,6 +503,23 @@ def test_a_pipe_that_holds_less_than_the_bound_is_named() -> None:
         # Not that the queue is full, where a larger queue_size would help.
         assert [(text.count("1000"), text.count("holds 64 ")) for text in warned] == [(1, 1)]
         assert "fs.pipe-user-pages-soft" in warned[0]
+
+
+def test_dropping_a_page_of_messages_takes_little_stack() -> None:
+    with world() as w:
+        edge = w.edge(bound=1000)
+        fcntl.fcntl(edge.ends.data_write, fcntl.F_SETPIPE_SZ, 2 * PAGE)
+        sender = w.sender(edge)
+        for number in range(128):
+            send(sender, number)
+        depth = len(inspect.stack(0))
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(depth + 40)
+        try:
+            send(sender, 128)
+        finally:
+            sys.setrecursionlimit(limit)
+        assert numbers(drain(w.receiver(edge))) == list(range(64, 129))
 
 
 @pytest.mark.parametrize("limit", ["bytes", "slots"])

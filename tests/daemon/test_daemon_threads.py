@@ -36,6 +36,19 @@ def test_result_and_error_are_those_of_the_function() -> None:
     anyio.run(main)
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), StopIteration(3)])
+def test_what_a_task_cannot_raise_is_a_runtime_error(error: BaseException) -> None:
+    def fail() -> None:
+        raise error
+
+    async def main() -> None:
+        with anyio.fail_after(30), pytest.raises(RuntimeError) as raised:
+            await run_in_daemon_thread(fail)
+        assert str(raised.value) == repr(error)
+
+    anyio.run(main)
+
+
 def test_result_of_a_cancelled_call_is_dropped() -> None:
     go_on = threading.Event()
     ended = threading.Event()

@@ -55,3 +55,33 @@ def test_a_cancelled_task_keeps_no_lock() -> None:
                 pass
 
     anyio.run(scenario)
+
+
+def test_a_task_cancelled_while_the_lock_is_freed_leaves_the_next_lock_alone() -> None:
+    async def scenario() -> None:
+        locks = KeyedLocks[str]()
+        entered, waits = anyio.Event(), anyio.CancelScope()
+
+        async def wait_for_it() -> None:
+            with waits:
+                async with locks.hold("a"):
+                    raise AssertionError("held twice")
+
+        async def hold() -> None:
+            async with locks.hold("a"):
+                entered.set()
+
+        async with anyio.create_task_group() as tasks:
+            async with locks.hold("a"):
+                tasks.start_soon(wait_for_it)
+                await anyio.wait_all_tasks_blocked()
+                waits.cancel()
+            async with locks.hold("a"):
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(hold)
+                await anyio.wait_all_tasks_blocked()
+                assert not entered.is_set()
+        assert entered.is_set()
+        assert not locks._locks
+
+    anyio.run(scenario)

@@ -41,6 +41,7 @@ def mute_coordinator() -> Iterator[Endpoint]:
             thread.join()
 
 
+@pytest.mark.integration  # the oldest `websockets` leaves the pipe of a server open
 def test_requests_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rest, "QUERY_TIMEOUT", 0.1)
     with mute_coordinator() as endpoint, Client(endpoint) as client:

@@ -54,7 +54,10 @@ def serving(answer: Callable[[BaseHTTPRequestHandler], Answer | None]) -> Iterat
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    class Server(ThreadingHTTPServer):
+        daemon_threads = False  # closing waits for the handlers, and so for their sockets
+
+    with Server(("127.0.0.1", 0), Handler) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from support.fleets.coordinator import token_file
 
-from dora_config.access import successor_path
+from dora_config.access import successor_path, write_private
+from dora_config.access_token import Successor, Token
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.token_file import TokenFile, given_token
+from dora_coordinator.state.tokens import TokenRecord
 
 
 @pytest.mark.usefixtures("home")
@@ -31,3 +35,23 @@ def test_a_rotation_continues_without_files_of_the_account(
     assert str(token_file()) in caplog.text
     assert str(successor_path("localhost", 6013)) in caplog.text
     assert token.secret not in caplog.text
+
+
+@pytest.mark.usefixtures("home")
+def test_a_period_that_begins_later_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The machine's clock was ahead at the upgrade."""
+    authority = Authority(tmp_path / "authority")
+    given = given_token(authority)
+    path = tmp_path / "tokens.json"
+    since = time.time() + 48 * 3600.0
+    record = TokenRecord(
+        successor=str(Successor(Token.parse(given))), plain_since=since, plain_until=since + 1.0
+    )
+    write_private(path, record.model_dump_json().encode())
+    tokens = TokenFile(given, authority, path, ["127.0.0.1"], 6013)
+    assert [tokens.allows_plain() for _ in range(2)] == [False, False]
+    (logged,) = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert f"{datetime.fromtimestamp(since - 24 * 3600.0):%Y-%m-%d %H:%M:%S}" in logged
+    assert "dora cluster upgrade" in logged

@@ -84,3 +84,55 @@ def test_the_holder_until_it_ends(reader: MachineLockReader, name: str) -> None:
 def test_other_programs_with_this_name_are_ignored(name: str, line: bytes) -> None:
     with answering(name, line):
         pass
+
+
+@contextmanager
+def connected(reader: MachineLockReader, name: str) -> Iterator[socket.socket]:
+    """The connection of the reader to a program that holds the name."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0{name}")
+        listener.listen()
+        assert reader.holder() is None
+        link, _ = listener.accept()
+        with link:
+            yield link
+
+
+ANSWER = b'{"result": {"command": "dora cluster stop", "operator": "ada", "since": 7}}\n'
+
+
+def test_a_holder_that_sends_more_than_its_line_is_disconnected(
+    reader: MachineLockReader, name: str
+) -> None:
+    with connected(reader, name) as link:
+        link.sendall(ANSWER)
+        assert reader.holder() is not None
+        assert reader.holder() is not None
+        link.sendall(b"x")
+        assert reader.holder() is None
+        assert link.recv(1) == b""
+
+
+def test_a_holder_that_writes_without_end_is_disconnected(
+    reader: MachineLockReader, name: str
+) -> None:
+    with connected(reader, name) as link:
+        link.sendall(b"x" * (machine_lock.MAX_LINE + 1))
+        assert reader.holder() is None
+        with pytest.raises(BrokenPipeError):
+            link.sendall(b"x")
+
+
+@pytest.mark.parametrize(("user", "shown"), [(0, True), (os.geteuid(), True), (4242, False)])
+def test_only_root_and_the_own_account_are_shown(
+    reader: MachineLockReader,
+    name: str,
+    user: int,
+    shown: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine_lock, "peer_credentials", lambda link: (1, user))
+    with connected(reader, name) as link:
+        if shown:
+            link.sendall(ANSWER)
+        assert (reader.holder() is not None) == shown

@@ -21,6 +21,7 @@ from dora_daemon.build.errors import BuildError
 from dora_daemon.build.job import BuiltNode
 from dora_daemon.build.python_env import (
     environment_dir,
+    environment_lock,
     environment_python,
     find_uv,
     unfinished_mark,
@@ -226,6 +227,14 @@ def test_builds_in_one_folder_create_an_environment_once(tmp_path: Path) -> None
     anyio.run(main)
     assert [event.text for event in events].count("uv venv") == 1
     assert step("waiting for another build of this folder") in events
+
+
+def test_a_complete_environment_is_used_without_its_lock(tmp_path: Path) -> None:
+    node = {"id": "a", "build": ["true"]}
+    build(tmp_path, node, options=BuildOptions(uv=True))
+    environment_lock(tmp_path, "a").unlink()
+    build(tmp_path, node, options=BuildOptions(uv=True))
+    assert not environment_lock(tmp_path, "a").exists()
 
 
 def test_an_error_of_a_disk_fails_its_node_only(tmp_path: Path) -> None:

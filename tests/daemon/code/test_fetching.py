@@ -92,16 +92,31 @@ def test_download_that_breaks_off_is_resumed(server: Server, store: FileStore) -
 
 
 def test_busy_coordinator_is_asked_again(server: Server, store: FileStore) -> None:
-    server.answers = [refuse(503), refuse(429)]
+    server.answers = [refuse(503), refuse(429)] * fetching.ATTEMPTS
     Fetcher(server.endpoint, store).fetch([NAME])
     assert store.path(NAME).read_bytes() == CONTENT
 
 
 def test_attempts_without_progress_are_limited(server: Server, store: FileStore) -> None:
-    server.answers = [refuse(503)] * 20
-    with pytest.raises(CodeMissing, match=r"cannot fetch code from the coordinator at .* 503"):
+    server.answers = [send(0)] * 20
+    with pytest.raises(CodeMissing, match=r"cannot fetch code from the coordinator at .* ended"):
         Fetcher(server.endpoint, store).fetch([NAME])
     assert len(server.offsets) == fetching.ATTEMPTS
+
+
+def test_attempts_at_a_busy_coordinator_have_their_own_limit(
+    server: Server, store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "BUSY_ATTEMPTS", 7)
+    broken = fetching.ATTEMPTS - 1
+    server.answers = [refuse(503)] * 6 + [send(0)] * broken
+    Fetcher(server.endpoint, store).fetch([NAME])
+    assert store.path(NAME).read_bytes() == CONTENT
+    store.path(NAME).unlink()
+    server.answers, server.offsets = [send(0)] * broken + [refuse(503)] * 20, []
+    with pytest.raises(CodeMissing, match=r"cannot fetch code from the coordinator at .* 503"):
+        Fetcher(server.endpoint, store).fetch([NAME])
+    assert len(server.offsets) == broken + 7
 
 
 def test_refusal_is_final(server: Server, store: FileStore) -> None:

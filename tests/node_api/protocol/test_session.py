@@ -62,12 +62,14 @@ class Bench:
             replace(entry, **options),
             lambda: cast(Delivery, queue.popleft()) if queue else None,
             lambda: bool(queue),
+            now=self.now,
         )
         return self
 
     def timer(self, name: str, seconds: float, **options: Any) -> Bench:
         entry = InputConfig(id=name, source="dora/timer", source_kind="timer")
-        self.session.add_input(replace(entry, interval_ns=int(seconds * SECOND), **options))
+        entry = replace(entry, interval_ns=int(seconds * SECOND), **options)
+        self.session.add_input(entry, now=self.now)
         return self
 
     def put(self, name: str, *deliveries: FakeDelivery) -> Bench:
@@ -296,9 +298,9 @@ def test_an_added_timer_begins_with_its_next_tick() -> None:
     bench.session.start(0)
     bench.now = int(10.2 * SECOND)
     bench.timer("tick", 0.5)
-    assert bench.events() == []
-    assert bench.session.deadline() == int(10.5 * SECOND)
     assert not bench.session.waiting(bench.now)
+    assert bench.session.deadline() == int(10.5 * SECOND)
+    assert bench.events() == []
     bench.now = int(10.6 * SECOND)
     assert len(bench.events()) == 1
 

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from support.fleets.coordinator import free_port
 from support.waiting import wait_until
 
+pytestmark = pytest.mark.integration
 VIEWER = """#!{python}
 import json, os, socket, sys
 port = next(int(word.partition("=")[2]) for word in sys.argv if word.startswith("--port="))

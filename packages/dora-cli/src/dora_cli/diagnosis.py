@@ -179,11 +179,27 @@ def check_daemon() -> Iterator[Finding]:
     from dora_config.access import state_dir
     from dora_daemon.agent.part_files import is_running
 
-    running = [path.name for path in (state_dir() / "daemon").glob("*") if is_running(path)]
+    folder = state_dir() / "daemon"
+    running: list[str] = []
+    problems: list[str] = []
+    try:
+        folders = sorted(folder.iterdir()) if folder.exists() else []
+    except OSError as error:
+        folders = []
+        problems.append(f"{error.filename or folder}: {error.strerror}")
+    for path in folders:
+        try:
+            if path.is_dir() and is_running(path):
+                running.append(path.name)
+        except OSError as error:
+            problems.append(f"{error.filename or path}: {error.strerror}")
+    for problem in problems:
+        remedy = "correct its type, owner and permissions, or delete it"
+        yield _warning("daemon", f"{problem}; {remedy}")
     if running:
         names = ", ".join(name.partition("@")[0] or "no machine id" for name in sorted(running))
         yield _passed("daemon", f"runs ({names})")
-    else:
+    elif not problems:
         text = "none of this account runs; not needed for `dora run`, otherwise start one: dora up"
         yield _warning("daemon", text)
 

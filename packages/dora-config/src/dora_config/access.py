@@ -54,7 +54,8 @@ def private_dir(path: Path) -> Path:
 def write_private(path: Path, content: bytes) -> None:
     """Replace a file atomically and durably, readable by this user only.
 
-    Raises OSError, with ``path`` as its file name, and then leaves the old file as it is.
+    Raises OSError, with ``path`` as its file name, and then leaves the old file as it is,
+    unless the disk failed after the replacement.
     """
     write_file(path, content, mode=0o600, durable=True)
 

@@ -15,6 +15,7 @@ _Result = TypeVar("_Result")
 async def run_in_daemon_thread(function: Callable[[], _Result]) -> _Result:
     """Return what ``function`` returns, or raise what it raises.
 
+    What a task cannot raise as its own, as SystemExit, becomes a RuntimeError.
     A cancelled call returns at once; its thread continues, at most until the process ends. (The
     interpreter waits for the threads of `anyio.to_thread` before it exits.)
     """
@@ -28,8 +29,10 @@ async def run_in_daemon_thread(function: Callable[[], _Result]) -> _Result:
     def run() -> None:
         try:
             set_outcome: Callable[[], None] = partial(future.set_result, function())
-        except Exception as error:  # noqa: BLE001 - raised in the calling task
-            set_outcome = partial(future.set_exception, error)
+        except BaseException as error:  # noqa: BLE001 - raised in the calling task
+            usual = isinstance(error, Exception) and not isinstance(error, StopIteration)
+            raised = error if usual else RuntimeError(repr(error))
+            set_outcome = partial(future.set_exception, raised)
         with suppress(RuntimeError):  # the loop was closed
             loop.call_soon_threadsafe(settle, set_outcome)
 

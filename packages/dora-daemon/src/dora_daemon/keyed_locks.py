@@ -24,5 +24,7 @@ class KeyedLocks(Generic[K]):
                 yield
         finally:
             found = lock.statistics()
-            if not found.locked and not found.tasks_waiting:
-                self._locks.pop(key, None)
+            unused = not found.locked and not found.tasks_waiting
+            # A cancelled task may end after its lock was dropped and the key has another one.
+            if unused and self._locks.get(key) is lock:
+                del self._locks[key]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
+from dora_cli.cluster.machines.daemon_service import DaemonService
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.machines.systemd import SystemdService
 from dora_cli.ssh import Finished
@@ -49,3 +50,56 @@ def test_lingering_that_root_must_enable_is_not_marked_as_enabled_here() -> None
     with pytest.raises(NotReady, match="as root: loginctl enable-linger a"):
         service._enable_linger()
     assert connection.files == set()
+
+
+class FakeService(DaemonService):
+    """Files in memory; ``events`` has what takes effect."""
+
+    def __init__(self) -> None:
+        remote = SimpleNamespace(
+            service="dora-daemon-a", machine=SimpleNamespace(id="a"), connection=None
+        )
+        facts = SimpleNamespace(home="/home/ubuntu", user="ubuntu", uid=1000)
+        super().__init__(cast(RemoteMachine, remote), cast(MachineFacts, facts), user=False)
+        self.files: dict[str, bytes | None] = {}
+        self.events: list[str] = []
+
+    def wanted_files(self, dora: str) -> dict[str, bytes | None]:
+        return {self.unit: dora.encode()}
+
+    def read(self, path: str) -> bytes | None:
+        return self.files.get(path)
+
+    def write(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
+        self.files[path] = content
+
+    def state(self) -> str:
+        return "active"
+
+    def enable(self) -> None:
+        self.events.append("enable")
+
+    def _stage(self, files: Mapping[str, bytes | None]) -> None:
+        self.events.append("stage")
+
+    def _commit(self, action: str, files: Mapping[str, bytes | None]) -> None:
+        self.files |= files
+        self.events.append(action)
+
+
+def test_a_new_key_is_allowed_only_just_before_a_restart() -> None:
+    """Else a machine whose daemon continues is without a key, and another may enrol as it."""
+    service = FakeService()
+
+    def install(*, stale: bool) -> str:
+        return service.install(
+            "dora", "token", stale=stale, before_restart=lambda: service.events.append("allow")
+        )
+
+    assert install(stale=False) == "OK"
+    assert service.events == ["stage", "allow", "restart"]
+    service.events.clear()
+    assert install(stale=False) == "runs already"
+    assert service.events == ["enable"]
+    assert install(stale=True) == "OK"
+    assert service.events == ["enable", "stage", "allow", "restart"]

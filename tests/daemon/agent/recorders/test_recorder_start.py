@@ -27,7 +27,14 @@ from dora_daemon.agent.recorders.service import Recorders
 from dora_daemon.agent.records import PartRecord
 
 ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
-PLAN = RecordingPlan(recording=ID, dataflow_id="flow", name="patrol", machines=("robot",))
+MORE_THAN_A_PIPE_HOLDS = "x" * 200_000
+PLAN = RecordingPlan(
+    recording=ID,
+    dataflow_id="flow",
+    name="patrol",
+    machines=("robot",),
+    dataflow=MORE_THAN_A_PIPE_HOLDS,
+)
 PART = PartRecord(
     dataflow_id="flow", attempt=1, spec=dataflow().model_copy(update={"recording": PLAN})
 )
@@ -56,8 +63,9 @@ def test_stop_reaches_a_recorder_without_a_status_file(
 ) -> None:
     spawned: list[subprocess.Popen[bytes]] = []
 
-    def spawn(request: object) -> subprocess.Popen[bytes]:
-        spawned.append(subprocess.Popen(["sleep", "1000"], stdout=subprocess.PIPE))
+    def spawn() -> subprocess.Popen[bytes]:
+        pipe = subprocess.PIPE
+        spawned.append(subprocess.Popen(["sleep", "1000"], stdin=pipe, stdout=pipe))
         return spawned[-1]
 
     async def work(recorders: Recorders, posted: Posted) -> None:
@@ -76,7 +84,7 @@ def test_stop_reaches_a_recorder_without_a_status_file(
 def test_recorder_that_cannot_be_started_is_reported_until_its_recording_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spawn(request: object) -> subprocess.Popen[bytes]:
+    def spawn() -> subprocess.Popen[bytes]:
         raise OSError(24, "Too many open files")
 
     async def work(recorders: Recorders, posted: Posted) -> None:
@@ -94,12 +102,9 @@ def test_recorder_that_cannot_be_started_is_reported_until_its_recording_is_remo
 
 def test_recorder_that_ends_before_it_reads_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "run_module", lambda name: ["true"])
-    more_than_a_pipe_holds = "x" * 200_000
     request = RecordingRequest(
-        socket="s", dataflow_id="flow", path="p", dataflow=more_than_a_pipe_holds
+        socket="s", dataflow_id="flow", path="p", dataflow=MORE_THAN_A_PIPE_HOLDS
     )
-    process = service._spawn(request)
-    assert process.stdout is not None
-    with process.stdout as pipe:
-        assert pipe.read() == b""
+    process = service._spawn()
+    service._first_report(process, request)
     assert process.wait() == 0

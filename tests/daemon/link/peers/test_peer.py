@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+import pytest
+
+from dora_daemon.link.errors import WireError
 from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.peers.peer import PeerLink
 from dora_daemon.link.protocol import frames, hello
@@ -246,3 +249,12 @@ def test_another_link_process_has_another_low_latency_connection() -> None:
     sent_over(ordinary, quick)
     assert us.sender.send_image(1, 5, 4, 0, 0, b"image")
     assert sent_over(ordinary, quick) == [[FrameKind.IMAGES], []]
+
+
+def test_a_chunk_without_data_is_named() -> None:
+    us, _ = peer()
+    begin = frames.head(FrameKind.CHUNK, THEIR_LINK, FakeHost.link_id, stream=3)
+    frame = frames.chunk_head(begin, 5, 0)
+    assert frames.read_chunk(frame) is None
+    with pytest.raises(WireError, match="CHUNK frame of 40 bytes"):
+        us.receive(frames.read_head(frame), frame)

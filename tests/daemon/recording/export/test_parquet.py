@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from daemon.recording.export.recorded_messages import message
 
 from dora_daemon.recording.export.errors import CannotExport
 from dora_daemon.recording.export.parquet import export
+from dora_daemon.recording.message import RecordedMessage
 
 MESSAGES = [
     message(topic, [number] * 100, {"n": number}, at=number * 10, sequence=number)
@@ -40,3 +42,15 @@ def test_failed_export_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(CannotExport, match="output c/d: not an Arrow record batch"):
         export([*MESSAGES, broken], tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_export_that_cannot_rename_a_file_leaves_no_file(tmp_path: Path) -> None:
+    occupied = tmp_path / "out" / "c_d.parquet"
+
+    def then_occupied() -> Iterator[RecordedMessage]:
+        yield from MESSAGES
+        occupied.mkdir()
+
+    with pytest.raises(IsADirectoryError):
+        export(then_occupied(), tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == [occupied]

@@ -37,7 +37,8 @@ class _Reading:
     """Daemons that are not connected."""
     without_log: set[str] = field(default_factory=set)
     """Requested nodes that the dataflow does not have and of which no daemon has a log so far; one
-    that was removed, or could not be added, has one.
+    that was removed has one, and one that could not be added if the dataflow has others on its
+    machine.
     """
     refusal: str = ""
     """For the client if such nodes are left."""

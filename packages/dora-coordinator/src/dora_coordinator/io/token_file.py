@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -23,7 +24,7 @@ from dora_config.access import (
 from dora_config.access_token import Token
 from dora_config.errors import DoraError
 from dora_coordinator.io.authority import Authority
-from dora_coordinator.state.tokens import Accepted, TokenRecord, Tokens
+from dora_coordinator.state.tokens import PLAIN_CLOCK_TOLERANCE, Accepted, TokenRecord, Tokens
 
 PLAIN_PERIOD = 7 * 24 * 3600.0
 """Seconds after an upgrade for which daemons of the version without TLS may connect."""
@@ -52,6 +53,7 @@ class TokenFile:
         """Load ``path``, if it exists; raises :class:`TokenFileError`."""
         self._path = path
         self._given = given
+        self._early_logged = False
         hosts = {DEFAULT_HOST, "localhost", *interfaces}
         self._successors = [successor_path(host, port) for host in sorted(hosts)]
         record = _read(path)
@@ -79,7 +81,17 @@ class TokenFile:
         return self._tokens.check(given, now)
 
     def allows_plain(self) -> bool:
-        return self._tokens.allows_plain(time.time())
+        now = time.time()
+        if self._tokens.is_before_plain(now) and not self._early_logged:
+            self._early_logged = True
+            begin = self._tokens.record.plain_since - PLAIN_CLOCK_TOLERANCE
+            logger.warning(
+                "daemons of versions without TLS are refused before %s, because this machine's "
+                "clock was later than now when their period began; set the clock if it is wrong, "
+                "otherwise upgrade the daemons: `dora cluster upgrade`",
+                f"{datetime.fromtimestamp(begin):%Y-%m-%d %H:%M:%S}",
+            )
+        return self._tokens.allows_plain(now)
 
     def _end_plain(self, now: float) -> None:
         """Store the end of the period, so that a clock that is set back later begins none."""

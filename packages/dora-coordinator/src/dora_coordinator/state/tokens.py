@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict
 
 from dora_config.access_token import Successor, Token
 
+PLAIN_CLOCK_TOLERANCE = 24 * 3600.0
+"""Seconds by which a clock may be before the period of daemons without TLS."""
+
 
 class RetiredToken(BaseModel):
     """A replaced token that is still accepted."""
@@ -103,8 +106,13 @@ class Tokens:
         self.record = self.record.model_copy(update=update)
 
     def allows_plain(self, now: float) -> bool:
-        """Return whether such daemons are accepted; never while a clock is before the period."""
-        return self.record.plain_since <= now < self.record.plain_until
+        """Return whether such daemons are accepted; not while a clock is far before the period."""
+        return not self.is_before_plain(now) and now < self.record.plain_until
+
+    def is_before_plain(self, now: float) -> bool:
+        """Return whether the period begins so much later that a clock was or is wrong."""
+        record = self.record
+        return record.plain_until > 0.0 and now < record.plain_since - PLAIN_CLOCK_TOLERANCE
 
     def end_plain(self, now: float) -> bool:
         """Return whether the period has ended since the last call; a clock set back begins none."""

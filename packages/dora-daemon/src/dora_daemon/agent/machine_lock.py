@@ -1,12 +1,14 @@
 """Reads which `dora cluster` command has locked this machine, without waiting.
 
 The lock is the name of an abstract socket; its holder sends one line and keeps the connection open
-until it ends. The holder is `dora_cli.remote_program.lock`.
+until it ends. The holder is `dora_cli.remote_program.lock`. Any account can take the name, so only
+the text of root and of the daemon's own account is shown.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 from contextlib import suppress
 from typing import Any, Final
@@ -15,10 +17,13 @@ from pydantic import ValidationError
 
 from dora_config.protocol.envelope import clean_text
 from dora_config.protocol.snapshot import MachineOperation
+from dora_daemon.runner.nodes.socket import peer_credentials
 
 NAME: Final = "dora-cluster-lock"
 MAX_LINE: Final = 16 * 1024
 MAX_TEXT: Final = 200
+_PIECE: Final = 4096
+_MAX_READS: Final = MAX_LINE // _PIECE + 1
 
 
 class MachineLockReader:
@@ -54,21 +59,30 @@ class MachineLockReader:
         link.setblocking(False)
         try:
             link.connect(self._address)
+            _, user = peer_credentials(link)
         except OSError:  # the lock is free, or this system has no abstract sockets
             link.close()
-        else:
+            return
+        if user in (0, os.geteuid()):
             self._link = link
+        else:
+            link.close()
 
     def _receive(self, link: socket.socket) -> None:
-        """Read what has arrived; raises BlockingIOError, and OSError if the holder has ended."""
-        while True:
-            data = link.recv(4096)
+        """Read what has arrived, at most a line.
+
+        Raises BlockingIOError, and another OSError if the holder has ended or sends more.
+        """
+        for _ in range(_MAX_READS):
+            data = link.recv(_PIECE)
             if not data:
                 raise ConnectionResetError
-            if self._found is None and len(self._line) < MAX_LINE:
-                self._line += data
-                if self._line.endswith(b"\n"):
-                    self._found = _operation(self._line)
+            self._line += data
+            line, end, more = self._line.partition(b"\n")
+            if more or len(self._line) > MAX_LINE:
+                raise ConnectionAbortedError
+            if end:
+                self._found = _operation(line)
 
 
 def _operation(line: bytes) -> MachineOperation | None:

@@ -39,7 +39,10 @@ def state_directory(machine_id: str | None, listen_port: int) -> Path:
 
 
 def is_running(directory: Path) -> bool:
-    """Return whether a daemon has locked its state directory."""
+    """Return whether a daemon has locked its state directory.
+
+    Raises OSError if the directory cannot be read.
+    """
     try:
         lock = os.open(directory / "lock", os.O_RDWR)
     except FileNotFoundError:

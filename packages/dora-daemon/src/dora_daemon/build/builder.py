@@ -230,6 +230,10 @@ class _Builder:
 
     async def _environment(self, node: ResolvedNode, working_dir: Path, uv: str | None) -> Path:
         """Return the interpreter of the node's environment, created if missing."""
+        # Before the lock, which needs a folder that can be written.
+        python = environment_python(working_dir, node.id)
+        if python is not None:
+            return python
         lock = environment_lock(working_dir, node.id)
         lock.parent.mkdir(parents=True, exist_ok=True)
         waiting = partial(self._step, node, "waiting for another build of this folder")

@@ -17,9 +17,10 @@ from dora_config.protocol.code_http import file_path
 TIMEOUT: Final = 20.0
 """Seconds without a byte after which a connection is replaced."""
 ATTEMPTS: Final = 5
-"""Consecutive connections without a new byte after which a download fails."""
+"""Broken connections since the last new byte after which a download fails."""
 BUSY_ATTEMPTS: Final = 120
-"""The same while another process has the file locked, which may hash a large one."""
+"""The same for attempts at which the coordinator was overloaded, or another process had the file
+locked, which may hash a large one."""
 MAX_PAUSE: Final = 1.0
 """Seconds between two attempts."""
 _CHUNK: Final = 1 << 20
@@ -30,6 +31,10 @@ _OVERLOADED: Final = (429, 503)
 
 class CodeMissing(DoraError):
     """Code of a node is not on this machine and cannot be fetched."""
+
+
+class _Overloaded(ConnectionError):
+    """The coordinator answers later."""
 
 
 class Fetcher:
@@ -54,7 +59,7 @@ class Fetcher:
             self._disconnect()
 
     def _fetch(self, digest: str) -> None:
-        failures = 0
+        failures = busy = 0
         while True:
             self._raise_if_cancelled()
             before = self._store.arrived(digest)
@@ -67,15 +72,20 @@ class Fetcher:
                 self._raise_final(digest, problem)
                 reason: Exception = problem
             self._disconnect()
-            failures = 0 if self._store.arrived(digest) > before else failures + 1
-            if isinstance(reason, FileRefused):
-                if failures >= BUSY_ATTEMPTS:
-                    raise CodeMissing(f"{self._store.root}: {reason}") from reason
-            elif failures >= ATTEMPTS:
-                raise CodeMissing(
-                    f"cannot fetch code from the coordinator at {self._endpoint}: {reason}"
-                ) from reason
-            time.sleep(min(0.2 * (failures + 1), MAX_PAUSE))
+            if self._store.arrived(digest) > before:
+                failures = busy = 0
+            elif isinstance(reason, (FileRefused, _Overloaded)):
+                busy += 1
+            else:
+                failures += 1
+            if failures >= ATTEMPTS or busy >= BUSY_ATTEMPTS:
+                raise self._given_up(reason) from reason
+            time.sleep(min(0.2 * (failures + busy + 1), MAX_PAUSE))
+
+    def _given_up(self, reason: Exception) -> CodeMissing:
+        if isinstance(reason, FileRefused):
+            return CodeMissing(f"{self._store.root}: {reason}")
+        return CodeMissing(f"cannot fetch code from the coordinator at {self._endpoint}: {reason}")
 
     def _raise_final(self, digest: str, problem: Exception) -> None:
         """Raise CodeMissing if another attempt is useless."""
@@ -102,7 +112,7 @@ class Fetcher:
                     "dataflow again where its files are"
                 )
             if answer.status in _OVERLOADED:
-                raise ConnectionError(f"HTTP status {answer.status} {answer.reason}")
+                raise _Overloaded(f"HTTP status {answer.status} {answer.reason}")
             if answer.status not in (200, 206, 416):
                 text = answer.read(200).decode(errors="replace").strip()
                 raise CodeMissing(

@@ -237,7 +237,7 @@ class Inputs:
         self._drop(config.id)
         if message.queue is None:
             close_all(descriptors)
-            self.session.add_input(config)
+            self.session.add_input(config, now=time.monotonic_ns())
             return
         try:
             ends = QueueEnds.from_consumer_fds(descriptors)
@@ -255,7 +255,8 @@ class Inputs:
         )
         self._receivers[config.id] = receiver
         self._waiter.add(receiver)
-        self.session.add_input(config, receiver.receive, receiver.ready)
+        now = time.monotonic_ns()
+        self.session.add_input(config, receiver.receive, receiver.ready, now=now)
 
     def _drop(self, name: str) -> None:
         if (receiver := self._receivers.pop(name, None)) is not None:

@@ -52,9 +52,6 @@ _CLOSED = int(RecordKind.CLOSED)
 _NODE_RESTARTED = int(RecordKind.NODE_RESTARTED)
 _NODE_FAILED = int(RecordKind.NODE_FAILED)
 
-_NEXT = -1
-"""Number of the next tick of a timer that was added while the others run."""
-
 
 class Input:
     """State of one input."""
@@ -76,7 +73,7 @@ class Input:
         """Nothing came for `input_timeout`: reported as closed, but may recover."""
         self.interval = config.interval_ns if config.source_kind == "timer" else None
         self.tick = 0
-        """Of a timer: number of the next tick, or ``_NEXT``."""
+        """Of a timer: number of the next tick."""
         self.timeout = None if config.input_timeout is None else int(config.input_timeout * 1e9)
         self.deadline: int | None = None
         """When the input breaks; None until its first message."""
@@ -122,13 +119,17 @@ class Session:
     # --- going in --------------------------------------------------------------------------------
 
     def add_input(
-        self, config: InputConfig, poll: Poll | None = None, ready: Ready | None = None
+        self,
+        config: InputConfig,
+        poll: Poll | None = None,
+        ready: Ready | None = None,
+        *,
+        now: int,
     ) -> None:
         """Connect an input, or replace the source of an existing one. `poll` None: a timer."""
         self.remove_input(config.id)
         entry = Input(config, poll, ready)
-        if self._epoch is not None:
-            entry.tick = _NEXT
+        entry.tick = self._due(entry, now) + 1  # it gets none of the ticks before it was added
         node = config.source_node or ""
         entry.restarts = self._restarted.get(node, 0)
         entry.failures = self._failed.get(node, 0)
@@ -315,8 +316,6 @@ class Session:
 
     def _next_tick(self, entry: Input, now: int) -> Event | None:
         due = self._due(entry, now)
-        if entry.tick == _NEXT:
-            entry.tick = due + 1  # none of the ticks before it was added
         if due < entry.tick or entry.interval is None or self._epoch is None:
             return None
         oldest = due - max(1, entry.config.queue_size) + 1

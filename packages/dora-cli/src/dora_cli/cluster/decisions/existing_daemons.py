@@ -62,10 +62,12 @@ class ExistingDaemon(Frozen):
 
     def belongs_to(self, cluster: Cluster, tokens: Collection[str]) -> bool:
         """Return whether coordinator and token match; an unknown token matches."""
+        return self.coordinator_is_of(cluster) and (self.token is None or self.token in tokens)
+
+    def coordinator_is_of(self, cluster: Cluster) -> bool:
+        """Return whether its coordinator has the address and port of the cluster's."""
         same = _normalized(self.coordinator[0]) == _normalized(cluster.coordinator.addr)
-        if not same or self.coordinator[1] != cluster.coordinator.port:
-            return False
-        return self.token is None or self.token in tokens
+        return same and self.coordinator[1] == cluster.coordinator.port
 
     def describe(self, *, now: float) -> str:
         """``daemon "robot" (service dora-daemon-robot, process 12 of ubuntu), since ...``"""

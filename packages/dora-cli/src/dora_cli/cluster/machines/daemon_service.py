@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dora_cli.cluster.decisions.daemon_unit import (
     STOP_TIMEOUT,
     ServicePaths,
@@ -36,10 +38,13 @@ class DaemonService(SystemdService):
         kinds = ((False, facts.service), (True, facts.user_service))
         return [cls(remote, facts, user=user) for user, installed in kinds if installed]
 
-    def install(self, dora: str, token: str | None, *, stale: bool) -> str:
+    def install(
+        self, dora: str, token: str | None, *, stale: bool, before_restart: Callable[[], None]
+    ) -> str:
         """Write unit, token and environment, enable and start; return a text for the user.
 
         ``stale``: the running daemon does not match the files, even if the files are right.
+        ``before_restart`` is not called for a daemon that continues to run.
         """
         wanted = {self.token: f"{token or ''}\n".encode(), **self.wanted_files(dora)}
         found = {path: self.read(path) for path in wanted}
@@ -49,7 +54,7 @@ class DaemonService(SystemdService):
         self.make_unit_folder()
         if found[self.unit] is None:  # first, because `uninstall` finds the service by its unit
             self.write(self.unit, wanted[self.unit] or b"")
-        self.replace_files_and_restart(wanted, linger=True)
+        self.replace_files_and_restart(wanted, linger=True, before_restart=before_restart)
         if not self.is_active():
             lines = "".join(f"\n  {line}" for line in self.journal(LAST_LINES))
             raise NotReady(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from dora_cli.cluster.decisions.daemon_unit import STOP_TIMEOUT
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
@@ -118,15 +118,21 @@ class SystemdService:
         self._commit("reload", files)
 
     def replace_files_and_restart(
-        self, files: Mapping[str, bytes | None], *, linger: bool = False
+        self,
+        files: Mapping[str, bytes | None],
+        *,
+        linger: bool = False,
+        before_restart: Callable[[], None] = lambda: None,
     ) -> None:
         """Write these files, enable the service and restart it.
 
         ``linger``: keep a service of the user running after a logout.
+        ``before_restart`` is called last, when all that may fail early has succeeded.
         """
         self._stage(files)
         if linger and self.user:
             self._enable_linger()
+        before_restart()
         self._commit("restart", files)
 
     def make_unit_folder(self) -> None:

@@ -30,6 +30,7 @@ from dora_cli.coordinator.errors import CoordinatorBusy
 from dora_config.access import ensure_token, state_dir
 from dora_config.cluster.models import Cluster
 from dora_config.control_plane import Untrusted
+from dora_config.protocol.control import ClusterReport
 from dora_coordinator.io.authority import Authority
 
 
@@ -59,11 +60,12 @@ def _install_all(
 ) -> bool:
     token, _ = ensure_token(Authority(state_dir() / "coordinator" / "authority").sha256)
     keep_token()
-    _require_own_coordinator(cluster)
+    before = _require_own_coordinator(cluster)
 
     def work(remote: RemoteMachine, report: Report) -> DaemonResult:
         layout = layout_of(remote.machine, user=user)
-        return _install(remote, installer, layout, token, reservation, report)
+        lost = before is not None and remote.machine.id not in queries.connected_daemons(before)
+        return _install(remote, installer, layout, token, reservation, report, lost=lost)
 
     ready = not coordinator or install_coordinator(cluster, installer, token, user=user)
     trust_local_authority(cluster)
@@ -85,7 +87,10 @@ def _install(
     token: str,
     reservation: Reservation,
     report: Report,
+    *,
+    lost: bool,
 ) -> DaemonResult:
+    """``lost``: the coordinator runs, but the machine was not connected, perhaps for its key."""
     facts = remote.facts()
     require_ready(facts, remote.machine, service=True)
     require_one_kind(facts, remote.service, user=not layout.sudo)
@@ -104,10 +109,14 @@ def _install(
         remote.call("daemon.stop", name=remote.daemon, hand_over=True, within=STOP_TIMEOUT)
         remote.call("daemon.clean", name=remote.daemon, keep_state=True)
     report("starting the service")
-    queries.allow_new_key(remote.cluster, remote.machine.id)
     reservation.record_owner(remote)
-    stale = not _is_current(remote, facts, tree)
-    return DaemonResult(service.install(dora, token, stale=stale), tuple(warnings(facts)))
+    text = service.install(
+        dora,
+        token,
+        stale=lost or not _is_current(remote, facts, tree),
+        before_restart=lambda: queries.allow_new_key(remote.cluster, remote.machine.id),
+    )
+    return DaemonResult(text, tuple(warnings(facts)))
 
 
 def _is_current(remote: RemoteMachine, facts: MachineFacts, tree: str | None) -> bool:
@@ -118,16 +127,17 @@ def _is_current(remote: RemoteMachine, facts: MachineFacts, tree: str | None) ->
     return facts.daemon.arguments == arguments and tree in (None, facts.daemon.tree)
 
 
-def _require_own_coordinator(cluster: Cluster) -> None:
-    """Raise DoraError for a coordinator with another token.
+def _require_own_coordinator(cluster: Cluster) -> ClusterReport | None:
+    """Return the coordinator's report, if it answers; raise DoraError for one of another token.
 
     A coordinator without TLS on another machine is not checked: it is replaced over SSH.
     """
     try:
-        queries.fetch_report(cluster)
+        return queries.fetch_report(cluster)
     except Untrusted:
         if cluster.coordinator.host is None:
             raise
+        return None
 
 
 def _connected(cluster: Cluster, wanted: list[str]) -> bool:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from dora_cli import output
 from dora_cli.cluster.coordinator import queries
-from dora_cli.cluster.decisions.daemon_argv import ssh_name
-from dora_cli.cluster.decisions.existing_daemons import ExistingDaemon
+from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
+from dora_cli.cluster.decisions.existing_daemons import ExistingDaemon, describe_conflicts
 from dora_cli.cluster.machines.parallel import Report, on_machines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.ownership import known_clusters
 from dora_cli.cluster.ownership.eviction import evict
+from dora_cli.cluster.ownership.operator import this_operator
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_cli.coordinator.errors import CoordinatorUnreachable
 from dora_config import DoraError
@@ -61,18 +63,56 @@ def remove(cluster: Cluster, command: ClusterCommand, names: Sequence[str]) -> b
     for name in sorted({one.id for one in cluster.machines} & set(names)):
         output.remark(
             f'machine "{name}" is still in {command.file}; delete it there, or the next `dora '
-            "cluster up` or `install` adds it again"
+            "cluster up` or `install` adds it again with a new key; if it could not be reached, "
+            "only after its daemon's state was deleted there"
         )
     with reserve(remaining, command, [*cluster.machines, *former]) as reservation:
         found = {one.id for _, one in reservation.leftovers()} | {one.id for one in former}
-        absent = set(names) - found - revoked
+        kept = _warn_of_kept(reservation, cluster, names)
+        absent = set(names) - found - revoked - kept
         if absent:
             raise DoraError(
                 f'no daemon "{", ".join(sorted(absent))}" of this cluster was found on the '
                 "machines of the cluster file or of its earlier versions; end it on its machine"
             )
         ok = remove_from_machines(reservation, names)
-    return ok or revoked.issuperset(names)
+    return (ok and not kept) or revoked.issuperset(names)
+
+
+def _warn_of_kept(
+    reservation: Reservation, cluster: Cluster, names: Sequence[str]
+) -> set[str | None]:
+    """Return those whose daemon may stay: its machine was not examined, or others set it up."""
+    kept: set[str | None] = set()
+    operator, now = this_operator(reservation.command.file), time.time()
+    former = known_clusters.former_machines(cluster)
+    here = [one for one in cluster.machines if one not in former]
+    for machine in (*here, *former):
+        foreign = [
+            one
+            for one in reservation.conflicts(machine)
+            if one.daemon.id in names and one.daemon.coordinator_is_of(cluster)
+        ]
+        if foreign:
+            text = describe_conflicts(ssh_name(machine), foreign, cluster, operator, now=now)
+            output.warn(f"{text}\nit was not ended; whoever set it up can remove it")
+            kept |= {one.daemon.id for one in foreign}
+        if machine.id in names and machine in here and not _is_examined(reservation, machine):
+            kept.add(machine.id)
+    return kept
+
+
+def _is_examined(reservation: Reservation, machine: Machine) -> bool:
+    try:
+        reservation.find(machine)
+    except DoraError as error:
+        name = ssh_name(machine)
+        output.warn(
+            f"{name} was not examined: {without_name(str(error), name)}; run this again when it "
+            "can be reached"
+        )
+        return False
+    return True
 
 
 def _revoke(cluster: Cluster, names: Sequence[str]) -> set[str]:
@@ -119,11 +159,8 @@ def _forget_former(reservation: Reservation, former: Sequence[Machine]) -> bool:
     """Forget the former machines that were reached; return whether all of them were."""
     ok = True
     for machine in former:
-        try:
-            reservation.find(machine)
-        except DoraError as error:
-            output.warn(f"{ssh_name(machine)} was not examined: {error}")
-            ok = False
-        else:
+        if _is_examined(reservation, machine):
             known_clusters.drop_former(reservation.cluster, machine)
+        else:
+            ok = False
     return ok

@@ -17,7 +17,8 @@ def main(
 
     The coordinator and all links refuse a removed machine, even if it was stolen or cannot be
     reached. If it can be reached, its daemon, service, token and state are removed too. Delete it
-    in the cluster file as well: otherwise `dora cluster up` or `install` adds it with a new key.
+    in the cluster file as well: otherwise `dora cluster up` or `install` adds it with a new key; if
+    it could not be reached, only after its daemon's state was deleted there.
     """
     from dora_cli.cluster.operations import leftovers
     from dora_cli.cluster.ownership.reservation import ClusterCommand

@@ -147,7 +147,7 @@ class Recorders:
         recording = folder.path.name
         try:
             request = folder.request(socket, record.dataflow_id, self._machine)
-            process = _spawn(request)
+            process = _spawn()
         except (OSError, RecordingRefused) as error:
             text = os_error_text(error) if isinstance(error, OSError) else str(error)
             self._not_started[recording] = f"a recorder could not be started: {text}"
@@ -157,7 +157,7 @@ class Recorders:
         self._starting[recording] = process
         try:
             with anyio.move_on_after(START_SECONDS) as scope:
-                await run_in_daemon_thread(partial(_first_report, process))
+                await run_in_daemon_thread(partial(_first_report, process, request))
         finally:
             del self._starting[recording]
         if scope.cancelled_caught:
@@ -276,23 +276,25 @@ def _append_sample(root: Path, sample: ClockSample) -> None:
             logger.warning("no clock sample for a recording: %s", error)
 
 
-def _spawn(request: RecordingRequest) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
+def _spawn() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
         run_module("dora_daemon.recording"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environ_without_token(),
         start_new_session=True,
     )
+
+
+def _first_report(process: subprocess.Popen[bytes], request: RecordingRequest) -> None:
+    """Send the request and wait until the recorder records or has ended.
+
+    Blocks, also while it writes more than a pipe holds. The recorder's status file has the details.
+    """
     assert process.stdin is not None
-    # If it has ended already, its missing report shows that.
-    with suppress(BrokenPipeError), process.stdin as pipe:
-        pipe.write(request.model_dump_json().encode() + b"\n")
-    return process
-
-
-def _first_report(process: subprocess.Popen[bytes]) -> None:
-    """Wait until the recorder records or has ended; its status file has the details."""
     assert process.stdout is not None
-    with process.stdout as pipe:
-        pipe.readline()
+    with process.stdout as report:
+        # If it has ended already, its missing report shows that.
+        with suppress(BrokenPipeError), process.stdin as pipe:
+            pipe.write(request.model_dump_json().encode() + b"\n")
+        report.readline()

@@ -286,6 +286,8 @@ class PeerLink:
             self._acknowledged(acks)
         elif kind == FrameKind.PONG:
             self._ponged(frames.read_pong(frame))
+        elif kind == FrameKind.CHUNK:  # one with data goes to `receive_chunk`
+            raise WireError(f"CHUNK frame of {len(frame)} bytes")
         else:
             raise WireError(f"frame of the unknown kind {kind}")
 

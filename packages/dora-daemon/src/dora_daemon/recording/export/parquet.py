@@ -26,6 +26,7 @@ def export(messages: Iterable[RecordedMessage], folder: Path) -> dict[Path, int]
     Raises CannotExport and OSError, and then leaves no file.
     """
     tables: dict[tuple[str, bytes], _Table] = {}
+    renamed: list[Path] = []
     folder.mkdir(parents=True, exist_ok=True)
     try:
         for message in messages:
@@ -40,6 +41,11 @@ def export(messages: Iterable[RecordedMessage], folder: Path) -> dict[Path, int]
             table.finish()
         for table in tables.values():
             table.unfinished.rename(table.path)
+            renamed.append(table.path)
+    except BaseException:
+        for path in renamed:
+            path.unlink(missing_ok=True)
+        raise
     finally:
         for table in tables.values():
             table.discard()

@@ -76,12 +76,20 @@ class Route:
 
     # --- sending ------------------------------------------------------------------------------
     def push(
-        self, record: bytearray, word: int, block: Block, length: int, now: int, flags: int
+        self,
+        record: bytearray,
+        word: int,
+        block: Block,
+        length: int,
+        now: int,
+        flags: int,
+        again: bool = False,
     ) -> bool:
         """Write a record; False if the queue is full and nothing may be dropped.
 
         ``word`` identifies the block's segment, ``length`` bytes of the block are used, ``now`` is
         CLOCK_MONOTONIC. A protected message whose pipe is full is dropped and counted (True).
+        With ``again`` a full pipe raises BlockingIOError.
         """
         own = self.words
         fd = self._data_write
@@ -116,6 +124,8 @@ class Route:
             _write(fd, record)
         except (BlockingIOError, BrokenPipeError):
             self._unsend(slot, block, length)
+            if again:
+                raise
             return self._push_again(record, word, block, length, now, flags)
         return True
 
@@ -146,8 +156,14 @@ class Route:
         if flags & layout.FLAG_PROTECTED:
             self.refuse()
             return True
-        self.evict()  # an empty pipe takes the record
-        return self.push(record, word, block, length, now, flags)
+        # Room for a record may need the eviction of a whole page. An empty pipe takes it.
+        while True:
+            more = self.evict()
+            try:
+                return self.push(record, word, block, length, now, flags, again=True)
+            except (BlockingIOError, BrokenPipeError):
+                if not more:
+                    raise
 
     def _marked(self, sequence: int, flags: int) -> int:
         if flags & layout.FLAG_PROTECTED and not self.backpressure:
