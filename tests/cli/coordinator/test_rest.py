@@ -17,6 +17,7 @@ from support.fleets.coordinator import free_port
 from dora_cli.coordinator import rest
 from dora_cli.coordinator.errors import (
     AccessDenied,
+    CoordinatorBusy,
     CoordinatorLost,
     CoordinatorUnreachable,
     RequestFailed,
@@ -95,20 +96,26 @@ def test_arguments_are_a_json_body_without_those_of_none() -> None:
         (404, "application/json", RequestFailed, "no such dataflow"),
         (401, "application/json", AccessDenied, "requires a token, and this account has none"),
         (426, "application/json", AccessDenied, "requires a token"),
-        (503, "application/json", CoordinatorLost, "HTTP status 503: no such dataflow"),
-        (429, "application/json", CoordinatorLost, "HTTP status 429: no such dataflow"),
+        (503, "application/json", CoordinatorBusy, r"\(no such dataflow\): try again in a minute"),
+        (429, "application/json", CoordinatorBusy, r"\(no such dataflow\): try again in a minute"),
+        (503, "text/plain", CoordinatorBusy, r"\(first\): try again in a minute$"),
+        (403, "text/plain", CoordinatorLost, "HTTP status 403: first$"),
         (500, "application/json", RequestFailed, "^no such dataflow"),
-        (500, "text/plain", CoordinatorLost, "HTTP status 500: <html>"),
+        (500, "text/plain", CoordinatorLost, "HTTP status 500: first$"),
         (401, "text/plain", AccessDenied, "requires a token, and this account has none"),
-        (502, "text/html", CoordinatorUnreachable, "HTTP status 502 <html>"),
+        (502, "text/html", CoordinatorUnreachable, "HTTP status 502$"),
+        (503, "text/html", CoordinatorUnreachable, "no coordinator listens at .* status 503$"),
+        (401, "text/html", CoordinatorUnreachable, "no coordinator listens at .* status 401$"),
     ],
 )
 def test_errors_of_the_coordinator(
     status: int, kind: str, error: type[Exception], text: str
 ) -> None:
     body: object = {"error": "no such dataflow", "code": "not_found", "ended": None}
+    if kind != "application/json":
+        body = b"first\nsecond\n"
     with (
-        serving(always(status, b"<html>" if kind != "application/json" else body, kind)) as client,
+        serving(always(status, body, kind)) as client,
         pytest.raises(error, match=text),
     ):
         client.get("/api/dataflows/x")

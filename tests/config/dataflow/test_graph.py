@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from config.parsing import errors, parse, warnings
 from hypothesis import given, strategies as st
 
@@ -44,6 +45,17 @@ def test_node_in_a_cycle_with_itself_is_a_warning() -> None:
             outputs: [out]
         """)
     assert "backpressure cycle a -> a" in warning
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (1, 0, 2)])
+def test_a_cycle_through_an_id_that_occurs_twice(order: tuple[int, ...]) -> None:
+    nodes = (
+        "{id: b, path: p, outputs: [o], inputs: {x: {source: a/o, queue_policy: backpressure}}}",
+        "{id: a, path: p, outputs: [o]}",
+        "{id: a, path: p, outputs: [o], inputs: {y: {source: b/o, queue_policy: backpressure}}}",
+    )
+    found = errors("nodes:\n" + "".join(f"  - {nodes[index]}\n" for index in order))
+    assert any('duplicate node ID "a"' in error for error in found)
 
 
 def test_long_lists_of_names_are_shortened() -> None:

@@ -82,7 +82,7 @@ def make_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeMachine
             place.write_text(OLD_UNIT)
         (folder / "running").write_text(f"{OLD}-py3.11\n")
         monkeypatch.setattr(remote_machine, "connect", machine.connect)
-        monkeypatch.setattr(queries, "fetch_report", FakeCoordinator(machine).report)
+        monkeypatch.setattr(queries, "report_if_running", FakeCoordinator(machine).report)
         return machine
 
     return make
@@ -175,7 +175,7 @@ def test_version_that_fails_after_a_cut_is_replaced_by_the_running_one(
         with monkeypatch.context() as patch:
             coordinator = FakeCoordinator(machine)
             coordinator.refused = NEW
-            patch.setattr(queries, "fetch_report", coordinator.report)
+            patch.setattr(queries, "report_if_running", coordinator.report)
             assert not upgrade()
         assert "Return to 0.1.0... OK" in capsys.readouterr().out, step
         require(machine, OLD)

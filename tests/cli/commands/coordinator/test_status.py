@@ -11,6 +11,8 @@ from support.fleets.daemons import real_fleet
 from support.workspace import Workspace
 
 from dora_cli.commands.coordinator import status
+from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost
+from dora_config.errors import DoraError
 from dora_config.protocol.rest import paths
 
 
@@ -39,8 +41,9 @@ def machine(name: str, **values: object) -> dict[str, object]:
 class Coordinator:
     """Instead of the connection to a coordinator with these machines."""
 
-    def __init__(self, *machines: dict[str, object]) -> None:
+    def __init__(self, *machines: dict[str, object], problem: DoraError | None = None) -> None:
         self._machines = machines
+        self._problem = problem
 
     def __enter__(self) -> Coordinator:
         return self
@@ -50,6 +53,8 @@ class Coordinator:
 
     def get(self, path: str) -> dict[str, object]:
         assert path == paths.STATUS
+        if self._problem is not None:
+            raise self._problem
         return {
             "machines": self._machines,
             "coordinator": {"release": "1.2.3"},
@@ -74,6 +79,22 @@ def test_daemons_that_are_not_connected_are_named(
     shown = dora("status")
     assert shown.code == 1
     assert "Daemons: none connected; not connected: b, c" in shown.out
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [CoordinatorBusy("try again in a minute"), CoordinatorLost("did not answer within 30 s")],
+    ids=["busy", "lost"],
+)
+def test_a_coordinator_that_gives_no_report(
+    dora: Dora, monkeypatch: pytest.MonkeyPatch, problem: DoraError
+) -> None:
+    monkeypatch.setattr(status, "open_rest", lambda *_: Coordinator(problem=problem))
+    shown = dora("status", "--format", "json")
+    assert shown.code == 1
+    assert json.loads(shown.out)["coordinator"] == {"status": "unknown"}
+    assert str(problem) in shown.err
+    assert "Coordinator: gives no report" in dora("status").out
 
 
 @pytest.mark.parametrize("output_format", ["table", "json"])

@@ -239,7 +239,9 @@ def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:
 def connection_failure(endpoint: Endpoint, error: Exception) -> DoraError:
     """Return why a connection could not be opened, with the remedy."""
     if isinstance(error, InvalidStatus):
-        body = error.response.body.decode(errors="replace").strip() if error.response.body else ""
-        return refused(endpoint, error.response.status_code, body)
+        answer = error.response
+        media_type = answer.headers.get("Content-Type", "").partition(";")[0]
+        body = (answer.body or b"").decode(errors="replace")
+        return refused(endpoint, answer.status_code, media_type, body)
     untrusted = explain(endpoint, error) if isinstance(error, ssl.SSLError) else None
     return untrusted or unreachable(endpoint, error)

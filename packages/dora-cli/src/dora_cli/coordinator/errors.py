@@ -1,6 +1,7 @@
 """Errors of commands that use a coordinator.
 
 - `CoordinatorUnreachable`: no coordinator answers at the address
+- `CoordinatorBusy`: it accepts no connection now, for a reason that passes
 - `AccessDenied`: it rejects the token
 - `CoordinatorLost`: it refused the connection, or the connection ended before the answer
 - `RequestFailed`: it refused the request, or could not carry it out
@@ -11,14 +12,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dora_config.errors import DoraError
+from dora_config.protocol.rest import paths
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.rows import EndedRow
     from dora_config.access import Endpoint
 
+MAX_REASON = 200
+"""Characters of an HTTP answer that are printed."""
+
 
 class CoordinatorUnreachable(DoraError):
     """No coordinator answers at the address."""
+
+
+class CoordinatorBusy(CoordinatorUnreachable):
+    """The coordinator accepts no connection now; a later attempt can succeed."""
 
 
 class AccessDenied(DoraError):
@@ -47,8 +56,14 @@ def unreachable(endpoint: Endpoint, error: Exception) -> CoordinatorUnreachable:
     )
 
 
-def refused(endpoint: Endpoint, status: int, reason: str) -> DoraError:
-    """Return the error for an HTTP status that is not of an operation."""
+def refused(endpoint: Endpoint, status: int, media_type: str, body: str) -> DoraError:
+    """Return the error for an HTTP status that is not of an operation.
+
+    A media type that the coordinator does not use is that of another program.
+    """
+    if media_type not in (paths.JSON_TYPE, "text/plain"):
+        return CoordinatorUnreachable(f"no coordinator listens at {endpoint}: HTTP status {status}")
+    reason = next(iter(body.strip().splitlines()), "")[:MAX_REASON].rstrip()
     if status in (401, 426):
         problem = (
             "has a different token than this account"
@@ -59,10 +74,14 @@ def refused(endpoint: Endpoint, status: int, reason: str) -> DoraError:
             f"the coordinator at {endpoint} {problem}: copy ~/.config/dora/token of the "
             "coordinator's account to this one (mode 0600), or set DORA_AUTH_TOKEN"
         )
-    if status in (403, 429, 500, 503):  # other programs: 404, and 502 or 504 of proxies
-        return CoordinatorLost(
-            f"the coordinator at {endpoint} answered with HTTP status {status}: {reason}"
+    if status in (429, 503):
+        return CoordinatorBusy(
+            f"the coordinator at {endpoint} accepts no connection now "
+            f"({reason or f'HTTP status {status}'}): try again in a minute"
         )
+    if status in (403, 500):  # other programs: 404, and 502 or 504 of proxies
+        problem = f"the coordinator at {endpoint} answered with HTTP status {status}"
+        return CoordinatorLost(f"{problem}: {reason}" if reason else problem)
     return CoordinatorUnreachable(
         f"no coordinator listens at {endpoint}: HTTP status {status} {reason}".rstrip()
     )

@@ -76,7 +76,7 @@ class RestClient:
                 from dora_cli.coordinator.rest_by_socket import run
 
                 return run(self._endpoint, method, path, body or {})
-            raise refused(self._endpoint, status, content.decode(errors="replace").strip())
+            raise refused(self._endpoint, status, kind, content.decode(errors="replace"))
         try:
             found: Json = json.loads(content)
             if status < 400:
@@ -87,7 +87,7 @@ class RestClient:
                 f"unexpected answer of the coordinator at {self._endpoint}: {error!r}"
             ) from error
         if status in _REFUSED:
-            raise refused(self._endpoint, status, sentence)
+            raise refused(self._endpoint, status, kind, sentence)
         raise RequestFailed(sentence, code, found.get("ended"))
 
     def _exchange(

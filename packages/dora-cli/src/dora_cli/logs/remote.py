@@ -9,7 +9,12 @@ from dataclasses import dataclass, field
 
 from dora_cli import output
 from dora_cli.coordinator.client import Client, request_failed
-from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
+from dora_cli.coordinator.errors import (
+    CoordinatorBusy,
+    CoordinatorLost,
+    CoordinatorUnreachable,
+    RequestFailed,
+)
 from dora_cli.coordinator.options import connect, dataflow_ref
 from dora_cli.logs.log_lines import LogEntry, LogFilter, parse_log_line
 from dora_cli.logs.ordering import TimeOrder
@@ -50,6 +55,8 @@ def show(
     """Print the logs; return False, without output, if no coordinator answers."""
     try:
         client = connect(addr, port)
+    except CoordinatorBusy:
+        raise
     except CoordinatorUnreachable:
         return False
     try:

@@ -189,11 +189,13 @@ def _ports(position: int, node: ResolvedNode) -> Iterator[GraphFinding]:
 
 def backpressure_cycles(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
     """Yield a warning for each cycle of nodes that can block each other forever."""
-    ids = [node.id for node in dataflow.nodes]
+    waiting = {  # an ID may occur several times, which is another finding
+        (wanted.waiting_node, node.id): (position, name)
+        for position, node in enumerate(dataflow.nodes)
+        for name, wanted in node.inputs.items()
+    }
     for cycle in cycles(backpressure_readers(dataflow.nodes)):
-        first, position = cycle[0], ids.index(cycle[1 % len(cycle)])
-        inputs = dataflow.nodes[position].inputs.items()
-        *_, name = (name for name, wanted in inputs if wanted.waiting_node == first)
+        position, name = waiting[cycle[0], cycle[1 % len(cycle)]]
         path = " -> ".join([*cycle, cycle[0]])
         message = (
             f"backpressure cycle {path}: each node can wait for space in the queue of the "

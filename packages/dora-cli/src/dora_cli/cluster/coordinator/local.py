@@ -63,11 +63,11 @@ def is_local(address: str) -> bool:
 def end_if_unused(cluster: Cluster, started: background.BackgroundProcess) -> bool:
     """End a coordinator that this command started, unless it has daemons or dataflows.
 
-    Return whether it has ended.
+    Return whether it has ended. Raises CoordinatorBusy.
     """
     if started.process.poll() is not None:
         return False  # another command started the one that answers
-    report = queries.fetch_report(cluster)
+    report = queries.report_if_running(cluster)
     if report is None:
         return True
     if report.active_dataflows or any(one.connected for one in report.daemons):

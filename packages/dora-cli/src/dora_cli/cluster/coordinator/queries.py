@@ -10,7 +10,7 @@ from dataclasses import replace
 from dora_cli.cluster.decisions.node_changes import Nodes
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.coordinator.client import Client
-from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable
+from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorUnreachable
 from dora_config.access import Endpoint, endpoint, find_token
 from dora_config.cluster.models import Cluster
 from dora_config.control_plane import WithoutTls, is_this_machine
@@ -43,12 +43,22 @@ def open_client(cluster: Cluster) -> Client:
         return Client(earlier)
 
 
-def fetch_report(cluster: Cluster) -> control.ClusterReport | None:
-    """Return the coordinator's report; None if it does not answer."""
+def report_if_running(cluster: Cluster) -> control.ClusterReport | None:
+    """Return the coordinator's report; None if none runs; raises CoordinatorBusy."""
     try:
         with open_client(cluster) as client:
             return client.request(control.ClusterStatus(), control.ClusterReport)
+    except CoordinatorBusy:
+        raise
     except CoordinatorUnreachable:
+        return None
+
+
+def fetch_report(cluster: Cluster) -> control.ClusterReport | None:
+    """Return the coordinator's report; None if it does not answer, or is busy."""
+    try:
+        return report_if_running(cluster)
+    except CoordinatorBusy:
         return None
 
 
@@ -92,8 +102,8 @@ def fetch_nodes(cluster: Cluster) -> Nodes:
 
 
 def require_coordinator(cluster: Cluster) -> None:
-    """Raise NotReady if no coordinator answers."""
-    if fetch_report(cluster) is None:
+    """Raise NotReady if no coordinator answers, CoordinatorBusy if it is busy."""
+    if report_if_running(cluster) is None:
         raise NotReady(
             f"no coordinator answers at {endpoint_of(cluster)}; it must confirm that each daemon "
             "reconnects, so nothing was changed: start it with `dora cluster up`"
@@ -121,10 +131,12 @@ def allow_new_key(cluster: Cluster, machine_id: str) -> None:
 
 
 def destroy(cluster: Cluster) -> None:
-    """End the coordinator, the connected daemons and their dataflows."""
+    """End the coordinator, the connected daemons and their dataflows; raises CoordinatorBusy."""
     try:
         with open_client(cluster) as client:
             client.request(control.Destroy(force=True), control.Destroyed)
             client.wait_until_gone()
+    except CoordinatorBusy:
+        raise
     except CoordinatorUnreachable:
         return

@@ -17,6 +17,7 @@ from dora_cli.cluster.machines.parallel import Outcome, Report, on_machines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.operations.findings import Findings
 from dora_cli.cluster.operations.pair_measurement import measure_pairs
+from dora_cli.coordinator.errors import AccessDenied, CoordinatorBusy
 from dora_cli.coordinator.machine_warnings import machine_rows, plain_warnings
 from dora_cli.ssh import SudoUnavailable
 from dora_config import DoraError
@@ -68,10 +69,16 @@ def diagnose(cluster: Cluster) -> bool:
 def _ask_coordinator(cluster: Cluster, findings: Findings) -> tuple[ClusterReport | None, str]:
     """Return the coordinator's report, or None and a line to print instead of a count."""
     try:
-        return queries.fetch_report(cluster), ""
+        return queries.report_if_running(cluster), ""
     except DoraError as problem:  # another token, another version
         findings.add("coordinator", str(problem))
-        return None, f"Coordinator: {queries.endpoint_of(cluster)}, refuses this account"
+        if isinstance(problem, CoordinatorBusy):
+            result = "accepts no connection now"
+        elif isinstance(problem, AccessDenied):
+            result = "refuses this account"
+        else:
+            result = "gives no report"
+        return None, f"Coordinator: {queries.endpoint_of(cluster)}, {result}"
 
 
 def _examine(

@@ -16,7 +16,7 @@ from dora_cli.cluster.operations import leftovers
 from dora_cli.cluster.ownership import known_clusters
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_cli.coordinator.client import Client
-from dora_cli.coordinator.errors import CoordinatorUnreachable
+from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorUnreachable
 from dora_config.access import Endpoint
 from dora_config.cluster.models import Cluster
 from dora_config.protocol.control import Destroy, Destroyed
@@ -35,7 +35,7 @@ def bring_down(address: Endpoint, cluster: Cluster | None, *, purge: bool) -> bo
     command = ClusterCommand("down", file, refuses=False, surveys_all=True)
     former = known_clusters.former_machines(known)
     with reserve(known, command, [*known.machines, *former]) as reservation:
-        _end_coordinator(address, known)
+        ended = _end_coordinator(address, known)
         stop_service(known)
 
         def work(remote: RemoteMachine, report: Report) -> str:
@@ -43,24 +43,48 @@ def bring_down(address: Endpoint, cluster: Cluster | None, *, purge: bool) -> bo
 
         done = on_machines(known, "Clearing {name}", work, describe=str, source=reservation)
         removed = leftovers.remove_from_machines(reservation)
+        ended = ended or _end_busy_coordinator(address)
     if not all(one.ok for one in done) or not removed:
         output.remark("Run this command again when the failed machines can be reached.")
+        return False
+    if not ended:
         return False
     known_clusters.forget(known)
     return True
 
 
-def _end_coordinator(address: Endpoint, known: Cluster | None) -> None:
-    """End it with its daemons; raises CoordinatorUnreachable if no machines are known either."""
+def _end_coordinator(address: Endpoint, known: Cluster | None) -> bool:
+    """End it with its daemons; return False if it is busy.
+
+    Raises CoordinatorUnreachable if no machines are known either.
+    """
     try:
-        with Client(address) as client:
-            ended = client.request(Destroy(force=True), Destroyed)
-            client.wait_until_gone()
+        _destroy(address)
     except CoordinatorUnreachable as error:
         if known is None:
             raise
         output.remark(f"{error}; the machines are cleared anyway")
-        return
+        return not isinstance(error, CoordinatorBusy)
+    return True
+
+
+def _end_busy_coordinator(address: Endpoint) -> bool:
+    """End it after the machines, whose daemons had connections; return False if it is busy."""
+    try:
+        _destroy(address)
+    except CoordinatorBusy as error:
+        output.failure(f"the coordinator was not ended: {error}")
+        return False
+    except CoordinatorUnreachable:
+        pass  # it was a service
+    return True
+
+
+def _destroy(address: Endpoint) -> None:
+    """End it with its daemons, and print what has ended; raises CoordinatorUnreachable."""
+    with Client(address) as client:
+        ended = client.request(Destroy(force=True), Destroyed)
+        client.wait_until_gone()
     for dataflow in ended.dataflows:
         output.write(f"Dataflow {dataflow.name or dataflow.uuid} stopped")
     output.write(f"Coordinator on {address} and its daemons ended")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from dora_cli import output
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import Layout
@@ -24,6 +26,7 @@ from dora_cli.cluster.operations.steps import DaemonResult, print_remarks
 from dora_cli.cluster.ownership.eviction import take_over
 from dora_cli.cluster.ownership.operator import keep_token
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
+from dora_cli.coordinator.errors import CoordinatorBusy
 from dora_config.access import ensure_token, state_dir
 from dora_config.cluster.models import Cluster
 from dora_config.control_plane import Untrusted
@@ -138,12 +141,13 @@ def _require_own_coordinator(cluster: Cluster) -> ClusterReport | None:
 
 
 def _connected(cluster: Cluster, wanted: list[str]) -> bool:
-    if queries.fetch_report(cluster) is None:
-        output.remark(
-            f"No coordinator answers at {queries.endpoint_of(cluster)} yet; the daemons connect "
-            "when it runs: start it with `dora cluster up`"
-        )
-        return True
+    with suppress(CoordinatorBusy):
+        if queries.report_if_running(cluster) is None:
+            output.remark(
+                f"No coordinator answers at {queries.endpoint_of(cluster)} yet; the daemons "
+                "connect when it runs: start it with `dora cluster up`"
+            )
+            return True
     found = queries.wait_for_daemons(cluster, wanted)
     missing = [name for name in wanted if name not in found]
     if missing:

@@ -41,7 +41,7 @@ def _bring_up(
     cluster: Cluster, installer: Installer, reservation: Reservation, *, recreate_store: bool
 ) -> bool:
     address = queries.endpoint_of(cluster)
-    known = queries.fetch_report(cluster)
+    known = queries.report_if_running(cluster)
     own = None
     if known is None:
         if not start_service(cluster, recreate_store=recreate_store):

@@ -31,24 +31,26 @@ def main(
     The exit code is 1 if the coordinator does not answer, no daemon is connected, or the dataflow
     file is invalid.
     """
-    from dora_cli.coordinator.errors import CoordinatorUnreachable
+    from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorUnreachable
     from dora_cli.coordinator.machine_warnings import clock_warnings, plain_warnings
     from dora_config.access import endpoint
 
     report: dict[str, Any] | None = None
-    problem: CoordinatorUnreachable | None = None
+    problem: CoordinatorUnreachable | CoordinatorLost | None = None
     try:
         with open_rest(coordinator_addr, coordinator_port) as client:
             report = client.get(paths.STATUS)
-    except CoordinatorUnreachable as error:
+    except (CoordinatorUnreachable, CoordinatorLost) as error:
         problem = error
+    runs = isinstance(problem, CoordinatorBusy | CoordinatorLost)
     machines: list[MachineRow] = report["machines"] if report else []
     daemons = sum(one["connected"] for one in machines)
     as_json = output_format is options.TableFormat.JSON
     if as_json:
-        output.json_line(_as_json(report, daemons, endpoint(coordinator_addr, coordinator_port)))
+        at = endpoint(coordinator_addr, coordinator_port)
+        output.json_line(_as_json(report, daemons, at, runs=runs))
     else:
-        _print(report, machines, daemons)
+        _print(report, machines, daemons, runs=runs)
     if problem is not None:
         output.remark(str(problem))
     for warning in (*clock_warnings(machines), *plain_warnings(machines)):
@@ -59,9 +61,11 @@ def main(
         raise CommandFailed
 
 
-def _print(report: dict[str, Any] | None, machines: list[MachineRow], daemons: int) -> None:
+def _print(
+    report: dict[str, Any] | None, machines: list[MachineRow], daemons: int, *, runs: bool
+) -> None:
     if report is None:
-        output.write("Coordinator: not reachable")
+        output.write(f"Coordinator: {'gives no report' if runs else 'not reachable'}")
         return
     lost = [one["daemon"] for one in machines if not one["connected"] and not one["ended"]]
     others = f"; not connected: {', '.join(lost)}" if lost else ""
@@ -85,11 +89,16 @@ def _check(dataflow: Path, *, as_json: bool) -> bool:
     return valid
 
 
-def _as_json(report: dict[str, Any] | None, daemons: int, at: Endpoint) -> dict[str, object]:
-    """Return the report with the keys and values of dora-rs."""
+def _as_json(
+    report: dict[str, Any] | None, daemons: int, at: Endpoint, *, runs: bool
+) -> dict[str, object]:
+    """Return the report with the keys and values of dora-rs.
+
+    ``runs``: a coordinator that gives no report accepted the connection, or is busy.
+    """
     if report is None:
         return {
-            "coordinator": {"status": "not running"},
+            "coordinator": {"status": "unknown" if runs else "not running"},
             "daemon": {"status": "unknown"},
             "active_dataflows": None,
         }

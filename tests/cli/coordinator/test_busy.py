@@ -1,0 +1,103 @@
+"""Commands in front of a coordinator that accepts no connection now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
+
+import pytest
+from cli.conftest import Dora
+from websockets.http11 import Request, Response
+from websockets.sync.server import ServerConnection, serve
+
+from dora_cli.cluster.coordinator import queries
+from dora_cli.cluster.operations import doctor
+from dora_cli.cluster.operations.findings import Findings
+from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorUnreachable
+from dora_config.cluster.models import Cluster, Coordinator, Machine
+
+
+@contextmanager
+def refusing(
+    status: int, media_type: str = "text/plain; charset=utf-8", text: str = "too many connections\n"
+) -> Iterator[Cluster]:
+    """The cluster of a coordinator that answers all requests with an HTTP status."""
+
+    def refuse(connection: ServerConnection, _: Request) -> Response:
+        answer = connection.respond(status, text)
+        del answer.headers["Content-Type"]
+        answer.headers["Content-Type"] = media_type
+        return answer
+
+    with serve(lambda _: None, "127.0.0.1", 0, process_request=refuse) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            address = Coordinator(addr="127.0.0.1", port=server.socket.getsockname()[1])
+            yield Cluster(coordinator=address, machines=(Machine(id="robot", host="robot"),))
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_coordinator_is_asked_again_and_never_replaced(status: int) -> None:
+    with refusing(status) as cluster:
+        assert queries.fetch_report(cluster) is None
+        assert queries.release_of(cluster) == ""
+        assert queries.wait_for_daemons(cluster, ["robot"], within=0.0) == {}
+        for ask in (queries.report_if_running, queries.require_coordinator, queries.destroy):
+            with pytest.raises(CoordinatorBusy, match=r"\(too many connections\): try again in a"):
+                ask(cluster)
+
+
+def test_the_page_of_another_server_is_not_printed() -> None:
+    with (
+        refusing(503, "text/html", "<html>\nunavailable") as cluster,
+        pytest.raises(CoordinatorUnreachable, match=r"no coordinator listens at .* 503$") as raised,
+    ):
+        Client(queries.endpoint_of(cluster))
+    assert type(raised.value) is CoordinatorUnreachable
+
+
+@pytest.mark.parametrize("status", [403, 500])
+def test_other_statuses_end_a_wait(status: int) -> None:
+    with refusing(status) as cluster, pytest.raises(CoordinatorLost, match=f"status {status}: too"):
+        queries.fetch_report(cluster)
+
+
+@pytest.mark.parametrize(
+    ("status", "result"),
+    [
+        (401, "refuses this account"),
+        (429, "accepts no connection now"),
+        (500, "gives no report"),
+        (503, "accepts no connection now"),
+    ],
+)
+def test_the_doctor_distinguishes_why(status: int, result: str) -> None:
+    findings = Findings()
+    with refusing(status) as cluster:
+        report, line = doctor._ask_coordinator(cluster, findings)
+        assert report is None
+        assert line == f"Coordinator: {queries.endpoint_of(cluster)}, {result}"
+    assert len(findings.problems) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("up",),
+        ("why",),
+        ("logs", "--all-nodes"),
+        ("record", "--attach", "flow"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_no_command_goes_on_as_if_no_coordinator_ran(dora: Dora, words: tuple[str, ...]) -> None:
+    with refusing(503) as cluster:
+        shown = dora(*words, "--coordinator-port", str(cluster.coordinator.port))
+    assert shown.code != 0
+    assert "(too many connections): try again in a minute" in shown.err
