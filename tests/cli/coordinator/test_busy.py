@@ -18,6 +18,8 @@ from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorUnreachable
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 
+pytestmark = pytest.mark.integration  # the oldest `websockets` leaves the pipe of a server open
+
 
 @contextmanager
 def refusing(

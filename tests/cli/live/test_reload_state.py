@@ -95,3 +95,11 @@ def test_new_files_count_as_unchanged() -> None:
     assert made.handle(FilesRead({new: "1"}), 0.0) == []
     made.handle(FilesRead({new: "2"}), 0.0)
     assert due(made) == [Reload("plot", (new,))]
+
+
+def test_files_of_a_node_that_was_removed_and_added_again_count_as_unchanged() -> None:
+    made = state()
+    made.remove("camera")
+    made.set_files("camera", {A: "2", B: "1"})
+    assert read(made, 0.0, a="2") == []
+    assert made.deadline is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import anyio
@@ -163,6 +164,9 @@ def test_pages_cannot_rename_this_host_without_authentication(tmp_path: Path) ->
     """Another site's DNS server may return the address of this machine."""
     for name, expected in (
         ("evil.example:6013", 403),
+        (f"{socket.gethostname().lower()}.evil.example:6013", 403),
+        (f"{socket.gethostname().lower()}:6013", 200),
+        ("[x", 403),
         ("localhost:6013", 200),
         ("[::1]:6013", 200),
     ):

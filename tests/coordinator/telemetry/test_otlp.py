@@ -173,12 +173,12 @@ async def export(requests: list[Request], expected: set[str]) -> None:
     coordinator = Coordinator()
     telemetry = Telemetry(cast(Service, coordinator))
     coordinator.handle([SpanBegun(("start", "d"), "start", 10.0)])
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(telemetry.run)
-        if METRICS in expected:
-            await wait_until_async(lambda: requests, what="metrics")
-        # Sends the spans that are left.
-        tasks.cancel_scope.cancel()
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(telemetry.run)  # without metrics it sends the spans and ends
+            if METRICS in expected:
+                await wait_until_async(lambda: requests, what="metrics")
+                tasks.cancel_scope.cancel()  # sends the spans that are left
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""PictureLimits of memory, rate and size; dropped messages are counted."""
+"""Limits of memory, rate and size; dropped messages are counted."""
 
 from __future__ import annotations
 

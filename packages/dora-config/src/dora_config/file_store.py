@@ -159,8 +159,8 @@ class FileStore:
                 if path.stat().st_mtime != used:
                     continue  # used since it was listed
                 path.unlink()
+                removed += 1
             total -= size
-            removed += 1
         for path in (self._root / "partial").glob("*"):
             with suppress(FileNotFoundError):
                 if now - last_change(path, now) > PARTIAL_AGE:

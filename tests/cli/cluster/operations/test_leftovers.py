@@ -107,5 +107,5 @@ def test_a_daemon_of_another_account_is_left_with_its_owner_named(
     assert evicted == []
     told = " ".join(capsys.readouterr().err.split())
     assert "set up by: bob@desk from /srv/bob/robots.yml" in told
-    assert "it was not ended; whoever set it up can remove it" in told
+    assert "it was not ended; the account that set it up can remove it" in told
     assert told.count("bob@desk") == 1

@@ -30,7 +30,7 @@ CONNECT_TIMEOUT: Final = 5.0
 QUERY_TIMEOUT: Final = 30.0
 """Seconds for the answer to a query; a coordinator may be busy with its fleet."""
 _REFUSED: Final = (401, 403, 426, 429, 503)
-"""Statuses of the coordinator itself; those of operations are in `protocol.rest.errors`."""
+"""Statuses that refuse any request; 503 also while the coordinator ends."""
 
 Json = dict[str, Any]
 

@@ -68,9 +68,11 @@ class ReloadState:
 
     def set_files(self, node: str, digests: Mapping[Path, str | None]) -> None:
         """Set the files of a node; those that are new to it count as unchanged."""
+        watched = self.files
         self._files[node] = frozenset(digests)
         for path, digest in digests.items():
-            self._digests.setdefault(path, digest)
+            if path not in watched:
+                self._digests[path] = digest
 
     def remove(self, node: str) -> None:
         """Ignore changes of the files of a node from now on."""

@@ -23,8 +23,6 @@ from dora_config.protocol.control import (
     DataflowRef,
     Described,
     DescribeDataflow,
-    ListNodes,
-    NodeList,
 )
 from dora_config.protocol.dataflow import DataflowSpec
 
@@ -78,16 +76,10 @@ async def _follow_nodes(
 async def _poll_nodes(
     watcher: NodeWatcher, client: AsyncClient, dataflow: DataflowRef, base: Path
 ) -> None:
-    before: set[tuple[str, int | None]] = set()
     while True:
-        listed = await client.ask(ListNodes(dataflow=dataflow))
-        rows = listed.nodes if isinstance(listed, NodeList) else ()
-        processes = {(row.node, row.pid) for row in rows}
-        if processes != before:
-            described = await client.ask(DescribeDataflow(dataflow=dataflow))
-            if isinstance(described, Described):
-                await watcher.set_nodes(_watched(described.spec.resolved.nodes, base))
-                before = processes
+        described = await client.ask(DescribeDataflow(dataflow=dataflow))
+        if isinstance(described, Described):
+            await watcher.set_nodes(_watched(described.spec.resolved.nodes, base))
         await anyio.sleep(REFRESH_SECONDS)
 
 

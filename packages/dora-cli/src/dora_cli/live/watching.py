@@ -74,6 +74,8 @@ class NodeWatcher:
         """Watch these nodes from now on: some were added, replaced or removed."""
         before = self._nodes
         self._nodes = nodes
+        if nodes == before:
+            return
         for name in before.keys() - nodes.keys():
             self._state.remove(name)
         for name in [name for name, one in nodes.items() if before.get(name) != one]:
@@ -86,7 +88,9 @@ class NodeWatcher:
         found = self._nodes.get(name)
         if found is not None:
             files = await anyio.to_thread.run_sync(files_of, *found)
-            self._state.set_files(name, await _read_digests(files))
+            digests = await _read_digests(files)
+            if self._nodes.get(name) == found:  # otherwise it was removed or replaced meanwhile
+                self._state.set_files(name, digests)
 
     async def _follow(self) -> None:
         """Follow the folders of all files, until there are others."""

@@ -113,7 +113,10 @@ class Download(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
-        except (CoordinatorLost, CoordinatorUnreachable, RequestFailed) as error:
+        except* (CoordinatorLost, CoordinatorUnreachable, RequestFailed) as failed:
+            error: BaseException = failed
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
             logger.warning("a download of a recording has failed: %s", error)
 
 

@@ -73,7 +73,9 @@ class Guard:
         elif refused is not None:
             answer = PlainTextResponse(f"{refused.message}\n", refused.status)
         elif _is_too_long(headers):
-            answer = PlainTextResponse(f"the body is longer than {MAX_BODY} bytes\n", 413)
+            answer = PlainTextResponse(
+                f"a body needs a Content-Length of at most {MAX_BODY} bytes\n", 413
+            )
         await answer(scope, receive, with_headers)
 
     def _enters(self, request: Request, headers: Headers) -> bool:

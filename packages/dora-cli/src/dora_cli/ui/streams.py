@@ -219,7 +219,7 @@ def _finite(text: str) -> float | str:
 
 
 def _cut(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return a line with the begin of its message, without the fields of its node."""
+    """Return a line with the beginning of its message, without the fields of its node."""
     message = entry["msg"]
     if len(message) > LONG_LINE:
         message = f"{message[:LONG_LINE]}… (cut: {len(message)} characters)"

@@ -139,16 +139,17 @@ def _is_of_another_site(scope: Scope) -> bool:
 def _is_of_renamed_site(scope: Scope) -> bool:
     """Return whether a page sends the request under a name that may be another site's.
 
-    A site's DNS server can return this machine's address for its own name (DNS rebinding).
+    A site's DNS server can return this machine's address for its own name (DNS rebinding). Browsers
+    send an Origin with each request that changes something, and with WebSockets, but not with GET.
     """
     headers = dict(scope["headers"])
     if b"origin" not in headers:
         return False
-    name = urlsplit(f"//{headers.get(b'host', b'').decode('latin-1')}").hostname or ""
     own = socket.gethostname().lower()
-    if name in ("localhost", own) or name.startswith(f"{own}."):
-        return False
     with suppress(ValueError):
+        name = urlsplit(f"//{headers.get(b'host', b'').decode('latin-1')}").hostname or ""
+        if name in ("localhost", own, f"{own}.local"):
+            return False
         ip_address(name)
         return False
     return True

@@ -115,7 +115,7 @@ class Tokens:
         return record.plain_until > 0.0 and now < record.plain_since - PLAIN_CLOCK_TOLERANCE
 
     def end_plain(self, now: float) -> bool:
-        """Return whether the period has ended since the last call; a clock set back begins none."""
+        """End the period if it is over, also for a clock set back; return whether this call did."""
         if not 0.0 < self.record.plain_until <= now:
             return False
         self.record = self.record.model_copy(update={"plain_until": 0.0})

@@ -171,9 +171,8 @@ def _compressed(
     if real is not None and real[0] * real[1] > MAX_PIXELS:
         raise NotShown(f"an image of {real[0]} x {real[1]} pixels is not shown")
     known = size or real or (0, 0)
-    whole = _Picture(media, bytes(data), known, known)
     if len(data) <= limits.small:
-        return whole
+        return _Picture(media, bytes(data), known, known)
     reduced = _reduced(data, limits.small)
     if reduced is not None:
         return reduced
@@ -182,7 +181,7 @@ def _compressed(
             f"a compressed image of {len(data)} bytes is not shown; install Pillow beside the "
             "daemon of its machine: pip install dora-daemon[pictures]"
         )
-    return whole
+    return _Picture(media, bytes(data), known, known)
 
 
 def _header_size(data: memoryview) -> tuple[int, int] | None:

@@ -95,7 +95,7 @@ def _warn_of_kept(
         ]
         if foreign:
             text = describe_conflicts(ssh_name(machine), foreign, cluster, operator, now=now)
-            output.warn(f"{text}\nit was not ended; whoever set it up can remove it")
+            output.warn(f"{text}\nit was not ended; the account that set it up can remove it")
             kept |= {one.daemon.id for one in foreign}
         if machine.id in names and machine in here and not _is_examined(reservation, machine):
             kept.add(machine.id)

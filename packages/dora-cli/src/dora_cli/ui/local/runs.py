@@ -181,6 +181,7 @@ class LocalRuns:
             except RunnerUnreachable:
                 pass  # it has ended meanwhile
             except DoraError as error:
+                self._silent.pop(uuid, None)
                 found[index] = error
 
         async with anyio.create_task_group() as tasks:

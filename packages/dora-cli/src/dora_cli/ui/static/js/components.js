@@ -37,8 +37,15 @@ export function Spark({ values, length, text }) {
     <path class="under" d=${`M${line}L${width} ${height}L${points[0][0].toFixed(1)} ${height}Z`} /><path d=${`M${line}`} /></svg>${text}</span>`;
 }
 
-/** Shows an error of a view in its place, so that the rest of the page works. */
+/** Shows an error of a view in its place until the address `at` changes, so that the rest of the page works. */
 export class Boundary extends Component {
+  /** @param {any} before */
+  componentDidUpdate(before) {
+    const { at } = /** @type {any} */ (this.props);
+    const { problem } = /** @type {{problem?: string}} */ (this.state);
+    if (before.at !== at && problem !== undefined) this.setState({ problem: undefined });
+  }
+
   /** @param {any} problem */
   componentDidCatch(problem) {
     console.error(problem);

@@ -45,7 +45,7 @@ function App() {
       <${Navigation} state=${state} route=${route} open=${menu} />
       <main id="main" tabindex="-1">
         <${Banner} state=${state} />
-        ${store.loaded && html`<${Boundary} key=${["node", "output"].includes(route[2]) ? route.join("/") : route.slice(0, 2).join("/")}>${view(state, route)}<//>`}
+        ${store.loaded && html`<${Boundary} key=${["node", "output"].includes(route[2]) ? route.join("/") : route.slice(0, 2).join("/")} at=${route.join("/")}>${view(state, route)}<//>`}
       </main>
     </div>
     <${Confirmation} />

@@ -107,8 +107,11 @@ export class Store {
   #remember() {
     const now = Date.now() / 1000;
     const nodes = this.dataflow === null ? {} : (this.state.nodes[this.dataflow] ?? {});
+    // A new dataflow sends the same state of machines again.
+    const second = now - this.remembered >= 0.5;
     for (const [name, machine] of Object.entries(this.state.machines)) {
       const values = this.load.get(name) ?? [];
+      if (!second && values.length > 0) continue;
       // A second without a state, of a hidden page or a slow coordinator, is a gap.
       const gap = Math.min(LOAD_SECONDS, Math.max(0, Math.round(now - this.remembered) - 1));
       const past = values.length > 0 ? [...values, ...Array(gap).fill(null)] : [];
@@ -116,7 +119,7 @@ export class Store {
     }
     for (const name of this.load.keys()) if (this.state.machines[name] === undefined) this.load.delete(name);
     for (const id of this.history.keys()) if (nodes[id] === undefined) this.history.delete(id);
-    this.remembered = now;
+    if (second) this.remembered = now;
     for (const [id, node] of Object.entries(nodes)) {
       let series = this.history.get(id);
       if (series === undefined) this.history.set(id, (series = new Series()));

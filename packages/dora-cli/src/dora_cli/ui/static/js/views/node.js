@@ -156,13 +156,14 @@ function Parameters({ uuid, node, running, readOnly }) {
  * @param {{uuid: string, node: string, version: string}} props
  */
 function Events({ uuid, node, version }) {
-  const [events, setEvents] = useState(/** @type {import("./why.js").Occurrence[]} */ ([]));
+  const [events, setEvents] = useState(/** @type {import("./why.js").Occurrence[] | null} */ (null));
+  const [problem, setProblem] = useState("");
   useEffect(() => {
     if (!store.knows(uuid)) return undefined;
     let current = true;
     read("dataflows", uuid, "why").then(
       (found) => current && setEvents(found.timeline.filter((/** @type {import("./why.js").Occurrence} */ one) => one.node === node).slice(-MOST_EVENTS)),
-      () => {}, // the view `Why` shows the reason
+      (error) => current && setProblem(error.message),
     );
     return () => {
       current = false;
@@ -170,8 +171,9 @@ function Events({ uuid, node, version }) {
   }, [uuid, node, version]);
   return html`<div class="panel">
     <h2>Restarts and failures</h2>
-    ${events.length === 0 && html`<p class="muted">None.</p>`}
-    <ol class="events">${[...events].reverse().map(
+    ${events === null && html`<p class="muted">${problem || "Loading…"}</p>`}
+    ${events?.length === 0 && html`<p class="muted">None.</p>`}
+    <ol class="events">${[...(events ?? [])].reverse().map(
       (one, index) => html`<li key=${index} class=${one.problem ? "problem" : ""}><time title=${new Date(one.at * 1000).toLocaleString()}>${clockAt(one.at * 1000)}</time> ${one.text}</li>`,
     )}</ol>
   </div>`;
