@@ -15,7 +15,6 @@ from dora_config import DoraError
 from dora_config.access import private_dir, state_dir
 from dora_coordinator.telemetry.export_settings import export_problem
 
-
 POLL_INTERVAL = 0.02
 BUSY_INTERVAL = 0.5
 """Seconds between two requests to a busy coordinator."""

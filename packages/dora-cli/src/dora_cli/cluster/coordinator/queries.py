@@ -123,9 +123,7 @@ def remove_machines(cluster: Cluster, machine_ids: Iterable[str]) -> tuple[str, 
         return client.request(request, control.MachinesRemoved).machines
 
 
-def allow_new_key(
-    cluster: Cluster, machine_id: str, *, busy_timeout: float = BUSY_TIMEOUT
-) -> None:
+def allow_new_key(cluster: Cluster, machine_id: str, *, busy_timeout: float = BUSY_TIMEOUT) -> None:
     """Let the daemon that is about to be started over SSH enrol another key than before.
 
     A coordinator that is not running, or of a version without identities, is ignored. Raises

@@ -79,6 +79,5 @@ def wait_for_nodes(cluster: Cluster, before: Nodes) -> None:
     except DoraError:
         names = ", ".join(node for _, node in missing)
         raise NotReady(
-            f"the coordinator was replaced, but it misses nodes: {names}; see "
-            "`dora cluster status`"
+            f"the coordinator was replaced, but it misses nodes: {names}; see `dora cluster status`"
         ) from None

@@ -64,7 +64,7 @@ export function Empty({ title, children }) {
   return html`<div class="empty"><strong>${title}</strong><p>${children}</p></div>`;
 }
 
-const MOST_ROWS = 300;
+const MAX_ROWS = 300;
 
 /** @typedef {{title: string, text: any, action: string, danger?: boolean, run: () => Promise<any>}} Question */
 
@@ -161,7 +161,7 @@ export function Table({ columns, rows, sort, rowKey, open, caption, rowClass }) 
   const [order, setOrder] = useState({ key: sort === null ? "" : (sort ?? columns[0].key), down: false });
   const column = columns.find((one) => one.key === order.key);
   const sorted = column === undefined ? rows : [...rows].sort((a, b) => compare(column.value(a), column.value(b)) * (order.down ? -1 : 1));
-  const [limit, setLimit] = useState(MOST_ROWS);
+  const [limit, setLimit] = useState(MAX_ROWS);
   const head = columns.map((one) => {
     const active = one.key === column?.key;
     const direction = active ? (order.down ? "descending" : "ascending") : "none";

@@ -12,7 +12,7 @@ import { LOAD_SECONDS, store } from "../store.js";
 /** @typedef {import("../types.js").Dataflow} Dataflow */
 /** @typedef {import("../types.js").Link} Link */
 
-const LARGEST_MATRIX = 24;
+const MAX_MATRIX = 24;
 const CLOCK_WARNING_MS = 50;
 
 /** @param {{state: State}} props */
@@ -196,7 +196,7 @@ function Links({ state }) {
   const links = Object.values(state.links);
   if (links.length === 0) return null;
   const names = [...new Set(links.flatMap((one) => [one.machine, one.peer]))].sort();
-  if (names.length > LARGEST_MATRIX) return html`<${LinkList} links=${links} />`;
+  if (names.length > MAX_MATRIX) return html`<${LinkList} links=${links} />`;
   return html`<div class="panel"><h2>Data links <span class="muted">round trip, seen from the row</span></h2>
     <div class="scroll"><table class="matrix">
       <caption class="hidden">Round trip times of data links</caption>
