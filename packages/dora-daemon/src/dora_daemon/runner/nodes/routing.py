@@ -147,13 +147,7 @@ class QueueRouter:
     def sent_by_runner(self, source: OutputSource) -> bool:
         """Return whether an output consists of lines that its node prints."""
         spec = self._nodes.specs.get(source.node)
-        if spec is None:
-            return False
-        outputs = {spec.send_stdout_as, spec.send_logs_as}
-        for operator in spec.operators:
-            own = (operator.send_stdout_as, operator.send_logs_as)
-            outputs |= {f"{operator.id}/{output}" for output in own if output is not None}
-        return source.output in outputs
+        return spec is not None and source.output in spec.printed_outputs
 
     def route(self, entry: QueueEntry, output: str) -> None:
         """Pass a new queue to its producer; ``output`` is its name among the runner's outputs."""
