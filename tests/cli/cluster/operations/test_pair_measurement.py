@@ -86,10 +86,17 @@ class StalledMachine(PingedMachine):
     def close(self) -> None:
         self._closed.set()
 
-    def run(self, argv: Sequence[str], *, stdin: bytes, **others: Any) -> Finished:
+    def run(
+        self,
+        _argv: Sequence[str],
+        *,
+        stdin: bytes,
+        on_output: Callable[[bytes], None] | None = None,
+        **_others: Any,
+    ) -> Finished:
         command, _ = decode_request(stdin.removeprefix(program()))
         if command == "network.answer":
-            return super().run(argv, stdin=stdin, **others)
+            return super().run(_argv, stdin=stdin, on_output=on_output)
         if self._is_first:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         assert self._closed.wait(60)
