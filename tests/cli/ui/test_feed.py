@@ -12,6 +12,7 @@ import pytest
 from dora_cli.coordinator.errors import CoordinatorLost
 from dora_cli.ui.backend import Replies
 from dora_cli.ui.feed import Feed, Version
+from dora_cli.ui.streams import OpenState, send_state
 from dora_config.protocol.control import (
     ControlAnswer,
     ControlRequest,
@@ -152,3 +153,48 @@ def test_a_state_from_before_a_pause_is_not_shown(monkeypatch: pytest.MonkeyPatc
             tasks.cancel_scope.cancel()
 
     anyio.run(check)
+
+
+def test_a_page_that_comes_back_does_not_wait_for_a_slow_coordinator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dora_cli.ui.feed.STALE_SECONDS", -1.0)
+    monkeypatch.setattr("dora_cli.ui.feed.PERIOD", 3600.0)
+    monkeypatch.setattr("dora_cli.ui.feed.MAX_PAUSE", 3600.0)
+
+    async def check() -> None:
+        backend = FakeBackend()
+        feed = Feed(backend, read_only=False)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(feed.run)
+            for expected in (1, 2):
+                async with aclosing(feed.versions()) as versions:
+                    await read(versions)
+                assert backend.snapshots == expected
+            tasks.cancel_scope.cancel()
+
+    anyio.run(check)
+
+
+def test_frames_contain_the_present_time_by_the_clock_of_the_state() -> None:
+    frames: list[dict[str, Any]] = []
+
+    async def check() -> None:
+        backend = FakeBackend()
+        feed = Feed(backend, read_only=False)
+        sent = anyio.Event()
+
+        async def send(frame: dict[str, Any]) -> None:
+            frames.append(frame)
+            sent.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(feed.run)
+            tasks.start_soon(send_state, feed, OpenState(id=7, open="state"), send)
+            with anyio.fail_after(30):
+                await sent.wait()
+            tasks.cancel_scope.cancel()
+
+    anyio.run(check)
+    assert frames[0]["id"] == 7
+    assert 1.0 <= frames[0]["time"] < 31.0  # the time of the first snapshot is 1

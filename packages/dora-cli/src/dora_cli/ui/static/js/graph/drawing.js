@@ -4,7 +4,7 @@ import { html } from "htm/preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import { usePointer } from "../pointer.js";
-import { total, worst } from "./model.js";
+import { modulesOf, total, worst } from "./model.js";
 import { Arrow, Group, Node, arrowProps } from "./shapes.js";
 
 /** @typedef {import("./model.js").Item} Item */
@@ -171,6 +171,11 @@ export function Drawing({ model, layout, nodes, edges, selection, select, open, 
     else if (event.key === "-") zoomMiddle(0.8);
     else if (event.key === "0") fit();
     else if (event.key === "Enter" && chosen !== undefined) open(chosen);
+    else if (event.key === "c" && chosen !== undefined && !event.ctrlKey && !event.metaKey) {
+      const module = modulesOf(chosen.label).findLast((one) => model.modules.has(one));
+      if (module !== undefined) toggle(`module ${module}`);
+      else if (model.grouped && chosen.kind !== "machine") toggle(`machine ${chosen.machine}`);
+    }
     else if (event.key === "Escape") select(null);
     else return;
     event.preventDefault();
@@ -183,7 +188,7 @@ export function Drawing({ model, layout, nodes, edges, selection, select, open, 
   return html`<div class="drawing">
     <p class="hidden" role="status">${chosenItem === null ? "" : `${chosenItem}: ${worst(model.items.find((one) => one.id === chosenItem)?.nodes ?? [], nodes)}`}</p>
     <svg ref=${svg} class=${view.level} tabindex="0" role="application" onKeyDown=${keys} onClick=${background}
-      aria-label="Graph of the dataflow. Arrow keys select a node, Enter opens it, plus and minus zoom, 0 shows all.">
+      aria-label="Graph of the dataflow. Arrow keys select a node, Enter opens it, C collapses what is around it, plus and minus zoom, 0 shows all.">
       <defs>
         ${["flow", "drop", "idle", "chosen"].map((name) => html`<marker key=${name} id="arrow-${name}" class="arrow ${name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto-start-reverse"><path d="M0 1 7 4 0 7z" /></marker>`)}
       </defs>
