@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -285,12 +287,26 @@ def printed_by(run: BackgroundRun, node: str) -> Callable[[], list[str]]:
     return lines
 
 
+@contextmanager
+def without_descriptors(pid: int) -> Iterator[None]:
+    """Let a process open no more files."""
+    allowed = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (1, allowed[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, allowed)
+
+
 def connect_timer_and_logs(run: BackgroundRun) -> None:
     """Connect them to the node "extra", and disconnect them."""
     lines = printed_by(run, "extra")
     for output, name in (("timer/millis/10", "tick"), ("logs/info/ticker", "lines")):
         ends: dict[str, Any] = {"source": "dora", "target": "extra"}
         ends |= {"output": output, "input": name}
+        if name == "lines":
+            with without_descriptors(run.pid()):
+                assert "cannot create the queue" in refused(run, protocol.ConnectInput(**ends))
         done(run, protocol.ConnectInput(**ends))
         assert "already reads" in refused(run, protocol.ConnectInput(**ends))
     wait_until(lambda: any(one.startswith("INPUT tick") for one in lines()), what="ticks")

@@ -131,6 +131,13 @@ def os_error_text(error: OSError) -> str:
     return reason if error.filename is None else f"{error.filename}: {reason}"
 
 
+def first_error(error: BaseException) -> BaseException:
+    """Return the error inside the exception groups of task groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def _messages(group: BaseExceptionGroup[BaseException]) -> str:
     """Return the messages of all errors in nested groups, one per line."""
     parts = (

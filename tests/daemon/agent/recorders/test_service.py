@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from dora_config.protocol.daemon import HeartbeatAck
-from dora_config.protocol.recordings.fleet import RecordingPlan
+from dora_config.protocol.recordings.fleet import ListRecordings, RecordingPlan, RecordingStates
 from dora_config.protocol.recordings.recorder import RecorderEnd
 from dora_daemon.agent.recorders import folder as folder_module
 from dora_daemon.agent.recorders.folder import RecordingFolder
@@ -46,6 +46,20 @@ def test_the_time_is_noted_without_the_event_loop(
     assert samples == [1, 0]
     assert len(threads) == 2
     assert threading.get_ident() not in threads
+
+
+def test_a_recording_that_is_being_removed_is_not_listed(tmp_path: Path) -> None:
+    leaving, staying = recording(tmp_path, ENDED, None), recording(tmp_path, RUNNING, None)
+    (leaving.path / "robot-0.mcap").symlink_to("removed")
+    assert anyio.run(listed, tmp_path) == [staying.path.name]
+
+
+async def listed(root: Path) -> list[str]:
+    async with anyio.create_task_group() as tasks:
+        recorders = Recorders(tasks, root, "robot", lambda _: True, lambda _: None)
+        reply = await recorders.call(ListRecordings())
+    assert isinstance(reply, RecordingStates)
+    return [state.recording for state in reply.recordings]
 
 
 async def heartbeats(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,16 @@ def test_export_writes_a_row_for_each_message(tmp_path: Path) -> None:
         export(MESSAGES, tmp_path / "out")
 
 
+def test_outputs_whose_names_differ_by_a_slash_have_files_of_their_own(tmp_path: Path) -> None:
+    topics = ["camera/left_image", "camera_left/image", "camera/left_image-2", "camera_left/image"]
+    sent = [message(topic, [index]) for index, topic in enumerate(topics)]
+    assert {path.name: rows for path, rows in export(sent, tmp_path / "out").items()} == {
+        "camera_left_image.parquet": 1,
+        "camera_left_image-2.parquet": 2,
+        "camera_left_image-2-2.parquet": 1,
+    }
+
+
 def test_failed_export_leaves_no_file(tmp_path: Path) -> None:
     broken = message("c/d", [1])
     broken = replace(broken, data=broken.data[:20])

@@ -133,6 +133,16 @@ def test_timeouts_are_kept(timeout: float) -> None:
         assert min(took) < timeout + 0.001  # no rounding to milliseconds
 
 
+def test_a_short_wait_with_many_descriptors_does_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_SELECT_FDS", 0)
+    with inputs(1) as (_, _, waiter):
+        start, begun = time.perf_counter(), time.thread_time()
+        for _ in range(50):
+            assert waiter.wait(0.0018) == []
+        assert time.perf_counter() - start >= 0.09
+        assert time.thread_time() - begun < 0.045
+
+
 def test_an_exception_from_a_handler_passes_through() -> None:
     class Stop(Exception):
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import os
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from support.queues import free_bytes
 
+from dora_node_api.transport.producer import pool as pool_module
 from dora_node_api.transport.producer.pool import Block, Pool, default_pool_cap, size_class
 from dora_node_api.transport.shared import memory
 
@@ -163,3 +165,19 @@ def test_the_default_cap_is_a_part_of_the_memory() -> None:
     cap = default_pool_cap()
     assert cap >= 256 << 20
     assert cap == max(memory.usable_memory() // 4, 256 << 20)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES])
+def test_a_segment_that_cannot_be_shown_to_readers_is_an_error_of_memory(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    pool = Pool(4 << 20, lambda number, fd, size: None)
+    with monkeypatch.context() as patched:
+        patched.setattr(pool_module, "read_only_descriptor", refuse)
+        with pytest.raises(MemoryError, match="does not grant"):
+            pool.take(100)
+    assert pool.take(100) is not None
+    pool.close()

@@ -16,6 +16,7 @@ from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable,
 from dora_cli.recordings.fleet import FleetRecording, collect
 from dora_cli.recordings.starting import RecordSettings
 from dora_cli.ui.backend import Backend, ask
+from dora_config.errors import first_error
 from dora_config.protocol.control import DataflowRef, Described, DescribeDataflow
 from dora_config.protocol.recordings.fleet import (
     CallRecorders,
@@ -114,10 +115,7 @@ class Download(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         except* (CoordinatorLost, CoordinatorUnreachable, RequestFailed) as failed:
-            error: BaseException = failed
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            logger.warning("a download of a recording has failed: %s", error)
+            logger.warning("a download of a recording has failed: %s", first_error(failed))
 
 
 def _row(one: FleetRecording) -> dict[str, Any]:

@@ -153,7 +153,8 @@ class MachineLost(Frozen):
     kind: Literal["machine_lost"] = "machine_lost"
     machine: str
     silent: float | None = None
-    """Seconds for which it had been silent; ``None``: it was closed after a recent message."""
+    """Seconds for which it had been silent; ``None``: the connection was closed after a
+    recent message."""
 
 
 class MachineReturned(Frozen):

@@ -25,7 +25,7 @@ class HistoryFile:
         self._mode = mode
         self._failed = False
         self.lines = 0
-        """Lines since the file was last replaced; who reads an earlier file adds its lines."""
+        """Lines since the file was last replaced; the reader of an earlier file adds its lines."""
 
     def append(self, entry: HistoryEntry) -> str | None:
         """Append an entry; return the message of the first error."""

@@ -28,7 +28,7 @@ MaxRate = Annotated[float | None, Field(gt=0, le=1000)]
 PictureBytes = Annotated[int, Field(ge=0, le=256 * 1024)]
 """Limit of the compressed bytes of an image; 0: images are sent as other messages."""
 WholePictureBytes = Annotated[int, Field(ge=0, le=32 * 1024 * 1024)]
-"""Limit of the bytes of a compressed image that the robot cannot reduce; it is sent in pieces."""
+"""Limit of the bytes of a compressed image that its machine cannot reduce; it is sent in pieces."""
 
 
 class TopicRate(Message):

@@ -203,7 +203,8 @@ class DataflowRegistry:
     def daemon_lost(self, daemon: str, now: float, silent: float | None = None) -> list[Command]:
         """Handle the loss of a connection.
 
-        ``silent``: seconds without a message before it; None: it was closed after a recent one.
+        ``silent``: seconds without a message before it; None: the connection was
+        closed after a recent one.
         """
         commands: list[Command] = []
         for dataflow in self.unfinished_on(daemon):

@@ -20,6 +20,7 @@ import anyio
 import anyio.to_thread
 from anyio.streams.memory import MemoryObjectSendStream
 
+from dora_config.errors import os_error_text
 from dora_config.history.entries import HistoryEntry, SavedEntry
 from dora_config.history.file import HistoryFile, read_history
 from dora_config.protocol.builds import BuildProgress
@@ -451,7 +452,7 @@ class Service:
         try:
             token = self._tokens.rotate(grace)
         except OSError as error:
-            reason = f"{error.filename}: {error.strerror}; the token was not changed"
+            reason = f"{os_error_text(error)}; the token was not changed"
             self._execute(FailClient(client, number, reason))
             return
         sent = [one for one in daemons if self._renew_token(one, Renewal.NOW, Renewal.LATER)]

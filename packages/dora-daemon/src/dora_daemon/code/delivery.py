@@ -43,7 +43,7 @@ class Delivery:
     endpoint: Callable[[], Endpoint]
     _turn: anyio.Lock = field(default_factory=anyio.Lock)
     _thread_turn: threading.Lock = field(default_factory=threading.Lock)
-    """The thread of a cancelled delivery continues until it finds that out."""
+    """The thread of a cancelled delivery continues until its next check."""
 
     async def deliver(self, spec: DataflowSpec, base: Path) -> dict[str, CodeSet]:
         """Check out code below ``base``; return it by node id. Raises CodeNotDelivered."""

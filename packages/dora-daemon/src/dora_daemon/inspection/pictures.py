@@ -39,6 +39,8 @@ JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 JPEG_QUALITY: Final = 80
 JPEG_WIDTH: Final = 1280
 """Wider images are reduced before they are compressed."""
+JPEG_HEIGHT: Final = 65_000
+"""Higher images too: the format has at most 65,500 rows in Pillow."""
 SHRINK: Final = 0.7
 """Factor of both sides for each further attempt to stay below the limit."""
 PNG_BYTES: Final = 1 << 20
@@ -174,13 +176,10 @@ def _compressed(
     if len(data) <= limits.small:
         return _Picture(media, bytes(data), known, known)
     reduced = _reduced(data, limits.small)
-    if reduced is not None:
+    if isinstance(reduced, _Picture):
         return reduced
     if len(data) > max(limits.small, limits.whole):
-        raise NotShown(
-            f"a compressed image of {len(data)} bytes is not shown; install Pillow beside the "
-            "daemon of its machine: pip install dora-daemon[pictures]"
-        )
+        raise NotShown(f"a compressed image of {len(data)} bytes is not shown; {reduced}")
     return _Picture(media, bytes(data), known, known)
 
 
@@ -201,22 +200,24 @@ def _header_size(data: memoryview) -> tuple[int, int] | None:
     return None
 
 
-def _reduced(data: memoryview, limit: int) -> _Picture | None:
-    """Return a small JPEG of a compressed image; None if it cannot be decoded here."""
+def _reduced(data: memoryview, limit: int) -> _Picture | str:
+    """Return a small JPEG of a compressed image, or why there is none. Raises NotShown."""
     try:
         from PIL import Image
     except ImportError:
-        return None
+        return "install Pillow beside the daemon of its machine: pip install dora-daemon[pictures]"
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                return None
-            real = image.size
+            real = _checked(image.size)
             # A JPEG is decoded with an eighth, a quarter or half of its pixels if that is enough.
             image.draft("RGB", (JPEG_WIDTH, max(1, JPEG_WIDTH * image.height // image.width)))
             return replace(_jpeg(image.convert("RGB"), limit), real=real)
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError):
-        return None
+    except NotShown:
+        raise
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
+        return f"Pillow cannot decode it: {str(error)[:200]}"
+    except Image.DecompressionBombError as error:
+        raise NotShown(str(error)) from error
 
 
 # -------------------------------------------------------------------------------------- raw
@@ -272,7 +273,7 @@ def _image(data: memoryview, name: str, size: tuple[int, int]) -> Image | None:
 
 
 def _jpeg(image: Image, limit: int) -> _Picture:
-    scale = min(1.0, JPEG_WIDTH / image.width)
+    scale = min(1.0, JPEG_WIDTH / image.width, JPEG_HEIGHT / image.height)
     while True:
         shown = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         reduced = image if shown == image.size else image.resize(shown, reducing_gap=2.0)

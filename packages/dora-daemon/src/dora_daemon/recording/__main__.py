@@ -46,10 +46,11 @@ def main() -> int:
 def _until_sigterm() -> int:
     """Return a descriptor that ends with SIGTERM."""
     reader, writer = os.pipe()
+    writers = [writer]
 
     def end(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        os.close(writer)
+        while writers:  # a second signal may arrive while this function runs
+            os.close(writers.pop())
 
     signal.signal(signal.SIGTERM, end)
     return reader

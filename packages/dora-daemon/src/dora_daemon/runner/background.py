@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 from dora_config import DoraError
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import LogSource
+from dora_config.errors import first_error
 from dora_config.protocol import runner as protocol
 from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper import RESULT
@@ -24,7 +25,7 @@ from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
 from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir
 from dora_daemon.runner.control.server import ControlServer
 from dora_daemon.runner.control_requests import ControlRequests, check_handshake
-from dora_daemon.runner.foreground import first_error, signals_stop
+from dora_daemon.runner.foreground import signals_stop
 from dora_daemon.runner.logs.history import record_failed_start
 from dora_daemon.runner.machine.events import StateEvent, StopRequested
 from dora_daemon.runner.preparation import prepare

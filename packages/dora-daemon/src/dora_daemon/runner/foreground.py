@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from dora_config.errors import DoraError
+from dora_config.errors import DoraError, first_error
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
 from dora_daemon.out_dir import history_file
@@ -131,7 +131,7 @@ async def _serve_control(runner: Runner, path: Path) -> None:
 
 
 async def _answer_clients(runner: Runner, path: Path) -> None:
-    """What this needs is imported for the first client only."""
+    """Serve clients; import the server at the first one."""
     listener = bind_unix(path)
     try:
         await anyio.wait_readable(listener)
@@ -146,14 +146,6 @@ async def _answer_clients(runner: Runner, path: Path) -> None:
 def _close(listener: socket.socket, path: Path) -> None:
     listener.close()
     path.unlink(missing_ok=True)
-
-
-def first_error(error: Exception) -> BaseException:
-    """Return the error inside the exception groups of task groups."""
-    found: BaseException = error
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found
 
 
 def _control_modules() -> tuple[ModuleType, ModuleType]:

@@ -21,6 +21,7 @@ from anyio.abc import ByteReceiveStream, Process, TaskGroup
 from pydantic import ValidationError
 
 from dora_config.access import environ_without_token
+from dora_config.errors import os_error_text
 from dora_config.protocol.builds import (
     BuildEnded,
     BuildEvents,
@@ -136,7 +137,7 @@ class BuildProcesses:
         try:
             self._files.save(record, in_use=self._in_use())
         except OSError as error:
-            problem = f"{error.filename}: cannot record the build: {error.strerror}"
+            problem = f"cannot record the build: {os_error_text(error)}"
             return BuildEnded(build_id=build_id, problem=problem)
         nodes = tuple(PreparedNode(node=one.node, commit=one.commit) for one in outcome.nodes)
         return BuildEnded(build_id=build_id, nodes=nodes)

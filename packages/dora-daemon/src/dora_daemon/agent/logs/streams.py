@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
+from dora_config.errors import os_error_text
 from dora_config.ids import log_file_name
 from dora_config.protocol.daemon import LogChunk, StreamLogs
 from dora_daemon.agent.logs.files import NodeLogReader, PartLogReader
@@ -29,7 +31,10 @@ class _Stream:
     def nodes_without_log(self) -> tuple[str, ...]:
         nodes = self.log.nodes
         return tuple(
-            one for one in self.request.nodes if one not in nodes or not nodes[one].path.exists()
+            one
+            for one in self.request.nodes
+            # Not `Path.exists`, which raises if the folder cannot be read.
+            if one not in nodes or not os.path.exists(nodes[one].path)  # noqa: PTH110
         )
 
 
@@ -88,7 +93,7 @@ class LogStreams:
                 try:
                     lines = await anyio.to_thread.run_sync(stream.log.next_chunk)
                 except OSError as error:
-                    return f"{error.filename}: {error.strerror}"
+                    return os_error_text(error)
                 if not lines:
                     break
                 positions = dict(stream.log.positions)

@@ -35,7 +35,7 @@ class Part:
 
     record: PartRecord
     connected: bool = False
-    """Its runner has answered this daemon; requests now wait while it is not connected."""
+    """Its runner has answered this daemon; later requests wait for a new connection."""
     stop: StopPart | None = None
     next: PreparePart | None = None
     """Replaces it once nothing of it is left."""

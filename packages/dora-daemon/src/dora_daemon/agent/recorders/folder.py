@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dora_config.access import private_dir, write_private
-from dora_config.errors import DoraError
+from dora_config.errors import DoraError, os_error_text
 from dora_config.protocol.recordings.fleet import (
     ClockSample,
     RecordedFile,
@@ -97,7 +97,7 @@ class RecordingFolder:
     def _needs_recorder(
         self, statuses: Sequence[RecorderStatus | None], *, new_attempt: bool
     ) -> bool:
-        if (self.path / STOPPED).exists() or len(statuses) >= MAX_RECORDERS:
+        if self.is_stopped or len(statuses) >= MAX_RECORDERS:
             return False
         last = statuses[-1] if statuses else None
         if last is None or (last.end is None and not is_recording(last)):
@@ -233,4 +233,4 @@ class RecordingFolder:
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise RecordingRefused(f"{error.filename}: {error.strerror}") from error
+            raise RecordingRefused(os_error_text(error)) from error

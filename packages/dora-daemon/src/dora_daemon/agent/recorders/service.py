@@ -73,7 +73,7 @@ class Recorders:
         self._processes: list[subprocess.Popen[bytes]] = []
         """Recorders that this daemon process has started; their exit status is collected."""
         self._starting: dict[str, subprocess.Popen[bytes]] = {}
-        """Recorders that may not have a status file yet, by recording."""
+        """Recorders that have not reported yet, and may not have a status file, by recording."""
         self._not_started: dict[str, str] = {}
         """Why a recorder ended before it could report, by recording; it is not started again until
         the nodes are."""
@@ -94,6 +94,8 @@ class Recorders:
                 found.append(read(folder))
             except RecordingRefused as error:
                 logger.warning("%s", error)
+            except OSError as error:  # it is being removed, for example
+                logger.warning("recording %s: %s", folder.path.name, os_error_text(error))
         return found
 
     # --------------------------------------------------------------------- processes
@@ -119,8 +121,11 @@ class Recorders:
             for folder in self._of_dataflow(record.dataflow_id):
                 if new_attempt:
                     self._not_started.pop(folder.path.name, None)
-                if self._needs_recorder(folder, new_attempt=new_attempt):
+                late = folder.path.name in self._starting
+                if not late and self._needs_recorder(folder, new_attempt=new_attempt):
                     await self._start_one(folder, record)
+        except OSError as error:
+            logger.error("cannot record: %s", os_error_text(error))
         finally:
             done.set()
             if self._starts.get(record.dataflow_id) is done:
@@ -155,15 +160,15 @@ class Recorders:
             return
         self._processes.append(process)
         self._starting[recording] = process
-        try:
-            with anyio.move_on_after(START_SECONDS) as scope:
-                await run_in_daemon_thread(partial(_first_report, process, request))
-        finally:
-            del self._starting[recording]
+        with anyio.move_on_after(START_SECONDS) as scope:
+            await run_in_daemon_thread(partial(_first_report, process, request))
         if scope.cancelled_caught:
+            # It stays in `_starting`: a stop must reach it.
             text = "the recorder of %s has not started within %g s"
             logger.warning(text, folder.path, START_SECONDS)
-        elif not folder.is_stopped:
+            return
+        self._starting.pop(recording, None)
+        if not folder.is_stopped:
             self._check_started(folder, request)
 
     def _check_started(self, folder: RecordingFolder, request: RecordingRequest) -> None:
@@ -212,7 +217,7 @@ class Recorders:
                 os.kill(status.pid, signal.SIGTERM)
         starting = self._starting.get(folder.path.name)
         if starting is not None:
-            starting.terminate()  # a second SIGTERM is ignored
+            starting.terminate()  # a recorder that got a SIGTERM above ignores the second one
         return RecordingStates(recordings=(state,))
 
     async def _record(self, plan: RecordingPlan) -> RecordingStates:
@@ -251,6 +256,7 @@ class Recorders:
     def acknowledged(self, ack: HeartbeatAck) -> None:
         """Note the coordinator's time, for recordings in progress."""
         self._processes = [process for process in self._processes if process.poll() is None]
+        self._starting = {k: one for k, one in self._starting.items() if one.poll() is None}
         if ack.monotonic_ns is None or ack.coordinator_ns is None:
             return
         sample = self._clock.add(ack.monotonic_ns, time.monotonic_ns(), ack.coordinator_ns)
@@ -260,20 +266,24 @@ class Recorders:
 
     async def _add_clock(self, sample: ClockSample) -> None:
         try:
-            append = partial(_append_sample, self._root, sample)
-            await anyio.to_thread.run_sync(append, abandon_on_cancel=True)
+            await run_in_daemon_thread(partial(_append_sample, self._root, sample))
         finally:
             self._adds_clock = False
 
 
 def _append_sample(root: Path, sample: ClockSample) -> None:
     """Append a sample to the recordings in progress; on a thread, as the disk may be slow."""
-    for folder in RecordingFolder.all(root):
+    try:
+        folders = RecordingFolder.all(root)
+    except OSError as error:
+        logger.warning("no clock sample for the recordings: %s", os_error_text(error))
+        return
+    for folder in folders:
         try:
             if folder.is_recording():
                 folder.add_clock([sample])
         except OSError as error:
-            logger.warning("no clock sample for a recording: %s", error)
+            logger.warning("no clock sample for a recording: %s", os_error_text(error))
 
 
 def _spawn() -> subprocess.Popen[bytes]:

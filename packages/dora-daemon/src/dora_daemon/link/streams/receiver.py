@@ -198,8 +198,8 @@ class StreamReceiver:
     def _store_plain(self, frame: bytes, image: Image, now: int) -> int:
         """Store a message in the usual case; return its bytes, -1 if nothing was done.
 
-        That is the next message, of numbers, for one queue with room. In few calls, and the rest
-        follows once the record is written, which wakes the consumer.
+        That is the next message, of numbers, for one queue that takes it at once. In few calls, and
+        the rest follows once the record is written, which wakes the consumer.
         """
         sequence, previous, sent_ns, flags, start, end = image
         order, plain = self._order, self._plain

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ def export(messages: Iterable[RecordedMessage], folder: Path) -> dict[Path, int]
     """Write a row for each message; return the number of rows by file.
 
     Columns: ``log_time``, ``publish_time``, ``sequence``, ``metadata`` (JSON) and ``data``, the
-    list of the array's values. An output that changed its type gets a further file for each.
+    list of the array's values. An output that changed its type gets a further file for each; so
+    does one with the same file name as another, as ``a/b_c`` and ``a_b/c``.
     Raises CannotExport and OSError, and then leaves no file.
     """
     tables: dict[tuple[str, bytes], _Table] = {}
@@ -32,10 +34,8 @@ def export(messages: Iterable[RecordedMessage], folder: Path) -> dict[Path, int]
         for message in messages:
             key = message.topic, message.schema
             if key not in tables:
-                others = sum(1 for topic, _ in tables if topic == message.topic)
-                suffix = f"-{others + 1}" if others else ""
-                name = message.topic.replace("/", "_") + suffix + ".parquet"
-                tables[key] = _Table(folder / name, message.topic)
+                name = _free_name(message.topic, {table.path.stem for table in tables.values()})
+                tables[key] = _Table(folder / f"{name}.parquet", message.topic)
             tables[key].add(message)
         for table in tables.values():
             table.finish()
@@ -50,6 +50,12 @@ def export(messages: Iterable[RecordedMessage], folder: Path) -> dict[Path, int]
         for table in tables.values():
             table.discard()
     return {table.path: table.rows for table in tables.values()}
+
+
+def _free_name(topic: str, used: set[str]) -> str:
+    name = topic.replace("/", "_")
+    numbered = (f"{name}-{number}" for number in count(2))
+    return next(one for one in chain([name], numbered) if one not in used)
 
 
 class _Table:

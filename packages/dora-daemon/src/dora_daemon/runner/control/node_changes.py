@@ -184,7 +184,12 @@ class NodeChanges:
         self._monitor.schedule()
         self._dispatcher.emit(EdgeAdded(edge))
         if not target.is_dynamic or target.id in services.connections:
-            services.router.connect_input(target.id, request.input, wanted)
+            try:
+                services.router.connect_input(target.id, request.input, wanted)
+            except QueueUnavailable:
+                if present is None:
+                    self._disconnect(edge)
+                raise
 
     def nodes(self) -> protocol.NodeDefinitions:
         """Return the nodes as they run now."""

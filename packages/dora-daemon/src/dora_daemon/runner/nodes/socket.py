@@ -145,7 +145,7 @@ class NodeConnection:
         if not data:
             return self._disconnect()
         self._decoder.feed(data, descriptors)
-        while not self.closed:
+        while self._reads:
             try:
                 received = self._decoder.next_message()
             except ControlError as error:
@@ -165,14 +165,15 @@ class NodeConnection:
         The last message of a process may be unread when its exit, or a sample that it sent, has
         been detected.
         """
-        if self.closed:
-            return
         poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        while poll.poll(0):
+        if self._reads:
+            poll.register(self._socket, select.POLLIN)
+        while self._reads and poll.poll(0):
             self._readable()
-            if self.closed:
-                return
+
+    @property
+    def _reads(self) -> bool:
+        return not (self.closed or self._closing)
 
     def _disconnect(self) -> None:
         if not self.closed:

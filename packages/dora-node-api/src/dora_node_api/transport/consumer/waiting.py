@@ -17,6 +17,7 @@ _FEW = 8  # up to so many inputs, reading their counters is cheaper than a syste
 _LOOK_AT_FDS_NS = 1_000_000
 _COARSE_NS = 2_000_000  # epoll rounds timeouts up to milliseconds; select does not
 _LONGEST_NS = 10**15  # epoll takes less than 25 days
+_SELECT_FDS = 1024  # select takes descriptors below
 _POLLIN = select.POLLIN
 _monotonic_ns = time.monotonic_ns
 
@@ -74,7 +75,8 @@ class Waiter(ForkAware):
     def wait(self, timeout: float | None = None) -> list[Receiver | int]:
         """Return the receivers and descriptors that are ready; none after ``timeout`` seconds.
 
-        None waits without limit, 0 only looks. Exact to some microseconds. An input listed may
+        None waits without limit, 0 only looks. Exact to some microseconds, in a process with more
+        than a thousand descriptors to a millisecond. An input listed may
         still be empty (its producer made room); one not listed may have become ready since. Signal
         handlers run, and their exceptions pass through. Raises NodeForked.
         """
@@ -149,9 +151,11 @@ class Waiter(ForkAware):
             left = end - _monotonic_ns()
             if left <= 0:
                 return self._look_at_fds(0)
-            if left > _COARSE_NS or (fd := self._epoll.fileno()) >= 1024:
-                coarse = max(0, min(left, _LONGEST_NS) - _COARSE_NS)
-                ready = self._look_at_fds(coarse / 1e9)
+            fd = self._epoll.fileno()
+            if left > _COARSE_NS:
+                ready = self._look_at_fds((min(left, _LONGEST_NS) - _COARSE_NS) / 1e9)
+            elif fd >= _SELECT_FDS:
+                ready = self._look_at_fds(left / 1e9)
             else:
                 select.select((fd,), (), (), left / 1e9)
                 ready = self._look_at_fds(0)

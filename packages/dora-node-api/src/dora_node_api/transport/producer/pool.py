@@ -52,6 +52,14 @@ def size_class(nbytes: int) -> int:
     return -(-nbytes // step) * step
 
 
+def _not_granted(error: OSError, size: int) -> MemoryError:
+    """Return the error of a segment of ``size`` bytes that cannot be made or shown to readers."""
+    missing = _LIMITS.get(error.errno or 0, "shared memory: {error}")
+    return MemoryError(
+        "the system does not grant this process " + missing.format(size=size, error=error)
+    )
+
+
 class Segment:
     """One shared memory, cut into blocks from the front."""
 
@@ -66,11 +74,7 @@ class Segment:
             self.fd = create_memory(f"segment-{number}", size)
             self.memory: mmap.mmap = map_memory(self.fd, size, writable=True)
         except OSError as error:
-            if error.errno not in _LIMITS:
-                raise
-            raise MemoryError(
-                "the system does not grant this process " + _LIMITS[error.errno].format(size=size)
-            ) from error
+            raise _not_granted(error, size) from error
         self.view = memoryview(self.memory)
 
     def close(self) -> None:
@@ -210,7 +214,10 @@ class Pool:
         self._next_number += 1  # also if the segment cannot be made: no number is used twice
         segment = Segment(number, max(usual, -(-nbytes // PAGE) * PAGE))
         if self._register is not None:
-            shown = read_only_descriptor(segment.fd)
+            try:
+                shown = read_only_descriptor(segment.fd)
+            except OSError as error:
+                raise _not_granted(error, segment.size) from error
             try:
                 self._register(number, shown, segment.size)
             finally:
