@@ -49,6 +49,7 @@ class Watched:
         self.fleet.start(spec)
         self.fleet.settle()
         self.fleet.progress.clear()
+        self.fleet.progress_of.clear()
 
     def received(self, daemon: FakeDaemon) -> CoordinatorMessage | None:
         """Return and remove the message about the watch to the daemon."""

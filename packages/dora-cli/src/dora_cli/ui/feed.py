@@ -85,8 +85,8 @@ class Feed:
         self._is_stale = False
         """Whether the state is from before a time without viewers."""
         self._wanted = anyio.Event()
-        self._pause = anyio.CancelScope()
-        """Of the time between two reads."""
+        self._pause: anyio.CancelScope | None = None
+        """The time between two reads."""
         self._release = ""
 
     async def run(self) -> None:
@@ -106,7 +106,8 @@ class Feed:
             self._is_stale = True
             # Rates over the time without a page would be averages of it.
             self._snapshot = None
-            self._pause.cancel()
+            if self._pause is not None:
+                self._pause.cancel()
         self._left = None
         self._viewers += 1
         self._wanted.set()
