@@ -18,10 +18,10 @@ from dora_config.protocol.control import (
     GetSnapshot,
     ListDataflows,
 )
-from dora_config.protocol.snapshot import Snapshot
+from dora_config.protocol.snapshot import REUSED_SECONDS, Snapshot
 
-PERIOD = 1.0
-"""Seconds between two states."""
+PERIOD = REUSED_SECONDS + 0.05
+"""Seconds from a state until the next is read: a snapshot that is requested earlier is the same."""
 ANSWER_SECONDS = 15.0
 STALE_SECONDS = 3.0
 """After this time without a page, the known state is not shown as the present one."""
@@ -77,6 +77,8 @@ class Feed:
         self._read_only = read_only
         self._version: Version | None = None
         self._snapshot: Snapshot | None = None
+        self._before: Snapshot | None = None
+        """The snapshot before the last one; both None: rates are not known."""
         self._ahead: float | None = None
         self._changed = anyio.Event()
         self._viewers = 0
@@ -96,7 +98,7 @@ class Feed:
             begun = anyio.current_time()
             await self._read()
             spent = anyio.current_time() - begun
-            pause = min(MAX_PAUSE, max(PERIOD - spent, spent / MAX_SHARE - spent))
+            pause = min(MAX_PAUSE, max(PERIOD, spent / MAX_SHARE - spent))
             with anyio.move_on_after(pause) as self._pause:
                 await self._backend.wait_changed()
 
@@ -105,7 +107,7 @@ class Feed:
         if self._left is not None and anyio.current_time() > self._left + STALE_SECONDS:
             self._is_stale = True
             # Rates over the time without a page would be averages of it.
-            self._snapshot = None
+            self._snapshot = self._before = None
             if self._pause is not None:
                 self._pause.cancel()
         self._left = None
@@ -149,7 +151,7 @@ class Feed:
                 problem = str(error)
         else:
             problem = backend.problem
-        self._snapshot = None
+        self._snapshot = self._before = None
         known = {} if self._version is None else self._version.state
         self._publish({**known, "source": self._source(problem)})
 
@@ -161,9 +163,11 @@ class Feed:
         dataflows = (await ask(self._backend, ListDataflows(), DataflowList)).dataflows
         snapshot = await ask(self._backend, GetSnapshot(), Snapshot)
         self._release = snapshot.release
-        self._ahead = snapshot.time - anyio.current_time()
-        before, self._snapshot = self._snapshot, snapshot
-        return state(self._source(None), dataflows, snapshot, before)
+        # Another client may have requested the same snapshot.
+        if self._snapshot is None or self._snapshot.time != snapshot.time:
+            self._before, self._snapshot = self._snapshot, snapshot
+            self._ahead = snapshot.time - anyio.current_time()
+        return state(self._source(None), dataflows, snapshot, self._before)
 
     def _source(self, problem: str | None) -> dict[str, Any]:
         row: dict[str, Any] = {"address": self._backend.name, "readOnly": self._read_only}

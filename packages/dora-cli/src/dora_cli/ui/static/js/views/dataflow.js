@@ -91,9 +91,7 @@ function Header({ state, uuid }) {
     ...(one.name === undefined ? [] : [html`<code title=${uuid}>${uuid.slice(0, 8)}</code>`]),
     counted(one.nodes, "node"),
     counted(one.machines.length, "machine"),
-    one.endedAt === undefined ? rate(one.rate) : `ended ${ago(one.endedAt)}`,
-    percent(one.cpu),
-    bytes(one.memory),
+    ...(one.endedAt === undefined ? [`messages ${rate(one.rate)}`, `CPU ${percent(one.cpu)}`, `memory ${bytes(one.memory)}`] : [`ended ${ago(one.endedAt)}`]),
   ];
   return html`<header class="head">
     <h1>${name} <${Status} status=${one.status} title=${uuid} /></h1>
