@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Thread
 
 import pytest
 from cli.conftest import Dora
+from support.serving import served
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
@@ -33,15 +33,9 @@ def refusing(
         answer.headers["Content-Type"] = media_type
         return answer
 
-    with serve(lambda _: None, "127.0.0.1", 0, process_request=refuse) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            address = Coordinator(addr="127.0.0.1", port=server.socket.getsockname()[1])
-            yield Cluster(coordinator=address, machines=(Machine(id="robot", host="robot"),))
-        finally:
-            server.shutdown()
-            thread.join()
+    with serve(lambda _: None, "127.0.0.1", 0, process_request=refuse) as server, served(server):
+        address = Coordinator(addr="127.0.0.1", port=server.socket.getsockname()[1])
+        yield Cluster(coordinator=address, machines=(Machine(id="robot", host="robot"),))
 
 
 @pytest.mark.parametrize("status", [429, 503])

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.browser.conditions import node, see
 from support.browser.session import chromium, opened
 from support.dora import running_dora
 from support.fleets.watched_fleet import watched
 from support.workspace import Workspace
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.integration
 
@@ -51,6 +52,27 @@ PHOTO = """
 """
 """Images of 900 kB, which do not fit into one update of a stream."""
 
+SINK = """
+    from dora import Node
+
+    for event in Node():
+        pass
+"""
+
+RIG = """
+    module: {name: rig, outputs: [image]}
+    nodes:
+      - {id: eye, module: eye.yml}
+      - {id: sink, path: sink.py, inputs: {image: eye/image}}
+"""
+
+EYE = """
+    module: {name: eye, outputs: [image]}
+    nodes:
+      - {id: photo, path: photo.py, inputs: {tick: dora/timer/millis/300}, outputs: [image]}
+      - {id: check, path: sink.py, inputs: {image: photo/image}}
+"""
+
 
 @pytest.fixture
 def browser(home: Path) -> Iterator[Browser]:
@@ -58,28 +80,48 @@ def browser(home: Path) -> Iterator[Browser]:
         yield found
 
 
+def collapse_each_level(page: Page) -> None:
+    """Collapse and expand modules in modules, by the list and by keyboard."""
+    page.get_by_text("Modules", exact=True).click()
+    page.get_by_title("Collapse rig.eye", exact=True).click()
+    see(page, '[data-node^="module rig.eye "]', "2 nodes")
+    node(page, "rig.sink")
+    page.get_by_title("Collapse rig", exact=True).click()
+    see(page, '[data-node^="module rig "]', "3 nodes")
+    assert page.get_by_title("Expand rig.eye", exact=True).count() == 0
+    page.get_by_title("Expand rig", exact=True).press("Escape")
+    drawing = page.locator(".drawing svg")
+    drawing.press("ArrowRight")
+    drawing.press("Enter")
+    node(page, "rig.sink")
+    inner = see(page, '[data-node^="module rig.eye "]')
+    inner.dblclick()
+    node(page, "rig.eye.photo").click()
+    drawing.press("c")
+    inner.wait_for()
+
+
 def test_a_large_compressed_image_without_pillow(browser: Browser, workspace: Workspace) -> None:
     workspace.file("without/PIL/__init__.py", "raise ImportError")
     workspace.node("photo", PHOTO)
-    photo = {
-        "id": "photo",
-        "path": "photo.py",
-        "inputs": {"tick": "dora/timer/millis/300"},
-        "outputs": ["image"],
-    }
-    flow = workspace.dataflow({"nodes": [photo]})
+    workspace.node("sink", SINK)
+    workspace.file("rig.yml", RIG)
+    workspace.file("eye.yml", EYE)
+    flow = workspace.dataflow({"nodes": [{"id": "rig", "module": "rig.yml"}]})
     env = {"PYTHONPATH": str(workspace.path / "without")}
     with running_dora("run", flow, "--ui", cwd=workspace.path, env=env) as run:
         ui = opened(run, browser)
         page = ui.open()
         page.locator("nav a").filter(has_text=workspace.path.name).click()
-        page.locator('[data-node="photo"]').click()
+        page.locator('[data-node="rig.eye.photo"]').click()
         page.locator(".ports a").filter(has_text="image").click()
         page.wait_for_function("() => document.querySelector('figure img')?.naturalWidth === 640")
         page.wait_for_function(
             "() => Number(document.querySelector('[data-shown]').dataset.shown) > 2"
         )
         page.locator("figcaption").filter(has_text="640 × 480 png").wait_for()
+        page.locator("nav a").filter(has_text=workspace.path.name).click()
+        collapse_each_level(page)
         assert ui.errors == []
         run.interrupt()
         run.wait().succeeded()

@@ -12,6 +12,7 @@ import pytest
 from dora_cli.coordinator.errors import CoordinatorLost
 from dora_cli.ui.backend import Replies
 from dora_cli.ui.feed import Feed, Version
+from dora_cli.ui.streams import OpenState, send_state
 from dora_config.protocol.control import (
     ControlAnswer,
     ControlRequest,
@@ -19,7 +20,12 @@ from dora_config.protocol.control import (
     DataflowSummary,
     ListDataflows,
 )
-from dora_config.protocol.snapshot import NodeSummary, Snapshot
+from dora_config.protocol.snapshot import (
+    MachineLoad,
+    MachineSummary,
+    NodeSummary,
+    Snapshot,
+)
 
 FIRST = "8a1c7a86-5b3c-4dd2-9f3e-6c1a3a9b1c11"
 SECOND = "8a1c7a86-5b3c-4dd2-9f3e-6c1a3a9b1c12"
@@ -34,6 +40,8 @@ class FakeBackend:
 
     def __init__(self) -> None:
         self.snapshots = 0
+        self.repeats = False
+        """Whether the last snapshot is sent again."""
         self.changed = anyio.Event()
 
     def change(self) -> None:
@@ -47,14 +55,20 @@ class FakeBackend:
             return DataflowList(dataflows=tuple(rows))
         if self.problem is not None:
             raise CoordinatorLost(self.problem)
-        self.snapshots += 1
+        if not self.repeats:
+            self.snapshots += 1
         nodes = [
             NodeSummary(
                 node="camera", dataflow=uuid, daemon="a", status="Running", queued=self.snapshots
             )
             for uuid in (FIRST, SECOND)
         ]
-        return Snapshot(time=float(self.snapshots), nodes=tuple(nodes))
+        load = MachineLoad(cpus=2, cpu_seconds=float(self.snapshots), memory_total_bytes=1)
+        return Snapshot(
+            time=float(self.snapshots),
+            nodes=tuple(nodes),
+            machines=(MachineSummary(daemon="robot", load=load),),
+        )
 
     async def run(self) -> None:
         raise NotImplementedError
@@ -85,8 +99,10 @@ def test_patches_contain_the_details_of_one_dataflow() -> None:
             assert list(first.scoped(FIRST)["nodes"]) == [FIRST]
             backend.change()
             second = await read(versions)
-            assert second.patch(FIRST) == {"nodes": {FIRST: {"camera": {"queued": 2}}}}
-            assert second.patch(None) == {}
+            machines = {"robot": {"cpu": 50.0}}
+            nodes = {FIRST: {"camera": {"queued": 2}}}
+            assert second.patch(FIRST) == {"machines": machines, "nodes": nodes}
+            assert second.patch(None) == {"machines": machines}
             tasks.cancel_scope.cancel()
 
     anyio.run(check)
@@ -149,6 +165,68 @@ def test_a_state_from_before_a_pause_is_not_shown(monkeypatch: pytest.MonkeyPatc
                 before = await read(versions)
             async with aclosing(feed.versions()) as versions:
                 assert (await read(versions)).number > before.number
+            tasks.cancel_scope.cancel()
+
+    anyio.run(check)
+
+
+def test_a_page_that_comes_back_does_not_wait_for_a_slow_coordinator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dora_cli.ui.feed.STALE_SECONDS", -1.0)
+    monkeypatch.setattr("dora_cli.ui.feed.PERIOD", 3600.0)
+    monkeypatch.setattr("dora_cli.ui.feed.MAX_PAUSE", 3600.0)
+
+    async def check() -> None:
+        backend = FakeBackend()
+        feed = Feed(backend, read_only=False)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(feed.run)
+            for expected in (1, 2):
+                async with aclosing(feed.versions()) as versions:
+                    await read(versions)
+                assert backend.snapshots == expected
+            tasks.cancel_scope.cancel()
+
+    anyio.run(check)
+
+
+def test_frames_contain_the_present_time_by_the_clock_of_the_state() -> None:
+    frames: list[dict[str, Any]] = []
+
+    async def check() -> None:
+        backend = FakeBackend()
+        feed = Feed(backend, read_only=False)
+        sent = anyio.Event()
+
+        async def send(frame: dict[str, Any]) -> None:
+            frames.append(frame)
+            sent.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(feed.run)
+            tasks.start_soon(send_state, feed, OpenState(id=7, open="state"), send)
+            with anyio.fail_after(30):
+                await sent.wait()
+            tasks.cancel_scope.cancel()
+
+    anyio.run(check)
+    assert frames[0]["id"] == 7
+    assert 1.0 <= frames[0]["time"] < 31.0  # the time of the first snapshot is 1
+
+
+def test_a_snapshot_that_is_sent_again_keeps_the_rates() -> None:
+    async def check() -> None:
+        backend = FakeBackend()
+        feed = Feed(backend, read_only=False)
+        async with anyio.create_task_group() as tasks, aclosing(feed.versions()) as versions:
+            tasks.start_soon(feed.run)
+            await read(versions)
+            backend.change()
+            assert (await read(versions)).state["machines"]["robot"]["cpu"] == 50.0
+            backend.repeats = True
+            backend.change()
+            assert (await read(versions)).patch(None) == {}
             tasks.cancel_scope.cancel()
 
     anyio.run(check)

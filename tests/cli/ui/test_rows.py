@@ -108,6 +108,13 @@ def test_what_works_on_a_machine_and_since_when_by_the_coordinators_clock() -> N
     }
 
 
+def test_an_unknown_clock_gives_no_duration() -> None:
+    operation = MachineOperation(command="dora cluster upgrade", operator="ada", since=95.0)
+    machine = MachineSummary(daemon="robot", operation=operation)
+    found = state(SOURCE, (), Snapshot(time=100.0, machines=(machine,)), None)
+    assert "since" not in found["machines"]["robot"]["operation"]
+
+
 def test_rows_contain_no_null() -> None:
     assert "null" not in json.dumps(rows())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from support.simulation.fleet_simulation import SimulatedFleet, dataflow
 from support.simulation.machine_simulation import FakeDaemon
@@ -47,6 +49,7 @@ class Watched:
         self.fleet.start(spec)
         self.fleet.settle()
         self.fleet.progress.clear()
+        self.fleet.progress_of.clear()
 
     def received(self, daemon: FakeDaemon) -> CoordinatorMessage | None:
         """Return and remove the message about the watch to the daemon."""
@@ -232,3 +235,120 @@ def test_the_end_of_the_dataflow_ends_the_watch() -> None:
     assert number not in world.fleet.answers
     world.fleet.settle()
     assert world.fleet.answers[number] == TopicsEnd()
+
+
+VIEW = WatchTopics(topics=("camera/out0",), max_rate=5.0)
+
+
+class Shared(Watched):
+    """Two equal watches of one output, over one stream."""
+
+    def __init__(self) -> None:
+        super().__init__(two_senders())
+        self.first = self.fleet.ask(VIEW)
+        self.request = self.stream(self.robot)
+        self.second = self.fleet.ask(VIEW)
+        assert self.received(self.robot) is None
+
+    def update(self, **news: Any) -> dict[int, TopicUpdate]:
+        """Send an update; return what each watch receives."""
+        self.send(self.robot, TopicChunk(stream=self.request.stream, news=TopicUpdate(**news)))
+        return self.arrived()
+
+    def arrived(self) -> dict[int, TopicUpdate]:
+        """Return and remove the update that each watch has received, at most one."""
+        found: dict[int, TopicUpdate] = {}
+        for number, progress in self.fleet.progress_of.items():
+            (only,) = progress
+            assert isinstance(only, WatchedTopics)
+            found[number] = only.news
+        self.fleet.progress_of.clear()
+        return found
+
+    def display(self, number: int) -> bool:
+        """Acknowledge for a watch; return whether the daemon may send the next update."""
+        self.fleet.handle(TopicChunkTaken(1, number, self.request.stream))
+        return self.received(self.robot) == MoreTopics(stream=self.request.stream)
+
+
+def test_equal_watches_cost_the_robot_one_stream() -> None:
+    world = Shared()
+    news = TopicUpdate(samples=("1",), dropped={"camera/out0": 2})
+    assert world.update(**news.model_dump()) == {world.first: news, world.second: news}
+    assert world.display(world.first)
+    assert not world.display(world.second)  # was requested already
+    assert world.update(samples=("2",)).keys() == {world.first, world.second}
+
+
+def test_a_slow_viewer_of_a_shared_stream_misses_messages_alone() -> None:
+    world = Shared()
+    world.update(samples=("1",))
+    assert world.display(world.first)
+    missed = world.update(samples=("2",), dropped={"camera/out0": 4}, notes=("a note",))
+    assert missed.keys() == {world.first}
+    assert world.display(world.second)
+    assert world.update(samples=("3",), dropped={"camera/out0": 1}) == {
+        world.second: TopicUpdate(samples=("3",), dropped={"camera/out0": 6}, notes=("a note",))
+    }
+
+
+def test_a_viewer_that_comes_later_receives_the_notes() -> None:
+    world = Shared()
+    world.update(samples=("1",), notes=("reduced",))
+    third = world.fleet.ask(VIEW)
+    assert world.arrived() == {third: TopicUpdate(notes=("reduced",))}
+    assert world.display(third)
+    assert world.update(samples=("2",)) == {third: TopicUpdate(samples=("2",))}
+
+
+def test_a_message_in_pieces_waits_for_its_readers_only() -> None:
+    world = Shared()
+    world.update(piece="a", more=True)
+    third = world.fleet.ask(VIEW)
+    assert world.arrived().keys() == {third}
+    assert not world.display(third)
+    assert not world.display(world.first)
+    assert world.display(world.second)
+    assert world.update(piece="b").keys() == {world.first, world.second}
+    assert world.received(world.robot) == MoreTopics(stream=world.request.stream)
+    assert world.update(samples=("c",))[third].dropped == {"camera/out0": 1}
+
+
+def test_a_viewer_that_leaves_in_the_middle_of_a_message_does_not_stop_the_others() -> None:
+    world = Shared()
+    world.update(piece="a", more=True)
+    assert not world.display(world.first)
+    world.fleet.handle(ClientCancelled(1, world.second))
+    assert world.received(world.robot) == MoreTopics(stream=world.request.stream)
+    world.fleet.handle(ClientCancelled(1, world.first))
+    assert world.received(world.robot) == EndTopics(stream=world.request.stream)
+
+
+def test_watches_of_a_lost_machine_share_a_stream_again() -> None:
+    world = Shared()
+    world.fleet.disconnect(world.robot)
+    world.fleet.connect(world.robot)
+    world.fleet.step_to_coordinator(world.robot)
+    world.request = world.stream(world.robot)
+    world.fleet.progress_of.clear()
+    assert world.update(samples=("1",)).keys() == {world.first, world.second}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        VIEW.model_copy(update={"max_rate": 6.0}),
+        VIEW.model_copy(update={"max_rate": None}),
+        VIEW.model_copy(update={"sample_bytes": 1000}),
+        WatchTopics(topics=("camera/out0",), rates=True, max_rate=5.0),
+    ],
+    ids=["rate", "unlimited", "size", "intervals"],
+)
+def test_other_watches_have_their_own_stream(other: WatchTopics) -> None:
+    world = Shared()
+    world.fleet.ask(other)
+    own = world.stream(world.robot)
+    world.fleet.ask(other)
+    shared = other.max_rate is not None and not other.rates
+    assert (world.received(world.robot) is None) == shared
+    assert own.stream != world.request.stream

@@ -101,6 +101,8 @@ class SimulatedFleet:
         self.answers: dict[int, ControlAnswer] = {}
         self.failures: dict[int, coordinator_commands.FailClient] = {}
         self.progress: list[object] = []
+        self.progress_of: dict[int, list[object]] = {}
+        """By request, as `progress`."""
         self.log: list[str] = []
         self.ended = False
         self.slow = False
@@ -386,8 +388,9 @@ class SimulatedFleet:
                 assert number not in self.answers
                 assert number not in self.failures
                 self.failures[number] = command
-            case coordinator_commands.SendProgress(progress=progress):
+            case coordinator_commands.SendProgress(number=number, progress=progress):
                 self.progress.append(progress)
+                self.progress_of.setdefault(number, []).append(progress)
             case coordinator_commands.ArmTimer(key=key, at=at):
                 self.timers[key] = at
             case coordinator_commands.CancelTimer(key=key):

@@ -21,6 +21,7 @@ from typing import Final
 DISPLAYS: Final = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
 SNAP_BROWSERS: Final = ("firefox", "chromium", "brave", "opera")
 REDIRECT: Final = """<!doctype html><meta charset="utf-8"><title>dora</title>
+<meta name="color-scheme" content="light dark">
 <meta http-equiv="refresh" content="0;url={link}"><p><a href="{link}">Continue</a></p>
 """
 

@@ -22,15 +22,17 @@ from dora_config.protocol.control import (
     GetSnapshot,
     ListDataflows,
 )
-from dora_config.protocol.snapshot import Snapshot
+from dora_config.protocol.snapshot import REUSED_SECONDS, Snapshot
 
-PERIOD = 1.0
-"""Seconds between two states."""
+PERIOD = REUSED_SECONDS + 0.05
+"""Seconds from a state until the next is read: a snapshot that is requested earlier is the same."""
 ANSWER_SECONDS = 15.0
 STALE_SECONDS = 3.0
 """After this time without a page, the known state is not shown as the present one."""
 MAX_SHARE = 0.25
 """Largest part of the time that is spent on reading: a slow coordinator is read less often."""
+MAX_PAUSE = 5.0
+"""Seconds until the next attempt, also after one that has timed out."""
 DETAILS = ("nodes", "edges")
 """Parts of the state that are sent for one dataflow only."""
 
@@ -44,6 +46,8 @@ class Version:
     number: int
     state: State
     before: State | None
+    ahead: float | None = None
+    """Seconds by which the clock of the state is ahead of the event loop's clock."""
     _scoped: dict[str | None, State] = field(default_factory=dict)
     _patches: dict[str | None, dict[str, Any]] = field(default_factory=dict)
 
@@ -77,6 +81,9 @@ class Feed:
         self._read_only = read_only
         self._version: Version | None = None
         self._snapshot: Snapshot | None = None
+        self._before: Snapshot | None = None
+        """The snapshot before the last one; both None: rates are not known."""
+        self._ahead: float | None = None
         self._changed = anyio.Event()
         self._viewers = 0
         self._left: float | None = None
@@ -84,6 +91,8 @@ class Feed:
         self._is_stale = False
         """Whether the state is from before a time without viewers."""
         self._wanted = anyio.Event()
+        self._pause: anyio.CancelScope | None = None
+        """The time between two reads."""
         self._release = ""
 
     async def run(self) -> None:
@@ -93,14 +102,18 @@ class Feed:
             begun = anyio.current_time()
             await self._read()
             spent = anyio.current_time() - begun
-            pause = max(PERIOD - spent, spent / MAX_SHARE - spent)
-            with anyio.move_on_after(pause):
+            pause = min(MAX_PAUSE, max(PERIOD, spent / MAX_SHARE - spent))
+            with anyio.move_on_after(pause) as self._pause:
                 await self._backend.wait_changed()
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
         if self._left is not None and anyio.current_time() > self._left + STALE_SECONDS:
             self._is_stale = True
+            # Rates over the time without a page would be averages of it.
+            self._snapshot = self._before = None
+            if self._pause is not None:
+                self._pause.cancel()
         self._left = None
         self._viewers += 1
         self._wanted.set()
@@ -111,8 +124,6 @@ class Feed:
             if not self._viewers:
                 self._wanted = anyio.Event()
                 self._left = anyio.current_time()
-                # Rates over the time without a page would be averages of it.
-                self._snapshot = None
 
     async def versions(self) -> AsyncGenerator[Version]:
         """Yield the state and each later one; a slow reader skips some. Close it after use."""
@@ -144,7 +155,7 @@ class Feed:
                 problem = str(error)
         else:
             problem = backend.problem
-        self._snapshot = None
+        self._snapshot = self._before = None
         known = {} if self._version is None else self._version.state
         self._publish({**known, "source": self._source(problem)})
 
@@ -156,8 +167,11 @@ class Feed:
         dataflows = (await ask(self._backend, ListDataflows(), DataflowList)).dataflows
         snapshot = await ask(self._backend, GetSnapshot(), Snapshot)
         self._release = snapshot.release
-        before, self._snapshot = self._snapshot, snapshot
-        return state(self._source(None), dataflows, snapshot, before)
+        # Another client may have requested the same snapshot.
+        if self._snapshot is None or self._snapshot.time != snapshot.time:
+            self._before, self._snapshot = self._snapshot, snapshot
+            self._ahead = snapshot.time - anyio.current_time()
+        return state(self._source(None), dataflows, snapshot, self._before)
 
     def _source(self, problem: str | None) -> dict[str, Any]:
         row: dict[str, Any] = {"address": self._backend.name, "readOnly": self._read_only}
@@ -170,7 +184,7 @@ class Feed:
     def _publish(self, now: State) -> None:
         number = 0 if self._version is None else self._version.number + 1
         before = None if self._version is None else self._version.state
-        self._version = Version(number, now, before)
+        self._version = Version(number, now, before, self._ahead)
         self._is_stale = False
         self._changed.set()
         self._changed = anyio.Event()

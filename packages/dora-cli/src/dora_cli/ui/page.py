@@ -54,6 +54,7 @@ def enter(root: str, dataflow: str | None) -> str:
     """
     target = root if dataflow is None else f"{root}#/dataflow/{quote(dataflow)}"
     return f"""<!doctype html><meta charset="utf-8"><title>dora</title>
+<meta name="color-scheme" content="light dark">
 <link rel="icon" href="{root}static/icon.svg"><meta http-equiv="refresh" content="0;url={target}">
 <p><a href="{target}">Continue</a></p>
 """

@@ -122,7 +122,8 @@ def _row(one: FleetRecording) -> dict[str, Any]:
     return {
         "id": one.recording,
         "name": one.label,
-        "startedAt": round(one.started),
+        # Unix times by the clocks of the machines.
+        "startedAt": {name: round(state.started, 1) for name, state in one.states.items()},
         "phase": one.phase,
         "bytes": one.nbytes,
         "messages": sum(one.recorded.values()),

@@ -89,12 +89,12 @@ def _machine(
     if one.plain_links:
         row["plainLinks"] = True
     if one.operation is not None:
-        ahead = one.clock_offset or 0.0
-        row["operation"] = {
-            "command": one.operation.command,
-            "operator": one.operation.operator,
-            "since": round(one.operation.since - ahead),
-        }
+        ahead = one.clock_offset
+        row["operation"] = _known(
+            command=one.operation.command,
+            operator=one.operation.operator,
+            since=None if ahead is None else round(one.operation.since - ahead),
+        )
     load = one.load
     if load is not None and load.memory_total_bytes:
         row["cpus"] = load.cpus

@@ -98,19 +98,22 @@ PAGE_FRAMES: Final[TypeAdapter[PageFrame]] = TypeAdapter(PageFrame)
 
 
 async def send_state(feed: Feed, wanted: OpenState, send: Send) -> None:
-    """Send the whole state, then differences."""
+    """Send the whole state, then differences; each with the time by the clock of the state."""
     shown: int | None = None
     last: Any = {}
     async with aclosing(feed.versions()) as versions:
         async for version in versions:
             now = version.scoped(wanted.dataflow)
+            frame: dict[str, Any] = {"id": wanted.id}
+            if version.ahead is not None:
+                frame["time"] = round(version.ahead + anyio.current_time(), 3)
             if shown is None:
-                await send({"id": wanted.id, "state": now})
+                await send({**frame, "state": now})
             else:
                 following = version.number == shown + 1
                 patch = version.patch(wanted.dataflow) if following else difference(last, now)
                 if patch:
-                    await send({"id": wanted.id, "patch": patch})
+                    await send({**frame, "patch": patch})
             shown, last = version.number, now
 
 

@@ -1,8 +1,9 @@
 """Streams of watched outputs from daemons to clients; pure.
 
-One request of a client becomes one stream for each daemon that runs one of its nodes. A stream that
-breaks, with the connection of its daemon or with the runner there, is opened again once that part
-runs again; the watch ends with the dataflow or with its client.
+One request of a client becomes one stream for each daemon that runs one of its nodes. Equal
+requests for one output at a limited rate share a stream: further viewers cost the robot nothing.
+A stream that breaks, with the connection of its daemon or with the runner there, is opened again
+once that part runs again; the watch ends with the dataflow or with its client.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ from dora_coordinator.state.events import ClientRequested
 from dora_coordinator.state.membership import Membership
 from dora_coordinator.state.records import PartState
 
+MAX_NOTES = 20
+"""Notes that are stored for a reader."""
 MESSAGE_BYTES_PER_CHARACTER = 8
 """A chunk has at most one character per this many bytes that a message may have."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Watch:
     client: int
     number: int
@@ -43,13 +46,107 @@ class _Watch:
     dataflow: Dataflow
     topics: dict[str, tuple[str, ...]]
     """Topics by daemon, without daemons whose part has ended."""
-    streams: dict[int, str] = field(default_factory=dict)
-    """Open streams and their daemons."""
+    streams: dict[int, _Stream] = field(default_factory=dict)
     broken: dict[str, int | None] = field(default_factory=dict)
     """Daemons without a stream: the attempt of the part whose runner is gone, or None while the
     daemon is not connected.
     """
     problems: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class _Reader:
+    """One watch of a stream: what it has not displayed yet, and what it has missed."""
+
+    watch: _Watch
+    busy: bool = False
+    """It has not displayed the last update that it was sent."""
+    skips: bool = False
+    """It missed the first piece of the message that is being sent."""
+    dropped: int = 0
+    notes: tuple[str, ...] = ()
+
+    def miss(self, news: TopicUpdate) -> None:
+        completed = bool(news.piece) and not news.more
+        self.dropped += sum(news.dropped.values()) + len(news.samples) + completed
+        self.notes = (*self.notes, *news.notes)[-MAX_NOTES:]
+
+    def take(self, news: TopicUpdate, topic: str) -> TopicUpdate:
+        """Return the update with what was missed before."""
+        self.busy = True
+        if not self.dropped and not self.notes:
+            return news
+        dropped = {**news.dropped, topic: news.dropped.get(topic, 0) + self.dropped}
+        notes = (*self.notes, *news.notes)
+        self.dropped, self.notes = 0, ()
+        return news.model_copy(update={"dropped": dropped, "notes": notes})
+
+
+class _Stream:
+    """Updates of one daemon for one watch, or for equal ones.
+
+    The next update is requested when one reader has displayed the last; each other reader continues
+    with the first update after it has displayed its own. The pieces of a long message wait for all
+    readers of that message.
+    """
+
+    def __init__(self, daemon: str, request: StreamTopics) -> None:
+        self.daemon = daemon
+        self.request = request
+        self.readers: dict[tuple[int, int], _Reader] = {}
+        self._requested = True
+        self._begun = False
+        self._in_message = False
+        """More pieces of the last message follow."""
+        self._notes: tuple[str, ...] = ()
+
+    def add(self, watch: _Watch) -> list[Command]:
+        """Add a watch, which receives the notes that the stream has sent before."""
+        reader = _Reader(watch, skips=self._in_message)
+        self.readers[watch.client, watch.number] = reader
+        return [self._progress(reader, TopicUpdate(notes=self._notes))] if self._begun else []
+
+    def updated(self, news: TopicUpdate) -> list[Command]:
+        """Send an update to each reader that is ready for it."""
+        first = not self._in_message
+        self._begun, self._requested, self._in_message = True, False, news.more
+        self._notes = (*self._notes, *news.notes)[-MAX_NOTES:]
+        commands: list[Command] = []
+        for reader in self.readers.values():
+            if first:
+                reader.skips = reader.busy
+            if reader.skips:
+                reader.miss(news)
+            else:
+                commands.append(self._progress(reader, news))
+        return [*commands, *self._advance()]
+
+    def displayed(self, client: int, number: int) -> list[Command]:
+        self.readers[client, number].busy = False
+        return self._advance()
+
+    def remove(self, watch: _Watch) -> list[Command]:
+        """Remove a watch; the stream ends with the last one."""
+        del self.readers[watch.client, watch.number]
+        if self.readers:
+            return self._advance()
+        return [SendToDaemon(self.daemon, EndTopics(stream=self.request.stream))]
+
+    def _progress(self, reader: _Reader, news: TopicUpdate) -> Command:
+        update = reader.take(news, self.request.topics[0])
+        progress = WatchedTopics(daemon=self.daemon, stream=self.request.stream, news=update)
+        return SendProgress(reader.watch.client, reader.watch.number, progress)
+
+    def _advance(self) -> list[Command]:
+        """Request the next update, unless it was requested or has to wait."""
+        if self._in_message:
+            ready = all(reader.skips or not reader.busy for reader in self.readers.values())
+        else:
+            ready = any(not reader.busy for reader in self.readers.values())
+        if self._requested or not ready:
+            return []
+        self._requested = True
+        return [SendToDaemon(self.daemon, MoreTopics(stream=self.request.stream))]
 
 
 _TOO_MANY = (
@@ -63,7 +160,7 @@ class TopicStreams:
         self._membership = membership
         self._settings = settings
         self._watches: dict[tuple[int, int], _Watch] = {}
-        self._by_stream: dict[int, _Watch] = {}
+        self._streams: dict[int, _Stream] = {}
         self._last_stream = 0
 
     def open(
@@ -86,34 +183,33 @@ class TopicStreams:
         return [*commands, *(_note(watch, note) for note in notes)]
 
     def chunk(self, daemon: str, chunk: TopicChunk) -> list[Command]:
-        watch = self._by_stream.get(chunk.stream)
-        if watch is None or watch.streams.get(chunk.stream) != daemon:
+        stream = self._streams.get(chunk.stream)
+        if stream is None or stream.daemon != daemon:
             return [] if chunk.done else [SendToDaemon(daemon, EndTopics(stream=chunk.stream))]
         if not chunk.done:
             notes = tuple(clean_lines(note) for note in chunk.news.notes)
-            news = chunk.news.model_copy(update={"notes": notes})
-            progress = WatchedTopics(daemon=daemon, stream=chunk.stream, news=news)
-            return [SendProgress(watch.client, watch.number, progress)]
-        self._close(watch, chunk.stream)
-        if chunk.problem is not None:
-            watch.problems.append(f'daemon "{daemon}": {clean_lines(chunk.problem)}')
-            del watch.topics[daemon]
-            return self._reopen(watch)
-        watch.broken[daemon] = watch.dataflow.parts[daemon].attempt
-        return self._reopen(watch)
+            return stream.updated(chunk.news.model_copy(update={"notes": notes}))
+        commands: list[Command] = []
+        for watch in self._close(chunk.stream):
+            if chunk.problem is not None:
+                watch.problems.append(f'daemon "{daemon}": {clean_lines(chunk.problem)}')
+                del watch.topics[daemon]
+            else:
+                watch.broken[daemon] = watch.dataflow.parts[daemon].attempt
+            commands += self._reopen(watch)
+        return commands
 
     def taken(self, client: int, number: int, stream: int) -> list[Command]:
-        """The client has displayed a chunk: its daemon may send the next."""
+        """The client has displayed an update: its daemon may send the next."""
         watch = self._watches.get((client, number))
         if watch is None or stream not in watch.streams:
             return []
-        return [SendToDaemon(watch.streams[stream], MoreTopics(stream=stream))]
+        return watch.streams[stream].displayed(client, number)
 
     def daemon_lost(self, daemon: str) -> list[Command]:
         commands: list[Command] = []
-        for stream, watch in list(self._by_stream.items()):
-            if watch.streams.get(stream) == daemon:
-                self._close(watch, stream)
+        for number in [one for one, stream in self._streams.items() if stream.daemon == daemon]:
+            for watch in self._close(number):
                 watch.broken[daemon] = None
                 commands.append(_note(watch, f'the connection to daemon "{daemon}" was lost'))
         return commands
@@ -129,9 +225,10 @@ class TopicStreams:
         for watch in list(self._watches.values()):
             if watch.client == client and number in (None, watch.number):
                 del self._watches[client, watch.number]
-                for stream, daemon in watch.streams.items():
-                    del self._by_stream[stream]
-                    commands.append(SendToDaemon(daemon, EndTopics(stream=stream)))
+                for stream_number, stream in watch.streams.items():
+                    commands += stream.remove(watch)
+                    if not stream.readers:
+                        del self._streams[stream_number]
         return commands
 
     def _reopen(self, watch: _Watch) -> list[Command]:
@@ -146,20 +243,31 @@ class TopicStreams:
                 and self._membership.is_connected(daemon)
             ):
                 del watch.broken[daemon]
-                commands.append(self._open_stream(watch, daemon))
+                commands += self._open_stream(watch, daemon)
         if not watch.topics:
             del self._watches[watch.client, watch.number]
             end = TopicsEnd(problems=tuple(watch.problems))
             commands.append(AnswerClient(watch.client, watch.number, end))
         return commands
 
-    def _open_stream(self, watch: _Watch, daemon: str) -> Command:
-        self._last_stream += 1
-        watch.streams[self._last_stream] = daemon
-        self._by_stream[self._last_stream] = watch
+    def _open_stream(self, watch: _Watch, daemon: str) -> list[Command]:
+        """Add the watch to the stream of an equal one, or open a stream."""
+        request = self._stream_request(watch, daemon, self._last_stream + 1)
+        if _may_be_shared(request):
+            for number, stream in self._streams.items():
+                same = request.model_copy(update={"stream": number})
+                if stream.daemon == daemon and stream.request == same:
+                    watch.streams[number] = stream
+                    return stream.add(watch)
+        self._last_stream = request.stream
+        stream = self._streams[request.stream] = _Stream(daemon, request)
+        watch.streams[request.stream] = stream
+        return [SendToDaemon(daemon, request), *stream.add(watch)]
+
+    def _stream_request(self, watch: _Watch, daemon: str, number: int) -> StreamTopics:
         chunk = min(MAX_CHUNK, self._settings.max_message_bytes // MESSAGE_BYTES_PER_CHARACTER)
-        message = StreamTopics(
-            stream=self._last_stream,
+        return StreamTopics(
+            stream=number,
             dataflow_id=watch.dataflow.id,
             topics=watch.topics[daemon],
             rates=watch.request.rates,
@@ -170,11 +278,18 @@ class TopicStreams:
             whole_picture_bytes=watch.request.whole_picture_bytes,
             chunk_bytes=chunk,
         )
-        return SendToDaemon(daemon, message)
 
-    def _close(self, watch: _Watch, stream: int) -> None:
-        del watch.streams[stream]
-        del self._by_stream[stream]
+    def _close(self, number: int) -> list[_Watch]:
+        """Remove a stream; return its watches."""
+        watches = [reader.watch for reader in self._streams.pop(number).readers.values()]
+        for watch in watches:
+            del watch.streams[number]
+        return watches
+
+
+def _may_be_shared(request: StreamTopics) -> bool:
+    """Without a limited rate, a slow reader would miss messages that it could have received."""
+    return len(request.topics) == 1 and not request.rates and request.max_rate is not None
 
 
 def _note(watch: _Watch, note: str) -> Command:

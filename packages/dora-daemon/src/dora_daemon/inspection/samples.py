@@ -71,7 +71,9 @@ class Samples:
         """``max_bytes``: of JSON in one update; a longer message is sent in pieces."""
         self._max_bytes = max_bytes
         self._long = ""
-        """Rest of a message that is sent in pieces."""
+        """Message that is sent in pieces."""
+        self._taken = 0
+        """Characters of it that were taken."""
         self._count = _TokenBucket(MAX_PER_SECOND)
         self._bytes = _TokenBucket(BYTES_PER_SECOND)
         self._waiting: deque[tuple[str, str, int]] = deque()
@@ -118,7 +120,10 @@ class Samples:
         """Return and clear all messages, in order of sending, or else the next piece; and notes."""
         piece = ""
         if not self._waiting:
-            piece, self._long = self._long[: self._max_bytes], self._long[self._max_bytes :]
+            piece = self._long[self._taken : self._taken + self._max_bytes]
+            self._taken += len(piece)
+            if self._taken == len(self._long):
+                self._long, self._taken = "", 0
         in_order = sorted(self._waiting, key=lambda one: one[2])
         update = TopicUpdate(
             samples=tuple(text for _, text, _ in in_order),

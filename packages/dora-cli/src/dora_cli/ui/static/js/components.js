@@ -30,6 +30,7 @@ export function Spark({ values, length, text }) {
   const [width, height] = [72, 20];
   const step = width / (length - 1);
   const first = width - (values.length - 1) * step;
+  if (values.length < 2) return html`<span class="meter">${text}</span>`;
   const points = values.flatMap((value, index) => (value === null ? [] : [[first + index * step, height - 1 - (Math.min(100, value) / 100) * (height - 2)]]));
   const line = points.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L");
   const level = last > 92 ? "bad" : last > 80 ? "warn" : "ok";
@@ -65,6 +66,18 @@ export function Empty({ title, children }) {
 }
 
 const MAX_ROWS = 300;
+
+/**
+ * A field that filters what is below it; `names` are suggested.
+ * @param {{label: string, value: string, change: (text: string) => void, names?: string[], enter?: () => void}} props
+ */
+export function Search({ label, value, change, names, enter }) {
+  const list = names && `names-${label.replaceAll(" ", "-")}`;
+  return html`<input type="search" placeholder=${label} aria-label=${label} value=${value} list=${list} autocomplete="off"
+      onInput=${(/** @type {any} */ event) => change(event.currentTarget.value)}
+      onKeyDown=${(/** @type {KeyboardEvent} */ event) => event.key === "Enter" && enter?.()} />
+    ${names && html`<datalist id=${list}>${names.map((name) => html`<option key=${name} value=${name} />`)}</datalist>`}`;
+}
 
 /** @typedef {{title: string, text: any, action: string, danger?: boolean, run: () => Promise<any>}} Question */
 
@@ -153,15 +166,16 @@ export function Messages() {
 }
 
 /**
- * A table that can be sorted by its columns; with `sort` null, the rows have their given order at first.
+ * A table that can be sorted by its columns; with `sort` null, the rows have their given order at first. The first
+ * `most` rows are shown until the viewer wants all.
  * @typedef {{key: string, title: string, numeric?: boolean, value: (row: any) => any, cell?: (row: any) => any}} Column
- * @param {{columns: Column[], rows: any[], sort?: string | null, rowKey: (row: any) => string, open?: (row: any) => void, caption: string, rowClass?: (row: any) => string}} props
+ * @param {{columns: Column[], rows: any[], sort?: string | null, most?: number, rowKey: (row: any) => string, open?: (row: any) => void, caption: string, rowClass?: (row: any) => string}} props
  */
-export function Table({ columns, rows, sort, rowKey, open, caption, rowClass }) {
+export function Table({ columns, rows, sort, most = MAX_ROWS, rowKey, open, caption, rowClass }) {
   const [order, setOrder] = useState({ key: sort === null ? "" : (sort ?? columns[0].key), down: false });
   const column = columns.find((one) => one.key === order.key);
   const sorted = column === undefined ? rows : [...rows].sort((a, b) => compare(column.value(a), column.value(b)) * (order.down ? -1 : 1));
-  const [limit, setLimit] = useState(MAX_ROWS);
+  const [limit, setLimit] = useState(most);
   const head = columns.map((one) => {
     const active = one.key === column?.key;
     const direction = active ? (order.down ? "descending" : "ascending") : "none";
@@ -184,7 +198,7 @@ export function Table({ columns, rows, sort, rowKey, open, caption, rowClass }) 
       </tr>`)}
     </tbody>
   </table>
-  ${sorted.length > limit && html`<p class="muted pad">The first ${limit} of ${sorted.length} rows. <button type="button" class="text" onClick=${() => setLimit(Infinity)}>Show all</button></p>`}
+  ${sorted.length > limit && html`<p class="muted pad">The first ${limit} of ${sorted.length} rows. <button type="button" class="text" onClick=${() => setLimit(limit + MAX_ROWS)}>Show more</button></p>`}
   </div>`;
 }
 

@@ -1,15 +1,17 @@
 /** Numbers, times and names as text. */
 
+import { now } from "./time.js";
+
 const THIN = "\u202f";
 
 /** @param {number | undefined} bytes */
 export function bytes(bytes) {
   if (bytes === undefined) return "–";
-  const units = ["B", "KB", "MB", "GB", "TB"];
+  const units = ["B", "kB", "MB", "GB", "TB"];
   let value = bytes;
   let unit = 0;
   while (value >= 1000 && unit < units.length - 1) {
-    value /= 1024;
+    value /= 1000;
     unit += 1;
   }
   return `${short(value)}${THIN}${units[unit]}`;
@@ -64,9 +66,14 @@ export function duration(seconds) {
   return `${Math.floor(s / 86400)}${THIN}d ${Math.floor((s % 86400) / 3600)}${THIN}h`;
 }
 
+/** Time since `unix`, by the clock of the state. @param {number} unix */
+export function since(unix) {
+  return duration(now() - unix);
+}
+
 /** @param {number} unix */
 export function ago(unix) {
-  return `${duration(Date.now() / 1000 - unix)} ago`;
+  return `${since(unix)} ago`;
 }
 
 /** @param {string} ts RFC 3339 */

@@ -27,14 +27,16 @@ export function Logs({ uuid, node }) {
   const [search, setSearch] = useState("");
   const [following, setFollowing] = useState(true);
   const [chosen, setChosen] = useState(/** @type {LogEntry | null} */ (null));
-  const shown = useMemo(() => filtered(lines, level, search), [lines, level, search]);
-  const frozen = useRef(shown);
-  if (following) frozen.current = shown;
-  const entries = following ? shown : filtered(frozen.current, level, search);
+  // A pause keeps the lines, not the filter.
+  const frozen = useRef(lines);
+  if (following) frozen.current = lines;
+  const kept = frozen.current;
+  const entries = useMemo(() => filtered(kept, level, search), [kept, level, search]);
   const list = useRef(/** @type {{jump: (index: number) => void} | null} */ (null));
 
   const jump = (/** @type {number} */ direction) => {
-    const start = chosen === null ? (direction < 0 ? entries.length : -1) : entries.indexOf(chosen);
+    const at = chosen === null ? -1 : entries.indexOf(chosen);
+    const start = at < 0 && direction < 0 ? entries.length : at;
     for (let index = start + direction; index >= 0 && index < entries.length; index += direction) {
       if (isError(entries[index])) {
         setFollowing(false);
@@ -61,7 +63,7 @@ export function Logs({ uuid, node }) {
       <button type="button" onClick=${() => setFollowing(!following)} aria-pressed=${!following}>${following ? "Pause" : "Follow"}</button>
       <button type="button" onClick=${() => jump(-1)} disabled=${errors === 0} title="Go to the error before">↑ Error</button>
       <button type="button" onClick=${() => jump(1)} disabled=${errors === 0} title="Go to the next error">↓ Error</button>
-      <span class="muted" role="status">${counted(entries.length, "line")}${errors > 0 ? html`, <b class="text-bad">${counted(errors, "error")}</b>` : ""}${!following ? `, ${lines.length - frozenCount(lines, frozen.current)} new` : ""}</span>
+      <span class="muted" role="status">${counted(entries.length, "line")}${errors > 0 ? html`, <b class="text-bad">${counted(errors, "error")}</b>` : ""}${!following ? `, ${lines.length - frozenCount(lines, kept)} new` : ""}</span>
       ${note && html`<span class="text-warn">${note}</span>`}
     </div>
     <${List} entries=${entries} following=${following} pause=${() => setFollowing(false)} node=${node}

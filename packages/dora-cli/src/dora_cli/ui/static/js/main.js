@@ -3,7 +3,7 @@
 import { html, render } from "htm/preact";
 import { useEffect, useState } from "preact/hooks";
 
-import { Boundary, Confirmation, Messages } from "./components.js";
+import { Boundary, Confirmation, Empty, Messages } from "./components.js";
 import { counted, tone } from "./format.js";
 import { link, useRoute } from "./route.js";
 import { store, useCluster } from "./store.js";
@@ -17,6 +17,7 @@ import { RecordingsView } from "./views/recordings.js";
 /** @typedef {import("./types.js").Dataflow} Dataflow */
 
 const ENDED_SHOWN = 8;
+const LONG_WAIT_MS = 3000;
 
 function App() {
   const state = useCluster();
@@ -45,7 +46,11 @@ function App() {
       <${Navigation} state=${state} route=${route} open=${menu} />
       <main id="main" tabindex="-1">
         <${Banner} state=${state} />
-        ${store.loaded && html`<${Boundary} key=${["node", "output"].includes(route[2]) ? route.join("/") : route.slice(0, 2).join("/")} at=${route.join("/")}>${view(state, route)}<//>`}
+        ${!store.loaded
+          ? store.live.status !== "lost" && html`<${Waiting} />`
+          : isUnknown(state)
+            ? html`<${Empty} title="There is no state to show yet">It appears here when the connection exists.<//>`
+            : html`<${Boundary} key=${["node", "output"].includes(route[2]) ? route.join("/") : route.slice(0, 2).join("/")} at=${route.join("/")}>${view(state, route)}<//>`}
       </main>
     </div>
     <${Confirmation} />
@@ -66,9 +71,24 @@ function titleOf(state, route) {
 /** The source of the page, and whether it is connected. @param {{state: State}} props */
 function Connection({ state }) {
   const lost = store.live.status === "lost" || state.source.problem !== undefined;
-  const text = !store.loaded ? "connecting" : lost ? "not connected" : "live";
-  return html`<span class="source" title=${text}><i class="dot ${!store.loaded ? "busy" : lost ? "bad" : "ok"}"></i>
+  const text = lost ? "not connected" : store.current ? "live" : "connecting";
+  return html`<span class="source" title=${text}><i class="dot ${lost ? "bad" : store.current ? "ok" : "busy"}"></i>
     <span class="hidden">${text}</span><span class="name">${state.source.address}</span></span>`;
+}
+
+/** Whether nothing was read from the source since it was opened. @param {State} state */
+function isUnknown(state) {
+  return state.source.problem !== undefined && Object.keys(state.machines).length + Object.keys(state.dataflows).length === 0;
+}
+
+/** Before the first state. */
+function Waiting() {
+  const [long, setLong] = useState(false);
+  useEffect(() => {
+    const timer = setTimeout(() => setLong(true), LONG_WAIT_MS);
+    return () => clearTimeout(timer);
+  }, []);
+  return html`<div role="status"><${Empty} title="Reading the state…">${long && "There is no answer yet. After 15 seconds the page shows the reason."}<//></div>`;
 }
 
 /** @param {State} state @param {string[]} route */
@@ -87,7 +107,7 @@ function view(state, route) {
 function Banner({ state }) {
   if (store.live.status === "lost") {
     return html`<div class="banner bad" role="alert">
-      <strong>The local server does not answer.</strong> Run <code>dora ui</code> again and open its link.
+      <strong>The local server does not answer.</strong> ${state.source.local ? "The run has ended, or the command that serves this page." : "The command that serves this page has ended."} Start it again and open its new link.
     </div>`;
   }
   if (state.source.problem === undefined) return null;
@@ -132,28 +152,17 @@ function Navigation({ state, route, open }) {
   </nav>`;
 }
 
-const system = matchMedia("(prefers-color-scheme: dark)");
+const YEAR = 365 * 86400;
 
-/** Sets the colours: those that the viewer has chosen, else those of the system. */
+/** Changes the colours; `theme.js` sets them at first. */
 function Theme() {
-  const [choice, setChoice] = useState(localStorage.getItem("theme"));
-  const [systemIsDark, setSystemIsDark] = useState(system.matches);
-  useEffect(() => {
-    const changed = () => setSystemIsDark(system.matches);
-    system.addEventListener("change", changed);
-    return () => system.removeEventListener("change", changed);
-  }, []);
-  const dark = choice === "dark" || (choice !== "light" && systemIsDark);
-  useEffect(() => {
-    document.documentElement.setAttribute("data-theme", dark ? "dark" : "light");
-  }, [dark]);
-  const choose = () => {
-    const next = dark ? "light" : "dark";
-    localStorage.setItem("theme", next);
-    setChoice(next);
+  const change = () => {
+    const root = document.documentElement;
+    const chosen = root.dataset.theme === "dark" ? "light" : "dark";
+    root.dataset.theme = chosen;
+    document.cookie = `dora_theme=${chosen}; Max-Age=${YEAR}; Path=/; SameSite=Strict`;
   };
-  return html`<button type="button" class="icon" onClick=${choose}
-    aria-label=${dark ? "Light colours" : "Dark colours"} title=${dark ? "Light colours" : "Dark colours"}>${dark ? "☀" : "☾"}</button>`;
+  return html`<button type="button" class="icon" onClick=${change} aria-label="Change colours" title="Light or dark colours">◐</button>`;
 }
 
 const root = document.getElementById("app");

@@ -104,8 +104,8 @@ function options(element, lines, time, zero) {
 /** @param {number} unix */
 function timeOfDay(unix) {
   const text = new Date(unix * 1000).toTimeString().slice(0, 8);
-  const tenth = Math.round(unix * 10) % 10;
-  return tenth === 0 ? text : `.${tenth}`;
+  const hundredths = Math.round(unix * 100) % 100;
+  return hundredths === 0 ? text : String(hundredths / 100).slice(1);
 }
 
 /** @param {number | null} low @param {number | null} high @param {boolean} zero @returns {[number, number]} */

@@ -3,6 +3,7 @@
 import { useEffect, useState } from "preact/hooks";
 
 import { Live } from "./live.js";
+import { now, setClock } from "./time.js";
 
 /** @typedef {import("./types.js").State} State */
 
@@ -52,6 +53,11 @@ export class Series {
    * @param {(number | undefined)[]} values
    */
   push(time, values) {
+    if (time < this.times[this.times.length - 1]) {
+      // The clock was set back.
+      this.times = [];
+      this.values = [[], []];
+    }
     this.times.push(time);
     values.forEach((value, index) => this.values[index].push(value ?? null));
     while (this.times.length > 2 * HISTORY_SECONDS || this.times[0] < time - HISTORY_SECONDS) {
@@ -67,14 +73,16 @@ export class Store {
     this.live = live;
     this.state = EMPTY;
     this.loaded = false;
+    /** Whether the state is the present one: false from a new connection until its first state. */
+    this.current = false;
     /** @type {Set<() => void>} */
     this.listeners = new Set();
     /** @type {Map<string, Series>} CPU and memory by node, of the dataflow that is shown. */
     this.history = new Map();
     /** @type {Map<string, (number | null)[]>} CPU of each machine, once a second. */
     this.load = new Map();
-    /** Time of the last values, in seconds. */
-    this.remembered = Date.now() / 1000;
+    /** When the last values were added, in seconds since the page was opened. */
+    this.remembered = 0;
     /** @type {string | null} */
     this.dataflow = null;
     /** @type {import("./live.js").Stream | null} */
@@ -97,33 +105,38 @@ export class Store {
     if (dataflow !== this.dataflow) this.history.clear();
     this.dataflow = dataflow;
     this.stream = this.live.open({ open: "state", dataflow }, (frame) => {
+      setClock(frame.time);
       this.state = "state" in frame ? { ...EMPTY, ...frame.state } : merge(this.state, frame.patch);
       this.loaded = true;
+      this.current = true;
       this.#remember();
+      this.#notify();
+    }, () => {
+      this.current = false;
       this.#notify();
     });
   }
 
   #remember() {
-    const now = Date.now() / 1000;
+    const elapsed = performance.now() / 1000;
     const nodes = this.dataflow === null ? {} : (this.state.nodes[this.dataflow] ?? {});
     // A new dataflow sends the same state of machines again.
-    const second = now - this.remembered >= 0.5;
+    const second = elapsed - this.remembered >= 0.5;
     for (const [name, machine] of Object.entries(this.state.machines)) {
       const values = this.load.get(name) ?? [];
       if (!second && values.length > 0) continue;
       // A second without a state, of a hidden page or a slow coordinator, is a gap.
-      const gap = Math.min(LOAD_SECONDS, Math.max(0, Math.round(now - this.remembered) - 1));
+      const gap = Math.min(LOAD_SECONDS, Math.max(0, Math.round(elapsed - this.remembered) - 1));
       const past = values.length > 0 ? [...values, ...Array(gap).fill(null)] : [];
       this.load.set(name, [...past.slice(1 - LOAD_SECONDS), machine.status === "connected" ? (machine.cpu ?? null) : null]);
     }
     for (const name of this.load.keys()) if (this.state.machines[name] === undefined) this.load.delete(name);
     for (const id of this.history.keys()) if (nodes[id] === undefined) this.history.delete(id);
-    if (second) this.remembered = now;
+    if (second) this.remembered = elapsed;
     for (const [id, node] of Object.entries(nodes)) {
       let series = this.history.get(id);
       if (series === undefined) this.history.set(id, (series = new Series()));
-      series.push(now, [node.cpu, node.memory]);
+      series.push(now(), [node.cpu, node.memory]);
     }
   }
 

@@ -5,7 +5,7 @@
  * @typedef {{status: "connected"|"lost"|"ended", address: string, release: string,
  *   labels: Record<string, string>, nodes: number, restarts: number, healthKills: number,
  *   inputTimeouts: number, seenAt?: number, offsetMs?: number, runners?: string[],
- *   plainLinks?: boolean, operation?: {command: string, operator: string, since: number}, cpus?: number, cpu?: number, memory?: number, memoryTotal?: number,
+ *   plainLinks?: boolean, operation?: {command: string, operator: string, since?: number}, cpus?: number, cpu?: number, memory?: number, memoryTotal?: number,
  *   disk?: number, diskTotal?: number}} Machine
  * @typedef {{machine: string, peer: string, state: string, reason?: string, endpoint?: string,
  *   rttUs?: number, offsetUs?: number}} Link

@@ -4,8 +4,8 @@ import { html } from "htm/preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import { usePointer } from "../pointer.js";
-import { total, worst } from "./model.js";
-import { Arrow, Group, Node, arrowProps } from "./shapes.js";
+import { modulesOf, total, worst } from "./model.js";
+import { Arrow, Group, Label, Node, arrowProps, labelProps } from "./shapes.js";
 
 /** @typedef {import("./model.js").Item} Item */
 /** @typedef {import("./model.js").Bundle} Bundle */
@@ -171,6 +171,11 @@ export function Drawing({ model, layout, nodes, edges, selection, select, open, 
     else if (event.key === "-") zoomMiddle(0.8);
     else if (event.key === "0") fit();
     else if (event.key === "Enter" && chosen !== undefined) open(chosen);
+    else if (event.key === "c" && chosen !== undefined && !event.ctrlKey && !event.metaKey) {
+      const module = modulesOf(chosen.label).findLast((one) => model.modules.has(one));
+      if (module !== undefined) toggle(`module ${module}`);
+      else if (model.grouped && chosen.kind !== "machine") toggle(`machine ${chosen.machine}`);
+    }
     else if (event.key === "Escape") select(null);
     else return;
     event.preventDefault();
@@ -180,10 +185,15 @@ export function Drawing({ model, layout, nodes, edges, selection, select, open, 
   };
   const chosenItem = selection?.kind === "item" ? selection.id : null;
   const drawn = model.items.length > DRAW_ALL ? view.area : EVERYWHERE;
+  const arrows = model.bundles.flatMap((bundle) => {
+    const [from, to] = [layout.boxes[bundle.from], layout.boxes[bundle.to]];
+    const hidden = from === undefined || to === undefined || !touches(drawn, union(from, to));
+    return hidden ? [] : [{ bundle, from, to, sum: total(bundle.edges, edges) }];
+  });
   return html`<div class="drawing">
     <p class="hidden" role="status">${chosenItem === null ? "" : `${chosenItem}: ${worst(model.items.find((one) => one.id === chosenItem)?.nodes ?? [], nodes)}`}</p>
     <svg ref=${svg} class=${view.level} tabindex="0" role="application" onKeyDown=${keys} onClick=${background}
-      aria-label="Graph of the dataflow. Arrow keys select a node, Enter opens it, plus and minus zoom, 0 shows all.">
+      aria-label="Graph of the dataflow. Arrow keys select a node, Enter opens it, C collapses what is around it, plus and minus zoom, 0 shows all.">
       <defs>
         ${["flow", "drop", "idle", "chosen"].map((name) => html`<marker key=${name} id="arrow-${name}" class="arrow ${name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto-start-reverse"><path d="M0 1 7 4 0 7z" /></marker>`)}
       </defs>
@@ -191,13 +201,13 @@ export function Drawing({ model, layout, nodes, edges, selection, select, open, 
         ${Object.entries(layout.groups).filter(([, area]) => touches(drawn, area)).map(
           ([name, area]) => html`<${Group} key=${name} name=${name} area=${area} lost=${lost.has(name)} level=${view.level} toggle=${toggle} />`,
         )}
-        ${model.bundles.map((bundle) => {
-          const [from, to] = [layout.boxes[bundle.from], layout.boxes[bundle.to]];
-          if (from === undefined || to === undefined || !touches(drawn, union(from, to))) return null;
+        ${arrows.map(({ bundle, from, to, sum }) => {
           const chosen = (selection?.kind === "bundle" && selection.id === bundle.id) || bundle.from === chosenItem || bundle.to === chosenItem;
           return html`<${Arrow} key=${bundle.id} bundle=${bundle} from=${from} to=${to} points=${layout.arrows[bundle.id]} level=${view.level}
-            ...${arrowProps(total(bundle.edges, edges), view.level, chosen)} select=${select} />`;
+            ...${arrowProps(sum, chosen)} select=${select} />`;
         })}
+        ${view.level === "near" && arrows.map(({ bundle, from, to, sum }) => sum.known &&
+          html`<${Label} key=${`label ${bundle.id}`} bundle=${bundle} from=${from} to=${to} points=${layout.arrows[bundle.id]} ...${labelProps(sum)} select=${select} />`)}
         ${model.items.map((item) => {
           const area = layout.boxes[item.id];
           if (area === undefined || !touches(drawn, area)) return null;

@@ -5,7 +5,7 @@ import { html } from "htm/preact";
 import { Status } from "../components.js";
 import { bytes, counted, micros, percent, rate } from "../format.js";
 import { link } from "../route.js";
-import { moduleOf, timer } from "./model.js";
+import { modulesOf, timer } from "./model.js";
 
 /** @typedef {import("../types.js").State} State */
 /** @typedef {import("../types.js").Graph} Graph */
@@ -23,7 +23,7 @@ export function Inspector({ state, uuid, graph, shown, nodes, edges, selection, 
   const node = item?.kind === "node" ? graph.nodes.find((one) => one.id === item.id) : undefined;
   return html`<aside class="panel inspector" aria-label="Selection">
     ${node !== undefined && html`<${NodeFacts} uuid=${uuid} node=${node} row=${nodes[node.id]} edges=${edges} shown=${shown} toggle=${toggle} />`}
-    ${item !== undefined && node === undefined && html`<${ItemFacts} state=${state} uuid=${uuid} item=${item} nodes=${nodes} open=${open} />`}
+    ${item !== undefined && node === undefined && html`<${ItemFacts} state=${state} uuid=${uuid} item=${item} nodes=${nodes} open=${open} shown=${shown} toggle=${toggle} />`}
     ${bundle !== undefined && html`<h2>${bundle.edges.length === 1 ? "Edge" : counted(bundle.edges.length, "edge")}</h2>
       ${bundle.edges.slice(0, 40).map((key) => html`<${EdgeFacts} key=${key} name=${key} edge=${edges[key]} />`)}`}
     ${item === undefined && bundle === undefined && html`<${Overview} shown=${shown} nodes=${nodes} edges=${edges} select=${select} />`}
@@ -49,14 +49,12 @@ function Overview({ shown, nodes, edges, select }) {
 
 /** @param {{uuid: string, node: GraphNode, row: NodeRow | undefined, edges: Record<string, EdgeRow>, shown: Model, toggle: (key: string) => void}} props */
 function NodeFacts({ uuid, node, row, edges, shown, toggle }) {
-  const module = moduleOf(node.id);
   const machine = row?.machine ?? node.machine ?? "";
   const outgoing = (/** @type {string} */ output) => Object.values(edges).filter((edge) => edge.source === `${node.id}/${output}`);
   return html`<h2>${node.id}</h2>
     <p class="row">${row && html`<${Status} status=${row.status} />`}
       <a class="button" href=${link("dataflow", uuid, "node", node.id)}>Open</a>
-      ${module !== null && shown.modules.includes(module) && html`<button type="button" onClick=${() => toggle(`module ${module}`)}>Collapse ${module}</button>`}
-      ${shown.grouped && html`<button type="button" onClick=${() => toggle(`machine ${machine}`)}>Collapse ${machine}</button>`}</p>
+      <${Collapsing} name=${node.id} machine=${machine} shown=${shown} toggle=${toggle} /></p>
     ${row?.error && html`<p class="text-bad clamp">${row.error}</p>`}
     ${row?.blockedOn && html`<p class="text-warn">Waits for the full queue of ${row.blockedOn}.</p>`}
     ${node.description && html`<p class="muted">${node.description}</p>`}
@@ -82,11 +80,22 @@ function NodeFacts({ uuid, node, row, edges, shown, toggle }) {
     })}${node.outputs.length === 0 && html`<li class="muted">none</li>`}</ul>`;
 }
 
-/** @param {{state: State, uuid: string, item: Item, nodes: Record<string, NodeRow>, open: (item: Item) => void}} props */
-function ItemFacts({ state, uuid, item, nodes, open }) {
+/**
+ * Collapses what is around a node or a module, the innermost first.
+ * @param {{name: string, machine: string, shown: Model, toggle: (key: string) => void}} props
+ */
+function Collapsing({ name, machine, shown, toggle }) {
+  const modules = modulesOf(name).filter((one) => shown.modules.has(one)).reverse();
+  return html`${modules.map((one) => html`<button key=${one} type="button" onClick=${() => toggle(`module ${one}`)}>Collapse ${one}</button>`)}
+    ${shown.grouped && html`<button type="button" onClick=${() => toggle(`machine ${machine}`)}>Collapse ${machine}</button>`}`;
+}
+
+/** @param {{state: State, uuid: string, item: Item, nodes: Record<string, NodeRow>, open: (item: Item) => void, shown: Model, toggle: (key: string) => void}} props */
+function ItemFacts({ state, uuid, item, nodes, open, shown, toggle }) {
   const machine = item.kind === "machine" ? state.machines[item.label] : undefined;
   return html`<h2>${item.label}</h2>
-    <p class="row">${machine && html`<${Status} status=${machine.status} />`} <button type="button" onClick=${() => open(item)}>Expand</button></p>
+    <p class="row">${machine && html`<${Status} status=${machine.status} />`} <button type="button" onClick=${() => open(item)}>Expand</button>
+      ${item.kind === "module" && html`<${Collapsing} name=${item.label} machine=${item.machine} shown=${shown} toggle=${toggle} />`}</p>
     <p class="muted">${counted(item.nodes.length, "node")}${machine?.cpu === undefined ? "" : ` · ${percent(machine.cpu)} CPU`}</p>
     <ul class="plain">${item.nodes.slice(0, 100).map(
       (id) => html`<li key=${id}><${Status} status=${nodes[id]?.status ?? "Starting"} /> <a href=${link("dataflow", uuid, "node", id)}>${id}</a></li>`,

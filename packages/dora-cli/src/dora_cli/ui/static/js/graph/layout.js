@@ -9,7 +9,7 @@
  * @typedef {{boxes: Record<string, Area>, groups: Record<string, Area>, arrows: Record<string, Point[]>, width: number, height: number}} Layout
  */
 
-const RANK_GAP = 92;
+const RANK_GAP = 112;
 const NODE_GAP = 18;
 const GAP = 36;
 const PADDING = 16;

@@ -8,21 +8,32 @@
  * A node, or all nodes of a collapsed machine or module.
  * @typedef {{id: string, label: string, kind: "node" | "module" | "machine", machine: string, nodes: string[], timers: string[], width: number, height: number}} Item
  * @typedef {{id: string, from: string, to: string, edges: string[]}} Bundle
- * @typedef {{items: Item[], bundles: Bundle[], grouped: boolean, machines: string[], modules: string[]}} Model
+ * @typedef {{items: Item[], bundles: Bundle[], grouped: boolean, machines: string[], modules: Map<string, number>}} Model `modules`: number of nodes in each, of all levels
  */
 
 const WIDTH = 204;
 const HEIGHT = 44;
 const COLLAPSE_ABOVE = 150;
 
-/** Return the outermost module of `arm.left.driver`. @param {string} node */
-export function moduleOf(node) {
-  const end = node.indexOf(".");
-  return end > 0 ? node.slice(0, end) : null;
+/**
+ * The modules around a node or a module, the outermost first: `arm` and `arm.left` of `arm.left.driver`.
+ * @param {string} name
+ */
+export function modulesOf(name) {
+  const found = [];
+  for (let end = name.indexOf("."); end > 0; end = name.indexOf(".", end + 1)) found.push(name.slice(0, end));
+  return found;
+}
+
+/** Modules before those in them. @param {string[]} a @param {string[]} b @returns {number} */
+function byPath(a, b) {
+  const at = a.findIndex((part, index) => part !== b[index]);
+  if (at < 0) return a.length - b.length;
+  return at >= b.length ? 1 : a[at].localeCompare(b[at], undefined, { numeric: true });
 }
 
 /**
- * What is collapsed at first: all machines of a large dataflow, or all modules if it has one machine.
+ * What is collapsed at first: all machines of a large dataflow, or the modules of all levels if it has one machine.
  * @param {Graph} graph
  * @returns {Set<string>}
  */
@@ -30,13 +41,13 @@ export function collapsedAtFirst(graph) {
   if (graph.nodes.length <= COLLAPSE_ABOVE) return new Set();
   const machines = new Set(graph.nodes.map((node) => node.machine ?? ""));
   if (machines.size > 1) return new Set([...machines].map((name) => `machine ${name}`));
-  return new Set(graph.nodes.map((node) => moduleOf(node.id)).filter((name) => name !== null).map((name) => `module ${name}`));
+  return new Set(graph.nodes.flatMap((node) => modulesOf(node.id)).map((name) => `module ${name}`));
 }
 
 /**
  * @param {Graph} graph
  * @param {Record<string, NodeRow>} rows
- * @param {Set<string>} collapsed keys such as `machine robot-1` and `module arm`
+ * @param {Set<string>} collapsed keys such as `machine robot-1` and `module arm.left`
  * @returns {Model}
  */
 export function model(graph, rows, collapsed) {
@@ -50,14 +61,13 @@ export function model(graph, rows, collapsed) {
   for (const node of graph.nodes) {
     const machine = rows[node.id]?.machine ?? node.machine ?? "";
     machines.add(machine);
-    const module = moduleOf(node.id);
-    if (module !== null) modules.set(module, (modules.get(module) ?? 0) + 1);
+    const around = modulesOf(node.id);
+    for (const module of around) modules.set(module, (modules.get(module) ?? 0) + 1);
+    const module = around.find((name) => collapsed.has(`module ${name}`));
     /** @type {[string, string, Item["kind"]]} */
     let [id, label, kind] = [node.id, node.id, "node"];
     if (collapsed.has(`machine ${machine}`)) [id, label, kind] = [`machine ${machine}`, machine, "machine"];
-    else if (module !== null && collapsed.has(`module ${module}`)) {
-      [id, label, kind] = [`module ${module} ${machine}`, module, "module"];
-    }
+    else if (module !== undefined) [id, label, kind] = [`module ${module} ${machine}`, module, "module"];
     const timers = node.inputs.filter((one) => one.source.startsWith("dora/timer/")).map((one) => timer(one.source));
     const item = items.get(id);
     itemOf.set(node.id, id);
@@ -86,7 +96,7 @@ export function model(graph, rows, collapsed) {
     bundles: [...bundles.values()],
     grouped: machines.size > 1,
     machines: [...machines].sort(),
-    modules: [...modules].filter(([, count]) => count > 1).map(([name]) => name).sort(),
+    modules: new Map([...modules].filter(([, count]) => count > 1).sort(([a], [b]) => byPath(a.split("."), b.split(".")))),
   };
 }
 

@@ -2,7 +2,7 @@
 
 import { Component, html } from "htm/preact";
 
-import { bytes, micros, percent, short, tone } from "../format.js";
+import { bytes, counted, micros, percent, short, tone } from "../format.js";
 
 /** @typedef {import("./model.js").Item} Item */
 /** @typedef {import("./model.js").Bundle} Bundle */
@@ -59,7 +59,7 @@ function facts(item, row, status, failed) {
   const found =
     item.kind === "node"
       ? [row?.cpu === undefined ? status : percent(row.cpu), row?.memory === undefined ? "" : bytes(row.memory), item.timers.length ? `every ${item.timers[0]}` : ""]
-      : [`${item.nodes.length} nodes`, failed > 0 ? `${failed} failed` : status];
+      : [counted(item.nodes.length, "node"), failed > 0 ? `${failed} failed` : status];
   return found.filter(Boolean).join("  ·  ");
 }
 
@@ -71,28 +71,44 @@ export function Group({ name, area, lost, level, toggle }) {
   </g>`;
 }
 
-/** What an arrow shows of its edges. @param {Sum} sum @param {Level} level @param {boolean} chosen */
-export function arrowProps(sum, level, chosen) {
-  const near = level === "near" && sum.known;
+/** How an arrow looks. @param {Sum} sum @param {boolean} chosen */
+export function arrowProps(sum, chosen) {
   return {
     kind: chosen ? "chosen" : sum.dropRate > 0 || sum.blocked ? "drop" : sum.rate > 0 ? "flow" : "idle",
     width: sum.rate > 0 ? Math.round(10 * Math.min(4, 1.2 + Math.log10(1 + sum.rate) * 0.7)) / 10 : 1.2,
-    rate: near ? `${short(sum.rate)}/s` : "",
-    drops: near && sum.dropRate > 0 ? `−${short(sum.dropRate)}/s` : "",
-    latency: near && sum.p50Us > 0 ? micros(sum.p50Us) : "",
+  };
+}
+
+/** The figures beside an arrow. @param {Sum} sum */
+export function labelProps(sum) {
+  return {
+    rate: `${short(sum.rate)}/s`,
+    drops: sum.dropRate > 0 ? `−${short(sum.dropRate)}/s` : "",
+    latency: sum.p50Us > 0 ? micros(sum.p50Us) : "",
   };
 }
 
 export class Arrow extends Unchanging {
   render() {
-    /** @type {{bundle: Bundle, from: Area, to: Area, points: {x: number, y: number}[] | undefined, level: Level, kind: string, width: number, rate: string, drops: string, latency: string}} */
-    const { bundle, from, to, points, level, kind, width, rate, drops, latency } = /** @type {any} */ (this.props);
-    const { d, middle, room } = curve(from, to, points ?? []);
-    const beside = latency !== "" && room > LABEL_ROOM;
+    /** @type {{bundle: Bundle, from: Area, to: Area, points: {x: number, y: number}[] | undefined, level: Level, kind: string, width: number}} */
+    const { bundle, from, to, points, level, kind, width } = /** @type {any} */ (this.props);
+    const { d } = curve(from, to, points ?? []);
     return html`<g class="edge ${kind}" data-edge=${bundle.id} onClick=${() => this.handlers.select({ kind: "bundle", id: bundle.id })}>
       ${level !== "tiny" && html`<path class="hit" d=${d} />`}
       <path class="line" d=${d} stroke-width=${width} marker-end=${level === "tiny" ? undefined : `url(#arrow-${kind})`} />
-      ${rate && html`<text class="rate" x=${middle.x} y=${middle.y - 5}>${rate}${drops && html`<tspan class="dropped"> ${drops}</tspan>`}${beside && html`<tspan class="latency"> · ${latency}</tspan>`}</text>`}
+    </g>`;
+  }
+}
+
+/** Figures of an arrow; labels are drawn after all arrows, which would cross them out. */
+export class Label extends Unchanging {
+  render() {
+    /** @type {{bundle: Bundle, from: Area, to: Area, points: {x: number, y: number}[] | undefined, rate: string, drops: string, latency: string}} */
+    const { bundle, from, to, points, rate, drops, latency } = /** @type {any} */ (this.props);
+    const { middle, room } = curve(from, to, points ?? []);
+    const beside = latency !== "" && room > LABEL_ROOM;
+    return html`<g class="label" data-edge=${bundle.id} onClick=${() => this.handlers.select({ kind: "bundle", id: bundle.id })}>
+      <text class="rate" x=${middle.x} y=${middle.y - 5}>${rate}${drops && html`<tspan class="dropped"> ${drops}</tspan>`}${beside && html`<tspan class="latency"> · ${latency}</tspan>`}</text>
       ${latency && !beside && html`<text class="rate latency" x=${middle.x} y=${middle.y + 13}>${latency}</text>`}
     </g>`;
   }

@@ -4,10 +4,10 @@ import { html } from "htm/preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import { record, restartDataflow, startAgain, stopDataflow } from "../changes.js";
-import { Empty, Status, Table } from "../components.js";
+import { Empty, Search, Status, Table } from "../components.js";
 import { ago, bytes, counted, micros, percent, rate, short } from "../format.js";
 import { Drawing, useLayout } from "../graph/drawing.js";
-import { collapsedAtFirst, model, moduleOf } from "../graph/model.js";
+import { collapsedAtFirst, model, modulesOf } from "../graph/model.js";
 import { Inspector } from "../graph/inspector.js";
 import { Logs } from "../logs.js";
 import { read } from "../requests.js";
@@ -21,7 +21,6 @@ import { Why } from "./why.js";
 /** @typedef {import("../types.js").EdgeRow} EdgeRow */
 /** @typedef {import("../graph/drawing.js").Selection} Selection */
 
-const FEW_MODULES = 4;
 const TABS = [
   ["graph", "Graph"],
   ["nodes", "Nodes"],
@@ -92,9 +91,7 @@ function Header({ state, uuid }) {
     ...(one.name === undefined ? [] : [html`<code title=${uuid}>${uuid.slice(0, 8)}</code>`]),
     counted(one.nodes, "node"),
     counted(one.machines.length, "machine"),
-    one.endedAt === undefined ? rate(one.rate) : `ended ${ago(one.endedAt)}`,
-    percent(one.cpu),
-    bytes(one.memory),
+    ...(one.endedAt === undefined ? [`messages ${rate(one.rate)}`, `CPU ${percent(one.cpu)}`, `memory ${bytes(one.memory)}`] : [`ended ${ago(one.endedAt)}`]),
   ];
   return html`<header class="head">
     <h1>${name} <${Status} status=${one.status} title=${uuid} /></h1>
@@ -123,6 +120,7 @@ function GraphTab({ state, uuid, graph, nodes, edges }) {
   const [search, setSearch] = useState("");
   const found = useMemo(() => matches(shown, search), [shown, search]);
   const drawing = useRef(/** @type {{center: (id: string) => void} | null} */ (null));
+  const drawn = useRef(/** @type {{model: import("../graph/model.js").Model, layout: import("../graph/layout.js").Layout} | null} */ (null));
   const lost = useMemo(
     () => new Set(Object.entries(state.machines).filter(([, one]) => one.status !== "connected").map(([name]) => name)),
     [state.machines],
@@ -130,7 +128,10 @@ function GraphTab({ state, uuid, graph, nodes, edges }) {
   const toggle = (/** @type {string} */ key) => {
     const next = new Set(collapsed);
     if (!next.delete(key)) next.add(key);
-    setSelection(null);
+    // What was selected, or what it has become a part of.
+    const first = shown.items.find((one) => selection?.kind === "item" && one.id === selection.id)?.nodes[0];
+    const item = first === undefined ? undefined : model(graph, nodes, next).items.find((one) => one.nodes.includes(first));
+    setSelection(item === undefined ? null : { kind: "item", id: item.id });
     setCollapsed(next);
   };
   const next = () => {
@@ -145,21 +146,19 @@ function GraphTab({ state, uuid, graph, nodes, edges }) {
     if (item.kind === "node") go("dataflow", uuid, "node", item.id);
     else toggle(item.kind === "machine" ? item.id : `module ${item.label}`);
   };
-  if (layout === null || !shown.items.every((item) => layout.boxes[item.id] !== undefined)) {
-    return html`<p class="muted pad">Arranging ${counted(shown.items.length, "node")}…</p>`;
-  }
+  // Until the next layout is ready, the last one is shown with its model.
+  if (layout !== null && shown.items.every((item) => layout.boxes[item.id] !== undefined)) drawn.current = { model: shown, layout };
+  if (drawn.current === null) return html`<p class="muted pad">Arranging ${counted(shown.items.length, "node")}…</p>`;
   return html`<div class="split">
     <div class="panel fill">
       <div class="toolbar">
-        <input type="search" placeholder="Find a node" aria-label="Find a node" value=${search}
-          onInput=${(/** @type {any} */ event) => setSearch(event.currentTarget.value)}
-          onKeyDown=${(/** @type {KeyboardEvent} */ event) => event.key === "Enter" && next()} />
+        <${Search} label="Find a node" value=${search} change=${setSearch} enter=${next} />
         ${found !== null && html`<span class="muted" role="status">${found.size === 0 ? "none" : `${found.size} found`}</span>
           <button type="button" disabled=${found.size === 0} onClick=${next}>Next</button>`}
         <span class="space"></span>
         <${Folding} shown=${shown} collapsed=${collapsed} toggle=${toggle} set=${setCollapsed} />
       </div>
-      <${Drawing} model=${shown} layout=${layout} nodes=${nodes} edges=${edges} selection=${selection} select=${setSelection} open=${open} toggle=${toggle} lost=${lost} found=${found} handle=${drawing} />
+      <${Drawing} ...${drawn.current} nodes=${nodes} edges=${edges} selection=${selection} select=${setSelection} open=${open} toggle=${toggle} lost=${lost} found=${found} handle=${drawing} />
     </div>
     <${Inspector} state=${state} uuid=${uuid} graph=${graph} shown=${shown} nodes=${nodes} edges=${edges} selection=${selection} open=${open} select=${setSelection} toggle=${toggle} />
   </div>`;
@@ -189,13 +188,34 @@ function Folding({ shown, collapsed, toggle, set }) {
     };
     return html`<button type="button" onClick=${change}>${all ? "Expand" : "Collapse"} ${what}</button>`;
   };
-  const modules = shown.modules.map((name) => `module ${name}`);
+  const modules = [...shown.modules.keys()].map((name) => `module ${name}`);
   return html`
-    ${modules.length > 0 && modules.length <= FEW_MODULES && shown.modules.map(
-      (name) => html`<button key=${name} type="button" aria-pressed=${collapsed.has(`module ${name}`)} title="Collapse the module ${name}" onClick=${() => toggle(`module ${name}`)}>${name}</button>`,
-    )}
+    ${modules.length > 0 && html`<${Modules} shown=${shown} collapsed=${collapsed} toggle=${toggle} />`}
     ${modules.length > 1 && whole(modules, "modules")}
     ${shown.grouped && whole(shown.machines.map((name) => `machine ${name}`), "machines")}`;
+}
+
+/**
+ * The modules of all levels, each of which collapses and expands; those in a collapsed one are not listed.
+ * @param {{shown: import("../graph/model.js").Model, collapsed: Set<string>, toggle: (key: string) => void}} props
+ */
+function Modules({ shown, collapsed, toggle }) {
+  const isOpen = (/** @type {string} */ name) => !collapsed.has(`module ${name}`);
+  const listed = [...shown.modules].filter(([name]) => modulesOf(name).every(isOpen));
+  const close = (/** @type {KeyboardEvent} */ event) => {
+    const box = /** @type {HTMLDetailsElement} */ (event.currentTarget);
+    if (event.key !== "Escape" || !box.open) return;
+    box.open = false;
+    box.querySelector("summary")?.focus();
+  };
+  return html`<details class="choices" onKeyDown=${close}><summary class="button">Modules</summary>
+    <ul>${listed.map(([name, count]) => {
+      const depth = modulesOf(name).length;
+      return html`<li key=${name} style=${{ paddingLeft: `${14 * depth}px` }}>
+        <button type="button" aria-expanded=${isOpen(name)} title="${isOpen(name) ? "Collapse" : "Expand"} ${name}" onClick=${() => toggle(`module ${name}`)}>
+          <span aria-hidden="true">${isOpen(name) ? "▾" : "▸"}</span> ${depth > 0 ? name.slice(name.lastIndexOf(".") + 1) : name} <span class="muted">${counted(count, "node")}</span>
+        </button></li>`;
+    })}</ul></details>`;
 }
 
 /** @param {{uuid: string, graph: Graph, nodes: Record<string, NodeRow>}} props */
@@ -209,16 +229,15 @@ function Nodes({ uuid, graph, nodes }) {
     { key: "id", title: "Node", value: (one) => one.id, cell: (one) => html`<a href=${link("dataflow", uuid, "node", one.id)}>${one.id}</a>` },
     { key: "status", title: "Status", value: (one) => one.row?.status, cell: (one) => one.row && html`<${Status} status=${one.row.status} title=${one.row.error} />` },
     { key: "machine", title: "Machine", value: (one) => one.row?.machine ?? one.node.machine },
-    { key: "module", title: "Module", value: (one) => moduleOf(one.id) },
+    { key: "module", title: "Module", value: (one) => modulesOf(one.id).at(-1) },
     { key: "cpu", title: "CPU", numeric: true, value: (one) => one.row?.cpu, cell: (one) => percent(one.row?.cpu) },
     { key: "memory", title: "Memory", numeric: true, value: (one) => one.row?.memory, cell: (one) => bytes(one.row?.memory) },
     { key: "queued", title: "Queued", numeric: true, value: (one) => one.row?.queued },
     { key: "restarts", title: "Restarts", numeric: true, value: (one) => one.row?.restarts },
     { key: "error", title: "Note", value: (one) => one.row?.error ?? (one.row?.blockedOn && `waits for the full queue of ${one.row.blockedOn}`), cell: (one) => html`<span class="cut">${one.row?.error ?? (one.row?.blockedOn ? `waits for the full queue of ${one.row.blockedOn}` : "")}</span>` },
   ];
-  const known = columns.filter((one) => one.key !== "module" || rows.some((row) => moduleOf(row.id) !== null));
-  return html`<div class="toolbar"><input type="search" placeholder="Search nodes" aria-label="Search nodes" value=${search}
-      onInput=${(/** @type {any} */ event) => setSearch(event.currentTarget.value)} /><span class="muted">${rows.length} of ${graph.nodes.length}</span></div>
+  const known = columns.filter((one) => one.key !== "module" || rows.some((row) => modulesOf(row.id).length > 0));
+  return html`<div class="toolbar"><${Search} label="Search nodes" value=${search} change=${setSearch} /><span class="muted">${rows.length} of ${graph.nodes.length}</span></div>
     <${Table} caption="Nodes" columns=${known} rows=${rows} rowKey=${(/** @type {any} */ one) => one.id}
       open=${(/** @type {any} */ one) => go("dataflow", uuid, "node", one.id)}
       rowClass=${(/** @type {any} */ one) => (one.row?.status === "Failed" ? "row-bad" : "")} />`;

@@ -1,18 +1,19 @@
 /** All machines, the links between them, and all dataflows. */
 
 import { html } from "htm/preact";
+import { useState } from "preact/hooks";
 
-import { Empty, Figure, Meter, Spark, Status, Table } from "../components.js";
-import { ago, bytes, counted, duration, micros, offset, percent, rate, short } from "../format.js";
+import { Empty, Figure, Meter, Search, Spark, Status, Table } from "../components.js";
+import { ago, bytes, counted, micros, offset, percent, rate, short, since } from "../format.js";
 import { go, link } from "../route.js";
 import { LOAD_SECONDS, store } from "../store.js";
+import { Links } from "./links.js";
 
 /** @typedef {import("../types.js").State} State */
 /** @typedef {import("../types.js").Machine} Machine */
 /** @typedef {import("../types.js").Dataflow} Dataflow */
-/** @typedef {import("../types.js").Link} Link */
 
-const MAX_MATRIX = 24;
+const MANY = 24;
 const CLOCK_WARNING_MS = 50;
 
 /** @param {{state: State}} props */
@@ -94,37 +95,42 @@ function Work({ state }) {
   return html`<div class="panel"><h2>In progress</h2><ul class="notes">
     ${[...operations].map(([key, members]) => html`<${Operation} key=${key} members=${members} />`)}
     ${lost.map(([name, one]) => html`<li key=${name}><${Status} status="lost" /> <b>${name}</b>
-      <span class="muted">not reachable${one.seenAt === undefined ? "" : ` for ${duration(Date.now() / 1000 - one.seenAt)}`}${one.nodes > 0 ? `; ${counted(one.nodes, "node")} there` : ""}</span></li>`)}
+      <span class="muted">not reachable${one.seenAt === undefined ? "" : ` for ${since(one.seenAt)}`}${one.nodes > 0 ? `; ${counted(one.nodes, "node")} there` : ""}</span></li>`)}
     ${busy.map(([uuid, one]) => html`<li key=${uuid}><${Status} status=${one.status} />
       <a href=${link("dataflow", uuid)}>${one.name ?? uuid.slice(0, 8)}</a>
-      <span class="muted">${[one.reason, since(one, state)].filter(Boolean).join(", ")}</span></li>`)}
+      <span class="muted">${[one.reason, incompleteSince(one, state)].filter(Boolean).join(", ")}</span></li>`)}
   </ul></div>`;
 }
 
 /** Since when a dataflow is not complete. @param {Dataflow} one @param {State} state */
-function since(one, state) {
+function incompleteSince(one, state) {
   const away = one.machines.map((name) => state.machines[name]).filter((machine) => machine?.status === "lost");
   const times = away.map((machine) => machine.seenAt).filter((at) => at !== undefined);
-  if (times.length > 0) return `for ${duration(Date.now() / 1000 - Math.min(...times))}`;
+  if (times.length > 0) return `for ${since(Math.min(...times))}`;
   return one.lastRecovery === undefined ? "" : `last recovery ${ago(one.lastRecovery.at)}: ${one.lastRecovery.cause}`;
 }
 
 /** A command that works on machines. @param {{members: [string, Machine][]}} props */
 function Operation({ members }) {
-  const { command, operator, since: began } = /** @type {NonNullable<Machine["operation"]>} */ (members[0][1].operation);
+  const { command, operator } = /** @type {NonNullable<Machine["operation"]>} */ (members[0][1].operation);
+  const times = members.map(([, one]) => one.operation?.since).filter((at) => at !== undefined);
   /** @type {Map<string, number>} */
   const versions = new Map();
   for (const [, one] of members) versions.set(one.release, (versions.get(one.release) ?? 0) + 1);
   const names = members.map(([name]) => name);
   return html`<li><span class="status busy"><i></i>${doing(command)}</span>
     <b>${names.length > 4 ? counted(names.length, "machine") : names.join(", ")}</b>
-    <span class="muted">for ${duration(Date.now() / 1000 - began)}${operator ? `, by ${operator}` : ""}${versions.size > 1
+    <span class="muted">${[times.length === 0 ? "" : `for ${since(Math.min(...times))}`, operator && `by ${operator}`].filter(Boolean).join(", ")}${versions.size > 1
       ? `; now ${[...versions].map(([version, count]) => `${count} × ${version}`).join(", ")}`
       : ""}</span> <code class="muted" title=${command}>${command}</code></li>`;
 }
 
+/** Texts by which a machine is found. @param {string} name @param {Machine} one */
+const wordsOf = (name, one) => [name, one.status, one.address, one.release, ...Object.entries(one.labels).map(([key, value]) => `${key}=${value}`)];
+
 /** @param {{machines: [string, Machine][], release?: string}} props */
 function Machines({ machines, release }) {
+  const [search, setSearch] = useState("");
   /** @type {import("../components.js").Column[]} */
   const columns = [
     { key: "name", title: "Machine", value: ([name]) => name, cell: ([name]) => html`<b>${name}</b>` },
@@ -187,47 +193,13 @@ function Machines({ machines, release }) {
       (key !== "disk" || machines.some(([, one]) => one.disk !== undefined)) &&
       (key !== "labels" || machines.some(([, one]) => Object.keys(one.labels).length > 0)),
   );
-  return html`<${Table} caption="Machines" columns=${known} rows=${machines} rowKey=${(/** @type {any} */ row) => row[0]}
+  const text = search.trim().toLowerCase();
+  const rows = text === "" ? machines : machines.filter(([name, one]) => wordsOf(name, one).some((word) => word.toLowerCase().includes(text)));
+  return html`
+    ${machines.length > MANY && html`<div class="toolbar"><${Search} label="Find a machine" value=${search} change=${setSearch} />
+      <span class="muted" role="status">${text === "" ? counted(machines.length, "machine") : `${rows.length} of ${counted(machines.length, "machine")}`}</span></div>`}
+    <${Table} caption="Machines" columns=${known} rows=${rows} rowKey=${(/** @type {any} */ row) => row[0]}
     rowClass=${(/** @type {any} */ [, one]) => (one.status === "lost" ? "row-bad" : "")} />`;
-}
-
-/** Round trips between machines. @param {{state: State}} props */
-function Links({ state }) {
-  const links = Object.values(state.links);
-  if (links.length === 0) return null;
-  const names = [...new Set(links.flatMap((one) => [one.machine, one.peer]))].sort();
-  if (names.length > MAX_MATRIX) return html`<${LinkList} links=${links} />`;
-  return html`<div class="panel"><h2>Data links <span class="muted">round trip, seen from the row</span></h2>
-    <div class="scroll"><table class="matrix">
-      <caption class="hidden">Round trip times of data links</caption>
-      <thead><tr><td></td>${names.map((name) => html`<th key=${name} scope="col">${name}</th>`)}</tr></thead>
-      <tbody>${names.map(
-        (row) => html`<tr key=${row}><th scope="row">${row}</th>
-          ${names.map((column) => html`<${LinkCell} key=${column} link=${state.links[`${row}>${column}`]} same=${row === column} />`)}
-        </tr>`,
-      )}</tbody>
-    </table></div>
-  </div>`;
-}
-
-/** @param {{link: Link | undefined, same: boolean}} props */
-function LinkCell({ link, same }) {
-  if (same) return html`<td class="same"></td>`;
-  if (link === undefined) return html`<td class="muted">·</td>`;
-  const ok = link.state === "connected";
-  const text = ok ? micros(link.rttUs) : link.state;
-  return html`<td class=${ok ? "ok" : "bad"} title=${[link.endpoint, link.reason].filter(Boolean).join("\n")}>${text}</td>`;
-}
-
-/** @param {{links: Link[]}} props */
-function LinkList({ links }) {
-  const broken = links.filter((one) => one.state !== "connected");
-  return html`<div class="panel"><h2>Data links <span class="muted">${counted(links.length, "link")}, ${broken.length} not connected</span></h2>
-    <ul class="notes">${broken.slice(0, 100).map(
-      (one) => html`<li key=${`${one.machine}>${one.peer}`}><span class="status bad"><i></i>${one.state}</span> ${one.machine} → ${one.peer}
-        <span class="muted">${one.reason}</span></li>`,
-    )}</ul>
-  </div>`;
 }
 
 /** Live ones first, then those that ended last. @param {Dataflow} one */

@@ -29,7 +29,7 @@ export function NodeView({ state, uuid, node }) {
   if (found === undefined) {
     return html`<section class="view">${graph === null && !problem
       ? html`<p class="muted pad">Loading…</p>`
-      : html`<${Empty} title="This node does not exist">${problem} <a href=${link("dataflow", uuid)}>${name}</a><//>`}</section>`;
+      : html`<${Empty} title="This node does not exist">${problem || "It may have been removed."} <a href=${link("dataflow", uuid)}>Nodes of ${name}</a><//>`}</section>`;
   }
   const dataflow = state.dataflows[uuid];
   const status = row?.status ?? (dataflow?.endedAt === undefined ? undefined : dataflow.status);

@@ -47,7 +47,7 @@ export function OutputView({ state, uuid, node, output }) {
     <header class="head">
       <p class="path"><a href=${link("dataflow", uuid)}>${name}</a> / <a href=${link("dataflow", uuid, "node", node)}>${node}</a> /</p>
       <h1>${output}</h1>
-      <p class="facts">${edge?.rate !== undefined && html`<span>${rate(edge.rate)} sent</span><span>${bytes(edge.bytes)}/s</span><span title="Latency to ${edge.target}">${micros(edge.p50Us)}</span>`}
+      <p class="facts">${edge?.rate !== undefined && html`<span>${rate(edge.rate)} sent</span>${edge.bytes !== undefined && html`<span>${bytes(edge.bytes)}/s</span>`}<span title="Time from sending to receipt by ${edge.target}, of half of the messages">latency ${micros(edge.p50Us)}</span>`}
         <span data-shown=${stream.count}>${short(stream.count)} shown</span>
         <span data-dropped=${stream.dropped} title="Messages between those that are shown; nodes receive all of them">${short(stream.dropped)} not shown</span></p>
       <div class="actions">
@@ -66,7 +66,7 @@ export function OutputView({ state, uuid, node, output }) {
     <div class="split ${last === undefined ? "single" : ""}">
       <div class="panel fill output">
         ${last === undefined
-          ? html`<${Empty} title=${stream.problem ? "No messages" : "Waiting for a message…"}><//>`
+          ? html`<${Empty} title=${stream.problem ? "No messages" : paused ? "Paused" : "Waiting for a message…"}>${paused && !stream.problem && "No message has arrived before the pause."}<//>`
           : html`<${Content} kind=${shown} samples=${stream.samples} last=${last} count=${stream.count} settled=${stream.settled} />`}
       </div>
       ${last !== undefined && html`<${Metadata} sample=${last} />`}
@@ -270,7 +270,7 @@ function TableOf({ sample }) {
     if (value === undefined) return "";
     return typeof value === "number" ? String(Number(value.toPrecision(7))) : typeof value === "string" ? value : JSON.stringify(value);
   };
-  return html`<div class="scroll"><table><thead><tr><th class="number">#</th>${keys.map((key) => html`<th key=${key}>${key}</th>`)}</tr></thead>
+  return html`<div class="scroll"><table><thead><tr><th class="number">#</th>${keys.map((key) => html`<th key=${key} class=${typeof rows[0]?.[key] === "number" ? "number" : ""}>${key}</th>`)}</tr></thead>
     <tbody>${rows.map((row, index) => html`<tr key=${index}><td class="number muted">${index}</td>${keys.map((key) => html`<td key=${key} class=${typeof row?.[key] === "number" ? "number" : ""}><span class="cut">${text(row, key)}</span></td>`)}</tr>`)}</tbody></table></div>`;
 }
 

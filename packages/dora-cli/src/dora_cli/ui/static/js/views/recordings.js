@@ -8,7 +8,7 @@ import { ago, bytes, short } from "../format.js";
 import { change, read } from "../requests.js";
 
 /**
- * @typedef {{id: string, name: string, startedAt: number, phase: string, bytes: number,
+ * @typedef {{id: string, name: string, startedAt: Record<string, number>, phase: string, bytes: number,
  *   messages: number, lost: number, problems: string[],
  *   machines: Record<string, {name: string, bytes: number}[]>, missing: string[]}} Recording
  */
@@ -60,7 +60,7 @@ export function RecordingsView({ state }) {
       ${found !== null && found.recordings.length > 0 && html`<div class="scroll"><table>
         <caption class="hidden">Recordings</caption>
         <thead><tr><th>Dataflow</th><th>State</th><th>Started</th><th class="number">Messages</th><th class="number">Not recorded</th><th>Files</th><th></th></tr></thead>
-        <tbody>${found.recordings.map((one) => html`<${Row} key=${one.id} one=${one} readOnly=${state.source.readOnly} stop=${stop} />`)}</tbody>
+        <tbody>${found.recordings.map((one) => html`<${Row} key=${one.id} one=${one} state=${state} stop=${stop} />`)}</tbody>
       </table></div>`}
     </div>
     <p class="muted">Each machine records its own outputs to its own disk. <code>dora record fetch</code> merges them into one file.</p>
@@ -92,19 +92,25 @@ function Start({ state, started }) {
   </form>`;
 }
 
-/** @param {{one: Recording, readOnly: boolean, stop: (one: Recording) => void}} props */
-function Row({ one, readOnly, stop }) {
+/** When the last machine has started, corrected by the offset of its clock. @param {Recording} one @param {import("../types.js").State} state */
+function startOf(one, state) {
+  const times = Object.entries(one.startedAt).map(([name, at]) => at - (state.machines[name]?.offsetMs ?? 0) / 1000);
+  return Math.max(...times);
+}
+
+/** @param {{one: Recording, state: import("../types.js").State, stop: (one: Recording) => void}} props */
+function Row({ one, state, stop }) {
   const ended = one.phase === "ended";
   return html`<tr>
     <td><b>${one.name}</b> <code class="muted">${one.id.slice(0, 8)}</code></td>
     <td><span class="status ${ended ? "done" : "busy"}"><i></i>${one.phase}</span></td>
-    <td>${ago(one.startedAt)}</td>
+    <td>${ago(startOf(one, state))}</td>
     <td class="number">${short(one.messages)}</td>
     <td class="number">${one.lost > 0 ? html`<b class="text-warn">${short(one.lost)}</b>` : "0"}</td>
     <td>${Object.entries(one.machines).map(
       ([machine, files]) => html`<div key=${machine}>${files.map((file) => html`<a key=${file.name} href=${`api/recordings/${[one.id, machine, file.name].map(encodeURIComponent).join("/")}`} download>${machine}</a> <span class="muted">${bytes(file.bytes)}</span> `)}${files.length === 0 && html`<span class="muted">${machine}: no file</span>`}</div>`,
     )}${one.missing.map((machine) => html`<div key=${machine} class="text-warn">${machine} does not answer</div>`)}
     ${one.problems.map((text) => html`<div key=${text} class="text-warn cut">${text}</div>`)}</td>
-    <td class="number">${!ended && !readOnly && html`<button type="button" onClick=${() => stop(one)}>Stop recording</button>`}</td>
+    <td class="number">${!ended && !state.source.readOnly && html`<button type="button" onClick=${() => stop(one)}>Stop recording</button>`}</td>
   </tr>`;
 }
