@@ -80,8 +80,28 @@ def home(request: pytest.FixtureRequest) -> Iterator[Path]:
 
     Fails the test if it leaves a process, shared memory, a runtime directory, or (unless it has
     failed) a pipe, socket or memory file of the test process. Modules whose tests share processes
-    override it.
+    override it with ``shared_home``.
     """
+    with watched_home(lambda: HAS_FAILED in request.node.stash) as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def shared_home() -> Iterator[Path]:
+    """A home for all tests of a module, checked for leftovers like that of a single test."""
+    with watched_home(lambda: False) as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def shared_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace for all tests of a module."""
+    return Workspace(tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture
+def own_home(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A home within the shared one, for a test that uses nothing that the others share."""
     with watched_home(lambda: HAS_FAILED in request.node.stash) as path:
         yield path
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from cli.conftest import HELLO, Dora
+from support.serving import served
 
 from dora_cli import dataflow_file
 from dora_cli.dataflow_file import DataflowFileError
@@ -29,12 +29,8 @@ def server() -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as http:
-        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with HTTPServer(("127.0.0.1", 0), Handler) as http, served(http):
         yield f"http://127.0.0.1:{http.server_port}"
-        http.shutdown()
-        thread.join()
 
 
 def test_a_path_is_returned_unchanged() -> None:

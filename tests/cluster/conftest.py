@@ -19,7 +19,6 @@ from support.cluster.versions import (
     system_wheel_house,
 )
 from support.dora import run_dora
-from support.homes import watched_home
 
 __all__ = ["disconnected_version", "new_version", "old_version", "system_wheel_house"]
 
@@ -51,13 +50,6 @@ def workstation(hosts: Hosts, home: Path) -> Iterator[Path]:
     hosts.write_ssh(home)
     with hosts.workstation():
         yield home
-
-
-@pytest.fixture(scope="module")
-def shared_home() -> Iterator[Path]:
-    """A home for all tests of a module, checked for leftovers like that of a single test."""
-    with watched_home(lambda: False) as path:
-        yield path
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import log_files
 from support.cluster.clusters import cluster_file, daemons, dataflows, ended_cluster
 from support.cluster.hosts import WORKSTATION, Host, Hosts
 from support.dora import Completed, run_dora, running_dora
+from support.runner import log_files
 from support.waiting import wait_until
 from support.workspace import Workspace
 

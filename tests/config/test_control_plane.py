@@ -7,7 +7,6 @@ import http.server
 import select
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from support.serving import served
 
 from dora_config import control_plane
 from dora_config.access import Endpoint
@@ -85,14 +85,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(authority: Authority | None, folder: Path) -> Iterator[Server]:
-    with Server(authority, folder) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with Server(authority, folder) as server, served(server):
+        yield server
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
 import pytest
+from support.fleets import stored_files
 
 from dora_config.file_ages import EARLIEST, last_change
 from dora_config.file_store import FileStore
@@ -34,10 +34,7 @@ def test_implausible_time_is_replaced(tmp_path: Path, stamp: float) -> None:
 
 def test_file_of_1970_is_kept_when_the_clock_is_corrected(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "code")
-    digest = hashlib.sha256(b"x").hexdigest()
-    with store.open_partial(digest, 0) as file:
-        file.write(b"x")
-        store.publish(digest, file)
+    digest = stored_files.add(store, b"x")
     os.utime(store.path(digest), (100.0, 100.0))
     assert store.collect(max_age=60 * 86400.0, max_bytes=1 << 30) == 0
     assert store.path(digest).exists()

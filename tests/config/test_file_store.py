@@ -10,6 +10,7 @@ from io import BufferedRandom
 from pathlib import Path
 
 import pytest
+from support.fleets.stored_files import add
 
 from dora_config import file_store
 from dora_config.file_ages import last_change
@@ -18,14 +19,6 @@ from dora_config.file_store import FileRefused, FileStore
 
 def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def add(store: FileStore, content: bytes) -> str:
-    name = digest(content)
-    with store.open_partial(name, 0) as file:
-        file.write(content)
-        store.publish(name, file)
-    return name
 
 
 @pytest.fixture

@@ -166,15 +166,20 @@ def _check_linked(fleet: SimulatedFleet, dataflow_id: str) -> None:
             assert link.peers[peer].state == "proven"
 
 
+def two_daemons() -> SimulatedFleet:
+    fleet = SimulatedFleet()
+    fleet.add_daemon("a", "a")
+    fleet.add_daemon("b", "b")
+    fleet.settle()
+    return fleet
+
+
 @given(histories)
 @settings(max_examples=300)
 def test_reported_states_are_true_after_any_history_of_faults(
     history: list[tuple[str, int]],
 ) -> None:
-    fleet = SimulatedFleet()
-    fleet.add_daemon("a", "a")
-    fleet.add_daemon("b", "b")
-    fleet.settle()
+    fleet = two_daemons()
     stopped: set[str] = set()
     for operation, number in history:
         _apply(fleet, operation, number, stopped)
@@ -189,10 +194,7 @@ def test_reported_states_are_true_after_any_history_of_faults(
 def test_a_dataflow_that_users_do_not_stop_runs_after_any_history_of_faults(
     history: list[tuple[str, int]],
 ) -> None:
-    fleet = SimulatedFleet()
-    fleet.add_daemon("a", "a")
-    fleet.add_daemon("b", "b")
-    fleet.settle()
+    fleet = two_daemons()
     fleet.start(pipeline(here="a", there="b"))
     fleet.settle()
     (dataflow_id,) = fleet.store

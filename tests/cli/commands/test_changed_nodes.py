@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.dora import RunningDora, running_dora
 from support.fleets.daemons import RealFleet, counting, real_fleet
 from support.fleets.linked_fleet import ROBOT, STATION, runner_of
+from support.runner import log_files
 from support.waiting import wait_until
 from support.workspace import Workspace
 
@@ -24,6 +26,25 @@ SECOND = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def home(shared_home: Path) -> Path:
+    return shared_home
+
+
+@pytest.fixture(scope="module")
+def shared_fleet(home: Path, shared_workspace: Workspace) -> Iterator[RealFleet]:
+    assert home.is_dir()
+    with real_fleet(shared_workspace, None) as made:
+        yield made
+
+
+@pytest.fixture
+def fleet(shared_fleet: RealFleet) -> Iterator[RealFleet]:
+    """One daemon, without dataflows."""
+    yield shared_fleet
+    shared_fleet.end_dataflows()
+
+
 def printed(fleet: RealFleet, node: str) -> list[str]:
     """Return what a node has printed, over all its processes."""
     lines = fleet.dora("logs", "a", "--node", node, "--log-format", "json").stdout.splitlines()
@@ -31,12 +52,15 @@ def printed(fleet: RealFleet, node: str) -> list[str]:
     return [one["msg"] for one in entries if one["level"] == "stdout"]
 
 
-def wait_for_more(fleet: RealFleet, node: str, text: str = "got") -> None:
-    before = len([line for line in printed(fleet, node) if text in line])
-    wait_until(
-        lambda: len([line for line in printed(fleet, node) if text in line]) > before,
-        what=lambda: f"more {text!r} of {node}: {printed(fleet, node)[-5:]}",
-    )
+def wait_for_more(workspace: Workspace, node: str) -> None:
+    """Wait until a node has received more messages."""
+
+    def received() -> int:
+        logs = workspace.path.glob(f"out/*/log_{node}.jsonl")
+        return sum(text.startswith("got ") for log in logs for text in log_files.texts(log))
+
+    before = received()
+    wait_until(lambda: received() > before, what=lambda: f"more messages of {node}")
 
 
 def inputs_of(fleet: RealFleet, node: str) -> dict[str, str]:
@@ -46,13 +70,14 @@ def inputs_of(fleet: RealFleet, node: str) -> dict[str, str]:
     return found
 
 
+@pytest.mark.usefixtures("own_home")
 def test_nodes_and_edges_over_two_machines_survive_everything(workspace: Workspace) -> None:
     file = str(workspace.file("second.yml", json.dumps(SECOND)))
     with real_fleet(workspace, "robot", "station") as fleet:
         fleet.start(counting(workspace, counter=ROBOT, collector=ROBOT), "--name", "a")
         added = fleet.dora("node", "add", "--from-yaml", file)
         assert added.stdout == 'node "second" added on daemon "station"\n'
-        wait_for_more(fleet, "second")
+        wait_for_more(workspace, "second")
         connected = fleet.dora("node", "connect", "second/out", "collector/x", code=1)
         assert 'does not exist; the outputs of "second": none' in connected.stderr
         connected = fleet.dora("node", "connect", "counter/count", "second/more")
@@ -61,22 +86,22 @@ def test_nodes_and_edges_over_two_machines_survive_everything(workspace: Workspa
         assert inputs_of(fleet, "second") == wired
 
         os.kill(runner_of("station"), signal.SIGKILL)
-        wait_for_more(fleet, "second")
+        wait_for_more(workspace, "second")
         fleet.coordinator.process.kill()
         fleet.restart_coordinator()
         wait_until(lambda: len(fleet.cluster().daemons) == 2, what="both daemons")
         fleet.wait_for_status("Running")
         assert inputs_of(fleet, "second") == wired
-        wait_for_more(fleet, "second")
+        wait_for_more(workspace, "second")
         assert "->" in fleet.dora("restart", "a").stdout
-        wait_for_more(fleet, "second")
+        wait_for_more(workspace, "second")
 
         cut = fleet.dora("node", "disconnect", "counter/count", "second/count")
         assert cut.stdout == "disconnected counter/count from second/count\n"
         assert inputs_of(fleet, "second") == {"more": "counter/count"}
         assert fleet.dora("node", "remove", "second").stdout == 'node "second" removed\n'
         assert {row["node"] for row in _rows(fleet)} == {"counter", "collector"}
-        wait_for_more(fleet, "collector")
+        wait_for_more(workspace, "collector")
 
 
 def _rows(fleet: RealFleet) -> list[dict[str, object]]:
@@ -84,30 +109,29 @@ def _rows(fleet: RealFleet) -> list[dict[str, object]]:
     return [json.loads(line) for line in listed.splitlines()]
 
 
-def test_a_replacement_that_fails_changes_nothing(workspace: Workspace) -> None:
+def test_a_replacement_that_fails_changes_nothing(fleet: RealFleet, workspace: Workspace) -> None:
     workspace.node("broken", "raise SystemExit('no good')")
     new = {"id": "collector", "path": "broken.py", "inputs": {"count": "counter/count"}}
     file = workspace.file("new.yml", json.dumps(new))
-    with real_fleet(workspace, None) as fleet:
-        fleet.start(counting(workspace), "--name", "a")
-        before = _rows(fleet)
-        refused = fleet.dora("node", "replace", "collector", "--from-yaml", file, code=1).stderr
-        assert "exited before connecting: no good" in refused
-        assert [row["pid"] for row in _rows(fleet)] == [row["pid"] for row in before]
-        another = workspace.file("another.yml", json.dumps({**new, "id": "another"}))
-        refused = fleet.dora("node", "add", "--from-yaml", another, code=1).stderr
-        assert "exited with code 1" in refused
-        assert "no good" in fleet.dora("logs", "a", "--node", "another").stdout
-        unknown = fleet.dora("logs", "a", "--node", "anothr", code=1).stderr
-        assert 'has no node "anothr"; its nodes are: collector, counter' in unknown
-        file.write_text(json.dumps({**new, "path": "collector.py", "args": "x"}))
-        replaced = fleet.dora("node", "replace", "collector", "--from-yaml", file).stdout
-        assert replaced.startswith('node "collector" replaced on daemon ')
-        wait_for_more(fleet, "collector")
-        got = [int(line.split()[1]) for line in printed(fleet, "collector") if "got" in line]
-        assert got == list(range(len(got)))
-        for words in (("remove", "nope"), ("connect", "counter", "collector/x")):
-            assert fleet.dora("node", *words, code=2 if words[0] == "connect" else 1).stderr
+    fleet.start(counting(workspace), "--name", "a")
+    before = _rows(fleet)
+    refused = fleet.dora("node", "replace", "collector", "--from-yaml", file, code=1).stderr
+    assert "exited before connecting: no good" in refused
+    assert [row["pid"] for row in _rows(fleet)] == [row["pid"] for row in before]
+    another = workspace.file("another.yml", json.dumps({**new, "id": "another"}))
+    refused = fleet.dora("node", "add", "--from-yaml", another, code=1).stderr
+    assert "exited with code 1" in refused
+    assert "no good" in fleet.dora("logs", "a", "--node", "another").stdout
+    unknown = fleet.dora("logs", "a", "--node", "anothr", code=1).stderr
+    assert 'has no node "anothr"; its nodes are: collector, counter' in unknown
+    file.write_text(json.dumps({**new, "path": "collector.py", "args": "x"}))
+    replaced = fleet.dora("node", "replace", "collector", "--from-yaml", file).stdout
+    assert replaced.startswith('node "collector" replaced on daemon ')
+    wait_for_more(workspace, "collector")
+    got = [int(line.split()[1]) for line in printed(fleet, "collector") if "got" in line]
+    assert got == list(range(len(got)))
+    for words in (("remove", "nope"), ("connect", "counter", "collector/x")):
+        assert fleet.dora("node", *words, code=2 if words[0] == "connect" else 1).stderr
 
 
 def edit(path: Path, old: str, new: str) -> None:
@@ -151,6 +175,7 @@ def watched(workspace: Workspace) -> Path:
     return workspace.dataflow(WATCHED)
 
 
+@pytest.mark.usefixtures("own_home")
 def test_run_reloads_a_node_on_save(workspace: Workspace) -> None:
     path = watched(workspace)
     with running_dora("run", path, "--watch", cwd=workspace.path) as running:
@@ -168,14 +193,13 @@ def reloads_an_added_node(running: RunningDora, workspace: Workspace, fleet: Rea
     running.wait_for('reloaded node "later"')
 
 
-def test_start_reloads_a_node_on_save(workspace: Workspace) -> None:
+def test_start_reloads_a_node_on_save(fleet: RealFleet, workspace: Workspace) -> None:
     path = watched(workspace)
-    with real_fleet(workspace, None) as fleet:
-        detached = fleet.dora("start", path, "--hot-reload", "--detach", code=2)
-        assert "remove --detach" in detached.stderr
-        words = ("start", path, "--hot-reload", "--coordinator-port", str(fleet.port))
-        with running_dora(*words, cwd=workspace.path) as running:
-            reloads(running, workspace)
-            reloads_an_added_node(running, workspace, fleet)
-            running.interrupt()
-            assert running.wait().code == 0
+    detached = fleet.dora("start", path, "--hot-reload", "--detach", code=2)
+    assert "remove --detach" in detached.stderr
+    words = ("start", path, "--hot-reload", "--coordinator-port", str(fleet.port))
+    with running_dora(*words, cwd=workspace.path) as running:
+        reloads(running, workspace)
+        reloads_an_added_node(running, workspace, fleet)
+        running.interrupt()
+        assert running.wait().code == 0

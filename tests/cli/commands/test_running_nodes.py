@@ -16,7 +16,6 @@ import pytest
 from support.dora import DORA, run_dora, running_dora
 from support.fleets.coordinator import free_port
 from support.fleets.daemons import RealFleet, counting, pids, real_fleet
-from support.homes import watched_home
 from support.waiting import wait_until
 from support.workspace import Workspace
 
@@ -36,15 +35,14 @@ def rows(text: str) -> list[dict[str, object]]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def home() -> Iterator[Path]:
-    with watched_home(lambda: False) as path:
-        yield path
+def home(shared_home: Path) -> Path:
+    return shared_home
 
 
 @pytest.fixture(scope="module")
-def fleet(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealFleet]:
+def fleet(home: Path, shared_workspace: Workspace) -> Iterator[RealFleet]:
     assert home.is_dir()
-    with real_fleet(Workspace(tmp_path_factory.mktemp("fleet")), "robot") as made:
+    with real_fleet(shared_workspace, "robot") as made:
         yield made
 
 

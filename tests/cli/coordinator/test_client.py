@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Event, Thread
+from threading import Event
 
 import pytest
+from support.serving import served
 from websockets.sync.server import ServerConnection, serve
 
 from dora_cli.commands.coordinator import top
@@ -30,15 +31,11 @@ def mute_coordinator() -> Iterator[Endpoint]:
         connection.send(SERVER_CODEC.encode(Welcome(party=party, max_message_bytes=1 << 20)))
         over.wait(60)
 
-    with serve(handle, "127.0.0.1", 0) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
+    with serve(handle, "127.0.0.1", 0) as server, served(server):
         try:
             yield Endpoint("127.0.0.1", server.socket.getsockname()[1])
         finally:
             over.set()
-            server.shutdown()
-            thread.join()
 
 
 @pytest.mark.integration  # the oldest `websockets` leaves the pipe of a server open

@@ -8,11 +8,12 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 
 import pytest
 from support.fleets.coordinator import free_port
+from support.serving import served
 
 from dora_cli.coordinator import rest
 from dora_cli.coordinator.errors import (
@@ -57,15 +58,12 @@ def serving(answer: Callable[[BaseHTTPRequestHandler], Answer | None]) -> Iterat
     class Server(ThreadingHTTPServer):
         daemon_threads = False  # closing waits for the handlers, and so for their sockets
 
-    with Server(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            with RestClient(Endpoint("127.0.0.1", server.server_port)) as client:
-                yield client
-        finally:
-            server.shutdown()
-            thread.join()
+    with (
+        Server(("127.0.0.1", 0), Handler) as server,
+        served(server),
+        RestClient(Endpoint("127.0.0.1", server.server_port)) as client,
+    ):
+        yield client
 
 
 def always(status: int, body: object, kind: str = "application/json") -> Callable[[Any], Answer]:

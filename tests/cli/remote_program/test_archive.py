@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
+import os
+import sys
 import tarfile
 from pathlib import Path
 
@@ -12,13 +15,21 @@ import pytest
 from dora_cli.remote_program import archive
 
 
+def packed(folder: Path) -> tuple[Path, str]:
+    """An archive of empty folders, with its SHA-256."""
+    path = folder / "a.part"
+    with tarfile.open(path, "w:gz") as archive:
+        for name in ("bin", "lib"):
+            member = tarfile.TarInfo(name)
+            member.type, member.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(member)
+    return path, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def test_full_disk_leaves_no_part_of_a_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "a.part"
-    with tarfile.open(path, "w:gz"):
-        pass
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    path, sha256 = packed(tmp_path)
 
     def fill(_packed: tarfile.TarFile, target: Path, **_options: object) -> None:
         (target / "begun").write_text("")
@@ -29,3 +40,52 @@ def test_full_disk_leaves_no_part_of_a_version(
         archive.unpack(str(path), sha256, str(tmp_path / "prefix"), "2")
     assert list((tmp_path / "prefix").iterdir()) == []
     assert path.exists(), "it can be unpacked again without a transfer"
+
+
+@pytest.mark.parametrize("with_ctypes", [True, False])
+def test_version_is_on_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_ctypes: bool
+) -> None:
+    path, sha256 = packed(tmp_path)
+    prefix = tmp_path / "prefix"
+    synced: list[list[Path]] = []
+
+    class Libc:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def syncfs(self, handle: int) -> int:
+            assert Path(f"/proc/self/fd/{handle}").readlink().parent == prefix
+            synced.append(list(prefix.iterdir()))
+            return 0
+
+    if with_ctypes:
+        monkeypatch.setattr(ctypes, "CDLL", Libc)
+    else:
+        monkeypatch.setitem(sys.modules, "ctypes", None)
+        monkeypatch.setattr(os, "sync", lambda: synced.append(list(prefix.iterdir())))
+    tree = archive.unpack(str(path), sha256, str(prefix), "2")["tree"]
+    (before,) = synced
+    assert [one.name.startswith(".new-") for one in before] == [True]
+    assert list(prefix.iterdir()) == [Path(tree)]
+
+
+def test_version_that_the_disk_does_not_take_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, sha256 = packed(tmp_path)
+
+    def fail(folder: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(folder.parent))
+
+    monkeypatch.setattr(archive, "_sync", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        archive.unpack(str(path), sha256, str(tmp_path / "prefix"), "2")
+    assert list((tmp_path / "prefix").iterdir()) == []
+
+
+def test_error_of_the_file_system_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "open", lambda *_: -1)  # not a descriptor
+    monkeypatch.setattr(os, "close", lambda _: None)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        archive._sync(Path("/prefix/.new-1"))

@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from support.fleets.held_lock import INFO, held_lock
 from support.waiting import wait_until
 
-from dora_cli.remote_program import __main__, lock
+from dora_cli.remote_program import lock
 from dora_cli.remote_program.lock import Input, InputEnded, acquire
-from dora_cli.remote_program.protocol import Problem, decode_reply, encode_request
+from dora_cli.remote_program.protocol import Problem, decode_reply
 
 NAME = f"dora-test-lock-{os.getpid()}"
 
 
 @pytest.fixture
-def holder() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that holds the lock ``NAME``."""
-    words = [sys.executable, "-c", f"from {__main__.__name__} import main; main()"]
-    given = {"name": NAME, "info": {"key": "a"}, "wait": False, "lease": 60.0}
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(encode_request("lock.acquire", given))
-        process.stdin.flush()
-        assert decode_reply(process.stdout.readline())["held"]
-        yield process
-        process.stdin.close()
+def descriptors() -> Iterator[Path]:
+    """The open descriptors of a process that holds the lock ``NAME``."""
+    with held_lock(NAME) as holder:
+        yield Path(f"/proc/{holder}/fd")
 
 
 def connected(held: ExitStack) -> socket.socket:
@@ -42,17 +34,15 @@ def connected(held: ExitStack) -> socket.socket:
     return link
 
 
-def test_connections_of_ended_commands_are_closed(holder: subprocess.Popen[bytes]) -> None:
-    descriptors = Path(f"/proc/{holder.pid}/fd")
+def test_connections_of_ended_commands_are_closed(descriptors: Path) -> None:
     before = len(list(descriptors.iterdir()))
     for _ in range(5):
         with ExitStack() as held:
-            assert decode_reply(connected(held).recv(4096))["key"] == "a"
+            assert decode_reply(connected(held).recv(4096))["key"] == INFO["key"]
     wait_until(lambda: len(list(descriptors.iterdir())) == before, what="closed connections")
 
 
-def test_the_number_of_connections_is_limited(holder: subprocess.Popen[bytes]) -> None:
-    descriptors = Path(f"/proc/{holder.pid}/fd")
+def test_the_number_of_connections_is_limited(descriptors: Path) -> None:
     before = len(list(descriptors.iterdir()))
     with ExitStack() as held:
         links = [connected(held) for _ in range(lock.MAX_WAITING + 3)]
@@ -66,23 +56,31 @@ def test_the_number_of_connections_is_limited(holder: subprocess.Popen[bytes]) -
 
 
 class _EndingInput(Input):
-    """Standard input that ends at the first wait."""
+    """Standard input that ends at the third wait."""
+
+    waits: ClassVar[list[float | None]]
 
     def wait(self, *_: object, within: float | None = None) -> list[socket.socket]:
-        raise InputEnded
+        self.waits.append(within)
+        if len(self.waits) == 3:
+            raise InputEnded
+        return []
 
 
+@pytest.mark.parametrize("listens", [False, True], ids=["does not listen", "does not accept"])
 def test_holders_that_do_not_accept_are_tried_again_after_a_wait(
-    monkeypatch: pytest.MonkeyPatch,
+    listens: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock, "Input", _EndingInput)
+    monkeypatch.setattr(_EndingInput, "waits", [], raising=False)
     with ExitStack() as held:
         holder = held.enter_context(socket.socket(socket.AF_UNIX))
         holder.bind(f"\0{NAME}")
-        acquire(NAME, {"key": "b"}, wait=True, lease=60.0)  # does not listen
-        holder.listen(0)
-        connected(held)
-        acquire(NAME, {"key": "b"}, wait=True, lease=60.0)  # does not accept
+        if listens:
+            holder.listen(0)
+            connected(held)  # fills the queue
+        acquire(NAME, {"key": "b"}, wait=True, lease=60.0)
+    assert _EndingInput.waits == [lock.RETRY_INTERVAL] * 3
 
 
 def test_other_errors_are_problems() -> None:

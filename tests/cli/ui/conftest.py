@@ -11,25 +11,12 @@ from support.browser.session import Ui, chromium, opened
 from support.dora import running_dora
 from support.fleets.daemons import RealFleet, real_fleet
 from support.fleets.watched_fleet import MACHINES, watched
-from support.homes import watched_home
 from support.workspace import Workspace
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 SILENCE = "daemon_silence_limit=4s"
-
-
-@pytest.fixture(scope="module")
-def shared_home() -> Iterator[Path]:
-    """A home for all tests of a module, checked for leftovers like that of a single test."""
-    with watched_home(lambda: False) as path:
-        yield path
-
-
-@pytest.fixture(scope="module")
-def shared_workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    return Workspace(tmp_path_factory.mktemp("watched"))
 
 
 @pytest.fixture(scope="module")

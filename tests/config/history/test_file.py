@@ -46,7 +46,7 @@ def test_an_error_is_returned_once(tmp_path: Path) -> None:
     assert read_history(file.path) == [ENTRIES[1]]
 
 
-def test_an_event_costs_no_look_at_the_folders(
+def test_an_event_does_not_create_existing_folders_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = HistoryFile(tmp_path / "out" / "uuid" / "history.jsonl")

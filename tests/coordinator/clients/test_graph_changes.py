@@ -203,6 +203,15 @@ def test_a_stop_ends_the_addition_on_a_further_machine() -> None:
     assert fleet.failures[number].message == "the dataflow is being stopped"
 
 
+def test_a_change_that_one_machine_misses_is_reported_as_partial() -> None:
+    fleet, _, station = with_logger()
+    change(fleet, CROSSING)
+    fleet.kill_daemon(station)
+    message = refused(fleet, RemoveNode(node="camera"))
+    assert message == 'changed in part: no connection to daemon "station"'
+    assert "camera" not in stored_nodes(fleet)
+
+
 def test_the_only_node_cannot_be_removed() -> None:
     fleet, *_ = with_logger()
     change(fleet, RemoveNode(node="plot"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -12,6 +11,7 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 from starlette.websockets import WebSocket
+from support.fleets import stored_files
 
 from dora_config.errors import RemoteProtocolError
 from dora_config.file_store import FileStore
@@ -57,18 +57,11 @@ def test_binary_frames_are_refused() -> None:
     anyio.run(run)
 
 
-def stored(store: FileStore, content: bytes) -> str:
-    digest = hashlib.sha256(content).hexdigest()
-    store.path(digest).parent.mkdir(parents=True, exist_ok=True)
-    store.path(digest).write_bytes(content)
-    return digest
-
-
 def test_the_code_of_a_node_is_not_read_for_head(tmp_path: Path) -> None:
     files = FileStore(tmp_path)
-    content = stored(files, b"print()\n")
+    content = stored_files.add(files, b"print()\n")
     code = CodeSet(files=(CodeFile(path="camera.py", sha256=content, size=8),))
-    digest = stored(files, code.text())
+    digest = stored_files.add(files, code.text())
     service = SimpleNamespace(code_digest=lambda _build, _node: digest)
     endpoints = _Endpoints(cast(Service, service), files, None)
 

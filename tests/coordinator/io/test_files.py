@@ -23,8 +23,14 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 PATH = f"/api/files/{DIGEST}"
 
 
-@pytest.fixture
-def coordinator() -> Iterator[RunningCoordinator]:
+@pytest.fixture(scope="module", autouse=True)
+def home(shared_home: Path) -> Path:
+    return shared_home
+
+
+@pytest.fixture(scope="module")
+def coordinator(home: Path) -> Iterator[RunningCoordinator]:
+    assert home.is_dir()
     with running_coordinator() as running:
         yield running
 
@@ -59,18 +65,21 @@ def test_missing_files_are_uploaded_and_downloaded_in_ranges(
 def test_an_upload_without_room_is_refused_before_it_begins(
     coordinator: RunningCoordinator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    content = CONTENT + b"another"
+    digest = hashlib.sha256(content).hexdigest()
     path = tmp_path / "content"
-    path.write_bytes(CONTENT)
-    part = Collected(CodeSet(files=()), {DIGEST: path})
+    path.write_bytes(content)
+    part = Collected(CodeSet(files=()), {digest: path})
     with monkeypatch.context() as patch:
         patch.setattr(http_upload, "SPARE", 1 << 60)
         with pytest.raises(
             UploadFailed, match=r"not enough space for the code .*: .*/files on the"
         ):
             http_upload.upload(coordinator.endpoint, [part])
-    assert coordinator.request(PATH, method="HEAD").headers["x-dora-offset"] == "0"
+    stored = f"/api/files/{digest}"
+    assert coordinator.request(stored, method="HEAD").headers["x-dora-offset"] == "0"
     http_upload.upload(coordinator.endpoint, [part])
-    assert coordinator.request(PATH).body == CONTENT
+    assert coordinator.request(stored).body == content
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(
@@ -78,18 +87,23 @@ def test_a_file_that_cannot_be_written_leaves_nothing(
 ) -> None:
     """A limit of the file size simulates a full disk."""
     limit = 1 << 20
-    resource.prlimit(coordinator.process.pid, resource.RLIMIT_FSIZE, (limit, limit))
+    before = resource.prlimit(coordinator.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(coordinator.process.pid, resource.RLIMIT_FSIZE, (limit, before[1]))
     content = bytes(4 * limit)
     digest = hashlib.sha256(content).hexdigest()
     path = tmp_path / "content"
     path.write_bytes(content)
     part = Collected(CodeSet(files=()), {digest: path})
-    with pytest.raises(UploadFailed, match=r"HTTP status 507 /.*/files: File too large"):
-        http_upload.upload(coordinator.endpoint, [part])
+    try:
+        with pytest.raises(UploadFailed, match=r"HTTP status 507 /.*/files: File too large"):
+            http_upload.upload(coordinator.endpoint, [part])
+    finally:
+        resource.prlimit(coordinator.process.pid, resource.RLIMIT_FSIZE, before)
     found = coordinator.request(f"/api/files/{digest}", method="HEAD")
     assert found.headers["x-dora-offset"] == "0"
 
 
+@pytest.mark.usefixtures("own_home")
 def test_a_file_above_the_limit_is_refused_and_leaves_nothing() -> None:
     content = bytes(32 << 20)
     path = f"/api/files/{hashlib.sha256(content).hexdigest()}"
@@ -102,11 +116,13 @@ def test_a_file_above_the_limit_is_refused_and_leaves_nothing() -> None:
 
 
 def test_an_upload_with_a_gap_is_refused(coordinator: RunningCoordinator) -> None:
+    content = CONTENT + b"with a gap"
+    path = f"/api/files/{hashlib.sha256(content).hexdigest()}"
     refused = coordinator.request(
-        PATH, method="PUT", headers=offset(coordinator, 100), body=CONTENT[100:]
+        path, method="PUT", headers=offset(coordinator, 100), body=content[100:]
     )
     assert refused.status == 416
-    assert coordinator.request(PATH, method="HEAD").headers["x-dora-offset"] == "0"
+    assert coordinator.request(path, method="HEAD").headers["x-dora-offset"] == "0"
 
 
 @pytest.mark.parametrize("name", ["..%2f..%2fetc", "A" * 64, "abc"])

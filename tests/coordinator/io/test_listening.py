@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio.selector_events
+import errno
+import logging
 import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.from_thread
@@ -70,6 +74,41 @@ def test_a_connection_with_part_of_a_request_is_closed(
         with connection:
             connection.sendall(sent)
             assert ends(connection).count(b"HTTP/1.1 200") == sent.count(HEALTH)
+
+
+def test_connections_are_accepted_again_after_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    errors = [OSError(errno.EMFILE, "Too many open files") for _ in range(3)]
+    accept = asyncio.selector_events.BaseSelectorEventLoop.sock_accept
+
+    async def failing(
+        loop: asyncio.selector_events.BaseSelectorEventLoop, server: socket.socket
+    ) -> Any:
+        if errors:
+            raise errors.pop()
+        return await accept(loop, server)
+
+    monkeypatch.setattr(asyncio.selector_events.BaseSelectorEventLoop, "sock_accept", failing)
+    monkeypatch.setattr(listening, "ACCEPT_PAUSE", 0.01)
+    with (
+        caplog.at_level(logging.WARNING, "dora.coordinator"),
+        listener(tmp_path / "authority") as port,
+        socket.create_connection(("127.0.0.1", port), 60) as connection,
+    ):
+        connection.sendall(HEALTH[:-2] + b"Connection: close\r\n\r\n")
+        assert ends(connection).startswith(b"HTTP/1.1 200")
+    assert caplog.messages == ["cannot accept connections: Too many open files"]
+
+
+def test_a_broken_handshake_ends_its_connection_only(tmp_path: Path) -> None:
+    with listener(tmp_path / "authority") as port:
+        with socket.create_connection(("127.0.0.1", port), 60) as connection:
+            connection.sendall(b"\x16\x03\x01\x00\x05hello")
+            assert b"HTTP" not in ends(connection)
+        with socket.create_connection(("127.0.0.1", port), 60) as connection:
+            connection.sendall(HEALTH[:-2] + b"Connection: close\r\n\r\n")
+            assert ends(connection).startswith(b"HTTP/1.1 200")
 
 
 def test_a_client_does_not_choose_its_address(tmp_path: Path) -> None:

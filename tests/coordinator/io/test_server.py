@@ -1,97 +1,35 @@
-"""Connections to the coordinator's port: tokens, invalid frames, limits, versions."""
+"""The coordinator process: its token, addresses, limits and end."""
 
 from __future__ import annotations
 
 import re
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 
 import anyio
 import pytest
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from support.dora import run_dora
-from support.fleets.coordinator import RunningCoordinator, running_coordinator, token_file
+from support.fleets.coordinator import running_coordinator, token_file
 from support.waiting import wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
 
 from dora_cli.coordinator.client import Client
 from dora_config.access import endpoint
-from dora_config.control_plane import websocket_options
 from dora_config.protocol.control import (
     CLIENT_CODEC,
     SERVER_CODEC,
     ClusterReport,
     ClusterStatus,
     Hello,
-    Refused,
     Welcome,
 )
-from dora_config.protocol.daemon import (
-    TO_COORDINATOR,
-    TO_DAEMON,
-    Heartbeat,
-    Register,
-    RegistrationRefused,
-)
-from dora_config.protocol.envelope import PROTOCOL_VERSION, ProgramVersion, ProtocolVersion
+from dora_config.protocol.envelope import ProgramVersion
 from dora_coordinator.io.server import _next_frame
 
 pytestmark = pytest.mark.integration
-
-
-SOCKETS = ("/api/control", "/api/daemon")
-WRONG_HEADERS: list[dict[str, str]] = [
-    {},
-    {"Authorization": ""},
-    {"Authorization": "Bearer"},
-    {"Authorization": "Bearer 0123456789abcdef"},
-    {"Authorization": "Basic dXNlcjpwYXNz"},
-    {"X-Token": "TOKEN"},
-    {"Authorization": "TOKEN"},
-    {"Authorization": "Bearer TOKENx"},
-    {"Cookie": "Authorization=Bearer TOKEN"},
-]
-
-
-def wrong_headers() -> Iterator[dict[str, str]]:
-    token = token_file().read_text().strip()
-    for headers in WRONG_HEADERS:
-        yield {name: value.replace("TOKEN", token) for name, value in headers.items()}
-
-
-@contextmanager
-def opened(
-    coordinator: RunningCoordinator, path: str, headers: dict[str, str] | None = None
-) -> Iterator[ClientConnection]:
-    options = websocket_options(coordinator.endpoint, path)
-    if headers is not None:
-        options["additional_headers"] = headers
-    with connect(**options) as socket:
-        yield socket
-
-
-def test_all_routes_but_health_need_the_token() -> None:
-    with running_coordinator("--store", "memory") as coordinator:
-        for headers in wrong_headers():
-            for path in ("/health", "/api/health"):
-                reply = coordinator.request(path, headers=headers)
-                assert (reply.status, reply.body) == (200, b"ok")
-            for method in ("GET", "HEAD", "PUT", "POST", "DELETE"):
-                for path in ("/api/artifacts/b/n", "/api/control", "/", "/api/nothing"):
-                    reply = coordinator.request(path, method=method, headers=headers)
-                    assert reply.status == 401, (method, path, headers)
-            for path in SOCKETS:
-                with pytest.raises(InvalidStatus) as refused, opened(coordinator, path, headers):
-                    pass
-                assert refused.value.response.status_code == 401
-        token = token_file().read_text().strip()
-        assert coordinator.request(f"/api/artifacts/b/n?token={token}", headers={}).status == 401
-        assert token not in coordinator.process.stderr
-        assert "ERROR" not in coordinator.process.stderr
 
 
 def test_a_connection_that_broke_while_writing_ends_the_reader() -> None:
@@ -166,42 +104,10 @@ def test_it_listens_on_all_addresses_of_both_families() -> None:
         socket.create_connection(("127.0.0.1", coordinator.port)).close()
 
 
-def test_invalid_frames_end_their_connection_with_a_message() -> None:
-    ours = ProgramVersion(program="test", release="1")
-    hello = CLIENT_CODEC.encode(Hello(party=ours))
-    garbage: list[list[str | bytes]] = [
-        ["no json"],
-        ["{}"],
-        ['{"kind": "ask", "id": 1, "request": {"kind": "list"}}'],
-        [b"\x00\xff"],
-        [hello, "no json"],
-        [hello, hello],
-        [hello, '{"kind": "ask", "id": "x", "request": {"kind": "list"}}'],
-        [hello, '{"kind": "ask", "id": 1, "request": {"kind": "launch_missiles"}}'],
-    ]
-    with running_coordinator("--store", "memory") as coordinator:
-        for frames in garbage:
-            with opened(coordinator, "/api/control") as socket:
-                for frame in frames:
-                    socket.send(frame)
-                answers = []
-                with suppress(ConnectionClosed):
-                    while True:
-                        answers.append(SERVER_CODEC.decode(socket.recv(5)))
-                assert isinstance(answers[-1], Refused), frames
-        for text in ("no json", "{}", TO_COORDINATOR.encode(Heartbeat())):
-            with opened(coordinator, "/api/daemon") as socket:
-                socket.send(text)
-                refused = TO_DAEMON.decode(socket.recv(5))
-                assert isinstance(refused, RegistrationRefused)
-        with Client(coordinator.endpoint) as client:
-            assert client.request(ClusterStatus(), ClusterReport).daemons == ()
-
-
 def test_a_message_that_is_too_large_ends_its_connection_only() -> None:
     limit = ("--set", "max_message_bytes=10000")
     with running_coordinator("--store", "memory", *limit) as coordinator:
-        with opened(coordinator, "/api/control") as socket:
+        with coordinator.open_socket("/api/control") as socket:
             socket.send(
                 CLIENT_CODEC.encode(Hello(party=ProgramVersion(program="test", release="1")))
             )
@@ -216,63 +122,18 @@ def test_a_message_that_is_too_large_ends_its_connection_only() -> None:
         assert coordinator.request("/health").status == 200
 
 
-def test_another_protocol_version_is_refused_with_both_versions() -> None:
-    future = ProgramVersion(
-        program="future", release="9.9", protocol=ProtocolVersion(major=99, minor=0)
-    )
-    with running_coordinator("--store", "memory") as coordinator:
-        with opened(coordinator, "/api/control") as socket:
-            socket.send(CLIENT_CODEC.encode(Hello(party=future)))
-            refused = SERVER_CODEC.decode(socket.recv(5))
-            assert isinstance(refused, Refused)
-            ours = f"(protocol {PROTOCOL_VERSION})"
-            for part in ("future 9.9 (protocol 99.0)", ours, "upgrade the coordinator"):
-                assert part in refused.message
-        with opened(coordinator, "/api/daemon") as socket:
-            register = Register(party=future, instance="i", incarnation="1")
-            socket.send(TO_COORDINATOR.encode(register))
-            answer = TO_DAEMON.decode(socket.recv(5))
-            assert isinstance(answer, RegistrationRefused)
-            assert answer.permanent
-            assert "protocol 99.0" in answer.message
-
-
-@pytest.mark.parametrize("machine", ["../x", "a b", "-x", "x" * 257, "", "a\x1b[2J"])
-def test_machine_ids_from_the_wire_are_checked(machine: str) -> None:
-    text = TO_COORDINATOR.encode(
-        Register.model_construct(
-            kind="register",
-            party=ProgramVersion(program="daemon", release="1"),
-            instance="i",
-            incarnation="1",
-            machine_id=machine,
-            labels={},
-            host="",
-            boot_id="",
-            parts=(),
-        )
-    )
-    with running_coordinator("--store", "memory") as coordinator:
-        with opened(coordinator, "/api/daemon") as socket:
-            socket.send(text)
-            answer = TO_DAEMON.decode(socket.recv(5))
-            assert isinstance(answer, RegistrationRefused)
-            assert "machine" in answer.message
-        assert "\x1b" not in coordinator.process.stderr
-
-
 def test_connections_above_the_limit_are_refused() -> None:
     with running_coordinator("--store", "memory", "--set", "max_connections=3") as coordinator:
         with ExitStack() as held:
             for _ in range(3):
-                held.enter_context(opened(coordinator, "/api/control"))
-            with pytest.raises(InvalidStatus) as refused, opened(coordinator, "/api/control"):
+                held.enter_context(coordinator.open_socket("/api/control"))
+            with pytest.raises(InvalidStatus) as refused, coordinator.open_socket("/api/control"):
                 pass
         assert refused.value.response.status_code == 503
 
         def accepts() -> bool:
             try:
-                with opened(coordinator, "/api/control"):
+                with coordinator.open_socket("/api/control"):
                     return True
             except InvalidStatus:
                 return False
@@ -282,7 +143,7 @@ def test_connections_above_the_limit_are_refused() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_coordinator_with_exit_code_0(number: signal.Signals) -> None:
-    with running_coordinator() as coordinator, opened(coordinator, "/api/control"):
+    with running_coordinator() as coordinator, coordinator.open_socket("/api/control"):
         coordinator.process.send_signal(number)
         coordinator.process.wait().succeeded()
 

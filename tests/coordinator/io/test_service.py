@@ -1,4 +1,4 @@
-"""Service with a store that cannot be written or read, or without output streams."""
+"""Service with files that cannot be written or read, with defects, or without output streams."""
 
 from __future__ import annotations
 
@@ -24,19 +24,23 @@ from dora_config.protocol.control import (
     DescribeDataflow,
     Failure,
     ListDataflows,
+    RotateToken,
     StartDataflow,
     StopDataflow,
     WaitForEnd,
 )
 from dora_config.protocol.daemon import PartChanged, PartReport, Register
 from dora_config.protocol.snapshot import Snapshot
+from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.io import service as service_module
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.service import Service
 from dora_coordinator.io.store import NotWritten, SqliteStore, StoreError
+from dora_coordinator.io.token_file import TokenFile, given_token
 from dora_coordinator.settings import Settings
-from dora_coordinator.state.commands import Change
+from dora_coordinator.state.commands import Change, Command
+from dora_coordinator.state.events import ClientRequested, Event
 from dora_coordinator.state.identities import NO_PROOF
 
 
@@ -94,12 +98,15 @@ def play(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     story: Callable[[FillingStore, Callable[[], Remote]], object],
+    *,
+    tokens: TokenFile | None = None,
 ) -> None:
     monkeypatch.setattr(service_module, "RETRY", 0.2)
     store = FillingStore(tmp_path / "store")
 
     async def run() -> None:
-        service = Service(Settings(), COORDINATOR, store, Authority(tmp_path / "authority"))
+        authority = Authority(tmp_path / "authority")
+        service = Service(Settings(), COORDINATOR, store, authority, tokens)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(service.run)
             with anyio.fail_after(PATIENCE):
@@ -215,6 +222,49 @@ def test_a_defect_in_tracing_loses_no_command(
         await daemon.receives("prepare_part")
 
     play(tmp_path, monkeypatch, story)
+
+
+def test_a_defect_in_an_event_fails_its_request_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    handle = CoordinatorState.handle
+
+    def fail_starts(state: CoordinatorState, event: Event, now: float) -> list[Command]:
+        if isinstance(event, ClientRequested) and isinstance(event.request, StartDataflow):
+            raise RuntimeError("a defect")
+        return handle(state, event, now)
+
+    async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
+        daemon, client = await register(peer), peer()
+        client.request(StartDataflow(spec=dataflow(camera="robot")))
+        await client.receives("internal error of the coordinator; see its log")
+        client.request(ListDataflows())
+        await client.receives('"kind":"dataflows"')
+        assert not daemon.gone
+
+    monkeypatch.setattr(CoordinatorState, "handle", fail_starts)
+    play(tmp_path, monkeypatch, story)
+    assert "RuntimeError: a defect" in caplog.text
+
+
+@pytest.mark.usefixtures("home")
+def test_a_token_that_cannot_be_stored_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path / "authority")
+    given, path = given_token(authority), tmp_path / "tokens.json"
+    tokens = TokenFile(given, authority, path, ["127.0.0.1"], 6013)
+    path.mkdir()  # no file can replace it
+
+    async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
+        daemon, client = await register(peer), peer()
+        before = len(daemon.received)
+        client.request(RotateToken(grace=60.0))
+        await client.receives(f"{path}: Is a directory; the token was not changed")
+        assert len(daemon.received) == before
+
+    play(tmp_path, monkeypatch, story, tokens=tokens)
+    assert str(tokens.current) == given
 
 
 def test_a_store_that_cannot_be_read_ends_the_service(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from shutil import rmtree
 
@@ -11,7 +13,8 @@ import pytest
 from support.simulation.fleet_simulation import dataflow
 
 from dora_coordinator.io.store import MemoryStore, SqliteStore, StoreError, open_store
-from dora_coordinator.state.commands import DeleteRecord, SaveRecord
+from dora_coordinator.state.commands import DeleteRecord, SaveMachine, SaveRecord
+from dora_coordinator.state.identities import MachineRecord
 from dora_coordinator.state.records import DataflowRecord, PartState, Phase, new_record
 
 SPEC = dataflow(camera="robot")
@@ -210,6 +213,26 @@ def test_a_full_disk_is_reported_and_nothing_is_written_partly(path: Path) -> No
     with pytest.raises(StoreError, match="cannot be written"):
         store.apply([SaveRecord(ended), SaveRecord(large, SPEC)])
     assert store.load() == [(record(), SPEC)]
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("table", "read", "what"),
+    [
+        ("dataflow", SqliteStore.load, "dataflow d1"),
+        ("machine", SqliteStore.machines, 'machine "robot"'),
+    ],
+    ids=["dataflow", "machine"],
+)
+def test_a_record_that_cannot_be_read_is_named(
+    path: Path, table: str, read: Callable[[SqliteStore], object], what: str
+) -> None:
+    store = SqliteStore(path)
+    store.apply([SaveRecord(record(), SPEC), SaveMachine(MachineRecord(machine="robot"))])
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"UPDATE {table} SET record = '{{}}'")
+    with pytest.raises(StoreError, match=rf"the record of {what} cannot .*--recreate-store"):
+        read(store)
     store.close()
 
 

@@ -32,6 +32,14 @@ def chain(fleet: SimulatedFleet, *, allow_unlinked: bool = False) -> int:
     return fleet.start(spec)
 
 
+def linked_fleet() -> SimulatedFleet:
+    """Three machines with a running chain."""
+    fleet = fleet_of("robot", "base", "arm")
+    chain(fleet)
+    fleet.settle()
+    return fleet
+
+
 def runner(fleet: SimulatedFleet, machine: str) -> FakeRunner:
     (found,) = [one for one in fleet.daemons[machine].runners if one.lives]
     return found
@@ -94,9 +102,7 @@ def test_a_known_reason_is_reported_without_advice_about_firewalls(
 
 
 def test_each_part_gets_its_own_edges_only() -> None:
-    fleet = fleet_of("robot", "base", "arm")
-    chain(fleet)
-    fleet.settle()
+    fleet = linked_fleet()
     edges = {
         name: [
             (edge.source, edge.target) for record in daemon.disk.values() for edge in record.edges
@@ -259,9 +265,7 @@ def test_a_coordinator_that_ends_while_linking_rolls_back() -> None:
 
 
 def test_a_part_that_is_spawned_again_is_linked_to_the_others_again() -> None:
-    fleet = fleet_of("robot", "base", "arm")
-    chain(fleet)
-    fleet.settle()
+    fleet = linked_fleet()
     old = runner(fleet, "base")
     fleet.kill_runner(old, fleet.daemons["base"])
     fleet.settle()
@@ -277,9 +281,7 @@ def test_a_part_that_is_spawned_again_is_linked_to_the_others_again() -> None:
 
 
 def test_a_link_with_a_new_address_is_linked_again() -> None:
-    fleet = fleet_of("robot", "base", "arm")
-    chain(fleet)
-    fleet.settle()
+    fleet = linked_fleet()
     for name in ("robot", "base"):  # so that neither has the address of the other
         fleet.kill_link(runner(fleet, name))
     fleet.settle()
@@ -288,9 +290,7 @@ def test_a_link_with_a_new_address_is_linked_again() -> None:
 
 
 def test_a_broken_link_degrades_the_dataflow_until_it_is_linked_again() -> None:
-    fleet = fleet_of("robot", "base", "arm")
-    chain(fleet)
-    fleet.settle()
+    fleet = linked_fleet()
     fleet.walls.add(Wall(("base", "arm")))
     fleet.settle()
     ((status, reason),) = fleet.listed()
@@ -304,9 +304,7 @@ def test_a_broken_link_degrades_the_dataflow_until_it_is_linked_again() -> None:
 
 
 def test_links_that_end_with_their_dataflow_are_not_logged() -> None:
-    fleet = fleet_of("robot", "base", "arm")
-    chain(fleet)
-    fleet.settle()
+    fleet = linked_fleet()
     fleet.ask(StopDataflow(dataflow=DataflowRef()))
     fleet.walls.add(Wall(("base", "arm")))  # one end has stopped before the other
     for _ in range(4):
@@ -320,9 +318,7 @@ def test_links_that_end_with_their_dataflow_are_not_logged() -> None:
 
 
 def test_a_restarted_coordinator_receives_the_state_of_links_from_reports() -> None:
-    fleet = fleet_of("robot", "base", "arm")
-    chain(fleet)
-    fleet.settle()
+    fleet = linked_fleet()
     fleet.kill_coordinator()
     fleet.walls.add(Wall(("base", "arm")))
     fleet.settle()
@@ -340,9 +336,7 @@ def test_a_restarted_coordinator_receives_the_state_of_links_from_reports() -> N
 
 
 def test_new_addresses_are_sent_when_the_coordinator_is_back() -> None:
-    fleet = fleet_of("robot", "base", "arm")
-    chain(fleet)
-    fleet.settle()
+    fleet = linked_fleet()
     fleet.kill_coordinator()
     for name in ("robot", "base"):
         fleet.kill_link(runner(fleet, name))
@@ -354,9 +348,7 @@ def test_new_addresses_are_sent_when_the_coordinator_is_back() -> None:
 
 
 def test_a_coordinator_without_its_store_links_adopted_parts() -> None:
-    fleet = fleet_of("robot", "base", "arm")
-    chain(fleet)
-    fleet.settle()
+    fleet = linked_fleet()
     fleet.kill_coordinator()
     fleet.store.clear()
     fleet.heal(seconds=5)
@@ -368,9 +360,7 @@ def test_a_coordinator_without_its_store_links_adopted_parts() -> None:
 
 
 def test_machines_that_are_adopted_one_by_one_are_linked() -> None:
-    fleet = fleet_of("robot", "base", "arm")
-    chain(fleet)
-    fleet.settle()
+    fleet = linked_fleet()
     fleet.kill_coordinator()
     fleet.store.clear()
     fleet.start_coordinator()
@@ -420,9 +410,7 @@ def test_a_part_that_is_adopted_during_a_stop_is_stopped() -> None:
 
 
 def test_a_restarted_daemon_forwards_new_addresses_to_its_runner() -> None:
-    fleet = fleet_of("robot", "base", "arm")
-    chain(fleet)
-    fleet.settle()
+    fleet = linked_fleet()
     fleet.kill_daemon(fleet.daemons["robot"])
     for name in ("robot", "base"):
         fleet.kill_link(runner(fleet, name))
@@ -433,9 +421,7 @@ def test_a_restarted_daemon_forwards_new_addresses_to_its_runner() -> None:
 
 
 def test_links_to_an_ended_part_are_not_missed() -> None:
-    fleet = fleet_of("robot", "base", "arm")
-    chain(fleet)
-    fleet.settle()
+    fleet = linked_fleet()
     fleet.finish_runner(runner(fleet, "robot"), fleet.daemons["robot"])
     fleet.settle()
     assert fleet.listed() == [("Running", None)]
@@ -445,9 +431,7 @@ def test_links_to_an_ended_part_are_not_missed() -> None:
 
 
 def test_lists_show_links_from_both_ends() -> None:
-    fleet = fleet_of("robot", "base", "arm")
-    chain(fleet)
-    fleet.settle()
+    fleet = linked_fleet()
     answer = fleet.answers[fleet.ask(ListDataflows())]
     assert isinstance(answer, DataflowList)
     seen = {(link.machine, link.peer, link.state) for link in answer.dataflows[0].links}

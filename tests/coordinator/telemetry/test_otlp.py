@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -16,6 +15,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
+from support.serving import served
 from support.waiting import wait_until_async
 
 from dora_config.protocol.control import Answer, GetSnapshot
@@ -71,14 +71,8 @@ def collector(status: int = 200) -> Iterator[tuple[str, list[Request]]]:
         def log_message(self, *arguments: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", requests
-        finally:
-            server.shutdown()
-            thread.join()
+    with HTTPServer(("127.0.0.1", 0), Handler) as server, served(server):
+        yield f"http://127.0.0.1:{server.server_port}", requests
 
 
 def send(monkeypatch: pytest.MonkeyPatch, address: str) -> bool:

@@ -15,6 +15,7 @@ from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_daemon.agent import inspectors as module
 from dora_daemon.agent.inspectors import Inspectors
 from dora_daemon.agent.records import PartRecord
+from dora_daemon.inspection import process
 from dora_daemon.process_tree.runner_index import NODE_SOCKET
 from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
 from dora_node_api.protocol.control_socket import bind_unix
@@ -75,6 +76,40 @@ def test_runner_without_inspection_socket_ends_the_stream(tmp_path: Path, old: b
     (last,) = sent
     assert last.done
     assert ("restart the dataflow with `--debug`" in (last.problem or "")) == old
+
+
+def test_inspector_that_cannot_be_started_ends_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> object:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(process.InspectorProcess, "opened", refuse)
+    sent: list[TopicChunk] = []
+
+    async def inspect() -> None:
+        async with anyio.create_task_group() as tasks:
+            Inspectors(tasks, sent.append).open(record(tmp_path), REQUEST)
+
+    anyio.run(inspect)
+    problem = "cannot start an inspector: [Errno 24] Too many open files"
+    assert sent == [TopicChunk(stream=1, done=True, problem=problem)]
+
+
+def test_malformed_output_of_an_inspector_ends_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(process, "run_module", lambda _: ["sh", "-c", "echo no json"])
+    sent: list[TopicChunk] = []
+
+    async def inspect() -> None:
+        async with anyio.create_task_group() as tasks:
+            Inspectors(tasks, sent.append).open(record(tmp_path), REQUEST)
+
+    anyio.run(inspect)
+    assert [(chunk.stream, chunk.done) for chunk in sent] == [(1, True)]
+    assert "its inspector ended unexpectedly" in (sent[0].problem or "")
+    assert "malformed message of an inspector: " in caplog.text
 
 
 def test_number_of_inspectors_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,3 +96,11 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, text: str | bytes | None, me
 def test_a_stale_lock_names_node_and_remedy(locked: dict[str, LockedSource], message: str) -> None:
     with pytest.raises(LockFileError, match=message):
         check_lock(Path("lock.yaml"), locked, _dataflow(url="u", branch="main"))
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "lock.yaml"
+    path.mkdir()
+    with pytest.raises(LockFileError, match=rf"^{path}: cannot be written: Is a directory$"):
+        write_lock_file(path, {"n": LockedSource(repo="u", commit_hash=COMMIT)})
+    assert list(tmp_path.iterdir()) == [path]

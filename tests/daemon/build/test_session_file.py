@@ -9,6 +9,7 @@ import pytest
 
 from dora_config import ResolvedDataflow
 from dora_config.protocol.runner import NodeLocation
+from dora_daemon.build.errors import SessionFileError
 from dora_daemon.build.job import BuiltNode
 from dora_daemon.build.session_file import (
     fingerprint,
@@ -70,3 +71,10 @@ def test_a_gitignore_of_the_user_is_left(tmp_path: Path) -> None:
     (tmp_path / ".gitignore").write_text("mine\n")
     prepare_out_dir(tmp_path)
     assert (tmp_path / ".gitignore").read_text() == "mine\n"
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    flow = tmp_path / "flow.yml"
+    session_file_path(flow).mkdir(parents=True)
+    with pytest.raises(SessionFileError, match=r": cannot be written: Is a directory$"):
+        record_build(flow, "build", "fingerprint")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 import pytest
+from support.fleets.stored_files import add
 
 from dora_config.file_store import FileStore
 from dora_config.protocol.code import CodeFile, CodeLink, CodeSet
@@ -19,11 +19,7 @@ def store(tmp_path: Path) -> FileStore:
 
 
 def file(store: FileStore, path: str, content: bytes) -> CodeFile:
-    digest = hashlib.sha256(content).hexdigest()
-    with store.open_partial(digest, 0) as opened:
-        opened.write(content)
-        store.publish(digest, opened)
-    return CodeFile(path=path, sha256=digest, size=len(content), executable=False)
+    return CodeFile(path=path, sha256=add(store, content), size=len(content), executable=False)
 
 
 def test_golden_index(tmp_path: Path, store: FileStore) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 from pathlib import Path
 
 import anyio
 import pytest
+from support.fleets.stored_files import add
 from support.simulation.fleet_simulation import dataflow
 
 from dora_config.access import AccessError, Endpoint
@@ -17,14 +17,6 @@ from dora_config.file_store import FileStore
 from dora_config.protocol.code import CodeFile, CodeSet
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_daemon.code.delivery import CodeNotDelivered, Delivery
-
-
-def add(store: FileStore, content: bytes) -> str:
-    digest = hashlib.sha256(content).hexdigest()
-    with store.open_partial(digest, 0) as file:
-        file.write(content)
-        store.publish(digest, file)
-    return digest
 
 
 def spec(store: FileStore, content: bytes, distribute: str = "scp") -> DataflowSpec:

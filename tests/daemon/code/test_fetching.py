@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from support.fleets import stored_files
+from support.serving import served
 
 from dora_config.access import Endpoint
 from dora_config.file_store import FileStore
@@ -40,15 +41,8 @@ class Server:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.endpoint = Endpoint("127.0.0.1", self._http.server_port)
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.endpoint = Endpoint("127.0.0.1", self.http.server_port)
 
 
 def send(end: int) -> Answer:
@@ -74,8 +68,8 @@ def refuse(status: int) -> Answer:
 @pytest.fixture
 def server() -> Iterator[Server]:
     server = Server()
-    yield server
-    server.close()
+    with server.http, served(server.http):
+        yield server
 
 
 @pytest.fixture
@@ -125,18 +119,12 @@ def test_refusal_is_final(server: Server, store: FileStore) -> None:
         Fetcher(server.endpoint, store).fetch([NAME])
 
 
-def publish_elsewhere(store: FileStore) -> None:
-    with store.open_partial(NAME, 0) as file:
-        file.write(CONTENT)
-        store.publish(NAME, file)
-
-
 def test_file_that_another_process_published_is_used(server: Server, store: FileStore) -> None:
     with store.open_partial(NAME, 0) as file:
         file.write(CONTENT[:300])
 
     def overtaken(request: BaseHTTPRequestHandler, offset: int) -> None:
-        publish_elsewhere(store)
+        stored_files.add(store, CONTENT)
         send(len(CONTENT))(request, offset)
 
     server.answers = [overtaken]

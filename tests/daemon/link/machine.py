@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -425,6 +425,18 @@ def proven(*machines: Machine, timeout: float = PATIENCE) -> None:
                     timeout=timeout,
                     what=lambda m=machine: f"{m.name}: {m.received[-6:]}",  # type: ignore[misc]
                 )
+
+
+def proven_stream(
+    make: Callable[..., Machine], **queues: Any
+) -> tuple[Machine, Machine, QueueEntry, QueueEntry]:
+    """Machines a and b with a proven link, and both ends of the stream n/o from a to b."""
+    a, b = make("a"), make("b")
+    out = a.outgoing("n/o", "b", **queues)
+    into = b.incoming("n/o", "a", "m/i", **queues)
+    introduce(a, b)
+    proven(a, b)
+    return a, b, out, into
 
 
 def deliveries(receiver: Receiver, *, seconds: float = 20.0) -> Iterator[Any]:

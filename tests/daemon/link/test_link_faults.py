@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from daemon.link.certificates import Authority
 from daemon.link.connections import break_all, count
-from daemon.link.machine import Machine, deliveries, introduce, proven
+from daemon.link.machine import Machine, deliveries, introduce, proven, proven_stream
 from support.cut import CuttableWire
 from support.queues import message, number_of
 from support.waiting import let_last, wait_until
 
 from dora_daemon.link.protocol.messages import Note, StreamCounts
-from dora_daemon.link.streams.sender import LEAST_WINDOW
+from dora_daemon.link.streams.sender import MIN_WINDOW
 from dora_node_api.data import arrow
 from dora_node_api.transport import RecordKind
 from dora_node_api.transport.shared import layout
@@ -88,36 +88,24 @@ class Flow:
         self._threads.clear()
 
 
-def test_a_far_link_killed_at_random_loses_and_repeats_nothing(make: Make) -> None:
+@pytest.mark.parametrize(("killed", "seed"), [("b", 20261124), ("a", 4711)])
+def test_a_link_killed_at_random_loses_and_repeats_nothing(
+    make: Make, killed: str, seed: int
+) -> None:
     a, b = make("a"), make("b")
     flow = Flow(a, b)
     introduce(a, b)
     proven(a, b)
     flow.start()
-    dice = random.Random(20261124)
+    dice = random.Random(seed)
+    victim, other = (a, b) if killed == "a" else (b, a)
     for _ in range(4):
         flow.progress(dice.randrange(1, 40))
         let_last(dice.random() * 0.02)
-        b.kill_link()
-        b.start_link()
-    flow.progress()
-    flow.end()
-    assert flow.got == list(range(flow.sent))
-
-
-def test_a_near_link_killed_at_random_loses_and_repeats_nothing(make: Make) -> None:
-    a, b = make("a"), make("b")
-    flow = Flow(a, b)
-    introduce(a, b)
-    proven(a, b)
-    flow.start()
-    dice = random.Random(4711)
-    for _ in range(4):
-        flow.progress(dice.randrange(1, 40))
-        let_last(dice.random() * 0.02)
-        a.kill_link()
-        a.start_link()
-        b.meet(a)
+        victim.kill_link()
+        victim.start_link()
+        if killed == "a":
+            other.meet(victim)
     flow.progress()
     flow.end()
     assert flow.got == list(range(flow.sent))
@@ -213,11 +201,7 @@ def test_drop_oldest_delivers_the_newest_after_a_kill(make: Make) -> None:
 
 
 def test_a_part_that_runs_anew_is_connected_again(make: Make) -> None:
-    a, b = make("a"), make("b")
-    out = a.outgoing("n/o", "b", policy="backpressure")
-    into = b.incoming("n/o", "a", "m/i", policy="backpressure")
-    introduce(a, b)
-    proven(a, b)
+    a, b, out, into = proven_stream(make, policy="backpressure")
     sender, coming = a.sender(out), deliveries(b.receiver(into))
     for number in range(5):
         sender.send("o", arrow.encode(message(number, 100)))
@@ -238,18 +222,14 @@ def test_a_part_that_runs_anew_is_connected_again(make: Make) -> None:
 
 
 def test_waiting_messages_of_an_ended_run_acknowledge_none_of_the_next(make: Make) -> None:
-    a, b = make("a"), make("b")
-    out = a.outgoing("n/o", "b", policy="backpressure", bound=5)
-    into = b.incoming("n/o", "a", "m/i", policy="backpressure", bound=5)
-    introduce(a, b)
-    proven(a, b)
+    a, b, out, into = proven_stream(make, policy="backpressure", bound=5)
     sender, coming = a.sender(out), deliveries(b.receiver(into))
     for number in range(300):
         sender.send("o", arrow.encode(message(number, 100)))
         assert number_of(next(coming).data) == number
-    for number in range(5 + LEAST_WINDOW):
+    for number in range(5 + MIN_WINDOW):
         sender.send("o", arrow.encode(message(number, 100)))
-    wait_until(lambda: waiting(b) == LEAST_WINDOW, what="messages to wait on b")
+    wait_until(lambda: waiting(b) == MIN_WINDOW, what="messages to wait on b")
     a.kill_link()
     a.registry.drop(out.edge)
     a._outgoing.clear()
@@ -268,14 +248,14 @@ def test_waiting_messages_of_an_ended_run_acknowledge_none_of_the_next(make: Mak
 
     thread = threading.Thread(target=send, daemon=True)
     thread.start()
-    wait_until(lambda: sent[0] == LEAST_WINDOW + 5, what=lambda: f"the window, not {sent[0]}")
-    for number in range(5 + LEAST_WINDOW):
+    wait_until(lambda: sent[0] == MIN_WINDOW + 5, what=lambda: f"the window, not {sent[0]}")
+    for number in range(5 + MIN_WINDOW):
         assert number_of(next(coming).data) == number
     assert next(coming).kind is RecordKind.NODE_RESTARTED
     # Their numbers exceed those of the new messages, which must wait for room nevertheless.
     for read in range(3):
         wait_until(
-            lambda: sent[0] - read == 5 + LEAST_WINDOW + 5,  # noqa: B023
+            lambda: sent[0] - read == 5 + MIN_WINDOW + 5,  # noqa: B023
             what=lambda: f"{sent[0]} not to be sent",
         )
         assert number_of(next(coming).data) == read
@@ -318,11 +298,7 @@ def test_renewed_certificates_are_used_without_a_restart(
 
 def test_a_link_whose_runner_dies_acknowledges_nothing_that_it_has_not_stored(make: Make) -> None:
     """Messages that wait for room are lost with the link; the next part must receive them."""
-    a, b = make("a"), make("b")
-    out = a.outgoing("n/o", "b", policy="backpressure", bound=8)
-    into = b.incoming("n/o", "a", "m/i", policy="backpressure", bound=8)
-    introduce(a, b)
-    proven(a, b)
+    a, b, out, into = proven_stream(make, policy="backpressure", bound=8)
     sender = a.sender(out)
     for number in range(8 + 20):
         sender.send("o", arrow.encode(message(number, 20)))

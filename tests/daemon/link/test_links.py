@@ -8,13 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 import pytest
-from daemon.link.machine import Machine, deliveries, introduce, proven
+from daemon.link.machine import Machine, deliveries, introduce, proven, proven_stream
 from support.queues import message, number_of
 from support.waiting import wait_until
 
 from dora_daemon.link.protocol.messages import Incoming, PeerChanged, SetIncoming
 from dora_daemon.link.protocol.status import other_security
-from dora_daemon.link.streams.sender import LEAST_WINDOW
+from dora_daemon.link.streams.sender import MIN_WINDOW
 from dora_node_api.data import arrow
 from dora_node_api.transport import RecordKind
 from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED
@@ -59,11 +59,7 @@ def test_messages_go_through_in_order(make: Make) -> None:
 
 
 def test_every_kind_of_array_and_its_metadata_and_time(make: Make) -> None:
-    a, b = make("a"), make("b")
-    out = a.outgoing("n/o", "b")
-    into = b.incoming("n/o", "a", "m/i")
-    introduce(a, b)
-    proven(a, b)
+    a, b, out, into = proven_stream(make)
     sender, coming = a.sender(out), deliveries(b.receiver(into))
     metadata = {"text": "ä", "list": [1, 2], "flag": True, "real": 0.5}
     for array in ARRAYS:
@@ -78,11 +74,7 @@ def test_every_kind_of_array_and_its_metadata_and_time(make: Make) -> None:
 
 
 def test_large_messages_with_small_ones_between(make: Make) -> None:
-    a, b = make("a"), make("b")
-    out = a.outgoing("n/o", "b", policy="backpressure", bound=4)
-    into = b.incoming("n/o", "a", "m/i", policy="backpressure", bound=4)
-    introduce(a, b)
-    proven(a, b)
+    a, b, out, into = proven_stream(make, policy="backpressure", bound=4)
     sender, coming = a.sender(out), deliveries(b.receiver(into), seconds=60)
     sizes = (40 << 20, 100, 3 << 20, 200_000, 100, 1 << 20, (1 << 20) + 1, 64, 524_288, 70_000)
     data = [
@@ -140,7 +132,7 @@ def test_a_remote_consumer_that_stops_reading_blocks_the_producer(make: Make) ->
     thread = threading.Thread(target=send, daemon=True)
     thread.start()
     # Both queues are full, and so is the window between them.
-    most = 5 + LEAST_WINDOW + 5
+    most = 5 + MIN_WINDOW + 5
     wait_until(lambda: sent[0] == most, what=lambda: f"the producer to wait, not at {sent[0]}")
     # Another stream of the same producer is not blocked.
     coming = deliveries(b.receiver(other))
@@ -155,11 +147,7 @@ def test_a_remote_consumer_that_stops_reading_blocks_the_producer(make: Make) ->
 
 
 def test_a_consumer_that_starts_late_receives_the_newest(make: Make) -> None:
-    a, b = make("a"), make("b")
-    out = a.outgoing("n/o", "b", bound=10)
-    into = b.incoming("n/o", "a", "m/i", bound=10)
-    introduce(a, b)
-    proven(a, b)
+    a, b, out, into = proven_stream(make, bound=10)
     sender = a.sender(out)
     for number in range(2000):
         sender.send("o", arrow.encode(message(number, 2_000)))
@@ -175,11 +163,7 @@ def test_a_consumer_that_starts_late_receives_the_newest(make: Make) -> None:
 
 
 def test_protected_messages_are_kept_and_a_flush_empties(make: Make) -> None:
-    a, b = make("a"), make("b")
-    out = a.outgoing("n/o", "b", bound=5)
-    into = b.incoming("n/o", "a", "m/i", bound=5)
-    introduce(a, b)
-    proven(a, b)
+    a, b, out, into = proven_stream(make, bound=5)
     sender = a.sender(out)
     for number in range(20):
         sender.send("o", arrow.encode(message(number, 10)), FLAG_PROTECTED)
@@ -194,11 +178,7 @@ def test_protected_messages_are_kept_and_a_flush_empties(make: Make) -> None:
 
 
 def test_lifecycle_events_follow_the_last_message(make: Make) -> None:
-    a, b = make("a"), make("b")
-    out = a.outgoing("n/o", "b", policy="backpressure", bound=100)
-    into = b.incoming("n/o", "a", "m/i", policy="backpressure", bound=100)
-    introduce(a, b)
-    proven(a, b)
+    a, b, out, into = proven_stream(make, policy="backpressure", bound=100)
     sender = a.sender(out)
     for number in range(50):
         sender.send("o", arrow.encode(message(number, 10)))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from daemon.link.certificates import Authority
-from daemon.link.machine import Machine, deliveries, introduce, proven
+from daemon.link.machine import Machine, deliveries, introduce, proven, proven_stream
 from support.queues import message, number_of
 from support.waiting import wait_until
 
@@ -84,11 +84,7 @@ KEY = "dora/test/0198-flow/link/b/a"
 
 @pytest.mark.parametrize("who", ["no certificate", "a foreign certificate", "no TLS"])
 def test_a_foreign_program_is_refused(make: Make, home: Path, who: str) -> None:
-    a, b = make("a"), make("b")
-    out = a.outgoing("n/o", "b", policy="backpressure")
-    into = b.incoming("n/o", "a", "m/i", policy="backpressure")
-    introduce(a, b)
-    proven(a, b)
+    a, b, out, into = proven_stream(make, policy="backpressure")
     sender, coming = a.sender(out), deliveries(b.receiver(into))
     foreign = Authority("foreign").sign(home / "foreign", "a")
     ours = str(home / "credentials-b" / "ca.pem")
@@ -137,11 +133,7 @@ def connect_without_certificate(host: str, port: int, context: ssl.SSLContext) -
 
 
 def test_garbage_from_a_member_is_ignored(make: Make, home: Path) -> None:
-    a, b = make("a"), make("b")
-    out = a.outgoing("n/o", "b", policy="backpressure")
-    into = b.incoming("n/o", "a", "m/i", policy="backpressure")
-    introduce(a, b)
-    proven(a, b)
+    a, b, out, into = proven_stream(make, policy="backpressure")
     sender, coming = a.sender(out), deliveries(b.receiver(into))
     folder = home / "credentials-a"
     credentials = {name: str(folder / f"{name}.pem") for name in ("ca", "cert", "key")}

@@ -14,7 +14,7 @@ def test_without_limits_nothing_ends() -> None:
     assert limits.file_name(Path("/r/a.mcap"), 0) == Path("/r/a.mcap")
 
 
-def test_each_limit_ends_the_recording() -> None:
+def test_size_and_age_end_the_recording() -> None:
     limits = Limits(100, 10.0, None, None)
     assert not limits.ended(99, 9.9)
     assert limits.ended(100, 0.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,15 +14,13 @@ from support.runner.runs import (
     SLEEPER,
     BackgroundRun,
     background,
-    gone,
     is_running,
     make_plan,
 )
+from support.runner.ticking import TICKER, TICKING, done, finish, prepared, refused, resolved
 from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_config import load_dataflow
-from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol import runner as protocol
 from dora_daemon.process_tree.runtime_dir import RuntimeDir, acknowledge, runtime_root
 from dora_daemon.runner.background import main
@@ -31,61 +28,6 @@ from dora_daemon.runner.service import Runner
 from dora_node_api.protocol.control_socket import connect_unix
 
 pytestmark = pytest.mark.integration
-
-TICKER = """
-    from dora import Node
-    node = Node()
-    for number, event in enumerate(node):
-        if event["type"] == "INPUT":
-            node.send_output("count", bytes([number % 256]))
-"""
-
-TICKING: dict[str, Any] = {
-    "nodes": [
-        {
-            "id": "ticker",
-            "path": "ticker.py",
-            "inputs": {"tick": "dora/timer/millis/10"},
-            "outputs": ["count", "spare"],
-        },
-        {"id": "listener", "path": "listener.py", "inputs": {"count": "ticker/count"}},
-    ]
-}
-
-
-def prepared(workspace: Workspace) -> dict[str, Any]:
-    workspace.node("ticker", TICKER)
-    workspace.node("listener", LISTENER)
-    workspace.node("sleeper", SLEEPER)
-    return TICKING
-
-
-def resolved(workspace: Workspace, **node: Any) -> ResolvedNode:
-    """Return a resolved node of the ticking dataflow."""
-    content = {"nodes": [*(n for n in TICKING["nodes"] if n["id"] != node["id"]), node]}
-    path = workspace.dataflow(content, "changed.yml")
-    return load_dataflow(path).resolved.node(node["id"])
-
-
-def done(run: BackgroundRun, request: protocol.RunnerRequest) -> None:
-    reply = run.ask(request)
-    assert isinstance(reply, protocol.Done), reply
-
-
-def refused(run: BackgroundRun, request: protocol.RunnerRequest) -> str:
-    reply = run.ask(request)
-    assert isinstance(reply, protocol.Refusal), reply
-    return reply.message
-
-
-def finish(run: BackgroundRun) -> protocol.DataflowResult:
-    """Stop the dataflow and acknowledge its result."""
-    done(run, protocol.StopAllNodes(grace=0.5))
-    status = run.wait_for_phase("finished")
-    done(run, protocol.AcknowledgeResult())
-    gone(run.pid())
-    assert status.result is not None
-    return status.result
 
 
 def edge(run: BackgroundRun, target: str) -> protocol.EdgeStatus | None:
@@ -117,47 +59,6 @@ def test_status_and_statistics(workspace: Workspace) -> None:
             what="a second sample",
         )
         assert finish(run).ok
-
-
-def test_another_major_version_is_refused_with_both_versions(workspace: Workspace) -> None:
-    with background(workspace, prepared(workspace)) as run:
-        run.wait_for_phase("running")
-        major, minor = protocol.RUNNER_PROTOCOL
-        message = refused(run, protocol.Handshake(protocol=(major + 1, 0)))
-        assert f"{major}.{minor}" in message
-        assert f"{major + 1}.0" in message
-        greeting = run.ask(protocol.Handshake(protocol=(major, minor + 1)))
-        assert isinstance(greeting, protocol.HandshakeReply)
-        finish(run)
-
-
-def test_an_unknown_request_of_a_newer_daemon_is_refused_by_name(workspace: Workspace) -> None:
-    with background(workspace, prepared(workspace)) as run:
-        run.wait_for_phase("running")
-        sock = run._connected(5.0)
-        sock.sendall(b'{"id": 77, "request": {"kind": "levitate", "height": 3}}\n')
-        reply = json.loads(sock.recv(65536))
-        assert reply["id"] == 77
-        assert '"levitate"' in reply["reply"]["message"]
-        sock.sendall(b'{"id": 78, "request": {"kind": "get_status", "new_field": 1}}\n')
-        assert json.loads(sock.recv(1 << 20))["reply"]["kind"] == "status"
-        finish(run)
-
-
-def test_a_malformed_line_closes_the_connection_only(workspace: Workspace) -> None:
-    with background(workspace, prepared(workspace)) as run:
-        run.wait_for_phase("running")
-        sock = run._connected(5.0)
-        sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        assert b"invalid JSON" in sock.recv(65536)
-        assert _ends(sock)
-        run._socket = None
-        assert finish(run).ok
-
-
-def _ends(sock: socket.socket) -> bool:
-    with sock:
-        return sock.recv(65536) == b""
 
 
 def test_events_and_logs_are_followed(workspace: Workspace) -> None:
@@ -339,15 +240,6 @@ def test_a_stop_ends_the_addition_of_a_node(workspace: Workspace) -> None:
         assert finish(run).ok
 
 
-def test_a_node_that_cannot_be_prepared_is_not_added(workspace: Workspace) -> None:
-    with background(workspace, prepared(workspace)) as run:
-        run.wait_for_phase("running")
-        missing = resolved(workspace, id="extra", path="missing.py")
-        assert "Could not find source path" in refused(run, protocol.AddNode(node=missing))
-        assert len(run.status().nodes) == 2
-        assert finish(run).ok
-
-
 def test_a_node_is_replaced_while_its_consumers_run_on(workspace: Workspace) -> None:
     with background(workspace, prepared(workspace)) as run:
         run.wait_for_phase("running")
@@ -367,23 +259,6 @@ def test_a_node_is_replaced_while_its_consumers_run_on(workspace: Workspace) -> 
         wait_until(lambda: "INPUT count [77]" in printed(), what="the new program")
         assert "NODE_RESTARTED ticker " in printed()
         assert not any(line.startswith("INPUT_CLOSED") for line in printed())
-        assert finish(run).ok
-
-
-def test_a_failed_replacement_leaves_the_old_process_running(workspace: Workspace) -> None:
-    with background(workspace, prepared(workspace)) as run:
-        run.wait_for_phase("running")
-        first = run.wait_for_state("ticker", "Running")
-        workspace.node("broken", "raise SystemExit('no good')")
-        fields = {**TICKING["nodes"][0], "path": "broken.py"}
-        message = refused(run, protocol.ReplaceNode(node=resolved(workspace, **fields)))
-        assert "exited before connecting: no good" in message
-        spec = resolved(workspace, **fields)
-        message = refused(run, protocol.ReplaceNode(node=spec.model_copy(update={"outputs": ()})))
-        assert "must have the outputs that other nodes read: count" in message
-        message = refused(run, protocol.ReplaceNode(node=spec.model_copy(update={"inputs": {}})))
-        assert "must have the same inputs" in message
-        assert run.wait_for_state("ticker", "Running").pid == first.pid
         assert finish(run).ok
 
 

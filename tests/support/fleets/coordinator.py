@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from support.dora import RunningDora, running_dora
+from websockets.sync.client import ClientConnection, connect
 
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorLost
 from dora_config.access import Endpoint, endpoint
-from dora_config.control_plane import ControlConnection
+from dora_config.control_plane import ControlConnection, websocket_options
 from dora_config.protocol.control import DataflowList, DataflowSummary, ListDataflows
 
 
@@ -54,6 +55,14 @@ class RunningCoordinator:
             return Reply(answer.status, answer.read(), names)
         finally:
             connection.close()
+
+    def open_socket(self, path: str, headers: Mapping[str, str] | None = None) -> ClientConnection:
+        """Open a WebSocket, a context manager; by default ``headers`` has the right token."""
+        options = websocket_options(self.endpoint, path)
+        if headers is not None:
+            options["additional_headers"] = headers
+        socket: ClientConnection = connect(**options)
+        return socket
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from support import log_files
 from support.dora import Completed, RunningDora, run_dora, running_dora
 from support.fleets.coordinator import DataflowReader, RunningCoordinator, running_coordinator
+from support.runner import log_files
 from support.runner.found_runners import list_runners
 from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
@@ -20,7 +20,10 @@ from dora_cli.coordinator.client import Client
 from dora_config.protocol.control import (
     ClusterReport,
     ClusterStatus,
+    DataflowRef,
     DataflowSummary,
+    Ended,
+    StopDataflow,
 )
 from dora_daemon.process_tree.runtime_dir import runtime_root
 
@@ -88,6 +91,12 @@ def pids(workspace: Workspace) -> list[int]:
     return []
 
 
+def wait_for_pids(workspace: Workspace, count: int) -> list[int]:
+    """Wait until ``count`` nodes have started; return the process ids of the last two."""
+    wait_until(lambda: len(pids(workspace)) >= count, what=f"{count} nodes to have started")
+    return pids(workspace)[-2:]
+
+
 def is_running(pid: int) -> bool:
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
@@ -140,6 +149,14 @@ class RealFleet:
 
     def listed(self) -> list[DataflowSummary]:
         return self.reader.dataflows()
+
+    def end_dataflows(self) -> None:
+        """Kill the nodes of all dataflows and wait for their end."""
+        with Client(self.coordinator.endpoint) as client:
+            for one in self.listed():
+                if one.status not in ("Finished", "Failed"):
+                    stop = StopDataflow(dataflow=DataflowRef(uuid=one.uuid), force=True)
+                    client.request(stop, Ended)
 
     def cluster(self) -> ClusterReport:
         with Client(self.coordinator.endpoint) as client:

@@ -20,12 +20,12 @@ acquire(*json.loads(sys.argv[1]))
 
 
 @contextmanager
-def held_lock(name: str = NAME) -> Iterator[None]:
-    """Hold the lock for the block."""
+def held_lock(name: str = NAME) -> Iterator[int]:
+    """Hold the lock for the block; yield the process id of the holder."""
     words = [sys.executable, "-c", HOLD, json.dumps([name, INFO, False, LEASE])]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
         assert program.stdout is not None
         assert program.stdin is not None
         assert b'"held": true' in program.stdout.readline()
-        yield
+        yield program.pid
         program.stdin.close()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from support import log_files
+from support.runner import log_files
 from support.runner.found_runners import list_runners
 from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace

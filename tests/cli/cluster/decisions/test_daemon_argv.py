@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from cli.cluster.decisions.clusters import MACHINES, cluster
 
 from dora_cli.cluster.decisions.daemon_argv import (
     daemon_arguments,
@@ -10,20 +11,8 @@ from dora_cli.cluster.decisions.daemon_argv import (
     ssh_name,
     without_name,
 )
-from dora_config.cluster.models import Cluster, Coordinator, Machine
+from dora_config.cluster.models import Machine
 from dora_daemon.command import argument_parser
-
-MACHINES = [
-    Machine(id="robot", host="10.0.0.2"),
-    Machine(id="r.1_a-b", host="h", user="u", port=2222, daemon_port=6000),
-    Machine(id="gpu", host="h", labels={"gpu": "true", "arch": "arm64"}),
-    Machine(id="far", host="h", zenoh_addr="10.0.0.3"),
-    Machine(id="far", host="h", zenoh_addr="fd00::3", zenoh_port=5456),
-]
-
-
-def cluster(machine: Machine) -> Cluster:
-    return Cluster(coordinator=Coordinator(addr="10.0.0.1", port=7000), machines=(machine,))
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=str)

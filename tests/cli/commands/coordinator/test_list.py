@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import cast
 
 import pytest
-from support.fleets.daemons import counting, real_fleet
-from support.workspace import Workspace
 
 from dora_cli.commands.coordinator import list as command
 from dora_cli.commands.coordinator.list import restarts_text, selected
@@ -45,15 +43,6 @@ def test_ended_dataflows_are_listed_for_an_hour(
 ) -> None:
     options: dict[str, object] = {"status": None, "name": None, "everything": False, **choice}
     assert [one["uuid"] for one in selected(ROWS, **options)] == uuids  # type: ignore[arg-type]
-
-
-@pytest.mark.integration
-def test_a_dataflow_that_has_just_ended_is_listed(workspace: Workspace) -> None:
-    with real_fleet(workspace, None) as fleet:
-        uuid = fleet.start(counting(workspace))
-        fleet.dora("stop")
-        assert uuid in fleet.dora("list").stdout
-        assert uuid in fleet.dora("list", "--all").stdout
 
 
 def test_restarts_of_an_ended_dataflow_are_shown_without_a_cause() -> None:

@@ -72,6 +72,8 @@ def test_commands_that_ask_once_are_quick(workspace: Workspace) -> None:
         assert quick("stop", *port) == f"dataflow stopped: a ({new})\n"
         assert quick("stop", *port) == "No dataflows are running.\n"
         assert quick("stop", "a", *port, code=1) == ""
+        for words in ((), ("--all",)):
+            assert set(quick("list", "--quiet", *words, *port).split()) == {uuid, new}
         assert set(quick("clean", "--quiet", *port).split()) == {uuid, new}
         _same_answers_over_the_socket(fleet)
 

@@ -91,7 +91,7 @@ def test_a_narrow_page_keeps_the_important_columns() -> None:
 
 @pytest.mark.parametrize("view", View)
 @pytest.mark.parametrize("height", range(1, 16))
-def test_a_page_fits_every_terminal(height: int, view: View) -> None:
+def test_a_page_has_no_more_lines_than_the_terminal(height: int, view: View) -> None:
     for width in range(1, 120, 7):
         lines = Page(view).lines(FOUND, width, height)
         assert len(lines) <= height

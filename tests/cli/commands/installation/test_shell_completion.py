@@ -89,17 +89,29 @@ def shell(name: str, folder: Path, port: int) -> Iterator[Terminal]:
         os.close(ours)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def home(shared_home: Path) -> Path:
+    return shared_home
+
+
+@pytest.fixture(scope="module")
+def fleet(home: Path, shared_workspace: Workspace) -> Iterator[RealFleet]:
+    """A daemon with a running dataflow."""
+    assert home.is_dir()
+    with real_fleet(shared_workspace, None) as made:
+        made.start(counting(shared_workspace), "--name", "front-left")
+        yield made
+
+
 @pytest.mark.parametrize("name", SHELLS)
-def test_names_are_completed(workspace: Workspace, name: str) -> None:
+def test_names_are_completed(fleet: RealFleet, name: str) -> None:
     require_installed(name)
-    with real_fleet(workspace, None) as fleet:
-        fleet.start(counting(workspace), "--name", "front-left")
-        with shell(name, workspace.path, fleet.port) as terminal:
-            terminal.completed("dora stop fr", "ont-left")
-            terminal.completed("dora logs fr", "ont-left")
-            terminal.completed("dora node restart coll", "ector")
-            terminal.completed("dora node list -d fr", "ont-left")
-            terminal.completed("dora topic echo cou", "nter/count")
+    with shell(name, fleet.workspace.path, fleet.port) as terminal:
+        terminal.completed("dora stop fr", "ont-left")
+        terminal.completed("dora logs fr", "ont-left")
+        terminal.completed("dora node restart coll", "ector")
+        terminal.completed("dora node list -d fr", "ont-left")
+        terminal.completed("dora topic echo cou", "nter/count")
 
 
 def _words(fleet_port: int, line: str) -> list[str]:
@@ -114,6 +126,7 @@ def _words(fleet_port: int, line: str) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.usefixtures("own_home")
 def test_which_names_are_offered(workspace: Workspace) -> None:
     with real_fleet(workspace, None) as fleet:
         first = fleet.start(counting(workspace))

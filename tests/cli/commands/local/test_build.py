@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from cli.conftest import Dora
-from support.dora import running_dora
+from support.dora import RunningDora, running_dora
 from support.waiting import wait_until
 
 import dora_cli.build.progress
@@ -139,15 +141,21 @@ def test_offline_reports_the_missing_clone(dora: Dora, tmp_path: Path, repositor
     assert f'branch "main" of file://{repository} was never cloned' in shown.err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_build_and_its_commands(tmp_path: Path, number: signal.Signals) -> None:
-    (tmp_path / "slow.py").write_text(
+@contextmanager
+def building(folder: Path) -> Iterator[tuple[RunningDora, int]]:
+    """A build whose build command runs until it is killed, with the command's process id."""
+    (folder / "slow.py").write_text(
         "import os, signal\nprint('pid', os.getpid(), flush=True)\nsignal.pause()\n"
     )
-    _write(tmp_path, NODE.format("a", "python slow.py"))
-    with running_dora("build", "flow.yml", cwd=tmp_path) as running:
+    _write(folder, NODE.format("a", "python slow.py"))
+    with running_dora("build", "flow.yml", cwd=folder) as running:
         running.wait_for("pid ")
-        pid = int(running.stdout.partition("pid ")[2].split()[0])
+        yield running, int(running.stdout.partition("pid ")[2].split()[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_build_and_its_commands(tmp_path: Path, number: signal.Signals) -> None:
+    with building(tmp_path) as (running, pid):
         running.send_signal(number)
         ended = running.wait().exited(130)
     assert ended.stderr == (
@@ -157,13 +165,7 @@ def test_a_signal_ends_the_build_and_its_commands(tmp_path: Path, number: signal
 
 
 def test_a_killed_build_leaves_no_command(tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text(
-        "import os, signal\nprint('pid', os.getpid(), flush=True)\nsignal.pause()\n"
-    )
-    _write(tmp_path, NODE.format("a", "python slow.py"))
-    with running_dora("build", "flow.yml", cwd=tmp_path) as running:
-        running.wait_for("pid ")
-        pid = int(running.stdout.partition("pid ")[2].split()[0])
+    with building(tmp_path) as (running, pid):
         running.send_signal(signal.SIGKILL)
         running.wait()
     wait_until(lambda: not _alive(pid), what="the end of the build command")

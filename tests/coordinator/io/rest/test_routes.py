@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,15 +66,30 @@ class Api:
         return status, found["error"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def home(shared_home: Path) -> Path:
+    return shared_home
+
+
+@pytest.fixture(scope="module")
+def fleet(home: Path, shared_workspace: Workspace) -> Iterator[RealFleet]:
+    assert home.is_dir()
+    with real_fleet(shared_workspace, None) as made:
+        yield made
+
+
 @pytest.fixture
-def api(workspace: Workspace) -> Iterator[Api]:
-    with real_fleet(workspace, None) as fleet:
-        yield Api(fleet)
+def api(fleet: RealFleet) -> Iterator[Api]:
+    """The API of a coordinator without dataflows."""
+    found = Api(fleet)
+    yield found
+    found.call("POST", "/api/dataflows/stop", {"all": True, "force": True})
+    found.call("POST", "/api/dataflows/clean")
 
 
-def test_the_life_of_a_dataflow(api: Api, workspace: Workspace) -> None:
-    text = counting(workspace).read_text()
-    given = {"descriptor": text, "directory": str(workspace.path), "name": "a/b"}
+def test_the_life_of_a_dataflow(api: Api, shared_workspace: Workspace) -> None:
+    text = counting(shared_workspace).read_text()
+    given = {"descriptor": text, "directory": str(shared_workspace.path), "name": "a/b"}
     uuid = api.post("/api/dataflows", given, status=201)["uuid"]
     api.fleet.wait_for_messages(uuid)
     assert api.get("/api/dataflows/a%2Fb")["uuid"] == uuid

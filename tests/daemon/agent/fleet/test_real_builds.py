@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -54,16 +55,36 @@ LINGERS = """
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def home(shared_home: Path) -> Path:
+    return shared_home
+
+
+@pytest.fixture(scope="module")
+def fleet(home: Path, shared_workspace: Workspace) -> Iterator[RealFleet]:
+    """Two daemons; the tests have workspaces of their own."""
+    assert home.is_dir()
+    with real_fleet(shared_workspace, "robot", "station") as made:
+        yield made
+
+
 def on(machine: str, node: str, **fields: object) -> dict[str, object]:
     return {"id": node, "path": f"{node}.py", "deploy": {"machine": machine}, **fields}
+
+
+def lingering(workspace: Workspace) -> Path:
+    """A dataflow whose build does not end."""
+    workspace.file("linger.py", LINGERS)
+    workspace.node("left", SHOWS_WHERE)
+    return workspace.dataflow({"nodes": [on("robot", "left", build="python3 linger.py")]})
 
 
 def command_of_a_build(fleet: RealFleet, flow: Path) -> tuple[RunningDora, int]:
     """A build whose only command does not end, and the pid of that command."""
     words = ("build", flow, "--coordinator-port", str(fleet.port))
-    running = fleet.stack.enter_context(running_dora(*words, cwd=fleet.workspace.path))
+    running = fleet.stack.enter_context(running_dora(*words, cwd=flow.parent))
     running.wait_for("lingering")
-    return running, int((fleet.workspace.path / "pids").read_text())
+    return running, int((flow.parent / "pids").read_text())
 
 
 def children(pid: int) -> list[int]:
@@ -76,28 +97,29 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def test_each_daemon_builds_its_own_nodes_and_start_uses_them(workspace: Workspace) -> None:
+def test_each_daemon_builds_its_own_nodes_and_start_uses_them(
+    fleet: RealFleet, workspace: Workspace
+) -> None:
     for node in ("left", "right"):
         workspace.node(node, SHOWS_WHERE)
     left = on("robot", "left", build="python3 -c \"print('made left')\"\ntouch built")
     left["deploy"] = {"machine": "robot", "working_dir": "robot-files"}
     workspace.node("robot-files/left", SHOWS_WHERE)
     flow = workspace.dataflow({"nodes": [left, on("station", "right", build="touch built")]})
-    with real_fleet(workspace, "robot", "station") as fleet:
-        done = fleet.dora("build", flow).stdout
-        build_id = done.split("dataflow build triggered: ")[1].split()[0]
-        assert f"build finished successfully: {build_id}" in done
-        assert "robot/left: touch built" in done
-        assert "robot/left:   made left" in done
-        assert "station/right: ready after" in done
-        uuid = fleet.start(flow)
-        assert fleet.wait_for_status("Finished").uuid == uuid
-        logs = fleet.dora("logs", uuid).stdout
-        assert f"left: runs in {workspace.path}/robot-files built True" in logs
-        assert f"right: runs in {workspace.path} built True" in logs
+    done = fleet.dora("build", flow).stdout
+    build_id = done.split("dataflow build triggered: ")[1].split()[0]
+    assert f"build finished successfully: {build_id}" in done
+    assert "robot/left: touch built" in done
+    assert "robot/left:   made left" in done
+    assert "station/right: ready after" in done
+    uuid = fleet.start(flow)
+    assert fleet.wait_for_status("Finished").uuid == uuid
+    logs = fleet.dora("logs", uuid).stdout
+    assert f"left: runs in {workspace.path}/robot-files built True" in logs
+    assert f"right: runs in {workspace.path} built True" in logs
 
 
-def test_failures_of_all_daemons_are_named_at_once(workspace: Workspace) -> None:
+def test_failures_of_all_daemons_are_named_at_once(fleet: RealFleet, workspace: Workspace) -> None:
     for node in ("left", "right", "third"):
         workspace.node(node, SHOWS_WHERE)
     nodes = [
@@ -106,77 +128,82 @@ def test_failures_of_all_daemons_are_named_at_once(workspace: Workspace) -> None
         on("station", "third", build="touch built"),
     ]
     flow = workspace.dataflow({"nodes": nodes})
-    with real_fleet(workspace, "robot", "station") as fleet:
-        failed = fleet.dora("build", flow, code=1)
-        assert 'daemon "robot", node "left": build line' in failed.stderr
-        assert "exit code 3\n  no compiler" in failed.stderr
-        assert 'daemon "station", node "right": build line' in failed.stderr
-        assert "the program 'no-such-program' is not on PATH" in failed.stderr
-        assert "third" not in failed.stderr
-        assert "finished" not in failed.output
+    failed = fleet.dora("build", flow, code=1)
+    assert 'daemon "robot", node "left": build line' in failed.stderr
+    assert "exit code 3\n  no compiler" in failed.stderr
+    assert 'daemon "station", node "right": build line' in failed.stderr
+    assert "the program 'no-such-program' is not on PATH" in failed.stderr
+    assert "third" not in failed.stderr
+    assert "finished" not in failed.output
 
 
-@pytest.mark.parametrize("victim", ["cli", "daemon", "coordinator", "build"])
-def test_whoever_is_killed_nothing_of_the_build_is_left(workspace: Workspace, victim: str) -> None:
-    workspace.file("linger.py", LINGERS)
-    workspace.node("left", SHOWS_WHERE)
-    flow = workspace.dataflow({"nodes": [on("robot", "left", build="python3 linger.py")]})
+def require_nothing_left(command: int) -> None:
+    """Wait until the command of a build and its runtime directory are gone."""
+    wait_until(lambda: not is_running(command), what="the command of the build to end")
+    wait_until(
+        lambda: not [p for p in runtime_root().iterdir() if p.name.isdigit()],
+        what="the directory of the build to go",
+    )
+
+
+@pytest.mark.parametrize("victim", ["cli", "build"])
+def test_a_killed_process_of_a_build_leaves_nothing(
+    fleet: RealFleet, workspace: Workspace, victim: str
+) -> None:
+    running, pid = command_of_a_build(fleet, lingering(workspace))
+    if victim == "cli":
+        running.kill()
+    else:
+        (builder,) = children(fleet.daemons["robot"].pid)
+        os.kill(builder, signal.SIGKILL)
+        assert "its build ended unexpectedly" in running.wait().exited(1).stderr
+    require_nothing_left(pid)
+
+
+@pytest.mark.usefixtures("own_home")
+@pytest.mark.parametrize("victim", ["daemon", "coordinator"])
+def test_a_build_ends_with_the_daemon_or_the_coordinator(workspace: Workspace, victim: str) -> None:
     with real_fleet(workspace, "robot") as fleet:
-        running, pid = command_of_a_build(fleet, flow)
-        match victim:
-            case "cli":
-                running.kill()
-            case "daemon":
-                fleet.daemons["robot"].kill()
-                assert "the connection was lost during the build" in running.wait().exited(1).stderr
-            case "coordinator":
-                fleet.coordinator.process.kill()
-                assert "closed the connection" in running.wait().exited(1).stderr
-            case _:
-                (builder,) = children(fleet.daemons["robot"].pid)
-                os.kill(builder, signal.SIGKILL)
-                assert "its build ended unexpectedly" in running.wait().exited(1).stderr
-        wait_until(lambda: not is_running(pid), what="the command of the build to end")
-        wait_until(
-            lambda: not [p for p in runtime_root().iterdir() if p.name.isdigit()],
-            what="the directory of the build to go",
-        )
+        running, pid = command_of_a_build(fleet, lingering(workspace))
+        if victim == "daemon":
+            fleet.daemons["robot"].kill()
+            assert "the connection was lost during the build" in running.wait().exited(1).stderr
+        else:
+            fleet.coordinator.process.kill()
+            assert "closed the connection" in running.wait().exited(1).stderr
+        require_nothing_left(pid)
 
 
-def test_builds_in_one_folder_wait_for_each_other(workspace: Workspace) -> None:
-    workspace.file("linger.py", LINGERS)
-    workspace.node("left", SHOWS_WHERE)
-    slow = workspace.dataflow({"nodes": [on("robot", "left", build="python3 linger.py")]})
+def test_builds_in_one_folder_wait_for_each_other(fleet: RealFleet, workspace: Workspace) -> None:
+    slow = lingering(workspace)
     quick = workspace.dataflow({"nodes": [on("robot", "left", build="touch built")]}, "quick.yml")
-    with real_fleet(workspace, "robot") as fleet:
-        first, _ = command_of_a_build(fleet, slow)
-        words = ("build", quick, "--coordinator-port", str(fleet.port))
-        with running_dora(*words, cwd=workspace.path) as second:
-            second.wait_for("dataflow build triggered")
-            assert not (workspace.path / "built").exists()
-            first.interrupt()
-            assert "interrupted, also on the daemons" in first.wait().exited(130).stderr
-            second.wait().succeeded()
-        assert (workspace.path / "built").exists()
+    first, _ = command_of_a_build(fleet, slow)
+    words = ("build", quick, "--coordinator-port", str(fleet.port))
+    with running_dora(*words, cwd=workspace.path) as second:
+        second.wait_for("dataflow build triggered")
+        assert not (workspace.path / "built").exists()
+        first.interrupt()
+        assert "interrupted, also on the daemons" in first.wait().exited(130).stderr
+        second.wait().succeeded()
+    assert (workspace.path / "built").exists()
 
 
-def test_two_daemons_of_one_machine_build_one_after_another(workspace: Workspace) -> None:
+def test_two_daemons_of_one_machine_build_one_after_another(
+    fleet: RealFleet, workspace: Workspace
+) -> None:
     """They share the interpreter that `pip install` would install into."""
-    workspace.file("linger.py", LINGERS)
-    for node in ("left", "right"):
-        workspace.node(node, SHOWS_WHERE)
-    slow = workspace.dataflow({"nodes": [on("robot", "left", build="python3 linger.py")]})
+    slow = lingering(workspace)
+    workspace.node("right", SHOWS_WHERE)
     built = on("station", "right", build="touch built")
     quick = workspace.dataflow({"nodes": [built]}, "quick.yml")
-    with real_fleet(workspace, "robot", "station") as fleet:
-        first, _ = command_of_a_build(fleet, slow)
-        words = ("build", quick, "--coordinator-port", str(fleet.port))
-        with running_dora(*words, cwd=workspace.path) as second:
-            second.wait_for("station/right: waits for another build on this machine")
-            assert not (workspace.path / "built").exists()
-            first.kill()
-            second.wait().succeeded()
-        assert (workspace.path / "built").exists()
+    first, _ = command_of_a_build(fleet, slow)
+    words = ("build", quick, "--coordinator-port", str(fleet.port))
+    with running_dora(*words, cwd=workspace.path) as second:
+        second.wait_for("station/right: waits for another build on this machine")
+        assert not (workspace.path / "built").exists()
+        first.kill()
+        second.wait().succeeded()
+    assert (workspace.path / "built").exists()
 
 
 def from_elsewhere(flow: Path, **changes: object) -> DataflowSpec:
@@ -184,6 +211,7 @@ def from_elsewhere(flow: Path, **changes: object) -> DataflowSpec:
     return make_spec(load(flow)).model_copy(update={"origin": Origin(), **changes})
 
 
+@pytest.mark.usefixtures("own_home")
 def test_recovery_uses_the_build_of_the_first_start(
     workspace: Workspace, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -223,10 +251,10 @@ def test_recovery_uses_the_build_of_the_first_start(
         wait_until(lambda: notes.read_text() == f"{first} made\n" * 2, what="the node to be back")
 
 
-def test_a_build_that_is_gone_is_named(workspace: Workspace) -> None:
+def test_a_build_that_is_gone_is_named(fleet: RealFleet, workspace: Workspace) -> None:
     workspace.node("left", SHOWS_WHERE)
     flow = workspace.dataflow({"nodes": [on("robot", "left", build="touch built")]})
-    with real_fleet(workspace, "robot") as fleet, Client(fleet.coordinator.endpoint) as client:
+    with Client(fleet.coordinator.endpoint) as client:
         missing = "01234567-89ab-cdef-0123-456789abcdef"
         spec = from_elsewhere(flow, build_id=missing, built_on={"left": "robot"})
         with pytest.raises(RequestFailed, match=f"build {missing} is not on this machine"):

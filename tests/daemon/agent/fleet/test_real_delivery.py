@@ -9,11 +9,12 @@ import signal
 import sys
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import log_files
 from support.fleets.daemons import RealFleet, real_fleet
+from support.runner import log_files
 from support.waiting import wait_until
 from support.workspace import Workspace
 
@@ -43,10 +44,33 @@ READER = """
 ROBOT = {"machine": "robot", "distribute": "http"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def home(shared_home: Path) -> Path:
+    return shared_home
+
+
+@pytest.fixture(scope="module")
+def shared_fleet(home: Path, shared_workspace: Workspace) -> Iterator[RealFleet]:
+    assert home.is_dir()
+    with real_fleet(shared_workspace, "robot") as made:
+        yield made
+
+
+@pytest.fixture
+def fleet(shared_fleet: RealFleet) -> Iterator[RealFleet]:
+    """A daemon in a folder without code; its coordinator keeps the code of earlier tests."""
+    yield shared_fleet
+    shared_fleet.end_dataflows()
+    shutil.rmtree(shared_fleet.workspace.path / "_work", ignore_errors=True)
+
+
 def project(workspace: Workspace, nodes: list[dict[str, object]] | None = None) -> Path:
-    """Write a node that needs other files of its folder; return its dataflow file."""
+    """Write a node that needs other files of its folder; return its dataflow file.
+
+    The contents differ in each workspace, so that the coordinator has none of the files.
+    """
     workspace.file("project/reader.py", READER)
-    workspace.file("project/words.py", 'GREETING = "hello"\n')
+    workspace.file("project/words.py", f'GREETING = "hello"  # {workspace.path}\n')
     workspace.file("project/data/name.txt", "robot")
     reader: dict[str, object] = {"id": "reader", "path": "reader.py", "deploy": ROBOT}
     return workspace.dataflow({"nodes": nodes or [reader]}, "project/dataflow.yml")
@@ -78,22 +102,21 @@ def printed(fleet: RealFleet, uuid: str, node: str = "reader") -> list[str]:
 
 
 def test_a_python_node_finds_its_module_and_its_data_there(
-    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+    fleet: RealFleet, workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = project(workspace)
-    with real_fleet(workspace, "robot") as fleet:
-        first = start(fleet, path)
-        fleet.wait_for_status("Finished")
-        assert printed(fleet, first) == ["hello robot True"]
-        assert "sending" in capsys.readouterr().err
-        again = start(fleet, path)
-        fleet.wait_for_status("Finished")
-        assert printed(fleet, again) == ["hello robot True"]
-        assert "sending" not in capsys.readouterr().err, "nothing travels twice"
+    first = start(fleet, path)
+    fleet.wait_for_status("Finished")
+    assert printed(fleet, first) == ["hello robot True"]
+    assert "sending" in capsys.readouterr().err
+    again = start(fleet, path)
+    fleet.wait_for_status("Finished")
+    assert printed(fleet, again) == ["hello robot True"]
+    assert "sending" not in capsys.readouterr().err, "nothing travels twice"
 
 
 def test_what_is_left_out_is_noted_once(
-    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+    fleet: RealFleet, workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = project(
         workspace,
@@ -102,40 +125,38 @@ def test_what_is_left_out_is_noted_once(
     (path.parent / ".#reader.py").symlink_to("somebody@desk.1")
     os.mkfifo(path.parent / "pipe")
     workspace.file("project/__pycache__/words.pyc", "")
-    with real_fleet(workspace, "robot") as fleet:
-        start(fleet, path)
-        fleet.wait_for_status("Finished")
-        sent = {path.name for path in laid_out(fleet).rglob("*")}
+    start(fleet, path)
+    fleet.wait_for_status("Finished")
+    sent = {path.name for path in laid_out(fleet).rglob("*")}
     assert not sent & {".#reader.py", "pipe", "words.pyc"}
     note = "note: not sent: .#reader.py, __pycache__/, pipe (FIFO) (see .doraignore)\n"
     assert capsys.readouterr().err.count(note) == 1
 
 
 def test_what_changed_travels_what_is_gone_goes_and_what_nodes_made_stays(
-    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+    fleet: RealFleet, workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = project(workspace)
     workspace.file("project/old/module.py", "")
-    with real_fleet(workspace, "robot") as fleet:
-        start(fleet, path)
-        fleet.wait_for_status("Finished")
-        (laid_out(fleet) / "calibration").write_text("mine")
-        workspace.file("project/words.py", 'GREETING = "goodbye"\n')
-        shutil.rmtree(workspace.path / "project" / "old")
-        (workspace.path / "project" / "tool").write_text("#!/bin/sh\n")
-        (workspace.path / "project" / "tool").chmod(0o755)
-        (workspace.path / "project" / "data" / "link.txt").symlink_to("../words.py")
-        capsys.readouterr()
-        uuid = start(fleet, path)
-        fleet.wait_for_status("Finished")
-        assert printed(fleet, uuid) == ["goodbye robot True"]
-        assert "sending 3 files" in capsys.readouterr().err  # a list, a module, a tool
-        there = laid_out(fleet)
-        assert not (there / "old").exists()
-        assert (there / "calibration").read_text() == "mine"
-        assert os.access(there / "tool", os.X_OK)
-        assert not os.access(there / "words.py", os.X_OK)
-        assert (there / "data" / "link.txt").readlink() == Path("../words.py")
+    start(fleet, path)
+    fleet.wait_for_status("Finished")
+    (laid_out(fleet) / "calibration").write_text("mine")
+    workspace.file("project/words.py", 'GREETING = "goodbye"\n')
+    shutil.rmtree(workspace.path / "project" / "old")
+    (workspace.path / "project" / "tool").write_text(f"#!/bin/sh\n# {workspace.path}\n")
+    (workspace.path / "project" / "tool").chmod(0o755)
+    (workspace.path / "project" / "data" / "link.txt").symlink_to("../words.py")
+    capsys.readouterr()
+    uuid = start(fleet, path)
+    fleet.wait_for_status("Finished")
+    assert printed(fleet, uuid) == ["goodbye robot True"]
+    assert "sending 3 files" in capsys.readouterr().err  # a list, a module, a tool
+    there = laid_out(fleet)
+    assert not (there / "old").exists()
+    assert (there / "calibration").read_text() == "mine"
+    assert os.access(there / "tool", os.X_OK)
+    assert not os.access(there / "words.py", os.X_OK)
+    assert (there / "data" / "link.txt").readlink() == Path("../words.py")
 
 
 def wheel(folder: Path, version: str) -> str:
@@ -163,7 +184,7 @@ USES_HELPER = """
 
 
 def test_build_lines_run_there_once_for_the_same_requirements(
-    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+    fleet: RealFleet, workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reader: dict[str, object] = {
         "id": "reader",
@@ -174,27 +195,26 @@ def test_build_lines_run_there_once_for_the_same_requirements(
     path = project(workspace, [reader])
     workspace.file("project/reader.py", USES_HELPER)
     workspace.file("project/requirements.txt", f"./{wheel(workspace.path / 'project', '1.0')}\n")
-    with real_fleet(workspace, "robot") as fleet:
-        uuid = start(fleet, path)
-        fleet.wait_for_status("Finished")
-        output = capsys.readouterr().out
-        assert "pip install --no-index" in output
-        environment = laid_out(fleet) / ".dora" / "python-envs" / "reader"
-        assert printed(fleet, uuid) == [f"1.0 {environment}"]
-        workspace.file("project/reader.py", USES_HELPER + "\n    # changed\n")
-        start(fleet, path)
-        fleet.wait_for_status("Finished")
-        output = capsys.readouterr().out
-        assert "built already with the same requirements" in output
-        assert "no-index" not in output
-        newer = wheel(workspace.path / "project", "2.0")
-        workspace.file("project/requirements.txt", f"./{newer}\n")
-        uuid = start(fleet, path)
-        fleet.wait_for_status("Finished")
-        assert printed(fleet, uuid) == [f"2.0 {environment}"]
+    uuid = start(fleet, path)
+    fleet.wait_for_status("Finished")
+    output = capsys.readouterr().out
+    assert "pip install --no-index" in output
+    environment = laid_out(fleet) / ".dora" / "python-envs" / "reader"
+    assert printed(fleet, uuid) == [f"1.0 {environment}"]
+    workspace.file("project/reader.py", USES_HELPER + "\n    # changed\n")
+    start(fleet, path)
+    fleet.wait_for_status("Finished")
+    output = capsys.readouterr().out
+    assert "built already with the same requirements" in output
+    assert "no-index" not in output
+    newer = wheel(workspace.path / "project", "2.0")
+    workspace.file("project/requirements.txt", f"./{newer}\n")
+    uuid = start(fleet, path)
+    fleet.wait_for_status("Finished")
+    assert printed(fleet, uuid) == [f"2.0 {environment}"]
 
 
-def test_a_build_line_that_fails_stops_the_start(workspace: Workspace) -> None:
+def test_a_build_line_that_fails_stops_the_start(fleet: RealFleet, workspace: Workspace) -> None:
     reader: dict[str, object] = {
         "id": "reader",
         "path": "reader.py",
@@ -202,14 +222,16 @@ def test_a_build_line_that_fails_stops_the_start(workspace: Workspace) -> None:
         "deploy": ROBOT,
     }
     path = project(workspace, [reader])
-    with real_fleet(workspace, "robot") as fleet:
-        with pytest.raises(RequestFailed, match="exit code 3") as problem:
-            start(fleet, path)
-        assert "no compiler here" in str(problem.value)
-        assert fleet.listed() == []
+    before = [one.uuid for one in fleet.listed()]
+    with pytest.raises(RequestFailed, match="exit code 3") as problem:
+        start(fleet, path)
+    assert "no compiler here" in str(problem.value)
+    assert [one.uuid for one in fleet.listed()] == before
 
 
-def test_a_program_of_another_machine_is_refused_before_the_start(workspace: Workspace) -> None:
+def test_a_program_of_another_machine_is_refused_before_the_start(
+    fleet: RealFleet, workspace: Workspace
+) -> None:
     other = 183 if os.uname().machine == "x86_64" else 62
     header = b"\x7fELF\x02\x01\x01" + bytes(9) + (2).to_bytes(2, "little")
     binary = workspace.path / "project" / "detector"
@@ -217,29 +239,25 @@ def test_a_program_of_another_machine_is_refused_before_the_start(workspace: Wor
     binary.write_bytes(header + other.to_bytes(2, "little") + bytes(100))
     binary.chmod(0o755)
     names = {183: "aarch64", 62: "x86_64"}
-    with (
-        real_fleet(workspace, "robot") as fleet,
-        pytest.raises(RequestFailed, match=f"was built for {names[other]}") as problem,
-    ):
+    with pytest.raises(RequestFailed, match=f"was built for {names[other]}") as problem:
         start(fleet, path)
     assert f"this machine is {os.uname().machine}" in str(problem.value)
-    assert str(workspace.path / "_work") in str(problem.value), "the resolved path is shown"
+    assert str(fleet.workspace.path / "_work") in str(problem.value), "the resolved path is shown"
 
 
 def test_what_leads_out_of_the_folder_is_refused_and_nothing_is_sent(
+    fleet: RealFleet,
     workspace: Workspace,
 ) -> None:
     path = project(workspace)
     (workspace.path / "secret").write_text("not yours")
     (workspace.path / "project" / "data" / "link").symlink_to("../../secret")
-    with (
-        real_fleet(workspace, "robot") as fleet,
-        pytest.raises(CollectionError, match=r"is a link to .*, outside of"),
-    ):
+    with pytest.raises(CollectionError, match=r"is a link to .*, outside of"):
         start(fleet, path)
-    assert not (workspace.path / "_work").exists()
+    assert not (fleet.workspace.path / "_work").exists()
 
 
+@pytest.mark.usefixtures("own_home")
 def test_recovery_restores_the_code_without_the_client(workspace: Workspace) -> None:
     """The daemon is killed with its runner, and the code's folder is lost."""
     waits = """
@@ -275,18 +293,21 @@ def test_recovery_restores_the_code_without_the_client(workspace: Workspace) -> 
         )
 
 
-def test_python_is_the_one_that_runs_dora_without_build_lines(workspace: Workspace) -> None:
+def test_python_is_the_one_that_runs_dora_without_build_lines(
+    fleet: RealFleet, workspace: Workspace
+) -> None:
     path = project(workspace)
     workspace.file(
         "project/reader.py", "import sys\nfrom dora import Node\nNode()\nprint(sys.executable)\n"
     )
-    with real_fleet(workspace, "robot") as fleet:
-        uuid = start(fleet, path)
-        fleet.wait_for_status("Finished")
-        assert printed(fleet, uuid) == [sys.executable]
+    uuid = start(fleet, path)
+    fleet.wait_for_status("Finished")
+    assert printed(fleet, uuid) == [sys.executable]
 
 
-def test_a_machine_that_sees_the_folder_uses_it_as_it_is(workspace: Workspace) -> None:
+def test_a_machine_that_sees_the_folder_uses_it_as_it_is(
+    fleet: RealFleet, workspace: Workspace
+) -> None:
     reader: dict[str, object] = {
         "id": "reader",
         "path": "reader.py",
@@ -294,16 +315,17 @@ def test_a_machine_that_sees_the_folder_uses_it_as_it_is(workspace: Workspace) -
         "deploy": ROBOT,
     }
     path = project(workspace, [reader])
-    with real_fleet(workspace, "robot") as fleet:
-        uuid = fleet.start(path)
-        fleet.wait_for_status("Finished")
-        log = path.parent / "out" / uuid / "log_reader.jsonl"
-        assert '"hello robot True"' in log.read_text()
-        assert (path.parent / "built").read_text() == "built\n"
-    assert not (workspace.path / "_work").exists()
+    uuid = fleet.start(path)
+    fleet.wait_for_status("Finished")
+    log = path.parent / "out" / uuid / "log_reader.jsonl"
+    assert '"hello robot True"' in log.read_text()
+    assert (path.parent / "built").read_text() == "built\n"
+    assert not (fleet.workspace.path / "_work").exists()
 
 
-def test_the_coordinator_serves_the_code_of_a_node_as_an_archive(workspace: Workspace) -> None:
+def test_the_coordinator_serves_the_code_of_a_node_as_an_archive(
+    fleet: RealFleet, workspace: Workspace
+) -> None:
     """By the id of the build that the command prints, or the dataflow's UUID; with the token."""
     nodes: list[dict[str, object]] = [
         {"id": "reader", "path": "reader.py", "deploy": ROBOT},
@@ -315,48 +337,46 @@ def test_the_coordinator_serves_the_code_of_a_node_as_an_archive(workspace: Work
     (workspace.path / "project" / "tool").write_text("#!/bin/sh\n")
     (workspace.path / "project" / "tool").chmod(0o755)
     (workspace.path / "project" / "data" / "link.txt").symlink_to("../words.py")
-    with real_fleet(workspace, "robot") as fleet:
-        done = fleet.dora("start", flow, "--name", "my-app", "--detach")
-        build = done.stdout.split("dataflow build triggered: ")[1].split()[0]
-        uuid = done.stdout.split("dataflow started: ")[1].split()[0]
-        request = fleet.coordinator.request
-        for known in (build, uuid):
-            reply = request(f"/api/artifacts/{known}/reader")
-            assert reply.status == 200, reply.body
-            with tarfile.open(fileobj=io.BytesIO(reply.body)) as archive:
-                archive.extractall(workspace.path / known, filter="data")
-            there = workspace.path / known
-            assert (there / "words.py").read_text() == 'GREETING = "hello"\n'
-            assert (there / long).stat().st_size == 3_000_000
-            assert os.access(there / "tool", os.X_OK)
-            assert not os.access(there / "words.py", os.X_OK)
-            assert (there / "data" / "link.txt").readlink() == Path("../words.py")
-        assert request(f"/api/artifacts/{uuid}/reader", headers={}).status == 401
-        for path, sentence in (
-            ("other/reader", 'no artifact of node "reader" in build "other"'),
-            (f"{uuid}/camera", 'has no node "camera"; its nodes are: reader, local'),
-            (f"{uuid}/local", "it was started with `distribute: local`"),
-        ):
-            reply = request(f"/api/artifacts/{path}")
-            assert (reply.status, sentence in reply.body.decode()) == (404, True), reply.body
-        for bad in ("..%2freader", "%2e%2e/reader", f"{uuid}/..%2f..%2fetc%2fpasswd", f"{uuid}/.."):
-            assert request(f"/api/artifacts/{bad}").status in (400, 404)
+    done = fleet.dora("start", flow, "--name", "my-app", "--detach")
+    build = done.stdout.split("dataflow build triggered: ")[1].split()[0]
+    uuid = done.stdout.split("dataflow started: ")[1].split()[0]
+    request = fleet.coordinator.request
+    for known in (build, uuid):
+        reply = request(f"/api/artifacts/{known}/reader")
+        assert reply.status == 200, reply.body
+        with tarfile.open(fileobj=io.BytesIO(reply.body)) as archive:
+            archive.extractall(workspace.path / known, filter="data")
+        there = workspace.path / known
+        assert (there / "words.py").read_text().startswith('GREETING = "hello"')
+        assert (there / long).stat().st_size == 3_000_000
+        assert os.access(there / "tool", os.X_OK)
+        assert not os.access(there / "words.py", os.X_OK)
+        assert (there / "data" / "link.txt").readlink() == Path("../words.py")
+    assert request(f"/api/artifacts/{uuid}/reader", headers={}).status == 401
+    for path, sentence in (
+        ("other/reader", 'no artifact of node "reader" in build "other"'),
+        (f"{uuid}/camera", 'has no node "camera"; its nodes are: reader, local'),
+        (f"{uuid}/local", "it was started with `distribute: local`"),
+    ):
+        reply = request(f"/api/artifacts/{path}")
+        assert (reply.status, sentence in reply.body.decode()) == (404, True), reply.body
+    for bad in ("..%2freader", "%2e%2e/reader", f"{uuid}/..%2f..%2fetc%2fpasswd", f"{uuid}/.."):
+        assert request(f"/api/artifacts/{bad}").status in (400, 404)
 
 
-def test_a_reload_sends_the_changed_files_first(workspace: Workspace) -> None:
+def test_a_reload_sends_the_changed_files_first(fleet: RealFleet, workspace: Workspace) -> None:
     path = project(workspace)
     lasting = READER.replace("Node()\n", "node = Node()\n") + "    for _ in node:\n        pass\n"
     workspace.file("project/reader.py", lasting)
-    with real_fleet(workspace, "robot") as fleet:
-        uuid = start(fleet, path)
-        wait_until(lambda: printed(fleet, uuid) == ["hello robot True"], what="the first version")
-        (path.parent / "words.py").write_text('GREETING = "hi"\n')
-        with Client(fleet.coordinator.endpoint) as client:
-            reload(client, uuid, "reader", 1.0)
-            found = describe(client, uuid)
-        texts = ["hello robot True", "hi robot True"]
-        wait_until(lambda: texts == [t for t in printed(fleet, uuid) if "robot" in t], what="both")
-        assert found.spec.code.keys() == {"reader"}
-        os.kill(fleet.runner_pid(), signal.SIGKILL)  # a recovery runs the changed files
-        again = [*texts, "hi robot True"]
-        wait_until(lambda: again == [t for t in printed(fleet, uuid) if "robot" in t], what="all")
+    uuid = start(fleet, path)
+    wait_until(lambda: printed(fleet, uuid) == ["hello robot True"], what="the first version")
+    (path.parent / "words.py").write_text('GREETING = "hi"\n')
+    with Client(fleet.coordinator.endpoint) as client:
+        reload(client, uuid, "reader", 1.0)
+        found = describe(client, uuid)
+    texts = ["hello robot True", "hi robot True"]
+    wait_until(lambda: texts == [t for t in printed(fleet, uuid) if "robot" in t], what="both")
+    assert found.spec.code.keys() == {"reader"}
+    os.kill(fleet.runner_pid(), signal.SIGKILL)  # a recovery runs the changed files
+    again = [*texts, "hi robot True"]
+    wait_until(lambda: again == [t for t in printed(fleet, uuid) if "robot" in t], what="all")

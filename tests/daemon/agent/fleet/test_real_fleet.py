@@ -8,14 +8,22 @@ import signal
 from pathlib import Path
 
 import pytest
-from support import log_files
-from support.dora import run_dora, running_dora
+from support.dora import run_dora
 from support.fleets.coordinator import free_port
-from support.fleets.daemons import counting, end_runners, is_running, pids, real_fleet
+from support.fleets.daemons import (
+    counting,
+    end_runners,
+    is_running,
+    pids,
+    real_fleet,
+    wait_for_pids,
+)
+from support.runner import log_files
 from support.runner.found_runners import list_runners
 from support.waiting import wait_until
 from support.workspace import Workspace
 
+from dora_daemon.agent.part_files import DEFAULT_LISTEN_PORT
 from dora_daemon.process_tree.runtime_dir import runtime_root
 
 pytestmark = pytest.mark.integration
@@ -27,11 +35,6 @@ def apart(workspace: Workspace, counter: dict[str, object], collector: dict[str,
     content = json.loads(flow.read_text())
     del content["nodes"][1]["inputs"]
     return workspace.dataflow(content)
-
-
-def wait_for_pids(workspace: Workspace, count: int) -> list[int]:
-    wait_until(lambda: len(pids(workspace)) >= count, what=f"{count} nodes to have started")
-    return pids(workspace)[-2:]
 
 
 @pytest.mark.dependencies
@@ -83,6 +86,8 @@ def test_killed_processes_of_one_machine(workspace: Workspace) -> None:
         uuid = fleet.start(counting(workspace), "--name", "a")
         nodes = wait_for_pids(workspace, 2)
         runner = fleet.runner_pid()
+        (found,) = list_runners(runtime_root())
+        assert found.entry.daemon_port == DEFAULT_LISTEN_PORT
         fleet.daemons["default"].kill()
         fleet.wait_for_status("Degraded")
         fleet.wait_for_messages(uuid)
@@ -212,69 +217,6 @@ def test_nodes_run_on_the_machines_of_the_file(workspace: Workspace) -> None:
         refused = fleet.dora("start", missing, "--detach", code=1).stderr
         assert 'no matching daemon for machine id "unknown"' in refused
         fleet.dora("stop")
-
-
-def test_starts_on_one_machine(workspace: Workspace) -> None:
-    """A missing file, an attached start, a failed one, a restart without the file."""
-    flow = counting(workspace)
-    missing = workspace.dataflow({"nodes": [{"id": "a", "path": "gone.py"}]}, "missing.yml")
-    workspace.node("bad", "from dora import Node\nNode()\nraise SystemExit(3)")
-    failing = workspace.dataflow({"nodes": [{"id": "bad", "path": "bad.py"}]}, "failing.yml")
-    with real_fleet(workspace, None) as fleet:
-        refused = fleet.dora("start", missing, "--detach", code=1).stderr
-        assert f"there is no file at {workspace.path}/gone.py" in refused
-        assert f"(relative paths start at {workspace.path}: the folder of the dataflow" in refused
-
-        words = ("start", flow, "--attach", "--coordinator-port", str(fleet.port))
-        with running_dora(*words, cwd=workspace.path) as attached:
-            attached.wait_for("got 10")
-            attached.interrupt()
-            result = attached.wait().succeeded()
-        assert "event STOP" in result.stdout
-        assert fleet.listed()[-1].status == "Finished"
-
-        failed = fleet.dora("start", failing, "--attach", code=1)
-        assert 'node "bad"' in failed.stderr
-        assert fleet.listed()[-1].status == "Failed"
-
-        old = fleet.start(flow, "--name", "a")
-        flow.unlink()
-        output = fleet.dora("restart", "a").stdout
-        new = fleet.listed()[-1].uuid
-        assert output == f"dataflow restarted: {old} -> {new}\n"
-        assert [one.status for one in fleet.listed()][-2:] == ["Finished", "Running"]
-        fleet.dora("stop", "a")
-
-
-def test_refused_daemons(workspace: Workspace) -> None:
-    """A second daemon of the same name ends; one with a wrong token retries."""
-    with real_fleet(workspace, None) as fleet:
-        words = ("daemon", "--coordinator-port", str(fleet.port))
-        refused = run_dora(*words, cwd=workspace.path).exited(1)
-        assert "with another --machine-id" in refused.stderr
-        wrong = {"DORA_AUTH_TOKEN": "wrong"}
-        stranger_words = (*words, "--machine-id", "stranger")
-        with running_dora(*stranger_words, cwd=workspace.path, env=wrong) as stranger:
-            stranger.wait_for("has another token")
-            assert stranger.process.poll() is None
-            assert [one.machine_id for one in fleet.cluster().daemons] == [None]
-            stranger.interrupt()
-            stranger.wait().succeeded()
-
-
-def test_following_logs_continues_after_a_killed_runner(workspace: Workspace) -> None:
-    flow = counting(workspace)
-    with real_fleet(workspace, None) as fleet:
-        fleet.start(flow, "--name", "a")
-        words = ("logs", "a", "--follow", "--coordinator-port", str(fleet.port))
-        with running_dora(*words, cwd=workspace.path) as following:
-            following.wait_for("got 5")
-            os.kill(fleet.runner_pid(), signal.SIGKILL)
-            wait_for_pids(workspace, 4)
-            wait_until(lambda: following.stdout.count("got 5\n") == 2, what="lines of the new run")
-            fleet.dora("stop", "a")
-            result = following.wait().succeeded()
-        assert result.stdout.endswith("event STOP\n")
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,9 @@ def test_a_killed_recorder_is_replaced_and_reported(folder: RecordingFolder) -> 
 
 def test_a_recorder_that_crashes_again_and_again_is_given_up(folder: RecordingFolder) -> None:
     for number in range(MAX_RECORDERS):
+        assert folder.needs_recorder(new_attempt=False)
         (folder.path / f"{number}.status").touch()
+    assert not folder.needs_recorder(new_attempt=False)
     assert not folder.needs_recorder(new_attempt=True)
 
 

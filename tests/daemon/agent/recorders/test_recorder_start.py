@@ -23,6 +23,7 @@ from dora_config.protocol.recordings.fleet import (
 from dora_config.protocol.recordings.recorder import RecordingRequest
 from dora_daemon.agent.events import RecorderSettled, RecordingRequested
 from dora_daemon.agent.recorders import service
+from dora_daemon.agent.recorders.folder import RecordingFolder
 from dora_daemon.agent.recorders.service import Recorders
 from dora_daemon.agent.records import PartRecord
 
@@ -98,6 +99,22 @@ def test_recorder_that_cannot_be_started_is_reported_until_its_recording_is_remo
 
     monkeypatch.setattr(service, "_spawn", spawn)
     with_recorders(tmp_path, work)
+
+
+def test_a_recording_that_cannot_be_created_does_not_delay_the_nodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(folder: RecordingFolder, _: RecordingPlan) -> None:
+        raise OSError(28, "No space left on device", str(folder.path))
+
+    async def work(recorders: Recorders, posted: Posted) -> None:
+        await wait_until_async(lambda: bool(posted), what="the end of the start")
+        assert posted == [RecorderSettled("flow")]
+        assert await listed(recorders) == []
+
+    monkeypatch.setattr(RecordingFolder, "save", full)
+    with_recorders(tmp_path, work)
+    assert f"cannot record: {tmp_path / ID}: No space left on device" in caplog.text
 
 
 def test_recorder_that_ends_before_it_reads_its_request(monkeypatch: pytest.MonkeyPatch) -> None:

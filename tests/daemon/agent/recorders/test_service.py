@@ -8,9 +8,15 @@ from pathlib import Path
 
 import anyio
 import pytest
+from support.waiting import wait_until_async
 
 from dora_config.protocol.daemon import HeartbeatAck
-from dora_config.protocol.recordings.fleet import ListRecordings, RecordingPlan, RecordingStates
+from dora_config.protocol.recordings.fleet import (
+    ClockSample,
+    ListRecordings,
+    RecordingPlan,
+    RecordingStates,
+)
 from dora_config.protocol.recordings.recorder import RecorderEnd
 from dora_daemon.agent.recorders import folder as folder_module
 from dora_daemon.agent.recorders.folder import RecordingFolder
@@ -41,11 +47,29 @@ def test_the_time_is_noted_without_the_event_loop(
 
     monkeypatch.setattr(folder_module, "read_status", read)
     folders = [recording(tmp_path, RUNNING, None), recording(tmp_path, ENDED, RecorderEnd.LIMIT)]
-    anyio.run(heartbeats, tmp_path, monkeypatch)
+    anyio.run(heartbeats, tmp_path, monkeypatch, 1, 12)
     samples = [len(folder.describe().clock) for folder in folders]
     assert samples == [1, 0]
     assert len(threads) == 2
     assert threading.get_ident() not in threads
+
+
+def test_the_time_is_noted_again_after_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    add = RecordingFolder.add_clock
+    errors = [OSError(28, "No space left on device")]
+
+    def full_once(folder: RecordingFolder, samples: list[ClockSample]) -> None:
+        if errors:
+            raise errors.pop()
+        add(folder, samples)
+
+    monkeypatch.setattr(RecordingFolder, "add_clock", full_once)
+    folder = recording(tmp_path, RUNNING, None)
+    anyio.run(heartbeats, tmp_path, monkeypatch, 1, 12, 23, 34)
+    assert len(folder.describe().clock) == 1
+    assert "no clock sample for a recording: " in caplog.text
 
 
 def test_a_recording_that_is_being_removed_is_not_listed(tmp_path: Path) -> None:
@@ -62,11 +86,12 @@ async def listed(root: Path) -> list[str]:
     return [state.recording for state in reply.recordings]
 
 
-async def heartbeats(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Acknowledge two heartbeats that are eleven seconds apart."""
+async def heartbeats(root: Path, monkeypatch: pytest.MonkeyPatch, *seconds: int) -> None:
+    """Acknowledge heartbeats at these times."""
     async with anyio.create_task_group() as tasks:
         recorders = Recorders(tasks, root, "robot", lambda _: True, lambda _: None)
-        for second in (1, 12):
+        for second in seconds:
             now = second * 10**9
             monkeypatch.setattr(time, "monotonic_ns", lambda now=now: now)
             recorders.acknowledged(HeartbeatAck(monotonic_ns=now - 10, coordinator_ns=now))
+            await wait_until_async(lambda: not recorders._adds_clock, what="the sample")

@@ -13,10 +13,17 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+import pytest
+from support.simulation.fleet_simulation import dataflow
 from support.waiting import wait_until_async
 
 from dora_config.protocol.links import PeerEndpoint, SetLinkPeers
+from dora_config.protocol.runner import GetHistory
+from dora_daemon.agent.credentials import Credentials
 from dora_daemon.agent.events import RunnerConnected, RunnerEnded, RunnerNotice
+from dora_daemon.agent.linking import LinkSetup, Listen
+from dora_daemon.agent.node_paths import Machine
+from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.runners.client import RunnerClient
 from dora_daemon.agent.runners.directory import RunnerDirectory
 from dora_daemon.process_tree.reaper import OWNER
@@ -110,6 +117,54 @@ def test_call_of_a_runner_without_connection_fails_at_once(tmp_path: Path) -> No
     client = RunnerClient("d", "d@", lambda *_: None, lambda: None)
     client.send(SetLinkPeers(), lambda _, problem: problems.append(problem))
     assert problems == ["the runner of that dataflow does not answer at the moment"]
+
+
+def test_runner_that_sends_garbage_is_connected_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = Runner(tmp_path)
+
+    async def scenario() -> None:
+        async with runner.attended() as client:
+            with await runner.accept() as first:
+                first.sendall(b"no json\n")
+                with await runner.accept() as second:
+                    reply(second, 0, STATUS)
+                    await wait_until_async(lambda: client.status, what="the status")
+
+    anyio.run(scenario)
+    assert "runner of dataflow d: " in caplog.text
+
+
+def test_call_of_a_runner_that_ends_before_its_answer_fails(tmp_path: Path) -> None:
+    runner = Runner(tmp_path)
+    problems: list[str | None] = []
+
+    async def scenario() -> None:
+        async with runner.attended() as client:
+            with await runner.accept() as connection:
+                reply(connection, 0, STATUS)
+                await wait_until_async(lambda: client.status, what="the status")
+                client.send(GetHistory(), lambda _, problem: problems.append(problem))
+                await receive(connection, "get_history")
+            await wait_until_async(lambda: problems, what="the end of the call")
+
+    anyio.run(scenario)
+    assert problems == ["the runner of that dataflow ended before it had answered"]
+
+
+def test_runner_without_a_runtime_directory_ends_its_part(tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    root.write_text("not a folder")
+    ended: list[RunnerNotice] = []
+    client = RunnerClient("d", "d@", lambda _, event: ended.append(event), lambda: None)
+    part = PartRecord(dataflow_id="d", attempt=1, spec=dataflow(camera="robot"), machine="robot")
+    links = LinkSetup(Listen("127.0.0.1", plain=True), "", Credentials(tmp_path / "own"))
+    anyio.run(client.start, part, root, Machine(tmp_path, "boot"), links)
+    (event,) = ended
+    assert isinstance(event, RunnerEnded)
+    reason = f"its runner could not be started: cannot use the runtime directory {root}"
+    assert event.reason.startswith(reason)
 
 
 def test_full_socket_of_a_runner_does_not_block(tmp_path: Path) -> None:

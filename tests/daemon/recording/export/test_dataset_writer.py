@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gc
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +79,17 @@ def test_episodes_share_files_that_are_not_full(tmp_path: Path) -> None:
     assert second[f"videos/{CAMERA.name}/from_timestamp"] == pytest.approx(0.3)
 
 
-def test_abandoned_files_can_be_removed_although_the_disk_is_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def open_files(folder: Path) -> list[str]:
+    """Return the open files below a folder, deleted ones too."""
+    found = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the descriptor of the listing
+            found.append(str(descriptor.readlink()))
+    return [path for path in found if path.startswith(str(folder))]
+
+
+def test_abandoned_files_are_closed_although_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     written = writer(tmp_path / "dataset")
     add_episode(written)
@@ -92,6 +103,10 @@ def test_abandoned_files_can_be_removed_although_the_disk_is_full(
         patched.setattr(pq.ParquetWriter, "close", full)
         written.abandon()
     shutil.rmtree(tmp_path / "dataset")
+    del written
+    gc.collect()
+    assert open_files(tmp_path) == []
+    assert capfd.readouterr().err == "", "a destructor has closed a file again"
 
 
 def test_video_that_cannot_be_finished_is_closed_when_abandoned(
@@ -117,7 +132,7 @@ def test_video_that_cannot_be_finished_is_closed_when_abandoned(
     assert len(abandoned) == 1
 
 
-def test_episodes_with_inexact_times_are_named(tmp_path: Path) -> None:
+def test_episodes_with_inexact_times_are_listed(tmp_path: Path) -> None:
     written = writer(tmp_path)
     add_episode(written)
     written.begin("task")

@@ -10,7 +10,12 @@ from support.runner.nodes import node
 from support.runner.simulation import Simulation
 
 from dora_config.protocol.runner import DeleteParam, GetParams, SetParam
-from dora_daemon.runner.control.messaging import MAX_PARAMS, MAX_VALUE_BYTES, NodeMessaging
+from dora_daemon.runner.control.messaging import (
+    MAX_KEY_BYTES,
+    MAX_PARAMS,
+    MAX_VALUE_BYTES,
+    NodeMessaging,
+)
 from dora_daemon.runner.errors import RequestRefused
 from dora_daemon.runner.nodes.services import NodeServices
 
@@ -54,7 +59,12 @@ def test_number_of_parameters_is_limited(messaging: NodeMessaging) -> None:
     assert len(messaging.params(GetParams(node="a")).values) == MAX_PARAMS
 
 
-def test_keys_have_a_length(messaging: NodeMessaging) -> None:
-    for key in ("", "k" * 257):
-        with pytest.raises(RequestRefused, match="must have 1 to 256 bytes"):
+def test_bytes_of_a_key_are_limited(messaging: NodeMessaging, sent: list[Any]) -> None:
+    for key in ("", "k" * (MAX_KEY_BYTES + 1), "ä" * (MAX_KEY_BYTES // 2) + "k"):
+        with pytest.raises(RequestRefused, match=f"must have 1 to {MAX_KEY_BYTES} bytes"):
             set_param(messaging, key, 1)
+    assert sent == []
+    for key in ("k", "k" * MAX_KEY_BYTES, "ä" * (MAX_KEY_BYTES // 2)):
+        set_param(messaging, key, 1)
+        assert messaging.params(GetParams(node="a")).values[key] == 1
+    assert len(sent) == 3

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon.runner.link.test_links import (
-    COUNTER,
-    WRITER,
+from daemon.runner.link.conftest import (
+    counting,
     events,
     flow_of,
     node,
     numbers,
     reads,
     results,
+    stop,
 )
 from support.runner.linked import Linked, linked, own_ports
 from support.waiting import wait_until
@@ -26,13 +26,6 @@ from dora_config.protocol import runner as protocol
 from dora_config.protocol.links import LinkPlan, RemoteEdge, SetLinks
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def programs(workspace: Workspace) -> Workspace:
-    workspace.node("counter", COUNTER)
-    workspace.node("writer", WRITER)
-    return workspace
 
 
 def ask(flow: Linked, machine: str, request: protocol.RunnerRequest) -> None:
@@ -77,12 +70,6 @@ def set_links(flow: Linked, *more: RemoteEdge) -> None:
         plan = plan.model_copy(update={"edges": (*plan.edges, *more)})
         part.plan = part.plan.model_copy(update={"links": plan})
         ask(flow, part.machine, SetLinks(links=plan, credentials=part.plan.credentials))
-
-
-def stop(flow: Linked) -> None:
-    for machine in flow.parts:
-        ask(flow, machine, protocol.StopAllNodes(grace=2.0))
-    results(flow)
 
 
 def in_order(path: Path) -> bool:
@@ -210,10 +197,7 @@ def test_an_added_node_is_read_on_another_machine(programs: Workspace) -> None:
 
 def test_both_ends_of_a_link_are_replaced(programs: Workspace) -> None:
     out = programs.path / "out.txt"
-    content = flow_of(
-        node("a", "counter", 100_000, 0.002, outputs=["number"]),
-        node("b", "writer", out, inputs={"number": reads("a/number")}),
-    )
+    content = counting(out, 100_000, 0.002)
     with linked(programs, content, {"a": "one", "b": "two"}) as flow:
         wait_until(lambda: len(numbers(out)) > 50, what="messages")
         again = programs.path / "again.txt"

@@ -10,15 +10,15 @@ import signal
 from pathlib import Path
 
 import pytest
-from daemon.runner.link.test_links import (
-    COUNTER,
-    WRITER,
+from daemon.runner.link.conftest import (
+    counting,
     events,
     flow_of,
     node,
     numbers,
     reads,
     results,
+    stop,
 )
 from support.runner.linked import Linked, Part, linked
 from support.runner.runs import gone
@@ -26,7 +26,7 @@ from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
-from dora_daemon.link.streams.sender import LEAST_WINDOW
+from dora_daemon.link.streams.sender import MIN_WINDOW
 
 pytestmark = pytest.mark.integration
 
@@ -34,13 +34,6 @@ ALL = 6000
 """Messages of a run with kills."""
 LAST = f'"number", [{ALL - 1}]]\n'.encode()
 """End of the line of the last one."""
-
-
-@pytest.fixture
-def programs(workspace: Workspace) -> Workspace:
-    workspace.node("counter", COUNTER)
-    workspace.node("writer", WRITER)
-    return workspace
 
 
 def kill_link(part: Part) -> None:
@@ -87,10 +80,7 @@ def test_repeatedly_killed_links(programs: Workspace, victims: tuple[str, ...]) 
 
 def test_a_link_has_the_same_port_again(programs: Workspace) -> None:
     out = programs.path / "out.txt"
-    content = flow_of(
-        node("a", "counter", 100_000, 0.001, outputs=["number"]),
-        node("b", "writer", out, inputs={"number": reads("a/number")}),
-    )
+    content = counting(out, 100_000, 0.001)
     with linked(programs, content, {"a": "one", "b": "two"}) as flow:
         one = flow["one"]
         before = one.report().endpoints
@@ -98,9 +88,7 @@ def test_a_link_has_the_same_port_again(programs: Workspace) -> None:
         flow.wait_until_proven()
         assert one.report().endpoints == before
         wait_for(out, received(out) + 100, flow)
-        for part in flow.parts.values():
-            part.run.ask(protocol.StopAllNodes(grace=2.0))
-        results(flow)
+        stop(flow)
     got = numbers(out)
     assert got == list(range(len(got)))
 
@@ -133,9 +121,7 @@ def test_messages_dropped_by_drop_oldest_are_counted(programs: Workspace) -> Non
         assert entering.crossing is not None
         counted = leaving.dropped + entering.dropped + entering.crossing.lost
         assert ALL - len(got) <= counted
-        for part in flow.parts.values():
-            part.run.ask(protocol.StopAllNodes(grace=2.0))
-        results(flow)
+        stop(flow)
 
 
 def test_a_killed_and_restarted_source(programs: Workspace) -> None:
@@ -203,10 +189,7 @@ def test_a_killed_and_restarted_reader(programs: Workspace) -> None:
 
 def test_a_lost_machine_that_comes_back(programs: Workspace) -> None:
     out = programs.path / "out.txt"
-    content = flow_of(
-        node("a", "counter", 100_000, 0.001, outputs=["number"]),
-        node("b", "writer", out, inputs={"number": reads("a/number", size=5)}),
-    )
+    content = counting(out, 100_000, 0.001, size=5)
     with linked(programs, content, {"a": "one", "b": "two"}) as flow:
         wait_for(out, 200, flow)
         flow.kill_runner("two")
@@ -220,24 +203,19 @@ def test_a_lost_machine_that_comes_back(programs: Workspace) -> None:
         flow["two"].run.wait_for_phase("ready")
         assert flow["two"].run.ask(protocol.Release()) == protocol.Done()
         wait_for(out, received(out) + 200, flow)
-        for part in flow.parts.values():
-            part.run.ask(protocol.StopAllNodes(grace=2.0))
-        results(flow)
+        stop(flow)
     got = numbers(out)
     # messages queued on the lost machine are lost; unacknowledged ones are sent again to the new
     # part; all others arrive in order
     again = [at for at in range(1, len(got)) if got[at] <= got[at - 1]]
     assert len(again) <= 1
-    assert len(got) - len(set(got)) <= LEAST_WINDOW
+    assert len(got) - len(set(got)) <= MIN_WINDOW
     assert got[-1] - len(set(got)) < 20
 
 
 def test_the_lost_machine_of_a_source_that_comes_back(programs: Workspace) -> None:
     out = programs.path / "out.txt"
-    content = flow_of(
-        node("a", "counter", 100_000, 0.001, outputs=["number"]),
-        node("b", "writer", out, inputs={"number": reads("a/number", size=5)}),
-    )
+    content = counting(out, 100_000, 0.001, size=5)
     with linked(programs, content, {"a": "one", "b": "two"}) as flow:
         wait_for(out, 200, flow)
         flow.kill_runner("one")
@@ -250,9 +228,7 @@ def test_the_lost_machine_of_a_source_that_comes_back(programs: Workspace) -> No
             lambda: ["NODE_RESTARTED", "a", None] in events(out), what=lambda: f"{events(out)[-5:]}"
         )
         wait_for(out, received(out) + 200, flow)
-        for part in flow.parts.values():
-            part.run.ask(protocol.StopAllNodes(grace=2.0))
-        results(flow)
+        stop(flow)
     got = numbers(out)
     again = got.index(0, 1)
     assert got == [*range(again), *range(len(got) - again)]
@@ -277,10 +253,7 @@ def test_an_ended_machine_unblocks_its_senders(programs: Workspace) -> None:
 @pytest.mark.parametrize("link_dies", [False, True], ids=["link lives", "link dies"])
 def test_inputs_from_an_ended_machine_are_closed(programs: Workspace, link_dies: bool) -> None:
     out = programs.path / "out.txt"
-    content = flow_of(
-        node("a", "counter", 100_000, 0.001, outputs=["number"]),
-        node("b", "writer", out, inputs={"number": reads("a/number", size=5)}),
-    )
+    content = counting(out, 100_000, 0.001, size=5)
     with linked(programs, content, {"a": "one", "b": "two"}) as flow:
         wait_for(out, 20, flow)
         flow.kill_runner("one")
@@ -317,10 +290,7 @@ def test_a_reader_that_ends_early_unblocks_the_remote_sender(programs: Workspace
 def test_a_new_daemon_reads_the_state_of_the_link(programs: Workspace) -> None:
     """A daemon that adopts the runner reads the state of the link from its status."""
     out = programs.path / "out.txt"
-    content = flow_of(
-        node("a", "counter", 100_000, 0.001, outputs=["number"]),
-        node("b", "writer", out, inputs={"number": reads("a/number")}),
-    )
+    content = counting(out, 100_000, 0.001)
     with linked(programs, content, {"a": "one", "b": "two"}) as flow:
         run = flow["one"].run
         before = run.status().link
@@ -340,6 +310,4 @@ def test_a_new_daemon_reads_the_state_of_the_link(programs: Workspace) -> None:
 
         wait_until(lambda: "lost" in states(), what="the loss")
         wait_until(lambda: states()[-1] == "proven", what="the proof")
-        for part in flow.parts.values():
-            part.run.ask(protocol.StopAllNodes(grace=2.0))
-        results(flow)
+        stop(flow)

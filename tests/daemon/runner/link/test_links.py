@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
+from daemon.runner.link.conftest import (
+    counting,
+    events,
+    flow_of,
+    node,
+    numbers,
+    reads,
+    results,
+    stop,
+)
 from support.runner.linked import Linked, children, linked
 from support.runner.runs import gone
 from support.waiting import wait_until
@@ -15,65 +23,6 @@ from support.workspace import Workspace
 from dora_config.protocol import runner as protocol
 
 pytestmark = pytest.mark.integration
-
-COUNTER = """
-    import sys, time
-    import pyarrow as pa
-    from dora import Node
-    node = Node()
-    pause = float(sys.argv[2]) if len(sys.argv) > 2 else 0
-    for number in range(int(sys.argv[1])):
-        node.send_output("number", pa.array([number]))
-        if pause:
-            time.sleep(pause)
-"""
-"""Sends 0, 1, 2 ... and ends."""
-
-WRITER = """
-    import json, sys, time
-    from dora import Node
-    out = open(sys.argv[1], "a")
-    pause = float(sys.argv[2]) if len(sys.argv) > 2 else 0
-    for event in Node():
-        kind = event["type"]
-        value = event["value"].to_pylist() if kind == "INPUT" else event.get("value")
-        print(json.dumps([kind, event.get("id"), value]), file=out, flush=True)
-        if pause:
-            time.sleep(pause)
-"""
-"""Writes every event into a file."""
-
-
-def flow_of(*nodes: dict[str, Any], **root: Any) -> dict[str, Any]:
-    return {"nodes": list(nodes), **root}
-
-
-def node(name: str, program: str, *args: object, **fields: Any) -> dict[str, Any]:
-    return {"id": name, "path": f"{program}.py", "args": " ".join(map(str, args)), **fields}
-
-
-def reads(source: str, *, size: int = 100, policy: str = "backpressure", **more: Any) -> Any:
-    return {"source": source, "queue_size": size, "queue_policy": policy, **more}
-
-
-def events(path: Path) -> list[list[Any]]:
-    """Return the complete lines of a writer."""
-    if not path.exists():
-        return []
-    *complete, _ = path.read_text().split("\n")
-    return [json.loads(line) for line in complete]
-
-
-def numbers(path: Path, name: str = "number") -> list[int]:
-    return [value[0] for kind, key, value in events(path) if kind == "INPUT" and key == name]
-
-
-def results(flow: Linked) -> dict[str, str]:
-    """Return outcome and message of every node."""
-    found: dict[str, str] = {}
-    for part in flow.parts.values():
-        found |= {n.node: n.outcome + n.message for n in part.result().nodes}
-    return found
 
 
 def losses(flow: Linked) -> list[protocol.LinkChanged]:
@@ -87,19 +36,9 @@ def losses(flow: Linked) -> list[protocol.LinkChanged]:
     ]
 
 
-@pytest.fixture
-def programs(workspace: Workspace) -> Workspace:
-    workspace.node("counter", COUNTER)
-    workspace.node("writer", WRITER)
-    return workspace
-
-
 def test_messages_arrive_in_order_followed_by_the_end(programs: Workspace) -> None:
     out = programs.path / "out.txt"
-    content = flow_of(
-        node("a", "counter", 2000, outputs=["number"]),
-        node("b", "writer", out, inputs={"number": reads("a/number")}),
-    )
+    content = counting(out, 2000)
     with linked(programs, content, {"a": "one", "b": "two"}) as flow:
         links = [part.link_pid() for part in flow.parts.values()]
         assert results(flow) == {"a": "success", "b": "success"}
@@ -185,7 +124,7 @@ def test_a_slow_reader_blocks_the_sender(programs: Workspace) -> None:
         node("b", "writer", out, 0.01, inputs={"number": reads("a/number", size=2)}),
     )
     with linked(programs, content, {"a": "one", "b": "two"}) as flow:
-        one, two = flow["one"], flow["two"]
+        one = flow["one"]
         wait_until(lambda: len(numbers(out)) > 20, what="messages")
         edge = one.edges()["a/number -> two (link)"]
         assert edge.policy == "backpressure"
@@ -195,9 +134,7 @@ def test_a_slow_reader_blocks_the_sender(programs: Workspace) -> None:
         wait_until(
             lambda: one.run.wait_for_state("a", "Running").blocked_on, what="a blocked sender"
         )
-        for part in (one, two):
-            part.run.ask(protocol.StopAllNodes(grace=2.0))
-        results(flow)
+        stop(flow)
     got = numbers(out)
     assert got == list(range(len(got)))
 
@@ -368,9 +305,7 @@ def test_statistics_show_both_ends_of_an_edge(programs: Workspace) -> None:
         assert entering.latency_us["p50"] > 0
         assert entering.crossing is not None
         assert (entering.crossing.machine, entering.crossing.lost) == ("one", 0)
-        for part in flow.parts.values():
-            part.run.ask(protocol.StopAllNodes(grace=2.0))
-        results(flow)
+        stop(flow)
 
 
 def test_a_stop_ends_nodes_before_links(programs: Workspace) -> None:
@@ -407,10 +342,7 @@ def test_a_stop_ends_nodes_before_links(programs: Workspace) -> None:
 
 def test_a_dataflow_on_one_machine_has_no_link(programs: Workspace) -> None:
     out = programs.path / "out.txt"
-    content = flow_of(
-        node("a", "counter", 5, outputs=["number"]),
-        node("b", "writer", out, inputs={"number": reads("a/number")}),
-    )
+    content = counting(out, 5)
     with linked(programs, content, {"a": "one", "b": "one"}, release=False) as flow:
         part = flow["one"]
         part.run.wait_for_phase("ready")
@@ -423,10 +355,7 @@ def test_a_dataflow_on_one_machine_has_no_link(programs: Workspace) -> None:
 
 
 def test_a_failure_to_listen_is_reported(programs: Workspace) -> None:
-    content = flow_of(
-        node("a", "counter", 5, outputs=["number"]),
-        node("b", "writer", programs.path / "out.txt", inputs={"number": reads("a/number")}),
-    )
+    content = counting(programs.path / "out.txt", 5)
     unusable = {"listen_host": "192.0.2.1"}
     with linked(programs, content, {"a": "one", "b": "two"}, release=False, link=unusable) as flow:
         part = flow["one"]

@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 import pytest
 import yaml
 from support.runner.runs import BackgroundRun, background
+from support.runner.ticking import TICKER
 from support.waiting import wait_until
 from support.workspace import Workspace
 
@@ -24,14 +25,6 @@ from dora_daemon.recording.recorder import RecorderConnection
 from dora_daemon.runner.nodes.inspection import MAX_INSPECTORS, MAX_QUEUE, MIN_QUEUE
 
 pytestmark = pytest.mark.integration
-
-TICKER = """
-    from dora import Node
-    node = Node()
-    for number, event in enumerate(node):
-        if event["type"] == "INPUT":
-            node.send_output("count", bytes([number % 256]))
-"""
 
 
 @contextmanager

@@ -68,6 +68,14 @@ def serve(path: Path, work: Callable[[Recorder, Path], object]) -> Recorder:
     return recorder
 
 
+async def connected(recorder: Recorder, path: Path) -> tuple[ControlSocket, NodeConnection]:
+    """Connect a node; return both ends once its first message has arrived."""
+    node = ControlSocket.connect(path)
+    node.send(HELLO)
+    await wait_until_async(lambda: len(recorder.messages) == 1)
+    return node, recorder.connections[0]
+
+
 def test_messages_and_descriptors_in_both_directions(tmp_path: Path) -> None:
     async def work(recorder: Recorder, path: Path) -> None:
         node = ControlSocket.connect(path)
@@ -135,10 +143,7 @@ def test_unread_messages_are_queued_with_their_descriptors(tmp_path: Path) -> No
     count = 500
 
     async def work(recorder: Recorder, path: Path) -> None:
-        node = ControlSocket.connect(path)
-        node.send(HELLO)
-        await wait_until_async(lambda: len(recorder.messages) == 1)
-        connection = recorder.connections[0]
+        node, connection = await connected(recorder, path)
         for number in range(count):
             reading, writing = os.pipe()
             os.write(writing, f"{number}".encode())
@@ -159,10 +164,7 @@ def test_closing_sends_what_is_queued(tmp_path: Path) -> None:
     count = 500
 
     async def work(recorder: Recorder, path: Path) -> None:
-        node = ControlSocket.connect(path)
-        node.send(HELLO)
-        await wait_until_async(lambda: len(recorder.messages) == 1)
-        connection = recorder.connections[0]
+        node, connection = await connected(recorder, path)
         for _ in range(count):
             connection.send(SetParam("k", "v" * 2000))
         connection.send(StopNode())
@@ -189,9 +191,7 @@ def test_a_node_that_never_reads_is_disconnected(
     monkeypatch.setattr("dora_daemon.runner.nodes.socket.MAX_WAITING_BYTES", 1 << 20)
 
     async def work(recorder: Recorder, path: Path) -> None:
-        node = ControlSocket.connect(path)
-        node.send(HELLO)
-        await wait_until_async(lambda: len(recorder.messages) == 1)
+        node, _ = await connected(recorder, path)
         for _ in range(100):
             recorder.connections[0].send(SetParam("k", "v" * 60_000))
         assert recorder.disconnects == 1
@@ -206,9 +206,7 @@ def test_the_socket_works_in_a_deep_directory(tmp_path: Path) -> None:
     deep.mkdir(parents=True)
 
     async def work(recorder: Recorder, path: Path) -> None:
-        node = ControlSocket.connect(path)
-        node.send(HELLO)
-        await wait_until_async(lambda: len(recorder.messages) == 1)
+        node, _ = await connected(recorder, path)
         assert os.stat(path).st_mode & 0o777 == 0o600  # noqa: PTH116 - nothing waits here
         node.close()
 
@@ -229,9 +227,7 @@ def test_without_free_descriptors_a_connection_is_accepted_later(
 
     async def work(recorder: Recorder, path: Path) -> None:
         monkeypatch.setattr(socket.socket, "accept", accept)
-        node = ControlSocket.connect(path)
-        node.send(HELLO)
-        await wait_until_async(lambda: len(recorder.messages) == 1)
+        node, _ = await connected(recorder, path)
         node.close()
 
     recorder = serve(tmp_path / "n", work)
@@ -249,12 +245,10 @@ def test_without_descriptors_for_a_message_the_warning_names_the_remedy(
         raise OSError(errno.EMFILE, "Too many open files")
 
     async def work(recorder: Recorder, path: Path) -> None:
-        node = ControlSocket.connect(path)
-        node.send(HELLO)
-        await wait_until_async(lambda: len(recorder.messages) == 1)
+        node, connection = await connected(recorder, path)
         monkeypatch.setattr(call, out_of_descriptors)
-        while not recorder.connections[0].closed:
-            recorder.connections[0].send(SetParam("k", "v" * 2000), [node.fileno()])
+        while not connection.closed:
+            connection.send(SetParam("k", "v" * 2000), [node.fileno()])
         monkeypatch.undo()
         node.close()
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import http.server
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.serving import served
 
 from dora_daemon.runner.process.download import download
 from dora_daemon.runner.process.sources import (
@@ -121,12 +121,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def url() -> Iterator[str]:
     Handler.requests = 0
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server, served(server):
         yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 def test_a_download_is_checked_made_executable_and_used_again(tmp_path: Path, url: str) -> None:

@@ -115,10 +115,29 @@ def _place(root: Path, name: str, fresh: Path) -> Path:
             if works(candidate):
                 return candidate
             delete(candidate)  # its Python was removed, so nothing runs from it
-        os.sync()  # complete on disk before it has its name
+        _sync(fresh)  # complete on disk before it has its name
         fresh.rename(candidate)
         return candidate
     raise Problem(f"{root / name} exists and is not a version of dora; move it aside")
+
+
+def _sync(folder: Path) -> None:
+    """Write the file system of a folder to its disk; raises OSError if that fails.
+
+    Other file systems, which may be slow or unreachable, are not written. Some minimal packages of
+    Python lack ctypes.
+    """
+    try:
+        from ctypes import CDLL, get_errno
+    except ImportError:
+        os.sync()
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if CDLL(None, use_errno=True).syncfs(handle) != 0:
+            raise OSError(get_errno(), os.strerror(get_errno()), str(folder.parent))
+    finally:
+        os.close(handle)
 
 
 COMMANDS: Commands = {"partial": partial, "discard": discard, "unpack": unpack}

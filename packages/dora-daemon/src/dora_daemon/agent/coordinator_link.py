@@ -132,15 +132,22 @@ class CoordinatorLink:
                 ping_interval=None,  # the heartbeat does this
                 close_timeout=1,
             ) as socket:
-                await self._talk(socket, endpoint)
+                send, outgoing = anyio.create_memory_object_stream[DaemonMessage](QUEUE)
+                with send, outgoing:
+                    # Before the status report is made, so that no change is missed.
+                    self._queue = send
+                    await self._talk(socket, endpoint, outgoing)
         except (OSError, WebSocketException, RemoteProtocolError, Untrusted) as error:
             raise _Lost(_explain(endpoint, error)) from error
         finally:
             self._queue = None
 
-    async def _talk(self, socket: ClientConnection, endpoint: Endpoint) -> None:
-        send, outgoing = anyio.create_memory_object_stream[DaemonMessage](QUEUE)
-        self._queue = send  # before the status report is made, so that no change is missed
+    async def _talk(
+        self,
+        socket: ClientConnection,
+        endpoint: Endpoint,
+        outgoing: MemoryObjectReceiveStream[DaemonMessage],
+    ) -> None:
         await socket.send(TO_COORDINATOR.encode(self._register()))
         with anyio.fail_after(REGISTRATION_TIMEOUT):
             answer = TO_DAEMON.decode(await socket.recv())
@@ -174,9 +181,8 @@ class CoordinatorLink:
         self, socket: ClientConnection, outgoing: MemoryObjectReceiveStream[DaemonMessage]
     ) -> None:
         try:
-            with outgoing:
-                async for message in outgoing:
-                    await socket.send(TO_COORDINATOR.encode(message))
+            async for message in outgoing:
+                await socket.send(TO_COORDINATOR.encode(message))
             await socket.close()
         except ConnectionClosed:
             pass  # the reader sees it too

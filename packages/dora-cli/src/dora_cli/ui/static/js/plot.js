@@ -8,7 +8,7 @@ import uPlot from "uplot";
 
 const LEGEND = 30;
 const AXIS = 26;
-const LEAST_HEIGHT = 220;
+const MIN_HEIGHT = 220;
 
 const COLOURS = ["--series-1", "--series-2", "--series-3", "--series-4", "--series-5", "--series-6", "--series-7", "--series-8"];
 
@@ -28,7 +28,7 @@ export function Plot({ data, lines, version, time = true, height, zero = false, 
     if (element === null) return undefined;
     const size = () => ({
       width: element.clientWidth,
-      height: height ?? Math.max(LEAST_HEIGHT, element.clientHeight - (lines.length > 1 ? LEGEND : 0)),
+      height: height ?? Math.max(MIN_HEIGHT, element.clientHeight - (lines.length > 1 ? LEGEND : 0)),
     });
     const create = () => {
       plot.current?.destroy();

@@ -1,0 +1,84 @@
+"""Uploads of code without a socket: interrupted, with bad arguments, beside a failing disk."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+import anyio
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message
+
+from dora_config.file_store import FileStore
+from dora_config.protocol.code_http import OFFSET_HEADER
+from dora_coordinator.io import files as files_module
+from dora_coordinator.io.files import CodeFiles
+
+CONTENT = b"0123456789"
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+GONE: Message = {"type": "http.disconnect"}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> CodeFiles:
+    return CodeFiles(FileStore(tmp_path / "files"), max_bytes=1 << 20)
+
+
+def piece(content: bytes, *, more: bool = False) -> Message:
+    return {"type": "http.request", "body": content, "more_body": more}
+
+
+def request(method: str, *messages: Message, offset: str | None = None) -> Request:
+    """A request for the file of CONTENT, or of POST, whose body arrives in these messages."""
+    arriving = list(messages)
+
+    async def receive() -> Message:
+        return arriving.pop(0)
+
+    headers = [] if offset is None else [(OFFSET_HEADER.lower().encode(), offset.encode())]
+    params = {"digest": DIGEST}
+    scope = {"type": "http", "method": method, "path_params": params, "headers": headers}
+    return Request(scope, receive)
+
+
+def put(files: CodeFiles, *messages: Message, offset: str | None = None) -> Response:
+    return anyio.run(files.file, request("PUT", *messages, offset=offset))
+
+
+def test_an_upload_is_stored_although_unused_code_cannot_be_removed(
+    files: CodeFiles, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> int:
+        raise PermissionError(13, "Permission denied", "old")
+
+    monkeypatch.setattr(FileStore, "collect", fail)
+    with caplog.at_level(logging.WARNING):
+        assert put(files, piece(CONTENT)).status_code == 201
+    assert files.store.path(DIGEST).read_bytes() == CONTENT
+    assert f"cannot remove unused code from {files.store.root}: " in caplog.text
+    assert "Permission denied" in caplog.text
+
+
+def test_an_interrupted_upload_is_continued(files: CodeFiles) -> None:
+    assert put(files, piece(CONTENT[:4], more=True), GONE).status_code == 400
+    assert files.store.arrived(DIGEST) == 4
+    assert put(files, piece(CONTENT[4:]), offset="4").status_code == 201
+    assert files.store.path(DIGEST).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("offset", ["", "-1", "1.5", "four"])
+def test_an_offset_that_is_not_a_number_is_refused(files: CodeFiles, offset: str) -> None:
+    refused = put(files, piece(CONTENT), offset=offset)
+    assert refused.status_code == 400
+    assert bytes(refused.body) == f'{OFFSET_HEADER}: "{offset}" is not a number\n'.encode()
+    assert files.store.arrived(DIGEST) == 0
+
+
+def test_a_list_of_files_has_a_limit(files: CodeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files_module, "MAX_LIST", 100)
+    messages = [piece(b" " * 60, more=True), piece(b" " * 60, more=True)]
+    refused = anyio.run(files.missing, request("POST", *messages))
+    assert refused.status_code == 413
