@@ -11,12 +11,13 @@ import { counted, micros } from "../format.js";
 
 const MAX_MATRIX = 24;
 const FIRST_ROWS = 20;
+const alphabet = new Intl.Collator(undefined, { numeric: true });
 
 /** @param {{state: State}} props */
 export function Links({ state }) {
   const links = Object.values(state.links);
   if (links.length === 0) return null;
-  const names = [...new Set(links.flatMap((one) => [one.machine, one.peer]))].sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
+  const names = [...new Set(links.flatMap((one) => [one.machine, one.peer]))].sort(alphabet.compare);
   return names.length > MAX_MATRIX ? html`<${LinkList} links=${links} names=${names} />` : html`<${Matrix} state=${state} names=${names} />`;
 }
 
@@ -51,7 +52,7 @@ const byState = (a, b) => Number(a.state === "connected") - Number(b.state === "
 const byRoundTrip = (a, b) => (b.rttUs ?? -1) - (a.rttUs ?? -1);
 
 /** @param {Link} a @param {Link} b */
-const byName = (a, b) => `${a.machine} ${a.peer}`.localeCompare(`${b.machine} ${b.peer}`, undefined, { numeric: true });
+const byName = (a, b) => alphabet.compare(a.machine, b.machine) || alphabet.compare(a.peer, b.peer);
 
 /**
  * The machines that a text chooses: the one with this name, else those whose names contain it.
