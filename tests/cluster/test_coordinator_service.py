@@ -23,7 +23,7 @@ from support.dora import DORA, run_dora
 from support.waiting import wait_until
 
 from dora_cli.coordinator.client import Client
-from dora_cli.coordinator.errors import CoordinatorUnreachable
+from dora_cli.coordinator.errors import CoordinatorUnavailable
 from dora_config.access import endpoint
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -308,5 +308,5 @@ def release(control: Host) -> str:
     try:
         with Client(endpoint(control.address)) as client:
             return client.coordinator.release
-    except CoordinatorUnreachable:
+    except CoordinatorUnavailable:
         return ""

@@ -68,9 +68,9 @@ IMPURE = {
 
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc", "core", "base"}
 
-MOST_LINES = 600
-MOST_LINES_OF_A_CLASS = 400
-MOST_LINES_OF_A_FUNCTION = 60
+MAX_LINES = 600
+MAX_LINES_OF_A_CLASS = 400
+MAX_LINES_OF_A_FUNCTION = 60
 
 OURS = {name for names in PACKAGES.values() for name in names}
 
@@ -155,14 +155,14 @@ def test_modules_and_functions_stay_small() -> None:
     wrong = [
         f"{source.name}: {lines} lines, split it"
         for source in packaged_sources()
-        if (lines := source.text.count("\n")) > MOST_LINES
+        if (lines := source.text.count("\n")) > MAX_LINES
     ]
     wrong += [
         f"{source.name}:{node.lineno}: {node.name} has {length} lines of code"
         for source in packaged_sources()
         for node in ast.walk(source.tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and (length := _lines_of_code(node)) > MOST_LINES_OF_A_FUNCTION
+        and (length := _lines_of_code(node)) > MAX_LINES_OF_A_FUNCTION
     ]
     assert not wrong, "\n".join(wrong)
 
@@ -173,7 +173,7 @@ def test_classes_stay_small() -> None:
         for source in packaged_sources()
         for node in ast.walk(source.tree)
         if isinstance(node, ast.ClassDef)
-        and (length := (node.end_lineno or 0) - node.lineno + 1) > MOST_LINES_OF_A_CLASS
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > MAX_LINES_OF_A_CLASS
     ]
     assert not wrong, "\n".join(wrong)
 

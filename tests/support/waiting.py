@@ -13,7 +13,7 @@ T = TypeVar("T")
 PATIENCE = 60.0
 """Default deadline in seconds, long enough for a busy machine; only failing tests reach it."""
 _FIRST_PAUSE = 0.001
-_LONGEST_PAUSE = 0.05
+_MAX_PAUSE = 0.05
 
 
 class StillWaiting(AssertionError):
@@ -48,7 +48,7 @@ def wait_until(
         if left <= 0:
             raise StillWaiting(what if isinstance(what, str) else what(), timeout, result)
         time.sleep(min(pause, left))
-        pause = min(pause * 2, _LONGEST_PAUSE)
+        pause = min(pause * 2, _MAX_PAUSE)
 
 
 def let_last(seconds: float) -> None:
@@ -73,4 +73,4 @@ async def wait_until_async(
         if left <= 0:
             raise StillWaiting(what if isinstance(what, str) else what(), timeout, result)
         await anyio.sleep(min(pause, left))
-        pause = min(pause * 2, _LONGEST_PAUSE)
+        pause = min(pause * 2, _MAX_PAUSE)

@@ -43,8 +43,12 @@ def test_nodes_that_come_later_are_read(tmp_path: Path) -> None:
     log(tmp_path, "log_a.jsonl", "one")
     logs = LogFiles(tmp_path, FLOW)
     assert [entry.msg for entry in logs.new_entries()] == ["one"]
-    log(tmp_path, "log_b.jsonl", "two")
-    assert [entry.msg for entry in logs.new_entries()] == ["two"]
+    log(tmp_path, "log_b.jsonl.1", "two")
+    path = log(tmp_path, "log_b.jsonl", "three")
+    assert [entry.msg for entry in logs.new_entries()] == ["two", "three"]
+    with path.open("a") as file:
+        file.write('{"msg": "torn\n{"msg": "four"}\n')
+    assert [entry.msg for entry in logs.new_entries()] == ["four"]
     logs.close()
 
 

@@ -6,13 +6,11 @@ import re
 
 from dora_cli.ui import page
 
-MOST_BYTES = 600_000
+MAX_BYTES = 600_000
 
 
 def test_the_page_is_small() -> None:
-    assert (
-        sum(path.stat().st_size for path in page.STATIC.rglob("*") if path.is_file()) < MOST_BYTES
-    )
+    assert sum(path.stat().st_size for path in page.STATIC.rglob("*") if path.is_file()) < MAX_BYTES
 
 
 def test_every_library_has_a_licence_and_a_version() -> None:

@@ -47,6 +47,42 @@ def test_node_in_a_cycle_with_itself_is_a_warning() -> None:
     assert "backpressure cycle a -> a" in warning
 
 
+@pytest.mark.parametrize("setting", ["send_stdout_as", "send_logs_as"])
+def test_printed_lines_do_not_block(setting: str) -> None:
+    (warning,) = warnings(f"""\
+        nodes:
+          - id: a
+            path: p
+            inputs: {{x: {{source: b/out, queue_policy: backpressure}}}}
+            outputs: [out, lines]
+            {setting}: lines
+          - id: b
+            path: p
+            inputs: {{x: {{source: a/lines, queue_policy: backpressure}}}}
+            outputs: [out]
+        """)
+    assert "input `b/x`: queue_policy backpressure has no effect" in warning
+
+
+def test_a_cycle_beside_printed_lines_names_the_input_that_blocks() -> None:
+    (cycle, lines) = warnings("""\
+        nodes:
+          - id: a
+            path: p
+            inputs: {x: {source: b/out, queue_policy: backpressure}}
+            outputs: [out, lines]
+            send_stdout_as: lines
+          - id: b
+            path: p
+            inputs:
+              real: {source: a/out, queue_policy: backpressure}
+              said: {source: a/lines, queue_policy: backpressure}
+            outputs: [out]
+        """)
+    assert "10:43: warning: backpressure cycle a -> b -> a" in cycle
+    assert "input `b/said`: queue_policy backpressure has no effect" in lines
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (1, 0, 2)])
 def test_a_cycle_through_an_id_that_occurs_twice(order: tuple[int, ...]) -> None:
     nodes = (

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import stat
 import time
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +42,30 @@ def test_a_rotation_continues_without_files_of_the_account(
     assert str(token_file()) in caplog.text
     assert str(successor_path("localhost", 6013)) in caplog.text
     assert token.secret not in caplog.text
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("rotated", [False, True], ids=["first", "second"])
+def test_a_disk_that_fails_after_the_replacement_changes_no_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rotated: bool
+) -> None:
+    authority, given, path = coordinator_files(tmp_path)
+    tokens = TokenFile(given, authority, path, ["127.0.0.1"], 6013)
+    if rotated:
+        given = str(tokens.rotate(0.0))
+    failures = [errno.EIO]
+
+    def sync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) and failures:
+            raise OSError(failures.pop(), "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", sync)
+        with pytest.raises(OSError, match="Input/output error"):
+            tokens.rotate(60.0)
+    assert not failures
+    again = TokenFile(given, authority, path, ["127.0.0.1"], 6013)
+    assert str(tokens.current) == str(again.current) == given
 
 
 @pytest.mark.usefixtures("home")

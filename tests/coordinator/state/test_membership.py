@@ -121,6 +121,15 @@ def test_a_stall_of_the_coordinator_is_not_the_silence_of_its_machines() -> None
     assert silences(membership, 2, 20.0) == [pytest.approx(9.9)]
 
 
+def test_the_silence_of_the_only_connected_machine_is_its_own() -> None:
+    """Also if the coordinator was stopped: nothing else shows that."""
+    membership = Membership(Settings())
+    for connection, name in enumerate(("one", "two"), start=1):
+        register(membership, connection, "x", "a:1", 0.0, machine=name)
+    membership.handle(DaemonDisconnected(2), 3.0)
+    assert silences(membership, 1, 20.0) == [20.0]
+
+
 def test_another_installation_replaces_a_daemon_that_is_silent() -> None:
     membership = Membership(Settings())
     register(membership, 1, "x", "a:1", 0.0, instance="one")

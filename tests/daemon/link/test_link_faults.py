@@ -20,7 +20,7 @@ from support.queues import message, number_of
 from support.waiting import let_last, wait_until
 
 from dora_daemon.link.protocol.messages import Note, StreamCounts
-from dora_daemon.link.streams.sender import LEAST_WINDOW
+from dora_daemon.link.streams.sender import MIN_WINDOW
 from dora_node_api.data import arrow
 from dora_node_api.transport import RecordKind
 from dora_node_api.transport.shared import layout
@@ -227,9 +227,9 @@ def test_waiting_messages_of_an_ended_run_acknowledge_none_of_the_next(make: Mak
     for number in range(300):
         sender.send("o", arrow.encode(message(number, 100)))
         assert number_of(next(coming).data) == number
-    for number in range(5 + LEAST_WINDOW):
+    for number in range(5 + MIN_WINDOW):
         sender.send("o", arrow.encode(message(number, 100)))
-    wait_until(lambda: waiting(b) == LEAST_WINDOW, what="messages to wait on b")
+    wait_until(lambda: waiting(b) == MIN_WINDOW, what="messages to wait on b")
     a.kill_link()
     a.registry.drop(out.edge)
     a._outgoing.clear()
@@ -248,14 +248,14 @@ def test_waiting_messages_of_an_ended_run_acknowledge_none_of_the_next(make: Mak
 
     thread = threading.Thread(target=send, daemon=True)
     thread.start()
-    wait_until(lambda: sent[0] == LEAST_WINDOW + 5, what=lambda: f"the window, not {sent[0]}")
-    for number in range(5 + LEAST_WINDOW):
+    wait_until(lambda: sent[0] == MIN_WINDOW + 5, what=lambda: f"the window, not {sent[0]}")
+    for number in range(5 + MIN_WINDOW):
         assert number_of(next(coming).data) == number
     assert next(coming).kind is RecordKind.NODE_RESTARTED
     # Their numbers exceed those of the new messages, which must wait for room nevertheless.
     for read in range(3):
         wait_until(
-            lambda: sent[0] - read == 5 + LEAST_WINDOW + 5,  # noqa: B023
+            lambda: sent[0] - read == 5 + MIN_WINDOW + 5,  # noqa: B023
             what=lambda: f"{sent[0]} not to be sent",
         )
         assert number_of(next(coming).data) == read

@@ -14,7 +14,7 @@ from support.waiting import wait_until
 
 from dora_daemon.link.protocol.messages import Incoming, PeerChanged, SetIncoming
 from dora_daemon.link.protocol.status import other_security
-from dora_daemon.link.streams.sender import LEAST_WINDOW
+from dora_daemon.link.streams.sender import MIN_WINDOW
 from dora_node_api.data import arrow
 from dora_node_api.transport import RecordKind
 from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED
@@ -132,7 +132,7 @@ def test_a_remote_consumer_that_stops_reading_blocks_the_producer(make: Make) ->
     thread = threading.Thread(target=send, daemon=True)
     thread.start()
     # Both queues are full, and so is the window between them.
-    most = 5 + LEAST_WINDOW + 5
+    most = 5 + MIN_WINDOW + 5
     wait_until(lambda: sent[0] == most, what=lambda: f"the producer to wait, not at {sent[0]}")
     # Another stream of the same producer is not blocked.
     coming = deliveries(b.receiver(other))

@@ -19,12 +19,13 @@ ENTRY = IndexEntry(
     foreground=True,
     machine_id="arm",
     version="0.1.0",
+    daemon_port=53291,
 )
 GOLDEN = (
     '{"format": 1, "dataflow_id": "0190-id", "name": "demo", "nodes": ["camera", "plot"],'
     ' "dynamic_nodes": ["plot"], "pid": 42, "start_time": 4711, "boot_id": "boot",'
     ' "foreground": true, "machine_id": "arm", "socket": "n", "control": "c", "version": "0.1.0",'
-    ' "whole": true}'
+    ' "whole": true, "daemon_port": 53291}'
 )
 
 

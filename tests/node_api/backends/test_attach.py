@@ -72,6 +72,41 @@ def test_two_dataflows_with_that_id(roots: Path, runner: FakeRunner) -> None:
         Node("view")
 
 
+@pytest.mark.parametrize("of_environment", [False, True], ids=["argument", "environment"])
+def test_the_port_of_a_daemon_selects_its_dataflow(
+    roots: Path, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch, of_environment: bool
+) -> None:
+    runner.add_node("view", dynamic=True)
+    index(roots, 0, daemon_port=53291)
+    index(roots, 1, runner, daemon_port=6000)
+    index(roots, 2)  # `dora run`
+    monkeypatch.setenv("DORA_DAEMON_LOCAL_LISTEN_PORT", "6000" if of_environment else "53291")
+    with Node("view", daemon_port=None if of_environment else 6000) as node:
+        assert node.dataflow_id() == DATAFLOW_ID
+
+
+def test_a_dataflow_without_a_daemon_is_found_with_any_port(
+    roots: Path, runner: FakeRunner
+) -> None:
+    runner.add_node("view", dynamic=True)
+    index(roots, 0, daemon_port=53291)
+    index(roots, 1, runner)
+    with Node("view", daemon_port=6000) as node:
+        assert node.dataflow_id() == DATAFLOW_ID
+
+
+def test_the_port_of_another_daemon(roots: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index(roots, 0, daemon_port=53291)
+    with pytest.raises(SetUpError, match=r"port 6000 has no .* of the daemon with port 53291\."):
+        Node("view", daemon_port=6000)
+    index(roots, 1, daemon_port=6000)
+    with pytest.raises(SetUpError, match="rename the node in one of them, or pass `daemon_port`"):
+        Node("view")
+    monkeypatch.setenv("DORA_DAEMON_LOCAL_LISTEN_PORT", "no port")
+    with pytest.raises(SetUpError, match="DORA_DAEMON_LOCAL_LISTEN_PORT is 'no port'"):
+        Node("view")
+
+
 def test_an_id_that_is_not_dynamic(roots: Path, runner: FakeRunner) -> None:
     index(roots, 0, runner)
     with pytest.raises(RuntimeError, match="is not dynamic"):

@@ -13,7 +13,7 @@ from support.dora import DORA, run_dora
 from support.waiting import wait_until
 
 from dora_cli.coordinator.client import Client
-from dora_cli.coordinator.errors import CoordinatorUnreachable
+from dora_cli.coordinator.errors import CoordinatorUnavailable
 from dora_config.access import endpoint
 from dora_config.protocol.control import (
     ClusterReport,
@@ -103,7 +103,7 @@ def daemons() -> dict[str, DaemonSummary]:
     try:
         with Client(endpoint(WORKSTATION)) as client:
             report = client.request(ClusterStatus(), ClusterReport)
-    except CoordinatorUnreachable:
+    except CoordinatorUnavailable:
         return {}
     return {one.machine_id: one for one in report.daemons if one.connected and one.machine_id}
 

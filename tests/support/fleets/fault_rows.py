@@ -16,7 +16,7 @@ from support.waiting import let_last, wait_until
 Phase = Literal["preparing", "linking", "running", "stopping", "recovering"]
 UNACKNOWLEDGED = 32
 """Messages of one queue that a link may have sent without an acknowledgement."""
-LONGEST_RETURN = 6.0
+MAX_RETURN = 6.0
 """Seconds from a daemon's connection to the first message of its new processes; usually 2."""
 
 
@@ -132,7 +132,7 @@ def _comes_back_soon(fleet: FaultFleet, row: Row, before: set[tuple[int, int]]) 
     print(
         f"{row}: {took:.2f} s from the daemon's connection to the first message (load {crowd:.1f})"
     )
-    assert took < LONGEST_RETURN * max(1.0, crowd)
+    assert took < MAX_RETURN * max(1.0, crowd)
 
 
 def _while_recovering(fleet: FaultFleet, row: Row) -> None:

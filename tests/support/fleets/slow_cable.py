@@ -24,7 +24,7 @@ from support.requirements import require_installed
 _TUN = "/dev/net/tun"
 _SET_NAME = 0x400454CA
 _TUN_WITHOUT_HEADER = 0x1001
-_LARGEST_PACKET = 65536
+_MAX_PACKET = 65536
 
 
 def require_slow_cable() -> None:
@@ -70,7 +70,7 @@ class SlowCable(Networks):
             if self._wake in ready:
                 return
             for end in ready:
-                packet = os.read(end, _LARGEST_PACKET)
+                packet = os.read(end, _MAX_PACKET)
                 if self._choice.random() >= self._loss:
                     due = time.monotonic() + self._delay
                     heapq.heappush(waiting, (due, next(number), other[end], packet))

@@ -20,7 +20,7 @@ import psutil
 from dora_cli._version import __version__
 
 WHEELS = ("dora-config", "dora-node-api", "dora-coordinator", "dora-daemon", "dora-cli")
-LARGEST_PIPE = 1 << 20
+MAX_PIPE = 1 << 20
 """Bytes of the pipe of the largest queue; the usual limit of an unprivileged user."""
 ENOUGH_FILES = 4096
 ENOUGH_MEMORY = 512 << 20
@@ -126,12 +126,12 @@ def check_pipes() -> Iterator[Finding]:
     else:
         read, write = os.pipe()
         try:
-            size = fcntl.fcntl(write, F_SETPIPE_SZ, LARGEST_PIPE)
+            size = fcntl.fcntl(write, F_SETPIPE_SZ, MAX_PIPE)
             yield _passed("pipes", f"up to {size >> 10} KiB, enough for any queue")
         except OSError:
             yield _warning(
                 "pipes",
-                f"the system refuses {LARGEST_PIPE >> 10} KiB, so long queues are shortened; "
+                f"the system refuses {MAX_PIPE >> 10} KiB, so long queues are shortened; "
                 "raise /proc/sys/fs/pipe-max-size and pipe-user-pages-soft",
             )
         finally:

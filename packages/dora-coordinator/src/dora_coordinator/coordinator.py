@@ -197,7 +197,7 @@ class CoordinatorState:
             case PartChanged() | PartLost() | PartDescribed():
                 commands += self.registry.part_message(member.key, message, now)
             case SignRequest(request=request):
-                commands.append(SignCertificate(member.key, request, member.digest or None))
+                commands.append(SignCertificate(member.key, request, member.digest))
             case (
                 LogChunk()
                 | TopicChunk()

@@ -25,6 +25,7 @@ from dora_daemon.agent.linking import LinkError, Listen, parse_listen, plain_pro
 from dora_daemon.agent.part_files import DEFAULT_LISTEN_PORT, DaemonFiles, state_directory
 from dora_daemon.agent.service import Agent, AgentOptions
 from dora_daemon.agent.shutdown import system_is_stopping
+from dora_daemon.process_tree.runner_index import PORT_VARIABLE
 from dora_daemon.process_tree.runtime_dir import runtime_root
 
 HAND_OVER: Final = (signal.SIGHUP, signal.SIGUSR2)
@@ -97,7 +98,8 @@ def argument_parser() -> argparse.ArgumentParser:
         type=_port,
         default=DEFAULT_LISTEN_PORT,
         metavar="PORT",
-        help="distinguishes daemons without a machine id on one machine (default: 53291)",
+        help="distinguishes daemons on one machine, as `daemon_port` of dynamic nodes does too; "
+        "needed for two without a machine id (default: 53291)",
     )
     add(
         "--allow-shell-nodes",
@@ -184,6 +186,7 @@ def _labels(text: str) -> dict[str, str]:
 
 def _run(options: argparse.Namespace) -> int:
     reach = partial(endpoint, options.coordinator_addr, options.coordinator_port)
+    os.environ[PORT_VARIABLE] = str(options.local_listen_port)
     reach()  # a bad address or token file is an error at the start, not a reason to retry
     # Locked until the process has ended: `dora cluster` waits for the lock.
     files = DaemonFiles(state_directory(options.machine_id, options.local_listen_port))

@@ -39,8 +39,11 @@ class Node(LogMethods):
     `Node()` connects to the dataflow that started the process. `Node("id")` does the same if a
     dataflow started the process; otherwise it attaches to the running dataflow that has a dynamic
     node of that id. The constructor returns once every node of the dataflow has connected. Raises
-    RuntimeError, with the reason, if the node cannot be connected. `daemon_port` has no effect:
-    the dataflow is found without a daemon.
+    RuntimeError, with the reason, if the node cannot be connected.
+
+    Of several dataflows with such a node, `daemon_port` (or DORA_DAEMON_LOCAL_LISTEN_PORT) selects
+    those of the daemon with this `--local-listen-port`. No daemon is needed otherwise: a dataflow
+    of `dora run` is found with any port.
 
     A process may be several dynamic nodes. A second `Node` of one id in a process is another handle
     to the same node: each event goes to one of the handles.
@@ -54,7 +57,7 @@ class Node(LogMethods):
     """
 
     def __init__(self, node_id: str | None = None, daemon_port: int | None = None) -> None:
-        backend = attach(node_id, [node._backend for node in list(_living)])
+        backend = attach(node_id, [node._backend for node in list(_living)], daemon_port)
         self._backend: Backend = backend
         self._async: AsyncReceiver | None = None
         self._finalizer = weakref.finalize(self, backend.close)

@@ -25,6 +25,7 @@ def unit(user: str | None = "op", program: str = "/opt/a b/100%/$x/python") -> s
         token_file="/etc/dora-coordinator/token",
         user=user,
         environment={"XDG_STATE_HOME": "/da ta/100%", "PYTHONPATH": "/p"},
+        environment_path="/etc/dora-coordinator/env",
     )
 
 
@@ -58,6 +59,7 @@ def test_system_unit() -> None:
         "StartLimitIntervalSec=0",
         'Environment="PYTHONPATH=/p"',
         'Environment="XDG_STATE_HOME=/da ta/100%%"',
+        "EnvironmentFile=-/etc/dora-coordinator/env",
         "LoadCredential=dora-token:/etc/dora-coordinator/token",
         "WantedBy=multi-user.target",
     ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +14,7 @@ from dora_cli.cluster.machines import remote_machine
 from dora_cli.cluster.operations.findings import Findings
 from dora_cli.cluster.operations.pair_measurement import measure_pairs
 from dora_cli.remote_program.protocol import decode_request, encode_result
-from dora_cli.ssh import Finished, Target, Unreachable
+from dora_cli.ssh import ConnectionLost, Finished, Target, Unreachable
 from dora_cli.ssh.remote_call import program
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 
@@ -72,3 +74,39 @@ def test_other_machines_are_measured_without_the_unreachable_one(
         "gone (10.0.0.8): missing in the table of data links: "
         "no answer from 10.0.0.8 port 22 within 10 s"
     ]
+
+
+class StalledMachine(PingedMachine):
+    """Its pings last until its connection is closed; those of the first one cause Ctrl-C."""
+
+    def __init__(self, target: Target) -> None:
+        self._is_first = target.host == "10.0.0.7"
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def run(
+        self,
+        _argv: Sequence[str],
+        *,
+        stdin: bytes,
+        on_output: Callable[[bytes], None] | None = None,
+        **_others: Any,
+    ) -> Finished:
+        command, _ = decode_request(stdin.removeprefix(program()))
+        if command == "network.answer":
+            return super().run(_argv, stdin=stdin, on_output=on_output)
+        if self._is_first:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        assert self._closed.wait(60)
+        raise ConnectionLost("any", "the connection broke")
+
+
+def test_ctrl_c_ends_the_pings(monkeypatch: pytest.MonkeyPatch) -> None:
+    machines = (Machine(id="a", host="10.0.0.7"), Machine(id="b", host="10.0.0.9"))
+    cluster = Cluster(coordinator=Coordinator(addr="127.0.0.1"), machines=machines)
+    monkeypatch.setattr(remote_machine, "connect", StalledMachine)
+    facts = {one.id: machine_facts() for one in machines}
+    with pytest.raises(KeyboardInterrupt):
+        measure_pairs(cluster, facts, Findings())

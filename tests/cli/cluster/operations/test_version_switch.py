@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from support.cluster.scripted_machine import ScriptedMachine
@@ -16,6 +16,7 @@ from dora_cli.cluster.machines import remote_machine
 from dora_cli.cluster.operations import steps, version_report
 from dora_cli.cluster.operations.rollback import roll_back
 from dora_cli.cluster.operations.upgrade import upgrade_cluster
+from dora_cli.coordinator.errors import CoordinatorBusy
 from dora_cli.ssh import Connection
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_config.protocol.control import ClusterReport
@@ -160,6 +161,19 @@ def test_rollback_that_is_cut_off(
             machine.mend()
             assert rollback(), f"after {step}: {capsys.readouterr().out}"
         require(machine, OLD)
+
+
+def test_nothing_is_switched_while_the_nodes_are_unknown(
+    make_machine: MakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(_: Cluster) -> NoReturn:
+        raise CoordinatorBusy("too many connections")
+
+    machine = make_machine(cut_at=0)
+    monkeypatch.setattr(queries, "fetch_nodes", busy)
+    with pytest.raises(CoordinatorBusy):
+        upgrade()
+    require(machine, OLD)
 
 
 def test_version_that_fails_after_a_cut_is_replaced_by_the_running_one(

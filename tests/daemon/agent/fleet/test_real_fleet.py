@@ -23,6 +23,7 @@ from support.runner.found_runners import list_runners
 from support.waiting import wait_until
 from support.workspace import Workspace
 
+from dora_daemon.agent.part_files import DEFAULT_LISTEN_PORT
 from dora_daemon.process_tree.runtime_dir import runtime_root
 
 pytestmark = pytest.mark.integration
@@ -85,6 +86,8 @@ def test_killed_processes_of_one_machine(workspace: Workspace) -> None:
         uuid = fleet.start(counting(workspace), "--name", "a")
         nodes = wait_for_pids(workspace, 2)
         runner = fleet.runner_pid()
+        (found,) = list_runners(runtime_root())
+        assert found.entry.daemon_port == DEFAULT_LISTEN_PORT
         fleet.daemons["default"].kill()
         fleet.wait_for_status("Degraded")
         fleet.wait_for_messages(uuid)

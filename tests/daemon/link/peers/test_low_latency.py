@@ -10,7 +10,7 @@ from dora_daemon.link.peers.low_latency import (
     LowLatencyPath,
     low_latency_ports,
 )
-from dora_daemon.link.protocol.frames import LARGEST_PARTED
+from dora_daemon.link.protocol.frames import MAX_PARTED
 
 SESSION, OTHER = cast(LinkSession, object()), cast(LinkSession, object())
 
@@ -65,8 +65,8 @@ def test_frames_beyond_the_limit_go_the_ordinary_way_until_some_are_acknowledged
 
 def test_a_large_frame_is_not_taken() -> None:
     peer = Peer()
-    assert not peer.takes(LARGEST_PARTED + 1)
-    assert peer.takes(LARGEST_PARTED)
+    assert not peer.takes(MAX_PARTED + 1)
+    assert peer.takes(MAX_PARTED)
 
 
 def test_only_the_session_in_use_is_dropped() -> None:

@@ -15,7 +15,7 @@ from dora_daemon.link.peers.peer import PeerLink
 from dora_daemon.link.protocol import frames, hello
 from dora_daemon.link.protocol.frames import FrameKind
 from dora_daemon.link.protocol.hello import LinkHello
-from dora_daemon.link.protocol.keepalive import LARGEST_NS
+from dora_daemon.link.protocol.keepalive import MAX_NS
 from dora_daemon.link.protocol.priority import Priority
 from dora_daemon.link.streams.sender import StreamSender
 
@@ -176,7 +176,7 @@ def test_a_peer_that_does_not_acknowledge_is_pinged_until_it_does() -> None:
     pings = [frame for frame in session.sent if frames.read_head(frame).kind == FrameKind.PING]
     assert len(pings) == 3
     stream.waiting = 0
-    assert peer.soon(now + LARGEST_NS) is None
+    assert peer.soon(now + MAX_NS) is None
     assert len(session.sent) == 2 + 3
     # Later messages are watched as well.
     assert peer.sender.send(Priority.SMALL, frames.head(FrameKind.DATA, 7, 8))

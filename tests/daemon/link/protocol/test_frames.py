@@ -108,7 +108,7 @@ def test_a_single_image_is_read_as_among_others(
         assert frames.read_single_image(other) is None
 
 
-@given(NUMBERS, st.integers(0, frames.LARGEST_MESSAGE))
+@given(NUMBERS, st.integers(0, frames.MAX_MESSAGE))
 def test_chunks_are_read_as_written(sequence: int, offset: int) -> None:
     head = frames.head(frames.FrameKind.CHUNK, 7, 9, stream=3)
     frame = frames.chunk_head(head, sequence, offset) + b"x"
@@ -144,7 +144,7 @@ def test_parts_of_two_connections_do_not_mix() -> None:
 
 def test_a_frame_in_too_many_parts_is_refused() -> None:
     parts = frames.Parts()
-    cut = frames.parts_of(5, b"", bytes(frames.LARGEST_PARTED + 1), 7, 9, 1000)
+    cut = frames.parts_of(5, b"", bytes(frames.MAX_PARTED + 1), 7, 9, 1000)
     with pytest.raises(WireError):
         list(map(parts.add, cut))
 

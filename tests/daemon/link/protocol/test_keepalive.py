@@ -6,7 +6,7 @@ from dora_daemon.link.protocol.keepalive import (
     ACK_DELAY_NS,
     FIRST_NS,
     FIRST_SMALL_NS,
-    LARGEST_NS,
+    MAX_NS,
     Keepalive,
 )
 
@@ -38,7 +38,7 @@ def test_the_interval_doubles() -> None:
     for _ in range(40):
         left = keepalive.due(now, waiting=True)
         assert left is not None
-        assert left <= LARGEST_NS
+        assert left <= MAX_NS
         now += left
 
 

@@ -26,7 +26,7 @@ from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
-from dora_daemon.link.streams.sender import LEAST_WINDOW
+from dora_daemon.link.streams.sender import MIN_WINDOW
 
 pytestmark = pytest.mark.integration
 
@@ -209,7 +209,7 @@ def test_a_lost_machine_that_comes_back(programs: Workspace) -> None:
     # part; all others arrive in order
     again = [at for at in range(1, len(got)) if got[at] <= got[at - 1]]
     assert len(again) <= 1
-    assert len(got) - len(set(got)) <= LEAST_WINDOW
+    assert len(got) - len(set(got)) <= MIN_WINDOW
     assert got[-1] - len(set(got)) < 20
 
 

@@ -42,7 +42,7 @@ def test_stuck_reader_loses_only_lines() -> None:
         gate.wait(10)
         received.append(event)
 
-    events = EventQueue(slow, most_lines=10)
+    events = EventQueue(slow, max_lines=10)
     for number in range(100):
         events.put(line(number))
     events.put(NodesReady())
@@ -67,7 +67,7 @@ def test_many_lines_are_summarized() -> None:
             gaps.append(event)
         received.release()
 
-    events = EventQueue(slow, most_lines=100)
+    events = EventQueue(slow, max_lines=100)
     for number in range(1000):
         for part in range(3):  # three lines come for each that is read
             events.put(line(3 * number + part))
@@ -175,7 +175,7 @@ def test_a_stuck_reader_does_not_hold_back_nodes_that_stop() -> None:
             go_on.wait(10)
             received.append(event)
 
-        events = EventQueue(stuck, gate=gate, held_lines=10, stopping_lines=20, most_lines=30)
+        events = EventQueue(stuck, gate=gate, held_lines=10, stopping_lines=20, max_lines=30)
         await _puts(events, gate, 100)
         assert not gate.is_open
         events.put(DataflowStopping(reason="signal SIGINT", grace=10.0))

@@ -8,7 +8,7 @@ from support.queues import Edge, Segments, drain, message, number_of, numbers
 from dora_node_api.data import arrow
 from dora_node_api.transport import Board, Pool, RecordKind
 from dora_node_api.transport.consumer.images import (
-    LARGEST_IMAGE,
+    MAX_IMAGE,
     ImageDelivery,
     ImageReceiver,
     image_of_delivery,
@@ -165,8 +165,8 @@ def test_large_messages_and_lifecycle_records_are_deliveries() -> None:
     board, segments = Board.create(1 << 20), Segments()
     edge = Edge(board, segments)
     sender, receiver = edge.sender(), image_receiver(edge, board, segments)
-    sender.send("out", arrow.encode(message(1, LARGEST_IMAGE)))
-    sender.send("out", arrow.encode(message(2, LARGEST_IMAGE)))
+    sender.send("out", arrow.encode(message(1, MAX_IMAGE)))
+    sender.send("out", arrow.encode(message(2, MAX_IMAGE)))
     for number in (1, 2):
         delivery = receiver.receive()
         assert delivery is not None

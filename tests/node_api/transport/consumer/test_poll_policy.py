@@ -5,7 +5,7 @@ from __future__ import annotations
 from dora_node_api.transport.consumer.poll_policy import (
     FIRST_POLL_NS,
     FIRST_POLLS,
-    MOST_PATIENCE,
+    MAX_PATIENCE,
     POLL_NS,
     SOON_NS,
     PollPolicy,
@@ -34,7 +34,7 @@ def test_each_failure_doubles_the_sleeps_before_the_next_poll() -> None:
     for _ in range(12):
         needed.append(sleeps_until_poll(policy))
         policy.polled(found=False)
-    assert needed == [2, 4, 8, 16, 32, 64, 128, 256, *[MOST_PATIENCE] * 4]
+    assert needed == [2, 4, 8, 16, 32, 64, 128, 256, *[MAX_PATIENCE] * 4]
 
 
 def test_successes_allow_some_failures() -> None:

@@ -201,10 +201,10 @@ def test_wait_polls_as_its_policy_says(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Waiter._poll
 
     def counted(
-        self: Waiter, start: int, longest_ns: int, timeout: float | None
+        self: Waiter, start: int, max_ns: int, timeout: float | None
     ) -> list[Receiver | int]:
-        polls.append(longest_ns)
-        return original(self, start, longest_ns, timeout)
+        polls.append(max_ns)
+        return original(self, start, max_ns, timeout)
 
     monkeypatch.setattr(Waiter, "_poll", counted)
     with inputs(1) as (_, _, waiter):

@@ -46,7 +46,7 @@ def test_words_do_not_overlap() -> None:
 
 
 def test_every_queue_has_slots_for_waiting_and_held_messages() -> None:
-    for bound in (1, 10, 1000, layout.LARGEST_BOUND):
+    for bound in (1, 10, 1000, layout.MAX_BOUND):
         slots = layout.ledger_slots_for(bound)
         assert slots >= 2 * bound
         assert slots < layout.NO_SLOT

@@ -9,7 +9,7 @@ from support.queues import Edge, Segments
 
 from dora_node_api.queue_policy import QueuePolicy
 from dora_node_api.transport import Board, QueueEnds, QueueSpec, create_queue
-from dora_node_api.transport.shared.layout import LARGEST_BOUND, RECORD_SIZE
+from dora_node_api.transport.shared.layout import MAX_BOUND, RECORD_SIZE
 from dora_node_api.transport.shared.queue import pipe_capacity
 
 
@@ -17,7 +17,7 @@ def spec(bound: int, policy: str = "drop_oldest") -> QueueSpec:
     return QueueSpec(1, "a", "out", "b", "in", QueuePolicy(policy), bound)
 
 
-@pytest.mark.parametrize("bound", [1, 64, 1000, LARGEST_BOUND])
+@pytest.mark.parametrize("bound", [1, 64, 1000, MAX_BOUND])
 @pytest.mark.parametrize("policy", ["drop_oldest", "backpressure"])
 def test_pipes_hold_their_bound_however_their_pages_are_used(bound: int, policy: str) -> None:
     ends = create_queue(spec(bound, policy))
@@ -36,7 +36,7 @@ def test_pipes_hold_their_bound_however_their_pages_are_used(bound: int, policy:
     ends.close()
 
 
-@pytest.mark.parametrize("bound", [0, -1, LARGEST_BOUND + 1])
+@pytest.mark.parametrize("bound", [0, -1, MAX_BOUND + 1])
 def test_a_bound_that_no_pipe_holds_is_refused(bound: int) -> None:
     with pytest.raises(ValueError, match=f"queue_size of b/in is {bound}"):
         create_queue(spec(bound))

@@ -30,20 +30,20 @@ class ParallelGzip:
     def __exit__(self, *error: object) -> None:
         if error[0] is None:
             self._submit()
-            self._write(most_waiting=0)
+            self._write(max_waiting=0)
         self._pool.shutdown(cancel_futures=True)
 
     def write(self, data: bytes) -> int:
         self._block += data
         if len(self._block) >= BLOCK:
             self._submit()
-            self._write(most_waiting=2 * self._cores)
+            self._write(max_waiting=2 * self._cores)
         return len(data)
 
     def _submit(self) -> None:
         block, self._block = bytes(self._block), bytearray()
         self._waiting.append(self._pool.submit(zlib.compress, block, self._level, _GZIP))
 
-    def _write(self, most_waiting: int) -> None:
-        while len(self._waiting) > most_waiting:
+    def _write(self, max_waiting: int) -> None:
+        while len(self._waiting) > max_waiting:
             self._target.write(self._waiting.popleft().result())

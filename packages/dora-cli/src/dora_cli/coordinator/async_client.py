@@ -174,9 +174,7 @@ class AsyncClient:
 
 @asynccontextmanager
 async def connected(endpoint: Endpoint) -> AsyncIterator[AsyncClient]:
-    """Connect for the block; raises CoordinatorUnreachable, Untrusted, AccessDenied, or
-    CoordinatorLost.
-    """
+    """Connect for the block; raises CoordinatorUnavailable, Untrusted or AccessDenied."""
     try:
         # It may fetch the certificate of the authority.
         options = await anyio.to_thread.run_sync(websocket_options, endpoint, "/api/control")

@@ -10,9 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dora_cli import output
+from dora_cli.coordinator.errors import CoordinatorBusy
 from dora_config import DoraError
 from dora_config.access import private_dir, state_dir
 from dora_coordinator.telemetry.export_settings import export_problem
+
+POLL_INTERVAL = 0.02
+BUSY_INTERVAL = 0.5
+"""Seconds between two requests to a busy coordinator."""
 
 
 class NotStarted(DoraError):
@@ -30,22 +35,34 @@ class BackgroundProcess:
     def wait_until(self, ready: Callable[[], bool], *, within: float) -> None:
         """Wait until ``ready()``; raises NotStarted with the end of the log.
 
-        The process is killed on failure, also when ``ready`` raises or on Ctrl-C.
+        The process is killed on failure, also when ``ready`` raises or on Ctrl-C. A coordinator
+        that is still busy at the end decides nothing about the process: it keeps running, and
+        CoordinatorBusy is raised.
         """
         deadline = time.monotonic() + within
+        busy: CoordinatorBusy | None = None
         try:
-            while not ready():
+            while True:
+                try:
+                    if ready():
+                        return
+                    busy = None
+                except CoordinatorBusy as error:
+                    busy = error
                 code = self.process.poll()
                 if code is not None:
                     raise NotStarted(f"the {self.what} ended with code {code}:\n{self._tail()}")
                 if time.monotonic() > deadline:
-                    raise NotStarted(
-                        f"the {self.what} was not ready within {within:g} s:\n{self._tail()}"
-                    )
-                time.sleep(0.02)
+                    break
+                time.sleep(POLL_INTERVAL if busy is None else BUSY_INTERVAL)
+            if busy is None:
+                raise NotStarted(
+                    f"the {self.what} was not ready within {within:g} s:\n{self._tail()}"
+                )
         except BaseException:
             self.end()
             raise
+        raise CoordinatorBusy(f"the {self.what} was started; {busy}") from busy
 
     def end(self) -> None:
         """Kill the process and wait until it has ended."""

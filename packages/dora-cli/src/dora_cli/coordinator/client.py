@@ -57,7 +57,7 @@ class Client:
     """One connection with any number of concurrent requests; a context manager."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        """Connect; raises CoordinatorUnreachable, Untrusted, AccessDenied or CoordinatorLost."""
+        """Connect; raises CoordinatorUnavailable, Untrusted or AccessDenied."""
         self.endpoint = endpoint
         self._last_id = 0
         with ExitStack() as stack:

@@ -1,9 +1,10 @@
 """Errors of commands that use a coordinator.
 
-- `CoordinatorUnreachable`: no coordinator answers at the address
-- `CoordinatorBusy`: it accepts no connection now, for a reason that passes
+- `CoordinatorUnavailable`: it gives no answer; one of
+  - `CoordinatorUnreachable`: no coordinator answers at the address
+  - `CoordinatorBusy`: it accepts no connection now, for a reason that passes
+  - `CoordinatorLost`: it refused the connection, or the connection ended before the answer
 - `AccessDenied`: it rejects the token
-- `CoordinatorLost`: it refused the connection, or the connection ended before the answer
 - `RequestFailed`: it refused the request, or could not carry it out
 """
 
@@ -22,20 +23,24 @@ MAX_REASON = 200
 """Characters of an HTTP answer that are printed."""
 
 
-class CoordinatorUnreachable(DoraError):
-    """No coordinator answers at the address."""
+class CoordinatorUnavailable(DoraError):
+    """The coordinator gives no answer."""
 
 
-class CoordinatorBusy(CoordinatorUnreachable):
-    """The coordinator accepts no connection now; a later attempt can succeed."""
+class CoordinatorUnreachable(CoordinatorUnavailable):
+    """No coordinator answers at the address: commands may do without one, or start one."""
+
+
+class CoordinatorBusy(CoordinatorUnavailable):
+    """The coordinator runs and accepts no connection now; a later attempt can succeed."""
+
+
+class CoordinatorLost(CoordinatorUnavailable):
+    """The coordinator refused the connection, or it ended before the answer."""
 
 
 class AccessDenied(DoraError):
     """The coordinator rejects the token of this account."""
-
-
-class CoordinatorLost(DoraError):
-    """The coordinator refused the connection, or it ended before the answer."""
 
 
 class RequestFailed(DoraError):

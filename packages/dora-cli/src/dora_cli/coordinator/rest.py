@@ -54,7 +54,7 @@ class RestClient:
     def get(self, path: str) -> Json:
         """Return the result of a query.
 
-        Raises CoordinatorUnreachable, Untrusted, AccessDenied, CoordinatorLost, RequestFailed.
+        Raises CoordinatorUnavailable, Untrusted, AccessDenied and RequestFailed.
         """
         return self._request("GET", path, None, self._query_timeout)
 

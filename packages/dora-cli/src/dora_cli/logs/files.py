@@ -15,8 +15,7 @@ from pathlib import Path
 from dora_cli.logs.log_lines import LogEntry, parse_log_line
 from dora_config import DoraError
 from dora_config.ids import file_stem
-from dora_config.protocol.dataflow import LogFilter
-from dora_daemon.agent.logs.files import NodeLogReader, PartLogReader
+from dora_daemon.agent.logs.files import NodeLogReader, by_time
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
@@ -86,16 +85,19 @@ class LogFiles:
         self._dataflow = dataflow
         self._node = None if node is None else file_stem(node)
         self._nodes: dict[str, NodeLogReader] = {}
-        self._reader = PartLogReader(self._nodes, LogFilter())
 
     def new_entries(self) -> Iterator[LogEntry]:
         """Yield the entries since the last call by time, at the first call all of them."""
+        read = {node: reader.new_lines() for node, reader in self._nodes.items()}
         for node, path in log_files(self._base, self._dataflow).items():
-            if self._node in (None, node):
-                self._nodes.setdefault(node, NodeLogReader(path))
-        while lines := self._reader.next_chunk():
-            yield from filter(None, map(parse_log_line, lines))
+            if self._node in (None, node) and node not in self._nodes:
+                self._nodes[node] = NodeLogReader(path)
+                read[node] = self._nodes[node].history()
+        for _, line in by_time(read):
+            if (entry := parse_log_line(line.text)) is not None:
+                yield entry
 
     def close(self) -> None:
         """Close all files."""
-        self._reader.close()
+        for reader in self._nodes.values():
+            reader.close()

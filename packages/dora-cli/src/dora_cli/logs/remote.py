@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from dora_cli import output
 from dora_cli.coordinator.client import Client, request_failed
 from dora_cli.coordinator.errors import (
-    CoordinatorBusy,
     CoordinatorLost,
+    CoordinatorUnavailable,
     CoordinatorUnreachable,
     RequestFailed,
 )
@@ -55,8 +55,6 @@ def show(
     """Print the logs; return False, without output, if no coordinator answers."""
     try:
         client = connect(addr, port)
-    except CoordinatorBusy:
-        raise
     except CoordinatorUnreachable:
         return False
     try:
@@ -146,7 +144,7 @@ class LogReader:
         try:
             with connect(addr, port) as client:
                 self.follow(client)
-        except (CoordinatorUnreachable, CoordinatorLost):
+        except CoordinatorUnavailable:
             return
         except RequestFailed as error:
             # a coordinator without its store finds the dataflow when its daemons have connected

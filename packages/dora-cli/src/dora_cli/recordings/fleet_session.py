@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from dora_cli import output
 from dora_cli.coordinator.client import Client, Frame, request_failed
-from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable
+from dora_cli.coordinator.errors import CoordinatorUnavailable
 from dora_cli.recordings.errors import RecordingError
 from dora_cli.recordings.fleet import SHORT, FleetRecording, collect
 from dora_cli.recordings.report import report
@@ -85,7 +85,7 @@ class FleetSession:
                             return
                 elif self._watch(client):
                     return
-            except (CoordinatorLost, CoordinatorUnreachable) as error:
+            except CoordinatorUnavailable as error:
                 if not lost:
                     output.warn(f"{error}; the machines record on")
                 lost, client = True, None
@@ -121,7 +121,7 @@ class FleetSession:
             with Client(self._endpoint) as client:
                 self._update(self._call(client, StopRecording(recording=self._plan.recording)))
                 self.finish(client)
-        except (CoordinatorLost, CoordinatorUnreachable) as error:
+        except CoordinatorUnavailable as error:
             self._unreachable = dict.fromkeys(self._seen.states, str(error))
 
     def finish(self, client: Client) -> None:

@@ -22,7 +22,7 @@ _COLLECTED = ("identityfile",)
 _DEFAULT_IDENTITIES = ("id_rsa", "id_ecdsa", "id_ecdsa_sk", "id_ed25519", "id_ed25519_sk")
 _KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 _GLOBAL_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
-_MOST_INCLUDES = 16
+_MAX_INCLUDES = 16
 
 
 class ConfigProblem(DoraError):
@@ -94,8 +94,8 @@ class _Reader:
             self._found["port"] = [str(query.port)]
 
     def read(self, name: str, text: str, *, active: bool = True, depth: int = 0) -> None:
-        if depth > _MOST_INCLUDES:
-            raise ConfigProblem(f"{name}: included more than {_MOST_INCLUDES} deep")
+        if depth > _MAX_INCLUDES:
+            raise ConfigProblem(f"{name}: included more than {_MAX_INCLUDES} deep")
         outer = active
         for number, line in enumerate(text.splitlines(), start=1):
             place = f"{name}:{number}"

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 _KEPT_LINES = 8
 _END_TIMEOUT = 2.0
-_LONGEST_LINE = 4096
+_MAX_LINE = 4096
 
 
 class ProxyCommand:
@@ -42,7 +42,7 @@ class ProxyCommand:
         stderr = self._process.stderr
         assert stderr is not None
         with stderr:
-            while line := stderr.readline(_LONGEST_LINE):
+            while line := stderr.readline(_MAX_LINE):
                 if text := line.decode(errors="replace").strip():
                     self._lines.append(text)
 

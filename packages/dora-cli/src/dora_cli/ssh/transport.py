@@ -26,7 +26,7 @@ from dora_cli.ssh.proxy_command import ProxyCommand
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for each step of a connection: TCP, greeting, keys."""
-_MOST_JUMPS = 8
+_MAX_JUMPS = 8
 _WINDOW = 1 << 22
 _PACKET = 1 << 15
 _LOCKED = "needs its passphrase, and dora does not prompt for it; unlock it with ssh-add"
@@ -136,7 +136,7 @@ def open_transport(
     """Connect and log in; raises SshError (Unreachable, HostKeyRefused, LoginRefused)."""
     with ExitStack() as stack:
         settings = settings_for(host, user, port)
-        transport = _open(machine, settings, identity_file, silence, stack, _MOST_JUMPS)
+        transport = _open(machine, settings, identity_file, silence, stack, _MAX_JUMPS)
         return Transport(machine, transport, stack.pop_all())
 
 

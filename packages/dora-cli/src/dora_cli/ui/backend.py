@@ -49,7 +49,7 @@ class Backend(Protocol):
         """Send a request with progress; leaving the block cancels it."""
 
     async def ask(self, request: ControlRequest) -> ControlAnswer:
-        """Return the answer. Raises RequestFailed, CoordinatorLost and CoordinatorUnreachable."""
+        """Return the answer. Raises RequestFailed and CoordinatorUnavailable."""
 
 
 async def ask(backend: Backend, request: ControlRequest, expected: type[T]) -> T:

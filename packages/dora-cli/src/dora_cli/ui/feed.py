@@ -9,7 +9,11 @@ from typing import Any
 
 import anyio
 
-from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
+from dora_cli.coordinator.errors import (
+    CoordinatorUnavailable,
+    CoordinatorUnreachable,
+    RequestFailed,
+)
 from dora_cli.ui.backend import Backend, ask
 from dora_cli.ui.merge_patch import difference
 from dora_cli.ui.rows import state
@@ -145,7 +149,7 @@ class Feed:
                 problem = f"{backend.name} has not answered for {ANSWER_SECONDS:g} s"
                 if not backend.is_local:
                     problem += "; if its version is older than that of this command, upgrade it"
-            except (CoordinatorLost, CoordinatorUnreachable, RequestFailed) as error:
+            except (CoordinatorUnavailable, RequestFailed) as error:
                 if isinstance(error, CoordinatorUnreachable) and self._connects():
                     return
                 problem = str(error)

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
+from dora_cli.coordinator.errors import CoordinatorUnavailable, RequestFailed
 from dora_cli.recordings.fleet import FleetRecording, collect
 from dora_cli.recordings.starting import RecordSettings
 from dora_cli.ui.backend import Backend, ask
@@ -114,7 +114,7 @@ class Download(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
-        except* (CoordinatorLost, CoordinatorUnreachable, RequestFailed) as failed:
+        except* (CoordinatorUnavailable, RequestFailed) as failed:
             logger.warning("a download of a recording has failed: %s", first_error(failed))
 
 

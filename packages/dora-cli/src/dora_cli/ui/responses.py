@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
+from dora_cli.coordinator.errors import CoordinatorUnavailable, RequestFailed
 from dora_config.protocol.rest.errors import STATUSES, OperationFailed
 
 Handler = Callable[[Request], Awaitable[dict[str, Any] | Response]]
@@ -27,7 +27,7 @@ def answering(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
             return failure(f"{where}: {first['msg']}", "invalid")
         except (OperationFailed, RequestFailed) as error:
             return failure(str(error), error.code)
-        except (CoordinatorLost, CoordinatorUnreachable) as error:
+        except CoordinatorUnavailable as error:
             return failure(str(error), "unavailable")
         return found if isinstance(found, Response) else JSONResponse(found)
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 import anyio
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from dora_cli.coordinator.errors import CoordinatorLost, CoordinatorUnreachable, RequestFailed
+from dora_cli.coordinator.errors import CoordinatorUnavailable, RequestFailed
 from dora_cli.ui.backend import Backend, Replies, ask
 from dora_cli.ui.feed import Feed
 from dora_cli.ui.merge_patch import difference
@@ -169,7 +169,7 @@ async def _until_ended(
         try:
             if await read():
                 return
-        except (CoordinatorLost, CoordinatorUnreachable) as error:
+        except CoordinatorUnavailable as error:
             losses.lost()
             await send({"id": number, "lost": str(error)})
         except RequestFailed as error:

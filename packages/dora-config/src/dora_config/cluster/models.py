@@ -57,7 +57,7 @@ _OWN_VARIABLES = frozenset(
 _SCOPED_PATTERN = r"^[0-9A-Fa-f:.]+%\S+$"
 _UNSPECIFIED_PATTERN = r"^[0:.]+$"
 _PREFIX_PATTERN = r"^(?!.*/\.\.(/|$))/+[^/]+/+[^/]"
-_LEAST_DEPTH = 2
+_MIN_DEPTH = 2
 
 
 def _wrong(sentence: str) -> PydanticCustomError:
@@ -96,7 +96,7 @@ def _absolute(value: str) -> str:
 def _prefix(value: str) -> str:
     _absolute(value)
     parts = PurePosixPath(value).parts[1:]
-    if ".." in parts or len(parts) < _LEAST_DEPTH:
+    if ".." in parts or len(parts) < _MIN_DEPTH:
         raise _wrong(
             f'expected a separate folder for dora\'s versions, such as /data/dora, found "{value}"'
         )

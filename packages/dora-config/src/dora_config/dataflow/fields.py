@@ -130,14 +130,14 @@ def _source(value: str) -> str:
     return value
 
 
-_LONGEST_ARGS = 128 * 1024
+_MAX_ARGS = 128 * 1024
 
 
 def split_words(text: str, what: str) -> tuple[str, ...]:
     """Split a text into words as a POSIX shell does, without expansion; raise `ValueError`."""
-    if len(text) > _LONGEST_ARGS:  # shlex takes time with the square of the length of a word
+    if len(text) > _MAX_ARGS:  # shlex takes time with the square of the length of a word
         raise ValueError(
-            f"{what} must not be longer than {_LONGEST_ARGS} characters, found {len(text)} (the"
+            f"{what} must not be longer than {_MAX_ARGS} characters, found {len(text)} (the"
             " limit of Linux for one argument); put the text into a file"
         )
     try:
@@ -218,7 +218,7 @@ LabelValueField = Annotated[
 LabelsField = dict[LabelKeyField, LabelValueField]
 TextField = Annotated[str, AfterValidator(_text), text_schema(minLength=1)]
 FreeTextField = Annotated[str, text_schema()]
-ArgsField = Annotated[str, AfterValidator(_args), text_schema(maxLength=_LONGEST_ARGS)]
+ArgsField = Annotated[str, AfterValidator(_args), text_schema(maxLength=_MAX_ARGS)]
 BuildField = Annotated[str, AfterValidator(_build), text_schema()]
 SizeField = Annotated[
     int,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
-from dora_config.dataflow.sources import LogSource, OutputSource, TimerSource
+from dora_config.dataflow.sources import InputSource, LogSource, OutputSource, TimerSource
 from dora_config.errors import Severity
 from dora_config.yaml.document import KeyPath
 from dora_config.yaml.suggest import closest, closest_name, did_you_mean
@@ -190,9 +190,8 @@ def _ports(position: int, node: ResolvedNode) -> Iterator[GraphFinding]:
 def backpressure_cycles(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
     """Yield a warning for each cycle of nodes that can block each other forever."""
     waiting = {  # an ID may occur several times, which is another finding
-        (wanted.waiting_node, node.id): (position, name)
-        for position, node in enumerate(dataflow.nodes)
-        for name, wanted in node.inputs.items()
+        (source, dataflow.nodes[position].id): (position, name)
+        for position, name, source in _blocking_inputs(dataflow.nodes)
     }
     for cycle in cycles(backpressure_readers(dataflow.nodes)):
         position, name = waiting[cycle[0], cycle[1 % len(cycle)]]
@@ -206,19 +205,26 @@ def backpressure_cycles(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
         yield GraphFinding(position, place, message, hint, "warning")
 
 
-def backpressure_readers(nodes: Collection[ResolvedNode]) -> dict[str, list[str]]:
+def backpressure_readers(nodes: Sequence[ResolvedNode]) -> dict[str, list[str]]:
     """Return the nodes whose full queues each node waits for."""
     readers: dict[str, list[str]] = {node.id: [] for node in nodes}
-    for node in nodes:
-        for wanted in node.inputs.values():
-            if wanted.waiting_node is not None:
-                readers.setdefault(wanted.waiting_node, []).append(node.id)
+    for position, _, source in _blocking_inputs(nodes):
+        readers.setdefault(source, []).append(nodes[position].id)
     return readers
+
+
+def _blocking_inputs(nodes: Sequence[ResolvedNode]) -> Iterator[tuple[int, str, str]]:
+    """Yield the position of a node, its input, and the node that waits while that is full."""
+    printed = _printed_outputs(nodes)
+    for position, node in enumerate(nodes):
+        for name, wanted in node.inputs.items():
+            if wanted.waiting_node is not None and wanted.source not in printed:
+                yield position, name, wanted.waiting_node
 
 
 def backpressure_on_lines(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
     """Yield a warning for each input with backpressure that reads log entries or printed lines."""
-    printed = {output for node in dataflow.nodes for output in _printed_outputs(node)}
+    printed = _printed_outputs(dataflow.nodes)
     for position, node in enumerate(dataflow.nodes):
         for name, wanted in node.inputs.items():
             lines = isinstance(wanted.source, LogSource) or wanted.source in printed
@@ -231,15 +237,13 @@ def backpressure_on_lines(dataflow: ResolvedDataflow) -> Iterator[GraphFinding]:
                 yield GraphFinding(position, place, message, "remove it", "warning")
 
 
-def _printed_outputs(node: ResolvedNode) -> Iterator[OutputSource]:
-    """Yield the outputs that consist of lines that a node prints."""
-    names = [node.send_stdout_as, node.send_logs_as]
-    for operator in node.operators:
-        own = (operator.send_stdout_as, operator.send_logs_as)
-        names += [f"{operator.id}/{name}" for name in own if name is not None]
-    for name in names:
-        if name is not None:
-            yield OutputSource(node=node.id, output=name)
+def _printed_outputs(nodes: Iterable[ResolvedNode]) -> frozenset[InputSource]:
+    """Return the outputs that consist of lines that nodes print."""
+    return frozenset(
+        OutputSource(node=node.id, output=output)
+        for node in nodes
+        for output in node.printed_outputs
+    )
 
 
 def cycles(successors: Mapping[str, list[str]]) -> Iterator[list[str]]:

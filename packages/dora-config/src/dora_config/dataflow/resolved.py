@@ -160,6 +160,15 @@ class ResolvedNode(Frozen):
         """Whether the node has a git source or build commands."""
         return self.git is not None or any(line.strip() for line in self.build)
 
+    @property
+    def printed_outputs(self) -> frozenset[str]:
+        """The outputs that consist of what the node prints: the runner sends them, and drops."""
+        found = {self.send_stdout_as, self.send_logs_as}
+        for operator in self.operators:
+            own = (operator.send_stdout_as, operator.send_logs_as)
+            found |= {f"{operator.id}/{output}" for output in own if output is not None}
+        return frozenset(output for output in found if output is not None)
+
 
 class ResolvedTypeRule(Frozen):
     """An additional conversion that the type check allows on edges."""

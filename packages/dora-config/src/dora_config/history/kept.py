@@ -18,7 +18,7 @@ class KeptEvents:
     def __init__(
         self, entries: Iterable[SavedEntry] = (), *, first: int = FIRST, last: int = LAST
     ) -> None:
-        self._most_first = first
+        self._max_first = first
         self._first: list[HistoryEntry] = []
         self._last: deque[HistoryEntry] = deque(maxlen=last)
         self.dropped = 0
@@ -30,7 +30,7 @@ class KeptEvents:
         if isinstance(entry, EntriesDropped):
             self.dropped += entry.dropped
             return
-        if len(self._first) < self._most_first:
+        if len(self._first) < self._max_first:
             self._first.append(entry)
             return
         if len(self._last) == self._last.maxlen:

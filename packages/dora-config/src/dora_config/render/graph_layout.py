@@ -15,7 +15,7 @@ ROW_GAP = 26.0
 LANE_GAP = 14.0
 _BEND_HEIGHT = 6.0
 _SWEEPS = 12
-_MOST_BENDS = 20_000
+_MAX_BENDS = 20_000
 """Limit of the time for graphs with thousands of nodes."""
 
 
@@ -62,7 +62,7 @@ def lay_out(boxes: Mapping[str, Size], edges: Sequence[tuple[str, str]]) -> Layo
     sizes = dict(boxes)
     links: list[tuple[str, str]] = []
     bends: dict[int, list[str]] = {}
-    room = _MOST_BENDS
+    room = _MAX_BENDS
     for index in sorted(forward, key=lambda index: depth[edges[index][1]] - depth[edges[index][0]]):
         start, end = edges[index]
         chain = [start]

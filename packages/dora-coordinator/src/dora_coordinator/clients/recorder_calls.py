@@ -24,7 +24,7 @@ class RecorderCalls(PendingCalls[CallRecorders, RecorderReply]):
         called = []
         for daemon in request.daemons or connected:
             member = connected.get(daemon)
-            if member is not None and member.register.party.protocol.minor < SINCE.minor:
+            if member is not None and member.minor < SINCE.minor:
                 call.problems[daemon] = f'daemon "{daemon}" is too old to record; upgrade it'
             else:
                 called.append(daemon)

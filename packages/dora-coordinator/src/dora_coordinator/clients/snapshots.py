@@ -24,7 +24,7 @@ from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.registry import DataflowRegistry
 from dora_coordinator.state.commands import AnswerClient, ArmTimer, Command
 from dora_coordinator.state.events import ClientRequested, TimerKey
-from dora_coordinator.state.membership import Member, Membership
+from dora_coordinator.state.membership import Membership
 
 SAMPLE_SECONDS = 3.0
 """Time for daemons to answer; a snapshot is complete without those that do not."""
@@ -83,13 +83,13 @@ class Snapshots(PendingCalls[_Shared, MachineSample]):
         if not request.edges:
             call = _Call(requested, _Shared("", dataflow, []))
             return [AnswerClient(*client, self._assemble(call, now))]
-        if known is not None and known.answer is not None:
-            return [AnswerClient(*client, known.answer)]
-        if known is not None:
+        if known is None:
+            shared = self._shared[key] = _Shared(requested.fresh_id, dataflow, [client])
+            return self._ask(_Call(requested, shared), now)
+        if known.answer is None:
             known.clients.append(client)
             return []
-        shared = self._shared[key] = _Shared(requested.fresh_id, dataflow, [client])
-        return self._ask(_Call(requested, shared), now)
+        return [AnswerClient(*client, known.answer)]
 
     def _ask(self, call: _Call, now: float) -> list[Command]:
         dataflow = call.question.dataflow
@@ -103,7 +103,7 @@ class Snapshots(PendingCalls[_Shared, MachineSample]):
             chosen = (dataflow.id,)
         for daemon in daemons:
             member = self._membership.get(daemon)
-            if member is not None and member.connection is not None and _is_too_old(member):
+            if member is not None and member.connection is not None and member.minor < FIRST_MINOR:
                 release = member.register.party.release
                 call.problems[daemon] = (
                     f'daemon "{daemon}" has release {release}, which does not report edges; '
@@ -173,7 +173,3 @@ class Snapshots(PendingCalls[_Shared, MachineSample]):
             edges=tuple(edge_rows(call.replies, {one.id: one.name for one in dataflows})),
             problems=tuple(problems),
         )
-
-
-def _is_too_old(member: Member) -> bool:
-    return member.register.party.protocol.minor < FIRST_MINOR

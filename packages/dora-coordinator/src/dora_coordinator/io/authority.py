@@ -62,10 +62,10 @@ class Authority:
         self.sha256 = self._certificate.fingerprint(hashes.SHA256())
         self.fingerprint = self.sha256.hex()
 
-    def sign(self, request: str, machine: str, digest: str | None = None) -> str:
+    def sign(self, request: str, machine: str, digest: str = "") -> str:
         """Return a certificate (PEM) for the key in ``request``; raises :class:`AuthorityError`.
 
-        ``digest``: of the key that the machine proved; None: a version without identities, whose
+        ``digest``: of the key that the machine proved; empty: a version without identities, whose
         certificate does not allow it to send as a machine with one.
         """
         try:
@@ -76,9 +76,9 @@ class Authority:
             raise AuthorityError(f"not a certificate signing request: {error}") from error
         if not valid or not isinstance(key, ec.EllipticCurvePublicKey):
             raise AuthorityError("not a key on an elliptic curve")
-        if digest is not None and _digest(key) != digest:
+        if digest and _digest(key) != digest:
             raise AuthorityError("the request has another key than the machine")
-        common_name = EARLIER_NAME if digest is None else certificate_name(machine, digest)
+        common_name = certificate_name(machine, digest) if digest else EARLIER_NAME
         name = x509.UniformResourceIdentifier(f"dora:machine:{machine}")
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         return self._issue(_builder(common_name, key), key, [name], usages).decode()

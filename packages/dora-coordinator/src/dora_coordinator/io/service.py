@@ -427,7 +427,7 @@ class Service:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _sign(self, daemon: str, request: str, digest: str | None) -> None:
+    def _sign(self, daemon: str, request: str, digest: str) -> None:
         try:
             certificate = self.authority.sign(request, daemon, digest)
         except AuthorityError as error:

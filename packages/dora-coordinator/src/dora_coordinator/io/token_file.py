@@ -101,7 +101,11 @@ class TokenFile:
                 self._store()
 
     def rotate(self, grace: float) -> Token:
-        """Replace the token; raises OSError, with the token unchanged, if it cannot be stored."""
+        """Replace the token; raises OSError, with the token unchanged, if it cannot be stored.
+
+        If the disk fails after the file was replaced, the file gets its earlier content again. If
+        that fails too, it is logged, and the next start of the coordinator uses the new token.
+        """
         before = self._tokens
         self._tokens = Tokens(before.successor, before.record)
         try:
@@ -109,6 +113,9 @@ class TokenFile:
             self._store()
         except BaseException:
             self._tokens = before
+            with _unwritten_files_logged():
+                if _read(self._path) not in (None, before.record):
+                    self._store()
             raise
         with _unwritten_files_logged():
             replace_token(before.current, self.current)

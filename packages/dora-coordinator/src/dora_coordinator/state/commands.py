@@ -77,8 +77,8 @@ class SignCertificate:
 
     daemon: str
     request: str
-    digest: str | None
-    """Digest of the key that the request must have; None: any key."""
+    digest: str
+    """Digest of the key that the request must have; empty: any key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,11 @@ class Member:
     """The machine's clock minus the coordinator's at the last heartbeat, in seconds."""
 
     @property
+    def minor(self) -> int:
+        """Minor version of its protocol."""
+        return self.register.party.protocol.minor
+
+    @property
     def certificate_name(self) -> str:
         """Common name of its certificate; empty: that of versions without identities."""
         return certificate_name(self.key, self.digest) if self.digest else ""
@@ -270,7 +275,10 @@ class Membership:
         return [MemberResumed(member, silent)]
 
     def _was_stalled(self, now: float) -> bool:
-        """Return whether all of several members were silent: the coordinator itself was stopped."""
+        """Return whether all of several members were silent: the coordinator itself was stopped.
+
+        A single member shows no difference between the two; it then counts as silent itself.
+        """
         if now - self._stalled_at < STALL:
             return True
         latest = self._members[next(reversed(self._quietest_first))]

@@ -16,7 +16,8 @@ from dora_config.errors import DoraError
 from dora_daemon.agent.records import PartRecord
 
 DEFAULT_LISTEN_PORT = 53291
-"""A daemon with another number has another name; no daemon listens on it."""
+"""A daemon with another number has another name, and dynamic nodes can select its dataflows by it;
+no daemon listens on it."""
 
 KEPT_ENDED = 200
 """Records of ended parts that are kept, so that their logs can be found."""

@@ -28,7 +28,7 @@ _COMMIT = re.compile(r"@[0-9a-f]{40}(?![0-9a-f])")
 _QUOTED = re.compile(r"""["']([^"'\n]+)["']""")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
-_LARGEST_REQUIREMENTS = 1 << 20
+_MAX_REQUIREMENTS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def _exists(path: Path) -> bool:
 
 def _text(path: Path) -> str:
     try:
-        if path.stat().st_size > _LARGEST_REQUIREMENTS:
+        if path.stat().st_size > _MAX_REQUIREMENTS:
             return ""
         return path.read_text(errors="replace")
     except OSError:

@@ -82,7 +82,7 @@ DEPTH: Final[Mapping[str, Any]] = {
     "32fc1": pa.float32(),
 }
 """Little-endian; shown from black for 0 to white for the largest value."""
-LEAST_DEPTH: Final = 1e-30
+MIN_DEPTH: Final = 1e-30
 """Shown as white; smaller values have no reciprocal."""
 YUV: Final[Mapping[str, tuple[int, int, int]]] = {
     "yuyv": (0, 1, 3),
@@ -111,7 +111,8 @@ def picture(
 ) -> dict[str, Any] | None:
     """Return a picture as JSON; None: the message is not an image. Raises NotShown."""
     encoding = metadata.get("encoding")
-    if not isinstance(encoding, str):
+    # Detections and captions have the metadata of their image.
+    if not isinstance(encoding, str) or types.is_struct(array.type) or _is_text(array.type):
         return None
     width, height = metadata.get("width"), metadata.get("height")
     size = (width, height) if isinstance(width, int) and isinstance(height, int) else None
@@ -147,6 +148,10 @@ def _checked(size: tuple[int, int] | None) -> tuple[int, int]:
     if min(size) <= 0 or size[0] * size[1] > MAX_PIXELS:
         raise NotShown(f"an image of {size[0]} x {size[1]} pixels is not shown")
     return size
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
 def _bytes(array: Any) -> memoryview | None:
@@ -249,7 +254,7 @@ def _eight_bits(data: memoryview, kind: Any) -> memoryview:
     count = len(data) * 8 // kind.bit_width
     values = pc.cast(pa.Array.from_buffers(kind, count, [None, pa.py_buffer(data)]), pa.float32())
     values = pc.if_else(pc.and_(pc.is_finite(values), pc.greater(values, 0)), values, 0.0)
-    high = max(pc.max(values).as_py() or 1.0, LEAST_DEPTH)
+    high = max(pc.max(values).as_py() or 1.0, MIN_DEPTH)
     scaled = pc.round(pc.multiply(values, pa.scalar(255 / high, pa.float32())))
     limited = pc.min_element_wise(scaled, pa.scalar(255, pa.float32()))
     return memoryview(pc.cast(limited, pa.uint8()).buffers()[1]).cast("B")[: len(values)]

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, fields
 FORMAT = 1
 NODE_SOCKET = "n"
 CONTROL_SOCKET = "c"
+PORT_VARIABLE = "DORA_DAEMON_LOCAL_LISTEN_PORT"
+"""Holds a daemon's port in the environment of its runners, and of what their nodes start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class IndexEntry:
     """Version of dora."""
     whole: bool = True
     """The dataflow has no nodes on other machines."""
+    daemon_port: int | None = None
+    """``--local-listen-port`` of the daemon that started it, by which dynamic nodes select it."""
 
 
 def encode(entry: IndexEntry) -> str:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from dora_config.protocol.run_plan import RunPlan
 from dora_daemon import __version__
-from dora_daemon.process_tree.runner_index import IndexEntry
+from dora_daemon.process_tree.runner_index import PORT_VARIABLE, IndexEntry
 from dora_daemon.process_tree.runtime_dir import RuntimeDir, own_identity
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
+
+
+def _daemon_port() -> int | None:
+    text = os.environ.get(PORT_VARIABLE, "")
+    return int(text) if text.isdecimal() else None
 
 
 class RunnerFiles:
@@ -46,6 +52,7 @@ class RunnerFiles:
             machine_id=self._plan.machine_id,
             version=__version__,
             whole=self._plan.whole,
+            daemon_port=None if self._foreground else _daemon_port(),
         )
         try:
             self._directory.write_index(entry)

@@ -17,7 +17,7 @@ from dora_node_api.backends.backend import Backend, timed_out
 if TYPE_CHECKING:
     from dora_node_api.protocol.session import Event
 
-LONGEST_RUN_NS = 1_000_000
+MAX_RUN_NS = 1_000_000
 """A task that receives without waiting yields to others this often."""
 
 
@@ -34,7 +34,7 @@ class AsyncReceiver:
 
     async def receive(self, timeout: float | None) -> Event | None:  # noqa: ASYNC109
         """Return the next event; None at the end, an ERROR event after `timeout` seconds."""
-        if time.monotonic_ns() - self._yielded > LONGEST_RUN_NS:
+        if time.monotonic_ns() - self._yielded > MAX_RUN_NS:
             await asyncio.sleep(0)
             self._yielded = time.monotonic_ns()
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -10,6 +10,8 @@ from pathlib import Path
 from dora_node_api.errors import SetUpError
 from dora_node_api.frozen import Frozen
 
+PORT_VARIABLE = "DORA_DAEMON_LOCAL_LISTEN_PORT"
+
 
 class RunnerAddress(Frozen):
     """A running runner, as described by its index file."""
@@ -19,22 +21,37 @@ class RunnerAddress(Frozen):
     name: str | None
     nodes: tuple[str, ...]
     dynamic_nodes: tuple[str, ...]
+    daemon_port: int | None = None
+    """Of the daemon that started it; None: `dora run`, or of an earlier version."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.dataflow_id})" if self.name else self.dataflow_id
 
 
-def find_runner(node_id: str) -> str:
-    """Return the socket on which dynamic node `node_id` sends Hello. Raises SetUpError."""
+def find_runner(node_id: str, daemon_port: int | None = None) -> str:
+    """Return the socket on which dynamic node `node_id` sends Hello. Raises SetUpError.
+
+    `daemon_port` None: that of DORA_DAEMON_LOCAL_LISTEN_PORT, or any.
+    """
     runners = list(living_runners())
-    matching = [runner for runner in runners if node_id in runner.dynamic_nodes]
+    having = [runner for runner in runners if node_id in runner.dynamic_nodes]
+    port = _port_of_environment() if daemon_port is None else daemon_port
+    matching = having if port is None else _of_daemon(having, port)
     if len(matching) == 1:
         return matching[0].socket
     if matching:
-        which = ", ".join(str(runner) for runner in matching)
+        ports = {runner.daemon_port for runner in matching}
+        by_port = len(ports) == len(matching) and None not in ports
+        remedy = ", or pass `daemon_port`" if by_port else ""
         raise SetUpError(
-            f"multiple dataflows contain dynamic node id `{node_id}`: {which}."
-            " Stop all but one of them, or rename the node in one of them"
+            f"multiple dataflows contain dynamic node id `{node_id}`: {_listed(matching)}."
+            f" Stop all but one of them, or rename the node in one of them{remedy}"
+        )
+    if having:
+        raise SetUpError(
+            f"could not set up the node from node id `{node_id}`: the daemon with port {port} has"
+            f" no dataflow with a dynamic node of that id, others have: {_listed(having)}."
+            f" Correct `daemon_port` or {PORT_VARIABLE}, or leave it out"
         )
     for runner in runners:
         if node_id in runner.nodes:
@@ -51,6 +68,29 @@ def find_runner(node_id: str) -> str:
         " this machine has a dynamic node of that id."
         f" Is a dataflow with this dynamic node running? ({running or 'no dataflow is running'})"
     )
+
+
+def _of_daemon(runners: list[RunnerAddress], port: int) -> list[RunnerAddress]:
+    """Return the runners of a daemon; if it has none, those without a daemon."""
+    own = [runner for runner in runners if runner.daemon_port == port]
+    return own or [runner for runner in runners if runner.daemon_port is None]
+
+
+def _listed(runners: list[RunnerAddress]) -> str:
+    return ", ".join(
+        str(one) if one.daemon_port is None else f"{one} of the daemon with port {one.daemon_port}"
+        for one in runners
+    )
+
+
+def _port_of_environment() -> int | None:
+    text = os.environ.get(PORT_VARIABLE)
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError as error:
+        raise SetUpError(f"{PORT_VARIABLE} is {text!r}, which is not a port") from error
 
 
 def runtime_roots() -> list[Path]:
@@ -89,6 +129,7 @@ def _read_index(index: Path) -> RunnerAddress | None:
             name=values.get("name"),
             nodes=tuple(values["nodes"]),
             dynamic_nodes=tuple(values["dynamic_nodes"]),
+            daemon_port=values.get("daemon_port"),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         # Being written, removed, or of another version: unusable.

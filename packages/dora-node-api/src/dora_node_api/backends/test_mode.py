@@ -91,12 +91,12 @@ def _offset(written: Mapping[str, Any]) -> float:
     offset = float(
         _expect(written.get("time_offset_secs", 0.0), (int, float), "`time_offset_secs` in seconds")
     )
-    if not abs(offset) <= _LONGEST_OFFSET:
+    if not abs(offset) <= _MAX_OFFSET:
         raise ValueError(f"`time_offset_secs` must be a time in seconds, not {offset}")
     return offset
 
 
-_LONGEST_OFFSET = 1e9
+_MAX_OFFSET = 1e9
 
 
 def _input_id(written: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 LEVELS = ("error", "warn", "info", "debug", "trace")
 _OTHER_NAMES = {"warning": "warn", "critical": "error", "fatal": "error"}
-LARGEST_FIELDS = 60 * 1024
+MAX_FIELDS = 60 * 1024
 """Bytes of JSON that the fields of one entry may take."""
 
 _writing = threading.RLock()
@@ -57,7 +57,7 @@ def entry_line(
     if fields:
         plain = {str(key): value for key, value in fields.items()}
         size = len(_json(plain))
-        values["fields"] = plain if size <= LARGEST_FIELDS else {"dora.fields_dropped": size}
+        values["fields"] = plain if size <= MAX_FIELDS else {"dora.fields_dropped": size}
     return _json(values)
 
 

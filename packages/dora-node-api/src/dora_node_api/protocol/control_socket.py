@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # sun_path holds 108 bytes, its closing zero included.
-LONGEST_NAME = 107
+MAX_NAME = 107
 _CHUNK = 65536
 _ANCILLARY = socket.CMSG_SPACE((DESCRIPTORS_PER_PIECE + 53) * array.array("i").itemsize)
 
@@ -43,7 +43,7 @@ _ANCILLARY = socket.CMSG_SPACE((DESCRIPTORS_PER_PIECE + 53) * array.array("i").i
 def _short_name(path: str | Path) -> Iterator[str]:
     """Yield a name of `path` that fits a socket address, valid inside the `with`."""
     name = os.fspath(path)
-    if len(os.fsencode(name)) <= LONGEST_NAME:
+    if len(os.fsencode(name)) <= MAX_NAME:
         yield name
         return
     directory, last = os.path.split(name)

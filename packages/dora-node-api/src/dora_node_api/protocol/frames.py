@@ -20,7 +20,7 @@ from dora_node_api.protocol.messages import Message, message_from_json, to_json
 
 HEADER = struct.Struct("!IH")
 # A Welcome carries the dataflow's descriptor, which may be long; a larger frame is garbage.
-LARGEST_BODY = 64 * 1024 * 1024
+MAX_BODY = 64 * 1024 * 1024
 # The kernel takes at most 253 descriptors in one call (SCM_MAX_FD).
 DESCRIPTORS_PER_PIECE = 200
 
@@ -46,9 +46,9 @@ def encode(message: Message, descriptors: Sequence[int] = ()) -> list[Piece]:
     without them. The caller still owns the descriptors and closes them after the last piece.
     """
     body = json.dumps(to_json(message), separators=(",", ":")).encode()
-    if len(body) > LARGEST_BODY:
+    if len(body) > MAX_BODY:
         kind = type(message).__name__
-        raise ControlError(f"message {kind} has {len(body)} bytes; at most {LARGEST_BODY} fit")
+        raise ControlError(f"message {kind} has {len(body)} bytes; at most {MAX_BODY} fit")
     frame = HEADER.pack(len(body), len(descriptors)) + body
     pieces = []
     while len(descriptors) > DESCRIPTORS_PER_PIECE:
@@ -92,10 +92,10 @@ class FrameDecoder:
         if len(data) < HEADER.size:
             return None
         length, count = HEADER.unpack_from(data)
-        if length > LARGEST_BODY:
+        if length > MAX_BODY:
             self.errors += 1
             raise ControlError(
-                f"a frame of {length} bytes (at most {LARGEST_BODY}) is not of the dora protocol",
+                f"a frame of {length} bytes (at most {MAX_BODY}) is not of the dora protocol",
                 fatal=True,
             )
         end = HEADER.size + length

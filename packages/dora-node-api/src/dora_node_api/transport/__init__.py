@@ -22,14 +22,14 @@ from dora_node_api.transport.shared.errors import (
     SampleError,
     TransportError,
 )
-from dora_node_api.transport.shared.layout import LARGEST_BOUND, RECORD_SIZE, RecordKind
+from dora_node_api.transport.shared.layout import MAX_BOUND, RECORD_SIZE, RecordKind
 from dora_node_api.transport.shared.queue import QueueEnds, create_queue
 from dora_node_api.transport.shared.queue_keeper import QueueKeeper
 from dora_node_api.transport.shared.specs import QueueSpec
 from dora_node_api.transport.shared.statistics import EdgeStatistics, Histogram, read_statistics
 
 __all__ = [
-    "LARGEST_BOUND",
+    "MAX_BOUND",
     "RECORD_SIZE",
     "Board",
     "BoardFull",

@@ -33,7 +33,7 @@ def coordinator_arguments(cluster: Cluster) -> list[str]:
 def start_coordinator(
     cluster: Cluster, *, recreate_store: bool = False
 ) -> background.BackgroundProcess:
-    """Start it and wait until it answers; raises NotLocal and NotStarted."""
+    """Start it and wait until it answers; raises NotLocal, NotStarted and CoordinatorBusy."""
     address = cluster.coordinator.addr
     if not is_local(address):
         raise NotLocal(
@@ -44,7 +44,7 @@ def start_coordinator(
     words = [*run_module(MODULE), *coordinator_arguments(cluster)]
     words += ["--recreate-store"] if recreate_store else []
     process = background.start("coordinator", words)
-    process.wait_until(lambda: queries.fetch_report(cluster) is not None, within=START_TIMEOUT)
+    process.wait_until(lambda: queries.report_if_running(cluster) is not None, within=START_TIMEOUT)
     background.warn_unless_exported()
     return process
 

@@ -19,6 +19,8 @@ from dora_config.protocol.snapshot import DaemonSummary
 
 CONNECT_TIMEOUT = 30.0
 """Seconds for started daemons to connect."""
+BUSY_TIMEOUT = 10.0
+"""Seconds for a busy coordinator to accept a connection."""
 POLL_INTERVAL = 0.5
 
 
@@ -48,8 +50,6 @@ def report_if_running(cluster: Cluster) -> control.ClusterReport | None:
     try:
         with open_client(cluster) as client:
             return client.request(control.ClusterStatus(), control.ClusterReport)
-    except CoordinatorBusy:
-        raise
     except CoordinatorUnreachable:
         return None
 
@@ -63,8 +63,8 @@ def fetch_report(cluster: Cluster) -> control.ClusterReport | None:
 
 
 def release_of(cluster: Cluster) -> str:
-    """Return the coordinator's version; empty if it does not answer."""
-    report = fetch_report(cluster)
+    """Return the coordinator's version; empty if none runs; raises CoordinatorBusy."""
+    report = report_if_running(cluster)
     return report.coordinator.release if report is not None else ""
 
 
@@ -92,7 +92,10 @@ def wait_for_daemons(
 
 
 def fetch_nodes(cluster: Cluster) -> Nodes:
-    """Return the nodes that have a process; empty if the coordinator does not answer."""
+    """Return the nodes that have a process; empty if no coordinator answers.
+
+    Raises CoordinatorBusy: its nodes are unknown, and may be running.
+    """
     try:
         with open_client(cluster) as client:
             found = client.request(control.ListNodes(), control.NodeList).nodes
@@ -113,30 +116,34 @@ def require_coordinator(cluster: Cluster) -> None:
 def remove_machines(cluster: Cluster, machine_ids: Iterable[str]) -> tuple[str, ...]:
     """Revoke the keys of machines and disconnect them; return those that had one.
 
-    Raises CoordinatorUnreachable.
+    Raises CoordinatorUnavailable.
     """
     request = control.RemoveMachines(machines=tuple(machine_ids))
     with open_client(cluster) as client:
         return client.request(request, control.MachinesRemoved).machines
 
 
-def allow_new_key(cluster: Cluster, machine_id: str) -> None:
+def allow_new_key(cluster: Cluster, machine_id: str, *, busy_timeout: float = BUSY_TIMEOUT) -> None:
     """Let the daemon that is about to be started over SSH enrol another key than before.
 
-    A coordinator that is not running, or of a version without identities, is ignored.
+    A coordinator that is not running, or of a version without identities, is ignored. Raises
+    CoordinatorBusy if it is busy for more than ``busy_timeout`` seconds.
     """
     request = control.RemoveMachines(machines=(machine_id,), revoke=False)
-    with suppress(CoordinatorUnreachable, CoordinatorLost), open_client(cluster) as client:
-        client.request(request, control.MachinesRemoved)
+    deadline = time.monotonic() + busy_timeout
+    while True:
+        try:
+            with suppress(CoordinatorUnreachable, CoordinatorLost), open_client(cluster) as client:
+                client.request(request, control.MachinesRemoved)
+            return
+        except CoordinatorBusy:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(POLL_INTERVAL)
 
 
 def destroy(cluster: Cluster) -> None:
     """End the coordinator, the connected daemons and their dataflows; raises CoordinatorBusy."""
-    try:
-        with open_client(cluster) as client:
-            client.request(control.Destroy(force=True), control.Destroyed)
-            client.wait_until_gone()
-    except CoordinatorBusy:
-        raise
-    except CoordinatorUnreachable:
-        return
+    with suppress(CoordinatorUnreachable), open_client(cluster) as client:
+        client.request(control.Destroy(force=True), control.Destroyed)
+        client.wait_until_gone()

@@ -20,6 +20,7 @@ from dora_cli.cluster.decisions.coordinator_unit import (
     unit_address,
 )
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
+from dora_cli.cluster.decisions.unit_syntax import environment_file
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
 from dora_cli.cluster.machines.systemd import SystemdService
 from dora_cli.polling import wait_until
@@ -83,6 +84,7 @@ class CoordinatorService(SystemdService):
             token_file=self.token,
             user=None if self.user else self.facts.user,
             environment={} if self.host.is_remote else _own_environment(),
+            environment_path=self.environment,
         )
 
     def keep_before(self, text: str) -> None:
@@ -95,6 +97,8 @@ class CoordinatorService(SystemdService):
             self.token: f"{token}\n".encode(),
             self.unit: text.encode(),
         }
+        if variables := self._telemetry():
+            wanted[self.environment] = environment_file(variables).encode()
         if all(self.read(path) == content for path, content in wanted.items()):
             if self.is_active():
                 self.enable()
@@ -103,6 +107,12 @@ class CoordinatorService(SystemdService):
             self.make_unit_folder()
         self.replace_files_and_restart(wanted, linger=True)
         return "OK"
+
+    def _telemetry(self) -> dict[str, str]:
+        """Return the variables of OpenTelemetry here; empty: the service keeps what it has."""
+        if self.host.is_remote and self.host.machine.dora is None:
+            return {}  # the copy of dora there is without OpenTelemetry
+        return {name: text for name, text in os.environ.items() if name.startswith("OTEL_")}
 
     def disable(self) -> None:
         self.host.connection.check(["rm", "-f", self.before], sudo=self._sudo)

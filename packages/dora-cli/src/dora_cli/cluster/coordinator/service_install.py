@@ -34,7 +34,7 @@ from dora_cli.cluster.decisions.preflight import (
 )
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster
-from dora_coordinator.telemetry.export_settings import endpoint_variable
+from dora_coordinator.telemetry.export_settings import endpoint_variable, export_problem
 
 
 def install_coordinator(cluster: Cluster, installer: Installer, token: str, *, user: bool) -> bool:
@@ -50,13 +50,25 @@ def install_coordinator(cluster: Cluster, installer: Installer, token: str, *, u
                 return None
             return _install(host, installer, token, user=user)
 
-    if (variable := endpoint_variable()) is not None:
-        output.warn(
-            f"{variable} is set, but the coordinator's service does not export metrics and traces;"
-            f" let the collector scrape https://{address(cluster)}/metrics"
-        )
+    if (problem := _export_problem(cluster)) is not None:
+        output.warn(problem)
     label = f"Installing {coordinator_service_name(cluster)} on {location(cluster)}"
     return _run_and_print(label, cluster, work)
+
+
+def _export_problem(cluster: Cluster) -> str | None:
+    """Return why the service will not export metrics and traces, although it should."""
+    variable, coordinator = endpoint_variable(), cluster.coordinator
+    if coordinator.host is None:
+        return export_problem()
+    if variable is None or coordinator.dora is not None:
+        return None  # the program that the file names may have OpenTelemetry, and logs if not
+    return (
+        f"{variable} is set, but the coordinator's service on {location(cluster)} runs from a copy "
+        "of dora without OpenTelemetry and does not export metrics and traces: let the collector "
+        f"scrape https://{address(cluster)}/metrics, or install dora-coordinator[otel] there and "
+        "name its program as `coordinator.dora`"
+    )
 
 
 def _run_and_print(label: str, cluster: Cluster, work: Callable[[], str | None]) -> bool:

@@ -103,7 +103,9 @@ class _Switch:
         output.write(f"  dora {self.old} -> {self.new}... OK{remark}")
 
     def _runs(self, version: str) -> bool:
-        return queries.release_of(self.service.host.cluster) == version
+        """Return whether this version answers; False while it is busy."""
+        report = queries.fetch_report(self.service.host.cluster)
+        return report is not None and report.coordinator.release == version
 
     def _restore(self, unit: bytes, copy: str | None) -> str:
         """Start the old unit again; return what happened, as the end of a sentence."""

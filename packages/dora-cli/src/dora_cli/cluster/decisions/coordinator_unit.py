@@ -28,9 +28,11 @@ def render_coordinator_unit(
     token_file: str,
     user: str | None,
     environment: Mapping[str, str],
+    environment_path: str,
 ) -> str:
     """Return the text of the unit file.
 
+    ``environment_path``: a file of more variables, which need not exist.
     ``user``: the account of a system service; None: a unit of the user's own systemd.
     """
     system = user is not None
@@ -49,6 +51,7 @@ def render_coordinator_unit(
         *([f"User={user}"] if system else []),
         "WorkingDirectory=~",
         *(f"Environment={text}" for text in variables),
+        f"EnvironmentFile=-{escape_specifiers(environment_path)}",
         f"ExecStart={exec_line(argv)}",
         # on-failure: after `dora down` it exits with code 0
         "Restart=on-failure",

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
-from dora_cli.cluster.decisions.unit_syntax import escape_specifiers, exec_line
+from dora_cli.cluster.decisions.unit_syntax import environment_file, escape_specifiers, exec_line
 from dora_config.cluster.models import Cluster, Machine
 
 STOP_TIMEOUT = 60
 """Seconds for the machine's dataflows to end."""
 HAND_OVER_SIGNAL = "SIGUSR2"
 """On it the daemon ends and leaves its nodes to the next daemon."""
-
-_SPECIAL = re.compile(r'[\\"$`]')
-_ESCAPED = r"\\\g<0>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +113,4 @@ def _start_nodes_unit(machine: Machine, paths: ServicePaths) -> str:
 
 def render_environment(machine: Machine) -> str | None:
     """Return the text of the environment file; None if the machine has no `env`."""
-    if not machine.env:
-        return None
-    pairs = sorted(machine.env.items())
-    return "".join(f'{name}="{_SPECIAL.sub(_ESCAPED, text)}"\n' for name, text in pairs)
+    return environment_file(machine.env) if machine.env else None

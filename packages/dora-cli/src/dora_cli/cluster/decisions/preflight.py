@@ -10,7 +10,7 @@ from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.frozen import Frozen
 
-LEAST_DISK = 64 << 20
+MIN_DISK = 64 << 20
 ENOUGH_DISK = 512 << 20
 ENOUGH_MEMORY = 256 << 20
 
@@ -91,10 +91,10 @@ def require_ready(facts: MachineFacts, machine: Machine, *, service: bool = Fals
 
 
 def _unmet_requirements(facts: MachineFacts, machine: Machine, *, service: bool) -> Iterator[str]:
-    if facts.free < LEAST_DISK:
+    if facts.free < MIN_DISK:
         yield (
             f"its disk has {facts.free >> 20} MiB free (for {facts.state}), and a daemon needs "
-            f"{LEAST_DISK >> 20} MiB; free some space"
+            f"{MIN_DISK >> 20} MiB; free some space"
         )
     if machine.dora is not None and facts.dora is None:
         yield (
@@ -120,7 +120,7 @@ def require_one_kind(facts: MachineFacts, service: str, *, user: bool) -> None:
 
 def warnings(facts: MachineFacts) -> Iterator[str]:
     """Yield what may fail later, with the remedy."""
-    if LEAST_DISK <= facts.free < ENOUGH_DISK:
+    if MIN_DISK <= facts.free < ENOUGH_DISK:
         yield (
             f"only {facts.free >> 20} MiB of disk are free; logs and builds may fail, "
             "free some space"

@@ -1,8 +1,12 @@
-"""Quoting of words and paths in systemd units; pure."""
+"""Quoting of words, paths and variables for systemd; pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+
+_SPECIAL = re.compile(r'[\\"$`]')
+_ESCAPED = r"\\\g<0>"
 
 
 def exec_line(words: Sequence[str]) -> str:
@@ -19,6 +23,12 @@ def quote(text: str) -> str:
 def escape_specifiers(text: str) -> str:
     """Return the text with ``%`` doubled, so that systemd expands no specifier."""
     return text.replace("%", "%%")
+
+
+def environment_file(variables: Mapping[str, str]) -> str:
+    """Return the text of a file for EnvironmentFile, sorted by name."""
+    pairs = sorted(variables.items())
+    return "".join(f'{name}="{_SPECIAL.sub(_ESCAPED, text)}"\n' for name, text in pairs)
 
 
 def _is_plain(word: str) -> bool:

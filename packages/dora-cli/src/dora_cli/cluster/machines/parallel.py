@@ -85,7 +85,8 @@ def in_parallel(
 ) -> list[T]:
     """Call ``work`` for each machine and its number in threads; return the results in order.
 
-    Ctrl-C closes the connections, so that the work on them fails.
+    Ctrl-C closes the connections that ``work`` uses by `Connections.open`, so that it fails; an
+    attempt to connect ends first, at the latest by its time limit.
     """
     connections = Connections(source)
     futures: list[Future[T]] = []

@@ -56,15 +56,15 @@ def bring_down(address: Endpoint, cluster: Cluster | None, *, purge: bool) -> bo
 def _end_coordinator(address: Endpoint, known: Cluster | None) -> bool:
     """End it with its daemons; return False if it is busy.
 
-    Raises CoordinatorUnreachable if no machines are known either.
+    Raises CoordinatorUnreachable and CoordinatorBusy if no machines are known either.
     """
     try:
         _destroy(address)
-    except CoordinatorUnreachable as error:
+    except (CoordinatorUnreachable, CoordinatorBusy) as error:
         if known is None:
             raise
         output.remark(f"{error}; the machines are cleared anyway")
-        return not isinstance(error, CoordinatorBusy)
+        return isinstance(error, CoordinatorUnreachable)
     return True
 
 
@@ -81,7 +81,7 @@ def _end_busy_coordinator(address: Endpoint) -> bool:
 
 
 def _destroy(address: Endpoint) -> None:
-    """End it with its daemons, and print what has ended; raises CoordinatorUnreachable."""
+    """End it with its daemons, and print what has ended; raises what `Client` raises."""
     with Client(address) as client:
         ended = client.request(Destroy(force=True), Destroyed)
         client.wait_until_gone()

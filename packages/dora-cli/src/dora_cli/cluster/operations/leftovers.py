@@ -16,7 +16,7 @@ from dora_cli.cluster.ownership import known_clusters
 from dora_cli.cluster.ownership.eviction import evict
 from dora_cli.cluster.ownership.operator import this_operator
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
-from dora_cli.coordinator.errors import CoordinatorUnreachable
+from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorUnreachable
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.protocol.snapshot import DaemonSummary
@@ -119,7 +119,7 @@ def _revoke(cluster: Cluster, names: Sequence[str]) -> set[str]:
     """Return the machines that the coordinator refuses from now on."""
     try:
         revoked = queries.remove_machines(cluster, names)
-    except CoordinatorUnreachable as error:
+    except (CoordinatorUnreachable, CoordinatorBusy) as error:
         output.warn(f"no key was revoked: {error}; run this again when the coordinator runs")
         return set()
     for name in revoked:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from dora_cli import output
@@ -15,6 +16,7 @@ from dora_cli.cluster.machines.parallel import Connections, in_parallel
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
 from dora_cli.cluster.operations.findings import Findings
 from dora_cli.remote_program.protocol import Problem, decode_reply
+from dora_cli.ssh import Connection
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
 
@@ -110,6 +112,16 @@ class _Listener:
         self._thread.join(5)
 
 
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """The connections of these machines, as a `ConnectionSource`."""
+
+    remotes: Mapping[str, RemoteMachine]
+
+    def find(self, machine: Machine) -> Connection:
+        return self.remotes[machine.id].connection
+
+
 Pings = Mapping[str, Mapping[str, Any]]
 """Answers of ``ping`` by source and target."""
 
@@ -126,15 +138,18 @@ def _ping_all(
         if (port := listeners[one.id].port()) is not None
     ]
 
-    def ping_from(_: Connections, _number: int, source: Machine) -> dict[str, Any]:
+    def ping_from(connections: Connections, _number: int, source: Machine) -> dict[str, Any]:
         others = [target for target in targets if target[0] != source.id]
         try:
-            pings: dict[str, Any] = remotes[source.id].call("network.ping", targets=others)["pings"]
+            with connections.open(source):
+                found = remotes[source.id].call("network.ping", targets=others)
         except DoraError as error:
             return {target[0]: {"reason": str(error)} for target in others}
+        pings: dict[str, Any] = found["pings"]
         return pings
 
-    return dict(zip((m.id for m in machines), in_parallel(machines, ping_from), strict=True))
+    results = in_parallel(machines, ping_from, _Opened(remotes))
+    return dict(zip((m.id for m in machines), results, strict=True))
 
 
 def _cell(

@@ -13,6 +13,7 @@ from dora_cli.cluster.decisions.daemon_argv import ssh_name
 from dora_cli.cluster.decisions.node_changes import Nodes
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.cluster.machines.parallel import Outcome
+from dora_cli.coordinator.errors import CoordinatorBusy
 from dora_cli.polling import wait_until
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster
@@ -49,19 +50,34 @@ def step(label: str, *, timed: bool = False, detail: str = "") -> Iterator[None]
 
 
 def poll(condition: Callable[[], bool], problem: str) -> None:
-    """Wait for a condition; raises NotReady with ``problem``."""
-    if not wait_until(condition, RECONNECT_TIMEOUT, every=POLL_INTERVAL):
+    """Wait for a condition; raises NotReady with ``problem``.
+
+    A condition that raises CoordinatorBusy is not met yet.
+    """
+
+    def met() -> bool:
+        try:
+            return condition()
+        except CoordinatorBusy:
+            return False
+
+    if not wait_until(met, RECONNECT_TIMEOUT, every=POLL_INTERVAL):
         raise NotReady(f"{problem} within {RECONNECT_TIMEOUT:g} s")
 
 
 def wait_for_nodes(cluster: Cluster, before: Nodes) -> None:
     """Wait until a new coordinator has every node of the old one; raises NotReady."""
+    missing = sorted(before)
+
+    def complete() -> bool:
+        missing[:] = sorted(before.keys() - queries.fetch_nodes(cluster).keys())
+        return not missing
+
     try:
         with step("Waiting for its daemons", timed=True):
-            poll(lambda: before.keys() <= queries.fetch_nodes(cluster).keys(), "nodes are missing")
+            poll(complete, "nodes are missing")
     except DoraError:
-        missing = sorted(node for _, node in before.keys() - queries.fetch_nodes(cluster).keys())
+        names = ", ".join(node for _, node in missing)
         raise NotReady(
-            f"the coordinator was replaced, but it misses nodes: {', '.join(missing)}; see "
-            "`dora cluster status`"
+            f"the coordinator was replaced, but it misses nodes: {names}; see `dora cluster status`"
         ) from None

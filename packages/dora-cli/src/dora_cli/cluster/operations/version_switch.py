@@ -59,8 +59,11 @@ class Before:
 
 
 def connected_release(remote: RemoteMachine) -> str:
-    """Return the version of the machine's connected daemon; empty if none is connected."""
-    found = queries.connected_daemons(queries.fetch_report(remote.cluster))
+    """Return the version of the machine's connected daemon; empty if none is connected.
+
+    Raises CoordinatorBusy.
+    """
+    found = queries.connected_daemons(queries.report_if_running(remote.cluster))
     daemon = found.get(remote.machine.id)
     return daemon.release if daemon is not None else ""
 
@@ -182,7 +185,7 @@ class VersionSwitch:
         """Raise NotReady unless every node still runs as the same process."""
         if not before:
             return
-        problems: list[str] = []
+        problems = ["the coordinator gave no report"]
 
         def unchanged() -> bool:
             problems[:] = node_problems(before, self._nodes())

@@ -31,18 +31,18 @@ def main(
     The exit code is 1 if the coordinator does not answer, no daemon is connected, or the dataflow
     file is invalid.
     """
-    from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorUnreachable
+    from dora_cli.coordinator.errors import CoordinatorUnavailable, CoordinatorUnreachable
     from dora_cli.coordinator.machine_warnings import clock_warnings, plain_warnings
     from dora_config.access import endpoint
 
     report: dict[str, Any] | None = None
-    problem: CoordinatorUnreachable | CoordinatorLost | None = None
+    problem: CoordinatorUnavailable | None = None
     try:
         with open_rest(coordinator_addr, coordinator_port) as client:
             report = client.get(paths.STATUS)
-    except (CoordinatorUnreachable, CoordinatorLost) as error:
+    except CoordinatorUnavailable as error:
         problem = error
-    runs = isinstance(problem, CoordinatorBusy | CoordinatorLost)
+    runs = not isinstance(problem, CoordinatorUnreachable)
     machines: list[MachineRow] = report["machines"] if report else []
     daemons = sum(one["connected"] for one in machines)
     as_json = output_format is options.TableFormat.JSON

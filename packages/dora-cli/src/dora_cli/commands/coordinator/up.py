@@ -29,7 +29,7 @@ def main(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Start a coordinator and a daemon on this machine, unless they are running."""
-    from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorUnreachable
+    from dora_cli.coordinator.errors import CoordinatorUnreachable
     from dora_config.access import endpoint
 
     target = endpoint("127.0.0.1", coordinator_port)
@@ -39,8 +39,6 @@ def main(
         output.write("coordinator: already running")
         if recreate_store:
             output.warn("the store is in use and was kept; run `dora down` before --recreate-store")
-    except CoordinatorBusy:
-        raise
     except CoordinatorUnreachable:
         _start_coordinator(target, recreate=recreate_store)
         daemons = 0

@@ -80,13 +80,11 @@ def _explain(
     dataflow: str | None, archive: Path | None, last: float, addr: str | None, port: int | None
 ) -> Explanation | None:
     """Return the coordinator's explanation; None if it has no such dataflow and files have."""
-    from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorUnreachable, RequestFailed
+    from dora_cli.coordinator.errors import CoordinatorUnreachable, RequestFailed
     from dora_config.protocol.control import Explain, Explained
 
     try:
         client = connect(addr, port)
-    except CoordinatorBusy:
-        raise
     except CoordinatorUnreachable:
         output.remark("no coordinator answers: reading the history below ./out")
         return None

@@ -87,15 +87,13 @@ def _client(loaded: LoadedDataflow, addr: str | None, port: int | None) -> Clien
 
     A coordinator that the user gives must answer; otherwise it is optional.
     """
-    from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorUnreachable
+    from dora_cli.coordinator.errors import CoordinatorUnreachable
 
     named = addr is not None or port is not None or "DORA_COORDINATOR_ADDR" in os.environ
     if not named and not loaded.resolved.uses_deploy:
         return None
     try:
         return connect(addr, port)
-    except CoordinatorBusy:
-        raise
     except CoordinatorUnreachable:
         if named:
             raise

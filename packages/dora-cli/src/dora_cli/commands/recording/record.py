@@ -175,7 +175,7 @@ def _run_here(path: Path, settings: RecordSettings, run: RunSettings) -> None:
 
 def _attach(dataflow: str, settings: RecordSettings, coordinator: Coordinator) -> None:
     """Record here a dataflow that runs only here, any other on its machines."""
-    from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorUnreachable
+    from dora_cli.coordinator.errors import CoordinatorUnreachable
     from dora_cli.recordings.local_runners import NoSuchRunner, find_runner
     from dora_cli.recordings.recorder_process import RecorderProcess, report_ended
     from dora_cli.recordings.starting import conclude, session_of
@@ -192,8 +192,6 @@ def _attach(dataflow: str, settings: RecordSettings, coordinator: Coordinator) -
             absent = error
     try:
         client = coordinator.connect()
-    except CoordinatorBusy:
-        raise
     except CoordinatorUnreachable as error:
         raise (absent or error) from error
     with client:

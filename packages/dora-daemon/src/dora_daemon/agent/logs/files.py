@@ -201,6 +201,12 @@ def _checksum_of(file: BinaryIO) -> int:
     return checksum
 
 
+def by_time(read: Mapping[str, Iterator[ReadLine]]) -> Iterator[tuple[str, ReadLine]]:
+    """Yield the lines of several nodes, each with its node, in order of time."""
+    named = (zip(repeat(name), lines, strict=False) for name, lines in read.items())
+    return heapq.merge(*named, key=lambda one: _time_of(one[1].text))
+
+
 @dataclass(slots=True)
 class PartLogReader:
     """Merged logs of several nodes."""
@@ -245,8 +251,7 @@ class PartLogReader:
 
     def _chosen(self, read: Mapping[str, Iterator[ReadLine]]) -> Iterator[str]:
         """Yield the lines that match, by time."""
-        named = (zip(repeat(name), lines, strict=False) for name, lines in read.items())
-        for name, line in heapq.merge(*named, key=lambda one: _time_of(one[1].text)):
+        for name, line in by_time(read):
             self.positions[name] = line.end
             if matches(line.text, self.wanted):
                 yield line.text

@@ -38,7 +38,7 @@ _RECEIVE_BUFFER = 1 << 20
 _LEASE_MS = 6_000
 # A put waits this long for a connection that takes nothing; then the connection is closed.
 _WAIT_BEFORE_CLOSE_US = 8_000_000
-LARGEST_LOW_LATENCY = 40 * 1024
+MAX_LOW_LATENCY = 40 * 1024
 """Largest frame of a low-latency session in bytes: one of 48 KiB closes the connection."""
 _LOW_LATENCY_BUFFER = 256 * 1024
 """Send buffer in bytes; Linux doubles it. The system's limit (net.core.wmem_max) may reduce it."""
@@ -85,7 +85,7 @@ class LinkSession:
 
         ``channels``: of all peers that may use it; None: anyone with a certificate.
         ``low_latency``: a put writes to the connection before it returns, whatever its priority, at
-        most LARGEST_LOW_LATENCY bytes; both ends must set it.
+        most MAX_LOW_LATENCY bytes; both ends must set it.
         """
         if credentials is None and not (insecure_ok or host in ("127.0.0.1", "::1", "localhost")):
             raise CannotListen(f"refused to listen on {host} without certificates")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from dora_daemon.link.io.session import LinkSession
-from dora_daemon.link.protocol.frames import LARGEST_PARTED
+from dora_daemon.link.protocol.frames import MAX_PARTED
 
 MAX_UNACKNOWLEDGED: Final = 128 * 1024
 """Bytes of messages in flight, less than half of the connection's send buffer."""
@@ -69,7 +69,7 @@ class LowLatencyPath:
     def take(self, nbytes: int) -> Put | None:
         """Return the function that sends a frame of ``nbytes``; None: use the ordinary one."""
         put = self._put
-        if put is None or nbytes > LARGEST_PARTED:
+        if put is None or nbytes > MAX_PARTED:
             return None
         self._bytes += nbytes
         if self._bytes > MAX_UNACKNOWLEDGED:

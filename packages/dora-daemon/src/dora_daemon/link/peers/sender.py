@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from dora_daemon.link.io.session import LARGEST_LOW_LATENCY, LinkSession
+from dora_daemon.link.io.session import MAX_LOW_LATENCY, LinkSession
 from dora_daemon.link.peers.low_latency import LowLatencyPath
 from dora_daemon.link.protocol import frames
 from dora_daemon.link.protocol.frames import FrameKind
@@ -118,12 +118,12 @@ class PeerSender:
         if put is None or session is None:
             return self.send(Priority.SMALL, head + images)
         try:
-            if nbytes <= LARGEST_LOW_LATENCY:
+            if nbytes <= MAX_LOW_LATENCY:
                 put(head + images)
             else:
                 link, peer = self.link_id, self._known.their_link
                 self._parted = number = self._parted % 0xFFFFFFFF + 1
-                most = LARGEST_LOW_LATENCY
+                most = MAX_LOW_LATENCY
                 for part in frames.parts_of(number, head, images, link, peer, most):
                     put(part)
         except ConnectionError as error:

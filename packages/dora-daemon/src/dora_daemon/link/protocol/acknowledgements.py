@@ -14,7 +14,7 @@ class AckPolicy:
     """Counts the stored messages of one stream since its last acknowledgement at once."""
 
     def __init__(self) -> None:
-        self._most_messages = 1
+        self._max_messages = 1
         self._messages = 0
         self._bytes = 0
         self._waiting = False
@@ -22,14 +22,14 @@ class AckPolicy:
 
     def begin_round(self, window: int) -> None:
         """Do not let acknowledgements wait for more than a quarter of the sender's window."""
-        self._most_messages = max(1, window // 4)
+        self._max_messages = max(1, window // 4)
 
     def stored(self, nbytes: int) -> None:
         """Count a stored message."""
         self._messages += 1
         self._bytes += nbytes
         self._waiting = True
-        if nbytes > LARGE or self._messages >= self._most_messages or self._bytes >= MAX_BYTES:
+        if nbytes > LARGE or self._messages >= self._max_messages or self._bytes >= MAX_BYTES:
             self._at_once = True
             self._messages = self._bytes = 0
 
@@ -40,7 +40,7 @@ class AckPolicy:
             return bool(self.take())
         self._messages += 1
         self._bytes += nbytes
-        if self._messages < self._most_messages and self._bytes < MAX_BYTES:
+        if self._messages < self._max_messages and self._bytes < MAX_BYTES:
             return False
         self._messages = self._bytes = 0
         return True

@@ -71,15 +71,15 @@ _unpack_single = _SINGLE.unpack_from
 _unpack_images = _IMAGES.unpack_from
 _unpack_image = _IMAGE.unpack_from
 
-LARGEST_MESSAGE: Final = 4 << 30
+MAX_MESSAGE: Final = 4 << 30
 """Largest data area in bytes."""
-LARGEST_DESCRIPTOR: Final = 16 << 20
-LARGEST_METADATA: Final = 16 << 20
-LARGEST_PARTED: Final = 128 << 10
+MAX_DESCRIPTOR: Final = 16 << 20
+MAX_METADATA: Final = 16 << 20
+MAX_PARTED: Final = 128 << 10
 """Largest frame that is sent in parts, in bytes."""
 _FIRST: Final = 1
 _LAST: Final = 2
-_LARGEST_NUMBER: Final = 1 << 62
+_MAX_NUMBER: Final = 1 << 62
 _FLAGS: Final = FLAG_PROTECTED | FLAG_FLUSH
 
 
@@ -277,7 +277,7 @@ class Parts:
         elif number != self._number or not self._parts:
             return None
         self._size += len(frame) - HEAD.size
-        if self._size > LARGEST_PARTED:
+        if self._size > MAX_PARTED:
             self._parts = []
             raise WireError(f"frame of {self._size} bytes in parts")
         self._parts.append(memoryview(frame)[HEAD.size :])
@@ -309,17 +309,17 @@ def read_data(frame: bytes) -> Data:
     ) = _DATA.unpack_from(frame, HEAD.size)  # fmt: skip
     middle = DATA_AT + described
     end = middle + meta
-    if described > LARGEST_DESCRIPTOR or meta > LARGEST_METADATA or end > len(frame):
+    if described > MAX_DESCRIPTOR or meta > MAX_METADATA or end > len(frame):
         raise WireError(f"descriptor of {described} and metadata of {meta} bytes do not fit")
-    if nbytes > LARGEST_MESSAGE:
-        raise WireError(f"message of {nbytes} bytes, at most {LARGEST_MESSAGE} are accepted")
-    if not previous < sequence < _LARGEST_NUMBER:
+    if nbytes > MAX_MESSAGE:
+        raise WireError(f"message of {nbytes} bytes, at most {MAX_MESSAGE} are accepted")
+    if not previous < sequence < _MAX_NUMBER:
         raise WireError(f"message {sequence} after {previous}")
-    if not 0 <= length < _LARGEST_NUMBER or not -1 <= nulls <= length:
+    if not 0 <= length < _MAX_NUMBER or not -1 <= nulls <= length:
         raise WireError(f"{length} elements of which {nulls} are null")
     if layout >> 32:
         raise WireError(f"message of the unknown layout {layout}")
-    if timestamp >= _LARGEST_NUMBER << 1 or sent_ns >= _LARGEST_NUMBER:
+    if timestamp >= _MAX_NUMBER << 1 or sent_ns >= _MAX_NUMBER:
         raise WireError(f"message of {timestamp} ns, sent at {sent_ns} ns")
     data = memoryview(frame)[end:]
     if len(data) > nbytes:
@@ -342,7 +342,7 @@ def read_chunk(frame: bytes) -> Chunk | None:
     magic, kind, _, stream, sender, receiver, sequence, offset = _unpack_chunk(frame)
     if kind != _CHUNK_KIND or magic != MAGIC:
         return None
-    if offset > LARGEST_MESSAGE:
+    if offset > MAX_MESSAGE:
         raise WireError(f"chunk at {offset}")
     return sender, receiver, stream, sequence, offset
 
@@ -375,8 +375,8 @@ def read_single_image(frame: bytes) -> Single | None:
         kind != _IMAGES_KIND
         or magic != MAGIC
         or size != len(frame) - SINGLE_AT
-        or not previous < sequence < _LARGEST_NUMBER
-        or sent_ns >= _LARGEST_NUMBER
+        or not previous < sequence < _MAX_NUMBER
+        or sent_ns >= _MAX_NUMBER
     ):
         return None
     flags &= _FLAGS
@@ -405,7 +405,7 @@ def read_images(frame: bytes) -> Iterator[tuple[int, list[Image]]]:
         if at > end:
             problem = f"image ends {at - end} bytes after its frame"
             break
-        if not previous < sequence < _LARGEST_NUMBER or sent_ns >= _LARGEST_NUMBER:
+        if not previous < sequence < _MAX_NUMBER or sent_ns >= _MAX_NUMBER:
             problem = f"message {sequence} after {previous}, sent at {sent_ns} ns"
             break
         if stream != current and images:
@@ -441,7 +441,7 @@ def read_lifecycle(frame: bytes) -> LifecycleEvent:
         raise WireError(f"LIFECYCLE frame of {len(frame)} bytes")
     sequence, previous, kind = _LIFECYCLE.unpack_from(frame, HEAD.size)
     known = _LIFECYCLE_KINDS.get(kind)
-    if known is None or not previous < sequence < _LARGEST_NUMBER:
+    if known is None or not previous < sequence < _MAX_NUMBER:
         raise WireError(f"lifecycle event {sequence} of kind {kind} after {previous}")
     return LifecycleEvent(
         sequence, previous, known, frame[at : at + 4096].decode("utf-8", "replace")

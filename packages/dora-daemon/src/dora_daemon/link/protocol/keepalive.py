@@ -17,7 +17,7 @@ FIRST_SMALL_NS: Final = 40_000_000
 ACK_DELAY_NS: Final = 20_000_000
 """Longest time that an acknowledgement of small messages waits for others, or for a message of the
 other direction to carry it."""
-LARGEST_NS: Final = 512_000_000
+MAX_NS: Final = 512_000_000
 
 
 class Keepalive:
@@ -51,5 +51,5 @@ class Keepalive:
         if left > 0:
             return left
         self._since_ns = now
-        self._interval_ns = min(2 * self._interval_ns, LARGEST_NS)
+        self._interval_ns = min(2 * self._interval_ns, MAX_NS)
         return 0

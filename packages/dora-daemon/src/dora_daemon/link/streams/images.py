@@ -17,7 +17,7 @@ from dora_node_api.transport.shared.layout import (
 )
 from dora_node_api.transport.shared.payload import Payload
 
-_LARGEST_NUMBER: Final = 1 << 62
+_MAX_NUMBER: Final = 1 << 62
 _unpack_head = BLOCK_HEAD.unpack_from
 _AFTER_WALL: Final = BLOCK_WALL + 8
 _HIGHEST_BIT: Final = 128
@@ -40,7 +40,7 @@ def plain_image(frame: bytes, start: int, end: int) -> tuple[int, int] | None:
         or form != FLAT
         or magic != BLOCK_MAGIC
         or nbytes < 0
-        or wall >= _LARGEST_NUMBER << 1
+        or wall >= _MAX_NUMBER << 1
         or data_at != data_offset(head_end - start, nbytes)
         or plain_size(frame[start + BLOCK_HEAD_SIZE : head_end], length) != nbytes
     ):
@@ -101,9 +101,9 @@ class ImageMessage:
             magic != BLOCK_MAGIC
             or nbytes < 0
             or data_at != data_offset(head_end - start, nbytes)
-            or not 0 <= length < _LARGEST_NUMBER
+            or not 0 <= length < _MAX_NUMBER
             or not -1 <= nulls <= length
-            or wall >= _LARGEST_NUMBER << 1
+            or wall >= _MAX_NUMBER << 1
         ):
             raise WireError("image with a malformed head")
         whole = memoryview(frame)

@@ -14,7 +14,7 @@ from dora_daemon.link.protocol.windows import SendWindow
 from dora_daemon.link.streams.sender_thread import FrameSink, Outbox, SenderThread, Turn
 from dora_node_api.transport import Board, BrokenRecord, Delivery, Receiver, RecordKind
 from dora_node_api.transport.consumer.images import (
-    LARGEST_IMAGE,
+    MAX_IMAGE,
     ImageDelivery,
     ImageReceiver,
     image_of_delivery,
@@ -28,7 +28,7 @@ it crosses without fragments, and is copied while the next one is on its way."""
 LARGE_CHUNK: Final = 512 * 1024
 """Bytes in one frame of a larger message, or while the next message waits: fewer frames count for
 more."""
-LEAST_WINDOW: Final = 32
+MIN_WINDOW: Final = 32
 """Messages that may be in flight whatever the queue's bound is."""
 
 
@@ -80,7 +80,7 @@ class StreamSender:
         if self._holding is not None:
             settled = self._holding.settled
             window_bytes = min(window_bytes, receiver.spec.hold_limit)
-        messages = min(window_messages, max(LEAST_WINDOW, 2 * receiver.spec.bound))
+        messages = min(window_messages, max(MIN_WINDOW, 2 * receiver.spec.bound))
         self.window: SendWindow[Unacknowledged] = SendWindow(messages, window_bytes, last=settled)
         self._lock = threading.Lock()
         self._resume: Entering | None = None
@@ -397,4 +397,4 @@ def _last_read(receiver: Receiver, board: Board) -> int:
 
 def _is_small(delivery: Delivery) -> bool:
     """Return whether a message is sent as an image."""
-    return delivery.kind is RecordKind.DATA and delivery.nbytes <= LARGEST_IMAGE
+    return delivery.kind is RecordKind.DATA and delivery.nbytes <= MAX_IMAGE

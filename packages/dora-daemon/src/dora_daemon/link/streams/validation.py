@@ -26,7 +26,7 @@ def is_plain(parts: Payload) -> bool:
 
 def plain_size(descriptor: bytes, length: int) -> int:
     """Return the bytes of ``length`` numbers without nulls; -1 if the descriptor is another."""
-    if not _PLAIN.size < len(descriptor) <= _LONGEST_PLAIN:
+    if not _PLAIN.size < len(descriptor) <= _MAX_PLAIN:
         return -1
     width, size = _plain_numbers(descriptor)
     return size if width * length == size else -1
@@ -51,7 +51,7 @@ _WIDTHS = {
     b"float": 4,
     b"double": 8,
 }
-_LONGEST_PLAIN = _PLAIN.size + max(map(len, _WIDTHS))
+_MAX_PLAIN = _PLAIN.size + max(map(len, _WIDTHS))
 
 
 def problem_with(parts: Payload, data: Any) -> str | None:

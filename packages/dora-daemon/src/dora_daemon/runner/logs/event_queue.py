@@ -42,13 +42,13 @@ class EventQueue:
         on_event: Callable[[RunnerEvent], None] | None,
         *,
         gate: Gate | None = None,
-        most_lines: int | None = None,
+        max_lines: int | None = None,
         held_lines: int = HELD_LINES,
         stopping_lines: int = STOPPING_LINES,
     ) -> None:
         self._on_event = on_event
         self._gate = gate
-        self._most = most_lines or (MAX_LINES if gate is None else MAX_HELD_LINES)
+        self._max_lines = max_lines or (MAX_LINES if gate is None else MAX_HELD_LINES)
         self._held = held_lines
         self._stopping_lines = stopping_lines
         self._waiting: deque[RunnerEvent] = deque()
@@ -65,8 +65,8 @@ class EventQueue:
         if self._on_event is None or self._failure is not None:
             return
         with self._changed:
-            if isinstance(event, LogLine) and len(self._waiting) >= self._most:
-                self._shed_oldest(max(1, self._most // 2))
+            if isinstance(event, LogLine) and len(self._waiting) >= self._max_lines:
+                self._shed_oldest(max(1, self._max_lines // 2))
             self._waiting.append(event)
             self._changed.notify()
         if self._thread is None:
@@ -96,7 +96,7 @@ class EventQueue:
     def _look_again(self, gate: Gate, taken_before: int) -> None:
         """While stopping: stop blocking nodes once the reader is stuck."""
         if not gate.is_open and self._taken == taken_before:
-            self._held = self._most + 1
+            self._held = self._max_lines + 1
             self._open(gate)
         else:
             loop = asyncio.get_running_loop()

@@ -32,7 +32,7 @@ from dora_node_api.transport.shared.queue import QueueEnds, create_queue, shortf
 from dora_node_api.transport.shared.queue_keeper import QueueKeeper
 from dora_node_api.transport.shared.specs import QueueSpec
 
-LARGEST_HOLD_LIMIT = 64 << 20
+MAX_HOLD = 64 << 20
 """Bytes; a quarter of the smallest default pool of a node."""
 
 NO_LIMIT = 1 << 62
@@ -47,12 +47,12 @@ def hold_limit(producer: ResolvedNode | None, environ: Mapping[str, str]) -> int
     A quarter of a configured pool size, so that a consumer that keeps arrays leaves room.
     """
     if producer is None:
-        return LARGEST_HOLD_LIMIT
+        return MAX_HOLD
     size = producer.shared_memory_pool_size
     if size is None:
         given = producer.env.get(POOL_SIZE_VARIABLE, environ.get(POOL_SIZE_VARIABLE))
         size = parse_pool_size(given) if isinstance(given, str) else None
-    return LARGEST_HOLD_LIMIT if size is None else size // 4
+    return MAX_HOLD if size is None else size // 4
 
 
 @dataclass(slots=True)
@@ -115,7 +115,7 @@ class QueueRegistry:
         policy: QueuePolicy = QueuePolicy.DROP_OLDEST,
         from_runner: bool = False,
         from_link: bool = False,
-        hold_limit: int = LARGEST_HOLD_LIMIT,
+        hold_limit: int = MAX_HOLD,
         journal: bool = False,
     ) -> tuple[QueueEntry, bool]:
         """Return the queue of an edge, and whether it is new. Raises QueueUnavailable.

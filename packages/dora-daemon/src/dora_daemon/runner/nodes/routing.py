@@ -16,7 +16,7 @@ from dora_daemon.runner.nodes.log_router import LogRouter, log_route
 from dora_daemon.runner.nodes.node_config import input_config, link_input
 from dora_daemon.runner.nodes.publishing import RunnerOutputs
 from dora_daemon.runner.nodes.queues import (
-    LARGEST_HOLD_LIMIT,
+    MAX_HOLD,
     NO_LIMIT,
     QueueEntry,
     QueueRegistry,
@@ -123,7 +123,7 @@ class QueueRouter:
             policy=stream.policy,
             from_runner=stream.log_source is not None or self.sent_by_runner(source),
             # the link keeps unacknowledged samples; copies of them would be lost with its process
-            hold_limit=NO_LIMIT if stream.backpressure else LARGEST_HOLD_LIMIT,
+            hold_limit=NO_LIMIT if stream.backpressure else MAX_HOLD,
             journal=True,
         )
         if not is_new:
@@ -147,13 +147,7 @@ class QueueRouter:
     def sent_by_runner(self, source: OutputSource) -> bool:
         """Return whether an output consists of lines that its node prints."""
         spec = self._nodes.specs.get(source.node)
-        if spec is None:
-            return False
-        outputs = {spec.send_stdout_as, spec.send_logs_as}
-        for operator in spec.operators:
-            own = (operator.send_stdout_as, operator.send_logs_as)
-            outputs |= {f"{operator.id}/{output}" for output in own if output is not None}
-        return source.output in outputs
+        return spec is not None and source.output in spec.printed_outputs
 
     def route(self, entry: QueueEntry, output: str) -> None:
         """Pass a new queue to its producer; ``output`` is its name among the runner's outputs."""

@@ -17,7 +17,7 @@ from dora_node_api.transport.shared.layout import (
     RecordKind,
 )
 
-LARGEST_IMAGE = 64 * 1024 + 8192
+MAX_IMAGE = 64 * 1024 + 8192
 """Bytes of a block up to which its message is handed out as an image."""
 _unpack_record = layout.RECORD.unpack_from
 _unpack_head = BLOCK_HEAD.unpack_from
@@ -106,7 +106,7 @@ class ImageReceiver(Receiver):
         sequence, word, offset, length, sent_ns, stamp, tags, _ = _unpack_record(record)
         segment = self._segments.get(word)
         if (
-            length > LARGEST_IMAGE
+            length > MAX_IMAGE
             or length < BLOCK_HEAD_SIZE
             or segment is None
             or tags >> 24 & 0xFF
@@ -131,7 +131,7 @@ class ImageReceiver(Receiver):
         own[_HISTOGRAM + _latency_bucket(now - sent_ns)] += 1
         own[_C_LAST_ARRIVAL_NS] = now
         own[_C_BYTES_RECEIVED] += length
-        if slot < self._most_slots:
+        if slot < self._max_slots:
             self._account.ledger[slot] = tags >> 16 & 0xFF
         own[_C_SETTLED] = sequence
         self._settled = sequence

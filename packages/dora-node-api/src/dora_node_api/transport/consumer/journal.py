@@ -38,7 +38,7 @@ class HoldingReceiver(Receiver):
         super().__init__(spec, ends, board, open_segment, on_first_copy=on_first_copy)
         # No copies: they would release the block that the next process must find. The caller holds
         # at most the spec's `hold_limit` and one message.
-        self._most_held = self._hold_limit = sys.maxsize
+        self._max_held = self._hold_limit = sys.maxsize
         journal = board.journal(spec.journal)
         self._notes = journal[RECORD_SIZE:].cast("Q")
         taken = journal[:RECORD_SIZE]
@@ -95,7 +95,7 @@ class HoldingReceiver(Receiver):
 
         Its slot and memory may belong to another message by now, which a second release would free.
         """
-        if slot >= self._most_slots:
+        if slot >= self._max_slots:
             return False
         return self._assigned[slot] != generation or self._account.ledger[slot] == generation
 

@@ -18,9 +18,9 @@ FIRST_POLL_NS = 500_000
 FIRST_POLLS = 8
 SOON_NS = 500_000
 """After a sleep that ended this soon, wake-up included, polling may be faster."""
-MOST_CREDIT = 8
-LEAST_PATIENCE = 2
-MOST_PATIENCE = 512
+MAX_CREDIT = 8
+MIN_PATIENCE = 2
+MAX_PATIENCE = 512
 
 
 class PollPolicy:
@@ -30,7 +30,7 @@ class PollPolicy:
 
     def __init__(self) -> None:
         self.credit = 0
-        self._patience = LEAST_PATIENCE
+        self._patience = MIN_PATIENCE
         """Sleeps that end soon before polling is tried; doubled whenever polling failed."""
         self._soon = 0
         self._first = 0
@@ -45,12 +45,12 @@ class PollPolicy:
     def polled(self, *, found: bool) -> None:
         """Note whether a poll has found a message."""
         if found:
-            if self.credit < MOST_CREDIT:
+            if self.credit < MAX_CREDIT:
                 self.credit += 1
-            self._patience = LEAST_PATIENCE
+            self._patience = MIN_PATIENCE
             return
         self.credit = max(0, self.credit - 2)
-        if not self.credit and self._patience < MOST_PATIENCE:
+        if not self.credit and self._patience < MAX_PATIENCE:
             self._patience *= 2
 
     def slept(self, duration_ns: int) -> None:

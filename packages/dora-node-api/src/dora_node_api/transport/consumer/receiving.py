@@ -78,8 +78,8 @@ class Receiver(ForkAware):
         self._words = board.edge_words(spec.area)
         self._account = Account(board.ledger(spec.area, spec.ledger_slots))
         self._rings = spec.backpressure
-        self._most_slots = spec.ledger_slots
-        self._most_held = spec.ledger_slots // 2
+        self._max_slots = spec.ledger_slots
+        self._max_held = spec.ledger_slots // 2
         self._hold_limit = spec.hold_limit
         self._bound_bytes = spec.bound * RECORD_SIZE
         self._segments: dict[int, MappedSegment] = {}
@@ -233,7 +233,7 @@ class Receiver(ForkAware):
         tags = record[layout.R_TAGS]
         slot, generation = tags & 0xFFFF, tags >> 16 & 0xFF
         self._account.leases.pop(slot, None)
-        if slot < self._most_slots:
+        if slot < self._max_slots:
             self._account.ledger[slot] = generation
         own[layout.C_DISCARDED] += 1
         record[0] = 0
@@ -244,7 +244,7 @@ class Receiver(ForkAware):
         if release:
             slot, generation, _, _ = layout.unpack_tags(record[layout.R_TAGS])
             self._account.leases.pop(slot, None)
-            if slot < self._most_slots:
+            if slot < self._max_slots:
                 self._account.ledger[slot] = generation
             if sequence > self._settled:
                 self._settled = sequence
@@ -275,9 +275,9 @@ class Receiver(ForkAware):
             self._drop_broken(record, f"the block of message {sequence} was replaced", release=True)
         slot = tags & 0xFFFF
         account = self._account
-        if slot >= self._most_slots or (
+        if slot >= self._max_slots or (
             account.held >= 2
-            and (account.held >= self._most_held or account.held_bytes + length > self._hold_limit)
+            and (account.held >= self._max_held or account.held_bytes + length > self._hold_limit)
         ):
             copy = segment.memory[offset : offset + length]
             return self._hand_out_copy(record, head, copy)
@@ -325,7 +325,7 @@ class Receiver(ForkAware):
         own[_C_LAST_ARRIVAL_NS] = now
         own[_C_BYTES_RECEIVED] += length
         own[layout.C_COPIED] += 1
-        if slot < self._most_slots:
+        if slot < self._max_slots:
             self._account.ledger[slot] = generation
         own[_C_SETTLED] = sequence
         self._settled = sequence

@@ -16,7 +16,7 @@ _ANOTHER_RAN_NS = 50_000  # yielding took this long: other processes need the pr
 _FEW = 8  # up to so many inputs, reading their counters is cheaper than a system call
 _LOOK_AT_FDS_NS = 1_000_000
 _COARSE_NS = 2_000_000  # epoll rounds timeouts up to milliseconds; select does not
-_LONGEST_NS = 10**15  # epoll takes less than 25 days
+_MAX_NS = 10**15  # epoll takes less than 25 days
 _SELECT_FDS = 1024  # select takes descriptors below
 _POLLIN = select.POLLIN
 _monotonic_ns = time.monotonic_ns
@@ -125,8 +125,8 @@ class Waiter(ForkAware):
     def _held(self) -> list[Receiver | int]:
         return [receiver for receiver in self._receivers if receiver.holds_record]
 
-    def _poll(self, start: int, longest_ns: int, timeout: float | None) -> list[Receiver | int]:
-        end = start + longest_ns
+    def _poll(self, start: int, max_ns: int, timeout: float | None) -> list[Receiver | int]:
+        end = start + max_ns
         if timeout is not None:
             end = min(end, start + int(timeout * 1e9))
         receivers = self._receivers
@@ -153,7 +153,7 @@ class Waiter(ForkAware):
                 return self._look_at_fds(0)
             fd = self._epoll.fileno()
             if left > _COARSE_NS:
-                ready = self._look_at_fds((min(left, _LONGEST_NS) - _COARSE_NS) / 1e9)
+                ready = self._look_at_fds((min(left, _MAX_NS) - _COARSE_NS) / 1e9)
             elif fd >= _SELECT_FDS:
                 ready = self._look_at_fds(left / 1e9)
             else:

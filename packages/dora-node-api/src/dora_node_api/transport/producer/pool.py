@@ -25,10 +25,10 @@ from dora_node_api.transport.shared.memory import (
     usable_memory,
 )
 
-_SMALLEST_CLASS = 256
+_MIN_CLASS = 256
 _RUN = 4 * PAGE  # small blocks are cut from a segment so many bytes at a time
 _SEGMENT_SIZES = (64 << 20, 256 << 20, 1 << 30)
-SMALLEST_DEFAULT_CAP = 256 << 20
+MIN_DEFAULT_CAP = 256 << 20
 _LIMITS = {
     errno.ENOMEM: "address space for {size:,} bytes more (`ulimit -v`)",
     errno.EFBIG: "a file of {size:,} bytes, which shared memory is (`ulimit -f`)",
@@ -38,13 +38,13 @@ _LIMITS = {
 
 def default_pool_cap() -> int:
     """Return a quarter of the memory this process may use (cgroup aware), at least 256 MiB."""
-    return max(usable_memory() // 4, SMALLEST_DEFAULT_CAP)
+    return max(usable_memory() // 4, MIN_DEFAULT_CAP)
 
 
 def size_class(nbytes: int) -> int:
     """Return the block size for ``nbytes``: powers of two to a page, then 8 steps a doubling."""
-    if nbytes <= _SMALLEST_CLASS:
-        return _SMALLEST_CLASS
+    if nbytes <= _MIN_CLASS:
+        return _MIN_CLASS
     bits = (nbytes - 1).bit_length()
     if bits <= 12:
         return 1 << bits

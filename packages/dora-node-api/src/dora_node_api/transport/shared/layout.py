@@ -31,7 +31,7 @@ NO_SLOT = 0xFFFF  # a record without a ledger slot: the receiver copies, which r
 FLAG_PROTECTED = 1
 FLAG_FLUSH = 2
 
-LARGEST_BOUND = 16_000
+MAX_BOUND = 16_000
 # Room that the producer leaves in a pipe for the runner's lifecycle records.
 LIFECYCLE_ROOM = 64
 

@@ -23,7 +23,7 @@ from dora_node_api.transport.shared.specs import QueueSpec
 
 _RECORDS_PER_PAGE = layout.PAGE // RECORD_SIZE
 # Least number of protected messages in an urgent pipe, beside the lifecycle records.
-_URGENT_AT_LEAST = 256
+_MIN_URGENT = 256
 
 
 class QueueEnds:
@@ -122,10 +122,10 @@ def create_queue(spec: QueueSpec) -> QueueEnds:
 
     Raises ValueError for a bound that no pipe can hold, OSError without free descriptors.
     """
-    if not 1 <= spec.bound <= layout.LARGEST_BOUND:
+    if not 1 <= spec.bound <= layout.MAX_BOUND:
         raise ValueError(
             f"queue_size of {spec.consumer}/{spec.input} is {spec.bound}; "
-            f"it must be 1 to {layout.LARGEST_BOUND}"
+            f"it must be 1 to {layout.MAX_BOUND}"
         )
     ends = QueueEnds()
     try:
@@ -135,7 +135,7 @@ def create_queue(spec: QueueSpec) -> QueueEnds:
             ends.urgent_read, ends.urgent_write = _make_pipe(1)
             ends.room_read, ends.room_write = _make_pipe(1)
         else:
-            urgent = min(max(spec.bound, _URGENT_AT_LEAST), layout.LARGEST_BOUND)
+            urgent = min(max(spec.bound, _MIN_URGENT), layout.MAX_BOUND)
             ends.urgent_read, ends.urgent_write = _make_pipe(urgent + room)
     except BaseException:
         ends.close()

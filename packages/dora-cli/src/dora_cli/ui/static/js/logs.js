@@ -8,8 +8,8 @@ import { store } from "./store.js";
 
 /** @typedef {import("./types.js").LogEntry} LogEntry */
 
-const MOST_LINES = 20000;
-const MOST_CHARACTERS = 32 * 1024 * 1024;
+const MAX_LINES = 20000;
+const MAX_CHARACTERS = 32 * 1024 * 1024;
 /** Characters that a line takes beside its texts. */
 const LINE_CHARACTERS = 150;
 const ROW = 19;
@@ -95,11 +95,11 @@ function useLines(uuid, node) {
     let scheduled = 0;
     const flush = () => {
       scheduled = 0;
-      const fresh = pending.slice(-MOST_LINES);
+      const fresh = pending.slice(-MAX_LINES);
       pending = [];
       if (node === undefined) fresh.sort(byTime);
       setLines((known) => {
-        const room = MOST_LINES - fresh.length;
+        const room = MAX_LINES - fresh.length;
         const all = [...(room > 0 ? known.slice(-room) : []), ...fresh];
         const last = known[known.length - 1];
         if (node === undefined && last !== undefined && byTime(last, fresh[0]) > 0) all.sort(byTime);
@@ -153,7 +153,7 @@ function sizeOf(entry) {
 
 /** The last lines that fit into the memory of the page. @param {LogEntry[]} lines */
 function bounded(lines) {
-  let room = MOST_CHARACTERS;
+  let room = MAX_CHARACTERS;
   let first = lines.length;
   while (first > 0 && room >= 0) room -= sizeOf(lines[--first]);
   return room < 0 ? lines.slice(first + 1) : lines;

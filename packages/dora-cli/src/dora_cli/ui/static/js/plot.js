@@ -8,7 +8,7 @@ import uPlot from "uplot";
 
 const LEGEND = 30;
 const AXIS = 26;
-const LEAST_HEIGHT = 220;
+const MIN_HEIGHT = 220;
 
 const COLOURS = ["--series-1", "--series-2", "--series-3", "--series-4", "--series-5", "--series-6", "--series-7", "--series-8"];
 
@@ -28,7 +28,7 @@ export function Plot({ data, lines, version, time = true, height, zero = false, 
     if (element === null) return undefined;
     const size = () => ({
       width: element.clientWidth,
-      height: height ?? Math.max(LEAST_HEIGHT, element.clientHeight - (lines.length > 1 ? LEGEND : 0)),
+      height: height ?? Math.max(MIN_HEIGHT, element.clientHeight - (lines.length > 1 ? LEGEND : 0)),
     });
     const create = () => {
       plot.current?.destroy();
@@ -64,7 +64,7 @@ function options(element, lines, time, zero) {
   };
   /** @type {Omit<uPlot.Options, "width" | "height">} */
   const found = {
-    padding: [10, 14, 0, 0],
+    padding: [10, 28, 0, 0],
     scales: { x: { time }, y: { range: (_, low, high) => range(low, high, zero) } },
     legend: { show: lines.length > 1, live: true, markers: { width: 0, fill: (_, index) => colour(COLOURS[(index - 1) % COLOURS.length]) } },
     cursor: { points: { size: 5 }, drag: { x: false, y: false } },

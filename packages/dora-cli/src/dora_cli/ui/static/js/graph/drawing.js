@@ -20,8 +20,8 @@ const FAR = 0.5;
 const TINY = 0.22;
 /** Of graphs with more items, only those near the visible part are drawn. */
 const DRAW_ALL = 300;
-const LEAST_ZOOM = 0.04;
-const MOST_ZOOM = 2.5;
+const MIN_ZOOM = 0.04;
+const MAX_ZOOM = 2.5;
 const MARGIN = 24;
 
 /**
@@ -118,7 +118,7 @@ export function Drawing({ model, layout, nodes, edges, selection, select, open, 
     if (box === undefined || box.width === 0) return;
     const zoom = Math.min(1.4, (box.width - 2 * MARGIN) / layout.width, (box.height - 2 * MARGIN) / layout.height);
     camera.current = {
-      zoom: Math.max(LEAST_ZOOM, zoom),
+      zoom: Math.max(MIN_ZOOM, zoom),
       x: (box.width - layout.width * zoom) / 2,
       y: (box.height - layout.height * zoom) / 2,
       fitted: true,
@@ -127,7 +127,7 @@ export function Drawing({ model, layout, nodes, edges, selection, select, open, 
   };
   const zoomAt = (/** @type {number} */ factor, /** @type {number} */ px, /** @type {number} */ py) => {
     const { x, y, zoom } = camera.current;
-    const next = Math.min(MOST_ZOOM, Math.max(LEAST_ZOOM, zoom * factor));
+    const next = Math.min(MAX_ZOOM, Math.max(MIN_ZOOM, zoom * factor));
     camera.current = { zoom: next, x: px - ((px - x) / zoom) * next, y: py - ((py - y) / zoom) * next, fitted: false };
     apply();
   };

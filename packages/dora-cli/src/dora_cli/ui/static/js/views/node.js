@@ -18,7 +18,7 @@ import { useGraph } from "./dataflow.js";
 /** @typedef {import("../types.js").GraphNode} GraphNode */
 /** @typedef {import("../types.js").EdgeRow} EdgeRow */
 
-const MOST_EVENTS = 50;
+const MAX_EVENTS = 50;
 
 /** @param {{state: State, uuid: string, node: string}} props */
 export function NodeView({ state, uuid, node }) {
@@ -162,7 +162,7 @@ function Events({ uuid, node, version }) {
     if (!store.knows(uuid)) return undefined;
     let current = true;
     read("dataflows", uuid, "why").then(
-      (found) => current && setEvents(found.timeline.filter((/** @type {import("./why.js").Occurrence} */ one) => one.node === node).slice(-MOST_EVENTS)),
+      (found) => current && setEvents(found.timeline.filter((/** @type {import("./why.js").Occurrence} */ one) => one.node === node).slice(-MAX_EVENTS)),
       (error) => current && setProblem(error.message),
     );
     return () => {

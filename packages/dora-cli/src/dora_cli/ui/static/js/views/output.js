@@ -15,17 +15,17 @@ import { store } from "../store.js";
 /** @typedef {{text: string, at: number}} Note */
 
 const RATES = [1, 2, 5, 10, 30];
-const MOST_SAMPLES = 600;
+const MAX_SAMPLES = 600;
 const LARGE = 1000;
-const MOST_LARGE = 20;
-const MOST_LINES = 8;
+const MAX_LARGE = 20;
+const MAX_LINES = 8;
 const LONG_ARRAY = 16;
 const TABLE_ROWS = 50;
-const MOST_TEXTS = 200;
-const MOST_VALUES = 40;
+const MAX_TEXTS = 200;
+const MAX_VALUES = 40;
 /** Pixels of small images are shown as squares. */
 const SMALL = 200;
-const MOST_ZOOM = 40;
+const MAX_ZOOM = 40;
 /** A note is shown for this time, and then until the next message. */
 const NOTE_MS = 10000;
 
@@ -78,7 +78,7 @@ export function OutputView({ state, uuid, node, output }) {
 function kept(samples) {
   const last = samples[samples.length - 1];
   if (last?.picture !== undefined) return 1;
-  return last !== undefined && (last.shortened !== undefined || numbers(last).length > LARGE) ? MOST_LARGE : MOST_SAMPLES;
+  return last !== undefined && (last.shortened !== undefined || numbers(last).length > LARGE) ? MAX_LARGE : MAX_SAMPLES;
 }
 
 /** @param {string} uuid @param {string} topic @param {number} rate @param {boolean} paused */
@@ -141,7 +141,7 @@ function Content({ kind, samples, last, count, settled }) {
   if (kind === "picture") return html`<${PictureOf} key=${String(last.picture !== undefined)} sample=${last} settled=${settled} />`;
   if (kind === "plot") return html`<${PlotOf} samples=${samples} last=${last} count=${count} />`;
   if (kind === "table") return html`<${TableOf} sample=${last} />`;
-  const newest = samples.slice(-MOST_TEXTS).reverse();
+  const newest = samples.slice(-MAX_TEXTS).reverse();
   return html`<div class="values">${newest.map((one) => html`<p key=${one.timestamp}><time>${clockAt(one.timestamp)}</time> ${text(one)}</p>`)}</div>`;
 }
 
@@ -191,7 +191,7 @@ function PictureOf({ sample, settled }) {
   };
   const zoomAt = (/** @type {number} */ factor, /** @type {number} */ px, /** @type {number} */ py) => {
     const { x, y, zoom } = camera.current;
-    const next = Math.min(MOST_ZOOM, zoom * factor);
+    const next = Math.min(MAX_ZOOM, zoom * factor);
     move({ zoom: next, x: px - ((px - x) / zoom) * next, y: py - ((py - y) / zoom) * next });
   };
   usePointer(box, (dx, dy) => move({ ...camera.current, x: camera.current.x + dx, y: camera.current.y + dy }), zoomAt);
@@ -228,13 +228,13 @@ function PlotOf({ samples, last, count }) {
     return html`<${Plot} label="Values by index" time=${false} version=${count} lines=${[{ label: "value" }]}
       data=${[values.map((_, index) => index), values.map((one) => one.value)]} />`;
   }
-  const names = values.slice(0, MOST_LINES).map((one) => one.name);
+  const names = values.slice(0, MAX_LINES).map((one) => one.name);
   if (names.length === 0) return html`<${Empty} title="No numbers in this message" />`;
   const times = samples.map((one) => one.timestamp / 1000);
   const found = samples.map((one) => new Map(numbers(one).map(({ name, value }) => [name, value])));
   const columns = names.map((name) => found.map((one) => one.get(name) ?? null));
   return html`<${Plot} label="Values over time" version=${count} lines=${names.map((label) => ({ label }))} data=${[times, ...columns]} />
-    ${values.length > MOST_LINES && html`<p class="muted">The first ${MOST_LINES} of ${values.length} values.</p>`}`;
+    ${values.length > MAX_LINES && html`<p class="muted">The first ${MAX_LINES} of ${values.length} values.</p>`}`;
 }
 
 /** @type {WeakMap<Sample, {name: string, value: number | null}[]>} */
@@ -281,6 +281,6 @@ function Metadata({ sample }) {
   return html`<div class="panel aside"><h2>Last message <span class="muted">${clockAt(sample.timestamp)}</span></h2>
     <dl class="wide">${facts.map(([key, value]) => html`<dt key=${key}>${key}</dt><dd>${typeof value === "string" ? value : JSON.stringify(value)}</dd>`)}</dl>
     ${facts.length === 0 && html`<p class="muted">No metadata.</p>`}
-    ${values.length > 0 && html`<h2>Values <span class="muted">${values.length > MOST_VALUES ? `first ${MOST_VALUES} of ${values.length}` : ""}</span></h2>
-      <dl class="wide">${values.slice(0, MOST_VALUES).map(({ name, value }) => html`<dt key=${name}>${name}</dt><dd class="number">${value === null ? "null" : Number(value.toPrecision(7))}</dd>`)}</dl>`}</div>`;
+    ${values.length > 0 && html`<h2>Values <span class="muted">${values.length > MAX_VALUES ? `first ${MAX_VALUES} of ${values.length}` : ""}</span></h2>
+      <dl class="wide">${values.slice(0, MAX_VALUES).map(({ name, value }) => html`<dt key=${name}>${name}</dt><dd class="number">${value === null ? "null" : Number(value.toPrecision(7))}</dd>`)}</dl>`}</div>`;
 }

@@ -16,7 +16,7 @@ import { store } from "../store.js";
  * @typedef {{status: string, summary: string, now: number, cause?: Cause, timeline: Occurrence[], findings: Finding[], waits_for: string[], notes: string[]}} Explanation
  */
 
-const MOST_EVENTS = 200;
+const MAX_EVENTS = 200;
 
 /** `version` changes when it should be read again. @param {{uuid: string, version: string}} props */
 export function Why({ uuid, version }) {
@@ -37,7 +37,7 @@ export function Why({ uuid, version }) {
   if (found === null) {
     return problem ? html`<${Empty} title="No explanation">${problem}<//>` : html`<p class="muted pad">Reading the events of all machines…</p>`;
   }
-  const left = found.timeline.length - MOST_EVENTS;
+  const left = found.timeline.length - MAX_EVENTS;
   return html`<div class="why">
     <div class="panel summary">
       ${found.summary !== found.cause?.text && html`<p><strong>${found.summary}</strong></p>`}
@@ -54,7 +54,7 @@ export function Why({ uuid, version }) {
     <div class="panel"><h2>Timeline</h2>
       ${found.timeline.length === 0 && html`<p class="muted">No events.</p>`}
       ${left > 0 && html`<p class="muted">${left} earlier events are not shown.</p>`}
-      <ol class="timeline">${found.timeline.slice(-MOST_EVENTS).map(
+      <ol class="timeline">${found.timeline.slice(-MAX_EVENTS).map(
         (one, index) => html`<li key=${index} class="${one.role} ${one.problem ? "problem" : ""}">
           <time title=${new Date(one.at * 1000).toLocaleString()}>${clockAt(one.at * 1000)}</time>
           <span class="where">${one.machine ?? ""}</span>

@@ -1,0 +1,54 @@
+"""Waiting for the nodes of a coordinator that was replaced."""
+
+from __future__ import annotations
+
+import pytest
+
+from dora_cli.cluster.coordinator import queries
+from dora_cli.cluster.decisions.node_changes import Nodes
+from dora_cli.cluster.decisions.preflight import NotReady
+from dora_cli.cluster.operations import steps
+from dora_cli.coordinator.errors import CoordinatorBusy
+from dora_config.cluster.models import Cluster, Coordinator, Machine
+from dora_config.protocol.snapshot import NodeSummary
+
+CLUSTER = Cluster(
+    coordinator=Coordinator(addr="10.0.0.1"), machines=(Machine(id="robot", host="robot"),)
+)
+NODES: Nodes = {
+    ("flow", name): NodeSummary(dataflow="flow", node=name, daemon="robot", status="Running")
+    for name in ("camera", "plot")
+}
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, *answers: Nodes | None) -> None:
+    """Let the coordinator answer with these nodes; None: it is busy. The last one repeats."""
+    left = list(answers)
+
+    def fetch(_: Cluster) -> Nodes:
+        found = left.pop(0) if len(left) > 1 else left[0]
+        if found is None:
+            raise CoordinatorBusy("too many connections")
+        return found
+
+    monkeypatch.setattr(queries, "fetch_nodes", fetch)
+    monkeypatch.setattr(steps, "POLL_INTERVAL", 0.0)
+
+
+def test_a_busy_coordinator_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, None, {}, None, NODES)
+    steps.wait_for_nodes(CLUSTER, NODES)
+
+
+@pytest.mark.parametrize(
+    ("last", "missing"),
+    [(None, "camera, plot"), ({}, "camera, plot"), (dict(list(NODES.items())[:1]), "plot")],
+    ids=["busy", "none", "some"],
+)
+def test_missing_nodes_are_named(
+    monkeypatch: pytest.MonkeyPatch, last: Nodes | None, missing: str
+) -> None:
+    answer(monkeypatch, last)
+    monkeypatch.setattr(steps, "RECONNECT_TIMEOUT", 0.0)
+    with pytest.raises(NotReady, match=f"misses nodes: {missing}; see"):
+        steps.wait_for_nodes(CLUSTER, NODES)
