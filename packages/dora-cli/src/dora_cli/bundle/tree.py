@@ -111,8 +111,8 @@ def make_archive(
         )
         packed = Path(folder) / "archive"
         _pack(tree, files, manifest, packed)
-        with packed.open("rb") as file:
-            os.fsync(file.fileno())  # a name must not lead to half an archive after a power cut
+        with packed.open("rb") as written:
+            os.fsync(written.fileno())  # a name must not lead to half an archive after a power cut
         packed.replace(target)
     return read_archive(target)
 
