@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Event
@@ -47,3 +48,12 @@ def test_requests_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
             client.request(ListNodes(), NodeList, timeout=0.1)
         with pytest.raises(CoordinatorLost, match=expected):
             top._ask(client, Page(), None)
+
+
+@pytest.mark.integration
+def test_a_coordinator_whose_machine_is_gone_is_detected() -> None:
+    with mute_coordinator() as endpoint, Client(endpoint) as client:
+        connection = client._socket.socket
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000

@@ -126,7 +126,7 @@ def test_an_answer_that_is_not_of_the_api(content: bytes) -> None:
 
 
 def test_a_coordinator_that_hangs_up_or_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(lambda _: None) as client, pytest.raises(CoordinatorLost, match="closed"):
+    with serving(lambda _: None) as client, pytest.raises(CoordinatorLost, match="lost"):
         client.get("/api/dataflows")
     monkeypatch.setattr(rest, "QUERY_TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -8,7 +8,7 @@ from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.decisions.node_changes import Nodes
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.cluster.operations import steps
-from dora_cli.coordinator.errors import CoordinatorBusy
+from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorRefused
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_config.protocol.snapshot import NodeSummary
 
@@ -52,3 +52,27 @@ def test_missing_nodes_are_named(
     monkeypatch.setattr(steps, "RECONNECT_TIMEOUT", 0.0)
     with pytest.raises(NotReady, match=f"misses nodes: {missing}; see"):
         steps.wait_for_nodes(CLUSTER, NODES)
+
+
+def test_a_lost_connection_does_not_end_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "POLL_INTERVAL", 0.0)
+    left: list[Exception] = [CoordinatorLost("cut"), CoordinatorBusy("busy")]
+
+    def condition() -> bool:
+        if left:
+            raise left.pop(0)
+        return True
+
+    steps.poll(condition, "not met")
+    left.append(CoordinatorRefused("HTTP status 403"))
+    with pytest.raises(CoordinatorRefused):
+        steps.poll(condition, "not met")
+
+
+def test_a_lost_connection_gives_no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    def report(_: Cluster) -> None:
+        raise CoordinatorLost("cut")
+
+    monkeypatch.setattr(queries, "report_if_running", report)
+    assert queries.fetch_report(CLUSTER) is None
+    assert queries.wait_for_daemons(CLUSTER, ["robot"], within=0.0) == {}

@@ -181,5 +181,5 @@ def test_a_watch_outlives_runner_and_daemon(workspace: Workspace) -> None:
         assert "its inspector ended unexpectedly" in ended
         watch = watching(fleet, "left/count")
         fleet.coordinator.process.kill()
-        assert "closed the connection" in watch.wait().exited(1).stderr
+        assert "lost the connection" in watch.wait().exited(1).stderr
         wait_until(lambda: not inspectors(), what="the inspector to end with the coordinator")

@@ -170,7 +170,7 @@ def test_a_build_ends_with_the_daemon_or_the_coordinator(workspace: Workspace, v
             assert "the connection was lost during the build" in running.wait().exited(1).stderr
         else:
             fleet.coordinator.process.kill()
-            assert "closed the connection" in running.wait().exited(1).stderr
+            assert "lost the connection" in running.wait().exited(1).stderr
         require_nothing_left(pid)
 
 

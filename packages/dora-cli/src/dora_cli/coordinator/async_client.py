@@ -23,7 +23,7 @@ from dora_cli.coordinator.client import (
     request_frame,
     welcome,
 )
-from dora_cli.coordinator.errors import CoordinatorLost
+from dora_cli.coordinator.errors import CoordinatorLost, lost
 from dora_config import DoraError
 from dora_config.access import Endpoint
 from dora_config.control_plane import websocket_options
@@ -95,9 +95,7 @@ class AsyncClient:
 
     def loss(self) -> CoordinatorLost:
         """Return why the connection has ended."""
-        return CoordinatorLost(
-            f"the coordinator at {self.endpoint} closed the connection{self._reason}"
-        )
+        return lost(self.endpoint, self._reason)
 
     @asynccontextmanager
     async def open(self, request: ControlRequest) -> AsyncIterator[ReplyStream]:
@@ -156,7 +154,7 @@ class AsyncClient:
                     if replies is not None:
                         self._deliver(frame.id, replies, frame)
         except (ConnectionClosed, RemoteProtocolError) as error:
-            self._reason = f" ({error})"
+            self._reason = f": {error}"
         finally:
             self.lost.set()
             for replies in self._replies.values():

@@ -15,6 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 from dora_cli._version import __version__
 from dora_cli.coordinator.errors import (
     CoordinatorLost,
+    CoordinatorRefused,
     CoordinatorUnreachable,
     RequestFailed,
     lost,
@@ -22,6 +23,7 @@ from dora_cli.coordinator.errors import (
     unanswered,
     unreachable,
 )
+from dora_cli.coordinator.keepalive import detect_lost_peer
 from dora_cli.coordinator.rows import EndedRow
 from dora_config.access import Endpoint
 from dora_config.control_plane import explain, websocket_options
@@ -191,12 +193,12 @@ def handshake_failed(endpoint: Endpoint, error: Exception) -> CoordinatorUnreach
 
 
 def welcome(endpoint: Endpoint, text: str | bytes) -> Welcome:
-    """Return the answer to `hello`; raises CoordinatorLost if it is another one."""
+    """Return the answer to `hello`; raises CoordinatorRefused if it is another one."""
     reply = SERVER_CODEC.decode(text)
     if isinstance(reply, Welcome):
         return reply
     reason = reply.message if isinstance(reply, Refused) else "no welcome"
-    raise CoordinatorLost(f"the coordinator at {endpoint} refused the connection: {reason}")
+    raise CoordinatorRefused(f"the coordinator at {endpoint} refused the connection: {reason}")
 
 
 def request_frame(number: int, request: ControlRequest, max_bytes: int) -> str:
@@ -231,9 +233,11 @@ def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:
             close_timeout=1,
             ping_interval=None,
         )
-        return stack.enter_context(opened)
+        stack.enter_context(opened)
+        detect_lost_peer(opened.socket)
     except (OSError, EOFError, WebSocketException, UnicodeError) as error:
         raise connection_failure(endpoint, error) from error
+    return opened
 
 
 def connection_failure(endpoint: Endpoint, error: Exception) -> DoraError:

@@ -39,6 +39,10 @@ class CoordinatorLost(CoordinatorUnavailable):
     """The coordinator refused the connection, or it ended before the answer."""
 
 
+class CoordinatorRefused(CoordinatorLost):
+    """The coordinator refused the connection, and would refuse a later one."""
+
+
 class AccessDenied(DoraError):
     """The coordinator rejects the token of this account."""
 
@@ -86,7 +90,7 @@ def refused(endpoint: Endpoint, status: int, media_type: str, body: str) -> Dora
         )
     if status in (403, 500):  # other programs: 404, and 502 or 504 of proxies
         problem = f"the coordinator at {endpoint} answered with HTTP status {status}"
-        return CoordinatorLost(f"{problem}: {reason}" if reason else problem)
+        return CoordinatorRefused(f"{problem}: {reason}" if reason else problem)
     return CoordinatorUnreachable(
         f"no coordinator listens at {endpoint}: HTTP status {status} {reason}".rstrip()
     )
@@ -97,6 +101,9 @@ def unanswered(endpoint: Endpoint, seconds: float) -> CoordinatorLost:
     return CoordinatorLost(f"the coordinator at {endpoint} did not answer within {seconds:g} s")
 
 
-def lost(endpoint: Endpoint) -> CoordinatorLost:
-    """Return the error for a connection that ended too early."""
-    return CoordinatorLost(f"the coordinator at {endpoint} closed the connection")
+def lost(endpoint: Endpoint, reason: str = "") -> CoordinatorLost:
+    """Return the error for a connection that ended too early; ``reason`` begins with ": "."""
+    return CoordinatorLost(
+        f"lost the connection to the coordinator at {endpoint}{reason} (`dora status` shows "
+        "whether it runs)"
+    )

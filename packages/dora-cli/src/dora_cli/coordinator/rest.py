@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
@@ -20,6 +19,7 @@ from dora_cli.coordinator.errors import (
     unanswered,
     unreachable,
 )
+from dora_cli.coordinator.keepalive import detect_lost_peer
 from dora_config.access import Endpoint
 from dora_config.control_plane import ControlConnection
 from dora_config.protocol import VERSION
@@ -119,17 +119,7 @@ class RestClient:
             return
         try:
             self._connection.connect()
-            _detect_lost_peer(self._connection)
+            assert self._connection.sock is not None
+            detect_lost_peer(self._connection.sock)
         except (OSError, UnicodeError) as error:
             raise unreachable(self._endpoint, error) from error
-
-
-def _detect_lost_peer(connection: ControlConnection) -> None:
-    """Let the kernel end the connection within a minute after the other machine is gone."""
-    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        (socket.TCP_KEEPIDLE, 15),
-        (socket.TCP_KEEPINTVL, 15),
-        (socket.TCP_KEEPCNT, 3),
-    ):
-        connection.sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -10,7 +10,13 @@ from dataclasses import replace
 from dora_cli.cluster.decisions.node_changes import Nodes
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.coordinator.client import Client
-from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorUnreachable
+from dora_cli.coordinator.errors import (
+    CoordinatorBusy,
+    CoordinatorLost,
+    CoordinatorRefused,
+    CoordinatorUnreachable,
+)
+from dora_cli.coordinator.rest import QUERY_TIMEOUT
 from dora_config.access import Endpoint, endpoint, find_token
 from dora_config.cluster.models import Cluster
 from dora_config.control_plane import WithoutTls, is_this_machine
@@ -46,19 +52,28 @@ def open_client(cluster: Cluster) -> Client:
 
 
 def report_if_running(cluster: Cluster) -> control.ClusterReport | None:
-    """Return the coordinator's report; None if none runs; raises CoordinatorBusy."""
+    """Return the coordinator's report; None if none runs.
+
+    Raises CoordinatorBusy and CoordinatorLost.
+    """
+    request = control.ClusterStatus()
     try:
         with open_client(cluster) as client:
-            return client.request(control.ClusterStatus(), control.ClusterReport)
+            return client.request(request, control.ClusterReport, timeout=QUERY_TIMEOUT)
     except CoordinatorUnreachable:
         return None
 
 
 def fetch_report(cluster: Cluster) -> control.ClusterReport | None:
-    """Return the coordinator's report; None if it does not answer, or is busy."""
+    """Return the coordinator's report; None if it does not answer, or is busy.
+
+    Raises CoordinatorRefused.
+    """
     try:
         return report_if_running(cluster)
-    except CoordinatorBusy:
+    except CoordinatorRefused:
+        raise
+    except (CoordinatorBusy, CoordinatorLost):
         return None
 
 
@@ -98,7 +113,8 @@ def fetch_nodes(cluster: Cluster) -> Nodes:
     """
     try:
         with open_client(cluster) as client:
-            found = client.request(control.ListNodes(), control.NodeList).nodes
+            request = control.ListNodes()
+            found = client.request(request, control.NodeList, timeout=QUERY_TIMEOUT).nodes
     except (CoordinatorUnreachable, CoordinatorLost):
         return {}
     return {(one.dataflow, one.node): one for one in found if one.pid is not None}
@@ -134,7 +150,7 @@ def allow_new_key(cluster: Cluster, machine_id: str, *, busy_timeout: float = BU
     while True:
         try:
             with suppress(CoordinatorUnreachable, CoordinatorLost), open_client(cluster) as client:
-                client.request(request, control.MachinesRemoved)
+                client.request(request, control.MachinesRemoved, timeout=QUERY_TIMEOUT)
             return
         except CoordinatorBusy:
             if time.monotonic() >= deadline:

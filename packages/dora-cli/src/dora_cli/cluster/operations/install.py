@@ -26,7 +26,7 @@ from dora_cli.cluster.operations.steps import DaemonResult, print_remarks
 from dora_cli.cluster.ownership.eviction import take_over
 from dora_cli.cluster.ownership.operator import keep_token
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
-from dora_cli.coordinator.errors import CoordinatorBusy
+from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost
 from dora_config.access import ensure_token, state_dir
 from dora_config.cluster.models import Cluster
 from dora_config.control_plane import Untrusted
@@ -106,7 +106,13 @@ def _install(
         dora, tree = put.dora, put.tree
     if facts.daemon is not None and not service.is_active():
         report("handing over")  # from the daemon of `up`; its dataflows keep running
-        remote.call("daemon.stop", name=remote.daemon, hand_over=True, within=STOP_TIMEOUT)
+        remote.call(
+            "daemon.stop",
+            name=remote.daemon,
+            hand_over=True,
+            within=STOP_TIMEOUT,
+            timeout=STOP_TIMEOUT + 30.0,
+        )
         remote.call("daemon.clean", name=remote.daemon, keep_state=True)
     report("starting the service")
     reservation.record_owner(remote)
@@ -141,7 +147,7 @@ def _require_own_coordinator(cluster: Cluster) -> ClusterReport | None:
 
 
 def _connected(cluster: Cluster, wanted: list[str]) -> bool:
-    with suppress(CoordinatorBusy):
+    with suppress(CoordinatorBusy, CoordinatorLost):
         if queries.report_if_running(cluster) is None:
             output.remark(
                 f"No coordinator answers at {queries.endpoint_of(cluster)} yet; the daemons "

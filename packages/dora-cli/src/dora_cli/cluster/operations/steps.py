@@ -13,7 +13,7 @@ from dora_cli.cluster.decisions.daemon_argv import ssh_name
 from dora_cli.cluster.decisions.node_changes import Nodes
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.cluster.machines.parallel import Outcome
-from dora_cli.coordinator.errors import CoordinatorBusy
+from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorRefused
 from dora_cli.polling import wait_until
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster
@@ -52,13 +52,16 @@ def step(label: str, *, timed: bool = False, detail: str = "") -> Iterator[None]
 def poll(condition: Callable[[], bool], problem: str) -> None:
     """Wait for a condition; raises NotReady with ``problem``.
 
-    A condition that raises CoordinatorBusy is not met yet.
+    A condition that raises CoordinatorBusy or CoordinatorLost is not met yet; CoordinatorRefused
+    ends the wait.
     """
 
     def met() -> bool:
         try:
             return condition()
-        except CoordinatorBusy:
+        except CoordinatorRefused:
+            raise
+        except (CoordinatorBusy, CoordinatorLost):
             return False
 
     if not wait_until(met, RECONNECT_TIMEOUT, every=POLL_INTERVAL):
