@@ -63,3 +63,9 @@ def test_unknown_dataflows_and_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     printer = EntryPrinter(LogFilter(), LogFormat.PRETTY)
     with pytest.raises(NoSuchLogs, match='no log file of node "b"; nodes with logs: a'):
         local.show(None, "b", None, printer, follow=False)
+
+
+def test_a_file_may_be_renamed_while_dataflows_are_listed(tmp_path: Path) -> None:
+    log(tmp_path, "log_a.jsonl.1", "one")
+    (tmp_path / "out" / FLOW / "log_a.jsonl").symlink_to("renamed")
+    assert choose_dataflow(tmp_path, None) == FLOW

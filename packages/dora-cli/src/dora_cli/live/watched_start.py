@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,10 @@ import anyio
 import anyio.to_thread
 from anyio.from_thread import start_blocking_portal
 
+from dora_cli import output
 from dora_cli.coordinator.async_client import AsyncClient, connected
 from dora_cli.coordinator.client import Client
+from dora_cli.errors import describe
 from dora_cli.live.sending import reload
 from dora_cli.live.watching import GRACE, NodeWatcher
 from dora_cli.shipping.collection import source_directory
@@ -49,10 +52,17 @@ def watching(endpoint: Endpoint, uuid: str, path: Path, spec: DataflowSpec) -> I
 
     with start_blocking_portal() as portal:
         running = portal.start_task_soon(watch)
+        running.add_done_callback(_warn_of_failure)
         try:
             yield
         finally:
             running.cancel()
+
+
+def _warn_of_failure(watching: Future[None]) -> None:
+    error = None if watching.cancelled() else watching.exception()
+    if error is not None:
+        output.warn(f"nodes are not reloaded any more: {describe(error).message}")
 
 
 def _watched(nodes: Iterable[ResolvedNode], base: Path) -> dict[str, tuple[ResolvedNode, Path]]:
@@ -87,6 +97,6 @@ def _reload(endpoint: Endpoint, uuid: str, name: str) -> str | None:
     try:
         with Client(endpoint) as client:
             reload(client, uuid, name, GRACE)
-    except DoraError as error:
-        return str(error)
+    except (DoraError, OSError) as error:  # a file may be replaced while it is sent
+        return describe(error).message
     return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from dora_cli.logs.log_lines import LogEntry, parse_log_line
@@ -41,10 +42,11 @@ def dataflows(base: Path) -> list[str]:
     newest: dict[str, float] = {}
     for out in out_dirs(base):
         for directory in out.iterdir():
-            files = list(directory.glob("log_*.jsonl")) if _ID.fullmatch(directory.name) else []
+            files = list(directory.glob("log_*.jsonl*")) if _ID.fullmatch(directory.name) else []
             for file in files:
-                written = file.stat().st_mtime
-                newest[directory.name] = max(newest.get(directory.name, 0.0), written)
+                with suppress(FileNotFoundError):  # rotated meanwhile
+                    written = file.stat().st_mtime
+                    newest[directory.name] = max(newest.get(directory.name, 0.0), written)
     return sorted(newest, key=lambda name: newest[name], reverse=True)
 
 

@@ -77,7 +77,8 @@ def show(
             time.sleep(RETRY)
             reader.follow_again(addr, port)
     except KeyboardInterrupt:
-        pass  # the normal end of following
+        if not follow:  # otherwise it is the normal end
+            raise
     return True
 
 

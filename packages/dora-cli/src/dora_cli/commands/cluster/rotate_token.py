@@ -44,8 +44,8 @@ def main(
                 "file of the coordinator's account before the old token expires"
             )
         report = client.request(ClusterStatus(), ClusterReport)
-    count = len(answer.daemons)
-    output.write(f"New token sent to {count} connected daemon{'' if count == 1 else 's'}")
+    sent = output.counted(len(answer.daemons), "connected daemon")
+    output.write(f"New token sent to {sent}")
     output.write(f"The old token expires after {grace}")
     absent = {one.daemon for one in report.daemons if not one.ended} - {*answer.daemons}
     if absent:

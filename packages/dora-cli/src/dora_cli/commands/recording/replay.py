@@ -53,6 +53,7 @@ def main(
     Messages of a node keep their order, data and metadata. With `--speed 0` inputs of the other
     nodes have `queue_policy: backpressure`, so that no message is dropped.
     """
+    from dora_config.atomic_write import write_file
     from dora_daemon.recording.reading import Recording
 
     overrides = options.env_overrides(env)
@@ -62,7 +63,7 @@ def main(
     recordings = [Recording(path) for path in files]
     text, directory = _replay(recordings, names, speed, begin, end, loop=loop)
     if output_yaml is not None:
-        output_yaml.write_text(text)
+        write_file(output_yaml, text)
         output.write(f"wrote {output_yaml}; its relative paths begin at {directory}")
         return
     loaded = _load(text, directory)

@@ -1,0 +1,34 @@
+"""Interrupts of `dora logs` with a coordinator."""
+
+from __future__ import annotations
+
+import pytest
+
+from dora_cli.logs import remote
+from dora_cli.logs.log_lines import LogFilter, LogFormat
+from dora_cli.logs.printer import EntryPrinter
+
+
+class InterruptedClient:
+    def __init__(self, *_: object) -> None: ...
+
+    def __enter__(self) -> InterruptedClient:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def request(self, *_: object) -> None:
+        raise KeyboardInterrupt
+
+
+def show(*, follow: bool) -> bool:
+    wanted = LogFilter()
+    printer = EntryPrinter(wanted, LogFormat.PRETTY)
+    return remote.show(None, None, wanted, None, printer, follow=follow, addr=None, port=None)
+
+
+def test_ctrl_c_is_the_normal_end_of_following_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "connect", InterruptedClient)
+    assert show(follow=True)
+    with pytest.raises(KeyboardInterrupt):
+        show(follow=False)
