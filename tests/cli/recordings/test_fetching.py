@@ -126,3 +126,27 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "all.mcap").touch()
     with pytest.raises(RecordingError, match="exists; choose another file"):
         run(FakeClient(), recording("robot"), tmp_path / "all.mcap")
+
+
+@pytest.mark.parametrize("name", ["/x.mcap", "../../x.mcap", ".x.mcap", "x", "x.mcap\n"])
+def test_a_machine_cannot_choose_another_folder_for_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(FILES, "robot", {"robot-0.mcap": b"0123", name: b"0123"})
+    client = FakeClient()
+    with pytest.raises(RecordingError, match=r"robot: .* is not a valid name of a recorded file"):
+        run(client, recording("robot"), tmp_path / "all.mcap")
+    assert client.reads == []
+
+
+def test_a_machine_cannot_choose_another_folder_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FILES, "../../x", {"x-0.mcap": b"0123"})
+    with pytest.raises(RecordingError, match=r"cannot store the recording of a machine: .*/x"):
+        run(FakeClient(), recording("../../x"), tmp_path / "all.mcap")
+
+
+def test_the_folder_of_the_target_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match="missing is not a folder; create it"):
+        run(FakeClient(), recording("robot"), tmp_path / "missing" / "all.mcap")

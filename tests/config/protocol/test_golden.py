@@ -24,7 +24,7 @@ OVERRIDES = {
     r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$": UUID,
     r"^[0-9a-f]{64}$": DIGEST,
     r"^([A-Za-z0-9_-][A-Za-z0-9_.-]{0,127})?$": "workspace",
-    r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}\.mcap$": "robot-0.mcap",
+    r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,240}\.mcap$": "robot-0.mcap",
     "DataflowSpec.name": "name",
     "ProgramVersion.protocol": PROTOCOL_VERSION,
 }

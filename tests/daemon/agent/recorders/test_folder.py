@@ -151,3 +151,10 @@ def test_a_recording_is_removed_when_it_has_ended(folder: RecordingFolder) -> No
     assert not folder.exists
     with pytest.raises(RecordingRefused, match="this machine has no recording"):
         folder.plan()
+
+
+def test_only_files_of_recorders_are_reported(folder: RecordingFolder) -> None:
+    longest = f"{'m' * 200}-99_1000.mcap"
+    for name in (longest, "a copy.mcap", ".robot-0.mcap"):
+        (folder.path / name).touch()
+    assert [file.name for file in folder.state(live=True).files] == [longest]

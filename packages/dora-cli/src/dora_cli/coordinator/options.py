@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -60,6 +61,11 @@ GraceDuration = Annotated[
         help="Time from STOP to SIGTERM (default 10s); SIGKILL follows after half that time.",
     ),
 ]
+
+
+def is_named(addr: str | None, port: int | None) -> bool:
+    """Return whether an option or DORA_COORDINATOR_ADDR names the coordinator."""
+    return addr is not None or port is not None or bool(os.environ.get("DORA_COORDINATOR_ADDR"))
 
 
 def connect(addr: str | None, port: int | None) -> Client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +13,12 @@ from dora_cli import output
 from dora_cli.coordinator.client import Client
 from dora_cli.recordings.errors import RecordingError
 from dora_cli.recordings.fleet import SHORT, FleetRecording, call_one
-from dora_cli.recordings.report import report
+from dora_cli.recordings.report import write_report
 from dora_config.atomic_write import write_file
+from dora_config.errors import InvalidId
+from dora_config.ids import parse_machine_id
 from dora_config.protocol.recordings.fleet import (
+    FILE_NAME,
     DescribeRecording,
     ReadRecording,
     RecordingData,
@@ -44,17 +48,22 @@ class FetchedMachine:
 class Parts:
     """Folder beside the target with what was fetched so far."""
 
-    def __init__(self, target: Path, recording: str) -> None:
-        """Create or reuse the folder; raises RecordingError and OSError."""
+    def __init__(self, target: Path) -> None:
         self.path = target.with_name(target.name + ".parts")
+
+    def check(self, recording: str) -> None:
+        """Raise RecordingError if the folder belongs to another recording."""
         marker = self.path / ID
         if marker.exists() and marker.read_text() != recording:
             raise RecordingError(
                 f"{self.path} holds parts of recording {marker.read_text()[:SHORT]}; choose another"
                 " file with -o, or remove that folder"
             )
+
+    def create(self, recording: str) -> None:
+        """Create or reuse the folder; raises OSError."""
         self.path.mkdir(exist_ok=True)
-        write_file(marker, recording)
+        write_file(self.path / ID, recording)
 
     def fetched(self) -> dict[str, FetchedMachine]:
         """Return the machines of which everything is here."""
@@ -72,6 +81,7 @@ class Parts:
 
     def fetch(self, client: Client, machine: str, state: RecordingState) -> None:
         """Copy what is missing of a machine's files; raises RecordingError and CoordinatorLost."""
+        _check_names(machine, state)
         folder = self.path / MACHINES / machine
         folder.mkdir(parents=True, exist_ok=True)
         described = call_one(
@@ -84,6 +94,20 @@ class Parts:
 
     def remove(self) -> None:
         shutil.rmtree(self.path)
+
+
+def _check_names(machine: str, state: RecordingState) -> None:
+    """Raise RecordingError for names that a daemon chose and that could be paths elsewhere."""
+    try:
+        parse_machine_id(machine)
+    except InvalidId as error:
+        raise RecordingError(f"cannot store the recording of a machine: {error}") from error
+    for file in state.files:
+        if not re.fullmatch(FILE_NAME, file.name):
+            raise RecordingError(
+                f"{machine}: {file.name!r} is not a valid name of a recorded file; nothing was"
+                " fetched from there"
+            )
 
 
 def _copy(client: Client, machine: str, recording: str, path: Path, size: int) -> None:
@@ -108,6 +132,15 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB"
 
 
+def check_target(target: Path, recording: str) -> None:
+    """Raise RecordingError unless the recording can be fetched into the file."""
+    if target.exists():
+        raise RecordingError(f"{target} exists; choose another file with -o")
+    if not target.parent.is_dir():
+        raise RecordingError(f"{target.parent} is not a folder; create it, or choose another file")
+    Parts(target).check(recording)
+
+
 def fetch(
     client: Client, recording: FleetRecording, target: Path, *, allow_missing: bool
 ) -> list[FetchedMachine]:
@@ -116,15 +149,15 @@ def fetch(
     ``allow_missing``: leave out machines that are not connected. Raises RecordingError, OSError and
     CoordinatorLost; another call continues.
     """
-    if target.exists():
-        raise RecordingError(f"{target} exists; choose another file with -o")
+    check_target(target, recording.recording)
     for machine, state in recording.states.items():
         if state.phase != "ended":
             raise RecordingError(
                 f"{machine} still records; end it with `dora recording stop"
                 f" {recording.recording[:SHORT]}`"
             )
-    parts = Parts(target, recording.recording)
+    parts = Parts(target)
+    parts.create(recording.recording)
     done = parts.fetched()
     for machine, state in recording.states.items():
         if machine not in done:
@@ -141,11 +174,10 @@ def fetch(
     return [done[machine] for machine in sorted(done)]
 
 
-def merge_fetched(fetched: Sequence[FetchedMachine], target: Path) -> None:
+def merge_fetched(fetched: Sequence[FetchedMachine], target: Path) -> bool:
     """Write ``target`` and remove the parts.
 
-    Prints what was recorded. Raises CommandFailed unless all of it was, OSError and
-    UnreadableRecording.
+    Prints what was recorded; returns whether all of it was. Raises OSError and UnreadableRecording.
     """
     from dora_daemon.recording.merging import MachineFiles, merge
 
@@ -155,7 +187,7 @@ def merge_fetched(fetched: Sequence[FetchedMachine], target: Path) -> None:
     merged = merge(parts, fetched[0].described.plan, whole.lost, target)
     for machine in merged.uncorrected:
         output.warn(f"{machine}: no clock samples; its times are those of its own clock")
-    Parts(target, whole.recording).remove()
+    Parts(target).remove()
     lost = dict(whole.lost)
     for topic, count in whole.recorded.items():
         # A killed recorder has counted messages that it did not write.
@@ -163,7 +195,7 @@ def merge_fetched(fetched: Sequence[FetchedMachine], target: Path) -> None:
         if unwritten > 0:
             lost[topic] = lost.get(topic, 0) + unwritten
     recorded = dict.fromkeys(whole.recorded, 0) | merged.recorded
-    report(recorded, lost, (str(target),), whole.problems)
+    return write_report(recorded, lost, (str(target),), whole.problems)
 
 
 def remove_from_machines(client: Client, recording: FleetRecording) -> None:

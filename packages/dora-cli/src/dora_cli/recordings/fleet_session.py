@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from dora_cli import output
 from dora_cli.coordinator.client import Client, Frame, request_failed
 from dora_cli.coordinator.errors import CoordinatorUnavailable
 from dora_cli.recordings.errors import RecordingError
 from dora_cli.recordings.fleet import SHORT, FleetRecording, collect
-from dora_cli.recordings.report import report
+from dora_cli.recordings.report import write_report
 from dora_config.access import Endpoint
 from dora_config.protocol import control
 from dora_config.protocol.recordings.fleet import (
@@ -65,10 +65,9 @@ class FleetSession:
         except KeyboardInterrupt:
             output.remark("finishing the files")
             try:
-                self._stop()
+                self._over_new_connection(self._stop)
             except KeyboardInterrupt:
-                short = self._plan.recording[:SHORT]
-                output.warn(f"machines may still record; end it with `dora recording stop {short}`")
+                self._warn_of_recorders()
                 raise
 
     def _follow(self, first: Client) -> None:
@@ -87,7 +86,7 @@ class FleetSession:
                     return
             except CoordinatorUnavailable as error:
                 if not lost:
-                    output.warn(f"{error}; the machines record on")
+                    output.warn(f"{error}; the machines keep recording")
                 lost, client = True, None
                 time.sleep(INTERVAL)
 
@@ -106,7 +105,7 @@ class FleetSession:
             self._update(self._call(client, RecordPart(plan=self._plan)))
             if self._ended():
                 return True
-        self.finish(client)
+        self._finish(client)
         return True
 
     def _note_end(self, frame: Frame) -> None:
@@ -116,16 +115,28 @@ class FleetSession:
             self._dataflow_ended = isinstance(frame, control.Answer)
             self._dataflow_unknown = isinstance(frame, control.Failure)
 
-    def _stop(self) -> None:
+    def _stop(self, client: Client) -> None:
+        self._update(self._call(client, StopRecording(recording=self._plan.recording)))
+        self._finish(client)
+
+    def _over_new_connection(self, work: Callable[[Client], None]) -> None:
+        """Do ``work``; without a coordinator, warn that the machines may still record."""
         try:
             with Client(self._endpoint) as client:
-                self._update(self._call(client, StopRecording(recording=self._plan.recording)))
-                self.finish(client)
+                work(client)
         except CoordinatorUnavailable as error:
-            self._unreachable = dict.fromkeys(self._seen.states, str(error))
+            self._unreachable = {name: f"{name}: {error}" for name in self._seen.states}
+            self._warn_of_recorders()
 
-    def finish(self, client: Client) -> None:
+    def _warn_of_recorders(self) -> None:
+        short = self._plan.recording[:SHORT]
+        output.warn(f"machines may still record; end it with `dora recording stop {short}`")
+
+    def finish(self) -> None:
         """Wait until all connected machines have finished their files."""
+        self._over_new_connection(self._finish)
+
+    def _finish(self, client: Client) -> None:
         deadline = time.monotonic() + FINISH_SECONDS
         while True:
             self._update(self._call(client, ListRecordings()))
@@ -169,8 +180,8 @@ class FleetSession:
             if machine not in self._unreachable
         )
 
-    def report(self) -> None:
-        """Print what was recorded; raises CommandFailed unless all of it was."""
+    def report(self) -> bool:
+        """Print what was recorded; return whether all of it was."""
         seen = self._seen
         problems = seen.problems
         for machine, state in seen.states.items():
@@ -180,4 +191,4 @@ class FleetSession:
                 problems.append(f"{machine}: the recorder has not ended; see `dora recording list`")
         for machine in sorted(seen.machines - seen.states.keys()):
             problems.append(f"{machine}: has not recorded")
-        report(seen.recorded, seen.lost, problems=problems)
+        return write_report(seen.recorded, seen.lost, problems=problems)

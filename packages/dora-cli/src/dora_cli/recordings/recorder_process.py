@@ -8,8 +8,9 @@ from contextlib import suppress
 from typing import IO
 
 from dora_cli import output
+from dora_cli.errors import CommandFailed
 from dora_cli.recordings.errors import RecordingError
-from dora_cli.recordings.report import report
+from dora_cli.recordings.report import write_report
 from dora_config.protocol.recordings.recorder import (
     REPORTS,
     RecordingEnded,
@@ -89,4 +90,5 @@ class RecorderProcess:
 def report_ended(ended: RecordingEnded) -> None:
     """Print what was recorded; raises CommandFailed unless all of it was."""
     early = ended.problem and f"the recording ended early: {ended.problem}"
-    report(ended.recorded, ended.lost, ended.files, (early,) if early else ())
+    if not write_report(ended.recorded, ended.lost, ended.files, (early,) if early else ()):
+        raise CommandFailed

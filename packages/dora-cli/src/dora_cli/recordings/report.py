@@ -11,13 +11,13 @@ from dora_config.protocol.recordings.fleet import RecorderReplies
 COLUMNS = ("TOPIC", "RECORDED", "NOT RECORDED")
 
 
-def report(
+def write_report(
     recorded: Mapping[str, int],
     lost: Mapping[str, int],
     files: Sequence[str] = (),
     problems: Sequence[str] = (),
-) -> None:
-    """Print what was recorded; raises CommandFailed unless all of it was."""
+) -> bool:
+    """Print what was recorded; return whether all of it was."""
     topics = sorted({*recorded, *lost})
     if topics:
         rows = [(name, recorded.get(name, 0), lost.get(name, 0)) for name in topics]
@@ -29,8 +29,7 @@ def report(
         output.warn(f"{output.counted(missing, 'message')} not recorded")
     for problem in problems:
         output.failure(problem)
-    if missing or problems:
-        raise CommandFailed
+    return not missing and not problems
 
 
 def report_replies(replies: RecorderReplies, done: str) -> None:

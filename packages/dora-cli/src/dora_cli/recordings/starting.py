@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dora_cli import output
+from dora_cli.errors import CommandFailed
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
@@ -28,6 +30,13 @@ class RecordSettings:
     max_duration: float | None = None
     split_size: int | None = None
     split_duration: float | None = None
+
+    def check_target(self, plan: RecordingPlan) -> None:
+        """Raise RecordingError if the recording could not be fetched into the target."""
+        from dora_cli.recordings.fetching import check_target
+
+        if self.target is not None:
+            check_target(self.target, plan.recording)
 
     def request(self, directory: Path, dataflow_id: str) -> RecordingRequest:
         """Return the request for the recorder of a runner on this machine."""
@@ -100,15 +109,29 @@ def _uuid(client: Client, text: str) -> str:
     return found[0] if len(found) == 1 and text not in [row.name for row in running] else text
 
 
-def conclude(client: Client, session: FleetSession, target: Path | None) -> None:
-    """Fetch into ``target`` if given, else print how; raises CommandFailed for lost messages."""
+def conclude(connect: Callable[[], Client], session: FleetSession, target: Path | None) -> None:
+    """Fetch into ``target`` if given, else print how; raises CommandFailed for lost messages.
+
+    Without a coordinator, the last report of each machine is printed.
+    """
+    from dora_cli.coordinator.errors import CoordinatorUnavailable
     from dora_cli.recordings.fetching import fetch, merge_fetched
     from dora_cli.recordings.fleet import SHORT, find
 
-    short = session.plan.recording[:SHORT]
+    fetching = f"fetch it with: dora record fetch {session.plan.recording[:SHORT]} -o"
     if target is None:
-        output.write(f"fetch it with: dora record fetch {short} -o FILE")
-        session.report()
-        return
-    found, _ = find(client, session.plan.recording)
-    merge_fetched(fetch(client, found, target, allow_missing=False), target)
+        output.write(f"{fetching} FILE")
+        complete = session.report()
+    else:
+        try:
+            client = connect()
+        except CoordinatorUnavailable:
+            output.write(f"{fetching} {target}")
+            session.report()
+            raise
+        with client:
+            found, _ = find(client, session.plan.recording)
+            fetched = fetch(client, found, target, allow_missing=False)
+        complete = merge_fetched(fetched, target)
+    if not complete:
+        raise CommandFailed

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, is_named
 
 Port = Annotated[
     int,
@@ -31,8 +31,8 @@ def main(
 ) -> None:
     """Show machines, dataflows, logs, images and plots in the browser.
 
-    Serves a page on this computer only, until Ctrl-C. The printed link works once. Without a
-    coordinator at the default address, the page shows the runs of `dora run` on this computer.
+    Serves a page on this computer only, until Ctrl-C. The printed link works once. If no
+    coordinator is named or runs on this computer, the page shows its runs of `dora run`.
     """
     from dora_cli.ui.page_process import Source, show
     from dora_config.access import endpoint
@@ -40,7 +40,7 @@ def main(
     if local and (coordinator_addr is not None or coordinator_port is not None):
         raise typer.BadParameter("--local cannot be used with the address of a coordinator")
     target = endpoint(coordinator_addr, coordinator_port)
-    chosen = coordinator_addr is not None or coordinator_port is not None
+    chosen = is_named(coordinator_addr, coordinator_port)
     source = Source(
         host=target.host,
         port=target.port,

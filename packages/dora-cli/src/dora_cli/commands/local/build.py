@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +9,7 @@ import typer
 from dora_cli import dataflow_file, options, output
 from dora_cli.build.local import needs_build, prepare_nodes
 from dora_cli.build.lock_choice import LockChoice
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, is_named
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
@@ -89,7 +88,7 @@ def _client(loaded: LoadedDataflow, addr: str | None, port: int | None) -> Clien
     """
     from dora_cli.coordinator.errors import CoordinatorUnreachable
 
-    named = addr is not None or port is not None or "DORA_COORDINATOR_ADDR" in os.environ
+    named = is_named(addr, port)
     if not named and not loaded.resolved.uses_deploy:
         return None
     try:

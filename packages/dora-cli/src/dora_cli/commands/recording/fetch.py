@@ -10,6 +10,7 @@ import typer
 
 from dora_cli.commands.recording.arguments import RecordingArgument
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+from dora_cli.errors import CommandFailed
 
 
 def main(
@@ -42,11 +43,11 @@ def main(
         found, _ = find(client, recording)
         file = target or default_target(found.started)
         fetched = fetch(client, found, file, allow_missing=allow_missing)
+        complete = merge_fetched(fetched, file)
         if remove:
-            merge_fetched(fetched, file)
             remove_from_machines(client, found)
-            return
-    merge_fetched(fetched, file)
+    if not complete:
+        raise CommandFailed
 
 
 def default_target(started: float) -> Path:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dora_cli import dataflow_file, options
+from dora_cli import dataflow_file, options, output
 from dora_cli.build.lock_choice import LockChoice
 from dora_cli.commands.local.run import AllowShellNodes, RunSettings, StopAfter, prepare, run_loaded
 from dora_cli.commands.topic.arguments import positive_duration
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, is_named
 from dora_cli.errors import CommandFailed
 from dora_config.yaml.quantities import parse_size
 
@@ -110,8 +110,9 @@ def main(
     --attach, records a running dataflow until Ctrl-C or until it ends; it needs no debug mode.
 
     The machines of a cluster record their own outputs to their own disks: with --attach to a
-    dataflow on several machines, with --cluster and whenever a coordinator is named. Their files
-    are merged into one by `dora record fetch`, and at the end if there is an --output.
+    dataflow on several machines, with --cluster and whenever an option or DORA_COORDINATOR_ADDR
+    names a coordinator. Their files are merged into one by `dora record fetch`, and at the end if
+    there is an --output.
 
     Nodes are never slowed down: messages that could not be recorded are counted, and the exit code
     is then 1.
@@ -148,7 +149,7 @@ class Coordinator:
 
     @property
     def named(self) -> bool:
-        return self.addr is not None or self.port is not None
+        return is_named(self.addr, self.port)
 
     def connect(self) -> Client:
         return connect(self.addr, self.port)
@@ -196,10 +197,10 @@ def _attach(dataflow: str, settings: RecordSettings, coordinator: Coordinator) -
         raise (absent or error) from error
     with client:
         session = session_of(client, dataflow, settings)
+        settings.check_target(session.plan)
         session.begin(client)
         session.follow(client)
-    with coordinator.connect() as client:
-        conclude(client, session, settings.target)
+    conclude(coordinator.connect, session, settings.target)
 
 
 def _run_on_cluster(
@@ -214,18 +215,25 @@ def _run_on_cluster(
     from dora_cli.coordinator.start_spec import make_spec
     from dora_cli.logs.attached import follow
     from dora_cli.recordings.starting import conclude, session_of_started
+    from dora_config.errors import DoraError
     from dora_config.protocol.control import StartDataflow
 
     spec = make_spec(dataflow_file.load(path), uv=uv, env_overrides=overrides)
     plan = settings.plan(spec)
+    settings.check_target(plan)
     request = StartDataflow(spec=spec.model_copy(update={"recording": plan}))
     with coordinator.connect() as client:
         uuid = start_dataflow(client, deliver_code(client, request))
-        session = session_of_started(client, uuid, plan)
-        session.begin(client)
-        succeeded = follow(client, uuid)
-    with coordinator.connect() as client:
-        session.finish(client)
-        conclude(client, session, settings.target)
+        try:
+            session = session_of_started(client, uuid, plan)
+            session.begin(client)
+            succeeded = follow(client, uuid)
+        except DoraError:
+            output.warn(
+                f"the dataflow and its recording may keep running; `dora stop {uuid}` ends both"
+            )
+            raise
+    session.finish()
+    conclude(coordinator.connect, session, settings.target)
     if not succeeded:
         raise CommandFailed

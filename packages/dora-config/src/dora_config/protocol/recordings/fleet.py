@@ -20,7 +20,9 @@ MAX_DATA: Final = 512 * 1024
 """Largest number of bytes in one :class:`RecordingData`."""
 
 RecordingId = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}\.mcap$")]
+FILE_NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,240}\.mcap$"
+"""Begins with the id of a machine, of at most 200 characters."""
+FileName = Annotated[str, Field(pattern=FILE_NAME)]
 
 
 class RecordingPlan(Message):

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from dora_config.access import private_dir, write_private
 from dora_config.errors import DoraError, os_error_text
 from dora_config.protocol.recordings.fleet import (
+    FILE_NAME,
     ClockSample,
     RecordedFile,
     RecordingDescribed,
@@ -194,6 +195,7 @@ class RecordingFolder:
         return [
             RecordedFile(name=path.name, size=path.stat().st_size)
             for path in sorted(self.path.glob("*.mcap"))
+            if re.fullmatch(FILE_NAME, path.name)  # others are not of a recorder
         ]
 
     # ------------------------------------------------------------------------ contents
