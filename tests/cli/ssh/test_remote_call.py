@@ -11,7 +11,7 @@ import pytest
 from support.cluster.installation import LocalMachine
 from support.sources import packaged_sources
 
-from dora_cli.ssh import remote_call
+from dora_cli.ssh import Finished, RemoteTimeout, remote_call
 from dora_cli.ssh.remote_call import MachineProblem, call, command_words, program, program_input
 
 OLDEST = min(
@@ -103,3 +103,14 @@ def test_login_shell_that_refuses_commands_is_named(
     monkeypatch.setattr(remote_call, "_TEST", ["sh", "-c", "echo This account is locked."])
     with pytest.raises(MachineProblem, match=r"login shell .* \(it printed: \"This account is lo"):
         call(machine, "existing_daemons.survey")
+
+
+def test_time_limit_names_the_request(
+    machine: LocalMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def time_out(*_: object, **__: object) -> Finished:
+        raise RemoteTimeout("robot", "`sh -c ... 34567 daemon.facts` did not end in time")
+
+    monkeypatch.setattr(machine, "run", time_out)
+    with pytest.raises(RemoteTimeout, match=r"`daemon.tail` did not end in time and may still run"):
+        call(machine, "daemon.tail", name="r", lines=1)
