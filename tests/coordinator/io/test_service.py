@@ -23,6 +23,7 @@ from dora_config.protocol.control import (
     DataflowRef,
     DescribeDataflow,
     Failure,
+    GetSnapshot,
     ListDataflows,
     RotateToken,
     StartDataflow,
@@ -31,6 +32,7 @@ from dora_config.protocol.control import (
 )
 from dora_config.protocol.daemon import PartChanged, PartReport, Register
 from dora_config.protocol.snapshot import Snapshot
+from dora_coordinator.clients import snapshots
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.io import service as service_module
 from dora_coordinator.io.authority import Authority
@@ -200,6 +202,28 @@ def test_requests_without_a_connection_are_answered_or_lost_with_the_coordinator
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(service.flush, within=0.1))
             assert await service.ask(WaitForEnd()) is None
+
+    play(tmp_path, monkeypatch, story)
+
+
+def test_snapshots_are_answered_while_the_store_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "REUSED_SECONDS", 0.01)
+
+    async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
+        daemon = await register(peer)
+        service = daemon.service
+        store.full = True
+        await service.ask(StartDataflow(spec=dataflow(camera="robot")))
+        times = set()
+        while len(times) < 2:  # an answer is reused until its timer has fired
+            answer = await service.ask(GetSnapshot())
+            assert isinstance(answer, Answer)
+            assert isinstance(answer.answer, Snapshot)
+            times.add(answer.answer.time)
+        store.full = False
+        await register(peer)
 
     play(tmp_path, monkeypatch, story)
 

@@ -223,7 +223,12 @@ class Service:
         with anyio.move_on_after(RETRY):
             while True:
                 await self._wait_for_work()
-                self._answer_or_refuse(self._inbox.popleft(), reason)
+                now = anyio.current_time()
+                commands = [c for key in self._due(now) for c in self._handle(TimerFired(key), now)]
+                for command in commands:  # timers of answered queries only: nothing is stored
+                    self._execute(command)
+                if self._inbox:
+                    self._answer_or_refuse(self._inbox.popleft(), reason)
 
     def _answer_or_refuse(self, event: Event, reason: str) -> None:
         match event:
