@@ -159,7 +159,8 @@ def test_a_result_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "[ERROR]\nstandard output: No space left on device\n"
+    reason = "standard output: No space left on device; free space on the disk of this computer"
+    assert done.stderr == f"[ERROR]\n{reason}\n"
 
 
 def test_every_command_module_has_a_main_function(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from support.cluster.installation import Installation, LocalMachine
 from support.waiting import wait_until
 
 from dora_cli.bundle import install
+from dora_cli.bundle.dependencies import WheelsMissing
 from dora_cli.bundle.install import Installed, Installer, probe
 from dora_cli.bundle.layout import SYSTEM, USER, Layout, system
 from dora_cli.bundle.own_packages import NotBundled, own_packages
@@ -137,6 +138,54 @@ def test_first_version_that_does_not_load_is_removed(
         put(small_installer(old_version), machine)
     assert "absent_library" in str(problem.value)
     assert versions(machine) == set()
+
+
+def test_version_whose_test_was_cut_off_is_tested_again(
+    small_installer: MakeInstaller,
+    old_version: Installation,
+    machine: LocalMachine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tested: list[str] = []
+
+    def cut_off(_machine: object, tree: str) -> None:
+        tested.append(tree)
+        if len(tested) == 1:
+            raise ConnectionError("the connection broke")
+
+    monkeypatch.setattr(install, "load_test", cut_off)
+    with pytest.raises(ConnectionError):
+        put(small_installer(old_version), machine)
+    for _ in range(2):
+        put(small_installer(old_version), machine)
+    assert len(tested) == 2
+    assert len(machine.sent) == 1, "it was sent once"
+
+
+def test_archive_that_cannot_be_made_is_not_tried_again(
+    small_installer: MakeInstaller,
+    old_version: Installation,
+    machine: LocalMachine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attempts: list[object] = []
+
+    def fail(platform: object, *_: object, **__: object) -> None:
+        attempts.append(platform)
+        raise WheelsMissing("the package index cannot be reached")
+
+    monkeypatch.setattr(install, "make_archive", fail)
+    monkeypatch.setattr(install, "read_archive", corrupt)
+    used = small_installer(old_version)
+    for _ in range(2):
+        with pytest.raises(WheelsMissing, match="cannot be reached"):
+            put(used, machine)
+    assert len(attempts) == 1
+
+
+def corrupt(path: Path) -> None:
+    """Stand in for `read_archive` of a truncated file."""
+    raise EOFError("Compressed file ended before the end-of-stream marker was reached")
 
 
 def test_switch_rollback_and_collect(

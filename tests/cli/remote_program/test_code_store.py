@@ -28,13 +28,25 @@ def upload(content: bytes, name: str = DIGEST) -> Path:
 
 def test_taken_file_is_not_missing_any_more(home: Path) -> None:
     path = upload(CONTENT)
+    size = path.stat().st_size
     found = code_store.missing([DIGEST])
     assert found["missing"] == [DIGEST]
-    assert (found["path"], found["size"]) == (str(path), path.stat().st_size)
-    assert code_store.take(str(path)) == {"taken": 1}
+    assert found["size"] == size
+    assert code_store.take(found["path"]) == {"taken": 1}
     assert code_store.missing([DIGEST])["missing"] == []
-    assert (Path(found["store"]) / DIGEST[:2] / DIGEST).read_bytes() == CONTENT
-    assert not path.exists()
+    store = Path(found["store"])
+    assert (store / DIGEST[:2] / DIGEST).read_bytes() == CONTENT
+    assert list((store / "partial").iterdir()) == []
+
+
+def test_two_transfers_of_the_same_files_do_not_meet(home: Path) -> None:
+    """One has begun to send when the other one asks what is missing."""
+    first = upload(CONTENT)
+    with first.open("ab"):
+        second = Path(code_store.missing([DIGEST])["path"])
+    assert second != first
+    assert code_store.take(str(first)) == {"taken": 1}
+    assert code_store.take(str(second)) == {"taken": 1}
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,12 @@ def test_rates_are_those_since_the_last_snapshot() -> None:
     assert rows()["dataflows"][UUID]["rate"] == 30
 
 
+def test_the_first_snapshot_has_no_rates() -> None:
+    summary = DataflowSummary(uuid=UUID, name="vision", status="Running", nodes=1)
+    first = snapshot(100.0, busy=50.0, received=1000, dropped=0)
+    assert "rate" not in state(SOURCE, (summary,), first, None)["dataflows"][UUID]
+
+
 def test_load_of_a_machine_is_in_per_cent_of_all_its_processors() -> None:
     robot = rows()["machines"]["robot"]
     assert robot["cpu"] == 25.0

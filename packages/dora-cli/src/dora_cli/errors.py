@@ -24,6 +24,8 @@ _NO_PROCESS = (
 _REMEDIES: Mapping[int, str] = {
     errno.EMFILE: "; raise the limit (`ulimit -n`)",
     errno.EFBIG: "; raise the limit (`ulimit -f`), which also applies to shared memory",
+    errno.ENOSPC: "; free space on the disk of this computer",
+    errno.EDQUOT: "; free space, or raise the quota on this computer",
     errno.EAGAIN: f"; possible cause: {_NO_PROCESS}",
 }
 """Remedies of system errors whose text has none."""

@@ -131,6 +131,11 @@ def os_error_text(error: OSError) -> str:
     return reason if error.filename is None else f"{error.filename}: {reason}"
 
 
+def error_text(error: DoraError | OSError) -> str:
+    """Return the message of an expected error."""
+    return os_error_text(error) if isinstance(error, OSError) else str(error)
+
+
 def first_error(error: BaseException) -> BaseException:
     """Return the error inside the exception groups of task groups."""
     while isinstance(error, BaseExceptionGroup):

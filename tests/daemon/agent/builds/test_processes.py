@@ -88,7 +88,7 @@ def test_a_build_that_cannot_be_recorded_fails(
         raise OSError(errno.ENOSPC, "No space left on device", "one.json")
 
     monkeypatch.setattr(BuildFiles, "save", full)
-    problem = "one.json: cannot record the build: No space left on device"
+    problem = "cannot record the build: one.json: No space left on device"
     assert Daemon(tmp_path).built(SPEC) == BuildEnded(build_id=ONE, problem=problem)
 
 

@@ -169,12 +169,17 @@ def _run(
 
 def _explain(platform: Platform, offline: Path | None, printed: str) -> str:
     missing = _MISSING.search(" ".join(printed.split()))
-    what = f"no wheel of {missing[1] or missing[2]}" if missing else "not all wheels"
-    if offline is None:
-        problem = f"the package index has {what} for {platform}"
-        remedy = "check the network, or pass a folder of wheels with --offline DIR"
+    source = "the package index" if offline is None else f"the folder {offline}"
+    if missing:
+        problem = f"{source} has no wheel of {missing[1] or missing[2]} for {platform}"
     else:
-        problem = f"the folder {offline} has {what} for {platform}"
+        problem = f"the wheels for {platform} cannot be installed from {source}"
+    if offline is None:
+        remedy = (
+            "check the network and the disk of this computer; without a network, commands of "
+            "`dora cluster` take a folder of wheels (--offline DIR)"
+        )
+    else:
         remedy = f"fill it on a machine with a network: dora self wheels DIR --for {platform.key}"
     lines = [line.strip() for line in printed.splitlines() if line.strip()][-3:]
     return "\n".join([problem, f"  {remedy}", *[f"  {line}" for line in lines]])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tarfile
 import threading
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from dora_cli.bundle.progress import sending
 from dora_cli.bundle.tree import Archive, make_archive, read_archive, remove_old
 from dora_cli.ssh import Connection, RemoteCommandFailed
 from dora_cli.ssh.remote_call import MachineProblem, call
+from dora_config import DoraError
 
 UNPACK_TIMEOUT = 300.0
 SELF_TEST_TIMEOUT = 420.0
@@ -60,7 +63,8 @@ class Archives:
         self._packages = packages
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
-        self._made: dict[str, Archive] = {}
+        self._made: dict[str, Archive | DoraError | OSError] = {}
+        """Archives, and why one could not be made, by platform."""
         self._own: OwnPackages | None = None
 
     def own(self) -> OwnPackages:
@@ -71,14 +75,21 @@ class Archives:
             return self._own
 
     def archive(self, platform: Platform, report: Report) -> Archive:
-        """Raises NotBundled and WheelsMissing."""
+        """Raises NotBundled, WheelsMissing and OSError; a failure is not repeated."""
         own = self.own()
         with self._lock:
             lock = self._locks.setdefault(platform.key, threading.Lock())
         with lock:
-            if platform.key not in self._made:
-                self._made[platform.key] = self._make(platform, own, report)
-            return self._made[platform.key]
+            made = self._made.get(platform.key)
+            if made is None:
+                try:
+                    made = self._make(platform, own, report)
+                except (DoraError, OSError) as error:
+                    made = error
+                self._made[platform.key] = made
+        if isinstance(made, Archive):
+            return made
+        raise made
 
     def _make(self, platform: Platform, own: OwnPackages, report: Report) -> Archive:
         digest = hashlib.sha256((lock_text() + own.digest()).encode()).hexdigest()
@@ -88,8 +99,8 @@ class Archives:
             found = read_archive(target)
             target.touch()
             return found
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
+        except (OSError, ValueError, KeyError, TypeError, EOFError, tarfile.TarError, zlib.error):
+            pass  # missing or corrupt: made again
 
         def put(site: Path) -> None:
             report(f"fetching wheels for {platform}")
@@ -142,10 +153,13 @@ class Installer:
             name=archive.name,
             content=archive.manifest.content,
         )
-        if found["tree"] is not None:
+        if found["tested"]:
             return str(found["tree"]), facts
-        _require_room(machine, archive, facts)
-        tree = _send(machine, archive, layout, report)
+        if found["tree"] is not None:  # its test was cut off
+            tree = str(found["tree"])
+        else:
+            _require_room(machine, archive, facts)
+            tree = _send(machine, archive, layout, report)
         report("self-test")
         try:
             if facts["current"] is None:
@@ -155,6 +169,7 @@ class Installer:
         except MachineProblem:
             call(machine, "versions.drop", prefix=layout.prefix, tree=tree, sudo=layout.sudo)
             raise
+        call(machine, "versions.accept", tree=tree, sudo=layout.sudo)
         return tree, facts
 
     def switch(

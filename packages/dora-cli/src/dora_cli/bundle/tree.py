@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
 import tempfile
@@ -110,12 +111,18 @@ def make_archive(
         )
         packed = Path(folder) / "archive"
         _pack(tree, files, manifest, packed)
+        with packed.open("rb") as written:
+            os.fsync(written.fileno())  # a name must not lead to half an archive after a power cut
         packed.replace(target)
     return read_archive(target)
 
 
 def read_archive(path: Path) -> Archive:
-    """Read an archive of :func:`make_archive`; raises OSError, ValueError, KeyError."""
+    """Read an archive of :func:`make_archive`.
+
+    Raises OSError and, for another or corrupt file, ValueError, KeyError, TypeError, EOFError,
+    TarError and zlib.error.
+    """
     with tarfile.open(path) as archive:
         first = archive.next()
         if first is None or first.name != MANIFEST:

@@ -9,21 +9,14 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from dora_cli.remote_program.paths import archive_folder, remove_unused
 from dora_cli.remote_program.platform_facts import own_python
 from dora_cli.remote_program.protocol import Commands, Problem
-from dora_cli.remote_program.versions import (
-    ABANDONED,
-    candidates,
-    content_of,
-    delete,
-    sweep,
-    works,
-)
+from dora_cli.remote_program.transfers import begin_transfer
+from dora_cli.remote_program.versions import candidates, content_of, delete, sweep, works
 
 _NOT_COMPILED = r"/(tests|pip|pygments/(lexers|styles|formatters))/"
 """Folders of modules that dora rarely imports."""
@@ -31,20 +24,8 @@ _NOT_COMPILED = r"/(tests|pip|pygments/(lexers|styles|formatters))/"
 
 def partial(sha256: str) -> dict[str, Any]:
     """Create the file of this transfer for an archive, with what earlier transfers have sent."""
-    folder = archive_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.iterdir():
-        if time.time() - old.stat().st_mtime > ABANDONED:
-            old.unlink(missing_ok=True)
-    begun = sorted(folder.glob(f"{sha256}*.part"), key=lambda one: one.stat().st_size)
-    handle, name = tempfile.mkstemp(".part", f"{sha256}.", folder)
-    with os.fdopen(handle, "wb") as file:
-        if begun:  # a copy: a writer whose connection was lost may still add to the old file
-            with begun[-1].open("rb") as before:
-                shutil.copyfileobj(before, file)
-    for one in begun:
-        one.unlink(missing_ok=True)
-    return {"path": name, "size": Path(name).stat().st_size}
+    path, size = begin_transfer(archive_folder(), sha256)
+    return {"path": str(path), "size": size}
 
 
 def discard(path: str) -> dict[str, Any]:

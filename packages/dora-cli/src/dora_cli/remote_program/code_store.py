@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from dora_cli.remote_program.paths import state_dir
 from dora_cli.remote_program.protocol import Commands, Problem
+from dora_cli.remote_program.transfers import begin_transfer
 
 
 def _store() -> Path:
@@ -30,14 +31,17 @@ def missing(digests: list[str]) -> dict[str, Any]:
         except FileNotFoundError:
             absent.append(digest)
     partial = _store() / "partial"
-    partial.mkdir(parents=True, exist_ok=True)
-    path = partial / f"parcel-{hashlib.sha256(''.join(absent).encode()).hexdigest()}"
+    name = f"parcel-{hashlib.sha256(''.join(absent).encode()).hexdigest()}"
+    path, size = begin_transfer(partial, name)
+    free = shutil.disk_usage(partial).free
+    if not absent:
+        path.unlink()
     return {
         "missing": absent,
         "store": str(_store()),
-        "free": shutil.disk_usage(partial).free,
+        "free": free,
         "path": str(path),
-        "size": path.stat().st_size if path.exists() else 0,
+        "size": size,
     }
 
 
@@ -57,7 +61,7 @@ def take(path: str) -> dict[str, Any]:
                 source = archive.extractfile(entry)
                 if source is None or len(entry.name) != 64 or not entry.name.isalnum():
                     raise Problem(f"unexpected file {entry.name!r} in the archive")
-                content = parcel.with_name(f"{entry.name}.of-parcel")
+                content = parcel.with_name(f"{entry.name}.{parcel.name}")
                 try:
                     _copy(source, content, entry.name)
                     final = _store() / entry.name[:2] / entry.name
@@ -69,7 +73,7 @@ def take(path: str) -> dict[str, Any]:
     except tarfile.TarError as error:
         raise Problem(f"received archive is corrupt ({error}); try again") from None
     finally:
-        parcel.unlink()
+        parcel.unlink(missing_ok=True)
     return {"taken": taken}
 
 

@@ -5,6 +5,8 @@
                                         the same tree after a rollback
     PREFIX/.new-*                       a tree that is being unpacked or removed
 
+A tree that has passed its self-test contains the empty file ``tested``.
+
 The `dora` that users and services call is a link to ``PREFIX/current/bin/dora``. Switching replaces
 one link, so that a complete version exists at any moment.
 """
@@ -23,9 +25,9 @@ from typing import Any
 from dora_cli.remote_program.paths import archive_folder, command_line, existing, remove_unused
 from dora_cli.remote_program.platform_facts import platform_facts
 from dora_cli.remote_program.protocol import Commands, Problem
+from dora_cli.remote_program.transfers import ABANDONED
 
-ABANDONED = 24 * 3600.0
-"""Seconds after which an unfinished transfer or tree is removed."""
+_TESTED = "tested"
 _TARGET = "/current/bin/dora"
 """What the link of users and services leads to, below the prefix."""
 
@@ -76,11 +78,20 @@ def _in_use(root: Path) -> set[str]:
 
 
 def find(prefix: str, name: str, content: str) -> dict[str, Any]:
-    """Return the folder of a version with this content whose Python exists; or None."""
+    """Return the folder of a version with this content whose Python exists, or None.
+
+    ``tested``: it has passed its self-test.
+    """
     for candidate in candidates(Path(prefix).expanduser(), name, content):
         if content_of(candidate) == content and works(candidate):
-            return {"tree": str(candidate)}
-    return {"tree": None}
+            return {"tree": str(candidate), "tested": (candidate / _TESTED).exists()}
+    return {"tree": None, "tested": False}
+
+
+def accept(tree: str) -> dict[str, Any]:
+    """Note that a version has passed its self-test."""
+    (Path(tree) / _TESTED).touch()
+    return {}
 
 
 def candidates(root: Path, name: str, content: str) -> Iterable[Path]:
@@ -238,6 +249,7 @@ def _point(link: Path, target: str) -> None:
 COMMANDS: Commands = {
     "probe": probe,
     "find": find,
+    "accept": accept,
     "switch": switch,
     "restore": restore,
     "rollback": rollback,

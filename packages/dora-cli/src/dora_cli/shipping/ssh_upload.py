@@ -26,6 +26,7 @@ from dora_cli.ssh import RemoteCommandFailed
 from dora_cli.ssh.remote_call import call
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.disk_space import SPARE, DiskFull
+from dora_config.errors import os_error_text
 from dora_config.protocol.control import PlacementPlan, StartDataflow
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.yaml.quantities import show_size
@@ -90,7 +91,13 @@ def _push(remote: RemoteMachine, parts: Sequence[Collected], report: Report) -> 
     if 2 * total + SPARE > found["free"]:  # the parcel and its extracted content
         raise DiskFull(found["store"], found["free"], 2 * total)
     with tempfile.NamedTemporaryFile(prefix="dora-parcel-") as file:
-        size = _pack(Path(file.name), missing, sources)
+        try:
+            size = _pack(Path(file.name), missing, sources)
+        except OSError as error:
+            raise NotPushed(
+                f"cannot pack the code in {tempfile.gettempdir()} of this computer: "
+                f"{os_error_text(error)}; TMPDIR chooses another folder"
+            ) from error
         offset = min(int(found["size"]), size)
         progress = sending(report, size, offset=offset)
         try:

@@ -150,8 +150,9 @@ def _dataflow(one: DataflowSummary, nodes: Row, edges: Row, snapshot: Snapshot) 
         endedAt=None if one.ended_ago is None else round(snapshot.time - one.ended_ago),
     )
     row["states"] = dict(Counter(node["status"] for node in nodes.values()))
-    row["rate"] = _digits(sum(edge.get("rate", 0) for edge in edges.values()))
-    row["dropRate"] = _digits(sum(edge.get("dropRate", 0) for edge in edges.values()))
+    if not edges or any("rate" in edge for edge in edges.values()):
+        row["rate"] = _digits(sum(edge.get("rate", 0) for edge in edges.values()))
+        row["dropRate"] = _digits(sum(edge.get("dropRate", 0) for edge in edges.values()))
     return row
 
 

@@ -111,7 +111,8 @@ def picture(
 ) -> dict[str, Any] | None:
     """Return a picture as JSON; None: the message is not an image. Raises NotShown."""
     encoding = metadata.get("encoding")
-    if not isinstance(encoding, str):
+    # Detections and captions have the metadata of their image.
+    if not isinstance(encoding, str) or types.is_struct(array.type) or _is_text(array.type):
         return None
     width, height = metadata.get("width"), metadata.get("height")
     size = (width, height) if isinstance(width, int) and isinstance(height, int) else None
@@ -147,6 +148,10 @@ def _checked(size: tuple[int, int] | None) -> tuple[int, int]:
     if min(size) <= 0 or size[0] * size[1] > MAX_PIXELS:
         raise NotShown(f"an image of {size[0]} x {size[1]} pixels is not shown")
     return size
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
 def _bytes(array: Any) -> memoryview | None:

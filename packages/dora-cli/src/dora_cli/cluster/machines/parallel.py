@@ -15,6 +15,7 @@ from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
 from dora_cli.ssh import Connection
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
+from dora_config.errors import error_text
 
 MAX_AT_ONCE = 16
 
@@ -132,7 +133,7 @@ def on_machines(
                 report("working")
                 result = work(RemoteMachine(cluster, machine, connection), report)
         except (DoraError, OSError) as error:
-            reason = without_name(str(error), ssh_name(machine))
+            reason = without_name(error_text(error), ssh_name(machine))
             lines.end(number, f"FAILED: {reason}")
             return Outcome(machine, None, reason)
         lines.end(number, describe(result))

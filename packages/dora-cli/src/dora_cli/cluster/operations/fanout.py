@@ -12,6 +12,7 @@ from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.ssh import Finished
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
+from dora_config.errors import error_text
 
 FOREVER = 10 * 365 * 24 * 3600.0
 _writing = threading.Lock()
@@ -130,7 +131,7 @@ def _on_each(cluster: Cluster, machines: Sequence[Machine], work: Work) -> bool:
                 connections.close()  # the other machines cannot print either
                 raise
             lines.end()
-            lines.remark(str(error))
+            lines.remark(error_text(error))
             return False
 
     return all(in_parallel(machines, work_on))

@@ -19,6 +19,7 @@ from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, 
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorUnreachable
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
+from dora_config.errors import error_text
 from dora_config.protocol.snapshot import DaemonSummary
 
 
@@ -108,8 +109,8 @@ def _is_examined(reservation: Reservation, machine: Machine) -> bool:
     except DoraError as error:
         name = ssh_name(machine)
         output.warn(
-            f"{name} was not examined: {without_name(str(error), name)}; run this again when it "
-            "can be reached"
+            f"{name} was not examined: {without_name(error_text(error), name)}; run this again "
+            "when it can be reached"
         )
         return False
     return True

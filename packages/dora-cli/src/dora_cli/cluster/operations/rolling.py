@@ -12,6 +12,7 @@ from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
 from dora_cli.cluster.operations.version_switch import Switch, VersionSwitch
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
+from dora_config.errors import error_text
 
 
 def switch_one_by_one(
@@ -38,7 +39,7 @@ def switch_one_by_one(
                     _collect(remote, collector, work.layout)
             succeeded += 1
         except (DoraError, OSError) as error:
-            output.write(f"  FAILED: {without_name(str(error), ssh_name(machine))}")
+            output.write(f"  FAILED: {without_name(error_text(error), ssh_name(machine))}")
             left = [other.id for other in machines[number:]]
             if left and not keep_going:
                 output.write(
@@ -53,5 +54,5 @@ def _collect(remote: RemoteMachine, collector: Installer, layout: Layout) -> Non
     try:
         collector.collect(remote.connection, layout)
     except (DoraError, OSError) as problem:
-        reason = without_name(str(problem), ssh_name(remote.machine))
+        reason = without_name(error_text(problem), ssh_name(remote.machine))
         output.warn(f"unused versions were not removed there: {reason}")

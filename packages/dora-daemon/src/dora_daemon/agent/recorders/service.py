@@ -18,7 +18,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from dora_config.access import environ_without_token
-from dora_config.errors import os_error_text
+from dora_config.errors import error_text, os_error_text
 from dora_config.process_identity import boot_id
 from dora_config.protocol.daemon import HeartbeatAck
 from dora_config.protocol.recordings.fleet import (
@@ -154,8 +154,7 @@ class Recorders:
             request = folder.request(socket, record.dataflow_id, self._machine)
             process = _spawn()
         except (OSError, RecordingRefused) as error:
-            text = os_error_text(error) if isinstance(error, OSError) else str(error)
-            self._not_started[recording] = f"a recorder could not be started: {text}"
+            self._not_started[recording] = f"a recorder could not be started: {error_text(error)}"
             logger.error("recording %s: %s", recording, self._not_started[recording])
             return
         self._processes.append(process)

@@ -118,6 +118,7 @@ function Banner({ state }) {
 
 /** @param {{state: State, route: string[], open: boolean}} props */
 function Navigation({ state, route, open }) {
+  const known = store.loaded && !isUnknown(state);
   const all = Object.entries(state.dataflows);
   const running = all.filter(([, one]) => one.endedAt === undefined);
   const ended = all
@@ -138,7 +139,7 @@ function Navigation({ state, route, open }) {
     <ul>
       <li><a href=${link()} aria-current=${route.length === 0 ? "page" : undefined}>
         <span class="name">${state.source.local ? "This computer" : "Fleet"}</span>
-        <span class="count">${lost > 0 ? html`<b class="bad">${lost} lost</b>` : ""}${machines.length}</span>
+        <span class="count">${lost > 0 ? html`<b class="bad">${lost} lost</b>` : ""}${known ? machines.length : ""}</span>
       </a></li>
       ${!state.source.local && html`<li><a href=${link("recordings")} aria-current=${route[0] === "recordings" ? "page" : undefined}>
         <span class="name">Recordings</span>
@@ -146,9 +147,9 @@ function Navigation({ state, route, open }) {
     </ul>
     <h2>Dataflows</h2>
     <ul>${running.map(item)}</ul>
-    ${running.length === 0 && html`<p class="muted pad">No dataflow is running.</p>`}
+    ${running.length === 0 && known && html`<p class="muted pad">No dataflow is running.</p>`}
     ${ended.length > 0 && html`<h2>Ended</h2><ul>${ended.map(item)}</ul>`}
-    <p class="muted pad foot">${state.source.release ? `dora ${state.source.release}` : ""}<br />${counted(all.length, "dataflow")}</p>
+    <p class="muted pad foot">${state.source.release ? `dora ${state.source.release}` : ""}<br />${known && counted(all.length, "dataflow")}</p>
   </nav>`;
 }
 

@@ -64,7 +64,7 @@ function options(element, lines, time, zero) {
   };
   /** @type {Omit<uPlot.Options, "width" | "height">} */
   const found = {
-    padding: [10, 14, 0, 0],
+    padding: [10, 28, 0, 0],
     scales: { x: { time }, y: { range: (_, low, high) => range(low, high, zero) } },
     legend: { show: lines.length > 1, live: true, markers: { width: 0, fill: (_, index) => colour(COLOURS[(index - 1) % COLOURS.length]) } },
     cursor: { points: { size: 5 }, drag: { x: false, y: false } },

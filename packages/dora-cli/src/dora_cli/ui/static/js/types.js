@@ -12,8 +12,8 @@
  * @typedef {{cause: string, at: number, node?: string, machine?: string}} Restart
  * @typedef {{name?: string, status: string, reason?: string, nodes: number, machines: string[],
  *   cpu: number, memory: number, restarts: number, recoveries: number, lastRestart?: Restart,
- *   lastRecovery?: Restart, endedAt?: number, states: Record<string, number>, rate: number,
- *   dropRate: number}} Dataflow
+ *   lastRecovery?: Restart, endedAt?: number, states: Record<string, number>, rate?: number,
+ *   dropRate?: number}} Dataflow
  * @typedef {{status: string, machine: string, pid?: number, cpu?: number, memory?: number,
  *   read?: number, written?: number, restarts: number, lastRestart?: string, lastRestartAt?: number, queued: number, blockedOn?: string,
  *   brokenInputs?: string[], error?: string}} NodeRow

@@ -96,7 +96,7 @@ function Header({ state, uuid }) {
   return html`<header class="head">
     <h1>${name} <${Status} status=${one.status} title=${uuid} /></h1>
     <p class="facts">${facts.map((fact) => html`<span>${fact}</span>`)}
-      ${one.dropRate > 0 && html`<span class="text-warn">drops ${rate(one.dropRate)}</span>`}
+      ${(one.dropRate ?? 0) > 0 && html`<span class="text-warn">drops ${rate(one.dropRate)}</span>`}
       ${one.restarts > 0 && html`<span title=${one.lastRestart ? `last: ${one.lastRestart.node}, ${one.lastRestart.cause}, ${ago(one.lastRestart.at)}` : ""}>${counted(one.restarts, "restart")}</span>`}
     </p>
     ${!state.source.readOnly && html`<div class="actions">

@@ -45,8 +45,9 @@ function Summary({ state }) {
   const nodes = live.reduce((sum, one) => sum + one.nodes, 0);
   const failed = live.reduce((sum, one) => sum + (one.states.Failed ?? 0), 0);
   const restarts = live.reduce((sum, one) => sum + one.restarts, 0);
-  const messages = live.reduce((sum, one) => sum + one.rate, 0);
-  const drops = live.reduce((sum, one) => sum + one.dropRate, 0);
+  const messages = live.reduce((sum, one) => sum + (one.rate ?? 0), 0);
+  const drops = live.reduce((sum, one) => sum + (one.dropRate ?? 0), 0);
+  const measured = live.length === 0 || live.some((one) => one.rate !== undefined);
   const links = Object.values(state.links);
   const broken = links.filter((one) => one.state !== "connected").length;
   const slowest = Math.max(...links.map((one) => one.rttUs ?? 0));
@@ -54,7 +55,7 @@ function Summary({ state }) {
     <${Figure} name="Machines" value=${connected} tone=${lost > 0 ? "bad" : ""} note=${lost > 0 ? `${lost} not reachable` : "connected"} />
     <${Figure} name="Dataflows" value=${live.length} tone=${troubled > 0 ? "warn" : ""} note=${troubled > 0 ? `${troubled} not running` : "running"} />
     <${Figure} name="Nodes" value=${short(nodes)} tone=${failed > 0 ? "bad" : ""} note=${failed > 0 ? `${failed} failed` : counted(restarts, "restart")} />
-    <${Figure} name="Messages" value=${rate(messages)} tone=${drops > 0 ? "warn" : ""} note=${drops > 0 ? `${rate(drops)} dropped` : "none dropped"} />
+    <${Figure} name="Messages" value=${measured ? rate(messages) : "–"} tone=${drops > 0 ? "warn" : ""} note=${drops > 0 ? `${rate(drops)} dropped` : measured ? "none dropped" : "measuring…"} />
     ${links.length > 0 && html`<${Figure} name="Data links" value=${links.length} tone=${broken > 0 ? "bad" : ""} note=${broken > 0 ? `${broken} not connected` : `slowest ${micros(slowest)}`} />`}
   </dl>`;
 }
@@ -190,6 +191,8 @@ function Machines({ machines, release }) {
   ];
   const known = columns.filter(
     ({ key }) =>
+      (key !== "address" || machines.some(([, one]) => one.address !== "")) &&
+      (key !== "clock" || machines.some(([, one]) => one.offsetMs !== undefined)) &&
       (key !== "disk" || machines.some(([, one]) => one.disk !== undefined)) &&
       (key !== "labels" || machines.some(([, one]) => Object.keys(one.labels).length > 0)),
   );

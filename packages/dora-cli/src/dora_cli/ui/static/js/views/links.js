@@ -11,12 +11,13 @@ import { counted, micros } from "../format.js";
 
 const MAX_MATRIX = 24;
 const FIRST_ROWS = 20;
+const alphabet = new Intl.Collator(undefined, { numeric: true });
 
 /** @param {{state: State}} props */
 export function Links({ state }) {
   const links = Object.values(state.links);
   if (links.length === 0) return null;
-  const names = [...new Set(links.flatMap((one) => [one.machine, one.peer]))].sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
+  const names = [...new Set(links.flatMap((one) => [one.machine, one.peer]))].sort(alphabet.compare);
   return names.length > MAX_MATRIX ? html`<${LinkList} links=${links} names=${names} />` : html`<${Matrix} state=${state} names=${names} />`;
 }
 
@@ -44,11 +45,14 @@ function LinkCell({ link, same }) {
   return html`<td class=${ok ? "ok" : "bad"} title=${[link.endpoint, link.reason].filter(Boolean).join("\n")}>${text}</td>`;
 }
 
-/** Links that are not connected first, then the slowest. @param {Link} a @param {Link} b */
-function byTrouble(a, b) {
-  const [first, second] = [a.state === "connected", b.state === "connected"];
-  return first === second ? (b.rttUs ?? -1) - (a.rttUs ?? -1) : Number(first) - Number(second);
-}
+/** Links that are not connected first. @param {Link} a @param {Link} b */
+const byState = (a, b) => Number(a.state === "connected") - Number(b.state === "connected");
+
+/** The slowest first. @param {Link} a @param {Link} b */
+const byRoundTrip = (a, b) => (b.rttUs ?? -1) - (a.rttUs ?? -1);
+
+/** @param {Link} a @param {Link} b */
+const byName = (a, b) => alphabet.compare(a.machine, b.machine) || alphabet.compare(a.peer, b.peer);
 
 /**
  * The machines that a text chooses: the one with this name, else those whose names contain it.
@@ -67,7 +71,9 @@ function LinkList({ links, names }) {
   const machines = chosen(names, search);
   const found = search.trim() === "" ? links : links.filter((one) => machines.has(one.machine) || machines.has(one.peer));
   const lost = found.filter((one) => one.state !== "connected");
-  const rows = [...(broken ? lost : found)].sort(byTrouble);
+  // The links of some machines keep their places while round trips change.
+  const order = found === links ? byRoundTrip : byName;
+  const rows = [...(broken ? lost : found)].sort((a, b) => byState(a, b) || order(a, b));
   const machine = (/** @type {string} */ name) => html`<button type="button" class="text" title="Links of ${name}" onClick=${() => setSearch(name)}>${name}</button>`;
   /** @type {import("../components.js").Column[]} */
   const columns = [
