@@ -11,9 +11,10 @@ from pathlib import Path
 def write_file(
     path: Path, content: str | bytes, *, mode: int = 0o666, durable: bool = False
 ) -> None:
-    """Create or replace a file atomically, with a mode for new files; an OSError names ``path``.
+    """Create or replace a file atomically; an OSError names ``path``.
 
-    ``durable``: the content survives a power cut.
+    ``mode``: of the file afterwards, less the umask, also if it replaces another; ``durable``: the
+    content survives a power cut.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.new")
