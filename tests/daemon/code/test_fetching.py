@@ -41,7 +41,10 @@ class Server:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Http(ThreadingHTTPServer):
+            daemon_threads = False  # closing waits for the handlers, and so for their sockets
+
+        self.http = Http(("127.0.0.1", 0), Handler)
         self.endpoint = Endpoint("127.0.0.1", self.http.server_port)
 
 

@@ -30,8 +30,8 @@ export function Spark({ values, length, text }) {
   const [width, height] = [72, 20];
   const step = width / (length - 1);
   const first = width - (values.length - 1) * step;
-  if (values.length < 2) return html`<span class="meter">${text}</span>`;
   const points = values.flatMap((value, index) => (value === null ? [] : [[first + index * step, height - 1 - (Math.min(100, value) / 100) * (height - 2)]]));
+  if (points.length < 2) return html`<span class="meter">${text}</span>`;
   const line = points.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L");
   const level = last > 92 ? "bad" : last > 80 ? "warn" : "ok";
   return html`<span class="meter ${level}"><svg class="spark" width=${width} height=${height} aria-hidden="true">

@@ -166,7 +166,7 @@ const errorsKnown = new WeakMap();
 function isError(entry) {
   let found = errorsKnown.get(entry);
   if (found === undefined) {
-    found = entry.level === "error" || /\b(Error|Exception|Traceback|panicked)\b/.test(entry.msg);
+    found = entry.level === "error" || /\b(\w*(Error|Exception)|Traceback|panicked)\b(?!\()/.test(entry.msg);
     errorsKnown.set(entry, found);
   }
   return found;

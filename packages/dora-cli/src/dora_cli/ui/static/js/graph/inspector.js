@@ -5,6 +5,7 @@ import { html } from "htm/preact";
 import { Status } from "../components.js";
 import { bytes, counted, micros, percent, rate } from "../format.js";
 import { link } from "../route.js";
+import { now } from "../time.js";
 import { modulesOf, timer } from "./model.js";
 
 /** @typedef {import("../types.js").State} State */
@@ -15,6 +16,9 @@ import { modulesOf, timer } from "./model.js";
 /** @typedef {import("./model.js").Model} Model */
 /** @typedef {import("./model.js").Item} Item */
 /** @typedef {import("./drawing.js").Selection} Selection */
+
+/** For this time the restart of a node is named. */
+const RECENT_SECONDS = 60;
 
 /** @param {{state: State, uuid: string, graph: Graph, shown: Model, nodes: Record<string, NodeRow>, edges: Record<string, EdgeRow>, selection: Selection, open: (item: Item) => void, select: (selection: Selection) => void, toggle: (key: string) => void}} props */
 export function Inspector({ state, uuid, graph, shown, nodes, edges, selection, open, select, toggle }) {
@@ -33,16 +37,21 @@ export function Inspector({ state, uuid, graph, shown, nodes, edges, selection, 
 /** @param {{shown: Model, nodes: Record<string, NodeRow>, edges: Record<string, EdgeRow>, select: (selection: Selection) => void}} props */
 function Overview({ shown, nodes, edges, select }) {
   const bad = Object.entries(nodes).filter(([, row]) => ["Failed", "Degraded", "Restarting", "Unknown"].includes(row.status));
+  const restarted = Object.entries(nodes).filter(
+    ([, row]) => row.status === "Running" && row.lastRestartAt !== undefined && now() - row.lastRestartAt < RECENT_SECONDS,
+  );
   const dropping = Object.values(edges).filter((edge) => (edge.dropRate ?? 0) > 0);
   const show = (/** @type {string} */ id) => {
     const item = shown.items.find((one) => one.nodes.includes(id));
     if (item !== undefined) select({ kind: "item", id: item.id });
   };
   return html`<h2>Attention</h2>
-    ${bad.length + dropping.length === 0 && html`<p class="muted">All nodes run, and no messages are dropped. Select a node or an edge for details.</p>`}
+    ${bad.length + restarted.length + dropping.length === 0 && html`<p class="muted">All nodes run, and no messages are dropped. Select a node or an edge for details.</p>`}
     <ul class="plain">
       ${bad.slice(0, 30).map(([id, row]) => html`<li key=${id}><${Status} status=${row.status} /> <button type="button" class="text" onClick=${() => show(id)}>${id}</button>
         ${row.error && html`<p class="muted clamp">${row.error}</p>`}</li>`)}
+      ${restarted.slice(0, 30).map(([id, row]) => html`<li key=${`restart ${id}`}><b class="text-warn">restarted</b> <button type="button" class="text" onClick=${() => show(id)}>${id}</button>
+        <p class="muted">${[row.lastRestart, counted(row.restarts, "restart")].filter(Boolean).join(", ")}</p></li>`)}
       ${dropping.slice(0, 30).map((edge) => html`<li key=${`${edge.source}>${edge.target}`}><b class="text-warn">drops ${rate(edge.dropRate)}</b> ${edge.source} → ${edge.target}</li>`)}
     </ul>`;
 }
