@@ -71,6 +71,35 @@ def test_token_is_created_once_and_private(environ: dict[str, str]) -> None:
     assert Endpoint("h", 1).headers() == {}
 
 
+def test_full_disk_leaves_no_token(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = config_dir(environ)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space left on device") as raised:
+            ensure_token(AUTHORITY, environ)
+    assert raised.value.filename.startswith(str(folder / "token"))
+    assert list(folder.iterdir()) == []
+
+
+def test_a_token_that_another_process_has_just_created_is_used(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, other = os.link, str(Token("other", AUTHORITY))
+
+    def link_later(source: Path, target: Path) -> None:
+        write_private(target, other.encode())
+        link(source, target)
+
+    monkeypatch.setattr("os.link", link_later)
+    assert ensure_token(AUTHORITY, environ) == (other, None)
+    assert [path.name for path in config_dir(environ).iterdir()] == ["token"]
+
+
 def test_order_of_token_sources(tmp_path: Path, environ: dict[str, str]) -> None:
     own, _ = ensure_token(AUTHORITY, environ)
     (tmp_path / "credentials").mkdir()

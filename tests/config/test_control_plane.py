@@ -188,18 +188,30 @@ def test_a_server_without_tls_is_refused(authority: Authority, tmp_path: Path) -
 class SlowHandler(http.server.BaseHTTPRequestHandler):
     """Sends an endless header, byte by byte."""
 
+    begin = b"HTTP/1.1 200 OK\r\nX: "
+
     def do_GET(self) -> None:
-        self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+        self.wfile.write(self.begin)
         while select.select([self.connection], [], [], 0.02)[0] == []:
             self.wfile.write(b"x")
 
 
+class SlowBodyHandler(SlowHandler):
+    """Sends an endless body, byte by byte, as the last response of its connection."""
+
+    begin = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("handler", [SlowHandler, SlowBodyHandler])
 def test_an_authority_that_never_ends_is_not_waited_for(
-    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    handler: type[SlowHandler],
+    authority: Authority,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(control_plane, "FETCH_TIMEOUT", 0.2)
     with serving(authority, tmp_path) as server:
-        server.RequestHandlerClass = SlowHandler
+        server.RequestHandlerClass = handler
         with pytest.raises(TimeoutError, match=r"no complete answer within 0\.2 s"):
             authority_certificate(server.endpoint(authority))
 

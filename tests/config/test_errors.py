@@ -97,6 +97,8 @@ def test_errors_of_a_command_are_messages(capsys: pytest.CaptureFixture[str]) ->
         exit_code(lambda: fail(ExceptionGroup("", [DoraError("one"), KeyError("a fault of ours")])))
     with pytest.raises(KeyError):
         exit_code(lambda: fail(KeyError("a fault of ours")))
+    with pytest.raises(OSError, match="full"):
+        exit_code(lambda: fail(OSError(28, "full")))  # only the traceback contains the place
 
 
 def test_unusable_folder_is_a_message_without_traceback(

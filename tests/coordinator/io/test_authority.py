@@ -14,7 +14,9 @@ from dora_coordinator.io.authority import Authority, AuthorityError
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The folder of an authority."""
-    return Authority(tmp_path / "authority").directory
+    made = tmp_path / "authority"
+    Authority(made)
+    return made
 
 
 @pytest.mark.parametrize("name", ["key.pem", "ca.pem"])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import anyio
 import pytest
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Message
 from starlette.websockets import WebSocket
@@ -16,7 +18,7 @@ from support.fleets import stored_files
 from dora_config.errors import RemoteProtocolError
 from dora_config.file_store import FileStore
 from dora_config.protocol.code import CodeFile, CodeSet
-from dora_coordinator.io import server
+from dora_coordinator.io import node_archive, server
 from dora_coordinator.io.server import _Endpoints, _handshake_frame, _next_frame
 from dora_coordinator.io.service import Service
 
@@ -57,35 +59,76 @@ def test_binary_frames_are_refused() -> None:
     anyio.run(run)
 
 
-def test_the_code_of_a_node_is_not_read_for_head(tmp_path: Path) -> None:
-    files = FileStore(tmp_path)
-    content = stored_files.add(files, b"print()\n")
-    code = CodeSet(files=(CodeFile(path="camera.py", sha256=content, size=8),))
-    digest = stored_files.add(files, code.text())
+def archive(files: FileStore, digest: str, method: str = "GET") -> tuple[int, Headers, bytes]:
+    """Status, headers and body of the archive of the node "camera", whose code is ``digest``."""
     service = SimpleNamespace(code_digest=lambda _build, _node: digest)
     endpoints = _Endpoints(cast(Service, service), files, None)
+    path_params = {"build_id": "b", "node_id": "camera"}
+    scope = {"type": "http", "method": method, "path_params": path_params, "headers": []}
+    sent: list[Message] = []
 
-    async def ask(method: str) -> tuple[int, bytes]:
-        path_params = {"build_id": "b", "node_id": "camera"}
-        scope = {"type": "http", "method": method, "path_params": path_params, "headers": []}
-        sent: list[Message] = []
+    async def receive() -> Message:
+        await anyio.sleep_forever()
+        raise AssertionError
 
-        async def receive() -> Message:
-            await anyio.sleep_forever()
-            raise AssertionError
+    async def send(message: Message) -> None:
+        sent.append(message)
 
-        async def send(message: Message) -> None:
-            sent.append(message)
-
+    async def run() -> None:
         response = await endpoints.archive(Request(scope, receive))
         await response(scope, receive, send)
-        headers = dict(sent[0]["headers"])
-        assert headers[b"content-type"] == b"application/x-tar"
-        assert b"content-length" not in headers
-        return sent[0]["status"], b"".join(one.get("body", b"") for one in sent)
 
-    status, body = anyio.run(ask, "GET")
+    anyio.run(run)
+    body = b"".join(one.get("body", b"") for one in sent)
+    return sent[0]["status"], Headers(raw=sent[0]["headers"]), body
+
+
+def stored_code(files: FileStore) -> str:
+    content = stored_files.add(files, b"print()\n")
+    code = CodeSet(files=(CodeFile(path="camera.py", sha256=content, size=8),))
+    return stored_files.add(files, code.text())
+
+
+def test_the_code_of_a_node_is_not_read_for_head(tmp_path: Path) -> None:
+    files = FileStore(tmp_path)
+    digest = stored_code(files)
+    status, headers, body = archive(files, digest)
     assert status == 200
+    assert headers["content-type"] == "application/x-tar"
+    assert headers["content-disposition"] == "attachment; filename*=UTF-8''camera.tar"
+    assert "content-length" not in headers
     assert b"camera.py" in body
     assert b"print()" in body
-    assert anyio.run(ask, "HEAD") == (200, b"")
+    status, headers, body = archive(files, digest, "HEAD")
+    assert (status, body) == (200, b"")
+    assert "content-length" not in headers
+
+
+def test_code_that_is_not_a_list_of_files_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client may name any stored file as the code of a node."""
+    files = FileStore(tmp_path)
+    for content in (b"print()\n", b"\xff", b"[" * 10_000):
+        status, _, body = archive(files, stored_files.add(files, content))
+        assert status == 422
+        assert b'the code of node "camera" is not a valid list of files' in body
+    digest = stored_code(files)
+    monkeypatch.setattr(node_archive, "MAX_LIST", 100)
+    status, _, body = archive(files, digest)
+    assert status == 422
+    assert b"at most 100 are read" in body
+
+
+def test_code_that_cannot_be_read_is_answered_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = FileStore(tmp_path)
+    digest = stored_code(files)
+
+    def read_only(path: object, *_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr("os.utime", read_only)
+    status, _, body = archive(files, digest)
+    assert (status, body) == (507, f"{files.path(digest)}: Read-only file system\n".encode())

@@ -52,7 +52,7 @@ class Guarded:
         kind = "websocket" if scheme.startswith("ws") else "http"
         scope: Scope = {
             "type": kind,
-            "method": "GET",
+            **({"method": "GET"} if kind == "http" else {}),
             "path": path,
             "scheme": scheme,
             "headers": [(name.encode(), value.encode()) for name, value in shown.items()],
@@ -124,6 +124,7 @@ def test_daemons_of_the_version_without_tls_may_connect_after_an_upgrade(tmp_pat
     assert guarded.get("/api/daemon", scheme="ws", token="wrong")[0] == 401
     for path in ("/api/control", "/api/files", "/api/artifacts/b/n"):
         assert guarded.get(path, scheme="http")[0] == 426
+    assert guarded.get("/api/files/0123", scheme="ws")[0] == 426
     again = Guarded(tokens(tmp_path, "secret"))
     assert again.get("/api/daemon", scheme="ws")[0] == 200
     file.rotate(60.0)
@@ -176,9 +177,10 @@ def test_pages_cannot_rename_this_host_without_authentication(tmp_path: Path) ->
         assert Guarded(tokens(tmp_path)).get(origin=f"http://{name}", **here)[0] == 200
 
 
-def test_without_authentication_the_rest_api_may_be_polled() -> None:
+def test_without_authentication_the_rest_api_and_code_are_not_limited() -> None:
     guarded = Guarded(None)
-    assert {guarded.get("/api/nodes")[0] for _ in range(2 * LIMIT)} == {200}
+    for path in ("/api/nodes", "/api/files", "/api/files/0123"):
+        assert {guarded.get(path)[0] for _ in range(2 * LIMIT)} == {200}
     assert [guarded.get()[0] for _ in range(LIMIT + 1)][-1] == 429
 
 

@@ -8,13 +8,14 @@ import logging
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.from_thread
 import pytest
+from cryptography import x509
 from starlette.types import Receive, Scope, Send
 from support.fleets.coordinator import running_coordinator
 
@@ -119,6 +120,43 @@ def test_a_client_does_not_choose_its_address(tmp_path: Path) -> None:
     ):
         connection.sendall(HEALTH[:-2] + lines)
         assert ends(connection).endswith(b"127.0.0.1 http")
+
+
+def certified(context: ssl.SSLContext) -> set[str]:
+    """The addresses in the certificate of a server's context."""
+    received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client_context = ssl.create_default_context()
+    client_context.check_hostname = False
+    client_context.verify_mode = ssl.CERT_NONE
+    client = client_context.wrap_bio(received, sent)
+    server = context.wrap_bio(sent, received, server_side=True)
+    for side in (client, server, client):
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    certificate = x509.load_der_x509_certificate(client.getpeercert(binary_form=True) or b"")
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return {str(one) for one in names.get_values_for_type(x509.IPAddress)}
+
+
+def test_a_failed_certificate_is_issued_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    certificate = listening.ServerCertificate(Authority(tmp_path / "authority"))
+    loopback = {"127.0.0.1", "::1"}
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.memfd_create", fail)
+        assert certified(certificate.context_for("192.0.2.1")) == loopback
+    assert caplog.messages == [
+        "cannot issue a certificate for 192.0.2.1: [Errno 24] Too many open files"
+    ]
+    assert certified(certificate.context_for("192.0.2.1")) == {*loopback, "192.0.2.1"}
+    assert certificate.context_for("192.0.2.1") is certificate.context_for("127.0.0.1")
+    names = {path.name for path in (tmp_path / "authority").iterdir()}
+    assert names == {"ca.pem", "key.pem"}
 
 
 @pytest.mark.integration

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import logging
 from pathlib import Path
 
@@ -69,11 +71,46 @@ def test_an_interrupted_upload_is_continued(files: CodeFiles) -> None:
     assert files.store.path(DIGEST).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("offset", ["", "-1", "1.5", "four"])
-def test_an_offset_that_is_not_a_number_is_refused(files: CodeFiles, offset: str) -> None:
+def fail(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [piece(CONTENT)],
+        [piece(CONTENT, more=True), piece(b"")],
+        [piece(CONTENT, more=True), GONE],
+    ],
+)
+def test_a_full_disk_is_reported_after_the_rest_of_the_upload(
+    files: CodeFiles, messages: list[Message], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = files.store
+    with monkeypatch.context() as patch:
+        patch.setattr(FileStore, "open_partial", fail)
+        refused = put(files, *messages)
+    assert refused.status_code == 507
+    assert bytes(refused.body) == f"{store.root}: No space left on device\n".encode()
+
+
+@pytest.mark.parametrize("broken", [(), ("discard",)])
+def test_a_disk_that_is_full_at_the_end_leaves_nothing(
+    files: CodeFiles, broken: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        for name in ("publish", *broken):
+            patch.setattr(FileStore, name, fail)
+        assert put(files, piece(CONTENT)).status_code == 507
+    assert files.store.arrived(DIGEST) == (len(CONTENT) if broken else 0)
+
+
+@pytest.mark.parametrize("offset", ["", "-1", "1.5", "four", "1" * 5000])
+def test_an_invalid_offset_is_refused(files: CodeFiles, offset: str) -> None:
     refused = put(files, piece(CONTENT), offset=offset)
     assert refused.status_code == 400
-    assert bytes(refused.body) == f'{OFFSET_HEADER}: "{offset}" is not a number\n'.encode()
+    expected = f'{OFFSET_HEADER}: "{offset[:80]}" is not a valid offset\n'
+    assert bytes(refused.body) == expected.encode()
     assert files.store.arrived(DIGEST) == 0
 
 
@@ -82,3 +119,27 @@ def test_a_list_of_files_has_a_limit(files: CodeFiles, monkeypatch: pytest.Monke
     messages = [piece(b" " * 60, more=True), piece(b" " * 60, more=True)]
     refused = anyio.run(files.missing, request("POST", *messages))
     assert refused.status_code == 413
+
+
+@pytest.mark.parametrize("body", [b"{", b"[" * 200_000, b"\xff", b"{}", b"[1]"])
+def test_a_list_that_is_not_one_of_digests_is_refused(files: CodeFiles, body: bytes) -> None:
+    assert anyio.run(files.missing, request("POST", piece(body))).status_code == 400
+
+
+def test_a_list_that_does_not_arrive_is_not_an_error(files: CodeFiles) -> None:
+    answer = anyio.run(files.missing, request("POST", piece(b"[", more=True), GONE))
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("broken", ["os.utime", "shutil.disk_usage"])
+def test_a_list_with_a_failing_disk_is_answered_with_the_reason(
+    files: CodeFiles, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: object, *_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(broken, read_only)
+    body = json.dumps([DIGEST]).encode()
+    refused = anyio.run(files.missing, request("POST", piece(body)))
+    assert refused.status_code == 507
+    assert b": Read-only file system\n" in bytes(refused.body)

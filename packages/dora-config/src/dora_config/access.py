@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from dora_config.access_token import Successor, Token
-from dora_config.atomic_write import write_file
+from dora_config.atomic_write import sync_folder, write_file
 from dora_config.errors import DoraError
 
 DEFAULT_HOST: Final = "127.0.0.1"
@@ -158,15 +158,14 @@ def ensure_token(
     path = private_dir(config_dir(environ)) / TOKEN_FILE
     token = str(Token(secrets.token_hex(32), authority))
     fresh = path.with_name(f"{TOKEN_FILE}.{secrets.token_hex(8)}")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(handle, "w") as file:
-            file.write(token + "\n")
+        write_private(fresh, f"{token}\n".encode())
         os.link(fresh, path)  # never replaces a token that another process has just created
+        sync_folder(path.parent)
     except FileExistsError:
         return _read_private(path) or token, None
     finally:
-        fresh.unlink()
+        fresh.unlink(missing_ok=True)
     return token, path
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 def write_file(
     path: Path, content: str | bytes, *, mode: int = 0o666, durable: bool = False
 ) -> None:
-    """Create or replace a file atomically, with a mode for new files; an OSError names ``path``.
+    """Create or replace a file atomically; an OSError names ``path``.
 
-    ``durable``: the content survives a power cut.
+    ``mode``, less the umask, is also that of a replaced file. ``durable``: the content survives a
+    power cut.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.new")
@@ -26,20 +27,23 @@ def write_file(
                 os.fsync(file.fileno())
         temporary.replace(path)
         if durable:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _sync_folder(folder: Path) -> None:
-    """Store the new name; a file system that cannot sync folders is accepted."""
+def sync_folder(folder: Path) -> None:
+    """Store new names in a folder; a file system that cannot sync folders is accepted.
+
+    An OSError names ``folder``.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
+            raise OSError(error.errno, error.strerror, str(folder)) from error
     finally:
         os.close(descriptor)

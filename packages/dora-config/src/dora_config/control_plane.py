@@ -206,16 +206,17 @@ def _fetch(endpoint: Endpoint) -> bytes:
     )
     expired = threading.Event()
 
-    def end_read() -> None:
+    def end_read(sock: socket.socket) -> None:
         """End a blocked read, whose own timeout starts again with each byte."""
         expired.set()
-        if (sock := connection.sock) is not None:
-            with suppress(OSError):  # closed meanwhile
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        with suppress(OSError):  # closed meanwhile
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
-    deadline = threading.Timer(FETCH_TIMEOUT, end_read)
+    deadline = None
     try:
         connection.connect()
+        # the connection itself drops its socket after the headers of a last response
+        deadline = threading.Timer(FETCH_TIMEOUT, end_read, [connection.sock])
         deadline.start()
         connection.request("GET", AUTHORITY_PATH)
         with connection.getresponse() as answer:
@@ -232,7 +233,8 @@ def _fetch(endpoint: Endpoint) -> bytes:
             raise explain(endpoint, error) or error from error
         raise OSError(f"no valid answer: {error}") from error
     finally:
-        deadline.cancel()
+        if deadline is not None:
+            deadline.cancel()
         connection.close()
 
 

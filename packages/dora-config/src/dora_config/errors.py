@@ -160,8 +160,8 @@ def exit_code(run: Callable[[], int]) -> int:
         message = str(error)
     except OSError as error:  # a file or folder without permission or space
         if error.filename is None:
-            raise
-        message = f"{error.filename}: {error.strerror}"
+            raise  # only the traceback contains the place
+        message = os_error_text(error)
     except ExceptionGroup as group:
         expected, others = group.split(DoraError)
         if expected is None or others is not None:

@@ -209,7 +209,7 @@ def _require_safe(options: argparse.Namespace, interfaces: Sequence[str]) -> Non
 
 
 def _listen(interface: str, port: int, *, apart: bool) -> socket.socket:
-    """Listen on an address; ``apart``: `::` does not take IPv4, which another listener may."""
+    """Listen on an address; ``apart``: `::` is IPv6 only; another listener accepts IPv4."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             interface, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -52,7 +52,6 @@ class Authority:
         Raises :class:`AuthorityError`.
         """
         private_dir(directory)
-        self.directory = directory
         with _locked(directory):
             self.existed = (directory / _CERTIFICATE_FILE).exists()
             if not self.existed:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
@@ -29,6 +31,7 @@ from dora_config.protocol.code_http import (
 
 MAX_LIST: Final = 8 * 1024 * 1024
 """Largest list of digests in bytes."""
+MAX_OFFSET_DIGITS: Final = 18
 MAX_AGE: Final = 90 * 24 * 3600.0
 """Seconds without use after which a file is removed."""
 
@@ -56,19 +59,16 @@ class CodeFiles:
         ]
 
     async def missing(self, request: Request) -> Response:
-        text = b""
-        async for piece in request.stream():
-            text += piece
-            if len(text) > MAX_LIST:
-                return PlainTextResponse("the list is too long\n", 413)
         try:
-            wanted = json.loads(text)
-            if not isinstance(wanted, list) or not all(isinstance(one, str) for one in wanted):
-                raise ValueError("expected a JSON list of SHA-256")
+            wanted = await _listed(request)
             found = await anyio.to_thread.run_sync(self.store.missing, wanted)
-        except (ValueError, FileRefused) as problem:
-            return PlainTextResponse(f"{problem}\n", 400)
-        room = await anyio.to_thread.run_sync(free_space, self.store.root)
+            room = await anyio.to_thread.run_sync(free_space, self.store.root)
+        except ClientDisconnect:
+            return _interrupted()
+        except FileRefused as problem:
+            return PlainTextResponse(f"{problem}\n", problem.status)
+        except OSError as problem:
+            return storage_error(self.store.root, problem)
         place = {FREE_HEADER: str(room), PLACE_HEADER: quote(str(self.store.root))}
         return JSONResponse(found, headers=place)
 
@@ -84,30 +84,31 @@ class CodeFiles:
         except FileRefused as problem:
             return PlainTextResponse(f"{problem}\n", problem.status)
         except OSError as problem:
-            reason = f"{problem.filename or self.store.root}: {problem.strerror or problem}"
-            logger.error("cannot store code: %s", reason)
-            return PlainTextResponse(f"{reason}\n", 507)
+            return storage_error(self.store.root, problem)
         return FileResponse(found, media_type="application/octet-stream")
 
     async def _receive(self, digest: str, request: Request) -> Response:
         offset = request.headers.get(OFFSET_HEADER, "0")
-        if not offset.isdecimal():
-            raise FileRefused(400, f'{OFFSET_HEADER}: "{offset}" is not a number')
+        if not offset.isdecimal() or len(offset) > MAX_OFFSET_DIGITS:
+            raise FileRefused(400, f'{OFFSET_HEADER}: "{offset[:80]}" is not a valid offset')
         size = int(offset)
+        pieces = request.stream()
         try:
             with await anyio.to_thread.run_sync(self.store.open_partial, digest, size) as file:
-                async for piece in request.stream():
+                async for piece in pieces:
                     size += len(piece)
                     if size > self._max_bytes:
                         raise _TooLarge(self._max_bytes)
                     await anyio.to_thread.run_sync(file.write, piece)
                 await anyio.to_thread.run_sync(self.store.publish, digest, file)
         except ClientDisconnect:
-            return PlainTextResponse("interrupted\n", 400)  # not read; what arrived is kept
+            return _interrupted()  # what arrived is kept
         except (OSError, _TooLarge):
-            await anyio.to_thread.run_sync(self.store.discard, digest)
-            async for _ in request.stream():
-                pass  # clients read the response only after sending everything
+            with suppress(OSError):  # removed later, by age
+                await anyio.to_thread.run_sync(self.store.discard, digest)
+            with suppress(ClientDisconnect):
+                async for _ in pieces:
+                    pass  # clients read the response only after sending everything
             raise
         await anyio.to_thread.run_sync(self._collect)
         return Response(status_code=201)
@@ -120,3 +121,31 @@ class CodeFiles:
             return
         if removed:
             logger.info("removed %d unused files of code", removed)
+
+
+async def _listed(request: Request) -> list[str]:
+    """Return the list in a body; raises FileRefused and ClientDisconnect."""
+    text = b""
+    async for piece in request.stream():
+        text += piece
+        if len(text) > MAX_LIST:
+            raise FileRefused(413, f"the list is longer than {MAX_LIST} bytes")
+    try:
+        wanted = json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise FileRefused(400, f"the list is not valid JSON: {problem}") from problem
+    if not isinstance(wanted, list) or not all(isinstance(one, str) for one in wanted):
+        raise FileRefused(400, "expected a JSON list of SHA-256")
+    return wanted
+
+
+def _interrupted() -> Response:
+    """Return the response to a client that has closed its connection."""
+    return PlainTextResponse("interrupted\n", 400)
+
+
+def storage_error(root: Path, problem: OSError) -> Response:
+    """Log an error of the disk with the store at ``root``, and return it."""
+    reason = f"{problem.filename or root}: {problem.strerror or problem}"
+    logger.error("cannot read or write code: %s", reason)
+    return PlainTextResponse(f"{reason}\n", 507)

@@ -73,7 +73,7 @@ class Guard:
             return 403, "requests by pages of other sites are refused (Origin is not this host)\n"
         if self._tokens is None and _is_of_renamed_site(scope):
             return 403, "without authentication, pages may name this host by address only\n"
-        if self._tokens is None and is_rest(scope["path"]):
+        if self._tokens is None and (is_rest(scope["path"]) or _is_code(scope["path"])):
             return None  # several requests may share a connection
         if self._tokens is None:
             too_fast = self._limits.failed(address, anyio.current_time()) is Failure.BLOCKED
@@ -100,7 +100,11 @@ class Guard:
         assert self._tokens is not None
         return self._tokens.allows_plain() and (
             scope["path"] == DAEMON_ROUTE
-            or (scope["path"].startswith(f"{FILES_PATH}/") and scope["method"] in ("GET", "HEAD"))
+            # the scope of a WebSocket has no method
+            or (
+                scope["path"].startswith(f"{FILES_PATH}/")
+                and scope.get("method") in ("GET", "HEAD")
+            )
         )
 
     def _failure(self, address: str) -> tuple[int, str]:
@@ -116,6 +120,11 @@ class Guard:
                 address,
             )
         return 401, "missing or wrong token; send the header Authorization: Bearer TOKEN\n"
+
+
+def _is_code(path: str) -> bool:
+    """Return whether a path is the store of code or one of its files."""
+    return path == FILES_PATH or path.startswith(f"{FILES_PATH}/")
 
 
 def _shown_token(scope: Scope) -> str | None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
-import tempfile
 from asyncio import sslproto
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -74,24 +74,34 @@ class ServerCertificate:
 
     def __init__(self, authority: Authority) -> None:
         self._authority = authority
-        self._addresses = {"127.0.0.1", "::1"}
-        self._context = self._issue()
+        self._addresses = frozenset(("127.0.0.1", "::1"))
+        self._context = self._issue(self._addresses)
 
     def context_for(self, address: str) -> ssl.SSLContext:
-        """Return a context whose certificate contains the local address of a connection."""
+        """Return a context whose certificate contains the local address of a connection.
+
+        If no certificate can be issued, for example without a free file descriptor, return the
+        present one, which dora's clients accept: they verify `SERVER_NAME`.
+        """
         if address not in self._addresses:
-            self._addresses.add(address)
-            self._context = self._issue()
+            addresses = self._addresses | {address}
+            try:
+                self._context = self._issue(addresses)
+            except OSError as error:
+                logger.warning("cannot issue a certificate for %s: %s", address, error)
+            else:
+                self._addresses = addresses
         return self._context
 
-    def _issue(self) -> ssl.SSLContext:
+    def _issue(self, addresses: frozenset[str]) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.num_tickets = 0  # asyncio's clients cannot resume sessions
-        with tempfile.NamedTemporaryFile(dir=self._authority.directory) as file:  # mode 0600
-            file.write(self._authority.issue_server(sorted(self._addresses)))
+        # in memory: a full disk does not matter, and the key is not stored
+        with open(os.memfd_create("dora-certificate"), "wb") as file:
+            file.write(self._authority.issue_server(sorted(addresses)))
             file.flush()
-            context.load_cert_chain(file.name)
+            context.load_cert_chain(f"/proc/self/fd/{file.fileno()}")
         return context
 
 

@@ -108,10 +108,16 @@ class Telemetry:
             snapshot = await take_snapshot(self._service)
             if snapshot is None:
                 continue
-            sent = await anyio.to_thread.run_sync(
-                partial(_send, sender, snapshot, self._service.settings.metrics_edges),
-                abandon_on_cancel=True,
-            )
+            try:
+                sent = await anyio.to_thread.run_sync(
+                    partial(_send, sender, snapshot, self._service.settings.metrics_edges),
+                    abandon_on_cancel=True,
+                )
+            except Exception:  # a defect in the export must not end the coordinator of a fleet
+                if not failed:
+                    logger.exception("metrics cannot be exported; retrying")
+                failed = True
+                continue
             if sent == failed:
                 log = logger.info if sent else logger.warning
                 log("metrics are %s", "exported again" if sent else "not accepted; retrying")

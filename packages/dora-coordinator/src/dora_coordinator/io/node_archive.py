@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Final
 
 import anyio.to_thread
+from pydantic import ValidationError
 
 from dora_config.file_store import FileRefused, FileStore
 from dora_config.protocol.code import CodeFile, CodeLink, CodeSet
 
 PIECE: Final = 1 << 20
 """Bytes read from a file at once."""
+MAX_LIST: Final = 64 << 20
+"""Largest list of a node's files in bytes."""
 ARCHIVE_TYPE: Final = "application/x-tar"
 
 
@@ -28,9 +31,11 @@ class NodeArchive:
 
     @classmethod
     def load(cls, store: FileStore, digest: str, node_id: str) -> NodeArchive:
-        """Blocking. Raises FileRefused (404) if a file is missing."""
-        text = store.use(digest)
-        code = None if text is None else CodeSet.model_validate_json(text.read_bytes())
+        """Blocking. Raises OSError, and FileRefused: 404 if a file is missing, 422 if the file
+        ``digest`` is not a `CodeSet`.
+        """
+        listed = store.use(digest)
+        code = None if listed is None else _read(listed, node_id)
         files = () if code is None else code.files
         paths = {file.sha256: store.use(file.sha256) for file in files}
         found = {name: path for name, path in paths.items() if path is not None}
@@ -53,6 +58,23 @@ class NodeArchive:
         for link in self._code.links:
             yield _link(link).tobuf(tarfile.PAX_FORMAT)
         yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _read(listed: Path, node_id: str) -> CodeSet:
+    """Read a list of files; any file of the store may have the digest that a client sent."""
+    size = listed.stat().st_size
+    if size > MAX_LIST:
+        raise FileRefused(
+            422,
+            f'the code of node "{node_id}" is a list of files of {size} bytes, at most {MAX_LIST} '
+            "are read",
+        )
+    try:
+        return CodeSet.model_validate_json(listed.read_bytes())
+    except ValidationError as problem:
+        raise FileRefused(
+            422, f'the code of node "{node_id}" is not a valid list of files; start it again'
+        ) from problem
 
 
 def _entry(file: CodeFile, size: int) -> tarfile.TarInfo:

@@ -48,7 +48,7 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.envelope import UnknownKind, clean_text, version_problem
 from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.io.connections import Connection, Renewal
-from dora_coordinator.io.files import CodeFiles
+from dora_coordinator.io.files import CodeFiles, storage_error
 from dora_coordinator.io.guard import (
     DAEMON_ROUTE,
     HEALTH_ROUTES,
@@ -233,7 +233,9 @@ class _Endpoints:
             return PlainTextResponse(f"{problem}\n", 404)
         except FileRefused as problem:
             return PlainTextResponse(f"{problem}\n", problem.status)
-        name = quote(f"{node_id.replace('/', '_')}.tar")
+        except OSError as problem:
+            return storage_error(self._files.root, problem)
+        name = quote(f"{node_id}.tar")
         headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
         # the server discards the body of an answer to HEAD: do not read the files for it
         body: AsyncIterator[bytes] | Iterator[bytes]

@@ -1,4 +1,4 @@
-"""Paths, headers and error codes of the REST API; standard library only.
+"""Paths and the header User-Agent of the REST API; standard library only.
 
 Commands that only query import this module and no message, because pydantic is slow to import.
 """

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import stat
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -21,7 +23,7 @@ _FILE_NAME = "dataflow.yml"
 
 def specification(wanted: StartDataflowFile) -> tuple[DataflowSpec, tuple[str, ...]]:
     """Return the specification and warnings; raises OperationFailed."""
-    directory = _directory(wanted.directory)
+    directory, origin = _directory(wanted.directory)
     given = wanted.descriptor
     text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
     path = Path(_FILE_NAME) if directory is None else directory / _FILE_NAME
@@ -32,7 +34,7 @@ def specification(wanted: StartDataflowFile) -> tuple[DataflowSpec, tuple[str, .
             resolved=loaded.resolved,
             descriptor=loaded.descriptor_dict,
             name=name,
-            origin=Origin() if directory is None else _origin(directory),
+            origin=origin,
             workspace=_workspace(directory, name),
             env_overrides=wanted.env,
             exit_when_nodes_finish=loaded.resolved.exit_when_nodes_finish,
@@ -46,15 +48,18 @@ def specification(wanted: StartDataflowFile) -> tuple[DataflowSpec, tuple[str, .
     return spec, tuple(str(problem) for problem in loaded.warnings)
 
 
-def _directory(text: str) -> Path | None:
+def _directory(text: str) -> tuple[Path | None, Origin]:
+    """Return the folder of relative paths and its identity; raises OperationFailed."""
     if not text:
-        return None
+        return None, Origin()
     path = Path(text)
     if not path.is_absolute():
         raise OperationFailed("invalid", f'directory: "{text}" is not an absolute path')
     try:
-        if path.is_dir():
-            return path.resolve()
+        folder = path.stat()
+        if stat.S_ISDIR(folder.st_mode):
+            directory = path.resolve()
+            return directory, _origin(directory, folder)
     except (OSError, ValueError):
         pass  # the same answer
     raise OperationFailed(
@@ -64,8 +69,7 @@ def _directory(text: str) -> Path | None:
     )
 
 
-def _origin(directory: Path) -> Origin:
-    folder = directory.stat()
+def _origin(directory: Path, folder: os.stat_result) -> Origin:
     return Origin(
         boot_id=boot_id(),
         directory=str(directory),
