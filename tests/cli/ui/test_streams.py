@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from dora_cli.coordinator.errors import RequestFailed
-from dora_cli.ui.streams import LONG_LINE, MAX_LONG, PAGE_FRAMES, LongMessages, parsed
+from dora_cli.ui.streams import LONG_LINE, MAX_LONG, PAGE_FRAMES, LongMessages, _samples, parsed
 from dora_config.protocol.topics import TopicUpdate
 
 
@@ -61,6 +61,14 @@ def test_pieces_of_a_broken_stream_are_ignored() -> None:
     long = LongMessages()
     assert long.take(1, TopicUpdate(piece="b", more=True)) == ()
     assert long.take(2, TopicUpdate(piece="c")) == ("c",)
+
+
+def test_the_rest_of_a_message_that_a_late_viewer_does_not_get() -> None:
+    long = LongMessages()
+    assert long.take(1, TopicUpdate(piece='{"data": [1', more=True)) == ()
+    torn = long.take(1, TopicUpdate(piece=" "))
+    assert _samples(torn) == []
+    assert long.take(1, TopicUpdate(piece="c")) == ("c",)
 
 
 def test_a_message_cannot_fill_the_memory() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.runner.histories import failed, node_ended, restarting
 
+from dora_config.history import file as file_module
 from dora_config.history.file import HistoryFile, read_history
 
 ENTRIES = [restarting(1.5, "a"), failed(2.25, "b"), node_ended(3.0, "c")]
@@ -31,6 +32,18 @@ def test_a_torn_line_and_a_newer_event_are_skipped(tmp_path: Path) -> None:
         text.write('{"at":1.0,"event":{"kind":"of a newer version"}}\n{"at":2.0,"ev')
     file.append(ENTRIES[1])
     assert read_history(file.path) == ENTRIES[:2]
+
+
+def test_of_a_long_file_the_newest_entries_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = HistoryFile(tmp_path / "history.jsonl")
+    for entry in ENTRIES:
+        file.append(entry)
+    size = file.path.stat().st_size
+    for limit, left in ((size, 3), (size - 1, 2), (10, 0)):
+        monkeypatch.setattr(file_module, "MAX_FILE_BYTES", limit)
+        assert read_history(file.path) == ENTRIES[3 - left :]
 
 
 def test_an_error_is_returned_once(tmp_path: Path) -> None:

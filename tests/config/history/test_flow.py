@@ -117,3 +117,20 @@ def test_a_node_that_does_not_run_sends_nothing() -> None:
 def test_inputs_are_not_silent_just_after_the_start() -> None:
     edge = flow("camera/image", "plot/image", sent=0, idle_seconds=None)
     assert found(robot(edge), running_for=2.0) == []
+
+
+def test_silence_along_a_long_chain_leads_to_its_source() -> None:
+    edges = [flow(f"n{i}/out", f"n{i + 1}/in", idle_seconds=None) for i in range(1500)]
+    ((kind, text),) = found(robot(*edges))
+    assert (kind, text) == (
+        "silent",
+        'node "n0" on machine "robot" has sent nothing on output "out"',
+    )
+
+
+def test_silence_in_a_cycle_names_a_node_of_it() -> None:
+    cycle = robot(
+        flow("a/x", "b/x", idle_seconds=None),
+        flow("b/y", "a/y", idle_seconds=None),
+    )
+    assert {kind for kind, _ in found(cycle)} == {"silent"}

@@ -9,7 +9,7 @@ from support.simulation.fleet_simulation import SimulatedFleet, pipeline, runnin
 from support.simulation.machine_simulation import FakeDaemon
 
 from dora_config.dataflow.resolved import ResolvedDeploy, ResolvedInput, ResolvedNode
-from dora_config.dataflow.sources import OutputSource
+from dora_config.dataflow.sources import LogSource, OutputSource
 from dora_config.protocol.calls import ChangePart
 from dora_config.protocol.control import (
     ChangeGraph,
@@ -30,6 +30,8 @@ from dora_config.protocol.runner import (
 from dora_coordinator.state.events import ClientCancelled
 
 CROSSING = ConnectInput(source="camera", output="out", target="logger", input="extra")
+
+LOGS_OF_CAMRA = ResolvedInput(source=LogSource(level="info", node="camra"))
 
 
 def two_machines() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
@@ -157,6 +159,10 @@ def test_a_refusal_of_the_runner_changes_nothing() -> None:
         ),
         (
             ConnectInput(source="dora", output="logs/info/camra", target="plot", input="lines"),
+            'no node "camra"; did you mean "camera"?',
+        ),
+        (
+            AddNode(node=node("x", inputs={"lines": LOGS_OF_CAMRA})),
             'no node "camra"; did you mean "camera"?',
         ),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.simulation.fleet_simulation import (
     dataflow,
     fleet_of,
@@ -10,6 +11,8 @@ from support.simulation.fleet_simulation import (
 
 from dora_config.protocol.control import (
     DataflowRef,
+    Destroy,
+    Destroyed,
     Ended,
     RestartDataflow,
     Restarted,
@@ -17,6 +20,9 @@ from dora_config.protocol.control import (
     StopDataflow,
     WaitForEnd,
 )
+from dora_coordinator.state.events import ClientDisconnected
+
+RESTART = RestartDataflow(dataflow=DataflowRef(name="a"))
 
 
 def test_a_second_running_dataflow_of_a_name_is_refused() -> None:
@@ -71,7 +77,7 @@ def test_stop_all_waits_for_all_dataflows() -> None:
 def test_restart_stops_and_starts_the_same_dataflow() -> None:
     fleet, daemon = running_dataflows("a")
     (old,) = fleet.store
-    number = fleet.ask(RestartDataflow(dataflow=DataflowRef(name="a")))
+    number = fleet.ask(RESTART)
     fleet.settle()
     answer = fleet.answers[number]
     assert isinstance(answer, Restarted)
@@ -82,7 +88,7 @@ def test_restart_stops_and_starts_the_same_dataflow() -> None:
 
 def test_a_restart_fails_when_its_daemon_is_lost() -> None:
     fleet, daemon = running_dataflows("a")
-    number = fleet.ask(RestartDataflow(dataflow=DataflowRef(name="a")))
+    number = fleet.ask(RESTART)
     fleet.step_to_daemon(daemon)
     fleet.step_runner(daemon.runners[0], daemon)
     fleet.step_runner_event(daemon)
@@ -91,3 +97,69 @@ def test_a_restart_fails_when_its_daemon_is_lost() -> None:
     fleet.disconnect(daemon)
     fleet.settle()
     assert "was lost while it prepared" in fleet.failures[number].message
+
+
+def test_a_second_restart_is_refused_while_the_first_one_waits() -> None:
+    fleet, daemon = running_dataflows("a")
+    fleet.ask(RESTART)
+    fleet.handle(ClientDisconnected(1))
+    failure = fleet.failures[fleet.ask(RESTART)]
+    assert failure.code == "conflict"
+    assert "is being restarted already; `dora stop` ends it" in failure.message
+    fleet.settle()
+    assert fleet.listed() == [("Finished", None), ("Running", None)]
+    assert len([runner for runner in daemon.runners if runner.lives]) == 1
+    again = fleet.ask(RESTART)
+    fleet.settle()
+    assert isinstance(fleet.answers[again], Restarted)
+
+
+@pytest.mark.parametrize("stop", [StopDataflow(dataflow=DataflowRef(name="a")), StopDataflow()])
+def test_a_stop_during_a_restart_prevents_the_new_start(stop: StopDataflow) -> None:
+    fleet, _ = running_dataflows("a")
+    restarting, stopping = fleet.ask(RESTART), fleet.ask(stop)
+    assert "is stopped and not started again: a stop was" in fleet.failures[restarting].message
+    fleet.settle()
+    assert isinstance(fleet.answers[stopping], Ended)
+    assert fleet.listed() == [("Finished", None)]
+
+
+def test_a_stop_of_another_dataflow_does_not_concern_a_restart() -> None:
+    fleet, _ = running_dataflows("a", "b")
+    restarting = fleet.ask(RESTART)
+    fleet.ask(StopDataflow(dataflow=DataflowRef(name="b")))
+    fleet.settle()
+    assert isinstance(fleet.answers[restarting], Restarted)
+
+
+def test_nothing_is_started_again_while_the_coordinator_ends() -> None:
+    fleet, daemon = running_dataflows("a", "b")
+    restarting = fleet.ask(RESTART)
+    assert fleet.failures[fleet.ask(Destroy())].code == "conflict"
+    ending = fleet.ask(Destroy(force=True))
+    assert fleet.failures[restarting].message.endswith("the coordinator is ending")
+    late = fleet.ask(RestartDataflow(dataflow=DataflowRef(name="b")))
+    assert fleet.failures[late].message == "the coordinator is ending; start refused"
+    fleet.settle()
+    assert isinstance(fleet.answers[ending], Destroyed)
+    assert not any(runner.lives for runner in daemon.runners)
+    assert len(fleet.store) == 2
+
+
+def test_a_restart_does_not_take_a_name_that_another_dataflow_has() -> None:
+    fleet, daemon = running_dataflows("a")
+    fleet.kill_coordinator()
+    fleet.store.clear()  # the first dataflow is not known when the second one takes its name
+    fleet.start_coordinator()
+    other = fleet.add_daemon("other")
+    fleet.settle()
+    fleet.start(dataflow(lone=None).model_copy(update={"name": "a"}))
+    fleet.settle()
+    fleet.connect(daemon)
+    fleet.settle()
+    (runner,) = daemon.runners
+    number = fleet.ask(RestartDataflow(dataflow=DataflowRef(uuid=runner.dataflow_id)))
+    fleet.settle()
+    assert fleet.failures[number].code == "conflict"
+    assert "was stopped but not started again: there is already" in fleet.failures[number].message
+    assert [one.lives for one in other.runners] == [True]

@@ -144,3 +144,11 @@ def test_a_request_that_is_sent_again_ends_when_a_daemon_is_lost_or_returns() ->
     fleet.settle()
     assert fleet.answers[again] == LogsEnd(problems=('no connection to daemon "station"',))
     assert kept not in fleet.answers
+
+
+def test_problems_of_a_daemon_contain_no_control_characters() -> None:
+    fleet, daemon = running_dataflows("a")
+    number = fleet.ask(ReadLogs(nodes=("sink",)))
+    stream = _stream(daemon).stream
+    _chunk(fleet, daemon, LogChunk(stream=stream, done=True, problem="a\x1b[2Jb"))
+    assert fleet.answers[number] == LogsEnd(problems=(f'daemon "{daemon.key}": a\\x1b[2Jb',))

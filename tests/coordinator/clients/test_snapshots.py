@@ -1,4 +1,4 @@
-"""Snapshots: daemons are asked once for all viewers, and never without one."""
+"""Snapshots: one request per daemon serves all viewers; without a viewer none is sent."""
 
 from __future__ import annotations
 

@@ -8,9 +8,11 @@ import pytest
 from support.simulation.fleet_simulation import SimulatedFleet, dataflow
 from support.simulation.machine_simulation import FakeDaemon
 
-from dora_config.protocol.control import StopDataflow, WatchTopics
+from dora_config.dataflow.resolved import ResolvedDeploy
+from dora_config.protocol.control import ChangeGraph, StopDataflow, WatchTopics
 from dora_config.protocol.daemon import TO_DAEMON, CoordinatorMessage, DaemonMessage
 from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.runner import AddNode
 from dora_config.protocol.topics import (
     EndTopics,
     MoreTopics,
@@ -20,11 +22,14 @@ from dora_config.protocol.topics import (
     TopicUpdate,
     WatchedTopics,
 )
+from dora_coordinator.clients.topic_streams import LATE_SECONDS
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.events import (
     ClientCancelled,
     ClientDisconnected,
     DaemonMessageReceived,
+    TimerFired,
+    TimerKey,
     TopicChunkTaken,
 )
 
@@ -237,6 +242,36 @@ def test_the_end_of_the_dataflow_ends_the_watch() -> None:
     assert world.fleet.answers[number] == TopicsEnd()
 
 
+@pytest.mark.parametrize("topics", [(), ("late/out0",)], ids=["all", "one"])
+def test_a_watched_part_that_could_not_be_added_ends_its_watch_only(topics: tuple[str]) -> None:
+    world = Watched(two_senders())
+    fleet = world.fleet
+    arm = fleet.add_daemon("arm", "arm")
+    fleet.settle()
+    arm.broken_nodes.add("late")
+    (node, _) = two_senders().resolved.nodes
+    deploy = ResolvedDeploy(machine="arm")
+    late = node.model_copy(update={"id": "late", "deploy": deploy})
+    adding = fleet.ask(ChangeGraph(change=AddNode(node=late)))
+    number = fleet.ask(WatchTopics(topics=topics))
+    fleet.settle()
+    assert adding in fleet.failures
+    fleet.listed()  # the coordinator handles further events
+    assert (number in fleet.answers) == bool(topics)
+
+
+def test_a_stream_ends_after_its_part_could_not_be_added() -> None:
+    world = Watched(two_senders())
+    fleet = world.fleet
+    number = fleet.ask(WatchTopics(topics=("camera/out0",)))
+    stream = world.stream(world.robot)
+    assert fleet.coordinator is not None
+    (running,) = fleet.coordinator.registry
+    running.parts.remove(running.parts["robot"])
+    world.send(world.robot, TopicChunk(stream=stream.stream, done=True))
+    assert fleet.answers[number] == TopicsEnd()
+
+
 VIEW = WatchTopics(topics=("camera/out0",), max_rate=5.0)
 
 
@@ -322,6 +357,60 @@ def test_a_viewer_that_leaves_in_the_middle_of_a_message_does_not_stop_the_other
     assert world.received(world.robot) == MoreTopics(stream=world.request.stream)
     world.fleet.handle(ClientCancelled(1, world.first))
     assert world.received(world.robot) == EndTopics(stream=world.request.stream)
+
+
+def test_a_viewer_that_stopped_delays_a_long_message_only_for_a_while() -> None:
+    world = Shared()
+    world.update(piece="a", more=True)
+    assert not world.display(world.first)
+    world.fleet.now += LATE_SECONDS - 1
+    world.fleet.fire_due()
+    assert world.received(world.robot) is None
+    world.fleet.now += 1
+    world.fleet.fire_due()
+    assert world.received(world.robot) == MoreTopics(stream=world.request.stream)
+    assert world.update(piece="b").keys() == {world.first}
+    assert world.display(world.first)
+    assert world.update(samples=("c",)).keys() == {world.first}
+    assert not world.display(world.second)  # the next update was requested for the first one
+    (end,) = world.arrived().values()
+    assert (end.piece, end.more, end.dropped) == (" ", False, {"camera/out0": 1})
+    world.fleet.handle(TopicChunkTaken(1, world.second, world.request.stream))
+    assert world.update(samples=("d",))[world.second] == TopicUpdate(samples=("d",))
+
+
+def test_a_viewer_that_returns_in_the_middle_of_a_message_misses_its_rest() -> None:
+    world = Shared()
+    world.update(piece="a", more=True)
+    world.display(world.first)
+    world.fleet.now += LATE_SECONDS
+    world.fleet.fire_due()
+    world.received(world.robot)
+    world.display(world.second)
+    assert world.arrived() == {world.second: TopicUpdate(piece=" ")}
+    world.display(world.second)
+    assert world.update(piece="b").keys() == {world.first}
+    assert world.received(world.robot) == MoreTopics(stream=world.request.stream)
+    assert world.update(piece="c", more=True)[world.second] == TopicUpdate(piece="c", more=True)
+
+
+def test_a_message_waits_for_its_only_viewer_until_a_second_one_comes() -> None:
+    world = Watched(two_senders())
+    world.fleet.ask(VIEW)
+    stream = world.stream(world.robot).stream
+    piece = TopicUpdate(piece="a", more=True)
+    world.send(world.robot, TopicChunk(stream=stream, news=piece))
+    world.fleet.now += LATE_SECONDS
+    world.fleet.fire_due()
+    assert world.received(world.robot) is None
+    world.fleet.ask(VIEW)
+    world.fleet.now += LATE_SECONDS
+    world.fleet.fire_due()
+    assert world.received(world.robot) == MoreTopics(stream=stream)
+    world.fleet.handle(ClientDisconnected(1))
+    assert world.received(world.robot) == EndTopics(stream=stream)
+    world.fleet.handle(TimerFired(TimerKey("viewer", str(stream))))
+    assert world.received(world.robot) is None
 
 
 def test_watches_of_a_lost_machine_share_a_stream_again() -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 from support.simulation.fleet_simulation import (
     SimulatedFleet,
     dataflow,
+    pipeline,
     running_dataflows,
     running_fleet,
 )
 from support.simulation.machine_simulation import FakeDaemon
 
 from dora_config.protocol.control import (
+    ChangeGraph,
     DataflowList,
     DataflowRef,
+    Ended,
     ForgetEnded,
     StopDataflow,
 )
+from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.runner import ConnectInput
 from dora_coordinator.state.records import Phase
 
 
@@ -36,6 +41,76 @@ def test_running_parts_are_adopted_after_the_store_was_lost() -> None:
     assert record.phase is Phase.RUNNING
     assert {part.daemon for part in record.parts} == {"robot", "station"}
     assert [runner.phase for runner in (*robot.runners, *station.runners)] == ["running"] * 2
+
+
+def adopted_on_robot(spec: DataflowSpec) -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
+    """Return a fleet whose store was lost and whose station has not returned yet."""
+    fleet, robot, station = running_fleet(spec)
+    fleet.kill_coordinator()
+    fleet.store.clear()
+    fleet.start_coordinator()
+    fleet.connect(robot)
+    fleet.settle()
+    return fleet, robot, station
+
+
+def test_a_part_that_returns_after_the_stop_is_stopped() -> None:
+    fleet, _, station = adopted_on_robot(dataflow(camera="robot", detector="station"))
+    number = fleet.ask(StopDataflow(grace=2.5))
+    fleet.settle()
+    assert isinstance(fleet.answers[number], Ended)
+    fleet.connect(station)
+    while fleet.step_to_coordinator(station) or fleet.step_to_daemon(station):
+        pass
+    assert fleet.listed() == [("Stopping", None)]
+    fleet.settle()
+    assert fleet.listed() == [("Finished", None)]
+    assert not any(runner.lives for runner in station.runners)
+    ((record, _),) = fleet.store.values()
+    assert (record.grace, record.stop_requested, len(record.parts)) == (2.5, True, 2)
+
+
+def test_a_part_that_returns_after_the_others_have_ended_runs_on() -> None:
+    fleet, robot, station = adopted_on_robot(dataflow(camera="robot", detector="station"))
+    fleet.finish_runner(robot.runners[0], robot)
+    fleet.settle()
+    assert fleet.listed() == [("Finished", None)]
+    fleet.connect(station)
+    fleet.settle()
+    assert fleet.listed() == [("Running", None)]
+    ((record, _),) = fleet.store.values()
+    assert record.ended_at is None
+    fleet.finish_runner(station.runners[0], station)
+    fleet.settle()
+    assert fleet.listed() == [("Finished", None)]
+
+
+def test_an_adopted_part_does_not_hide_that_the_dataflow_was_changed() -> None:
+    pair = pipeline(camera="robot", plot="robot").resolved
+    lone = dataflow(detector="station").resolved
+    whole = pair.model_copy(update={"nodes": (*pair.nodes, *lone.nodes)})
+    fleet, _, station = adopted_on_robot(DataflowSpec(resolved=whole))
+    edge = ConnectInput(source="camera", output="out", target="plot", input="b")
+    assert fleet.ask(ChangeGraph(change=edge)) not in fleet.failures
+    fleet.settle()
+    fleet.connect(station)
+    fleet.settle()
+    ((record, _),) = fleet.store.values()
+    assert record.rewired
+    assert len(record.parts) == 2
+
+
+def test_times_of_recoveries_are_removed_with_their_dataflow() -> None:
+    fleet, robot, _ = running()
+    fleet.kill_runner(robot.runners[0], robot)
+    fleet.settle()
+    assert fleet.coordinator is not None
+    backoff = fleet.coordinator.registry._context.backoff
+    assert backoff._last
+    fleet.ask(StopDataflow())
+    fleet.settle()
+    fleet.ask(ForgetEnded())
+    assert not backoff._last
 
 
 def test_archived_dataflows_are_limited_and_can_be_forgotten() -> None:

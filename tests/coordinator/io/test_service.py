@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import anyio
@@ -23,14 +24,16 @@ from dora_config.protocol.control import (
     DataflowRef,
     DescribeDataflow,
     Failure,
+    GetSnapshot,
     ListDataflows,
     RotateToken,
     StartDataflow,
     StopDataflow,
     WaitForEnd,
 )
-from dora_config.protocol.daemon import PartChanged, PartReport, Register
-from dora_config.protocol.snapshot import Snapshot
+from dora_config.protocol.daemon import TO_DAEMON, PartChanged, PartReport, Register
+from dora_config.protocol.snapshot import MachineSample, SampleMachine, Snapshot
+from dora_coordinator.clients import snapshots
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.io import service as service_module
 from dora_coordinator.io.authority import Authority
@@ -204,6 +207,28 @@ def test_requests_without_a_connection_are_answered_or_lost_with_the_coordinator
     play(tmp_path, monkeypatch, story)
 
 
+def test_snapshots_are_answered_while_the_store_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "REUSED_SECONDS", 0.01)
+
+    async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
+        daemon = await register(peer)
+        service = daemon.service
+        store.full = True
+        await service.ask(StartDataflow(spec=dataflow(camera="robot")))
+        times: set[float] = set()
+        while len(times) < 2:  # an answer is reused until its timer has fired
+            answer = await service.ask(GetSnapshot())
+            assert isinstance(answer, Answer)
+            assert isinstance(answer.answer, Snapshot)
+            times.add(answer.answer.time)
+        store.full = False
+        await register(peer)
+
+    play(tmp_path, monkeypatch, story)
+
+
 def test_a_snapshot_is_encoded_as_every_answer() -> None:
     frame = Answer(id=3, answer=Snapshot(time=1.5, problems=('a "quoted" word',)))
     assert service_module._encoded(frame) == SERVER_CODEC.encode(frame)
@@ -245,6 +270,40 @@ def test_a_defect_in_an_event_fails_its_request_only(
     monkeypatch.setattr(CoordinatorState, "handle", fail_starts)
     play(tmp_path, monkeypatch, story)
     assert "RuntimeError: a defect" in caplog.text
+
+
+def test_a_defect_in_an_answer_fails_all_requests_that_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assemble = snapshots.Snapshots._assemble
+    defects = [RuntimeError("a defect")]
+
+    def fail_once(*arguments: Any) -> Snapshot:
+        if defects:
+            raise defects.pop()
+        return assemble(*arguments)
+
+    def answer(daemon: Remote) -> None:
+        messages = [TO_DAEMON.decode(text) for text in daemon.received]
+        *_, wanted = (one.sample for one in messages if isinstance(one, SampleMachine))
+        daemon.service.on_message(daemon.connection, MachineSample(sample=wanted))
+
+    async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
+        daemon, viewers = await register(peer), [peer(), peer()]
+        for viewer in viewers:
+            viewer.request(GetSnapshot())
+        await daemon.receives("sample_machine")
+        answer(daemon)
+        for viewer in viewers:
+            await viewer.receives("internal error of the coordinator; see its log")
+        daemon.received.clear()
+        viewers[0].request(GetSnapshot())
+        await daemon.receives("sample_machine")
+        answer(daemon)
+        await viewers[0].receives('"kind":"answer"')
+
+    monkeypatch.setattr(snapshots.Snapshots, "_assemble", fail_once)
+    play(tmp_path, monkeypatch, story)
 
 
 @pytest.mark.usefixtures("home")

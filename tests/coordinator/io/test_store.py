@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from shutil import rmtree
 import pytest
 from support.simulation.fleet_simulation import dataflow
 
-from dora_coordinator.io.store import MemoryStore, SqliteStore, StoreError, open_store
+from dora_coordinator.io.store import MemoryStore, NotWritten, SqliteStore, StoreError, open_store
 from dora_coordinator.state.commands import DeleteRecord, SaveMachine, SaveRecord
 from dora_coordinator.state.identities import MachineRecord
 from dora_coordinator.state.records import DataflowRecord, PartState, Phase, new_record
@@ -62,6 +63,51 @@ def test_a_store_that_is_removed_while_it_is_open_is_recreated(path: Path, what:
     again = SqliteStore(path)
     assert again.load() == [(record(name), SPEC) for name in ("d1", "d2", "d3")]
     again.close()
+
+
+@pytest.mark.parametrize("step", ["replace", "connect", "lock"])
+def test_a_store_that_could_not_be_recreated_is_recreated_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    store = SqliteStore(path)
+    store.apply([SaveRecord(record(), SPEC)])
+    for file in path.parent.iterdir():
+        file.unlink()
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        match step:
+            case "replace":
+                broken.setattr(Path, "replace", fail)
+            case "connect":
+                broken.setattr(SqliteStore, "_open", fail)
+            case "lock":
+                broken.setattr(os, "pwrite", fail)
+        with pytest.raises(NotWritten, match="No space left"):
+            store.apply([SaveRecord(record("d2"), SPEC)])
+    assert store.load() == [(record(), SPEC)]
+    store.apply([SaveRecord(record("d2"), SPEC)])
+    with pytest.raises(StoreError, match="in use by another coordinator"):
+        SqliteStore(path)
+    store.close()
+    again = SqliteStore(path)
+    assert again.load() == [(record(name), SPEC) for name in ("d1", "d2")]
+    again.close()
+
+
+def test_a_lock_that_cannot_be_written_is_released(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "pwrite", fail)
+        with pytest.raises(StoreError, match="No space left on device"):
+            SqliteStore(path)
+    SqliteStore(path).close()
 
 
 def test_unchanged_parts_stay(path: Path) -> None:

@@ -291,6 +291,8 @@ class CoordinatorState:
                 return self._clients.explanation_timed_out(key.subject, now)
             case "snapshot":
                 return self._clients.snapshot_timer_fired(key.subject, now)
+            case "viewer":
+                return self._clients.viewer_timer_fired(key.subject, now)
             case "start" | "link" | "recovery" | "retry" | "stop":
                 dataflow = self.registry.get(key.subject)
                 if dataflow is None:

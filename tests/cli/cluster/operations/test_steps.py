@@ -67,12 +67,3 @@ def test_a_lost_connection_does_not_end_a_wait(monkeypatch: pytest.MonkeyPatch) 
     left.append(CoordinatorRefused("HTTP status 403"))
     with pytest.raises(CoordinatorRefused):
         steps.poll(condition, "not met")
-
-
-def test_a_lost_connection_gives_no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    def report(_: Cluster) -> None:
-        raise CoordinatorLost("cut")
-
-    monkeypatch.setattr(queries, "report_if_running", report)
-    assert queries.fetch_report(CLUSTER) is None
-    assert queries.wait_for_daemons(CLUSTER, ["robot"], within=0.0) == {}

@@ -22,6 +22,8 @@ def test_lost_messages_do_not_keep_the_recording_on_the_machines(
     monkeypatch.setattr(fetching, "fetch", lambda *_, allow_missing: [])
     monkeypatch.setattr(fetching, "merge_fetched", lambda *_: done.append("merged"))
     monkeypatch.setattr(fetching, "remove_from_machines", lambda *_: done.append("removed"))
-    with pytest.raises(CommandFailed):
-        command.main("id", Path("all.mcap"), remove=True)
-    assert done == ["merged", "removed"]
+    for remove, expected in ((True, ["merged", "removed"]), (False, ["merged"])):
+        with pytest.raises(CommandFailed):
+            command.main("id", Path("all.mcap"), remove=remove)
+        assert done == expected
+        done.clear()

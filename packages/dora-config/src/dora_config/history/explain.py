@@ -39,10 +39,10 @@ def explain(evidence: Evidence) -> Explanation:
     """Return the first cause of the present trouble, or of the last one."""
     events = merged(evidence)
     narrator, troubles = Narrator(), Troubles()
-    told: list[Occurrence | None] = []
+    lines: list[Occurrence | None] = []
     for index, timed in enumerate(events):
         troubles.handle(index, timed)
-        told.append(narrator.occurrence(timed))
+        lines.append(narrator.occurrence(timed))
     _add_present(troubles, evidence)
     incident = _last_incident(troubles.found, evidence.now)
     first = _first_cause(incident, _Graph(evidence))
@@ -55,7 +55,7 @@ def explain(evidence: Evidence) -> Explanation:
         now=evidence.now,
         summary=_summary(evidence, events, cause, findings),
         cause=cause,
-        timeline=tuple(_timeline(told, first, incident)),
+        timeline=tuple(_timeline(lines, first, incident)),
         findings=findings,
         waits_for=waits_for(evidence, events, troubles.open),
         notes=tuple(_notes(evidence, incident)),
@@ -172,22 +172,22 @@ def _cause(first: Trouble, incident: Sequence[Trouble]) -> Cause:
 
 
 def _timeline(
-    told: Sequence[Occurrence | None], first: Trouble | None, incident: Sequence[Trouble]
+    lines: Sequence[Occurrence | None], first: Trouble | None, incident: Sequence[Trouble]
 ) -> Iterable[Occurrence]:
     """Yield the events of the incident, and the last ones before it.
 
     Without an incident, yield the last events, and the last warnings before them.
     """
     if first is None:
-        known = [one for one in told if one is not None]
+        known = [one for one in lines if one is not None]
         yield from [one for one in known[:-SHOWN_BEFORE] if one.problem][-SHOWN_BEFORE:]
         yield from known[-SHOWN_BEFORE:]
         return
     reported = [one.reported_by for one in incident if one.reported_by >= 0]
-    start = min(reported, default=len(told))
-    before = [one for one in told[:start] if one is not None]
+    start = min(reported, default=len(lines))
+    before = [one for one in lines[:start] if one is not None]
     yield from before[-SHOWN_BEFORE:]
-    for index, one in enumerate(told[start:], start):
+    for index, one in enumerate(lines[start:], start):
         if one is not None:
             yield one.model_copy(update={"role": _role(one, index, first.reported_by)})
 

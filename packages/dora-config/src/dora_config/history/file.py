@@ -11,7 +11,7 @@ from dora_config.atomic_write import write_file
 from dora_config.history.entries import HistoryEntry, SavedEntry, decode_entry, encode_entry
 
 MAX_FILE_BYTES: Final = 8 << 20
-"""Bytes of a file that are read: its writer keeps it far smaller."""
+"""Bytes that are read from the end of a file; only many long entries make it larger."""
 
 
 class HistoryFile:
@@ -74,7 +74,12 @@ class HistoryFile:
 
 
 def read_history(path: Path) -> list[SavedEntry]:
-    """Return the entries of a file, oldest first; without torn lines. Raises OSError."""
+    """Return the entries of a file, oldest first; without torn lines. Raises OSError.
+
+    Of a file above `MAX_FILE_BYTES`, only the newest entries are returned.
+    """
     with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - MAX_FILE_BYTES))
         data = file.read(MAX_FILE_BYTES)
     return [entry for line in data.splitlines() if (entry := decode_entry(line)) is not None]

@@ -68,15 +68,13 @@ class Flow:
                 self._add(found, self._dropping(flow), None)
         for flow in self._flows:
             if not self._young and _is_silent(flow):
-                self._add(found, self._silence(flow, frozenset()), flow.target)
+                self._add(found, self._silence(flow), flow.target)
         order = {"stuck": 0, "slow": 1, "silent": 2}
         return tuple(sorted(found.values(), key=lambda one: order[one.kind]))
 
     def _add(
-        self, found: dict[tuple[str, str], FlowProblem], root: _Root | None, silent: str | None
+        self, found: dict[tuple[str, str], FlowProblem], root: _Root, silent: str | None
     ) -> None:
-        if root is None:
-            return
         kind = "silent" if silent is not None and root.kind not in ("slow", "stuck") else root.kind
         known = found.get((kind, root.node))
         inputs = () if known is None else known.inputs
@@ -96,7 +94,7 @@ class Flow:
     def _named(self, node: str) -> str:
         return f'node "{node}"{on(self._machine_of.get(node))}'
 
-    def _slow(self, node: str, flow: EdgeFlow) -> _Root | None:
+    def _slow(self, node: str, flow: EdgeFlow) -> _Root:
         """Return the node at the end of a chain of full queues."""
         seen = {node}
         while blocked := [one for one in self._out_of.get(node, ()) if one.blocked]:
@@ -127,9 +125,23 @@ class Flow:
             return ""
         return f" (it uses {status.cpu_percent:.0f} % of a core)"
 
-    def _silence(self, flow: EdgeFlow, visited: frozenset[str]) -> _Root | None:
+    def _silence(self, flow: EdgeFlow) -> _Root:
         """Return the first node upstream that explains why nothing arrives on an edge."""
-        node = _node(flow.source)
+        visited: set[str] = set()
+        while True:
+            node = _node(flow.source)
+            root = self._explained(node)
+            if root is not None:
+                return root
+            incoming = self._into.get(node, [])
+            quiet = [one for one in incoming if _is_silent(one)]
+            if node in visited or not incoming or len(quiet) < len(incoming):
+                return _Root("silent", node, self._sends_nothing(node, flow, incoming))
+            visited.add(node)
+            flow = quiet[0]
+
+    def _explained(self, node: str) -> _Root | None:
+        """Return why a node sends nothing, if it is not a lack of input."""
         status, machine = self._status.get(node), self._machine_of.get(node)
         if machine in self._lost:
             return _Root("silent", node, f'machine "{machine}" with node "{node}" is unreachable')
@@ -137,13 +149,7 @@ class Flow:
             text = f"{self._named(node)} sends nothing because it {_STATES[status.state]}"
             return _Root("silent", node, text)
         blocked = [one for one in self._out_of.get(node, ()) if one.blocked]
-        if blocked:
-            return self._slow(_node(blocked[0].target), blocked[0])
-        incoming = self._into.get(node, [])
-        quiet = [one for one in incoming if _is_silent(one)]
-        if incoming and len(quiet) == len(incoming) and node not in visited:
-            return self._silence(quiet[0], visited | {node})
-        return _Root("silent", node, self._sends_nothing(node, flow, incoming))
+        return self._slow(_node(blocked[0].target), blocked[0]) if blocked else None
 
     def _sends_nothing(self, node: str, flow: EdgeFlow, incoming: Iterable[EdgeFlow]) -> str:
         since = "has sent nothing"

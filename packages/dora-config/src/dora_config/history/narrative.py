@@ -31,7 +31,7 @@ _PHASES = {
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What is said about one event."""
+    """Line of the timeline about one event."""
 
     text: str
     node: str | None = None

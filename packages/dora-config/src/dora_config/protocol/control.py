@@ -121,7 +121,7 @@ class GetSnapshot(Message):
     dataflow: DataflowRef | None = None
     """``None``: all running dataflows and all machines."""
     edges: bool = True
-    """False: without edges and loads of machines; then no daemon is asked."""
+    """False: without edges and loads of machines; then no daemon is queried."""
 
 
 class ReadLogs(Message):

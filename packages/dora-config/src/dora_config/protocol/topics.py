@@ -1,8 +1,8 @@
 """Messages for watching outputs of a running dataflow; no I/O.
 
-A client's watch becomes one *stream* per daemon. Each stream has at most one chunk in flight: the
-next is sent after :class:`MoreTopics`, when the client has acknowledged the last. Messages in
-between are kept up to a limit; the oldest are dropped and counted.
+A client's watch becomes one *stream* per daemon; equal watches can share one. Each stream has at
+most one chunk in flight: the next is sent after :class:`MoreTopics`, when a client has acknowledged
+the last. Messages in between are kept up to a limit; the oldest are dropped and counted.
 """
 
 from __future__ import annotations

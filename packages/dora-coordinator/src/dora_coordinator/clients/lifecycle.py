@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
@@ -55,6 +56,11 @@ class _Waits:
     def of(self, dataflow_id: str) -> list[_Wait]:
         return list(self._by_dataflow.get(dataflow_id, ()))
 
+    def restart_of(self, dataflow_id: str) -> _Wait | None:
+        """Return the restart that waits for the end of a dataflow."""
+        waits = self._by_dataflow.get(dataflow_id, ())
+        return next((wait for wait in waits if wait.until == "restarted"), None)
+
     def remove(self, wait: _Wait, dataflow_id: str) -> None:
         """The dataflow has reached what the request waits for."""
         wait.left.discard(dataflow_id)
@@ -90,11 +96,8 @@ class LifecycleRequests:
         spec = start.spec
         running = self._registry.live_named(spec.name) if spec.name else None
         if running is not None and not start.dry_run:
-            raise RequestRefused(
-                "conflict",
-                f'there is already a running dataflow with name "{spec.name}" ({running.id}); '
-                "stop it or choose another --name",
-            )
+            problem = _taken(spec.name, running)
+            raise RequestRefused("conflict", f"{problem}; stop it or choose another --name")
         plan = place(spec.resolved, self._membership.connected())
         if start.dry_run:
             return [AnswerClient(requested.client, requested.number, plan.explained)]
@@ -115,7 +118,8 @@ class LifecycleRequests:
         else:
             chosen = [self._registry.find(stop.dataflow, archived=False)]
         event = StopRequested(stop.grace, stop.force)
-        commands = [c for dataflow in chosen for c in self._registry.apply(dataflow, event, now)]
+        commands = self.cancel_restarts(chosen, "a stop was requested")
+        commands += [c for dataflow in chosen for c in self._registry.apply(dataflow, event, now)]
         left = {dataflow.id for dataflow in chosen if not dataflow.has_ended}
         wait = _Wait(requested, "ended", left, [one.ended() for one in chosen if one.has_ended])
         self._waits.add(wait)
@@ -126,12 +130,29 @@ class LifecycleRequests:
     ) -> list[Command]:
         """Raises :class:`RequestRefused`."""
         dataflow = self._registry.find(restart.dataflow, archived=False)
+        if self._waits.restart_of(dataflow.id) is not None:
+            raise RequestRefused(
+                "conflict",
+                f"dataflow {dataflow.label} is being restarted already; `dora stop` ends it "
+                "without a new start",
+            )
         wait = _Wait(requested, "restarted", {dataflow.id}, old=dataflow.id)
         stop = StopRequested(restart.grace, restart.force)
         commands = self._registry.apply(dataflow, stop, now)
         if dataflow.has_ended:
             return [*commands, *self._start_again(wait, dataflow, now)]
         self._waits.add(wait)
+        return commands
+
+    def cancel_restarts(self, stopped: Iterable[Dataflow], reason: str) -> list[Command]:
+        """Fail the restarts of dataflows that have not ended: these are only stopped."""
+        commands: list[Command] = []
+        for dataflow in stopped:
+            wait = self._waits.restart_of(dataflow.id)
+            if wait is not None:
+                self._waits.remove(wait, dataflow.id)
+                message = f"dataflow {dataflow.label} is stopped and not started again: {reason}"
+                commands.append(FailClient(wait.requested.client, wait.requested.number, message))
         return commands
 
     def wait_for_end(self, requested: ClientRequested, ref: DataflowRef) -> list[Command]:
@@ -183,6 +204,10 @@ class LifecycleRequests:
 
     def _start_again(self, wait: _Wait, dataflow: Dataflow, now: float) -> list[Command]:
         requested = wait.requested
+        name = dataflow.spec.name
+        if name and (running := self._registry.live_named(name)) is not None:
+            message = f"{dataflow.label} was stopped but not started again: {_taken(name, running)}"
+            return [FailClient(requested.client, requested.number, message, "conflict")]
         try:
             plan = place(dataflow.spec.resolved, self._membership.connected())
             require_built(dataflow.spec, plan.parts)
@@ -192,6 +217,10 @@ class LifecycleRequests:
         self._waits.add(_Wait(requested, "started", {requested.fresh_id}, old=wait.old))
         spec = dataflow.spec.model_copy(update={"recording": None})
         return self._registry.start(requested.fresh_id, spec, plan.parts, now)
+
+
+def _taken(name: str | None, running: Dataflow) -> str:
+    return f'there is already a running dataflow with name "{name}" ({running.id})'
 
 
 def _answer_ended(wait: _Wait) -> Command:

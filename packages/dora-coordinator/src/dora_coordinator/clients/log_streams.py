@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from dora_config.protocol.control import LogLines, LogsEnd, ReadLogs
 from dora_config.protocol.daemon import EndLogs, LogChunk, MoreLogs, StreamLogs
+from dora_config.protocol.envelope import clean_lines
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.settings import Settings
@@ -36,9 +37,8 @@ class _Reading:
     missing: set[str] = field(default_factory=set)
     """Daemons that are not connected."""
     without_log: set[str] = field(default_factory=set)
-    """Requested nodes that the dataflow does not have and of which no daemon has a log so far; one
-    that was removed has one, and one that could not be added if the dataflow has others on its
-    machine.
+    """Requested nodes that are not part of the dataflow and without a log on the daemons that have
+    answered; removed nodes have one.
     """
     refusal: str = ""
     """For the client if such nodes are left."""
@@ -120,7 +120,7 @@ class LogStreams:
             )
             commands.append(SendProgress(reading.client, reading.number, lines))
         if chunk.problem:
-            reading.problems.append(f'daemon "{daemon}": {chunk.problem}')
+            reading.problems.append(f'daemon "{daemon}": {clean_lines(chunk.problem)}')
         if chunk.done:
             if chunk.missing is not None:
                 reading.without_log.intersection_update(chunk.missing)

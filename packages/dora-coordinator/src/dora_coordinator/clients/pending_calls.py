@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
 
@@ -50,8 +50,17 @@ class PendingCall(Generic[Q, R]):
         return self.requested.fresh_id
 
 
+class CallFailed(Exception):
+    """A defect: the replies to a call could not be turned into an answer."""
+
+    def __init__(self, clients: Sequence[tuple[int, int]]) -> None:
+        """``clients``: connection and number of the requests that are left without an answer."""
+        super().__init__("no answer could be made from the replies of the daemons")
+        self.clients = tuple(clients)
+
+
 class PendingCalls(ABC, Generic[Q, R]):
-    """Calls of one kind; each is closed once no daemon is waited for."""
+    """Calls of one kind; each is closed once all daemons have replied."""
 
     LIMIT: ClassVar[CallLimit | None] = None
     PROBLEMS: ClassVar[CallProblems] = CallProblems()
@@ -63,6 +72,10 @@ class PendingCalls(ABC, Generic[Q, R]):
     @abstractmethod
     def _close(self, call: PendingCall[Q, R], now: float) -> list[Command]:
         """Return the commands that answer a call."""
+
+    def _abandon(self, call: PendingCall[Q, R]) -> list[tuple[int, int]]:
+        """Forget a call that cannot be answered; return the requests that wait for it."""
+        return [(call.requested.client, call.requested.number)]
 
     def _send(
         self,
@@ -132,4 +145,8 @@ class PendingCalls(ABC, Generic[Q, R]):
         timers: list[Command] = []
         if self.LIMIT is not None:
             timers.append(CancelTimer(TimerKey(self.LIMIT.timer, call.id)))
-        return [*timers, *self._close(call, now)]
+        try:
+            answer = self._close(call, now)
+        except Exception as defect:
+            raise CallFailed(self._abandon(call)) from defect
+        return [*timers, *answer]

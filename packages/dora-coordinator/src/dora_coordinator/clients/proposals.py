@@ -26,7 +26,7 @@ Edge = TypeVar("Edge", ConnectInput, DisconnectInput)
 
 
 class InvalidChange(Exception):
-    """A change contradicts the running dataflow; the text says how."""
+    """A change contradicts the running dataflow; ``str()`` contains the reason."""
 
 
 def checked(dataflow: ResolvedDataflow, change: GraphChange) -> GraphChange:
@@ -153,16 +153,21 @@ def _require_output(
     dataflow: ResolvedDataflow, where: str, source: InputSource, own: ResolvedNode | None = None
 ) -> None:
     if not isinstance(source, OutputSource):
-        if isinstance(source, LogSource) and source.node is not None and own is None:
-            find(dataflow, source.node)
+        if isinstance(source, LogSource) and source.node is not None:
+            _find_source(dataflow, source.node, own)
         return
-    node = own if own is not None and own.id == source.node else find(dataflow, source.node)
+    node = _find_source(dataflow, source.node, own)
     if source.output not in node.outputs:
         listed = ", ".join(node.outputs) or "none"
         raise InvalidChange(
             f"output `{source}` mapped to input `{where}` does not exist; the outputs of"
             f' "{node.id}": {listed}{closest(source.output, node.outputs)}'
         )
+
+
+def _find_source(dataflow: ResolvedDataflow, name: str, own: ResolvedNode | None) -> ResolvedNode:
+    """Return a node, or ``own``, which is being added. Raises InvalidChange."""
+    return own if own is not None and own.id == name else find(dataflow, name)
 
 
 def _check_disconnect(target: ResolvedNode, change: DisconnectInput) -> None:

@@ -137,9 +137,9 @@ class RequestDispatcher:
     def _dispatch(self, requested: events.ClientRequested, now: float) -> list[Command]:
         registry = self._registry
         match requested.request:
+            case control.StartDataflow() | control.RestartDataflow() if self._is_ending:
+                raise RequestRefused("failed", "the coordinator is ending; start refused")
             case control.StartDataflow() as start:
-                if self._destruction.is_requested:
-                    raise RequestRefused("failed", "the coordinator is ending; start refused")
                 return self._lifecycle.start(requested, start, now)
             case control.StopDataflow() as stop:
                 return self._lifecycle.stop(requested, stop, now)
@@ -163,7 +163,9 @@ class RequestDispatcher:
             case control.WatchTopics(dataflow=ref) as request:
                 return self._topics.open(requested, request, registry.find(ref, archived=False))
             case control.Destroy() as destroy:
-                return self._destruction.request(requested, destroy, now)
+                ending = self._destruction.request(requested, destroy, now)
+                reason = "the coordinator is ending"
+                return [*self._lifecycle.cancel_restarts(registry.live(), reason), *ending]
             case control.ListDataflows():
                 rows = [dataflow_summary(one, self._membership, now) for one in registry]
                 return _answer(requested, control.DataflowList(dataflows=tuple(rows)))
@@ -193,6 +195,10 @@ class RequestDispatcher:
             case _ as unreachable:
                 assert_never(unreachable)
 
+    @property
+    def _is_ending(self) -> bool:
+        return self._destruction.is_requested
+
     def _node_list(self, ref: control.DataflowRef | None) -> control.NodeList:
         """``ref`` None: of all live dataflows."""
         registry = self._registry
@@ -212,7 +218,7 @@ class RequestDispatcher:
             case LogChunk():
                 return self._logs.chunk(daemon, message)
             case TopicChunk():
-                return self._topics.chunk(daemon, message)
+                return self._topics.chunk(daemon, message, now)
             case BuildEvents():
                 return self._builds.progress(daemon, message)
             case BuildEnded():
@@ -260,6 +266,9 @@ class RequestDispatcher:
 
     def snapshot_timer_fired(self, number: str, now: float) -> list[Command]:
         return self._snapshots.timer_fired(number, now)
+
+    def viewer_timer_fired(self, stream: str, now: float) -> list[Command]:
+        return self._topics.timer_fired(stream, now)
 
     def continue_destruction(self, *, overdue: bool = False) -> list[Command]:
         """Call after a daemon was lost; ``overdue``: the time limit has passed."""

@@ -82,14 +82,14 @@ class RunnerCalls(PendingCalls[_Question, RunnerReply]):
 def _daemons_of(dataflow: Dataflow, node: str | None) -> list[str]:
     if node is None:
         return [part.daemon for part in dataflow.parts.left()]
-    by_node = {name: part for part in dataflow.parts.values() for name in part.nodes}
-    part = by_node.get(node)
-    if part is None:
+    by_node = dataflow.parts.by_node()
+    daemon = by_node.get(node)
+    if daemon is None:
         raise RequestRefused(
             "not_found",
             f'dataflow {dataflow.label} has no node "{node}"; its nodes are: '
             f"{', '.join(sorted(by_node))}",
         )
-    if part.ended:
+    if dataflow.parts[daemon].ended:
         raise RequestRefused("not_found", f'node "{node}" of {dataflow.label} has ended')
-    return [part.daemon]
+    return [daemon]

@@ -1,4 +1,4 @@
-"""Snapshots of machines, nodes and edges: daemons are asked once for all viewers; pure.
+"""Snapshots of machines, nodes and edges: one request per daemon serves all viewers; pure.
 
 A snapshot is taken when a client requests it. Requests that arrive meanwhile, or within
 `REUSED_SECONDS` after it, get the same answer.
@@ -141,6 +141,11 @@ class Snapshots(PendingCalls[_Shared, MachineSample]):
         answers: list[Command] = [AnswerClient(*client, answer) for client in shared.clients]
         shared.clients.clear()
         return [*answers, ArmTimer(TimerKey("snapshot", shared.id), now + REUSED_SECONDS)]
+
+    def _abandon(self, call: _Call) -> list[tuple[int, int]]:
+        dataflow = call.question.dataflow
+        del self._shared[None if dataflow is None else dataflow.id]
+        return call.question.clients
 
     def _assemble(self, call: _Call, now: float) -> Snapshot:
         registry, membership = self._registry, self._membership

@@ -2,6 +2,7 @@
 
 One request of a client becomes one stream for each daemon that runs one of its nodes. Equal
 requests for one output at a limited rate share a stream: further viewers cost the robot nothing.
+A viewer that does not display its piece of a long message delays the others only for a while.
 A stream that breaks, with the connection of its daemon or with the runner there, is opened again
 once that part runs again; the watch ends with the dataflow or with its client.
 """
@@ -27,8 +28,14 @@ from dora_config.protocol.topics import (
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.settings import Settings
-from dora_coordinator.state.commands import AnswerClient, Command, SendProgress, SendToDaemon
-from dora_coordinator.state.events import ClientRequested
+from dora_coordinator.state.commands import (
+    AnswerClient,
+    ArmTimer,
+    Command,
+    SendProgress,
+    SendToDaemon,
+)
+from dora_coordinator.state.events import ClientRequested, TimerKey
 from dora_coordinator.state.membership import Membership
 from dora_coordinator.state.records import PartState
 
@@ -36,6 +43,12 @@ MAX_NOTES = 20
 """Notes that are stored for a reader."""
 MESSAGE_BYTES_PER_CHARACTER = 8
 """A chunk has at most one character per this many bytes that a message may have."""
+LATE_SECONDS = 10.0
+"""Time for a reader to display a piece of a long message while other readers wait for it."""
+_TORN_END = TopicUpdate(piece=" ")
+"""Last piece for a reader that does not get the rest of a message: the whole is not valid JSON, so
+the reader drops and counts it.
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,14 +75,24 @@ class _Reader:
     busy: bool = False
     """It has not displayed the last update that it was sent."""
     skips: bool = False
-    """It missed the first piece of the message that is being sent."""
+    """It does not receive the pieces of the message that is being sent."""
+    torn: bool = False
+    """It has received the first pieces of a message whose rest it does not get."""
+    counts: bool = False
+    """It counts the message that is being sent as dropped."""
     dropped: int = 0
     notes: tuple[str, ...] = ()
 
     def miss(self, news: TopicUpdate) -> None:
-        completed = bool(news.piece) and not news.more
-        self.dropped += sum(news.dropped.values()) + len(news.samples) + completed
+        self.dropped += sum(news.dropped.values()) + len(news.samples)
+        if news.piece and not news.more:
+            self.dropped += not self.counts
+            self.counts = False
         self.notes = (*self.notes, *news.notes)[-MAX_NOTES:]
+
+    def tear(self) -> None:
+        """Leave out the rest of the message that is being sent."""
+        self.skips = self.torn = self.counts = True
 
     def take(self, news: TopicUpdate, topic: str) -> TopicUpdate:
         """Return the update with what was missed before."""
@@ -87,7 +110,7 @@ class _Stream:
 
     The next update is requested when one reader has displayed the last; each other reader continues
     with the first update after it has displayed its own. The pieces of a long message wait for all
-    readers of that message.
+    readers of that message, for `LATE_SECONDS` at most if there are several.
     """
 
     def __init__(self, daemon: str, request: StreamTopics) -> None:
@@ -106,7 +129,7 @@ class _Stream:
         self.readers[watch.client, watch.number] = reader
         return [self._progress(reader, TopicUpdate(notes=self._notes))] if self._begun else []
 
-    def updated(self, news: TopicUpdate) -> list[Command]:
+    def updated(self, news: TopicUpdate, now: float) -> list[Command]:
         """Send an update to each reader that is ready for it."""
         first = not self._in_message
         self._begun, self._requested, self._in_message = True, False, news.more
@@ -119,11 +142,33 @@ class _Stream:
                 reader.miss(news)
             else:
                 commands.append(self._progress(reader, news))
-        return [*commands, *self._advance()]
+        commands += self._advance()
+        if self._in_message and not self._requested:
+            commands.append(self._limit(now))
+        return commands
+
+    def _limit(self, now: float) -> Command:
+        return ArmTimer(TimerKey("viewer", str(self.request.stream)), now + LATE_SECONDS)
+
+    def timer_fired(self, now: float) -> list[Command]:
+        """Continue a message without the readers that have not displayed its last piece."""
+        if self._requested or not self._in_message:
+            return []
+        if len(self.readers) == 1:
+            return [self._limit(now)]  # a second one may come
+        for reader in self.readers.values():
+            if reader.busy and not reader.skips:
+                reader.tear()
+        return self._advance()
 
     def displayed(self, client: int, number: int) -> list[Command]:
-        self.readers[client, number].busy = False
-        return self._advance()
+        reader = self.readers[client, number]
+        reader.busy = False
+        commands: list[Command] = []
+        if reader.torn:
+            reader.torn = False
+            commands.append(self._progress(reader, _TORN_END))
+        return [*commands, *self._advance()]
 
     def remove(self, watch: _Watch) -> list[Command]:
         """Remove a watch; the stream ends with the last one."""
@@ -182,20 +227,21 @@ class TopicStreams:
         notes += [f"no more samples of {topic}: its part has ended" for topic in sorted(gone)]
         return [*commands, *(_note(watch, note) for note in notes)]
 
-    def chunk(self, daemon: str, chunk: TopicChunk) -> list[Command]:
+    def chunk(self, daemon: str, chunk: TopicChunk, now: float) -> list[Command]:
         stream = self._streams.get(chunk.stream)
         if stream is None or stream.daemon != daemon:
             return [] if chunk.done else [SendToDaemon(daemon, EndTopics(stream=chunk.stream))]
         if not chunk.done:
             notes = tuple(clean_lines(note) for note in chunk.news.notes)
-            return stream.updated(chunk.news.model_copy(update={"notes": notes}))
+            return stream.updated(chunk.news.model_copy(update={"notes": notes}), now)
         commands: list[Command] = []
         for watch in self._close(chunk.stream):
             if chunk.problem is not None:
                 watch.problems.append(f'daemon "{daemon}": {clean_lines(chunk.problem)}')
                 del watch.topics[daemon]
             else:
-                watch.broken[daemon] = watch.dataflow.parts[daemon].attempt
+                part = watch.dataflow.parts.get(daemon)
+                watch.broken[daemon] = None if part is None else part.attempt
             commands += self._reopen(watch)
         return commands
 
@@ -205,6 +251,11 @@ class TopicStreams:
         if watch is None or stream not in watch.streams:
             return []
         return watch.streams[stream].displayed(client, number)
+
+    def timer_fired(self, stream: str, now: float) -> list[Command]:
+        """A piece of a long message was sent `LATE_SECONDS` ago."""
+        found = self._streams.get(int(stream))
+        return [] if found is None else found.timer_fired(now)
 
     def daemon_lost(self, daemon: str) -> list[Command]:
         commands: list[Command] = []
@@ -234,8 +285,8 @@ class TopicStreams:
     def _reopen(self, watch: _Watch) -> list[Command]:
         commands: list[Command] = []
         for daemon, attempt in list(watch.broken.items()):
-            part = watch.dataflow.parts[daemon]
-            if part.ended or watch.dataflow.has_ended:
+            part = watch.dataflow.parts.get(daemon)
+            if part is None or part.ended or watch.dataflow.has_ended:
                 del watch.broken[daemon], watch.topics[daemon]
             elif (
                 part.state is PartState.RUNNING

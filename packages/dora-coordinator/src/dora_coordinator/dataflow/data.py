@@ -66,6 +66,8 @@ class DataflowData:
         self.force = record.force
         self.rewired = record.rewired
         """Its nodes or edges were changed while it ran."""
+        self.stop_requested = record.stop_requested
+        """Its stop was requested: parts that are found later are stopped too."""
         self.not_added: dict[str, str] = {}
         """Why the nodes that were to run on a further daemon were not added, by daemon."""
         self.warnings: tuple[str, ...] = ()
@@ -131,4 +133,5 @@ class DataflowData:
             stopped_since=self.stop_reason,
             ended_at=self.ended_at,
             rewired=self.rewired,
+            stop_requested=self.stop_requested,
         )

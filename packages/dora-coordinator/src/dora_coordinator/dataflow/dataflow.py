@@ -52,7 +52,10 @@ class Dataflow(DataflowData):
                 return rewiring.describe(self, event, now)
             case events.PartAdded():
                 return rewiring.add_part(self, event)
-            case events.StartAccepted() | events.StopRequested() | events.TimerExpired():
+            case events.StopRequested():
+                self.stop_requested = True
+                return self._decide_by_phase(event, now)
+            case events.StartAccepted() | events.TimerExpired():
                 return self._decide_by_phase(event, now)
             case events.PartReported():
                 if event.daemon not in self.parts:

@@ -180,6 +180,7 @@ class DataflowRegistry:
         del self._dataflows[dataflow.id]
         del self._ended[dataflow.id]
         self.history.forget(dataflow.id)
+        self._context.backoff.forget(dataflow.id)
         return [DeleteRecord(dataflow.id)]
 
     def forget_ended(self) -> tuple[list[Dataflow], list[Command]]:
@@ -267,8 +268,7 @@ class DataflowRegistry:
 
     def _adopt(self, daemon: str, message: PartDescribed, now: float) -> list[Command]:
         """Add a running part that the store does not contain (it was lost, or in memory)."""
-        known = self._dataflows.get(message.dataflow_id)
-        spec = message.spec
+        known, spec = self._dataflows.get(message.dataflow_id), message.spec
         nodes = tuple(node.id for node in spec.resolved.nodes)
         part = PartRecord(
             daemon=daemon,
@@ -278,31 +278,28 @@ class DataflowRegistry:
             revision=message.revision,
         )
         if known is None:
-            name = None if spec.name in self._live_by_name else spec.name
-            parts: tuple[PartRecord, ...] = (part,)
-            number = self._next_number
+            record = DataflowRecord(
+                dataflow_id=message.dataflow_id,
+                name=None if spec.name in self._live_by_name else spec.name,
+                phase=Phase.RUNNING,
+                parts=(part,),
+                number=self._next_number,
+            )
             self._next_number += 1
         else:
-            name, number = known.name, known.number
-            parts = (*known.record().parts, part)
+            record = _with_running(known, part)
             merged = (*known.spec.resolved.nodes, *spec.resolved.nodes)
             resolved = spec.resolved.model_copy(update={"nodes": merged})
             spec = spec.model_copy(update={"resolved": resolved})
-        record = DataflowRecord(
-            dataflow_id=message.dataflow_id,
-            name=name,
-            phase=Phase.RUNNING,
-            parts=parts,
-            number=number,
-        )
         dataflow = Dataflow(record, spec, self._context, known)
+        name = record.name
         if name and known is not None and self._live_by_name.get(name) is known:
             self._live_by_name[name] = dataflow
         self._index(dataflow)
         text = f'adopted {dataflow.label} from daemon "{daemon}": it is not in the store'
         commands: list[Command] = [SaveRecord(record, spec), Log("warning", text)]
-        if known is not None and known.phase is Phase.STOPPING:
-            commands += self.apply(dataflow, StopRequested(), now)
+        if known is not None and (known.phase is Phase.STOPPING or known.stop_requested):
+            commands += self.apply(dataflow, StopRequested(known.grace, known.force), now)
         return commands
 
     # -------------------------------------------------------------------- queries
@@ -373,3 +370,12 @@ class DataflowRegistry:
         if archived and self._ended:
             return max(self._ended.values(), key=lambda dataflow: dataflow.number)
         raise RequestRefused("nothing_runs", "No dataflows are running.")
+
+
+def _with_running(known: Dataflow, part: PartRecord) -> DataflowRecord:
+    """Return the record of a dataflow after a further part was found that runs."""
+    record = known.record()
+    update: dict[str, object] = {"phase": Phase.RUNNING, "parts": (*record.parts, part)}
+    if known.has_ended:
+        update |= {"reason": None, "stopped_since": None, "unreported": False, "ended_at": None}
+    return record.model_copy(update=update)

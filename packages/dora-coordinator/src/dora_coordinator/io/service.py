@@ -51,6 +51,7 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.envelope import ProgramVersion, clean_lines, clean_text
 from dora_config.protocol.snapshot import Snapshot
 from dora_coordinator.clients.code import find_code
+from dora_coordinator.clients.pending_calls import CallFailed
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.io.authority import Authority, AuthorityError
 from dora_coordinator.io.connections import Connection, Renewal
@@ -223,7 +224,12 @@ class Service:
         with anyio.move_on_after(RETRY):
             while True:
                 await self._wait_for_work()
-                self._answer_or_refuse(self._inbox.popleft(), reason)
+                now = anyio.current_time()
+                commands = [c for key in self._due(now) for c in self._handle(TimerFired(key), now)]
+                for command in commands:  # timers of answered queries only: nothing is stored
+                    self._execute(command)
+                if self._inbox:
+                    self._answer_or_refuse(self._inbox.popleft(), reason)
 
     def _answer_or_refuse(self, event: Event, reason: str) -> None:
         match event:
@@ -249,12 +255,15 @@ class Service:
         began = anyio.current_time()
         try:
             commands = self._state.handle(event, now)
-        except Exception:
+        except Exception as defect:
             logger.exception("internal error, please report it; event: %s", type(event))
-            if not isinstance(event, ClientRequested):
-                return []
+            clients: tuple[tuple[int, int], ...] = ()
+            if isinstance(defect, CallFailed):
+                clients = defect.clients
+            elif isinstance(event, ClientRequested):
+                clients = ((event.client, event.number),)
             message = "internal error of the coordinator; see its log"
-            return [FailClient(event.client, event.number, message)]
+            return [FailClient(client, number, message) for client, number in clients]
         if self._spans is not None:
             self._trace(event, commands, began)
         return commands

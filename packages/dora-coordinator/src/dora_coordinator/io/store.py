@@ -33,6 +33,7 @@ from dora_coordinator.state.identities import MachineRecord
 
 logger = logging.getLogger("dora.coordinator")
 T = TypeVar("T")
+_DURABLE = "PRAGMA synchronous=FULL"
 
 
 class StoreError(DoraError):
@@ -101,8 +102,9 @@ class SqliteStore:
             ) from error
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._db = self._connect()
+            self._db = self._open()
             try:
+                self._db.execute(_DURABLE)
                 self._prepare(version, migrations)
             except BaseException:
                 self._db.close()
@@ -198,39 +200,60 @@ class SqliteStore:
     def _recreate(self) -> None:
         """Write the removed file again from the one that is still open.
 
-        The open one is closed before the copy gets its name: closing removes the log beside it.
+        The open one stays open until the copy can replace it, so that a step that fails can be
+        tried again. It is closed before the copy is first read: closing removes the log beside it.
         """
         if not self._path.parent.is_dir():
             private_dir(self._path.parent)
+        if not self._is_locked():
+            lock = _lock(self._path)
+            os.close(self._lock)
+            self._lock = lock
         copy = self._path.with_name(f"{self._path.name}.copy")
         copy.unlink(missing_ok=True)
         os.close(os.open(copy, os.O_RDWR | os.O_CREAT, 0o600))
         with closing(sqlite3.connect(copy)) as db:
             self._db.backup(db)
-        self._db.close()
         for stale in ("-wal", "-shm"):
             self._path.with_name(f"{self._path.name}{stale}").unlink(missing_ok=True)
         copy.replace(self._path)
-        self._db = self._connect()
-        if not self._path.with_name(f"{self._path.name}.lock").exists():
-            os.close(self._lock)
-            self._lock = _lock(self._path)
+        try:
+            new = self._open()
+        except BaseException:
+            self._path.replace(copy)
+            raise
+        self._db.close()
+        self._db = new
+        self._db.execute(_DURABLE)
         logger.warning("recreated %s: the file had been removed", self._path)
 
-    def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA synchronous=FULL")
-        return db
+    def _is_locked(self) -> bool:
+        """Whether the lock file that others find is the one that is locked."""
+        try:
+            found = _lock_path(self._path).stat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(self._lock))
+
+    def _open(self) -> sqlite3.Connection:
+        """Open the file without reading it."""
+        return sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
 
     def close(self) -> None:
         self._db.close()
         os.close(self._lock)
 
 
+def _lock_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
+
+
 def _lock(path: Path) -> int:
-    handle = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    handle = os.open(_lock_path(path), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
     except BlockingIOError:
         owner = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
         os.close(handle)
@@ -238,8 +261,9 @@ def _lock(path: Path) -> int:
             f"{path}: in use by another coordinator (process {owner}); stop that one, or choose "
             "another store: --store redb:PATH or --store memory"
         ) from None
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, str(os.getpid()).encode(), 0)
+    except OSError:
+        os.close(handle)
+        raise
     return handle
 
 

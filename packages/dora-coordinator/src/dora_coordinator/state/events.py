@@ -92,8 +92,10 @@ class BuildProgressSent:
 
 DataflowTimer = Literal["start", "link", "recovery", "retry", "stop"]
 """Timers of one dataflow."""
-CoordinatorTimer = Literal["silence", "forget", "destroy", "build", "snapshot", "explanation"]
-"""Timers of the coordinator: daemons, its own end, builds, snapshots, explanations."""
+CoordinatorTimer = Literal[
+    "silence", "forget", "destroy", "build", "snapshot", "explanation", "viewer"
+]
+"""Timers of the coordinator: daemons, its own end, builds, snapshots, explanations, viewers."""
 
 
 @dataclass(frozen=True, slots=True)

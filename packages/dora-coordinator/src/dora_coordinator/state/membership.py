@@ -25,7 +25,7 @@ _MAX_PAST = 8
 LONG_SILENCE: Final = 2.5
 """Heartbeat intervals without a message after which a silence is reported."""
 STALL: Final = 1.0
-"""Seconds after a stall of the coordinator in which messages may be late for its reason."""
+"""Seconds after a stall of the coordinator in which messages may be late because of it."""
 RESUMED_EVERY: Final = 60.0
 """Seconds between two reported silences of one machine: a poor radio link has many."""
 LATE_HEARTBEAT: Final = 1.5

@@ -80,6 +80,8 @@ class DataflowRecord(Message):
     force: bool = False
     rewired: bool = False
     """Its nodes or edges were changed while it ran."""
+    stop_requested: bool = False
+    """Its stop was requested: parts that are found later are stopped too."""
 
 
 def new_record(
