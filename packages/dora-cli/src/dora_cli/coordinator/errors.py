@@ -99,4 +99,6 @@ def unanswered(endpoint: Endpoint, seconds: float) -> CoordinatorLost:
 
 def lost(endpoint: Endpoint) -> CoordinatorLost:
     """Return the error for a connection that ended too early."""
-    return CoordinatorLost(f"the coordinator at {endpoint} closed the connection")
+    return CoordinatorLost(
+        f"the coordinator at {endpoint} closed the connection; check it with `dora status`"
+    )
