@@ -266,7 +266,10 @@ def test_services_of_a_user_without_sudo(hosts: Hosts, no_cluster: Path, tmp_pat
     before = robot.files()
     with ended_cluster(path, installed=True):
         done = run_dora("cluster", "install", path).exited(1)
-        assert "robot on nosudo@10.77.0.2... FAILED: sudo asks nosudo for a password" in done.stdout
+        assert (
+            "robot on nosudo@10.77.0.2... FAILED: sudo requires a password for nosudo"
+            in done.stdout
+        )
         assert "0/2 succeeded." in done.stdout
         assert robot.files() == before
         done = run_dora("cluster", "install", "--user", path)

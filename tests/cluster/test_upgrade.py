@@ -85,7 +85,7 @@ def test_upgrade_and_rollback_with_a_running_dataflow(
     with no_sudo(robot):
         printed = cluster.run(new_version, "upgrade", code=1)
     assert "dora 0.1.0 -> 0.2.0... OK (store copied to" in printed
-    assert "FAILED: sudo asks ubuntu for a password" in printed
+    assert "FAILED: sudo requires a password for ubuntu" in printed
     with no_room(robot):
         printed = cluster.run(new_version, "upgrade", code=1)
     assert "the disk of /home/ubuntu/.cache/dora/archives has " in printed
@@ -99,7 +99,7 @@ def test_upgrade_and_rollback_with_a_running_dataflow(
     )
     assert code == 0, printed
     assert "2/2 succeeded." in printed, printed
-    assert printed.count("Its dataflows... OK (1 go on, 2 nodes)") == 2
+    assert printed.count("Its dataflows... OK (1 running, 2 nodes)") == 2
     for host in hosts:
         assert version_of(host) == "dora 0.2.0"
         cluster.require_whole(host)

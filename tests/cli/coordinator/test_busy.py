@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import pytest
 from cli.conftest import Dora
@@ -72,6 +73,22 @@ def test_the_page_of_another_server_is_not_printed() -> None:
 def test_other_statuses_end_a_wait(status: int) -> None:
     with refusing(status) as cluster, pytest.raises(CoordinatorLost, match=f"status {status}: too"):
         queries.fetch_report(cluster)
+
+
+def test_a_wait_continues_after_a_coordinator_that_ended_during_a_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Ending(nullcontext[Any]):
+        def request(self, *_: object) -> None:
+            raise CoordinatorLost("the coordinator closed the connection")
+
+    ending = Ending()
+    ending.enter_result = ending
+    cluster = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=())
+    monkeypatch.setattr(queries, "open_client", lambda _: ending)
+    assert queries.fetch_report(cluster) is None
+    with pytest.raises(CoordinatorLost):
+        queries.report_if_running(cluster)
 
 
 @pytest.mark.parametrize(

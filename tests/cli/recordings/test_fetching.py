@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dora_cli.commands.recording import fetch as command
 from dora_cli.coordinator.errors import CoordinatorLost
+from dora_cli.errors import CommandFailed
+from dora_cli.recordings import fetching, fleet
 from dora_cli.recordings.errors import RecordingError
 from dora_cli.recordings.fetching import fetch
 from dora_cli.recordings.fleet import FleetRecording
@@ -126,3 +130,25 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "all.mcap").touch()
     with pytest.raises(RecordingError, match="exists; choose another file"):
         run(FakeClient(), recording("robot"), tmp_path / "all.mcap")
+
+
+def test_a_recording_with_lost_messages_is_removed_after_it_was_merged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+
+    def merge(*_: object) -> None:
+        steps.append("merge")
+        raise CommandFailed
+
+    found = (FleetRecording(ID), None)
+    monkeypatch.setattr(command, "connect", lambda *_: nullcontext())
+    monkeypatch.setattr(fleet, "find", lambda *_: found)
+    monkeypatch.setattr(fetching, "fetch", lambda *_, **__: [])
+    monkeypatch.setattr(fetching, "merge_fetched", merge)
+    monkeypatch.setattr(fetching, "remove_from_machines", lambda *_: steps.append("remove"))
+    for remove, expected in ((True, ["merge", "remove"]), (False, ["merge"])):
+        with pytest.raises(CommandFailed):
+            command.main(target=tmp_path / "all.mcap", remove=remove)
+        assert steps == expected
+        steps.clear()

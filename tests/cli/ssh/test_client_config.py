@@ -47,6 +47,7 @@ def test_the_first_of_the_two_proxies_wins() -> None:
     other = read("ProxyCommand nc %h %p # not a comment\nProxyJump a\n")
     assert (other.proxy_jump, other.proxy_command) == (None, "nc robot 22 # not a comment")
     assert read("ProxyJump none\n").proxy_jump is None
+    assert read("UserKnownHostsFile none\nIdentityFile none\n").known_hosts == ()
 
 
 def test_criteria_of_match() -> None:

@@ -58,6 +58,29 @@ def test_only_the_end_of_output_with_a_listener_is_kept() -> None:
     assert errors == [b"half a line"]
 
 
+class LeftOutput(PrintingCommand):
+    """A command that has ended, and whose output another process keeps open."""
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+
+    def execute(self, _command: str) -> LeftOutput:
+        return self
+
+    def read(self, *, errors: bool) -> Iterator[bytes]:
+        yield b"started\n"
+        assert self.closed.wait(30)
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_time_limit_includes_processes_in_the_background() -> None:
+    link = Connection("robot", cast(Transport, LeftOutput()))
+    done = link.run(["sh", "-c", "sleep 9999 &"], timeout=0.05)
+    assert (done.code, done.stdout) == (3, "started\n")
+
+
 class WaitingCommand(PrintingCommand):
     """A command that waits for its output to be read, until it is ended."""
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
 
 from dora_cli.ssh.commands import command_line, sudo_problem
-from dora_cli.ssh.known_hosts import Key, find_known, names, new_line, preferred
+from dora_cli.ssh.errors import HostKeyRefused
+from dora_cli.ssh.host_keys import check_host_key, settings_for
+from dora_cli.ssh.known_hosts import Key, Known, find_known, names, new_line, preferred
 
 ONE = Key("ssh-ed25519", b"\0\0\0\x0bssh-ed25519one")
 TWO = Key("ssh-rsa", b"\0\0\0\x07ssh-rsatwo")
@@ -89,13 +92,27 @@ def test_ssh_keygen_finds_new_lines(home: Path) -> None:
 
 def test_words_are_quoted() -> None:
     assert command_line(["a b", "$x", "it's"]) == """'a b' '$x' 'it'"'"'s'"""
-    assert command_line(["id"], sudo=True) == "sudo -n -- id"
+    assert command_line(["id"], sudo=True) == ("env LC_ALL=C.UTF-8 LANGUAGE= sudo -n -- id")
     with pytest.raises(ValueError, match="NUL"):
         command_line(["a\0b"])
 
 
 def test_errors_of_sudo_are_distinguished_from_those_of_the_command() -> None:
     assert sudo_problem("sudo: a password is required", "u") is not None
-    assert sudo_problem("sh: 1: sudo: not found", "u") is not None
+    assert sudo_problem("env: „sudo“: Datei oder Verzeichnis nicht gefunden", "u") is not None
     assert sudo_problem("systemctl: a password is required for x", "u") is None
     assert sudo_problem("mkdir: Permission denied", "u") is None
+
+
+def test_a_new_key_is_not_recorded_without_a_file(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / ".ssh").mkdir()
+    (home / ".ssh/config").write_text("UserKnownHostsFile none\n")
+    monkeypatch.chdir(home)
+    settings = settings_for("robot", None, None)
+    check_host_key("robot", settings, Known(()), Key("ssh-ed25519", b"key"))
+    assert not (home / "none").exists()
+    strict = replace(settings, accept_new=False)
+    with pytest.raises(HostKeyRefused, match="remove UserKnownHostsFile none"):
+        check_host_key("robot", strict, Known(()), Key("ssh-ed25519", b"key"))

@@ -31,7 +31,7 @@ def test_commands_and_files(home: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "reason"),
     [
-        ("echo 'sudo: a password is required' >&2; exit 1", "sudo asks"),
+        ("echo 'sudo: a password is required' >&2; exit 1", "sudo requires a password"),
         (None, "sudo is not installed"),
     ],
 )

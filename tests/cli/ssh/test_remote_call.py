@@ -11,7 +11,7 @@ import pytest
 from support.cluster.installation import LocalMachine
 from support.sources import packaged_sources
 
-from dora_cli.ssh import remote_call
+from dora_cli.ssh import Finished, RemoteTimeout, remote_call
 from dora_cli.ssh.remote_call import MachineProblem, call, command_words, program, program_input
 
 OLDEST = min(
@@ -66,7 +66,9 @@ def test_every_module_runs_on_the_oldest_python(machine: LocalMachine) -> None:
     part = call(machine, "archive.partial", sha256="0")["path"]
     assert part.startswith(f"{home}/.cache/dora/archives/0.")
     call(machine, "archive.discard", path=part)
-    assert call(machine, "code_store.missing", digests=["0" * 64])["missing"] == ["0" * 64]
+    absent = call(machine, "code_store.missing", digests=["0" * 64])
+    assert absent["missing"] == ["0" * 64]
+    call(machine, "code_store.discard", path=absent["path"])
     assert [path for path in machine.home.rglob("*") if not path.is_dir()] == []
 
 
@@ -103,3 +105,14 @@ def test_login_shell_that_refuses_commands_is_named(
     monkeypatch.setattr(remote_call, "_TEST", ["sh", "-c", "echo This account is locked."])
     with pytest.raises(MachineProblem, match=r"login shell .* \(it printed: \"This account is lo"):
         call(machine, "existing_daemons.survey")
+
+
+def test_time_limit_names_the_request(
+    machine: LocalMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def time_out(*_: object, **__: object) -> Finished:
+        raise RemoteTimeout("robot", "`sh -c ... 34567 daemon.facts` did not end in time")
+
+    monkeypatch.setattr(machine, "run", time_out)
+    with pytest.raises(RemoteTimeout, match=r"`daemon.tail` did not end in time and may still run"):
+        call(machine, "daemon.tail", name="r", lines=1)

@@ -11,6 +11,7 @@ import pytest
 from support.cluster.machine_facts import machine_facts
 
 from dora_cli.cluster.machines import remote_machine
+from dora_cli.cluster.operations import pair_measurement
 from dora_cli.cluster.operations.findings import Findings
 from dora_cli.cluster.operations.pair_measurement import measure_pairs
 from dora_cli.remote_program.protocol import decode_request, encode_result
@@ -110,3 +111,65 @@ def test_ctrl_c_ends_the_pings(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = {one.id: machine_facts() for one in machines}
     with pytest.raises(KeyboardInterrupt):
         measure_pairs(cluster, facts, Findings())
+
+
+class PrintingMachine(PingedMachine):
+    """Its login shell prints a line before the reply, which arrives in two pieces."""
+
+    def run(
+        self,
+        _argv: Sequence[str],
+        *,
+        stdin: bytes,
+        on_output: Callable[[bytes], None] | None = None,
+        **_others: Any,
+    ) -> Finished:
+        if on_output is not None:
+            on_output(b"Welcome to robot\n")
+            reply = encode_result({"port": 7000})
+            on_output(reply[:9])
+            on_output(reply[9:])
+            return Finished(0, encode_result({}).decode(), "")
+        return super().run(_argv, stdin=stdin)
+
+
+class SilentMachine(PingedMachine):
+    """It opens no port until its connection is closed."""
+
+    def __init__(self) -> None:
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def run(
+        self,
+        _argv: Sequence[str],
+        *,
+        stdin: bytes,
+        on_output: Callable[[bytes], None] | None = None,
+        **_others: Any,
+    ) -> Finished:
+        if on_output is None:
+            return super().run(_argv, stdin=stdin)
+        assert self._closed.wait(60)
+        raise ConnectionLost("any", "the connection broke")
+
+
+def test_a_silent_machine_does_not_affect_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds = {"10.0.0.7": PrintingMachine, "10.0.0.8": SilentMachine, "10.0.0.9": PrintingMachine}
+    machines = tuple(
+        Machine(id=name, host=host) for name, host in zip(("a", "b", "c"), kinds, strict=True)
+    )
+    cluster = Cluster(coordinator=Coordinator(addr="127.0.0.1"), machines=machines)
+    monkeypatch.setattr(remote_machine, "connect", lambda target: kinds[target.host]())
+    monkeypatch.setattr(pair_measurement, "START_TIMEOUT", 0.2)
+    findings = Findings()
+    measure_pairs(cluster, {one.id: machine_facts() for one in machines}, findings)
+    table = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split().count("FAILED") for line in table] == [1, 0, 1]
+    assert findings.problems == [
+        f"{source} -> b: b did not open a data port within 0.2 s" for source in ("a", "c")
+    ]

@@ -87,7 +87,7 @@ class FleetSession:
                     return
             except CoordinatorUnavailable as error:
                 if not lost:
-                    output.warn(f"{error}; the machines record on")
+                    output.warn(f"{error}; the machines keep recording")
                 lost, client = True, None
                 time.sleep(INTERVAL)
 

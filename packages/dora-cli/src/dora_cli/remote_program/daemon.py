@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -151,7 +152,8 @@ def stop(name: str, hand_over: bool, within: float) -> dict[str, Any]:
     found = _running(name)
     if found is None:
         return {"stopped": False}
-    os.kill(found["pid"], signal.SIGUSR2 if hand_over else signal.SIGTERM)
+    with suppress(ProcessLookupError):
+        os.kill(found["pid"], signal.SIGUSR2 if hand_over else signal.SIGTERM)
     deadline = time.monotonic() + within
     while (now := _running(name)) is not None and now["pid"] == found["pid"]:
         if time.monotonic() > deadline:
@@ -172,15 +174,30 @@ def clean(name: str, keep_state: bool) -> dict[str, Any]:
     shutil.rmtree(daemon_secrets(name) if keep_state else folder, ignore_errors=True)
     if not keep_state:
         log.unlink(missing_ok=True)
-        for path in runs.glob("[0-9]*"):  # of runners
-            if path.name.isdigit() and lock_holder(path / "lock") is None:
-                shutil.rmtree(path, ignore_errors=True)
-        (runs / ".lock").unlink(missing_ok=True)
+        _remove_runs(runs)
         if not any(folder.parent.glob("*")):  # the last daemon
             for unused in ("code", "authorities"):
                 shutil.rmtree(state / unused, ignore_errors=True)
-    remove_empty(folder.parent, log.parent, runs, state, state.parent, state.parent.parent)
+    remove_empty(folder.parent, log.parent, state, state.parent, state.parent.parent)
     return {}
+
+
+def _remove_runs(runs: Path) -> None:
+    """Remove the folders of runners that have ended, and their parent if it is empty then.
+
+    Starting processes hold the lock of the parent until they have locked their own folder.
+    """
+    lock = runs / ".lock"
+    with suppress(FileNotFoundError), lock.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+            return  # another command has removed it
+        for path in runs.glob("[0-9]*"):
+            if path.name.isdigit() and lock_holder(path / "lock") is None:
+                shutil.rmtree(path, ignore_errors=True)
+        if os.listdir(runs) == [".lock"]:
+            lock.unlink()
+            remove_empty(runs)
 
 
 COMMANDS: Commands = {

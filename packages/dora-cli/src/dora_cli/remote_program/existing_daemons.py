@@ -128,18 +128,20 @@ def _started(folder: Path) -> float:
 
 def _units() -> list[Path]:
     places = (Path("/etc/systemd/system"), user_units())
-    return [path for place in places for path in sorted(place.glob("dora-daemon-*.service"))]
+    found = (path for place in places for path in sorted(place.glob("dora-daemon-*.service")))
+    return [path for path in found if path.exists()]
 
 
 def _service(path: Path, running: list[dict[str, Any]]) -> dict[str, Any]:
     """Return a service, with its process if it runs."""
-    text = path.read_text(errors="replace")
+    text = ""
+    with suppress(OSError):  # of another user
+        text = path.read_text(errors="replace")
     started = re.search(r"^ExecStart=(.*)$", text, re.MULTILINE)
     line = started[1].replace("%%", "%").replace("$$", "$") if started else ""
-    words: list[str] = []
-    with suppress(ValueError):
-        words = shlex.split(line)
-    one = _described(_daemon_arguments(words) or [], {})
+    one = _described([], {})
+    with suppress(ValueError):  # a unit that was edited by hand
+        one = _described(_daemon_arguments(shlex.split(line)) or [], {})
     if one["id"] is None:
         one["id"] = one["name"] = path.stem.removeprefix("dora-daemon-")
     of_user = path.is_relative_to(Path.home() / ".config")

@@ -7,6 +7,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+_TAIL = 1 << 16
+
 
 def state_dir() -> Path:
     """Return the user's folder for state, which may not exist."""
@@ -77,8 +79,13 @@ def lock_holder(path: Path) -> str | None:
 
 
 def last_lines(path: Path, count: int) -> list[str]:
-    """Return the last lines of a file."""
-    lines = path.read_text(errors="replace").splitlines()
+    """Return the last lines of a file, at most 64 KiB; raises OSError."""
+    with path.open("rb") as file:
+        begin = max(0, file.seek(0, os.SEEK_END) - _TAIL)
+        file.seek(begin)
+        lines = file.read(_TAIL).decode(errors="replace").splitlines()
+    if begin and len(lines) > 1:
+        del lines[0]  # its beginning was not read
     return lines[-count:] if count else []
 
 

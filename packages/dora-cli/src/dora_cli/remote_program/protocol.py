@@ -74,7 +74,7 @@ def _line(content: Mapping[str, Any]) -> bytes:
 def _checked(message: dict[str, Any]) -> dict[str, Any]:
     if message["protocol"] != VERSION:
         raise Problem(
-            f"another version of dora is at work there: its protocol is {message['protocol']}, "
+            f"another version of dora runs on that machine: its protocol is {message['protocol']}, "
             f"that of this version is {VERSION}; use the same version everywhere"
         )
     return message

@@ -178,7 +178,10 @@ def remove(prefix: str, link: str) -> dict[str, Any]:
     root, outer = Path(prefix).expanduser(), Path(link).expanduser()
     used = _in_use(root)
     if used:
-        raise Problem(f"processes still run from {', '.join(sorted(used))} in {root}")
+        raise Problem(
+            f"processes still run from {', '.join(sorted(used))} in {root}; list them with "
+            f"`pgrep -af {root}`, end them, and run this command again"
+        )
     if outer.is_symlink() and os.readlink(outer) == f"{root}{_TARGET}":
         outer.unlink()
     for tree in _trees(root):

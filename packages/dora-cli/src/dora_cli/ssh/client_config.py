@@ -60,7 +60,7 @@ class HostSettings:
     host_key_name: str
     """Its name in known_hosts."""
     known_hosts: tuple[str, ...]
-    """New keys go to the first."""
+    """New keys go to the first; without files they are not recorded."""
     global_known_hosts: tuple[str, ...]
     accept_new: bool
     hash_known_hosts: bool
@@ -192,7 +192,9 @@ class _Reader:
         return expanded
 
     def _paths(self, keyword: str, default: Sequence[str]) -> tuple[str, ...]:
-        return tuple(self._path(word) for word in self._found.get(keyword, default))
+        """Return the paths of a keyword, whose only word may be `none`."""
+        words = self._found.get(keyword, default)
+        return tuple(self._path(word) for word in words if word.lower() != "none")
 
     def settings(self) -> HostSettings:
         jump = self._one("proxyjump")
@@ -208,7 +210,7 @@ class _Reader:
             host=self._host(),
             user=self._one("user", self._query.local_user),
             port=int(port),
-            identity_files=tuple(path for path in files if path != "none"),
+            identity_files=files,
             identities_given=given,
             identities_only=self._yes("identitiesonly"),
             identity_agent=None if agent == "SSH_AUTH_SOCK" else self._path(agent),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 NEEDS_PASSWORD = (
     "a password is required",
@@ -16,7 +16,8 @@ NEEDS_PASSWORD = (
     "may not run sudo",
 )
 NEEDS_TERMINAL = ("you must have a tty",)
-NOT_THERE = ("sudo: not found", "sudo: command not found", "Unknown command: sudo")
+SUDO_LOCALE: Mapping[str, str] = {"LC_ALL": "C.UTF-8", "LANGUAGE": ""}
+"""Variables with which sudo prints the texts above."""
 
 
 def command_line(argv: Sequence[str], *, sudo: bool = False) -> str:
@@ -26,7 +27,8 @@ def command_line(argv: Sequence[str], *, sudo: bool = False) -> str:
     for word in argv:
         if "\0" in word:
             raise ValueError(f"a NUL character cannot be part of a command: {word!r}")
-    prefix = ["sudo", "-n", "--"] if sudo else []
+    variables = [f"{name}={value}" for name, value in SUDO_LOCALE.items()]
+    prefix = ["env", *variables, "sudo", "-n", "--"] if sudo else []
     return shlex.join([*prefix, *argv])
 
 
@@ -39,7 +41,7 @@ def shown(argv: Sequence[str]) -> str:
 
 def sudo_problem(stderr: str, user: str) -> str | None:
     """Return why `sudo -n` refused; None if something else failed."""
-    if any(text in stderr for text in NOT_THERE):
+    if any(line.startswith("env: ") and "sudo" in line for line in stderr.splitlines()):
         return f"sudo is not installed there, and {user} is not root"
     if any(text in stderr for text in NEEDS_TERMINAL):
         return (
@@ -50,7 +52,7 @@ def sudo_problem(stderr: str, user: str) -> str | None:
     lines = [line for line in stderr.splitlines() if line.startswith(("sudo", "Sorry, user", user))]
     if any(text in line for line in lines for text in NEEDS_PASSWORD):
         return (
-            f"sudo asks {user} for a password (or has no rule for it); allow it without one: "
+            f"sudo requires a password for {user} (or has no rule for it); allow it without one: "
             f"put `{user} ALL=(ALL) NOPASSWD: ALL` into /etc/sudoers.d/dora there"
         )
     return None

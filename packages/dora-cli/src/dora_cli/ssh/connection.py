@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from dora_cli.ssh.commands import command_line, shown, sudo_problem
-from dora_cli.ssh.errors import RemoteCommandFailed, RemoteTimeout, SudoUnavailable
+from dora_cli.ssh.errors import NOT_ENDED, RemoteCommandFailed, RemoteTimeout, SudoUnavailable
 from dora_cli.ssh.transport import Channel, Transport, open_transport
 
 SILENCE = 30.0
@@ -104,6 +104,9 @@ class Connection:
         on_errors: Listener | None = None,
     ) -> Finished:
         """Run a command without a terminal, regardless of its exit code.
+
+        After ``timeout`` seconds the command may continue to run; output that processes in the
+        background still write is ignored then.
 
         ``on_output`` and ``on_errors`` get stdout and stderr while it runs, each from its own
         thread; an OSError that they raise ends the command. Raises RemoteTimeout, ConnectionLost,
@@ -226,8 +229,10 @@ class Connection:
             deadline = 0.0
         channel.end_input()
         code = channel.wait(deadline - time.monotonic())
-        if code is None:
-            channel.close()
+        if code is not None:
+            for reader in readers:  # processes in the background may keep the output open
+                reader.join(max(0.0, deadline - time.monotonic()))
+        channel.close()
         for reader in readers:
             reader.join()
         for one in outputs:
@@ -236,7 +241,7 @@ class Connection:
         if code is None:
             if self._transport.broken:
                 raise self._transport.lost()
-            raise RemoteTimeout(self.name, f"`{shown(argv)}` did not end in time")
+            raise RemoteTimeout(self.name, f"`{shown(argv)}` {NOT_ENDED}")
         out, err = (one.text() for one in outputs)
         return Finished(code, out, err)
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dora_config import DoraError
 
+NOT_ENDED = (
+    "did not end in time and may still run there; check that machine, then run this command again"
+)
+"""End of the sentence of RemoteTimeout."""
+
 
 class SshError(DoraError):
     """Root; ``str()`` is "NAME: SENTENCE"."""

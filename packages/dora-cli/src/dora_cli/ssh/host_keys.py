@@ -90,13 +90,13 @@ def check_host_key(
         raise HostKeyRefused(
             machine,
             f"{known.authorities[0].place} requires a certified key, but {problem}; have the "
-            f"authority sign it again, or add its key {key} to {settings.known_hosts[0]}",
+            f"authority sign it again, or add its key {key} to {_known_hosts(settings)}",
         )
     if not settings.accept_new:
         raise HostKeyRefused(
             machine,
             f"its host key {key} is not known, and StrictHostKeyChecking refuses new ones; "
-            f"connect once with ssh, or add the key to {settings.known_hosts[0]}",
+            f"connect once with ssh, or add the key to {_known_hosts(settings)}",
         )
     remember(settings, key)
 
@@ -121,8 +121,15 @@ def _changed(settings: HostSettings, known: Known, key: Key) -> str:
     )
 
 
+def _known_hosts(settings: HostSettings) -> str:
+    """Return the file for new keys, for a message."""
+    return next(iter(settings.known_hosts), "~/.ssh/known_hosts and remove UserKnownHostsFile none")
+
+
 def remember(settings: HostSettings, key: Key) -> None:
-    """Append the key to the first known_hosts file; create that if needed."""
+    """Append the key to the first known_hosts file, if there is one; create that if needed."""
+    if not settings.known_hosts:
+        return
     salt = secrets.token_bytes(20) if settings.hash_known_hosts else None
     line = new_line(settings.host_key_name, settings.port, key, salt)
     path = Path(settings.known_hosts[0])

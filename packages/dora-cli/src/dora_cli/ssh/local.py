@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
-from dora_cli.ssh.commands import shown, sudo_problem
+from dora_cli.ssh.commands import SUDO_LOCALE, shown, sudo_problem
 from dora_cli.ssh.connection import Connection, Finished, Listener
-from dora_cli.ssh.errors import RemoteTimeout, SudoUnavailable
+from dora_cli.ssh.errors import NOT_ENDED, RemoteTimeout, SudoUnavailable
 from dora_cli.ssh.transport import Transport
 
 NAME = "this machine"
@@ -39,6 +39,7 @@ class LocalConnection(Connection):
         with_sudo = sudo and os.geteuid() != 0
         words = [*(["sudo", "-n", "--"] if with_sudo else []), *argv]
         # the Python that runs dora, because that of the system may be too old
+        locale = SUDO_LOCALE if with_sudo else {}
         path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
         try:
             done = subprocess.run(
@@ -46,7 +47,7 @@ class LocalConnection(Connection):
                 input=b"".join(pieces),
                 capture_output=True,
                 cwd=Path.home(),
-                env={**os.environ, "PATH": path},
+                env={**os.environ, **locale, "PATH": path},
                 timeout=timeout,
                 check=False,
             )
@@ -55,7 +56,7 @@ class LocalConnection(Connection):
                 raise SudoUnavailable(NAME, _needs_root("sudo is not installed")) from None
             return Finished(127, "", f"{argv[0]}: not found")
         except subprocess.TimeoutExpired:
-            raise RemoteTimeout(NAME, f"`{shown(argv)}` did not end in time") from None
+            raise RemoteTimeout(NAME, f"`{shown(argv)}` {NOT_ENDED}") from None
         for listener, data in zip(listeners, (done.stdout, done.stderr), strict=True):
             if listener is not None:
                 listener(data)
@@ -63,7 +64,7 @@ class LocalConnection(Connection):
         if with_sudo and done.returncode != 0:
             user = pwd.getpwuid(os.getuid()).pw_name
             if sudo_problem(err, user) is not None:
-                raise SudoUnavailable(NAME, _needs_root(f"sudo asks {user} for a password"))
+                raise SudoUnavailable(NAME, _needs_root(f"sudo requires a password for {user}"))
         return Finished(done.returncode, out, err)
 
 

@@ -14,6 +14,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from dora_cli.remote_program.protocol import Problem, decode_reply, encode_request
 from dora_cli.ssh.connection import Connection, Finished, Listener
+from dora_cli.ssh.errors import NOT_ENDED, RemoteTimeout
 from dora_config.errors import DoraError
 
 PACKAGE: Final = "dora_cli.remote_program"
@@ -92,13 +93,16 @@ def call(
 
     ``on_output`` gets the output while the request runs.
     """
-    done = connection.run(
-        command_words(command),
-        stdin=program_input(command, arguments),
-        sudo=sudo,
-        timeout=timeout,
-        on_output=on_output,
-    )
+    try:
+        done = connection.run(
+            command_words(command),
+            stdin=program_input(command, arguments),
+            sudo=sudo,
+            timeout=timeout,
+            on_output=on_output,
+        )
+    except RemoteTimeout:
+        raise RemoteTimeout(connection.name, f"`{command}` {NOT_ENDED}") from None
     lines = done.stdout.strip().splitlines()
     try:
         return decode_reply(lines[-1])

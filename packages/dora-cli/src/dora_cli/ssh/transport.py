@@ -29,6 +29,7 @@ CONNECT_TIMEOUT = 10.0
 _MAX_JUMPS = 8
 _WINDOW = 1 << 22
 _PACKET = 1 << 15
+_AFTER_BREAK = "check that machine and its network, then run this command again"
 _LOCKED = "needs its passphrase, and dora does not prompt for it; unlock it with ssh-add"
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -56,7 +57,7 @@ class Transport:
         """Return the error for a broken connection."""
         reason = self._transport.get_exception() or error
         cause = _reason(reason) if reason is not None else "the other side closed it"
-        return ConnectionLost(self.machine, f"the connection broke: {cause}")
+        return ConnectionLost(self.machine, f"the connection broke: {cause}; {_AFTER_BREAK}")
 
     @property
     def broken(self) -> bool:

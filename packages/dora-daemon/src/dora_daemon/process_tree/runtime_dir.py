@@ -78,18 +78,32 @@ def lock(path: Path, *, wait: bool = False) -> int | None:
 def _root_locked(root: Path) -> Iterator[None]:
     """Exclude other starts and sweeps, so that no directory is seen without its lock."""
     try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = lock(root / ".lock", wait=True)
+        descriptor = _lock_root(root)
     except OSError as error:
         raise RuntimeDirError(
             f"cannot use the runtime directory {root}: {error.strerror}; {_wrong_owner(root)}set"
             " XDG_STATE_HOME to a directory that you may write to"
         ) from error
-    assert descriptor is not None
     try:
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock_root(root: Path) -> int:
+    """Create and lock the folder; again if `dora cluster down` removed it meanwhile."""
+    path = root / ".lock"
+    while True:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            descriptor = lock(path, wait=True)
+            assert descriptor is not None
+            try:
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    return descriptor
+            except FileNotFoundError:
+                pass
+            os.close(descriptor)
 
 
 def _wrong_owner(root: Path) -> str:

@@ -55,11 +55,16 @@ def report_if_running(cluster: Cluster) -> control.ClusterReport | None:
 
 
 def fetch_report(cluster: Cluster) -> control.ClusterReport | None:
-    """Return the coordinator's report; None if it does not answer, or is busy."""
+    """Return the coordinator's report; None if it does not answer, ends meanwhile, or is busy.
+
+    Raises CoordinatorLost if it refuses the connection.
+    """
     try:
-        return report_if_running(cluster)
-    except CoordinatorBusy:
-        return None
+        with open_client(cluster) as client, suppress(CoordinatorLost):
+            return client.request(control.ClusterStatus(), control.ClusterReport)
+    except (CoordinatorUnreachable, CoordinatorBusy):
+        pass
+    return None
 
 
 def release_of(cluster: Cluster) -> str:

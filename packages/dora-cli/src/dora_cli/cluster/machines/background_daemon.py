@@ -20,10 +20,24 @@ def hand_over(remote: RemoteMachine) -> None:
 
 def stop_and_clean(remote: RemoteMachine) -> None:
     """End the daemon with its dataflows, and remove its state."""
-    remote.call(
-        "daemon.stop", name=remote.daemon, hand_over=False, within=STOP_TIMEOUT, timeout=90.0
-    )
+    _stop(remote, hand_over=False)
     remote.call("daemon.clean", name=remote.daemon, keep_state=False)
+
+
+def stop_for_service(remote: RemoteMachine) -> None:
+    """End the daemon; its dataflows keep running, and its state stays for that of the service."""
+    _stop(remote, hand_over=True)
+    remote.call("daemon.clean", name=remote.daemon, keep_state=True)
+
+
+def _stop(remote: RemoteMachine, *, hand_over: bool) -> None:
+    remote.call(
+        "daemon.stop",
+        name=remote.daemon,
+        hand_over=hand_over,
+        within=STOP_TIMEOUT,
+        timeout=STOP_TIMEOUT + 30.0,  # so that the program there reports a daemon that hangs
+    )
 
 
 def start_daemon(remote: RemoteMachine, dora: str, *, token: str | None = None) -> None:

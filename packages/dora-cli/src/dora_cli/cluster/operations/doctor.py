@@ -19,7 +19,7 @@ from dora_cli.cluster.operations.findings import Findings
 from dora_cli.cluster.operations.pair_measurement import measure_pairs
 from dora_cli.coordinator.errors import AccessDenied, CoordinatorBusy
 from dora_cli.coordinator.machine_warnings import machine_rows, plain_warnings
-from dora_cli.ssh import SudoUnavailable
+from dora_cli.ssh import RemoteCommandFailed, SudoUnavailable
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.protocol.control import ClusterReport
@@ -94,13 +94,13 @@ def _examine(
     health = remote.health(facts)
     if not facts.user_service:
         try:
-            remote.connection.run(["true"], sudo=True)
+            remote.connection.check(["true"], sudo=True)
             if facts.service:
                 service = DaemonService(remote, facts, user=False)
                 given = service.read(service.token) or b""
                 token_there = token_digest(given.decode(errors="replace"))
                 health = health.model_copy(update={"token": token_there})
-        except SudoUnavailable as problem:
+        except (SudoUnavailable, RemoteCommandFailed) as problem:
             (problems if facts.service else notes).append(
                 without_name(str(problem), ssh_name(remote.machine))
             )

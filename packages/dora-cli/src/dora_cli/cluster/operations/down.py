@@ -16,7 +16,7 @@ from dora_cli.cluster.operations import leftovers
 from dora_cli.cluster.ownership import known_clusters
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_cli.coordinator.client import Client
-from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorUnreachable
+from dora_cli.coordinator.errors import CoordinatorUnavailable, CoordinatorUnreachable
 from dora_config.access import Endpoint
 from dora_config.cluster.models import Cluster
 from dora_config.protocol.control import Destroy, Destroyed
@@ -29,65 +29,75 @@ def bring_down(address: Endpoint, cluster: Cluster | None, *, purge: bool) -> bo
     """
     known = cluster if cluster is not None else known_clusters.find(address)
     if known is None:
-        _end_coordinator(address, known)
-        return True
+        return _all_ended(_destroy(address))
     file = Path(known_clusters.file_of(known))
     command = ClusterCommand("down", file, refuses=False, surveys_all=True)
     former = known_clusters.former_machines(known)
     with reserve(known, command, [*known.machines, *former]) as reservation:
-        ended = _end_coordinator(address, known)
+        left = _end_coordinator(address)
         stop_service(known)
 
         def work(remote: RemoteMachine, report: Report) -> str:
             return _clear(remote, reservation, report, purge=purge)
 
         done = on_machines(known, "Clearing {name}", work, describe=str, source=reservation)
+        others = {one.id for _, one in reservation.leftovers()}
         removed = leftovers.remove_from_machines(reservation)
-        ended = ended or _end_busy_coordinator(address)
+        if left is None:
+            left = _end_coordinator_again(address)
     if not all(one.ok for one in done) or not removed:
         output.remark("Run this command again when the failed machines can be reached.")
         return False
-    if not ended:
+    if left is None:
+        return False
+    if not _all_ended(left - others - {one.id for one in known.machines}):
         return False
     known_clusters.forget(known)
     return True
 
 
-def _end_coordinator(address: Endpoint, known: Cluster | None) -> bool:
-    """End it with its daemons; return False if it is busy.
-
-    Raises CoordinatorUnreachable and CoordinatorBusy if no machines are known either.
-    """
+def _end_coordinator(address: Endpoint) -> frozenset[str] | None:
+    """End it with its daemons; return those that did not answer, None if it may still run."""
     try:
-        _destroy(address)
-    except (CoordinatorUnreachable, CoordinatorBusy) as error:
-        if known is None:
-            raise
+        return _destroy(address)
+    except CoordinatorUnavailable as error:
         output.remark(f"{error}; the machines are cleared anyway")
-        return isinstance(error, CoordinatorUnreachable)
-    return True
+        return frozenset() if isinstance(error, CoordinatorUnreachable) else None
 
 
-def _end_busy_coordinator(address: Endpoint) -> bool:
-    """End it after the machines, whose daemons had connections; return False if it is busy."""
+def _end_coordinator_again(address: Endpoint) -> frozenset[str] | None:
+    """As `_end_coordinator`, after the machines, whose daemons had connections."""
     try:
-        _destroy(address)
-    except CoordinatorBusy as error:
-        output.failure(f"the coordinator was not ended: {error}")
-        return False
+        return _destroy(address)
     except CoordinatorUnreachable:
-        pass  # it was a service
-    return True
+        return frozenset()  # it was a service, or has ended
+    except CoordinatorUnavailable as error:
+        output.failure(f"the coordinator was not ended: {error}")
+        return None
 
 
-def _destroy(address: Endpoint) -> None:
-    """End it with its daemons, and print what has ended; raises what `Client` raises."""
+def _all_ended(left: frozenset[str]) -> bool:
+    """Return whether no daemon is left; list those that are."""
+    if left:
+        output.warn(
+            f"did not answer the coordinator, and may still run: {', '.join(sorted(left))}; end "
+            "these daemons on their machines, or name the cluster file: dora cluster down PATH"
+        )
+    return not left
+
+
+def _destroy(address: Endpoint) -> frozenset[str]:
+    """End it with its daemons, and print what has ended; return daemons that did not answer.
+
+    Raises what `Client` raises.
+    """
     with Client(address) as client:
         ended = client.request(Destroy(force=True), Destroyed)
         client.wait_until_gone()
     for dataflow in ended.dataflows:
         output.write(f"Dataflow {dataflow.name or dataflow.uuid} stopped")
-    output.write(f"Coordinator on {address} and its daemons ended")
+    output.write(f"Coordinator on {address}{'' if ended.left else ' and its daemons'} ended")
+    return frozenset(ended.left)
 
 
 def _clear(remote: RemoteMachine, reservation: Reservation, report: Report, *, purge: bool) -> str:

@@ -17,7 +17,7 @@ from dora_cli.cluster.decisions.preflight import (
     require_ready,
     warnings,
 )
-from dora_cli.cluster.machines.background_daemon import STOP_TIMEOUT
+from dora_cli.cluster.machines.background_daemon import stop_for_service
 from dora_cli.cluster.machines.daemon_service import DaemonService
 from dora_cli.cluster.machines.parallel import Report, on_machines, success_count
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, layout_of
@@ -106,8 +106,7 @@ def _install(
         dora, tree = put.dora, put.tree
     if facts.daemon is not None and not service.is_active():
         report("handing over")  # from the daemon of `up`; its dataflows keep running
-        remote.call("daemon.stop", name=remote.daemon, hand_over=True, within=STOP_TIMEOUT)
-        remote.call("daemon.clean", name=remote.daemon, keep_state=True)
+        stop_for_service(remote)
     report("starting the service")
     reservation.record_owner(remote)
     text = service.install(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,10 @@ from dora_cli.ssh import Connection
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
 
-LISTEN_TIME = 8.0
-"""Seconds for which a machine answers the pings of the others."""
+START_TIMEOUT = 8.0
+"""Seconds in which all machines must have opened a port for pings."""
+LISTEN_TIME = 40.0
+"""Seconds after which a machine that was cut off stops to answer pings."""
 
 
 def measure_pairs(cluster: Cluster, facts: Mapping[str, MachineFacts], findings: Findings) -> None:
@@ -78,8 +81,10 @@ class _Listener:
 
     def __init__(self, remote: RemoteMachine) -> None:
         self._remote = remote
-        self._output = b""
+        self._rest = b""
+        self._port: int | None = None
         self._changed = threading.Event()
+        self._ended = False
         self.problem: str | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -91,23 +96,24 @@ class _Listener:
                 "network.answer", on_output=self._take, ports=ports, seconds=LISTEN_TIME
             )
         except DoraError as error:
-            self.problem = str(error)
+            if not self._ended:
+                self.problem = str(error)
         self._changed.set()
 
     def _take(self, data: bytes) -> None:
-        self._output += data
-        if b"\n" in self._output:
-            self._changed.set()
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            with suppress(Problem, ValueError, KeyError):  # output of a login shell
+                self._port = int(decode_reply(line)["port"])
+                self._changed.set()
 
-    def port(self) -> int | None:
-        """Return the port at which it answers; None if it does not."""
-        self._changed.wait(LISTEN_TIME)
-        try:
-            return int(decode_reply(self._output.partition(b"\n")[0])["port"])
-        except (Problem, ValueError, KeyError):
-            return None
+    def port(self, within: float) -> int | None:
+        """Return the port at which it answers; None without one after ``within`` seconds."""
+        self._changed.wait(within)
+        return self._port
 
     def end(self) -> None:
+        self._ended = True
         self._remote.connection.close()
         self._thread.join(5)
 
@@ -132,11 +138,12 @@ def _ping_all(
     listeners: Mapping[str, _Listener],
     facts: Mapping[str, MachineFacts],
 ) -> Pings:
-    targets = [
-        (one.id, one.zenoh_addr or facts[one.id].address or one.host, port)
-        for one in machines
-        if (port := listeners[one.id].port()) is not None
-    ]
+    deadline = time.monotonic() + START_TIMEOUT
+    targets = []
+    for one in machines:
+        port = listeners[one.id].port(max(0.0, deadline - time.monotonic()))
+        if port is not None:
+            targets.append((one.id, one.zenoh_addr or facts[one.id].address or one.host, port))
 
     def ping_from(connections: Connections, _number: int, source: Machine) -> dict[str, Any]:
         others = [target for target in targets if target[0] != source.id]
@@ -162,7 +169,8 @@ def _cell(
     pair = f"{source.id} -> {target.id}"
     ping = pings[source.id].get(target.id)
     if ping is None:
-        reason = listeners[target.id].problem or f"{target.id} does not listen on a data port"
+        late = f"{target.id} did not open a data port within {START_TIMEOUT:g} s"
+        reason = listeners[target.id].problem or late
         findings.add(pair, reason)
         return "FAILED"
     result = assess_pair(source, target, ping)

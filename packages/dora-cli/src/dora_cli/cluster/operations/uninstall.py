@@ -12,6 +12,9 @@ from dora_cli.cluster.ownership import known_clusters
 from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
 from dora_config.cluster.models import Cluster
 
+_NOT_INSTALLED = "OK (it was not installed)"
+_STILL_RUNS = "OK (not installed; its daemon keeps running, `dora cluster down` ends it)"
+
 
 def uninstall_services(cluster: Cluster, installer: Installer, command: ClusterCommand) -> bool:
     """Remove everything; return whether that succeeded on every machine."""
@@ -26,7 +29,8 @@ def uninstall_services(cluster: Cluster, installer: Installer, command: ClusterC
         removed = uninstall_coordinator(cluster, installer)
     if not removed or not all(one.ok for one in done):
         return False
-    known_clusters.forget(cluster)
+    if not any(one.result == _STILL_RUNS for one in done):
+        known_clusters.forget(cluster)
     return True
 
 
@@ -34,7 +38,7 @@ def _uninstall(remote: RemoteMachine, installer: Installer, report: Report) -> s
     facts = remote.facts()
     services = DaemonService.find_all(remote, facts)
     if not services:
-        return "OK (it was not installed)"
+        return _NOT_INSTALLED if facts.daemon is None else _STILL_RUNS
     layouts = [
         layout_of(remote.machine, user=service.user)
         for service in services

@@ -191,7 +191,7 @@ class VersionSwitch:
             problems[:] = node_problems(before, self._nodes())
             return not problems
 
-        running = f"{len({dataflow for dataflow, _ in before})} go on, {len(before)} nodes"
+        running = f"{len({dataflow for dataflow, _ in before})} running, {len(before)} nodes"
         try:
             with step("Its dataflows", detail=running):
                 poll(unchanged, "")

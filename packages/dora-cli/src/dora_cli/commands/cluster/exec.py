@@ -23,9 +23,15 @@ def main(
         list[str], typer.Argument(metavar="-- COMMAND...", help="The command and its arguments.")
     ],
     machine: SomeMachines = None,
-    timeout: Annotated[float | None, options.duration("--timeout", help="Time limit.")] = None,
+    timeout: Annotated[
+        float | None, options.duration("--timeout", help="Time to wait for the command.")
+    ] = None,
 ) -> None:
-    """Run a command on every machine, without a terminal; each line of output names its machine."""
+    """Run a command on every machine, without a terminal; each line of output names its machine.
+
+    After the time limit, or Ctrl-C, the command continues to run on the machines. To end it there:
+    `dora cluster exec PATH -- timeout 60 COMMAND`.
+    """
     from dora_cli.cluster.operations import fanout
 
     loaded = load_cluster_file(path)

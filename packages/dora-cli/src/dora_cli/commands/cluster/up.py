@@ -24,7 +24,10 @@ def main(
     offline: WheelHouse = None,
     take_over: TakeOver = False,
 ) -> None:
-    """Start the coordinator here and a daemon on every machine, over SSH."""
+    """Start the coordinator and a daemon on every machine, over SSH.
+
+    The coordinator runs on this machine, or as the service that `dora cluster install` has set up.
+    """
     from dora_cli.bundle.install import Installer
     from dora_cli.cluster.operations.up import bring_up
     from dora_cli.cluster.ownership.reservation import ClusterCommand

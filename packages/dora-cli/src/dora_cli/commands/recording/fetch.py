@@ -10,6 +10,7 @@ import typer
 
 from dora_cli.commands.recording.arguments import RecordingArgument
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
+from dora_cli.errors import CommandFailed
 
 
 def main(
@@ -43,7 +44,11 @@ def main(
         file = target or default_target(found.started)
         fetched = fetch(client, found, file, allow_missing=allow_missing)
         if remove:
-            merge_fetched(fetched, file)
+            try:
+                merge_fetched(fetched, file)
+            except CommandFailed:  # merged; the machines do not have the missing messages either
+                remove_from_machines(client, found)
+                raise
             remove_from_machines(client, found)
             return
     merge_fetched(fetched, file)

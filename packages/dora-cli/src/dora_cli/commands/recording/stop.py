@@ -11,7 +11,7 @@ def main(
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """End a recording on the machines of a cluster; the dataflow runs on."""
+    """End a recording on the machines of a cluster; the dataflow keeps running."""
     from dora_cli.recordings.fleet import SHORT, call, find
     from dora_cli.recordings.report import report_replies
     from dora_config.protocol.recordings.fleet import StopRecording
