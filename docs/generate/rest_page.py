@@ -49,7 +49,7 @@ CODES = {
     "not_found": "the dataflow, machine, node or path does not exist",
     "nothing_runs": "no dataflow is running",
     "ambiguous": "several dataflows are running; name one",
-    "conflict": "the name is in use, or the dataflow is running already",
+    "conflict": "the name is in use, or the dataflow is running or being restarted already",
     "placement": "no machine matches a node, or a node must be built first",
     "failed": "it was tried and failed",
     "unavailable": "the coordinator is ending, or too many connections are open",

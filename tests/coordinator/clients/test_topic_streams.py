@@ -272,6 +272,24 @@ def test_a_stream_ends_after_its_part_could_not_be_added() -> None:
     assert fleet.answers[number] == TopicsEnd()
 
 
+def test_a_watch_ends_with_a_dataflow_of_which_a_part_was_adopted_later() -> None:
+    world = Watched(two_senders())
+    fleet = world.fleet
+    fleet.kill_coordinator()
+    fleet.store.clear()
+    fleet.start_coordinator()
+    fleet.connect(world.robot)
+    fleet.settle()
+    number = fleet.ask(WatchTopics())
+    stream = world.stream(world.robot).stream
+    fleet.connect(world.gpu)
+    fleet.settle()
+    fleet.ask(StopDataflow())
+    world.send(world.robot, TopicChunk(stream=stream, done=True))
+    fleet.settle()
+    assert fleet.answers[number] == TopicsEnd()
+
+
 VIEW = WatchTopics(topics=("camera/out0",), max_rate=5.0)
 
 

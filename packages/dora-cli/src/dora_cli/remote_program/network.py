@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import select
 import socket
 import sys
@@ -14,6 +15,8 @@ from dora_cli.remote_program.protocol import Commands, Problem, send_result
 
 ANSWER_TIMEOUT = 3.0
 PINGS = 5
+MAX_CONNECTIONS = 64
+"""Connections at once to a machine that answers pings; more are closed."""
 
 
 def reach(host: str, port: int) -> dict[str, Any]:
@@ -32,9 +35,10 @@ def _why(error: OSError) -> str:
     return str(error.strerror or error)
 
 
-def answer(ports: list[int], seconds: float) -> dict[str, Any]:
-    """Answer pings of other machines on the first free port for some seconds."""
+def answer(ports: list[int], seconds: float, secret: str) -> dict[str, Any]:
+    """Answer pings on the first free port for some seconds, of machines that send the secret."""
     listener = _listen(ports)
+    free = threading.BoundedSemaphore(MAX_CONNECTIONS)
     send_result({"port": listener.getsockname()[1]})
     deadline = time.monotonic() + seconds
     events = select.poll()
@@ -47,7 +51,10 @@ def answer(ports: list[int], seconds: float) -> dict[str, Any]:
                 break
             if ready:
                 link, _ = listener.accept()
-                threading.Thread(target=_echo, args=(link,), daemon=True).start()
+                if free.acquire(blocking=False):
+                    threading.Thread(target=_echo, args=(link, secret, free), daemon=True).start()
+                else:
+                    link.close()
     return {}
 
 
@@ -61,20 +68,36 @@ def _listen(ports: list[int]) -> socket.socket:
     raise Problem(f"no port from {first} to {last} is free for data links")
 
 
-def _echo(link: socket.socket) -> None:
+def _echo(link: socket.socket, secret: str, free: threading.Semaphore) -> None:
     with link, suppress(OSError):
         link.settimeout(ANSWER_TIMEOUT)
-        while link.recv(1):
-            link.sendall(f"{time.time():020.6f}".encode())
+        if hmac.compare_digest(_receive(link, len(secret)), secret.encode()):
+            while link.recv(1):
+                link.sendall(f"{time.time():020.6f}".encode())
+    free.release()
 
 
-def ping(targets: list[list[Any]]) -> dict[str, Any]:
-    """Return median round trip and clock difference for each (name, host, port), or a reason."""
+def _receive(link: socket.socket, size: int) -> bytes:
+    """Return ``size`` bytes; raises OSError if the connection ends before."""
+    data = b""
+    while len(data) < size:
+        piece = link.recv(size - len(data))
+        if not piece:
+            raise OSError("the connection was closed")
+        data += piece
+    return data
+
+
+def ping(targets: list[list[Any]], secret: str) -> dict[str, Any]:
+    """Return median round trip and clock difference for each (name, host, port), or a reason.
+
+    ``secret``: that of their ``answer``.
+    """
     found: dict[str, Any] = {}
 
     def measure(name: str, host: str, port: int) -> None:
         try:
-            found[name] = _measure(host, port)
+            found[name] = _measure(host, port, secret)
         except OSError as error:
             found[name] = {"reason": _why(error)}
 
@@ -86,20 +109,16 @@ def ping(targets: list[list[Any]]) -> dict[str, Any]:
     return {"pings": found}
 
 
-def _measure(host: str, port: int) -> dict[str, float]:
+def _measure(host: str, port: int, secret: str) -> dict[str, float]:
     with socket.create_connection((host, port), ANSWER_TIMEOUT) as link:
         link.settimeout(ANSWER_TIMEOUT)
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        link.sendall(secret.encode())
         trips = []
         for _ in range(PINGS):
             before, begin = time.time(), time.monotonic()
             link.sendall(b".")
-            theirs = b""
-            while len(theirs) < 20:
-                piece = link.recv(20 - len(theirs))
-                if not piece:
-                    raise OSError("the connection was closed")
-                theirs += piece
+            theirs = _receive(link, 20)
             trip = time.monotonic() - begin
             trips.append((trip, float(theirs) - before - trip / 2))
     trips.sort()

@@ -15,7 +15,7 @@ from dora_cli.ssh.errors import NOT_ENDED, RemoteCommandFailed, RemoteTimeout, S
 from dora_cli.ssh.transport import Channel, Transport, open_transport
 
 SILENCE = 30.0
-"""Seconds without any traffic after which a connection counts as broken."""
+"""Seconds without an answer after which a connection counts as broken."""
 _CHUNK = 1 << 18
 _WRITE = """\
 umask 077
@@ -60,7 +60,7 @@ class Finished:
 def connect(target: Target, *, silence: float | None = None) -> Connection:
     """Log in; raises SshError.
 
-    ``silence``: seconds without any traffic after which it counts as broken (SILENCE).
+    ``silence``: seconds without an answer after which it counts as broken (SILENCE), at least 3.
     """
     limit = SILENCE if silence is None else silence
     transport = open_transport(

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import paramiko
 from paramiko.agent import AgentSSH
+from paramiko.packet import Packetizer
 
 from dora_cli.ssh import certificates
 from dora_cli.ssh.client_config import HostSettings
@@ -27,6 +28,8 @@ from dora_cli.ssh.proxy_command import ProxyCommand
 CONNECT_TIMEOUT = 10.0
 """Seconds for each step of a connection: TCP, greeting, keys."""
 _MAX_JUMPS = 8
+_SILENT_INTERVALS = 3
+"""Intervals without an answer after which a connection is closed."""
 _WINDOW = 1 << 22
 _PACKET = 1 << 15
 _AFTER_BREAK = "check that machine and its network, then run this command again"
@@ -151,7 +154,9 @@ def _open(
 ) -> paramiko.Transport:
     command = ProxyCommand(settings.proxy_command, stack) if settings.proxy_command else None
     link = command.link if command else _dial(machine, settings, silence, stack, jumps_left)
-    transport = paramiko.Transport(link, default_window_size=_WINDOW)
+    transport = paramiko.Transport(
+        link, default_window_size=_WINDOW, packetizer_class=_CountingPacketizer
+    )
     stack.callback(_close, transport)
     transport.banner_timeout = transport.auth_timeout = CONNECT_TIMEOUT
     known = known_keys(settings)
@@ -175,8 +180,8 @@ def _open(
     key = Key(server_key.get_name(), server_key.asbytes())
     certificate = server_key.public_blob.key_blob if server_key.public_blob else None
     check_host_key(machine, settings, known, key, certificate)
-    transport.set_keepalive(max(1, int(silence / 3)))
     _log_in(machine, settings, identity_file, transport)
+    _watch(transport, max(1.0, silence / _SILENT_INTERVALS), stack)
     return transport
 
 
@@ -184,6 +189,54 @@ def _close(transport: paramiko.Transport) -> None:
     transport.close()
     with suppress(RuntimeError):
         transport.join(5)
+
+
+# ----------------------------------------------------------------------- silence
+
+
+class _CountingPacketizer(Packetizer):
+    received = 0
+    """Messages from the other side."""
+
+    def read_message(self) -> tuple[int, paramiko.Message]:
+        message: tuple[int, paramiko.Message] = super().read_message()
+        self.received += 1
+        return message
+
+
+def _watch(transport: paramiko.Transport, interval: float, stack: ExitStack) -> None:
+    """Request an answer in each interval until ``stack`` is closed."""
+    ended = threading.Event()
+    watch = threading.Thread(target=close_if_silent, args=(transport, interval, ended), daemon=True)
+    stack.callback(watch.join, 5)
+    stack.callback(ended.set)
+    watch.start()
+
+
+def close_if_silent(transport: paramiko.Transport, interval: float, ended: threading.Event) -> None:
+    """Close a connection from which nothing arrives in several intervals, until ``ended``.
+
+    Intervals are counted, so that a suspended command reads what has arrived before it gives up.
+    """
+    request: threading.Thread | None = None
+    before, silent = -1, 0
+    while not ended.wait(interval) and transport.is_active():
+        received: int = cast(_CountingPacketizer, transport.packetizer).received
+        silent = silent + 1 if received == before else 0
+        before = received
+        if silent == _SILENT_INTERVALS:
+            transport.saved_exception = TimeoutError(f"no answer within {silent * interval:g} s")
+            transport.close()
+            return
+        if request is None or not request.is_alive():
+            request = threading.Thread(target=_request_answer, args=(transport,), daemon=True)
+            request.start()
+
+
+def _request_answer(transport: paramiko.Transport) -> None:
+    """Wait until the other side answers a request that every server must answer."""
+    with suppress(paramiko.SSHException, OSError, EOFError):
+        transport.global_request("keepalive@openssh.com")
 
 
 # ----------------------------------------------------------------------- the wire below
@@ -213,7 +266,7 @@ def _dial(
         ) from error
     stack.callback(link.close)
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # beside the keepalives, for sent data
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # earlier than `close_if_silent` for sent data
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(silence * 1000))
     return link
 

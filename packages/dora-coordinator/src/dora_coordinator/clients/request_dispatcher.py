@@ -70,7 +70,7 @@ class RequestDispatcher:
         self._lifecycle = LifecycleRequests(registry, membership)
         self._destruction = Destruction(registry, membership, settings)
         self._logs = LogStreams(membership, settings)
-        self._topics = TopicStreams(membership, settings)
+        self._topics = TopicStreams(registry, membership, settings)
         self._builds = Builds(settings, registry.history)
         self._calls = RunnerCalls(registry, membership)
         self._changes = GraphChanges(registry, membership)

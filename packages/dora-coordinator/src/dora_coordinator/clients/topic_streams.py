@@ -26,7 +26,7 @@ from dora_config.protocol.topics import (
     WatchedTopics,
 )
 from dora_coordinator.dataflow.dataflow import Dataflow
-from dora_coordinator.dataflow.registry import RequestRefused
+from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import (
     AnswerClient,
@@ -201,7 +201,10 @@ _TOO_MANY = (
 
 
 class TopicStreams:
-    def __init__(self, membership: Membership, settings: Settings) -> None:
+    def __init__(
+        self, registry: DataflowRegistry, membership: Membership, settings: Settings
+    ) -> None:
+        self._registry = registry
         self._membership = membership
         self._settings = settings
         self._watches: dict[tuple[int, int], _Watch] = {}
@@ -284,6 +287,8 @@ class TopicStreams:
 
     def _reopen(self, watch: _Watch) -> list[Command]:
         commands: list[Command] = []
+        # another object after a further part was adopted
+        watch.dataflow = self._registry.get(watch.dataflow.id) or watch.dataflow
         for daemon, attempt in list(watch.broken.items()):
             part = watch.dataflow.parts.get(daemon)
             if part is None or part.ended or watch.dataflow.has_ended:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -37,9 +38,10 @@ def measure_pairs(cluster: Cluster, facts: Mapping[str, MachineFacts], findings:
         machines = [one for one in machines if one.id in remotes]
         if len(machines) < 2:
             return
-        listeners = {one.id: _Listener(remotes[one.id]) for one in machines}
+        secret = secrets.token_hex(16)
+        listeners = {one.id: _Listener(remotes[one.id], secret) for one in machines}
         try:
-            pings = _ping_all(machines, remotes, listeners, facts)
+            pings = _ping_all(machines, remotes, listeners, facts, secret)
         finally:
             for listener in listeners.values():
                 listener.end()
@@ -79,8 +81,9 @@ def _connect_all(
 class _Listener:
     """A machine that answers pings until ``end``."""
 
-    def __init__(self, remote: RemoteMachine) -> None:
+    def __init__(self, remote: RemoteMachine, secret: str) -> None:
         self._remote = remote
+        self._secret = secret
         self._rest = b""
         self._port: int | None = None
         self._changed = threading.Event()
@@ -93,7 +96,11 @@ class _Listener:
         ports = list(data_ports(self._remote.machine))
         try:
             self._remote.call(
-                "network.answer", on_output=self._take, ports=ports, seconds=LISTEN_TIME
+                "network.answer",
+                on_output=self._take,
+                ports=ports,
+                seconds=LISTEN_TIME,
+                secret=self._secret,
             )
         except DoraError as error:
             if not self._ended:
@@ -137,6 +144,7 @@ def _ping_all(
     remotes: Mapping[str, RemoteMachine],
     listeners: Mapping[str, _Listener],
     facts: Mapping[str, MachineFacts],
+    secret: str,
 ) -> Pings:
     deadline = time.monotonic() + START_TIMEOUT
     targets = []
@@ -149,7 +157,7 @@ def _ping_all(
         others = [target for target in targets if target[0] != source.id]
         try:
             with connections.open(source):
-                found = remotes[source.id].call("network.ping", targets=others)
+                found = remotes[source.id].call("network.ping", targets=others, secret=secret)
         except DoraError as error:
             return {target[0]: {"reason": str(error)} for target in others}
         pings: dict[str, Any] = found["pings"]
