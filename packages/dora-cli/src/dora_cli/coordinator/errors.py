@@ -101,16 +101,9 @@ def unanswered(endpoint: Endpoint, seconds: float) -> CoordinatorLost:
     return CoordinatorLost(f"the coordinator at {endpoint} did not answer within {seconds:g} s")
 
 
-<<<<<<< HEAD
 def lost(endpoint: Endpoint, reason: str = "") -> CoordinatorLost:
     """Return the error for a connection that ended too early; ``reason`` begins with ": "."""
     return CoordinatorLost(
         f"lost the connection to the coordinator at {endpoint}{reason} (`dora status` shows "
         "whether it runs)"
-=======
-def lost(endpoint: Endpoint) -> CoordinatorLost:
-    """Return the error for a connection that ended too early."""
-    return CoordinatorLost(
-        f"the coordinator at {endpoint} closed the connection; check it with `dora status`"
->>>>>>> main
     )
