@@ -13,10 +13,14 @@ def write_file(
 ) -> None:
     """Create or replace a file atomically; an OSError names ``path``.
 
+    A pipe or device, or a name in /dev, as /dev/stdout, is written and stays what it is.
     ``mode``, less the umask, is also that of a replaced file. ``durable``: the content survives a
     power cut.
     """
     data = content.encode() if isinstance(content, str) else content
+    if path.parent == Path("/dev") or (path.exists() and not path.is_file()):
+        path.write_bytes(data)
+        return
     temporary = path.with_name(f".{path.name}.new")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
