@@ -69,7 +69,7 @@ def test_a_full_disk_leaves_no_partial_folder(
     monkeypatch.setattr(Path, "replace", full)
     shown = dora("new", "hello")
     assert shown.code == 1
-    assert shown.err.startswith("[ERROR]\nhello/listener.py: No space left on device\n")
+    assert shown.err.startswith("[ERROR]\nhello/listener.py: No space left on device; ")
     assert not (tmp_path / "hello").exists()
 
 
