@@ -114,8 +114,8 @@ def test_silent_holder_loses_the_lock(
     wait_until(lambda: connection.processes[0].poll() is not None, what="the end of the lease")
     second = MachineLock(connect(), info("bob"))
     assert second.acquire(wait=False, on_wait=unexpected_wait)["held"]
-    first.begin_release()
-    second.begin_release()
+    first.release()
+    second.release()
 
 
 def test_holder_of_another_version_is_reported(connect: Callable[[], LocalConnection]) -> None:
