@@ -77,15 +77,22 @@ def test_other_machines_are_measured_without_the_unreachable_one(
     ]
 
 
-class StalledMachine(PingedMachine):
-    """Its pings last until its connection is closed; those of the first one cause Ctrl-C."""
+class ClosableMachine(PingedMachine):
+    """Its connection can be closed by another thread."""
 
-    def __init__(self, target: Target) -> None:
-        self._is_first = target.host == "10.0.0.7"
+    def __init__(self) -> None:
         self._closed = threading.Event()
 
     def close(self) -> None:
         self._closed.set()
+
+
+class StalledMachine(ClosableMachine):
+    """Its pings last until its connection is closed; those of the first one cause Ctrl-C."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__()
+        self._is_first = target.host == "10.0.0.7"
 
     def run(
         self,
@@ -133,14 +140,8 @@ class PrintingMachine(PingedMachine):
         return super().run(_argv, stdin=stdin)
 
 
-class SilentMachine(PingedMachine):
+class SilentMachine(ClosableMachine):
     """It opens no port until its connection is closed."""
-
-    def __init__(self) -> None:
-        self._closed = threading.Event()
-
-    def close(self) -> None:
-        self._closed.set()
 
     def run(
         self,

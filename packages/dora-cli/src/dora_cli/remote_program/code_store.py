@@ -19,10 +19,10 @@ def _store() -> Path:
 
 
 def missing(digests: list[str]) -> dict[str, Any]:
-    """Return the files that are missing, the free space, and where to append their archive.
+    """Return the files that are missing; mark the others as used.
 
-    Also returns how much of that archive an earlier transfer has sent. Marks the other files as
-    used.
+    If any are, also returns the free space, where to append their archive, and how much of it an
+    earlier transfer has sent.
     """
     absent = []
     for digest in digests:
@@ -30,16 +30,15 @@ def missing(digests: list[str]) -> dict[str, Any]:
             os.utime(_store() / digest[:2] / digest)
         except FileNotFoundError:
             absent.append(digest)
+    if not absent:
+        return {"missing": []}
     partial = _store() / "partial"
     name = f"parcel-{hashlib.sha256(''.join(absent).encode()).hexdigest()}"
     path, size = begin_transfer(partial, name)
-    free = shutil.disk_usage(partial).free
-    if not absent:
-        path.unlink()
     return {
         "missing": absent,
         "store": str(_store()),
-        "free": free,
+        "free": shutil.disk_usage(partial).free,
         "path": str(path),
         "size": size,
     }

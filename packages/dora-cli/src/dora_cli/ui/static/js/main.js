@@ -49,7 +49,7 @@ function App() {
         ${!store.loaded
           ? store.live.status !== "lost" && html`<${Waiting} />`
           : isUnknown(state)
-            ? html`<${Empty} title="There is no state to show yet">It appears here when the connection exists.<//>`
+            ? html`<${Empty} title="No connection yet">The state appears here once the page is connected.<//>`
             : html`<${Boundary} key=${["node", "output"].includes(route[2]) ? route.join("/") : route.slice(0, 2).join("/")} at=${route.join("/")}>${view(state, route)}<//>`}
       </main>
     </div>
@@ -88,7 +88,7 @@ function Waiting() {
     const timer = setTimeout(() => setLong(true), LONG_WAIT_MS);
     return () => clearTimeout(timer);
   }, []);
-  return html`<div role="status"><${Empty} title="Reading the state…">${long && "There is no answer yet. After 15 seconds the page shows the reason."}<//></div>`;
+  return html`<div role="status"><${Empty} title="Reading the state…">${long && "Still waiting for an answer. After 15 seconds the page shows the reason."}<//></div>`;
 }
 
 /** @param {State} state @param {string[]} route */
