@@ -36,13 +36,11 @@ async def reload_beside_a_growing_log(tmp_path: Path) -> None:
                 log.flush()
                 await anyio.sleep(0.01)
 
-    watcher = NodeWatcher(
-        tmp_path / "dataflow.yml", {"talker": (node_in(tmp_path), tmp_path)}, reload
-    )
+    watcher = NodeWatcher(tmp_path / "dataflow.yml", {"talker": (node_in(tmp_path), tmp_path)})
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(write_log)
-            tasks.start_soon(watcher.run)
+            tasks.start_soon(watcher.run, reload)
             count = 0
             while not reloaded.is_set():
                 count += 1
@@ -68,10 +66,10 @@ async def reload_an_added_node(tmp_path: Path) -> None:
     talker = (node_in(tmp_path), tmp_path)
     (tmp_path / "second.py").write_text("first = 1\n")
     second = (talker[0].model_copy(update={"id": "second", "path": "second.py"}), tmp_path)
-    watcher = NodeWatcher(tmp_path / "dataflow.yml", {"talker": talker}, reload)
+    watcher = NodeWatcher(tmp_path / "dataflow.yml", {"talker": talker})
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(watcher.run)
+            tasks.start_soon(watcher.run, reload)
             await watcher.set_nodes({"talker": talker, "second": second})
             await watcher.set_nodes({"second": second})  # talker was removed
             (tmp_path / "talker.py").write_text("saved = 1\n")
@@ -79,3 +77,24 @@ async def reload_an_added_node(tmp_path: Path) -> None:
             await done.wait()
             tasks.cancel_scope.cancel()
     assert reloaded == ["second"]
+
+
+def test_a_file_that_is_saved_before_the_watch_begins_is_reloaded(tmp_path: Path) -> None:
+    anyio.run(reload_what_was_saved_early, tmp_path)
+
+
+async def reload_what_was_saved_early(tmp_path: Path) -> None:
+    reloaded = anyio.Event()
+
+    async def reload(node: str) -> str | None:
+        assert node == "talker"
+        reloaded.set()
+        return None
+
+    watcher = NodeWatcher(tmp_path / "dataflow.yml", {"talker": (node_in(tmp_path), tmp_path)})
+    (tmp_path / "talker.py").write_text("saved = 1\n")  # while the dataflow starts
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watcher.run, reload)
+            await reloaded.wait()
+            tasks.cancel_scope.cancel()

@@ -33,21 +33,25 @@ REFRESH_SECONDS = 2.0
 """Interval at which nodes that were added, replaced or removed are found."""
 
 
+def make_watcher(path: Path, spec: DataflowSpec) -> NodeWatcher:
+    """Return a watcher for a dataflow that will be started; it reads the files now."""
+    file = path.absolute()
+    return NodeWatcher(file, _watched(spec.resolved.nodes, file.parent.resolve()))
+
+
 @contextmanager
-def watching(endpoint: Endpoint, uuid: str, path: Path, spec: DataflowSpec) -> Iterator[None]:
+def watching(endpoint: Endpoint, uuid: str, watcher: NodeWatcher) -> Iterator[None]:
     """Reload nodes of a dataflow on daemons when their files change, on a thread of its own."""
-    base = path.absolute().parent.resolve()
+    base = watcher.dataflow_file.parent.resolve()
 
     async def reload_node(name: str) -> str | None:
         call = partial(_reload, endpoint, uuid, name)
         return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
 
-    watcher = NodeWatcher(path.absolute(), _watched(spec.resolved.nodes, base), reload_node)
-
     async def watch() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_follow_nodes, watcher, endpoint, DataflowRef(uuid=uuid), base)
-            await watcher.run()
+            await watcher.run(reload_node)
             tasks.cancel_scope.cancel()
 
     with start_blocking_portal() as portal:

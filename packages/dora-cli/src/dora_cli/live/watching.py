@@ -39,30 +39,28 @@ ReloadNode = Callable[[str], Awaitable[str | None]]
 class NodeWatcher:
     """Reloads nodes of one dataflow when their files change, until it is cancelled."""
 
-    def __init__(
-        self,
-        dataflow_file: Path,
-        nodes: Mapping[str, tuple[ResolvedNode, Path]],
-        reload: ReloadNode,
-    ) -> None:
-        """``nodes``: definition and working directory by id."""
-        self._dataflow_file = dataflow_file
+    def __init__(self, dataflow_file: Path, nodes: Mapping[str, tuple[ResolvedNode, Path]]) -> None:
+        """Read the files of the nodes: :meth:`run` applies what changes after this.
+
+        Call it before the nodes start, so that a file that is saved meanwhile is not missed.
+        ``nodes``: definition and working directory by id.
+        """
+        self.dataflow_file = dataflow_file
         self._nodes = nodes
-        self._reload = reload
         self._state = ReloadState()
+        self._state.set_files("", _digests({dataflow_file}))
+        for name, found in nodes.items():
+            self._state.set_files(name, _digests(files_of(*found)))
         self._waiting: list[Reload] = []
         self._queued = anyio.Event()
         self._refollow = anyio.Event()
 
-    async def run(self) -> None:
+    async def run(self, reload: ReloadNode) -> None:
         """Watch until cancelled."""
-        self._state.set_files("", await _read_digests({self._dataflow_file}))
-        for name in self._nodes:
-            await self._scan(name)
         count = len(self._state.files) - 1
         output.remark(f"watching {output.counted(count, 'file')} of nodes for changes")
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._reload_in_turn)
+            tasks.start_soon(self._reload_in_turn, reload)
             try:
                 while True:
                     await self._follow()
@@ -130,16 +128,16 @@ class NodeWatcher:
                     who = f'node "{node}" keeps running' if node else "the dataflow keeps running"
                     output.warn(f"{self._shown(file)} was removed; {who}")
 
-    async def _reload_in_turn(self) -> None:
+    async def _reload_in_turn(self, reload: ReloadNode) -> None:
         while True:
             while self._waiting:
                 command = self._waiting.pop(0)
-                await self._run(command)
+                await self._run(command, reload)
                 self._execute(self._state.handle(ReloadEnded(command.node), anyio.current_time()))
             self._queued = anyio.Event()
             await self._queued.wait()
 
-    async def _run(self, command: Reload) -> None:
+    async def _run(self, command: Reload, reload: ReloadNode) -> None:
         shown = ", ".join(self._shown(path) for path in command.files)
         if not command.node:
             output.remark(
@@ -147,7 +145,7 @@ class NodeWatcher:
             )
             return
         output.remark(f'reloading node "{command.node}": {shown} changed')
-        problem = await self._reload(command.node)
+        problem = await reload(command.node)
         if problem is not None:
             output.failure(f'node "{command.node}" was not reloaded: {problem}')
         else:
@@ -158,7 +156,7 @@ class NodeWatcher:
             self._refollow.set()
 
     def _shown(self, path: Path) -> str:
-        folder = self._dataflow_file.parent
+        folder = self.dataflow_file.parent
         return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 

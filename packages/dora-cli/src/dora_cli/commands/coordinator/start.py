@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dora_cli.coordinator.client import Client
+    from dora_cli.live.watching import NodeWatcher
     from dora_cli.ui.page_process import Source
     from dora_config.protocol.control import ControlProgress, StartDataflow
     from dora_config.protocol.dataflow import DataflowSpec
@@ -108,18 +109,23 @@ def main(
         if dry_run:
             _show_placement(client, request)
             return
+        watcher = _watcher_of(path, spec) if watch else None
         uuid = start_dataflow(client, deliver_code(client, request))
         attached = watch or (attach if attach is not None else sys.stdin.isatty())
         source = Source(client.endpoint.host, client.endpoint.port, dataflow=uuid)
         if attached:
-            _follow(client, uuid, source if ui else None, (path, spec) if watch else None)
+            _follow(client, uuid, source if ui else None, watcher)
     if ui and not attached:
         show(source)
 
 
-def _follow(
-    client: Client, uuid: str, page: Source | None, watched: tuple[Path, DataflowSpec] | None
-) -> None:
+def _watcher_of(path: Path, spec: DataflowSpec) -> NodeWatcher:
+    from dora_cli.live.watched_start import make_watcher
+
+    return make_watcher(path, spec)
+
+
+def _follow(client: Client, uuid: str, page: Source | None, watcher: NodeWatcher | None) -> None:
     """Show logs until the end; raises CommandFailed if the dataflow failed."""
     from dora_cli.logs.attached import follow
     from dora_cli.ui.page_process import page_beside
@@ -127,10 +133,10 @@ def _follow(
     with ExitStack() as resources:
         if page is not None:
             resources.enter_context(page_beside(page))
-        if watched is not None:
+        if watcher is not None:
             from dora_cli.live.watched_start import watching
 
-            resources.enter_context(watching(client.endpoint, uuid, *watched))
+            resources.enter_context(watching(client.endpoint, uuid, watcher))
         if not follow(client, uuid):
             raise CommandFailed
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -188,10 +188,10 @@ def prepare(
     return session.places(loaded.directory)
 
 
-async def _watch(runner: Runner, path: Path, plan: RunPlan) -> None:
-    from dora_cli.live.watched_run import watch
+def _watcher_of(path: Path, plan: RunPlan) -> Callable[[Runner], Coroutine[Any, Any, None]]:
+    from dora_cli.live.watched_run import make_watcher, watch
 
-    await watch(runner, path, plan)
+    return partial(watch, watcher=make_watcher(path, plan), plan=plan)
 
 
 def _run(
@@ -218,7 +218,7 @@ def _run(
         on_signal=output.hurry,
         lossless=not sys.stdout.isatty(),
         before_start=None if before_start is None else ready,
-        beside=None if watched is None else partial(_watch, path=watched, plan=plan),
+        beside=None if watched is None else _watcher_of(watched, plan),
     )
     if not report_result(result):
         raise CommandFailed
