@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 from support.simulation.fleet_simulation import (
+    SimulatedFleet,
     dataflow,
     fleet_of,
     running_dataflows,
 )
+from support.simulation.machine_simulation import FakeDaemon
 
+from dora_config.history.entries import StartRefused
 from dora_config.protocol.control import (
     DataflowRef,
     Destroy,
@@ -163,3 +166,58 @@ def test_a_restart_does_not_take_a_name_that_another_dataflow_has() -> None:
     assert fleet.failures[number].code == "conflict"
     assert "was stopped but not started again: there is already" in fleet.failures[number].message
     assert [one.lives for one in other.runners] == [True]
+
+
+def start_coordinator_again(fleet: SimulatedFleet, daemon: FakeDaemon) -> None:
+    fleet.kill_coordinator()
+    fleet.start_coordinator()
+    fleet.connect(daemon)
+    fleet.settle()
+
+
+def test_a_restart_continues_after_the_coordinator_was_killed() -> None:
+    fleet, daemon = running_dataflows("a")
+    (old,) = fleet.store
+    fleet.ask(RESTART)
+    start_coordinator_again(fleet, daemon)
+    assert fleet.listed() == [("Finished", None), ("Running", None)]
+    (new,) = (runner.dataflow_id for runner in daemon.runners if runner.lives)
+    assert new != old
+    start_coordinator_again(fleet, daemon)  # a restart that was completed is not repeated
+    assert fleet.listed() == [("Finished", None), ("Running", None)]
+
+
+def test_a_restart_of_a_dataflow_that_starts_continues_as_well() -> None:
+    fleet = fleet_of("robot")
+    (daemon,) = fleet.daemons.values()
+    fleet.start(dataflow(camera="robot").model_copy(update={"name": "a"}))
+    fleet.step_to_daemon(daemon)
+    fleet.ask(RESTART)
+    start_coordinator_again(fleet, daemon)
+    assert [status for status, _ in fleet.listed()] == ["Failed", "Running"]
+    assert [runner.lives for runner in daemon.runners] == [False, True]
+
+
+def test_a_stop_ends_a_restart_of_an_earlier_coordinator() -> None:
+    fleet, daemon = running_dataflows("a")
+    fleet.ask(RESTART)
+    fleet.kill_coordinator()
+    fleet.start_coordinator()
+    assert fleet.failures[fleet.ask(RESTART)].code == "conflict"
+    fleet.ask(StopDataflow())
+    start_coordinator_again(fleet, daemon)
+    assert fleet.listed() == [("Finished", None)]
+
+
+def test_a_restart_without_a_client_that_fails_is_explained() -> None:
+    fleet, _ = running_dataflows("a")
+    fleet.ask(RESTART)
+    fleet.kill_coordinator()
+    fleet.start_coordinator()
+    fleet.pass_time(120)  # the machine does not return
+    assert [status for status, _ in fleet.listed()] == ["Failed"]
+    assert "was stopped but not started again: " in fleet.log[-1]
+    assert fleet.coordinator is not None
+    refused = fleet.coordinator.registry.history.refused("a")
+    assert refused is not None
+    assert isinstance(refused.event, StartRefused)

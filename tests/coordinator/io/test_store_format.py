@@ -14,7 +14,7 @@ from dora_coordinator.state.commands import SaveMachine, SaveRecord
 from dora_coordinator.state.identities import MachineRecord
 from dora_coordinator.state.records import DataflowRecord, PartRecord, PartState, Phase
 
-GOLDEN_VERSION = (1, 3)
+GOLDEN_VERSION = (1, 4)
 
 GOLDEN_TABLES = {
     "CREATE TABLE dataflow (id TEXT PRIMARY KEY, record TEXT NOT NULL)",
@@ -31,7 +31,7 @@ GOLDEN_DATAFLOW = (
     '"reason":"the stop was not confirmed",'
     '"stopped_since":"daemon \\"robot\\" was stopped",'
     '"unreported":true,"ended_at":1700000000.5,"grace":1.5,"force":true,"rewired":false,'
-    '"stop_requested":false}'
+    '"stop_requested":false,"restart_as":null}'
 )
 
 GOLDEN_PART = (
@@ -83,7 +83,7 @@ def test_rows_of_this_version_do_not_change(tmp_path: Path) -> None:
     store.close()
     db = sqlite3.connect(path)
     assert SCHEMA_VERSION == GOLDEN_VERSION
-    assert db.execute("PRAGMA user_version").fetchone() == (1003,)
+    assert db.execute("PRAGMA user_version").fetchone() == (1004,)
     tables = {sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql NOTNULL")}
     assert tables == GOLDEN_TABLES
     assert db.execute("SELECT * FROM dataflow").fetchall() == [("d1", GOLDEN_DATAFLOW)]

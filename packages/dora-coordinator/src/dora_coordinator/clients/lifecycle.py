@@ -12,6 +12,7 @@ from dora_config.protocol.control import (
     DataflowRef,
     Ended,
     EndedDataflow,
+    FailureCode,
     RestartDataflow,
     Restarted,
     StartDataflow,
@@ -24,7 +25,7 @@ from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.events import StopRequested
 from dora_coordinator.dataflow.placement import place
 from dora_coordinator.dataflow.registry import DataflowChanged, DataflowRegistry, RequestRefused
-from dora_coordinator.state.commands import AnswerClient, Command, FailClient, SendProgress
+from dora_coordinator.state.commands import AnswerClient, Command, FailClient, Log, SendProgress
 from dora_coordinator.state.events import ClientRequested
 from dora_coordinator.state.membership import Membership
 from dora_coordinator.state.records import Phase
@@ -35,7 +36,7 @@ class _Wait:
     """A request that is answered once its dataflows have reached ``until``."""
 
     requested: ClientRequested
-    until: Literal["started", "ended", "restarted"]
+    until: Literal["started", "ended"]
     left: set[str]
     """Dataflows that have not reached it."""
     ended: list[EndedDataflow] = field(default_factory=list)
@@ -57,9 +58,9 @@ class _Waits:
         return list(self._by_dataflow.get(dataflow_id, ()))
 
     def restart_of(self, dataflow_id: str) -> _Wait | None:
-        """Return the restart that waits for the end of a dataflow."""
-        waits = self._by_dataflow.get(dataflow_id, ())
-        return next((wait for wait in waits if wait.until == "restarted"), None)
+        """Return the request that stops a dataflow to start it again."""
+        every = (wait for waits in self._by_dataflow.values() for wait in waits)
+        return next((wait for wait in every if wait.old == dataflow_id), None)
 
     def remove(self, wait: _Wait, dataflow_id: str) -> None:
         """The dataflow has reached what the request waits for."""
@@ -70,17 +71,10 @@ class _Waits:
             del self._by_dataflow[dataflow_id]
 
     def drop(self, client: int, number: int | None) -> None:
-        """Forget one request of a client (None: all of them).
-
-        Restarts are completed without their client: the stopped dataflow is started again.
-        """
+        """Forget one request of a client (None: all of them)."""
         for waits in list(self._by_dataflow.values()):
             for wait in list(waits):
-                if number is None:
-                    unwanted = wait.until != "restarted"
-                else:
-                    unwanted = wait.requested.number == number
-                if wait.requested.client == client and unwanted:
+                if wait.requested.client == client and number in (None, wait.requested.number):
                     for dataflow_id in list(wait.left):
                         self.remove(wait, dataflow_id)
 
@@ -130,30 +124,33 @@ class LifecycleRequests:
     ) -> list[Command]:
         """Raises :class:`RequestRefused`."""
         dataflow = self._registry.find(restart.dataflow, archived=False)
-        if self._waits.restart_of(dataflow.id) is not None:
+        ended_before = dataflow.has_ended
+        if dataflow.restart_as is not None and not ended_before:
             raise RequestRefused(
                 "conflict",
                 f"dataflow {dataflow.label} is being restarted already; `dora stop` ends it "
                 "without a new start",
             )
-        wait = _Wait(requested, "restarted", {dataflow.id}, old=dataflow.id)
-        stop = StopRequested(restart.grace, restart.force)
+        self._waits.add(_Wait(requested, "started", {requested.fresh_id}, old=dataflow.id))
+        stop = StopRequested(restart.grace, restart.force, restart_as=requested.fresh_id)
         commands = self._registry.apply(dataflow, stop, now)
-        if dataflow.has_ended:
-            return [*commands, *self._start_again(wait, dataflow, now)]
-        self._waits.add(wait)
-        return commands
+        return [*commands, *self._start_again(dataflow, now)] if ended_before else commands
 
     def cancel_restarts(self, stopped: Iterable[Dataflow], reason: str) -> list[Command]:
         """Fail the restarts of dataflows that have not ended: these are only stopped."""
         commands: list[Command] = []
         for dataflow in stopped:
-            wait = self._waits.restart_of(dataflow.id)
-            if wait is not None:
-                self._waits.remove(wait, dataflow.id)
-                message = f"dataflow {dataflow.label} is stopped and not started again: {reason}"
-                commands.append(FailClient(wait.requested.client, wait.requested.number, message))
+            message = f"dataflow {dataflow.label} is stopped and not started again: {reason}"
+            commands += self._fail_restart(dataflow, message, "failed")
         return commands
+
+    def _fail_restart(self, old: Dataflow, message: str, code: FailureCode) -> list[Command]:
+        """Answer the request that restarts a dataflow, if its client still waits."""
+        wait = self._waits.restart_of(old.id)
+        if wait is None:
+            return []
+        self._waits.remove(wait, wait.requested.fresh_id)
+        return [FailClient(wait.requested.client, wait.requested.number, message, code)]
 
     def wait_for_end(self, requested: ClientRequested, ref: DataflowRef) -> list[Command]:
         """Raises :class:`RequestRefused`."""
@@ -168,24 +165,26 @@ class LifecycleRequests:
         self._waits.drop(client, number)
 
     def dataflow_changed(self, change: DataflowChanged, now: float) -> list[Command]:
-        """Answer the requests that waited for this change."""
+        """Answer the requests that waited for this change; start again what was to be restarted.
+
+        A restart is completed without its client, and by a later coordinator.
+        """
         dataflow = change.dataflow
         commands: list[Command] = []
         for wait in self._waits.of(dataflow.id):
             match wait.until:
                 case "started":
                     commands += self._start_changed(wait, change)
-                case "ended" | "restarted" if not dataflow.has_ended:
+                case "ended" if not dataflow.has_ended:
                     pass
                 case "ended":
                     self._waits.remove(wait, dataflow.id)
                     wait.ended.append(dataflow.ended())
                     commands += [] if wait.left else [_answer_ended(wait)]
-                case "restarted":
-                    self._waits.remove(wait, dataflow.id)
-                    commands += self._start_again(wait, dataflow, now)
                 case _ as unreachable:
                     assert_never(unreachable)
+        if dataflow.has_ended and not change.before.has_ended:
+            commands += self._start_again(dataflow, now)
         return commands
 
     def _start_changed(self, wait: _Wait, change: DataflowChanged) -> list[Command]:
@@ -202,21 +201,29 @@ class LifecycleRequests:
             commands.append(_answer_start(wait, dataflow, started=started))
         return commands
 
-    def _start_again(self, wait: _Wait, dataflow: Dataflow, now: float) -> list[Command]:
-        requested = wait.requested
-        name = dataflow.spec.name
+    def _start_again(self, dataflow: Dataflow, now: float) -> list[Command]:
+        """Start an ended dataflow again if that was requested."""
+        fresh_id, name = dataflow.restart_as, dataflow.spec.name
+        if fresh_id is None or self._registry.get(fresh_id) is not None:
+            return []
         if name and (running := self._registry.live_named(name)) is not None:
-            message = f"{dataflow.label} was stopped but not started again: {_taken(name, running)}"
-            return [FailClient(requested.client, requested.number, message, "conflict")]
+            return self._not_started_again(dataflow, _taken(name, running), "conflict")
         try:
             plan = place(dataflow.spec.resolved, self._membership.connected())
             require_built(dataflow.spec, plan.parts)
         except (PlacementError, UnplacedNodes) as problem:
-            message = f"{dataflow.label} was stopped but not started again: {problem}"
-            return [FailClient(requested.client, requested.number, message, "placement")]
-        self._waits.add(_Wait(requested, "started", {requested.fresh_id}, old=wait.old))
+            refused = self._registry.history.start_refused(name, "placement", str(problem), now)
+            failed = self._not_started_again(dataflow, str(problem), "placement")
+            return [*refused, *failed]
         spec = dataflow.spec.model_copy(update={"recording": None})
-        return self._registry.start(requested.fresh_id, spec, plan.parts, now)
+        return self._registry.start(fresh_id, spec, plan.parts, now)
+
+    def _not_started_again(
+        self, dataflow: Dataflow, problem: str, code: FailureCode
+    ) -> list[Command]:
+        message = f"{dataflow.label} was stopped but not started again: {problem}"
+        log = Log("warning", f"dataflow {message}")
+        return [log, *self._fail_restart(dataflow, message, code)]
 
 
 def _taken(name: str | None, running: Dataflow) -> str:

@@ -163,9 +163,10 @@ class RequestDispatcher:
             case control.WatchTopics(dataflow=ref) as request:
                 return self._topics.open(requested, request, registry.find(ref, archived=False))
             case control.Destroy() as destroy:
+                live = registry.live()
                 ending = self._destruction.request(requested, destroy, now)
                 reason = "the coordinator is ending"
-                return [*self._lifecycle.cancel_restarts(registry.live(), reason), *ending]
+                return [*self._lifecycle.cancel_restarts(live, reason), *ending]
             case control.ListDataflows():
                 rows = [dataflow_summary(one, self._membership, now) for one in registry]
                 return _answer(requested, control.DataflowList(dataflows=tuple(rows)))

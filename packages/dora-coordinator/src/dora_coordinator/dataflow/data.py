@@ -68,6 +68,8 @@ class DataflowData:
         """Its nodes or edges were changed while it ran."""
         self.stop_requested = record.stop_requested
         """Its stop was requested: parts that are found later are stopped too."""
+        self.restart_as = record.restart_as
+        """Id of the dataflow that is started once this one has ended."""
         self.not_added: dict[str, str] = {}
         """Why the nodes that were to run on a further daemon were not added, by daemon."""
         self.warnings: tuple[str, ...] = ()
@@ -134,4 +136,5 @@ class DataflowData:
             ended_at=self.ended_at,
             rewired=self.rewired,
             stop_requested=self.stop_requested,
+            restart_as=self.restart_as,
         )

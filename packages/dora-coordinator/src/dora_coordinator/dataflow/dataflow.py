@@ -33,12 +33,12 @@ class Dataflow(DataflowData):
 
     def handle(self, event: events.DataflowEvent, now: float) -> list[Command]:
         """Return the commands; the first one stores what changed."""
-        before = self.phase
+        before, restart_as = self.phase, self.restart_as
         self.parts.unmark()
         commands = self._decide(event, now)
         if self.phase is not before:
             self.note_end(now)
-        if self.parts.marked() or self.phase is not before:
+        if self.parts.marked() or self.phase is not before or self.restart_as != restart_as:
             commands.insert(0, SaveRecord(self.changed_record()))
         return commands
 
@@ -54,6 +54,7 @@ class Dataflow(DataflowData):
                 return rewiring.add_part(self, event)
             case events.StopRequested():
                 self.stop_requested = True
+                self.restart_as = event.restart_as
                 return self._decide_by_phase(event, now)
             case events.StartAccepted() | events.TimerExpired():
                 return self._decide_by_phase(event, now)
@@ -87,6 +88,8 @@ class Dataflow(DataflowData):
     def _resume(self, now: float) -> list[Command]:
         """Continue after a restart of the coordinator."""
         match self.phase:
+            case Phase.ROLLING_BACK if self.restart_as is not None:
+                return [stopping.deadline(self, now)]  # the machines must return before the start
             case Phase.PREPARING | Phase.LINKING | Phase.ROLLING_BACK:
                 self.phase = Phase.FAILED
                 self.reason = self.reason or "the coordinator ended while it was being prepared"

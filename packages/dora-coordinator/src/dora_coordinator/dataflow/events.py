@@ -65,6 +65,8 @@ class StopRequested:
 
     grace: float | None = None
     force: bool = False
+    restart_as: str | None = None
+    """Id of the dataflow that is started afterwards with the same specification."""
 
 
 @dataclass(frozen=True, slots=True)

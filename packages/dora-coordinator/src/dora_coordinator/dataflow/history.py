@@ -103,7 +103,7 @@ class ClusterHistory:
         """Add what follows from an event that a dataflow has handled."""
         found: list[CoordinatorHistoryEvent] = []
         match event:
-            case events.StopRequested(force=force) if not before.phase.has_ended:
+            case events.StopRequested(force=force, restart_as=None) if not before.phase.has_ended:
                 found.append(StopRequested(force=force))
             case events.DaemonLost(daemon=daemon, silent=silent):
                 found.append(MachineLost(machine=daemon, silent=silent))
@@ -160,7 +160,8 @@ def phase_reached(dataflow: Dataflow) -> PhaseReached:
         case Phase.ROLLING_BACK:
             reason = dataflow.reason
         case Phase.STOPPING:
-            reason = dataflow.stop_reason
+            restart = None if dataflow.restart_as is None else "a user requested a restart"
+            reason = dataflow.stop_reason or restart
         case Phase.FAILED:
             reason = dataflow.status()[1]
         case _:

@@ -227,7 +227,8 @@ class DataflowRegistry:
             reason = f'machine "{daemon}" was removed from the cluster'
             commands += dataflow.parts.send_end_to_peers(dataflow.parts[daemon])
             commands.append(Log("warning", f"dataflow {dataflow.label} is stopped: {reason}"))
-            commands += self.apply(dataflow, StopRequested(), now)
+            stop = StopRequested(restart_as=dataflow.restart_as)
+            commands += self.apply(dataflow, stop, now)
             commands += self.apply(dataflow, PartAbsent(daemon), now)
         return commands
 
@@ -299,7 +300,9 @@ class DataflowRegistry:
         text = f'adopted {dataflow.label} from daemon "{daemon}": it is not in the store'
         commands: list[Command] = [SaveRecord(record, spec), Log("warning", text)]
         if known is not None and (known.phase is Phase.STOPPING or known.stop_requested):
-            commands += self.apply(dataflow, StopRequested(known.grace, known.force), now)
+            restart_as = None if known.has_ended else known.restart_as
+            stop = StopRequested(known.grace, known.force, restart_as)
+            commands += self.apply(dataflow, stop, now)
         return commands
 
     # -------------------------------------------------------------------- queries

@@ -20,7 +20,7 @@ from dora_coordinator.state.records import DataflowRecord, PartRecord
 
 Version = tuple[int, int]
 """Major and minor."""
-SCHEMA_VERSION: Final[Version] = (1, 3)
+SCHEMA_VERSION: Final[Version] = (1, 4)
 
 Migration = Callable[[sqlite3.Connection], None]
 MIGRATIONS: Final[Mapping[int, Migration]] = {}

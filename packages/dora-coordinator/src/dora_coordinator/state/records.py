@@ -82,6 +82,8 @@ class DataflowRecord(Message):
     """Its nodes or edges were changed while it ran."""
     stop_requested: bool = False
     """Its stop was requested: parts that are found later are stopped too."""
+    restart_as: str | None = None
+    """Id of the dataflow that is started once this one has ended."""
 
 
 def new_record(
