@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.dora import run_dora
+from support.dora import run_dora, running_dora
 from support.fleets.coordinator import free_port
 from support.fleets.daemons import (
     counting,
@@ -217,6 +217,36 @@ def test_nodes_run_on_the_machines_of_the_file(workspace: Workspace) -> None:
         refused = fleet.dora("start", missing, "--detach", code=1).stderr
         assert 'no matching daemon for machine id "unknown"' in refused
         fleet.dora("stop")
+
+
+SLOW_TO_STOP = """
+    from pathlib import Path
+    from dora import Node
+    import time
+
+    for event in Node():
+        pass
+    Path("stopping").touch()
+    while not Path("go").exists():
+        time.sleep(0.01)
+"""
+
+
+def test_a_restart_continues_after_the_coordinator_was_killed(workspace: Workspace) -> None:
+    workspace.node("slow", SLOW_TO_STOP)
+    flow = workspace.dataflow({"nodes": [{"id": "slow", "path": "slow.py", "outputs": ["out"]}]})
+    with real_fleet(workspace, None) as fleet:
+        uuid = fleet.start(flow, "--name", "a")
+        words = ("restart", "a", "--grace-duration", "60", "--coordinator-port", str(fleet.port))
+        with running_dora(*words, cwd=workspace.path) as restarting:
+            wait_until((workspace.path / "stopping").exists, what="the stop")
+            fleet.coordinator.process.kill()
+            assert restarting.wait().code == 1
+        (workspace.path / "go").touch()
+        fleet.restart_coordinator()
+        assert fleet.wait_for_status("Running").uuid != uuid
+        reason = "the dataflow ended because it was stopped: a user requested a restart"
+        assert reason in fleet.dora("why", uuid).stdout
 
 
 @pytest.mark.parametrize(
