@@ -160,7 +160,7 @@ class Client:
         socket.send(CLIENT_CODEC.encode(control.Hello(party=party)))
         socket.recv()
 
-    def ask(self, request: ControlRequest) -> float:
+    def request(self, request: ControlRequest) -> float:
         """Return the seconds until the answer; a failure is an error."""
         self._last += 1
         begun = time.perf_counter()
@@ -174,7 +174,7 @@ class Client:
                 return time.perf_counter() - begun
 
     def median(self, request: ControlRequest) -> float:
-        return statistics.median(self.ask(request) for _ in range(LISTS))
+        return statistics.median(self.request(request) for _ in range(LISTS))
 
 
 @contextmanager
@@ -208,17 +208,17 @@ def measure(count: int, *, plain: bool) -> Numbers:
             register_all = time.perf_counter() - begun
             register_cpu = subject.cpu() - cpu
             per_daemon = (subject.memory() - memory) / count / 1024
-            with client(where) as asking:
-                start, start_cpu = _cost(subject, lambda: asking.ask(_start(count)))
+            with client(where) as active:
+                start, start_cpu = _cost(subject, lambda: active.request(_start(count)))
                 steady, of_daemons = _steady(subject, daemons)
-                listed = asking.median(control.ListDataflows())
-                status = asking.median(control.ClusterStatus())
-                node_list = asking.median(control.ListNodes())
-                viewing = _viewing(subject, where, asking, steady)
+                listed = active.median(control.ListDataflows())
+                status = active.median(control.ClusterStatus())
+                node_list = active.median(control.ListNodes())
+                viewing = _viewing(subject, where, active, steady)
             whole = statistics.median(subject.list_in_terminal() for _ in range(LISTS))
             restart = _restart(subject, daemons)
-            with client(where) as asking:
-                stop, stop_cpu = _cost(subject, lambda: asking.ask(control.StopDataflow()))
+            with client(where) as active:
+                stop, stop_cpu = _cost(subject, lambda: active.request(control.StopDataflow()))
             return Numbers(
                 daemons=count,
                 nodes=count * len(node_ids(0)),
@@ -281,7 +281,7 @@ class Viewing:
     top_cpu_percent: float
 
 
-def _viewing(subject: Coordinator, where: Endpoint, asking: Client, steady: float) -> Viewing:
+def _viewing(subject: Coordinator, where: Endpoint, active: Client, steady: float) -> Viewing:
     def anew(request: Callable[[], float]) -> tuple[float, float]:
         time.sleep(2 * REUSED_SECONDS)
         return _cost(subject, request)
@@ -289,7 +289,7 @@ def _viewing(subject: Coordinator, where: Endpoint, asking: Client, steady: floa
     def ten() -> float:
         with ExitStack() as stack, ThreadPoolExecutor(10) as threads:
             clients = [stack.enter_context(client(where)) for _ in range(10)]
-            return max(threads.map(Client.ask, clients, [control.GetSnapshot()] * 10))
+            return max(threads.map(Client.request, clients, [control.GetSnapshot()] * 10))
 
     def metrics() -> float:
         connection = ControlConnection(where, timeout=PATIENCE)
@@ -299,13 +299,13 @@ def _viewing(subject: Coordinator, where: Endpoint, asking: Client, steady: floa
         connection.close()
         return time.perf_counter() - begun
 
-    snapshot, snapshot_cpu = anew(lambda: asking.ask(control.GetSnapshot()))
+    snapshot, snapshot_cpu = anew(lambda: active.request(control.GetSnapshot()))
     of_ten, of_ten_cpu = anew(ten)
     scrape, scrape_cpu = anew(metrics)
     time.sleep(2 * REUSED_SECONDS)
     cpu, begun = subject.cpu(), time.perf_counter()
     while time.perf_counter() - begun < STEADY_SECONDS:
-        took = asking.ask(control.GetSnapshot())
+        took = active.request(control.GetSnapshot())
         time.sleep(max(0.0, TOP_INTERVAL - took))
     share = 100 / (time.perf_counter() - begun)
     top = (subject.cpu() - cpu) * share - steady

@@ -126,8 +126,8 @@ def measure(count: int) -> None:
         fleet(count, subject.where, processes=1) as daemons,
     ):
         wait_until(lambda: daemons.connected == count, "all daemons")
-        with client(subject.where) as asking:
-            asking.ask(start_request(count))
+        with client(subject.where) as active:
+            active.request(start_request(count))
         with page_server(subject) as (server, link), sync_playwright() as playwright:
             path = shutil.which("chromium")
             browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))

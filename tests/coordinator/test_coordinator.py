@@ -29,7 +29,7 @@ HOUR = 3600.0
 
 def daemons(fleet: SimulatedFleet) -> dict[str, str]:
     """Return the state of each daemon in `cluster status`."""
-    report = fleet.answers[fleet.ask(ClusterStatus())]
+    report = fleet.answers[fleet.request(ClusterStatus())]
     assert isinstance(report, ClusterReport)
     return {
         one.daemon: "connected" if one.connected else "ended" if one.ended else "lost"
@@ -38,7 +38,7 @@ def daemons(fleet: SimulatedFleet) -> dict[str, str]:
 
 
 def ended_ago(fleet: SimulatedFleet) -> float | None:
-    answer = fleet.answers[fleet.ask(ListDataflows())]
+    answer = fleet.answers[fleet.request(ListDataflows())]
     assert isinstance(answer, DataflowList)
     return answer.dataflows[-1].ended_ago
 
@@ -90,7 +90,7 @@ def test_the_age_of_an_ended_dataflow_survives_a_restart() -> None:
     fleet.start(pipeline(camera="robot", inference="base", actuator="base"))
     fleet.settle()
     assert ended_ago(fleet) is None
-    fleet.ask(StopDataflow(all=True))
+    fleet.request(StopDataflow(all=True))
     fleet.settle()
     assert ended_ago(fleet) == 0.0
     fleet.pass_time(50)

@@ -67,7 +67,7 @@ def _apply(fleet: SimulatedFleet, operation: str, number: int, stopped: set[str]
             if live:
                 chosen = live[number % len(live)]
                 stopped.add(chosen.id)
-                fleet.ask(StopDataflow(dataflow=DataflowRef(uuid=chosen.id)))
+                fleet.request(StopDataflow(dataflow=DataflowRef(uuid=chosen.id)))
         case "to_coordinator":
             fleet.step_to_coordinator(daemon)
         case "to_daemon":

@@ -64,7 +64,7 @@ def test_a_stalled_reader_ends_its_own_request_only() -> None:
     answers: list[ControlAnswer] = []
 
     async def ask() -> None:
-        answers.append(await client.ask(ListDataflows()))
+        answers.append(await client.request(ListDataflows()))
 
     async def read(replies: ReplyStream) -> None:
         async for reply in replies:

@@ -47,7 +47,7 @@ def test_requests_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(CoordinatorLost, match=expected):
             client.request(ListNodes(), NodeList, timeout=0.1)
         with pytest.raises(CoordinatorLost, match=expected):
-            top._ask(client, Page(), None)
+            top._snapshot(client, Page(), None)
 
 
 @pytest.mark.integration

@@ -49,7 +49,7 @@ class FakeBackend:
         self.changed.set()
         self.changed = anyio.Event()
 
-    async def ask(self, request: ControlRequest) -> ControlAnswer:
+    async def request(self, request: ControlRequest) -> ControlAnswer:
         if isinstance(request, ListDataflows):
             rows = [DataflowSummary(uuid=uuid, status="Running") for uuid in (FIRST, SECOND)]
             return DataflowList(dataflows=tuple(rows))

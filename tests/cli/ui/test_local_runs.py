@@ -24,10 +24,10 @@ def test_a_suspended_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     async def check() -> None:
         backend = runs.LocalRuns(None)
-        listed = await backend.ask(ListDataflows())
+        listed = await backend.request(ListDataflows())
         assert isinstance(listed, DataflowList)
         assert [(row.name, row.nodes) for row in listed.dataflows] == [("lidar", 1)]
-        snapshot = await backend.ask(GetSnapshot())
+        snapshot = await backend.request(GetSnapshot())
         assert isinstance(snapshot, Snapshot)
         (problem,) = snapshot.problems
         assert 'the run "lidar" has not answered' in problem

@@ -72,11 +72,11 @@ class Cluster:
         self.commands = self.state.handle(event, 0.0)
         return self.commands
 
-    def ask(self, request: ControlRequest) -> list[Command]:
+    def request(self, request: ControlRequest) -> list[Command]:
         return self.handle(ClientRequested(9, 1, request, BUILD))
 
     def build(self) -> list[Command]:
-        return self.ask(BuildDataflow(spec=spec()))
+        return self.request(BuildDataflow(spec=spec()))
 
     def send(self, connection: int, message: DaemonMessage) -> list[Command]:
         return self.handle(DaemonMessageReceived(connection, message))
@@ -161,6 +161,6 @@ def test_a_build_that_takes_too_long_is_cancelled() -> None:
 
 def test_a_node_starts_only_on_the_daemon_that_built_it() -> None:
     cluster = Cluster()
-    message = failure(cluster.ask(StartDataflow(spec=spec(left="robot", right="robot"))))
+    message = failure(cluster.request(StartDataflow(spec=spec(left="robot", right="robot"))))
     assert '"right"' in message
     assert 'it was built on daemon "robot" and would now run on "station"' in message

@@ -15,7 +15,7 @@ from dora_config.protocol.control import (
 
 def test_destroy_is_refused_while_dataflows_run() -> None:
     fleet, _ = running_dataflows("a")
-    failure = fleet.failures[fleet.ask(Destroy())]
+    failure = fleet.failures[fleet.request(Destroy())]
     assert failure.code == "conflict"
     assert '"a"' in failure.message
     assert not fleet.ended
@@ -23,7 +23,7 @@ def test_destroy_is_refused_while_dataflows_run() -> None:
 
 def test_destroy_ends_dataflows_then_daemons_then_the_coordinator() -> None:
     fleet, daemon = running_dataflows("a")
-    number = fleet.ask(Destroy(force=True))
+    number = fleet.request(Destroy(force=True))
     assert fleet.failures.get(fleet.start(dataflow(late=None)))
     fleet.settle()
     answer = fleet.answers[number]
@@ -39,7 +39,7 @@ def test_destroy_ends_dataflows_then_daemons_then_the_coordinator() -> None:
 def test_destroy_has_a_time_limit() -> None:
     fleet, daemon = running_dataflows("a")
     fleet.disconnect(daemon)
-    number = fleet.ask(Destroy(force=True))
+    number = fleet.request(Destroy(force=True))
     fleet.now += fleet.settings.destroy_timeout
     fleet.fire_due()
     answer = fleet.answers[number]

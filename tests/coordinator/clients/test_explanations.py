@@ -44,7 +44,7 @@ def test_the_events_of_all_machines_are_explained_with_their_clock_offsets() -> 
     fleet, robot, station = two_machines()
     assert robot.connection is not None
     fleet.handle(DaemonMessageReceived(robot.connection, Heartbeat(), 60.0))
-    number = fleet.ask(Explain())
+    number = fleet.request(Explain())
     answer(fleet, robot, failed(fleet.now + 61, "camera"))
     assert number not in fleet.answers
     answer(fleet, station, failed(fleet.now + 2, "detector"))
@@ -60,7 +60,7 @@ def test_the_events_of_all_machines_are_explained_with_their_clock_offsets() -> 
 
 def test_daemons_that_do_not_answer_are_named() -> None:
     fleet, robot, station = two_machines()
-    number = fleet.ask(Explain())
+    number = fleet.request(Explain())
     answer(fleet, robot, problem="the runner\thas not answered for 2 s")
     requested(station)
     fleet.pass_time(4.0)
@@ -73,7 +73,7 @@ def test_daemons_that_do_not_answer_are_named() -> None:
 def test_a_machine_that_was_lost_is_the_cause() -> None:
     fleet, robot, station = two_machines()
     fleet.disconnect(station)
-    number = fleet.ask(Explain())
+    number = fleet.request(Explain())
     answer(fleet, robot)
     found = explained(fleet, number)
     assert found.status == "Degraded"
@@ -86,7 +86,7 @@ def test_a_connection_that_is_closed_after_a_cut_counts_as_silence() -> None:
     fleet, robot, station = two_machines()
     fleet.pass_time(12.0, heartbeats=False)
     fleet.disconnect(station)
-    number = fleet.ask(Explain())
+    number = fleet.request(Explain())
     answer(fleet, robot)
     summary = explained(fleet, number).summary
     assert summary == 'machine "station" became unreachable: it sent nothing for 12 s'
@@ -100,7 +100,7 @@ def test_a_cut_that_the_connection_survived_is_the_cause() -> None:
     fleet.settle()
     fleet.pass_time(12.0, heartbeats=False)
     fleet.pass_time(3.0)
-    number = fleet.ask(Explain())
+    number = fleet.request(Explain())
     answer(fleet, robot)
     cause = explained(fleet, number).cause
     assert cause is not None
@@ -110,7 +110,7 @@ def test_a_cut_that_the_connection_survived_is_the_cause() -> None:
 
 def test_a_machine_that_is_lost_meanwhile() -> None:
     fleet, robot, station = two_machines()
-    number = fleet.ask(Explain())
+    number = fleet.request(Explain())
     answer(fleet, robot)
     fleet.disconnect(station)
     note = 'the connection to machine "station" was lost: its history is missing'
@@ -124,7 +124,7 @@ def test_a_refused_placement_is_explained_until_the_start_succeeds() -> None:
     spec = dataflow(camera="robt").model_copy(update={"name": "demo"})
     fleet.start(spec)
     for ref in (DataflowRef(), DataflowRef(name="demo")):
-        found = explained(fleet, fleet.ask(Explain(dataflow=ref)))
+        found = explained(fleet, fleet.request(Explain(dataflow=ref)))
         assert found.status == "Not started"
         assert found.summary == (
             'the dataflow could not be placed: node "camera": no matching daemon for machine id '
@@ -132,7 +132,7 @@ def test_a_refused_placement_is_explained_until_the_start_succeeds() -> None:
         )
     fleet.start(dataflow(camera="robot").model_copy(update={"name": "demo"}))
     fleet.settle()
-    number = fleet.ask(Explain())
+    number = fleet.request(Explain())
     fleet.pass_time(4.0)
     assert explained(fleet, number).status == "Running"
 
@@ -145,16 +145,16 @@ def test_an_older_refused_start_does_not_hide_a_dataflow_that_ended_since() -> N
     fleet.pass_time(60.0)
     fleet.start(dataflow(camera="robot"))
     fleet.settle()
-    fleet.ask(StopDataflow())
+    fleet.request(StopDataflow())
     fleet.settle()
-    number = fleet.ask(Explain())
+    number = fleet.request(Explain())
     answer(fleet, robot)
     assert explained(fleet, number).status == "Finished"
-    named = fleet.ask(Explain(dataflow=DataflowRef(name="demo")))
+    named = fleet.request(Explain(dataflow=DataflowRef(name="demo")))
     assert explained(fleet, named).status == "Not started"
     fleet.pass_time(60.0)
     fleet.start(dataflow(camera="robt"))
-    assert explained(fleet, fleet.ask(Explain())).status == "Not started"
+    assert explained(fleet, fleet.request(Explain())).status == "Not started"
 
 
 def test_a_failed_build_is_explained() -> None:
@@ -165,13 +165,13 @@ def test_a_failed_build_is_explained() -> None:
     built = node.model_copy(update={"build": ("make",)})
     spec = dataflow(camera="robot").model_copy(update={"name": "demo"})
     resolved = spec.resolved.model_copy(update={"nodes": (built,)})
-    fleet.ask(BuildDataflow(spec=spec.model_copy(update={"resolved": resolved})))
+    fleet.request(BuildDataflow(spec=spec.model_copy(update={"resolved": resolved})))
     (message,) = [TO_DAEMON.decode(text) for text in robot.from_coordinator]
     failure = FailedNode(node="camera", message="make: not found")
     assert robot.connection is not None
     ended = BuildEnded(build_id=message.build_id, failures=(failure,))  # type: ignore[union-attr]
     fleet.handle(DaemonMessageReceived(robot.connection, ended))
-    found = explained(fleet, fleet.ask(Explain(dataflow=DataflowRef(name="demo"))))
+    found = explained(fleet, fleet.request(Explain(dataflow=DataflowRef(name="demo"))))
     assert found.summary == (
         'the dataflow could not be built: daemon "robot", node "camera": make: not found'
     )
@@ -183,7 +183,7 @@ def test_without_dataflows_lost_machines_are_named() -> None:
     fleet.settle()
     fleet.disconnect(robot)
     fleet.now += 5.0
-    found = explained(fleet, fleet.ask(Explain()))
+    found = explained(fleet, fleet.request(Explain()))
     assert (found.status, found.notes) == (
         "No dataflows",
         ('machine "robot" is not connected: its last message came 5 s ago from robot:1',),
@@ -192,7 +192,7 @@ def test_without_dataflows_lost_machines_are_named() -> None:
 
 def test_unknown_names_are_refused() -> None:
     fleet, _, _ = two_machines()
-    failure = fleet.failures[fleet.ask(Explain(dataflow=DataflowRef(name="other")))]
+    failure = fleet.failures[fleet.request(Explain(dataflow=DataflowRef(name="other")))]
     assert (failure.code, failure.message) == ("not_found", 'no dataflow with name "other"')
 
 
@@ -200,23 +200,23 @@ def test_of_several_dataflows_the_one_in_trouble_is_explained() -> None:
     fleet, robot, station = two_machines()
     fleet.start(dataflow(logger="robot").model_copy(update={"name": "calm"}))
     fleet.settle()
-    failure = fleet.failures[fleet.ask(Explain())]
+    failure = fleet.failures[fleet.request(Explain())]
     assert failure.code == "ambiguous"
     fleet.disconnect(station)
-    number = fleet.ask(Explain())
+    number = fleet.request(Explain())
     answer(fleet, robot)
     assert explained(fleet, number).status == "Degraded"
 
 
 def test_an_ended_dataflow_is_explained_and_a_cancelled_request_is_not_answered() -> None:
     fleet, robot, station = two_machines()
-    fleet.ask(StopDataflow())
+    fleet.request(StopDataflow())
     fleet.settle()
-    number = fleet.ask(Explain())
+    number = fleet.request(Explain())
     fleet.handle(ClientCancelled(1, number))
     robot.from_coordinator.clear()
     station.from_coordinator.clear()
-    other = fleet.ask(Explain())
+    other = fleet.request(Explain())
     answer(fleet, robot)
     answer(fleet, station)
     assert explained(fleet, other).summary == "the dataflow ended because a user stopped it"

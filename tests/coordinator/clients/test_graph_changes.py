@@ -41,7 +41,7 @@ def two_machines() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
 
 
 def change(fleet: SimulatedFleet, request: GraphChange) -> int:
-    number = fleet.ask(ChangeGraph(change=request))
+    number = fleet.request(ChangeGraph(change=request))
     fleet.settle()
     return number
 
@@ -203,8 +203,8 @@ def test_timers_and_logs_are_connected_and_disconnected() -> None:
 
 def test_a_stop_ends_the_addition_on_a_further_machine() -> None:
     fleet, *_ = two_machines()
-    number = fleet.ask(ChangeGraph(change=AddNode(node=node("logger"))))
-    fleet.ask(StopDataflow())
+    number = fleet.request(ChangeGraph(change=AddNode(node=node("logger"))))
+    fleet.request(StopDataflow())
     fleet.settle()
     assert fleet.failures[number].message == "the dataflow is being stopped"
 
@@ -238,7 +238,7 @@ def test_recovery_and_restart_use_the_changed_dataflow() -> None:
     assert station.runners[0].nodes == ("logger",)
     assert station.runners[0].link is not None
     assert robot.disk[next(iter(fleet.store))].spec.resolved.node("camera").args == ("fast",)
-    number = fleet.ask(RestartDataflow())
+    number = fleet.request(RestartDataflow())
     fleet.settle()
     assert isinstance(fleet.answers[number], Restarted)
     assert [one.node.args for one in robot.runners[-1].current] == [("fast",), ()]
@@ -246,7 +246,7 @@ def test_recovery_and_restart_use_the_changed_dataflow() -> None:
 
 def test_the_daemon_dies_before_it_stores_a_change() -> None:
     fleet, robot, _ = two_machines()
-    number = fleet.ask(ChangeGraph(change=ReplaceNode(node=node("camera", None, args=("a",)))))
+    number = fleet.request(ChangeGraph(change=ReplaceNode(node=node("camera", None, args=("a",)))))
     message = TO_DAEMON.decode(robot.from_coordinator.pop())
     assert isinstance(message, ChangePart)
     robot.change(message, fleet.now, dies=True)
@@ -260,7 +260,7 @@ def test_the_daemon_dies_before_it_stores_a_change() -> None:
 
 def test_the_coordinator_dies_before_it_stores_a_change() -> None:
     fleet, robot, station = with_logger()
-    fleet.ask(ChangeGraph(change=CROSSING))
+    fleet.request(ChangeGraph(change=CROSSING))
     fleet.step_to_daemon(station)
     fleet.kill_coordinator()
     fleet.heal()
@@ -270,8 +270,8 @@ def test_the_coordinator_dies_before_it_stores_a_change() -> None:
 
 def test_one_change_at_a_time_and_a_client_that_leaves() -> None:
     fleet, *_ = with_logger()
-    first = fleet.ask(ChangeGraph(change=CROSSING))
-    second = fleet.ask(ChangeGraph(change=RemoveNode(node="plot")))
+    first = fleet.request(ChangeGraph(change=CROSSING))
+    second = fleet.request(ChangeGraph(change=RemoveNode(node="plot")))
     assert "another change" in fleet.failures[second].message
     fleet.handle(ClientCancelled(1, first))
     fleet.settle()
@@ -282,7 +282,7 @@ def test_one_change_at_a_time_and_a_client_that_leaves() -> None:
 
 def test_a_lost_connection_fails_the_change() -> None:
     fleet, robot, _ = two_machines()
-    number = fleet.ask(ChangeGraph(change=RemoveNode(node="plot")))
+    number = fleet.request(ChangeGraph(change=RemoveNode(node="plot")))
     fleet.disconnect(robot)
     assert "was lost" in fleet.failures[number].message
     assert "no connection" in refused(fleet, RemoveNode(node="plot"))

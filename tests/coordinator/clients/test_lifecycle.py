@@ -37,7 +37,7 @@ def test_a_second_running_dataflow_of_a_name_is_refused() -> None:
     failure = fleet.failures[second]
     assert failure.code == "conflict"
     assert 'there is already a running dataflow with name "patrol"' in failure.message
-    fleet.ask(StopDataflow())
+    fleet.request(StopDataflow())
     fleet.settle()
     third = fleet.start(spec)
     fleet.settle()
@@ -46,8 +46,8 @@ def test_a_second_running_dataflow_of_a_name_is_refused() -> None:
 
 def test_stop_and_wait_are_answered_when_all_nodes_have_ended() -> None:
     fleet, daemon = running_dataflows("a")
-    waiting = fleet.ask(WaitForEnd())
-    stopping = fleet.ask(StopDataflow(dataflow=DataflowRef(name="a")))
+    waiting = fleet.request(WaitForEnd())
+    stopping = fleet.request(StopDataflow(dataflow=DataflowRef(name="a")))
     fleet.step_to_daemon(daemon)
     assert not {waiting, stopping} & set(fleet.answers)
     fleet.settle()
@@ -60,9 +60,9 @@ def test_stop_and_wait_are_answered_when_all_nodes_have_ended() -> None:
 
 def test_stop_without_a_name_needs_exactly_one_running_dataflow() -> None:
     fleet, _ = running_dataflows()
-    assert fleet.failures[fleet.ask(StopDataflow())].code == "nothing_runs"
+    assert fleet.failures[fleet.request(StopDataflow())].code == "nothing_runs"
     fleet, _ = running_dataflows("a", "b")
-    failure = fleet.failures[fleet.ask(StopDataflow())]
+    failure = fleet.failures[fleet.request(StopDataflow())]
     assert failure.code == "ambiguous"
     assert '"a"' in failure.message
     assert '"b"' in failure.message
@@ -70,7 +70,7 @@ def test_stop_without_a_name_needs_exactly_one_running_dataflow() -> None:
 
 def test_stop_all_waits_for_all_dataflows() -> None:
     fleet, _ = running_dataflows("a", "b")
-    number = fleet.ask(StopDataflow(all=True))
+    number = fleet.request(StopDataflow(all=True))
     fleet.settle()
     answer = fleet.answers[number]
     assert isinstance(answer, Ended)
@@ -80,7 +80,7 @@ def test_stop_all_waits_for_all_dataflows() -> None:
 def test_restart_stops_and_starts_the_same_dataflow() -> None:
     fleet, daemon = running_dataflows("a")
     (old,) = fleet.store
-    number = fleet.ask(RESTART)
+    number = fleet.request(RESTART)
     fleet.settle()
     answer = fleet.answers[number]
     assert isinstance(answer, Restarted)
@@ -91,7 +91,7 @@ def test_restart_stops_and_starts_the_same_dataflow() -> None:
 
 def test_a_restart_fails_when_its_daemon_is_lost() -> None:
     fleet, daemon = running_dataflows("a")
-    number = fleet.ask(RESTART)
+    number = fleet.request(RESTART)
     fleet.step_to_daemon(daemon)
     fleet.step_runner(daemon.runners[0], daemon)
     fleet.step_runner_event(daemon)
@@ -104,15 +104,15 @@ def test_a_restart_fails_when_its_daemon_is_lost() -> None:
 
 def test_a_second_restart_is_refused_while_the_first_one_waits() -> None:
     fleet, daemon = running_dataflows("a")
-    fleet.ask(RESTART)
+    fleet.request(RESTART)
     fleet.handle(ClientDisconnected(1))
-    failure = fleet.failures[fleet.ask(RESTART)]
+    failure = fleet.failures[fleet.request(RESTART)]
     assert failure.code == "conflict"
     assert "is being restarted already; `dora stop` ends it" in failure.message
     fleet.settle()
     assert fleet.listed() == [("Finished", None), ("Running", None)]
     assert len([runner for runner in daemon.runners if runner.lives]) == 1
-    again = fleet.ask(RESTART)
+    again = fleet.request(RESTART)
     fleet.settle()
     assert isinstance(fleet.answers[again], Restarted)
 
@@ -120,7 +120,7 @@ def test_a_second_restart_is_refused_while_the_first_one_waits() -> None:
 @pytest.mark.parametrize("stop", [StopDataflow(dataflow=DataflowRef(name="a")), StopDataflow()])
 def test_a_stop_during_a_restart_prevents_the_new_start(stop: StopDataflow) -> None:
     fleet, _ = running_dataflows("a")
-    restarting, stopping = fleet.ask(RESTART), fleet.ask(stop)
+    restarting, stopping = fleet.request(RESTART), fleet.request(stop)
     assert "is stopped and not started again: a stop was" in fleet.failures[restarting].message
     fleet.settle()
     assert isinstance(fleet.answers[stopping], Ended)
@@ -129,19 +129,19 @@ def test_a_stop_during_a_restart_prevents_the_new_start(stop: StopDataflow) -> N
 
 def test_a_stop_of_another_dataflow_does_not_concern_a_restart() -> None:
     fleet, _ = running_dataflows("a", "b")
-    restarting = fleet.ask(RESTART)
-    fleet.ask(StopDataflow(dataflow=DataflowRef(name="b")))
+    restarting = fleet.request(RESTART)
+    fleet.request(StopDataflow(dataflow=DataflowRef(name="b")))
     fleet.settle()
     assert isinstance(fleet.answers[restarting], Restarted)
 
 
 def test_nothing_is_started_again_while_the_coordinator_ends() -> None:
     fleet, daemon = running_dataflows("a", "b")
-    restarting = fleet.ask(RESTART)
-    assert fleet.failures[fleet.ask(Destroy())].code == "conflict"
-    ending = fleet.ask(Destroy(force=True))
+    restarting = fleet.request(RESTART)
+    assert fleet.failures[fleet.request(Destroy())].code == "conflict"
+    ending = fleet.request(Destroy(force=True))
     assert fleet.failures[restarting].message.endswith("the coordinator is ending")
-    late = fleet.ask(RestartDataflow(dataflow=DataflowRef(name="b")))
+    late = fleet.request(RestartDataflow(dataflow=DataflowRef(name="b")))
     assert fleet.failures[late].message == "the coordinator is ending; start refused"
     fleet.settle()
     assert isinstance(fleet.answers[ending], Destroyed)
@@ -161,7 +161,7 @@ def test_a_restart_does_not_take_a_name_that_another_dataflow_has() -> None:
     fleet.connect(daemon)
     fleet.settle()
     (runner,) = daemon.runners
-    number = fleet.ask(RestartDataflow(dataflow=DataflowRef(uuid=runner.dataflow_id)))
+    number = fleet.request(RestartDataflow(dataflow=DataflowRef(uuid=runner.dataflow_id)))
     fleet.settle()
     assert fleet.failures[number].code == "conflict"
     assert "was stopped but not started again: there is already" in fleet.failures[number].message
@@ -178,7 +178,7 @@ def start_coordinator_again(fleet: SimulatedFleet, daemon: FakeDaemon) -> None:
 def test_a_restart_continues_after_the_coordinator_was_killed() -> None:
     fleet, daemon = running_dataflows("a")
     (old,) = fleet.store
-    fleet.ask(RESTART)
+    fleet.request(RESTART)
     start_coordinator_again(fleet, daemon)
     assert fleet.listed() == [("Finished", None), ("Running", None)]
     (new,) = (runner.dataflow_id for runner in daemon.runners if runner.lives)
@@ -192,7 +192,7 @@ def test_a_restart_of_a_dataflow_that_starts_continues_as_well() -> None:
     (daemon,) = fleet.daemons.values()
     fleet.start(dataflow(camera="robot").model_copy(update={"name": "a"}))
     fleet.step_to_daemon(daemon)
-    fleet.ask(RESTART)
+    fleet.request(RESTART)
     start_coordinator_again(fleet, daemon)
     assert [status for status, _ in fleet.listed()] == ["Failed", "Running"]
     assert [runner.lives for runner in daemon.runners] == [False, True]
@@ -200,18 +200,18 @@ def test_a_restart_of_a_dataflow_that_starts_continues_as_well() -> None:
 
 def test_a_stop_ends_a_restart_of_an_earlier_coordinator() -> None:
     fleet, daemon = running_dataflows("a")
-    fleet.ask(RESTART)
+    fleet.request(RESTART)
     fleet.kill_coordinator()
     fleet.start_coordinator()
-    assert fleet.failures[fleet.ask(RESTART)].code == "conflict"
-    fleet.ask(StopDataflow())
+    assert fleet.failures[fleet.request(RESTART)].code == "conflict"
+    fleet.request(StopDataflow())
     start_coordinator_again(fleet, daemon)
     assert fleet.listed() == [("Finished", None)]
 
 
 def test_a_restart_without_a_client_that_fails_is_explained() -> None:
     fleet, _ = running_dataflows("a")
-    fleet.ask(RESTART)
+    fleet.request(RESTART)
     fleet.kill_coordinator()
     fleet.start_coordinator()
     fleet.pass_time(120)  # the machine does not return

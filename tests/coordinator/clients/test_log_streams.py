@@ -46,7 +46,7 @@ def _chunk(fleet: SimulatedFleet, daemon: FakeDaemon, chunk: LogChunk) -> None:
 
 def test_logs_are_requested_chunk_by_chunk() -> None:
     fleet, daemon = running_dataflows("a")
-    number = fleet.ask(ReadLogs(nodes=("sink",), filter=LogFilter(tail=2)))
+    number = fleet.request(ReadLogs(nodes=("sink",), filter=LogFilter(tail=2)))
     request = _stream(daemon)
     assert (request.nodes, request.filter.tail) == (("sink",), 2)
     fleet.progress.clear()
@@ -65,17 +65,17 @@ def test_logs_are_requested_chunk_by_chunk() -> None:
 
 def test_refusal_of_an_unknown_node_lists_the_nodes() -> None:
     fleet, daemon = running_dataflows("a")
-    number = fleet.ask(ReadLogs(nodes=("unknown",)))
+    number = fleet.request(ReadLogs(nodes=("unknown",)))
     request = _stream(daemon)
     done = LogChunk(stream=request.stream, done=True, missing=("unknown",))
     _chunk(fleet, daemon, done)
     failure = fleet.failures[number]
     assert failure.message.endswith('has no node "unknown"; its nodes are: sink, source')
     assert failure.code == "not_found"
-    following = fleet.failures[fleet.ask(ReadLogs(nodes=("unknown",), follow=True))]
+    following = fleet.failures[fleet.request(ReadLogs(nodes=("unknown",), follow=True))]
     assert (following.message, following.code) == (failure.message, failure.code)
     fleet.disconnect(daemon)
-    failure = fleet.failures[fleet.ask(ReadLogs(nodes=("unknown",)))]
+    failure = fleet.failures[fleet.request(ReadLogs(nodes=("unknown",)))]
     assert failure.message.endswith(f'; no connection to daemon "{daemon.key}"')
 
 
@@ -83,7 +83,7 @@ def test_the_log_of_a_node_that_could_not_be_added_is_sent() -> None:
     fleet, robot, station = running_fleet(dataflow(source="robot", sink="station"))
     for one in (robot, station):
         one.from_coordinator.clear()
-    number = fleet.ask(ReadLogs(nodes=("broken",)))
+    number = fleet.request(ReadLogs(nodes=("broken",)))
     first, second = _stream(robot), _stream(station)
     _chunk(fleet, robot, LogChunk(stream=first.stream, done=True, missing=("broken",)))
     _chunk(fleet, station, LogChunk(stream=second.stream, lines=("x",)))
@@ -93,22 +93,22 @@ def test_the_log_of_a_node_that_could_not_be_added_is_sent() -> None:
 
 def test_the_answer_names_disconnected_daemons() -> None:
     fleet, daemon = running_dataflows("a")
-    number = fleet.ask(ReadLogs(follow=True))
+    number = fleet.request(ReadLogs(follow=True))
     fleet.disconnect(daemon)
     problem = f'the connection to daemon "{daemon.key}" was lost'
     assert fleet.answers[number] == LogsEnd(problems=(problem,))
-    number = fleet.ask(ReadLogs())
+    number = fleet.request(ReadLogs())
     answer = fleet.answers[number]
     assert answer == LogsEnd(problems=(f'no connection to daemon "{daemon.key}"',))
 
 
 def test_a_client_that_disconnects_ends_its_streams() -> None:
     fleet, daemon = running_dataflows("a")
-    fleet.ask(ReadLogs(follow=True))
+    fleet.request(ReadLogs(follow=True))
     first = _stream(daemon).stream
-    number = fleet.ask(ReadLogs(follow=True))
+    number = fleet.request(ReadLogs(follow=True))
     second = _stream(daemon).stream
-    assert "at most 2 log streams" in fleet.failures[fleet.ask(ReadLogs())].message
+    assert "at most 2 log streams" in fleet.failures[fleet.request(ReadLogs())].message
     fleet.handle(ClientCancelled(1, number))
     assert TO_DAEMON.decode(daemon.from_coordinator.popleft()) == EndLogs(stream=second)
     fleet.handle(ClientDisconnected(1))
@@ -120,7 +120,7 @@ def test_a_client_that_disconnects_ends_its_streams() -> None:
 
 def test_positions_are_sent_to_the_daemons_of_their_nodes() -> None:
     fleet, daemon = running_dataflows("a")
-    fleet.ask(ReadLogs(nodes=("sink",), after={"sink": (1, 2), "source": (3, 4)}))
+    fleet.request(ReadLogs(nodes=("sink",), after={"sink": (1, 2), "source": (3, 4)}))
     assert _stream(daemon).after == {"sink": (1, 2)}
 
 
@@ -128,8 +128,8 @@ def test_a_request_that_is_sent_again_ends_when_a_daemon_is_lost_or_returns() ->
     fleet, robot, station = running_fleet(dataflow(source="robot", sink="station"))
     for one in (robot, station):
         one.from_coordinator.clear()
-    kept = fleet.ask(ReadLogs(follow=True))
-    number = fleet.ask(ReadLogs(follow=True, resumes=True))
+    kept = fleet.request(ReadLogs(follow=True))
+    number = fleet.request(ReadLogs(follow=True, resumes=True))
     fleet.disconnect(station)
     lost = LogsEnd(problems=('the connection to daemon "station" was lost',))
     assert fleet.answers[number] == lost
@@ -138,7 +138,7 @@ def test_a_request_that_is_sent_again_ends_when_a_daemon_is_lost_or_returns() ->
         StreamLogs,
         EndLogs,
     ]
-    again = fleet.ask(ReadLogs(follow=True, resumes=True))
+    again = fleet.request(ReadLogs(follow=True, resumes=True))
     assert again not in fleet.answers
     fleet.connect(station)
     fleet.settle()
@@ -148,7 +148,7 @@ def test_a_request_that_is_sent_again_ends_when_a_daemon_is_lost_or_returns() ->
 
 def test_problems_of_a_daemon_contain_no_control_characters() -> None:
     fleet, daemon = running_dataflows("a")
-    number = fleet.ask(ReadLogs(nodes=("sink",)))
+    number = fleet.request(ReadLogs(nodes=("sink",)))
     stream = _stream(daemon).stream
     _chunk(fleet, daemon, LogChunk(stream=stream, done=True, problem="a\x1b[2Jb"))
     assert fleet.answers[number] == LogsEnd(problems=(f'daemon "{daemon.key}": a\\x1b[2Jb',))

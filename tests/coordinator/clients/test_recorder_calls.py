@@ -41,7 +41,7 @@ def answer(fleet: SimulatedFleet, daemon: FakeDaemon, message: RecorderAnswered)
 
 def test_all_connected_daemons_are_called_and_their_replies_collected() -> None:
     fleet, robot, station = two_machines()
-    number = fleet.ask(CallRecorders(request=ListRecordings()))
+    number = fleet.request(CallRecorders(request=ListRecordings()))
     call = received(robot)
     assert received(station) == call
     answer(fleet, robot, RecorderAnswered(call=call, reply=STATES))
@@ -55,7 +55,7 @@ def test_all_connected_daemons_are_called_and_their_replies_collected() -> None:
 
 def test_a_daemon_that_is_not_connected_or_leaves_is_a_problem() -> None:
     fleet, robot, station = two_machines()
-    number = fleet.ask(CallRecorders(daemons=("robot", "attic"), request=ListRecordings()))
+    number = fleet.request(CallRecorders(daemons=("robot", "attic"), request=ListRecordings()))
     received(robot)
     assert not station.from_coordinator
     fleet.disconnect(robot)
@@ -69,7 +69,7 @@ def test_a_daemon_that_is_not_connected_or_leaves_is_a_problem() -> None:
 
 def test_a_cancelled_call_and_a_late_reply_are_ignored() -> None:
     fleet, robot, _ = two_machines()
-    number = fleet.ask(CallRecorders(daemons=("robot",), request=ListRecordings()))
+    number = fleet.request(CallRecorders(daemons=("robot",), request=ListRecordings()))
     call = received(robot)
     fleet.handle(ClientCancelled(1, number))
     answer(fleet, robot, RecorderAnswered(call=call, reply=STATES))

@@ -25,7 +25,7 @@ def test_an_unknown_dataflow_is_refused() -> None:
         ListNodes(dataflow=UNKNOWN),
         DescribeDataflow(dataflow=UNKNOWN),
     ):
-        failure = fleet.failures[fleet.ask(request)]
+        failure = fleet.failures[fleet.request(request)]
         assert (failure.code, failure.message) == (
             "not_found",
             f"no dataflow with UUID {UNKNOWN.uuid}",
@@ -35,24 +35,24 @@ def test_an_unknown_dataflow_is_refused() -> None:
 def test_an_ended_dataflow_can_be_described_but_not_stopped() -> None:
     fleet, daemon = running_dataflows("a")
     (dataflow_id,) = fleet.store
-    fleet.ask(StopDataflow())
+    fleet.request(StopDataflow())
     fleet.settle()
     ref = DataflowRef(uuid=dataflow_id)
-    answer = fleet.answers[fleet.ask(DescribeDataflow(dataflow=ref))]
+    answer = fleet.answers[fleet.request(DescribeDataflow(dataflow=ref))]
     assert isinstance(answer, Described)
     assert answer.daemons == {"source": daemon.key, "sink": daemon.key}
-    failure = fleet.failures[fleet.ask(StopDataflow(dataflow=ref))]
+    failure = fleet.failures[fleet.request(StopDataflow(dataflow=ref))]
     assert failure.message == f'dataflow "a" ({dataflow_id}) has ended already (Finished)'
 
 
 def test_without_a_dataflow_the_nodes_of_live_ones_are_listed() -> None:
     fleet, _ = running_dataflows("a", "b")
-    fleet.ask(StopDataflow(dataflow=DataflowRef(name="a")))
+    fleet.request(StopDataflow(dataflow=DataflowRef(name="a")))
     fleet.settle()
-    answer = fleet.answers[fleet.ask(ListNodes())]
+    answer = fleet.answers[fleet.request(ListNodes())]
     assert isinstance(answer, NodeList)
     assert {row.dataflow_name for row in answer.nodes} == {"b"}
-    answer = fleet.answers[fleet.ask(ListNodes(dataflow=DataflowRef(name="a")))]
+    answer = fleet.answers[fleet.request(ListNodes(dataflow=DataflowRef(name="a")))]
     assert isinstance(answer, NodeList)
     assert [(row.node, row.status) for row in answer.nodes] == [
         ("source", "Finished"),

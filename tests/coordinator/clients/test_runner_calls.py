@@ -26,7 +26,7 @@ def two_machines() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
 
 def call(fleet: SimulatedFleet, request: ControlRequest, *daemons: FakeDaemon) -> tuple[int, str]:
     """Send a request; return its number and the id of the call that the daemons receive."""
-    number = fleet.ask(request)
+    number = fleet.request(request)
     calls = set()
     for daemon in daemons:
         (text,) = daemon.from_coordinator
@@ -98,11 +98,13 @@ def test_a_cancelled_call_is_not_answered() -> None:
 
 def test_unknown_and_ended_nodes_are_refused() -> None:
     fleet, robot, _ = two_machines()
-    failure = fleet.failures[fleet.ask(CallRunner(node="arm", request=StopNode(node="arm")))]
+    failure = fleet.failures[fleet.request(CallRunner(node="arm", request=StopNode(node="arm")))]
     assert 'has no node "arm"; its nodes are: camera, detector' in failure.message
     fleet.finish_runner(robot.runners[0], robot)
     fleet.settle()
-    failure = fleet.failures[fleet.ask(CallRunner(node="camera", request=StopNode(node="camera")))]
+    failure = fleet.failures[
+        fleet.request(CallRunner(node="camera", request=StopNode(node="camera")))
+    ]
     assert failure.code == "not_found"
     assert 'node "camera" of' in failure.message
     assert "has ended" in failure.message

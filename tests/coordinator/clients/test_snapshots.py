@@ -61,7 +61,7 @@ def snapshot(fleet: SimulatedFleet, number: int) -> Snapshot:
 
 def test_a_snapshot_has_machines_nodes_and_the_edges_of_all_daemons() -> None:
     fleet, robot, station = two_machines()
-    number = fleet.ask(GetSnapshot())
+    number = fleet.request(GetSnapshot())
     answer(fleet, robot)
     assert number not in fleet.answers
     answer(fleet, station, problem="a runner\tis slow")
@@ -83,17 +83,17 @@ def test_a_snapshot_has_machines_nodes_and_the_edges_of_all_daemons() -> None:
 
 def test_viewers_share_a_snapshot_for_a_second() -> None:
     fleet, robot, station = two_machines()
-    first, second = fleet.ask(GetSnapshot()), fleet.ask(GetSnapshot())
+    first, second = fleet.request(GetSnapshot()), fleet.request(GetSnapshot())
     answer(fleet, robot)
     answer(fleet, station)
-    third = fleet.ask(GetSnapshot())
+    third = fleet.request(GetSnapshot())
     found = snapshot(fleet, first)
     assert snapshot(fleet, second) is found
     assert snapshot(fleet, third) is found
     assert not asked(robot)
     fleet.now += REUSED_SECONDS
     fleet.fire_due()
-    fourth = fleet.ask(GetSnapshot())
+    fourth = fleet.request(GetSnapshot())
     answer(fleet, robot, sent=9)
     answer(fleet, station, sent=9)
     assert snapshot(fleet, fourth).edges[0].sent == 9
@@ -101,7 +101,7 @@ def test_viewers_share_a_snapshot_for_a_second() -> None:
 
 def test_without_edges_no_daemon_is_asked() -> None:
     fleet, robot, station = two_machines()
-    found = snapshot(fleet, fleet.ask(GetSnapshot(edges=False)))
+    found = snapshot(fleet, fleet.request(GetSnapshot(edges=False)))
     assert len(found.nodes) == len(found.machines) == 2
     assert (found.edges, found.machines[0].load) == ((), None)
     assert not asked(robot)
@@ -112,7 +112,7 @@ def test_a_snapshot_of_one_dataflow_asks_only_its_machines() -> None:
     fleet, robot, station = two_machines()
     fleet.start(dataflow(logger="robot"))
     fleet.settle()
-    fleet.ask(GetSnapshot(dataflow=DataflowRef(uuid=robot.runners[-1].dataflow_id)))
+    fleet.request(GetSnapshot(dataflow=DataflowRef(uuid=robot.runners[-1].dataflow_id)))
     assert not asked(station)
     (request,) = asked(robot)
     assert request.dataflows == (robot.runners[-1].dataflow_id,)
@@ -120,14 +120,14 @@ def test_a_snapshot_of_one_dataflow_asks_only_its_machines() -> None:
 
 def test_an_unknown_dataflow_fails() -> None:
     fleet, robot, _ = two_machines()
-    number = fleet.ask(GetSnapshot(dataflow=DataflowRef(name="nosuch")))
+    number = fleet.request(GetSnapshot(dataflow=DataflowRef(name="nosuch")))
     assert fleet.failures[number].code == "not_found"
     assert not asked(robot)
 
 
 def test_a_silent_daemon_delays_a_snapshot_only_for_a_while() -> None:
     fleet, robot, station = two_machines()
-    number = fleet.ask(GetSnapshot())
+    number = fleet.request(GetSnapshot())
     answer(fleet, robot)
     fleet.now += snapshots.SAMPLE_SECONDS
     fleet.fire_due()
@@ -139,21 +139,21 @@ def test_a_silent_daemon_delays_a_snapshot_only_for_a_while() -> None:
 
 def test_a_daemon_that_is_lost_ends_the_wait_for_it() -> None:
     fleet, robot, station = two_machines()
-    number = fleet.ask(GetSnapshot())
+    number = fleet.request(GetSnapshot())
     answer(fleet, robot)
     fleet.disconnect(station)
     found = snapshot(fleet, number)
     assert found.problems == ('the connection to daemon "station" was lost',)
     fleet.now += REUSED_SECONDS
     fleet.fire_due()
-    later = fleet.ask(GetSnapshot())
+    later = fleet.request(GetSnapshot())
     answer(fleet, robot)
     assert snapshot(fleet, later).problems == ('no connection to daemon "station"',)
 
 
 def test_a_client_that_left_gets_no_answer() -> None:
     fleet, robot, station = two_machines()
-    number = fleet.ask(GetSnapshot())
+    number = fleet.request(GetSnapshot())
     fleet.handle(ClientDisconnected(1))
     answer(fleet, robot)
     answer(fleet, station)
@@ -163,7 +163,7 @@ def test_a_client_that_left_gets_no_answer() -> None:
 def test_daemons_of_an_older_protocol_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet, robot, station = two_machines()
     monkeypatch.setattr(snapshots, "FIRST_MINOR", 99)
-    found = snapshot(fleet, fleet.ask(GetSnapshot()))
+    found = snapshot(fleet, fleet.request(GetSnapshot()))
     assert not asked(robot)
     assert not asked(station)
     assert found.problems[0] == (

@@ -79,12 +79,12 @@ class Watched:
         return [note for one in updates for note in one.news.notes]
 
     def refusal(self, request: WatchTopics) -> str:
-        return self.fleet.failures[self.fleet.ask(request)].message
+        return self.fleet.failures[self.fleet.request(request)].message
 
 
 def test_each_daemon_streams_its_own_outputs_chunk_by_chunk() -> None:
     world = Watched(two_senders(2))
-    number = world.fleet.ask(WatchTopics(topics=("camera/out1", "plot/out0", "camera/out0")))
+    number = world.fleet.request(WatchTopics(topics=("camera/out1", "plot/out0", "camera/out0")))
     robot, gpu = world.stream(world.robot), world.stream(world.gpu)
     assert robot.topics == ("camera/out1", "camera/out0")
     assert gpu.topics == ("plot/out0",)
@@ -101,7 +101,7 @@ def test_each_daemon_streams_its_own_outputs_chunk_by_chunk() -> None:
 
 def test_notes_of_a_daemon_contain_no_control_characters() -> None:
     world = Watched(two_senders())
-    world.fleet.ask(WatchTopics())
+    world.fleet.request(WatchTopics())
     chunk = TopicChunk(
         stream=world.stream(world.robot).stream, news=TopicUpdate(notes=("a\x1b[2Jb",))
     )
@@ -111,7 +111,7 @@ def test_notes_of_a_daemon_contain_no_control_characters() -> None:
 
 def test_without_names_all_outputs_are_watched() -> None:
     world = Watched(two_senders())
-    world.fleet.ask(WatchTopics())
+    world.fleet.request(WatchTopics())
     assert world.stream(world.robot).topics == ("camera/out0",)
     assert world.stream(world.gpu).topics == ("plot/out0",)
 
@@ -122,9 +122,9 @@ def test_a_requested_output_whose_part_has_ended_is_named() -> None:
     world.fleet.finish_runner(runner, world.gpu)
     world.fleet.settle()
     world.fleet.progress.clear()
-    world.fleet.ask(WatchTopics())
+    world.fleet.request(WatchTopics())
     assert world.notes() == []
-    world.fleet.ask(WatchTopics(topics=("camera/out0", "plot/out0")))
+    world.fleet.request(WatchTopics(topics=("camera/out0", "plot/out0")))
     assert world.notes() == ["no more samples of plot/out0: its part has ended"]
     assert "the nodes of plot/out0 have ended" in world.refusal(WatchTopics(topics=("plot/out0",)))
 
@@ -147,20 +147,20 @@ def test_refusals_contain_the_remedy() -> None:
 def test_watches_per_connection_are_limited() -> None:
     world = Watched(two_senders(), Settings(streams_per_client=2))
     for _ in range(2):
-        world.fleet.ask(WatchTopics())
+        world.fleet.request(WatchTopics())
     assert "at most 2 watches" in world.refusal(WatchTopics())
 
 
 def test_samples_fit_the_message_limit() -> None:
     world = Watched(two_senders(), Settings(max_message_bytes=8000))
-    world.fleet.ask(WatchTopics())
+    world.fleet.request(WatchTopics())
     request = world.stream(world.robot)
     assert (request.chunk_bytes, request.sample_bytes) == (1000, 500)
 
 
 def test_pictures_fit_the_message_limit_unless_they_are_sent_in_pieces() -> None:
     world = Watched(two_senders(), Settings(max_message_bytes=8000))
-    world.fleet.ask(WatchTopics(picture_bytes=200_000, whole_picture_bytes=10_000_000))
+    world.fleet.request(WatchTopics(picture_bytes=200_000, whole_picture_bytes=10_000_000))
     request = world.stream(world.robot)
     assert (request.picture_bytes, request.whole_picture_bytes) == (500, 10_000_000)
 
@@ -168,7 +168,7 @@ def test_pictures_fit_the_message_limit_unless_they_are_sent_in_pieces() -> None
 @pytest.mark.parametrize("how", ["cancelled", "gone"])
 def test_a_client_that_leaves_ends_its_watch(how: str) -> None:
     world = Watched(two_senders())
-    number = world.fleet.ask(WatchTopics())
+    number = world.fleet.request(WatchTopics())
     stream = world.stream(world.robot).stream
     world.fleet.handle(ClientCancelled(1, number) if how == "cancelled" else ClientDisconnected(1))
     assert world.received(world.robot) == EndTopics(stream=stream)
@@ -183,7 +183,7 @@ def test_a_client_that_leaves_ends_its_watch(how: str) -> None:
 
 def test_a_daemon_that_returns_is_watched_again() -> None:
     world = Watched(two_senders())
-    world.fleet.ask(WatchTopics())
+    world.fleet.request(WatchTopics())
     world.fleet.disconnect(world.robot)
     assert world.notes() == ['the connection to daemon "robot" was lost']
     world.fleet.connect(world.robot)
@@ -194,7 +194,7 @@ def test_a_daemon_that_returns_is_watched_again() -> None:
 def test_a_disconnected_daemon_is_watched_when_it_returns() -> None:
     world = Watched(two_senders())
     world.fleet.disconnect(world.robot)
-    world.fleet.ask(WatchTopics(topics=("camera/out0",)))
+    world.fleet.request(WatchTopics(topics=("camera/out0",)))
     assert world.notes() == ['no connection to daemon "robot" at the moment']
     world.fleet.connect(world.robot)
     world.fleet.step_to_coordinator(world.robot)
@@ -203,7 +203,7 @@ def test_a_disconnected_daemon_is_watched_when_it_returns() -> None:
 
 def test_the_successor_of_a_killed_runner_is_watched() -> None:
     world = Watched(two_senders())
-    number = world.fleet.ask(WatchTopics(topics=("camera/out0",)))
+    number = world.fleet.request(WatchTopics(topics=("camera/out0",)))
     world.fleet.settle()
     (first,) = world.robot.watches
     world.send(world.robot, TopicChunk(stream=first.stream, done=True))
@@ -220,7 +220,7 @@ def test_the_successor_of_a_killed_runner_is_watched() -> None:
 
 def test_a_stream_with_a_problem_is_not_reopened() -> None:
     world = Watched(two_senders())
-    number = world.fleet.ask(WatchTopics())
+    number = world.fleet.request(WatchTopics())
     robot, gpu = world.stream(world.robot), world.stream(world.gpu)
     world.send(world.robot, TopicChunk(stream=robot.stream, done=True, problem="it is\tfull"))
     assert world.received(world.robot) is None
@@ -232,9 +232,9 @@ def test_a_stream_with_a_problem_is_not_reopened() -> None:
 
 def test_the_end_of_the_dataflow_ends_the_watch() -> None:
     world = Watched(two_senders())
-    number = world.fleet.ask(WatchTopics())
+    number = world.fleet.request(WatchTopics())
     streams = [(d, world.stream(d).stream) for d in (world.robot, world.gpu)]
-    world.fleet.ask(StopDataflow())
+    world.fleet.request(StopDataflow())
     for daemon, stream in streams:
         world.send(daemon, TopicChunk(stream=stream, done=True))
     assert number not in world.fleet.answers
@@ -252,8 +252,8 @@ def test_a_watched_part_that_could_not_be_added_ends_its_watch_only(topics: tupl
     (node, _) = two_senders().resolved.nodes
     deploy = ResolvedDeploy(machine="arm")
     late = node.model_copy(update={"id": "late", "deploy": deploy})
-    adding = fleet.ask(ChangeGraph(change=AddNode(node=late)))
-    number = fleet.ask(WatchTopics(topics=topics))
+    adding = fleet.request(ChangeGraph(change=AddNode(node=late)))
+    number = fleet.request(WatchTopics(topics=topics))
     fleet.settle()
     assert adding in fleet.failures
     fleet.listed()  # the coordinator handles further events
@@ -263,7 +263,7 @@ def test_a_watched_part_that_could_not_be_added_ends_its_watch_only(topics: tupl
 def test_a_stream_ends_after_its_part_could_not_be_added() -> None:
     world = Watched(two_senders())
     fleet = world.fleet
-    number = fleet.ask(WatchTopics(topics=("camera/out0",)))
+    number = fleet.request(WatchTopics(topics=("camera/out0",)))
     stream = world.stream(world.robot)
     assert fleet.coordinator is not None
     (running,) = fleet.coordinator.registry
@@ -280,11 +280,11 @@ def test_a_watch_ends_with_a_dataflow_of_which_a_part_was_adopted_later() -> Non
     fleet.start_coordinator()
     fleet.connect(world.robot)
     fleet.settle()
-    number = fleet.ask(WatchTopics())
+    number = fleet.request(WatchTopics())
     stream = world.stream(world.robot).stream
     fleet.connect(world.gpu)
     fleet.settle()
-    fleet.ask(StopDataflow())
+    fleet.request(StopDataflow())
     world.send(world.robot, TopicChunk(stream=stream, done=True))
     fleet.settle()
     assert fleet.answers[number] == TopicsEnd()
@@ -298,9 +298,9 @@ class Shared(Watched):
 
     def __init__(self) -> None:
         super().__init__(two_senders())
-        self.first = self.fleet.ask(VIEW)
+        self.first = self.fleet.request(VIEW)
         self.request = self.stream(self.robot)
-        self.second = self.fleet.ask(VIEW)
+        self.second = self.fleet.request(VIEW)
         assert self.received(self.robot) is None
 
     def update(self, **news: Any) -> dict[int, TopicUpdate]:
@@ -348,7 +348,7 @@ def test_a_slow_viewer_of_a_shared_stream_misses_messages_alone() -> None:
 def test_a_viewer_that_comes_later_receives_the_notes() -> None:
     world = Shared()
     world.update(samples=("1",), notes=("reduced",))
-    third = world.fleet.ask(VIEW)
+    third = world.fleet.request(VIEW)
     assert world.arrived() == {third: TopicUpdate(notes=("reduced",))}
     assert world.display(third)
     assert world.update(samples=("2",)) == {third: TopicUpdate(samples=("2",))}
@@ -357,7 +357,7 @@ def test_a_viewer_that_comes_later_receives_the_notes() -> None:
 def test_a_message_in_pieces_waits_for_its_readers_only() -> None:
     world = Shared()
     world.update(piece="a", more=True)
-    third = world.fleet.ask(VIEW)
+    third = world.fleet.request(VIEW)
     assert world.arrived().keys() == {third}
     assert not world.display(third)
     assert not world.display(world.first)
@@ -414,14 +414,14 @@ def test_a_viewer_that_returns_in_the_middle_of_a_message_misses_its_rest() -> N
 
 def test_a_message_waits_for_its_only_viewer_until_a_second_one_comes() -> None:
     world = Watched(two_senders())
-    world.fleet.ask(VIEW)
+    world.fleet.request(VIEW)
     stream = world.stream(world.robot).stream
     piece = TopicUpdate(piece="a", more=True)
     world.send(world.robot, TopicChunk(stream=stream, news=piece))
     world.fleet.now += LATE_SECONDS
     world.fleet.fire_due()
     assert world.received(world.robot) is None
-    world.fleet.ask(VIEW)
+    world.fleet.request(VIEW)
     world.fleet.now += LATE_SECONDS
     world.fleet.fire_due()
     assert world.received(world.robot) == MoreTopics(stream=stream)
@@ -453,9 +453,9 @@ def test_watches_of_a_lost_machine_share_a_stream_again() -> None:
 )
 def test_other_watches_have_their_own_stream(other: WatchTopics) -> None:
     world = Shared()
-    world.fleet.ask(other)
+    world.fleet.request(other)
     own = world.stream(world.robot)
-    world.fleet.ask(other)
+    world.fleet.request(other)
     shared = other.max_rate is not None and not other.rates
     assert (world.received(world.robot) is None) == shared
     assert own.stream != world.request.stream

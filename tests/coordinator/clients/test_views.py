@@ -34,16 +34,16 @@ def test_lists_show_the_metrics_of_heartbeats() -> None:
     metrics = Metrics(dataflow_id=dataflow_id, nodes=(sampled,))
     assert daemon.connection is not None
     fleet.handle(DaemonMessageReceived(daemon.connection, Heartbeat(metrics=(metrics,))))
-    nodes = fleet.answers[fleet.ask(ListNodes())]
+    nodes = fleet.answers[fleet.request(ListNodes())]
     assert isinstance(nodes, NodeList)
     shown = {node.node: (node.status, node.pid, node.restarts) for node in nodes.nodes}
     assert shown == {"source": ("Running", 7, 2), "sink": ("Starting", None, 0)}
-    cluster = fleet.answers[fleet.ask(ClusterStatus())]
+    cluster = fleet.answers[fleet.request(ClusterStatus())]
     assert isinstance(cluster, ClusterReport)
     assert [(one.restarts, one.connected) for one in cluster.daemons] == [(2, True)]
     assert cluster.active_dataflows == 1
     fleet.disconnect(daemon)
-    nodes = fleet.answers[fleet.ask(ListNodes())]
+    nodes = fleet.answers[fleet.request(ListNodes())]
     assert isinstance(nodes, NodeList)
     assert {node.status for node in nodes.nodes} == {"Unknown"}
 
@@ -59,6 +59,6 @@ def test_restarts_are_counted_after_the_end() -> None:
     runner.result = DataflowResult(dataflow_id=runner.dataflow_id, nodes=results)
     daemon.send_event(runner, DataflowFinished(result=runner.result))
     fleet.settle()
-    listed = fleet.answers[fleet.ask(ListDataflows())]
+    listed = fleet.answers[fleet.request(ListDataflows())]
     assert isinstance(listed, DataflowList)
     assert [one.restarts for one in listed.dataflows] == [3 * len(results)]

@@ -62,7 +62,7 @@ def test_an_unreported_dataflow_can_be_stopped_or_replaced() -> None:
             fleet.start(dataflow(camera=None).model_copy(update={"name": "a"}))
             fleet.settle()
         else:
-            answer = fleet.answers[fleet.ask(StopDataflow(dataflow=DataflowRef(name="a")))]
+            answer = fleet.answers[fleet.request(StopDataflow(dataflow=DataflowRef(name="a")))]
             assert isinstance(answer, Ended)
         fleet.connect(robot)
         fleet.settle()

@@ -40,12 +40,12 @@ def phases(fleet: SimulatedFleet) -> list[str]:
 
 def test_a_start_and_a_stop() -> None:
     fleet, _ = running()
-    fleet.ask(StopDataflow())
+    fleet.request(StopDataflow())
     fleet.settle()
     assert events(fleet)[0] == happened.StartAccepted(placement={"robot": ("camera",)})
     assert phases(fleet) == ["releasing", "running", "stopping", "finished"]
     assert happened.StopRequested() in events(fleet)
-    fleet.ask(ForgetEnded())
+    fleet.request(ForgetEnded())
     assert events(fleet) == []
 
 

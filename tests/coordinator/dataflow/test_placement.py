@@ -33,7 +33,7 @@ def test_labels_select_the_first_daemon_that_has_all_of_them() -> None:
     fleet = two_machines()
     node = ResolvedNode(id="net", path="net.py", deploy=ResolvedDeploy(labels={"gpu": "yes"}))
     spec = dataflow().model_copy(update={"resolved": ResolvedDataflow(nodes=(node,))})
-    number = fleet.ask(StartDataflow(spec=spec, dry_run=True))
+    number = fleet.request(StartDataflow(spec=spec, dry_run=True))
     plan = fleet.answers[number]
     assert isinstance(plan, PlacementPlan)
     assert [(one.node, one.daemon) for one in plan.nodes] == [("net", "station")]

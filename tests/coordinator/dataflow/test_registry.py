@@ -56,7 +56,7 @@ def adopted_on_robot(spec: DataflowSpec) -> tuple[SimulatedFleet, FakeDaemon, Fa
 
 def test_a_part_that_returns_after_the_stop_is_stopped() -> None:
     fleet, _, station = adopted_on_robot(dataflow(camera="robot", detector="station"))
-    number = fleet.ask(StopDataflow(grace=2.5))
+    number = fleet.request(StopDataflow(grace=2.5))
     fleet.settle()
     assert isinstance(fleet.answers[number], Ended)
     fleet.connect(station)
@@ -91,7 +91,7 @@ def test_an_adopted_part_does_not_hide_that_the_dataflow_was_changed() -> None:
     whole = pair.model_copy(update={"nodes": (*pair.nodes, *lone.nodes)})
     fleet, _, station = adopted_on_robot(DataflowSpec(resolved=whole))
     edge = ConnectInput(source="camera", output="out", target="plot", input="b")
-    assert fleet.ask(ChangeGraph(change=edge)) not in fleet.failures
+    assert fleet.request(ChangeGraph(change=edge)) not in fleet.failures
     fleet.settle()
     fleet.connect(station)
     fleet.settle()
@@ -107,19 +107,19 @@ def test_times_of_recoveries_are_removed_with_their_dataflow() -> None:
     assert fleet.coordinator is not None
     backoff = fleet.coordinator.registry._context.backoff
     assert backoff._last
-    fleet.ask(StopDataflow())
+    fleet.request(StopDataflow())
     fleet.settle()
-    fleet.ask(ForgetEnded())
+    fleet.request(ForgetEnded())
     assert not backoff._last
 
 
 def test_archived_dataflows_are_limited_and_can_be_forgotten() -> None:
     fleet, _ = running_dataflows("a", "b", "c")
-    fleet.ask(StopDataflow(all=True))
+    fleet.request(StopDataflow(all=True))
     fleet.settle()
     assert len(fleet.listed()) == 2
     assert len(fleet.store) == 2
-    answer = fleet.answers[fleet.ask(ForgetEnded())]
+    answer = fleet.answers[fleet.request(ForgetEnded())]
     assert isinstance(answer, DataflowList)
     assert len(answer.dataflows) == 2
     assert fleet.listed() == []
@@ -128,8 +128,8 @@ def test_archived_dataflows_are_limited_and_can_be_forgotten() -> None:
 
 def test_a_refusal_lists_archived_dataflows_of_that_name() -> None:
     fleet, _ = running_dataflows("a")
-    fleet.ask(StopDataflow())
+    fleet.request(StopDataflow())
     fleet.settle()
-    failure = fleet.failures[fleet.ask(StopDataflow(dataflow=DataflowRef(name="a")))]
+    failure = fleet.failures[fleet.request(StopDataflow(dataflow=DataflowRef(name="a")))]
     assert failure.message.startswith('no running dataflow with name "a"; archived')
     assert "(Finished)" in failure.message

@@ -113,7 +113,7 @@ def test_a_stop_during_the_preparation_rolls_back() -> None:
     fleet = fleet_of("robot", "station")
     number = fleet.start(dataflow(camera="robot"))
     fleet.step_to_daemon(fleet.daemons["robot"])
-    fleet.ask(StopDataflow())
+    fleet.request(StopDataflow())
     fleet.settle()
     assert "stopped before it had started" in fleet.failures[number].message
     assert not any(runner.lives for runner in fleet.daemons["robot"].runners)

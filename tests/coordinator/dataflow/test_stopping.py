@@ -127,7 +127,7 @@ def test_a_daemon_that_ends_during_a_start_rolls_it_back() -> None:
 def test_an_unconfirmed_stop_is_completed_when_the_daemon_returns() -> None:
     fleet, robot, _ = running()
     fleet.disconnect(robot)
-    fleet.ask(StopDataflow(dataflow=DataflowRef()))
+    fleet.request(StopDataflow(dataflow=DataflowRef()))
     fleet.pass_time(100)
     reason = 'the stop was not confirmed by daemon "robot"'
     still = '; nodes that still run on daemon "robot" are stopped when it connects'
@@ -141,7 +141,7 @@ def test_an_unconfirmed_stop_is_completed_when_the_daemon_returns() -> None:
 def test_a_disconnected_machine_stops_its_part_when_it_returns() -> None:
     fleet, robot, _ = running()
     fleet.disconnect(robot)
-    number = fleet.ask(StopDataflow())
+    number = fleet.request(StopDataflow())
     fleet.settle()
     assert fleet.listed()[0][0] == "Stopping"
     fleet.pass_time(60)
@@ -157,7 +157,7 @@ def test_a_disconnected_machine_stops_its_part_when_it_returns() -> None:
 
 def test_a_restarted_coordinator_continues_a_stop() -> None:
     fleet, robot, station = running()
-    fleet.ask(StopDataflow())
+    fleet.request(StopDataflow())
     fleet.kill_coordinator()  # no daemon has received the stop
     fleet.heal(5)
     assert fleet.listed() == [("Finished", None)]
@@ -166,7 +166,7 @@ def test_a_restarted_coordinator_continues_a_stop() -> None:
 
 def test_a_runner_that_is_killed_while_stopping_fails_the_dataflow() -> None:
     fleet, _, station = running()
-    fleet.ask(StopDataflow())
+    fleet.request(StopDataflow())
     fleet.kill_runner(station.runners[0], station)
     fleet.settle()
     assert fleet.listed() == [("Failed", 'daemon "station": its runner was killed')]

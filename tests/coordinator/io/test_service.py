@@ -183,7 +183,7 @@ def test_requests_without_a_connection_are_answered_or_lost_with_the_coordinator
     async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
         daemon = await register(peer)
         service = daemon.service
-        assert isinstance(await service.ask(ListDataflows()), Answer)
+        assert isinstance(await service.request(ListDataflows()), Answer)
         with anyio.CancelScope() as gone:
 
             async def leave() -> None:
@@ -192,17 +192,17 @@ def test_requests_without_a_connection_are_answered_or_lost_with_the_coordinator
 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(leave)
-                await service.ask(StartDataflow(spec=dataflow(camera="robot")))
+                await service.request(StartDataflow(spec=dataflow(camera="robot")))
         store.full = True
-        failure = await service.ask(StartDataflow(spec=dataflow(camera="robot")))
+        failure = await service.request(StartDataflow(spec=dataflow(camera="robot")))
         assert isinstance(failure, Failure)
         assert failure.message == "the disk is full"
-        assert isinstance(await service.ask(DescribeDataflow()), Answer)
+        assert isinstance(await service.request(DescribeDataflow()), Answer)
         store.full = False
         await register(peer)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(service.flush, within=0.1))
-            assert await service.ask(WaitForEnd()) is None
+            assert await service.request(WaitForEnd()) is None
 
     play(tmp_path, monkeypatch, story)
 
@@ -216,10 +216,10 @@ def test_snapshots_are_answered_while_the_store_cannot_be_written(
         daemon = await register(peer)
         service = daemon.service
         store.full = True
-        await service.ask(StartDataflow(spec=dataflow(camera="robot")))
+        await service.request(StartDataflow(spec=dataflow(camera="robot")))
         times: set[float] = set()
         while len(times) < 2:  # an answer is reused until its timer has fired
-            answer = await service.ask(GetSnapshot())
+            answer = await service.request(GetSnapshot())
             assert isinstance(answer, Answer)
             assert isinstance(answer.answer, Snapshot)
             times.add(answer.answer.time)

@@ -205,7 +205,7 @@ def test_a_restart_keeps_allow_unlinked() -> None:
     fleet.walls.add(Wall(("robot", "base")))
     chain(fleet, allow_unlinked=True)
     fleet.pass_time(11)
-    number = fleet.ask(RestartDataflow())
+    number = fleet.request(RestartDataflow())
     fleet.pass_time(11)
     answer = fleet.answers[number]
     assert isinstance(answer, Restarted)
@@ -305,7 +305,7 @@ def test_a_broken_link_degrades_the_dataflow_until_it_is_linked_again() -> None:
 
 def test_links_that_end_with_their_dataflow_are_not_logged() -> None:
     fleet = linked_fleet()
-    fleet.ask(StopDataflow(dataflow=DataflowRef()))
+    fleet.request(StopDataflow(dataflow=DataflowRef()))
     fleet.walls.add(Wall(("base", "arm")))  # one end has stopped before the other
     for _ in range(4):
         for daemon in fleet.daemons.values():
@@ -381,7 +381,7 @@ def test_a_dataflow_that_was_adopted_in_parts_is_stopped_as_a_whole() -> None:
     for daemon in fleet.daemons.values():
         fleet.connect(daemon)
         fleet.settle()
-    number = fleet.ask(StopDataflow(dataflow=DataflowRef(name="app")))
+    number = fleet.request(StopDataflow(dataflow=DataflowRef(name="app")))
     fleet.settle()
     assert isinstance(fleet.answers[number], Ended)
     assert living(fleet) == 0
@@ -398,7 +398,7 @@ def test_a_part_that_is_adopted_during_a_stop_is_stopped() -> None:
     fleet.start_coordinator()
     fleet.connect(fleet.daemons["robot"])
     fleet.settle()
-    number = fleet.ask(StopDataflow(dataflow=DataflowRef(name="app")))
+    number = fleet.request(StopDataflow(dataflow=DataflowRef(name="app")))
     for daemon in (fleet.daemons["base"], fleet.daemons["arm"]):
         fleet.connect(daemon)
         while fleet.step_to_coordinator(daemon) or fleet.step_to_daemon(daemon):
@@ -432,7 +432,7 @@ def test_links_to_an_ended_part_are_not_missed() -> None:
 
 def test_lists_show_links_from_both_ends() -> None:
     fleet = linked_fleet()
-    answer = fleet.answers[fleet.ask(ListDataflows())]
+    answer = fleet.answers[fleet.request(ListDataflows())]
     assert isinstance(answer, DataflowList)
     seen = {(link.machine, link.peer, link.state) for link in answer.dataflows[0].links}
     assert seen == {
@@ -441,7 +441,7 @@ def test_lists_show_links_from_both_ends() -> None:
         ("base", "arm", "proven"),
         ("arm", "base", "proven"),
     }
-    report = fleet.answers[fleet.ask(ClusterStatus())]
+    report = fleet.answers[fleet.request(ClusterStatus())]
     assert isinstance(report, ClusterReport)
     (robot,) = [one for one in report.daemons if one.daemon == "robot"]
     assert [(link.peer, link.state) for link in robot.links] == [("base", "proven")]

@@ -158,7 +158,7 @@ class Coordinator:
     def trace(self, handle: Callable[[Sequence[SpanEvent]], None]) -> None:
         self.handle = handle
 
-    async def ask(self, request: GetSnapshot) -> Answer:
+    async def request(self, request: GetSnapshot) -> Answer:
         return Answer(id=1, answer=SNAPSHOT)
 
 

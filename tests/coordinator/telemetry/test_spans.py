@@ -106,7 +106,7 @@ def test_a_start_that_is_refused_has_no_spawn() -> None:
 
 def test_a_dry_run_is_not_traced() -> None:
     found = traced("robot")
-    found.fleet.ask(StartDataflow(spec=dataflow(camera="robot"), dry_run=True))
+    found.fleet.request(StartDataflow(spec=dataflow(camera="robot"), dry_run=True))
     assert not found.begun
 
 
@@ -131,7 +131,7 @@ def build(found: Traced) -> str:
     spec = dataflow(camera="robot", detector="station")
     nodes = tuple(node.model_copy(update={"build": ("make",)}) for node in spec.resolved.nodes)
     resolved = spec.resolved.model_copy(update={"nodes": nodes})
-    found.fleet.ask(BuildDataflow(spec=spec.model_copy(update={"resolved": resolved})))
+    found.fleet.request(BuildDataflow(spec=spec.model_copy(update={"resolved": resolved})))
     return found.begun[0].key[1]
 
 

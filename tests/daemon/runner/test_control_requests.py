@@ -31,7 +31,7 @@ pytestmark = pytest.mark.integration
 
 
 def edge(run: BackgroundRun, target: str) -> protocol.EdgeStatus | None:
-    statistics = run.ask(protocol.GetStatistics())
+    statistics = run.request(protocol.GetStatistics())
     return next((e for e in statistics.edges if e.target == target), None)
 
 
@@ -278,7 +278,7 @@ def test_parameters(workspace: Workspace) -> None:
         run.wait_for_phase("running")
         done(run, protocol.FollowEvents())
         done(run, protocol.SetParam(node="tuned", key="speed", value={"max": [1, 2.5, None]}))
-        values = run.ask(protocol.GetParams(node="tuned")).values
+        values = run.request(protocol.GetParams(node="tuned")).values
         assert values == {"speed": {"max": [1, 2.5, None]}}
         done(run, protocol.DeleteParam(node="tuned", key="speed"))
         message = refused(run, protocol.DeleteParam(node="tuned", key="speed"))

@@ -243,12 +243,12 @@ def test_a_runner_survives_its_daemon_and_is_adopted_by_the_next(workspace: Work
         assert [f.entry.dataflow_id for f in found] == [run.plan.dataflow_id]
         assert found[0].alive
         assert not found[0].entry.foreground
-        greeting = run.ask(protocol.Handshake())
+        greeting = run.request(protocol.Handshake())
         assert isinstance(greeting, protocol.HandshakeReply)
         assert greeting.pid == found[0].entry.pid
-        assert isinstance(run.ask(protocol.StopAllNodes(grace=0.1)), protocol.Done)
+        assert isinstance(run.request(protocol.StopAllNodes(grace=0.1)), protocol.Done)
         run.wait_for_phase("finished")
-        assert isinstance(run.ask(protocol.AcknowledgeResult()), protocol.Done)
+        assert isinstance(run.request(protocol.AcknowledgeResult()), protocol.Done)
         gone(greeting.pid)
         nothing_left()
 
@@ -258,7 +258,7 @@ def test_the_result_is_kept_until_it_is_acknowledged(workspace: Workspace) -> No
     content = {"nodes": [{"id": "t", "path": "talker.py"}]}
     with background(workspace, content) as run:
         run.wait_for_phase("finished")
-        assert isinstance(run.ask(protocol.AcknowledgeResult()), protocol.Done)
+        assert isinstance(run.request(protocol.AcknowledgeResult()), protocol.Done)
     with background(workspace, content) as run:
         run.wait_for_phase("finished")
         os.kill(run.pid(), signal.SIGKILL)
@@ -310,7 +310,7 @@ def test_a_failed_preparation_is_a_result(workspace: Workspace) -> None:
         assert status.result is not None
         assert status.result.error is not None
         assert "Could not find source path" in status.result.error
-        assert isinstance(run.ask(protocol.AcknowledgeResult()), protocol.Done)
+        assert isinstance(run.request(protocol.AcknowledgeResult()), protocol.Done)
     nothing_left()
 
 
@@ -329,7 +329,7 @@ def test_shut_down_removes_the_directory_with_its_result(workspace: Workspace) -
     workspace.node("sleeper", SLEEPER)
     with background(workspace, {"nodes": [{"id": "s", "path": "sleeper.py"}]}) as run:
         status = run.wait_for_phase("running")
-        assert isinstance(run.ask(protocol.ShutDown()), protocol.Done)
+        assert isinstance(run.request(protocol.ShutDown()), protocol.Done)
         gone(run.pid(), status.nodes[0].pid or 0)
     nothing_left()
 

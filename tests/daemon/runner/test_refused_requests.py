@@ -36,7 +36,7 @@ def test_another_major_version_is_refused_with_both_versions(run: BackgroundRun)
     message = refused(run, protocol.Handshake(protocol=(major + 1, 0)))
     assert f"{major}.{minor}" in message
     assert f"{major + 1}.0" in message
-    greeting = run.ask(protocol.Handshake(protocol=(major, minor + 1)))
+    greeting = run.request(protocol.Handshake(protocol=(major, minor + 1)))
     assert isinstance(greeting, protocol.HandshakeReply)
 
 

@@ -171,9 +171,9 @@ def replacing(workspace: Workspace) -> Iterator[Replacing]:
         flow = Replacing(run, workspace)
         flow.flows_on()
         yield flow
-        run.ask(protocol.StopAllNodes(grace=2.0))
+        run.request(protocol.StopAllNodes(grace=2.0))
         run.wait_for_phase("finished")
-        run.ask(protocol.AcknowledgeResult())
+        run.request(protocol.AcknowledgeResult())
         gone(run.pid())
 
 
@@ -296,7 +296,7 @@ def test_the_dataflow_is_stopped_during_a_replacement(workspace: Workspace) -> N
         flow.hold("stubborn")
         request = flow.replace()
         wait_until(lambda: flow.state() == "Stopping", what="the stop of the old process")
-        flow.run.ask(protocol.StopAllNodes(grace=5.0))
+        flow.run.request(protocol.StopAllNodes(grace=5.0))
         flow.release("stubborn")
         assert "was stopped" in request.refusal()
     gone(*flow.pids())

@@ -84,7 +84,7 @@ def settled(run: BackgroundRun) -> list[protocol.EdgeStatus]:
     def flows() -> list[protocol.EdgeStatus] | None:
         if any(n.state != "Running" for n in run.status().nodes):
             return None
-        edges: list[protocol.EdgeStatus] = list(run.ask(protocol.GetStatistics()).edges)
+        edges: list[protocol.EdgeStatus] = list(run.request(protocol.GetStatistics()).edges)
         fresh = all(e.idle_seconds is not None and e.idle_seconds < 0.5 for e in edges)
         return edges if fresh else None
 
@@ -125,9 +125,9 @@ def test_random_kills(workspace: Workspace) -> None:
             assert edge.sent >= edge.received + edge.dropped
         logs = (workspace.path / "out").rglob("log_*.jsonl")
         assert not any("torn message" in path.read_text() for path in logs)
-        assert isinstance(run.ask(protocol.StopAllNodes(grace=2.0)), protocol.Done)
+        assert isinstance(run.request(protocol.StopAllNodes(grace=2.0)), protocol.Done)
         status = run.wait_for_phase("finished")
         assert status.result is not None
         assert status.result.ok, status.result.root_causes
-        assert isinstance(run.ask(protocol.AcknowledgeResult()), protocol.Done)
+        assert isinstance(run.request(protocol.AcknowledgeResult()), protocol.Done)
         gone(run.pid())

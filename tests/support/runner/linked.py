@@ -69,7 +69,7 @@ class Part:
 
     def edges(self) -> dict[str, protocol.EdgeStatus]:
         """Return the edges by ``source -> target``."""
-        reply = self.run.ask(protocol.GetStatistics())
+        reply = self.run.request(protocol.GetStatistics())
         assert isinstance(reply, protocol.Statistics), reply
         return {f"{edge.source} -> {edge.target}": edge for edge in reply.edges}
 
@@ -86,7 +86,7 @@ class Part:
 
         result = wait_until(ended, timeout=timeout, what=self.state)
         assert result is not None
-        assert self.run.ask(protocol.AcknowledgeResult()) == protocol.Done()
+        assert self.run.request(protocol.AcknowledgeResult()) == protocol.Done()
         # if killed before it has removed its directory, it would leave that to the next start
         gone(self.run.pid())
         return result
@@ -178,7 +178,7 @@ class Linked:
         endpoints = [part.endpoint() for part in linked]
         for part in linked:
             others = tuple(e for e in endpoints if e.machine != part.machine)
-            reply = part.run.ask(SetLinkPeers(peers=others))
+            reply = part.run.request(SetLinkPeers(peers=others))
             assert reply == protocol.Done(), reply
 
     def wait_until_proven(self, timeout: float = PATIENCE) -> None:
@@ -200,7 +200,7 @@ class Linked:
         for part in self.parts.values():
             part.run.wait_for_phase("ready")
         for part in self.parts.values():
-            assert part.run.ask(protocol.Release()) == protocol.Done()
+            assert part.run.request(protocol.Release()) == protocol.Done()
 
     def __getitem__(self, machine: str) -> Part:
         return self.parts[machine]

@@ -260,7 +260,7 @@ class BackgroundRun:
             self._pid = entry.pid
         return self._pid
 
-    def ask(self, request: protocol.RunnerRequest, timeout: float = PATIENCE) -> Any:
+    def request(self, request: protocol.RunnerRequest, timeout: float = PATIENCE) -> Any:
         """Return the reply to a request; keep notices that arrive meanwhile."""
         sock = self._connected(timeout)
         self._numbers += 1
@@ -306,7 +306,7 @@ class BackgroundRun:
         return self._socket
 
     def status(self) -> protocol.RunnerStatus:
-        reply = self.ask(protocol.GetStatus())
+        reply = self.request(protocol.GetStatus())
         assert isinstance(reply, protocol.RunnerStatus), reply
         return reply
 

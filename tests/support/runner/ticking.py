@@ -47,12 +47,12 @@ def resolved(workspace: Workspace, **node: Any) -> ResolvedNode:
 
 
 def done(run: BackgroundRun, request: protocol.RunnerRequest) -> None:
-    reply = run.ask(request)
+    reply = run.request(request)
     assert isinstance(reply, protocol.Done), reply
 
 
 def refused(run: BackgroundRun, request: protocol.RunnerRequest) -> str:
-    reply = run.ask(request)
+    reply = run.request(request)
     assert isinstance(reply, protocol.Refusal), reply
     return reply.message
 

@@ -203,7 +203,7 @@ class SimulatedFleet:
 
     # --------------------------------------------------------------------- clients
 
-    def ask(self, request: ControlRequest) -> int:
+    def request(self, request: ControlRequest) -> int:
         """Send a client's request; return the number of its answer."""
         self._last_request += 1
         fresh = str(uuid.uuid5(uuid.NAMESPACE_OID, str(self._last_request)))
@@ -211,11 +211,11 @@ class SimulatedFleet:
         return self._last_request
 
     def start(self, spec: DataflowSpec) -> int:
-        return self.ask(StartDataflow(spec=spec))
+        return self.request(StartDataflow(spec=spec))
 
     def listed(self) -> list[tuple[str, str | None]]:
         """Return status and reason of every dataflow, as `dora list` shows them."""
-        answer = self.answers[self.ask(ListDataflows())]
+        answer = self.answers[self.request(ListDataflows())]
         assert isinstance(answer, DataflowList)
         return [(row.status, row.reason) for row in answer.dataflows]
 

@@ -114,8 +114,8 @@ def _load(name: str, entry: str | Group) -> Any:
     return typer.main.get_command(app)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"dora {__version__}")
         raise typer.Exit
 

@@ -31,16 +31,16 @@ def run(fleet: SimulatedFleet, operation_name: str, /, **arguments: object) -> A
     """Return the result as JSON data; a refused request raises OperationFailed."""
     operation = BY_NAME[operation_name]
 
-    async def ask(request: control.ControlRequest) -> control.ControlAnswer:
+    async def send(request: control.ControlRequest) -> control.ControlAnswer:
         assert operation.method == "POST" or isinstance(request, QUERIES), "GET changes nothing"
-        number = fleet.ask(request)
+        number = fleet.request(request)
         fleet.settle()
         if number in fleet.failures:
             failure = fleet.failures[number]
             raise OperationFailed(failure.code, failure.message)
         return fleet.answers[number]
 
-    result = anyio.run(operation.run, operation.parse({}, arguments), ask)
+    result = anyio.run(operation.run, operation.parse({}, arguments), send)
     return result.model_dump(mode="json")
 
 

@@ -83,7 +83,7 @@ def results(flow: Linked) -> dict[str, str]:
 def stop(flow: Linked) -> None:
     """Stop all parts; wait for their results."""
     for part in flow.parts.values():
-        assert part.run.ask(protocol.StopAllNodes(grace=2.0)) == protocol.Done()
+        assert part.run.request(protocol.StopAllNodes(grace=2.0)) == protocol.Done()
     results(flow)
 
 

@@ -29,12 +29,12 @@ pytestmark = pytest.mark.integration
 
 
 def ask(flow: Linked, machine: str, request: protocol.RunnerRequest) -> None:
-    reply = flow[machine].run.ask(request)
+    reply = flow[machine].run.request(request)
     assert reply == protocol.Done(), reply
 
 
 def refused(flow: Linked, machine: str, request: protocol.RunnerRequest) -> str:
-    reply = flow[machine].run.ask(request)
+    reply = flow[machine].run.request(request)
     assert isinstance(reply, protocol.Refusal), reply
     return reply.message
 

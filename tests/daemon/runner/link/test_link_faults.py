@@ -201,7 +201,7 @@ def test_a_lost_machine_that_comes_back(programs: Workspace) -> None:
         flow.start("two")
         flow.connect()
         flow["two"].run.wait_for_phase("ready")
-        assert flow["two"].run.ask(protocol.Release()) == protocol.Done()
+        assert flow["two"].run.request(protocol.Release()) == protocol.Done()
         wait_for(out, received(out) + 200, flow)
         stop(flow)
     got = numbers(out)
@@ -223,7 +223,7 @@ def test_the_lost_machine_of_a_source_that_comes_back(programs: Workspace) -> No
         flow.connect()
         flow.wait_until_proven()
         flow["one"].run.wait_for_phase("ready")
-        assert flow["one"].run.ask(protocol.Release()) == protocol.Done()
+        assert flow["one"].run.request(protocol.Release()) == protocol.Done()
         wait_until(
             lambda: ["NODE_RESTARTED", "a", None] in events(out), what=lambda: f"{events(out)[-5:]}"
         )
@@ -245,7 +245,7 @@ def test_an_ended_machine_unblocks_its_senders(programs: Workspace) -> None:
         flow.kill_runner("two")
         one = flow["one"]
         one.run.wait_for_state("a", "Running")
-        reply = one.run.ask(protocol.SetLinkPeers(ended=("two",)))
+        reply = one.run.request(protocol.SetLinkPeers(ended=("two",)))
         assert reply == protocol.Done()
         assert one.result().ok
 
@@ -260,7 +260,7 @@ def test_inputs_from_an_ended_machine_are_closed(programs: Workspace, link_dies:
         two = flow["two"]
         if link_dies:
             os.kill(two.link_pid(), signal.SIGKILL)
-        reply = two.run.ask(protocol.SetLinkPeers(ended=("one",)))
+        reply = two.run.request(protocol.SetLinkPeers(ended=("one",)))
         assert reply == protocol.Done()
         assert two.result().ok
     assert events(out)[-2:] == [
@@ -300,7 +300,7 @@ def test_a_new_daemon_reads_the_state_of_the_link(programs: Workspace) -> None:
         assert after is not None
         assert (after.endpoints, after.run_id) == (before.endpoints, before.run_id)
         assert [peer.state for peer in after.peers] == ["proven"]
-        assert run.ask(protocol.FollowEvents(logs=False)) == protocol.Done()
+        assert run.request(protocol.FollowEvents(logs=False)) == protocol.Done()
         kill_link(flow["one"])
 
         def states() -> list[str]:

@@ -184,7 +184,7 @@ def test_lines_and_log_entries_reach_other_machines(programs: Workspace) -> None
         assert entry["level"] == "WARN"
         assert entry["message"] == "watch out"
         for part in flow.parts.values():
-            part.run.ask(protocol.StopAllNodes(grace=2.0))
+            part.run.request(protocol.StopAllNodes(grace=2.0))
         assert set(results(flow).values()) == {"success"}
 
 
@@ -331,8 +331,8 @@ def test_a_stop_ends_nodes_before_links(programs: Workspace) -> None:
         one, two = flow["one"], flow["two"]
         links = [one.link_pid(), two.link_pid()]
         for part in flow.parts.values():
-            part.run.ask(protocol.FollowEvents(logs=False))
-        one.run.ask(protocol.StopAllNodes(grace=5.0))
+            part.run.request(protocol.FollowEvents(logs=False))
+        one.run.request(protocol.StopAllNodes(grace=5.0))
         assert one.result().ok
         assert two.result().ok
         gone(*links)
@@ -348,7 +348,7 @@ def test_a_dataflow_on_one_machine_has_no_link(programs: Workspace) -> None:
         part.run.wait_for_phase("ready")
         assert part.run.status().link is None
         assert children(part.run.pid(), "dora_daemon.link") == []
-        refused = part.run.ask(protocol.SetLinkPeers())
+        refused = part.run.request(protocol.SetLinkPeers())
         assert isinstance(refused, protocol.Refusal)
         flow.release()
         results(flow)
@@ -366,5 +366,5 @@ def test_a_failure_to_listen_is_reported(programs: Workspace) -> None:
         assert "192.0.2.1" in (part.report().problem or "")
         assert part.report().endpoints == ()
         for each in flow.parts.values():
-            each.run.ask(protocol.StopAllNodes(force=True))
+            each.run.request(protocol.StopAllNodes(force=True))
         results(flow)

@@ -63,7 +63,7 @@ def test_an_inspector_has_queues_of_its_own_that_end_with_it(workspace: Workspac
             assert delivery is not None
             assert delivery.nbytes > 0
             del delivery
-            assert run.ask(protocol.GetStatistics()).edges == ()
+            assert run.request(protocol.GetStatistics()).edges == ()
             assert receiver.spec.bound == MIN_QUEUE  # the size of its messages was unknown
             with closing(
                 InspectorConnection(path, run.plan.dataflow_id, ("ticker/count",))
@@ -89,7 +89,7 @@ def test_without_debug_inspection_only_recorders_may_read(workspace: Workspace) 
             (receiver,) = recorder.receivers.values()
             assert wait_until(receiver.receive, what="a message") is not None
         extra = run.plan.resolved.nodes[0].model_copy(update={"id": "extra"})
-        assert isinstance(run.ask(protocol.AddNode(node=extra)), protocol.Done)
+        assert isinstance(run.request(protocol.AddNode(node=extra)), protocol.Done)
         with closing(RecorderConnection(request)) as recorder:
             source = recorder.source
         assert source.outputs == ("ticker/count", "extra/count")

@@ -121,7 +121,7 @@ class AsyncClient:
         with suppress(ConnectionClosed):  # the reader reports it
             await self._socket.send(CLIENT_CODEC.encode(Cancel(id=number)))
 
-    async def ask(self, request: ControlRequest) -> ControlAnswer:
+    async def request(self, request: ControlRequest) -> ControlAnswer:
         """Return the answer to one request; raises RequestFailed and CoordinatorLost."""
         async with self.open(request) as replies:
             answer = [reply async for reply in replies][-1]
@@ -165,7 +165,7 @@ class AsyncClient:
             replies.send_nowait(frame)
         except anyio.WouldBlock:
             # Without this limit, a stalled reader would fill the memory. It reads what waits and
-            # then raises, and may ask again for what follows.
+            # then raises, and may request what follows.
             del self._replies[number]
             replies.close()
 

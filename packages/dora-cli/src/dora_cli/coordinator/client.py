@@ -147,19 +147,6 @@ class Client:
 
         ``timeout``: seconds after which CoordinatorLost is raised.
         """
-        answer = self.ask(request, on_progress, timeout=timeout)
-        if isinstance(answer, expected):
-            return answer
-        raise CoordinatorLost(f"unexpected answer {answer.kind!r} of the coordinator")
-
-    def ask(
-        self,
-        request: ControlRequest,
-        on_progress: Callable[[ControlProgress], None] | None = None,
-        *,
-        timeout: float | None = None,
-    ) -> ControlAnswer:
-        """As `request`, for an answer of any kind."""
         number = self.send(request)
         for frame in self.frames(timeout):
             if frame.id != number:
@@ -171,7 +158,9 @@ class Client:
                 case Failure():
                     raise request_failed(frame)
                 case Answer(answer=answer):
-                    return answer
+                    if isinstance(answer, expected):
+                        return answer
+                    raise CoordinatorLost(f"unexpected answer {answer.kind!r} of the coordinator")
         raise AssertionError("frames() ends by raising")
 
     def _write(self, text: str) -> None:

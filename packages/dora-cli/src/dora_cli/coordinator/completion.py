@@ -28,7 +28,7 @@ def all_dataflows(ctx: Any) -> Items:
 
 def nodes(ctx: Any) -> Items:
     """Return the nodes of the dataflow in the command line, or of all running ones."""
-    found = _ask(ctx, paths.url(paths.NODES, query={"dataflow": _dataflow_of(ctx)}))
+    found = _get(ctx, paths.url(paths.NODES, query={"dataflow": _dataflow_of(ctx)}))
     return [(node["node"], node["status"]) for node in found.get("nodes", ())]
 
 
@@ -38,14 +38,14 @@ def topics(ctx: Any) -> Items:
     names = [chosen] if chosen is not None else [word for word, _ in running_dataflows(ctx)]
     items: Items = []
     for name in names:
-        found = _ask(ctx, paths.url(paths.DATAFLOWS, name, "specification"))
+        found = _get(ctx, paths.url(paths.DATAFLOWS, name, "specification"))
         for node in found.get("spec", {}).get("resolved", {}).get("nodes", ()):
             items += [(f"{node['id']}/{output}", name) for output in node["outputs"]]
     return items
 
 
 def _dataflows(ctx: Any, status: str | None) -> Items:
-    found = _ask(ctx, paths.url(paths.DATAFLOWS, query={"status": status}))
+    found = _get(ctx, paths.url(paths.DATAFLOWS, query={"status": status}))
     rows = found.get("dataflows", ())
     # a name may have been used before: the newest dataflow is meant
     return list({row["name"] or row["uuid"]: row["status"] for row in rows}.items())
@@ -56,7 +56,7 @@ def _dataflow_of(ctx: Any) -> str | None:
     return chosen if isinstance(chosen, str) else None
 
 
-def _ask(ctx: Any, path: str) -> dict[str, Any]:
+def _get(ctx: Any, path: str) -> dict[str, Any]:
     """Return the answer to a query; empty if it fails."""
     from dora_cli.coordinator.rest import RestClient
     from dora_config.access import endpoint

@@ -1,6 +1,6 @@
 """Requests to the coordinator's REST API; imports neither pydantic nor websockets.
 
-Commands that ask once and print the answer use it, because they start in a fraction of the time.
+Commands with a single request use it, because they start in a fraction of the time.
 """
 
 from __future__ import annotations

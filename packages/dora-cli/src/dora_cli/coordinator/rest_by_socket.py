@@ -27,7 +27,7 @@ def run(endpoint: Endpoint, method: str, target: str, body: dict[str, Any]) -> d
         async with connected(endpoint) as client:
             try:
                 arguments = operation.parse(in_path, others)
-                result: BaseModel = await operation.run(arguments, client.ask)
+                result: BaseModel = await operation.run(arguments, client.request)
             except DoraError as problem:
                 return problem  # a task group would raise it in an ExceptionGroup
             return result

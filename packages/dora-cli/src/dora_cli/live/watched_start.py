@@ -91,7 +91,7 @@ async def _poll_nodes(
     watcher: NodeWatcher, client: AsyncClient, dataflow: DataflowRef, base: Path
 ) -> None:
     while True:
-        described = await client.ask(DescribeDataflow(dataflow=dataflow))
+        described = await client.request(DescribeDataflow(dataflow=dataflow))
         if isinstance(described, Described):
             await watcher.set_nodes(_watched(described.spec.resolved.nodes, base))
         await anyio.sleep(REFRESH_SECONDS)

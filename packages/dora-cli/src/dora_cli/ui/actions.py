@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from dora_cli.ui import rows
-from dora_cli.ui.backend import Backend, ask
+from dora_cli.ui.backend import Backend, call
 from dora_cli.ui.operations import operation_routes
 from dora_cli.ui.recordings import Recordings
 from dora_cli.ui.responses import Handler, answering
@@ -72,11 +72,11 @@ class Actions:
         ]
 
     async def _graph(self, request: Request) -> dict[str, Any]:
-        found = await ask(self._backend, DescribeDataflow(dataflow=_which(request)), Described)
+        found = await call(self._backend, DescribeDataflow(dataflow=_which(request)), Described)
         return rows.graph(found)
 
     async def _why(self, request: Request) -> dict[str, Any]:
-        found = await ask(self._backend, Explain(dataflow=_which(request)), Explained)
+        found = await call(self._backend, Explain(dataflow=_which(request)), Explained)
         return found.explanation.model_dump(mode="json", exclude_none=True)
 
     async def _params(self, request: Request) -> dict[str, Any]:
@@ -95,10 +95,10 @@ class Actions:
         await self._call(request, DeleteParam(node=_node(request), key=request.path_params["key"]))
         return {}
 
-    async def _call(self, request: Request, call: NodeRequest) -> RunnerReplies:
-        return await ask(
+    async def _call(self, request: Request, to_node: NodeRequest) -> RunnerReplies:
+        return await call(
             self._backend,
-            CallRunner(dataflow=_which(request), node=_node(request), request=call),
+            CallRunner(dataflow=_which(request), node=_node(request), request=to_node),
             RunnerReplies,
         )
 

@@ -13,7 +13,7 @@ T = TypeVar("T", bound=ControlAnswer)
 
 
 class Replies(Protocol):
-    """Progress of one request, and then its answer; iteration raises as `Backend.ask`."""
+    """Progress of one request, and then its answer; iteration raises as `Backend.request`."""
 
     def __aiter__(self) -> AsyncIterator[ControlProgress | ControlAnswer]: ...
 
@@ -48,13 +48,13 @@ class Backend(Protocol):
     def open(self, request: ControlRequest) -> AbstractAsyncContextManager[Replies]:
         """Send a request with progress; leaving the block cancels it."""
 
-    async def ask(self, request: ControlRequest) -> ControlAnswer:
+    async def request(self, request: ControlRequest) -> ControlAnswer:
         """Return the answer. Raises RequestFailed and CoordinatorUnavailable."""
 
 
-async def ask(backend: Backend, request: ControlRequest, expected: type[T]) -> T:
-    """Return an answer of the expected kind; raises what `Backend.ask` raises."""
-    answer = await backend.ask(request)
+async def call(backend: Backend, request: ControlRequest, expected: type[T]) -> T:
+    """Return an answer of the expected kind; raises what `Backend.request` raises."""
+    answer = await backend.request(request)
     if not isinstance(answer, expected):
         raise RequestFailed(f"unexpected answer {answer.kind!r} of {backend.name}", "failed")
     return answer

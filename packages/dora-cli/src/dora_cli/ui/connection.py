@@ -71,9 +71,9 @@ class CoordinatorConnection:
         """Send a request with progress; raises CoordinatorUnreachable without a connection."""
         return self._connected().open(request)
 
-    async def ask(self, request: ControlRequest) -> ControlAnswer:
+    async def request(self, request: ControlRequest) -> ControlAnswer:
         """Return the answer; raises as `open`, RequestFailed and CoordinatorLost."""
-        return await self._connected().ask(request)
+        return await self._connected().request(request)
 
     def _connected(self) -> AsyncClient:
         if self._client is None:

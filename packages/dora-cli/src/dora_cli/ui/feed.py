@@ -14,7 +14,7 @@ from dora_cli.coordinator.errors import (
     CoordinatorUnreachable,
     RequestFailed,
 )
-from dora_cli.ui.backend import Backend, ask
+from dora_cli.ui.backend import Backend, call
 from dora_cli.ui.merge_patch import difference
 from dora_cli.ui.rows import state
 from dora_config.protocol.control import (
@@ -164,8 +164,8 @@ class Feed:
         return self._backend.problem is None
 
     async def _state(self) -> State:
-        dataflows = (await ask(self._backend, ListDataflows(), DataflowList)).dataflows
-        snapshot = await ask(self._backend, GetSnapshot(), Snapshot)
+        dataflows = (await call(self._backend, ListDataflows(), DataflowList)).dataflows
+        snapshot = await call(self._backend, GetSnapshot(), Snapshot)
         self._release = snapshot.release
         # Another client may have requested the same snapshot.
         if self._snapshot is None or self._snapshot.time != snapshot.time:

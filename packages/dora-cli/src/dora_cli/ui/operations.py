@@ -30,8 +30,8 @@ def operation_routes(backend: Backend) -> list[BaseRoute]:
 
 
 async def _run(backend: Backend, operation: Operation[Any, Any], request: Request) -> Response:
-    """Raises what `Backend.ask` raises, and OperationFailed."""
+    """Raises what `Backend.request` raises, and OperationFailed."""
     others = body_arguments(await request.body())
     arguments = operation.parse(request.path_params, others)
-    result: BaseModel = await operation.run(arguments, backend.ask)
+    result: BaseModel = await operation.run(arguments, backend.request)
     return Response(result.model_dump_json(), operation.status, media_type=JSON_TYPE)

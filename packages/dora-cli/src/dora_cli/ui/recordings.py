@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from dora_cli.coordinator.errors import CoordinatorUnavailable, RequestFailed
 from dora_cli.recordings.fleet import FleetRecording, collect
 from dora_cli.recordings.starting import RecordSettings
-from dora_cli.ui.backend import Backend, ask
+from dora_cli.ui.backend import Backend, call
 from dora_config.errors import first_error
 from dora_config.protocol.control import DataflowRef, Described, DescribeDataflow
 from dora_config.protocol.recordings.fleet import (
@@ -43,7 +43,7 @@ class _Start(BaseModel):
 
 
 class Recordings:
-    """Requests about recordings; each raises what `Backend.ask` raises."""
+    """Requests about recordings; each raises what `Backend.request` raises."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -58,7 +58,7 @@ class Recordings:
         """Record a running dataflow on all its machines."""
         wanted = _Start.model_validate_json(await request.body() or b"{}")
         which = DataflowRef(uuid=request.path_params["dataflow"])
-        found = await ask(self._backend, DescribeDataflow(dataflow=which), Described)
+        found = await call(self._backend, DescribeDataflow(dataflow=which), Described)
         machines = tuple(sorted(set(found.daemons.values())))
         settings = RecordSettings(patterns=wanted.patterns, max_duration=wanted.max_seconds)
         plan = settings.plan(found.spec, found.uuid, machines)
@@ -104,8 +104,8 @@ class Recordings:
     async def _call(
         self, request: RecorderRequest, machines: tuple[str, ...] = ()
     ) -> RecorderReplies:
-        call = CallRecorders(daemons=machines, request=request)
-        return await ask(self._backend, call, RecorderReplies)
+        message = CallRecorders(daemons=machines, request=request)
+        return await call(self._backend, message, RecorderReplies)
 
 
 class Download(StreamingResponse):

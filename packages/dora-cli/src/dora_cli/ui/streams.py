@@ -12,7 +12,7 @@ import anyio
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from dora_cli.coordinator.errors import CoordinatorUnavailable, RequestFailed
-from dora_cli.ui.backend import Backend, Replies, ask
+from dora_cli.ui.backend import Backend, Replies, call
 from dora_cli.ui.feed import Feed
 from dora_cli.ui.merge_patch import difference
 from dora_config.protocol.control import (
@@ -196,7 +196,7 @@ async def _send_lines(
 
 
 async def _has_ended(backend: Backend, dataflow: str) -> bool:
-    rows = (await ask(backend, ListDataflows(), DataflowList)).dataflows
+    rows = (await call(backend, ListDataflows(), DataflowList)).dataflows
     return all(row.ended_ago is not None for row in rows if row.uuid == dataflow)
 
 

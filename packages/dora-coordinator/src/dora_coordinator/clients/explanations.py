@@ -33,15 +33,15 @@ READ_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _Context:
     request: Explain
     dataflow: Dataflow
 
 
-_Call = PendingCall[_Question, PartHistory]
+_Call = PendingCall[_Context, PartHistory]
 
 
-class Explanations(PendingCalls[_Question, PartHistory]):
+class Explanations(PendingCalls[_Context, PartHistory]):
     LIMIT = CallLimit("explanation", READ_SECONDS)
     PROBLEMS = CallProblems(
         unconnected='machine "{0}" is not connected: its history is missing',
@@ -71,7 +71,7 @@ class Explanations(PendingCalls[_Question, PartHistory]):
         dataflow = self._find(request.dataflow)
         if dataflow is None:
             return [_answer(requested, request, self._of_machines(now))]
-        call = _Call(requested, _Question(request, dataflow))
+        call = _Call(requested, _Context(request, dataflow))
         message = ReadHistory(read=call.id, dataflow_id=dataflow.id)
         daemons = [part.daemon for part in dataflow.parts.values()]
         return self._send(call, message, daemons, now)
@@ -117,12 +117,12 @@ class Explanations(PendingCalls[_Question, PartHistory]):
 
     def _close(self, call: _Call, now: float) -> list[Command]:
         evidence = self._evidence(call, now)
-        return [_answer(call.requested, call.question.request, evidence)]
+        return [_answer(call.requested, call.context.request, evidence)]
 
     # ---------------------------------------------------------------------- evidence
 
     def _evidence(self, call: _Call, now: float) -> Evidence:
-        dataflow = call.question.dataflow
+        dataflow = call.context.dataflow
         status, reason = dataflow.status()
         entries, dropped = self._registry.history.of(dataflow.id)
         waits = () if dataflow.waits_for is None else (dataflow.waits_for,)

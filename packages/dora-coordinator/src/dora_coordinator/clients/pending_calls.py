@@ -38,7 +38,7 @@ class PendingCall(Generic[Q, R]):
     """One request, with the replies so far."""
 
     requested: ClientRequested
-    question: Q
+    context: Q
     waiting: set[str] = field(default_factory=set)
     """Daemons that have not answered."""
     replies: dict[str, R] = field(default_factory=dict)

@@ -23,12 +23,12 @@ from dora_coordinator.state.membership import Membership
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _Context:
     dataflow_id: str
     request: NodeRequest
 
 
-class RunnerCalls(PendingCalls[_Question, RunnerReply]):
+class RunnerCalls(PendingCalls[_Context, RunnerReply]):
     def __init__(self, registry: DataflowRegistry, membership: Membership) -> None:
         super().__init__(membership)
         self._registry = registry
@@ -43,7 +43,7 @@ class RunnerCalls(PendingCalls[_Question, RunnerReply]):
     ) -> list[Command]:
         """Call the runner of ``node`` (None: of every part); raises :class:`RequestRefused`."""
         daemons = _daemons_of(dataflow, node)
-        call = PendingCall[_Question, RunnerReply](requested, _Question(dataflow.id, request))
+        call = PendingCall[_Context, RunnerReply](requested, _Context(dataflow.id, request))
         message = RunnerCall(call=call.id, dataflow_id=dataflow.id, request=request)
         return self._send(call, message, daemons, now)
 
@@ -58,17 +58,17 @@ class RunnerCalls(PendingCalls[_Question, RunnerReply]):
             case Refusal(message=reason):
                 return self._failed(call, daemon, clean_lines(reason), now)
             case reply:
-                changed = self._note_change(call.question, now)
+                changed = self._note_change(call.context, now)
                 return [*changed, *self._replied(call, daemon, reply, now)]
 
-    def _note_change(self, question: _Question, now: float) -> list[Command]:
+    def _note_change(self, context: _Context, now: float) -> list[Command]:
         """Store a parameter that a runner has changed."""
-        dataflow = self._registry.get(question.dataflow_id)
-        if dataflow is None or not isinstance(question.request, SetParam | DeleteParam):
+        dataflow = self._registry.get(context.dataflow_id)
+        if dataflow is None or not isinstance(context.request, SetParam | DeleteParam):
             return []
-        return self._registry.apply(dataflow, ParamChanged(question.request), now)
+        return self._registry.apply(dataflow, ParamChanged(context.request), now)
 
-    def _close(self, call: PendingCall[_Question, RunnerReply], now: float) -> list[Command]:
+    def _close(self, call: PendingCall[_Context, RunnerReply], now: float) -> list[Command]:
         client, number = call.requested.client, call.requested.number
         problems = tuple(call.problems.values())
         if problems and not call.replies:

@@ -85,14 +85,14 @@ class Snapshots(PendingCalls[_Shared, MachineSample]):
             return [AnswerClient(*client, self._assemble(call, now))]
         if known is None:
             shared = self._shared[key] = _Shared(requested.fresh_id, dataflow, [client])
-            return self._ask(_Call(requested, shared), now)
+            return self._request_samples(_Call(requested, shared), now)
         if known.answer is None:
             known.clients.append(client)
             return []
         return [AnswerClient(*client, known.answer)]
 
-    def _ask(self, call: _Call, now: float) -> list[Command]:
-        dataflow = call.question.dataflow
+    def _request_samples(self, call: _Call, now: float) -> list[Command]:
+        dataflow = call.context.dataflow
         chosen: tuple[str, ...] = ()
         if dataflow is None:
             connected = [member.key for member in self._membership.connected()]
@@ -136,20 +136,20 @@ class Snapshots(PendingCalls[_Shared, MachineSample]):
             ]
 
     def _close(self, call: _Call, now: float) -> list[Command]:
-        shared = call.question
+        shared = call.context
         answer = shared.answer = self._assemble(call, now)
         answers: list[Command] = [AnswerClient(*client, answer) for client in shared.clients]
         shared.clients.clear()
         return [*answers, ArmTimer(TimerKey("snapshot", shared.id), now + REUSED_SECONDS)]
 
     def _abandon(self, call: _Call) -> list[tuple[int, int]]:
-        dataflow = call.question.dataflow
+        dataflow = call.context.dataflow
         del self._shared[None if dataflow is None else dataflow.id]
-        return call.question.clients
+        return call.context.clients
 
     def _assemble(self, call: _Call, now: float) -> Snapshot:
         registry, membership = self._registry, self._membership
-        dataflow = call.question.dataflow
+        dataflow = call.context.dataflow
         if dataflow is None:
             dataflows, members = registry.live(), membership.all()
         else:

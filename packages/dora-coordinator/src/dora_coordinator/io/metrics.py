@@ -61,7 +61,7 @@ class MetricsRoute:
 
 async def take_snapshot(service: Service) -> Snapshot | None:
     """Return a snapshot of the whole cluster; None while the coordinator cannot answer."""
-    answer = await service.ask(GetSnapshot())
+    answer = await service.request(GetSnapshot())
     if isinstance(answer, Answer) and isinstance(answer.answer, Snapshot):
         return answer.answer
     return None

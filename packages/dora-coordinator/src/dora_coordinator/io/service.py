@@ -109,7 +109,7 @@ _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ER
 
 
 class Service:
-    """Runs on one event loop. Methods that the server calls queue events; only `ask` waits."""
+    """Runs on one event loop. Methods that the server calls queue events; only `request` waits."""
 
     def __init__(
         self,
@@ -345,7 +345,7 @@ class Service:
         fresh = str(uuid.uuid4())
         self._post(ClientRequested(connection.number, number, request, fresh))
 
-    async def ask(self, request: ControlRequest) -> Answer | Failure | None:
+    async def request(self, request: ControlRequest) -> Answer | Failure | None:
         """Let the state machine handle one request without a connection.
 
         None: its answer was lost, because the coordinator is ending or cannot write to its store.

@@ -13,14 +13,14 @@ from dora_config.protocol.daemon import DaemonMessage
 from dora_config.protocol.runner import GetStatistics, Statistics
 from dora_config.protocol.snapshot import MachineLoad, MachineSample, PartSample, SampleMachine
 from dora_daemon.agent.machine_lock import MachineLockReader
-from dora_daemon.agent.runners.calls import NotAnswered, RunnerCalls, ask
+from dora_daemon.agent.runners.calls import NotAnswered, RunnerCalls, call
 
 RUNNER_SECONDS = 2.0
 """Time for runners to answer, less than the coordinator waits for this machine."""
 
 
 class SampledRunners(RunnerCalls, Protocol):
-    """The runners that can be asked for counters."""
+    """The runners whose counters are sampled."""
 
     def connected(self) -> list[str]:
         """Return the dataflows whose runners have answered before."""
@@ -75,7 +75,7 @@ class Sampler:
         """Raises NotAnswered."""
         try:
             with anyio.fail_after(RUNNER_SECONDS):
-                reply = await ask(self._runners, dataflow, GetStatistics())
+                reply = await call(self._runners, dataflow, GetStatistics())
         except TimeoutError as late:
             raise NotAnswered(
                 f"the runner of dataflow {dataflow} has not answered for {RUNNER_SECONDS:g} s"

@@ -80,7 +80,7 @@ def main(
     _print(page, found, output_format)
 
 
-def _ask(client: Client, page: Page, dataflow: str | None) -> Snapshot:
+def _snapshot(client: Client, page: Page, dataflow: str | None) -> Snapshot:
     from dora_cli.coordinator.rest import QUERY_TIMEOUT
     from dora_config.protocol.control import GetSnapshot
     from dora_config.protocol.snapshot import Snapshot
@@ -95,12 +95,12 @@ def _measure(client: Client, page: Page, dataflow: str | None, names: frozenset[
     from dora_cli.monitor.page import tables
     from dora_config.protocol.snapshot import REUSED_SECONDS
 
-    before = _ask(client, page, dataflow)
+    before = _snapshot(client, page, dataflow)
     _check_names(before, names)
     if page.view is View.NODES:
         return tables(None, before, names)
     time.sleep(REUSED_SECONDS + 0.1)  # until the coordinator takes another snapshot
-    return tables(before, _ask(client, page, dataflow), names)
+    return tables(before, _snapshot(client, page, dataflow), names)
 
 
 def _check_names(snapshot: Snapshot, names: frozenset[str]) -> None:
@@ -116,7 +116,7 @@ def _live(
     from dora_cli.monitor.page import tables
     from dora_cli.screen import screen
 
-    before, now = None, _ask(client, page, dataflow)
+    before, now = None, _snapshot(client, page, dataflow)
     _check_names(now, names)
     try:
         with screen() as terminal:
@@ -131,7 +131,7 @@ def _live(
                 if key is not None:
                     page.press(key)
                 if key in (None, "\t"):
-                    found = _ask(client, page, dataflow)
+                    found = _snapshot(client, page, dataflow)
                     if found.time != now.time:  # else the coordinator sent the same one again
                         before, now = now, found
                     updated = time.monotonic()

@@ -71,7 +71,7 @@ POLL = 0.1
 STATE_SECONDS = 2.0
 """Time for a run to answer when the state of all runs is read."""
 SILENT_PAUSE = 10.0
-"""Seconds until a run that has not answered is asked again."""
+"""Seconds until a run that has not answered gets another request."""
 
 
 class LocalRuns:
@@ -86,7 +86,7 @@ class LocalRuns:
         self._machine = socket.gethostname()
         self._known: dict[str, LocalRun] = {}
         self._silent: dict[str, tuple[float, str]] = {}
-        """When each silent run is asked again, and what to show until then."""
+        """When each silent run gets another request, and what to show until then."""
 
     @property
     def name(self) -> str:
@@ -116,7 +116,7 @@ class LocalRuns:
             case _:
                 raise _failed(f"a local run does not answer {request.kind!r}")
 
-    async def ask(self, request: ControlRequest) -> ControlAnswer:
+    async def request(self, request: ControlRequest) -> ControlAnswer:
         try:
             return await self._answer(request)
         except RunnerUnreachable as error:
@@ -165,10 +165,10 @@ class LocalRuns:
     async def _from_each(
         self, runs: list[LocalRun], request: GetStatus | GetStatistics
     ) -> list[RunnerReply | DoraError | None]:
-        """Ask all runs at once; None: the run has ended, or was silent a moment ago."""
+        """Send a request to all runs; None: the run has ended, or was silent a moment ago."""
         found: list[RunnerReply | DoraError | None] = [None] * len(runs)
 
-        async def ask(index: int, run: LocalRun) -> None:
+        async def call(index: int, run: LocalRun) -> None:
             uuid = run.entry.dataflow_id
             again, _ = self._silent.get(uuid, (0.0, ""))
             if anyio.current_time() < again:
@@ -186,7 +186,7 @@ class LocalRuns:
 
         async with anyio.create_task_group() as tasks:
             for index, run in enumerate(runs):
-                tasks.start_soon(ask, index, run)
+                tasks.start_soon(call, index, run)
         return found
 
     async def _find(self, which: DataflowRef) -> LocalRun:

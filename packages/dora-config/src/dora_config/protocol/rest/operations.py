@@ -27,8 +27,8 @@ A = TypeVar("A", bound=models.Arguments)
 T = TypeVar("T", bound=control.ControlAnswer)
 R = TypeVar("R", bound=BaseModel)
 
-Ask = Callable[[control.ControlRequest], Awaitable[control.ControlAnswer]]
-"""Returns the answer to a request; its errors are those of the operation."""
+Send = Callable[[control.ControlRequest], Awaitable[control.ControlAnswer]]
+"""Sends a request and returns its answer; its errors are those of the operation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Operation(Generic[A, R]):
     summary: str
     arguments: type[A]
     result: type[R]
-    run: Callable[[A, Ask], Awaitable[R]]
+    run: Callable[[A, Send], Awaitable[R]]
     """Raises OperationFailed, and what its function raises."""
     status: int = 200
 
@@ -73,8 +73,8 @@ def body_arguments(content: bytes) -> dict[str, object]:
     return found
 
 
-async def _answer(ask: Ask, request: control.ControlRequest, expected: type[T]) -> T:
-    answer = await ask(request)
+async def _answer(send: Send, request: control.ControlRequest, expected: type[T]) -> T:
+    answer = await send(request)
     assert isinstance(answer, expected)
     return answer
 
@@ -82,8 +82,8 @@ async def _answer(ask: Ask, request: control.ControlRequest, expected: type[T]) 
 # ------------------------------------------------------------------------------- dataflows
 
 
-async def _list_dataflows(wanted: models.DataflowFilter, ask: Ask) -> models.Dataflows:
-    found = await _answer(ask, control.ListDataflows(), control.DataflowList)
+async def _list_dataflows(wanted: models.DataflowFilter, send: Send) -> models.Dataflows:
+    found = await _answer(send, control.ListDataflows(), control.DataflowList)
     return models.Dataflows(
         dataflows=tuple(
             row
@@ -100,72 +100,72 @@ def _has_status(row: control.DataflowSummary, wanted: str | None) -> bool:
     return wanted is None or row.status.lower() == wanted
 
 
-async def _get_dataflow(wanted: models.OneDataflow, ask: Ask) -> control.DataflowSummary:
-    _, row = await _find(wanted.dataflow, ask)
+async def _get_dataflow(wanted: models.OneDataflow, send: Send) -> control.DataflowSummary:
+    _, row = await _find(wanted.dataflow, send)
     return row
 
 
-async def _find(dataflow: str, ask: Ask) -> tuple[control.Described, control.DataflowSummary]:
+async def _find(dataflow: str, send: Send) -> tuple[control.Described, control.DataflowSummary]:
     """Return a dataflow and its row in the list, which may have been cleaned meanwhile."""
-    found = await _describe(dataflow, ask)
-    rows = await _answer(ask, control.ListDataflows(), control.DataflowList)
+    found = await _describe(dataflow, send)
+    rows = await _answer(send, control.ListDataflows(), control.DataflowList)
     for row in rows.dataflows:
         if row.uuid == found.uuid:
             return found, row
     raise OperationFailed("not_found", f"the dataflow {found.uuid} was removed")
 
 
-async def _describe(dataflow: str, ask: Ask) -> control.Described:
+async def _describe(dataflow: str, send: Send) -> control.Described:
     request = control.DescribeDataflow(dataflow=control.DataflowRef.parse(dataflow))
-    return await _answer(ask, request, control.Described)
+    return await _answer(send, request, control.Described)
 
 
-async def _get_specification(wanted: models.OneDataflow, ask: Ask) -> models.Specification:
-    found = await _describe(wanted.dataflow, ask)
+async def _get_specification(wanted: models.OneDataflow, send: Send) -> models.Specification:
+    found = await _describe(wanted.dataflow, send)
     return models.Specification(uuid=found.uuid, spec=found.spec, daemons=found.daemons)
 
 
-async def _explain(wanted: models.OneDataflow, ask: Ask) -> Explanation:
+async def _explain(wanted: models.OneDataflow, send: Send) -> Explanation:
     request = control.Explain(dataflow=control.DataflowRef.parse(wanted.dataflow))
-    return (await _answer(ask, request, control.Explained)).explanation
+    return (await _answer(send, request, control.Explained)).explanation
 
 
-async def _start_file(wanted: models.StartDataflowFile, ask: Ask) -> models.StartedDataflow:
+async def _start_file(wanted: models.StartDataflowFile, send: Send) -> models.StartedDataflow:
     spec, warnings = await asyncio.to_thread(specification, wanted)  # it reads files
-    answer = await _answer(ask, control.StartDataflow(spec=spec), control.Started)
+    answer = await _answer(send, control.StartDataflow(spec=spec), control.Started)
     return models.StartedDataflow(uuid=answer.uuid, warnings=(*warnings, *answer.warnings))
 
 
-async def _start_again(wanted: models.OneDataflow, ask: Ask) -> models.StartedDataflow:
-    found, row = await _find(wanted.dataflow, ask)
+async def _start_again(wanted: models.OneDataflow, send: Send) -> models.StartedDataflow:
+    found, row = await _find(wanted.dataflow, send)
     if row.ended_ago is None:
         shown = f'"{row.name}" ({row.uuid})' if row.name else row.uuid
         raise OperationFailed(
             "conflict", f"dataflow {shown} is running already; restart it instead"
         )
-    answer = await _answer(ask, control.StartDataflow(spec=found.spec), control.Started)
+    answer = await _answer(send, control.StartDataflow(spec=found.spec), control.Started)
     return models.StartedDataflow(uuid=answer.uuid, warnings=answer.warnings)
 
 
-async def _stop_one(wanted: models.StopOne, ask: Ask) -> models.StoppedDataflows:
+async def _stop_one(wanted: models.StopOne, send: Send) -> models.StoppedDataflows:
     which = control.DataflowRef.parse(wanted.dataflow)
     request = control.StopDataflow(dataflow=which, grace=wanted.grace, force=wanted.force)
-    return await _stop(request, ask)
+    return await _stop(request, send)
 
 
-async def _stop_some(wanted: models.StopSome, ask: Ask) -> models.StoppedDataflows:
+async def _stop_some(wanted: models.StopSome, send: Send) -> models.StoppedDataflows:
     if wanted.all and wanted.dataflow is not None:
         raise OperationFailed("invalid", '"all" and "dataflow" cannot be used together')
     which = control.DataflowRef.parse(wanted.dataflow)
     request = control.StopDataflow(
         dataflow=which, all=wanted.all, grace=wanted.grace, force=wanted.force
     )
-    return await _stop(request, ask)
+    return await _stop(request, send)
 
 
-async def _stop(request: control.StopDataflow, ask: Ask) -> models.StoppedDataflows:
+async def _stop(request: control.StopDataflow, send: Send) -> models.StoppedDataflows:
     _require_one_manner(request)
-    answer = await _answer(ask, request, control.Ended)
+    answer = await _answer(send, request, control.Ended)
     return models.StoppedDataflows(dataflows=answer.dataflows)
 
 
@@ -175,26 +175,26 @@ def _require_one_manner(wanted: control.StopDataflow | control.RestartDataflow) 
 
 
 async def _restart(
-    wanted: models.StopOne | models.RestartOnly, ask: Ask
+    wanted: models.StopOne | models.RestartOnly, send: Send
 ) -> models.RestartedDataflow:
     which = control.DataflowRef.parse(wanted.dataflow)
     request = control.RestartDataflow(dataflow=which, grace=wanted.grace, force=wanted.force)
     _require_one_manner(request)
-    answer = await _answer(ask, request, control.Restarted)
+    answer = await _answer(send, request, control.Restarted)
     return models.RestartedDataflow(old=answer.old, new=answer.new, warnings=answer.warnings)
 
 
-async def _forget_ended(_: models.NoArguments, ask: Ask) -> models.Dataflows:
-    answer = await _answer(ask, control.ForgetEnded(), control.DataflowList)
+async def _forget_ended(_: models.NoArguments, send: Send) -> models.Dataflows:
+    answer = await _answer(send, control.ForgetEnded(), control.DataflowList)
     return models.Dataflows(dataflows=answer.dataflows)
 
 
 # ---------------------------------------------------------------------- machines and nodes
 
 
-async def _list_machines(wanted: models.MachineFilter, ask: Ask) -> models.Machines:
+async def _list_machines(wanted: models.MachineFilter, send: Send) -> models.Machines:
     labels = [_label(text) for text in wanted.label]
-    report = await _answer(ask, control.ClusterStatus(), control.ClusterReport)
+    report = await _answer(send, control.ClusterStatus(), control.ClusterReport)
     return models.Machines(
         machines=tuple(
             one
@@ -212,8 +212,8 @@ def _label(text: str) -> tuple[str, str]:
     return key, value
 
 
-async def _get_machine(wanted: models.OneMachine, ask: Ask) -> DaemonSummary:
-    report = await _answer(ask, control.ClusterStatus(), control.ClusterReport)
+async def _get_machine(wanted: models.OneMachine, send: Send) -> DaemonSummary:
+    report = await _answer(send, control.ClusterStatus(), control.ClusterReport)
     for one in report.daemons:
         if one.daemon == wanted.machine:
             return one
@@ -221,8 +221,8 @@ async def _get_machine(wanted: models.OneMachine, ask: Ask) -> DaemonSummary:
     raise OperationFailed("not_found", f'no machine "{wanted.machine}"; known machines: {known}')
 
 
-async def _status(_: models.NoArguments, ask: Ask) -> models.Status:
-    report = await _answer(ask, control.ClusterStatus(), control.ClusterReport)
+async def _status(_: models.NoArguments, send: Send) -> models.Status:
+    report = await _answer(send, control.ClusterStatus(), control.ClusterReport)
     return models.Status(
         coordinator=report.coordinator,
         machines=report.daemons,
@@ -230,9 +230,9 @@ async def _status(_: models.NoArguments, ask: Ask) -> models.Status:
     )
 
 
-async def _list_nodes(wanted: models.NodeFilter, ask: Ask) -> models.Nodes:
+async def _list_nodes(wanted: models.NodeFilter, send: Send) -> models.Nodes:
     which = None if wanted.dataflow is None else control.DataflowRef.parse(wanted.dataflow)
-    found = await _answer(ask, control.ListNodes(dataflow=which), control.NodeList)
+    found = await _answer(send, control.ListNodes(dataflow=which), control.NodeList)
     return models.Nodes(
         nodes=tuple(
             row
@@ -242,9 +242,9 @@ async def _list_nodes(wanted: models.NodeFilter, ask: Ask) -> models.Nodes:
     )
 
 
-async def _get_node(wanted: models.OneNode, ask: Ask) -> NodeSummary:
+async def _get_node(wanted: models.OneNode, send: Send) -> NodeSummary:
     request = control.ListNodes(dataflow=control.DataflowRef.parse(wanted.dataflow))
-    found = await _answer(ask, request, control.NodeList)
+    found = await _answer(send, request, control.NodeList)
     for row in found.nodes:
         if row.node == wanted.node:
             return row
@@ -254,19 +254,19 @@ async def _get_node(wanted: models.OneNode, ask: Ask) -> NodeSummary:
     )
 
 
-async def _stop_node(wanted: models.StopNodeArguments, ask: Ask) -> models.ChangedNode:
-    return await _call(wanted, StopNode(node=wanted.node, grace=wanted.grace), ask)
+async def _stop_node(wanted: models.StopNodeArguments, send: Send) -> models.ChangedNode:
+    return await _call(wanted, StopNode(node=wanted.node, grace=wanted.grace), send)
 
 
-async def _restart_node(wanted: models.RestartNodeArguments, ask: Ask) -> models.ChangedNode:
-    return await _call(wanted, RestartNode(node=wanted.node, grace=wanted.grace), ask)
+async def _restart_node(wanted: models.RestartNodeArguments, send: Send) -> models.ChangedNode:
+    return await _call(wanted, RestartNode(node=wanted.node, grace=wanted.grace), send)
 
 
-async def _call(wanted: models.OneNode, request: NodeRequest, ask: Ask) -> models.ChangedNode:
+async def _call(wanted: models.OneNode, request: NodeRequest, send: Send) -> models.ChangedNode:
     call = control.CallRunner(
         dataflow=control.DataflowRef.parse(wanted.dataflow), node=wanted.node, request=request
     )
-    await _answer(ask, call, RunnerReplies)
+    await _answer(send, call, RunnerReplies)
     return models.ChangedNode(node=wanted.node)
 
 

@@ -82,13 +82,13 @@ class RestApi:
 
     async def _run(self, operation: AnyOperation, arguments: Arguments) -> Response:
         try:
-            result: BaseModel = await operation.run(arguments, self._ask)
+            result: BaseModel = await operation.run(arguments, self._request)
         except OperationFailed as problem:
             return operation_error(problem)
         return Response(result.model_dump_json(), operation.status, media_type=paths.JSON_TYPE)
 
-    async def _ask(self, request: ControlRequest) -> ControlAnswer:
-        answer = await self._service.ask(request)
+    async def _request(self, request: ControlRequest) -> ControlAnswer:
+        answer = await self._service.request(request)
         if answer is None:
             raise OperationFailed("unavailable", "the coordinator is ending or restarting")
         if isinstance(answer, Failure):

@@ -22,7 +22,7 @@ class RunnerCalls(Protocol):
         """Send a request and call ``on_reply`` once with its reply."""
 
 
-async def ask(runners: RunnerCalls, dataflow_id: str, request: RunnerRequest) -> RunnerReply:
+async def call(runners: RunnerCalls, dataflow_id: str, request: RunnerRequest) -> RunnerReply:
     """Return the reply of a runner; raises NotAnswered."""
     answered = anyio.Event()
     answer: list[tuple[RunnerReply | None, str | None]] = []

@@ -201,7 +201,7 @@ class LinkSession:
     def names(self) -> list[str]:
         """Return the common names in the certificates of connected sessions.
 
-        Empty for a low-latency session: Zenoh panics when asked for its connections.
+        Empty for a low-latency session: listing its connections makes Zenoh panic.
         """
         if self._low_latency:
             return []

@@ -280,8 +280,8 @@ class PeerLink:
         elif kind == FrameKind.ACK:
             self._acknowledged(frames.read_acks(frame))
         elif kind == FrameKind.PING:
-            asked, acks = frames.read_ping(frame)
-            body = frames.pong_body(asked, time.monotonic_ns(), time.time_ns())
+            sent_ns, acks = frames.read_ping(frame)
+            body = frames.pong_body(sent_ns, time.monotonic_ns(), time.time_ns())
             self.sender.control(FrameKind.PONG, body)
             self._acknowledged(acks)
         elif kind == FrameKind.PONG:
@@ -335,10 +335,10 @@ class PeerLink:
 
     def _ponged(self, pong: frames.Pong) -> None:
         now = time.monotonic_ns()
-        if self._bye_ns and pong.asked_ns >= self._bye_ns:
+        if self._bye_ns and pong.ping_sent_ns >= self._bye_ns:
             self._bye_received = True
         self.clock.answered(
-            pong.asked_ns,
+            pong.ping_sent_ns,
             now,
             their_monotonic=pong.monotonic_ns,
             their_wall=pong.wall_ns,

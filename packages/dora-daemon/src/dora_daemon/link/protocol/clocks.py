@@ -25,20 +25,20 @@ class ClockOffset:
 
     def answered(
         self,
-        asked: int,
+        sent: int,
         answered: int,
         *,
         their_monotonic: int,
         their_wall: int,
         wall_less_monotonic: int,
     ) -> None:
-        """Add an answer: a ping sent at ``asked`` and answered at ``answered`` (CLOCK_MONOTONIC,
+        """Add an answer: a ping sent at ``sent`` and answered at ``answered`` (CLOCK_MONOTONIC,
         ns), with the peer's clocks in between. ``wall_less_monotonic`` is our CLOCK_REALTIME minus
         our CLOCK_MONOTONIC."""
-        round_trip = answered - asked
+        round_trip = answered - sent
         if round_trip < 0:
             return
-        offset = their_monotonic - (asked + round_trip // 2)
+        offset = their_monotonic - (sent + round_trip // 2)
         agreeing = [
             (trip, other)
             for trip, other in self._samples

@@ -154,7 +154,7 @@ class LifecycleEvent(Frozen):
 class Pong(Frozen):
     """Answer to a ping."""
 
-    asked_ns: int
+    ping_sent_ns: int
     monotonic_ns: int
     wall_ns: int
 
@@ -228,9 +228,9 @@ def ping_body(now_ns: int, acks: Iterable[tuple[int, int]]) -> bytes:
     return _PING.pack(now_ns) + acks_body(acks)
 
 
-def pong_body(asked_ns: int, monotonic_ns: int, wall_ns: int) -> bytes:
+def pong_body(ping_sent_ns: int, monotonic_ns: int, wall_ns: int) -> bytes:
     """Return the body of a PONG frame."""
-    return _PONG.pack(asked_ns, monotonic_ns, wall_ns)
+    return _PONG.pack(ping_sent_ns, monotonic_ns, wall_ns)
 
 
 def low_latency_body(zid: str, *, wants_answer: bool) -> bytes:
