@@ -81,7 +81,7 @@ def test_a_failed_replacement_leaves_the_old_process_running(
     assert "exited before connecting: no good" in message
     spec = resolved(shared_workspace, **fields)
     message = refused(run, protocol.ReplaceNode(node=spec.model_copy(update={"outputs": ()})))
-    assert "must have the outputs that other nodes read: count" in message
+    assert "lacks outputs that other nodes read: count" in message
     message = refused(run, protocol.ReplaceNode(node=spec.model_copy(update={"inputs": {}})))
     assert "must have the same inputs" in message
     assert run.wait_for_state("ticker", "Running").pid == first.pid

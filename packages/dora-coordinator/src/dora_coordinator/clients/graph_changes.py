@@ -10,8 +10,9 @@ from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.calls import ChangePart, PartResult
 from dora_config.protocol.control import ChangeGraph, GraphChanged
 from dora_config.protocol.envelope import clean_lines
+from dora_config.protocol.graph_checks import InvalidChange
 from dora_config.protocol.runner import AddNode, CurrentNode, GraphChange, RemoveNode, ReplaceNode
-from dora_coordinator.clients.proposals import InvalidChange, applied, checked, readers_of
+from dora_coordinator.clients.proposals import applied, checked, readers_of
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.events import PartAdded
 from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused

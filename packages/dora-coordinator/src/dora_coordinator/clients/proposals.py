@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from dora_config.dataflow.resolved import (
-    SINGLE_OPERATOR_ID,
-    ResolvedDataflow,
-    ResolvedInput,
-    ResolvedNode,
-)
-from dora_config.dataflow.sources import InputSource, LogSource, OutputSource, parse_source
+from dora_config.dataflow.resolved import SINGLE_OPERATOR_ID, ResolvedDataflow, ResolvedNode
+from dora_config.dataflow.sources import InputSource, LogSource, OutputSource
 from dora_config.ids import RESERVED_NODE_ID
+from dora_config.protocol.graph_checks import (
+    InvalidChange,
+    input_of,
+    require_edge,
+    require_output,
+    require_same_ports,
+    source_of,
+)
 from dora_config.protocol.runner import (
     AddNode,
     ConnectInput,
@@ -23,10 +26,6 @@ from dora_config.protocol.runner import (
 from dora_config.yaml.suggest import closest
 
 Edge = TypeVar("Edge", ConnectInput, DisconnectInput)
-
-
-class InvalidChange(Exception):
-    """A change contradicts the running dataflow; ``str()`` contains the reason."""
 
 
 def checked(dataflow: ResolvedDataflow, change: GraphChange) -> GraphChange:
@@ -41,7 +40,7 @@ def checked(dataflow: ResolvedDataflow, change: GraphChange) -> GraphChange:
                     f'node "{node.id}" exists already; use `dora node replace` to change it'
                 )
             for name, one in node.inputs.items():
-                _require_output(dataflow, f"{node.id}/{name}", one.source, own=node)
+                _require_source(dataflow, f"{node.id}/{name}", one.source, own=node)
         case RemoveNode(node=name):
             find(dataflow, name)
             if len(dataflow.nodes) == 1:
@@ -58,10 +57,10 @@ def checked(dataflow: ResolvedDataflow, change: GraphChange) -> GraphChange:
                 raise InvalidChange(
                     f"input `{where}` reads `{present.source}`; disconnect it first"
                 )
-            _require_output(dataflow, where, _source(change))
+            _require_source(dataflow, where, source_of(change))
         case DisconnectInput():
             change = _with_operators(dataflow, change)
-            _check_disconnect(find(dataflow, change.target), change)
+            require_edge(find(dataflow, change.target), change)
     return change
 
 
@@ -87,14 +86,8 @@ def applied(dataflow: ResolvedDataflow, change: GraphChange) -> ResolvedDataflow
         case RemoveNode(node=name):
             del nodes[name]
         case ConnectInput():
-            new = ResolvedInput(
-                source=_source(change),
-                queue_size=change.queue_size,
-                queue_policy=change.queue_policy,
-                input_timeout=change.input_timeout,
-            )
             target = nodes[change.target]
-            inputs = {**target.inputs, change.input: new}
+            inputs = {**target.inputs, change.input: input_of(change)}
             nodes[target.id] = target.model_copy(update={"inputs": inputs})
         case DisconnectInput():
             target = nodes[change.target]
@@ -127,18 +120,7 @@ def find(dataflow: ResolvedDataflow, name: str) -> ResolvedNode:
 def _replacement(dataflow: ResolvedDataflow, node: ResolvedNode) -> ResolvedNode:
     """Return the new node with the queues and the machine of the old one. Raises InvalidChange."""
     old = find(dataflow, node.id)
-    have = {name: str(one.source) for name, one in old.inputs.items()}
-    want = {name: str(one.source) for name, one in node.inputs.items()}
-    if have != want:
-        raise InvalidChange(
-            f'the new node "{node.id}" must have the same inputs as the old one: {_wired(have)};'
-            f" it has {_wired(want)}; change edges with `dora node connect` and `disconnect`"
-        )
-    read = {one.output for one in readers_of(dataflow, node.id)}
-    if missing := sorted(read - set(node.outputs)):
-        raise InvalidChange(
-            f'the new node "{node.id}" lacks outputs that other nodes read: {", ".join(missing)}'
-        )
+    require_same_ports(old, node, (one.output for one in readers_of(dataflow, node.id)))
     if not node.deploy.is_empty:
         same = node.deploy.machine == old.deploy.machine and node.deploy.labels == old.deploy.labels
         if not same:
@@ -149,43 +131,16 @@ def _replacement(dataflow: ResolvedDataflow, node: ResolvedNode) -> ResolvedNode
     return node.model_copy(update={"inputs": old.inputs, "deploy": deploy})
 
 
-def _require_output(
+def _require_source(
     dataflow: ResolvedDataflow, where: str, source: InputSource, own: ResolvedNode | None = None
 ) -> None:
     if not isinstance(source, OutputSource):
         if isinstance(source, LogSource) and source.node is not None:
             _find_source(dataflow, source.node, own)
         return
-    node = _find_source(dataflow, source.node, own)
-    if source.output not in node.outputs:
-        listed = ", ".join(node.outputs) or "none"
-        raise InvalidChange(
-            f"output `{source}` mapped to input `{where}` does not exist; the outputs of"
-            f' "{node.id}": {listed}{closest(source.output, node.outputs)}'
-        )
+    require_output(_find_source(dataflow, source.node, own), source, where)
 
 
 def _find_source(dataflow: ResolvedDataflow, name: str, own: ResolvedNode | None) -> ResolvedNode:
     """Return a node, or ``own``, which is being added. Raises InvalidChange."""
     return own if own is not None and own.id == name else find(dataflow, name)
-
-
-def _check_disconnect(target: ResolvedNode, change: DisconnectInput) -> None:
-    present = target.inputs.get(change.input)
-    expected = _source(change)
-    if present is None or present.source != expected:
-        reads = "nothing" if present is None else f"`{present.source}`"
-        raise InvalidChange(
-            f"input `{target.id}/{change.input}` does not read `{expected}`, it reads {reads}"
-        )
-
-
-def _source(change: ConnectInput | DisconnectInput) -> InputSource:
-    try:
-        return parse_source(f"{change.source}/{change.output}")
-    except ValueError as error:
-        raise InvalidChange(str(error)) from None
-
-
-def _wired(inputs: dict[str, str]) -> str:
-    return ", ".join(f"{name} <- {source}" for name, source in sorted(inputs.items())) or "none"

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 
 from dora_config.protocol import runner as protocol
+from dora_config.protocol.graph_checks import InvalidChange
 from dora_config.protocol.run_plan import RunPlan
 from dora_daemon._version import __version__
 from dora_daemon.runner.control.messaging import NodeMessaging
@@ -48,7 +49,7 @@ class ControlRequests:
         """Return the reply, which is a Refusal if the request fails."""
         try:
             return await self._answer(request) or protocol.Done()
-        except (RequestRefused, PreparationError, QueueUnavailable) as error:
+        except (RequestRefused, InvalidChange, PreparationError, QueueUnavailable) as error:
             return protocol.Refusal(message=str(error))
 
     async def _answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply | None:

@@ -9,8 +9,9 @@ import anyio
 import anyio.to_thread
 
 from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
-from dora_config.dataflow.sources import InputSource, OutputSource, parse_source
+from dora_config.dataflow.sources import OutputSource
 from dora_config.protocol import runner as protocol
+from dora_config.protocol.graph_checks import input_of, require_edge, require_output
 from dora_daemon.runner.control.monitor import HealthMonitor
 from dora_daemon.runner.control.node_lookup import find_node, require_running, require_success
 from dora_daemon.runner.dispatcher import Dispatcher
@@ -41,7 +42,7 @@ START_SECONDS = 60.0
 
 
 class NodeChanges:
-    """One method for each request. All raise RequestRefused."""
+    """One method for each request. All raise RequestRefused or InvalidChange."""
 
     def __init__(
         self,
@@ -163,12 +164,7 @@ class NodeChanges:
         target = services.nodes.specs[self._find(request.target).node]
         place = f"{target.id}/{request.input}"
         edge = Edge(request.source, request.output, target.id, request.input)
-        wanted = ResolvedInput(
-            source=_source(request),
-            queue_size=request.queue_size,
-            queue_policy=request.queue_policy,
-            input_timeout=request.input_timeout,
-        )
+        wanted = input_of(request)
         if isinstance(wanted.source, OutputSource):
             if request.source in services.router.remote_nodes:
                 self._check_link(place, wanted.source)
@@ -200,13 +196,7 @@ class NodeChanges:
         """Remove an input from a node."""
         services = self._services
         target = services.nodes.specs[self._find(request.target).node]
-        present = target.inputs.get(request.input)
-        expected = _source(request)
-        if present is None or present.source != expected:
-            reads = "nothing" if present is None else f"`{present.source}`"
-            raise RequestRefused(
-                f"input `{target.id}/{request.input}` does not read `{expected}`, it reads {reads}"
-            )
+        require_edge(target, request)
         self._disconnect(Edge(request.source, request.output, target.id, request.input))
 
     def _disconnect(self, edge: Edge) -> None:
@@ -223,11 +213,8 @@ class NodeChanges:
         if not isinstance(source, OutputSource):
             return
         spec = of if source.node == of.id else self._services.nodes.specs.get(source.node)
-        if spec is not None and source.output not in spec.outputs:
-            raise RequestRefused(
-                f'output `{source}` mapped to input `{place}` does not exist; "{source.node}" has'
-                f" the outputs: {', '.join(spec.outputs) or 'none'}"
-            )
+        if spec is not None:
+            require_output(spec, source, place)
 
     def _check_link(self, place: str, output: OutputSource) -> None:
         """Refuse an output of another machine that is not among the link's streams."""
@@ -237,10 +224,3 @@ class NodeChanges:
                 f"output `{output}`, mapped to input `{place}`, is on another machine and has no"
                 " link to this one: the edge is missing in SetLinks"
             )
-
-
-def _source(request: protocol.ConnectInput | protocol.DisconnectInput) -> InputSource:
-    try:
-        return parse_source(f"{request.source}/{request.output}")
-    except ValueError as error:
-        raise RequestRefused(str(error)) from None

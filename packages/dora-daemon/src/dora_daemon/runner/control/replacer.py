@@ -8,6 +8,7 @@ import anyio
 import anyio.to_thread
 
 from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.protocol.graph_checks import require_same_ports
 from dora_daemon.runner.control.node_lookup import find_node, require_running, require_success
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.errors import RequestRefused
@@ -52,7 +53,10 @@ class NodeReplacer:
         self._errors: dict[str, OSError] = {}
 
     async def replace(self, request: ReplaceNode) -> None:
-        """Replace a node. Raises RequestRefused and PreparationError; then the old one runs on."""
+        """Replace a node. The old one runs on if this raises.
+
+        Raises RequestRefused, InvalidChange and PreparationError.
+        """
         spec = self._check(request.node)
         prepared = await anyio.to_thread.run_sync(self._preparer.prepare, spec, request.place)
         self._check(spec)
@@ -117,19 +121,8 @@ class NodeReplacer:
             raise RequestRefused(f'node "{spec.id}" is already being replaced')
         if current.state not in (NodeState.RUNNING, *_WITHOUT_PROCESS):
             raise RequestRefused(f'node "{spec.id}" does not run (it is {current.state.value})')
-        have = {name: str(one.source) for name, one in old.inputs.items()}
-        want = {name: str(one.source) for name, one in spec.inputs.items()}
-        if have != want:
-            raise RequestRefused(
-                f'the new node "{spec.id}" must have the same inputs as the old one:'
-                f" {_wired(have)}; it has {_wired(want)}"
-            )
-        read = {entry.edge.output for entry in self._services.registry.out_of(spec.id)}
-        if missing := read - set(spec.outputs):
-            raise RequestRefused(
-                f'the new node "{spec.id}" must have the outputs that other nodes read:'
-                f" {_listed(missing)}; it has {_listed(set(spec.outputs))}"
-            )
+        entries = self._services.registry.out_of(spec.id)
+        require_same_ports(old, spec, (entry.edge.output for entry in entries))
         return spec.model_copy(update={"inputs": old.inputs})
 
     def _waits(self, node: str, number: int) -> bool:
@@ -177,11 +170,3 @@ class NodeReplacer:
             return
         self._services.nodes.set(prepared, log)
         self._services.handshake.promote(number)
-
-
-def _listed(names: set[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
-
-
-def _wired(inputs: dict[str, str]) -> str:
-    return ", ".join(f"{name} <- {source}" for name, source in sorted(inputs.items())) or "none"
