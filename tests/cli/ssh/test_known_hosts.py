@@ -104,6 +104,14 @@ def test_errors_of_sudo_are_distinguished_from_those_of_the_command() -> None:
     assert sudo_problem("mkdir: Permission denied", "u") is None
 
 
+def test_folders_among_included_files_are_ignored(home: Path) -> None:
+    folder = home / ".ssh/config.d"
+    (folder / "old").mkdir(parents=True)
+    (folder / "robots").write_text("Host robot\n  Port 2222\n")
+    (home / ".ssh/config").write_text("Include config.d/*\n")
+    assert settings_for("robot", None, None).port == 2222
+
+
 def test_a_new_key_is_not_recorded_without_a_file(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,9 +32,10 @@ def settings_for(host: str, user: str | None, port: int | None) -> HostSettings:
 
 
 def _text(path: Path) -> str | None:
+    """Return the content of a file; None if it does not exist or is a folder, as in OpenSSH."""
     try:
         return path.read_text(errors="replace")
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
 
 
