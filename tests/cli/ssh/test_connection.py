@@ -12,6 +12,7 @@ import pytest
 
 from dora_cli.ssh import Target, Unreachable, connect, transport
 from dora_cli.ssh.connection import Connection
+from dora_cli.ssh.errors import RemoteCommandFailed
 from dora_cli.ssh.transport import Channel, Transport
 
 MEGABYTE = 1 << 20
@@ -105,6 +106,23 @@ def test_a_listener_that_fails_ends_the_command() -> None:
     link = Connection("robot", cast(Transport, WaitingCommand()))
     with pytest.raises(BrokenPipeError, match="standard output"):
         link.run(["print"], on_output=fail)
+
+
+class KilledCommand(PrintingCommand):
+    """A command that prints an error and is ended by a signal."""
+
+    def execute(self, _command: str) -> KilledCommand:
+        return self
+
+    def wait(self, timeout: float) -> int:
+        return -1
+
+
+def test_the_signal_and_the_last_output_of_a_killed_command_are_reported() -> None:
+    link = Connection("robot", cast(Transport, KilledCommand()))
+    expected = "robot: `install` was ended by a signal:\n  half a line"
+    with pytest.raises(RemoteCommandFailed, match=f"^{expected}$"):
+        link.run(["install"])
 
 
 class SlowReader:

@@ -50,7 +50,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of a remote command; of output that a listener got, only the last 64 KiB."""
+    """Result of a remote command; only the last 64 KiB of output that a listener received."""
 
     code: int
     stdout: str
@@ -110,7 +110,7 @@ class Connection:
 
         ``on_output`` and ``on_errors`` get stdout and stderr while it runs, each from its own
         thread; an OSError that they raise ends the command. Raises RemoteTimeout, ConnectionLost,
-        SudoUnavailable and that OSError.
+        SudoUnavailable, RemoteCommandFailed after a signal, and that OSError.
         """
         listeners = (on_output, on_errors)
         return self._run(argv, iter([stdin]), sudo=sudo, timeout=timeout, listeners=listeners)
@@ -173,7 +173,7 @@ class Connection:
             raise self._failed(["read", path], done)
         return done.stdout.encode("utf-8", "surrogateescape")
 
-    # ------------------------------------------------------------------------ below
+    # ------------------------------------------------------------------------ running
 
     def _needs_sudo(self) -> bool:
         if self._is_root is None:
@@ -198,7 +198,7 @@ class Connection:
         if done.code == -1:
             if self._transport.broken:
                 raise self._transport.lost()
-            raise self._failed(argv, Finished(-1, done.stdout, "ended by a signal"))
+            raise self._failed(argv, done)
         if with_sudo and done.code != 0:
             problem = sudo_problem(done.stderr, self.check(["id", "-un"]).strip())
             if problem is not None:
@@ -253,7 +253,8 @@ class Connection:
     def _failed(self, argv: Sequence[str], done: Finished) -> RemoteCommandFailed:
         printed = (done.stderr.strip() or done.stdout.strip()).splitlines()[-8:]
         lines = "".join(f"\n  {line}" for line in printed)
-        sentence = f"`{shown(argv)}` failed with exit code {done.code}{':' if lines else ''}{lines}"
+        end = f"failed with exit code {done.code}" if done.code >= 0 else "was ended by a signal"
+        sentence = f"`{shown(argv)}` {end}{':' if lines else ''}{lines}"
         return RemoteCommandFailed(self.name, sentence, done.code)
 
 

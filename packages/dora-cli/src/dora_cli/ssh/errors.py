@@ -11,7 +11,7 @@ NOT_ENDED = (
 
 
 class SshError(DoraError):
-    """Root; ``str()`` is "NAME: SENTENCE"."""
+    """Base of these errors; ``str()`` is "NAME: SENTENCE"."""
 
     def __init__(self, machine: str, sentence: str) -> None:
         super().__init__(machine, sentence)
@@ -27,7 +27,7 @@ class Unreachable(SshError):
 
 
 class HostKeyRefused(SshError):
-    """The machine's host key is not the known one."""
+    """The machine's host key is changed, revoked or unknown."""
 
 
 class LoginRefused(SshError):
