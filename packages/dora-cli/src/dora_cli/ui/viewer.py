@@ -24,11 +24,12 @@ from dora_cli.ui.streams import (
     send_output,
     send_state,
 )
+from dora_config.errors import os_error_text
 
 MAX_STREAMS = 32
 PROTOCOL_ERROR = 1008
 WRITE_SECONDS = 20.0
-"""Time for a page to take a frame; a stalled page is closed and connects again."""
+"""Time for a page to receive a frame; a stalled page is closed and connects again."""
 
 
 class PageClosed(Exception):
@@ -60,8 +61,7 @@ class Viewer:
                             if number in self._acknowledged:
                                 self._acknowledged[number].release()
                         case _ if len(self._streams) >= MAX_STREAMS:
-                            problem = f"at most {MAX_STREAMS} streams per page"
-                            await self._send({"id": frame.id, "ended": True, "problems": [problem]})
+                            await self._end(frame.id, f"at most {MAX_STREAMS} streams per page")
                         case _ if frame.id in self._streams:
                             await self._refuse(f"stream {frame.id} is open already")
                         case _:
@@ -83,15 +83,20 @@ class Viewer:
                     case OpenOutput():
                         taken = self._acknowledged[frame.id] = anyio.Semaphore(0)
                         await send_output(self._backend, frame, taken.acquire, self._send)
+            except OSError as error:  # a local run's log, or its inspector process
+                await self._end(frame.id, os_error_text(error))
             except (ValueError, RecursionError) as error:
                 problem = f"a message cannot be sent to the page as JSON ({error})"
-                await self._send({"id": frame.id, "ended": True, "problems": [problem]})
+                await self._end(frame.id, problem)
             finally:
                 self._streams.pop(frame.id, None)
                 self._acknowledged.pop(frame.id, None)
 
+    async def _end(self, number: int, problem: str) -> None:
+        await self._send({"id": number, "ended": True, "problems": [problem]})
+
     async def _send(self, frame: dict[str, Any]) -> None:
-        """Raises PageClosed, and for what JSON cannot contain ValueError or RecursionError."""
+        """Raises PageClosed; ValueError or RecursionError for a frame that JSON cannot contain."""
         text = json.dumps(frame, separators=(",", ":"), allow_nan=False)
         async with self._writing:
             try:
