@@ -103,6 +103,20 @@ def test_links_and_nodes() -> None:
     assert rows()["dataflows"][UUID]["states"] == {"Running": 1}
 
 
+def test_of_several_dataflows_the_worst_link_is_shown() -> None:
+    def link(state: str, rtt_us: int) -> LinkSummary:
+        return LinkSummary(dataflow=UUID, machine="robot", peer="gpu", state=state, rtt_us=rtt_us)
+
+    def shown(*links: LinkSummary) -> tuple[str, int]:
+        machine = MachineSummary(daemon="robot", links=links)
+        row = state(SOURCE, (), Snapshot(time=1.0, machines=(machine,)), None)["links"]["robot>gpu"]
+        return row["state"], row["rttUs"]
+
+    fast, slow, broken = link("proven", 200), link("proven", 900), link("connecting", 300)
+    assert shown(fast, slow) == shown(slow, fast) == ("connected", 900)
+    assert shown(slow, broken) == shown(broken, slow) == ("connecting", 300)
+
+
 def test_what_works_on_a_machine_and_since_when_by_the_coordinators_clock() -> None:
     operation = MachineOperation(command="dora cluster upgrade", operator="ada", since=95.0)
     machine = MachineSummary(daemon="robot", operation=operation, clock_offset=5.0)

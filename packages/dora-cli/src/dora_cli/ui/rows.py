@@ -110,16 +110,18 @@ def _machine(
 
 
 def _links(machines: Iterable[MachineSummary]) -> Row:
-    """Return links by ``MACHINE>PEER``: the worst state and round trip of their dataflows."""
+    """Return links by ``MACHINE>PEER``; of several dataflows, the one with the worst link."""
     found: dict[str, Row] = {}
     for machine in machines:
         for link in machine.links:
             key = f"{link.machine}>{link.peer}"
             row = _link(link)
-            known = found.get(key)
-            if known is None or (known["state"] == "connected" and row["state"] != "connected"):
-                found[key] = row
+            found[key] = max(found.get(key, row), row, key=_badness)
     return found
+
+
+def _badness(link: Row) -> tuple[bool, float]:
+    return link["state"] != "connected", link.get("rttUs", 0)
 
 
 def _link(link: LinkSummary) -> Row:
