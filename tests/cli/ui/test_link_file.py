@@ -72,5 +72,7 @@ def test_over_ssh_the_forwarding_of_the_port_is_printed(monkeypatch: pytest.Monk
     monkeypatch.setattr(browser, "getuser", lambda: "ada")
     (line,) = advice(4100, SSH)
     assert "ssh -L 4100:127.0.0.1:4100 ada@192.168.1.20" in line
+    (line,) = advice(4100, {"SSH_CONNECTION": SSH["SSH_CONNECTION"] + "22"})
+    assert "ssh -L 4100:127.0.0.1:4100 -p 2222 ada@192.168.1.20" in line
     assert advice(4100, {}) == []
     assert advice(4100, {"SSH_CONNECTION": "odd"}) == []

@@ -36,7 +36,10 @@ def advice(port: int, environ: Mapping[str, str]) -> list[str]:
     except (OSError, KeyError):
         user = ""
     host = connection[2] or gethostname()
-    return [f"  on your computer: ssh -L {port}:127.0.0.1:{port} {user}{host}, then open the link"]
+    options = f"-L {port}:127.0.0.1:{port}"
+    if connection[3] != "22":
+        options += f" -p {connection[3]}"
+    return [f"  on your computer: ssh {options} {user}{host}, then open the link"]
 
 
 @contextmanager
