@@ -24,8 +24,8 @@ def call(
     from dora_config.protocol.control import CallRunner
 
     which = dataflow_ref(dataflow)
-    question = CallRunner(dataflow=which, node=node, request=request)
-    (answer,) = client.request(question, RunnerReplies).replies
+    message = CallRunner(dataflow=which, node=node, request=request)
+    (answer,) = client.request(message, RunnerReplies).replies
     assert isinstance(answer.reply, expected)
     return answer.reply
 
@@ -44,8 +44,8 @@ def edges(client: Client, uuid: str) -> list[EdgeStatus]:
     from dora_config.protocol.runner import GetStatistics, Statistics
 
     which = dataflow_ref(uuid)
-    question = CallRunner(dataflow=which, request=GetStatistics())
-    answer = client.request(question, RunnerReplies)
+    message = CallRunner(dataflow=which, request=GetStatistics())
+    answer = client.request(message, RunnerReplies)
     for problem in answer.problems:
         output.warn(problem)
     return [

@@ -145,8 +145,8 @@ class FleetSession:
             time.sleep(INTERVAL / 10)
 
     def _call(self, client: Client, request: RecorderRequest) -> RecorderReplies:
-        question = CallRecorders(daemons=self._plan.machines, request=request)
-        number = client.send(question)
+        message = CallRecorders(daemons=self._plan.machines, request=request)
+        number = client.send(message)
         for frame in client.frames():
             match frame:
                 case control.Answer(id=of, answer=RecorderReplies() as replies) if of == number:

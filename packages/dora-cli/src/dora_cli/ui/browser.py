@@ -1,7 +1,7 @@
 """Opens the link of `dora ui` in the browser of this computer.
 
-Other users can read the arguments of a browser. They contain the path of a file that only this
-account can read, and which leads to the link.
+Other users can read the arguments of a browser. They contain only the path of a file with the link,
+which no other account can read.
 """
 
 from __future__ import annotations

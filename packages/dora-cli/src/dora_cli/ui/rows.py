@@ -90,7 +90,7 @@ def _machine(
         row["plainLinks"] = True
     if one.operation is not None:
         ahead = one.clock_offset
-        row["operation"] = _known(
+        row["operation"] = _row(
             command=one.operation.command,
             operator=one.operation.operator,
             since=None if ahead is None else round(one.operation.since - ahead),
@@ -125,7 +125,7 @@ def _badness(link: Row) -> tuple[bool, float]:
 
 
 def _link(link: LinkSummary) -> Row:
-    return _known(
+    return _row(
         machine=link.machine,
         peer=link.peer,
         state="connected" if link.state == "proven" else link.state,
@@ -137,7 +137,7 @@ def _link(link: LinkSummary) -> Row:
 
 
 def _dataflow(one: DataflowSummary, nodes: Row, edges: Row, snapshot: Snapshot) -> Row:
-    row = _known(
+    row = _row(
         name=one.name,
         status=one.status,
         reason=one.reason,
@@ -161,12 +161,12 @@ def _dataflow(one: DataflowSummary, nodes: Row, edges: Row, snapshot: Snapshot) 
 def _restart(one: RestartSummary | None, now: float) -> Row | None:
     if one is None:
         return None
-    return _known(cause=one.cause, at=round(now - one.ago), node=one.node, machine=one.daemon)
+    return _row(cause=one.cause, at=round(now - one.ago), node=one.node, machine=one.daemon)
 
 
 def _node(one: NodeSummary, now: float) -> Row:
     ago = one.last_restart_ago
-    return _known(
+    return _row(
         status=one.status,
         machine=one.daemon,
         pid=one.pid,
@@ -185,7 +185,7 @@ def _node(one: NodeSummary, now: float) -> Row:
 
 
 def _edge(one: EdgeSummary, rates: EdgeRates) -> Row:
-    return _known(
+    return _row(
         source=one.source,
         target=one.target,
         policy=one.policy,
@@ -211,7 +211,7 @@ def graph(described: Described) -> Row:
         "uuid": described.uuid,
         "inspectable": resolved.debug_inspection,
         "nodes": [
-            _known(
+            _row(
                 id=node.id,
                 name=node.name,
                 description=node.description,
@@ -220,25 +220,24 @@ def graph(described: Described) -> Row:
                 path=node.path,
                 restart=node.restart.policy,
                 inputs=[
-                    _known(
+                    _row(
                         id=name,
-                        source=str(wanted.source),
-                        policy=wanted.queue_policy,
-                        size=wanted.queue_size,
-                        type=node.input_types.get(name) or wanted.data_type,
+                        source=str(port.source),
+                        policy=port.queue_policy,
+                        size=port.queue_size,
+                        type=node.input_types.get(name) or port.data_type,
                     )
-                    for name, wanted in node.inputs.items()
+                    for name, port in node.inputs.items()
                 ],
-                outputs=[
-                    _known(id=name, type=node.output_types.get(name)) for name in node.outputs
-                ],
+                outputs=[_row(id=name, type=node.output_types.get(name)) for name in node.outputs],
             )
             for node in resolved.nodes
         ],
     }
 
 
-def _known(**values: Any) -> Row:
+def _row(**values: Any) -> Row:
+    """Return a row of the values that are known, which are not None."""
     return {key: value for key, value in values.items() if value is not None}
 
 

@@ -91,7 +91,7 @@ class Guard:
 
 
 def _is_too_long(headers: Headers) -> bool:
-    """Browsers send the length of a body; one in chunks would have no limit."""
+    """Return whether a body is too long, or of unknown length, which no browser sends."""
     if "transfer-encoding" in headers:
         return True
     length = headers.get("content-length", "0")
@@ -114,8 +114,8 @@ def application(access: Access, backend: Backend) -> ASGIApp:
     async def index(_: Request) -> Response:
         return FileResponse(page.INDEX)
 
-    async def live(socket: WebSocket) -> None:
-        await Viewer(socket, feed, backend).run()
+    async def live(connection: WebSocket) -> None:
+        await Viewer(connection, feed, backend).run()
 
     routes: list[BaseRoute] = [
         Route("/", index),
@@ -133,7 +133,7 @@ def listen(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((LOOPBACK, port))
-        listener.listen()  # a browser that is quicker than the server waits
+        listener.listen()  # connections wait until the server runs
     except OSError:
         listener.close()
         raise
@@ -141,7 +141,7 @@ def listen(port: int) -> socket.socket:
 
 
 def new_access(port: int, *, read_only: bool, dataflow: str | None = None) -> Access:
-    """Return fresh secrets; ``dataflow`` is shown first."""
+    """Return an access with new secrets; ``dataflow`` is shown first."""
     return Access(
         port=port,
         session=secrets.token_urlsafe(32),
@@ -166,7 +166,7 @@ def serve(
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         ws="websockets-sansio",
         ws_max_size=64 * 1024,
-        ws_per_message_deflate=False,  # it would cost more than it saves on this computer
+        ws_per_message_deflate=False,  # costs more than it saves on one computer
     )
     server = uvicorn.Server(config)
 

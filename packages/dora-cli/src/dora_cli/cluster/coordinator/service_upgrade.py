@@ -30,7 +30,7 @@ def service_versions(service: CoordinatorService, now: str) -> Versions:
 def upgrade_service(
     service: CoordinatorService, installer: Installer, old: str, version: str
 ) -> None:
-    """Switch to our version; raises NotReady if that fails, with the old version running."""
+    """Switch to this version; raises NotReady if that fails, with the old version running."""
     host = service.host
     if host.machine.dora is not None:
         raise NotReady(
@@ -81,7 +81,10 @@ class _Switch:
     new: str
 
     def run(self, text: str, *, keep: str) -> None:
-        """Switch to the unit ``text``, and store ``keep`` for a rollback."""
+        """Switch to the unit ``text``.
+
+        ``keep``: the unit that a rollback restores; ``text`` if there is nothing to roll back.
+        """
         service = self.service
         copy: str | None = service.host.call("coordinator.copy_store", version=self.old)["copy"]
         before = (service.text() or "").encode()
