@@ -43,10 +43,10 @@ def main(
                 f"the new token could not be stored in this account ({error}); copy the token "
                 "file of the coordinator's account before the old token expires"
             )
+        sent = output.counted(len(answer.daemons), "connected daemon")
+        output.write(f"New token sent to {sent}")
+        output.write(f"The old token expires after {grace}")
         report = client.request(ClusterStatus(), ClusterReport)
-    sent = output.counted(len(answer.daemons), "connected daemon")
-    output.write(f"New token sent to {sent}")
-    output.write(f"The old token expires after {grace}")
     absent = {one.daemon for one in report.daemons if not one.ended} - {*answer.daemons}
     if absent:
         names = ", ".join(sorted(absent))
