@@ -11,11 +11,10 @@ import pytest
 from dora_cli import output
 from dora_cli.cluster.machines import remote_machine
 from dora_cli.cluster.operations import fanout
-from dora_cli.cluster.operations.fanout import PrefixedLines, select_machines
+from dora_cli.cluster.operations.fanout import PrefixedLines
 from dora_cli.ssh import Connection, ConnectionLost, Finished, Target
 from dora_cli.ssh.connection import Listener
 from dora_cli.ssh.transport import Transport
-from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 
@@ -75,14 +74,3 @@ def test_machines_are_cut_off_when_their_output_cannot_be_printed(
     cluster = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=machines)
     with pytest.raises(BrokenPipeError):
         fanout.execute(cluster, machines, ["tail"], None)
-
-
-def test_machines_are_selected_by_id() -> None:
-    machines = tuple(Machine(id=name, host="h") for name in ("a", "b"))
-    cluster = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=machines)
-    assert select_machines(cluster, ()) == machines
-    assert select_machines(cluster, ["b"]) == machines[1:]
-    with pytest.raises(
-        DoraError, match='no machine "c" in the cluster file; its machines are: a, b'
-    ):
-        select_machines(cluster, ["c"])

@@ -54,15 +54,6 @@ class PrefixedLines:
 Work = Callable[[RemoteMachine, PrefixedLines], bool]
 
 
-def select_machines(cluster: Cluster, names: Sequence[str]) -> tuple[Machine, ...]:
-    """Return the machines with these ids (none: all); raises DoraError for an unknown id."""
-    unknown = [name for name in names if name not in {one.id for one in cluster.machines}]
-    if unknown:
-        known = ", ".join(one.id for one in cluster.machines)
-        raise DoraError(f'no machine "{unknown[0]}" in the cluster file; its machines are: {known}')
-    return tuple(one for one in cluster.machines if not names or one.id in names)
-
-
 def execute(
     cluster: Cluster, machines: Sequence[Machine], argv: Sequence[str], timeout: float | None
 ) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from dora_cli import output
 from dora_cli.errors import CommandFailed
 
 if TYPE_CHECKING:
-    from dora_config.cluster.models import Cluster
+    from dora_config.cluster.models import Cluster, Machine
 
 
 ClusterFile = Annotated[Path, typer.Argument(metavar="PATH", help="The cluster file.")]
@@ -57,6 +58,19 @@ def load_cluster_file(path: Path) -> Cluster:
             f"the machines of {path} were not recorded, so `dora start` cannot find them: {error}"
         )
     return loaded.cluster
+
+
+def select_machines(cluster: Cluster, names: Sequence[str] | None) -> tuple[Machine, ...]:
+    """Return the machines with these ids (None: all); raises DoraError for an unknown id."""
+    from dora_config import DoraError
+
+    if not names:
+        return cluster.machines
+    unknown = [name for name in names if name not in {one.id for one in cluster.machines}]
+    if unknown:
+        known = ", ".join(one.id for one in cluster.machines)
+        raise DoraError(f'no machine "{unknown[0]}" in the cluster file; its machines are: {known}')
+    return tuple(one for one in cluster.machines if one.id in names)
 
 
 def fail_unless(ok: bool) -> None:

@@ -12,6 +12,7 @@ from dora_cli.commands.cluster.arguments import (
     SomeMachines,
     fail_unless,
     load_cluster_file,
+    select_machines,
 )
 
 SETTINGS = {"context_settings": {"ignore_unknown_options": True}}
@@ -35,5 +36,5 @@ def main(
     from dora_cli.cluster.operations import fanout
 
     loaded = load_cluster_file(path)
-    machines = fanout.select_machines(loaded, machine or ())
+    machines = select_machines(loaded, machine)
     fail_unless(fanout.execute(loaded, machines, command, timeout))

@@ -11,6 +11,7 @@ from dora_cli.commands.cluster.arguments import (
     SomeMachines,
     fail_unless,
     load_cluster_file,
+    select_machines,
 )
 
 
@@ -26,5 +27,5 @@ def main(
     from dora_cli.cluster.operations import fanout
 
     loaded = load_cluster_file(path)
-    machines = fanout.select_machines(loaded, machine or ())
+    machines = select_machines(loaded, machine)
     fail_unless(fanout.show_logs(loaded, machines, tail, follow=follow))

@@ -13,6 +13,7 @@ from dora_cli.commands.cluster.arguments import (
     TakeOver,
     fail_unless,
     load_cluster_file,
+    select_machines,
 )
 
 
@@ -31,11 +32,10 @@ def main(
     take_over: TakeOver = False,
 ) -> None:
     """Undo the last upgrade: return its machines to the version before."""
-    from dora_cli.cluster.operations.fanout import select_machines
     from dora_cli.cluster.operations.rollback import roll_back
     from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
 
     loaded = load_cluster_file(path)
-    machines = select_machines(loaded, machine or ())
+    machines = select_machines(loaded, machine)
     with reserve(loaded, ClusterCommand("rollback", path, take_over), machines):
         fail_unless(roll_back(loaded, machines, to=to, keep_going=keep_going))

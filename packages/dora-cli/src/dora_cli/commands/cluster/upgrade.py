@@ -10,6 +10,7 @@ from dora_cli.commands.cluster.arguments import (
     WheelHouse,
     fail_unless,
     load_cluster_file,
+    select_machines,
 )
 
 
@@ -22,12 +23,11 @@ def main(
 ) -> None:
     """Install this version of dora on every machine, one by one; dataflows keep running."""
     from dora_cli.bundle.install import Installer
-    from dora_cli.cluster.operations.fanout import select_machines
     from dora_cli.cluster.operations.upgrade import upgrade_cluster
     from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
 
     loaded = load_cluster_file(path)
-    machines = select_machines(loaded, machine or ())
+    machines = select_machines(loaded, machine)
     with reserve(loaded, ClusterCommand("upgrade", path, take_over), machines):
         installer = Installer(offline)
         fail_unless(upgrade_cluster(loaded, installer, machines, keep_going=keep_going))

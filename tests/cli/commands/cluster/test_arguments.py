@@ -1,0 +1,20 @@
+"""Arguments of several `dora cluster` commands."""
+
+from __future__ import annotations
+
+import pytest
+
+from dora_cli.commands.cluster.arguments import select_machines
+from dora_config import DoraError
+from dora_config.cluster.models import Cluster, Coordinator, Machine
+
+
+def test_machines_are_selected_by_id() -> None:
+    machines = tuple(Machine(id=name, host="h") for name in ("a", "b"))
+    cluster = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=machines)
+    assert select_machines(cluster, None) == machines
+    assert select_machines(cluster, ["b"]) == machines[1:]
+    with pytest.raises(
+        DoraError, match='no machine "c" in the cluster file; its machines are: a, b'
+    ):
+        select_machines(cluster, ["c"])
