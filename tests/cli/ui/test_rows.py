@@ -10,6 +10,7 @@ from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedInput, Resol
 from dora_config.dataflow.sources import OutputSource, TimerSource
 from dora_config.protocol.control import DataflowSummary, Described
 from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.links import PeerState
 from dora_config.protocol.snapshot import (
     EdgeSummary,
     LinkSummary,
@@ -104,7 +105,7 @@ def test_links_and_nodes() -> None:
 
 
 def test_of_several_dataflows_the_worst_link_is_shown() -> None:
-    def link(state: str, rtt_us: int) -> LinkSummary:
+    def link(state: PeerState, rtt_us: int) -> LinkSummary:
         return LinkSummary(dataflow=UUID, machine="robot", peer="gpu", state=state, rtt_us=rtt_us)
 
     def shown(*links: LinkSummary) -> tuple[str, int]:
