@@ -11,6 +11,7 @@ from dora_config.history.entries import (
     STDERR_CHARACTERS,
     EntriesDropped,
     HistoryEntry,
+    PartRecovering,
     decode_entry,
     encode_entry,
     kept_stderr,
@@ -25,6 +26,12 @@ def test_golden_bytes() -> None:
     dropped = EntriesDropped(dropped=7, dataflow="text")
     assert encode_entry(dropped) == '{"dropped":7,"dataflow":"text"}'
     assert decode_entry(encode_entry(dropped)) == dropped
+
+
+def test_a_recovery_that_waits_for_its_machine_is_read_as_one() -> None:
+    waiting = PartRecovering(machine="robot", nodes=("camera",), reason="lost", delay=None)
+    entry = HistoryEntry(at=1.0, event=waiting)
+    assert decode_entry(encode_entry(entry)) == entry
 
 
 def test_only_the_last_lines_of_stderr_are_kept() -> None:

@@ -171,7 +171,7 @@ class PartRecovering(Frozen):
     machine: str
     nodes: tuple[str, ...]
     reason: str
-    delay: float | None = 0.0
+    delay: float | None = None
     """``None``: once the machine is connected."""
 
 
@@ -236,7 +236,7 @@ _ADAPTER: Final[TypeAdapter[SavedEntry]] = TypeAdapter(SavedEntry)
 
 def encode_entry(entry: SavedEntry) -> str:
     """Return the line of an entry, without the newline."""
-    return entry.model_dump_json(exclude_defaults=False, exclude_none=True)
+    return entry.model_dump_json(exclude_none=True)
 
 
 def decode_entry(line: str | bytes) -> SavedEntry | None:
