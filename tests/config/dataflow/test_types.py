@@ -243,9 +243,10 @@ def test_mistakes_in_files_of_types(project: Path, text: str, expected: str) -> 
     assert any(expected in problem for problem in found), found
 
 
-def test_std_is_reserved(project: Path) -> None:
-    (project / "types/std").mkdir()
-    (project / "types/std/v1.yml").write_text(USER)
+@pytest.mark.parametrize("file", ["std/v1.yml", "std.yml"])
+def test_std_is_reserved(project: Path, file: str) -> None:
+    (project / "types" / file).parent.mkdir(exist_ok=True)
+    (project / "types" / file).write_text(USER)
     assert (
         "are reserved for dora's own types" in load_text(project, flow("std/core/v1/Bool", None))[0]
     )

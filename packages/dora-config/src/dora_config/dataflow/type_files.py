@@ -67,7 +67,7 @@ def read_type_file(
     """Read the types of a file at `place` below `types/`."""
     prefix = place.with_suffix("").as_posix()
     checked = validate(TypeFile, document.data, document)
-    if place.parts[0] == "std":
+    if prefix.partition("/")[0] == "std":
         message = "names std/... are reserved for dora's own types: move the file to another folder"
         return [], [Finding((), message), *checked.findings]
     types = checked.model.types if checked.model is not None else {}
