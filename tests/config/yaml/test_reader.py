@@ -38,7 +38,7 @@ def problems(text: str) -> list[str]:
         ("a: !!int x", "f:1:4: 'x' is not a !!int"),
         ("a: !!python/object:os.system x", "unknown YAML tag"),
         ("<<: 5", "`<<` takes a mapping or a list of mappings"),
-        ("a: \x00", "invalid YAML"),
+        ("# ä\nä: \x00", "f:2:4: invalid YAML"),
         ("a: \ud800", "f:1:"),
         ("- " * 100, "values are nested deeper than 60 levels"),
         ("[" * 100, "values are nested deeper than 60 levels"),

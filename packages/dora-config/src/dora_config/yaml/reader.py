@@ -13,7 +13,7 @@ import yaml
 from yaml.composer import Composer
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.parser import Parser
-from yaml.reader import Reader
+from yaml.reader import Reader, ReaderError
 from yaml.scanner import Scanner
 
 from dora_config.errors import Problem
@@ -208,7 +208,11 @@ def read_document(text: str, file: str) -> Document:
             composer.dispose()
         if document.root is not None:
             document.data = _Constructor(document).value(document.root, (), ())
-    except yaml.YAMLError as error:
+    except ReaderError as error:
+        # its position is in characters, with libyaml in bytes
+        span = _span_at(text, text.index(chr(error.character)))
+        document.problems.append(document.problem_at(span, f"invalid YAML: {error.reason}"))
+    except yaml.MarkedYAMLError as error:
         document.problems.append(_syntax_problem(document, error))
     except _Unusable as error:
         document.problems.append(document.problem_at(error.span, error.message))
@@ -218,12 +222,7 @@ def read_document(text: str, file: str) -> Document:
     return document
 
 
-def _syntax_problem(document: Document, error: yaml.YAMLError) -> Problem:
-    if not isinstance(error, yaml.MarkedYAMLError):
-        position = getattr(error, "position", None)
-        span = _span_at(document.text, position) if position is not None else Span(1, 1, 1, 1)
-        reason = getattr(error, "reason", None) or "it cannot be read"
-        return document.problem_at(span, f"invalid YAML: {reason}")
+def _syntax_problem(document: Document, error: yaml.MarkedYAMLError) -> Problem:
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line, mark.column) if mark is not None else (0, 0)
     reason = error.problem or error.context or "cannot be read"
