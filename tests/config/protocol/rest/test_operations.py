@@ -15,7 +15,7 @@ from support.simulation.fleet_simulation import (
 
 from dora_config.protocol import control
 from dora_config.protocol.rest.errors import STATUSES, OperationFailed
-from dora_config.protocol.rest.operations import OPERATIONS
+from dora_config.protocol.rest.operations import OPERATIONS, body_arguments
 
 BY_NAME = {one.name: one for one in OPERATIONS}
 QUERIES = (
@@ -149,6 +149,13 @@ def test_an_invalid_descriptor_is_refused_with_its_place() -> None:
     assert (
         refusal(fleet, "startDataflow", descriptor=unset, env={"SPEED": "1"}, name="\x07")[0] == 400
     )
+
+
+@pytest.mark.parametrize("text", [rb"\ud800", b"\xed\xa0\x80", b"\xff"])
+def test_a_body_that_is_not_unicode_is_refused(text: bytes) -> None:
+    assert body_arguments(rb'{"name": "\ud83d\ude00"}') == {"name": "\N{GRINNING FACE}"}
+    with pytest.raises(OperationFailed, match="is not valid JSON"):
+        body_arguments(b'{"name": "%s"}' % text)
 
 
 def test_machines_are_filtered_by_connection_and_label() -> None:
