@@ -18,6 +18,13 @@ def wanted(directory: Path | str) -> StartDataflowFile:
     return StartDataflowFile(descriptor=FLOW, directory=str(directory))
 
 
+def test_texts_of_an_object_are_kept() -> None:
+    text = "".join(map(chr, [*range(1, 0x250), *range(0x2020, 0x2030), 0xFEFF, 0xFFFE, 0x1F600]))
+    given = {"nodes": [{"id": "a", "path": "dynamic", "env": {"A": text.replace("$", "")}}]}
+    spec, _ = specification(StartDataflowFile(descriptor=given))
+    assert spec.resolved.node("a").env == given["nodes"][0]["env"]
+
+
 def test_a_folder_is_identified(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     origin = specification(wanted(tmp_path / "link"))[0].origin

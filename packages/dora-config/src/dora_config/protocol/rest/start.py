@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -19,13 +20,15 @@ from dora_config.protocol.rest.errors import OperationFailed
 from dora_config.protocol.rest.models import StartDataflowFile
 
 _FILE_NAME = "dataflow.yml"
+# JSON allows these characters in texts; YAML refuses them or reads them as line breaks.
+_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufffe\uffff]")
 
 
 def specification(wanted: StartDataflowFile) -> tuple[DataflowSpec, tuple[str, ...]]:
     """Return the specification and warnings; raises OperationFailed."""
     directory, origin = _directory(wanted.directory)
     given = wanted.descriptor
-    text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+    text = given if isinstance(given, str) else _as_yaml(given)
     path = Path(_FILE_NAME) if directory is None else directory / _FILE_NAME
     try:
         loaded = parse_dataflow(text, path=path, environ=wanted.env)
@@ -48,6 +51,11 @@ def specification(wanted: StartDataflowFile) -> tuple[DataflowSpec, tuple[str, .
     return spec, tuple(str(problem) for problem in loaded.warnings)
 
 
+def _as_yaml(descriptor: dict[str, Any]) -> str:
+    text = json.dumps(descriptor, ensure_ascii=False)
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def _directory(text: str) -> tuple[Path | None, Origin]:
     """Return the folder of relative paths and its identity; raises OperationFailed."""
     if not text:
@@ -61,7 +69,7 @@ def _directory(text: str) -> tuple[Path | None, Origin]:
             directory = path.resolve()
             return directory, _origin(directory, folder)
     except (OSError, ValueError):
-        pass  # the same answer
+        pass  # reported below
     raise OperationFailed(
         "invalid",
         f'directory: "{text}" is not a folder on the coordinator\'s machine; omit it if the '
