@@ -81,6 +81,7 @@ def _write(line: str) -> None:
     stream = sys.__stdout__ or sys.stdout
     if stream is None:
         return
+    line = line.encode("utf-8", "replace").decode()  # without lone surrogates
     try:
         with _writing:
             try:
