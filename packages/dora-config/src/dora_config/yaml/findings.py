@@ -66,11 +66,9 @@ class ErrorTranslation:
                 message = _expectation(kind, detail)
         return self._at(full, message, is_key=is_key)
 
-    def _at(
-        self, full: KeyPath, message: str, *, hint: str | None = None, is_key: bool = False
-    ) -> Finding:
+    def _at(self, full: KeyPath, message: str, *, is_key: bool = False) -> Finding:
         where = describe_place(self._document.data, full)
-        return Finding(full, f"{where}: {message}" if where else message, hint, at_key=is_key)
+        return Finding(full, f"{where}: {message}" if where else message, at_key=is_key)
 
     def _unknown_field(self, loc: KeyPath, full: KeyPath) -> Finding:
         name = str(loc[-1])

@@ -173,7 +173,7 @@ class _Builder:
         environ = self._node_environ(node, python, offline=False)
         cache = self.cache
         check = await anyio.to_thread.run_sync(
-            partial(cache.check, node, lines, directory, python=python, environ=environ, uv=uv)
+            partial(cache.check, lines, directory, python=python, environ=environ, uv=uv)
         )
         if check.up_to_date and not self.options.rebuild:
             self._skip(node, "up to date")

@@ -22,7 +22,6 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from dora_config import ResolvedNode
 from dora_config.atomic_write import write_file
 from dora_daemon.build.inputs import BuildInputs, inputs_of, normalized
 from dora_daemon.build.plan import BuildLine
@@ -72,7 +71,6 @@ class BuildCache:
 
     def check(
         self,
-        node: ResolvedNode,
         lines: tuple[BuildLine, ...],
         directory: Path,
         *,

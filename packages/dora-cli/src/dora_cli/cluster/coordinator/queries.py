@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -90,18 +90,14 @@ def connected_daemons(report: control.ClusterReport | None) -> dict[str, DaemonS
 
 
 def wait_for_daemons(
-    cluster: Cluster,
-    machine_ids: Iterable[str],
-    *,
-    within: float = CONNECT_TIMEOUT,
-    clock: Callable[[], float] = time.monotonic,
+    cluster: Cluster, machine_ids: Iterable[str], *, within: float = CONNECT_TIMEOUT
 ) -> dict[str, DaemonSummary]:
     """Wait until these machines are connected or the time is over; return the connected ones."""
     wanted = set(machine_ids)
-    deadline = clock() + within
+    deadline = time.monotonic() + within
     while True:
         found = connected_daemons(fetch_report(cluster))
-        if wanted <= found.keys() or clock() > deadline:
+        if wanted <= found.keys() or time.monotonic() > deadline:
             return found
         time.sleep(POLL_INTERVAL)
 

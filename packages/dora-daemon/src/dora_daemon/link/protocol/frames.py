@@ -69,7 +69,6 @@ _SINGLE: Final = struct.Struct("<HBBIQQIQIIQQQI")
 _pack_single = _SINGLE.pack
 _unpack_single = _SINGLE.unpack_from
 _unpack_images = _IMAGES.unpack_from
-_unpack_image = _IMAGE.unpack_from
 
 MAX_MESSAGE: Final = 4 << 30
 """Largest data area in bytes."""
