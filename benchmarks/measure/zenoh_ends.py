@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dora_config.access import address_text
 from dora_coordinator.io.authority import Authority
 from dora_daemon.agent.credentials import Credentials
 from dora_daemon.link.errors import CannotConnect
-from dora_daemon.link.io.connect_errors import join_address
 from dora_daemon.link.io.session import LinkSession
 
 if __name__ != "__main__":
@@ -80,7 +80,7 @@ def dial(credentials: Path | None, address: str) -> LinkSession:
     end = time.monotonic() + 15
     while True:
         try:
-            return LinkSession.dial(join_address(address, PORT), credentials)
+            return LinkSession.dial(address_text(address, PORT), credentials)
         except CannotConnect:
             if time.monotonic() > end:
                 raise

@@ -91,6 +91,15 @@ def address_text(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def split_address(text: str) -> tuple[str, str]:
+    """Return host and port of ``HOST[:PORT]``; before a port, an IPv6 address has brackets."""
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+        return host, port.removeprefix(":")
+    host, _, port = text.partition(":")
+    return (text, "") if ":" in port else (host, port)
+
+
 def endpoint(
     host: str | None = None, port: int | None = None, environ: Mapping[str, str] = os.environ
 ) -> Endpoint:
@@ -190,15 +199,15 @@ def write_successor(path: Path, successor: Successor) -> None:
     write_private(path, f"{successor.following(before)}\n".encode())
 
 
-def remember_token(address: Endpoint, text: str, environ: Mapping[str, str] = os.environ) -> None:
+def remember_token(address: Endpoint, text: str) -> None:
     """Use a new token for a coordinator from now on."""
     new = Token.parse(text)
     replaced: tuple[str, ...] = ()
     if address.token is not None:
         old = Token.parse(address.token)
         replaced = (old.digest,)
-        replace_token(old, new, environ)
-    path = successor_path(address.host, address.port, environ)
+        replace_token(old, new)
+    path = successor_path(address.host, address.port)
     write_successor(path, Successor(new, replaced))
 
 

@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 from daemon.recording.export.recorded_messages import message
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from mcap.reader import make_reader
 
 from dora_daemon.recording.export.errors import CannotExport
 from dora_daemon.recording.export.foxglove import UNDECODABLE, FoxgloveExport
-from dora_daemon.recording.export.visuals import VisualDecoder, output_types
+from dora_daemon.recording.export.visuals import VisualDecoder
 from dora_daemon.recording.message import RecordedMessage
+from dora_node_api.data.visual_kinds import output_types
 
 DATAFLOW = """
 nodes:
@@ -80,7 +82,7 @@ def test_types_of_the_dataflow_choose_the_schema(tmp_path: Path) -> None:
     ((_, schema, found),) = decoded(path)
     assert schema == "foxglove.PoseInFrame"
     assert (found.pose.position.z, found.pose.orientation.w, found.frame_id) == (3.0, 1.0, "world")
-    assert output_types(DATAFLOW) == {
+    assert output_types(yaml.safe_load(DATAFLOW)) == {
         "arm/pose": "std/math/v1/Pose",
         "runtime/op/o": "std/core/v1/String",
     }

@@ -24,6 +24,7 @@ from dora_cli.ssh.errors import ConnectionLost, LoginRefused, Unreachable
 from dora_cli.ssh.host_keys import check_host_key, known_keys, settings_for
 from dora_cli.ssh.known_hosts import Key, preferred
 from dora_cli.ssh.proxy_command import ProxyCommand
+from dora_config.access import split_address
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for each step of a connection: TCP, greeting, keys."""
@@ -306,12 +307,7 @@ def _parse_jump(machine: str, text: str) -> tuple[str | None, str, int | None]:
     """``[ssh://][user@]host[:port]``"""
     rest = text.removeprefix("ssh://")
     user, at, rest = rest.rpartition("@")
-    host, port = rest, ""
-    if rest.startswith("["):
-        host, _, port = rest[1:].partition("]")
-        port = port.removeprefix(":")
-    elif rest.count(":") == 1:
-        host, _, port = rest.partition(":")
+    host, port = split_address(rest)
     if not host or (port and not port.isdigit()):
         raise Unreachable(machine, f"ProxyJump {text!r}: expected [user@]host[:port]")
     return (user if at else None), host, (int(port) if port else None)

@@ -10,6 +10,7 @@ from typing import Final
 
 import anyio.to_thread
 
+from dora_config.access import split_address
 from dora_config.addresses import is_public
 from dora_config.errors import DoraError
 from dora_config.protocol.links import FIRST_PORT, LAST_PORT, LinkPlan, SetLinks
@@ -45,12 +46,7 @@ def parse_listen(text: str) -> Listen:
     """Parse ``IP``, ``IP:PORT`` (and the 99 ports after it) or ``IP:PORT-PORT``; IPv6 addresses
     are in brackets when a port follows. Raises ValueError.
     """
-    host, ports = text, ""
-    if text.startswith("["):
-        host, _, ports = text[1:].partition("]")
-        ports = ports.removeprefix(":")
-    elif text.count(":") == 1:
-        host, _, ports = text.partition(":")
+    host, ports = split_address(text)
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:

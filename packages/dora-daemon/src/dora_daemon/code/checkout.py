@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from dora_config.atomic_write import write_file
 from dora_config.errors import DoraError
 from dora_config.file_store import FileStore
 from dora_config.protocol.code import CodeFile, CodeLink, CodeSet
@@ -72,12 +73,7 @@ def check_out(code: CodeSet, directory: Path, store: FileStore, owner: str) -> N
         known[link.path] = []
     if changed or before.keys() != known.keys():
         index.parent.mkdir(parents=True, exist_ok=True)
-        fresh = index.with_suffix(".new")
-        try:
-            fresh.write_text(json.dumps(known))
-            fresh.replace(index)
-        finally:
-            fresh.unlink(missing_ok=True)
+        write_file(index, json.dumps(known))
 
 
 def growth(code: CodeSet, directory: Path) -> int:

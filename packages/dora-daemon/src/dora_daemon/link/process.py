@@ -42,6 +42,7 @@ from dora_daemon.link.protocol.messages import (
     ToLink,
 )
 from dora_node_api.transport import QueueSpec
+from dora_node_api.transport.producer.sending import wait_readable
 
 _TICK = 0.05
 _IDLE_TICK = 0.5
@@ -125,13 +126,10 @@ class Link:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake_write, b"w")
 
-    def _wait_for_room(self, _spec: QueueSpec, descriptor: int, timeout: float) -> bool:
+    def _wait_for_room(self, spec: QueueSpec, descriptor: int, timeout: float) -> bool:
         if self._ending:
             raise LinkEnds("the link ends")
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        poll.poll(max(1, int(timeout * 1000)))
-        return True
+        return wait_readable(spec, descriptor, timeout)
 
     # --- sessions ---------------------------------------------------------------------------------
 

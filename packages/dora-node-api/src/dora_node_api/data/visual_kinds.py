@@ -177,3 +177,15 @@ def _guess(arrow_type: Any, metadata: Mapping[str, Any]) -> VisualKind | None:
     if types.is_string(arrow_type) or types.is_large_string(arrow_type):
         return VisualKind.TEXT
     return None
+
+
+def output_types(descriptor: Mapping[str, Any]) -> dict[str, str]:
+    """Return the declared types by output; those of operators by ``node/operator/output``."""
+    found: dict[str, str] = {}
+    for node in descriptor.get("nodes", ()):
+        parts = [(node["id"], node)]
+        parts += [(f"{node['id']}/{one['id']}", one) for one in node.get("operators") or ()]
+        for prefix, part in parts:
+            for output, name in (part.get("output_types") or {}).items():
+                found[f"{prefix}/{output}"] = str(name)
+    return found

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dora_node_api.data.visual_kinds import VisualKind, primitive_of_name, visual_kind
+from dora_node_api.data.visual_kinds import VisualKind, output_types, primitive_of_name, visual_kind
 from dora_node_api.data.visual_values import Visual, read_visual
 
 if TYPE_CHECKING:
@@ -48,22 +48,11 @@ class ViewerMessage:
 
 def inputs_of(node: Node) -> dict[str, ViewerInput]:
     """Return the inputs of a node by name."""
-    declared = _output_types(node.dataflow_descriptor())
+    declared = output_types(node.dataflow_descriptor())
     found = {}
     for entry in node.run_config().inputs:
         source = entry.source
         found[entry.id] = ViewerInput(entry.id, source, declared.get(source))
-    return found
-
-
-def _output_types(descriptor: Mapping[str, Any]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for node in descriptor.get("nodes", ()):
-        parts = [(node["id"], node)]
-        parts += [(f"{node['id']}/{one['id']}", one) for one in node.get("operators") or ()]
-        for prefix, part in parts:
-            for output, name in (part.get("output_types") or {}).items():
-                found[f"{prefix}/{output}"] = str(name)
     return found
 
 

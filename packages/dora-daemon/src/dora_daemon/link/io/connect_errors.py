@@ -20,11 +20,6 @@ _WRONG_TIME = (9, 10)
 _WRONG_TIME_ALERTS = ("SSLV3_ALERT_CERTIFICATE_EXPIRED", "TLSV13_ALERT_CERTIFICATE_EXPIRED")
 
 
-def join_address(host: str, port: int) -> str:
-    """Return ``HOST:PORT``, with brackets around an IPv6 address."""
-    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
-
-
 def split_address(endpoint: str) -> tuple[str, int]:
     """Return host and port of ``HOST:PORT``. Raises CannotConnect."""
     host, _, port = endpoint.rpartition(":")

@@ -20,10 +20,10 @@ os.environ.setdefault("ZENOH_RUNTIME", "(acc:(handover:rx),app:(handover:rx))")
 
 import zenoh
 
+from dora_config.access import address_text
 from dora_daemon.link.errors import CannotConnect, CannotListen
 from dora_daemon.link.io.connect_errors import (
     first_sentence,
-    join_address,
     why_not,
     without_brackets,
 )
@@ -91,7 +91,7 @@ class LinkSession:
             raise CannotListen(f"refused to listen on {host} without certificates")
         problem = "the range is empty"
         for port in ports:
-            endpoint = join_address(host, port)
+            endpoint = address_text(host, port)
             try:
                 session = _open(
                     listen=endpoint,

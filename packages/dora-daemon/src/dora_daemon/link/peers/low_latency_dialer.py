@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from dora_config.access import address_text
 from dora_daemon.link.errors import CannotConnect
-from dora_daemon.link.io.connect_errors import join_address, split_address
+from dora_daemon.link.io.connect_errors import split_address
 from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.peers.peer import PeerLink
 from dora_daemon.link.protocol.access import Channel
@@ -64,7 +65,7 @@ class LowLatencyDialer:
         if not (peer.confirmed and theirs.low_latency_port):
             self._pause = min(2 * self._pause, _MAX_PAUSE)
             return
-        endpoint = join_address(split_address(ordinary.endpoint)[0], theirs.low_latency_port)
+        endpoint = address_text(split_address(ordinary.endpoint)[0], theirs.low_latency_port)
         try:
             self._session = session = LinkSession.dial(
                 endpoint,

@@ -12,7 +12,7 @@ import yaml
 from dora_daemon.recording.arrow_messages import decode
 from dora_daemon.recording.message import RecordedMessage
 from dora_node_api.data.metadata import decode_metadata
-from dora_node_api.data.visual_kinds import VisualKind, visual_kind
+from dora_node_api.data.visual_kinds import VisualKind, output_types, visual_kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class DecodedMessage:
 class VisualDecoder:
     def __init__(self, dataflow: str | None) -> None:
         """``dataflow``: YAML of the recorded dataflow."""
-        self._types = output_types(dataflow)
+        self._types = output_types(yaml.safe_load(dataflow or "{}"))
 
     def decode(self, message: RecordedMessage) -> DecodedMessage:
         """Raises ValueError for invalid bytes."""
@@ -39,17 +39,3 @@ class VisualDecoder:
         declared = self._types.get(message.topic)
         kind = visual_kind(array.type, metadata, declared)
         return DecodedMessage(message, array, metadata, declared, kind)
-
-
-def output_types(dataflow: str | None) -> dict[str, str]:
-    """Return the declared types by output; those of operators by ``node/operator/output``."""
-    content = yaml.safe_load(dataflow) if dataflow else None
-    found: dict[str, str] = {}
-    for node in (content or {}).get("nodes", ()):
-        parts = [(node["id"], node)]
-        for operator in node.get("operators", ()):
-            parts.append((f"{node['id']}/{operator['id']}", operator))
-        for prefix, part in parts:
-            for output, name in (part.get("output_types") or {}).items():
-                found[f"{prefix}/{output}"] = str(name)
-    return found

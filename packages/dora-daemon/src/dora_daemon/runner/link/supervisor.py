@@ -141,17 +141,8 @@ class LinkSupervisor:
                 self._running.channel.send(message)
 
     def _known_peers(self) -> messages.SetPeers:
-        peers = [
-            messages.Peer(
-                machine=p.machine,
-                run_id=p.run_id,
-                endpoints=p.endpoints,
-                plain=p.plain,
-                name=p.name,
-            )
-            for p in self._peers.values()
-        ]
-        return messages.SetPeers(peers=tuple(peers))
+        peers = tuple(messages.Peer(**peer.model_dump()) for peer in self._peers.values())
+        return messages.SetPeers(peers=peers)
 
     def spawn(self, incarnation: int) -> None:
         """Start a link process and emit LinkSpawned, or LinkExited with the error."""
