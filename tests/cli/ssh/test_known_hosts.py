@@ -15,6 +15,7 @@ from dora_cli.ssh.commands import command_line, sudo_problem
 from dora_cli.ssh.errors import HostKeyRefused
 from dora_cli.ssh.host_keys import check_host_key, settings_for
 from dora_cli.ssh.known_hosts import Key, Known, find_known, names, new_line, preferred
+from dora_config import DoraError
 
 ONE = Key("ssh-ed25519", b"\0\0\0\x0bssh-ed25519one")
 TWO = Key("ssh-rsa", b"\0\0\0\x07ssh-rsatwo")
@@ -102,6 +103,17 @@ def test_errors_of_sudo_are_distinguished_from_those_of_the_command() -> None:
     assert sudo_problem("env: „sudo“: Datei oder Verzeichnis nicht gefunden", "u") is not None
     assert sudo_problem("systemctl: a password is required for x", "u") is None
     assert sudo_problem("mkdir: Permission denied", "u") is None
+
+
+def test_an_account_without_a_name_is_an_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 4321)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(DoraError, match=r"^user id 4321 has no name here; set the variable USER$"):
+        settings_for("robot", None, None)
+    monkeypatch.setenv("USER", "ada")
+    assert settings_for("robot", None, None).user == "ada"
 
 
 def test_folders_among_included_files_are_ignored(home: Path) -> None:

@@ -17,6 +17,7 @@ from dora_cli.ssh.certificates import objection
 from dora_cli.ssh.client_config import HostQuery, HostSettings, read_config
 from dora_cli.ssh.errors import HostKeyRefused
 from dora_cli.ssh.known_hosts import Key, Known, find_known, host_name, new_line
+from dora_config import DoraError
 
 _SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
 _writing = threading.Lock()
@@ -25,10 +26,18 @@ _writing = threading.Lock()
 def settings_for(host: str, user: str | None, port: int | None) -> HostSettings:
     """Return the settings for a host from the files of this account and machine."""
     home = Path.home()
-    query = HostQuery(host, getuser(), str(home), user, port, socket.gethostname())
+    query = HostQuery(host, account_name(), str(home), user, port, socket.gethostname())
     own = (home / ".ssh" / "config", _SYSTEM_CONFIG)
     files = [(str(path), text) for path in own if (text := _text(path)) is not None]
     return read_config(query, files, _included, _succeeds)
+
+
+def account_name() -> str:
+    """Return the name of this account; raises DoraError if it has none, as in some containers."""
+    try:
+        return getuser()
+    except (KeyError, OSError):  # KeyError before Python 3.13
+        raise DoraError(f"user id {os.getuid()} has no name here; set the variable USER") from None
 
 
 def _text(path: Path) -> str | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
 import socket
 from pathlib import Path
 
 from dora_cli.cluster.decisions.existing_daemons import Operator
 from dora_cli.remote_program.existing_daemons import fingerprint
+from dora_cli.ssh.host_keys import account_name
 from dora_config.access import find_token, private_dir, state_dir, write_private
 
 MAX_KEPT = 100
@@ -19,7 +19,7 @@ def this_operator(file: Path) -> Operator:
     token = find_token()
     now = (fingerprint(token),) if token else ()
     earlier = tuple(one for one in kept if one not in now)
-    name = f"{getpass.getuser()}@{socket.gethostname()}"
+    name = f"{account_name()}@{socket.gethostname()}"
     return Operator(name, str(Path.home()), str(file.absolute()), (*now, *earlier))
 
 
