@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import anyio
 import pytest
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dora_cli.coordinator.errors import CoordinatorLost
 from dora_cli.ui.access import Access
@@ -25,7 +26,15 @@ HEADERS = {
 }
 
 
-def answered(application: ASGIApp, path: str = "/f/api/x", **headers: str) -> list[Message]:
+def answered(
+    application: ASGIApp,
+    path: str = "/f/api/x",
+    *,
+    kind: str = "http",
+    method: str = "POST",
+    query: str = "",
+    **headers: str,
+) -> list[Message]:
     """Return the messages of an answer."""
     sent: list[Message] = []
 
@@ -38,10 +47,10 @@ def answered(application: ASGIApp, path: str = "/f/api/x", **headers: str) -> li
 
     async def run() -> None:
         scope: dict[str, Any] = {
-            "type": "http",
-            "method": "POST",
+            "type": kind,
+            "method": method,
             "path": path,
-            "query_string": b"",
+            "query_string": query.encode(),
             "headers": [(k.encode(), v.encode()) for k, v in (HEADERS | headers).items()],
         }
         with anyio.fail_after(30):
@@ -70,6 +79,27 @@ def test_a_long_body_is_refused(headers: dict[str, str], status: int) -> None:
 def test_browsers_do_not_store_what_machines_report(path: str, expected: bytes) -> None:
     start, *_ = answered(Guard(PlainTextResponse("fine"), ACCESS), path)
     assert dict(start["headers"])[b"cache-control"] == expected
+
+
+def test_a_websocket_needs_the_session() -> None:
+    async def accepting(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+
+    guard = Guard(accepting, ACCESS)
+    assert answered(guard, kind="websocket") == [{"type": "websocket.accept"}]
+    for headers in ({"cookie": ""}, {"origin": "http://127.0.0.1:1"}):
+        (refused,) = answered(guard, kind="websocket", **headers)
+        assert (refused["type"], refused["code"]) == ("websocket.close", 1008)
+
+
+def test_the_link_starts_a_session_once() -> None:
+    access = replace(ACCESS, key="key")
+    guard = Guard(PlainTextResponse("fine"), access)
+    start, *_ = answered(guard, "/", method="GET", query="key=key", cookie="")
+    assert start["status"] == 200
+    assert dict(start["headers"])[b"set-cookie"].startswith(b"dora_ui_4100=secret; HttpOnly")
+    start, *_ = answered(guard, "/", method="GET", query="key=key", cookie="")
+    assert start["status"] == 403
 
 
 def test_a_download_without_a_coordinator_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:

@@ -41,23 +41,34 @@ class Guard:
         self._headers = page.headers(access.port)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._application(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-        is_websocket = scope["type"] == "websocket"
-        entering = not is_websocket and self._enters(Request(scope), headers)
-        refused = None
-        if not entering:
-            method = scope.get("method", "GET")
-            refused = self._access.refuse(method, headers, websocket=is_websocket)
-        if is_websocket:
-            if refused is not None:
-                await WebSocket(scope, receive, send).close(1008, refused.message)
-                return
-            await self._application(scope, receive, send)
-            return
+        match scope["type"]:
+            case "http":
+                await self._answer(scope)(scope, receive, self._with_headers(scope, send))
+            case "websocket":
+                refused = self._access.refuse("GET", Headers(scope=scope), websocket=True)
+                if refused is None:
+                    await self._application(scope, receive, send)
+                else:
+                    await WebSocket(scope, receive, send).close(1008, refused.message)
+            case "lifespan":
+                await self._application(scope, receive, send)
 
+    def _answer(self, scope: Scope) -> ASGIApp:
+        """Return what answers an HTTP request."""
+        headers = Headers(scope=scope)
+        if self._enters(Request(scope), headers):
+            content = page.enter(self._access.root, self._access.dataflow)
+            return HTMLResponse(content, headers={"Set-Cookie": self._access.set_cookie()})
+        refused = self._access.refuse(scope["method"], headers)
+        if refused is not None:
+            return PlainTextResponse(f"{refused.message}\n", refused.status)
+        if _is_too_long(headers):
+            return PlainTextResponse(
+                f"a body needs a Content-Length of at most {MAX_BODY} bytes\n", 413
+            )
+        return self._application
+
+    def _with_headers(self, scope: Scope, send: Send) -> Send:
         added = {**self._headers, "Cache-Control": page.cache_control(scope["path"])}
 
         async def with_headers(message: Message) -> None:
@@ -66,17 +77,7 @@ class Guard:
                 message["headers"] = [*message["headers"], *more]
             await send(message)
 
-        answer: ASGIApp = self._application
-        if entering:
-            content = page.enter(self._access.root, self._access.dataflow)
-            answer = HTMLResponse(content, headers={"Set-Cookie": self._access.set_cookie()})
-        elif refused is not None:
-            answer = PlainTextResponse(f"{refused.message}\n", refused.status)
-        elif _is_too_long(headers):
-            answer = PlainTextResponse(
-                f"a body needs a Content-Length of at most {MAX_BODY} bytes\n", 413
-            )
-        await answer(scope, receive, with_headers)
+        return with_headers
 
     def _enters(self, request: Request, headers: Headers) -> bool:
         """Return whether a request uses the link with the key."""
