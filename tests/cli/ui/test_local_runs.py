@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from pathlib import Path
+from typing import NoReturn
 
 import anyio
 import pytest
 
+from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.ui.local import runs
 from dora_cli.ui.local.runner_calls import LocalRun
 from dora_config.protocol.control import DataflowList, GetSnapshot, ListDataflows
@@ -37,3 +40,12 @@ def test_a_suspended_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         listener.bind(CONTROL_SOCKET)
         listener.listen()
         anyio.run(check)
+
+
+def test_an_error_of_a_file_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied", "run/1")
+
+    monkeypatch.setattr(runs, "local_runs", fail)
+    with pytest.raises(RequestFailed, match=r"^run/1: Permission denied$"):
+        anyio.run(runs.LocalRuns(None).request, ListDataflows())

@@ -23,6 +23,7 @@ from dora_cli.ui.local.runner_calls import (
 from dora_cli.ui.local.streams import LogReplies, OutputReplies
 from dora_cli.why.local import choose_run, evidence
 from dora_config import DoraError
+from dora_config.errors import error_text
 from dora_config.history.explain import explain
 from dora_config.protocol.calls import PartReply, RunnerReplies
 from dora_config.protocol.control import (
@@ -121,8 +122,10 @@ class LocalRuns:
             return await self._answer(request)
         except RunnerUnreachable as error:
             raise _failed(str(error), "not_found") from error
-        except DoraError as error:
-            raise error if isinstance(error, RequestFailed) else _failed(str(error)) from error
+        except RequestFailed:
+            raise
+        except (DoraError, OSError) as error:
+            raise _failed(error_text(error)) from error
 
     async def _answer(self, request: ControlRequest) -> ControlAnswer:
         match request:
