@@ -124,6 +124,13 @@ def test_folders_among_included_files_are_ignored(home: Path) -> None:
     assert settings_for("robot", None, None).port == 2222
 
 
+def test_a_new_key_that_cannot_be_recorded_is_refused(home: Path) -> None:
+    (home / ".ssh/known_hosts").mkdir(parents=True)
+    settings = settings_for("robot", None, None)
+    with pytest.raises(HostKeyRefused, match=r"cannot be recorded: .*known_hosts: Is a directory"):
+        check_host_key("robot", settings, Known(()), ONE)
+
+
 def test_a_new_key_is_not_recorded_without_a_file(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

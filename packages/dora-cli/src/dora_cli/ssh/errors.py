@@ -27,7 +27,7 @@ class Unreachable(SshError):
 
 
 class HostKeyRefused(SshError):
-    """The machine's host key is changed, revoked or unknown."""
+    """The machine's host key is not accepted."""
 
 
 class LoginRefused(SshError):

@@ -18,6 +18,7 @@ from dora_cli.ssh.client_config import HostQuery, HostSettings, read_config
 from dora_cli.ssh.errors import HostKeyRefused
 from dora_cli.ssh.known_hosts import Key, Known, find_known, host_name, new_line
 from dora_config import DoraError
+from dora_config.errors import os_error_text
 
 _SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
 _writing = threading.Lock()
@@ -108,7 +109,14 @@ def check_host_key(
             f"its host key {key} is not known, and StrictHostKeyChecking refuses new ones; "
             f"connect once with ssh, or add the key to {_known_hosts(settings)}",
         )
-    remember(settings, key)
+    try:
+        remember(settings, key)
+    except OSError as error:
+        raise HostKeyRefused(
+            machine,
+            f"its new host key {key} cannot be recorded: {os_error_text(error)}; add the key to "
+            "another UserKnownHostsFile or to GlobalKnownHostsFile",
+        ) from None
 
 
 def _not_certified(settings: HostSettings, known: Known, certificate: bytes | None) -> str | None:
