@@ -42,7 +42,7 @@ class FleetSession:
         """Request that is answered when the dataflow has ended."""
         self._dataflow_ended = False
         self._dataflow_unknown = False
-        """The coordinator does not know the dataflow, at least not after its restart."""
+        """The coordinator has no such dataflow, perhaps only until it has restarted."""
 
     @property
     def plan(self) -> RecordingPlan:

@@ -37,7 +37,7 @@ def upgrade_service(
             f"the cluster file names the coordinator's program, {host.machine.dora}; upgrade that "
             "program by the way it was installed, or remove `coordinator.dora` from the file"
         )
-    host.connection.check(["true"], sudo=not service.user)
+    host.connection.check(["true"], sudo=not service.user)  # fails before anything is changed
     text = service.render(program_words(host, installer, user=service.user), version)
     _Switch(service, old, version).run(text, keep=service.text() or "")
 

@@ -24,8 +24,8 @@ and continues, by kind:
     BYE       empty: the sender's part of the dataflow has ended
     PART      part of an IMAGES frame, cut because the low-latency connection carries only short
               frames; flags: 1 the first, 2 the last; stream: number of the frame in parts
-    LOW_LATENCY  wants answer 1, Zenoh id of the sending session: opens the low-latency connection,
-              over which it is sent, in both directions
+    LOW_LATENCY  answer requested 1, Zenoh id of the sending session: opens the low-latency
+              connection, over which it is sent, in both directions
     IMAGES    small messages of any streams: an acknowledgement as in ACK (stream 0: none); for each
               message: stream 4, flags 4, sequence 8, previous 8, sent 8, size of the image 4; the
               image as in `dora_node_api.transport.shared.block_image`
@@ -419,7 +419,7 @@ def read_images(frame: bytes) -> Iterator[tuple[int, list[Image]]]:
 
 
 def read_low_latency(frame: bytes) -> tuple[bool, str]:
-    """Parse a LOW_LATENCY frame: whether it wants an answer, and the session's Zenoh id."""
+    """Parse a LOW_LATENCY frame: whether it requests an answer, and the session's Zenoh id."""
     at = HEAD.size + _LOW_LATENCY.size
     if not at <= len(frame) <= at + 64:
         raise WireError(f"LOW_LATENCY frame of {len(frame)} bytes")

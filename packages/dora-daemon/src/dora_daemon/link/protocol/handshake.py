@@ -1,4 +1,4 @@
-"""Handshake with one peer: which link and round of it is known, and which of ours it knows.
+"""Handshake with one peer: the link and round of each side, and whether the peer confirmed ours.
 
 A *pair* of rounds (ours, theirs) is confirmed once the peer's hello names our link and our present
 round. Frames sent before a new pair may be lost: every stream then continues from what the other
