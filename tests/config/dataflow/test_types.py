@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from config.parsing import errors, parse, warnings
 
 from dora_config import ConfigError, load_dataflow
+from dora_config.dataflow import loader
 from dora_config.dataflow.types import STANDARD_TYPES, parse_type
 
 STD = {
@@ -241,6 +243,32 @@ def test_mistakes_in_files_of_types(project: Path, text: str, expected: str) -> 
     (project / "types/lab/sensors/v1.yml").write_text(text)
     found = load_text(project, flow("std/core/v1/Bool", None))
     assert any(expected in problem for problem in found), found
+
+
+def test_more_files_of_types_than_allowed_are_refused(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "types/more.yml").write_text(USER)
+    text = flow("lab/sensors/v1/Reading", None)
+    monkeypatch.setattr(loader, "MAX_TYPE_FILES", 2)
+    assert load_text(project, text) == []
+    monkeypatch.setattr(loader, "MAX_TYPE_FILES", 1)
+    assert load_text(project, text) == ["types: exceeds the limit of 1 files of types"]
+
+
+def test_a_file_of_types_that_cannot_be_accessed_is_left_out(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denied, look = project / "types/lab/sensors/v1.yml", os.stat
+
+    def stat(path: object, *rest: object, **options: object) -> os.stat_result:
+        if str(path) == str(denied):
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("os.stat", stat)
+    (warning,) = load_text(project, flow("lab/sensors/v1/Reading", None))
+    assert 'unknown type "lab/sensors/v1/Reading"' in warning
 
 
 @pytest.mark.parametrize("file", ["std/v1.yml", "std.yml"])

@@ -160,8 +160,12 @@ class _Loading:
 
         root = self.base / "types"
         found: list[TypeDefinition] = []
-        files = [path for path in root.rglob("*") if path.suffix in (".yml", ".yaml")]
-        for path in sorted(path for path in files if path.is_file())[:MAX_TYPE_FILES]:
+        named = (path for path in root.rglob("*") if path.suffix in (".yml", ".yaml"))
+        files = sorted(path for path in named if is_file(path))
+        if len(files) > MAX_TYPE_FILES:
+            message = f"exceeds the limit of {MAX_TYPE_FILES} files of types"
+            self.problems.append(Problem(str(root), 0, 0, message))
+        for path in files[:MAX_TYPE_FILES]:
             try:
                 text = read_text(path, MAX_MODULE_BYTES)
             except ConfigError as error:
