@@ -150,7 +150,12 @@ MISTAKES = [
     ("flow", "image: {source", "imag: {source", 'module "eye" requires input "image"'),
     ("flow", "image: {source", "imag: {source", 'no input "imag", expected image, hint; did you'),
     ("flow", "speed: 3, ", "", "args contain $PARAM_SPEED, but the module has no such param"),
-    ("flow", "speed: 3", "speed: [3]", 'param "speed": expected a text, number or boolean'),
+    (
+        "flow",
+        "speed: 3",
+        "speed: [3]",
+        'param "speed": expected a text, number or boolean, found a list',
+    ),
     ("flow", "speed: 3", "sp eed: 3", 'param "sp eed": expected a name of letters, digits'),
     (
         "flow",

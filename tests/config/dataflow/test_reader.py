@@ -75,7 +75,10 @@ NODE = [
     ("path: p\nbranch: main", "`branch` needs a repository: `git` source required"),
     ("path: p\ngit: u\nbranch: b\ntag: t", '7:5: node "n": only one of branch, tag and rev is'),
     ("path: p\ngit: u\ntag: [1.0]", "tag: expected a text, found a list"),
-    ("path: p\nenv: {A: [1]}", 'environment variable "A": expected a text, number or boolean'),
+    (
+        "path: p\nenv: {A: [1]}",
+        'environment variable "A": expected a text, number or boolean, found a list',
+    ),
     ("path: p\nenv: {A: {x: 1}}", "or `{__dora_env: NAME}`"),
     ("path: p\nenv: {A: {__dora_env: 'a b'}}", "invalid name of an environment variable 'a b'"),
     ("path: p\nenv: {A=B: 1}", "invalid name of an environment variable 'A=B'"),
@@ -98,10 +101,16 @@ NODE = [
     ("path: p\nsend_logs_as: x", "add it: `outputs: [x]`"),
     ("path: p\nmin_log_level: loud", "unknown log level 'loud': expected one of stdout, error"),
     ("path: p\nmin_log_level: wran", 'did you mean "warn"?'),
-    ("path: p\nmin_log_level: 3", "min_log_level: expected one of stdout"),
+    (
+        "path: p\nmin_log_level: 3",
+        "min_log_level: expected one of stdout, error, warn, info, debug, trace, found 3",
+    ),
     ("path: p\nmax_log_size: 5 parsecs", "unknown byte size unit 'parsecs'"),
     ("path: p\nmax_log_size: -5", "size must not be negative"),
-    ("path: p\nmax_log_size: [1]", "expected a size in bytes, or a text such as 50MB"),
+    (
+        "path: p\nmax_log_size: [1]",
+        "expected a size in bytes, or a text such as 50MB, found a list",
+    ),
     ("path: p\nmax_rotated_files: 0", "max_rotated_files: must be at least 1, found 0"),
     ("path: p\nmax_rotated_files: -1", "max_rotated_files: must be at least 1, found -1"),
     ("path: p\nmax_rotated_files: 101", "must not exceed 100, found 101"),
@@ -113,8 +122,11 @@ NODE = [
     ("path: p\nrestart_delay: -1", 'node "n": restart_delay: must be at least 0 seconds, found -1'),
     ("path: p\nmax_restart_delay: .nan", "max_restart_delay: must be a finite number of seconds"),
     ("path: p\nrestart_window: 1e99", "restart_window: must be at most 1e+09 seconds"),
-    ("path: p\nhealth_check_timeout: soon", "expected a number of seconds, found 'soon'"),
-    ("path: p\nfinish_grace_secs: true", "finish_grace_secs: expected a number of seconds"),
+    ("path: p\nhealth_check_timeout: soon", 'expected a number of seconds, found "soon"'),
+    (
+        "path: p\nfinish_grace_secs: true",
+        "finish_grace_secs: expected a number of seconds, found true",
+    ),
     ("path: p\nfinish_grace_secs: " + "9" * 30, "must be between 0 and 1e+09 seconds"),
     ("path: p\nstartup_timeout: -1", "startup_timeout: must be at least 0 seconds"),
     ("path: p\nshared_memory_pool_size: big", "shared_memory_pool_size: invalid size 'big'"),
@@ -170,7 +182,7 @@ INPUTS = [
     ("{source: source/out, queue_size: 16001}", "queue_size: must not exceed 16000, found 16001"),
     ("{source: source/out, queue_policy: drop-oldest}", 'did you mean "drop_oldest"?'),
     ("{source: source/out, input_timeout: -3}", 'input "x": input_timeout: must be at least 0'),
-    ("{source: source/out, input_timeout: x}", "expected a number of seconds, found 'x'"),
+    ("{source: source/out, input_timeout: x}", 'expected a number of seconds, found "x"'),
 ]
 
 

@@ -31,6 +31,7 @@ from dora_config.ids import (
     parse_machine_id,
     parse_node_id,
 )
+from dora_config.yaml.findings import show
 from dora_config.yaml.quantities import MAX_SECONDS, SIZE_PATTERN, check_seconds, parse_size
 from dora_config.yaml.scalars import for_a_program
 
@@ -67,14 +68,13 @@ def _wrong(sentence: str) -> PydanticCustomError:
 
 def _size(value: Any) -> int:
     if not isinstance(value, int | float | str):
-        raise _wrong("expected a size in bytes, or a text such as 50MB")
+        raise _wrong(f"expected a size in bytes, or a text such as 50MB, found {show(value)}")
     return parse_size(value)
 
 
 def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        quoted = f", found {value!r}" if isinstance(value, str | bool) else ""
-        raise _wrong(f"expected a number of seconds{quoted}")
+        raise _wrong(f"expected a number of seconds, found {show(value)}")
     if isinstance(value, int) and abs(value) > MAX_SECONDS:
         raise _wrong(f"must be between 0 and {MAX_SECONDS:g} seconds, found {str(value)[:24]}")
     return check_seconds(float(value))
@@ -101,7 +101,7 @@ def _env_value(value: Any) -> EnvValue:
         if "\x00" in text:
             raise _wrong("the value of an environment variable must not contain a NUL character")
         return text
-    raise _wrong("expected a text, number or boolean")
+    raise _wrong(f"expected a text, number or boolean, found {show(value)}")
 
 
 def _env_name(name: str) -> str:
@@ -121,7 +121,7 @@ def _any_case(*words: str) -> str:
 
 def _log_level(value: Any) -> LogLevel:
     if not isinstance(value, str):
-        raise _wrong(f"expected one of {', '.join(LOG_LEVELS)}")
+        raise _wrong(f"expected one of {', '.join(LOG_LEVELS)}, found {show(value)}")
     return parse_log_level(value)
 
 
@@ -192,7 +192,7 @@ SCALAR_TYPES = ["string", "number", "boolean"]
 
 
 def text_schema(pattern: str | None = None, **bounds: int) -> WithJsonSchema:
-    """Return the JSON Schema of a text; `minimum=0` if it must not start with '-'."""
+    """Return the JSON Schema of a text; `minimum=0` refuses numbers that start with '-'."""
     matching = {} if pattern is None else {"pattern": pattern}
     return WithJsonSchema({"type": SCALAR_TYPES, **matching, **bounds})
 

@@ -24,6 +24,7 @@ from dora_config.dataflow.variables import (
 )
 from dora_config.errors import Problem, Severity
 from dora_config.yaml.document import Document, KeyPath
+from dora_config.yaml.findings import show
 from dora_config.yaml.scalars import for_a_program
 from dora_config.yaml.suggest import closest
 
@@ -255,7 +256,7 @@ class Flattening:
             place = (*source.path, "params", key)
             where = f'node "{source.node.id}": param "{key}"'
             if not isinstance(value, bool | int | float | str):
-                message = f"{where}: expected a text, number or boolean"
+                message = f"{where}: expected a text, number or boolean, found {show(value)}"
                 self.report(scope.document, place, message)
                 continue
             name = "PARAM_" + key.upper()
