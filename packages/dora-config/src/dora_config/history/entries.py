@@ -1,7 +1,7 @@
 """Events of a dataflow that are kept with their times, and the lines of history files; pure.
 
-Each program keeps what it decides or observes: the runner the lives of nodes and links, the
-coordinator placement, machines, recoveries and stops. Times are those of its machine.
+The runner keeps events of nodes and links; the coordinator those of placement, machines,
+recoveries and stops. Times are those of the machine of the program that keeps them.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def explain(evidence: Evidence) -> Explanation:
 
 
 def _add_present(troubles: Troubles, evidence: Evidence) -> None:
-    """Add and end troubles by the present state, where no event does."""
+    """Add and end the troubles that only the present state shows."""
     for one in evidence.machines:
         if one.silent is not None and one.connected and not evidence.ended:
             begins = evidence.now - one.silent
@@ -137,12 +137,12 @@ class _Graph:
 
 
 def _first_cause(incident: Sequence[Trouble], graph: _Graph) -> Trouble | None:
+    """Return the first trouble, or a cause of it that was detected later."""
     if not incident:
         return None
     first = incident[0]
     primary = [one for one in incident if one.kind in PRIMARY]
     if first.kind not in PRIMARY:
-        # it was noticed, while its cause was detected a moment later
         late = LINK_SILENCE if first.kind == "link" else CLOCK_TOLERANCE
         for one in primary:
             if one.begins <= first.at + late and graph.explains(one, first):

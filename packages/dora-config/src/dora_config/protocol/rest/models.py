@@ -93,7 +93,9 @@ class RestartOnly(Arguments):
 
 
 class MachineFilter(Arguments):
-    connected: Annotated[bool | None, Field(description="Only with or without connection.")] = None
+    connected: Annotated[
+        bool | None, Field(description="`true`: only connected machines; `false`: only others.")
+    ] = None
     label: Annotated[
         Texts, Field(description="`KEY=VALUE`; only machines with this label (repeatable).")
     ] = ()
@@ -182,4 +184,4 @@ class ErrorBody(Message):
     code: str
     """One word for programs, such as `not_found`."""
     ended: EndedDataflow | None = None
-    """Known results of the nodes, for a start that failed on a daemon."""
+    """Known results of the nodes, after a start that failed on a daemon."""
