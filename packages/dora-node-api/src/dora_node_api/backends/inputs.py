@@ -50,8 +50,7 @@ class Inputs:
 
     def connect(self, queues: Sequence[QueueSpec], descriptors: Sequence[int]) -> None:
         """Open the queues of a Welcome. Raises ControlError for a wrong number of descriptors."""
-        # A backpressure queue has one descriptor more, to wake its producer.
-        shares = [3 if spec.backpressure else 2 for spec in queues]
+        shares = [spec.consumer_descriptors for spec in queues]
         if sum(shares) != len(descriptors):
             raise ControlError(f"{len(descriptors)} descriptors came for {len(queues)} queues")
         ends: dict[str, tuple[QueueSpec | None, Sequence[int]]] = {}

@@ -79,9 +79,8 @@ class NodeClient:
         )  # fmt: skip
         rest = list(first.descriptors[1:])
         for spec in welcome.queues:
-            count = 3 if spec.backpressure else 2
-            self._add_receiver(spec, rest[:count])
-            del rest[:count]
+            self._add_receiver(spec, rest[: spec.consumer_descriptors])
+            del rest[: spec.consumer_descriptors]
         close_all(rest)
 
     def fileno(self) -> int:

@@ -70,7 +70,7 @@ class ImageReceiver(Receiver):
             self._words[_P_SENT] != expected
             or data[0]
             or self._urgent_words[0]
-            or self._rings
+            or self._backpressure
             or self.forked
         ):
             return None

@@ -77,7 +77,7 @@ class Receiver(ForkAware):
         self._on_first_copy = on_first_copy
         self._words = board.edge_words(spec.area)
         self._account = Account(board.ledger(spec.area, spec.ledger_slots))
-        self._rings = spec.backpressure
+        self._backpressure = spec.backpressure
         self._max_slots = spec.ledger_slots
         self._max_held = spec.ledger_slots // 2
         self._hold_limit = spec.hold_limit
@@ -181,7 +181,7 @@ class Receiver(ForkAware):
         else:
             own[_C_LAST_DATA] = sequence
             own[_C_RECEIVED] += 1
-        if self._rings and own[layout.P_BLOCKED]:
+        if self._backpressure and own[layout.P_BLOCKED]:
             with contextlib.suppress(BlockingIOError):
                 os.write(self._ends.room_write, b"\0")
 
@@ -221,7 +221,7 @@ class Receiver(ForkAware):
 
     def _overtaken(self) -> bool:
         """Whether the held record would have been dropped if it had stayed in the pipe."""
-        if self._rings:
+        if self._backpressure:
             return False
         if self._data_words[0] < self._words[layout.P_FLUSHED]:
             return True

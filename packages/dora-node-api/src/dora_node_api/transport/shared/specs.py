@@ -36,3 +36,8 @@ class QueueSpec(Frozen):
     def backpressure(self) -> bool:
         """Whether the sender waits."""
         return self.policy is QueuePolicy.BACKPRESSURE
+
+    @property
+    def consumer_descriptors(self) -> int:
+        """Number of `QueueEnds.for_consumer`: with backpressure, one more wakes the producer."""
+        return 3 if self.backpressure else 2
