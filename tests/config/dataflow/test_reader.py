@@ -79,6 +79,8 @@ NODE = [
         "path: p\nenv: {A: [1]}",
         'environment variable "A": expected a text, number or boolean, found a list',
     ),
+    ("path: p\n'[key]': 1", '5:5: node "n": unknown field `[key]`'),
+    ("path: p\nenv: {'[key]': [1]}", '5:11: node "n": environment variable "[key]": expected a'),
     ("path: p\nenv: {A: {x: 1}}", "or `{__dora_env: NAME}`"),
     ("path: p\nenv: {A: {__dora_env: 'a b'}}", "invalid name of an environment variable 'a b'"),
     ("path: p\nenv: {A=B: 1}", "invalid name of an environment variable 'A=B'"),

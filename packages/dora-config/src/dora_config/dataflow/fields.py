@@ -76,7 +76,7 @@ def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _wrong(f"expected a number of seconds, found {show(value)}")
     if isinstance(value, int) and abs(value) > MAX_SECONDS:
-        raise _wrong(f"must be between 0 and {MAX_SECONDS:g} seconds, found {str(value)[:24]}")
+        raise _wrong(f"must be between 0 and {MAX_SECONDS:g} seconds, found {show(value)}")
     return check_seconds(float(value))
 
 

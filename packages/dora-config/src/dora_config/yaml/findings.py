@@ -48,8 +48,8 @@ class ErrorTranslation:
         self._hints = hints
 
     def finding(self, detail: Mapping[str, Any]) -> Finding:
-        is_key = "[key]" in detail["loc"]
-        loc: KeyPath = tuple(part for part in detail["loc"] if part != "[key]")
+        """Return the finding of an error as `validation` reads it."""
+        loc: KeyPath = detail["loc"]
         kind: str = detail["type"]
         full = (*self._path, *loc)
         match kind:
@@ -64,7 +64,7 @@ class ErrorTranslation:
                 message = detail["ctx"]["sentence"]
             case _:
                 message = _expectation(kind, detail)
-        return self._at(full, message, is_key=is_key)
+        return self._at(full, message, is_key=detail["is_key"])
 
     def _at(self, full: KeyPath, message: str, *, is_key: bool = False) -> Finding:
         where = describe_place(self._document.data, full)

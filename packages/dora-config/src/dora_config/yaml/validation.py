@@ -74,11 +74,18 @@ def _read(model: type[Model], data: Any) -> tuple[Model | None, list[Any]]:
     try:
         return model.model_validate(data), []
     except ValidationError as error:
-        return None, list(error.errors(include_url=False))
+        return None, [_located(data, detail) for detail in error.errors(include_url=False)]
+
+
+def _located(data: Any, detail: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace the mark "[key]" of pydantic, which may also be a name in `data`, by `is_key`."""
+    loc: KeyPath = detail["loc"]
+    is_key = loc[-1:] == ("[key]",) and _existing(data, loc) != loc
+    return {**detail, "loc": loc[:-1] if is_key else loc, "is_key": is_key}
 
 
 def _is_scalar_for_text(data: Any, detail: Mapping[str, Any]) -> bool:
-    if detail["type"] != "string_type" or "[key]" in detail["loc"]:
+    if detail["type"] != "string_type" or detail["is_key"]:
         return False
     return isinstance(_value_at(data, _existing(data, detail["loc"])), bool | int | float)
 
@@ -98,7 +105,7 @@ def _prune(
     replaced: list[KeyPath] = []
     targets: set[KeyPath] = set()
     for detail in details:
-        loc: KeyPath = tuple(part for part in detail["loc"] if part != "[key]")
+        loc: KeyPath = detail["loc"]
         if loc in placeholders:
             replaced.append(loc)
         else:
