@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import (
-    SimulatedFleet,
-    dataflow,
-    fleet_of,
-    pipeline,
-    running_fleet,
-)
-from support.simulation.machine_simulation import FakeDaemon
+from support.simulation.fleet_simulation import SimulatedFleet, fleet_of, pipeline, running_fleet
 
 from dora_config.protocol.control import (
     ClusterReport,
@@ -18,11 +11,6 @@ from dora_config.protocol.control import (
     ListDataflows,
     StopDataflow,
 )
-
-
-def running() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
-    return running_fleet(dataflow(camera="robot", detector="station"))
-
 
 HOUR = 3600.0
 
@@ -101,7 +89,7 @@ def test_the_age_of_an_ended_dataflow_survives_a_restart() -> None:
 
 
 def test_a_silent_daemon_is_disconnected_and_may_return() -> None:
-    fleet, robot, _ = running()
+    fleet, robot, _ = running_fleet()
     fleet.pass_time(31, heartbeats=False)
     assert robot.connection is None
     assert fleet.listed()[0][0] == "Degraded"
@@ -110,7 +98,7 @@ def test_a_silent_daemon_is_disconnected_and_may_return() -> None:
 
 
 def test_a_second_installation_with_the_same_machine_id_is_refused() -> None:
-    fleet, robot, _ = running()
+    fleet, robot, _ = running_fleet()
     clone = fleet.add_daemon("clone", "robot")
     fleet.settle()
     assert clone.connection is None

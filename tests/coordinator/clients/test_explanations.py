@@ -14,10 +14,6 @@ from dora_config.protocol.daemon import TO_DAEMON, Heartbeat, PartHistory, ReadH
 from dora_coordinator.state.events import ClientCancelled, DaemonMessageReceived
 
 
-def two_machines() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
-    return running_fleet(dataflow(camera="robot", detector="station"))
-
-
 def requested(daemon: FakeDaemon) -> ReadHistory:
     """Return the request that a daemon has received."""
     found = [TO_DAEMON.decode(text) for text in daemon.from_coordinator]
@@ -41,7 +37,7 @@ def explained(fleet: SimulatedFleet, number: int) -> Explanation:
 
 
 def test_the_events_of_all_machines_are_explained_with_their_clock_offsets() -> None:
-    fleet, robot, station = two_machines()
+    fleet, robot, station = running_fleet()
     assert robot.connection is not None
     fleet.handle(DaemonMessageReceived(robot.connection, Heartbeat(), 60.0))
     number = fleet.request(Explain())
@@ -59,7 +55,7 @@ def test_the_events_of_all_machines_are_explained_with_their_clock_offsets() -> 
 
 
 def test_daemons_that_do_not_answer_are_named() -> None:
-    fleet, robot, station = two_machines()
+    fleet, robot, station = running_fleet()
     number = fleet.request(Explain())
     answer(fleet, robot, problem="the runner\thas not answered for 2 s")
     requested(station)
@@ -71,7 +67,7 @@ def test_daemons_that_do_not_answer_are_named() -> None:
 
 
 def test_a_machine_that_was_lost_is_the_cause() -> None:
-    fleet, robot, station = two_machines()
+    fleet, robot, station = running_fleet()
     fleet.disconnect(station)
     number = fleet.request(Explain())
     answer(fleet, robot)
@@ -83,7 +79,7 @@ def test_a_machine_that_was_lost_is_the_cause() -> None:
 
 def test_a_connection_that_is_closed_after_a_cut_counts_as_silence() -> None:
     """A cut network closes the old connection only once the machine is back."""
-    fleet, robot, station = two_machines()
+    fleet, robot, station = running_fleet()
     fleet.pass_time(12.0, heartbeats=False)
     fleet.disconnect(station)
     number = fleet.request(Explain())
@@ -109,7 +105,7 @@ def test_a_cut_that_the_connection_survived_is_the_cause() -> None:
 
 
 def test_a_machine_that_is_lost_meanwhile() -> None:
-    fleet, robot, station = two_machines()
+    fleet, robot, station = running_fleet()
     number = fleet.request(Explain())
     answer(fleet, robot)
     fleet.disconnect(station)
@@ -191,13 +187,13 @@ def test_without_dataflows_lost_machines_are_named() -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    fleet, _, _ = two_machines()
+    fleet, _, _ = running_fleet()
     failure = fleet.failures[fleet.request(Explain(dataflow=DataflowRef(name="other")))]
     assert (failure.code, failure.message) == ("not_found", 'no dataflow with name "other"')
 
 
 def test_of_several_dataflows_the_one_in_trouble_is_explained() -> None:
-    fleet, robot, station = two_machines()
+    fleet, robot, station = running_fleet()
     fleet.start(dataflow(logger="robot").model_copy(update={"name": "calm"}))
     fleet.settle()
     failure = fleet.failures[fleet.request(Explain())]
@@ -209,7 +205,7 @@ def test_of_several_dataflows_the_one_in_trouble_is_explained() -> None:
 
 
 def test_an_ended_dataflow_is_explained_and_a_cancelled_request_is_not_answered() -> None:
-    fleet, robot, station = two_machines()
+    fleet, robot, station = running_fleet()
     fleet.request(StopDataflow())
     fleet.settle()
     number = fleet.request(Explain())

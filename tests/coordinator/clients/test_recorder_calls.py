@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
+from support.simulation.fleet_simulation import SimulatedFleet, running_fleet
 from support.simulation.machine_simulation import FakeDaemon
 
 from dora_config.protocol.daemon import TO_DAEMON
@@ -18,10 +18,6 @@ from dora_config.protocol.recordings.fleet import (
 from dora_coordinator.state.events import ClientCancelled, DaemonMessageReceived
 
 STATES = RecordingStates()
-
-
-def two_machines() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
-    return running_fleet(dataflow(camera="robot", detector="station"))
 
 
 def received(daemon: FakeDaemon) -> str:
@@ -40,7 +36,7 @@ def answer(fleet: SimulatedFleet, daemon: FakeDaemon, message: RecorderAnswered)
 
 
 def test_all_connected_daemons_are_called_and_their_replies_collected() -> None:
-    fleet, robot, station = two_machines()
+    fleet, robot, station = running_fleet()
     number = fleet.request(CallRecorders(request=ListRecordings()))
     call = received(robot)
     assert received(station) == call
@@ -54,7 +50,7 @@ def test_all_connected_daemons_are_called_and_their_replies_collected() -> None:
 
 
 def test_a_daemon_that_is_not_connected_or_leaves_is_a_problem() -> None:
-    fleet, robot, station = two_machines()
+    fleet, robot, station = running_fleet()
     number = fleet.request(CallRecorders(daemons=("robot", "attic"), request=ListRecordings()))
     received(robot)
     assert not station.from_coordinator
@@ -68,7 +64,7 @@ def test_a_daemon_that_is_not_connected_or_leaves_is_a_problem() -> None:
 
 
 def test_a_cancelled_call_and_a_late_reply_are_ignored() -> None:
-    fleet, robot, _ = two_machines()
+    fleet, robot, _ = running_fleet()
     number = fleet.request(CallRecorders(daemons=("robot",), request=ListRecordings()))
     call = received(robot)
     fleet.handle(ClientCancelled(1, number))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
+from support.simulation.fleet_simulation import SimulatedFleet, running_fleet
 from support.simulation.machine_simulation import FakeDaemon
 
 from dora_config.protocol.calls import PartReply, RunnerAnswered, RunnerCall, RunnerReplies
@@ -18,10 +18,6 @@ from dora_config.protocol.runner import (
     StopNode,
 )
 from dora_coordinator.state.events import ClientCancelled, DaemonMessageReceived
-
-
-def two_machines() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
-    return running_fleet(dataflow(camera="robot", detector="station"))
 
 
 def call(fleet: SimulatedFleet, request: ControlRequest, *daemons: FakeDaemon) -> tuple[int, str]:
@@ -48,7 +44,7 @@ def answer(
 
 
 def test_a_call_for_a_node_goes_to_its_daemon() -> None:
-    fleet, robot, station = two_machines()
+    fleet, robot, station = running_fleet()
     number, call_id = call(fleet, CallRunner(node="camera", request=StopNode(node="camera")), robot)
     assert not station.from_coordinator
     answer(fleet, station, call_id, Done())
@@ -60,7 +56,7 @@ def test_a_call_for_a_node_goes_to_its_daemon() -> None:
 
 
 def test_a_call_without_a_node_collects_replies_and_problems_of_all_parts() -> None:
-    fleet, robot, station = two_machines()
+    fleet, robot, station = running_fleet()
     number, call_id = call(fleet, CallRunner(request=GetStatistics()), robot, station)
     answer(fleet, robot, call_id, None)
     assert number not in fleet.answers
@@ -72,7 +68,7 @@ def test_a_call_without_a_node_collects_replies_and_problems_of_all_parts() -> N
 
 
 def test_a_call_fails_if_no_part_replies() -> None:
-    fleet, robot, station = two_machines()
+    fleet, robot, station = running_fleet()
     fleet.disconnect(station)
     number, call_id = call(fleet, CallRunner(request=GetStatistics()), robot)
     answer(fleet, robot, call_id, Refusal(message="unknown request"))
@@ -81,14 +77,14 @@ def test_a_call_fails_if_no_part_replies() -> None:
 
 
 def test_a_daemon_that_is_lost_answers_its_calls() -> None:
-    fleet, robot, _ = two_machines()
+    fleet, robot, _ = running_fleet()
     number, _ = call(fleet, CallRunner(node="camera", request=StopNode(node="camera")), robot)
     fleet.disconnect(robot)
     assert fleet.failures[number].message == 'the connection to daemon "robot" was lost'
 
 
 def test_a_cancelled_call_is_not_answered() -> None:
-    fleet, robot, _ = two_machines()
+    fleet, robot, _ = running_fleet()
     request = CallRunner(node="camera", request=StopNode(node="camera"))
     number, call_id = call(fleet, request, robot)
     fleet.handle(ClientCancelled(1, number))
@@ -97,7 +93,7 @@ def test_a_cancelled_call_is_not_answered() -> None:
 
 
 def test_unknown_and_ended_nodes_are_refused() -> None:
-    fleet, robot, _ = two_machines()
+    fleet, robot, _ = running_fleet()
     failure = fleet.failures[fleet.request(CallRunner(node="arm", request=StopNode(node="arm")))]
     assert 'has no node "arm"; its nodes are: camera, detector' in failure.message
     fleet.finish_runner(robot.runners[0], robot)
@@ -111,7 +107,7 @@ def test_unknown_and_ended_nodes_are_refused() -> None:
 
 
 def test_params_that_a_runner_has_set_are_stored_for_its_successors() -> None:
-    fleet, robot, _ = two_machines()
+    fleet, robot, _ = running_fleet()
     (dataflow_id,) = fleet.store
     for value in (Refusal(message="no"), Done()):
         request = SetParam(node="camera", key="gain", value=3)

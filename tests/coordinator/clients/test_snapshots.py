@@ -25,10 +25,6 @@ LOAD = MachineLoad(cpus=4, cpu_seconds=8.0, memory_bytes=1, memory_total_bytes=2
 UPGRADE = MachineOperation(command="dora cluster upgrade", operator="ada@desk", since=1.0)
 
 
-def two_machines() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
-    return running_fleet(dataflow(camera="robot", detector="station"))
-
-
 def asked(daemon: FakeDaemon) -> list[SampleMachine]:
     """Return the samples that a daemon was asked for, and forget them."""
     found = [TO_DAEMON.decode(text) for text in daemon.from_coordinator]
@@ -60,7 +56,7 @@ def snapshot(fleet: SimulatedFleet, number: int) -> Snapshot:
 
 
 def test_a_snapshot_has_machines_nodes_and_the_edges_of_all_daemons() -> None:
-    fleet, robot, station = two_machines()
+    fleet, robot, station = running_fleet()
     number = fleet.request(GetSnapshot())
     answer(fleet, robot)
     assert number not in fleet.answers
@@ -82,7 +78,7 @@ def test_a_snapshot_has_machines_nodes_and_the_edges_of_all_daemons() -> None:
 
 
 def test_viewers_share_a_snapshot_for_a_second() -> None:
-    fleet, robot, station = two_machines()
+    fleet, robot, station = running_fleet()
     first, second = fleet.request(GetSnapshot()), fleet.request(GetSnapshot())
     answer(fleet, robot)
     answer(fleet, station)
@@ -100,7 +96,7 @@ def test_viewers_share_a_snapshot_for_a_second() -> None:
 
 
 def test_without_edges_no_daemon_is_asked() -> None:
-    fleet, robot, station = two_machines()
+    fleet, robot, station = running_fleet()
     found = snapshot(fleet, fleet.request(GetSnapshot(edges=False)))
     assert len(found.nodes) == len(found.machines) == 2
     assert (found.edges, found.machines[0].load) == ((), None)
@@ -109,7 +105,7 @@ def test_without_edges_no_daemon_is_asked() -> None:
 
 
 def test_a_snapshot_of_one_dataflow_asks_only_its_machines() -> None:
-    fleet, robot, station = two_machines()
+    fleet, robot, station = running_fleet()
     fleet.start(dataflow(logger="robot"))
     fleet.settle()
     fleet.request(GetSnapshot(dataflow=DataflowRef(uuid=robot.runners[-1].dataflow_id)))
@@ -119,14 +115,14 @@ def test_a_snapshot_of_one_dataflow_asks_only_its_machines() -> None:
 
 
 def test_an_unknown_dataflow_fails() -> None:
-    fleet, robot, _ = two_machines()
+    fleet, robot, _ = running_fleet()
     number = fleet.request(GetSnapshot(dataflow=DataflowRef(name="nosuch")))
     assert fleet.failures[number].code == "not_found"
     assert not asked(robot)
 
 
 def test_a_silent_daemon_delays_a_snapshot_only_for_a_while() -> None:
-    fleet, robot, station = two_machines()
+    fleet, robot, station = running_fleet()
     number = fleet.request(GetSnapshot())
     answer(fleet, robot)
     fleet.now += snapshots.SAMPLE_SECONDS
@@ -138,7 +134,7 @@ def test_a_silent_daemon_delays_a_snapshot_only_for_a_while() -> None:
 
 
 def test_a_daemon_that_is_lost_ends_the_wait_for_it() -> None:
-    fleet, robot, station = two_machines()
+    fleet, robot, station = running_fleet()
     number = fleet.request(GetSnapshot())
     answer(fleet, robot)
     fleet.disconnect(station)
@@ -152,7 +148,7 @@ def test_a_daemon_that_is_lost_ends_the_wait_for_it() -> None:
 
 
 def test_a_client_that_left_gets_no_answer() -> None:
-    fleet, robot, station = two_machines()
+    fleet, robot, station = running_fleet()
     number = fleet.request(GetSnapshot())
     fleet.handle(ClientDisconnected(1))
     answer(fleet, robot)
@@ -161,7 +157,7 @@ def test_a_client_that_left_gets_no_answer() -> None:
 
 
 def test_daemons_of_an_older_protocol_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    fleet, robot, station = two_machines()
+    fleet, robot, station = running_fleet()
     monkeypatch.setattr(snapshots, "FIRST_MINOR", 99)
     found = snapshot(fleet, fleet.request(GetSnapshot()))
     assert not asked(robot)

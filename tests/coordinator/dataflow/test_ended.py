@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
-from support.simulation.machine_simulation import FakeDaemon
 
 from dora_config.protocol.control import DataflowRef, Ended, StopDataflow
 
 
-def running() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
-    return running_fleet(dataflow(camera="robot", detector="station"))
-
-
 def test_an_unreported_dataflow_fails_and_resumes_when_a_daemon_reports_it() -> None:
-    fleet, robot, station = running()
+    fleet, robot, station = running_fleet()
     fleet.kill_coordinator()
     fleet.start_coordinator()
     fleet.pass_time(60)
@@ -28,7 +23,7 @@ def test_an_unreported_dataflow_fails_and_resumes_when_a_daemon_reports_it() -> 
 
 
 def test_an_unreported_dataflow_is_spawned_again_after_a_reboot() -> None:
-    fleet, robot, station = running()
+    fleet, robot, station = running_fleet()
     fleet.kill_coordinator()
     fleet.reboot(robot)
     fleet.reboot(station)

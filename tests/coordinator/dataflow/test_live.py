@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
-from support.simulation.machine_simulation import FakeDaemon
+from support.simulation.fleet_simulation import dataflow, running_fleet
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.run_plan import CurrentNode
@@ -11,12 +10,8 @@ from dora_coordinator.dataflow import events
 from dora_coordinator.state.commands import ArmTimer, CancelTimer
 
 
-def running() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
-    return running_fleet(dataflow(camera="robot", detector="station"))
-
-
 def test_nodes_continue_while_a_connection_is_lost() -> None:
-    fleet, robot, _ = running()
+    fleet, robot, _ = running_fleet()
     (runner,) = robot.runners
     fleet.disconnect(robot)
     assert fleet.listed() == [("Degraded", 'no connection to daemon "robot"')]
@@ -27,7 +22,7 @@ def test_nodes_continue_while_a_connection_is_lost() -> None:
 
 
 def test_a_killed_daemon_adopts_its_runners() -> None:
-    fleet, robot, _ = running()
+    fleet, robot, _ = running_fleet()
     (runner,) = robot.runners
     fleet.kill_daemon(robot)
     assert fleet.listed()[0][0] == "Degraded"
@@ -39,7 +34,7 @@ def test_a_killed_daemon_adopts_its_runners() -> None:
 
 
 def test_nodes_of_a_rebooted_machine_are_spawned_at_once() -> None:
-    fleet, robot, station = running()
+    fleet, robot, station = running_fleet()
     (untouched,) = station.runners
     fleet.reboot(robot)
     fleet.start_daemon(robot)
@@ -52,7 +47,7 @@ def test_nodes_of_a_rebooted_machine_are_spawned_at_once() -> None:
 
 
 def test_a_runner_that_dies_repeatedly_is_spawned_every_30_seconds() -> None:
-    fleet, robot, _ = running()
+    fleet, robot, _ = running_fleet()
     fleet.kill_runner(robot.runners[0], robot)
     fleet.settle()
     assert robot.runners[0].phase == "running"  # the first recovery is immediate
@@ -67,7 +62,7 @@ def test_a_runner_that_dies_repeatedly_is_spawned_every_30_seconds() -> None:
 
 
 def test_a_reboot_soon_after_a_recovery_is_recovered_at_once() -> None:
-    fleet, robot, _ = running()
+    fleet, robot, _ = running_fleet()
     fleet.kill_runner(robot.runners[0], robot)
     fleet.settle()
     for _ in range(3):
@@ -78,7 +73,7 @@ def test_a_reboot_soon_after_a_recovery_is_recovered_at_once() -> None:
 
 
 def test_a_node_that_fails_at_each_recovery_is_spawned_every_30_seconds() -> None:
-    fleet, robot, _ = running()
+    fleet, robot, _ = running_fleet()
     robot.broken_nodes.add("camera")
     fleet.reboot(robot)
     fleet.start_daemon(robot)
@@ -92,7 +87,7 @@ def test_a_node_that_fails_at_each_recovery_is_spawned_every_30_seconds() -> Non
 
 
 def test_a_restarted_coordinator_recovers_running_dataflows() -> None:
-    fleet, robot, station = running()
+    fleet, robot, station = running_fleet()
     before = (robot.runners[0], station.runners[0])
     fleet.kill_coordinator()
     fleet.start_coordinator()
@@ -109,7 +104,7 @@ def test_a_restarted_coordinator_recovers_running_dataflows() -> None:
 
 
 def test_a_machine_that_does_not_report_degrades_the_dataflow() -> None:
-    fleet, robot, station = running()
+    fleet, robot, station = running_fleet()
     fleet.kill_coordinator()
     fleet.kill_daemon(station)
     fleet.start_coordinator()
@@ -120,7 +115,7 @@ def test_a_machine_that_does_not_report_degrades_the_dataflow() -> None:
 
 
 def test_results_of_a_disconnected_machine_are_reported_later() -> None:
-    fleet, robot, station = running()
+    fleet, robot, station = running_fleet()
     fleet.disconnect(robot)
     fleet.finish_runner(robot.runners[0], robot, failed={"camera"})
     fleet.finish_runner(station.runners[0], station)

@@ -24,12 +24,8 @@ from dora_config.protocol.runner import ConnectInput
 from dora_coordinator.state.records import Phase
 
 
-def running() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
-    return running_fleet(dataflow(camera="robot", detector="station"))
-
-
 def test_running_parts_are_adopted_after_the_store_was_lost() -> None:
-    fleet, robot, station = running()
+    fleet, robot, station = running_fleet()
     fleet.kill_coordinator()
     fleet.store.clear()
     fleet.start_coordinator()
@@ -101,7 +97,7 @@ def test_an_adopted_part_does_not_hide_that_the_dataflow_was_changed() -> None:
 
 
 def test_times_of_recoveries_are_removed_with_their_dataflow() -> None:
-    fleet, robot, _ = running()
+    fleet, robot, _ = running_fleet()
     fleet.kill_runner(robot.runners[0], robot)
     fleet.settle()
     assert fleet.coordinator is not None

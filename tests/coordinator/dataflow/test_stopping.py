@@ -13,11 +13,6 @@ from support.simulation.machine_simulation import FakeDaemon
 
 from dora_config.protocol.control import DataflowRef, StopDataflow
 
-
-def running() -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
-    return running_fleet(dataflow(camera="robot", detector="station"))
-
-
 STOPPED = 'daemon "robot" was stopped'
 
 
@@ -125,7 +120,7 @@ def test_a_daemon_that_ends_during_a_start_rolls_it_back() -> None:
 
 
 def test_an_unconfirmed_stop_is_completed_when_the_daemon_returns() -> None:
-    fleet, robot, _ = running()
+    fleet, robot, _ = running_fleet()
     fleet.disconnect(robot)
     fleet.request(StopDataflow(dataflow=DataflowRef()))
     fleet.pass_time(100)
@@ -139,7 +134,7 @@ def test_an_unconfirmed_stop_is_completed_when_the_daemon_returns() -> None:
 
 
 def test_a_disconnected_machine_stops_its_part_when_it_returns() -> None:
-    fleet, robot, _ = running()
+    fleet, robot, _ = running_fleet()
     fleet.disconnect(robot)
     number = fleet.request(StopDataflow())
     fleet.settle()
@@ -156,7 +151,7 @@ def test_a_disconnected_machine_stops_its_part_when_it_returns() -> None:
 
 
 def test_a_restarted_coordinator_continues_a_stop() -> None:
-    fleet, robot, station = running()
+    fleet, robot, station = running_fleet()
     fleet.request(StopDataflow())
     fleet.kill_coordinator()  # no daemon has received the stop
     fleet.heal(5)
@@ -165,7 +160,7 @@ def test_a_restarted_coordinator_continues_a_stop() -> None:
 
 
 def test_a_runner_that_is_killed_while_stopping_fails_the_dataflow() -> None:
-    fleet, _, station = running()
+    fleet, _, station = running_fleet()
     fleet.request(StopDataflow())
     fleet.kill_runner(station.runners[0], station)
     fleet.settle()

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 from support.cluster.hosts_boot import BOOT_SCRIPT, INIT_SCRIPT, USER, Identity, make_key, prepare
@@ -167,12 +167,8 @@ class Hosts:
     @contextmanager
     def workstation(self) -> Iterator[None]:
         """Put this thread and its processes on the hosts' network for the block."""
-        with open("/proc/thread-self/ns/net") as home:
-            set_network(f"/proc/{self.hub}/ns/net")
-            try:
-                yield
-            finally:
-                set_network(home.name, home.fileno())
+        with in_network(f"/proc/{self.hub}/ns/net"):
+            yield
 
     def partition(self, *names: str) -> None:
         """Cut these hosts off from each other, but not from the other hosts."""
@@ -425,16 +421,21 @@ def _enter(
     return done
 
 
-def set_network(name: str, descriptor: int | None = None) -> None:
-    """Move this thread into a network namespace."""
+@contextmanager
+def in_network(namespace: str) -> Iterator[None]:
+    """Put this thread and its processes into a network namespace for the block."""
+    with open("/proc/thread-self/ns/net") as home, open(namespace) as there:
+        _set_network(there)
+        try:
+            yield
+        finally:
+            _set_network(home)
+
+
+def _set_network(namespace: TextIO) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    opened = os.open(name, os.O_RDONLY) if descriptor is None else descriptor
-    try:
-        if libc.setns(opened, _CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), name)
-    finally:
-        if descriptor is None:
-            os.close(opened)
+    if libc.setns(namespace.fileno(), _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), namespace.name)
 
 
 def _cgroup2() -> Path | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from support.cluster.hosts import set_network
+from support.cluster.hosts import in_network
 from support.requirements import require, require_installed, require_root
 
 _HOLDER = "import sys; print('ready', flush=True); sys.stdin.read()"
@@ -35,12 +35,8 @@ class Networks:
     @contextmanager
     def at(self, name: str) -> Iterator[None]:
         """Put this thread and its processes into a machine's network for the block."""
-        with open("/proc/thread-self/ns/net") as home:
-            set_network(f"/proc/{self._holders[name]}/ns/net")
-            try:
-                yield
-            finally:
-                set_network(home.name, home.fileno())
+        with in_network(f"/proc/{self._holders[name]}/ns/net"):
+            yield
 
     def ip(self, name: str, *words: str) -> None:
         """Run the command `ip` in a machine's network."""

@@ -419,10 +419,12 @@ def fleet_of(*machines: str) -> SimulatedFleet:
     return fleet
 
 
-def running_fleet(spec: DataflowSpec) -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
-    """Return a fleet of the machines "robot" and "station" on which ``spec`` runs."""
+def running_fleet(
+    spec: DataflowSpec | None = None,
+) -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
+    """Return a fleet of "robot" and "station" that run ``spec``, by default a node on each."""
     fleet = fleet_of("robot", "station")
-    fleet.start(spec)
+    fleet.start(spec or dataflow(camera="robot", detector="station"))
     fleet.settle()
     assert fleet.listed() == [("Running", None)]
     return fleet, fleet.daemons["robot"], fleet.daemons["station"]

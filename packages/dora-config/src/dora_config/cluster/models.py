@@ -10,7 +10,6 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
-from pydantic_core import PydanticCustomError
 
 from dora_config.addresses import is_public
 from dora_config.dataflow.fields import (
@@ -22,6 +21,7 @@ from dora_config.dataflow.fields import (
     Written,
     optional,
     text_schema,
+    wrong,
 )
 from dora_config.frozen import Frozen
 from dora_config.yaml.document import Document
@@ -60,21 +60,17 @@ _PREFIX_PATTERN = r"^(?!.*/\.\.(/|$))/+[^/]+/+[^/]"
 _MIN_DEPTH = 2
 
 
-def _wrong(sentence: str) -> PydanticCustomError:
-    return PydanticCustomError("dora", "{sentence}", {"sentence": sentence})
-
-
 def _ip_address(value: str) -> str:
     try:
         return str(ipaddress.ip_address(value))
     except ValueError:
-        raise _wrong(f'expected an IP address such as 192.0.2.10, found "{value}"') from None
+        raise wrong(f'expected an IP address such as 192.0.2.10, found "{value}"') from None
 
 
 def _link_address(value: str) -> str:
     address = _ip_address(value)
     if (problem := _not_reachable(address)) is not None:
-        raise _wrong(f'"{value}" {problem}; use an address that the other machines can reach')
+        raise wrong(f'"{value}" {problem}; use an address that the other machines can reach')
     return address
 
 
@@ -89,7 +85,7 @@ def _not_reachable(address: str) -> str | None:
 
 def _absolute(value: str) -> str:
     if not value.startswith("/") or "\0" in value or "\n" in value:
-        raise _wrong(f'expected an absolute path on that machine, found "{value}"')
+        raise wrong(f'expected an absolute path on that machine, found "{value}"')
     return value
 
 
@@ -97,7 +93,7 @@ def _prefix(value: str) -> str:
     _absolute(value)
     parts = PurePosixPath(value).parts[1:]
     if ".." in parts or len(parts) < _MIN_DEPTH:
-        raise _wrong(
+        raise wrong(
             f'expected a separate folder for dora\'s versions, such as /data/dora, found "{value}"'
         )
     return str(PurePosixPath("/", *parts))
@@ -105,46 +101,46 @@ def _prefix(value: str) -> str:
 
 def _variable(name: str) -> str:
     if not re.fullmatch(_VARIABLE_PATTERN, name):
-        raise _wrong(
+        raise wrong(
             f"invalid name of an environment variable {name!r}: expected letters, digits and '_'"
         )
     if name in _OWN_VARIABLES:
-        raise _wrong(f"`{name}` is used by the daemon itself and cannot be set here")
+        raise wrong(f"`{name}` is used by the daemon itself and cannot be set here")
     return name
 
 
 def _variable_text(value: Any) -> str:
     if not isinstance(value, bool | int | float | str):
-        raise _wrong("expected a text, number or boolean")
+        raise wrong("expected a text, number or boolean")
     text = for_a_program(value)
     bad = re.search(r"[\x00-\x08\x0a-\x1f\x7f]", text)
     if bad:
-        raise _wrong(f"the value must be one line of text, found {bad.group()!r}")
+        raise wrong(f"the value must be one line of text, found {bad.group()!r}")
     return text
 
 
 def _ssh_word(value: str, what: str) -> str:
     if not value.strip():
-        raise _wrong(f"{what} must not be empty")
+        raise wrong(f"{what} must not be empty")
     if value.startswith("-"):
-        raise _wrong(f"{what} {value!r} must not start with '-', which ssh reads as an option")
+        raise wrong(f"{what} {value!r} must not start with '-', which ssh reads as an option")
     bad = re.search(rf"[\s\x00-\x1f\x7f{_SHELL}]", value)
     if bad:
-        raise _wrong(f"{what} {value!r} contains invalid character {bad.group()!r}")
+        raise wrong(f"{what} {value!r} contains invalid character {bad.group()!r}")
     return value
 
 
 def _host(value: str) -> str:
     _ssh_word(value, "host")
     if "@" in value:
-        raise _wrong(f"host {value!r} must not contain '@'; write the user in `user`")
+        raise wrong(f"host {value!r} must not contain '@'; write the user in `user`")
     return value
 
 
 def _endpoint(value: str) -> str:
     match = re.fullmatch(_ENDPOINT_PATTERN, value)
     if not match or not 1 <= int(match[1]) <= 65535:
-        raise _wrong(f'expected an endpoint tcp/HOST:PORT, found "{value}"')
+        raise wrong(f'expected an endpoint tcp/HOST:PORT, found "{value}"')
     return value
 
 

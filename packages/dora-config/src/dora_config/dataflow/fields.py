@@ -61,29 +61,29 @@ def optional(description: str) -> Any:
     return Field(default=None, description=description)
 
 
-def _wrong(sentence: str) -> PydanticCustomError:
+def wrong(sentence: str) -> PydanticCustomError:
     """Return an error whose message is used unchanged."""
     return PydanticCustomError("dora", "{sentence}", {"sentence": sentence})
 
 
 def _size(value: Any) -> int:
     if not isinstance(value, int | float | str):
-        raise _wrong(f"expected a size in bytes, or a text such as 50MB, found {show(value)}")
+        raise wrong(f"expected a size in bytes, or a text such as 50MB, found {show(value)}")
     return parse_size(value)
 
 
 def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong(f"expected a number of seconds, found {show(value)}")
+        raise wrong(f"expected a number of seconds, found {show(value)}")
     if isinstance(value, int) and abs(value) > MAX_SECONDS:
-        raise _wrong(f"must be between 0 and {MAX_SECONDS:g} seconds, found {show(value)}")
+        raise wrong(f"must be between 0 and {MAX_SECONDS:g} seconds, found {show(value)}")
     return check_seconds(float(value))
 
 
 def _positive_seconds(value: Any) -> float:
     seconds = _seconds(value)
     if seconds <= 0:
-        raise _wrong(f"must be greater than 0 seconds, found {seconds:g}")
+        raise wrong(f"must be greater than 0 seconds, found {seconds:g}")
     return seconds
 
 
@@ -91,7 +91,7 @@ def _env_value(value: Any) -> EnvValue:
     if isinstance(value, dict):
         name = value.get("__dora_env")
         if set(value) != {"__dora_env"} or not isinstance(name, str) or not name:
-            raise _wrong(
+            raise wrong(
                 "expected a text, number or boolean, or `{__dora_env: NAME}` "
                 "for a variable of the machine that the node runs on"
             )
@@ -99,14 +99,14 @@ def _env_value(value: Any) -> EnvValue:
     if isinstance(value, bool | int | float | str):
         text = for_a_program(value)
         if "\x00" in text:
-            raise _wrong("the value of an environment variable must not contain a NUL character")
+            raise wrong("the value of an environment variable must not contain a NUL character")
         return text
-    raise _wrong(f"expected a text, number or boolean, found {show(value)}")
+    raise wrong(f"expected a text, number or boolean, found {show(value)}")
 
 
 def _env_name(name: str) -> str:
     if not _ENV_NAME.fullmatch(name):
-        raise _wrong(
+        raise wrong(
             f"invalid name of an environment variable {name!r}: "
             "it must not be empty nor contain '=', white space or NUL"
         )
@@ -121,7 +121,7 @@ def _any_case(*words: str) -> str:
 
 def _log_level(value: Any) -> LogLevel:
     if not isinstance(value, str):
-        raise _wrong(f"expected one of {', '.join(LOG_LEVELS)}, found {show(value)}")
+        raise wrong(f"expected one of {', '.join(LOG_LEVELS)}, found {show(value)}")
     return parse_log_level(value)
 
 
@@ -170,13 +170,13 @@ def _build(value: str) -> str:
 
 def _refuse_nul(value: str) -> None:
     if "\x00" in value:
-        raise _wrong("must not contain a NUL character")
+        raise wrong("must not contain a NUL character")
 
 
 def _text(value: str) -> str:
     _refuse_nul(value)
     if not value.strip():
-        raise _wrong("must not be empty")
+        raise wrong("must not be empty")
     return value
 
 
