@@ -40,6 +40,8 @@ def problems(text: str) -> list[str]:
         ("<<: 5", "`<<` takes a mapping or a list of mappings"),
         ("# ä\nä: \x00", "f:2:4: invalid YAML"),
         ("a: \ud800", "f:1:"),
+        (r'a: "\ud800"', "invalid Unicode character escape code"),
+        (r'a: "\U00110000"', "invalid Unicode character escape code"),
         ("- " * 100, "values are nested deeper than 60 levels"),
         ("[" * 100, "values are nested deeper than 60 levels"),
         ("a: 'x\nb: 1", "invalid YAML"),

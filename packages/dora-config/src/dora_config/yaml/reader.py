@@ -14,7 +14,7 @@ from yaml.composer import Composer
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.parser import Parser
 from yaml.reader import Reader, ReaderError
-from yaml.scanner import Scanner
+from yaml.scanner import Scanner, ScannerError
 
 from dora_config.errors import Problem
 from dora_config.yaml.document import Document, KeyPath, Span, merged_nodes, span_of
@@ -105,6 +105,16 @@ class _PythonComposer(_Composer, Reader, Scanner, Parser):
         Scanner.__init__(self)
         Parser.__init__(self)
         _Composer.__init__(self, document)
+
+    def scan_flow_scalar_non_spaces(self, double: bool, start_mark: Any) -> list[str]:
+        """Refuse escapes that are not characters, as libyaml does."""
+        try:
+            texts: list[str] = super().scan_flow_scalar_non_spaces(double, start_mark)
+            "".join(texts).encode()
+        except ValueError:
+            problem = "found invalid Unicode character escape code"
+            raise ScannerError(None, None, problem, self.get_mark()) from None
+        return texts
 
 
 _TreeComposer: type[Any] = _PythonComposer
