@@ -149,6 +149,9 @@ def test_an_invalid_descriptor_is_refused_with_its_place() -> None:
     assert (
         refusal(fleet, "startDataflow", descriptor=unset, env={"SPEED": "1"}, name="\x07")[0] == 400
     )
+    for env in ({"A=B": "x"}, {"": "x"}, {"A": "\0"}):
+        status, sentence = refusal(fleet, "startDataflow", descriptor="nodes: []", env=env)
+        assert (status, sentence.startswith("env.")) == (400, True), sentence
 
 
 @pytest.mark.parametrize("text", [rb"\ud800", b"\xed\xa0\x80", b"\xff"])

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from dora_config.dataflow.fields import EnvNameField
 from dora_config.protocol.control import DataflowSummary, EndedDataflow
 from dora_config.protocol.dataflow import DataflowSpec, NodeView
 from dora_config.protocol.envelope import Message, ProgramVersion
@@ -68,7 +69,7 @@ class StartDataflowFile(Arguments):
     ] = ""
     name: Annotated[str | None, Field(description="Name of the dataflow.")] = None
     env: Annotated[
-        dict[str, str],
+        dict[EnvNameField, Annotated[str, Field(pattern=r"^[^\x00]*$")]],
         Field(description="Environment variables of all nodes, and values of `$NAME` in it."),
     ] = Field(default_factory=dict)
 
