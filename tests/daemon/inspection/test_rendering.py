@@ -152,3 +152,11 @@ def test_long_metadata_is_left_out() -> None:
 def test_control_characters_are_escaped() -> None:
     text = text_of(pa.array(["\x9b31m \u202e \x1b"]), {"\x9bkey": "\x7f"})
     assert all(character.isprintable() for character in text)
+
+
+def test_times_that_python_cannot_represent_are_text() -> None:
+    far = pa.array([2**62], pa.timestamp("s"))
+    assert rendered(far)["data"] == [f"<value out of range: {2**62}>"]
+    stamp = pa.array([1], pa.timestamp("ns"))
+    shown = rendered(pa.StructArray.from_arrays([stamp], ["stamp"]))
+    assert shown["data"] == [{"stamp": "1970-01-01 00:00:00.000000001"}]

@@ -233,6 +233,7 @@ def test_missing_numbers_are_not_zero() -> None:
         (K.BOXES_2D, pa.array(["a"]), {}, "expected numbers, found string"),
         (K.BOXES_2D, pa.array([None, {"x": 1.0}]), {}, "does not fit boxes2d"),
         (K.POSE, pa.array([None, 1.0, 2.0]), {}, "does not fit pose"),
+        (K.POINTS_2D, floats(1, 2), {"color": [math.inf] * 3}, "does not fit points2d: Overflow"),
     ],
 )
 def test_messages_that_do_not_fit(

@@ -13,6 +13,7 @@ from dora_node_api.data.visual_kinds import VisualKind
 from dora_node_api.data.visual_values import Image
 from dora_node_api.events import InputEvent
 from dora_node_api.viewers.buffer import NewestMessages
+from dora_node_api.viewers.foxglove_messages import json_message
 from dora_node_api.viewers.foxglove_node import read_address as foxglove_address
 from dora_node_api.viewers.inputs import ViewerInput, ViewerMessage, image_defaults, read_message
 from dora_node_api.viewers.rerun_node import OperatingMode, read_address, read_mode
@@ -137,3 +138,10 @@ def test_settings_of_foxglove() -> None:
     assert foxglove_address({}) == ("127.0.0.1", 8765)
     with pytest.raises(CannotShow, match='FOXGLOVE_PORT is "70000"'):
         foxglove_address({"FOXGLOVE_PORT": "70000"})
+
+
+def test_times_that_python_cannot_represent_are_json() -> None:
+    far = pa.array([2**62], pa.timestamp("s"))
+    assert (
+        json_message(far, {}) == b'{"data": ["<value out of range: %d>"], "metadata": {}}' % 2**62
+    )

@@ -12,6 +12,7 @@ from pyarrow import types
 
 from dora_daemon.inspection.pictures import NotShown, PictureLimits, picture
 from dora_node_api.data.metadata import utc_datetime
+from dora_node_api.data.python_values import python_value, python_values
 
 if TYPE_CHECKING:
     from dora_node_api.transport.consumer.delivery import Delivery
@@ -103,7 +104,7 @@ class Cut:
         return self._converted(array)
 
     def _converted(self, array: Any) -> list[Any]:
-        taken: list[Any] = self._head(array).to_pylist()
+        taken = python_values(self._head(array))
         self._left -= len(taken)
         return taken
 
@@ -146,7 +147,7 @@ class Cut:
             return self._text(scalar)
         if types.is_binary(kind) or types.is_large_binary(kind):
             return self._bytes(scalar)
-        return scalar.as_py()
+        return python_value(scalar)
 
     def _text(self, scalar: Any) -> str:
         return self._prefix(scalar).decode("utf-8", "ignore")

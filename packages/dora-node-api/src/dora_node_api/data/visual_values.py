@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from dora_node_api.data.python_values import python_value, python_values
 from dora_node_api.data.visual_kinds import ENCODED_FORMATS, VisualKind
 
 Vector = tuple[float, float, float]
@@ -140,7 +141,7 @@ def read_visual(
     """
     try:
         return _visual(kind, array, metadata, declared)
-    except (KeyError, TypeError, AttributeError, IndexError, pa.ArrowException) as error:
+    except (LookupError, TypeError, AttributeError, OverflowError, pa.ArrowException) as error:
         if isinstance(error, ValueError):
             raise
         raise ValueError(f"{array.type} does not fit {kind}: {error!r}") from error
@@ -149,7 +150,7 @@ def read_visual(
 def _visual(
     kind: VisualKind, array: pa.Array, metadata: Mapping[str, Any], declared: str | None
 ) -> Visual:
-    struct = array[0].as_py() if pa.types.is_struct(array.type) and len(array) else None
+    struct = python_value(array[0]) if pa.types.is_struct(array.type) and len(array) else None
     match kind:
         case VisualKind.IMAGE:
             return _image(array, metadata, struct, declared)
@@ -171,7 +172,7 @@ def _visual(
         case VisualKind.VECTOR | VisualKind.TWIST | VisualKind.NUMBERS:
             return _numbers(array, struct)
         case VisualKind.TEXT:
-            return Text("\n".join("" if one is None else str(one) for one in array.to_pylist()))
+            return Text("\n".join("" if one is None else str(one) for one in python_values(array)))
 
 
 def _bytes(array: pa.Array) -> bytes:

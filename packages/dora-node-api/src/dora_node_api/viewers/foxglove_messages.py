@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from dora_node_api.data.foxglove_fields import foxglove_fields
+from dora_node_api.data.python_values import python_values
 from dora_node_api.data.visual_kinds import DISPLAYS, VisualKind
 from dora_node_api.data.visual_values import Visual
 
@@ -26,8 +27,8 @@ def schema_name(kind: VisualKind | None) -> str:
 
 
 def json_message(array: pa.Array, metadata: Mapping[str, Any]) -> bytes:
-    """Return a message without a display."""
-    values = {"data": array[:MAX_ELEMENTS].to_pylist(), "metadata": dict(metadata)}
+    """Return a message without a display. Raises ValueError."""
+    values = {"data": python_values(array[:MAX_ELEMENTS]), "metadata": dict(metadata)}
     return json.dumps(_json_value(values), allow_nan=False).encode()
 
 

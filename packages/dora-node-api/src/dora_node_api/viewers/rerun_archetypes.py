@@ -150,7 +150,7 @@ def _floats(
     given = metadata.get(name, missing)
     try:
         numbers = [float(one) for one in given]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = []
     if len(numbers) != count:
         raise ValueError(f"the metadata {name} is {given!r}; expected {count} numbers")

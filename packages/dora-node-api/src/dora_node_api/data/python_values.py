@@ -1,0 +1,33 @@
+"""Values of Arrow as Python objects, also times that Python's types cannot represent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+
+def python_values(array: pa.Array) -> list[Any]:
+    """Like ``to_pylist``; times with nanoseconds or beyond the year 9999 become text.
+
+    Raises ValueError.
+    """
+    try:
+        values: list[Any] = array.to_pylist()
+    except (ValueError, OverflowError):
+        values = [python_value(one) for one in array]
+    return values
+
+
+def python_value(scalar: pa.Scalar) -> Any:
+    """Like ``as_py``, as `python_values`."""
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError) as error:
+        if isinstance(scalar, pa.StructScalar):
+            return {name: python_value(value) for name, value in scalar.items()}
+        if isinstance(scalar, pa.ListScalar):
+            return python_values(scalar.values)
+        if not pa.types.is_temporal(scalar.type):
+            raise ValueError(str(error)) from error
+        return scalar.cast(pa.string()).as_py()
