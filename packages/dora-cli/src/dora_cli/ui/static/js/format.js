@@ -31,6 +31,11 @@ export function short(value) {
   return size >= 10 ? value.toFixed(1).replace(/\.0$/, "") : value.toPrecision(2).replace(/\.0$/, "");
 }
 
+/** A value that a node has sent: integers in full, others with seven digits. @param {number} value */
+export function exact(value) {
+  return String(Number.isInteger(value) ? value : Number(value.toPrecision(7)));
+}
+
 /** @param {number | undefined} rate per second */
 export function rate(rate) {
   return rate === undefined ? "–" : `${short(rate)}/s`;

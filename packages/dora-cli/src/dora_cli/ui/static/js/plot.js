@@ -4,11 +4,12 @@ import { html } from "htm/preact";
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 
+import { exact } from "./format.js";
+
 /** @typedef {{label: string, format?: (value: number) => string}} Line */
 
-const LEGEND = 30;
 const AXIS = 26;
-const MIN_HEIGHT = 220;
+const MIN_HEIGHT = 180;
 
 const COLOURS = ["--series-1", "--series-2", "--series-3", "--series-4", "--series-5", "--series-6", "--series-7", "--series-8"];
 
@@ -28,15 +29,17 @@ export function Plot({ data, lines, version, time = true, height, zero = false, 
     if (element === null) return undefined;
     const size = () => ({
       width: element.clientWidth,
-      height: height ?? Math.max(MIN_HEIGHT, element.clientHeight - (lines.length > 1 ? LEGEND : 0)),
+      height: height ?? Math.max(MIN_HEIGHT, element.clientHeight - (element.querySelector(".u-legend")?.clientHeight ?? 0)),
     });
+    const observer = new ResizeObserver(() => plot.current?.setSize(size()));
+    observer.observe(element);
     const create = () => {
       plot.current?.destroy();
       plot.current = new uPlot({ ...size(), ...options(element, latest.current.lines, time, zero) }, /** @type {any} */ (latest.current.data), element);
+      const legend = element.querySelector(".u-legend");
+      if (legend !== null) observer.observe(legend);
     };
     create();
-    const observer = new ResizeObserver(() => plot.current?.setSize(size()));
-    observer.observe(element);
     const theme = new MutationObserver(create);
     theme.observe(document.documentElement, { attributeFilter: ["data-theme"] });
     return () => {
@@ -80,11 +83,11 @@ function options(element, lines, time, zero) {
         label: line.label,
         stroke: colour(COLOURS[index % COLOURS.length]),
         width: 1.5,
-        points: { show: false },
+        points: { show: false, size: 4, filter: (/** @type {uPlot} */ plot, /** @type {number} */ index) => alone(plot.data[index]) },
         // Without a pointer over the plot, the last value.
         value: (/** @type {uPlot} */ plot, /** @type {number | null} */ value, /** @type {number} */ series, /** @type {number | null} */ at) => {
           const shown = at === null ? plot.data[series][plot.data[series].length - 1] : value;
-          return shown === null || shown === undefined ? "–" : (line.format?.(shown) ?? String(Number(shown.toPrecision(6))));
+          return shown === null || shown === undefined ? "–" : (line.format ?? exact)(shown);
         },
       })),
     ],
@@ -92,13 +95,25 @@ function options(element, lines, time, zero) {
       { ...axis, size: AXIS, ...(time ? { space: 80, values: (_, /** @type {number[]} */ splits) => splits.map(timeOfDay) } : {}) },
       {
         ...axis,
-        size: 58,
+        size: (_, /** @type {string[] | null} */ texts) => Math.max(58, ...(texts ?? []).map((text) => 14 + 6.5 * text.length)),
         space: 26,
-        values: (_, values) => values.map((value) => lines[0].format?.(value) ?? String(Number(value.toPrecision(4)))),
+        values: (_, values, _axis, _space, step) => values.map(lines[0].format ?? ((value) => tick(value, step))),
       },
     ],
   };
   return found;
+}
+
+/** Places of values without neighbours, which are on no line. @param {ArrayLike<number | null | undefined>} values */
+function alone(values) {
+  const has = (/** @type {number} */ at) => values[at] !== null && values[at] !== undefined;
+  return Array.from(values, (_, at) => at).filter((at) => has(at) && !has(at - 1) && !has(at + 1));
+}
+
+/** A value of the axis, with the digits in which it differs from the next. @param {number} value @param {number} step */
+function tick(value, step) {
+  const digits = Math.ceil(Math.log10(Math.abs(value) / step)) + 2;
+  return String(Number(value.toPrecision(Math.min(16, Math.max(4, digits || 0)))));
 }
 
 /** @param {number} unix */

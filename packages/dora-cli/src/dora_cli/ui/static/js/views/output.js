@@ -4,7 +4,7 @@ import { html } from "htm/preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 
 import { Empty } from "../components.js";
-import { bytes, clockAt, micros, rate, short } from "../format.js";
+import { bytes, clockAt, exact, micros, rate, short } from "../format.js";
 import { Plot } from "../plot.js";
 import { usePointer } from "../pointer.js";
 import { link } from "../route.js";
@@ -39,7 +39,7 @@ export function OutputView({ state, uuid, node, output }) {
   const edge = Object.values(state.edges[uuid] ?? {}).find((one) => one.source === topic);
   const name = state.dataflows[uuid]?.name ?? uuid.slice(0, 8);
   const last = stream.samples[stream.samples.length - 1];
-  const shown = kind === "auto" ? natural(last) : kind;
+  const shown = kind === "auto" ? natural(stream.samples) : kind;
   useEffect(() => {
     if (shown !== "picture" || !isDecodable(last)) stream.settled.current();
   }, [last, shown]);
@@ -125,14 +125,17 @@ function notesOf(known, fresh) {
   return [...left, ...fresh.map((text) => ({ text, at: now }))].slice(-3);
 }
 
-/** How a message is shown best. @param {Sample | undefined} sample */
-function natural(sample) {
+/** @param {Sample} sample @returns {any[]} */
+const valuesOf = (sample) => (Array.isArray(sample.data) ? sample.data : [sample.data]);
+
+/** How messages are shown best: as the last one with values. NaN and infinity arrive as null. @param {Sample[]} samples */
+function natural(samples) {
+  const sample = samples.findLast((one) => one.picture !== undefined || valuesOf(one).some((value) => value !== null));
   if (sample === undefined) return "text";
   if (sample.picture !== undefined) return "picture";
-  const values = Array.isArray(sample.data) ? sample.data : [sample.data];
-  // NaN and infinity arrive as null.
-  if (values.some((one) => one !== null) && values.every((one) => one === null || typeof one === "number" || typeof one === "boolean")) return "plot";
-  if (values.length > 0 && values.every((one) => one !== null && typeof one === "object" && !Array.isArray(one))) return "table";
+  const values = valuesOf(sample);
+  if (values.every((one) => one === null || typeof one === "number" || typeof one === "boolean")) return "plot";
+  if (values.every((one) => one !== null && typeof one === "object" && !Array.isArray(one))) return "table";
   return "text";
 }
 
@@ -147,7 +150,7 @@ function Content({ kind, samples, last, count, settled }) {
 
 /** @param {Sample} sample */
 function text(sample) {
-  const values = Array.isArray(sample.data) ? sample.data : [sample.data];
+  const values = valuesOf(sample);
   return values.length === 1 && typeof values[0] === "string" ? values[0] : JSON.stringify(sample.data);
 }
 
@@ -223,15 +226,18 @@ function PictureOf({ sample, settled }) {
 
 /** @param {{samples: Sample[], last: Sample, count: number}} props */
 function PlotOf({ samples, last, count }) {
-  const values = numbers(last);
+  const values = numbers(samples.findLast((one) => numbers(one).length > 0) ?? last);
   if (values.length > LONG_ARRAY && !values.some((one) => one.name.includes("."))) {
     return html`<${Plot} label="Values by index" time=${false} version=${count} lines=${[{ label: "value" }]}
       data=${[values.map((_, index) => index), values.map((one) => one.value)]} />`;
   }
   const names = values.slice(0, MAX_LINES).map((one) => one.name);
   if (names.length === 0) return html`<${Empty} title="No numbers in this message" />`;
-  const times = samples.map((one) => one.timestamp / 1000);
-  const found = samples.map((one) => new Map(numbers(one).map(({ name, value }) => [name, value])));
+  // Those since the clock of the sender was last set back.
+  const back = samples.findLastIndex((one, at) => at > 0 && one.timestamp < samples[at - 1].timestamp);
+  const ascending = samples.slice(Math.max(0, back));
+  const times = ascending.map((one) => one.timestamp / 1000);
+  const found = ascending.map((one) => new Map(numbers(one).map(({ name, value }) => [name, value])));
   const columns = names.map((name) => found.map((one) => one.get(name) ?? null));
   return html`<${Plot} label="Values over time" version=${count} lines=${names.map((label) => ({ label }))} data=${[times, ...columns]} />
     ${values.length > MAX_LINES && html`<p class="muted">The first ${MAX_LINES} of ${values.length} values.</p>`}`;
@@ -263,12 +269,12 @@ function numbers(sample) {
 
 /** @param {{sample: Sample}} props */
 function TableOf({ sample }) {
-  const rows = (Array.isArray(sample.data) ? sample.data : [sample.data]).slice(0, TABLE_ROWS);
+  const rows = valuesOf(sample).slice(0, TABLE_ROWS);
   const keys = [...new Set(rows.flatMap((row) => (row !== null && typeof row === "object" && !Array.isArray(row) ? Object.keys(row) : ["value"])))];
   const text = (/** @type {any} */ row, /** @type {string} */ key) => {
     const value = row !== null && typeof row === "object" && !Array.isArray(row) ? row[key] : row;
     if (value === undefined) return "";
-    return typeof value === "number" ? String(Number(value.toPrecision(7))) : typeof value === "string" ? value : JSON.stringify(value);
+    return typeof value === "number" ? exact(value) : typeof value === "string" ? value : JSON.stringify(value);
   };
   return html`<div class="scroll"><table><thead><tr><th class="number">#</th>${keys.map((key) => html`<th key=${key} class=${typeof rows[0]?.[key] === "number" ? "number" : ""}>${key}</th>`)}</tr></thead>
     <tbody>${rows.map((row, index) => html`<tr key=${index}><td class="number muted">${index}</td>${keys.map((key) => html`<td key=${key} class=${typeof row?.[key] === "number" ? "number" : ""}><span class="cut">${text(row, key)}</span></td>`)}</tr>`)}</tbody></table></div>`;
@@ -282,5 +288,5 @@ function Metadata({ sample }) {
     <dl class="wide">${facts.map(([key, value]) => html`<dt key=${key}>${key}</dt><dd>${typeof value === "string" ? value : JSON.stringify(value)}</dd>`)}</dl>
     ${facts.length === 0 && html`<p class="muted">No metadata.</p>`}
     ${values.length > 0 && html`<h2>Values <span class="muted">${values.length > MAX_VALUES ? `first ${MAX_VALUES} of ${values.length}` : ""}</span></h2>
-      <dl class="wide">${values.slice(0, MAX_VALUES).map(({ name, value }) => html`<dt key=${name}>${name}</dt><dd class="number">${value === null ? "null" : Number(value.toPrecision(7))}</dd>`)}</dl>`}</div>`;
+      <dl class="wide">${values.slice(0, MAX_VALUES).map(({ name, value }) => html`<dt key=${name}>${name}</dt><dd class="number">${value === null ? "null" : exact(value)}</dd>`)}</dl>`}</div>`;
 }
