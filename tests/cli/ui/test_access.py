@@ -97,3 +97,9 @@ def test_read_only_refuses_changes() -> None:
     assert refused is not None
     assert "--read-only" in refused.message
     assert access(read_only=True).refuse("GET", headers) is None
+
+
+def test_browsers_leave_out_the_usual_port() -> None:
+    one = Access(port=80, session="s", key=None, folder="f")
+    assert one.refuse_host({"host": "localhost", "origin": "http://localhost"}) is None
+    assert access().refuse_host({"host": "localhost"}) is not None

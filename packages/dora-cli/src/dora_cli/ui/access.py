@@ -53,7 +53,10 @@ class Access:
     hosts: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.hosts = frozenset(f"{name}:{self.port}" for name in (LOOPBACK, "localhost"))
+        names = (LOOPBACK, "localhost")
+        # Browsers leave out the usual port.
+        usual = names if self.port == 80 else ()
+        self.hosts = frozenset((*usual, *(f"{name}:{self.port}" for name in names)))
 
     @property
     def cookie_name(self) -> str:
