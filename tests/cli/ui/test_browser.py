@@ -27,7 +27,7 @@ from dora_cli.coordinator.client import Client
 from dora_config.protocol.control import ListNodes, NodeList
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, WebSocketRoute
+    from playwright.sync_api import Browser, Page, Route, WebSocketRoute
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("console", "dataflow")]
 
@@ -195,15 +195,18 @@ def test_nodes_and_edges_as_tables_and_why(ui: Ui, dataflow: str) -> None:
 
 def test_logs_of_a_node(ui: Ui, dataflow: str) -> None:
     page = ui.open("dataflow", dataflow, "node", "arm")
-    see(page, ".line", "step 0")
+    see(page, ".line", "step")
+    search = page.get_by_label("Search in log lines")
+    search.fill("marker")
     # what a robot sends is text
     error = see(page, ".line.error", "<b>of the tool</b>")
+    search.fill("")
     page.get_by_label("Level").select_option("warn")
     page.locator(".line.info").first.wait_for(state="detached")
     see(page, ".line.warn", "joint 3")
-    page.get_by_label("Search in log lines").fill("marker")
+    search.fill("marker")
     page.locator(".line.warn").first.wait_for(state="detached")
-    page.get_by_label("Search in log lines").fill("")
+    search.fill("")
     page.get_by_label("Level").select_option("stdout")
     page.get_by_role("button", name="↓ Error").click()
     see(page, ".details pre", "lost a marker")
@@ -224,6 +227,44 @@ def test_load_and_parameters_of_a_node(ui: Ui, dataflow: str) -> None:
     page.get_by_role("button", name="Delete speed").click()
     page.get_by_role("button", name="Delete parameter").click()
     page.locator("td code").filter(has_text="[1,2]").wait_for(state="detached")
+
+
+def test_a_drag_keeps_the_selection(ui: Ui, dataflow: str) -> None:
+    page = ui.open("dataflow", dataflow)
+    node(page, "camera").click()
+    see(page, ".inspector h2", "camera")
+    box = page.locator(".drawing svg").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 60, box["y"] + 40, steps=4)
+    page.mouse.up()
+    assert page.locator(".inspector h2").inner_text() == "camera"
+    page.mouse.click(box["x"] + 5, box["y"] + 5)
+    see(page, ".inspector h2", "Attention")
+
+
+def test_the_address_names_the_view(ui: Ui, dataflow: str) -> None:
+    page = ui.open("dataflow", dataflow, "nodes")
+    row = see(page, "tr.link", "camera")
+    page.get_by_text("Skip to content").press("Enter")
+    assert page.evaluate("() => document.activeElement.id") == "main"
+    with ui.context.expect_page():
+        row.get_by_role("link").click(modifiers=["Control"])
+    assert page.url.endswith(f"#/dataflow/{dataflow}/nodes")
+    page.goto(f"{ui.address}#/dataflow/{dataflow[:-2]}")
+    see(page, ".empty", "This dataflow is not known")
+    assert page.locator(".banner").count() == 0
+
+
+def test_inputs_of_a_node_change(ui: Ui, fleet: RealFleet, dataflow: str) -> None:
+    page = ui.open("dataflow", dataflow, "node", "recorder")
+    see(page, ".ports li", "arm/angle")
+    words = ("--dataflow", dataflow)
+    fleet.dora("node", "connect", "arm/state", "recorder/state", *words)
+    added = see(page, ".ports li", "arm/state")
+    fleet.dora("node", "disconnect", "arm/state", "recorder/state", *words)
+    added.wait_for(state="detached", timeout=PATIENCE_MS)
 
 
 def test_an_image_that_changes(ui: Ui, dataflow: str) -> None:
@@ -319,6 +360,9 @@ def test_small_screen(ui: Ui, dataflow: str) -> None:
     page.get_by_role("button", name="Menu").click()
     page.get_by_role("link", name="Fleet").click()
     see(page, "h1", "Fleet")
+    page.get_by_role("button", name="Menu").click()
+    page.get_by_role("link", name="Fleet").click()  # the view that is shown already
+    page.locator(".side").wait_for(state="hidden")
     screenshot(page, "ui-small")
 
 
@@ -371,13 +415,34 @@ def test_a_stop_is_confirmed(ui: Ui, fleet: RealFleet) -> None:
     page.get_by_role("button", name="Start again").wait_for()
 
 
+def test_an_answer_leaves_the_next_question_open(ui: Ui, dataflow: str) -> None:
+    page = ui.open("dataflow", dataflow)
+    node(page, "camera")
+    waiting: list[Route] = []
+    page.route("**/stop", lambda route: waiting.append(route))
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_role("button", name="Stop dataflow").click()
+    page.get_by_role("button", name="Working…").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Restart").click()
+    see(page, "dialog h2", "Restart vision?")
+    waiting[0].fulfill(json={})
+    see(page, ".messages div", "vision has stopped")
+    see(page, "dialog h2", "Restart vision?")
+    page.get_by_role("button", name="Cancel").click()
+
+
 def test_coordinator_restarts_under_an_open_page(ui: Ui, fleet: RealFleet, dataflow: str) -> None:
+    quiet = ui.open("dataflow", dataflow, "node", "recorder")
+    quiet.locator(".logs").wait_for()
     page = ui.open("dataflow", dataflow)
     node(page, "camera")
     fleet.coordinator.process.kill()
     see(page, ".banner", "No connection to the coordinator")
+    see(quiet, ".logs .text-warn", "connection lost")
     node(page, "camera")  # its last state
     fleet.restart_coordinator()
+    quiet.locator(".logs .text-warn").wait_for(state="detached", timeout=PATIENCE_MS)
     page.locator(".banner").wait_for(state="detached", timeout=PATIENCE_MS)
     node(page, "camera")
     see(page, '[data-edge="arm>planner"] .rate', re.compile(r"[1-9]\d*/s"))

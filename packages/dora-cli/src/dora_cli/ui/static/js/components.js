@@ -123,6 +123,8 @@ export function Confirmation() {
   const [question, setQuestion] = useState(/** @type {Question | null} */ (null));
   const [busy, setBusy] = useState(false);
   const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
+  const shown = useRef(question);
+  shown.current = question;
   ask = setQuestion;
   useEffect(() => {
     if (question !== null) dialog.current?.showModal();
@@ -135,9 +137,9 @@ export function Confirmation() {
   const run = async () => {
     setBusy(true);
     await question.run();
-    // `close` gives the focus back to the button that has opened the dialog.
-    if (dialog.current?.open) dialog.current.close();
-    else close();
+    // Escape may have closed the dialog, and another question may be open. `close` gives the focus back
+    // to the button that has opened the dialog.
+    if (shown.current === question) dialog.current?.close();
   };
   return html`<dialog ref=${dialog} onClose=${close} aria-labelledby="question">
     <h2 id="question">${question.title}</h2>
@@ -191,7 +193,7 @@ export function Table({ columns, rows, sort, most = MAX_ROWS, rowKey, open, capt
     <thead><tr>${head}</tr></thead>
     <tbody>
       ${sorted.slice(0, limit).map((row) => html`<tr key=${rowKey(row)} class="${open ? "link" : ""} ${rowClass?.(row) ?? ""}"
-          onClick=${open && (() => open(row))}>
+          onClick=${open && ((/** @type {any} */ event) => !event.target.closest("a, button") && open(row))}>
         ${columns.map((one) => html`<td key=${one.key} class=${one.numeric ? "number" : ""}>
           ${(one.cell ?? one.value)(row) ?? "–"}
         </td>`)}

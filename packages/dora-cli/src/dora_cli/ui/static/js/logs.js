@@ -22,7 +22,8 @@ const LEVELS = ["stdout", "trace", "debug", "info", "warn", "error"];
 
 /** @param {{uuid: string, node?: string}} props */
 export function Logs({ uuid, node }) {
-  const { lines, note, reading } = useLines(uuid, node);
+  const { lines, problem, reading } = useLines(uuid, node);
+  const note = isAway(uuid, node) ? "connection lost; continues when it is back" : problem;
   const [level, setLevel] = useState("stdout");
   const [search, setSearch] = useState("");
   const [following, setFollowing] = useState(true);
@@ -72,6 +73,13 @@ export function Logs({ uuid, node }) {
   </div>`;
 }
 
+/** Whether lines of a machine may be missing until it is reached again. @param {string} uuid @param {string | undefined} node */
+function isAway(uuid, node) {
+  const { source, machines, dataflows, nodes } = store.state;
+  const names = node === undefined ? (dataflows[uuid]?.machines ?? []) : [nodes[uuid]?.[node]?.machine ?? ""];
+  return source.problem !== undefined || names.some((name) => machines[name]?.status === "lost");
+}
+
 /** @param {LogEntry[]} lines @param {LogEntry[]} shown */
 function frozenCount(lines, shown) {
   const last = shown[shown.length - 1];
@@ -85,7 +93,7 @@ function frozenCount(lines, shown) {
  */
 function useLines(uuid, node) {
   const [lines, setLines] = useState(/** @type {LogEntry[]} */ ([]));
-  const [note, setNote] = useState("");
+  const [problem, setProblem] = useState("");
   const [reading, setReading] = useState(true);
   useEffect(() => {
     setReading(true);
@@ -111,12 +119,9 @@ function useLines(uuid, node) {
       (frame) => {
         if (frame.lines) {
           for (const line of frame.lines) pending.push(line);
-          setNote("");
           if (scheduled === 0) scheduled = setTimeout(flush, FLUSH_MS);
-        } else if (frame.lost) {
-          setNote("connection lost; continues when it is back");
         } else if (frame.ended) {
-          setNote(frame.problems.join("; "));
+          setProblem(frame.problems.join("; "));
         }
       },
       () => {
@@ -124,6 +129,7 @@ function useLines(uuid, node) {
         scheduled = 0;
         pending = [];
         setLines([]);
+        setProblem("");
       },
     );
     return () => {
@@ -132,7 +138,7 @@ function useLines(uuid, node) {
       stream.close();
     };
   }, [uuid, node]);
-  return { lines, note, reading };
+  return { lines, problem, reading };
 }
 
 /** @param {LogEntry} a @param {LogEntry} b */

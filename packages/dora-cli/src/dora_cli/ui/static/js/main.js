@@ -16,6 +16,9 @@ import { RecordingsView } from "./views/recordings.js";
 /** @typedef {import("./types.js").State} State */
 /** @typedef {import("./types.js").Dataflow} Dataflow */
 
+/** What the server accepts; an address can be edited or cut off. @param {string | undefined} text */
+const isUuid = (text) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(text ?? "");
+
 const ENDED_SHOWN = 8;
 const LONG_WAIT_MS = 3000;
 
@@ -23,7 +26,7 @@ function App() {
   const state = useCluster();
   const route = useRoute();
   const [menu, setMenu] = useState(false);
-  const dataflow = route[0] === "dataflow" ? route[1] : null;
+  const dataflow = route[0] === "dataflow" && isUuid(route[1]) ? route[1] : null;
   useEffect(() => store.show(dataflow), [dataflow]);
   useEffect(() => setMenu(false), [route.join("/")]);
   const title = titleOf(state, route);
@@ -31,7 +34,7 @@ function App() {
     document.title = title;
   }, [title]);
   return html`
-    <a class="skip" href="#main">Skip to content</a>
+    <a class="skip" href="#main" onClick=${skip}>Skip to content</a>
     <header class="top">
       <button type="button" class="menu" aria-expanded=${menu} aria-controls="navigation" onClick=${() => setMenu(!menu)}>
         <span class="hidden">Menu</span>☰
@@ -43,7 +46,7 @@ function App() {
       <${Theme} />
     </header>
     <div class="body">
-      <${Navigation} state=${state} route=${route} open=${menu} />
+      <${Navigation} state=${state} route=${route} open=${menu} close=${() => setMenu(false)} />
       <main id="main" tabindex="-1">
         <${Banner} state=${state} />
         ${!store.loaded
@@ -56,6 +59,12 @@ function App() {
     <${Confirmation} />
     <${Messages} />
   `;
+}
+
+/** Move the focus; the address names the view. @param {MouseEvent} event */
+function skip(event) {
+  event.preventDefault();
+  document.getElementById("main")?.focus();
 }
 
 /** @param {State} state @param {string[]} route */
@@ -96,6 +105,7 @@ function view(state, route) {
   const [kind, uuid, part, first, second] = route;
   if (kind === "recordings") return html`<${RecordingsView} state=${state} />`;
   if (kind !== "dataflow" || uuid === undefined) return html`<${FleetView} state=${state} />`;
+  if (!isUuid(uuid)) return html`<${Empty} title="This dataflow is not known">Its id is not valid. <a href=${link()}>Fleet</a><//>`;
   if (part === "node" && first) return html`<${NodeView} key=${first} state=${state} uuid=${uuid} node=${first} />`;
   if (part === "output" && first && second) {
     return html`<${OutputView} key=${`${first}/${second}`} state=${state} uuid=${uuid} node=${first} output=${second} />`;
@@ -116,8 +126,8 @@ function Banner({ state }) {
   </div>`;
 }
 
-/** @param {{state: State, route: string[], open: boolean}} props */
-function Navigation({ state, route, open }) {
+/** @param {{state: State, route: string[], open: boolean, close: () => void}} props */
+function Navigation({ state, route, open, close }) {
   const known = store.loaded && !isUnknown(state);
   const all = Object.entries(state.dataflows);
   const running = all.filter(([, one]) => one.endedAt === undefined);
@@ -135,7 +145,8 @@ function Navigation({ state, route, open }) {
       <span class="count" title=${one.status}>${(one.states.Failed ?? 0) > 0 ? html`<b class="bad">${one.states.Failed}</b>` : ""}${one.nodes}</span>
     </a>
   </li>`;
-  return html`<nav id="navigation" class="side ${open ? "open" : ""}" aria-label="Main">
+  return html`<nav id="navigation" class="side ${open ? "open" : ""}" aria-label="Main"
+      onClick=${(/** @type {any} */ event) => event.target.closest("a") && close()}>
     <ul>
       <li><a href=${link()} aria-current=${route.length === 0 ? "page" : undefined}>
         <span class="name">${state.source.local ? "This computer" : "Fleet"}</span>

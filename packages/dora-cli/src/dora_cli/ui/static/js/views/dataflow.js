@@ -30,15 +30,17 @@ const TABS = [
 ];
 
 /**
- * Load the graph of a dataflow; again when its nodes change.
+ * Load the graph of a dataflow; again when its nodes or edges change.
+ * @param {State} state
  * @param {string} uuid
- * @param {string} version
  */
-export function useGraph(uuid, version) {
+export function useGraph(state, uuid) {
+  const version = `${Object.keys(state.nodes[uuid] ?? {}).sort().join()}|${Object.keys(state.edges[uuid] ?? {}).length}|${state.source.problem === undefined}`;
   const [graph, setGraph] = useState(/** @type {Graph | null} */ (null));
   const [problem, setProblem] = useState("");
   useEffect(() => {
-    if (store.state.source.problem !== undefined || (graph !== null && !store.knows(uuid))) return undefined;
+    // A dataflow that has ended keeps its graph.
+    if (store.state.source.problem !== undefined || (graph !== null && store.state.nodes[uuid] === undefined)) return undefined;
     let current = true;
     read("dataflows", uuid, "graph").then(
       (found) => current && (setGraph(found), setProblem("")),
@@ -56,8 +58,7 @@ export function DataflowView({ state, uuid, tab }) {
   const dataflow = state.dataflows[uuid];
   const nodes = state.nodes[uuid] ?? {};
   const edges = state.edges[uuid] ?? {};
-  const version = `${Object.keys(nodes).sort().join()}|${Object.keys(edges).length}|${state.source.problem === undefined}`;
-  const { graph, problem } = useGraph(uuid, version);
+  const { graph, problem } = useGraph(state, uuid);
   if (dataflow === undefined && graph === null) {
     return html`<section class="view"><${Empty} title="This dataflow is not known">${problem || "It has ended, or another coordinator runs it."} <a href=${link()}>Fleet</a><//></section>`;
   }

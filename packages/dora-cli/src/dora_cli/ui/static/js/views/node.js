@@ -23,7 +23,7 @@ const MAX_EVENTS = 50;
 /** @param {{state: State, uuid: string, node: string}} props */
 export function NodeView({ state, uuid, node }) {
   const row = state.nodes[uuid]?.[node];
-  const { graph, problem } = useGraph(uuid, String(state.source.problem === undefined));
+  const { graph, problem } = useGraph(state, uuid);
   const found = graph?.nodes.find((one) => one.id === node);
   const name = state.dataflows[uuid]?.name ?? uuid.slice(0, 8);
   if (found === undefined) {
