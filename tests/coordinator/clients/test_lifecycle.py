@@ -151,9 +151,7 @@ def test_nothing_is_started_again_while_the_coordinator_ends() -> None:
 
 def test_a_restart_does_not_take_a_name_that_another_dataflow_has() -> None:
     fleet, daemon = running_dataflows("a")
-    fleet.kill_coordinator()
-    fleet.store.clear()  # the first dataflow is not known when the second one takes its name
-    fleet.start_coordinator()
+    fleet.lose_store()  # the first dataflow is not known when the second one takes its name
     other = fleet.add_daemon("other")
     fleet.settle()
     fleet.start(dataflow(lone=None).model_copy(update={"name": "a"}))

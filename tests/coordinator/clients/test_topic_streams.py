@@ -275,9 +275,7 @@ def test_a_stream_ends_after_its_part_could_not_be_added() -> None:
 def test_a_watch_ends_with_a_dataflow_of_which_a_part_was_adopted_later() -> None:
     world = Watched(two_senders())
     fleet = world.fleet
-    fleet.kill_coordinator()
-    fleet.store.clear()
-    fleet.start_coordinator()
+    fleet.lose_store()
     fleet.connect(world.robot)
     fleet.settle()
     number = fleet.request(WatchTopics())

@@ -26,9 +26,7 @@ from dora_coordinator.state.records import Phase
 
 def test_running_parts_are_adopted_after_the_store_was_lost() -> None:
     fleet, robot, station = running_fleet()
-    fleet.kill_coordinator()
-    fleet.store.clear()
-    fleet.start_coordinator()
+    fleet.lose_store()
     fleet.connect(robot)
     fleet.connect(station)
     fleet.settle()
@@ -42,9 +40,7 @@ def test_running_parts_are_adopted_after_the_store_was_lost() -> None:
 def adopted_on_robot(spec: DataflowSpec) -> tuple[SimulatedFleet, FakeDaemon, FakeDaemon]:
     """Return a fleet whose store was lost and whose station has not returned yet."""
     fleet, robot, station = running_fleet(spec)
-    fleet.kill_coordinator()
-    fleet.store.clear()
-    fleet.start_coordinator()
+    fleet.lose_store()
     fleet.connect(robot)
     fleet.settle()
     return fleet, robot, station

@@ -33,9 +33,10 @@ def chain(fleet: SimulatedFleet, *, allow_unlinked: bool = False) -> int:
 
 
 def linked_fleet() -> SimulatedFleet:
-    """Three machines with a running chain."""
+    """Three machines with a running chain, the dataflow "app"."""
     fleet = fleet_of("robot", "base", "arm")
-    chain(fleet)
+    spec = pipeline(camera="robot", inference="base", actuator="arm")
+    fleet.start(spec.model_copy(update={"name": "app"}))
     fleet.settle()
     return fleet
 
@@ -361,9 +362,7 @@ def test_a_coordinator_without_its_store_links_adopted_parts() -> None:
 
 def test_machines_that_are_adopted_one_by_one_are_linked() -> None:
     fleet = linked_fleet()
-    fleet.kill_coordinator()
-    fleet.store.clear()
-    fleet.start_coordinator()
+    fleet.lose_store()
     for daemon in fleet.daemons.values():
         fleet.connect(daemon)
         fleet.settle()
@@ -371,13 +370,8 @@ def test_machines_that_are_adopted_one_by_one_are_linked() -> None:
 
 
 def test_a_dataflow_that_was_adopted_in_parts_is_stopped_as_a_whole() -> None:
-    fleet = fleet_of("robot", "base", "arm")
-    spec = pipeline(camera="robot", inference="base", actuator="arm")
-    fleet.start(spec.model_copy(update={"name": "app"}))
-    fleet.settle()
-    fleet.kill_coordinator()
-    fleet.store.clear()
-    fleet.start_coordinator()
+    fleet = linked_fleet()
+    fleet.lose_store()
     for daemon in fleet.daemons.values():
         fleet.connect(daemon)
         fleet.settle()
@@ -389,13 +383,8 @@ def test_a_dataflow_that_was_adopted_in_parts_is_stopped_as_a_whole() -> None:
 
 
 def test_a_part_that_is_adopted_during_a_stop_is_stopped() -> None:
-    fleet = fleet_of("robot", "base", "arm")
-    spec = pipeline(camera="robot", inference="base", actuator="arm")
-    fleet.start(spec.model_copy(update={"name": "app"}))
-    fleet.settle()
-    fleet.kill_coordinator()
-    fleet.store.clear()
-    fleet.start_coordinator()
+    fleet = linked_fleet()
+    fleet.lose_store()
     fleet.connect(fleet.daemons["robot"])
     fleet.settle()
     number = fleet.request(StopDataflow(dataflow=DataflowRef(name="app")))

@@ -9,7 +9,6 @@ import anyio
 import anyio.to_thread
 import pytest
 from support.simulation.fleet_simulation import dataflow
-from support.waiting import wait_until_async
 
 from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_daemon.agent import inspectors as module
@@ -41,6 +40,18 @@ def until_gone(connection: socket.socket) -> None:
         pass
 
 
+def inspected(path: Path) -> list[TopicChunk]:
+    """Return what an inspector sends until it has ended."""
+    sent: list[TopicChunk] = []
+
+    async def inspect() -> None:
+        async with anyio.create_task_group() as tasks:
+            Inspectors(tasks, sent.append).open(record(path), REQUEST)
+
+    anyio.run(inspect)
+    return sent
+
+
 def test_number_of_a_stream_is_reused_while_its_process_ends(tmp_path: Path) -> None:
     sent: list[TopicChunk] = []
 
@@ -65,15 +76,7 @@ def test_number_of_a_stream_is_reused_while_its_process_ends(tmp_path: Path) -> 
 def test_runner_without_inspection_socket_ends_the_stream(tmp_path: Path, old: bool) -> None:
     if old:
         (tmp_path / NODE_SOCKET).touch()
-    sent: list[TopicChunk] = []
-
-    async def inspect() -> None:
-        async with anyio.create_task_group() as tasks:
-            Inspectors(tasks, sent.append).open(record(tmp_path), REQUEST)
-            await wait_until_async(lambda: sent, what="the last chunk")
-
-    anyio.run(inspect)
-    (last,) = sent
+    (last,) = inspected(tmp_path)
     assert last.done
     assert ("restart the dataflow with `--debug`" in (last.problem or "")) == old
 
@@ -85,13 +88,7 @@ def test_inspector_that_cannot_be_started_ends_the_stream(
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(process.InspectorProcess, "opened", refuse)
-    sent: list[TopicChunk] = []
-
-    async def inspect() -> None:
-        async with anyio.create_task_group() as tasks:
-            Inspectors(tasks, sent.append).open(record(tmp_path), REQUEST)
-
-    anyio.run(inspect)
+    sent = inspected(tmp_path)
     problem = "cannot start an inspector: [Errno 24] Too many open files"
     assert sent == [TopicChunk(stream=1, done=True, problem=problem)]
 
@@ -100,13 +97,7 @@ def test_malformed_output_of_an_inspector_ends_the_stream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(process, "run_module", lambda _: ["sh", "-c", "echo no json"])
-    sent: list[TopicChunk] = []
-
-    async def inspect() -> None:
-        async with anyio.create_task_group() as tasks:
-            Inspectors(tasks, sent.append).open(record(tmp_path), REQUEST)
-
-    anyio.run(inspect)
+    sent = inspected(tmp_path)
     assert [(chunk.stream, chunk.done) for chunk in sent] == [(1, True)]
     assert "its inspector ended unexpectedly" in (sent[0].problem or "")
     assert "malformed message of an inspector: " in caplog.text
@@ -114,11 +105,5 @@ def test_malformed_output_of_an_inspector_ends_the_stream(
 
 def test_number_of_inspectors_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_INSPECTORS", 0)
-    sent: list[TopicChunk] = []
-
-    async def inspect() -> None:
-        async with anyio.create_task_group() as tasks:
-            Inspectors(tasks, sent.append).open(record(tmp_path), REQUEST)
-
-    anyio.run(inspect)
+    sent = inspected(tmp_path)
     assert "at most 0 `dora topic` streams" in (sent[0].problem or "")

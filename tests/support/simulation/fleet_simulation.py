@@ -132,6 +132,12 @@ class SimulatedFleet:
         for daemon in self.daemons.values():
             self._hang_up(daemon)
 
+    def lose_store(self) -> None:
+        """Kill the coordinator and start it with an empty store."""
+        self.kill_coordinator()
+        self.store.clear()
+        self.start_coordinator()
+
     def add_daemon(
         self, name: str = "default", machine: str | None = None, **labels: str
     ) -> FakeDaemon:

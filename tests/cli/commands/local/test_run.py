@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.dora import DORA, run_dora, running_dora
+from support.git_repository import Repository
 from support.workspace import Workspace
 
 pytestmark = pytest.mark.integration
@@ -243,15 +244,12 @@ def test_a_linked_file_runs_in_the_folder_of_the_link(
 
 
 def test_a_git_source_runs_in_its_clone(workspace: Workspace) -> None:
-    repository = workspace.path / "remote"
-    repository.mkdir()
-    workspace.file("remote/n.py", "import os; print('in', os.getcwd())")
-    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
-        subprocess.run(["git", *words], cwd=repository, check=True)
-    node = {"id": "n", "path": "n.py", "git": f"file://{repository}"}
+    repository = Repository(workspace.path / "remote")
+    repository.commit("import os; print('in', os.getcwd())")
+    node = {"id": "n", "path": "node.py", "git": repository.url}
     workspace.dataflow({"nodes": [node]}, "flow.yml")
     shown = run_dora("run", "flow.yml", cwd=workspace.path).succeeded()
-    clone = workspace.path / "git" / "localhost" / str(repository).lstrip("/")
+    clone = workspace.path / "git" / "localhost" / str(repository.folder).lstrip("/")
     assert f"stdout n: in {clone}/" in shown.stdout
     logs = run_dora("logs", "--local", cwd=workspace.path).succeeded()
     assert "stdout n: in " in logs.stdout

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.dora import DORA, run_dora
+from support.git_repository import Repository
 from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 
@@ -143,14 +144,10 @@ def test_every_node_has_a_log_file_of_bounded_size(workspace: Workspace) -> None
 
 
 def test_the_reported_log_folder_exists(workspace: Workspace) -> None:
-    repository = workspace.path / "remote"
-    repository.mkdir()
-    workspace.file("remote/n.py", "raise SystemExit(3)")
-    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
-        subprocess.run(["git", *words], cwd=repository, check=True)
-    workspace.dataflow(
-        {"nodes": [{"id": "n", "path": "n.py", "git": f"file://{repository}"}]}, "flow.yml"
-    )
+    repository = Repository(workspace.path / "remote")
+    repository.commit("raise SystemExit(3)")
+    node = {"id": "n", "path": "node.py", "git": repository.url}
+    workspace.dataflow({"nodes": [node]}, "flow.yml")
     shown = run_dora("run", "flow.yml", cwd=workspace.path).exited(1)
     (named,) = [line for line in shown.stderr.splitlines() if line.startswith("logs: ")]
     assert (workspace.path / named.removeprefix("logs: ") / "log_n.jsonl").is_file()

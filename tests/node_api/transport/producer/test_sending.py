@@ -18,7 +18,7 @@ from support.waiting import wait_until
 from dora_node_api.data import arrow
 from dora_node_api.data.metadata import encode_metadata
 from dora_node_api.errors import NodeForked
-from dora_node_api.transport import Board, Delivery, PoolExhausted, SampleError
+from dora_node_api.transport import Board, Delivery, PoolExhausted, Receiver, SampleError, Sender
 from dora_node_api.transport.producer import pool
 from dora_node_api.transport.shared.payload import Payload
 
@@ -176,13 +176,19 @@ def test_old_messages_are_dropped_before_memory_runs_out(place: Place, size: int
     receiver.close()
 
 
-def test_what_consumers_hold_is_named_when_memory_runs_out(place: Place) -> None:
-    edge = place.edge(bound=2)
+def full_pool(edge: Edge) -> tuple[Sender, Receiver, list[Delivery | None]]:
+    """Return two ends, and the deliveries that hold the sender's memory."""
     sender, receiver = edge.sender(cap=1 << 20), edge.receiver()
     kept = []
     for number in range(2):
         send(sender, number, 400_000)
         kept.append(receiver.receive())
+    return sender, receiver, kept
+
+
+def test_what_consumers_hold_is_named_when_memory_runs_out(place: Place) -> None:
+    edge = place.edge(bound=2)
+    sender, receiver, kept = full_pool(edge)
     with pytest.raises(PoolExhausted, match="camera/out -> plot/in holds") as caught:
         send(sender, 9, 400_000)
     assert sum(caught.value.holders.values()) >= 800_000
@@ -195,11 +201,7 @@ def test_what_consumers_hold_is_named_when_memory_runs_out(place: Place) -> None
 
 def test_a_full_pool_waits_for_a_consumer_that_releases_soon(place: Place) -> None:
     edge = place.edge(bound=5, policy="backpressure")
-    sender, receiver = edge.sender(cap=1 << 20), edge.receiver()
-    kept = []
-    for number in range(2):
-        send(sender, number, 400_000)
-        kept.append(receiver.receive())
+    sender, receiver, kept = full_pool(edge)
     timer = threading.Timer(0.05, kept.clear)
     timer.start()
     assert send(sender, 9, 400_000) == 1
@@ -211,11 +213,7 @@ def test_a_full_pool_waits_for_a_consumer_that_releases_soon(place: Place) -> No
 
 def test_a_full_pool_does_not_wait_for_ever(place: Place) -> None:
     edge = place.edge(bound=5, policy="backpressure")
-    sender, receiver = edge.sender(cap=1 << 20), edge.receiver()
-    kept = []
-    for number in range(2):
-        send(sender, number, 400_000)
-        kept.append(receiver.receive())
+    sender, receiver, kept = full_pool(edge)
     with pytest.raises(PoolExhausted, match="camera/out -> plot/in holds"):
         send(sender, 9, 400_000)
     assert len(kept) == 2
