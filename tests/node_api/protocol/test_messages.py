@@ -125,6 +125,14 @@ def test_wrong_fields_are_a_control_error_and_nothing_else(kind: str, fields: An
         assert isinstance(frames.decode(json.dumps({**fields, "kind": kind}).encode()), Frozen)
 
 
+def test_half_of_a_surrogate_pair_is_replaced() -> None:
+    decoder = FrameDecoder()
+    (piece,) = encode(control.StopDataflow(reason="caf\udce9 \N{GRINNING FACE}"))
+    decoder.feed(piece.data)
+    message = control.StopDataflow(reason="caf? \N{GRINNING FACE}")
+    assert decoder.next_message() == Received(message)
+
+
 def test_a_bad_frame_does_not_take_the_next_with_it() -> None:
     decoder = FrameDecoder()
     bad = json.dumps({"kind": "stop", "reason": 5}).encode()

@@ -7,7 +7,7 @@ import json
 import pytest
 from hypothesis import given, strategies as st
 
-from dora_config.protocol.runner_events import LogLevel, passes
+from dora_config.protocol.runner_events import LogLevel, LogLine, passes
 from dora_daemon.runner.logs.log_entries import (
     CUT_MARK,
     MAX_LINE,
@@ -66,6 +66,27 @@ def test_a_structured_line() -> None:
     assert (found.level, found.node, found.message) == ("warn", "n", "hot")
     assert (found.target, found.file, found.line) == ("motor", "core.py", 40)
     assert found.fields == {"c": 1}
+
+
+def encoded(found: LogLine) -> str:
+    """Return the message of an entry after it was encoded for followers and for nodes."""
+    text = message_text(found, dataflow_id="df", daemon_id=None, build_id=None).encode()
+    message: str = json.loads(text)["message"]
+    assert json.loads(found.model_dump_json())["message"] == message
+    return message
+
+
+def test_half_of_a_surrogate_pair_is_replaced() -> None:
+    found = entry(r'{"level":"error","message":"cut \ud83d, whole \ud83d\ude00, text \\ud83d"}')
+    assert found.level == "error"
+    assert encoded(found) == "cut ?, whole \N{GRINNING FACE}, text \\ud83d"
+
+
+@pytest.mark.parametrize("depth", [300, 980, 985, 990, 100_000])
+def test_json_that_is_nested_too_deeply_is_a_plain_line(depth: int) -> None:
+    text = '{"level":"error","message":"x","fields":{"a":%s}}' % ("[" * depth + "]" * depth)
+    assert entry(text).level == "stdout"
+    assert encoded(entry(text)) == text
 
 
 def test_the_shape_of_rust_tracing() -> None:

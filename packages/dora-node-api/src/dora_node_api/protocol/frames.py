@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from dora_node_api.errors import ControlError
 from dora_node_api.frozen import Frozen
+from dora_node_api.json_text import without_surrogates
 from dora_node_api.protocol.messages import Message, message_from_json, to_json
 
 HEADER = struct.Struct("!IH")
@@ -60,7 +61,7 @@ def encode(message: Message, descriptors: Sequence[int] = ()) -> list[Piece]:
 def decode(body: bytes) -> Message:
     """Return the message in the body of a frame. Raises ControlError for anything else."""
     try:
-        values = json.loads(body)
+        values = json.loads(without_surrogates(body.decode()))
     except (ValueError, RecursionError) as error:
         raise ControlError(f"not JSON: {body[:80]!r}") from error
     if not isinstance(values, dict) or not isinstance(values.get("kind"), str):

@@ -6,7 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic_core import from_json
+
 from dora_config.protocol.runner_events import LOG_LEVELS, LogLevel, LogLine
+from dora_node_api.json_text import without_surrogates
 
 MAX_LINE = 1024 * 1024
 """Bytes of a line that are kept."""
@@ -24,12 +27,12 @@ _NAMES: dict[str, LogLevel] = {
 def entry_from_line(text: str, *, node: str, stream: str, ts: str) -> LogLine:
     """Return the entry of a printed line.
 
-    A JSON object with level and message is a structured entry; any other line is the message of an
-    entry of level ``stdout``.
+    A JSON object with level and message is a structured entry; any other line, also one that is
+    nested too deeply to be encoded again, is the message of an entry of level ``stdout``.
     """
     if text.startswith("{") and text.endswith("}"):
         try:
-            values = json.loads(text)
+            values = from_json(without_surrogates(text))
         except (ValueError, RecursionError):
             values = None
         if isinstance(values, dict):
