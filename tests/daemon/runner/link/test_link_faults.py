@@ -6,6 +6,7 @@ Under backpressure, that is; of drop_oldest streams, all that is missing is coun
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -87,6 +88,26 @@ def test_a_link_has_the_same_port_again(programs: Workspace) -> None:
         kill_link(one)
         flow.wait_until_proven()
         assert one.report().endpoints == before
+        wait_for(out, received(out) + 100, flow)
+        stop(flow)
+    got = numbers(out)
+    assert got == list(range(len(got)))
+
+
+def test_a_runner_without_free_descriptors_starts_its_link_later(programs: Workspace) -> None:
+    out = programs.path / "out.txt"
+    content = counting(out, 100_000, 0.001)
+    with linked(programs, content, {"a": "one", "b": "two"}) as flow:
+        wait_for(out, 100, flow)
+        one = flow["one"]
+        pid = one.run.pid()
+        former = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, former[1]))
+        kill_link(one)
+        text = "it could not be started: [Errno 24] Too many open files"
+        wait_until(lambda: text in one.run.log(), what=one.run.log)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, former)
+        flow.wait_until_proven()
         wait_for(out, received(out) + 100, flow)
         stop(flow)
     got = numbers(out)

@@ -146,21 +146,14 @@ class LinkSupervisor:
 
     def spawn(self, incarnation: int) -> None:
         """Start a link process and emit LinkSpawned, or LinkExited with the error."""
-        runner_end, link_end = socket.socketpair()
-        with link_end:
-            argv = [*PROGRAM, "--socket", str(self._node_socket)]
-            argv += ["--incarnation", str(incarnation), "--carrier", str(link_end.fileno())]
-            env = {k: v for k, v in os.environ.items() if not is_reserved(k)}
-            request = SpawnRequest(tuple(argv), "/", env, inherited=(link_end.fileno(),))
-            try:
-                process = spawn(request)
-            except (OSError, ValueError) as error:
-                runner_end.close()
-                exited = events.LinkExited(
-                    incarnation, events.Exit(), drained=self._is_drained(), error=str(error)
-                )
-                self._emit(exited)
-                return
+        try:
+            process, runner_end = self._start(incarnation)
+        except (OSError, ValueError) as error:
+            exited = events.LinkExited(
+                incarnation, events.Exit(), drained=self._is_drained(), error=str(error)
+            )
+            self._emit(exited)
+            return
         self._record_process(process.pid)
         self._tail.clear()
         channel = RunnerChannel(
@@ -182,6 +175,20 @@ class LinkSupervisor:
         else:
             self._loop.call_later(POLL_SECONDS, self._poll)
         self._emit(events.LinkSpawned(incarnation, process.pid))
+
+    def _start(self, incarnation: int) -> tuple[NodeProcess, socket.socket]:
+        """Return a link process, and this end of the socket that it inherits."""
+        runner_end, link_end = socket.socketpair()
+        with link_end:
+            argv = [*PROGRAM, "--socket", str(self._node_socket)]
+            argv += ["--incarnation", str(incarnation), "--carrier", str(link_end.fileno())]
+            env = {k: v for k, v in os.environ.items() if not is_reserved(k)}
+            request = SpawnRequest(tuple(argv), "/", env, inherited=(link_end.fileno(),))
+            try:
+                return spawn(request), runner_end
+            except (OSError, ValueError):
+                runner_end.close()
+                raise
 
     def _configure(self) -> messages.Configure:
         plan = self._plan
