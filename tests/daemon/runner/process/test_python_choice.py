@@ -13,7 +13,7 @@ from dora_daemon.runner.process.python_choice import PythonChooser, PythonUnusab
 def fake_python(path: Path, *, version: str = "3 12", pyarrow: bool = True) -> Path:
     """Write a fake interpreter that counts its runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'#!/bin/sh\necho x >> "$0.runs"\necho {version} {pyarrow}\n')
+    path.write_text(f'#!/bin/sh\necho x >> "$0.runs"\necho dora-python {version} {pyarrow}\n')
     path.chmod(0o755)
     return path
 
@@ -115,6 +115,35 @@ def test_output_of_a_broken_interpreter(tmp_path: Path, variables: dict[str, str
         PythonChooser().choose(str(broken), variables, tmp_path)
     with pytest.raises(PythonUnusable, match="cannot be run"):
         PythonChooser().choose(str(tmp_path / "absent"), variables, tmp_path)
+
+
+def test_output_of_start_up_files_is_ignored(tmp_path: Path, variables: dict[str, str]) -> None:
+    noisy = tmp_path / "env" / "python"
+    noisy.parent.mkdir()
+    noisy.write_text(f'#!/bin/sh\necho "Welcome: 3 9"\nexec {sys.executable} "$@"\n')
+    noisy.chmod(0o755)
+    assert PythonChooser().choose(str(noisy), variables, tmp_path).words == (str(noisy),)
+
+
+def test_output_that_is_not_utf8(tmp_path: Path, variables: dict[str, str]) -> None:
+    broken = tmp_path / "env" / "python"
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\nprintf 'd\\351faut\\n' >&2\nexit 3\n")
+    broken.chmod(0o755)
+    with pytest.raises(PythonUnusable, match="does not work: d\N{REPLACEMENT CHARACTER}faut"):
+        PythonChooser().choose(str(broken), variables, tmp_path)
+
+
+def test_an_interpreter_that_does_not_answer(
+    tmp_path: Path, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dora_daemon.runner.process.python_choice.CHECK_SECONDS", 0.1)
+    silent = tmp_path / "env" / "python"
+    silent.parent.mkdir()
+    silent.write_text("#!/bin/sh\nexec sleep 60\n")
+    silent.chmod(0o755)
+    with pytest.raises(PythonUnusable, match=r"environment\) did not answer within 0\.1 s$"):
+        PythonChooser().choose(str(silent), variables, tmp_path)
 
 
 def test_each_interpreter_runs_once(tmp_path: Path, variables: dict[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -15,12 +16,16 @@ from dora_daemon.runner.errors import RunnerError
 OLDEST = (3, 11)
 _CHECK = """
 import sys
-print("%d %d" % sys.version_info[:2])
+facts = "dora-python %d %d" % sys.version_info[:2]
 if sys.version_info >= (3, 11):
     import importlib.util
-    print(importlib.util.find_spec("pyarrow") is not None)
+    facts += " %s" % (importlib.util.find_spec("pyarrow") is not None)
+print(facts)
 """
-_CHECK_SECONDS = 60.0
+_FACTS = re.compile(r"^dora-python (\d+) (\d+)( True)?", re.MULTILINE)
+"""The line of the check; start-up files of an interpreter may print others."""
+CHECK_SECONDS = 60.0
+"""Seconds for an interpreter to answer."""
 _MANAGED = "the node's own environment"
 
 
@@ -112,17 +117,20 @@ def _examine(interpreter: Interpreter, variables: Mapping[str, str], cwd: Path) 
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
-                timeout=_CHECK_SECONDS,
+                errors="replace",
+                timeout=CHECK_SECONDS,
                 check=False,
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except subprocess.TimeoutExpired:
+            return f"{interpreter} did not answer within {CHECK_SECONDS:g} s"
+        except OSError as error:
             return f"{interpreter} cannot be run: {error}"
-        answer = done.stdout.split()
-        if done.returncode != 0 or len(answer) < 2:
+        facts = _FACTS.search(done.stdout)
+        if done.returncode != 0 or facts is None:
             output = (done.stderr.strip() or done.stdout.strip()).splitlines()
             return f"{interpreter} does not work: {output[-1] if output else 'it printed nothing'}"
-        version = (int(answer[0]), int(answer[1]))
-        has_pyarrow = answer[2:] == ["True"]
+        version = (int(facts[1]), int(facts[2]))
+        has_pyarrow = facts[3] is not None
     if version < OLDEST:
         return (
             f"{interpreter} is Python {version[0]}.{version[1]}, but nodes need"
