@@ -104,7 +104,7 @@ class Preparer:
         path = Path(self._plan.working_dir)
         if place.working_dir is not None:
             path = path / place.working_dir
-        if not path.is_dir():
+        if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises, as for a name too long
             if not self._plan.create_working_dirs:
                 raise RunnerError(f"working directory does not exist: {path}")
             try:
