@@ -212,6 +212,15 @@ def test_a_stop_after_the_nodes_ended_shortens_the_delivery() -> None:
     assert sim.of(c.SignalLink) == [c.SignalLink("SIGKILL")]
 
 
+def test_a_stop_is_not_followed_by_advice_to_stop() -> None:
+    sim = linked(node("a", outputs="x"))
+    sim.exit("a")
+    sim.pass_time(link.NOTICE_SECONDS - 1.0)
+    sim.stop()
+    sim.pass_time(2.0)
+    assert not [log for log in sim.of(c.EmitLog) if "still delivering" in log.message]
+
+
 def test_a_stop_for_recovery_kills_the_link_at_once() -> None:
     sim = linked(node("a", outputs="x"))
     sim.stop(recovering=True)

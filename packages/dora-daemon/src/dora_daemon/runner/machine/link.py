@@ -42,13 +42,13 @@ STABLE_SECONDS = 10.0
 STOP_DRAIN_SECONDS = 5.0
 """Time to deliver queued messages when the dataflow is being stopped."""
 END_DRAIN_SECONDS = 24 * 3600.0
-"""The same when all nodes have ended by themselves: the consumers' pace decides."""
+"""The same when all nodes have ended by themselves: consumers may be slow."""
 NOTICE_SECONDS = 10.0
 """Time until a log line reports that only the link still runs."""
 LEAVE_SECONDS = 2.0
 """Time to exit after the time to deliver is over."""
 LAST_ATTEMPTS = 3
-"""Restarts without queued messages, only to report to peers that nodes have ended."""
+"""Restarts that only report to peers that the nodes have ended: no message is queued."""
 
 _TIMERS: tuple[TimerName, ...] = ("backoff", "notice", "kill")
 
@@ -107,7 +107,7 @@ class LinkLifecycle:
 
     @property
     def over(self) -> bool:
-        """Whether no link process will run any more."""
+        """Whether no link process will run again."""
         return self.state in (LinkState.NONE, LinkState.ENDED)
 
     def handle(self, event: LinkEvent, now: float) -> list[Command]:
@@ -116,7 +116,7 @@ class LinkLifecycle:
             case LinkNeeded():
                 return self._spawn(now) if self.state is LinkState.NONE else []
             case LinkSpawned(incarnation=number):
-                return self._spawned(number)
+                return self._spawned(number, now)
             case LinkConnected(incarnation=number):
                 return self._connected(number)
             case LinkExited():
@@ -136,10 +136,10 @@ class LinkLifecycle:
         self._started = now
         return [SpawnLink(self.incarnation)]
 
-    def _spawned(self, incarnation: int) -> list[Command]:
+    def _spawned(self, incarnation: int, now: float) -> list[Command]:
         if incarnation != self.incarnation or self._deadline is None:
             return []
-        return [FinishLink(max(0.0, self._deadline - self._started))]
+        return [FinishLink(max(0.0, self._deadline - now))]
 
     def _connected(self, incarnation: int) -> list[Command]:
         if self.state is not LinkState.STARTING or incarnation != self.incarnation:
@@ -151,7 +151,8 @@ class LinkLifecycle:
         if event.incarnation != self.incarnation or self.state is LinkState.ENDED:
             return []
         if self._deadline is not None:
-            self._last_attempts += event.drained
+            if event.drained:
+                self._last_attempts += 1
             given_up = now >= self._deadline or self._last_attempts > LAST_ATTEMPTS
             if event.exit.ok or given_up:
                 self.state = LinkState.ENDED
@@ -176,7 +177,9 @@ class LinkLifecycle:
             return []
         self._deadline = now + seconds
         armed: list[Command] = [ArmTimer(LINK_NODE, "kill", self._deadline + LEAVE_SECONDS)]
-        if not stopping:
+        if stopping:
+            armed.append(CancelTimer(LINK_NODE, "notice"))
+        else:
             armed.append(ArmTimer(LINK_NODE, "notice", now + NOTICE_SECONDS))
         if self.state is LinkState.BACKING_OFF:
             # the next link delivers queued messages
