@@ -30,7 +30,7 @@ def test_request_to_the_manager_of_the_unit(
 ) -> None:
     environ = {"DORA_RUNNERS_UNIT": f"{manager}:{UNIT}", "PATH": "/bin"}
     runners_unit.enter(environ).finish()
-    assert environ == {"PATH": "/bin"}, "nodes and what they start stay out of the unit's business"
+    assert environ == {"PATH": "/bin"}, "nodes do not inherit the variable"
     words = called.read_text().split()
     assert words[0] == f"--{manager}"
     assert words[-3:] == [UNIT, "1", str(os.getpid())]
@@ -49,13 +49,29 @@ def test_a_refusal_is_a_line_in_the_log(called: Path, capfd: pytest.CaptureFixtu
     assert capfd.readouterr().err == f"cannot enter {UNIT}: Call failed: Unit not loaded\n"
 
 
-def test_silence_of_systemd_does_not_stop_a_runner(
+@pytest.mark.parametrize(
+    ("end", "problem"),
+    [
+        ("exit 7", "busctl ended with code 7"),
+        ("kill -KILL $$", "busctl ended with code -9"),
+        ("printf 'caf\\351' >&2; exit 1", "caf\N{REPLACEMENT CHARACTER}"),
+    ],
+)
+def test_an_unusual_end_of_busctl_is_a_line_in_the_log(
+    called: Path, end: str, problem: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    called.with_name("end.sh").write_text(f"{end}\n")
+    runners_unit.enter({"DORA_RUNNERS_UNIT": f"system:{UNIT}"}).finish()
+    assert capfd.readouterr().err == f"cannot enter {UNIT}: {problem}\n"
+
+
+def test_a_runner_starts_although_systemd_does_not_answer(
     called: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(runners_unit, "TIMEOUT", 0.1)
     called.with_name("end.sh").write_text("exec sleep 60\n")
     runners_unit.enter({"DORA_RUNNERS_UNIT": f"system:{UNIT}"}).finish()
-    assert capfd.readouterr().err == f"cannot enter {UNIT}: systemd has not answered for 0.1 s\n"
+    assert capfd.readouterr().err == f"cannot enter {UNIT}: systemd did not answer within 0.1 s\n"
 
 
 def test_without_busctl_a_runner_stays_where_it_is(

@@ -13,10 +13,10 @@ from collections.abc import MutableMapping
 from typing import Final
 
 UNIT_VARIABLE: Final = "DORA_RUNNERS_UNIT"
-"""Names manager and unit, as ``system:NAME.service`` or ``user:NAME.service``. The unit file of a
-daemon sets it; nodes do not get it."""
+"""Manager and unit, as ``system:NAME.service`` or ``user:NAME.service``. The unit file of a daemon
+sets it; nodes do not inherit it."""
 TIMEOUT: Final = 3.0
-"""Seconds for systemd to answer; without an answer the runner stays where it is."""
+"""Seconds for systemd to answer; without an answer the runner stays in its present unit."""
 _ATTACH: Final = (
     *("--quiet", "--timeout=2", "call"),
     *("org.freedesktop.systemd1", "/org/freedesktop/systemd1"),
@@ -26,14 +26,14 @@ _ATTACH: Final = (
 
 
 class EnteringUnit:
-    """The move of this process, which takes some milliseconds; see :func:`enter`."""
+    """The move of this process to a unit, as begun by :func:`enter`; it takes milliseconds."""
 
     def __init__(self, unit: str, move: subprocess.Popen[str] | None) -> None:
         self._unit = unit
         self._move = move
 
     def finish(self) -> None:
-        """Wait for the end of the move. Call it before this process starts another one."""
+        """Wait for the end of the move; call this before the process starts another one."""
         if self._move is None:
             return
         with self._move as move:
@@ -41,9 +41,9 @@ class EnteringUnit:
                 _, problem = move.communicate(timeout=TIMEOUT)
             except subprocess.TimeoutExpired:
                 move.kill()
-                problem = f"systemd has not answered for {TIMEOUT:g} s"
+                problem = f"systemd did not answer within {TIMEOUT:g} s"
         if move.returncode != 0:
-            _warn(self._unit, problem.strip())
+            _warn(self._unit, problem.strip() or f"busctl ended with code {move.returncode}")
 
 
 def enter(environ: MutableMapping[str, str]) -> EnteringUnit:
@@ -59,6 +59,7 @@ def enter(environ: MutableMapping[str, str]) -> EnteringUnit:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            errors="replace",
         )
     except OSError as error:
         _warn(unit, f"{words[0]}: {error.strerror}")
@@ -67,5 +68,5 @@ def enter(environ: MutableMapping[str, str]) -> EnteringUnit:
 
 
 def _warn(unit: str, problem: str) -> None:
-    """Into the log of this runner: all that is lost is the silence of systemd's journal."""
+    """Log a failed move, after which systemd warns about this process when the daemon restarts."""
     print(f"cannot enter {unit}: {problem}", file=sys.stderr, flush=True)
