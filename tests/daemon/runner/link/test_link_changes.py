@@ -21,7 +21,7 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
-from dora_config.dataflow.sources import OutputSource
+from dora_config.dataflow.sources import LogSource, OutputSource
 from dora_config.protocol import runner as protocol
 from dora_config.protocol.links import LinkPlan, RemoteEdge, SetLinks
 
@@ -40,7 +40,7 @@ def refused(flow: Linked, machine: str, request: protocol.RunnerRequest) -> str:
 
 
 def edge(source: str, target: str, machines: str, **fields: Any) -> RemoteEdge:
-    (a, x), (b, y) = source.split("/"), target.split("/")
+    (a, _, x), (b, y) = source.partition("/"), target.split("/")
     here, there = machines.split()
     return RemoteEdge(
         source=a,
@@ -193,6 +193,37 @@ def test_an_added_node_is_read_on_another_machine(programs: Workspace) -> None:
         )
         stop(flow)
     assert numbers(out) == list(range(200))
+
+
+def test_an_added_node_reads_log_lines_of_another_machine(programs: Workspace) -> None:
+    programs.node(
+        "talker",
+        """
+        import time
+        from dora import Node
+        node = Node()
+        for number in range(100_000):
+            print('{"level": "warn", "message": "line %d"}' % number, flush=True)
+            time.sleep(0.01)
+        """,
+    )
+    first, second = programs.path / "first.txt", programs.path / "second.txt"
+    content = flow_of(
+        node("talker", "talker", outputs=["unused"]),
+        node("viewer", "writer", first, inputs={"logs": "dora/logs/warn"}),
+    )
+    with linked(programs, content, {"talker": "one", "viewer": "two"}) as flow:
+        wait_until(lambda: numbers(first, "logs"), what="lines for the first reader")
+        set_links(flow, edge("dora/logs/warn", "late/logs", "one two"))
+        late = ResolvedNode(
+            id="late",
+            path=str(programs.path / "writer.py"),
+            args=(str(second),),
+            inputs={"logs": ResolvedInput(source=LogSource(level="warn"))},
+        )
+        ask(flow, "two", protocol.AddNode(node=late))
+        wait_until(lambda: numbers(second, "logs"), what=lambda: flow["two"].state())
+        stop(flow)
 
 
 def test_both_ends_of_a_link_are_replaced(programs: Workspace) -> None:

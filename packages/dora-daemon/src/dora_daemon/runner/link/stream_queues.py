@@ -12,7 +12,7 @@ from dora_daemon.link.protocol.messages import Incoming, Outgoing, SetIncoming, 
 from dora_daemon.runner.link.log_reader import LogReader
 from dora_daemon.runner.link.view import LinkView
 from dora_daemon.runner.machine.edges import Edge
-from dora_daemon.runner.machine.streams import MachineStreams, streams_of
+from dora_daemon.runner.machine.streams import LOG_LINES, MachineStreams, streams_of
 from dora_daemon.runner.nodes.edge_status import edge_status
 from dora_daemon.runner.nodes.queues import QueueEntry
 from dora_daemon.runner.nodes.services import NodeServices
@@ -27,6 +27,8 @@ class StreamQueues:
         self._segments = services.segments
         self._logs = services.logs
         self._log_readers: dict[Edge, LogReader] = {}
+        self._readers_of_logs: dict[Edge, tuple[tuple[str, str], ...]] = {}
+        """Node and input of each reader of a stream of log lines; they change while it is read."""
         self.streams = MachineStreams()
 
     def set_plan(self, plan: LinkPlan, on_change: Callable[[], None]) -> None:
@@ -55,19 +57,21 @@ class StreamQueues:
         return tuple(stream.edge for stream in wanted)
 
     def _read_logs(self) -> None:
-        wanted = {stream.log_edge: stream for stream in self.streams.incoming if stream.logs}
+        wanted = {s.log_edge: s.readers for s in self.streams.incoming if s.logs}
+        self._readers_of_logs = wanted
         for edge in [edge for edge in self._log_readers if edge not in wanted]:
             self._log_readers.pop(edge).close()
             if (entry := self._registry.get(edge)) is not None:
                 self._router.drop(entry)
-        for edge, stream in wanted.items():
-            if edge in self._log_readers:
-                continue
-            entry, _ = self._registry.ensure(edge, bound=1000, from_link=True)
+        for edge in [edge for edge in wanted if edge not in self._log_readers]:
+            entry, _ = self._registry.ensure(edge, bound=LOG_LINES, from_link=True)
             self._router.route(entry, "")
-            forward = partial(self._logs.forward, stream.readers)
+            forward = partial(self._forward, edge)
             board = self._registry.board
             self._log_readers[edge] = LogReader(board, entry, self._segments, forward)
+
+    def _forward(self, edge: Edge, text: str) -> None:
+        self._logs.forward(self._readers_of_logs[edge], text)
 
     def outgoing(self) -> SetOutgoing:
         """Return the message with all streams that leave this machine."""
