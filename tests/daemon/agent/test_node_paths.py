@@ -1,4 +1,4 @@
-"""Directories of nodes: that of the file if the machine has it, else one of the daemon."""
+"""Directories of nodes: the folder of the dataflow file where it exists, else one of the daemon."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from support.simulation.fleet_simulation import dataflow
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
 from dora_config.protocol.dataflow import Origin
 from dora_config.protocol.runner import NodeLocation
-from dora_daemon.agent.node_paths import Machine, explain, log_dirs, make_plan, sees
+from dora_daemon.agent.node_paths import Machine, explain, has_folder, log_dirs, make_plan
 from dora_daemon.agent.records import PartRecord
 
 
@@ -36,7 +36,7 @@ NODE = ResolvedNode(id="n", path="n.py")
 def test_the_folder_of_the_file_is_used_where_it_is_the_same_folder(tmp_path: Path) -> None:
     machine = Machine(tmp_path / "daemon", "boot")
     origin = origin_of(tmp_path)
-    assert sees(origin, machine)
+    assert has_folder(machine, origin)
     assert make_plan(record(origin, NODE), machine).working_dir == str(tmp_path)
 
 
@@ -78,7 +78,7 @@ def test_working_dir_is_joined_or_replaces(tmp_path: Path) -> None:
     }
 
 
-def test_what_a_build_made_counts_only_where_it_was_made(tmp_path: Path) -> None:
+def test_a_local_build_is_used_only_on_its_machine(tmp_path: Path) -> None:
     places = {"n": NodeLocation(python="/envs/n/bin/python")}
     origin = origin_of(tmp_path)
     built = record(origin, NODE, places=places)

@@ -207,7 +207,7 @@ def test_two_daemons_of_one_machine_build_one_after_another(
 
 
 def from_elsewhere(flow: Path, **changes: object) -> DataflowSpec:
-    """What the command line of another machine would send, whose folders no daemon sees."""
+    """What the command line of another machine would send, whose folders exist on no daemon."""
     return make_spec(load(flow)).model_copy(update={"origin": Origin(), **changes})
 
 
@@ -215,7 +215,7 @@ def from_elsewhere(flow: Path, **changes: object) -> DataflowSpec:
 def test_recovery_uses_the_build_of_the_first_start(
     workspace: Workspace, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A machine that does not see the file clones below its own folder, and stays with that
+    """A machine without the file clones below its own folder, and stays with that
     clone when it loses power, whatever has been built since.
     """
     repository = Repository(tmp_path_factory.mktemp("remote") / "nodes.git")

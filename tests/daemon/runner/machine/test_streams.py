@@ -12,6 +12,7 @@ from dora_daemon.runner.machine.streams import (
     RUNNER_NODE,
     IncomingStreamSpec,
     OutgoingStreamSpec,
+    crossing_cycles,
     streams_of,
 )
 from dora_node_api.queue_policy import QueuePolicy
@@ -37,7 +38,7 @@ def plan(machine: str, *edges: RemoteEdge) -> LinkPlan:
     return LinkPlan(machine=machine, run_id="r", listen_host="127.0.0.1", edges=edges)
 
 
-def test_an_output_crosses_once_however_many_read_it_there() -> None:
+def test_an_output_crosses_once_for_all_readers_on_a_machine() -> None:
     streams = streams_of(
         plan(
             "a",
@@ -72,6 +73,15 @@ def test_incoming_streams_are_grouped_by_source() -> None:
     )
     assert streams.sources == {("cam", "image"): "a", ("gps", "fix"): "c"}
     assert streams.remote_nodes == {"cam", "gps"}
+
+
+def test_cycles_over_machines_have_the_queues_of_this_machine() -> None:
+    cycle = (("a", "b"),)
+    there = edge("a/x", "b/x", "one two", queue_policy="backpressure", cycles=cycle)
+    back = edge("b/y", "a/y", "two one", queue_policy="backpressure", cycles=cycle)
+    assert crossing_cycles(plan("one", there, back)) == (("a", "b", f"{LINK_NODE}/two a/x"),)
+    assert crossing_cycles(plan("two", there, back)) == (("a", "b", f"{LINK_NODE}/one b/y"),)
+    assert crossing_cycles(plan("one", edge("a/x", "b/x", "one two"))) == ()
 
 
 def test_log_lines_cross_in_streams_that_name_their_machine() -> None:

@@ -1,4 +1,4 @@
-"""What the history keeps of warnings."""
+"""Warnings that the history keeps."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Working directories of a part's nodes on this machine, and the runner's plan.
 
-On every daemon, relative paths start at the folder of the dataflow file if this machine has it,
-otherwise at ``_work/<dataflow>`` in the folder where the daemon was started. A node's
+Relative paths start at the folder of the dataflow file if it exists on this machine, otherwise at
+``_work/<dataflow>`` in the folder where the daemon was started. A node's
 ``deploy.working_dir`` is joined to that; an absolute one replaces it.
 """
 
@@ -37,8 +37,8 @@ class Machine:
     code: Delivery | None = None
 
 
-def sees(origin: Origin, machine: Machine) -> bool:
-    """Whether this machine has the folder of the dataflow file, not one with the same name."""
+def has_folder(machine: Machine, origin: Origin) -> bool:
+    """Return whether the folder of the dataflow file, not just its name, exists on this machine."""
     if not origin.boot_id or origin.boot_id != machine.boot_id:
         return False
     try:
@@ -50,17 +50,17 @@ def sees(origin: Origin, machine: Machine) -> bool:
 
 def base_directory(spec: DataflowSpec, machine: Machine, name: str) -> Path:
     """Return where relative paths start; ``name`` is used without a workspace in ``spec``."""
-    if sees(spec.origin, machine):
+    if has_folder(machine, spec.origin):
         return Path(spec.origin.directory)
     return machine.base_dir / WORK_DIR / (spec.workspace or name)
 
 
 async def deliver(spec: DataflowSpec, machine: Machine, name: str) -> dict[str, CodeSet]:
-    """Bring sent code here, unless this machine has the folder of the dataflow file.
+    """Fetch sent code, unless the folder of the dataflow file exists on this machine.
 
     Raises :class:`CodeNotDelivered`.
     """
-    if machine.code is None or sees(spec.origin, machine):
+    if machine.code is None or has_folder(machine, spec.origin):
         return {}
     return await machine.code.deliver(spec, base_directory(spec, machine, name))
 
@@ -95,23 +95,23 @@ def make_plan(record: PartRecord, machine: Machine) -> RunPlan:
 def explain(record: PartRecord, machine: Machine) -> str:
     """Return a sentence about where relative paths of this part start, for error messages."""
     base = base_directory(record.spec, machine, record.dataflow_id)
-    if sees(record.spec.origin, machine):
-        why = "the folder of the dataflow file, which this machine sees"
+    if has_folder(machine, record.spec.origin):
+        why = "the folder of the dataflow file, which exists on this machine"
     else:
         why = (
-            "a folder of the daemon, since this machine does not see the folder of the dataflow "
-            "file; only the code of nodes with `distribute: http` or `scp` is sent there"
+            "a folder of the daemon, since the folder of the dataflow file does not exist on this "
+            "machine; only the code of nodes with `distribute: http` or `scp` is sent there"
         )
     return f"relative paths start at {base}: {why}; deploy.working_dir is joined to it"
 
 
 def locate(spec: DataflowSpec, base: Path, machine: Machine) -> dict[str, NodeLocation]:
-    """Return the locations of nodes that differ from the default. Raises :class:`NotBuilt`."""
-    seen = sees(spec.origin, machine)
-    places = dict(spec.places) if seen else {}
+    """Return the location of each node that is not at the default. Raises :class:`NotBuilt`."""
+    at_origin = has_folder(machine, spec.origin)
+    places = dict(spec.places) if at_origin else {}
     built = _built_here(spec, machine)
     for node in spec.resolved.nodes:
-        if node.id in spec.code and not seen:
+        if node.id in spec.code and not at_origin:
             places[node.id] = _place_of_code(node, base)
         elif node.id in built:
             places[node.id] = built[node.id]
@@ -140,7 +140,7 @@ def _place_of_code(node: ResolvedNode, base: Path) -> NodeLocation:
 
 
 def _built_here(spec: DataflowSpec, machine: Machine) -> dict[str, NodeLocation]:
-    """Return the locations of nodes that the dataflow's build has on this machine."""
+    """Return the locations of the nodes that the dataflow's build prepared on this machine."""
     wanted = [node.id for node in spec.resolved.nodes if node.id in spec.built_on]
     if not wanted or spec.build_id is None or machine.builds is None:
         return {}

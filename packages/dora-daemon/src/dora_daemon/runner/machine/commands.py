@@ -20,7 +20,7 @@ Signal = Literal["SIGTERM", "SIGKILL"]
 
 
 class SpawnNode(Frozen):
-    """Start a process; its outcome is NodeSpawned or SpawnFailed."""
+    """Start the process of a node; the outcome is NodeSpawned or SpawnFailed."""
 
     node: str
     incarnation: int
@@ -41,7 +41,7 @@ class StageReplacement(Frozen):
 
 
 class PromoteReplacement(Frozen):
-    """Make the staged process the node's process: the former one has ended."""
+    """Make the staged process the node's process, after the end of the former one."""
 
     node: str
     incarnation: int
@@ -75,7 +75,7 @@ class SendStop(Frozen):
 
 
 class ArmTimer(Frozen):
-    """Deliver TimerFired at ``at``; replaces an armed timer of the same name."""
+    """Emit TimerFired at the time ``at``; replace an armed timer of the same name."""
 
     node: str | None
     timer: TimerName
@@ -110,7 +110,7 @@ class AnnounceFailed(Frozen):
 
 
 class RepeatClosed(Frozen):
-    """Announce to a new process of a node that these of its inputs have ended before."""
+    """Announce to a new process of a node which of its inputs have already ended."""
 
     node: str
     inputs: tuple[str, ...]
@@ -129,7 +129,7 @@ class ReportEvent(Frozen):
 
 
 class EmitLog(Frozen):
-    """Log a line of the runner; ``node`` is the node it is about."""
+    """Log a line of the runner; ``node`` is its subject."""
 
     level: LogLevel
     message: str
@@ -137,7 +137,7 @@ class EmitLog(Frozen):
 
 
 class SpawnLink(Frozen):
-    """Start the link process; its outcome is LinkSpawned or LinkExited."""
+    """Start the link process; the outcome is LinkSpawned or LinkExited."""
 
     incarnation: int
 
@@ -161,7 +161,7 @@ class SignalLink(Frozen):
 
 
 class FinishDataflow(Frozen):
-    """Store the result; every node has ended. The report follows."""
+    """Store the result after the end of every node; a ReportEvent with it follows."""
 
     result: DataflowResult
 
@@ -197,12 +197,12 @@ def cancel_timers(node: str) -> list[Command]:
 
 
 def announce_restart(report: NodeRestarting) -> list[Command]:
-    """Return the commands for a process that another one of its node follows."""
+    """Return the commands after the end of a process whose node restarts."""
     return [*cancel_timers(report.node), AnnounceRestarted(report.node), ReportEvent(report)]
 
 
 def announce_detached(node: str) -> list[Command]:
-    """Return the commands for a dynamic node whose process has left."""
+    """Return the commands after a dynamic node has ended or closed its connection."""
     return [
         *cancel_timers(node),
         DropInputs(node),
@@ -212,7 +212,7 @@ def announce_detached(node: str) -> list[Command]:
 
 
 def announce_end(result: NodeResult) -> list[Command]:
-    """Return the commands for a node that has ended and does not restart."""
+    """Return the commands after the end of a node that does not restart."""
     node = result.node
     commands: list[Command] = [*cancel_timers(node), DropInputs(node)]
     if result.outcome == "success":

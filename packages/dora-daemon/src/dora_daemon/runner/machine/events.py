@@ -18,7 +18,8 @@ TimerName = Literal[
     "barrier_notice",
     "stop_after",
 ]
-"""The last two are timers of the dataflow, ``notice`` is one of the link."""
+"""Timers of nodes; ``barrier_notice`` and ``stop_after`` of the dataflow; ``notice``, and another
+``backoff`` and ``kill``, of the link."""
 
 
 class Exit(Frozen):
@@ -55,7 +56,7 @@ class SpawnFailed(Frozen):
 
 
 class NodeConnected(Frozen):
-    """A process sent Hello. ``incarnation`` is ``None`` for a dynamic node."""
+    """The process of a node sent Hello. ``incarnation`` is ``None`` for a dynamic node."""
 
     node: str
     incarnation: int | None
@@ -63,7 +64,7 @@ class NodeConnected(Frozen):
 
 
 class NodeExited(Frozen):
-    """The process was reaped and its output was read completely."""
+    """The process of a node was reaped and its output was read completely."""
 
     node: str
     incarnation: int
@@ -126,7 +127,7 @@ class NodeStopRequested(Frozen):
     node: str
     grace: float
     leaves: bool = False
-    """It is removed then: its end is not the end of the dataflow on this machine."""
+    """Remove the node after its end, which then does not end the dataflow on this machine."""
 
 
 class NodeRestartRequested(Frozen):

@@ -1,8 +1,8 @@
 """Streams that leave and enter this machine, computed from the edges between machines; pure.
 
-A stream carries one output to one machine, whatever the number of inputs that read it there. Log
-lines have streams of their own: their node is ``dora`` and their output
-``MACHINE/logs[/LEVEL[/NODE]]``, where MACHINE is the sender, so that no two are the same.
+A stream carries one output to one machine, for all inputs that read it there. Log lines have their
+own streams with the node ``dora`` and the output ``MACHINE/logs[/LEVEL[/NODE]]``. MACHINE is the
+sender, which makes the names unique.
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ class OutgoingStreamSpec(Frozen):
     @property
     def edge(self) -> Edge:
         """The queue between the producer and the link."""
-        name = f"{self.machine} {self.node}/{self.output}"
-        return Edge(self.node, self.output, LINK_NODE, name)
+        return _edge_to_link(self.node, self.output, self.machine)
 
 
 class IncomingStreamSpec(Frozen):
@@ -88,6 +87,11 @@ class MachineStreams(Frozen):
         return next((stream for stream in self.outgoing if stream.edge == edge), None)
 
 
+def _edge_to_link(node: str, output: str, machine: str) -> Edge:
+    """Return the queue of an output for another machine."""
+    return Edge(node, output, LINK_NODE, f"{machine} {node}/{output}")
+
+
 def shown_target(edge: Edge) -> str:
     """Return the reading end of an edge as shown to users."""
     if edge.target == LINK_NODE:
@@ -96,19 +100,18 @@ def shown_target(edge: Edge) -> str:
 
 
 def crossing_cycles(plan: LinkPlan) -> tuple[tuple[str, ...], ...]:
-    """Return backpressure cycles over several machines: nodes, and this machine's queues in them.
+    """Return the backpressure cycles over several machines, each as the names of its members.
 
-    A queue is listed as consumer and input, because the link alone is part of many cycles.
+    Members are node ids, and ``LINK/INPUT`` for each queue from this machine into the link: the
+    link itself is a member of many cycles.
     """
     found: dict[tuple[str, ...], list[str]] = {}
     for edge in plan.edges:
         for cycle in edge.cycles:
             queues = found.setdefault(cycle, [])
             if edge.source_machine == plan.machine:
-                stream = OutgoingStreamSpec(
-                    edge.target_machine, edge.source, edge.output, 1, QueuePolicy.BACKPRESSURE
-                )
-                queues.append(f"{stream.edge.target}/{stream.edge.input}")
+                queue = _edge_to_link(edge.source, edge.output, edge.target_machine)
+                queues.append(f"{queue.target}/{queue.input}")
     return tuple((*cycle, *queues) for cycle, queues in found.items())
 
 

@@ -21,12 +21,12 @@ from dora_node_api.transport.shared.errors import TransportError
 
 
 def log_route(node: str, name: str) -> str:
-    """Return the runner's output for a ``dora/logs`` input; no output of a node has such a name."""
+    """Return the runner's output for a ``dora/logs`` input; outputs of nodes contain no spaces."""
     return f"dora/logs -> {node}/{name}"
 
 
 class LogRouter:
-    """Log entries of nodes, of their libraries and of the runner itself."""
+    """Router of the log entries of nodes, of their libraries and of the runner."""
 
     def __init__(
         self,
@@ -90,21 +90,21 @@ class LogRouter:
         """Log a warning of the runner."""
         self.emit("warn", message)
 
-    def warn_about(self, node: str, message: str) -> None:
-        """Log a warning into a node's own log, which outlives a runner started by a daemon."""
+    def warn_in_node_log(self, node: str, message: str) -> None:
+        """Log a warning as an entry of a node, whose log file is kept after the runner's end."""
         known = node if node in self._nodes.logs else None
         self.history.add(RunnerWarned(level="warn", text=message, node=known))
         self.log(LogLine(ts=now_text(), level="warn", node=known, message=message))
 
     def emit(self, level: LogLevel, message: str, about: str | None = None) -> None:
-        """Log a line of the runner; ``about``: the node that it is about."""
+        """Log a line of the runner; ``about`` is the node that the line names."""
         if level in ("warn", "error"):
             self.history.add(RunnerWarned(level=level, text=message, node=about))
         text = message if about is None else f'node "{about}": {message}'
         self.log(LogLine(ts=now_text(), level=level, message=text, target="dora.runner"))
 
     def log(self, entry: LogLine) -> None:
-        """Log an entry that no node printed: the runner's, or of a node's library."""
+        """Log an entry of the runner or of a node's library, not one that a node printed."""
         if entry.node is not None and entry.node in self._nodes.logs:
             self._nodes.logs[entry.node].log(entry)
             return

@@ -1,4 +1,4 @@
-"""Creates everything that nodes on this machine connect to."""
+"""Creates the socket, queues, segments and logs of the nodes on this machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from dora_node_api.transport.shared.board import Board
 
 
 class NodeServices:
-    """The parts that share the tables of nodes, connections, queues and segments."""
+    """Parts of a runner that share the tables of nodes, connections, queues and segments."""
 
     def __init__(
         self,
@@ -46,7 +46,11 @@ class NodeServices:
         gate: Gate | None,
         summary_in_node_log: bool,
     ) -> None:
-        """``resources`` closes the parts. ``summary_in_node_log``: no terminal shows other logs."""
+        """``resources`` closes the parts.
+
+        ``summary_in_node_log``: write the summary of dropped messages into the log of a node, since
+        no terminal shows the log of the runner.
+        """
         self.nodes = nodes
         self._summary_in_node_log = summary_in_node_log
         board = Board.create()
@@ -57,7 +61,7 @@ class NodeServices:
         resources.callback(self.states.close)
         outputs = RunnerOutputs(board, self.segments)
         self.logs = LogRouter(plan, nodes, outputs, on_event=on_event, history=history, gate=gate)
-        self.registry = QueueRegistry(board, self.segments, self.logs.warn_about)
+        self.registry = QueueRegistry(board, self.segments, self.logs.warn_in_node_log)
         resources.callback(self.registry.close)
         resources.callback(outputs.close)
         self.router = QueueRouter(nodes, self.registry, self.connections, outputs, self.logs)
