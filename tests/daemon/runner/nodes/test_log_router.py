@@ -1,13 +1,16 @@
-"""Warnings that the history keeps."""
+"""Warnings: those that the history keeps, and of lines that cannot be sent."""
 
 from __future__ import annotations
 
+import errno
+import os
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from dora_config.dataflow.resolved import ResolvedDataflow
+from dora_config.dataflow.sources import LogSource
 from dora_config.history.entries import RunnerWarned
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import LogLine
@@ -33,3 +36,23 @@ def test_warning_about_a_program_belongs_to_its_node(monkeypatch: pytest.MonkeyP
     (line,) = logged
     assert isinstance(line, LogLine)
     assert line.message == 'node "n": core 9 does not exist'
+
+
+def test_a_runner_without_free_descriptors_warns_once() -> None:
+    def send_text(output: str, text: str) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    logged: list[Any] = []
+    plan = RunPlan(dataflow_id="d", resolved=ResolvedDataflow(nodes=()), working_dir="/")
+    router = LogRouter(
+        plan,
+        cast("Any", SimpleNamespace(logs={})),
+        cast("Any", SimpleNamespace(send_text=send_text)),
+        on_event=logged.append,
+        history=cast("Any", SimpleNamespace(add=lambda event: None)),
+    )
+    router.subscriptions["viewer", "logs"] = LogSource()
+    router.forward((("viewer", "logs"),), "line")
+    router.forward((("viewer", "logs"),), "line")
+    (line,) = logged
+    assert line.message == "cannot send log lines as samples: [Errno 24] Too many open files"

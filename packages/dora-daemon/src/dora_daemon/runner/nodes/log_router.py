@@ -134,7 +134,7 @@ class LogRouter:
     def _send(self, output: str, text: str) -> None:
         try:
             self._outputs.send_text(output, text)
-        except TransportError as error:
+        except (TransportError, OSError) as error:
             if not self._warned:
                 self._warned = True
                 self.warn(f"cannot send log lines as samples: {error}")

@@ -40,7 +40,10 @@ class RunnerOutputs:
             self._sender.remove_route(entry.spec.queue)
 
     def send_text(self, output: str, text: str) -> None:
-        """Send a string array of length 1. Raises TransportError if the memory is exhausted."""
+        """Send a string array of length 1.
+
+        Raises TransportError without memory, OSError without a free descriptor.
+        """
         sender = self._sender
         if sender is None or not sender.routes(output):
             return
