@@ -48,8 +48,6 @@ def signal_once(condition: Callable[[], object], what: str) -> Iterator[None]:
 @pytest.fixture
 def pair(runner: FakeRunner, open_node: Open) -> tuple[Node, Node]:
     """Nodes `a` and `b`, connected by a/out -> b/in with backpressure."""
-    runner.add_node("a")
-    runner.add_node("b")
     runner.connect("a/out", "b/in", queue_size=1, queue_policy="backpressure")
     return open_node("a"), open_node("b")
 

@@ -30,8 +30,6 @@ Open = Callable[[str], Node]
 @pytest.fixture
 def pair(runner: FakeRunner, open_node: Open) -> tuple[Node, Node]:
     """Nodes `a` and `b`, connected by a/out -> b/in."""
-    runner.add_node("a")
-    runner.add_node("b")
     runner.connect("a/out", "b/in")
     return open_node("a"), open_node("b")
 
@@ -189,8 +187,6 @@ def test_a_closed_output_is_not_called_undeclared(
 
 
 def test_several_threads_may_send(runner: FakeRunner, open_node: Open) -> None:
-    runner.add_node("a")
-    runner.add_node("b")
     runner.connect("a/out", "b/in", queue_size=4000)
     a, b = open_node("a"), open_node("b")
 
@@ -248,8 +244,6 @@ def test_looking_without_waiting(pair: tuple[Node, Node]) -> None:
 
 
 def test_queue_of_one_holds_the_newest(runner: FakeRunner, open_node: Open) -> None:
-    runner.add_node("a")
-    runner.add_node("b")
     runner.connect("a/out", "b/in", queue_size=1)
     runner.connect("a/out", "b/five", queue_size=5)
     a, b = open_node("a"), open_node("b")
@@ -275,8 +269,6 @@ def test_timers_tick(runner: FakeRunner, open_node: Open) -> None:
 
 
 def test_input_timeout(runner: FakeRunner, open_node: Open) -> None:
-    runner.add_node("a")
-    runner.add_node("b")
     runner.connect("a/out", "b/in", input_timeout=0.05)
     a, b = open_node("a"), open_node("b")
     a.send_output("out", b"1")
@@ -474,8 +466,6 @@ def test_services(pair: tuple[Node, Node], runner: FakeRunner) -> None:
 
 
 def test_requests_are_never_evicted(runner: FakeRunner, open_node: Open) -> None:
-    runner.add_node("a")
-    runner.add_node("b")
     runner.connect("a/out", "b/in", queue_size=2)
     a, b = open_node("a"), open_node("b")
     request = a.send_service_request("out", b"request")
@@ -581,8 +571,6 @@ def test_a_closed_node_sends_no_sample(pair: tuple[Node, Node]) -> None:
 
 
 def test_a_second_node_of_an_id_is_another_handle(runner: FakeRunner, open_node: Open) -> None:
-    runner.add_node("a")
-    runner.add_node("b")
     runner.connect("a/out", "b/in")
     first, b, second = open_node("a"), open_node("b"), open_node("a")
     first.send_output("out", b"1")
@@ -606,8 +594,6 @@ def test_two_handles_of_a_node_write_one_record(
     runner: FakeRunner, open_node: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DORA_WRITE_EVENTS_TO", str(tmp_path / "events"))
-    runner.add_node("a")
-    runner.add_node("b")
     runner.connect("a/out", "b/in")
     a, first, second = open_node("a"), open_node("b"), open_node("b")
     for receiver in (first, second):

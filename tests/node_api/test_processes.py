@@ -62,8 +62,6 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> str:
 def test_the_last_message_arrives_and_the_process_ends_at_once(
     runner: FakeRunner, open_node: Open, spawn: Spawn
 ) -> None:
-    runner.add_node("a")
-    runner.add_node("b")
     runner.connect("a/out", "b/in", queue_size=1000)
     b = open_node("b")
     code = """
@@ -154,8 +152,6 @@ def test_plain_folders_on_pythonpath_are_enough(runner: FakeRunner, tmp_path: Pa
 def test_a_forked_child_may_not_use_the_node(
     runner: FakeRunner, open_node: Open, spawn: Spawn
 ) -> None:
-    runner.add_node("a")
-    runner.add_node("b")
     runner.connect("a/out", "b/in", queue_size=100)
     a = open_node("a")
     code = """
@@ -223,8 +219,6 @@ def test_interrupt_is_a_keyboard_interrupt(runner: FakeRunner, spawn: Spawn) -> 
 def test_backpressure_waits_and_stop_wakes_it(
     runner: FakeRunner, open_node: Open, spawn: Spawn
 ) -> None:
-    runner.add_node("a")
-    runner.add_node("b")
     edge = runner.connect("a/out", "b/in", queue_size=3, queue_policy="backpressure")
     b = open_node("b")
     code = """
@@ -254,7 +248,6 @@ def test_a_cycle_of_full_queues_is_an_error_that_names_it(
 ) -> None:
     monkeypatch.setattr("dora_node_api.protocol.connection.DEADLOCK_AFTER", 0.2)
     runner.add_node("a", cycles=(("a", "b"),))
-    runner.add_node("b")
     runner.connect("a/out", "b/in", queue_size=1, queue_policy="backpressure")
     runner.connect("b/out", "a/in", queue_size=1, queue_policy="backpressure")
     a, b = open_node("a"), open_node("b")
@@ -430,7 +423,6 @@ def test_operators_run_as_a_node(runner: FakeRunner, open_node: Open, tmp_path: 
     )
     config = control.OperatorConfig(id="op", python=str(operator), inputs=("in",), outputs=("out",))
     runner.add_node("host", operators=(config,))
-    runner.add_node("a")
     runner.connect("a/out", "host/op/in")
     runner.connect("host/op/out", "a/back")
     process = subprocess.Popen(

@@ -81,7 +81,10 @@ class FakeRunner:
         return node
 
     def connect(self, source: str, target: str, **options: object) -> Edge:
-        """An edge `node/output` -> `node/input`; options are those of an input."""
+        """An edge `node/output` -> `node/input`; options are those of an input.
+
+        Adds nodes that do not exist yet.
+        """
         producer, _, output = source.partition("/")
         consumer, _, name = target.partition("/")
         entry = InputConfig(id=name, source=source, source_node=producer, source_output=output)
@@ -102,13 +105,13 @@ class FakeRunner:
         edge = Edge(output, spec, QueueKeeper(self.board, spec, create_queue(spec)))
         with self._lock:
             self.edges.append(edge)
-            if consumer in self.nodes:
-                self._add_input(self.nodes[consumer], entry)
-            if (sender := self.nodes.get(producer)) is not None:
-                self._declare(sender, output)
-                if sender.control is not None:
-                    self._send_route(sender.control, edge)
-            if (reader := self.nodes.get(consumer)) is not None and reader.control is not None:
+            sender = self.nodes.get(producer) or self.add_node(producer)
+            reader = self.nodes.get(consumer) or self.add_node(consumer)
+            self._add_input(reader, entry)
+            self._declare(sender, output)
+            if sender.control is not None:
+                self._send_route(sender.control, edge)
+            if reader.control is not None:
                 message = control.AddInput(entry, spec)
                 reader.control.send(message, edge.keeper.ends.for_consumer())
         return edge

@@ -88,15 +88,21 @@ class Flow:
         self._threads.clear()
 
 
+def running_flow(make: Make, policy: str = "backpressure") -> tuple[Machine, Machine, Flow]:
+    """Return machines "a" and "b" between which messages flow."""
+    a, b = make("a"), make("b")
+    flow = Flow(a, b, policy=policy)
+    introduce(a, b)
+    proven(a, b)
+    flow.start()
+    return a, b, flow
+
+
 @pytest.mark.parametrize(("killed", "seed"), [("b", 20261124), ("a", 4711)])
 def test_a_link_killed_at_random_loses_and_repeats_nothing(
     make: Make, killed: str, seed: int
 ) -> None:
-    a, b = make("a"), make("b")
-    flow = Flow(a, b)
-    introduce(a, b)
-    proven(a, b)
-    flow.start()
+    a, b, flow = running_flow(make)
     dice = random.Random(seed)
     victim, other = (a, b) if killed == "a" else (b, a)
     for _ in range(4):
@@ -114,11 +120,7 @@ def test_a_link_killed_at_random_loses_and_repeats_nothing(
 
 @pytest.mark.parametrize("which", ["a", "b"])
 def test_a_stopped_link_continues(make: Make, which: str) -> None:
-    a, b = make("a"), make("b")
-    flow = Flow(a, b)
-    introduce(a, b)
-    proven(a, b)
-    flow.start()
+    a, b, flow = running_flow(make)
     flow.progress()
     stopped, other = (a, b) if which == "a" else (b, a)
     assert stopped.process is not None
@@ -186,11 +188,7 @@ def test_few_ports_serve_ordinary_connections_only(make: Make) -> None:
 
 
 def test_drop_oldest_delivers_the_newest_after_a_kill(make: Make) -> None:
-    a, b = make("a"), make("b")
-    flow = Flow(a, b, policy="drop_oldest")
-    introduce(a, b)
-    proven(a, b)
-    flow.start()
+    _, b, flow = running_flow(make, "drop_oldest")
     flow.progress()
     b.kill_link()
     b.start_link()
@@ -273,11 +271,7 @@ def waiting(machine: Machine) -> int:
 def test_renewed_certificates_are_used_without_a_restart(
     make: Make, authority: Authority, home: Path
 ) -> None:
-    a, b = make("a"), make("b")
-    flow = Flow(a, b)
-    introduce(a, b)
-    proven(a, b)
-    flow.start()
+    a, b, flow = running_flow(make)
     flow.progress()
     # A new authority: only links that read their files again can connect.
     renewed = Authority("renewed")

@@ -19,8 +19,6 @@ Open = Callable[[str], Node]
 
 @pytest.fixture
 def pair(runner: FakeRunner, open_node: Open) -> tuple[Node, Node]:
-    runner.add_node("a")
-    runner.add_node("b")
     runner.connect("a/out", "b/in", queue_size=1000)
     return open_node("a"), open_node("b")
 

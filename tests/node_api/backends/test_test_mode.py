@@ -170,8 +170,6 @@ def test_outputs_are_written_as_a_reader_gets_them(inputs: Path) -> None:
 def test_a_run_can_be_recorded_and_played_again(
     runner: FakeRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runner.add_node("a")
-    runner.add_node("b")
     runner.connect("a/out", "b/in")
     monkeypatch.setenv("DORA_NODE_CONFIG", runner.environment("a")["DORA_NODE_CONFIG"])
     monkeypatch.setenv("DORA_WRITE_EVENTS_TO", str(tmp_path / "events"))

@@ -50,8 +50,6 @@ SENDS: dict[str, Callable[[Node, int], None]] = {
 def test_a_handler_may_send_at_every_point_of_a_send(
     runner: FakeRunner, open_node: Open, kind: str, policy: str
 ) -> None:
-    runner.add_node("a")
-    runner.add_node("b")
     runner.connect("a/out", "b/same", queue_size=50, queue_policy=policy)
     runner.connect("a/other", "b/other", queue_size=50, queue_policy=policy)
     a, b = open_node("a"), open_node("b")
@@ -83,8 +81,6 @@ def test_a_handler_may_send_at_every_point_of_a_send(
 def test_messages_of_a_handler_follow_the_send_that_waits_for_room(
     runner: FakeRunner, open_node: Open
 ) -> None:
-    runner.add_node("a")
-    runner.add_node("b")
     edge = runner.connect("a/out", "b/in", queue_size=1, queue_policy="backpressure")
     b = open_node("b")
     code = """
@@ -118,7 +114,6 @@ def test_a_handler_may_close_outputs_at_every_point_of_a_send(
 ) -> None:
     """The runner closes an output at once, so a later message would be lost."""
     runner.add_node("a", outputs=("out",))
-    runner.add_node("b")
     edge = runner.connect("a/out", "b/in", queue_size=50)
     a, b = open_node("a"), open_node("b")
     backend: Any = a._backend
@@ -150,8 +145,6 @@ def test_a_handler_may_close_outputs_at_every_point_of_a_send(
 def test_a_handler_may_send_at_every_point_of_taking_a_route(
     runner: FakeRunner, open_node: Open
 ) -> None:
-    runner.add_node("a")
-    runner.add_node("b")
     runner.connect("a/out", "b/in", queue_size=50)
     a, b = open_node("a"), open_node("b")
     for stop in count(1):
