@@ -211,6 +211,13 @@ def test_missing_numbers_are_not_zero() -> None:
     assert math.isnan(found.values[1])
 
 
+def test_integers_that_floats_cannot_represent_are_rounded() -> None:
+    stamp = pa.array([1_700_000_000_123_456_789])
+    assert read_visual(K.NUMBERS, stamp, {}) == Numbers((1.7000000001234568e18,))
+    points = read_visual(K.POINTS_2D, pa.array([2**24 + 1, 0]), {})
+    assert points == Points(2, struct.pack("<2f", 2**24, 0))
+
+
 @pytest.mark.parametrize(
     ("kind", "array", "metadata", "problem"),
     [

@@ -194,7 +194,7 @@ def _bytes(array: pa.Array) -> bytes:
 def _floats(array: pa.Array) -> bytes:
     """Return float32 values."""
     try:
-        return _bytes(array.cast(pa.float32()))
+        return _bytes(array.cast(pa.float32(), safe=False))  # large integers are rounded
     except pa.ArrowException as error:
         raise ValueError(f"expected numbers, found {array.type}") from error
 
@@ -454,7 +454,7 @@ def _numbers(array: pa.Array, struct: dict[str, Any] | None) -> Numbers:
         flat = dict(_leaves(struct))
         return Numbers(tuple(flat.values()), tuple(flat))
     try:
-        values = array[:MAX_NUMBERS].cast(pa.float64()).to_pylist()
+        values = array[:MAX_NUMBERS].cast(pa.float64(), safe=False).to_pylist()
     except pa.ArrowException as error:
         raise ValueError(f"expected numbers, found {array.type}") from error
     return Numbers(tuple(float("nan") if one is None else one for one in values))
