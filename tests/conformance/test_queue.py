@@ -567,14 +567,12 @@ def test_statistics_are_readable_in_any_process_with_the_board() -> None:
 
             seen = read_statistics(board, edge.spec, edge.ends)
             good = (seen.sent, seen.received, seen.queued, seen.dropped) == (6, 1, 3, 2)
-            good = good and seen.latency.total == 1 and seen.bytes_received == one.nbytes
+            good = good and len(seen.latency) == 1 and seen.bytes_received == one.nbytes
             os._exit(0 if good else 1)
         assert os.waitpid(pid, 0)[1] == 0
-        latency = edge.keeper.statistics().latency
-        median = latency.quantile(0.5)
-        assert median is not None
-        assert 0 < median < 10
-        assert latency.merged(latency).total == 2
+        ((bound, count),) = edge.keeper.statistics().latency
+        assert count == 1
+        assert 0 < bound < 10e9
 
 
 def test_a_payload_of_forty_megabytes() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from dora_config.protocol.runner import quantile
 from dora_config.protocol.snapshot import (
     EdgeRates,
     EdgeSummary,
     Snapshot,
     all_edge_rates,
     edge_rates,
-    quantile,
 )
 
 

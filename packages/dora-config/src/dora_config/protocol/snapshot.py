@@ -18,7 +18,7 @@ from pydantic import Field
 from dora_config.protocol.dataflow import DataflowUuid, NodeView
 from dora_config.protocol.envelope import Message
 from dora_config.protocol.links import PeerState
-from dora_config.protocol.runner import EdgeStatus, LatencyCounts
+from dora_config.protocol.runner import EdgeStatus, LatencyCounts, quantile
 
 REUSED_SECONDS: Final = 1.0
 """Age at which a snapshot is taken anew."""
@@ -266,20 +266,6 @@ def all_edge_rates(
     """Return the rates of all edges of ``now`` by :attr:`EdgeSummary.key`."""
     earlier = {} if before is None else {edge.key: edge for edge in before.edges}
     return {edge.key: edge_rates(earlier.get(edge.key), edge) for edge in now.edges}
-
-
-def quantile(counts: LatencyCounts, fraction: float) -> float | None:
-    """Return the seconds below which ``fraction`` of the latencies are, exact to a bucket (25 %).
-
-    ``None`` without messages.
-    """
-    total = sum(count for _, count in counts)
-    seen = 0
-    for bound, count in counts:
-        seen += count
-        if seen >= fraction * total and seen > 0:
-            return bound / 1e9
-    return None
 
 
 def _difference(before: Iterable[tuple[int, int]], now: LatencyCounts) -> LatencyCounts:

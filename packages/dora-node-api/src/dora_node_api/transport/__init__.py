@@ -26,7 +26,7 @@ from dora_node_api.transport.shared.layout import MAX_BOUND, RECORD_SIZE, Record
 from dora_node_api.transport.shared.queue import QueueEnds, create_queue
 from dora_node_api.transport.shared.queue_keeper import QueueKeeper
 from dora_node_api.transport.shared.specs import QueueSpec
-from dora_node_api.transport.shared.statistics import EdgeStatistics, Histogram, read_statistics
+from dora_node_api.transport.shared.statistics import EdgeStatistics, read_statistics
 
 __all__ = [
     "MAX_BOUND",
@@ -36,7 +36,6 @@ __all__ = [
     "BrokenRecord",
     "Delivery",
     "EdgeStatistics",
-    "Histogram",
     "NodeForked",
     "NodeWords",
     "Pool",

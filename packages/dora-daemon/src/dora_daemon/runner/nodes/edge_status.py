@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from dora_config.protocol.runner import EdgeStatus
+from dora_config.protocol.runner import EdgeStatus, quantile
 from dora_daemon.runner.machine.streams import shown_target
 from dora_daemon.runner.nodes.queues import QueueEntry
 
@@ -18,7 +18,7 @@ def edge_status(entry: QueueEntry) -> EdgeStatus:
         idle = max(0.0, (time.monotonic_ns() - counted.last_arrival_ns) / 1e9)
     latency: dict[str, float] = {}
     for name, fraction in (("p50", 0.5), ("p99", 0.99), ("max", 1.0)):
-        seconds = counted.latency.quantile(fraction)
+        seconds = quantile(counted.latency, fraction)
         if seconds is not None:
             latency[name] = seconds * 1e6
     return EdgeStatus(
@@ -35,5 +35,5 @@ def edge_status(entry: QueueEntry) -> EdgeStatus:
         blocked=counted.blocked,
         idle_seconds=idle,
         latency_us=latency,
-        latency_counts=counted.latency.bounded(),
+        latency_counts=counted.latency,
     )

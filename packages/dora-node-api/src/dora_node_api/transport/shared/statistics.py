@@ -9,48 +9,6 @@ from dora_node_api.transport.shared.queue import QueueEnds
 from dora_node_api.transport.shared.specs import QueueSpec
 
 
-class Histogram(Frozen):
-    """Latencies from send to receive, log-linear (within 25 %), merged by adding counts."""
-
-    counts: tuple[int, ...] = ()
-
-    @property
-    def total(self) -> int:
-        return sum(self.counts)
-
-    def merged(self, other: Histogram) -> Histogram:
-        """Return the histogram of both."""
-        longer = max(len(self.counts), len(other.counts))
-        own = self.counts + (0,) * (longer - len(self.counts))
-        added = other.counts + (0,) * (longer - len(other.counts))
-        return Histogram(tuple(a + b for a, b in zip(own, added, strict=True)))
-
-    def bounded(self) -> tuple[tuple[int, int], ...]:
-        """Return upper bound in nanoseconds and count of each bucket that is not empty."""
-        return tuple(
-            (layout.bucket_start(index + 1), count)
-            for index, count in enumerate(self.counts)
-            if count
-        )
-
-    def quantile(self, fraction: float) -> float | None:
-        """Return the seconds below which ``fraction`` of the latencies are; None without messages.
-
-        Exact to the width of a bucket (25 %); ``fraction`` is between 0 and 1.
-        """
-        total = self.total
-        if not total:
-            return None
-        rank = max(1, -(-int(fraction * total * 1_000_000) // 1_000_000))
-        seen = 0
-        for index, count in enumerate(self.counts):
-            seen += count
-            if seen >= rank:
-                middle = layout.bucket_start(index) + layout.bucket_start(index + 1)
-                return middle / 2e9
-        return layout.bucket_start(len(self.counts)) / 1e9
-
-
 class EdgeStatistics(Frozen):
     """Counters of one edge since it was made. `sent == received + dropped + queued`."""
 
@@ -70,7 +28,8 @@ class EdgeStatistics(Frozen):
     blocked_seconds: float
     last_arrival_ns: int
     """CLOCK_MONOTONIC of the last received message; 0 before the first."""
-    latency: Histogram
+    latency: tuple[tuple[int, int], ...]
+    """Upper bound in nanoseconds and count of each bucket (of 25 %) that is not empty."""
 
 
 def read_statistics(board: Board, spec: QueueSpec, ends: QueueEnds) -> EdgeStatistics:
@@ -105,5 +64,5 @@ def read_statistics(board: Board, spec: QueueSpec, ends: QueueEnds) -> EdgeStati
         blocked=bool(counters[layout.P_BLOCKED]),
         blocked_seconds=counters[layout.P_BLOCKED_NS] / 1e9,
         last_arrival_ns=counters[layout.C_LAST_ARRIVAL_NS],
-        latency=Histogram(tuple(buckets)),
+        latency=tuple((layout.bucket_start(i + 1), n) for i, n in enumerate(buckets) if n),
     )
