@@ -14,6 +14,7 @@ from support.runner.runs import (
     SLEEPER,
     BackgroundRun,
     background,
+    gone,
     is_running,
     make_plan,
 )
@@ -74,6 +75,19 @@ def test_events_and_logs_are_followed(workspace: Workspace) -> None:
         kinds = [n.kind for n in run.notices]
         assert "dataflow_stopping" in kinds
         assert kinds[-1] == "dataflow_finished"
+
+
+def test_a_node_that_cannot_be_spawned_again_is_reported_at_once(workspace: Workspace) -> None:
+    program = workspace.file("program", "#!/bin/sh\nexec sleep 600\n")
+    program.chmod(0o755)
+    content = {"nodes": [{"id": "program", "path": "./program"}]}
+    with background(workspace, content) as run:
+        run.wait_for_state("program", "Starting")
+        program.unlink()
+        message = refused(run, protocol.RestartNode(node="program", grace=1.0))
+        assert message == 'node "program" did not start again; see its log'
+        done(run, protocol.AcknowledgeResult())
+        gone(run.pid())
 
 
 def test_one_node_is_stopped_and_restarted(workspace: Workspace) -> None:

@@ -86,9 +86,13 @@ class NodeChanges:
         with anyio.move_on_after(request.grace * 1.5 + START_SECONDS):
             await self._until(
                 request.node,
-                lambda n: n.incarnation != before.incarnation and n.pid is not None,
+                lambda n: (
+                    n.incarnation != before.incarnation
+                    and (n.pid is not None or n.state is NodeState.ENDED)
+                ),
             )
-            return
+            if self._find(request.node).pid is not None:
+                return
         raise RequestRefused(f'node "{before.node}" did not start again; see its log')
 
     async def add(self, request: protocol.AddNode) -> None:
