@@ -26,6 +26,7 @@ from dora_daemon.runner.machine import events
 from dora_daemon.runner.nodes.queues import QueueEntry
 from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest, spawn
+from dora_daemon.runner.process.supervisor import RunningProcess
 
 PROGRAM = run_module("dora_daemon.link")
 TARGET = "dora.link"
@@ -35,13 +36,10 @@ POLL_SECONDS = 0.05
 
 
 @dataclass(slots=True)
-class LinkProcess:
+class LinkProcess(RunningProcess):
     """One running process of the link."""
 
-    incarnation: int
-    process: NodeProcess
     channel: RunnerChannel
-    readers: tuple[OutputReader, ...]
     finishing: bool = False
     """It was ordered to deliver queued messages and end."""
 
@@ -166,7 +164,7 @@ class LinkSupervisor:
             OutputReader(process.stdout, "stdout", self),
             OutputReader(process.stderr, "stderr", self),
         )
-        self._running = LinkProcess(incarnation, process, channel, readers)
+        self._running = LinkProcess(LINK_NODE, incarnation, process, readers, channel)
         channel.send(self._configure())
         self._sent.clear()
         self._sync_soon()
@@ -236,11 +234,7 @@ class LinkSupervisor:
         return self._registry.queued(LINK_NODE) == 0
 
     def _release(self, running: LinkProcess) -> None:
-        if running.process.exit_fd is not None:
-            self._loop.remove_reader(running.process.exit_fd)
-        for reader in running.readers:
-            reader.finish()
-        running.process.close()
+        running.release(self._loop)
         running.channel.close()
         self._running = None
 

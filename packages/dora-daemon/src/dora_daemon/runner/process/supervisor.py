@@ -25,6 +25,13 @@ class RunningProcess:
     process: NodeProcess
     readers: tuple[OutputReader, ...]
 
+    def release(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.process.exit_fd is not None:
+            loop.remove_reader(self.process.exit_fd)
+        for reader in self.readers:
+            reader.finish()
+        self.process.close()
+
 
 class Processes:
     """Use it on the main thread: a process is killed when the thread that forked it ends."""
@@ -158,11 +165,7 @@ class Processes:
         self._on_exited(running.node, running.incarnation, status)
 
     def _release(self, running: RunningProcess) -> None:
-        if running.process.exit_fd is not None:
-            self._loop.remove_reader(running.process.exit_fd)
-        for reader in running.readers:
-            reader.finish()
-        running.process.close()
+        running.release(self._loop)
         if self.running.get(running.node) is running:
             del self.running[running.node]
 
