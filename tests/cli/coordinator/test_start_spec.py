@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dora_cli.coordinator.start_spec import PathNotUtf8, make_spec
+from dora_cli.coordinator.start_spec import NotUtf8, make_spec
 from dora_config import load_dataflow
 from dora_daemon.build.session_file import fingerprint, record_build
 
@@ -18,8 +18,16 @@ def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     file = folder / "dataflow.yml"
     file.write_text("nodes: [{id: a, path: a.py}]")
     (folder / "a.py").write_text("")
-    with pytest.raises(PathNotUtf8, match="is not valid UTF-8"):
+    with pytest.raises(NotUtf8, match="is not valid UTF-8"):
         make_spec(load_dataflow(file))
+
+
+def test_a_value_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("")
+    file = tmp_path / "dataflow.yml"
+    file.write_text("nodes: [{id: a, path: a.py}]")
+    with pytest.raises(NotUtf8, match="value of --env is not valid UTF-8"):
+        make_spec(load_dataflow(file), env_overrides={"A": os.fsdecode(b"\xff")})
 
 
 BUILD = "01234567-89ab-4def-8123-456789abcdef"

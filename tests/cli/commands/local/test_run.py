@@ -243,6 +243,15 @@ def test_a_linked_file_runs_in_the_folder_of_the_link(
     assert [entry.name for entry in real.iterdir()] == ["stored.yml"]
 
 
+def test_paths_and_values_that_are_not_utf8(workspace: Workspace) -> None:
+    folder = workspace.path / os.fsdecode(b"b\xffd")
+    folder.mkdir()
+    one_node(Workspace(folder), "import dora, os; dora.Node(); print(os.environb[b'A'])")
+    value = os.fsdecode(b"A=\xff")
+    shown = run_dora("run", "flow.yml", "--env", value, cwd=folder).succeeded()
+    assert without_times(shown.stdout) == "stdout n: b'\\xff'\n"
+
+
 def test_a_git_source_runs_in_its_clone(workspace: Workspace) -> None:
     repository = Repository(workspace.path / "remote")
     repository.commit("import os; print('in', os.getcwd())")

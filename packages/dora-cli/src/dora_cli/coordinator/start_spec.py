@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from dora_config import LoadedDataflow
 
 
-class PathNotUtf8(DoraError):
-    """The path of the dataflow file is not valid UTF-8."""
+class NotUtf8(DoraError):
+    """The path of the dataflow file, or the value of a variable, is not valid UTF-8."""
 
 
 def make_spec(
@@ -33,10 +33,12 @@ def make_spec(
 ) -> DataflowSpec:
     """Return all that daemons need, with the result of the last local build if it is current.
 
-    Raises PathNotUtf8.
+    Raises NotUtf8.
     """
     path = loaded.directory / loaded.path.name
-    _require_utf8(path)
+    _require_utf8(str(path), "path", "rename the folder or file, or use `dora run`")
+    for key, value in (env_overrides or {}).items():
+        _require_utf8(f"{key}={value}", "value of --env", "change it, or use `dora run`")
     resolved = loaded.resolved
     if debug:
         resolved = resolved.model_copy(update={"debug_inspection": True})
@@ -67,13 +69,12 @@ def make_spec(
     )
 
 
-def _require_utf8(path: Path) -> None:
+def _require_utf8(text: str, what: str, remedy: str) -> None:
     try:
-        str(path).encode()
+        text.encode()
     except UnicodeEncodeError:
-        raise PathNotUtf8(
-            f"{path}: path is not valid UTF-8 and cannot be sent to a daemon; rename the folder or "
-            "file, or use `dora run`"
+        raise NotUtf8(
+            f"{text}: {what} is not valid UTF-8 and cannot be sent to a daemon; {remedy}"
         ) from None
 
 

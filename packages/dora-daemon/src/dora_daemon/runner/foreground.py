@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -60,7 +60,8 @@ def run(
     directory = RuntimeDir.create(runtime_root(environ))
     try:
         with ReaperProcess(directory) as reaper:
-            directory.write(PLAN, plan.model_dump_json())  # for `dora ui`
+            with suppress(ValueError):  # a path is not UTF-8: `dora ui` does not show this run
+                directory.write(PLAN, plan.model_dump_json())
             try:
                 preparation = prepare(plan, directory, environ)
             except DoraError as error:
