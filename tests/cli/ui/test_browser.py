@@ -416,6 +416,8 @@ def test_a_stop_is_confirmed(ui: Ui, fleet: RealFleet) -> None:
     page.get_by_role("button", name="Stop dataflow").click()
     see(page, "h1", "Finished")
     see(page, ".messages div", "second has stopped")
+    node(page, "camera", "Ended")
+    see(page, ".inspector", "This dataflow has ended")
     page.get_by_role("button", name="Start again").wait_for()
 
 

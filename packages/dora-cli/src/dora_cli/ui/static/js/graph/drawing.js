@@ -84,8 +84,8 @@ function enlarged(area) {
   return { x: area.x - area.width / 2, y: area.y - area.height / 2, width: 2 * area.width, height: 2 * area.height };
 }
 
-/** @param {{model: Model, layout: Layout, nodes: Record<string, NodeRow>, edges: Record<string, EdgeRow>, selection: Selection, select: (selection: Selection) => void, open: (item: Item) => void, toggle: (key: string) => void, lost: Set<string>, found: Set<string> | null, handle: {current: {center: (id: string) => void} | null}}} props */
-export function Drawing({ model, layout, nodes, edges, selection, select, open, toggle, lost, found, handle }) {
+/** @param {{model: Model, layout: Layout, nodes: Record<string, NodeRow>, absent: string, edges: Record<string, EdgeRow>, selection: Selection, select: (selection: Selection) => void, open: (item: Item) => void, toggle: (key: string) => void, lost: Set<string>, found: Set<string> | null, handle: {current: {center: (id: string) => void} | null}}} props */
+export function Drawing({ model, layout, nodes, absent, edges, selection, select, open, toggle, lost, found, handle }) {
   const svg = useRef(/** @type {SVGSVGElement | null} */ (null));
   const scene = useRef(/** @type {SVGGElement | null} */ (null));
   const camera = useRef({ x: 0, y: 0, zoom: 1, fitted: true });
@@ -191,7 +191,7 @@ export function Drawing({ model, layout, nodes, edges, selection, select, open, 
     return hidden ? [] : [{ bundle, from, to, sum: total(bundle.edges, edges) }];
   });
   return html`<div class="drawing">
-    <p class="hidden" role="status">${chosenItem === null ? "" : `${chosenItem}: ${worst(model.items.find((one) => one.id === chosenItem)?.nodes ?? [], nodes)}`}</p>
+    <p class="hidden" role="status">${chosenItem === null ? "" : `${chosenItem}: ${worst(model.items.find((one) => one.id === chosenItem)?.nodes ?? [], nodes, absent)}`}</p>
     <svg ref=${svg} class=${view.level} tabindex="0" role="application" onKeyDown=${keys} onClick=${background}
       aria-label="Graph of the dataflow. Arrow keys select a node, Enter opens it, C collapses what is around it, plus and minus zoom, 0 shows all.">
       <defs>
@@ -213,7 +213,7 @@ export function Drawing({ model, layout, nodes, edges, selection, select, open, 
           if (area === undefined || !touches(drawn, area)) return null;
           const isNode = item.kind === "node";
           return html`<${Node} key=${item.id} item=${item} area=${area} level=${view.level} row=${isNode && view.level === "near" ? nodes[item.id] : undefined}
-            status=${worst(item.nodes, nodes)} failed=${isNode ? 0 : item.nodes.filter((id) => nodes[id]?.status === "Failed").length}
+            status=${worst(item.nodes, nodes, absent)} failed=${isNode ? 0 : item.nodes.filter((id) => nodes[id]?.status === "Failed").length}
             dim=${found !== null && !found.has(item.id)} chosen=${item.id === chosenItem} select=${select} open=${open} />`;
         })}
       </g>

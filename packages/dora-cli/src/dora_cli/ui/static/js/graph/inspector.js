@@ -20,22 +20,22 @@ import { modulesOf, timer } from "./model.js";
 /** For this time the restart of a node is named. */
 const RECENT_SECONDS = 60;
 
-/** @param {{state: State, uuid: string, graph: Graph, shown: Model, nodes: Record<string, NodeRow>, edges: Record<string, EdgeRow>, selection: Selection, open: (item: Item) => void, select: (selection: Selection) => void, toggle: (key: string) => void}} props */
-export function Inspector({ state, uuid, graph, shown, nodes, edges, selection, open, select, toggle }) {
+/** @param {{state: State, uuid: string, graph: Graph, shown: Model, nodes: Record<string, NodeRow>, absent: string, edges: Record<string, EdgeRow>, selection: Selection, open: (item: Item) => void, select: (selection: Selection) => void, toggle: (key: string) => void}} props */
+export function Inspector({ state, uuid, graph, shown, nodes, absent, edges, selection, open, select, toggle }) {
   const item = selection?.kind === "item" ? shown.items.find((one) => one.id === selection.id) : undefined;
   const bundle = selection?.kind === "bundle" ? shown.bundles.find((one) => one.id === selection.id) : undefined;
   const node = item?.kind === "node" ? graph.nodes.find((one) => one.id === item.id) : undefined;
   return html`<aside class="panel inspector" aria-label="Selection">
     ${node !== undefined && html`<${NodeFacts} uuid=${uuid} node=${node} row=${nodes[node.id]} edges=${edges} shown=${shown} toggle=${toggle} />`}
-    ${item !== undefined && node === undefined && html`<${ItemFacts} state=${state} uuid=${uuid} item=${item} nodes=${nodes} open=${open} shown=${shown} toggle=${toggle} />`}
+    ${item !== undefined && node === undefined && html`<${ItemFacts} state=${state} uuid=${uuid} item=${item} nodes=${nodes} absent=${absent} open=${open} shown=${shown} toggle=${toggle} />`}
     ${bundle !== undefined && html`<h2>${bundle.edges.length === 1 ? "Edge" : counted(bundle.edges.length, "edge")}</h2>
       ${bundle.edges.slice(0, 40).map((key) => html`<${EdgeFacts} key=${key} name=${key} edge=${edges[key]} />`)}`}
-    ${item === undefined && bundle === undefined && html`<${Overview} shown=${shown} nodes=${nodes} edges=${edges} select=${select} />`}
+    ${item === undefined && bundle === undefined && html`<${Overview} shown=${shown} nodes=${nodes} ended=${absent === "Ended"} edges=${edges} select=${select} />`}
   </aside>`;
 }
 
-/** @param {{shown: Model, nodes: Record<string, NodeRow>, edges: Record<string, EdgeRow>, select: (selection: Selection) => void}} props */
-function Overview({ shown, nodes, edges, select }) {
+/** @param {{shown: Model, nodes: Record<string, NodeRow>, ended: boolean, edges: Record<string, EdgeRow>, select: (selection: Selection) => void}} props */
+function Overview({ shown, nodes, ended, edges, select }) {
   const bad = Object.entries(nodes).filter(([, row]) => ["Failed", "Degraded", "Restarting", "Unknown"].includes(row.status));
   const restarted = Object.entries(nodes).filter(
     ([, row]) => row.status === "Running" && row.lastRestartAt !== undefined && now() - row.lastRestartAt < RECENT_SECONDS,
@@ -46,7 +46,7 @@ function Overview({ shown, nodes, edges, select }) {
     if (item !== undefined) select({ kind: "item", id: item.id });
   };
   return html`<h2>Attention</h2>
-    ${bad.length + restarted.length + dropping.length === 0 && html`<p class="muted">All nodes run, and no messages are dropped. Select a node or an edge for details.</p>`}
+    ${bad.length + restarted.length + dropping.length === 0 && html`<p class="muted">${ended ? "This dataflow has ended." : "No node has failed, and no messages are dropped."} Select a node or an edge for details.</p>`}
     <ul class="plain">
       ${bad.slice(0, 30).map(([id, row]) => html`<li key=${id}><${Status} status=${row.status} /> <button type="button" class="text" onClick=${() => show(id)}>${id}</button>
         ${row.error && html`<p class="muted clamp">${row.error}</p>`}</li>`)}
@@ -99,15 +99,15 @@ function Collapsing({ name, machine, shown, toggle }) {
     ${shown.grouped && html`<button type="button" onClick=${() => toggle(`machine ${machine}`)}>Collapse ${machine}</button>`}`;
 }
 
-/** @param {{state: State, uuid: string, item: Item, nodes: Record<string, NodeRow>, open: (item: Item) => void, shown: Model, toggle: (key: string) => void}} props */
-function ItemFacts({ state, uuid, item, nodes, open, shown, toggle }) {
+/** @param {{state: State, uuid: string, item: Item, nodes: Record<string, NodeRow>, absent: string, open: (item: Item) => void, shown: Model, toggle: (key: string) => void}} props */
+function ItemFacts({ state, uuid, item, nodes, absent, open, shown, toggle }) {
   const machine = item.kind === "machine" ? state.machines[item.label] : undefined;
   return html`<h2>${item.label}</h2>
     <p class="row">${machine && html`<${Status} status=${machine.status} />`} <button type="button" onClick=${() => open(item)}>Expand</button>
       ${item.kind === "module" && html`<${Collapsing} name=${item.label} machine=${item.machine} shown=${shown} toggle=${toggle} />`}</p>
     <p class="muted">${counted(item.nodes.length, "node")}${machine?.cpu === undefined ? "" : ` · ${percent(machine.cpu)} CPU`}</p>
     <ul class="plain">${item.nodes.slice(0, 100).map(
-      (id) => html`<li key=${id}><${Status} status=${nodes[id]?.status ?? "Starting"} /> <a href=${link("dataflow", uuid, "node", id)}>${id}</a></li>`,
+      (id) => html`<li key=${id}><${Status} status=${nodes[id]?.status ?? absent} /> <a href=${link("dataflow", uuid, "node", id)}>${id}</a></li>`,
     )}</ul>`;
 }
 

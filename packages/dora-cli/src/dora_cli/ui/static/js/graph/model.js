@@ -122,10 +122,10 @@ export function timer(source) {
 /** @type {string[]} Worst first. */
 const ORDER = ["Failed", "Unknown", "Degraded", "Restarting", "Stopping", "Starting", "Running", "Stopped", "Finished"];
 
-/** @param {string[]} nodes @param {Record<string, NodeRow>} rows */
-export function worst(nodes, rows) {
-  const found = new Set(nodes.map((id) => rows[id]?.status ?? "Starting"));
-  return ORDER.find((status) => found.has(status)) ?? "Starting";
+/** `absent`: status of nodes without a row. @param {string[]} nodes @param {Record<string, NodeRow>} rows @param {string} absent */
+export function worst(nodes, rows, absent) {
+  const found = new Set(nodes.map((id) => rows[id]?.status ?? absent));
+  return ORDER.find((status) => found.has(status)) ?? absent;
 }
 
 /** @typedef {ReturnType<typeof total>} Sum */

@@ -143,6 +143,8 @@ function GraphTab({ state, uuid, graph, nodes, edges }) {
     setSelection({ kind: "item", id });
     drawing.current?.center(id);
   };
+  const dataflow = state.dataflows[uuid];
+  const absent = dataflow === undefined || dataflow.endedAt !== undefined ? "Ended" : "Starting";
   const open = (/** @type {import("../graph/model.js").Item} */ item) => {
     if (item.kind === "node") go("dataflow", uuid, "node", item.id);
     else toggle(item.kind === "machine" ? item.id : `module ${item.label}`);
@@ -159,9 +161,9 @@ function GraphTab({ state, uuid, graph, nodes, edges }) {
         <span class="space"></span>
         <${Folding} shown=${shown} collapsed=${collapsed} toggle=${toggle} set=${setCollapsed} />
       </div>
-      <${Drawing} ...${drawn.current} nodes=${nodes} edges=${edges} selection=${selection} select=${setSelection} open=${open} toggle=${toggle} lost=${lost} found=${found} handle=${drawing} />
+      <${Drawing} ...${drawn.current} nodes=${nodes} absent=${absent} edges=${edges} selection=${selection} select=${setSelection} open=${open} toggle=${toggle} lost=${lost} found=${found} handle=${drawing} />
     </div>
-    <${Inspector} state=${state} uuid=${uuid} graph=${graph} shown=${shown} nodes=${nodes} edges=${edges} selection=${selection} open=${open} select=${setSelection} toggle=${toggle} />
+    <${Inspector} state=${state} uuid=${uuid} graph=${graph} shown=${shown} nodes=${nodes} absent=${absent} edges=${edges} selection=${selection} open=${open} select=${setSelection} toggle=${toggle} />
   </div>`;
 }
 

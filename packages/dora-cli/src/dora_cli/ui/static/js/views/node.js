@@ -94,7 +94,7 @@ function Ports({ uuid, node, edges, broken }) {
       const readers = rows.filter((edge) => edge.source === `${node.id}/${output.id}`);
       return html`<li key=${output.id}>
         <span><a href=${link("dataflow", uuid, "output", node.id, output.id)}>${output.id}</a>
-          <span class="muted">${[output.type, readers.length > 0 ? `→ ${readers.map((edge) => edge.target).join(", ")}` : "no readers"].filter(Boolean).join(" ")}</span></span>
+          <span class="muted">${[output.type, readers.length > 0 ? `→ ${readers.map((edge) => edge.target).join(", ")}` : rows.length > 0 ? "no readers" : ""].filter(Boolean).join(" ")}</span></span>
         <span class="measured">${readers[0] && [rate(readers[0].rate), readers[0].bytes === undefined ? "" : `${bytes(readers[0].bytes)}/s`].filter(Boolean).join(" · ")}</span>
       </li>`;
     })}</ul>
