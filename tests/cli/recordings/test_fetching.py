@@ -95,6 +95,18 @@ def test_a_machine_that_was_fetched_may_be_away(tmp_path: Path) -> None:
     assert {daemon for daemon, _ in client.reads} == {"station"}
 
 
+def test_files_recorded_since_the_last_attempt_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "all.mcap"
+    with pytest.raises(RecordingError, match="no recording of station"):
+        run(FakeClient(), recording("robot"), target)
+    monkeypatch.setitem(FILES, "robot", FILES["robot"] | {"robot-1.mcap": b"abcd"})
+    client = FakeClient()
+    assert run(client, recording("robot", "station"), target) == ["robot", "station"]
+    assert [read for read in client.reads if read[0] == "robot"] == [("robot", 0)]
+
+
 def test_a_machine_may_have_the_name_of_a_file_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,7 +160,8 @@ def fetch(
     parts.create(recording.recording)
     done = parts.fetched()
     for machine, state in recording.states.items():
-        if machine not in done:
+        # Nodes that were started again since then have recorded more.
+        if machine not in done or done[machine].state != state:
             parts.fetch(client, machine, state)
     done = parts.fetched()
     missing = sorted(recording.machines - done.keys())
