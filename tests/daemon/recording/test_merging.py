@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -114,3 +116,22 @@ def test_nothing_is_overwritten_and_an_interrupted_merge_is_repeated(tmp_path: P
     merge(parts, PLAN, {}, target)
     with pytest.raises(FileExistsError):
         merge(parts, PLAN, {}, target)
+
+
+def test_the_merged_file_survives_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The originals may be removed after the merge."""
+    file = write(tmp_path / "robot-0.mcap", "arm/pose", [3])
+    target = tmp_path / "all.mcap"
+    synced: list[tuple[bool, int | None]] = []
+
+    def fsync(descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        is_folder = stat.S_ISDIR(found.st_mode)
+        assert target.exists() == is_folder
+        synced.append((is_folder, None if is_folder else found.st_size))
+
+    monkeypatch.setattr("os.fsync", fsync)
+    merge([MachineFiles("robot", (file,), clock(0))], PLAN, {}, target)
+    assert synced == [(False, target.stat().st_size), (True, None)]

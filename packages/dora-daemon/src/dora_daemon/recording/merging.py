@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from dora_config.atomic_write import sync_folder
 from dora_config.protocol.recordings.fleet import ClockSample, RecordingPlan
 from dora_daemon import __version__
 from dora_daemon.recording.clocks import ClockCorrection
@@ -68,12 +70,15 @@ def merge(
             for clock in stream.clocks:
                 file.add_clock(clock)
         file.finish(lost)
+        with unfinished.open("rb") as written:
+            os.fsync(written.fileno())  # the caller may remove the originals
     except BaseException:
         file.abandon()
         with suppress(OSError):
             unfinished.unlink()
         raise
     unfinished.rename(target)
+    sync_folder(target.parent)
     return Merged(recorded, tuple(s.machine for s in streams if s.uncorrected))
 
 
