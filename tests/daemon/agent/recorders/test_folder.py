@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from dora_config.protocol.recordings.fleet import ClockSample, RecordingPlan
+from dora_config.protocol.recordings.fleet import ClockSample, ReadRecording, RecordingPlan
 from dora_config.protocol.recordings.recorder import RecorderEnd, RecorderStatus
 from dora_daemon.agent.recorders import folder as folder_module
 from dora_daemon.agent.recorders.folder import MAX_RECORDERS, RecordingFolder, RecordingRefused
@@ -133,11 +135,24 @@ def test_files_are_read_in_pieces(folder: RecordingFolder) -> None:
         folder.read("robot-1.mcap", 0, 4)
 
 
-def test_clock_samples_survive_a_line_that_is_cut(folder: RecordingFolder) -> None:
+def test_a_request_cannot_have_an_offset_that_no_file_has(folder: RecordingFolder) -> None:
+    (folder.path / "robot-0.mcap").write_bytes(b"0123456789")
+    with pytest.raises(ValidationError):
+        ReadRecording(recording=ID, file="robot-0.mcap", offset=2**63)
+    furthest = ReadRecording(recording=ID, file="robot-0.mcap", offset=2**63 - 1)
+    with suppress(RecordingRefused):
+        assert folder.read(furthest.file, furthest.offset, furthest.limit) == ""
+
+
+@pytest.mark.parametrize("end", [b'{"boot', b"\xff\x00"])
+def test_clock_samples_survive_a_damaged_line(folder: RecordingFolder, end: bytes) -> None:
     sample = ClockSample(boot_id="b", monotonic_ns=1, coordinator_ns=2, round_trip_ns=3)
-    folder.add_clock([sample, sample])
-    with (folder.path / "clock.jsonl").open("a") as file:
-        file.write('{"boot')
+    folder.add_clock([sample])
+    with (folder.path / "clock.jsonl").open("ab") as file:
+        file.write(end + b"\n")
+    folder.add_clock([sample])
+    with (folder.path / "clock.jsonl").open("ab") as file:
+        file.write(end)
     assert folder.describe().clock == (sample, sample)
     assert folder.describe().plan == PLAN
 

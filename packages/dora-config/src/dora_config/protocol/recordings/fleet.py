@@ -90,7 +90,7 @@ class ReadRecording(Message):
     kind: Literal["read_recording"] = "read_recording"
     recording: RecordingId
     file: FileName
-    offset: Annotated[int, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0, lt=2**63)]
     limit: Annotated[int, Field(ge=1, le=MAX_DATA)] = MAX_DATA
 
 

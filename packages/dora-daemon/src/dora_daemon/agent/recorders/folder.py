@@ -14,6 +14,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -208,11 +209,12 @@ class RecordingFolder:
     def describe(self) -> RecordingDescribed:
         """Raises RecordingRefused."""
         samples = []
-        try:
-            for line in (self.path / CLOCK).read_text().splitlines():
+        lines: list[bytes] = []
+        with suppress(OSError):
+            lines = (self.path / CLOCK).read_bytes().splitlines()
+        for line in lines:
+            with suppress(ValidationError):  # cut short by a full disk, or damaged by a power cut
                 samples.append(ClockSample.model_validate_json(line))
-        except (OSError, ValidationError):
-            pass  # none, or cut short by a full disk
         return RecordingDescribed(plan=self.plan(), clock=tuple(samples))
 
     def read(self, name: str, offset: int, limit: int) -> str:
