@@ -128,6 +128,11 @@ def test_flags_in_the_first_line_of_a_script(
         assert f"Python with {flag}" in found
 
 
+def test_a_folder_that_cannot_be_read_explains_nothing(tmp_path: Path) -> None:
+    script = tmp_path / ("x" * 300) / "a.py"
+    assert explain(LaunchFacts(("python3", str(script)), script)) is None
+
+
 def test_flags_of_the_script_are_not_pythons(tmp_path: Path) -> None:
     script = tmp_path / "a.py"
     facts = LaunchFacts(("python3", "-u", str(script), "-I"), script)

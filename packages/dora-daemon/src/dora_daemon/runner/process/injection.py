@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def _shadowed(script: Path) -> str | None:
     """Return a module beside the script, which comes before PYTHONPATH."""
     for name in PACKAGES:
         for beside in (script.parent / name, script.parent / f"{name}.py"):
-            if beside.is_dir() or beside.is_file():
+            if os.path.exists(beside):  # noqa: PTH110 - Path.exists raises, as for EACCES
                 return (
                     f"{beside} lies beside the node's script, so that `import {name}` finds it"
                     " instead of the dora package; rename it"
