@@ -106,11 +106,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         type(self).requests += 1
-        if self.path != "/bin/node":
+        if self.path not in ("/bin/node", "/bin/torn"):
             self.send_error(404)
             return
         self.send_response(200)
-        self.send_header("Content-Length", str(len(PROGRAM)))
+        torn = self.path == "/bin/torn"
+        self.send_header("Content-Length", str(len(PROGRAM) + 7 * torn))
         self.end_headers()
         self.wfile.write(PROGRAM)
 
@@ -147,6 +148,20 @@ def test_a_download_that_fails_names_address_and_target(tmp_path: Path, url: str
         download(f"{url}/bin/other", None, tmp_path)
     assert f"{url}/bin/other" in str(caught.value)
     assert str(tmp_path / "build" / "other") in str(caught.value)
+
+
+def test_a_download_that_ends_early_is_never_run(tmp_path: Path, url: str) -> None:
+    with pytest.raises(SourceNotFound, match="connection closed 7 bytes before the end"):
+        download(f"{url}/bin/torn", None, tmp_path)
+    assert list((tmp_path / "build").iterdir()) == []
+
+
+def test_a_download_to_a_folder(tmp_path: Path, url: str) -> None:
+    folder = tmp_path / "build" / "node"
+    folder.mkdir(parents=True)
+    with pytest.raises(SourceNotFound, match=f"cannot download .* to {folder}: .*directory"):
+        download(f"{url}/bin/node", None, tmp_path)
+    assert list((tmp_path / "build").iterdir()) == [folder]
 
 
 @pytest.mark.parametrize("host", ["[", "127.0.0.1:port", "a b", "a..b"])

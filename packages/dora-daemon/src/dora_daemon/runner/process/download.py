@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import shutil
 import urllib.error
 import urllib.parse
@@ -30,7 +31,7 @@ def download(url: str, sha256: str | None, working_dir: Path) -> Path:
     target = working_dir / "build" / name
     if sha256 is not None and is_file(target) and _sha256(target) == sha256.lower():
         return target
-    part = target.with_name(f".{name}.part")
+    part = target.with_name(f".{name}.{os.getpid()}.part")  # another dataflow may download too
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         request = urllib.request.Request(url, headers={"User-Agent": "dora"})
@@ -39,20 +40,22 @@ def download(url: str, sha256: str | None, working_dir: Path) -> Path:
             part.open("wb") as file,
         ):
             shutil.copyfileobj(answer, file, _CHUNK)
+        if missing := getattr(answer, "length", None):  # None if it is not known
+            raise ConnectionError(f"connection closed {missing} bytes before the end")
+        found = _sha256(part)
+        if sha256 is not None and found != sha256.lower():
+            part.unlink()
+            raise SourceNotFound(
+                f"{url} has the SHA-256 {found}, but path_sha256 is {sha256}; it was not run"
+            )
+        part.chmod(0o755)
+        part.replace(target)
     except (OSError, ValueError, http.client.HTTPException) as error:
         with suppress(OSError):  # such as an invalid file name
             part.unlink(missing_ok=True)
         if isinstance(error, urllib.error.HTTPError):
             error.close()
         raise SourceNotFound(f"cannot download {url} to {target}: {error}") from error
-    found = _sha256(part)
-    if sha256 is not None and found != sha256.lower():
-        part.unlink()
-        raise SourceNotFound(
-            f"{url} has the SHA-256 {found}, but path_sha256 is {sha256}; it was not run"
-        )
-    part.chmod(0o755)
-    part.replace(target)
     return target
 
 
