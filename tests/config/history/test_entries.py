@@ -12,6 +12,7 @@ from dora_config.history.entries import (
     EntriesDropped,
     HistoryEntry,
     PartRecovering,
+    RunnerWarned,
     decode_entry,
     encode_entry,
     kept_stderr,
@@ -32,6 +33,12 @@ def test_a_recovery_that_waits_for_its_machine_is_read_as_one() -> None:
     waiting = PartRecovering(machine="robot", nodes=("camera",), reason="lost", delay=None)
     entry = HistoryEntry(at=1.0, event=waiting)
     assert decode_entry(encode_entry(entry)) == entry
+
+
+def test_a_path_that_is_not_utf8() -> None:
+    entry = HistoryEntry(at=1.0, event=RunnerWarned(level="warn", text="cannot write /b\udcffd"))
+    kept = RunnerWarned(level="warn", text="cannot write /b?d")
+    assert decode_entry(encode_entry(entry)) == HistoryEntry(at=1.0, event=kept)
 
 
 def test_only_the_last_lines_of_stderr_are_kept() -> None:

@@ -82,6 +82,12 @@ def test_half_of_a_surrogate_pair_is_replaced() -> None:
     assert encoded(found) == "cut ?, whole \N{GRINNING FACE}, text \\ud83d"
 
 
+def test_a_message_with_a_path_that_is_not_utf8() -> None:
+    found = LogLine(ts=TS, level="warn", message="cannot write /b\udcffd")
+    text = message_text(found, dataflow_id="df", daemon_id=None, build_id=None)
+    assert json.loads(text.encode())["message"] == "cannot write /b?d"
+
+
 @pytest.mark.parametrize("depth", [300, 980, 985, 990, 100_000])
 def test_json_that_is_nested_too_deeply_is_a_plain_line(depth: int) -> None:
     text = '{"level":"error","message":"x","fields":{"a":%s}}' % ("[" * depth + "]" * depth)

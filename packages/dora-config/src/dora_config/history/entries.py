@@ -6,6 +6,7 @@ recoveries and stops. Times are those of the machine of the program that keeps t
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -236,7 +237,11 @@ _ADAPTER: Final[TypeAdapter[SavedEntry]] = TypeAdapter(SavedEntry)
 
 def encode_entry(entry: SavedEntry) -> str:
     """Return the line of an entry, without the newline."""
-    return entry.model_dump_json(exclude_none=True)
+    try:
+        return entry.model_dump_json(exclude_none=True)
+    except ValueError:  # a text names a path that is not UTF-8
+        text = json.dumps(entry.model_dump(exclude_none=True), ensure_ascii=False)
+        return text.encode("utf-8", "replace").decode()
 
 
 def decode_entry(line: str | bytes) -> SavedEntry | None:

@@ -111,7 +111,7 @@ def message_text(
     entry: LogLine, *, dataflow_id: str, daemon_id: str | None, build_id: str | None
 ) -> str:
     """Return the text of an entry on ``dora/logs`` and ``send_logs_as``."""
-    return json.dumps(
+    text = json.dumps(
         {
             "build_id": build_id,
             "dataflow_id": dataflow_id,
@@ -128,6 +128,7 @@ def message_text(
         },
         ensure_ascii=False,
     )
+    return text.encode("utf-8", "replace").decode()  # it may name a path that is not UTF-8
 
 
 class LineSplitter:
