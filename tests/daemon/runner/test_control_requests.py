@@ -59,6 +59,11 @@ def test_status_and_statistics(workspace: Workspace) -> None:
             lambda: all(n.cpu_percent is not None for n in run.status().nodes),
             what="a second sample",
         )
+        with without_descriptors(run.pid()):
+            wait_until(
+                lambda: all(n.memory_bytes is None for n in run.status().nodes),
+                what="a sample without descriptors",
+            )
         assert finish(run).ok
 
 

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import anyio
 import anyio.to_thread
@@ -15,6 +16,7 @@ import pytest
 from dora_config.protocol import runner as protocol
 from dora_daemon.runner.control import server as server_module
 from dora_daemon.runner.control.server import ControlServer
+from dora_daemon.runner.control_requests import ControlRequests
 from dora_node_api.protocol.control_socket import connect_unix
 
 
@@ -56,3 +58,12 @@ async def serve(path: Path) -> list[str]:
             assert b"done" in await anyio.to_thread.run_sync(ask, path)
             tasks.cancel_scope.cancel()
     return warnings
+
+
+def test_a_request_without_descriptors_is_refused() -> None:
+    runner = MagicMock()
+    runner.dispatcher.emit.side_effect = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    requests = ControlRequests(runner, lambda: 0)
+    reply = anyio.run(requests.answer, protocol.Release())
+    problem = "the request failed: [Errno 24] Too many open files"
+    assert reply == protocol.Refusal(message=problem)

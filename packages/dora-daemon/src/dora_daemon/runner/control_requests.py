@@ -51,6 +51,8 @@ class ControlRequests:
             return await self._answer(request) or protocol.Done()
         except (RequestRefused, InvalidChange, PreparationError, QueueUnavailable) as error:
             return protocol.Refusal(message=str(error))
+        except OSError as error:  # such as no free descriptor
+            return protocol.Refusal(message=f"the request failed: {error}")
 
     async def _answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply | None:
         match request:

@@ -88,7 +88,7 @@ class HealthMonitor:
 
 
 def sample_process(pid: int) -> ProcessSample | None:
-    """Return state and CPU time of a process; None if it has ended."""
+    """Return state and CPU time of a process; None if it has ended or cannot be read."""
     import psutil  # an import that only dataflows with a health check need
 
     stalled = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP, psutil.STATUS_DISK_SLEEP)
@@ -97,5 +97,5 @@ def sample_process(pid: int) -> ProcessSample | None:
         with process.oneshot():
             times = process.cpu_times()
             return ProcessSample(process.status() not in stalled, times.user + times.system)
-    except psutil.Error:
+    except (psutil.Error, OSError, RuntimeError):
         return None

@@ -43,7 +43,7 @@ class Metrics:
         try:
             root = psutil.Process(pid)
             tree = [root, *root.children(recursive=True)]
-        except psutil.Error:
+        except (psutil.Error, OSError, RuntimeError):  # no free descriptor, or it ends just now
             return None
         cpu, memory, read, written = 0.0, 0, 0, 0
         for process in tree:
@@ -53,7 +53,8 @@ class Metrics:
                     cpu += sum(process.cpu_times()[:4])
                     memory += process.memory_info().rss
                     io = process.io_counters()
-            except (psutil.Error, AttributeError):  # some systems have no counters
+            except (psutil.Error, OSError, RuntimeError, AttributeError):
+                # as above; some systems have no counters
                 continue
             read += io.read_bytes
             written += io.write_bytes
