@@ -194,6 +194,27 @@ def test_a_node_is_added_connected_disconnected_and_removed(workspace: Workspace
         assert finish(run).ok
 
 
+def test_a_node_that_is_restarted_while_it_is_removed_is_stopped_again(
+    workspace: Workspace,
+) -> None:
+    ticker, listener = prepared(workspace)["nodes"]
+    workspace.node("deaf", "import time\nfrom dora import Node\nnode = Node()\ntime.sleep(1000)\n")
+    with background(workspace, {"nodes": [ticker, {**listener, "path": "deaf.py"}]}) as run:
+        run.wait_for_phase("running")
+        wait_until(
+            lambda: (found := edge(run, "listener/count")) is not None and found.queued > 0,
+            what="messages that are not read",
+        )
+        with connect_unix(run.path / "c") as other:
+            other.sendall(protocol.request_line(1, protocol.RemoveNode(node="ticker", grace=1.0)))
+            run.wait_for_state("ticker", "Stopped")
+            run.request(protocol.RestartNode(node="ticker", grace=1.0))
+            reply = other.makefile("rb").readline()
+        assert json.loads(reply)["reply"]["kind"] == "done"
+        assert [n.node for n in run.status().nodes] == ["listener"]
+        finish(run)
+
+
 def printed_by(run: BackgroundRun, node: str) -> Callable[[], list[str]]:
     """Return a function that returns what a node has printed since now."""
     done(run, protocol.FollowEvents(node=node))

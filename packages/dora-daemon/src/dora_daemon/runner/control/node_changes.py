@@ -142,6 +142,8 @@ class NodeChanges:
             # queues do not report that they are empty
             while any(e.ends.depth() for e in self._services.registry.out_of(node)):  # noqa: ASYNC110
                 await anyio.sleep(DRAIN_INTERVAL)
+        if not self._find(node).dynamic:  # another request may have restarted it meanwhile
+            await self.stop(node, grace, leaves=True)
         services = self._services
         for target in list(services.nodes.specs.values()):
             for name, wanted in target.inputs.items():
