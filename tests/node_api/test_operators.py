@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import dedent
@@ -192,6 +194,43 @@ def test_hot_reload_keeps_the_state_and_tolerates_exceptions(
     assert "SyntaxError" in node.errors[1]
     running.handle(message("a", 4))
     assert node.sent[-1] == ("a/new", 4)
+
+
+def test_a_reload_within_the_second_of_the_last_save(
+    node: RecordingNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    file = tmp_path / "a.py"
+    file.write_text(dedent(ECHO))
+    os.utime(file, (1.0, 1.0))
+    running = host(node, tmp_path, "a")
+    file.write_text(dedent(ECHO).replace('send_output("out"', 'send_output("new"'))
+    os.utime(file, (1.5, 1.5))
+    running.handle({"type": "RELOAD", "kind": "dora"})
+    running.handle(message("a", 1))
+    assert node.sent == [("a/new", 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("class Operator:\n    __slots__ = 'dataflow_descriptor'", "no attribute '__dict__'"),
+    ],
+)
+def test_the_old_version_continues_after_a_failed_reload(
+    node: RecordingNode, tmp_path: Path, text: str, problem: str
+) -> None:
+    running = host(node, tmp_path, "a")
+    old = running.operators[0].object
+    (tmp_path / "a.py").write_text(text)
+    running.handle({"type": "RELOAD", "kind": "dora"})
+    (report,) = node.errors
+    assert "the old version continues" in report
+    assert problem in report
+    running.handle(message("a", 1))
+    assert node.sent == [("a/out", 1)]
+    assert sys.modules[type(old).__module__].Operator is type(old)  # as pickle looks it up
 
 
 @pytest.mark.parametrize(

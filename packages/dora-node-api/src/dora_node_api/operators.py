@@ -47,6 +47,10 @@ class HostNode(Protocol):
     def stop_dataflow(self, reason: str) -> None: ...
 
 
+def _module_name(config: OperatorConfig) -> str:
+    return f"dora_operator_{config.id}"
+
+
 def load_class(config: OperatorConfig) -> type[Any]:
     """Import an operator's file and return its class `Operator`. Raises OperatorError."""
     if config.python is None:
@@ -59,14 +63,15 @@ def load_class(config: OperatorConfig) -> type[Any]:
         raise OperatorError(f"operator `{config.id}`: file {path} does not exist")
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
-    name = f"dora_operator_{config.id}"
+    name = _module_name(config)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise OperatorError(f"operator `{config.id}`: {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     # Pickling and dataclasses inside the file need it.
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    # The loader could run a cached version that differs from a file saved within the same second.
+    exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), module.__dict__)
     operator = getattr(module, "Operator", None)
     if not isinstance(operator, type):
         raise OperatorError(f"operator `{config.id}`: {path} has no `class Operator`")
@@ -97,12 +102,15 @@ class RunningOperator:
 
     def reload(self) -> None:
         """Import the file again; the new object takes over the attributes of the old one."""
+        name = _module_name(self.config)
+        former = sys.modules[name]
         try:
             fresh = self._construct(load_class(self.config))
-        except Exception:  # noqa: BLE001 - user code: the old version continues
+            fresh.__dict__.update(self.object.__dict__)  # fails with __slots__
+        except (Exception, SystemExit):  # noqa: BLE001 - user code: the old version continues
+            sys.modules[name] = former
             self._report("cannot be reloaded; the old version continues")
             return
-        fresh.__dict__.update(self.object.__dict__)
         self.object = fresh
         self._tolerant = True
 
