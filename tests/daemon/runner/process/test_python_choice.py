@@ -156,6 +156,17 @@ def test_each_interpreter_runs_once(tmp_path: Path, variables: dict[str, str]) -
     assert runs(managed) == 2
 
 
+def test_an_interpreter_is_usable_once_its_problem_is_solved(
+    tmp_path: Path, variables: dict[str, str]
+) -> None:
+    managed = fake_python(tmp_path / "env" / "python", pyarrow=False)
+    chooser = PythonChooser()
+    with pytest.raises(PythonUnusable, match="has no pyarrow"):
+        chooser.choose(str(managed), variables, tmp_path)
+    fake_python(managed)
+    assert chooser.choose(str(managed), variables, tmp_path).words == (str(managed),)
+
+
 def test_the_runners_own_interpreter_is_not_started_for_that(
     tmp_path: Path, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

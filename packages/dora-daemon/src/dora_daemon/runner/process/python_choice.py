@@ -45,12 +45,12 @@ class Interpreter:
 
 
 class PythonChooser:
-    """Chooses and checks interpreters; each is checked only once."""
+    """Chooses and checks interpreters; a usable one is checked only once."""
 
     def __init__(self, *, own: str | None = None, uv: bool = False) -> None:
         self._own = sys.executable if own is None else own
         self._uv = uv
-        self._checked: dict[tuple[str, ...], str | None] = {}
+        self._usable: set[tuple[str, ...]] = set()
 
     def choose(self, managed: str | None, variables: Mapping[str, str], cwd: Path) -> Interpreter:
         """Return the interpreter for a node whose environment is ``variables``.
@@ -97,9 +97,12 @@ class PythonChooser:
         # uv chooses by the directory; PYTHONPATH decides which modules can be imported
         place = str(cwd) if len(interpreter.words) > 1 else ""
         key = (*interpreter.words, place, variables.get("PYTHONPATH", ""))
-        if key not in self._checked:
-            self._checked[key] = _examine(interpreter, variables, cwd)
-        return self._checked[key]
+        if key in self._usable:
+            return None
+        problem = _examine(interpreter, variables, cwd)
+        if problem is None:
+            self._usable.add(key)
+        return problem
 
 
 def _examine(interpreter: Interpreter, variables: Mapping[str, str], cwd: Path) -> str | None:
