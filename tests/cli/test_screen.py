@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import termios
 from contextlib import suppress
 
 import pytest
@@ -28,3 +30,20 @@ def test_remarks_appear_after_the_page(
         assert err == "warning: queue is full\n"
         output.remark("at once")
         assert capsys.readouterr().err == "at once\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_restores_the_terminal(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = os.openpty()
+    before = signal.getsignal(number)
+    with os.fdopen(ours), os.fdopen(theirs) as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        settings = termios.tcgetattr(terminal)
+        with pytest.raises(SystemExit) as ended, screen.screen():
+            os.kill(os.getpid(), number)
+        assert ended.value.code == 128 + number
+        assert termios.tcgetattr(terminal) == settings
+    assert capsys.readouterr().out.endswith(screen.LEAVE)
+    assert signal.getsignal(number) == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import signal
 import sys
 import termios
 import tty
@@ -66,6 +67,21 @@ class Screen:
 
 
 @contextmanager
+def _signals_exit() -> Iterator[None]:
+    """End by SIGTERM or SIGHUP as by an exception, which restores the terminal."""
+
+    def exit_by(number: int, _frame: object) -> None:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, exit_by) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def screen() -> Iterator[Screen]:
     """Use the whole terminal; restores its previous content and settings.
 
@@ -73,11 +89,13 @@ def screen() -> Iterator[Screen]:
     """
     keyboard = sys.stdin.fileno()
     before = termios.tcgetattr(keyboard)
-    with output.held_remarks():
+    with output.held_remarks(), _signals_exit():
         try:
             tty.setcbreak(keyboard)
             output.raw(ENTER)
             yield Screen(keyboard)
         finally:
-            output.raw(LEAVE)
-            termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+            try:
+                output.raw(LEAVE)
+            finally:
+                termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
