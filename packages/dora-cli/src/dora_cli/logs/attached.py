@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dora_cli import output
-from dora_cli.coordinator.client import Client, ended_row
+from dora_cli.coordinator.client import Client, ended_row, request_failed
 from dora_cli.logs.ended_report import report_ended
 from dora_cli.logs.log_lines import LogFilter, LogFormat
 from dora_cli.logs.printer import EntryPrinter
@@ -14,7 +14,7 @@ from dora_config.protocol.dataflow import LogFilter as WireFilter
 def follow(client: Client, uuid: str) -> bool:
     """Print log lines until the end; Ctrl-C stops the dataflow, a second one kills it.
 
-    Return whether the dataflow succeeded.
+    Return whether the dataflow succeeded. Raises RequestFailed if it cannot be stopped.
     """
     which = control.DataflowRef(uuid=uuid)
     printer = EntryPrinter(LogFilter(), LogFormat.PRETTY)
@@ -37,9 +37,11 @@ def follow(client: Client, uuid: str) -> bool:
                         ended = one
                     case control.Answer(id=number, answer=control.LogsEnd()) if number == reading:
                         logs_done = True
-                    case control.Failure(id=number) if number in (waiting, reading):
-                        logs_done = logs_done or number == reading
+                    case control.Failure(id=number) if number == reading:
+                        logs_done = True
                         output.warn(frame.message)
+                    case control.Failure() if ended is None:  # of the wait or of a stop
+                        raise request_failed(frame)
                 if ended is not None and logs_done:
                     break
         except KeyboardInterrupt:
