@@ -76,3 +76,15 @@ def test_over_ssh_the_forwarding_of_the_port_is_printed(monkeypatch: pytest.Monk
     assert "ssh -L 4100:127.0.0.1:4100 -p 2222 ada@192.168.1.20" in line
     assert advice(4100, {}) == []
     assert advice(4100, {"SSH_CONNECTION": "odd"}) == []
+
+
+def test_the_page_is_served_when_the_file_cannot_be_written(
+    opened: Queue[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(browser, "redirect_file", refuse)
+    with opened_in_browser(LINK, {"DISPLAY": ":0"}):
+        pass
+    assert opened.empty()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -82,7 +83,9 @@ class Actions:
     async def _params(self, request: Request) -> dict[str, Any]:
         replies = await self._call(request, GetParams(node=_node(request)))
         found = [one.reply for one in replies.replies if isinstance(one.reply, Params)]
-        return {"values": found[0].values if found else {}}
+        values = found[0].values if found else {}
+        # JSON of browsers has no NaN and no infinity: they become texts
+        return {"values": json.loads(json.dumps(values), parse_constant=str)}
 
     async def _set_param(self, request: Request) -> dict[str, Any]:
         wanted = await _body(request, _Value)

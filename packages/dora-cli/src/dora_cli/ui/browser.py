@@ -44,7 +44,7 @@ def advice(port: int, environ: Mapping[str, str]) -> list[str]:
 
 @contextmanager
 def opened_in_browser(link: str, environ: Mapping[str, str]) -> Iterator[None]:
-    """Open the link for the block, if this computer has a display."""
+    """Open the link for the block, if this computer has a display and a file can be written."""
     if sys.platform == "linux" and not any(environ.get(name) for name in DISPLAYS):
         yield
     elif "VSCODE_IPC_HOOK_CLI" in environ:
@@ -52,12 +52,16 @@ def opened_in_browser(link: str, environ: Mapping[str, str]) -> Iterator[None]:
         _open(link)
         yield
     else:
-        file = redirect_file(link, home=Path.home(), snap=Path("/snap/bin"))
+        file = None
+        with suppress(OSError, RuntimeError):  # of an account without a home
+            file = redirect_file(link, home=Path.home(), snap=Path("/snap/bin"))
         try:
-            _open(file.as_uri())
+            if file is not None:
+                _open(file.as_uri())
             yield
         finally:
-            file.unlink(missing_ok=True)
+            if file is not None:
+                file.unlink(missing_ok=True)
 
 
 def _open(address: str) -> None:
@@ -81,5 +85,10 @@ def _written(content: str, folder: Path | None) -> Path:
     with NamedTemporaryFile(
         "w", encoding="utf-8", dir=folder, prefix="dora-ui-", suffix=".html", delete=False
     ) as file:
-        file.write(content)
+        try:
+            file.write(content)
+            file.flush()
+        except OSError:
+            Path(file.name).unlink()
+            raise
     return Path(file.name)
