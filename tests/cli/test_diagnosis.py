@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError
@@ -59,7 +60,7 @@ def test_pipes_of_limited_size_are_a_warning(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_read_only_state_folder_fails(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [f.result for f in diagnosis.check_state_dir()] == [CheckResult.PASS]
-    monkeypatch.setattr("os.access", lambda path, mode: False)
+    monkeypatch.setattr("os.access", lambda path, mode: mode == os.F_OK)
     assert [f.result for f in diagnosis.check_state_dir()] == [CheckResult.FAIL]
 
 
@@ -85,3 +86,8 @@ def test_state_of_a_daemon_that_cannot_be_read_is_a_warning(home: Path) -> None:
     files.close()
     (only,) = diagnosis.check_daemon()
     assert only == unreadable
+
+
+def test_an_invalid_host_name_is_a_warning() -> None:
+    (finding,) = diagnosis.check_coordinator("a..b", 1)
+    assert finding.result is CheckResult.WARN

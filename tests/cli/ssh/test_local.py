@@ -50,3 +50,11 @@ def test_error_without_root_rights(
     with pytest.raises(SudoUnavailable, match=reason) as problem:
         LocalConnection().check(["/bin/true"], sudo=True)
     assert "run `sudo -v` in this terminal and then this command again" in str(problem.value)
+
+
+def test_a_missing_home_is_not_reported_as_a_missing_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "missing"))
+    with LocalConnection() as here, pytest.raises(FileNotFoundError, match="missing"):
+        here.run(["id"])

@@ -235,6 +235,8 @@ def test_an_unusable_path_is_refused_and_left_unchanged(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is a directory; expected the path of a file"):
         open_store(f"redb:{folder}", tmp_path / "unused", recreate=True)
     assert [entry.name for entry in tmp_path.iterdir() if entry.is_dir()] == ["folder"]
+    with pytest.raises(StoreError, match="write the path in full"):
+        open_store("redb:~no-such-account/store", tmp_path / "unused")
 
 
 def test_a_full_disk_is_not_answered_with_recreate_store(

@@ -152,7 +152,7 @@ def check_state_dir() -> Iterator[Finding]:
     from dora_config.access import state_dir
 
     directory = state_dir()
-    nearest = next(path for path in (directory, *directory.parents) if path.exists())
+    nearest = next(path for path in (directory, *directory.parents) if os.access(path, os.F_OK))
     if os.access(nearest, os.W_OK):
         yield _passed("state", str(directory))
     else:
@@ -167,7 +167,7 @@ def check_coordinator(host: str, port: int) -> Iterator[Finding]:
     try:
         with socket.create_connection((host, port), timeout=2.0):
             yield _passed("coordinator", f"answers at {host}:{port}")
-    except OSError:
+    except (OSError, UnicodeError):  # UnicodeError: not a valid host name
         yield _warning(
             "coordinator",
             f"none at {host}:{port}; not needed for `dora run`, otherwise start one: dora up",

@@ -58,6 +58,8 @@ def describe(error: BaseException) -> Failure:
             return Failure(_with_causes(error), 1)
         case RuntimeError() if str(error) == _NO_THREAD:
             return Failure(f"{error}: {_NO_PROCESS}", 1)
+        case ValueError() if "surrogates not allowed" in str(error):
+            return Failure("an argument, path or variable is not valid UTF-8; change it", 1)
         case ExceptionGroup() if len(error.exceptions) == 1:
             return describe(error.exceptions[0])
         case ExceptionGroup() if all(isinstance(e, DoraError | OSError) for e in error.exceptions):
@@ -89,6 +91,8 @@ def _with_causes(error: BaseException) -> str:
 def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        if error.strerror.startswith("No usable temporary directory"):  # of `tempfile`
+            return f"{error.strerror}; free space there, or set TMPDIR to a writable folder"
         if not names and isinstance(error, FileNotFoundError):
             # of the system calls that dora uses, only getcwd fails without a file name
             return "the current directory no longer exists; change to another one"

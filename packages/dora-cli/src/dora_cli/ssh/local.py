@@ -51,7 +51,9 @@ class LocalConnection(Connection):
                 timeout=timeout,
                 check=False,
             )
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if str(error.filename) == str(Path.home()):
+                raise
             if with_sudo:
                 raise SudoUnavailable(NAME, _needs_root("sudo is not installed")) from None
             return Finished(127, "", f"{argv[0]}: not found")

@@ -380,7 +380,9 @@ def _keys(
     files = list(settings.identity_files)
     given = settings.identities_given or identity_file is not None
     if identity_file is not None:
-        path = str(Path(identity_file).expanduser())
+        path = identity_file
+        with suppress(RuntimeError):  # of an unknown account
+            path = str(Path(identity_file).expanduser())
         files = [path, *(files if settings.identities_given else [])]
     publics = {path: blob for path in files if (blob := _public_blob(path)) is not None}
     agent_keys = _agent_keys(settings, stack)

@@ -278,7 +278,10 @@ def open_store(text: str, default: Path, *, recreate: bool = False) -> Store:
         return MemoryStore()
     if kind not in ("redb", "sqlite") or (colon and not path):
         raise StoreError(f'--store "{text}": expected redb, redb:PATH or memory')
-    file = Path(path).expanduser().absolute() if path else default
+    try:
+        file = Path(path).expanduser().absolute() if path else default
+    except RuntimeError as error:
+        raise StoreError(f'--store "{text}": {error}; write the path in full') from error
     if file.is_dir():
         raise StoreError(f"--store {text}: {file} is a directory; expected the path of a file")
     if recreate and file.exists():
