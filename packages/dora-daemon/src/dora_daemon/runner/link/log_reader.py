@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from dora_daemon.runner.nodes.queues import QueueEntry
+from dora_daemon.runner.nodes.queues import QueueEntry, duplicate
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.shared.board import Board
@@ -27,10 +27,13 @@ class LogReader:
         segments: SegmentTable,
         on_line: Callable[[str], None],
     ) -> None:
-        """``on_line`` gets each line as the text that readers of ``dora/logs`` receive."""
+        """``on_line`` gets each line as the text that readers of ``dora/logs`` receive.
+
+        Raises OSError.
+        """
         self._segments = segments
         self._on_line = on_line
-        ends = QueueEnds.from_consumer_fds([os.dup(fd) for fd in entry.ends.for_consumer()])
+        ends = QueueEnds.from_consumer_fds(duplicate(entry.ends.for_consumer()))
         self._receiver = Receiver(entry.spec, ends, board, self._open_segment, validate=True)
         self._descriptors = self._receiver.fds()
         self._loop = asyncio.get_running_loop()

@@ -9,6 +9,7 @@ from dora_config.protocol.links import LinkPlan
 from dora_config.protocol.runner import EdgeStatus
 from dora_daemon.link import LINK_NODE
 from dora_daemon.link.protocol.messages import Incoming, Outgoing, SetIncoming, SetOutgoing
+from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.link.log_reader import LogReader
 from dora_daemon.runner.link.view import LinkView
 from dora_daemon.runner.machine.edges import Edge
@@ -68,7 +69,11 @@ class StreamQueues:
             self._router.route(entry, "")
             forward = partial(self._forward, edge)
             board = self._registry.board
-            self._log_readers[edge] = LogReader(board, entry, self._segments, forward)
+            try:
+                self._log_readers[edge] = LogReader(board, entry, self._segments, forward)
+            except OSError as error:
+                self._router.drop(entry)
+                raise QueueUnavailable(f"cannot read edge {edge}: {error}") from error
 
     def _forward(self, edge: Edge, text: str) -> None:
         self._logs.forward(self._readers_of_logs[edge], text)

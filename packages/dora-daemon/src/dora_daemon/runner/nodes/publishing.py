@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from dora_daemon.runner.errors import QueueUnavailable
-from dora_daemon.runner.nodes.queues import QueueEntry
+from dora_daemon.runner.nodes.queues import QueueEntry, duplicate
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_node_api.transport.producer.pool import Pool
 from dora_node_api.transport.producer.sending import Sender
@@ -28,7 +28,7 @@ class RunnerOutputs:
     def add_route(self, output: str, entry: QueueEntry) -> None:
         """Send an output into a queue. Raises QueueUnavailable."""
         try:
-            ends = QueueEnds.from_producer_fds([os.dup(fd) for fd in entry.ends.for_producer()])
+            ends = QueueEnds.from_producer_fds(duplicate(entry.ends.for_producer()))
         except OSError as error:
             raise QueueUnavailable(f"cannot write into edge {entry.edge}: {error}") from error
         if self._sender is None:

@@ -7,6 +7,7 @@ sent early, or while a consumer restarts, stay queued.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import assert_never
@@ -53,6 +54,19 @@ def hold_limit(producer: ResolvedNode | None, environ: Mapping[str, str]) -> int
         given = producer.env.get(POOL_SIZE_VARIABLE, environ.get(POOL_SIZE_VARIABLE))
         size = parse_pool_size(given) if isinstance(given, str) else None
     return MAX_HOLD if size is None else size // 4
+
+
+def duplicate(descriptors: Iterable[int]) -> list[int]:
+    """Return a copy of each descriptor. Raises OSError, and leaves no copy open then."""
+    copies: list[int] = []
+    try:
+        for descriptor in descriptors:
+            copies.append(os.dup(descriptor))
+    except OSError:
+        for copy in copies:
+            os.close(copy)
+        raise
+    return copies
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import LogSource, OutputSource, TimerSource, parse_source
 from dora_daemon.link import LINK_NODE
+from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.machine.streams import LOGS, OutgoingStreamSpec
 from dora_daemon.runner.nodes.connections import Connections
@@ -150,9 +151,16 @@ class QueueRouter:
         return spec is not None and source.output in spec.printed_outputs
 
     def route(self, entry: QueueEntry, output: str) -> None:
-        """Pass a new queue to its producer; ``output`` is its name among the runner's outputs."""
+        """Pass a new queue to its producer; ``output`` is its name among the runner's outputs.
+
+        Raises QueueUnavailable, and drops the queue then.
+        """
         if entry.from_runner:
-            self._outputs.add_route(output, entry)
+            try:
+                self._outputs.add_route(output, entry)
+            except QueueUnavailable:
+                self._registry.drop(entry.edge)
+                raise
         elif (connection := self._connections.get(entry.writer)) is not None:
             send_route(connection, entry)
         if entry.from_link:
