@@ -33,7 +33,7 @@ def matches(line: str, wanted: LogFilter) -> bool:
     try:
         entry = json.loads(line)
         message = str(entry["msg"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
     if wanted.since is not None or wanted.until is not None:
         at = _unix_time(str(entry.get("ts", "")))
