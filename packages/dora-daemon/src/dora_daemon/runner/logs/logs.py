@@ -22,6 +22,8 @@ from dora_daemon.runner.logs.log_files import LogFile
 
 TAIL_LINES = 500
 """Last lines of stderr kept for the report of a failure."""
+TAIL_CHARACTERS = 2000
+"""Length to which each of them is cut."""
 
 _CHUNK = 32768
 _MAX_IN_A_PIPE = 1 << 20
@@ -77,7 +79,7 @@ class NodeLog:
         self._went_up = False
         for text in lines:
             if stream == "stderr":
-                self.tail.append(text)
+                self.tail.append(text[:TAIL_CHARACTERS])
             if self._spec.send_stdout_as is not None:
                 # dora-rs sends both streams, too
                 self._send(self._spec.send_stdout_as, text + "\n")
