@@ -79,6 +79,8 @@ def test_a_failed_replacement_leaves_the_old_process_running(
     fields = {**TICKING["nodes"][0], "path": "broken.py"}
     message = refused(run, protocol.ReplaceNode(node=resolved(shared_workspace, **fields)))
     assert "exited before connecting: no good" in message
+    opened = [path.resolve().name for path in Path(f"/proc/{run.pid()}/fd").iterdir()]
+    assert opened.count("log_ticker.jsonl") <= 1
     spec = resolved(shared_workspace, **fields)
     message = refused(run, protocol.ReplaceNode(node=spec.model_copy(update={"outputs": ()})))
     assert "lacks outputs that other nodes read: count" in message

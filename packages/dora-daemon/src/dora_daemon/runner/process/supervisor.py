@@ -62,6 +62,7 @@ class Processes:
         self.running: dict[str, RunningProcess] = {}
         self.staged: dict[str, RunningProcess] = {}
         """Processes that will replace a node's running one."""
+        self._staged_logs: dict[str, NodeLog] = {}
         self._loop = asyncio.get_running_loop()
         self._watches_children = False
         """SIGCHLD is handled, because process descriptors do not exist here."""
@@ -97,6 +98,7 @@ class Processes:
     def stage(self, node: str, incarnation: int, prepared: PreparedNode, log: NodeLog) -> None:
         """Start a process beside the running one. Raises OSError."""
         running = self.staged[node] = self._start(node, incarnation, prepared, log)
+        self._staged_logs[node] = log
         self._watch(running)
 
     def promote(self, node: str) -> RunningProcess | None:
@@ -104,6 +106,7 @@ class Processes:
         running = self.staged.pop(node, None)
         if running is not None:
             self.running[node] = running
+            del self._staged_logs[node]
         return running
 
     def drop_staged(self, node: str) -> None:
@@ -160,6 +163,7 @@ class Processes:
         self._release(running)
         if self.staged.get(running.node) is running:
             del self.staged[running.node]
+            self._staged_logs.pop(running.node).close()
             self._on_staged_exit()
             return
         self._on_exited(running.node, running.incarnation, status)
