@@ -131,6 +131,7 @@ def test_stop_all_stops_the_dataflow(node: RecordingNode, tmp_path: Path) -> Non
 def test_an_operator_ends_after_its_last_input(node: RecordingNode, tmp_path: Path) -> None:
     running = host(node, tmp_path, "a", "b")
     running.handle({"type": "INPUT_CLOSED", "id": "a/in", "kind": "dora"})
+    running.handle({"type": "INPUT_ENDED", "id": "a/in", "kind": "dora"})
     seen = running.operators[0].object.seen
     assert [(event["type"], event["id"]) for event in seen] == [
         ("INPUT_CLOSED", "in"),
@@ -138,6 +139,18 @@ def test_an_operator_ends_after_its_last_input(node: RecordingNode, tmp_path: Pa
     ]
     assert node.closed == ["a/out"]
     assert running.operators[1].object.seen == []
+
+
+def test_an_operator_continues_after_a_timeout_of_its_last_input(
+    node: RecordingNode, tmp_path: Path
+) -> None:
+    running = host(node, tmp_path, "a")
+    running.handle({"type": "INPUT_CLOSED", "id": "a/in", "kind": "dora"})
+    running.handle({"type": "INPUT_RECOVERED", "id": "a/in", "kind": "dora"})
+    running.handle(message("a", 1))
+    assert node.sent == [("a/out", 1)]
+    running.handle({"type": "INPUT_ENDED", "id": "a/in", "kind": "dora"})
+    assert running.ended
 
 
 def test_events_of_other_nodes_and_parameters(node: RecordingNode, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 
 from dora_node_api.frozen import replace
 from dora_node_api.protocol import messages as control
-from dora_node_api.protocol.messages import InputConfig, NodeConfig
+from dora_node_api.protocol.messages import InputConfig, NodeConfig, OperatorConfig
 from dora_node_api.protocol.session import Event, Session
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.shared.errors import BrokenRecord
@@ -261,6 +261,20 @@ def test_a_timed_out_input_is_not_closed_for_good() -> None:
     assert bench.events() == ["INPUT_CLOSED other", "INPUT_CLOSED in"]
     bench.put("in", CLOSED)
     assert bench.events() == ["STOP ALL_INPUTS_CLOSED"]  # `in` was reported before
+
+
+def test_the_host_of_operators_gets_the_end_of_an_input_that_timed_out() -> None:
+    bench = Bench(operators=(OperatorConfig(id="op"),))
+    bench.input("op/in", input_timeout=1.0).input("op/other", "b/out")
+    bench.put("op/in", message(1))
+    assert bench.events() == ["INPUT op/in 1"]
+    bench.now = 2 * SECOND
+    assert bench.events() == ["INPUT_CLOSED op/in"]
+    bench.put("op/in", CLOSED)
+    assert bench.events() == ["INPUT_ENDED op/in"]
+    bench.put("op/other", CLOSED)
+    last = ["INPUT_CLOSED op/other", "INPUT_ENDED op/other", "STOP ALL_INPUTS_CLOSED"]
+    assert bench.events() == last
 
 
 # --- timers ------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ class RunningOperator:
     def concerned(self, event: Event) -> Event | None:
         """Return the event with the operator's names; None if it is another operator's."""
         match event["type"]:
-            case "INPUT" | "INPUT_CLOSED" | "INPUT_RECOVERED":
+            case "INPUT" | "INPUT_CLOSED" | "INPUT_RECOVERED" | "INPUT_ENDED":
                 if event["id"] not in self.inputs:
                     return None
                 return {**event, "id": event["id"].removeprefix(self._prefix)}
@@ -139,13 +139,14 @@ class RunningOperator:
 
     def handle(self, event: Event) -> DoraStatus:
         """Pass an event to the operator; return STOP after its last input."""
-        status = self._call(event)
-        if event["type"] == "STOP":
-            return DoraStatus.STOP if status is DoraStatus.CONTINUE else status
-        if status is DoraStatus.CONTINUE and event["type"] == "INPUT_CLOSED":
+        if event["type"] == "INPUT_ENDED":
             self._open.discard(self._prefix + event["id"])
-            if not self._open:
-                return self.handle({"type": "STOP", "id": "ALL_INPUTS_CLOSED", "kind": "dora"})
+            if self._open:
+                return DoraStatus.CONTINUE
+            event = {"type": "STOP", "id": "ALL_INPUTS_CLOSED", "kind": "dora"}
+        status = self._call(event)
+        if event["type"] == "STOP" and status is DoraStatus.CONTINUE:
+            return DoraStatus.STOP
         return status
 
     def _call(self, event: Event) -> DoraStatus:

@@ -392,6 +392,8 @@ class Session:
         events: list[Event] = []
         if not entry.broken:  # otherwise reported already
             events.append({"type": "INPUT_CLOSED", "id": entry.id, "kind": "dora"})
+        if self.config.operators:  # only for their host; an input that timed out is still open
+            events.append({"type": "INPUT_ENDED", "id": entry.id, "kind": "dora"})
         if self._is_last(entry):
             self.stopping = "ALL_INPUTS_CLOSED"
             events.append({"type": "STOP", "id": self.stopping, "kind": "dora"})
