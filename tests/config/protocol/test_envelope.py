@@ -82,6 +82,52 @@ def test_wrong_fields_raise_only_protocol_errors(data: st.DataObject) -> None:
         codec.decode(json.dumps(body))
 
 
+UUID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
+
+
+def sample(load: str = "", edge: str = "") -> str:
+    one = f'{{"source": "a/b", "target": "c/d", "policy": "drop_oldest", "bound": 1{edge}}}'
+    parts = f'[{{"dataflow_id": "{UUID}", "edges": [{one}]}}]'
+    return f'{{"kind": "machine_sample", "sample": "1", "load": {{{load}}}, "parts": {parts}}}'
+
+
+def recorded(values: str) -> str:
+    state = f'{{"recording": "{UUID}", "dataflow_id": "", "phase": "ended", {values}}}'
+    reply = f'{{"kind": "recording_states", "recordings": [{state}]}}'
+    return f'{{"kind": "recorder_answered", "call": "1", "reply": {reply}}}'
+
+
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        sample(f'"memory_bytes": {HUGE}'),
+        sample('"cpu_seconds": NaN'),
+        sample('"cpu_seconds": 1e999'),
+        sample(edge=f', "bytes_received": {HUGE}'),
+        sample(edge=', "latency_us": {"p50": NaN}'),
+        sample(edge=f', "latency_counts": [[{HUGE}, 1]]'),
+        recorded('"started": 1e300'),
+        recorded('"started": -1'),
+        recorded(f'"files": [{{"name": "r.mcap", "size": {HUGE}}}]'),
+        recorded(f'"lost": {{"a/b": {HUGE}}}'),
+        '{"kind": "heartbeat", "time": 1e308}',
+    ],
+)
+def test_numbers_that_no_machine_has_are_refused(text: str) -> None:
+    """Clients calculate with the numbers of all machines at once."""
+    with pytest.raises(RemoteProtocolError):
+        TO_COORDINATOR.decode(text)
+
+
+def test_large_counters_are_accepted() -> None:
+    largest = 2**64 - 1
+    TO_COORDINATOR.decode(sample(f'"memory_bytes": {largest}', f', "sent": {largest}'))
+    TO_COORDINATOR.decode(recorded(f'"started": 1.7e9, "lost": {{"a/b": {largest}}}'))
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -15,7 +15,7 @@ from dora_daemon.recording.arrow_messages import decode, encode, schema_of
 from dora_daemon.recording.mcap_file import McapFile
 from dora_daemon.recording.merging import MachineFiles, merge
 from dora_daemon.recording.message import RecordedMessage
-from dora_daemon.recording.reading import Recording
+from dora_daemon.recording.reading import Recording, UnreadableRecording
 
 PLAN = RecordingPlan(
     recording="01a20e4b-f5a3-4858-99fe-d510d04b9561",
@@ -116,6 +116,14 @@ def test_nothing_is_overwritten_and_an_interrupted_merge_is_repeated(tmp_path: P
     merge(parts, PLAN, {}, target)
     with pytest.raises(FileExistsError):
         merge(parts, PLAN, {}, target)
+
+
+def test_a_file_without_a_valid_epoch_is_unreadable(tmp_path: Path) -> None:
+    path = tmp_path / "robot-0.mcap"
+    file = McapFile(path, "nodes: []\n", {"epoch_ns": "1.5"})
+    file.finish({})
+    with pytest.raises(UnreadableRecording, match=r"robot-0\.mcap: epoch_ns is not an integer"):
+        merge([MachineFiles("robot", (path,))], PLAN, {}, tmp_path / "all.mcap")
 
 
 def test_the_merged_file_survives_a_power_cut(

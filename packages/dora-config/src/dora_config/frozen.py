@@ -1,8 +1,17 @@
-"""Base of models in files and messages."""
+"""Base and numbers of models in files and messages."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+# What machines report is bounded, so that arithmetic with it cannot overflow.
+Count = Annotated[int, Field(gt=-(10**30), lt=10**30)]
+"""Far above counters of 64 bits and differences of them."""
+Quantity = Annotated[float, Field(gt=-1e30, lt=1e30)]
+UnixTime = Annotated[float, Field(ge=0, le=1e11)]
+"""A date that the C library can format."""
 
 
 class Frozen(BaseModel):

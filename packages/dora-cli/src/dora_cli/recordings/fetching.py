@@ -121,7 +121,10 @@ def _copy(client: Client, machine: str, recording: str, path: Path, size: int) -
         while there < size:
             request = ReadRecording(recording=recording, file=path.name, offset=there)
             read = call_one(client, machine, request, RecordingData)
-            data = base64.b64decode(read.data)
+            try:
+                data = base64.b64decode(read.data, validate=True)
+            except ValueError as error:
+                raise RecordingError(f"{machine}: {path.name}: malformed data") from error
             if not data:
                 raise RecordingError(f"{machine}: {path.name} ends after {there} of {size} bytes")
             file.write(data)

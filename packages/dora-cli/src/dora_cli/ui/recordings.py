@@ -96,7 +96,10 @@ class Recordings:
             raise _failed(problem)
         for one in replies.replies:
             if isinstance(one.reply, RecordingData):
-                return base64.b64decode(one.reply.data)
+                try:
+                    return base64.b64decode(one.reply.data, validate=True)
+                except ValueError:
+                    raise _failed(f"{machine}: {request.file}: malformed data") from None
         raise _failed(
             f'machine "{machine}" has sent no data; fetch the recording with `dora record fetch`'
         )

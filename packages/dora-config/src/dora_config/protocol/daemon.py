@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator
 
+from dora_config.frozen import Quantity
 from dora_config.history.entries import HistoryEntry
 from dora_config.ids import parse_label, parse_machine_id
 from dora_config.protocol.builds import (
@@ -123,7 +124,7 @@ class Heartbeat(Message):
 
     kind: Literal["heartbeat"] = "heartbeat"
     metrics: tuple[Metrics, ...] = ()
-    time: float | None = None
+    time: Quantity | None = None
     """Unix time of the daemon's machine, whose clock may be wrong."""
     monotonic_ns: int | None = None
     """CLOCK_MONOTONIC of the daemon's machine."""

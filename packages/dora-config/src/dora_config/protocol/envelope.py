@@ -19,7 +19,8 @@ from dora_config.protocol import VERSION
 class Message(BaseModel):
     """Immutable message that ignores fields of newer versions."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+    # Infinities and NaN would be encoded as null.
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, defer_build=True)
 
 
 class ProtocolVersion(Message):

@@ -11,7 +11,7 @@ from typing import Final, Literal
 from pydantic import Field
 
 from dora_config.dataflow.resolved import MAX_QUEUE_SIZE, QueuePolicy
-from dora_config.frozen import Frozen
+from dora_config.frozen import Count, Frozen
 
 FIRST_PORT: Final = 7450
 LAST_PORT: Final = 7549
@@ -99,9 +99,9 @@ class PeerReport(Frozen):
     """Endpoint of the peer that is connected or was last tried."""
     slow: bool = False
     """Connections are established but take long, so waiting may help."""
-    rtt_us: int | None = None
+    rtt_us: Count | None = None
     """Median round trip in microseconds."""
-    clock_offset_us: int | None = None
+    clock_offset_us: Count | None = None
     """Peer's wall clock minus local clock in microseconds; accurate to half the round trip."""
 
 
@@ -149,12 +149,12 @@ class LinkCounters(Frozen):
 
     machine: str
     """The machine at the other end."""
-    messages: int = 0
+    messages: Count = 0
     """Sent or received by this end."""
-    lost: int = 0
+    lost: Count = 0
     """Lost between the machines; not counted in any queue."""
-    waiting: int = 0
+    waiting: Count = 0
     """Sent and not acknowledged, or received and not yet in a queue."""
-    resent: int = 0
-    invalid: int = 0
+    resent: Count = 0
+    invalid: Count = 0
     """Dropped because validation of their contents failed."""

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationError
 
 from dora_config.dataflow.resolved import QueuePolicy, ResolvedNode
-from dora_config.frozen import Frozen
+from dora_config.frozen import Count, Frozen, Quantity
 from dora_config.history.entries import HistoryEntry
 from dora_config.protocol.links import (
     LinkCounters as LinkCounters,
@@ -316,28 +316,28 @@ class NodeStatus(Frozen):
     state: NodeState
     pid: int | None = None
     incarnation: int = 0
-    restarts: int = 0
+    restarts: Count = 0
     last_restart: str | None = None
     """Cause of the last restart in a few words."""
-    last_restart_ago: float | None = None
+    last_restart_ago: Quantity | None = None
     """Seconds."""
     dynamic: bool = False
     broken_inputs: tuple[str, ...] = ()
     blocked_on: str | None = None
     """``node/input`` whose full queue blocks this node."""
-    cpu_percent: float | None = None
+    cpu_percent: Quantity | None = None
     """Per cent of one core over the last two seconds, including the node's children."""
-    memory_bytes: int | None = None
+    memory_bytes: Count | None = None
     """Resident set of the node and its children."""
-    cpu_seconds: float | None = None
+    cpu_seconds: Quantity | None = None
     """CPU time of the node and its children since it started."""
-    read_bytes: int | None = None
-    written_bytes: int | None = None
-    queued: int = 0
+    read_bytes: Count | None = None
+    written_bytes: Count | None = None
+    queued: Count = 0
     """Messages in the queues of all inputs."""
-    health_kills: int = 0
-    input_timeouts: int = 0
-    input_recoveries: int = 0
+    health_kills: Count = 0
+    input_timeouts: Count = 0
+    input_recoveries: Count = 0
     error: str | None = None
 
 
@@ -361,7 +361,7 @@ class RunnerStatus(Frozen):
     """Number of changes of the nodes and their inputs; starts at ``RunPlan.revision``."""
 
 
-LatencyCounts = tuple[tuple[int, int], ...]
+LatencyCounts = tuple[tuple[Count, Count], ...]
 """Numbers of messages by latency: upper bound of each bucket in nanoseconds, and count; ascending,
 without empty buckets. Buckets are a quarter of a power of two wide."""
 
@@ -394,17 +394,17 @@ class EdgeStatus(Frozen):
     crossing: LinkCounters | None = None
     """Counters of the link, for an edge that leaves or enters this machine."""
     policy: str
-    bound: int
-    sent: int = 0
-    received: int = 0
-    dropped: int = 0
-    queued: int = 0
-    bytes_sent: int = 0
-    bytes_received: int = 0
+    bound: Count
+    sent: Count = 0
+    received: Count = 0
+    dropped: Count = 0
+    queued: Count = 0
+    bytes_sent: Count = 0
+    bytes_received: Count = 0
     blocked: bool = False
-    idle_seconds: float | None = None
+    idle_seconds: Quantity | None = None
     """Seconds since the last message arrived."""
-    latency_us: dict[str, float] = Field(default_factory=dict)
+    latency_us: dict[str, Quantity] = Field(default_factory=dict)
     """``p50``, ``p99`` and ``max``, in microseconds."""
     latency_counts: LatencyCounts = ()
 
@@ -412,7 +412,7 @@ class EdgeStatus(Frozen):
 class Statistics(Frozen):
     kind: Literal["statistics"] = "statistics"
     edges: tuple[EdgeStatus, ...] = ()
-    at: float = 0.0
+    at: Quantity = 0.0
     """When they were read, in seconds of CLOCK_MONOTONIC."""
 
 

@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
+from dora_config.frozen import Count, Quantity, UnixTime
 from dora_config.protocol.dataflow import DataflowUuid, NodeView
 from dora_config.protocol.envelope import Message
 from dora_config.protocol.links import PeerState
@@ -42,7 +43,7 @@ class PartSample(Message):
     """Counters of one dataflow's edges on one machine."""
 
     dataflow_id: DataflowUuid
-    at: float = 0.0
+    at: Quantity = 0.0
     """When they were read, in seconds of that machine's CLOCK_MONOTONIC."""
     edges: tuple[EdgeStatus, ...] = ()
 
@@ -50,15 +51,15 @@ class PartSample(Message):
 class MachineLoad(Message):
     """CPU, memory and disk of a whole machine."""
 
-    cpus: int = 0
-    cpu_seconds: float = 0.0
+    cpus: Count = 0
+    cpu_seconds: Quantity = 0.0
     """Time that its CPUs were busy since it booted."""
-    memory_bytes: int = 0
+    memory_bytes: Count = 0
     """Memory in use."""
-    memory_total_bytes: int = 0
-    disk_bytes: int = 0
+    memory_total_bytes: Count = 0
+    disk_bytes: Count = 0
     """Used space on the disk of the daemon's working directory."""
-    disk_total_bytes: int = 0
+    disk_total_bytes: Count = 0
 
 
 class MachineOperation(Message):
@@ -68,7 +69,7 @@ class MachineOperation(Message):
     """As it was typed."""
     operator: str = ""
     """``USER@HOST``."""
-    since: float = 0.0
+    since: UnixTime = 0.0
     """Unix time of the machine."""
 
 

@@ -16,7 +16,7 @@ from dora_daemon import __version__
 from dora_daemon.recording.clocks import ClockCorrection
 from dora_daemon.recording.mcap_file import McapFile
 from dora_daemon.recording.message import RecordedMessage
-from dora_daemon.recording.reading import Recording
+from dora_daemon.recording.reading import Recording, UnreadableRecording
 
 _NUMBER = re.compile(r"(\d+)")
 
@@ -97,7 +97,10 @@ class _MachineStream:
 
     def _file(self, recording: Recording) -> Iterator[RecordedMessage]:
         source = recording.facts().source
-        epoch = int(source.get("epoch_ns", 0))
+        try:
+            epoch = int(source.get("epoch_ns", 0))
+        except ValueError as error:
+            raise UnreadableRecording(f"{recording.path}: epoch_ns is not an integer") from error
         correction = ClockCorrection(self._part.clock, source.get("boot_id", ""))
         if not correction:
             self.uncorrected = True

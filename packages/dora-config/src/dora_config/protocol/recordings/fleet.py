@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
+from dora_config.frozen import Count, UnixTime
 from dora_config.protocol.envelope import Message, ProtocolVersion
 
 SINCE: Final = ProtocolVersion(major=1, minor=1)
@@ -46,7 +47,7 @@ class RecordingPlan(Message):
     """Folder of the dataflow file, on the machine of the client."""
     machines: tuple[str, ...] = ()
     """All daemons that run nodes of the dataflow; empty until that is known."""
-    started: float = 0.0
+    started: UnixTime = 0.0
     """Unix time of the client."""
 
 
@@ -116,7 +117,7 @@ RecorderRequest = Annotated[
 
 class RecordedFile(Message):
     name: str
-    size: int
+    size: Count
 
 
 RecordingPhase = Literal["waiting", "recording", "ended"]
@@ -130,14 +131,14 @@ class RecordingState(Message):
     dataflow_id: str
     name: str | None = None
     machines: tuple[str, ...] = ()
-    started: float = 0.0
+    started: UnixTime = 0.0
     phase: RecordingPhase
     resumes: bool = False
     """If the nodes of this machine are started again, the recording continues."""
     files: tuple[RecordedFile, ...] = ()
-    recorded: dict[str, int] = Field(default_factory=dict)
+    recorded: dict[str, Count] = Field(default_factory=dict)
     """Messages in the files, by output."""
-    lost: dict[str, int] = Field(default_factory=dict)
+    lost: dict[str, Count] = Field(default_factory=dict)
     """Messages that were sent but not recorded, by output."""
     problems: tuple[str, ...] = ()
     """Why messages are missing, as sentences."""
