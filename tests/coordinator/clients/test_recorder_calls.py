@@ -71,3 +71,19 @@ def test_a_cancelled_call_and_a_late_reply_are_ignored() -> None:
     answer(fleet, robot, RecorderAnswered(call=call, reply=STATES))
     answer(fleet, robot, RecorderAnswered(call="unknown", reply=STATES))
     assert number not in fleet.answers
+
+
+def test_a_daemon_that_does_not_answer_is_a_problem() -> None:
+    fleet, robot, station = running_fleet()
+    number = fleet.request(CallRecorders(request=ListRecordings()))
+    call = received(robot)
+    received(station)
+    answer(fleet, robot, RecorderAnswered(call=call, reply=STATES))
+    fleet.pass_time(60.0)  # a recorder may take as long to start
+    assert number not in fleet.answers
+    fleet.pass_time(31.0)
+    assert fleet.answers[number] == RecorderReplies(
+        replies=(MachineReply(daemon="robot", reply=STATES),),
+        problems={"station": 'daemon "station" has not answered for 90 s'},
+    )
+    answer(fleet, station, RecorderAnswered(call=call, reply=STATES))

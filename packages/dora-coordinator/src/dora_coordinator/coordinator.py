@@ -289,6 +289,8 @@ class CoordinatorState:
                 return self._clients.build_timed_out(key.subject, now)
             case "explanation":
                 return self._clients.explanation_timed_out(key.subject, now)
+            case "recorder":
+                return self._clients.recorder_call_timed_out(key.subject, now)
             case "snapshot":
                 return self._clients.snapshot_timer_fired(key.subject, now)
             case "viewer":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from dora_config.protocol.envelope import clean_lines
 from dora_config.protocol.recordings.fleet import (
     SINCE,
@@ -12,12 +14,17 @@ from dora_config.protocol.recordings.fleet import (
     RecorderReplies,
     RecorderReply,
 )
-from dora_coordinator.clients.pending_calls import PendingCall, PendingCalls
+from dora_coordinator.clients.pending_calls import CallLimit, PendingCall, PendingCalls
 from dora_coordinator.state.commands import AnswerClient, Command
 from dora_coordinator.state.events import ClientRequested
 
+ANSWER_SECONDS: Final = 90.0
+"""More than the 60 s that a daemon waits for a new recorder."""
+
 
 class RecorderCalls(PendingCalls[CallRecorders, RecorderReply]):
+    LIMIT = CallLimit("recorder", ANSWER_SECONDS)
+
     def open(self, requested: ClientRequested, request: CallRecorders, now: float) -> list[Command]:
         call = PendingCall[CallRecorders, RecorderReply](requested, request)
         connected = {member.key: member for member in self._membership.connected()}

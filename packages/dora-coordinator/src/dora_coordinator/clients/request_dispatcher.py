@@ -265,6 +265,9 @@ class RequestDispatcher:
     def explanation_timed_out(self, read: str, now: float) -> list[Command]:
         return self._explanations.timed_out(read, now)
 
+    def recorder_call_timed_out(self, call: str, now: float) -> list[Command]:
+        return self._recorders.timed_out(call, now)
+
     def snapshot_timer_fired(self, number: str, now: float) -> list[Command]:
         return self._snapshots.timer_fired(number, now)
 

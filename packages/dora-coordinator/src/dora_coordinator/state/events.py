@@ -93,9 +93,9 @@ class BuildProgressSent:
 DataflowTimer = Literal["start", "link", "recovery", "retry", "stop"]
 """Timers of one dataflow."""
 CoordinatorTimer = Literal[
-    "silence", "forget", "destroy", "build", "snapshot", "explanation", "viewer"
+    "silence", "forget", "destroy", "build", "snapshot", "explanation", "recorder", "viewer"
 ]
-"""Timers of the coordinator: daemons, its own end, builds, snapshots, explanations, viewers."""
+"""Timers of the coordinator: daemons, its own end, builds, calls of daemons, viewers."""
 
 
 @dataclass(frozen=True, slots=True)
