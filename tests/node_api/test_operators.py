@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from dora_node_api.errors import OperatorError
-from dora_node_api.operators import DoraStatus, OperatorHost
+from dora_node_api.operators import DoraStatus, OperatorHost, load_class
 from dora_node_api.protocol.messages import InputConfig, NodeConfig, OperatorConfig
 
 
@@ -222,6 +223,14 @@ def test_a_reload_within_the_second_of_the_last_save(
     running.handle({"type": "RELOAD", "kind": "dora"})
     running.handle(message("a", 1))
     assert node.sent == [("a/new", 1)]
+
+
+def test_a_compiled_operator(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(dedent(ECHO))
+    compiled = str(tmp_path / "a.pyc")
+    py_compile.compile(str(tmp_path / "a.py"), cfile=compiled)
+    config = OperatorConfig(id="a", python=compiled, inputs=(), outputs=())
+    assert load_class(config).__name__ == "Operator"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from enum import Enum
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -70,8 +71,11 @@ def load_class(config: OperatorConfig) -> type[Any]:
     module = importlib.util.module_from_spec(spec)
     # Pickling and dataclasses inside the file need it.
     sys.modules[name] = module
-    # The loader could run a cached version that differs from a file saved within the same second.
-    exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), module.__dict__)
+    if isinstance(spec.loader, SourceFileLoader):
+        # Its cache may contain another version of a file that was saved twice within a second.
+        exec(compile(path.read_bytes(), str(path), "exec", dont_inherit=True), module.__dict__)
+    else:
+        spec.loader.exec_module(module)
     operator = getattr(module, "Operator", None)
     if not isinstance(operator, type):
         raise OperatorError(f"operator `{config.id}`: {path} has no `class Operator`")
