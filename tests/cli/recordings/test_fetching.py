@@ -109,6 +109,19 @@ def test_files_recorded_since_the_last_attempt_are_fetched(
     assert [read for read in client.reads if read[0] == "robot"] == [("robot", 0)]
 
 
+def test_a_machine_is_missing_after_its_second_fetch_was_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "all.mcap"
+    with pytest.raises(RecordingError, match="no recording of station"):
+        run(FakeClient(), recording("robot"), target)
+    monkeypatch.setitem(FILES, "robot", FILES["robot"] | {"robot-1.mcap": b"abcd"})
+    with pytest.raises(CoordinatorLost):
+        run(FakeClient(0), recording("robot", "station"), target)
+    with pytest.raises(RecordingError, match="no recording of robot"):
+        run(FakeClient(), recording("station"), target)
+
+
 def test_a_machine_may_have_the_name_of_a_file_of_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,7 @@ class Parts:
             client, machine, DescribeRecording(recording=state.recording), RecordingDescribed
         )
         write_file(folder / DESCRIBED, described.model_dump_json())
+        (folder / STATE).unlink(missing_ok=True)  # of an earlier attempt, until all is here
         for file in state.files:
             _copy(client, machine, state.recording, folder / file.name, file.size)
         write_file(folder / STATE, state.model_dump_json())

@@ -18,8 +18,8 @@ from dora_coordinator.clients.pending_calls import CallLimit, PendingCall, Pendi
 from dora_coordinator.state.commands import AnswerClient, Command
 from dora_coordinator.state.events import ClientRequested
 
-ANSWER_SECONDS: Final = 90.0
-"""More than the 60 s that a daemon waits for a new recorder."""
+ANSWER_SECONDS: Final = 150.0
+"""More than twice the 60 s of a recorder's start, which may wait for an earlier one."""
 
 
 class RecorderCalls(PendingCalls[CallRecorders, RecorderReply]):
