@@ -128,7 +128,11 @@ def url() -> Iterator[str]:
 
 def test_a_download_is_checked_made_executable_and_used_again(tmp_path: Path, url: str) -> None:
     digest = hashlib.sha256(PROGRAM).hexdigest()
+    stale = tmp_path / "build" / ".node.999999999.part"  # of a process that was killed
+    stale.parent.mkdir()
+    stale.touch()
     program = download(f"{url}/bin/node", digest.upper(), tmp_path)
+    assert list(stale.parent.iterdir()) == [tmp_path / "build" / "node"]
     assert program == tmp_path / "build" / "node"
     assert program.read_bytes() == PROGRAM
     assert program.stat().st_mode & 0o111

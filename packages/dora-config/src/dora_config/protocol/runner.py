@@ -405,7 +405,7 @@ class EdgeStatus(Frozen):
     idle_seconds: Quantity | None = None
     """Seconds since the last message arrived."""
     latency_us: dict[str, Quantity] = Field(default_factory=dict)
-    """``p50``, ``p99`` and ``max``, in microseconds."""
+    """``p50``, ``p99`` and ``max`` in microseconds, as upper bounds of buckets."""
     latency_counts: LatencyCounts = ()
 
 

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 
 from dora_config.yaml.text_files import is_file
@@ -34,6 +35,7 @@ def download(url: str, sha256: str | None, working_dir: Path) -> Path:
     part = target.with_name(f".{name}.{os.getpid()}.part")  # another dataflow may download too
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale_parts(target)
         request = urllib.request.Request(url, headers={"User-Agent": "dora"})
         with (
             urllib.request.urlopen(request, timeout=_DOWNLOAD_SECONDS) as answer,
@@ -57,6 +59,13 @@ def download(url: str, sha256: str | None, working_dir: Path) -> Path:
             error.close()
         raise SourceNotFound(f"cannot download {url} to {target}: {error}") from error
     return target
+
+
+def _remove_stale_parts(target: Path) -> None:
+    """Remove what processes that were killed left of earlier downloads."""
+    for part in target.parent.glob(f".{escape(target.name)}.*.part"):
+        if not Path("/proc", part.name.split(".")[-2]).exists():
+            part.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:
