@@ -106,9 +106,12 @@ class NodeWatcher:
             stop_event=self._refollow,
             recursive=False,
         )
-        await self._read(files)  # what changed since the last scan
+        begun = False
         async for batch in changes:
-            await self._read(frozenset(known[path] for _, path in batch if path in known))
+            # The first batch comes once the watch has begun: read also what changed before it.
+            changed = frozenset(known[path] for _, path in batch if path in known)
+            await self._read(changed if begun else files)
+            begun = True
 
     async def _read(self, files: frozenset[Path]) -> None:
         if files:
