@@ -6,6 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
+_NOT_REPRESENTABLE = (ValueError, OverflowError, LookupError)  # LookupError: unknown time zone
+
 
 def python_values(array: pa.Array) -> list[Any]:
     """Like ``to_pylist``; times with nanoseconds or beyond the year 9999 become text.
@@ -14,7 +16,7 @@ def python_values(array: pa.Array) -> list[Any]:
     """
     try:
         values: list[Any] = array.to_pylist()
-    except (ValueError, OverflowError):
+    except _NOT_REPRESENTABLE:
         values = [python_value(one) for one in array]
     return values
 
@@ -23,7 +25,7 @@ def python_value(scalar: pa.Scalar) -> Any:
     """Like ``as_py``, as `python_values`."""
     try:
         return scalar.as_py()
-    except (ValueError, OverflowError) as error:
+    except _NOT_REPRESENTABLE as error:
         if isinstance(scalar, pa.StructScalar):
             return {name: python_value(value) for name, value in scalar.items()}
         if isinstance(scalar, pa.ListScalar):

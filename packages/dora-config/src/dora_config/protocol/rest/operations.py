@@ -7,12 +7,12 @@ the runs of one computer can answer them. :data:`OPERATIONS` is the whole API.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
 
 from dora_config.history.explanation import Explanation
 from dora_config.protocol import control
@@ -65,8 +65,9 @@ class Operation(Generic[A, R]):
 def body_arguments(content: bytes) -> dict[str, object]:
     """Return the arguments in a body, which may be empty; raises OperationFailed."""
     try:
-        found = from_json(content or b"{}")  # refuses lone surrogates, unlike `json`
-    except ValueError as problem:
+        found = json.loads(content or b"{}")
+        json.dumps(found, ensure_ascii=False).encode()  # refuses lone surrogates
+    except (ValueError, RecursionError) as problem:
         raise OperationFailed("invalid", f"the body is not valid JSON: {problem}") from problem
     if not isinstance(found, dict):
         raise OperationFailed("invalid", "the body must be a JSON object")
