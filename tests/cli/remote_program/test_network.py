@@ -23,6 +23,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         ports.append(result["port"])
         listening.set()
 
+    before = set(threading.enumerate())
     reader, writer = socket.socketpair()
     monkeypatch.setattr(network, "send_result", send)
     monkeypatch.setattr(sys, "stdout", writer)
@@ -35,8 +36,10 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
             yield ports[0]
         finally:
             reader.close()  # as at the end of the SSH connection
-            answers.join(30)
-    assert not answers.is_alive()
+            begun = set(threading.enumerate()) - before
+            for thread in begun:  # those of connections, too
+                thread.join(30)
+    assert not any(thread.is_alive() for thread in begun)
 
 
 def test_only_machines_with_the_secret_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
