@@ -97,13 +97,19 @@ def test_a_machine_that_was_fetched_may_be_away(tmp_path: Path) -> None:
     assert {daemon for daemon, _ in client.reads} == {"station"}
 
 
-def test_files_recorded_since_the_last_attempt_are_fetched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def fetched_from_robot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Fetch while the station is away, then record more on the robot; return the target."""
     target = tmp_path / "all.mcap"
     with pytest.raises(RecordingError, match="no recording of station"):
         run(FakeClient(), recording("robot"), target)
     monkeypatch.setitem(FILES, "robot", FILES["robot"] | {"robot-1.mcap": b"abcd"})
+    return target
+
+
+def test_files_recorded_since_the_last_attempt_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = fetched_from_robot(tmp_path, monkeypatch)
     client = FakeClient()
     assert run(client, recording("robot", "station"), target) == ["robot", "station"]
     assert [read for read in client.reads if read[0] == "robot"] == [("robot", 0)]
@@ -112,10 +118,7 @@ def test_files_recorded_since_the_last_attempt_are_fetched(
 def test_a_machine_is_missing_after_its_second_fetch_was_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = tmp_path / "all.mcap"
-    with pytest.raises(RecordingError, match="no recording of station"):
-        run(FakeClient(), recording("robot"), target)
-    monkeypatch.setitem(FILES, "robot", FILES["robot"] | {"robot-1.mcap": b"abcd"})
+    target = fetched_from_robot(tmp_path, monkeypatch)
     with pytest.raises(CoordinatorLost):
         run(FakeClient(0), recording("robot", "station"), target)
     with pytest.raises(RecordingError, match="no recording of robot"):

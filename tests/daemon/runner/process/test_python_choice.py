@@ -106,11 +106,17 @@ def test_one_that_is_too_old_is_named_with_the_remedy(
         PythonChooser(uv=True).choose(None, variables, tmp_path)
 
 
+def interpreter(folder: Path, script: str) -> Path:
+    """Write an interpreter that runs this shell script."""
+    path = folder / "env" / "python"
+    path.parent.mkdir()
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
 def test_output_of_a_broken_interpreter(tmp_path: Path, variables: dict[str, str]) -> None:
-    broken = tmp_path / "env" / "python"
-    broken.parent.mkdir()
-    broken.write_text("#!/bin/sh\necho 'no license' >&2\nexit 3\n")
-    broken.chmod(0o755)
+    broken = interpreter(tmp_path, "echo 'no license' >&2\nexit 3")
     with pytest.raises(PythonUnusable, match="does not work: no license"):
         PythonChooser().choose(str(broken), variables, tmp_path)
     with pytest.raises(PythonUnusable, match="cannot be run"):
@@ -118,18 +124,12 @@ def test_output_of_a_broken_interpreter(tmp_path: Path, variables: dict[str, str
 
 
 def test_output_of_start_up_files_is_ignored(tmp_path: Path, variables: dict[str, str]) -> None:
-    noisy = tmp_path / "env" / "python"
-    noisy.parent.mkdir()
-    noisy.write_text(f'#!/bin/sh\necho "Welcome: 3 9"\nexec {sys.executable} "$@"\n')
-    noisy.chmod(0o755)
+    noisy = interpreter(tmp_path, f'echo "Welcome: 3 9"\nexec {sys.executable} "$@"')
     assert PythonChooser().choose(str(noisy), variables, tmp_path).words == (str(noisy),)
 
 
 def test_output_that_is_not_utf8(tmp_path: Path, variables: dict[str, str]) -> None:
-    broken = tmp_path / "env" / "python"
-    broken.parent.mkdir()
-    broken.write_text("#!/bin/sh\nprintf 'd\\351faut\\n' >&2\nexit 3\n")
-    broken.chmod(0o755)
+    broken = interpreter(tmp_path, "printf 'd\\351faut\\n' >&2\nexit 3")
     with pytest.raises(PythonUnusable, match="does not work: d\N{REPLACEMENT CHARACTER}faut"):
         PythonChooser().choose(str(broken), variables, tmp_path)
 
@@ -138,10 +138,7 @@ def test_an_interpreter_that_does_not_answer(
     tmp_path: Path, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dora_daemon.runner.process.python_choice.CHECK_SECONDS", 0.1)
-    silent = tmp_path / "env" / "python"
-    silent.parent.mkdir()
-    silent.write_text("#!/bin/sh\nexec sleep 60\n")
-    silent.chmod(0o755)
+    silent = interpreter(tmp_path, "exec sleep 60")
     with pytest.raises(PythonUnusable, match=r"environment\) did not answer within 0\.1 s$"):
         PythonChooser().choose(str(silent), variables, tmp_path)
 
