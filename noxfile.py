@@ -54,10 +54,11 @@ def _pytest(session: nox.Session, *arguments: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, import direction, purity, sizes and names; types of the page of `dora ui`."""
+    """Style, structure, lines of each sub-package; types of the page of `dora ui`."""
     session.install(*_dependencies("lint"), *_dependencies("test"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
+    session.run("python", "scripts/source_lines.py")
     session.run(
         "pytest", "-q", "tests/repository/test_layout.py", "tests/repository/test_packages.py"
     )

@@ -1,18 +1,13 @@
-"""Folders stay small, imports form no circles and point one way between sub-packages."""
+"""Imports form no circles and point one way between sub-packages."""
 
 from __future__ import annotations
 
 import ast
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
-from support.sources import Source, packaged_sources, python_sources
-
-MAX_MODULES = 16
-"""Modules of a folder, without `__init__`, `__main__`, `_version` and `conftest`."""
-UNCOUNTED = {"__init__", "__main__", "_version", "conftest"}
+from support.sources import Source, packaged_sources
 
 LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "dora_config": (
@@ -174,12 +169,3 @@ def _layer(package: str, module: str) -> tuple[int, str] | None:
             if rest == entry or rest.startswith(f"{entry}."):
                 return index, entry
     return None
-
-
-def test_folders_stay_small() -> None:
-    folders: dict[str, list[str]] = defaultdict(list)
-    for source in python_sources():
-        if source.path.stem not in UNCOUNTED:
-            folders[source.name.rpartition("/")[0]].append(source.path.name)
-    wrong = {folder: len(names) for folder, names in folders.items() if len(names) > MAX_MODULES}
-    assert not wrong
