@@ -110,6 +110,14 @@ def test_links_to_outside_or_missing_files_are_refused(workspace: Workspace, tar
         collect(ResolvedNode(id="n", path="n/n.py"), workspace.path)
 
 
+def test_a_link_through_a_link_to_outside_is_refused(workspace: Workspace) -> None:
+    workspace.file("n/n.py", "")
+    (workspace.path / "n" / "up").symlink_to("..")
+    (workspace.path / "n" / "link").symlink_to("up/..")
+    with pytest.raises(CollectionError, match=r"link is a link to up/\.\., outside of"):
+        collect(ResolvedNode(id="n", path="n/n.py"), workspace.path)
+
+
 def test_outside_and_missing_files_are_refused(workspace: Workspace) -> None:
     with pytest.raises(CollectionError, match="is outside of"):
         collect(ResolvedNode(id="n", path="../n.py"), workspace.path)

@@ -18,10 +18,38 @@ def test_paths_that_could_lead_out_are_refused(path: str) -> None:
         CodeLink(path=path, target="x")
 
 
-@pytest.mark.parametrize("target", ["/etc", "..", "../..", "a/../../.."])
-def test_links_that_lead_out_are_refused(target: str) -> None:
-    with pytest.raises(ValidationError):
-        CodeLink(path="d/link" if target != ".." else "link", target=target)
+def links(**targets: str) -> CodeSet:
+    """A set of links, whose names have ``__`` in place of the slash."""
+    paths = {name.replace("__", "/"): target for name, target in targets.items()}
+    return CodeSet(links=tuple(CodeLink(path=path, target=end) for path, end in paths.items()))
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        {"link": "/etc"},
+        {"link": ".."},
+        {"d__link": "../.."},
+        {"d__link": "a/../../.."},
+        {"d__l1": "..", "k": "d/l1/.."},
+        {"d__e__l1": "../..", "k": "d/e/l1/x/../../y"},
+        {"k": "l2/..", "l2": "./d//l1", "d__l1": "../"},
+    ],
+)
+def test_links_that_lead_out_are_refused(targets: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="outside of the folder"):
+        links(**targets)
+
+
+def test_links_through_other_links_may_stay_inside() -> None:
+    assert links(d__e="../f/g", k="d/e/..", h="k/./x", up__top="..").paths
+    chain = {f"l{number}": f"l{number + 1}" for number in range(39)}
+    assert links(**chain, l39="end").paths
+
+
+def test_links_to_themselves_are_refused() -> None:
+    with pytest.raises(ValidationError, match="links to itself"):
+        links(a="b", b="a/x")
 
 
 def test_files_below_a_link_are_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +114,20 @@ def test_a_file_above_the_limit_is_refused_and_leaves_nothing() -> None:
             413, b"larger than 1000000 bytes (setting max_code_bytes)\n",
         )  # fmt: skip
         assert coordinator.request(path, method="HEAD").headers["x-dora-offset"] == "0"
+
+
+@pytest.mark.usefixtures("own_home")
+def test_a_refused_upload_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sparse file of 1 TiB: sending all of it would take hours."""
+    path, digest = tmp_path / "huge", "a" * 64
+    path.touch()
+    os.truncate(path, 1 << 40)
+    part = Collected(CodeSet(files=()), {digest: path})
+    monkeypatch.setattr(http_upload, "SPARE", -(1 << 60))
+    with running_coordinator("--set", "max_code_bytes=1000000") as coordinator:
+        with pytest.raises(UploadFailed, match=r"413 larger than 1000000 bytes"):
+            http_upload.upload(coordinator.endpoint, [part])
+        assert coordinator.request(f"/api/files/{digest}", method="HEAD").status == 404
 
 
 def test_an_upload_with_a_gap_is_refused(coordinator: RunningCoordinator) -> None:

@@ -33,21 +33,46 @@ def piece(content: bytes, *, more: bool = False) -> Message:
     return {"type": "http.request", "body": content, "more_body": more}
 
 
-def request(method: str, *messages: Message, offset: str | None = None) -> Request:
+def request(
+    method: str, *messages: Message, offset: str | None = None, length: str = ""
+) -> Request:
     """A request for the file of CONTENT, or of POST, whose body arrives in these messages."""
     arriving = list(messages)
 
     async def receive() -> Message:
         return arriving.pop(0)
 
-    headers = [] if offset is None else [(OFFSET_HEADER.lower().encode(), offset.encode())]
+    announced = sum(len(message.get("body", b"")) for message in messages)
+    headers = [(b"content-length", str(length or announced).encode())]
+    if offset is not None:
+        headers.append((OFFSET_HEADER.lower().encode(), offset.encode()))
     params = {"digest": DIGEST}
     scope = {"type": "http", "method": method, "path_params": params, "headers": headers}
     return Request(scope, receive)
 
 
-def put(files: CodeFiles, *messages: Message, offset: str | None = None) -> Response:
-    return anyio.run(files.file, request("PUT", *messages, offset=offset))
+def put(
+    files: CodeFiles, *messages: Message, offset: str | None = None, length: str = ""
+) -> Response:
+    return anyio.run(files.file, request("PUT", *messages, offset=offset, length=length))
+
+
+@pytest.mark.parametrize(
+    ("max_bytes", "length", "status", "text"),
+    [
+        (1 << 20, "1000000000000", 413, "larger than 1048576 bytes (setting max_code_bytes)\n"),
+        (1 << 60, "1000000000000000", 507, "931322.6 GiB are needed"),
+        (1 << 60, "-1", 400, 'Content-Length: "-1" is not a number of bytes\n'),
+    ],
+)
+def test_an_announced_length_is_checked_before_the_body(
+    tmp_path: Path, max_bytes: int, length: str, status: int, text: str
+) -> None:
+    files = CodeFiles(FileStore(tmp_path / "files"), max_bytes=max_bytes)
+    refused = put(files, length=length)  # without a message, receiving fails
+    assert refused.status_code == status
+    assert text in bytes(refused.body).decode()
+    assert files.store.arrived(DIGEST) == 0
 
 
 def test_an_upload_is_stored_although_unused_code_cannot_be_removed(
@@ -75,21 +100,11 @@ def fail(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize(
-    "messages",
-    [
-        [piece(CONTENT)],
-        [piece(CONTENT, more=True), piece(b"")],
-        [piece(CONTENT, more=True), GONE],
-    ],
-)
-def test_a_full_disk_is_reported_after_the_rest_of_the_upload(
-    files: CodeFiles, messages: list[Message], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_reported(files: CodeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     store = files.store
     with monkeypatch.context() as patch:
         patch.setattr(FileStore, "open_partial", fail)
-        refused = put(files, *messages)
+        refused = put(files, piece(CONTENT))
     assert refused.status_code == 507
     assert bytes(refused.body) == f"{store.root}: No space left on device\n".encode()
 
@@ -109,7 +124,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_nothing(
 def test_an_invalid_offset_is_refused(files: CodeFiles, offset: str) -> None:
     refused = put(files, piece(CONTENT), offset=offset)
     assert refused.status_code == 400
-    expected = f'{OFFSET_HEADER}: "{offset[:80]}" is not a valid offset\n'
+    expected = f'{OFFSET_HEADER}: "{offset[:80]}" is not a number of bytes\n'
     assert bytes(refused.body) == expected.encode()
     assert files.store.arrived(DIGEST) == 0
 

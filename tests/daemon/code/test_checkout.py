@@ -65,3 +65,10 @@ def test_nodes_with_different_files_at_one_path_conflict(store: FileStore) -> No
     assert merged([CodeSet(files=(one,)), CodeSet(files=(one,))]).files == (one,)
     with pytest.raises(CodeConflict, match=r"a\.py: sent with two contents"):
         merged([CodeSet(files=(one,)), CodeSet(files=(other,))])
+
+
+def test_nodes_whose_links_lead_out_together_conflict() -> None:
+    one = CodeSet(links=(CodeLink(path="d/up", target=".."),))
+    other = CodeSet(links=(CodeLink(path="k", target="d/up/.."),))
+    with pytest.raises(CodeConflict, match=r"do not fit together: 'k' links to .*, outside of"):
+        merged([one, other])

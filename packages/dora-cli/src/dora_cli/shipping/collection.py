@@ -234,6 +234,9 @@ class _Collector:
         target = os.readlink(here)
         joined = os.path.normpath(here.parent / target)
         base = os.path.normpath(self.root)
+        real = os.path.realpath(here)
+        if os.path.realpath(joined) != real:  # a `..` follows another link
+            joined = os.path.normpath(self.root / os.path.relpath(real, os.path.realpath(base)))
         if not (joined == base or joined.startswith(f"{base}/")):
             raise CollectionError(
                 f"{here} is a link to {_printable(target)}, outside of {self.root}; only files "

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 from urllib.parse import unquote
@@ -27,6 +28,7 @@ from dora_config.yaml.quantities import show_size
 
 TIMEOUT: Final = 30.0
 ATTEMPTS: Final = 5
+BLOCK: Final = 64 * 1024
 
 
 class UploadFailed(DoraError):
@@ -100,7 +102,7 @@ class _StoreConnection:
                 with open_source(source) as file:
                     file.seek(offset)
                     range_ = {OFFSET_HEADER: str(offset), "Content-Length": str(size - offset)}
-                    status, _, body = self._once("PUT", path, file, range_)
+                    status, _, body = self._once("PUT", path, self._blocks(file), range_)
             except (OSError, http.client.HTTPException) as problem:
                 failures += 1
                 self.close()
@@ -112,6 +114,7 @@ class _StoreConnection:
                 if status == 201:
                     return
                 failures += 1
+                self.close()  # the body may not have been sent in full
                 if status == 422:
                     raise UploadFailed(f"{source!s} changed while it was sent; start again")
                 if status != 409 or failures >= ATTEMPTS:
@@ -119,7 +122,7 @@ class _StoreConnection:
             time.sleep(0.2 * failures)
 
     def _once(
-        self, method: str, path: str, body: bytes | BinaryIO | None, headers: dict[str, str]
+        self, method: str, path: str, body: bytes | Iterator[bytes] | None, headers: dict[str, str]
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
         """Send one request; return status, headers and body of the response."""
         if self._connection is None:
@@ -127,6 +130,14 @@ class _StoreConnection:
         self._connection.request(method, path, body, {**self._endpoint.headers(), **headers})
         with self._connection.getresponse() as answer:
             return answer.status, answer.headers, answer.read()
+
+    def _blocks(self, file: BinaryIO) -> Iterator[bytes]:
+        """Yield the content until the coordinator answers, which it does early if it refuses."""
+        while block := file.read(BLOCK):
+            yield block
+            assert self._connection is not None
+            if select.select([self._connection.sock], [], [], 0)[0]:
+                return
 
     def _refusal(self, status: int, body: bytes) -> str:
         text = body[:300].decode(errors="replace").strip()

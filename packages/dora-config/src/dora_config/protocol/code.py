@@ -7,7 +7,7 @@ Specifications refer to it by that digest.
 from __future__ import annotations
 
 import hashlib
-import posixpath
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
@@ -15,6 +15,8 @@ from pydantic import Field, field_validator, model_validator
 from dora_config.protocol.envelope import Message
 
 MAX_FILES = 50_000
+MAX_FOLLOWED = 40
+"""Links that the kernel follows in one path."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 in hexadecimal digits; used as a file name, hence the strict pattern."""
@@ -26,6 +28,32 @@ def check_path(path: str) -> str:
     if not path or "\0" in path or any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"{path!r} is not a path below the folder")
     return path
+
+
+def _follow(path: str, targets: Mapping[str, str]) -> None:
+    """Follow a link as the kernel does, through other links; `ValueError` if it leads out."""
+    problem = ValueError(f"{path!r} links to {targets[path]!r}, outside of the folder")
+    place: list[str] = []
+    ahead = path.split("/")[::-1]
+    followed = 0
+    while ahead:
+        part = ahead.pop()
+        if part == "..":
+            if not place:
+                raise problem
+            place.pop()
+        elif part not in ("", "."):
+            place.append(part)
+        target = targets.get("/".join(place))
+        if target is None:
+            continue
+        if target.startswith("/"):
+            raise problem
+        followed += 1
+        if followed > MAX_FOLLOWED:
+            raise ValueError(f"{path!r} links to itself through other links")
+        place.pop()
+        ahead += target.split("/")[::-1]
 
 
 class CodeFile(Message):
@@ -40,19 +68,15 @@ class CodeFile(Message):
 
 
 class CodeLink(Message):
-    """A symbolic link; ``target`` is relative to the link's own folder."""
+    """A symbolic link; ``target`` is relative to the link's own folder.
+
+    `CodeSet` checks that it stays inside the folder of the node.
+    """
 
     path: str
     target: str
 
     _path = field_validator("path")(check_path)
-
-    @model_validator(mode="after")
-    def _stays_inside(self) -> CodeLink:
-        end = posixpath.normpath(posixpath.join(posixpath.dirname(self.path), self.target))
-        if self.target.startswith("/") or end == ".." or end.startswith("../"):
-            raise ValueError(f"{self.path!r} links to {self.target!r}, outside of the folder")
-        return self
 
 
 class CodeSet(Message):
@@ -72,6 +96,9 @@ class CodeSet(Message):
             for length in range(1, len(parents) + 1):
                 if "/".join(parents[:length]) in through:
                     raise ValueError(f"{path!r}: its folder is a link")
+        targets = {link.path: link.target for link in self.links}
+        for path in targets:
+            _follow(path, targets)
         return self
 
     @property

@@ -1,8 +1,8 @@
 """HTTP routes `/api/files`: code that clients send and daemons fetch, by its SHA-256.
 
 POST /api/files with a JSON list of SHA-256 returns those that are missing. PUT /api/files/SHA256
-uploads a file; X-Dora-Offset resumes an interrupted upload (HEAD returns that offset). GET
-downloads a file and supports ranges.
+uploads a file of Content-Length bytes, which must fit; X-Dora-Offset resumes an interrupted upload
+(HEAD returns that offset). GET downloads a file and supports ranges.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from dora_config.disk_space import free_space
+from dora_config.disk_space import DiskFull, free_space, require_room
 from dora_config.file_store import FileRefused, FileStore
 from dora_config.protocol.code_http import (
     FILES_PATH,
@@ -31,18 +31,12 @@ from dora_config.protocol.code_http import (
 
 MAX_LIST: Final = 8 * 1024 * 1024
 """Largest list of digests in bytes."""
-MAX_OFFSET_DIGITS: Final = 18
+MAX_DIGITS: Final = 18
+"""Of a number of bytes in a header."""
 MAX_AGE: Final = 90 * 24 * 3600.0
 """Seconds without use after which a file is removed."""
 
 logger = logging.getLogger("dora.coordinator")
-
-
-class _TooLarge(FileRefused):
-    """A file is larger than the store."""
-
-    def __init__(self, max_bytes: int) -> None:
-        super().__init__(413, f"larger than {max_bytes} bytes (setting max_code_bytes)")
 
 
 class CodeFiles:
@@ -88,27 +82,26 @@ class CodeFiles:
         return FileResponse(found, media_type="application/octet-stream")
 
     async def _receive(self, digest: str, request: Request) -> Response:
-        offset = request.headers.get(OFFSET_HEADER, "0")
-        if not offset.isdecimal() or len(offset) > MAX_OFFSET_DIGITS:
-            raise FileRefused(400, f'{OFFSET_HEADER}: "{offset[:80]}" is not a valid offset')
-        size = int(offset)
-        pieces = request.stream()
+        """Store an upload. A refused one is answered at once; the server drops the rest of it."""
+        offset = _count(request, OFFSET_HEADER, "0")
+        length = _count(request, "Content-Length", "")
+        if offset + length > self._max_bytes:
+            text = f"larger than {self._max_bytes} bytes (setting max_code_bytes)"
+            raise FileRefused(413, text)
         try:
-            with await anyio.to_thread.run_sync(self.store.open_partial, digest, size) as file:
-                async for piece in pieces:
-                    size += len(piece)
-                    if size > self._max_bytes:
-                        raise _TooLarge(self._max_bytes)
+            await anyio.to_thread.run_sync(require_room, [(self.store.root, length)])
+        except DiskFull as full:
+            raise FileRefused(507, str(full)) from full
+        try:
+            with await anyio.to_thread.run_sync(self.store.open_partial, digest, offset) as file:
+                async for piece in request.stream():
                     await anyio.to_thread.run_sync(file.write, piece)
                 await anyio.to_thread.run_sync(self.store.publish, digest, file)
         except ClientDisconnect:
             return _interrupted()  # what arrived is kept
-        except (OSError, _TooLarge):
+        except OSError:
             with suppress(OSError):  # removed later, by age
                 await anyio.to_thread.run_sync(self.store.discard, digest)
-            with suppress(ClientDisconnect):
-                async for _ in pieces:
-                    pass  # clients read the response only after sending everything
             raise
         await anyio.to_thread.run_sync(self._collect)
         return Response(status_code=201)
@@ -121,6 +114,14 @@ class CodeFiles:
             return
         if removed:
             logger.info("removed %d unused files of code", removed)
+
+
+def _count(request: Request, header: str, default: str) -> int:
+    """Return the number of bytes in a header; raises FileRefused."""
+    text = request.headers.get(header, default)
+    if not (text.isascii() and text.isdecimal()) or len(text) > MAX_DIGITS:
+        raise FileRefused(400, f'{header}: "{text[:80]}" is not a number of bytes')
+    return int(text)
 
 
 async def _listed(request: Request) -> list[str]:

@@ -18,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from dora_config.atomic_write import write_file
 from dora_config.errors import DoraError
 from dora_config.file_store import FileStore
@@ -41,7 +43,11 @@ def merged(sets: Iterable[CodeSet]) -> CodeSet:
         for link in one.links:
             if links.setdefault(link.path, link) != link or link.path in files:
                 raise CodeConflict(f"{link.path}: sent with two contents; start the dataflow again")
-    return CodeSet(files=tuple(files.values()), links=tuple(links.values()))
+    try:
+        return CodeSet(files=tuple(files.values()), links=tuple(links.values()))
+    except ValidationError as error:
+        text = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise CodeConflict(f"the nodes' files do not fit together: {text}") from error
 
 
 def check_out(code: CodeSet, directory: Path, store: FileStore, owner: str) -> None:
