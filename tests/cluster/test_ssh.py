@@ -174,41 +174,6 @@ def test_changed_host_key_is_refused_with_its_line(
     connect(Target("robot")).close()
 
 
-def test_certified_host_key_needs_no_line_of_its_own(workstation: Path, hosts: Hosts) -> None:
-    """A machine with a known authority is accepted by its certificate only."""
-    robot = hosts["robot"]
-    authority, signed = workstation / "authority", workstation / "host.pub"
-    make: list[str | Path] = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", authority]
-    subprocess.run(make, check=True, timeout=30)
-    sign: list[str | Path] = ["ssh-keygen", "-q", "-s", authority, "-h", "-I", "robot"]
-    sign += ["-n", robot.address]
-    place = "/etc/ssh/ssh_host_ed25519_key"
-    signed.write_bytes(robot.path(f"{place}.pub").read_bytes())
-    subprocess.run([*sign, signed], check=True, timeout=30)
-    line = f"@cert-authority 10.77.0.* {authority.with_suffix('.pub').read_text()}"
-    known = workstation / ".ssh/known_hosts"
-    known.write_text(line)
-    with pytest.raises(HostKeyRefused, match=r"requires a certified key, but it sent no"):
-        connect(Target("robot"))
-    robot.path(f"{place}-cert.pub").write_bytes((workstation / "host-cert.pub").read_bytes())
-    drop_in = robot.path("/etc/ssh/sshd_config.d/certified.conf")
-    drop_in.write_text(f"HostCertificate {place}-cert.pub\n")
-    robot.root("systemctl", "restart", "ssh")
-    robot.wait_for_ssh()
-    try:
-        with connect(Target("robot")) as machine:
-            assert machine.check(["hostname"]) == "robot\n"
-        assert known.read_text() == line
-        known.write_text(line.replace("10.77.0.*", "10.77.9.*"))
-        with connect(Target("robot")):
-            assert len(known.read_text().splitlines()) == 2  # its own key, as for any other host
-    finally:
-        drop_in.unlink()
-        robot.path(f"{place}-cert.pub").unlink()
-        robot.root("systemctl", "restart", "ssh")
-        robot.wait_for_ssh()
-
-
 def test_strict_checking_refuses_new_keys(workstation: Path) -> None:
     config = workstation / ".ssh" / "config"
     config.write_text("StrictHostKeyChecking yes\n" + config.read_text())

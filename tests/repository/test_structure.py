@@ -95,6 +95,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
             "remote_program",
         ),
         ("ssh",),
+        ("remote_call",),
         ("stream_writer",),
         ("output",),
         ("errors", "screen", "options", "dataflow_file", "diagnosis", "bundle"),

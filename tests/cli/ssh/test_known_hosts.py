@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
+from dora_cli.ssh.client_config import settings_for
 from dora_cli.ssh.commands import command_line, sudo_problem
 from dora_cli.ssh.errors import HostKeyRefused
-from dora_cli.ssh.host_keys import check_host_key, settings_for
+from dora_cli.ssh.host_keys import check_host_key
 from dora_cli.ssh.known_hosts import Key, Known, find_known, names, new_line, preferred
-from dora_config import DoraError
 
 ONE = Key("ssh-ed25519", b"\0\0\0\x0bssh-ed25519one")
 TWO = Key("ssh-rsa", b"\0\0\0\x07ssh-rsatwo")
@@ -53,9 +53,7 @@ def test_patterns_markers_and_malformed_keys() -> None:
     revoked = known.revoked(TWO)
     assert revoked is not None
     assert revoked.place == "k:2"
-    assert known.authorities == ()  # its key is revoked
-    trusted = find_known([("k", line("a.lab", TWO, "@cert-authority"))], "a.lab", 22)
-    assert [found.key for found in trusted.authorities] == [TWO]
+    assert [found.place for found in known.authorities] == ["k:3"]
     assert not find_known([("k", text)], "x.lab", 22).keys
 
 
@@ -105,25 +103,6 @@ def test_errors_of_sudo_are_distinguished_from_those_of_the_command() -> None:
     assert sudo_problem("mkdir: Permission denied", "u") is None
 
 
-def test_an_account_without_a_name_is_an_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("os.getuid", lambda: 4321)
-    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
-    with pytest.raises(DoraError, match=r"^user id 4321 has no name here; set the variable USER$"):
-        settings_for("robot", None, None)
-    monkeypatch.setenv("USER", "ada")
-    assert settings_for("robot", None, None).user == "ada"
-
-
-def test_folders_among_included_files_are_ignored(home: Path) -> None:
-    folder = home / ".ssh/config.d"
-    (folder / "old").mkdir(parents=True)
-    (folder / "robots").write_text("Host robot\n  Port 2222\n")
-    (home / ".ssh/config").write_text("Include config.d/*\n")
-    assert settings_for("robot", None, None).port == 2222
-
-
 def test_a_new_key_that_cannot_be_recorded_is_refused(home: Path) -> None:
     (home / ".ssh/known_hosts").mkdir(parents=True)
     settings = settings_for("robot", None, None)
@@ -143,3 +122,14 @@ def test_a_new_key_is_not_recorded_without_a_file(
     strict = replace(settings, accept_new=False)
     with pytest.raises(HostKeyRefused, match="remove UserKnownHostsFile none"):
         check_host_key("robot", strict, Known(()), Key("ssh-ed25519", b"key"))
+
+
+def test_a_host_of_an_authority_needs_a_line_of_its_own(home: Path) -> None:
+    settings = settings_for("robot", None, None)
+    known = find_known([("k", line("robot", TWO, "@cert-authority"))], "robot", 22)
+    with pytest.raises(HostKeyRefused, match="k:1 requires a certified host key, and dora does"):
+        check_host_key("robot", settings, known, ONE)
+    known = find_known(
+        [("k", f"{line('robot', ONE)}\n{line('*', TWO, '@cert-authority')}")], "robot", 22
+    )
+    check_host_key("robot", settings, known, ONE)

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import cast
 
+from dora_cli.remote_call import program, program_input
 from dora_cli.remote_program.protocol import decode_reply, decode_request, encode_result
 from dora_cli.ssh import Connection, ConnectionLost, Finished
 from dora_cli.ssh.connection import Listener
-from dora_cli.ssh.remote_call import program, program_input
 from dora_cli.ssh.transport import Transport
 
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from support.cluster.machine_facts import HEALTHY_MACHINE
 
+from dora_cli.remote_call import program
 from dora_cli.remote_program.__main__ import run
 from dora_cli.remote_program.protocol import (
     Problem,
@@ -25,7 +26,6 @@ from dora_cli.remote_program.protocol import (
 )
 from dora_cli.ssh import Connection, ConnectionLost, Finished, Unreachable
 from dora_cli.ssh.connection import Listener
-from dora_cli.ssh.remote_call import program
 from dora_cli.ssh.transport import Transport
 
 NAME = "robot (10.0.0.2)"

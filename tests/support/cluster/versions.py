@@ -15,7 +15,7 @@ from support.cluster.installation import Edits, Installation, LocalMachine, inst
 
 from dora_cli.bundle.dependencies import download
 from dora_cli.bundle.platform import Platform
-from dora_cli.ssh.remote_call import call
+from dora_cli.remote_call import call
 
 
 def shared_folder(

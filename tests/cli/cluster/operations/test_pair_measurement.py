@@ -14,9 +14,9 @@ from dora_cli.cluster.machines import remote_machine
 from dora_cli.cluster.operations import pair_measurement
 from dora_cli.cluster.operations.findings import Findings
 from dora_cli.cluster.operations.pair_measurement import measure_pairs
+from dora_cli.remote_call import program
 from dora_cli.remote_program.protocol import decode_request, encode_result
 from dora_cli.ssh import ConnectionLost, Finished, Target, Unreachable
-from dora_cli.ssh.remote_call import program
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 

@@ -12,9 +12,9 @@ import pytest
 from support.cluster.local_machine import LocalConnection
 from support.waiting import wait_until
 
+from dora_cli import remote_call
 from dora_cli.cluster.ownership import machine_lock
 from dora_cli.cluster.ownership.machine_lock import Answer, LockFailed, MachineLock
-from dora_cli.ssh import remote_call
 
 
 @pytest.fixture(autouse=True)

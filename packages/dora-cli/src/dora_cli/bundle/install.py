@@ -18,8 +18,8 @@ from dora_cli.bundle.own_packages import OwnPackages, own_packages
 from dora_cli.bundle.platform import Platform, UnknownPlatform
 from dora_cli.bundle.progress import sending
 from dora_cli.bundle.tree import Archive, make_archive, read_archive, remove_old
+from dora_cli.remote_call import MachineProblem, call
 from dora_cli.ssh import Connection, RemoteCommandFailed
-from dora_cli.ssh.remote_call import MachineProblem, call
 from dora_config import DoraError
 
 UNPACK_TIMEOUT = 300.0

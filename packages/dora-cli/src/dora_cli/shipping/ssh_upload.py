@@ -14,6 +14,7 @@ from dora_cli.cluster.machines.parallel import Report, on_machines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.ownership import known_clusters
 from dora_cli.coordinator.client import Client
+from dora_cli.remote_call import call
 from dora_cli.shipping.collection import (
     Collected,
     CollectionError,
@@ -23,7 +24,6 @@ from dora_cli.shipping.collection import (
     source_size,
 )
 from dora_cli.ssh import RemoteCommandFailed
-from dora_cli.ssh.remote_call import call
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.disk_space import SPARE, DiskFull
 from dora_config.errors import os_error_text

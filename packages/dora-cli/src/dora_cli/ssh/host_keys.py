@@ -1,44 +1,18 @@
-"""Configuration and known hosts on disk; decides whether a host key is accepted."""
+"""Known hosts on disk; decides whether a host key is accepted."""
 
 from __future__ import annotations
 
-import glob
 import os
 import secrets
-import socket
-import subprocess
 import threading
-import time
-from collections.abc import Iterator
-from getpass import getuser
 from pathlib import Path
 
-from dora_cli.ssh.certificates import objection
-from dora_cli.ssh.client_config import HostQuery, HostSettings, read_config
+from dora_cli.ssh.client_config import HostSettings
 from dora_cli.ssh.errors import HostKeyRefused
 from dora_cli.ssh.known_hosts import Key, Known, find_known, host_name, new_line
-from dora_config import DoraError
 from dora_config.errors import os_error_text
 
-_SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
 _writing = threading.Lock()
-
-
-def settings_for(host: str, user: str | None, port: int | None) -> HostSettings:
-    """Return the settings for a host from the files of this account and machine."""
-    home = Path.home()
-    query = HostQuery(host, account_name(), str(home), user, port, socket.gethostname())
-    own = (home / ".ssh" / "config", _SYSTEM_CONFIG)
-    files = [(str(path), text) for path in own if (text := _text(path)) is not None]
-    return read_config(query, files, _included, _succeeds)
-
-
-def account_name() -> str:
-    """Return the name of this account; raises DoraError if it has none, as in some containers."""
-    try:
-        return getuser()
-    except (KeyError, OSError):  # KeyError before Python 3.13
-        raise DoraError(f"user id {os.getuid()} has no name here; set the variable USER") from None
 
 
 def _text(path: Path) -> str | None:
@@ -49,29 +23,6 @@ def _text(path: Path) -> str | None:
         return None
 
 
-def _included(name: str, pattern: str) -> Iterator[tuple[str, str]]:
-    folder = "/etc/ssh" if name.startswith("/etc/ssh/") else str(Path.home() / ".ssh")
-    for path in sorted(glob.glob(os.path.join(folder, os.path.expanduser(pattern)))):  # noqa: PTH118, PTH207, PTH111
-        text = _text(Path(path))
-        if text is not None:
-            yield path, text
-
-
-def _succeeds(command: str) -> bool:
-    try:
-        done = subprocess.run(
-            ["sh", "-c", command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=10,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
-
-
 def known_keys(settings: HostSettings) -> Known:
     """Return the keys of the host in the known_hosts files."""
     places = (*settings.known_hosts, *settings.global_known_hosts)
@@ -79,29 +30,19 @@ def known_keys(settings: HostSettings) -> Known:
     return find_known(files, settings.host_key_name, settings.port)
 
 
-def check_host_key(
-    machine: str,
-    settings: HostSettings,
-    known: Known,
-    key: Key,
-    certificate: bytes | None = None,
-) -> None:
-    """Accept a known or certified key, record a new one; raises HostKeyRefused for others.
-
-    ``certificate``: sent by the host with its key.
-    """
+def check_host_key(machine: str, settings: HostSettings, known: Known, key: Key) -> None:
+    """Accept a known key, record a new one; raises HostKeyRefused for others."""
     if (revoked := known.revoked(key)) is not None:
         raise HostKeyRefused(machine, f"its host key {key} is revoked in {revoked.place}")
-    problem = _not_certified(settings, known, certificate)
-    if problem is None or known.has(key):
+    if known.has(key):
         return
     if known.keys:
         raise HostKeyRefused(machine, _changed(settings, known, key))
     if known.authorities:
         raise HostKeyRefused(
             machine,
-            f"{known.authorities[0].place} requires a certified key, but {problem}; have the "
-            f"authority sign it again, or add its key {key} to {_known_hosts(settings)}",
+            f"{known.authorities[0].place} requires a certified host key, and dora does not verify "
+            f"certificates; add its key {key} to {_known_hosts(settings)}",
         )
     if not settings.accept_new:
         raise HostKeyRefused(
@@ -117,15 +58,6 @@ def check_host_key(
             f"its new host key {key} cannot be recorded: {os_error_text(error)}; add the key to "
             "another UserKnownHostsFile or to GlobalKnownHostsFile",
         ) from None
-
-
-def _not_certified(settings: HostSettings, known: Known, certificate: bytes | None) -> str | None:
-    """Return why no certificate proves the key; None if one does."""
-    if certificate is None:
-        return "it sent no certificate"
-    authorities = [line.key for line in known.authorities]
-    found = objection(certificate, authorities, settings.host_key_name, time.time())
-    return None if found is None else f"its certificate is not valid: {found}"
 
 
 def _changed(settings: HostSettings, known: Known, key: Key) -> str:

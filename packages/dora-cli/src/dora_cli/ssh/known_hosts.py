@@ -8,8 +8,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-
-from dora_cli.ssh.client_config import matches
+from fnmatch import fnmatchcase
 
 _HASHED = "|1|"
 
@@ -69,9 +68,8 @@ class Known:
 
     @property
     def authorities(self) -> tuple[Line, ...]:
-        """Authorities for certificates, except revoked ones."""
-        marked = (line for line in self.lines if line.marker == "@cert-authority")
-        return tuple(line for line in marked if self.revoked(line.key) is None)
+        """Authorities for certificates, which are not verified here."""
+        return tuple(line for line in self.lines if line.marker == "@cert-authority")
 
 
 def host_name(host: str, port: int) -> str:
@@ -115,6 +113,18 @@ def names(patterns: str, host: str) -> bool:
     except (binascii.Error, ValueError):
         return False
     return hmac.compare_digest(_digest(salt, host), digest)
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Return whether a name matches patterns with `*` and `?`; one after `!` must not match."""
+    fits = False
+    for pattern in patterns:
+        escaped = pattern.removeprefix("!").lower().replace("[", "[[]")
+        if fnmatchcase(name.lower(), escaped):
+            if pattern.startswith("!"):
+                return False
+            fits = True
+    return fits
 
 
 def _digest(salt: bytes, host: str) -> bytes:

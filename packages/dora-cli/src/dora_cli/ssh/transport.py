@@ -18,10 +18,9 @@ import paramiko
 from paramiko.agent import AgentSSH
 from paramiko.packet import Packetizer
 
-from dora_cli.ssh import certificates
-from dora_cli.ssh.client_config import HostSettings
+from dora_cli.ssh.client_config import HostSettings, settings_for
 from dora_cli.ssh.errors import ConnectionLost, LoginRefused, Unreachable
-from dora_cli.ssh.host_keys import check_host_key, known_keys, settings_for
+from dora_cli.ssh.host_keys import check_host_key, known_keys
 from dora_cli.ssh.known_hosts import Key, preferred
 from dora_cli.ssh.proxy_command import ProxyCommand
 from dora_config.access import split_address
@@ -162,8 +161,7 @@ def _open(
     transport.banner_timeout = transport.auth_timeout = CONNECT_TIMEOUT
     known = known_keys(settings)
     options = transport.get_security_options()
-    certified = certificates.KINDS if known.authorities else ()
-    options.key_types = (*certified, *preferred(known.kinds, tuple(options.key_types)))
+    options.key_types = preferred(known.kinds, tuple(options.key_types))
     where = f"{settings.host} port {settings.port}"
     try:
         transport.start_client(timeout=CONNECT_TIMEOUT)
@@ -179,8 +177,7 @@ def _open(
             machine, f"the server at {where} is not a working SSH server: {_reason(error)}"
         ) from error
     key = Key(server_key.get_name(), server_key.asbytes())
-    certificate = server_key.public_blob.key_blob if server_key.public_blob else None
-    check_host_key(machine, settings, known, key, certificate)
+    check_host_key(machine, settings, known, key)
     _log_in(machine, settings, identity_file, transport)
     _watch(transport, max(1.0, silence / _SILENT_INTERVALS), stack)
     return transport

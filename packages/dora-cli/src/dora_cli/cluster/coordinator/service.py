@@ -13,6 +13,7 @@ from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import COORDINATOR, USERS_COORDINATOR
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.local import MODULE, coordinator_arguments, is_local
+from dora_cli.cluster.coordinator.local_connection import LocalConnection
 from dora_cli.cluster.decisions.coordinator_unit import (
     address,
     coordinator_service_name,
@@ -24,7 +25,6 @@ from dora_cli.cluster.decisions.unit_syntax import environment_file
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
 from dora_cli.cluster.machines.systemd import SystemdService
 from dora_cli.polling import wait_until
-from dora_cli.ssh.local import LocalConnection
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.spawn_argv import run_module
 

@@ -10,8 +10,8 @@ from dora_cli.cluster.decisions.daemon_argv import daemon_name
 from dora_cli.cluster.decisions.daemon_unit import service_name
 from dora_cli.cluster.decisions.health import Health
 from dora_cli.cluster.decisions.preflight import MachineFacts
+from dora_cli.remote_call import call
 from dora_cli.ssh import Connection, Target, connect
-from dora_cli.ssh.remote_call import call
 from dora_config.cluster.models import Cluster, Machine
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from dora_cli.remote_call import NO_PYTHON, command_words, program_input, too_old
 from dora_cli.remote_program.protocol import Problem, decode_reply
 from dora_cli.ssh import Connection, Finished
-from dora_cli.ssh.remote_call import NO_PYTHON, command_words, program_input, too_old
 from dora_config import DoraError
 
 NAME = "dora-cluster-lock"

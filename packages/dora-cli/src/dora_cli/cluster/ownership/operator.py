@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dora_cli.cluster.decisions.existing_daemons import Operator
 from dora_cli.remote_program.existing_daemons import fingerprint
-from dora_cli.ssh.host_keys import account_name
+from dora_cli.ssh.client_config import account_name
 from dora_config.access import find_token, private_dir, state_dir, write_private
 
 MAX_KEPT = 100

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dora_cli.cluster.decisions.existing_daemons import ExistingDaemon, Operator, settings_digest
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
+from dora_cli.remote_call import call
 from dora_cli.ssh import Connection
-from dora_cli.ssh.remote_call import call
 
 
 def survey(connection: Connection) -> list[ExistingDaemon]:

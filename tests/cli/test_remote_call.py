@@ -11,8 +11,9 @@ import pytest
 from support.cluster.installation import LocalMachine
 from support.sources import packaged_sources
 
-from dora_cli.ssh import Finished, RemoteTimeout, remote_call
-from dora_cli.ssh.remote_call import MachineProblem, call, command_words, program, program_input
+from dora_cli import remote_call
+from dora_cli.remote_call import MachineProblem, call, command_words, program, program_input
+from dora_cli.ssh import Finished, RemoteTimeout
 
 OLDEST = min(
     (found for minor in range(11, 20) if (found := shutil.which(f"python3.{minor}"))),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from dora_cli.cluster.coordinator.local_connection import LocalConnection
 from dora_cli.ssh import RemoteTimeout, SudoUnavailable
-from dora_cli.ssh.local import LocalConnection
 
 
 def test_commands_and_files(home: Path) -> None:
