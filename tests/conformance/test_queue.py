@@ -29,7 +29,7 @@ from dora_node_api.transport import (
     Sender,
     Waiter,
 )
-from dora_node_api.transport.consumer.journal import HoldingReceiver
+from dora_node_api.transport.consumer.journal import LinkReceiver
 from dora_node_api.transport.shared.layout import PAGE
 
 POLICIES = get_args(QueuePolicy)
@@ -367,7 +367,7 @@ def test_a_dead_producers_segments_are_needed_while_a_record_is_in_hand(kind: st
         with world() as w:
             edge = w.edge(bound=3, policy=policy)
             if kind == "held":
-                edge.spec = replace(edge.spec, journal=w.board.allocate_journal())
+                edge.spec = replace(edge.spec, journal=w.board.allocate_journal(3))
                 edge.keeper = QueueKeeper(w.board, edge.spec, edge.ends)
             receiver = w.receiver(edge)
             sender = w.sender(edge)
@@ -383,7 +383,7 @@ def test_a_dead_producers_segments_are_needed_while_a_record_is_in_hand(kind: st
             got = steps.run(receiver.receive)
             assert number_of(got.data) == 7
             passed = steps.count < stop
-            if isinstance(receiver, HoldingReceiver):
+            if isinstance(receiver, LinkReceiver):
                 assert edge.keeper.may_reference(end)
                 receiver.settle(end)
             assert not edge.keeper.may_reference(end)

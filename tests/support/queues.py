@@ -24,7 +24,7 @@ from dora_node_api.transport import (
     Sender,
     create_queue,
 )
-from dora_node_api.transport.consumer.journal import HoldingReceiver
+from dora_node_api.transport.consumer.journal import LinkReceiver
 from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED
 
 _PATTERN = random.Random(20240607).randbytes(1 << 20)
@@ -175,7 +175,7 @@ class Edge:
         return sender
 
     def receiver(self, **options: Any) -> Receiver:
-        kind = HoldingReceiver if self.spec.journal else Receiver
+        kind = LinkReceiver if self.spec.journal else Receiver
         return kind(self.spec, self.for_consumer(), self.board, self.segments.open, **options)
 
     def close(self) -> None:

@@ -69,7 +69,10 @@ class Flow:
                     break
                 self.got.append(number_of(delivery.data))
 
-        for target in (send, receive):
+        self._run(send, receive)
+
+    def _run(self, *targets: Callable[[], None]) -> None:
+        for target in targets:
             thread = threading.Thread(target=target, daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -196,6 +199,86 @@ def test_drop_oldest_delivers_the_newest_after_a_kill(make: Make) -> None:
     flow.end()
     assert flow.got == sorted(set(flow.got))
     assert flow.got[-1] == flow.sent - 1
+
+
+class Requests(Flow):
+    """Protected messages, as requests and responses are, between ordinary ones that may drop."""
+
+    def __init__(self, a: Machine, b: Machine) -> None:
+        super().__init__(a, b, policy="drop_oldest")
+
+    def start(self) -> None:
+        sender = self._a.sender(self.out)
+        coming = deliveries(self._b.receiver(self.into), seconds=40)
+
+        def send() -> None:
+            while not self._stop.is_set():
+                wait_until(
+                    lambda: self._stop.is_set() or self.sent - len(self.got) < 20,
+                    what=lambda: f"{self.sent}, not only {len(self.got)}",
+                )
+                size = min(self._choose(), 1 << 20)
+                sender.send("o", arrow.encode(message(1_000_000 + self.sent, 300)))
+                sender.send("o", arrow.encode(message(self.sent, size)), layout.FLAG_PROTECTED)
+                self.sent += 1
+            self.out.keeper.announce_closed()
+
+        def receive() -> None:
+            for delivery in coming:
+                if delivery.kind is RecordKind.CLOSED:
+                    break
+                if delivery.flags & layout.FLAG_PROTECTED:
+                    self.got.append(number_of(delivery.data))
+
+        self._run(send, receive)
+
+
+@pytest.mark.parametrize(("killed", "seed"), [("b", 20261124), ("a", 4711), ("ab", 12)])
+def test_requests_survive_kills_of_links(make: Make, killed: str, seed: int) -> None:
+    a, b = make("a"), make("b")
+    flow = Requests(a, b)
+    introduce(a, b)
+    proven(a, b)
+    flow.start()
+    dice = random.Random(seed)
+    machines = {"a": a, "b": b}
+    for _ in range(12):
+        flow.progress(dice.randrange(1, 20))
+        let_last(dice.random() * 0.02)
+        for name in killed:
+            machines[name].kill_link()
+        for name in killed:
+            machines[name].start_link()
+        a.meet(b)
+        b.meet(a)
+    flow.progress()
+    flow.end()
+    assert flow.got == list(range(flow.sent))
+
+
+def test_requests_survive_a_cut_wire(make: Make) -> None:
+    a, b = make("a"), make("b")
+    flow = Requests(a, b)
+    a.start_link()
+    b.start_link()
+    cable = CuttableWire(int(b.endpoints[0].rpartition(":")[2]))
+    try:
+        a.meet(b, endpoints=(f"127.0.0.1:{cable.port}",))
+        b.meet(a, endpoints=("127.0.0.1:1",))
+        proven(a, b)
+        flow.start()
+        flow.progress()
+        cable.cut()
+        let_last(2)
+        a.kill_link()  # while the wire is cut: what it has sent is unacknowledged
+        cable.heal()
+        a.start_link()
+        a.meet(b, endpoints=(f"127.0.0.1:{cable.port}",))
+        flow.progress()
+        flow.end()
+    finally:
+        cable.close()
+    assert flow.got == list(range(flow.sent))
 
 
 def test_a_part_that_runs_anew_is_connected_again(make: Make) -> None:

@@ -25,7 +25,8 @@ from dora_daemon.runner.nodes.connections import Connections
 from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_node_api.data import arrow
-from dora_node_api.transport import Board, Pool, QueueEnds, Receiver
+from dora_node_api.transport import Board, Pool, QueueEnds
+from dora_node_api.transport.consumer.journal import LinkReceiver
 from dora_node_api.transport.producer.sending import Sender
 
 KEY = ("b", "n", "o")
@@ -68,7 +69,7 @@ class Side:
     def __init__(self, registry: QueueRegistry, segments: SegmentTable) -> None:
         self.registry = registry
         self.segments = segments
-        self.kept, _ = registry.ensure(Edge("n", "o", LINK_NODE, "b n/o"), bound=8)
+        self.kept, _ = registry.ensure(Edge("n", "o", LINK_NODE, "b n/o"), bound=8, journal=True)
         self.node = SimpleNamespace(receivers={}, removed=[], board=registry.board, forwarder=None)
         self.add_receiver()
         self.streams = StreamTable(
@@ -86,7 +87,7 @@ class Side:
 
     def add_receiver(self) -> None:
         ends = [os.dup(descriptor) for descriptor in self.kept.ends.for_consumer()]
-        self.node.receivers[self.queue] = Receiver(
+        self.node.receivers[self.queue] = LinkReceiver(
             self.kept.spec, QueueEnds.from_consumer_fds(ends), self.registry.board, self._segment
         )
 

@@ -7,30 +7,38 @@ import random
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from support.queues import Edge, Registry, Segments, drain, number_of, numbers, send
 from support.waiting import wait_until
 
 from dora_node_api.frozen import replace
-from dora_node_api.transport import Board, QueueKeeper, RecordKind
-from dora_node_api.transport.consumer.journal import HoldingReceiver
+from dora_node_api.transport import Board, Delivery, QueueKeeper, RecordKind
+from dora_node_api.transport.consumer.journal import LinkReceiver
 
 
 class HeldEdge(Edge):
-    """A backpressure queue into a link."""
+    """A queue into a link."""
 
-    def __init__(self, board: Board, segments: Segments | Registry, **options: int) -> None:
-        super().__init__(board, segments, policy="backpressure", **options)  # type: ignore[arg-type]
-        self.spec = replace(self.spec, journal=board.allocate_journal())
+    def __init__(
+        self,
+        board: Board,
+        segments: Segments | Registry,
+        *,
+        policy: str = "backpressure",
+        **options: int,
+    ) -> None:
+        super().__init__(board, segments, policy=policy, **options)  # type: ignore[arg-type]
+        self.spec = replace(self.spec, journal=board.allocate_journal(self.spec.bound))
         self.keeper = QueueKeeper(board, self.spec, self.ends)
 
-    def holder(self) -> HoldingReceiver:
-        return HoldingReceiver(self.spec, self.for_consumer(), self.board, self.segments.open)
+    def holder(self) -> LinkReceiver:
+        return LinkReceiver(self.spec, self.for_consumer(), self.board, self.segments.open)
 
 
 @contextmanager
-def held(**options: int) -> Iterator[HeldEdge]:
+def held(**options: Any) -> Iterator[HeldEdge]:
     board, segments = Board.create(1 << 20), Segments()
     edge = HeldEdge(board, segments, **options)
     try:
@@ -116,8 +124,45 @@ def test_messages_beyond_the_hold_limit_are_held() -> None:
         sender.close()
 
 
-def test_lifecycle_records_are_held() -> None:
-    with held() as edge:
+def test_only_protected_messages_of_a_drop_oldest_queue_are_held() -> None:
+    with held(bound=20, policy="drop_oldest") as edge:
+        sender = edge.sender()
+        for number in range(10):
+            send(sender, number, protected=number % 3 == 1)
+        first = edge.holder()
+        taken = drain(first)
+        assert [isinstance(d, Delivery) for d in taken] == [
+            d.sequence in (1, 2, 5, 8) for d in taken
+        ]
+        del taken  # 1 maps the segment, and is not noted
+        edge.keeper.consumer_died()
+
+        second = edge.holder()
+        assert second.take_over() == [], "they were released"
+        for number in range(10, 20):
+            send(sender, number, protected=number % 3 == 1)
+        taken = drain(second)
+        edge.keeper.consumer_died()
+        assert edge.keeper.may_reference(20)
+
+        third = edge.holder()
+        assert (third.settled, third.last_image) == (0, 19)
+        again = third.take_over()
+        assert numbers(again) == [10, 13, 16, 19]
+        send(sender, 20)
+        assert [d.sequence for d in drain(third)] == [21]
+        third.settle(21)
+        del again, taken
+        assert sender.held_bytes() == {}
+        assert not edge.keeper.may_reference(21)
+        for receiver in (first, second, third):
+            receiver.close()
+        sender.close()
+
+
+@pytest.mark.parametrize("policy", ["backpressure", "drop_oldest"])
+def test_lifecycle_records_are_held(policy: str) -> None:
+    with held(policy=policy) as edge:
         edge.keeper.announce_failed("it broke")
         edge.keeper.announce_closed()
         first = edge.holder()
@@ -182,11 +227,12 @@ def _link(edge: HeldEdge, done: int) -> None:
         del new  # what is settled must have been dropped, or a kill right after leaves it taken
 
 
+@pytest.mark.parametrize("policy", ["backpressure", "drop_oldest"])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_link_is_killed_at_any_instruction(seed: int) -> None:
+def test_a_link_is_killed_at_any_instruction(seed: int, policy: str) -> None:
     chance = random.Random(seed)
     board, segments = Board.create(4 << 20), Registry()
-    edge = HeldEdge(board, segments, bound=50)
+    edge = HeldEdge(board, segments, bound=50, policy=policy)
     sender = edge.sender(wait_for_room=lambda *_: True)
     read, write = os.pipe()
     came: list[int] = []
@@ -217,7 +263,7 @@ def test_a_link_is_killed_at_any_instruction(seed: int) -> None:
             def enough(target: int = target) -> bool:
                 nonlocal sent
                 while sent - len(set(came)) < 40:
-                    send(sender, sent)
+                    send(sender, sent, protected=policy == "drop_oldest")
                     sent += 1
                 look()
                 return len(came) >= target

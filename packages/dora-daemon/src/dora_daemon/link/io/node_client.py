@@ -26,9 +26,8 @@ from dora_node_api.protocol.messages import (
     SegmentUnknown,
     Welcome,
 )
-from dora_node_api.transport import Board, Pool, QueueEnds, QueueSpec, Receiver, default_pool_cap
-from dora_node_api.transport.consumer.images import ImageReceiver
-from dora_node_api.transport.consumer.journal import HoldingReceiver
+from dora_node_api.transport import Board, Pool, QueueEnds, QueueSpec, default_pool_cap
+from dora_node_api.transport.consumer.journal import LinkReceiver
 from dora_node_api.transport.producer.forwarding import Forwarder
 from dora_node_api.transport.producer.sending import WaitForRoom
 
@@ -41,9 +40,9 @@ class NodeClient:
 
     def __init__(self, path: str, incarnation: int, *, wait_for_room: WaitForRoom) -> None:
         """Connect and wait for the Welcome. Raises LinkProcessError."""
-        self.receivers: dict[int, Receiver] = {}
+        self.receivers: dict[int, LinkReceiver] = {}
         """By queue number; each is read by one stream."""
-        self.removed: list[Receiver] = []
+        self.removed: list[LinkReceiver] = []
         """Receivers of removed queues, closed once their stream has ended."""
         self.on_warning: Callable[[str], None] = lambda sentence: None
         self.gone = False
@@ -135,8 +134,7 @@ class NodeClient:
     def _add_receiver(self, spec: QueueSpec, descriptors: list[int]) -> None:
         ends = QueueEnds.from_consumer_fds(descriptors)
         self._inputs.setdefault(spec.input, spec.queue)
-        kind = HoldingReceiver if spec.journal else ImageReceiver
-        self.receivers[spec.queue] = kind(
+        self.receivers[spec.queue] = LinkReceiver(
             spec, ends, self.board, self.open_segment,
             on_first_copy=lambda _spec, sentence: self.on_warning(sentence),
         )  # fmt: skip

@@ -79,7 +79,7 @@ class StreamTable:
                 continue
             self._numbers += 1
             self.outgoing[key] = StreamSender(
-                self._numbers, want.node, want.output, peer.sender, receiver, self._node.board,
+                self._numbers, want.node, want.output, peer.sender, receiver,
                 window_messages=self._window_messages, window_bytes=self._window_bytes,
                 note=self._note,
             )  # fmt: skip

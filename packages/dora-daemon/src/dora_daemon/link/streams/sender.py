@@ -12,15 +12,14 @@ from dora_daemon.link.protocol.hello import Entering, Leaving
 from dora_daemon.link.protocol.priority import MIDDLE, Priority, priority_for
 from dora_daemon.link.protocol.windows import SendWindow
 from dora_daemon.link.streams.sender_thread import FrameSink, Outbox, SenderThread, Turn
-from dora_node_api.transport import Board, BrokenRecord, Delivery, Receiver, RecordKind
+from dora_node_api.transport import BrokenRecord, Delivery, RecordKind
 from dora_node_api.transport.consumer.images import (
     MAX_IMAGE,
     ImageDelivery,
     ImageReceiver,
     image_of_delivery,
 )
-from dora_node_api.transport.consumer.journal import HoldingReceiver
-from dora_node_api.transport.shared import layout
+from dora_node_api.transport.consumer.journal import LinkReceiver
 
 CHUNK: Final = 56 * 1024
 """Bytes of a data area in one frame of a message up to MIDDLE. It fits into one batch of Zenoh, so
@@ -35,8 +34,8 @@ MIN_WINDOW: Final = 32
 class Unacknowledged:
     """A message that may have to be sent again: its image if it is small, else its delivery.
 
-    A backpressure stream keeps the delivery of small messages too: the next link process finds
-    them in shared memory if this one is killed.
+    The delivery of small messages that the queue's journal notes is kept too: the next link process
+    finds them in shared memory if this one is killed.
     """
 
     __slots__ = ("delivery", "flags", "image", "sent_ns")
@@ -57,8 +56,7 @@ class StreamSender:
         node: str,
         output: str,
         sink: FrameSink,
-        receiver: Receiver,
-        board: Board,
+        receiver: LinkReceiver,
         *,
         window_messages: int,
         window_bytes: int,
@@ -74,12 +72,9 @@ class StreamSender:
         self.thread: SenderThread | None = None
         self._sink = sink
         self._note = note
-        self._holding = receiver if isinstance(receiver, HoldingReceiver) else None
-        self._images = receiver if isinstance(receiver, ImageReceiver) else None
-        settled = _last_read(receiver, board)
-        if self._holding is not None:
-            settled = self._holding.settled
-            window_bytes = min(window_bytes, receiver.spec.hold_limit)
+        self._images: ImageReceiver | None = None if receiver.spec.backpressure else receiver
+        settled = receiver.settled
+        window_bytes = min(window_bytes, receiver.spec.hold_limit)
         messages = min(window_messages, max(MIN_WINDOW, 2 * receiver.spec.bound))
         self.window: SendWindow[Unacknowledged] = SendWindow(messages, window_bytes, last=settled)
         self._lock = threading.Lock()
@@ -87,7 +82,9 @@ class StreamSender:
         self._open = False
         self._discard = False
         self._ended = False
-        self._taking_over = self._holding is not None
+        self._taking_over = True
+        self._last_image = receiver.last_image
+        """Last message that an earlier process has read and not noted."""
         self._close_receiver = False
         self._forget = False
         self.messages = 0
@@ -140,8 +137,8 @@ class StreamSender:
 
     def _acknowledge(self, sequence: int) -> int:
         count = self.window.acknowledge(sequence)
-        if self._holding is not None and not self._taking_over:
-            self._holding.settle(self.window.given_up)
+        if not self._taking_over:
+            self.receiver.settle(self.window.given_up)
         return count
 
     def _give_up(self) -> int:
@@ -185,8 +182,8 @@ class StreamSender:
         """Send what can be sent; other streams get their turn after a limit."""
         if self._ended:
             return Turn.ENDED
-        if self._taking_over and self._holding is not None:
-            self._take_over(self._holding)
+        if self._taking_over:
+            self._take_over()
         if self._resume is not None:
             self._resend(outbox)
             return Turn.AGAIN
@@ -239,9 +236,9 @@ class StreamSender:
             self.receiver.close()
         self._finished.set()
 
-    def _take_over(self, receiver: HoldingReceiver) -> None:
-        """Add the messages that a killed link process had read to the window."""
-        taken = receiver.take_over()
+    def _take_over(self) -> None:
+        """Add the messages that a killed link process had noted to the window."""
+        taken = self.receiver.take_over()
         with self._lock:
             for delivery in taken:
                 item = Unacknowledged(b"", delivery.sent_ns, delivery.flags, delivery)
@@ -285,7 +282,7 @@ class StreamSender:
             image, kept = delivery.image, None
         else:
             image = image_of_delivery(delivery)
-            kept = None if self._holding is None else delivery
+            kept = delivery
         sequence = delivery.sequence
         item = Unacknowledged(image, delivery.sent_ns, delivery.flags, kept)
         with self._lock:
@@ -360,6 +357,10 @@ class StreamSender:
                 return
             self._acknowledge(entering.stored)
             again = list(self.window.after(entering.accepted))
+            # What an earlier process has read, and neither sent nor noted, is lost.
+            lost = self._last_image - max(entering.accepted, self.window.given_up)
+            self.lost += max(0, lost - sum(first <= self._last_image for first, _, _ in again))
+            self._last_image = 0
             if not len(self.window):
                 # Messages given up since then precede no other message.
                 self.window.last = min(self.window.last, entering.accepted)
@@ -380,19 +381,6 @@ class StreamSender:
 
     def _interrupted(self) -> bool:
         return self._resume is not None or self._ended or not self._open
-
-
-def _last_read(receiver: Receiver, board: Board) -> int:
-    """Return the last message that earlier link processes have read from the queue.
-
-    A killed one may have read a record without settling it: the message is lost, and the peer
-    counts it. Protected messages that wait may be older and are still to be sent.
-    """
-    words = board.edge_words(receiver.spec.area)
-    settled = int(words[layout.C_SETTLED])
-    if receiver.protected_wait():
-        return settled
-    return max(settled, int(words[layout.C_LAST_DATA]), int(words[layout.C_LAST_URGENT]))
 
 
 def _is_small(delivery: Delivery) -> bool:

@@ -134,7 +134,8 @@ class QueueRegistry:
     ) -> tuple[QueueEntry, bool]:
         """Return the queue of an edge, and whether it is new. Raises QueueUnavailable.
 
-        With a ``journal``, samples that the consumer has received are not lost when it is killed.
+        With a ``journal``, what the consumer has received is not lost when it is killed, except
+        ordinary messages of a drop_oldest queue.
         """
         entry = self._queues.get(edge)
         if entry is not None:
@@ -161,8 +162,8 @@ class QueueRegistry:
         area, slots = self.board.allocate_edge(bound)
         journal_area = 0
         try:
-            if journal and policy is QueuePolicy.BACKPRESSURE:
-                journal_area = self.board.allocate_journal()
+            if journal:
+                journal_area = self.board.allocate_journal(bound)
             self._numbers += 1
             spec = QueueSpec(
                 queue=self._numbers,

@@ -17,7 +17,6 @@ from dora_daemon.runner.nodes.log_router import LogRouter, log_route
 from dora_daemon.runner.nodes.node_config import input_config, link_input
 from dora_daemon.runner.nodes.publishing import RunnerOutputs
 from dora_daemon.runner.nodes.queues import (
-    MAX_HOLD,
     NO_LIMIT,
     QueueEntry,
     QueueRegistry,
@@ -124,7 +123,7 @@ class QueueRouter:
             policy=stream.policy,
             from_runner=stream.log_source is not None or self.sent_by_runner(source),
             # the link keeps unacknowledged samples; copies of them would be lost with its process
-            hold_limit=NO_LIMIT if stream.backpressure else MAX_HOLD,
+            hold_limit=NO_LIMIT,
             journal=True,
         )
         if not is_new:

@@ -1,17 +1,20 @@
-"""Receiver that loses no message when its process is killed.
+"""Receiver of a link, which loses no message that its sender relies on when its process is killed.
 
 A link forwards messages to another machine and must be able to send them again until that machine
-has acknowledged them. A message that it takes out of a `backpressure` queue is noted in a *journal*
-on the status board until it is settled. The kernel writes a record straight from the pipe into the
-journal, so after a kill at any instruction it is in one of the two.
+has acknowledged them. Messages of a `backpressure` queue, and the protected ones and lifecycle
+records of a `drop_oldest` queue, are noted in a *journal* on the status board until they are
+settled. The kernel writes a record straight from the pipe into the journal, so after a kill at any
+instruction it is in one of the two. Other messages of a `drop_oldest` queue are images.
 """
 
 from __future__ import annotations
 
 import sys
+from collections import deque
 from contextlib import suppress
 
 from dora_node_api.transport.consumer.delivery import Delivery
+from dora_node_api.transport.consumer.images import ImageDelivery, ImageReceiver
 from dora_node_api.transport.consumer.receiving import OnFirstCopy, OpenSegment, Receiver
 from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.board import Board
@@ -20,11 +23,9 @@ from dora_node_api.transport.shared.layout import CHECK, RECORD_SIZE, RECORD_WOR
 from dora_node_api.transport.shared.queue import QueueEnds
 from dora_node_api.transport.shared.specs import QueueSpec
 
-_NOTES = layout.JOURNAL_SIZE // RECORD_SIZE - 1
 
-
-class HoldingReceiver(Receiver):
-    """For queues whose spec has a `journal`. Keep each delivery until it is settled."""
+class LinkReceiver(ImageReceiver):
+    """For queues whose spec has a `journal`. Keep each `Delivery` until it is settled."""
 
     def __init__(
         self,
@@ -39,14 +40,23 @@ class HoldingReceiver(Receiver):
         # No copies: they would release the block that the next process must find. The caller holds
         # at most the spec's `hold_limit` and one message.
         self._max_held = self._hold_limit = sys.maxsize
-        journal = board.journal(spec.journal)
+        journal = board.journal(spec.journal, spec.bound)
         self._notes = journal[RECORD_SIZE:].cast("Q")
+        self._noted: deque[tuple[int, int]] = deque()
+        """Sequence number and place of each note, oldest first. `settle` is for any thread."""
+        self._places = list(range(0, len(self._notes), RECORD_WORDS))
         taken = journal[:RECORD_SIZE]
-        self._data_words = taken.cast("Q")
-        self._data_into = [taken]
         # Records read by an earlier incarnation are not void: they are handed out again.
-        self._fresh = set()
-        self._fresh_data = False
+        if spec.backpressure:
+            self._journaled = self._data_words = taken.cast("Q")
+            self._data_into = [taken]
+            self._last, self._floor = layout.C_LAST_DATA, layout.F_FLOOR_DATA
+        else:
+            self._journaled = self._urgent_words = taken.cast("Q")
+            self._urgent_into = [taken]
+            self._last, self._floor = layout.C_LAST_URGENT, layout.F_FLOOR_URGENT
+        self._fresh.discard(self._floor)
+        self._fresh_data = layout.F_FLOOR_DATA in self._fresh
         self._unsettled = self._words[layout.C_ACKNOWLEDGED] + 1
         self._assigned = board.assigned(spec.area, spec.ledger_slots)
 
@@ -55,14 +65,19 @@ class HoldingReceiver(Receiver):
         """Number of the last settled record, of this or an earlier process."""
         return int(self._words[layout.C_ACKNOWLEDGED])
 
+    @property
+    def last_image(self) -> int:
+        """Number of the last record that was read and not noted; a killed process loses these."""
+        return 0 if self.spec.backpressure else int(self._words[layout.C_LAST_DATA])
+
     def take_over(self) -> list[Delivery]:
-        """Return what a killed process had read and not settled, oldest first.
+        """Return what a killed process had noted and not settled, oldest first.
 
         Call it before the first `receive`.
         """
         notes = self._notes
         found: dict[int, int] = {}
-        for at in range(0, _NOTES * RECORD_WORDS, RECORD_WORDS):
+        for at in self._places:
             sequence = notes[at]
             if sequence >= self._unsettled and notes[at + 7] ^ sequence == CHECK:
                 found[sequence] = at
@@ -74,20 +89,22 @@ class HoldingReceiver(Receiver):
             slot, generation, _, _ = layout.unpack_tags(record[layout.R_TAGS])
             self._settled = sequence - 1
             if self._released(slot, generation):
-                notes[at] = 0
                 continue
-            try:
-                again.append(super()._hand_out(record))
-            except BrokenRecord:
-                notes[at] = 0
+            with suppress(BrokenRecord):
+                again.append(Receiver._hand_out(self, record))
+                self._noted.append((sequence, at))
         self._settled = last
         self._words[layout.C_SETTLED] = last
-        in_hand = self._data_words
+        taken = {at for _, at in self._noted}
+        self._places = [at for at in self._places if at not in taken]
+        for at in self._places:
+            notes[at] = 0
+        in_hand = self._journaled
         if in_hand[0] <= last:
             in_hand[0] = 0
-        elif in_hand[0] > self._words[layout.C_LAST_DATA]:  # killed before it was counted
+        elif in_hand[0] > self._words[self._last]:  # killed before it was counted
             with suppress(BrokenRecord):
-                self._count(in_hand, layout.C_LAST_DATA, layout.F_FLOOR_DATA)
+                self._count(in_hand, self._last, self._floor)
         return again
 
     def _released(self, slot: int, generation: int) -> bool:
@@ -99,23 +116,25 @@ class HoldingReceiver(Receiver):
             return False
         return self._assigned[slot] != generation or self._account.ledger[slot] == generation
 
-    def _hand_out(self, record: memoryview) -> Delivery:
-        sequence = record[0]
-        at = sequence % _NOTES * RECORD_WORDS
-        notes = self._notes
-        if not notes[at]:
-            notes[at + 1 : at + RECORD_WORDS] = record[1:]
+    def _hand_out(self, record: memoryview) -> Delivery | ImageDelivery:  # type: ignore[override]
+        if record is not self._journaled:
+            return super()._hand_out(record)
+        sequence, noted = record[0], self._noted
+        if self._places and not (noted and noted[-1][0] == sequence):
+            at = self._places.pop()
+            self._notes[at + 1 : at + RECORD_WORDS] = record[1:]
             # Last: a note is valid once it has its number.
-            notes[at] = sequence
-        return super()._hand_out(record)
+            self._notes[at] = sequence
+            noted.append((sequence, at))
+        return Receiver._hand_out(self, record)
 
     def settle(self, sequence: int) -> None:
         """Note that records up to this number need not be sent again; drop their leases before."""
-        notes = self._notes
-        for number in range(max(self._unsettled, sequence - _NOTES + 1), sequence + 1):
-            at = number % _NOTES * RECORD_WORDS
-            if notes[at] == number:
-                notes[at] = 0
+        noted = self._noted
+        while noted and noted[0][0] <= sequence:
+            at = noted.popleft()[1]
+            self._notes[at] = 0
+            self._places.append(at)
         if sequence >= self._unsettled:
             self._unsettled = sequence + 1
             self._words[layout.C_ACKNOWLEDGED] = sequence

@@ -94,9 +94,9 @@ class Receiver(ForkAware):
         data = bytearray(RECORD_SIZE)
         self._data_words = memoryview(data).cast("Q")
         self._data_into: list[bytearray | memoryview] = [data]
-        self._urgent = bytearray(RECORD_SIZE)
-        self._urgent_words = memoryview(self._urgent).cast("Q")
-        self._urgent_into = [self._urgent]
+        urgent = bytearray(RECORD_SIZE)
+        self._urgent_words = memoryview(urgent).cast("Q")
+        self._urgent_into: list[bytearray | memoryview] = [urgent]
         self._data_read = ends.data_read
         self._urgent_read = -1 if spec.backpressure else ends.urgent_read
         self._words[layout.X_CONSUMER_DEAD] = 0
@@ -122,10 +122,6 @@ class Receiver(ForkAware):
         """Return the number of waiting messages, held ones included."""
         held = bool(self._data_words[0]) + bool(self._urgent_words[0])
         return held + self._ends.depth() if self._data_read >= 0 else 0
-
-    def protected_wait(self) -> bool:
-        """Whether a protected message or lifecycle record waits."""
-        return self._urgent_read >= 0 and bytes_waiting(self._urgent_read) > 0
 
     def fds(self) -> tuple[int, ...]:
         """Return the descriptors that become readable when a record arrives."""

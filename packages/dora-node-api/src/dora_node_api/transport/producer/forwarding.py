@@ -334,9 +334,10 @@ def _record_is_there(route: Route) -> bool:
     """
     own = route.words
     for _ in range(_LOOKS):
-        expected = own[layout.P_SENT] - own[layout.C_RECEIVED] - own[layout.P_EVICTED]
-        waiting = bytes_waiting(route.ends.data_read) // layout.RECORD_SIZE
-        if own[layout.C_LAST_DATA] >= own[layout.P_SENT]:
+        left = own[layout.P_SENT] - own[layout.P_EVICTED] - own[layout.P_REFUSED]
+        expected = left - own[layout.C_RECEIVED]
+        waiting = route.ends.depth()
+        if max(own[layout.C_LAST_DATA], own[layout.C_LAST_URGENT]) >= own[layout.P_SENT]:
             return True
         if waiting >= expected:
             return True

@@ -71,9 +71,9 @@ class Board:
         slots = layout.ledger_slots_for(bound)
         return self._allocate(layout.edge_area_size(slots)), slots
 
-    def allocate_journal(self) -> int:
+    def allocate_journal(self, bound: int) -> int:
         """Return an area for the journal of a link's queue (runner). Raises BoardFull."""
-        return self._allocate(layout.JOURNAL_SIZE)
+        return self._allocate(layout.journal_size(bound))
 
     def _allocate(self, size: int) -> int:
         if self._end + size > self.size:
@@ -136,9 +136,9 @@ class Board:
         """Return one byte a slot, the generation assigned last; written by the producer."""
         return self._part(area + layout.LEDGER + slots, slots)
 
-    def journal(self, area: int) -> memoryview:
+    def journal(self, area: int, bound: int) -> memoryview:
         """Return the journal of a queue; written by the link."""
-        return self._part(area, layout.JOURNAL_SIZE)
+        return self._part(area, layout.journal_size(bound))
 
     def _part(self, offset: int, size: int) -> memoryview:
         if offset < layout.PAGE or offset % 8 or offset + size > self.size:

@@ -107,8 +107,13 @@ NOTICE_SIZE = 2048
 LEDGER = NOTICE + NOTICE_SIZE  # one byte a slot: the generation released last, by the consumer
 # After the ledger follow as many bytes: the generation given out last, by the producer.
 
-# What a link has taken from a queue: the record in hand, then the unacknowledged ones.
-JOURNAL_SIZE = 512 * RECORD_SIZE
+
+def journal_size(bound: int) -> int:
+    """Return the size of the journal of a queue of ``bound`` messages.
+
+    It holds what a link has taken from the queue: the record in hand, then unacknowledged ones.
+    """
+    return min(max(64, 2 * bound + 2), 512) * RECORD_SIZE
 
 
 def edge_area_size(ledger_slots: int) -> int:

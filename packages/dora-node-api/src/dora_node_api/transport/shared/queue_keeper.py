@@ -90,13 +90,15 @@ class QueueKeeper:
     def consumer_died(self) -> None:
         """Free what a reaped consumer held, and wake a waiting producer.
 
-        With a journal it frees nothing: the next process takes over the messages.
+        The next process takes over what is in its journal.
         """
         words = self._words
-        if self.spec.journal:
+        if self.spec.journal and self.spec.backpressure:
             self.ring_room()
             return
         words[layout.F_FLOOR_DATA] = max(words[layout.F_FLOOR_DATA], words[layout.C_LAST_DATA] + 1)
+        if self.spec.journal:
+            return
         words[layout.F_FLOOR_URGENT] = max(
             words[layout.F_FLOOR_URGENT], words[layout.C_LAST_URGENT] + 1
         )
