@@ -77,7 +77,28 @@ def test_a_start_that_takes_too_long_names_the_daemon() -> None:
     fleet.now += 5.0
     fleet.fire_due()
     fleet.settle()
-    assert 'not ready within 5 s: daemon "slow"' in fleet.failures[number].message
+    message = fleet.failures[number].message
+    assert 'no nodes were started within 5 s on daemon "slow"' in message
+
+
+def test_the_time_that_nodes_take_to_connect_has_no_limit() -> None:
+    fleet = SimulatedFleet(Settings(start_timeout=5.0))
+    slow = fleet.add_daemon("slow", "slow")
+    fleet.settle()
+    number = fleet.start(dataflow(loader="slow", detector="slow"))
+    fleet.step_to_daemon(slow)
+    while fleet.step_runner_event(slow) or fleet.step_to_coordinator(slow):
+        pass
+    for _ in range(3):
+        fleet.now += 5.0
+        fleet.fire_due()
+    assert fleet.listed() == [("Starting", None)]
+    (progress,) = fleet.progress[1:]  # it is shown once
+    assert isinstance(progress, StartTriggered)
+    assert 'nodes on daemon "slow" to connect' in (progress.waits_for or "")
+    fleet.settle()
+    assert fleet.listed() == [("Running", None)]
+    assert isinstance(fleet.answers[number], Started)
 
 
 def test_a_coordinator_that_is_killed_before_the_release_rolls_back() -> None:

@@ -23,7 +23,7 @@ class Settings:
     coordinator_silence_limit: float = COORDINATOR_SILENCE
     """Silence after which daemons reconnect to the coordinator."""
     start_timeout: float = 60.0
-    """For all daemons to prepare their parts, and again to release them."""
+    """For all daemons to start their nodes, and again to release them."""
     link_timeout: float = 10.0
     """For machines that exchange data to reach each other at a start."""
     slow_link_timeout: float = 60.0

@@ -39,6 +39,25 @@ def test_a_held_barrier_opens_on_release_and_only_once() -> None:
     assert len(sim.of(c.SendGo)) == 1
 
 
+def test_nodes_that_end_at_once_are_reported_after_the_release() -> None:
+    sim = Simulation([node("s", kind="shell")], hold_at_barrier=True).start()
+    sim.exit("s", 0)
+    assert sim.reports(NodesReady)
+    assert sim.result is None  # other machines may still be starting
+    sim.handle(e.BarrierReleased())
+    assert sim.reports(DataflowStarted)
+    assert sim.result is not None
+    assert sim.result.ok
+
+
+def test_a_stop_before_the_release_ends_nodes_that_have_ended() -> None:
+    sim = Simulation([node("s", kind="shell")], hold_at_barrier=True).start()
+    sim.exit("s", 0)
+    sim.stop(force=True)
+    assert sim.result is not None
+    assert not sim.started
+
+
 def test_a_release_before_the_nodes_connect_counts() -> None:
     sim = Simulation([node("a"), node("b")], hold_at_barrier=True).start()
     sim.handle(e.BarrierReleased())

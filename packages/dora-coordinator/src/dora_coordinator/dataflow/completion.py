@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import OutputSource
@@ -11,7 +11,6 @@ from dora_config.protocol.daemon import PartReport
 from dora_config.protocol.runner import DataflowResult
 from dora_coordinator.dataflow.part import Part, names
 from dora_coordinator.links.links import Links
-from dora_coordinator.state.records import PartState
 
 
 class CompletionRule:
@@ -65,15 +64,13 @@ def last_line(result: DataflowResult | None, node: str | None) -> str:
     )
 
 
-def late_start(parts: Iterable[Part], unreported: Collection[Part], limit: float) -> str:
-    """Return why a start timed out; ``unreported``: parts whose links do not listen yet."""
-    late = [part for part in parts if part.state is PartState.PREPARING]
-    if not late:
-        return f"no link within {limit:g} s on {names(unreported)}: see the daemon's log"
-    return (
-        f"not ready within {limit:g} s: {names(late)} (a node is ready once it has made "
-        "its Node(); the limit is the coordinator's setting start_timeout)"
-    )
+def late_start(late: Collection[Part], unreported: Collection[Part], limit: float) -> str:
+    """Return why a start timed out.
+
+    ``late``: parts whose nodes were not started; ``unreported``: parts whose links do not listen.
+    """
+    missing, parts = ("no nodes were started", late) if late else ("no link", unreported)
+    return f"{missing} within {limit:g} s on {names(parts)}: see the daemon's log"
 
 
 def unlinked_start(links: Links) -> str:

@@ -52,6 +52,8 @@ class DataflowData:
         self.completion = CompletionRule(
             spec.resolved.nodes, when_nodes_finish=spec.exit_when_nodes_finish
         )
+        self.loading = ""
+        """Nodes that a long start waits for."""
         self.link_wait = LinkWait(context.settings)
         self.phase = record.phase
         self.reason = record.reason

@@ -152,7 +152,8 @@ class Dataflow(DataflowData):
     @property
     def waits_for(self) -> str | None:
         """What delays the start, once that takes long."""
-        return self.link_wait.waits_for
+        loading = self.loading if self.phase is Phase.PREPARING else ""
+        return loading or self.link_wait.waits_for
 
     @property
     def may_resume(self) -> bool:

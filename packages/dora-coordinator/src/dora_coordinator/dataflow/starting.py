@@ -15,6 +15,7 @@ from dora_coordinator.dataflow.completion import (
     unlinked_start,
 )
 from dora_coordinator.dataflow.data import DataflowData
+from dora_coordinator.dataflow.part import names
 from dora_coordinator.dataflow.stopping import roll_back
 from dora_coordinator.state.commands import ArmTimer, CancelTimer, Command
 from dora_coordinator.state.events import DataflowTimer
@@ -51,6 +52,7 @@ def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Com
 
 def _part_reported(data: DataflowData, event: events.PartReported, now: float) -> list[Command]:
     part, report = data.parts[event.daemon], event.report
+    part.reported = True
     match report.phase:
         case "prepared":
             data.parts.move(part, PartState.PREPARED)
@@ -69,15 +71,28 @@ def _timer_expired(data: DataflowData, purpose: DataflowTimer, now: float) -> li
         case "start":
             if data.phase is Phase.LINKING:
                 return []
-            unreported = [data.parts[machine] for machine in data.links.unreported()]
-            limit = data.settings.start_timeout
-            return roll_back(data, late_start(data.parts.values(), unreported, limit), now)
+            return _check_parts(data, now)
         case "link":
             return _check_links(data, now) if data.phase is Phase.LINKING else []
         case "recovery" | "retry" | "stop":
             return []
         case _ as unreachable:
             assert_never(unreachable)
+
+
+def _check_parts(data: DataflowData, now: float) -> list[Command]:
+    """Fail if a daemon is late; the time that its nodes take has no limit here."""
+    limit = data.settings.start_timeout
+    loading = [part for part in data.parts.values() if part.state is PartState.PREPARING]
+    late = [part for part in loading if not part.reported]
+    unlinked = [data.parts[machine] for machine in data.links.unreported()]
+    if late or unlinked:
+        return roll_back(data, late_start(late, unlinked, limit), now)
+    data.loading = (
+        f"nodes on {names(loading)} to connect (they have not created a dora `Node()` yet; "
+        "`startup_timeout` sets a limit, `dora stop` ends the start)"
+    )
+    return [ArmTimer(data.timer("start"), now + limit)]
 
 
 def _continue(data: DataflowData, now: float) -> list[Command]:

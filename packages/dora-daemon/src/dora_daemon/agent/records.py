@@ -67,6 +67,5 @@ def cause_of(result: DataflowResult, where: str) -> tuple[str | None, str]:
     """Return the node and the sentence that best explain a failed start."""
     if result.error is not None:
         return None, f"{result.error}\n({where})" if where else result.error
-    for node in result.root_causes:
-        return node.node, node.message
-    return None, "all its nodes ended before the dataflow had started"
+    failed = result.root_causes[0]
+    return failed.node, failed.message

@@ -357,7 +357,7 @@ class AgentState:
             case "running":
                 return [*commands, *part.advance("running")]
             case "starting" | "stopping" | "finished":
-                return [*commands, part.report_state()] if part.link is not None else commands
+                return [*commands, part.report_state()]
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -397,7 +397,8 @@ class AgentState:
         record = part.record
         acknowledge = SendToRunner(record.dataflow_id, AcknowledgeResult())
         part.connected = False
-        if record.phase in ("preparing", "prepared") and part.stop is None and not part.next:
+        unreleased = record.phase in ("preparing", "prepared") and not result.ok
+        if unreleased and part.stop is None and not part.next:
             node, reason = cause_of(result, record.where)
             return [*self._lose(part, reason, now, node, result), acknowledge]
         save = part.save(phase="ended", result=result, ended_at=now)

@@ -227,7 +227,8 @@ class RunnerState:
                 commands += self._open_barrier(now)
         if self._phase in ("running", "ready") and self._settings.exit_when_nodes_finish:
             commands += self._check_only_virtual(now)
-        if self._phase != "finished" and self._all_ended():
+        # while it is held, other machines may still be starting; the end is reported after that
+        if self._phase not in ("ready", "finished") and self._all_ended():
             self._phase = "stopping"
             if self._link.over:
                 commands += self._finish()
