@@ -22,6 +22,7 @@ from support.fleets.coordinator import running_coordinator
 from dora_coordinator.command import _server
 from dora_coordinator.io import listening
 from dora_coordinator.io.authority import Authority
+from dora_coordinator.io.limits import PendingConnections
 from dora_coordinator.settings import Settings
 
 HEALTH = b"GET /api/health HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -36,7 +37,7 @@ async def answer(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextmanager
-def listener(folder: Path) -> Iterator[int]:
+def listener(folder: Path, total: int = 100) -> Iterator[int]:
     """Serve `answer` in a thread; yields the port."""
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
@@ -44,7 +45,9 @@ def listener(folder: Path) -> Iterator[int]:
     ):
         certificate = listening.ServerCertificate(Authority(folder))
         create = _server(answer, Settings()).create_protocol
-        serving = portal.start_task_soon(listening.serve, [server], create, certificate)
+        serving = portal.start_task_soon(
+            listening.serve, [server], create, certificate, PendingConnections(total)
+        )
         try:
             yield server.getsockname()[1]
         finally:

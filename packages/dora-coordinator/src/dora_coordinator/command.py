@@ -29,7 +29,8 @@ from dora_config.protocol.envelope import ProgramVersion
 from dora_coordinator._version import __version__
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.files import CodeFiles
-from dora_coordinator.io.limits import is_loopback
+from dora_coordinator.io.guard import PENDING
+from dora_coordinator.io.limits import PendingConnection, PendingConnections, is_loopback
 from dora_coordinator.io.listening import (
     HttpProtocol,
     ServerCertificate,
@@ -237,7 +238,7 @@ def _listen(interface: str, port: int, *, apart: bool) -> socket.socket:
 
 def _fit_open_files(settings: Settings) -> Settings:
     """Raise the limit of open files; if it stays too low, allow fewer connections."""
-    needed = settings.max_connections + SPARE_FILES
+    needed = settings.max_connections + settings.max_pending_connections + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
     if soft == unlimited or soft >= needed:
@@ -248,14 +249,16 @@ def _fit_open_files(settings: Settings) -> Settings:
         soft = wanted
     if soft >= needed:
         return settings
-    possible = max(1, soft - SPARE_FILES)
+    possible = max(2, soft - SPARE_FILES)
+    pending = min(settings.max_pending_connections, max(1, possible // 4))
+    fitting = replace(settings, max_connections=possible - pending, max_pending_connections=pending)
     logger.warning(
         "the limit of open files (%d) allows only %d of %d connections; raise it with ulimit -n",
         soft,
-        possible,
+        fitting.max_connections,
         settings.max_connections,
     )
-    return replace(settings, max_connections=possible)
+    return fitting
 
 
 def _is_relevant(record: logging.LogRecord) -> bool:
@@ -275,10 +278,12 @@ class _Server(uvicorn.Server):
         self.servers = []
         self.started = True
 
-    def create_protocol(self) -> asyncio.Protocol:
+    def create_protocol(self, pending: PendingConnection) -> asyncio.Protocol:
         """Return uvicorn's protocol for a new connection."""
         return self.config.http_protocol_class(  # type: ignore[call-arg]
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            config=self.config,
+            server_state=self.server_state,
+            app_state={**self.lifespan.state, PENDING: pending},
         )
 
 
@@ -328,7 +333,12 @@ async def _serve(
 
         async def accept() -> None:
             with accepting:
-                await serve_connections(listeners, server.create_protocol, certificate)
+                await serve_connections(
+                    listeners,
+                    server.create_protocol,
+                    certificate,
+                    PendingConnections(settings.max_pending_connections),
+                )
             for listener in listeners:
                 listener.close()
 

@@ -47,6 +47,8 @@ class Settings:
     streams_per_client: int = 16
     max_message_bytes: int = 16 * MIB
     max_connections: int = 4096
+    max_pending_connections: int = 1024
+    """Connections without a valid token so far; one address may have a quarter of them."""
     new_connections_per_minute: int = 20
     """Without a valid token, per address; loopback is exempt."""
     metrics_edges: int = 2000

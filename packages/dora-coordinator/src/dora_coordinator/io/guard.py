@@ -19,12 +19,20 @@ from dora_config.control_plane import AUTHORITY_PATH
 from dora_config.protocol.code_http import FILES_PATH
 from dora_config.protocol.rest.paths import is_rest
 from dora_coordinator.io.connections import Renewal
-from dora_coordinator.io.limits import ConnectionLimits, Failure, as_ipv4, is_loopback
+from dora_coordinator.io.limits import (
+    ConnectionLimits,
+    Failure,
+    PendingConnection,
+    as_ipv4,
+    is_loopback,
+)
 from dora_coordinator.io.rest.errors import json_error
 from dora_coordinator.io.token_file import TokenFile
 
 HEALTH_ROUTES: Final = ("/health", "/api/health")
 DAEMON_ROUTE: Final = "/api/daemon"
+PENDING: Final = "dora.pending"
+"""Key of the `PendingConnection` in the state of a request's scope."""
 RENEWAL: Final = "dora.renewal"
 """Key of the connection's `Renewal` in the scope of an accepted request."""
 ONE_REQUEST: Final = {"Connection": "close"}
@@ -54,10 +62,15 @@ class Guard:
         if scope["type"] == "lifespan" or scope["path"] in _OPEN_ROUTES:
             await self._inner(scope, receive, send)
             return
+        pending: PendingConnection | None = scope.get("state", {}).get(PENDING)
+        if pending is not None and scope["type"] == "websocket":
+            pending.ended()  # a refused one is closed with its response
         refusal = self._refusal(scope)
         if refusal is not None:
             await _deny(scope, receive, send, *refusal)
             return
+        if pending is not None:
+            pending.accepted()
         if not self._limits.opened():
             await _deny(scope, receive, send, 503, "too many connections are open\n")
             return

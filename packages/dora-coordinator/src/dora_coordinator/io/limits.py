@@ -1,9 +1,12 @@
-"""Limits of open connections and of failed authentications by address or network; pure."""
+"""Limits of connections and of failed authentications by address or network; pure."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum, auto
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
 WINDOW = 60.0
@@ -38,7 +41,7 @@ class ConnectionLimits:
         """
         if is_loopback(address):
             return Failure.REPORTED
-        client = _network(address)
+        client = network(address)
         times = self._recent.setdefault(client, deque())
         self._recent.move_to_end(client)
         if len(self._recent) > MAX_ADDRESSES:
@@ -61,6 +64,77 @@ class ConnectionLimits:
         self._open -= 1
 
 
+@dataclass(eq=False, slots=True)
+class PendingConnection:
+    """A connection whose client has not shown a valid token yet."""
+
+    source: str
+    """Its address or network; within this machine, the account of the client."""
+    drop: Callable[[], None]
+    """Closes the connection."""
+    _all: PendingConnections
+
+    def ended(self) -> None:
+        """Stop counting the connection; may be called twice."""
+        self._all.remove(self)
+
+    def accepted(self) -> None:
+        """Stop counting the connection, and prefer its source from now on."""
+        self._all.remove(self)
+        self._all.trust(self.source)
+
+
+@dataclass(slots=True)
+class PendingConnections:
+    """Bounds pending connections, in all and for each source, by dropping the oldest.
+
+    A client that sends its request at once is served while others hold silent connections, also
+    from its own address. Sources that showed a valid token are the last to lose connections.
+    """
+
+    total: int
+    """One source may have a quarter of it."""
+    _by_source: dict[str, dict[PendingConnection, None]] = field(default_factory=dict)
+    _trusted: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    _count: int = 0
+
+    def add(
+        self, source: str, drop: Callable[[], None]
+    ) -> tuple[PendingConnection, PendingConnection | None]:
+        """Count a new connection; return it, and the one that must be dropped for it."""
+        connection = PendingConnection(source, drop, self)
+        own = self._by_source.setdefault(source, {})
+        own[connection] = None
+        self._count += 1
+        if len(own) > max(1, self.total // 4):
+            crowded = own
+        elif self._count > self.total:
+            _, crowded = max(
+                self._by_source.items(),
+                key=lambda item: (item[0] not in self._trusted, len(item[1])),
+            )
+        else:
+            return connection, None
+        oldest = next(iter(crowded))
+        self.remove(oldest)
+        return connection, oldest
+
+    def remove(self, connection: PendingConnection) -> None:
+        own = self._by_source.get(connection.source, {})
+        if connection in own:
+            del own[connection]
+            self._count -= 1
+            if not own:
+                del self._by_source[connection.source]
+
+    def trust(self, source: str) -> None:
+        self._trusted[source] = None
+        self._trusted.move_to_end(source)
+        if len(self._trusted) > MAX_ADDRESSES:
+            self._trusted.popitem(last=False)
+
+
+@lru_cache(MAX_ADDRESSES)
 def is_loopback(address: str) -> bool:
     """Whether ``address`` is a loopback IP address or "localhost"."""
     try:
@@ -69,8 +143,9 @@ def is_loopback(address: str) -> bool:
         return address == "localhost"
 
 
-def _network(address: str) -> str:
-    """Return the /64 network of a global IPv6 address: one client may use all of it."""
+@lru_cache(MAX_ADDRESSES)
+def network(address: str) -> str:
+    """Return an address; of a global IPv6 address its /64 network, as one client may use it all."""
     try:
         parsed = IPv6Address(address)
     except ValueError:
@@ -78,6 +153,7 @@ def _network(address: str) -> str:
     return address if parsed.is_link_local else str(IPv6Network((parsed, 64), strict=False))
 
 
+@lru_cache(MAX_ADDRESSES)
 def as_ipv4(address: str) -> str:
     """Convert an IPv4-mapped IPv6 address to IPv4; other addresses are returned unchanged."""
     try:

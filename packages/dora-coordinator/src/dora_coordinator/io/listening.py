@@ -1,7 +1,8 @@
 """The coordinator's port: TLS and plain HTTP on the same listening sockets.
 
 The first byte of a connection decides: a TLS handshake starts with 0x16, HTTP with a letter. It is
-only looked at, so that uvicorn's protocol receives all bytes either way.
+only looked at, so that uvicorn's protocol receives all bytes either way. Until a request shows the
+token, a connection is pending, and may be dropped for a newer one.
 """
 
 from __future__ import annotations
@@ -11,16 +12,26 @@ import logging
 import os
 import socket
 import ssl
+import struct
 from asyncio import sslproto
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dora_coordinator.io.authority import Authority
-from dora_coordinator.io.limits import as_ipv4
+from dora_coordinator.io.guard import PENDING
+from dora_coordinator.io.limits import (
+    WINDOW,
+    PendingConnection,
+    PendingConnections,
+    as_ipv4,
+    is_loopback,
+    network,
+)
 
 FIRST_BYTE_TIMEOUT: Final = 10.0
 HANDSHAKE_TIMEOUT: Final = 20.0
@@ -31,14 +42,24 @@ SHUTDOWN_TIMEOUT: Final = 2.0
 ACCEPT_PAUSE: Final = 0.2
 """Seconds until accepting is tried again, without a free file descriptor for example."""
 
+ACCEPT_BATCH: Final = 16
+"""Connections accepted before open ones are served again: asyncio does not wait between them."""
+
+CROWDED_WAIT: Final = 0.5
+"""Seconds until a connection is read for which another one was dropped: most of a flood ends before
+the coordinator spends time on TLS for it."""
+
 _TLS_HANDSHAKE: Final = b"\x16"
+_NETLINK_SOCK_DIAG: Final = 4
+_SOCK_DIAG_BY_FAMILY: Final = 20
+_NLM_F_REQUEST: Final = 1
 
 # asyncio allocates this for each TLS connection, 256 KiB by default
 sslproto.SSLProtocol.max_size = 32 * 1024
 
 logger = logging.getLogger("dora.coordinator")
 
-ProtocolFactory = Callable[[], asyncio.BaseProtocol]
+ProtocolFactory = Callable[[PendingConnection], asyncio.BaseProtocol]
 
 
 class HttpProtocol(H11Protocol):
@@ -46,8 +67,14 @@ class HttpProtocol(H11Protocol):
 
     _timer: asyncio.TimerHandle | None = None
 
+    @property
+    def _pending(self) -> PendingConnection:
+        pending: PendingConnection = self.app_state[PENDING]
+        return pending
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._pending.drop = transport.abort
         self._await_request()
 
     def on_response_complete(self) -> None:
@@ -57,6 +84,7 @@ class HttpProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._pending.ended()
         super().connection_lost(exc)
 
     def _await_request(self) -> None:
@@ -106,15 +134,37 @@ class ServerCertificate:
 
 
 async def serve(
-    listeners: Sequence[socket.socket], create: ProtocolFactory, certificate: ServerCertificate
+    listeners: Sequence[socket.socket],
+    create: ProtocolFactory,
+    certificate: ServerCertificate,
+    pending: PendingConnections,
 ) -> None:
     """Accept connections for uvicorn's protocols until cancelled."""
     async with anyio.create_task_group() as tasks:
+        next_report = 0.0
+
+        def admit(connection: socket.socket) -> None:
+            nonlocal next_report
+            scope = anyio.CancelScope()
+            new, dropped = pending.add(_source(connection), scope.cancel)
+            wait = 0.0 if dropped is None else CROWDED_WAIT
+            tasks.start_soon(_open, connection, create, certificate, new, scope, wait)
+            if dropped is None:
+                return
+            dropped.drop()
+            if anyio.current_time() >= next_report:
+                next_report = anyio.current_time() + WINDOW
+                logger.warning(
+                    "too many connections without a token, most of them from %s; dropping the "
+                    "oldest ones for newer ones",
+                    dropped.source,
+                )
 
         async def accept(listener: socket.socket) -> None:
             listener.setblocking(False)
             loop = asyncio.get_running_loop()
             failing = False
+            accepted = 0
             while True:
                 try:
                     connection, _ = await loop.sock_accept(listener)
@@ -125,43 +175,94 @@ async def serve(
                     await anyio.sleep(ACCEPT_PAUSE)
                     continue
                 failing = False
-                tasks.start_soon(_open, connection, create, certificate)
+                admit(connection)
+                accepted += 1
+                if accepted % ACCEPT_BATCH == 0:
+                    await anyio.lowlevel.checkpoint()
 
         for listener in listeners:
             tasks.start_soon(accept, listener)
 
 
 async def _open(
-    connection: socket.socket, create: ProtocolFactory, certificate: ServerCertificate
+    connection: socket.socket,
+    create: ProtocolFactory,
+    certificate: ServerCertificate,
+    pending: PendingConnection,
+    scope: anyio.CancelScope,
+    wait: float,
 ) -> None:
     """Give one connection to a protocol; close it if it sends nothing or is not TLS after all."""
     loop = asyncio.get_running_loop()
     given = False
     try:
-        first = b""
-        with anyio.move_on_after(FIRST_BYTE_TIMEOUT):
-            await anyio.wait_readable(connection)
-            first = connection.recv(1, socket.MSG_PEEK)
-        if first == _TLS_HANDSHAKE:
-            context = certificate.context_for(_local_address(connection))
-            await loop.connect_accepted_socket(
-                create,
-                connection,
-                ssl=context,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
-                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
-            )
-            given = True
-        elif first:
-            await loop.connect_accepted_socket(create, connection)
-            given = True
+        with scope:
+            first = b""
+            await anyio.sleep(wait)
+            with anyio.move_on_after(FIRST_BYTE_TIMEOUT):
+                await anyio.wait_readable(connection)
+                first = connection.recv(1, socket.MSG_PEEK)
+            if first == _TLS_HANDSHAKE:
+                context = certificate.context_for(_local_address(connection))
+                await loop.connect_accepted_socket(
+                    lambda: create(pending),
+                    connection,
+                    ssl=context,
+                    ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
+                    ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
+                )
+                given = True
+            elif first:
+                await loop.connect_accepted_socket(lambda: create(pending), connection)
+                given = True
     except OSError as error:  # also of the handshake
         logger.debug("a connection ended before it was open: %s", error)
     finally:
         if not given:
+            pending.ended()
             connection.close()
 
 
 def _local_address(connection: socket.socket) -> str:
     address: str = connection.getsockname()[0]
     return as_ipv4(address.partition("%")[0])
+
+
+def _source(connection: socket.socket) -> str:
+    """Return what limits a pending connection: the account of a local client, or its address."""
+    try:
+        client, server = connection.getpeername(), connection.getsockname()
+    except OSError:
+        return "closed connections"
+    address = as_ipv4(client[0])
+    if not is_loopback(address) and client[0] != server[0]:
+        return network(address)
+    owner = _owner(client, server)
+    return address if owner is None else f"this machine's account {owner}"
+
+
+def _owner(client: tuple[str, int], server: tuple[str, int]) -> int | None:
+    """Return the account of the socket at the other end of a local connection.
+
+    Asks the kernel (sock_diag(7)); None if it does not answer, or if that socket is closed.
+    """
+    addresses = [as_ipv4(host.partition("%")[0]) for host in (client[0], server[0])]
+    family = socket.AF_INET6 if ":" in addresses[0] else socket.AF_INET
+    packed = [socket.inet_pton(family, address).ljust(16, b"\0") for address in addresses]
+    every_state, no_interface, no_cookie = 0xFFFFFFFF, 0, b"\xff" * 8
+    request = struct.pack("=BBBxI", family, socket.IPPROTO_TCP, 0, every_state)
+    request += struct.pack("!HH", client[1], server[1]) + packed[0] + packed[1]
+    request += struct.pack("=I", no_interface) + no_cookie
+    header = struct.pack("=IHHII", 16 + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0)
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as kernel:
+            kernel.settimeout(0)
+            kernel.send(header + request)
+            answer = kernel.recv(4096)
+    except OSError:
+        return None
+    kind = struct.unpack_from("=H", answer, 4)[0]
+    if kind != _SOCK_DIAG_BY_FAMILY or len(answer) < 84:
+        return None
+    owner: int = struct.unpack_from("=I", answer, 80)[0]
+    return owner
