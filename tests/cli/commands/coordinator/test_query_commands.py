@@ -7,11 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from support.fleets.daemons import RealFleet, counting, real_fleet
+from support.fleets.daemons import counting, real_fleet
 from support.workspace import Workspace
-
-from dora_cli.coordinator.rest import RestClient
-from dora_config.protocol.rest import paths
 
 PROGRAM = """
 import sys
@@ -75,20 +72,3 @@ def test_commands_that_ask_once_are_quick(workspace: Workspace) -> None:
         for words in ((), ("--all",)):
             assert set(quick("list", "--quiet", *words, *port).split()) == {uuid, new}
         assert set(quick("clean", "--quiet", *port).split()) == {uuid, new}
-        _same_answers_over_the_socket(fleet)
-
-
-def _same_answers_over_the_socket(fleet: RealFleet) -> None:
-    """A coordinator of version 0.1.0 has no REST API; the client then uses the WebSocket."""
-
-    class OldCoordinator(RestClient):
-        def _exchange(self, *_: object) -> tuple[int, str, bytes]:
-            return 404, "text/plain", b"Not Found"
-
-    for path in (paths.DATAFLOWS, paths.url(paths.NODES, query={"dataflow": None})):
-        with RestClient(fleet.coordinator.endpoint) as client:
-            found = client.get(path)
-        with OldCoordinator(fleet.coordinator.endpoint) as old:
-            assert old.get(path) == found
-    with OldCoordinator(fleet.coordinator.endpoint) as old:
-        assert [one["connected"] for one in old.get(paths.STATUS)["machines"]] == [True]

@@ -71,11 +71,6 @@ class RestClient:
     ) -> Json:
         status, kind, content = self._exchange(method, path, body, timeout)
         if kind != paths.JSON_TYPE:
-            if status == 404:  # a coordinator of version 0.1.0
-                self._connection.close()
-                from dora_cli.coordinator.rest_by_socket import run
-
-                return run(self._endpoint, method, path, body or {})
             raise refused(self._endpoint, status, kind, content.decode(errors="replace"))
         try:
             found: Json = json.loads(content)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -104,8 +103,6 @@ class LogReader:
     one_node: bool
     has_ended: bool = False
     _positions: dict[str, LogPosition] = field(default_factory=dict)
-    _shown: Counter[str] = field(default_factory=Counter)
-    """Lines of daemons of version 0.1.0, which send no positions and therefore send them again."""
     _problems: tuple[str, ...] = ()
     _lost_at: float = 0.0
 
@@ -116,8 +113,6 @@ class LogReader:
         def receive(progress: ControlProgress) -> None:
             if isinstance(progress, LogLines):
                 self._positions.update(progress.positions)
-                if not progress.positions:
-                    self._shown.update(progress.lines)
                 entries.extend(_entries(progress.lines))
 
         answer = client.request(self.request, LogsEnd, receive)
@@ -169,20 +164,12 @@ class LogReader:
             match frame:
                 case Progress(id=found, progress=LogLines() as lines) if found == number:
                     self._positions.update(lines.positions)
-                    order.add(_entries(self._new(lines)), time.monotonic())
+                    order.add(_entries(lines.lines), time.monotonic())
                 case Answer(id=found, answer=LogsEnd(problems=problems)) if found == number:
                     return problems
                 case Failure(id=found) if found == number:
                     raise request_failed(frame)
             self.printer.print(order.due(time.monotonic()))
-
-    def _new(self, lines: LogLines) -> Sequence[str]:
-        """Return the lines that were not printed yet."""
-        if lines.positions or not self._shown:
-            return lines.lines
-        new = [line for line in lines.lines if not self._shown[line]]
-        self._shown.subtract(line for line in lines.lines if self._shown[line])
-        return new
 
     def _warn(self, problems: tuple[str, ...]) -> None:
         """Print problems that have changed."""
