@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import statistics
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dora_config.access import address_text
+from dora_config.machine_identity import key_digest
 from dora_coordinator.io.authority import Authority
 from dora_daemon.agent.credentials import Credentials
 from dora_daemon.link.errors import CannotConnect
@@ -66,7 +68,8 @@ def _credentials(folder: Path) -> Path:
     """Credentials of a new authority; both ends may use them."""
     authority = Authority(folder / "authority")
     own = Credentials(folder / "credentials")
-    own.store(authority.sign(own.request(), "bench"), authority.pem)
+    digest = key_digest(base64.b64decode(own.public_key))
+    own.store(authority.sign(own.request(), "bench", digest), authority.pem)
     return own.directory
 
 

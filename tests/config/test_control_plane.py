@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import http.server
 import select
 import socket
@@ -23,7 +22,6 @@ from dora_config.control_plane import (
     AUTHORITY_PATH,
     ControlConnection,
     Untrusted,
-    WithoutTls,
     authority_certificate,
     is_this_machine,
     websocket_options,
@@ -156,18 +154,6 @@ def test_a_forged_certificate_beside_the_right_one_is_not_trusted(
         require_secret_unsent(server)
 
 
-def test_an_expired_certificate_is_refused(
-    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    past = datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC)
-    monkeypatch.setattr(authority_module, "VALID_TO", past)
-    with serving(authority, tmp_path) as server:
-        with pytest.raises(Untrusted, match="is not valid at this machine's time; check") as found:
-            ask(server.endpoint(authority))
-        assert "restart the coordinator, which issues a new certificate" in str(found.value)
-        require_secret_unsent(server)
-
-
 def test_a_certificate_of_a_machine_is_not_the_coordinators(
     authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,7 +166,7 @@ def test_a_certificate_of_a_machine_is_not_the_coordinators(
 
 def test_a_server_without_tls_is_refused(authority: Authority, tmp_path: Path) -> None:
     with serving(None, tmp_path) as server:
-        with pytest.raises(WithoutTls, match="does not use TLS, so the token was not sent"):
+        with pytest.raises(Untrusted, match="does not use TLS, so the token was not sent"):
             ask(server.endpoint(authority))
         require_secret_unsent(server)
 

@@ -19,6 +19,6 @@ def check_golden(path: Path, lines: Sequence[bytes]) -> None:
     stored = path.read_bytes().splitlines()
     for number, (expected, found) in enumerate(zip(stored, lines, strict=False), start=1):
         assert found == expected, (
-            f"{path.name}:{number}: the format changed; raise its version, which starts a new file"
+            f"{path.name}:{number}: the format changed; see CONTRIBUTING, Versions of formats"
         )
     assert len(lines) == len(stored), f"{path.name}: messages were added or removed"

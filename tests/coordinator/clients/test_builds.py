@@ -43,6 +43,7 @@ from dora_coordinator.state.events import (
     TimerFired,
     TimerKey,
 )
+from dora_coordinator.state.identities import Proof
 
 BUILD = "01234567-89ab-cdef-0123-456789abcdef"
 ROBOT, STATION = 1, 2
@@ -64,8 +65,10 @@ class Cluster:
     def __init__(self) -> None:
         self.state = CoordinatorState(Settings(), COORDINATOR)
         for connection, machine in ((ROBOT, "robot"), (STATION, "station")):
-            register = Register(party=DAEMON, instance=machine, incarnation="1", machine_id=machine)
-            self.handle(DaemonRegistered(connection, register, "here"))
+            register = Register(
+                party=DAEMON, instance=machine, incarnation="1", machine_id=machine, public_key=""
+            )
+            self.handle(DaemonRegistered(connection, register, "here", Proof(machine)))
         self.commands: list[Command] = []
 
     def handle(self, event: Event) -> list[Command]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from support.simulation.fleet_simulation import SimulatedFleet, dataflow, running_fleet
 from support.simulation.machine_simulation import FakeDaemon
 
@@ -154,14 +153,3 @@ def test_a_client_that_left_gets_no_answer() -> None:
     answer(fleet, robot)
     answer(fleet, station)
     assert number not in fleet.answers
-
-
-def test_daemons_of_an_older_protocol_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    fleet, robot, station = running_fleet()
-    monkeypatch.setattr(snapshots, "FIRST_MINOR", 99)
-    found = snapshot(fleet, fleet.request(GetSnapshot()))
-    assert not asked(robot)
-    assert not asked(station)
-    assert found.problems[0] == (
-        'daemon "robot" has release 1, which does not report edges; upgrade it'
-    )

@@ -73,11 +73,11 @@ class Guarded:
         return sent[0]["status"], body.decode()
 
 
-def tokens(tmp_path: Path, given: str | None = None) -> TokenFile:
-    """``given`` None: a token of this version."""
+def tokens(tmp_path: Path) -> TokenFile:
     authority = Authority(tmp_path / "authority")
-    text = given or str(Token("secret", authority.sha256))
-    return TokenFile(text, authority, tmp_path / "tokens.json", (HERE,), 6013)
+    return TokenFile(
+        str(Token("secret", authority.sha256)), authority, tmp_path / "tokens.json", (HERE,), 6013
+    )
 
 
 def test_plain_requests_from_the_network_need_tls(tmp_path: Path) -> None:
@@ -112,23 +112,6 @@ def test_failed_authentications_are_limited_and_logged(
     assert guarded.get()[0] == 200  # others may share the address
     assert guarded.get(token=None, client="192.0.2.10")[0] == 401
     assert "secret" not in caplog.text
-
-
-def test_daemons_of_the_version_without_tls_may_connect_after_an_upgrade(tmp_path: Path) -> None:
-    Authority(tmp_path / "authority")  # of that version
-    file = tokens(tmp_path, "secret")
-    guarded = Guarded(file)
-    assert guarded.get("/api/daemon", scheme="ws")[0] == 200
-    assert guarded.renewal() is Renewal.NEVER
-    assert guarded.get("/api/files/0123", scheme="http")[0] == 200
-    assert guarded.get("/api/daemon", scheme="ws", token="wrong")[0] == 401
-    for path in ("/api/control", "/api/files", "/api/artifacts/b/n"):
-        assert guarded.get(path, scheme="http")[0] == 426
-    assert guarded.get("/api/files/0123", scheme="ws")[0] == 426
-    again = Guarded(tokens(tmp_path, "secret"))
-    assert again.get("/api/daemon", scheme="ws")[0] == 200
-    file.rotate(60.0)
-    assert guarded.get("/api/daemon", scheme="ws")[0] == 426
 
 
 def test_a_new_token_is_for_connections_with_an_earlier_one(tmp_path: Path) -> None:

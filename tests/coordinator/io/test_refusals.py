@@ -128,7 +128,7 @@ def test_another_protocol_version_is_refused_with_both_versions(
         for part in ("future 9.9 (protocol 99.0)", ours, "upgrade the coordinator"):
             assert part in refused.message
     with coordinator.open_socket("/api/daemon") as socket:
-        register = Register(party=future, instance="i", incarnation="1")
+        register = Register(party=future, instance="i", incarnation="1", public_key="")
         socket.send(TO_COORDINATOR.encode(register))
         answer = TO_DAEMON.decode(socket.recv(5))
         assert isinstance(answer, RegistrationRefused)
@@ -151,6 +151,7 @@ def test_machine_ids_from_the_wire_are_checked(
             host="",
             boot_id="",
             parts=(),
+            public_key="",
         )
     )
     with coordinator.open_socket("/api/daemon") as socket:

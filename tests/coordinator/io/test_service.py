@@ -44,7 +44,7 @@ from dora_coordinator.io.token_file import TokenFile, given_token
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import Change, Command
 from dora_coordinator.state.events import ClientRequested, Event
-from dora_coordinator.state.identities import NO_PROOF
+from dora_coordinator.state.identities import Proof
 
 
 class FillingStore(SqliteStore):
@@ -76,9 +76,14 @@ class Remote:
 
     def register(self, *parts: PartReport) -> None:
         register = Register(
-            party=DAEMON, instance="i", incarnation="1", machine_id="robot", parts=parts
+            party=DAEMON,
+            instance="i",
+            incarnation="1",
+            machine_id="robot",
+            parts=parts,
+            public_key="",
         )
-        self.service.on_register(self.connection, register, NO_PROOF)
+        self.service.on_register(self.connection, register, Proof("a1"))
 
     def request(self, request: ControlRequest) -> None:
         self.service.on_request(self.connection, 1, request)

@@ -1,4 +1,4 @@
-"""Durable store: privacy, locking, versions, migration, disk errors."""
+"""Durable store: privacy, locking, versions, disk errors."""
 
 from __future__ import annotations
 
@@ -145,9 +145,9 @@ def test_one_coordinator_at_a_time(path: Path) -> None:
     SqliteStore(path).close()
 
 
-def test_a_newer_store_is_refused_with_both_versions(path: Path) -> None:
+def test_a_store_of_another_major_version_is_refused_with_both_versions(path: Path) -> None:
     SqliteStore(path, version=(2, 0)).close()
-    with pytest.raises(StoreError, match=r"store version 2\.0, this one reads up to 1\.x"):
+    with pytest.raises(StoreError, match=r"store version 2\.0, this version of dora reads 1\.x"):
         SqliteStore(path)
 
 
@@ -170,38 +170,6 @@ def test_fields_of_a_newer_version_are_ignored(path: Path) -> None:
     store._db.execute(f"UPDATE spec SET spec = {newer}")
     assert store.load() == [(record(), SPEC)]
     store.close()
-
-
-def test_an_older_store_is_copied_and_migrated(path: Path) -> None:
-    old = SqliteStore(path)
-    old.apply([SaveRecord(record(), SPEC)])
-    old.close()
-
-    def rename(db: sqlite3.Connection) -> None:
-        db.execute("""UPDATE dataflow SET record = json_set(record, '$.name', 'migrated')""")
-
-    new = SqliteStore(path, version=(2, 0), migrations={1: rename})
-    assert [found.name for found, _ in new.load()] == ["migrated"]
-    new.close()
-    kept = SqliteStore(path.with_name("store.sqlite3.v1"))
-    assert [found.name for found, _ in kept.load()] == ["a"]
-    kept.close()
-
-
-def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
-    old = SqliteStore(path)
-    old.apply([SaveRecord(record(), SPEC)])
-    old.close()
-
-    def fail(db: sqlite3.Connection) -> None:
-        db.execute("DELETE FROM dataflow")
-        raise sqlite3.OperationalError("disk full")
-
-    with pytest.raises(StoreError, match="disk full"):
-        SqliteStore(path, version=(2, 0), migrations={1: fail})
-    again = SqliteStore(path)
-    assert again.load() == [(record(), SPEC)]
-    again.close()
 
 
 def test_a_file_that_is_not_a_store_is_refused_and_can_be_put_aside(path: Path) -> None:

@@ -14,7 +14,7 @@ from dora_coordinator.state.commands import SaveMachine, SaveRecord
 from dora_coordinator.state.identities import MachineRecord
 from dora_coordinator.state.records import DataflowRecord, PartRecord, PartState, Phase
 
-GOLDEN_VERSION = (1, 4)
+GOLDEN_VERSION = (1, 0)
 
 GOLDEN_TABLES = {
     "CREATE TABLE dataflow (id TEXT PRIMARY KEY, record TEXT NOT NULL)",
@@ -83,7 +83,7 @@ def test_rows_of_this_version_do_not_change(tmp_path: Path) -> None:
     store.close()
     db = sqlite3.connect(path)
     assert SCHEMA_VERSION == GOLDEN_VERSION
-    assert db.execute("PRAGMA user_version").fetchone() == (1004,)
+    assert db.execute("PRAGMA user_version").fetchone() == (1000,)
     tables = {sql for (sql,) in db.execute("SELECT sql FROM sqlite_master WHERE sql NOTNULL")}
     assert tables == GOLDEN_TABLES
     assert db.execute("SELECT * FROM dataflow").fetchall() == [("d1", GOLDEN_DATAFLOW)]

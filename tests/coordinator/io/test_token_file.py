@@ -6,18 +6,14 @@ import errno
 import logging
 import os
 import stat
-import time
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 from support.fleets.coordinator import token_file
 
-from dora_config.access import successor_path, write_private
-from dora_config.access_token import Successor, Token
+from dora_config.access import successor_path
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.token_file import TokenFile, TokenFileError, given_token
-from dora_coordinator.state.tokens import TokenRecord
 
 
 def coordinator_files(folder: Path) -> tuple[Authority, str, Path]:
@@ -86,21 +82,3 @@ def test_a_torn_record_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     path.write_text('{"successor": ')
     with pytest.raises(TokenFileError, match=rf"^{path}: not a record .*; delete it"):
         TokenFile(given, authority, path, ["127.0.0.1"], 6013)
-
-
-@pytest.mark.usefixtures("home")
-def test_a_period_that_begins_later_is_logged_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The machine's clock was ahead at the upgrade."""
-    authority, given, path = coordinator_files(tmp_path)
-    since = time.time() + 48 * 3600.0
-    record = TokenRecord(
-        successor=str(Successor(Token.parse(given))), plain_since=since, plain_until=since + 1.0
-    )
-    write_private(path, record.model_dump_json().encode())
-    tokens = TokenFile(given, authority, path, ["127.0.0.1"], 6013)
-    assert [tokens.allows_plain() for _ in range(2)] == [False, False]
-    (logged,) = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
-    assert f"{datetime.fromtimestamp(since - 24 * 3600.0):%Y-%m-%d %H:%M:%S}" in logged
-    assert "dora cluster upgrade" in logged

@@ -6,7 +6,7 @@ from dora_config.protocol.daemon import Register
 from dora_config.protocol.envelope import ProgramVersion
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.events import DaemonDisconnected, DaemonRegistered
-from dora_coordinator.state.identities import NO_PROOF, Identities, MachineRecord, Proof
+from dora_coordinator.state.identities import Identities, MachineRecord, Proof
 from dora_coordinator.state.membership import (
     DaemonForgotten,
     MemberAdmitted,
@@ -34,14 +34,6 @@ def test_the_first_key_of_a_machine_id_is_enrolled_and_then_required() -> None:
     assert 'it has another key than machine "robot"' in problem
     assert "dora cluster remove FILE robot" in problem
     assert identities.problem("station", OTHER) is None
-
-
-def test_a_daemon_without_a_proof_is_admitted_only_during_an_upgrade() -> None:
-    identities = enrolled()
-    assert "does not prove" in (identities.problem("robot", NO_PROOF) or "")
-    assert identities.problem("robot", Proof(excused=True)) is None
-    assert identities.problem("station", NO_PROOF) is None
-    assert identities.enrol("station", NO_PROOF) is None
 
 
 def test_a_machine_beside_the_coordinator_may_lose_its_key() -> None:
@@ -94,6 +86,7 @@ def register(
         instance="instance",
         incarnation=str(connection),
         machine_id=machine_id,
+        public_key="",
     )
     (change,) = membership.handle(DaemonRegistered(connection, message, "a:1", proof), NOW)
     assert isinstance(change, MemberAdmitted | MemberRefused)
@@ -106,23 +99,13 @@ def test_a_daemon_with_another_key_does_not_replace_a_machine() -> None:
     assert isinstance(first, MemberAdmitted)
     assert first.enrolled == MachineRecord(machine="robot", digest="a1")
     assert first.member.certificate_name == "robot:a1"
-    for proof in (OTHER, NO_PROOF):
-        refused = register(membership, 2, proof)
-        assert isinstance(refused, MemberRefused)
-        assert 'the daemon at a:1 is refused as "robot"' in refused.reason
+    refused = register(membership, 2, OTHER)
+    assert isinstance(refused, MemberRefused)
+    assert 'the daemon at a:1 is refused as "robot"' in refused.reason
     assert membership.is_connected("robot")
     membership.handle(DaemonDisconnected(1), NOW)
     membership.handle(DaemonForgotten("robot"), NOW)
     assert isinstance(register(membership, 3, OTHER), MemberRefused), "also when it is away"
-
-
-def test_a_machine_that_returned_to_an_earlier_version_keeps_its_certificate() -> None:
-    membership = Membership(Settings())
-    register(membership, 1, KEY)
-    membership.handle(DaemonDisconnected(1), NOW)
-    change = register(membership, 2, Proof(excused=True))
-    assert isinstance(change, MemberAdmitted)
-    assert change.member.certificate_name == "robot:a1"
 
 
 def test_a_name_that_no_user_gave_belongs_to_a_key_while_it_is_listed() -> None:

@@ -12,6 +12,7 @@ from dora_coordinator.state.events import (
     DaemonMessageReceived,
     DaemonRegistered,
 )
+from dora_coordinator.state.identities import Proof
 from dora_coordinator.state.membership import (
     DaemonForgotten,
     MemberAdmitted,
@@ -40,8 +41,10 @@ def register(
         incarnation=incarnation,
         machine_id=machine,
         boot_id=boot,
+        public_key="",
     )
-    (change,) = membership.handle(DaemonRegistered(connection, message, address), now)
+    proof = Proof("a1")
+    (change,) = membership.handle(DaemonRegistered(connection, message, address, proof), now)
     assert isinstance(change, MemberAdmitted | MemberRefused)
     return change
 

@@ -73,33 +73,3 @@ def test_another_authority_keeps_the_secret() -> None:
     other = bytes(32)
     again = Tokens.load("first", other, tokens.record)
     assert again.current == Token("second", other)
-
-
-def test_plain_connections_end_with_their_period_or_with_a_rotation() -> None:
-    tokens = Tokens.load("first", AUTHORITY, None)
-    assert not tokens.allows_plain(0.0)
-    tokens.allow_plain(0.0, DAY)
-    again = restarted(tokens, "first")
-    assert again.allows_plain(DAY - 1)
-    assert not again.allows_plain(DAY)
-    again.rotate("second", DAY, 0.0)
-    assert not again.allows_plain(1.0)
-
-
-def test_a_clock_that_is_set_back_begins_no_further_period() -> None:
-    tokens = Tokens.load("first", AUTHORITY, None)
-    tokens.allow_plain(DAY, 2 * DAY)
-    assert not tokens.end_plain(2 * DAY - 1)
-    assert tokens.end_plain(2 * DAY)
-    assert not tokens.end_plain(2 * DAY)
-    assert not restarted(tokens, "first").allows_plain(DAY)
-
-
-def test_plain_connections_tolerate_a_clock_that_was_a_day_ahead() -> None:
-    tokens = Tokens.load("first", AUTHORITY, None)
-    assert not tokens.is_before_plain(0.0)
-    tokens.allow_plain(3 * DAY, 4 * DAY)
-    assert tokens.is_before_plain(2 * DAY - 1)
-    assert not tokens.allows_plain(2 * DAY - 1)
-    assert not tokens.is_before_plain(2 * DAY)
-    assert tokens.allows_plain(2 * DAY)

@@ -37,7 +37,9 @@ pytestmark = pytest.mark.integration
 Script = Callable[[ServerConnection], Awaitable[object]]
 """What the coordinator does with one connection, which it closes afterwards."""
 
-REGISTERED = Registered(party=COORDINATOR, daemon="robot", silence_limit=PATIENCE)
+REGISTERED = Registered(
+    party=COORDINATOR, daemon="robot", silence_limit=PATIENCE, certificate_name="robot:key"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +71,7 @@ class World:
         self.address: Callable[[], Endpoint] = self._address
         self.link = CoordinatorLink(
             endpoint=lambda: self.address(),
-            register=lambda: Register(party=DAEMON, instance="i", incarnation="1"),
+            register=lambda: Register(party=DAEMON, instance="i", incarnation="1", public_key=""),
             sign=lambda _: "",
             heartbeat=Heartbeat,
             received=self.received.append,

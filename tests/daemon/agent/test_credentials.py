@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import shutil
 import socket
 import ssl
@@ -15,17 +14,22 @@ import pytest
 
 from dora_config.errors import RemoteProtocolError
 from dora_config.machine_identity import certificate_name, challenge_text, key_digest
-from dora_coordinator.io import authority as authority_module
 from dora_coordinator.io.authority import Authority, AuthorityError
 from dora_coordinator.io.proofs import verify_proof
 from dora_daemon.agent.credentials import Credentials
 
 
 def member(folder: Path, authority: Authority, name: str) -> Credentials:
-    """A machine with a certificate of this moment."""
+    """A machine with its certificate."""
     credentials = Credentials(folder / name)
-    credentials.store(authority.sign(credentials.request(), name), authority.pem)
+    digest = key_digest(base64.b64decode(credentials.public_key))
+    credentials.store(authority.sign(credentials.request(), name, digest), authority.pem)
     return credentials
+
+
+def name_of(credentials: Credentials) -> str:
+    """The common name of a machine "robot"."""
+    return certificate_name("robot", key_digest(base64.b64decode(credentials.public_key)))
 
 
 def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
@@ -61,26 +65,22 @@ def test_a_spoilt_authority_is_explained(tmp_path: Path) -> None:
 @pytest.mark.parametrize("request_text", ["", "nonsense", "-----BEGIN CERTIFICATE REQUEST-----\n"])
 def test_nothing_but_a_request_is_signed(tmp_path: Path, request_text: str) -> None:
     with pytest.raises(AuthorityError, match="not a certificate signing request"):
-        Authority(tmp_path / "authority").sign(request_text, "robot")
+        Authority(tmp_path / "authority").sign(request_text, "robot", "")
 
 
 def test_a_certificate_is_requested_once(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "authority")
     credentials = Credentials(tmp_path / "robot")
-    assert credentials.wanted(authority.fingerprint, "")
-    credentials.store(authority.sign(credentials.request(), "robot"), authority.pem)
-    assert not credentials.wanted(authority.fingerprint, "")
+    assert credentials.wanted(authority.fingerprint, name_of(credentials))
+    credentials = member(tmp_path, authority, "robot")
+    assert not credentials.wanted(authority.fingerprint, name_of(credentials))
 
 
 def test_a_certificate_with_another_name_is_replaced(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "authority")
     credentials = member(tmp_path, authority, "robot")
-    digest = key_digest(base64.b64decode(credentials.public_key))
-    name = certificate_name("robot", digest)
-    assert credentials.wanted(authority.fingerprint, name), "of a version without identities"
-    credentials.store(authority.sign(credentials.request(), "robot", digest), authority.pem)
-    assert not credentials.wanted(authority.fingerprint, name)
-    assert credentials.wanted(authority.fingerprint, certificate_name("station", digest))
+    assert not credentials.wanted(authority.fingerprint, name_of(credentials))
+    assert credentials.wanted(authority.fingerprint, "station:key")
 
 
 def test_only_the_key_that_was_proved_is_signed(tmp_path: Path) -> None:
@@ -115,23 +115,9 @@ def test_a_proof_is_for_one_key_challenge_and_cluster(tmp_path: Path) -> None:
             verify_proof(public_key, given, nonce, authority)
 
 
-def test_a_certificate_of_an_earlier_version_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Those had an end of validity, which a wrong clock is past."""
-    authority = Authority(tmp_path / "authority")
-    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=30)
-    with monkeypatch.context() as patch:
-        patch.setattr(authority_module, "VALID_TO", soon)
-        credentials = member(tmp_path, authority, "robot")
-    assert credentials.wanted(authority.fingerprint, "")
-    credentials.store(authority.sign(credentials.request(), "robot"), authority.pem)
-    assert not credentials.wanted(authority.fingerprint, "")
-
-
 def test_a_new_authority_makes_a_certificate_useless(tmp_path: Path) -> None:
     credentials = member(tmp_path, Authority(tmp_path / "old"), "robot")
-    assert credentials.wanted(Authority(tmp_path / "new").fingerprint, "")
+    assert credentials.wanted(Authority(tmp_path / "new").fingerprint, name_of(credentials))
 
 
 def test_a_certificate_of_another_authority_is_replaced(tmp_path: Path) -> None:
@@ -139,15 +125,16 @@ def test_a_certificate_of_another_authority_is_replaced(tmp_path: Path) -> None:
     credentials = member(tmp_path, Authority(tmp_path / "old"), "robot")
     new = Authority(tmp_path / "new")
     (credentials.directory / "ca.pem").write_text(new.pem)
-    assert credentials.wanted(new.fingerprint, "")
+    assert credentials.wanted(new.fingerprint, name_of(credentials))
 
 
 def test_the_key_stays_and_a_lost_one_is_replaced(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "authority")
     credentials = member(tmp_path, authority, "robot")
-    assert not Credentials(tmp_path / "robot").wanted(authority.fingerprint, "")
+    name = name_of(credentials)
+    assert not Credentials(tmp_path / "robot").wanted(authority.fingerprint, name)
     (credentials.directory / "key.pem").write_text("nonsense")
-    assert Credentials(tmp_path / "robot").wanted(authority.fingerprint, "")
+    assert Credentials(tmp_path / "robot").wanted(authority.fingerprint, name)
 
 
 def test_a_start_waits_for_the_certificate(tmp_path: Path) -> None:
@@ -156,7 +143,8 @@ def test_a_start_waits_for_the_certificate(tmp_path: Path) -> None:
     async def before_and_after() -> tuple[bool, bool]:
         credentials = Credentials(tmp_path / "robot")
         before = await credentials.usable(within=0.01)
-        credentials.store(authority.sign(credentials.request(), "robot"), authority.pem)
+        digest = key_digest(base64.b64decode(credentials.public_key))
+        credentials.store(authority.sign(credentials.request(), "robot", digest), authority.pem)
         return before, await credentials.usable(within=0.01)
 
     assert anyio.run(before_and_after) == (False, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from support.golden import check_golden
 from support.message_examples import examples
 
+from dora_config.machine_identity import key_digest
 from dora_coordinator.io.authority import Authority
 from dora_daemon.agent.builds.files import BuildRecord
 from dora_daemon.agent.credentials import Credentials
@@ -53,7 +55,8 @@ def test_only_records_of_the_same_major_version_are_read(version: list[int] | No
 def test_files_of_credentials(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "authority")
     credentials = Credentials(tmp_path / "robot")
-    credentials.store(authority.sign(credentials.request(), "robot"), authority.pem)
+    digest = key_digest(base64.b64decode(credentials.public_key))
+    credentials.store(authority.sign(credentials.request(), "robot", digest), authority.pem)
     files = (tmp_path / "robot").iterdir()
     first_lines = {path.name: path.read_text().splitlines()[0] for path in files}
     assert first_lines == {

@@ -7,6 +7,7 @@ others, and releases all parts once every pair of links is proven.
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import uuid
@@ -21,6 +22,7 @@ from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 
 from dora_config import LoadedDataflow, load_dataflow
+from dora_config.machine_identity import key_digest
 from dora_config.protocol import runner as protocol
 from dora_config.protocol.links import LinkPlan, LinkReport, PeerEndpoint, SetLinkPeers
 from dora_config.protocol.runner import RunPlan
@@ -145,7 +147,8 @@ class Linked:
         folder = self.workspace.path / "credentials" / machine
         folder.parent.mkdir(exist_ok=True)
         credentials = Credentials(folder)
-        signed = self.authority.sign(credentials.request(), machine)
+        digest = key_digest(base64.b64decode(credentials.public_key))
+        signed = self.authority.sign(credentials.request(), machine, digest)
         credentials.store(signed, self.authority.pem)
         return str(folder)
 

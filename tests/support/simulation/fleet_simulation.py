@@ -55,6 +55,7 @@ from dora_coordinator.state.events import (
     TimerFired,
     TimerKey,
 )
+from dora_coordinator.state.identities import Proof
 from dora_coordinator.state.records import DataflowRecord
 from dora_daemon.agent import events as agent_events
 
@@ -188,7 +189,7 @@ class SimulatedFleet:
             boot_id=str(daemon.boots),
             labels=daemon.labels,
             parts=daemon.agent.reports(),
-            changes_parts=True,
+            public_key=daemon.machine_id or daemon.instance,
         )
         daemon.to_coordinator.append(TO_COORDINATOR.encode(register))
 
@@ -237,7 +238,8 @@ class SimulatedFleet:
             return False
         message = TO_COORDINATOR.decode(daemon.to_coordinator.popleft())
         if isinstance(message, Register):
-            self.handle(DaemonRegistered(daemon.connection, message, f"{daemon.name}:1"))
+            proof = Proof(message.public_key)
+            self.handle(DaemonRegistered(daemon.connection, message, f"{daemon.name}:1", proof))
         else:
             self.handle(DaemonMessageReceived(daemon.connection, message))
         return True

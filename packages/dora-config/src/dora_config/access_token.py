@@ -1,8 +1,8 @@
 """The token of a cluster: a secret, and the hash of the authority that vouches for the coordinator.
 
 ``dora1.HASH.SECRET``: HASH is the SHA-256 of the authority's certificate (DER) in base64url without
-padding. A text without that prefix is the secret alone, as versions without TLS wrote it; it cannot
-verify a coordinator. Pure.
+padding. A text without that prefix is the secret alone, which a user has chosen; it cannot verify a
+coordinator. Pure.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Token:
 class Successor:
     """A token that replaces earlier ones of a process or an account.
 
-    The files that contain the earlier ones stay unchanged: an older version of dora may read them.
+    The files that contain the earlier ones stay unchanged: they may be managed by the user.
     """
 
     token: Token

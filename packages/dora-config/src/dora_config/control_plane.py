@@ -29,8 +29,6 @@ AUTHORITY_PATH: Final = "/api/ca"
 FETCH_TIMEOUT: Final = 5.0
 """Seconds to connect, and for the whole answer with the authority's certificate."""
 _MAX_CERTIFICATE: Final = 64 * 1024
-_TIME_PROBLEMS: Final = (9, 10)
-"""X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED."""
 _COPY: Final = (
     "copy the token file of the coordinator's account (~/.config/dora/token, mode 0600) to this "
     "account, or set DORA_AUTH_TOKEN"
@@ -39,10 +37,6 @@ _COPY: Final = (
 
 class Untrusted(DoraError):
     """The coordinator could not be verified, so no secret was sent; ``str()`` has the remedy."""
-
-
-class WithoutTls(Untrusted):
-    """The program at the address does not use TLS."""
 
 
 def websocket_options(endpoint: Endpoint, path: str) -> dict[str, Any]:
@@ -102,18 +96,11 @@ def security(endpoint: Endpoint) -> ssl.SSLContext | None:
 def explain(endpoint: Endpoint, error: ssl.SSLError) -> Untrusted | None:
     """Return why a handshake failed, with the remedy; None if the connection was lost."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        if error.verify_code in _TIME_PROBLEMS:
-            return Untrusted(
-                f"the certificate of the coordinator at {endpoint} is not valid at this machine's "
-                "time; check the clocks of both machines, then restart the coordinator, which "
-                "issues a new certificate"
-            )
         return _changed(endpoint)
     if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"):
-        return WithoutTls(
-            f"the program at {endpoint} does not use TLS, so the token was not sent; if it is a "
-            "coordinator of an earlier version, upgrade it with `dora cluster upgrade`, or stop "
-            "it and start this version's"
+        return Untrusted(
+            f"the program at {endpoint} does not use TLS, so the token was not sent; choose the "
+            "coordinator with --coordinator-addr and --coordinator-port"
         )
     return None
 

@@ -8,9 +8,6 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-EARLIER_NAME: Final = "dora daemon"
-"""Common name in certificates of versions without identities, the same for every machine."""
-
 _NAME_LENGTH: Final = 64
 """X.520: longest common name."""
 _DIGEST_DIGITS: Final = 24

@@ -26,7 +26,7 @@ from dora_config.protocol.daemon import (
     RegistrationRefused,
     SignRequest,
 )
-from dora_config.protocol.envelope import ProgramVersion, clean_text, version_problem
+from dora_config.protocol.envelope import ProgramVersion, clean_text
 from dora_config.protocol.recordings.fleet import RecorderAnswered
 from dora_config.protocol.snapshot import MachineSample
 from dora_config.protocol.topics import TopicChunk
@@ -108,7 +108,7 @@ class CoordinatorState:
             case events.DaemonMessageReceived():
                 return self._daemon_message(event, now)
             case events.DaemonRegistered():
-                return self._daemon_registered(event, now)
+                return self._update_membership(event, now)
             case events.DaemonDisconnected():
                 return self._update_membership(event, now)
             case events.TimerFired(key=key):
@@ -126,14 +126,6 @@ class CoordinatorState:
                 assert_never(unreachable)
 
     # -------------------------------------------------------------------- daemons
-
-    def _daemon_registered(self, event: events.DaemonRegistered, now: float) -> list[Command]:
-        problem = version_problem(self._party, event.register.party)
-        if problem is not None:
-            refusal = RegistrationRefused(message=problem, permanent=True)
-            log = Log("warning", f"daemon at {event.address} refused: {problem}")
-            return [log, CloseConnection(event.connection, refusal)]
-        return self._update_membership(event, now)
 
     def _update_membership(self, event: MembershipEvent, now: float) -> list[Command]:
         commands: list[Command] = []
@@ -176,7 +168,7 @@ class CoordinatorState:
             CancelTimer(events.TimerKey("forget", member.key)),
             AdmitDaemon(member.connection, member.key),
             SendToDaemon(member.key, welcome),
-            *([RenewToken(member.key)] if member.register.takes_tokens else []),
+            RenewToken(member.key),
             Log("info", f'daemon "{member.key}" connected from {member.address} ({host})'),
             *self.registry.daemon_registered(member, now),
             *self._clients.daemon_connected(member.key),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import ssl
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from support.fleets.linked_fleet import complete, crossing, link_of, runner_of, 
 from support.workspace import Workspace
 
 from dora_config.access import state_dir
+from dora_config.machine_identity import key_digest
 from dora_coordinator.io.authority import Authority
 from dora_daemon.agent.credentials import Credentials
 
@@ -86,7 +88,8 @@ def stranger(credentials: Path | None) -> ssl.SSLContext:
 def test_strangers_receive_and_change_nothing(fleet: RealFleet, tmp_path: Path) -> None:
     foreign = Authority(tmp_path / "authority")
     credentials = Credentials(tmp_path / "foreign")
-    credentials.store(foreign.sign(credentials.request(), "robot"), foreign.pem)
+    digest = key_digest(base64.b64decode(credentials.public_key))
+    credentials.store(foreign.sign(credentials.request(), "robot", digest), foreign.pem)
     uuid = fleet.listed()[-1].uuid
     fleet.wait_for_messages(uuid)
     for port in sorted(link_ports()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from typing import Any
 
 import pytest
 import zenoh
-from daemon.link import certificates
 from daemon.link.certificates import Authority
 from support.waiting import wait_until
 
@@ -25,18 +23,6 @@ from dora_daemon.link.protocol.priority import Priority
 def between(machine: str, peer: str) -> Channel:
     """Keys of a machine; tests name certificates as machines."""
     return channel("dora/test/flow", machine, peer, peer)
-
-
-class Later:
-    """In place of the module datetime: it is a year later."""
-
-    UTC = datetime.UTC
-    timedelta = datetime.timedelta
-
-    class datetime:
-        @staticmethod
-        def now(zone: datetime.tzinfo) -> datetime.datetime:
-            return datetime.datetime.now(zone) + datetime.timedelta(days=365)
 
 
 @pytest.mark.parametrize(
@@ -57,26 +43,6 @@ def test_an_address_is_dialled_without_brackets(
     with pytest.raises(zenoh.ZError):
         _open(listen=None, dial=endpoint, credentials=Path("credentials"), channels=())
     assert dialled == [expected]
-
-
-@pytest.mark.parametrize("expired", ["theirs", "ours"])
-def test_a_certificate_of_another_time_is_explained_by_the_clock(
-    home: Path, monkeypatch: pytest.MonkeyPatch, expired: str
-) -> None:
-    """Of an earlier version: those had an end."""
-    authority = Authority()
-    folders = {}
-    for name in ("theirs", "ours"):
-        with monkeypatch.context() as patch:
-            if name == expired:
-                patch.setattr(certificates, "datetime", Later)
-            folders[name] = authority.sign(home / name, name)
-    listener = LinkSession.listen("127.0.0.1", list(range(7447, 7547)), folders["theirs"])
-    try:
-        with pytest.raises(CannotConnect, match="wrong clock"):
-            LinkSession.dial(listener.endpoint, folders["ours"], between("ours", "theirs"))
-    finally:
-        listener.close()
 
 
 class Station:

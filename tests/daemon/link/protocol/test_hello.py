@@ -36,7 +36,7 @@ def test_the_bytes_of_a_hello() -> None:
         ),
     )  # fmt: skip
     golden = (
-        b'{"protocol":4,"machine":"a","run_id":"a-1","round":3,"seen_round":2,"count":5,'
+        b'{"protocol":1,"machine":"a","run_id":"a-1","round":3,"seen_round":2,"count":5,'
         b'"wants_answer":true,"zid":"z","low_latency_port":8,'
         b'"leaving":[{"number":7,"node":"n","output":"o","given_up":4,"window":9}],'
         b'"entering":[{"node":"m","output":"p","run_id":"b-1","accepted":6,"stored":5,'

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = (1, 1)
+VERSION: Final = (1, 0)
 """Major and minor version of the control plane's messages."""

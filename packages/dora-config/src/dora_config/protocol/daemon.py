@@ -77,14 +77,8 @@ class Register(Message):
     plain_links: bool = False
     """Its links are not encrypted (`links: plain`)."""
     parts: tuple[PartReport, ...] = ()
-    takes_tokens: bool = False
-    """It understands :class:`NewToken`."""
-    changes_parts: bool = False
-    """It understands :class:`ChangePart`."""
-    public_key: str = ""
-    """Identity of the machine (DER, base64), which :class:`Challenge` makes it prove; empty in
-    versions without identities.
-    """
+    public_key: str
+    """Identity of the machine (DER, base64), which :class:`Challenge` makes it prove."""
 
     @field_validator("machine_id")
     @classmethod
@@ -241,8 +235,8 @@ class Registered(Message):
     """SHA-256 of the certificate that links trust, in hexadecimal digits; changes when the
     coordinator creates a new authority.
     """
-    certificate_name: str = ""
-    """Common name of the certificate that this daemon may request; empty: any."""
+    certificate_name: str
+    """Common name of the certificate that this daemon may request."""
 
 
 class RegistrationRefused(Message):
@@ -253,7 +247,7 @@ class RegistrationRefused(Message):
 
 
 class Challenge(Message):
-    """First answer to a :class:`Register` with a public key; answered with
+    """First answer to a :class:`Register`; answered with
     :class:`IdentityProof`.
     """
 

@@ -77,7 +77,7 @@ class PeerEndpoint(Frozen):
     plain: bool = False
     """It listens without TLS."""
     name: str = ""
-    """Common name in its certificate; empty: sent by a coordinator without identities."""
+    """Common name in its certificate; empty: not known yet."""
 
 
 PeerState = Literal["connecting", "proven", "lost", "left"]

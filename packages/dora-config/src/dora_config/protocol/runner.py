@@ -52,7 +52,7 @@ from dora_config.protocol.runner_events import (
     WaitingChanged as WaitingChanged,
 )
 
-RUNNER_PROTOCOL: Final = (1, 1)
+RUNNER_PROTOCOL: Final = (1, 0)
 """Major and minor version of these messages."""
 
 MAX_LINE: Final = 64 * 1024 * 1024
@@ -356,7 +356,7 @@ class RunnerStatus(Frozen):
     only_virtual_left: bool = False
     """Last value in :class:`WaitingChanged`."""
     version: str = ""
-    """Version of the runner, which survives upgrades; empty: older than 0.1.0."""
+    """Version of the runner, which survives upgrades."""
     revision: int = 0
     """Number of changes of the nodes and their inputs; starts at ``RunPlan.revision``."""
 

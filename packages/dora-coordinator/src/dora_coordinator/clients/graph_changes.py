@@ -63,7 +63,7 @@ class GraphChanges:
         daemon = self._daemon_of(dataflow, change)
         operation = _Operation(requested, dataflow.id, daemon, daemon)
         if isinstance(change, AddNode) and daemon not in dataflow.parts:
-            self._require_able(daemon)
+            self._require_connected(daemon)
             operation.starts_part = True
             self._operations[dataflow.id] = operation
             node = CurrentNode(node=change.node, place=change.place, code=change.code)
@@ -109,14 +109,9 @@ class GraphChanges:
             and not dataflow.parts[by_node[one.target]].ended
         ]
 
-    def _require_able(self, daemon: str) -> None:
-        member = self._membership.get(daemon)
-        if member is None or not self._membership.is_connected(daemon):
+    def _require_connected(self, daemon: str) -> None:
+        if not self._membership.is_connected(daemon):
             raise RequestRefused("failed", f'no connection to daemon "{daemon}"')
-        if not member.register.changes_parts:
-            release = member.register.party.release
-            text = f'daemon "{daemon}" (release {release}) cannot change running nodes; upgrade it'
-            raise RequestRefused("failed", text)
 
     def _next_step(self, operation: _Operation, dataflow: Dataflow) -> list[Command]:
         change = operation.steps.popleft()
@@ -128,7 +123,7 @@ class GraphChanges:
         if part.state is not PartState.RUNNING:
             text = f'the nodes of {dataflow.label} on daemon "{daemon}" are being started'
             raise RequestRefused("conflict", text)
-        self._require_able(daemon)
+        self._require_connected(daemon)
         by_node = dataflow.parts.by_node()
         if isinstance(change, AddNode):
             by_node[change.node.id] = daemon

@@ -6,7 +6,6 @@ from typing import Final
 
 from dora_config.protocol.envelope import clean_lines
 from dora_config.protocol.recordings.fleet import (
-    SINCE,
     CallRecorders,
     MachineReply,
     RecorderAnswered,
@@ -27,14 +26,7 @@ class RecorderCalls(PendingCalls[CallRecorders, RecorderReply]):
 
     def open(self, requested: ClientRequested, request: CallRecorders, now: float) -> list[Command]:
         call = PendingCall[CallRecorders, RecorderReply](requested, request)
-        connected = {member.key: member for member in self._membership.connected()}
-        called = []
-        for daemon in request.daemons or connected:
-            member = connected.get(daemon)
-            if member is not None and member.minor < SINCE.minor:
-                call.problems[daemon] = f'daemon "{daemon}" is too old to record; upgrade it'
-            else:
-                called.append(daemon)
+        called = request.daemons or [member.key for member in self._membership.connected()]
         message = RecorderCall(call=call.id, request=request.request)
         return self._send(call, message, called, now)
 

@@ -187,7 +187,7 @@ class RequestDispatcher:
             case control.DescribeDataflow(dataflow=ref):
                 return _answer(requested, self._describe(ref))
             case control.RotateToken(grace=grace):
-                ready = [m.key for m in self._membership.connected() if m.register.takes_tokens]
+                ready = [member.key for member in self._membership.connected()]
                 return [
                     commands.RotateToken(requested.client, requested.number, grace, tuple(ready))
                 ]

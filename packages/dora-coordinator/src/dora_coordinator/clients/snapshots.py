@@ -30,8 +30,6 @@ SAMPLE_SECONDS = 3.0
 """Time for daemons to answer; a snapshot is complete without those that do not."""
 EDGE_BYTES = 2048
 """Largest size of one edge in a daemon's answer."""
-FIRST_MINOR = 1
-"""Minor protocol version of the first daemons that understand `SampleMachine`."""
 
 
 @dataclass(slots=True)
@@ -101,17 +99,8 @@ class Snapshots(PendingCalls[_Shared, MachineSample]):
         else:
             daemons = [part.daemon for part in dataflow.parts.left()]
             chosen = (dataflow.id,)
-        for daemon in daemons:
-            member = self._membership.get(daemon)
-            if member is not None and member.connection is not None and member.minor < FIRST_MINOR:
-                release = member.register.party.release
-                call.problems[daemon] = (
-                    f'daemon "{daemon}" has release {release}, which does not report edges; '
-                    "upgrade it"
-                )
         message = SampleMachine(sample=call.id, dataflows=chosen, max_edges=self._max_edges)
-        able = [daemon for daemon in daemons if daemon not in call.problems]
-        return self._send(call, message, able, now)
+        return self._send(call, message, daemons, now)
 
     def sampled(self, daemon: str, sample: MachineSample, now: float) -> list[Command]:
         """Take a daemon's answer."""

@@ -101,8 +101,6 @@ class Dataflow(DataflowData):
             case Phase.STOPPING:
                 return [stopping.deadline(self, now)]
             case Phase.FINISHED | Phase.FAILED:
-                if self.ended_at is None:  # stored by an earlier version
-                    self.note_end(now)
                 return []
             case _ as unreachable:
                 assert_never(unreachable)

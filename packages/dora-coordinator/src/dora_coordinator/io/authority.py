@@ -31,7 +31,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from dora_config.access import private_dir, write_private
 from dora_config.control_plane import SERVER_NAME
 from dora_config.errors import DoraError
-from dora_config.machine_identity import EARLIER_NAME, certificate_name, key_digest
+from dora_config.machine_identity import certificate_name, key_digest
 
 VALID_FROM: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 VALID_TO: Final = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
@@ -53,19 +53,17 @@ class Authority:
         """
         private_dir(directory)
         with _locked(directory):
-            self.existed = (directory / _CERTIFICATE_FILE).exists()
-            if not self.existed:
+            if not (directory / _CERTIFICATE_FILE).exists():
                 _make(directory)
         self._key, self._certificate = _load(directory)
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM).decode()
         self.sha256 = self._certificate.fingerprint(hashes.SHA256())
         self.fingerprint = self.sha256.hex()
 
-    def sign(self, request: str, machine: str, digest: str = "") -> str:
+    def sign(self, request: str, machine: str, digest: str) -> str:
         """Return a certificate (PEM) for the key in ``request``; raises :class:`AuthorityError`.
 
-        ``digest``: of the key that the machine proved; empty: a version without identities, whose
-        certificate does not allow it to send as a machine with one.
+        ``digest``: of the key that the machine proved.
         """
         try:
             requested = x509.load_pem_x509_csr(request.encode())
@@ -75,12 +73,12 @@ class Authority:
             raise AuthorityError(f"not a certificate signing request: {error}") from error
         if not valid or not isinstance(key, ec.EllipticCurvePublicKey):
             raise AuthorityError("not a key on an elliptic curve")
-        if digest and _digest(key) != digest:
+        if _digest(key) != digest:
             raise AuthorityError("the request has another key than the machine")
-        common_name = certificate_name(machine, digest) if digest else EARLIER_NAME
         name = x509.UniformResourceIdentifier(f"dora:machine:{machine}")
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        return self._issue(_builder(common_name, key), key, [name], usages).decode()
+        builder = _builder(certificate_name(machine, digest), key)
+        return self._issue(builder, key, [name], usages).decode()
 
     def issue_server(self, addresses: Iterable[str]) -> bytes:
         """Return a new key and the chain of a coordinator with these IP addresses (PEM)."""

@@ -27,8 +27,6 @@ class Renewal(Enum):
     """It used an earlier one, or one without the hash of the authority."""
     LATER = auto()
     """When the token is replaced."""
-    NEVER = auto()
-    """Others can read the connection."""
 
 
 class Connection:

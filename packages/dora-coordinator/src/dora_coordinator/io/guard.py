@@ -91,34 +91,16 @@ class Guard:
         if self._tokens is None:
             too_fast = self._limits.failed(address, anyio.current_time()) is Failure.BLOCKED
             return (429, "too many connections from your address\n") if too_fast else None
-        is_private = _is_private(scope)
-        if not is_private and not self._is_old_daemon(scope):
+        if not _is_private(scope):
             return 426, _needs_tls(scope)
         given = _shown_token(scope)
         accepted = None if given is None else self._tokens.check(given)
         if accepted is not None:
             # a client of plain HTTP does not have the hash of the authority yet
-            scope[RENEWAL] = (
-                Renewal.NEVER
-                if not is_private
-                else Renewal.NOW
-                if scope["scheme"] == "ws" or not accepted.current
-                else Renewal.LATER
-            )
+            outdated = scope["scheme"] == "ws" or not accepted.current
+            scope[RENEWAL] = Renewal.NOW if outdated else Renewal.LATER
             return None
         return self._failure(address)
-
-    def _is_old_daemon(self, scope: Scope) -> bool:
-        """Return whether a daemon of a version without TLS may make this request."""
-        assert self._tokens is not None
-        return self._tokens.allows_plain() and (
-            scope["path"] == DAEMON_ROUTE
-            # the scope of a WebSocket has no method
-            or (
-                scope["path"].startswith(f"{FILES_PATH}/")
-                and scope.get("method") in ("GET", "HEAD")
-            )
-        )
 
     def _failure(self, address: str) -> tuple[int, str]:
         """Count and log a failed authentication."""

@@ -45,7 +45,7 @@ from dora_config.protocol.daemon import (
     Register,
     RegistrationRefused,
 )
-from dora_config.protocol.envelope import UnknownKind, clean_text, version_problem
+from dora_config.protocol.envelope import ProgramVersion, UnknownKind, clean_text, version_problem
 from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.files import CodeFiles, storage_error
@@ -103,6 +103,10 @@ async def _health(request: Request) -> Response:
     return PlainTextResponse("ok", headers=ONE_REQUEST)
 
 
+class _OtherVersion(RemoteProtocolError):
+    """The other end has an incompatible version of the protocol."""
+
+
 class _Endpoints:
     """Handlers of routes that need the service or the code of nodes."""
 
@@ -123,9 +127,7 @@ class _Endpoints:
             frame = CLIENT_CODEC.decode(await _handshake_frame(socket, "hello"))
             if not isinstance(frame, Hello):
                 raise RemoteProtocolError("expected hello as the first frame")
-            problem = version_problem(self._service.party, frame.party)
-            if problem is not None:
-                raise RemoteProtocolError(problem)
+            self._require_compatible(frame.party)
             limit = self._service.settings.max_message_bytes
             welcome = Welcome(party=self._service.party, max_message_bytes=limit)
             connection.send(SERVER_CODEC.encode(welcome))
@@ -141,10 +143,15 @@ class _Endpoints:
                 case Hello():
                     raise RemoteProtocolError("received hello twice")
 
-        def refuse(message: str) -> str:
-            return SERVER_CODEC.encode(Refused(message=message))
+        def refuse(problem: RemoteProtocolError) -> str:
+            return SERVER_CODEC.encode(Refused(message=str(problem)))
 
         await self._serve(socket, handshake, on_frame, refuse)
+
+    def _require_compatible(self, party: ProgramVersion) -> None:
+        problem = version_problem(self._service.party, party)
+        if problem is not None:
+            raise _OtherVersion(problem)
 
     async def _proof(self, socket: WebSocket, register: Register) -> Proof:
         """Challenge a daemon to prove its identity, and check the proof.
@@ -152,8 +159,6 @@ class _Endpoints:
         Raises RemoteProtocolError.
         """
         local = is_local(socket.scope)
-        if not register.public_key:
-            return Proof(local=local, excused=self._tokens is None or self._tokens.allows_plain())
         nonce, authority = secrets.token_hex(32), self._service.authority.fingerprint
         await socket.send_text(TO_DAEMON.encode(Challenge(nonce=nonce, authority=authority)))
         answer = TO_COORDINATOR.decode(await _handshake_frame(socket, "identity_proof"))
@@ -169,13 +174,15 @@ class _Endpoints:
             message = TO_COORDINATOR.decode(await _handshake_frame(socket, "register"))
             if not isinstance(message, Register):
                 raise RemoteProtocolError("expected register as the first frame")
+            self._require_compatible(message.party)
             self._service.on_register(connection, message, await self._proof(socket, message))
 
         def on_frame(connection: Connection, text: str) -> None:
             self._service.on_message(connection, TO_COORDINATOR.decode(text))
 
-        def refuse(message: str) -> str:
-            return TO_DAEMON.encode(RegistrationRefused(message=message))
+        def refuse(problem: RemoteProtocolError) -> str:
+            permanent = isinstance(problem, _OtherVersion)
+            return TO_DAEMON.encode(RegistrationRefused(message=str(problem), permanent=permanent))
 
         await self._serve(socket, handshake, on_frame, refuse)
 
@@ -184,7 +191,7 @@ class _Endpoints:
         socket: WebSocket,
         handshake: Handshake,
         on_frame: Callable[[Connection, str], None],
-        refuse: Callable[[str], str],
+        refuse: Callable[[RemoteProtocolError], str],
     ) -> None:
         """Read frames until either side ends; an invalid frame ends the connection."""
         await socket.accept()
@@ -214,7 +221,7 @@ class _Endpoints:
                             logger.info("%s: ignored: %s", address, clean_text(str(unknown)))
                 except RemoteProtocolError as problem:
                     logger.warning("%s: %s", address, clean_text(str(problem)))
-                    connection.send(refuse(str(problem)))
+                    connection.send(refuse(problem))
                     connection.hang_up()
                 except WebSocketDisconnect:
                     tasks.cancel_scope.cancel()

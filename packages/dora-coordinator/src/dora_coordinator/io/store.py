@@ -1,8 +1,7 @@
 """Store of dataflow records: in memory, or durable in a SQLite file.
 
-A file of an older major version is migrated after a copy of it was made; one of the same major
-version opens with any minor version (a rollback reads files of the next one); a file of a
-newer major version is refused. See `store_format` for the format.
+A file opens with any minor version of its major version (a rollback reads files of the next one);
+a file of another major version is refused. See `store_format` for the format.
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -21,9 +19,7 @@ from dora_config.access import private_dir
 from dora_config.errors import DoraError
 from dora_coordinator.io import store_format
 from dora_coordinator.io.store_format import (
-    MIGRATIONS,
     SCHEMA_VERSION,
-    Migration,
     Stored,
     UnreadableRecord,
     Version,
@@ -81,13 +77,7 @@ class MemoryStore:
 class SqliteStore:
     """One file for one coordinator at a time; usable from any thread, one call at a time."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        version: Version = SCHEMA_VERSION,
-        migrations: Mapping[int, Migration] = MIGRATIONS,
-    ) -> None:
+    def __init__(self, path: Path, *, version: Version = SCHEMA_VERSION) -> None:
         """Open or create ``path``; raises :class:`StoreError`."""
         self.name = str(path)
         self._path = path
@@ -105,7 +95,7 @@ class SqliteStore:
             self._db = self._open()
             try:
                 self._db.execute(_DURABLE)
-                self._prepare(version, migrations)
+                self._prepare(version)
             except BaseException:
                 self._db.close()
                 raise
@@ -122,30 +112,18 @@ class SqliteStore:
             os.close(self._lock)
             raise
 
-    def _prepare(self, version: Version, migrations: Mapping[int, Migration]) -> None:
+    def _prepare(self, version: Version) -> None:
         found = store_format.read_version(self._db)
-        if found is not None and found[0] > version[0]:
+        if found is not None and found[0] != version[0]:
             raise StoreError(
-                f"{self._path}: written by a newer dora (store version {found[0]}.{found[1]}, this "
-                f"one reads up to {version[0]}.x); upgrade dora-coordinator, or start with "
+                f"{self._path}: store version {found[0]}.{found[1]}, this version of dora "
+                f"reads {version[0]}.x; use the version of dora that wrote it, or start with "
                 "--recreate-store to put it aside"
             )
-        if found is not None and found[0] < version[0]:
-            self._migrate(found[0], version[0], migrations)
         self._db.execute("PRAGMA journal_mode=WAL")
         store_format.create_tables(self._db)
         if found is None or found < version:
             store_format.write_version(self._db, version)
-
-    def _migrate(self, start: int, end: int, migrations: Mapping[int, Migration]) -> None:
-        copy = self._path.with_name(f"{self._path.name}.v{start}")
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        shutil.copyfile(self._path, copy)
-        copy.chmod(0o600)
-        with self._transaction():
-            for major in range(start, end):
-                migrations[major](self._db)
-            store_format.write_version(self._db, (end, 0))
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

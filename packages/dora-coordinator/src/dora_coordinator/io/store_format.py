@@ -2,14 +2,13 @@
 
 `PRAGMA user_version` is ``major * 1000 + minor``; 0 is a new file. Rows contain the JSON of
 `DataflowRecord` without its parts, `PartRecord`, `DataflowSpec` and `MachineRecord`. A new field
-with a default needs a new minor version, any other change a new major version and a migration;
-fields of `DataflowSpec` have the version of the control plane's messages instead.
+with a default needs a new minor version, any other change a new major version; fields of
+`DataflowSpec` have the version of the control plane's messages instead.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping
 from typing import Final
 
 from pydantic import ValidationError
@@ -21,11 +20,7 @@ from dora_coordinator.state.records import DataflowRecord, PartRecord
 
 Version = tuple[int, int]
 """Major and minor."""
-SCHEMA_VERSION: Final[Version] = (1, 4)
-
-Migration = Callable[[sqlite3.Connection], None]
-MIGRATIONS: Final[Mapping[int, Migration]] = {}
-"""Migrations to the next major version, by the major version they start from."""
+SCHEMA_VERSION: Final[Version] = (1, 0)
 
 TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS dataflow (id TEXT PRIMARY KEY, record TEXT NOT NULL)",
@@ -34,7 +29,6 @@ TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS part "
     "(dataflow TEXT NOT NULL, daemon TEXT NOT NULL, record TEXT NOT NULL, "
     "PRIMARY KEY (dataflow, daemon))",
-    # since 1.1
     "CREATE TABLE IF NOT EXISTS machine (id TEXT PRIMARY KEY, record TEXT NOT NULL)",
 )
 

@@ -7,7 +7,6 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -24,10 +23,7 @@ from dora_config.access import (
 from dora_config.access_token import Token
 from dora_config.errors import DoraError
 from dora_coordinator.io.authority import Authority
-from dora_coordinator.state.tokens import PLAIN_CLOCK_TOLERANCE, Accepted, TokenRecord, Tokens
-
-PLAIN_PERIOD = 7 * 24 * 3600.0
-"""Seconds after an upgrade for which daemons of the version without TLS may connect."""
+from dora_coordinator.state.tokens import Accepted, TokenRecord, Tokens
 
 logger = logging.getLogger("dora.coordinator")
 
@@ -53,22 +49,12 @@ class TokenFile:
         """Load ``path``, if it exists; raises :class:`TokenFileError`."""
         self._path = path
         self._given = given
-        self._early_logged = False
         hosts = {DEFAULT_HOST, "localhost", *interfaces}
         self._successors = [successor_path(host, port) for host in sorted(hosts)]
         record = _read(path)
         self._tokens = Tokens.load(given, authority.sha256, record)
-        if record is None and Token.parse(given).authority is None and authority.existed:
-            logger.info(
-                "this account's token is of a version without TLS; daemons of that version may "
-                "connect for %d days, until `dora cluster rotate-token`",
-                PLAIN_PERIOD / 24 / 3600,
-            )
-            now = time.time()
-            self._tokens.allow_plain(now, now + PLAIN_PERIOD)
         if self._tokens.record != record and str(self._tokens.current) != given:
             self._store()
-        self._end_plain(time.time())
         self._publish()
 
     @property
@@ -76,29 +62,7 @@ class TokenFile:
         return self._tokens.current
 
     def check(self, given: str) -> Accepted | None:
-        now = time.time()
-        self._end_plain(now)
-        return self._tokens.check(given, now)
-
-    def allows_plain(self) -> bool:
-        now = time.time()
-        if self._tokens.is_before_plain(now) and not self._early_logged:
-            self._early_logged = True
-            begin = self._tokens.record.plain_since - PLAIN_CLOCK_TOLERANCE
-            logger.warning(
-                "daemons of versions without TLS are refused before %s, because this machine's "
-                "clock was later than now when their period began; set the clock if it is wrong, "
-                "otherwise upgrade the daemons: `dora cluster upgrade`",
-                f"{datetime.fromtimestamp(begin):%Y-%m-%d %H:%M:%S}",
-            )
-        return self._tokens.allows_plain(now)
-
-    def _end_plain(self, now: float) -> None:
-        """Store the end of the period, so that a clock that is set back later begins none."""
-        if self._tokens.end_plain(now):
-            logger.info("daemons of versions without TLS may not connect any more")
-            with _unwritten_files_logged():
-                self._store()
+        return self._tokens.check(given, time.time())
 
     def rotate(self, grace: float) -> Token:
         """Replace the token; raises OSError, with the token unchanged, if it cannot be stored.

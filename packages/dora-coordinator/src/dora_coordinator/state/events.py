@@ -9,7 +9,7 @@ from dora_config.history.entries import SavedEntry
 from dora_config.protocol.control import ControlRequest
 from dora_config.protocol.daemon import DaemonMessage, Register
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_coordinator.state.identities import NO_PROOF, MachineRecord, Proof
+from dora_coordinator.state.identities import MachineRecord, Proof
 from dora_coordinator.state.records import DataflowRecord
 
 
@@ -29,7 +29,7 @@ class DaemonRegistered:
     connection: int
     register: Register
     address: str
-    proof: Proof = NO_PROOF
+    proof: Proof
 
 
 @dataclass(frozen=True, slots=True)

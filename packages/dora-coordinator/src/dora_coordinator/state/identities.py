@@ -37,15 +37,10 @@ class MachineRecord(BaseModel):
 class Proof:
     """What a daemon proved when it connected."""
 
-    digest: str = ""
-    """Digest of the public key whose private key it has; empty: a version without identities."""
+    digest: str
+    """Digest of the public key whose private key it has."""
     local: bool = False
     """It connected from the coordinator's own machine."""
-    excused: bool = False
-    """Daemons without a proof are admitted, during an upgrade or without authentication."""
-
-
-NO_PROOF: Final = Proof()
 
 
 class Identities:
@@ -77,10 +72,6 @@ class Identities:
             return _REMOVED
         if not enrolled or proof.digest == enrolled:
             return None
-        if not proof.digest:
-            if proof.excused:
-                return None
-            return "it does not prove that it is this machine; upgrade it, or reconnect with TLS"
         if record is not None and record.local and proof.local:
             return None
         return (
@@ -92,7 +83,7 @@ class Identities:
     def enrol(self, machine: str, proof: Proof) -> MachineRecord | None:
         """Note the key of an admitted machine; return the record if it is new."""
         record = self._records.get(machine) or MachineRecord(machine=machine)
-        if not proof.digest or proof.digest == record.digest:
+        if proof.digest == record.digest:
             return None
         update = {"digest": proof.digest, "former": "", "local": proof.local}
         return self._set(record.model_copy(update=update))

@@ -71,6 +71,8 @@ class Member:
     last_message: float
     connection: int | None
     """None: not connected."""
+    digest: str
+    """Digest of its key."""
     past: tuple[str, ...] = ()
     """Incarnations of the same instance that were replaced by a later one, newest last."""
     restarts: int = 0
@@ -79,8 +81,6 @@ class Member:
     """When its last long silence was reported."""
     rebooted: bool = False
     """Its machine has another boot id than at the registration before."""
-    digest: str = ""
-    """Digest of its key; empty: it is not known to have one."""
     left: bool = False
     """It announced its end."""
     metrics: dict[str, Metrics] = field(default_factory=dict)
@@ -90,14 +90,9 @@ class Member:
     """The machine's clock minus the coordinator's at the last heartbeat, in seconds."""
 
     @property
-    def minor(self) -> int:
-        """Minor version of its protocol."""
-        return self.register.party.protocol.minor
-
-    @property
     def certificate_name(self) -> str:
-        """Common name of its certificate; empty: that of versions without identities."""
-        return certificate_name(self.key, self.digest) if self.digest else ""
+        """Common name of its certificate."""
+        return certificate_name(self.key, self.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +185,7 @@ class Membership:
         connection, register = event.connection, event.register
         key = daemon_key(register)
         known = self._members.get(key)
-        digest = event.proof.digest or self.identities.digest_of(key)
-        member = Member(key, register, event.address, now, connection, digest=digest)
+        member = Member(key, register, event.address, now, connection, event.proof.digest)
         replaced: int | None = None
         if known is not None:
             conflict = self._conflict(known, register, now)
@@ -227,8 +221,7 @@ class Membership:
         problem = self.identities.problem(daemon_key(event.register), event.proof)
         if problem is not None or event.register.machine_id is not None or known is None:
             return problem
-        changed = known.digest and known.digest != event.proof.digest
-        return "it is another machine" if changed else None
+        return "it is another machine" if known.digest != event.proof.digest else None
 
     def _conflict(self, known: Member, register: Register, now: float) -> str | None:
         """Return why a daemon is refused that uses the key of a connected one, and the remedy.

@@ -11,9 +11,6 @@ from pydantic import BaseModel, ConfigDict
 
 from dora_config.access_token import Successor, Token
 
-PLAIN_CLOCK_TOLERANCE = 24 * 3600.0
-"""Seconds by which a clock may be before the period of daemons without TLS."""
-
 
 class RetiredToken(BaseModel):
     """A replaced token that is still accepted."""
@@ -37,9 +34,6 @@ class TokenRecord(BaseModel):
     successor: str
     """The current token and the digests of those that it replaces, as `Successor` writes it."""
     retired: tuple[RetiredToken, ...] = ()
-    plain_until: float = 0.0
-    """Until then, daemons of versions without TLS may connect."""
-    plain_since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +93,3 @@ class Tokens:
         retired.append(RetiredToken(digest=before.token.digest, until=until, since=now))
         self._successor = Successor(Token(secret, before.token.authority)).following(before)
         self.record = TokenRecord(successor=str(self._successor), retired=tuple(retired))
-
-    def allow_plain(self, since: float, until: float) -> None:
-        """Accept daemons of versions without TLS for a while; a rotation ends that."""
-        update = {"plain_since": since, "plain_until": until}
-        self.record = self.record.model_copy(update=update)
-
-    def allows_plain(self, now: float) -> bool:
-        """Return whether such daemons are accepted; not while a clock is far before the period."""
-        return not self.is_before_plain(now) and now < self.record.plain_until
-
-    def is_before_plain(self, now: float) -> bool:
-        """Return whether the period begins so much later that a clock was or is wrong."""
-        record = self.record
-        return record.plain_until > 0.0 and now < record.plain_since - PLAIN_CLOCK_TOLERANCE
-
-    def end_plain(self, now: float) -> bool:
-        """End the period if it is over, also for a clock set back; return whether this call did."""
-        if not 0.0 < self.record.plain_until <= now:
-            return False
-        self.record = self.record.model_copy(update={"plain_until": 0.0})
-        return True

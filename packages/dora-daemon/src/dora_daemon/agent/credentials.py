@@ -6,9 +6,7 @@ The folder (0700) holds ``key.pem``, which never leaves the machine, ``cert.pem`
 from __future__ import annotations
 
 import base64
-import datetime
 from pathlib import Path
-from typing import Final
 
 import anyio
 from cryptography import x509
@@ -18,10 +16,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from dora_config.access import private_dir, write_private
-from dora_config.machine_identity import EARLIER_NAME
-
-LASTING: Final = datetime.datetime(2200, 1, 1, tzinfo=datetime.UTC)
-"""A certificate that ends before is of an earlier version, and is replaced."""
 
 
 class Credentials:
@@ -46,7 +40,7 @@ class Credentials:
         """Return whether to request a certificate; does not read the clock, which may be wrong.
 
         ``authority``: SHA-256 of the coordinator's certificate, in hexadecimal digits; ``name``:
-        common name of the certificate, empty for any.
+        common name of the certificate.
         """
         try:
             trusted = x509.load_pem_x509_certificate((self.directory / "ca.pem").read_bytes())
@@ -59,15 +53,15 @@ class Credentials:
             return True
         if not _issued(mine, trusted):
             return True  # we ended between the two files of `store`
-        if name and mine.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value != name:
+        if mine.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value != name:
             return True
         self._usable.set()
-        return mine.not_valid_after_utc < LASTING
+        return False
 
     def request(self) -> str:
         """A certificate signing request, PEM."""
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, EARLIER_NAME)])
-        builder = x509.CertificateSigningRequestBuilder().subject_name(name)
+        # the coordinator chooses the names
+        builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
         signed = builder.sign(self._key, hashes.SHA256())
         return signed.public_bytes(serialization.Encoding.PEM).decode()
 

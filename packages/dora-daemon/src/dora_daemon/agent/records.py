@@ -26,7 +26,7 @@ RecordFormat = Annotated[tuple[int, int], AfterValidator(_readable)]
 class PartRecord(Message):
     """One part on this machine, with the fields of its ``PreparePart``."""
 
-    format: RecordFormat = (1, 1)
+    format: RecordFormat = (1, 0)
     dataflow_id: str
     attempt: int
     spec: DataflowSpec

@@ -307,8 +307,6 @@ class Agent:
             boot_id=boot_id(),
             plain_links=self._options.listen.plain,
             parts=self._state.reports(),
-            takes_tokens=True,
-            changes_parts=True,
             public_key=self._credentials.public_key,
         )
 

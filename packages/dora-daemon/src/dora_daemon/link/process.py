@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import assert_never
 from urllib.parse import quote
 
-from dora_config.machine_identity import EARLIER_NAME
 from dora_daemon.link.errors import CannotListen, LinkEnds
 from dora_daemon.link.io.node_client import NodeClient
 from dora_daemon.link.io.runner_connection import RunnerConnection
@@ -64,7 +63,7 @@ class Link:
         self.run_id = config.run_id
         self.link_id = secrets.randbits(63) or 1
         self._credentials = Path(config.credentials) if config.credentials else None
-        self._names = {peer: name or EARLIER_NAME for peer, name in config.names.items()}
+        self._names = dict(config.names)
         """Common names in the certificates of peers, which the listening session accepts."""
         self._ending = False
         self._finish_at: float | None = None
@@ -251,7 +250,7 @@ class Link:
 
     def _set_peers(self, peers: tuple[Peer, ...]) -> None:
         wanted = {peer.machine: peer for peer in peers}
-        names = self._names | {peer.machine: peer.name or EARLIER_NAME for peer in peers}
+        names = self._names | {peer.machine: peer.name for peer in peers}
         if names != self._names:
             self._names = names
             self._listen_again("a machine was added or has another certificate")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 
 from dora_cli.cluster.decisions.node_changes import Nodes
 from dora_cli.cluster.decisions.preflight import NotReady
@@ -17,9 +16,8 @@ from dora_cli.coordinator.errors import (
     CoordinatorUnreachable,
 )
 from dora_cli.coordinator.rest import QUERY_TIMEOUT
-from dora_config.access import Endpoint, endpoint, find_token
+from dora_config.access import Endpoint, endpoint
 from dora_config.cluster.models import Cluster
-from dora_config.control_plane import WithoutTls, is_this_machine
 from dora_config.protocol import control
 from dora_config.protocol.snapshot import DaemonSummary
 
@@ -36,19 +34,8 @@ def endpoint_of(cluster: Cluster) -> Endpoint:
 
 
 def open_client(cluster: Cluster) -> Client:
-    """Connect to the coordinator; raises what `Client` raises.
-
-    A coordinator of a version without TLS, as after a rollback, is accepted on this machine if the
-    token of this account is of such a version too.
-    """
-    address = endpoint_of(cluster)
-    try:
-        return Client(address)
-    except WithoutTls:
-        earlier = replace(address, token=find_token())
-        if earlier.authority is not None or not is_this_machine(address.host):
-            raise
-        return Client(earlier)
+    """Connect to the coordinator; raises what `Client` raises."""
+    return Client(endpoint_of(cluster))
 
 
 def report_if_running(cluster: Cluster) -> control.ClusterReport | None:
@@ -138,7 +125,7 @@ def remove_machines(cluster: Cluster, machine_ids: Iterable[str]) -> tuple[str, 
 def allow_new_key(cluster: Cluster, machine_id: str, *, busy_timeout: float = BUSY_TIMEOUT) -> None:
     """Let the daemon that is about to be started over SSH enrol another key than before.
 
-    A coordinator that is not running, or of a version without identities, is ignored. Raises
+    A coordinator that is not running is ignored. Raises
     CoordinatorBusy if it is busy for more than ``busy_timeout`` seconds.
     """
     request = control.RemoveMachines(machines=(machine_id,), revoke=False)

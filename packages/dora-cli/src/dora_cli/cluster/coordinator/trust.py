@@ -51,10 +51,7 @@ def remember(cluster: Cluster, token: Token) -> None:
 
 
 def deliver_token(remote: RemoteMachine) -> None:
-    """Store the cluster's token in the state directory of a daemon, where its version reads it.
-
-    The file of an earlier version stays as it is, for a rollback.
-    """
+    """Store the cluster's token in the state directory of a daemon."""
     text = queries.endpoint_of(remote.cluster).token
     if text is None or Token.parse(text).authority is None:
         return

@@ -12,10 +12,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from dora_config.frozen import Count, UnixTime
-from dora_config.protocol.envelope import Message, ProtocolVersion
-
-SINCE: Final = ProtocolVersion(major=1, minor=1)
-"""Daemons of earlier protocol versions ignore these messages."""
+from dora_config.protocol.envelope import Message
 
 MAX_DATA: Final = 512 * 1024
 """Largest number of bytes in one :class:`RecordingData`."""

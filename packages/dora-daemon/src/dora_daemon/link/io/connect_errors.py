@@ -9,15 +9,9 @@ import contextlib
 import socket
 import ssl
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
-from dora_config.protocol.link_reasons import WRONG_CLOCK
 from dora_daemon.link.errors import CannotConnect
-
-# X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED; TLS has one alert for both.
-_WRONG_TIME = (9, 10)
-_WRONG_TIME_ALERTS = ("SSLV3_ALERT_CERTIFICATE_EXPIRED", "TLSV13_ALERT_CERTIFICATE_EXPIRED")
 
 
 def split_address(endpoint: str) -> tuple[str, int]:
@@ -73,20 +67,7 @@ def why_not(endpoint: str, credentials: Path | None, error: BaseException, secon
     except TimeoutError:
         return f"{endpoint} takes the connection, but no TLS handshake within {seconds:g} s"
     except ssl.SSLError as problem:
-        if _is_about_time(problem):
-            return (
-                f"{endpoint}: a certificate is not valid at the time of a clock: one of the two"
-                f" machines has a {WRONG_CLOCK} (this one: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC)."
-                " Correct it, or upgrade the coordinator: newer certificates suit any clock"
-            )
         return f"{endpoint} and this machine do not trust each other's certificates: {problem}"
     except OSError as problem:
         return f"{endpoint}: {problem}"
     return f"{endpoint} takes the connection, but no link of this cluster answers in {seconds:g} s"
-
-
-def _is_about_time(problem: ssl.SSLError) -> bool:
-    """Return whether a certificate is expired or not yet valid, by either machine's clock."""
-    if isinstance(problem, ssl.SSLCertVerificationError):
-        return problem.verify_code in _WRONG_TIME
-    return problem.reason in _WRONG_TIME_ALERTS

@@ -20,8 +20,6 @@ class Channel:
     """Common name in the peer's certificate."""
     incoming: str
     outgoing: str
-    inbox: str
-    """Key expression that the peer's link may subscribe to; links of version 3 use a wildcard."""
 
 
 def key(prefix: str, receiver: str, sender: str) -> str:
@@ -31,8 +29,7 @@ def key(prefix: str, receiver: str, sender: str) -> str:
 
 def channel(prefix: str, machine: str, peer: str, name: str) -> Channel:
     """Return the channel of two machines; ``name`` is the common name of the peer."""
-    inbox = f"{prefix}/link/{quote(peer, safe='')}/*"
-    return Channel(name, key(prefix, machine, peer), key(prefix, peer, machine), inbox)
+    return Channel(name, key(prefix, machine, peer), key(prefix, peer, machine))
 
 
 def access_control(channels: Iterable[Channel]) -> dict[str, Any]:
@@ -43,7 +40,7 @@ def access_control(channels: Iterable[Channel]) -> dict[str, Any]:
     for number, one in enumerate(channels):
         permitted = (
             ("ingress", "put", one.incoming),
-            ("ingress", "declare_subscriber", one.inbox),
+            ("ingress", "declare_subscriber", one.outgoing),
             ("egress", "put", one.outgoing),
             ("egress", "declare_subscriber", one.incoming),
         )

@@ -47,7 +47,7 @@ from dora_node_api.frozen import Frozen
 from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED, RecordKind
 from dora_node_api.transport.shared.payload import Payload
 
-VERSION: Final = 4
+VERSION: Final = 1
 MAGIC: Final = 0x4C64  # "dL"
 HEAD: Final = struct.Struct("<HBBIQQ")
 _PING: Final = struct.Struct("<Q")

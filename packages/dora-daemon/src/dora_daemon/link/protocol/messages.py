@@ -78,7 +78,7 @@ class Peer(LinkMessage):
     plain: bool = False
     """It listens without TLS."""
     name: str = ""
-    """Common name in its certificate; empty: that of versions without identities."""
+    """Common name in its certificate; empty: not known yet."""
 
 
 class SetPeers(LinkMessage):
