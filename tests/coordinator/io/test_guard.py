@@ -144,10 +144,15 @@ def test_pages_of_other_sites_are_refused(tmp_path: Path) -> None:
                 assert guarded.get(origin=origin, **here)[0] == 403
 
 
-def test_pages_cannot_rename_this_host_without_authentication(tmp_path: Path) -> None:
-    """Another site's DNS server may return the address of this machine."""
+def test_without_authentication_other_names_of_this_host_are_refused(tmp_path: Path) -> None:
+    """Another site's DNS server may return the address of this machine.
+
+    Browsers send no Origin with a GET request to the page's own site.
+    """
     for name, expected in (
         ("evil.example:6013", 403),
+        ("evil.example", 403),
+        ("", 403),
         (f"{socket.gethostname().lower()}.evil.example:6013", 403),
         (f"{socket.gethostname().lower()}:6013", 200),
         ("[x", 403),
@@ -156,7 +161,9 @@ def test_pages_cannot_rename_this_host_without_authentication(tmp_path: Path) ->
     ):
         here = {"client": "127.0.0.1", "scheme": "http", "host": name}
         assert Guarded(None).get(origin=f"http://{name}", **here)[0] == expected, name
-        assert Guarded(None).get(**here)[0] == 200
+        status, body = Guarded(None).get("/api/nodes", **here)
+        assert status == expected, name
+        assert status == 200 or json.loads(body)["error"].startswith("without authentication")
         assert Guarded(tokens(tmp_path)).get(origin=f"http://{name}", **here)[0] == 200
 
 

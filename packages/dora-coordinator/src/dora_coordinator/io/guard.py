@@ -85,7 +85,10 @@ class Guard:
         if _is_of_another_site(scope):
             return 403, "requests by pages of other sites are refused (Origin is not this host)\n"
         if self._tokens is None and _is_of_renamed_site(scope):
-            return 403, "without authentication, pages may name this host by address only\n"
+            return 403, (
+                "without authentication, requests must name this host by address, localhost or "
+                f'"{socket.gethostname()}"; others may be of a page (DNS rebinding)\n'
+            )
         if self._tokens is None and (is_rest(scope["path"]) or _is_code(scope["path"])):
             return None  # several requests may share a connection
         if self._tokens is None:
@@ -141,17 +144,17 @@ def _is_of_another_site(scope: Scope) -> bool:
 
 
 def _is_of_renamed_site(scope: Scope) -> bool:
-    """Return whether a page sends the request under a name that may be another site's.
+    """Return whether a request names this host in a way that may be another site's.
 
-    A site's DNS server can return this machine's address for its own name (DNS rebinding). Browsers
-    send an Origin with each request that changes something, and with WebSockets, but not with GET.
+    A site's DNS server can return this machine's address for its own name (DNS rebinding), and then
+    the site's page in a browser of this machine could send requests and read the answers.
     """
-    headers = dict(scope["headers"])
-    if b"origin" not in headers:
-        return False
+    host = dict(scope["headers"]).get(b"host")
+    if host is None:
+        return False  # HTTP/1.0: browsers always send it
     own = socket.gethostname().lower()
     with suppress(ValueError):
-        name = urlsplit(f"//{headers.get(b'host', b'').decode('latin-1')}").hostname or ""
+        name = urlsplit(f"//{host.decode('latin-1')}").hostname or ""
         if name in ("localhost", own, f"{own}.local"):
             return False
         ip_address(name)
