@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dora_node_api.errors import OperatorError
-from dora_node_api.operators import DoraStatus, OperatorHost, load_class
+from dora_node_api.operators import DoraStatus, OperatorHost, construct, load_class
 from dora_node_api.protocol.messages import InputConfig, NodeConfig, OperatorConfig
 
 
@@ -79,7 +79,8 @@ def host(node: RecordingNode, folder: Path, *ids: str, **config: Any) -> Operato
         )
         inputs.append(InputConfig(id=f"{name}/in", source="cam/image", source_node="cam"))
     everything: dict[str, Any] = {"inputs": tuple(inputs), "operators": tuple(operators), **config}
-    return OperatorHost(node, NodeConfig(dataflow_id="d", node_id="n", **everything))
+    whole = NodeConfig(dataflow_id="d", node_id="n", **everything)
+    return OperatorHost(node, whole, construct(operators))
 
 
 def message(operator: str, value: object) -> dict[str, Any]:
@@ -259,19 +260,14 @@ def test_the_old_version_continues_after_a_failed_reload(
     ("text", "problem"),
     [(None, "does not exist"), ("x = 1", "no `class Operator`")],
 )
-def test_files_that_cannot_be_used(
-    node: RecordingNode, tmp_path: Path, text: str | None, problem: str
-) -> None:
+def test_files_that_cannot_be_used(tmp_path: Path, text: str | None, problem: str) -> None:
     if text is not None:
         (tmp_path / "op.py").write_text(text)
     config = OperatorConfig(id="a", python=str(tmp_path / "op.py"))
     with pytest.raises(OperatorError, match=problem):
-        OperatorHost(node, NodeConfig(dataflow_id="d", node_id="n", operators=(config,)))
+        construct([config])
     with pytest.raises(OperatorError, match="shared library"):
-        OperatorHost(
-            node,
-            NodeConfig("d", "n", operators=(OperatorConfig(id="a", shared_library="x.so"),)),
-        )
+        construct([OperatorConfig(id="a", shared_library="x.so")])
 
 
 def test_statuses_have_the_numbers_that_operators_know() -> None:

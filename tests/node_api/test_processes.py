@@ -113,16 +113,52 @@ def test_a_refused_node_reports_the_reason(
     assert sentence in err
 
 
-def test_importing_and_connecting_touches_no_pyarrow(runner: FakeRunner, spawn: Spawn) -> None:
-    runner.add_node("a")
+def test_a_node_with_timers_needs_no_pyarrow(runner: FakeRunner, spawn: Spawn) -> None:
+    runner.add_node("a", outputs=("out",))
+    runner.add_timer("a", "tick", 0.01)
     code = """
         import sys
         from dora import Node
-        print(sorted({"asyncio", "logging", "pyarrow", "numpy", "pathlib"} & set(sys.modules)))
+        heavy = {"asyncio", "logging", "pyarrow", "numpy", "pathlib"}
+        print(sorted(heavy & set(sys.modules)))
         node = Node()
-        print(sorted({"asyncio", "pyarrow", "numpy"} & set(sys.modules)))
+        tick = next(node)
+        typed = next(node.events())
+        node.send_output("out", b"x", {**tick["metadata"]})
+        print(tick["type"], typed.id, sorted({"asyncio", "pyarrow", "numpy"} & set(sys.modules)))
+        print(tick["value"].type, len(typed.value), "pyarrow" in sys.modules)
     """
-    assert finish(spawn("a", code)) == "[]\n[]\n"
+    assert finish(spawn("a", code)) == "[]\nINPUT tick []\nnull 0 True\n"
+
+
+def test_a_node_can_read_before_it_counts_as_ready(
+    runner: FakeRunner, open_node: Open, spawn: Spawn, tmp_path: Path
+) -> None:
+    """With pyarrow, and without pandas, which pyarrow imports in some of its functions."""
+    (tmp_path / "pandas.py").write_text("print('pandas is imported', flush=True)")
+    runner.auto_go = False
+    runner.connect("a/out", "b/in")
+    runner.connect("b/out", "a/back")
+    code = """
+        import sys
+        from dora import Node
+        node = Node()
+        before = set(sys.modules)
+        event = next(node)
+        node.send_output("out", event["value"])
+        print(sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+    """
+    process = spawn("b", code, PYTHONPATH=str(tmp_path))
+    runner.wait_connected("b")
+    maps = Path(f"/proc/{process.pid}/maps").read_text()
+    assert "pyarrow/lib." in maps
+    runner.go()
+    a = open_node("a")
+    a.send_output("out", pa.array([1, 2, 3]))
+    event = a.next(timeout=60)
+    assert event is not None
+    assert event["value"].to_pylist() == [1, 2, 3]
+    assert finish(process) == "[]\n"
 
 
 def test_plain_folders_on_pythonpath_are_enough(runner: FakeRunner, tmp_path: Path) -> None:
@@ -415,6 +451,9 @@ def test_operators_run_as_a_node(runner: FakeRunner, open_node: Open, tmp_path: 
         from dora import DoraStatus
 
         class Operator:
+            def __init__(self):
+                open("made", "x").close()
+
             def on_event(self, dora_event, send_output):
                 if dora_event["type"] == "INPUT":
                     send_output("out", pc.multiply(dora_event["value"], 2), {"seen": True})
@@ -425,13 +464,18 @@ def test_operators_run_as_a_node(runner: FakeRunner, open_node: Open, tmp_path: 
     runner.add_node("host", operators=(config,))
     runner.connect("a/out", "host/op/in")
     runner.connect("host/op/out", "a/back")
+    runner.auto_go = False
     process = subprocess.Popen(
         [sys.executable, "-m", "dora_node_api.operators"],
+        cwd=tmp_path,
         env={**os.environ, **runner.environment("host")},
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
+        runner.wait_connected("host")
+        assert (tmp_path / "made").exists()  # before it counts as ready
+        runner.go()
         a = open_node("a")
         a.send_output("out", pa.array([21]))
         event = a.next(timeout=60)

@@ -6,7 +6,6 @@ queues. It starts no process and decides nothing.
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import socket
@@ -23,6 +22,7 @@ from dora_node_api.errors import ControlError
 from dora_node_api.frozen import replace
 from dora_node_api.protocol import frames, messages as control
 from dora_node_api.protocol.control_socket import ControlSocket, bind_unix
+from dora_node_api.protocol.launch_config import LaunchConfig
 from dora_node_api.protocol.messages import Hello, InputConfig, Message, NodeConfig
 from dora_node_api.queue_policy import QueuePolicy
 from dora_node_api.transport import Board, QueueKeeper, QueueSpec, create_queue
@@ -136,15 +136,16 @@ class FakeRunner:
 
     def environment(self, node_id: str) -> dict[str, str]:
         """DORA_NODE_CONFIG of a node."""
-        config = {
-            "dora": "python",
-            "protocol": control.PROTOCOL_VERSION,
-            "dataflow_id": DATAFLOW_ID,
-            "node_id": node_id,
-            "incarnation": self.nodes[node_id].incarnation,
-            "socket": str(self.path),
-        }
-        return {"DORA_NODE_CONFIG": json.dumps(config)}
+        node = self.nodes[node_id]
+        config = LaunchConfig(
+            socket=str(self.path),
+            node_id=node_id,
+            incarnation=node.incarnation,
+            dataflow_id=DATAFLOW_ID,
+            receives_arrays=any(entry.source_kind != "timer" for entry in node.config.inputs),
+            operators=node.config.operators,
+        )
+        return {"DORA_NODE_CONFIG": config.to_text()}
 
     # --- messages ---------------------------------------------------------------------------------
 

@@ -141,7 +141,7 @@ def test_no_runner_and_no_terminal() -> None:
         ("node_id: x", "not written by this dora"),
         ('{"dataflow_id": "x"}', "not written by this dora"),
         ('{"dora": "python", "protocol": 99}', "version 99"),
-        ('{"dora": "python", "protocol": 1, "socket": 3}', "`socket`"),
+        ('{"dora": "python", "protocol": 1, "socket": 3}', "socket is int, expected str"),
         (
             '{"dora": "python", "protocol": 1, "socket": "/nowhere/n", "node_id": "a",'
             ' "incarnation": 1}',

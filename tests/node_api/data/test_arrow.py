@@ -8,6 +8,9 @@ import ctypes
 import datetime as dt
 import enum
 import math
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -218,6 +221,16 @@ class HasArray:
 
 def test_objects_with_the_arrow_interface() -> None:
     assert through(HasArray()).equals(pa.array([1, 2]))
+
+
+def test_sending_while_another_thread_imports_pyarrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    unfinished = ModuleType("pyarrow")
+    unfinished.__spec__ = ModuleSpec("pyarrow", None)
+    unfinished.__spec__._initializing = True  # type: ignore[attr-defined]
+    monkeypatch.setattr(arrow, "_types_made", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", unfinished)
+    payload = arrow.encode(bytearray(b"ab"))
+    assert (payload.length, payload.nbytes) == (2, 2)
 
 
 def test_buffers_are_aligned_and_decoded_in_place() -> None:

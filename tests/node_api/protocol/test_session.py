@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, strategies as st
 
+from dora_node_api.events import InputEvent, from_dict
 from dora_node_api.frozen import replace
 from dora_node_api.protocol import messages as control
 from dora_node_api.protocol.messages import InputConfig, NodeConfig, OperatorConfig
-from dora_node_api.protocol.session import Event, Session
+from dora_node_api.protocol.session import Event, Session, Tick
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.shared.errors import BrokenRecord
 from dora_node_api.transport.shared.layout import RecordKind
@@ -47,7 +51,6 @@ class Bench:
     def __init__(self, **config: Any) -> None:
         self.session = Session(
             NodeConfig(dataflow_id="d", node_id="n", **config),
-            null_array=lambda: "null",
             wall_time=lambda ago: -ago,
         )
         self.queues: dict[str, deque[FakeDelivery]] = {}
@@ -180,7 +183,7 @@ def test_an_open_timer_keeps_a_node_unless_only_data_counts(finish: bool) -> Non
 def test_a_node_with_only_timers_gets_no_stop() -> None:
     bench = Bench(exit_when_nodes_finish=True).timer("tick", 1)
     bench.session.start(0)
-    assert bench.events() == ["INPUT tick null"]
+    assert bench.events() == ["INPUT tick 0 nulls"]
     assert bench.session.stopping is None
 
 
@@ -289,12 +292,59 @@ def test_the_first_tick_comes_at_once_and_the_next_after_the_interval() -> None:
     assert bench.event() == {
         "type": "INPUT",
         "id": "tick",
-        "value": "null",
+        "value": pa.nulls(0),
         "metadata": {"timestamp": 0},
         "kind": "dora",
     }
     assert bench.event() is None
     assert bench.session.deadline() == bench_start + SECOND // 2
+
+
+def test_a_tick_is_a_dictionary_whose_value_is_made_when_it_is_read() -> None:
+    bench = Bench().timer("tick", 1, queue_size=100)
+    bench.session.start(0)
+    bench.now = 100 * SECOND
+    nothing = pa.nulls(0)
+
+    def tick() -> Event:
+        event = bench.event()
+        assert event is not None
+        assert not dict.__contains__(event, "value")
+        return event
+
+    event = tick()
+    assert "value" in event
+    assert "other" not in event
+    assert event.get("id") == "tick"
+    assert event.get("other", 3) == 3
+    with pytest.raises(KeyError):
+        event["other"]
+    assert not dict.__contains__(event.copy(), "value")
+    assert not dict.__contains__(event, "value")
+    keys = {"type", "id", "metadata", "kind", "value"}
+    assert tick()["value"] is tick()["value"]
+    assert {**tick()}.keys() == dict(tick()).keys() == tick().keys() == keys
+    assert len(tick()) == len(keys)
+    assert "NullArray" in repr(tick())
+    assert list(tick().values())[-1] == tick().get("value") == tick().pop("value") == nothing
+    for same in (tick() | {}, copy.deepcopy(event), pickle.loads(pickle.dumps(event))):
+        assert same.keys() == keys
+        assert same["value"] == nothing
+    match event.copy():
+        case {"id": "tick", "value": value}:
+            assert value == nothing
+        case _:
+            pytest.fail("a tick has no value in a pattern")
+
+
+def test_typed_ticks_have_a_value_when_it_is_read() -> None:
+    typed = from_dict(Tick(type="INPUT", id="tick", metadata={}, kind="dora"))
+    assert isinstance(typed, InputEvent)
+    assert typed.id == "tick"
+    assert typed.value == pa.nulls(0)
+    assert typed == InputEvent("tick", typed.value, {})
+    with pytest.raises(AttributeError, match="nothing"):
+        typed.nothing  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_a_late_reader_gets_the_newest_ticks_only() -> None:

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
         SetUpError,
         UnknownOutput,
     )
-    from dora_node_api.event_stream import EventStream
     from dora_node_api.events import (
         ErrorEvent,
         Event,
+        EventStream,
         InputClosed,
         InputEvent,
         InputRecovered,
@@ -87,11 +87,10 @@ _HOMES = {
         *("NodeForked", "NodeInterrupted", "OperatorError", "SetUpError", "UnknownOutput"),
     ),
     "events": (
-        *("ErrorEvent", "Event", "InputClosed", "InputEvent", "InputRecovered"),
+        *("ErrorEvent", "Event", "EventStream", "InputClosed", "InputEvent", "InputRecovered"),
         *("NodeFailed", "NodeRestarted", "ParamDeleted", "ParamUpdated", "Reload", "Stop"),
         "UnknownEvent",
     ),
-    "event_stream": ("EventStream",),
     "operators": ("DoraStatus",),
     "testing": ("MockNode",),
     "transport.shared.errors": ("BrokenRecord", "PoolExhausted", "TransportError"),

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dora_node_api.data.arrow import null_array
+from dora_node_api.protocol.session import Tick
 
 if TYPE_CHECKING:
     import pyarrow
@@ -18,6 +21,15 @@ class InputEvent:
     id: str
     value: pyarrow.Array = field(repr=False)
     metadata: Mapping[str, Any]
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Make the value of a tick, which has none before it is read."""
+            if name != "value":
+                raise AttributeError(f"'InputEvent' object has no attribute {name!r}")
+            object.__setattr__(self, "value", null_array())
+            return self.value
 
     @property
     def timestamp(self) -> datetime:
@@ -117,6 +129,11 @@ Event = (
 def from_dict(event: Mapping[str, Any]) -> Event:
     """Return the typed event of an event dictionary."""
     match event:
+        case Tick():
+            tick = object.__new__(InputEvent)
+            for name in ("id", "metadata"):
+                object.__setattr__(tick, name, event[name])
+            return tick
         case {"type": "INPUT", "id": name, "value": value, "metadata": metadata}:
             return InputEvent(name, value, metadata)
         case {"type": "INPUT_CLOSED", "id": name}:
@@ -139,3 +156,30 @@ def from_dict(event: Mapping[str, Any]) -> Event:
             return ErrorEvent(error)
         case _:
             return UnknownEvent(event)
+
+
+class EventSource(Protocol):
+    """A node: iterates over event dictionaries."""
+
+    def __next__(self) -> dict[str, Any]: ...
+
+    async def __anext__(self) -> dict[str, Any]: ...
+
+
+class EventStream:
+    """A node's events, typed. Iterating takes from the same stream as the node itself."""
+
+    def __init__(self, node: EventSource) -> None:
+        self._node = node
+
+    def __iter__(self) -> EventStream:
+        return self
+
+    def __next__(self) -> Event:
+        return from_dict(next(self._node))
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> Event:
+        return from_dict(await self._node.__anext__())

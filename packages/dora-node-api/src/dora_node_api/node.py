@@ -21,7 +21,7 @@ from dora_node_api.queue_policy import QueuePolicy
 
 if TYPE_CHECKING:
     from dora_node_api.backends.asynchronous import AsyncReceiver
-    from dora_node_api.event_stream import EventStream
+    from dora_node_api.events import EventStream
     from dora_node_api.protocol.messages import InputConfig, NodeConfig
     from dora_node_api.protocol.session import Event
 
@@ -127,7 +127,7 @@ class Node(LogMethods):
 
     def events(self) -> EventStream:
         """Return the same stream as typed events, for `for` and `async for`."""
-        from dora_node_api.event_stream import EventStream
+        from dora_node_api.events import EventStream
 
         return EventStream(self)
 

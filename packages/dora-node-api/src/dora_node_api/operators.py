@@ -7,15 +7,17 @@ names of the operator's ports; all operators run on the main thread, in the orde
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dora_node_api.errors import DoraNodeError, OperatorError
+from dora_node_api.errors import OperatorError, SetUpError
+from dora_node_api.protocol.launch_config import CONFIG_VARIABLE, LaunchConfig
 from dora_node_api.protocol.messages import NodeConfig, OperatorConfig
 
 if TYPE_CHECKING:
@@ -82,10 +84,17 @@ def load_class(config: OperatorConfig) -> type[Any]:
     return operator
 
 
+def construct(operators: Iterable[OperatorConfig]) -> dict[str, Any]:
+    """Import the files of operators and return an object of each. Raises OperatorError."""
+    return {config.id: load_class(config)() for config in operators}
+
+
 class RunningOperator:
     """One operator: its object, its open inputs, and whether it has ended."""
 
-    def __init__(self, config: OperatorConfig, node: HostNode, node_config: NodeConfig) -> None:
+    def __init__(
+        self, config: OperatorConfig, made: Any, node: HostNode, node_config: NodeConfig
+    ) -> None:
         self.config = config
         self.ended = False
         self._node = node
@@ -97,19 +106,16 @@ class RunningOperator:
         self.inputs = {entry.id: entry for entry in own}
         kinds = ("output",) if node_config.exit_when_nodes_finish else ("output", "timer", "logs")
         self._open = {entry.id for entry in own if entry.source_kind in kinds}
-        self.object = self._construct(load_class(config))
-
-    def _construct(self, operator: type[Any]) -> Any:
-        made = operator()
+        self.object = made
         made.dataflow_descriptor = self._descriptor
-        return made
 
     def reload(self) -> None:
         """Import the file again; the new object takes over the attributes of the old one."""
         name = _module_name(self.config)
         former = sys.modules[name]
         try:
-            fresh = self._construct(load_class(self.config))
+            fresh = load_class(self.config)()
+            fresh.dataflow_descriptor = self._descriptor
             fresh.__dict__.update(self.object.__dict__)  # fails with __slots__
         except (Exception, SystemExit):  # noqa: BLE001 - user code: the old version continues
             sys.modules[name] = former
@@ -124,7 +130,9 @@ class RunningOperator:
             case "INPUT" | "INPUT_CLOSED" | "INPUT_RECOVERED" | "INPUT_ENDED":
                 if event["id"] not in self.inputs:
                     return None
-                return {**event, "id": event["id"].removeprefix(self._prefix)}
+                own = event.copy()
+                own["id"] = event["id"].removeprefix(self._prefix)
+                return own
             case "NODE_RESTARTED":
                 sources = {entry.source_node for entry in self.inputs.values()}
                 return event if event["id"] in sources else None
@@ -188,9 +196,12 @@ class RunningOperator:
 class OperatorHost:
     """All operators of a node."""
 
-    def __init__(self, node: HostNode, config: NodeConfig) -> None:
+    def __init__(self, node: HostNode, config: NodeConfig, made: Mapping[str, Any]) -> None:
+        """`made`: the object of each operator."""
         self._node = node
-        self.operators = [RunningOperator(entry, node, config) for entry in config.operators]
+        self.operators = [
+            RunningOperator(entry, made[entry.id], node, config) for entry in config.operators
+        ]
 
     @property
     def ended(self) -> bool:
@@ -216,20 +227,23 @@ class OperatorHost:
 
 def main() -> int:
     """Run the operators of the node that DORA_NODE_CONFIG describes; return the exit code."""
+    from dora_node_api.logging.logging_bridge import install
     from dora_node_api.node import Node
 
     try:
+        made = {}
+        if config := os.environ.get(CONFIG_VARIABLE):
+            launch = LaunchConfig.from_text(config)
+            install(launch.node_id)
+            # Before the node counts as ready: imports and models of operators take time.
+            made = construct(launch.operators)
         node = Node()
-    except (DoraNodeError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    try:
-        host = OperatorHost(node, node.run_config())
+        host = OperatorHost(node, node.run_config(), made)
         for event in node:
             host.handle(event)
             if host.ended:
                 break
-    except OperatorError as error:
+    except (SetUpError, OperatorError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Exception:  # noqa: BLE001 - user code: the node fails

@@ -21,7 +21,7 @@ from dora_node_api.logging.log_methods import LogMethods
 from dora_node_api.transport.producer.blocks import heap_sample
 
 if TYPE_CHECKING:
-    from dora_node_api.event_stream import EventStream
+    from dora_node_api.events import EventStream
     from dora_node_api.protocol.session import Event
     from dora_node_api.transport.producer.blocks import Sample
 
@@ -128,7 +128,7 @@ class MockNode(LogMethods):
 
     def events(self) -> EventStream:
         """Return the same stream as typed events."""
-        from dora_node_api.event_stream import EventStream
+        from dora_node_api.events import EventStream
 
         return EventStream(self)
 

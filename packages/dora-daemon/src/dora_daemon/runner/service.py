@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 import anyio
 from anyio.abc import TaskGroup
 
+from dora_config.dataflow.sources import TimerSource
 from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
 from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper import kill_marked
@@ -29,6 +30,7 @@ from dora_daemon.runner.machine.events import Prepared
 from dora_daemon.runner.machine.state import RunnerState
 from dora_daemon.runner.nodes.inspection import InspectionServer
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
+from dora_daemon.runner.nodes.node_config import operator_configs
 from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.preparation import Preparation
 from dora_daemon.runner.process.spawn import raise_open_files
@@ -122,6 +124,7 @@ class Runner:
         )
 
     def _launch_config(self, node: str, incarnation: int) -> str:
+        spec = self.services.nodes.specs[node]
         return LaunchConfig(
             socket=str(self._node_socket),
             node_id=node,
@@ -129,6 +132,10 @@ class Runner:
             dataflow_id=self.plan.dataflow_id,
             runner=self._mark,
             machine_id=self.plan.machine_id,
+            receives_arrays=any(
+                not isinstance(entry.source, TimerSource) for entry in spec.inputs.values()
+            ),
+            operators=operator_configs(spec),
         ).to_text()
 
     def _create_link(self, plan: LinkPlan, credentials: str | None) -> LinkSupervisor:

@@ -26,7 +26,8 @@ def attach(
     living = tuple(living)
     if config := environ.get(CONFIG_VARIABLE):
         launch = LaunchConfig.from_text(config)
-        backend = _connect(launch.socket, launch.node_id, launch.incarnation, living)
+        arrays = launch.receives_arrays
+        backend = _connect(launch.socket, launch.node_id, launch.incarnation, living, arrays)
     elif inputs := environ.get(TEST_INPUTS_VARIABLE):
         from dora_node_api.backends.test_mode import open_test
 
@@ -58,11 +59,20 @@ def attach(
 
 
 def _connect(
-    path: str, node_id: str, incarnation: int | None, living: Iterable[Backend]
+    path: str,
+    node_id: str,
+    incarnation: int | None,
+    living: Iterable[Backend],
+    receives_arrays: bool = True,
 ) -> Backend:
     for backend in living:
         if backend.share(path, node_id):
             return backend
     from dora_node_api.backends.runner import connect
 
+    if receives_arrays:
+        # Before Hello: messages may arrive as soon as all nodes have sent it.
+        from dora_node_api.data.arrow import load_pyarrow
+
+        load_pyarrow()
     return connect(path, node_id, incarnation)

@@ -6,10 +6,10 @@ import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dora_node_api.backends.backend import timed_out, until
+from dora_node_api.data.arrow import load_pyarrow
 from dora_node_api.errors import ControlError
 from dora_node_api.protocol.connection import PUMP_EVERY_NS, Connection
 from dora_node_api.protocol.frames import Received, close_all
@@ -31,11 +31,7 @@ class Inputs:
         self._connection = connection
         self._integrity = connection.integrity
         self._reentry = connection.reentry
-        self.session = Session(
-            connection.config,
-            null_array=partial(self._reentry.call, _null_array),
-            wall_time=_wall_time,
-        )
+        self.session = Session(connection.config, wall_time=_wall_time)
         self.closing = False
         """The node is being closed: waits end."""
         self._receivers: dict[str, Receiver] = {}
@@ -43,8 +39,8 @@ class Inputs:
         self._waiter.add_fd(connection.fileno())
         self._waiter.add_fd(connection.wake_read)
         self._receiving = OwnedLock()
-        self._imported = False
-        """Whether pyarrow was imported for the first event."""
+        self._loaded = False
+        """Whether pyarrow was imported for the messages."""
         self._validate = os.environ.get(VALIDATE_VARIABLE, "").lower() in ("1", "true", "yes")
         connection.inputs_full = self._full
 
@@ -118,16 +114,17 @@ class Inputs:
         connection = self._connection
         if now - connection.pumped > PUMP_EVERY_NS and not connection.gone:
             connection.pump()
-        if not self._imported and not self.is_empty():
-            # Outside of the change below: it takes long, and calls of signal handlers need it too.
-            self._reentry.call(_null_array)
-            self._imported = True
         integrity = self._integrity
         if integrity.broken:
             integrity.check()
         if connection.inbox:
             with integrity:
                 self.take_inbox()
+        if self._receivers and not self._loaded:
+            # Only an input that was connected later imports it here, not `Node()`. Outside of the
+            # change below: it takes long, and calls of signal handlers need it too.
+            self._reentry.call(load_pyarrow)
+            self._loaded = True
         session = self.session
         try:
             return session.next_event(now)
@@ -142,7 +139,7 @@ class Inputs:
 
         As `_next`, in few instructions: a process that slept runs them several times slower.
         """
-        if not self._imported or self._integrity.broken or self._connection.inbox:
+        if self._integrity.broken or self._connection.inbox:
             return None
         session = self.session
         try:
@@ -283,18 +280,6 @@ class Inputs:
         finally:
             self._receiving.release()
         return True
-
-
-_NULLS: list[Any] = []
-
-
-def _null_array() -> Any:
-    """Return the value of a tick: an empty array of null type, always the same one."""
-    if not _NULLS:
-        import pyarrow
-
-        _NULLS.append(pyarrow.nulls(0))
-    return _NULLS[0]
 
 
 def _wall_time(nanoseconds_ago: int) -> datetime:

@@ -3,7 +3,7 @@
 A payload is a *descriptor* (type and position of each buffer), the metadata (module `metadata`),
 and the *data area*, which begins at a multiple of 64 bytes. Flat types are written buffer by
 buffer; all others (nested, dictionary, views, extensions) as an Arrow IPC stream, which is read in
-place too. pyarrow is imported with the first array, not before.
+place too. pyarrow is imported by `load_pyarrow`, or with the first array.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def encode(
     if kind is bytes:
         size = len(data)
         return Payload(_flat_descriptor(b"uint8", size), encoded, FLAT, size, 0, size, ((0, data),))
-    pa = sys.modules.get("pyarrow")
+    pa = _types_made.pa if _types_made is not None else _imported_pyarrow()
     if pa is not None:
         if isinstance(data, pa.Array):
             return _encode_array(data, encoded)
@@ -75,6 +75,12 @@ def raw_payload(nbytes: int, metadata: bytes) -> Payload:
     if nbytes < 0:
         raise ValueError(f"invalid length {nbytes} of a sample; it must not be negative")
     return Payload(_flat_descriptor(b"uint8", nbytes), metadata, FLAT, nbytes, 0, nbytes, ())
+
+
+def _imported_pyarrow() -> Any:
+    """Return pyarrow if it is imported; None while another thread, say, is importing it."""
+    module = sys.modules.get("pyarrow")
+    return None if getattr(getattr(module, "__spec__", None), "_initializing", False) else module
 
 
 @lru_cache(256)
@@ -227,6 +233,7 @@ class _Types:
         )  # fmt: skip
         self.parametric = {t.id for t in parametric}
         self.null = pa.null().id
+        self.nothing = pa.nulls(0)
         self.written: dict[Any, tuple[int, bytes]] = {}
         self.aliases: dict[bytes, Any] = {str(t).encode(): t for t in (*simple, *text, pa.null())}
         self.described: dict[bytes, tuple[Any, tuple[tuple[int, int] | None, ...], int]] = {}
@@ -263,7 +270,8 @@ def _restorer(pa: Any) -> Any:
     Old pickles contain its argument, so it should not change; if it does, `from_buffers` replaces
     it. It checks nothing: the caller must check the sizes.
     """
-    sample = pa.array([1, 2], pa.uint8())
+    # Not `pa.array`, nor `to_numpy`: they import pandas if it is installed.
+    sample = pa.Array.from_buffers(pa.uint8(), 2, [None, pa.py_buffer(b"\1\2")])
     restore, arguments = sample.__reduce__()
     parts: tuple[Any, ...] = (sample.type, 2, 0, 0, sample.buffers(), [], None)
     if arguments == (parts,) and restore(parts).equals(sample):
@@ -279,6 +287,16 @@ def _types() -> _Types:
     if _types_made is None:
         _types_made = _Types()
     return _types_made
+
+
+def load_pyarrow() -> None:
+    """Import what the first array needs; takes 0.2 s."""
+    _types()
+
+
+def null_array() -> pa.Array:
+    """Return the value of a tick: an empty array of null type, always the same one."""
+    return _types().nothing
 
 
 def _encode_array(array: pa.Array, metadata: bytes) -> Payload:

@@ -7,9 +7,14 @@ import os
 from typing import Any
 
 from dora_node_api import _version
-from dora_node_api.errors import SetUpError
+from dora_node_api.errors import ControlError, SetUpError
 from dora_node_api.frozen import Frozen
-from dora_node_api.protocol.messages import PROTOCOL_VERSION
+from dora_node_api.protocol.messages import (
+    PROTOCOL_VERSION,
+    OperatorConfig,
+    record_from_json,
+    to_json,
+)
 
 CONFIG_VARIABLE = "DORA_NODE_CONFIG"
 _WRITER = "python"
@@ -26,12 +31,16 @@ class LaunchConfig(Frozen):
     runner: str = ""
     """Mark of the runner, by which leftover processes of a killed runner are found."""
     machine_id: str | None = None
+    receives_arrays: bool = True
+    """Whether the node has an input that is not a timer: then it imports pyarrow before Hello."""
+    operators: tuple[OperatorConfig, ...] = ()
+    """Operators of the node, which it makes before Hello."""
 
     def to_text(self) -> str:
         """Return the value of the environment variable."""
         values: dict[str, Any] = {"dora": _WRITER, "protocol": PROTOCOL_VERSION}
-        values |= {name: getattr(self, name) for name in self.__match_args__}
-        return json.dumps({key: value for key, value in values.items() if value not in (None, "")})
+        values |= to_json(self)
+        return json.dumps({k: value for k, value in values.items() if value not in (None, "", [])})
 
     @classmethod
     def from_text(cls, text: str) -> LaunchConfig:
@@ -53,8 +62,8 @@ class LaunchConfig(Frozen):
                 f" dora_node_api ({package}) version {PROTOCOL_VERSION}; install the same version"
                 " of dora on both sides"
             )
-        expected: dict[str, type] = {"socket": str, "node_id": str, "incarnation": int}
-        for name, kind in expected.items():
-            if not isinstance(values.get(name), kind):
-                raise SetUpError(f"{CONFIG_VARIABLE} has no `{name}` of type {kind.__name__}")
-        return cls(**{name: values[name] for name in cls.__match_args__ if name in values})
+        try:
+            config: LaunchConfig = record_from_json(cls, values, CONFIG_VARIABLE)
+        except ControlError as error:
+            raise SetUpError(str(error)) from error
+        return config

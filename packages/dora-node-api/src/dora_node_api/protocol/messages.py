@@ -58,8 +58,6 @@ class OperatorConfig(Frozen):
     python: str | None = None
     """File that holds `class Operator`, absolute or relative to the working directory."""
     shared_library: str | None = None
-    name: str | None = None
-    description: str | None = None
     inputs: tuple[str, ...] = ()
     """Ids of the operator's inputs, without the operator's id."""
     outputs: tuple[str, ...] = ()

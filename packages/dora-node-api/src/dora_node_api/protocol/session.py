@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from dora_node_api.data.arrow import null_array
 from dora_node_api.protocol.messages import (
     AddInput,
     DeleteParam,
@@ -53,6 +54,56 @@ _NODE_RESTARTED = int(RecordKind.NODE_RESTARTED)
 _NODE_FAILED = int(RecordKind.NODE_FAILED)
 
 
+class Tick(Event):
+    """Event of a timer: a dictionary whose value is made, and pyarrow imported, when it is read."""
+
+    __slots__ = ()
+
+    def __missing__(self, key: str) -> Any:
+        if key != "value":
+            raise KeyError(key)
+        value = self[key] = null_array()
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return key == "value" or super().__contains__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def copy(self) -> Tick:
+        return Tick(dict.items(self))
+
+
+def _with_value(name: str) -> Callable[..., Any]:
+    method = getattr(dict, name)
+
+    def call(tick: Tick, *arguments: Any) -> Any:
+        tick["value"]
+        return method(tick, *arguments)
+
+    return call
+
+
+for _name in (
+    *(
+        "__delitem__",
+        "__eq__",
+        "__iter__",
+        "__len__",
+        "__ne__",
+        "__or__",
+        "__repr__",
+        "__reversed__",
+    ),
+    *("__ror__", "items", "keys", "pop", "popitem", "setdefault", "values"),
+):
+    setattr(Tick, _name, _with_value(_name))
+
+
 class Input:
     """State of one input."""
 
@@ -84,14 +135,8 @@ class Input:
 class Session:
     """Event stream of one node; `next_event` returns its events in order."""
 
-    def __init__(
-        self,
-        config: NodeConfig,
-        *,
-        null_array: Callable[[], Any],
-        wall_time: Callable[[int], Any],
-    ) -> None:
-        """`null_array()` is the value of a tick, `wall_time(ns)` the time `ns` nanoseconds ago."""
+    def __init__(self, config: NodeConfig, *, wall_time: Callable[[int], Any]) -> None:
+        """`wall_time(ns)` is the time `ns` nanoseconds ago."""
         self.config = config
         self.inputs: dict[str, Input] = {}
         self._order: list[Input] = []
@@ -102,7 +147,6 @@ class Session:
         """Events that precede everything that waits at inputs."""
         self.returned: Event | None = None
         """An event that was taken but not returned to the user: the next one."""
-        self._null_array = null_array
         self._wall_time = wall_time
         self._epoch: int | None = None
         self._restarted: dict[str, int] = {}
@@ -322,13 +366,8 @@ class Session:
         if entry.tick < oldest:
             entry.tick = oldest
         late = now - (self._epoch + entry.tick * entry.interval)
-        event: Event = {
-            "type": "INPUT",
-            "id": entry.id,
-            "value": self._null_array(),
-            "metadata": {"timestamp": self._wall_time(late)},
-            "kind": "dora",
-        }
+        stamp = self._wall_time(late)
+        event = Tick(type="INPUT", id=entry.id, metadata={"timestamp": stamp}, kind="dora")
         self._served(entry)
         entry.tick += 1
         return event

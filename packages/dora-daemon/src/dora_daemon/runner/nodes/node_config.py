@@ -30,7 +30,7 @@ def node_config(
         machine_id=plan.machine_id,
         pool_size=spec.shared_memory_pool_size,
         exit_when_nodes_finish=plan.exit_when_nodes_finish,
-        operators=tuple(_operator_configs(spec)),
+        operators=operator_configs(spec),
         dynamic=spec.is_dynamic,
         output_types=dict(spec.output_types),
         cycles=tuple(cycle for cycle in cycles if spec.id in cycle),
@@ -78,15 +78,14 @@ def link_input(entry: QueueEntry) -> InputConfig:
     )
 
 
-def _operator_configs(spec: ResolvedNode) -> list[OperatorConfig]:
-    return [
+def operator_configs(spec: ResolvedNode) -> tuple[OperatorConfig, ...]:
+    """Return the configuration of each operator of a node."""
+    return tuple(
         OperatorConfig(
             id=operator.id,
             python=operator.python,
-            name=operator.name,
-            description=operator.description,
             inputs=tuple(operator.inputs),
             outputs=operator.outputs,
         )
         for operator in spec.operators
-    ]
+    )
