@@ -32,31 +32,9 @@ def test_error_names_the_missing_wheel_and_the_command_that_fetches_it(tmp_path:
 
 
 def test_missing_uv_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dependencies, "find_spec", lambda name: None)
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(dependencies, "find_uv", lambda environ: None)
     with pytest.raises(WheelsMissing, match=r"uv is not installed .* pip install uv"):
         install(HERE, tmp_path / "site")
-
-
-@pytest.mark.integration
-def test_index_of_pip_is_used_unless_uv_has_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mirror = "https://mirror.example/simple"
-    config = tmp_path / "pip.conf"
-    config.write_text(
-        f"[global]\nindex-url = {mirror}\n"
-        "extra-index-url =\n    https://one.example/simple\n    https://two.example/simple\n"
-    )
-    monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
-    for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.delenv("UV_INDEX", raising=False)
-    found = dependencies.pip_index()
-    assert found["UV_DEFAULT_INDEX"] == mirror
-    assert found["UV_INDEX"] == "https://one.example/simple https://two.example/simple"
-    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://uv.example/simple")
-    assert dependencies.pip_index() == {}
 
 
 def test_scripts_of_wheels_are_removed(tmp_path: Path) -> None:

@@ -102,9 +102,7 @@ def test_a_failure_names_node_line_exit_code_and_output_and_stops_that_node_only
             {"id": "a", "build": [fails, "touch never"]},
             {"id": "b", "build": ["touch made"]},
         )
-    assert str(caught.value) == (
-        f'node "a": build line {fails!r} in {tmp_path}: exit code 4\n  boom'
-    )
+    assert str(caught.value) == f'node "a": build line {fails!r} in {tmp_path}: exit code 4'
     assert (tmp_path / "made").exists()
     assert not (tmp_path / "never").exists()
 
@@ -261,27 +259,108 @@ def test_the_option_uv_without_the_program(tmp_path: Path, monkeypatch: pytest.M
         build(tmp_path, {"id": "a", "build": ["true"]}, options=BuildOptions(uv=True))
 
 
-def test_an_interpreter_without_pip_is_helped_out_by_uv(
+def program(path: Path, script: str) -> str:
+    """Create a shell script; return its path."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def outputs(events: list[NodeBuildEvent]) -> list[str]:
+    return [event.text for event in events if event.what == "output"]
+
+
+def test_lines_of_pip_are_run_by_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uv = program(tmp_path / "uv", 'echo uv "$@"')
+    monkeypatch.setattr("dora_daemon.build.builder.find_uv", lambda environ: uv)
+    _, events = build(tmp_path, {"id": "a", "build": ["pip install x", "echo pip"]})
+    assert outputs(events) == [f"uv pip install --python {sys.executable} x", "pip"]
+    monkeypatch.setattr("dora_daemon.build.builder.find_uv", lambda environ: None)
+    _, events = build(tmp_path, {"id": "a", "build": ["pip --version"]})
+    assert outputs(events)[0].startswith("pip ")
+    monkeypatch.setattr("dora_daemon.build.builder.find_spec", lambda name: None)
+    with pytest.raises(BuildError, match="has no pip, and uv is not installed"):
+        build(tmp_path, {"id": "a", "build": ["pip install x"]})
+
+
+def test_pip_runs_what_uv_refuses(tmp_path: Path) -> None:
+    _, events = build(tmp_path, {"id": "a", "build": ["pip install --progress-bar off pip"]})
+    assert "already satisfied: pip" in outputs(events)[-1]
+    assert not any("unexpected argument" in text for text in outputs(events))
+
+
+def test_equal_lines_of_several_nodes_run_once(tmp_path: Path) -> None:
+    line = "sh -c 'echo ran >> ran'"
+    nodes: list[dict[str, Any]] = [
+        {"id": name, "build": [line, line, f"touch {name}"]} for name in "abc"
+    ]
+    nodes.append({"id": "d", "build": [line], "env": {"COLOUR": "x"}})
+    for jobs in (None, 4):
+        (tmp_path / "ran").unlink(missing_ok=True)
+        _, events = build(tmp_path, *nodes, options=BuildOptions(jobs=jobs))
+        assert (tmp_path / "ran").read_text() == "ran\n" * 3
+        skipped = [event.text for event in events if event.what == "skipped"]
+        assert len(skipped) == 4
+        assert skipped[0].startswith(f"{line}: done for node ")
+
+
+def test_a_line_that_failed_for_another_node_is_printed_once(tmp_path: Path) -> None:
+    line = "sh -c 'echo boom; exit 1'"
+    seen: list[NodeBuildEvent] = []
+    dataflow = ResolvedDataflow.model_validate(
+        {"nodes": [{"id": name, "path": "x.py", "build": [line]} for name in "ab"]}
+    )
+    with pytest.raises(BuildError) as caught:
+        anyio.run(partial(prepare, dataflow, tmp_path, on_event=seen.append))
+    assert outputs(seen) == ["boom"]
+    assert str(caught.value) == (
+        f'node "a": build line {line!r} in {tmp_path}: exit code 1\n'
+        f'node "b": build line {line!r} failed for node "a"'
+    )
+
+
+NO_NETWORK = """error: Request failed after 3 retries
+  cause: client error (Connect)
+  cause: dns error: failed to lookup address"""
+
+
+def test_without_a_network_uv_uses_its_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dora_daemon.build.builder.find_spec", lambda name: None)
-    program = tmp_path / "uv"
-    program.write_text('#!/bin/sh\necho uv "$@"\n')
-    program.chmod(0o755)
-    monkeypatch.setattr("dora_daemon.build.builder.find_uv", lambda environ: str(program))
-    node = {"id": "a", "build": ["pip install x", "echo pip"]}
-    _, events = build(tmp_path, node)
-    assert [event.text for event in events if event.what == "output"] == [
-        f"{sys.executable} has no pip: running `uv pip` instead",
-        f"uv pip install --python {sys.executable} x",
-        "pip",
-    ]
-    monkeypatch.setattr("dora_daemon.build.builder.find_uv", lambda environ: None)
-    with pytest.raises(BuildError, match="has no pip, and `uv` is not on PATH either"):
-        build(tmp_path, node, options=BuildOptions(rebuild=True))
+    script = (
+        f"echo $3 >> runs\n[ -n \"$UV_OFFLINE\" ] || {{ echo '{NO_NETWORK}'; exit 2; }}\necho found"
+    )
+    uv = program(tmp_path / "uv", script)
+    monkeypatch.setattr("dora_daemon.build.builder.find_uv", lambda environ: uv)
+    monkeypatch.delenv("UV_OFFLINE", raising=False)
+    _, events = build(tmp_path, {"id": "a", "build": ["pip install x", "pip install y"]})
+    assert outputs(events) == ["found", "found"]
+    assert len((tmp_path / "runs").read_text().splitlines()) == 3
 
 
-def test_uv_beside_the_interpreter_is_found_without_path() -> None:
+def test_a_missing_network_is_reported_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offline = "echo 'error: x was not found in the cache'; exit 1"
+    uv = program(
+        tmp_path / "uv", f"[ -z \"$UV_OFFLINE\" ] || {{ {offline}; }}\necho '{NO_NETWORK}'; exit 2"
+    )
+    monkeypatch.setattr("dora_daemon.build.builder.find_uv", lambda environ: uv)
+    monkeypatch.delenv("UV_OFFLINE", raising=False)
+    seen: list[NodeBuildEvent] = []
+    dataflow = ResolvedDataflow.model_validate(
+        {"nodes": [{"id": "a", "path": "x.py", "build": ["pip install x"]}]}
+    )
+    with pytest.raises(BuildError) as caught:
+        anyio.run(partial(prepare, dataflow, tmp_path, on_event=seen.append))
+    assert outputs(seen) == []
+    assert str(caught.value) == (
+        f"node \"a\": build line 'pip install x' in {tmp_path}: no network "
+        "(dns error: failed to lookup address)"
+    )
+
+
+def test_uv_of_the_interpreter_is_found_without_path() -> None:
     assert find_uv({"PATH": ""}) == str(Path(sys.executable).with_name("uv"))
 
 

@@ -10,6 +10,7 @@ import pytest
 from support.git_repository import Repository, git
 
 from dora_config.dataflow.resolved import GitSource
+from dora_daemon.build.command import OnLine
 from dora_daemon.build.errors import StepFailed
 from dora_daemon.build.git_sources import UNFINISHED, Checkout, GitSources, repository_dir
 
@@ -37,12 +38,13 @@ def _checkout(
     branch: str | None = None,
     tag: str | None = None,
     rev: str | None = None,
+    on_line: OnLine | None = None,
 ) -> Checkout:
     sources = GitSources(base, environ=os.environ, offline=offline)
     source = GitSource(url=url, branch=branch, tag=tag, rev=rev)
 
     async def run() -> Checkout:
-        return await sources.checkout(source, locked=locked)
+        return await sources.checkout(source, locked=locked, on_line=on_line)
 
     return anyio.run(run)
 
@@ -98,8 +100,21 @@ def test_tag_and_revision_are_not_fetched_once_cloned(base: Path, repository: Re
     assert not _checkout(base, repository.url, tag="v1").cloned
     assert not _checkout(base, repository.url, rev=second[:8]).cloned
     assert not _checkout(base, repository.url, rev=first).cloned
+
+
+def test_the_newest_clone_is_used_if_the_repository_cannot_be_reached(
+    base: Path, repository: Repository
+) -> None:
+    first = repository.commit("one")
     with pytest.raises(StepFailed, match="cannot reach the git repository"):
-        _checkout(base, repository.url, branch="main")
+        _checkout(base, f"{repository.url}-other", branch="main")
+    _checkout(base, repository.url, branch="main")
+    repository.folder.rename(repository.folder.with_name("gone"))
+    lines: list[str] = []
+    assert _checkout(base, repository.url, on_line=lines.append, branch="main").commit == first
+    assert lines == [
+        f"cannot reach the git repository {repository.url} (exit code 128); using its newest clone"
+    ]
 
 
 def test_a_locked_commit_wins_over_a_newer_branch(base: Path, repository: Repository) -> None:

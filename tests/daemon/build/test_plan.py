@@ -9,8 +9,6 @@ from dora_daemon.build.errors import StepFailed
 from dora_daemon.build.plan import (
     BuildLine,
     build_lines,
-    rewrite_for_uv,
-    rewrite_pip,
     shell_hint,
     wants_environment,
 )
@@ -60,28 +58,6 @@ def test_which_nodes_need_a_build(fields: dict[str, object], work: bool) -> None
 )
 def test_which_nodes_get_a_python_environment(fields: dict[str, object], expected: bool) -> None:
     assert wants_environment(_node(**fields)) is expected
-
-
-@pytest.mark.parametrize(
-    ("words", "python", "rewritten"),
-    [
-        ("pip install x", None, "UV pip install x"),
-        ("pip3 install x", None, "UV pip install x"),
-        ("pip install x", "PY", "UV pip install --python PY x"),
-        ("pip install --target d x", "PY", "UV pip install --target d x"),
-        ("pip install --python=o x", "PY", "UV pip install --python=o x"),
-        ("pip compile r.in", "PY", "UV pip compile r.in"),
-        ("make all", "PY", "make all"),
-    ],
-)
-def test_pip_becomes_uv_pip(words: str, python: str | None, rewritten: str) -> None:
-    result = rewrite_for_uv(tuple(words.split()), uv="UV", python=python)
-    assert " ".join(result) == rewritten
-
-
-def test_without_uv_pip_is_that_of_the_interpreter() -> None:
-    assert rewrite_pip(("pip", "install", "x"), python="PY") == ("PY", "-m", "pip", "install", "x")
-    assert rewrite_pip(("cmake", "."), python="PY") == ("cmake", ".")
 
 
 def test_a_line_that_expects_a_shell_is_explained() -> None:

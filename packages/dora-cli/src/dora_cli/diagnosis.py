@@ -85,7 +85,7 @@ def check_programs() -> Iterator[Finding]:
     from dora_daemon.build.python_env import find_uv
 
     uv = find_uv(os.environ)
-    missing = "not found (needed by --uv only): pip install uv"
+    missing = "not found (pip builds nodes instead; --uv needs it): pip install uv"
     yield _warning("uv", missing) if uv is None else _passed("uv", uv)
     git = shutil.which("git")
     if git is not None:

@@ -98,9 +98,6 @@ Ui = Annotated[
     ),
 ]
 Uv = Annotated[bool, typer.Option("--uv", help="Build and run Python nodes with uv.")]
-Rebuild = Annotated[
-    bool, typer.Option("--rebuild", help="Run build commands even if nothing has changed.")
-]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show all output of builds.")]
 StrictTypes = Annotated[bool, typer.Option("--strict-types", help="Treat type warnings as errors.")]
 Locked = Annotated[

@@ -36,7 +36,6 @@ def prepare_nodes(
     offline: bool = False,
     jobs: int | None = None,
     lock: LockChoice,
-    rebuild: bool = False,
     verbose: bool = False,
 ) -> Session:
     """Build all nodes; record the build in the session file and return it.
@@ -47,7 +46,7 @@ def prepare_nodes(
     from dora_daemon.build.session_file import fingerprint, record_build
 
     commits = lock.commits(loaded)
-    options = BuildOptions(uv=uv, offline=offline, jobs=jobs, commits=commits, rebuild=rebuild)
+    options = BuildOptions(uv=uv, offline=offline, jobs=jobs, commits=commits)
     nodes = _run(loaded, base_dir, options, verbose=verbose)
     lock.record(loaded, {one.node: one.commit for one in nodes if one.commit is not None})
     current = fingerprint(loaded.resolved, uv=uv)

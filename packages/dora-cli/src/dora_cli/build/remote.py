@@ -34,7 +34,6 @@ def build_on_daemons(
     uv: bool,
     offline: bool,
     parallel: bool,
-    rebuild: bool,
     verbose: bool,
     lock: LockChoice,
 ) -> str:
@@ -45,7 +44,6 @@ def build_on_daemons(
     settings = BuildSettings(
         offline=offline,
         parallel=parallel,
-        rebuild=rebuild,
         commits=lock.commits(loaded),
     )
     spec = make_spec(loaded, uv=uv).model_copy(

@@ -5,7 +5,6 @@ uv unpacks wheels and does not keep them; pip fills a folder of wheels for ``--o
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import shutil
@@ -13,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.resources import as_file, files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +19,8 @@ from packaging.requirements import Requirement
 
 from dora_cli.bundle.platform import Platform
 from dora_config.errors import DoraError
+from dora_daemon.build.pip_lines import uv_settings
+from dora_daemon.build.python_env import find_uv
 
 LOCK: Final = "requirements.lock"
 """Beside this module: every dependency of a release with the hashes of its wheels."""
@@ -28,12 +28,6 @@ FETCH_TIMEOUT: Final = 1800.0
 """Seconds for all downloads of a platform."""
 
 _WHEELS_OF_THE_LOCK: Final = ("--no-deps", "--require-hashes", "--only-binary", ":all:")
-_PIP_SETTING: Final = re.compile(r"(?:global|:env:|install|download)\.([a-z-]+)=(.+)")
-_UV_VARIABLES: Final = {
-    "index-url": "UV_DEFAULT_INDEX",
-    "extra-index-url": "UV_INDEX",
-    "cert": "SSL_CERT_FILE",
-}
 _MISSING: Final = re.compile(
     r"you require ([^\s,]+==[^\s,]+)|No matching distribution .* for (\S+)"
 )
@@ -60,7 +54,7 @@ def install(platform: Platform, site: Path, *, offline: Path | None = None) -> N
     if offline is not None:
         words += ["--offline", *_find_links(offline)]
     else:
-        environment |= pip_index()
+        environment |= uv_settings(environment)
     with as_file(files("dora_cli.bundle") / LOCK) as lock:
         done = _run([*words, "--requirement", str(lock)], platform, environment, cwd=site.parent)
     if done.returncode != 0:
@@ -108,12 +102,8 @@ def pins_for(platform: Platform, lock: str | None = None) -> Iterator[str]:
 
 
 def _uv() -> str:
-    """Return the path of uv, which is not sent to machines."""
-    if find_spec("uv") is not None:
-        from uv import find_uv_bin
-
-        return str(find_uv_bin())
-    found = shutil.which("uv")
+    """Return the path of uv."""
+    found = find_uv(os.environ)
     if found is None:
         raise WheelsMissing(
             "uv is not installed beside this dora, but is needed to install dora on a machine: "
@@ -126,24 +116,6 @@ def _find_links(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise WheelsMissing(f"--offline {folder}: the folder does not exist")
     return ["--no-index", "--find-links", str(folder.absolute())]
-
-
-def pip_index() -> dict[str, str]:
-    """Return pip's package index as variables of uv, unless uv has its own settings."""
-    if os.environ.keys() & {"UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_CONFIG_FILE"}:
-        return {}
-    words = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "config", "list"]
-    done = subprocess.run(
-        words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    found = {}
-    for line in done.stdout.splitlines():
-        setting = _PIP_SETTING.fullmatch(line)
-        if setting is not None and setting[1] in _UV_VARIABLES:
-            found[_UV_VARIABLES[setting[1]]] = " ".join(str(ast.literal_eval(setting[2])).split())
-    if "UV_INDEX" in found:
-        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # like pip; hashes ensure the content
-    return found
 
 
 def _run(

@@ -20,8 +20,6 @@ class BuildSettings(Message):
     offline: bool = False
     parallel: bool = False
     """Build several nodes of one machine at once."""
-    rebuild: bool = False
-    """Build again what was built with the same inputs."""
     commits: dict[str, str] | None = None
     """Commits of a lock file by node id; git sources are checked out at these."""
 
@@ -41,11 +39,10 @@ class NodeBuildEvent(Message):
 
 
 class FailedNode(Message):
-    """Why one node could not be prepared; ``output`` is the tail of what the step printed."""
+    """Why one node could not be prepared; what the step printed was sent before."""
 
     node: str
     message: str
-    output: tuple[str, ...] = ()
 
 
 class PreparedNode(Message):

@@ -197,8 +197,7 @@ def _share(
 
 
 def _failure(daemon: str, failure: FailedNode) -> str:
-    lines = [clean_lines(failure.message), *(clean_lines(line) for line in failure.output)]
-    return f'daemon "{daemon}", node "{failure.node}": ' + "\n  ".join(lines)
+    return f'daemon "{daemon}", node "{failure.node}": {clean_lines(failure.message)}'
 
 
 def require_built(spec: DataflowSpec, placement: Mapping[str, tuple[str, ...]]) -> None:

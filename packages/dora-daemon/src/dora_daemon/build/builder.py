@@ -5,6 +5,9 @@ Python node with build lines has an environment and nodes are built concurrently
 lines install into the interpreter that runs dora, where concurrent `pip install` would conflict, so
 by default nodes are built one after another. Nodes whose code was sent to this machine always have
 environments of their own.
+
+Lines run at each build, because their tools skip what is done; equal lines of several nodes run
+once.
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,8 +32,7 @@ from dora_config.dataflow.variables import is_reserved
 from dora_config.errors import os_error_text
 from dora_config.protocol.builds import FailedNode, NodeBuildEvent
 from dora_config.protocol.runner import NodeLocation
-from dora_daemon.build import own_environment, plan
-from dora_daemon.build.cache import BuildCache
+from dora_daemon.build import own_environment, pip_lines, plan
 from dora_daemon.build.command import CommandResult, OnCommand, run_command
 from dora_daemon.build.errors import BuildError, StepFailed
 from dora_daemon.build.file_lock import file_lock
@@ -46,9 +50,6 @@ from dora_daemon.build.python_env import (
 from dora_daemon.runner.process.environment import merge_environment
 
 MAX_JOBS = 8
-SHOWN_TAIL = 20
-"""Lines of a failed command in the error."""
-
 OnBuildEvent = Callable[[NodeBuildEvent], None]
 
 
@@ -65,8 +66,6 @@ class BuildOptions:
     """Use `deploy.working_dir`, which `dora run` ignores."""
     build_keys: Mapping[str, str] = field(default_factory=dict)
     """By node id, for nodes whose code was sent to this machine: key of the build."""
-    rebuild: bool = False
-    """Run also builds that have succeeded with the same inputs."""
 
     def parallel(self) -> int:
         """Return how many nodes are prepared at the same time."""
@@ -90,8 +89,7 @@ async def prepare(
     ``on_command`` is called for each command, so that a reaper can kill it with this process.
     Raises BuildError with every node that could not be prepared.
     """
-    cache = BuildCache(base_dir)
-    builder = _Builder(base_dir, options, dict(environ), on_event, cache, on_command)
+    builder = _Builder(base_dir, options, dict(environ), on_event, on_command)
     limiter = anyio.CapacityLimiter(options.parallel())
     outcomes: dict[str, BuiltNode | FailedNode] = {}
 
@@ -104,20 +102,31 @@ async def prepare(
             tasks.start_soon(prepare_one, node)
     ordered = [outcomes[node.id] for node in dataflow.nodes]
     failures = tuple(one for one in ordered if isinstance(one, FailedNode))
-    await anyio.to_thread.run_sync(partial(cache.save, complete=not failures))
     if failures:
         raise BuildError(failures)
     return tuple(one for one in ordered if isinstance(one, BuiltNode))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class _Run:
+    """One run of a build line, for every node that has the same line."""
+
+    node: str
+    ended: anyio.Event = field(default_factory=anyio.Event)
+    succeeded: bool = False
+
+
+@dataclass(slots=True)
 class _Builder:
     base_dir: Path
     options: BuildOptions
     environ: dict[str, str]
     on_event: OnBuildEvent
-    cache: BuildCache
     on_command: OnCommand | None
+    runs: dict[tuple[object, ...], _Run] = field(default_factory=dict)
+    """By what makes lines equal."""
+    no_network: str | None = None
+    """Why a line of pip did not reach the network."""
 
     async def prepare(self, node: ResolvedNode) -> BuiltNode | FailedNode:
         """Prepare one node; a failure is returned, so that other nodes are still prepared."""
@@ -127,7 +136,7 @@ class _Builder:
         try:
             built = await self._prepare(node)
         except StepFailed as error:
-            return self._failed(node, str(error), error.output)
+            return self._failed(node, str(error))
         except OSError as error:
             return self._failed(node, os_error_text(error))
         if node.needs_build:
@@ -135,9 +144,9 @@ class _Builder:
             self.on_event(NodeBuildEvent(node=node.id, what="built", seconds=seconds))
         return built
 
-    def _failed(self, node: ResolvedNode, text: str, output: tuple[str, ...] = ()) -> FailedNode:
+    def _failed(self, node: ResolvedNode, text: str) -> FailedNode:
         self.on_event(NodeBuildEvent(node=node.id, what="failed", text=text))
-        return FailedNode(node=node.id, message=text, output=output)
+        return FailedNode(node=node.id, message=text)
 
     async def _prepare(self, node: ResolvedNode) -> BuiltNode:
         lines = plan.build_lines(node)
@@ -156,8 +165,7 @@ class _Builder:
                 raise StepFailed("--uv needs the program uv, which is not on PATH: pip install uv")
             if uv is not None and plan.wants_environment(node):
                 python = await self._environment(node, directory, uv)
-            if lines:
-                await self._run_lines(node, lines, directory, uv, python)
+            await self._run_lines(node, lines, directory, python)
         place = NodeLocation(working_dir=str(directory), python=str(python) if python else None)
         return BuiltNode(node=node.id, place=place, commit=commit)
 
@@ -166,42 +174,44 @@ class _Builder:
         node: ResolvedNode,
         lines: tuple[plan.BuildLine, ...],
         directory: Path,
-        uv: str | None,
         python: Path | None,
     ) -> None:
-        """Run the lines, unless they have succeeded before with the same inputs."""
-        environ = self._node_environ(node, python, offline=False)
-        cache = self.cache
-        check = await anyio.to_thread.run_sync(
-            partial(cache.check, lines, directory, python=python, environ=environ, uv=uv)
-        )
-        if check.up_to_date and not self.options.rebuild:
-            self._skip(node, "up to date")
+        """Run the lines, except those that ran for another node with the same result."""
+        if not lines:
             return
-        installed = await anyio.to_thread.run_sync(cache.begin, check)
-        try:
-            for line in lines:
-                await self._run_line(node, line, directory, uv, python)
-        except BaseException:
-            cache.end(check, installed, success=False)
-            raise
-        await anyio.to_thread.run_sync(partial(cache.end, check, installed, success=True))
+        env = self._node_environ(node, python)
+        seen: Counter[plan.BuildLine] = Counter()
+        for line in lines:
+            # A line that a node repeats on purpose runs again.
+            seen[line] += 1
+            key = (line.words, seen[line], directory, python, tuple(sorted(env.items())))
+            run = self.runs.get(key)
+            if run is None:
+                run = self.runs[key] = _Run(node.id)
+                try:
+                    await self._run_line(node, line, directory, python, env)
+                    run.succeeded = True
+                finally:
+                    run.ended.set()
+                continue
+            await run.ended.wait()
+            if not run.succeeded:
+                raise StepFailed(f'build line {line.text!r} failed for node "{run.node}"')
+            self._skip(node, f'{line.text}: done for node "{run.node}"')
 
     async def _prepare_own(
         self, node: ResolvedNode, directory: Path, lines: tuple[plan.BuildLine, ...]
     ) -> Path | None:
         """Build a node whose code was sent here, once per requirements; return its interpreter."""
         key = self.options.build_keys[node.id]
-        if not self.options.rebuild and own_environment.is_built(directory, node.id, key):
+        if own_environment.is_built(directory, node.id, key):
             self._skip(node, "built already with the same requirements")
         else:
             await anyio.to_thread.run_sync(own_environment.begin, directory, node.id)
-            uv = find_uv(self.environ)
             python = None
             if plan.wants_environment(node):
-                python = await self._environment(node, directory, uv)
-            for line in lines:
-                await self._run_line(node, line, directory, uv, python)
+                python = await self._environment(node, directory, find_uv(self.environ))
+            await self._run_lines(node, lines, directory, python)
             own_environment.mark_built(directory, node.id, key)
         own_environment.share_packages(directory, node.id)
         return environment_python(directory, node.id)
@@ -250,15 +260,12 @@ class _Builder:
         unfinished.touch()
         await anyio.to_thread.run_sync(partial(shutil.rmtree, directory, ignore_errors=True))
         words = create_command(working_dir, node.id, uv)
-        env = self._environ(offline=self.options.offline)
-        result = await self._run(node, words, working_dir, env)
+        result = await self._run(node, words, working_dir, self._environ())
         if result.ok:
             unfinished.unlink()
         python = environment_python(working_dir, node.id)
         if python is None:
-            raise StepFailed(
-                f"cannot create the Python environment {directory} ({result})", result.tail
-            )
+            raise StepFailed(f"cannot create the Python environment {directory} ({result})")
         return python
 
     async def _run_line(
@@ -266,46 +273,96 @@ class _Builder:
         node: ResolvedNode,
         line: plan.BuildLine,
         directory: Path,
-        uv: str | None,
         python: Path | None,
+        env: Mapping[str, str],
     ) -> None:
-        env = self._node_environ(node, python, offline=self.options.offline)
         self._step(node, line.text)
-        if uv is not None:
-            target = None if python else sys.executable
-            words = plan.rewrite_for_uv(line.words, uv=uv, python=target)
-        elif python is not None and line.words[0] in plan.PIP:
-            if find_spec("pip") is None:
-                raise StepFailed(_no_pip(line))
-            words = own_environment.pip_command(line.words, python)
-        else:
-            words = self._without_uv(node, line, env)
         where = f"build line {line.text!r} in {directory}"
+        arguments = pip_lines.pip_arguments(line.words)
         try:
-            result = await self._run(node, words, directory, env)
+            if arguments is None:
+                result = await self._run(node, line.words, directory, env)
+            else:
+                result = await self._run_pip(node, arguments, directory, python, env)
         except FileNotFoundError as error:
             if error.filename == directory:
                 raise StepFailed(f"{where}: the working directory does not exist") from None
-            raise StepFailed(f"{where}: {_not_found(words[0], directory)}") from None
+            raise StepFailed(f"{where}: {_not_found(line.words[0], directory)}") from None
         except OSError as error:
-            raise StepFailed(f"{where}: {words[0]}: {error.strerror}") from error
-        if not result.ok:
-            hint = plan.shell_hint(line)
-            raise StepFailed(
-                f"{where}: {result}" + (f" ({hint})" if hint else ""), result.tail[-SHOWN_TAIL:]
-            )
+            raise StepFailed(f"{where}: {line.words[0]}: {error.strerror}") from error
+        if result.ok:
+            return
+        cause = pip_lines.network_failure(result.tail)
+        if cause is not None:
+            raise StepFailed(f"{where}: no network ({cause})")
+        hint = plan.shell_hint(line)
+        raise StepFailed(f"{where}: {result}" + (f" ({hint})" if hint else ""))
 
-    def _without_uv(
-        self, node: ResolvedNode, line: plan.BuildLine, env: Mapping[str, str]
-    ) -> tuple[str, ...]:
-        """Return the command of a line; `uv pip` if dora runs in an environment without pip."""
-        if line.words[0] not in plan.PIP or find_spec("pip") is not None:
-            return plan.rewrite_pip(line.words, python=sys.executable)
-        found = find_uv(env)
-        if found is None:
-            raise StepFailed(_no_pip(line))
-        self._output(node, f"{sys.executable} has no pip: running `uv pip` instead")
-        return plan.rewrite_for_uv(line.words, uv=found, python=sys.executable)
+    async def _run_pip(
+        self,
+        node: ResolvedNode,
+        arguments: tuple[str, ...],
+        directory: Path,
+        python: Path | None,
+        env: Mapping[str, str],
+    ) -> CommandResult:
+        """Run a command of pip with uv, or with pip where uv is missing or refuses it."""
+        uv = find_uv(env)
+        if uv is not None and pip_lines.uses_uv(arguments, python):
+            result = await self._run_uv(node, uv, arguments, directory, python, env)
+            if result is not None:
+                return result
+        if find_spec("pip") is None:
+            raise StepFailed(f"{sys.executable} has no pip, and uv is not installed: install one")
+        return await self._run(node, pip_lines.pip_command(arguments, python), directory, env)
+
+    async def _run_uv(
+        self,
+        node: ResolvedNode,
+        uv: str,
+        arguments: tuple[str, ...],
+        directory: Path,
+        python: Path | None,
+        env: Mapping[str, str],
+    ) -> CommandResult | None:
+        """Run `uv pip`, from its cache once the network was missing; None: pip may know the option.
+
+        An error is only shown if nothing else is tried.
+        """
+        error: list[str] = []
+
+        def show(line: str) -> None:
+            if error or line.startswith("error:"):
+                error.append(line)
+            else:
+                self._output(node, line)
+
+        env = {**pip_lines.uv_settings(env), **env}
+        kept, projects = await anyio.to_thread.run_sync(
+            pip_lines.split_projects, arguments, directory, python
+        )
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            if projects:
+                file.write("".join(f"{project}\n" for project in projects))
+                file.flush()
+                kept += ["--requirement", file.name]
+            words = pip_lines.uv_command(uv, kept, python)
+            run = partial(
+                run_command, words, cwd=directory, on_line=show, on_command=self.on_command
+            )
+            if self.no_network is None:
+                result = await run(env=env)
+                self.no_network = None if result.ok else pip_lines.network_failure(error)
+            if self.no_network is not None:
+                error.clear()
+                result = await run(env={**env, "UV_OFFLINE": "1"})
+                if not result.ok and pip_lines.lacks_download(error):
+                    return CommandResult(result.exit_code, (self.no_network,))
+        if not result.ok and pip_lines.is_unknown_to_uv(error) and find_spec("pip") is not None:
+            return None
+        for line in error:
+            self._output(node, line)
+        return result
 
     async def _run(
         self, node: ResolvedNode, words: Sequence[str], cwd: Path, env: Mapping[str, str]
@@ -313,11 +370,9 @@ class _Builder:
         on_line, on_command = partial(self._output, node), self.on_command
         return await run_command(words, cwd=cwd, env=env, on_line=on_line, on_command=on_command)
 
-    def _node_environ(
-        self, node: ResolvedNode, python: Path | None, *, offline: bool
-    ) -> dict[str, str]:
+    def _node_environ(self, node: ResolvedNode, python: Path | None) -> dict[str, str]:
         """Return the environment variables of a node's build lines. Raises StepFailed."""
-        merged = merge_environment(self._environ(offline=offline), {}, {}, node.env)
+        merged = merge_environment(self._environ(), {}, {}, node.env)
         if merged.problems:
             raise StepFailed("; ".join(merged.problems))
         env = merged.variables
@@ -328,9 +383,9 @@ class _Builder:
         env["PATH"] = f"{own}:{path}" if path else own
         return env
 
-    def _environ(self, *, offline: bool) -> dict[str, str]:
+    def _environ(self) -> dict[str, str]:
         env = {name: text for name, text in self.environ.items() if not is_reserved(name)}
-        return env | {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"} if offline else env
+        return env | {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"} if self.options.offline else env
 
     def _step(self, node: ResolvedNode, text: str) -> None:
         self.on_event(NodeBuildEvent(node=node.id, what="step", text=text))
@@ -340,13 +395,6 @@ class _Builder:
 
     def _output(self, node: ResolvedNode, line: str) -> None:
         self.on_event(NodeBuildEvent(node=node.id, what="output", text=line))
-
-
-def _no_pip(line: plan.BuildLine) -> str:
-    return (
-        f"build line {line.text!r}: {sys.executable} has no pip, and `uv` is not on PATH"
-        " either; install one of them"
-    )
 
 
 def _not_found(program: str, directory: Path) -> str:

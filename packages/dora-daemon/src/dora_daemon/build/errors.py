@@ -15,11 +15,7 @@ from dora_config.protocol.builds import FailedNode
 
 
 class StepFailed(DoraError):
-    """One step failed; `output` has the last lines that it printed."""
-
-    def __init__(self, message: str, output: tuple[str, ...] = ()) -> None:
-        super().__init__(message)
-        self.output = output
+    """One step failed; what it printed was reported before."""
 
 
 class BuildError(DoraError):
@@ -30,11 +26,7 @@ class BuildError(DoraError):
         self.failures = failures
 
     def __str__(self) -> str:
-        lines = []
-        for failed in self.failures:
-            lines.append(f'node "{failed.node}": {failed.message}')
-            lines += [f"  {line}" for line in failed.output]
-        return "\n".join(lines)
+        return "\n".join(f'node "{one.node}": {one.message}' for one in self.failures)
 
 
 class LockFileError(DoraError):

@@ -1,8 +1,9 @@
 """Git sources: `<base>/git/<host>/<repository path>/<commit>`, one clone per commit.
 
-The commit of a branch is looked up at every build, that of a tag or revision until it is cloned. A
-clone has a temporary name until it is complete. A lock per repository excludes other builds, so
-that the incomplete clones of killed builds can be removed.
+The commit of a branch is looked up at every build, that of a tag or revision until it is cloned;
+the newest clone is used if the repository cannot be reached. A clone has a temporary name until it
+is complete. A lock per repository excludes other builds, so that the incomplete clones of killed
+builds can be removed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -20,6 +21,7 @@ from dora_config.dataflow.resolved import GitSource
 from dora_daemon.build.command import CommandResult, OnCommand, OnLine, run_command
 from dora_daemon.build.errors import StepFailed
 from dora_daemon.build.file_lock import file_lock
+from dora_daemon.build.pip_lines import network_failure
 
 UNFINISHED = ".cloning-"
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -101,7 +103,7 @@ class GitSources:
         async with file_lock(repository / ".lock"):
             for incomplete in repository.glob(f"{UNFINISHED}*"):
                 shutil.rmtree(incomplete, ignore_errors=True)
-            commit = locked or await self._commit_of(source, repository)
+            commit = locked or await self._commit_of(source, repository, on_line)
             directory = repository / commit
             if directory.is_dir():
                 return Checkout(directory, commit, cloned=False)
@@ -113,7 +115,7 @@ class GitSources:
                 on_clone(commit)
             return await self._clone(source, repository, commit, on_line)
 
-    async def _commit_of(self, source: GitSource, repository: Path) -> str:
+    async def _commit_of(self, source: GitSource, repository: Path, on_line: OnLine | None) -> str:
         """Return the commit to which a source refers now."""
         if source.rev is not None and _COMMIT.fullmatch(source.rev.lower()):
             return source.rev.lower()
@@ -128,7 +130,18 @@ class GitSources:
             )
         if source.rev is not None:
             return source.rev.lower()
-        return await self._remote_commit(source)
+        result = await self._list_remote(source)
+        if result.ok:
+            return _listed_commit(source, result.tail)
+        cause = network_failure(result.tail)
+        reason = f"cannot reach the git repository {source.url} ({cause or result})"
+        known = await self._known_commit(source, repository)
+        if on_line is not None and (known is not None or cause is None):
+            for line in (f"{reason}; using its newest clone",) if known else result.tail:
+                on_line(line)
+        if known is None:
+            raise StepFailed(reason)
+        return known
 
     async def _known_commit(self, source: GitSource, repository: Path) -> str | None:
         """Return the commit of the newest clone that has this reference, if any."""
@@ -145,24 +158,9 @@ class GitSources:
                 return clone.name
         return None
 
-    async def _remote_commit(self, source: GitSource) -> str:
-        if source.branch is not None:
-            patterns = [f"refs/heads/{source.branch}"]
-        elif source.tag is not None:
-            patterns = [f"refs/tags/{source.tag}", f"refs/tags/{source.tag}^{{}}"]
-        else:
-            patterns = ["HEAD"]
-        result = await self._git("ls-remote", "--", source.url, *patterns, cwd=self._base)
-        if not result.ok:
-            raise StepFailed(
-                f"cannot reach the git repository {source.url} ({result})", result.tail
-            )
-        rows = [line.split("\t") for line in result.tail if "\t" in line]
-        found = {name: commit for commit, name in rows if _COMMIT.fullmatch(commit)}
-        for pattern in reversed(patterns):  # the commit of an annotated tag is tag^{}
-            if pattern in found:
-                return found[pattern]
-        raise StepFailed(f"{source.url} has no {reference(source)}")
+    async def _list_remote(self, source: GitSource) -> CommandResult:
+        patterns = _patterns(source)
+        return await self._git("ls-remote", "--", source.url, *patterns, cwd=self._base)
 
     async def _clone(
         self, source: GitSource, repository: Path, commit: str, on_line: OnLine | None
@@ -196,8 +194,7 @@ class GitSources:
         if not result.ok:
             raise StepFailed(
                 f"cannot check out {reference(source)} of {source.url}: "
-                f"git {next(a for a in arguments if a[0] != '-' and '=' not in a)}, {result}",
-                result.tail,
+                f"git {next(a for a in arguments if a[0] != '-' and '=' not in a)}, {result}"
             )
 
     async def _git(
@@ -206,6 +203,25 @@ class GitSources:
         words = ("git", *arguments)
         env, on_command = self._env, self._on_command
         return await run_command(words, cwd=cwd, env=env, on_line=on_line, on_command=on_command)
+
+
+def _patterns(source: GitSource) -> tuple[str, ...]:
+    """Return the references that `git ls-remote` lists for a source."""
+    if source.branch is not None:
+        return (f"refs/heads/{source.branch}",)
+    if source.tag is not None:
+        return (f"refs/tags/{source.tag}", f"refs/tags/{source.tag}^{{}}")
+    return ("HEAD",)
+
+
+def _listed_commit(source: GitSource, lines: Sequence[str]) -> str:
+    """Return the commit in the output of `git ls-remote`."""
+    rows = [line.split("\t") for line in lines if "\t" in line]
+    found = {name: commit for commit, name in rows if _COMMIT.fullmatch(commit)}
+    for pattern in reversed(_patterns(source)):  # the commit of an annotated tag is tag^{}
+        if pattern in found:
+            return found[pattern]
+    raise StepFailed(f"{source.url} has no {reference(source)}")
 
 
 def _clones(repository: Path) -> list[Path]:

@@ -94,7 +94,6 @@ async def _build(job: BuildJob, directory: RuntimeDir) -> BuildOutcome:
         commits=settings.commits,
         apply_deploy=True,
         build_keys=job.build_keys,
-        rebuild=settings.rebuild,
     )
     try:
         nodes = await prepare(

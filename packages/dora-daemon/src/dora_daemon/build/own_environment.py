@@ -81,9 +81,3 @@ def share_packages(working_dir: Path, node: str) -> None:
     """Append the packages of dora to the import path of the environment."""
     for site in environment_dir(working_dir, node).glob("lib/python*/site-packages"):
         (site / "zz-dora.pth").write_text(sysconfig.get_path("purelib") + "\n")
-
-
-def pip_command(words: tuple[str, ...], python: Path) -> tuple[str, ...]:
-    """Return a build line ``pip ...`` as a command of dora's pip for the environment."""
-    own = (sys.executable, "-P", "-m", "pip", "--disable-pip-version-check")
-    return (*own, "--python", str(python), *words[1:])

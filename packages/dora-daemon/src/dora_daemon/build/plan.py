@@ -15,7 +15,6 @@ from dora_daemon.build.errors import StepFailed
 PIP = ("pip", "pip3")
 INSTALLS_PYTHON = (*PIP, "uv", "python", "python3")
 NAMES_TARGET = ("--python", "-p", "--target", "--prefix")
-TAKES_TARGET = ("install", "uninstall", "list", "freeze", "show")
 SHELL_OPERATORS = ("&&", "||", "|", ";", ">", ">>", "<", "&")
 
 
@@ -70,19 +69,3 @@ def wants_environment(node: ResolvedNode) -> bool:
     if node.operators or (node.path or "").endswith(".py"):
         return True
     return any(word in INSTALLS_PYTHON for word in first_words)
-
-
-def rewrite_for_uv(words: tuple[str, ...], *, uv: str, python: str | None) -> tuple[str, ...]:
-    """Replace `pip ...` by `uv pip ...`, for the interpreter `python` if given."""
-    if words[0] not in PIP:
-        return words
-    rest = words[1:]
-    names_target = any(word.split("=")[0] in NAMES_TARGET for word in rest)
-    if python is None or names_target or not rest or rest[0] not in TAKES_TARGET:
-        return (uv, "pip", *rest)
-    return (uv, "pip", rest[0], "--python", python, *rest[1:])
-
-
-def rewrite_pip(words: tuple[str, ...], *, python: str) -> tuple[str, ...]:
-    """Replace `pip ...` by the pip of the interpreter that will run the node."""
-    return (python, "-m", "pip", *words[1:]) if words[0] in PIP else words

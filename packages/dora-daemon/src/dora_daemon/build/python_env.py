@@ -11,11 +11,15 @@ from dora_config.ids import file_stem
 
 
 def find_uv(environ: Mapping[str, str]) -> str | None:
-    """Return the program uv: on PATH, or beside the interpreter that runs dora."""
-    beside = Path(sys.executable).with_name("uv")
-    return shutil.which("uv", path=environ.get("PATH")) or (
-        str(beside) if beside.is_file() else None
-    )
+    """Return the program uv: on PATH, or that of the Python that runs dora."""
+    if found := shutil.which("uv", path=environ.get("PATH")):
+        return found
+    try:
+        from uv import find_uv_bin
+
+        return str(find_uv_bin())
+    except (ImportError, FileNotFoundError):
+        return None
 
 
 def environment_dir(working_dir: Path, node: str) -> Path:

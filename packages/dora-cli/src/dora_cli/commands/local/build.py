@@ -33,7 +33,6 @@ def main(
     lockfile: options.LockFile = None,
     parallel: Parallel = False,
     offline: options.Offline = False,
-    rebuild: options.Rebuild = False,
     verbose: options.Verbose = False,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
@@ -41,8 +40,8 @@ def main(
     """Run the build commands of a dataflow and clone its git sources.
 
     If the file has `deploy` and a coordinator answers, or a coordinator is given, each daemon
-    builds its own nodes; otherwise all nodes are built on this machine. A build is skipped if its
-    command, files and environment have not changed since it last succeeded.
+    builds its own nodes; otherwise all nodes are built on this machine. A line that several nodes
+    have runs once.
     """
     lock = LockChoice.from_options(locked=locked, write=write_lockfile, path=lockfile)
     loaded = dataflow_file.load(path, strict_types=strict_types or None)
@@ -61,7 +60,6 @@ def main(
                 uv=uv,
                 offline=offline,
                 parallel=parallel,
-                rebuild=rebuild,
                 verbose=verbose,
                 lock=lock,
             )
@@ -75,7 +73,6 @@ def main(
             offline=offline,
             jobs=MAX_JOBS if parallel else None,
             lock=lock,
-            rebuild=rebuild,
             verbose=verbose,
         ).build_id
     output.write(f"build finished successfully: {build_id}")

@@ -61,7 +61,6 @@ def main(
     write_lockfile: options.WriteLockFile = False,
     lockfile: options.LockFile = None,
     offline: options.Offline = False,
-    rebuild: options.Rebuild = False,
     verbose: options.Verbose = False,
     watch: options.Watch = False,
     ui: options.Ui = False,
@@ -78,7 +77,7 @@ def main(
     path = dataflow_file.local_path(source)
     loaded = dataflow_file.load(path)
     _note_unknown_nodes(levels, [node.id for node in loaded.resolved.nodes])
-    places = prepare(loaded, uv=uv, offline=offline, lock=lock, rebuild=rebuild, verbose=verbose)
+    places = prepare(loaded, uv=uv, offline=offline, lock=lock, verbose=verbose)
     settings = RunSettings(
         uv=uv,
         stop_after=stop_after,
@@ -168,7 +167,6 @@ def prepare(
     uv: bool,
     offline: bool,
     lock: LockChoice,
-    rebuild: bool,
     verbose: bool,
 ) -> dict[str, NodeLocation]:
     """Build the nodes that need it; return working directory and interpreter of each."""
@@ -182,7 +180,6 @@ def prepare(
         uv=uv,
         offline=offline,
         lock=lock,
-        rebuild=rebuild,
         verbose=verbose,
     )
     return session.places(loaded.directory)

@@ -159,9 +159,7 @@ def _run_here(path: Path, settings: RecordSettings, run: RunSettings) -> None:
     from dora_cli.recordings.recorder_process import RecorderProcess, report_ended
 
     loaded = dataflow_file.load(path)
-    places = prepare(
-        loaded, uv=run.uv, offline=False, lock=LockChoice(), rebuild=False, verbose=False
-    )
+    places = prepare(loaded, uv=run.uv, offline=False, lock=LockChoice(), verbose=False)
     recorders: list[RecorderProcess] = []
 
     def start(directory: Path, dataflow_id: str) -> None:

@@ -67,7 +67,7 @@ def main(
         output.write(f"wrote {output_yaml}; its relative paths begin at {directory}")
         return
     loaded = _load(text, directory)
-    places = prepare(loaded, uv=uv, offline=False, lock=LockChoice(), rebuild=False, verbose=False)
+    places = prepare(loaded, uv=uv, offline=False, lock=LockChoice(), verbose=False)
     settings = RunSettings(
         uv=uv, stop_after=stop_after, allow_shell=allow_shell_nodes, env_overrides=overrides
     )
