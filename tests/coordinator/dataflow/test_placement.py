@@ -39,3 +39,12 @@ def test_labels_select_the_first_daemon_that_has_all_of_them() -> None:
     assert [(one.node, one.daemon) for one in plan.nodes] == [("net", "station")]
     assert 'labels {"gpu": "yes"}' in plan.nodes[0].reason
     assert not fleet.store
+
+
+def test_a_dry_run_is_refused_as_the_start_would_be() -> None:
+    fleet = two_machines()
+    spec = dataflow(camera="robot").model_copy(update={"name": "app"})
+    fleet.start(spec)
+    fleet.settle()
+    number = fleet.request(StartDataflow(spec=spec, dry_run=True))
+    assert 'already a running dataflow with name "app"' in fleet.failures[number].message

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import anyio
+import pytest
+from support.fleets.stored_files import add
 from support.simulation.fleet_simulation import dataflow
 
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
-from dora_config.protocol.dataflow import Origin
-from dora_config.protocol.runner import NodeLocation
-from dora_daemon.agent.node_paths import Machine, explain, has_folder, log_dirs, make_plan
+from dora_config.file_store import FileStore
+from dora_config.protocol.code import CodeFile, CodeSet
+from dora_config.protocol.dataflow import DataflowSpec, Origin
+from dora_config.protocol.runner import CurrentNode, NodeLocation
+from dora_daemon.agent.node_paths import (
+    Machine,
+    deliver,
+    explain,
+    has_folder,
+    log_dirs,
+    make_plan,
+)
 from dora_daemon.agent.records import PartRecord
+from dora_daemon.code.delivery import CodeNotDelivered, Delivery
 
 
 def origin_of(folder: Path) -> Origin:
@@ -91,3 +104,73 @@ def test_whether_a_runner_has_all_nodes(tmp_path: Path) -> None:
     machine = Machine(tmp_path, "boot")
     assert make_plan(made, machine).whole
     assert not make_plan(made.model_copy(update={"whole": False}), machine).whole
+
+
+SENT = ResolvedDeploy(distribute="scp")
+
+
+class SentCode:
+    """A machine to which code is sent."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = FileStore(folder / "store")
+        self.base = folder / "_work" / "flow-12345678"
+        self.folder = folder
+
+    def spec(self, **nodes: dict[str, str]) -> DataflowSpec:
+        """Return a dataflow of nodes that were sent with these files."""
+        code = {}
+        for node, files in nodes.items():
+            entries = [
+                CodeFile(path=name, sha256=add(self.store, text.encode()), size=len(text))
+                for name, text in files.items()
+            ]
+            code[node] = add(self.store, CodeSet(files=tuple(entries)).text())
+        resolved = tuple(ResolvedNode(id=node, path=f"{node}.py", deploy=SENT) for node in nodes)
+        return record(Origin(), *resolved, code=code).spec
+
+    def deliver(
+        self, spec: DataflowSpec, *running: DataflowSpec, replaces: str | None = None
+    ) -> None:
+        """Deliver code while dataflows run, whose ids are "0", "1" ..."""
+        machine = Machine(
+            self.folder,
+            "boot",
+            code=Delivery(self.store, lambda: pytest.fail("not used")),
+            parts=tuple(
+                PartRecord(dataflow_id=str(number), attempt=1, spec=one)
+                for number, one in enumerate(running)
+            ),
+        )
+        anyio.run(deliver, spec, machine, "build", replaces)
+
+    def files(self) -> dict[str, str]:
+        return {path.name: path.read_text() for path in self.base.iterdir() if path.is_file()}
+
+
+@pytest.fixture
+def sent(tmp_path: Path) -> SentCode:
+    return SentCode(tmp_path)
+
+
+def test_the_code_of_a_running_dataflow_is_not_replaced_by_another(sent: SentCode) -> None:
+    running = sent.spec(a={"a.py": "old"}, b={"b.py": "old"})
+    sent.deliver(running)
+    with pytest.raises(CodeNotDelivered, match=r'of dataflow "0", which runs there; stop it first'):
+        sent.deliver(sent.spec(a={"a.py": "new"}, b={"b.py": "old"}), running)
+    sent.deliver(running, running)  # the same code
+    assert sent.files() == {"a.py": "old", "b.py": "old"}
+
+
+def test_a_replaced_node_leaves_the_files_of_the_others(sent: SentCode) -> None:
+    running = sent.spec(a={"a.py": "old", "words.py": "old"}, b={"b.py": "old", "words.py": "old"})
+    sent.deliver(running)
+    replacement = sent.spec(a={"a.py": "new", "words.py": "new"})
+    sent.deliver(replacement, running, replaces="0")
+    assert sent.files() == {"a.py": "new", "b.py": "old", "words.py": "new"}
+    current = tuple(
+        CurrentNode(node=node, code={**running.code, **replacement.code}[node.id])
+        for node in running.resolved.nodes
+    )
+    sent.deliver(running.with_current(current))  # after a recovery
+    assert sent.files() == {"a.py": "new", "b.py": "old", "words.py": "new"}

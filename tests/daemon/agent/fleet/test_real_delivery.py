@@ -76,18 +76,18 @@ def project(workspace: Workspace, nodes: list[dict[str, object]] | None = None) 
     return workspace.dataflow({"nodes": nodes or [reader]}, "project/dataflow.yml")
 
 
-def unseen(path: Path) -> DataflowSpec:
+def unseen(path: Path, name: str | None = None) -> DataflowSpec:
     """The dataflow as sent to another machine, which does not have the folder."""
-    spec = make_spec(load(path))
+    spec = make_spec(load(path), name=name)
     return spec.model_copy(
         update={"origin": spec.origin.model_copy(update={"boot_id": "elsewhere"})}
     )
 
 
-def start(fleet: RealFleet, path: Path) -> str:
+def start(fleet: RealFleet, path: Path, name: str | None = None) -> str:
     """Send the code and start; return the dataflow's id."""
     with Client(fleet.coordinator.endpoint) as client:
-        spec = deliver(client, unseen(path))
+        spec = deliver(client, unseen(path, name))
         return client.request(StartDataflow(spec=spec), Started).uuid
 
 
@@ -255,6 +255,28 @@ def test_what_leads_out_of_the_folder_is_refused_and_nothing_is_sent(
     with pytest.raises(CollectionError, match=r"is a link to .*, outside of"):
         start(fleet, path)
     assert not (fleet.workspace.path / "_work").exists()
+
+
+def test_a_refused_start_leaves_the_code_of_a_running_dataflow(
+    fleet: RealFleet, workspace: Workspace
+) -> None:
+    reader: dict[str, object] = {
+        "id": "reader",
+        "path": "reader.py",
+        "inputs": {"tick": "dora/timer/secs/1"},
+        "deploy": ROBOT,
+    }
+    path = project(workspace, [reader])
+    workspace.file("project/reader.py", "from dora import Node\nfor event in Node(): pass\n")
+    start(fleet, path, "app")
+    fleet.wait_for_status("Running")
+    before = (laid_out(fleet) / "words.py").read_text()
+    workspace.file("project/words.py", "GREETING = 'refused'\n")
+    with pytest.raises(RequestFailed, match='already a running dataflow with name "app"'):
+        start(fleet, path, "app")
+    with pytest.raises(RequestFailed, match='other code, of dataflow "app", which runs there'):
+        start(fleet, path, "other")
+    assert (laid_out(fleet) / "words.py").read_text() == before
 
 
 @pytest.mark.usefixtures("own_home")

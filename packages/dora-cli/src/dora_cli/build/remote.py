@@ -47,9 +47,9 @@ def build_on_daemons(
         commits=lock.commits(loaded),
     )
     spec = make_spec(loaded, uv=uv).model_copy(
-        update={"build_id": None, "places": {}, "built_on": {}}
+        update={"name": None, "build_id": None, "places": {}, "built_on": {}}
     )
-    spec = send(client, spec)
+    spec = send(client, spec).model_copy(update={"name": loaded.resolved.name})
     request = BuildDataflow(spec=spec, settings=settings)
     try:
         built = client.request(request, Built, RemoteBuildProgress(verbose=verbose).show)
@@ -63,10 +63,11 @@ def build_on_daemons(
     return built.build_id
 
 
-def deliver(client: Client, spec: DataflowSpec) -> DataflowSpec:
+def deliver(client: Client, spec: DataflowSpec, replaces: str | None = None) -> DataflowSpec:
     """Send the code of nodes and build those on their machines, as preparation of a start.
 
-    Raises CollectionError, RequestFailed with all failures.
+    ``replaces``: the running dataflow to which the nodes belong. Raises CollectionError,
+    RequestFailed with all failures.
     """
     sent = send(client, spec)
     if not sent.code:
@@ -77,7 +78,9 @@ def deliver(client: Client, spec: DataflowSpec) -> DataflowSpec:
         else node.model_copy(update={"build": (), "git": None})  # built by `dora build`
         for node in sent.resolved.nodes
     )
-    request = BuildDataflow(spec=sent.with_nodes(nodes), settings=BuildSettings(parallel=True))
+    request = BuildDataflow(
+        spec=sent.with_nodes(nodes), settings=BuildSettings(parallel=True), replaces=replaces
+    )
     built = client.request(request, Built, RemoteBuildProgress().show)
     return sent.model_copy(update={"delivered_by": built.build_id})
 

@@ -124,6 +124,6 @@ def _sent(client: Client, found: Described, node: ResolvedNode) -> str:
             " started"
         )
     spec = found.spec.with_nodes((node,)).model_copy(
-        update={"build_id": None, "places": {}, "built_on": {}, "code": {}}
+        update={"name": None, "build_id": None, "places": {}, "built_on": {}, "code": {}}
     )
-    return deliver(client, spec).code.get(node.id, "")
+    return deliver(client, spec, found.uuid).code.get(node.id, "")

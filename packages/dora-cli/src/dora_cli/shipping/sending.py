@@ -10,6 +10,7 @@ from dora_cli import output
 from dora_cli.shipping.collection import Collected, CollectionError, collect
 from dora_cli.shipping.http_upload import upload
 from dora_cli.shipping.ignore_rules import IGNORE_FILE
+from dora_config.protocol.control import PlacementPlan, StartDataflow
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
@@ -23,12 +24,17 @@ MAX_NAMES = 6
 def send(client: Client, spec: DataflowSpec) -> DataflowSpec:
     """Send the files that are missing on the machines; return the spec with their digests.
 
-    Raises CollectionError with all nodes that cannot be sent, before anything is sent.
+    Raises CollectionError with all nodes that cannot be sent, and RequestFailed if a start would be
+    refused, before anything is sent.
     """
     by_node = _collect_all(spec)
     if not by_node:
         return spec
     _note_left_out(by_node.values())
+    digests = {node: one.code.digest() for node, one in by_node.items()}
+    built_on = {node: daemon for node, daemon in spec.built_on.items() if node not in digests}
+    sent = spec.model_copy(update={"code": digests, "built_on": built_on})
+    plan = client.request(StartDataflow(spec=sent, dry_run=True), PlacementPlan)
     distribute = {node.id: node.deploy.distribute for node in spec.resolved.nodes}
     over_http = {node: one for node, one in by_node.items() if distribute[node] == "http"}
     if over_http:
@@ -37,10 +43,8 @@ def send(client: Client, spec: DataflowSpec) -> DataflowSpec:
     if over_ssh:
         from dora_cli.shipping.ssh_upload import push
 
-        push(client, spec, over_ssh)
-    digests = {node: one.code.digest() for node, one in by_node.items()}
-    built_on = {node: daemon for node, daemon in spec.built_on.items() if node not in digests}
-    return spec.model_copy(update={"code": digests, "built_on": built_on})
+        push(client, plan, over_ssh)
+    return sent
 
 
 def _collect_all(spec: DataflowSpec) -> dict[str, Collected]:

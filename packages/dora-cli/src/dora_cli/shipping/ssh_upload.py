@@ -27,8 +27,7 @@ from dora_cli.ssh import RemoteCommandFailed
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.disk_space import SPARE, DiskFull
 from dora_config.errors import os_error_text
-from dora_config.protocol.control import PlacementPlan, StartDataflow
-from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.control import PlacementPlan
 from dora_config.yaml.quantities import show_size
 
 TAKE_TIMEOUT = 600.0
@@ -38,10 +37,9 @@ class NotPushed(CollectionError):
     """The code could not be sent to all machines that need it."""
 
 
-def push(client: Client, spec: DataflowSpec, parts: Mapping[str, Collected]) -> None:
+def push(client: Client, plan: PlacementPlan, parts: Mapping[str, Collected]) -> None:
     """Upload the files of nodes to the machines where they will run; raises NotPushed."""
     cluster = _cluster(client)
-    plan = client.request(StartDataflow(spec=spec, dry_run=True), PlacementPlan)
     by_machine: dict[str, list[Collected]] = {}
     for placed in plan.nodes:
         if placed.node in parts:

@@ -63,6 +63,8 @@ class BuildPart(Message):
     spec: DataflowSpec
     """Contains only the nodes of this daemon."""
     settings: BuildSettings = BuildSettings()
+    replaces: DataflowUuid | None = None
+    """Running dataflow whose nodes these will replace."""
 
 
 class CancelBuild(Message):
@@ -114,6 +116,7 @@ class BuildDataflow(Message):
     kind: Literal["build"] = "build"
     spec: DataflowSpec
     settings: BuildSettings = BuildSettings()
+    replaces: DataflowUuid | None = None
 
 
 class BuildTriggered(Message):

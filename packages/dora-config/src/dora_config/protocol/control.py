@@ -60,7 +60,7 @@ class StartDataflow(Message):
     kind: Literal["start"] = "start"
     spec: DataflowSpec
     dry_run: bool = False
-    """Start nothing; answered with :class:`PlacementPlan`."""
+    """Start nothing; answered with :class:`PlacementPlan`, or with the refusal of a start."""
 
 
 class StopDataflow(Message):

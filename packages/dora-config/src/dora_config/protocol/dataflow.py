@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -51,7 +52,10 @@ class DataflowSpec(Message):
     built_on: dict[str, str] = Field(default_factory=dict)
     """Daemon that built each node in ``build_id``, for nodes that had something to prepare."""
     code: dict[str, str] = Field(default_factory=dict)
-    """Digest of the ``CodeSet`` by node id, for nodes whose code is sent to their machine."""
+    """Digest of the ``CodeSet`` by node id, for nodes whose code is sent to their machine.
+
+    In the order in which it was sent: where two nodes share a folder, later files count.
+    """
     delivered_by: str | None = None
     """Id of the build in which that code was delivered."""
     allow_unlinked: bool = False
@@ -78,16 +82,32 @@ class DataflowSpec(Message):
         resolved = self.resolved.model_copy(update={"nodes": nodes})
         return self.model_copy(update={"resolved": resolved})
 
+    def with_sent(self, sent: DataflowSpec) -> DataflowSpec:
+        """Return the specification after nodes were replaced or added, with their code."""
+        nodes = {node.id: node for node in (*self.resolved.nodes, *sent.resolved.nodes)}
+        update = {"code": updated(self.code, sent.code)}
+        return self.with_nodes(tuple(nodes.values())).model_copy(update=update)
+
     def with_current(self, current: tuple[CurrentNode, ...]) -> DataflowSpec:
         """Return the specification for nodes that were changed while they ran."""
         resolved = self.resolved.model_copy(update={"nodes": tuple(one.node for one in current)})
         ids = {one.node.id for one in current}
         places = {node: place for node, place in self.places.items() if node in ids}
         places |= {one.node.id: one.place for one in current if one.place != NodeLocation()}
-        code = {node: digest for node, digest in self.code.items() if node in ids}
-        code |= {one.node.id: one.code for one in current if one.code}
+        changed = {
+            one.node.id: one.code
+            for one in current
+            if one.code and one.code != self.code.get(one.node.id)
+        }
+        kept = {node: digest for node, digest in self.code.items() if node in ids}
+        code = updated(kept, changed)
         update = {"resolved": resolved, "places": places, "code": code}
         return self.model_copy(update=update)
+
+
+def updated(code: Mapping[str, str], changed: Mapping[str, str]) -> dict[str, str]:
+    """Return digests by node id with those that changed at the end."""
+    return {node: code[node] for node in code if node not in changed} | dict(changed)
 
 
 class LogFilter(Message):

@@ -191,7 +191,10 @@ def _share(
     build: _Build, daemon: str, request: BuildDataflow, nodes: tuple[ResolvedNode, ...]
 ) -> Command:
     message = BuildPart(
-        build_id=build.build_id, spec=request.spec.with_nodes(nodes), settings=request.settings
+        build_id=build.build_id,
+        spec=request.spec.with_nodes(nodes),
+        settings=request.settings,
+        replaces=request.replaces,
     )
     return SendToDaemon(daemon, message)
 

@@ -89,13 +89,14 @@ class LifecycleRequests:
         """Raises :class:`RequestRefused` and placement errors."""
         spec = start.spec
         running = self._registry.live_named(spec.name) if spec.name else None
-        if running is not None and not start.dry_run:
+        if running is not None:
             problem = _taken(spec.name, running)
             raise RequestRefused("conflict", f"{problem}; stop it or choose another --name")
         plan = place(spec.resolved, self._membership.connected())
+        if spec.code or not start.dry_run:
+            require_built(spec, plan.parts)
         if start.dry_run:
             return [AnswerClient(requested.client, requested.number, plan.explained)]
-        require_built(spec, plan.parts)
         self._waits.add(_Wait(requested, "started", {requested.fresh_id}))
         triggered = StartTriggered(uuid=requested.fresh_id)
         return [

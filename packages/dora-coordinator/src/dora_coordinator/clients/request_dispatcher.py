@@ -129,7 +129,9 @@ class RequestDispatcher:
     ) -> list[Command]:
         """Keep why a dataflow was not placed, for `dora why`."""
         match request:
-            case control.StartDataflow(spec=spec, dry_run=False) | BuildDataflow(spec=spec):
+            case control.StartDataflow(spec=spec, dry_run=True) if not spec.code:
+                return []
+            case control.StartDataflow(spec=spec) | BuildDataflow(spec=spec):
                 return self._registry.history.start_refused(spec.name, "placement", problem, now)
             case _:
                 return []

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import TypeVar
 
 from dora_config.dataflow.expand import describe_dataflow
-from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.dataflow import DataflowSpec, updated
 from dora_coordinator.dataflow.completion import CompletionRule
 from dora_coordinator.dataflow.data import DataflowData
 from dora_coordinator.dataflow.events import NodesDescribed, PartAdded
@@ -91,7 +91,7 @@ def _merged(spec: DataflowSpec, before: Collection[str], own: DataflowSpec) -> D
         "resolved": resolved,
         "descriptor": describe_dataflow(resolved),
         "places": _of(ids, {**spec.places, **own.places}),
-        "code": _of(ids, {**spec.code, **own.code}),
+        "code": _of(ids, updated(spec.code, own.code)),
         "params": _of(ids, spec.params),
         "built_on": _of(ids, spec.built_on),
     }

@@ -18,7 +18,7 @@ from dora_daemon.agent.builds.files import BuildFiles, NotBuilt
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.build.own_environment import is_built
 from dora_daemon.build.python_env import environment_python
-from dora_daemon.code.delivery import Delivery, node_directory
+from dora_daemon.code.delivery import CodeNotDelivered, Delivery, node_directory
 
 WORK_DIR = "_work"
 
@@ -35,6 +35,8 @@ class Machine:
     allow_shell: bool = False
     builds: BuildFiles | None = None
     code: Delivery | None = None
+    parts: tuple[PartRecord, ...] = ()
+    """Parts that run here and are not being stopped."""
 
 
 def has_folder(machine: Machine, origin: Origin) -> bool:
@@ -55,14 +57,45 @@ def base_directory(spec: DataflowSpec, machine: Machine, name: str) -> Path:
     return machine.base_dir / WORK_DIR / (spec.workspace or name)
 
 
-async def deliver(spec: DataflowSpec, machine: Machine, name: str) -> dict[str, CodeSet]:
+async def deliver(
+    spec: DataflowSpec, machine: Machine, name: str, replaces: str | None = None
+) -> dict[str, CodeSet]:
     """Fetch sent code, unless the folder of the dataflow file exists on this machine.
 
-    Raises :class:`CodeNotDelivered`.
+    ``replaces``: the running dataflow to which the nodes of ``spec`` belong, whose other nodes keep
+    their code. Raises :class:`CodeNotDelivered`.
     """
     if machine.code is None or has_folder(machine, spec.origin):
         return {}
-    return await machine.code.deliver(spec, base_directory(spec, machine, name))
+    base = base_directory(spec, machine, name)
+    whole = spec
+    for part in machine.parts:
+        if part.dataflow_id == replaces:
+            whole = part.spec.with_sent(spec)
+        elif part.spec.workspace == spec.workspace:
+            _require_same_code(spec, part, base)
+    delivered = await machine.code.deliver(whole, base)
+    return {node: code for node, code in delivered.items() if node in spec.code}
+
+
+def _require_same_code(spec: DataflowSpec, part: PartRecord, base: Path) -> None:
+    """Raise CodeNotDelivered if the code would replace files of a running dataflow."""
+    running = _code_by_folder(part.spec, base)
+    for folder, code in _code_by_folder(spec, base).items():
+        if folder in running and running[folder] != code:
+            name = part.spec.name or part.dataflow_id
+            raise CodeNotDelivered(
+                f'{folder} contains other code, of dataflow "{name}", which runs there; stop it '
+                "first, or change its nodes with `dora node replace`"
+            )
+
+
+def _code_by_folder(spec: DataflowSpec, base: Path) -> dict[Path, set[str]]:
+    found: dict[Path, set[str]] = {}
+    for node in spec.resolved.nodes:
+        if node.id in spec.code:
+            found.setdefault(node_directory(base, node), set()).add(spec.code[node.id])
+    return found
 
 
 def make_plan(record: PartRecord, machine: Machine) -> RunPlan:

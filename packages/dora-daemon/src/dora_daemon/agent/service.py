@@ -346,6 +346,9 @@ class Agent:
             allow_shell=self._options.allow_shell,
             builds=self._build_files,
             code=self._code,
+            parts=tuple(
+                part for part in self._state.records() if part.is_live and not part.stopping
+            ),
         )
 
     def _builds_in_use(self) -> set[str]:

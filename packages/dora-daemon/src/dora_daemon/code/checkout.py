@@ -29,22 +29,22 @@ _INDEXES: Final = Path(".dora") / "code"
 
 
 class CodeConflict(DoraError):
-    """Two nodes have different files at one path, or a folder is in the way."""
+    """The files of two nodes do not fit together, or a folder is in the way."""
 
 
 def merged(sets: Iterable[CodeSet]) -> CodeSet:
-    """Return all files of several nodes that run in one directory. Raises CodeConflict."""
-    files: dict[str, CodeFile] = {}
-    links: dict[str, CodeLink] = {}
+    """Return all files of several nodes that run in one directory. Raises CodeConflict.
+
+    Of two entries with one path, the later counts: it belongs to a node that was replaced.
+    """
+    entries: dict[str, CodeFile | CodeLink] = {}
     for one in sets:
-        for file in one.files:
-            if files.setdefault(file.path, file) != file or file.path in links:
-                raise CodeConflict(f"{file.path}: sent with two contents; start the dataflow again")
-        for link in one.links:
-            if links.setdefault(link.path, link) != link or link.path in files:
-                raise CodeConflict(f"{link.path}: sent with two contents; start the dataflow again")
+        entries |= {file.path: file for file in one.files}
+        entries |= {link.path: link for link in one.links}
+    files = tuple(entry for entry in entries.values() if isinstance(entry, CodeFile))
+    links = tuple(entry for entry in entries.values() if isinstance(entry, CodeLink))
     try:
-        return CodeSet(files=tuple(files.values()), links=tuple(links.values()))
+        return CodeSet(files=files, links=links)
     except ValidationError as error:
         text = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise CodeConflict(f"the nodes' files do not fit together: {text}") from error

@@ -64,9 +64,8 @@ class Delivery:
         delivered: dict[str, CodeSet] = {}
         by_directory: dict[Path, list[CodeSet]] = {}
         with self._thread_turn:
-            for node in spec.resolved.nodes:
-                if node.id not in spec.code:
-                    continue
+            nodes = {node.id: node for node in spec.resolved.nodes}
+            for node in (nodes[node_id] for node_id in spec.code if node_id in nodes):
                 directory = node_directory(base, node)
                 try:
                     code = self._obtain(node, spec.code[node.id], directory, cancelled)

@@ -145,7 +145,7 @@ class BuildProcesses:
     async def _deliver(self, message: BuildPart, running: _Running) -> dict[str, str]:
         """Bring the code of nodes here; return the build keys of those that need a build."""
         spec = message.spec
-        delivered = await deliver(spec, self._machine(), message.build_id)
+        delivered = await deliver(spec, self._machine(), message.build_id, message.replaces)
         for node_id, code in delivered.items():
             text = f"received its code: {len(code.files)} files, {code.size >> 10} KiB"
             running.events.add(NodeBuildEvent(node=node_id, what="step", text=text))

@@ -124,7 +124,7 @@ class PartChanges:
         code = {node.id: change.code} if change.code else {}
         places = {node.id: change.place} if change.place != NodeLocation() else {}
         spec = spec.model_copy(update={"code": code, "places": places})
-        await deliver(spec, machine, record.dataflow_id)
+        await deliver(spec, machine, record.dataflow_id, record.dataflow_id)
         located = locate(spec, base_directory(spec, machine, record.dataflow_id), machine)
         return change.model_copy(update={"place": located.get(node.id, NodeLocation())})
 

@@ -134,7 +134,7 @@ class RunnerClient:
             # Processes without record and directory: a node must not run twice.
             await anyio.to_thread.run_sync(kill_marked, self._mark)
         try:
-            await deliver(record.spec, machine, record.dataflow_id)
+            await deliver(record.spec, machine, record.dataflow_id, record.dataflow_id)
             plan = await links.complete(make_plan(record, machine), record, token)
             created = await anyio.to_thread.run_sync(RuntimeDir.create, root)
             try:
