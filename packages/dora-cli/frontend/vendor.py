@@ -24,9 +24,8 @@ FILES = {
     "uplot/dist/uPlot.esm.js": "uplot.js",
     "uplot/dist/uPlot.min.css": "uplot.css",
     "uplot/LICENSE": "uplot.LICENSE",
-    "@dagrejs/dagre/dist/dagre.esm.js": "dagre.js",
-    "@dagrejs/dagre/LICENSE": "dagre.LICENSE",
-    "@dagrejs/dagre/dist/dagre.esm.js.LEGAL.txt": "dagre.LEGAL.txt",
+    "elkjs/lib/elk-worker.min.js": "elkjs-worker.js",
+    "elkjs/LICENSE.md": "elkjs.LICENSE",
 }
 """File in node_modules, and its name in `static/vendor`."""
 
@@ -38,7 +37,9 @@ def main() -> int:
     versions = json.loads((HERE / "package.json").read_text())["dependencies"]
     listing = "".join(f"- {name} {version}\n" for name, version in sorted(versions.items()))
     wanted["README.md"] = (
-        "Libraries as released, copied by `packages/dora-cli/frontend/vendor.py`.\n\n" + listing
+        "Libraries as released, copied by `packages/dora-cli/frontend/vendor.py`.\n\n"
+        + listing
+        + "\nThe source of elkjs (EPL-2.0) is at https://github.com/kieler/elkjs.\n"
     ).encode()
     changed = [
         name

@@ -129,7 +129,8 @@ def test_graph_with_live_edges(ui: Ui, dataflow: str) -> None:
     for machine in MACHINES:
         see(page, ".group text", machine)
     see(page, '[data-edge="arm>recorder"] .rate', re.compile(r"\d+/s"))
-    see(page, '[data-edge="camera>detector"].drop')
+    # a straight line has no height, and so is not "visible"
+    page.locator('[data-edge="camera>detector"].drop').wait_for(state="attached")
     see(page, '[data-edge="camera>detector"] .dropped', "−")
     node(page, "camera").click()
     see(page, ".inspector h2", "camera")

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
         parse_dataflow,
     )
     from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedInput, ResolvedNode
-    from dora_config.render.graph_html import graph_page
     from dora_config.render.mermaid import mermaid_graph
     from dora_config.render.schema import json_schema
 
@@ -41,7 +40,6 @@ _LAZY = {
         *("load_dataflow", "load_module", "parse_dataflow"),
     ),
     "dataflow.resolved": ("ResolvedDataflow", "ResolvedInput", "ResolvedNode"),
-    "render.graph_html": ("graph_page",),
     "render.mermaid": ("mermaid_graph",),
     "render.schema": ("json_schema",),
 }
@@ -66,7 +64,6 @@ __all__ = [
     "ResolvedNode",
     "__version__",
     "expand_dataflow",
-    "graph_page",
     "json_schema",
     "load_cluster",
     "load_dataflow",

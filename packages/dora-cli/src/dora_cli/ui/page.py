@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,13 @@ STATIC: Final = Path(__file__).parent / "static"
 INDEX: Final = STATIC / "index.html"
 
 _INLINE: Final = re.compile(rb"<script type=\"importmap\">(.*?)</script>", re.DOTALL)
+
+
+def libraries() -> dict[str, str]:
+    """Return the files of libraries, below the folder of the page, by imported name."""
+    (inline,) = _INLINE.findall(INDEX.read_bytes())
+    imports: dict[str, str] = json.loads(inline)["imports"]
+    return imports
 
 
 @cache

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.control import DataflowSummary, Described, RestartSummary
 from dora_config.protocol.snapshot import (
     EdgeRates,
@@ -210,30 +211,33 @@ def graph(described: Described) -> Row:
     return {
         "uuid": described.uuid,
         "inspectable": resolved.debug_inspection,
-        "nodes": [
-            _row(
-                id=node.id,
-                name=node.name,
-                description=node.description,
-                machine=described.daemons.get(node.id),
-                kind=node.kind,
-                path=node.path,
-                restart=node.restart.policy,
-                inputs=[
-                    _row(
-                        id=name,
-                        source=str(port.source),
-                        policy=port.queue_policy,
-                        size=port.queue_size,
-                        type=node.input_types.get(name) or port.data_type,
-                    )
-                    for name, port in node.inputs.items()
-                ],
-                outputs=[_row(id=name, type=node.output_types.get(name)) for name in node.outputs],
-            )
-            for node in resolved.nodes
-        ],
+        "nodes": [graph_node(node, described.daemons.get(node.id)) for node in resolved.nodes],
     }
+
+
+def graph_node(node: ResolvedNode, machine: str | None) -> Row:
+    """Return a node with its ports."""
+    return _row(
+        id=node.id,
+        name=node.name,
+        description=node.description,
+        machine=machine,
+        kind=node.kind,
+        path=node.path,
+        restart=node.restart.policy,
+        inputs=[
+            _row(
+                id=name,
+                source=str(port.source),
+                policy=port.queue_policy,
+                size=port.queue_size,
+                type=node.input_types.get(name) or port.data_type,
+                timeout=port.input_timeout,
+            )
+            for name, port in node.inputs.items()
+        ],
+        outputs=[_row(id=name, type=node.output_types.get(name)) for name in node.outputs],
+    )
 
 
 def _row(**values: Any) -> Row:

@@ -1,1 +1,1 @@
-"""Dataflows as pages, diagrams and JSON Schemas."""
+"""Dataflows as diagrams, and JSON Schemas."""

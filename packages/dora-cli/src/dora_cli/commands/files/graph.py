@@ -21,7 +21,8 @@ def main(
     ] = False,
 ) -> None:
     """Draw a dataflow as an offline HTML page or as Mermaid text."""
-    from dora_config import graph_page, mermaid_graph
+    from dora_cli.ui.graph_page import graph_page
+    from dora_config import mermaid_graph
 
     if mermaid and open_page:
         raise typer.BadParameter("--open needs the HTML page, which --mermaid does not write")

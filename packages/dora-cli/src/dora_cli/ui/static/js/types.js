@@ -25,7 +25,7 @@
  *   dataflows: Record<string, Dataflow>, nodes: Record<string, Record<string, NodeRow>>,
  *   edges: Record<string, Record<string, EdgeRow>>, problems: string[]}} State
  *
- * @typedef {{id: string, source: string, policy: string, size: number, type?: string}} GraphInput
+ * @typedef {{id: string, source: string, policy: string, size: number, type?: string, timeout?: number}} GraphInput
  * @typedef {{id: string, type?: string}} GraphOutput
  * @typedef {{id: string, name?: string, description?: string, machine?: string, kind: string,
  *   path?: string, restart: string, inputs: GraphInput[], outputs: GraphOutput[]}} GraphNode

@@ -4,57 +4,27 @@ import { html } from "htm/preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import { usePointer } from "../pointer.js";
-import { modulesOf, total, worst } from "./model.js";
-import { Arrow, Group, Label, Node, arrowProps, labelProps } from "./shapes.js";
+import { modulesOf } from "./model.js";
+import { Arrow, Group, Label, Node } from "./shapes.js";
 
 /** @typedef {import("./model.js").Item} Item */
 /** @typedef {import("./model.js").Bundle} Bundle */
-/** @typedef {import("./model.js").Model} Model */
 /** @typedef {import("./layout.js").Layout} Layout */
+/** @typedef {import("./layout.js").Layouts} Layouts */
 /** @typedef {import("./layout.js").Area} Area */
-/** @typedef {import("../types.js").NodeRow} NodeRow */
-/** @typedef {import("../types.js").EdgeRow} EdgeRow */
+/** @typedef {import("./shapes.js").ItemLook} ItemLook */
+/** @typedef {import("./shapes.js").ArrowLook} ArrowLook */
 /** @typedef {{kind: "item" | "bundle", id: string} | null} Selection */
 
-const FAR = 0.5;
-const TINY = 0.22;
+/** Zoom at which the smallest text, of 12 units, has 11 pixels; below it only names are shown, of 22 units. */
+const NEAR = 11 / 12;
+const FAR = 11 / 22;
 /** Of graphs with more items, only those near the visible part are drawn. */
 const DRAW_ALL = 300;
-const MIN_ZOOM = 0.04;
+const MIN_ZOOM = 0.02;
+const FITTED_ZOOM = 1.2;
 const MAX_ZOOM = 2.5;
-const MARGIN = 24;
-
-/**
- * Lay out the model in a worker; returns the last layout until the next is ready.
- * @param {Model} model
- * @returns {Layout | null}
- */
-export function useLayout(model) {
-  const [layout, setLayout] = useState(/** @type {Layout | null} */ (null));
-  const worker = useRef(/** @type {Worker | null} */ (null));
-  const number = useRef(0);
-  const key = useMemo(
-    () => JSON.stringify([model.items.map((one) => [one.id, one.machine]), model.bundles.map((one) => one.id), model.grouped]),
-    [model],
-  );
-  useEffect(() => {
-    worker.current = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
-    worker.current.onmessage = (event) => {
-      if (event.data.number === number.current) setLayout(event.data.layout);
-    };
-    return () => worker.current?.terminate();
-  }, []);
-  useEffect(() => {
-    number.current += 1;
-    worker.current?.postMessage({
-      number: number.current,
-      boxes: model.items.map((one) => ({ id: one.id, width: one.width, height: one.height, group: one.machine, alone: one.kind === "machine" })),
-      arrows: model.bundles.map((one) => ({ from: one.from, to: one.to })),
-      grouped: model.grouped,
-    });
-  }, [key]);
-  return layout;
-}
+const MARGIN = 16;
 
 /** @typedef {{level: import("./shapes.js").Level, area: Area}} View */
 
@@ -73,10 +43,11 @@ function contains(outer, inner) {
   return outer.x <= inner.x && outer.y <= inner.y && outer.x + outer.width >= inner.x + inner.width && outer.y + outer.height >= inner.y + inner.height;
 }
 
-/** @param {Area} one @param {Area} other @returns {Area} */
-function union(one, other) {
-  const [x, y] = [Math.min(one.x, other.x), Math.min(one.y, other.y)];
-  return { x, y, width: Math.max(one.x + one.width, other.x + other.width) - x, height: Math.max(one.y + one.height, other.y + other.height) - y };
+/** What surrounds the points of an arrow. @param {import("./layout.js").Point[]} points @returns {Area} */
+function around(points) {
+  const [xs, ys] = [points.map((one) => one.x), points.map((one) => one.y)];
+  const [x, y] = [Math.min(...xs), Math.min(...ys)];
+  return { x, y, width: Math.max(...xs) - x + 1, height: Math.max(...ys) - y + 1 };
 }
 
 /** Half a screen more on each side. @param {Area} area @returns {Area} */
@@ -84,18 +55,53 @@ function enlarged(area) {
   return { x: area.x - area.width / 2, y: area.y - area.height / 2, width: 2 * area.width, height: 2 * area.height };
 }
 
-/** @param {{model: Model, layout: Layout, nodes: Record<string, NodeRow>, absent: string, edges: Record<string, EdgeRow>, selection: Selection, select: (selection: Selection) => void, open: (item: Item) => void, toggle: (key: string) => void, lost: Set<string>, found: Set<string> | null, handle: {current: {center: (id: string) => void} | null}}} props */
-export function Drawing({ model, layout, nodes, absent, edges, selection, select, open, toggle, lost, found, handle }) {
+/**
+ * Zoom at which a layout fits into a box.
+ * @param {Layout} layout
+ * @param {{width: number, height: number}} box
+ */
+function fitting(layout, box) {
+  return Math.min(FITTED_ZOOM, (box.width - 2 * MARGIN) / layout.width, (box.height - 2 * MARGIN) / layout.height);
+}
+
+/**
+ * Share of a layout that is visible with readable text.
+ * @param {Layout} layout
+ * @param {{width: number, height: number}} box
+ */
+function readable(layout, box) {
+  return Math.min(1, (box.width - 2 * MARGIN) / layout.width / NEAR) * Math.min(1, (box.height - 2 * MARGIN) / layout.height / NEAR);
+}
+
+/**
+ * Where a layout begins in a direction: in the middle if it fits, else with `first` in the middle as far as no space
+ * is left beside the layout.
+ * @param {number} room
+ * @param {number} size
+ * @param {number} first
+ */
+function begin(room, size, first) {
+  if (size <= room - 2 * MARGIN) return (room - size) / 2;
+  return Math.min(MARGIN, Math.max(room - MARGIN - size, room / 2 - first));
+}
+
+/**
+ * `itemLook` and `arrowLook` return how items and arrows look.
+ * @param {{layouts: Layouts, itemLook: (item: Item) => ItemLook, arrowLook: (bundle: Bundle) => ArrowLook, selection: Selection, select: (selection: Selection) => void, open: (item: Item) => void, toggle: (key: string) => void, lost: Set<string>, found: Set<string> | null, handle: {current: {center: (id: string) => void} | null}}} props
+ */
+export function Drawing({ layouts, itemLook, arrowLook, selection, select, open, toggle, lost, found, handle }) {
   const svg = useRef(/** @type {SVGSVGElement | null} */ (null));
   const scene = useRef(/** @type {SVGGElement | null} */ (null));
-  const camera = useRef({ x: 0, y: 0, zoom: 1, fitted: true });
-
+  /** `fitted`: what follows the size of the window; null after the viewer has moved the drawing. */
+  const camera = useRef({ x: 0, y: 0, zoom: 1, fitted: /** @type {"text" | "all" | null} */ ("text") });
+  const [direction, setDirection] = useState(/** @type {"right" | "down"} */ ("right"));
+  const [layout, model] = [layouts[direction], layouts.model];
   const [view, setView] = useState(/** @type {View} */ ({ level: "near", area: NOWHERE }));
   const scheduled = useRef(0);
   const look = () => {
     scheduled.current = 0;
     const { zoom } = camera.current;
-    const level = zoom < TINY ? "tiny" : zoom < FAR ? "far" : "near";
+    const level = zoom < FAR - 1e-6 ? "tiny" : zoom < NEAR - 1e-6 ? "far" : "near";
     const area = visible();
     setView((known) => (known.level === level && contains(known.area, area) ? known : { level, area: enlarged(area) }));
   };
@@ -108,27 +114,38 @@ export function Drawing({ model, layout, nodes, absent, edges, selection, select
   const center = (/** @type {string} */ id) => {
     const [area, box] = [layout.boxes[id], svg.current?.getBoundingClientRect()];
     if (area === undefined || box === undefined) return;
-    const zoom = Math.max(camera.current.zoom, 0.8);
-    camera.current = { zoom, x: box.width / 2 - (area.x + area.width / 2) * zoom, y: box.height / 2 - (area.y + area.height / 2) * zoom, fitted: false };
+    const zoom = Math.max(camera.current.zoom, NEAR);
+    camera.current = { zoom, x: box.width / 2 - (area.x + area.width / 2) * zoom, y: box.height / 2 - (area.y + area.height / 2) * zoom, fitted: null };
     apply();
   };
   handle.current = { center };
-  const fit = () => {
+  /** Show the beginning with readable text in the direction that fits best, or all. */
+  const fit = (/** @type {"text" | "all"} */ fitted) => {
     const box = svg.current?.getBoundingClientRect();
     if (box === undefined || box.width === 0) return;
-    const zoom = Math.min(1.4, (box.width - 2 * MARGIN) / layout.width, (box.height - 2 * MARGIN) / layout.height);
+    camera.current.fitted = fitted;
+    const { right, down } = layouts;
+    const best = (readable(down, box) - readable(right, box) || fitting(down, box) - fitting(right, box)) > 0 ? "down" : "right";
+    if (best !== direction) {
+      setDirection(best); // fits again
+      return;
+    }
+    const zoom = Math.max(fitted === "text" ? NEAR : MIN_ZOOM, fitting(layout, box));
+    const fed = new Set(model.bundles.map((one) => one.to));
+    const sources = model.items.filter((one) => !fed.has(one.id));
+    const areas = (sources.length > 0 ? sources : model.items).map((one) => layout.boxes[one.id]);
+    const first = areas.reduce((one, other) => (other.x + other.y < one.x + one.y ? other : one), areas[0] ?? NOWHERE);
     camera.current = {
-      zoom: Math.max(MIN_ZOOM, zoom),
-      x: (box.width - layout.width * zoom) / 2,
-      y: (box.height - layout.height * zoom) / 2,
-      fitted: true,
+      ...{ zoom, fitted },
+      x: begin(box.width, layout.width * zoom, (first.x + first.width / 2) * zoom),
+      y: begin(box.height, layout.height * zoom, (first.y + first.height / 2) * zoom),
     };
     apply();
   };
   const zoomAt = (/** @type {number} */ factor, /** @type {number} */ px, /** @type {number} */ py) => {
     const { x, y, zoom } = camera.current;
     const next = Math.min(MAX_ZOOM, Math.max(MIN_ZOOM, zoom * factor));
-    camera.current = { zoom: next, x: px - ((px - x) / zoom) * next, y: py - ((py - y) / zoom) * next, fitted: false };
+    camera.current = { zoom: next, x: px - ((px - x) / zoom) * next, y: py - ((py - y) / zoom) * next, fitted: null };
     apply();
   };
   const zoomMiddle = (/** @type {number} */ factor) => {
@@ -138,14 +155,15 @@ export function Drawing({ model, layout, nodes, absent, edges, selection, select
   const pan = (/** @type {number} */ dx, /** @type {number} */ dy) => {
     camera.current.x += dx;
     camera.current.y += dy;
-    camera.current.fitted = false;
+    camera.current.fitted = null;
     apply();
   };
-  useEffect(fit, [layout]);
+  useEffect(() => fit("text"), [layouts]);
+  useEffect(() => fit(camera.current.fitted ?? "text"), [direction]);
   useEffect(() => {
     const element = svg.current;
     if (element === null) return undefined;
-    const observer = new ResizeObserver(() => camera.current.fitted && fit());
+    const observer = new ResizeObserver(() => camera.current.fitted !== null && fit(camera.current.fitted));
     observer.observe(element);
     return () => observer.disconnect();
   }, [layout]);
@@ -169,7 +187,7 @@ export function Drawing({ model, layout, nodes, absent, edges, selection, select
       }
     } else if (event.key === "+" || event.key === "=") zoomMiddle(1.25);
     else if (event.key === "-") zoomMiddle(0.8);
-    else if (event.key === "0") fit();
+    else if (event.key === "0") fit("all");
     else if (event.key === "Enter" && chosen !== undefined) open(chosen);
     else if (event.key === "c" && chosen !== undefined && !event.ctrlKey && !event.metaKey) {
       const module = modulesOf(chosen.label).findLast((one) => model.modules.has(one));
@@ -180,40 +198,38 @@ export function Drawing({ model, layout, nodes, absent, edges, selection, select
     else return;
     event.preventDefault();
   };
+  const bounds = useMemo(() => new Map(Object.entries(layout.routes).map(([id, { points }]) => [id, around(points)])), [layout]);
   const background = (/** @type {MouseEvent} */ event) => {
     if (event.target === svg.current) select(null);
   };
   const chosenItem = selection?.kind === "item" ? selection.id : null;
   const drawn = model.items.length > DRAW_ALL ? view.area : EVERYWHERE;
+  const looks = new Map(model.items.map((item) => [item.id, itemLook(item)]));
   const arrows = model.bundles.flatMap((bundle) => {
-    const [from, to] = [layout.boxes[bundle.from], layout.boxes[bundle.to]];
-    const hidden = from === undefined || to === undefined || !touches(drawn, union(from, to));
-    return hidden ? [] : [{ bundle, from, to, sum: total(bundle.edges, edges) }];
+    const route = layout.routes[bundle.id];
+    return route === undefined || !touches(drawn, bounds.get(bundle.id) ?? NOWHERE) ? [] : [{ bundle, route, look: arrowLook(bundle) }];
   });
   return html`<div class="drawing">
-    <p class="hidden" role="status">${chosenItem === null ? "" : `${chosenItem}: ${worst(model.items.find((one) => one.id === chosenItem)?.nodes ?? [], nodes, absent)}`}</p>
-    <svg ref=${svg} class=${view.level} tabindex="0" role="application" onKeyDown=${keys} onClick=${background}
+    <p class="hidden" role="status">${chosenItem === null ? "" : `${chosenItem}: ${looks.get(chosenItem)?.status ?? ""}`}</p>
+    <svg ref=${svg} class=${view.level} data-direction=${direction} tabindex="0" role="application" onKeyDown=${keys} onClick=${background}
       aria-label="Graph of the dataflow. Arrow keys select a node, Enter opens it, C collapses what is around it, plus and minus zoom, 0 shows all.">
       <defs>
-        ${["flow", "drop", "idle", "chosen"].map((name) => html`<marker key=${name} id="arrow-${name}" class="arrow ${name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto-start-reverse"><path d="M0 1 7 4 0 7z" /></marker>`)}
+        ${["flow", "drop", "idle", "chosen"].map((name) => html`<marker key=${name} id="arrow-${name}" class="arrow ${name}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" markerUnits="userSpaceOnUse" orient="auto-start-reverse"><path d="M0 1 7 4 0 7z" /></marker>`)}
       </defs>
       <g ref=${scene}>
-        ${Object.entries(layout.groups).filter(([, area]) => touches(drawn, area)).map(
-          ([name, area]) => html`<${Group} key=${name} name=${name} area=${area} lost=${lost.has(name)} level=${view.level} toggle=${toggle} />`,
+        ${layout.groups.filter(({ area }) => touches(drawn, area)).map(
+          (group) => html`<${Group} key=${group.id} group=${group} lost=${group.key === `machine ${group.machine}` && lost.has(group.machine)} level=${view.level} toggle=${toggle} />`,
         )}
-        ${arrows.map(({ bundle, from, to, sum }) => {
+        ${arrows.map(({ bundle, route, look }) => {
           const chosen = (selection?.kind === "bundle" && selection.id === bundle.id) || bundle.from === chosenItem || bundle.to === chosenItem;
-          return html`<${Arrow} key=${bundle.id} bundle=${bundle} from=${from} to=${to} points=${layout.arrows[bundle.id]} level=${view.level}
-            ...${arrowProps(sum, chosen)} select=${select} />`;
+          return html`<${Arrow} key=${bundle.id} bundle=${bundle} route=${route} level=${view.level} chosen=${chosen} ...${look} select=${select} />`;
         })}
-        ${view.level === "near" && arrows.map(({ bundle, from, to, sum }) => sum.known &&
-          html`<${Label} key=${`label ${bundle.id}`} bundle=${bundle} from=${from} to=${to} points=${layout.arrows[bundle.id]} ...${labelProps(sum)} select=${select} />`)}
+        ${view.level === "near" && arrows.map(({ bundle, route, look }) => look.lines !== "" && route.label !== undefined &&
+          html`<${Label} key=${`label ${bundle.id}`} bundle=${bundle} area=${route.label} ...${look} select=${select} />`)}
         ${model.items.map((item) => {
           const area = layout.boxes[item.id];
           if (area === undefined || !touches(drawn, area)) return null;
-          const isNode = item.kind === "node";
-          return html`<${Node} key=${item.id} item=${item} area=${area} level=${view.level} row=${isNode && view.level === "near" ? nodes[item.id] : undefined}
-            status=${worst(item.nodes, nodes, absent)} failed=${isNode ? 0 : item.nodes.filter((id) => nodes[id]?.status === "Failed").length}
+          return html`<${Node} key=${item.id} item=${item} area=${area} level=${view.level} ...${looks.get(item.id)}
             dim=${found !== null && !found.has(item.id)} chosen=${item.id === chosenItem} select=${select} open=${open} />`;
         })}
       </g>
@@ -221,7 +237,7 @@ export function Drawing({ model, layout, nodes, absent, edges, selection, select
     <div class="zoom">
       <button type="button" onClick=${() => zoomMiddle(1.25)} aria-label="Zoom in">+</button>
       <button type="button" onClick=${() => zoomMiddle(0.8)} aria-label="Zoom out">−</button>
-      <button type="button" onClick=${fit} aria-label="Show all" title="Show all">⤢</button>
+      <button type="button" onClick=${() => fit("all")} aria-label="Show all" title="Show all">⤢</button>
     </div>
   </div>`;
 }

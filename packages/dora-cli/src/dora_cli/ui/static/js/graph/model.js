@@ -5,15 +5,29 @@
 /** @typedef {import("../types.js").EdgeRow} EdgeRow */
 
 /**
- * A node, or all nodes of a collapsed machine or module.
- * @typedef {{id: string, label: string, kind: "node" | "module" | "machine", machine: string, nodes: string[], timers: string[], width: number, height: number}} Item
- * @typedef {{id: string, from: string, to: string, edges: string[]}} Bundle
+ * A node, or all nodes of a collapsed machine or module; `name` is its label without the modules that are drawn around it.
+ * @typedef {{id: string, label: string, name: string, kind: "node" | "module" | "machine", machine: string, nodes: string[], timers: string[], width: number, height: number}} Item
+ * @typedef {{id: string, from: string, to: string, edges: string[], label: Size}} Bundle `label`: space for its text
+ * @typedef {{width: number, height: number}} Size
  * @typedef {{items: Item[], bundles: Bundle[], grouped: boolean, machines: string[], modules: Map<string, number>}} Model `modules`: number of nodes in each, of all levels
  */
 
-const WIDTH = 204;
-const HEIGHT = 44;
+const HEIGHT = 46;
+const MIN_WIDTH = 132;
+const TIMER_WIDTH = 76;
+const MAX_NAME = 34;
+/** Beside the name: the mark of the state, the number of restarts, and margins. */
+const SIDES = 46;
 const COLLAPSE_ABOVE = 150;
+const NAME_FONT = "600 13px system-ui, sans-serif";
+const pen = document.createElement("canvas").getContext("2d");
+
+/** @param {string} text @param {string} [font] */
+export function textWidth(text, font = "12px system-ui, sans-serif") {
+  if (pen === null) return 8 * text.length;
+  pen.font = font;
+  return pen.measureText(text).width;
+}
 
 /**
  * The modules around a node or a module, the outermost first: `arm` and `arm.left` of `arm.left.driver`.
@@ -46,11 +60,12 @@ export function collapsedAtFirst(graph) {
 
 /**
  * @param {Graph} graph
- * @param {Record<string, NodeRow>} rows
+ * @param {(node: string) => string | undefined} machineOf
  * @param {Set<string>} collapsed keys such as `machine robot-1` and `module arm.left`
+ * @param {(edges: string[]) => Size} labelSize space for the text beside an arrow
  * @returns {Model}
  */
-export function model(graph, rows, collapsed) {
+export function model(graph, machineOf, collapsed, labelSize) {
   /** @type {Map<string, Item>} */
   const items = new Map();
   /** @type {Map<string, string>} */
@@ -59,7 +74,7 @@ export function model(graph, rows, collapsed) {
   /** @type {Map<string, number>} */
   const modules = new Map();
   for (const node of graph.nodes) {
-    const machine = rows[node.id]?.machine ?? node.machine ?? "";
+    const machine = machineOf(node.id) ?? "";
     machines.add(machine);
     const around = modulesOf(node.id);
     for (const module of around) modules.set(module, (modules.get(module) ?? 0) + 1);
@@ -72,7 +87,7 @@ export function model(graph, rows, collapsed) {
     const item = items.get(id);
     itemOf.set(node.id, id);
     if (item === undefined) {
-      items.set(id, { id, label, kind, machine, nodes: [node.id], timers, width: WIDTH, height: HEIGHT });
+      items.set(id, { id, label, name: label, kind, machine, nodes: [node.id], timers, width: 0, height: HEIGHT });
     } else {
       item.nodes.push(node.id);
     }
@@ -87,9 +102,16 @@ export function model(graph, rows, collapsed) {
       const id = `${from}>${to}`;
       const edge = `${input.source}>${node.id}/${input.id}`;
       const bundle = bundles.get(id);
-      if (bundle === undefined) bundles.set(id, { id, from, to, edges: [edge] });
+      if (bundle === undefined) bundles.set(id, { id, from, to, edges: [edge], label: { width: 0, height: 0 } });
       else bundle.edges.push(edge);
     }
+  }
+  for (const bundle of bundles.values()) bundle.label = labelSize(bundle.edges);
+  for (const item of items.values()) {
+    const around = item.kind === "machine" ? undefined : modulesOf(item.label).findLast((name) => (modules.get(name) ?? 0) > 1);
+    const name = around === undefined ? item.label : item.label.slice(around.length + 1);
+    item.name = name.length > MAX_NAME ? `…${name.slice(1 - MAX_NAME)}` : name;
+    item.width = Math.ceil(Math.max(MIN_WIDTH + (item.timers.length > 0 ? TIMER_WIDTH : 0), textWidth(item.name, NAME_FONT) + SIDES));
   }
   return {
     items: [...items.values()],

@@ -1,14 +1,14 @@
 /** One dataflow: graph, list of nodes, list of edges, logs. */
 
 import { html } from "htm/preact";
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useState } from "preact/hooks";
 
 import { record, restartDataflow, startAgain, stopDataflow } from "../changes.js";
 import { Empty, Search, Status, Table } from "../components.js";
-import { ago, bytes, counted, micros, percent, rate, short } from "../format.js";
-import { Drawing, useLayout } from "../graph/drawing.js";
-import { collapsedAtFirst, model, modulesOf } from "../graph/model.js";
+import { ago, bytes, counted, micros, percent, rate, short, tone } from "../format.js";
 import { Inspector } from "../graph/inspector.js";
+import { modulesOf, total, worst } from "../graph/model.js";
+import { GraphPanel } from "../graph/panel.js";
 import { Logs } from "../logs.js";
 import { read } from "../requests.js";
 import { go, link } from "../route.js";
@@ -19,7 +19,6 @@ import { Why } from "./why.js";
 /** @typedef {import("../types.js").Graph} Graph */
 /** @typedef {import("../types.js").NodeRow} NodeRow */
 /** @typedef {import("../types.js").EdgeRow} EdgeRow */
-/** @typedef {import("../graph/drawing.js").Selection} Selection */
 
 const TABS = [
   ["graph", "Graph"],
@@ -111,114 +110,50 @@ function Header({ state, uuid }) {
   </header>`;
 }
 
+/** Space for two lines of figures beside an arrow. */
+const FIGURES = { width: 78, height: 30 };
+const figuresSize = () => FIGURES;
+
 /** @param {{state: State, uuid: string, graph: Graph, nodes: Record<string, NodeRow>, edges: Record<string, EdgeRow>}} props */
 function GraphTab({ state, uuid, graph, nodes, edges }) {
-  const [collapsed, setCollapsed] = useState(() => collapsedAtFirst(graph));
-  const [selection, setSelection] = useState(/** @type {Selection} */ (null));
-  const placement = Object.entries(nodes).map(([id, row]) => `${id} ${row.machine}`).join("\n");
-  const shown = useMemo(() => model(graph, nodes, collapsed), [graph, placement, collapsed]);
-  const layout = useLayout(shown);
-  const [search, setSearch] = useState("");
-  const found = useMemo(() => matches(shown, search), [shown, search]);
-  const drawing = useRef(/** @type {{center: (id: string) => void} | null} */ (null));
-  const drawn = useRef(/** @type {{model: import("../graph/model.js").Model, layout: import("../graph/layout.js").Layout} | null} */ (null));
   const lost = useMemo(
     () => new Set(Object.entries(state.machines).filter(([, one]) => one.status !== "connected").map(([name]) => name)),
     [state.machines],
   );
-  const toggle = (/** @type {string} */ key) => {
-    const next = new Set(collapsed);
-    if (!next.delete(key)) next.add(key);
-    // What was selected, or what it has become a part of.
-    const first = shown.items.find((one) => selection?.kind === "item" && one.id === selection.id)?.nodes[0];
-    const item = first === undefined ? undefined : model(graph, nodes, next).items.find((one) => one.nodes.includes(first));
-    setSelection(item === undefined ? null : { kind: "item", id: item.id });
-    setCollapsed(next);
-  };
-  const next = () => {
-    const ids = [...(found ?? [])];
-    const at = selection?.kind === "item" ? ids.indexOf(selection.id) : -1;
-    if (ids.length === 0) return;
-    const id = ids[(at + 1) % ids.length];
-    setSelection({ kind: "item", id });
-    drawing.current?.center(id);
-  };
   const dataflow = state.dataflows[uuid];
   const absent = dataflow === undefined || dataflow.endedAt !== undefined ? "Ended" : "Starting";
-  const open = (/** @type {import("../graph/model.js").Item} */ item) => {
-    if (item.kind === "node") go("dataflow", uuid, "node", item.id);
-    else toggle(item.kind === "machine" ? item.id : `module ${item.label}`);
-  };
-  // Until the next layout is ready, the last one is shown with its model.
-  if (layout !== null && shown.items.every((item) => layout.boxes[item.id] !== undefined)) drawn.current = { model: shown, layout };
-  if (drawn.current === null) return html`<p class="muted pad">Arranging ${counted(shown.items.length, "node")}…</p>`;
-  return html`<div class="split">
-    <div class="panel fill">
-      <div class="toolbar">
-        <${Search} label="Find a node" value=${search} change=${setSearch} enter=${next} />
-        ${found !== null && html`<span class="muted" role="status">${found.size === 0 ? "none" : `${found.size} found`}</span>
-          <button type="button" disabled=${found.size === 0} onClick=${next}>Next</button>`}
-        <span class="space"></span>
-        <${Folding} shown=${shown} collapsed=${collapsed} toggle=${toggle} set=${setCollapsed} />
-      </div>
-      <${Drawing} ...${drawn.current} nodes=${nodes} absent=${absent} edges=${edges} selection=${selection} select=${setSelection} open=${open} toggle=${toggle} lost=${lost} found=${found} handle=${drawing} />
-    </div>
-    <${Inspector} state=${state} uuid=${uuid} graph=${graph} shown=${shown} nodes=${nodes} absent=${absent} edges=${edges} selection=${selection} open=${open} select=${setSelection} toggle=${toggle} />
-  </div>`;
+  const planned = useMemo(() => new Map(graph.nodes.map((node) => [node.id, node.machine])), [graph]);
+  return html`<${GraphPanel} graph=${graph} lost=${lost} labelSize=${figuresSize}
+    machineOf=${(/** @type {string} */ id) => nodes[id]?.machine ?? planned.get(id)}
+    openNode=${(/** @type {string} */ id) => go("dataflow", uuid, "node", id)}
+    itemLook=${(/** @type {import("../graph/model.js").Item} */ item) => itemLook(item, nodes, absent)}
+    arrowLook=${(/** @type {import("../graph/model.js").Bundle} */ bundle) => arrowLook(total(bundle.edges, edges))}
+    aside=${(/** @type {import("../graph/panel.js").Selecting} */ selecting) => html`<${Inspector} ...${selecting} state=${state} uuid=${uuid} graph=${graph} nodes=${nodes} absent=${absent} edges=${edges} />`} />`;
 }
 
-/**
- * Items whose nodes contain the text in their name, or null without a text.
- * @param {import("../graph/model.js").Model} shown
- * @param {string} search
- */
-function matches(shown, search) {
-  const text = search.trim().toLowerCase();
-  if (text === "") return null;
-  const found = shown.items.filter((item) => item.label.toLowerCase().includes(text) || item.nodes.some((id) => id.toLowerCase().includes(text)));
-  return new Set(found.map((item) => item.id));
+/** @param {import("../graph/model.js").Item} item @param {Record<string, NodeRow>} nodes @param {string} absent status of nodes without a row */
+function itemLook(item, nodes, absent) {
+  const status = worst(item.nodes, nodes, absent);
+  const row = item.kind === "node" ? nodes[item.id] : undefined;
+  const failed = item.nodes.filter((id) => nodes[id]?.status === "Failed").length;
+  const facts =
+    item.kind === "node"
+      ? [row?.cpu === undefined ? status : percent(row.cpu), row?.memory === undefined ? "" : bytes(row.memory), item.timers.length ? `every ${item.timers[0]}` : ""]
+      : [counted(item.nodes.length, "node"), failed > 0 ? `${failed} failed` : status];
+  return {
+    ...{ status, tone: tone(status), facts: facts.filter(Boolean).join("  ·  "), restarts: row?.restarts ?? 0 },
+    title: `${item.label}: ${status}${row?.error ? `\n${row.error}` : ""}`,
+  };
 }
 
-/** @param {{shown: import("../graph/model.js").Model, collapsed: Set<string>, toggle: (key: string) => void, set: (keys: Set<string>) => void}} props */
-function Folding({ shown, collapsed, toggle, set }) {
-  /** @param {string[]} keys @param {string} what */
-  const whole = (keys, what) => {
-    const all = keys.every((key) => collapsed.has(key));
-    const change = () => {
-      const next = new Set(collapsed);
-      for (const key of keys) if (all) next.delete(key); else next.add(key);
-      set(next);
-    };
-    return html`<button type="button" onClick=${change}>${all ? "Expand" : "Collapse"} ${what}</button>`;
+/** @param {import("../graph/model.js").Sum} sum @returns {import("../graph/shapes.js").ArrowLook} */
+function arrowLook(sum) {
+  return {
+    kind: sum.dropRate > 0 || sum.blocked ? "drop" : sum.rate > 0 ? "flow" : "idle",
+    width: sum.rate > 0 ? Math.round(10 * Math.min(4, 1.2 + Math.log10(1 + sum.rate) * 0.7)) / 10 : 1.2,
+    lines: sum.known ? [rate(sum.rate), sum.p50Us > 0 ? micros(sum.p50Us) : ""].filter(Boolean).join("\n") : "",
+    dropped: sum.dropRate > 0 ? `−${rate(sum.dropRate)}` : "",
   };
-  const modules = [...shown.modules.keys()].map((name) => `module ${name}`);
-  return html`
-    ${modules.length > 0 && html`<${Modules} shown=${shown} collapsed=${collapsed} toggle=${toggle} />`}
-    ${modules.length > 1 && whole(modules, "modules")}
-    ${shown.grouped && whole(shown.machines.map((name) => `machine ${name}`), "machines")}`;
-}
-
-/**
- * The modules of all levels, each of which collapses and expands; those in a collapsed one are not listed.
- * @param {{shown: import("../graph/model.js").Model, collapsed: Set<string>, toggle: (key: string) => void}} props
- */
-function Modules({ shown, collapsed, toggle }) {
-  const isOpen = (/** @type {string} */ name) => !collapsed.has(`module ${name}`);
-  const listed = [...shown.modules].filter(([name]) => modulesOf(name).every(isOpen));
-  const close = (/** @type {KeyboardEvent} */ event) => {
-    const box = /** @type {HTMLDetailsElement} */ (event.currentTarget);
-    if (event.key !== "Escape" || !box.open) return;
-    box.open = false;
-    box.querySelector("summary")?.focus();
-  };
-  return html`<details class="choices" onKeyDown=${close}><summary class="button">Modules</summary>
-    <ul>${listed.map(([name, count]) => {
-      const depth = modulesOf(name).length;
-      return html`<li key=${name} style=${{ paddingLeft: `${14 * depth}px` }}>
-        <button type="button" aria-expanded=${isOpen(name)} title="${isOpen(name) ? "Collapse" : "Expand"} ${name}" onClick=${() => toggle(`module ${name}`)}>
-          <span aria-hidden="true">${isOpen(name) ? "▾" : "▸"}</span> ${depth > 0 ? name.slice(name.lastIndexOf(".") + 1) : name} <span class="muted">${counted(count, "node")}</span>
-        </button></li>`;
-    })}</ul></details>`;
 }
 
 /** @param {{uuid: string, graph: Graph, nodes: Record<string, NodeRow>}} props */
