@@ -477,15 +477,47 @@ def test_several_threads_send_at_once(policy: str) -> None:
 def test_the_first_drop_is_reported_once_with_the_setting() -> None:
     warned: list[tuple[QueueSpec, str]] = []
     with world() as w:
-        edge = w.edge(bound=1)
+        edge = w.edge(bound=2)
         sender = w.sender(edge, on_first_drop=lambda spec, text: warned.append((spec, text)))
         send(sender, 0)
+        send(sender, 1)
+        send(sender, 2, flush=True)
         assert warned == []
         for number in range(5):
             send(sender, number)
         assert [spec for spec, _ in warned] == [edge.spec]
         assert "queue_size" in warned[0][1]
         assert "camera/out -> plot/in" in warned[0][1]
+
+
+def test_intended_drops_are_not_reported() -> None:
+    warned: list[str] = []
+    with world() as w:
+        newest = w.edge(bound=1)
+        sender = w.sender(newest, on_first_drop=lambda _, text: warned.append(text))
+        for number in range(5):
+            send(sender, number)
+        assert newest.keeper.statistics().dropped == 4
+        assert warned == []
+        for number in range(3000):
+            send(sender, number, protected=True)
+        assert len(warned) == 1
+        assert "requests and goals wait" in warned[0]
+
+
+def test_what_a_stopped_sender_gives_up_is_counted_and_not_reported() -> None:
+    warned: list[str] = []
+    with world() as w:
+        edge = w.edge(policy="backpressure", bound=2)
+        sender = w.sender(
+            edge,
+            on_first_drop=lambda _, text: warned.append(text),
+            wait_for_room=never_wait,
+        )
+        for number in range(5):
+            send(sender, number)
+        assert edge.keeper.statistics().dropped == 3
+        assert warned == []
 
 
 def test_a_pipe_that_holds_less_than_the_bound_is_named() -> None:

@@ -77,6 +77,21 @@ def test_dropped_messages_name_the_slow_reader() -> None:
     ]
 
 
+def test_a_queue_for_the_newest_message_drops_the_others_as_intended() -> None:
+    options: dict[str, Any] = {"received": 40, "dropped": 50, "full": True, "newest_only": True}
+    edge = flow("camera/image", "plot/image", **options, idle_seconds=1.0)
+    assert found(robot(edge)) == []
+    unread = flow("camera/image", "plot/image", **options, idle_seconds=30.0)
+    assert found(robot(unread)) == [
+        (
+            "stuck",
+            'node "plot" on machine "robot" reads no messages: its input "plot/image" dropped 50 '
+            "of 100 messages (50 %)",
+        )
+    ]
+    assert found(robot(unread), running_for=5.0) == []
+
+
 def test_silence_leads_upstream_to_its_source() -> None:
     silent = {"sent": 0, "idle_seconds": None}
     path = robot(

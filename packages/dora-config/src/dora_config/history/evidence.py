@@ -20,6 +20,8 @@ class EdgeFlow(Frozen):
     queued: int = 0
     full: bool = False
     """The queue of the input has room for one message at most."""
+    newest_only: bool = False
+    """The queue keeps one message (`queue_size: 1`), so it drops the others as intended."""
     blocked: bool = False
     """The source waits for a full queue."""
     idle_seconds: float | None = None

@@ -65,7 +65,9 @@ class Flow:
                 self._add(found, self._slow(_node(flow.target), flow), None)
         for flow in self._flows:
             if flow.dropped > DROPPED * max(flow.sent, 1) and flow.full and not flow.blocked:
-                self._add(found, self._dropping(flow), None)
+                unread = not self._young and _is_idle(flow)
+                if not flow.newest_only or unread:
+                    self._add(found, self._dropping(flow), None)
         for flow in self._flows:
             if not self._young and _is_silent(flow):
                 self._add(found, self._silence(flow), flow.target)
@@ -103,7 +105,7 @@ class Flow:
                 break  # a cycle of nodes that wait for each other
             seen.add(node)
         end = f'its input "{flow.target}" is full, and node "{_node(flow.source)}" waits for it'
-        if flow.idle_seconds is None or flow.idle_seconds > SILENT:
+        if _is_idle(flow):
             text = f"{self._named(node)} reads no messages{self._cpu(node)}: {end}"
             return _Root("stuck", node, text)
         return _Root("slow", node, f"{self._named(node)} is too slow{self._cpu(node)}: {end}")
@@ -112,7 +114,7 @@ class Flow:
         node = _node(flow.target)
         share = 100 * flow.dropped / max(flow.sent, 1)
         count = f"{flow.dropped} of {flow.sent} messages ({share:.0f} %)"
-        if flow.received == 0:
+        if flow.received == 0 or flow.newest_only:
             text = f"{self._named(node)} reads no messages{self._cpu(node)}"
             return _Root("stuck", node, f'{text}: its input "{flow.target}" dropped {count}')
         text = f"{self._named(node)} is too slow{self._cpu(node)}"
@@ -165,8 +167,10 @@ class Flow:
 
 
 def _is_silent(flow: EdgeFlow) -> bool:
-    if flow.blocked:
-        return False
+    return not flow.blocked and not flow.full and _is_idle(flow)
+
+
+def _is_idle(flow: EdgeFlow) -> bool:
     return flow.idle_seconds is None or flow.idle_seconds > SILENT
 
 

@@ -206,16 +206,15 @@ def flows(dataflow: Dataflow, histories: Mapping[str, PartHistory]) -> dict[str,
         )
         for daemon, history in histories.items()
     }
-    full = {
-        (edge.source, edge.target)
-        for history in histories.values()
-        for edge in history.edges
-        if edge.queued >= max(1, edge.bound - 1)
+    queues = {
+        (edge.source, edge.target): edge for history in histories.values() for edge in history.edges
     }
     found: dict[str, list[EdgeFlow]] = {}
     for row in edge_rows(samples, {dataflow.id: dataflow.name}):
-        values = {name: getattr(row, name) for name in EdgeFlow.model_fields if name != "full"}
-        flow = EdgeFlow(**values, full=(row.source, row.target) in full)
+        queue = queues[row.source, row.target]
+        values = {name: getattr(row, name) for name in EdgeFlow.model_fields if hasattr(row, name)}
+        full = queue.queued >= max(1, queue.bound - 1)
+        flow = EdgeFlow(**values, full=full, newest_only=queue.bound == 1)
         found.setdefault(row.target_machine, []).append(flow)
     return found
 

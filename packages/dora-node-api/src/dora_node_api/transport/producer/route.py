@@ -13,6 +13,7 @@ import os
 import termios
 import time
 from collections import deque
+from typing import Literal
 
 from dora_node_api.transport.producer.pool import Block, Pool
 from dora_node_api.transport.shared import layout
@@ -21,6 +22,8 @@ from dora_node_api.transport.shared.layout import NO_SLOT, RECORD_SIZE
 from dora_node_api.transport.shared.queue import QueueEnds, pipe_capacity, shortfall
 from dora_node_api.transport.shared.specs import QueueSpec
 
+Cause = Literal["full", "memory", "protected"]
+"""Why a message is dropped; None: as intended, so it is not reported."""
 _FULL = -1
 _REFUSED = -2
 _URGENT = 1 << 63  # mark in `sequences` of a record that went through the urgent pipe
@@ -65,7 +68,10 @@ class Route:
         self.sweep_at = 64
         self.first_drop = False
         """A message was dropped for the first time, which was not reported yet."""
-        self.evicted_for_memory = False
+        self._cause: Cause | None = None
+        """Of the first drop."""
+        # With `queue_size: 1` the reader wants the newest message only.
+        self._if_full: Cause | None = None if spec.bound == 1 else "full"
         self.words[layout.P_BLOCKED] = 0
 
         # The record that is taken out of the pipe to make room.
@@ -133,7 +139,7 @@ class Route:
         """Make room for a message; return the pipe that takes it, else _FULL or _REFUSED."""
         if flags & layout.FLAG_PROTECTED and not self.backpressure:
             if self._bytes_in(self.ends.urgent_write) >= self.urgent_bytes:
-                self.refuse()
+                self.refuse("protected")
                 return _REFUSED
             fd = self.ends.urgent_write
         else:
@@ -141,9 +147,10 @@ class Route:
             if self._bytes_in(self.ends.data_read) >= self.bound_bytes:
                 if self.backpressure:
                     return _FULL
-                self._make_room(self.bound_bytes)
+                flush = flags & layout.FLAG_FLUSH
+                self._make_room(self.bound_bytes, None if flush else self._if_full)
         if flags & layout.FLAG_FLUSH and not self.backpressure:
-            self._make_room(RECORD_SIZE)
+            self._make_room(RECORD_SIZE, None)
             self.words[layout.P_FLUSHED] = self.words[_P_SENT] + 1
         return fd
 
@@ -154,11 +161,11 @@ class Route:
         if self.backpressure:
             return False
         if flags & layout.FLAG_PROTECTED:
-            self.refuse()
+            self.refuse("protected")
             return True
         # Room for a record may need the eviction of a whole page. An empty pipe takes it.
         while True:
-            more = self.evict()
+            more = self.evict(self._if_full)
             try:
                 return self.push(record, word, block, length, now, flags, again=True)
             except (BlockingIOError, BrokenPipeError):
@@ -183,24 +190,28 @@ class Route:
         own[_P_BYTES_SENT] -= length
         block.refs -= 1
 
-    def refuse(self) -> None:
+    def refuse(self, cause: Cause | None) -> None:
         """Count a message that is dropped because nothing older may be dropped for it."""
         own = self.words
         own[_P_SENT] += 1
         own[layout.P_REFUSED] += 1
-        if own[layout.P_REFUSED] + own[_P_EVICTED] == 1:
+        self._note_drop(cause)
+
+    def _note_drop(self, cause: Cause | None) -> None:
+        if self._cause is None and cause is not None:
+            self._cause = cause
             self.first_drop = True
 
     def reason_for_drops(self, pool_cap: int) -> str:
         """Return why messages of this edge are dropped, and the setting to change."""
         spec = self.spec
-        if self.evicted_for_memory:
+        if self._cause == "memory":
             return (
                 f"{spec.edge}: the {pool_cap:,} bytes of shared memory of {spec.producer} are "
                 "full, so the oldest waiting messages are dropped from now on. To prevent this, "
                 "raise its `shared_memory_pool_size` (DORA_NODE_SHM_POOL_SIZE)"
             )
-        if not self.words[layout.P_EVICTED]:
+        if self._cause == "protected":
             return (
                 f"{spec.edge}: {self.urgent_bytes // layout.RECORD_SIZE} requests and goals wait, "
                 "as many as fit, so further ones are dropped from now on. Read them sooner, send "
@@ -220,12 +231,12 @@ class Route:
         fcntl.ioctl(fd, termios.FIONREAD, waiting)
         return waiting[0]
 
-    def _make_room(self, bound_bytes: int) -> None:
+    def _make_room(self, bound_bytes: int, cause: Cause | None) -> None:
         """Drop the oldest until fewer than ``bound_bytes`` wait."""
-        while self._bytes_in(self.ends.data_read) >= bound_bytes and self.evict():
+        while self._bytes_in(self.ends.data_read) >= bound_bytes and self.evict(cause):
             pass
 
-    def evict(self) -> bool:
+    def evict(self, cause: Cause | None) -> bool:
         """Drop the oldest record of the data pipe; False if the pipe is empty."""
         try:
             os.readv(self.ends.data_read, self._taken_into)
@@ -236,8 +247,7 @@ class Route:
         own = self.words
         own[_P_EVICTED] += 1
         own[layout.P_EVICTED_SEQUENCE] = sequence
-        if own[_P_EVICTED] + own[layout.P_REFUSED] == 1:
-            self.first_drop = True
+        self._note_drop(cause)
         self._release_evicted(taken, sequence)
         return True
 

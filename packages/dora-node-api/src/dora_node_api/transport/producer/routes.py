@@ -57,7 +57,7 @@ class RouteTable:
         for output in self.outputs.values():
             for route in output.routes:
                 if route.spec.queue == queue:
-                    while route.evict():
+                    while route.evict(None):
                         pass
                     route.close()
                     self._lingering.append(route)
@@ -80,11 +80,7 @@ class RouteTable:
         """Drop the oldest message of the drop_oldest queue that keeps the most bytes waiting."""
         candidates = [route for route in self if not route.backpressure and not route.removed]
         candidates.sort(key=Route.outstanding_bytes, reverse=True)
-        for route in candidates:
-            if route.evict():
-                route.evicted_for_memory = True
-                return True
-        return False
+        return any(route.evict("memory") for route in candidates)
 
     def queue_to_wait_for(self) -> Route | None:
         """Return a backpressure queue whose consumer may release memory, or None.

@@ -282,9 +282,7 @@ class Sender(ForkAware):
         self._check()
         with self._lock, self._integrity:
             self._take_back()
-            route.refuse()
-            if route.first_drop:
-                self._drops.append(route)
+            route.refuse(None)
 
     def _finish(self, hold: Hold) -> None:
         """Leave the block to its records; without any it is free again."""
