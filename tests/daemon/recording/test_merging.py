@@ -15,13 +15,13 @@ from dora_daemon.recording.arrow_messages import decode, encode, schema_of
 from dora_daemon.recording.mcap_file import McapFile
 from dora_daemon.recording.merging import MachineFiles, merge
 from dora_daemon.recording.message import RecordedMessage
-from dora_daemon.recording.reading import Recording, UnreadableRecording
+from dora_daemon.recording.reading import Recording
 
 PLAN = RecordingPlan(
     recording="01a20e4b-f5a3-4858-99fe-d510d04b9561",
     dataflow_id="flow",
     name="patrol",
-    dataflow="nodes: [camera, arm]\n",
+    dataflow="nodes: [{id: camera}, {id: arm}]\n",
     working_dir="/flow",
 )
 EPOCH = 5_000_000
@@ -38,7 +38,7 @@ def message(topic: str, number: int, monotonic: int) -> RecordedMessage:
 
 
 def write(path: Path, topic: str, times: Sequence[int], *, first: int = 1) -> Path:
-    file = McapFile(path, "nodes: [camera]\n", {"epoch_ns": str(EPOCH), "boot_id": "b"})
+    file = McapFile(path, "nodes: [{id: camera}]\n", {"epoch_ns": str(EPOCH), "boot_id": "b"})
     for number, time in enumerate(times, start=first):
         file.add(message(topic, number, time))
     file.finish({})
@@ -71,8 +71,8 @@ def test_messages_are_ordered_by_corrected_time(tmp_path: Path) -> None:
         ("arm/pose", 1200),
     ]
     assert [one.publish_time - one.log_time for one in recording.messages()] == [7] * 5
-    facts = recording.facts()
-    assert facts.dataflow == PLAN.dataflow
+    facts = recording.facts
+    assert facts.dataflow == {"nodes": [{"id": "camera"}, {"id": "arm"}]}
     assert facts.lost == {"arm/pose": 4}
     assert facts.source["working_dir"] == "/flow"
     offsets = {one["machine"]: int(one["first_offset_ns"]) for one in facts.clocks}
@@ -118,12 +118,24 @@ def test_nothing_is_overwritten_and_an_interrupted_merge_is_repeated(tmp_path: P
         merge(parts, PLAN, {}, target)
 
 
-def test_a_file_without_a_valid_epoch_is_unreadable(tmp_path: Path) -> None:
-    path = tmp_path / "robot-0.mcap"
-    file = McapFile(path, "nodes: []\n", {"epoch_ns": "1.5"})
+def test_what_is_damaged_is_left_out_and_named(tmp_path: Path) -> None:
+    files = [tmp_path / f"robot-{number}.mcap" for number in range(4)]
+    file = McapFile(files[0], "nodes: []\n", {"epoch_ns": "1.5"})
     file.finish({})
-    with pytest.raises(UnreadableRecording, match=r"robot-0\.mcap: epoch_ns is not an integer"):
-        merge([MachineFiles("robot", (path,))], PLAN, {}, tmp_path / "all.mcap")
+    files[1].write_bytes(b"no recording")
+    write(files[2], "arm/pose", [1])
+    (chunk,) = Recording(files[2])._chunks
+    content = bytearray(files[2].read_bytes())
+    content[chunk.end - 1] ^= 1
+    files[2].write_bytes(content)
+    write(files[3], "arm/pose", [2])
+    merged = merge([MachineFiles("robot", tuple(files))], PLAN, {}, tmp_path / "all.mcap")
+    assert merged.recorded == {"arm/pose": 1}
+    assert merged.damage == (
+        "robot: robot-0.mcap: epoch_ns is not an integer",
+        "robot: robot-1.mcap is not an MCAP file",
+        f"robot: robot-2.mcap is damaged: bytes {chunk.begin} to {chunk.end}, 1 message",
+    )
 
 
 def test_the_merged_file_survives_a_power_cut(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 from pathlib import Path
 
 import pyarrow as pa
@@ -31,17 +33,19 @@ def sent(topic: str, number: int, at: int) -> RecordedMessage:
     return RecordedMessage(topic, "int64", serialized, at, at + 1, number, data)
 
 
-def write(path: Path, *, finish: bool = True) -> None:
+def write(path: Path, *, finish: bool = True, chunks: int = 1) -> None:
+    """Write 50 messages of two outputs each; ``chunks`` times, later and later."""
     file = McapFile(path, SOURCE.descriptor, file_facts(SOURCE, "id", 0))
     file.add_clock(clock_now())
-    for number in range(1, 51):
+    for number in range(1, 50 * chunks + 1):
         file.add(sent("a/b", number, number * 10))
         file.add(sent("c/d", number, number * 10 - 5))
+        if number % 50 == 0:
+            file._flush()
     if finish:
         file.add_clock(clock_now())
         file.finish({"a/b": 3})
     else:
-        file._writer.flush()
         file.abandon()
 
 
@@ -54,8 +58,9 @@ def test_a_finished_file_is_read_in_the_order_of_time(tmp_path: Path) -> None:
     array, metadata = decode(messages[1].schema, messages[1].data)
     assert array.to_pylist() == [1] * 100
     assert metadata == b'{"n":1}'
-    facts = recording.facts()
-    assert facts.dataflow == "nodes: []\n"
+    facts = recording.facts
+    assert recording.damage == []
+    assert facts.dataflow == {"nodes": []}
     assert facts.source["machine"] == "m1"
     assert facts.lost == {"a/b": 3}
     assert len(facts.clocks) == 2
@@ -72,7 +77,8 @@ def test_the_official_reader_opens_it(tmp_path: Path) -> None:
         assert {channel.topic for channel in summary.channels.values()} == {"a/b", "c/d"}
         assert {chunk.compression for chunk in summary.chunk_indexes} == {"zstd"}
         assert sum(1 for _ in reader.iter_messages()) == 100
-        assert [one.name for one in reader.iter_attachments()] == ["dataflow.yml"]
+        names = [one.name for one in reader.iter_attachments()]
+        assert names == ["dataflow.yml", "source.json", "clock.json", "clock.json", "lost.json"]
 
 
 def test_a_file_that_ends_anywhere_is_read_up_to_its_last_chunk(tmp_path: Path) -> None:
@@ -86,7 +92,7 @@ def test_a_file_that_ends_anywhere_is_read_up_to_its_last_chunk(tmp_path: Path) 
         cut.write_bytes(content[:size])
         assert len(list(Recording(cut).messages())) in (0, 100)
     cut.write_bytes(content[:-1])
-    assert Recording(cut).facts().dataflow == "nodes: []\n"
+    assert Recording(cut).facts.dataflow == {"nodes": []}
 
 
 def test_files_of_one_recording_are_merged_by_time(tmp_path: Path) -> None:
@@ -94,6 +100,71 @@ def test_files_of_one_recording_are_merged_by_time(tmp_path: Path) -> None:
         write(tmp_path / f"{name}.mcap")
     both = [Recording(tmp_path / f"{name}.mcap") for name in ("x", "y")]
     assert [one.log_time for one in merged(both, ["a/b"], end=30)] == [10, 10, 20, 20]
+
+
+def flipped(content: bytes, at: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :]
+
+
+def test_a_damaged_chunk_is_skipped_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "r.mcap"
+    write(path, chunks=3)
+    content = path.read_bytes()
+    second = Recording(path)._chunks[1]
+    path.write_bytes(flipped(content, second.end - 10))
+    recording = Recording(path)
+    assert [one.log_time for one in recording.messages()] == [
+        *range(5, 501, 5),
+        *range(1005, 1501, 5),
+    ]
+    (damage,) = recording.damage
+    assert (damage.begin, damage.end, damage.messages) == (second.begin, second.end, 100)
+    assert str(damage) == f"bytes {second.begin} to {second.end}, 100 messages"
+
+
+def test_the_types_of_a_damaged_first_chunk_are_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "r.mcap"
+    write(path, chunks=2)
+    content = path.read_bytes()
+    first, second = Recording(path)._chunks
+    path.write_bytes(flipped(content, first.end - 10))
+    assert len(list(Recording(path).messages())) == 100
+    path.write_bytes(flipped(content, first.end - 10)[: second.end])  # without that end
+    unfinished = Recording(path)
+    assert list(unfinished.messages()) == []
+    assert [one.messages for one in unfinished.damage] == [100, 100]
+
+
+@pytest.mark.parametrize("finish", [True, False])
+def test_no_damage_yields_a_wrong_message_or_goes_unseen(tmp_path: Path, finish: bool) -> None:
+    seed = int(os.environ.get("DORA_TESTS_SEED", random.randrange(1 << 32)))
+    print(f"DORA_TESTS_SEED={seed}")
+    chance = random.Random(seed)
+    write(tmp_path / "whole.mcap", finish=finish, chunks=3)
+    content = (tmp_path / "whole.mcap").read_bytes()
+    sent_messages = list(Recording(tmp_path / "whole.mcap").messages())
+    path = tmp_path / "r.mcap"
+    for _ in range(400):
+        changed = bytearray(content)
+        for at in chance.sample(range(len(content)), chance.choice((1, 1, 2, 10))):
+            changed[at] ^= 1 << chance.randrange(8)
+        if chance.random() < 0.2:  # a lost block of the disk
+            at = chance.randrange(len(content))
+            changed[at : at + 512] = bytes(len(changed[at : at + 512]))
+        if chance.random() < 0.3:
+            del changed[chance.randrange(len(content)) :]
+        path.write_bytes(changed)
+        try:
+            recording = Recording(path)
+        except UnreadableRecording:
+            assert not changed.startswith(b"\x89MCAP0\r\n")
+            continue
+        found = list(recording.messages())
+        places = {(one.topic, one.sequence) for one in found}
+        assert found == [one for one in sent_messages if (one.topic, one.sequence) in places]
+        if len(found) < len(sent_messages):
+            cut = not recording.finished and found == sent_messages[: len(found)]
+            assert recording.damage or cut
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

@@ -12,17 +12,23 @@ from dora_cli.errors import CommandFailed
 from dora_cli.recordings import fetching, fleet
 
 
-def test_lost_messages_do_not_keep_the_recording_on_the_machines(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("intact", [True, False])
+def test_damage_keeps_the_recording_on_the_machines_and_lost_messages_do_not(
+    monkeypatch: pytest.MonkeyPatch, intact: bool
 ) -> None:
+    def merge(*_: object) -> tuple[bool, bool]:
+        done.append("merged")
+        return False, intact
+
     done: list[str] = []
     recording = fleet.FleetRecording("id")
     monkeypatch.setattr(command, "connect", lambda *_: nullcontext())
     monkeypatch.setattr(fleet, "find", lambda *_: (recording, None))
     monkeypatch.setattr(fetching, "fetch", lambda *_, allow_missing: [])
-    monkeypatch.setattr(fetching, "merge_fetched", lambda *_: done.append("merged"))
+    monkeypatch.setattr(fetching, "merge_fetched", merge)
     monkeypatch.setattr(fetching, "remove_from_machines", lambda *_: done.append("removed"))
-    for remove, expected in ((True, ["merged", "removed"]), (False, ["merged"])):
+    removed = ["merged", "removed"] if intact else ["merged"]
+    for remove, expected in ((True, removed), (False, ["merged"])):
         with pytest.raises(CommandFailed):
             command.main("id", Path("all.mcap"), remove=remove)
         assert done == expected

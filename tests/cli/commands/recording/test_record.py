@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 from collections.abc import Iterator
@@ -210,6 +211,17 @@ def test_limits_end_the_recording_and_split_it(workspace: Workspace) -> None:
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
+def recorders_of(recording: RunningDora) -> list[psutil.Process]:
+    """Return the recorder of a command that also runs the dataflow."""
+    children = psutil.Process(recording.pid).children()
+    return [child for child in children if "dora_daemon.recording" in child.cmdline()]
+
+
+def last_sent(stdout: str) -> int:
+    lines = stdout.splitlines()
+    return max(int(line.rpartition(" ")[2]) for line in lines if " sent " in line)
+
+
 def recorder_of(recording: RunningDora) -> psutil.Process:
     (child,) = psutil.Process(recording.pid).children()
     return child
@@ -262,6 +274,29 @@ def test_a_full_disk_ends_the_recording_but_not_the_dataflow(workspace: Workspac
     assert info(file)["finished"] is False
 
 
+def test_every_message_that_does_not_fit_on_the_disk_is_counted(workspace: Workspace) -> None:
+    workspace.node("ticker", TICKER + '            print("sent", number + 1, flush=True)\n')
+    path = workspace.dataflow(TICKING)
+    file = workspace.path / "r.mcap"
+    with running_dora("record", path, "-o", file, cwd=workspace.path) as recording:
+        wait_until(
+            lambda: file.exists() and list(Recording(file).messages()), what="messages on disk"
+        )
+        recording.wait_for("sent 1\n")
+        (recorder,) = recorders_of(recording)
+        size = file.stat().st_size + 1000
+        resource.prlimit(recorder.pid, resource.RLIMIT_FSIZE, (size, size))
+        recording.wait_for("recording failed: ")
+        recording.wait_for(f"sent {last_sent(recording.stdout) + 100}\n")
+        recording.interrupt()
+        done = recording.wait().exited(1)
+    assert f"the recording ended early: {file}: File too large" in done.stderr
+    numbers = [message.sequence for message in Recording(file).messages()]
+    assert numbers == list(range(1, len(numbers) + 1))
+    lost = last_sent(done.stdout) - len(numbers)
+    assert re.search(rf"ticker/count +{len(numbers)} +{lost}\n", done.stdout)
+
+
 def test_the_dataflow_ends_the_recording(workspace: Workspace) -> None:
     workspace.node("ticker", TICKER)
     path = workspace.dataflow(TICKING)
@@ -298,11 +333,7 @@ def test_messages_that_are_not_recorded_are_counted_and_nodes_never_wait(
     file = workspace.path / "r.mcap"
     with running_dora("record", path, "-o", file, cwd=workspace.path) as recording:
         recording.wait_for("sent 100\n")
-        (recorder,) = (
-            child
-            for child in psutil.Process(recording.pid).children()
-            if "dora_daemon.recording" in child.cmdline()
-        )
+        (recorder,) = recorders_of(recording)
         recorder.suspend()
         recording.wait_for("sent 10000\n")
         recorder.resume()
@@ -312,7 +343,4 @@ def test_messages_that_are_not_recorded_are_counted_and_nodes_never_wait(
     found = info(file)
     (channel,) = found["channels"]
     assert found["lost"] == {"ticker/count": channel["missing"]}
-    sent = max(
-        int(line.rpartition(" ")[2]) for line in done.stdout.splitlines() if " sent " in line
-    )
-    assert channel["messages"] + channel["missing"] == sent
+    assert channel["messages"] + channel["missing"] == last_sent(done.stdout)

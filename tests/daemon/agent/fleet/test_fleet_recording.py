@@ -142,7 +142,7 @@ def test_a_dataflow_is_recorded_from_its_first_message_on(workspace: Workspace) 
     assert "echo/echo     200       0" in done.stdout
     everything = list(range(200))
     assert numbers(target) == {"sender/count": everything, "echo/echo": everything}
-    facts = Recording(target).facts()
+    facts = Recording(target).facts
     assert facts.source["machine"] == "robot, station"
     assert facts.source["working_dir"] == str(workspace.path)
     assert "id: sender" in str(facts.dataflow)

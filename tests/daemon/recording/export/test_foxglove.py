@@ -40,7 +40,7 @@ IMAGE = {"width": 4, "height": 2, "encoding": "bgr8", "primitive": "image", "fra
 def exported(
     path: Path, messages: Iterable[RecordedMessage], dataflow: str | None = None
 ) -> FoxgloveExport:
-    export = FoxgloveExport(path, VisualDecoder(dataflow))
+    export = FoxgloveExport(path, VisualDecoder(yaml.safe_load(dataflow or "{}")))
     export.write(messages)
     return export
 

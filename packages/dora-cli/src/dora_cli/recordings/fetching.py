@@ -179,10 +179,11 @@ def fetch(
     return [done[machine] for machine in sorted(done)]
 
 
-def merge_fetched(fetched: Sequence[FetchedMachine], target: Path) -> bool:
+def merge_fetched(fetched: Sequence[FetchedMachine], target: Path) -> tuple[bool, bool]:
     """Write ``target`` and remove the parts.
 
-    Prints what was recorded; returns whether all of it was. Raises OSError and UnreadableRecording.
+    Prints what was recorded; returns whether all of it is there, and whether the files of the
+    machines are intact. Raises OSError.
     """
     from dora_daemon.recording.merging import MachineFiles, merge
 
@@ -200,7 +201,9 @@ def merge_fetched(fetched: Sequence[FetchedMachine], target: Path) -> bool:
         if unwritten > 0:
             lost[topic] = lost.get(topic, 0) + unwritten
     recorded = dict.fromkeys(whole.recorded, 0) | merged.recorded
-    return write_report(recorded, lost, (str(target),), whole.problems)
+    problems = [*whole.problems, *merged.damage]
+    complete = write_report(recorded, lost, (str(target),), problems)
+    return complete, not merged.damage
 
 
 def remove_from_machines(client: Client, recording: FleetRecording) -> None:

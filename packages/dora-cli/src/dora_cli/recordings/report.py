@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from dora_cli import output
 from dora_cli.errors import CommandFailed
 from dora_config.protocol.recordings.fleet import RecorderReplies
+
+if TYPE_CHECKING:
+    from dora_daemon.recording.reading import Recording
 
 COLUMNS = ("TOPIC", "RECORDED", "NOT RECORDED")
 
@@ -30,6 +34,11 @@ def write_report(
     for problem in problems:
         output.failure(problem)
     return not missing and not problems
+
+
+def damage_of(recordings: Iterable[Recording]) -> list[str]:
+    """Return what could not be read so far, each with its file."""
+    return [f"{one.path} is damaged: {damage}" for one in recordings for damage in one.damage]
 
 
 def report_replies(replies: RecorderReplies, done: str) -> None:

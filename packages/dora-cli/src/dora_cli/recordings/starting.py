@@ -38,8 +38,11 @@ class RecordSettings:
         if self.target is not None:
             check_target(self.target, plan.recording)
 
-    def request(self, directory: Path, dataflow_id: str) -> RecordingRequest:
-        """Return the request for the recorder of a runner on this machine."""
+    def request(self, directory: Path, dataflow_id: str, *, count_on: bool) -> RecordingRequest:
+        """Return the request for the recorder of a runner on this machine.
+
+        ``count_on``: when writing fails, count the lost messages until the dataflow ends.
+        """
         from dora_config.protocol.recordings.recorder import RecordingRequest
         from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
 
@@ -53,6 +56,7 @@ class RecordSettings:
             max_seconds=self.max_duration,
             split_bytes=self.split_size,
             split_seconds=self.split_duration,
+            count_on=count_on,
         )
 
     def plan(
@@ -132,6 +136,6 @@ def conclude(connect: Callable[[], Client], session: FleetSession, target: Path 
         with client:
             found, _ = find(client, session.plan.recording)
             fetched = fetch(client, found, target, allow_missing=False)
-        complete = merge_fetched(fetched, target)
+        complete, _ = merge_fetched(fetched, target)
     if not complete:
         raise CommandFailed

@@ -74,7 +74,7 @@ def _record(request: RecordingRequest, status: StatusFile | None, stop: int) -> 
     recorder = Recorder(runner, writing, status)
     with suppress(BrokenPipeError):
         write_line(RecordingStarted(topics=tuple(runner.receivers), path=str(writing.files[0])))
-    recorder.run(stop)
+    recorder.run(stop, count_on=request.count_on)
     return recorder.ended()
 
 

@@ -25,9 +25,8 @@ from dora_daemon.recording.message import RecordedMessage
 from dora_node_api.protocol.messages import RecordingSource
 
 PROFILE = "dora"
-DATAFLOW_ATTACHMENT = "dataflow.yml"
-SOURCE, CLOCK, LOST = "dora.source", "dora.clock", "dora.lost"
-"""Names of MCAP metadata records."""
+DATAFLOW, SOURCE, CLOCK, LOST = "dataflow.yml", "source.json", "clock.json", "lost.json"
+"""Names of attachments, which have a CRC; records of metadata have none."""
 CHUNK_BYTES = 1 << 20
 FLUSH_SECONDS = 0.5
 _SEQUENCES = 1 << 32
@@ -37,40 +36,52 @@ class McapFile:
     def __init__(self, path: Path, dataflow: str, facts: Mapping[str, str]) -> None:
         """Create the file; ``dataflow``: YAML. Raises OSError, FileExistsError among others."""
         self.path = path
-        self.started = time.monotonic()
+        self._started: float | None = None
+        """Time of the first message, by CLOCK_MONOTONIC."""
         self._channels: dict[tuple[str, bytes], int] = {}
         self._schemas: dict[tuple[str, bytes], int] = {}
         self._unflushed_since: float | None = None
+        self._whole = 0
+        """Size up to the end of the last chunk."""
         self.unwritten: dict[str, int] = {}
         """Messages of the chunk in progress, which is not on disk, by output."""
-        self._raw = path.open("xb", buffering=0)
-        self._stream = _Whole(self._raw.fileno())
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._stream = _Whole(self._descriptor)
         self._writer = Writer(cast("IO[Any]", self._stream), CHUNK_BYTES, CompressionType.ZSTD)
         try:
             self._start(dataflow, facts)
         except BaseException:
-            self._raw.close()
+            self.abandon()
+            path.unlink()
             raise
 
     def _start(self, dataflow: str, facts: Mapping[str, str]) -> None:
         self._writer.start(PROFILE, f"dora {__version__}")
+        self._attach(DATAFLOW, "application/yaml", dataflow)
+        self._attach(SOURCE, "application/json", json.dumps(dict(facts)))
+        self._whole = self.size
+
+    def _attach(self, name: str, media_type: str, text: str) -> None:
         now = time.time_ns()
-        self._writer.add_attachment(
-            now, now, DATAFLOW_ATTACHMENT, "application/yaml", dataflow.encode()
-        )
-        self._writer.add_metadata(SOURCE, dict(facts))
+        self._writer.add_attachment(now, now, name, media_type, text.encode())
 
     def add_clock(self, clock: Mapping[str, str]) -> None:
         """Add a relation of clocks, by which files of several machines can be aligned."""
-        self._writer.add_metadata(CLOCK, dict(clock))
+        self._attach(CLOCK, "application/json", json.dumps(dict(clock)))
 
     @property
     def size(self) -> int:
         """Bytes on disk."""
         return self._stream.tell()
 
+    @property
+    def age(self) -> float:
+        """Seconds since the first message."""
+        return 0.0 if self._started is None else time.monotonic() - self._started
+
     def add(self, message: RecordedMessage) -> None:
         """Raises OSError."""
+        self._started = self._started or time.monotonic()
         size = self.size
         self._writer.add_message(
             self._channel(message),
@@ -81,8 +92,7 @@ class McapFile:
         )
         self.unwritten[message.topic] = self.unwritten.get(message.topic, 0) + 1
         if self.size != size:  # the writer has ended the chunk
-            self.unwritten.clear()
-            self._unflushed_since = None
+            self._written()
         elif self._unflushed_since is None:
             self._unflushed_since = time.monotonic()
 
@@ -110,6 +120,10 @@ class McapFile:
 
     def _flush(self) -> None:
         self._writer.flush()
+        self._written()
+
+    def _written(self) -> None:
+        self._whole = self.size
         self.unwritten.clear()
         self._unflushed_since = None
 
@@ -117,15 +131,23 @@ class McapFile:
         """Write the index and close the file. Raises OSError."""
         try:
             self._flush()
-            self._writer.add_metadata(LOST, {"messages": json.dumps(dict(lost))})
+            self._attach(LOST, "application/json", json.dumps(dict(lost)))
             self._writer.finish()
-        finally:
+        except BaseException:
             self.abandon()
+            raise
+        self._close()
 
     def abandon(self) -> None:
-        """Close the file without an index: it stays readable up to its last chunk."""
-        with suppress(OSError):
-            self._raw.close()
+        """Close the file without an index: it has all messages up to its last chunk."""
+        if self._descriptor >= 0:
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, self._whole)
+            self._close()
+
+    def _close(self) -> None:
+        os.close(self._descriptor)
+        self._descriptor = -1
 
 
 def file_facts(source: RecordingSource, dataflow_id: str, epoch_ns: int) -> dict[str, str]:

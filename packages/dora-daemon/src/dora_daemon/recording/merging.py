@@ -36,6 +36,8 @@ class Merged:
     """Messages by output."""
     uncorrected: tuple[str, ...]
     """Machines without clock samples, whose times are those of their own clocks."""
+    damage: tuple[str, ...]
+    """What could not be read, each with its file."""
 
 
 def merge(
@@ -43,8 +45,8 @@ def merge(
 ) -> Merged:
     """Write the messages of all machines to ``target``, which must not exist.
 
-    ``log_time`` and ``publish_time`` become times of the coordinator; a metadata record for each
-    file has the offset. Raises OSError, FileExistsError among others, and UnreadableRecording.
+    ``log_time`` and ``publish_time`` become times of the coordinator; an attachment for each
+    file has the offset. Damaged parts are left out. Raises OSError, FileExistsError among others.
     """
     if target.exists():
         raise FileExistsError(17, "File exists", str(target))
@@ -69,6 +71,7 @@ def merge(
         for stream in streams:
             for clock in stream.clocks:
                 file.add_clock(clock)
+        damage = tuple(text for stream in streams for text in stream.damage())
         file.finish(lost)
         with unfinished.open("rb") as written:
             os.fsync(written.fileno())  # the caller may remove the originals
@@ -79,7 +82,7 @@ def merge(
         raise
     unfinished.rename(target)
     sync_folder(target.parent)
-    return Merged(recorded, tuple(s.machine for s in streams if s.uncorrected))
+    return Merged(recorded, tuple(s.machine for s in streams if s.uncorrected), damage)
 
 
 class _MachineStream:
@@ -90,17 +93,31 @@ class _MachineStream:
         self.clocks: list[dict[str, str]] = []
         self.uncorrected = False
         self._part = part
+        self._recordings: list[Recording] = []
+        self._unreadable: list[str] = []
+
+    def damage(self) -> Iterator[str]:
+        """Yield what could not be read, each with its file."""
+        yield from self._unreadable
+        for recording in self._recordings:
+            for damage in recording.damage:
+                yield f"{self.machine}: {recording.path.name} is damaged: {damage}"
 
     def __iter__(self) -> Iterator[RecordedMessage]:
         for path in sorted(self._part.files, key=_numbers):
-            yield from self._file(Recording(path))
+            try:
+                recording = Recording(path)
+                epoch = int(recording.facts.source.get("epoch_ns", 0))
+            except UnreadableRecording:
+                self._unreadable.append(f"{self.machine}: {path.name} is not an MCAP file")
+            except ValueError:
+                self._unreadable.append(f"{self.machine}: {path.name}: epoch_ns is not an integer")
+            else:
+                self._recordings.append(recording)
+                yield from self._file(recording, epoch)
 
-    def _file(self, recording: Recording) -> Iterator[RecordedMessage]:
-        source = recording.facts().source
-        try:
-            epoch = int(source.get("epoch_ns", 0))
-        except ValueError as error:
-            raise UnreadableRecording(f"{recording.path}: epoch_ns is not an integer") from error
+    def _file(self, recording: Recording, epoch: int) -> Iterator[RecordedMessage]:
+        source = recording.facts.source
         correction = ClockCorrection(self._part.clock, source.get("boot_id", ""))
         if not correction:
             self.uncorrected = True

@@ -1,32 +1,54 @@
-"""Reads recordings, also those whose recorder was killed."""
+"""Reads recordings: finished, cut anywhere, or damaged; each part is checked before it is used."""
 
 from __future__ import annotations
 
 import heapq
 import io
-import json
+import re
 import struct
+import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import count
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, count
 from pathlib import Path
+from typing import Any, BinaryIO, Final, NamedTuple
 
+import yaml
+from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
-from mcap.reader import make_reader
-from mcap.records import Attachment, Channel, McapRecord, Message, Metadata, Schema
-from mcap.stream_reader import StreamReader
+from mcap.opcode import Opcode
+from mcap.records import Attachment, Channel, Chunk, Header, McapRecord, Message, Metadata, Schema
+from mcap.stream_reader import StreamReader, breakup_chunk
+from mcap.writer import MCAP0_MAGIC as MAGIC
+from pydantic import TypeAdapter
+from zstandard import ZstdError
 
 from dora_config.errors import DoraError
 from dora_daemon.recording.arrow_messages import ENCODING
-from dora_daemon.recording.mcap_file import CLOCK, DATAFLOW_ATTACHMENT, LOST, SOURCE
+from dora_daemon.recording.mcap_file import CLOCK, DATAFLOW, LOST, SOURCE
 from dora_daemon.recording.message import RecordedMessage
 
-MAGIC = b"\x89MCAP0\r\n"
-_TRUNCATED = (McapError, EOFError, ValueError, struct.error)
-_SHORTEST = 64
-"""Bytes; a finished file is longer."""
-_WINDOW = 4096
-"""Messages of an unfinished file that are sorted by time at once."""
+WINDOW_BYTES: Final = 256 << 20
+"""Of messages that wait for earlier ones; more than a recorder holds in memory."""
+MAX_SMALL: Final = 64 << 20
+"""Bytes of a record other than a chunk."""
+_INVALID = (
+    *(McapError, ZstdError, struct.error, ValueError, KeyError),
+    *(EOFError, OverflowError, MemoryError, RuntimeError),
+)
+"""What the libraries raise for invalid bytes."""
+_HEAD = struct.Struct("<BQ")
+_CHUNK_HEAD = struct.Struct("<QQQII")
+"""Start and end time, size and CRC of the content, length of the name of the compression."""
+_COMPRESSIONS = (b"", b"zstd", b"lz4")
+_INDEX_HEAD = struct.Struct("<HI")
+_INDEX_ENTRY: Final = 16
+_FOOTER = struct.Struct("<BQQQI")
+_RECOGNIZED = re.compile(rb"[\x06\x07\x09\x0f].{5}\x00\x00\x00", re.DOTALL)
+"""Begin of a chunk, index, attachment or the end of the data, after damage."""
+_BLOCK: Final = 1 << 20
+_TEXTS: Final = TypeAdapter(dict[str, str])
+_COUNTS: Final = TypeAdapter(dict[str, int])
 
 
 class UnreadableRecording(DoraError):
@@ -34,63 +56,143 @@ class UnreadableRecording(DoraError):
 
 
 @dataclass(frozen=True, slots=True)
+class Damage:
+    """Bytes that cannot be read."""
+
+    begin: int
+    end: int
+    messages: int | None = None
+    """None: unknown."""
+
+    def __str__(self) -> str:
+        lost = "an unknown number of" if self.messages is None else str(self.messages)
+        plural = "" if self.messages == 1 else "s"
+        return f"bytes {self.begin} to {self.end}, {lost} message{plural}"
+
+
+@dataclass(slots=True)
 class RecordingFacts:
     """What a file holds beside its messages."""
 
     source: dict[str, str] = field(default_factory=dict)
-    clocks: tuple[dict[str, str], ...] = ()
+    clocks: list[dict[str, str]] = field(default_factory=list)
     lost: dict[str, int] = field(default_factory=dict)
-    dataflow: str | None = None
-    """YAML of the recorded dataflow."""
+    dataflow: dict[str, Any] | None = None
+    """The recorded dataflow."""
+
+
+class _Record(NamedTuple):
+    opcode: int
+    begin: int
+    end: int
+    content: bytes
+    """Empty for a chunk."""
+    start_time: int = 0
+    end_time: int = 0
 
 
 class Recording:
-    """One file, opened again for each pass over it."""
+    """One file, opened again for each pass over its messages."""
 
     def __init__(self, path: Path) -> None:
         """Raises UnreadableRecording and OSError."""
         self.path = path
+        self.facts = RecordingFacts()
+        self.finished = False
+        """False: the recorder was killed or still records, or the file was cut."""
+        self._damage: dict[int, Damage] = {}
+        self._chunks: list[_Record] = []
+        self._counts: dict[int, int] = {}
+        """Messages by the begin of a chunk or damage, as the indexes behind it say."""
+        self._summary: list[Schema | Channel] = []
+        """Empty: unfinished or damaged."""
         with path.open("rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:
-                raise UnreadableRecording(f"{path} is not an MCAP file")
-        self.finished = self._has_summary()
-        """False: the recorder was killed, or still records."""
+            self._open(file, file.seek(0, io.SEEK_END))
 
-    def _has_summary(self) -> bool:
-        with self.path.open("rb") as file:
-            size = file.seek(0, io.SEEK_END)
-            if size < _SHORTEST:
-                return False
-            file.seek(0)
+    @property
+    def damage(self) -> list[Damage]:
+        """Damage found so far; all of it after a pass over all messages."""
+        found = sorted(self._damage.values(), key=lambda one: one.begin)
+        return [
+            replace(one, messages=self._counts.get(one.begin)) if one.messages is None else one
+            for one in found
+        ]
+
+    # ------------------------------------------------------------------------------ parts
+
+    def _open(self, file: BinaryIO, size: int) -> None:
+        begin, end = _read(file, 0, len(MAGIC)), _read(file, size - len(MAGIC), len(MAGIC))
+        self.finished = size > len(MAGIC) and end == MAGIC
+        if begin != MAGIC and not MAGIC.startswith(begin):
+            header = _record(file, len(MAGIC), size)
+            if not self.finished and (header is None or header.opcode != Opcode.HEADER):
+                raise UnreadableRecording(f"{self.path} is not an MCAP file")
+            self._add_damage(0, len(MAGIC), 0)
+        data_end = self._walk(file, len(MAGIC), size)
+        if self.finished:
             try:
-                return make_reader(file).get_summary() is not None
-            except _TRUNCATED:
-                return False
+                self._summary = _summary(file, size)
+            except _INVALID:
+                self._add_damage(data_end, size, 0)
 
-    def facts(self) -> RecordingFacts:
-        metadata: list[Metadata] = []
-        attachments: list[Attachment] = []
-        with self.path.open("rb") as file:
-            if self.finished:
-                reader = make_reader(file)
-                metadata.extend(reader.iter_metadata())
-                attachments.extend(reader.iter_attachments())
-            else:
-                for record in _records(StreamReader(file, emit_chunks=True)):
-                    if isinstance(record, Metadata):
-                        metadata.append(record)
-                    elif isinstance(record, Attachment):
-                        attachments.append(record)
-        named = {record.name: record.metadata for record in metadata}
-        texts = {one.name: one.data for one in attachments}
-        text = texts.get(DATAFLOW_ATTACHMENT)
-        lost: dict[str, int] = json.loads(named.get(LOST, {}).get("messages", "{}"))
-        return RecordingFacts(
-            source=named.get(SOURCE, {}),
-            clocks=tuple(record.metadata for record in metadata if record.name == CLOCK),
-            lost=lost,
-            dataflow=None if text is None else text.decode(),
-        )
+    def _walk(self, file: BinaryIO, at: int, size: int) -> int:
+        """Find the parts of the file; return where the data ends."""
+        counted = at
+        while at < size:
+            record = _record(file, at, size)
+            if record is None:
+                record = _next_record(file, at + 1, size)
+                if record is None and not self.finished:
+                    return size  # cut
+                self._add_damage(at, size if record is None else record.begin)
+                if record is None:
+                    return size
+                if not self._is_of_last_chunk(record):
+                    counted = at
+            at = record.end
+            match record.opcode:
+                case Opcode.DATA_END:
+                    return at
+                case Opcode.CHUNK:
+                    self._chunks.append(record)
+                    counted = record.begin
+                case Opcode.MESSAGE_INDEX:
+                    messages = len(record.content) // _INDEX_ENTRY
+                    self._counts[counted] = self._counts.get(counted, 0) + messages
+                case Opcode.ATTACHMENT:
+                    self._note(record)
+        return at
+
+    def _is_of_last_chunk(self, record: _Record) -> bool:
+        """Return whether a record is an index of the chunk before the damage."""
+        if record.opcode != Opcode.MESSAGE_INDEX or not self._chunks:
+            return False
+        chunk = self._chunks[-1]
+        first = int.from_bytes(record.content[_INDEX_HEAD.size :][:8], "little")
+        return chunk.start_time <= first <= chunk.end_time
+
+    def _note(self, record: _Record) -> None:
+        """Keep a fact about the recording."""
+        facts = self.facts
+        try:
+            attached = Attachment.read(ReadDataStream(io.BytesIO(record.content)))
+            if attached.name == SOURCE:
+                facts.source = _TEXTS.validate_json(attached.data)
+            elif attached.name == CLOCK:
+                facts.clocks.append(_TEXTS.validate_json(attached.data))
+            elif attached.name == LOST:
+                facts.lost = _COUNTS.validate_json(attached.data)
+            elif attached.name == DATAFLOW:
+                dataflow = yaml.safe_load(attached.data)
+                if all("id" in node for node in dataflow["nodes"]):
+                    facts.dataflow = dataflow
+        except (*_INVALID, yaml.YAMLError, TypeError):
+            self._add_damage(record.begin, record.end, 0)
+
+    def _add_damage(self, begin: int, end: int, messages: int | None = None) -> None:
+        self._damage[begin] = Damage(begin, end, messages)
+
+    # --------------------------------------------------------------------------- messages
 
     def messages(
         self,
@@ -98,29 +200,89 @@ class Recording:
         start: int | None = None,
         end: int | None = None,
     ) -> Iterator[RecordedMessage]:
-        """Yield messages in the order they were sent.
+        """Yield the intact messages in the order they were sent.
 
         ``start`` and ``end`` (exclusive) are log times. Messages of other encodings are skipped.
         """
-        wanted = None if topics is None else list(topics)
+        wanted = None if topics is None else set(topics)
+        starts = [chunk.start_time for chunk in self._chunks[1:]] + [1 << 64]
+        later = reversed(list(accumulate(reversed(starts), min)))
+        numbers = count()
+        window: list[tuple[int, int, RecordedMessage]] = []
+        waiting = 0
+        types = _Types(self._summary)
         with self.path.open("rb") as file:
-            if not self.finished:
-                found = _sorted(_streamed(StreamReader(file)))
-            else:
-                found = (
-                    _message(schema, channel, message)
-                    for schema, channel, message in make_reader(file).iter_messages(
-                        topics=wanted, starting_at=start, ending_before=end
-                    )
-                    if schema is not None and schema.encoding == ENCODING
-                )
-            for message in found:
-                if (
-                    (wanted is None or message.topic in wanted)
-                    and (start is None or message.log_time >= start)
-                    and (end is None or message.log_time < end)
-                ):
+            for chunk, later_start in zip(self._chunks, later, strict=False):
+                if self._summary and not _overlaps(chunk, start, end):
+                    continue
+                for message in self._of_chunk(file, chunk, types):
+                    if (
+                        (wanted is None or message.topic in wanted)
+                        and (start is None or message.log_time >= start)
+                        and (end is None or message.log_time < end)
+                    ):
+                        heapq.heappush(window, (message.log_time, next(numbers), message))
+                        waiting += len(message.data)
+                while window and (window[0][0] <= later_start or waiting > WINDOW_BYTES):
+                    message = heapq.heappop(window)[2]
+                    waiting -= len(message.data)
                     yield message
+        while window:
+            yield heapq.heappop(window)[2]
+
+    def _of_chunk(self, file: BinaryIO, chunk: _Record, types: _Types) -> list[RecordedMessage]:
+        try:
+            records = _content(file, chunk)
+        except _INVALID:
+            self._add_damage(chunk.begin, chunk.end)
+            return []
+        found: list[RecordedMessage] = []
+        unknown = 0
+        for record in records:
+            if isinstance(record, Schema | Channel):
+                types.add(record)
+            elif isinstance(record, Message):
+                try:
+                    message = types.message(record)
+                except KeyError:  # the chunk that names its type is damaged
+                    unknown += 1
+                else:
+                    found.extend(() if message is None else (message,))
+        if unknown:
+            self._add_damage(chunk.begin, chunk.end, unknown)
+        return found
+
+
+class _Types:
+    """Schemas and channels so far."""
+
+    def __init__(self, known: Iterable[Schema | Channel]) -> None:
+        self._schemas: dict[int, Schema] = {}
+        self._channels: dict[int, Channel] = {}
+        for record in known:
+            self.add(record)
+
+    def add(self, record: Schema | Channel) -> None:
+        if isinstance(record, Schema):
+            self._schemas[record.id] = record
+        else:
+            self._channels[record.id] = record
+
+    def message(self, record: Message) -> RecordedMessage | None:
+        """Return the message, None if its encoding is another; raises KeyError."""
+        channel = self._channels[record.channel_id]
+        if channel.message_encoding != ENCODING:
+            return None
+        schema = self._schemas[channel.schema_id]
+        return RecordedMessage(
+            topic=channel.topic,
+            type_name=schema.name,
+            schema=schema.data,
+            log_time=record.log_time,
+            publish_time=record.publish_time,
+            sequence=record.sequence,
+            data=record.data,
+        )
 
 
 def merged(
@@ -135,52 +297,104 @@ def merged(
     return heapq.merge(*parts, key=lambda message: message.log_time)
 
 
-def _records(reader: StreamReader) -> Iterator[McapRecord]:
-    """Yield records up to the end of the file or the first incomplete one."""
-    records = iter(reader.records)
-    while True:
-        try:
-            record = next(records)
-        except StopIteration:
-            return
-        except _TRUNCATED:
-            return
-        yield record
+def _overlaps(chunk: _Record, start: int | None, end: int | None) -> bool:
+    return (start is None or chunk.end_time >= start) and (end is None or chunk.start_time < end)
 
 
-def _streamed(reader: StreamReader) -> Iterator[RecordedMessage]:
-    schemas: dict[int, Schema] = {}
-    channels: dict[int, Channel] = {}
-    for record in _records(reader):
-        if isinstance(record, Schema):
-            schemas[record.id] = record
-        elif isinstance(record, Channel):
-            channels[record.id] = record
-        elif isinstance(record, Message):
-            channel = channels[record.channel_id]
-            schema = schemas.get(channel.schema_id)
-            if schema is not None and schema.encoding == ENCODING:
-                yield _message(schema, channel, record)
+# ------------------------------------------------------------------------------------- bytes
 
 
-def _sorted(messages: Iterator[RecordedMessage]) -> Iterator[RecordedMessage]:
-    numbers = count()
-    window: list[tuple[int, int, RecordedMessage]] = []
-    for message in messages:
-        heapq.heappush(window, (message.log_time, next(numbers), message))
-        if len(window) > _WINDOW:
-            yield heapq.heappop(window)[2]
-    while window:
-        yield heapq.heappop(window)[2]
+def _read(file: BinaryIO, begin: int, length: int) -> bytes:
+    file.seek(max(begin, 0))
+    return file.read(length)
 
 
-def _message(schema: Schema, channel: Channel, message: Message) -> RecordedMessage:
-    return RecordedMessage(
-        topic=channel.topic,
-        type_name=schema.name,
-        schema=schema.data,
-        log_time=message.log_time,
-        publish_time=message.publish_time,
-        sequence=message.sequence,
-        data=message.data,
-    )
+def _record(file: BinaryIO, begin: int, size: int) -> _Record | None:
+    """Return the record at ``begin``, None unless it is whole and makes sense.
+
+    The content of a chunk is checked when it is read.
+    """
+    head = _read(file, begin, _HEAD.size)
+    if len(head) < _HEAD.size:
+        return None
+    opcode, length = _HEAD.unpack(head)
+    end = begin + _HEAD.size + length
+    if end > size:
+        return None
+    if opcode == Opcode.CHUNK:
+        return _chunk(file, begin, end)
+    if length > MAX_SMALL:
+        return None
+    content = file.read(length)
+    return _Record(opcode, begin, end, content) if _makes_sense(opcode, content) else None
+
+
+def _chunk(file: BinaryIO, begin: int, end: int) -> _Record | None:
+    head = file.read(_CHUNK_HEAD.size)
+    if len(head) < _CHUNK_HEAD.size:
+        return None
+    start_time, end_time, _, _, length = _CHUNK_HEAD.unpack(head)
+    if length > max(map(len, _COMPRESSIONS)) or file.read(length) not in _COMPRESSIONS:
+        return None
+    stored = int.from_bytes(file.read(8), "little")
+    if file.tell() + stored != end:
+        return None
+    return _Record(Opcode.CHUNK, begin, end, b"", start_time, end_time)
+
+
+def _makes_sense(opcode: int, content: bytes) -> bool:
+    match opcode:
+        case Opcode.ATTACHMENT:
+            return zlib.crc32(content[:-4]) == int.from_bytes(content[-4:], "little")
+        case Opcode.MESSAGE_INDEX:
+            if len(content) < _INDEX_HEAD.size:
+                return False
+            length: int = _INDEX_HEAD.unpack_from(content)[1]
+            return length == len(content) - _INDEX_HEAD.size and length % _INDEX_ENTRY == 0
+        case Opcode.DATA_END:
+            return len(content) == 4
+        case Opcode.HEADER | Opcode.METADATA:
+            stream = ReadDataStream(io.BytesIO(content))
+            try:
+                Header.read(stream) if opcode == Opcode.HEADER else Metadata.read(stream)
+            except _INVALID:
+                return False
+            return bool(stream.count == len(content))
+        case _:
+            return False
+
+
+def _next_record(file: BinaryIO, begin: int, size: int) -> _Record | None:
+    """Return the first record after damage that makes sense."""
+    while begin < size:
+        block = _read(file, begin, _BLOCK + _HEAD.size - 1)
+        for match in _RECOGNIZED.finditer(block):
+            if (found := _record(file, begin + match.start(), size)) is not None:
+                return found
+        begin += _BLOCK
+    return None
+
+
+def _content(file: BinaryIO, record: _Record) -> list[McapRecord]:
+    """Return the records of a chunk; raises one of ``_INVALID``."""
+    file.seek(record.begin + _HEAD.size)
+    chunk = Chunk.read(ReadDataStream(file))
+    records = breakup_chunk(chunk, validate_crc=True)
+    times = [one.log_time for one in records if isinstance(one, Message)]
+    if times and (min(times), max(times)) != (record.start_time, record.end_time):
+        raise ValueError("the times of the chunk are not those of its messages")
+    return records
+
+
+def _summary(file: BinaryIO, size: int) -> list[Schema | Channel]:
+    """Return the types of a finished file; raises one of ``_INVALID``."""
+    at = size - len(MAGIC) - _FOOTER.size
+    footer = _read(file, at, _FOOTER.size)
+    opcode, length, begin, _, crc = _FOOTER.unpack(footer)
+    if opcode != Opcode.FOOTER or length != _FOOTER.size - _HEAD.size or not 0 < begin <= at:
+        raise ValueError("no footer")
+    content = _read(file, begin, at - begin) + footer
+    if zlib.crc32(content[:-4]) != crc:
+        raise ValueError("wrong CRC")
+    records = StreamReader(io.BytesIO(content + MAGIC), skip_magic=True).records
+    return [record for record in records if isinstance(record, Schema | Channel)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -24,7 +25,7 @@ from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.shared.errors import BrokenRecord
 
 CHECK_MS = 100
-"""Interval at which the end of the writing thread is noticed."""
+"""Interval at which limits and problems of the writing thread are noticed."""
 REPORT_SECONDS = 1.0
 
 
@@ -72,12 +73,21 @@ class Recorder:
         self._status = status
         self._schemas: dict[object, tuple[object, bytes, str]] = {}
         self._end: RecorderEnd | None = None
+        self._until_ns: int | None = None
+        """Later messages, by CLOCK_MONOTONIC, are not part of the recording."""
+        self._drained: set[str] = set()
+        """Outputs of which such a message was read."""
 
-    def run(self, requests: int) -> None:
-        """Run until the descriptor ``requests`` ends, then read what is queued."""
+    def run(self, requests: int, *, count_on: bool) -> None:
+        """Run until the descriptor ``requests`` ends, then read what is queued.
+
+        ``count_on``: when writing fails, count the messages until then.
+        """
         reader = QueueReader(self._runner, requests, self)
         try:
-            self._follow(reader, requests)
+            self._follow(reader, requests, count_on=count_on)
+            if not self._runner.stopping:
+                self._until_ns = time.monotonic_ns()
         except RunnerDisconnected:
             stopping = self._runner.stopping
             self._end = RecorderEnd.DATAFLOW if stopping else RecorderEnd.RUNNER
@@ -102,9 +112,15 @@ class Recorder:
     def _recorded(self) -> dict[str, int]:
         return dict.fromkeys(self._runner.receivers, 0) | self._writing.recorded.by_topic
 
-    def _follow(self, reader: QueueReader, requests: int) -> None:
+    def _follow(self, reader: QueueReader, requests: int, *, count_on: bool) -> None:
         due = 0.0
-        while not self._runner.stopping and not self._writing.ended.is_set():
+        warned = False
+        while not self._runner.stopping and not self._writing.limit_reached.is_set():
+            if self._writing.problem is not None and not warned:
+                if not count_on:
+                    return
+                warned = True
+                sys.stderr.write(f"recording failed: {self._writing.problem}\n")
             if reader.turn(CHECK_MS) and not os.read(requests, 4096):
                 self._end = RecorderEnd.STOPPED
                 return
@@ -131,21 +147,24 @@ class Recorder:
     def _drain(self, reader: QueueReader) -> None:
         """Read what is queued now."""
         for name in self._runner.receivers:
-            while reader.read(name) and not self._writing.ended.is_set():
+            while reader.read(name) and name not in self._drained:
                 pass
 
     # ------------------------------------------------------------ called by the reader
 
     def drop(self, name: str, count: int) -> None:
-        self._writing.lost.add(name, count)
+        self._writing.drop(name, count)
 
     def interrupt(self, name: str) -> None:
         pass
 
     def broken(self, name: str, error: BrokenRecord) -> None:
-        self._writing.lost.add(name, 1)
+        self._writing.drop(name, 1)
 
     def add(self, name: str, delivery: Delivery) -> None:
+        if self._until_ns is not None and delivery.sent_ns > self._until_ns:
+            self._drained.add(name)
+            return
         try:
             array = delivery.value
             metadata = delivery.take_apart()[0].metadata

@@ -74,23 +74,32 @@ def main(
     """Convert a recording to another format.
 
     `parquet`: a file for each output, a row for each message. `foxglove`: an MCAP file that
-    Foxglove, Lichtblick and Rerun display. `lerobot`: a LeRobot v3 dataset.
+    Foxglove, Lichtblick and Rerun display. `lerobot`: a LeRobot v3 dataset. What is damaged is left
+    out, and the exit code is then 1.
     """
+    from dora_cli.recordings.report import damage_of
     from dora_daemon.recording.reading import Recording
 
     recordings = [Recording(path) for path in files]
     name = target or files[0].with_suffix("")
-    match to:
-        case Format.PARQUET:
-            _to_parquet(recordings, name)
-        case Format.FOXGLOVE:
-            _to_foxglove(recordings, target or name.with_name(f"{name.name}_foxglove.mcap"))
-        case Format.LEROBOT:
-            from dora_daemon.recording.export.lerobot import LeRobotOptions
+    try:
+        match to:
+            case Format.PARQUET:
+                _to_parquet(recordings, name)
+            case Format.FOXGLOVE:
+                _to_foxglove(recordings, target or name.with_name(f"{name.name}_foxglove.mcap"))
+            case Format.LEROBOT:
+                from dora_daemon.recording.export.lerobot import LeRobotOptions
 
-            images = None if image is None else tuple(image)
-            options = LeRobotOptions(images, state, action, episodes, every, fps, task, robot)
-            _to_lerobot(recordings, options, name)
+                images = None if image is None else tuple(image)
+                options = LeRobotOptions(images, state, action, episodes, every, fps, task, robot)
+                _to_lerobot(recordings, options, name)
+    finally:
+        damage = damage_of(recordings)
+        for text in damage:
+            output.warn(f"{text} left out")
+    if damage:
+        raise CommandFailed
 
 
 def _to_parquet(recordings: list[Recording], folder: Path) -> None:
@@ -105,7 +114,7 @@ def _to_foxglove(recordings: list[Recording], file: Path) -> None:
     from dora_daemon.recording.export.visuals import VisualDecoder
     from dora_daemon.recording.reading import merged
 
-    export = FoxgloveExport(file, VisualDecoder(recordings[0].facts().dataflow))
+    export = FoxgloveExport(file, VisualDecoder(recordings[0].facts.dataflow))
     export.write(merged(recordings))
     rows = [
         (topic, one.schema, one.messages, one.refused)
@@ -124,7 +133,7 @@ def _to_lerobot(recordings: list[Recording], options: LeRobotOptions, folder: Pa
     from dora_daemon.recording.export.lerobot import export_lerobot
     from dora_daemon.recording.reading import merged
 
-    dataflow = recordings[0].facts().dataflow
+    dataflow = recordings[0].facts.dataflow
     done = export_lerobot(lambda: merged(recordings), dataflow, options, folder)
     for note in done.notes:
         output.warn(note)

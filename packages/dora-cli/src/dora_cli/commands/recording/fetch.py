@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dora_cli import output
 from dora_cli.commands.recording.arguments import RecordingArgument
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 from dora_cli.errors import CommandFailed
@@ -43,8 +44,10 @@ def main(
         found, _ = find(client, recording)
         file = target or default_target(found.started)
         fetched = fetch(client, found, file, allow_missing=allow_missing)
-        complete = merge_fetched(fetched, file)
-        if remove:
+        complete, intact = merge_fetched(fetched, file)
+        if remove and not intact:
+            output.warn("files are damaged: nothing was removed from the machines")
+        elif remove:
             remove_from_machines(client, found)
     if not complete:
         raise CommandFailed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,7 @@ from dora_cli import options, output
 
 if TYPE_CHECKING:
     from dora_daemon.recording.channel_statistics import ChannelStatistics
-    from dora_daemon.recording.reading import RecordingFacts
+    from dora_daemon.recording.reading import Recording
 
 COLUMNS = ("TOPIC", "TYPE", "MESSAGES", "BYTES", "HZ", "LONGEST GAP (MS)", "MISSING")
 DASH = "-"
@@ -25,7 +26,7 @@ def main(
     """Show the outputs in a recording: messages, rates and gaps.
 
     MISSING counts messages that were sent between recorded ones and are not in the file. A file
-    whose recorder was killed is read up to its last complete part.
+    whose recorder was killed is read up to its last complete part. What is damaged is listed.
     """
     from dora_daemon.recording.channel_statistics import ChannelStatistics
     from dora_daemon.recording.reading import Recording
@@ -35,15 +36,15 @@ def main(
     for message in recording.messages():
         channel = channels.setdefault(message.topic, ChannelStatistics(message.topic))
         channel.add(message.type_name, message.log_time, message.sequence, len(message.data))
-    facts = recording.facts()
     rows = sorted(channels.values(), key=lambda one: one.topic)
     if output_format is options.TableFormat.JSON:
-        output.json_line(_as_json(file, facts, rows, finished=recording.finished))
+        output.json_line(_as_json(recording, rows))
     else:
-        _print(facts, rows, finished=recording.finished)
+        _print(recording, rows)
 
 
-def _print(facts: RecordingFacts, rows: list[ChannelStatistics], *, finished: bool) -> None:
+def _print(recording: Recording, rows: list[ChannelStatistics]) -> None:
+    facts = recording.facts
     source = facts.source
     name = source.get("dataflow") or source.get("dataflow_id") or "unknown"
     output.write(f"dataflow: {name}")
@@ -59,7 +60,9 @@ def _print(facts: RecordingFacts, rows: list[ChannelStatistics], *, finished: bo
                 f"clock of {clock['machine']} in {clock['file']}: corrected by {-begin:+.3f} ms at"
                 f" the beginning, {-end:+.3f} ms at the end"
             )
-    if not finished:
+    for damage in recording.damage:
+        output.write(f"damaged: {damage}")
+    if not recording.finished:
         output.write("unfinished: the recorder was killed, or still records")
     output.table(COLUMNS, [_cells(one) for one in rows])
 
@@ -82,12 +85,12 @@ def _cells(channel: ChannelStatistics) -> list[object]:
     ]
 
 
-def _as_json(
-    file: Path, facts: RecordingFacts, rows: list[ChannelStatistics], *, finished: bool
-) -> dict[str, object]:
+def _as_json(recording: Recording, rows: list[ChannelStatistics]) -> dict[str, object]:
+    facts = recording.facts
     return {
-        "file": str(file),
-        "finished": finished,
+        "file": str(recording.path),
+        "finished": recording.finished,
+        "damaged": [asdict(damage) for damage in recording.damage],
         "source": facts.source,
         "lost": facts.lost,
         "clocks": [clock for clock in facts.clocks if "machine" in clock],

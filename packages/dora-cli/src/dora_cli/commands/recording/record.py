@@ -69,7 +69,9 @@ MaxSize = Annotated[
 MaxDuration = Annotated[
     float | None,
     options.duration(
-        "--max-duration", help="End the recording after this time.", parse=positive_duration
+        "--max-duration",
+        help="End the recording this long after its first message.",
+        parse=positive_duration,
     ),
 ]
 SplitSize = Annotated[
@@ -163,7 +165,8 @@ def _run_here(path: Path, settings: RecordSettings, run: RunSettings) -> None:
     recorders: list[RecorderProcess] = []
 
     def start(directory: Path, dataflow_id: str) -> None:
-        recorders.append(RecorderProcess(settings.request(directory, dataflow_id)))
+        request = settings.request(directory, dataflow_id, count_on=True)
+        recorders.append(RecorderProcess(request))
 
     try:
         run_loaded(loaded, places, run, start)
@@ -184,7 +187,7 @@ def _attach(dataflow: str, settings: RecordSettings, coordinator: Coordinator) -
         try:
             directory, found = find_runner(dataflow)
             if found.whole:
-                request = settings.request(directory, found.dataflow_id)
+                request = settings.request(directory, found.dataflow_id, count_on=False)
                 report_ended(RecorderProcess(request).wait())
                 return
         except NoSuchRunner as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -39,6 +39,9 @@ def main(
     end: Annotated[
         float | None, options.duration("--to", help="End at this time after the beginning.")
     ] = None,
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="Replay the intact parts of a damaged file.")
+    ] = False,
     output_yaml: Annotated[
         Path | None,
         typer.Option("--output-yaml", metavar="FILE", help="Write the dataflow, do not run it."),
@@ -61,7 +64,9 @@ def main(
         raise typer.BadParameter("--from must be before --to")
     names = None if replace is None else [word.strip() for word in replace.split(",")]
     recordings = [Recording(path) for path in files]
-    text, directory = _replay(recordings, names, speed, begin, end, loop=loop)
+    text, directory = _replay(
+        recordings, names, speed, begin, end, loop=loop, skip_damaged=skip_damaged
+    )
     if output_yaml is not None:
         write_file(output_yaml, text)
         output.write(f"wrote {output_yaml}; its relative paths begin at {directory}")
@@ -82,10 +87,10 @@ def _replay(
     end: float | None,
     *,
     loop: bool,
+    skip_damaged: bool,
 ) -> tuple[str, Path]:
     """Return the dataflow that replays the files, and the folder of its relative paths."""
-    import yaml
-
+    from dora_cli.recordings.report import damage_of
     from dora_config.yaml.writer import dump_yaml
     from dora_daemon.recording.reading import merged
     from dora_daemon.recording.replaying import (
@@ -95,16 +100,20 @@ def _replay(
         replay_dataflow,
     )
 
-    facts = recordings[0].facts()
-    if facts.dataflow is None:
-        raise CannotReplay(f"{recordings[0].path} has no dataflow; `dora record` writes one")
-    dataflow: dict[str, Any] = yaml.safe_load(facts.dataflow)
     topics: set[str] = set()
     first: int | None = None
     for message in merged(recordings):
         first = message.log_time if first is None else first
         topics.add(message.topic)
-    players = recorded_nodes(dataflow, topics, replace)
+    damage = damage_of(recordings)
+    if damage and not skip_damaged:
+        raise CannotReplay("\n".join([*damage, "replay the rest with --skip-damaged"]))
+    for text in damage:
+        output.warn(f"{text} skipped")
+    facts = next((one.facts for one in recordings if one.facts.dataflow), recordings[0].facts)
+    if facts.dataflow is None:
+        raise CannotReplay(f"{recordings[0].path} has no dataflow; `dora record` writes one")
+    players = recorded_nodes(facts.dataflow, topics, replace)
     assert first is not None
     replay = Replay(
         files=tuple(str(recording.path.absolute()) for recording in recordings),
@@ -118,7 +127,7 @@ def _replay(
     if not directory.is_dir():
         output.remark(f"note: {directory} does not exist; paths are relative to this folder")
         directory = Path()
-    return dump_yaml(replay_dataflow(dataflow, players, replay)), directory.absolute()
+    return dump_yaml(replay_dataflow(facts.dataflow, players, replay)), directory.absolute()
 
 
 def _load(text: str, directory: Path) -> LoadedDataflow:

@@ -29,6 +29,7 @@ class RecordingRequest(Message):
     max_bytes: int | None = None
     """Size of all files at which the recording ends."""
     max_seconds: float | None = None
+    """Since the first message."""
     split_bytes: int | None = None
     """Size of a file at which the next one begins."""
     split_seconds: float | None = None
@@ -38,6 +39,8 @@ class RecordingRequest(Message):
     """YAML of the whole dataflow, of which the runner has a part."""
     working_dir: str | None = None
     """Folder of the dataflow file; by default that of the runner."""
+    count_on: bool = False
+    """When writing fails, count the lost messages until the recording would have ended."""
     none_is_fine: bool = False
     """Record nothing if no output matches, instead of failing."""
 
@@ -88,7 +91,7 @@ class RecorderStatus(Message):
     files: tuple[str, ...] = ()
     """Names without folder."""
     seconds: float = 0.0
-    """Since the first file was created."""
+    """Since the first message."""
     recorded: dict[str, int] = Field(default_factory=dict)
     lost: dict[str, int] = Field(default_factory=dict)
     problem: str | None = None

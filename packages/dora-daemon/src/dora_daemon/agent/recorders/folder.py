@@ -130,6 +130,7 @@ class RecordingFolder:
             status_file=str(self.path / f"{number}{STATUS}"),
             dataflow=plan.dataflow or None,
             working_dir=plan.working_dir or None,
+            count_on=True,
             none_is_fine=True,
         )
 

@@ -6,7 +6,7 @@ https://huggingface.co/docs/lerobot/lerobot-dataset-v3
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,7 @@ class ExportedDataset:
 
 def export_lerobot(
     messages: Callable[[], Iterator[RecordedMessage]],
-    dataflow: str | None,
+    dataflow: Mapping[str, Any] | None,
     options: LeRobotOptions,
     folder: Path,
 ) -> ExportedDataset:

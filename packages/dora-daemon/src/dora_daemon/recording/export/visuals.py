@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import yaml
 
 from dora_daemon.recording.arrow_messages import decode
 from dora_daemon.recording.message import RecordedMessage
@@ -28,9 +27,9 @@ class DecodedMessage:
 
 
 class VisualDecoder:
-    def __init__(self, dataflow: str | None) -> None:
-        """``dataflow``: YAML of the recorded dataflow."""
-        self._types = output_types(yaml.safe_load(dataflow or "{}"))
+    def __init__(self, dataflow: Mapping[str, Any] | None) -> None:
+        """``dataflow``: as recorded."""
+        self._types = output_types(dataflow or {})
 
     def decode(self, message: RecordedMessage) -> DecodedMessage:
         """Raises ValueError for invalid bytes."""
