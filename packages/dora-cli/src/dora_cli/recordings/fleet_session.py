@@ -37,6 +37,7 @@ class FleetSession:
         self._plan = plan
         self._seen: FleetRecording = FleetRecording(plan.recording)
         """The last report of each machine."""
+        self._warned: set[str] = set()
         self._unreachable: Mapping[str, str] = {}
         self._waiting: int | None = None
         """Request that is answered when the dataflow has ended."""
@@ -162,6 +163,10 @@ class FleetSession:
         for recording in collect(replies):
             if recording.recording == self._plan.recording:
                 self._seen.states.update(recording.states)
+        for problem in self._seen.problems:
+            if problem not in self._warned:
+                self._warned.add(problem)
+                output.warn(problem)
 
     def _ended(self) -> bool:
         """Return whether every machine that answers has finished its files."""
