@@ -25,7 +25,7 @@ VALUES = {CAMERA.name: np.zeros((16, 32, 3), np.uint8), STATE.name: (1.0, 2.0)}
 
 
 def writer(folder: Path) -> DatasetWriter:
-    return DatasetWriter(folder, {"n/c": CAMERA, "n/s": STATE}, FPS, None)
+    return DatasetWriter(folder, [CAMERA, STATE], FPS, None)
 
 
 def add_episode(writer: DatasetWriter, frames: int = 3) -> None:

@@ -163,6 +163,25 @@ def test_encoded_images_and_a_recording_without_commands(tmp_path: Path) -> None
     assert (done.episodes, done.frames, done.repeated, done.skipped) == (1, 4, 0, 0)
 
 
+def test_one_output_is_state_and_action(tmp_path: Path) -> None:
+    options = LeRobotOptions(state="arm/joints", action="arm/joints")
+    table = rows(dataset(tmp_path / "dataset", options))
+    assert table["action"] == table["observation.state"]
+    info = json.loads((tmp_path / "dataset/meta/info.json").read_text())
+    assert info["features"]["action"] == info["features"]["observation.state"]
+
+
+def test_two_cameras_of_one_name_are_refused(tmp_path: Path) -> None:
+    pixels = np.zeros(16 * 32 * 3, np.uint8)
+
+    def messages() -> Iterator[RecordedMessage]:
+        for number, topic in enumerate(("a/b_c", "a_b/c")):
+            yield message(topic, pixels, SIZE, at=number * PERIOD)
+
+    with pytest.raises(CannotExport, match=r"a/b_c and a_b/c would both be observation\.images"):
+        export_lerobot(messages, None, LeRobotOptions(), tmp_path / "dataset")
+
+
 @pytest.mark.parametrize(
     ("options", "problem"),
     [

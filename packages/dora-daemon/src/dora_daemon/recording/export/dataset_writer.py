@@ -76,15 +76,13 @@ class _Episode:
 class DatasetWriter:
     """Writes episodes one after another."""
 
-    def __init__(
-        self, folder: Path, features: dict[str, Feature], fps: int, robot: str | None
-    ) -> None:
+    def __init__(self, folder: Path, features: list[Feature], fps: int, robot: str | None) -> None:
         self.episodes = 0
         self.frames = 0
         self.long_episodes: list[int] = []
         """Episodes that are longer than MAX_EPISODE_SECONDS."""
         self._folder = folder
-        self._features = list(features.values())
+        self._features = features
         self._fps = fps
         self._robot = robot
         self._videos = {one.name: _Video(one) for one in self._features if one.is_image}

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,9 @@ def export_lerobot(
     unfinished = folder.with_name(f".{folder.name}.new")
     with suppress(FileNotFoundError):
         shutil.rmtree(unfinished)
-    writer = DatasetWriter(unfinished, layout.features, layout.fps, options.robot)
+    features = [feature for ones in layout.features.values() for feature in ones]
+    features.sort(key=lambda one: one.name)
+    writer = DatasetWriter(unfinished, features, layout.fps, options.robot)
     frames = _Frames(VisualDecoder(dataflow), layout, writer)
     try:
         for message in messages():
@@ -120,8 +123,8 @@ def _notes_on_length(long_episodes: list[int]) -> tuple[str, ...]:
 class _Layout:
     """What a first pass over the recording has found."""
 
-    features: dict[str, Feature]
-    """By output."""
+    features: dict[str, tuple[Feature, ...]]
+    """By output; one may be both state and action."""
     driver: str
     fps: int
     spans: tuple[Span, ...]
@@ -134,7 +137,7 @@ class _Survey:
     def __init__(self, decoder: VisualDecoder, options: LeRobotOptions) -> None:
         self._decoder = decoder
         self._options = options
-        self._features: dict[str, Feature] = {}
+        self._features: dict[str, tuple[Feature, ...]] = {}
         self._others: set[str] = set()
         """Outputs that are not part of the dataset."""
         self._times: dict[str, list[int]] = {}
@@ -152,30 +155,30 @@ class _Survey:
             return
         if topic not in self._features:
             try:
-                feature = self._feature(self._decoder.decode(message))
+                features = tuple(self._features_of(self._decoder.decode(message)))
             except ValueError as error:
                 raise CannotExport(f"output {topic}: {error}") from error
-            if feature is None:
-                if topic != self._options.every:
-                    self._others.add(topic)
-                    return
-            else:
-                self._features[topic] = feature
+            if features:
+                self._features[topic] = features
+            elif topic != self._options.every:
+                self._others.add(topic)
+                return
         self._times.setdefault(topic, []).append(message.log_time)
 
-    def _feature(self, decoded: DecodedMessage) -> Feature | None:
+    def _features_of(self, decoded: DecodedMessage) -> Iterator[Feature]:
         """Raises ValueError."""
         topic, options = decoded.message.topic, self._options
-        if topic == options.state:
-            return _vector_feature("observation.state", decoded)
-        if topic == options.action:
-            return _vector_feature("action", decoded)
-        wanted = topic in options.images if options.images is not None else decoded.kind in IMAGES
-        if not wanted:
-            return None
-        height, width, _ = ImageDecoder().rgb(_image(decoded)).shape
-        name = topic.replace("/", "_")
-        return Feature(f"observation.images.{name}", (height, width, 3))
+        for name, chosen in (("observation.state", options.state), ("action", options.action)):
+            if topic == chosen:
+                yield _vector_feature(name, decoded)
+        if options.images is not None:
+            is_camera = topic in options.images
+        else:
+            is_camera = decoded.kind in IMAGES and topic not in (options.state, options.action)
+        if is_camera:
+            height, width, _ = ImageDecoder().rgb(_image(decoded)).shape
+            name = topic.replace("/", "_")
+            yield Feature(f"observation.images.{name}", (height, width, 3))
 
     def layout(self) -> _Layout:
         """Raises CannotExport."""
@@ -188,7 +191,13 @@ class _Survey:
             raise CannotExport(
                 "the recording has no images; name the outputs with --state, --image"
             )
-        cameras = [topic for topic, feature in self._features.items() if feature.is_image]
+        pairs = [(one.name, topic) for topic, ones in self._features.items() for one in ones]
+        for (name, topic), (other, second) in pairwise(sorted(pairs)):
+            if name == other:
+                raise CannotExport(
+                    f"{topic} and {second} would both be {name}; choose one with --image"
+                )
+        cameras = [topic for topic, ones in self._features.items() if ones[-1].is_image]
         driver = options.every or next(iter(sorted(cameras)), None) or next(iter(self._features))
         notes = []
         found = [Span(self._first or 0, self._last + 1, options.task)]
@@ -205,8 +214,7 @@ class _Survey:
         fps = options.fps or frame_rate(times)
         if fps is None:
             raise CannotExport(f"{driver} has too few messages in episodes; give --fps")
-        order = sorted(self._features.items(), key=lambda pair: pair[1].name)
-        return _Layout(dict(order), driver, fps, tuple(found), tuple(notes))
+        return _Layout(self._features, driver, fps, tuple(found), tuple(notes))
 
 
 class _Frames:
@@ -219,7 +227,7 @@ class _Frames:
         self._images = {topic: ImageDecoder() for topic in layout.features}
         self._latest: dict[str, DecodedMessage] = {}
         self._values: dict[str, tuple[DecodedMessage, Any]] = {}
-        """Converted messages, so that one that lasts for several frames is converted once."""
+        """Converted messages by feature: one that lasts for several frames is converted once."""
         self._left = list(layout.spans)
         self._grid: FrameGrid | None = None
         self.repeated = 0
@@ -254,12 +262,13 @@ class _Frames:
     def _frame(self) -> dict[str, Any]:
         return {
             feature.name: self._value(topic, feature)
-            for topic, feature in self._layout.features.items()
+            for topic, features in self._layout.features.items()
+            for feature in features
         }
 
     def _value(self, topic: str, feature: Feature) -> Any:
         decoded = self._latest[topic]
-        known = self._values.get(topic)
+        known = self._values.get(feature.name)
         if known is not None and known[0] is decoded:
             return known[1]
         try:
@@ -273,7 +282,7 @@ class _Frames:
             raise CannotExport(f"output {topic}: {error}") from error
         if shape != feature.shape:
             raise CannotExport(f"output {topic} changed its shape from {feature.shape} to {shape}")
-        self._values[topic] = decoded, value
+        self._values[feature.name] = decoded, value
         return value
 
     def end(self) -> None:
