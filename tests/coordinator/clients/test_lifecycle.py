@@ -8,6 +8,7 @@ from support.simulation.fleet_simulation import (
     dataflow,
     fleet_of,
     running_dataflows,
+    running_fleet,
 )
 from support.simulation.machine_simulation import FakeDaemon
 
@@ -87,6 +88,19 @@ def test_restart_stops_and_starts_the_same_dataflow() -> None:
     assert answer.old == old
     assert [len(daemon.living(one)) for one in (answer.old, answer.new)] == [0, 1]
     assert fleet.listed() == [("Finished", None), ("Running", None)]
+
+
+def test_a_restart_is_refused_before_the_stop_if_a_machine_is_away() -> None:
+    fleet, robot, station = running_fleet()
+    fleet.disconnect(robot)
+    number = fleet.request(RESTART)
+    fleet.settle()
+    assert "was not restarted, since it could not" in fleet.failures[number].message
+    assert 'no matching daemon for machine id "robot"' in fleet.failures[number].message
+    fleet.connect(robot)
+    fleet.settle()
+    assert fleet.listed() == [("Running", None)]
+    assert [len(one.runners) for one in (robot, station)] == [1, 1]
 
 
 def test_a_restart_fails_when_its_daemon_is_lost() -> None:

@@ -20,10 +20,11 @@ from dora_config.protocol.control import (
     StartTriggered,
     StopDataflow,
 )
+from dora_config.protocol.dataflow import DataflowSpec
 from dora_coordinator.clients.builds import require_built
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.events import StopRequested
-from dora_coordinator.dataflow.placement import place
+from dora_coordinator.dataflow.placement import Plan, place
 from dora_coordinator.dataflow.registry import DataflowChanged, DataflowRegistry, RequestRefused
 from dora_coordinator.state.commands import AnswerClient, Command, FailClient, Log, SendProgress
 from dora_coordinator.state.events import ClientRequested
@@ -104,6 +105,12 @@ class LifecycleRequests:
             *self._registry.start(requested.fresh_id, spec, plan.parts, now),
         ]
 
+    def _placed(self, spec: DataflowSpec) -> Plan:
+        """Raises placement errors, also for nodes that were built on another machine."""
+        plan = place(spec.resolved, self._membership.connected())
+        require_built(spec, plan.parts)
+        return plan
+
     def stop(self, requested: ClientRequested, stop: StopDataflow, now: float) -> list[Command]:
         """Raises :class:`RequestRefused`."""
         if stop.all:
@@ -132,6 +139,14 @@ class LifecycleRequests:
                 f"dataflow {dataflow.label} is being restarted already; `dora stop` ends it "
                 "without a new start",
             )
+        try:
+            self._placed(dataflow.spec)
+        except (PlacementError, UnplacedNodes) as problem:
+            raise RequestRefused(
+                "placement",
+                f"dataflow {dataflow.label} was not restarted, since it could not be started "
+                f"again: {problem}",
+            ) from problem
         self._waits.add(_Wait(requested, "started", {requested.fresh_id}, old=dataflow.id))
         stop = StopRequested(restart.grace, restart.force, restart_as=requested.fresh_id)
         commands = self._registry.apply(dataflow, stop, now)
@@ -210,8 +225,7 @@ class LifecycleRequests:
         if name and (running := self._registry.live_named(name)) is not None:
             return self._not_started_again(dataflow, _taken(name, running), "conflict")
         try:
-            plan = place(dataflow.spec.resolved, self._membership.connected())
-            require_built(dataflow.spec, plan.parts)
+            plan = self._placed(dataflow.spec)
         except (PlacementError, UnplacedNodes) as problem:
             refused = self._registry.history.start_refused(name, "placement", str(problem), now)
             failed = self._not_started_again(dataflow, str(problem), "placement")
