@@ -161,6 +161,31 @@ def test_a_node_can_read_before_it_counts_as_ready(
     assert finish(process) == "[]\n"
 
 
+@pytest.mark.parametrize("greeted", [True, False])
+def test_a_node_whose_dataflow_does_not_start_prints_one_line(
+    runner: FakeRunner, spawn: Spawn, greeted: bool
+) -> None:
+    runner.auto_go = False
+    runner.add_node("a")
+    code = """
+        from dora import Node
+        try:
+            Node()
+        except RuntimeError as error:
+            print("caught", error)
+            raise
+    """
+    refused = control.Refused("node `x` failed", cancelled=True)
+    runner.refusal = None if greeted else refused
+    process = spawn("a", code)
+    if greeted:
+        runner.wait_connected("a")
+        runner.send("a", refused)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert (out, err) == ("caught node `x` failed\n", "node `x` failed\n")
+
+
 def test_plain_folders_on_pythonpath_are_enough(runner: FakeRunner, tmp_path: Path) -> None:
     """No installed wheel of ours, and another `dora` installed beside us: ours is taken."""
     other = tmp_path / "site-packages"

@@ -62,6 +62,8 @@ class FakeRunner:
         self.edges: list[Edge] = []
         self.segments: dict[tuple[int, int], tuple[int, int]] = {}
         self.auto_go = True
+        self.refusal: control.Refused | None = None
+        """Answer to every Hello."""
         self.epoch: int | None = None
         self._queues = 0
         self._listener = bind_unix(self.path)
@@ -260,8 +262,9 @@ class FakeRunner:
 
     def _greet(self, connection: ControlSocket, node_id: str, hello: Hello) -> FakeNode | None:
         node = self.nodes.get(node_id)
-        if node is None:
-            connection.send(control.Refused(f"node `{node_id}` does not exist"))
+        if node is None or self.refusal is not None:
+            missing = control.Refused(f"node `{node_id}` does not exist")
+            connection.send(self.refusal or missing)
             return None
         own = [edge for edge in self.edges if edge.spec.consumer == node_id]
         descriptors = [self.board.fd]

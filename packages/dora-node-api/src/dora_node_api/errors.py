@@ -4,6 +4,7 @@
   - `ControlError`: malformed bytes on the control socket
     - `ControlClosed`: the other end closed the control socket
   - `SetUpError`: a node cannot be connected (also a `RuntimeError`, as existing nodes expect)
+    - `StartCancelled`: the dataflow does not start, for no fault of this node (also a `SystemExit`)
   - `NodeForked`: a forked child used its parent's node (also a `RuntimeError`)
   - `NodeInterrupted`: a signal handler's exception ended a call halfway (also a `RuntimeError`)
   - `NodeClosed`: the node was closed (also a `RuntimeError`)
@@ -43,6 +44,17 @@ class ControlClosed(ControlError):
 
 class SetUpError(DoraNodeError, RuntimeError):
     """A node could not be connected to its dataflow."""
+
+
+class StartCancelled(SetUpError, SystemExit):
+    """The dataflow does not start: another node failed, or it is being stopped.
+
+    Uncaught, it ends the process with exit code 1 and prints its text without a traceback.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.code = reason
 
 
 class NodeForked(DoraNodeError, RuntimeError):

@@ -214,8 +214,8 @@ class Runner:
                 self.replacer.promote(node, number)
             case commands.Admit():
                 self._admit(command)
-            case commands.Refuse(node=node, message=message):
-                services.handshake.refuse(node, message)
+            case commands.Refuse(node=node, message=message, cancelled=cancelled):
+                services.handshake.refuse(node, message, cancelled=cancelled)
             case commands.SendGo(nodes=nodes):
                 self.started_at = self.started_at or time.time()
                 services.drops.started()

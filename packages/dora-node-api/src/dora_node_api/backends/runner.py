@@ -19,6 +19,7 @@ from dora_node_api.errors import (
     InvalidData,
     NodeClosed,
     SetUpError,
+    StartCancelled,
 )
 from dora_node_api.protocol.connection import Connection
 from dora_node_api.protocol.control_socket import ControlSocket
@@ -92,16 +93,22 @@ def _shake_hands(
     match received:
         case Received(Welcome() as welcome, descriptors):
             backend = RunningBackend(control, welcome, descriptors, path=path)
-        case Received(Refused(sentence)):
-            raise SetUpError(sentence)
+        case Received(Refused() as refused):
+            raise _error(refused, incarnation)
         case other:
             raise ControlError(f"expected Welcome, not {other}")
     try:
-        backend.wait_for_start(control)
+        backend.wait_for_start(control, incarnation)
     except BaseException:
         backend.close()
         raise
     return backend
+
+
+def _error(refused: Refused, incarnation: int | None) -> SetUpError:
+    # A dynamic node may run in a shell or notebook, which must not end.
+    quiet = refused.cancelled and incarnation is not None
+    return (StartCancelled if quiet else SetUpError)(refused.message)
 
 
 class RunningBackend(Backend):
@@ -131,7 +138,7 @@ class RunningBackend(Backend):
         self.send = self._outputs.send  # type: ignore[method-assign]
         self.next_event = self._inputs.next_event  # type: ignore[method-assign]
 
-    def wait_for_start(self, control: ControlSocket) -> None:
+    def wait_for_start(self, control: ControlSocket, incarnation: int | None) -> None:
         """Take in the routes until Go. An earlier STOP becomes the first event."""
         while True:
             received = control.receive()
@@ -141,8 +148,8 @@ class RunningBackend(Backend):
                 case Go(epoch):
                     self._inputs.session.start(epoch)
                     return
-                case Refused(sentence):
-                    raise SetUpError(sentence)
+                case Refused() as refused:
+                    raise _error(refused, incarnation)
                 case RestoreState(form, size) if len(received.descriptors) == 1:
                     self._take_state(received.descriptors[0], form, size)
                 case AddRoute(output, spec):

@@ -222,6 +222,8 @@ class Refused(Message, kind="refused"):
     """Hello is refused; `message` gives the reason and the remedy."""
 
     message: str
+    cancelled: bool = False
+    """The dataflow does not start, for no fault of this process."""
 
 
 class Go(Message, kind="go"):

@@ -60,6 +60,8 @@ class Refuse(Frozen):
 
     node: str
     message: str
+    cancelled: bool = False
+    """The dataflow does not start, for no fault of the process."""
 
 
 class SendGo(Frozen):

@@ -279,7 +279,7 @@ class NodeLifecycle:
 
     def _refuse(self, cause: str) -> list[Command]:
         self.refused = True
-        return [Refuse(self.id, broken_by(cause))]
+        return [Refuse(self.id, broken_by(cause), cancelled=True)]
 
     def _detached(self) -> list[Command]:
         self.state = NodeState.ABSENT

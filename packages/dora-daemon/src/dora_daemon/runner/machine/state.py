@@ -274,7 +274,7 @@ class RunnerState:
             # a former process, or a child that inherited the settings of one
             return [Refuse(event.node, f'node "{life.id}" has another process now')]
         if self._phase in _OVER and life.broken_by is None:
-            return [Refuse(event.node, "the dataflow is being stopped")]
+            return [Refuse(event.node, "the dataflow is being stopped", cancelled=True)]
         commands = self._to_node(life, event, now)
         if any(isinstance(command, Refuse) for command in commands):
             return commands

@@ -196,11 +196,11 @@ class NodeHandshake:
             send_route(connection, entry)
         return connection
 
-    def refuse(self, node: str, message: str) -> None:
+    def refuse(self, node: str, message: str, *, cancelled: bool) -> None:
         """Refuse a process that sent Hello, or that waits at the start barrier."""
         connection = self._pending.pop(node, None) or self._connections.get(node)
         if connection is not None:
-            connection.send(Refused(message))
+            connection.send(Refused(message, cancelled))
 
     def release(self, nodes: tuple[str, ...]) -> None:
         """Release nodes from the start barrier."""
