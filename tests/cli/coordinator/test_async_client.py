@@ -64,7 +64,8 @@ def test_a_stalled_reader_ends_its_own_request_only() -> None:
     answers: list[ControlAnswer] = []
 
     async def ask() -> None:
-        answers.append(await client.request(ListDataflows()))
+        async with client.open(ListDataflows()) as replies:
+            answers.extend([reply async for reply in replies])  # type: ignore[misc]
 
     async def read(replies: ReplyStream) -> None:
         async for reply in replies:

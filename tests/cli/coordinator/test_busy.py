@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from cli.conftest import Dora
 from support.serving import served
-from websockets.http11 import Request, Response
-from websockets.sync.server import ServerConnection, serve
 
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.operations import doctor
@@ -18,8 +17,7 @@ from dora_cli.cluster.operations.findings import Findings
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorUnreachable
 from dora_config.cluster.models import Cluster, Coordinator, Machine
-
-pytestmark = pytest.mark.integration  # the oldest `websockets` leaves the pipe of a server open
+from dora_config.protocol.control import ClusterReport, ClusterStatus
 
 
 @contextmanager
@@ -28,14 +26,25 @@ def refusing(
 ) -> Iterator[Cluster]:
     """The cluster of a coordinator that answers all requests with an HTTP status."""
 
-    def refuse(connection: ServerConnection, _: Request) -> Response:
-        answer = connection.respond(status, text)
-        del answer.headers["Content-Type"]
-        answer.headers["Content-Type"] = media_type
-        return answer
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
 
-    with serve(lambda _: None, "127.0.0.1", 0, process_request=refuse) as server, served(server):
-        address = Coordinator(addr="127.0.0.1", port=server.socket.getsockname()[1])
+        def refuse(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            self.send_header("Content-Type", media_type)
+            self.send_header("Content-Length", str(len(text)))
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        do_GET = do_POST = refuse
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server, served(server):
+        address = Coordinator(addr="127.0.0.1", port=server.server_port)
         yield Cluster(coordinator=address, machines=(Machine(id="robot", host="robot"),))
 
 
@@ -64,9 +73,11 @@ def test_a_key_is_not_silently_left_as_it_is() -> None:
 def test_the_page_of_another_server_is_not_printed() -> None:
     with (
         refusing(503, "text/html", "<html>\nunavailable") as cluster,
-        pytest.raises(CoordinatorUnreachable, match=r"no coordinator listens at .* 503$"),
+        Client(queries.endpoint_of(cluster)) as client,
     ):
-        Client(queries.endpoint_of(cluster))
+        for use in (lambda: client.request(ClusterStatus(), ClusterReport), lambda: client.streams):
+            with pytest.raises(CoordinatorUnreachable, match=r"no coordinator listens at .* 503$"):
+                use()
 
 
 @pytest.mark.parametrize("status", [403, 500])

@@ -1,59 +1,195 @@
-"""Requests over a WebSocket to a coordinator that does not answer."""
+"""Requests over HTTPS, in front of a scripted server."""
 
 from __future__ import annotations
 
+import json
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event
+from typing import Any
 
 import pytest
+from support.fleets.coordinator import free_port
 from support.serving import served
-from websockets.sync.server import ServerConnection, serve
 
 from dora_cli.commands.coordinator import top
-from dora_cli.coordinator import rest
+from dora_cli.coordinator import client as client_module
 from dora_cli.coordinator.client import Client
-from dora_cli.coordinator.errors import CoordinatorLost
+from dora_cli.coordinator.errors import (
+    AccessDenied,
+    CoordinatorBusy,
+    CoordinatorLost,
+    CoordinatorUnreachable,
+    RequestFailed,
+)
 from dora_cli.monitor.page import Page
+from dora_config import control_plane
 from dora_config.access import Endpoint
-from dora_config.protocol.control import SERVER_CODEC, ListNodes, NodeList, Welcome
-from dora_config.protocol.envelope import ProgramVersion
+from dora_config.control_plane import Untrusted
+
+Answer = tuple[int, str, bytes]
 
 
 @contextmanager
-def mute_coordinator() -> Iterator[Endpoint]:
-    """A coordinator that stops after its welcome."""
-    over = Event()
+def serving(answer: Callable[[BaseHTTPRequestHandler], Answer | None]) -> Iterator[Client]:
+    """A client of a server whose answers are those of ``answer``; None: it hangs up."""
 
-    def handle(connection: ServerConnection) -> None:
-        connection.recv()
-        party = ProgramVersion(program="dora-coordinator", release="0")
-        connection.send(SERVER_CODEC.encode(Welcome(party=party, max_message_bytes=1 << 20)))
-        over.wait(60)
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
 
-    with serve(handle, "127.0.0.1", 0) as server, served(server):
-        try:
-            yield Endpoint("127.0.0.1", server.socket.getsockname()[1])
-        finally:
-            over.set()
+        def handle_any(self) -> None:
+            found = answer(self)
+            self.close_connection = True
+            if found is None:
+                return
+            status, kind, content = found
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = handle_any
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = False  # closing waits for the handlers, and so for their sockets
+
+    with (
+        Server(("127.0.0.1", 0), Handler) as server,
+        served(server),
+        Client(Endpoint("127.0.0.1", server.server_port)) as client,
+    ):
+        yield client
 
 
-@pytest.mark.integration  # the oldest `websockets` leaves the pipe of a server open
-def test_requests_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest, "QUERY_TIMEOUT", 0.1)
-    with mute_coordinator() as endpoint, Client(endpoint) as client:
-        expected = f"the coordinator at {endpoint} did not answer within 0.1 s"
-        with pytest.raises(CoordinatorLost, match=expected):
-            client.request(ListNodes(), NodeList, timeout=0.1)
-        with pytest.raises(CoordinatorLost, match=expected):
+def always(status: int, body: object, kind: str = "application/json") -> Callable[[Any], Answer]:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return lambda _: (status, kind, content)
+
+
+def test_arguments_are_a_json_body_without_those_of_none() -> None:
+    seen: list[tuple[str, object, str]] = []
+
+    def answer(request: BaseHTTPRequestHandler) -> Answer:
+        length = int(request.headers["Content-Length"])
+        body = json.loads(request.rfile.read(length))
+        seen.append((request.path, body, request.headers["User-Agent"]))
+        return 201, "application/json; charset=utf-8", b'{"uuid": "u"}'
+
+    with serving(answer) as client:
+        assert client.post("/api/dataflows", {"a": 1, "b": None}) == {"uuid": "u"}
+    ((path, body, agent),) = seen
+    assert (path, body) == ("/api/dataflows", {"a": 1})
+    assert agent.startswith("dora/")
+    assert " protocol/" in agent
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "error", "text"),
+    [
+        (404, "application/json", RequestFailed, "no such dataflow"),
+        (401, "application/json", AccessDenied, "requires a token, and this account has none"),
+        (426, "application/json", AccessDenied, "requires a token"),
+        (503, "application/json", CoordinatorBusy, r"\(no such dataflow\): try again in a minute"),
+        (429, "application/json", CoordinatorBusy, r"\(no such dataflow\): try again in a minute"),
+        (503, "text/plain", CoordinatorBusy, r"\(first\): try again in a minute$"),
+        (403, "text/plain", CoordinatorLost, "HTTP status 403: first$"),
+        (500, "application/json", RequestFailed, "^no such dataflow"),
+        (500, "text/plain", CoordinatorLost, "HTTP status 500: first$"),
+        (401, "text/plain", AccessDenied, "requires a token, and this account has none"),
+        (502, "text/html", CoordinatorUnreachable, "HTTP status 502$"),
+        (503, "text/html", CoordinatorUnreachable, "no coordinator listens at .* status 503$"),
+        (401, "text/html", CoordinatorUnreachable, "no coordinator listens at .* status 401$"),
+    ],
+)
+def test_errors_of_the_coordinator(
+    status: int, kind: str, error: type[Exception], text: str
+) -> None:
+    body: object = {"error": "no such dataflow", "code": "not_found", "ended": None}
+    if kind != "application/json":
+        body = b"first\nsecond\n"
+    with (
+        serving(always(status, body, kind)) as client,
+        pytest.raises(error, match=text),
+    ):
+        client.get("/api/dataflows/x")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"error": 1}', b"[]"])
+def test_an_answer_that_is_not_of_the_api(content: bytes) -> None:
+    with serving(always(500, content)) as client, pytest.raises(CoordinatorLost):
+        client.get("/api/dataflows")
+
+
+def test_a_coordinator_that_hangs_up_or_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(lambda _: None) as client, pytest.raises(CoordinatorLost, match="lost"):
+        client.get("/api/dataflows")
+    monkeypatch.setattr(client_module, "QUERY_TIMEOUT", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = Endpoint("127.0.0.1", silent.getsockname()[1])
+        with (
+            Client(endpoint) as client,
+            pytest.raises(CoordinatorLost, match=r"did not answer within 0\.05 s"),
+        ):
+            client.get("/api/dataflows")
+        with (
+            Client(endpoint) as client,
+            pytest.raises(CoordinatorLost, match=r"did not answer within 0\.05 s"),
+        ):
             top._snapshot(client, Page(), None)
 
 
-@pytest.mark.integration
-def test_a_coordinator_whose_machine_is_gone_is_detected() -> None:
-    with mute_coordinator() as endpoint, Client(endpoint) as client:
-        connection = client._socket.socket
-        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 15
-        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+def test_a_request_after_one_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "QUERY_TIMEOUT", 0.2)
+    unblock = Event()
+
+    def answer(request: BaseHTTPRequestHandler) -> Answer:
+        if request.path == "/slow":
+            unblock.wait(30)
+        return 200, "application/json", b"{}"
+
+    with serving(answer) as client:
+        with pytest.raises(CoordinatorLost, match="did not answer"):
+            client.get("/slow")
+        assert client.get("/fast") == {}
+        unblock.set()
+
+
+def test_a_connection_that_is_lost_in_the_handshake_is_opened_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class LostInHandshake(ssl.SSLContext):
+        def wrap_socket(self, sock: socket.socket, *_: object, **__: object) -> Any:
+            socket.socket(fileno=sock.detach()).close()
+            raise ConnectionResetError
+
+    monkeypatch.setattr(
+        control_plane, "security", lambda _: LostInHandshake(ssl.PROTOCOL_TLS_CLIENT)
+    )
+    with serving(always(200, {})) as client:
+        for _ in range(2):
+            with pytest.raises(CoordinatorUnreachable):
+                client.get("/api/dataflows")
+
+
+def test_without_a_coordinator_the_remedy_is_named() -> None:
+    with (
+        Client(Endpoint("127.0.0.1", free_port())) as client,
+        pytest.raises(CoordinatorUnreachable, match="with `dora up`, or name another"),
+    ):
+        client.get("/api/dataflows")
+
+
+def test_a_token_without_authority_is_not_sent_to_another_machine() -> None:
+    with (
+        Client(Endpoint("192.0.2.1", 6013, "secret")) as client,
+        suppress(OSError),
+        pytest.raises(Untrusted, match="the token was not sent"),
+    ):
+        client.get("/api/dataflows")

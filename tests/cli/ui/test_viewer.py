@@ -12,8 +12,8 @@ import pytest
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from dora_cli.coordinator.async_client import MAX_WAITING, AsyncClient
-from dora_cli.coordinator.client import Frame
 from dora_cli.coordinator.errors import CoordinatorLost
+from dora_cli.coordinator.stream_socket import Frame
 from dora_cli.ui import viewer
 from dora_cli.ui.backend import Backend
 from dora_cli.ui.feed import Feed

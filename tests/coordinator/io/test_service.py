@@ -33,7 +33,6 @@ from dora_config.protocol.control import (
 )
 from dora_config.protocol.daemon import TO_DAEMON, PartChanged, PartReport, Register
 from dora_config.protocol.snapshot import MachineSample, SampleMachine, Snapshot
-from dora_coordinator.clients import snapshots
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.io import service as service_module
 from dora_coordinator.io.authority import Authority
@@ -41,6 +40,7 @@ from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.service import Service
 from dora_coordinator.io.store import NotWritten, SqliteStore, StoreError
 from dora_coordinator.io.token_file import TokenFile, given_token
+from dora_coordinator.queries import snapshots
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import Change, Command
 from dora_coordinator.state.events import ClientRequested, Event
@@ -277,8 +277,8 @@ def test_a_defect_in_an_event_fails_its_request_only(
     assert "RuntimeError: a defect" in caplog.text
 
 
-def test_a_defect_in_an_answer_fails_all_requests_that_wait_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_defect_in_a_query_fails_its_request_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     assemble = snapshots.Snapshots._assemble
     defects = [RuntimeError("a defect")]
@@ -288,27 +288,30 @@ def test_a_defect_in_an_answer_fails_all_requests_that_wait_for_it(
             raise defects.pop()
         return assemble(*arguments)
 
-    def answer(daemon: Remote) -> None:
-        messages = [TO_DAEMON.decode(text) for text in daemon.received]
-        *_, wanted = (one.sample for one in messages if isinstance(one, SampleMachine))
-        daemon.service.on_message(daemon.connection, MachineSample(sample=wanted))
+    async def answer_samples(daemon: Remote) -> None:
+        """Answer as a daemon does, until cancelled."""
+        answered = 0
+        while True:
+            await wait_until_async(lambda: len(daemon.received) > answered)  # noqa: B023
+            message = TO_DAEMON.decode(daemon.received[answered])
+            answered += 1
+            if isinstance(message, SampleMachine):
+                sample = MachineSample(sample=message.sample)
+                daemon.service.on_message(daemon.connection, sample)
 
     async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
-        daemon, viewers = await register(peer), [peer(), peer()]
-        for viewer in viewers:
-            viewer.request(GetSnapshot())
-        await daemon.receives("sample_machine")
-        answer(daemon)
-        for viewer in viewers:
-            await viewer.receives("internal error of the coordinator; see its log")
-        daemon.received.clear()
-        viewers[0].request(GetSnapshot())
-        await daemon.receives("sample_machine")
-        answer(daemon)
-        await viewers[0].receives('"kind":"answer"')
+        daemon = await register(peer)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(answer_samples, daemon)
+            failure = await daemon.service.request(GetSnapshot())
+            assert isinstance(failure, Failure)
+            assert failure.message == "internal error of the coordinator; see its log"
+            assert isinstance(await daemon.service.request(GetSnapshot()), Answer)
+            tasks.cancel_scope.cancel()
 
     monkeypatch.setattr(snapshots.Snapshots, "_assemble", fail_once)
     play(tmp_path, monkeypatch, story)
+    assert "RuntimeError: a defect" in caplog.text
 
 
 @pytest.mark.usefixtures("home")

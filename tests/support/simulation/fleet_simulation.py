@@ -7,7 +7,11 @@ before it is stored.
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import uuid
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from support.simulation.link_simulation import FakeLink, Wall
 from support.simulation.machine_simulation import FakeDaemon, FakeRunner
@@ -30,6 +34,7 @@ from dora_config.protocol.control import (
 from dora_config.protocol.daemon import (
     TO_COORDINATOR,
     TO_DAEMON,
+    CoordinatorMessage,
     EndDaemon,
     Heartbeat,
     Register,
@@ -38,19 +43,27 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.runner import (
+    DeleteParam,
     LinkChanged,
+    SetParam,
     WaitingChanged,
 )
 from dora_coordinator.coordinator import CoordinatorState
+from dora_coordinator.dataflow.registry import RequestRefused
+from dora_coordinator.queries.daemon_calls import DaemonCalls, Reply
+from dora_coordinator.queries.queries import Queries, Query
 from dora_coordinator.settings import Settings
 from dora_coordinator.state import commands as coordinator_commands
 from dora_coordinator.state.commands import Command
 from dora_coordinator.state.events import (
+    ClientCancelled,
+    ClientDisconnected,
     ClientRequested,
     DaemonDisconnected,
     DaemonMessageReceived,
     DaemonRegistered,
     Event,
+    ParamChangedByRunner,
     StoreLoaded,
     TimerFired,
     TimerKey,
@@ -58,6 +71,21 @@ from dora_coordinator.state.events import (
 from dora_coordinator.state.identities import Proof
 from dora_coordinator.state.records import DataflowRecord
 from dora_daemon.agent import events as agent_events
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Event loop of queries, with the clock of the last fleet."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+
+_LOOP = _Loop()
+atexit.register(_LOOP.close)
+
+T = TypeVar("T")
 
 COORDINATOR = ProgramVersion(program="coordinator", release="1")
 DAEMON = ProgramVersion(program="daemon", release="1")
@@ -116,6 +144,13 @@ class SimulatedFleet:
         self._by_key: dict[str, int] = {}
         self._last_connection = 0
         self._last_request = 0
+        for task in asyncio.all_tasks(_LOOP):
+            task.cancel()
+        self._asked: dict[int, asyncio.Task[None]] = {}
+        """Queries without an answer."""
+        self._calls = DaemonCalls(self._send_to_daemon)
+        release = COORDINATOR.release
+        self._queries = Queries(self._calls, self._store_param, self.settings, release)
         self.start_coordinator()
 
     # ------------------------------------------------------------------- processes
@@ -199,6 +234,7 @@ class SimulatedFleet:
         if number is None:
             return
         self._hang_up(daemon)
+        self._calls.daemon_lost(daemon.name)
         self.handle(DaemonDisconnected(number))
 
     def _hang_up(self, daemon: FakeDaemon) -> None:
@@ -213,9 +249,55 @@ class SimulatedFleet:
     def request(self, request: ControlRequest) -> int:
         """Send a client's request; return the number of its answer."""
         self._last_request += 1
+        if isinstance(request, Query):
+            query = _LOOP.create_task(self._answer(self._last_request, request))
+            self._asked[self._last_request] = query
+            self._run_queries()
+            return self._last_request
         fresh = str(uuid.uuid5(uuid.NAMESPACE_OID, str(self._last_request)))
         self.handle(ClientRequested(1, self._last_request, request, fresh))
         return self._last_request
+
+    async def _answer(self, number: int, query: Query) -> None:
+        assert self.coordinator is not None
+        try:
+            self.answers[number] = await self._queries.answer(query, self.coordinator)
+        except RequestRefused as problem:
+            failure = coordinator_commands.FailClient(1, number, str(problem), problem.code)
+            self.failures[number] = failure
+
+    def _run_queries(self) -> None:
+        """Run queries until all of them wait."""
+        _LOOP.now = self.now
+        if not _LOOP.is_running():
+            for _ in range(10):
+                _LOOP.run_until_complete(asyncio.sleep(0))
+
+    def run(self, work: Awaitable[T]) -> T:
+        """Return the result of a coroutine that uses `wait_for`."""
+
+        async def done() -> T:
+            return await work
+
+        return _LOOP.run_until_complete(done())
+
+    async def wait_for(self, number: int) -> None:
+        """Let time pass until a request is answered."""
+        while number not in self.answers and number not in self.failures:
+            self.pass_time(1.0)
+            await asyncio.sleep(0)
+
+    def _send_to_daemon(self, daemon: str, message: CoordinatorMessage) -> bool:
+        connected = self.coordinator is not None and self.coordinator.membership.is_connected(
+            daemon
+        )
+        if connected:
+            self._execute(coordinator_commands.SendToDaemon(daemon, message))
+        return connected
+
+    async def _store_param(self, dataflow_id: str, change: SetParam | DeleteParam) -> None:
+        self._last_request += 1
+        self.handle(ParamChangedByRunner(1, dataflow_id, change, self._last_request))
 
     def start(self, spec: DataflowSpec) -> int:
         return self.request(StartDataflow(spec=spec))
@@ -229,8 +311,24 @@ class SimulatedFleet:
     # ----------------------------------------------------------------------- steps
 
     def handle(self, event: Event) -> None:
+        daemon = None
+        if isinstance(event, DaemonMessageReceived):
+            daemon = self._connections.get(event.connection)
         if self.coordinator is not None:
             self._execute_all(self.coordinator.handle(event, self.now))
+        if daemon is not None and isinstance(event, DaemonMessageReceived):
+            message = event.message
+            if isinstance(message, Reply):
+                self._calls.replied(daemon.name, message)
+        match event:
+            case ClientCancelled(number=number) if number in self._asked:
+                self._asked[number].cancel()
+            case ClientDisconnected():
+                for query in self._asked.values():
+                    query.cancel()
+            case _:
+                pass
+        self._run_queries()
 
     def step_to_coordinator(self, daemon: FakeDaemon) -> bool:
         """Deliver one message of a daemon; return whether there was one."""
@@ -314,6 +412,7 @@ class SimulatedFleet:
             if key in self.timers:
                 del self.timers[key]
                 self.handle(TimerFired(key))
+        self._run_queries()
         return bool(due)
 
     def settle(self) -> None:

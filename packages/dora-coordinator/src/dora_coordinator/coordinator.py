@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from dora_config.protocol.builds import BuildEnded, BuildEvents
-from dora_config.protocol.calls import PartResult, RunnerAnswered
+from dora_config.protocol.calls import PartResult, RunnerAnswered, RunnerReplies
 from dora_config.protocol.control import MachinesRemoved, RemoveMachines
 from dora_config.protocol.daemon import (
     Heartbeat,
@@ -31,7 +31,7 @@ from dora_config.protocol.recordings.fleet import RecorderAnswered
 from dora_config.protocol.snapshot import MachineSample
 from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.clients.request_dispatcher import RequestDispatcher
-from dora_coordinator.dataflow.events import TimerExpired
+from dora_coordinator.dataflow.events import ParamChanged, TimerExpired
 from dora_coordinator.dataflow.registry import DataflowRegistry
 from dora_coordinator.settings import Settings
 from dora_coordinator.state import events
@@ -77,10 +77,10 @@ class CoordinatorState:
         """``authority``: SHA-256 of the certificate that links trust; ``wall_offset``: Unix time
         minus the clock that events are timed with.
         """
-        self._settings = settings
+        self.settings = settings
         self._party = party
         self._authority = authority
-        self._wall_offset = wall_offset
+        self.wall_offset = wall_offset
         self.membership = Membership(settings)
         self.registry = DataflowRegistry(settings, self.membership, wall_offset=wall_offset)
         self._clients = RequestDispatcher(
@@ -89,7 +89,6 @@ class CoordinatorState:
             settings,
             party,
             self._remove_machines,
-            wall_offset=wall_offset,
         )
         self._silence_armed = False
 
@@ -113,6 +112,11 @@ class CoordinatorState:
                 return self._update_membership(event, now)
             case events.TimerFired(key=key):
                 return self._timer_fired(key, now)
+            case events.ParamChangedByRunner(dataflow_id=dataflow_id, change=change):
+                dataflow = self.registry.get(dataflow_id)
+                changed = ParamChanged(change)
+                saved = [] if dataflow is None else self.registry.apply(dataflow, changed, now)
+                return [*saved, AnswerClient(event.client, event.number, RunnerReplies())]
             case (
                 events.ClientRequested()
                 | events.ClientCancelled()
@@ -157,8 +161,8 @@ class CoordinatorState:
         welcome = Registered(
             party=self._party,
             daemon=member.key,
-            heartbeat_interval=self._settings.heartbeat_interval,
-            silence_limit=self._settings.coordinator_silence_limit,
+            heartbeat_interval=self.settings.heartbeat_interval,
+            silence_limit=self.settings.coordinator_silence_limit,
             authority=self._authority,
             certificate_name=member.certificate_name,
         )
@@ -183,25 +187,17 @@ class CoordinatorState:
         message = event.message
         match message:
             case Heartbeat(monotonic_ns=monotonic_ns):
-                wall_ns = round((now + self._wall_offset) * 1e9)
+                wall_ns = round((now + self.wall_offset) * 1e9)
                 ack = HeartbeatAck(monotonic_ns=monotonic_ns, coordinator_ns=wall_ns)
                 commands.append(SendToDaemon(member.key, ack))
             case PartChanged() | PartLost() | PartDescribed():
                 commands += self.registry.part_message(member.key, message, now)
             case SignRequest(request=request):
                 commands.append(SignCertificate(member.key, request, member.digest))
-            case (
-                LogChunk()
-                | TopicChunk()
-                | BuildEvents()
-                | BuildEnded()
-                | RunnerAnswered()
-                | PartResult()
-                | RecorderAnswered()
-                | PartHistory()
-                | MachineSample()
-            ):
+            case LogChunk() | TopicChunk() | BuildEvents() | BuildEnded() | PartResult():
                 commands += self._clients.daemon_reply(member.key, message, now)
+            case RunnerAnswered() | RecorderAnswered() | PartHistory() | MachineSample():
+                pass  # replies to queries, which `queries` collects
             case Leaving(hand_over=hand_over):
                 manner = "hands over to its successor" if hand_over else "ends"
                 commands.append(Log("info", f'daemon "{member.key}" {manner}'))
@@ -213,7 +209,7 @@ class CoordinatorState:
         return commands
 
     def _daemon_lost(self, lost: MemberLost, now: float) -> list[Command]:
-        member, settings = lost.member, self._settings
+        member, settings = lost.member, self.settings
         commands: list[Command] = []
         manner = "disconnected"
         silence = now - member.last_message
@@ -279,12 +275,6 @@ class CoordinatorState:
                 return self._clients.continue_destruction(overdue=True)
             case "build":
                 return self._clients.build_timed_out(key.subject, now)
-            case "explanation":
-                return self._clients.explanation_timed_out(key.subject, now)
-            case "recorder":
-                return self._clients.recorder_call_timed_out(key.subject, now)
-            case "snapshot":
-                return self._clients.snapshot_timer_fired(key.subject, now)
             case "viewer":
                 return self._clients.viewer_timer_fired(key.subject, now)
             case "start" | "link" | "recovery" | "retry" | "stop":
@@ -300,7 +290,7 @@ class CoordinatorState:
         if not self.membership.is_connected(key.subject) and self.registry.unfinished_on(
             key.subject
         ):
-            return [ArmTimer(key, now + self._settings.ended_daemon_shown)]
+            return [ArmTimer(key, now + self.settings.ended_daemon_shown)]
         return self._update_membership(DaemonForgotten(key.subject), now)
 
     def _arm_silence(self) -> list[Command]:

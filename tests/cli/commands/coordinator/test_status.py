@@ -71,11 +71,11 @@ def test_daemons_that_are_not_connected_are_named(
         machine("c", connected=False),
         machine("d", connected=False, ended=True),
     ]
-    monkeypatch.setattr(status, "open_rest", lambda *_: Coordinator(*machines))
+    monkeypatch.setattr(status, "connect", lambda *_: Coordinator(*machines))
     shown = dora("status")
     assert shown.code == 0
     assert "Daemons: 1 connected; not connected: b, c" in shown.out
-    monkeypatch.setattr(status, "open_rest", lambda *_: Coordinator(*machines[1:]))
+    monkeypatch.setattr(status, "connect", lambda *_: Coordinator(*machines[1:]))
     shown = dora("status")
     assert shown.code == 1
     assert "Daemons: none connected; not connected: b, c" in shown.out
@@ -89,7 +89,7 @@ def test_daemons_that_are_not_connected_are_named(
 def test_a_coordinator_that_gives_no_report(
     dora: Dora, monkeypatch: pytest.MonkeyPatch, problem: DoraError
 ) -> None:
-    monkeypatch.setattr(status, "open_rest", lambda *_: Coordinator(problem=problem))
+    monkeypatch.setattr(status, "connect", lambda *_: Coordinator(problem=problem))
     shown = dora("status", "--format", "json")
     assert shown.code == 1
     assert json.loads(shown.out)["coordinator"] == {"status": "unknown"}
@@ -102,7 +102,7 @@ def test_warnings_are_printed_in_each_format(
     dora: Dora, monkeypatch: pytest.MonkeyPatch, output_format: str
 ) -> None:
     coordinator = Coordinator(machine("a", clock_offset=7.0, plain_links=True))
-    monkeypatch.setattr(status, "open_rest", lambda *_: coordinator)
+    monkeypatch.setattr(status, "connect", lambda *_: coordinator)
     shown = dora("status", "--format", output_format)
     assert 'warning: "a": ' in shown.err
     assert 'warning: links: plain: messages of "a"' in shown.err

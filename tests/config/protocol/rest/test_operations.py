@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import anyio
 import pytest
 from support.simulation.fleet_simulation import (
     SimulatedFleet,
@@ -35,12 +34,13 @@ def run(fleet: SimulatedFleet, operation_name: str, /, **arguments: object) -> A
         assert operation.method == "POST" or isinstance(request, QUERIES), "GET changes nothing"
         number = fleet.request(request)
         fleet.settle()
+        await fleet.wait_for(number)
         if number in fleet.failures:
             failure = fleet.failures[number]
             raise OperationFailed(failure.code, failure.message)
         return fleet.answers[number]
 
-    result = anyio.run(operation.run, operation.parse({}, arguments), send)
+    result: Any = fleet.run(operation.run(operation.parse({}, arguments), send))
     return result.model_dump(mode="json")
 
 

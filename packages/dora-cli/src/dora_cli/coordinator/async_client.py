@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import cast
 
 import anyio
 import anyio.to_thread
@@ -12,7 +11,9 @@ from anyio.streams.memory import MemoryObjectSendStream
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from dora_cli.coordinator.client import (
+from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.errors import CoordinatorLost, RequestFailed, lost
+from dora_cli.coordinator.stream_socket import (
     CONNECT_TIMEOUT,
     HANDSHAKE_ERRORS,
     Frame,
@@ -23,7 +24,6 @@ from dora_cli.coordinator.client import (
     request_frame,
     welcome,
 )
-from dora_cli.coordinator.errors import CoordinatorLost, lost
 from dora_config import DoraError
 from dora_config.access import Endpoint
 from dora_config.control_plane import websocket_options
@@ -92,6 +92,8 @@ class AsyncClient:
         self._last_id = 0
         self._replies: dict[int, MemoryObjectSendStream[Frame]] = {}
         self._reason = ""
+        self._idle: list[Client] = []
+        """Connections for requests without progress."""
 
     def loss(self) -> CoordinatorLost:
         """Return why the connection has ended."""
@@ -122,10 +124,23 @@ class AsyncClient:
             await self._socket.send(CLIENT_CODEC.encode(Cancel(id=number)))
 
     async def request(self, request: ControlRequest) -> ControlAnswer:
-        """Return the answer to one request; raises RequestFailed and CoordinatorLost."""
-        async with self.open(request) as replies:
-            answer = [reply async for reply in replies][-1]
-        return cast("ControlAnswer", answer)
+        """Return the answer to one request; raises RequestFailed and CoordinatorUnavailable."""
+        client = self._idle.pop() if self._idle else Client(self.endpoint)
+        try:
+            # a thread of its own until it is answered
+            answer = await anyio.to_thread.run_sync(client.answer, request, abandon_on_cancel=True)
+        except RequestFailed:
+            self._idle.append(client)
+            raise
+        except BaseException:
+            client.abort()
+            raise
+        self._idle.append(client)
+        return answer
+
+    def close(self) -> None:
+        for client in self._idle:
+            client.close()
 
     async def acknowledge(self, number: int, stream: int) -> None:
         """Request the next update of a stream."""
@@ -192,7 +207,10 @@ async def connected(endpoint: Endpoint) -> AsyncIterator[AsyncClient]:
         client = AsyncClient(endpoint, socket, await _handshake(endpoint, socket))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(client.read)
-            yield client
+            try:
+                yield client
+            finally:
+                client.close()
             tasks.cancel_scope.cancel()
 
 

@@ -58,13 +58,13 @@ def _dataflow_of(ctx: Any) -> str | None:
 
 def _get(ctx: Any, path: str) -> dict[str, Any]:
     """Return the answer to a query; empty if it fails."""
-    from dora_cli.coordinator.rest import RestClient
+    from dora_cli.coordinator.client import Client
     from dora_config.access import endpoint
     from dora_config.errors import DoraError
 
     try:
         at = endpoint(ctx.params.get("coordinator_addr"), ctx.params.get("coordinator_port"))
-        with RestClient(at, timeout=TIMEOUT) as client:
+        with Client(at, timeout=TIMEOUT) as client:
             return client.get(path)
     except (DoraError, OSError):
         return {}

@@ -13,7 +13,6 @@ from dora_config.yaml.quantities import parse_duration
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
-    from dora_cli.coordinator.rest import RestClient
     from dora_config.protocol.control import DataflowRef
 
 CoordinatorAddr = Annotated[
@@ -69,19 +68,18 @@ def is_named(addr: str | None, port: int | None) -> bool:
 
 
 def connect(addr: str | None, port: int | None) -> Client:
-    """Return a connected client; raises what `Client` raises."""
+    """Return a client, which connects with its first request."""
     from dora_cli.coordinator.client import Client
     from dora_config.access import endpoint
 
     return Client(endpoint(addr, port))
 
 
-def open_rest(addr: str | None, port: int | None) -> RestClient:
-    """Return a client of the REST API, which connects with its first request."""
-    from dora_cli.coordinator.rest import RestClient
-    from dora_config.access import endpoint
-
-    return RestClient(endpoint(addr, port))
+def connect_now(addr: str | None, port: int | None) -> Client:
+    """Return a connected client; raises CoordinatorUnavailable."""
+    client = connect(addr, port)
+    client.connect()
+    return client
 
 
 def chosen_dataflow(text: str | None, name: str | None) -> str | None:

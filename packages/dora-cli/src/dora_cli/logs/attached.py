@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dora_cli import output
-from dora_cli.coordinator.client import Client, ended_row, request_failed
+from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.stream_socket import ended_row, request_failed
 from dora_cli.logs.ended_report import report_ended
 from dora_cli.logs.log_lines import LogFilter, LogFormat
 from dora_cli.logs.printer import EntryPrinter
@@ -18,14 +19,16 @@ def follow(client: Client, uuid: str) -> bool:
     """
     which = control.DataflowRef(uuid=uuid)
     printer = EntryPrinter(LogFilter(), LogFormat.PRETTY)
-    waiting = client.send(control.WaitForEnd(dataflow=which))
-    reading = client.send(control.ReadLogs(dataflow=which, filter=WireFilter(), follow=True))
+    waiting = client.streams.send(control.WaitForEnd(dataflow=which))
+    reading = client.streams.send(
+        control.ReadLogs(dataflow=which, filter=WireFilter(), follow=True)
+    )
     ended: control.EndedDataflow | None = None
     logs_done = False
     interrupts = 0
     while ended is None or not logs_done:
         try:
-            for frame in client.frames():
+            for frame in client.streams.frames():
                 match frame:
                     case control.Progress(id=number, progress=control.LogLines(lines=lines)) if (
                         number == reading
@@ -48,8 +51,8 @@ def follow(client: Client, uuid: str) -> bool:
             interrupts += 1
             if interrupts == 1:
                 output.remark("stopping; interrupt again to kill")
-                client.send(control.StopDataflow(dataflow=which))
+                client.streams.send(control.StopDataflow(dataflow=which))
             else:
-                client.send(control.StopDataflow(dataflow=which, force=True))
+                client.streams.send(control.StopDataflow(dataflow=which, force=True))
                 return False
     return report_ended(ended_row(ended))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dora_cli import output
-from dora_cli.coordinator.client import Client, request_failed
+from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import (
     CoordinatorLost,
     CoordinatorUnavailable,
@@ -15,6 +15,7 @@ from dora_cli.coordinator.errors import (
     RequestFailed,
 )
 from dora_cli.coordinator.options import connect, dataflow_ref
+from dora_cli.coordinator.stream_socket import request_failed
 from dora_cli.logs.log_lines import LogEntry, LogFilter, parse_log_line
 from dora_cli.logs.ordering import TimeOrder
 from dora_cli.logs.printer import EntryPrinter
@@ -149,7 +150,7 @@ class LogReader:
 
     def _follow(self, client: Client, order: TimeOrder) -> tuple[str, ...]:
         """Print new lines until the request ends; return its problems."""
-        number = client.send(
+        number = client.streams.send(
             self.request.model_copy(
                 update={
                     "follow": True,
@@ -160,7 +161,7 @@ class LogReader:
             )
         )
         while True:
-            frame = client.next_frame(order.until_due(time.monotonic()))
+            frame = client.streams.next_frame(order.until_due(time.monotonic()))
             match frame:
                 case Progress(id=found, progress=LogLines() as lines) if found == number:
                     self._positions.update(lines.positions)

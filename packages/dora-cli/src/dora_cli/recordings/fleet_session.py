@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 
 from dora_cli import output
-from dora_cli.coordinator.client import Client, Frame, request_failed
+from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorUnavailable
+from dora_cli.coordinator.stream_socket import Frame
 from dora_cli.recordings.errors import RecordingError
 from dora_cli.recordings.fleet import SHORT, FleetRecording, collect
 from dora_cli.recordings.report import write_report
@@ -99,8 +100,8 @@ class FleetSession:
             if self._waiting is None:
                 if self._dataflow_unknown:
                     time.sleep(INTERVAL)
-                self._waiting = client.send(control.WaitForEnd(dataflow=which))
-            frame = client.next_frame(INTERVAL)
+                self._waiting = client.streams.send(control.WaitForEnd(dataflow=which))
+            frame = client.streams.next_frame(INTERVAL)
             if frame is not None:
                 self._note_end(frame)
             self._update(self._call(client, RecordPart(plan=self._plan)))
@@ -147,16 +148,7 @@ class FleetSession:
 
     def _call(self, client: Client, request: RecorderRequest) -> RecorderReplies:
         message = CallRecorders(daemons=self._plan.machines, request=request)
-        number = client.send(message)
-        for frame in client.frames():
-            match frame:
-                case control.Answer(id=of, answer=RecorderReplies() as replies) if of == number:
-                    return replies
-                case control.Failure(id=of) if of == number:
-                    raise request_failed(frame)
-                case _:
-                    self._note_end(frame)
-        raise AssertionError("frames() ends by raising")
+        return client.request(message, RecorderReplies)
 
     def _update(self, replies: RecorderReplies) -> None:
         self._unreachable = replies.problems

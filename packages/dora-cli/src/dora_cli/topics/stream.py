@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 
 from dora_cli import output
-from dora_cli.coordinator.client import Client, request_failed
+from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorLost
+from dora_cli.coordinator.stream_socket import request_failed
 from dora_cli.errors import CommandFailed
 from dora_config.protocol.control import Answer, Failure, Progress, WatchTopics
 from dora_config.protocol.topics import TopicsEnd, TopicUpdate, WatchedTopics
@@ -33,11 +34,11 @@ def watch(
     Yields None at least every ``tick`` seconds. Raises CommandFailed when the coordinator reported
     why no more updates can come, and what `Client` raises.
     """
-    number = client.send(request)
+    number = client.streams.send(request)
     until = math.inf if seconds is None else time.monotonic() + seconds + BEGIN_WITHIN
     begun = False
     while (left := until - time.monotonic()) > 0:
-        frame = client.next_frame(min(left, tick))
+        frame = client.streams.next_frame(min(left, tick))
         match frame:
             case None:
                 yield None
@@ -49,7 +50,7 @@ def watch(
                 for note in update.notes:
                     output.warn(note)
                 yield update
-                client.acknowledge(number, watched.stream)
+                client.streams.acknowledge(number, watched.stream)
             case Failure(id=of) if of == number:
                 raise request_failed(frame)
             case Answer(id=of, answer=TopicsEnd(problems=problems)) if of == number:

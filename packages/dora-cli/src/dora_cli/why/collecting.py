@@ -44,7 +44,7 @@ def remote_report(client: Client, answer: Explained, seconds: float) -> Report:
     cluster = client.request(ClusterStatus(), ClusterReport)
     report.versions = {
         **own_versions(),
-        "coordinator": str(client.coordinator),
+        "coordinator": str(cluster.coordinator),
         "daemons": {one.daemon: one.release for one in cluster.daemons},
         "runners": {one.daemon: list(one.runners) for one in cluster.daemons},
     }

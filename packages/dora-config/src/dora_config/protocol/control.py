@@ -1,6 +1,7 @@
 """Messages between CLI and coordinator; no I/O.
 
-The client sends :class:`Hello`; the coordinator replies :class:`Welcome` or :class:`Refused`. Each
+A request with one answer is the body of `POST /api/request`. Those with progress use a WebSocket:
+the client sends :class:`Hello`; the coordinator replies :class:`Welcome` or :class:`Refused`. Each
 request then carries a number, which is repeated in any count of :class:`Progress` frames and in one
 :class:`Answer` or :class:`Failure`.
 """
@@ -521,5 +522,8 @@ ServerFrame = Annotated[
     Welcome | Refused | Progress | Answer | Failure, Field(discriminator="kind")
 ]
 
+REQUEST_CODEC: Final[Codec[ControlRequest]] = Codec(ControlRequest, "coordinator")
+ANSWER_CODEC: Final[Codec[ControlAnswer]] = Codec(ControlAnswer, "client")
+"""Bodies of `POST /api/request`."""
 CLIENT_CODEC: Final[Codec[ClientFrame]] = Codec(ClientFrame, "coordinator")
 SERVER_CODEC: Final[Codec[ServerFrame]] = Codec(ServerFrame, "client")

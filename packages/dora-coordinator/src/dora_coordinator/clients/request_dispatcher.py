@@ -1,4 +1,4 @@
-"""Requests of clients: dispatch, queries, and the messages of daemons that answer them; pure."""
+"""Requests of clients: dispatch, lists, and the messages of daemons that answer them; pure."""
 
 from __future__ import annotations
 
@@ -9,21 +9,16 @@ from dora_config.dataflow.placement import UnplacedNodes
 from dora_config.errors import PlacementError
 from dora_config.protocol import control
 from dora_config.protocol.builds import BuildDataflow, BuildEnded, BuildEvents
-from dora_config.protocol.calls import PartResult, RunnerAnswered
-from dora_config.protocol.daemon import LogChunk, PartHistory
+from dora_config.protocol.calls import PartResult
+from dora_config.protocol.daemon import LogChunk
 from dora_config.protocol.envelope import ProgramVersion
-from dora_config.protocol.recordings.fleet import CallRecorders, RecorderAnswered
-from dora_config.protocol.snapshot import MachineSample
+from dora_config.protocol.recordings.fleet import CallRecorders
 from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.clients.builds import Builds
 from dora_coordinator.clients.destroy import Destruction
-from dora_coordinator.clients.explanations import Explanations
 from dora_coordinator.clients.graph_changes import GraphChanges
 from dora_coordinator.clients.lifecycle import LifecycleRequests
 from dora_coordinator.clients.log_streams import LogStreams
-from dora_coordinator.clients.recorder_calls import RecorderCalls
-from dora_coordinator.clients.runner_calls import RunnerCalls
-from dora_coordinator.clients.snapshots import Snapshots
 from dora_coordinator.clients.topic_streams import TopicStreams
 from dora_coordinator.clients.views import cluster_report, dataflow_summary, node_summaries
 from dora_coordinator.dataflow.placement import place
@@ -33,17 +28,7 @@ from dora_coordinator.state import commands, events
 from dora_coordinator.state.commands import AnswerClient, Command, FailClient
 from dora_coordinator.state.membership import Membership
 
-DaemonReply = (
-    LogChunk
-    | TopicChunk
-    | BuildEvents
-    | BuildEnded
-    | RunnerAnswered
-    | PartResult
-    | RecorderAnswered
-    | PartHistory
-    | MachineSample
-)
+DaemonReply = LogChunk | TopicChunk | BuildEvents | BuildEnded | PartResult
 """Messages of daemons that belong to a client's request."""
 
 
@@ -59,10 +44,7 @@ class RequestDispatcher:
         settings: Settings,
         party: ProgramVersion,
         remove_machines: RemoveMachines,
-        *,
-        wall_offset: float = 0.0,
     ) -> None:
-        """``wall_offset``: Unix time minus the clock that events are timed with."""
         self._remove_machines = remove_machines
         self._registry = registry
         self._membership = membership
@@ -72,17 +54,7 @@ class RequestDispatcher:
         self._logs = LogStreams(membership, settings)
         self._topics = TopicStreams(registry, membership, settings)
         self._builds = Builds(settings, registry.history)
-        self._calls = RunnerCalls(registry, membership)
         self._changes = GraphChanges(registry, membership)
-        self._recorders = RecorderCalls(membership)
-        self._explanations = Explanations(registry, membership, settings, wall_offset=wall_offset)
-        self._snapshots = Snapshots(
-            registry,
-            membership,
-            release=party.release,
-            wall_offset=wall_offset,
-            max_message_bytes=settings.max_message_bytes,
-        )
 
     def handle(self, event: events.ClientEvent, now: float) -> list[Command]:
         match event:
@@ -104,11 +76,7 @@ class RequestDispatcher:
     def _drop(self, client: int, number: int | None) -> list[Command]:
         """Forget one request of a client (None: all of them)."""
         self._lifecycle.drop(client, number)
-        self._calls.drop(client, number)
         self._changes.drop(client, number)
-        self._recorders.drop(client, number)
-        self._explanations.drop(client, number)
-        self._snapshots.drop(client, number)
         return [
             *self._logs.drop(client, number),
             *self._topics.drop(client, number),
@@ -154,14 +122,9 @@ class RequestDispatcher:
             case BuildDataflow() as request:
                 plan = place(request.spec.resolved, self._membership.connected())
                 return self._builds.start(requested, request, plan.parts, now)
-            case control.CallRunner(dataflow=ref, node=node, request=request):
-                dataflow = registry.find(ref, archived=False)
-                return self._calls.open(requested, request, dataflow, node, now)
             case control.ChangeGraph(dataflow=ref) as request:
                 dataflow = registry.find(ref, archived=False)
                 return self._changes.open(requested, request, dataflow, now)
-            case CallRecorders() as request:
-                return self._recorders.open(requested, request, now)
             case control.WatchTopics(dataflow=ref) as request:
                 return self._topics.open(requested, request, registry.find(ref, archived=False))
             case control.Destroy() as destroy:
@@ -181,11 +144,6 @@ class RequestDispatcher:
             case control.ClusterStatus():
                 report = cluster_report(registry, self._membership, self._party, now)
                 return _answer(requested, report)
-            case control.Explain() as request:
-                return self._explanations.open(requested, request, now)
-            case control.GetSnapshot(dataflow=ref) as request:
-                chosen = None if ref is None else registry.find(ref, archived=True)
-                return self._snapshots.open(requested, request, chosen, now)
             case control.DescribeDataflow(dataflow=ref):
                 return _answer(requested, self._describe(ref))
             case control.RotateToken(grace=grace):
@@ -195,6 +153,8 @@ class RequestDispatcher:
                 ]
             case control.RemoveMachines() as request:
                 return self._remove_machines(requested, request, now)
+            case control.CallRunner() | CallRecorders() | control.Explain() | control.GetSnapshot():
+                raise RequestRefused("failed", "queries are answered by the REST API")
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -226,16 +186,8 @@ class RequestDispatcher:
                 return self._builds.progress(daemon, message)
             case BuildEnded():
                 return self._builds.ended(daemon, message, now)
-            case RunnerAnswered():
-                return self._calls.answered(daemon, message, now)
             case PartResult():
                 return self._changes.answered(daemon, message)
-            case RecorderAnswered():
-                return self._recorders.answered(daemon, message, now)
-            case PartHistory():
-                return self._explanations.answered(daemon, message, now)
-            case MachineSample():
-                return self._snapshots.sampled(daemon, message, now)
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -248,11 +200,7 @@ class RequestDispatcher:
             *self._logs.daemon_lost(daemon),
             *self._topics.daemon_lost(daemon),
             *self._builds.daemon_lost(daemon, now),
-            *self._calls.daemon_lost(daemon, now),
             *self._changes.daemon_lost(daemon),
-            *self._recorders.daemon_lost(daemon, now),
-            *self._explanations.daemon_lost(daemon, now),
-            *self._snapshots.daemon_lost(daemon, now),
         ]
 
     def dataflow_changed(self, change: DataflowChanged, now: float) -> list[Command]:
@@ -263,15 +211,6 @@ class RequestDispatcher:
 
     def build_timed_out(self, build_id: str, now: float) -> list[Command]:
         return self._builds.timed_out(build_id, now)
-
-    def explanation_timed_out(self, read: str, now: float) -> list[Command]:
-        return self._explanations.timed_out(read, now)
-
-    def recorder_call_timed_out(self, call: str, now: float) -> list[Command]:
-        return self._recorders.timed_out(call, now)
-
-    def snapshot_timer_fired(self, number: str, now: float) -> list[Command]:
-        return self._snapshots.timer_fired(number, now)
 
     def viewer_timer_fired(self, stream: str, now: float) -> list[Command]:
         return self._topics.timer_fired(stream, now)

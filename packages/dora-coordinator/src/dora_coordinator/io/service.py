@@ -27,12 +27,11 @@ from dora_config.protocol.builds import BuildProgress
 from dora_config.protocol.control import (
     SERVER_CODEC,
     Answer,
+    CallRunner,
     ClusterStatus,
     ControlRequest,
     DescribeDataflow,
-    Explain,
     Failure,
-    GetSnapshot,
     ListDataflows,
     ListNodes,
     LogLines,
@@ -42,6 +41,7 @@ from dora_config.protocol.control import (
 from dora_config.protocol.daemon import (
     TO_DAEMON,
     Certificate,
+    CoordinatorMessage,
     DaemonMessage,
     Heartbeat,
     NewToken,
@@ -49,14 +49,18 @@ from dora_config.protocol.daemon import (
     RegistrationRefused,
 )
 from dora_config.protocol.envelope import ProgramVersion, clean_lines, clean_text
+from dora_config.protocol.recordings.fleet import CallRecorders
+from dora_config.protocol.runner import DeleteParam, SetParam
 from dora_config.protocol.snapshot import Snapshot
 from dora_coordinator.clients.code import find_code
-from dora_coordinator.clients.pending_calls import CallFailed
 from dora_coordinator.coordinator import CoordinatorState
+from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.io.authority import Authority, AuthorityError
 from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.store import NotWritten, Store
 from dora_coordinator.io.token_file import TokenFile
+from dora_coordinator.queries.daemon_calls import DaemonCalls, Reply
+from dora_coordinator.queries.queries import Queries, Query
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import (
     AdmitDaemon,
@@ -89,6 +93,7 @@ from dora_coordinator.state.events import (
     DaemonRegistered,
     Event,
     LogLinesSent,
+    ParamChangedByRunner,
     StoreLoaded,
     TimerFired,
     TimerKey,
@@ -101,6 +106,7 @@ BATCH = 512
 """Events handled before their commands are executed."""
 MAX_HISTORY_LINES = 5_000
 """Lines appended to the history file before it is replaced by the events that are kept."""
+INTERNAL_ERROR = "internal error of the coordinator; see its log"
 RETRY = 5.0
 """Seconds between attempts to write to a store that failed."""
 
@@ -139,6 +145,11 @@ class Service:
         self._timer_count = 0
         self._ending = False
         self._state = self._new_state()
+        self._loaded = anyio.Event()
+        self._unwritable: str | None = None
+        """Why the store cannot be written now."""
+        self._calls = DaemonCalls(self._send_to_daemon)
+        self._queries = Queries(self._calls, self._store_param, settings, party.release)
 
     def _new_state(self) -> CoordinatorState:
         return CoordinatorState(
@@ -157,7 +168,9 @@ class Service:
         machines = await anyio.to_thread.run_sync(self._store.machines)
         history = await anyio.to_thread.run_sync(self._read_history)
         loaded = StoreLoaded(tuple(stored), tuple(machines), tuple(history))
-        return self._state.handle(loaded, anyio.current_time())
+        commands = self._state.handle(loaded, anyio.current_time())
+        self._loaded.set()
+        return commands
 
     def _read_history(self) -> list[SavedEntry]:
         if self._history is not None:
@@ -194,12 +207,14 @@ class Service:
                 if failed:
                     logger.info("the store %s can be written again", self._store.name)
                 failed = False
+                self._unwritable = None
                 await self._work()
             except NotWritten as error:
+                self._unwritable = str(error)
                 if not failed:
                     logger.error("%s", error)
                     for connection in self._connections.values():
-                        connection.hang_up()  # their requests are lost with the state
+                        self._hang_up(connection)  # their requests are lost with the state
                     self._close_callers()
                 failed = True
                 await self._serve_read_only(str(error))
@@ -234,16 +249,11 @@ class Service:
     def _answer_or_refuse(self, event: Event, reason: str) -> None:
         match event:
             case ClientRequested(
-                request=ListDataflows()
-                | ListNodes()
-                | ClusterStatus()
-                | DescribeDataflow()
-                | Explain()
-                | GetSnapshot()
+                request=ListDataflows() | ListNodes() | ClusterStatus() | DescribeDataflow()
             ):
                 for command in self._handle(event, anyio.current_time()):
                     self._execute(command)
-            case ClientRequested():
+            case ClientRequested() | ParamChangedByRunner():
                 self._refuse([event], reason)
             case DaemonRegistered(connection=connection):
                 self._execute(CloseConnection(connection, RegistrationRefused(message=reason)))
@@ -255,15 +265,11 @@ class Service:
         began = anyio.current_time()
         try:
             commands = self._state.handle(event, now)
-        except Exception as defect:
+        except Exception:
             logger.exception("internal error, please report it; event: %s", type(event))
-            clients: tuple[tuple[int, int], ...] = ()
-            if isinstance(defect, CallFailed):
-                clients = defect.clients
-            elif isinstance(event, ClientRequested):
-                clients = ((event.client, event.number),)
-            message = "internal error of the coordinator; see its log"
-            return [FailClient(client, number, message) for client, number in clients]
+            if isinstance(event, ClientRequested | ParamChangedByRunner):
+                return [FailClient(event.client, event.number, INTERNAL_ERROR)]
+            return []
         if self._spans is not None:
             self._trace(event, commands, began)
         return commands
@@ -289,7 +295,7 @@ class Service:
     def _refuse(self, events: Sequence[Event], reason: str) -> None:
         """Fail the clients' requests among events whose changes were not stored."""
         for event in events:
-            if isinstance(event, ClientRequested):
+            if isinstance(event, ClientRequested | ParamChangedByRunner):
                 self._execute(FailClient(event.client, event.number, reason))
 
     async def _wait_for_work(self) -> None:
@@ -304,7 +310,7 @@ class Service:
     async def flush(self, *, within: float) -> None:
         """Close all connections after sending what is queued; give up after ``within`` seconds."""
         for connection in list(self._connections.values()):
-            connection.hang_up()
+            self._hang_up(connection)
         self._close_callers()
         with anyio.move_on_after(within):
             while self._connections:
@@ -325,12 +331,17 @@ class Service:
 
     def disconnect(self, connection: Connection) -> None:
         """The socket is closed, by either side."""
-        connection.hang_up()
+        self._hang_up(connection)
         del self._connections[connection.number]
         if connection.daemon and self._by_daemon.get(connection.daemon) is connection:
             del self._by_daemon[connection.daemon]
         self._post(DaemonDisconnected(connection.number))
         self._post(ClientDisconnected(connection.number))
+
+    def _hang_up(self, connection: Connection) -> None:
+        if connection.daemon and self._by_daemon.get(connection.daemon) is connection:
+            self._calls.daemon_lost(connection.daemon)
+        connection.hang_up()
 
     def on_register(self, connection: Connection, register: Register, proof: Proof) -> None:
         self._post(DaemonRegistered(connection.number, register, connection.address, proof))
@@ -339,6 +350,8 @@ class Service:
         offset = None
         if isinstance(message, Heartbeat) and message.time is not None:
             offset = message.time - time.time()
+        if isinstance(message, Reply) and connection.daemon:
+            self._calls.replied(connection.daemon, message)
         self._post(DaemonMessageReceived(connection.number, message, offset))
 
     def on_request(self, connection: Connection, number: int, request: ControlRequest) -> None:
@@ -346,16 +359,51 @@ class Service:
         self._post(ClientRequested(connection.number, number, request, fresh))
 
     async def request(self, request: ControlRequest) -> Answer | Failure | None:
-        """Let the state machine handle one request without a connection.
+        """Answer one request without a connection.
 
         None: its answer was lost, because the coordinator is ending or cannot write to its store.
         Cancel it to drop the request.
         """
+        if isinstance(request, Query):
+            return await self._query(request)
+        fresh = str(uuid.uuid4())
+        return await self._answer_to(lambda caller: ClientRequested(caller, 1, request, fresh))
+
+    async def _query(self, query: Query) -> Answer | Failure:
+        await self._loaded.wait()
+        if self._unwritable is not None and isinstance(query, CallRunner | CallRecorders):
+            return Failure(id=1, message=self._unwritable)
+        try:
+            return Answer(id=1, answer=await self._queries.answer(query, self._state))
+        except RequestRefused as problem:
+            return Failure(id=1, message=str(problem), code=problem.code)
+        except Exception:  # a defect in one query must not end the coordinator of a fleet
+            logger.exception("internal error, please report it; query: %s", type(query))
+            return Failure(id=1, message=INTERNAL_ERROR)
+
+    def _send_to_daemon(self, daemon: str, message: CoordinatorMessage) -> bool:
+        """Return whether the daemon is connected."""
+        connected = daemon in self._by_daemon and self._state.membership.is_connected(daemon)
+        if connected:
+            self._by_daemon[daemon].send(TO_DAEMON.encode(message))
+        return connected
+
+    async def _store_param(self, dataflow_id: str, change: SetParam | DeleteParam) -> None:
+        """Raises RequestRefused if it was not stored."""
+        answer = await self._answer_to(
+            lambda caller: ParamChangedByRunner(caller, dataflow_id, change)
+        )
+        if not isinstance(answer, Answer):
+            reason = "the coordinator is ending" if answer is None else answer.message
+            raise RequestRefused("failed", f"changed until its machine restarts; {reason}")
+
+    async def _answer_to(self, event: Callable[[int], Event]) -> Answer | Failure | None:
+        """Return the answer to an event with the number of its caller."""
         self._last_number += 1
         caller = self._last_number
         send, receive = anyio.create_memory_object_stream[Answer | Failure](1)
         self._callers[caller] = send
-        self._post(ClientRequested(caller, 1, request, str(uuid.uuid4())))
+        self._post(event(caller))
         try:
             with receive:
                 return await receive.receive()
@@ -422,7 +470,7 @@ class Service:
                 if connection is not None:
                     if last is not None:
                         connection.send(TO_DAEMON.encode(last))
-                    connection.hang_up()
+                    self._hang_up(connection)
             case ArmTimer(key=key, at=at):
                 self._timer_count += 1
                 self._armed[key] = self._timer_count

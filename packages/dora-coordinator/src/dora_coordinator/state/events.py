@@ -9,6 +9,7 @@ from dora_config.history.entries import SavedEntry
 from dora_config.protocol.control import ControlRequest
 from dora_config.protocol.daemon import DaemonMessage, Register
 from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.runner import DeleteParam, SetParam
 from dora_coordinator.state.identities import MachineRecord, Proof
 from dora_coordinator.state.records import DataflowRecord
 
@@ -90,12 +91,20 @@ class BuildProgressSent:
     daemon: str
 
 
+@dataclass(frozen=True, slots=True)
+class ParamChangedByRunner:
+    """A runner has set or deleted a parameter; answered once that is stored."""
+
+    client: int
+    dataflow_id: str
+    change: SetParam | DeleteParam
+    number: int = 1
+
+
 DataflowTimer = Literal["start", "link", "recovery", "retry", "stop"]
 """Timers of one dataflow."""
-CoordinatorTimer = Literal[
-    "silence", "forget", "destroy", "build", "snapshot", "explanation", "recorder", "viewer"
-]
-"""Timers of the coordinator: daemons, its own end, builds, calls of daemons, viewers."""
+CoordinatorTimer = Literal["silence", "forget", "destroy", "build", "viewer"]
+"""Timers of the coordinator: daemons, its own end, builds, viewers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,5 +136,6 @@ Event = (
     | DaemonMessageReceived
     | DaemonDisconnected
     | TimerFired
+    | ParamChangedByRunner
     | ClientEvent
 )

@@ -8,14 +8,13 @@ from contextlib import suppress
 
 from dora_cli.cluster.decisions.node_changes import Nodes
 from dora_cli.cluster.decisions.preflight import NotReady
-from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.client import QUERY_TIMEOUT, Client
 from dora_cli.coordinator.errors import (
     CoordinatorBusy,
     CoordinatorLost,
     CoordinatorRefused,
     CoordinatorUnreachable,
 )
-from dora_cli.coordinator.rest import QUERY_TIMEOUT
 from dora_config.access import Endpoint, endpoint
 from dora_config.cluster.models import Cluster
 from dora_config.protocol import control

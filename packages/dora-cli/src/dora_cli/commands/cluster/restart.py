@@ -8,7 +8,7 @@ import typer
 
 from dora_cli import output
 from dora_cli.coordinator.completion import running_dataflows
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, open_rest
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 from dora_config.protocol.rest import paths
 
 
@@ -22,7 +22,7 @@ def main(
 ) -> None:
     """Stop a dataflow and start it again from the coordinator's record."""
     output.write(f"Restarting dataflow `{dataflow}`")
-    with open_rest(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port) as client:
         answer = client.post(paths.url(paths.DATAFLOWS, dataflow, "restart"))
     output.write(f"dataflow restarted: {answer['old']} -> {answer['new']}")
     for warning in answer["warnings"]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dora_cli import options, output
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, open_rest
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 from dora_cli.errors import CommandFailed
 from dora_config.protocol.rest import paths
 
@@ -22,7 +22,7 @@ def main(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Remove ended dataflows from the list; the exit code is 1 if one of them had failed."""
-    with open_rest(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port) as client:
         removed: list[DataflowRow] = client.post(f"{paths.DATAFLOWS}/clean")["dataflows"]
     if quiet:
         for row in removed:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dora_cli import options, output
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, open_rest
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 from dora_config.protocol.rest import paths
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def main(
 
     `--status finished` and `failed` include dataflows that ended earlier.
     """
-    with open_rest(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port) as client:
         found: list[DataflowRow] = client.get(paths.DATAFLOWS)["dataflows"]
     rows = selected(found, status=status, name=name, everything=everything)
     if sort_by is not None:

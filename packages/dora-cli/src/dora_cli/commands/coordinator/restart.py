@@ -11,8 +11,8 @@ from dora_cli.coordinator.options import (
     Force,
     GraceDuration,
     chosen_dataflow,
+    connect,
     grace_seconds,
-    open_rest,
 )
 from dora_config.protocol.rest import paths
 
@@ -31,7 +31,7 @@ def main(
         "grace": grace_seconds(grace_duration, force=force),
         "force": force,
     }
-    with open_rest(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port) as client:
         answer = client.post(f"{paths.DATAFLOWS}/restart", wanted)
     for warning in answer["warnings"]:
         output.warn(warning)

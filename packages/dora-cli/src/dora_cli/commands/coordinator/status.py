@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dora_cli import options, output
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, open_rest
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 from dora_cli.errors import CommandFailed
 from dora_config.protocol.rest import paths
 
@@ -38,7 +38,7 @@ def main(
     report: dict[str, Any] | None = None
     problem: CoordinatorUnavailable | None = None
     try:
-        with open_rest(coordinator_addr, coordinator_port) as client:
+        with connect(coordinator_addr, coordinator_port) as client:
             report = client.get(paths.STATUS)
     except CoordinatorUnavailable as error:
         problem = error

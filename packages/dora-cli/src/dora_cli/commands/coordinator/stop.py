@@ -15,8 +15,8 @@ from dora_cli.coordinator.options import (
     Force,
     GraceDuration,
     chosen_dataflow,
+    connect,
     grace_seconds,
-    open_rest,
 )
 from dora_cli.errors import CommandFailed
 from dora_config.protocol.rest import paths
@@ -47,7 +47,7 @@ def main(
         "grace": grace_seconds(grace_duration, force=force),
         "force": force,
     }
-    with open_rest(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port) as client:
         try:
             stopped: list[EndedRow] = client.post(f"{paths.DATAFLOWS}/stop", wanted)["dataflows"]
         except RequestFailed as problem:

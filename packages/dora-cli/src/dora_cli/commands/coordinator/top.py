@@ -81,7 +81,7 @@ def main(
 
 
 def _snapshot(client: Client, page: Page, dataflow: str | None) -> Snapshot:
-    from dora_cli.coordinator.rest import QUERY_TIMEOUT
+    from dora_cli.coordinator.client import QUERY_TIMEOUT
     from dora_config.protocol.control import GetSnapshot
     from dora_config.protocol.snapshot import Snapshot
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dora_cli import options, output
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, dataflow_ref
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect_now, dataflow_ref
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
@@ -84,7 +84,7 @@ def _explain(
     from dora_config.protocol.control import Explain, Explained
 
     try:
-        client = connect(addr, port)
+        client = connect_now(addr, port)
     except CoordinatorUnreachable:
         output.remark("no coordinator answers: reading the history below ./out")
         return None

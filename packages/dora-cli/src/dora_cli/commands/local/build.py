@@ -9,7 +9,7 @@ import typer
 from dora_cli import dataflow_file, options, output
 from dora_cli.build.local import needs_build, prepare_nodes
 from dora_cli.build.lock_choice import LockChoice
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, is_named
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect_now, is_named
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
@@ -89,7 +89,7 @@ def _client(loaded: LoadedDataflow, addr: str | None, port: int | None) -> Clien
     if not named and not loaded.resolved.uses_deploy:
         return None
     try:
-        return connect(addr, port)
+        return connect_now(addr, port)
     except CoordinatorUnreachable:
         if named:
             raise

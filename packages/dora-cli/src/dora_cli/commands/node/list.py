@@ -9,7 +9,7 @@ import typer
 from dora_cli import options, output
 from dora_cli.commands.node.arguments import as_json, as_text
 from dora_cli.coordinator.completion import running_dataflows
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, open_rest
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 from dora_config.protocol.rest import paths
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def main(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """List nodes with status, pid, CPU, memory and restarts."""
-    with open_rest(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port) as client:
         found = client.get(paths.url(paths.NODES, query={"dataflow": dataflow}))
     nodes: list[NodeRow] = found["nodes"]
     if quiet:

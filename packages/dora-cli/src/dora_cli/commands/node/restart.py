@@ -9,7 +9,7 @@ from dora_cli.coordinator.options import (
     CoordinatorPort,
     DataflowOption,
     NodeArgument,
-    open_rest,
+    connect,
 )
 from dora_config.protocol.rest import paths
 
@@ -23,6 +23,6 @@ def main(
 ) -> None:
     """Stop one node and start it again, regardless of its restart policy; others keep running."""
     wanted = {"dataflow": dataflow, "grace": grace}
-    with open_rest(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port) as client:
         client.post(paths.url(paths.NODES, node, "restart"), wanted)
     output.write(f'node "{node}" restarted')

@@ -9,7 +9,7 @@ from dora_cli.coordinator.options import (
     CoordinatorPort,
     DataflowOption,
     NodeArgument,
-    open_rest,
+    connect,
 )
 from dora_config.protocol.rest import paths
 
@@ -23,6 +23,6 @@ def main(
 ) -> None:
     """Stop one node permanently and wait until it has ended; other nodes keep running."""
     wanted = {"dataflow": dataflow, "grace": grace}
-    with open_rest(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port) as client:
         client.post(paths.url(paths.NODES, node, "stop"), wanted)
     output.write(f'node "{node}" stopped')

@@ -12,7 +12,7 @@ from dora_cli import dataflow_file, options, output
 from dora_cli.build.lock_choice import LockChoice
 from dora_cli.commands.local.run import AllowShellNodes, RunSettings, StopAfter, prepare, run_loaded
 from dora_cli.commands.topic.arguments import positive_duration
-from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect, is_named
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect_now, is_named
 from dora_cli.errors import CommandFailed
 from dora_config.yaml.quantities import parse_size
 
@@ -154,7 +154,7 @@ class Coordinator:
         return is_named(self.addr, self.port)
 
     def connect(self) -> Client:
-        return connect(self.addr, self.port)
+        return connect_now(self.addr, self.port)
 
 
 def _run_here(path: Path, settings: RecordSettings, run: RunSettings) -> None:

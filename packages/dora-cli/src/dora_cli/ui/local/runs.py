@@ -65,7 +65,7 @@ from dora_config.protocol.snapshot import (
     PartSample,
     Snapshot,
 )
-from dora_coordinator.clients.edge_rows import edge_rows
+from dora_coordinator.queries.edge_rows import edge_rows
 from dora_daemon.agent.sampler import machine_load
 
 POLL = 0.1

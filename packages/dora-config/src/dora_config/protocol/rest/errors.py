@@ -8,10 +8,11 @@ from typing import Final, Literal
 from dora_config.errors import DoraError
 from dora_config.protocol.control import EndedDataflow, FailureCode
 
-ErrorCode = FailureCode | Literal["invalid", "unavailable"]
+ErrorCode = FailureCode | Literal["invalid", "version", "unavailable"]
 
 STATUSES: Final[Mapping[str, int]] = {
     "invalid": 400,
+    "version": 400,
     "not_found": 404,
     "nothing_runs": 404,
     "ambiguous": 409,

@@ -15,9 +15,11 @@ MACHINES: Final = "/api/machines"
 NODES: Final = "/api/nodes"
 STATUS: Final = "/api/status"
 OPENAPI: Final = "/api/openapi.json"
+REQUEST: Final = "/api/request"
+"""Requests of our own programs, as messages of `protocol/control.py`."""
 JSON_TYPE: Final = "application/json"
 
-_RESOURCES: Final = (DATAFLOWS, MACHINES, NODES, STATUS, OPENAPI)
+_RESOURCES: Final = (DATAFLOWS, MACHINES, NODES, STATUS, OPENAPI, REQUEST)
 _AGENT: Final = re.compile(
     r"(?P<program>\S+)/(?P<release>\S+) protocol/(?P<major>\d+)\.(?P<minor>\d+)"
 )

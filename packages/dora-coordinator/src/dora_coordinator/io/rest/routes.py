@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote, unquote
@@ -14,12 +14,20 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from dora_config.protocol.control import ControlAnswer, ControlRequest, Failure
+from dora_config.errors import RemoteProtocolError
+from dora_config.protocol.control import (
+    ANSWER_CODEC,
+    REQUEST_CODEC,
+    ControlAnswer,
+    ControlRequest,
+    Failure,
+)
 from dora_config.protocol.envelope import ProgramVersion, ProtocolVersion, version_problem
 from dora_config.protocol.rest import openapi, paths
 from dora_config.protocol.rest.errors import OperationFailed
 from dora_config.protocol.rest.models import Arguments
 from dora_config.protocol.rest.operations import OPERATIONS, Operation, body_arguments
+from dora_config.protocol.snapshot import Snapshot
 from dora_coordinator.io.rest.errors import operation_error
 from dora_coordinator.io.service import Service
 
@@ -52,6 +60,7 @@ class RestApi:
                 _EncodedRoute(path, partial(self._handle, methods), methods=list(methods))
                 for path, methods in self._by_path.items()
             ),
+            Route(paths.REQUEST, self._control, methods=["POST"]),
             Route(paths.OPENAPI, self._document, methods=["GET"]),
         ]
 
@@ -67,18 +76,29 @@ class RestApi:
             arguments = operation.parse(in_path, others)
         except OperationFailed as problem:
             return operation_error(problem)
-        response: Response | None = None
-        async with anyio.create_task_group() as tasks:
+        return await _while_connected(request, partial(self._run, operation, arguments))
 
-            async def watch_client() -> None:
-                while (await request.receive())["type"] != "http.disconnect":
-                    pass
-                tasks.cancel_scope.cancel()
+    async def _control(self, request: Request) -> Response:
+        """Answer one message of our own programs."""
+        try:
+            self._check_version(request.headers.get("User-Agent", ""))
+            content = await _body(request, self._service.settings.max_message_bytes)
+            message = REQUEST_CODEC.decode(content)
+        except OperationFailed as problem:
+            return operation_error(problem)
+        except RemoteProtocolError as problem:
+            return operation_error(OperationFailed("invalid", str(problem)))
 
-            tasks.start_soon(watch_client)
-            response = await self._run(operation, arguments)
-            tasks.cancel_scope.cancel()
-        return response or Response(status_code=499)  # the client is gone
+        async def answer() -> Response:
+            try:
+                found = await self._request(message)
+            except OperationFailed as problem:
+                return operation_error(problem)
+            # a snapshot that several clients get is encoded once
+            text = found.text if isinstance(found, Snapshot) else ANSWER_CODEC.encode(found)
+            return Response(text, media_type=paths.JSON_TYPE)
+
+        return await _while_connected(request, answer)
 
     async def _run(self, operation: AnyOperation, arguments: Arguments) -> Response:
         try:
@@ -105,7 +125,23 @@ class RestApi:
         client = ProgramVersion(program=program, release=release, protocol=protocol)
         problem = version_problem(self._service.party, client)
         if problem is not None:
-            raise OperationFailed("invalid", problem)
+            raise OperationFailed("version", problem)
+
+
+async def _while_connected(request: Request, answer: Callable[[], Awaitable[Response]]) -> Response:
+    """Return the answer; cancel it when the client closes its connection."""
+    response: Response | None = None
+    async with anyio.create_task_group() as tasks:
+
+        async def watch_client() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(watch_client)
+        response = await answer()
+        tasks.cancel_scope.cancel()
+    return response or Response(status_code=499)  # the client is gone
 
 
 async def _arguments(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dora_config.protocol.links import LinkCounters
 from dora_config.protocol.runner import EdgeStatus
 from dora_config.protocol.snapshot import EdgeSummary, MachineSample, PartSample
-from dora_coordinator.clients.edge_rows import edge_rows
+from dora_coordinator.queries.edge_rows import edge_rows
 
 ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
 

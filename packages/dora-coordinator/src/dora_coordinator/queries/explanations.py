@@ -1,9 +1,10 @@
-"""Explanations of dataflows: events of all machines are collected, then explained; pure."""
+"""Explanations of dataflows: events of all machines are collected, then explained."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import anyio
 
 from dora_config.disk_space import SPARE
 from dora_config.history.entries import HistoryEntry, StartRefused, edges_of
@@ -13,68 +14,56 @@ from dora_config.protocol.control import DataflowRef, Explain, Explained
 from dora_config.protocol.daemon import PartHistory, ReadHistory
 from dora_config.protocol.envelope import clean_lines
 from dora_config.protocol.snapshot import MachineSample, PartSample
-from dora_coordinator.clients.edge_rows import edge_rows
-from dora_coordinator.clients.pending_calls import (
-    CallLimit,
-    CallProblems,
-    PendingCall,
-    PendingCalls,
-)
+from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.part import Part
-from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
-from dora_coordinator.settings import Settings
-from dora_coordinator.state.commands import AnswerClient, Command
-from dora_coordinator.state.events import ClientRequested
-from dora_coordinator.state.membership import LONG_SILENCE, Member, Membership
+from dora_coordinator.dataflow.registry import RequestRefused
+from dora_coordinator.queries.daemon_calls import CallProblems, DaemonCalls, Replies
+from dora_coordinator.queries.edge_rows import edge_rows
+from dora_coordinator.state.membership import LONG_SILENCE, Member
 
 READ_SECONDS = 3.0
 """Time for daemons to answer; an explanation is written without those that do not."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Context:
-    request: Explain
-    dataflow: Dataflow
+PROBLEMS = CallProblems(
+    unconnected='machine "{0}" is not connected: its history is missing',
+    lost='the connection to machine "{0}" was lost: its history is missing',
+    late='machine "{0}" has not answered for {1:g} s: its history is missing',
+)
 
 
-_Call = PendingCall[_Context, PartHistory]
+async def explained(request: Explain, cluster: CoordinatorState, calls: DaemonCalls) -> Explained:
+    """Raises :class:`RequestRefused`."""
+    evidence = await _Collection(cluster).evidence(request.dataflow, calls)
+    return Explained(explanation=explain(evidence), evidence=evidence if request.evidence else None)
 
 
-class Explanations(PendingCalls[_Context, PartHistory]):
-    LIMIT = CallLimit("explanation", READ_SECONDS)
-    PROBLEMS = CallProblems(
-        unconnected='machine "{0}" is not connected: its history is missing',
-        lost='the connection to machine "{0}" was lost: its history is missing',
-        late='machine "{0}" has not answered for {1:g} s: its history is missing',
-    )
+class _Collection:
+    def __init__(self, cluster: CoordinatorState) -> None:
+        self._registry = cluster.registry
+        self._membership = cluster.membership
+        self._silent_after = LONG_SILENCE * cluster.settings.heartbeat_interval
+        self._wall_offset = cluster.wall_offset
 
-    def __init__(
-        self,
-        registry: DataflowRegistry,
-        membership: Membership,
-        settings: Settings,
-        *,
-        wall_offset: float,
-    ) -> None:
-        """``wall_offset``: Unix time minus the clock of the events."""
-        super().__init__(membership)
-        self._registry = registry
-        self._silent_after = LONG_SILENCE * settings.heartbeat_interval
-        self._wall_offset = wall_offset
-
-    def open(self, requested: ClientRequested, request: Explain, now: float) -> list[Command]:
-        """Raises :class:`RequestRefused`."""
-        refused = self._refused_start(request.dataflow)
+    async def evidence(self, ref: DataflowRef, calls: DaemonCalls) -> Evidence:
+        refused = self._refused_start(ref)
         if refused is not None:
-            return [_answer(requested, request, self._of_refused(refused, now))]
-        dataflow = self._find(request.dataflow)
+            return self._of_refused(refused)
+        dataflow = self._find(ref)
         if dataflow is None:
-            return [_answer(requested, request, self._of_machines(now))]
-        call = _Call(requested, _Context(request, dataflow))
-        message = ReadHistory(read=call.id, dataflow_id=dataflow.id)
-        daemons = [part.daemon for part in dataflow.parts.values()]
-        return self._send(call, message, daemons, now)
+            return self._of_machines()
+        replies = await calls.gather(
+            [part.daemon for part in dataflow.parts.values()],
+            lambda call: ReadHistory(read=call, dataflow_id=dataflow.id),
+            PartHistory,
+            seconds=READ_SECONDS,
+            problems=PROBLEMS,
+        )
+        for daemon, history in replies.found.items():
+            if history.problem is not None:
+                replies.problems[daemon] = f'machine "{daemon}": {clean_lines(history.problem)}'
+        return self._evidence(dataflow, replies)
 
     def _refused_start(self, ref: DataflowRef) -> HistoryEntry | None:
         """Return the refused start that a reference means, unless one was accepted later."""
@@ -106,38 +95,23 @@ class Explanations(PendingCalls[_Context, PartHistory]):
                 raise
             return troubled[0]
 
-    def answered(self, daemon: str, history: PartHistory, now: float) -> list[Command]:
-        """Take a daemon's answer."""
-        call = self._waiting_for(daemon, history.read)
-        if call is None:
-            return []
-        if history.problem is not None:
-            call.problems[daemon] = f'machine "{daemon}": {clean_lines(history.problem)}'
-        return self._replied(call, daemon, history, now)
-
-    def _close(self, call: _Call, now: float) -> list[Command]:
-        evidence = self._evidence(call, now)
-        return [_answer(call.requested, call.context.request, evidence)]
-
-    # ---------------------------------------------------------------------- evidence
-
-    def _evidence(self, call: _Call, now: float) -> Evidence:
-        dataflow = call.context.dataflow
+    def _evidence(self, dataflow: Dataflow, replies: Replies[PartHistory]) -> Evidence:
+        now = anyio.current_time()
         status, reason = dataflow.status()
         entries, dropped = self._registry.history.of(dataflow.id)
         waits = () if dataflow.waits_for is None else (dataflow.waits_for,)
-        ending = flows(dataflow, call.replies)
+        ending = flows(dataflow, replies.found)
         return Evidence(
             uuid=dataflow.id,
             name=dataflow.name,
             status=status,
             reason=reason,
             ended=dataflow.has_ended,
-            now=now + self._wall_offset,
+            now=anyio.current_time() + self._wall_offset,
             entries=entries,
             dropped=dropped,
             machines=tuple(
-                self._machine(call, part, ending.get(part.daemon, ()), now)
+                self._machine(replies, part, ending.get(part.daemon, ()), now)
                 for part in dataflow.parts.values()
             ),
             edges=edges_of(dataflow.spec.resolved),
@@ -145,9 +119,9 @@ class Explanations(PendingCalls[_Context, PartHistory]):
         )
 
     def _machine(
-        self, call: _Call, part: Part, edges: Sequence[EdgeFlow], now: float
+        self, replies: Replies[PartHistory], part: Part, edges: Sequence[EdgeFlow], now: float
     ) -> MachineEvidence:
-        history = call.replies.get(part.daemon, PartHistory(read=""))
+        history = replies.found.get(part.daemon, PartHistory(read=""))
         member = self._membership.get(part.daemon)
         free = history.free_bytes
         return MachineEvidence(
@@ -161,7 +135,7 @@ class Explanations(PendingCalls[_Context, PartHistory]):
             connected=self._membership.is_connected(part.daemon),
             silent=self._silence(member, now),
             full_disk=history.folder if free is not None and free < SPARE else None,
-            problem=call.problems.get(part.daemon),
+            problem=replies.problems.get(part.daemon),
         )
 
     def _silence(self, member: Member | None, now: float) -> float | None:
@@ -170,7 +144,7 @@ class Explanations(PendingCalls[_Context, PartHistory]):
         silence = now - member.last_message
         return silence if silence > self._silent_after else None
 
-    def _of_refused(self, refused: HistoryEntry, now: float) -> Evidence:
+    def _of_refused(self, refused: HistoryEntry) -> Evidence:
         """Return what is known about a dataflow that was not started."""
         assert isinstance(refused.event, StartRefused)
         step = "`dora build`" if refused.event.step == "build" else "`dora start`"
@@ -178,18 +152,19 @@ class Explanations(PendingCalls[_Context, PartHistory]):
             name=refused.event.name,
             status="Not started",
             ended=True,
-            now=now + self._wall_offset,
+            now=anyio.current_time() + self._wall_offset,
             entries=(refused,),
             notes=(f"nothing waits: run {step} again once the cause is removed",),
         )
 
-    def _of_machines(self, now: float) -> Evidence:
+    def _of_machines(self) -> Evidence:
         """Return the evidence without a dataflow: lost machines."""
+        now = anyio.current_time()
         lost = [one for one in self._membership.all() if one.connection is None and not one.left]
         return Evidence(
             status="No dataflows",
             ended=True,
-            now=now + self._wall_offset,
+            now=anyio.current_time() + self._wall_offset,
             notes=tuple(
                 f'machine "{one.key}" is not connected: its last message came '
                 f"{now - one.last_message:.0f} s ago from {one.address}"
@@ -217,10 +192,3 @@ def flows(dataflow: Dataflow, histories: Mapping[str, PartHistory]) -> dict[str,
         flow = EdgeFlow(**values, full=full, newest_only=queue.bound == 1)
         found.setdefault(row.target_machine, []).append(flow)
     return found
-
-
-def _answer(requested: ClientRequested, request: Explain, evidence: Evidence) -> Command:
-    answer = Explained(
-        explanation=explain(evidence), evidence=evidence if request.evidence else None
-    )
-    return AnswerClient(requested.client, requested.number, answer)

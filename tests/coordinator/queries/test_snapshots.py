@@ -17,7 +17,7 @@ from dora_config.protocol.snapshot import (
     SampleMachine,
     Snapshot,
 )
-from dora_coordinator.clients import snapshots
+from dora_coordinator.queries import snapshots
 from dora_coordinator.state.events import ClientDisconnected, DaemonMessageReceived
 
 LOAD = MachineLoad(cpus=4, cpu_seconds=8.0, memory_bytes=1, memory_total_bytes=2)

@@ -1,0 +1,193 @@
+"""Requests with progress over one WebSocket to the coordinator."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import cast
+
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.sync.client import ClientConnection, connect
+
+from dora_cli._version import __version__
+from dora_cli.coordinator.errors import (
+    CoordinatorLost,
+    CoordinatorRefused,
+    CoordinatorUnreachable,
+    RequestFailed,
+    lost,
+    refused,
+    unanswered,
+    unreachable,
+)
+from dora_cli.coordinator.keepalive import detect_lost_peer
+from dora_cli.coordinator.rows import EndedRow
+from dora_config.access import Endpoint
+from dora_config.control_plane import explain, websocket_options
+from dora_config.errors import DoraError
+from dora_config.protocol.control import (
+    CLIENT_CODEC,
+    SERVER_CODEC,
+    Answer,
+    ClientRequest,
+    ControlRequest,
+    EndedDataflow,
+    Failure,
+    Hello,
+    Progress,
+    Refused,
+    StreamAck,
+    Welcome,
+)
+from dora_config.protocol.envelope import ProgramVersion, UnknownKind
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds after which a coordinator that does not answer counts as unreachable."""
+
+HANDSHAKE_ERRORS = (WebSocketException, TimeoutError, EOFError)
+
+Frame = Progress | Answer | Failure
+
+
+class StreamSocket:
+    """One connection with any number of concurrent requests."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        """Connect; raises CoordinatorUnavailable, Untrusted or AccessDenied."""
+        self.endpoint = endpoint
+        self._last_id = 0
+        with ExitStack() as stack:
+            self._socket = _connect(endpoint, stack)
+            welcome = self._handshake()
+            self._close = stack.pop_all().close
+        self._max_message = welcome.max_message_bytes
+
+    def _handshake(self) -> Welcome:
+        try:
+            self._socket.send(hello())
+            reply = self._socket.recv(CONNECT_TIMEOUT)
+        except HANDSHAKE_ERRORS as error:
+            raise handshake_failed(self.endpoint, error) from error
+        return welcome(self.endpoint, reply)
+
+    def close(self) -> None:
+        self._close()
+
+    def send(self, request: ControlRequest) -> int:
+        """Send a request and return its number, which the frames of its answer carry."""
+        self._last_id += 1
+        self._write(request_frame(self._last_id, request, self._max_message))
+        return self._last_id
+
+    def acknowledge(self, number: int, stream: int) -> None:
+        """Request the next update of a stream."""
+        self._write(CLIENT_CODEC.encode(StreamAck(id=number, stream=stream)))
+
+    def frames(self, timeout: float | None = None) -> Iterator[Frame]:
+        """Yield the frames of all requests.
+
+        Raises CoordinatorLost when the connection ends, and after ``timeout`` seconds.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            frame = self.next_frame(left)
+            if frame is None:
+                raise unanswered(self.endpoint, timeout or 0.0)
+            yield frame
+
+    def next_frame(self, timeout: float | None = None) -> Frame | None:
+        """Return the next frame, None after ``timeout`` seconds; raises as `frames`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                frame = SERVER_CODEC.decode(self._socket.recv(left))
+            except UnknownKind:
+                continue  # sent by a newer coordinator
+            except TimeoutError:
+                return None
+            except ConnectionClosed as error:
+                raise lost(self.endpoint) from error
+            if isinstance(frame, Refused):
+                raise CoordinatorLost(f"the coordinator closed the connection: {frame.message}")
+            if isinstance(frame, Progress | Answer | Failure):
+                return frame
+
+    def _write(self, text: str) -> None:
+        try:
+            self._socket.send(text)
+        except ConnectionClosed as error:
+            raise lost(self.endpoint) from error
+
+
+def hello() -> str:
+    """Return the first frame of a connection."""
+    return CLIENT_CODEC.encode(Hello(party=ProgramVersion(program="dora", release=__version__)))
+
+
+def handshake_failed(endpoint: Endpoint, error: Exception) -> CoordinatorUnreachable:
+    return CoordinatorUnreachable(
+        f"no coordinator listens at {endpoint}: handshake failed: {error}"
+    )
+
+
+def welcome(endpoint: Endpoint, text: str | bytes) -> Welcome:
+    """Return the answer to `hello`; raises CoordinatorRefused if it is another one."""
+    reply = SERVER_CODEC.decode(text)
+    if isinstance(reply, Welcome):
+        return reply
+    reason = reply.message if isinstance(reply, Refused) else "no welcome"
+    raise CoordinatorRefused(f"the coordinator at {endpoint} refused the connection: {reason}")
+
+
+def request_frame(number: int, request: ControlRequest, max_bytes: int) -> str:
+    """Return the frame of a request; raises RequestFailed if it is too long."""
+    text = CLIENT_CODEC.encode(ClientRequest(id=number, request=request))
+    size = len(text.encode())
+    if size > max_bytes:
+        raise RequestFailed(
+            f"the request has {size} bytes, more than the {max_bytes} that the coordinator "
+            "accepts (max_message_bytes)",
+            "failed",
+        )
+    return text
+
+
+def ended_row(ended: EndedDataflow) -> EndedRow:
+    """Return how a dataflow ended as the REST API does."""
+    return cast(EndedRow, ended.model_dump(mode="json"))
+
+
+def request_failed(failure: Failure) -> RequestFailed:
+    ended = None if failure.ended is None else ended_row(failure.ended)
+    return RequestFailed(failure.message, failure.code, ended)
+
+
+def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:
+    try:
+        opened: ClientConnection = connect(
+            **websocket_options(endpoint, "/api/control"),
+            max_size=None,
+            open_timeout=CONNECT_TIMEOUT,
+            close_timeout=1,
+            ping_interval=None,
+        )
+        stack.enter_context(opened)
+        detect_lost_peer(opened.socket)
+    except (OSError, EOFError, WebSocketException, UnicodeError) as error:
+        raise connection_failure(endpoint, error) from error
+    return opened
+
+
+def connection_failure(endpoint: Endpoint, error: Exception) -> DoraError:
+    """Return why a connection could not be opened, with the remedy."""
+    if isinstance(error, InvalidStatus):
+        answer = error.response
+        media_type = answer.headers.get("Content-Type", "").partition(";")[0]
+        body = (answer.body or b"").decode(errors="replace")
+        return refused(endpoint, answer.status_code, media_type, body)
+    untrusted = explain(endpoint, error) if isinstance(error, ssl.SSLError) else None
+    return untrusted or unreachable(endpoint, error)

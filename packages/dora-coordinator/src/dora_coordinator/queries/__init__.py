@@ -1,0 +1,1 @@
+"""Requests that change nothing in the coordinator; each ends with its client."""

@@ -1,0 +1,133 @@
+"""Requests of clients that change nothing in the coordinator: read from its state, or by daemons.
+
+A query is a coroutine: it ends with its client, and a restart of the coordinator loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, assert_never
+
+from dora_config.protocol.calls import (
+    NodeRequest,
+    PartReply,
+    RunnerAnswered,
+    RunnerCall,
+    RunnerReplies,
+)
+from dora_config.protocol.control import CallRunner, Explain, Explained, GetSnapshot
+from dora_config.protocol.envelope import clean_lines
+from dora_config.protocol.recordings.fleet import (
+    CallRecorders,
+    MachineReply,
+    RecorderAnswered,
+    RecorderCall,
+    RecorderReplies,
+)
+from dora_config.protocol.runner import DeleteParam, Refusal, SetParam
+from dora_config.protocol.snapshot import Snapshot
+from dora_coordinator.coordinator import CoordinatorState
+from dora_coordinator.dataflow.dataflow import Dataflow
+from dora_coordinator.dataflow.registry import RequestRefused
+from dora_coordinator.queries.daemon_calls import DaemonCalls
+from dora_coordinator.queries.explanations import explained
+from dora_coordinator.queries.snapshots import Snapshots
+from dora_coordinator.settings import Settings
+
+RECORDER_SECONDS: Final = 150.0
+"""More than twice the 60 s of a recorder's start, which may wait for an earlier one."""
+
+Query = CallRunner | CallRecorders | Explain | GetSnapshot
+QueryAnswer = RunnerReplies | RecorderReplies | Explained | Snapshot
+StoreParam = Callable[[str, SetParam | DeleteParam], Awaitable[None]]
+"""Stores a parameter of a dataflow that a runner has changed; returns once it is durable."""
+
+
+class Queries:
+    def __init__(
+        self, calls: DaemonCalls, store_param: StoreParam, settings: Settings, release: str
+    ) -> None:
+        self._calls = calls
+        self._store_param = store_param
+        self._snapshots = Snapshots(
+            calls, release=release, max_message_bytes=settings.max_message_bytes
+        )
+
+    async def answer(self, query: Query, cluster: CoordinatorState) -> QueryAnswer:
+        """Raises :class:`RequestRefused`."""
+        match query:
+            case CallRunner(dataflow=ref, node=node, request=request):
+                dataflow = cluster.registry.find(ref, archived=False)
+                return await self._call_runners(dataflow, node, request)
+            case CallRecorders():
+                return await self._call_recorders(query, cluster)
+            case Explain():
+                return await explained(query, cluster, self._calls)
+            case GetSnapshot(dataflow=which, edges=edges):
+                chosen = None if which is None else cluster.registry.find(which, archived=True)
+                return await self._snapshots.get(cluster, chosen, edges=edges)
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    async def _call_runners(
+        self, dataflow: Dataflow, node: str | None, request: NodeRequest
+    ) -> RunnerReplies:
+        """Call the runner of ``node`` (None: of every part)."""
+        answers = await self._calls.gather(
+            _daemons_of(dataflow, node),
+            lambda call: RunnerCall(call=call, dataflow_id=dataflow.id, request=request),
+            RunnerAnswered,
+            seconds=None,
+        )
+        problems = dict(answers.problems)
+        replies = []
+        for daemon, answer in answers.found.items():
+            match answer.reply:
+                case None:
+                    problems[daemon] = (
+                        f'daemon "{daemon}": {clean_lines(answer.problem or "no reply")}'
+                    )
+                case Refusal(message=reason):
+                    problems[daemon] = clean_lines(reason)
+                case reply:
+                    replies.append(PartReply(daemon=daemon, reply=reply))
+        if replies and isinstance(request, SetParam | DeleteParam):
+            await self._store_param(dataflow.id, request)
+        if problems and not replies:
+            raise RequestRefused("failed", "\n".join(problems.values()))
+        return RunnerReplies(replies=tuple(replies), problems=tuple(problems.values()))
+
+    async def _call_recorders(
+        self, query: CallRecorders, cluster: CoordinatorState
+    ) -> RecorderReplies:
+        connected = [member.key for member in cluster.membership.connected()]
+        answers = await self._calls.gather(
+            query.daemons or connected,
+            lambda call: RecorderCall(call=call, request=query.request),
+            RecorderAnswered,
+            seconds=RECORDER_SECONDS,
+        )
+        replies = []
+        for daemon, answer in answers.found.items():
+            if answer.reply is not None:
+                replies.append(MachineReply(daemon=daemon, reply=answer.reply))
+            else:
+                reason = clean_lines(answer.problem or "no reply")
+                answers.problems[daemon] = f'daemon "{daemon}": {reason}'
+        return RecorderReplies(replies=tuple(replies), problems=answers.problems)
+
+
+def _daemons_of(dataflow: Dataflow, node: str | None) -> list[str]:
+    if node is None:
+        return [part.daemon for part in dataflow.parts.left()]
+    by_node = dataflow.parts.by_node()
+    daemon = by_node.get(node)
+    if daemon is None:
+        raise RequestRefused(
+            "not_found",
+            f'dataflow {dataflow.label} has no node "{node}"; its nodes are: '
+            f"{', '.join(sorted(by_node))}",
+        )
+    if dataflow.parts[daemon].ended:
+        raise RequestRefused("not_found", f'node "{node}" of {dataflow.label} has ended')
+    return [daemon]
