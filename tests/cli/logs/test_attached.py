@@ -21,6 +21,7 @@ class FakeClient:
     def __init__(self, *frames: control.Answer | control.Failure | type[KeyboardInterrupt]) -> None:
         self._frames = list(frames)
         self.sent: list[control.ControlRequest] = []
+        self.streams = self
 
     def send(self, request: control.ControlRequest) -> int:
         self.sent.append(request)

@@ -28,7 +28,7 @@ def show(*, follow: bool) -> bool:
 
 
 def test_ctrl_c_is_the_normal_end_of_following_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "connect", InterruptedClient)
+    monkeypatch.setattr(remote, "connect_now", InterruptedClient)
     assert show(follow=True)
     with pytest.raises(KeyboardInterrupt):
         show(follow=False)

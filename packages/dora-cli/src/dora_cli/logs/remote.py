@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from dora_cli import output
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import (
-    CoordinatorLost,
     CoordinatorUnavailable,
     CoordinatorUnreachable,
     RequestFailed,
 )
-from dora_cli.coordinator.options import connect, dataflow_ref
+from dora_cli.coordinator.options import connect_now, dataflow_ref
 from dora_cli.coordinator.stream_socket import request_failed
 from dora_cli.logs.log_lines import LogEntry, LogFilter, parse_log_line
 from dora_cli.logs.ordering import TimeOrder
@@ -54,7 +53,7 @@ def show(
 ) -> bool:
     """Print the logs; return False, without output, if no coordinator answers."""
     try:
-        client = connect(addr, port)
+        client = connect_now(addr, port)
     except CoordinatorUnreachable:
         return False
     try:
@@ -130,7 +129,7 @@ class LogReader:
             mine = [row for row in rows if row.uuid == self.request.dataflow.uuid]
             self.has_ended = not mine or mine[0].ended_ago is not None
             self._warn(problems)
-        except CoordinatorLost as error:
+        except CoordinatorUnavailable as error:
             self._lost_at = time.monotonic()
             self._warn((f"{error}; waiting for it",))
         finally:
@@ -139,7 +138,7 @@ class LogReader:
     def follow_again(self, addr: str | None, port: int | None) -> None:
         """Connect again and continue behind the last line."""
         try:
-            with connect(addr, port) as client:
+            with connect_now(addr, port) as client:
                 self.follow(client)
         except CoordinatorUnavailable:
             return
