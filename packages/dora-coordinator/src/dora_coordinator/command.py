@@ -164,7 +164,7 @@ def _history(store: Store) -> HistoryFile | None:
     """Return the history file beside a durable store."""
     if not isinstance(store, SqliteStore):
         return None
-    return HistoryFile(Path(f"{store.name}.history"), mode=0o600)
+    return HistoryFile(Path(f"{store.name}.history"))
 
 
 def _interfaces(given: Sequence[str] | None) -> tuple[str, ...]:

@@ -11,8 +11,12 @@ OUT_DIR = "out"
 
 
 def prepare_out_dir(directory: Path) -> None:
-    """Create an `out` directory, which version control ignores unless it has a .gitignore."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Create an `out` directory, which other accounts cannot read.
+
+    Version control ignores it unless it has a .gitignore.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(0o700, exist_ok=True)
     ignore = directory / ".gitignore"
     if not ignore.exists():
         ignore.write_text("*\n")

@@ -66,6 +66,13 @@ def damage_second_chunk(path: Path) -> str:
     return f"bytes {chunk.begin} to {chunk.end}, 20 messages"
 
 
+def test_other_accounts_cannot_read_exports(dora: Dora, recording: Path, tmp_path: Path) -> None:
+    assert dora("recording", "export", recording, "-o", "tables").code == 0
+    assert dora("recording", "export", recording, "--to", "foxglove", "-o", "f.mcap").code == 0
+    private = [tmp_path / "tables", *(tmp_path / "tables").iterdir(), tmp_path / "f.mcap"]
+    assert all(one.stat().st_mode & 0o077 == 0 for one in [*private, recording])
+
+
 def test_what_is_damaged_is_named_and_left_out(dora: Dora, recording: Path) -> None:
     place = damage_second_chunk(recording)
     shown = dora("recording", "info", recording)

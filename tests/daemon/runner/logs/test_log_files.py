@@ -31,6 +31,20 @@ def test_it_is_made_with_its_folders_and_appended(tmp_path: Path) -> None:
     assert path.read_text() == "1\n2\n3\n"
 
 
+def test_other_accounts_cannot_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "id" / "log_a.jsonl"
+    umask = os.umask(0)
+    try:
+        log = LogFile(path, max_size=1)
+        log.write(["1", "2"])
+        log.close()
+    finally:
+        os.umask(umask)
+    found = {one.name: one.stat().st_mode & 0o777 for one in (tmp_path / "out").rglob("*")}
+    assert found == {"id": 0o700, "log_a.jsonl": 0o600, "log_a.jsonl.1": 0o600}
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700
+
+
 def test_rotation_keeps_so_many_and_drops_the_oldest(tmp_path: Path) -> None:
     log = LogFile(tmp_path / "log", max_size=10, rotated=2)
     for number in range(10):

@@ -14,6 +14,7 @@ from dora_cli.coordinator.client import Client
 from dora_cli.recordings.errors import RecordingError
 from dora_cli.recordings.fleet import SHORT, FleetRecording, call_one
 from dora_cli.recordings.report import write_report
+from dora_config.access import private_dir
 from dora_config.atomic_write import write_file
 from dora_config.errors import InvalidId
 from dora_config.ids import parse_machine_id
@@ -62,7 +63,7 @@ class Parts:
 
     def create(self, recording: str) -> None:
         """Create or reuse the folder; raises OSError."""
-        self.path.mkdir(exist_ok=True)
+        private_dir(self.path)
         write_file(self.path / ID, recording)
 
     def fetched(self) -> dict[str, FetchedMachine]:

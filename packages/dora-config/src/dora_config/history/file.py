@@ -17,12 +17,12 @@ MAX_FILE_BYTES: Final = 8 << 20
 class HistoryFile:
     """Appended to by one process; errors do not stop it, and are returned once.
 
-    The folder and the one above it are created if they are missing.
+    The folder and the one above it are created if they are missing, not readable by
+    other accounts.
     """
 
-    def __init__(self, path: Path, *, mode: int = 0o644) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._mode = mode
         self._failed = False
         self.lines = 0
         """Lines since the file was last replaced; the reader of an earlier file adds its lines."""
@@ -47,18 +47,18 @@ class HistoryFile:
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         try:
-            return os.open(self.path, flags, self._mode)
+            return os.open(self.path, flags, 0o600)
         except FileNotFoundError:
-            self.path.parent.parent.mkdir(exist_ok=True)
-            self.path.parent.mkdir(exist_ok=True)
-            return os.open(self.path, flags, self._mode)
+            self.path.parent.parent.mkdir(0o700, exist_ok=True)
+            self.path.parent.mkdir(0o700, exist_ok=True)
+            return os.open(self.path, flags, 0o600)
 
     def replace(self, entries: Iterable[SavedEntry]) -> str | None:
         """Replace the whole file atomically; return the message of the first error."""
         self.lines = 0
         text = "".join(f"{encode_entry(entry)}\n" for entry in entries)
         try:
-            write_file(self.path, text.encode("utf-8", "replace"), mode=self._mode)
+            write_file(self.path, text.encode("utf-8", "replace"), mode=0o600)
         except OSError as error:
             return self._problem(error)
         return None

@@ -42,6 +42,7 @@ class EventFile:
         }
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.touch(0o600)
             self._path.write_text("", encoding="utf-8")
         except OSError as error:
             raise SetUpError(

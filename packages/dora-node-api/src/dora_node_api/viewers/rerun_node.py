@@ -204,8 +204,10 @@ def _start(node: Node, mode: OperatingMode, robots: Mapping[str, RobotModel]) ->
         viewer = RerunViewer(recording, robots, readme)
         file = Path("out") / node.dataflow_id() / f"archive-{node.dataflow_id()}.rrd"
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            recording.save(_unused(file))
+            file.parent.mkdir(0o700, parents=True, exist_ok=True)
+            file = _unused(file)
+            file.touch(0o600)
+            recording.save(file)
         except (OSError, RuntimeError) as error:
             raise CannotShow(f"cannot write {file.absolute()}: {error}") from error
         viewer.log_start()

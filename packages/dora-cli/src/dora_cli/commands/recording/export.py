@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -82,6 +83,7 @@ def main(
 
     recordings = [Recording(path) for path in files]
     name = target or files[0].with_suffix("")
+    umask = os.umask(0o077)  # other accounts cannot read recordings either
     try:
         match to:
             case Format.PARQUET:
@@ -95,6 +97,7 @@ def main(
                 options = LeRobotOptions(images, state, action, episodes, every, fps, task, robot)
                 _to_lerobot(recordings, options, name)
     finally:
+        os.umask(umask)
         damage = damage_of(recordings)
         for text in damage:
             output.warn(f"{text} left out")

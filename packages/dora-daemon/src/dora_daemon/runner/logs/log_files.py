@@ -11,7 +11,8 @@ from pathlib import Path
 class LogFile:
     """A file whose parts are at most ``max_size`` bytes, unless one line is longer.
 
-    Errors are returned once and never raised, because nodes also run without a log file.
+    Other accounts cannot read it. Errors are returned once and never raised, because nodes also
+    run without a log file.
     """
 
     def __init__(self, path: Path, *, max_size: int | None = None, rotated: int = 5) -> None:
@@ -77,13 +78,14 @@ class LogFile:
 
     def _open(self) -> None:
         if not self._created:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.parent.mkdir(0o700, parents=True, exist_ok=True)
+            self.path.parent.mkdir(0o700, exist_ok=True)
         else:  # a removed folder of the whole dataflow is not created again
-            self.path.parent.parent.mkdir(exist_ok=True)
-            self.path.parent.mkdir(exist_ok=True)
+            self.path.parent.parent.mkdir(0o700, exist_ok=True)
+            self.path.parent.mkdir(0o700, exist_ok=True)
         self._created = True
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        self._descriptor = os.open(self.path, flags, 0o644)
+        self._descriptor = os.open(self.path, flags, 0o600)
         self._size = os.fstat(self._descriptor).st_size
 
     def _was_removed(self, descriptor: int) -> bool:
