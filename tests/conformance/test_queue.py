@@ -19,10 +19,8 @@ from support.waiting import wait_until
 from dora_config.dataflow.resolved import QueuePolicy
 from dora_node_api import queue_policy
 from dora_node_api.data import arrow
-from dora_node_api.frozen import replace
 from dora_node_api.transport import (
     Board,
-    QueueKeeper,
     QueueSpec,
     Receiver,
     RecordKind,
@@ -365,10 +363,7 @@ def test_a_dead_producers_segments_are_needed_while_a_record_is_in_hand(kind: st
     while not passed:
         stop += 1
         with world() as w:
-            edge = w.edge(bound=3, policy=policy)
-            if kind == "held":
-                edge.spec = replace(edge.spec, journal=w.board.allocate_journal(3))
-                edge.keeper = QueueKeeper(w.board, edge.spec, edge.ends)
+            edge = w.edge(bound=3, policy=policy, journal=kind == "held")
             receiver = w.receiver(edge)
             sender = w.sender(edge)
             send(sender, 7, protected=kind == "protected")

@@ -150,14 +150,15 @@ class Edge:
         queue: int = 1,
         hold_limit: int = 1 << 30,
         names: tuple[str, str] = ("camera", "plot"),
+        journal: bool = False,
     ) -> None:
-        area, slots = board.allocate_edge(bound)
+        area, slots = board.allocate_edge(bound, journal=journal)
         producer, consumer = names
         self.board = board
         self.segments = segments
         rule = QueuePolicy(policy)
         self.spec = QueueSpec(
-            queue, producer, "out", consumer, "in", rule, bound, area, slots, hold_limit
+            queue, producer, "out", consumer, "in", rule, bound, area, slots, hold_limit, journal
         )
         self.ends = create_queue(self.spec)
         self.keeper = QueueKeeper(board, self.spec, self.ends)

@@ -456,6 +456,17 @@ def test_a_stalled_node_is_killed_and_its_policy_applies() -> None:
     )
 
 
+def test_a_node_that_overwrites_shared_memory_is_killed_whatever_its_kind() -> None:
+    nodes = [node("a", restart=ON_FAILURE), node("b", kind="runtime")]
+    sim = Simulation(nodes).start().connect_all()
+    for name in ("a", "b"):
+        sim.handle(e.NodeCorrupted(name, sim.processes[name].incarnation, "x -> y: 9 of 3"))
+        assert sim.processes[name].signals == ["SIGKILL"]
+    sim.die("a", "SIGKILL")
+    reason = sim.reports(NodeRestarting)[0].reason
+    assert "it has overwritten its part of the dataflow's shared memory (x -> y: 9 of 3)" in reason
+
+
 def test_a_node_that_does_not_connect_in_time_is_killed() -> None:
     sim = Simulation([node("a", startup_timeout=2.0), node("b")]).start()
     sim.connect("b")

@@ -200,15 +200,16 @@ def test_the_hold_limit_is_a_quarter_of_a_configured_pool() -> None:
     assert hold_limit(node("a"), {POOL_SIZE_VARIABLE: "much"}) == by_default
 
 
-def test_an_edge_without_room_for_its_journal_frees_its_area(segments: SegmentTable) -> None:
-    edge_size = layout.edge_area_size(layout.ledger_slots_for(5))
+def test_a_journal_takes_room_of_its_own(segments: SegmentTable) -> None:
+    slots = layout.ledger_slots_for(5)
+    edge_size = layout.consumer_size(slots, 0) + layout.producer_size(slots)
     registry = QueueRegistry(Board.create(layout.PAGE + edge_size), segments)
     try:
         with pytest.raises(QueueUnavailable, match="no room for another edge"):
             registry.ensure(EDGE, bound=5, policy=QueuePolicy.BACKPRESSURE, journal=True)
         entry, new = registry.ensure(EDGE, bound=5, policy=QueuePolicy.BACKPRESSURE)
         assert new
-        assert entry.spec.journal == 0
+        assert not entry.spec.journal
     finally:
         registry.close()
 

@@ -13,8 +13,7 @@ import pytest
 from support.queues import Edge, Registry, Segments, drain, number_of, numbers, send
 from support.waiting import wait_until
 
-from dora_node_api.frozen import replace
-from dora_node_api.transport import Board, Delivery, QueueKeeper, RecordKind
+from dora_node_api.transport import Board, Delivery, RecordKind
 from dora_node_api.transport.consumer.journal import LinkReceiver
 
 
@@ -29,9 +28,7 @@ class HeldEdge(Edge):
         policy: str = "backpressure",
         **options: int,
     ) -> None:
-        super().__init__(board, segments, policy=policy, **options)  # type: ignore[arg-type]
-        self.spec = replace(self.spec, journal=board.allocate_journal(self.spec.bound))
-        self.keeper = QueueKeeper(board, self.spec, self.ends)
+        super().__init__(board, segments, policy=policy, journal=True, **options)  # type: ignore[arg-type]
 
     def holder(self) -> LinkReceiver:
         return LinkReceiver(self.spec, self.for_consumer(), self.board, self.segments.open)

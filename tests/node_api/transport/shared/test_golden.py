@@ -46,7 +46,11 @@ def test_the_layout_has_not_changed() -> None:
         layout.RECORD.pack(1, 2 << 32 | 3, 4096, 128, 5, 6, tags, 1 ^ layout.CHECK).hex().encode(),
         layout.BLOCK_HEAD.pack(layout.BLOCK_MAGIC, 1, 2, 3, 4, 5, 6, 7, -1).hex().encode(),
         json.dumps(
-            [layout.edge_area_size(layout.ledger_slots_for(n)) for n in (1, 10, 16_000)]
+            [
+                (layout.consumer_size(slots, layout.journal_size(n)), layout.producer_size(slots))
+                for n in (1, 10, 16_000)
+                for slots in (layout.ledger_slots_for(n),)
+            ]
         ).encode(),
         json.dumps([layout.bucket_start(index) for index in range(0, 160, 13)]).encode(),
         json.dumps(to_json(spec)).encode(),

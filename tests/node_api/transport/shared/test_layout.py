@@ -39,8 +39,10 @@ def test_words_do_not_overlap() -> None:
         if name.startswith(("P_", "C_", "F_", "X_")) and isinstance(value, int)
     ]
     assert len(words) == len(set(words))
-    assert max(words) < layout.HISTOGRAM
-    assert layout.HISTOGRAM + layout.HISTOGRAM_BUCKETS <= layout.EDGE_WORDS
+    assert max(words) < layout.EDGE_WORDS
+    of_consumer = [word for word in words if word < layout.P_SENT]
+    assert max(of_consumer) < layout.HISTOGRAM
+    assert layout.HISTOGRAM + layout.HISTOGRAM_BUCKETS <= layout.CONSUMER_WORDS == layout.P_SENT
     assert layout.RECORD.size == layout.RECORD_SIZE
     assert layout.BLOCK_HEAD.size <= layout.BLOCK_HEAD_SIZE
 
@@ -50,8 +52,12 @@ def test_every_queue_has_slots_for_waiting_and_held_messages() -> None:
         slots = layout.ledger_slots_for(bound)
         assert slots >= 2 * bound
         assert slots < layout.NO_SLOT
-        assert layout.edge_area_size(slots) % layout.PAGE == 0
-        assert layout.edge_area_size(slots) >= layout.LEDGER + 2 * slots
+        assert slots % 8 == 0
+        journal = layout.journal_size(bound)
+        sizes = [layout.consumer_size(slots, journal), layout.producer_size(slots)]
+        assert [size % layout.PAGE for size in sizes] == [0, 0]
+        assert sizes[0] >= 8 * layout.CONSUMER_WORDS + slots + journal
+        assert sizes[1] >= layout.ASSIGNED + slots
 
 
 @given(head=st.integers(64, 20_000), nbytes=st.integers(0, 1 << 40))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
-from support.queues import Edge, Segments
+from support.queues import Edge, Segments, drain, numbers, send
 
 from dora_node_api.queue_policy import QueuePolicy
-from dora_node_api.transport import Board, QueueEnds, QueueSpec, create_queue
+from dora_node_api.transport import Board, QueueEnds, QueueSpec, RecordKind, create_queue
+from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.layout import MAX_BOUND, RECORD_SIZE
 from dora_node_api.transport.shared.queue import pipe_capacity
 
@@ -102,6 +104,64 @@ def test_a_board_refuses_other_memory_and_reports_when_it_is_full() -> None:
     with pytest.raises(ValueError, match="not a status board"):
         Board.attach(other, 64 << 10)
     os.close(other)
+
+
+@pytest.mark.parametrize("end", ["producer", "consumer"])
+def test_a_process_can_write_only_its_own_words(end: str) -> None:
+    board, segments = Board.create(1 << 20), Segments()
+    edge = Edge(board, segments, journal=True)
+    own = {"producer": layout.P_SENT, "consumer": layout.C_RECEIVED}
+    for other in own:
+        pid = os.fork()
+        if pid == 0:
+            attached = Board.attach(os.dup(board.fd), board.size)
+            getattr(attached, f"own_{end}")(edge.spec)
+            attached.edge_words(edge.spec.area)[own[other]] = 7
+            os._exit(0)
+        status = os.waitpid(pid, 0)[1]
+        assert os.waitstatus_to_exitcode(status) == (0 if other == end else -signal.SIGSEGV)
+    edge.close()
+    board.close()
+    segments.close()
+
+
+@pytest.mark.parametrize("byte", [b"\0", b"\xff"])
+@pytest.mark.parametrize("by_producer", [True, False])
+def test_overwritten_words_are_found_and_repaired(by_producer: bool, byte: bytes) -> None:
+    board, segments = Board.create(1 << 20), Segments()
+    edge = Edge(board, segments, bound=5)
+    sender, receiver = edge.sender(), edge.receiver()
+    for number in range(9):
+        send(sender, number)
+    assert numbers(drain(receiver)) == [4, 5, 6, 7, 8]
+    assert edge.keeper.check() is None
+    for number in range(9, 11):
+        send(sender, number)
+    words = board.edge_words(edge.spec.area)
+    ours = slice(layout.P_SENT, None) if by_producer else slice(0, layout.P_SENT)
+    words[ours] = memoryview(byte * 8 * len(words[ours])).cast("Q")
+    found = edge.keeper.check()
+    assert found is not None
+    assert found[0] is by_producer
+    if by_producer:
+        sender.close()
+        edge.keeper.producer_died()
+        sender = edge.sender(2)
+    else:
+        receiver.close()
+        edge.keeper.consumer_died()
+        receiver = edge.receiver()
+    assert edge.keeper.check() is None
+    send(sender, 11)
+    assert numbers(drain(receiver)) == [9, 10, 11]
+    assert edge.keeper.statistics().queued == 0
+    edge.keeper.announce_closed()
+    assert [delivery.kind for delivery in drain(receiver)] == [RecordKind.CLOSED]
+    receiver.close()
+    sender.close()
+    edge.close()
+    board.close()
+    segments.close()
 
 
 def test_a_node_shows_that_it_waits() -> None:

@@ -67,7 +67,7 @@ class Connection:
     def __init__(self, control: ControlSocket, welcome: Welcome, board_fd: int) -> None:
         self.config: NodeConfig = welcome.config
         self.board = Board.attach(board_fd, welcome.board_size)
-        self.words: NodeWords = self.board.node_words(welcome.node_area)
+        self.words: NodeWords = self.board.own_node(welcome.node_area)
         self.integrity = Integrity()
         """Broken if a signal handler's exception ended a call of the node halfway."""
         self.inbox: deque[Received | ControlError] = deque()

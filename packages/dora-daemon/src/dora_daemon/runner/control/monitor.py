@@ -1,4 +1,4 @@
-"""Checks health and input timeouts periodically, if a node has one of them."""
+"""Checks shared memory periodically, and health and input timeouts, if a node has one of them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import time
 
 from dora_config.history.entries import InputRecovered, InputTimedOut
 from dora_daemon.runner.dispatcher import Dispatcher
-from dora_daemon.runner.machine.events import NodeStalled
+from dora_daemon.runner.machine.events import NodeCorrupted, NodeStalled
 from dora_daemon.runner.machine.health import HealthWatch, InputWatch, ProcessSample
 from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
 from dora_daemon.runner.nodes.services import NodeServices
+
+MEMORY_SECONDS = 2.0
+"""Interval at which shared memory is checked."""
 
 
 class HealthMonitor:
@@ -27,6 +30,7 @@ class HealthMonitor:
         self.inputs = InputWatch()
         self._handle: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
+        self._memory_handle = self._loop.call_later(MEMORY_SECONDS, self._check_memory)
 
     def schedule(self) -> None:
         """Schedule the next check if there is something to check."""
@@ -46,6 +50,15 @@ class HealthMonitor:
                 self._check_health(node, now)
                 self._check_inputs(node.node, now)
         self.schedule()
+
+    def _check_memory(self) -> None:
+        problems = self._registry.check()
+        for node in self._dispatcher.state.nodes() if problems else ():
+            if node.node in problems:
+                self._dispatcher.emit(
+                    NodeCorrupted(node.node, node.incarnation, problems[node.node])
+                )
+        self._memory_handle = self._loop.call_later(MEMORY_SECONDS, self._check_memory)
 
     def _check_health(self, node: NodeSnapshot, now: float) -> None:
         timeout = self._nodes.specs[node.node].health_check_timeout
@@ -82,6 +95,7 @@ class HealthMonitor:
                 self._history.add(InputRecovered(node=node, input=name))
 
     def close(self) -> None:
+        self._memory_handle.cancel()
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

@@ -91,6 +91,14 @@ class NodeStalled(Frozen):
     seconds: float
 
 
+class NodeCorrupted(Frozen):
+    """The process of a node has overwritten shared memory that other nodes read."""
+
+    node: str
+    incarnation: int
+    problem: str
+
+
 class TimerFired(Frozen):
     """A timer armed by ArmTimer fired. ``node`` is ``None`` for timers of the dataflow."""
 
@@ -292,6 +300,7 @@ StateEvent = (
     | NodeRestartRequested
     | ReplacementEvent
     | NodeStalled
+    | NodeCorrupted
     | BarrierReleased
     | NodeAdded
     | NodeRemoved

@@ -42,7 +42,13 @@ from dora_daemon.runner.machine.node_events import (
     SpawnDue,
     StopOrdered,
 )
-from dora_daemon.runner.machine.refusals import broken_by, why_finished, why_refused, why_stalled
+from dora_daemon.runner.machine.refusals import (
+    broken_by,
+    why_corrupted,
+    why_finished,
+    why_refused,
+    why_stalled,
+)
 from dora_daemon.runner.machine.restart import GiveUp, RestartAfter, RestartHistory, decide
 from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
 from dora_daemon.runner.machine.stop_sequence import StopSequence
@@ -168,6 +174,8 @@ class NodeLifecycle:
                     return self._detached()
             case events.NodeStalled(seconds=seconds):
                 return self._stalled(seconds) if self.state in _CONNECTED else []
+            case events.NodeCorrupted(problem=problem):
+                return self._corrupted(problem, now) if self.state in _CONNECTED else []
             case InputsEnded():
                 return self._inputs_ended(now) if self.state in _CONNECTED else []
             case events.TimerFired():
@@ -325,6 +333,13 @@ class NodeLifecycle:
             return []
         self.health_kills += 1
         return self._kill(why_stalled(seconds, self.spec.health_check_timeout or 0.0))
+
+    def _corrupted(self, problem: str, now: float) -> list[Command]:
+        reason = why_corrupted(problem)
+        if not self.dynamic:
+            return self._kill(reason)
+        log = EmitLog("error", f"stopping the node: {reason}", self.id)
+        return [log, *self._stop(StopOrdered(self.stop_grace), now)]
 
     def _inputs_ended(self, now: float) -> list[Command]:
         self.inputs_ended = True

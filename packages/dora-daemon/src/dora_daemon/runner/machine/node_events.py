@@ -53,6 +53,7 @@ NodeEvent = (
     | events.NodeExited
     | events.NodeDetached
     | events.NodeStalled
+    | events.NodeCorrupted
     | ReplacementStaged
     | events.ReplacementAbandoned
     | events.ReplacementLost

@@ -46,6 +46,14 @@ def why_stalled(seconds: float, limit: float) -> str:
     )
 
 
+def why_corrupted(problem: str) -> str:
+    """Return why a process is killed whose words on the status board make no sense."""
+    return (
+        f"it has overwritten its part of the dataflow's shared memory ({problem}); look for native"
+        " code in it that writes beyond its buffers"
+    )
+
+
 def why_finished(grace: float) -> str:
     """Return the message about a node that is stopped ``grace`` s after its inputs ended."""
     return (

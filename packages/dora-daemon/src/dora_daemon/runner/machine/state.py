@@ -183,6 +183,7 @@ class RunnerState:
                 | events.NodeExited()
                 | events.NodeDetached()
                 | events.NodeStalled()
+                | events.NodeCorrupted()
             ):
                 life = self._nodes.get(event.node)
                 if life is None or life.incarnation != event.incarnation:

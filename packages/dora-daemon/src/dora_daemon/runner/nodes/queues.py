@@ -159,11 +159,8 @@ class QueueRegistry:
     def _create(
         self, edge: Edge, bound: int, policy: QueuePolicy, hold_limit: int, *, journal: bool
     ) -> QueueEntry:
-        area, slots = self.board.allocate_edge(bound)
-        journal_area = 0
+        area, slots = self.board.allocate_edge(bound, journal=journal)
         try:
-            if journal:
-                journal_area = self.board.allocate_journal(bound)
             self._numbers += 1
             spec = QueueSpec(
                 queue=self._numbers,
@@ -176,13 +173,12 @@ class QueueRegistry:
                 area=area,
                 ledger_slots=slots,
                 hold_limit=hold_limit,
-                journal=journal_area,
+                journal=journal,
             )
             ends = create_queue(spec)
             return QueueEntry(edge, spec, ends, QueueKeeper(self.board, spec, ends))
         except BaseException:
-            for taken in filter(None, (area, journal_area)):
-                self.board.free_edge(taken)
+            self.board.free_edge(area)
             raise
 
     def get(self, edge: Edge) -> QueueEntry | None:
@@ -218,8 +214,6 @@ class QueueRegistry:
         for producer in self._retired:
             producer.queues = [pair for pair in producer.queues if pair[0] is not entry]
         entry.keeper.close()
-        if entry.spec.journal:
-            self.board.free_edge(entry.spec.journal)
 
     def queued(self, node: str) -> int:
         """Return the number of messages queued at all inputs of a node."""
@@ -257,9 +251,23 @@ class QueueRegistry:
 
     def producer_died(self, writer: str, incarnation: int) -> None:
         """Retire a reaped process; call this before anything is announced."""
-        queues = [(entry, entry.keeper.sent_sequence()) for entry in self.written_by(writer)]
+        written = self.written_by(writer)
+        for entry in written:
+            entry.keeper.producer_died()
+        queues = [(entry, entry.keeper.sent_sequence()) for entry in written]
         if self._segments.has_any(incarnation):
             self._retired.append(RetiredProducer(incarnation, queues))
+
+    def check(self) -> dict[str, str]:
+        """Return the processes that have overwritten their words of the status board, and how."""
+        found: dict[str, str] = {}
+        for entry in self._queues.values():
+            problem = entry.keeper.check()
+            if problem is not None:
+                by_producer, text = problem
+                writer = entry.writer if by_producer else entry.edge.target
+                found.setdefault(writer, f"{entry.spec.edge}: {text}")
+        return found
 
     @property
     def needs_cleanup(self) -> bool:

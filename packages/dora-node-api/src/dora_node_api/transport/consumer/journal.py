@@ -40,7 +40,7 @@ class LinkReceiver(ImageReceiver):
         # No copies: they would release the block that the next process must find. The caller holds
         # at most the spec's `hold_limit` and one message.
         self._max_held = self._hold_limit = sys.maxsize
-        journal = board.journal(spec.journal, spec.bound)
+        journal = board.journal(spec)
         self._notes = journal[RECORD_SIZE:].cast("Q")
         self._noted: deque[tuple[int, int]] = deque()
         """Sequence number and place of each note, oldest first. `settle` is for any thread."""

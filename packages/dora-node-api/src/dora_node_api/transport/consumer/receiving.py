@@ -75,6 +75,7 @@ class Receiver(ForkAware):
         self._open_segment = open_segment
         self._validate = validate
         self._on_first_copy = on_first_copy
+        board.own_consumer(spec)
         self._words = board.edge_words(spec.area)
         self._account = Account(board.ledger(spec.area, spec.ledger_slots))
         self._backpressure = spec.backpressure
@@ -346,7 +347,7 @@ class Receiver(ForkAware):
             self._drop_broken(record, f"record {sequence} has an unknown kind", release=True)
         error = ""
         if kind is RecordKind.NODE_FAILED:
-            size = min(self._words[layout.X_NOTICE_LENGTH], layout.NOTICE_SIZE)
+            size = min(self._words[layout.P_NOTICE_LENGTH], layout.NOTICE_SIZE)
             error = bytes(self._board.notice(self.spec.area)[:size]).decode("utf-8", "replace")
         delivery = Delivery(
             self.spec, kind, sequence, 0, 0, layout.FLAG_PROTECTED, None, None, 0, error=error

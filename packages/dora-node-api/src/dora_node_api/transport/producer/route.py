@@ -45,6 +45,7 @@ class Route:
         self.spec = spec
         self.ends = ends
         self.removed = False
+        board.own_producer(spec)
         self.words = board.edge_words(spec.area)
         self.ledger = board.ledger(spec.area, spec.ledger_slots)
         self.assigned = board.assigned(spec.area, spec.ledger_slots)
@@ -311,7 +312,8 @@ class Route:
         own = self.words
         kept: deque[tuple[int, Block]] = deque()
         for marked, block in self.slotless:
-            if self._void(marked) or (marked & _SEQUENCE) <= own[layout.C_SETTLED]:
+            settled = own[layout.C_SETTLED]
+            if self._void(marked) or (marked & _SEQUENCE) <= settled <= own[_P_SENT]:
                 block.refs -= 1
                 if not block.refs and not block.pinned:
                     pool.give(block)
@@ -328,7 +330,10 @@ class Route:
         own = self.words
         floor = own[layout.F_FLOOR_URGENT if marked & _URGENT else layout.F_FLOOR_DATA]
         sequence = marked & _SEQUENCE
-        if sequence < floor or (self.spec.journal and sequence <= own[layout.C_ACKNOWLEDGED]):
+        sent = own[_P_SENT]  # a consumer that has overwritten its words must not free what waits
+        if sequence < floor <= sent + 1:
+            return True
+        if self.spec.journal and sequence <= own[layout.C_ACKNOWLEDGED] <= sent:
             return True
         if not self.removed:
             return False

@@ -1,7 +1,8 @@
 """The status board: one shared memory per dataflow with the counters of every edge and node.
 
-Every word has one writer. The board only allocates areas and returns views; `layout.py` defines the
-words, and `statistics.py` reads them.
+Every word has one writer, and a process that attaches can write only the words that it owns: a
+stray write ends the process that makes it. The board only allocates areas and returns views;
+`layout.py` defines the words, and `statistics.py` reads them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections import deque
 
 from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.errors import BoardFull
-from dora_node_api.transport.shared.memory import create_memory, map_memory, reserve
+from dora_node_api.transport.shared.memory import create_memory, map_memory, protect, reserve
+from dora_node_api.transport.shared.specs import QueueSpec
 
 
 class NodeWords:
@@ -42,9 +44,11 @@ class Board:
         self._bytes = memoryview(self._memory)
         # Segments that the receivers of this process have mapped, by (incarnation, number).
         self.segments: dict[tuple[int, int], object] = {}
+        self._protected = False
         self._end = layout.PAGE
-        self._edges: dict[int, int] = {}
-        self._free_edges: deque[tuple[int, int]] = deque()
+        self._edges: dict[int, tuple[int, int]] = {}
+        """Start and size of each edge's area."""
+        self._free: deque[tuple[int, int]] = deque()
         self._free_nodes: list[int] = []
 
     @classmethod
@@ -64,65 +68,82 @@ class Board:
         board = cls(fd, size)
         if board._bytes[:8].cast("Q")[0] != layout.BOARD_MAGIC:
             raise ValueError("the descriptor is not a status board of this version")
+        # One mapping, so that one view has the words of both ends of an edge.
+        protect(board._memory, 0, size, writable=False)
+        board._protected = True
         return board
 
-    def allocate_edge(self, bound: int) -> tuple[int, int]:
-        """Return area and ledger slots for a new edge (runner). Raises BoardFull."""
-        slots = layout.ledger_slots_for(bound)
-        return self._allocate(layout.edge_area_size(slots)), slots
+    def allocate_edge(self, bound: int, *, journal: bool = False) -> tuple[int, int]:
+        """Return area and ledger slots for a new edge (runner). Raises BoardFull.
 
-    def allocate_journal(self, bound: int) -> int:
-        """Return an area for the journal of a link's queue (runner). Raises BoardFull."""
-        return self._allocate(layout.journal_size(bound))
+        ``journal``: it is the queue of a link.
+        """
+        slots = layout.ledger_slots_for(bound)
+        before = layout.consumer_size(slots, layout.journal_size(bound) if journal else 0)
+        size = before + layout.producer_size(slots)
+        start = self._allocate(size)
+        self._edges[start + before] = start, size
+        return start + before, slots
 
     def _allocate(self, size: int) -> int:
-        if self._end + size > self.size:
-            area = self._oldest_free(size)
-        else:
-            area = self._end
-            reserve(self.fd, self._memory, area, size)
+        if self._end + size <= self.size:
+            start = self._end
+            reserve(self.fd, self._memory, start, size)
             self._end += size
-        self._edges[area] = size
-        return area
-
-    def _oldest_free(self, size: int) -> int:
+            return start
         # Areas are reused only when no fresh ones are left, the longest unused first: a producer
         # that still writes to a removed queue must not write to another edge's words.
-        for index, (area, free_size) in enumerate(self._free_edges):
+        for index, (start, free_size) in enumerate(self._free):
             if free_size == size:
-                del self._free_edges[index]
-                self._bytes[area : area + size] = bytes(size)
-                return area
+                del self._free[index]
+                self._bytes[start : start + size] = bytes(size)
+                return start
         raise BoardFull(
-            f"the status board of {self.size:,} bytes has no room for another edge; make it larger"
+            f"the status board of {self.size:,} bytes has no room for another edge or node; make it"
+            " larger"
         )
 
     def free_edge(self, area: int) -> None:
-        """Free the area of an edge or journal that neither end uses any more (runner)."""
-        self._free_edges.append((area, self._edges.pop(area)))
+        """Free the area of an edge that neither end uses any more (runner)."""
+        self._free.append(self._edges.pop(area))
 
     def allocate_node(self) -> int:
         """Return an area for a node's words (runner). Raises BoardFull."""
         if not self._free_nodes:
-            if self._end + layout.PAGE > self.size:
-                raise BoardFull("the status board has no room for another node; make it larger")
-            reserve(self.fd, self._memory, self._end, layout.PAGE)
-            count = layout.PAGE // layout.NODE_AREA
-            self._free_nodes = [self._end + i * layout.NODE_AREA for i in reversed(range(count))]
-            self._end += layout.PAGE
+            return self._allocate(layout.NODE_AREA)
         area = self._free_nodes.pop()
         self._bytes[area : area + layout.NODE_AREA] = bytes(layout.NODE_AREA)
         return area
 
     def free_node(self, area: int) -> None:
+        """Free the area of a node that has ended (runner)."""
         self._free_nodes.append(area)
 
+    def own_node(self, area: int) -> NodeWords:
+        """Return the words of this process's node, which it may write from now on."""
+        self._own(area, layout.NODE_AREA)
+        return self.node_words(area)
+
+    def own_producer(self, spec: QueueSpec) -> None:
+        """Let this process write the producer's words of an edge. Raises OSError."""
+        self._own(spec.area, layout.producer_size(spec.ledger_slots))
+
+    def own_consumer(self, spec: QueueSpec) -> None:
+        """Let this process write the consumer's words of an edge. Raises OSError."""
+        size = layout.consumer_size(spec.ledger_slots, spec.journal_size)
+        self._own(spec.area - size, size)
+
+    def _own(self, start: int, size: int) -> None:
+        if self._protected:
+            protect(self._memory, start, size, writable=True)
+
     def node_words(self, area: int) -> NodeWords:
+        """Return a node's words."""
         return NodeWords(self._part(area, layout.NODE_AREA).cast("Q"))
 
     def edge_words(self, area: int) -> memoryview:
         """Return an edge's words as a memoryview of format `Q`; indices: layout.py."""
-        return self._part(area, layout.EDGE_WORDS * 8).cast("Q")
+        return self._part(area + layout.WORDS_AT, layout.EDGE_WORDS * 8).cast("Q")
 
     def notice(self, area: int) -> memoryview:
         """Return the text of the edge's last NODE_FAILED."""
@@ -130,15 +151,16 @@ class Board:
 
     def ledger(self, area: int, slots: int) -> memoryview:
         """Return one byte a slot, the generation released last; written by the consumer."""
-        return self._part(area + layout.LEDGER, slots)
+        return self._part(area + layout.WORDS_AT - slots, slots)
 
     def assigned(self, area: int, slots: int) -> memoryview:
         """Return one byte a slot, the generation assigned last; written by the producer."""
-        return self._part(area + layout.LEDGER + slots, slots)
+        return self._part(area + layout.ASSIGNED, slots)
 
-    def journal(self, area: int, bound: int) -> memoryview:
-        """Return the journal of a queue; written by the link."""
-        return self._part(area, layout.journal_size(bound))
+    def journal(self, spec: QueueSpec) -> memoryview:
+        """Return the journal of a link's queue; written by the link."""
+        start = spec.area + layout.WORDS_AT - spec.ledger_slots - spec.journal_size
+        return self._part(start, spec.journal_size)
 
     def _part(self, offset: int, size: int) -> memoryview:
         if offset < layout.PAGE or offset % 8 or offset + size > self.size:

@@ -64,48 +64,57 @@ PAGED = 16 * 1024
 # --- status board ---------------------------------------------------------------------------
 PAGE = 4096
 BOARD_MAGIC = 0x646F_7261_626F_6172
-NODE_AREA = 128
+NODE_AREA = PAGE
 N_STATE = 0
 
-# Words of an edge's area. Those of one writer share cache lines; writers do not.
-P_SENT = 0  # the last sequence number given out; stored before the record is written
-P_BYTES_SENT = 1
-P_EVICTED = 2
-P_BLOCKED = 3  # 1 while the producer waits for room
-P_EVICTED_SEQUENCE = 4  # of the data pipe: records up to it have left the pipe
-P_FLUSHED = 5  # records of the data pipe below it are void
-P_BLOCKED_NS = 6
-P_REFUSED = 7
-# Where a link process writes for a source on another machine (see `producer.forwarding`).
-P_SOURCE = 8  # the source's number of the last message in the queue
-P_SOURCE_NEXT = 9  # of the message that is being written, stored before it
-P_SOURCE_SENT = 10  # P_SENT when P_SOURCE was stored
-P_SOURCE_RUN = 11  # the run of the source that these numbers belong to
+# An edge's area has two parts on pages of their own, since each process can write only its own
+# words: the consumer's end where the area's offset is, the producer's begin there. From low to
+# high: journal (of a link's queue), ledger, consumer's words; producer's words, notice, and the
+# generations that the producer has given out.
+CONSUMER_WORDS = 256
 
-C_RECEIVED = 16  # records taken out of the pipes; stored right after the read
-C_BYTES_RECEIVED = 17
-C_LAST_DATA = 18  # last sequence number taken from the data pipe
-C_LAST_URGENT = 19
-C_SETTLED = 20  # everything up to it was handed out or dropped
-C_DISCARDED = 21  # taken, but not handed out: held too long, flushed
-C_BROKEN = 22
-C_LAST_ARRIVAL_NS = 23  # CLOCK_MONOTONIC
-C_COPIED = 24  # private copies made
-C_CLOSED = 25  # 1 once the consumer has closed the input: unread records are void
-C_ACKNOWLEDGED = 26  # with a journal: everything up to it is settled (see `consumer.journal`)
+C_RECEIVED = 0  # records taken out of the pipes; stored right after the read
+C_BYTES_RECEIVED = 1
+C_LAST_DATA = 2  # last sequence number taken from the data pipe
+C_LAST_URGENT = 3
+C_SETTLED = 4  # everything up to it was handed out or dropped
+C_DISCARDED = 5  # taken, but not handed out: held too long, flushed
+C_BROKEN = 6
+C_LAST_ARRIVAL_NS = 7  # CLOCK_MONOTONIC
+C_COPIED = 8  # private copies made
+C_CLOSED = 9  # 1 once the consumer has closed the input: unread records are void
+C_ACKNOWLEDGED = 10  # with a journal: everything up to it is settled (see `consumer.journal`)
 
-F_FLOOR_DATA = 32  # records of the data pipe below it were read by a consumer that has ended
-F_FLOOR_URGENT = 33
-X_NOTICE_LENGTH = 40  # bytes of text that go with the last NODE_FAILED
-X_CONSUMER_DEAD = 41  # 1 from when the consumer was reaped until another one is started
+# Written by the runner as well, once it has reaped the consumer.
+F_FLOOR_DATA = 16  # records of the data pipe below it were read by a consumer that has ended
+F_FLOOR_URGENT = 17
+X_CONSUMER_DEAD = 18  # 1 from when the consumer was reaped until another one is started
 
 HISTOGRAM = 64  # first of the latency histogram's words
 HISTOGRAM_BUCKETS = 160
-EDGE_WORDS = 256
-NOTICE = EDGE_WORDS * 8  # offset in the area
+
+# The runner writes these too while the producer does not run.
+P_SENT = CONSUMER_WORDS  # last sequence number given out; stored before the record is written
+P_BYTES_SENT = P_SENT + 1
+P_EVICTED = P_SENT + 2
+P_BLOCKED = P_SENT + 3  # 1 while the producer waits for room
+P_EVICTED_SEQUENCE = P_SENT + 4  # of the data pipe: records up to it have left the pipe
+P_FLUSHED = P_SENT + 5  # records of the data pipe below it are void
+P_BLOCKED_NS = P_SENT + 6
+P_REFUSED = P_SENT + 7
+# Where a link process writes for a source on another machine (see `producer.forwarding`).
+P_SOURCE = P_SENT + 8  # the source's number of the last message in the queue
+P_SOURCE_NEXT = P_SENT + 9  # of the message that is being written, stored before it
+P_SOURCE_SENT = P_SENT + 10  # P_SENT when P_SOURCE was stored
+P_SOURCE_RUN = P_SENT + 11  # the run of the source that these numbers belong to
+P_NOTICE_LENGTH = P_SENT + 12  # bytes of text that go with the last NODE_FAILED
+EDGE_WORDS = CONSUMER_WORDS + 16
+
+WORDS_AT = -8 * CONSUMER_WORDS  # offsets from that of the area
+NOTICE = WORDS_AT + 8 * EDGE_WORDS
 NOTICE_SIZE = 2048
-LEDGER = NOTICE + NOTICE_SIZE  # one byte a slot: the generation released last, by the consumer
-# After the ledger follow as many bytes: the generation given out last, by the producer.
+ASSIGNED = NOTICE + NOTICE_SIZE  # one byte a slot: the generation given out last
+# Before the words lies the ledger, one byte a slot: the generation released last.
 
 
 def journal_size(bound: int) -> int:
@@ -116,14 +125,19 @@ def journal_size(bound: int) -> int:
     return min(max(64, 2 * bound + 2), 512) * RECORD_SIZE
 
 
-def edge_area_size(ledger_slots: int) -> int:
-    """Return the size of an edge's area, a whole number of pages."""
-    return -(-(LEDGER + 2 * ledger_slots) // PAGE) * PAGE
+def consumer_size(ledger_slots: int, journal: int) -> int:
+    """Return the size of the consumer's part of an edge's area, a whole number of pages."""
+    return -(-(ledger_slots + journal - WORDS_AT) // PAGE) * PAGE
+
+
+def producer_size(ledger_slots: int) -> int:
+    """Return the size of the producer's part of an edge's area, a whole number of pages."""
+    return -(-(ASSIGNED + ledger_slots) // PAGE) * PAGE
 
 
 def ledger_slots_for(bound: int) -> int:
     """Return the slots for a queue of ``bound`` messages and as many (at least 900) held arrays."""
-    return min(max(1024, 2 * bound + 128), 32_768)
+    return min(max(1024, 2 * bound + 128 + 7 & -8), 32_768)
 
 
 def data_offset(head: int, nbytes: int) -> int:

@@ -51,6 +51,21 @@ def map_memory(fd: int, size: int, *, writable: bool) -> mmap.mmap:
     return mmap.mmap(fd, size, flags=mmap.MAP_SHARED, prot=access)
 
 
+def protect(memory: mmap.mmap, offset: int, size: int, *, writable: bool) -> None:
+    """Change whether this process may write to whole pages of a writable mapping.
+
+    Writing to them otherwise ends the process with SIGSEGV. Raises OSError.
+    """
+    import ctypes  # takes milliseconds
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + offset
+    access = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+    if libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(size), access):
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot protect shared memory: {os.strerror(number)}")
+
+
 def reserve(fd: int, memory: mmap.mmap, offset: int, size: int) -> None:
     """Allocate the pages of a range, so that writing to it cannot fail.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import contextlib
 import os
 from collections import deque
@@ -22,7 +23,7 @@ def write_lifecycle(
     if kind is RecordKind.NODE_FAILED:
         text = error.encode("utf-8", "replace")[: layout.NOTICE_SIZE]
         board.notice(spec.area)[: len(text)] = text
-        words[layout.X_NOTICE_LENGTH] = len(text)
+        words[layout.P_NOTICE_LENGTH] = len(text)
     sequence = words[layout.P_SENT] + 1
     tags = layout.pack_tags(layout.NO_SLOT, 0, kind, layout.FLAG_PROTECTED)
     record = layout.RECORD.pack(sequence, 0, 0, 0, 0, 0, tags, sequence ^ layout.CHECK)
@@ -33,6 +34,18 @@ def write_lifecycle(
         words[layout.P_SENT] = sequence - 1
         return False
     return True
+
+
+_GIVEN = (layout.P_EVICTED, layout.P_REFUSED, layout.P_EVICTED_SEQUENCE)
+_TAKEN = (
+    *(layout.C_RECEIVED, layout.C_SETTLED, layout.C_ACKNOWLEDGED),
+    *(layout.F_FLOOR_DATA, layout.F_FLOOR_URGENT),
+)
+"""Words that only grow, and never beyond P_SENT and one."""
+_ABSURD = 1 << 48
+"""More messages than a queue ever has."""
+_UNSEEN = 1 << 20
+"""More messages than a producer sends between two checks."""
 
 
 class QueueKeeper:
@@ -49,6 +62,8 @@ class QueueKeeper:
         self.ends = ends
         self._words = board.edge_words(spec.area)
         self._pending: deque[tuple[RecordKind, str]] = deque()
+        self._good = self._words.tolist()
+        """The words at the last check."""
 
     @property
     def needs_retry(self) -> bool:
@@ -87,11 +102,60 @@ class QueueKeeper:
     def _write(self, kind: RecordKind, error: str = "") -> bool:
         return write_lifecycle(self.board, self.spec, self.ends, kind, error)
 
+    def check(self) -> tuple[bool, str] | None:
+        """Return whether the producer has written words that make no sense, else the consumer has.
+
+        With what is wrong; None if all make sense. No end can write the other's words.
+        """
+        words, good = self._words, self._good
+        taken = [(words[word], good[word]) for word in _TAKEN]
+        given = [(words[word], good[word]) for word in _GIVEN]
+        # Last: the others never overtake it. A record that its pipe has not taken lowers it by one.
+        sent, before = words[layout.P_SENT], good[layout.P_SENT]
+        if not before <= sent + 1 <= _ABSURD:
+            return True, f"{sent} messages sent after {before}"
+        if any(not last <= now <= sent for now, last in given) or words[layout.P_BLOCKED] > 1:
+            return True, f"more messages dropped than the {sent} sent"
+        if any(not last <= now < _ABSURD for now, last in taken):
+            return False, f"{words[layout.C_RECEIVED]} messages received of {sent}"
+        if any(now > sent + 1 for now, _ in taken):
+            buckets = words[layout.HISTOGRAM : layout.HISTOGRAM + layout.HISTOGRAM_BUCKETS]
+            return sum(buckets) > sent, f"{taken[0][0]} messages received of {sent}"
+        self._good = words.tolist()
+        return None
+
+    def _restore(self, *, producer: bool) -> None:
+        """Repair the words of a reaped end that make no sense, so that the next process can go on.
+
+        Numbers of messages skip those that may have been given out since the last check.
+        """
+        found = self.check()
+        if found is None or found[0] is not producer:
+            return
+        words, good, depth = self._words, self._good, self.ends.depth()
+        if producer:
+            last = max(good[layout.P_SENT], *(words[word] for word in _TAKEN))
+            gap = 0 if self.spec.backpressure else _UNSEEN
+            words[layout.P_SENT :] = array.array("Q", good[layout.P_SENT :])
+            words[layout.P_SENT] = sent = last + depth + gap
+            left = sent - good[layout.P_REFUSED] - words[layout.C_RECEIVED] - depth
+            words[layout.P_EVICTED] = max(left, 0)
+        else:
+            words[: layout.P_SENT] = array.array("Q", good[: layout.P_SENT])
+            lost = words[layout.P_EVICTED] + words[layout.P_REFUSED] + depth
+            words[layout.C_RECEIVED] = max(words[layout.P_SENT] - lost, 0)
+        self._good = words.tolist()
+
+    def producer_died(self) -> None:
+        """Account for a reaped producer; call it before anything is announced."""
+        self._restore(producer=True)
+
     def consumer_died(self) -> None:
         """Free what a reaped consumer held, and wake a waiting producer.
 
         The next process takes over what is in its journal.
         """
+        self._restore(producer=False)
         words = self._words
         if self.spec.journal and self.spec.backpressure:
             self.ring_room()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dora_node_api.frozen import Frozen
 from dora_node_api.queue_policy import QueuePolicy
+from dora_node_api.transport.shared.layout import journal_size
 
 
 class QueueSpec(Frozen):
@@ -24,8 +25,8 @@ class QueueSpec(Frozen):
     """Length of the release ledger, from `Board.allocate_edge`."""
     hold_limit: int = 64 * 1024 * 1024
     """Bytes that the consumer may keep alive; beyond, it gets private copies."""
-    journal: int = 0
-    """Offset in the status board of a link's journal (`consumer.journal`); 0: none."""
+    journal: bool = False
+    """Whether it is a link's queue and has a journal (`consumer.journal`)."""
 
     @property
     def edge(self) -> str:
@@ -36,6 +37,11 @@ class QueueSpec(Frozen):
     def backpressure(self) -> bool:
         """Whether the sender waits."""
         return self.policy is QueuePolicy.BACKPRESSURE
+
+    @property
+    def journal_size(self) -> int:
+        """Bytes of its journal."""
+        return journal_size(self.bound) if self.journal else 0
 
     @property
     def consumer_descriptors(self) -> int:
