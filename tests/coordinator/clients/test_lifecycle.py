@@ -93,7 +93,7 @@ def test_restart_stops_and_starts_the_same_dataflow() -> None:
 def test_a_restart_is_refused_before_the_stop_if_a_machine_is_away() -> None:
     fleet, robot, station = running_fleet()
     fleet.disconnect(robot)
-    number = fleet.request(RESTART)
+    number = fleet.request(RestartDataflow())
     fleet.settle()
     assert "was not restarted, since it could not" in fleet.failures[number].message
     assert 'no matching daemon for machine id "robot"' in fleet.failures[number].message
