@@ -108,10 +108,29 @@ def test_cores_and_limits(start: Start) -> None:
     assert output(process).strip() == f"{{{core}}} (123, 456)"
 
 
-@pytest.mark.parametrize("options", [{"cpus": (4000,)}, {"open_files": (456, 123)}])
-def test_cores_or_limits_that_the_kernel_refuses(start: Start, options: dict[str, object]) -> None:
-    with pytest.raises(OSError, match=r"cannot set its processor cores .*cpu_affinity"):
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"cpus": (4000,)}, r"cannot set its processor cores 4000 \(`cpu_affinity`\): .*Invalid"),
+        ({"open_files": (456, 123)}, r"cannot set its limits of open files \(456, 123\) .*: "),
+    ],
+)
+def test_cores_or_limits_that_the_kernel_refuses(
+    start: Start, options: dict[str, object], reason: str
+) -> None:
+    with pytest.raises(OSError, match=reason):
         start("true", **options)
+
+
+def test_any_other_step_that_fails_before_the_program_is_named(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> int:
+        raise MemoryError("no memory left")
+
+    monkeypatch.setattr(os, "getppid", fail)  # in the child only
+    with pytest.raises(OSError, match="cannot prepare the process: no memory left"):
+        start("true")
 
 
 def test_nonexistent_cores() -> None:

@@ -92,7 +92,8 @@ def spawn(request: SpawnRequest) -> NodeProcess:
 
     Raises OSError when the program cannot be started.
     """
-    with warnings.catch_warnings():
+    problem, report = os.pipe()
+    with open(problem, "rb", buffering=0) as problems, warnings.catch_warnings():
         # Python warns about a fork beside threads; the hook takes no lock and imports nothing
         warnings.filterwarnings("ignore", message=".*multi-threaded", category=DeprecationWarning)
         try:
@@ -106,15 +107,14 @@ def spawn(request: SpawnRequest) -> NodeProcess:
                 bufsize=0,
                 start_new_session=True,
                 pass_fds=request.inherited,
-                preexec_fn=_before_exec(request, os.getpid()),
+                preexec_fn=_before_exec(request, os.getpid(), report),
             )
         except subprocess.SubprocessError as error:
-            # The child does not send which of the calls failed.
-            cores = ", ".join(map(str, request.cpus)) or "all"
-            raise OSError(
-                f"cannot set its processor cores ({cores}) or its limits of open files"
-                f" {request.open_files}; see `cpu_affinity` and `ulimit -n`"
-            ) from error
+            os.set_blocking(problem, False)
+            text = problems.read(4096) or b""
+            raise OSError(text.decode(errors="replace") or str(error)) from error
+        finally:
+            os.close(report)
     return NodeProcess(popen)
 
 
@@ -138,17 +138,26 @@ def why_not(program: str, error: OSError | ValueError) -> str:
     return str(error)
 
 
-def _before_exec(request: SpawnRequest, parent: int) -> Callable[[], None]:
+def _before_exec(request: SpawnRequest, parent: int, report: int) -> Callable[[], None]:
+    """Return what the child does before it becomes the program; ``report``: pipe for a failure."""
     cpus = set(request.cpus)
+    cores = ", ".join(map(str, request.cpus))
 
     def prepare() -> None:
-        _PRCTL(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(127)
-        if cpus:
-            os.sched_setaffinity(0, cpus)
-        if request.open_files is not None:
-            resource.setrlimit(resource.RLIMIT_NOFILE, request.open_files)
+        step = "cannot prepare the process"
+        try:
+            _PRCTL(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+            if os.getppid() != parent:
+                os._exit(127)
+            if cpus:
+                step = f"cannot set its processor cores {cores} (`cpu_affinity`)"
+                os.sched_setaffinity(0, cpus)
+            if request.open_files is not None:
+                step = f"cannot set its limits of open files {request.open_files} (`ulimit -n`)"
+                resource.setrlimit(resource.RLIMIT_NOFILE, request.open_files)
+        except BaseException as error:
+            os.write(report, f"{step}: {error!s}".encode())  # Popen reports no cause
+            raise
 
     return prepare
 
