@@ -153,3 +153,16 @@ def test_a_silent_daemon_is_lost_and_can_be_forgotten() -> None:
     assert not membership.is_connected("robot")
     membership.handle(DaemonForgotten("robot"), 41.0)
     assert membership.all() == []
+
+
+def test_the_offset_of_a_clock_is_the_one_of_the_fastest_heartbeat_until_it_is_set() -> None:
+    membership = Membership(Settings())
+    admitted = register(membership, 1, "i1", "10.0.0.2:1", 0.0)
+    assert isinstance(admitted, MemberAdmitted)
+
+    def after(offset: float) -> float | None:
+        membership.handle(DaemonMessageReceived(1, Heartbeat(), offset), 1.0)
+        return admitted.member.clock_offset
+
+    assert [after(offset) for offset in (0.461, 0.498, 0.47, 0.5)] == [0.461, 0.498, 0.498, 0.5]
+    assert [after(offset) for offset in (-3.04, -3.0, -3.039, 60.0)] == [-3.04, -3.0, -3.0, 60.0]

@@ -38,6 +38,8 @@ class Connection:
         self.renewal = renewal
         self.daemon: str | None = None
         """Key of the daemon at the other end, once it is admitted."""
+        self.same_host = False
+        """It is a daemon on the machine of this coordinator."""
         send, self._frames = anyio.create_memory_object_stream[Frame](QUEUE)
         self._queue: MemoryObjectSendStream[Frame] = send
 

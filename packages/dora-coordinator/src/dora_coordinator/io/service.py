@@ -23,6 +23,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 from dora_config.errors import os_error_text
 from dora_config.history.entries import HistoryEntry, SavedEntry
 from dora_config.history.file import HistoryFile, read_history
+from dora_config.process_identity import boot_id
 from dora_config.protocol.builds import BuildProgress
 from dora_config.protocol.control import (
     SERVER_CODEC,
@@ -100,6 +101,7 @@ from dora_coordinator.state.events import (
     TopicChunkTaken,
 )
 from dora_coordinator.state.identities import Proof
+from dora_coordinator.state.membership import MAX_DELAY
 from dora_coordinator.telemetry.spans import SpanEvent, SpanTracker
 
 BATCH = 512
@@ -344,12 +346,15 @@ class Service:
         connection.hang_up()
 
     def on_register(self, connection: Connection, register: Register, proof: Proof) -> None:
+        connection.same_host = register.boot_id == boot_id() != ""
         self._post(DaemonRegistered(connection.number, register, connection.address, proof))
 
     def on_message(self, connection: Connection, message: DaemonMessage) -> None:
         offset = None
         if isinstance(message, Heartbeat) and message.time is not None:
             offset = message.time - time.time()
+            if connection.same_host and abs(offset) < MAX_DELAY:
+                offset = 0.0
         if isinstance(message, Reply) and connection.daemon:
             self._calls.replied(connection.daemon, message)
         self._post(DaemonMessageReceived(connection.number, message, offset))

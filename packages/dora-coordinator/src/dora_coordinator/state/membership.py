@@ -28,6 +28,8 @@ STALL: Final = 1.0
 """Seconds after a stall of the coordinator in which messages may be late because of it."""
 RESUMED_EVERY: Final = 60.0
 """Seconds between two reported silences of one machine: a poor radio link has many."""
+MAX_DELAY: Final = 0.1
+"""Seconds by which the delay of a heartbeat may make the offset of a clock look smaller."""
 LATE_HEARTBEAT: Final = 1.5
 """Heartbeat intervals without a message after which the next one is late."""
 
@@ -87,7 +89,7 @@ class Member:
     """Metrics of the last heartbeat by dataflow id."""
     metrics_at: float = 0.0
     clock_offset: float | None = None
-    """The machine's clock minus the coordinator's at the last heartbeat, in seconds."""
+    """The machine's clock minus the coordinator's, in seconds."""
 
     @property
     def certificate_name(self) -> str:
@@ -132,6 +134,16 @@ MembershipChange = MemberAdmitted | MemberRefused | MemberLost | MemberResumed
 
 def daemon_key(register: Register) -> str:
     return register.machine_id or f"default-{register.instance[:8]}"
+
+
+def _steady(known: float | None, measured: float | None) -> float | None:
+    """Return the clock offset after another measurement.
+
+    Delays of heartbeats only make it smaller, so the largest one counts until a clock was set.
+    """
+    if known is None or measured is None:
+        return measured
+    return known if known - MAX_DELAY < measured < known else measured
 
 
 def _other_boot(known: Register, register: Register) -> bool:
@@ -257,7 +269,7 @@ class Membership:
             case Heartbeat(metrics=metrics):
                 member.metrics_at = now
                 member.metrics = {sample.dataflow_id: sample for sample in metrics}
-                member.clock_offset = event.clock_offset
+                member.clock_offset = _steady(member.clock_offset, event.clock_offset)
             case Leaving(hand_over=hand_over):
                 member.left = not hand_over
             case _:
