@@ -46,6 +46,7 @@ Every error has a JSON body: `error` is a sentence, `code` one word for programs
 
 CODES = {
     "invalid": "an argument is wrong",
+    "version": "the protocol versions of client and coordinator are incompatible",
     "not_found": "the dataflow, machine, node or path does not exist",
     "nothing_runs": "no dataflow is running",
     "ambiguous": "several dataflows are running; name one",
