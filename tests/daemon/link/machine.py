@@ -69,6 +69,14 @@ from dora_node_api.transport import (
 )
 
 M = TypeVar("M")
+_PROGRAM = """
+from dora_daemon.link.protocol import frames
+frames.VERSION = {version}
+from dora_daemon import _version
+_version.__version__ = "9.9"
+from runpy import run_module
+run_module("dora_daemon.link", run_name="__main__")
+"""
 
 
 def dup(descriptors: list[int]) -> list[int]:
@@ -90,7 +98,9 @@ class Machine:
         pool: int | None = None,
         window_bytes: int = 32 << 20,
         plain: bool = False,
+        version: tuple[int, int] | None = None,
     ) -> None:
+        """``version``: of the link's protocol, if not the present one."""
         self.name = name
         self.run_id = f"{name}-1"
         self.segments = SegmentTable(Connections())
@@ -103,6 +113,9 @@ class Machine:
         self._ports = ports
         self._prefix = prefix
         self._pool = pool
+        self._program = ["-m", "dora_daemon.link"]
+        if version is not None:
+            self._program = ["-c", _PROGRAM.format(version=version)]
         self._window_bytes = window_bytes
         self.plain = plain
         self._port: int | None = None
@@ -187,7 +200,7 @@ class Machine:
         ours, theirs = socket.socketpair()
         self.process = subprocess.Popen(
             [
-                *self._prefix, sys.executable, "-m", "dora_daemon.link",
+                *self._prefix, sys.executable, *self._program,
                 "--socket", str(self._path), "--incarnation", str(self._incarnation),
                 "--carrier", str(theirs.fileno()),
             ],

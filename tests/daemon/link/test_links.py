@@ -12,6 +12,9 @@ from daemon.link.machine import Machine, deliveries, introduce, proven, proven_s
 from support.queues import message, number_of
 from support.waiting import wait_until
 
+from dora_config.protocol.link_reasons import LINK_PROTOCOL
+from dora_daemon import __version__
+from dora_daemon.link.protocol.frames import VERSION
 from dora_daemon.link.protocol.messages import Incoming, PeerChanged, SetIncoming
 from dora_daemon.link.protocol.status import other_security
 from dora_daemon.link.streams.sender import MIN_WINDOW
@@ -307,3 +310,50 @@ def test_a_link_with_tls_and_one_without_do_not_connect(make: Make) -> None:
         )
         assert report.state == "connecting"
         assert f"uses links: {theirs}, this machine {ours}" in report.reason
+
+
+@pytest.mark.parametrize("at", ["first", "second"])
+def test_links_of_neighbouring_minor_versions_work_together(make: Make, at: str) -> None:
+    major, minor = VERSION
+    newer = {"version": (major, minor + 1)}
+    a = make("a", **(newer if at == "first" else {}))
+    b = make("b", **(newer if at == "second" else {}))
+    out = a.outgoing("n/o", "b")
+    into = b.incoming("n/o", "a", "m/i")
+    introduce(a, b)
+    proven(a, b)
+    sender, coming = a.sender(out), deliveries(b.receiver(into))
+    sender.send("o", arrow.encode(message(7, 100)))
+    assert number_of(next(coming).data) == 7
+
+
+@pytest.mark.parametrize("version", [(VERSION[0], VERSION[1] + 2), (VERSION[0] + 1, 0)])
+def test_links_of_distant_versions_name_both_and_the_command(
+    make: Make, version: tuple[int, int]
+) -> None:
+    a, b = make("a"), make("b", version=version)
+    a.outgoing("n/o", "b")
+    b.incoming("n/o", "a", "m/i")
+    introduce(a, b)
+    ours, theirs = ".".join(map(str, VERSION)), ".".join(map(str, version))
+    for here, there, runs, this in (
+        (a, b, f"dora 9.9 (link protocol {theirs})", f"{__version__} ({ours})"),
+        (b, a, f"dora {__version__} (link protocol {ours})", f"9.9 ({theirs})"),
+    ):
+        reason = incompatibility_reported(here, there)
+        assert f'"{there.name}" runs this dataflow with {runs}, this machine with {this}' in reason
+        assert reason.endswith("then run `dora restart 0198-flow`")
+        assert here.state_of(there.name) == "connecting"
+
+
+def incompatibility_reported(here: Machine, there: Machine) -> str:
+    """Wait until a machine reports that the link of another has an incompatible version."""
+
+    def found() -> str | None:
+        reports = [one for one in here.received if isinstance(one, PeerChanged)]
+        reasons = [one.reason for one in reports if one.machine == there.name]
+        return next((one for one in reasons if LINK_PROTOCOL in one), None)
+
+    reason = wait_until(found, what="both versions in the report")
+    assert reason is not None
+    return reason

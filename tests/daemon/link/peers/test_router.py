@@ -27,6 +27,7 @@ class FakePeer:
         self.known = LinkHandshake(THEIRS)
         self.status = PeerStatus()
         self.received: list[int] = []
+        self.refused: list[str] = []
         self.images: list[tuple[bytes, int, int]] = []
         self.receive_part = frames.Parts().add
 
@@ -39,6 +40,9 @@ class FakePeer:
     def receive_hello(self, _session: LinkSession, head: Head, _theirs: LinkHello) -> None:
         self.known.their_link = head.sender
 
+    def refuse(self, _session: LinkSession, problem: str, *, wants_answer: bool) -> None:
+        self.refused.append(problem)
+
     def receive(self, head: Head, _frame: bytes) -> None:
         if head.kind == 99:
             raise WireError("unknown")
@@ -50,7 +54,7 @@ class Routed:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self.router = FrameRouter(OURS, "a b", "dora/net/flow", self.notes.append)
+        self.router = FrameRouter(OURS, "a b", "dora/net/flow", "patrol", self.notes.append)
         self.peer = FakePeer()
         self.router.peers["b"] = cast(PeerLink, self.peer)
 
@@ -120,9 +124,30 @@ def test_frames_on_the_key_of_another_machine_are_ignored(routed: Routed) -> Non
 
 
 def test_another_protocol_version_is_reported(routed: Routed) -> None:
-    routed.hello(protocol=frames.VERSION + 1)
+    major, minor = frames.VERSION
+    routed.hello(protocol=(major + 1, minor), release="9.9")
     assert routed.peer.known.their_link == 0
-    assert "install the same version" in routed.peer.status.trouble
+    (refused,) = routed.peer.refused
+    assert '"b" runs this dataflow with dora 9.9 (link protocol 2.0), this machine with' in refused
+    assert refused.endswith("then run `dora restart patrol`")
+
+
+def test_the_identity_of_a_hello_that_has_changed_is_read(routed: Routed) -> None:
+    body = b'{"protocol":[3,0],"release":"9.9","machine":"b","run_id":"b-1","new":1}'
+    routed.router.receive("b", SESSION, frames.head(FrameKind.HELLO, THEIRS, 0) + body)
+    assert "(link protocol 3.0)" in routed.peer.refused[0]
+    assert routed.notes == []
+
+
+@pytest.mark.parametrize("by", [-1, 1])
+def test_neighbouring_minor_versions_work_together(
+    routed: Routed, monkeypatch: pytest.MonkeyPatch, by: int
+) -> None:
+    monkeypatch.setattr(hello, "VERSION", (1, 7))
+    routed.hello(protocol=(1, 7 + 2 * by))
+    assert routed.peer.known.their_link == 0
+    routed.hello(protocol=(1, 7 + by))
+    assert routed.peer.known.their_link == THEIRS
 
 
 @pytest.mark.parametrize(

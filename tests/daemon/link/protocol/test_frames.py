@@ -219,5 +219,5 @@ GOLDEN = {
 def test_the_bytes_of_a_frame(name: str) -> None:
     """They change only together with `frames.VERSION`."""
     frame, golden = GOLDEN[name]
-    assert frames.VERSION == 1
+    assert frames.VERSION == (1, 0)
     assert frame.hex() == golden

@@ -36,7 +36,7 @@ TO_LINK: list[tuple[ToLink, str]] = [
             dataflow_id="d", network="n", machine="m", run_id="r", listen_host="h", first_port=1,
             last_port=2, credentials=None,
         ),
-        '{"kind":"configure","version":1,"dataflow_id":"d","network":"n","machine":"m",'
+        '{"kind":"configure","version":1,"dataflow_id":"d","name":"","network":"n","machine":"m",'
         '"run_id":"r","listen_host":"h","first_port":1,"last_port":2,"port":null,'
         '"credentials":null,"plain":false,"names":{},"window_bytes":33554432,"window_messages":256}',
     ),

@@ -4,5 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+LINK_PROTOCOL: Final = "link protocol"
+"""The versions of the two links do not work together."""
 LINKS_SETTING: Final = "links:"
 """The two machines do not agree on `links`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dora_config.protocol.link_reasons import LINKS_SETTING
+from dora_config.protocol.link_reasons import LINK_PROTOCOL, LINKS_SETTING
 from dora_coordinator.state.commands import Command, Log
 
 ADVICE = (
@@ -44,7 +44,7 @@ class Unlinked:
 def explain_unlinked(pairs: Sequence[Unlinked]) -> str:
     """Describe all pairs that cannot reach each other and what to do, one per line."""
     lines = [str(pair) if pair.reason else f"{pair}: no answer" for pair in pairs]
-    if lines and all(LINKS_SETTING in line for line in lines):
+    if lines and all(LINKS_SETTING in line or LINK_PROTOCOL in line for line in lines):
         return "\n".join(lines)  # not a firewall problem; the reason contains the remedy
     return "\n".join((*lines, ADVICE))
 

@@ -84,7 +84,11 @@ class Link:
             note=self._runner.note,
         )
         self._router = FrameRouter(
-            self.link_id, self.machine, _key_prefix(config), self._runner.note
+            self.link_id,
+            self.machine,
+            _key_prefix(config),
+            config.name or config.dataflow_id,
+            self._runner.note,
         )
         self._peers = self._router.peers
         self._dialers: dict[str, Dialer] = {}

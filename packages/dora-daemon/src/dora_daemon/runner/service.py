@@ -146,6 +146,7 @@ class Runner:
             credentials,
             self.services,
             dataflow_id=self.plan.dataflow_id,
+            name=self.plan.name,
             node_socket=self._node_socket,
             emit=self.dispatcher.emit,
             record_process=self.files.record_process,

@@ -24,6 +24,8 @@ _FIRST_PAUSE = 0.1
 _MAX_PAUSE = 1.0
 _WAIT_FOR_PEER = 1.5
 """Seconds that the second of two links waits for a connection of the first."""
+_INCOMPATIBLE_PAUSE = 30.0
+"""Seconds between connections to a link of another version, until its part is started again."""
 _MAX_TIMEOUT = 12.0
 """Most seconds for one step of connecting. The timeout begins with CONNECT_SECONDS and doubles with
 each failure: a network with 30 % loss often needs more than that."""
@@ -81,7 +83,8 @@ class Dialer:
                 self._low_latency.wanted(self._session)
                 continue
             self._changed(peer)
-            self._peer_connects(pause)
+            incompatible = peer.status.incompatible is not None
+            self._peer_connects(_INCOMPATIBLE_PAUSE if incompatible else pause)
             pause = min(2 * pause, _MAX_PAUSE)
             timeout = min(2 * timeout, _MAX_TIMEOUT)
         self._close()
@@ -138,6 +141,8 @@ class Dialer:
         while time.monotonic() < end and not self._ended.wait(0.02):
             if self._peer.confirmed or self._peer.session is not session:
                 return True
+            if self._peer.status.incompatible is not None:
+                break
             if session.endpoint not in self._peer.endpoints:
                 break
         return self._peer.confirmed

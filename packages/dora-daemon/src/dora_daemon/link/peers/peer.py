@@ -232,6 +232,7 @@ class PeerLink:
             current = self.session
             if current is None or current.closed:
                 self.use(session)
+            self.status.incompatible = None
             before = self.known.their_link
             new, _ = self.known.receive(head.sender, head.receiver, theirs, time.monotonic_ns())
             if head.sender != before:
@@ -248,6 +249,19 @@ class PeerLink:
                 self._resume_streams()
                 self.status.difference = self.known.disagreement(self._hello())
         self._host.changed(self)
+
+    def refuse(self, session: LinkSession, problem: str, *, wants_answer: bool) -> None:
+        """Handle the hello of an incompatible link; answer with ours, which names our version."""
+        with self._lock:
+            new = self.status.incompatible != problem
+            self.status.incompatible = problem
+        if wants_answer:
+            head = frames.head(FrameKind.HELLO, self._host.link_id, 0)
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                puts = session.publishers(self._host.key_to(self.machine))
+                puts[Priority.CONTROL](head + hello.encode(self._hello()))
+        if new:
+            self._host.changed(self)
 
     def _begin_streams(self) -> None:
         theirs = self.known.their_hello

@@ -16,13 +16,19 @@ class FrameRouter:
     """The peers of one link by machine and by link id. Frames arrive on Zenoh's threads."""
 
     def __init__(
-        self, link_id: int, machine: str, prefix: str, note: Callable[[str], None]
+        self,
+        link_id: int,
+        machine: str,
+        prefix: str,
+        dataflow: str,
+        note: Callable[[str], None],
     ) -> None:
-        """``prefix``: first part of every key of the dataflow."""
+        """``prefix``: first part of every key of the dataflow; ``dataflow``: name or UUID."""
         self.link_id = link_id
         self.peers: dict[str, PeerLink] = {}
         self._machine = machine
         self._prefix = prefix
+        self._dataflow = dataflow
         self._note = note
         self._by_link: dict[int, PeerLink] = {}
 
@@ -89,22 +95,21 @@ class FrameRouter:
         return peer
 
     def _receive_hello(self, machine: str, session: LinkSession, head: Head, frame: bytes) -> None:
-        theirs = hello.decode(frame[frames.HEAD.size :])
+        body = frame[frames.HEAD.size :]
+        theirs = hello.identify(body)
         if theirs.machine != machine:
             raise WireError(f'hello of "{theirs.machine}" on the key of "{machine}"')
         peer = self.peers.get(theirs.machine)
         if peer is None or peer.run_id != theirs.run_id:
             return
-        if theirs.protocol != frames.VERSION:
-            peer.status.trouble = (
-                f"the link of {peer.machine} uses protocol version {theirs.protocol}, this one"
-                f" {frames.VERSION}; install the same version of dora on both machines"
-            )
+        problem = hello.incompatibility(theirs, self._dataflow)
+        if problem is not None:
+            peer.refuse(session, problem, wants_answer=theirs.wants_answer)
             return
         if head.sender not in self._by_link:
             self.forget_links(peer)
             self._by_link[head.sender] = peer
-        peer.receive_hello(session, head, theirs)
+        peer.receive_hello(session, head, hello.decode(body))
 
     def forget_links(self, peer: PeerLink) -> None:
         """Ignore frames of a peer's links until the next hello."""

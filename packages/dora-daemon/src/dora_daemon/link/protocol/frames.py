@@ -47,7 +47,9 @@ from dora_node_api.frozen import Frozen
 from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED, RecordKind
 from dora_node_api.transport.shared.payload import Payload
 
-VERSION: Final = 1
+VERSION: Final = (1, 0)
+"""Major and minor. The head of a frame, the keys and `LinkIdentity` never change, so that links of
+different versions can name each other's."""
 MAGIC: Final = 0x4C64  # "dL"
 HEAD: Final = struct.Struct("<HBBIQQ")
 _PING: Final = struct.Struct("<Q")

@@ -7,13 +7,18 @@ each round with what the receiver's hello does not list as accepted.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dora_config.protocol.link_reasons import LINK_PROTOCOL
+from dora_daemon._version import __version__
 from dora_daemon.link.errors import WireError
 from dora_daemon.link.protocol.frames import VERSION
 
 _MAX_NAME = 1024
 _LARGEST = 1 << 62
+_Hello = TypeVar("_Hello", bound="LinkIdentity")
 
 
 class _Part(BaseModel):
@@ -48,19 +53,26 @@ class Entering(_Part):
     """Whether any local consumer is left."""
 
 
-class LinkHello(_Part):
-    """Identity, round and streams of a link."""
+class LinkIdentity(_Part):
+    """What links of every version send."""
 
-    protocol: int = VERSION
+    protocol: tuple[int, int] = VERSION
+    release: str = Field(default=__version__, max_length=_MAX_NAME)
+    """Version of dora."""
     machine: str = Field(max_length=_MAX_NAME)
     run_id: str = Field(max_length=_MAX_NAME)
+    wants_answer: bool = False
+    """Whether the sender still lacks proof that both sides agree."""
+
+
+class LinkHello(LinkIdentity):
+    """Identity, round and streams of a link."""
+
     round: int = Field(ge=0, lt=_LARGEST)
     seen_round: int = Field(default=0, ge=0, lt=_LARGEST)
     """The receiver's round in its last hello."""
     count: int = Field(default=0, ge=0, lt=_LARGEST)
     """Grows with every hello of a round."""
-    wants_answer: bool = False
-    """Whether the sender still lacks proof that both sides agree."""
     zid: str = Field(default="", max_length=64)
     """Zenoh id of the session that the sender uses for this peer."""
     low_latency_port: int = Field(default=0, ge=0, le=65535)
@@ -74,13 +86,38 @@ def encode(hello: LinkHello) -> bytes:
     return hello.model_dump_json().encode()
 
 
+def identify(body: bytes) -> LinkIdentity:
+    """Parse what every version sends in a HELLO frame. Raises WireError."""
+    return _parse(LinkIdentity, body)
+
+
 def decode(body: bytes) -> LinkHello:
-    """Parse the body of a HELLO frame. Raises WireError."""
+    """Parse the body of a HELLO frame of a compatible link. Raises WireError."""
+    return _parse(LinkHello, body)
+
+
+def _parse(model: type[_Hello], body: bytes) -> _Hello:
     try:
-        return LinkHello.model_validate_json(body)
+        return model.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise WireError(f"malformed hello: {first['loc']}: {first['msg']}") from error
+
+
+def incompatibility(theirs: LinkIdentity, dataflow: str) -> str | None:
+    """Return why this link cannot exchange messages with a peer, and the remedy.
+
+    None: the minor versions are equal or neighbours. ``dataflow``: its name or UUID.
+    """
+    (major, minor), (their_major, their_minor) = VERSION, theirs.protocol
+    if major == their_major and abs(minor - their_minor) <= 1:
+        return None
+    return (
+        f'"{theirs.machine}" runs this dataflow with dora {theirs.release} ({LINK_PROTOCOL}'
+        f" {their_major}.{their_minor}), this machine with {__version__} ({major}.{minor}), and"
+        " these cannot exchange messages; have the same version on both (`dora cluster upgrade`),"
+        f" then run `dora restart {dataflow}`"
+    )
 
 
 def disagreement(ours: LinkHello, theirs: LinkHello) -> str | None:

@@ -46,6 +46,8 @@ class Configure(LinkMessage):
     version: int = VERSION
     """Of this protocol; a link of another version refuses to run."""
     dataflow_id: str
+    name: str = ""
+    """Of the dataflow; empty if it has none."""
     network: str
     """Separates clusters that share an address space; part of every key."""
     machine: str

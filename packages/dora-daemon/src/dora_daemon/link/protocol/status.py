@@ -19,6 +19,8 @@ class PeerStatus:
         """The peer's part has ended in good order."""
         self.trouble = _NOT_TRIED
         """Reason why the session is missing."""
+        self.incompatible: str | None = None
+        """Why the versions of the two links do not work together."""
         self.difference: str | None = None
         """How the two sides' lists of streams differ."""
         self._was_proven = False
@@ -31,12 +33,15 @@ class PeerStatus:
     def new_run(self) -> None:
         """The peer's part runs anew."""
         self.left = False
+        self.incompatible = None
         self._was_proven = False
 
     def state(self, endpoint: str | None, *, confirmed: bool) -> tuple[State, str]:
         """Return state and reason. ``endpoint``: of the session, None without one."""
         if self.left:
             return "left", ""
+        if self.incompatible is not None:
+            return ("lost" if self._was_proven else "connecting"), self.incompatible
         if endpoint is None or not confirmed:
             reason = self.trouble if endpoint is None else no_answer(endpoint)
             return ("lost" if self._was_proven else "connecting"), reason

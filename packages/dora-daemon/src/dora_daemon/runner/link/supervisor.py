@@ -54,6 +54,7 @@ class LinkSupervisor:
         services: NodeServices,
         *,
         dataflow_id: str,
+        name: str | None,
         node_socket: Path,
         emit: Callable[[events.StateEvent], None],
         record_process: Callable[[int], None],
@@ -61,6 +62,7 @@ class LinkSupervisor:
     ) -> None:
         """``record_process`` records a pid to be killed if the runner is killed."""
         self._dataflow_id = dataflow_id
+        self._name = name
         self._node_socket = node_socket
         self._queues = StreamQueues(services)
         self._registry = services.registry
@@ -193,6 +195,7 @@ class LinkSupervisor:
         self._view.plain = plan.plain
         return messages.Configure(
             dataflow_id=self._dataflow_id,
+            name=self._name or "",
             network=plan.network,
             machine=plan.machine,
             run_id=plan.run_id,
