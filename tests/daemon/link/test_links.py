@@ -343,7 +343,7 @@ def test_links_of_distant_versions_name_both_and_the_command(
         reason = incompatibility_reported(here, there)
         assert f'"{there.name}" runs this dataflow with {runs}, this machine with {this}' in reason
         assert reason.endswith("then run `dora restart 0198-flow`")
-        assert here.state_of(there.name) == "connecting"
+        assert here.state_of(there.name) == "lost"
 
 
 def incompatibility_reported(here: Machine, there: Machine) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,12 +126,16 @@ class RealFleet:
         return run_dora(*words, cwd=self.workspace.path, timeout=timeout).exited(code)
 
     def start_daemon(
-        self, machine: str | None = None, *args: str, wait: bool = True
+        self,
+        machine: str | None = None,
+        *args: str,
+        wait: bool = True,
+        env: Mapping[str, str] | None = None,
     ) -> RunningDora:
         """Start a daemon and (``wait``) wait until it is connected."""
         named = ("--machine-id", machine) if machine is not None else ()
         words = ("daemon", *named, "--coordinator-port", str(self.port), *args)
-        running = self.stack.enter_context(running_dora(*words, cwd=self.workspace.path))
+        running = self.stack.enter_context(running_dora(*words, cwd=self.workspace.path, env=env))
         if wait:
             running.wait_for("connected to the coordinator")
         self.daemons[machine or "default"] = running

@@ -165,6 +165,14 @@ class MachineReturned(Frozen):
     machine: str
 
 
+class PartUncontrolled(Frozen):
+    """The daemon of a machine cannot control the nodes, which run on; ``reason`` None: it can."""
+
+    kind: Literal["part_uncontrolled"] = "part_uncontrolled"
+    machine: str
+    reason: str | None = None
+
+
 class PartRecovering(Frozen):
     """The nodes of one machine were lost and are spawned again after ``delay`` seconds."""
 
@@ -206,6 +214,7 @@ CoordinatorHistoryEvent = (
     | StopRequested
     | MachineLost
     | MachineReturned
+    | PartUncontrolled
     | PartRecovering
     | PartRuns
 )

@@ -136,6 +136,10 @@ def _coordinator_line(event: happened.HistoryEvent) -> Line | None:
             return Line(f"connection to the machine lost ({manner})", None, machine, problem=True)
         case happened.MachineReturned(machine=machine):
             return Line("the machine is connected again", None, machine)
+        case happened.PartUncontrolled(machine=machine, reason=None):
+            return Line("the daemon controls the nodes again", None, machine)
+        case happened.PartUncontrolled(machine=machine, reason=reason):
+            return Line(str(reason), None, machine, problem=True)
         case happened.PartRecovering(machine=machine, nodes=nodes, reason=reason, delay=delay):
             when = "now"
             if delay is None:

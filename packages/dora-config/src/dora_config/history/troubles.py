@@ -25,8 +25,8 @@ LINK_SILENCE: Final = 5.0
 """Seconds after which a link at most notices that its peer does not answer."""
 NO_SPACE: Final = "No space left on device"
 
-Kind = Literal["node", "machine", "part", "disk", "link", "input", "dataflow"]
-PRIMARY: Final[frozenset[Kind]] = frozenset({"node", "machine", "part", "disk"})
+Kind = Literal["node", "machine", "part", "version", "disk", "link", "input", "dataflow"]
+PRIMARY: Final[frozenset[Kind]] = frozenset({"node", "machine", "part", "version", "disk"})
 """Kinds that are not merely noticed as the consequence of another trouble."""
 
 
@@ -142,6 +142,11 @@ class Troubles:
                 self.begin(new("machine", machine, text, noticed_after=noticed, machine=machine))
             case happened.MachineReturned(machine=machine):
                 self.end("machine", machine, timed.at)
+            case happened.PartUncontrolled(machine=machine, reason=str(reason)):
+                text = f'the nodes on machine "{machine}" cannot be controlled: {reason}'
+                self.begin(new("version", machine, text, machine=machine))
+            case happened.PartUncontrolled(machine=machine):
+                self.end("version", machine, timed.at)
             case happened.PartRecovering(machine=machine, reason=reason):
                 text = f'the nodes on machine "{machine}" were lost: {reason}'
                 self.begin(new("part", machine, text, machine=machine))

@@ -57,6 +57,8 @@ class PartReport(Message):
     """For ``exit_when_nodes_finish``: the remaining nodes read only timers or logs."""
     revision: int = 0
     """Number of changes of its nodes; the coordinator requests a description if it has another."""
+    problem: str | None = None
+    """Why the daemon cannot control its nodes, which run on, and the remedy."""
 
 
 class Register(Message):

@@ -82,8 +82,8 @@ class PeerEndpoint(Frozen):
 
 PeerState = Literal["connecting", "proven", "lost", "left"]
 """``connecting``: not proven in this run of the peer. ``proven``: messages pass both ways, both
-ends agree on the streams. ``lost``: was proven; the link keeps trying. ``left``: the peer's part
-has ended normally."""
+ends agree on the streams. ``lost``: was proven, or has an incompatible version; the link keeps
+trying. ``left``: the peer's part has ended normally."""
 
 
 class PeerReport(Frozen):

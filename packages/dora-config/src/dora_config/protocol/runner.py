@@ -62,10 +62,15 @@ MAX_LINE: Final = 64 * 1024 * 1024
 
 
 class Handshake(Frozen):
-    """First request on a connection; answered with :class:`HandshakeReply` or :class:`Refusal`."""
+    """First request on a connection; answered with :class:`HandshakeReply` or :class:`Refusal`.
+
+    These three never change, so that any two versions can refuse each other.
+    """
 
     kind: Literal["greet"] = "greet"
     protocol: tuple[int, int] = RUNNER_PROTOCOL
+    release: str = ""
+    """Version of the daemon."""
 
 
 class GetStatus(Frozen):

@@ -15,6 +15,7 @@ from dora_config.history.entries import (
     MachineReturned,
     PartRecovering,
     PartRuns,
+    PartUncontrolled,
     PhaseReached,
     SavedEntry,
     StartAccepted,
@@ -39,13 +40,15 @@ class Before:
     """State of a dataflow before an event."""
 
     phase: Phase
-    part: tuple[PartState, int] | None
-    """State and attempt of the part that the event is about."""
+    part: tuple[PartState, int, str | None] | None
+    """State, attempt and problem of the part that the event is about."""
 
     @classmethod
     def of(cls, dataflow: Dataflow, event: events.DataflowEvent) -> Before:
         part = dataflow.parts.get(_daemon(event))
-        return cls(dataflow.phase, None if part is None else (part.state, part.attempt))
+        return cls(
+            dataflow.phase, None if part is None else (part.state, part.attempt, part.problem)
+        )
 
 
 class ClusterHistory:
@@ -191,7 +194,9 @@ def _part_changed(
     part = dataflow.parts.get(_daemon(event))
     if part is None or before.part is None:
         return []
-    state, attempt = before.part
+    state, attempt, problem = before.part
+    if part.problem != problem:
+        return [PartUncontrolled(machine=part.daemon, reason=part.problem)]
     lost = state is not PartState.MISSING and part.recovery_reason is not None
     if lost and (part.state is PartState.MISSING or part.attempt > attempt):
         delay: float | None = 0.0

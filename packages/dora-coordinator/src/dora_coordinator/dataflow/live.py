@@ -60,6 +60,7 @@ def _part_reported(data: DataflowData, event: events.PartReported, now: float) -
     part, report = data.parts[event.daemon], event.report
     part.reported = True
     part.only_virtual_left = report.only_virtual_left
+    part.problem = report.problem
     if part.ended:
         return [part.forget()] if report.phase == "ended" else [part.kill()]
     if report.attempt < part.attempt and report.phase == "ended":

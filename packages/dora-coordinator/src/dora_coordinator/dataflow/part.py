@@ -41,6 +41,8 @@ class Part:
     """It was added to the running dataflow and has not run yet."""
     only_virtual_left: bool = False
     """Last report: only nodes with timers or logs as inputs still run."""
+    problem: str | None = None
+    """Last report: why the daemon cannot control its nodes, and the remedy."""
     reported: bool = False
     """A daemon has reported it since this coordinator started."""
     recovery_reason: str | None = None

@@ -49,6 +49,9 @@ def _while_running(
     respawning = [part for part in left if part.state is not PartState.RUNNING]
     if respawning:
         return "Recovering", f"spawning again on {names(respawning)}"
+    problems = [f'daemon "{part.daemon}": {part.problem}' for part in left if part.problem]
+    if problems:
+        return "Degraded", "; ".join(problems)
     if links.all_linked:
         return "Running", None
     reason = links.degraded()

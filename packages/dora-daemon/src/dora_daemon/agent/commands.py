@@ -69,6 +69,13 @@ class ReadNodes:
 
 
 @dataclass(frozen=True, slots=True)
+class EndRunner:
+    """Stop the nodes of a runner that takes no requests, with SIGTERM; ``RunnerEnded`` follows."""
+
+    dataflow_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class KillRunner:
     """``RunnerEnded`` follows once all its processes have ended."""
 
@@ -126,6 +133,7 @@ Command = (
     | SendToRunner
     | SetRunnerLinks
     | ReadNodes
+    | EndRunner
     | KillRunner
     | OpenLogs
     | SendHistory

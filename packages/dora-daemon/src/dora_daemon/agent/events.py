@@ -52,6 +52,14 @@ class RunnerConnected:
 
 
 @dataclass(frozen=True, slots=True)
+class RunnerRefused:
+    """A runner of another version does not take requests; its nodes run on."""
+
+    dataflow_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerReported:
     """A runner sent an event."""
 
@@ -144,6 +152,7 @@ PartMessage = (
 RunnerNotice = (
     RunnerPlaced
     | RunnerConnected
+    | RunnerRefused
     | RunnerReported
     | RunnerEnded
     | NodesRead

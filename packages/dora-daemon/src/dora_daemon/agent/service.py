@@ -48,6 +48,7 @@ from dora_daemon.agent.commands import (
     Command,
     Connect,
     DropPart,
+    EndRunner,
     ExitDaemon,
     KillRunner,
     OpenInspector,
@@ -201,6 +202,8 @@ class Agent:
                 self._changes.set_links(record)
             case ReadNodes(dataflow_id=dataflow_id, attempt=attempt):
                 self._changes.read_nodes(dataflow_id, attempt)
+            case EndRunner(dataflow_id=dataflow_id):
+                self._runners.end(dataflow_id)
             case KillRunner(dataflow_id=dataflow_id):
                 self._runners.kill(dataflow_id)
             case OpenLogs(record=record, request=logs):

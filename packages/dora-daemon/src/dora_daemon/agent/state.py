@@ -83,6 +83,7 @@ from dora_daemon.agent.events import (
     RunnerEnded,
     RunnerNotice,
     RunnerPlaced,
+    RunnerRefused,
     RunnerReported,
 )
 from dora_daemon.agent.parts.part import Part
@@ -134,6 +135,7 @@ class AgentState:
             case (
                 RunnerPlaced()
                 | RunnerConnected()
+                | RunnerRefused()
                 | RunnerReported()
                 | RunnerEnded()
                 | NodesRead()
@@ -190,7 +192,8 @@ class AgentState:
                 if part is None:
                     problem = "this machine no longer has a history of that dataflow"
                     return [SendToCoordinator(PartHistory(read=read, problem=problem))]
-                return [SendHistory(part.record, request, live=part.live)]
+                live = part.live and part.refusal is None
+                return [SendHistory(part.record, request, live=live)]
             case StreamTopics(stream=stream):
                 if part is None or not part.live or not part.record.runtime_dir:
                     return [SendToCoordinator(TopicChunk(stream=stream, done=True))]
@@ -320,6 +323,8 @@ class AgentState:
                 return [save]
             case RunnerConnected(status=status):
                 return self._connected(part, status, now)
+            case RunnerRefused(reason=reason):
+                return part.refuse(reason)
             case RunnerReported(event=reported):
                 return self._reported(part, reported, now)
             case NodesRead(attempt=attempt):

@@ -127,8 +127,9 @@ def check_handshake(
     theirs, ours = request.protocol, protocol.RUNNER_PROTOCOL
     if theirs[0] != ours[0] or abs(theirs[1] - ours[1]) > 1:
         return protocol.Refusal(
-            message=f"this runner (version {__version__}) supports protocol {ours[0]}.{ours[1]} and"
-            f" the minor versions next to it, the daemon uses {theirs[0]}.{theirs[1]}"
+            message=f"its nodes are run by dora {__version__} (runner protocol"
+            f" {ours[0]}.{ours[1]}), which dora {request.release} ({theirs[0]}.{theirs[1]})"
+            " cannot control"
         )
     return protocol.HandshakeReply(
         version=__version__, dataflow_id=plan.dataflow_id, name=plan.name, pid=os.getpid()

@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
+from dora_cli._version import __version__
 from dora_config import DoraError
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner import (
@@ -88,7 +89,7 @@ class LocalRun:
         connection = await anyio.to_thread.run_sync(connect)
         reader, writer = await asyncio.open_unix_connection(sock=connection)
         try:
-            writer.write(request_line(1, Handshake()) + request_line(2, request))
+            writer.write(request_line(1, Handshake(release=__version__)) + request_line(2, request))
             await writer.drain()
             decoder = LineDecoder()
             while data := await reader.read(65536):

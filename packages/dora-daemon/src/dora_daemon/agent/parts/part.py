@@ -18,6 +18,7 @@ from dora_config.protocol.links import LinkReport
 from dora_config.protocol.runner import RunnerStatus, StopAllNodes
 from dora_daemon.agent.commands import (
     Command,
+    EndRunner,
     KillRunner,
     ReadNodes,
     SavePart,
@@ -36,6 +37,8 @@ class Part:
     record: PartRecord
     connected: bool = False
     """Its runner has answered this daemon; later requests wait for a new connection."""
+    refusal: str | None = None
+    """Why its runner, of another version, takes no requests."""
     stop: StopPart | None = None
     next: PreparePart | None = None
     """Replaces it once nothing of it is left."""
@@ -64,6 +67,7 @@ class Part:
             stopped=record.stopping,
             only_virtual_left=self.only_virtual_left and self.live,
             revision=record.revision,
+            problem=self.refusal if self.live else None,
         )
 
     def save(self, **changes: object) -> Command:
@@ -136,13 +140,23 @@ class Part:
         return [] if self.ready else self.advance("prepared")
 
     def stop_runner(self, stop: StopPart) -> list[Command]:
-        """Stop now, or when the runner answers; a forced stop kills a runner without one."""
+        """Stop now, or when the runner answers; a forced stop kills one that does not."""
         self.stop = stop
         dataflow_id = self.record.dataflow_id
         if self.connected:
             request = StopAllNodes(grace=stop.grace, force=stop.force, reason=stop.reason)
             return [SendToRunner(dataflow_id, request)]
-        return [KillRunner(dataflow_id)] if stop.force else []
+        if stop.force:
+            return [KillRunner(dataflow_id)]
+        return [EndRunner(dataflow_id)] if self.refusal is not None else []
+
+    def refuse(self, reason: str) -> list[Command]:
+        """The runner takes no requests: report why, and how to replace it."""
+        name = self.record.spec.name or self.record.dataflow_id
+        self.refusal = f"{reason}; run `dora restart {name}`"
+        if self.stop is None and self.record.stopping:
+            self.stop = StopPart(dataflow_id=self.record.dataflow_id)
+        return [self.report_state(), *([] if self.stop is None else self.stop_runner(self.stop))]
 
     def add_peers(self, later: ConnectPart) -> None:
         """Keep peers for the runner until it answers; of each machine, the later message wins."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import socket
 import subprocess
 import uuid
@@ -22,6 +23,7 @@ from dora_config.protocol.runner import (
     DataflowFinished,
     Envelope,
     GetStatus,
+    Handshake,
     LineDecoder,
     LinkChanged,
     Refusal,
@@ -39,6 +41,7 @@ from dora_daemon.agent.events import (
     RunnerEnded,
     RunnerNotice,
     RunnerPlaced,
+    RunnerRefused,
     RunnerReported,
 )
 from dora_daemon.agent.linking import LinkError, LinkSetup
@@ -57,6 +60,8 @@ from dora_node_api.protocol.control_socket import connect_unix
 
 RETRY = 0.02
 """Seconds between attempts to connect to a runner that starts."""
+REFUSED_PAUSE = 0.5
+"""Seconds between checks whether a runner of another version has ended."""
 PART_VARIABLE = "DORA_RUNNER_PART"
 """Marks a runner and all processes that it starts with their part."""
 
@@ -88,6 +93,10 @@ class RunnerClient:
         self._process: subprocess.Popen[bytes] | None = None
         self._directory: RunnerDirectory | None = None
         self._kill_wanted = False
+        self._handshake = 0
+        """Number of the last one."""
+        self._refusal: str | None = None
+        """Why the runner, of another version, takes no requests."""
         self._has_ended = False
         self._is_mute = False
         self._lifecycle_lines = LifecycleLines()
@@ -100,19 +109,29 @@ class RunnerClient:
         """
         writer = None if self._writer is None or self._writer.is_closing() else self._writer
         if on_reply is not None and writer is None:
-            on_reply(None, "the runner of that dataflow does not answer at the moment")
+            problem = self._refusal or "the runner of that dataflow does not answer at the moment"
+            on_reply(None, problem)
             return
         number = self._requests.add(request, on_reply)
+        if isinstance(request, Handshake):
+            self._handshake = number
         if writer is not None:
             writer.write(request_line(number, request))
+
+    def end(self) -> None:
+        """SIGTERM the runner, which then stops its nodes."""
+        self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """SIGKILL the runner; its reaper and :meth:`attend` clean up."""
         self._kill_wanted = True
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
-            self._process.kill()
+            self._process.send_signal(number)
         elif self._directory is not None:
-            self._directory.kill()
+            self._directory.signal(number)
 
     def kill_if_directory_removed(self) -> None:
         """SIGKILL a runner without directory and its nodes: it cannot restart a node, and the next
@@ -170,6 +189,11 @@ class RunnerClient:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch_silence)
             while not await anyio.to_thread.run_sync(directory.is_unlocked):
+                if self._refusal is not None:
+                    if await anyio.to_thread.run_sync(directory.result) is not None:
+                        self.kill()  # it waits until its result is acknowledged
+                    await anyio.sleep(REFUSED_PAUSE)
+                    continue
                 with suppress(OSError):
                     # No timeout: the socket of a stopped runner may be full.
                     connection = connect_unix(directory.path / CONTROL_SOCKET, timeout=0)
@@ -223,6 +247,8 @@ class RunnerClient:
                 for envelope in decoder.feed(data):
                     if isinstance(envelope, Envelope):
                         self._receive(envelope)
+                    if self._refusal is not None:
+                        return
         except RunnerProtocolError as error:
             logger.warning("runner of dataflow %s: %s", self.dataflow_id, error)
         except OSError:
@@ -256,6 +282,11 @@ class RunnerClient:
                 if status.link is not None:
                     changed = LinkChanged(report=status.link)
                     self._deliver(self, RunnerReported(self.dataflow_id, changed))
+            case Envelope(id=number, reply=Refusal(message=message)) if number == self._handshake:
+                self._refusal = clean_lines(message)
+                text = "dataflow %s: %s; its nodes run on"
+                logger.warning(text, self.dataflow_id, self._refusal)
+                self._deliver(self, RunnerRefused(self.dataflow_id, self._refusal))
             case Envelope(reply=Refusal(message=message)):
                 logger.warning("runner of dataflow %s refuses: %s", self.dataflow_id, message)
             case _:

@@ -51,12 +51,12 @@ class RunnerDirectory:
         os.close(descriptor)
         return True
 
-    def kill(self) -> None:
-        """SIGKILL the runner that is named in the index."""
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the runner that is named in the index."""
         entry = runtime_dir.read_entry(self.path) if self.is_ours() else None
         if entry is not None and is_alive(entry.pid, entry.start_time):
             with suppress(ProcessLookupError):
-                os.kill(entry.pid, signal.SIGKILL)
+                os.kill(entry.pid, number)
 
     def result(self) -> DataflowResult | None:
         """Return the result that the runner wrote before it ended, if there is one."""

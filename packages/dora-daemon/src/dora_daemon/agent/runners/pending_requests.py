@@ -15,6 +15,7 @@ from dora_config.protocol.runner import (
     ShutDown,
     StopAllNodes,
 )
+from dora_daemon._version import __version__
 
 SILENCE_LIMIT: Final = 10
 FORCED_SILENCE_LIMIT: Final = 3
@@ -25,7 +26,7 @@ this process may have been stopped itself and then first has to read what was se
 OnReply = Callable[[RunnerReply | None, str | None], None]
 """Takes the reply to a request, or the reason why it has failed."""
 
-FIRST_REQUESTS: Final = (Handshake(), FollowEvents(logs=False), GetStatus())
+FIRST_REQUESTS: Final = (Handshake(release=__version__), FollowEvents(logs=False), GetStatus())
 """Sent on every new connection."""
 
 

@@ -71,6 +71,10 @@ class RunnerRegistry:
         else:
             client.send(request, on_reply)
 
+    def end(self, dataflow_id: str) -> None:
+        if dataflow_id in self._clients:
+            self._clients[dataflow_id].end()
+
     def kill(self, dataflow_id: str) -> None:
         if dataflow_id in self._clients:
             self._clients[dataflow_id].kill()

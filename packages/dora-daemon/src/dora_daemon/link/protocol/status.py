@@ -41,7 +41,7 @@ class PeerStatus:
         if self.left:
             return "left", ""
         if self.incompatible is not None:
-            return ("lost" if self._was_proven else "connecting"), self.incompatible
+            return "lost", self.incompatible
         if endpoint is None or not confirmed:
             reason = self.trouble if endpoint is None else no_answer(endpoint)
             return ("lost" if self._was_proven else "connecting"), reason
