@@ -76,6 +76,53 @@ def test_an_image_without_a_picture_has_its_data_and_the_reason() -> None:
     assert "unshown" not in rendered(pa.array([1, 2], pa.uint8()), metadata)
 
 
+BOX = {"x": 1.0, "y": 2.0, "w": 3.0, "h": 4.0, "confidence": 0.5, "label": "cup"}
+
+
+@pytest.mark.parametrize(
+    ("array", "metadata"),
+    [
+        (pa.array([BOX]), {}),
+        (pa.array([{"boxes": [BOX]}]), {}),
+        (pa.array([{"bbox": [1.0, 2.0, 4.0, 6.0], "conf": [0.5], "labels": ["cup"]}]), None),
+    ],
+    ids=["boxes", "detection", "dora hub"],
+)
+def test_boxes_are_drawn(array: Any, metadata: dict[str, Any] | None) -> None:
+    known = {"primitive": "boxes2d"} if metadata is None else metadata
+    shown = rendered(array, {**known, "width": 640, "height": 480}, PictureLimits(10_000))
+    boxes = [[1.0, 2.0, 3.0, 4.0, "cup 50\u202f%"]]
+    assert shown["overlay"] == {"width": 640, "height": 480, "boxes": boxes}
+    assert shown["data"]
+
+
+def test_points_and_masks_are_drawn() -> None:
+    limits = PictureLimits(10_000)
+    points = pa.array([1, 2, 3, 4], pa.float32())
+    shown = rendered(points, {"primitive": "points2d", "color": [255, 0, 16]}, limits)
+    assert shown["overlay"] == {"color": "#ff0010", "points": [[1.0, 2.0], [3.0, 4.0]]}
+    size = {"width": 2, "height": 1}
+    for mask, metadata in (
+        (pa.array([0, 7], pa.uint8()), {"primitive": "masks", **size}),
+        (pa.array([False, True]), {"primitive": "masks", **size}),
+        (pa.array([{**size, "mask": b"\0\1"}]), {}),
+    ):
+        shown = rendered(mask, metadata, limits)
+        assert shown["overlay"]["mask"]["width"] == 2
+        assert "data" in shown["overlay"]["mask"]
+        assert "overlay" not in rendered(mask, metadata)
+
+
+def test_what_does_not_fit_is_not_drawn() -> None:
+    for array, metadata in (
+        (pa.array([1, 2, 3], pa.float32()), {"primitive": "points2d"}),
+        (pa.array([1, 2], pa.uint8()), {"primitive": "masks", "width": 3, "height": 1}),
+        (pa.array(["a"]), {"primitive": "boxes2d"}),
+        (pa.array([1.0]), {}),
+    ):
+        assert "overlay" not in rendered(array, metadata, PictureLimits(10_000))
+
+
 def test_timestamp_of_the_sender_is_kept() -> None:
     shown = rendered(pa.array([1]), {"timestamp": datetime(2020, 1, 2, tzinfo=UTC)})
     assert shown["metadata"] == {"timestamp": "2020-01-02T00:00:00+00:00"}

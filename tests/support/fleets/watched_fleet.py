@@ -53,11 +53,14 @@ ARM = """
             log.warning("joint 3 is warm: %d degrees", 40 + count % 7)
         if count == 45:
             log.error("lost a marker <b>of the tool</b>")
+            log.info("a long line: " + "0123456789" * 30)
         count += 1
 """
 
 DETECTOR = """
     import time
+
+    import pyarrow as pa
 
     from dora import Node
 
@@ -65,7 +68,9 @@ DETECTOR = """
     for event in node:
         if event["type"] == "INPUT":
             time.sleep(0.06)  # slower than the camera: its queue drops
-            node.send_output("boxes", b"box")
+            left = event["metadata"]["frame"] * 3 % 136
+            box = {"x": left, "y": 48, "w": 24, "h": 24, "confidence": 0.9, "label": "mark"}
+            node.send_output("boxes", pa.array([box]), {"width": 160, "height": 120})
 """
 
 SINK = """

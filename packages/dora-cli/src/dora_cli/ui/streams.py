@@ -24,7 +24,8 @@ from dora_config.protocol.control import (
     ReadLogs,
     WatchTopics,
 )
-from dora_config.protocol.dataflow import DataflowUuid, LogFilter, LogPosition
+from dora_config.protocol.dataflow import LogFilter, LogPosition
+from dora_config.protocol.envelope import DataflowUuid
 from dora_config.protocol.runner import LogLevel
 from dora_config.protocol.topics import TopicsEnd, TopicUpdate, WatchedTopics
 

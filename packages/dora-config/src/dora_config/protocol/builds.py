@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from dora_config.protocol.dataflow import DataflowSpec, DataflowUuid
-from dora_config.protocol.envelope import Message
+from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.envelope import DataflowUuid, Message
 
 
 class BuildSettings(Message):

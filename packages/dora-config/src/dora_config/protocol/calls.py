@@ -12,8 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dora_config.protocol.dataflow import DataflowUuid
-from dora_config.protocol.envelope import Message
+from dora_config.protocol.envelope import DataflowUuid, Message
 from dora_config.protocol.links import RemoteEdge
 from dora_config.protocol.runner import (
     DeleteParam,

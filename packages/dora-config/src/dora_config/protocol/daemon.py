@@ -22,8 +22,8 @@ from dora_config.protocol.builds import (
     CancelBuild,
 )
 from dora_config.protocol.calls import ChangePart, LinkPart, PartResult, RunnerAnswered, RunnerCall
-from dora_config.protocol.dataflow import DataflowSpec, DataflowUuid, LogFilter, LogPosition
-from dora_config.protocol.envelope import Codec, Message, ProgramVersion
+from dora_config.protocol.dataflow import DataflowSpec, LogFilter, LogPosition
+from dora_config.protocol.envelope import Codec, DataflowUuid, Message, ProgramVersion
 from dora_config.protocol.links import LinkReport, PeerEndpoint, RemoteEdge
 from dora_config.protocol.recordings.fleet import RecorderAnswered, RecorderCall
 from dora_config.protocol.runner import DataflowResult, EdgeStatus, NodeStatus

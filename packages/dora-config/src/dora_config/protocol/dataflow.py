@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -25,10 +25,6 @@ class Origin(Message):
     inode: int = 0
     """Of that folder, since a container with the same kernel may have another of that name."""
     file_name: str = "dataflow.yml"
-
-
-DataflowUuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
-"""Used in file names on daemons, hence the strict pattern."""
 
 
 class DataflowSpec(Message):

@@ -8,12 +8,15 @@ of unknown kinds are skipped (:class:`UnknownKind`). Other versions are refused.
 
 from __future__ import annotations
 
-from typing import Any, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dora_config.errors import RemoteProtocolError
 from dora_config.protocol import VERSION
+
+DataflowUuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+"""Used in file names on daemons, hence the strict pattern."""
 
 
 class Message(BaseModel):

@@ -16,8 +16,8 @@ from typing import Final, Literal
 from pydantic import Field
 
 from dora_config.frozen import Count, Quantity, UnixTime
-from dora_config.protocol.dataflow import DataflowUuid, NodeView
-from dora_config.protocol.envelope import Message
+from dora_config.protocol.dataflow import NodeView
+from dora_config.protocol.envelope import DataflowUuid, Message
 from dora_config.protocol.links import PeerState
 from dora_config.protocol.runner import EdgeStatus, LatencyCounts, quantile
 

@@ -11,8 +11,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from dora_config.protocol.dataflow import DataflowUuid
-from dora_config.protocol.envelope import Message
+from dora_config.protocol.envelope import DataflowUuid, Message
 
 MAX_TOPICS: Final = 64
 """Largest number of outputs in one watch."""

@@ -1,4 +1,4 @@
-"""Messages as lines of JSON, shortened if they are long; the only module here that uses Arrow."""
+"""Messages as lines of JSON, shortened if they are long; uses Arrow."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import types
 
+from dora_daemon.inspection.overlays import overlay
 from dora_daemon.inspection.pictures import NotShown, PictureLimits, picture
 from dora_node_api.data.metadata import utc_datetime
 from dora_node_api.data.python_values import python_value, python_values
@@ -30,8 +31,8 @@ def render(name: str, delivery: Delivery, limit: int, pictures: PictureLimits | 
     """Return ``{"timestamp", "name", "data", "metadata"}``, of about ``limit`` bytes at most.
 
     If ``data`` or ``metadata`` is shortened, ``shortened`` contains its real size. With
-    ``pictures``, an image has a ``picture`` and no data, or else ``unshown``, the reason. Raises
-    BrokenRecord.
+    ``pictures``, an image has a ``picture`` and no data, or else ``unshown``, the reason; boxes,
+    points and masks have an ``overlay``. Raises BrokenRecord.
     """
     metadata = delivery.metadata
     if metadata.get("timestamp") == utc_datetime(delivery.timestamp_ns):
@@ -55,6 +56,11 @@ def render(name: str, delivery: Delivery, limit: int, pictures: PictureLimits | 
         message["picture"] = image
         limit += len(image["data"])
         room = 0
+    drawn = None if pictures is None else overlay(name, array, metadata, pictures)
+    if drawn is not None:
+        message["overlay"] = drawn
+        limit += len(_dumps(drawn))
+        room = 0 if "mask" in drawn else room
     while True:
         cut = Cut(room)
         message["data"] = cut.values(array) if room else []

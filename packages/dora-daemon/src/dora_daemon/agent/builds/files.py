@@ -10,8 +10,7 @@ from pydantic import Field, ValidationError
 
 from dora_config.access import private_dir, write_private
 from dora_config.errors import DoraError
-from dora_config.protocol.dataflow import DataflowUuid
-from dora_config.protocol.envelope import Message
+from dora_config.protocol.envelope import DataflowUuid, Message
 from dora_config.protocol.runner import NodeLocation
 from dora_daemon.agent.records import RecordFormat
 

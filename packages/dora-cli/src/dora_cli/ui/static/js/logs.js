@@ -13,6 +13,7 @@ const MAX_CHARACTERS = 32 * 1024 * 1024;
 /** Characters that a line takes beside its texts. */
 const LINE_CHARACTERS = 150;
 const ROW = 19;
+const RULER = "0".repeat(100);
 const OVERSCAN = 20;
 /** Lines that arrive in this time are drawn together. */
 const FLUSH_MS = 100;
@@ -20,8 +21,12 @@ const FLUSH_MS = 100;
 const QUIET_MS = 3000;
 const LEVELS = ["stdout", "trace", "debug", "info", "warn", "error"];
 
+/** Whether long lines are wrapped; kept from one view to the next. */
+let wrapped = false;
+
 /** @param {{uuid: string, node?: string}} props */
 export function Logs({ uuid, node }) {
+  const [wrap, setWrap] = useState(wrapped);
   const { lines, problem, reading } = useLines(uuid, node);
   const note = isAway(uuid, node) ? "connection lost; continues when it is back" : problem;
   const [level, setLevel] = useState("stdout");
@@ -51,6 +56,10 @@ export function Logs({ uuid, node }) {
     if (entry !== null) setFollowing(false);
     setChosen(entry);
   };
+  const toggleWrap = () => {
+    wrapped = !wrap;
+    setWrap(wrapped);
+  };
   const errors = entries.reduce((count, entry) => count + Number(isError(entry)), 0);
   return html`<div class="logs">
     <div class="toolbar">
@@ -62,12 +71,13 @@ export function Logs({ uuid, node }) {
       <input type="search" placeholder="Search" aria-label="Search in log lines" value=${search}
         onInput=${(/** @type {any} */ event) => setSearch(event.currentTarget.value)} />
       <button type="button" onClick=${() => setFollowing(!following)} aria-pressed=${!following}>${following ? "Pause" : "Follow"}</button>
+      <button type="button" onClick=${toggleWrap} aria-pressed=${wrap} title="Show long lines in full">Wrap</button>
       <button type="button" onClick=${() => jump(-1)} disabled=${errors === 0} title="Go to the error before">↑ Error</button>
       <button type="button" onClick=${() => jump(1)} disabled=${errors === 0} title="Go to the next error">↓ Error</button>
       <span class="muted" role="status">${counted(entries.length, "line")}${errors > 0 ? html`, <b class="text-bad">${counted(errors, "error")}</b>` : ""}${!following ? `, ${lines.length - frozenCount(lines, kept)} new` : ""}</span>
       ${note && html`<span class="text-warn">${note}</span>`}
     </div>
-    <${List} entries=${entries} following=${following} pause=${() => setFollowing(false)} node=${node}
+    <${List} entries=${entries} wrap=${wrap} following=${following} pause=${() => setFollowing(false)} node=${node}
       chosen=${chosen} choose=${choose} handle=${list} reading=${lines.length === 0 && !note && reading} />
     ${chosen && html`<${Details} entry=${chosen} close=${() => setChosen(null)} />`}
   </div>`;
@@ -188,27 +198,64 @@ function filtered(lines, level, search) {
   );
 }
 
-/** @param {{entries: LogEntry[], following: boolean, pause: () => void, node?: string, chosen: LogEntry | null, choose: (entry: LogEntry | null) => void, handle: {current: any}, reading: boolean}} props */
-function List({ entries, following, pause, node, chosen, choose, handle, reading }) {
+/**
+ * The first row of each line, and the number of rows at the end; a wrapped line has several.
+ * @param {LogEntry[]} entries
+ * @param {number} columns characters in a row; 0: lines are not wrapped
+ */
+function rowsOf(entries, columns) {
+  const tops = new Float64Array(entries.length + 1);
+  entries.forEach(({ msg }, index) => {
+    let rows = 1;
+    if (columns > 0) rows = msg.split("\n").reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / columns)), 0);
+    tops[index + 1] = tops[index] + rows;
+  });
+  return tops;
+}
+
+/** The line in a row. @param {Float64Array} tops @param {number} row */
+function lineAt(tops, row) {
+  let [low, high] = [0, tops.length - 1];
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (tops[middle] <= row) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
+
+/** @param {{entries: LogEntry[], wrap: boolean, following: boolean, pause: () => void, node?: string, chosen: LogEntry | null, choose: (entry: LogEntry | null) => void, handle: {current: any}, reading: boolean}} props */
+function List({ entries, wrap, following, pause, node, chosen, choose, handle, reading }) {
   const box = useRef(/** @type {HTMLDivElement | null} */ (null));
+  const ruler = useRef(/** @type {HTMLSpanElement | null} */ (null));
   const [top, setTop] = useState(0);
-  const [height, setHeight] = useState(400);
+  const [size, setSize] = useState({ height: 400, columns: 0 });
+  const { height } = size;
+  const tops = useMemo(() => rowsOf(entries, wrap ? size.columns : 0), [entries, wrap, size.columns]);
   handle.current = {
     jump: (/** @type {number} */ index) => {
-      if (box.current !== null) box.current.scrollTop = Math.max(0, index * ROW - height / 2);
+      if (box.current !== null) box.current.scrollTop = Math.max(0, tops[index] * ROW - height / 2);
     },
+  };
+  const measure = () => {
+    const [element, letters] = [box.current, ruler.current];
+    if (element === null || letters === null) return;
+    const width = element.querySelector(".line .msg")?.clientWidth ?? 0;
+    const columns = Math.floor((width * RULER.length) / letters.offsetWidth);
+    setSize((known) => (known.height === element.clientHeight && known.columns === columns ? known : { height: element.clientHeight, columns }));
   };
   useEffect(() => {
     const element = box.current;
     if (element === null) return undefined;
-    const observer = new ResizeObserver(() => setHeight(element.clientHeight));
+    const observer = new ResizeObserver(measure);
     observer.observe(element);
     return () => observer.disconnect();
   }, []);
+  useEffect(measure, [wrap, entries.length === 0]);
   useEffect(() => {
     if (following && box.current !== null) box.current.scrollTop = box.current.scrollHeight;
-  }, [entries, following, height]);
-  const first = Math.max(0, Math.floor(top / ROW) - OVERSCAN);
+  }, [entries, following, height, tops]);
+  const first = Math.max(0, lineAt(tops, Math.floor(top / ROW)) - OVERSCAN);
   const visible = entries.slice(first, first + Math.ceil(height / ROW) + 2 * OVERSCAN);
   const scrolled = (/** @type {any} */ event) => {
     const element = event.currentTarget;
@@ -224,22 +271,29 @@ function List({ entries, following, pause, node, chosen, choose, handle, reading
     choose(entries[index]);
     const element = box.current;
     if (element !== null) {
-      element.scrollTop = Math.min(index * ROW, Math.max(element.scrollTop, (index + 1) * ROW - element.clientHeight));
+      element.scrollTop = Math.min(tops[index] * ROW, Math.max(element.scrollTop, tops[index + 1] * ROW - element.clientHeight));
     }
     event.preventDefault();
   };
-  return html`<div class="lines" ref=${box} onScroll=${scrolled} onKeyDown=${keys} tabindex="0" role="log" aria-live="off" aria-label="Log lines">
-    <div style=${{ height: `${entries.length * ROW}px` }}>
-      <div style=${{ transform: `translateY(${first * ROW}px)` }}>
+  return html`<div class="lines ${wrap ? "wrap" : ""}" ref=${box} onScroll=${scrolled} onKeyDown=${keys} tabindex="0" role="log" aria-live="off" aria-label="Log lines">
+    <span class="ruler" ref=${ruler} aria-hidden="true">${RULER}</span>
+    <div style=${{ height: `${tops[entries.length] * ROW}px` }}>
+      <div style=${{ transform: `translateY(${tops[first] * ROW}px)` }}>
         ${visible.map((entry, index) => html`<div key=${first + index} class="line ${entry.level} ${isError(entry) ? "error" : ""} ${entry === chosen ? "chosen" : ""}"
             onClick=${() => choose(entry)}>
-          <time>${clock(entry.ts)}</time><span class="level">${entry.level === "stdout" ? entry.stream : entry.level}</span>
+          <${Time} ts=${entry.ts} /><span class="level">${entry.level === "stdout" ? entry.stream : entry.level}</span>
           ${node === undefined && html`<span class="node">${entry.node ?? "dora"}</span>`}<span class="msg">${entry.msg}</span>
         </div>`)}
       </div>
     </div>
     ${entries.length === 0 && html`<p class="muted pad">${reading ? "Reading the logs…" : "No log lines."}</p>`}
   </div>`;
+}
+
+/** Small screens hide the milliseconds. @param {{ts: string}} props */
+function Time({ ts }) {
+  const text = clock(ts);
+  return html`<time>${text.slice(0, 8)}<span class="millis">${text.slice(8)}</span></time>`;
 }
 
 /** The whole line. @param {{entry: LogEntry, close: () => void}} props */

@@ -53,7 +53,7 @@ function App() {
           ? store.live.status !== "lost" && html`<${Waiting} />`
           : isUnknown(state)
             ? html`<${Empty} title="No connection yet">The state appears here once the page is connected.<//>`
-            : html`<${Boundary} key=${["node", "output"].includes(route[2]) ? route.join("/") : route.slice(0, 2).join("/")} at=${route.join("/")}>${view(state, route)}<//>`}
+            : html`<${Boundary} key=${route[2] === "node" ? route.join("/") : route.slice(0, route[2] === "output" ? 3 : 2).join("/")} at=${route.join("/")}>${view(state, route)}<//>`}
       </main>
     </div>
     <${Confirmation} />
@@ -102,13 +102,15 @@ function Waiting() {
 
 /** @param {State} state @param {string[]} route */
 function view(state, route) {
-  const [kind, uuid, part, first, second] = route;
+  const [kind, uuid, part, first, second, ...more] = route;
   if (kind === "recordings") return html`<${RecordingsView} state=${state} />`;
   if (kind !== "dataflow" || uuid === undefined) return html`<${FleetView} state=${state} />`;
   if (!isUuid(uuid)) return html`<${Empty} title="This dataflow is not known">Its id is not valid. <a href=${link()}>Fleet</a><//>`;
   if (part === "node" && first) return html`<${NodeView} key=${first} state=${state} uuid=${uuid} node=${first} />`;
   if (part === "output" && first && second) {
-    return html`<${OutputView} key=${`${first}/${second}`} state=${state} uuid=${uuid} node=${first} output=${second} />`;
+    const words = [first, second, ...more];
+    const topics = words.flatMap((word, index) => (index % 2 === 1 ? [[words[index - 1], word]] : []));
+    return html`<${OutputView} key=${uuid} state=${state} uuid=${uuid} topics=${topics} />`;
   }
   return html`<${DataflowView} key=${uuid} state=${state} uuid=${uuid} tab=${part ?? "graph"} />`;
 }

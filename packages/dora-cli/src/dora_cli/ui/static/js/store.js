@@ -41,11 +41,12 @@ export function merge(target, patch) {
 
 /** Values of one series over the last minutes; times in seconds. */
 export class Series {
-  constructor() {
+  /** @param {number} columns */
+  constructor(columns) {
     /** @type {number[]} */
     this.times = [];
     /** @type {(number | null)[][]} */
-    this.values = [[], []];
+    this.values = Array.from({ length: columns }, () => []);
   }
 
   /**
@@ -56,7 +57,7 @@ export class Series {
     if (time < this.times[this.times.length - 1]) {
       // The clock was set back.
       this.times = [];
-      this.values = [[], []];
+      this.values = this.values.map(() => []);
     }
     this.times.push(time);
     values.forEach((value, index) => this.values[index].push(value ?? null));
@@ -64,6 +65,23 @@ export class Series {
       this.times.shift();
       for (const column of this.values) column.shift();
     }
+  }
+}
+
+/**
+ * Add the present values of rows to their series; those of other rows are removed.
+ * @template Row
+ * @param {Map<string, Series>} history
+ * @param {Record<string, Row>} rows
+ * @param {(row: Row) => (number | undefined)[]} values
+ */
+function append(history, rows, values) {
+  for (const key of history.keys()) if (rows[key] === undefined) history.delete(key);
+  for (const [key, row] of Object.entries(rows)) {
+    const present = values(row);
+    let series = history.get(key);
+    if (series === undefined) history.set(key, (series = new Series(present.length)));
+    series.push(now(), present);
   }
 }
 
@@ -79,6 +97,8 @@ export class Store {
     this.listeners = new Set();
     /** @type {Map<string, Series>} CPU and memory by node, of the dataflow that is shown. */
     this.history = new Map();
+    /** @type {Map<string, Series>} Messages, drops and latency p50 by edge, of the dataflow that is shown. */
+    this.edgeHistory = new Map();
     /** @type {Map<string, (number | null)[]>} CPU of each machine, once a second. */
     this.load = new Map();
     /** When the last values were added, in seconds since the page was opened. */
@@ -102,7 +122,7 @@ export class Store {
   show(dataflow) {
     if (this.stream !== null && dataflow === this.dataflow) return;
     this.stream?.close();
-    if (dataflow !== this.dataflow) this.history.clear();
+    if (dataflow !== this.dataflow) for (const past of [this.history, this.edgeHistory]) past.clear();
     this.dataflow = dataflow;
     this.stream = this.live.open({ open: "state", dataflow }, (frame) => {
       setClock(frame.time);
@@ -131,13 +151,10 @@ export class Store {
       this.load.set(name, [...past.slice(1 - LOAD_SECONDS), machine.status === "connected" ? (machine.cpu ?? null) : null]);
     }
     for (const name of this.load.keys()) if (this.state.machines[name] === undefined) this.load.delete(name);
-    for (const id of this.history.keys()) if (nodes[id] === undefined) this.history.delete(id);
     if (second) this.remembered = elapsed;
-    for (const [id, node] of Object.entries(nodes)) {
-      let series = this.history.get(id);
-      if (series === undefined) this.history.set(id, (series = new Series()));
-      series.push(now(), [node.cpu, node.memory]);
-    }
+    const edges = this.dataflow === null ? {} : (this.state.edges[this.dataflow] ?? {});
+    append(this.history, nodes, (node) => [node.cpu, node.memory]);
+    append(this.edgeHistory, edges, (edge) => [edge.rate, edge.dropRate, edge.p50Us]);
   }
 
   #notify() {

@@ -36,7 +36,10 @@
  *
  * @typedef {{media: string, data: string, width: number, height: number, encoding: string,
  *   shownWidth: number, shownHeight: number}} Picture
+ * `width` and `height`: of the picture whose pixels are meant, if known; boxes have x, y, width, height and a label.
+ * @typedef {{width?: number, height?: number, color?: string, boxes?: [number, number, number, number, string][],
+ *   points?: [number, number][], mask?: Picture}} Overlay
  * @typedef {{timestamp: number, name: string, data: unknown, metadata: Record<string, unknown>,
- *   shortened?: Record<string, unknown>, picture?: Picture, unshown?: string}} Sample
+ *   shortened?: Record<string, unknown>, picture?: Picture, overlay?: Overlay, unshown?: string}} Sample
  */
 export {};

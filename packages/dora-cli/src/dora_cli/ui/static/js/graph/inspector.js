@@ -4,7 +4,9 @@ import { html } from "htm/preact";
 
 import { Status } from "../components.js";
 import { bytes, counted, micros, percent, rate } from "../format.js";
+import { Plot } from "../plot.js";
 import { link } from "../route.js";
+import { store } from "../store.js";
 import { now } from "../time.js";
 import { modulesOf, timer } from "./model.js";
 
@@ -112,7 +114,7 @@ function ItemFacts({ state, uuid, item, nodes, absent, open, shown, toggle }) {
 }
 
 /** @param {{name: string, edge: EdgeRow | undefined}} props */
-function EdgeFacts({ name, edge }) {
+export function EdgeFacts({ name, edge }) {
   const [source, target] = name.split(">");
   return html`<div class="edge-facts">
     <p><b>${source}</b> → <b>${target}</b></p>
@@ -126,6 +128,21 @@ function EdgeFacts({ name, edge }) {
           <dt>Latency</dt><dd>${micros(edge.p50Us)} p50, ${micros(edge.p99Us)} p99</dd>
           <dt>Queue</dt><dd>${edge.policy.replace("_", " ")}</dd>
           ${edge.sourceMachine !== edge.targetMachine && html`<dt>Link</dt><dd>${edge.sourceMachine} → ${edge.targetMachine}</dd>`}
-        </dl>`}
+        </dl>
+        <${EdgePast} name=${name} />`}
+  </div>`;
+}
+
+/** Messages, drops and latency over the last minutes, since the page shows this dataflow. @param {{name: string}} props */
+function EdgePast({ name }) {
+  const series = store.edgeHistory.get(name);
+  if (series === undefined || series.times.length < 2) return null;
+  const [rates, drops, latencies] = series.values;
+  const version = series.times[series.times.length - 1];
+  return html`<div class="past">
+    <h3>Messages and drops per second</h3>
+    <${Plot} label="Messages and drops over time" data=${[series.times, rates, drops]} lines=${[{ label: "messages", format: rate }, { label: "drops", format: rate }]} version=${version} height=${96} zero />
+    <h3>Latency p50</h3>
+    <${Plot} label="Latency over time" data=${[series.times, latencies]} lines=${[{ label: "latency", format: micros }]} version=${version} height=${96} zero />
   </div>`;
 }

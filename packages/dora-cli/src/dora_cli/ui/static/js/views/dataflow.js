@@ -6,7 +6,7 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import { record, restartDataflow, startAgain, stopDataflow } from "../changes.js";
 import { Empty, Search, Status, Table } from "../components.js";
 import { ago, bytes, counted, micros, percent, rate, short, tone } from "../format.js";
-import { Inspector } from "../graph/inspector.js";
+import { EdgeFacts, Inspector } from "../graph/inspector.js";
 import { modulesOf, total, worst } from "../graph/model.js";
 import { GraphPanel } from "../graph/panel.js";
 import { Logs } from "../logs.js";
@@ -183,6 +183,7 @@ function Nodes({ uuid, graph, nodes }) {
 
 /** @param {{edges: Record<string, EdgeRow>}} props */
 function Edges({ edges }) {
+  const [chosen, setChosen] = useState("");
   const rows = Object.entries(edges);
   if (rows.length === 0) return html`<${Empty} title="No edges">The dataflow has no edges, or its machines do not answer.<//>`;
   /** @type {import("../components.js").Column[]} */
@@ -198,5 +199,7 @@ function Edges({ edges }) {
     { key: "policy", title: "Queue", value: ([, one]) => one.policy.replace("_", " ") },
     { key: "machines", title: "Between", value: ([, one]) => (one.sourceMachine === one.targetMachine ? one.sourceMachine : `${one.sourceMachine} → ${one.targetMachine}`) },
   ];
-  return html`<${Table} caption="Edges" columns=${columns} rows=${rows} rowKey=${(/** @type {any} */ row) => row[0]} />`;
+  return html`${edges[chosen] && html`<div class="inspector"><button type="button" class="icon" onClick=${() => setChosen("")} aria-label="Close">✕</button>
+      <${EdgeFacts} name=${chosen} edge=${edges[chosen]} /></div>`}
+    <${Table} caption="Edges" columns=${columns} rows=${rows} rowKey=${(/** @type {any} */ row) => row[0]} open=${(/** @type {any} */ row) => setChosen(row[0])} />`;
 }

@@ -1,4 +1,4 @@
-/** Messages of one output: picture, plot, table or text, at the rate that the viewer chooses. */
+/** Messages of outputs, side by side: picture, plot, table or text, at the rate that the viewer chooses. */
 
 import { html } from "htm/preact";
 import { useEffect, useRef, useState } from "preact/hooks";
@@ -7,14 +7,18 @@ import { Empty } from "../components.js";
 import { bytes, clockAt, exact, micros, rate, short } from "../format.js";
 import { Plot } from "../plot.js";
 import { usePointer } from "../pointer.js";
-import { link } from "../route.js";
+import { go, link } from "../route.js";
 import { store } from "../store.js";
+import { useGraph } from "./dataflow.js";
 
 /** @typedef {import("../types.js").State} State */
 /** @typedef {import("../types.js").Sample} Sample */
+/** @typedef {import("../types.js").Overlay} Overlay */
 /** @typedef {{text: string, at: number}} Note */
 
 const RATES = [1, 2, 5, 10, 30];
+/** Of outputs that are drawn over a picture, so that one is near the picture in time. */
+const LAYER_RATE = 30;
 const MAX_SAMPLES = 600;
 const LARGE = 1000;
 const MAX_LARGE = 20;
@@ -29,49 +33,101 @@ const MAX_ZOOM = 40;
 /** A note is shown for this time, and then until the next message. */
 const NOTE_MS = 10000;
 
-/** @param {{state: State, uuid: string, node: string, output: string}} props */
-export function OutputView({ state, uuid, node, output }) {
+/**
+ * Outputs side by side; `topics` are pairs of a node and an output.
+ * @param {{state: State, uuid: string, topics: [string, string][]}} props
+ */
+export function OutputView({ state, uuid, topics }) {
   const [wanted, setWanted] = useState(5);
   const [paused, setPaused] = useState(false);
-  const [kind, setKind] = useState("auto");
-  const topic = `${node}/${output}`;
-  const stream = useSamples(uuid, topic, wanted, paused);
-  const edge = Object.values(state.edges[uuid] ?? {}).find((one) => one.source === topic);
+  const { graph } = useGraph(state, uuid);
   const name = state.dataflows[uuid]?.name ?? uuid.slice(0, 8);
-  const last = stream.samples[stream.samples.length - 1];
-  const shown = kind === "auto" ? natural(stream.samples) : kind;
-  useEffect(() => {
-    if (shown !== "picture" || !isDecodable(last)) stream.settled.current();
-  }, [last, shown]);
+  const show = (/** @type {[string, string][]} */ next) => go("dataflow", uuid, "output", ...next.flat());
+  const others = (graph?.nodes ?? []).flatMap((one) => one.outputs.map((output) => /** @type {[string, string]} */ ([one.id, output.id])));
+  const missing = others.filter(([node, output]) => !topics.some((one) => one[0] === node && one[1] === output));
+  const [first] = topics;
   return html`<section class="view tall">
     <header class="head">
-      <p class="path"><a href=${link("dataflow", uuid)}>${name}</a> / <a href=${link("dataflow", uuid, "node", node)}>${node}</a> /</p>
-      <h1>${output}</h1>
-      <p class="facts">${edge?.rate !== undefined && html`<span>${rate(edge.rate)} sent</span>${edge.bytes !== undefined && html`<span>${bytes(edge.bytes)}/s</span>`}<span title="Time from sending to receipt by ${edge.target}, of half of the messages">latency ${micros(edge.p50Us)}</span>`}
-        <span data-shown=${stream.count}>${short(stream.count)} shown</span>
-        <span data-dropped=${stream.dropped} title="Messages between those that are shown; nodes receive all of them">${short(stream.dropped)} not shown</span></p>
+      <p class="path"><a href=${link("dataflow", uuid)}>${name}</a> /${topics.length === 1 && html` <a href=${link("dataflow", uuid, "node", first[0])}>${first[0]}</a> /`}</p>
+      <h1>${topics.length === 1 ? first[1] : `${topics.length} outputs`}</h1>
       <div class="actions">
-        <label>Show <select value=${shown} onChange=${(/** @type {any} */ event) => setKind(event.currentTarget.value)}>
-          ${["picture", "plot", "table", "text"].map((one) => html`<option key=${one} value=${one}>${one}</option>`)}
-        </select></label>
+        ${missing.length > 0 && html`<label>Beside <select value="" onChange=${(/** @type {any} */ event) => show([...topics, missing[Number(event.currentTarget.value)]])}>
+          <option value="">another output…</option>${missing.map((one, index) => html`<option key=${one.join("/")} value=${index}>${one.join("/")}</option>`)}
+        </select></label>`}
         <label>at most <select value=${String(wanted)} onChange=${(/** @type {any} */ event) => setWanted(Number(event.currentTarget.value))}>
           ${RATES.map((one) => html`<option key=${one} value=${one}>${one}/s</option>`)}
         </select></label>
         <button type="button" aria-pressed=${paused} onClick=${() => setPaused(!paused)}>${paused ? "Continue" : "Pause"}</button>
       </div>
     </header>
+    <div class="outputs ${topics.length > 1 ? "several" : ""}">${topics.map(([node, output]) => html`<${Output} key=${`${node}/${output}`} state=${state} uuid=${uuid} node=${node} output=${output}
+      rate=${wanted} paused=${paused} others=${others} close=${topics.length > 1 ? () => show(topics.filter((one) => one[0] !== node || one[1] !== output)) : null} />`)}</div>
+  </section>`;
+}
+
+/**
+ * `close` is null for the only output of the view.
+ * @param {{state: State, uuid: string, node: string, output: string, rate: number, paused: boolean, others: [string, string][], close: (() => void) | null}} props
+ */
+function Output({ state, uuid, node, output, rate: wanted, paused, others, close }) {
+  const [kind, setKind] = useState("auto");
+  const [over, setOver] = useState(/** @type {string[]} */ ([]));
+  const [drawn, setDrawn] = useState(/** @type {Record<string, Sample[]>} */ ({}));
+  const topic = `${node}/${output}`;
+  const stream = useSamples(uuid, topic, wanted, paused);
+  const edge = Object.values(state.edges[uuid] ?? {}).find((one) => one.source === topic);
+  const last = stream.samples[stream.samples.length - 1];
+  const shown = kind === "auto" ? natural(stream.samples) : kind;
+  useEffect(() => {
+    if (shown !== "picture" || !isDecodable(last)) stream.settled.current();
+  }, [last, shown]);
+  const toggle = (/** @type {string} */ one) => setOver(over.includes(one) ? over.filter((other) => other !== one) : [...over, one]);
+  const draw = (/** @type {string} */ one, /** @type {Sample[]} */ samples) => setDrawn((known) => ({ ...known, [one]: samples }));
+  // What was found in a picture is sent after it.
+  const layers = over.flatMap((one) => ((drawn[one] ?? []).find((sample) => sample.timestamp >= last?.timestamp) ?? drawn[one]?.at(-1))?.overlay ?? []);
+  return html`<div class="output-pane">
+    <header class="head">
+      ${close && html`<h2><a href=${link("dataflow", uuid, "output", node, output)}>${topic}</a></h2>`}
+      <p class="facts">${edge?.rate !== undefined && html`<span>${rate(edge.rate)} sent</span>${edge.bytes !== undefined && html`<span>${bytes(edge.bytes)}/s</span>`}<span title="Time from sending to receipt by ${edge.target}, of half of the messages">latency ${micros(edge.p50Us)}</span>`}
+        <span data-shown=${stream.count}>${short(stream.count)} shown</span>
+        <span data-dropped=${stream.dropped} title="Messages between those that are shown; nodes receive all of them">${short(stream.dropped)} not shown</span></p>
+      <div class="actions">
+        ${shown === "picture" && others.length > 1 && html`<details class="choices"><summary class="button">Draw over it${over.length > 0 ? `: ${over.length}` : ""}</summary>
+          <ul>${others.map((one) => one.join("/")).filter((one) => one !== topic).map((one) => html`<li key=${one}><label><input type="checkbox" checked=${over.includes(one)} onChange=${() => toggle(one)} /> ${one}</label></li>`)}</ul></details>`}
+        <label>Show <select value=${shown} onChange=${(/** @type {any} */ event) => setKind(event.currentTarget.value)}>
+          ${["picture", "plot", "table", "text"].map((one) => html`<option key=${one} value=${one}>${one}</option>`)}
+        </select></label>
+        ${close && html`<button type="button" class="icon" onClick=${close} aria-label=${`Close ${topic}`}>✕</button>`}
+      </div>
+    </header>
     ${stream.problem && html`<p class="banner warn">${stream.problem}</p>`}
     ${stream.notes.map(({ text }) => html`<p key=${text} class="note">${text}</p>`)}
     ${last?.unshown && html`<p class="banner warn">No picture: ${last.unshown}.</p>`}
-    <div class="split ${last === undefined ? "single" : ""}">
+    ${shown === "picture" && over.map((one) => html`<${Layer} key=${one} uuid=${uuid} topic=${one} paused=${paused} draw=${draw} />`)}
+    <div class="split ${last === undefined || close ? "single" : ""}">
       <div class="panel fill output">
         ${last === undefined
           ? html`<${Empty} title=${stream.problem ? "No messages" : paused ? "Paused" : "Waiting for a message…"}>${paused && !stream.problem && "No message has arrived before the pause."}<//>`
-          : html`<${Content} kind=${shown} samples=${stream.samples} last=${last} count=${stream.count} settled=${stream.settled} />`}
+          : html`<${Content} kind=${shown} samples=${stream.samples} last=${last} count=${stream.count} settled=${stream.settled} layers=${layers} />`}
       </div>
-      ${last !== undefined && html`<${Metadata} sample=${last} />`}
+      ${last !== undefined && !close && html`<${Metadata} sample=${last} />`}
     </div>
-  </section>`;
+  </div>`;
+}
+
+/**
+ * Reads an output that is drawn over another one; shows only why it cannot be drawn.
+ * @param {{uuid: string, topic: string, paused: boolean, draw: (topic: string, samples: Sample[]) => void}} props
+ */
+function Layer({ uuid, topic, paused, draw }) {
+  const { samples, problem, settled } = useSamples(uuid, topic, LAYER_RATE, paused);
+  const last = samples[samples.length - 1];
+  useEffect(() => {
+    draw(topic, samples.slice(-LAYER_RATE));
+    settled.current();
+  }, [last]);
+  if (problem) return html`<p class="banner warn">${topic}: ${problem}</p>`;
+  return last === undefined || last.overlay ? null : html`<p class="note">${topic} has no boxes, points or masks.</p>`;
 }
 
 /** Number of messages that are kept: fewer large ones. @param {Sample[]} samples */
@@ -139,9 +195,9 @@ function natural(samples) {
   return "text";
 }
 
-/** @param {{kind: string, samples: Sample[], last: Sample, count: number, settled: {current: () => void}}} props */
-function Content({ kind, samples, last, count, settled }) {
-  if (kind === "picture") return html`<${PictureOf} key=${String(last.picture !== undefined)} sample=${last} settled=${settled} />`;
+/** @param {{kind: string, samples: Sample[], last: Sample, count: number, settled: {current: () => void}, layers: Overlay[]}} props */
+function Content({ kind, samples, last, count, settled, layers }) {
+  if (kind === "picture") return html`<${PictureOf} key=${String(last.picture !== undefined)} sample=${last} settled=${settled} layers=${layers} />`;
   if (kind === "plot") return html`<${PlotOf} samples=${samples} last=${last} count=${count} />`;
   if (kind === "table") return html`<${TableOf} sample=${last} />`;
   const newest = samples.slice(-MAX_TEXTS).reverse();
@@ -167,8 +223,44 @@ function decoded(base64) {
   return content;
 }
 
-/** @param {{sample: Sample, settled: {current: () => void}}} props */
-function PictureOf({ sample, settled }) {
+/** The URL of a picture, until there is another. @param {import("../types.js").Picture | undefined} picture */
+function usePicture(picture) {
+  const [url, setUrl] = useState("");
+  useEffect(() => {
+    if (picture === undefined) return undefined;
+    const made = URL.createObjectURL(new Blob([decoded(picture.data)], { type: picture.media }));
+    setUrl(made);
+    return () => URL.revokeObjectURL(made);
+  }, [picture]);
+  return url;
+}
+
+/**
+ * Boxes, points and masks in the pixels of a picture.
+ * @param {{layers: Overlay[], width: number, height: number}} props
+ */
+function Overlays({ layers, width, height }) {
+  return html`<svg class="overlay" viewBox=${`0 0 ${width} ${height}`} aria-label="Drawn over the picture">
+    ${layers.map((layer, index) => html`<g key=${index} style=${{ color: layer.color ?? `var(--series-${(index % 8) + 1})` }}
+      transform=${layer.width && layer.height ? `scale(${width / layer.width} ${height / layer.height})` : undefined}>
+      ${layer.mask && html`<${Mask} id=${`mask-${index}`} picture=${layer.mask} />`}
+      ${layer.boxes?.map(([x, y, w, h, label], at) => html`<g key=${at} class="box-over"><rect x=${x} y=${y} width=${w} height=${h} />
+        ${label && html`<text x=${x} y=${y} dy="-0.3em" font-size=${(layer.height ?? height) / 28}>${label}</text>`}</g>`)}
+      ${layer.points?.map(([x, y], at) => html`<circle key=${at} cx=${x} cy=${y} r=${(layer.height ?? height) / 120} />`)}
+    </g>`)}
+  </svg>`;
+}
+
+/** A picture that is white inside, in the colour of its layer. @param {{id: string, picture: import("../types.js").Picture}} props */
+function Mask({ id, picture }) {
+  const url = usePicture(picture);
+  const { width, height } = picture;
+  return html`<mask id=${id}><image href=${url} width=${width} height=${height} preserveAspectRatio="none" /></mask>
+    <rect class="mask-over" width=${width} height=${height} mask=${`url(#${id})`} />`;
+}
+
+/** @param {{sample: Sample, settled: {current: () => void}, layers: Overlay[]}} props */
+function PictureOf({ sample, settled, layers }) {
   const image = useRef(/** @type {HTMLImageElement | null} */ (null));
   const picture = sample.picture;
   useEffect(() => {
@@ -185,11 +277,12 @@ function PictureOf({ sample, settled }) {
     };
   }, [picture]);
   const box = useRef(/** @type {HTMLDivElement | null} */ (null));
+  const moved = useRef(/** @type {HTMLDivElement | null} */ (null));
   const camera = useRef({ x: 0, y: 0, zoom: 1 });
   const move = (/** @type {{x: number, y: number, zoom: number}} */ next) => {
     camera.current = next.zoom <= 1 ? { x: 0, y: 0, zoom: 1 } : next;
     const { x, y, zoom } = camera.current;
-    if (image.current !== null) image.current.style.transform = `translate(${x}px, ${y}px) scale(${zoom})`;
+    if (moved.current !== null) moved.current.style.transform = `translate(${x}px, ${y}px) scale(${zoom})`;
     image.current?.classList.toggle("pixels", zoom > 3);
   };
   const zoomAt = (/** @type {number} */ factor, /** @type {number} */ px, /** @type {number} */ py) => {
@@ -216,8 +309,9 @@ function PictureOf({ sample, settled }) {
   return html`<figure class=${broken ? "broken" : ""}>
     <div class="picture" ref=${box} tabindex="0" onKeyDown=${keys} onDblClick=${() => move({ x: 0, y: 0, zoom: 1 })}
       title="Wheel or + and − zoom, drag moves, 0 shows all">
-      <img ref=${image} class=${size.width > 0 && size.width < SMALL ? "small" : ""} alt="Last picture" data-timestamp=${sample.timestamp}
+      <div class="layers" ref=${moved}><img ref=${image} class=${size.width > 0 && size.width < SMALL ? "small" : ""} alt="Last picture" data-timestamp=${sample.timestamp}
         draggable=${false} onLoad=${loaded} onError=${() => setBroken(true)} />
+        ${layers.length > 0 && html`<${Overlays} layers=${layers} width=${real.width || 1} height=${real.height || 1} />`}</div>
     </div>
     <figcaption class="muted">${broken
       ? `The browser cannot decode this ${picture.encoding} image.`
