@@ -1,17 +1,39 @@
-"""Directory `out` beside a dataflow file: logs and events of its runs, its session file."""
+"""Folders beside a dataflow file: `out` (logs and events of runs, session file), `git` (clones).
+
+They lie in `.dora` in the folder of a Python project, because setuptools takes folders with such
+names for packages of the project, and then refuses to build it.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from dora_config.ids import file_stem
 from dora_config.protocol.run_plan import RunPlan
 
 OUT_DIR = "out"
+GIT_DIR = "git"
+HIDDEN = ".dora"
+_PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
+
+
+def folder(base: Path, name: str) -> Path:
+    """Return the folder `name` of dora in `base`."""
+    return base / HIDDEN / name if is_python_project(base) else base / name
+
+
+def is_python_project(folder: Path) -> bool:
+    return any(os.path.isfile(folder / file) for file in _PROJECT_FILES)  # noqa: PTH113 - no errors
+
+
+def log_dir(base: Path, dataflow_id: str) -> Path:
+    """Return the folder of the logs and events of a run."""
+    return folder(base, OUT_DIR) / dataflow_id
 
 
 def prepare_out_dir(directory: Path) -> None:
-    """Create an `out` directory, which other accounts cannot read.
+    """Create an `out` folder, which other accounts cannot read.
 
     Version control ignores it unless it has a .gitignore.
     """
@@ -26,4 +48,4 @@ def history_file(plan: RunPlan) -> Path:
     """Return the file of the events of a run, one for each daemon that shares the directory."""
     machine = plan.machine_id or plan.daemon_id
     name = "history.jsonl" if machine is None else f"history_{file_stem(machine)}.jsonl"
-    return Path(plan.working_dir) / OUT_DIR / plan.dataflow_id / name
+    return log_dir(Path(plan.working_dir), plan.dataflow_id) / name

@@ -2,7 +2,7 @@
 
 A node writes `<working directory>/out/<dataflow id>/log_<node>.jsonl`; older parts end in `.1`,
 `.2` and so on. The working directory is that of the dataflow file, or the clone of the node below
-`git/`.
+`git/`. In a Python project `out` and `git` are in `.dora`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dora_cli.logs.log_lines import LogEntry, parse_log_line
 from dora_config import DoraError
 from dora_config.ids import file_stem
 from dora_daemon.agent.logs.files import NodeLogReader, by_time
+from dora_daemon.out_dir import GIT_DIR, HIDDEN, OUT_DIR, folder
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
@@ -29,12 +30,14 @@ class NoSuchLogs(DoraError):
 
 def out_dirs(base: Path) -> list[Path]:
     """Return the log folders below `base`: its `out` and those of its clones."""
-    found = [base / "out"]
-    for directory, names, _ in os.walk(base / "git"):
-        if _COMMIT.fullmatch(Path(directory).name):
-            names.clear()
-            found.append(Path(directory) / "out")
-    return [path for path in found if path.is_dir()]
+    found = [base]
+    for clones in (base / GIT_DIR, base / HIDDEN / GIT_DIR):
+        for directory, names, _ in os.walk(clones):
+            if _COMMIT.fullmatch(Path(directory).name):
+                names.clear()
+                found.append(Path(directory))
+    outs = [path / out for path in found for out in (OUT_DIR, f"{HIDDEN}/{OUT_DIR}")]
+    return [path for path in outs if path.is_dir()]
 
 
 def dataflows(base: Path) -> list[str]:
@@ -57,7 +60,7 @@ def choose_dataflow(base: Path, wanted: str | None) -> str:
     """
     known = dataflows(base)
     if not known:
-        raise NoSuchLogs(f"no logs of dataflows in {base / 'out'}")
+        raise NoSuchLogs(f"no logs of dataflows in {folder(base, OUT_DIR)}")
     if wanted is None:
         return known[0]
     matching = [name for name in known if name.startswith(wanted.lower())]

@@ -15,6 +15,7 @@ from dora_config.history.evidence import Evidence, MachineEvidence
 from dora_config.history.file import read_history
 from dora_config.history.kept import split_dropped
 from dora_config.protocol.runner_events import DataflowStarted, DataflowStopping
+from dora_daemon.out_dir import OUT_DIR, folder
 from dora_daemon.process_tree.runtime_dir import living_runners, runtime_root
 
 PREFIX = "history"
@@ -64,7 +65,7 @@ def choose_run(base: Path, wanted: str | None) -> RecordedRun:
     """
     runs = recorded_runs(base)
     if not runs:
-        raise NoSuchHistory(f"no history of dataflows in {base / 'out'}")
+        raise NoSuchHistory(f"no history of dataflows in {folder(base, OUT_DIR)}")
     if wanted is None:
         return runs[0]
     for run in runs:

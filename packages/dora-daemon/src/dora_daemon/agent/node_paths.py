@@ -14,6 +14,7 @@ from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.code import CodeSet
 from dora_config.protocol.dataflow import DataflowSpec, Origin
 from dora_config.protocol.runner import NodeLocation, RunPlan
+from dora_daemon import out_dir
 from dora_daemon.agent.builds.files import BuildFiles, NotBuilt
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.build.own_environment import is_built
@@ -194,4 +195,4 @@ def log_dirs(plan: RunPlan) -> dict[str, str]:
 
 def log_dir(base: Path, place: NodeLocation, dataflow_id: str) -> str:
     """Return the folder of a node's log file."""
-    return str(base / (place.working_dir or "") / "out" / dataflow_id)
+    return str(out_dir.log_dir(base / (place.working_dir or ""), dataflow_id))

@@ -22,6 +22,7 @@ from dora_daemon.build.command import CommandResult, OnCommand, OnLine, run_comm
 from dora_daemon.build.errors import StepFailed
 from dora_daemon.build.file_lock import file_lock
 from dora_daemon.build.pip_lines import network_failure
+from dora_daemon.out_dir import GIT_DIR, folder
 
 UNFINISHED = ".cloning-"
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -48,7 +49,7 @@ def repository_dir(base: Path, url: str) -> Path:
     names = [name for name in path.removesuffix("/").removesuffix(".git").split("/") if name]
     if not names or any(name in (".", "..") for name in names) or url.startswith("-"):
         raise StepFailed(f"git source {url!r} is not the URL of a repository")
-    return base.joinpath("git", host, *names)
+    return folder(base, GIT_DIR).joinpath(host, *names)
 
 
 def reference(source: GitSource) -> str:

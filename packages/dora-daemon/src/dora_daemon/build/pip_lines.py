@@ -19,10 +19,9 @@ from itertools import islice
 from pathlib import Path
 
 from dora_daemon.build.plan import NAMES_TARGET, PIP
-from dora_daemon.out_dir import OUT_DIR
+from dora_daemon.out_dir import OUT_DIR, is_python_project
 
 _UV_COMMANDS = ("install", "uninstall", "list", "freeze", "show", "check")
-_PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 _EDITABLE = ("-e", "--editable")
 _WITHOUT_VALUE = ("--no-deps", "--pre", "-q", "-v", "--quiet", "--verbose", "--no-cache-dir")
 _PURE_BACKENDS = ("setuptools", "hatchling", "flit_core", "poetry.core", "pdm.backend", "uv_build")
@@ -112,8 +111,7 @@ def split_projects(
 
 
 def _is_project(path: str, folder: Path) -> bool:
-    named = path.startswith(".") or "/" in path
-    return named and any((folder / name).is_file() for name in _PROJECT_FILES)
+    return (path.startswith(".") or "/" in path) and is_python_project(folder)
 
 
 def _needs_rebuild(folder: Path, python: Path | None, *, editable: bool) -> bool:

@@ -22,7 +22,7 @@ from dora_config.yaml.reader import read_document
 from dora_config.yaml.writer import dump_yaml
 from dora_daemon.build.errors import SessionFileError
 from dora_daemon.build.job import BuiltNode
-from dora_daemon.out_dir import OUT_DIR, prepare_out_dir
+from dora_daemon.out_dir import OUT_DIR, folder, prepare_out_dir
 
 
 class Session(Message):
@@ -47,7 +47,7 @@ class Session(Message):
 
 def session_file_path(dataflow: Path) -> Path:
     """Return the session file of a dataflow file."""
-    return dataflow.parent / OUT_DIR / f"{dataflow.stem}.dora-session.yaml"
+    return folder(dataflow.parent, OUT_DIR) / f"{dataflow.stem}.dora-session.yaml"
 
 
 def fingerprint(dataflow: ResolvedDataflow, *, uv: bool) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from dora_config.dataflow.resolved import DEFAULT_FINISH_GRACE
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.yaml.quantities import parse_duration
+from dora_daemon.out_dir import log_dir
 from dora_daemon.process_tree.runtime_dir import RuntimeDir
 from dora_daemon.runner.machine.state import StateSettings
 from dora_daemon.runner.process.injection import make_package_folder
@@ -50,7 +51,7 @@ def prepare(
 
 def _log_dir(plan: RunPlan, nodes: Iterable[PreparedNode]) -> str:
     """Return the folder of the log files: beside the dataflow file, unless no node uses that."""
-    usual = Path(plan.working_dir) / "out" / plan.dataflow_id
+    usual = log_dir(Path(plan.working_dir), plan.dataflow_id)
     used = sorted({node.log_file.parent for node in nodes})
     return str(usual if usual in used or not used else used[0])
 

@@ -202,7 +202,8 @@ def _start(node: Node, mode: OperatingMode, robots: Mapping[str, RobotModel]) ->
     readme = os.environ.get("README")
     if mode is OperatingMode.SAVE:
         viewer = RerunViewer(recording, robots, readme)
-        file = Path("out") / node.dataflow_id() / f"archive-{node.dataflow_id()}.rrd"
+        own, hidden = (Path(out, node.dataflow_id()) for out in ("out", ".dora/out"))
+        file = (hidden if hidden.is_dir() else own) / f"archive-{node.dataflow_id()}.rrd"
         try:
             file.parent.mkdir(0o700, parents=True, exist_ok=True)
             file = _unused(file)

@@ -198,12 +198,12 @@ def _run(
     watched: Path | None,
 ) -> None:
     """``watched``: the dataflow file if nodes are reloaded on save."""
-    from dora_daemon.out_dir import OUT_DIR, prepare_out_dir
+    from dora_daemon.out_dir import OUT_DIR, folder, prepare_out_dir
     from dora_daemon.runner import foreground
 
     # The dataflow also runs without log files; each reports why it cannot be written.
     with suppress(OSError):
-        prepare_out_dir(Path(plan.working_dir) / OUT_DIR)
+        prepare_out_dir(folder(Path(plan.working_dir), OUT_DIR))
 
     def ready(directory: Path) -> None:
         assert before_start is not None

@@ -12,6 +12,7 @@ from dora_config.dataflow.variables import ALLOW_SHELL
 from dora_config.ids import log_file_name
 from dora_config.protocol.run_plan import NodeLocation, RunPlan
 from dora_config.yaml.text_files import is_file
+from dora_daemon.out_dir import log_dir
 from dora_daemon.runner.errors import PreparationError, RunnerError
 from dora_daemon.runner.process.environment import merge_environment, with_packages
 from dora_daemon.runner.process.injection import LaunchFacts
@@ -116,7 +117,7 @@ class Preparer:
         return path
 
     def _log_file(self, cwd: Path, spec: ResolvedNode) -> Path:
-        return cwd / "out" / self._plan.dataflow_id / log_file_name(spec.id)
+        return log_dir(cwd, self._plan.dataflow_id) / log_file_name(spec.id)
 
     def _command(
         self, spec: ResolvedNode, place: NodeLocation, cwd: Path, variables: Mapping[str, str]
