@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,52 @@ def test_a_link_is_followed_with_its_target(folder: Path) -> None:
     (folder / "link.py").symlink_to("unrelated.py")
     node = ResolvedNode(id="a", path="link.py")
     assert names(node, folder) == {"link.py", "unrelated.py"}
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that is installed, and its console script on PATH."""
+    for name, text in {
+        "bin/detect": f"#!{sys.executable}\nimport sys\nfrom pk.cli import main\n",
+        "src/pk/__init__.py": "raise SystemExit('imported')\n",
+        "src/pk/cli.py": "",
+        "src/pk/deep/model.py": "",
+        "src/single.py": "",
+        "flow/settings.yml": "",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(text)
+    (tmp_path / "bin" / "detect").chmod(0o755)
+    (tmp_path / "bin" / "long").write_text(
+        "#!/bin/sh\n'''exec' \"/long path/python\" \"$0\" \"$@\"\n' '''\nfrom single import main\n"
+    )
+    (tmp_path / "bin" / "long").chmod(0o755)
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "src"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", ["detect", "python"])
+def test_a_console_script_is_followed_with_the_modules_of_its_package(
+    package: Path, path: str
+) -> None:
+    args = ("-m", "pk.cli", "--config", "settings.yml") if path == "python" else ("settings.yml",)
+    found = files_of(ResolvedNode(id="a", path=path, args=args), package / "flow")
+    assert {str(file.relative_to(package)) for file in found} == {
+        "src/pk/__init__.py",
+        "src/pk/cli.py",
+        "src/pk/deep/model.py",
+        "flow/settings.yml",
+    }
+
+
+def test_a_console_script_of_a_single_module(package: Path) -> None:
+    found = files_of(ResolvedNode(id="a", path="long"), package / "flow")
+    assert found == {package / "src" / "single.py"}
+
+
+@pytest.mark.parametrize("path", ["sleep", "no-such-program"])
+def test_other_programs_on_path_are_not_followed(package: Path, path: str) -> None:
+    assert files_of(ResolvedNode(id="a", path=path), package / "flow") == frozenset()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import anyio
+import pytest
 
 from dora_cli.live.watching import NodeWatcher
 from dora_config.dataflow.loader import load_dataflow
@@ -98,3 +99,21 @@ async def reload_what_was_saved_early(tmp_path: Path) -> None:
             tasks.start_soon(watcher.run, reload)
             await reloaded.wait()
             tasks.cancel_scope.cancel()
+
+
+def test_nodes_that_cannot_be_watched_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talker = (node_in(tmp_path), tmp_path)
+    sleeper = (talker[0].model_copy(update={"id": "sleeper", "path": "sleep"}), tmp_path)
+    watcher = NodeWatcher(tmp_path / "dataflow.yml", {"talker": talker, "sleeper": sleeper})
+
+    async def run() -> None:
+        with anyio.move_on_after(0.1):
+            await watcher.run(lambda node: anyio.sleep_forever())
+
+    anyio.run(run)
+    shown = capsys.readouterr().err
+    assert "watching 1 file of nodes" in shown
+    assert 'node "sleeper" is not reloaded on save: `sleep` is neither' in shown
+    assert "talker" not in shown

@@ -1,17 +1,40 @@
-"""Files that a node runs: its programs, what they import, and files named in `args` and `env`."""
+"""Files that a node runs: its programs, what they import, and files named in `args` and `env`.
+
+A program without a path, such as the console script of a package, runs the modules of that package.
+"""
 
 from __future__ import annotations
 
 import ast
+import json
+import os
+import re
+import subprocess
+import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.yaml.text_files import is_file
+from dora_daemon.build.python_env import environment_python
+from dora_daemon.runner.process.sources import SourceNotFound, find_program
 
 MAX_FILES = 2000
 """Files of one program after which no more imports are followed."""
+FIND_SECONDS = 30.0
+"""Seconds for an interpreter to find packages."""
+_PYTHON = re.compile(r"python[0-9.]*")
+_FIND = """
+import importlib.util, json, sys
+places = []
+for name in sys.argv[1:]:
+    spec = importlib.util.find_spec(name)
+    if spec is not None:
+        places += spec.submodule_search_locations or [spec.origin]
+print(json.dumps(places))
+"""
 
 
 def files_of(node: ResolvedNode, base: Path) -> frozenset[Path]:
@@ -23,6 +46,8 @@ def files_of(node: ResolvedNode, base: Path) -> frozenset[Path]:
     found: set[Path] = set()
     for program in _programs(node, base):
         found |= _with_imports(program, (program.parent, base))
+    if not found and node.kind == "standard" and node.path:
+        found |= _modules_of_packages(node.path, node.args, node.id, base)
     for text in (*node.args, *(one for one in node.env.values() if isinstance(one, str))):
         for word in {text, text.rpartition("=")[2]}:
             if word and "\0" not in word and is_file(base / word):
@@ -38,6 +63,60 @@ def _programs(node: ResolvedNode, base: Path) -> Iterator[Path]:
     for name in names:
         if is_file(base / name):
             yield Path(base / name)
+
+
+def _modules_of_packages(path: str, args: Sequence[str], node: str, base: Path) -> set[Path]:
+    """Return the modules of the packages that a program without a path runs."""
+    program = _installed_program(path, node, base)
+    if program is None:
+        return set()
+    if _PYTHON.fullmatch(program.name):
+        names = {args[1].partition(".")[0]} if len(args) > 1 and args[0] == "-m" else set()
+        interpreter: Path | None = program
+    else:
+        names = {name.partition(".")[0] for level, name in _imported(program) if not level}
+        interpreter = _interpreter_of(program)
+    names -= sys.stdlib_module_names
+    found: set[Path] = set()
+    for place in _locations(interpreter, names, base) if interpreter and names else ():
+        found |= {place} if place.suffix == ".py" else {*place.rglob("*.py")}
+        if len(found) > MAX_FILES:
+            break
+    return found
+
+
+def _installed_program(path: str, node: str, base: Path) -> Path | None:
+    for managed in (None, environment_python(base, node)):
+        with suppress(SourceNotFound):
+            return find_program(
+                path,
+                working_dir=base,
+                variables=os.environ,
+                managed_python=None if managed is None else str(managed),
+            )
+    return None
+
+
+def _interpreter_of(script: Path) -> Path | None:
+    """Return the interpreter in the first line of a script, or the one beside it."""
+    with suppress(OSError), script.open("rb") as file:
+        words = file.readline(4096).decode(errors="replace").removeprefix("#!").split()
+        if words and _PYTHON.fullmatch(Path(words[0]).name):
+            return Path(words[0])
+    beside = script.with_name("python")
+    return beside if beside.exists() else None
+
+
+def _locations(interpreter: Path, names: Iterable[str], base: Path) -> list[Path]:
+    """Return the folders and files of modules, without importing them."""
+    words = [str(interpreter), "-P", "-c", _FIND, *sorted(names)]
+    with suppress(OSError, subprocess.SubprocessError, ValueError):
+        done = subprocess.run(
+            words, cwd=base, stdin=subprocess.DEVNULL, capture_output=True, timeout=FIND_SECONDS,
+            check=True,
+        )  # fmt: skip
+        return [Path(place) for place in json.loads(done.stdout) if place]
+    return []
 
 
 def _with_imports(program: Path, roots: tuple[Path, ...]) -> set[Path]:

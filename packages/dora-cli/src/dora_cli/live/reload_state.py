@@ -80,6 +80,9 @@ class ReloadState:
         self._changed.pop(node, None)
         self._reported = {pair for pair in self._reported if pair[0] != node}
 
+    def files_of(self, node: str) -> frozenset[Path]:
+        return self._files.get(node, frozenset())
+
     @property
     def files(self) -> Collection[Path]:
         """All files that are watched."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 import anyio
@@ -59,6 +59,7 @@ class NodeWatcher:
         """Watch until cancelled."""
         count = len(self._state.files) - 1
         output.remark(f"watching {output.counted(count, 'file')} of nodes for changes")
+        self._name_unwatched(self._nodes)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._reload_in_turn, reload)
             try:
@@ -80,7 +81,17 @@ class NodeWatcher:
             await self._scan(name)
             if name not in before:
                 output.remark(f'watching the files of node "{name}" for changes')
+                self._name_unwatched([name])
         self._refollow.set()
+
+    def _name_unwatched(self, nodes: Iterable[str]) -> None:
+        for name in nodes:
+            if name in self._nodes and not self._state.files_of(name):
+                node, _ = self._nodes[name]
+                output.warn(
+                    f'node "{name}" is not reloaded on save: `{node.path or node.kind}` is neither'
+                    " a file beside the dataflow nor a program of an installed Python package"
+                )
 
     async def _scan(self, name: str) -> None:
         found = self._nodes.get(name)
