@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -218,3 +220,23 @@ def test_fifty_nodes_load_fast() -> None:
         )
         times.append(float(done.stdout))
     assert min(times) < 0.5
+
+
+@pytest.mark.parametrize(
+    "source", ["nothing-{}/x{}", "n0/wrong-{}", "dora/logs/info/nothing-{}"], ids=str
+)
+def test_wrong_sources_take_little_longer_than_right_ones(source: str) -> None:
+    def duration(source: str) -> float:
+        lines = [
+            f"- {{id: n{number}, path: p, outputs: [o], inputs: {{x: {source}}}}}".replace(
+                "{}", str(number)
+            )
+            for number in range(4000)
+        ]
+        start = time.process_time()
+        with suppress(ConfigError):
+            parse_dataflow("nodes:\n" + "\n".join(lines))
+        return time.process_time() - start
+
+    right = duration("n0/o")
+    assert min(duration(source) for _ in range(2)) < 3 * right

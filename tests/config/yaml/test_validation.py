@@ -55,9 +55,3 @@ def test_every_problem_is_reported_and_the_rest_is_read() -> None:
         'node "b": unknown field `sise`',
         "unknown field `nmae`",
     ]
-
-
-def test_placeholder_replaces_a_missing_value() -> None:
-    model, messages = check("name: x", placeholders={("nodes",): []})
-    assert model == File(nodes=[], name="x")
-    assert messages == ["field `nodes` is required"]

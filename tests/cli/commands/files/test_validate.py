@@ -15,13 +15,16 @@ def test_a_good_file(dora: Dora, hello: Path) -> None:
 
 
 def test_every_problem_has_a_position(dora: Dora, hello: Path) -> None:
-    hello.write_text(HELLO.replace("camera/image\n", "camera/imgae\n").replace("path: p", "pth: p"))
-    shown = dora("validate", "hello.yml")
-    assert shown.code == 1
-    assert shown.err == ""
-    lines = shown.out.splitlines()
-    assert [line.split(": ")[0] for line in lines] == ["hello.yml:8:5", "hello.yml:10:16"]
-    assert 'did you mean "camera/image"?' in lines[1]
+    wrong_edge = HELLO.replace("camera/image\n", "camera/imgae\n")
+    for text, place, hint in (
+        (wrong_edge.replace("path: p", "pth: p"), "hello.yml:8:5", "did you mean `path`?"),
+        (wrong_edge, "hello.yml:10:16", 'did you mean "camera/image"?'),
+    ):
+        hello.write_text(text)
+        shown = dora("validate", "hello.yml")
+        assert (shown.code, shown.err) == (1, "")
+        assert shown.out.startswith(f"{place}: ")
+        assert hint in shown.out
 
 
 def test_json_for_editors(dora: Dora, hello: Path) -> None:

@@ -51,8 +51,6 @@ class _Scope:
     build: str | None = None
     cpu_affinity: list[int] | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
-    unread_ports: bool = False
-    repeated: bool = False
 
 
 class Flattening:
@@ -66,8 +64,6 @@ class Flattening:
         """Nodes with a module, with those of their inputs that no inner node reads."""
         self.used_ports: set[tuple[str, str]] = set()
         """Ports that inner nodes read, as the prefix of the module's nodes and the port."""
-        self.unread_modules: set[str] = set()
-        """Ids of nodes whose module file is unreadable in whole or in part."""
 
     def run(self, document: Document, nodes: tuple[SourceNode, ...]) -> None:
         """Append the flat nodes of a dataflow file to `self.nodes`."""
@@ -119,25 +115,17 @@ class Flattening:
 
     def _flatten(self, nodes: tuple[SourceNode, ...], scope: _Scope) -> None:
         local = {source.node.id for source in nodes}
-        outputs: dict[str, dict[str, tuple[str, str]]] = {}
-        unread: set[str] = set()
-        for source in nodes:
-            module = source.module
-            if source.node.module is not None and (module is None or module.unread_nodes):
-                self.unread_modules.add(scope.prefix + source.node.id)
-            if module is not None and not source.repeated:
-                outputs[source.node.id] = self._module_outputs(module)
-                if module.unread_outputs:
-                    unread.add(source.node.id)
-        wiring = _Wiring(self, scope, local, outputs, unread)
+        outputs = {
+            source.node.id: self._module_outputs(source.module)
+            for source in nodes
+            if source.module is not None
+        }
+        wiring = _Wiring(self, scope, local, outputs)
         for source in nodes:
             if source.module is not None:
                 self._use_module(source, source.module, scope, wiring)
-                continue
-            if source.node.module is not None:  # unreadable module; its user is checked
-                self._parameters(source, scope)
-                source = replace(source, incomplete=True)
-            self.nodes.append(self._flat_node(source, scope, wiring))
+            else:
+                self.nodes.append(self._flat_node(source, scope, wiring))
 
     def _flat_node(self, source: SourceNode, scope: _Scope, wiring: _Wiring) -> FlatNode:
         node = source.node
@@ -146,9 +134,7 @@ class Flattening:
             node.env, scope.document, (*source.path, "env"), scope.parameters, where
         )
         inputs = wiring.inputs(node.inputs, (*source.path, "inputs"), where)
-        written = len(node.inputs or ())
         for operator_id, operator, path in operators_of(node):
-            written += len(operator.inputs or ())
             wired = wiring.inputs(operator.inputs, (*source.path, *path, "inputs"), where)
             inputs.update({f"{operator_id}/{name}": value for name, value in wired.items()})
         return FlatNode(
@@ -163,10 +149,6 @@ class Flattening:
             cpu_affinity=_nearest(node.cpu_affinity, scope.cpu_affinity),
             args=self._args(source, scope, where),
             inputs=inputs,
-            incomplete=source.incomplete,
-            unread_inputs=source.unread_inputs or len(inputs) < written,
-            named=source.named,
-            repeated=source.repeated or scope.repeated,
         )
 
     def _args(self, source: SourceNode, scope: _Scope, where: str) -> str | None:
@@ -208,8 +190,6 @@ class Flattening:
             build=_nearest(module.build, node.build, scope.build),
             cpu_affinity=_nearest(node.cpu_affinity, scope.cpu_affinity),
             parameters=parameters,
-            unread_ports=module.unread_ports,
-            repeated=source.repeated or scope.repeated,
         )
         self._flatten(module.nodes, inner)
         unused = {
@@ -238,11 +218,11 @@ class Flattening:
         known = [*required, *optional]
         where = f'node "{node.id}"'
         for name in required:
-            if name not in (node.inputs or {}) and not source.unread_inputs:
+            if name not in (node.inputs or {}):
                 message = f'{where}: module "{module.interface.name}" requires input "{name}"'
                 self.report(scope.document, (*path, "inputs"), message)
         for name in node.inputs or {}:
-            if name not in known and not module.unread_ports:
+            if name not in known:
                 message = (
                     f'{where}: module "{module.interface.name}" has no input "{name}", '
                     f"expected {', '.join(known) or 'none'}{closest(name, known)}"
@@ -290,7 +270,7 @@ class Flattening:
             found = makers.get(name, [])
             if found:
                 outputs[name] = found[0]
-            if len(found) > 1 or not (found or module.unread_outputs):
+            if len(found) > 1 or not found:
                 who = ", ".join(node for node, _ in found) or "none of its nodes"
                 message = (
                     f'output "{name}" of module "{module.interface.name}" must be an output of '
@@ -310,8 +290,6 @@ class _Wiring:
     scope: _Scope
     local: set[str]
     module_outputs: Mapping[str, Mapping[str, tuple[str, str]]]
-    unread: set[str]
-    """Nodes whose modules may have further outputs in unreadable parts."""
 
     def inputs(
         self, inputs: Mapping[str, descriptor.Input] | None, path: KeyPath, where: str
@@ -357,8 +335,6 @@ class _Wiring:
             self.flattening.report(own.document, (*own.path, "source"), message)
             return None
         if port not in ports:
-            if self.scope.unread_ports:
-                return None
             message = (
                 f'{where}: the module has no input "{port}", '
                 f"expected {', '.join(ports) or 'none'}{closest(port, ports)}"
@@ -381,8 +357,6 @@ class _Wiring:
     ) -> WiredInput | None:
         outputs = self.module_outputs[node]
         if output not in outputs:
-            if node in self.unread:
-                return None
             message = (
                 f'{where}: output `{own.written}` does not exist: module node "{node}" has outputs '
                 f"{', '.join(outputs) or 'none'}{closest(output, outputs)}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.dataflow.sources import InputSource, LogSource, OutputSource, TimerSource
@@ -11,8 +12,8 @@ from dora_config.errors import Severity
 from dora_config.yaml.document import KeyPath
 from dora_config.yaml.suggest import closest, closest_name, did_you_mean
 
-MAX_SUGGESTIONS = 50
-"""Limit per file, since each suggestion compares with all names."""
+MAX_COMPARISONS = 100_000
+"""Limit per file of comparisons with known names, after which there are no more suggestions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,33 +30,8 @@ class GraphFinding:
     severity: Severity = "error"
 
 
-@dataclass(frozen=True)
-class Unreadable:
-    """Nodes and outputs that may exist in unreadable parts of the files.
-
-    `nodes` are ids of nodes with unknown outputs, `modules` ids of nodes with unknown inner nodes,
-    `outputs` belong to nodes without a valid id. With `any_node`, any node may exist.
-    """
-
-    nodes: frozenset[str] = frozenset()
-    modules: frozenset[str] = frozenset()
-    outputs: frozenset[str] = frozenset()
-    any_node: bool = False
-
-    def may_have(self, node: str, output: str | None = None) -> bool:
-        """Return whether the node, or its output, may be in unreadable parts."""
-        if self.any_node or node in self.nodes:
-            return True
-        if any(node == module or node.startswith(f"{module}.") for module in self.modules):
-            return True
-        if output is None:
-            return bool(self.outputs)
-        return output in self.outputs or any(one.endswith(f"/{output}") for one in self.outputs)
-
-
 def check_graph(
     dataflow: ResolvedDataflow,
-    unreadable: Unreadable = Unreadable(),
     written: Mapping[tuple[int, str], str] | None = None,
     unused_inputs: Sequence[ResolvedNode] = (),
 ) -> Iterator[GraphFinding]:
@@ -65,11 +41,10 @@ def check_graph(
     `unused_inputs` are nodes with a module whose inputs no inner node reads; their positions follow
     those of the dataflow's nodes.
     """
-    sources = _SourceCheck(dataflow, unreadable, written or {})
+    sources = _SourceCheck(dataflow, written or {})
     for position, node in enumerate(dataflow.nodes):
         yield from sources.check(position, node)
-        if node.id not in unreadable.nodes:
-            yield from _ports(position, node)
+        yield from _ports(position, node)
     for position, node in enumerate(unused_inputs, start=len(dataflow.nodes)):
         yield from sources.check(position, node)
     yield from backpressure_cycles(dataflow)
@@ -79,19 +54,18 @@ def check_graph(
 class _SourceCheck:
     """Checks that the sources of inputs exist, and suggests corrections."""
 
-    def __init__(
-        self,
-        dataflow: ResolvedDataflow,
-        unreadable: Unreadable,
-        written: Mapping[tuple[int, str], str],
-    ) -> None:
+    def __init__(self, dataflow: ResolvedDataflow, written: Mapping[tuple[int, str], str]) -> None:
         # inputs from one of several nodes with the same id are correct
-        self._outputs: dict[str, list[str]] = {}
+        self._outputs: dict[str, dict[str, None]] = {}
+        self._owners: dict[str, set[str]] = {}
+        """Nodes by output."""
         for node in dataflow.nodes:
-            self._outputs.setdefault(node.id, []).extend(node.outputs)
-        self._unreadable = unreadable
+            self._outputs.setdefault(node.id, {}).update(dict.fromkeys(node.outputs))
+            for output in node.outputs:
+                self._owners.setdefault(output, set()).add(node.id)
+        self._known_nodes = _listed(self._outputs)
         self._written = written
-        self._suggestions_left = MAX_SUGGESTIONS
+        self._comparisons_left = MAX_COMPARISONS
 
     def check(self, position: int, node: ResolvedNode) -> Iterator[GraphFinding]:
         """Yield all problems of the sources of the node's inputs."""
@@ -112,22 +86,19 @@ class _SourceCheck:
                     )
                     yield GraphFinding(position, timer, message, "remove it", "warning")
                 case LogSource(node=str(watched)) if watched not in self._outputs:
-                    if not self._unreadable.may_have(watched):
-                        message = (
-                            f"input `{node.id}/{name}` reads the logs of node "
-                            f'"{watched}", which does not exist'
-                        )
-                        hint = did_you_mean(self._closest(watched, self._outputs))
-                        yield GraphFinding(position, place, message, hint, "warning")
+                    message = (
+                        f"input `{node.id}/{name}` reads the logs of node "
+                        f'"{watched}", which does not exist'
+                    )
+                    hint = did_you_mean(self._closest(watched, self._outputs))
+                    yield GraphFinding(position, place, message, hint, "warning")
 
     def _missing(self, source: OutputSource, message: str) -> tuple[str, str | None] | None:
-        """Return message and hint for a source that does not exist; None if it may exist."""
+        """Return message and hint for a source that does not exist; None if it exists."""
         outputs = self._outputs.get(source.node)
         if outputs is None:
-            if self._unreadable.may_have(source.node, source.output):
-                return None
             return self._unknown_node(source, message)
-        if source.output in outputs or source.node in self._unreadable.nodes:
+        if source.output in outputs:
             return None
         if not outputs:
             message += f': node "{source.node}" has no outputs'
@@ -142,22 +113,19 @@ class _SourceCheck:
         if near is not None:
             exact = source.output in self._outputs[near]
             return message, did_you_mean(f"{near}/{source.output}" if exact else near)
-        owners = [node for node, outputs in self._outputs.items() if source.output in outputs]
+        owners = self._owners.get(source.output, set())
         if len(owners) == 1:
-            return message, did_you_mean(f"{owners[0]}/{source.output}")
-        named = [node for node in self._outputs if not node.startswith("#")]
-        return f"{message}, known nodes: {_listed(named)}", None
+            return message, did_you_mean(f"{next(iter(owners))}/{source.output}")
+        return f"{message}, known nodes: {self._known_nodes}", None
 
-    def _closest(self, name: str, known: Iterable[str]) -> str | None:
-        """Return the closest known name, up to `MAX_SUGGESTIONS` times."""
-        if self._suggestions_left == 0:
-            return None
-        self._suggestions_left -= 1
-        return closest_name(name, known)
+    def _closest(self, name: str, known: Collection[str]) -> str | None:
+        """Return the closest known name, within the limit of `MAX_COMPARISONS`."""
+        self._comparisons_left -= len(known)
+        return closest_name(name, known) if self._comparisons_left > 0 else None
 
 
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:8])
+def _listed(names: Collection[str]) -> str:
+    shown = ", ".join(islice(names, 8))
     return f"{shown} and {len(names) - 8} more" if len(names) > 8 else shown or "none"
 
 
@@ -168,7 +136,7 @@ def _ports(position: int, node: ResolvedNode) -> Iterator[GraphFinding]:
         if output is not None and output not in node.outputs:
             message = f'{where}: `{setting}` is "{output}", which is not among its outputs'
             if node.operators:
-                message += f": {_listed(list(node.outputs))}"
+                message += f": {_listed(node.outputs)}"
             hint = f"add it: `outputs: [{', '.join([*node.outputs, output])}]`"
             yield GraphFinding(position, (setting,), message, hint)
     if node.send_stdout_as is not None and node.send_stdout_as == node.send_logs_as:
@@ -179,7 +147,7 @@ def _ports(position: int, node: ResolvedNode) -> Iterator[GraphFinding]:
             if output not in node.outputs:
                 message = (
                     f'{where}: `{group}` contains "{output}", which is not among its outputs: '
-                    f"{_listed(list(node.outputs))}{closest(output, node.outputs)}"
+                    f"{_listed(node.outputs)}{closest(output, node.outputs)}"
                 )
                 yield GraphFinding(position, (group, output), message)
     if node.pattern is not None and not node.outputs:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from dora_config.dataflow import descriptor
 from dora_config.dataflow.expand import describe_dataflow
-from dora_config.dataflow.graph import GraphFinding, Unreadable, check_graph
-from dora_config.dataflow.modules import ModuleFile, SourceNode
+from dora_config.dataflow.graph import GraphFinding, check_graph
+from dora_config.dataflow.modules import ModuleFile, SourceNode, operators_of
 from dora_config.dataflow.reader import NodesFile, read_nodes_file
 from dora_config.dataflow.resolve import Resolution, SourceMap, resolve
 from dora_config.dataflow.resolved import ResolvedDataflow
@@ -88,18 +88,19 @@ def parse_dataflow(
     loading = _Loading(path.parent)
     document = read_document(text, str(path))
     file = loading.read(document, descriptor.Descriptor)
-    root = file.root if isinstance(file.root, descriptor.Descriptor) else None
-    if root is None:
-        loading.raise_if_errors()
-        root = descriptor.Descriptor(nodes=[])
     nodes = loading.with_modules(file, "", ())
+    root = file.root
+    typed = _mentions_types(nodes) or (isinstance(root, descriptor.Descriptor) and root.type_rules)
+    user_types = loading.user_types() if typed else []
+    loading.raise_if_errors()  # edges are only checked in files without errors of their own
+    assert isinstance(root, descriptor.Descriptor)
     resolution = resolve(root, document, nodes, environ)
     loading.problems.extend(resolution.problems)
     dataflow = resolution.dataflow
     if strict_types is not None:
         dataflow = dataflow.model_copy(update={"strict_types": strict_types})
-    _check_graph(loading, resolution, file)
-    dataflow = _check_types(loading, dataflow, resolution.source_map)
+    _check_graph(loading, resolution)
+    dataflow = _check_types(loading, dataflow, resolution.source_map, user_types)
     if check_paths:
         _check_programs(loading, dataflow, resolution.source_map, environ)
     loading.raise_if_errors()
@@ -132,7 +133,7 @@ class _Loading:
         """Read the nodes of a document and add its problems."""
         self.problems.extend(document.problems)
         if document.problems and not isinstance(document.data, dict):
-            return NodesFile(document, lost_nodes=True)
+            return NodesFile(document)
         file = read_nodes_file(document, model)
         self.report(document, file.findings)
         return file
@@ -232,10 +233,10 @@ class _Loading:
             return None
         inner_document = read_document(text, str(self.base / relative))
         inner = self.read(inner_document, descriptor.Module)
-        if not isinstance(inner.root, descriptor.Module):
-            return None
         inner_directory = os.path.normpath(relative.parent) if str(relative.parent) != "." else ""
         nodes = self.with_modules(inner, inner_directory, (*users, path))
+        if not isinstance(inner.root, descriptor.Module):
+            return None
         return _module_file(inner, inner.root, inner_directory, nodes)
 
 
@@ -258,11 +259,10 @@ def load_module(path: Path | str) -> LoadedModule:
     loading = _Loading(path.parent)
     document = read_document(read_text(path, MAX_MODULE_BYTES), str(path))
     file = loading.read(document, descriptor.Module)
-    if not isinstance(file.root, descriptor.Module):
-        loading.raise_if_errors()
-        raise AssertionError("an unreadable module has problems")
-    interface = file.root.module
     nodes = loading.with_modules(file, "", (path.resolve(),))
+    loading.raise_if_errors()
+    assert isinstance(file.root, descriptor.Module)
+    interface = file.root.module
     inner = _module_file(file, file.root, "", nodes)
     # connect the inputs to logs, which need no other node
     ports = [*(interface.inputs or ()), *(interface.inputs_optional or ())]
@@ -281,7 +281,7 @@ def load_module(path: Path | str) -> LoadedModule:
         dict.fromkeys(names, "set"),
     )
     loading.problems.extend(resolution.problems)
-    _check_graph(loading, resolution, file)
+    _check_graph(loading, resolution)
     loading.raise_if_errors()
     return LoadedModule(
         name=interface.name,
@@ -311,45 +311,41 @@ def _module_file(
         interface=root.module,
         build=root.build,
         nodes=nodes,
-        unread_ports=file.unread_ports,
-        unread_nodes=file.lost_nodes or bool(file.lost_names),
     )
 
 
-def _check_graph(loading: _Loading, resolution: Resolution, file: NodesFile) -> None:
-    flat = resolution.source_map.flat
-    unnamed = [number for number, node in enumerate(flat) if not node.named]
-    unreadable = Unreadable(
-        nodes=file.lost_names.union(node.id for node in flat if node.incomplete),
-        modules=resolution.unread_modules,
-        outputs=frozenset(
-            output for number in unnamed for output in resolution.dataflow.nodes[number].outputs
-        ),
-        any_node=file.lost_nodes or any(flat[number].incomplete for number in unnamed),
+def _mentions_types(nodes: Iterable[SourceNode]) -> bool:
+    return any(
+        source.node.input_types
+        or source.node.output_types
+        or any(one.input_types or one.output_types for _, one, _ in operators_of(source.node))
+        or (source.module is not None and _mentions_types(source.module.nodes))
+        for source in nodes
     )
+
+
+def _check_graph(loading: _Loading, resolution: Resolution) -> None:
     written = {
         (number, name): wired.written
-        for number, node in enumerate(flat)
+        for number, node in enumerate(resolution.source_map.flat)
         for name, wired in node.inputs.items()
     }
-    findings = check_graph(resolution.dataflow, unreadable, written, resolution.unused_inputs)
+    findings = check_graph(resolution.dataflow, written, resolution.unused_inputs)
     loading.report_graph(resolution.source_map, findings)
 
 
 def _check_types(
-    loading: _Loading, dataflow: ResolvedDataflow, source_map: SourceMap
+    loading: _Loading,
+    dataflow: ResolvedDataflow,
+    source_map: SourceMap,
+    user_types: list[TypeDefinition],
 ) -> ResolvedDataflow:
     """Check the declared types, and return the dataflow with inferred types."""
     from dora_config.dataflow import types
 
     if not types.uses_types(dataflow) and not dataflow.type_rules:
         return dataflow
-    unread = {
-        number
-        for number, flat in enumerate(source_map.flat)
-        if flat.incomplete or flat.unread_inputs
-    }
-    checked = types.check_types(dataflow, loading.user_types(), unread)
+    checked = types.check_types(dataflow, user_types)
     loading.report_graph(source_map, checked.findings)
     return types.with_inferred_types(dataflow, checked.inferred)
 

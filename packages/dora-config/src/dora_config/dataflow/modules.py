@@ -17,45 +17,19 @@ class SourceNode:
 
     node: descriptor.Node
     path: KeyPath
-    incomplete: bool = False
-    """Outputs may be missing because parts are unreadable."""
-    unread_inputs: bool = False
-    """Inputs may be missing for the same reason."""
-    named: bool = True
-    """Whether its id is valid; otherwise the id is the invalid text or a description."""
-    repeated: bool = False
-    """Whether an earlier node of the file has the same id."""
     module: ModuleFile | None = None
-    """The file in `module`; None if the node has none or it cannot be read."""
-
-    @property
-    def is_readable(self) -> bool:
-        """Return whether the id and all outputs are known."""
-        if self.node.module is not None and (self.module is None or self.module.unread_outputs):
-            return False
-        return self.named and not self.incomplete
+    """The file in `module`, if the node has one."""
 
 
 @dataclass(frozen=True)
 class ModuleFile:
-    """A module file; `directory` is relative to the dataflow's (`""`: the same).
-
-    With `unread_ports` or `unread_nodes`, further ports or nodes may exist in unreadable parts.
-    """
+    """A module file; `directory` is relative to the dataflow's (`""`: the same)."""
 
     document: Document
     directory: str
     interface: descriptor.ModuleInterface
     build: str | None
     nodes: tuple[SourceNode, ...]
-    unread_ports: bool = False
-    unread_nodes: bool = False
-
-    @property
-    def unread_outputs(self) -> bool:
-        """Return whether further outputs may exist in unreadable parts."""
-        nodes = all(source.is_readable for source in self.nodes)
-        return self.unread_ports or self.unread_nodes or not nodes
 
 
 @dataclass(frozen=True)
@@ -86,10 +60,6 @@ class FlatNode:
     build: str | None = None
     cpu_affinity: list[int] | None = None
     args: str | None = None
-    incomplete: bool = False
-    unread_inputs: bool = False
-    named: bool = True
-    repeated: bool = False
 
 
 def operators_of(node: descriptor.Node) -> list[tuple[str, descriptor.Operator, KeyPath]]:

@@ -80,13 +80,10 @@ def shape_findings(node: Mapping[str, Any], path: KeyPath, where: str) -> Iterat
 def _kind_findings(present: set[str], path: KeyPath, where: str) -> Iterator[Finding]:
     kinds = [kind for kind in KINDS if kind in present]
     expected = "expected exactly one of path, operator, operators, module"
-    replaced = {*_REFUSED, "custom"}
-    misspelt = any(
-        closest_name(field, KINDS)
-        for field in present - _STANDARD_FIELDS - _OPERATOR_FIELDS - SHARED_FIELDS
-    )
-    if not kinds and not misspelt and not present & replaced:
-        yield Finding(path, f"{where} has no program: {expected}")
+    if not kinds and not present & {*_REFUSED, "custom"}:
+        others = present - _STANDARD_FIELDS - _OPERATOR_FIELDS - SHARED_FIELDS
+        if not any(closest_name(field, KINDS) for field in others):  # else it is misspelt
+            yield Finding(path, f"{where} has no program: {expected}")
     if len(kinds) > 1:
         named = " and ".join(f"`{kind}`" for kind in kinds)
         yield Finding((*path, kinds[1]), f"{where} has {named}: {expected}", at_key=True)

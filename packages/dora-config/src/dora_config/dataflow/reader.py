@@ -6,7 +6,7 @@ Accepted names of dora 0.x are replaced by the present ones.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -17,7 +17,6 @@ from dora_config.dataflow.node_shape import (
     KINDS,
     NODE_HINTS,
     ROOT_HINTS,
-    node_kind,
     operator_findings,
     shape_findings,
 )
@@ -36,22 +35,6 @@ class NodesFile:
     document: Document
     root: descriptor.Descriptor | descriptor.Module | None = None
     nodes: tuple[SourceNode, ...] = ()
-    lost_nodes: bool = False
-    """The list of nodes is missing or unreadable, so any node may exist."""
-    lost_names: frozenset[str] = frozenset()
-    """Items of the list of nodes that consist of a name only."""
-
-    @property
-    def unread_ports(self) -> bool:
-        """Whether a module may have further inputs and outputs in unreadable parts."""
-        places = {finding.path for finding in self.findings if finding.severity == "error"}
-        places |= self.document.lost
-        names = {str(place[1]) for place in places if len(place) > 1 and place[0] == "module"}
-        unread = names | {closest_name(name, _PORT_FIELDS) for name in names}
-        return not unread.isdisjoint(_PORT_FIELDS) or not isinstance(
-            self.document.data.get("module"), dict
-        )
-
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -64,23 +47,15 @@ def read_nodes_file(
     if not isinstance(data, dict):
         found = "the file is empty" if data is None else f"found {show(data)}"
         expected = "expected a mapping with a list of `nodes`"
-        file.lost_nodes = True
         file.findings.append(
             Finding((), f"{found}: {expected}" if data is None else f"{expected}, {found}")
         )
         return file
     data = _renamed(file, data, ())
     raw_nodes = data.get("nodes")
-    checked = validate(
-        model,
-        {**data, "nodes": []},
-        document,
-        hints=ROOT_HINTS.get,
-        placeholders=_ROOT_PLACEHOLDERS if model is descriptor.Module else {},
-    )
+    checked = validate(model, {**data, "nodes": []}, document, hints=ROOT_HINTS.get)
     file.findings.extend(checked.findings)
     file.root = checked.model
-    file.lost_nodes = ("nodes",) in document.lost
     if not isinstance(raw_nodes, list):
         message = (
             "expected a list of nodes" if raw_nodes is not None else "field `nodes` is required"
@@ -89,21 +64,11 @@ def read_nodes_file(
         misspelt = "nodes" not in data and any(closest_name(key, ["nodes"]) for key in data)
         if not misspelt:
             file.findings.append(Finding(("nodes",), message, hint))
-        file.lost_nodes = True
         return file
     nodes = [_read_node(file, raw, ("nodes", index)) for index, raw in enumerate(raw_nodes)]
-    file.nodes = tuple(_with_repetitions(file, [node for node in nodes if node is not None]))
-    names = (document.scalar_text(("nodes", index)) for index in range(len(raw_nodes)))
-    file.lost_names = frozenset(name for name in names if name)
+    file.nodes = tuple(node for node in nodes if node is not None)
+    file.findings.extend(_repetitions(file))
     return file
-
-
-_PORT_FIELDS = ("inputs", "inputs_optional", "outputs")
-_PLACEHOLDER = "unnamed"
-_ROOT_PLACEHOLDERS: dict[KeyPath, Any] = {
-    ("module",): {"name": _PLACEHOLDER},
-    ("module", "name"): _PLACEHOLDER,
-}
 
 
 def _renamed(file: NodesFile, data: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:
@@ -131,93 +96,19 @@ def _read_node(file: NodesFile, raw: Any, path: KeyPath) -> SourceNode | None:
             file.findings.append(Finding(path, message))
         return None
     raw = _renamed(file, raw, path)
-    checked = validate(
-        descriptor.Node,
-        raw,
-        document,
-        path,
-        hints=NODE_HINTS.get,
-        placeholders={("id",): _PLACEHOLDER},
-    )
+    checked = validate(descriptor.Node, raw, document, path, hints=NODE_HINTS.get)
     raw = checked.data
-    unread = {str(place[len(path)]) for place in document.lost if _is_within(place, path)}
     shape = shape_findings(raw, path, where)
-    if not unread.isdisjoint(KINDS):  # the kind is in an unreadable value
+    if any((*path, kind) in document.lost for kind in KINDS):  # the kind is unreadable
         shape = (finding for finding in shape if finding.path != path)
-    findings = [*shape, *checked.findings]
+    file.findings.extend([*shape, *checked.findings])
     for place, operator in _raw_operators(raw):
         full = (*path, *place)
-        findings.extend(operator_findings(operator, full, describe_place(document.data, full)))
-    file.findings.extend(findings)
+        file.findings.extend(operator_findings(operator, full, describe_place(document.data, full)))
     if checked.model is None:
         return None
-    node = _with_misnamed_inputs(checked.model, raw, document, path)
-    unread.update(
-        str(finding.path[len(path)])
-        for finding in findings
-        if finding.severity == "error" and _is_within(finding.path, path)
-    )
-    unread.update(near for name in unread.copy() if (near := closest_name(name, _ALL_FIELDS)))
-    named = node.id == raw.get("id")
-    if not named:
-        # an id that differs from all others
-        number = int(path[-1]) + 1
-        name = raw.get("id")
-        usable = name if isinstance(name, str) and name else f"#{number}"
-        node = node.model_copy(update={"id": usable})
-    if node_kind(raw) is None:
-        node = node.model_copy(update={"operator": None, "operators": None, "module": None})
-    file.findings.extend(_node_findings(node, path, where))
-    node, renamed = _distinct_operators(node)
-    return SourceNode(
-        node,
-        path,
-        incomplete=not unread.isdisjoint(_OUTPUT_FIELDS) or any(one.outputs for one in renamed),
-        unread_inputs=not unread.isdisjoint(_INPUT_FIELDS),
-        named=named and "id" not in unread,
-    )
-
-
-def _with_misnamed_inputs(
-    node: descriptor.Node, raw: Mapping[str, Any], document: Document, path: KeyPath
-) -> descriptor.Node:
-    """Return `node` with inputs whose name is invalid, so that their sources are checked too."""
-    given = raw.get("inputs")
-    if not isinstance(given, dict) or node.module is not None:
-        return node
-    inputs = dict(node.inputs or {})
-    for name, value in given.items():
-        if name not in inputs:
-            long_form = value if isinstance(value, dict) else {"source": value}
-            wanted = validate(descriptor.Input, long_form, document, (*path, "inputs", name)).model
-            if wanted is not None:
-                inputs[name] = wanted
-    return node.model_copy(update={"inputs": inputs})
-
-
-def _distinct_operators(node: descriptor.Node) -> tuple[descriptor.Node, list[descriptor.Operator]]:
-    """Return `node` with an id for each operator that has none of its own, and those operators.
-
-    The sources of such operators are then checked too.
-    """
-    operators = list(node.operators or ())
-    seen: set[str | None] = {None}
-    renamed: list[descriptor.Operator] = []
-    for index, operator in enumerate(operators):
-        if operator.id in seen:
-            operators[index] = operator.model_copy(update={"id": f"#{index + 1}"})
-            renamed.append(operators[index])
-        seen.add(operator.id)
-    return (node.model_copy(update={"operators": operators}) if renamed else node), renamed
-
-
-def _is_within(place: KeyPath, path: KeyPath) -> bool:
-    return len(place) > len(path) and place[: len(path)] == path
-
-
-_OUTPUT_FIELDS = frozenset({"outputs", "operator", "operators", "module"})
-_INPUT_FIELDS = frozenset({"inputs", "operator", "operators"})
-_ALL_FIELDS = tuple(descriptor.Node.model_fields)
+    file.findings.extend(_node_findings(checked.model, path, where))
+    return SourceNode(checked.model, path)
 
 
 def _raw_operators(raw: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
@@ -291,15 +182,14 @@ def _repeated(outputs: list[str] | None, path: KeyPath, where: str) -> Iterator[
         seen.add(output)
 
 
-def _with_repetitions(file: NodesFile, nodes: list[SourceNode]) -> Iterator[SourceNode]:
-    """Yield the nodes; report and mark those that repeat an earlier id."""
+def _repetitions(file: NodesFile) -> Iterator[Finding]:
+    """Yield a problem for each node that repeats an earlier id."""
     first: dict[str, SourceNode] = {}
-    for source in nodes:
+    for source in file.nodes:
         other = first.setdefault(source.node.id, source)
-        if other is source:
-            yield source
-            continue
-        line = file.document.span((*other.path, "id")).line
-        message = f'duplicate node ID "{source.node.id}", first on line {line}: ids must be unique'
-        file.findings.append(Finding((*source.path, "id"), message))
-        yield replace(source, repeated=True)
+        if other is not source:
+            line = file.document.span((*other.path, "id")).line
+            message = (
+                f'duplicate node ID "{source.node.id}", first on line {line}: ids must be unique'
+            )
+            yield Finding((*source.path, "id"), message)

@@ -95,8 +95,6 @@ class Resolution:
     problems: tuple[Problem, ...]
     unused_inputs: tuple[ResolvedNode, ...] = ()
     """Nodes with a module, with those of their inputs that no inner node reads."""
-    unread_modules: frozenset[str] = frozenset()
-    """Ids of nodes whose module file is unreadable in whole or in part."""
 
 
 def resolve(
@@ -134,16 +132,14 @@ def resolve(
     problems = (*flattening.problems, *_duplicates(source_map))
     unused = [_unused_inputs(flat, single) for flat in flattening.unused_inputs]
     source_map.flat.extend(flattening.unused_inputs)
-    return Resolution(
-        dataflow, source_map, problems, tuple(unused), frozenset(flattening.unread_modules)
-    )
+    return Resolution(dataflow, source_map, problems, tuple(unused))
 
 
 def _duplicates(source_map: SourceMap) -> Iterator[Problem]:
     """Yield problems for nodes with equal ids after modules are applied."""
     seen: set[str] = set()
     for position, flat in enumerate(source_map.flat):
-        if flat.id in seen and not flat.repeated:
+        if flat.id in seen:
             message = f'duplicate node ID "{flat.id}": ids must be unique once modules are applied'
             yield source_map.problem(position, ("id",), message)
         seen.add(flat.id)
@@ -187,7 +183,15 @@ def _resolve_node(
         for operator_id, operator, _ in operators_of(node)
     )
     facts = _Ports(node, operators)
-    input_types = facts.types("input_types")
+    written = {
+        *(node.inputs or ()),
+        *(f"{key}/{name}" for key, one, _ in operators_of(node) for name in one.inputs or ()),
+    }
+    input_types = {
+        name: text
+        for name, text in facts.types("input_types").items()
+        if name in flat.inputs or name not in written  # an optional port may not be connected
+    }
     return ResolvedNode(
         id=flat.id,
         name=node.name,

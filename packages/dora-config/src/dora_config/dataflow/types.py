@@ -7,7 +7,7 @@ A type is a name such as `std/media/v1/Image`, with optional parameters in brack
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from dora_config.dataflow.graph import GraphFinding
@@ -139,15 +139,11 @@ def parse_type(text: str) -> TypeName:
 def check_types(
     dataflow: ResolvedDataflow,
     user_types: Iterable[TypeDefinition] = (),
-    unread_ports: Container[int] = (),
 ) -> TypeCheck:
-    """Check all declared types; problems are errors only if `strict_types` is set.
-
-    The nodes at the positions `unread_ports` may have further ports in unreadable parts.
-    """
+    """Check all declared types; problems are errors only if `strict_types` is set."""
     library = dict(STANDARD_TYPES)
     library.update({one.name: one for one in user_types})
-    return _TypeChecker(dataflow, library, unread_ports).run()
+    return _TypeChecker(dataflow, library).run()
 
 
 def uses_types(dataflow: ResolvedDataflow) -> bool:
@@ -162,10 +158,8 @@ class _TypeChecker:
         self,
         dataflow: ResolvedDataflow,
         library: Mapping[str, TypeDefinition],
-        unread_ports: Container[int],
     ) -> None:
         self._dataflow = dataflow
-        self._unread_ports = unread_ports
         self._library = library
         self._severity: Severity = "error" if dataflow.strict_types else "warning"
         self._findings: list[GraphFinding] = []
@@ -205,7 +199,7 @@ class _TypeChecker:
         types: Mapping[str, str] = getattr(node, group)
         direction = group.removesuffix("_types")
         for port, text in types.items():
-            if port not in ports and self._position not in self._unread_ports:
+            if port not in ports:
                 message = (
                     f'node "{node.id}": `{group}` contains "{port}", '
                     f"which is not among its {ports_name}"

@@ -41,13 +41,8 @@ def validate(
     path: KeyPath = (),
     *,
     hints: Hints | None = None,
-    placeholders: Mapping[KeyPath, Any] | None = None,
 ) -> Validated[Model]:
-    """Validate `data` at `path` of `document`.
-
-    `placeholders` replace required values that are missing or invalid, so that the rest is still
-    read into a model.
-    """
+    """Validate `data` at `path` of `document`."""
     read, details = _read(model, data)
     if any(_is_scalar_for_text(data, detail) for detail in details):
         data = deepcopy(data)
@@ -64,7 +59,7 @@ def validate(
     )
     usable = deepcopy(data) if details else data
     for _ in range(_MAX_ROUNDS):
-        if not details or not _prune(usable, details, placeholders or {}):
+        if not details or not _prune(usable, details):
             break
         read, details = _read(model, usable)
     return Validated(read, findings, data)
@@ -98,18 +93,12 @@ def _take_text(data: Any, detail: Mapping[str, Any], document: Document, path: K
     _value_at(data, place[:-1])[place[-1]] = written(value) if text is None else text
 
 
-def _prune(
-    data: Any, details: Iterable[Mapping[str, Any]], placeholders: Mapping[KeyPath, Any]
-) -> bool:
-    """Remove or replace invalid values, or their parents; return False if nothing remains."""
-    replaced: list[KeyPath] = []
-    targets: set[KeyPath] = set()
-    for detail in details:
-        loc: KeyPath = detail["loc"]
-        if loc in placeholders:
-            replaced.append(loc)
-        else:
-            targets.add(_existing(data, loc[:-1] if detail["type"] == "missing" else loc))
+def _prune(data: Any, details: Iterable[Mapping[str, Any]]) -> bool:
+    """Remove invalid values, or their parents; return False if nothing remains."""
+    targets: set[KeyPath] = {
+        _existing(data, detail["loc"][:-1] if detail["type"] == "missing" else detail["loc"])
+        for detail in details
+    }
     if () in targets:
         return False
     outermost = [
@@ -122,8 +111,6 @@ def _prune(
         outermost, key=lambda parts: [str(p).zfill(9) for p in parts], reverse=True
     ):
         del _value_at(data, target[:-1])[target[-1]]
-    for loc in replaced:
-        _value_at(data, loc[:-1])[loc[-1]] = deepcopy(placeholders[loc])
     return True
 
 
