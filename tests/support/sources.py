@@ -105,4 +105,4 @@ def python_sources(folder: str = "") -> tuple[Source, ...]:
 @cache
 def packaged_sources() -> tuple[Source, ...]:
     """Return the modules of all wheels."""
-    return tuple(source for source in python_sources("packages") if "src" in source.path.parts)
+    return tuple(source for source in python_sources("packages") if "/src/" in source.name)
