@@ -40,6 +40,16 @@ def test_host_runs_systemd_and_the_user_has_sudo(hosts: Hosts) -> None:
     assert len(boots) == 2
 
 
+def test_a_host_starts_only_services_that_it_needs(hosts: Hosts) -> None:
+    """Whatever is enabled on this machine."""
+    words = ("systemctl", "list-units", "--state=active,activating,failed", "--plain")
+    shown = hosts["left"].root(*words, "--no-legend", "--type=service,timer").stdout
+    units = {line.split()[0] for line in shown.splitlines()}
+    others = {unit for unit in units if not unit.startswith(("systemd-", "user"))}
+    assert "ssh.service" in others
+    assert others <= {"ssh.service", "dbus.service", "ldconfig.service", "getty-static.service"}
+
+
 def test_files_of_a_host_are_its_own(hosts: Hosts) -> None:
     before = hosts["left"].files()
     hosts["left"].root("sh", "-c", "echo x > /etc/written-by-a-test")

@@ -6,6 +6,7 @@ with one address, own pid, mount, uts, ipc and cgroup namespaces, and systemd as
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import uuid
@@ -17,16 +18,23 @@ USER = "ubuntu"
 USER_WITHOUT_SUDO = "nosudo"
 
 _FIRST_UID = 2001
+_HIDDEN = (
+    "etc/systemd/system",
+    "etc/systemd/system-generators",
+    "etc/systemd/user",
+    "usr/lib/systemd/system-generators",
+    "usr/local/lib/systemd",
+)
+"""Folders of a host without the contents that they have on this machine: what is enabled here, has
+a script in /etc/init.d or a line in /etc/fstab is not of a host."""
+_ENABLED = "ssh.service"
 _UNITS_OF_HARDWARE = (
     "systemd-modules-load.service",
     "systemd-sysctl.service",
     "systemd-udevd.service",
     "systemd-udev-trigger.service",
-    "systemd-timesyncd.service",
     "systemd-random-seed.service",
-    "systemd-pstore.service",
     "systemd-firstboot.service",
-    "systemd-networkd-wait-online.service",
     "dev-hugepages.mount",
     "dev-mqueue.mount",
     "sys-kernel-debug.mount",
@@ -34,19 +42,8 @@ _UNITS_OF_HARDWARE = (
     "sys-kernel-config.mount",
     "sys-fs-fuse-connections.mount",
     "proc-sys-fs-binfmt_misc.automount",
-    "console-getty.service",
-    "getty@tty1.service",
-    "sshd-keygen.service",
-    "ssh.socket",
-    "apt-daily.timer",
-    "apt-daily-upgrade.timer",
-    "dpkg-db-backup.timer",
-    "e2scrub_all.timer",
-    "fstrim.timer",
-    "man-db.timer",
-    "postgresql.service",
 )
-"""Units that a host without hardware cannot, or need not, run."""
+"""Units of systemd itself that a host without hardware cannot, or need not, run."""
 
 BOOT_SCRIPT = """
 set -e
@@ -146,7 +143,11 @@ def prepare(folder: Path, identity: Identity) -> None:
     (etc / "resolv.conf").write_text("")
     _users(upper, identity.authorized_key)
     _sshd(_folder(etc / "ssh"))
-    units = _folder(etc / "systemd/system")
+    for hidden in _HIDDEN:
+        os.setxattr(_folder(upper / hidden), "trusted.overlay.opaque", b"y")
+    units = etc / "systemd/system"
+    wants = _folder(units / "multi-user.target.wants")
+    (wants / _ENABLED).symlink_to(f"/usr/lib/systemd/system/{_ENABLED}")
     for unit in _UNITS_OF_HARDWARE:
         (units / unit).symlink_to("/dev/null")
 
