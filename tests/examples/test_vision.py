@@ -13,8 +13,7 @@ import pytest
 from examples.conftest import CopyExample
 from foxglove_schemas_protobuf import RawImage_pb2
 from mcap.reader import make_reader
-from support.dora import DORA, run_dora, running_dora
-from support.fleets.coordinator import free_port
+from support.dora import DORA, RunningDora, run_dora, running_dora
 from support.runner.foxglove_client import FoxgloveClient
 
 from dora_daemon.recording.arrow_messages import decode
@@ -46,13 +45,12 @@ def test_no_frame_is_lost(speed: str, copy_example: CopyExample, own_python: Pat
     own_dora = (own_python, "-m", "dora_config.launcher")
     recording = file.parent / "vision.mcap"
     words = ("run", file) if speed == "1" else ("record", file, "-o", recording)
-    port = free_port()
     if speed == "1":
         with file.open("a") as more:
-            more.write(FOXGLOVE.format(program=DORA.with_name("dora-foxglove"), port=port))
+            more.write(FOXGLOVE.format(program=DORA.with_name("dora-foxglove")))
     with running_dora(*words, "--env", f"SPEED={speed}", program=own_dora) as running:
         if speed == "1":
-            check_shown(port)
+            check_shown(running)
         done = running.wait(timeout=280).succeeded()
     if recording.exists():
         check_recording(recording)
@@ -66,14 +64,14 @@ def test_no_frame_is_lost(speed: str, copy_example: CopyExample, own_python: Pat
 FOXGLOVE = """
   - id: foxglove
     path: {program}
-    env: {{FOXGLOVE_PORT: {port}}}
+    env: {{FOXGLOVE_PORT: 0}}
     inputs: {{frame: camera/frame}}
 """
 
 
-def check_shown(port: int) -> None:
+def check_shown(running: RunningDora) -> None:
     """A viewer of Foxglove receives the pictures."""
-    with FoxgloveClient(port) as client:
+    with FoxgloveClient(running) as client:
         shown = client.receive({"/camera/frame": 10})["/camera/frame"]
     pictures = [RawImage_pb2.RawImage.FromString(message) for message in shown]
     assert {(one.width, one.height, one.encoding) for one in pictures} == {(176, 144, "bgr8")}

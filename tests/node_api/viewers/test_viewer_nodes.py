@@ -104,11 +104,10 @@ def test_a_script_of_the_replaced_package_starts_the_node(workspace: Workspace) 
 
 def test_clients_of_foxglove_come_and_go(workspace: Workspace) -> None:
     workspace.node("sender", SENDER)
-    port = free_port()
-    file = workspace.dataflow(flow("dora-foxglove", {"FOXGLOVE_PORT": port}, 10_000))
+    file = workspace.dataflow(flow("dora-foxglove", {"FOXGLOVE_PORT": 0}, 10_000))
     with running_dora("run", file, cwd=workspace.path) as running:
         for _ in range(2):
-            with FoxgloveClient(port) as client:
+            with FoxgloveClient(running) as client:
                 found = client.receive({"/sender/image": 3, "/sender/boxes": 1})
             assert client.schemas["/sender/values"] == "dora.Numbers"
             for message in found["/sender/image"]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import ExitStack
-from types import TracebackType
+from typing import Any
 
+from support.dora import RunningDora
 from support.waiting import PATIENCE, wait_until
-from websockets.exceptions import ConnectionClosed, InvalidMessage
-from websockets.sync.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 SUBPROTOCOL = Subprotocol("foxglove.sdk.v1")
@@ -21,36 +22,30 @@ _OPCODE = 1
 
 
 class FoxgloveClient:
-    """Connects, once a server listens on a port of this machine; a context manager."""
+    """Connects to the `dora-foxglove` of a command, which listens on port 0; a context manager.
 
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._open = ExitStack()
+    A port that the test chooses could be taken by another program meanwhile.
+    """
+
+    def __init__(self, command: RunningDora) -> None:
+        command.wait_for("connect to ws://")
+        found = wait_until(
+            lambda: re.search(r"connect to (ws://[\d.:]+)\s", command.stdout), what="a whole line"
+        )
+        assert found is not None
+        self._connection = connect(
+            found.group(1), subprotocols=[SUBPROTOCOL], max_size=None, compression=None
+        )
         self._topics: dict[int, str] = {}
         self.schemas: dict[str, str] = {}
         """By topic, as far as advertised."""
 
     def __enter__(self) -> FoxgloveClient:
-        found = wait_until(self._connected, what="a server of Foxglove's protocol")
-        assert found is not None
-        self._socket = found
+        self._socket = self._connection.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._open.close()
-
-    def _connected(self) -> ClientConnection | None:
-        address = f"ws://127.0.0.1:{self._port}"
-        try:
-            offered = connect(address, subprotocols=[SUBPROTOCOL], max_size=None, compression=None)
-            return self._open.enter_context(offered)
-        except (OSError, InvalidMessage):
-            return None
+    def __exit__(self, *error: Any) -> None:
+        self._connection.__exit__(*error)
 
     def receive(self, wanted: Mapping[str, int]) -> dict[str, list[bytes]]:
         """Subscribe to topics; return messages of each once there are as many as wanted.
