@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from support.homes import watched_home
+from support.requirements import summary
 from support.workspace import Workspace
 
 # Examples have no deadline: a busy machine is slow, not wrong.
@@ -72,6 +73,16 @@ def pytest_runtest_makereport(
     if report.failed:
         item.stash[HAS_FAILED] = True
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the machine lacks for the tests that were skipped, and how to install it."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    lines = summary(report.longrepr[2] for report in skipped)
+    if lines:
+        terminalreporter.section("skipped")
+    for line in lines:
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(autouse=True)

@@ -15,16 +15,16 @@ _SETTINGS = {
     "FAKETIME_DISABLE_SHM": "1",
     "FAKETIME_CACHE_DURATION": "1",
 }
+_LIBRARY = "*/faketime/libfaketimeMT.so.1"
 _INSIDE = "/opt/faketime.so"
 
 
 def give_clock(host: Host) -> None:
     """Let `set_clock` set the clock of all processes that start from now on."""
-    library_path = "faketime/libfaketimeMT.so.1"
-    found = sorted(map(str, Path("/usr/lib").glob(f"*/{library_path}")))
-    require_installed(*(found or [f"/usr/lib/{library_path}"]))
+    require_installed(f"/usr/lib/{_LIBRARY}")
+    found = next(Path("/usr/lib").glob(_LIBRARY))
     library = host.path(_INSIDE)
-    library.write_bytes(Path(found[0]).read_bytes())
+    library.write_bytes(found.read_bytes())
     library.chmod(0o755)
     lines = "".join(f"{name}={value}\n" for name, value in _SETTINGS.items())
     host.path("/etc/environment").write_text(lines)

@@ -28,9 +28,16 @@ from support.waiting import PATIENCE, wait_until
 
 WORKSTATION = "10.77.0.1"
 """Address of the test on the hosts' network."""
-PROGRAMS = ("unshare", "nsenter", "ip", "bridge", "pivot_root", "ssh-keygen", "sudo")
-_SYSTEMD = Path("/lib/systemd/systemd")
-_SSHD = Path("/usr/sbin/sshd")
+NEEDED = (
+    *("unshare", "nsenter", "ip", "bridge", "pivot_root", "ping", "ssh-keygen", "sudo"),
+    *(
+        "dbus-daemon",
+        "/lib/systemd/systemd",
+        "/usr/sbin/sshd",
+        "/usr/lib/*/security/pam_systemd.so",
+    ),
+)
+"""Programs and files."""
 _CLONE_NEWNET = 0x40000000
 _MEMORY = "2g"
 """Size of the tmpfs with the disks of all hosts."""
@@ -74,7 +81,7 @@ shutil.rmtree(folder, ignore_errors=True)
 def hosts_or_skip(*names: str, bare: bool = False) -> Generator[Hosts, None, None]:
     """For a fixture: booted hosts, removed at the end; skips the test where they are impossible."""
     require_root()
-    require_installed(*PROGRAMS, str(_SYSTEMD), str(_SSHD), path="/usr/sbin:/usr/bin:/sbin:/bin")
+    require_installed(*NEEDED, path="/usr/sbin:/usr/bin:/sbin:/bin")
     require(_cgroup2(), "a mounted cgroup2")
     with Hosts.made(*names, bare=bare) as hosts:
         for host in hosts:
