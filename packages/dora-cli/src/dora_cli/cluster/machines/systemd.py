@@ -40,7 +40,8 @@ unit=$1 name=$2
 shift 2
 rm -f "$unit" || exit
 export XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}"
-systemctl ${1:+"$1"} daemon-reload || exit
+# The user's systemd may have ended with the lingering that `disable` turned off.
+systemctl ${1:+"$1"} daemon-reload || [ "$1" = --user ] || exit
 systemctl ${1:+"$1"} reset-failed "$name" 2>/dev/null
 cd "$HOME" || exit
 while [ $# -gt 1 ]; do
