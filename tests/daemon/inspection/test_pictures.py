@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from dora_daemon.inspection.pictures import PNG_BYTES, NotShown, PictureLimits, picture
+from dora_daemon.inspection.pictures import NotShown, PictureLimits, picture
 
 LIMIT = 256 * 1024
 SMALL = PictureLimits(LIMIT)
@@ -42,39 +42,22 @@ def shown(
     return found
 
 
-@pytest.mark.parametrize(
-    ("encoding", "order"),
-    [
-        ("rgb8", (0, 1, 2)),
-        ("bgr8", (2, 1, 0)),
-        ("BGR8", (2, 1, 0)),
-        ("rgba8", (0, 1, 2, 0)),
-        ("bgra8", (2, 1, 0, 0)),
-    ],
-)
-def test_png_has_the_pixels_of_the_image(encoding: str, order: tuple[int, ...]) -> None:
-    sent = np.ascontiguousarray(COLOURS[:, :, list(order)])
-    assert np.array_equal(image_of(shown(sent, encoding, pillow=False)), COLOURS)
-
-
 def test_grey_and_depth() -> None:
-    grey = COLOURS[:, :, 0]
-    assert np.array_equal(image_of(shown(np.ascontiguousarray(grey), "mono8", pillow=False)), grey)
+    grey = np.tile(np.linspace(0, 255, 64, dtype=np.uint8), (48, 1))
+    assert abs(image_of(shown(grey, "mono8")).astype(int) - grey).max() < 4
     depth = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64)
-    assert image_of(shown(depth, "mono16", pillow=False))[-1, -1] == 255
+    assert image_of(shown(depth, "mono16"))[-1, -1] > 250
 
 
-def test_a_large_image_without_pillow_has_fewer_pixels() -> None:
-    large = np.tile(COLOURS, (20, 20, 1))
-    found = shown(large, "rgb8", pillow=False)
-    step = -(-large.shape[1] // found["shownWidth"])
-    assert np.array_equal(image_of(found), large[::step, ::step])
+def test_raw_images_need_pillow() -> None:
+    with pytest.raises(NotShown, match=r"pip install dora-daemon\[pictures\]"):
+        shown(COLOURS, "rgb8", pillow=False)
 
 
-@pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
-def test_jpeg_with_pillow(encoding: str) -> None:
-    smooth = np.zeros((480, 640, 3), np.uint8)
-    smooth[:, :, 0 if encoding == "rgb8" else 2] = np.linspace(0, 255, 640, dtype=np.uint8)
+@pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "BGR8", "rgba8", "bgra8"])
+def test_jpeg_has_the_colours_of_the_image(encoding: str) -> None:
+    smooth = np.zeros((480, 640, 4 if "a" in encoding else 3), np.uint8)
+    smooth[:, :, 0 if encoding.startswith("rgb") else 2] = np.linspace(0, 255, 640, dtype=np.uint8)
     found = shown(smooth, encoding)
     assert found["media"] == "image/jpeg"
     difference = image_of(found)[:, :, 0].astype(int) - np.linspace(0, 255, 640, dtype=np.uint8)
@@ -91,16 +74,11 @@ def test_an_incompressible_image_stays_below_the_limit() -> None:
     shown(noise, "rgb8", PictureLimits(50_000))
 
 
-def test_a_png_may_be_larger_if_it_is_sent_in_pieces() -> None:
-    vga = np.random.default_rng(1).integers(0, 256, (480, 640, 3), dtype=np.uint8)
-    found = shown(vga, "rgb8", PictureLimits(LIMIT, 2 * PNG_BYTES), pillow=False)
-    assert np.array_equal(image_of(found), vga)
-
-
 def test_metres_of_a_depth_image() -> None:
     metres = np.array([[0.0, 1.0, 2.0], [4.0, np.nan, np.inf], [-1.0, 3.0, 4.0]], np.float32)
-    grey = image_of(shown(metres, "32FC1", pillow=False))
-    assert grey.tolist() == [[0, 64, 128], [255, 0, 0], [0, 191, 255]]
+    grey = image_of(shown(np.repeat(np.repeat(metres, 16, 0), 16, 1), "32FC1"))[8::16, 8::16]
+    expected = np.array([[0, 64, 128], [255, 0, 0], [0, 191, 255]])
+    assert abs(grey.astype(int) - expected).max() < 4
     as_bytes = pa.array([metres.tobytes()])
     metadata = {"encoding": "32FC1", "width": 3, "height": 3}
     assert picture(as_bytes, metadata, SMALL) is not None
@@ -116,10 +94,6 @@ def test_pairs_of_pixels(encoding: str, pair: tuple[int, ...]) -> None:
     assert found is not None
     red = image_of(found)[16, 16].astype(int)
     assert abs(red - np.array([255, 0, 0])).max() < 12
-    with patch.dict(sys.modules, {"PIL": None}):
-        grey = picture(array, metadata, SMALL)
-    assert grey is not None
-    assert (image_of(grey) == 76).all()
 
 
 def encoded(kind: str, width: int, height: int) -> bytes:

@@ -1,8 +1,8 @@
 """Small pictures of messages that are images, for viewers; uses Arrow.
 
 An image has the metadata `encoding`, and `width` and `height` unless it is compressed. With Pillow,
-raw and large compressed images become small JPEGs. Without it, raw images become PNGs, with fewer
-pixels if they are large, and compressed images are sent as they are.
+raw and large compressed images become small JPEGs. Without it, compressed images are sent as they
+are, and raw ones are not shown.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import base64
 import io
 import math
 import struct
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,10 +31,6 @@ COMPRESSED: Final[Mapping[str, str]] = {
 }
 """Media type of each compressed encoding."""
 MAX_PIXELS: Final = 1 << 26
-PNG_BEGIN: Final = b"\x89PNG\r\n\x1a\n"
-JPEG_BEGIN: Final = b"\xff\xd8"
-JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""Markers of the segments with the size of a JPEG."""
 JPEG_QUALITY: Final = 80
 JPEG_WIDTH: Final = 1280
 """Wider images are reduced before they are compressed."""
@@ -43,8 +38,9 @@ JPEG_HEIGHT: Final = 65_000
 """Higher images too: the format has at most 65,500 rows in Pillow."""
 SHRINK: Final = 0.7
 """Factor of both sides for each further attempt to stay below the limit."""
-PNG_BYTES: Final = 1 << 20
-"""Largest size of the pixels of a PNG, if the viewer accepts large pictures."""
+INSTALL: Final = (
+    "install Pillow beside the daemon of its machine: pip install dora-daemon[pictures]"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,25 +53,16 @@ class PictureLimits:
     """Of compressed images that cannot be reduced here."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Raw:
-    """Layout of an uncompressed encoding: bytes of a pixel, and those of its colours in order."""
-
-    bytes: int
-    colours: tuple[int, ...]
-    mode: str
-    """Raw mode of Pillow."""
-
-
-RAW: Final[Mapping[str, _Raw]] = {
-    "rgb8": _Raw(3, (0, 1, 2), "RGB"),
-    "bgr8": _Raw(3, (2, 1, 0), "BGR"),
-    "rgba8": _Raw(4, (0, 1, 2), "RGBX"),
-    "bgra8": _Raw(4, (2, 1, 0), "BGRX"),
-    "mono8": _Raw(1, (0,), "L"),
-    "8uc1": _Raw(1, (0,), "L"),
-    "8uc3": _Raw(3, (2, 1, 0), "BGR"),
+RAW: Final[Mapping[str, tuple[int, str]]] = {
+    "rgb8": (3, "RGB"),
+    "bgr8": (3, "BGR"),
+    "rgba8": (4, "RGBX"),
+    "bgra8": (4, "BGRX"),
+    "mono8": (1, "L"),
+    "8uc1": (1, "L"),
+    "8uc3": (3, "BGR"),
 }
+"""Bytes of a pixel, and the raw mode of Pillow."""
 DEPTH: Final[Mapping[str, Any]] = {
     "mono16": pa.uint16(),
     "16uc1": pa.uint16(),
@@ -130,7 +117,7 @@ def picture(
         size = made.real
     else:
         size = _checked(size)
-        made = _raw(data, name, size, limits)
+        made = _raw(data, name, size, limits.small)
     return {
         "media": made.media,
         "data": base64.b64encode(made.content).decode(),
@@ -174,63 +161,41 @@ def _bytes(array: Any) -> memoryview | None:
 def _compressed(
     data: memoryview, media: str, size: tuple[int, int] | None, limits: PictureLimits
 ) -> _Picture:
-    real = _header_size(data)
-    if real is not None and real[0] * real[1] > MAX_PIXELS:
-        raise NotShown(f"an image of {real[0]} x {real[1]} pixels is not shown")
-    known = size or real or (0, 0)
-    if len(data) <= limits.small:
-        return _Picture(media, bytes(data), known, known)
-    reduced = _reduced(data, limits.small)
-    if isinstance(reduced, _Picture):
-        return reduced
-    if len(data) > max(limits.small, limits.whole):
-        raise NotShown(f"a compressed image of {len(data)} bytes is not shown; {reduced}")
-    return _Picture(media, bytes(data), known, known)
-
-
-def _header_size(data: memoryview) -> tuple[int, int] | None:
-    """Return width and height from the header of a PNG or JPEG; None if they are not known."""
-    if bytes(data[:8]) == PNG_BEGIN:
-        return struct.unpack(">2I", data[16:24]) if len(data) >= 24 else None
-    if bytes(data[:2]) != JPEG_BEGIN:
-        return None
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker in JPEG_FRAMES:
-            height, width = struct.unpack(">2H", data[at + 5 : at + 9])
-            return width, height
-        # Fill bytes come before a marker; segments have a length.
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
-
-
-def _reduced(data: memoryview, limit: int) -> _Picture | str:
-    """Return a small JPEG of a compressed image, or why there is none. Raises NotShown."""
     try:
         from PIL import Image
     except ImportError:
-        return "install Pillow beside the daemon of its machine: pip install dora-daemon[pictures]"
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            real = _checked(image.size)
-            # A JPEG is decoded with an eighth, a quarter or half of its pixels if that is enough.
-            image.draft("RGB", (JPEG_WIDTH, max(1, JPEG_WIDTH * image.height // image.width)))
-            return replace(_jpeg(image.convert("RGB"), limit), real=real)
-    except NotShown:
-        raise
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
-        return f"Pillow cannot decode it: {str(error)[:200]}"
-    except Image.DecompressionBombError as error:
-        raise NotShown(str(error)) from error
+        problem = INSTALL
+    else:
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                real = _checked(image.size)
+                if len(data) > limits.small:
+                    return replace(_reduced(image, limits.small), real=real)
+                size = size or real
+        except NotShown:
+            raise
+        except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
+            problem = f"Pillow cannot decode it: {str(error)[:200]}"
+        except Image.DecompressionBombError as error:
+            raise NotShown(str(error)) from error
+    if len(data) > max(limits.small, limits.whole):
+        raise NotShown(f"a compressed image of {len(data)} bytes is not shown; {problem}")
+    known = size or (0, 0)
+    return _Picture(media, bytes(data), known, known)
+
+
+def _reduced(image: Image, limit: int) -> _Picture:
+    # A JPEG is decoded with an eighth, a quarter or half of its pixels if that is enough.
+    image.draft("RGB", (JPEG_WIDTH, max(1, JPEG_WIDTH * image.height // image.width)))
+    return _jpeg(image.convert("RGB"), limit)
 
 
 # -------------------------------------------------------------------------------------- raw
 
 
-def _raw(data: memoryview, name: str, size: tuple[int, int], limits: PictureLimits) -> _Picture:
+def _raw(data: memoryview, name: str, size: tuple[int, int], limit: int) -> _Picture:
     pixels = size[0] * size[1]
-    width = DEPTH[name].bit_width // 8 if name in DEPTH else 2 if name in YUV else RAW[name].bytes
+    width = DEPTH[name].bit_width // 8 if name in DEPTH else 2 if name in YUV else RAW[name][0]
     if len(data) != pixels * width:
         raise NotShown(
             f"{len(data)} bytes are not an image of {size[0]} x {size[1]} pixels of {name}, which "
@@ -240,13 +205,7 @@ def _raw(data: memoryview, name: str, size: tuple[int, int], limits: PictureLimi
         raise NotShown(f"an image of {name} has an even width, not {size[0]}")
     if name in DEPTH:
         data, name = _eight_bits(data, DEPTH[name]), "mono8"
-    image = _image(data, name, size)
-    if image is not None:
-        return _jpeg(image, limits.small)
-    if name in YUV:  # its brightness
-        data, name = memoryview(bytes(data[YUV[name][0] :: 2])), "mono8"
-    limit = max(limits.small, min(limits.whole, PNG_BYTES))
-    return _png(data, RAW[name], size, limit)
+    return _jpeg(_image(data, name, size), limit)
 
 
 def _eight_bits(data: memoryview, kind: Any) -> memoryview:
@@ -260,20 +219,21 @@ def _eight_bits(data: memoryview, kind: Any) -> memoryview:
     return memoryview(pc.cast(limited, pa.uint8()).buffers()[1]).cast("B")[: len(values)]
 
 
-def _image(data: memoryview, name: str, size: tuple[int, int]) -> Image | None:
-    """Return an image of Pillow; None without Pillow."""
+def _image(data: memoryview, name: str, size: tuple[int, int]) -> Image:
+    """Return an image of Pillow. Raises NotShown without Pillow."""
     try:
         from PIL import Image
     except ImportError:
-        return None
+        raise NotShown(INSTALL) from None
     if name in YUV:
         half = (size[0] // 2, size[1])
         first, *colours = YUV[name]
         planes = [Image.frombytes("L", size, bytes(data[first::2]))]
         planes += [Image.frombytes("L", half, bytes(data[at::4])).resize(size) for at in colours]
         return Image.merge("YCbCr", planes)
-    mode = "L" if RAW[name].mode == "L" else "RGB"
-    arguments: Any = (data, "raw", RAW[name].mode, 0, 1)
+    raw_mode = RAW[name][1]
+    mode = "L" if raw_mode == "L" else "RGB"
+    arguments: Any = (data, "raw", raw_mode, 0, 1)
     return Image.frombuffer(mode, size, *arguments)
 
 
@@ -287,41 +247,3 @@ def _jpeg(image: Image, limit: int) -> _Picture:
         if target.tell() <= limit or max(shown) == 1:
             return _Picture("image/jpeg", target.getvalue(), shown)
         scale *= min(SHRINK, math.sqrt(limit / target.tell()))
-
-
-def _png(data: memoryview, raw: _Raw, size: tuple[int, int], limit: int) -> _Picture:
-    """Return a PNG with every n-th pixel, so that even incompressible ones are below the limit."""
-    width, height = size
-    samples = len(raw.colours)
-    step = 1
-    while -(-width // step) * -(-height // step) * samples > limit * 0.95:
-        step += 1
-    shown = (-(-width // step), -(-height // step))
-    packed = zlib.compress(b"".join(_rows(data, raw, size, step)), 1)
-    header = struct.pack(">2I5B", *shown, 8, 2 if samples == 3 else 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", packed), (b"IEND", b""))
-    content = PNG_BEGIN + b"".join(_chunk(kind, body) for kind, body in chunks)
-    return _Picture("image/png", content, shown)
-
-
-def _rows(data: memoryview, raw: _Raw, size: tuple[int, int], step: int) -> Iterator[bytes]:
-    """Yield the rows of a PNG, each after its filter type 0."""
-    width, height = size
-    stride = width * raw.bytes
-    samples = len(raw.colours)
-    plain = step == 1 and raw.colours == tuple(range(raw.bytes))
-    row = bytearray(samples * -(-width // step))
-    for top in range(0, height * stride, stride * step):
-        line = data[top : top + stride]
-        yield b"\0"
-        if plain:
-            yield bytes(line)
-            continue
-        for index, colour in enumerate(raw.colours):
-            row[index::samples] = line[colour :: raw.bytes * step]
-        yield bytes(row)
-
-
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    checked = kind + body
-    return struct.pack(">I", len(body)) + checked + struct.pack(">I", zlib.crc32(checked))
