@@ -229,22 +229,6 @@ def test_a_build_line_that_fails_stops_the_start(fleet: RealFleet, workspace: Wo
     assert [one.uuid for one in fleet.listed()] == before
 
 
-def test_a_program_of_another_machine_is_refused_before_the_start(
-    fleet: RealFleet, workspace: Workspace
-) -> None:
-    other = 183 if os.uname().machine == "x86_64" else 62
-    header = b"\x7fELF\x02\x01\x01" + bytes(9) + (2).to_bytes(2, "little")
-    binary = workspace.path / "project" / "detector"
-    path = project(workspace, [{"id": "detector", "path": "./detector", "deploy": ROBOT}])
-    binary.write_bytes(header + other.to_bytes(2, "little") + bytes(100))
-    binary.chmod(0o755)
-    names = {183: "aarch64", 62: "x86_64"}
-    with pytest.raises(RequestFailed, match=f"was built for {names[other]}") as problem:
-        start(fleet, path)
-    assert f"this machine is {os.uname().machine}" in str(problem.value)
-    assert str(fleet.workspace.path / "_work") in str(problem.value), "the resolved path is shown"
-
-
 def test_what_leads_out_of_the_folder_is_refused_and_nothing_is_sent(
     fleet: RealFleet,
     workspace: Workspace,

@@ -7,12 +7,10 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from dora_config.yaml.text_files import is_file
 from dora_daemon.runner.errors import RunnerError
-from dora_daemon.runner.process.elf import HEADER, wrong_machine
 
 EXPANDED = ("HOME", "USER", "PWD", "DORA_WORKSPACE")
 """Variables that are expanded in ``path``."""
@@ -94,11 +92,3 @@ def require_executable(program: Path, path: str) -> None:
             f"`{path}` is not executable: {program} (chmod +x it, or name it .py if Python is to"
             " run it)"
         )
-    with suppress(OSError), program.open("rb") as file:  # it may be executable and not readable
-        here = os.uname().machine
-        made_for = wrong_machine(file.read(HEADER), here)
-        if made_for is not None:
-            raise SourceNotFound(
-                f"`{path}` was built for {made_for}, and this machine is {here}: {program};"
-                " build it for this machine, or place the node on one of that kind"
-            )

@@ -125,8 +125,8 @@ def why_not(program: str, error: OSError | ValueError) -> str:
         return f"it exists, but the interpreter that its first line names does not ({error})"
     if number == errno.ENOEXEC:
         return (
-            "it is not a program for this machine; a script must begin with a line such as"
-            f" `#!/usr/bin/env python3` ({error})"
+            f"it is not a program for this machine ({os.uname().machine}): build it for that one; a"
+            f" script must begin with a line such as `#!/usr/bin/env python3` ({error})"
         )
     if number == errno.EMFILE:
         return f"{error}; the runner has reached its limit of open files: raise it (`ulimit -n`)"
