@@ -6,14 +6,13 @@ import fcntl
 import hashlib
 import os
 import time
+from collections.abc import Iterator
 from io import BufferedRandom
 from pathlib import Path
 
 import pytest
 from support.fleets.stored_files import add
 
-from dora_config import file_store
-from dora_config.file_ages import last_change
 from dora_config.file_store import FileRefused, FileStore
 
 
@@ -85,14 +84,13 @@ def test_file_used_while_others_are_collected_stays(
     name = add(store, b"hello")
     now = time.time()
     os.utime(store.path(name), (now, now - 1000))
-    listed = last_change
+    listed = Path.glob
 
-    def use_after_listing(path: Path, now: float) -> float:
-        changed = listed(path, now)
+    def glob_then_use(path: Path, pattern: str) -> Iterator[Path]:
+        yield from listed(path, pattern)
         store.use(name)
-        return changed
 
-    monkeypatch.setattr(file_store, "last_change", use_after_listing)
+    monkeypatch.setattr(Path, "glob", glob_then_use)
     assert store.collect(max_age=500, max_bytes=1000) == 0
     assert store.use(name) is not None
 

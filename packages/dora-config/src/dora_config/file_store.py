@@ -19,7 +19,6 @@ from typing import Final
 
 from dora_config.access import private_dir
 from dora_config.errors import DoraError
-from dora_config.file_ages import last_change
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 PARTIAL_AGE: Final = 7 * 24 * 3600.0
@@ -147,7 +146,8 @@ class FileStore:
         found = []
         for path in self._root.glob("[0-9a-f][0-9a-f]/*"):
             with suppress(FileNotFoundError):
-                found.append((last_change(path, now), path.stat().st_size, path))
+                status = path.stat()
+                found.append((status.st_mtime, status.st_size, path))
         found.sort()
         total = sum(size for _, size, _ in found)
         removed = 0
@@ -163,7 +163,7 @@ class FileStore:
             total -= size
         for path in (self._root / "partial").glob("*"):
             with suppress(FileNotFoundError):
-                if now - last_change(path, now) > PARTIAL_AGE:
+                if now - path.stat().st_mtime > PARTIAL_AGE:
                     path.unlink()
         return removed
 

@@ -27,7 +27,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dora_config.atomic_write import write_file
-from dora_config.file_ages import last_change
 from dora_config.process_identity import boot_id, is_alive, start_time
 from dora_daemon.process_tree import runner_index
 from dora_daemon.process_tree.errors import RuntimeDirError
@@ -257,8 +256,7 @@ def _sweep(root: Path) -> list[Path]:
 
 def _keeps_result(path: Path) -> bool:
     with suppress(OSError):
-        now = time.time()
-        return now - last_change(path / RESULT, now) < KEEP_RESULT
+        return time.time() - (path / RESULT).stat().st_mtime < KEEP_RESULT
     return False
 
 
