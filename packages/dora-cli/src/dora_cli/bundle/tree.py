@@ -11,6 +11,7 @@ interpreter (runners, nodes) find the same packages without any variable.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -22,10 +23,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import Final
 
 from dora_cli.bundle.own_packages import OwnPackages
-from dora_cli.bundle.parallel_gzip import ParallelGzip
 from dora_cli.bundle.platform import Platform
 
 MANIFEST: Final = "bundle.json"
@@ -152,10 +152,8 @@ def _pack(tree: Path, files: Sequence[Path], manifest: Manifest, target: Path) -
     """Write the files in order, without owners and times."""
     with (
         target.open("wb") as raw,
-        ParallelGzip(raw, COMPRESSION) as packed,
-        tarfile.open(
-            fileobj=cast(IO[bytes], packed), mode="w|", format=tarfile.PAX_FORMAT
-        ) as archive,
+        gzip.GzipFile("", "wb", COMPRESSION, raw, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
         text = json.dumps(asdict(manifest), indent=1).encode()
         archive.addfile(_entry(MANIFEST, len(text), executable=False), io.BytesIO(text))
