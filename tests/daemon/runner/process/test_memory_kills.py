@@ -4,46 +4,35 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
+from dora_daemon.runner.machine.events import Exit
 from dora_daemon.runner.process.memory_kills import RECENT, MemoryKills
 
-
-def machine(folder: Path, cgroup: str) -> tuple[Path, Path]:
-    """Folders in place of /proc and /sys/fs/cgroup, for a process in a cgroup."""
-    (folder / "proc/self").mkdir(parents=True)
-    (folder / "proc/self/cgroup").write_text(cgroup)
-    return folder / "proc", folder / "cgroup"
+SIGKILL = Exit(signal="SIGKILL")
 
 
-def counter(path: Path, kills: int) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"low 0\nhigh 4\noom 9\noom_kill {kills}\noom_group_kill 0\n")
-    return path
+def test_a_kill_is_claimed_once_and_soon(tmp_path: Path) -> None:
+    proc, folder = tmp_path / "proc/self", tmp_path / "cgroup/system.slice/dora.service"
+    proc.mkdir(parents=True)
+    folder.mkdir(parents=True)
+    (proc / "cgroup").write_text("4:memory:/a\n0::/system.slice/dora.service\n")
 
+    def count(kills: int) -> None:
+        text = f"low 0\noom 9\noom_kill {kills}\noom_group_kill 0\n"
+        (folder / "memory.events").write_text(text)
 
-@pytest.mark.parametrize(
-    ("cgroup", "file"),
-    [
-        ("0::/system.slice/dora.service\n", "cgroup/system.slice/dora.service/memory.events"),
-        ("4:memory:/a/b\n0::/\n", "cgroup/memory/a/b/memory.oom_control"),
-        ("4:cpu,memory:/docker/x\n", "cgroup/memory/memory.oom_control"),
-        ("", "proc/vmstat"),
-    ],
-)
-def test_a_kill_is_claimed_once_and_soon(tmp_path: Path, cgroup: str, file: str) -> None:
-    proc, cgroups = machine(tmp_path, cgroup)
-    path = counter(tmp_path / file, 5)
-    kills = MemoryKills(proc, cgroups)
-    assert not kills.claim(1.0), "what happened before"
-    counter(path, 6)
-    assert kills.claim(2.0)
-    assert not kills.claim(2.0)
-    counter(path, 7)
-    kills.look(10.0)
-    assert not kills.claim(10.0 + RECENT + 1), "that one killed something else"
-
-
-def test_without_any_counter_nothing_is_claimed(tmp_path: Path) -> None:
+    count(5)
     kills = MemoryKills(tmp_path / "proc", tmp_path / "cgroup")
-    assert not kills.claim(1.0)
+    assert not kills.explain(SIGKILL, 1.0).out_of_memory, "what happened before"
+    count(7)
+    assert not kills.explain(Exit(code=1), 2.0).out_of_memory
+    assert kills.explain(Exit(code=137), 2.0).out_of_memory
+    assert kills.explain(SIGKILL, 2.0).out_of_memory
+    assert not kills.explain(SIGKILL, 2.0).out_of_memory
+    count(8)
+    kills.explain(Exit(code=0), 10.0)
+    assert not kills.explain(SIGKILL, 10.0 + RECENT + 1).out_of_memory, "another was killed"
+
+
+def test_without_a_cgroup_nothing_is_claimed(tmp_path: Path) -> None:
+    kills = MemoryKills(tmp_path / "proc", tmp_path / "cgroup")
+    assert not kills.explain(SIGKILL, 1.0).out_of_memory
