@@ -11,9 +11,12 @@ from dora_cli.logs import local
 from dora_cli.logs.files import LogFiles, NoSuchLogs, choose_dataflow
 from dora_cli.logs.log_lines import LogFilter, LogFormat
 from dora_cli.logs.printer import EntryPrinter
+from dora_config.history.entries import HistoryEntry, RunBegan
+from dora_config.history.file import HistoryFile
 from dora_config.ids import log_file_name
 
 FLOW = "22222222-0000-4000-8000-000000000000"
+BEGAN = RunBegan(name="arm", nodes=("a",), pid=1, version="1")
 
 
 def log(base: Path, name: str, *messages: str) -> Path:
@@ -63,6 +66,14 @@ def test_unknown_dataflows_and_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyP
     printer = EntryPrinter(LogFilter(), LogFormat.PRETTY)
     with pytest.raises(NoSuchLogs, match='no log file of node "b"; nodes with logs: a'):
         local.show(None, "b", None, printer, follow=False)
+
+
+def test_a_dataflow_is_found_by_the_name_of_its_start(tmp_path: Path) -> None:
+    folder = log(tmp_path, "log_a.jsonl").parent
+    HistoryFile(folder / "history_robot.jsonl").append(HistoryEntry(at=1.0, event=BEGAN))
+    assert choose_dataflow(tmp_path, "arm") == FLOW
+    with pytest.raises(NoSuchLogs, match=rf"no logs of leg here.*\n  {FLOW} \(arm\)"):
+        choose_dataflow(tmp_path, "leg")
 
 
 def test_a_file_may_be_renamed_while_dataflows_are_listed(tmp_path: Path) -> None:

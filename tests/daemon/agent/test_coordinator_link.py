@@ -138,7 +138,7 @@ async def removes_the_daemon(connection: ServerConnection) -> None:
         (is_silent, "silent for 0.05 s"),
         (sends_garbage, "Invalid JSON"),
         (registers, "it closed the connection"),
-        (is_cut, "no word of farewell"),
+        (is_cut, "it broke without being closed"),
         (removes_the_daemon, "the machine was removed"),
     ],
 )

@@ -18,8 +18,8 @@ GPU = Machine(id="gpu", host="10.0.0.3", zenoh_port=65500)
     [
         ({"seconds": 0.002, "clock": 0.0}, "2.00 ms +0.00 ms", ""),
         ({"seconds": 0.2, "clock": 0.1}, "200.00 ms +100.00 ms", "a round trip takes 200 ms"),
-        ({"seconds": 0.002, "clock": -0.02}, "2.00 ms -20.00 ms", "clocks differ by -20.00 ms"),
-        ({"seconds": 0.002, "clock": 90.0}, "2.00 ms +90.0 s", "clocks differ by +90.0 s"),
+        ({"seconds": 0.002, "clock": -0.02}, "2.00 ms -20.00 ms", ""),
+        ({"seconds": 0.002, "clock": 90.0}, "2.00 ms +90.0 s", ""),  # a problem of its machine
         ({"reason": "timed out"}, "FAILED", "no data link: timed out; open ports 65500-65535"),
     ],
 )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from cli.conftest import Dora
 
 from dora_cli.commands.cluster.arguments import select_machines
 from dora_config import DoraError
@@ -18,3 +21,13 @@ def test_machines_are_selected_by_id() -> None:
         DoraError, match='no machine "c" in the cluster file; its machines are: a, b'
     ):
         select_machines(cluster, ["c"])
+
+
+def test_status_reads_the_coordinator_of_a_cluster_file(dora: Dora, tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yml"
+    path.write_text(
+        "coordinator: {addr: 127.0.0.1, port: 9}\nmachines: [{id: robot, host: robot}]\n"
+    )
+    shown = dora("cluster", "status", str(path))
+    assert shown.code == 1
+    assert "127.0.0.1:9" in shown.err

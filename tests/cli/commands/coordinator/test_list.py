@@ -45,6 +45,12 @@ def test_ended_dataflows_are_listed_for_an_hour(
     assert [one["uuid"] for one in selected(ROWS, **options)] == uuids  # type: ignore[arg-type]
 
 
+def test_an_ended_dataflow_is_not_listed_beside_a_later_one_of_its_name() -> None:
+    rows = [row("failed", 9.0, "a"), row("unnamed", 8.0), row("other", 7.0), row("runs", None, "a")]
+    shown = selected(rows, status=None, name=None, everything=False)
+    assert [one["uuid"] for one in shown] == ["unnamed", "other", "runs"]
+
+
 def test_restarts_of_an_ended_dataflow_are_shown_without_a_cause() -> None:
     assert restarts_text(row("old", 5.0)) == ""
     assert restarts_text(row("old", 5.0, restarts=6)) == "restarted 6 times"

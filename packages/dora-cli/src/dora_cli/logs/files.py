@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from dora_cli.logs.log_lines import LogEntry, parse_log_line
 from dora_config import DoraError
+from dora_config.history.entries import RunBegan
+from dora_config.history.file import read_history
+from dora_config.history.kept import split_dropped
 from dora_config.ids import file_stem
 from dora_daemon.agent.logs.files import NodeLogReader, by_time
 from dora_daemon.out_dir import GIT_DIR, HIDDEN, OUT_DIR, folder
@@ -54,9 +57,9 @@ def dataflows(base: Path) -> list[str]:
 
 
 def choose_dataflow(base: Path, wanted: str | None) -> str:
-    """Return the id that starts with `wanted` (None: the newest).
+    """Return the id that starts with `wanted`, or the newest with that name (None: the newest).
 
-    Raises NoSuchLogs if none or several match.
+    Raises NoSuchLogs if no name and no id or several ids match.
     """
     known = dataflows(base)
     if not known:
@@ -66,9 +69,29 @@ def choose_dataflow(base: Path, wanted: str | None) -> str:
     matching = [name for name in known if name.startswith(wanted.lower())]
     if len(matching) == 1:
         return matching[0]
-    listing = "\n".join(f"  {name}" for name in (matching or known)[:10])
+    names = {one: dataflow_name(base, one) for one in matching or known}
+    named = next((one for one, name in names.items() if name == wanted), None)
+    if named is not None:
+        return named
+    listing = listed(list(names.items()))
     what = f"several dataflows start with {wanted}" if matching else f"no logs of {wanted} here"
     raise NoSuchLogs(f"{what}; dataflows with logs, newest first:\n{listing}")
+
+
+def dataflow_name(base: Path, dataflow: str) -> str | None:
+    """Return the name with which a dataflow was started, from its events."""
+    for out in out_dirs(base):
+        for path in (out / dataflow).glob("history*.jsonl"):
+            with suppress(OSError):
+                for entry in split_dropped(read_history(path))[0]:
+                    if isinstance(entry.event, RunBegan):
+                        return entry.event.name
+    return None
+
+
+def listed(dataflows: Sequence[tuple[str, str | None]]) -> str:
+    """Return a line for each of the first dataflows: id and name."""
+    return "\n".join(f"  {one}" + (f" ({name})" if name else "") for one, name in dataflows[:10])
 
 
 def log_files(base: Path, dataflow: str) -> dict[str, Path]:

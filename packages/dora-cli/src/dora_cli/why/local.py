@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dora_cli.logs.files import out_dirs
+from dora_cli.logs.files import dataflow_name, listed, out_dirs
 from dora_config import DoraError
 from dora_config.disk_space import SPARE, free_space
 from dora_config.history.entries import HistoryEntry, RunBegan, RunEnded, RunnerDied
@@ -71,10 +71,11 @@ def choose_run(base: Path, wanted: str | None) -> RecordedRun:
     for run in runs:
         if wanted and run.dataflow.startswith(wanted.lower()):
             return run
-    for run in runs:
-        if any(_name(entries) == wanted for entries, _ in run.machines().values()):
+    names = [(run.dataflow, dataflow_name(base, run.dataflow)) for run in runs]
+    for run, (_, name) in zip(runs, names, strict=True):
+        if name == wanted:
             return run
-    known = "\n".join(f"  {run.dataflow}" for run in runs[:10])
+    known = listed(names)
     raise NoSuchHistory(
         f'no history of "{wanted}" here; dataflows with a history, newest first:\n{known}'
     )
@@ -131,11 +132,6 @@ def _began(entries: Iterable[HistoryEntry]) -> RunBegan | None:
     """Return the last beginning."""
     found = [entry.event for entry in entries if isinstance(entry.event, RunBegan)]
     return found[-1] if found else None
-
-
-def _name(entries: Iterable[HistoryEntry]) -> str | None:
-    began = _began(entries)
-    return None if began is None else began.name
 
 
 def _status(machines: list[tuple[HistoryEntry, ...]], *, alive: bool) -> str:

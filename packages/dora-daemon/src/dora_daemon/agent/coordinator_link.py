@@ -216,7 +216,7 @@ class CoordinatorLink:
         except RemoteProtocolError as error:
             return str(error)
         except ConnectionClosed as error:
-            return "it closed the connection" if error.rcvd else "no word of farewell"
+            return "it closed the connection" if error.rcvd else "it broke without being closed"
 
     def _say(self, sentence: str) -> None:
         """Log what is new; a coordinator that is away is not worth a line at every attempt."""

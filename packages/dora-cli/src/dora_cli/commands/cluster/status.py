@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from dora_cli import options
+from dora_cli.commands.cluster.arguments import load_cluster_file
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 
 
 def main(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[PATH]", help="The cluster file, whose coordinator is asked by default."
+        ),
+    ] = None,
     output_format: options.Output = options.TableFormat.TABLE,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
@@ -18,6 +30,10 @@ def main(
     from dora_config.access import endpoint
     from dora_config.protocol.control import ClusterReport, ClusterStatus
 
+    if path is not None:
+        coordinator = load_cluster_file(path).coordinator
+        coordinator_addr = coordinator_addr or coordinator.addr
+        coordinator_port = coordinator_port or coordinator.port
     with connect(coordinator_addr, coordinator_port) as client:
         report = client.request(ClusterStatus(), ClusterReport)
     show(report, as_json=output_format is options.TableFormat.JSON)

@@ -49,14 +49,15 @@ def main(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print UUIDs only.")] = False,
     everything: Annotated[
-        bool, typer.Option("--all", "-a", help="Include those that ended over an hour ago.")
+        bool, typer.Option("--all", "-a", help="Include all that have ended.")
     ] = False,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """List running dataflows and those that ended within the last hour.
 
-    `--status finished` and `failed` include dataflows that ended earlier.
+    `--all`, `--status finished` and `failed` include those that ended earlier, and those with the
+    name of a running one.
     """
     with connect(coordinator_addr, coordinator_port) as client:
         found: list[DataflowRow] = client.get(paths.DATAFLOWS)["dataflows"]
@@ -101,7 +102,13 @@ def selected(
     chosen = [row for row in found if _matches(row, status, name)]
     if everything or status is not None:
         return chosen
-    return [row for row in chosen if row["ended_ago"] is None or row["ended_ago"] <= ENDED_SHOWN]
+    running = {row["name"] for row in found if row["ended_ago"] is None and row["name"]}
+    return [
+        row
+        for row in chosen
+        if row["ended_ago"] is None
+        or (row["ended_ago"] <= ENDED_SHOWN and row["name"] not in running)
+    ]
 
 
 def _matches(row: DataflowRow, status: StatusChoice | None, name: str | None) -> bool:

@@ -19,7 +19,7 @@ Dataflow = Annotated[
     str | None,
     typer.Argument(
         metavar="[DATAFLOW]",
-        help="UUID or name, with --local the start of a UUID; by default the last dataflow.",
+        help="UUID or name, with --local also the start of a UUID; by default the last dataflow.",
         autocompletion=all_dataflows,
     ),
 ]
