@@ -55,7 +55,8 @@ def checked(dataflow: ResolvedDataflow, change: GraphChange) -> GraphChange:
             where = f"{change.target}/{change.input}"
             if (present := target.inputs.get(change.input)) is not None:
                 raise InvalidChange(
-                    f"input `{where}` reads `{present.source}`; disconnect it first"
+                    f"input `{where}` reads `{present.source}`, and an input has one source; name "
+                    "a new input, or disconnect this one first"
                 )
             _require_source(dataflow, where, source_of(change))
         case DisconnectInput():
