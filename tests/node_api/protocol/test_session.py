@@ -418,16 +418,6 @@ def test_an_undecodable_message_is_an_error_event_and_counted() -> None:
     assert bench.session.errors == 1
 
 
-def test_an_event_that_was_not_returned_is_the_next_one() -> None:
-    bench = Bench()
-    bench.session.stop("MANUAL")
-    event = bench.event()
-    assert event is not None
-    assert bench.session.ended
-    bench.session.returned = event
-    assert bench.events() == ["STOP MANUAL"]
-
-
 def test_a_reconnected_input_takes_the_new_source() -> None:
     bench = Bench().input("in", "old/out").input("other")
     bench.put("in", CLOSED)

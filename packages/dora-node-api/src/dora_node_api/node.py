@@ -51,9 +51,9 @@ class Node(LogMethods):
     Events come as dictionaries (`next`, iteration, `recv_async`, `async for`) or as typed objects
     (`events`). Any thread may send; one thread at a time receives.
 
-    Signal handlers may send. An exception that a signal handler raises while a call waits (`next`,
-    a send that waits for room, `close`) loses nothing. If it ends a call at another point, the next
-    call may raise NodeInterrupted.
+    In a signal handler that interrupted a call only `close` works, any other call raises. An
+    exception that a handler raises while a call waits (`next`, a send that waits for room) loses
+    nothing. If it ends a call at another point, the next call may raise NodeInterrupted.
     """
 
     def __init__(self, node_id: str | None = None, daemon_port: int | None = None) -> None:

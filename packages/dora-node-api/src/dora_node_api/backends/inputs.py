@@ -6,6 +6,8 @@ import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 from dora_node_api.backends.backend import timed_out, until
@@ -16,7 +18,7 @@ from dora_node_api.protocol.frames import Received, close_all
 from dora_node_api.protocol.messages import AddInput, RemoveInput
 from dora_node_api.protocol.session import Session
 from dora_node_api.transport import QueueEnds, QueueSpec, Receiver, Waiter
-from dora_node_api.transport.shared.owned_lock import OwnedLock
+from dora_node_api.transport.shared.owned_lock import OwnedLock, interrupting
 
 if TYPE_CHECKING:
     from dora_node_api.protocol.session import Event
@@ -30,7 +32,7 @@ class Inputs:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._integrity = connection.integrity
-        self._reentry = connection.reentry
+        self._calls = connection.calls
         self.session = Session(connection.config, wall_time=_wall_time)
         self.closing = False
         """The node is being closed: waits end."""
@@ -62,14 +64,21 @@ class Inputs:
     @property
     def ended(self) -> bool:
         """Whether the stream has ended."""
-        session = self.session
-        return (session.ended and session.returned is None) or self.closing
+        return self.session.ended or self.closing
 
     def next_event(self, timeout: float | None) -> Event | None:
-        """Wait for an event; None at the end, an ERROR event after `timeout` seconds."""
+        """Wait for an event; None at the end, an ERROR event after `timeout` seconds.
+
+        Raises RuntimeError in a signal handler that interrupted a call.
+        """
+        calls = self._calls
+        me = get_ident()
+        if me in calls.inside:
+            raise interrupting()
         event = None
-        deadline = until(timeout)
-        try:
+        try:  # as `Calls.run`, without calls
+            calls.inside.add(me)
+            deadline = until(timeout)
             with self._receiving:
                 while not self.closing:
                     event = self._next(now := time.monotonic_ns())
@@ -83,32 +92,22 @@ class Inputs:
                         if event is not None:
                             break
             return event
-        except BaseException:
+        except BaseException as error:
             if event is not None:
-                self.session.returned = event
+                self._integrity.left_by(type(error))  # the event is lost
             raise
+        finally:
+            calls.inside.discard(me)
+            if calls.closing:
+                calls.close()
 
     def poll_event(self) -> Event | None:
         """Return the next event if there is one. Never blocks."""
-        if self._receiving.owned():
-            return None  # a signal handler interrupted a receive
-        event = None
-        try:
-            try:
-                # Another thread that waits in next_event would get the event.
-                if self._receiving.acquire(blocking=False) and not self.closing:
-                    event = self._next(time.monotonic_ns())
-            finally:
-                # First of all: a signal handler that raised before it would leave the lock held.
-                try:  # noqa: SIM105
-                    self._receiving.release()
-                except RuntimeError:
-                    pass  # another thread holds it
-            return event
-        except BaseException:
-            if event is not None:
-                self.session.returned = event
-            raise
+        # Another thread that waits in next_event would get the event.
+        return self._calls.run(partial(self._receiving.run_if_free, self._poll))
+
+    def _poll(self) -> Event | None:
+        return None if self.closing else self._next(time.monotonic_ns())
 
     def _next(self, now: int) -> Event | None:
         connection = self._connection
@@ -122,8 +121,8 @@ class Inputs:
                 self.take_inbox()
         if self._receivers and not self._loaded:
             # Only an input that was connected later imports it here, not `Node()`. Outside of the
-            # change below: it takes long, and calls of signal handlers need it too.
-            self._reentry.call(load_pyarrow)
+            # change below: it takes long.
+            load_pyarrow()
             self._loaded = True
         session = self.session
         try:
@@ -194,6 +193,9 @@ class Inputs:
 
         asyncio calls this before it sleeps on `fileno`.
         """
+        return self._calls.run(self._deadline)
+
+    def _deadline(self) -> int | None:
         if self._waiter.wait(0):
             self._connection.clear_wake()
             self._connection.pump(wait=False)
@@ -263,15 +265,15 @@ class Inputs:
         blocked = [r for r in list(self._receivers.values()) if r.spec.backpressure]
         return bool(blocked) and all(r.pending() >= r.spec.bound for r in blocked)
 
-    def close(self) -> bool:
-        """Close all inputs once no thread receives any more; return whether that succeeded.
-
-        A signal handler that interrupted a receive of its own thread cannot wait for its end.
-        """
+    def end_waits(self) -> None:
+        """Let a thread that is in `next_event` return. Usable in a signal handler."""
         self.closing = True
         self._connection.wake()
-        # A thread in next_event sees `closing` and returns.
-        if self._receiving.owned() or not self._receiving.acquire(timeout=2.0):
+
+    def close(self) -> bool:
+        """Close all inputs once no thread receives any more; return whether that succeeded."""
+        self.end_waits()
+        if not self._receiving.acquire(timeout=2.0):
             return False
         try:
             for name in list(self._receivers):

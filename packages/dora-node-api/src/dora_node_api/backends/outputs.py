@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -15,8 +14,8 @@ from dora_node_api.data.typecheck import TypeCheck
 from dora_node_api.errors import DoraNodeError, InvalidData, UnknownOutput
 from dora_node_api.protocol.connection import PUMP_EVERY_NS, Connection
 from dora_node_api.protocol.messages import CloseOutputs, SendOutput
-from dora_node_api.transport.producer.blocks import HeapBlock, heap_sample
 from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED
+from dora_node_api.transport.shared.owned_lock import interrupting
 
 if TYPE_CHECKING:
     from dora_node_api.transport.producer.blocks import Sample
@@ -32,7 +31,7 @@ class Outputs:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._sender = connection.sender
-        self._reentry = connection.reentry
+        self._calls = connection.calls
         self._declared = connection.config.outputs
         self._open = frozenset(self._declared)
         self._types = TypeCheck.from_environment(connection.config.output_types, self._warn)
@@ -42,30 +41,24 @@ class Outputs:
         self._connection.warn(sentence)
 
     def send(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
-        """Send one message.
-
-        If a signal handler calls this during another send, it is sent when that send returns.
-        """
-        reentry = self._reentry
+        """Send one message. Raises RuntimeError in a signal handler that interrupted a call."""
+        calls = self._calls
         me = get_ident()
-        if me in reentry.inside or (reentry.waiting and reentry.busy()):
-            self._send_later(output, data, metadata)
-            return
-        try:
-            reentry.inside.add(me)
+        if me in calls.inside:
+            raise interrupting()
+        try:  # as `Calls.run`, without calls
+            calls.inside.add(me)
             self._send(output, data, metadata)
         finally:
-            # The first call: an exception of a signal handler must not leave the thread inside.
-            reentry.inside.discard(me)
-            if reentry.waiting:
-                reentry.run_waiting()
+            calls.inside.discard(me)
+            if calls.closing:
+                calls.close()
 
     def _send(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
         if output not in self._open:
             self._warn(self._not_open(output) + " Its messages are dropped.")
             return
-        connection = self._connection
-        if connection.integrity.broken or time.monotonic_ns() - connection.pumped > PUMP_EVERY_NS:
+        if time.monotonic_ns() - self._connection.pumped > PUMP_EVERY_NS:
             self._look_at_control()
         payload = self._encode(output, data, metadata)
         self._sender.send(output, payload, delivery_flags(metadata) if metadata else 0)
@@ -78,20 +71,6 @@ class Outputs:
         if self._types is not None:
             self._types.check(output, data, metadata)
         return payload
-
-    def _send_later(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
-        """Send after the call that a signal handler interrupted."""
-        if output not in self._open:
-            self._warn(self._not_open(output) + " Its messages are dropped.")
-            return
-        if _is_importing_pyarrow():
-            later = partial(self._send, output, _own_data(data), dict(metadata or {}))
-            self._reentry.submit(later)
-            return
-        payload = self._encode(output, data, metadata)
-        payload.detach()
-        flags = delivery_flags(metadata or {})
-        self._reentry.submit(partial(self._sender.send, output, payload, flags))
 
     def _publish(self, message: SendOutput) -> None:
         """Send a message that was published through the runner; errors are only logged."""
@@ -109,8 +88,6 @@ class Outputs:
     def _look_at_control(self) -> None:
         """Take in control messages, such as new routes, in a node that only sends."""
         connection = self._connection
-        if connection.integrity.broken:
-            connection.integrity.check()
         if time.monotonic_ns() - connection.pumped > PUMP_EVERY_NS and not connection.gone:
             connection.pump(wait=False)
 
@@ -128,42 +105,25 @@ class Outputs:
             encoded = encode_metadata(metadata, on_warning=self._warn)
         except TypeError as error:
             raise InvalidData(f"output `{output}`: {error}") from error
-        if self._reentry.busy():  # a signal handler that may have interrupted the sender
-            return heap_sample(nbytes)
-        return self._reentry.call(partial(self._sender.allocate_sample, nbytes, encoded))
+        return self._calls.run(partial(self._sender.allocate_sample, nbytes, encoded))
 
     def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
         """Send a sample of `allocate_sample`."""
         flags = delivery_flags(metadata)
+        self._calls.run(partial(self._send_sample, output, sample, flags))
+
+    def _send_sample(self, output: str, sample: Sample, flags: int) -> None:
         sample.close_views()
-        if isinstance(sample.block, HeapBlock):
-            payload = self._encode(output, sample.as_memoryview(), metadata)
-            sample.take_hold()
-            send = partial(self._sender.send, output, payload, flags)
-        else:
-            send = partial(self._sender.send_sample, output, sample, flags)
-        if not self._reentry.busy():
-            self._look_at_control()
-        self._reentry.submit(send)
+        self._look_at_control()
+        self._sender.send_sample(output, sample, flags)
 
     def close(self, outputs: tuple[str, ...]) -> None:
         """Report to the runner that nothing more is sent on these outputs."""
+        self._calls.run(partial(self._close, outputs))
+
+    def _close(self, outputs: tuple[str, ...]) -> None:
         self._open -= frozenset(outputs)
-        self._reentry.submit(partial(self._connection.send, CloseOutputs(outputs)))
-
-
-def _is_importing_pyarrow() -> bool:
-    """Whether the interrupted call imports pyarrow, which a signal handler cannot do as well."""
-    module = sys.modules.get("pyarrow")
-    return module is None or getattr(module.__spec__, "_initializing", False)
-
-
-def _own_data(data: Any) -> Any:
-    """Return data that the caller cannot change; arrays of pyarrow are immutable."""
-    if isinstance(data, bytearray | memoryview):
-        view = memoryview(data)
-        return memoryview(view.tobytes()).cast(view.format)  # type: ignore[call-overload]
-    return data.copy() if hasattr(data, "__array_interface__") else data
+        self._connection.send(CloseOutputs(outputs))
 
 
 def delivery_flags(metadata: Mapping[str, Any]) -> int:

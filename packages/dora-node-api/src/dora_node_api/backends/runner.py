@@ -182,7 +182,8 @@ class RunningBackend(Backend):
             raise NodeClosed("the state must be saved before the node is closed")
         descriptor, form, size = write_state(state)
         try:
-            self._connection.send(SaveState(form, size), (descriptor,))
+            message = SaveState(form, size)
+            self._connection.calls.run(lambda: self._connection.send(message, (descriptor,)))
         finally:
             os.close(descriptor)
 
@@ -227,7 +228,7 @@ class RunningBackend(Backend):
         self._outputs.close(outputs)
 
     def stop_dataflow(self, reason: str) -> None:
-        self._connection.send(StopDataflow(reason))
+        self._connection.calls.run(lambda: self._connection.send(StopDataflow(reason)))
 
     # --- the end ---------------------------------------------------------------------------------
 
@@ -242,14 +243,17 @@ class RunningBackend(Backend):
 
     def leave(self) -> None:
         if not self._closed and not self._connection.gone:
-            self._connection.reentry.run_waiting()  # deferred calls after a handler's exception
             self._connection.leave()
 
     def close(self) -> None:
-        reentry = self._connection.reentry
-        if self._holders <= 1 and reentry.busy():
-            self._connection.halt()  # a send that waits for room gives up
-        reentry.submit(self._close)
+        if not self._connection.calls.busy():
+            self._close()
+            return
+        # A signal handler: the call that it interrupted returns soon, and then closes.
+        if self._holders <= 1:
+            self._connection.halt()
+            self._inputs.end_waits()
+        self._connection.calls.closing.append(self._close)
 
     def _close(self) -> None:
         with _holding:
@@ -260,4 +264,4 @@ class RunningBackend(Backend):
         self._closed = True
         if self._inputs.close():
             self._connection.close()
-        # Else a receive of this thread was interrupted: the process's end closes the descriptors.
+        # Else a thread still receives: the process's end closes the descriptors.

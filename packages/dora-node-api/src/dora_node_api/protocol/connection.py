@@ -20,8 +20,8 @@ from dora_node_api.errors import (
     BackpressureDeadlock,
     ControlClosed,
     ControlError,
-    DoraNodeError,
 )
+from dora_node_api.protocol.calls import Calls
 from dora_node_api.protocol.control_socket import ControlSocket
 from dora_node_api.protocol.frames import Received, close_all
 from dora_node_api.protocol.messages import (
@@ -41,7 +41,6 @@ from dora_node_api.protocol.messages import (
     Welcome,
 )
 from dora_node_api.protocol.pool_size import pool_size
-from dora_node_api.protocol.reentry import Reentry
 from dora_node_api.transport import (
     Board,
     NodeWords,
@@ -79,8 +78,7 @@ class Connection:
         """Whether every backpressure input of this node is full; set by the receiving side."""
         self.publish: Callable[[SendOutput], None] = lambda message: None
         """Sends a message that was published through the runner; set by the sending side."""
-        self.reentry = Reentry(self._warn_of_deferred, (DoraNodeError, MemoryError))
-        """Calls of signal handlers during a send or a change of routes."""
+        self.calls = Calls()
         self._to_publish: deque[SendOutput] = deque()
         self._publishing = OwnedLock()
         self._control = control
@@ -131,9 +129,6 @@ class Connection:
         if spec.consumer != INSPECTOR:
             self.warn(sentence, {"edge": spec.edge})
 
-    def _warn_of_deferred(self, error: Exception) -> None:
-        self.warn(f"a message that a signal handler sent during another send was lost: {error}")
-
     def _register_segment(self, number: int, descriptor: int, size: int) -> None:
         self.send(AddSegment(number=number, size=size), (descriptor,))
 
@@ -144,16 +139,12 @@ class Connection:
 
         With `wait` False: only if no other thread does.
         """
-        self.reentry.call(partial(self._pump, wait))
-
-    def _pump(self, wait: bool) -> None:
-        if not self._pumping.owned():  # else a signal handler interrupted it
-            if wait:
-                with self._pumping:
-                    self._take_all()
-            else:
-                self._pumping.run_if_free(self._take_all)
-        if self._to_publish and not self._publishing.owned():
+        if wait:
+            with self._pumping:
+                self._take_all()
+        else:
+            self._pumping.run_if_free(self._take_all)
+        if self._to_publish:
             self._publishing.run_if_free(self._publish_all)
 
     def _publish_all(self) -> None:
@@ -162,7 +153,6 @@ class Connection:
             self.publish(self._to_publish.popleft())
 
     def _take_all(self) -> None:
-        self.integrity.check()
         if not self._gone and self._control.wait(0):
             with self.integrity:
                 while (received := self._receive()) is not None:
@@ -264,7 +254,7 @@ class Connection:
                 if left <= 0 or self._gone:
                     raise LookupError("the runner does not answer for a segment")
                 self.integrity.wait(partial(self._control.wait, left))
-                self.reentry.call(self._take_all)
+                self._take_all()
             answer, self._answer = self._answer, None
         if isinstance(answer.message, SegmentFd) and len(answer.descriptors) == 1:
             return answer.descriptors[0], answer.message.size
@@ -288,7 +278,7 @@ class Connection:
         if not self._gone:
             poll.register(self._control.fileno(), select.POLLIN)
         ready = dict(poll.poll(min(timeout, 1.0) * 1000))
-        if self._control.fileno() in ready and not self._gone and not self._pumping.owned():
+        if self._control.fileno() in ready and not self._gone:
             with self._pumping:
                 self._take_all()
         if self.stopped:

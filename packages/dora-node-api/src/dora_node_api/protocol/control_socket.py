@@ -12,9 +12,8 @@ import os
 import socket
 import stat
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dora_node_api.errors import ControlClosed, ControlError
@@ -28,7 +27,7 @@ from dora_node_api.protocol.frames import (
 )
 from dora_node_api.protocol.messages import Message
 from dora_node_api.transport.shared.integrity import Integrity
-from dora_node_api.transport.shared.owned_lock import OwnedLock
+from dora_node_api.transport.shared.owned_lock import OwnedLock, interrupting
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,8 +127,6 @@ class ControlSocket:
         self._sending = OwnedLock()
         self.integrity = Integrity()
         """Of the frames sent: broken if a signal handler's exception cut one."""
-        self._interrupted: deque[list[Piece]] = deque()
-        """Messages of signal handlers that interrupted `send`."""
         self._ended = False
 
     @classmethod
@@ -147,20 +144,14 @@ class ControlSocket:
         return self._decoder.errors
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send one message. Raises ControlClosed if the other end is gone, and NodeInterrupted.
+        """Send one message.
 
-        In a signal handler that interrupted another `send`, it follows that message.
+        Raises ControlClosed if the other end is gone, NodeInterrupted, and RuntimeError in a signal
+        handler that interrupted another `send`.
         """
         pieces = encode(message, descriptors)
         if self._sending.owned():
-            self._interrupted.append(pieces)
-            return
-        self._send_pieces(pieces)
-        while self._interrupted:
-            with suppress(IndexError):  # another thread may take it
-                self._send_pieces(self._interrupted.popleft())
-
-    def _send_pieces(self, pieces: list[Piece]) -> None:
+            raise interrupting()
         with self._sending, self.integrity:
             try:
                 for piece in pieces:

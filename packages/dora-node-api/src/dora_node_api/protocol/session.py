@@ -145,8 +145,6 @@ class Session:
         self._timed = False
         self._first: deque[Event] = deque()
         """Events that precede everything that waits at inputs."""
-        self.returned: Event | None = None
-        """An event that was taken but not returned to the user: the next one."""
         self._wall_time = wall_time
         self._epoch: int | None = None
         self._restarted: dict[str, int] = {}
@@ -233,10 +231,6 @@ class Session:
 
     def next_event(self, now: int) -> Event | None:
         """Return the next event; None if nothing waits or the stream ended. Never blocks."""
-        event = self.returned
-        if event is not None:
-            self.returned = None
-            return event
         while not self.ended:
             if self._first:
                 event = self._first[0]
@@ -260,7 +254,7 @@ class Session:
         None: call `next_event`, which may return one. Never blocks.
         """
         entry = self.inputs.get(name)
-        if entry is None or entry.held or self._first or self.ended or self.returned is not None:
+        if entry is None or entry.held or self._first or self.ended:
             return None
         return self._look(entry, now, woken=True)
 
@@ -317,7 +311,7 @@ class Session:
 
     def waiting(self, now: int) -> bool:
         """Whether an event is ready without looking into the queues."""
-        if self.returned is not None or self._first:
+        if self._first:
             return True
         return any(
             entry.held is not None

@@ -24,7 +24,7 @@ from dora_node_api.transport.shared.errors import PoolExhausted
 from dora_node_api.transport.shared.fork_guard import ForkAware, forked_error
 from dora_node_api.transport.shared.integrity import Integrity
 from dora_node_api.transport.shared.layout import RECORD_SIZE
-from dora_node_api.transport.shared.owned_lock import OwnedLock
+from dora_node_api.transport.shared.owned_lock import OwnedLock, interrupting
 from dora_node_api.transport.shared.queue import QueueEnds
 from dora_node_api.transport.shared.specs import QueueSpec
 
@@ -232,7 +232,7 @@ class Sender(ForkAware):
         self, known: OutputRoutes, waiting: Iterable[Route], block: Block, total: int, flags: int
     ) -> int:
         if known.order.owned():
-            raise _reentered()
+            raise interrupting()
         with known.order:
             return sum(self._push_or_wait(route, block, total, flags) for route in waiting)
 
@@ -415,7 +415,7 @@ class Sender(ForkAware):
         if self.forked:
             raise forked_error()
         if self._owned():
-            raise _reentered()
+            raise interrupting()
 
     def close(self) -> None:
         """Close every route and the pool. What was sent stays readable."""
@@ -425,10 +425,3 @@ class Sender(ForkAware):
         with self._lock:
             self._table.close()
             self.pool.close()
-
-
-def _reentered() -> RuntimeError:
-    return RuntimeError(
-        "a signal handler (or finalizer) sent while it interrupted a send of the same sender; "
-        "set a flag in the handler and send outside of it"
-    )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from _thread import RLock
 from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class OwnedLock(RLock):  # type: ignore[misc]  # not final at run time
@@ -15,14 +18,21 @@ class OwnedLock(RLock):  # type: ignore[misc]  # not final at run time
 
     owned: Callable[[], bool] = RLock._is_owned  # type: ignore[attr-defined]
 
-    def run_if_free(self, function: Callable[[], None]) -> None:
-        """Call a function with the lock held; do nothing if another thread holds it."""
+    def run_if_free(self, function: Callable[[], T]) -> T | None:
+        """Call a function with the lock held; return None if another thread holds it."""
         try:
-            if self.acquire(blocking=False):
-                function()
+            return function() if self.acquire(blocking=False) else None
         finally:
             # First of all: a signal handler that raised before it would leave the lock held.
             try:  # noqa: SIM105
                 self.release()
             except RuntimeError:
                 pass  # another thread holds it
+
+
+def interrupting() -> RuntimeError:
+    """Return the error of a call in a signal handler."""
+    return RuntimeError(
+        "a signal handler (or finalizer) has interrupted a call of this node; there only `close()`"
+        " works: set a flag in the handler, and look at it after the call"
+    )

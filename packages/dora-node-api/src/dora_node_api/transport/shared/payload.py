@@ -89,11 +89,6 @@ class Payload:
                 else:
                     _copy_large(memoryview(memory)[start : start + size], part)
 
-    def detach(self) -> None:
-        """Copy the data, which the caller may change before it is written."""
-        self.write_into(copied := bytearray(self.total))
-        self.data = ((0, memoryview(copied)[self.data_offset :]),)
-
 
 @cache
 def two_cores() -> bool:
