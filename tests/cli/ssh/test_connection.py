@@ -78,7 +78,7 @@ class LeftOutput(PrintingCommand):
 
 def test_time_limit_includes_processes_in_the_background() -> None:
     link = Connection("robot", cast(Transport, LeftOutput()))
-    done = link.run(["sh", "-c", "sleep 9999 &"], timeout=0.05)
+    done = link.run(["sh", "-c", "sleep 9999 &"], timeout=1.0)
     assert (done.code, done.stdout) == (3, "started\n")
 
 

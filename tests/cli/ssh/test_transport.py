@@ -79,9 +79,15 @@ class Intervals:
         link, sent = self._transport, self._requests
         wait_until(lambda: link.requests >= sent, what="the request")
         wait_until(lambda: link.received >= min(sent, link.answers), what="its answer")
+        if sent <= link.answers:
+            wait_until(lambda: not _requesting(), what="the end of its thread")
         self._requests = min(sent + 1, link.answers + 1)
         self._left -= 1
         return self._left < 0
+
+
+def _requesting() -> bool:
+    return any("_request_answer" in thread.name for thread in threading.enumerate())
 
 
 def watch(answers: int, intervals: int) -> Answering:

@@ -213,11 +213,13 @@ def _fetch(endpoint: Endpoint) -> bytes:
                     f"{answer.status}); is it a coordinator of this version?"
                 )
             return ssl.PEM_cert_to_DER_cert(answer.read(_MAX_CERTIFICATE).decode("ascii"))
-    except (ssl.SSLError, http.client.HTTPException, ValueError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         if expired.is_set():
             raise TimeoutError(f"no complete answer within {FETCH_TIMEOUT:g} s") from error
         if isinstance(error, ssl.SSLError):
             raise explain(endpoint, error) or error from error
+        if isinstance(error, OSError):
+            raise
         raise OSError(f"no valid answer: {error}") from error
     finally:
         if deadline is not None:

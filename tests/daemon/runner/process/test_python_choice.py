@@ -124,7 +124,7 @@ def test_output_of_a_broken_interpreter(tmp_path: Path, variables: dict[str, str
 
 
 def test_output_of_start_up_files_is_ignored(tmp_path: Path, variables: dict[str, str]) -> None:
-    noisy = interpreter(tmp_path, f'echo "Welcome: 3 9"\nexec {sys.executable} "$@"')
+    noisy = interpreter(tmp_path, f'echo "Welcome: 3 9"\nexec "{sys.executable}" "$@"')
     assert PythonChooser().choose(str(noisy), variables, tmp_path).words == (str(noisy),)
 
 
