@@ -24,7 +24,6 @@ def image_of(found: dict[str, Any]) -> Any:
     content = base64.b64decode(found["data"])
     with Image.open(io.BytesIO(content)) as opened:
         assert Image.MIME[str(opened.format)] == found["media"]
-        assert opened.size == (found["shownWidth"], found["shownHeight"])
         return np.asarray(opened)
 
 
@@ -66,7 +65,7 @@ def test_jpeg_has_the_colours_of_the_image(encoding: str) -> None:
 
 def test_wide_images_are_reduced() -> None:
     found = shown(np.zeros((1080, 1920, 3), np.uint8), "rgb8")
-    assert (found["shownWidth"], found["shownHeight"]) == (1280, 720)
+    assert image_of(found).shape == (720, 1280, 3)
 
 
 def test_an_incompressible_image_stays_below_the_limit() -> None:
@@ -151,7 +150,7 @@ def test_a_high_image_is_reduced_to_the_limit_of_the_format() -> None:
     pixels = pa.array(np.zeros(70_000, np.uint8))
     found = picture(pixels, {"encoding": "mono8", "width": 1, "height": 70_000}, SMALL)
     assert found is not None
-    assert found["shownHeight"] == 65_000
+    assert image_of(found).shape == (65_000, 1)
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
@@ -217,4 +216,4 @@ def test_a_slice_of_an_array() -> None:
     pixels = pa.array([9, 9, 9, 1, 2, 3], pa.uint8()).slice(3)
     found = picture(pixels, {"encoding": "mono8", "width": 3, "height": 1}, SMALL)
     assert found is not None
-    assert found["shownWidth"] == 3
+    assert image_of(found).shape == (1, 3)

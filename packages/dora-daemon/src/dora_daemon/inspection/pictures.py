@@ -87,10 +87,8 @@ class NotShown(ValueError):
 class _Picture:
     media: str
     content: bytes
-    shown: tuple[int, int]
-    """Width and height; 0 if they are not known here."""
     real: tuple[int, int] = (0, 0)
-    """Of a compressed image."""
+    """Width and height of a compressed image; 0 if they are not known here."""
 
 
 def picture(
@@ -124,8 +122,6 @@ def picture(
         "encoding": encoding[:32],
         "width": size[0],
         "height": size[1],
-        "shownWidth": made.shown[0],
-        "shownHeight": made.shown[1],
     }
 
 
@@ -180,8 +176,7 @@ def _compressed(
             raise NotShown(str(error)) from error
     if len(data) > max(limits.small, limits.whole):
         raise NotShown(f"a compressed image of {len(data)} bytes is not shown; {problem}")
-    known = size or (0, 0)
-    return _Picture(media, bytes(data), known, known)
+    return _Picture(media, bytes(data), size or (0, 0))
 
 
 def _reduced(image: Image, limit: int) -> _Picture:
@@ -245,5 +240,5 @@ def _jpeg(image: Image, limit: int) -> _Picture:
         target = io.BytesIO()
         reduced.save(target, "JPEG", quality=JPEG_QUALITY)
         if target.tell() <= limit or max(shown) == 1:
-            return _Picture("image/jpeg", target.getvalue(), shown)
+            return _Picture("image/jpeg", target.getvalue())
         scale *= min(SHRINK, math.sqrt(limit / target.tell()))

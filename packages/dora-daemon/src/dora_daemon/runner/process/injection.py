@@ -10,8 +10,6 @@ import dora_node_api
 
 PACKAGES = ("dora", "dora_node_api")
 _IGNORES_PYTHONPATH = ("-I", "-E", "-IE", "-EI")
-_BINARY_START = (b"\x7fELF", b"MZ", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
-
 
 REPLACED = "dora_rerun"
 """Package whose script, `dora-rerun`, starts the node of that name here: the package is compiled
@@ -121,6 +119,6 @@ def _is_binary(program: Path) -> bool:
         return False
     try:
         with program.open("rb") as file:
-            return file.read(4).startswith(_BINARY_START)
+            return file.read(4) == b"\x7fELF"
     except OSError:
         return False

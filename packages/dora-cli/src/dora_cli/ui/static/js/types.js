@@ -34,8 +34,7 @@
  * @typedef {{ts: string, level: string, node?: string, stream: string, msg: string,
  *   target?: string, file?: string, line?: number, fields?: Record<string, unknown>}} LogEntry
  *
- * @typedef {{media: string, data: string, width: number, height: number, encoding: string,
- *   shownWidth: number, shownHeight: number}} Picture
+ * @typedef {{media: string, data: string, width: number, height: number, encoding: string}} Picture
  * `width` and `height`: of the picture whose pixels are meant, if known; boxes have x, y, width, height and a label.
  * @typedef {{width?: number, height?: number, color?: string, boxes?: [number, number, number, number, string][],
  *   points?: [number, number][], mask?: Picture}} Overlay
