@@ -338,6 +338,20 @@ def test_without_a_network_uv_uses_its_cache(
     assert len((tmp_path / "runs").read_text().splitlines()) == 3
 
 
+def test_a_network_that_returns_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uv = program(
+        tmp_path / "uv",
+        'if [ -n "$UV_OFFLINE" ]; then\n'
+        "  [ -e first ] || { touch first; exit 0; }\n"
+        "  echo 'error: y was not found in the cache'; exit 1\nfi\n"
+        f"[ -e first ] || {{ echo '{NO_NETWORK}'; exit 2; }}\necho downloaded",
+    )
+    monkeypatch.setattr("dora_daemon.build.builder.find_uv", lambda environ: uv)
+    monkeypatch.delenv("UV_OFFLINE", raising=False)
+    _, events = build(tmp_path, {"id": "a", "build": ["pip install x", "pip install y"]})
+    assert outputs(events) == ["downloaded"]
+
+
 def test_a_missing_network_is_reported_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

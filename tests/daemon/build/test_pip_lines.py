@@ -195,6 +195,8 @@ def test_failures_of_a_missing_network() -> None:
     ]
     cause = "failed to lookup address information: Temporary failure in name resolution"
     assert network_failure(output) == cause
+    assert network_failure(["  ╰─▶ failed to lookup address"]) == "failed to lookup address"
     assert network_failure(["error: No solution found"]) is None
     assert lacks_download(["  cause: Because x was not found in the cache and you require x"])
+    assert lacks_download(["  × x was not found in the", "      cache and you require it"])
     assert not lacks_download(["error: invalid syntax"])

@@ -325,14 +325,14 @@ class _Builder:
         python: Path | None,
         env: Mapping[str, str],
     ) -> CommandResult | None:
-        """Run `uv pip`, from its cache once the network was missing; None: pip may know the option.
+        """Run `uv pip`, without a network if there is none; None: pip may know the option.
 
         An error is only shown if nothing else is tried.
         """
         error: list[str] = []
 
         def show(line: str) -> None:
-            if error or line.startswith("error:"):
+            if error or pip_lines.begins_error(line):
                 error.append(line)
             else:
                 self._output(node, line)
@@ -347,17 +347,20 @@ class _Builder:
                 file.flush()
                 kept += ["--requirement", file.name]
             words = pip_lines.uv_command(uv, kept, python)
-            run = partial(
-                run_command, words, cwd=directory, on_line=show, on_command=self.on_command
-            )
-            if self.no_network is None:
-                result = await run(env=env)
-                self.no_network = None if result.ok else pip_lines.network_failure(error)
-            if self.no_network is not None:
+            for offline in (False, True) if self.no_network is None else (True, False):
                 error.clear()
-                result = await run(env={**env, "UV_OFFLINE": "1"})
-                if not result.ok and pip_lines.lacks_download(error):
-                    return CommandResult(result.exit_code, (self.no_network,))
+                variables = {**env, "UV_OFFLINE": "1"} if offline else env
+                result = await run_command(
+                    words, cwd=directory, env=variables, on_line=show, on_command=self.on_command
+                )
+                if not offline:
+                    self.no_network = None if result.ok else pip_lines.network_failure(error)
+                if result.ok or not (
+                    pip_lines.lacks_download(error) if offline else self.no_network
+                ):
+                    break
+            else:
+                return CommandResult(result.exit_code, (self.no_network or "",))
         if not result.ok and pip_lines.is_unknown_to_uv(error) and find_spec("pip") is not None:
             return None
         for line in error:

@@ -193,6 +193,8 @@ class GitSources:
     ) -> None:
         result = await self._git(*arguments, cwd=cwd, on_line=on_line)
         if not result.ok:
+            if cause := network_failure(result.tail):
+                raise StepFailed(f"cannot reach the git repository {source.url} ({cause})")
             raise StepFailed(
                 f"cannot check out {reference(source)} of {source.url}: "
                 f"git {next(a for a in arguments if a[0] != '-' and '=' not in a)}, {result}"

@@ -32,6 +32,7 @@ _NO_NETWORK = re.compile(
     r"|Could not resolve host(?:name)?|Network is unreachable|No route to host"
     r"|Failed to establish a new connection|operation timed out|Connection (?:refused|timed out)"
 )
+_CAUSE = re.compile(r"^[\s│├╰─▶]*(?:cause: |Caused by: )?")
 _NOT_CACHED = re.compile(
     r"not found in the cache|network (?:connectivity )?(?:was|is) disabled", re.IGNORECASE
 )
@@ -174,18 +175,23 @@ def _changes(folder: Path) -> Iterator[int]:
 
 def is_unknown_to_uv(output: Sequence[str]) -> bool:
     """Return whether uv refused an option or command that pip may know."""
-    return any(_UNKNOWN_TO_UV.search(line) for line in output)
+    return _UNKNOWN_TO_UV.search(" ".join(output)) is not None
+
+
+def begins_error(line: str) -> bool:
+    """Return whether a line of uv's output is the first one of its error."""
+    return line.lstrip().startswith(("error:", "× "))
 
 
 def lacks_download(output: Sequence[str]) -> bool:
     """Return whether uv failed because something was not downloaded before."""
-    return any(_NOT_CACHED.search(line) for line in output)
+    return _NOT_CACHED.search(" ".join(" ".join(output).split())) is not None
 
 
 def network_failure(output: Sequence[str]) -> str | None:
     """Return the cause if a command failed because it reached no network; None otherwise."""
     causes = [line for line in output if _NO_NETWORK.search(line)]
-    return causes[-1].strip(" │├╰─▶").removeprefix("cause: ") if causes else None
+    return _CAUSE.sub("", causes[-1]) if causes else None
 
 
 def uv_settings(environ: Mapping[str, str]) -> dict[str, str]:
