@@ -17,11 +17,13 @@ import metrics_page
 import node_api_page
 import rest_page
 import summaries_page
+import types_page
 import yaml_page
 
 DOCS = Path(__file__).resolve().parents[1]
 PAGES: tuple[ModuleType, ...] = (
     yaml_page,
+    types_page,
     cli_page,
     node_api_page,
     rest_page,

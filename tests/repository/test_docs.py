@@ -9,7 +9,9 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import sysconfig
 import textwrap
+import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +62,22 @@ def _runs_something(page: Path) -> bool:
     )
 
 
+def own_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the Python of an environment for what the page installs, without a network.
+
+    It also has the packages of this one.
+    """
+    home = folder / ".venv"
+    venv.create(home)
+    (packages,) = home.glob("lib/*/site-packages")
+    own = sysconfig.get_path("purelib")
+    (packages / "own.pth").write_text(f"import site; site.addsitedir({own!r})\n")
+    python = home / "bin" / "python"
+    monkeypatch.setenv("PATH", f"{python.parent}:{Path(sys.executable).parent}:/usr/bin:/bin")
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    return python
+
+
 def _name(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
@@ -74,8 +92,11 @@ def test_output_of_commands(
     monkeypatch.setenv("COLUMNS", "200")
     port = free_port()
     monkeypatch.setenv("DORA_COORDINATOR_PORT", str(port))
+    found = list(blocks(page))
     with Console(workspace.path, port) as console:
-        for block in blocks(page):
+        if any(block.title == "pyproject.toml" for block in found):
+            console.python = own_environment(workspace.path, monkeypatch)
+        for block in found:
             if block.title is not None:
                 workspace.file(block.title, block.body)
             elif block.language == "console":

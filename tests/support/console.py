@@ -14,19 +14,22 @@ import os
 import re
 import shlex
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from support.dora import Completed, RunningDora, run_dora, running_dora
+from support.dora import DORA, Completed, RunningDora, run_dora, running_dora
 from support.fleets.daemons import end_runners, is_running
 from support.runner.found_runners import list_runners
 from support.waiting import wait_until
 
 from dora_daemon.process_tree.runtime_dir import runtime_root
 
+START = "from dora_config.launcher import main; raise SystemExit(main())"
+"""What the script `dora` of an environment does."""
 LOOKS = (
     ("list",), ("status",), ("logs",), ("top",), ("why",), ("node", "list"), ("cluster", "status"),
 )  # fmt: skip
@@ -44,7 +47,7 @@ class Command:
 
     @property
     def is_run(self) -> bool:
-        return self.words[0] in ("dora", "kill", "pkill")
+        return self.words[0] in ("dora", "kill", "pkill", "pytest")
 
     @property
     def until_interrupt(self) -> str | None:
@@ -81,6 +84,8 @@ class Console:
 
     folder: Path
     coordinator_port: int
+    python: Path = Path(sys.executable)
+    """Runs `dora` and `pytest`."""
     jobs: dict[int, RunningDora] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
 
@@ -105,12 +110,20 @@ class Console:
                 self._kill(int(job.removeprefix("%")), hard="-9" in options)
             case ["pkill", "-9", "-f", "dora_daemon.runner"]:
                 _kill_runners()
+            case ["pytest", *words]:
+                program = (self.python, "-m", "pytest", "-p", "no:cacheprovider")
+                done = run_dora(*words, cwd=self.folder, program=program)
+                _check(done, command, command.expected, where)
             case _ if command.background:
                 self._start(command, where)
             case _ if command.until_interrupt is not None:
                 self._interrupt(command, where)
             case _:
                 self._wait(command, where)
+
+    @property
+    def _dora(self) -> tuple[str | Path, ...]:
+        return (DORA,) if self.python == Path(sys.executable) else (self.python, "-c", START)
 
     def _words(self, command: Command) -> list[str]:
         """Return the arguments of `dora`; a coordinator gets the port of this test."""
@@ -120,27 +133,27 @@ class Console:
         return words
 
     def _start(self, command: Command, where: str) -> None:
-        running = running_dora(*self._words(command), cwd=self.folder)
+        running = running_dora(*self._words(command), cwd=self.folder, program=self._dora)
         job = self._stack.enter_context(running)
         self.jobs[max(self.jobs, default=0) + 1] = job
         self._until_printed(job, command.expected, where)
 
     def _interrupt(self, command: Command, where: str) -> None:
-        with running_dora(*self._words(command), cwd=self.folder) as running:
+        with running_dora(*self._words(command), cwd=self.folder, program=self._dora) as running:
             self._until_printed(running, command.until_interrupt or "", where)
             running.interrupt()
             _check(running.wait(), command, command.expected.replace("^C", "..."), where)
 
     def _wait(self, command: Command, where: str) -> None:
         words = self._words(command)
-        done = run_dora(*words, cwd=self.folder, timeout=90)
+        done = run_dora(*words, cwd=self.folder, timeout=90, program=self._dora)
         if any(tuple(words[: len(look)]) == look for look in LOOKS):
 
             def shows() -> bool:
                 nonlocal done
                 fits = pattern(command.expected).search(done.output) and done.code == command.code
                 if not fits:
-                    done = run_dora(*words, cwd=self.folder, timeout=90)
+                    done = run_dora(*words, cwd=self.folder, timeout=90, program=self._dora)
                 return bool(fits)
 
             wait_until(
