@@ -71,6 +71,9 @@ def test_services() -> None:
     assert kinds == [("INPUT", "tick"), ("INPUT", "ask"), ("STOP", "ALL_INPUTS_CLOSED")]
     node.send_service_response("reply", b"r", {"request_id": request})
     assert node.service_responses_sent[0]["request_id"] == request
+    assert node.outputs == {"ask": [b"question", b"another"], "reply": [b"r"]}
+    assert node.output_metadata["ask"][0] == node.output_metadata["reply"][0]
+    assert node.output_metadata["ask"][0] == {"request_id": request}
 
 
 def test_typed_events() -> None:
@@ -87,6 +90,30 @@ def test_every_public_method_of_a_node_exists() -> None:
 def test_invalid_inputs(inputs: Any) -> None:
     with pytest.raises(TypeError, match="pairs of an input id and its data"):
         MockNode(inputs)
+
+
+def test_an_input_may_have_metadata_of_its_own() -> None:
+    own = {"type": "INPUT", "id": "a", "value": 1, "metadata": {"k": 1}}
+    bare = {"type": "INPUT", "id": "a", "value": 2}
+    node = MockNode([own, bare, ("a", 3)], metadata={"k": 0})
+    assert [event["metadata"]["k"] for event in node.drain()[:3]] == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("event", "problem"),
+    [
+        ({"id": "a", "value": 1}, "event 1 of MockNode has no key `type`"),
+        ({"type": "INPUT", "id": "a", "data": 1}, "event 1 of MockNode has no key `value`"),
+        ({"type": "INPUT", "value": 1}, "event 1 of MockNode has no key `id`"),
+        (
+            {"type": "INPUT", "id": "a", "value": 1, "metadata": [1]},
+            "event 1 of MockNode: key `metadata` must be a dict, not list",
+        ),
+    ],
+)
+def test_the_key_of_an_invalid_event_is_named(event: dict[str, Any], problem: str) -> None:
+    with pytest.raises(TypeError, match=problem):
+        MockNode([("a", 1), event])
 
 
 @pytest.mark.parametrize("data", [[1], "text", None, 3, pa.table({"a": [1]})])
@@ -112,6 +139,20 @@ def test_outputs_are_recorded_as_they_were_sent() -> None:
         node.send_output("text", text)
     assert [list(sent) for sent in node.outputs["frame"]] == [[1, 1], [2, 2]]
     assert node.outputs["text"] == [b"\x01", b"\x02"]
+
+
+def test_values_of_extensions() -> None:
+    node = MockNode()
+    node.extension_store("ns", "a", b"1")
+    node.extension_store("ns", "b", bytearray(b"2"))
+    assert node.extension_load("ns", "a") == b"1"
+    assert node.extension_load("ns", "b", remove=True) == b"2"
+    assert node.extension_load("ns", "b") is None
+    node.extension_drop("ns", "absent")
+    node.extension_drop("ns", "a")
+    assert node.drain_dropped_extension_keys("other") == []
+    assert node.drain_dropped_extension_keys("ns") == ["b", "a"]
+    assert node.drain_dropped_extension_keys("ns") == []
 
 
 def test_requests_to_the_dataflow_are_recorded() -> None:

@@ -561,3 +561,50 @@ def test_an_error_of_the_control_socket_ends_no_dataflow(
     (warning,) = [one.message for one in ran.of(LogLine) if one.level == "warn"]
     assert "No space left on device" in warning
     assert "the dataflow runs on" in warning
+
+
+OWNER = """
+from dora import Node
+
+with Node() as node:
+    for key in ("shared", "dropped", "taken"):
+        node.extension_store("ns", key, key.encode())
+    node.send_output("number", b"")
+    node.next()
+    print(node.drain_dropped_extension_keys("ns"))
+    print(node.extension_load("ns", "taken"))
+    node.extension_drop("ns", "dropped")
+"""
+READER = """
+from dora import Node
+
+node = Node()
+print(next(node)["type"])
+print(node.extension_load("ns", "shared"), node.extension_load("ns", "dropped"))
+print(node.extension_load("ns", "taken", remove=True), node.extension_load("ns", "absent"))
+try:
+    node.extension_store("ns", "shared", b"other")
+except RuntimeError as error:
+    print(error)
+node.send_output("back", b"")
+print(next(node)["type"], node.drain_dropped_extension_keys("ns"))
+print(node.extension_load("ns", "shared"), node.drain_dropped_extension_keys("ns"))
+"""
+
+
+def test_extensions_share_values_until_their_owner_ends(workspace: Workspace) -> None:
+    workspace.node("talker", OWNER)
+    workspace.node("listener", READER)
+    flow = pair(inputs={"back": "listener/back"})
+    flow["nodes"][1]["outputs"] = ["back"]  # type: ignore[index]
+    ran = run_flow(workspace, flow)
+    assert ran.lines("talker") == ["['taken']", "None"]
+    assert ran.lines("listener") == [
+        "INPUT",
+        "b'shared' b'dropped'",
+        "b'taken' None",
+        "extension key `ns/shared` was stored by node `talker`, so node `listener` cannot replace"
+        " it; drop it first or use another key",
+        "INPUT_CLOSED ['taken', 'dropped', 'shared']",
+        "None []",
+    ]

@@ -41,6 +41,7 @@ MESSAGES: list[control.Message] = [
     control.Leaving(),
     control.SaveState(format="arrow", size=2**40),
     control.FindRunner(node_id="view"),
+    control.ExtensionRequest(request=2, action="store", namespace="n", key="k", value="AA=="),
     control.WatchOutput(node="camera", output="image"),
     control.Welcome(incarnation=7, config=CONFIG, board_size=8192, node_area=4096),
     control.RestoreState(format="bytes", size=3),
@@ -58,6 +59,8 @@ MESSAGES: list[control.Message] = [
     control.ReloadOperator(),
     control.SegmentFd(request=1, size=4096),
     control.SegmentUnknown(request=1),
+    control.ExtensionAnswer(request=2, problem="no"),
+    control.ExtensionDropped(namespace="n", key="k"),
     control.FoundRunner(socket="/s", dataflow_id="d"),
     control.RecordingSource(
         name="flow", working_dir="/w", machine_id=None, outputs=("a/b",), descriptor="nodes: []"

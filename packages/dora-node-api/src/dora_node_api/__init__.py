@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         BackpressureDeadlock,
         ControlError,
         DoraNodeError,
+        ExtensionError,
         InvalidData,
         NodeClosed,
         NodeForked,
@@ -56,6 +57,7 @@ __all__ = [
     "ErrorEvent",
     "Event",
     "EventStream",
+    "ExtensionError",
     "InputClosed",
     "InputEvent",
     "InputRecovered",
@@ -83,7 +85,8 @@ __all__ = [
 
 _HOMES = {
     "errors": (
-        *("BackpressureDeadlock", "ControlError", "DoraNodeError", "InvalidData", "NodeClosed"),
+        *("BackpressureDeadlock", "ControlError", "DoraNodeError", "ExtensionError"),
+        *("InvalidData", "NodeClosed"),
         *("NodeForked", "NodeInterrupted", "OperatorError", "SetUpError", "UnknownOutput"),
     ),
     "events": (

@@ -12,6 +12,7 @@
   - `UnknownOutput`: an output that the dataflow does not declare (also a `RuntimeError`)
   - `BackpressureDeadlock`: a send waited on a cycle of full queues
   - `OperatorError`: an operator's file, class or return value is invalid
+  - `ExtensionError`: a value of an extension cannot be stored or loaded (also a `RuntimeError`)
 
 The errors of the transport are in `dora_node_api.transport.shared.errors`.
 """
@@ -92,6 +93,10 @@ class BackpressureDeadlock(DoraNodeError, RuntimeError):
             f" queues form a cycle of backpressure: {circle}. Give one of its inputs"
             " `queue_policy: drop_oldest`, or a queue_size above the number of messages under way"
         )
+
+
+class ExtensionError(DoraNodeError, RuntimeError):
+    """A value of an extension cannot be stored or loaded."""
 
 
 class OperatorError(DoraNodeError):

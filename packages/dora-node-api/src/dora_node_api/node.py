@@ -274,6 +274,36 @@ class Node(LogMethods):
         """
         return self._backend.load_state()
 
+    # --- values of extensions --------------------------------------------------------------------
+
+    def extension_store(
+        self, namespace: str, key: str, value: bytes | bytearray | memoryview
+    ) -> None:
+        """Store a value for the other nodes of the dataflow on this machine.
+
+        For extensions, such as transports, that hand over descriptors: dora does not interpret the
+        value (at most 32 MiB). The node that stored it may replace it. It is dropped when the
+        process of this node ends. Raises RuntimeError if another node has stored the key, or if
+        there are too many.
+        """
+        self._backend.extensions.store(namespace, key, value)
+
+    def extension_load(self, namespace: str, key: str, remove: bool = False) -> bytes | None:
+        """Return a stored value, or None. `remove` drops it as well."""
+        return self._backend.extensions.load(namespace, key, remove=remove)
+
+    def extension_drop(self, namespace: str, key: str) -> None:
+        """Drop a value, if it exists. Each node that stored or loaded it can see this with
+        `drain_dropped_extension_keys`.
+        """
+        self._backend.extensions.drop(namespace, key)
+
+    def drain_dropped_extension_keys(self, namespace: str) -> list[str]:
+        """Return the keys dropped since the last call, of values that this node stored or loaded,
+        each once. No event announces them.
+        """
+        return self._backend.extensions.drain(namespace)
+
     # --- the end ---------------------------------------------------------------------------------
 
     def close(self) -> None:

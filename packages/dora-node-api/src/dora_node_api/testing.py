@@ -18,6 +18,7 @@ from dora_node_api.backends.sample import SampleHandler
 from dora_node_api.backends.test_mode import as_array, sent_metadata
 from dora_node_api.ids import uuid7
 from dora_node_api.logging.log_methods import LogMethods
+from dora_node_api.protocol.extensions import local_extensions
 from dora_node_api.transport.producer.blocks import heap_sample
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class MockNode(LogMethods):
     """Has the methods of `Node`; returns the given events, then STOP, then None.
 
     `inputs`: pairs of an input id and its data, each an INPUT event with a copy of `metadata`, or
-    whole event dictionaries. STOP is appended if it is missing.
+    whole event dictionaries, for metadata of their own and for other events: `{"type": "INPUT",
+    "id": "image", "value": array, "metadata": {"frame": 7}}`. STOP is appended if it is missing.
     `service_responses`: by output, the payloads of the responses to its requests, in order.
     `state`: what `load_state` returns.
     """
@@ -51,16 +53,17 @@ class MockNode(LogMethods):
         state: Any = None,
     ) -> None:
         events: list[Event] = []
-        for item in inputs:
+        for number, item in enumerate(inputs):
             match item:
                 case dict():
-                    events.append(dict(item))
+                    events.append(_whole_event(number, item, metadata))
                 case (str(name), data):
                     events.append(_input_event(name, data, metadata))
                 case _:
                     raise TypeError(
                         "MockNode takes pairs of an input id and its data, or whole events:"
-                        f' [("image", pyarrow.array([1]))]; found {item!r:.80}'
+                        ' [("image", pyarrow.array([1])), {"type": "INPUT", "id": "image", "value":'
+                        f' pyarrow.array([1]), "metadata": {{"key": 1}}}}]; found {item!r:.80}'
                     )
         if not any(event.get("type") == "STOP" for event in events):
             events.append({"type": "STOP", "id": "ALL_INPUTS_CLOSED"})
@@ -72,7 +75,7 @@ class MockNode(LogMethods):
         self._answers = {name: deque(data) for name, data in (service_responses or {}).items()}
         self.node_id = "mock"
         self.outputs: dict[str, list[Any]] = {}
-        """By output: the sent data, in order."""
+        """By output: the sent data, in order, with those of requests and responses."""
         self.output_metadata: dict[str, list[dict[str, Any]]] = {}
         """By output: the sent metadata, in order."""
         self.logs: list[dict[str, Any]] = []
@@ -83,6 +86,7 @@ class MockNode(LogMethods):
         self.saved_state: Any = None
         """Last state that was saved."""
         self._state = state
+        self._extensions = local_extensions(self.node_id)
 
     # --- receiving -------------------------------------------------------------------------------
 
@@ -156,9 +160,12 @@ class MockNode(LogMethods):
     def send_service_request(
         self, output_id: str, data: Any, metadata: Mapping[str, Any] | None = None
     ) -> str:
-        """Record the request in `service_requests`; its prepared response comes before STOP."""
+        """Record the request in `service_requests` and `outputs`; its prepared response comes
+        before STOP.
+        """
         request = uuid7()
-        sent = _as_sent(output_id, data, metadata)
+        self.send_output(output_id, data, {**(metadata or {}), "request_id": request})
+        sent = self.outputs[output_id][-1]
         kept = {"output_id": output_id, "data": sent, "metadata": dict(metadata or {})}
         self.service_requests.append({**kept, "request_id": request})
         if answers := self._answers.get(output_id):
@@ -172,8 +179,9 @@ class MockNode(LogMethods):
         return request
 
     def send_service_response(self, output_id: str, data: Any, metadata: Mapping[str, Any]) -> None:
-        """Record the response in `service_responses_sent`."""
-        sent = _as_sent(output_id, data, metadata)
+        """Record the response in `service_responses_sent` and `outputs`."""
+        self.send_output(output_id, data, metadata)
+        sent = self.outputs[output_id][-1]
         kept = {"output_id": output_id, "data": sent, "metadata": dict(metadata)}
         self.service_responses_sent.append({**kept, "request_id": metadata.get("request_id")})
 
@@ -224,6 +232,24 @@ class MockNode(LogMethods):
         """Return the given state."""
         return self._state
 
+    def extension_store(
+        self, namespace: str, key: str, value: bytes | bytearray | memoryview
+    ) -> None:
+        """As in `Node`; no other node uses the values."""
+        self._extensions.store(namespace, key, value)
+
+    def extension_load(self, namespace: str, key: str, remove: bool = False) -> bytes | None:
+        """As in `Node`."""
+        return self._extensions.load(namespace, key, remove=remove)
+
+    def extension_drop(self, namespace: str, key: str) -> None:
+        """As in `Node`."""
+        self._extensions.drop(namespace, key)
+
+    def drain_dropped_extension_keys(self, namespace: str) -> list[str]:
+        """As in `Node`."""
+        return self._extensions.drain(namespace)
+
     def close_outputs(self, outputs: str | Iterable[str]) -> None:
         """Record the names in `closed_outputs`."""
         self.closed_outputs.extend((outputs,) if isinstance(outputs, str) else outputs)
@@ -257,6 +283,20 @@ def _as_sent(output: str, data: Any, metadata: Mapping[str, Any] | None) -> Any:
     as_array(output, data)
     sent_metadata(output, metadata, warnings.warn)
     return data.copy() if isinstance(data, bytearray) or hasattr(data, "dtype") else data
+
+
+def _whole_event(number: int, event: Event, metadata: Mapping[str, Any] | None) -> Event:
+    needed = ("type", "id", "value") if event.get("type") == "INPUT" else ("type",)
+    for key in needed:
+        if key not in event:
+            raise TypeError(f"event {number} of MockNode has no key `{key}`; found {event!r:.80}")
+    if event["type"] != "INPUT":
+        return dict(event)
+    own = event.get("metadata", metadata)
+    if own is not None and not isinstance(own, Mapping):
+        kind = type(own).__name__
+        raise TypeError(f"event {number} of MockNode: key `metadata` must be a dict, not {kind}")
+    return {**event, "metadata": dict(own or {})}
 
 
 def _input_event(name: str, data: Any, metadata: Mapping[str, Any] | None) -> Event:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dora_node_api.errors import DoraNodeError
+from dora_node_api.protocol.extensions import Extensions, local_extensions
 from dora_node_api.protocol.messages import NodeConfig
 
 if TYPE_CHECKING:
@@ -83,6 +84,14 @@ class Backend:
         """Return the state that the former process saved; None if it saved none."""
         return None
 
+    @property
+    def extensions(self) -> Extensions:
+        """Values that extensions of nodes share."""
+        known = vars(self).get("_extensions")
+        if known is None:
+            known = self._extensions = local_extensions(self.config.node_id)
+        return known
+
     def close_outputs(self, outputs: tuple[str, ...]) -> None:
         """End these outputs: nothing more is sent on them."""
 
@@ -114,7 +123,7 @@ class Unusable(Backend):
     def _refuse(self, *_args: object, **_named: object) -> NoReturn:
         raise self._error(self._sentence)
 
-    ended = property(_refuse)
+    ended = extensions = property(_refuse)
     next_event = poll_event = is_empty = fileno = deadline = _refuse
     send = allocate_sample = send_sample = warn = close_outputs = stop_dataflow = _refuse
     save_state = load_state = _refuse

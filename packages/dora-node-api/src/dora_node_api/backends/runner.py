@@ -23,6 +23,7 @@ from dora_node_api.errors import (
 )
 from dora_node_api.protocol.connection import Connection
 from dora_node_api.protocol.control_socket import ControlSocket
+from dora_node_api.protocol.extensions import Extensions
 from dora_node_api.protocol.frames import Received
 from dora_node_api.protocol.messages import (
     AddRoute,
@@ -189,6 +190,10 @@ class RunningBackend(Backend):
 
     def load_state(self) -> Any:
         return self._state
+
+    @property
+    def extensions(self) -> Extensions:
+        return self._connection.extensions
 
     # --- receiving -------------------------------------------------------------------------------
 

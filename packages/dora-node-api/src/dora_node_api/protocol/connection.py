@@ -20,14 +20,19 @@ from dora_node_api.errors import (
     BackpressureDeadlock,
     ControlClosed,
     ControlError,
+    ExtensionError,
 )
 from dora_node_api.protocol.calls import Calls
 from dora_node_api.protocol.control_socket import ControlSocket
+from dora_node_api.protocol.extensions import Extensions
 from dora_node_api.protocol.frames import Received, close_all
 from dora_node_api.protocol.messages import (
     INSPECTOR,
     AddRoute,
     AddSegment,
+    ExtensionAnswer,
+    ExtensionDropped,
+    ExtensionRequest,
     Leaving,
     Log,
     Message,
@@ -50,12 +55,12 @@ from dora_node_api.transport import (
     Sender,
 )
 from dora_node_api.transport.shared.integrity import Integrity
-from dora_node_api.transport.shared.owned_lock import OwnedLock
+from dora_node_api.transport.shared.owned_lock import OwnedLock, interrupting
 
 PUMP_EVERY_NS = 2_000_000
 """A busy node looks at its control socket this often: STOP takes at most 2 ms longer."""
 ANSWER_TIMEOUT = 10.0
-"""Seconds the runner may take to answer for a segment."""
+"""Seconds the runner may take to answer a request."""
 DEADLOCK_AFTER = 5.0
 """Seconds a sender waits on a cycle of full backpressure queues before it gives up."""
 
@@ -83,8 +88,9 @@ class Connection:
         self._publishing = OwnedLock()
         self._control = control
         self._pumping = OwnedLock()
+        self.extensions = Extensions(self._use_extension, self.pump)
         self._awaited = 0
-        """Number of the last OpenSegment; other answers are late and dropped."""
+        """Number of the last request; other answers are late and dropped."""
         self._answer: Received | None = None
         self._warned: set[str] = set()
         self._gone = False
@@ -184,11 +190,13 @@ class Connection:
                 self.add_route(output, spec, received.descriptors)
             case RemoveRoute(queue):
                 self.sender.remove_route(queue)
-            case SegmentFd(request) | SegmentUnknown(request):
+            case SegmentFd(request) | SegmentUnknown(request) | ExtensionAnswer(request):
                 if request == self._awaited:
                     self._answer = received
                 else:
                     close_all(received.descriptors)
+            case ExtensionDropped(namespace, key):
+                self.extensions.note(namespace, key)
             case SendOutput() as message:
                 self._to_publish.append(message)
                 self.wake()
@@ -240,26 +248,48 @@ class Connection:
         """Whether the control socket is unusable."""
         return self._gone
 
-    # --- segments of other nodes -----------------------------------------------------------------
+    # --- requests to the runner ------------------------------------------------------------------
 
     def open_segment(self, incarnation: int, number: int) -> tuple[int, int]:
         """Return descriptor and size of a segment. Raises LookupError if it no longer exists."""
-        with self._pumping:
-            self._drop_answer()
-            self._awaited += 1
-            self.send(OpenSegment(self._awaited, incarnation, number))
-            deadline = time.monotonic() + ANSWER_TIMEOUT
-            while self._answer is None:
-                left = deadline - time.monotonic()
-                if left <= 0 or self._gone:
-                    raise LookupError("the runner does not answer for a segment")
-                self.integrity.wait(partial(self._control.wait, left))
-                self._take_all()
-            answer, self._answer = self._answer, None
+        answer = self._request(lambda request: OpenSegment(request, incarnation, number))
+        if answer is None:
+            raise LookupError("the runner does not answer for a segment")
         if isinstance(answer.message, SegmentFd) and len(answer.descriptors) == 1:
             return answer.descriptors[0], answer.message.size
         close_all(answer.descriptors)
         raise LookupError(f"segment {number} of incarnation {incarnation} no longer exists")
+
+    def _use_extension(self, action: str, namespace: str, key: str, value: bytes) -> bytes | None:
+        from binascii import a2b_base64, b2a_base64
+
+        if self._pumping.owned():
+            raise interrupting()
+        text = b2a_base64(value, newline=False).decode()
+        answer = self._request(lambda n: ExtensionRequest(n, action, namespace, key, text))
+        if answer is None or not isinstance(answer.message, ExtensionAnswer):
+            raise ExtensionError(
+                f"cannot {action} extension key `{namespace}/{key}`: the runner does not answer"
+            )
+        if answer.message.problem is not None:
+            raise ExtensionError(answer.message.problem)
+        return None if answer.message.value is None else a2b_base64(answer.message.value)
+
+    def _request(self, message: Callable[[int], Message]) -> Received | None:
+        """Send a request with a number, and return its answer; None without one."""
+        with self._pumping:
+            self._drop_answer()
+            self._awaited += 1
+            self.send(message(self._awaited))
+            deadline = time.monotonic() + ANSWER_TIMEOUT
+            while self._answer is None:
+                left = deadline - time.monotonic()
+                if left <= 0 or self._gone:
+                    return None
+                self.integrity.wait(partial(self._control.wait, left))
+                self._take_all()
+            answer, self._answer = self._answer, None
+        return answer
 
     def _drop_answer(self) -> None:
         """Close the descriptors of an answer that came too late."""

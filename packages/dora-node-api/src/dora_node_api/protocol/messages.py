@@ -165,6 +165,18 @@ class SaveState(Message, kind="save_state"):
     size: int
 
 
+class ExtensionRequest(Message, kind="extension_request"):
+    """Use of the values of extensions; answered by ExtensionAnswer."""
+
+    request: int
+    action: str
+    """`store`, `load`, `take` (load and drop) or `drop`."""
+    namespace: str
+    key: str
+    value: str = ""
+    """Base64."""
+
+
 class WatchOutput(Message, kind="watch_output"):
     """Request of an inspector or recorder: send this output to a queue of its own, too.
 
@@ -307,6 +319,22 @@ class SegmentUnknown(Message, kind="segment_unknown"):
     """Answer to OpenSegment: the segment does not exist (any more)."""
 
     request: int
+
+
+class ExtensionAnswer(Message, kind="extension_answer"):
+    """Answer to ExtensionRequest."""
+
+    request: int
+    value: str | None = None
+    """Base64; None: does not exist, or was not requested."""
+    problem: str | None = None
+
+
+class ExtensionDropped(Message, kind="extension_dropped"):
+    """A value was dropped that this node has stored or loaded."""
+
+    namespace: str
+    key: str
 
 
 class FoundRunner(Message, kind="found_runner"):

@@ -13,6 +13,7 @@ from dora_daemon.runner.nodes.queues import QueueCleanup, QueueRegistry
 from dora_daemon.runner.nodes.socket import NodeConnection
 from dora_daemon.runner.process.injection import explain
 from dora_daemon.runner.process.spawn import watch_process
+from dora_node_api.protocol.extensions import ExtensionTable
 from dora_node_api.protocol.messages import StopNode
 
 
@@ -29,12 +30,14 @@ class NodeDepartures:
         connections: Connections,
         registry: QueueRegistry,
         cleanup: QueueCleanup,
+        extensions: ExtensionTable,
         emit: Callable[[StateEvent], None],
     ) -> None:
         self._nodes = nodes
         self._connections = connections
         self._registry = registry
         self._cleanup = cleanup
+        self._extensions = extensions
         self._emit = emit
         self._watched: dict[NodeConnection, int] = {}
         """Process descriptors of attached dynamic nodes."""
@@ -65,6 +68,7 @@ class NodeDepartures:
             connection.read_waiting()
             self._connections.remove(node)
             connection.close()
+        self._extensions.forget(node)
         self._registry.consumer_died(node)
         self._registry.producer_died(node, incarnation)
 

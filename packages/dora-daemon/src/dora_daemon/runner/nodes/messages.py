@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 
 from dora_config.protocol.runner_events import LogLine
@@ -14,10 +15,15 @@ from dora_daemon.runner.nodes.departures import NodeDepartures
 from dora_daemon.runner.nodes.handshake import NodeHandshake
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_daemon.runner.nodes.socket import NodeConnection
+from dora_node_api.errors import ExtensionError
+from dora_node_api.frozen import replace
+from dora_node_api.protocol.extensions import ExtensionTable
 from dora_node_api.protocol.frames import close_all
 from dora_node_api.protocol.messages import (
     AddSegment,
     CloseOutputs,
+    ExtensionAnswer,
+    ExtensionRequest,
     Hello,
     Leaving,
     Log,
@@ -37,6 +43,7 @@ class NodeMessages:
         departures: NodeDepartures,
         segments: SegmentTable,
         states: SavedStates,
+        extensions: ExtensionTable,
         *,
         emit: Callable[[StateEvent], None],
         log: Callable[[LogLine], None],
@@ -45,6 +52,7 @@ class NodeMessages:
         self._departures = departures
         self._segments = segments
         self._states = states
+        self._extensions = extensions
         self._emit = emit
         self._log = log
 
@@ -66,6 +74,9 @@ class NodeMessages:
                 return
             case OpenSegment():
                 self._segments.reply(connection, message)
+            case ExtensionRequest(request, action, namespace, key, value):
+                answer = self._use_extension(node, action, namespace, key, value)
+                connection.send(replace(answer, request=request))
             case Log():
                 self._library_log(None if node == LINK_NODE else node, message)
             case CloseOutputs(outputs=outputs):
@@ -77,6 +88,15 @@ class NodeMessages:
             case _:
                 self.warn(f'ignored unexpected {type(message).__name__} from node "{node}"')
         close_all(descriptors)
+
+    def _use_extension(
+        self, node: str, action: str, namespace: str, key: str, value: str
+    ) -> ExtensionAnswer:
+        try:
+            found = self._extensions.handle(node, action, namespace, key, b64decode(value))
+        except (ExtensionError, ValueError) as error:
+            return ExtensionAnswer(0, problem=str(error))
+        return ExtensionAnswer(0, None if found is None else b64encode(found).decode())
 
     def disconnected(self, connection: NodeConnection) -> None:
         """Process the end of a connection."""

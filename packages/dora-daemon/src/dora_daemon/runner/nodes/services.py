@@ -26,6 +26,8 @@ from dora_daemon.runner.nodes.routing import QueueRouter
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_daemon.runner.nodes.socket import NodeServer
 from dora_daemon.runner.nodes.start_up_drops import StartUpDrops
+from dora_node_api.protocol.extensions import ExtensionTable
+from dora_node_api.protocol.messages import ExtensionDropped
 from dora_node_api.transport.shared.board import Board
 
 
@@ -69,7 +71,12 @@ class NodeServices:
         resources.callback(self.cleanup.close)
         self.drops = StartUpDrops(self.registry, self.logs.log, self._summarize)
         resources.callback(self.drops.close)
-        self.departures = NodeDepartures(nodes, self.connections, self.registry, self.cleanup, emit)
+        extensions = ExtensionTable(
+            lambda node, *dropped: self.connections.send(node, ExtensionDropped(*dropped))
+        )
+        self.departures = NodeDepartures(
+            nodes, self.connections, self.registry, self.cleanup, extensions, emit
+        )
         resources.callback(self.departures.close)
         self.handshake = NodeHandshake(
             plan,
@@ -88,6 +95,7 @@ class NodeServices:
             self.departures,
             self.segments,
             self.states,
+            extensions,
             emit=emit,
             log=self.drops.log,
         )
