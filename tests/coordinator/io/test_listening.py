@@ -115,6 +115,18 @@ def test_a_broken_handshake_ends_its_connection_only(tmp_path: Path) -> None:
             assert ends(connection).startswith(b"HTTP/1.1 200")
 
 
+def test_invalid_upgrades_do_not_count_as_pending(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"  # without a key
+    with listener(tmp_path / "authority", total=4) as port:
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", port), 60) as connection:
+                connection.sendall(HEALTH[:-2] + upgrade)
+                assert ends(connection).startswith(b"HTTP/1.1 4")
+    assert "too many connections" not in caplog.text
+
+
 def test_a_client_does_not_choose_its_address(tmp_path: Path) -> None:
     lines = b"X-Forwarded-For: 192.0.2.9\r\nX-Forwarded-Proto: https\r\nConnection: close\r\n\r\n"
     with (

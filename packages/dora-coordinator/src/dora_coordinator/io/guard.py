@@ -63,8 +63,6 @@ class Guard:
             await self._inner(scope, receive, send)
             return
         pending: PendingConnection | None = scope.get("state", {}).get(PENDING)
-        if pending is not None and scope["type"] == "websocket":
-            pending.ended()  # a refused one is closed with its response
         refusal = self._refusal(scope)
         if refusal is not None:
             await _deny(scope, receive, send, *refusal)

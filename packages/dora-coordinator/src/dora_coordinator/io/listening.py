@@ -81,6 +81,10 @@ class HttpProtocol(H11Protocol):
         super().on_response_complete()
         self._await_request()
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._pending.ended()  # from now on another protocol has it, which closes refused ones
+        super().handle_websocket_upgrade(event)
+
     def connection_lost(self, exc: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
