@@ -159,7 +159,7 @@ EDGES = (
     Mistake("Inputs", "an unknown queue policy", ("dataflow.yml:8:", "drop_newest", "drop_oldest"),
             _nodes(_a(), _b("      x: {source: a/out, queue_policy: drop_newest}"))),
     Mistake("Inputs", "several mistakes at once", ("dataflow.yml:8:", "dataflow.yml:9:"),
-            _nodes(_a(), _b("      x: a/uot", "      y: dora/timer/secs/0"))),
+            _nodes(_a(), _b("      x: a/uot", "      y: c/out"))),
     Mistake("Types", "an output of an unknown type", ("std/media/v1/Imag", "std/media/v1/Image"),
             _nodes(_a("    output_types: {out: std/media/v1/Imag}")),
             words=("validate", "--strict-types", "dataflow.yml")),
