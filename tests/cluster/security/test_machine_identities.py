@@ -32,7 +32,7 @@ def test_the_holder_of_the_token_cannot_register_as_a_machine(hosts: Hosts, clus
     try:
         wait_until(lambda: {*daemons()} == {"gpu"}, what="the end of robot", timeout=120)
         thief = (
-            f"DORA_AUTH_TOKEN={token} XDG_STATE_HOME=/var/tmp/thief timeout 20 {DORA} daemon "
+            f'DORA_AUTH_TOKEN={token} XDG_STATE_HOME=/var/tmp/thief timeout 20 "{DORA}" daemon '
             f"--machine-id robot --coordinator-addr {WORKSTATION}"
         )
         done = hosts["gpu"].root("bash", "-c", thief, check=False, user="ubuntu", timeout=60)

@@ -12,7 +12,10 @@ from support.fleets.coordinator import free_port
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.integration
-VIEWER = """#!{python}
+# A path in the first line must have no spaces.
+VIEWER = """#!/bin/sh
+'''exec' "{python}" "$0" "$@"
+' '''
 import json, os, socket, sys
 port = next(int(word.partition("=")[2]) for word in sys.argv if word.startswith("--port="))
 with socket.create_server(("127.0.0.1", port)) as listener:

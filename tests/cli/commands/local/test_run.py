@@ -363,7 +363,7 @@ def test_an_exhausted_file_limit_is_reported_with_the_remedy(workspace: Workspac
     node = {"id": "n", "path": "n.py", "inputs": inputs, "outputs": outputs}
     workspace.dataflow({"nodes": [node]}, "flow.yml")
     done = subprocess.run(
-        ["sh", "-c", f"ulimit -n 128; exec {DORA} run flow.yml"],
+        ["sh", "-c", f'ulimit -n 128; exec "{DORA}" run flow.yml'],
         cwd=workspace.path,
         capture_output=True,
         text=True,
@@ -376,7 +376,7 @@ def test_an_exhausted_file_limit_is_reported_with_the_remedy(workspace: Workspac
 
 def test_closed_streams_and_terminals_without_unicode(workspace: Workspace) -> None:
     one_node(workspace, CRASHING)
-    line = f"{DORA} run flow.yml >&- 2>&-"
+    line = f'"{DORA}" run flow.yml >&- 2>&-'
     assert subprocess.run(["sh", "-c", line], cwd=workspace.path, check=False).returncode == 1
     shown = run_dora("run", "flow.yml", cwd=workspace.path, env={"PYTHONIOENCODING": "ascii"})
     assert "\\u2502 out of paper" in shown.exited(1).stderr
