@@ -99,8 +99,6 @@ NODE = [
     ("path: p\noutput_metadata: {a: [k]}", '`output_metadata` contains "a", which is not among'),
     ("path: p\npattern: server", "expected one of service-server, service-client"),
     ("path: p\npattern: service-server", "a service-server must have an output"),
-    ("path: p\nsend_stdout_as: x", '`send_stdout_as` is "x", which is not among its outputs'),
-    ("path: p\nsend_logs_as: x", "add it: `outputs: [x]`"),
     ("path: p\nmin_log_level: loud", "unknown log level 'loud': expected one of stdout, error"),
     ("path: p\nmin_log_level: wran", 'did you mean "warn"?'),
     (
@@ -203,8 +201,6 @@ OPERATORS = [
     ("operator: {python: {source: a.py, conda_env: x}}", "`conda_env` is not supported"),
     ("operator: {python: {}}", "field `source` is required"),
     ("operator: {python: [5]}", "expected a mapping"),
-    ("operator: {python: a.py, xyzzy: 1}", "unknown field `xyzzy`"),
-    ("operator: {python: a.py, send_stdout_as: x}", '`send_stdout_as` is "op/x"'),
     ("operator: {id: a/b, python: a.py}", "an operator id must not contain '/'"),
     ("operators: []", "`operators` must contain at least one operator"),
     ("operators: [{python: a.py}]", "operator 1: field `id` is required"),
@@ -313,6 +309,18 @@ WARNINGS = [
     ("operator: {python: p, build: a | b}", "'|' is an argument of the program"),
     ("path: dynamic\nargs: x", "`args` has no effect on a dynamic node"),
     ("path: p\noutputs: [a]\nsend_stdout_as: a\nsend_logs_as: a", "are the same output"),
+    (
+        "path: p\noutputs: [a]\nsend_stdout_as: x",
+        "not among its outputs: nothing is sent (add it: `outputs: [a, x]`)",
+    ),
+    (
+        "operators: [{id: b, python: p, outputs: [c]},"
+        " {id: op, python: p, outputs: [a], send_logs_as: x}]",
+        'operator "op": `send_logs_as` is "x", which is not among its outputs: nothing is sent (add'
+        " it: `outputs: [a, x]`)",
+    ),
+    ("operator: {python: a.py, xyzzy: 1}", "unknown field `xyzzy`"),
+    ("operators: [{id: a, python: a.py, input: {}}]", "did you mean `inputs`?"),
 ]
 
 

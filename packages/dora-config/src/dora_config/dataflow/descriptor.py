@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, WithJsonSchema
 
@@ -158,6 +158,9 @@ class ProgramFields(Written):
 
 class Operator(ProgramFields):
     """One operator of a runtime node."""
+
+    ignores_unknown: ClassVar = True
+    """An unknown key is only a warning."""
 
     id: OutputIdField | None = optional("Required in `operators`.")
     python: (

@@ -134,11 +134,15 @@ def _ports(position: int, node: ResolvedNode) -> Iterator[GraphFinding]:
     for setting in ("send_stdout_as", "send_logs_as"):
         output = getattr(node, setting)
         if output is not None and output not in node.outputs:
-            message = f'{where}: `{setting}` is "{output}", which is not among its outputs'
-            if node.operators:
-                message += f": {_listed(node.outputs)}"
-            hint = f"add it: `outputs: [{', '.join([*node.outputs, output])}]`"
-            yield GraphFinding(position, (setting,), message, hint)
+            operator, slash, name = output.rpartition("/")
+            prefix = operator + slash
+            own = [one.removeprefix(prefix) for one in node.outputs if one.startswith(prefix)]
+            place = f'{where}: operator "{operator}"' if operator else where
+            message = (
+                f'{place}: `{setting}` is "{name}", which is not among its outputs: nothing is sent'
+            )
+            hint = f"add it: `outputs: [{', '.join([*own, name])}]`"
+            yield GraphFinding(position, (setting,), message, hint, "warning")
     if node.send_stdout_as is not None and node.send_stdout_as == node.send_logs_as:
         message = f"{where}: `send_stdout_as` and `send_logs_as` are the same output"
         yield GraphFinding(position, ("send_logs_as",), message, severity="warning")

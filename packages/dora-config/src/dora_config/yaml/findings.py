@@ -72,7 +72,8 @@ class ErrorTranslation:
 
     def _unknown_field(self, loc: KeyPath, full: KeyPath) -> Finding:
         name = str(loc[-1])
-        known = _fields_at(self._model, loc[:-1])
+        model = _model_at(self._model, loc[:-1])
+        known = [info.alias or field for field, info in model.model_fields.items()]
         near = closest_name(name, known)
         special = self._hints(name) if self._hints is not None else None
         hint = special or (f"did you mean `{near}`?" if near else None)
@@ -80,18 +81,20 @@ class ErrorTranslation:
         if hint is None:
             message += f", expected one of {', '.join(sorted(known))}"
         where = describe_place(self._document.data, full[:-1])
-        return Finding(full, f"{where}: {message}" if where else message, hint, at_key=True)
+        severity: Severity = "warning" if getattr(model, "ignores_unknown", False) else "error"
+        text = f"{where}: {message}" if where else message
+        return Finding(full, text, hint, at_key=True, severity=severity)
 
 
-def _fields_at(model: type[BaseModel], loc: KeyPath) -> list[str]:
-    """Return the names in YAML of the fields of the model at `loc` inside `model`."""
+def _model_at(model: type[BaseModel], loc: KeyPath) -> type[BaseModel]:
+    """Return the model at `loc` inside `model`."""
     for part in loc:
         if isinstance(part, str):
             for name, info in model.model_fields.items():
                 if part == (info.alias or name):
                     inner = _inner_model(info.annotation)
                     model = inner if inner is not None else model
-    return [info.alias or name for name, info in model.model_fields.items()]
+    return model
 
 
 def _inner_model(annotation: Any) -> type[BaseModel] | None:
