@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from support.fleets.coordinator import free_port
 from support.serving import served
+from support.waiting import wait_until
 
 from dora_cli.commands.coordinator import top
 from dora_cli.coordinator import client as client_module
@@ -159,6 +161,14 @@ def test_a_request_after_one_without_an_answer(monkeypatch: pytest.MonkeyPatch) 
             client.get("/slow")
         assert client.get("/fast") == {}
         unblock.set()
+
+
+def test_a_connection_that_was_closed_while_idle_is_opened_again() -> None:
+    with serving(always(200, {})) as client:
+        assert client.get("/first") == {}
+        # The server closes the connection after each answer without a word.
+        wait_until(lambda: select.select([client._connection.sock], [], [], 0)[0], what="the end")
+        assert client.get("/second") == {}
 
 
 def test_a_connection_that_is_lost_in_the_handshake_is_opened_again(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -234,7 +235,9 @@ class Client:
     def connect(self) -> None:
         """Connect unless that is done; raises CoordinatorUnavailable, Untrusted."""
         if self._connection.sock is not None:
-            return
+            if not select.select([self._connection.sock], [], [], 0)[0]:
+                return
+            self._connection.close()  # the coordinator has closed it, as it was idle for long
         try:
             self._connection.connect()
             assert self._connection.sock is not None
