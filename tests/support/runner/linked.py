@@ -22,7 +22,7 @@ from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 
 from dora_config import LoadedDataflow, load_dataflow
-from dora_config.machine_identity import key_digest
+from dora_config.machine_identity import certificate_name, key_digest
 from dora_config.protocol import runner as protocol
 from dora_config.protocol.links import LinkPlan, LinkReport, PeerEndpoint, SetLinkPeers
 from dora_config.protocol.runner import RunPlan
@@ -46,6 +46,8 @@ class Part:
     machine: str
     plan: RunPlan
     run: BackgroundRun
+    name: str
+    """Common name in its certificate."""
 
     def report(self) -> LinkReport:
         link = self.run.status().link
@@ -54,7 +56,12 @@ class Part:
 
     def endpoint(self) -> PeerEndpoint:
         report = self.report()
-        return PeerEndpoint(machine=self.machine, run_id=report.run_id, endpoints=report.endpoints)
+        return PeerEndpoint(
+            machine=self.machine,
+            run_id=report.run_id,
+            endpoints=report.endpoints,
+            name=self.name,
+        )
 
     def link_pid(self) -> int:
         """Return the pid of the link process."""
@@ -140,17 +147,26 @@ class Linked:
             machine=machine,
             run_id=f"{machine}-{self.lives}",
             edges=edges,
+            names={name: self.name(name) for name in self.machines if name != machine},
             **{**listen, **self.link},
         )
 
-    def credentials(self, machine: str) -> str:
+    def _credentials(self, machine: str) -> tuple[Credentials, str]:
+        """Return the credentials of a machine and the digest of its key."""
         folder = self.workspace.path / "credentials" / machine
         folder.parent.mkdir(exist_ok=True)
         credentials = Credentials(folder)
-        digest = key_digest(base64.b64decode(credentials.public_key))
+        return credentials, key_digest(base64.b64decode(credentials.public_key))
+
+    def name(self, machine: str) -> str:
+        """Return the common name in a machine's certificate."""
+        return certificate_name(machine, self._credentials(machine)[1])
+
+    def credentials(self, machine: str) -> str:
+        credentials, digest = self._credentials(machine)
         signed = self.authority.sign(credentials.request(), machine, digest)
         credentials.store(signed, self.authority.pem)
-        return str(folder)
+        return str(self.workspace.path / "credentials" / machine)
 
     def start(self, machine: str) -> Part:
         """Start the part of a machine, held at the barrier; also again after its end."""
@@ -167,7 +183,7 @@ class Linked:
             **self.options,
         )
         run = self.stack.enter_context(background_plan(self.workspace, plan))
-        self.parts[machine] = Part(machine, plan, run)
+        self.parts[machine] = Part(machine, plan, run, self.name(machine))
         return self.parts[machine]
 
     def connect(self) -> None:

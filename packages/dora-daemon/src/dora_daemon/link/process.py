@@ -64,7 +64,10 @@ class Link:
         self.link_id = secrets.randbits(63) or 1
         self._credentials = Path(config.credentials) if config.credentials else None
         self._names = dict(config.names)
-        """Common names in the certificates of peers, which the listening session accepts."""
+        """Common names in the certificates of peers, which the listening session accepts.
+
+        Empty: not known yet; then the peer is not accepted.
+        """
         self._ending = False
         self._finish_at: float | None = None
         self._bye_until = 0.0
@@ -145,7 +148,7 @@ class Link:
         self._prepare(session, machine)
 
     def _channel(self, machine: str) -> Channel:
-        return self._router.channel(machine, self._names[machine])
+        return self._router.channel(machine, self._names.get(machine, ""))
 
     def _on_transport(self, session: LinkSession, zid: str, opened: bool) -> None:
         """A connection opened or closed, on a thread of Zenoh."""
@@ -161,7 +164,7 @@ class Link:
         ports = list(range(config.first_port, config.last_port + 1))
         if first is not None:
             ports = [first, *(port for port in ports if port != first)]
-        channels = [self._channel(machine) for machine in self._names]
+        channels = [self._channel(machine) for machine, name in self._names.items() if name]
         session = LinkSession.listen(
             config.listen_host, ports, self._credentials, channels, insecure_ok=config.plain
         )
@@ -254,7 +257,7 @@ class Link:
 
     def _set_peers(self, peers: tuple[Peer, ...]) -> None:
         wanted = {peer.machine: peer for peer in peers}
-        names = self._names | {peer.machine: peer.name for peer in peers}
+        names = self._names | {peer.machine: peer.name for peer in peers if peer.name}
         if names != self._names:
             self._names = names
             self._listen_again("a machine was added or has another certificate")
