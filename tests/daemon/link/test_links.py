@@ -287,6 +287,16 @@ def test_each_link_reports_where_the_other_listens(make: Make) -> None:
         assert (report.endpoint,) == there.endpoints
 
 
+def test_a_link_listens_before_the_name_of_a_peer_is_known(make: Make) -> None:
+    """The coordinator was restarted, and the daemon of the peer has not connected yet."""
+    a, b = make("a"), make("b")
+    a.outgoing("n/o", "b")
+    b.incoming("n/o", "a", "m/i")
+    a.names_known = b.names_known = False
+    introduce(a, b)
+    proven(a, b)
+
+
 def test_messages_go_through_without_tls(make: Make) -> None:
     a, b = make("a", plain=True), make("b", plain=True)
     out = a.outgoing("n/o", "b")

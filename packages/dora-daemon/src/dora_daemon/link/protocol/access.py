@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
+
+_NOT_KNOWN: Final = "not known yet"
+"""A common name that no certificate has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +31,8 @@ def key(prefix: str, receiver: str, sender: str) -> str:
 
 
 def channel(prefix: str, machine: str, peer: str, name: str) -> Channel:
-    """Return the channel of two machines; ``name`` is the common name of the peer."""
-    return Channel(name, key(prefix, machine, peer), key(prefix, peer, machine))
+    """Return the channel of two machines; ``name``: common name of the peer, empty: not known yet."""
+    return Channel(name or _NOT_KNOWN, key(prefix, machine, peer), key(prefix, peer, machine))
 
 
 def access_control(channels: Iterable[Channel]) -> dict[str, Any]:
