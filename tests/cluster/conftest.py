@@ -13,6 +13,8 @@ from support.cluster.clusters import cluster_file, ended_cluster
 from support.cluster.hosts import Hosts, hosts_or_skip
 from support.cluster.versions import (
     disconnected_version,
+    distant_version,
+    later_records_version,
     new_version,
     old_version,
     shared_folder,
@@ -20,7 +22,14 @@ from support.cluster.versions import (
 )
 from support.dora import run_dora
 
-__all__ = ["disconnected_version", "new_version", "old_version", "system_wheel_house"]
+__all__ = [
+    "disconnected_version",
+    "distant_version",
+    "later_records_version",
+    "new_version",
+    "old_version",
+    "system_wheel_house",
+]
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.integration,
     pytest.mark.timeout(900),
     # built before the first test: later this thread is on the hosts' network, without registries
-    pytest.mark.usefixtures("disconnected_version"),
+    pytest.mark.usefixtures("disconnected_version", "distant_version", "later_records_version"),
 ]
 
 
@@ -127,6 +127,31 @@ def test_upgrade_and_rollback_with_a_running_dataflow(
     cluster.require_whole(robot)
     cluster.run(new_version, "rollback", "--to", "0.1.0", "--machine", "robot")
     require_everywhere(cluster, "0.1.0")
+
+
+def test_a_version_that_cannot_control_what_runs_is_refused_before_it_begins(
+    hosts: Hosts, cluster: CountingCluster, distant_version: Installation
+) -> None:
+    printed = cluster.run(distant_version, "upgrade", code=1)
+    for host in hosts:
+        problem = "the daemon of dora 0.5.0 could not control the nodes that dora 0.1.0 runs there"
+        assert f"{host.name}: {problem} (runner protocol 1.0 and 3.0); run `dora stop" in printed
+    assert "Nothing was changed" in printed
+    assert "Upgrading" not in printed
+    require_everywhere(cluster, "0.1.0")
+
+
+def test_a_rollback_to_a_version_that_cannot_read_the_records_is_refused(
+    hosts: Hosts, cluster: CountingCluster, later_records_version: Installation
+) -> None:
+    robot = hosts["robot"]
+    cluster.run(later_records_version, "upgrade", "--machine", "robot")
+    printed = cluster.run(later_records_version, "rollback", code=1)
+    assert "robot: dora 0.1.0 cannot read what dora 0.6.0 has written there" in printed
+    assert "(records of the daemon: version 2.0, it reads 1.x)" in printed
+    assert "Nothing was changed" in printed
+    assert version_of(robot) == "dora 0.6.0"
+    cluster.require_whole(robot)
 
 
 def require_everywhere(cluster: CountingCluster, version: str) -> None:

@@ -6,13 +6,16 @@ import ctypes
 import errno
 import hashlib
 import os
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
 import pytest
+from support.waiting import PATIENCE, wait_until
 
-from dora_cli.remote_program import archive
+from dora_cli.remote_call import command_words, program_input
+from dora_cli.remote_program import archive, versions
 
 
 def packed(folder: Path) -> tuple[Path, str]:
@@ -40,6 +43,40 @@ def test_full_disk_leaves_no_part_of_a_version(
         archive.unpack(str(path), sha256, str(tmp_path / "prefix"), "2")
     assert list((tmp_path / "prefix").iterdir()) == []
     assert path.exists(), "it can be unpacked again without a transfer"
+
+
+def test_unpacking_ends_with_its_connection(tmp_path: Path) -> None:
+    path, prefix = tmp_path / "a.part", tmp_path / "prefix"
+    with tarfile.open(path, "w:gz", compresslevel=1) as packed:
+        large = tarfile.TarInfo("large")
+        large.size = 400 << 20
+        with open("/dev/zero", "rb") as zeros:
+            packed.addfile(large, zeros)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    arguments = {"path": str(path), "sha256": sha256, "prefix": str(prefix), "name": "2"}
+    process = subprocess.Popen(
+        command_words("archive.unpack"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(program_input("archive.unpack", arguments))
+    process.stdin.close()
+    wait_until(lambda: list(prefix.glob(".new-*/large")), what="the beginning")
+    process.stdout.close()
+    assert process.wait(PATIENCE) == 1
+    assert list(prefix.iterdir()) == []
+
+
+def test_what_a_killed_command_left_makes_room(tmp_path: Path) -> None:
+    """It is removed at once, but not what another command unpacks at the moment."""
+    (tmp_path / ".new-left").mkdir()
+    unpacked = tmp_path / ".new-unpacked"
+    unpacked.mkdir()
+    with versions.in_work(unpacked):
+        assert versions.make_room(str(tmp_path))["free"] > 0
+        assert list(tmp_path.iterdir()) == [unpacked]
+    versions.make_room(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("with_ctypes", [True, False])

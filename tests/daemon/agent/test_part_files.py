@@ -57,18 +57,6 @@ def test_unreadable_record_is_renamed(tmp_path: Path) -> None:
     files.close()
 
 
-def test_only_the_newest_ended_records_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(part_files, "KEPT_ENDED", 2)
-    files = DaemonFiles(tmp_path / "robot")
-    for number in range(1, 5):
-        files.save(record(number, phase="ended", forgotten=True, ended_at=float(-number)))
-    files.save(record(9, phase="ended", ended_at=-99.0))  # not acknowledged: never dropped
-    assert [uuid.UUID(found.dataflow_id).int for found in files.load()[0]] == [1, 2, 9]
-    files.close()
-
-
 def test_removed_files_are_restored(tmp_path: Path) -> None:
     files = DaemonFiles(tmp_path / "robot")
     instance = files.instance

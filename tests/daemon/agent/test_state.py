@@ -38,6 +38,7 @@ from dora_config.protocol.runner import (
     WaitingChanged,
 )
 from dora_config.protocol.topics import StreamTopics, TopicChunk
+from dora_daemon.agent import state as state_module
 from dora_daemon.agent.commands import (
     AdoptRunner,
     Command,
@@ -194,6 +195,28 @@ def test_result_is_saved_before_it_is_acknowledged_and_reported() -> None:
     after(state, ForgetPart(dataflow_id=ID, attempt=1))
     assert state.reports() == ()
     assert record_of(state).log_dirs == {"camera": "out"}
+
+
+def test_only_the_newest_ended_records_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while the daemon runs, which may be for years."""
+    monkeypatch.setattr(state_module, "KEPT_ENDED", 2)
+
+    def ended(number: int, **changed: object) -> PartRecord:
+        record = PartRecord(
+            dataflow_id=f"{number}" if number else ID,
+            attempt=1,
+            spec=SPEC,
+            phase="ended",
+            ended_at=float(number),
+        )
+        return record.model_copy(update=changed)
+
+    unstored = ended(0)  # its result is not stored by the coordinator
+    state = AgentState([unstored, *(ended(one, forgotten=True) for one in (4, 1, 3, 2))])
+    commands = after(state, DaemonStarted())
+    assert commands[:2] == [DropPart("1"), DropPart("2")]
+    assert after(state, ForgetPart(dataflow_id=ID, attempt=1))[1:] == [DropPart(ID)]
+    assert {record.dataflow_id for record in state.records()} == {"3", "4"}
 
 
 def test_success_of_a_part_is_its_end_even_if_the_release_was_not_noted() -> None:

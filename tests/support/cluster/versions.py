@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +75,29 @@ def disconnected_version(tmp_path_factory: pytest.TempPathFactory) -> Installati
 
     edits = {"dora-daemon/src/dora_daemon/agent/coordinator_link.py": disconnect}
     return _version(tmp_path_factory, "0.4.0", edits)
+
+
+@pytest.fixture(scope="session")
+def distant_version(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """A version whose daemon cannot control runners of others."""
+    edits = {"dora-config/src/dora_config/protocol/runner.py": _raise("RUNNER_PROTOCOL", (3, 0))}
+    return _version(tmp_path_factory, "0.5.0", edits)
+
+
+@pytest.fixture(scope="session")
+def later_records_version(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """A version whose records earlier ones cannot read."""
+    edits = {"dora-daemon/src/dora_daemon/agent/records.py": _raise("RECORD_FORMAT", (2, 0))}
+    return _version(tmp_path_factory, "0.6.0", edits)
+
+
+def _raise(name: str, version: tuple[int, int]) -> Callable[[str], str]:
+    """Return the edit that gives a format another version."""
+
+    def edit(text: str) -> str:
+        return re.sub(rf"{name}: Final = \(\d+, \d+\)", f"{name}: Final = {version}", text)
+
+    return edit
 
 
 def _download(folder: Path, *, path: str | None = None) -> None:

@@ -158,7 +158,9 @@ class Installer:
         if found["tree"] is not None:  # its test was cut off
             tree = str(found["tree"])
         else:
-            _require_room(machine, archive, facts)
+            # what a killed command left half unpacked must not count as a full disk
+            left = call(machine, "versions.make_room", prefix=layout.prefix, sudo=layout.sudo)
+            _require_room(machine, archive, {**facts, **left})
             tree = _send(machine, archive, layout, report)
         report("self-test")
         try:

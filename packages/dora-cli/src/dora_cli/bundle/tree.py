@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from dora_cli.bundle.formats import OURS, Formats
 from dora_cli.bundle.own_packages import OwnPackages
 from dora_cli.bundle.platform import Platform
 
@@ -62,6 +63,8 @@ class Manifest:
     """SHA-256 over all files, their names and whether they can be executed."""
     unpacked: int
     """Bytes of all files."""
+    formats: Formats
+    """Versions of what it sends and stores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,7 @@ def make_archive(
             python,
             _content_hash(tree, files),
             sum(path.stat().st_size for path in files),
+            OURS,
         )
         packed = Path(folder) / "archive"
         _pack(tree, files, manifest, packed)

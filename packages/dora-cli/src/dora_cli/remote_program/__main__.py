@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import select
+import signal
 import sys
+import threading
 from importlib import import_module
 from typing import Any
 
@@ -17,6 +20,8 @@ def main() -> int:
         command, arguments = decode_request(sys.stdin.buffer.readline())
         # versions are for all users of the machine, everything else for this one
         os.umask(0o022 if command.startswith(("archive.", "versions.")) else 0o077)
+        if command == "archive.unpack":
+            _end_with_connection()
         result = run(command, arguments)
     except Problem as problem:
         send_problem(str(problem))
@@ -31,6 +36,19 @@ def main() -> int:
     if result is not None:
         send_result(result)
     return 0
+
+
+def _end_with_connection() -> None:
+    """End this process, with its cleaning up, once the other end has closed its output."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(1, 0)  # errors and hang-ups are always reported
+        poll.poll()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run(command: str, arguments: dict[str, Any]) -> dict[str, Any] | None:

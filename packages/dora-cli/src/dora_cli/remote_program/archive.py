@@ -16,7 +16,7 @@ from dora_cli.remote_program.paths import archive_folder, remove_unused
 from dora_cli.remote_program.platform_facts import own_python
 from dora_cli.remote_program.protocol import Commands, Problem
 from dora_cli.remote_program.transfers import begin_transfer
-from dora_cli.remote_program.versions import candidates, content_of, delete, sweep, works
+from dora_cli.remote_program.versions import candidates, content_of, delete, in_work, sweep, works
 
 _NOT_COMPILED = r"/(tests|pip|pygments/(lexers|styles|formatters))/"
 """Folders of modules that dora rarely imports."""
@@ -48,20 +48,25 @@ def unpack(path: str, sha256: str, prefix: str, name: str) -> dict[str, Any]:
     sweep(root)
     fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
     try:
-        fresh.chmod(0o755)
-        with tarfile.open(archive) as packed:
-            # its hash is right; the first releases of Python 3.11 have no filters
-            filters: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-            try:
-                packed.extractall(fresh, **filters)
-            except OSError as error:
-                error.filename = error.filename or str(root)  # a full disk has no name otherwise
-                raise
-        _make_runnable(fresh)
-        tree = _place(root, name, fresh)
+        with in_work(fresh):
+            return {"tree": str(_unpack(archive, root, name, fresh))}
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return {"tree": str(tree)}
+
+
+def _unpack(archive: Path, root: Path, name: str, fresh: Path) -> Path:
+    """Unpack into the folder ``fresh``, which becomes the version ``name``."""
+    fresh.chmod(0o755)
+    with tarfile.open(archive) as packed:
+        # its hash is right; the first releases of Python 3.11 have no filters
+        filters: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        try:
+            packed.extractall(fresh, **filters)
+        except OSError as error:
+            error.filename = error.filename or str(root)  # a full disk has no name otherwise
+            raise
+    _make_runnable(fresh)
+    return _place(root, name, fresh)
 
 
 def _make_runnable(tree: Path) -> None:

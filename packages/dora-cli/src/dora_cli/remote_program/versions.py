@@ -3,7 +3,7 @@
     PREFIX/<version>-py<X.Y>[-<hash>]   a tree; complete once it has this name
     PREFIX/current, PREFIX/previous     links to the tree in use and the one before; both lead to
                                         the same tree after a rollback
-    PREFIX/.new-*                       a tree that is being unpacked or removed
+    PREFIX/.new-*                       a tree that the process that locked it unpacks or removes
 
 A tree that has passed its self-test contains the empty file ``tested``.
 
@@ -13,19 +13,18 @@ one link, so that a complete version exists at any moment.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
-import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from dora_cli.remote_program.paths import archive_folder, command_line, existing, remove_unused
 from dora_cli.remote_program.platform_facts import platform_facts
 from dora_cli.remote_program.protocol import Commands, Problem
-from dora_cli.remote_program.transfers import ABANDONED
 
 _TESTED = "tested"
 _TARGET = "/current/bin/dora"
@@ -186,7 +185,7 @@ def remove(prefix: str, link: str) -> dict[str, Any]:
         outer.unlink()
     for tree in _trees(root):
         delete(tree)
-    sweep(root, older=0.0)
+    sweep(root)
     for name in ("current", "previous"):
         (root / name).unlink(missing_ok=True)
     with suppress(OSError):
@@ -209,16 +208,34 @@ def _trees(root: Path) -> list[Path]:
 def delete(tree: Path) -> None:
     """Remove a tree; if this is interrupted, what is left is not a tree any more."""
     gone = tree.with_name(f".new-{tree.name}.{os.getpid()}")
-    os.utime(tree)  # so that no other process sweeps it meanwhile
-    tree.rename(gone)
-    shutil.rmtree(gone)
+    with in_work(tree):
+        tree.rename(gone)
+        shutil.rmtree(gone)
 
 
-def sweep(root: Path, older: float = ABANDONED) -> None:
-    """Remove what interrupted operations have left."""
+@contextmanager
+def in_work(tree: Path) -> Iterator[None]:
+    """Keep a tree that is being unpacked or removed; raises BlockingIOError if another does."""
+    handle = os.open(tree, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def sweep(root: Path) -> None:
+    """Remove what operations have left that were interrupted."""
     for leftover in root.glob(".new-*"):
-        if time.time() - leftover.stat().st_mtime >= older:
+        with suppress(FileNotFoundError, BlockingIOError), in_work(leftover):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def make_room(prefix: str) -> dict[str, Any]:
+    """Remove what interrupted operations have left; return the free space."""
+    root = Path(prefix).expanduser()
+    sweep(root)
+    return {"free": shutil.disk_usage(existing(root)).free}
 
 
 def _name(link: Path) -> str:
@@ -251,6 +268,7 @@ def _point(link: Path, target: str) -> None:
 
 COMMANDS: Commands = {
     "probe": probe,
+    "make_room": make_room,
     "find": find,
     "accept": accept,
     "switch": switch,

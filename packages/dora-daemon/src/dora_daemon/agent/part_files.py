@@ -19,9 +19,6 @@ DEFAULT_LISTEN_PORT = 53291
 """A daemon with another number has another name, and dynamic nodes can select its dataflows by it;
 no daemon listens on it."""
 
-KEPT_ENDED = 200
-"""Records of ended parts that are kept, so that their logs can be found."""
-
 LOCK_TIMEOUT = 2.0
 """Seconds for an earlier daemon with the same name to end."""
 
@@ -126,11 +123,6 @@ class DaemonFiles:
             except ValidationError:
                 moved = path.replace(path.with_suffix(".unreadable"))
                 problems.append(f"{path}: not a record of this version; moved to {moved.name}")
-        ended = [record for record in records if record.forgotten]
-        ended.sort(key=lambda record: record.ended_at)
-        for record in ended[: max(0, len(ended) - KEPT_ENDED)]:
-            self.drop(record.dataflow_id)
-            records.remove(record)
         return records, problems
 
     def save(self, record: PartRecord) -> None:

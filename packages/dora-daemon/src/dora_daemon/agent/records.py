@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
@@ -14,19 +14,20 @@ from dora_config.protocol.runner import DataflowResult
 
 
 def _readable(value: tuple[int, int]) -> tuple[int, int]:
-    if value[0] != 1:
-        raise ValueError(f"format {value[0]}, expected 1")
+    if value[0] > RECORD_FORMAT[0]:
+        raise ValueError(f"format {value[0]}, expected {RECORD_FORMAT[0]}")
     return value
 
 
-RecordFormat = Annotated[tuple[int, int], AfterValidator(_readable)]
+RECORD_FORMAT: Final = (1, 0)
 """Major and minor version of a record; a new minor version has more optional keys."""
+RecordFormat = Annotated[tuple[int, int], AfterValidator(_readable)]
 
 
 class PartRecord(Message):
     """One part on this machine, with the fields of its ``PreparePart``."""
 
-    format: RecordFormat = (1, 0)
+    format: RecordFormat = RECORD_FORMAT
     dataflow_id: str
     attempt: int
     spec: DataflowSpec

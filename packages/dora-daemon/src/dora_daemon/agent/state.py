@@ -89,6 +89,8 @@ from dora_daemon.agent.events import (
 from dora_daemon.agent.parts.part import Part
 from dora_daemon.agent.records import PartRecord, cause_of
 
+KEPT_ENDED = 200
+"""Records of ended parts that are kept, so that their logs can be found."""
 SHUTDOWN_GRACE = 10.0
 """Seconds for nodes to end when the machine stops; systemd waits for 90."""
 
@@ -131,7 +133,7 @@ class AgentState:
         """Change the state and return the commands that follow; ``now`` is Unix time."""
         match event:
             case DaemonStarted():
-                return self._adopt(now)
+                return [*self._prune(), *self._adopt(now)]
             case (
                 RunnerPlaced()
                 | RunnerConnected()
@@ -155,7 +157,7 @@ class AgentState:
                 part = self._parts.get(dataflow_id)
                 if part is None or part.live or part.record.attempt > attempt:
                     return []
-                return [part.save(forgotten=True, result=None)]
+                return [part.save(forgotten=True, result=None), *self._prune()]
             case DescribePart(dataflow_id=dataflow_id):
                 part = self._live(dataflow_id)
                 if part is None:
@@ -200,6 +202,15 @@ class AgentState:
                 return [OpenInspector(part.record, request)]
             case _ as unreachable:
                 assert_never(unreachable)
+
+    def _prune(self) -> list[Command]:
+        """Drop the oldest records of ended parts whose results the coordinator has stored."""
+        records = [part.record for part in self._parts.values() if part.record.forgotten]
+        records.sort(key=lambda record: record.ended_at)
+        dropped = [record.dataflow_id for record in records[: max(0, len(records) - KEPT_ENDED)]]
+        for dataflow_id in dropped:
+            del self._parts[dataflow_id]
+        return [DropPart(dataflow_id) for dataflow_id in dropped]
 
     def _live(self, dataflow_id: str) -> Part | None:
         part = self._parts.get(dataflow_id)

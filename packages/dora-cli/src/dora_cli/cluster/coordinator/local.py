@@ -13,6 +13,9 @@ from dora_config.spawn_argv import run_module
 
 MODULE = "dora_coordinator.command"
 PRINT_VERSION = "from dora_coordinator._version import __version__; print(__version__)"
+PRINT_STORE = (
+    "from dora_coordinator.io.store_format import SCHEMA_VERSION; print('%d.%d' % SCHEMA_VERSION)"
+)
 START_TIMEOUT = 30.0
 
 

@@ -43,7 +43,11 @@ class CoordinatorProgram:
 
     def present_version(self) -> str:
         """Return the version that it starts now; empty if it does not run any more."""
-        command = [self.words[0], "-c", PRINT_VERSION]
+        return self.printed(PRINT_VERSION)
+
+    def printed(self, statements: str) -> str:
+        """Return what its Python prints; empty if that fails."""
+        command = [self.words[0], "-c", statements]
         environ = _with_python_variables(os.environ, self.variables)
         with suppress(OSError, subprocess.SubprocessError):
             done = subprocess.run(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dora_cli import output
 from dora_cli.bundle.install import Installer
 from dora_cli.cluster.coordinator import queries
-from dora_cli.cluster.coordinator.local import PRINT_VERSION
+from dora_cli.cluster.coordinator.local import PRINT_STORE, PRINT_VERSION
 from dora_cli.cluster.coordinator.service import CoordinatorService, program_words
 from dora_cli.cluster.coordinator.trust import trust_authority
 from dora_cli.cluster.decisions.coordinator_unit import unit_program, unit_version
@@ -70,6 +70,22 @@ def _program_version(service: CoordinatorService, program: str) -> str:
         words = [program, "-P", "-c", PRINT_VERSION]
     done = service.host.connection.run(words)
     return done.stdout.strip().removeprefix("dora ") if done.code == 0 else ""
+
+
+def service_stores(service: CoordinatorService) -> tuple[str, str]:
+    """Return the versions of the store of the present and the replaced program.
+
+    Empty: unknown, as for a program that the cluster file names.
+    """
+    return _printed_store(service, service.text()), _printed_store(service, service.text_before())
+
+
+def _printed_store(service: CoordinatorService, text: str | None) -> str:
+    program = unit_program(text or "")
+    if not program or program.endswith("/dora"):
+        return ""
+    done = service.host.connection.run([program, "-P", "-c", PRINT_STORE])
+    return done.stdout.strip() if done.code == 0 else ""
 
 
 @dataclass(frozen=True, slots=True)

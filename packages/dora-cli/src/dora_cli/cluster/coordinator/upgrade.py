@@ -8,7 +8,7 @@ from pathlib import Path
 from dora_cli import output
 from dora_cli.bundle.install import Installer
 from dora_cli.cluster.coordinator import queries
-from dora_cli.cluster.coordinator.local import MODULE
+from dora_cli.cluster.coordinator.local import MODULE, PRINT_STORE
 from dora_cli.cluster.coordinator.process import find_process
 from dora_cli.cluster.coordinator.process_upgrade import (
     CoordinatorProgram,
@@ -18,6 +18,7 @@ from dora_cli.cluster.coordinator.process_upgrade import (
 from dora_cli.cluster.coordinator.service import installed_service
 from dora_cli.cluster.coordinator.service_upgrade import (
     roll_back_service,
+    service_stores,
     service_versions,
     upgrade_service,
 )
@@ -107,3 +108,28 @@ def roll_back_coordinator(cluster: Cluster) -> bool:
     output.write(f"Rolling back the coordinator on {address}...")
     replace_process(cluster, process, now, before, rollback=True)
     return True
+
+
+def store_problem(cluster: Cluster, version: str) -> str | None:
+    """Return why the coordinator cannot return to ``version``, and the remedy.
+
+    None: that version reads the present store, or one of the two cannot be started here.
+    """
+    with installed_service(cluster) as service:
+        if service is not None:
+            now, before = service_stores(service)
+        else:
+            process = find_process(cluster)
+            program = replaced_program(process, cluster) if process is not None else None
+            if process is None or program is None:
+                return None
+            now = CoordinatorProgram("", process.program, process.python_variables).printed(
+                PRINT_STORE
+            )
+            before = program.printed(PRINT_STORE)
+    if not now or not before or int(now.split(".")[0]) <= int(before.split(".")[0]):
+        return None
+    return (
+        f"the coordinator: dora {version} cannot read its store (version {now}, it reads "
+        f"{before.split('.')[0]}.x); end it, and start dora {version} with --recreate-store"
+    )

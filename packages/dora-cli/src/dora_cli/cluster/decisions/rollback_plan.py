@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from packaging.version import InvalidVersion, Version
+
+from dora_cli.bundle.formats import Formats
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,10 @@ class Versions:
     """Whether a rollback led to ``now``."""
     there: tuple[str, ...] = ()
     """All installed versions."""
+    in_use: tuple[str, ...] = field(default=(), compare=False)
+    """Versions that processes execute."""
+    formats: Mapping[str, Formats] = field(default_factory=dict, compare=False)
+    """Of each installed version, where they are known."""
 
     def __str__(self) -> str:
         if self.returned:

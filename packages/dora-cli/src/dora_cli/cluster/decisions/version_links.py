@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dora_cli.bundle.formats import parse
 from dora_cli.cluster.decisions.rollback_plan import Versions
 
 
@@ -48,4 +49,6 @@ def installed_versions(found: Mapping[str, Any], running: str) -> Versions:
         versions.get(links.previous) if links.previous != links.current else None,
         returned=links.previous == links.current != "",
         there=tuple(versions.values()),
+        in_use=tuple(versions[name] for name in found.get("in_use", ()) if name in versions),
+        formats={str(one["version"]): parse(one.get("formats", {})) for one in found["trees"]},
     )

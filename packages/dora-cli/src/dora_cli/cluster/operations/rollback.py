@@ -9,18 +9,23 @@ from dora_cli import output
 from dora_cli.bundle.install import probe
 from dora_cli.bundle.layout import Layout
 from dora_cli.cluster.coordinator import queries
-from dora_cli.cluster.coordinator.upgrade import coordinator_versions, roll_back_coordinator
+from dora_cli.cluster.coordinator.upgrade import (
+    coordinator_versions,
+    roll_back_coordinator,
+    store_problem,
+)
 from dora_cli.cluster.decisions.daemon_argv import ssh_name
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.cluster.decisions.rollback_plan import Plan, Versions, plan
-from dora_cli.cluster.decisions.version_links import VersionLinks, installed_versions
+from dora_cli.cluster.decisions.version_check import NewVersion
+from dora_cli.cluster.decisions.version_links import VersionLinks
 from dora_cli.cluster.machines.daemon_service import DaemonService
-from dora_cli.cluster.machines.parallel import Outcome, Report, on_machines
-from dora_cli.cluster.machines.remote_machine import RemoteMachine, layout_of
+from dora_cli.cluster.machines.parallel import Outcome
+from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.operations.rolling import switch_one_by_one
 from dora_cli.cluster.operations.steps import wait_for_nodes
 from dora_cli.cluster.operations.version_report import with_version_report
-from dora_cli.cluster.operations.version_switch import Switched, running_tree, unit_copy
+from dora_cli.cluster.operations.version_switch import Switched, check, look_at_versions, unit_copy
 from dora_config.cluster.models import Cluster, Machine
 
 
@@ -32,8 +37,7 @@ def roll_back(
     The coordinator follows when these are all machines of the cluster.
     """
     queries.require_coordinator(cluster)
-    done = on_machines(cluster, "Looking at {name}", _look, describe=_describe)
-    versions = {one.machine.id: one.result for one in done if one.result is not None}
+    done, versions = look_at_versions(cluster)
     chosen = [one.id for one in machines]
     planned = plan(versions, coordinator_versions(cluster), to)
     if to is not None:
@@ -43,6 +47,7 @@ def roll_back(
     absent = [one for one in done if one.problem is not None and one.machine.id in chosen]
     if not targets and not (everything and planned.coordinator):
         return _nothing_to_do(versions, absent, to)
+    _require_readable(cluster, versions, targets, planned if everything else None)
     _announce(planned, targets, chosen)
 
     def work() -> bool:
@@ -51,20 +56,6 @@ def roll_back(
 
     remedy = "`dora cluster rollback` again does the rest; `dora cluster upgrade` upgrades again."
     return with_version_report(cluster, work, remedy)
-
-
-def _look(remote: RemoteMachine, report: Report) -> Versions | None:
-    """Return the installed versions; None: the cluster file names another program."""
-    if remote.machine.dora is not None:
-        return None
-    facts = remote.facts()
-    service = DaemonService.find(remote, facts)
-    layout = layout_of(remote.machine, user=service is None or service.user)
-    return installed_versions(probe(remote.connection, layout), running_tree(facts))
-
-
-def _describe(versions: Versions | None) -> str:
-    return "`dora` of the cluster file, not changed" if versions is None else str(versions)
 
 
 def _require_installed(
@@ -80,6 +71,30 @@ def _require_installed(
             f"dora {to} is not on every machine ({'; '.join(lacking)}); nothing was changed. "
             f"`dora cluster upgrade` from an installation of dora {to} puts it there"
         )
+
+
+def _require_readable(
+    cluster: Cluster,
+    versions: Mapping[str, Versions],
+    targets: Mapping[str, str],
+    planned: Plan | None,
+) -> None:
+    """Raise NotReady if a version cannot work with what the present one has written or runs.
+
+    ``planned`` None: the coordinator stays.
+    """
+    wanted = {
+        name: NewVersion(to, versions[name].formats.get(to, {})) for name, to in targets.items()
+    }
+    checked = check(cluster, versions, wanted)
+    store = None
+    if planned is not None and planned.coordinator is not None:
+        store = store_problem(cluster, planned.coordinator)
+    problems = [*checked.problems, *([store] if store else [])]
+    if problems:
+        raise NotReady("\n".join((*problems, "Nothing was changed")))
+    for remark in checked.remarks:
+        output.warn(remark)
 
 
 def _nothing_to_do(

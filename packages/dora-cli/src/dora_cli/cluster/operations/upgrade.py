@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dora_cli import output
+from dora_cli.bundle.formats import CONTROL_PLANE, OURS, differs
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import Layout
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.upgrade import upgrade_coordinator
 from dora_cli.cluster.decisions.daemon_argv import ssh_name
 from dora_cli.cluster.decisions.preflight import NotReady
+from dora_cli.cluster.decisions.version_check import NewVersion
 from dora_cli.cluster.machines.daemon_service import DaemonService
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.operations.rolling import switch_one_by_one
 from dora_cli.cluster.operations.steps import step, wait_for_nodes
 from dora_cli.cluster.operations.version_report import with_version_report
-from dora_cli.cluster.operations.version_switch import Switch, Switched, connected_release
+from dora_cli.cluster.operations.version_switch import (
+    Switch,
+    Switched,
+    check,
+    connected_release,
+    look_at_versions,
+)
 from dora_config.cluster.models import Cluster, Machine
 
 
@@ -29,6 +37,7 @@ def upgrade_cluster(
     """
     version = installer.version
     queries.require_coordinator(cluster)
+    unchecked = _check(cluster, machines, version)
 
     def work() -> bool:
         _upgrade_coordinator(cluster, installer, version, keep_going=keep_going)
@@ -36,13 +45,36 @@ def upgrade_cluster(
             cluster,
             machines,
             lambda machine: f"Upgrading {ssh_name(machine)}",
-            _switch_to(installer, version),
+            _switch_to(installer, version, unchecked),
             keep_going=keep_going,
             collector=installer,
         )
 
     remedy = "`dora cluster upgrade` again does the rest; `dora cluster rollback` undoes it."
     return with_version_report(cluster, work, remedy)
+
+
+def _check(cluster: Cluster, machines: Sequence[Machine], version: str) -> dict[str, str]:
+    """Raise NotReady if the new coordinator and daemons cannot work with what runs.
+
+    Return why machines could not be checked.
+    """
+    done, versions = look_at_versions(cluster)
+    chosen = [one.id for one in machines if one.id in versions]
+    checked = check(cluster, versions, {name: NewVersion(version, OURS) for name in chosen}, OURS)
+    problems = list(checked.problems)
+    for name, there in versions.items():
+        found = differs(OURS, there.formats.get(there.now, {}), CONTROL_PLANE)
+        if found is not None:
+            problems.append(
+                f"{name}: its daemon, dora {there.now}, could not connect to the coordinator of "
+                f"dora {version} ({found}); upgrade to a version in between first"
+            )
+    if problems:
+        raise NotReady("\n".join((*problems, "Nothing was changed")))
+    for remark in checked.remarks:
+        output.warn(remark)
+    return {one.machine.id: one.problem for one in done if one.problem is not None}
 
 
 def _upgrade_coordinator(
@@ -59,12 +91,14 @@ def _upgrade_coordinator(
         output.warn(str(problem))
 
 
-def _switch_to(installer: Installer, version: str) -> Switch:
+def _switch_to(installer: Installer, version: str, unchecked: Mapping[str, str]) -> Switch:
     """Return the work that puts the installer's version on a machine and switches to it."""
 
     def switch(
         remote: RemoteMachine, layout: Layout, service: DaemonService | None
     ) -> Switched | None:
+        if remote.machine.id in unchecked:
+            raise NotReady(unchecked[remote.machine.id])
         if remote.machine.dora is not None:
             raise NotReady(
                 f"the cluster file names its program, {remote.machine.dora}; upgrade that program "

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from dora_cli import output
+from dora_cli.bundle.formats import CONTROL_PLANE, Formats
 from dora_cli.bundle.install import probe
 from dora_cli.bundle.layout import Layout
 from dora_cli.cluster.coordinator import queries
@@ -19,13 +20,17 @@ from dora_cli.cluster.coordinator.trust import deliver_token
 from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
 from dora_cli.cluster.decisions.node_changes import Nodes, node_problems
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
-from dora_cli.cluster.decisions.version_links import VersionLinks
+from dora_cli.cluster.decisions.rollback_plan import Versions
+from dora_cli.cluster.decisions.version_check import Checked, NewVersion, check_switch
+from dora_cli.cluster.decisions.version_links import VersionLinks, installed_versions
 from dora_cli.cluster.machines.background_daemon import hand_over, start_daemon
 from dora_cli.cluster.machines.daemon_service import DaemonService, last_lines
+from dora_cli.cluster.machines.parallel import Outcome, Report, on_machines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to, layout_of
 from dora_cli.cluster.operations.steps import poll, step
 from dora_cli.ssh import ConnectionLost
 from dora_config import DoraError
+from dora_config.cluster.models import Cluster
 
 LAST_LINES = 8
 
@@ -244,3 +249,54 @@ class VersionSwitch:
         except ConnectionLost:
             with connect_to(remote.machine) as connection:
                 work(RemoteMachine(remote.cluster, remote.machine, connection))
+
+
+# ---------------------------------------------------------------------------- before a switch
+
+
+def look_at_versions(
+    cluster: Cluster,
+) -> tuple[list[Outcome[Versions | None]], dict[str, Versions]]:
+    """Return the versions on each machine; without those whose program the cluster file names."""
+    done = on_machines(cluster, "Looking at {name}", _look, describe=_describe)
+    return done, {one.machine.id: one.result for one in done if one.result is not None}
+
+
+def _look(remote: RemoteMachine, report: Report) -> Versions | None:
+    if remote.machine.dora is not None:
+        return None
+    facts = remote.facts()
+    service = DaemonService.find(remote, facts)
+    layout = layout_of(remote.machine, user=service is None or service.user)
+    return installed_versions(probe(remote.connection, layout), running_tree(facts))
+
+
+def _describe(versions: Versions | None) -> str:
+    return "`dora` of the cluster file, not changed" if versions is None else str(versions)
+
+
+def check(
+    cluster: Cluster,
+    versions: Mapping[str, Versions],
+    targets: Mapping[str, NewVersion],
+    coordinator: Formats | None = None,
+) -> Checked:
+    """Check a switch before it begins; ``coordinator`` None: the one that runs."""
+    report = queries.report_if_running(cluster)
+    if coordinator is None:
+        protocol = None if report is None else report.coordinator.protocol
+        coordinator = {} if protocol is None else {CONTROL_PLANE: (protocol.major, protocol.minor)}
+    daemons = report.daemons if report is not None else ()
+    links = {(link.dataflow, link.machine) for daemon in daemons for link in daemon.links}
+    running: dict[str, dict[str, None]] = {}
+    linked: dict[str, dict[str, None]] = {}
+    for node in queries.fetch_nodes(cluster).values():
+        name = node.dataflow_name or node.dataflow
+        running.setdefault(node.daemon, {})[name] = None
+        if (node.dataflow, node.daemon) in links:
+            linked.setdefault(node.daemon, {})[name] = None
+    return check_switch(versions, targets, _sorted(running), _sorted(linked), coordinator)
+
+
+def _sorted(names: Mapping[str, Mapping[str, None]]) -> dict[str, list[str]]:
+    return {machine: sorted(some) for machine, some in names.items()}

@@ -31,7 +31,7 @@ def key(prefix: str, receiver: str, sender: str) -> str:
 
 
 def channel(prefix: str, machine: str, peer: str, name: str) -> Channel:
-    """Return the channel of two machines; ``name``: common name of the peer, empty: not known yet."""
+    """Return the channel of two machines; ``name``: common name of the peer, or empty."""
     return Channel(name or _NOT_KNOWN, key(prefix, machine, peer), key(prefix, peer, machine))
 
 
