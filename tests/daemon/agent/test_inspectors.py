@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from pathlib import Path
 
 import anyio
@@ -84,10 +85,10 @@ def test_runner_without_inspection_socket_ends_the_stream(tmp_path: Path, old: b
 def test_inspector_that_cannot_be_started_ends_the_stream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> object:
+    def refuse(*_: object, **__: object) -> object:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(process.InspectorProcess, "opened", refuse)
+    monkeypatch.setattr(subprocess, "Popen", refuse)
     sent = inspected(tmp_path)
     problem = "cannot start an inspector: [Errno 24] Too many open files"
     assert sent == [TopicChunk(stream=1, done=True, problem=problem)]

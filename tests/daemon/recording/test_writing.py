@@ -19,9 +19,7 @@ SECOND = 1_000_000_000
 
 @contextmanager
 def writing(path: Path, max_seconds: float | None = None) -> Iterator[Writing]:
-    request = RecordingRequest(
-        socket="", dataflow_id="flow", path=str(path), max_seconds=max_seconds
-    )
+    request = RecordingRequest(dataflow_id="flow", path=str(path), max_seconds=max_seconds)
     found = Writing(request, SOURCE)
     try:
         yield found

@@ -20,12 +20,11 @@ from dora_config.protocol.recordings.fleet import (
     RemoveRecording,
     StopRecording,
 )
-from dora_config.protocol.recordings.recorder import RecordingRequest
 from dora_daemon.agent.events import RecorderSettled, RecordingRequested
-from dora_daemon.agent.recorders import service
 from dora_daemon.agent.recorders.folder import RecordingFolder
 from dora_daemon.agent.recorders.service import Recorders
 from dora_daemon.agent.records import PartRecord
+from dora_daemon.inspection import process
 
 ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
 MORE_THAN_A_PIPE_HOLDS = "x" * 200_000
@@ -62,30 +61,24 @@ async def listed(recorders: Recorders) -> list[RecordingState]:
 def test_stop_reaches_a_recorder_without_a_status_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spawned: list[subprocess.Popen[bytes]] = []
-
-    def spawn() -> subprocess.Popen[bytes]:
-        pipe = subprocess.PIPE
-        spawned.append(subprocess.Popen(["sleep", "1000"], stdin=pipe, stdout=pipe))
-        return spawned[-1]
-
     async def work(recorders: Recorders, posted: Posted) -> None:
-        await wait_until_async(lambda: bool(spawned), what="the recorder")
+        await wait_until_async(lambda: bool(recorders._starting), what="the recorder")
+        recorder = recorders._starting[ID]
         await recorders.call(StopRecording(recording=ID))
         await wait_until_async(lambda: bool(posted), what="the end of the start")
         (state,) = await listed(recorders)
         assert state.problems == ()
         assert state.phase == "ended"
+        assert recorder.wait() == -15
 
-    monkeypatch.setattr(service, "_spawn", spawn)
+    monkeypatch.setattr(process, "run_module", lambda _: ["sh", "-c", "exec sleep 1000"])
     with_recorders(tmp_path, work)
-    assert spawned[0].wait() == -15
 
 
 def test_recorder_that_cannot_be_started_is_reported_until_its_recording_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def spawn() -> subprocess.Popen[bytes]:
+    def refuse(*_: object, **__: object) -> object:
         raise OSError(24, "Too many open files")
 
     async def work(recorders: Recorders, posted: Posted) -> None:
@@ -97,7 +90,7 @@ def test_recorder_that_cannot_be_started_is_reported_until_its_recording_is_remo
         assert await listed(recorders) == []
         assert not recorders._not_started
 
-    monkeypatch.setattr(service, "_spawn", spawn)
+    monkeypatch.setattr(subprocess, "Popen", refuse)
     with_recorders(tmp_path, work)
 
 
@@ -117,11 +110,16 @@ def test_a_recording_that_cannot_be_created_does_not_delay_the_nodes(
     assert f"cannot record: {tmp_path / ID}: No space left on device" in caplog.text
 
 
-def test_recorder_that_ends_before_it_reads_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "run_module", lambda name: ["true"])
-    request = RecordingRequest(
-        socket="s", dataflow_id="flow", path="p", dataflow=MORE_THAN_A_PIPE_HOLDS
-    )
-    process = service._spawn()
-    service._first_report(process, request)
-    assert process.wait() == 0
+def test_recorder_that_ends_before_it_reads_its_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(recorders: Recorders, posted: Posted) -> None:
+        await wait_until_async(lambda: bool(posted), what="the end of the start")
+        (state,) = await listed(recorders)
+        (problem,) = state.problems
+        assert problem.startswith("a recorder could not be started; its error is in the log")
+        for started in recorders._processes:
+            started.wait()
+
+    monkeypatch.setattr(process, "run_module", lambda _: ["true"])
+    with_recorders(tmp_path, work)

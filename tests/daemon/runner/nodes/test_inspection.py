@@ -40,7 +40,7 @@ def ticking(workspace: Workspace, *, debug: bool) -> Iterator[BackgroundRun]:
 
 def test_an_inspector_has_queues_of_its_own_that_end_with_it(workspace: Workspace) -> None:
     with ticking(workspace, debug=True) as run, ExitStack() as stack:
-        path = str(run.path / INSPECTION_SOCKET)
+        path = run.path / INSPECTION_SOCKET
 
         def descriptors() -> int:
             return len(os.listdir(f"/proc/{run.pid()}/fd"))
@@ -80,17 +80,17 @@ def test_an_inspector_has_queues_of_its_own_that_end_with_it(workspace: Workspac
 
 def test_without_debug_inspection_only_recorders_may_read(workspace: Workspace) -> None:
     with ticking(workspace, debug=False) as run:
-        path, dataflow_id = str(run.path / INSPECTION_SOCKET), run.plan.dataflow_id
+        path, dataflow_id = run.path / INSPECTION_SOCKET, run.plan.dataflow_id
         with pytest.raises(InspectionError, match="started without inspection"):
             InspectorConnection(path, dataflow_id, ())
-        request = RecordingRequest(socket=path, dataflow_id=dataflow_id, path="/unused")
-        with closing(RecorderConnection(request)) as recorder:
+        request = RecordingRequest(dataflow_id=dataflow_id, path="/unused")
+        with closing(RecorderConnection(path, request)) as recorder:
             assert recorder.source.outputs == ("ticker/count",)
             (receiver,) = recorder.receivers.values()
             assert wait_until(receiver.receive, what="a message") is not None
         extra = run.plan.resolved.nodes[0].model_copy(update={"id": "extra"})
         assert isinstance(run.request(protocol.AddNode(node=extra)), protocol.Done)
-        with closing(RecorderConnection(request)) as recorder:
+        with closing(RecorderConnection(path, request)) as recorder:
             source = recorder.source
         assert source.outputs == ("ticker/count", "extra/count")
         nodes = yaml.safe_load(source.descriptor)["nodes"]

@@ -38,17 +38,15 @@ class RecordSettings:
         if self.target is not None:
             check_target(self.target, plan.recording)
 
-    def request(self, directory: Path, dataflow_id: str, *, count_on: bool) -> RecordingRequest:
+    def request(self, dataflow_id: str, *, count_on: bool) -> RecordingRequest:
         """Return the request for the recorder of a runner on this machine.
 
         ``count_on``: when writing fails, count the lost messages until the dataflow ends.
         """
         from dora_config.protocol.recordings.recorder import RecordingRequest
-        from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
 
         file = self.target or Path(time.strftime("recording_%Y%m%d_%H%M%S.mcap"))
         return RecordingRequest(
-            socket=str(directory / INSPECTION_SOCKET),
             dataflow_id=dataflow_id,
             patterns=self.patterns,
             path=str(file.absolute()),

@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 
 from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_daemon.agent.records import PartRecord
-from dora_daemon.inspection.process import InspectorProcess
+from dora_daemon.inspection.process import SideProcess, chunks, inspector_process
 
 MAX_INSPECTORS: Final = 16
 
@@ -64,18 +64,17 @@ class Inspectors:
 @dataclass(slots=True, eq=False)
 class _Inspector:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    process: InspectorProcess | None = None
+    process: SideProcess | None = None
     """None before it is started."""
 
     async def run(
         self, record: PartRecord, request: StreamTopics, send: Callable[[TopicChunk], None]
     ) -> str | None:
         """Forward chunks to the last one; return why the process ended earlier."""
-        async with InspectorProcess.opened(Path(record.runtime_dir), request) as process:
-            self.process = process
-            async for chunk in process.chunks():
+        async with inspector_process(Path(record.runtime_dir), request) as self.process:
+            async for chunk in chunks(self.process):
                 send(chunk)
                 if chunk.done:
                     return None
-        status = process.exit_status
+        status = self.process.process.returncode
         return f"its inspector ended unexpectedly (exit status {status}); see the daemon's log"

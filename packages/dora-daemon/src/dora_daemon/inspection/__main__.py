@@ -1,12 +1,12 @@
-"""``python -m dora_daemon.inspection SOCKET REQUEST``: inspector process of one stream.
+"""``python -m dora_daemon.inspection``: inspector process of one stream, see ``side_process``.
 
-A byte on standard input requests another chunk, its end ends the process. Chunks are written to
-standard output, a line of JSON each.
+A byte on standard input requests another chunk.
 """
 
 from __future__ import annotations
 
-import sys
+from contextlib import suppress
+from pathlib import Path
 
 from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_daemon.inspection.inspector import Inspector
@@ -18,22 +18,17 @@ from dora_daemon.inspection.runner_connection import (
 from dora_daemon.inspection.side_process import prepare, write_line
 
 
-def main() -> int:
-    """Return the exit code."""
-    path, request = sys.argv[1], StreamTopics.model_validate_json(sys.argv[2])
-    prepare()
-    try:
-        problem = _inspect(path, request)
+def main() -> None:
+    socket, request = prepare(StreamTopics)
+    with suppress(BrokenPipeError):  # the daemon has ended
+        problem = _inspect(socket, request)
         write_line(TopicChunk(stream=request.stream, done=True, problem=problem))
-    except BrokenPipeError:
-        pass  # the daemon has ended
-    return 0
 
 
-def _inspect(path: str, request: StreamTopics) -> str | None:
+def _inspect(socket: Path, request: StreamTopics) -> str | None:
     """Return the error, None when the runner or the stream has ended."""
     try:
-        runner = InspectorConnection(path, request.dataflow_id, request.topics)
+        runner = InspectorConnection(socket, request.dataflow_id, request.topics)
         Inspector(runner, request, write_line).run(0)
     except InspectionError as error:
         return str(error)
@@ -43,4 +38,4 @@ def _inspect(path: str, request: StreamTopics) -> str | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,4 +1,4 @@
-"""An inspector process, as the process that starts it sees it."""
+"""Inspector and recorder processes, as the processes that start them see them."""
 
 from __future__ import annotations
 
@@ -11,92 +11,97 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-from anyio.abc import Process
-from anyio.streams.buffered import BufferedByteReceiveStream
 from pydantic import ValidationError
 
 from dora_config.access import environ_without_token
+from dora_config.protocol.envelope import Message
 from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_config.spawn_argv import run_module
+from dora_daemon.daemon_threads import run_in_daemon_thread
 from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
 
+INSPECTOR_MODULE: Final = "dora_daemon.inspection"
+RECORDER_MODULE: Final = "dora_daemon.recording"
 MAX_LINE: Final = 16 * 1024 * 1024
 
 logger = logging.getLogger("dora.daemon")
 
 
-class InspectorProcess:
-    """Sends a chunk after each request; created with :meth:`opened`."""
+class SideProcess:
+    """Reads outputs of a runner; started as described in ``side_process``."""
 
-    def __init__(self, process: Process, requests: int) -> None:
-        """``requests``: descriptor of the pipe to its standard input."""
-        self._process = process
-        self._requests = requests
-
-    @classmethod
-    @asynccontextmanager
-    async def opened(cls, runner: Path, request: StreamTopics) -> AsyncIterator[InspectorProcess]:
-        """Run an inspector for the block; ``runner``: the runner's directory. Raises OSError.
-
-        It is killed after the block; the runner then removes the queues that it had opened.
-        """
-        socket = str(runner / INSPECTION_SOCKET)
-        words = [*run_module("dora_daemon.inspection"), socket, request.model_dump_json()]
-        theirs, requests = os.pipe()
+    def __init__(self, module: str, runner: Path, request: Message) -> None:
+        """``runner``: its directory. Raises OSError."""
+        file = os.memfd_create("request")
         try:
-            os.set_blocking(requests, False)
-            try:
-                process = await anyio.open_process(
-                    words,
-                    stdin=theirs,
-                    stdout=subprocess.PIPE,
-                    stderr=None,
-                    env=environ_without_token(),
-                    start_new_session=True,
-                )
-            finally:
-                os.close(theirs)
-            inspector = cls(process, requests)
-            try:
-                yield inspector
-            finally:
-                inspector._requests = -1
-                await _end(process)
+            with open(file, "wb", closefd=False) as contents:
+                contents.write(request.model_dump_json().encode())
+                contents.seek(0)
+            self.process = subprocess.Popen(
+                [*run_module(module), str(runner / INSPECTION_SOCKET), str(file)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=environ_without_token(),
+                start_new_session=True,
+                pass_fds=(file,),
+            )
         finally:
-            os.close(requests)
+            os.close(file)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._input, self._output = self.process.stdin, self.process.stdout
+        os.set_blocking(self._input.fileno(), False)
 
-    async def chunks(self) -> AsyncIterator[TopicChunk]:
-        """Yield its chunks, until the last one or until the process has ended."""
-        assert self._process.stdout is not None
-        lines = BufferedByteReceiveStream(self._process.stdout)
-        done = False
-        try:
-            while not done:
-                line = await lines.receive_until(b"\n", MAX_LINE)
-                chunk = TopicChunk.model_validate_json(line)
-                done = chunk.done
-                yield chunk
-        except (anyio.IncompleteRead, anyio.EndOfStream):
-            pass  # the exit status is known after the block
-        except (anyio.DelimiterNotFound, ValidationError) as error:
-            logger.error("malformed message of an inspector: %s", error)
+    def next_line(self) -> bytes | None:
+        """Return the next message as JSON, None at the end; blocks."""
+        line = self._output.readline(MAX_LINE)
+        return line if line.endswith(b"\n") else None
 
     def request_chunk(self) -> None:
-        """Let the process send another chunk, unless it has ended."""
-        if self._requests >= 0:
+        """Let an inspector send another chunk, unless it has ended."""
+        if not self._input.closed:
             with suppress(BrokenPipeError, BlockingIOError):
-                os.write(self._requests, b"+")
+                os.write(self._input.fileno(), b"+")
 
-    @property
-    def exit_status(self) -> int | None:
-        """None: the process has not ended."""
-        return self._process.returncode
+    def finish(self) -> None:
+        """End it, unless it is a recorder with a status file."""
+        self._input.close()
+
+    def release(self) -> None:
+        """Read no more of its messages."""
+        self._input.close()
+        self._output.close()
+
+    def wait(self) -> int:
+        """Return the exit status, negative for a signal; blocks."""
+        self.release()
+        return self.process.wait()
 
 
-async def _end(process: Process) -> None:
-    with anyio.CancelScope(shield=True):
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.kill()
-        await process.wait()
-        await process.aclose()
+@asynccontextmanager
+async def inspector_process(runner: Path, request: StreamTopics) -> AsyncIterator[SideProcess]:
+    """Run an inspector for the block. Raises OSError.
+
+    It is killed after the block; the runner then removes the queues that it had opened.
+    """
+    started = SideProcess(INSPECTOR_MODULE, runner, request)
+    try:
+        yield started
+    finally:
+        started.process.kill()
+        started.finish()
+        with anyio.CancelScope(shield=True):
+            await run_in_daemon_thread(started.wait)
+
+
+async def chunks(inspector: SideProcess) -> AsyncIterator[TopicChunk]:
+    """Yield its chunks, until the last one or until the process has ended."""
+    while line := await run_in_daemon_thread(inspector.next_line):
+        try:
+            chunk = TopicChunk.model_validate_json(line)
+        except ValidationError as error:
+            logger.error("malformed message of an inspector: %s", error)
+            return
+        yield chunk
+        if chunk.done:
+            return

@@ -41,7 +41,7 @@ class InspectorConnection:
     """Blocking requests of one thread."""
 
     def __init__(
-        self, path: str, dataflow_id: str, topics: Iterable[str], *, name: str = INSPECTOR
+        self, path: Path, dataflow_id: str, topics: Iterable[str], *, name: str = INSPECTOR
     ) -> None:
         """Open a queue for each of ``topics``. Raises InspectionError and RunnerDisconnected.
 
@@ -52,7 +52,7 @@ class InspectorConnection:
         try:
             self._control = ControlSocket.connect(path)
         except (FileNotFoundError, ConnectionRefusedError) as error:
-            if isinstance(error, FileNotFoundError) and Path(path).with_name(NODE_SOCKET).exists():
+            if isinstance(error, FileNotFoundError) and path.with_name(NODE_SOCKET).exists():
                 raise InspectionError(
                     "the dataflow was started without inspection, or by an older version;"
                     " restart the dataflow with `--debug`"

@@ -1,20 +1,34 @@
-"""What the processes of inspectors and recorders have in common."""
+"""What the processes of inspectors and recorders have in common.
+
+Arguments: the runner's socket, and the descriptor of an inherited file with the request. Messages
+are written to standard output, a line of JSON each; the end of standard input ends the process.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
+from pathlib import Path
+from typing import TypeVar
 
 from dora_config.protocol.envelope import Message
 
 NICENESS = 5
 """Nodes have a higher priority."""
 
+M = TypeVar("M", bound=Message)
 
-def prepare() -> None:
-    """Lower the priority and ignore Ctrl-C, which ends the starting process."""
+
+def prepare(kind: type[M]) -> tuple[Path, M]:
+    """Return the runner's socket and the request.
+
+    Lowers the priority and ignores Ctrl-C, which ends the starting process.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(NICENESS)
+    with open(int(sys.argv[2]), "rb") as request:
+        return Path(sys.argv[1]), kind.model_validate_json(request.read())
 
 
 def write_line(message: Message) -> None:

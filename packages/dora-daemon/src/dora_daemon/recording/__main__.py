@@ -1,6 +1,6 @@
 """``python -m dora_daemon.recording``: recorder process of one dataflow on one machine.
 
-See ``dora_config.protocol.recordings.recorder`` for its input and output.
+See ``side_process``, and ``dora_config.protocol.recordings.recorder`` for its messages.
 """
 
 from __future__ import annotations
@@ -30,14 +30,12 @@ SOCKET_POLL = 0.05
 
 def main() -> int:
     """Return the exit code."""
-    prepare()
-    request = RecordingRequest.model_validate_json(_first_line())
-    if request.status_file is None:
-        ended = _record(request, None, 0)
-    else:
+    socket, request = prepare(RecordingRequest)
+    status, stop = None, 0
+    if request.status_file is not None:
         stop = _until_sigterm()
         status = StatusFile(Path(request.status_file))
-        ended = _record(request, status, stop)
+    ended = _record(socket, request, status, stop)
     with suppress(BrokenPipeError):
         write_line(ended)
     return 0 if ended.problem is None and not ended.lost else 1
@@ -56,11 +54,13 @@ def _until_sigterm() -> int:
     return reader
 
 
-def _record(request: RecordingRequest, status: StatusFile | None, stop: int) -> RecordingEnded:
+def _record(
+    socket: Path, request: RecordingRequest, status: StatusFile | None, stop: int
+) -> RecordingEnded:
     if status is not None:
-        _wait_for_socket(Path(request.socket), stop)
+        _wait_for_socket(socket, stop)
     try:
-        runner = RecorderConnection(request)
+        runner = RecorderConnection(socket, request)
     except InspectionError as error:
         return _failed(status, RecorderEnd.FAILED, str(error))
     except RunnerDisconnected:
@@ -89,13 +89,6 @@ def _failed(status: StatusFile | None, end: RecorderEnd, problem: str) -> Record
     if status is not None:
         status.write(identified(end=end, problem=problem))
     return RecordingEnded(problem=problem)
-
-
-def _first_line() -> bytes:
-    line = b""
-    while not line.endswith(b"\n") and (data := os.read(0, 65_536)):
-        line += data
-    return line
 
 
 if __name__ == "__main__":

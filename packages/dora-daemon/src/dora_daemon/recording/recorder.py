@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 
 from dora_config.protocol.recordings.recorder import RecorderEnd, RecordingEnded, RecordingRequest
 from dora_daemon.inspection.queue_reader import QueueReader
@@ -32,9 +33,9 @@ REPORT_SECONDS = 1.0
 class RecorderConnection(InspectorConnection):
     """Connection to a runner with a queue for each recorded output."""
 
-    def __init__(self, request: RecordingRequest) -> None:
+    def __init__(self, socket: Path, request: RecordingRequest) -> None:
         """Raises InspectionError and RunnerDisconnected."""
-        super().__init__(request.socket, request.dataflow_id, (), name=RECORDER)
+        super().__init__(socket, request.dataflow_id, (), name=RECORDER)
         source = self._receive().message
         if not isinstance(source, RecordingSource):
             raise InspectionError(f"the runner answered with {type(source).__name__}")

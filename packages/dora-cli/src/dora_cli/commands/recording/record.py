@@ -165,8 +165,8 @@ def _run_here(path: Path, settings: RecordSettings, run: RunSettings) -> None:
     recorders: list[RecorderProcess] = []
 
     def start(directory: Path, dataflow_id: str) -> None:
-        request = settings.request(directory, dataflow_id, count_on=True)
-        recorders.append(RecorderProcess(request))
+        request = settings.request(dataflow_id, count_on=True)
+        recorders.append(RecorderProcess(directory, request))
 
     try:
         run_loaded(loaded, places, run, start)
@@ -187,8 +187,8 @@ def _attach(dataflow: str, settings: RecordSettings, coordinator: Coordinator) -
         try:
             directory, found = find_runner(dataflow)
             if found.whole:
-                request = settings.request(directory, found.dataflow_id, count_on=False)
-                report_ended(RecorderProcess(request).wait())
+                request = settings.request(found.dataflow_id, count_on=False)
+                report_ended(RecorderProcess(directory, request).wait())
                 return
         except NoSuchRunner as error:
             absent = error

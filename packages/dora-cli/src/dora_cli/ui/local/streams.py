@@ -22,7 +22,7 @@ from dora_config.protocol.control import (
 from dora_config.protocol.topics import StreamTopics, TopicsEnd, WatchedTopics
 from dora_daemon.agent.logs.files import NodeLogReader, PartLogReader
 from dora_daemon.agent.node_paths import log_dirs
-from dora_daemon.inspection.process import InspectorProcess
+from dora_daemon.inspection.process import SideProcess, chunks, inspector_process
 
 POLL = 0.2
 """Seconds between reads of the log files."""
@@ -70,7 +70,7 @@ class LogReplies:
 class OutputReplies:
     """Messages of outputs, from an inspector process."""
 
-    def __init__(self, process: InspectorProcess) -> None:
+    def __init__(self, process: SideProcess) -> None:
         self._process = process
 
     @classmethod
@@ -86,11 +86,11 @@ class OutputReplies:
             picture_bytes=request.picture_bytes,
             whole_picture_bytes=request.whole_picture_bytes,
         )
-        async with InspectorProcess.opened(run.directory, wanted) as process:
+        async with inspector_process(run.directory, wanted) as process:
             yield cls(process)
 
     async def __aiter__(self) -> AsyncIterator[ControlProgress | ControlAnswer]:
-        async for chunk in self._process.chunks():
+        async for chunk in chunks(self._process):
             if chunk.done:
                 yield TopicsEnd(problems=() if chunk.problem is None else (chunk.problem,))
                 return

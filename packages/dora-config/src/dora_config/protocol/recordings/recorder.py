@@ -1,9 +1,9 @@
 """Messages between a recorder process and the process that starts it; no I/O.
 
-The recorder reads a :class:`RecordingRequest` as the first line of its standard input, and finishes
-the file when that ends. It writes a line of JSON for each report to its standard output. With a
-``status_file`` it outlives the starting process: it ends with SIGTERM, and writes a
-:class:`RecorderStatus` to that file each second and when it ends.
+The recorder gets a :class:`RecordingRequest`, finishes the file when its standard input ends, and
+writes reports as lines of JSON to its standard output. With a ``status_file`` it outlives the
+starting process: it ends with SIGTERM, and writes a :class:`RecorderStatus` to that file each
+second and when it ends.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from dora_config.protocol.envelope import Message
 class RecordingRequest(Message):
     """What to record, and into which file."""
 
-    socket: str
-    """Of the runner."""
     dataflow_id: str
     patterns: tuple[str, ...] = ()
     """Outputs by shell patterns such as ``camera/*``; empty: all."""

@@ -106,7 +106,7 @@ class RecordingFolder:
             return True
         return new_attempt and last.end in (RecorderEnd.DATAFLOW, RecorderEnd.RUNNER)
 
-    def request(self, socket: str, dataflow_id: str, machine: str) -> RecordingRequest:
+    def request(self, dataflow_id: str, machine: str) -> RecordingRequest:
         """Return the request for the next recorder process. Raises RecordingRefused."""
         plan = self.plan()
         statuses = self.statuses()
@@ -119,7 +119,6 @@ class RecordingFolder:
         if seconds is not None:
             seconds = max(0.0, seconds - sum(one.seconds for one in statuses if one is not None))
         return RecordingRequest(
-            socket=socket,
             dataflow_id=dataflow_id,
             patterns=plan.patterns,
             path=str(self.path / f"{name}-{number}.mcap"),

@@ -17,7 +17,6 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from dora_config.access import environ_without_token
 from dora_config.errors import error_text, os_error_text
 from dora_config.process_identity import boot_id
 from dora_config.protocol.daemon import HeartbeatAck
@@ -37,13 +36,12 @@ from dora_config.protocol.recordings.fleet import (
     StopRecording,
 )
 from dora_config.protocol.recordings.recorder import RecordingRequest
-from dora_config.spawn_argv import run_module
 from dora_daemon.agent.events import RecorderSettled, RecordingRequested
 from dora_daemon.agent.recorders.clock import ClockSamples
 from dora_daemon.agent.recorders.folder import RecordingFolder, RecordingRefused
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.daemon_threads import run_in_daemon_thread
-from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
+from dora_daemon.inspection.process import RECORDER_MODULE, SideProcess
 
 START_SECONDS = 60.0
 """For a recorder to open its queues, before the nodes start without it."""
@@ -148,19 +146,20 @@ class Recorders:
         return [folder for folder, owner in found if owner == dataflow_id]
 
     async def _start_one(self, folder: RecordingFolder, record: PartRecord) -> None:
-        socket = str(Path(record.runtime_dir) / INSPECTION_SOCKET)
         recording = folder.path.name
         try:
-            request = folder.request(socket, record.dataflow_id, self._machine)
-            process = _spawn()
+            request = folder.request(record.dataflow_id, self._machine)
+            recorder = SideProcess(RECORDER_MODULE, Path(record.runtime_dir), request)
         except (OSError, RecordingRefused) as error:
             self._not_started[recording] = f"a recorder could not be started: {error_text(error)}"
             logger.error("recording %s: %s", recording, self._not_started[recording])
             return
-        self._processes.append(process)
-        self._starting[recording] = process
+        recorder.finish()
+        self._processes.append(recorder.process)
+        self._starting[recording] = recorder.process
         with anyio.move_on_after(START_SECONDS) as scope:
-            await run_in_daemon_thread(partial(_first_report, process, request))
+            await run_in_daemon_thread(recorder.next_line)  # its status file has the details
+            recorder.release()
         if scope.cancelled_caught:
             # It stays in `_starting`: a stop must reach it.
             text = "the recorder of %s has not started within %g s"
@@ -283,27 +282,3 @@ def _append_sample(root: Path, sample: ClockSample) -> None:
                 folder.add_clock([sample])
         except OSError as error:
             logger.warning("no clock sample for a recording: %s", os_error_text(error))
-
-
-def _spawn() -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        run_module("dora_daemon.recording"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environ_without_token(),
-        start_new_session=True,
-    )
-
-
-def _first_report(process: subprocess.Popen[bytes], request: RecordingRequest) -> None:
-    """Send the request and wait until the recorder records or has ended.
-
-    Blocks, also while it writes more than a pipe holds. The recorder's status file has the details.
-    """
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with process.stdout as report:
-        # If it has ended already, its missing report shows that.
-        with suppress(BrokenPipeError), process.stdin as pipe:
-            pipe.write(request.model_dump_json().encode() + b"\n")
-        report.readline()
