@@ -18,7 +18,7 @@ from support.simulation.stepping import Raised, Steps, raise_here
 from support.waiting import wait_until
 
 from dora_node_api import Node, NodeInterrupted
-from dora_node_api.transport.shared.integrity import Integrity
+from dora_node_api.transport.shared.interruption import Integrity
 
 Open = Callable[[str], Node]
 

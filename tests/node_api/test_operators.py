@@ -266,8 +266,6 @@ def test_files_that_cannot_be_used(tmp_path: Path, text: str | None, problem: st
     config = OperatorConfig(id="a", python=str(tmp_path / "op.py"))
     with pytest.raises(OperatorError, match=problem):
         construct([config])
-    with pytest.raises(OperatorError, match="shared library"):
-        construct([OperatorConfig(id="a", shared_library="x.so")])
 
 
 def test_statuses_have_the_numbers_that_operators_know() -> None:

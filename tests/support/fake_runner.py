@@ -89,7 +89,7 @@ class FakeRunner:
         """
         producer, _, output = source.partition("/")
         consumer, _, name = target.partition("/")
-        entry = InputConfig(id=name, source=source, source_node=producer, source_output=output)
+        entry = InputConfig(id=name, source=source, source_node=producer)
         entry = replace(entry, **options)
         self._queues += 1
         area, slots = self.board.allocate_edge(entry.queue_size)

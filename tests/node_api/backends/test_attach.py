@@ -13,7 +13,6 @@ import pytest
 from support.fake_runner import DATAFLOW_ID, FakeRunner
 
 from dora_node_api import Node, SetUpError
-from dora_node_api.protocol import messages as control
 
 
 @pytest.fixture
@@ -191,12 +190,11 @@ def test_another_program_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ("setting", "size"), [("1000", 1000), ("256MB", 256 * 2**20), ("1g", 2**30), ("4 KiB", 4096)]
 )
 def test_pool_sizes(monkeypatch: pytest.MonkeyPatch, setting: str, size: int) -> None:
-    from dora_node_api.protocol.pool_size import pool_size
+    from dora_node_api.transport.producer.pool import pool_size
 
-    config = control.NodeConfig("d", "n")
     monkeypatch.setenv("DORA_NODE_SHM_POOL_SIZE", setting)
-    assert pool_size(config) == size
-    assert pool_size(control.NodeConfig("d", "n", pool_size=5)) == 5
+    assert pool_size(None) == size
+    assert pool_size(5) == 5
     monkeypatch.setenv("DORA_NODE_SHM_POOL_SIZE", "much")
     with pytest.raises(SetUpError, match="much"):
-        pool_size(config)
+        pool_size(None)

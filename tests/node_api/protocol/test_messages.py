@@ -40,7 +40,6 @@ MESSAGES: list[control.Message] = [
     control.StopDataflow(reason="operator a"),
     control.Leaving(),
     control.SaveState(format="arrow", size=2**40),
-    control.FindRunner(node_id="view"),
     control.ExtensionRequest(request=2, action="store", namespace="n", key="k", value="AA=="),
     control.WatchOutput(node="camera", output="image"),
     control.Welcome(incarnation=7, config=CONFIG, board_size=8192, node_area=4096),
@@ -61,7 +60,6 @@ MESSAGES: list[control.Message] = [
     control.SegmentUnknown(request=1),
     control.ExtensionAnswer(request=2, problem="no"),
     control.ExtensionDropped(namespace="n", key="k"),
-    control.FoundRunner(socket="/s", dataflow_id="d"),
     control.RecordingSource(
         name="flow", working_dir="/w", machine_id=None, outputs=("a/b",), descriptor="nodes: []"
     ),

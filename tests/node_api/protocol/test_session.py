@@ -58,8 +58,7 @@ class Bench:
 
     def input(self, name: str, source: str = "a/out", **options: Any) -> Bench:
         queue: deque[FakeDelivery] = deque()
-        node, _, output = source.partition("/")
-        entry = InputConfig(id=name, source=source, source_node=node, source_output=output)
+        entry = InputConfig(id=name, source=source, source_node=source.partition("/")[0])
         self.queues[name] = queue
         self.session.add_input(
             replace(entry, **options),
@@ -267,7 +266,7 @@ def test_a_timed_out_input_is_not_closed_for_good() -> None:
 
 
 def test_the_host_of_operators_gets_the_end_of_an_input_that_timed_out() -> None:
-    bench = Bench(operators=(OperatorConfig(id="op"),))
+    bench = Bench(operators=(OperatorConfig(id="op", python="op.py"),))
     bench.input("op/in", input_timeout=1.0).input("op/other", "b/out")
     bench.put("op/in", message(1))
     assert bench.events() == ["INPUT op/in 1"]

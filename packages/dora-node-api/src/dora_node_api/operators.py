@@ -56,11 +56,6 @@ def _module_name(config: OperatorConfig) -> str:
 
 def load_class(config: OperatorConfig) -> type[Any]:
     """Import an operator's file and return its class `Operator`. Raises OperatorError."""
-    if config.python is None:
-        raise OperatorError(
-            f"operator `{config.id}` is a shared library; this version runs only Python operators:"
-            " set `python: file.py`"
-        )
     path = Path(config.python).absolute()
     if not path.is_file():
         raise OperatorError(f"operator `{config.id}`: file {path} does not exist")

@@ -20,7 +20,7 @@ from dora_daemon.link.streams.receiver import StreamReceiver
 from dora_node_api.transport import RecordKind
 from dora_node_api.transport.producer.blocks import Hold
 from dora_node_api.transport.producer.forwarding import Forwarder
-from dora_node_api.transport.shared.block_image import BlockImage
+from dora_node_api.transport.shared.payload import BlockImage
 
 IMAGE = image_of(pa.array([1, 2, 3]))
 WINDOW = 16

@@ -22,10 +22,9 @@ from dora_daemon.runner.nodes.publishing import RunnerOutputs
 from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry, hold_limit
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_node_api.data import arrow
-from dora_node_api.protocol.pool_size import POOL_SIZE_VARIABLE
 from dora_node_api.queue_policy import QueuePolicy
 from dora_node_api.transport.consumer.receiving import Receiver
-from dora_node_api.transport.producer.pool import Pool
+from dora_node_api.transport.producer.pool import POOL_SIZE_VARIABLE, Pool
 from dora_node_api.transport.producer.sending import Sender
 from dora_node_api.transport.shared import layout, queue
 from dora_node_api.transport.shared.board import Board

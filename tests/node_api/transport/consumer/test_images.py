@@ -15,7 +15,7 @@ from dora_node_api.transport.consumer.images import (
 )
 from dora_node_api.transport.producer.forwarding import Forwarder
 from dora_node_api.transport.shared import layout
-from dora_node_api.transport.shared.block_image import BlockImage
+from dora_node_api.transport.shared.payload import BlockImage
 
 
 def image_receiver(edge: Edge, board: Board, segments: Segments) -> ImageReceiver:

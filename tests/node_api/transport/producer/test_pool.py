@@ -14,7 +14,7 @@ from support.queues import free_bytes
 
 from dora_node_api.transport.producer import pool as pool_module
 from dora_node_api.transport.producer.pool import Block, Pool, default_pool_cap, size_class
-from dora_node_api.transport.shared import memory
+from dora_node_api.transport.shared import limits
 
 
 @given(st.integers(0, 1 << 34))
@@ -164,7 +164,7 @@ def test_no_memory_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_default_cap_is_a_part_of_the_memory() -> None:
     cap = default_pool_cap()
     assert cap >= 256 << 20
-    assert cap == max(memory.usable_memory() // 4, 256 << 20)
+    assert cap == max(limits.usable_memory() // 4, 256 << 20)
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES])

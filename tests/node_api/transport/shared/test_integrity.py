@@ -8,7 +8,7 @@ import pytest
 
 from dora_node_api.errors import NodeInterrupted
 from dora_node_api.transport.shared.errors import PoolExhausted
-from dora_node_api.transport.shared.integrity import Integrity
+from dora_node_api.transport.shared.interruption import Integrity
 
 
 class Interrupted(Exception):

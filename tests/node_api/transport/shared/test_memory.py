@@ -5,17 +5,14 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from dora_node_api.transport.shared import memory
 from dora_node_api.transport.shared.memory import (
     create_memory,
     map_memory,
     read_only_descriptor,
     reserve,
-    usable_memory,
 )
 
 SIZE = 1 << 16
@@ -67,18 +64,3 @@ def test_memory_that_cannot_be_reserved(segment: int, monkeypatch: pytest.Monkey
         monkeypatch.setattr(os, "posix_fallocate", fail)
         with pytest.raises(MemoryError, match="cannot reserve 65,536 bytes of shared memory: No"):
             reserve(segment, mapped, 0, SIZE)
-
-
-@pytest.mark.parametrize(
-    "limit", ["memory/robot.slice/memory.limit_in_bytes", "robot.slice/memory.max"]
-)
-def test_limits_of_both_versions_of_cgroups(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
-) -> None:
-    monkeypatch.setattr(memory, "ROOT", str(tmp_path))
-    monkeypatch.setattr(memory, "own_groups", lambda controller="": ["", "/robot.slice"])
-    assert usable_memory() > 4096
-    path = tmp_path / limit
-    path.parent.mkdir(parents=True)
-    path.write_text("4096\n")
-    assert usable_memory() == 4096

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from dora_node_api.transport.shared.owned_lock import OwnedLock
+from dora_node_api.transport.shared.interruption import OwnedLock
 
 
 def test_only_the_holder_owns_it() -> None:

@@ -18,7 +18,7 @@ from dora_node_api.protocol.frames import Received, close_all
 from dora_node_api.protocol.messages import AddInput, RemoveInput
 from dora_node_api.protocol.session import Session
 from dora_node_api.transport import QueueEnds, QueueSpec, Receiver, Waiter
-from dora_node_api.transport.shared.owned_lock import OwnedLock, interrupting
+from dora_node_api.transport.shared.interruption import OwnedLock, interrupting
 
 if TYPE_CHECKING:
     from dora_node_api.protocol.session import Event

@@ -14,8 +14,8 @@ from dora_node_api.data.typecheck import TypeCheck
 from dora_node_api.errors import DoraNodeError, InvalidData, UnknownOutput
 from dora_node_api.protocol.connection import PUMP_EVERY_NS, Connection
 from dora_node_api.protocol.messages import CloseOutputs, SendOutput
+from dora_node_api.transport.shared.interruption import interrupting
 from dora_node_api.transport.shared.layout import FLAG_FLUSH, FLAG_PROTECTED
-from dora_node_api.transport.shared.owned_lock import interrupting
 
 if TYPE_CHECKING:
     from dora_node_api.transport.producer.blocks import Sample

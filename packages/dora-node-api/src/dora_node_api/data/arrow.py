@@ -436,6 +436,31 @@ def _encode_ipc(array: pa.Array, metadata: bytes) -> Payload:
 
 
 # --- decoding ---------------------------------------------------------------------------------
+def plain_size(descriptor: bytes, length: int) -> int:
+    """Return the bytes of ``length`` numbers without nulls; -1 if the descriptor is another.
+
+    Does not import pyarrow.
+    """
+    if not _NUMBERS_AT < len(descriptor) <= _MAX_PLAIN:
+        return -1
+    width, size = _plain_numbers(descriptor)
+    return size if width * length == size else -1
+
+
+_NUMBERS_AT = _DESCRIPTOR.size + 2 * _BUFFER.size
+_WIDTHS = {name: int(code[1:]) for code, name in _NUMPY_TYPES.items()}
+_MAX_PLAIN = _NUMBERS_AT + max(map(len, _WIDTHS))
+
+
+@lru_cache(256)
+def _plain_numbers(descriptor: bytes) -> tuple[int, int]:
+    """Return the width of a number and the size of the data area; a negative width if neither."""
+    name = descriptor[_NUMBERS_AT:]
+    _, size = _BUFFER.unpack_from(descriptor, _DESCRIPTOR.size + _BUFFER.size)
+    plain = name in _WIDTHS and descriptor == _flat_descriptor(name, size)
+    return (_WIDTHS[name], size) if plain else (-1, -1)
+
+
 def buffer_of(base: bytes, offset: int, size: int) -> Any:
     """Return a pyarrow buffer over part of a bytes object."""
     return _types().pa.py_buffer(base).slice(offset, size)

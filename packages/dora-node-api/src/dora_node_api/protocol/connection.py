@@ -22,7 +22,6 @@ from dora_node_api.errors import (
     ControlError,
     ExtensionError,
 )
-from dora_node_api.protocol.calls import Calls
 from dora_node_api.protocol.control_socket import ControlSocket
 from dora_node_api.protocol.extensions import Extensions
 from dora_node_api.protocol.frames import Received, close_all
@@ -45,7 +44,6 @@ from dora_node_api.protocol.messages import (
     StopNode,
     Welcome,
 )
-from dora_node_api.protocol.pool_size import pool_size
 from dora_node_api.transport import (
     Board,
     NodeWords,
@@ -54,8 +52,8 @@ from dora_node_api.transport import (
     QueueSpec,
     Sender,
 )
-from dora_node_api.transport.shared.integrity import Integrity
-from dora_node_api.transport.shared.owned_lock import OwnedLock, interrupting
+from dora_node_api.transport.producer.pool import pool_size
+from dora_node_api.transport.shared.interruption import Calls, Integrity, OwnedLock, interrupting
 
 PUMP_EVERY_NS = 2_000_000
 """A busy node looks at its control socket this often: STOP takes at most 2 ms longer."""
@@ -102,7 +100,7 @@ class Connection:
         for descriptor in (self.wake_read, self._wake_write, self._halt_write):
             os.set_blocking(descriptor, False)
         self.sender = Sender(
-            Pool(pool_size(self.config), self._register_segment),
+            Pool(pool_size(self.config.pool_size), self._register_segment),
             self.board,
             welcome.incarnation,
             wait_for_room=self._wait_for_room,

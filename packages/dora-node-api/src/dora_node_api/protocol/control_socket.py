@@ -26,8 +26,7 @@ from dora_node_api.protocol.frames import (
     encode,
 )
 from dora_node_api.protocol.messages import Message
-from dora_node_api.transport.shared.integrity import Integrity
-from dora_node_api.transport.shared.owned_lock import OwnedLock, interrupting
+from dora_node_api.transport.shared.interruption import Integrity, OwnedLock, interrupting
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,6 @@ from contextlib import suppress
 
 from dora_node_api.errors import ControlError
 from dora_node_api.frozen import Frozen
-from dora_node_api.json_text import without_surrogates
 from dora_node_api.protocol.messages import Message, message_from_json, to_json
 
 HEADER = struct.Struct("!IH")
@@ -24,6 +23,16 @@ HEADER = struct.Struct("!IH")
 MAX_BODY = 64 * 1024 * 1024
 # The kernel takes at most 253 descriptors in one call (SCM_MAX_FD).
 DESCRIPTORS_PER_PIECE = 200
+
+
+def without_surrogates(text: str) -> str:
+    r"""Return JSON with "?" for each unpaired surrogate, such as ``\ud83d``.
+
+    Raises ValueError, or RecursionError for deeply nested values.
+    """
+    if r"\u" not in text:
+        return text
+    return json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace").decode()
 
 
 class Piece(Frozen):

@@ -42,7 +42,6 @@ class InputConfig(Frozen):
     source_kind: str = "output"
     """`output`, `timer` or `logs`."""
     source_node: str | None = None
-    source_output: str | None = None
     interval_ns: int | None = None
     """Of a timer: nanoseconds between two ticks."""
     queue_size: int = 10
@@ -55,9 +54,8 @@ class OperatorConfig(Frozen):
     """One operator of a runtime node. The node has its ports as `operator/port`."""
 
     id: str
-    python: str | None = None
+    python: str
     """File that holds `class Operator`, absolute or relative to the working directory."""
-    shared_library: str | None = None
     inputs: tuple[str, ...] = ()
     """Ids of the operator's inputs, without the operator's id."""
     outputs: tuple[str, ...] = ()
@@ -189,12 +187,6 @@ class WatchOutput(Message, kind="watch_output"):
 
 class Leaving(Message, kind="leaving"):
     """The node ends by itself; end-of-file on the socket is expected after this."""
-
-
-class FindRunner(Message, kind="find_runner"):
-    """Reserved: a request for the runner of a node id. This version does not send it."""
-
-    node_id: str
 
 
 # --- runner to node ------------------------------------------------------------------------------
@@ -335,13 +327,6 @@ class ExtensionDropped(Message, kind="extension_dropped"):
 
     namespace: str
     key: str
-
-
-class FoundRunner(Message, kind="found_runner"):
-    """Reserved: answer to FindRunner."""
-
-    socket: str
-    dataflow_id: str
 
 
 class UnknownMessage(Message, kind="unknown"):

@@ -24,9 +24,8 @@ from dora_node_api.transport.shared.errors import (
 )
 from dora_node_api.transport.shared.layout import MAX_BOUND, RECORD_SIZE, RecordKind
 from dora_node_api.transport.shared.queue import QueueEnds, create_queue
-from dora_node_api.transport.shared.queue_keeper import QueueKeeper
+from dora_node_api.transport.shared.queue_keeper import EdgeStatistics, QueueKeeper, read_statistics
 from dora_node_api.transport.shared.specs import QueueSpec
-from dora_node_api.transport.shared.statistics import EdgeStatistics, read_statistics
 
 __all__ = [
     "MAX_BOUND",

@@ -28,7 +28,7 @@ and continues, by kind:
               connection, over which it is sent, in both directions
     IMAGES    small messages of any streams: an acknowledgement as in ACK (stream 0: none); for each
               message: stream 4, flags 4, sequence 8, previous 8, sent 8, size of the image 4; the
-              image as in `dora_node_api.transport.shared.block_image`
+              image as in `dora_node_api.transport.shared.payload`
 
 Sequence numbers are those of the sender's own queue of the stream, so they grow by one for every
 message of the source, across restarts of the link and of the source. `previous` is the number of

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from dora_daemon.link.errors import WireError
-from dora_daemon.link.streams.validation import plain_size, problem_with
-from dora_node_api.data.arrow import FLAT
-from dora_node_api.transport.shared.block_image import STAMP_AT, BlockImage
+from dora_daemon.link.streams.validation import problem_with
+from dora_node_api.data.arrow import FLAT, plain_size
 from dora_node_api.transport.shared.layout import (
     BLOCK_HEAD,
     BLOCK_HEAD_SIZE,
@@ -15,7 +14,7 @@ from dora_node_api.transport.shared.layout import (
     BLOCK_WALL,
     data_offset,
 )
-from dora_node_api.transport.shared.payload import Payload
+from dora_node_api.transport.shared.payload import STAMP_AT, BlockImage, Payload
 
 _MAX_NUMBER: Final = 1 << 62
 _unpack_head = BLOCK_HEAD.unpack_from

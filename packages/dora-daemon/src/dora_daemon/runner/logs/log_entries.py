@@ -9,7 +9,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from dora_config.protocol.runner_events import LOG_LEVELS, LogLevel, LogLine
-from dora_node_api.json_text import without_surrogates
+from dora_node_api.protocol.frames import without_surrogates
 
 MAX_LINE = 1024 * 1024
 """Bytes of a line that are kept."""

@@ -176,9 +176,7 @@ class InspectionServer:
         except QueueUnavailable as error:
             connection.send(Refused(str(error)))
             return
-        config = InputConfig(
-            id=name, source=name, source_node=wanted.node, source_output=wanted.output
-        )
+        config = InputConfig(id=name, source=name, source_node=wanted.node)
         connection.send(AddInput(config, entry.spec), entry.ends.for_consumer())
 
     def _queue_size(self, wanted: WatchOutput) -> int:

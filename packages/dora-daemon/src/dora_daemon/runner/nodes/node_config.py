@@ -41,11 +41,10 @@ def input_config(name: str, wanted: ResolvedInput) -> InputConfig:
     """Return the configuration of an input."""
     source = wanted.source
     node: str | None = None
-    output: str | None = None
     interval: int | None = None
     match source:
         case OutputSource():
-            kind, node, output = "output", source.node, source.output
+            kind, node = "output", source.node
         case TimerSource():
             kind, interval = "timer", source.interval_ns
         case LogSource():
@@ -57,7 +56,6 @@ def input_config(name: str, wanted: ResolvedInput) -> InputConfig:
         source=str(source),
         source_kind=kind,
         source_node=node,
-        source_output=output,
         interval_ns=interval,
         queue_size=wanted.queue_size,
         queue_policy=QueuePolicy(wanted.queue_policy),
@@ -72,7 +70,6 @@ def link_input(entry: QueueEntry) -> InputConfig:
         id=edge.input,
         source=f"{edge.source}/{edge.output}",
         source_node=edge.source,
-        source_output=edge.output,
         queue_size=entry.spec.bound,
         queue_policy=entry.spec.policy,
     )

@@ -25,8 +25,8 @@ from dora_daemon.runner.machine.commands import (
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.machine.streams import RUNNER_NODE
 from dora_daemon.runner.nodes.segments import SegmentTable
-from dora_node_api.protocol.pool_size import POOL_SIZE_VARIABLE, parse_pool_size
 from dora_node_api.queue_policy import QueuePolicy
+from dora_node_api.transport.producer.pool import POOL_SIZE_VARIABLE, parse_pool_size
 from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.errors import TransportError
 from dora_node_api.transport.shared.queue import QueueEnds, create_queue, shortfall

@@ -8,7 +8,6 @@ import time
 from dora_node_api.transport.consumer.delivery import Delivery, Lease
 from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.shared import layout
-from dora_node_api.transport.shared.block_image import image_of
 from dora_node_api.transport.shared.layout import (
     BLOCK_HEAD,
     BLOCK_HEAD_SIZE,
@@ -16,6 +15,7 @@ from dora_node_api.transport.shared.layout import (
     RECORD_SIZE,
     RecordKind,
 )
+from dora_node_api.transport.shared.payload import image_of
 
 MAX_IMAGE = 64 * 1024 + 8192
 """Bytes of a block up to which its message is handed out as an image."""

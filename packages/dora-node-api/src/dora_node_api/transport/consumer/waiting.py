@@ -9,8 +9,8 @@ from contextlib import suppress
 
 from dora_node_api.transport.consumer.poll_policy import PollPolicy
 from dora_node_api.transport.consumer.receiving import Receiver
-from dora_node_api.transport.shared.cpu import usable_cores
 from dora_node_api.transport.shared.fork_guard import ForkAware, forked_error
+from dora_node_api.transport.shared.limits import usable_cores
 
 _ANOTHER_RAN_NS = 50_000  # yielding took this long: other processes need the processor
 _FEW = 8  # up to so many inputs, reading their counters is cheaper than a system call

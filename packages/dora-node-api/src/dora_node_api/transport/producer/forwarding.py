@@ -16,9 +16,8 @@ from dora_node_api.transport.producer.pool import Block
 from dora_node_api.transport.producer.route import Route
 from dora_node_api.transport.producer.sending import Sender
 from dora_node_api.transport.shared import layout
-from dora_node_api.transport.shared.block_image import STAMP_AT, BlockImage
 from dora_node_api.transport.shared.layout import RecordKind
-from dora_node_api.transport.shared.payload import Payload
+from dora_node_api.transport.shared.payload import STAMP_AT, BlockImage, Payload
 from dora_node_api.transport.shared.queue import bytes_waiting
 from dora_node_api.transport.shared.queue_keeper import write_lifecycle
 

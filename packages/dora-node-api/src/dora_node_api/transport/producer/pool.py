@@ -15,20 +15,22 @@ import mmap
 import os
 from collections.abc import Callable
 
+from dora_node_api.errors import SetUpError
 from dora_node_api.transport.shared.layout import PAGE
+from dora_node_api.transport.shared.limits import usable_memory
 from dora_node_api.transport.shared.memory import (
     create_memory,
     give_back,
     map_memory,
     read_only_descriptor,
     reserve,
-    usable_memory,
 )
 
 _MIN_CLASS = 256
 _RUN = 4 * PAGE  # small blocks are cut from a segment so many bytes at a time
 _SEGMENT_SIZES = (64 << 20, 256 << 20, 1 << 30)
 MIN_DEFAULT_CAP = 256 << 20
+POOL_SIZE_VARIABLE = "DORA_NODE_SHM_POOL_SIZE"
 _LIMITS = {
     errno.ENOMEM: "address space for {size:,} bytes more (`ulimit -v`)",
     errno.EFBIG: "a file of {size:,} bytes, which shared memory is (`ulimit -f`)",
@@ -39,6 +41,38 @@ _LIMITS = {
 def default_pool_cap() -> int:
     """Return a quarter of the memory this process may use (cgroup aware), at least 256 MiB."""
     return max(usable_memory() // 4, MIN_DEFAULT_CAP)
+
+
+def pool_size(configured: int | None) -> int:
+    """Return the bytes of shared memory that a node may use.
+
+    Raises SetUpError for an invalid environment variable.
+    """
+    if configured is not None:
+        return configured
+    given = os.environ.get(POOL_SIZE_VARIABLE, "").strip()
+    if not given:
+        return default_pool_cap()
+    size = parse_pool_size(given)
+    if size is None:
+        raise SetUpError(
+            f"{POOL_SIZE_VARIABLE}={given!r} is not a valid size; give bytes, or 256MB for example"
+        )
+    return size
+
+
+def parse_pool_size(given: str) -> int | None:
+    """Return the bytes of a size such as `256MB` (powers of 1024); None if it is invalid."""
+    number = given.strip().upper().removesuffix("B").removesuffix("I")
+    unit = 1
+    if number[-1:] in ("K", "M", "G"):
+        unit = 1024 ** ("KMG".index(number[-1]) + 1)
+        number = number[:-1]
+    try:
+        size = int(float(number) * unit)
+    except (ValueError, OverflowError):
+        return None
+    return size if size > 0 else None
 
 
 def size_class(nbytes: int) -> int:

@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING
 
 from dora_node_api.transport.producer.blocks import Hold, Sample
 from dora_node_api.transport.producer.pool import Block, Pool
-from dora_node_api.transport.producer.route import Route
-from dora_node_api.transport.producer.routes import OutputRoutes, RouteTable
+from dora_node_api.transport.producer.route import OutputRoutes, Route, RouteTable
 from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.errors import PoolExhausted
 from dora_node_api.transport.shared.fork_guard import ForkAware, forked_error
-from dora_node_api.transport.shared.integrity import Integrity
+from dora_node_api.transport.shared.interruption import Integrity, OwnedLock, interrupting
 from dora_node_api.transport.shared.layout import RECORD_SIZE
-from dora_node_api.transport.shared.owned_lock import OwnedLock, interrupting
 from dora_node_api.transport.shared.queue import QueueEnds
 from dora_node_api.transport.shared.specs import QueueSpec
 

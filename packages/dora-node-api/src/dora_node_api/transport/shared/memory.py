@@ -9,8 +9,6 @@ import mmap
 import os
 import sys
 
-from dora_node_api.transport.shared.cgroups import ROOT, own_groups
-
 _MADV_POPULATE_WRITE = 23
 
 
@@ -92,14 +90,3 @@ def give_back(memory: mmap.mmap, offset: int, size: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def usable_memory() -> int:
-    """Return the memory that this process may use: the machine's, or its cgroup's limit."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    paths = [f"{ROOT}/memory{group}/memory.limit_in_bytes" for group in own_groups("memory")]
-    paths += [f"{ROOT}{group}/memory.max" for group in own_groups()]
-    for path in paths:
-        with contextlib.suppress(OSError, ValueError), open(path, "rb") as file:
-            limits.append(int(file.read()))
-    return min(limits)

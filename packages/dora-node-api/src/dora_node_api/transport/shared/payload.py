@@ -1,11 +1,11 @@
-"""A message before it lies in a block: all but the block's stamp."""
+"""A message before it lies in a block, and the content of a block as bytes (`BlockImage`)."""
 
 from __future__ import annotations
 
 from functools import cache
+from mmap import mmap
 from typing import TYPE_CHECKING, Any
 
-from dora_node_api.transport.shared.cpu import usable_cores
 from dora_node_api.transport.shared.layout import (
     ALIGNMENT,
     BLOCK_HEAD,
@@ -13,13 +13,20 @@ from dora_node_api.transport.shared.layout import (
     BLOCK_MAGIC,
     PAGE,
     PAGED,
+    WORD,
 )
+from dora_node_api.transport.shared.limits import usable_cores
 
 if TYPE_CHECKING:
     from mmap import mmap
 
 LARGE_COPY = 16 << 20  # beyond the caches of most processors: two cores copy faster than one
 _pack_head = BLOCK_HEAD.pack_into
+
+
+_unpack_head = BLOCK_HEAD.unpack_from
+_pack_stamp = WORD.pack_into
+STAMP_AT = 16
 
 
 class Payload:
@@ -107,3 +114,31 @@ def _copy_large(target: memoryview, source: Any) -> None:
     sink.set_memcopy_threads(2)
     sink.write(source)
     sink.close()
+
+
+def image_of(view: memoryview, offset: int, length: int) -> bytes:
+    """Return the image of the block of ``length`` bytes at ``offset`` of a segment."""
+    _, described, metadata, _, _, _, data_at, _, _ = _unpack_head(view, offset)
+    head_end = offset + BLOCK_HEAD_SIZE + described + metadata
+    return b"".join((view[offset:head_end], view[offset + data_at : offset + length]))
+
+
+class BlockImage:
+    """An image whose head was checked, to be written into a block."""
+
+    __slots__ = ("data", "data_at", "head", "total")
+
+    def __init__(self, head: memoryview, data: memoryview, data_at: int) -> None:
+        self.head = head
+        """Head, descriptor and metadata."""
+        self.data = data
+        self.data_at = data_at
+        """Where the data area begins in a block."""
+        self.total = data_at + len(data)
+        """Bytes of a block that it takes."""
+
+    def write(self, memory: mmap, at: int, stamp: int) -> None:
+        """Write it at ``at`` of a segment."""
+        memory[at : at + len(self.head)] = self.head
+        _pack_stamp(memory, at + STAMP_AT, stamp)
+        memory[at + self.data_at : at + self.total] = self.data
