@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, strategies as st
 
 from dora.builder import DataflowBuilder, Node, Operator, Output
-from dora_node_api.yaml_output import to_yaml
+from dora_node_api.builder import to_yaml
 
 
 def test_a_dataflow() -> None:

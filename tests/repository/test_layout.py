@@ -48,8 +48,6 @@ DECIDING = {
     "dora_daemon.agent.events",
     "dora_daemon.agent.commands",
     "dora_daemon.agent.records",
-    "dora_daemon.agent.backoff",
-    "dora_daemon.agent.builds.event_queue",
     "dora_daemon.agent.runners.pending_requests",
     "dora_daemon.inspection.intervals",
     "dora_daemon.inspection.samples",

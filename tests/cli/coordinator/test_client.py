@@ -85,7 +85,7 @@ def test_arguments_are_a_json_body_without_those_of_none() -> None:
         return 201, "application/json; charset=utf-8", b'{"uuid": "u"}'
 
     with serving(answer) as client:
-        assert client.post("/api/dataflows", {"a": 1, "b": None}) == {"uuid": "u"}
+        assert client.post("/api/dataflows", {"a": 1, "b": None}).uuid == "u"
     ((path, body, agent),) = seen
     assert (path, body) == ("/api/dataflows", {"a": 1})
     assert agent.startswith("dora/")
@@ -159,7 +159,7 @@ def test_a_request_after_one_without_an_answer(monkeypatch: pytest.MonkeyPatch) 
     with serving(answer) as client:
         with pytest.raises(CoordinatorLost, match="did not answer"):
             client.get("/slow")
-        assert client.get("/fast") == {}
+        assert not vars(client.get("/fast"))
         unblock.set()
 
 

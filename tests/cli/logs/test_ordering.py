@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from dora_cli.logs.log_lines import LogEntry
-from dora_cli.logs.ordering import TimeOrder
+from dora_cli.logs.remote import TimeOrder
 
 
 def entry(at: float, msg: str = "") -> LogEntry:

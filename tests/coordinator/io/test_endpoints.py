@@ -18,7 +18,7 @@ from support.fleets import stored_files
 from dora_config.errors import RemoteProtocolError
 from dora_config.file_store import FileStore
 from dora_config.protocol.code import CodeFile, CodeSet
-from dora_coordinator.io import node_archive, server
+from dora_coordinator.io import server
 from dora_coordinator.io.server import _Endpoints, _handshake_frame, _next_frame
 from dora_coordinator.io.service import Service
 
@@ -114,7 +114,7 @@ def test_code_that_is_not_a_list_of_files_is_refused(
         assert status == 422
         assert b'the code of node "camera" is not a valid list of files' in body
     digest = stored_code(files)
-    monkeypatch.setattr(node_archive, "MAX_LIST", 100)
+    monkeypatch.setattr(server, "MAX_ARCHIVE_LIST", 100)
     status, _, body = archive(files, digest)
     assert status == 422
     assert b"at most 100 are read" in body

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from dora_daemon.agent.backoff import waits
+from dora_daemon.agent.coordinator_link import waits
 
 
 def test_waits_double_up_to_the_longest_and_stay_there() -> None:

@@ -15,7 +15,7 @@ import pytest
 from dora_config.errors import RemoteProtocolError
 from dora_config.machine_identity import certificate_name, challenge_text, key_digest
 from dora_coordinator.io.authority import Authority, AuthorityError
-from dora_coordinator.io.proofs import verify_proof
+from dora_coordinator.io.server import verify_proof
 from dora_daemon.agent.credentials import Credentials
 
 

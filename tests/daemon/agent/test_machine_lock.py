@@ -14,8 +14,8 @@ from support.waiting import wait_until
 
 from dora_cli.cluster.ownership import machine_lock as holding
 from dora_config.protocol.snapshot import MachineOperation
-from dora_daemon.agent import machine_lock
-from dora_daemon.agent.machine_lock import MachineLockReader
+from dora_daemon.agent import sampler
+from dora_daemon.agent.sampler import MachineLockReader
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def reader(name: str) -> Iterator[MachineLockReader]:
 
 
 def test_both_sides_use_the_same_name() -> None:
-    assert machine_lock.NAME == holding.NAME
+    assert sampler.LOCK_NAME == holding.NAME
 
 
 def test_a_free_lock_has_no_holder(reader: MachineLockReader) -> None:
@@ -103,7 +103,7 @@ def test_a_holder_that_writes_without_end_is_disconnected(
     reader: MachineLockReader, name: str
 ) -> None:
     with connected(reader, name) as link:
-        link.sendall(b"x" * (machine_lock.MAX_LINE + 1))
+        link.sendall(b"x" * (sampler.MAX_LOCK_LINE + 1))
         assert reader.holder() is None
         with pytest.raises(BrokenPipeError):
             link.sendall(b"x")
@@ -117,7 +117,7 @@ def test_only_root_and_the_own_account_are_shown(
     shown: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(machine_lock, "peer_credentials", lambda link: (1, user))
+    monkeypatch.setattr(sampler, "peer_credentials", lambda link: (1, user))
     monkeypatch.setattr(os, "geteuid", lambda: 5000)
     with connected(reader, name) as link:
         with suppress(BrokenPipeError):

@@ -12,13 +12,17 @@ import pytest
 from dora_node_api.data.visual_kinds import VisualKind
 from dora_node_api.data.visual_values import Image
 from dora_node_api.events import InputEvent
-from dora_node_api.viewers.buffer import NewestMessages
 from dora_node_api.viewers.foxglove_messages import json_message
 from dora_node_api.viewers.foxglove_node import read_address as foxglove_address
 from dora_node_api.viewers.inputs import ViewerInput, ViewerMessage, image_defaults, read_message
-from dora_node_api.viewers.rerun_node import OperatingMode, read_address, read_mode
-from dora_node_api.viewers.viewer_link import LinkStep, ViewerLink
-from dora_node_api.viewers.viewer_node import CannotShow, Presenter
+from dora_node_api.viewers.rerun_node import (
+    LinkStep,
+    OperatingMode,
+    ViewerLink,
+    read_address,
+    read_mode,
+)
+from dora_node_api.viewers.viewer_node import CannotShow, NewestMessages, Presenter
 
 
 def event(name: str, size: int = 1, metadata: Mapping[str, Any] | None = None) -> InputEvent:

@@ -13,12 +13,12 @@ from support.cluster.local_machine import LocalConnection
 from dora_cli.cluster.machines import parallel, remote_machine
 from dora_cli.cluster.machines.parallel import (
     Connections,
+    ProgressLines,
     Report,
     in_parallel,
     on_machines,
     success_count,
 )
-from dora_cli.cluster.machines.progress_lines import ProgressLines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.ssh import Target, Unreachable
 from dora_config import DoraError

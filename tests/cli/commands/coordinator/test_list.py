@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import pytest
 
 from dora_cli.commands.coordinator import list as command
 from dora_cli.commands.coordinator.list import restarts_text, selected
-from dora_cli.coordinator.rows import DataflowRow
 from dora_config.protocol.control import DataflowStatus, DataflowSummary
 
 HOUR = 3600.0
@@ -16,12 +13,11 @@ HOUR = 3600.0
 
 def row(
     uuid: str, ended_ago: float | None, name: str | None = None, restarts: int = 0
-) -> DataflowRow:
+) -> DataflowSummary:
     status: DataflowStatus = "Running" if ended_ago is None else "Failed"
-    summary = DataflowSummary(
+    return DataflowSummary(
         uuid=uuid, name=name, status=status, ended_ago=ended_ago, restarts=restarts
     )
-    return cast(DataflowRow, summary.model_dump(mode="json"))
 
 
 ROWS = [row("old", HOUR + 1, "a"), row("new", HOUR - 1, "a"), row("runs", None, "b")]
@@ -42,13 +38,13 @@ def test_ended_dataflows_are_listed_for_an_hour(
     choice: dict[str, object], uuids: list[str]
 ) -> None:
     options: dict[str, object] = {"status": None, "name": None, "everything": False, **choice}
-    assert [one["uuid"] for one in selected(ROWS, **options)] == uuids  # type: ignore[arg-type]
+    assert [one.uuid for one in selected(ROWS, **options)] == uuids  # type: ignore[arg-type]
 
 
 def test_an_ended_dataflow_is_not_listed_beside_a_later_one_of_its_name() -> None:
     rows = [row("failed", 9.0, "a"), row("unnamed", 8.0), row("other", 7.0), row("runs", None, "a")]
     shown = selected(rows, status=None, name=None, everything=False)
-    assert [one["uuid"] for one in shown] == ["unnamed", "other", "runs"]
+    assert [one.uuid for one in shown] == ["unnamed", "other", "runs"]
 
 
 def test_restarts_of_an_ended_dataflow_are_shown_without_a_cause() -> None:

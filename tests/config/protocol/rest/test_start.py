@@ -9,7 +9,7 @@ import pytest
 
 from dora_config.protocol.rest.errors import OperationFailed
 from dora_config.protocol.rest.models import StartDataflowFile
-from dora_config.protocol.rest.start import specification
+from dora_config.protocol.rest.operations import specification
 
 FLOW = "nodes:\n  - id: a\n    path: dynamic\n"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, strategies as st
 
 from dora_config.protocol.builds import NodeBuildEvent
-from dora_daemon.agent.builds.event_queue import MAX_BATCH, MAX_LINES, BuildEventQueue
+from dora_daemon.agent.builds.processes import MAX_BATCH, MAX_LINES, BuildEventQueue
 
 
 def line(number: int) -> NodeBuildEvent:

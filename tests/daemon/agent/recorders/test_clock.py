@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dora_daemon.agent.recorders.clock import KEPT, ClockSamples
+from dora_daemon.agent.recorders.service import KEPT, ClockSamples
 
 SECOND = 1_000_000_000
 

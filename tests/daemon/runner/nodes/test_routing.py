@@ -16,7 +16,7 @@ from support.runner.nodes import node
 from support.runner.runs import open_descriptors
 
 from dora_daemon.runner.errors import QueueUnavailable
-from dora_daemon.runner.link.stream_queues import StreamQueues
+from dora_daemon.runner.link.supervisor import StreamQueues
 from dora_daemon.runner.machine.streams import IncomingStreamSpec, MachineStreams
 from dora_daemon.runner.nodes.connections import Connections
 from dora_daemon.runner.nodes.local_nodes import LocalNodes

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from dora_cli._version import __version__
@@ -42,8 +43,15 @@ if TYPE_CHECKING:
     from dora_cli.coordinator.stream_socket import StreamSocket
     from dora_config.protocol.control import ControlAnswer, ControlProgress, ControlRequest
 
-Json = dict[str, Any]
+Json = dict[str, object]
 T = TypeVar("T", bound="ControlAnswer")
+
+
+class _Result(SimpleNamespace):
+    """A JSON object; commands that show it need no pydantic."""
+
+    def __init__(self, values: Json) -> None:
+        super().__init__(**values)
 
 
 class Client:
@@ -75,14 +83,14 @@ class Client:
             with suppress(OSError):
                 socket.socket.shutdown(link, socket.SHUT_RDWR)
 
-    def get(self, path: str) -> Json:
-        """Return the result of a query.
+    def get(self, path: str) -> Any:
+        """Return the result of a query; its fields are attributes, as those of its message.
 
         Raises CoordinatorUnavailable, Untrusted, AccessDenied and RequestFailed.
         """
         return self._request("GET", path, None, self._query_timeout)
 
-    def post(self, path: str, arguments: Mapping[str, object] | None = None) -> Json:
+    def post(self, path: str, arguments: Mapping[str, object] | None = None) -> Any:
         """Return the result of an action, however long it takes; raises as `get`.
 
         Arguments of None are left out.
@@ -92,15 +100,14 @@ class Client:
 
     def _request(
         self, method: Literal["GET", "POST"], path: str, body: Json | None, timeout: float | None
-    ) -> Json:
+    ) -> Any:
         headers = {} if body is None else {"Content-Type": paths.JSON_TYPE}
         content = None if body is None else json.dumps(body).encode()
         answer = self._exchange(method, path, content, headers, timeout)
         try:
-            found: Json = json.loads(answer)
+            return json.loads(answer, object_hook=_Result)
         except ValueError as error:
             raise self._unexpected(error) from error
-        return found
 
     # ---------------------------------------------------------------------- messages
 
@@ -191,15 +198,15 @@ class Client:
         if status < 400:
             return content
         try:
-            found: Json = json.loads(content)
-            sentence, code = str(found["error"]), str(found["code"])
-        except (ValueError, KeyError, TypeError) as error:
+            found: Any = json.loads(content, object_hook=_Result)
+            sentence, code, ended = str(found.error), str(found.code), getattr(found, "ended", None)
+        except (ValueError, AttributeError) as error:
             raise self._unexpected(error) from error
         if status in _REFUSED:
             raise refused(self.endpoint, status, kind, sentence)
         if code == "version":
             raise CoordinatorRefused(f"the coordinator at {self.endpoint}: {sentence}")
-        raise RequestFailed(sentence, code, found.get("ended"))
+        raise RequestFailed(sentence, code, ended)
 
     def _unexpected(self, error: Exception) -> CoordinatorLost:
         return CoordinatorLost(

@@ -29,7 +29,7 @@ def all_dataflows(ctx: Any) -> Items:
 def nodes(ctx: Any) -> Items:
     """Return the nodes of the dataflow in the command line, or of all running ones."""
     found = _get(ctx, paths.url(paths.NODES, query={"dataflow": _dataflow_of(ctx)}))
-    return [(node["node"], node["status"]) for node in found.get("nodes", ())]
+    return [] if found is None else [(node.node, node.status) for node in found.nodes]
 
 
 def topics(ctx: Any) -> Items:
@@ -39,16 +39,16 @@ def topics(ctx: Any) -> Items:
     items: Items = []
     for name in names:
         found = _get(ctx, paths.url(paths.DATAFLOWS, name, "specification"))
-        for node in found.get("spec", {}).get("resolved", {}).get("nodes", ()):
-            items += [(f"{node['id']}/{output}", name) for output in node["outputs"]]
+        for node in () if found is None else found.spec.resolved.nodes:
+            items += [(f"{node.id}/{output}", name) for output in node.outputs]
     return items
 
 
 def _dataflows(ctx: Any, status: str | None) -> Items:
     found = _get(ctx, paths.url(paths.DATAFLOWS, query={"status": status}))
-    rows = found.get("dataflows", ())
+    rows = () if found is None else found.dataflows
     # a name may have been used before: the newest dataflow is meant
-    return list({row["name"] or row["uuid"]: row["status"] for row in rows}.items())
+    return list({row.name or row.uuid: row.status for row in rows}.items())
 
 
 def _dataflow_of(ctx: Any) -> str | None:
@@ -56,8 +56,8 @@ def _dataflow_of(ctx: Any) -> str | None:
     return chosen if isinstance(chosen, str) else None
 
 
-def _get(ctx: Any, path: str) -> dict[str, Any]:
-    """Return the answer to a query; empty if it fails."""
+def _get(ctx: Any, path: str) -> Any:
+    """Return the answer to a query; None if it fails."""
     from dora_cli.coordinator.client import Client
     from dora_config.access import endpoint
     from dora_config.errors import DoraError
@@ -67,4 +67,4 @@ def _get(ctx: Any, path: str) -> dict[str, Any]:
         with Client(at, timeout=TIMEOUT) as client:
             return client.get(path)
     except (DoraError, OSError):
-        return {}
+        return None

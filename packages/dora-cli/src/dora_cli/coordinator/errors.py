@@ -16,8 +16,8 @@ from dora_config.errors import DoraError
 from dora_config.protocol.rest import paths
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.rows import EndedRow
     from dora_config.access import Endpoint
+    from dora_config.protocol.control import EndedDataflow
 
 MAX_REASON = 200
 """Characters of an HTTP answer that are printed."""
@@ -50,7 +50,7 @@ class AccessDenied(DoraError):
 class RequestFailed(DoraError):
     """The coordinator refused a request; `code` is the kind of reason."""
 
-    def __init__(self, message: str, code: str, ended: EndedRow | None = None) -> None:
+    def __init__(self, message: str, code: str, ended: EndedDataflow | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.ended = ended

@@ -6,7 +6,6 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import cast
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
@@ -23,7 +22,6 @@ from dora_cli.coordinator.errors import (
     unreachable,
 )
 from dora_cli.coordinator.keepalive import detect_lost_peer
-from dora_cli.coordinator.rows import EndedRow
 from dora_config.access import Endpoint
 from dora_config.control_plane import explain, websocket_options
 from dora_config.errors import DoraError
@@ -33,7 +31,6 @@ from dora_config.protocol.control import (
     Answer,
     ClientRequest,
     ControlRequest,
-    EndedDataflow,
     Failure,
     Hello,
     Progress,
@@ -156,14 +153,8 @@ def request_frame(number: int, request: ControlRequest, max_bytes: int) -> str:
     return text
 
 
-def ended_row(ended: EndedDataflow) -> EndedRow:
-    """Return how a dataflow ended as the REST API does."""
-    return cast(EndedRow, ended.model_dump(mode="json"))
-
-
 def request_failed(failure: Failure) -> RequestFailed:
-    ended = None if failure.ended is None else ended_row(failure.ended)
-    return RequestFailed(failure.message, failure.code, ended)
+    return RequestFailed(failure.message, failure.code, failure.ended)
 
 
 def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:

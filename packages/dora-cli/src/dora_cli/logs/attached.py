@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dora_cli import output
 from dora_cli.coordinator.client import Client
-from dora_cli.coordinator.stream_socket import ended_row, request_failed
+from dora_cli.coordinator.stream_socket import request_failed
 from dora_cli.logs.ended_report import report_ended
 from dora_cli.logs.log_lines import LogFilter, LogFormat
 from dora_cli.logs.printer import EntryPrinter
@@ -55,4 +55,4 @@ def follow(client: Client, uuid: str) -> bool:
             else:
                 client.streams.send(control.StopDataflow(dataflow=which, force=True))
                 return False
-    return report_ended(ended_row(ended))
+    return report_ended(ended)

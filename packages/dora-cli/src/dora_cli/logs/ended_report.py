@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING
 from dora_cli import output
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.rows import EndedRow
+    from dora_config.protocol.control import EndedDataflow
 
 SHOWN_STDERR_LINES = 30
 """Most lines of the stderr of a failed node on the terminal."""
 
 
-def report_ended(ended: EndedRow) -> bool:
+def report_ended(ended: EndedDataflow, *, with_reason: bool = True) -> bool:
     """Print why a dataflow failed, first cause first; return whether it succeeded."""
-    if ended["ok"]:
+    if ended.ok:
         return True
-    if ended["reason"] is not None:
-        output.failure(ended["reason"])
-    for node in ended["nodes"]:
-        if node["outcome"] == "failed":
-            output.failure(failure_text(node["node"], node["message"], node["stderr_tail"]))
-    cascading = sum(node["outcome"] == "cascading" for node in ended["nodes"])
+    if with_reason and ended.reason is not None:
+        output.failure(ended.reason)
+    for node in ended.nodes:
+        if node.outcome == "failed":
+            output.failure(failure_text(node.node, node.message, node.stderr_tail))
+    cascading = sum(node.outcome == "cascading" for node in ended.nodes)
     if cascading:
         output.remark(output.counted(cascading, "more consequential error"))
-    output.remark(f"logs: dora logs {ended['uuid']}")
+    output.remark(f"logs: dora logs {ended.uuid}")
     return False
 
 

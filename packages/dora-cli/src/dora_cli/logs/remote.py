@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from dora_cli import output
@@ -16,7 +16,6 @@ from dora_cli.coordinator.errors import (
 from dora_cli.coordinator.options import connect_now, dataflow_ref
 from dora_cli.coordinator.stream_socket import request_failed
 from dora_cli.logs.log_lines import LogEntry, LogFilter, parse_log_line
-from dora_cli.logs.ordering import TimeOrder
 from dora_cli.logs.printer import EntryPrinter
 from dora_config.protocol.control import (
     Answer,
@@ -38,6 +37,48 @@ RETRY = 1.0
 """Seconds between attempts to follow again."""
 STORE_LOST = 60.0
 """Seconds after the loss of a coordinator in which it may not find the dataflow yet."""
+
+
+HOLD = 0.5
+"""Seconds for which an entry waits for older ones; a daemon reads its files every 0.2 s."""
+
+
+class TimeOrder:
+    """Holds entries back for a moment and returns them in order of time."""
+
+    def __init__(self, hold: float = HOLD) -> None:
+        self._hold = hold
+        self._waiting: list[tuple[float, float, LogEntry]] = []
+        """Time of the entry, when it is due, and the entry."""
+
+    def add(self, entries: Iterable[LogEntry], now: float) -> None:
+        self._waiting += [(entry.time, now + self._hold, entry) for entry in entries]
+
+    def until_due(self, now: float) -> float | None:
+        """Return the seconds until an entry is due; None if none waits."""
+        if not self._waiting:
+            return None
+        return max(0.0, min(due for _, due, _ in self._waiting) - now)
+
+    def due(self, now: float) -> list[LogEntry]:
+        """Return the entries that are due and all older ones, oldest first.
+
+        The clock of a machine may be wrong: an entry never waits longer than others allow.
+        """
+        newest = max((at for at, due, _ in self._waiting if due <= now), default=None)
+        if newest is None:
+            return []
+        return self._take(newest)
+
+    def rest(self) -> list[LogEntry]:
+        """Return everything that waits, oldest first."""
+        return self._take(float("inf"))
+
+    def _take(self, newest: float) -> list[LogEntry]:
+        taken = [one for one in self._waiting if one[0] <= newest]
+        self._waiting = [one for one in self._waiting if one[0] > newest]
+        taken.sort(key=lambda one: one[0])
+        return [entry for _, _, entry in taken]
 
 
 def show(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -33,5 +32,5 @@ async def _run(backend: Backend, operation: Operation[Any, Any], request: Reques
     """Raises what `Backend.request` raises, and OperationFailed."""
     others = body_arguments(await request.body())
     arguments = operation.parse(request.path_params, others)
-    result: BaseModel = await operation.run(arguments, backend.request)
-    return Response(result.model_dump_json(), operation.status, media_type=JSON_TYPE)
+    text = await operation.result_json(arguments, backend.request)
+    return Response(text, operation.status, media_type=JSON_TYPE)

@@ -2,22 +2,197 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from dora_config.protocol.calls import PartLinks
 from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.links import PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult
 from dora_coordinator.dataflow.backoff import Backoff
 from dora_coordinator.dataflow.completion import CompletionRule, rolled_back
 from dora_coordinator.dataflow.part import Part
-from dora_coordinator.dataflow.parts import Parts
-from dora_coordinator.links.links import Links
+from dora_coordinator.links.edges import remote_edges
+from dora_coordinator.links.links import Links, PartEnded
 from dora_coordinator.links.wait import LinkWait
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import CancelTimer, Command, SendToDaemon
 from dora_coordinator.state.events import DataflowTimer, TimerKey
 from dora_coordinator.state.membership import Membership
-from dora_coordinator.state.records import DataflowRecord, Phase
+from dora_coordinator.state.records import DataflowRecord, PartState, Phase
+
+
+class Parts(Mapping[str, Part]):
+    """Parts by daemon; their states change through :meth:`move` and :meth:`end` only."""
+
+    def __init__(
+        self, record: DataflowRecord, spec: DataflowSpec, earlier: Links | None = None
+    ) -> None:
+        self._by_daemon = {
+            part.daemon: Part(
+                record.dataflow_id,
+                part.daemon,
+                part.nodes,
+                part.state,
+                part.attempt,
+                part.result,
+                part.revision,
+            )
+            for part in record.parts
+        }
+        self._count = Counter(part.state for part in self._by_daemon.values())
+        """So that no event has to look at all parts."""
+        self._changed: set[str] = set()
+        self.links = self._set_spec(spec, earlier)
+
+    def _set_spec(self, spec: DataflowSpec, earlier: Links | None) -> Links:
+        self._nodes = {node.id: node for node in spec.resolved.nodes}
+        links = Links(remote_edges(spec.resolved, self.by_node()), earlier)
+        for part in self._by_daemon.values():
+            if part.ended:
+                links.handle(PartEnded(part.daemon))
+        return links
+
+    def __getitem__(self, daemon: str) -> Part:
+        return self._by_daemon[daemon]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_daemon)
+
+    def __len__(self) -> int:
+        return len(self._by_daemon)
+
+    # --------------------------------------------------------------------- changes
+
+    def move(self, part: Part, state: PartState) -> None:
+        self._count[part.state] -= 1
+        self._count[state] += 1
+        part.state = state
+
+    def end(self, part: Part, result: DataflowResult | None) -> None:
+        """Mark a part as ended permanently; an earlier result stays."""
+        if part.ended and part.result is not None:
+            return
+        self.mark(part)
+        self.move(part, PartState.ENDED)
+        part.result = result
+        self.links.handle(PartEnded(part.daemon))
+
+    def rewire(self, spec: DataflowSpec, nodes: Mapping[str, tuple[str, ...]]) -> list[Part]:
+        """Set the nodes of some parts; return the parts whose links differ afterwards."""
+        before = {daemon: self.links.edges_of(daemon) for daemon in self}
+        for daemon, ids in nodes.items():
+            self[daemon].nodes = ids
+        self.links = self._set_spec(spec, self.links)
+        return [
+            part
+            for part in self.values()
+            if not part.ended and self.links.edges_of(part.daemon) != before[part.daemon]
+        ]
+
+    def add(self, part: Part) -> None:
+        """Add a part to a running dataflow; `rewire` sets its nodes."""
+        self._by_daemon[part.daemon] = part
+        self._count[part.state] += 1
+
+    def remove(self, part: Part) -> None:
+        """Remove a part of which nothing runs; `rewire` updates the links."""
+        del self._by_daemon[part.daemon]
+        self._count[part.state] -= 1
+        self._changed.discard(part.daemon)
+
+    def mark(self, part: Part) -> None:
+        """Mark a part as changed: it has to be stored."""
+        self._changed.add(part.daemon)
+
+    def unmark(self) -> None:
+        """Remove all marks: everything is stored."""
+        self._changed.clear()
+
+    # ----------------------------------------------------------------------- views
+
+    def by_node(self) -> dict[str, str]:
+        """Return the daemon of each node."""
+        return {node: part.daemon for part in self.values() for node in part.nodes}
+
+    def marked(self) -> list[Part]:
+        return [self[daemon] for daemon in sorted(self._changed)]
+
+    def left(self) -> list[Part]:
+        """Return the parts that have not ended."""
+        return [part for part in self.values() if not part.ended]
+
+    @property
+    def all_prepared(self) -> bool:
+        return self._count[PartState.PREPARED] == len(self)
+
+    @property
+    def all_ended(self) -> bool:
+        return self._count[PartState.ENDED] == len(self)
+
+    @property
+    def all_settled(self) -> bool:
+        """Whether every part runs or has ended."""
+        return self._count[PartState.RUNNING] + self._count[PartState.ENDED] == len(self)
+
+    # -------------------------------------------------------------------- messages
+
+    def prepare(self, part: Part, spec: DataflowSpec, membership: Membership) -> SendToDaemon:
+        """Return the message to spawn a part; ``spec`` is that of the whole dataflow."""
+        own = spec.with_nodes(tuple(self._nodes[node] for node in part.nodes))
+        return part.prepare(own, self.links_of(part, membership))
+
+    def links_of(
+        self, part: Part, membership: Membership, edges: tuple[RemoteEdge, ...] | None = None
+    ) -> PartLinks:
+        """Return the links of a part, or what they would be with other ``edges``."""
+        edges = self.links.edges_of(part.daemon) if edges is None else edges
+        addresses, names = {}, {}
+        for peer in sorted({edge.peer_of(part.daemon) for edge in edges}):
+            member = membership.get(peer)
+            if member is not None:
+                addresses[peer] = member.address.rpartition(":")[0].strip("[]")
+                names[peer] = member.certificate_name
+        return PartLinks(edges=edges, addresses=addresses, names=names, whole=len(self) == 1)
+
+    def relink(self, part: Part, membership: Membership) -> list[Command]:
+        """Return the messages with the links of a running part and the addresses of its peers.
+
+        A part whose link starts only now gets the addresses when it listens.
+        """
+        links: list[Command] = [part.link(self.links_of(part, membership))]
+        if self.links.report_of(part.daemon) is not None:
+            links.append(self.connect(part, membership))
+        return links
+
+    def connect(self, part: Part, membership: Membership) -> SendToDaemon:
+        """Return the message with the addresses of a part's peers."""
+        found = self.links.endpoints_for(part.daemon)
+        endpoints = tuple(_with_name(endpoint, membership) for endpoint in found)
+        return part.connect(endpoints, self.links.ended_peers_of(part.daemon))
+
+    def send_endpoint_to_peers(self, part: Part, membership: Membership) -> list[Command]:
+        """Return messages with the part's address to its peers."""
+        endpoint = self.links.endpoint(part.daemon)
+        if endpoint is None:
+            return []
+        endpoints = (_with_name(endpoint, membership),)
+        return [peer.connect(endpoints) for peer in self._peers(part)]
+
+    def send_end_to_peers(self, part: Part) -> list[Command]:
+        """Return messages to the part's peers that it has ended."""
+        return [peer.connect(ended=(part.daemon,)) for peer in self._peers(part)]
+
+    def _peers(self, part: Part) -> list[Part]:
+        peers = (self[peer] for peer in self.links.peers_of(part.daemon))
+        return [peer for peer in peers if not peer.ended]
+
+
+def _with_name(endpoint: PeerEndpoint, membership: Membership) -> PeerEndpoint:
+    member = membership.get(endpoint.machine)
+    name = "" if member is None else member.certificate_name
+    return endpoint.model_copy(update={"name": name})
 
 
 @dataclass(frozen=True, slots=True)

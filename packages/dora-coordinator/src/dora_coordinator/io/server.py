@@ -7,14 +7,22 @@
 
 from __future__ import annotations
 
+import base64
 import logging
+import os
 import secrets
+import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -27,6 +35,8 @@ from dora_config.access import Endpoint
 from dora_config.control_plane import AUTHORITY_PATH
 from dora_config.errors import RemoteProtocolError
 from dora_config.file_store import FileRefused, FileStore
+from dora_config.machine_identity import challenge_text, key_digest
+from dora_config.protocol.code import CodeFile, CodeLink, CodeSet
 from dora_config.protocol.control import (
     CLIENT_CODEC,
     SERVER_CODEC,
@@ -59,8 +69,6 @@ from dora_coordinator.io.guard import (
 )
 from dora_coordinator.io.limits import ConnectionLimits, as_ipv4
 from dora_coordinator.io.metrics import MetricsRoute
-from dora_coordinator.io.node_archive import ARCHIVE_TYPE, NodeArchive
-from dora_coordinator.io.proofs import verify_proof
 from dora_coordinator.io.rest.errors import http_error
 from dora_coordinator.io.rest.routes import RestApi
 from dora_coordinator.io.service import Service
@@ -73,6 +81,100 @@ HANDSHAKE_TIMEOUT: Final = 10.0
 Handshake = Callable[[Connection], Awaitable[None]]
 
 logger = logging.getLogger("dora.coordinator")
+
+
+PIECE: Final = 1 << 20
+"""Bytes read from a file at once."""
+MAX_ARCHIVE_LIST: Final = 64 << 20
+"""Largest list of a node's files in bytes."""
+ARCHIVE_TYPE: Final = "application/x-tar"
+
+
+class NodeArchive:
+    """The files of one `CodeSet`, all of them present when it was loaded."""
+
+    def __init__(self, code: CodeSet, paths: dict[str, Path]) -> None:
+        """``paths``: the file with the content of each digest."""
+        self._code = code
+        self._paths = paths
+
+    @classmethod
+    def load(cls, store: FileStore, digest: str, node_id: str) -> NodeArchive:
+        """Blocking. Raises OSError, and FileRefused: 404 if a file is missing, 422 if the file
+        ``digest`` is not a `CodeSet`.
+        """
+        listed = store.use(digest)
+        code = None if listed is None else _read(listed, node_id)
+        files = () if code is None else code.files
+        paths = {file.sha256: store.use(file.sha256) for file in files}
+        found = {name: path for name, path in paths.items() if path is not None}
+        if code is None or len(found) < len(paths):
+            raise FileRefused(
+                404,
+                f'the code of node "{node_id}" was removed from the coordinator; start it again',
+            )
+        return cls(code, found)
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Yield the archive; holds at most one piece of a file in memory."""
+        for file in self._code.files:
+            async with await anyio.open_file(self._paths[file.sha256], "rb") as content:
+                size = os.fstat(content.wrapped.fileno()).st_size
+                yield _entry(file, size).tobuf(tarfile.PAX_FORMAT)
+                while piece := await content.read(PIECE):
+                    yield piece
+            yield bytes(-size % tarfile.BLOCKSIZE)
+        for link in self._code.links:
+            yield _link(link).tobuf(tarfile.PAX_FORMAT)
+        yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _read(listed: Path, node_id: str) -> CodeSet:
+    """Read a list of files; any file of the store may have the digest that a client sent."""
+    size = listed.stat().st_size
+    if size > MAX_ARCHIVE_LIST:
+        raise FileRefused(
+            422,
+            f'the code of node "{node_id}" is a list of files of {size} bytes, at most '
+            f"{MAX_ARCHIVE_LIST} are read",
+        )
+    try:
+        return CodeSet.model_validate_json(listed.read_bytes())
+    except ValidationError as problem:
+        raise FileRefused(
+            422, f'the code of node "{node_id}" is not a valid list of files; start it again'
+        ) from problem
+
+
+def _entry(file: CodeFile, size: int) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(file.path)
+    entry.size = size
+    entry.mode = 0o755 if file.executable else 0o644
+    return entry
+
+
+def _link(link: CodeLink) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(link.path)
+    entry.type = tarfile.SYMTYPE
+    entry.linkname = link.target
+    return entry
+
+
+def verify_proof(public_key: str, signature: str, nonce: str, authority: str) -> str:
+    """Return the digest of the key; raises :class:`RemoteProtocolError`."""
+    try:
+        encoded = base64.b64decode(public_key, validate=True)
+        key = serialization.load_der_public_key(encoded)
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise RemoteProtocolError("the machine's key is not on an elliptic curve")
+        signed = base64.b64decode(signature, validate=True)
+        key.verify(signed, challenge_text(nonce, authority), ec.ECDSA(hashes.SHA256()))
+    except (ValueError, InvalidSignature, UnsupportedAlgorithm) as error:
+        raise RemoteProtocolError("the machine did not prove that it has its key") from error
+    canonical = key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return key_digest(canonical)
 
 
 def create_application(service: Service, code: CodeFiles, *, tokens: TokenFile | None) -> ASGIApp:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import anyio
 import anyio.to_thread
@@ -30,7 +30,6 @@ from dora_config.protocol.daemon import (
     RegistrationRefused,
 )
 from dora_config.protocol.envelope import UnknownKind, clean_text
-from dora_daemon.agent.backoff import waits
 
 OPEN_TIMEOUT = 20.0
 """Seconds for TCP, TLS and the upgrade; a coordinator serves a whole fleet after its restart."""
@@ -42,6 +41,21 @@ NEWS_PAUSE = 0.05
 MAX_MESSAGE = 64 * 1024 * 1024
 
 logger = logging.getLogger("dora.daemon")
+
+
+FIRST_PAUSE = 0.5
+MAX_PAUSE = 20.0
+"""With its jitter and a connection it is less than 30 s: within these a fleet is complete again."""
+JITTER = 0.25
+"""Share by which a pause is longer or shorter, so that a fleet does not reconnect at once."""
+
+
+def waits(random: Callable[[], float]) -> Iterator[float]:
+    """Yield seconds without end, doubling up to MAX_PAUSE; ``random`` returns 0 up to 1."""
+    pause = FIRST_PAUSE
+    while True:
+        yield pause * (1 + JITTER * (2 * random() - 1))
+        pause = min(MAX_PAUSE, pause * 2)
 
 
 class RefusedForGood(DoraError):

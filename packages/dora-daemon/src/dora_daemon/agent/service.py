@@ -7,13 +7,15 @@ import socket
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import assert_never
 
 import anyio
 
-from dora_config.access import Endpoint
+from dora_config.access import AccessError, Endpoint, read_successor, write_successor
+from dora_config.access_token import Successor, Token
 from dora_config.errors import DoraError
 from dora_config.file_store import FileStore
 from dora_config.process_identity import boot_id
@@ -42,7 +44,6 @@ from dora_config.protocol.topics import EndTopics, MoreTopics
 from dora_daemon._version import __version__
 from dora_daemon.agent.builds.files import BuildFiles
 from dora_daemon.agent.builds.processes import BuildProcesses
-from dora_daemon.agent.cluster_token import ClusterToken
 from dora_daemon.agent.commands import (
     AdoptRunner,
     Command,
@@ -87,6 +88,33 @@ FLUSH_TIMEOUT = 2.0
 
 logger = logging.getLogger("dora.daemon")
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING}
+
+
+class ClusterToken:
+    """Endpoint of the coordinator with the newest token."""
+
+    def __init__(self, path: Path, given: Callable[[], Endpoint]) -> None:
+        """``given``: the endpoint from arguments, environment and files of the account."""
+        self._path = path
+        self._given = given
+        self._successor: Successor | None = None
+
+    def endpoint(self) -> Endpoint:
+        """Raises `AccessError` for an unusable token file."""
+        given = self._given()
+        self._successor = read_successor(self._path) or self._successor
+        if self._successor is None:
+            return given
+        return replace(given, token=self._successor.replace(given.token))
+
+    def keep(self, text: str) -> None:
+        """Use this token from now on; raises OSError if it is used but cannot be stored."""
+        replaced: tuple[str, ...] = ()
+        with suppress(AccessError):  # a file that was spoilt meanwhile
+            used = self.endpoint().token
+            replaced = () if used is None else (Token.parse(used).digest,)
+        self._successor = Successor(Token.parse(text), replaced).following(self._successor)
+        write_successor(self._path, self._successor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Format of ``index.json``, by which nodes and daemons find a runner; pure.
 
-``dora_node_api.backends.dynamic`` reads the same keys and cannot import this module. A reader
+``dora_node_api.backends.attach`` reads the same keys and cannot import this module. A reader
 ignores unknown keys, so only a change of the meaning of a key needs a new FORMAT.
 """
 

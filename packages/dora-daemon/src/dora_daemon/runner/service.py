@@ -26,21 +26,59 @@ from dora_daemon.runner.link.lazy import LazyLink
 from dora_daemon.runner.logs.gate import Gate
 from dora_daemon.runner.logs.history import RunnerHistory, beginning
 from dora_daemon.runner.machine import commands
-from dora_daemon.runner.machine.events import Prepared
+from dora_daemon.runner.machine.commands import ArmTimer
+from dora_daemon.runner.machine.events import Prepared, StateEvent, TimerFired, TimerName
 from dora_daemon.runner.machine.state import RunnerState
 from dora_daemon.runner.nodes.inspection import InspectionServer
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
 from dora_daemon.runner.nodes.node_config import operator_configs
+from dora_daemon.runner.nodes.queues import QueueRegistry
 from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.preparation import Preparation
 from dora_daemon.runner.process.spawn import raise_open_files
 from dora_daemon.runner.process.supervisor import Processes
-from dora_daemon.runner.timers import Timers
 from dora_node_api.protocol.launch_config import LaunchConfig
 
 if TYPE_CHECKING:
     from dora_config.protocol.links import LinkPlan
     from dora_daemon.runner.link.supervisor import LinkSupervisor
+
+
+class Timers:
+    """Emits TimerFired; for ``finish`` with whether the node still processes its inputs."""
+
+    def __init__(self, registry: QueueRegistry, emit: Callable[[StateEvent], None]) -> None:
+        self._registry = registry
+        self._emit = emit
+        self._handles: dict[tuple[str | None, TimerName], asyncio.TimerHandle] = {}
+        self._received: dict[str, int] = {}
+        """By node: messages received when its ``finish`` timer was armed."""
+        self._loop = asyncio.get_running_loop()
+
+    def arm(self, command: ArmTimer) -> None:
+        """Arm or move a timer."""
+        node, timer = command.node, command.timer
+        if node is not None and timer == "finish":
+            self._received[node] = self._registry.received(node)
+        self.cancel(node, timer)
+        self._handles[node, timer] = self._loop.call_at(command.at, self._fire, node, timer)
+
+    def cancel(self, node: str | None, timer: TimerName) -> None:
+        if (handle := self._handles.pop((node, timer), None)) is not None:
+            handle.cancel()
+
+    def _fire(self, node: str | None, timer: TimerName) -> None:
+        del self._handles[node, timer]
+        busy = False
+        if node is not None and timer == "finish":
+            received = self._registry.received(node)
+            busy = self._registry.queued(node) > 0 and received != self._received.get(node)
+        self._emit(TimerFired(node, timer, busy))
+
+    def close(self) -> None:
+        for handle in self._handles.values():
+            handle.cancel()
+        self._handles.clear()
 
 
 class Runner:

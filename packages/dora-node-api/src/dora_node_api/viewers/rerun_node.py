@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -24,7 +24,6 @@ from dora_node_api.data.visual_values import Joints
 from dora_node_api.viewers.inputs import ViewerInput, ViewerMessage
 from dora_node_api.viewers.rerun_archetypes import entities
 from dora_node_api.viewers.robot_model import RobotModel, robot_models
-from dora_node_api.viewers.viewer_link import LinkStep, ViewerLink
 from dora_node_api.viewers.viewer_node import CannotShow, run_viewer
 
 if TYPE_CHECKING:
@@ -36,6 +35,44 @@ PROBE_SECONDS = 0.5
 FLUSH_SECONDS = 2.0
 START_SECONDS = 5.0
 """Time for a spawned viewer to listen."""
+
+
+RETRY_SECONDS = 1.0
+"""Between two attempts, and between two checks of a connection."""
+
+
+class LinkStep(Enum):
+    """What to do next."""
+
+    NOTHING = 0
+    CONNECT = 1
+    """Connect, then report the result with `connected` or `lost`."""
+    CHECK = 2
+    """Check the connection; report `lost` if it is broken."""
+
+
+class ViewerLink:
+    """State of the connection to a viewer, which may start later, close and come back."""
+
+    def __init__(self) -> None:
+        self.open = False
+        """Whether messages can be sent; others are dropped."""
+        self._next = 0.0
+
+    def step(self, now: float) -> LinkStep:
+        """``now``: seconds of a monotonic clock."""
+        if now < self._next:
+            return LinkStep.NOTHING
+        self._next = now + RETRY_SECONDS
+        return LinkStep.CHECK if self.open else LinkStep.CONNECT
+
+    def connected(self) -> None:
+        self.open = True
+
+    def lost(self) -> bool:
+        """Return whether the connection was open, which is worth a warning."""
+        was_open, self.open = self.open, False
+        return was_open
 
 
 class OperatingMode(StrEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,9 +10,10 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from dora_cli import output
 from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
-from dora_cli.cluster.machines.progress_lines import ProgressLines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
+from dora_cli.screen import RedrawnLines, can_redraw
 from dora_cli.ssh import Connection
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
@@ -22,6 +24,53 @@ MAX_AT_ONCE = 16
 T = TypeVar("T")
 Report = Callable[[str], None]
 """Shows the current step."""
+
+
+class ProgressLines:
+    """Lines with a label each; the methods may be called from any thread."""
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self._labels = labels
+        self._current = ["waiting"] * len(labels)
+        self._results: list[str | None] = [None] * len(labels)
+        size = shutil.get_terminal_size()
+        self._drawing = RedrawnLines() if can_redraw() and len(labels) < size.lines else None
+        self._written = 0
+        """Number of lines that were printed; redrawn lines are not counted."""
+        self._lock = threading.Lock()
+        self._draw()
+
+    def update(self, number: int, text: str) -> None:
+        """Show the current step of a line; visible on a terminal only."""
+        with self._lock:
+            self._current[number] = text
+            self._draw()
+
+    def end(self, number: int, text: str) -> None:
+        """Show the result of a line."""
+        with self._lock:
+            self._results[number] = text
+            if self._drawing is not None:
+                self._draw()
+                return
+            while self._written < len(self._results):
+                result = self._results[self._written]
+                if result is None:
+                    break
+                output.write(f"{self._labels[self._written]}... {result}")
+                self._written += 1
+
+    def _draw(self) -> None:
+        """Draw all lines on a terminal; results in full once all lines have one."""
+        if self._drawing is not None:
+            self._drawing.draw([self._row(number) for number in range(len(self._labels))])
+
+    def _row(self, number: int) -> str:
+        label, result = self._labels[number], self._results[number]
+        if all(text is not None for text in self._results):
+            return f"{label}... {result}"
+        text = f"{label}... {self._current[number] if result is None else result}"
+        return text.partition("\n")[0][: shutil.get_terminal_size().columns - 1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.operations.findings import Findings
 from dora_cli.cluster.operations.pair_measurement import measure_pairs
 from dora_cli.coordinator.errors import AccessDenied, CoordinatorBusy
-from dora_cli.coordinator.machine_warnings import machine_rows, plain_warnings
+from dora_cli.coordinator.machine_warnings import plain_warnings
 from dora_cli.ssh import RemoteCommandFailed, SudoUnavailable
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
@@ -49,7 +49,7 @@ def diagnose(cluster: Cluster) -> bool:
     examined = {one.machine.id: one.result.facts for one in done if one.result is not None}
     _write_machines(cluster, done, findings)
     if report is not None:
-        findings.notes += plain_warnings(machine_rows(report))
+        findings.notes += plain_warnings(report.daemons)
         count = len(queries.connected_daemons(report))
         output.write(f"Coordinator: {address}, {count} connected")
     elif refusal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dora_cli import output
 from dora_cli.clock_offset import show_offset
-from dora_cli.coordinator.machine_warnings import clock_warnings, machine_rows, plain_warnings
+from dora_cli.coordinator.machine_warnings import clock_warnings, plain_warnings
 from dora_config.protocol.control import ClusterReport
 from dora_config.protocol.snapshot import DaemonSummary, LinkSummary
 
@@ -37,7 +37,7 @@ def show(report: ClusterReport, *, as_json: bool) -> None:
         output.write()
         output.table(LINK_COLUMNS, [_link(link) for link in links])
     output.write(f"Active dataflows: {report.active_dataflows}")
-    machines = machine_rows(report)
+    machines = report.daemons
     for warning in (*clock_warnings(machines), *plain_warnings(machines)):
         output.warn(warning)
 

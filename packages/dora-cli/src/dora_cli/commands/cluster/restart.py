@@ -24,6 +24,6 @@ def main(
     output.write(f"Restarting dataflow `{dataflow}`")
     with connect(coordinator_addr, coordinator_port) as client:
         answer = client.post(paths.url(paths.DATAFLOWS, dataflow, "restart"))
-    output.write(f"dataflow restarted: {answer['old']} -> {answer['new']}")
-    for warning in answer["warnings"]:
+    output.write(f"dataflow restarted: {answer.old} -> {answer.new}")
+    for warning in answer.warnings:
         output.warn(warning)

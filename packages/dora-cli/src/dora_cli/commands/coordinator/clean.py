@@ -12,7 +12,7 @@ from dora_cli.errors import CommandFailed
 from dora_config.protocol.rest import paths
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.rows import DataflowRow
+    from dora_config.protocol.control import DataflowSummary
 
 
 def main(
@@ -23,15 +23,15 @@ def main(
 ) -> None:
     """Remove ended dataflows from the list; the exit code is 1 if one of them had failed."""
     with connect(coordinator_addr, coordinator_port) as client:
-        removed: list[DataflowRow] = client.post(f"{paths.DATAFLOWS}/clean")["dataflows"]
+        removed: list[DataflowSummary] = client.post(f"{paths.DATAFLOWS}/clean").dataflows
     if quiet:
         for row in removed:
-            output.write(row["uuid"])
+            output.write(row.uuid)
     elif output_format is options.TableFormat.JSON:
         for row in removed:
-            output.json_line({"uuid": row["uuid"], "name": row["name"], "status": row["status"]})
+            output.json_line({"uuid": row.uuid, "name": row.name, "status": row.status})
     else:
-        rows = [(row["uuid"], row["name"] or "", row["status"]) for row in removed]
+        rows = [(row.uuid, row.name or "", row.status) for row in removed]
         output.table(("UUID", "Name", "Status"), rows)
-    if any(row["status"] == "Failed" for row in removed):
+    if any(row.status == "Failed" for row in removed):
         raise CommandFailed

@@ -13,7 +13,7 @@ from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, conne
 from dora_config.protocol.rest import paths
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.rows import DataflowRow, RestartRow
+    from dora_config.protocol.control import DataflowSummary, RestartSummary
 
 GB = 1024**3
 ENDED_SHOWN = 3600.0
@@ -60,21 +60,21 @@ def main(
     name of a running one.
     """
     with connect(coordinator_addr, coordinator_port) as client:
-        found: list[DataflowRow] = client.get(paths.DATAFLOWS)["dataflows"]
+        found: list[DataflowSummary] = client.get(paths.DATAFLOWS).dataflows
     rows = selected(found, status=status, name=name, everything=everything)
     if sort_by is not None:
-        rows.sort(key=lambda row: row["cpu"] if sort_by is SortChoice.CPU else row["memory"])
+        rows.sort(key=lambda row: row.cpu if sort_by is SortChoice.CPU else row.memory)
         rows.reverse()
     print_dataflows(rows, output_format, quiet=quiet)
 
 
 def print_dataflows(
-    rows: list[DataflowRow], output_format: options.TableFormat, *, quiet: bool
+    rows: list[DataflowSummary], output_format: options.TableFormat, *, quiet: bool
 ) -> None:
     """Print dataflows as a table, as JSON lines, or their UUIDs only."""
     if quiet:
         for row in rows:
-            output.write(row["uuid"])
+            output.write(row.uuid)
     elif output_format is options.TableFormat.JSON:
         for row in rows:
             output.json_line(_as_json(row))
@@ -87,98 +87,97 @@ def print_dataflows(
             cells = [(*some, text) for some, text in zip(cells, restarts, strict=True)]
         output.table(columns, cells)
         for row in rows:
-            if row["reason"] is not None:
-                output.remark(f"{row['name'] or row['uuid']}: {row['reason']}")
+            if row.reason is not None:
+                output.remark(f"{row.name or row.uuid}: {row.reason}")
 
 
 def selected(
-    found: Iterable[DataflowRow],
+    found: Iterable[DataflowSummary],
     *,
     status: StatusChoice | None,
     name: str | None,
     everything: bool,
-) -> list[DataflowRow]:
+) -> list[DataflowSummary]:
     """Return the rows that match the options."""
     chosen = [row for row in found if _matches(row, status, name)]
     if everything or status is not None:
         return chosen
-    running = {row["name"] for row in found if row["ended_ago"] is None and row["name"]}
+    running = {row.name for row in found if row.ended_ago is None and row.name}
     return [
         row
         for row in chosen
-        if row["ended_ago"] is None
-        or (row["ended_ago"] <= ENDED_SHOWN and row["name"] not in running)
+        if row.ended_ago is None or (row.ended_ago <= ENDED_SHOWN and row.name not in running)
     ]
 
 
-def _matches(row: DataflowRow, status: StatusChoice | None, name: str | None) -> bool:
-    if name is not None and name not in (row["name"] or ""):
+def _matches(row: DataflowSummary, status: StatusChoice | None, name: str | None) -> bool:
+    if name is not None and name not in (row.name or ""):
         return False
     match status:
         case StatusChoice.RUNNING:
-            return row["status"] not in ("Finished", "Failed")
+            return row.status not in ("Finished", "Failed")
         case StatusChoice.FINISHED:
-            return row["status"] == "Finished"
+            return row.status == "Finished"
         case StatusChoice.FAILED:
-            return row["status"] == "Failed"
+            return row.status == "Failed"
         case None:
             return True
 
 
-def restarts_text(row: DataflowRow) -> str:
+def restarts_text(row: DataflowSummary) -> str:
     """Return number, last cause and age of restarts and recoveries; empty if none."""
     texts = []
-    if row["last_restart"] is not None:
-        texts.append(_restarts("restarted", row["restarts"], row["last_restart"]))
-    elif row["restarts"]:
-        texts.append(f"restarted {_times(row['restarts'])}")
-    if row["last_recovery"] is not None:
-        texts.append(_restarts("recovered", row["recoveries"], row["last_recovery"]))
+    if row.last_restart is not None:
+        texts.append(_restarts("restarted", row.restarts, row.last_restart))
+    elif row.restarts:
+        texts.append(f"restarted {_times(row.restarts)}")
+    if row.last_recovery is not None:
+        texts.append(_restarts("recovered", row.recoveries, row.last_recovery))
     return "; ".join(texts)
 
 
-def _restarts(what: str, count: int, last: RestartRow) -> str:
+def _restarts(what: str, count: int, last: RestartSummary) -> str:
     from dora_config.yaml.quantities import show_age
 
-    cause = last["cause"].splitlines()[0] if last["cause"] else "unknown"
-    where = last["node"] or last["daemon"]
-    return f"{what} {_times(count)}, last: {cause}, {show_age(last['ago'])} ago ({where})"
+    cause = last.cause.splitlines()[0] if last.cause else "unknown"
+    where = last.node or last.daemon
+    return f"{what} {_times(count)}, last: {cause}, {show_age(last.ago)} ago ({where})"
 
 
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _as_json(row: DataflowRow) -> dict[str, object]:
+def _as_json(row: DataflowSummary) -> dict[str, object]:
     facts: dict[str, object] = {
-        "uuid": row["uuid"],
-        "name": row["name"],
-        "status": row["status"],
-        "nodes": row["nodes"],
-        "cpu": round(row["cpu"], 1),
-        "memory": round(row["memory"] / GB, 3),
+        "uuid": row.uuid,
+        "name": row.name,
+        "status": row.status,
+        "nodes": row.nodes,
+        "cpu": round(row.cpu, 1),
+        "memory": round(row.memory / GB, 3),
     }
-    if row["reason"] is not None:
-        facts["reason"] = row["reason"]
-    if row["restarts"]:
-        facts["restarts"] = row["restarts"]
-    if row["last_restart"] is not None:
-        facts["last_restart"] = _without_none(row["last_restart"])
-    if row["last_recovery"] is not None:
-        facts["recoveries"] = row["recoveries"]
-        facts["last_recovery"] = _without_none(row["last_recovery"])
-    if row["links"]:
+    if row.reason is not None:
+        facts["reason"] = row.reason
+    if row.restarts:
+        facts["restarts"] = row.restarts
+    if row.last_restart is not None:
+        facts["last_restart"] = _without_none(row.last_restart)
+    if row.last_recovery is not None:
+        facts["recoveries"] = row.recoveries
+        facts["last_recovery"] = _without_none(row.last_recovery)
+    if row.links:
         facts["links"] = [
-            {key: value for key, value in link.items() if key != "dataflow"}
-            for link in row["links"]
+            {key: value for key, value in vars(link).items() if key != "dataflow"}
+            for link in row.links
         ]
     return facts
 
 
-def _without_none(row: RestartRow) -> dict[str, object]:
-    return {key: value for key, value in row.items() if value is not None}
+def _without_none(row: RestartSummary) -> dict[str, object]:
+    return {key: value for key, value in vars(row).items() if value is not None}
 
 
-def _as_cells(row: DataflowRow) -> tuple[object, ...]:
-    cpu, memory = f"{row['cpu']:.1f}%", f"{row['memory'] / GB:.2f} GB"
-    return (row["uuid"], row["name"] or "", row["status"], row["nodes"], cpu, memory)
+def _as_cells(row: DataflowSummary) -> tuple[object, ...]:
+    cpu, memory = f"{row.cpu:.1f}%", f"{row.memory / GB:.2f} GB"
+    return (row.uuid, row.name or "", row.status, row.nodes, cpu, memory)

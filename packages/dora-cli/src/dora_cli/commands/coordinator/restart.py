@@ -33,6 +33,6 @@ def main(
     }
     with connect(coordinator_addr, coordinator_port) as client:
         answer = client.post(f"{paths.DATAFLOWS}/restart", wanted)
-    for warning in answer["warnings"]:
+    for warning in answer.warnings:
         output.warn(warning)
-    output.write(f"dataflow restarted: {answer['old']} -> {answer['new']}")
+    output.write(f"dataflow restarted: {answer.old} -> {answer.new}")

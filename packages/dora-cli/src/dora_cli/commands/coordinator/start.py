@@ -167,10 +167,10 @@ def start_dataflow(client: Client, request: StartDataflow) -> str:
     try:
         started = client.request(request, Started, show)
     except RequestFailed as failed:
-        if failed.ended is None or not failed.ended["nodes"]:
+        if failed.ended is None or not failed.ended.nodes:
             raise
         output.failure(str(failed))
-        report_ended({**failed.ended, "reason": None})
+        report_ended(failed.ended, with_reason=False)
         raise CommandFailed from None
     for warning in started.warnings:
         output.warn(warning)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,8 +14,9 @@ from dora_cli.errors import CommandFailed
 from dora_config.protocol.rest import paths
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.rows import MachineRow
     from dora_config.access import Endpoint
+    from dora_config.protocol.rest.models import Status
+    from dora_config.protocol.snapshot import DaemonSummary
 
 
 def main(
@@ -35,7 +37,7 @@ def main(
     from dora_cli.coordinator.machine_warnings import clock_warnings, plain_warnings
     from dora_config.access import endpoint
 
-    report: dict[str, Any] | None = None
+    report: Status | None = None
     problem: CoordinatorUnavailable | None = None
     try:
         with connect(coordinator_addr, coordinator_port) as client:
@@ -43,8 +45,8 @@ def main(
     except CoordinatorUnavailable as error:
         problem = error
     runs = not isinstance(problem, CoordinatorUnreachable)
-    machines: list[MachineRow] = report["machines"] if report else []
-    daemons = sum(one["connected"] for one in machines)
+    machines: Sequence[DaemonSummary] = report.machines if report else ()
+    daemons = sum(one.connected for one in machines)
     as_json = output_format is options.TableFormat.JSON
     if as_json:
         at = endpoint(coordinator_addr, coordinator_port)
@@ -62,16 +64,16 @@ def main(
 
 
 def _print(
-    report: dict[str, Any] | None, machines: list[MachineRow], daemons: int, *, runs: bool
+    report: Status | None, machines: Sequence[DaemonSummary], daemons: int, *, runs: bool
 ) -> None:
     if report is None:
         output.write(f"Coordinator: {'gives no report' if runs else 'not reachable'}")
         return
-    lost = [one["daemon"] for one in machines if not one["connected"] and not one["ended"]]
+    lost = [one.daemon for one in machines if not one.connected and not one.ended]
     others = f"; not connected: {', '.join(lost)}" if lost else ""
-    output.write(f"Coordinator: connected ({report['coordinator']['release']})")
+    output.write(f"Coordinator: connected ({report.coordinator.release})")
     output.write(f"Daemons: {daemons or 'none'} connected{others}")
-    output.write(f"Active dataflows: {report['active_dataflows']}")
+    output.write(f"Active dataflows: {report.active_dataflows}")
 
 
 def _check(dataflow: Path, *, as_json: bool) -> bool:
@@ -89,9 +91,7 @@ def _check(dataflow: Path, *, as_json: bool) -> bool:
     return valid
 
 
-def _as_json(
-    report: dict[str, Any] | None, daemons: int, at: Endpoint, *, runs: bool
-) -> dict[str, object]:
+def _as_json(report: Status | None, daemons: int, at: Endpoint, *, runs: bool) -> dict[str, object]:
     """Return the report with the keys and values of dora-rs.
 
     ``runs``: a coordinator that gives no report accepted the connection, or is busy.
@@ -105,5 +105,5 @@ def _as_json(
     return {
         "coordinator": {"status": "running", "address": str(at)},
         "daemon": {"status": "running" if daemons else "not running"},
-        "active_dataflows": report["active_dataflows"],
+        "active_dataflows": report.active_dataflows,
     }

@@ -22,7 +22,7 @@ from dora_cli.errors import CommandFailed
 from dora_config.protocol.rest import paths
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.rows import EndedRow
+    from dora_config.protocol.control import EndedDataflow
 
 
 def main(
@@ -49,7 +49,7 @@ def main(
     }
     with connect(coordinator_addr, coordinator_port) as client:
         try:
-            stopped: list[EndedRow] = client.post(f"{paths.DATAFLOWS}/stop", wanted)["dataflows"]
+            stopped: list[EndedDataflow] = client.post(f"{paths.DATAFLOWS}/stop", wanted).dataflows
         except RequestFailed as problem:
             if problem.code == "nothing_runs":
                 output.write(str(problem))
@@ -57,7 +57,7 @@ def main(
             raise
     ok = True
     for ended in stopped:
-        output.write(f"dataflow stopped: {label(ended['uuid'], ended['name'])}")
+        output.write(f"dataflow stopped: {label(ended.uuid, ended.name)}")
         ok = report_ended(ended) and ok
     if not ok:
         raise CommandFailed

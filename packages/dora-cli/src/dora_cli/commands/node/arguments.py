@@ -10,7 +10,7 @@ import typer
 from dora_cli import options
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.rows import NodeRow
+    from dora_config.protocol.snapshot import NodeSummary
 
 MB = 1024**2
 DASH = "-"
@@ -57,31 +57,31 @@ def edge(source: str, target: str) -> Edge:
         raise typer.BadParameter(str(error), param_hint="TARGET") from None
 
 
-def as_json(node: NodeRow) -> dict[str, object]:
+def as_json(node: NodeSummary) -> dict[str, object]:
     """Return a node as the object that `--format json` prints."""
     return {
-        "node": node["node"],
-        "status": node["status"],
-        "pid": node["pid"],
-        "cpu": node["cpu_percent"],
-        "memory": None if node["memory_bytes"] is None else round(node["memory_bytes"] / MB, 1),
-        "restarts": node["restarts"],
-        "daemon": node["daemon"],
-        "dataflow": node["dataflow"],
-        "dataflow_name": node["dataflow_name"],
+        "node": node.node,
+        "status": node.status,
+        "pid": node.pid,
+        "cpu": node.cpu_percent,
+        "memory": None if node.memory_bytes is None else round(node.memory_bytes / MB, 1),
+        "restarts": node.restarts,
+        "daemon": node.daemon,
+        "dataflow": node.dataflow,
+        "dataflow_name": node.dataflow_name,
     }
 
 
-def as_text(node: NodeRow) -> dict[str, str]:
+def as_text(node: NodeSummary) -> dict[str, str]:
     """Return the facts about a node as text, by the column of `dora node list`."""
-    cpu, memory = node["cpu_percent"], node["memory_bytes"]
+    cpu, memory = node.cpu_percent, node.memory_bytes
     return {
-        "NODE": node["node"],
-        "STATUS": node["status"],
-        "PID": DASH if node["pid"] is None else str(node["pid"]),
+        "NODE": node.node,
+        "STATUS": node.status,
+        "PID": DASH if node.pid is None else str(node.pid),
         "CPU": DASH if cpu is None else f"{cpu:.1f}%",
         "MEMORY": DASH if memory is None else f"{memory / MB:.1f} MB",
-        "RESTARTS": str(node["restarts"]),
-        "DAEMON": node["daemon"],
-        "DATAFLOW": node["dataflow_name"] or node["dataflow"],
+        "RESTARTS": str(node.restarts),
+        "DAEMON": node.daemon,
+        "DATAFLOW": node.dataflow_name or node.dataflow,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from dora_cli import options, output
 from dora_cli.commands.node.arguments import as_json, as_text
@@ -17,7 +17,6 @@ from dora_cli.coordinator.options import (
 from dora_config import DoraError
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.rows import NodeRow
     from dora_config.protocol.control import Described
 
 
@@ -44,9 +43,8 @@ def main(
         known = ", ".join(sorted(row.node for row in rows))
         raise NoSuchNode(f'the dataflow has no node "{node}"; its nodes: {known}')
     inputs, outputs = _ports(found, node)
-    row = cast("NodeRow", summary.model_dump(mode="json"))
     if output_format is options.TableFormat.JSON:
-        output.json_line({**as_json(row), "inputs": inputs, "outputs": outputs})
+        output.json_line({**as_json(summary), "inputs": inputs, "outputs": outputs})
         return
     spec = found.spec.resolved.node(node)
     output.write(f"Node: {node}")
@@ -58,7 +56,7 @@ def main(
         output.write(f"Input: {name} <- {source}")
     for name, readers in outputs.items():
         output.write(f"Output: {name} -> {', '.join(readers) or '(no subscribers)'}")
-    text = as_text(row)
+    text = as_text(summary)
     output.write(
         f"Status: {text['STATUS']}, PID {text['PID']}, CPU {text['CPU']}, "
         f"memory {text['MEMORY']}, restarts {text['RESTARTS']}"

@@ -13,7 +13,7 @@ from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, conne
 from dora_config.protocol.rest import paths
 
 if TYPE_CHECKING:
-    from dora_cli.coordinator.rows import NodeRow
+    from dora_config.protocol.snapshot import NodeSummary
 
 
 def main(
@@ -34,10 +34,10 @@ def main(
     """List nodes with status, pid, CPU, memory and restarts."""
     with connect(coordinator_addr, coordinator_port) as client:
         found = client.get(paths.url(paths.NODES, query={"dataflow": dataflow}))
-    nodes: list[NodeRow] = found["nodes"]
+    nodes: list[NodeSummary] = found.nodes
     if quiet:
         for node in nodes:
-            output.write(node["node"])
+            output.write(node.node)
     elif output_format is options.TableFormat.JSON:
         for node in nodes:
             output.json_line(as_json(node))
@@ -48,5 +48,5 @@ def main(
         rows = [as_text(node) for node in nodes]
         output.table(columns, [[row[column] for column in columns] for row in rows])
         for node in nodes:
-            if node["error"] is not None:
-                output.remark(f"{node['node']}: {node['error']}")
+            if node.error is not None:
+                output.remark(f"{node.node}: {node.error}")

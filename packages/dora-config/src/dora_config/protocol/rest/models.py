@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from dora_config.dataflow.fields import EnvNameField
-from dora_config.protocol.control import DataflowSummary, EndedDataflow
-from dora_config.protocol.dataflow import DataflowSpec, NodeView
+from dora_config.protocol.control import EndedDataflow
+from dora_config.protocol.dataflow import NodeView
 from dora_config.protocol.envelope import Message, ProgramVersion
-from dora_config.protocol.snapshot import DaemonSummary, NodeSummary
+from dora_config.protocol.snapshot import DaemonSummary
 
 # ------------------------------------------------------------------------------- arguments
 
@@ -130,39 +130,8 @@ class RestartNodeArguments(OneNode):
 # --------------------------------------------------------------------------------- results
 
 
-class Dataflows(Message):
-    dataflows: tuple[DataflowSummary, ...]
-
-
-class Specification(Message):
-    """A dataflow as it was started, and the daemon of each node."""
-
-    uuid: str
-    spec: DataflowSpec
-    daemons: dict[str, str]
-
-
-class StartedDataflow(Message):
-    uuid: str
-    warnings: tuple[str, ...] = ()
-
-
-class StoppedDataflows(Message):
-    dataflows: tuple[EndedDataflow, ...]
-
-
-class RestartedDataflow(Message):
-    old: str
-    new: str
-    warnings: tuple[str, ...] = ()
-
-
 class Machines(Message):
     machines: tuple[DaemonSummary, ...]
-
-
-class Nodes(Message):
-    nodes: tuple[NodeSummary, ...]
 
 
 class ChangedNode(Message):

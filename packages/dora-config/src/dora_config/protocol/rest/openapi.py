@@ -47,6 +47,8 @@ def document() -> dict[str, Any]:
         [(model, "serialization") for model in ordered], ref_template=_REFERENCE
     )
     components: dict[str, Any] = schemas["$defs"]
+    for model in ordered:
+        components[model.__name__].get("properties", {}).pop("kind", None)
     routes: dict[str, Any] = {}
     for one in OPERATIONS:
         routes.setdefault(one.path, {})[one.method.lower()] = _operation(one, components)

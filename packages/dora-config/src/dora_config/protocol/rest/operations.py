@@ -7,19 +7,28 @@ the runs of one computer can answer them. :data:`OPERATIONS` is the whole API.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import os
+import re
+import stat
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from dora_config.dataflow.loader import parse_dataflow
+from dora_config.errors import ConfigError
 from dora_config.history.explanation import Explanation
+from dora_config.process_identity import boot_id
 from dora_config.protocol import control
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
+from dora_config.protocol.dataflow import DataflowSpec, Origin
 from dora_config.protocol.rest import models, paths
 from dora_config.protocol.rest.errors import OperationFailed
-from dora_config.protocol.rest.start import specification
+from dora_config.protocol.rest.models import StartDataflowFile
 from dora_config.protocol.runner import RestartNode, StopNode
 from dora_config.protocol.snapshot import DaemonSummary, NodeSummary
 
@@ -29,6 +38,81 @@ R = TypeVar("R", bound=BaseModel)
 
 Send = Callable[[control.ControlRequest], Awaitable[control.ControlAnswer]]
 """Sends a request and returns its answer; its errors are those of the operation."""
+
+
+_FILE_NAME = "dataflow.yml"
+# JSON allows these characters in texts; YAML refuses them or reads them as line breaks.
+_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ufffe\uffff]")
+
+
+def specification(wanted: StartDataflowFile) -> tuple[DataflowSpec, tuple[str, ...]]:
+    """Return the specification and warnings; raises OperationFailed."""
+    directory, origin = _directory(wanted.directory)
+    given = wanted.descriptor
+    text = given if isinstance(given, str) else _as_yaml(given)
+    path = Path(_FILE_NAME) if directory is None else directory / _FILE_NAME
+    try:
+        loaded = parse_dataflow(text, path=path, environ=wanted.env)
+        name = wanted.name or loaded.resolved.name
+        spec = DataflowSpec(
+            resolved=loaded.resolved,
+            descriptor=loaded.descriptor_dict,
+            name=name,
+            origin=origin,
+            workspace=_workspace(directory, name),
+            env_overrides=wanted.env,
+            exit_when_nodes_finish=loaded.resolved.exit_when_nodes_finish,
+        )
+    except ConfigError as error:
+        raise OperationFailed("invalid", f"invalid dataflow:\n{error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise OperationFailed("invalid", f"{field}: {first['msg']}") from error
+    return spec, tuple(str(problem) for problem in loaded.warnings)
+
+
+def _as_yaml(descriptor: dict[str, Any]) -> str:
+    text = json.dumps(descriptor, ensure_ascii=False)
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _directory(text: str) -> tuple[Path | None, Origin]:
+    """Return the folder of relative paths and its identity; raises OperationFailed."""
+    if not text:
+        return None, Origin()
+    path = Path(text)
+    if not path.is_absolute():
+        raise OperationFailed("invalid", f'directory: "{text}" is not an absolute path')
+    try:
+        folder = path.stat()
+        if stat.S_ISDIR(folder.st_mode):
+            directory = path.resolve()
+            return directory, _origin(directory, folder)
+    except (OSError, ValueError):
+        pass  # reported below
+    raise OperationFailed(
+        "invalid",
+        f'directory: "{text}" is not a folder on the coordinator\'s machine; omit it if the '
+        "nodes need no files of that folder",
+    )
+
+
+def _origin(directory: Path, folder: os.stat_result) -> Origin:
+    return Origin(
+        boot_id=boot_id(),
+        directory=str(directory),
+        device=folder.st_dev,
+        inode=folder.st_ino,
+        file_name=_FILE_NAME,
+    )
+
+
+def _workspace(directory: Path | None, name: str | None) -> str:
+    """Return a readable folder name that is the same at each start of the same dataflow."""
+    digest = hashlib.sha256(f"{directory}\0{name}".encode()).hexdigest()
+    stem = re.sub(r"[^A-Za-z0-9_-]", "_", name or "dataflow")[:100]
+    return f"{stem}-{digest[:8]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +126,14 @@ class Operation(Generic[A, R]):
     summary: str
     arguments: type[A]
     result: type[R]
+    """An answer of `protocol/control.py` is written without its ``kind``."""
     run: Callable[[A, Send], Awaitable[R]]
     """Raises OperationFailed, and what its function raises."""
     status: int = 200
+
+    async def result_json(self, arguments: A, send: Send) -> str:
+        """Run it and return the JSON text of its result; raises as `run`."""
+        return (await self.run(arguments, send)).model_dump_json(exclude={"kind"})
 
     def parse(self, in_path: Mapping[str, str], others: Mapping[str, object]) -> A:
         """Return the arguments in the path, and in the query or body; raises OperationFailed."""
@@ -83,9 +172,9 @@ async def _answer(send: Send, request: control.ControlRequest, expected: type[T]
 # ------------------------------------------------------------------------------- dataflows
 
 
-async def _list_dataflows(wanted: models.DataflowFilter, send: Send) -> models.Dataflows:
+async def _list_dataflows(wanted: models.DataflowFilter, send: Send) -> control.DataflowList:
     found = await _answer(send, control.ListDataflows(), control.DataflowList)
-    return models.Dataflows(
+    return control.DataflowList(
         dataflows=tuple(
             row
             for row in found.dataflows
@@ -121,9 +210,8 @@ async def _describe(dataflow: str, send: Send) -> control.Described:
     return await _answer(send, request, control.Described)
 
 
-async def _get_specification(wanted: models.OneDataflow, send: Send) -> models.Specification:
-    found = await _describe(wanted.dataflow, send)
-    return models.Specification(uuid=found.uuid, spec=found.spec, daemons=found.daemons)
+async def _get_specification(wanted: models.OneDataflow, send: Send) -> control.Described:
+    return await _describe(wanted.dataflow, send)
 
 
 async def _explain(wanted: models.OneDataflow, send: Send) -> Explanation:
@@ -131,30 +219,29 @@ async def _explain(wanted: models.OneDataflow, send: Send) -> Explanation:
     return (await _answer(send, request, control.Explained)).explanation
 
 
-async def _start_file(wanted: models.StartDataflowFile, send: Send) -> models.StartedDataflow:
+async def _start_file(wanted: models.StartDataflowFile, send: Send) -> control.Started:
     spec, warnings = await asyncio.to_thread(specification, wanted)  # it reads files
     answer = await _answer(send, control.StartDataflow(spec=spec), control.Started)
-    return models.StartedDataflow(uuid=answer.uuid, warnings=(*warnings, *answer.warnings))
+    return answer.model_copy(update={"warnings": (*warnings, *answer.warnings)})
 
 
-async def _start_again(wanted: models.OneDataflow, send: Send) -> models.StartedDataflow:
+async def _start_again(wanted: models.OneDataflow, send: Send) -> control.Started:
     found, row = await _find(wanted.dataflow, send)
     if row.ended_ago is None:
         shown = f'"{row.name}" ({row.uuid})' if row.name else row.uuid
         raise OperationFailed(
             "conflict", f"dataflow {shown} is running already; restart it instead"
         )
-    answer = await _answer(send, control.StartDataflow(spec=found.spec), control.Started)
-    return models.StartedDataflow(uuid=answer.uuid, warnings=answer.warnings)
+    return await _answer(send, control.StartDataflow(spec=found.spec), control.Started)
 
 
-async def _stop_one(wanted: models.StopOne, send: Send) -> models.StoppedDataflows:
+async def _stop_one(wanted: models.StopOne, send: Send) -> control.Ended:
     which = control.DataflowRef.parse(wanted.dataflow)
     request = control.StopDataflow(dataflow=which, grace=wanted.grace, force=wanted.force)
     return await _stop(request, send)
 
 
-async def _stop_some(wanted: models.StopSome, send: Send) -> models.StoppedDataflows:
+async def _stop_some(wanted: models.StopSome, send: Send) -> control.Ended:
     if wanted.all and wanted.dataflow is not None:
         raise OperationFailed("invalid", '"all" and "dataflow" cannot be used together')
     which = control.DataflowRef.parse(wanted.dataflow)
@@ -164,10 +251,9 @@ async def _stop_some(wanted: models.StopSome, send: Send) -> models.StoppedDataf
     return await _stop(request, send)
 
 
-async def _stop(request: control.StopDataflow, send: Send) -> models.StoppedDataflows:
+async def _stop(request: control.StopDataflow, send: Send) -> control.Ended:
     _require_one_manner(request)
-    answer = await _answer(send, request, control.Ended)
-    return models.StoppedDataflows(dataflows=answer.dataflows)
+    return await _answer(send, request, control.Ended)
 
 
 def _require_one_manner(wanted: control.StopDataflow | control.RestartDataflow) -> None:
@@ -175,19 +261,15 @@ def _require_one_manner(wanted: control.StopDataflow | control.RestartDataflow) 
         raise OperationFailed("invalid", '"force" and "grace" cannot be used together')
 
 
-async def _restart(
-    wanted: models.StopOne | models.RestartOnly, send: Send
-) -> models.RestartedDataflow:
+async def _restart(wanted: models.StopOne | models.RestartOnly, send: Send) -> control.Restarted:
     which = control.DataflowRef.parse(wanted.dataflow)
     request = control.RestartDataflow(dataflow=which, grace=wanted.grace, force=wanted.force)
     _require_one_manner(request)
-    answer = await _answer(send, request, control.Restarted)
-    return models.RestartedDataflow(old=answer.old, new=answer.new, warnings=answer.warnings)
+    return await _answer(send, request, control.Restarted)
 
 
-async def _forget_ended(_: models.NoArguments, send: Send) -> models.Dataflows:
-    answer = await _answer(send, control.ForgetEnded(), control.DataflowList)
-    return models.Dataflows(dataflows=answer.dataflows)
+async def _forget_ended(_: models.NoArguments, send: Send) -> control.DataflowList:
+    return await _answer(send, control.ForgetEnded(), control.DataflowList)
 
 
 # ---------------------------------------------------------------------- machines and nodes
@@ -231,10 +313,10 @@ async def _status(_: models.NoArguments, send: Send) -> models.Status:
     )
 
 
-async def _list_nodes(wanted: models.NodeFilter, send: Send) -> models.Nodes:
+async def _list_nodes(wanted: models.NodeFilter, send: Send) -> control.NodeList:
     which = None if wanted.dataflow is None else control.DataflowRef.parse(wanted.dataflow)
     found = await _answer(send, control.ListNodes(dataflow=which), control.NodeList)
-    return models.Nodes(
+    return control.NodeList(
         nodes=tuple(
             row
             for row in found.nodes
@@ -278,7 +360,7 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
         "listDataflows",
         "List dataflows, oldest start first.",
         models.DataflowFilter,
-        models.Dataflows,
+        control.DataflowList,
         _list_dataflows,
     ),
     Operation(
@@ -287,7 +369,7 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
         "startDataflow",
         "Start a dataflow; answered when its nodes were spawned.",
         models.StartDataflowFile,
-        models.StartedDataflow,
+        control.Started,
         _start_file,
         201,
     ),
@@ -297,7 +379,7 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
         "stopDataflows",
         "Stop the only running dataflow, one of several or all; answered when they have ended.",
         models.StopSome,
-        models.StoppedDataflows,
+        control.Ended,
         _stop_some,
     ),
     Operation(
@@ -306,7 +388,7 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
         "restartOnlyDataflow",
         "Restart the only running dataflow, or one of several; answered when it runs again.",
         models.RestartOnly,
-        models.RestartedDataflow,
+        control.Restarted,
         _restart,
     ),
     Operation(
@@ -315,7 +397,7 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
         "forgetEndedDataflows",
         "Forget ended dataflows and return them.",
         models.NoArguments,
-        models.Dataflows,
+        control.DataflowList,
         _forget_ended,
     ),
     Operation(
@@ -333,7 +415,7 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
         "getSpecification",
         "Get nodes and edges of a dataflow as it was started, and the machine of each node.",
         models.OneDataflow,
-        models.Specification,
+        control.Described,
         _get_specification,
     ),
     Operation(
@@ -352,7 +434,7 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
         "startDataflowAgain",
         "Start an ended dataflow again, as the coordinator has stored it.",
         models.OneDataflow,
-        models.StartedDataflow,
+        control.Started,
         _start_again,
         201,
     ),
@@ -362,7 +444,7 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
         "stopDataflow",
         "Stop a dataflow; answered when it has ended.",
         models.StopOne,
-        models.StoppedDataflows,
+        control.Ended,
         _stop_one,
     ),
     Operation(
@@ -371,7 +453,7 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
         "restartDataflow",
         "Stop a dataflow and start it again as stored; answered when it runs again.",
         models.StopOne,
-        models.RestartedDataflow,
+        control.Restarted,
         _restart,
     ),
     Operation(
@@ -398,7 +480,7 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
         "listNodes",
         "List nodes, by default of all running dataflows.",
         models.NodeFilter,
-        models.Nodes,
+        control.NodeList,
         _list_nodes,
     ),
     Operation(

@@ -8,7 +8,6 @@ from typing import Any, Final
 from urllib.parse import quote, unquote
 
 import anyio
-from pydantic import BaseModel
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
@@ -102,10 +101,10 @@ class RestApi:
 
     async def _run(self, operation: AnyOperation, arguments: Arguments) -> Response:
         try:
-            result: BaseModel = await operation.run(arguments, self._request)
+            text = await operation.result_json(arguments, self._request)
         except OperationFailed as problem:
             return operation_error(problem)
-        return Response(result.model_dump_json(), operation.status, media_type=paths.JSON_TYPE)
+        return Response(text, operation.status, media_type=paths.JSON_TYPE)
 
     async def _request(self, request: ControlRequest) -> ControlAnswer:
         answer = await self._service.request(request)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import PIPE
-from typing import IO
+from typing import IO, Final
 
 import anyio
 import anyio.to_thread
@@ -33,7 +34,6 @@ from dora_config.protocol.builds import (
 )
 from dora_config.protocol.daemon import DaemonMessage
 from dora_config.spawn_argv import run_module
-from dora_daemon.agent.builds.event_queue import BuildEventQueue
 from dora_daemon.agent.builds.files import BuildFiles, BuildRecord
 from dora_daemon.agent.node_paths import Machine, base_directory, deliver
 from dora_daemon.build.job import JOB, BuildJob, BuildOutcome, Report
@@ -51,6 +51,54 @@ END_TIMEOUT = 10.0
 
 LAST_OUTPUT = 2000
 """Bytes of the output of a build that failed unexpectedly."""
+
+
+MAX_LINES: Final = 2000
+"""Printed lines in the queue; the oldest are dropped."""
+
+MAX_BATCH: Final = 500
+
+
+class BuildEventQueue:
+    """One batch is unacknowledged at a time."""
+
+    def __init__(self) -> None:
+        self._events: deque[NodeBuildEvent] = deque()
+        self._lines = 0
+        self._dropped = 0
+        self._is_unacknowledged = False
+
+    def add(self, event: NodeBuildEvent) -> None:
+        self._events.append(event)
+        if event.what != "output":
+            return
+        self._lines += 1
+        if self._lines > MAX_LINES:
+            oldest = next(one for one in self._events if one.what == "output")
+            self._events.remove(oldest)
+            self._lines -= 1
+            self._dropped += 1
+
+    def next_batch(self) -> tuple[tuple[NodeBuildEvent, ...], int] | None:
+        """Return the next events and the number of lines dropped before them, if they may be
+        sent now.
+        """
+        if self._is_unacknowledged or not self._events:
+            return None
+        self._is_unacknowledged = True
+        count = min(MAX_BATCH, len(self._events))
+        batch = tuple(self._events.popleft() for _ in range(count))
+        self._lines -= sum(event.what == "output" for event in batch)
+        dropped, self._dropped = self._dropped, 0
+        return batch, dropped
+
+    def acknowledge(self) -> None:
+        """Let the next batch be sent."""
+        self._is_unacknowledged = False
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._events
 
 
 @dataclass(slots=True)

@@ -16,7 +16,6 @@ from zlib import crc32
 
 from dora_config.protocol.dataflow import LogFilter, LogPosition
 from dora_config.protocol.runner_events import passes
-from dora_daemon.agent.logs.rotation import numbers, open_parts_after
 
 CHUNK_BYTES = 256 * 1024
 """Size at which a chunk is returned."""
@@ -26,6 +25,46 @@ BLOCK_BYTES = 65_536
 """Read at once from the end of a file."""
 CHECKSUM_BYTES = 1024
 """Most bytes of the first line that identify a file."""
+
+
+def open_parts_after(path: Path, read: BinaryIO) -> list[BinaryIO]:
+    """Open the parts younger than ``read``, oldest first; ``path`` names the current one.
+
+    All parts are opened if ``read`` was rotated away. The caller closes them.
+    """
+    known = os.fstat(read.fileno()).st_ino
+    opened: dict[int, BinaryIO] = {}
+    for name in _names(path):
+        try:
+            part = open(name, "rb")  # noqa: SIM115 - closed by the caller
+        except FileNotFoundError:
+            continue  # in the middle of a rotation
+        inode = os.fstat(part.fileno()).st_ino
+        if inode == known or inode in opened:
+            part.close()
+            if inode == known:
+                break
+        else:
+            opened[inode] = part
+    return sorted(opened.values(), key=lambda part: os.fstat(part.fileno()).st_mtime_ns)
+
+
+def numbers(path: Path) -> list[int]:
+    """Return the numbers of the rotated parts, youngest (1) first."""
+    prefix = f"{path.name}."
+    try:
+        names = os.listdir(path.parent)
+    except FileNotFoundError:
+        return []
+    found = (name[len(prefix) :] for name in names if name.startswith(prefix))
+    return sorted(int(number) for number in found if number.isdigit())
+
+
+def _names(path: Path) -> list[Path]:
+    """Return the current part, the rotated ones, and one more for a rotation meanwhile."""
+    known = numbers(path)
+    last = known[-1] if known else 0
+    return [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, last + 2))]
 
 
 def matches(line: str, wanted: LogFilter) -> bool:

@@ -7,11 +7,12 @@ import os
 import signal
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, assert_never
+from typing import Final, TypeVar, assert_never
 
 import anyio
 import anyio.to_thread
@@ -37,7 +38,6 @@ from dora_config.protocol.recordings.fleet import (
 )
 from dora_config.protocol.recordings.recorder import RecordingRequest
 from dora_daemon.agent.events import RecorderSettled, RecordingRequested
-from dora_daemon.agent.recorders.clock import ClockSamples
 from dora_daemon.agent.recorders.folder import RecordingFolder, RecordingRefused
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.daemon_threads import run_in_daemon_thread
@@ -49,6 +49,48 @@ START_SECONDS = 60.0
 logger = logging.getLogger("dora.daemon")
 
 T = TypeVar("T")
+
+
+SPAN_NS: Final = 10_000_000_000
+"""Of these nanoseconds, the sample with the shortest round trip is stored."""
+KEPT: Final = 30
+"""Samples that a recording gets when it begins."""
+
+
+class ClockSamples:
+    """The best samples of the last minutes."""
+
+    def __init__(self, boot_id: str) -> None:
+        self._boot_id = boot_id
+        self._kept: deque[ClockSample] = deque(maxlen=KEPT)
+        self._best: ClockSample | None = None
+        self._since = 0
+
+    def add(self, sent_ns: int, received_ns: int, coordinator_ns: int) -> ClockSample | None:
+        """Add a heartbeat; return a sample that is to be stored, once for each span.
+
+        ``sent_ns``, ``received_ns``: CLOCK_MONOTONIC of this machine.
+        """
+        sample = ClockSample(
+            boot_id=self._boot_id,
+            monotonic_ns=(sent_ns + received_ns) // 2,
+            coordinator_ns=coordinator_ns,
+            round_trip_ns=received_ns - sent_ns,
+        )
+        if self._best is None:
+            self._since = received_ns
+            self._best = sample
+        elif sample.round_trip_ns < self._best.round_trip_ns:
+            self._best = sample
+        if received_ns - self._since < SPAN_NS:
+            return None
+        stored, self._best = self._best, None
+        self._kept.append(stored)
+        return stored
+
+    def recent(self) -> list[ClockSample]:
+        """Return what a new recording needs, oldest first."""
+        return [*self._kept, *([] if self._best is None else [self._best])]
 
 
 class Recorders:

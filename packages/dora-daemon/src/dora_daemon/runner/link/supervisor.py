@@ -8,6 +8,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from dora_config.dataflow.variables import is_reserved
@@ -18,21 +19,192 @@ from dora_config.protocol.runner_events import LinkChanged, LogLevel, LogLine, R
 from dora_config.spawn_argv import run_module
 from dora_daemon.link import LINK_NODE
 from dora_daemon.link.protocol import messages
+from dora_daemon.link.protocol.messages import Incoming, Outgoing, SetIncoming, SetOutgoing
+from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.link.channel import RunnerChannel
-from dora_daemon.runner.link.stream_queues import StreamQueues
 from dora_daemon.runner.link.view import LinkView, essence
 from dora_daemon.runner.logs.logs import OutputReader, Stream, now_text
 from dora_daemon.runner.machine import events
-from dora_daemon.runner.nodes.queues import QueueEntry
+from dora_daemon.runner.machine.edges import Edge
+from dora_daemon.runner.machine.streams import LOG_LINES, MachineStreams, streams_of
+from dora_daemon.runner.nodes.edge_status import edge_status
+from dora_daemon.runner.nodes.queues import QueueEntry, duplicate
+from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest, spawn
 from dora_daemon.runner.process.supervisor import RunningProcess
+from dora_node_api.transport.consumer.receiving import Receiver
+from dora_node_api.transport.shared.board import Board
+from dora_node_api.transport.shared.errors import TransportError
+from dora_node_api.transport.shared.layout import RecordKind
+from dora_node_api.transport.shared.queue import QueueEnds
 
 PROGRAM = run_module("dora_daemon.link")
 TARGET = "dora.link"
 """``target`` of the link's log lines."""
 POLL_SECONDS = 0.05
 """Interval at which the exit of a link is checked on systems without process descriptors."""
+
+
+_LINES_PER_TURN = 200
+
+
+class LogReader:
+    """Reader of one stream of log lines."""
+
+    def __init__(
+        self,
+        board: Board,
+        entry: QueueEntry,
+        segments: SegmentTable,
+        on_line: Callable[[str], None],
+    ) -> None:
+        """``on_line`` gets each line as the text that readers of ``dora/logs`` receive.
+
+        Raises OSError.
+        """
+        self._segments = segments
+        self._on_line = on_line
+        ends = QueueEnds.from_consumer_fds(duplicate(entry.ends.for_consumer()))
+        self._receiver = Receiver(entry.spec, ends, board, self._open_segment, validate=True)
+        self._descriptors = self._receiver.fds()
+        self._loop = asyncio.get_running_loop()
+        for descriptor in self._descriptors:
+            self._loop.add_reader(descriptor, self._readable)
+
+    def _open_segment(self, incarnation: int, number: int) -> tuple[int, int]:
+        segment = self._segments.find(incarnation, number)
+        if segment is None:
+            raise LookupError(f"segment {number} of incarnation {incarnation} does not exist")
+        return os.dup(segment[0]), segment[1]
+
+    def _readable(self) -> None:
+        self._receiver.woken()
+        for _ in range(_LINES_PER_TURN):
+            try:
+                delivery = self._receiver.receive()
+                if delivery is None:
+                    return
+                if delivery.kind is RecordKind.DATA:
+                    self._on_line(str(delivery.value[0].as_py()))
+            except (TransportError, ValueError, TypeError, LookupError):
+                continue  # counted by the receiver
+
+    def close(self) -> None:
+        for descriptor in self._descriptors:
+            self._loop.remove_reader(descriptor)
+        self._receiver.close()
+
+
+class StreamQueues:
+    """Keeps the queues of the link in step with its plan."""
+
+    def __init__(self, services: NodeServices) -> None:
+        self._registry = services.registry
+        self._router = services.router
+        self._segments = services.segments
+        self._logs = services.logs
+        self._log_readers: dict[Edge, LogReader] = {}
+        self._readers_of_logs: dict[Edge, tuple[tuple[str, str], ...]] = {}
+        """Node and input of each reader of a stream of log lines; they change while it is read."""
+        self.streams = MachineStreams()
+
+    def set_plan(self, plan: LinkPlan, on_change: Callable[[], None]) -> None:
+        """Set the streams; call this before queues of nodes are created, and ``apply`` after."""
+        self.streams = streams_of(plan)
+        self._router.set_remote_nodes(self.streams.remote_nodes, on_change)
+
+    def apply(self, ended: set[str]) -> tuple[Edge, ...]:
+        """Create and drop queues; return the edges of outgoing streams. Raises QueueUnavailable.
+
+        ``ended``: machines whose part of the dataflow has ended permanently.
+        """
+        wanted = [stream for stream in self.streams.outgoing if stream.machine not in ended]
+        for entry in self._registry.into(LINK_NODE):
+            stream = self.streams.outgoing_at(entry.edge)
+            if stream not in wanted or (stream.backpressure and not entry.spec.backpressure):
+                self._router.drop_outgoing(entry)
+        for stream in wanted:
+            self._router.create_outgoing(stream)
+        self._read_logs()
+        for entry in self._registry.all():
+            if entry.edge.source in self.streams.remote_nodes and not entry.from_link:
+                # its source was added on another machine
+                entry.from_link = True
+                self._router.route(entry, "")
+        return tuple(stream.edge for stream in wanted)
+
+    def _read_logs(self) -> None:
+        wanted = {s.log_edge: s.readers for s in self.streams.incoming if s.logs}
+        self._readers_of_logs = wanted
+        for edge in [edge for edge in self._log_readers if edge not in wanted]:
+            self._log_readers.pop(edge).close()
+            if (entry := self._registry.get(edge)) is not None:
+                self._router.drop(entry)
+        for edge in [edge for edge in wanted if edge not in self._log_readers]:
+            entry, _ = self._registry.ensure(edge, bound=LOG_LINES, from_link=True)
+            self._router.route(entry, "")
+            forward = partial(self._forward, edge)
+            board = self._registry.board
+            try:
+                self._log_readers[edge] = LogReader(board, entry, self._segments, forward)
+            except OSError as error:
+                self._router.drop(entry)
+                raise QueueUnavailable(f"cannot read edge {edge}: {error}") from error
+
+    def _forward(self, edge: Edge, text: str) -> None:
+        self._logs.forward(self._readers_of_logs[edge], text)
+
+    def outgoing(self) -> SetOutgoing:
+        """Return the message with all streams that leave this machine."""
+        found = []
+        for stream in self.streams.outgoing:
+            entry = self._registry.get(stream.edge)
+            if entry is not None:
+                found.append(
+                    Outgoing(
+                        machine=stream.machine,
+                        node=stream.node,
+                        output=stream.output,
+                        queue=entry.spec.queue,
+                    )
+                )
+        return SetOutgoing(streams=tuple(found))
+
+    def incoming(self) -> SetIncoming:
+        """Return the message with all streams that enter this machine."""
+        queues: dict[tuple[str, str], list[int]] = {}
+        for entry in self._registry.written_by(LINK_NODE):
+            edge = entry.edge
+            queues.setdefault((edge.source, edge.output), []).append(entry.spec.queue)
+        streams = [
+            Incoming(
+                machine=stream.machine,
+                node=stream.node,
+                output=stream.output,
+                queues=tuple(queues.get((stream.node, stream.output), ())),
+            )
+            for stream in self.streams.incoming
+        ]
+        return SetIncoming(streams=tuple(streams))
+
+    def status(self, entry: QueueEntry, view: LinkView) -> EdgeStatus:
+        """Return the counters of a queue, with those of the link for an edge between machines."""
+        status = edge_status(entry)
+        edge = entry.edge
+        if (stream := self.streams.outgoing_at(edge)) is not None:
+            crossing = view.crossing(stream.machine, stream.node, stream.output, "out")
+            return status.model_copy(update={"crossing": crossing})
+        machine = self.streams.sources.get((edge.source, edge.output))
+        if entry.from_link and machine is not None:
+            crossing = view.crossing(machine, edge.source, edge.output, "in")
+            return status.model_copy(update={"crossing": crossing})
+        return status
+
+    def close(self) -> None:
+        for reader in self._log_readers.values():
+            reader.close()
+        self._log_readers.clear()
 
 
 @dataclass(slots=True)

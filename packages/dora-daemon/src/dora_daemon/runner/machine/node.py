@@ -25,6 +25,7 @@ from dora_daemon.runner.machine.commands import (
     PromoteReplacement,
     Refuse,
     ReportEvent,
+    SendStop,
     SignalNode,
     SpawnNode,
     StageReplacement,
@@ -51,7 +52,6 @@ from dora_daemon.runner.machine.refusals import (
 )
 from dora_daemon.runner.machine.restart import GiveUp, RestartAfter, RestartHistory, decide
 from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
-from dora_daemon.runner.machine.stop_sequence import StopSequence
 from dora_daemon.runner.machine.verdict import (
     STOP_EXIT_CODES,
     SUCCESS,
@@ -61,12 +61,81 @@ from dora_daemon.runner.machine.verdict import (
     describe,
     judge,
 )
+from dora_node_api.frozen import replace
 
 REQUESTED = "restart requested"
 
 _CONNECTED = (NodeState.WAITING, NodeState.RUNNING)
 _STARTED = (NodeState.CONNECTING, *_CONNECTED)
 _WITHOUT_PROCESS = (NodeState.PLANNED, NodeState.BACKING_OFF)
+
+
+_FORCED = "the stop was forced"
+
+
+@dataclass(slots=True)
+class StopSequence:
+    """Stop of a node's present process. Only STOP is sent to a dynamic node."""
+
+    node: str
+    dynamic: bool
+    order: StopOrdered | None = None
+    """What was ordered last; None while the process is to run."""
+    kill_reason: str | None = None
+    """Why SIGKILL was sent."""
+
+    def reset(self) -> None:
+        """Begin anew for another process."""
+        self.order = None
+        self.kill_reason = None
+
+    def begin(
+        self, order: StopOrdered, now: float, *, connected: bool, spawned: bool
+    ) -> list[Command]:
+        """Send the first step of a stop; ``spawned``: the process has a pid."""
+        self.order = order
+        commands = cancel_timers(self.node)
+        if self.dynamic:
+            return [*commands, SendStop(self.node)]
+        if order.grace <= 0:
+            return [*commands, *self.kill(_FORCED)]
+        if connected:
+            commands.append(SendStop(self.node))
+        elif spawned:
+            # STOP cannot reach it, so there is nothing to wait for
+            commands.append(SignalNode(self.node, "SIGTERM"))
+        return [*commands, ArmTimer(self.node, "terminate", now + order.grace)]
+
+    def repeat(self, order: StopOrdered, now: float) -> list[Command]:
+        """Apply another order during the stop. An end outweighs a restart."""
+        assert self.order is not None
+        if order.then == "end" or self.order.then == "end":
+            grace = min(order.grace, self.order.grace)
+            order = replace(order, grace=grace, then="end", successor=None)
+        self.order = order
+        if self.dynamic:
+            return []
+        if order.grace <= 0:
+            return [*cancel_timers(self.node), *self.kill(_FORCED)]
+        return [ArmTimer(self.node, "terminate", now + order.grace)]
+
+    def terminate(self, now: float) -> list[Command]:
+        """Send SIGTERM, later SIGKILL."""
+        assert self.order is not None
+        return [
+            SignalNode(self.node, "SIGTERM"),
+            ArmTimer(self.node, "kill", now + self.order.grace / 2),
+        ]
+
+    def kill_overdue(self) -> list[Command]:
+        """Kill a process that reacted neither to STOP nor to SIGTERM."""
+        waited = 0.0 if self.order is None else self.order.grace * 1.5
+        return self.kill(f"it didn't react to a stop message in time ({waited:g} s)")
+
+    def kill(self, reason: str) -> list[Command]:
+        """Send SIGKILL; ``reason`` completes "was killed: ..."."""
+        self.kill_reason = reason
+        return [SignalNode(self.node, "SIGKILL")]
 
 
 @dataclass(slots=True)
