@@ -139,7 +139,7 @@ def test_garbage_from_a_member_is_ignored(make: Make, home: Path) -> None:
     credentials = {name: str(folder / f"{name}.pem") for name in ("ca", "cert", "key")}
     dice = random.Random(5)
     samples = [(KEY, dice.randbytes(dice.randrange(0, 400))) for _ in range(100)]
-    for kind in range(12):
+    for kind in range(14):
         for _ in range(20):
             head = frames.head(kind, dice.randrange(1 << 63), 0, stream=1)
             samples.append((KEY, head + dice.randbytes(dice.randrange(0, 200))))

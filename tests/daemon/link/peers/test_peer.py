@@ -12,11 +12,12 @@ import pytest
 from dora_daemon.link.errors import WireError
 from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.peers.peer import PeerLink
-from dora_daemon.link.protocol import frames, hello
+from dora_daemon.link.protocol import frames
 from dora_daemon.link.protocol.frames import FrameKind
 from dora_daemon.link.protocol.hello import LinkHello
 from dora_daemon.link.protocol.keepalive import MAX_NS
 from dora_daemon.link.protocol.priority import Priority
+from dora_daemon.link.streams.receiver import StreamReceiver
 from dora_daemon.link.streams.sender import StreamSender
 
 SECOND = 1_000_000_000
@@ -86,9 +87,11 @@ def peer() -> tuple[PeerLink, FakeHost]:
 def hello_of(to: PeerLink, over: FakeSession, *, seen: int = 0) -> None:
     """Receive the peer's hello; ``seen``: our round in it."""
     sent_hello = LinkHello(machine="b", run_id="b-1", round=1, seen_round=seen, count=1)
-    receiver = FakeHost.link_id if seen else 0
-    frame = frames.head(FrameKind.HELLO, THEIR_LINK, receiver) + hello.encode(sent_hello)
-    to.receive_hello(over.session, frames.read_head(frame), sent_hello)
+    to.receive_hello(over.session, THEIR_LINK, FakeHost.link_id if seen else 0, sent_hello)
+
+
+def receive(to: PeerLink, over: FakeSession, frame: bytes) -> None:
+    to.receive(over.session, frames.read_head(frame), frame)
 
 
 def test_a_late_failure_of_a_put_leaves_the_next_session_alone() -> None:
@@ -173,7 +176,7 @@ def test_a_peer_that_does_not_acknowledge_is_pinged_until_it_does() -> None:
         left = peer.soon(now)
         assert left is not None
         now += left
-    pings = [frame for frame in session.sent if frames.read_head(frame).kind == FrameKind.PING]
+    pings = [frame for frame in session.sent if frame[0] == FrameKind.PING]
     assert len(pings) == 3
     stream.waiting = 0
     assert peer.soon(now + MAX_NS) is None
@@ -188,7 +191,7 @@ def with_low_latency() -> tuple[PeerLink, FakeHost, FakeSession, FakeSession]:
     us, link = peer()
     ordinary, quick = FakeSession("ordinary"), FakeSession("quick")
     hello_of(us, ordinary, seen=2)
-    us.receive_low_latency(quick.session, low_latency_frame())
+    receive(us, quick, low_latency_frame())
     return us, link, ordinary, quick
 
 
@@ -199,7 +202,7 @@ def low_latency_frame(zid: str = "their zid") -> bytes:
 
 def sent_over(*sessions: FakeSession) -> list[list[int]]:
     """Return the kinds of the frames that were sent over each session, and forget them."""
-    kinds = [[frames.read_head(frame).kind for frame in session.sent] for session in sessions]
+    kinds = [[frame[0] for frame in session.sent] for session in sessions]
     for session in sessions:
         session.sent.clear()
     return kinds
@@ -211,7 +214,7 @@ def test_small_messages_go_over_the_low_latency_connection() -> None:
     assert sent_over(ordinary, quick) == [[], [FrameKind.LOW_LATENCY]]
     assert us.sender.send_image(1, 5, 4, 0, 0, b"image")
     assert us.sender.send_images([b"head", b"image"], quick=True)
-    assert sent_over(ordinary, quick) == [[], [FrameKind.IMAGES, FrameKind.IMAGES]]
+    assert sent_over(ordinary, quick) == [[], [FrameKind.IMAGE, FrameKind.IMAGES]]
     assert us.sender.send_images([b"head", b"image"], quick=False)
     assert sent_over(ordinary, quick) == [[FrameKind.IMAGES], []]
     assert us.sender.send_image(1, 6, 5, 0, 0, bytes(60_000))
@@ -228,15 +231,15 @@ def test_a_lost_low_latency_connection_begins_a_round_over_the_ordinary_one() ->
     assert not us.confirmed, "the messages in flight would never be sent again"
     us.tick(SECOND)
     assert us.sender.send_image(1, 6, 5, 0, 0, b"image")
-    assert sent_over(ordinary, quick) == [[FrameKind.HELLO, FrameKind.IMAGES], []]
+    assert sent_over(ordinary, quick) == [[FrameKind.HELLO, FrameKind.IMAGE], []]
 
 
 def test_another_low_latency_connection_repeats_what_the_earlier_one_carried() -> None:
     """Both belong to one listening session; the earlier one may be half open."""
     us, _, _, quick = with_low_latency()
-    us.receive_low_latency(quick.session, low_latency_frame())
+    receive(us, quick, low_latency_frame())
     assert us.confirmed, "the same connection"
-    us.receive_low_latency(quick.session, low_latency_frame("another zid"))
+    receive(us, quick, low_latency_frame("another zid"))
     assert not us.confirmed
     assert us.low_latency.uses(quick.session, "another zid")
 
@@ -244,17 +247,53 @@ def test_another_low_latency_connection_repeats_what_the_earlier_one_carried() -
 def test_another_link_process_has_another_low_latency_connection() -> None:
     us, _, ordinary, quick = with_low_latency()
     theirs = LinkHello(machine="b", run_id="b-1", round=1, count=1)
-    frame = frames.head(FrameKind.HELLO, THEIR_LINK + 1, 0) + hello.encode(theirs)
-    us.receive_hello(ordinary.session, frames.read_head(frame), theirs)
+    us.receive_hello(ordinary.session, THEIR_LINK + 1, 0, theirs)
     sent_over(ordinary, quick)
     assert us.sender.send_image(1, 5, 4, 0, 0, b"image")
-    assert sent_over(ordinary, quick) == [[FrameKind.IMAGES], []]
+    assert sent_over(ordinary, quick) == [[FrameKind.IMAGE], []]
 
 
 def test_a_chunk_without_data_is_named() -> None:
     us, _ = peer()
     begin = frames.head(FrameKind.CHUNK, THEIR_LINK, FakeHost.link_id, stream=3)
-    frame = frames.chunk_head(begin, 5, 0)
-    assert frames.read_chunk(frame) is None
-    with pytest.raises(WireError, match="CHUNK frame of 40 bytes"):
-        us.receive(frames.read_head(frame), frame)
+    with pytest.raises(WireError, match="CHUNK frame of 38 bytes"):
+        receive(us, FakeSession("s"), frames.chunk_head(begin, 5, 0))
+
+
+class Images:
+    """Keeps the images that a stream receives."""
+
+    number = 3
+
+    def __init__(self) -> None:
+        self.received: list[bytes] = []
+
+    def image(self, frame: bytes, image: frames.Image, _now: int) -> None:
+        self.images(frame, [image])
+
+    def images(self, frame: bytes, images: list[frames.Image]) -> None:
+        self.received += [frame[start:end] for *_, start, end in images]
+
+
+@pytest.mark.parametrize("most", [1000, 60])
+def test_small_messages_reach_their_stream_whole_and_in_parts(most: int) -> None:
+    us, _ = peer()
+    session, stream = FakeSession("s"), Images()
+    us._incoming_by_number[3] = cast(StreamReceiver, stream)
+    ours, body = FakeHost.link_id, bytes(80)
+    alone = frames.single_image_head(THEIR_LINK, ours, (0, 0), 3, 2, 1, 0, 0) + body
+    several = frames.images_head(THEIR_LINK, ours, (0, 0))
+    several += frames.image_head(3, 3, 2, 0, 0, len(body)) + body
+    for whole in (alone, several):
+        for part in [whole] if most > 999 else frames.parts_of(1, b"", whole, 7, ours, most):
+            receive(us, session, part)
+        assert stream.received == [body]
+        stream.received.clear()
+
+
+def test_only_small_messages_come_in_parts() -> None:
+    us, _ = peer()
+    bye = frames.head(FrameKind.BYE, THEIR_LINK, FakeHost.link_id)
+    for part in frames.parts_of(1, b"", bye, THEIR_LINK, FakeHost.link_id, 30):
+        receive(us, FakeSession("s"), part)
+    assert not us.status.left

@@ -28,25 +28,20 @@ class FakePeer:
         self.status = PeerStatus()
         self.received: list[int] = []
         self.refused: list[str] = []
-        self.images: list[tuple[bytes, int, int]] = []
-        self.receive_part = frames.Parts().add
 
-    def receive_image(self, frame: bytes, single: frames.Single) -> None:
-        self.images.append((frame, single[2], single[3]))
-
-    def receive_images(self, frame: bytes, number: int, sequence: int) -> None:
-        self.images.append((frame, number, sequence))
-
-    def receive_hello(self, _session: LinkSession, head: Head, _theirs: LinkHello) -> None:
-        self.known.their_link = head.sender
+    def receive_hello(
+        self, _session: LinkSession, sender: int, _receiver: int, _theirs: LinkHello
+    ) -> None:
+        self.known.their_link = sender
 
     def refuse(self, _session: LinkSession, problem: str, *, wants_answer: bool) -> None:
         self.refused.append(problem)
 
-    def receive(self, head: Head, _frame: bytes) -> None:
-        if head.kind == 99:
+    def receive(self, _session: LinkSession, head: Head, _frame: bytes) -> None:
+        kind = head[0]
+        if kind == 99:
             raise WireError("unknown")
-        self.received.append(head.kind)
+        self.received.append(kind)
 
 
 class Routed:
@@ -148,36 +143,6 @@ def test_neighbouring_minor_versions_work_together(
     assert routed.peer.known.their_link == 0
     routed.hello(protocol=(1, 7 + by))
     assert routed.peer.known.their_link == THEIRS
-
-
-@pytest.mark.parametrize(
-    "images", [b"images" * 20, frames.image_head(1, 2, 1, 0, 0, 60) + b"x" * 60], ids=len
-)
-def test_small_messages_of_the_present_link_reach_the_peer(routed: Routed, images: bytes) -> None:
-    def receive(sender: int, receiver: int, on: str = "b", cut: int = 1000) -> None:
-        frame = frames.images_head(sender, receiver, (3, 4)) + images
-        for part in (
-            frames.parts_of(1, b"", frame, sender, receiver, cut) if cut < 1000 else [frame]
-        ):
-            routed.router.receive(on, SESSION, part)
-
-    receive(THEIRS, OURS)
-    assert not routed.peer.images, "before a hello"
-    routed.hello()
-    for cut in (1000, 60):
-        receive(THEIRS + 1, OURS, cut=cut)
-        receive(THEIRS, OURS + 1, cut=cut)
-        receive(THEIRS, OURS, on="c", cut=cut)
-        assert not routed.peer.images
-        receive(THEIRS, OURS, cut=cut)
-        frame = frames.images_head(THEIRS, OURS, (3, 4)) + images
-        assert routed.peer.images == [(frame, 3, 4)]
-        routed.peer.images.clear()
-    bye = frames.head(FrameKind.BYE, THEIRS, OURS)
-    for part in frames.parts_of(1, b"", bye, THEIRS, OURS, 30):
-        routed.router.receive("b", SESSION, part)
-    assert not routed.peer.received, "only small messages come in parts"
-    assert routed.notes == []
 
 
 def test_a_malformed_frame_is_noted(routed: Routed) -> None:

@@ -124,11 +124,9 @@ class Stream:
 
     def receive_alone(self, number: int, *, image: bytes = IMAGE, flags: int = 0) -> None:
         """Receive a message as the only one of its frame."""
-        frame = frames.single_image_head(7, 3, (0, 0), 1, number, number - 1, 0, flags, len(image))
-        single = frames.read_single_image(frame + image)
-        assert single is not None
-        _, _, _, _, _, flags, sequence, previous, sent_ns = single
-        self.stream.image(frame + image, sequence, previous, sent_ns, flags, 0)
+        frame = frames.single_image_head(7, 3, (0, 0), 1, number, number - 1, 0, flags)
+        frame += image
+        self.stream.image(frame, frames.read_image(frame)[2], 0)
 
     def receive_frame(self, frame: bytes) -> None:
         for _, images in frames.read_images(frame):

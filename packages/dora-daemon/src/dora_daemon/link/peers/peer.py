@@ -14,7 +14,13 @@ from dora_daemon.link.peers.low_latency import LowLatencyPath
 from dora_daemon.link.peers.sender import PeerSender
 from dora_daemon.link.protocol import frames, hello
 from dora_daemon.link.protocol.clocks import ClockOffset
-from dora_daemon.link.protocol.frames import CHUNK_AT, FrameKind, Head
+from dora_daemon.link.protocol.frames import (
+    CHUNK_AT,
+    CHUNK_KIND,
+    IMAGE_KIND,
+    FrameKind,
+    Head,
+)
 from dora_daemon.link.protocol.handshake import LinkHandshake
 from dora_daemon.link.protocol.hello import LinkHello
 from dora_daemon.link.protocol.messages import PeerChanged
@@ -26,7 +32,6 @@ from dora_daemon.link.streams.sender import StreamSender
 
 _monotonic_ns = time.monotonic_ns
 _PING_NS = 1_000_000_000
-_MESSAGES = (FrameKind.DATA, FrameKind.LIFECYCLE)
 
 
 class PeerHost(Protocol):
@@ -208,34 +213,20 @@ class PeerLink:
         body = frames.low_latency_body(session.zid, wants_answer=wants_answer)
         session.publishers(self._host.key_to(self.machine))[Priority.SMALL](head + body)
 
-    def receive_low_latency(self, session: LinkSession, frame: bytes) -> None:
-        """Send small messages over this session from now on: the peer receives what it sends."""
-        wants_answer, zid = frames.read_low_latency(frame)
-        if wants_answer:
-            with contextlib.suppress(ConnectionError):
-                self.open_low_latency(session, wants_answer=False)
-        with self._lock:
-            earlier = self.low_latency.session is not None
-            replaced = earlier and not self.low_latency.uses(session, zid)
-            put = session.publishers(self._host.key_to(self.machine))[Priority.SMALL]
-            self.low_latency.use(session, zid, put)
-            if replaced:
-                # The earlier connection may have been dead for a while: send again what it carried.
-                self._pause()
-                self.known.begin_round()
-
     # --- frames from the peer ---------------------------------------------------------------------
 
-    def receive_hello(self, session: LinkSession, head: Head, theirs: LinkHello) -> None:
-        """Handle the peer's hello."""
+    def receive_hello(
+        self, session: LinkSession, sender: int, receiver: int, theirs: LinkHello
+    ) -> None:
+        """Handle the hello of the peer's link ``sender`` for our link ``receiver``."""
         with self._lock:
             current = self.session
             if current is None or current.closed:
                 self.use(session)
             self.status.incompatible = None
             before = self.known.their_link
-            new, _ = self.known.receive(head.sender, head.receiver, theirs, time.monotonic_ns())
-            if head.sender != before:
+            new, _ = self.known.receive(sender, receiver, theirs, time.monotonic_ns())
+            if sender != before:
                 # Another process of the peer's link: this connection ends at the earlier one.
                 self.low_latency.forget()
             if new:
@@ -283,72 +274,76 @@ class PeerLink:
             else:
                 self.outgoing[source].resume(entry)
 
-    def receive(self, head: Head, frame: bytes) -> None:
+    def receive(self, session: LinkSession, head: Head, frame: bytes) -> None:
         """Handle any frame but a hello of the peer's present link. Raises WireError."""
-        kind = head.kind
-        self.known.heard_ns = time.monotonic_ns()
-        if kind in _MESSAGES:
-            self._message(head, frame)
-        elif kind == FrameKind.BYE:
-            self._leave()
+        kind, _, number, _, _ = head
+        now = self.known.heard_ns = _monotonic_ns()
+        if kind == IMAGE_KIND:
+            acknowledged, upto, image = frames.read_image(frame)
+            if (stream := self._incoming_by_number.get(number)) is not None:
+                stream.image(frame, image, now)
+            if acknowledged:
+                self._acknowledged(((acknowledged, upto),))
+        elif kind == CHUNK_KIND:
+            sequence, offset = frames.read_chunk(frame)
+            if (stream := self._incoming_by_number.get(number)) is not None:
+                stream.chunk(sequence, offset, memoryview(frame)[CHUNK_AT:])
+        elif kind == FrameKind.IMAGES:
+            self._images(frame)
+        elif kind == FrameKind.DATA:
+            data = frames.read_data(frame)
+            if (stream := self._incoming_by_number.get(number)) is not None:
+                stream.data(data)
+        elif kind == FrameKind.PART:
+            with self._parts_lock:
+                whole = self._parts.add(frame)
+            if whole and whole[0] in (FrameKind.IMAGE, FrameKind.IMAGES):
+                self.receive(session, frames.read_head(whole), whole)
         elif kind == FrameKind.ACK:
             self._acknowledged(frames.read_acks(frame))
         elif kind == FrameKind.PING:
             sent_ns, acks = frames.read_ping(frame)
-            body = frames.pong_body(sent_ns, time.monotonic_ns(), time.time_ns())
-            self.sender.control(FrameKind.PONG, body)
+            self.sender.control(FrameKind.PONG, frames.pong_body(sent_ns, now, time.time_ns()))
             self._acknowledged(acks)
         elif kind == FrameKind.PONG:
-            self._ponged(frames.read_pong(frame))
-        elif kind == FrameKind.CHUNK:  # one with data goes to `receive_chunk`
-            raise WireError(f"CHUNK frame of {len(frame)} bytes")
+            self._ponged(frames.read_pong(frame), now)
+        elif kind == FrameKind.LIFECYCLE:
+            event = frames.read_lifecycle(frame)
+            if (stream := self._incoming_by_number.get(number)) is not None:
+                stream.lifecycle(event)
+        elif kind == FrameKind.BYE:
+            self._leave()
+        elif kind == FrameKind.LOW_LATENCY:
+            self._opened_low_latency(session, frame)
         else:
             raise WireError(f"frame of the unknown kind {kind}")
 
-    def _message(self, head: Head, frame: bytes) -> None:
-        stream = self._incoming_by_number.get(head.stream)
-        if stream is None:
-            return
-        if head.kind == FrameKind.DATA:
-            stream.data(frames.read_data(frame))
-        else:
-            stream.lifecycle(frames.read_lifecycle(frame))
-
-    def receive_part(self, frame: bytes) -> bytes | None:
-        """Handle a PART frame; return the frame of which it is the last one. Raises WireError."""
-        with self._parts_lock:
-            return self._parts.add(frame)
-
-    def receive_image(self, frame: bytes, single: frames.Single) -> None:
-        """Handle an IMAGES frame with one image. Raises WireError."""
-        _, _, acknowledged, upto, number, flags, sequence, previous, sent_ns = single
-        now = self.known.heard_ns = _monotonic_ns()
-        stream = self._incoming_by_number.get(number)
-        if stream is not None:
-            stream.image(frame, sequence, previous, sent_ns, flags, now)
-        if acknowledged:
-            self._acknowledged(((acknowledged, upto),))
-
-    def receive_chunk(self, frame: bytes, chunk: frames.Chunk) -> None:
-        """Handle a CHUNK frame."""
-        _, _, number, sequence, offset = chunk
-        self.known.heard_ns = _monotonic_ns()
-        stream = self._incoming_by_number.get(number)
-        if stream is not None:
-            stream.chunk(sequence, offset, memoryview(frame)[CHUNK_AT:])
-
-    def receive_images(self, frame: bytes, number: int, sequence: int) -> None:
-        """Handle an IMAGES frame with this acknowledgement (number 0: none). Raises WireError."""
-        self.known.heard_ns = _monotonic_ns()
+    def _images(self, frame: bytes) -> None:
+        ack = frames.read_images_ack(frame)
         for source, images in frames.read_images(frame):
             stream = self._incoming_by_number.get(source)
             if stream is not None:
                 stream.images(frame, images)
-        if number:
-            self._acknowledged(((number, sequence),))
+        if ack[0]:
+            self._acknowledged((ack,))
 
-    def _ponged(self, pong: frames.Pong) -> None:
-        now = time.monotonic_ns()
+    def _opened_low_latency(self, session: LinkSession, frame: bytes) -> None:
+        """Send small messages over this session from now on: the peer receives what it sends."""
+        wants_answer, zid = frames.read_low_latency(frame)
+        if wants_answer:
+            with contextlib.suppress(ConnectionError):
+                self.open_low_latency(session, wants_answer=False)
+        with self._lock:
+            earlier = self.low_latency.session is not None
+            replaced = earlier and not self.low_latency.uses(session, zid)
+            put = session.publishers(self._host.key_to(self.machine))[Priority.SMALL]
+            self.low_latency.use(session, zid, put)
+            if replaced:
+                # The earlier connection may have been dead for a while: send again what it carried.
+                self._pause()
+                self.known.begin_round()
+
+    def _ponged(self, pong: frames.Pong, now: int) -> None:
         if self._bye_ns and pong.ping_sent_ns >= self._bye_ns:
             self._bye_received = True
         self.clock.answered(

@@ -9,7 +9,7 @@ from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.peers.peer import PeerLink
 from dora_daemon.link.protocol import access, frames, hello
 from dora_daemon.link.protocol.access import Channel
-from dora_daemon.link.protocol.frames import Head
+from dora_daemon.link.protocol.frames import FrameKind
 
 
 class FrameRouter:
@@ -43,58 +43,27 @@ class FrameRouter:
     def receive(self, machine: str, session: LinkSession, frame: bytes) -> None:
         """Handle a frame on the key of a machine, on a thread of Zenoh; raises nothing."""
         try:
-            single = frames.read_single_image(frame)
-            if single is not None:
-                peer = self._peer(machine, single[0], single[1])
-                if peer is not None:
-                    peer.receive_image(frame, single)
-                return
-            chunk = frames.read_chunk(frame)
-            if chunk is not None:
-                peer = self._peer(machine, chunk[0], chunk[1])
-                if peer is not None:
-                    peer.receive_chunk(frame, chunk)
-                return
-            images = frames.read_images_head(frame)
-            if images is not None:
-                sender, receiver, number, sequence = images
-                peer = self._peer(machine, sender, receiver)
-                if peer is not None:
-                    peer.receive_images(frame, number, sequence)
-                return
             head = frames.read_head(frame)
-            if head.kind == frames.FrameKind.HELLO:
-                self._receive_hello(machine, session, head, frame)
+            kind, _, _, sender, receiver = head
+            if kind == FrameKind.HELLO:
+                self._receive_hello(machine, session, sender, receiver, frame)
                 return
-            peer = self._peer(machine, head.sender, head.receiver)
-            if peer is None:
-                return
-            if head.kind == frames.FrameKind.PART:
-                whole = peer.receive_part(frame)
-                if whole is not None and frames.read_images_head(whole) is not None:
-                    self.receive(machine, session, whole)
-            elif head.kind == frames.FrameKind.LOW_LATENCY:
-                peer.receive_low_latency(session, frame)
-            else:
-                peer.receive(head, frame)
+            peer = self._by_link.get(sender)
+            if (
+                peer is not None
+                and peer.machine == machine
+                and receiver == self.link_id
+                and peer.known.their_link == sender  # its present link
+            ):
+                peer.receive(session, head, frame)
         except WireError as error:
             self._note(f"ignored malformed frame: {error}")
         except Exception as error:  # noqa: BLE001 - Zenoh's thread must go on
             self._note(f"cannot handle a frame: {type(error).__name__}: {error}")
 
-    def _peer(self, machine: str, sender: int, receiver: int) -> PeerLink | None:
-        """Return the peer whose present link has sent a frame to this one."""
-        peer = self._by_link.get(sender)
-        if (
-            peer is None
-            or peer.machine != machine
-            or receiver != self.link_id
-            or peer.known.their_link != sender
-        ):
-            return None
-        return peer
-
-    def _receive_hello(self, machine: str, session: LinkSession, head: Head, frame: bytes) -> None:
+    def _receive_hello(
+        self, machine: str, session: LinkSession, sender: int, receiver: int, frame: bytes
+    ) -> None:
         body = frame[frames.HEAD.size :]
         theirs = hello.identify(body)
         if theirs.machine != machine:
@@ -106,10 +75,10 @@ class FrameRouter:
         if problem is not None:
             peer.refuse(session, problem, wants_answer=theirs.wants_answer)
             return
-        if head.sender not in self._by_link:
+        if sender not in self._by_link:
             self.forget_links(peer)
-            self._by_link[head.sender] = peer
-        peer.receive_hello(session, head, hello.decode(body))
+            self._by_link[sender] = peer
+        peer.receive_hello(session, sender, receiver, hello.decode(body))
 
     def forget_links(self, peer: PeerLink) -> None:
         """Ignore frames of a peer's links until the next hello."""

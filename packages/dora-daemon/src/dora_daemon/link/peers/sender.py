@@ -108,7 +108,7 @@ class PeerSender:
         ack = self._take_ack() if self._acks else _NO_ACK
         head = frames.single_image_head(
             *(self.link_id, self._known.their_link, ack, stream, sequence, previous, sent_ns),
-            *(flags, len(image)),
+            flags,
         )
         return self._send_small(head, image, quick=True)
 

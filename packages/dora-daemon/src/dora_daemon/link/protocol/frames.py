@@ -1,10 +1,9 @@
 """Frames between links: the wire format and its version.
 
-A frame is one Zenoh sample. All numbers are little-endian. It begins with 24 bytes:
+A frame is one Zenoh sample. All numbers are little-endian. It begins with 22 bytes:
 
-    magic     2   "dL"
     kind      1   `FrameKind`
-    flags     1   of DATA: 1 protected, 2 flush (as in queue records); of PART see below
+    flags     1   of DATA and IMAGE: 1 protected, 2 flush (as in queue records); of PART see below
     stream    4   number of the stream in the sending link's hello; 0 for none
     sender    8   id of the sending link, random for each process
     receiver  8   id of the receiving link; 0 in the first hello
@@ -22,13 +21,14 @@ and continues, by kind:
     CHUNK     sequence 8, offset in the data area 8; more of the data area
     LIFECYCLE sequence 8, previous 8, `RecordKind` 8; text (of NODE_FAILED)
     BYE       empty: the sender's part of the dataflow has ended
-    PART      part of an IMAGES frame, cut because the low-latency connection carries only short
-              frames; flags: 1 the first, 2 the last; stream: number of the frame in parts
+    PART      part of an IMAGE or IMAGES frame, cut because the low-latency connection carries only
+              short frames; flags: 1 the first, 2 the last; stream: number of the frame in parts
     LOW_LATENCY  answer requested 1, Zenoh id of the sending session: opens the low-latency
               connection, over which it is sent, in both directions
-    IMAGES    small messages of any streams: an acknowledgement as in ACK (stream 0: none); for each
-              message: stream 4, flags 4, sequence 8, previous 8, sent 8, size of the image 4; the
-              image as in `dora_node_api.transport.shared.payload`
+    IMAGE     a small message: an acknowledgement as in ACK (stream 0: none); sequence 8,
+              previous 8, sent 8; the image as in `dora_node_api.transport.shared.payload`
+    IMAGES    small messages of any streams: an acknowledgement as in IMAGE; for each message:
+              stream 4, flags 4, sequence 8, previous 8, sent 8, size of the image 4; the image
 
 Sequence numbers are those of the sender's own queue of the stream, so they grow by one for every
 message of the source, across restarts of the link and of the source. `previous` is the number of
@@ -40,7 +40,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from dora_daemon.link.errors import WireError
 from dora_node_api.frozen import Frozen
@@ -50,12 +50,15 @@ from dora_node_api.transport.shared.payload import Payload
 VERSION: Final = (1, 0)
 """Major and minor. The head of a frame, the keys and `LinkIdentity` never change, so that links of
 different versions can name each other's."""
-MAGIC: Final = 0x4C64  # "dL"
-HEAD: Final = struct.Struct("<HBBIQQ")
+HEAD: Final = struct.Struct("<BBIQQ")
+_unpack_head = HEAD.unpack_from
 _PING: Final = struct.Struct("<Q")
 _PONG: Final = struct.Struct("<QQQ")
 _ACK: Final = struct.Struct("<IQ")
-_IMAGES: Final = struct.Struct("<HBBIQQIQ")
+_ONE: Final = struct.Struct("<IQQQQ")
+_unpack_one = _ONE.unpack_from
+_pack_image = struct.Struct(HEAD.format + _ONE.format.lstrip("<")).pack
+_IMAGES_AT: Final = HEAD.size + _ACK.size
 _IMAGE: Final = struct.Struct("<IIQQQI")
 _DATA: Final = struct.Struct("<QQQQQqqQII")
 _CHUNK: Final = struct.Struct("<QQ")
@@ -64,13 +67,9 @@ _LOW_LATENCY: Final = struct.Struct("<B")
 DATA_AT: Final = HEAD.size + _DATA.size
 CHUNK_AT: Final = HEAD.size + _CHUNK.size
 """Where the data of a CHUNK frame begins."""
-_unpack_chunk = struct.Struct(HEAD.format + _CHUNK.format.lstrip("<")).unpack_from
-SINGLE_AT: Final = _IMAGES.size + _IMAGE.size
-"""Where the only image of an IMAGES frame begins."""
-_SINGLE: Final = struct.Struct("<HBBIQQIQIIQQQI")
-_pack_single = _SINGLE.pack
-_unpack_single = _SINGLE.unpack_from
-_unpack_images = _IMAGES.unpack_from
+_unpack_chunk = _CHUNK.unpack_from
+IMAGE_AT: Final = HEAD.size + _ONE.size
+"""Where the image of an IMAGE frame begins."""
 
 MAX_MESSAGE: Final = 4 << 30
 """Largest data area in bytes."""
@@ -98,22 +97,17 @@ class FrameKind(IntEnum):
     IMAGES = 9
     LOW_LATENCY = 10
     PART = 11
+    IMAGE = 12
 
 
-_IMAGES_KIND: Final = int(FrameKind.IMAGES)
-_CHUNK_KIND: Final = int(FrameKind.CHUNK)
+IMAGE_KIND: Final = int(FrameKind.IMAGE)
+CHUNK_KIND: Final = int(FrameKind.CHUNK)
 """A comparison with a member of an enumeration takes several times as long."""
 
-
-class Head(NamedTuple):
-    """Head of every frame."""
-
-    magic: int
-    kind: int
-    flags: int
-    stream: int
-    sender: int
-    receiver: int
+Head = tuple[int, int, int, int, int]
+"""Kind, flags, stream, sender and receiver of a frame."""
+Ack = tuple[int, int]
+"""Number of a stream (0: no acknowledgement), and sequence of its last stored message."""
 
 
 class Data:
@@ -165,7 +159,7 @@ class Pong(Frozen):
 
 def head(kind: int, sender: int, receiver: int, *, stream: int = 0, flags: int = 0) -> bytes:
     """Return the head of a frame."""
-    return HEAD.pack(MAGIC, kind, flags, stream, sender, receiver)
+    return HEAD.pack(kind, flags, stream, sender, receiver)
 
 
 def data_head(
@@ -189,9 +183,9 @@ def lifecycle_body(sequence: int, previous: int, kind: RecordKind, error: str) -
     return _LIFECYCLE.pack(sequence, previous, kind) + error.encode("utf-8", "replace")
 
 
-def images_head(sender: int, receiver: int, ack: tuple[int, int]) -> bytes:
-    """Return an IMAGES frame without messages. ``ack``: stream number and sequence."""
-    return _IMAGES.pack(MAGIC, FrameKind.IMAGES, 0, 0, sender, receiver, *ack)
+def images_head(sender: int, receiver: int, ack: Ack) -> bytes:
+    """Return an IMAGES frame without messages."""
+    return head(FrameKind.IMAGES, sender, receiver) + _ACK.pack(*ack)
 
 
 def image_head(
@@ -204,27 +198,26 @@ def image_head(
 def single_image_head(
     sender: int,
     receiver: int,
-    ack: tuple[int, int],
+    ack: Ack,
     stream: int,
     sequence: int,
     previous: int,
     sent_ns: int,
     flags: int,
-    size: int,
 ) -> bytes:
-    """Return an IMAGES frame without the only image: `images_head` and `image_head`."""
-    return _pack_single(
-        *(MAGIC, _IMAGES_KIND, 0, 0, sender, receiver, ack[0], ack[1]),
-        *(stream, flags & _FLAGS, sequence, previous, sent_ns, size),
+    """Return an IMAGE frame without its image."""
+    return _pack_image(
+        *(IMAGE_KIND, flags & _FLAGS, stream, sender, receiver),
+        *(ack[0], ack[1], sequence, previous, sent_ns),
     )
 
 
-def acks_body(acks: Iterable[tuple[int, int]]) -> bytes:
+def acks_body(acks: Iterable[Ack]) -> bytes:
     """Return the body of an ACK frame from pairs of stream number and sequence."""
     return b"".join(_ACK.pack(stream, sequence) for stream, sequence in acks)
 
 
-def ping_body(now_ns: int, acks: Iterable[tuple[int, int]]) -> bytes:
+def ping_body(now_ns: int, acks: Iterable[Ack]) -> bytes:
     """Return the body of a PING frame."""
     return _PING.pack(now_ns) + acks_body(acks)
 
@@ -272,7 +265,7 @@ class Parts:
 
         The first part of another frame replaces a frame that is incomplete.
         """
-        _, _, flags, number, _, _ = HEAD.unpack_from(frame)
+        _, flags, number, _, _ = _unpack_head(frame)
         if flags & _FIRST:
             self._number, self._parts, self._size = number, [], 0
         elif number != self._number or not self._parts:
@@ -295,10 +288,7 @@ def read_head(frame: bytes) -> Head:
     """Parse the head of a frame."""
     if len(frame) < HEAD.size:
         raise WireError(f"frame of {len(frame)} bytes, expected at least {HEAD.size}")
-    read = Head._make(HEAD.unpack_from(frame))
-    if read.magic != MAGIC:
-        raise WireError("frame does not begin with the link's magic number")
-    return read
+    return _unpack_head(frame)
 
 
 def read_data(frame: bytes) -> Data:
@@ -329,63 +319,39 @@ def read_data(frame: bytes) -> Data:
         *(frame[DATA_AT:middle], frame[middle:end], layout, length, nulls, nbytes),
         timestamp_ns=timestamp,
     )
-    return Data(sequence, previous, sent_ns, frame[3] & _FLAGS, parts, data, len(data) == nbytes)
+    return Data(sequence, previous, sent_ns, frame[1] & _FLAGS, parts, data, len(data) == nbytes)
 
 
-Chunk = tuple[int, int, int, int, int]
-"""Sender, receiver, stream, sequence of the message, and offset in its data area."""
-
-
-def read_chunk(frame: bytes) -> Chunk | None:
-    """Parse a CHUNK frame, head included; its data begins at CHUNK_AT. None for another frame."""
+def read_chunk(frame: bytes) -> tuple[int, int]:
+    """Parse a CHUNK frame, whose data begins at CHUNK_AT: sequence of the message, and offset."""
     if len(frame) <= CHUNK_AT:
-        return None
-    magic, kind, _, stream, sender, receiver, sequence, offset = _unpack_chunk(frame)
-    if kind != _CHUNK_KIND or magic != MAGIC:
-        return None
+        raise WireError(f"CHUNK frame of {len(frame)} bytes")
+    sequence, offset = _unpack_chunk(frame, HEAD.size)
     if offset > MAX_MESSAGE:
         raise WireError(f"chunk at {offset}")
-    return sender, receiver, stream, sequence, offset
-
-
-def read_images_head(frame: bytes) -> tuple[int, int, int, int] | None:
-    """Return sender, receiver and acknowledgement of an IMAGES frame; None for another frame."""
-    if len(frame) < _IMAGES.size:
-        return None
-    magic, kind, _, _, sender, receiver, stream, sequence = _unpack_images(frame)
-    return (sender, receiver, stream, sequence) if kind == _IMAGES_KIND and magic == MAGIC else None
-
-
-Single = tuple[int, int, int, int, int, int, int, int, int]
-"""Sender and receiver; acknowledged stream (0: none) and message; stream, flags, sequence, previous
-and sent time of the only message."""
-
-
-def read_single_image(frame: bytes) -> Single | None:
-    """Parse an IMAGES frame with one image, which begins at SINGLE_AT.
-
-    None for a frame of another kind, with several images, or with a malformed one.
-    """
-    if len(frame) < SINGLE_AT:
-        return None
-    (
-        magic, kind, _, _, sender, receiver, acknowledged, upto,
-        stream, flags, sequence, previous, sent_ns, size,
-    ) = _unpack_single(frame)  # fmt: skip
-    if (
-        kind != _IMAGES_KIND
-        or magic != MAGIC
-        or size != len(frame) - SINGLE_AT
-        or not previous < sequence < _MAX_NUMBER
-        or sent_ns >= _MAX_NUMBER
-    ):
-        return None
-    flags &= _FLAGS
-    return sender, receiver, acknowledged, upto, stream, flags, sequence, previous, sent_ns
+    return sequence, offset
 
 
 Image = tuple[int, int, int, int, int, int]
 """Sequence, previous, sent time and flags of a message; start and end of its image."""
+
+
+def read_image(frame: bytes) -> tuple[int, int, Image]:
+    """Parse an IMAGE frame: acknowledged stream and message, and the image."""
+    if len(frame) < IMAGE_AT:
+        raise WireError(f"IMAGE frame of {len(frame)} bytes")
+    acknowledged, upto, sequence, previous, sent_ns = _unpack_one(frame, HEAD.size)
+    if not previous < sequence < _MAX_NUMBER or sent_ns >= _MAX_NUMBER:
+        raise WireError(f"message {sequence} after {previous}, sent at {sent_ns} ns")
+    image = (sequence, previous, sent_ns, frame[1] & _FLAGS, IMAGE_AT, len(frame))
+    return acknowledged, upto, image
+
+
+def read_images_ack(frame: bytes) -> Ack:
+    """Return the acknowledgement of an IMAGES frame."""
+    if len(frame) < _IMAGES_AT:
+        raise WireError(f"IMAGES frame of {len(frame)} bytes")
+    return _ACK.unpack_from(frame, HEAD.size)
 
 
 def read_images(frame: bytes) -> Iterator[tuple[int, list[Image]]]:
@@ -393,7 +359,7 @@ def read_images(frame: bytes) -> Iterator[tuple[int, list[Image]]]:
 
     Images of one stream that follow each other come together, with the stream's number.
     """
-    at, end = _IMAGES.size, len(frame)
+    at, end = _IMAGES_AT, len(frame)
     current, images = 0, list[Image]()
     problem = None
     while at < end:
@@ -449,14 +415,14 @@ def read_lifecycle(frame: bytes) -> LifecycleEvent:
     )
 
 
-def read_acks(frame: bytes, at: int = HEAD.size) -> Sequence[tuple[int, int]]:
+def read_acks(frame: bytes, at: int = HEAD.size) -> Sequence[Ack]:
     """Parse acknowledgements: pairs of stream number and sequence."""
     if (len(frame) - at) % _ACK.size:
         raise WireError(f"acknowledgements of {len(frame) - at} bytes")
     return [_ACK.unpack_from(frame, start) for start in range(at, len(frame), _ACK.size)]
 
 
-def read_ping(frame: bytes) -> tuple[int, Sequence[tuple[int, int]]]:
+def read_ping(frame: bytes) -> tuple[int, Sequence[Ack]]:
     """Parse a PING frame: the sender's time and its acknowledgements."""
     if len(frame) < HEAD.size + _PING.size:
         raise WireError(f"PING frame of {len(frame)} bytes")

@@ -18,7 +18,7 @@ from dora_daemon.link.errors import LinkEnds
 from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.protocol.acknowledgements import AckPolicy
 from dora_daemon.link.protocol.clocks import ClockOffset
-from dora_daemon.link.protocol.frames import SINGLE_AT, Data, Image, LifecycleEvent
+from dora_daemon.link.protocol.frames import Data, Image, LifecycleEvent
 from dora_daemon.link.protocol.hello import Entering, Leaving
 from dora_daemon.link.protocol.messages import ToRunner
 from dora_daemon.link.protocol.windows import ReceiveOrder
@@ -164,11 +164,8 @@ class StreamReceiver:
 
     # --- frames -----------------------------------------------------------------------------------
 
-    def image(
-        self, frame: bytes, sequence: int, previous: int, sent_ns: int, flags: int, now: int
-    ) -> None:
-        """Handle the only message of an IMAGES frame at ``now``. Raises WireError."""
-        image = (sequence, previous, sent_ns, flags, SINGLE_AT, len(frame))
+    def image(self, frame: bytes, image: Image, now: int) -> None:
+        """Handle the message of an IMAGE frame at ``now``. Raises WireError."""
         with self._lock:
             nbytes = self._store_plain(frame, image, now)
             if nbytes >= 0:
