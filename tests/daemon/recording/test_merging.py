@@ -11,10 +11,9 @@ import pyarrow as pa
 import pytest
 
 from dora_config.protocol.recordings.fleet import ClockSample, RecordingPlan
-from dora_daemon.recording.arrow_messages import decode, encode, schema_of
+from dora_daemon.recording.arrow_messages import RecordedMessage, decode, encode, schema_of
 from dora_daemon.recording.mcap_file import McapFile
 from dora_daemon.recording.merging import MachineFiles, merge
-from dora_daemon.recording.message import RecordedMessage
 from dora_daemon.recording.reading import Recording
 
 PLAN = RecordingPlan(

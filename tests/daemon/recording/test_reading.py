@@ -10,9 +10,8 @@ import pyarrow as pa
 import pytest
 from mcap.reader import make_reader
 
-from dora_daemon.recording.arrow_messages import decode, encode, schema_of
+from dora_daemon.recording.arrow_messages import RecordedMessage, decode, encode, schema_of
 from dora_daemon.recording.mcap_file import McapFile, clock_now, file_facts
-from dora_daemon.recording.message import RecordedMessage
 from dora_daemon.recording.reading import Recording, UnreadableRecording, merged
 from dora_node_api.protocol.messages import RecordingSource
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from daemon.recording.test_reading import SOURCE, sent
 from support.waiting import wait_until
 
-from dora_config.protocol.recordings.recorder import RecordingRequest
+from dora_config.protocol.recordings.recorder import RecordingLimits, RecordingRequest
 from dora_daemon.recording.reading import Recording
 from dora_daemon.recording.writing import Writing
 
@@ -19,7 +19,9 @@ SECOND = 1_000_000_000
 
 @contextmanager
 def writing(path: Path, max_seconds: float | None = None) -> Iterator[Writing]:
-    request = RecordingRequest(dataflow_id="flow", path=str(path), max_seconds=max_seconds)
+    request = RecordingRequest(
+        dataflow_id="flow", path=str(path), limits=RecordingLimits(max_seconds=max_seconds)
+    )
     found = Writing(request, SOURCE)
     try:
         yield found
@@ -44,7 +46,7 @@ def test_the_duration_begins_with_the_first_message(tmp_path: Path) -> None:
             long.add(sent("a/b", number, at))
         wait_until(long.limit_reached.is_set, what="the limit")
     assert written(path) == [1, 4, 2]  # the last one was read late
-    assert long.lost.by_topic == {}
+    assert long.lost == {}
 
 
 def test_each_message_that_a_full_disk_does_not_take_is_counted(tmp_path: Path) -> None:
@@ -62,6 +64,6 @@ def test_each_message_that_a_full_disk_does_not_take_is_counted(tmp_path: Path) 
         found.drop("a/b", 4)
     os.close(full)
     assert found.problem == f"{path}: No space left on device"
-    assert found.recorded.by_topic == {"a/b": len(written(path))}
-    assert found.recorded.by_topic["a/b"] + found.lost.by_topic["a/b"] == 105
+    assert found.recorded == {"a/b": len(written(path))}
+    assert found.recorded["a/b"] + found.lost["a/b"] == 105
     assert path.stat().st_mode & 0o777 == 0o600

@@ -21,8 +21,8 @@ from dora_config.protocol.recordings.fleet import (
     RecordingPlan,
     RecordingState,
 )
+from dora_daemon.recording.arrow_messages import RecordedMessage
 from dora_daemon.recording.mcap_file import McapFile
-from dora_daemon.recording.message import RecordedMessage
 from dora_daemon.recording.reading import Recording
 
 ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from dora_config.protocol.recordings.fleet import ClockSample, ReadRecording, RecordingPlan
-from dora_config.protocol.recordings.recorder import RecorderEnd, RecorderStatus
+from dora_config.protocol.recordings.recorder import RecorderEnd, RecorderStatus, RecordingLimits
 from dora_daemon.agent.recorders import folder as folder_module
 from dora_daemon.agent.recorders.folder import MAX_RECORDERS, RecordingFolder, RecordingRefused
 from dora_daemon.recording import status_file
@@ -92,22 +92,28 @@ def test_a_stopped_recording_gets_no_more_recorders(folder: RecordingFolder) -> 
 
 
 def test_requests_for_recorders_continue_limits_and_numbers(folder: RecordingFolder) -> None:
-    folder.save(PLAN.model_copy(update={"max_bytes": 100, "dataflow": "nodes: []"}))
+    folder.save(
+        PLAN.model_copy(update={"limits": RecordingLimits(max_bytes=100), "dataflow": "nodes: []"})
+    )
     add_status(folder, end=RecorderEnd.RUNNER)
     (folder.path / "robot-0.mcap").write_bytes(bytes(60))
     request = folder.request("flow", "robot 1")
     assert request.path == str(folder.path / "robot_1-1.mcap")
     assert request.status_file == str(folder.path / "1.status")
-    assert (request.max_bytes, request.dataflow, request.none_is_fine) == (40, "nodes: []", True)
+    assert (request.limits.max_bytes, request.dataflow, request.none_is_fine) == (
+        40,
+        "nodes: []",
+        True,
+    )
 
 
 def test_the_time_of_all_recorders_is_limited_together(folder: RecordingFolder) -> None:
-    folder.save(PLAN.model_copy(update={"max_seconds": 60.0}))
-    assert folder.request("flow", "robot").max_seconds == 60.0
+    folder.save(PLAN.model_copy(update={"limits": RecordingLimits(max_seconds=60.0)}))
+    assert folder.request("flow", "robot").limits.max_seconds == 60.0
     add_status(folder, start_time=0, seconds=42.5)  # killed
-    assert folder.request("flow", "robot").max_seconds == 17.5
+    assert folder.request("flow", "robot").limits.max_seconds == 17.5
     add_status(folder, start_time=0, seconds=20.0)
-    assert folder.request("flow", "robot").max_seconds == 0.0
+    assert folder.request("flow", "robot").limits.max_seconds == 0.0
 
 
 def test_each_report_is_read_once(folder: RecordingFolder, monkeypatch: pytest.MonkeyPatch) -> None:

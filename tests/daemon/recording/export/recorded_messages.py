@@ -7,8 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dora_daemon.recording.arrow_messages import encode, schema_of
-from dora_daemon.recording.message import RecordedMessage
+from dora_daemon.recording.arrow_messages import RecordedMessage, encode, schema_of
 from dora_node_api.data.metadata import encode_metadata
 
 

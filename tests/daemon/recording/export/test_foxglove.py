@@ -17,10 +17,10 @@ from daemon.recording.export.recorded_messages import message
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from mcap.reader import make_reader
 
+from dora_daemon.recording.arrow_messages import RecordedMessage
 from dora_daemon.recording.export.errors import CannotExport
 from dora_daemon.recording.export.foxglove import UNDECODABLE, FoxgloveExport
 from dora_daemon.recording.export.visuals import VisualDecoder
-from dora_daemon.recording.message import RecordedMessage
 from dora_node_api.data.visual_kinds import output_types
 
 DATAFLOW = """

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 import pytest
 from daemon.recording.export.recorded_messages import message
 
+from dora_daemon.recording.arrow_messages import RecordedMessage
 from dora_daemon.recording.export.errors import CannotExport
 from dora_daemon.recording.export.lerobot import LeRobotOptions, export_lerobot
-from dora_daemon.recording.message import RecordedMessage
 
 FPS = 10
 PERIOD = 100_000_000

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from daemon.recording.export.recorded_messages import message
 
+from dora_daemon.recording.arrow_messages import RecordedMessage
 from dora_daemon.recording.export.errors import CannotExport
 from dora_daemon.recording.export.parquet import export
-from dora_daemon.recording.message import RecordedMessage
 
 MESSAGES = [
     message(topic, [number] * 100, {"n": number}, at=number * 10, sequence=number)

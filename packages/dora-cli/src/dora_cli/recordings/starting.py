@@ -17,19 +17,16 @@ if TYPE_CHECKING:
     from dora_cli.recordings.fleet_session import FleetSession
     from dora_config.protocol.dataflow import DataflowSpec
     from dora_config.protocol.recordings.fleet import RecordingPlan
-    from dora_config.protocol.recordings.recorder import RecordingRequest
+    from dora_config.protocol.recordings.recorder import RecordingLimits, RecordingRequest
 
 
 @dataclass(frozen=True, slots=True)
 class RecordSettings:
     """Options of `dora record`."""
 
+    limits: RecordingLimits
     target: Path | None = None
     patterns: tuple[str, ...] = ()
-    max_size: int | None = None
-    max_duration: float | None = None
-    split_size: int | None = None
-    split_duration: float | None = None
 
     def check_target(self, plan: RecordingPlan) -> None:
         """Raise RecordingError if the recording could not be fetched into the target."""
@@ -50,10 +47,7 @@ class RecordSettings:
             dataflow_id=dataflow_id,
             patterns=self.patterns,
             path=str(file.absolute()),
-            max_bytes=self.max_size,
-            max_seconds=self.max_duration,
-            split_bytes=self.split_size,
-            split_seconds=self.split_duration,
+            limits=self.limits,
             count_on=count_on,
         )
 
@@ -69,10 +63,7 @@ class RecordSettings:
             dataflow_id=dataflow_id,
             name=spec.name,
             patterns=self.patterns,
-            max_bytes=self.max_size,
-            max_seconds=self.max_duration,
-            split_bytes=self.split_size,
-            split_seconds=self.split_duration,
+            limits=self.limits,
             dataflow=expand_dataflow(spec.resolved),
             working_dir=spec.origin.directory,
             machines=machines,

@@ -28,6 +28,7 @@ from dora_config.protocol.recordings.fleet import (
     RecordPart,
     StopRecording,
 )
+from dora_config.protocol.recordings.recorder import RecordingLimits
 
 MCAP: Final = "application/octet-stream"
 
@@ -60,7 +61,9 @@ class Recordings:
         which = DataflowRef(uuid=request.path_params["dataflow"])
         found = await call(self._backend, DescribeDataflow(dataflow=which), Described)
         machines = tuple(sorted(set(found.daemons.values())))
-        settings = RecordSettings(patterns=wanted.patterns, max_duration=wanted.max_seconds)
+        settings = RecordSettings(
+            RecordingLimits(max_seconds=wanted.max_seconds), patterns=wanted.patterns
+        )
         plan = settings.plan(found.spec, found.uuid, machines)
         replies = await self._call(RecordPart(plan=plan), machines)
         if not replies.replies and replies.problems:

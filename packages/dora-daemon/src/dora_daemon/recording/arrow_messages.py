@@ -7,6 +7,7 @@ so each message can be read with nothing but its schema.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +16,24 @@ ENCODING = "arrow"
 """Of schemas and of messages."""
 COLUMN = "data"
 METADATA_KEY = b"dora.metadata"
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedMessage:
+    """A message of an output, as it is in a file."""
+
+    topic: str
+    """``node/output``."""
+    type_name: str
+    schema: bytes
+    """Serialized Arrow schema."""
+    log_time: int
+    """Nanoseconds of a clock that never steps back while a recorder runs."""
+    publish_time: int
+    """The sender's CLOCK_REALTIME."""
+    sequence: int
+    data: bytes
+    """Arrow record batch, see `encode`."""
 
 
 def schema_of(array: pa.Array) -> pa.Schema:

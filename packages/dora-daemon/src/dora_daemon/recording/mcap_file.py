@@ -20,8 +20,7 @@ from mcap.writer import CompressionType, Writer
 
 from dora_config.process_identity import boot_id
 from dora_daemon import __version__
-from dora_daemon.recording.arrow_messages import ENCODING
-from dora_daemon.recording.message import RecordedMessage
+from dora_daemon.recording.arrow_messages import ENCODING, RecordedMessage
 from dora_node_api.protocol.messages import RecordingSource
 
 PROFILE = "dora"

@@ -13,9 +13,9 @@ from pathlib import Path
 from dora_config.atomic_write import sync_folder
 from dora_config.protocol.recordings.fleet import ClockSample, RecordingPlan
 from dora_daemon import __version__
+from dora_daemon.recording.arrow_messages import RecordedMessage
 from dora_daemon.recording.clocks import ClockCorrection
 from dora_daemon.recording.mcap_file import McapFile
-from dora_daemon.recording.message import RecordedMessage
 from dora_daemon.recording.reading import Recording, UnreadableRecording
 
 _NUMBER = re.compile(r"(\d+)")

@@ -7,8 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dora_daemon.recording.arrow_messages import decode
-from dora_daemon.recording.message import RecordedMessage
+from dora_daemon.recording.arrow_messages import RecordedMessage, decode
 from dora_daemon.recording.reading import Recording, merged
 from dora_node_api import Node
 from dora_node_api.data.metadata import decode_metadata

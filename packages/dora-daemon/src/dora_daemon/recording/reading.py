@@ -24,9 +24,8 @@ from pydantic import TypeAdapter
 from zstandard import ZstdError
 
 from dora_config.errors import DoraError
-from dora_daemon.recording.arrow_messages import ENCODING
+from dora_daemon.recording.arrow_messages import ENCODING, RecordedMessage
 from dora_daemon.recording.mcap_file import CLOCK, DATAFLOW, LOST, SOURCE
-from dora_daemon.recording.message import RecordedMessage
 
 WINDOW_BYTES: Final = 256 << 20
 """Of messages that wait for earlier ones; more than a recorder holds in memory."""

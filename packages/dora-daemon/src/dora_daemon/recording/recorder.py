@@ -17,8 +17,7 @@ from dora_daemon.inspection.runner_connection import (
     InspectorConnection,
     RunnerDisconnected,
 )
-from dora_daemon.recording.arrow_messages import encode, schema_of
-from dora_daemon.recording.message import RecordedMessage
+from dora_daemon.recording.arrow_messages import RecordedMessage, encode, schema_of
 from dora_daemon.recording.status_file import StatusFile, identified
 from dora_daemon.recording.writing import Writing
 from dora_node_api.protocol.messages import RECORDER, RecordingSource
@@ -106,12 +105,12 @@ class Recorder:
         return RecordingEnded(
             files=tuple(str(path) for path in self._writing.files),
             recorded=self._recorded(),
-            lost=self._writing.lost.by_topic,
+            lost=self._writing.lost,
             problem=self._writing.problem,
         )
 
     def _recorded(self) -> dict[str, int]:
-        return dict.fromkeys(self._runner.receivers, 0) | self._writing.recorded.by_topic
+        return dict.fromkeys(self._runner.receivers, 0) | self._writing.recorded
 
     def _follow(self, reader: QueueReader, requests: int, *, count_on: bool) -> None:
         due = 0.0
@@ -140,7 +139,7 @@ class Recorder:
             files=tuple(path.name for path in writing.files),
             seconds=writing.age,
             recorded=self._recorded(),
-            lost=dict(writing.lost.by_topic),
+            lost=dict(writing.lost),
             problem=writing.problem,
         )
         self._status.write(status)

@@ -4,19 +4,45 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter, deque
 from pathlib import Path
 
 from dora_config.protocol.recordings.recorder import RecordingRequest
-from dora_daemon.recording.backlog import Backlog
-from dora_daemon.recording.counts import Counts
-from dora_daemon.recording.limits import Limits
+from dora_daemon.recording.arrow_messages import RecordedMessage
 from dora_daemon.recording.mcap_file import McapFile, clock_now, file_facts
-from dora_daemon.recording.message import RecordedMessage
 from dora_node_api.protocol.messages import RecordingSource
 
 BACKLOG_BYTES = 128 << 20
 """Messages in memory while the disk is slow."""
 WAKE_SECONDS = 0.25
+
+
+class Backlog:
+    """Messages between the two threads; drops and counts the oldest when it is full."""
+
+    def __init__(self, max_bytes: int, lost: Counter[str]) -> None:
+        self._max_bytes = max_bytes
+        self._lost = lost
+        self._waiting: deque[RecordedMessage] = deque()
+        self._bytes = 0
+
+    def add(self, message: RecordedMessage) -> None:
+        self._waiting.append(message)
+        self._bytes += len(message.data)
+        while self._bytes > self._max_bytes and len(self._waiting) > 1:
+            oldest = self._waiting.popleft()
+            self._bytes -= len(oldest.data)
+            self._lost[oldest.topic] += 1
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def take(self) -> list[RecordedMessage]:
+        """Return and remove all messages, by the time they were sent."""
+        taken = sorted(self._waiting, key=lambda one: one.log_time)
+        self._waiting.clear()
+        self._bytes = 0
+        return taken
 
 
 class Writing:
@@ -26,13 +52,14 @@ class Writing:
         """Create the first file. Raises OSError."""
         self._request = request
         self._source = source
-        self._limits = Limits.of(request)
+        self._limits = request.limits
         self.epoch_ns = time.time_ns() - time.monotonic_ns()
         """Unix time at zero of CLOCK_MONOTONIC. Not updated, so that a step of the clock does not
         change the order of messages.
         """
-        self.recorded = Counts()
-        self.lost = Counts()
+        self.recorded = Counter[str]()
+        self.lost = Counter[str]()
+        """Messages, by output."""
         self.problem: str | None = None
         """Why writing has failed; all further messages are lost."""
         self.files: list[Path] = []
@@ -56,7 +83,7 @@ class Writing:
             if self._limits.ended(0, (message.log_time - self._first_ns) / 1e9):
                 self.limit_reached.set()
             elif self.problem is not None:
-                self.lost.add(message.topic, 1)
+                self.lost[message.topic] += 1
             else:
                 self._backlog.add(message)
                 self._changed.notify()
@@ -65,7 +92,7 @@ class Writing:
         """Count messages that could not be read."""
         with self._changed:
             if not self.limit_reached.is_set():
-                self.lost.add(topic, count)
+                self.lost[topic] += count
 
     def close(self) -> None:
         """Write what was added and close the file."""
@@ -91,9 +118,10 @@ class Writing:
                 self.problem = f"{self._file.path}: {error.strerror or error}"
                 self._file.abandon()
                 for topic, count in self._file.unwritten.items():
-                    self.recorded.move(topic, count, self.lost)
+                    self.recorded[topic] -= count
+                    self.lost[topic] += count
                 for message in self._backlog.take():
-                    self.lost.add(message.topic, 1)
+                    self.lost[message.topic] += 1
 
     def _write_waiting(self) -> bool:
         """Write a batch; return whether there may be more."""
@@ -109,7 +137,7 @@ class Writing:
             except OSError:
                 with self._changed:
                     for left in batch[number:]:
-                        self.lost.add(left.topic, 1)
+                        self.lost[left.topic] += 1
                 raise
         self._file.flush_if_due()
         if self._limits.ended(self._finished_bytes + self._file.size, self.age):
@@ -126,11 +154,13 @@ class Writing:
             self._finished_bytes += file.size
             self._file = self._open()
         self._file.add(message)
-        self.recorded.add(message.topic, 1)
+        self.recorded[message.topic] += 1
 
     def _open(self) -> McapFile:
-        path = self._limits.file_name(Path(self._request.path), len(self.files))
         request, source = self._request, self._source
+        path = Path(request.path)
+        if self._limits.splits:
+            path = path.with_name(f"{path.stem}_{len(self.files)}{path.suffix}")
         facts = file_facts(source, request.dataflow_id, self.epoch_ns)
         if request.working_dir is not None:
             facts["working_dir"] = request.working_dir
@@ -141,4 +171,4 @@ class Writing:
 
     def _finish(self, file: McapFile) -> None:
         file.add_clock(clock_now())
-        file.finish(self.lost.by_topic)
+        file.finish(self.lost)

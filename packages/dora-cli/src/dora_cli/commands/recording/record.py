@@ -124,9 +124,16 @@ def main(
     overrides = options.env_overrides(env)
 
     from dora_cli.recordings.starting import RecordSettings
+    from dora_config.protocol.recordings.recorder import RecordingLimits
 
     patterns = tuple(part for word in topics.split(",") if (part := word.strip()))
-    settings = RecordSettings(target, patterns, max_size, max_duration, split_size, split_duration)
+    limits = RecordingLimits(
+        max_bytes=max_size,
+        max_seconds=max_duration,
+        split_bytes=split_size,
+        split_seconds=split_duration,
+    )
+    settings = RecordSettings(limits, target, patterns)
     coordinator = Coordinator(coordinator_addr, coordinator_port)
     if path is None:
         assert attach is not None

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from dora_config.frozen import Count, UnixTime
 from dora_config.protocol.envelope import Message
+from dora_config.protocol.recordings.recorder import RecordingLimits
 
 MAX_DATA: Final = 512 * 1024
 """Largest number of bytes in one :class:`RecordingData`."""
@@ -33,11 +34,8 @@ class RecordingPlan(Message):
     """Of the dataflow."""
     patterns: tuple[str, ...] = ()
     """Outputs by shell patterns such as ``camera/*``; empty: all."""
-    max_bytes: int | None = None
-    """Limits and splits apply to each machine."""
-    max_seconds: float | None = None
-    split_bytes: int | None = None
-    split_seconds: float | None = None
+    limits: RecordingLimits = RecordingLimits()
+    """Of each machine."""
     dataflow: str = ""
     """YAML of the whole dataflow."""
     working_dir: str = ""

@@ -16,6 +16,34 @@ from pydantic import Field, TypeAdapter
 from dora_config.protocol.envelope import Message
 
 
+class RecordingLimits(Message):
+    """When a recording ends, and when its next file begins; None: no limit."""
+
+    max_bytes: int | None = None
+    """Size of all files."""
+    max_seconds: float | None = None
+    """Since the first message."""
+    split_bytes: int | None = None
+    """Size of one file."""
+    split_seconds: float | None = None
+
+    @property
+    def splits(self) -> bool:
+        return self.split_bytes is not None or self.split_seconds is not None
+
+    def ended(self, total_bytes: int, seconds: float) -> bool:
+        """Return whether the recording, of this size and age, ends."""
+        return _reached(self.max_bytes, total_bytes) or _reached(self.max_seconds, seconds)
+
+    def file_ended(self, file_bytes: int, seconds: float) -> bool:
+        """Return whether the next file begins."""
+        return _reached(self.split_bytes, file_bytes) or _reached(self.split_seconds, seconds)
+
+
+def _reached(limit: float | None, value: float) -> bool:
+    return limit is not None and value >= limit
+
+
 class RecordingRequest(Message):
     """What to record, and into which file."""
 
@@ -24,13 +52,7 @@ class RecordingRequest(Message):
     """Outputs by shell patterns such as ``camera/*``; empty: all."""
     path: str
     """Absolute path of the file; with splitting, numbered names are made from it."""
-    max_bytes: int | None = None
-    """Size of all files at which the recording ends."""
-    max_seconds: float | None = None
-    """Since the first message."""
-    split_bytes: int | None = None
-    """Size of a file at which the next one begins."""
-    split_seconds: float | None = None
+    limits: RecordingLimits = RecordingLimits()
     status_file: str | None = None
     """Absolute path."""
     dataflow: str | None = None

@@ -112,20 +112,17 @@ class RecordingFolder:
         statuses = self.statuses()
         number = len(statuses)
         name = _UNSAFE.sub("_", machine).lstrip(".-") or "machine"
-        limit = plan.max_bytes
-        if limit is not None:
-            limit = max(1, limit - sum(file.size for file in self._files()))
-        seconds = plan.max_seconds
-        if seconds is not None:
-            seconds = max(0.0, seconds - sum(one.seconds for one in statuses if one is not None))
+        left: dict[str, float] = {}
+        if (size := plan.limits.max_bytes) is not None:
+            left["max_bytes"] = max(1, size - sum(file.size for file in self._files()))
+        if (seconds := plan.limits.max_seconds) is not None:
+            used = sum(one.seconds for one in statuses if one is not None)
+            left["max_seconds"] = max(0.0, seconds - used)
         return RecordingRequest(
             dataflow_id=dataflow_id,
             patterns=plan.patterns,
             path=str(self.path / f"{name}-{number}.mcap"),
-            max_bytes=limit,
-            max_seconds=seconds,
-            split_bytes=plan.split_bytes,
-            split_seconds=plan.split_seconds,
+            limits=plan.limits.model_copy(update=left),
             status_file=str(self.path / f"{number}{STATUS}"),
             dataflow=plan.dataflow or None,
             working_dir=plan.working_dir or None,

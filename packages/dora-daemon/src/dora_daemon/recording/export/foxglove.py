@@ -13,9 +13,9 @@ from pathlib import Path
 from mcap.writer import CompressionType, Writer
 
 from dora_daemon import __version__
+from dora_daemon.recording.arrow_messages import RecordedMessage
 from dora_daemon.recording.export.errors import CannotExport, missing_extra
 from dora_daemon.recording.export.visuals import DecodedMessage, VisualDecoder
-from dora_daemon.recording.message import RecordedMessage
 from dora_node_api.data.visual_values import read_visual
 from dora_node_api.viewers.foxglove_messages import (
     JSON_SCHEMA,

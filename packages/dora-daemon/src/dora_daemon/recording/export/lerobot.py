@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from dora_daemon.recording.arrow_messages import RecordedMessage
 from dora_daemon.recording.export.dataset_writer import (
     MAX_EPISODE_SECONDS,
     DatasetWriter,
@@ -22,7 +23,6 @@ from dora_daemon.recording.export.episodes import Command, FrameGrid, Span, fram
 from dora_daemon.recording.export.errors import CannotExport
 from dora_daemon.recording.export.video import ImageDecoder, require_video
 from dora_daemon.recording.export.visuals import DecodedMessage, VisualDecoder
-from dora_daemon.recording.message import RecordedMessage
 from dora_node_api.data.visual_kinds import VisualKind
 from dora_node_api.data.visual_values import (
     EncodedImage,

@@ -11,9 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dora_daemon.recording.arrow_messages import decode
+from dora_daemon.recording.arrow_messages import RecordedMessage, decode
 from dora_daemon.recording.export.errors import CannotExport
-from dora_daemon.recording.message import RecordedMessage
 
 BATCH_BYTES = 16 << 20
 """Of messages in one row group."""

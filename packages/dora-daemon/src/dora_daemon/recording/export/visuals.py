@@ -8,8 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from dora_daemon.recording.arrow_messages import decode
-from dora_daemon.recording.message import RecordedMessage
+from dora_daemon.recording.arrow_messages import RecordedMessage, decode
 from dora_node_api.data.metadata import decode_metadata
 from dora_node_api.data.visual_kinds import VisualKind, output_types, visual_kind
 
