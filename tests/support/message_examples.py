@@ -13,7 +13,14 @@ from pydantic.fields import FieldInfo
 Overrides = Mapping[str, Any]
 """Values of fields that have rules of their own, by `Model.field` or by the pattern of a text."""
 
-_SCALARS: Mapping[Any, Any] = {str: "text", int: 7, float: 1.5, bool: True, Any: {"key": [1, None]}}
+_SCALARS: Mapping[Any, Any] = {
+    str: "text",
+    bytes: b"text",
+    int: 7,
+    float: 1.5,
+    bool: True,
+    Any: {"key": [1, None]},
+}
 
 
 def examples(annotation: Any, overrides: Overrides) -> list[Any]:

@@ -69,5 +69,5 @@ def test_the_name_of_a_dataflow_may_be_the_start_of_another_id() -> None:
 
 
 def test_other_replies_are_ignored() -> None:
-    reply = MachineReply(daemon="robot", reply=RecordingData(data=""))
+    reply = MachineReply(daemon="robot", reply=RecordingData(data=b""))
     assert collect(RecorderReplies(replies=(reply,))) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -136,7 +135,7 @@ def test_each_report_is_read_once(folder: RecordingFolder, monkeypatch: pytest.M
 def test_files_are_read_in_pieces(folder: RecordingFolder) -> None:
     (folder.path / "robot-0.mcap").write_bytes(b"0123456789")
     read = [folder.read("robot-0.mcap", offset, 4) for offset in (0, 8, 10)]
-    assert [base64.b64decode(one) for one in read] == [b"0123", b"89", b""]
+    assert read == [b"0123", b"89", b""]
     with pytest.raises(RecordingRefused, match=r"robot-1\.mcap: No such file"):
         folder.read("robot-1.mcap", 0, 4)
 

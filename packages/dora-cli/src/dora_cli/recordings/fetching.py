@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import shutil
 from collections.abc import Sequence
@@ -123,14 +122,10 @@ def _copy(client: Client, machine: str, recording: str, path: Path, size: int) -
         while there < size:
             request = ReadRecording(recording=recording, file=path.name, offset=there)
             read = call_one(client, machine, request, RecordingData)
-            try:
-                data = base64.b64decode(read.data, validate=True)
-            except ValueError as error:
-                raise RecordingError(f"{machine}: {path.name}: malformed data") from error
-            if not data:
+            if not read.data:
                 raise RecordingError(f"{machine}: {path.name} ends after {there} of {size} bytes")
-            file.write(data)
-            there += len(data)
+            file.write(read.data)
+            there += len(read.data)
 
 
 def _megabytes(size: int) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from dora_config.frozen import Count, UnixTime
 from dora_config.protocol.envelope import Message
@@ -162,9 +162,11 @@ class RecordingDescribed(Message):
 
 
 class RecordingData(Message):
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
     kind: Literal["recording_data"] = "recording_data"
-    data: str
-    """Base64; empty at the end of the file."""
+    data: bytes
+    """Empty at the end of the file."""
 
 
 RecorderReply = Annotated[

@@ -9,7 +9,6 @@ N.status     report of the Nth recorder process, see ``dora_daemon.recording.sta
 
 from __future__ import annotations
 
-import base64
 import re
 import shutil
 from collections import Counter
@@ -214,12 +213,12 @@ class RecordingFolder:
                 samples.append(ClockSample.model_validate_json(line))
         return RecordingDescribed(plan=self.plan(), clock=tuple(samples))
 
-    def read(self, name: str, offset: int, limit: int) -> str:
-        """Return bytes of a file in base64, fewer at its end. Raises RecordingRefused."""
+    def read(self, name: str, offset: int, limit: int) -> bytes:
+        """Return bytes of a file, fewer at its end. Raises RecordingRefused."""
         try:
             with (self.path / name).open("rb") as file:
                 file.seek(offset)
-                return base64.b64encode(file.read(limit)).decode()
+                return file.read(limit)
         except OSError as error:
             raise RecordingRefused(f"{self.path / name}: {error.strerror}") from error
 
