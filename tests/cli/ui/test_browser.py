@@ -393,7 +393,7 @@ def test_a_hidden_page_costs_nothing(ui: Ui, fleet: RealFleet, dataflow: str) ->
     """The subscription ends on the robot too, and starts again with the page."""
 
     def inspectors() -> list[int]:
-        return children(fleet.daemons["robot"].pid, "dora_daemon.inspection")
+        return children(fleet.daemons["robot"].pid, "dora_daemon.inspection.inspector")
 
     page = ui.open("dataflow", dataflow, "output", "camera", "image")
     see(page, "figure img")

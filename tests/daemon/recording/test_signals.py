@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from dora_daemon.recording.__main__ import _until_sigterm
+from dora_daemon.recording.recorder import _until_sigterm
 
 
 def test_a_second_signal_is_ignored() -> None:

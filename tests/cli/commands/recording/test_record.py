@@ -214,7 +214,7 @@ def test_limits_end_the_recording_and_split_it(workspace: Workspace) -> None:
 def recorders_of(recording: RunningDora) -> list[psutil.Process]:
     """Return the recorder of a command that also runs the dataflow."""
     children = psutil.Process(recording.pid).children()
-    return [child for child in children if "dora_daemon.recording" in child.cmdline()]
+    return [child for child in children if "dora_daemon.recording.recorder" in child.cmdline()]
 
 
 def last_sent(stdout: str) -> int:

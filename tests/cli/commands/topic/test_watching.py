@@ -62,7 +62,9 @@ def inspectors() -> list[int]:
             words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"dora_daemon.inspection" in words and str(runtime_root()).encode() in b"".join(words):
+        if b"dora_daemon.inspection.inspector" in words and str(
+            runtime_root()
+        ).encode() in b"".join(words):
             found.append(int(name))
     return found
 

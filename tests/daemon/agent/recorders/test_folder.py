@@ -146,7 +146,7 @@ def test_a_request_cannot_have_an_offset_that_no_file_has(folder: RecordingFolde
         ReadRecording(recording=ID, file="robot-0.mcap", offset=2**63)
     furthest = ReadRecording(recording=ID, file="robot-0.mcap", offset=2**63 - 1)
     with suppress(RecordingRefused):
-        assert folder.read(furthest.file, furthest.offset, furthest.limit) == ""
+        assert folder.read(furthest.file, furthest.offset, furthest.limit) == b""
 
 
 @pytest.mark.parametrize("end", [b'{"boot', b"\xff\x00"])

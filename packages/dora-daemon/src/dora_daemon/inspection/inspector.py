@@ -1,4 +1,7 @@
-"""Inspector: reads the queues of a stream and writes a chunk for each request."""
+"""``python -m dora_daemon.inspection.inspector``: inspector process of one stream.
+
+Reads queues and writes a chunk for each byte on standard input, see ``side_process``.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,18 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from dora_config.protocol.topics import StreamTopics, TopicChunk, TopicUpdate
 from dora_daemon.inspection.intervals import Intervals
 from dora_daemon.inspection.queue_reader import QueueReader
-from dora_daemon.inspection.runner_connection import InspectorConnection, RunnerDisconnected
+from dora_daemon.inspection.runner_connection import (
+    InspectionError,
+    InspectorConnection,
+    RunnerDisconnected,
+)
 from dora_daemon.inspection.samples import Pace, Samples
+from dora_daemon.inspection.side_process import prepare, write_line
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.shared.errors import BrokenRecord
 
@@ -169,3 +178,26 @@ class Inspector:
     def _send(self) -> None:
         self._requested -= 1
         self._write(TopicChunk(stream=self._request.stream, news=self._collector.take()))
+
+
+def main() -> None:
+    socket, request = prepare(StreamTopics)
+    with suppress(BrokenPipeError):  # the daemon has ended
+        problem = _inspect(socket, request)
+        write_line(TopicChunk(stream=request.stream, done=True, problem=problem))
+
+
+def _inspect(socket: Path, request: StreamTopics) -> str | None:
+    """Return the error, None when the runner or the stream has ended."""
+    try:
+        runner = InspectorConnection(socket, request.dataflow_id, request.topics)
+        Inspector(runner, request, write_line).run(0)
+    except InspectionError as error:
+        return str(error)
+    except RunnerDisconnected:
+        pass
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -20,8 +20,8 @@ from dora_config.spawn_argv import run_module
 from dora_daemon.daemon_threads import run_in_daemon_thread
 from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
 
-INSPECTOR_MODULE: Final = "dora_daemon.inspection"
-RECORDER_MODULE: Final = "dora_daemon.recording"
+INSPECTOR_MODULE: Final = "dora_daemon.inspection.inspector"
+RECORDER_MODULE: Final = "dora_daemon.recording.recorder"
 MAX_LINE: Final = 16 * 1024 * 1024
 
 logger = logging.getLogger("dora.daemon")
