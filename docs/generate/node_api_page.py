@@ -44,10 +44,6 @@ def _methods(target: type) -> Iterator[tuple[str, Callable[..., Any]]]:
         public = not name.startswith("_") or name == "__init__"
         if public and inspect.isfunction(member) and (member.__doc__ or name == "__init__"):
             yield (target.__name__ if name == "__init__" else name), member
-            for base in target.__bases__:
-                if name in vars(base) and name != "__init__":
-                    # What a base makes of this method.
-                    yield from ((n, m) for n, m in _methods(base) if n not in vars(target))
 
 
 def _entry(name: str, function: Callable[..., Any]) -> str:

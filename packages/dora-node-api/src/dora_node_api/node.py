@@ -16,7 +16,6 @@ from dora_node_api.backends.sample import SampleHandler
 from dora_node_api.errors import InvalidData, NodeClosed, NodeForked
 from dora_node_api.ids import uuid7
 from dora_node_api.logging.log_lines import entry_line, write_line
-from dora_node_api.logging.log_methods import LogMethods
 from dora_node_api.queue_policy import QueuePolicy
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ _FORKED = (
 _CLOSED = "the node was closed"
 
 
-class Node(LogMethods):
+class Node:
     """A node of a dataflow: receives events, sends outputs.
 
     `Node()` connects to the dataflow that started the process. `Node("id")` does the same if a
@@ -209,6 +208,36 @@ class Node(LogMethods):
         """Write an entry to the log. Levels: error, warn, info, debug, trace; others are info."""
         node_id = self._backend.config.node_id
         write_line(entry_line(node_id, level, str(message), target=target, fields=fields))
+
+    def log_error(
+        self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None
+    ) -> None:
+        """`log` at level error."""
+        self.log("error", message, target, fields)
+
+    def log_warn(
+        self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None
+    ) -> None:
+        """`log` at level warn."""
+        self.log("warn", message, target, fields)
+
+    def log_info(
+        self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None
+    ) -> None:
+        """`log` at level info."""
+        self.log("info", message, target, fields)
+
+    def log_debug(
+        self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None
+    ) -> None:
+        """`log` at level debug."""
+        self.log("debug", message, target, fields)
+
+    def log_trace(
+        self, message: str, target: str | None = None, fields: Mapping[str, Any] | None = None
+    ) -> None:
+        """`log` at level trace."""
+        self.log("trace", message, target, fields)
 
     # --- the dataflow ----------------------------------------------------------------------------
 

@@ -10,27 +10,23 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from dora_node_api.backends.backend import Backend, check_timeout
-from dora_node_api.backends.sample import SampleHandler
+from dora_node_api.backends.backend import Backend
 from dora_node_api.backends.test_mode import as_array, sent_metadata
-from dora_node_api.ids import uuid7
-from dora_node_api.logging.log_methods import LogMethods
-from dora_node_api.protocol.extensions import local_extensions
+from dora_node_api.node import Node
+from dora_node_api.protocol.messages import NodeConfig
 from dora_node_api.transport.producer.blocks import heap_sample
 
 if TYPE_CHECKING:
-    from dora_node_api.events import EventStream
     from dora_node_api.protocol.session import Event
     from dora_node_api.transport.producer.blocks import Sample
 
 __all__ = ["MockNode"]
 
 
-class MockNode(LogMethods):
-    """Has the methods of `Node`; returns the given events, then STOP, then None.
+class MockNode(Node):
+    """A `Node` that returns the given events, then STOP, then None, and never waits.
 
     `inputs`: pairs of an input id and its data, each an INPUT event with a copy of `metadata`, or
     whole event dictionaries, for metadata of their own and for other events: `{"type": "INPUT",
@@ -52,110 +48,33 @@ class MockNode(LogMethods):
         service_responses: Mapping[str, Sequence[Any]] | None = None,
         state: Any = None,
     ) -> None:
-        events: list[Event] = []
-        for number, item in enumerate(inputs):
-            match item:
-                case dict():
-                    events.append(_whole_event(number, item, metadata))
-                case (str(name), data):
-                    events.append(_input_event(name, data, metadata))
-                case _:
-                    raise TypeError(
-                        "MockNode takes pairs of an input id and its data, or whole events:"
-                        ' [("image", pyarrow.array([1])), {"type": "INPUT", "id": "image", "value":'
-                        f' pyarrow.array([1]), "metadata": {{"key": 1}}}}]; found {item!r:.80}'
-                    )
+        events = [_event(number, item, metadata) for number, item in enumerate(inputs)]
         if not any(event.get("type") == "STOP" for event in events):
             events.append({"type": "STOP", "id": "ALL_INPUTS_CLOSED"})
-        self._events = deque(events)
-        self._descriptor = dataflow_descriptor or {}
-        self._dataflow_id = dataflow_id or ""
+        config = NodeConfig(
+            dataflow_id=dataflow_id or "",
+            node_id="mock",
+            restart_count=restart_count or int(is_restart),
+            descriptor=dataflow_descriptor or {},
+        )
+        backend = _MockBackend(config, deque(events))
+        self._backend = backend
+        self._async = None
+        self._events = backend.events
         self._node_config = node_config or {}
-        self._restart_count = restart_count or int(is_restart)
         self._answers = {name: deque(data) for name, data in (service_responses or {}).items()}
-        self.node_id = "mock"
-        self.outputs: dict[str, list[Any]] = {}
+        self._state = state
+        self.outputs = backend.outputs
         """By output: the sent data, in order, with those of requests and responses."""
-        self.output_metadata: dict[str, list[dict[str, Any]]] = {}
+        self.output_metadata = backend.output_metadata
         """By output: the sent metadata, in order."""
         self.logs: list[dict[str, Any]] = []
         self.service_requests: list[dict[str, Any]] = []
         self.service_responses_sent: list[dict[str, Any]] = []
-        self.closed_outputs: list[str] = []
-        self.stop_reasons: list[str] = []
+        self.closed_outputs = backend.closed_outputs
+        self.stop_reasons = backend.stop_reasons
         self.saved_state: Any = None
         """Last state that was saved."""
-        self._state = state
-        self._extensions = local_extensions(self.node_id)
-
-    # --- receiving -------------------------------------------------------------------------------
-
-    def next(self, timeout: float | None = None) -> Event | None:
-        """Return the next event, None after the last. Never waits."""
-        if timeout is not None:
-            check_timeout(timeout)
-        return self._events.popleft() if self._events else None
-
-    def try_recv(self) -> Event | None:
-        """As `next`."""
-        return self.next()
-
-    async def recv_async(self, timeout: float | None = None) -> Event | None:  # noqa: ASYNC109
-        """As `next`."""
-        return self.next(timeout)
-
-    def drain(self) -> list[Event]:
-        """Return all remaining events."""
-        events = list(self._events)
-        self._events.clear()
-        return events
-
-    def is_empty(self) -> bool:
-        """Whether no event remains."""
-        return not self._events
-
-    def __iter__(self) -> MockNode:
-        return self
-
-    def __next__(self) -> Event:
-        if not self._events:
-            raise StopIteration
-        return self._events.popleft()
-
-    def __aiter__(self) -> MockNode:
-        return self
-
-    async def __anext__(self) -> Event:
-        if not self._events:
-            raise StopAsyncIteration
-        return self._events.popleft()
-
-    def events(self) -> EventStream:
-        """Return the same stream as typed events."""
-        from dora_node_api.events import EventStream
-
-        return EventStream(self)
-
-    def merge_external_events(self, subscription: object) -> NoReturn:
-        """Raises NotImplementedError, as `Node` does."""
-        raise NotImplementedError("merge_external_events: this version has no ROS 2 bridge")
-
-    # --- sending ---------------------------------------------------------------------------------
-
-    def send_output(
-        self, output_id: str, data: Any, metadata: Mapping[str, Any] | None = None
-    ) -> None:
-        """Record the data in `outputs`. Raises RuntimeError for data that `Node` cannot send."""
-        kept = _as_sent(output_id, data, metadata)
-        self.outputs.setdefault(output_id, []).append(kept)
-        self.output_metadata.setdefault(output_id, []).append(dict(metadata or {}))
-
-    def send_output_raw(
-        self, output_id: str, data_length: int, metadata: Mapping[str, Any] | None = None
-    ) -> SampleHandler:
-        """Return memory to fill; the sent bytes are recorded in `outputs`."""
-        sample = heap_sample(data_length)
-        return SampleHandler(_MockBackend(self), output_id, sample, metadata or {})
 
     def send_service_request(
         self, output_id: str, data: Any, metadata: Mapping[str, Any] | None = None
@@ -163,29 +82,27 @@ class MockNode(LogMethods):
         """Record the request in `service_requests` and `outputs`; its prepared response comes
         before STOP.
         """
-        request = uuid7()
-        self.send_output(output_id, data, {**(metadata or {}), "request_id": request})
-        sent = self.outputs[output_id][-1]
-        kept = {"output_id": output_id, "data": sent, "metadata": dict(metadata or {})}
-        self.service_requests.append({**kept, "request_id": request})
+        request = super().send_service_request(output_id, data, metadata)
+        self.service_requests.append(self._last_sent(output_id, metadata, request))
         if answers := self._answers.get(output_id):
-            event = _input_event(output_id, answers.popleft(), {"request_id": request})
-            for place, waiting in enumerate(self._events):
-                if waiting.get("type") == "STOP":
-                    self._events.insert(place, event)
-                    break
-            else:
-                self._events.append(event)
+            kinds = [event.get("type") for event in self._events]
+            place = kinds.index("STOP") if "STOP" in kinds else len(kinds)
+            answer = _input_event(output_id, answers.popleft(), {"request_id": request})
+            self._events.insert(place, answer)
         return request
 
     def send_service_response(self, output_id: str, data: Any, metadata: Mapping[str, Any]) -> None:
         """Record the response in `service_responses_sent` and `outputs`."""
-        self.send_output(output_id, data, metadata)
-        sent = self.outputs[output_id][-1]
-        kept = {"output_id": output_id, "data": sent, "metadata": dict(metadata)}
-        self.service_responses_sent.append({**kept, "request_id": metadata.get("request_id")})
+        super().send_service_response(output_id, data, metadata)
+        request = metadata.get("request_id")
+        self.service_responses_sent.append(self._last_sent(output_id, metadata, request))
 
-    # --- logging ---------------------------------------------------------------------------------
+    def _last_sent(
+        self, output: str, metadata: Mapping[str, Any] | None, request: str | None
+    ) -> dict[str, Any]:
+        data = self.outputs[output][-1]
+        own = dict(metadata or {})
+        return {"output_id": output, "data": data, "metadata": own, "request_id": request}
 
     def log(
         self,
@@ -198,31 +115,9 @@ class MockNode(LogMethods):
         entry = {"level": level, "message": message, "target": target}
         self.logs.append({**entry, "fields": dict(fields or {})})
 
-    # --- the dataflow ----------------------------------------------------------------------------
-
-    def dataflow_descriptor(self) -> dict[str, Any]:
-        """Return the value passed to the constructor."""
-        return dict(self._descriptor)
-
-    def dataflow_id(self) -> str:
-        """Return the value passed to the constructor."""
-        return self._dataflow_id
-
     def node_config(self) -> dict[str, Any]:
         """Return the value passed to the constructor."""
         return dict(self._node_config)
-
-    def is_restart(self) -> bool:
-        """Return the value passed to the constructor."""
-        return self._restart_count > 0
-
-    def restart_count(self) -> int:
-        """Return the value passed to the constructor."""
-        return self._restart_count
-
-    def timestamp(self) -> datetime:
-        """Return the current time in UTC."""
-        return datetime.now(UTC)
 
     def save_state(self, state: Any) -> None:
         """Record the state in `saved_state`."""
@@ -232,50 +127,53 @@ class MockNode(LogMethods):
         """Return the given state."""
         return self._state
 
-    def extension_store(
-        self, namespace: str, key: str, value: bytes | bytearray | memoryview
-    ) -> None:
-        """As in `Node`; no other node uses the values."""
-        self._extensions.store(namespace, key, value)
-
-    def extension_load(self, namespace: str, key: str, remove: bool = False) -> bytes | None:
-        """As in `Node`."""
-        return self._extensions.load(namespace, key, remove=remove)
-
-    def extension_drop(self, namespace: str, key: str) -> None:
-        """As in `Node`."""
-        self._extensions.drop(namespace, key)
-
-    def drain_dropped_extension_keys(self, namespace: str) -> list[str]:
-        """As in `Node`."""
-        return self._extensions.drain(namespace)
-
-    def close_outputs(self, outputs: str | Iterable[str]) -> None:
-        """Record the names in `closed_outputs`."""
-        self.closed_outputs.extend((outputs,) if isinstance(outputs, str) else outputs)
-
-    def stop_dataflow(self, reason: str) -> None:
-        """Record the reason in `stop_reasons`."""
-        self.stop_reasons.append(reason)
-
     def close(self) -> None:
         """Do nothing."""
 
-    def __enter__(self) -> MockNode:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.close()
-
 
 class _MockBackend(Backend):
-    """Records the samples of a MockNode."""
+    """Returns given events, and keeps what is sent."""
 
-    def __init__(self, node: MockNode) -> None:
-        self._node = node
+    def __init__(self, config: NodeConfig, events: deque[Event]) -> None:
+        self.config = config
+        self.events = events
+        self.outputs: dict[str, list[Any]] = {}
+        self.output_metadata: dict[str, list[dict[str, Any]]] = {}
+        self.closed_outputs: list[str] = []
+        self.stop_reasons: list[str] = []
+
+    @property
+    def ended(self) -> bool:
+        return not self.events
+
+    def is_empty(self) -> bool:
+        return not self.events
+
+    def next_event(self, timeout: float | None) -> Event | None:
+        return self.events.popleft() if self.events else None
+
+    def poll_event(self) -> Event | None:
+        return self.next_event(None)
+
+    def send(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
+        kept = _as_sent(output, data, metadata)
+        self.outputs.setdefault(output, []).append(kept)
+        self.output_metadata.setdefault(output, []).append(dict(metadata or {}))
+
+    def allocate_sample(self, output: str, nbytes: int, metadata: Mapping[str, Any]) -> Sample:
+        return heap_sample(nbytes)
 
     def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
-        self._node.send_output(output, bytes(sample.as_buffer()), metadata)
+        self.send(output, bytes(sample.as_buffer()), metadata)
+
+    def warn(self, message: str) -> None:
+        warnings.warn(message, stacklevel=4)
+
+    def close_outputs(self, outputs: tuple[str, ...]) -> None:
+        self.closed_outputs.extend(outputs)
+
+    def stop_dataflow(self, reason: str) -> None:
+        self.stop_reasons.append(reason)
 
 
 def _as_sent(output: str, data: Any, metadata: Mapping[str, Any] | None) -> Any:
@@ -283,6 +181,19 @@ def _as_sent(output: str, data: Any, metadata: Mapping[str, Any] | None) -> Any:
     as_array(output, data)
     sent_metadata(output, metadata, warnings.warn)
     return data.copy() if isinstance(data, bytearray) or hasattr(data, "dtype") else data
+
+
+def _event(number: int, item: Any, metadata: Mapping[str, Any] | None) -> Event:
+    match item:
+        case dict():
+            return _whole_event(number, item, metadata)
+        case (str(name), data):
+            return _input_event(name, data, metadata)
+    raise TypeError(
+        "MockNode takes pairs of an input id and its data, or whole events:"
+        ' [("image", pyarrow.array([1])), {"type": "INPUT", "id": "image", "value":'
+        f' pyarrow.array([1]), "metadata": {{"key": 1}}}}]; found {item!r:.80}'
+    )
 
 
 def _whole_event(number: int, event: Event, metadata: Mapping[str, Any] | None) -> Event:
