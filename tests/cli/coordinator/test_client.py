@@ -165,10 +165,10 @@ def test_a_request_after_one_without_an_answer(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_connection_that_was_closed_while_idle_is_opened_again() -> None:
     with serving(always(200, {})) as client:
-        assert client.get("/first") == {}
+        assert not vars(client.get("/first"))
         # The server closes the connection after each answer without a word.
         wait_until(lambda: select.select([client._connection.sock], [], [], 0)[0], what="the end")
-        assert client.get("/second") == {}
+        assert not vars(client.get("/second"))
 
 
 def test_a_connection_that_is_lost_in_the_handshake_is_opened_again(

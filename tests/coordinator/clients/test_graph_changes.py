@@ -148,7 +148,10 @@ def test_a_refusal_of_the_runner_changes_nothing() -> None:
         (ReplaceNode(node=node("camera", None, outputs=())), "lacks outputs"),
         (CROSSING, 'no node "logger"'),
         (ConnectInput(source="camera", output="x", target="plot", input="b"), "does not exist"),
-        (ConnectInput(source="camera", output="out", target="plot", input="in"), "disconnect it"),
+        (
+            ConnectInput(source="camera", output="out", target="plot", input="in"),
+            "disconnect this one",
+        ),
         (
             DisconnectInput(source="camera", output="out", target="plot", input="b"),
             "it reads nothing",
