@@ -61,7 +61,10 @@ def _rest_lines() -> list[bytes]:
     for one in OPERATIONS:
         for part, model in (("arguments", one.arguments), ("result", one.result)):
             for example in examples(model, OVERRIDES):
-                fact = {"operation": one.name, part: example.model_dump(mode="json")}
+                fact = {
+                    "operation": one.name,
+                    part: example.model_dump(mode="json", exclude={"kind"}),
+                }
                 lines.append(json.dumps(fact).encode())
     return lines
 
