@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from dora_cli.coordinator.errors import CoordinatorLost
-from dora_cli.recordings.errors import RecordingError
 from dora_cli.recordings.fetching import fetch
-from dora_cli.recordings.fleet import FleetRecording
+from dora_cli.recordings.fleet import FleetRecording, RecordingError
 from dora_config.protocol.recordings.fleet import (
     CallRecorders,
     DescribeRecording,

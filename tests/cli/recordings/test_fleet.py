@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dora_cli.recordings.errors import RecordingError
-from dora_cli.recordings.fleet import FleetRecording, choose, collect
+from dora_cli.recordings.fleet import FleetRecording, RecordingError, choose, collect
 from dora_config.protocol.recordings.fleet import (
     MachineReply,
     RecorderReplies,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -14,6 +15,7 @@ from dora_cli.recordings.fleet_session import FleetSession
 from dora_cli.recordings.starting import conclude
 from dora_config.access import Endpoint
 from dora_config.protocol.recordings.fleet import (
+    ListRecordings,
     MachineReply,
     RecorderReplies,
     RecordingPlan,
@@ -35,7 +37,8 @@ def session(monkeypatch: pytest.MonkeyPatch) -> FleetSession:
     session = FleetSession(Endpoint("127.0.0.1", 1), RecordingPlan(recording=ID))
     state = RecordingState(recording=ID, dataflow_id="flow", phase="recording")
     reply = MachineReply(daemon="robot", reply=RecordingStates(recordings=(state,)))
-    session._update(RecorderReplies(replies=(reply,)))
+    client = Mock(request=lambda *_: RecorderReplies(replies=(reply,)))
+    session._update(client, ListRecordings())
     return session
 
 

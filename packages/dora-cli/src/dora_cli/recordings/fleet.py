@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from dora_cli.coordinator.client import Client
-from dora_cli.recordings.errors import RecordingError
+from dora_config.errors import DoraError
 from dora_config.protocol.recordings.fleet import (
     CallRecorders,
     ListRecordings,
@@ -23,6 +23,10 @@ T = TypeVar("T", bound=RecorderReply)
 
 SHORT = 8
 """Characters of a recording's id that commands print."""
+
+
+class RecordingError(DoraError):
+    """A recording cannot be started, found or fetched."""
 
 
 @dataclass(slots=True)

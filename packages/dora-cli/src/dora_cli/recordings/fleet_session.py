@@ -9,15 +9,12 @@ from dora_cli import output
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorUnavailable
 from dora_cli.coordinator.stream_socket import Frame
-from dora_cli.recordings.errors import RecordingError
-from dora_cli.recordings.fleet import SHORT, FleetRecording, collect
+from dora_cli.recordings.fleet import SHORT, FleetRecording, RecordingError, call, collect
 from dora_cli.recordings.report import write_report
 from dora_config.access import Endpoint
 from dora_config.protocol import control
 from dora_config.protocol.recordings.fleet import (
-    CallRecorders,
     ListRecordings,
-    RecorderReplies,
     RecorderRequest,
     RecordingPlan,
     RecordPart,
@@ -52,7 +49,7 @@ class FleetSession:
 
     def begin(self, client: Client) -> None:
         """Start recorders on all machines; raises RecordingError if none records."""
-        self._update(self._call(client, RecordPart(plan=self._plan)))
+        self._update(client, RecordPart(plan=self._plan))
         for problem in self._unreachable.values():
             output.warn(f"{problem}: its outputs are not recorded until it is back")
         if not self._seen.states:
@@ -104,7 +101,7 @@ class FleetSession:
             frame = client.streams.next_frame(INTERVAL)
             if frame is not None:
                 self._note_end(frame)
-            self._update(self._call(client, RecordPart(plan=self._plan)))
+            self._update(client, RecordPart(plan=self._plan))
             if self._ended():
                 return True
         self._finish(client)
@@ -118,7 +115,7 @@ class FleetSession:
             self._dataflow_unknown = isinstance(frame, control.Failure)
 
     def _stop(self, client: Client) -> None:
-        self._update(self._call(client, StopRecording(recording=self._plan.recording)))
+        self._update(client, StopRecording(recording=self._plan.recording))
         self._finish(client)
 
     def _over_new_connection(self, work: Callable[[Client], None]) -> None:
@@ -141,16 +138,14 @@ class FleetSession:
     def _finish(self, client: Client) -> None:
         deadline = time.monotonic() + FINISH_SECONDS
         while True:
-            self._update(self._call(client, ListRecordings()))
+            self._update(client, ListRecordings())
             if self._stopped_everywhere() or time.monotonic() > deadline:
                 return
             time.sleep(INTERVAL / 10)
 
-    def _call(self, client: Client, request: RecorderRequest) -> RecorderReplies:
-        message = CallRecorders(daemons=self._plan.machines, request=request)
-        return client.request(message, RecorderReplies)
-
-    def _update(self, replies: RecorderReplies) -> None:
+    def _update(self, client: Client, request: RecorderRequest) -> None:
+        """Send a request to all machines and note their states."""
+        replies = call(client, request, self._plan.machines)
         self._unreachable = replies.problems
         for recording in collect(replies):
             if recording.recording == self._plan.recording:

@@ -1,4 +1,4 @@
-"""Recorder process of a command, and the report of a recording."""
+"""Recorder process of a command."""
 
 from __future__ import annotations
 
@@ -7,14 +7,9 @@ from pathlib import Path
 
 from dora_cli import output
 from dora_cli.errors import CommandFailed
-from dora_cli.recordings.errors import RecordingError
+from dora_cli.recordings.fleet import RecordingError
 from dora_cli.recordings.report import write_report
-from dora_config.protocol.recordings.recorder import (
-    REPORTS,
-    RecordingEnded,
-    RecordingRequest,
-    RecordingStarted,
-)
+from dora_config.protocol.recordings.recorder import RecorderStatus, RecordingRequest
 from dora_daemon.inspection.process import RECORDER_MODULE, SideProcess
 
 
@@ -24,47 +19,46 @@ class RecorderProcess:
     def __init__(self, runner: Path, request: RecordingRequest) -> None:
         """Start recording; ``runner``: directory of the runner. Raises RecordingError."""
         self._process = SideProcess(RECORDER_MODULE, runner, request)
+        self._folder = Path(request.path).parent
         started = self._next_report()
-        if not isinstance(started, RecordingStarted):
+        if started is None or started.end is not None:
             problem = started.problem if started is not None else None
             raise RecordingError(f"cannot record: {problem or self._exit()}")
         self._started = started
-        count = output.counted(len(started.topics), "output")
-        output.remark(f"recording {count} to {started.path}")
+        count = output.counted(len(started.recorded), "output")
+        output.remark(f"recording {count} to {request.path}")
 
-    def _next_report(self) -> RecordingStarted | RecordingEnded | None:
+    def _next_report(self) -> RecorderStatus | None:
         line = self._process.next_line()
-        return None if line is None else REPORTS.validate_json(line)
+        return None if line is None else RecorderStatus.model_validate_json(line)
 
-    def wait(self) -> RecordingEnded:
-        """Return the report when the recording has ended; Ctrl-C ends it."""
+    def wait(self) -> None:
+        """Report when the recording has ended; Ctrl-C ends it."""
         try:
-            report = self._next_report()
+            ended = self._next_report()
         except KeyboardInterrupt:
-            return self.finish()
-        return self._ended(report)
+            self.finish()
+        else:
+            self._report(ended)
 
-    def finish(self) -> RecordingEnded:
-        """Record what was sent until now and return the report."""
+    def finish(self) -> None:
+        """Record what was sent until now and report."""
         self._process.finish()
-        return self._ended(self._next_report())
+        self._report(self._next_report())
 
-    def _ended(self, report: RecordingStarted | RecordingEnded | None) -> RecordingEnded:
+    def _report(self, ended: RecorderStatus | None) -> None:
+        """Print what was recorded; raises CommandFailed unless all of it was."""
         how = self._exit()
-        if isinstance(report, RecordingEnded):
-            return report
-        problem = f"{how}; the file is readable up to its last second"
-        return RecordingEnded(files=(self._started.path,), problem=problem)
+        if ended is None:
+            problem = f"{how}; the file is readable up to its last second"
+            ended = self._started.model_copy(update={"recorded": {}, "problem": problem})
+        early = ended.problem and f"the recording ended early: {ended.problem}"
+        files = [str(self._folder / name) for name in ended.files]
+        if not write_report(ended.recorded, ended.lost, files, (early,) if early else ()):
+            raise CommandFailed
 
     def _exit(self) -> str:
         """Wait until the process has ended; return a sentence for an unexpected end."""
         code = self._process.wait()
         how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
         return f"the recorder ended unexpectedly ({how})"
-
-
-def report_ended(ended: RecordingEnded) -> None:
-    """Print what was recorded; raises CommandFailed unless all of it was."""
-    early = ended.problem and f"the recording ended early: {ended.problem}"
-    if not write_report(ended.recorded, ended.lost, ended.files, (early,) if early else ()):
-        raise CommandFailed

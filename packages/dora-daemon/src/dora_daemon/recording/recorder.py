@@ -16,12 +16,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from dora_config.protocol.recordings.recorder import (
-    RecorderEnd,
-    RecordingEnded,
-    RecordingRequest,
-    RecordingStarted,
-)
+from dora_config.protocol.recordings.recorder import RecorderEnd, RecorderStatus, RecordingRequest
 from dora_daemon.inspection.queue_reader import QueueReader
 from dora_daemon.inspection.runner_connection import (
     InspectionError,
@@ -92,10 +87,10 @@ class Recorder:
         self._drained: set[str] = set()
         """Outputs of which such a message was read."""
 
-    def run(self, requests: int, *, count_on: bool) -> None:
+    def run(self, requests: int, *, count_on: bool) -> RecorderStatus:
         """Run until the descriptor ``requests`` ends, then read what is queued.
 
-        ``count_on``: when writing fails, count the messages until then.
+        Returns the last report. ``count_on``: when writing fails, count the messages until then.
         """
         reader = QueueReader(self._runner, requests, self)
         try:
@@ -112,19 +107,8 @@ class Recorder:
             self._runner.close()
             if self._writing.problem is not None:
                 self._end = RecorderEnd.FAILED
-            self._report()
-
-    def ended(self) -> RecordingEnded:
-        """Return the report after the end."""
-        return RecordingEnded(
-            files=tuple(str(path) for path in self._writing.files),
-            recorded=self._recorded(),
-            lost=self._writing.lost,
-            problem=self._writing.problem,
-        )
-
-    def _recorded(self) -> dict[str, int]:
-        return dict.fromkeys(self._runner.receivers, 0) | self._writing.recorded
+            last = self.report()
+        return last
 
     def _follow(self, reader: QueueReader, requests: int, *, count_on: bool) -> None:
         due = 0.0
@@ -141,22 +125,23 @@ class Recorder:
             now = time.monotonic()
             if now >= due:
                 due = now + REPORT_SECONDS
-                self._report()
+                self.report()
         self._end = RecorderEnd.DATAFLOW if self._runner.stopping else RecorderEnd.LIMIT
 
-    def _report(self) -> None:
-        if self._status is None:
-            return
+    def report(self) -> RecorderStatus:
+        """Return the present status, after writing it to the status file."""
         writing = self._writing
         status = identified(
             end=self._end,
             files=tuple(path.name for path in writing.files),
             seconds=writing.age,
-            recorded=self._recorded(),
-            lost=dict(writing.lost),
+            recorded=dict.fromkeys(self._runner.receivers, 0) | writing.recorded,
+            lost=dict(writing.lost),  # the writing thread may change it
             problem=writing.problem,
         )
-        self._status.write(status)
+        if self._status is not None:
+            self._status.write(status)
+        return status
 
     def _drain(self, reader: QueueReader) -> None:
         """Read what is queued now."""
@@ -212,6 +197,8 @@ def main() -> int:
         stop = _until_sigterm()
         status = StatusFile(Path(request.status_file))
     ended = _record(socket, request, status, stop)
+    if status is not None:
+        status.write(ended)
     with suppress(BrokenPipeError):
         write_line(ended)
     return 0 if ended.problem is None and not ended.lost else 1
@@ -232,26 +219,25 @@ def _until_sigterm() -> int:
 
 def _record(
     socket: Path, request: RecordingRequest, status: StatusFile | None, stop: int
-) -> RecordingEnded:
+) -> RecorderStatus:
     if status is not None:
         _wait_for_socket(socket, stop)
     try:
         runner = RecorderConnection(socket, request)
     except InspectionError as error:
-        return _failed(status, RecorderEnd.FAILED, str(error))
+        return identified(end=RecorderEnd.FAILED, problem=str(error))
     except RunnerDisconnected:
-        return _failed(status, RecorderEnd.RUNNER, "the dataflow has ended")
+        return identified(end=RecorderEnd.RUNNER, problem="the dataflow has ended")
     try:
         writing = Writing(request, runner.source)
     except OSError as error:
         runner.close()
         problem = f"{error.filename or request.path}: {error.strerror}"
-        return _failed(status, RecorderEnd.FAILED, problem)
+        return identified(end=RecorderEnd.FAILED, problem=problem)
     recorder = Recorder(runner, writing, status)
     with suppress(BrokenPipeError):
-        write_line(RecordingStarted(topics=tuple(runner.receivers), path=str(writing.files[0])))
-    recorder.run(stop, count_on=request.count_on)
-    return recorder.ended()
+        write_line(recorder.report())
+    return recorder.run(stop, count_on=request.count_on)
 
 
 def _wait_for_socket(socket: Path, stop: int) -> None:
@@ -259,12 +245,6 @@ def _wait_for_socket(socket: Path, stop: int) -> None:
     while not socket.exists() and socket.parent.exists():
         if select.select([stop], [], [], SOCKET_POLL)[0]:
             return
-
-
-def _failed(status: StatusFile | None, end: RecorderEnd, problem: str) -> RecordingEnded:
-    if status is not None:
-        status.write(identified(end=end, problem=problem))
-    return RecordingEnded(problem=problem)
 
 
 if __name__ == "__main__":

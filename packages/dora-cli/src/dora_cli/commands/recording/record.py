@@ -165,7 +165,7 @@ class Coordinator:
 
 
 def _run_here(path: Path, settings: RecordSettings, run: RunSettings) -> None:
-    from dora_cli.recordings.recorder_process import RecorderProcess, report_ended
+    from dora_cli.recordings.recorder_process import RecorderProcess
 
     loaded = dataflow_file.load(path)
     places = prepare(loaded, uv=run.uv, offline=False, lock=LockChoice(), verbose=False)
@@ -179,14 +179,14 @@ def _run_here(path: Path, settings: RecordSettings, run: RunSettings) -> None:
         run_loaded(loaded, places, run, start)
     finally:
         for recorder in recorders:
-            report_ended(recorder.finish())
+            recorder.finish()
 
 
 def _attach(dataflow: str, settings: RecordSettings, coordinator: Coordinator) -> None:
     """Record here a dataflow that runs only here, any other on its machines."""
     from dora_cli.coordinator.errors import CoordinatorUnreachable
     from dora_cli.recordings.local_runners import NoSuchRunner, find_runner
-    from dora_cli.recordings.recorder_process import RecorderProcess, report_ended
+    from dora_cli.recordings.recorder_process import RecorderProcess
     from dora_cli.recordings.starting import conclude, session_of
 
     absent: NoSuchRunner | None = None
@@ -195,7 +195,7 @@ def _attach(dataflow: str, settings: RecordSettings, coordinator: Coordinator) -
             directory, found = find_runner(dataflow)
             if found.whole:
                 request = settings.request(found.dataflow_id, count_on=False)
-                report_ended(RecorderProcess(directory, request).wait())
+                RecorderProcess(directory, request).wait()
                 return
         except NoSuchRunner as error:
             absent = error

@@ -1,17 +1,16 @@
 """Messages between a recorder process and the process that starts it; no I/O.
 
 The recorder gets a :class:`RecordingRequest`, finishes the file when its standard input ends, and
-writes reports as lines of JSON to its standard output. With a ``status_file`` it outlives the
-starting process: it ends with SIGTERM, and writes a :class:`RecorderStatus` to that file each
-second and when it ends.
+writes a :class:`RecorderStatus` to its standard output when it begins and when it has ended. With a
+``status_file`` it outlives the starting process: it ends with SIGTERM, and writes its status to
+that file as well, each second.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from dora_config.protocol.envelope import Message
 
@@ -65,28 +64,6 @@ class RecordingRequest(Message):
     """Record nothing if no output matches, instead of failing."""
 
 
-class RecordingStarted(Message):
-    """The queues of all outputs exist: every message from now on is recorded or counted."""
-
-    kind: Literal["started"] = "started"
-    topics: tuple[str, ...]
-    path: str
-    """The first file."""
-
-
-class RecordingEnded(Message):
-    """Last report of a recorder."""
-
-    kind: Literal["ended"] = "ended"
-    files: tuple[str, ...] = ()
-    recorded: dict[str, int] = Field(default_factory=dict)
-    """Messages in the files, by output; also outputs without messages."""
-    lost: dict[str, int] = Field(default_factory=dict)
-    """Messages that were sent but not recorded, by output."""
-    problem: str | None = None
-    """Why the recording ended early."""
-
-
 class RecorderEnd(StrEnum):
     """Why a recorder has ended."""
 
@@ -100,7 +77,10 @@ class RecorderEnd(StrEnum):
 
 
 class RecorderStatus(Message):
-    """Contents of a status file."""
+    """Report of a recorder.
+
+    Once the queues of all outputs exist, every message is recorded or counted.
+    """
 
     pid: int
     start_time: int
@@ -113,9 +93,8 @@ class RecorderStatus(Message):
     seconds: float = 0.0
     """Since the first message."""
     recorded: dict[str, int] = Field(default_factory=dict)
+    """Messages in the files, by output; also outputs without messages."""
     lost: dict[str, int] = Field(default_factory=dict)
+    """Messages that were sent but not recorded, by output."""
     problem: str | None = None
-
-
-RecordingReport = Annotated[RecordingStarted | RecordingEnded, Field(discriminator="kind")]
-REPORTS: TypeAdapter[RecordingReport] = TypeAdapter(RecordingReport)
+    """Why the recording ended early."""
