@@ -121,6 +121,8 @@ def test_unchanged_folders_become_requirements(installed: tuple[Path, Path]) -> 
     # perhaps the value of an option
     assert split(base, python, "install -U ./plain") == ("install -U ./plain", "")
     assert split(base, python, "install -t ./plain x") == ("install -t ./plain x", "")
+    assert split(base, python, "install -U -e ./editable") == ("install -U", "-e editable")
+    assert split(base, python, "install -e") == ("install -e", "")
     assert split(base, python, "install plain") == ("install plain", "")
 
 

@@ -11,11 +11,11 @@ import re
 import sys
 import sysconfig
 import tomllib
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from configparser import Error, RawConfigParser
 from contextlib import suppress
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 
 from dora_daemon.build.plan import NAMES_TARGET, PIP
@@ -91,16 +91,20 @@ def split_projects(
     """Return the arguments without the folders that need no rebuild, and requirements for these."""
     kept: list[str] = []
     requirements: list[str] = []
-    words = iter(arguments)
-    for word in words:
+    words = deque(arguments)
+    while words:
+        word = words.popleft()
         option, equals, value = word.partition("=")
         editable = option in _EDITABLE
         if word.startswith("-") and not editable:
             kept.append(word)
-            if not equals and word not in _WITHOUT_VALUE:
-                kept += [*islice(words, 1)]  # perhaps the value of the option
+            if not equals and word not in _WITHOUT_VALUE and words and words[0][:1] != "-":
+                kept.append(words.popleft())  # perhaps the value of the option
             continue
-        named = word if not editable else value if equals else next(words, "")
+        if editable and not equals and not words:
+            kept.append(word)  # uv names the missing value
+            continue
+        named = word if not editable else value if equals else words.popleft()
         path = named.partition("[")[0]
         folder = (directory / path).resolve()
         if _is_project(path, folder) and not _needs_rebuild(folder, python, editable=editable):
