@@ -71,3 +71,23 @@ def test_nodes_whose_links_lead_out_together_conflict() -> None:
     other = CodeSet(links=(CodeLink(path="k", target="d/up/.."),))
     with pytest.raises(CodeConflict, match=r"do not fit together: 'k' links to .*, outside of"):
         merged([one, other])
+
+
+def test_files_of_another_running_dataflow_stay(tmp_path: Path, store: FileStore) -> None:
+    shared, lib = file(store, "shared.py", b"1"), file(store, "lib.py", b"2")
+    link = CodeLink(path="link", target="lib.py")
+    code = CodeSet(files=(shared, lib), links=(link,))
+    check_out(code, tmp_path, store, "one")
+    check_out(code, tmp_path, store, "two", ["one", "two"])
+    check_out(CodeSet(files=(shared,)), tmp_path, store, "two", ["one", "two"])
+    assert (tmp_path / "lib.py").exists()
+    for other in (
+        CodeSet(files=(file(store, "lib.py", b"3"),)),
+        CodeSet(files=(file(store, "link", b"3"),)),
+        CodeSet(links=(CodeLink(path="link", target="shared.py"),)),
+        CodeSet(links=(CodeLink(path="lib.py", target="shared.py"),)),
+    ):
+        with pytest.raises(CodeConflict, match="belongs to another dataflow that runs"):
+            check_out(other, tmp_path, store, "two", ["one"])
+    assert (tmp_path / "lib.py").read_bytes() == b"2"
+    check_out(CodeSet(files=(file(store, "lib.py", b"3"),)), tmp_path, store, "two")

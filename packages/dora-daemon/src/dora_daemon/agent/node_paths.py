@@ -75,7 +75,8 @@ async def deliver(
             whole = part.spec.with_sent(spec)
         elif part.spec.workspace == spec.workspace:
             _require_same_code(spec, part, base)
-    delivered = await machine.code.deliver(whole, base)
+    running = [part.spec.workspace for part in machine.parts]
+    delivered = await machine.code.deliver(whole, base, running)
     return {node: code for node, code in delivered.items() if node in spec.code}
 
 

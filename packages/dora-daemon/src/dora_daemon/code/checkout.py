@@ -50,17 +50,24 @@ def merged(sets: Iterable[CodeSet]) -> CodeSet:
         raise CodeConflict(f"the nodes' files do not fit together: {text}") from error
 
 
-def check_out(code: CodeSet, directory: Path, store: FileStore, owner: str) -> None:
+def check_out(
+    code: CodeSet, directory: Path, store: FileStore, owner: str, running: Iterable[str] = ()
+) -> None:
     """Write ``code`` to ``directory``, replacing the earlier checkout of the dataflow ``owner``.
 
-    Raises OSError and CodeConflict.
+    Files of the other dataflows ``running`` stay. Raises OSError and CodeConflict.
     """
     directory.mkdir(parents=True, exist_ok=True)
     index = directory / _INDEXES / f"{owner}.json"
     before = _read(index)
+    in_use: set[str] = set()
+    for other in set(running) - {owner}:
+        files = _read(directory / _INDEXES / f"{other}.json")
+        _require_equal(code, files, directory)
+        in_use |= files.keys()
     known: dict[str, list[Any]] = {}
     changed = False
-    _remove(directory, before.keys() - set(code.paths))
+    _remove(directory, before.keys() - set(code.paths) - in_use)
     for file in code.files:
         target = _inside(directory, file.path)
         if not _is_that_file(target, file, before.get(file.path)):
@@ -80,6 +87,26 @@ def check_out(code: CodeSet, directory: Path, store: FileStore, owner: str) -> N
     if changed or before.keys() != known.keys():
         index.parent.mkdir(parents=True, exist_ok=True)
         write_file(index, json.dumps(known))
+
+
+def _require_equal(code: CodeSet, files: Mapping[str, list[Any]], directory: Path) -> None:
+    """Raise CodeConflict if the code would replace files of a running dataflow."""
+    sent = {file.path: file.sha256 for file in code.files}
+    links = {link.path: link.target for link in code.links}
+    for path, stamp in files.items():
+        if stamp:
+            differs = path in links or sent.get(path, stamp[0]) != stamp[0]
+        else:
+            differs = path in sent or links.get(path) not in (None, _target(directory / path))
+        if differs:
+            raise CodeConflict(
+                f"{path} belongs to another dataflow that runs in this folder, with other content; "
+                "stop that one, or choose another `deploy.working_dir`"
+            )
+
+
+def _target(link: Path) -> str | None:
+    return os.readlink(link) if link.is_symlink() else None
 
 
 def growth(code: CodeSet, directory: Path) -> int:

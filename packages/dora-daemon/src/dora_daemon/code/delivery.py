@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -45,21 +45,30 @@ class Delivery:
     _thread_turn: threading.Lock = field(default_factory=threading.Lock)
     """The thread of a cancelled delivery continues until its next check."""
 
-    async def deliver(self, spec: DataflowSpec, base: Path) -> dict[str, CodeSet]:
-        """Check out code below ``base``; return it by node id. Raises CodeNotDelivered."""
+    async def deliver(
+        self, spec: DataflowSpec, base: Path, running: Collection[str] = ()
+    ) -> dict[str, CodeSet]:
+        """Check out code below ``base``; return it by node id. Raises CodeNotDelivered.
+
+        ``running``: workspaces of dataflows whose files are not replaced.
+        """
         if not any(node.id in spec.code for node in spec.resolved.nodes):
             return {}
         cancelled = threading.Event()
         async with self._turn:
             try:
                 return await run_in_daemon_thread(
-                    lambda: self._deliver(spec, base, cancelled.is_set)
+                    lambda: self._deliver(spec, base, running, cancelled.is_set)
                 )
             finally:
                 cancelled.set()
 
     def _deliver(
-        self, spec: DataflowSpec, base: Path, cancelled: Callable[[], bool]
+        self,
+        spec: DataflowSpec,
+        base: Path,
+        running: Collection[str],
+        cancelled: Callable[[], bool],
     ) -> dict[str, CodeSet]:
         delivered: dict[str, CodeSet] = {}
         by_directory: dict[Path, list[CodeSet]] = {}
@@ -79,8 +88,9 @@ class Delivery:
                 if cancelled():  # a later delivery may be waiting
                     raise CodeNotDelivered(f"cannot write code to {directory}: cancelled")
                 try:
-                    owner = spec.workspace or "dataflow"
-                    check_out(merged(parts), directory, self.store, owner)
+                    owner = _owner(spec.workspace)
+                    others = map(_owner, running)
+                    check_out(merged(parts), directory, self.store, owner, others)
                 except (OSError, DoraError) as problem:
                     text = f"cannot write code to {directory}: {problem}"
                     raise CodeNotDelivered(text) from problem
@@ -117,6 +127,10 @@ class Delivery:
         elif missing := self.store.missing(wanted):
             raise CodeMissing(f"{len(missing)} of its files were not sent to this machine")
         return code
+
+
+def _owner(workspace: str) -> str:
+    return workspace or "dataflow"
 
 
 def node_directory(base: Path, node: ResolvedNode) -> Path:
