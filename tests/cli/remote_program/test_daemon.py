@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from support.waiting import wait_until
 
-from dora_cli.remote_program import daemon, existing_daemons, store_copies
+from dora_cli.remote_program import coordinator, daemon, existing_daemons
 from dora_cli.remote_program.paths import last_lines, state_dir
+from dora_cli.remote_program.protocol import Problem
 from dora_daemon.process_tree.runtime_dir import RuntimeDir
 
 
@@ -118,8 +119,7 @@ def test_copy_of_a_store_is_private_from_the_start(
         return real(path)
 
     monkeypatch.setattr(sqlite3, "connect", connect)
-    copy = store_copies.copy_store(store, "1.0.0")
-    assert copy is not None
+    copy = Path(coordinator.copy_store("1.0.0", str(store))["copy"])
     assert modes[1] == 0o600
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
 
@@ -127,6 +127,6 @@ def test_copy_of_a_store_is_private_from_the_start(
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(sqlite3, "connect", fail)
-    with pytest.raises(sqlite3.OperationalError):
-        store_copies.copy_store(store, "1.0.1")
+    with pytest.raises(Problem, match="cannot be copied: database or disk is full"):
+        coordinator.copy_store("1.0.1", str(store))
     assert sorted(path.name for path in tmp_path.iterdir()) == [store.name, copy.name]

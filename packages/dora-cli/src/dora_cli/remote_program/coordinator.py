@@ -1,19 +1,21 @@
-"""The folder and store of a coordinator that runs as a service."""
+"""The folder and store of a coordinator."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dora_cli.remote_program import store_copies
 from dora_cli.remote_program.paths import remove_empty, remove_unused, state_dir
 from dora_cli.remote_program.protocol import Commands, Problem
 
 _OF_SERVICE = ".of-service"
 """Marker in the coordinator's folder: `uninstall` may remove the folder."""
+KEPT_COPIES = 3
 
 
 def _folder() -> Path:
@@ -24,19 +26,54 @@ def _store() -> Path:
     return _folder() / "store.sqlite3"
 
 
-def copy_store(version: str) -> dict[str, Any]:
-    """Copy the store; the copy's name includes the version that wrote it."""
-    try:
-        copy = store_copies.copy_store(_store(), version)
-    except sqlite3.Error as error:
-        raise Problem(f"{_store()}: the store cannot be copied: {error}") from None
-    return {"copy": None if copy is None else str(copy)}
+def copy_store(version: str, store: str = "") -> dict[str, Any]:
+    """Copy a store; the copy's name includes the version that wrote it.
+
+    ``store``: its file; empty: that of the service.
+    """
+    file = Path(store) if store else _store()
+    if not file.exists():
+        return {"copy": None}
+    copy = file.with_name(f"{file.name}.of-{version}")
+    fresh = copy.with_name(f".{copy.name}.new")
+    with _new_file(fresh):
+        try:
+            with (
+                closing(sqlite3.connect(file)) as source,
+                closing(sqlite3.connect(fresh)) as target,
+            ):
+                source.backup(target)
+        except sqlite3.Error as error:
+            raise Problem(f"{file}: the store cannot be copied: {error}") from None
+        fresh.replace(copy)
+    copies = sorted(file.parent.glob(f"{file.name}.of-*"), key=lambda path: path.stat().st_mtime)
+    for path in copies[:-KEPT_COPIES]:
+        path.unlink()
+    return {"copy": str(copy)}
 
 
-def restore_store(copy: str) -> dict[str, Any]:
-    """Restore the store from a copy; its coordinator must not run."""
-    store_copies.restore_store(_store(), Path(copy))
+def restore_store(copy: str, store: str = "") -> dict[str, Any]:
+    """Restore a store from a copy; its coordinator must not run."""
+    file = Path(store) if store else _store()
+    fresh = file.with_name(f".{file.name}.new")
+    with _new_file(fresh):
+        shutil.copyfile(copy, fresh)
+        for part in ("-wal", "-shm"):
+            file.with_name(f"{file.name}{part}").unlink(missing_ok=True)
+        fresh.replace(file)
     return {}
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[None]:
+    """Create an empty file that only its owner can read; remove it if the block fails."""
+    path.unlink(missing_ok=True)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def put_store_aside() -> dict[str, Any]:

@@ -160,10 +160,15 @@ def open_coordinator_machine(cluster: Cluster) -> Iterator[CoordinatorMachine | 
         with connect_to(machine) as connection:
             yield CoordinatorMachine(cluster, machine, connection)
     elif _can_be_here(cluster):
-        here = Machine(id="coordinator", host=socket.gethostname())
-        yield CoordinatorMachine(cluster, here, LocalConnection())
+        yield this_machine(cluster)
     else:
         yield None
+
+
+def this_machine(cluster: Cluster) -> CoordinatorMachine:
+    """Return this machine as that of the coordinator."""
+    here = Machine(id="coordinator", host=socket.gethostname())
+    return CoordinatorMachine(cluster, here, LocalConnection())
 
 
 def _can_be_here(cluster: Cluster) -> bool:

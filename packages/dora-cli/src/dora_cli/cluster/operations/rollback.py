@@ -9,11 +9,6 @@ from dora_cli import output
 from dora_cli.bundle.install import probe
 from dora_cli.bundle.layout import Layout
 from dora_cli.cluster.coordinator import queries
-from dora_cli.cluster.coordinator.upgrade import (
-    coordinator_versions,
-    roll_back_coordinator,
-    store_problem,
-)
 from dora_cli.cluster.decisions.daemon_argv import ssh_name
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.cluster.decisions.rollback_plan import Plan, Versions, plan
@@ -22,10 +17,20 @@ from dora_cli.cluster.decisions.version_links import VersionLinks
 from dora_cli.cluster.machines.daemon_service import DaemonService
 from dora_cli.cluster.machines.parallel import Outcome
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
-from dora_cli.cluster.operations.rolling import switch_one_by_one
+from dora_cli.cluster.operations.coordinator_switch import (
+    coordinator_versions,
+    roll_back_coordinator,
+    store_problem,
+)
+from dora_cli.cluster.operations.daemon_switch import (
+    Switched,
+    check,
+    look_at_versions,
+    switch_one_by_one,
+    unit_copy,
+)
 from dora_cli.cluster.operations.steps import wait_for_nodes
 from dora_cli.cluster.operations.version_report import with_version_report
-from dora_cli.cluster.operations.version_switch import Switched, check, look_at_versions, unit_copy
 from dora_config.cluster.models import Cluster, Machine
 
 

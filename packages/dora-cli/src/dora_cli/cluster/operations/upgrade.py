@@ -9,22 +9,22 @@ from dora_cli.bundle.formats import CONTROL_PLANE, OURS, differs
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import Layout
 from dora_cli.cluster.coordinator import queries
-from dora_cli.cluster.coordinator.upgrade import upgrade_coordinator
 from dora_cli.cluster.decisions.daemon_argv import ssh_name
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.cluster.decisions.version_check import NewVersion
 from dora_cli.cluster.machines.daemon_service import DaemonService
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
-from dora_cli.cluster.operations.rolling import switch_one_by_one
-from dora_cli.cluster.operations.steps import step, wait_for_nodes
-from dora_cli.cluster.operations.version_report import with_version_report
-from dora_cli.cluster.operations.version_switch import (
+from dora_cli.cluster.operations.coordinator_switch import upgrade_coordinator
+from dora_cli.cluster.operations.daemon_switch import (
     Switch,
     Switched,
     check,
     connected_release,
     look_at_versions,
+    switch_one_by_one,
 )
+from dora_cli.cluster.operations.steps import step, wait_for_nodes
+from dora_cli.cluster.operations.version_report import with_version_report
 from dora_config.cluster.models import Cluster, Machine
 
 
@@ -40,7 +40,7 @@ def upgrade_cluster(
     unchecked = _check(cluster, machines, version)
 
     def work() -> bool:
-        _upgrade_coordinator(cluster, installer, version, keep_going=keep_going)
+        _upgrade_coordinator(cluster, installer, keep_going=keep_going)
         return switch_one_by_one(
             cluster,
             machines,
@@ -77,11 +77,9 @@ def _check(cluster: Cluster, machines: Sequence[Machine], version: str) -> dict[
     return {one.machine.id: one.problem for one in done if one.problem is not None}
 
 
-def _upgrade_coordinator(
-    cluster: Cluster, installer: Installer, version: str, *, keep_going: bool
-) -> None:
+def _upgrade_coordinator(cluster: Cluster, installer: Installer, *, keep_going: bool) -> None:
     before = queries.fetch_nodes(cluster)
-    if not upgrade_coordinator(cluster, installer, version):
+    if not upgrade_coordinator(cluster, installer):
         return
     try:
         wait_for_nodes(cluster, before)

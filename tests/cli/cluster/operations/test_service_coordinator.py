@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,14 +14,15 @@ from support.cluster.machine_facts import machine_facts
 from dora_cli.bundle.install import Installer
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.service import CoordinatorMachine, CoordinatorService
-from dora_cli.cluster.coordinator.service_upgrade import (
-    roll_back_service,
-    service_versions,
-    upgrade_service,
-)
 from dora_cli.cluster.decisions.coordinator_unit import unit_version
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.cluster.decisions.rollback_plan import Versions
+from dora_cli.cluster.operations import coordinator_switch, steps
+from dora_cli.cluster.operations.coordinator_switch import (
+    coordinator_versions,
+    roll_back_coordinator,
+    upgrade_coordinator,
+)
 from dora_cli.ssh import Connection, Finished
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 
@@ -33,7 +36,9 @@ class FakeHost(CoordinatorMachine):
         cluster = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=())
         machine = Machine(id="coordinator", host="station")
         programs = SimpleNamespace(
-            check=lambda *_, **__: "", run=lambda *_: Finished(0, f"dora {OLD}\n", "")
+            name="station",
+            check=lambda *_, **__: "",
+            run=lambda *_: Finished(0, f"dora {OLD}\n", ""),
         )
         super().__init__(cluster, machine, cast(Connection, programs))
         self.calls: list[str] = []
@@ -76,36 +81,53 @@ class FakeService(CoordinatorService):
     def stop(self) -> None:
         self.running = ""
 
-    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
-        if not condition():
-            raise NotReady(f"the service {what}")
-
     def report(self, _: Cluster) -> Any:
         coordinator = SimpleNamespace(release=self.running)
         return SimpleNamespace(coordinator=coordinator) if self.running else None
 
+    def journal(self, lines: int) -> list[str]:
+        return ["it ended"]
 
-def upgrade(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queries, "fetch_report", service.report)
-    upgrade_service(service, cast(Installer, None), OLD, NEW)
+    @contextmanager
+    def installed(self, _: Cluster) -> Iterator[CoordinatorService]:
+        yield self
 
 
-def test_an_upgrade_is_rolled_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    service = FakeService()
-    upgrade(service, monkeypatch)
+@pytest.fixture
+def make_service(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], FakeService]:
+    def make(broken: str) -> FakeService:
+        service = FakeService(broken)
+        monkeypatch.setattr(queries, "report_if_running", service.report)
+        monkeypatch.setattr(coordinator_switch, "installed_service", service.installed)
+        monkeypatch.setattr(steps, "RECONNECT_TIMEOUT", 0.0)
+        return service
+
+    return make
+
+
+INSTALLER = cast(Installer, SimpleNamespace(version=NEW))
+
+
+def test_an_upgrade_is_rolled_back_once(make_service: Callable[[str], FakeService]) -> None:
+    service = make_service("")
+    cluster = service.machine.cluster
+    assert upgrade_coordinator(cluster, INSTALLER)
     assert (service.running, unit_version(service.text())) == (NEW, NEW)
-    assert service_versions(service, NEW) == Versions(NEW, OLD, there=(NEW, OLD))
-    assert roll_back_service(service, NEW)
+    assert coordinator_versions(cluster) == Versions(NEW, OLD, there=(NEW, OLD))
+    assert roll_back_coordinator(cluster)
     assert (service.running, unit_version(service.text())) == (OLD, OLD)
-    assert service_versions(service, OLD).returned
-    assert not roll_back_service(service, OLD)
+    assert coordinator_versions(cluster) == Versions(OLD, returned=True, there=(OLD,))
+    assert not roll_back_coordinator(cluster)
 
 
-def test_a_failed_upgrade_restores_unit_and_store(monkeypatch: pytest.MonkeyPatch) -> None:
-    service = FakeService(broken=NEW)
-    expected = rf"^dora {NEW} could not replace .*{OLD}, is started again: the service does not run"
-    with pytest.raises(NotReady, match=expected):
-        upgrade(service, monkeypatch)
+def test_a_failed_upgrade_restores_unit_and_store(
+    make_service: Callable[[str], FakeService],
+) -> None:
+    service = make_service(NEW)
+    cluster = service.machine.cluster
+    expected = rf"^dora {NEW} did not answer .* it ended\n  \(the coordinator runs {OLD} again\)$"
+    with pytest.raises(NotReady, match=re.compile(expected, re.DOTALL)):
+        upgrade_coordinator(cluster, INSTALLER)
     assert (service.running, unit_version(service.text())) == (OLD, OLD)
     assert service.machine.calls == ["coordinator.copy_store", "coordinator.restore_store"]
-    assert service_versions(service, OLD) == Versions(OLD, there=(OLD,))
+    assert coordinator_versions(cluster) == Versions(OLD, there=(OLD,))

@@ -29,23 +29,29 @@ command.__version__ = "{OLD}"
 sys.exit(command.main(sys.argv[2:]))
 """
 
-COMMAND = f"""
+COMMAND = """
 import sys
 from dora_cli.bundle.install import Installer
 from dora_cli.cluster.coordinator import process
-from dora_cli.cluster.coordinator.process_upgrade import CoordinatorProgram
-from dora_cli.cluster.coordinator.upgrade import roll_back_coordinator, upgrade_coordinator
+from dora_cli.cluster.operations.coordinator_switch import (
+    BackgroundCoordinator,
+    roll_back_coordinator,
+    upgrade_coordinator,
+)
 from dora_cli.coordinator import background
 from dora_config.cluster.models import Cluster, Coordinator
+from dora_coordinator._version import __version__
 
 port, step, problem, present = sys.argv[1:]
-CoordinatorProgram.present_version = lambda program: present
+Installer.version = __version__
+if present:
+    BackgroundCoordinator.present_version = lambda self, program: present
 problems = [KeyboardInterrupt() if problem == "interrupted" else PermissionError(13, "no")]
-places = {{
+places = {
     "end": (process, "wait_for_end"),
     "start": (background, "start"),
     "wait": (background.BackgroundProcess, "wait_until"),
-}}
+}
 
 if step:
     place, name = places[step]
@@ -63,7 +69,7 @@ try:
     if present:
         print(roll_back_coordinator(cluster))
     else:
-        print(upgrade_coordinator(cluster, Installer(), "{__version__}"))
+        print(upgrade_coordinator(cluster, Installer()))
 except BaseException as error:
     print(type(error).__name__, error)
 """
@@ -141,7 +147,7 @@ def test_rollback_starts_the_replaced_program(tmp_path: Path) -> None:
         upgrade(cluster)
         printed = roll_back(cluster, present="0.7.0")
         assert f"stays at dora {__version__}: " in printed
-        assert f"which ran {OLD}, is dora 0.7.0 now; to return it" in printed
+        assert f"which was {OLD}, is dora 0.7.0 now; to return it" in printed
         assert printed.startswith("False\n")
         assert f"  dora {__version__} -> {OLD}... OK" in roll_back(cluster)
         assert queries.release_of(cluster) == OLD
@@ -160,7 +166,7 @@ def test_failure_starts_the_old_coordinator_again(tmp_path: Path, step: str, pro
         shutil.rmtree(tmp_path / "its-state/dora/log", ignore_errors=True)
         printed = upgrade(cluster, step, problem)
         assert ("KeyboardInterrupt" if problem == "interrupted" else "NotReady") in printed
-        assert f"the old one, {OLD}, is started again" in printed
+        assert f"Return to {OLD}... OK" in printed
         wait_until(lambda: queries.release_of(cluster) == OLD, what="the old coordinator again")
         assert process_at(cluster).cwd() == str(tmp_path)
         assert (tmp_path / "its-state/dora/log/coordinator.log").exists()

@@ -1,0 +1,305 @@
+"""Switches the daemon of a machine to another version, and the machines one after the other.
+
+The links are switched, then the daemon is restarted as a hand-over, which its runners outlive. If
+the daemon does not reconnect, or reconnects without its dataflows, the machine is restored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from dora_cli import output
+from dora_cli.bundle.formats import CONTROL_PLANE, Formats
+from dora_cli.bundle.install import Installer, probe
+from dora_cli.bundle.layout import Layout
+from dora_cli.cluster.coordinator import queries
+from dora_cli.cluster.coordinator.trust import deliver_token
+from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
+from dora_cli.cluster.decisions.node_changes import Nodes, node_problems
+from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
+from dora_cli.cluster.decisions.rollback_plan import Versions
+from dora_cli.cluster.decisions.version_check import Checked, NewVersion, check_switch
+from dora_cli.cluster.decisions.version_links import VersionLinks, installed_versions
+from dora_cli.cluster.machines.background_daemon import hand_over, start_daemon
+from dora_cli.cluster.machines.daemon_service import DaemonService, last_lines
+from dora_cli.cluster.machines.parallel import Outcome, Report, on_machines
+from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to, layout_of
+from dora_cli.cluster.operations.steps import poll, step
+from dora_cli.cluster.operations.version_switch import FAULTS, VersionSwitch
+from dora_cli.ssh import ConnectionLost
+from dora_config import DoraError
+from dora_config.cluster.models import Cluster, Machine
+from dora_config.errors import error_text
+
+LAST_LINES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """The new version on a machine; ``files``: new files of its service, if any."""
+
+    dora: str
+    version: str
+    files: Mapping[str, bytes | None]
+
+
+Switch = Callable[[RemoteMachine, Layout, DaemonService | None], Switched | None]
+"""Switches the links of a machine; None: it runs that version already."""
+
+
+def connected_release(remote: RemoteMachine) -> str:
+    """Return the version of the machine's connected daemon; empty if none is connected.
+
+    Raises CoordinatorBusy.
+    """
+    found = queries.connected_daemons(queries.report_if_running(remote.cluster))
+    daemon = found.get(remote.machine.id)
+    return daemon.release if daemon is not None else ""
+
+
+def running_tree(facts: MachineFacts) -> str:
+    """Return the name of the version's folder that the daemon runs from; may be empty."""
+    return PurePosixPath(facts.daemon.tree if facts.daemon is not None else "").name
+
+
+def unit_copy(remote: RemoteMachine, layout: Layout, tree: str) -> str:
+    """Return the path of the unit that is stored with a version."""
+    prefix = probe(remote.connection, layout)["prefix"]
+    return f"{prefix}/{tree}/{remote.service}.service"
+
+
+class DaemonSwitch(VersionSwitch):
+    """The switch of one machine, over a connection that may have to be opened again."""
+
+    WHAT = "daemon"
+    ANSWER = "connect"
+    REMEDY = "Run this command again when the machine can be reached: that does the rest"
+
+    def __init__(self, remote: RemoteMachine, switch: Switch) -> None:
+        self.remote = remote
+        self._switch = switch
+        self._facts = remote.facts()
+        service = self._service(remote)
+        if service is None and self._facts.daemon is None:
+            raise NotReady(
+                "no daemon is installed or runs there; use `dora cluster install` or "
+                "`dora cluster up`"
+            )
+        self.layout = layout_of(remote.machine, user=service is None or service.user)
+        self._nodes = self._present_nodes()
+        found = self._present_links(remote)
+        self._links = found.of_running(running_tree(self._facts))
+        self._files = service.current_files() if service is not None else {}
+        """Unit and environment of the service, if there is one, to restore."""
+        if service is not None and self._links.current:
+            self._keep_unit(service, stores=self._links == found)
+        super().__init__(ssh_name(remote.machine), connected_release(remote))
+
+    def _keep_unit(self, service: DaemonService, *, stores: bool) -> None:
+        """Store the present unit for a later rollback, or restore that which is stored."""
+        connection, sudo = self.remote.connection, self.layout.sudo
+        copy = unit_copy(self.remote, self.layout, self._links.current)
+        if stores:
+            connection.write(copy, self._files[service.unit] or b"", sudo=sudo)
+        elif (unit := connection.read(copy, sudo=sudo)) is not None:
+            self._files[service.unit] = unit
+
+    def _service(self, remote: RemoteMachine) -> DaemonService | None:
+        return DaemonService.find(remote, self._facts)
+
+    # ------------------------------------------------------------------------ switching
+
+    def prepare(self) -> bool:
+        switched = self._switch(self.remote, self.layout, self._service(self.remote))
+        if switched is None:
+            output.write("  It runs that version already")
+            return False
+        self._switched, self.new = switched, switched.version
+        return True
+
+    def replace(self) -> None:
+        service = self._service(self.remote)
+        if service is not None and self._switched.files:
+            service.replace_files(self._switched.files)
+        deliver_token(self.remote)
+        with step(f"Restart {'daemon' if service is None else 'service'}"):
+            self._restart(self.remote)
+
+    def _restart(self, remote: RemoteMachine) -> None:
+        """Start a new daemon process; the dataflows of the old one keep running."""
+        service = self._service(remote)
+        if service is not None:
+            service.restart()
+        else:
+            hand_over(remote)
+            start_daemon(remote, self._switched.dora)
+
+    def release(self) -> str:
+        return connected_release(self.remote)
+
+    def wait(self) -> None:
+        with step("Waiting for reconnect", timed=True):
+            super().wait()
+
+    def last_lines(self) -> Sequence[str]:
+        return last_lines(self.remote, self._facts, LAST_LINES)
+
+    def _present_nodes(self) -> Nodes:
+        machine_id = self.remote.machine.id
+        found = queries.fetch_nodes(self.remote.cluster)
+        return {key: node for key, node in found.items() if node.daemon == machine_id}
+
+    def check(self) -> None:
+        """Raise NotReady unless every node still runs as the same process."""
+        before = self._nodes
+        if not before:
+            return
+        problems = ["the coordinator gave no report"]
+
+        def unchanged() -> bool:
+            problems[:] = node_problems(before, self._present_nodes())
+            return not problems
+
+        running = f"{len({dataflow for dataflow, _ in before})} running, {len(before)} nodes"
+        try:
+            with step("Its dataflows", detail=running):
+                poll(unchanged, "")
+        except DoraError:
+            raise NotReady(f"its dataflows did not keep running: {'; '.join(problems)}") from None
+
+    # ------------------------------------------------------------------------ restoring
+
+    def undo(self) -> None:
+        self._over_any_connection(self._restore_links)
+
+    def restore(self) -> None:
+        self._over_any_connection(self._restore)
+
+    def _restore(self, there: RemoteMachine) -> None:
+        service = self._service(there)
+        if service is not None:
+            service.replace_files(self._files)
+        self._restore_links(there)
+        self._restart(there)
+
+    def _present_links(self, remote: RemoteMachine) -> VersionLinks:
+        return VersionLinks.from_probe(probe(remote.connection, self.layout))
+
+    def _restore_links(self, there: RemoteMachine) -> None:
+        if self._present_links(there) == self._links:
+            return
+        there.call(
+            "versions.restore",
+            prefix=self.layout.prefix,
+            current=self._links.current,
+            previous=self._links.previous,
+            sudo=self.layout.sudo,
+        )
+
+    def _over_any_connection(self, work: Callable[[RemoteMachine], None]) -> None:
+        """Do ``work``; if the connection is broken, do it again over a new one."""
+        remote = self.remote
+        try:
+            work(remote)
+        except ConnectionLost:
+            with connect_to(remote.machine) as connection:
+                work(RemoteMachine(remote.cluster, remote.machine, connection))
+
+
+# ---------------------------------------------------------------------------- all machines
+
+
+def switch_one_by_one(
+    cluster: Cluster,
+    machines: Sequence[Machine],
+    label: Callable[[Machine], str],
+    switch: Switch,
+    *,
+    keep_going: bool,
+    collector: Installer | None = None,
+) -> bool:
+    """Switch each machine; return whether all succeeded.
+
+    ``collector`` then removes unused versions from each machine.
+    """
+    succeeded = 0
+    for number, machine in enumerate(machines, 1):
+        output.write(f"{label(machine)}...")
+        try:
+            with connect_to(machine) as connection:
+                remote = RemoteMachine(cluster, machine, connection)
+                work = DaemonSwitch(remote, switch)
+                if work.run() and collector is not None:
+                    _collect(remote, collector, work.layout)
+            succeeded += 1
+        except FAULTS as error:
+            output.write(f"  FAILED: {without_name(error_text(error), ssh_name(machine))}")
+            left = [other.id for other in machines[number:]]
+            if left and not keep_going:
+                output.write(
+                    f"Stopped there; not touched: {', '.join(left)} (--keep-going continues)"
+                )
+                break
+    output.write(f"{succeeded}/{len(machines)} succeeded.")
+    return succeeded == len(machines)
+
+
+def _collect(remote: RemoteMachine, collector: Installer, layout: Layout) -> None:
+    try:
+        collector.collect(remote.connection, layout)
+    except FAULTS as problem:
+        reason = without_name(error_text(problem), ssh_name(remote.machine))
+        output.warn(f"unused versions were not removed there: {reason}")
+
+
+# ---------------------------------------------------------------------------- before a switch
+
+
+def look_at_versions(
+    cluster: Cluster,
+) -> tuple[list[Outcome[Versions | None]], dict[str, Versions]]:
+    """Return the versions on each machine; without those whose program the cluster file names."""
+    done = on_machines(cluster, "Looking at {name}", _look, describe=_describe)
+    return done, {one.machine.id: one.result for one in done if one.result is not None}
+
+
+def _look(remote: RemoteMachine, report: Report) -> Versions | None:
+    if remote.machine.dora is not None:
+        return None
+    facts = remote.facts()
+    service = DaemonService.find(remote, facts)
+    layout = layout_of(remote.machine, user=service is None or service.user)
+    return installed_versions(probe(remote.connection, layout), running_tree(facts))
+
+
+def _describe(versions: Versions | None) -> str:
+    return "`dora` of the cluster file, not changed" if versions is None else str(versions)
+
+
+def check(
+    cluster: Cluster,
+    versions: Mapping[str, Versions],
+    targets: Mapping[str, NewVersion],
+    coordinator: Formats | None = None,
+) -> Checked:
+    """Check a switch before it begins; ``coordinator`` None: the one that runs."""
+    report = queries.report_if_running(cluster)
+    if coordinator is None:
+        protocol = None if report is None else report.coordinator.protocol
+        coordinator = {} if protocol is None else {CONTROL_PLANE: (protocol.major, protocol.minor)}
+    daemons = report.daemons if report is not None else ()
+    links = {(link.dataflow, link.machine) for daemon in daemons for link in daemon.links}
+    running: dict[str, dict[str, None]] = {}
+    linked: dict[str, dict[str, None]] = {}
+    for node in queries.fetch_nodes(cluster).values():
+        name = node.dataflow_name or node.dataflow
+        running.setdefault(node.daemon, {})[name] = None
+        if (node.dataflow, node.daemon) in links:
+            linked.setdefault(node.daemon, {})[name] = None
+    return check_switch(versions, targets, _sorted(running), _sorted(linked), coordinator)
+
+
+def _sorted(names: Mapping[str, Mapping[str, None]]) -> dict[str, list[str]]:
+    return {machine: sorted(some) for machine, some in names.items()}
