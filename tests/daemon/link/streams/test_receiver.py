@@ -73,10 +73,10 @@ class FakeForwarder:
 
     def fill_image(self, hold: Hold, image: BlockImage) -> None: ...
 
-    def forward(self, _output: str, _hold: Hold, _total: int, *, source: int, **_: int) -> int:
+    def forward(self, _output: str, _hold: Hold, _total: int, *, source: int, **_: int) -> bool:
         wait_until(lambda: not self.full, what="room")
         self.stored.append(source)
-        return 1
+        return True
 
     def announce(
         self, _output: str, _kind: RecordKind, _error: str = "", *, source: int = 0

@@ -97,15 +97,9 @@ class LocalDelivery:
         if problem is not None:
             self._reject(sequence, problem)
         else:
-            assert assembly.hold is not None
-            if not self._forwarder.forward_filled_at_once(
-                self._route,
-                assembly.hold,
-                parts.total,
-                source=sequence,
-                sent_ns=self._to_our_time(assembly.data.sent_ns),
-                flags=assembly.data.flags,
-            ):
+            data, hold = assembly.data, assembly.hold
+            assert hold is not None
+            if not self._forward(sequence, hold, parts.total, data.sent_ns, data.flags, wait=False):
                 return None
             assembly.target = None
         return parts.nbytes
@@ -160,14 +154,17 @@ class LocalDelivery:
     def _to_our_time(self, their_monotonic: int) -> int:
         return self.clock.to_ours(their_monotonic, time.monotonic_ns())
 
-    def _forward(self, sequence: int, hold: Hold, total: int, sent_ns: int, flags: int) -> None:
-        self._forwarder.forward(
+    def _forward(
+        self, sequence: int, hold: Hold, total: int, sent_ns: int, flags: int, *, wait: bool = True
+    ) -> bool:
+        return self._forwarder.forward(
             self._route,
             hold,
             total,
             source=sequence,
             sent_ns=self._to_our_time(sent_ns),
             flags=flags,
+            wait=wait,
         )
 
     def _reject(self, sequence: int, problem: str) -> None:

@@ -113,21 +113,6 @@ class Forwarder(Sender):
         assert block is not None
         image.write(block.segment.memory, block.offset, block.stamp)
 
-    def _push_to_all(
-        self, output: str, block: Block, total: int, source: int, sent_ns: int, flags: int
-    ) -> bool:
-        """Write the record into each queue that lacks it; False if a pipe has no room for it.
-
-        That may be a pipe that is smaller than its bound.
-        """
-        done = True
-        for route in self._missing(output, source):
-            if route.removed or self._push(route, block, total, sent_ns, flags):
-                _note(route.words, source)
-            else:
-                done = False
-        return done
-
     def _missing(self, output: str, source: int) -> Iterator[Route]:
         """Yield the routes without message ``source``, each noted as being written."""
         for route in self._table.of(output):
@@ -136,39 +121,32 @@ class Forwarder(Sender):
                 yield route
 
     def forward(
-        self, output: str, hold: Hold, total: int, *, source: int, sent_ns: int, flags: int
-    ) -> int:
+        self,
+        output: str,
+        hold: Hold,
+        total: int,
+        *,
+        source: int,
+        sent_ns: int,
+        flags: int,
+        wait: bool = True,
+    ) -> bool:
         """Put a filled block into every queue that has not had message ``source`` yet.
 
         Waits for backpressure queues; the others are served first. ``sent_ns`` is the send time in
-        this machine's CLOCK_MONOTONIC. Returns how many queues took it.
+        this machine's CLOCK_MONOTONIC. Without ``wait``: False when a queue or its pipe, which may
+        be smaller than its bound, has no room; call it again, it skips the queues that have it.
         """
         block = hold.block
         assert block is not None
-        taken = 0
-        for route in self._missing(output, source):
-            taken += self._put(route, block, total, sent_ns, flags)
+        done = wait or self.has_room(output)
+        for route in self._missing(output, source) if done else ():
+            if wait:
+                self._push_or_wait(route, block, total, flags, sent_ns)
+            elif not self._try_push(route, block, total, flags, sent_ns):
+                done = False
+                continue
             _note(route.words, source)
-        self._finish(hold)
-        if self._drops:
-            self._report_drops()
-        return taken
-
-    def forward_filled_at_once(
-        self, output: str, hold: Hold, total: int, *, source: int, sent_ns: int, flags: int
-    ) -> bool:
-        """As `forward`, but never waits: False when a queue or its pipe has no room.
-
-        Then call `forward`, which skips the queues that have it.
-        """
-        block = hold.block
-        assert block is not None
-        if not self.has_room(output):
-            return False
-        self._check()
-        with self._lock, self._integrity:
-            self._take_back()
-            done = self._push_to_all(output, block, total, source, sent_ns, flags)
         if done:
             self._finish(hold)
         if self._drops:
@@ -194,7 +172,12 @@ class Forwarder(Sender):
             if block is None:
                 return False
             image.write(block.segment.memory, block.offset, block.stamp)
-            done = self._push_to_all(output, block, total, source, sent_ns, flags)
+            done = True
+            for route in self._missing(output, source):
+                if route.removed or self._push(route, block, total, sent_ns, flags):
+                    _note(route.words, source)
+                else:
+                    done = False
             if not block.refs:
                 self.pool.give(block)
             now = time.monotonic_ns()
@@ -270,14 +253,6 @@ class Forwarder(Sender):
             self._drops.append(route)
             self._report_drops()
         return done
-
-    def _put(self, route: Route, block: Block, total: int, sent_ns: int, flags: int) -> bool:
-        if route.backpressure:
-            return self._push_or_wait(route, block, total, flags, sent_ns)
-        self._check()
-        with self._lock, self._integrity:
-            self._take_back()
-            return not route.removed and self._push(route, block, total, sent_ns, flags)
 
     def announce(self, output: str, kind: RecordKind, error: str = "", *, source: int = 0) -> bool:
         """Write a lifecycle record into every queue of ``output``.
