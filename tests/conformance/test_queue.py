@@ -557,7 +557,7 @@ def test_a_consumer_that_keeps_everything_is_given_copies(limit: str) -> None:
         size = 100_000 if limit == "bytes" else 24
         edge = w.edge(bound=10, hold_limit=hold)
         sender = w.sender(edge)
-        receiver = w.receiver(edge, on_first_copy=lambda _, text: warned.append(text))
+        receiver = w.receiver(edge, on_first_copy=warned.append)
         kept = []
         for number in range(1500 if limit == "slots" else 60):
             send(sender, number, size)

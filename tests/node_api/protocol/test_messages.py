@@ -103,10 +103,8 @@ def test_frames_may_be_cut_anywhere(data: st.DataObject) -> None:
 def test_garbage_is_a_control_error_and_nothing_else(garbage: bytes) -> None:
     decoder = FrameDecoder()
     decoder.feed(garbage)
-    try:
+    with suppress(ControlError):
         taken(decoder)
-    except ControlError:
-        assert decoder.errors == 1
 
 
 JSON = st.recursive(
@@ -142,7 +140,6 @@ def test_a_bad_frame_does_not_take_the_next_with_it() -> None:
     with pytest.raises(ControlError, match=r"stop\.reason is int, expected str"):
         decoder.next_message()
     assert taken(decoder) == [control.StopNode()]
-    assert decoder.errors == 1
 
 
 def test_unknown_queue_policy_is_refused() -> None:

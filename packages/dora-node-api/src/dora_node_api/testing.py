@@ -16,11 +16,9 @@ from dora_node_api.backends.backend import Backend
 from dora_node_api.backends.test_mode import as_array, sent_metadata
 from dora_node_api.node import Node
 from dora_node_api.protocol.messages import NodeConfig
-from dora_node_api.transport.producer.blocks import heap_sample
 
 if TYPE_CHECKING:
     from dora_node_api.protocol.session import Event
-    from dora_node_api.transport.producer.blocks import Sample
 
 __all__ = ["MockNode"]
 
@@ -159,12 +157,6 @@ class _MockBackend(Backend):
         kept = _as_sent(output, data, metadata)
         self.outputs.setdefault(output, []).append(kept)
         self.output_metadata.setdefault(output, []).append(dict(metadata or {}))
-
-    def allocate_sample(self, output: str, nbytes: int, metadata: Mapping[str, Any]) -> Sample:
-        return heap_sample(nbytes)
-
-    def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
-        self.send(output, bytes(sample.as_buffer()), metadata)
 
     def warn(self, message: str) -> None:
         warnings.warn(message, stacklevel=4)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dora_node_api.errors import DoraNodeError
 from dora_node_api.protocol.extensions import Extensions, local_extensions
 from dora_node_api.protocol.messages import NodeConfig
+from dora_node_api.transport.producer.blocks import heap_sample
 
 if TYPE_CHECKING:
     from dora_node_api.protocol.session import Event
@@ -64,11 +65,11 @@ class Backend:
 
     def allocate_sample(self, output: str, nbytes: int, metadata: Mapping[str, Any]) -> Sample:
         """Return memory for a message to be filled in place. Raises UnknownOutput, InvalidData."""
-        raise NotImplementedError
+        return heap_sample(nbytes)
 
     def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
         """Send a sample of `allocate_sample`."""
-        raise NotImplementedError
+        self.send(output, bytes(sample.as_buffer()), metadata)
 
     def warn(self, message: str) -> None:
         """Log a warning of this library; the same sentence only once."""

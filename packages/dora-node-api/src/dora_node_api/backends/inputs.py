@@ -249,7 +249,7 @@ class Inputs:
             self._connection.board,
             self._connection.open_segment,
             validate=self._validate,
-            on_first_copy=lambda _spec, sentence: self._connection.warn(sentence),
+            on_first_copy=self._connection.warn,
         )
         self._receivers[config.id] = receiver
         self._waiter.add(receiver)

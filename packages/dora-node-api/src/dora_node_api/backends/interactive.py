@@ -11,11 +11,9 @@ from dora_node_api.backends.backend import Backend
 from dora_node_api.backends.test_mode import as_array, sent_metadata
 from dora_node_api.data.json_values import array_from_json, array_to_json, dumps
 from dora_node_api.protocol.messages import NodeConfig
-from dora_node_api.transport.producer.blocks import heap_sample
 
 if TYPE_CHECKING:
     from dora_node_api.protocol.session import Event
-    from dora_node_api.transport.producer.blocks import Sample
 
 _INTRODUCTION = """\
 No dataflow has started this node; type its inputs. An input is an id and its data as JSON, for
@@ -83,12 +81,6 @@ class InteractiveBackend(Backend):
         if kept := sent_metadata(output, metadata, self.warn):
             shown["metadata"] = kept
         self._show(f"output {output}: {dumps(shown)}")
-
-    def allocate_sample(self, output: str, nbytes: int, metadata: Mapping[str, Any]) -> Sample:
-        return heap_sample(nbytes)
-
-    def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
-        self.send(output, sample.as_buffer(), metadata)
 
     def warn(self, message: str) -> None:
         self._show(f"warning: {message}")

@@ -23,13 +23,11 @@ from dora_node_api.data.metadata import decode_metadata, encode_metadata
 from dora_node_api.errors import InvalidData, SetUpError
 from dora_node_api.logging.log_lines import entry_line, write_line
 from dora_node_api.protocol.messages import InputConfig, NodeConfig
-from dora_node_api.transport.producer.blocks import heap_sample
 
 if TYPE_CHECKING:
     import pyarrow
 
     from dora_node_api.protocol.session import Event
-    from dora_node_api.transport.producer.blocks import Sample
 
 OUTPUTS_VARIABLE = "DORA_TEST_WRITE_OUTPUTS_TO"
 NO_OFFSET_VARIABLE = "DORA_TEST_NO_OUTPUT_TIME_OFFSET"
@@ -218,12 +216,6 @@ class TestBackend(Backend):
             line["metadata"] = kept
         with self._lock, self._path.open("a", encoding="utf-8") as file:
             file.write(dumps(line) + "\n")
-
-    def allocate_sample(self, output: str, nbytes: int, metadata: Mapping[str, Any]) -> Sample:
-        return heap_sample(nbytes)
-
-    def send_sample(self, output: str, sample: Sample, metadata: Mapping[str, Any]) -> None:
-        self.send(output, sample.as_buffer(), metadata)
 
     def warn(self, message: str) -> None:
         if message not in self._warned:

@@ -137,11 +137,6 @@ class ControlSocket:
         """Return the descriptor to wait on; -1 once closed."""
         return self._connection.fileno()
 
-    @property
-    def errors(self) -> int:
-        """Number of malformed frames so far."""
-        return self._decoder.errors
-
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send one message.
 

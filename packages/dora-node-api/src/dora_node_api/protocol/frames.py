@@ -88,8 +88,6 @@ class FrameDecoder:
     def __init__(self) -> None:
         self._data = bytearray()
         self._descriptors: list[int] = []
-        self.errors = 0
-        """Number of malformed frames."""
 
     def feed(self, data: bytes, descriptors: Iterable[int] = ()) -> None:
         """Append received bytes and the descriptors that came beside them."""
@@ -97,13 +95,12 @@ class FrameDecoder:
         self._descriptors += descriptors
 
     def next_message(self) -> Received | None:
-        """Return the next message, or None until more bytes come. Raises ControlError, counted."""
+        """Return the next message, or None until more bytes come. Raises ControlError."""
         data = self._data
         if len(data) < HEADER.size:
             return None
         length, count = HEADER.unpack_from(data)
         if length > MAX_BODY:
-            self.errors += 1
             raise ControlError(
                 f"a frame of {length} bytes (at most {MAX_BODY}) is not of the dora protocol",
                 fatal=True,
@@ -112,7 +109,6 @@ class FrameDecoder:
         if len(data) < end:
             return None
         if count > len(self._descriptors):
-            self.errors += 1
             raise ControlError(
                 f"a frame needs {count} file descriptors but {len(self._descriptors)} came with it;"
                 " this process may have reached its limit (ulimit -n)",
@@ -123,7 +119,6 @@ class FrameDecoder:
         try:
             received = Received(decode(body), descriptors)
         except ControlError:
-            self.errors += 1
             del data[:end], self._descriptors[:count]
             close_all(descriptors)
             raise

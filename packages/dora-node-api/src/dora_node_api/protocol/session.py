@@ -155,8 +155,6 @@ class Session:
         """STOP was returned: nothing follows."""
         self.taking = False
         """A message is being taken from an input: an exception that ends `next_event` loses it."""
-        self.errors = 0
-        """Number of broken records and undecodable messages."""
 
     # --- going in --------------------------------------------------------------------------------
 
@@ -223,8 +221,7 @@ class Session:
             self._first.append({"type": "STOP", "id": reason, "kind": "dora"})
 
     def failed(self, problem: str) -> None:
-        """Count a broken message and queue an ERROR event."""
-        self.errors += 1
+        """Queue an ERROR event for a broken message."""
         self._first.append({"type": "ERROR", "error": problem, "kind": "dora"})
 
     # --- coming out ------------------------------------------------------------------------------

@@ -134,10 +134,7 @@ class NodeClient:
     def _add_receiver(self, spec: QueueSpec, descriptors: list[int]) -> None:
         ends = QueueEnds.from_consumer_fds(descriptors)
         self._inputs.setdefault(spec.input, spec.queue)
-        self.receivers[spec.queue] = LinkReceiver(
-            spec, ends, self.board, self.open_segment,
-            on_first_copy=lambda _spec, sentence: self.on_warning(sentence),
-        )  # fmt: skip
+        self.receivers[spec.queue] = LinkReceiver(spec, ends, self.board, self.open_segment)
 
     # --- segments ---------------------------------------------------------------------------------
 

@@ -122,21 +122,6 @@ class ImageReceiver(Receiver):
         image = b"".join((view[offset:head_end], view[offset + data_at : offset + length]))
         return sequence, sent_ns, tags >> 32, image, length
 
-    def _settle(self, record: memoryview) -> None:
-        sequence, _, _, length, sent_ns, _, tags, _ = _unpack_record(record)
-        slot = tags & 0xFFFF
-        self._account.leases.pop(slot, None)
-        now = _monotonic_ns()
-        own = self._words
-        own[_HISTOGRAM + _latency_bucket(now - sent_ns)] += 1
-        own[_C_LAST_ARRIVAL_NS] = now
-        own[_C_BYTES_RECEIVED] += length
-        if slot < self._max_slots:
-            self._account.ledger[slot] = tags >> 16 & 0xFF
-        own[_C_SETTLED] = sequence
-        self._settled = sequence
-        record[0] = 0
-
 
 def image_of_delivery(delivery: Delivery) -> bytes:
     """Copy the block of a message; the lease is kept."""

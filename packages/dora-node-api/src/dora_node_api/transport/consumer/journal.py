@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.consumer.images import ImageDelivery, ImageReceiver
-from dora_node_api.transport.consumer.receiving import OnFirstCopy, OpenSegment, Receiver
+from dora_node_api.transport.consumer.receiving import OpenSegment, Receiver
 from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.errors import BrokenRecord
@@ -33,10 +33,8 @@ class LinkReceiver(ImageReceiver):
         ends: QueueEnds,
         board: Board,
         open_segment: OpenSegment,
-        *,
-        on_first_copy: OnFirstCopy | None = None,
     ) -> None:
-        super().__init__(spec, ends, board, open_segment, on_first_copy=on_first_copy)
+        super().__init__(spec, ends, board, open_segment)
         # No copies: they would release the block that the next process must find. The caller holds
         # at most the spec's `hold_limit` and one message.
         self._max_held = self._hold_limit = sys.maxsize

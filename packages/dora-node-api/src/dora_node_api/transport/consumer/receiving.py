@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 OpenSegment = Callable[[int, int], tuple[int, int]]
 """Called as ``open_segment(incarnation, number)`` on a segment's first use; returns a descriptor,
 which the receiver closes, and the size. Raises LookupError for an unknown segment."""
-OnFirstCopy = Callable[[QueueSpec, str], None]
 
 _DATA = RecordKind.DATA
 _KINDS = {int(kind): kind for kind in RecordKind}
@@ -62,11 +61,12 @@ class Receiver(ForkAware):
         open_segment: OpenSegment,
         *,
         validate: bool = False,
-        on_first_copy: OnFirstCopy | None = None,
+        on_first_copy: Callable[[str], None] | None = None,
     ) -> None:
         """``validate`` checks the contents of arrays in full when they are decoded.
 
-        ``on_first_copy`` is called once when the consumer holds so much that it gets copies.
+        ``on_first_copy`` is called once, with a sentence that names the setting to change, when the
+        consumer holds so much that it gets copies.
         """
         super().__init__()
         self.spec = spec
@@ -226,23 +226,22 @@ class Receiver(ForkAware):
 
     def _discard(self, record: memoryview) -> None:
         """Drop a record that was read but not handed out."""
-        own = self._words
-        tags = record[layout.R_TAGS]
-        slot, generation = tags & 0xFFFF, tags >> 16 & 0xFF
+        self._release(record)
+        self._words[layout.C_DISCARDED] += 1
+        record[0] = 0
+
+    def _release(self, record: memoryview) -> None:
+        """Give the block of a record back to its producer."""
+        slot, generation, _, _ = layout.unpack_tags(record[layout.R_TAGS])
         self._account.leases.pop(slot, None)
         if slot < self._max_slots:
             self._account.ledger[slot] = generation
-        own[layout.C_DISCARDED] += 1
-        record[0] = 0
 
     def _drop_broken(self, record: memoryview, problem: str, *, release: bool = False) -> NoReturn:
         own = self._words
         sequence = record[0]
         if release:
-            slot, generation, _, _ = layout.unpack_tags(record[layout.R_TAGS])
-            self._account.leases.pop(slot, None)
-            if slot < self._max_slots:
-                self._account.ledger[slot] = generation
+            self._release(record)
             if sequence > self._settled:
                 self._settled = sequence
                 own[_C_SETTLED] = sequence
@@ -313,27 +312,30 @@ class Receiver(ForkAware):
         if not self._copy_reported and tags & 0xFFFF != layout.NO_SLOT:
             self._copy_reported = True
             self._report_copy()
-        slot, generation = tags & 0xFFFF, tags >> 16 & 0xFF
+        self._words[layout.C_COPIED] += 1
+        self._settle(record)
+        return delivery
+
+    def _settle(self, record: memoryview) -> None:
+        """Count a message that was copied, and release its block."""
+        sequence, _, _, length, sent_ns, _, tags, _ = _unpack_record(record)
+        slot = tags & 0xFFFF
         self._account.leases.pop(slot, None)
         now = _monotonic_ns()
-        bucket = layout.HISTOGRAM + layout.latency_bucket(now - sent_ns)
         own = self._words
-        own[bucket] += 1
+        own[_HISTOGRAM + _latency_bucket(now - sent_ns)] += 1
         own[_C_LAST_ARRIVAL_NS] = now
         own[_C_BYTES_RECEIVED] += length
-        own[layout.C_COPIED] += 1
         if slot < self._max_slots:
-            self._account.ledger[slot] = generation
+            self._account.ledger[slot] = tags >> 16 & 0xFF
         own[_C_SETTLED] = sequence
         self._settled = sequence
         record[0] = 0
-        return delivery
 
     def _report_copy(self) -> None:
         if self._on_first_copy is not None:
             account = self._account
             self._on_first_copy(
-                self.spec,
                 f"{self.spec.edge}: {account.held} arrays with {account.held_bytes:,} bytes of "
                 f"this input are kept alive, its share is {self.spec.hold_limit:,} bytes; further "
                 "ones are copied. Drop arrays sooner, or raise `shared_memory_pool_size` of "
