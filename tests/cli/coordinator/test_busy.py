@@ -13,7 +13,7 @@ from support.serving import served
 
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.operations import doctor
-from dora_cli.cluster.operations.findings import Findings
+from dora_cli.cluster.operations.steps import Findings
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorUnreachable
 from dora_config.cluster.models import Cluster, Coordinator, Machine

@@ -12,9 +12,9 @@ from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
 from dora_cli.cluster.decisions.health import (
     Health,
     find_problems,
-    token_digest,
     unresponsive_daemon,
 )
+from dora_cli.remote_program.existing_daemons import fingerprint
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_config.protocol.control import ClusterReport
 from dora_config.protocol.envelope import ProgramVersion
@@ -34,7 +34,7 @@ HEALTHY: dict[str, Any] = {
     "process_state": "S",
     "missing_program": "",
     "missing_unit_program": "",
-    "token": token_digest(TOKEN),
+    "token": fingerprint(TOKEN),
     "last_line": "",
     "state_mount": MOUNT,
     "program_mount": MOUNT,

@@ -12,8 +12,8 @@ from support.cluster.machine_facts import machine_facts
 
 from dora_cli.cluster.machines import remote_machine
 from dora_cli.cluster.operations import pair_measurement
-from dora_cli.cluster.operations.findings import Findings
 from dora_cli.cluster.operations.pair_measurement import measure_pairs
+from dora_cli.cluster.operations.steps import Findings
 from dora_cli.remote_call import program
 from dora_cli.remote_program.protocol import decode_request, encode_result
 from dora_cli.ssh import ConnectionLost, Finished, Target, Unreachable

@@ -30,7 +30,7 @@ def fingerprint(token: str) -> str:
 
 
 def _secret(token: str) -> str:
-    """Return the last part of `dora1.HASH.SECRET`, or an old token as it is."""
+    """Return the last part of `dora1.HASH.SECRET`, or a secret without a hash as it is."""
     return token.split(".", 2)[-1] if token.startswith("dora1.") else token
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dora_cli.remote_program.existing_daemons import fingerprint
 from dora_cli.remote_program.paths import (
     command_line,
     daemon_log,
@@ -27,7 +27,7 @@ def health(name: str, unit: str, pid: int | None) -> dict[str, Any]:
         "process_state": _process_state(pid),
         "missing_program": _missing_program(pid),
         "missing_unit_program": _missing_unit_program(unit),
-        "token": _digest(daemon_secrets(name) / "dora-token"),
+        "token": _fingerprint(daemon_secrets(name) / "dora-token"),
         "last_line": _last_line(daemon_log(name)),
         "state_mount": _mount(state_dir()),
         "program_mount": _mount(Path.home() / ".local" / "share" / "dora"),
@@ -58,12 +58,9 @@ def _missing_unit_program(unit: str) -> str:
     return ""
 
 
-def _digest(path: Path) -> str | None:
-    """Return the SHA-256 of the secret in `dora1.HASH.SECRET`, or of an old token as it is."""
+def _fingerprint(path: Path) -> str | None:
     with suppress(OSError):
-        token = path.read_bytes().strip()
-        secret = token.split(b".", 2)[-1] if token.startswith(b"dora1.") else token
-        return hashlib.sha256(secret).hexdigest()
+        return fingerprint(path.read_text(errors="replace"))
     return None
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 
 from dora_cli.cluster.decisions.daemon_unit import service_name
 from dora_cli.cluster.decisions.preflight import MachineFacts
-from dora_config.access_token import Token
+from dora_cli.remote_program.existing_daemons import fingerprint
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.frozen import Frozen
 from dora_config.protocol.control import ClusterReport
@@ -35,16 +34,11 @@ class Health(Frozen):
     missing_program: str
     missing_unit_program: str
     token: str | None
-    """SHA-256 of the secret in the daemon's token."""
+    """Fingerprint of the daemon's token."""
     last_line: str
     """Of the log of a background daemon."""
     state_mount: Mount
     program_mount: Mount
-
-
-def token_digest(token: str) -> str:
-    """Return the SHA-256 of a token's secret, as in `Health.token`."""
-    return hashlib.sha256(Token.parse(token.strip()).secret.encode()).hexdigest()
 
 
 def unresponsive_daemon(
@@ -145,7 +139,7 @@ def _not_connected(facts: MachineFacts, health: Health, machine: Machine, token:
         what = f"its service {service_name(machine)} does not run" if service else "no daemon runs"
         return f"{what} there; start it: dora cluster up"
     again = f"dora cluster {_installer(facts)}"
-    if token is not None and health.token is not None and health.token != token_digest(token):
+    if token is not None and health.token is not None and health.token != fingerprint(token):
         return f"its daemon has another token than this account; replace it: {again}"
     last = f' (its last line: "{health.last_line}")' if health.last_line and not service else ""
     return f"its daemon (process {facts.daemon.pid}) is not connected{last}; repair it: {again}"

@@ -10,15 +10,16 @@ from dora_cli.clock_offset import show_offset
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.service_control import service_remedy
 from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
-from dora_cli.cluster.decisions.health import find_problems, token_digest
+from dora_cli.cluster.decisions.health import find_problems
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady, require_ready, warnings
 from dora_cli.cluster.machines.daemon_service import DaemonService
 from dora_cli.cluster.machines.parallel import Outcome, Report, on_machines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
-from dora_cli.cluster.operations.findings import Findings
 from dora_cli.cluster.operations.pair_measurement import measure_pairs
+from dora_cli.cluster.operations.steps import Findings
 from dora_cli.coordinator.errors import AccessDenied, CoordinatorBusy
 from dora_cli.coordinator.machine_warnings import plain_warnings
+from dora_cli.remote_program.existing_daemons import fingerprint
 from dora_cli.ssh import RemoteCommandFailed, SudoUnavailable
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
@@ -98,7 +99,7 @@ def _examine(
             if facts.service:
                 service = DaemonService(remote, facts, user=False)
                 given = service.read(service.token) or b""
-                token_there = token_digest(given.decode(errors="replace"))
+                token_there = fingerprint(given.decode(errors="replace"))
                 health = health.model_copy(update={"token": token_there})
         except (SudoUnavailable, RemoteCommandFailed) as problem:
             (problems if facts.service else notes).append(

@@ -129,7 +129,7 @@ def _is_current(remote: RemoteMachine, facts: MachineFacts, tree: str | None) ->
 def _require_own_coordinator(cluster: Cluster) -> ClusterReport | None:
     """Return the coordinator's report, if it answers; raise DoraError for one of another token.
 
-    A coordinator without TLS on another machine is not checked: it is replaced over SSH.
+    A coordinator on another machine is not checked: its authority is read there over SSH.
     """
     try:
         return queries.fetch_report(cluster)

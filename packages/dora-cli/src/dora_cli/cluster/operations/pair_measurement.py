@@ -16,7 +16,7 @@ from dora_cli.cluster.decisions.data_links import assess_pair, data_ports
 from dora_cli.cluster.decisions.preflight import MachineFacts
 from dora_cli.cluster.machines.parallel import Connections, in_parallel
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
-from dora_cli.cluster.operations.findings import Findings
+from dora_cli.cluster.operations.steps import Findings
 from dora_cli.remote_program.protocol import Problem, decode_reply
 from dora_cli.ssh import Connection
 from dora_config import DoraError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dora_cli import output
 from dora_cli.cluster.coordinator import queries
@@ -34,6 +34,24 @@ def print_remarks(outcomes: Iterable[Outcome[DaemonResult]]) -> None:
     for one in outcomes:
         for remark in one.result.remarks if one.result is not None else ():
             output.warn(f"{ssh_name(one.machine)}: {remark}")
+
+
+@dataclass(slots=True)
+class Findings:
+    """What `dora cluster doctor` has found: problems with their remedies, and notes."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Problems for some commands only; not a failure."""
+
+    def add(self, subject: str, text: str) -> None:
+        self.problems.append(f"{subject}: {text}")
+
+    def write(self) -> None:
+        for line in self.problems:
+            output.write(f"- {line}")
+        for note in self.notes:
+            output.write(f"note: {note}")
 
 
 @contextmanager

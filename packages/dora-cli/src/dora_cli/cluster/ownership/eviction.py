@@ -8,7 +8,6 @@ from dora_cli.cluster.machines.daemon_service import DaemonService
 from dora_cli.cluster.machines.parallel import Report
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.ownership.reservation import Reservation
-from dora_cli.cluster.ownership.survey import end_foreign_daemon
 
 
 def take_over(remote: RemoteMachine, reservation: Reservation, report: Report) -> bool:
@@ -33,6 +32,12 @@ def evict(remote: RemoteMachine, daemon: ExistingDaemon) -> None:
     if daemon.mine:
         stop_and_clean(there)
     elif daemon.pid is not None:
-        end_foreign_daemon(there.connection, daemon.pid, within=STOP_TIMEOUT)
+        there.call(
+            "existing_daemons.end",
+            sudo=True,
+            timeout=STOP_TIMEOUT + 30.0,
+            pid=daemon.pid,
+            within=STOP_TIMEOUT,
+        )
     if service is not None:
         service.remove_unit()

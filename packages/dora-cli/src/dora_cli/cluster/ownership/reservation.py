@@ -24,12 +24,13 @@ from dora_cli.cluster.decisions.existing_daemons import (
     classify,
     describe_conflicts,
     format_time,
+    settings_digest,
 )
 from dora_cli.cluster.machines.parallel import Connections, in_parallel
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
 from dora_cli.cluster.ownership.machine_lock import Answer, MachineLock
 from dora_cli.cluster.ownership.operator import this_operator
-from dora_cli.cluster.ownership.survey import record_owner, survey
+from dora_cli.remote_call import call
 from dora_cli.ssh import Connection
 from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
@@ -109,8 +110,9 @@ class Reservation:
 
     def record_owner(self, remote: RemoteMachine) -> None:
         """Store on the machine who sets up its daemon, and for which cluster."""
-        # this command may have made the token
-        record_owner(remote, this_operator(self.command.file))
+        operator = this_operator(self.command.file)  # this command may have made the token
+        owner = operator.record(settings_digest(remote.cluster, remote.machine))
+        remote.call("existing_daemons.record", name=remote.daemon, owner=owner)
 
     def _unexpected_on(self, machine: Machine) -> UnexpectedDaemons:
         return self._unexpected.get(_key(machine), UnexpectedDaemons())
@@ -240,6 +242,12 @@ class Reservation:
                 "\n".join(found) + "\nnothing was changed on any machine; --take-over ends the "
                 "daemons of other clusters with their dataflows and uses the machines"
             )
+
+
+def survey(connection: Connection) -> list[ExistingDaemon]:
+    """Return the daemons of a machine; raises DoraError."""
+    found = call(connection, "existing_daemons.survey")["daemons"]
+    return [ExistingDaemon.model_validate(one) for one in found]
 
 
 def _describe_holder(holder: Mapping[str, Any] | None) -> str:
