@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
-from support.sources import Source, packaged_sources
+from support.sources import ROOT, Source, packaged_sources, tracked_files
 
 LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "dora_config": (
@@ -170,3 +171,25 @@ def _layer(package: str, module: str) -> tuple[int, str] | None:
             if rest == entry or rest.startswith(f"{entry}."):
                 return index, entry
     return None
+
+
+@pytest.mark.parametrize("document", ["ARCHITECTURE.md", "CONTRIBUTING.md", "RECIPES.md"])
+def test_paths_in_documents_exist(document: str) -> None:
+    tracked = ["/" + path.relative_to(ROOT).as_posix() for path in tracked_files()]
+    named = re.findall(r"`([\w./{},-]+/[\w./{},-]*)`", (ROOT / document).read_text())
+    wrong = [
+        text
+        for text in named
+        for path in _alternatives(text.rstrip("/"))
+        if re.match(r"(\w+/)+[\w.]+$", path) and not path.startswith("api/")
+        if not any(name.endswith(f"/{path}") or f"/{path}/" in name for name in tracked)
+    ]
+    assert not wrong
+
+
+def _alternatives(text: str) -> list[str]:
+    """Return the paths that `a/{b,c}.py` stands for."""
+    found = re.search(r"\{([^}]*)\}", text)
+    if found is None:
+        return [text]
+    return [text.replace(found[0], one) for one in found[1].split(",")]
