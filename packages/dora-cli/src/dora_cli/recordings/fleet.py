@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from dora_cli import output
 from dora_cli.coordinator.client import Client
+from dora_cli.errors import CommandFailed
 from dora_config.errors import DoraError
 from dora_config.protocol.recordings.fleet import (
     CallRecorders,
@@ -17,6 +19,8 @@ from dora_config.protocol.recordings.fleet import (
     RecorderRequest,
     RecordingState,
     RecordingStates,
+    RemoveRecording,
+    StopRecording,
 )
 
 T = TypeVar("T", bound=RecorderReply)
@@ -140,7 +144,23 @@ def choose(recordings: Sequence[FleetRecording], text: str | None) -> FleetRecor
     raise RecordingError(f"the connected machines have no recording{wanted}; they have: {known}")
 
 
-def find(client: Client, text: str | None) -> tuple[FleetRecording, RecorderReplies]:
-    """Return the chosen recording, and the replies with the machines that did not answer."""
-    replies = call(client, ListRecordings())
-    return choose(collect(replies), text), replies
+def find(client: Client, text: str | None) -> FleetRecording:
+    """Return the chosen recording of the connected machines; raises RecordingError."""
+    return choose(collect(call(client, ListRecordings())), text)
+
+
+def end_recording(
+    client: Client, text: str | None, kind: type[StopRecording | RemoveRecording], done: str
+) -> None:
+    """Stop or remove a recording on its machines and print which have ``done`` so.
+
+    Prints problems and raises CommandFailed if there are any.
+    """
+    found = find(client, text)
+    replies = call(client, kind(recording=found.recording), sorted(found.machines))
+    for answer in sorted(replies.replies, key=lambda one: one.daemon):
+        output.write(f"{answer.daemon}: {done} recording {found.recording[:SHORT]}")
+    for problem in replies.problems.values():
+        output.failure(problem)
+    if replies.problems:
+        raise CommandFailed

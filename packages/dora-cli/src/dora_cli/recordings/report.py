@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dora_cli import output
-from dora_cli.errors import CommandFailed
-from dora_config.protocol.recordings.fleet import RecorderReplies
 
 if TYPE_CHECKING:
     from dora_daemon.recording.reading import Recording
@@ -39,13 +37,3 @@ def write_report(
 def damage_of(recordings: Iterable[Recording]) -> list[str]:
     """Return what could not be read so far, each with its file."""
     return [f"{one.path} is damaged: {damage}" for one in recordings for damage in one.damage]
-
-
-def report_replies(replies: RecorderReplies, done: str) -> None:
-    """Print what each daemon has ``done``, and problems; raises CommandFailed if there are any."""
-    for answer in sorted(replies.replies, key=lambda one: one.daemon):
-        output.write(f"{answer.daemon}: {done}")
-    for problem in replies.problems.values():
-        output.failure(problem)
-    if replies.problems:
-        raise CommandFailed

@@ -123,7 +123,7 @@ def conclude(connect: Callable[[], Client], session: FleetSession, target: Path 
             session.report()
             raise
         with client:
-            found, _ = find(client, session.plan.recording)
+            found = find(client, session.plan.recording)
             fetched = fetch(client, found, target, allow_missing=False)
         complete, _ = merge_fetched(fetched, target)
     if not complete:

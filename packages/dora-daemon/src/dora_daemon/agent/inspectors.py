@@ -48,16 +48,22 @@ class Inspectors:
 
     async def _run(self, inspector: _Inspector, record: PartRecord, request: StreamTopics) -> None:
         stream = request.stream
-        problem: str | None = None
+        done = False
+        problem = "its inspector ended unexpectedly (exit status {}); see the daemon's log"
         try:
             with inspector.scope:
-                problem = await inspector.run(record, request, self._send)
+                async with inspector_process(Path(record.runtime_dir), request) as process:
+                    inspector.process = process
+                    async for chunk in chunks(process):
+                        self._send(chunk)
+                        done = chunk.done
+                problem = problem.format(process.process.returncode)
         except OSError as error:
             problem = f"cannot start an inspector: {error}"
         finally:
             if self._open.get(stream) is inspector:  # the next coordinator numbers from 1 again
                 del self._open[stream]
-        if problem is not None and not inspector.scope.cancel_called:
+        if not done and not inspector.scope.cancel_called:
             self._send(TopicChunk(stream=stream, done=True, problem=problem))
 
 
@@ -66,15 +72,3 @@ class _Inspector:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     process: SideProcess | None = None
     """None before it is started."""
-
-    async def run(
-        self, record: PartRecord, request: StreamTopics, send: Callable[[TopicChunk], None]
-    ) -> str | None:
-        """Forward chunks to the last one; return why the process ended earlier."""
-        async with inspector_process(Path(record.runtime_dir), request) as self.process:
-            async for chunk in chunks(self.process):
-                send(chunk)
-                if chunk.done:
-                    return None
-        status = self.process.process.returncode
-        return f"its inspector ended unexpectedly (exit status {status}); see the daemon's log"

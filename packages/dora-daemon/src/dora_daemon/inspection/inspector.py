@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dora_config.protocol.topics import StreamTopics, TopicChunk, TopicUpdate
 from dora_daemon.inspection.intervals import Intervals
-from dora_daemon.inspection.queue_reader import QueueReader
+from dora_daemon.inspection.queue_reader import Collector, QueueReader
 from dora_daemon.inspection.runner_connection import (
     InspectionError,
     InspectorConnection,
@@ -28,7 +28,7 @@ SAMPLES_EVERY = 0.05
 RATES_EVERY = 0.5
 
 
-class SampleCollector:
+class SampleCollector(Collector):
     """Collects messages with their contents."""
 
     every = SAMPLES_EVERY
@@ -67,9 +67,6 @@ class SampleCollector:
     def drop(self, name: str, count: int) -> None:
         self._samples.drop(name, count)
 
-    def interrupt(self, name: str) -> None:
-        pass
-
     def broken(self, name: str, error: BrokenRecord) -> None:
         self.note(f"{name}: {error}")
 
@@ -86,7 +83,7 @@ class SampleCollector:
         return self._samples.take()
 
 
-class RateCollector:
+class RateCollector(Collector):
     """Collects only the times of messages."""
 
     every = RATES_EVERY

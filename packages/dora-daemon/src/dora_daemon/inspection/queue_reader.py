@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import time
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 from dora_daemon.inspection.runner_connection import InspectorConnection
 from dora_node_api.transport.consumer.delivery import Delivery
@@ -30,18 +30,21 @@ class Sequences:
         return max(missed, 0)
 
 
-class Collector(Protocol):
+class Collector(ABC):
     """Takes what is read."""
 
+    @abstractmethod
     def add(self, name: str, delivery: Delivery) -> None:
         """Take a message; its memory is released afterwards."""
 
+    @abstractmethod
     def drop(self, name: str, count: int) -> None:
         """Messages were dropped before they were read."""
 
-    def interrupt(self, name: str) -> None:
+    def interrupt(self, name: str) -> None:  # noqa: B027 - most collectors ignore it
         """The node restarted or ended."""
 
+    @abstractmethod
     def broken(self, name: str, error: BrokenRecord) -> None:
         """A message could not be read."""
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dora_config.protocol.recordings.recorder import RecorderEnd, RecorderStatus, RecordingRequest
-from dora_daemon.inspection.queue_reader import QueueReader
+from dora_daemon.inspection.queue_reader import Collector, QueueReader
 from dora_daemon.inspection.runner_connection import (
     InspectionError,
     InspectorConnection,
@@ -71,7 +71,7 @@ def chosen(outputs: Iterable[str], patterns: Iterable[str]) -> list[str]:
     ]
 
 
-class Recorder:
+class Recorder(Collector):
     """Records until the runner or the requests end, or until a limit is reached."""
 
     def __init__(
@@ -153,9 +153,6 @@ class Recorder:
 
     def drop(self, name: str, count: int) -> None:
         self._writing.drop(name, count)
-
-    def interrupt(self, name: str) -> None:
-        pass
 
     def broken(self, name: str, error: BrokenRecord) -> None:
         self._writing.drop(name, 1)

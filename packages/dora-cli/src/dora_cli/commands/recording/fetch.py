@@ -41,7 +41,7 @@ def main(
     from dora_cli.recordings.fleet import find
 
     with connect(coordinator_addr, coordinator_port) as client:
-        found, _ = find(client, recording)
+        found = find(client, recording)
         file = target or default_target(found.started)
         fetched = fetch(client, found, file, allow_missing=allow_missing)
         complete, intact = merge_fetched(fetched, file)

@@ -12,12 +12,8 @@ def main(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """End a recording on the machines of a cluster; the dataflow keeps running."""
-    from dora_cli.recordings.fleet import SHORT, call, find
-    from dora_cli.recordings.report import report_replies
+    from dora_cli.recordings.fleet import end_recording
     from dora_config.protocol.recordings.fleet import StopRecording
 
     with connect(coordinator_addr, coordinator_port) as client:
-        found, _ = find(client, recording)
-        request = StopRecording(recording=found.recording)
-        replies = call(client, request, sorted(found.machines))
-    report_replies(replies, f"stopped recording {found.recording[:SHORT]}")
+        end_recording(client, recording, StopRecording, "stopped")

@@ -88,16 +88,15 @@ class RecordingFolder:
         last = self._status(self._recorders() - 1)
         return last is not None and is_recording(last)
 
-    def needs_recorder(self, *, new_attempt: bool) -> bool:
+    def needs_recorder(
+        self, statuses: Sequence[RecorderStatus | None] | None = None, *, new_attempt: bool
+    ) -> bool:
         """Return whether to start a recorder: none runs, and the recording has not ended.
 
-        ``new_attempt``: the nodes are being started, after an earlier recorder ended with them.
+        ``statuses``: what was read already. ``new_attempt``: the nodes are being started, after an
+        earlier recorder ended with them.
         """
-        return self._needs_recorder(self.statuses(), new_attempt=new_attempt)
-
-    def _needs_recorder(
-        self, statuses: Sequence[RecorderStatus | None], *, new_attempt: bool
-    ) -> bool:
+        statuses = self.statuses() if statuses is None else statuses
         if self.is_stopped or len(statuses) >= MAX_RECORDERS:
             return False
         last = statuses[-1] if statuses else None
@@ -160,7 +159,7 @@ class RecordingFolder:
             machines=plan.machines,
             started=plan.started,
             phase=self._phase(statuses, live=live),
-            resumes=self._needs_recorder(statuses, new_attempt=True),
+            resumes=self.needs_recorder(statuses, new_attempt=True),
             files=tuple(self._files()),
             recorded=recorded,
             lost=lost,
@@ -170,7 +169,7 @@ class RecordingFolder:
     def _phase(self, statuses: Sequence[RecorderStatus | None], *, live: bool) -> RecordingPhase:
         if any(status is not None and is_recording(status) for status in statuses):
             return "recording"
-        if live and self._needs_recorder(statuses, new_attempt=True):
+        if live and self.needs_recorder(statuses, new_attempt=True):
             return "waiting"
         return "ended"
 
