@@ -7,10 +7,10 @@ from support.queues import Edge, Segments, drain, message, number_of, numbers
 
 from dora_node_api.data import arrow
 from dora_node_api.transport import Board, Pool, RecordKind
-from dora_node_api.transport.consumer.images import (
+from dora_node_api.transport.consumer.journal import (
     MAX_IMAGE,
     ImageDelivery,
-    ImageReceiver,
+    LinkReceiver,
     image_of_delivery,
 )
 from dora_node_api.transport.producer.forwarding import Forwarder
@@ -18,8 +18,8 @@ from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.payload import BlockImage
 
 
-def image_receiver(edge: Edge, board: Board, segments: Segments) -> ImageReceiver:
-    return ImageReceiver(edge.spec, edge.for_consumer(), board, segments.open)
+def image_receiver(edge: Edge, board: Board, segments: Segments) -> LinkReceiver:
+    return LinkReceiver(edge.spec, edge.for_consumer(), board, segments.open)
 
 
 def block_image(image: bytes) -> BlockImage:
@@ -37,7 +37,7 @@ def never(*_: object) -> bool:
 @pytest.mark.parametrize("size", [20, 300, 20_000, 65_000])
 def test_an_image_crosses_as_the_same_message(size: int) -> None:
     board, segments = Board.create(1 << 20), Segments()
-    near = Edge(board, segments)
+    near = Edge(board, segments, journal=True)
     far = Edge(board, segments, queue=2, names=("n", "m"))
     forwarder = Forwarder(Pool(1 << 24, segments.register(9)), board, 9, wait_for_room=never)
     forwarder.add_route("n/out", far.spec, far.for_producer())
@@ -67,7 +67,7 @@ def test_an_image_crosses_as_the_same_message(size: int) -> None:
 
 def test_the_only_message_that_waits_is_taken_and_forwarded() -> None:
     board, segments = Board.create(1 << 20), Segments()
-    near = Edge(board, segments)
+    near = Edge(board, segments, journal=True)
     far = Edge(board, segments, queue=2, names=("n", "m"), bound=4)
     forwarder = Forwarder(Pool(1 << 24, segments.register(9)), board, 9, wait_for_room=never)
     forwarder.add_route("n/out", far.spec, far.for_producer())
@@ -133,7 +133,7 @@ def test_the_only_message_that_waits_is_taken_and_forwarded() -> None:
 
 def test_a_protected_message_is_not_taken_alone() -> None:
     board, segments = Board.create(1 << 20), Segments()
-    edge = Edge(board, segments)
+    edge = Edge(board, segments, journal=True)
     sender, receiver = edge.sender(), image_receiver(edge, board, segments)
     sender.send("out", arrow.encode(message(1, 20)), layout.FLAG_PROTECTED)
     assert receiver.read_only() is None
@@ -147,7 +147,7 @@ def test_a_protected_message_is_not_taken_alone() -> None:
 
 def test_the_block_of_an_image_is_free_at_once() -> None:
     board, segments = Board.create(1 << 20), Segments()
-    edge = Edge(board, segments)
+    edge = Edge(board, segments, journal=True)
     sender, receiver = edge.sender(), image_receiver(edge, board, segments)
     sender.send("out", arrow.encode(message(0, 5_000)))
     assert receiver.receive() is not None  # maps the segment
@@ -163,7 +163,7 @@ def test_the_block_of_an_image_is_free_at_once() -> None:
 
 def test_large_messages_and_lifecycle_records_are_deliveries() -> None:
     board, segments = Board.create(1 << 20), Segments()
-    edge = Edge(board, segments)
+    edge = Edge(board, segments, journal=True)
     sender, receiver = edge.sender(), image_receiver(edge, board, segments)
     sender.send("out", arrow.encode(message(1, MAX_IMAGE)))
     sender.send("out", arrow.encode(message(2, MAX_IMAGE)))

@@ -13,13 +13,12 @@ from dora_daemon.link.protocol.priority import MIDDLE, Priority, priority_for
 from dora_daemon.link.protocol.windows import SendWindow
 from dora_daemon.link.streams.sender_thread import FrameSink, Outbox, SenderThread, Turn
 from dora_node_api.transport import BrokenRecord, Delivery, RecordKind
-from dora_node_api.transport.consumer.images import (
+from dora_node_api.transport.consumer.journal import (
     MAX_IMAGE,
     ImageDelivery,
-    ImageReceiver,
+    LinkReceiver,
     image_of_delivery,
 )
-from dora_node_api.transport.consumer.journal import LinkReceiver
 
 CHUNK: Final = 56 * 1024
 """Bytes of a data area in one frame of a message up to MIDDLE. It fits into one batch of Zenoh, so
@@ -72,7 +71,7 @@ class StreamSender:
         self.thread: SenderThread | None = None
         self._sink = sink
         self._note = note
-        self._images: ImageReceiver | None = None if receiver.spec.backpressure else receiver
+        self._images: LinkReceiver | None = None if receiver.spec.backpressure else receiver
         settled = receiver.settled
         window_bytes = min(window_bytes, receiver.spec.hold_limit)
         messages = min(window_messages, max(MIN_WINDOW, 2 * receiver.spec.bound))

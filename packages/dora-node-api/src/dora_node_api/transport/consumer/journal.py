@@ -4,27 +4,67 @@ A link forwards messages to another machine and must be able to send them again 
 has acknowledged them. Messages of a `backpressure` queue, and the protected ones and lifecycle
 records of a `drop_oldest` queue, are noted in a *journal* on the status board until they are
 settled. The kernel writes a record straight from the pipe into the journal, so after a kill at any
-instruction it is in one of the two. Other messages of a `drop_oldest` queue are images.
+instruction it is in one of the two. Other small messages of a `drop_oldest` queue are handed out as
+images: copies that are not decoded, without a lease.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from contextlib import suppress
 
-from dora_node_api.transport.consumer.delivery import Delivery
-from dora_node_api.transport.consumer.images import ImageDelivery, ImageReceiver
+from dora_node_api.transport.consumer.delivery import Delivery, Lease
 from dora_node_api.transport.consumer.receiving import OpenSegment, Receiver
 from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.errors import BrokenRecord
-from dora_node_api.transport.shared.layout import CHECK, RECORD_SIZE, RECORD_WORDS
+from dora_node_api.transport.shared.layout import (
+    BLOCK_HEAD,
+    BLOCK_HEAD_SIZE,
+    BLOCK_MAGIC,
+    CHECK,
+    RECORD_SIZE,
+    RECORD_WORDS,
+    RecordKind,
+)
+from dora_node_api.transport.shared.payload import image_of
 from dora_node_api.transport.shared.queue import QueueEnds
 from dora_node_api.transport.shared.specs import QueueSpec
 
+MAX_IMAGE = 64 * 1024 + 8192
+"""Bytes of a block up to which its message is handed out as an image."""
+_unpack_record = layout.RECORD.unpack_from
+_unpack_head = BLOCK_HEAD.unpack_from
+_readv = os.readv
+_P_SENT = layout.P_SENT
+_C_RECEIVED = layout.C_RECEIVED
+_C_LAST_DATA = layout.C_LAST_DATA
 
-class LinkReceiver(ImageReceiver):
+
+TakenImage = tuple[int, int, int, bytes, int]
+"""Sequence, sent time, flags and image of a message, and the bytes of its block."""
+
+
+class ImageDelivery:
+    """A small message: its image and the fields of its record. Its block is released already."""
+
+    __slots__ = ("flags", "image", "nbytes", "sent_ns", "sequence")
+
+    kind = RecordKind.DATA
+
+    def __init__(self, sequence: int, sent_ns: int, flags: int, image: bytes, nbytes: int) -> None:
+        self.sequence = sequence
+        self.sent_ns = sent_ns
+        self.flags = flags
+        """FLAG_PROTECTED and FLAG_FLUSH."""
+        self.image = image
+        self.nbytes = nbytes
+        """Bytes of the block."""
+
+
+class LinkReceiver(Receiver):
     """For queues whose spec has a `journal`. Keep each `Delivery` until it is settled."""
 
     def __init__(
@@ -89,7 +129,7 @@ class LinkReceiver(ImageReceiver):
             if self._released(slot, generation):
                 continue
             with suppress(BrokenRecord):
-                again.append(Receiver._hand_out(self, record))
+                again.append(super()._hand_out(record))
                 self._noted.append((sequence, at))
         self._settled = last
         self._words[layout.C_SETTLED] = last
@@ -116,7 +156,11 @@ class LinkReceiver(ImageReceiver):
 
     def _hand_out(self, record: memoryview) -> Delivery | ImageDelivery:  # type: ignore[override]
         if record is not self._journaled:
-            return super()._hand_out(record)
+            taken = self._read_image(record)
+            if taken is None:
+                return super()._hand_out(record)
+            self._settle(record)
+            return ImageDelivery(*taken)
         sequence, noted = record[0], self._noted
         if self._places and not (noted and noted[-1][0] == sequence):
             at = self._places.pop()
@@ -124,7 +168,7 @@ class LinkReceiver(ImageReceiver):
             # Last: a note is valid once it has its number.
             self._notes[at] = sequence
             noted.append((sequence, at))
-        return Receiver._hand_out(self, record)
+        return super()._hand_out(record)
 
     def settle(self, sequence: int) -> None:
         """Note that records up to this number need not be sent again; drop their leases before."""
@@ -136,3 +180,69 @@ class LinkReceiver(ImageReceiver):
         if sequence >= self._unsettled:
             self._unsettled = sequence + 1
             self._words[layout.C_ACKNOWLEDGED] = sequence
+
+    # --- images -----------------------------------------------------------------------------------
+
+    def read_only(self) -> TakenImage | None:
+        """Read the only message that waits, if it is small and ordinary; then call `settle_only`.
+
+        None otherwise: then call `receive`, which may find the record read already. Raises
+        BrokenRecord.
+        """
+        data = self._data_words
+        expected = self._settled + 1
+        if (
+            self._words[_P_SENT] != expected
+            or data[0]
+            or self._urgent_words[0]
+            or self._backpressure
+            or self.forked
+        ):
+            return None
+        # As `_read_data`, without a call.
+        try:
+            size = _readv(self._data_read, self._data_into)
+        except BlockingIOError:
+            return None
+        if size != RECORD_SIZE:
+            self._resynchronise(self._data_read, data, size)
+        sequence = data[0]
+        if self._fresh_data or data[7] ^ sequence != CHECK:
+            self._count(data, _C_LAST_DATA, layout.F_FLOOR_DATA)
+        else:
+            words = self._words
+            words[_C_LAST_DATA] = sequence
+            words[_C_RECEIVED] += 1
+        return self._read_image(data) if sequence == expected else None
+
+    def settle_only(self) -> None:
+        """Release the block of the message that `read_only` returned, and count the message."""
+        self._settle(self._data_words)
+
+    def _read_image(self, record: memoryview) -> TakenImage | None:
+        """Copy a small message; None if the record has another one, or is broken."""
+        sequence, word, offset, length, sent_ns, stamp, tags, _ = _unpack_record(record)
+        segment = self._segments.get(word)
+        if (
+            length > MAX_IMAGE
+            or length < BLOCK_HEAD_SIZE
+            or segment is None
+            or tags >> 24 & 0xFF
+            or sequence <= self._settled
+            or offset + length > segment.size
+        ):
+            return None
+        view = segment.view
+        magic, described, metadata, _, found, _, data_at, _, _ = _unpack_head(view, offset)
+        if found != stamp or magic != BLOCK_MAGIC:
+            return None
+        head_end = offset + BLOCK_HEAD_SIZE + described + metadata
+        image = b"".join((view[offset:head_end], view[offset + data_at : offset + length]))
+        return sequence, sent_ns, tags >> 32, image, length
+
+
+def image_of_delivery(delivery: Delivery) -> bytes:
+    """Copy the block of a message; the lease is kept."""
+    base = delivery._base
+    view = base.segment.view if isinstance(base, Lease) else memoryview(base or b"")
+    return image_of(view, delivery._offset, delivery.nbytes)
