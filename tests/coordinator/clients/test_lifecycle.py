@@ -103,6 +103,20 @@ def test_a_restart_is_refused_before_the_stop_if_a_machine_is_away() -> None:
     assert [len(one.runners) for one in (robot, station)] == [1, 1]
 
 
+def test_a_restart_is_refused_while_a_machine_is_silent() -> None:
+    fleet, robot, station = running_fleet()
+    fleet.pass_time(10.0, heartbeats=False)
+    number = fleet.request(RestartDataflow())
+    assert "was not restarted, since it could not" in fleet.failures[number].message
+    assert 'daemon "robot" has not answered for 10 s' in fleet.failures[number].message
+    fleet.pass_time(10.0)
+    assert fleet.listed() == [("Running", None)]
+    assert [len(one.runners) for one in (robot, station)] == [1, 1]
+    again = fleet.request(RestartDataflow())
+    fleet.settle()
+    assert isinstance(fleet.answers[again], Restarted)
+
+
 def test_a_restart_fails_when_its_daemon_is_lost() -> None:
     fleet, daemon = running_dataflows("a")
     number = fleet.request(RESTART)

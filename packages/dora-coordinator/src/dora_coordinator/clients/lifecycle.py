@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
@@ -111,6 +111,14 @@ class LifecycleRequests:
         require_built(spec, plan.parts)
         return plan
 
+    def _require_answering(self, parts: Mapping[str, Sequence[str]], now: float) -> None:
+        """Raise PlacementError if a daemon may be away although its connection has not ended."""
+        for key, nodes in parts.items():
+            if silence := self._membership.silence(key, now):
+                raise PlacementError(
+                    nodes[0], f'daemon "{key}" has not answered for {silence:.0f} s'
+                )
+
     def stop(self, requested: ClientRequested, stop: StopDataflow, now: float) -> list[Command]:
         """Raises :class:`RequestRefused`."""
         if stop.all:
@@ -140,7 +148,8 @@ class LifecycleRequests:
                 "without a new start",
             )
         try:
-            self._placed(dataflow.spec)
+            plan = self._placed(dataflow.spec)
+            self._require_answering(plan.parts, now)
         except (PlacementError, UnplacedNodes) as problem:
             raise RequestRefused(
                 "placement",

@@ -159,7 +159,8 @@ class Membership:
         self._silence_limit = settings.daemon_silence_limit
         self._long_silence = LONG_SILENCE * settings.heartbeat_interval
         self._stalled_at = float("-inf")
-        self._no_reboot_within = 1.5 * settings.heartbeat_interval
+        self._late = LATE_HEARTBEAT * settings.heartbeat_interval
+        self._no_reboot_within = self._late
         """Seconds since its last message within which a machine cannot have been rebooted."""
         self.identities = Identities()
         self._members: dict[str, Member] = {}
@@ -331,6 +332,11 @@ class Membership:
     def is_connected(self, key: str) -> bool:
         member = self._members.get(key)
         return member is not None and member.connection is not None
+
+    def silence(self, key: str, now: float) -> float:
+        """Return for how many seconds a member has been silent; 0 if no message is late."""
+        silent = now - self._members[key].last_message
+        return silent if silent > self._late else 0.0
 
     def all(self) -> list[Member]:
         """Return connected and lost members in the order of their first registration."""
