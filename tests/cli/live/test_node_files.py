@@ -117,6 +117,12 @@ def test_a_console_script_is_followed_with_the_modules_of_its_package(
     }
 
 
+def test_the_path_of_a_console_script(package: Path) -> None:
+    for path in ("../bin/detect", str(package / "bin" / "detect")):
+        found = files_of(ResolvedNode(id="a", path=path), package / "flow")
+        assert {file.name for file in found} == {"detect", "__init__.py", "cli.py", "model.py"}
+
+
 def test_a_console_script_of_a_single_module(package: Path) -> None:
     found = files_of(ResolvedNode(id="a", path="long"), package / "flow")
     assert found == {package / "src" / "single.py"}

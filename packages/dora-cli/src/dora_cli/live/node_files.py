@@ -1,6 +1,6 @@
 """Files that a node runs: its programs, what they import, and files named in `args` and `env`.
 
-A program without a path, such as the console script of a package, runs the modules of that package.
+A console script of a package runs the modules of that package.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def files_of(node: ResolvedNode, base: Path) -> frozenset[Path]:
     found: set[Path] = set()
     for program in _programs(node, base):
         found |= _with_imports(program, (program.parent, base))
-    if not found and node.kind == "standard" and node.path:
+    if node.kind == "standard" and node.path and not node.path.endswith(".py"):
         found |= _modules_of_packages(node.path, node.args, node.id, base)
     for text in (*node.args, *(one for one in node.env.values() if isinstance(one, str))):
         for word in {text, text.rpartition("=")[2]}:
@@ -66,7 +66,7 @@ def _programs(node: ResolvedNode, base: Path) -> Iterator[Path]:
 
 
 def _modules_of_packages(path: str, args: Sequence[str], node: str, base: Path) -> set[Path]:
-    """Return the modules of the packages that a program without a path runs."""
+    """Return the modules of the packages that a console script, or `python -m`, runs."""
     program = _installed_program(path, node, base)
     if program is None:
         return set()
