@@ -151,3 +151,15 @@ def _has_cycle(edges: set[tuple[int, int]]) -> bool:
             return True
         left = kept
     return False
+
+
+def test_outputs_to_add_to_an_operator() -> None:
+    (error,) = errors("""\
+        nodes:
+          - id: o
+            operators: [{id: op, python: op.py}]
+          - id: n
+            path: p
+            inputs: {x: o/op/logs}
+        """)
+    assert 'node "o" has no outputs (add `outputs: [logs]` to operator "op" of "o")' in error

@@ -102,7 +102,9 @@ class _SourceCheck:
             return None
         if not outputs:
             message += f': node "{source.node}" has no outputs'
-            return message, f'add `outputs: [{source.output}]` to "{source.node}"'
+            operator, slash, name = source.output.rpartition("/")
+            owner = f'operator "{operator}" of "{source.node}"' if slash else f'"{source.node}"'
+            return message, f"add `outputs: [{name}]` to {owner}"
         near = self._closest(source.output, outputs)
         message += f': node "{source.node}" has outputs {_listed(outputs)}'
         return message, did_you_mean(near and f"{source.node}/{near}")
