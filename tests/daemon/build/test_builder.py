@@ -304,6 +304,17 @@ def test_equal_lines_of_several_nodes_run_once(tmp_path: Path) -> None:
         assert skipped[0].startswith(f"{line}: done for node ")
 
 
+def test_logs_from_before_the_project_are_named(tmp_path: Path) -> None:
+    text = "error: Multiple top-level packages discovered in a flat-layout: ['out', 'pk']."
+    fails = python_line(f"import sys; sys.exit({text!r})")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(BuildError, match=r"exit code 1$"):
+        build(tmp_path, {"id": "a", "build": [fails]})
+    (tmp_path / "pyproject.toml").touch()
+    with pytest.raises(BuildError, match=r"mkdir -p \.dora && mv out \.dora/"):
+        build(tmp_path, {"id": "a", "build": [fails]})
+
+
 def test_a_line_that_failed_for_another_node_is_printed_once(tmp_path: Path) -> None:
     line = "sh -c 'echo boom; exit 1'"
     seen: list[NodeBuildEvent] = []

@@ -7,6 +7,7 @@ names for packages of the project, and then refuses to build it.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from dora_config.ids import file_stem
@@ -25,6 +26,22 @@ def folder(base: Path, name: str) -> Path:
 
 def is_python_project(folder: Path) -> bool:
     return any(os.path.isfile(folder / file) for file in _PROJECT_FILES)  # noqa: PTH113 - no errors
+
+
+def left_over(base: Path, output: Sequence[str]) -> str | None:
+    """Return what to do if setuptools refused folders from before `base` was a project."""
+    if not any("top-level packages discovered" in line for line in output):
+        return None
+    found = [
+        name for name in (OUT_DIR, GIT_DIR) if is_python_project(base) and (base / name).is_dir()
+    ]
+    if not found:
+        return None
+    names = " ".join(found)
+    return (
+        f"setuptools takes {names} for packages of the project; if dora created them before the "
+        f"project file, move them: mkdir -p {HIDDEN} && mv {names} {HIDDEN}/"
+    )
 
 
 def log_dir(base: Path, dataflow_id: str) -> Path:

@@ -31,6 +31,11 @@ class NoSuchLogs(DoraError):
     """No log files match the request."""
 
 
+def here() -> str:
+    """Return the log folder of the current directory."""
+    return f"./{folder(Path(), OUT_DIR)}"
+
+
 def out_dirs(base: Path) -> list[Path]:
     """Return the log folders below `base`: its `out` and those of its clones."""
     found = [base]

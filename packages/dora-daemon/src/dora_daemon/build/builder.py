@@ -32,6 +32,7 @@ from dora_config.dataflow.variables import is_reserved
 from dora_config.errors import os_error_text
 from dora_config.protocol.builds import FailedNode, NodeBuildEvent
 from dora_config.protocol.runner import NodeLocation
+from dora_daemon import out_dir
 from dora_daemon.build import own_environment, pip_lines, plan
 from dora_daemon.build.command import CommandResult, OnCommand, run_command
 from dora_daemon.build.errors import BuildError, StepFailed
@@ -295,7 +296,7 @@ class _Builder:
         cause = pip_lines.network_failure(result.tail)
         if cause is not None:
             raise StepFailed(f"{where}: no network ({cause})")
-        hint = plan.shell_hint(line)
+        hint = plan.shell_hint(line) or out_dir.left_over(directory, result.tail)
         raise StepFailed(f"{where}: {result}" + (f" ({hint})" if hint else ""))
 
     async def _run_pip(

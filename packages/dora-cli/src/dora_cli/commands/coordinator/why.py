@@ -9,6 +9,7 @@ import typer
 
 from dora_cli import options, output
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect_now, dataflow_ref
+from dora_cli.logs.files import here
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
@@ -86,7 +87,7 @@ def _explain(
     try:
         client = connect_now(addr, port)
     except CoordinatorUnreachable:
-        output.remark("no coordinator answers: reading the history below ./out")
+        output.remark(f"no coordinator answers: reading the history below {here()}")
         return None
     with client:
         request = Explain(dataflow=dataflow_ref(dataflow), evidence=archive is not None)
@@ -98,7 +99,7 @@ def _explain(
             return None
         found = answer.explanation
         if not found.name and not found.uuid and _has_files(dataflow):
-            output.remark("the coordinator has no dataflows: reading the history below ./out")
+            output.remark(f"the coordinator has no dataflows: reading the history below {here()}")
             return None
         if archive is not None:
             _archive(client, answer, archive, last)

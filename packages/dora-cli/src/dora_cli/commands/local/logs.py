@@ -10,6 +10,7 @@ import typer
 from dora_cli import options, output
 from dora_cli.coordinator.completion import all_dataflows, nodes
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
+from dora_cli.logs.files import here
 from dora_cli.logs.log_lines import LogFilter, LogFormat, parse_level
 from dora_cli.logs.options import LogFilterText, LogStyle, node_levels
 from dora_cli.logs.printer import EntryPrinter
@@ -97,7 +98,7 @@ def main(
         addr, port = coordinator_addr, coordinator_port
         if remote.show(dataflow, node, wanted, tail, printer, follow=follow, addr=addr, port=port):
             return
-        output.remark("no coordinator answers: reading the log files below ./out")
+        output.remark(f"no coordinator answers: reading the log files below {here()}")
     from dora_cli.logs import local as local_logs
 
     local_logs.show(dataflow, node, tail, printer, follow=follow)
