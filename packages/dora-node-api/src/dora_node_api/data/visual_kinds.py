@@ -1,4 +1,4 @@
-"""What messages show, and the names of it in Foxglove and Rerun: one table for all that display.
+"""What messages show, and its schemas in Foxglove: one table for all that display.
 
 A message's kind follows from the metadata `primitive`, which nodes of the dora hub set, else from
 the declared type of its output, else from its metadata and Arrow type. Imports no viewer.
@@ -45,8 +45,6 @@ class Display:
     """Values of the metadata `primitive`."""
     foxglove: str
     """Schema; those that begin with `dora.` are defined here, as Foxglove has none."""
-    rerun: str
-    """Archetype."""
 
 
 _NUMBER_TYPES = tuple(
@@ -55,73 +53,36 @@ _NUMBER_TYPES = tuple(
 )
 
 TABLE: tuple[Display, ...] = (
-    Display(VisualKind.IMAGE, ("std/media/v1/Image",), ("image",), "foxglove.RawImage", "Image"),
+    Display(VisualKind.IMAGE, ("std/media/v1/Image",), ("image",), "foxglove.RawImage"),
     Display(
-        VisualKind.ENCODED_IMAGE,
-        ("std/media/v1/CompressedImage",),
-        (),
-        "foxglove.CompressedImage",
-        "EncodedImage",
+        VisualKind.ENCODED_IMAGE, ("std/media/v1/CompressedImage",), (), "foxglove.CompressedImage"
     ),
-    Display(VisualKind.DEPTH, (), ("depth",), "foxglove.RawImage", "DepthImage"),
+    Display(VisualKind.DEPTH, (), ("depth",), "foxglove.RawImage"),
+    Display(VisualKind.MASKS, ("std/vision/v1/Segmentation",), ("masks",), "foxglove.RawImage"),
+    Display(VisualKind.POINTS_2D, (), ("points2d",), "foxglove.ImageAnnotations"),
     Display(
-        VisualKind.MASKS,
-        ("std/vision/v1/Segmentation",),
-        ("masks",),
-        "foxglove.RawImage",
-        "SegmentationImage",
-    ),
-    Display(VisualKind.POINTS_2D, (), ("points2d",), "foxglove.ImageAnnotations", "Points2D"),
-    Display(
-        VisualKind.POINTS_3D,
-        ("std/media/v1/PointCloud",),
-        ("points3d",),
-        "foxglove.PointCloud",
-        "Points3D",
+        VisualKind.POINTS_3D, ("std/media/v1/PointCloud",), ("points3d",), "foxglove.PointCloud"
     ),
     Display(
         VisualKind.BOXES_2D,
         ("std/vision/v1/BoundingBox", "std/vision/v1/Detection"),
         ("boxes2d",),
         "foxglove.ImageAnnotations",
-        "Boxes2D",
     ),
-    Display(VisualKind.BOXES_3D, (), ("boxes3d",), "foxglove.SceneUpdate", "Boxes3D"),
-    Display(VisualKind.LINES_3D, (), ("lines3d",), "foxglove.SceneUpdate", "LineStrips3D"),
+    Display(VisualKind.BOXES_3D, (), ("boxes3d",), "foxglove.SceneUpdate"),
+    Display(VisualKind.LINES_3D, (), ("lines3d",), "foxglove.SceneUpdate"),
+    Display(VisualKind.POSE, ("std/math/v1/Pose",), ("pose",), "foxglove.PoseInFrame"),
+    Display(VisualKind.TRANSFORM, ("std/math/v1/Transform",), (), "foxglove.FrameTransform"),
     Display(
-        VisualKind.POSE, ("std/math/v1/Pose",), ("pose",), "foxglove.PoseInFrame", "Transform3D"
-    ),
-    Display(
-        VisualKind.TRANSFORM,
-        ("std/math/v1/Transform",),
-        (),
-        "foxglove.FrameTransform",
-        "Transform3D",
+        VisualKind.VECTOR, ("std/math/v1/Vector3", "std/math/v1/Quaternion"), (), "dora.Numbers"
     ),
     Display(
-        VisualKind.VECTOR,
-        ("std/math/v1/Vector3", "std/math/v1/Quaternion"),
-        (),
-        "dora.Numbers",
-        "Scalars",
+        VisualKind.JOINTS, ("std/control/v1/JointState",), ("jointstate",), "foxglove.JointStates"
     ),
-    Display(
-        VisualKind.JOINTS,
-        ("std/control/v1/JointState",),
-        ("jointstate",),
-        "foxglove.JointStates",
-        "Scalars",
-    ),
-    Display(VisualKind.TWIST, ("std/control/v1/Twist",), (), "dora.Numbers", "Scalars"),
-    Display(
-        VisualKind.ODOMETRY,
-        ("std/control/v1/Odometry",),
-        (),
-        "foxglove.PoseInFrame",
-        "Transform3D",
-    ),
-    Display(VisualKind.NUMBERS, _NUMBER_TYPES, ("series",), "dora.Numbers", "Scalars"),
-    Display(VisualKind.TEXT, ("std/core/v1/String",), ("text",), "foxglove.Log", "TextLog"),
+    Display(VisualKind.TWIST, ("std/control/v1/Twist",), (), "dora.Numbers"),
+    Display(VisualKind.ODOMETRY, ("std/control/v1/Odometry",), (), "foxglove.PoseInFrame"),
+    Display(VisualKind.NUMBERS, _NUMBER_TYPES, ("series",), "dora.Numbers"),
+    Display(VisualKind.TEXT, ("std/core/v1/String",), ("text",), "foxglove.Log"),
 )
 
 DISPLAYS: Mapping[VisualKind, Display] = {one.kind: one for one in TABLE}
@@ -144,7 +105,8 @@ def visual_kind(
         kind = _BY_TYPE.get(declared.partition("[")[0])
     if kind is None:
         kind = _guess(arrow_type, metadata)
-    if kind is VisualKind.IMAGE and _encoding(metadata, declared) in ENCODED_FORMATS:
+    encoding = metadata.get("encoding") or type_parameter(declared, "encoding")
+    if kind is VisualKind.IMAGE and str(encoding).lower() in ENCODED_FORMATS:
         return VisualKind.ENCODED_IMAGE
     return kind
 
@@ -158,11 +120,13 @@ def primitive_of_name(name: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _encoding(metadata: Mapping[str, Any], declared: str | None) -> str:
-    found = metadata.get("encoding")
-    if found is None and declared is not None:
-        found = declared.partition("encoding=")[2].partition("]")[0].partition(",")[0]
-    return str(found).lower()
+def type_parameter(declared: str | None, name: str) -> str | None:
+    """Return a parameter of a declared type."""
+    for pair in (declared or "").partition("[")[2].rstrip("]").split(","):
+        key, _, value = pair.partition("=")
+        if key.strip() == name:
+            return value.strip()
+    return None
 
 
 def _guess(arrow_type: Any, metadata: Mapping[str, Any]) -> VisualKind | None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dora_node_api.data.python_values import python_value, python_values
-from dora_node_api.data.visual_kinds import ENCODED_FORMATS, VisualKind
+from dora_node_api.data.visual_kinds import ENCODED_FORMATS, VisualKind, type_parameter
 
 Vector = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
@@ -209,15 +209,6 @@ def _size(values: Mapping[str, Any]) -> tuple[int, int]:
     return width, height
 
 
-def _parameter(declared: str | None, name: str) -> str | None:
-    """Return a parameter of a declared type."""
-    for pair in (declared or "").partition("[")[2].rstrip("]").split(","):
-        key, _, value = pair.partition("=")
-        if key.strip() == name:
-            return value.strip()
-    return None
-
-
 def _image(
     array: pa.Array,
     metadata: Mapping[str, Any],
@@ -226,7 +217,7 @@ def _image(
 ) -> Image:
     values = metadata if struct is None else struct
     width, height = _size(values)
-    encoding = values.get("encoding") or _parameter(declared, "encoding") or "rgb8"
+    encoding = values.get("encoding") or type_parameter(declared, "encoding") or "rgb8"
     encoding = str(encoding).lower()
     if encoding not in CHANNELS:
         raise ValueError(f"unknown encoding {encoding!r}; expected {', '.join(CHANNELS)}")
@@ -250,7 +241,7 @@ def _encoded(
         metadata, data = struct, bytes(struct["data"])
     else:
         data = _bytes(array)
-    given = metadata.get("encoding") or metadata.get("format") or _parameter(declared, "format")
+    given = metadata.get("encoding") or metadata.get("format") or type_parameter(declared, "format")
     if given is None and data.startswith(b"\xff\xd8"):
         given = "jpeg"
     if given is None and data.startswith(b"\x89PNG"):

@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dora_node_api.data.visual_kinds import VisualKind, output_types, primitive_of_name, visual_kind
+from dora_node_api.data.visual_kinds import (
+    VisualKind,
+    output_types,
+    primitive_of_name,
+    type_parameter,
+    visual_kind,
+)
 from dora_node_api.data.visual_values import Visual, read_visual
 
 if TYPE_CHECKING:
@@ -104,8 +110,6 @@ def _completed(
 ) -> Mapping[str, Any]:
     if kind not in _SIZED:
         return metadata
-    completed = {**defaults, **metadata}
-    declared = (source.declared or "").partition("encoding=")[2]
-    if declared and "encoding" not in metadata:
-        completed["encoding"] = declared.rstrip("]").partition(",")[0]
-    return completed
+    declared = type_parameter(source.declared, "encoding")
+    named = {} if declared is None else {"encoding": declared}
+    return {**defaults, **named, **metadata}

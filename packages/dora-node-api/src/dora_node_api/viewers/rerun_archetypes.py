@@ -1,4 +1,4 @@
-"""Displayed values as archetypes of Rerun; the table `visual_kinds.TABLE` names them."""
+"""Displayed values as archetypes of Rerun."""
 
 from __future__ import annotations
 
