@@ -10,7 +10,7 @@ import pytest
 from dora_cli.coordinator.errors import CoordinatorLost
 from dora_cli.recordings.fetching import fetch
 from dora_cli.recordings.fleet import FleetRecording, RecordingError
-from dora_config.protocol.recordings.fleet import (
+from dora_config.protocol.recordings import (
     CallRecorders,
     DescribeRecording,
     MachineReply,

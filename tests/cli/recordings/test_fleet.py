@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dora_cli.recordings.fleet import FleetRecording, RecordingError, choose, collect
-from dora_config.protocol.recordings.fleet import (
+from dora_config.protocol.recordings import (
     MachineReply,
     RecorderReplies,
     RecordingData,

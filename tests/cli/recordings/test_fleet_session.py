@@ -14,7 +14,7 @@ from dora_cli.recordings import fleet_session
 from dora_cli.recordings.fleet_session import FleetSession
 from dora_cli.recordings.starting import conclude
 from dora_config.access import Endpoint
-from dora_config.protocol.recordings.fleet import (
+from dora_config.protocol.recordings import (
     ListRecordings,
     MachineReply,
     RecorderReplies,

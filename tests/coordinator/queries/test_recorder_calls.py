@@ -6,7 +6,7 @@ from support.simulation.fleet_simulation import SimulatedFleet, running_fleet
 from support.simulation.machine_simulation import FakeDaemon
 
 from dora_config.protocol.daemon import TO_DAEMON
-from dora_config.protocol.recordings.fleet import (
+from dora_config.protocol.recordings import (
     CallRecorders,
     ListRecordings,
     MachineReply,

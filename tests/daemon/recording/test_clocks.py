@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from dora_config.protocol.recordings.fleet import ClockSample
+from dora_config.protocol.recordings import ClockSample
 from dora_daemon.recording.clocks import BUCKET_NS, ClockCorrection
 
 MINUTE = BUCKET_NS

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from dora_config.protocol.recordings.fleet import ClockSample, RecordingPlan
+from dora_config.protocol.recordings import ClockSample, RecordingPlan
 from dora_daemon.recording.arrow_messages import RecordedMessage, decode, encode, schema_of
 from dora_daemon.recording.mcap_file import McapFile
 from dora_daemon.recording.merging import MachineFiles, merge

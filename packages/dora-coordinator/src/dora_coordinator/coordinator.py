@@ -27,7 +27,7 @@ from dora_config.protocol.daemon import (
     SignRequest,
 )
 from dora_config.protocol.envelope import ProgramVersion, clean_text
-from dora_config.protocol.recordings.fleet import RecorderAnswered
+from dora_config.protocol.recordings import RecorderAnswered
 from dora_config.protocol.snapshot import MachineSample
 from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.clients.request_dispatcher import RequestDispatcher

@@ -15,7 +15,7 @@ from cli.conftest import Dora
 from daemon.recording.export.recorded_messages import message
 
 from dora_cli.recordings.fetching import FetchedMachine, Parts, merge_fetched
-from dora_config.protocol.recordings.fleet import (
+from dora_config.protocol.recordings import (
     RecordedFile,
     RecordingDescribed,
     RecordingPlan,

@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from dora_config.protocol.recordings.fleet import ClockSample, ReadRecording, RecordingPlan
-from dora_config.protocol.recordings.recorder import RecorderEnd, RecorderStatus, RecordingLimits
+from dora_config.protocol.recordings import (
+    ClockSample,
+    ReadRecording,
+    RecorderEnd,
+    RecorderStatus,
+    RecordingLimits,
+    RecordingPlan,
+)
 from dora_daemon.agent.recorders import folder as folder_module
 from dora_daemon.agent.recorders.folder import MAX_RECORDERS, RecordingFolder, RecordingRefused
 from dora_daemon.recording import status_file

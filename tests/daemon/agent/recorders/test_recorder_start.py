@@ -12,7 +12,7 @@ import pytest
 from support.simulation.fleet_simulation import dataflow
 from support.waiting import wait_until_async
 
-from dora_config.protocol.recordings.fleet import (
+from dora_config.protocol.recordings import (
     ListRecordings,
     RecordingPlan,
     RecordingState,

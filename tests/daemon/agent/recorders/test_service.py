@@ -11,13 +11,13 @@ import pytest
 from support.waiting import wait_until_async
 
 from dora_config.protocol.daemon import HeartbeatAck
-from dora_config.protocol.recordings.fleet import (
+from dora_config.protocol.recordings import (
     ClockSample,
     ListRecordings,
+    RecorderEnd,
     RecordingPlan,
     RecordingStates,
 )
-from dora_config.protocol.recordings.recorder import RecorderEnd
 from dora_daemon.agent.recorders import folder as folder_module
 from dora_daemon.agent.recorders.folder import RecordingFolder
 from dora_daemon.agent.recorders.service import Recorders

@@ -16,7 +16,7 @@ from dora_config.access import private_dir
 from dora_config.atomic_write import write_file
 from dora_config.errors import InvalidId
 from dora_config.ids import parse_machine_id
-from dora_config.protocol.recordings.fleet import (
+from dora_config.protocol.recordings import (
     FILE_NAME,
     DescribeRecording,
     ReadRecording,

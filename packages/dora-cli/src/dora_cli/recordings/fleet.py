@@ -11,7 +11,7 @@ from dora_cli import output
 from dora_cli.coordinator.client import Client
 from dora_cli.errors import CommandFailed
 from dora_config.errors import DoraError
-from dora_config.protocol.recordings.fleet import (
+from dora_config.protocol.recordings import (
     CallRecorders,
     ListRecordings,
     RecorderReplies,

@@ -13,7 +13,7 @@ from dora_cli.recordings.fleet import SHORT, FleetRecording, RecordingError, cal
 from dora_cli.recordings.report import write_report
 from dora_config.access import Endpoint
 from dora_config.protocol import control
-from dora_config.protocol.recordings.fleet import (
+from dora_config.protocol.recordings import (
     ListRecordings,
     RecorderRequest,
     RecordingPlan,

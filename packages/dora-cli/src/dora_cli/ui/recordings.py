@@ -17,17 +17,17 @@ from dora_cli.recordings.starting import RecordSettings
 from dora_cli.ui.backend import Backend, call
 from dora_config.errors import first_error
 from dora_config.protocol.control import DataflowRef, Described, DescribeDataflow
-from dora_config.protocol.recordings.fleet import (
+from dora_config.protocol.recordings import (
     CallRecorders,
     ListRecordings,
     ReadRecording,
     RecorderReplies,
     RecorderRequest,
     RecordingData,
+    RecordingLimits,
     RecordPart,
     StopRecording,
 )
-from dora_config.protocol.recordings.recorder import RecordingLimits
 
 MCAP: Final = "application/octet-stream"
 

@@ -19,7 +19,7 @@ from dora_config.protocol.builds import BuildDataflow, BuildProgress, BuildTrigg
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.dataflow import DataflowSpec, LogFilter, LogPosition
 from dora_config.protocol.envelope import Codec, Message, ProgramVersion
-from dora_config.protocol.recordings.fleet import CallRecorders, RecorderReplies
+from dora_config.protocol.recordings import CallRecorders, RecorderReplies
 from dora_config.protocol.runner import GraphChange, NodeResult
 from dora_config.protocol.snapshot import DaemonSummary, LinkSummary, NodeSummary, Snapshot
 from dora_config.protocol.topics import (

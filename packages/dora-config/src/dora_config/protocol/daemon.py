@@ -25,7 +25,7 @@ from dora_config.protocol.calls import ChangePart, LinkPart, PartResult, RunnerA
 from dora_config.protocol.dataflow import DataflowSpec, LogFilter, LogPosition
 from dora_config.protocol.envelope import Codec, DataflowUuid, Message, ProgramVersion
 from dora_config.protocol.links import LinkReport, PeerEndpoint, RemoteEdge
-from dora_config.protocol.recordings.fleet import RecorderAnswered, RecorderCall
+from dora_config.protocol.recordings import RecorderAnswered, RecorderCall
 from dora_config.protocol.runner import DataflowResult, EdgeStatus, NodeStatus
 from dora_config.protocol.snapshot import MachineSample, SampleMachine
 from dora_config.protocol.topics import EndTopics, MoreTopics, StreamTopics, TopicChunk

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.ids import parse_node_id
 from dora_config.protocol.envelope import Message
-from dora_config.protocol.recordings.fleet import RecordingPlan
+from dora_config.protocol.recordings import RecordingPlan
 from dora_config.protocol.runner import CurrentNode, LogLevel, NodeLocation
 
 

@@ -12,7 +12,7 @@ from dora_config.protocol.builds import BuildDataflow, BuildEnded, BuildEvents
 from dora_config.protocol.calls import PartResult
 from dora_config.protocol.daemon import LogChunk
 from dora_config.protocol.envelope import ProgramVersion
-from dora_config.protocol.recordings.fleet import CallRecorders
+from dora_config.protocol.recordings import CallRecorders
 from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.clients.builds import Builds
 from dora_coordinator.clients.destroy import Destruction

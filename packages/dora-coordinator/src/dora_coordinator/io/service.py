@@ -50,7 +50,7 @@ from dora_config.protocol.daemon import (
     RegistrationRefused,
 )
 from dora_config.protocol.envelope import ProgramVersion, clean_lines, clean_text
-from dora_config.protocol.recordings.fleet import CallRecorders
+from dora_config.protocol.recordings import CallRecorders
 from dora_config.protocol.runner import DeleteParam, SetParam
 from dora_config.protocol.snapshot import Snapshot
 from dora_coordinator.clients.code import find_code

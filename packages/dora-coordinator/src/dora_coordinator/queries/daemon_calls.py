@@ -11,7 +11,7 @@ import anyio
 
 from dora_config.protocol.calls import RunnerAnswered
 from dora_config.protocol.daemon import CoordinatorMessage, PartHistory
-from dora_config.protocol.recordings.fleet import RecorderAnswered
+from dora_config.protocol.recordings import RecorderAnswered
 from dora_config.protocol.snapshot import MachineSample
 
 Reply = RunnerAnswered | RecorderAnswered | PartHistory | MachineSample

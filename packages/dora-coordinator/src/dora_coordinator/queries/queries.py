@@ -17,7 +17,7 @@ from dora_config.protocol.calls import (
 )
 from dora_config.protocol.control import CallRunner, Explain, Explained, GetSnapshot
 from dora_config.protocol.envelope import clean_lines
-from dora_config.protocol.recordings.fleet import (
+from dora_config.protocol.recordings import (
     CallRecorders,
     MachineReply,
     RecorderAnswered,

@@ -37,7 +37,7 @@ from dora_config.protocol.daemon import (
     SignRequest,
 )
 from dora_config.protocol.envelope import ProgramVersion
-from dora_config.protocol.recordings.fleet import RecorderAnswered, RecorderCall
+from dora_config.protocol.recordings import RecorderAnswered, RecorderCall
 from dora_config.protocol.runner import RunnerReply
 from dora_config.protocol.snapshot import SampleMachine
 from dora_config.protocol.topics import EndTopics, MoreTopics

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Final
 
-from dora_config.protocol.recordings.fleet import ClockSample
+from dora_config.protocol.recordings import ClockSample
 
 BUCKET_NS: Final = 60_000_000_000
 """Of samples this close together, only the one with the shortest round trip is used: delays on the

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dora_config.atomic_write import sync_folder
-from dora_config.protocol.recordings.fleet import ClockSample, RecordingPlan
+from dora_config.protocol.recordings import ClockSample, RecordingPlan
 from dora_daemon import __version__
 from dora_daemon.recording.arrow_messages import RecordedMessage
 from dora_daemon.recording.clocks import ClockCorrection

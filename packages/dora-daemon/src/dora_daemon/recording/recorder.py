@@ -1,7 +1,7 @@
 """``python -m dora_daemon.recording.recorder``: recorder process of one dataflow on one machine.
 
 Reads the queues of the recorded outputs and passes copies to the writing thread. See
-``side_process``, and ``dora_config.protocol.recordings.recorder`` for its messages.
+``side_process``, and ``dora_config.protocol.recordings`` for its messages.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from dora_config.protocol.recordings.recorder import RecorderEnd, RecorderStatus, RecordingRequest
+from dora_config.protocol.recordings import RecorderEnd, RecorderStatus, RecordingRequest
 from dora_daemon.inspection.queue_reader import Collector, QueueReader
 from dora_daemon.inspection.runner_connection import (
     InspectionError,

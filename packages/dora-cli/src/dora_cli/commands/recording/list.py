@@ -22,7 +22,7 @@ def main(
 ) -> None:
     """List the recordings on the machines of a cluster."""
     from dora_cli.recordings.fleet import call, collect
-    from dora_config.protocol.recordings.fleet import ListRecordings
+    from dora_config.protocol.recordings import ListRecordings
 
     with connect(coordinator_addr, coordinator_port) as client:
         replies = call(client, ListRecordings())

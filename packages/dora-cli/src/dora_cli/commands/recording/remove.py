@@ -18,7 +18,7 @@ def main(
 ) -> None:
     """Remove an ended recording from the machines of a cluster."""
     from dora_cli.recordings.fleet import end_recording
-    from dora_config.protocol.recordings.fleet import RemoveRecording
+    from dora_config.protocol.recordings import RemoveRecording
 
     with connect(coordinator_addr, coordinator_port) as client:
         end_recording(client, recording, RemoveRecording, "removed")

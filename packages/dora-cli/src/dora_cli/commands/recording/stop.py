@@ -13,7 +13,7 @@ def main(
 ) -> None:
     """End a recording on the machines of a cluster; the dataflow keeps running."""
     from dora_cli.recordings.fleet import end_recording
-    from dora_config.protocol.recordings.fleet import StopRecording
+    from dora_config.protocol.recordings import StopRecording
 
     with connect(coordinator_addr, coordinator_port) as client:
         end_recording(client, recording, StopRecording, "stopped")

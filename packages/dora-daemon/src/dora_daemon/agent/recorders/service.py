@@ -21,7 +21,7 @@ from anyio.abc import TaskGroup
 from dora_config.errors import error_text, os_error_text
 from dora_config.process_identity import boot_id
 from dora_config.protocol.daemon import HeartbeatAck
-from dora_config.protocol.recordings.fleet import (
+from dora_config.protocol.recordings import (
     ClockSample,
     DescribeRecording,
     ListRecordings,
@@ -30,13 +30,13 @@ from dora_config.protocol.recordings.fleet import (
     RecorderRequest,
     RecordingData,
     RecordingPlan,
+    RecordingRequest,
     RecordingState,
     RecordingStates,
     RecordPart,
     RemoveRecording,
     StopRecording,
 )
-from dora_config.protocol.recordings.recorder import RecordingRequest
 from dora_daemon.agent.events import RecorderSettled, RecordingRequested
 from dora_daemon.agent.recorders.folder import RecordingFolder, RecordingRefused
 from dora_daemon.agent.records import PartRecord
