@@ -15,30 +15,20 @@ import pytest
 from dora_node_api.errors import OperatorError
 from dora_node_api.operators import DoraStatus, OperatorHost, construct, load_class
 from dora_node_api.protocol.messages import InputConfig, NodeConfig, OperatorConfig
+from dora_node_api.testing import MockNode
 
 
-class RecordingNode:
-    """Keeps what the host and its operators do."""
+class RecordingNode(MockNode):
+    """Keeps any value that operators send, in order."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.sent: list[tuple[str, Any]] = []
-        self.closed: list[str] = []
-        self.stopped: list[str] = []
-        self.errors: list[str] = []
 
     def send_output(
         self, output_id: str, data: Any, metadata: Mapping[str, Any] | None = None
     ) -> None:
         self.sent.append((output_id, data))
-
-    def log_error(self, message: str, target: str | None = None) -> None:
-        self.errors.append(message)
-
-    def close_outputs(self, outputs: tuple[str, ...]) -> None:
-        self.closed += outputs
-
-    def stop_dataflow(self, reason: str) -> None:
-        self.stopped.append(reason)
 
 
 ECHO = """
@@ -112,20 +102,20 @@ def test_each_operator_gets_its_own_inputs_under_its_own_names(
 def test_stop_ends_one_operator(node: RecordingNode, tmp_path: Path) -> None:
     running = host(node, tmp_path, "a", "b")
     running.handle(message("a", "stop"))
-    assert node.closed == ["a/out"]
+    assert node.closed_outputs == ["a/out"]
     assert not running.ended
     running.handle(message("a", "more"))
     assert node.sent == [("a/out", "stop")]
     running.handle(message("b", "stop"))
     assert running.ended
-    assert node.stopped == []
+    assert node.stop_reasons == []
 
 
 def test_stop_all_stops_the_dataflow(node: RecordingNode, tmp_path: Path) -> None:
     running = host(node, tmp_path, "a", "b")
     running.handle(message("a", "all"))
-    assert len(node.stopped) == 1
-    assert "`a`" in node.stopped[0]
+    assert len(node.stop_reasons) == 1
+    assert "`a`" in node.stop_reasons[0]
     running.handle(STOP)
     assert running.ended
 
@@ -139,7 +129,7 @@ def test_an_operator_ends_after_its_last_input(node: RecordingNode, tmp_path: Pa
         ("INPUT_CLOSED", "in"),
         ("STOP", "ALL_INPUTS_CLOSED"),
     ]
-    assert node.closed == ["a/out"]
+    assert node.closed_outputs == ["a/out"]
     assert running.operators[1].object.seen == []
 
 
@@ -203,10 +193,10 @@ def test_hot_reload_keeps_the_state_and_tolerates_exceptions(
     assert node.sent == [("a/out", 1), ("a/out", 2), ("a/new", 3)]
     assert [event["value"] for event in running.operators[0].object.seen] == [1, 2, 3]
     running.handle(message("a", "boom"))
-    assert "ZeroDivisionError" in node.errors[0]
+    assert "ZeroDivisionError" in node.logs[0]["message"]
     (tmp_path / "a.py").write_text("this is no Python")
     running.handle({"type": "RELOAD", "kind": "dora"})
-    assert "SyntaxError" in node.errors[1]
+    assert "SyntaxError" in node.logs[1]["message"]
     running.handle(message("a", 4))
     assert node.sent[-1] == ("a/new", 4)
 
@@ -248,7 +238,7 @@ def test_the_old_version_continues_after_a_failed_reload(
     old = running.operators[0].object
     (tmp_path / "a.py").write_text(text)
     running.handle({"type": "RELOAD", "kind": "dora"})
-    (report,) = node.errors
+    (report,) = (entry["message"] for entry in node.logs)
     assert "the old version continues" in report
     assert problem in report
     running.handle(message("a", 1))

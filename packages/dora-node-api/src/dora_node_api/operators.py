@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from dora_node_api.errors import OperatorError, SetUpError
 from dora_node_api.protocol.launch_config import CONFIG_VARIABLE, LaunchConfig
 from dora_node_api.protocol.messages import NodeConfig, OperatorConfig
 
 if TYPE_CHECKING:
+    from dora_node_api.node import Node
     from dora_node_api.protocol.session import Event
 
 SendOutput = Callable[..., None]
@@ -34,20 +35,6 @@ class DoraStatus(Enum):
     """End this operator."""
     STOP_ALL = 2
     """Stop the whole dataflow."""
-
-
-class HostNode(Protocol):
-    """The methods of the node that the host uses."""
-
-    def send_output(
-        self, output_id: str, data: Any, metadata: Mapping[str, Any] | None = None
-    ) -> None: ...
-
-    def log_error(self, message: str, target: str | None = None) -> None: ...
-
-    def close_outputs(self, outputs: tuple[str, ...]) -> None: ...
-
-    def stop_dataflow(self, reason: str) -> None: ...
 
 
 def _module_name(config: OperatorConfig) -> str:
@@ -88,7 +75,7 @@ class RunningOperator:
     """One operator: its object, its open inputs, and whether it has ended."""
 
     def __init__(
-        self, config: OperatorConfig, made: Any, node: HostNode, node_config: NodeConfig
+        self, config: OperatorConfig, made: Any, node: Node, node_config: NodeConfig
     ) -> None:
         self.config = config
         self.ended = False
@@ -191,7 +178,7 @@ class RunningOperator:
 class OperatorHost:
     """All operators of a node."""
 
-    def __init__(self, node: HostNode, config: NodeConfig, made: Mapping[str, Any]) -> None:
+    def __init__(self, node: Node, config: NodeConfig, made: Mapping[str, Any]) -> None:
         """`made`: the object of each operator."""
         self._node = node
         self.operators = [
