@@ -58,12 +58,11 @@ def test_second_installation_sends_nothing(
     installer: MakeInstaller, old_version: Installation, installed_machine: Machine
 ) -> None:
     machine, first = installed_machine
-    assert first.changed
     assert first.dora == str(machine.home / ".local" / "bin" / "dora")
     assert version_of(machine) == "dora 0.1.0"
     machine.sent.clear()
     again = installer(old_version).ensure_installed(machine, USER, lambda text: None)
-    assert not again.changed
+    assert again == first
     assert machine.sent == []
     tree = Path(first.tree)
     assert json.loads((tree / "bundle.json").read_text())["version"] == "0.1.0"
@@ -200,13 +199,13 @@ def test_switch_rollback_and_collect(
     prefix, link = USER.prefix, str(machine.home / ".local" / "bin" / "dora")
     old, new = sorted(versions(machine))
     for _ in range(2):
-        call(machine, "versions.rollback", prefix=prefix, link=link, name=old)
+        call(machine, "versions.switch", prefix=prefix, link=link, name=old, returned=True)
         assert version_of(machine) == "dora 0.1.0"
     after = call(machine, "versions.probe", prefix=prefix, link=USER.link)
     assert after["previous"]["name"] == after["current"]["name"] == old
     assert {one["version"] for one in after["trees"]} == {"0.1.0", "0.2.0"}
     with pytest.raises(MachineProblem, match=r"version 0\.3\.0 does not exist in"):
-        call(machine, "versions.rollback", prefix=prefix, link=link, name="0.3.0")
+        call(machine, "versions.switch", prefix=prefix, link=link, name="0.3.0")
     assert call(machine, "versions.collect", prefix=prefix)["removed"] == [new]
 
 
@@ -339,7 +338,7 @@ def test_other_prefix_than_before_is_refused(tmp_path: Path, machine: LocalMachi
     link = tmp_path / "bin" / "dora"
     (tmp_path / "old" / "1").mkdir(parents=True)
     (tmp_path / "old" / "1" / "bundle.json").write_text("{}")
-    call(machine, "versions.switch", prefix=f"{tmp_path}/old", link=str(link), tree="1")
+    call(machine, "versions.switch", prefix=f"{tmp_path}/old", link=str(link), name="1")
     assert (
         probe(machine, Layout(f"{tmp_path}/old", str(link), sudo=False))["current"]["name"] == "1"
     )

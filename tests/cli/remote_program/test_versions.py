@@ -23,7 +23,7 @@ def test_remove_keeps_files_of_others(tmp_path: Path) -> None:
     tree = make_tree(root, "1")
     make_tree(root, ".new-half")
     (root / "photos").mkdir()
-    versions.switch(str(root), str(link), str(tree))
+    versions.switch(str(root), str(link), tree.name)
     versions.remove(str(root), str(link))
     assert [path.name for path in root.iterdir()] == ["photos"]
     assert not link.is_symlink()

@@ -32,12 +32,13 @@ class FakeService(CoordinatorService):
     def read(self, path: str) -> bytes | None:
         return self.files.get(path)
 
+    def write(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
+        self.files[path] = content
+
     def is_active(self) -> bool:
         return bool(self.files)
 
     def enable(self) -> None: ...
-
-    def make_unit_folder(self) -> None: ...
 
     def replace_files_and_restart(
         self,

@@ -38,13 +38,11 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A version on a machine; ``changed``: it was installed or switched to now."""
+    """A version on a machine."""
 
     dora: str
     """Absolute path of the command: the link, not the tree."""
-    version: str
     tree: str
-    changed: bool
 
 
 def cache_dir() -> Path:
@@ -179,12 +177,11 @@ class Installer:
     ) -> Installed:
         """Make a tree the current one."""
         link = layout.link_for(str(facts["home"]))
-        current = facts["current"]
+        name = Path(tree).name
         call(
-            machine, "versions.switch", prefix=layout.prefix, link=link, tree=tree, sudo=layout.sudo
+            machine, "versions.switch", prefix=layout.prefix, link=link, name=name, sudo=layout.sudo
         )
-        changed = current is None or current["name"] != Path(tree).name
-        return Installed(link, self.version, tree, changed)
+        return Installed(link, tree)
 
     def collect(self, machine: Connection, layout: Layout) -> list[str]:
         """Remove versions that are neither current nor previous and that nothing runs from."""

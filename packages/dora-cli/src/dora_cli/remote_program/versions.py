@@ -111,19 +111,22 @@ def works(tree: Path) -> bool:
     return os.access(tree / "bin" / "python", os.X_OK)
 
 
-def switch(prefix: str, link: str, tree: str) -> dict[str, Any]:
-    """Make ``tree`` the current version, and what was current the previous one.
+def switch(prefix: str, link: str, name: str, returned: bool = False) -> dict[str, Any]:
+    """Make ``name`` the current version, and what was current the previous one.
 
-    Returns the names of both as they were, for ``restore``.
+    ``returned``: both links lead to ``name`` then, so that the next rollback does not lead forward
+    again; the version that was left stays until the next upgrade.
     """
-    root, chosen = Path(prefix).expanduser(), Path(tree)
-    before = {name: _name(root / name) for name in ("current", "previous")}
+    root = Path(prefix).expanduser()
+    if not (root / name).is_dir():
+        raise Problem(f"version {name} does not exist in {root}")
     _require_link(link)
-    if before["current"] not in ("", chosen.name):
-        _point(root / "previous", before["current"])
-    _point(root / "current", chosen.name)
+    before = _name(root / "current")
+    if returned or before not in ("", name):
+        _point(root / "previous", name if returned else before)
+    _point(root / "current", name)
     _point_link(link, root)
-    return before
+    return {}
 
 
 def restore(prefix: str, current: str, previous: str) -> dict[str, Any]:
@@ -134,22 +137,6 @@ def restore(prefix: str, current: str, previous: str) -> dict[str, Any]:
             _point(root / link, name)
         else:
             (root / link).unlink(missing_ok=True)
-    return {}
-
-
-def rollback(prefix: str, link: str, name: str) -> dict[str, Any]:
-    """Return to the version ``name``.
-
-    Both links lead to it then, so that the next rollback does not lead forward again; the version
-    that was left stays until the next upgrade.
-    """
-    root = Path(prefix).expanduser()
-    if not (root / name).is_dir():
-        raise Problem(f"version {name} does not exist in {root}")
-    _require_link(link)
-    _point(root / "previous", name)
-    _point(root / "current", name)
-    _point_link(link, root)
     return {}
 
 
@@ -273,7 +260,6 @@ COMMANDS: Commands = {
     "accept": accept,
     "switch": switch,
     "restore": restore,
-    "rollback": rollback,
     "drop": drop,
     "collect": collect,
     "remove": remove,

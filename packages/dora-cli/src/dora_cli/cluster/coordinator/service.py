@@ -99,14 +99,7 @@ class CoordinatorService(SystemdService):
         }
         if variables := self._telemetry():
             wanted[self.environment] = environment_file(variables).encode()
-        if all(self.read(path) == content for path, content in wanted.items()):
-            if self.is_active():
-                self.enable()
-                return "runs already"
-        else:
-            self.make_unit_folder()
-        self.replace_files_and_restart(wanted, linger=True)
-        return "OK"
+        return self.install_files(wanted)
 
     def _telemetry(self) -> dict[str, str]:
         """Return the variables of OpenTelemetry here; empty: the service keeps what it has."""

@@ -47,20 +47,13 @@ class DaemonService(SystemdService):
         ``before_restart`` is not called for a daemon that continues to run.
         """
         wanted = {self.token: f"{token or ''}\n".encode(), **self.wanted_files(dora)}
-        found = {path: self.read(path) for path in wanted}
-        if found == wanted and not stale and self.is_active():
-            self.enable()
-            return "runs already"
-        self.make_unit_folder()
-        if found[self.unit] is None:  # first, because `uninstall` finds the service by its unit
-            self.write(self.unit, wanted[self.unit] or b"")
-        self.replace_files_and_restart(wanted, linger=True, before_restart=before_restart)
+        result = self.install_files(wanted, stale=stale, before_restart=before_restart)
         if not self.is_active():
             lines = "".join(f"\n  {line}" for line in self.journal(LAST_LINES))
             raise NotReady(
                 f"{self.remote.service} was started but does not run; its last lines:{lines}"
             )
-        return "OK"
+        return result
 
     def _stop_for_good(self) -> None:
         super()._stop_for_good()

@@ -136,9 +136,27 @@ class SystemdService:
         before_restart()
         self._commit("restart", files)
 
-    def make_unit_folder(self) -> None:
+    def install_files(
+        self,
+        wanted: Mapping[str, bytes | None],
+        *,
+        stale: bool = False,
+        before_restart: Callable[[], None] = lambda: None,
+    ) -> str:
+        """Write these files, among them the unit, and start the service; return what was done.
+
+        ``stale``: restart it even if it runs with these files already.
+        """
+        found = {path: self.read(path) for path in wanted}
+        if found == wanted and not stale and self.is_active():
+            self.enable()
+            return "runs already"
         if self.user:
             self.remote.connection.check(["mkdir", "-p", self._units])
+        if found[self.unit] is None:  # first, because `uninstall` finds the service by its unit
+            self.write(self.unit, wanted[self.unit] or b"")
+        self.replace_files_and_restart(wanted, linger=True, before_restart=before_restart)
+        return "OK"
 
     def read(self, path: str) -> bytes | None:
         return self.remote.connection.read(path, sudo=self._sudo)

@@ -156,7 +156,14 @@ def _switch(
         copy = unit_copy(remote, layout, name)
         if (unit := remote.connection.read(copy, sudo=layout.sudo)) is not None:
             files[service.unit] = unit
-    remote.call("versions.rollback", prefix=layout.prefix, link=link, name=name, sudo=layout.sudo)
+    remote.call(
+        "versions.switch",
+        prefix=layout.prefix,
+        link=link,
+        name=name,
+        returned=True,
+        sudo=layout.sudo,
+    )
     return Switched(link, version, files)
 
 
