@@ -1,12 +1,16 @@
-"""Nodes that overwrite the status board: only they fail, and the messages of others arrive."""
+"""Shared memory: nodes that overwrite the status board fail alone; a busy runner delays nothing."""
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
-from support.runner.runs import run_flow
+from support.runner.runs import background, gone, run_flow
+from support.waiting import wait_until
 from support.workspace import Workspace
 
-from dora_config.protocol.runner import NodeRestarting
+from dora_config.protocol.runner import AcknowledgeResult, NodeRestarting, StopAllNodes
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
@@ -112,3 +116,45 @@ def test_a_node_that_overwrites_the_board_fails_alone(workspace: Workspace, does
     (why,) = {event.reason for event in ran.of(NodeRestarting)}
     expected = "signal SIGSEGV" if does == "all zeros" else "it has overwritten its part"
     assert expected in why
+
+
+def test_messages_need_no_answer_of_a_busy_runner(workspace: Workspace) -> None:
+    """Its start does not delay first events, which would drop what comes after them."""
+    workspace.node(
+        "source",
+        """
+        import pathlib, time
+        from dora import Node
+        node = Node()
+        while not pathlib.Path("go").exists():
+            time.sleep(0.01)
+        node.send_output("number", b"\\x07")
+        node.next()
+        """,
+    )
+    workspace.node(
+        "reader",
+        """
+        import pathlib
+        from dora import Node
+        for event in Node():
+            if event["type"] == "INPUT":
+                pathlib.Path("got").write_bytes(bytes(event["value"].to_pylist()))
+        """,
+    )
+    nodes = [
+        {"id": "reader", "path": "reader.py", "inputs": {"number": "source/number"}},
+        {"id": "source", "path": "source.py", "outputs": ["number"]},
+    ]
+    with background(workspace, {"nodes": nodes}) as run:
+        run.wait_for_phase("running")
+        os.kill(run.pid(), signal.SIGSTOP)
+        try:
+            (workspace.path / "go").touch()
+            wait_until((workspace.path / "got").exists, what="the message")
+        finally:
+            os.kill(run.pid(), signal.SIGCONT)
+        run.request(StopAllNodes(grace=2.0))
+        run.wait_for_phase("finished")
+        run.request(AcknowledgeResult())
+        gone(run.pid())

@@ -56,6 +56,7 @@ MESSAGES: list[control.Message] = [
     control.SetParam(key="k", value={"a": [1, None, 2.5]}),
     control.DeleteParam(key="k"),
     control.ReloadOperator(),
+    control.SourceSegment(incarnation=3, number=0, size=4096),
     control.SegmentFd(request=1, size=4096),
     control.SegmentUnknown(request=1),
     control.ExtensionAnswer(request=2, problem="no"),

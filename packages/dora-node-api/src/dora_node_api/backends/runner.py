@@ -33,6 +33,7 @@ from dora_node_api.protocol.messages import (
     RemoveRoute,
     RestoreState,
     SaveState,
+    SourceSegment,
     StopDataflow,
     StopNode,
     Welcome,
@@ -123,18 +124,20 @@ class RunningBackend(Backend):
         *,
         path: str = "",
     ) -> None:
-        if not descriptors:
-            raise ControlError("Welcome came without the status board")
+        board, *ends = descriptors or (-1,)
+        segment = ends.pop() if welcome.segment_size and ends else -1
+        if board < 0 or (welcome.segment_size and segment < 0):
+            raise ControlError("Welcome came without the status board or first segment")
         self.config = welcome.config
         self._path = path
         self._holders = 1
         self._closed = False
         self._state: Any = None
         """State that the former process saved."""
-        self._connection = Connection(control, welcome, descriptors[0])
+        self._connection = Connection(control, welcome, board, segment)
         self._inputs = Inputs(self._connection)
         self._outputs = Outputs(self._connection)
-        self._inputs.connect(welcome.queues, descriptors[1:])
+        self._inputs.connect(welcome.queues, ends)
         # Saves a call for every message.
         self.send = self._outputs.send  # type: ignore[method-assign]
         self.next_event = self._inputs.next_event  # type: ignore[method-assign]
@@ -153,6 +156,8 @@ class RunningBackend(Backend):
                     raise _error(refused, incarnation)
                 case RestoreState(form, size) if len(received.descriptors) == 1:
                     self._take_state(received.descriptors[0], form, size)
+                case SourceSegment() as segment if len(received.descriptors) == 1:
+                    self._connection.add_segment(segment, received.descriptors[0])
                 case AddRoute(output, spec):
                     self._connection.add_route(output, spec, received.descriptors)
                 case RemoveRoute(queue):

@@ -41,6 +41,7 @@ from dora_node_api.protocol.messages import (
     SegmentFd,
     SegmentUnknown,
     SendOutput,
+    SourceSegment,
     StopNode,
     Welcome,
 )
@@ -52,8 +53,10 @@ from dora_node_api.transport import (
     QueueSpec,
     Sender,
 )
+from dora_node_api.transport.consumer.delivery import MappedSegment
 from dora_node_api.transport.producer.pool import pool_size
 from dora_node_api.transport.shared.interruption import Calls, Integrity, OwnedLock, interrupting
+from dora_node_api.transport.shared.memory import map_memory
 
 PUMP_EVERY_NS = 2_000_000
 """A busy node looks at its control socket this often: STOP takes at most 2 ms longer."""
@@ -66,7 +69,10 @@ DEADLOCK_AFTER = 5.0
 class Connection:
     """The control socket and what depends on it: board, pool, sender."""
 
-    def __init__(self, control: ControlSocket, welcome: Welcome, board_fd: int) -> None:
+    def __init__(
+        self, control: ControlSocket, welcome: Welcome, board_fd: int, segment_fd: int = -1
+    ) -> None:
+        """``segment_fd``: of the pool's first segment."""
         self.config: NodeConfig = welcome.config
         self.board = Board.attach(board_fd, welcome.board_size)
         self.words: NodeWords = self.board.own_node(welcome.node_area)
@@ -100,7 +106,11 @@ class Connection:
         for descriptor in (self.wake_read, self._wake_write, self._halt_write):
             os.set_blocking(descriptor, False)
         self.sender = Sender(
-            Pool(pool_size(self.config.pool_size), self._register_segment),
+            Pool(
+                pool_size(self.config.pool_size),
+                self._register_segment,
+                (segment_fd, welcome.segment_size) if segment_fd >= 0 else None,
+            ),
             self.board,
             welcome.incarnation,
             wait_for_room=self._wait_for_room,
@@ -245,6 +255,17 @@ class Connection:
     def gone(self) -> bool:
         """Whether the control socket is unusable."""
         return self._gone
+
+    def add_segment(self, segment: SourceSegment, descriptor: int) -> None:
+        """Map the segment of a source; takes over the descriptor."""
+        try:
+            memory = map_memory(descriptor, segment.size, writable=False)
+            key = (segment.incarnation, segment.number)
+            self.board.segments[key] = MappedSegment(memory, segment.size)
+        except (OSError, ValueError):
+            pass  # requested, and an error reported, when a message needs it
+        finally:
+            os.close(descriptor)
 
     # --- requests to the runner ------------------------------------------------------------------
 

@@ -193,7 +193,7 @@ class Leaving(Message, kind="leaving"):
 
 
 class Welcome(Message, kind="welcome"):
-    """Answer to Hello. Descriptors: the status board, then the consumer's ends of each queue."""
+    """Answer to Hello. Descriptors: status board, consumer's ends of each queue, first segment."""
 
     incarnation: int
     config: NodeConfig
@@ -201,6 +201,8 @@ class Welcome(Message, kind="welcome"):
     board_size: int = 0
     node_area: int = 0
     """Offset of the node's words in the status board."""
+    segment_size: int = 0
+    """Size of the first segment of the node's pool; 0: without one."""
 
 
 class RecordingSource(Message, kind="recording_source"):
@@ -298,6 +300,17 @@ class ReloadOperator(Message, kind="reload"):
     """Import the operator's file again. None: those of all operators."""
 
     operator: str | None = None
+
+
+class SourceSegment(Message, kind="source_segment"):
+    """First segment of a node that sends to this one; before Go. One descriptor, read-only.
+
+    No request to a busy runner then delays the first event.
+    """
+
+    incarnation: int
+    number: int
+    size: int
 
 
 class SegmentFd(Message, kind="segment_fd"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import dora_node_api
 from dora_config.dataflow.resolved import ResolvedNode
@@ -16,6 +18,7 @@ from dora_daemon.runner.nodes.local_nodes import LocalNodes
 from dora_daemon.runner.nodes.node_config import link_input, node_config
 from dora_daemon.runner.nodes.queues import QueueRegistry
 from dora_daemon.runner.nodes.routing import QueueRouter, send_route
+from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_daemon.runner.nodes.socket import NodeConnection
 from dora_node_api.protocol.messages import (
     PROTOCOL_VERSION,
@@ -40,6 +43,7 @@ class NodeHandshake:
         connections: Connections,
         registry: QueueRegistry,
         router: QueueRouter,
+        segments: SegmentTable,
         states: SavedStates,
         *,
         emit: Callable[[StateEvent], None],
@@ -53,6 +57,7 @@ class NodeHandshake:
         self._connections = connections
         self._registry = registry
         self._router = router
+        self._segments = segments
         self._states = states
         self._emit = emit
         self._warn = warn
@@ -183,14 +188,22 @@ class NodeHandshake:
         descriptors = [board.fd]
         for entry in queues:
             descriptors += entry.ends.for_consumer()
+        segment, segment_size = -1, 0
+        if spec is not None and spec.outputs:
+            with suppress(OSError):  # the node makes and registers its own
+                segment, segment_size = self._segments.create(incarnation)
+                descriptors.append(segment)
         welcome = Welcome(
             incarnation=incarnation,
             config=config,
             queues=tuple(entry.spec for entry in queues),
             board_size=board.size,
             node_area=self._areas[node],
+            segment_size=segment_size,
         )
         connection.send(welcome, descriptors)
+        if segment >= 0:
+            os.close(segment)
         self._states.restore(node, connection)
         for entry in self._registry.written_by(node):
             send_route(connection, entry)
@@ -203,12 +216,22 @@ class NodeHandshake:
             connection.send(Refused(message, cancelled))
 
     def release(self, nodes: tuple[str, ...]) -> None:
-        """Release nodes from the start barrier."""
+        """Release nodes from the start barrier, those that read from others first."""
+        sources = {node: self._sources(node) for node in nodes}
+        for node, incarnations in sources.items():
+            if (connection := self._connections.get(node)) is not None:
+                self._segments.send_first(connection, incarnations)
         now = time.monotonic_ns()
-        for node in nodes:
+        for node in sorted(nodes, key=lambda node: not sources[node]):
             if self._connections.send(node, Go(now)):
                 # the wait at the barrier does not count for the health check
                 self._connections.connected_at[node] = now / 1e9
+
+    def _sources(self, node: str) -> set[int]:
+        """Return the incarnations of the processes that a node reads from."""
+        writers = {entry.writer for entry in self._registry.into(node)} - {node}
+        found = (self._connections.get(writer) for writer in writers)
+        return {one.incarnation for one in found if one is not None and one.incarnation is not None}
 
     def free_area(self, node: str) -> None:
         """Free the area of a node on the status board."""

@@ -6,11 +6,14 @@ Consumers request a segment on first use, which may be after its producer has en
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 
 from dora_daemon.runner.nodes.connections import Connections
 from dora_daemon.runner.nodes.socket import NodeConnection
-from dora_node_api.protocol.messages import OpenSegment, SegmentFd, SegmentUnknown
+from dora_node_api.protocol.messages import OpenSegment, SegmentFd, SegmentUnknown, SourceSegment
+from dora_node_api.transport.producer.pool import FIRST_SEGMENT
+from dora_node_api.transport.shared.memory import create_memory, read_only_descriptor
 
 
 class SegmentTable:
@@ -19,6 +22,24 @@ class SegmentTable:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._segments: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def create(self, incarnation: int) -> tuple[int, int]:
+        """Make the first segment of a process; return a descriptor for it and the size.
+
+        The process takes the pages. Raises OSError.
+        """
+        with ExitStack() as undo:
+            descriptor = create_memory("segment-0", FIRST_SEGMENT)
+            undo.callback(os.close, descriptor)
+            self.add(incarnation, 0, read_only_descriptor(descriptor), FIRST_SEGMENT)
+            undo.pop_all()
+        return descriptor, FIRST_SEGMENT
+
+    def send_first(self, connection: NodeConnection, incarnations: Iterable[int]) -> None:
+        """Send the first segments of the sources of a process that waits for Go."""
+        for incarnation in incarnations:
+            if (segment := self._segments.get((incarnation, 0))) is not None:
+                connection.send(SourceSegment(incarnation, 0, segment[1]), (segment[0],))
 
     def add(self, incarnation: int, number: int, descriptor: int, size: int) -> None:
         """Take ownership of a segment's descriptor."""

@@ -84,6 +84,7 @@ class NodeServices:
             self.connections,
             self.registry,
             self.router,
+            self.segments,
             self.states,
             emit=emit,
             warn=self.logs.warn,

@@ -28,7 +28,8 @@ from dora_node_api.transport.shared.memory import (
 
 _MIN_CLASS = 256
 _RUN = 4 * PAGE  # small blocks are cut from a segment so many bytes at a time
-_SEGMENT_SIZES = (64 << 20, 256 << 20, 1 << 30)
+FIRST_SEGMENT = 64 << 20
+_SEGMENT_SIZES = (FIRST_SEGMENT, 256 << 20, 1 << 30)
 MIN_DEFAULT_CAP = 256 << 20
 POOL_SIZE_VARIABLE = "DORA_NODE_SHM_POOL_SIZE"
 _LIMITS = {
@@ -99,13 +100,15 @@ class Segment:
 
     __slots__ = ("fd", "memory", "number", "size", "used", "view")
 
-    def __init__(self, number: int, size: int) -> None:
-        self.fd = -1
+    def __init__(self, number: int, size: int, fd: int = -1) -> None:
+        """Take ownership of ``fd`` if it is given, else make the memory."""
+        self.fd = fd
         self.number = number
         self.size = size
         self.used = 0
         try:
-            self.fd = create_memory(f"segment-{number}", size)
+            if fd < 0:
+                self.fd = create_memory(f"segment-{number}", size)
             self.memory: mmap.mmap = map_memory(self.fd, size, writable=True)
         except OSError as error:
             raise _not_granted(error, size) from error
@@ -157,10 +160,15 @@ class Pool:
     """Shared memory for the payloads of one producer. Not thread-safe: its Sender locks."""
 
     def __init__(
-        self, cap_bytes: int, register_segment: Callable[[int, int, int], None] | None = None
+        self,
+        cap_bytes: int,
+        register_segment: Callable[[int, int, int], None] | None = None,
+        first: tuple[int, int] | None = None,
     ) -> None:
         """``register_segment(number, fd, size)`` is called before a segment's first use with a
-        read-only descriptor, which the pool closes: duplicate or send it within the call."""
+        read-only descriptor, which the pool closes: duplicate or send it within the call.
+
+        ``first``: descriptor and size of segment 0, which is registered already."""
         self.cap_bytes = cap_bytes
         self.reserved_bytes = 0
         self.segments: list[Segment] = []
@@ -170,6 +178,10 @@ class Pool:
         self.stamp = int.from_bytes(os.urandom(4), "little") << 32
         self._register = register_segment
         self._next_number = 0
+        if first is not None:
+            self._next_number = 1
+            with contextlib.suppress(MemoryError):  # reported when a message needs memory
+                self.segments.append(Segment(0, first[1], first[0]))
 
     def take(self, nbytes: int) -> Block | None:
         """Return a block of at least ``nbytes``; None when that would exceed the cap.
