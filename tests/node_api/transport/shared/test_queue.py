@@ -104,7 +104,21 @@ def test_a_board_refuses_other_memory_and_reports_when_it_is_full() -> None:
     os.ftruncate(other, 64 << 10)
     with pytest.raises(ValueError, match="not a status board"):
         Board.attach(other, 64 << 10)
-    os.close(other)
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(other)
+
+
+def test_a_process_that_attached_keeps_no_descriptor_of_the_board() -> None:
+    """A descriptor could write the words of all edges."""
+    board = Board.create(1 << 20)
+    before = len(os.listdir("/proc/self/fd"))
+    attached = Board.attach(os.dup(board.fd), board.size)
+    assert len(os.listdir("/proc/self/fd")) == before
+    area, _ = board.allocate_edge(10)
+    board.edge_words(area)[layout.P_SENT] = 7
+    assert attached.edge_words(area)[layout.P_SENT] == 7
+    attached.close()
+    board.close()
 
 
 @pytest.mark.parametrize("end", ["producer", "consumer"])
@@ -122,6 +136,37 @@ def test_a_process_can_write_only_its_own_words(end: str) -> None:
             os._exit(0)
         status = os.waitpid(pid, 0)[1]
         assert os.waitstatus_to_exitcode(status) == (0 if other == end else -signal.SIGSEGV)
+    edge.close()
+    board.close()
+    segments.close()
+
+
+@pytest.mark.parametrize("ends", ["producer first", "consumer first"])
+@pytest.mark.parametrize("byte", [b"\0", b"\x7f", b"\xff"])
+def test_overwritten_words_of_both_ends_are_repaired(ends: str, byte: bytes) -> None:
+    """An edge from a node to itself."""
+    board, segments = Board.create(1 << 20), Segments()
+    edge = Edge(board, segments, bound=5)
+    sender, receiver = edge.sender(), edge.receiver()
+    for number in range(9):
+        send(sender, number)
+    drain(receiver)
+    assert edge.keeper.check() is None
+    words = board.edge_words(edge.spec.area)
+    words[:] = memoryview(byte * 8 * len(words)).cast("Q")
+    assert edge.keeper.check() is not None
+    sender.close()
+    receiver.close()
+    died = [edge.keeper.producer_died, edge.keeper.consumer_died]
+    for end in died if ends == "producer first" else reversed(died):
+        end()
+    assert edge.keeper.check() is None
+    sender, receiver = edge.sender(2), edge.receiver()
+    send(sender, 11)
+    edge.keeper.announce_closed()
+    assert numbers(drain(receiver)[:1]) == [11]
+    receiver.close()
+    sender.close()
     edge.close()
     board.close()
     segments.close()

@@ -13,7 +13,13 @@ from collections import deque
 
 from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.errors import BoardFull
-from dora_node_api.transport.shared.memory import create_memory, map_memory, protect, reserve
+from dora_node_api.transport.shared.memory import (
+    create_memory,
+    map_memory,
+    map_without_descriptor,
+    protect,
+    reserve,
+)
 from dora_node_api.transport.shared.specs import QueueSpec
 
 
@@ -37,11 +43,12 @@ class NodeWords:
 class Board:
     """The mapped board. Only the runner allocates areas; nodes attach and get offsets."""
 
-    def __init__(self, fd: int, size: int) -> None:
+    def __init__(self, fd: int, memory: mmap.mmap | memoryview) -> None:
+        """``fd`` is -1 in a process that attached."""
         self.fd = fd
-        self.size = size
-        self._memory: mmap.mmap = map_memory(fd, size, writable=True)
-        self._bytes = memoryview(self._memory)
+        self._memory = memory
+        self._bytes = memoryview(memory)
+        self.size = len(self._bytes)
         # Segments that the receivers of this process have mapped, by (incarnation, number).
         self.segments: dict[tuple[int, int], object] = {}
         self._protected = False
@@ -54,18 +61,22 @@ class Board:
     @classmethod
     def create(cls, size: int = 64 * 1024 * 1024) -> Board:
         """Make a board of ``size`` bytes. Pages are used as areas are allocated."""
-        board = cls(create_memory("board", size), size)
-        reserve(board.fd, board._memory, 0, layout.PAGE)
+        fd = create_memory("board", size)
+        board = cls(fd, map_memory(fd, size, writable=True))
+        board._reserve(0, layout.PAGE)
         board._bytes[:8].cast("Q")[0] = layout.BOARD_MAGIC
         return board
 
     @classmethod
     def attach(cls, fd: int, size: int) -> Board:
-        """Map the board that another process made. Takes over ``fd`` and closes it with the board.
+        """Map the board that another process made, and close ``fd``, which could write all of it.
 
-        Raises ValueError when ``fd`` is not a board.
+        Raises OSError, and ValueError when ``fd`` is not a board.
         """
-        board = cls(fd, size)
+        try:
+            board = cls(-1, map_without_descriptor(fd, size))
+        finally:
+            os.close(fd)
         if board._bytes[:8].cast("Q")[0] != layout.BOARD_MAGIC:
             raise ValueError("the descriptor is not a status board of this version")
         # One mapping, so that one view has the words of both ends of an edge.
@@ -88,7 +99,7 @@ class Board:
     def _allocate(self, size: int) -> int:
         if self._end + size <= self.size:
             start = self._end
-            reserve(self.fd, self._memory, start, size)
+            self._reserve(start, size)
             self._end += size
             return start
         # Areas are reused only when no fresh ones are left, the longest unused first: a producer
@@ -102,6 +113,10 @@ class Board:
             f"the status board of {self.size:,} bytes has no room for another edge or node; make it"
             " larger"
         )
+
+    def _reserve(self, start: int, size: int) -> None:
+        assert isinstance(self._memory, mmap.mmap), "only the runner allocates"
+        reserve(self.fd, self._memory, start, size)
 
     def free_edge(self, area: int) -> None:
         """Free the area of an edge that neither end uses any more (runner)."""

@@ -49,7 +49,29 @@ def map_memory(fd: int, size: int, *, writable: bool) -> mmap.mmap:
     return mmap.mmap(fd, size, flags=mmap.MAP_SHARED, prot=access)
 
 
-def protect(memory: mmap.mmap, offset: int, size: int, *, writable: bool) -> None:
+def map_without_descriptor(fd: int, size: int) -> memoryview:
+    """Map ``size`` writable bytes of ``fd``, which may be closed then; before 3.13 mmap copies it.
+
+    Unmapped with the last view. Raises OSError, and ValueError when the memory is smaller.
+    """
+    import ctypes  # takes milliseconds
+    import weakref
+
+    if os.fstat(fd).st_size < size:
+        raise ValueError(f"shared memory of {os.fstat(fd).st_size} bytes, expected {size}")
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    length, access = ctypes.c_size_t(size), mmap.PROT_READ | mmap.PROT_WRITE
+    address = libc.mmap(None, length, access, mmap.MAP_SHARED, fd, ctypes.c_long(0))
+    if address is None or address == ctypes.c_void_p(-1).value:
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot map shared memory: {os.strerror(number)}")
+    memory = (ctypes.c_char * size).from_address(address)
+    weakref.finalize(memory, libc.munmap, ctypes.c_void_p(address), length).atexit = False
+    return memoryview(memory).cast("B")
+
+
+def protect(memory: mmap.mmap | memoryview, offset: int, size: int, *, writable: bool) -> None:
     """Change whether this process may write to whole pages of a writable mapping.
 
     Writing to them otherwise ends the process with SIGSEGV. Raises OSError.

@@ -101,6 +101,8 @@ _TAKEN = (
     *(layout.F_FLOOR_DATA, layout.F_FLOOR_URGENT),
 )
 """Words that only grow, and never beyond P_SENT and one."""
+_OF_PRODUCER = (layout.P_SENT, *_GIVEN)
+_OF_CONSUMER = (*_TAKEN, layout.C_LAST_DATA, layout.C_LAST_URGENT)
 _ABSURD = 1 << 48
 """More messages than a queue ever has."""
 _UNSEEN = 1 << 20
@@ -175,7 +177,9 @@ class QueueKeeper:
             return True, f"{sent} messages sent after {before}"
         if any(not last <= now <= sent for now, last in given) or words[layout.P_BLOCKED] > 1:
             return True, f"more messages dropped than the {sent} sent"
-        if any(not last <= now < _ABSURD for now, last in taken):
+        if any(not last <= now for now, last in taken) or any(
+            words[word] >= _ABSURD for word in _OF_CONSUMER
+        ):
             return False, f"{words[layout.C_RECEIVED]} messages received of {sent}"
         if any(now > sent + 1 for now, _ in taken):
             buckets = words[layout.HISTOGRAM : layout.HISTOGRAM + layout.HISTOGRAM_BUCKETS]
@@ -188,22 +192,27 @@ class QueueKeeper:
 
         Numbers of messages skip those that may have been given out since the last check.
         """
-        found = self.check()
-        if found is None or found[0] is not producer:
-            return
         words, good, depth = self._words, self._good, self.ends.depth()
+        found = self.check()
+        own = _OF_PRODUCER if producer else _OF_CONSUMER
+        # `check` names one end, also if both are wrong.
+        wrong = any(not good[word] <= words[word] + 1 <= _ABSURD for word in own)
+        if not wrong and (found is None or found[0] is not producer):
+            return
         if producer:
-            last = max(good[layout.P_SENT], *(words[word] for word in _TAKEN))
+            taken = (words[word] for word in _TAKEN)
+            last = max(good[layout.P_SENT], *(word for word in taken if word < _ABSURD), 0)
             gap = 0 if self.spec.backpressure else _UNSEEN
             words[layout.P_SENT :] = array.array("Q", good[layout.P_SENT :])
             words[layout.P_SENT] = sent = last + depth + gap
             left = sent - good[layout.P_REFUSED] - words[layout.C_RECEIVED] - depth
             words[layout.P_EVICTED] = max(left, 0)
+            good[layout.P_SENT :] = words[layout.P_SENT :].tolist()
         else:
             words[: layout.P_SENT] = array.array("Q", good[: layout.P_SENT])
             lost = words[layout.P_EVICTED] + words[layout.P_REFUSED] + depth
             words[layout.C_RECEIVED] = max(words[layout.P_SENT] - lost, 0)
-        self._good = words.tolist()
+            good[: layout.P_SENT] = words[: layout.P_SENT].tolist()
 
     def producer_died(self) -> None:
         """Account for a reaped producer; call it before anything is announced."""
