@@ -22,11 +22,12 @@ class RecorderProcess:
         self._folder = Path(request.path).parent
         started = self._next_report()
         if started is None or started.end is not None:
+            ended = self._exit()
             problem = started.problem if started is not None else None
-            raise RecordingError(f"cannot record: {problem or self._exit()}")
+            raise RecordingError(f"cannot record: {problem or ended}")
         self._started = started
         count = output.counted(len(started.recorded), "output")
-        output.remark(f"recording {count} to {request.path}")
+        output.remark(f"recording {count} to {self._folder / started.files[0]}")
 
     def _next_report(self) -> RecorderStatus | None:
         line = self._process.next_line()
