@@ -52,10 +52,13 @@ def test_links_to_themselves_are_refused() -> None:
         links(a="b", b="a/x")
 
 
-def test_files_below_a_link_are_refused() -> None:
+def test_files_below_a_link_or_file_are_refused() -> None:
     link = CodeLink(path="d", target="e")
-    with pytest.raises(ValidationError, match="its folder is a link"):
-        CodeSet(files=(CodeFile(path="d/x", sha256=A, size=0),), links=(link,))
+    below = CodeFile(path="d/x", sha256=A, size=0)
+    with pytest.raises(ValidationError, match="its folder is a file or link"):
+        CodeSet(files=(below,), links=(link,))
+    with pytest.raises(ValidationError, match="its folder is a file or link"):
+        CodeSet(files=(CodeFile(path="d", sha256=A, size=0), below))
     with pytest.raises(ValidationError, match="twice"):
         CodeSet(files=(CodeFile(path="d", sha256=A, size=0),), links=(link,))
 

@@ -90,12 +90,12 @@ class CodeSet(Message):
         paths = self.paths
         if len(set(paths)) != len(paths):
             raise ValueError("a path is listed twice")
-        through = {link.path for link in self.links}
+        entries = set(paths)
         for path in paths:
             parents = path.split("/")[:-1]
             for length in range(1, len(parents) + 1):
-                if "/".join(parents[:length]) in through:
-                    raise ValueError(f"{path!r}: its folder is a link")
+                if "/".join(parents[:length]) in entries:
+                    raise ValueError(f"{path!r}: its folder is a file or link")
         targets = {link.path: link.target for link in self.links}
         for path in targets:
             _follow(path, targets)
