@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dora_node_api.data.arrow import null_array
 from dora_node_api.protocol.session import Tick
 
 if TYPE_CHECKING:
     import pyarrow
-
-    from dora_node_api.node import Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +158,18 @@ def from_dict(event: Mapping[str, Any]) -> Event:
             return UnknownEvent(event)
 
 
+class _Events(Protocol):
+    """A node: an iterator of event dictionaries, and an asynchronous one."""
+
+    def __next__(self) -> dict[str, Any]: ...
+
+    async def __anext__(self) -> dict[str, Any]: ...
+
+
 class EventStream:
     """A node's events, typed. Iterating takes from the same stream as the node itself."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: _Events) -> None:
         self._node = node
 
     def __iter__(self) -> EventStream:
