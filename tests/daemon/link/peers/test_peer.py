@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -268,10 +268,7 @@ class Images:
     def __init__(self) -> None:
         self.received: list[bytes] = []
 
-    def image(self, frame: bytes, image: frames.Image, _now: int) -> None:
-        self.images(frame, [image])
-
-    def images(self, frame: bytes, images: list[frames.Image]) -> None:
+    def images(self, frame: bytes, images: Iterable[frames.Image], _now: int) -> None:
         self.received += [frame[start:end] for *_, start, end in images]
 
 

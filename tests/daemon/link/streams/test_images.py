@@ -11,7 +11,7 @@ from daemon.link.protocol.test_frames import parts_of
 from hypothesis import given, strategies as st
 
 from dora_daemon.link.errors import WireError
-from dora_daemon.link.streams.images import ImageMessage, PlainHead, plain_image
+from dora_daemon.link.streams.images import ImageMessage, ImageReader
 from dora_node_api.data.metadata import encode_metadata
 from dora_node_api.transport.shared.layout import BLOCK_HEAD, BLOCK_HEAD_SIZE, BLOCK_MAGIC
 
@@ -34,7 +34,7 @@ def image_of(array: pa.Array, metadata: bytes = b"", changes: Mapping[str, int] 
 
 
 def read(image: bytes) -> ImageMessage:
-    return ImageMessage(b"before" + image + b"after", 6, 6 + len(image), 1, 0)
+    return ImageReader().read(b"before" + image + b"after", 6, 6 + len(image), 1, 0)
 
 
 @pytest.mark.parametrize("metadata", [b"", encode_metadata({"a": 1})], ids=["plain", "metadata"])
@@ -43,9 +43,9 @@ def test_a_valid_image_is_written_as_the_block_it_was(array: pa.Array, metadata:
     parts, data = parts_of(array, metadata)
     message = read(image_of(array, metadata))
     assert message.problem is None
-    assert message.image.total == parts.total
-    block = bytearray(message.image.total + 64)
-    message.image.write(block, 64, 77)  # type: ignore[arg-type]
+    assert message.total == parts.total
+    block = bytearray(message.total + 64)
+    message.write(block, 64, 77)  # type: ignore[arg-type]
     assert BLOCK_HEAD.unpack_from(block, 64)[4] == 77
     assert bytes(block[64 + parts.data_offset :]) == data
 
@@ -79,15 +79,19 @@ def test_changed_bytes_raise_nothing_but_wire_errors(data: st.DataObject) -> Non
 
 @given(st.data())
 def test_a_head_like_the_last_one_is_checked_as_a_new_one(data: st.DataObject) -> None:
-    known = PlainHead()
+    known = ImageReader()
     first = b"frame" + image_of(pa.array(range(3)))
-    assert known.check(first + b"next", 5, len(first))
+    assert known.read(first + b"next", 5, len(first), 1, 0).problem is None
     changed = bytearray(first + data.draw(st.sampled_from([b"", b"12345678"])))
     for _ in range(data.draw(st.integers(0, 3))):
         # Mostly in the head: stamp and time may differ, and nothing else.
         changed[data.draw(st.integers(5, len(changed) - 1))] = data.draw(st.integers(0, 255))
-    frame = bytes(changed)
-    plain = plain_image(frame, 5, len(frame))
-    assert known.check(frame, 5, len(frame)) == (plain is not None)
-    if plain is not None:
-        assert (known.head, known.total, known.size) == (*plain, len(frame) - 5)
+
+    def outcome(reader: ImageReader) -> tuple[object, ...]:
+        try:
+            found = reader.read(bytes(changed), 5, len(changed), 1, 0)
+        except WireError as error:
+            return (str(error),)
+        return found.problem, found.total, found.size, bytes(found.head), bytes(found.data)
+
+    assert outcome(known) == outcome(ImageReader())

@@ -18,7 +18,6 @@ from dora_daemon.link.protocol.hello import Leaving
 from dora_daemon.link.protocol.messages import SourceEvent, ToRunner
 from dora_daemon.link.streams.receiver import StreamReceiver
 from dora_node_api.transport import RecordKind
-from dora_node_api.transport.producer.blocks import Hold
 from dora_node_api.transport.producer.forwarding import Forwarder
 from dora_node_api.transport.shared.payload import BlockImage
 
@@ -34,7 +33,6 @@ class FakeForwarder:
         self.skipped: list[int] = []
         self.full = False
         self.broken = False
-        self.small = 0
 
     def run_hash(self, _output: str) -> int:
         return 0
@@ -42,41 +40,24 @@ class FakeForwarder:
     def resume(self, _output: str, _run: int) -> int:
         return 0
 
-    def forward_image(
-        self, _output: str, _image: BlockImage, *, source: int, sent_ns: int, flags: int
+    def forward(
+        self,
+        _output: str,
+        _image: BlockImage,
+        _total: int,
+        source: int,
+        _sent_ns: int,
+        _flags: int,
+        *,
+        wait: bool = False,
     ) -> bool:
+        if self.broken and not wait:
+            raise OSError("no memory")
+        if wait:
+            wait_until(lambda: not self.full, what="room")
         if not self.full:
             self.stored.append(source)
         return not self.full
-
-    def forward_small(
-        self,
-        output: str,
-        frame: bytes,
-        start: int,
-        end: int,
-        head: int,
-        total: int,
-        *,
-        source: int,
-        sent_ns: int,
-    ) -> bool:
-        if self.broken:
-            raise OSError("no memory")
-        self.small += 1
-        image = memoryview(frame)[start:end]
-        blocks = BlockImage(image[:head], image[head:], total - len(image) + head)
-        return self.forward_image(output, blocks, source=source, sent_ns=sent_ns, flags=0)
-
-    def allocate(self, _output: str, _total: int) -> Hold:
-        return cast(Hold, None)
-
-    def fill_image(self, hold: Hold, image: BlockImage) -> None: ...
-
-    def forward(self, _output: str, _hold: Hold, _total: int, *, source: int, **_: int) -> bool:
-        wait_until(lambda: not self.full, what="room")
-        self.stored.append(source)
-        return True
 
     def announce(
         self, _output: str, _kind: RecordKind, _error: str = "", *, source: int = 0
@@ -126,11 +107,11 @@ class Stream:
         """Receive a message as the only one of its frame."""
         frame = frames.single_image_head(7, 3, (0, 0), 1, number, number - 1, 0, flags)
         frame += image
-        self.stream.image(frame, frames.read_image(frame)[2], 0)
+        self.stream.images(frame, [frames.read_image(frame)[2]], 0)
 
     def receive_frame(self, frame: bytes) -> None:
         for _, images in frames.read_images(frame):
-            self.stream.images(frame, images)
+            self.stream.images(frame, images, 0)
 
 
 @pytest.fixture
@@ -170,7 +151,6 @@ def test_single_messages_are_stored_once_and_in_order(made: Stream) -> None:
     for number in (1, 2, 2, 4, 3, 5, 1):
         made.receive_alone(number)
     assert made.forwarder.stored == [1, 2, 3, 4, 5]
-    assert made.forwarder.small == 3, "1, 2 and 5 took the short way"
     assert (made.stream.messages, made.stream.stored, made.stream.lost) == (5, 5, 0)
     assert [number for number, _ in made.peer.acknowledged][-1] == 5
 
@@ -188,8 +168,7 @@ def test_an_unusual_single_message_is_stored_like_others(made: Stream) -> None:
     made.receive_alone(3, image=image_of(pa.array([1]), b"invalid metadata"))
     made.forwarder.broken = True
     made.receive_alone(4)
-    assert made.forwarder.small == 0
-    assert made.forwarder.stored == [1, 2, 4]
+    wait_until(lambda: made.forwarder.stored == [1, 2, 4], what="the stream's thread")
     assert made.forwarder.skipped == [3]
     assert made.stream.stored == 4
 

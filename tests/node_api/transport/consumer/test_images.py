@@ -30,6 +30,11 @@ def block_image(image: bytes) -> BlockImage:
     return BlockImage(view[:end], view[end:], head[6])
 
 
+def forward(forwarder: Forwarder, image: bytes, number: int, sent_ns: int = 1) -> bool:
+    split = block_image(image)
+    return forwarder.forward("n/out", split, split.total, number, sent_ns)
+
+
 def never(*_: object) -> bool:
     raise AssertionError("it waits")
 
@@ -52,13 +57,9 @@ def test_an_image_crosses_as_the_same_message(size: int) -> None:
         else:
             assert isinstance(delivery, ImageDelivery)
             image = delivery.image
-        assert forwarder.forward_image(
-            "n/out", block_image(image), source=number, sent_ns=1, flags=0
-        )
+        assert forward(forwarder, image, number)
         # A repetition reaches no queue twice.
-        assert forwarder.forward_image(
-            "n/out", block_image(image), source=number, sent_ns=1, flags=0
-        )
+        assert forward(forwarder, image, number)
         del delivery
     assert numbers(drain(reader)) == [1, 2, 3, 4, 5]
     for closing in (source, reader, sender, forwarder, near, far, board, segments):
@@ -74,19 +75,6 @@ def test_the_only_message_that_waits_is_taken_and_forwarded() -> None:
     sender, source, reader = near.sender(), image_receiver(near, board, segments), far.receiver()
     assert source.read_only() is None
 
-    def small(image: bytes, number: int) -> bool:
-        split = block_image(image)
-        return forwarder.forward_small(
-            "n/out",
-            b"frame" + image,
-            5,
-            5 + len(image),
-            len(split.head),
-            split.total,
-            source=number,
-            sent_ns=number,
-        )
-
     def send(*sent: int) -> None:
         for number in sent:
             sender.send("out", arrow.encode(message(number, 300)))
@@ -96,8 +84,7 @@ def test_the_only_message_that_waits_is_taken_and_forwarded() -> None:
     first = source.receive()
     assert first is not None
     image = image_of_delivery(first)
-    assert not small(image, 1), "no block was used before"
-    assert forwarder.forward_image("n/out", block_image(image), source=1, sent_ns=1, flags=0)
+    assert forward(forwarder, image, 1)
     assert numbers(drain(reader)) == [1]
     del first
     for number in range(2, 2000):
@@ -108,8 +95,8 @@ def test_the_only_message_that_waits_is_taken_and_forwarded() -> None:
         source.settle_only()
         assert source.pending() == 0
         assert (taken[0], number_of(block_image(taken[3]).data)) == (number, number)
-        assert small(taken[3], number)
-        assert not small(taken[3], number), "a repetition"
+        assert forward(forwarder, taken[3], number, sent_ns=number)
+        assert forward(forwarder, taken[3], number), "a repetition"
         (delivery,) = drain(reader)
         assert (number_of(delivery.data), delivery.sent_ns) == (number, number)
         del delivery
@@ -119,14 +106,11 @@ def test_the_only_message_that_waits_is_taken_and_forwarded() -> None:
     assert source.read_only() is None, "two wait: they go together"
     assert [d.sequence for d in (source.receive(), source.receive()) if d] == [2000, 2001]
     for number in range(2000, 2004):
-        assert forwarder.forward_image(
-            "n/out", block_image(image), source=number, sent_ns=1, flags=0
-        )
-    assert not small(image, 2004), "no block is free"
-    assert forwarder.forward_image("n/out", block_image(image), source=2004, sent_ns=1, flags=0)
-    assert small(image, 2005), "the oldest one is dropped"
+        assert forward(forwarder, image, number)
+    assert forward(forwarder, image, 2004)
+    assert forward(forwarder, image, 2005), "the oldest one is dropped"
     assert [d.sequence for d in drain(reader)] == [2002, 2003, 2004, 2005]
-    assert small(image, 2006)
+    assert forward(forwarder, image, 2006)
     for closing in (source, reader, sender, forwarder, near, far, board, segments):
         closing.close()
 

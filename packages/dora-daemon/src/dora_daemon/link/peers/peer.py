@@ -281,7 +281,7 @@ class PeerLink:
         if kind == IMAGE_KIND:
             acknowledged, upto, image = frames.read_image(frame)
             if (stream := self._incoming_by_number.get(number)) is not None:
-                stream.image(frame, image, now)
+                stream.images(frame, (image,), now)
             if acknowledged:
                 self._acknowledged(((acknowledged, upto),))
         elif kind == CHUNK_KIND:
@@ -289,7 +289,7 @@ class PeerLink:
             if (stream := self._incoming_by_number.get(number)) is not None:
                 stream.chunk(sequence, offset, memoryview(frame)[CHUNK_AT:])
         elif kind == FrameKind.IMAGES:
-            self._images(frame)
+            self._images(frame, now)
         elif kind == FrameKind.DATA:
             data = frames.read_data(frame)
             if (stream := self._incoming_by_number.get(number)) is not None:
@@ -318,12 +318,12 @@ class PeerLink:
         else:
             raise WireError(f"frame of the unknown kind {kind}")
 
-    def _images(self, frame: bytes) -> None:
+    def _images(self, frame: bytes, now: int) -> None:
         ack = frames.read_images_ack(frame)
         for source, images in frames.read_images(frame):
             stream = self._incoming_by_number.get(source)
             if stream is not None:
-                stream.images(frame, images)
+                stream.images(frame, images, now)
         if ack[0]:
             self._acknowledged((ack,))
 

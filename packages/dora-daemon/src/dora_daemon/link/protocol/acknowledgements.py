@@ -33,18 +33,6 @@ class AckPolicy:
             self._at_once = True
             self._messages = self._bytes = 0
 
-    def stored_alone(self, nbytes: int) -> bool:
-        """Count a stored message, as `stored` and `take`."""
-        if self._waiting or nbytes > LARGE:
-            self.stored(nbytes)
-            return bool(self.take())
-        self._messages += 1
-        self._bytes += nbytes
-        if self._messages < self._max_messages and self._bytes < MAX_BYTES:
-            return False
-        self._messages = self._bytes = 0
-        return True
-
     def take(self) -> bool | None:
         """Return whether to acknowledge at once; None if nothing was stored since the last call."""
         if not self._waiting:

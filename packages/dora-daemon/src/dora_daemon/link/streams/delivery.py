@@ -11,11 +11,12 @@ from dora_daemon.link.protocol.frames import LifecycleEvent
 from dora_daemon.link.protocol.messages import SourceEvent, ToRunner
 from dora_daemon.link.streams.assembly import Assembly
 from dora_daemon.link.streams.images import ImageMessage
-from dora_daemon.link.streams.validation import is_plain, problem_with
+from dora_daemon.link.streams.validation import is_plain
 from dora_node_api.frozen import Frozen
 from dora_node_api.transport import RecordKind
 from dora_node_api.transport.producer.blocks import Hold
 from dora_node_api.transport.producer.forwarding import Forwarder
+from dora_node_api.transport.shared.payload import BlockImage
 
 VALIDATED_AT_ONCE: Final = 1024 * 1024
 """Largest message that the receiving thread pushes although its validation takes time, in bytes."""
@@ -67,63 +68,29 @@ class LocalDelivery:
         self._send = send
         self._note = note
 
-    def push_at_once(self, sequence: int, item: Item) -> int | None:
-        """Push on the receiving thread; return the size in bytes, None if that would have to wait.
+    def push(self, sequence: int, item: ImageMessage | Assembly, *, wait: bool) -> bool:
+        """Push a message, whose block is filled if it is large.
 
-        Raises OSError.
+        Without ``wait``, on the receiving thread: False if it would have to wait, or takes long.
+        Raises OSError, and PoolExhausted with ``wait``.
         """
-        if isinstance(item, Assembly):
-            return self._push_assembly_at_once(sequence, item)
-        if not isinstance(item, ImageMessage):
-            return None
-        if item.problem is not None:
-            self._reject(sequence, item.problem)
-        elif not self._forwarder.forward_image(
-            self._route,
-            item.image,
-            source=sequence,
-            sent_ns=self._to_our_time(item.sent_ns),
-            flags=item.flags,
-        ):
-            return None
-        return item.size
-
-    def _push_assembly_at_once(self, sequence: int, assembly: Assembly) -> int | None:
-        parts = assembly.data.parts
-        quick = parts.nbytes <= VALIDATED_AT_ONCE or is_plain(parts)
-        if not assembly.at_once or not quick or not self._forwarder.has_room(self._route):
-            return None
-        problem = problem_with(parts, assembly.target)
-        if problem is not None:
-            self._reject(sequence, problem)
+        message: BlockImage | Hold
+        if isinstance(item, ImageMessage):
+            message, total, problem = item, item.total, item.problem
         else:
-            data, hold = assembly.data, assembly.hold
-            assert hold is not None
-            if not self._forward(sequence, hold, parts.total, data.sent_ns, data.flags, wait=False):
-                return None
-            assembly.target = None
-        return parts.nbytes
-
-    def push_image(self, sequence: int, item: ImageMessage) -> None:
-        """Push a small message; wait for full queues. Raises PoolExhausted."""
-        if item.problem is not None:
-            self._reject(sequence, item.problem)
-            return
-        total = item.image.total
-        hold = self._forwarder.allocate(self._route, total)
-        self._forwarder.fill_image(hold, item.image)
-        self._forward(sequence, hold, total, item.sent_ns, item.flags)
-
-    def push_filled(self, sequence: int, assembly: Assembly) -> None:
-        """Push a large message whose block is filled; wait for full queues."""
-        assert assembly.hold is not None
-        problem = problem_with(assembly.data.parts, assembly.target)
+            parts = item.data.parts
+            quick = item.at_once and (parts.nbytes <= VALIDATED_AT_ONCE or is_plain(parts))
+            if not (wait or quick):
+                return False
+            assert item.hold is not None
+            message, total, problem = item.hold, parts.total, item.validate()
         if problem is not None:
             self._reject(sequence, problem)
-            return
-        assembly.target = None
-        data = assembly.data
-        self._forward(sequence, assembly.hold, data.parts.total, data.sent_ns, data.flags)
+            return True
+        sent_ns = self.clock.to_ours(item.sent_ns, time.monotonic_ns())
+        return self._forwarder.forward(
+            self._route, message, total, sequence, sent_ns, item.flags, wait=wait
+        )
 
     def push_event(self, sequence: int, item: LifecycleEvent) -> bool:
         """Push and report a lifecycle event; return False if it must be tried again."""
@@ -149,22 +116,6 @@ class LocalDelivery:
                 event=event,
                 error=error,
             )
-        )
-
-    def _to_our_time(self, their_monotonic: int) -> int:
-        return self.clock.to_ours(their_monotonic, time.monotonic_ns())
-
-    def _forward(
-        self, sequence: int, hold: Hold, total: int, sent_ns: int, flags: int, *, wait: bool = True
-    ) -> bool:
-        return self._forwarder.forward(
-            self._route,
-            hold,
-            total,
-            source=sequence,
-            sent_ns=self._to_our_time(sent_ns),
-            flags=flags,
-            wait=wait,
         )
 
     def _reject(self, sequence: int, problem: str) -> None:

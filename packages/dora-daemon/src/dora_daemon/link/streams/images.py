@@ -20,76 +20,66 @@ _MAX_NUMBER: Final = 1 << 62
 _unpack_head = BLOCK_HEAD.unpack_from
 _AFTER_WALL: Final = BLOCK_WALL + 8
 _HIGHEST_BIT: Final = 128
-"""In the last byte of the time: `plain_image` refuses times of 2^63 ns and more."""
+"""In the last byte of the time: times of 2^63 ns and more are refused."""
 
 
-def plain_image(frame: bytes, start: int, end: int) -> tuple[int, int] | None:
-    """Return the bytes of an image before its data area, and the bytes of its block.
-
-    None unless it is a valid array of numbers without nulls, without metadata.
-    """
-    if end - start < BLOCK_HEAD_SIZE:
-        return None
-    magic, described, meta, form, _, wall, data_at, length, nulls = _unpack_head(frame, start)
-    head_end = start + BLOCK_HEAD_SIZE + described
-    nbytes = end - head_end
-    if (
-        meta
-        or nulls
-        or form != FLAT
-        or magic != BLOCK_MAGIC
-        or nbytes < 0
-        or wall >= _MAX_NUMBER << 1
-        or data_at != data_offset(head_end - start, nbytes)
-        or plain_size(frame[start + BLOCK_HEAD_SIZE : head_end], length) != nbytes
-    ):
-        return None
-    return head_end - start, data_at + nbytes
-
-
-class PlainHead:
-    """Head of the last plain image of an output; its next message usually has the same one."""
-
-    __slots__ = ("after", "before", "head", "size", "total")
-
-    def __init__(self) -> None:
-        self.size = -1
-        """Bytes of the image; -1 before the first one."""
-        self.head = 0
-        """Bytes of the image before its data area."""
-        self.total = 0
-        """Bytes of its block."""
-        self.before = b""
-        """Its bytes up to the stamp, which differs, as the time of the send does."""
-        self.after = b""
-        """Its bytes from there to the data area."""
-
-    def check(self, frame: bytes, start: int, end: int) -> bool:
-        """Return whether the image between ``start`` and ``end`` is plain, as `plain_image`."""
-        if (
-            end - start == self.size
-            and frame[start : start + STAMP_AT] == self.before
-            and frame[start + _AFTER_WALL : start + self.head] == self.after
-            and frame[start + _AFTER_WALL - 1] < _HIGHEST_BIT
-        ):
-            return True
-        plain = plain_image(frame, start, end)
-        if plain is None:
-            return False
-        self.head, self.total = plain
-        self.size = end - start
-        self.before = frame[start : start + STAMP_AT]
-        self.after = frame[start + _AFTER_WALL : start + self.head]
-        return True
-
-
-class ImageMessage:
+class ImageMessage(BlockImage):
     """A small message. Not `Frozen`: one is made for every message."""
 
-    __slots__ = ("flags", "image", "problem", "sent_ns", "size")
+    __slots__ = ("flags", "problem", "sent_ns", "size")
 
-    def __init__(self, frame: bytes, start: int, end: int, sent_ns: int, flags: int) -> None:
+    def __init__(
+        self,
+        frame: bytes,
+        start: int,
+        middle: int,
+        end: int,
+        data_at: int,
+        sent_ns: int,
+        flags: int,
+    ) -> None:
+        """``start``, ``middle``, ``end``: of the image and its data area in the frame."""
+        whole = memoryview(frame)
+        self.head = whole[start:middle]
+        self.data = whole[middle:end]
+        self.data_at = data_at
+        self.size = size = end - middle
+        self.total = data_at + size
+        self.sent_ns = sent_ns
+        self.flags = flags
+        self.problem: str | None = None
+        """Why the message must be dropped; None if it is valid."""
+
+
+class ImageReader:
+    """Reads the images of one output. Most have the head of the one before."""
+
+    def __init__(self) -> None:
+        self._size = -1
+        """Bytes of the last image of numbers without nulls and metadata; -1 before the first."""
+        self._head = 0
+        """Its bytes before its data area."""
+        self._data_at = 0
+        self._before = b""
+        """Its bytes up to the stamp, which differs, as the time of the send does."""
+        self._after = b""
+        """Its bytes from there to the data area."""
+
+    def read(self, frame: bytes, start: int, end: int, sent_ns: int, flags: int) -> ImageMessage:
         """Check the image between ``start`` and ``end``. Raises WireError."""
+        if (
+            end - start == self._size
+            and frame[start : start + STAMP_AT] == self._before
+            and frame[start + _AFTER_WALL : start + self._head] == self._after
+            and frame[start + _AFTER_WALL - 1] < _HIGHEST_BIT
+        ):
+            middle = start + self._head
+            return ImageMessage(frame, start, middle, end, self._data_at, sent_ns, flags)
+        return self._read_new(frame, start, end, sent_ns, flags)
+
+    def _read_new(
+        self, frame: bytes, start: int, end: int, sent_ns: int, flags: int
+    ) -> ImageMessage:
         if end - start < BLOCK_HEAD_SIZE:
             raise WireError(f"image of {end - start} bytes")
         magic, described, meta, form, _, wall, data_at, length, nulls = _unpack_head(frame, start)
@@ -105,15 +95,13 @@ class ImageMessage:
             or wall >= _MAX_NUMBER << 1
         ):
             raise WireError("image with a malformed head")
-        whole = memoryview(frame)
-        self.sent_ns = sent_ns
-        self.flags = flags
-        self.size: int = nbytes
-        self.image = BlockImage(whole[start:head_end], whole[head_end:end], data_at)
-        self.problem: str | None = None
-        """Why the message must be dropped; None if it is valid."""
+        message = ImageMessage(frame, start, head_end, end, data_at, sent_ns, flags)
         descriptor = frame[start + BLOCK_HEAD_SIZE : middle]
         if meta or nulls or form != FLAT or plain_size(descriptor, length) != nbytes:
-            metadata = frame[middle:head_end]
-            parts = Payload(descriptor, metadata, form, length, nulls, nbytes)
-            self.problem = problem_with(parts, self.image.data)
+            parts = Payload(descriptor, frame[middle:head_end], form, length, nulls, nbytes)
+            message.problem = problem_with(parts, message.data)
+            return message
+        self._size, self._head, self._data_at = end - start, head_end - start, data_at
+        self._before = frame[start : start + STAMP_AT]
+        self._after = frame[start + _AFTER_WALL : head_end]
+        return message

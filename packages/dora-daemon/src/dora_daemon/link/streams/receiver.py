@@ -7,12 +7,13 @@ caught up. So no stream waits for another one.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
-from typing import Protocol, assert_never
+from typing import Protocol
 
 from dora_daemon.link.errors import LinkEnds
 from dora_daemon.link.io.thread_guard import guarded
@@ -24,7 +25,7 @@ from dora_daemon.link.protocol.messages import ToRunner
 from dora_daemon.link.protocol.windows import ReceiveOrder
 from dora_daemon.link.streams.assembly import Assembly
 from dora_daemon.link.streams.delivery import Item, LocalDelivery, NewRun, SourceEnded
-from dora_daemon.link.streams.images import ImageMessage, PlainHead
+from dora_daemon.link.streams.images import ImageMessage, ImageReader
 from dora_node_api.transport import PoolExhausted, RecordKind
 from dora_node_api.transport.producer.forwarding import Forwarder
 
@@ -85,7 +86,7 @@ class StreamReceiver:
         self._forwarder = forwarder
         self._note = note
         self._order: ReceiveOrder[Item] = ReceiveOrder()
-        self._plain = PlainHead()
+        self._images = ImageReader()
         self._assemblies: dict[int, Assembly] = {}
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
@@ -164,68 +165,36 @@ class StreamReceiver:
 
     # --- frames -----------------------------------------------------------------------------------
 
-    def image(self, frame: bytes, image: Image, now: int) -> None:
-        """Handle the message of an IMAGE frame at ``now``. Raises WireError."""
-        with self._lock:
-            nbytes = self._store_plain(frame, image, now)
-            if nbytes >= 0:
-                self._ack_sink.stored(self, at_once=self._acks.stored_alone(nbytes))
-                return
-        self.images(frame, [image])
-
-    def images(self, frame: bytes, images: Iterable[Image]) -> None:
-        """Handle messages of an IMAGES frame. Raises WireError."""
-        now = time.monotonic_ns()
+    def images(self, frame: bytes, images: Iterable[Image], now: int) -> None:
+        """Handle messages of an IMAGE or IMAGES frame at ``now``. Raises WireError."""
         with self._lock:
             try:
-                for image in images:
-                    nbytes = self._store_plain(frame, image, now)
-                    if nbytes >= 0:
-                        self._acks.stored(nbytes)
-                        continue
-                    sequence, previous, sent_ns, flags, start, end = image
+                for sequence, previous, sent_ns, flags, start, end in images:
                     if sequence <= self._order.last:
                         self._order.repeated += 1
                         continue
-                    message = ImageMessage(frame, start, end, sent_ns, flags)
-                    self._accept(sequence, previous, message)
+                    message = self._images.read(frame, start, end, sent_ns, flags)
+                    if not self._push_next(sequence, previous, message, now):
+                        self._accept(sequence, previous, message)
             finally:
                 self._acknowledge()
 
-    def _store_plain(self, frame: bytes, image: Image, now: int) -> int:
-        """Store a message in the usual case; return its bytes, -1 if nothing was done.
-
-        That is the next message, of numbers, for one queue that takes it at once. In few calls, and
-        the rest follows once the record is written, which wakes the consumer.
-        """
-        sequence, previous, sent_ns, flags, start, end = image
-        order, plain = self._order, self._plain
-        if (
-            not previous <= order.last < sequence
-            or flags
-            or order.early
-            or self._todo
-            or not plain.check(frame, start, end)
-        ):
-            return -1
-        sent = self._clock.to_ours(sent_ns, now)
+    def _push_next(self, sequence: int, previous: int, message: ImageMessage, now: int) -> bool:
+        """Push the next message at once, the usual case, in few calls; False with nothing done."""
+        order = self._order
+        if previous > order.last or order.early or self._todo or message.problem:
+            return False
+        sent_ns = self._clock.to_ours(message.sent_ns, now)
         try:
-            done = self._forwarder.forward_small(
-                *(self.route, frame, start, end, plain.head, plain.total),
-                source=sequence,
-                sent_ns=sent,
-            )
+            if not self._forwarder.forward(
+                self.route, message, message.total, sequence, sent_ns, message.flags
+            ):
+                return False
         except OSError:
-            return -1  # repeated by `_accept`, which passes it to the stream's thread
-        if not done:
-            return -1
-        nbytes = plain.size - plain.head
+            return False  # repeated by `_accept`, which passes it to the stream's thread
         order.last = sequence
-        if not self._runs_ahead and sequence > self.stored:
-            self.stored = sequence
-        self.messages += 1
-        self.bytes += nbytes
-        return nbytes
+        self._count(sequence, message)
+        return True
 
     def data(self, data: Data) -> None:
         """Handle the first frame of a large message."""
@@ -242,7 +211,7 @@ class StreamReceiver:
             assembly = self._assemblies.get(sequence)
             if assembly is None or offset != assembly.arrived:
                 return
-            end, size = offset + len(piece), assembly.data.parts.nbytes
+            end, size = offset + len(piece), assembly.size
             if end > size:
                 return
             assembly.arrived = end
@@ -286,14 +255,15 @@ class StreamReceiver:
 
     def _accept(self, sequence: int, previous: int, item: Item) -> None:
         for number, ready in self._order.accept(sequence, previous, item):
-            try:
-                size = None if self._todo else self._delivery.push_at_once(number, ready)
-            except OSError:
-                size = None  # the stream's thread repeats it, and then the link fails and restarts
-            if size is None:
-                self._push_later(number, ready)
+            done = False
+            if not self._todo and isinstance(ready, ImageMessage | Assembly):
+                # OSError: the stream's thread repeats it, and then the link fails and restarts
+                with contextlib.suppress(OSError):
+                    done = self._delivery.push(number, ready, wait=False)
+            if done:
+                self._count(number, ready)
             else:
-                self._count(number, size)
+                self._push_later(number, ready)
 
     # --- pushing ----------------------------------------------------------------------------------
 
@@ -326,7 +296,7 @@ class StreamReceiver:
                 if done:
                     self._todo.popleft()
                     if sequence:
-                        self._count(sequence, _size_of(item))
+                        self._count(sequence, item)
                         self._acknowledge()
             if not done:
                 time.sleep(_RETRY_SECONDS)
@@ -342,11 +312,12 @@ class StreamReceiver:
                 case LifecycleEvent():
                     return self._delivery.push_event(sequence, item)
                 case ImageMessage():
-                    self._delivery.push_image(sequence, item)
-                case Assembly() if sequence == 0:
-                    self._fill(item)
+                    self._delivery.push(sequence, item, wait=True)
                 case Assembly():
-                    self._push_assembly(sequence, item)
+                    if item.hold is None or item.copied < item.size:
+                        self._fill(item)
+                    if sequence:
+                        self._delivery.push(sequence, item, wait=True)
         except PoolExhausted as error:
             if self._ended or self._forwarder.waits(self.route):
                 return False
@@ -385,13 +356,9 @@ class StreamReceiver:
                 offset, piece = assembly.waiting.popleft()
             assembly.copy(offset, piece)
 
-    def _push_assembly(self, sequence: int, assembly: Assembly) -> None:
-        if assembly.hold is None or assembly.copied < assembly.data.parts.nbytes:
-            self._fill(assembly)
-        self._delivery.push_filled(sequence, assembly)
-
-    def _count(self, sequence: int, nbytes: int) -> None:
+    def _count(self, sequence: int, item: Item) -> None:
         """Count a stored message; `_acknowledge` follows."""
+        nbytes = item.size if isinstance(item, ImageMessage | Assembly) else 0
         if not self._runs_ahead and sequence > self.stored:
             self.stored = sequence
         self.messages += 1
@@ -419,15 +386,3 @@ class StreamReceiver:
         """Wait at most ``seconds`` for the end of the thread."""
         if self._thread is not None:
             self._thread.join(max(0.0, seconds))
-
-
-def _size_of(item: Item) -> int:
-    match item:
-        case ImageMessage():
-            return item.size
-        case Assembly():
-            return item.data.parts.nbytes
-        case LifecycleEvent() | SourceEnded() | NewRun():
-            return 0
-        case _:
-            assert_never(item)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from dora_node_api.transport.producer.blocks import Hold
 from dora_node_api.transport.producer.pool import Block
-from dora_node_api.transport.producer.route import Route
+from dora_node_api.transport.producer.route import OutputRoutes, Route
 from dora_node_api.transport.producer.sending import Sender
 from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.layout import RecordKind
-from dora_node_api.transport.shared.payload import STAMP_AT, BlockImage, Payload
+from dora_node_api.transport.shared.payload import BlockImage, Payload
 from dora_node_api.transport.shared.queue import bytes_waiting
 from dora_node_api.transport.shared.queue_keeper import write_lifecycle
 
@@ -27,7 +27,6 @@ _P_SOURCE = layout.P_SOURCE
 _P_SOURCE_NEXT = layout.P_SOURCE_NEXT
 _P_SOURCE_SENT = layout.P_SOURCE_SENT
 _C_RECEIVED = layout.C_RECEIVED
-_pack_stamp = layout.WORD.pack_into
 _monotonic_ns = time.monotonic_ns
 _LOOKS = 50
 """Looks at a pipe for a record that a killed producer may have written."""
@@ -58,22 +57,6 @@ class Forwarder(Sender):
         known = self._outputs.get(output)
         return known is not None and known.backpressure
 
-    def has_room(self, output: str) -> bool:
-        """Whether a message would not have to wait for a backpressure queue."""
-        known = self._outputs.get(output)
-        if known is None or not known.backpressure:
-            return True
-        for route in known.routes:
-            own = route.words
-            if (
-                route.backpressure
-                and own[layout.P_SENT] - own[layout.C_RECEIVED] - own[layout.P_EVICTED]
-                >= route.bound
-                and bytes_waiting(route.ends.data_read) >= route.bound_bytes
-            ):
-                return False
-        return True
-
     def allocate(self, output: str, total: int) -> Hold:
         """Return a block of ``total`` bytes to fill. Raises PoolExhausted."""
         return self._allocate(total, self._outputs.get(output))
@@ -84,15 +67,15 @@ class Forwarder(Sender):
         self._check()
         with self._lock, self._integrity:
             self._take_back()
-            block = self._take_at_once(output, total)
+            block = self._take_at_once(self._table.of(output), total)
             if block is None:
                 return None
             hold.block = block
             block.pinned = True
         return hold
 
-    def _take_at_once(self, output: str, total: int) -> Block | None:
-        for route in self._table.of(output):
+    def _take_at_once(self, routes: Iterable[Route], total: int) -> Block | None:
+        for route in routes:
             if route.order:
                 route.collect(self.pool)
         try:
@@ -107,152 +90,112 @@ class Forwarder(Sender):
         payload.write_head(block.segment.memory, block.offset, block.stamp)
         return block.view[payload.data_offset : payload.total]
 
-    def fill_image(self, hold: Hold, image: BlockImage) -> None:
-        """Write an image into a block."""
-        block = hold.block
-        assert block is not None
-        image.write(block.segment.memory, block.offset, block.stamp)
-
-    def _missing(self, output: str, source: int) -> Iterator[Route]:
-        """Yield the routes without message ``source``, each noted as being written."""
-        for route in self._table.of(output):
-            if route.words[layout.P_SOURCE] < source:
-                route.words[layout.P_SOURCE_NEXT] = source
-                yield route
-
     def forward(
         self,
         output: str,
-        hold: Hold,
+        message: BlockImage | Hold,
         total: int,
-        *,
         source: int,
         sent_ns: int,
-        flags: int,
-        wait: bool = True,
-    ) -> bool:
-        """Put a filled block into every queue that has not had message ``source`` yet.
-
-        Waits for backpressure queues; the others are served first. ``sent_ns`` is the send time in
-        this machine's CLOCK_MONOTONIC. Without ``wait``: False when a queue or its pipe, which may
-        be smaller than its bound, has no room; call it again, it skips the queues that have it.
-        """
-        block = hold.block
-        assert block is not None
-        done = wait or self.has_room(output)
-        for route in self._missing(output, source) if done else ():
-            if wait:
-                self._push_or_wait(route, block, total, flags, sent_ns)
-            elif not self._try_push(route, block, total, flags, sent_ns):
-                done = False
-                continue
-            _note(route.words, source)
-        if done:
-            self._finish(hold)
-        if self._drops:
-            self._report_drops()
-        return done
-
-    def forward_image(
-        self, output: str, image: BlockImage, *, source: int, sent_ns: int, flags: int
-    ) -> bool:
-        """Put an image into every queue, if neither a queue nor memory makes it wait.
-
-        False when something would: then call `forward`, which skips the queues that have it.
-        """
-        if not self._table.of(output):
-            return True
-        if not self.has_room(output):
-            return False
-        self._check()
-        total = image.total
-        with self._lock, self._integrity:
-            self._take_back()
-            block = self._take_at_once(output, total)
-            if block is None:
-                return False
-            image.write(block.segment.memory, block.offset, block.stamp)
-            done = True
-            for route in self._missing(output, source):
-                if route.removed or self._push(route, block, total, sent_ns, flags):
-                    _note(route.words, source)
-                else:
-                    done = False
-            if not block.refs:
-                self.pool.give(block)
-            now = time.monotonic_ns()
-            if now > self._trim_at:
-                self._trim(now)
-        if self._drops:
-            self._report_drops()
-        return done
-
-    def forward_small(
-        self,
-        output: str,
-        frame: bytes,
-        start: int,
-        end: int,
-        head: int,
-        total: int,
+        flags: int = 0,
         *,
-        source: int,
-        sent_ns: int,
+        wait: bool = False,
     ) -> bool:
-        """As `forward_image`, for the usual case; False, with nothing sent, in any other.
+        """Put a message into every queue that has not had message ``source`` yet.
 
-        That is one queue that need not be waited for, and a block that was used before. The image
-        lies between ``start`` and ``end``. ``head``: its bytes before its data area; ``total``:
-        bytes of its block. One function, because a process that slept runs few instructions much
-        faster than many.
+        ``message``: a filled block, or an image for a block of ``total`` bytes. ``sent_ns``: send
+        time in this machine's CLOCK_MONOTONIC. Without ``wait``, False when a queue, its pipe or
+        memory makes it wait; then call it again with ``wait``. Raises PoolExhausted then.
+        One function: a process that slept runs few instructions much faster than many.
         """
         known = self._outputs.get(output)
-        if known is None or len(known.routes) != 1 or self.forked or self._owned():
-            return False
-        route = known.routes[0]
-        own, pool, integrity = route.words, self.pool, self._integrity
+        if self.forked or self._owned():
+            self._check()
+        if known is None or not known.routes:
+            return True
+        if wait:
+            self._forward_waiting(known, message, total, source, sent_ns, flags)
+            return True
+        routes, pool, integrity = known.routes, self.pool, self._integrity
         with self._lock:
-            if (
-                own[_P_SOURCE] >= source
-                or (
-                    route.backpressure
-                    and own[_P_SENT] - own[_C_RECEIVED] - own[_P_EVICTED] >= route.bound
-                )
-                or route.removed
-                or integrity.broken
-                or self._returned
-            ):
-                return False
+            if integrity.broken or self._returned:
+                integrity.check()
+                self._take_back()
             try:
-                block = pool.take_used(total)
-                if block is None:
-                    route.collect(pool)
-                    block = pool.take_used(total)
-                if block is None:
-                    return False
-                segment, at = block.segment, block.offset
-                memory = segment.memory
-                data = memoryview(frame)[start + head : end]
-                memory[at : at + head] = frame[start : start + head]
-                _pack_stamp(memory, at + STAMP_AT, block.stamp)
-                memory[at + total - len(data) : at + total] = data
-                own[_P_SOURCE_NEXT] = source
-                word = self._segment_base | segment.number
-                done = route.push(self._record, word, block, total, sent_ns, 0)
-                if done:
-                    own[_P_SOURCE] = source
-                    own[_P_SOURCE_SENT] = own[_P_SENT]
-                if not block.refs:
+                for route in routes:
+                    if route.backpressure and (own := route.words)[_P_SOURCE] < source:
+                        waiting = own[_P_SENT] - own[_C_RECEIVED] - own[_P_EVICTED]
+                        if (
+                            waiting >= route.bound
+                            and bytes_waiting(route.ends.data_read) >= route.bound_bytes
+                        ):
+                            return False
+                if isinstance(message, BlockImage):
+                    found = pool.take_used(total) or self._take_at_once(routes, total)
+                    if found is None:
+                        return False
+                    block = found
+                    message.write(block.segment.memory, block.offset, block.stamp)
+                else:
+                    assert message.block is not None
+                    block = message.block
+                word = self._segment_base | block.segment.number
+                done = True
+                for route in routes:
+                    own = route.words
+                    if own[_P_SOURCE] >= source:
+                        continue
+                    own[_P_SOURCE_NEXT] = source
+                    if route.removed or route.push(
+                        self._record, word, block, total, sent_ns, flags
+                    ):
+                        own[_P_SOURCE] = source
+                        own[_P_SOURCE_SENT] = own[_P_SENT]
+                    else:
+                        done = False  # its pipe is smaller than its bound
+                    if route.first_drop:
+                        self._drops.append(route)
+                if done and isinstance(message, Hold):
+                    message.block = None
+                    block.pinned = False
+                if not (block.pinned or block.refs):
                     pool.give(block)
                 if sent_ns > self._trim_at:
                     self._trim(_monotonic_ns())
             except BaseException as error:
                 integrity.left_by(type(error))
                 raise
-        if route.first_drop:
-            self._drops.append(route)
+        if self._drops:
             self._report_drops()
         return done
+
+    def _forward_waiting(
+        self,
+        known: OutputRoutes,
+        message: BlockImage | Hold,
+        total: int,
+        source: int,
+        sent_ns: int,
+        flags: int,
+    ) -> None:
+        hold = message if isinstance(message, Hold) else self._hold_of(known, message)
+        block = hold.block
+        assert block is not None
+        for route in known.routes:
+            if route.words[_P_SOURCE] < source:
+                route.words[_P_SOURCE_NEXT] = source
+                self._push_or_wait(route, block, total, flags, sent_ns)
+                _note(route.words, source)
+        self._finish(hold)
+        if self._drops:
+            self._report_drops()
+
+    def _hold_of(self, known: OutputRoutes, image: BlockImage) -> Hold:
+        hold = self._allocate(image.total, known)
+        block = hold.block
+        assert block is not None
+        image.write(block.segment.memory, block.offset, block.stamp)
+        return hold
 
     def announce(self, output: str, kind: RecordKind, error: str = "", *, source: int = 0) -> bool:
         """Write a lifecycle record into every queue of ``output``.
