@@ -25,6 +25,8 @@ from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from dora_config.protocol.links import PeerState
+
 VERSION: Final = 1
 MAX_LINE: Final = 16 * 1024 * 1024
 """Largest message in bytes."""
@@ -162,10 +164,7 @@ class PeerChanged(LinkMessage):
 
     kind: Literal["peer_changed"] = "peer_changed"
     machine: str
-    state: Literal["connecting", "proven", "lost", "left"]
-    """proven: frames went both ways in the present session and both sides list the same streams.
-    connecting: not proven since its run_id was set. lost: was proven; the link keeps trying.
-    left: the peer's part has ended in good order."""
+    state: PeerState
     run_id: str
     reason: str = ""
     """Of connecting and lost: what was tried and how it failed."""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from dora_config.protocol.link_reasons import LINKS_SETTING
-
-State = Literal["connecting", "proven", "lost", "left"]
+from dora_config.protocol.links import PeerState
 
 _NOT_TRIED = "no connection has been tried yet"
 
@@ -36,7 +33,7 @@ class PeerStatus:
         self.incompatible = None
         self._was_proven = False
 
-    def state(self, endpoint: str | None, *, confirmed: bool) -> tuple[State, str]:
+    def state(self, endpoint: str | None, *, confirmed: bool) -> tuple[PeerState, str]:
         """Return state and reason. ``endpoint``: of the session, None without one."""
         if self.left:
             return "left", ""

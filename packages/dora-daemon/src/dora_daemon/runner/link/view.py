@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dora_config.protocol.links import LinkCounters, LinkReport, PeerReport
+from dora_config.protocol.links import LinkCounters, LinkReport, PeerReport, PeerState
 from dora_daemon.link.protocol.messages import (
     Failed,
     Listening,
@@ -75,7 +75,7 @@ class LinkView:
             self._before[key] = _added(self._before.get(key), count)
         self._counts.clear()
 
-    def peer_state(self, machine: str) -> str | None:
+    def peer_state(self, machine: str) -> PeerState | None:
         """Return the state of a peer; None before its first report."""
         peer = self._peers.get(machine)
         return None if peer is None else peer.state
