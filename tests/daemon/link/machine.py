@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from support.waiting import PATIENCE, wait_until
 
+from dora_config.protocol.links import PeerEndpoint
 from dora_daemon.link import LINK_NODE
 from dora_daemon.link.protocol.messages import (
     Configure,
@@ -29,7 +30,6 @@ from dora_daemon.link.protocol.messages import (
     Lines,
     Listening,
     Outgoing,
-    Peer,
     PeerChanged,
     SetIncoming,
     SetOutgoing,
@@ -125,7 +125,7 @@ class Machine:
         self._incarnation = 100
         self._outgoing: list[tuple[Outgoing, QueueEntry]] = []
         self._incoming: dict[tuple[str, str, str], list[QueueEntry]] = {}
-        self._peers: tuple[Peer, ...] = ()
+        self._peers: tuple[PeerEndpoint, ...] = ()
         self._opened: list[Any] = []
         self._lock = threading.Lock()
         self._path = folder / f"{name}.sock"
@@ -319,7 +319,7 @@ class Machine:
     def meet(self, *others: Machine, endpoints: tuple[str, ...] | None = None) -> None:
         """Send the addresses of the others' links."""
         self._peers = tuple(
-            Peer(
+            PeerEndpoint(
                 machine=o.name,
                 run_id=o.run_id,
                 endpoints=endpoints or o.endpoints,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dora_config.protocol.links import PeerEndpoint
 from dora_daemon.link.protocol import messages
 from dora_daemon.link.protocol.messages import (
     Configure,
@@ -15,7 +16,6 @@ from dora_daemon.link.protocol.messages import (
     Listening,
     Note,
     Outgoing,
-    Peer,
     PeerChanged,
     SetIncoming,
     SetOutgoing,
@@ -41,7 +41,7 @@ TO_LINK: list[tuple[ToLink, str]] = [
         '"credentials":null,"plain":false,"names":{},"window_bytes":33554432,"window_messages":256}',
     ),
     (
-        SetPeers(peers=(Peer(machine="m", run_id="r", endpoints=("h:1",)),)),
+        SetPeers(peers=(PeerEndpoint(machine="m", run_id="r", endpoints=("h:1",)),)),
         '{"kind":"set_peers","peers":[{"machine":"m","run_id":"r","endpoints":["h:1"],"plain":false,'
         '"name":""}]}',
     ),

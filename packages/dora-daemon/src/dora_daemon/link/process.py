@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import assert_never
 from urllib.parse import quote
 
+from dora_config.protocol.links import PeerEndpoint
 from dora_daemon.link.errors import CannotListen, LinkEnds
 from dora_daemon.link.io.node_client import NodeClient
 from dora_daemon.link.io.runner_connection import RunnerConnection
@@ -34,7 +35,6 @@ from dora_daemon.link.protocol.messages import (
     Finish,
     Finished,
     Listening,
-    Peer,
     SetIncoming,
     SetOutgoing,
     SetPeers,
@@ -255,7 +255,7 @@ class Link:
             self._node.receive()
             self._streams.settle(self._peers)
 
-    def _set_peers(self, peers: tuple[Peer, ...]) -> None:
+    def _set_peers(self, peers: tuple[PeerEndpoint, ...]) -> None:
         wanted = {peer.machine: peer for peer in peers}
         names = self._names | {peer.machine: peer.name for peer in peers if peer.name}
         if names != self._names:

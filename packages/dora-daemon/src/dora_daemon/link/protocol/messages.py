@@ -25,7 +25,7 @@ from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from dora_config.protocol.links import PeerState
+from dora_config.protocol.links import PeerEndpoint, PeerState
 
 VERSION: Final = 1
 MAX_LINE: Final = 16 * 1024 * 1024
@@ -67,22 +67,10 @@ class Configure(LinkMessage):
     plain: bool = False
     """`links: plain`: the network is encrypted already."""
     names: dict[str, str] = Field(default_factory=dict)
-    """Peers known so far, and the common names in their certificates (see `Peer.name`)."""
+    """Peers known so far, and the common names in their certificates (see `PeerEndpoint`)."""
     window_bytes: int = 32 * 1024 * 1024
     """Bytes that a stream may have in flight; at least one message."""
     window_messages: int = 256
-
-
-class Peer(LinkMessage):
-    """Another machine's link and its addresses as ``HOST:PORT`` (IPv6 in brackets)."""
-
-    machine: str
-    run_id: str
-    endpoints: tuple[str, ...]
-    plain: bool = False
-    """It listens without TLS."""
-    name: str = ""
-    """Common name in its certificate; empty: not known yet."""
 
 
 class SetPeers(LinkMessage):
@@ -94,7 +82,7 @@ class SetPeers(LinkMessage):
     """
 
     kind: Literal["set_peers"] = "set_peers"
-    peers: tuple[Peer, ...]
+    peers: tuple[PeerEndpoint, ...]
 
 
 class Outgoing(LinkMessage):

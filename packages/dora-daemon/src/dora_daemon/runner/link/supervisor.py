@@ -307,14 +307,11 @@ class LinkSupervisor:
         self._syncing = False
         if self._running is None:
             return
-        for message in (self._queues.outgoing(), self._queues.incoming(), self._known_peers()):
+        peers = messages.SetPeers(peers=tuple(self._peers.values()))
+        for message in (self._queues.outgoing(), self._queues.incoming(), peers):
             if self._sent.get(type(message)) != message:
                 self._sent[type(message)] = message
                 self._running.channel.send(message)
-
-    def _known_peers(self) -> messages.SetPeers:
-        peers = tuple(messages.Peer(**peer.model_dump()) for peer in self._peers.values())
-        return messages.SetPeers(peers=peers)
 
     def spawn(self, incarnation: int) -> None:
         """Start a link process and emit LinkSpawned, or LinkExited with the error."""
