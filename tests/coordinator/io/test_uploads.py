@@ -130,7 +130,7 @@ def test_an_invalid_offset_is_refused(files: CodeFiles, offset: str) -> None:
 
 
 def test_a_list_of_files_has_a_limit(files: CodeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files_module, "MAX_ARCHIVE_LIST", 100)
+    monkeypatch.setattr(files_module, "MAX_LIST", 100)
     messages = [piece(b" " * 60, more=True), piece(b" " * 60, more=True)]
     refused = anyio.run(files.missing, request("POST", *messages))
     assert refused.status_code == 413

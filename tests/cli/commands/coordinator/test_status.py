@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli.conftest import Dora
@@ -13,7 +14,10 @@ from support.workspace import Workspace
 from dora_cli.commands.coordinator import status
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost
 from dora_config.errors import DoraError
+from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.rest import paths
+from dora_config.protocol.rest.models import Status
+from dora_config.protocol.snapshot import DaemonSummary
 
 
 def test_without_a_coordinator(dora: Dora) -> None:
@@ -27,21 +31,15 @@ def test_without_a_coordinator(dora: Dora) -> None:
     assert "cannot connect to the coordinator at 127.0.0.1:1 " in shown.err
 
 
-def machine(name: str, **values: object) -> dict[str, object]:
-    return {
-        "daemon": name,
-        "connected": True,
-        "ended": False,
-        "plain_links": False,
-        "clock_offset": None,
-        **values,
-    }
+def machine(name: str, **values: Any) -> DaemonSummary:
+    known = {"machine_id": None, "address": "", "release": "1.2.3", "heartbeat_age": 0.0}
+    return DaemonSummary(daemon=name, **{"connected": True, **known, **values})
 
 
 class Coordinator:
     """Instead of the connection to a coordinator with these machines."""
 
-    def __init__(self, *machines: dict[str, object], problem: DoraError | None = None) -> None:
+    def __init__(self, *machines: DaemonSummary, problem: DoraError | None = None) -> None:
         self._machines = machines
         self._problem = problem
 
@@ -51,15 +49,12 @@ class Coordinator:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def get(self, path: str) -> dict[str, object]:
+    def get(self, path: str) -> Status:
         assert path == paths.STATUS
         if self._problem is not None:
             raise self._problem
-        return {
-            "machines": self._machines,
-            "coordinator": {"release": "1.2.3"},
-            "active_dataflows": 3,
-        }
+        version = ProgramVersion(program="coordinator", release="1.2.3")
+        return Status(coordinator=version, machines=self._machines, active_dataflows=3)
 
 
 def test_daemons_that_are_not_connected_are_named(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -38,7 +38,9 @@ class Code:
         self._held = held
         self._problem = problem
 
-    async def deliver(self, spec: DataflowSpec, directory: Path) -> dict[str, CodeSet]:
+    async def deliver(
+        self, spec: DataflowSpec, directory: Path, running: Collection[str] = ()
+    ) -> dict[str, CodeSet]:
         self.begun += 1
         if self._problem is not None:
             raise CodeNotDelivered(self._problem)
