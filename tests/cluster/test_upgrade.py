@@ -141,19 +141,6 @@ def test_a_version_that_cannot_control_what_runs_is_refused_before_it_begins(
     require_everywhere(cluster, "0.1.0")
 
 
-def test_a_rollback_to_a_version_that_cannot_read_the_records_is_refused(
-    hosts: Hosts, cluster: CountingCluster, later_records_version: Installation
-) -> None:
-    robot = hosts["robot"]
-    cluster.run(later_records_version, "upgrade", "--machine", "robot")
-    printed = cluster.run(later_records_version, "rollback", code=1)
-    assert "robot: dora 0.1.0 cannot read what dora 0.6.0 has written there" in printed
-    assert "(records of the daemon: version 2.0, it reads 1.x)" in printed
-    assert "Nothing was changed" in printed
-    assert version_of(robot) == "dora 0.6.0"
-    cluster.require_whole(robot)
-
-
 def require_everywhere(cluster: CountingCluster, version: str) -> None:
     for host in cluster.hosts:
         assert version_of(host) == f"dora {version}"
@@ -250,3 +237,16 @@ def test_broken_version_is_replaced_by_the_old_one(
     for host in hosts:
         assert version_of(host) == "dora 0.1.0"
         cluster.require_whole(host)
+
+
+def test_a_rollback_to_a_version_that_cannot_read_the_records_is_refused(
+    hosts: Hosts, cluster: CountingCluster, later_records_version: Installation
+) -> None:
+    robot = hosts["robot"]
+    cluster.run(later_records_version, "upgrade", "--machine", "robot")
+    printed = cluster.run(later_records_version, "rollback", code=1)
+    assert "robot: dora 0.1.0 cannot read what dora 0.6.0 has written there" in printed
+    assert "(records of the daemon: version 2.0, it reads 1.x)" in printed
+    assert "Nothing was changed" in printed
+    assert version_of(robot) == "dora 0.6.0"
+    cluster.require_whole(robot)
