@@ -128,7 +128,9 @@ def test_values_between_gaps_are_points(ui: Ui) -> None:
     page.wait_for_function("() => window.drawn.points > 0")
     page.wait_for_function(
         """() => document.querySelector('.aside dd').textContent === 'null'
-            && document.querySelector('.actions select').value === 'plot'"""
+            && [...document.querySelectorAll('.actions label')]
+                .find((label) => label.textContent.startsWith('Show'))
+                .querySelector('select').value === 'plot'"""
     )
 
 
@@ -138,7 +140,9 @@ def test_integers_are_shown_in_full_between_empty_messages(ui: Ui) -> None:
     see(page, ".aside dd", "123456789")
     page.wait_for_function(
         """() => document.querySelector('.aside .number') === null
-            && document.querySelector('.actions select').value === 'table'"""
+            && [...document.querySelectorAll('.actions label')]
+                .find((label) => label.textContent.startsWith('Show'))
+                .querySelector('select').value === 'table'"""
     )
 
 

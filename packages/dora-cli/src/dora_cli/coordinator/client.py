@@ -27,7 +27,7 @@ from dora_cli.coordinator.errors import (
     unreachable,
 )
 from dora_cli.coordinator.keepalive import detect_lost_peer
-from dora_config.access import Endpoint
+from dora_config.access import Endpoint, endpoint
 from dora_config.control_plane import ControlConnection
 from dora_config.protocol import VERSION
 from dora_config.protocol.rest import paths
@@ -57,11 +57,12 @@ class _Result(SimpleNamespace):
 class Client:
     """Connections to the coordinator, opened by the first request; a context manager."""
 
-    def __init__(self, endpoint: Endpoint, *, timeout: float | None = None) -> None:
+    def __init__(self, at: Endpoint, *, timeout: float | None = None) -> None:
         """``timeout``: seconds for a connection and for the answer to a query, if not the usual."""
-        self.endpoint = endpoint
+        self.endpoint = at
         connect, query = (CONNECT_TIMEOUT, QUERY_TIMEOUT) if timeout is None else (timeout, timeout)
-        self._connection = ControlConnection(endpoint, timeout=connect)
+        self._connect_timeout = connect
+        self._connection = ControlConnection(at, timeout=connect)
         self._query_timeout = query
         self._streams: StreamSocket | None = None
 
@@ -193,6 +194,8 @@ class Client:
     ) -> bytes:
         """Return the JSON text of an answer; raises its error."""
         status, kind, content = self._fetch(method, path, body, headers, timeout)
+        if status == 401 and self._has_newer_token():
+            status, kind, content = self._fetch(method, path, body, headers, timeout)
         if kind != paths.JSON_TYPE:
             raise refused(self.endpoint, status, kind, content.decode(errors="replace"))
         if status < 400:
@@ -207,6 +210,16 @@ class Client:
         if code == "version":
             raise CoordinatorRefused(f"the coordinator at {self.endpoint}: {sentence}")
         raise RequestFailed(sentence, code, ended)
+
+    def _has_newer_token(self) -> bool:
+        """Use the token of this account if it was replaced since this client was made."""
+        newer = endpoint(self.endpoint.host, self.endpoint.port)
+        if newer.token == self.endpoint.token:
+            return False
+        self.endpoint = newer
+        self._connection.close()
+        self._connection = ControlConnection(newer, timeout=self._connect_timeout)
+        return True
 
     def _unexpected(self, error: Exception) -> CoordinatorLost:
         return CoordinatorLost(
