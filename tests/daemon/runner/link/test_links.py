@@ -299,9 +299,11 @@ def test_statistics_show_both_ends_of_an_edge(programs: Workspace) -> None:
         node("b", "writer", out, inputs={"number": reads("a/number"), "tick": "dora/timer/secs/1"}),
     )
     with linked(programs, content, {"a": "one", "b": "two"}) as flow:
-        wait_until(lambda: len(numbers(out)) == 50, what="messages")
-        entering = flow["two"].edges()["a/number -> b/number"]
-        assert (entering.received, entering.dropped) == (51, 0)  # and the news that it has ended
+        edge = "a/number -> b/number"
+        # and the record that it has ended
+        wait_until(lambda: flow["two"].edges()[edge].received == 51, what="messages")
+        entering = flow["two"].edges()[edge]
+        assert (len(numbers(out)), entering.dropped) == (50, 0)
         assert entering.latency_us["p50"] > 0
         assert entering.crossing is not None
         assert (entering.crossing.machine, entering.crossing.lost) == ("one", 0)
