@@ -49,6 +49,12 @@ def test_the_duration_begins_with_the_first_message(tmp_path: Path) -> None:
     assert long.lost == {}
 
 
+def test_the_duration_of_a_recorder_without_outputs_begins_at_once(tmp_path: Path) -> None:
+    with writing(tmp_path / "r.mcap", max_seconds=1e-9) as found:
+        found.begin()
+        wait_until(found.limit_reached.is_set, what="the limit")
+
+
 def test_each_message_that_a_full_disk_does_not_take_is_counted(tmp_path: Path) -> None:
     path = tmp_path / "r.mcap"
     with writing(path) as found:

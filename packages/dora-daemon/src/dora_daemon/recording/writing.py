@@ -66,7 +66,7 @@ class Writing:
         self.limit_reached = threading.Event()
         """All further messages are ignored."""
         self._first_ns: int | None = None
-        """Log time of the first message."""
+        """Log time of the first message, or that of `begin`."""
         self._finished_bytes = 0
         self._file = self._open()
         self._backlog = Backlog(BACKLOG_BYTES, self.lost)
@@ -75,6 +75,11 @@ class Writing:
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="writer")
         self._thread.start()
+
+    def begin(self) -> None:
+        """Count the duration from now, without a message."""
+        with self._changed:
+            self._first_ns = time.monotonic_ns() + self.epoch_ns
 
     def add(self, message: RecordedMessage) -> None:
         with self._changed:
