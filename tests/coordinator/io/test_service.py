@@ -17,6 +17,7 @@ from support.fleets.coordinator import free_port
 from support.simulation.fleet_simulation import COORDINATOR, DAEMON, dataflow
 from support.waiting import PATIENCE, wait_until, wait_until_async
 
+from dora_config.protocol.builds import BuildDataflow, BuildEvents, BuildPart
 from dora_config.protocol.control import (
     SERVER_CODEC,
     Answer,
@@ -208,6 +209,27 @@ def test_requests_without_a_connection_are_answered_or_lost_with_the_coordinator
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(service.flush, within=0.1))
             assert await service.request(WaitForEnd()) is None
+
+    play(tmp_path, monkeypatch, story)
+
+
+def test_progress_that_no_client_reads_does_not_stop_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = dataflow(camera="robot")
+    (node,) = spec.resolved.nodes
+    built = spec.with_nodes((node.model_copy(update={"build": ("make",)}),))
+
+    async def story(store: FillingStore, peer: Callable[[], Remote]) -> None:
+        daemon = await register(peer)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(daemon.service.request, BuildDataflow(spec=built))
+            await daemon.receives("build_part")
+            messages = [TO_DAEMON.decode(text) for text in daemon.received]
+            (number,) = (one.build_id for one in messages if isinstance(one, BuildPart))
+            daemon.service.on_message(daemon.connection, BuildEvents(build_id=number))
+            await daemon.receives("build_news_taken")
+            tasks.cancel_scope.cancel()
 
     play(tmp_path, monkeypatch, story)
 

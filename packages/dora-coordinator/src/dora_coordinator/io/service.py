@@ -524,9 +524,13 @@ class Service:
 
     def _to_client(self, client: int, frame: Answer | Progress | Failure) -> None:
         caller = self._callers.get(client)
-        if caller is not None and not isinstance(frame, Progress):
-            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.WouldBlock):
-                caller.send_nowait(frame)
+        if caller is not None:
+            if not isinstance(frame, Progress):
+                closed = (anyio.BrokenResourceError, anyio.ClosedResourceError)
+                with suppress(*closed, anyio.WouldBlock):
+                    caller.send_nowait(frame)
+            elif (event := _sent_event(frame)) is not None:
+                self._post(event)  # it has no reader: its source may continue
             return
         connection = self._connections.get(client)
         if connection is None:
