@@ -239,6 +239,7 @@ def test_broken_version_is_replaced_by_the_old_one(
         cluster.require_whole(host)
 
 
+@pytest.mark.slow  # three versions on one disk: only in a session of its own
 def test_a_rollback_to_a_version_that_cannot_read_the_records_is_refused(
     hosts: Hosts, cluster: CountingCluster, later_records_version: Installation
 ) -> None:
