@@ -30,6 +30,11 @@ def is_connected(pid: int) -> bool:
     return any(one.status == psutil.CONN_ESTABLISHED for one in found)
 
 
+def is_pausing(pid: int) -> bool:
+    """Return whether a process with a connection sleeps for a time."""
+    return is_connected(pid) and "nanosleep" in Path(f"/proc/{pid}/wchan").read_text()
+
+
 def rows(text: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in text.splitlines()]
 
@@ -85,7 +90,7 @@ def test_top_shows_each_node_once(fleet: RealFleet) -> None:
 def test_top_that_is_interrupted_while_it_measures(fleet: RealFleet) -> None:
     running(fleet)
     with running_dora("top", "--once", "--coordinator-port", str(fleet.port)) as process:
-        wait_until(lambda: is_connected(process.pid), what="the first request")
+        wait_until(lambda: is_pausing(process.pid), what="the pause between two snapshots")
         process.interrupt()
         assert (process.wait().code, process.stdout) == (130, "")
 
