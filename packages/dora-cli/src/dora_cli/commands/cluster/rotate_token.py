@@ -35,7 +35,6 @@ def main(
     seconds = options.checked(parse_duration)(grace)
     address = endpoint(coordinator_addr, coordinator_port)
     with connect(coordinator_addr, coordinator_port) as client:
-        report = client.request(ClusterStatus(), ClusterReport)
         answer = client.request(RotateToken(grace=seconds), TokenRotated)
         try:
             remember_token(address, answer.token)
@@ -47,6 +46,7 @@ def main(
         sent = output.counted(len(answer.daemons), "connected daemon")
         output.write(f"New token sent to {sent}")
         output.write(f"The old token expires after {grace}")
+        report = client.request(ClusterStatus(), ClusterReport)
     absent = {one.daemon for one in report.daemons if not one.ended} - {*answer.daemons}
     if absent:
         names = ", ".join(sorted(absent))
