@@ -103,6 +103,8 @@ class Processes:
 
     def promote(self, node: str) -> RunningProcess | None:
         """Make the staged process the node's process; return None if it has ended."""
+        if node in self.staged:
+            self._exit_of(self.staged[node])  # its end may not be noticed yet
         running = self.staged.pop(node, None)
         if running is not None:
             self.running[node] = running
@@ -156,8 +158,8 @@ class Processes:
             self._exit_of(running)
 
     def _exit_of(self, running: RunningProcess) -> None:
-        status = running.process.reap()
-        if status is None:
+        handled = running.process.exit is not None
+        if handled or (status := running.process.reap()) is None:
             return
         status = self._memory_kills.explain(status, self._loop.time())
         self._release(running)
