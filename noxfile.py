@@ -31,7 +31,14 @@ nox.options.sessions = [
 ROOT = Path(__file__).parent
 WORKERS = str(max(4, os.cpu_count() or 1))
 """Parallel test processes; most tests wait for other processes."""
-PACKAGES = ["dora-config", "dora-node-api", "dora-coordinator", "dora-daemon", "dora-cli"]
+PACKAGES = [
+    "dora-config",
+    "dora-node-api",
+    "dora-coordinator",
+    "dora-daemon",
+    "dora-cli",
+    "dora-ros2",
+]
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 
 
@@ -40,7 +47,7 @@ def _dependencies(group: str) -> list[str]:
 
 
 def _install(session: nox.Session, *groups: str) -> None:
-    """The five packages, editable, and the tools of ``groups``."""
+    """All packages, editable, and the tools of ``groups``."""
     packages = [argument for name in PACKAGES for argument in ("-e", f"packages/{name}")]
     tools = sorted({tool for group in groups for tool in _dependencies(group)})
     session.install(*packages, *tools)

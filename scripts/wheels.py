@@ -34,6 +34,7 @@ PACKAGES = {
     "dora-coordinator": {"dora_coordinator"},
     "dora-daemon": {"dora_daemon"},
     "dora-cli": {"dora_cli"},
+    "dora-ros2": {"dora_ros2"},
 }
 
 AT_ONCE = 2
@@ -263,12 +264,18 @@ def smoke_cli(environment: Environment) -> None:
         environment.run(environment.dora, command, "--help")
 
 
+def smoke_ros2(environment: Environment) -> None:
+    environment.run(environment.python, "-c", "import dora_ros2.errors")
+    assert environment.distributions() == {"dora-ros2", "eclipse-zenoh", "pyarrow"}
+
+
 SMOKE: dict[str, Callable[[Environment], None]] = {
     "dora-config": smoke_config,
     "dora-node-api": smoke_node_api,
     "dora-coordinator": smoke_coordinator,
     "dora-daemon": smoke_daemon,
     "dora-cli": smoke_cli,
+    "dora-ros2": smoke_ros2,
 }
 
 

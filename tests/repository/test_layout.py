@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "dora_coordinator": {"dora_config"},
     "dora_daemon": {"dora_config", "dora_node_api"},
     "dora_cli": {"dora_config", "dora_node_api", "dora_coordinator", "dora_daemon"},
+    "dora_ros2": set(),
 }
 """Our own packages that each package may import."""
 
@@ -24,11 +25,13 @@ THIRD_PARTY = {
     "dora_config": {"pydantic", "pydantic_core", "yaml"},
     "dora_node_api": {"pyarrow"},
     "dora": {"pyarrow"},
+    "dora_ros2": {"pyarrow", "zenoh"},
 }
 """Third-party modules that the light packages may import; others are not restricted."""
 
 OPTIONAL = {
-    "dora_node_api.viewers": {"rerun", "numpy", "foxglove", "foxglove_schemas_protobuf", "google"}
+    "dora_node_api.viewers": {"rerun", "numpy", "foxglove", "foxglove_schemas_protobuf", "google"},
+    "dora_ros2.dds": {"cyclonedds"},
 }
 """Third-party modules of sub-packages that are not imported unless they are installed."""
 

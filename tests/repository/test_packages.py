@@ -1,4 +1,4 @@
-"""Versions, requirements and files of the five packages; no traces of one machine."""
+"""Versions, requirements and files of the packages; no traces of one machine."""
 
 from __future__ import annotations
 

@@ -110,6 +110,14 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("commands",),
         ("main",),
     ),
+    "dora_ros2": (
+        ("_version", "errors"),
+        ("definitions",),
+        ("cdr",),
+        ("types",),
+        ("zenoh",),
+        ("dds",),
+    ),
 }
 """Modules and sub-packages of a package, from the lowest layer to the highest.
 

@@ -17,6 +17,7 @@ PACKAGES = {
     "dora-coordinator": ("dora_coordinator",),
     "dora-daemon": ("dora_daemon",),
     "dora-cli": ("dora_cli",),
+    "dora-ros2": ("dora_ros2",),
 }
 """Wheels and their import packages."""
 

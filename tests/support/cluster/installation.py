@@ -26,7 +26,7 @@ Edits = Mapping[str, Callable[[str], str]]
 
 @dataclass(frozen=True)
 class Installation:
-    """A virtual environment with the five wheels; dependencies come from that of the tests."""
+    """A virtual environment with all wheels; dependencies come from that of the tests."""
 
     folder: Path
     """The folder of ``install``."""

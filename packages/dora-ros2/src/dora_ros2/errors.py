@@ -1,0 +1,36 @@
+"""Errors of dora-ros2.
+
+- Ros2Error
+    - DefinitionError: an interface definition is missing or invalid
+    - MalformedMessage: a payload is not a message of its type, or a value does not fit a type
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class Ros2Error(Exception):
+    """Root of the errors of this package."""
+
+
+class DefinitionError(Ros2Error):
+    """An interface definition is missing or invalid."""
+
+    def __init__(
+        self, problem: str, *, remedy: str = "", file: Path | str = "", line: int = 0
+    ) -> None:
+        super().__init__(problem, remedy, file, line)
+        self.problem = problem
+        self.remedy = remedy
+        self.file = str(file)
+        self.line = line
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.file, self.line) if part)
+        text = f"{place}: {self.problem}" if place else self.problem
+        return f"{text}; {self.remedy}" if self.remedy else text
+
+
+class MalformedMessage(Ros2Error):
+    """A payload is not a message of its type, or a value does not fit the type of a message."""
