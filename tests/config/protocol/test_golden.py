@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from support.golden import check_golden
-from support.message_examples import examples
+from support.message_examples import ALL_DATAFLOWS, ONE_DATAFLOW, examples, without_defaults
 
+from dora_config.dataflow.resolved import DATAFLOW_FORMAT, ResolvedDataflow, ResolvedNode
 from dora_config.protocol import control, daemon, runner
 from dora_config.protocol.code import CodeFile, CodeLink, CodeSet
 from dora_config.protocol.envelope import PROTOCOL_VERSION
@@ -28,6 +30,7 @@ OVERRIDES = {
     "DataflowSpec.name": "name",
     "ProgramVersion.protocol": PROTOCOL_VERSION,
 }
+MESSAGES = {**OVERRIDES, **ONE_DATAFLOW}
 CODE_SET = CodeSet(
     files=(CodeFile(path="a/b.py", sha256=DIGEST, size=7, executable=True),),
     links=(CodeLink(path="c", target="a/b.py"),),
@@ -35,7 +38,7 @@ CODE_SET = CodeSet(
 
 
 def _control(codec: Any, union: Any) -> list[bytes]:
-    return [codec.encode(message).encode() for message in examples(union, OVERRIDES)]
+    return [codec.encode(message).encode() for message in examples(union, MESSAGES)]
 
 
 def _runner_lines() -> list[bytes]:
@@ -47,20 +50,20 @@ def _runner_lines() -> list[bytes]:
     envelopes = [
         runner.Envelope.model_validate({"id": 7, part: message})
         for part, union in parts.items()
-        for message in examples(union, OVERRIDES)
+        for message in examples(union, MESSAGES)
     ]
     return [runner.encode_line(envelope).rstrip(b"\n") for envelope in envelopes]
 
 
 def _models(model: Any) -> list[bytes]:
-    return [message.model_dump_json().encode() for message in examples(model, OVERRIDES)]
+    return [message.model_dump_json().encode() for message in examples(model, MESSAGES)]
 
 
 def _rest_lines() -> list[bytes]:
     lines = []
     for one in OPERATIONS:
         for part, model in (("arguments", one.arguments), ("result", one.result)):
-            for example in examples(model, OVERRIDES):
+            for example in examples(model, MESSAGES):
                 fact = {
                     "operation": one.name,
                     part: example.model_dump(mode="json", exclude={"kind"}),
@@ -78,6 +81,7 @@ def _decode_rest(line: bytes) -> Any:
 
 
 RUNNER_VERSION = ".".join(str(part) for part in runner.RUNNER_PROTOCOL)
+DATAFLOW_VERSION = ".".join(str(part) for part in DATAFLOW_FORMAT)
 FORMATS: Mapping[str, Callable[[], list[bytes]]] = {
     f"client-frames-{PROTOCOL_VERSION}": lambda: _control(
         control.CLIENT_CODEC, control.ClientFrame
@@ -93,13 +97,34 @@ FORMATS: Mapping[str, Callable[[], list[bytes]]] = {
     f"run-plan-{RUNNER_VERSION}": lambda: _models(runner.RunPlan),
     f"inspector-{PROTOCOL_VERSION}": lambda: _models(StreamTopics),
     f"rest-{PROTOCOL_VERSION}": _rest_lines,
+    f"dataflow-{DATAFLOW_VERSION}": lambda: [
+        one.model_dump_json().encode()
+        for one in examples(ResolvedDataflow, {**OVERRIDES, **ALL_DATAFLOWS})
+    ],
     f"code-set-{PROTOCOL_VERSION}": lambda: [CODE_SET.text()],
 }
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_format_changes_only_with_its_version(name: str) -> None:
-    check_golden(GOLDEN / f"{name}.jsonl", FORMATS[name]())
+    lines = FORMATS[name]()
+    if not name.startswith("dataflow-"):
+        lines = [without_defaults(line) for line in lines]
+    check_golden(GOLDEN / f"{name}.jsonl", lines)
+
+
+def test_a_field_of_a_node_belongs_to_one_format() -> None:
+    """A new one raises `DATAFLOW_FORMAT` and writes one golden file."""
+    found = [path.name for path in GOLDEN.glob("*.jsonl") if b"path_sha256" in path.read_bytes()]
+    assert found == [f"dataflow-{DATAFLOW_VERSION}.jsonl"]
+
+
+def test_a_node_of_a_newer_major_version_is_refused() -> None:
+    major, minor = DATAFLOW_FORMAT
+    node = {"id": "a", "new": 1}
+    assert ResolvedNode.model_validate({**node, "format": (major, minor + 1)}).id == "a"
+    with pytest.raises(ValidationError, match=f"format {major + 1}, expected {major}"):
+        ResolvedNode.model_validate({**node, "format": (major + 1, 0)})
 
 
 DECODERS: Mapping[str, Callable[[bytes], Any]] = {
@@ -111,6 +136,7 @@ DECODERS: Mapping[str, Callable[[bytes], Any]] = {
     "run-plan": runner.RunPlan.model_validate_json,
     "inspector": StreamTopics.model_validate_json,
     "rest": _decode_rest,
+    "dataflow": ResolvedDataflow.model_validate_json,
     "code-set": CodeSet.model_validate_json,
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 # What machines report is bounded, so that arithmetic with it cannot overflow.
 Count = Annotated[int, Field(gt=-(10**30), lt=10**30)]
@@ -12,6 +12,17 @@ Count = Annotated[int, Field(gt=-(10**30), lt=10**30)]
 Quantity = Annotated[float, Field(gt=-1e30, lt=1e30)]
 UnixTime = Annotated[float, Field(ge=0, le=1e11)]
 """A date that the C library can format."""
+
+
+def readable_by(ours: tuple[int, int]) -> AfterValidator:
+    """Return a validator of the version of a format, which refuses newer major versions."""
+
+    def check(version: tuple[int, int]) -> tuple[int, int]:
+        if version[0] > ours[0]:
+            raise ValueError(f"format {version[0]}, expected {ours[0]}")
+        return version
+
+    return AfterValidator(check)
 
 
 class Frozen(BaseModel):

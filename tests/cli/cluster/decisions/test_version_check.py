@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-from dora_cli.bundle.formats import CONTROL_PLANE, LINK, OURS, RECORDS, RUNNER, Formats, parse
+from dora_cli.bundle.formats import (
+    CONTROL_PLANE,
+    DATAFLOWS,
+    LINK,
+    OURS,
+    RECORDS,
+    RUNNER,
+    Formats,
+    parse,
+)
 from dora_cli.cluster.decisions.rollback_plan import Versions
 from dora_cli.cluster.decisions.version_check import Checked, NewVersion, check_switch
 
-NOW: Formats = {RUNNER: (1, 4), LINK: (1, 4), CONTROL_PLANE: (1, 4), RECORDS: (1, 4)}
+NOW: Formats = {
+    RUNNER: (1, 4),
+    LINK: (1, 4),
+    CONTROL_PLANE: (1, 4),
+    RECORDS: (1, 4),
+    DATAFLOWS: (1, 4),
+}
 
 
-def checked(*dataflows: str, **changed: tuple[int, int]) -> Checked:
+def checked(*running: str, **changed: tuple[int, int]) -> Checked:
     """Check a switch of a machine whose dora 0.1.0 has the formats ``NOW``."""
-    names = {"runner": RUNNER, "link": LINK, "control": CONTROL_PLANE, "records": RECORDS}
+    names = {
+        "runner": RUNNER,
+        "link": LINK,
+        "control": CONTROL_PLANE,
+        "records": RECORDS,
+        "dataflows": DATAFLOWS,
+    }
     target = {**NOW, **{names[name]: version for name, version in changed.items()}}
     there = Versions("0.1.0", in_use=("0.1.0",), formats={"0.1.0": NOW})
-    running = {"robot": dataflows} if dataflows else {}
+    names_of = {"robot": running} if running else {}
     return check_switch(
-        {"robot": there}, {"robot": NewVersion("0.2.0", target)}, running, running, NOW
+        {"robot": there}, {"robot": NewVersion("0.2.0", target)}, names_of, names_of, NOW
     )
 
 
@@ -56,6 +77,13 @@ def test_only_records_of_a_later_major_version_cannot_be_read() -> None:
     (problem,) = checked(records=(0, 9)).problems
     assert "dora 0.2.0 cannot read what dora 0.1.0 has written there" in problem
     assert "(records of the daemon: version 1.4, it reads 0.x)" in problem
+
+
+def test_dataflows_of_a_later_major_version_cannot_be_read() -> None:
+    assert checked(dataflows=(2, 0)) == Checked((), ())
+    there, from_coordinator = checked(dataflows=(0, 9)).problems
+    assert "(format of dataflows: version 1.4, it reads 0.x)" in there
+    assert "could not connect to the coordinator (format of dataflows" in from_coordinator
 
 
 def test_versions_without_known_formats_are_not_refused() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from dora_config.dataflow.resolved import DATAFLOW_FORMAT
 from dora_config.protocol import VERSION
 from dora_config.protocol.runner import RUNNER_PROTOCOL
 from dora_coordinator.io.store_format import SCHEMA_VERSION
@@ -23,6 +24,7 @@ CONTROL_PLANE: Final = "control plane protocol"
 RUNNER: Final = "runner protocol"
 LINK: Final = "link protocol"
 RECORDS: Final = "records of the daemon"
+DATAFLOWS: Final = "format of dataflows"
 STORE: Final = "store of the coordinator"
 
 OURS: Final[Formats] = {
@@ -30,6 +32,7 @@ OURS: Final[Formats] = {
     RUNNER: RUNNER_PROTOCOL,
     LINK: frames.VERSION,
     RECORDS: RECORD_FORMAT,
+    DATAFLOWS: DATAFLOW_FORMAT,
     STORE: SCHEMA_VERSION,
 }
 

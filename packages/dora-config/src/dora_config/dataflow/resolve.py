@@ -173,6 +173,13 @@ def _unused_inputs(
     return ResolvedNode(id=flat.id, inputs=inputs)
 
 
+_CHANGED = {"id", "path", "path_sha256", "args", "env", "build", "git", "inputs", "outputs"}
+_CHANGED |= {"input_types", "output_types", "output_metadata", "cpu_affinity", "deploy"}
+_CHANGED |= {"operators", *LOG_SETTINGS}
+_AS_WRITTEN = (ResolvedNode.model_fields.keys() & descriptor.Node.model_fields.keys()) - _CHANGED
+"""Fields of a node that are copied."""
+
+
 def _resolve_node(
     flat: FlatNode, root: descriptor.Descriptor, root_env: Mapping[str, EnvValue]
 ) -> ResolvedNode:
@@ -193,9 +200,8 @@ def _resolve_node(
         if name in flat.inputs or name not in written  # an optional port may not be connected
     }
     return ResolvedNode(
+        **{name: value for name in _AS_WRITTEN if (value := getattr(node, name)) is not None},
         id=flat.id,
-        name=node.name,
-        description=node.description,
         kind=kind,
         path=_program(node.path, kind, flat),
         path_sha256=node.path_sha256.lower() if node.path_sha256 else None,
@@ -214,8 +220,6 @@ def _resolve_node(
         input_types=input_types,
         output_types=facts.types("output_types"),
         output_metadata=_promised_metadata(node, facts.outputs),
-        output_framing=dict(node.output_framing or {}),
-        pattern=node.pattern,
         **{name: value for name in LOG_SETTINGS if (value := facts.only(name)) is not None},
         restart=RestartSettings(
             policy=node.restart_policy or "never",
@@ -224,10 +228,7 @@ def _resolve_node(
             max_delay=node.max_restart_delay,
             window=node.restart_window,
         ),
-        health_check_timeout=node.health_check_timeout,
         finish_grace=_default(node.finish_grace_secs, DEFAULT_FINISH_GRACE),
-        startup_timeout=node.startup_timeout,
-        shared_memory_pool_size=node.shared_memory_pool_size,
         cpu_affinity=tuple(sorted(set(flat.cpu_affinity or ()))),
         deploy=_deploy(flat.deploy if flat.deploy is not None else root.deploy),
         operators=operators,

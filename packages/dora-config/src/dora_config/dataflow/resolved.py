@@ -6,12 +6,15 @@ They are part of the messages to daemons and runners.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from dora_config.dataflow.sources import InputSource, LogLevel, OutputSource
-from dora_config.frozen import Frozen
+from dora_config.frozen import Frozen, readable_by
+
+DATAFLOW_FORMAT: Final = (1, 0)
+"""Major and minor version of these models, wherever they are sent or stored."""
 
 MAX_QUEUE_SIZE = 16_000
 """Records of 64 bytes in a pipe of 1 MiB, the largest for unprivileged users."""
@@ -114,10 +117,10 @@ class ResolvedNode(Frozen):
     `args` is split into words; for a shell node it contains the one text for `sh -c`. Ports of
     operators are in `inputs` and `outputs` as `operator/port`, and their build commands also in
     `build`. `inherited_env` lists the variables of `env` that come from the root of the file, which
-    `--env` may replace. Part of the control, runner and part-record formats: a new field raises
-    three versions (see CONTRIBUTING.md).
+    `--env` may replace.
     """
 
+    format: Annotated[tuple[int, int], readable_by(DATAFLOW_FORMAT)] = DATAFLOW_FORMAT
     id: str
     name: str | None = None
     description: str | None = None

@@ -2,8 +2,8 @@
 
 `PRAGMA user_version` is ``major * 1000 + minor``; 0 is a new file. Rows contain the JSON of
 `DataflowRecord` without its parts, `PartRecord`, `DataflowSpec` and `MachineRecord`. A new field
-with a default needs a new minor version, any other change a new major version; fields of
-`DataflowSpec` have the version of the control plane's messages instead.
+with a default needs a new minor version, any other change a new major version; `DataflowSpec` has
+the version of the control plane's messages instead, and its dataflow `DATAFLOW_FORMAT`.
 """
 
 from __future__ import annotations

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
+from dora_config.frozen import readable_by
 from dora_config.protocol.daemon import PartPhase
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import Message
 from dora_config.protocol.links import RemoteEdge
 from dora_config.protocol.runner import DataflowResult
 
-
-def _readable(value: tuple[int, int]) -> tuple[int, int]:
-    if value[0] > RECORD_FORMAT[0]:
-        raise ValueError(f"format {value[0]}, expected {RECORD_FORMAT[0]}")
-    return value
-
-
 RECORD_FORMAT: Final = (1, 0)
 """Major and minor version of a record; a new minor version has more optional keys."""
-RecordFormat = Annotated[tuple[int, int], AfterValidator(_readable)]
+RecordFormat = Annotated[tuple[int, int], readable_by(RECORD_FORMAT)]
 
 
 class PartRecord(Message):

@@ -49,6 +49,7 @@ def _problems(
 ) -> Iterator[str]:
     version, new, now = target.version, target.formats, there.formats.get(there.now, {})
     found = formats.unreadable(new, now, formats.RECORDS)
+    found = found or formats.unreadable(new, now, formats.DATAFLOWS)
     if found is not None:
         yield (
             f"{name}: dora {version} cannot read what dora {there.now} has written there "
@@ -56,6 +57,7 @@ def _problems(
             f"from an installation of dora {version}"
         )
     found = formats.differs(new, coordinator, formats.CONTROL_PLANE)
+    found = found or formats.unreadable(new, coordinator, formats.DATAFLOWS)
     if found is not None:
         yield (
             f"{name}: the daemon of dora {version} could not connect to the coordinator ({found}); "
