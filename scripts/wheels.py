@@ -266,7 +266,7 @@ def smoke_cli(environment: Environment) -> None:
 
 def smoke_ros2(environment: Environment) -> None:
     environment.run(environment.python, "-c", "import dora_ros2.errors")
-    assert environment.distributions() == {"dora-ros2", "eclipse-zenoh", "pyarrow"}
+    assert environment.distributions() == {"dora-ros2", "eclipse-zenoh", "pyarrow", "xxhash"}
 
 
 SMOKE: dict[str, Callable[[Environment], None]] = {

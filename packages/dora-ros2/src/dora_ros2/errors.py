@@ -3,6 +3,9 @@
 - Ros2Error
     - DefinitionError: an interface definition is missing or invalid
     - MalformedMessage: a payload is not a message of its type, or a value does not fit a type
+    - InvalidName: a name of ROS is invalid
+    - SessionError: a Zenoh session cannot be opened, or is closed
+    - NoReply: a service, action or parameter request failed
 """
 
 from __future__ import annotations
@@ -34,3 +37,15 @@ class DefinitionError(Ros2Error):
 
 class MalformedMessage(Ros2Error):
     """A payload is not a message of its type, or a value does not fit the type of a message."""
+
+
+class InvalidName(Ros2Error):
+    """The name of a topic, service, node, namespace, type or domain is invalid."""
+
+
+class SessionError(Ros2Error):
+    """A Zenoh session cannot be opened, or it or one of its endpoints is closed."""
+
+
+class NoReply(Ros2Error):
+    """A request got no reply, or the reply was an error."""

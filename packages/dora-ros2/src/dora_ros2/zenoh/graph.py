@@ -1,0 +1,124 @@
+"""State machine of the ROS graph: tokens come and go, nodes, topics and services result (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from dora_ros2.zenoh.attachment import gid
+from dora_ros2.zenoh.tokens import EndpointToken, Kind, NodeToken, parse_token
+
+_ACTION = "/_action/"
+
+
+class Profile(StrEnum):
+    """How types are identified: by hashes (Jazzy and newer), or not at all (Humble)."""
+
+    REP2016 = "rep2016"
+    HUMBLE = "humble"
+
+
+@dataclass
+class Channel:
+    """A topic, service or action, and its endpoints.
+
+    `offers`: publishers or servers; `uses`: subscriptions or clients.
+    """
+
+    name: str
+    offers: list[EndpointToken] = field(default_factory=list)
+    uses: list[EndpointToken] = field(default_factory=list)
+
+    @property
+    def types(self) -> list[str]:
+        """Names of all types that its endpoints have; more than one is a fault."""
+        found = {endpoint.type for endpoint in (*self.offers, *self.uses)}
+        return sorted(_without_suffix(name) if "/action/" in name else name for name in found)
+
+
+class Graph:
+    """All nodes and endpoints of a domain. Its views may be read while tokens change."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, NodeToken | EndpointToken] = {}
+        self.skipped: set[str] = set()
+        """Tokens that could not be read."""
+
+    def add(self, text: str) -> str | None:
+        """Add a token; return a warning for the first one that cannot be read."""
+        try:
+            self._tokens[text] = parse_token(text)
+        except ValueError as error:
+            self.skipped.add(text)
+            if len(self.skipped) == 1:
+                return f"ignored a token that is not of a known rmw_zenoh: {text}: {error}"
+        return None
+
+    def remove(self, text: str) -> None:
+        """Remove a token, known or not."""
+        self._tokens.pop(text, None)
+        self.skipped.discard(text)
+
+    def endpoints(self, *kinds: Kind, name: str | None = None) -> list[EndpointToken]:
+        """Return the endpoints of some kinds (default: all), in order of their names."""
+        found = [
+            token
+            for token in list(self._tokens.values())
+            if isinstance(token, EndpointToken)
+            and (not kinds or token.kind in kinds)
+            and name in (None, token.name)
+        ]
+        return sorted(found, key=lambda token: (token.name, str(token)))
+
+    def sender(self, of: bytes) -> EndpointToken | None:
+        """Return the endpoint with this GID."""
+        for text, token in list(self._tokens.items()):
+            if isinstance(token, EndpointToken) and gid(text) == of:
+                return token
+        return None
+
+    def nodes(self) -> list[NodeToken]:
+        """Return the nodes in order of their names, also those that announce only endpoints."""
+        tokens = list(self._tokens.values())
+        found = {token.node if isinstance(token, EndpointToken) else token for token in tokens}
+        return sorted(found, key=lambda node: (node.full_name, str(node)))
+
+    def topics(self) -> dict[str, Channel]:
+        """Return all topics by name; without those of actions."""
+        return self._channels(Kind.PUBLISHER, Kind.SUBSCRIPTION)
+
+    def services(self) -> dict[str, Channel]:
+        """Return all services by name; without those of actions."""
+        return self._channels(Kind.SERVER, Kind.CLIENT)
+
+    def actions(self) -> dict[str, Channel]:
+        """Return all actions by name; their endpoints are those of ``send_goal``."""
+        return {
+            name.removesuffix("/_action/send_goal"): channel
+            for name, channel in self._channels(Kind.SERVER, Kind.CLIENT, actions=True).items()
+            if name.endswith("/_action/send_goal")
+        }
+
+    def profile(self, without: Collection[str] = ()) -> Profile | None:
+        """Return the profile of all sessions but `without`; None if unknown or if both occur."""
+        found = {
+            Profile.HUMBLE if endpoint.humble else Profile.REP2016
+            for endpoint in self.endpoints()
+            if endpoint.node.zid not in without
+        }
+        return found.pop() if len(found) == 1 else None
+
+    def _channels(self, offer: Kind, use: Kind, *, actions: bool = False) -> dict[str, Channel]:
+        channels: dict[str, Channel] = {}
+        for endpoint in self.endpoints(offer, use):
+            if (_ACTION in endpoint.name) is actions:
+                channel = channels.setdefault(endpoint.name, Channel(endpoint.name))
+                (channel.offers if endpoint.kind is offer else channel.uses).append(endpoint)
+        return channels
+
+
+def _without_suffix(name: str) -> str:
+    return (
+        name.removesuffix("_SendGoal").removesuffix("_GetResult").removesuffix("_FeedbackMessage")
+    )

@@ -1,0 +1,95 @@
+"""The graph that tokens describe."""
+
+from __future__ import annotations
+
+from hypothesis import given, strategies as st
+from ros2.zenoh.test_tokens import CAPTURED, ENDPOINTS, NODES
+
+from dora_ros2.zenoh.attachment import gid
+from dora_ros2.zenoh.graph import Graph, Profile
+from dora_ros2.zenoh.tokens import EndpointToken, NodeToken
+
+NODE = "@ros2_lv/0/aa/0/0/NN/%/%robot1/camera"
+QOS = "::,10:,:,:,,"
+
+
+def endpoint(kind: str, name: str, type_name: str, *, zid: str = "aa", eid: int = 1) -> str:
+    return (
+        f"@ros2_lv/0/{zid}/0/{eid}/{kind}/%/%robot1/camera/{name.replace('/', '%')}"
+        f"/{type_name}/RIHS01_00/{QOS}"
+    )
+
+
+def test_topics_services_and_actions() -> None:
+    graph = Graph()
+    string = "std_msgs::msg::dds_::String_"
+    tokens = [
+        NODE,
+        endpoint("MP", "/chatter", string),
+        endpoint("MS", "/chatter", string, zid="bb"),
+        endpoint("SS", "/add", "example_interfaces::srv::dds_::AddTwoInts_"),
+    ]
+    for name, kind, suffix in [
+        ("send_goal", "SS", "_SendGoal"),
+        ("get_result", "SS", "_GetResult"),
+        ("feedback", "MP", "_FeedbackMessage"),
+    ]:
+        fibonacci = f"test_msgs::action::dds_::Fibonacci{suffix}_"
+        tokens.append(endpoint(kind, f"/fib/_action/{name}", fibonacci))
+    for token in tokens:
+        assert graph.add(token) is None
+    assert [node.full_name for node in graph.nodes()] == ["/robot1/camera", "/robot1/camera"]
+    assert list(graph.topics()) == ["/chatter"]
+    chatter = graph.topics()["/chatter"]
+    assert (chatter.types, len(chatter.offers), len(chatter.uses)) == (
+        ["std_msgs/msg/String"],
+        1,
+        1,
+    )
+    assert graph.services()["/add"].types == ["example_interfaces/srv/AddTwoInts"]
+    assert graph.actions()["/fib"].types == ["test_msgs/action/Fibonacci"]
+    assert graph.sender(gid(tokens[1])) == chatter.offers[0]
+    for token in tokens:
+        graph.remove(token)
+    assert (graph.nodes(), graph.topics(), graph.services(), graph.actions()) == ([], {}, {}, {})
+
+
+def test_the_profile_is_that_of_the_others() -> None:
+    graph = Graph()
+    assert graph.profile() is None
+    graph.add(CAPTURED)
+    assert graph.profile() is Profile.HUMBLE
+    graph.add(endpoint("MP", "/chatter", "std_msgs::msg::dds_::String_", zid="own"))
+    assert graph.profile() is None
+    assert graph.profile(without={"own"}) is Profile.HUMBLE
+    graph.remove(CAPTURED)
+    assert graph.profile() is Profile.REP2016
+
+
+def test_one_warning_for_tokens_that_cannot_be_read() -> None:
+    graph = Graph()
+    warning = graph.add("@ros2_lv/0/aa/0/0/XX/%/%/a")
+    assert warning
+    assert "'XX' is not a valid Kind" in warning
+    assert graph.add("@ros2_lv/0/aa") is None
+    assert len(graph.skipped) == 2
+    assert graph.nodes() == []
+
+
+@given(st.lists(st.tuples(st.booleans(), NODES | ENDPOINTS), max_size=30))
+def test_any_order_of_events(events: list[tuple[bool, NodeToken | EndpointToken]]) -> None:
+    graph = Graph()
+    present: set[str] = set()
+    for appears, token in events:
+        text = str(token)
+        (graph.add if appears else graph.remove)(text)
+        (present.add if appears else present.discard)(text)
+    endpoints = {text for text in present if text.split("/")[5] != "NN"}
+    assert {str(found) for found in graph.endpoints()} == endpoints
+    named = {
+        str(found)
+        for channels in (graph.topics(), graph.services())
+        for channel in channels.values()
+        for found in (*channel.offers, *channel.uses)
+    }
+    assert named == endpoints
