@@ -158,7 +158,7 @@ class _SimulatedDaemon:
         if self._part is None or self._part.phase != "running":
             return Heartbeat()
         sampled = tuple(
-            NodeStatus(node=node, state="Running", pid=4000, cpu_percent=12.5, memory_bytes=10**8)
+            NodeStatus(node=node, status="Running", pid=4000, cpu_percent=12.5, memory_bytes=10**8)
             for node in self._nodes
         )
         return Heartbeat(metrics=(Metrics(dataflow_id=self._part.dataflow_id, nodes=sampled),))

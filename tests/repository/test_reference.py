@@ -10,7 +10,7 @@ import pytest
 from support.sources import ROOT, packaged_sources
 
 from dora_config.protocol.control import DataflowStatus
-from dora_config.protocol.runner import NodeState as ShownState
+from dora_config.protocol.runner import ShownState
 from dora_coordinator.state.records import PartState, Phase as DataflowPhase
 from dora_daemon.runner.machine.snapshot import NodeState
 from dora_daemon.runner.machine.state import Phase as RunnerPhase

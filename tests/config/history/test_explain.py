@@ -145,7 +145,7 @@ def test_another_trouble_soon_after_the_last_one_is_an_incident_of_its_own() -> 
 
 @pytest.mark.parametrize("event", [failed(800, "extra"), restarting(800, "extra")])
 def test_a_node_that_is_not_part_of_the_dataflow_is_over(event: HistoryEntry) -> None:
-    running = NodeStatus(node="camera", state="Running")
+    running = NodeStatus(node="camera", status="Running")
     robot = machine("robot", event, node_ids=("camera",), nodes=(running,))
     explained = explain(evidence(robot))
     assert explained.waits_for == ()

@@ -16,7 +16,7 @@ def flow(source: str, target: str, **fields: Any) -> EdgeFlow:
 
 
 def status(node: str, **fields: Any) -> NodeStatus:
-    return NodeStatus.model_validate({"node": node, "state": "Running", **fields})
+    return NodeStatus.model_validate({"node": node, "status": "Running", **fields})
 
 
 def robot(*edges: EdgeFlow, **fields: Any) -> MachineEvidence:
@@ -120,7 +120,7 @@ def test_a_node_that_receives_but_does_not_send() -> None:
 
 def test_a_node_that_does_not_run_sends_nothing() -> None:
     edge = flow("camera/image", "plot/image", idle_seconds=40.0)
-    restarting = robot(edge, nodes=(status("camera", state="Restarting"),))
+    restarting = robot(edge, nodes=(status("camera", status="Restarting"),))
     assert found(restarting) == [
         ("silent", 'node "camera" on machine "robot" sends nothing because it is restarting')
     ]

@@ -29,7 +29,7 @@ def test_lists_show_the_metrics_of_heartbeats() -> None:
     fleet, daemon = running_dataflows("a")
     (dataflow_id,) = fleet.store
     sampled = NodeStatus(
-        node="source", state="Running", pid=7, cpu_percent=12.5, memory_bytes=1000, restarts=2
+        node="source", status="Running", pid=7, cpu_percent=12.5, memory_bytes=1000, restarts=2
     )
     metrics = Metrics(dataflow_id=dataflow_id, nodes=(sampled,))
     assert daemon.connection is not None

@@ -52,7 +52,7 @@ def test_status_and_statistics(workspace: Workspace) -> None:
         assert found.latency_us["p50"] > 0
         status = run.status()
         assert status.name == "demo"
-        assert [n.state for n in status.nodes] == ["Running", "Running"]
+        assert [n.status for n in status.nodes] == ["Running", "Running"]
         assert all(n.pid is not None and is_running(n.pid) for n in status.nodes)
         assert all((n.memory_bytes or 0) > 1_000_000 for n in status.nodes)
         wait_until(
@@ -339,7 +339,7 @@ def test_parameters(workspace: Workspace) -> None:
 def test_a_held_barrier_opens_on_release(workspace: Workspace) -> None:
     with background(workspace, prepared(workspace), hold_at_barrier=True) as run:
         run.wait_for_phase("ready")
-        assert {n.state for n in run.status().nodes} == {"Starting"}
+        assert {n.status for n in run.status().nodes} == {"Starting"}
         done(run, protocol.Release())
         run.wait_for_phase("running")
         done(run, protocol.Release())

@@ -159,7 +159,7 @@ class Replacing:
         (self.workspace.path / name).unlink()
 
     def state(self) -> str:
-        return next(n.state for n in self.run.status().nodes if n.node == "middle")
+        return next(n.status for n in self.run.status().nodes if n.node == "middle")
 
 
 @contextmanager

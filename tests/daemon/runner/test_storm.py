@@ -82,7 +82,7 @@ def settled(run: BackgroundRun) -> list[protocol.EdgeStatus]:
     """Wait until every node runs and messages arrive on each edge; return the edges."""
 
     def flows() -> list[protocol.EdgeStatus] | None:
-        if any(n.state != "Running" for n in run.status().nodes):
+        if any(n.status != "Running" for n in run.status().nodes):
             return None
         edges: list[protocol.EdgeStatus] = list(run.request(protocol.GetStatistics()).edges)
         fresh = all(e.idle_seconds is not None and e.idle_seconds < 0.5 for e in edges)

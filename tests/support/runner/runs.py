@@ -326,7 +326,7 @@ class BackgroundRun:
 
         def reached() -> protocol.NodeStatus | None:
             return next(
-                (n for n in self.status().nodes if n.node == node and n.state == state), None
+                (n for n in self.status().nodes if n.node == node and n.status == state), None
             )
 
         found = wait_until(reached, what=lambda: f"{node} {state}: {self.status()}")

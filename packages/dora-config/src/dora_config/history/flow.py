@@ -147,8 +147,8 @@ class Flow:
         status, machine = self._status.get(node), self._machine_of.get(node)
         if machine in self._lost:
             return _Root("silent", node, f'machine "{machine}" with node "{node}" is unreachable')
-        if status is not None and status.state not in ("Running", "Degraded"):
-            text = f"{self._named(node)} sends nothing because it {_STATES[status.state]}"
+        if status is not None and status.status not in ("Running", "Degraded"):
+            text = f"{self._named(node)} sends nothing because it {_STATES[status.status]}"
             return _Root("silent", node, text)
         blocked = [one for one in self._out_of.get(node, ()) if one.blocked]
         return self._slow(_node(blocked[0].target), blocked[0]) if blocked else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, field_validator
 
@@ -122,17 +122,3 @@ LogPosition = tuple[int, int]
 
 Rotations rename files, which changes neither.
 """
-
-
-NodeView = Literal[
-    "Starting",
-    "Running",
-    "Restarting",
-    "Degraded",
-    "Stopping",
-    "Finished",
-    "Failed",
-    "Stopped",
-    "Unknown",
-]
-"""State of a node as the coordinator reports it; ``Unknown``: its machine is not reachable."""

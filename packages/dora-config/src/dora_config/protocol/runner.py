@@ -308,17 +308,26 @@ class HandshakeReply(Frozen):
     pid: int
 
 
-NodeState = Literal[
-    "Starting", "Running", "Restarting", "Degraded", "Stopping", "Finished", "Failed", "Stopped"
+ShownState = Literal[
+    "Starting",
+    "Running",
+    "Restarting",
+    "Degraded",
+    "Stopping",
+    "Finished",
+    "Failed",
+    "Stopped",
+    "Unknown",
 ]
-"""``Degraded``: an input timed out. ``Stopped``: by request, or dynamic and not attached."""
+"""``Degraded``: an input timed out. ``Stopped``: by request, or dynamic and not attached.
+``Unknown``: its machine is not reachable, as only the coordinator reports."""
 
 
 class NodeStatus(Frozen):
-    """State of one node."""
+    """State and counters of one node."""
 
     node: str
-    state: NodeState
+    status: ShownState
     pid: int | None = None
     incarnation: int = 0
     restarts: Count = 0

@@ -16,10 +16,9 @@ from typing import Final, Literal
 from pydantic import Field
 
 from dora_config.frozen import Count, Quantity, UnixTime
-from dora_config.protocol.dataflow import NodeView
 from dora_config.protocol.envelope import DataflowUuid, Message
 from dora_config.protocol.links import PeerState
-from dora_config.protocol.runner import EdgeStatus, LatencyCounts, quantile
+from dora_config.protocol.runner import EdgeStatus, LatencyCounts, NodeStatus, quantile
 
 REUSED_SECONDS: Final = 1.0
 """Age at which a snapshot is taken anew."""
@@ -102,27 +101,12 @@ class LinkSummary(Message):
     clock_offset_us: int | None = None
 
 
-class NodeSummary(Message):
-    """One node in the output of ``dora node list`` and ``dora top``; as in `NodeStatus`."""
+class NodeSummary(NodeStatus):
+    """One node with its dataflow and machine, as clients get it."""
 
-    node: str
     dataflow: str
     dataflow_name: str | None = None
     daemon: str
-    status: NodeView
-    pid: int | None = None
-    cpu_percent: float | None = None
-    memory_bytes: int | None = None
-    cpu_seconds: float | None = None
-    restarts: int = 0
-    last_restart: str | None = None
-    last_restart_ago: float | None = None
-    read_bytes: int | None = None
-    written_bytes: int | None = None
-    queued: int = 0
-    blocked_on: str | None = None
-    broken_inputs: tuple[str, ...] = ()
-    error: str | None = None
 
 
 class DaemonSummary(Message):

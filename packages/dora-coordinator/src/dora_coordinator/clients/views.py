@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from dora_config.protocol.control import ClusterReport, DataflowSummary, RestartSummary
-from dora_config.protocol.dataflow import NodeView
 from dora_config.protocol.envelope import ProgramVersion
-from dora_config.protocol.runner import NodeStatus
+from dora_config.protocol.runner import NodeStatus, ShownState
 from dora_config.protocol.snapshot import DaemonSummary, LinkSummary, NodeSummary
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.part import Part
@@ -117,40 +116,32 @@ def node_summaries(dataflow: Dataflow, membership: Membership) -> list[NodeSumma
         results = {node.node: node for node in part.result.nodes} if part.result else {}
         for node_id in part.nodes:
             now, end = sampled.get(node_id), results.get(node_id)
-            seen = now or NodeStatus(node=node_id, state="Starting")
+            seen = now or NodeStatus(
+                node=node_id,
+                status="Starting",
+                restarts=end.restarts if end else 0,
+                error=end.message or None if end else None,
+            )
+            status = _shown_state(part, seen, end.outcome if end else None, membership)
             rows.append(
                 NodeSummary(
-                    node=node_id,
+                    **{**dict(seen), "status": status},
                     dataflow=dataflow.id,
                     dataflow_name=dataflow.name,
                     daemon=part.daemon,
-                    status=_node_view(part, seen, end.outcome if end else None, membership),
-                    pid=seen.pid,
-                    cpu_percent=seen.cpu_percent,
-                    memory_bytes=seen.memory_bytes,
-                    cpu_seconds=seen.cpu_seconds,
-                    restarts=now.restarts if now else end.restarts if end else 0,
-                    last_restart=seen.last_restart,
-                    last_restart_ago=seen.last_restart_ago,
-                    read_bytes=seen.read_bytes,
-                    written_bytes=seen.written_bytes,
-                    queued=seen.queued,
-                    blocked_on=seen.blocked_on,
-                    broken_inputs=seen.broken_inputs,
-                    error=now.error if now else end.message or None if end else None,
                 )
             )
     return rows
 
 
-def _node_view(
+def _shown_state(
     part: Part, seen: NodeStatus, outcome: str | None, membership: Membership
-) -> NodeView:
+) -> ShownState:
     if part.ended:
         return "Failed" if outcome in ("failed", "cascading") else "Finished"
     if not membership.is_connected(part.daemon):
         return "Unknown"
-    return seen.state
+    return seen.status
 
 
 def cluster_report(

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Generic, TypeVar, get_args
 
-from dora_config.protocol.dataflow import NodeView
-from dora_config.protocol.runner import LatencyCounts
+from dora_config.protocol.runner import LatencyCounts, ShownState
 from dora_config.protocol.snapshot import (
     EdgeSummary,
     LinkSummary,
@@ -314,7 +313,7 @@ def _single(name: str, text: str, value: float) -> Family:
 def _node_states(nodes: Iterable[NodeSummary]) -> Family:
     counted = Counter((node.dataflow_name or node.dataflow, node.status) for node in nodes)
     dataflows = dict.fromkeys(dataflow for dataflow, _ in counted)
-    states: tuple[NodeView, ...] = get_args(NodeView)
+    states: tuple[ShownState, ...] = get_args(ShownState)
     return Family(
         "dora_nodes",
         Kind.GAUGE,

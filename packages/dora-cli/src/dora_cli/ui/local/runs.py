@@ -229,14 +229,11 @@ class LocalRuns:
         )
 
     def _node(self, run: LocalRun, node: NodeStatus) -> NodeSummary:
-        shared = NodeSummary.model_fields.keys() & NodeStatus.model_fields.keys() - {"node"}
         return NodeSummary(
-            node=node.node,
+            **dict(node),
             dataflow=run.entry.dataflow_id,
             dataflow_name=run.name,
             daemon=self._machine,
-            status=node.state,
-            **{field: getattr(node, field) for field in shared},
         )
 
     def _describe(self, run: LocalRun) -> Described:

@@ -8,8 +8,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from dora_config.dataflow.fields import EnvNameField
 from dora_config.protocol.control import EndedDataflow
-from dora_config.protocol.dataflow import NodeView
 from dora_config.protocol.envelope import Message, ProgramVersion
+from dora_config.protocol.runner import ShownState
 from dora_config.protocol.snapshot import DaemonSummary
 
 # ------------------------------------------------------------------------------- arguments
@@ -111,7 +111,7 @@ class NodeFilter(Arguments):
         str | None, Field(description="UUID or name; by default all running dataflows.")
     ] = None
     machine: Annotated[str | None, Field(description="Only nodes on this machine.")] = None
-    status: Annotated[NodeView | None, Field(description="Only nodes in this state.")] = None
+    status: Annotated[ShownState | None, Field(description="Only nodes in this state.")] = None
 
 
 class OneNode(Arguments):

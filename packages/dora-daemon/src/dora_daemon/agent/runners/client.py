@@ -303,7 +303,7 @@ class RunnerClient:
 
 def _processes(status: RunnerStatus | None) -> list[tuple[str, str, int | None]]:
     """Return what is reported at once; CPU and memory can wait for the next heartbeat."""
-    return [] if status is None else [(node.node, node.state, node.pid) for node in status.nodes]
+    return [] if status is None else [(node.node, node.status, node.pid) for node in status.nodes]
 
 
 def _spawn(directory: RuntimeDir, mark: str) -> subprocess.Popen[bytes]:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dora_config.protocol.runner import (
-    NodeState as ShownState,
     NodeStatus,
     RunnerHistory,
     RunnerStatus,
+    ShownState,
     Statistics,
 )
 from dora_daemon._version import __version__
@@ -140,7 +140,7 @@ def node_status(
     blocked = [q for q in registry.out_of(node.node) if q.keeper.statistics().blocked]
     return NodeStatus(
         node=node.node,
-        state=shown_state(node, broken),
+        status=shown_state(node, broken),
         pid=node.pid,
         incarnation=node.incarnation,
         restarts=node.restarts,
