@@ -12,7 +12,7 @@ from dora_coordinator.io.store import SqliteStore
 from dora_coordinator.io.store_format import SCHEMA_VERSION
 from dora_coordinator.state.commands import SaveMachine, SaveRecord
 from dora_coordinator.state.identities import MachineRecord
-from dora_coordinator.state.records import DataflowRecord, PartRecord, PartState, Phase
+from dora_coordinator.state.records import DataflowRecord, PartState, Phase, StoredPart
 
 GOLDEN_VERSION = (1, 0)
 
@@ -52,7 +52,7 @@ RECORD = DataflowRecord(
     name="patrol",
     phase=Phase.FAILED,
     parts=(
-        PartRecord(
+        StoredPart(
             daemon="robot",
             nodes=("camera",),
             state=PartState.ENDED,

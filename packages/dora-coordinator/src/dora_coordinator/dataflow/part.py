@@ -19,7 +19,7 @@ from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.links import PeerEndpoint
 from dora_config.protocol.runner import DataflowResult
 from dora_coordinator.state.commands import SendToDaemon
-from dora_coordinator.state.records import PartRecord, PartState
+from dora_coordinator.state.records import PartState, StoredPart
 
 _NAMED: Final = 8
 """Daemons that a sentence names; further ones are counted."""
@@ -65,8 +65,8 @@ class Part:
         where = f'of {dataflow} on daemon "{self.daemon}"'
         return f"auto-recovery {where} waits {seconds:.0f} s: {self.recovery_reason}"
 
-    def record(self) -> PartRecord:
-        return PartRecord(
+    def record(self) -> StoredPart:
+        return StoredPart(
             daemon=self.daemon,
             nodes=self.nodes,
             state=self.state,

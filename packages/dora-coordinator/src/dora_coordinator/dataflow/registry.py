@@ -38,7 +38,7 @@ from dora_coordinator.dataflow.history import Before, ClusterHistory
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import Command, DeleteRecord, Log, SaveRecord, SendToDaemon
 from dora_coordinator.state.membership import Member, Membership
-from dora_coordinator.state.records import DataflowRecord, PartRecord, PartState, Phase, new_record
+from dora_coordinator.state.records import DataflowRecord, PartState, Phase, StoredPart, new_record
 
 
 class RequestRefused(DoraError):
@@ -271,7 +271,7 @@ class DataflowRegistry:
         """Add a running part that the store does not contain (it was lost, or in memory)."""
         known, spec = self._dataflows.get(message.dataflow_id), message.spec
         nodes = tuple(node.id for node in spec.resolved.nodes)
-        part = PartRecord(
+        part = StoredPart(
             daemon=daemon,
             nodes=nodes,
             state=PartState.RUNNING,
@@ -375,7 +375,7 @@ class DataflowRegistry:
         raise RequestRefused("nothing_runs", "No dataflows are running.")
 
 
-def _with_running(known: Dataflow, part: PartRecord) -> DataflowRecord:
+def _with_running(known: Dataflow, part: StoredPart) -> DataflowRecord:
     """Return the record of a dataflow after a further part was found that runs."""
     record = known.record()
     update: dict[str, object] = {"phase": Phase.RUNNING, "parts": (*record.parts, part)}

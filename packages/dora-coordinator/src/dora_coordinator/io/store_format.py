@@ -1,7 +1,7 @@
 """On-disk format of the durable store: version, tables and rows of its SQLite file.
 
 `PRAGMA user_version` is ``major * 1000 + minor``; 0 is a new file. Rows contain the JSON of
-`DataflowRecord` without its parts, `PartRecord`, `DataflowSpec` and `MachineRecord`. A new field
+`DataflowRecord` without its parts, `StoredPart`, `DataflowSpec` and `MachineRecord`. A new field
 with a default needs a new minor version, any other change a new major version; `DataflowSpec` has
 the version of the control plane's messages instead, and its dataflow `DATAFLOW_FORMAT`.
 """
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_coordinator.state.commands import DeleteRecord, SaveMachine, SaveRecord
 from dora_coordinator.state.identities import MachineRecord
-from dora_coordinator.state.records import DataflowRecord, PartRecord
+from dora_coordinator.state.records import DataflowRecord, StoredPart
 
 Version = tuple[int, int]
 """Major and minor."""
@@ -61,13 +61,13 @@ def create_tables(db: sqlite3.Connection) -> None:
 
 def read_all(db: sqlite3.Connection) -> list[Stored]:
     """Return all dataflows; raises :class:`UnreadableRecord`."""
-    parts: dict[str, list[PartRecord]] = {}
+    parts: dict[str, list[StoredPart]] = {}
     stored = []
     dataflow_id = ""
     try:
         query = "SELECT dataflow, record FROM part ORDER BY rowid"
         for dataflow_id, text in db.execute(query):
-            parts.setdefault(dataflow_id, []).append(PartRecord.model_validate_json(text))
+            parts.setdefault(dataflow_id, []).append(StoredPart.model_validate_json(text))
         query = "SELECT id, record, spec FROM dataflow JOIN spec ON spec.dataflow = id"
         for dataflow_id, text, spec in db.execute(query):
             record = DataflowRecord.model_validate_json(text)

@@ -47,7 +47,7 @@ class PartState(StrEnum):
     ENDED = "ended"
 
 
-class PartRecord(Message):
+class StoredPart(Message):
     """One part as it is stored."""
 
     daemon: str
@@ -65,7 +65,7 @@ class DataflowRecord(Message):
     dataflow_id: str
     name: str | None
     phase: Phase
-    parts: tuple[PartRecord, ...] = ()
+    parts: tuple[StoredPart, ...] = ()
     number: int
     """Position in the order of starts."""
     reason: str | None = None
@@ -90,7 +90,7 @@ def new_record(
     dataflow_id: str, name: str | None, placement: dict[str, tuple[str, ...]], number: int
 ) -> DataflowRecord:
     """Return the first record of a dataflow; ``placement`` maps daemons to node ids."""
-    parts = tuple(PartRecord(daemon=daemon, nodes=nodes) for daemon, nodes in placement.items())
+    parts = tuple(StoredPart(daemon=daemon, nodes=nodes) for daemon, nodes in placement.items())
     return DataflowRecord(
         dataflow_id=dataflow_id, name=name, phase=Phase.PREPARING, parts=parts, number=number
     )

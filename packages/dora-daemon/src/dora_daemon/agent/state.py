@@ -86,7 +86,7 @@ from dora_daemon.agent.events import (
     RunnerRefused,
     RunnerReported,
 )
-from dora_daemon.agent.parts.part import Part
+from dora_daemon.agent.parts.part import LocalPart
 from dora_daemon.agent.records import PartRecord, cause_of
 
 KEPT_ENDED = 200
@@ -104,7 +104,7 @@ class AgentState:
         ``recorded``: dataflows with a recording that has not ended.
         """
         self._recorded = set(recorded)
-        self._parts = {record.dataflow_id: Part(record) for record in records}
+        self._parts = {record.dataflow_id: LocalPart(record) for record in records}
         self._adopted: set[str] = set()
         """Parts of an earlier daemon process whose runners have not answered or ended yet."""
         self._ending = False
@@ -212,7 +212,7 @@ class AgentState:
             del self._parts[dataflow_id]
         return [DropPart(dataflow_id) for dataflow_id in dropped]
 
-    def _live(self, dataflow_id: str) -> Part | None:
+    def _live(self, dataflow_id: str) -> LocalPart | None:
         part = self._parts.get(dataflow_id)
         return part if part is not None and part.live else None
 
@@ -234,7 +234,7 @@ class AgentState:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _start_recorders(self, part: Part, *, new_attempt: bool) -> list[Command]:
+    def _start_recorders(self, part: LocalPart, *, new_attempt: bool) -> list[Command]:
         record = part.record
         if record.spec.recording is None and record.dataflow_id not in self._recorded:
             return []
@@ -279,7 +279,7 @@ class AgentState:
 
     def _make(self, message: PreparePart) -> list[Command]:
         record = PartRecord.model_validate(message, from_attributes=True)
-        self._parts[message.dataflow_id] = Part(record)
+        self._parts[message.dataflow_id] = LocalPart(record)
         return [SavePart(record), StartRunner(record)]
 
     def _connect(self, message: ConnectPart) -> list[Command]:
@@ -349,7 +349,7 @@ class AgentState:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _connected(self, part: Part, status: RunnerStatus, now: float) -> list[Command]:
+    def _connected(self, part: LocalPart, status: RunnerStatus, now: float) -> list[Command]:
         part.connected = True
         part.link = status.link
         part.only_virtual_left = status.only_virtual_left
@@ -377,7 +377,7 @@ class AgentState:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _reported(self, part: Part, event: RunnerEvent, now: float) -> list[Command]:
+    def _reported(self, part: LocalPart, event: RunnerEvent, now: float) -> list[Command]:
         match event:
             case NodesReady():
                 return part.report_prepared()
@@ -406,7 +406,7 @@ class AgentState:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _finish(self, part: Part, result: DataflowResult, now: float) -> list[Command]:
+    def _finish(self, part: LocalPart, result: DataflowResult, now: float) -> list[Command]:
         """The runner ended with a result and waits until that is stored."""
         if not part.live:
             return []
@@ -424,7 +424,7 @@ class AgentState:
 
     def _lose(
         self,
-        part: Part,
+        part: LocalPart,
         reason: str,
         now: float,
         node: str | None = None,

@@ -31,7 +31,7 @@ from dora_daemon.agent.records import PartRecord
 
 
 @dataclass(slots=True)
-class Part:
+class LocalPart:
     """A part of a dataflow, as recorded and as last reported by its runner."""
 
     record: PartRecord
