@@ -8,7 +8,7 @@ from dora_cli.recordings.fleet import FleetRecording, RecordingError, choose, co
 from dora_config.protocol.recordings import (
     MachineReply,
     RecorderReplies,
-    RecordingData,
+    RecordingSize,
     RecordingState,
     RecordingStates,
 )
@@ -68,5 +68,5 @@ def test_the_name_of_a_dataflow_may_be_the_start_of_another_id() -> None:
 
 
 def test_other_replies_are_ignored() -> None:
-    reply = MachineReply(daemon="robot", reply=RecordingData(data=b""))
+    reply = MachineReply(daemon="robot", reply=RecordingSize(size=0))
     assert collect(RecorderReplies(replies=(reply,))) == []

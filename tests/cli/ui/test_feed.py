@@ -13,6 +13,7 @@ from dora_cli.coordinator.errors import CoordinatorLost
 from dora_cli.ui.backend import Replies
 from dora_cli.ui.feed import Feed, Version
 from dora_cli.ui.streams import OpenState, send_state
+from dora_config.access import Endpoint
 from dora_config.protocol.control import (
     ControlAnswer,
     ControlRequest,
@@ -69,6 +70,9 @@ class FakeBackend:
             nodes=tuple(nodes),
             machines=(MachineSummary(daemon="robot", load=load),),
         )
+
+    def endpoint(self) -> Endpoint:
+        raise NotImplementedError
 
     async def run(self) -> None:
         raise NotImplementedError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +10,11 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dora_cli.coordinator.errors import CoordinatorLost
 from dora_cli.ui.access import Access
-from dora_cli.ui.recordings import Download
+from dora_cli.ui.forwarding import Forwarded
 from dora_cli.ui.server import MAX_BODY, Guard
+from dora_config.access import Endpoint
+from dora_config.control_plane import ControlConnection
 
 PORT = 4100
 ACCESS = Access(port=PORT, session="secret", key="key", folder="f", read_only=False)
@@ -102,11 +102,19 @@ def test_the_link_starts_a_session_once() -> None:
     assert start["status"] == 403
 
 
-def test_a_download_without_a_coordinator_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
-    async def content() -> AsyncIterator[bytes]:
-        yield b"begin"
-        raise CoordinatorLost("the coordinator is gone")
+class Answer:
+    """An answer of a coordinator that ends too early."""
 
-    *_, last = answered(Download(content()))
-    assert last["more_body"]
-    assert caplog.messages == ["a download of a recording has failed: the coordinator is gone"]
+    status, headers, length = 200, {"content-length": "9"}, 9
+
+    def read(self, size: int) -> bytes:
+        found = b"begin"[: self.length - 4]
+        self.length -= len(found)
+        return found
+
+
+def test_a_download_without_a_coordinator_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+    connection = ControlConnection(Endpoint("127.0.0.1", 1), timeout=1)
+    *_, last = answered(Forwarded(connection, Answer(), "/x"))  # type: ignore[arg-type]
+    assert last == {"type": "http.response.body", "body": b"begin", "more_body": True}
+    assert caplog.messages == ["/x has ended early: 4 bytes are missing"]

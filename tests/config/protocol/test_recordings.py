@@ -1,11 +1,8 @@
-"""Limits of recordings, and data of recorded files in messages."""
+"""Limits of recordings."""
 
 from __future__ import annotations
 
-import pytest
-from pydantic import ValidationError
-
-from dora_config.protocol.recordings import RecorderAnswered, RecordingData, RecordingLimits
+from dora_config.protocol.recordings import RecordingLimits
 
 
 def test_without_limits_nothing_ends() -> None:
@@ -28,15 +25,3 @@ def test_size_and_age_end_a_file() -> None:
     assert not limits.file_ended(99, 9.9)
     assert limits.file_ended(100, 0.0)
     assert limits.file_ended(0, 10.0)
-
-
-def test_any_bytes_are_sent() -> None:
-    sent = RecorderAnswered(call="1", reply=RecordingData(data=bytes(range(256))))
-    assert RecorderAnswered.model_validate_json(sent.model_dump_json()) == sent
-    assert RecorderAnswered.model_validate(sent.model_dump(mode="json")).call == "1"
-
-
-@pytest.mark.parametrize("data", ["Yé==", "YW!jZA=="])
-def test_malformed_data_is_refused(data: str) -> None:
-    with pytest.raises(ValidationError):
-        RecordingData.model_validate_json(f'{{"data": "{data}"}}')

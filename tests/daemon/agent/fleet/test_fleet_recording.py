@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import resource
 import signal
@@ -18,6 +19,9 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.access import state_dir
+from dora_config.protocol.recordings import RecordingPlan
+from dora_config.protocol.rest import paths
+from dora_config.transfers import DownloadFailed, Downloads, PlainFile
 from dora_daemon.agent.recorders.folder import RecordingFolder
 from dora_daemon.recording.arrow_messages import decode
 from dora_daemon.recording.reading import Recording
@@ -223,6 +227,38 @@ def test_what_is_not_recorded_makes_the_exit_code_1(workspace: Workspace) -> Non
     found = numbers(workspace.path / "all.mcap")
     assert int(row[1]) == len(found["echo/echo"])
     assert int(row[2]) > 0
+
+
+def test_a_large_file_is_resumed_after_its_daemon_was_killed(workspace: Workspace) -> None:
+    content = random.Random(1).randbytes(64 << 20)
+    copy = PlainFile(workspace.path / "copy.mcap", len(content))
+    with real_fleet(workspace, "robot") as fleet:
+        root = state_dir() / "daemon" / "robot" / "recordings"
+        folder = RecordingFolder(root / "01a20e4b-f5a3-4858-99fe-d510d04b9561")
+        folder.save(RecordingPlan(recording=folder.path.name))
+        (folder.path / "robot-0.mcap").write_bytes(content)
+        url = paths.url(paths.RECORDINGS, folder.path.name, "robot", "robot-0.mcap")
+
+        def kill_on_the_way() -> bool:
+            if (copy.arrived() or 0) > 8 << 20:
+                fleet.daemons["robot"].kill()
+            return False
+
+        first = Downloads(fleet.coordinator.endpoint, kill_on_the_way)
+        with first, pytest.raises(DownloadFailed, match='daemon "robot"'):
+            first.download(url, copy)
+        begun = copy.arrived()
+        assert begun is not None
+        assert 8 << 20 < begun < len(content)
+        fleet.start_daemon("robot")
+        with Downloads(fleet.coordinator.endpoint) as downloads:
+            downloads.download(url, copy)
+        part = {**fleet.coordinator.endpoint.headers(), "Range": "bytes=1000-1999"}
+        found = fleet.coordinator.request(url, headers=part)
+        gone = fleet.coordinator.request(url.replace("robot-0", "robot-1"))
+    assert copy.path.read_bytes() == content
+    assert (found.status, found.body) == (206, content[1000:2000])
+    assert (gone.status, b"robot-1.mcap: No such file" in gone.body) == (500, True)
 
 
 def test_wrong_names_and_no_coordinator(workspace: Workspace) -> None:

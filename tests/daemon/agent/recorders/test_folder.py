@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from dora_config.protocol.recordings import (
     ClockSample,
-    ReadRecording,
     RecorderEnd,
     RecorderStatus,
     RecordingLimits,
@@ -138,21 +135,23 @@ def test_each_report_is_read_once(folder: RecordingFolder, monkeypatch: pytest.M
     assert read == ["1.status"]
 
 
-def test_files_are_read_in_pieces(folder: RecordingFolder) -> None:
+def test_a_file_that_is_gone_is_an_error(folder: RecordingFolder) -> None:
     (folder.path / "robot-0.mcap").write_bytes(b"0123456789")
-    read = [folder.read("robot-0.mcap", offset, 4) for offset in (0, 8, 10)]
-    assert read == [b"0123", b"89", b""]
+    with folder.open("robot-0.mcap") as file:
+        assert file.read() == b"0123456789"
     with pytest.raises(RecordingRefused, match=r"robot-1\.mcap: No such file"):
-        folder.read("robot-1.mcap", 0, 4)
+        folder.open("robot-1.mcap")
 
 
-def test_a_request_cannot_have_an_offset_that_no_file_has(folder: RecordingFolder) -> None:
+def test_more_than_was_fetched_is_not_removed(folder: RecordingFolder) -> None:
     (folder.path / "robot-0.mcap").write_bytes(b"0123456789")
-    with pytest.raises(ValidationError):
-        ReadRecording(recording=ID, file="robot-0.mcap", offset=2**63)
-    furthest = ReadRecording(recording=ID, file="robot-0.mcap", offset=2**63 - 1)
-    with suppress(RecordingRefused):
-        assert folder.read(furthest.file, furthest.offset, furthest.limit) == b""
+    fetched = folder.state(live=False).files
+    (folder.path / "robot-1.mcap").write_bytes(b"0")
+    with pytest.raises(RecordingRefused, match="has grown since it was fetched"):
+        folder.remove(fetched)
+    folder.remove(folder.state(live=False).files)
+    assert not folder.exists
+    folder.remove(fetched)
 
 
 @pytest.mark.parametrize("end", [b'{"boot', b"\xff\x00"])

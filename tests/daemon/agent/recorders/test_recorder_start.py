@@ -12,6 +12,7 @@ import pytest
 from support.simulation.fleet_simulation import dataflow
 from support.waiting import wait_until_async
 
+from dora_config.access import Endpoint
 from dora_config.protocol.recordings import (
     ListRecordings,
     RecordingPlan,
@@ -45,7 +46,10 @@ def with_recorders(root: Path, work: Callable[[Recorders, Posted], Awaitable[Non
     async def main() -> None:
         posted: Posted = []
         async with anyio.create_task_group() as tasks:
-            recorders = Recorders(tasks, root, "robot", lambda dataflow: True, posted.append)
+            there = Endpoint("127.0.0.1", 1)
+            recorders = Recorders(
+                tasks, root, "robot", lambda: there, lambda dataflow: True, posted.append
+            )
             recorders.start(PART, new_attempt=True)
             await work(recorders, posted)
 

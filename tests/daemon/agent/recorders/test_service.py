@@ -8,8 +8,10 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 from support.waiting import wait_until_async
 
+from dora_config.access import Endpoint
 from dora_config.protocol.daemon import HeartbeatAck
 from dora_config.protocol.recordings import (
     ClockSample,
@@ -78,9 +80,14 @@ def test_a_recording_that_is_being_removed_is_not_listed(tmp_path: Path) -> None
     assert anyio.run(listed, tmp_path) == [staying.path.name]
 
 
+def recorders_of(tasks: TaskGroup, root: Path) -> Recorders:
+    there = Endpoint("127.0.0.1", 1)
+    return Recorders(tasks, root, "robot", lambda: there, lambda _: True, lambda _: None)
+
+
 async def listed(root: Path) -> list[str]:
     async with anyio.create_task_group() as tasks:
-        recorders = Recorders(tasks, root, "robot", lambda _: True, lambda _: None)
+        recorders = recorders_of(tasks, root)
         reply = await recorders.call(ListRecordings())
     assert isinstance(reply, RecordingStates)
     return [state.recording for state in reply.recordings]
@@ -89,7 +96,7 @@ async def listed(root: Path) -> list[str]:
 async def heartbeats(root: Path, monkeypatch: pytest.MonkeyPatch, *seconds: int) -> None:
     """Acknowledge heartbeats at these times."""
     async with anyio.create_task_group() as tasks:
-        recorders = Recorders(tasks, root, "robot", lambda _: True, lambda _: None)
+        recorders = recorders_of(tasks, root)
         for second in seconds:
             now = second * 10**9
             monkeypatch.setattr(time, "monotonic_ns", lambda now=now: now)

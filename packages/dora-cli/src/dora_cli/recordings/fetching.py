@@ -19,13 +19,13 @@ from dora_config.ids import parse_machine_id
 from dora_config.protocol.recordings import (
     FILE_NAME,
     DescribeRecording,
-    ReadRecording,
-    RecordingData,
     RecordingDescribed,
     RecordingState,
     RecordingStates,
     RemoveRecording,
 )
+from dora_config.protocol.rest import paths
+from dora_config.transfers import Downloads, PlainFile
 
 ID, MACHINES, STATE, DESCRIBED = "recording", "machines", "state.json", "described.json"
 
@@ -88,8 +88,10 @@ class Parts:
         )
         write_file(folder / DESCRIBED, described.model_dump_json())
         (folder / STATE).unlink(missing_ok=True)  # of an earlier attempt, until all is here
-        for file in state.files:
-            _copy(client, machine, state.recording, folder / file.name, file.size)
+        with Downloads(client.endpoint) as downloads:
+            for file in state.files:
+                path = folder / file.name
+                _copy(downloads, machine, state.recording, path, file.size)
         write_file(folder / STATE, state.model_dump_json())
 
     def remove(self) -> None:
@@ -110,21 +112,15 @@ def _check_names(machine: str, state: RecordingState) -> None:
             )
 
 
-def _copy(client: Client, machine: str, recording: str, path: Path, size: int) -> None:
-    with path.open("ab") as file:
-        there = file.tell()
-        if there > size:
-            raise RecordingError(f"{path} is longer than on {machine}; remove it")
-        begun = f", continued at {_megabytes(there)}" if there else ""
-        if there < size:
-            output.remark(f"{machine}: {path.name} ({_megabytes(size)}{begun})")
-        while there < size:
-            request = ReadRecording(recording=recording, file=path.name, offset=there)
-            read = call_one(client, machine, request, RecordingData)
-            if not read.data:
-                raise RecordingError(f"{machine}: {path.name} ends after {there} of {size} bytes")
-            file.write(read.data)
-            there += len(read.data)
+def _copy(downloads: Downloads, machine: str, recording: str, path: Path, size: int) -> None:
+    there = path.stat().st_size if path.exists() else 0
+    if there > size:
+        raise RecordingError(f"{path} is longer than on {machine}; remove it")
+    begun = f", continued at {_megabytes(there)}" if there else ""
+    if there < size:
+        output.remark(f"{machine}: {path.name} ({_megabytes(size)}{begun})")
+    url = paths.url(paths.RECORDINGS, recording, machine, path.name)
+    downloads.download(url, PlainFile(path, size))
 
 
 def _megabytes(size: int) -> str:
@@ -202,7 +198,7 @@ def merge_fetched(fetched: Sequence[FetchedMachine], target: Path) -> tuple[bool
 
 
 def remove_from_machines(client: Client, recording: FleetRecording) -> None:
-    """Remove the files from the machines; raises RecordingError."""
-    for machine in recording.states:
-        request = RemoveRecording(recording=recording.recording)
+    """Remove the files that were fetched from the machines; raises RecordingError."""
+    for machine, state in recording.states.items():
+        request = RemoveRecording(recording=recording.recording, files=state.files)
         call_one(client, machine, request, RecordingStates)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import http.client
 import json
-import select
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import BinaryIO, Final
+from typing import Final
 from urllib.parse import unquote
 
 from dora_cli import output
@@ -24,11 +23,10 @@ from dora_config.protocol.code_http import (
     PLACE_HEADER,
     file_path,
 )
+from dora_config.transfers import ATTEMPTS, send_file
 from dora_config.yaml.quantities import show_size
 
 TIMEOUT: Final = 30.0
-ATTEMPTS: Final = 5
-BLOCK: Final = 64 * 1024
 
 
 class UploadFailed(DoraError):
@@ -75,7 +73,7 @@ class _StoreConnection:
         """Return the digests that the store lacks, and its free space if reported."""
         text = json.dumps(digests).encode()
         try:
-            status, headers, body = self._once("POST", FILES_PATH, text, {})
+            status, headers, body = self._once("POST", FILES_PATH, text)
         except (OSError, http.client.HTTPException) as problem:
             self.close()
             raise UploadFailed(
@@ -95,14 +93,14 @@ class _StoreConnection:
         offset = 0
         while True:
             try:
-                status, headers, body = self._once("HEAD", path, None, {})
+                status, found, body = self._once("HEAD", path)
                 if status == 200:
                     return
-                offset = min(int(headers.get(OFFSET_HEADER, "0")), size)
+                offset = min(int(found.get(OFFSET_HEADER, "0")), size)
                 with open_source(source) as file:
                     file.seek(offset)
-                    range_ = {OFFSET_HEADER: str(offset), "Content-Length": str(size - offset)}
-                    status, _, body = self._once("PUT", path, self._blocks(file), range_)
+                    headers = {**self._endpoint.headers(), OFFSET_HEADER: str(offset)}
+                    status, body = send_file(self._open(), path, file, size - offset, headers)
             except (OSError, http.client.HTTPException) as problem:
                 failures += 1
                 self.close()
@@ -122,22 +120,18 @@ class _StoreConnection:
             time.sleep(0.2 * failures)
 
     def _once(
-        self, method: str, path: str, body: bytes | Iterator[bytes] | None, headers: dict[str, str]
+        self, method: str, path: str, body: bytes | None = None
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
         """Send one request; return status, headers and body of the response."""
-        if self._connection is None:
-            self._connection = ControlConnection(self._endpoint, timeout=TIMEOUT)
-        self._connection.request(method, path, body, {**self._endpoint.headers(), **headers})
-        with self._connection.getresponse() as answer:
+        connection = self._open()
+        connection.request(method, path, body, self._endpoint.headers())
+        with connection.getresponse() as answer:
             return answer.status, answer.headers, answer.read()
 
-    def _blocks(self, file: BinaryIO) -> Iterator[bytes]:
-        """Yield the content until the coordinator answers, which it does early if it refuses."""
-        while block := file.read(BLOCK):
-            yield block
-            assert self._connection is not None
-            if select.select([self._connection.sock], [], [], 0)[0]:
-                return
+    def _open(self) -> ControlConnection:
+        if self._connection is None:
+            self._connection = ControlConnection(self._endpoint, timeout=TIMEOUT)
+        return self._connection
 
     def _refusal(self, status: int, body: bytes) -> str:
         text = body[:300].decode(errors="replace").strip()

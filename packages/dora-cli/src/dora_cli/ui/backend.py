@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
 
 from dora_cli.coordinator.errors import RequestFailed
+from dora_config.access import Endpoint
 from dora_config.protocol.control import ControlAnswer, ControlProgress, ControlRequest
 
 T = TypeVar("T", bound=ControlAnswer)
@@ -35,6 +36,9 @@ class Backend(Protocol):
     @property
     def problem(self) -> str | None:
         """Why requests cannot be answered at the moment."""
+
+    def endpoint(self) -> Endpoint:
+        """Return where the coordinator listens; raises RequestFailed without one."""
 
     async def run(self) -> None:
         """Keep connected until cancelled."""

@@ -10,7 +10,7 @@ import anyio
 from dora_cli.coordinator.async_client import AsyncClient, ReplyStream, connected
 from dora_cli.coordinator.errors import CoordinatorUnreachable
 from dora_config import DoraError
-from dora_config.access import address_text, endpoint
+from dora_config.access import Endpoint, address_text, endpoint
 from dora_config.protocol.control import ControlAnswer, ControlRequest
 
 FIRST_PAUSE = 0.25
@@ -36,13 +36,16 @@ class CoordinatorConnection:
     def name(self) -> str:
         return address_text(self._host, self._port)
 
+    def endpoint(self) -> Endpoint:
+        return endpoint(self._host, self._port)
+
     async def run(self) -> None:
         """Keep connected until cancelled."""
         pause = FIRST_PAUSE
         while True:
             try:
                 # The token may have been rotated meanwhile.
-                async with connected(endpoint(self._host, self._port)) as client:
+                async with connected(self.endpoint()) as client:
                     pause = FIRST_PAUSE
                     self._set(client, None)
                     await client.lost.wait()

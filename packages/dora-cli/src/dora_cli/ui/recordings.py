@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
-from dora_cli.coordinator.errors import CoordinatorUnavailable, RequestFailed
+from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.recordings.fleet import FleetRecording, collect
 from dora_cli.recordings.starting import RecordSettings
 from dora_cli.ui.backend import Backend, call
-from dora_config.errors import first_error
+from dora_cli.ui.forwarding import forward
 from dora_config.protocol.control import DataflowRef, Described, DescribeDataflow
 from dora_config.protocol.recordings import (
     CallRecorders,
     ListRecordings,
-    ReadRecording,
     RecorderReplies,
     RecorderRequest,
-    RecordingData,
     RecordingLimits,
     RecordPart,
     StopRecording,
 )
-
-MCAP: Final = "application/octet-stream"
-
-logger = logging.getLogger("dora.ui")
 
 
 class _Start(BaseModel):
@@ -75,49 +66,13 @@ class Recordings:
 
     async def download(self, request: Request) -> Response:
         """Return one file of one machine."""
-        machine, file = request.path_params["machine"], request.path_params["file"]
-        read = ReadRecording(recording=request.path_params["recording"], file=file, offset=0)
-        first = await self._read(machine, read)
-        name = f"{machine}_{file}".encode("ascii", "replace").decode().replace('"', "_")
-        return Download(
-            self._rest(machine, read, first),
-            media_type=MCAP,
-            headers={"Content-Disposition": f'attachment; filename="{name}"'},
-        )
-
-    async def _rest(self, machine: str, read: ReadRecording, data: bytes) -> AsyncIterator[bytes]:
-        offset = 0
-        while data:
-            yield data
-            offset += len(data)
-            data = await self._read(machine, read.model_copy(update={"offset": offset}))
-
-    async def _read(self, machine: str, request: ReadRecording) -> bytes:
-        replies = await self._call(request, (machine,))
-        for problem in replies.problems.values():
-            raise _failed(problem)
-        for one in replies.replies:
-            if isinstance(one.reply, RecordingData):
-                return one.reply.data
-        raise _failed(
-            f'machine "{machine}" has sent no data; fetch the recording with `dora record fetch`'
-        )
+        return await forward(self._backend.endpoint(), request)
 
     async def _call(
         self, request: RecorderRequest, machines: tuple[str, ...] = ()
     ) -> RecorderReplies:
         message = CallRecorders(daemons=machines, request=request)
         return await call(self._backend, message, RecorderReplies)
-
-
-class Download(StreamingResponse):
-    """A file whose transfer may fail: the browser then sees a connection that was cut."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        except* (CoordinatorUnavailable, RequestFailed) as failed:
-            logger.warning("a download of a recording has failed: %s", first_error(failed))
 
 
 def _row(one: FleetRecording) -> dict[str, Any]:

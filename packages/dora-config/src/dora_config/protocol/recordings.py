@@ -7,7 +7,8 @@ with SIGTERM, and writes its status to that file as well, each second.
 
 In a cluster each machine records its own outputs. A client sends :class:`CallRecorders` to the
 coordinator, which forwards its request to daemons and returns their replies. The coordinator keeps
-nothing about recordings: plans, counts and files are on the disks of the machines.
+nothing about recordings: plans, counts and files are on the disks of the machines. For the GET of a
+file it sends :class:`SendRecording` to the machine, and passes on what the machine then uploads.
 """
 
 from __future__ import annotations
@@ -15,18 +16,16 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Final, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from dora_config.frozen import Count, UnixTime
 from dora_config.protocol.envelope import Message
-
-MAX_DATA: Final = 512 * 1024
-"""Largest number of bytes in one :class:`RecordingData`."""
 
 RecordingId = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 FILE_NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,240}\.mcap$"
 """Begins with the id of a machine, of at most 200 characters."""
 FileName = Annotated[str, Field(pattern=FILE_NAME)]
+Offset = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 # ----------------------------------------------------------------------- recorder processes
@@ -142,6 +141,11 @@ class RecordingPlan(Message):
     """Unix time of the client."""
 
 
+class RecordedFile(Message):
+    name: str
+    size: Count
+
+
 # ------------------------------------------------------------------------------- requests
 
 
@@ -176,14 +180,17 @@ class DescribeRecording(Message):
     recording: RecordingId
 
 
-class ReadRecording(Message):
-    """Read a part of a file; answered with :class:`RecordingData`."""
+class SendRecording(Message):
+    """Upload a part of a file; answered at once with :class:`RecordingSize`."""
 
-    kind: Literal["read_recording"] = "read_recording"
+    kind: Literal["send_recording"] = "send_recording"
     recording: RecordingId
     file: FileName
-    offset: Annotated[int, Field(ge=0, lt=2**63)]
-    limit: Annotated[int, Field(ge=1, le=MAX_DATA)] = MAX_DATA
+    first: Offset = 0
+    last: Offset | None = None
+    """Position of the last byte; None, or beyond the end: to the end."""
+    upload: str = ""
+    """Path to which the part is PUT unless it is empty; without it, only the size is returned."""
 
 
 class RemoveRecording(Message):
@@ -191,6 +198,8 @@ class RemoveRecording(Message):
 
     kind: Literal["remove_recording"] = "remove_recording"
     recording: RecordingId
+    files: tuple[RecordedFile, ...] | None = None
+    """Refused if these are not its files: more was recorded since they were fetched."""
 
 
 RecorderRequest = Annotated[
@@ -198,17 +207,12 @@ RecorderRequest = Annotated[
     | StopRecording
     | ListRecordings
     | DescribeRecording
-    | ReadRecording
+    | SendRecording
     | RemoveRecording,
     Field(discriminator="kind"),
 ]
 
 # -------------------------------------------------------------------------------- replies
-
-
-class RecordedFile(Message):
-    name: str
-    size: Count
 
 
 RecordingPhase = Literal["waiting", "recording", "ended"]
@@ -257,16 +261,13 @@ class RecordingDescribed(Message):
     clock: tuple[ClockSample, ...] = ()
 
 
-class RecordingData(Message):
-    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
-
-    kind: Literal["recording_data"] = "recording_data"
-    data: bytes
-    """Empty at the end of the file."""
+class RecordingSize(Message):
+    kind: Literal["recording_size"] = "recording_size"
+    size: Count
 
 
 RecorderReply = Annotated[
-    RecordingStates | RecordingDescribed | RecordingData, Field(discriminator="kind")
+    RecordingStates | RecordingDescribed | RecordingSize, Field(discriminator="kind")
 ]
 
 # ------------------------------------------------------------- coordinator and daemon, client

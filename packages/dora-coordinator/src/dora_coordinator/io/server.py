@@ -2,7 +2,7 @@
 
 `/health`, `/api/health` and `/api/ca` are open. All other routes need the token: the WebSockets
 `/api/control` (clients) and `/api/daemon` (daemons), `/api/artifacts/{build_id}/{node_id}` and
-`/api/files` for code, `/metrics`, and the REST API (`rest/routes.py`).
+`/api/files` for code, `/metrics`, and the REST API (`rest/routes.py`, `rest/recordings.py`).
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ from dora_coordinator.io.guard import (
 from dora_coordinator.io.limits import ConnectionLimits, as_ipv4
 from dora_coordinator.io.metrics import MetricsRoute
 from dora_coordinator.io.rest.errors import http_error
+from dora_coordinator.io.rest.recordings import RecordingFiles
 from dora_coordinator.io.rest.routes import RestApi
 from dora_coordinator.io.service import Service
 from dora_coordinator.io.token_file import TokenFile
@@ -190,6 +191,7 @@ def create_application(service: Service, code: CodeFiles, *, tokens: TokenFile |
             *code.routes(),
             *MetricsRoute(service).routes(),
             *RestApi(service).routes(),
+            *RecordingFiles(service).routes(),
         ],
         exception_handlers={HTTPException: http_error},
     )

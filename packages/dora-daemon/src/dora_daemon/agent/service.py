@@ -158,6 +158,7 @@ class Agent:
             tasks,
             files.directory / "recordings",
             options.machine_id or socket.gethostname(),
+            self._token.endpoint,
             lambda dataflow_id: self._state.is_live(dataflow_id),
             self.post,
         )

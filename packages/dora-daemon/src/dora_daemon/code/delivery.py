@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -16,11 +16,12 @@ from dora_config.access import Endpoint
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.disk_space import require_room
 from dora_config.errors import DoraError
-from dora_config.file_store import FileStore
+from dora_config.file_store import FileRefused, FileStore
 from dora_config.protocol.code import CodeSet
+from dora_config.protocol.code_http import file_path
 from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.transfers import DownloadFailed, Downloads, StoredFile
 from dora_daemon.code.checkout import check_out, growth, merged
-from dora_daemon.code.fetching import CodeMissing, Fetcher
 from dora_daemon.daemon_threads import run_in_daemon_thread
 
 MAX_AGE: Final = 60 * 24 * 3600.0
@@ -29,6 +30,10 @@ MAX_BYTES: Final = 8 << 30
 """Size of the store."""
 
 logger = logging.getLogger("dora.daemon")
+
+
+class CodeMissing(DoraError):
+    """Code of a node is not on this machine and cannot be fetched."""
 
 
 class CodeNotDelivered(DoraError):
@@ -107,10 +112,9 @@ class Delivery:
         self, node: ResolvedNode, digest: str, directory: Path, cancelled: Callable[[], bool]
     ) -> CodeSet:
         """Return the code with this digest after all its files are in the store."""
-        fetcher = None
-        if node.deploy.distribute == "http":
-            fetcher = Fetcher(self.endpoint(), self.store, cancelled)
-            fetcher.fetch([digest])
+        fetched = node.deploy.distribute == "http"
+        if fetched:
+            self._fetch([digest], cancelled)
         listed = self.store.use(digest)
         if listed is None:
             raise CodeMissing(
@@ -122,11 +126,30 @@ class Delivery:
         sizes = {file.sha256: file.size for file in code.files}
         lacking = sum(sizes[digest] for digest in self.store.missing(wanted))
         require_room([(self.store.root, lacking), (directory, growth(code, directory))])
-        if fetcher is not None:
-            fetcher.fetch(sorted(wanted))
+        if fetched:
+            self._fetch(sorted(wanted), cancelled)
         elif missing := self.store.missing(wanted):
             raise CodeMissing(f"{len(missing)} of its files were not sent to this machine")
         return code
+
+    def _fetch(self, digests: Iterable[str], cancelled: Callable[[], bool]) -> None:
+        """Add missing files to the store. Raises CodeMissing, Untrusted and AccessError."""
+        with Downloads(self.endpoint(), cancelled) as downloads:
+            for digest in digests:
+                try:
+                    downloads.download(file_path(digest), StoredFile(self.store, digest))
+                except DownloadFailed as problem:
+                    if problem.status != 404:
+                        raise
+                    raise CodeMissing(
+                        f"the coordinator at {self.endpoint()} does not have the code; start the "
+                        "dataflow again where its files are"
+                    ) from problem
+                except FileRefused as problem:
+                    raise CodeMissing(f"{problem}; start the dataflow again") from problem
+                except OSError as problem:
+                    place = problem.filename or self.store.root
+                    raise CodeMissing(f"{place}: {problem.strerror}") from problem
 
 
 def _owner(workspace: str) -> str:

@@ -23,6 +23,7 @@ from dora_cli.ui.local.runner_calls import (
 from dora_cli.ui.local.streams import LogReplies, OutputReplies
 from dora_cli.why.local import choose_run, evidence
 from dora_config import DoraError
+from dora_config.access import Endpoint
 from dora_config.errors import error_text
 from dora_config.history.explain import explain
 from dora_config.protocol.calls import PartReply, RunnerReplies
@@ -93,6 +94,9 @@ class LocalRuns:
     def name(self) -> str:
         return f"{self._machine}, without a coordinator"
 
+    def endpoint(self) -> Endpoint:
+        raise _needs_coordinator()
+
     async def run(self) -> None:
         await anyio.sleep_forever()
 
@@ -152,10 +156,7 @@ class LocalRuns:
             case StopDataflow(dataflow=which, force=force):
                 return await self._stop(await self._find(which), force=force)
             case _:
-                raise _failed(
-                    "this needs a coordinator: use `dora up`, and `dora start` in place of "
-                    "`dora run`"
-                )
+                raise _needs_coordinator()
 
     async def _runs(self) -> list[LocalRun]:
         found = await anyio.to_thread.run_sync(local_runs, self._dataflow)
@@ -298,6 +299,12 @@ def _dataflow(run: LocalRun, status: RunnerStatus) -> DataflowSummary:
         daemons=(socket.gethostname(),),
         cpu=sum(node.cpu_percent or 0.0 for node in status.nodes),
         memory=sum(node.memory_bytes or 0 for node in status.nodes),
+    )
+
+
+def _needs_coordinator() -> RequestFailed:
+    return _failed(
+        "this needs a coordinator: use `dora up`, and `dora start` in place of `dora run`"
     )
 
 

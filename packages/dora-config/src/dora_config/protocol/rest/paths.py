@@ -13,13 +13,15 @@ from urllib.parse import quote, urlencode
 DATAFLOWS: Final = "/api/dataflows"
 MACHINES: Final = "/api/machines"
 NODES: Final = "/api/nodes"
+RECORDINGS: Final = "/api/recordings"
+"""RECORDINGS/RECORDING/MACHINE/FILE is a recorded file, also in ranges."""
 STATUS: Final = "/api/status"
 OPENAPI: Final = "/api/openapi.json"
 REQUEST: Final = "/api/request"
 """Requests of our own programs, as messages of `protocol/control.py`."""
 JSON_TYPE: Final = "application/json"
 
-_RESOURCES: Final = (DATAFLOWS, MACHINES, NODES, STATUS, OPENAPI, REQUEST)
+_RESOURCES: Final = (DATAFLOWS, MACHINES, NODES, RECORDINGS, STATUS, OPENAPI, REQUEST)
 _AGENT: Final = re.compile(
     r"(?P<program>\S+)/(?P<release>\S+) protocol/(?P<major>\d+)\.(?P<minor>\d+)"
 )

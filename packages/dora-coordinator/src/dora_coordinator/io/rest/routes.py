@@ -37,7 +37,7 @@ BODY_TIMEOUT: Final = 30.0
 AnyOperation = Operation[Any, Any]
 
 
-class _EncodedRoute(Route):
+class EncodedRoute(Route):
     """A route whose parameters may contain slashes, percent-encoded as ``%2F``."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -56,7 +56,7 @@ class RestApi:
     def routes(self) -> list[Route]:
         return [
             *(
-                _EncodedRoute(path, partial(self._handle, methods), methods=list(methods))
+                EncodedRoute(path, partial(self._handle, methods), methods=list(methods))
                 for path, methods in self._by_path.items()
             ),
             Route(paths.REQUEST, self._control, methods=["POST"]),
@@ -75,7 +75,7 @@ class RestApi:
             arguments = operation.parse(in_path, others)
         except OperationFailed as problem:
             return operation_error(problem)
-        return await _while_connected(request, partial(self._run, operation, arguments))
+        return await while_connected(request, partial(self._run, operation, arguments))
 
     async def _control(self, request: Request) -> Response:
         """Answer one message of our own programs."""
@@ -97,7 +97,7 @@ class RestApi:
             text = found.text if isinstance(found, Snapshot) else ANSWER_CODEC.encode(found)
             return Response(text, media_type=paths.JSON_TYPE)
 
-        return await _while_connected(request, answer)
+        return await while_connected(request, answer)
 
     async def _run(self, operation: AnyOperation, arguments: Arguments) -> Response:
         try:
@@ -127,7 +127,7 @@ class RestApi:
             raise OperationFailed("version", problem)
 
 
-async def _while_connected(request: Request, answer: Callable[[], Awaitable[Response]]) -> Response:
+async def while_connected(request: Request, answer: Callable[[], Awaitable[Response]]) -> Response:
     """Return the answer; cancel it when the client closes its connection."""
     response: Response | None = None
     async with anyio.create_task_group() as tasks:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import ValidationError
 
@@ -214,20 +215,22 @@ class RecordingFolder:
                 samples.append(ClockSample.model_validate_json(line))
         return RecordingDescribed(plan=self.plan(), clock=tuple(samples))
 
-    def read(self, name: str, offset: int, limit: int) -> bytes:
-        """Return bytes of a file, fewer at its end. Raises RecordingRefused."""
+    def open(self, name: str) -> BinaryIO:
+        """Open a file for reading. Raises RecordingRefused."""
         try:
-            with (self.path / name).open("rb") as file:
-                file.seek(offset)
-                return file.read(limit)
+            return (self.path / name).open("rb")
         except OSError as error:
             raise RecordingRefused(f"{self.path / name}: {error.strerror}") from error
 
-    def remove(self) -> None:
-        """Raises RecordingRefused."""
+    def remove(self, expected: tuple[RecordedFile, ...] | None = None) -> None:
+        """Remove it, only with the ``expected`` files if given. Raises RecordingRefused."""
         if any(status is not None and is_recording(status) for status in self.statuses()):
             raise RecordingRefused(
                 f"recording {self.path.name} is in progress; stop it with `dora recording stop`"
+            )
+        if expected is not None and self.exists and tuple(self._files()) != expected:
+            raise RecordingRefused(
+                f"recording {self.path.name} has grown since it was fetched; it was not removed"
             )
         try:
             shutil.rmtree(self.path)

@@ -9,34 +9,38 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
-from typing import Final, TypeVar, assert_never
+from typing import BinaryIO, Final, TypeVar, assert_never
 
 import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from dora_config.errors import error_text, os_error_text
+from dora_config.access import Endpoint
+from dora_config.control_plane import ControlConnection
+from dora_config.errors import DoraError, error_text, os_error_text
 from dora_config.process_identity import boot_id
 from dora_config.protocol.daemon import HeartbeatAck
 from dora_config.protocol.recordings import (
     ClockSample,
     DescribeRecording,
     ListRecordings,
-    ReadRecording,
     RecorderReply,
     RecorderRequest,
-    RecordingData,
     RecordingPlan,
     RecordingRequest,
+    RecordingSize,
     RecordingState,
     RecordingStates,
     RecordPart,
     RemoveRecording,
+    SendRecording,
     StopRecording,
 )
+from dora_config.transfers import TIMEOUT, send_file
 from dora_daemon.agent.events import RecorderSettled, RecordingRequested
 from dora_daemon.agent.recorders.folder import RecordingFolder, RecordingRefused
 from dora_daemon.agent.records import PartRecord
@@ -101,12 +105,14 @@ class Recorders:
         tasks: TaskGroup,
         root: Path,
         machine: str,
+        endpoint: Callable[[], Endpoint],
         is_live: Callable[[str], bool],
         post: Callable[[RecorderSettled | RecordingRequested], None],
     ) -> None:
         self._tasks = tasks
         self._root = root
         self._machine = machine
+        self._endpoint = endpoint
         self._is_live = is_live
         self._post = post
         self._clock = ClockSamples(boot_id())
@@ -240,15 +246,38 @@ class Recorders:
                 return RecordingStates(recordings=tuple(self._read_all(self._state)))
             case DescribeRecording(recording=recording):
                 return self._folder(recording).describe()
-            case ReadRecording(recording=recording, file=file, offset=offset, limit=limit):
-                read = self._folder(recording).read
-                return RecordingData(data=await anyio.to_thread.run_sync(read, file, offset, limit))
-            case RemoveRecording(recording=recording):
-                await anyio.to_thread.run_sync(self._folder(recording).remove)
+            case SendRecording(recording=recording, file=name):
+                file = await anyio.to_thread.run_sync(self._folder(recording).open, name)
+                return self._send(request, file)
+            case RemoveRecording(recording=recording, files=files):
+                await anyio.to_thread.run_sync(self._folder(recording).remove, files)
                 self._not_started.pop(recording, None)
                 return RecordingStates()
             case _ as unreachable:
                 assert_never(unreachable)
+
+    def _send(self, request: SendRecording, file: BinaryIO) -> RecordingSize:
+        """Start the upload of a part, and close the file."""
+        size = os.fstat(file.fileno()).st_size
+        end = size if request.last is None else min(size, request.last + 1)
+        length = end - request.first
+        if request.upload and length > 0:
+            self._tasks.start_soon(
+                run_in_daemon_thread, partial(self._upload, request, file, length)
+            )
+        else:
+            file.close()
+        return RecordingSize(size=size)
+
+    def _upload(self, request: SendRecording, file: BinaryIO, length: int) -> None:
+        with file:
+            try:
+                endpoint = self._endpoint()
+                file.seek(request.first)
+                with closing(ControlConnection(endpoint, timeout=TIMEOUT)) as connection:
+                    send_file(connection, request.upload, file, length, endpoint.headers())
+            except (DoraError, OSError, HTTPException) as error:  # its reader may have ended
+                logger.info("%s was not sent in full: %s", request.file, error)
 
     def _stop(self, folder: RecordingFolder) -> RecordingStates:
         state = folder.state(live=False)  # it must exist

@@ -11,10 +11,10 @@ import pytest
 from support.fleets import stored_files
 from support.serving import served
 
+from dora_config import transfers
 from dora_config.access import Endpoint
 from dora_config.file_store import FileStore
-from dora_daemon.code import fetching
-from dora_daemon.code.fetching import CodeMissing, Fetcher
+from dora_config.transfers import DownloadFailed, Downloads, PlainFile, StoredFile
 
 CONTENT = b"0123456789" * 100
 NAME = hashlib.sha256(CONTENT).hexdigest()
@@ -77,49 +77,54 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FileStore:
-    monkeypatch.setattr(fetching, "MAX_PAUSE", 0.001)
+    monkeypatch.setattr(transfers, "MAX_PAUSE", 0.001)
     return FileStore(tmp_path / "store")
+
+
+def fetch(server: Server, store: FileStore) -> None:
+    with Downloads(server.endpoint) as downloads:
+        downloads.download("/file", StoredFile(store, NAME))
 
 
 def test_download_that_breaks_off_is_resumed(server: Server, store: FileStore) -> None:
     server.answers = [send(300), send(300), send(700)]
-    Fetcher(server.endpoint, store).fetch([NAME])
+    fetch(server, store)
     assert store.path(NAME).read_bytes() == CONTENT
     assert server.offsets == [0, 300, 300, 700]
 
 
 def test_busy_coordinator_is_asked_again(server: Server, store: FileStore) -> None:
-    server.answers = [refuse(503), refuse(429)] * fetching.ATTEMPTS
-    Fetcher(server.endpoint, store).fetch([NAME])
+    server.answers = [refuse(503), refuse(429)] * transfers.ATTEMPTS
+    fetch(server, store)
     assert store.path(NAME).read_bytes() == CONTENT
 
 
 def test_attempts_without_progress_are_limited(server: Server, store: FileStore) -> None:
     server.answers = [send(0)] * 20
-    with pytest.raises(CodeMissing, match=r"cannot fetch code from the coordinator at .* ended"):
-        Fetcher(server.endpoint, store).fetch([NAME])
-    assert len(server.offsets) == fetching.ATTEMPTS
+    with pytest.raises(DownloadFailed, match=r"cannot fetch /file from the coord.* ended"):
+        fetch(server, store)
+    assert len(server.offsets) == transfers.ATTEMPTS
 
 
 def test_attempts_at_a_busy_coordinator_have_their_own_limit(
     server: Server, store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetching, "BUSY_ATTEMPTS", 7)
-    broken = fetching.ATTEMPTS - 1
+    monkeypatch.setattr(transfers, "BUSY_ATTEMPTS", 7)
+    broken = transfers.ATTEMPTS - 1
     server.answers = [refuse(503)] * 6 + [send(0)] * broken
-    Fetcher(server.endpoint, store).fetch([NAME])
+    fetch(server, store)
     assert store.path(NAME).read_bytes() == CONTENT
     store.path(NAME).unlink()
     server.answers, server.offsets = [send(0)] * broken + [refuse(503)] * 20, []
-    with pytest.raises(CodeMissing, match=r"cannot fetch code from the coordinator at .* 503"):
-        Fetcher(server.endpoint, store).fetch([NAME])
+    with pytest.raises(DownloadFailed, match=r"cannot fetch /file from the coordinator at .* 503"):
+        fetch(server, store)
     assert len(server.offsets) == broken + 7
 
 
 def test_refusal_is_final(server: Server, store: FileStore) -> None:
     server.answers = [refuse(403)]
-    with pytest.raises(CodeMissing, match="refused to send code: HTTP status 403"):
-        Fetcher(server.endpoint, store).fetch([NAME])
+    with pytest.raises(DownloadFailed, match="refused to send /file: HTTP status 403"):
+        fetch(server, store)
 
 
 def test_file_that_another_process_published_is_used(server: Server, store: FileStore) -> None:
@@ -131,7 +136,7 @@ def test_file_that_another_process_published_is_used(server: Server, store: File
         send(len(CONTENT))(request, offset)
 
     server.answers = [overtaken]
-    Fetcher(server.endpoint, store).fetch([NAME])
+    fetch(server, store)
     assert server.offsets == [300]
     assert store.path(NAME).read_bytes() == CONTENT
 
@@ -142,19 +147,56 @@ def test_waits_while_another_process_hashes_the_file(server: Server, store: File
     other.flush()
 
     def locked(request: BaseHTTPRequestHandler, offset: int) -> None:
-        if len(server.offsets) == 3 * fetching.ATTEMPTS:
+        if len(server.offsets) == 3 * transfers.ATTEMPTS:
             with other:
                 store.publish(NAME, other)
         refuse(416)(request, offset)
 
     server.answers = [locked] * 100
-    Fetcher(server.endpoint, store).fetch([NAME])
-    assert len(server.offsets) == 3 * fetching.ATTEMPTS
+    fetch(server, store)
+    assert len(server.offsets) == 3 * transfers.ATTEMPTS
 
 
 def test_cancelled_download_ends_between_pieces(server: Server, store: FileStore) -> None:
     server.answers = [send(300)] * 100
-    fetcher = Fetcher(server.endpoint, store, lambda: len(server.offsets) > 1)
-    with pytest.raises(CodeMissing, match="was cancelled"):
-        fetcher.fetch([NAME])
+    downloads = Downloads(server.endpoint, lambda: len(server.offsets) > 1)
+    with downloads, pytest.raises(DownloadFailed, match="was cancelled"):
+        downloads.download("/file", StoredFile(store, NAME))
     assert store.arrived(NAME) == 300
+
+
+def test_plain_file_is_resumed_and_ends_at_its_size(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfers, "MAX_PAUSE", 0.001)
+    file = PlainFile(tmp_path / "file", len(CONTENT) - 10)  # more was added at its source
+    server.answers = [send(300), send(300)]
+    with Downloads(server.endpoint) as downloads:
+        downloads.download("/file", file)
+        downloads.download("/file", file)
+    assert file.path.read_bytes() == CONTENT[:-10]
+    assert server.offsets == [0, 300, 300]
+
+
+def test_plain_file_that_is_shorter_than_announced_is_refused(
+    server: Server, tmp_path: Path
+) -> None:
+    file = PlainFile(tmp_path / "file", len(CONTENT) + 1)
+    with (
+        Downloads(server.endpoint) as downloads,
+        pytest.raises(DownloadFailed, match="file ends after 1000 of 1001 bytes"),
+    ):
+        downloads.download("/file", file)
+
+
+def test_sentence_of_a_json_error_is_the_reason(server: Server, store: FileStore) -> None:
+    def failed(request: BaseHTTPRequestHandler, offset: int) -> None:
+        request.send_response(500)
+        request.send_header("Content-Type", "application/json")
+        request.end_headers()
+        request.wfile.write(b'{"error":"no connection to daemon \\"robot\\"","code":"failed"}')
+        request.close_connection = True
+
+    server.answers = [failed]
+    with pytest.raises(DownloadFailed, match=r'^no connection to daemon "robot"$'):
+        fetch(server, store)

@@ -1,0 +1,234 @@
+"""Files between programs and the coordinator over HTTPS; blocking.
+
+Downloads continue where they were interrupted. Neither direction holds more than one piece of a
+file in memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import select
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BufferedRandom
+from pathlib import Path
+from typing import BinaryIO, Final, Protocol
+
+from dora_config.access import Endpoint
+from dora_config.control_plane import ControlConnection
+from dora_config.errors import DoraError
+from dora_config.file_store import FileRefused, FileStore
+from dora_config.protocol.rest.paths import JSON_TYPE
+
+TIMEOUT: Final = 20.0
+"""Seconds without a byte after which a connection is replaced."""
+ATTEMPTS: Final = 5
+"""Broken connections since the last new byte after which a download fails."""
+BUSY_ATTEMPTS: Final = 120
+"""The same for attempts at which the coordinator was overloaded, or another process had the file
+locked, which may hash a large one."""
+MAX_PAUSE: Final = 1.0
+"""Seconds between two attempts."""
+BLOCK: Final = 64 * 1024
+"""Bytes that are sent between two looks for an early answer."""
+_PIECE: Final = 1 << 20
+_DISK_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_OVERLOADED: Final = (429, 503)
+"""HTTP statuses of a coordinator that answers later."""
+
+
+class DownloadFailed(DoraError):
+    """A file cannot be fetched; ``status`` is that of an HTTP answer."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _Overloaded(ConnectionError):
+    """The coordinator answers later."""
+
+
+class Incoming(Protocol):
+    """File that a download fills."""
+
+    def arrived(self) -> int | None:
+        """Return the number of received bytes; None: all, perhaps fetched by another process."""
+
+    def open(self, offset: int) -> BufferedRandom:
+        """Open it at ``offset`` for writing; raises FileRefused if another process writes it."""
+
+    def finish(self, file: BufferedRandom) -> None:
+        """Check the whole content; raises FileRefused and DownloadFailed."""
+
+    def discard(self) -> None:
+        """Remove what was received."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of a store, checked by its SHA-256."""
+
+    store: FileStore
+    digest: str
+
+    def arrived(self) -> int | None:
+        return None if self.store.use(self.digest) is not None else self.store.arrived(self.digest)
+
+    def open(self, offset: int) -> BufferedRandom:
+        return self.store.open_partial(self.digest, offset)
+
+    def finish(self, file: BufferedRandom) -> None:
+        self.store.publish(self.digest, file)
+
+    def discard(self) -> None:
+        self.store.discard(self.digest)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainFile:
+    """A file of known size, of which more may have been added at its source."""
+
+    path: Path
+    size: int
+
+    def arrived(self) -> int | None:
+        try:
+            arrived = self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
+        return None if arrived >= self.size else arrived
+
+    def open(self, offset: int) -> BufferedRandom:
+        file = self.path.open("r+b" if offset else "w+b")
+        file.seek(offset)
+        return file
+
+    def finish(self, file: BufferedRandom) -> None:
+        if (arrived := file.tell()) < self.size:
+            text = f"{self.path.name} ends after {arrived} of {self.size} bytes"
+            raise DownloadFailed(text)
+        file.truncate(self.size)
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+class Downloads:
+    """One connection, replaced when it breaks; a context manager."""
+
+    def __init__(self, endpoint: Endpoint, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """``cancelled`` returns whether to give up."""
+        self._endpoint = endpoint
+        self._cancelled = cancelled
+        self._connection: ControlConnection | None = None
+
+    def __enter__(self) -> Downloads:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._disconnect()
+
+    def download(self, path: str, target: Incoming) -> None:
+        """Receive what is missing of a file.
+
+        Raises DownloadFailed, Untrusted, OSError of the disk, and FileRefused with status 422.
+        """
+        failures = busy = 0
+        while (before := target.arrived()) is not None:
+            self._raise_if_cancelled(path)
+            try:
+                self._resume(path, target, before)
+                return
+            except (OSError, http.client.HTTPException, FileRefused) as problem:
+                reason: Exception = problem
+            self._disconnect()
+            if isinstance(reason, OSError) and reason.errno in _DISK_ERRORS:
+                target.discard()
+                raise reason
+            if isinstance(reason, FileRefused) and reason.status == 422:
+                raise reason
+            arrived = target.arrived()
+            if arrived is None or arrived > before:
+                failures = busy = 0
+            elif isinstance(reason, (FileRefused, _Overloaded)):
+                busy += 1
+            else:
+                failures += 1
+            if failures >= ATTEMPTS or busy >= BUSY_ATTEMPTS:
+                text = f"cannot fetch {path} from the coordinator at {self._endpoint}: {reason}"
+                raise DownloadFailed(text) from reason
+            time.sleep(min(0.2 * (failures + busy + 1), MAX_PAUSE))
+
+    def _resume(self, path: str, target: Incoming, offset: int) -> None:
+        if self._connection is None:
+            self._connection = ControlConnection(self._endpoint, timeout=TIMEOUT)
+        headers = self._endpoint.headers()
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        self._connection.request("GET", path, headers=headers)
+        with self._connection.getresponse() as answer:
+            if answer.status in _OVERLOADED:
+                raise _Overloaded(f"HTTP status {answer.status} {answer.reason}")
+            if answer.status not in (200, 206, 416):
+                raise DownloadFailed(self._refusal(path, answer), answer.status)
+            start = offset if answer.status != 200 else 0
+            with target.open(start) as file:
+                if answer.status != 416:
+                    self._copy(answer, file, path)
+                target.finish(file)
+
+    def _refusal(self, path: str, answer: http.client.HTTPResponse) -> str:
+        text = answer.read(_PIECE).decode(errors="replace").strip()
+        if (answer.getheader("Content-Type") or "").startswith(JSON_TYPE):
+            with suppress(ValueError, LookupError, TypeError):
+                return str(json.loads(text)["error"])
+        reason = f"HTTP status {answer.status} {text[:200]}"
+        return f"the coordinator at {self._endpoint} refused to send {path}: {reason}"
+
+    def _copy(self, answer: http.client.HTTPResponse, file: BinaryIO, path: str) -> None:
+        while piece := answer.read(_PIECE):
+            self._raise_if_cancelled(path)
+            file.write(piece)
+        if answer.length:  # `read` returns b"" at an early end too
+            raise ConnectionError(f"the connection ended {answer.length} bytes before the file")
+
+    def _raise_if_cancelled(self, path: str) -> None:
+        if self._cancelled():
+            raise DownloadFailed(f"the download of {path} was cancelled")
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def send_file(
+    connection: ControlConnection,
+    path: str,
+    file: BinaryIO,
+    length: int,
+    headers: Mapping[str, str],
+) -> tuple[int, bytes]:
+    """PUT ``length`` bytes of an open file; return status and body of the answer.
+
+    An answer that arrives early, which is a refusal, ends the sending. Raises OSError and
+    HTTPException.
+    """
+    connection.request(
+        "PUT", path, _blocks(connection, file, length), {**headers, "Content-Length": str(length)}
+    )
+    with connection.getresponse() as answer:
+        return answer.status, answer.read()
+
+
+def _blocks(connection: ControlConnection, file: BinaryIO, length: int) -> Iterator[bytes]:
+    while length > 0 and (block := file.read(min(BLOCK, length))):
+        length -= len(block)
+        yield block
+        if select.select([connection.sock], [], [], 0)[0]:
+            return
