@@ -44,7 +44,7 @@ def edge(received: int, dropped: int, at: float) -> EdgeSummary:
 
 def snapshot(time: float, *, busy: float, received: int, dropped: int) -> Snapshot:
     load = MachineLoad(cpus=2, cpu_seconds=busy, memory_bytes=123_456_789, memory_total_bytes=10**9)
-    link = LinkSummary(dataflow=UUID, machine="robot", peer="gpu", state="proven", rtt_us=412)
+    link = LinkSummary(dataflow=UUID, machine="robot", peer="gpu", state="connected", rtt_us=412)
     node = NodeSummary(
         node="camera", dataflow=UUID, daemon="robot", status="Running", cpu_percent=12.3456
     )
@@ -113,7 +113,7 @@ def test_of_several_dataflows_the_worst_link_is_shown() -> None:
         row = state(SOURCE, (), Snapshot(time=1.0, machines=(machine,)), None)["links"]["robot>gpu"]
         return row["state"], row["rttUs"]
 
-    fast, slow, broken = link("proven", 200), link("proven", 900), link("connecting", 300)
+    fast, slow, broken = link("connected", 200), link("connected", 900), link("connecting", 300)
     assert shown(fast, slow) == shown(slow, fast) == ("connected", 900)
     assert shown(slow, broken) == shown(broken, slow) == ("connecting", 300)
 

@@ -256,7 +256,7 @@ def test_the_death_of_a_runner_and_its_recovery() -> None:
 def test_without_the_coordinator_the_next_runner_shows_that_one_was_lost() -> None:
     """The link to its machine was lost first."""
     lost = happened.LinkPeerChanged(peer="station", state="lost", reason="closed")
-    linked = happened.LinkPeerChanged(peer="station", state="proven")
+    linked = happened.LinkPeerChanged(peer="station", state="connected")
     again = happened.RunBegan(recovered="its runner ended")
     explained = explain(
         evidence(

@@ -112,7 +112,7 @@ def test_an_edge_between_machines_gets_a_link() -> None:
     for daemon in (robot, station):
         (link,) = [runner.link for runner in daemon.runners if runner.link is not None]
         assert [edge.input for edge in link.edges] == ["extra"]
-        assert [peer.state for peer in link.peers.values()] == ["proven"]
+        assert [peer.state for peer in link.peers.values()] == ["connected"]
     ends = DisconnectInput(**CROSSING.model_dump(include={"source", "output", "target", "input"}))
     change(fleet, ends)
     assert stored_nodes(fleet)["logger"] == []

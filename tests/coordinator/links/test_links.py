@@ -63,13 +63,13 @@ def test_parts_are_linked_before_they_are_released() -> None:
     fleet.settle()
     assert fleet.listed() == [("Starting", None)]
     assert [runner(fleet, name).phase for name in fleet.daemons] == ["ready"] * 3
-    assert peers(fleet, "arm") == {"base": "proven"}
+    assert peers(fleet, "arm") == {"base": "connected"}
     fleet.walls.clear()
     fleet.settle()
     assert isinstance(fleet.answers[number], Started)
     assert fleet.listed() == [("Running", None)]
-    assert peers(fleet, "base") == {"robot": "proven", "arm": "proven"}
-    assert peers(fleet, "robot") == {"base": "proven"}, (
+    assert peers(fleet, "base") == {"robot": "connected", "arm": "connected"}
+    assert peers(fleet, "robot") == {"base": "connected"}, (
         "received addresses of machines without a shared edge"
     )
 
@@ -270,8 +270,8 @@ def test_a_part_that_is_spawned_again_is_linked_to_the_others_again() -> None:
     assert new.link.endpoint != old.link.endpoint
     assert fleet.listed() == [("Running", None)]
     for name in ("robot", "arm"):
-        assert peers(fleet, name) == {"base": "proven"}
-    assert peers(fleet, "base") == {"robot": "proven", "arm": "proven"}
+        assert peers(fleet, name) == {"base": "connected"}
+    assert peers(fleet, "base") == {"robot": "connected", "arm": "connected"}
 
 
 def test_a_link_with_a_new_address_is_linked_again() -> None:
@@ -280,7 +280,7 @@ def test_a_link_with_a_new_address_is_linked_again() -> None:
         fleet.kill_link(runner(fleet, name))
     fleet.settle()
     assert fleet.listed() == [("Running", None)]
-    assert peers(fleet, "robot") == {"base": "proven"}
+    assert peers(fleet, "robot") == {"base": "connected"}
 
 
 def test_a_broken_link_degrades_the_dataflow_until_it_is_linked_again() -> None:
@@ -326,7 +326,7 @@ def test_a_restarted_coordinator_receives_the_state_of_links_from_reports() -> N
     assert fleet.listed() == [("Running", None)]
     fleet.kill_runner(runner(fleet, "robot"), fleet.daemons["robot"])
     fleet.settle()
-    assert peers(fleet, "robot") == {"base": "proven"}
+    assert peers(fleet, "robot") == {"base": "connected"}
 
 
 def test_new_addresses_are_sent_when_the_coordinator_is_back() -> None:
@@ -338,7 +338,7 @@ def test_new_addresses_are_sent_when_the_coordinator_is_back() -> None:
     assert peers(fleet, "robot") == {"base": "lost"}
     fleet.heal(seconds=5)
     assert fleet.listed() == [("Running", None)]
-    assert peers(fleet, "robot") == {"base": "proven"}
+    assert peers(fleet, "robot") == {"base": "connected"}
 
 
 def test_a_coordinator_without_its_store_links_adopted_parts() -> None:
@@ -349,7 +349,7 @@ def test_a_coordinator_without_its_store_links_adopted_parts() -> None:
     assert fleet.listed() == [("Running", None)]
     fleet.kill_runner(runner(fleet, "base"), fleet.daemons["base"])
     fleet.settle()
-    assert peers(fleet, "base") == {"robot": "proven", "arm": "proven"}
+    assert peers(fleet, "base") == {"robot": "connected", "arm": "connected"}
     assert fleet.listed() == [("Running", None)]
 
 
@@ -398,7 +398,7 @@ def test_a_restarted_daemon_forwards_new_addresses_to_its_runner() -> None:
         fleet.kill_link(runner(fleet, name))
     fleet.settle()
     fleet.heal(seconds=5)
-    assert peers(fleet, "robot") == {"base": "proven"}
+    assert peers(fleet, "robot") == {"base": "connected"}
     assert fleet.listed() == [("Running", None)]
 
 
@@ -418,15 +418,15 @@ def test_lists_show_links_from_both_ends() -> None:
     assert isinstance(answer, DataflowList)
     seen = {(link.machine, link.peer, link.state) for link in answer.dataflows[0].links}
     assert seen == {
-        ("robot", "base", "proven"),
-        ("base", "robot", "proven"),
-        ("base", "arm", "proven"),
-        ("arm", "base", "proven"),
+        ("robot", "base", "connected"),
+        ("base", "robot", "connected"),
+        ("base", "arm", "connected"),
+        ("arm", "base", "connected"),
     }
     report = fleet.answers[fleet.request(ClusterStatus())]
     assert isinstance(report, ClusterReport)
     (robot,) = [one for one in report.daemons if one.daemon == "robot"]
-    assert [(link.peer, link.state) for link in robot.links] == [("base", "proven")]
+    assert [(link.peer, link.state) for link in robot.links] == [("base", "connected")]
 
 
 def test_a_stored_dataflow_keeps_its_phase_while_linking() -> None:

@@ -50,7 +50,7 @@ SNAPSHOT = Snapshot(
                     dataflow=ID,
                     machine="robot",
                     peer="station",
-                    state="proven",
+                    state="connected",
                     rtt_us=500,
                     clock_offset_us=-2000,
                 ),

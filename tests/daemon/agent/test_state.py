@@ -302,7 +302,7 @@ def linked(state: str, rtt: int) -> LinkReport:
 def test_new_state_of_a_link_is_reported_and_round_trips_are_not() -> None:
     state = AgentState()
     after(state, prepare(), placed(), connected())
-    reports = [linked("connecting", 0), linked("proven", 300), linked("proven", 400)]
+    reports = [linked("connecting", 0), linked("connected", 300), linked("connected", 400)]
     counts = [
         len(messages(state.handle(RunnerReported(ID, LinkChanged(report=report)), 0.0)))
         for report in reports

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from support.waiting import PATIENCE, wait_until
 
-from dora_config.protocol.links import PeerEndpoint
+from dora_config.protocol.links import PeerEndpoint, PeerReport
 from dora_daemon.link import LINK_NODE
 from dora_daemon.link.protocol.messages import (
     Configure,
@@ -380,9 +380,23 @@ class Machine:
     def state_of(self, machine: str) -> str:
         """Return the peer's state in the last report."""
         for message in reversed(self.received):
-            if isinstance(message, PeerChanged) and message.machine == machine:
-                return message.state
+            if isinstance(message, PeerChanged) and message.peer.machine == machine:
+                return message.peer.state
         return ""
+
+    def wait_for_peer(self, **fields: object) -> PeerReport:
+        """Wait for a report of a peer with these fields; return the last one."""
+
+        def look() -> PeerReport | None:
+            reports = (m.peer for m in reversed(self.received) if isinstance(m, PeerChanged))
+            return next(
+                (r for r in reports if all(getattr(r, k) == v for k, v in fields.items())), None
+            )
+
+        what = f"{self.name}: a peer {fields}"
+        found = wait_until(look, what=lambda: f"{what}, received {self.received[-6:]}")
+        assert found is not None
+        return found
 
     def events(self) -> list[tuple[str, str]]:
         """Return the lifecycle events of sources so far: output and event."""
@@ -431,27 +445,27 @@ def introduce(*machines: Machine) -> None:
         machine.meet(*(other for other in machines if other is not machine))
 
 
-def proven(*machines: Machine, timeout: float = PATIENCE) -> None:
-    """Wait until every link reports all others as proven."""
+def connected(*machines: Machine, timeout: float = PATIENCE) -> None:
+    """Wait until every link reports all others as connected."""
     for machine in machines:
         for other in machines:
             if other is not machine:
                 wait_until(
-                    lambda m=machine, o=other: m.state_of(o.name) == "proven",  # type: ignore[misc]
+                    lambda m=machine, o=other: m.state_of(o.name) == "connected",  # type: ignore[misc]
                     timeout=timeout,
                     what=lambda m=machine: f"{m.name}: {m.received[-6:]}",  # type: ignore[misc]
                 )
 
 
-def proven_stream(
+def connected_stream(
     make: Callable[..., Machine], **queues: Any
 ) -> tuple[Machine, Machine, QueueEntry, QueueEntry]:
-    """Machines a and b with a proven link, and both ends of the stream n/o from a to b."""
+    """Machines a and b with a connected link, and both ends of the stream n/o from a to b."""
     a, b = make("a"), make("b")
     out = a.outgoing("n/o", "b", **queues)
     into = b.incoming("n/o", "a", "m/i", **queues)
     introduce(a, b)
-    proven(a, b)
+    connected(a, b)
     return a, b, out, into
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from daemon.link.certificates import Authority
 from daemon.link.connections import break_all, count
-from daemon.link.machine import Machine, deliveries, introduce, proven, proven_stream
+from daemon.link.machine import Machine, connected, connected_stream, deliveries, introduce
 from support.cut import CuttableWire
 from support.queues import message, number_of
 from support.waiting import let_last, wait_until
@@ -96,7 +96,7 @@ def running_flow(make: Make, policy: str = "backpressure") -> tuple[Machine, Mac
     a, b = make("a"), make("b")
     flow = Flow(a, b, policy=policy)
     introduce(a, b)
-    proven(a, b)
+    connected(a, b)
     flow.start()
     return a, b, flow
 
@@ -130,7 +130,7 @@ def test_a_stopped_link_continues(make: Make, which: str) -> None:
     os.kill(stopped.process.pid, signal.SIGSTOP)
     wait_until(lambda: other.state_of(which) == "lost", what="the other to notice")
     os.kill(stopped.process.pid, signal.SIGCONT)
-    proven(a, b, timeout=60)
+    connected(a, b, timeout=60)
     flow.progress()
     flow.end()
     assert flow.got == list(range(flow.sent))
@@ -146,7 +146,7 @@ def test_a_wire_that_is_cut_loses_nothing_under_backpressure(make: Make, seconds
     try:
         a.meet(b, endpoints=(f"127.0.0.1:{cable.port}",))
         b.meet(a, endpoints=("127.0.0.1:1",))
-        proven(a, b)
+        connected(a, b)
         flow.start()
         flow.progress()
         cable.cut()
@@ -163,7 +163,7 @@ def test_a_broken_low_latency_connection_loses_and_repeats_nothing(make: Make) -
     a, b = make("a"), make("b")
     flow = Flow(a, b, sizes=(20, 3_000))
     introduce(a, b)
-    proven(a, b)
+    connected(a, b)
     assert a.process is not None
     link = a.process.pid
     flow.start()
@@ -181,7 +181,7 @@ def test_few_ports_serve_ordinary_connections_only(make: Make) -> None:
     a, b = make("a", ports=(7450, 7458)), make("b", ports=(7450, 7458))
     flow = Flow(a, b, sizes=(20,))
     introduce(a, b)
-    proven(a, b)
+    connected(a, b)
     flow.start()
     flow.progress()
     flow.end()
@@ -238,7 +238,7 @@ def test_requests_survive_kills_of_links(make: Make, killed: str, seed: int) -> 
     a, b = make("a"), make("b")
     flow = Requests(a, b)
     introduce(a, b)
-    proven(a, b)
+    connected(a, b)
     flow.start()
     dice = random.Random(seed)
     machines = {"a": a, "b": b}
@@ -265,7 +265,7 @@ def test_requests_survive_a_cut_wire(make: Make) -> None:
     try:
         a.meet(b, endpoints=(f"127.0.0.1:{cable.port}",))
         b.meet(a, endpoints=("127.0.0.1:1",))
-        proven(a, b)
+        connected(a, b)
         flow.start()
         flow.progress()
         cable.cut()
@@ -282,7 +282,7 @@ def test_requests_survive_a_cut_wire(make: Make) -> None:
 
 
 def test_a_part_that_runs_anew_is_connected_again(make: Make) -> None:
-    a, b, out, into = proven_stream(make, policy="backpressure")
+    a, b, out, into = connected_stream(make, policy="backpressure")
     sender, coming = a.sender(out), deliveries(b.receiver(into))
     for number in range(5):
         sender.send("o", arrow.encode(message(number, 100)))
@@ -303,7 +303,7 @@ def test_a_part_that_runs_anew_is_connected_again(make: Make) -> None:
 
 
 def test_waiting_messages_of_an_ended_run_acknowledge_none_of_the_next(make: Make) -> None:
-    a, b, out, into = proven_stream(make, policy="backpressure", bound=5)
+    a, b, out, into = connected_stream(make, policy="backpressure", bound=5)
     sender, coming = a.sender(out), deliveries(b.receiver(into))
     for number in range(300):
         sender.send("o", arrow.encode(message(number, 100)))
@@ -366,7 +366,7 @@ def test_renewed_certificates_are_used_without_a_restart(
     wait_until(
         lambda: len(a.received) > before[0] and len(b.received) > before[1], what="both to notice"
     )
-    proven(a, b, timeout=60)
+    connected(a, b, timeout=60)
     flow.progress()
     flow.end()
     assert flow.got == list(range(flow.sent))
@@ -375,7 +375,7 @@ def test_renewed_certificates_are_used_without_a_restart(
 
 def test_a_link_whose_runner_dies_acknowledges_nothing_that_it_has_not_stored(make: Make) -> None:
     """Messages that wait for room are lost with the link; the next part must receive them."""
-    a, b, out, into = proven_stream(make, policy="backpressure", bound=8)
+    a, b, out, into = connected_stream(make, policy="backpressure", bound=8)
     sender = a.sender(out)
     for number in range(8 + 20):
         sender.send("o", arrow.encode(message(number, 20)))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 import pytest
-from daemon.link.machine import Machine, deliveries, introduce, proven, proven_stream
+from daemon.link.machine import Machine, connected, connected_stream, deliveries, introduce
 from support.queues import message, number_of
 from support.waiting import wait_until
 
@@ -45,16 +45,16 @@ def test_messages_go_through_in_order(make: Make) -> None:
     out = a.outgoing("camera/image", "b", policy="backpressure")
     into = b.incoming("camera/image", "a", "plot/picture", policy="backpressure")
     introduce(a, b)
-    proven(a, b)
+    connected(a, b)
     sender, coming = a.sender(out), deliveries(b.receiver(into))
     for number in range(200):
         sender.send("image", arrow.encode(message(number, 100), {"number": number}))
         delivery = next(coming)
         assert number_of(delivery.data) == number
         assert delivery.metadata["number"] == number
-    assert a.wait_for(PeerChanged, machine="b", state="proven").endpoint == b.endpoints[0]
-    wait_until(lambda: a.wait_for(PeerChanged).rtt_us is not None, what="a round-trip time")
-    report = a.wait_for(PeerChanged)
+    assert a.wait_for_peer(machine="b", state="connected").endpoint == b.endpoints[0]
+    wait_until(lambda: a.wait_for_peer().rtt_us is not None, what="a round-trip time")
+    report = a.wait_for_peer()
     assert report.rtt_us is not None
     assert report.clock_offset_us is not None
     # Both have one clock: what is seen of it is at most what the answer took, and our own reading.
@@ -62,7 +62,7 @@ def test_messages_go_through_in_order(make: Make) -> None:
 
 
 def test_every_kind_of_array_and_its_metadata_and_time(make: Make) -> None:
-    a, b, out, into = proven_stream(make)
+    a, b, out, into = connected_stream(make)
     sender, coming = a.sender(out), deliveries(b.receiver(into))
     metadata = {"text": "ä", "list": [1, 2], "flag": True, "real": 0.5}
     for array in ARRAYS:
@@ -77,7 +77,7 @@ def test_every_kind_of_array_and_its_metadata_and_time(make: Make) -> None:
 
 
 def test_large_messages_with_small_ones_between(make: Make) -> None:
-    a, b, out, into = proven_stream(make, policy="backpressure", bound=4)
+    a, b, out, into = connected_stream(make, policy="backpressure", bound=4)
     sender, coming = a.sender(out), deliveries(b.receiver(into), seconds=60)
     sizes = (40 << 20, 100, 3 << 20, 200_000, 100, 1 << 20, (1 << 20) + 1, 64, 524_288, 70_000)
     data = [
@@ -102,7 +102,7 @@ def test_fan_out_crosses_once_and_each_consumer_has_its_own_policy(make: Make) -
     queues = [b.incoming("n/o", "a", f"m{i}/i", policy="backpressure", bound=50) for i in range(3)]
     slow = b.incoming("n/o", "a", "slow/i", bound=3)
     introduce(a, b)
-    proven(a, b)
+    connected(a, b)
     sender = a.sender(out)
     receivers = [deliveries(b.receiver(kept)) for kept in queues]
     for number in range(300):
@@ -123,7 +123,7 @@ def test_a_remote_consumer_that_stops_reading_blocks_the_producer(make: Make) ->
     other_out = a.outgoing("n/other", "b")
     other = b.incoming("n/other", "a", "m/j")
     introduce(a, b)
-    proven(a, b)
+    connected(a, b)
     sender = a.sender(out, other_out)
     sent = [0]
 
@@ -150,7 +150,7 @@ def test_a_remote_consumer_that_stops_reading_blocks_the_producer(make: Make) ->
 
 
 def test_a_consumer_that_starts_late_receives_the_newest(make: Make) -> None:
-    a, b, out, into = proven_stream(make, bound=10)
+    a, b, out, into = connected_stream(make, bound=10)
     sender = a.sender(out)
     for number in range(2000):
         sender.send("o", arrow.encode(message(number, 2_000)))
@@ -166,7 +166,7 @@ def test_a_consumer_that_starts_late_receives_the_newest(make: Make) -> None:
 
 
 def test_protected_messages_are_kept_and_a_flush_empties(make: Make) -> None:
-    a, b, out, into = proven_stream(make, bound=5)
+    a, b, out, into = connected_stream(make, bound=5)
     sender = a.sender(out)
     for number in range(20):
         sender.send("o", arrow.encode(message(number, 10)), FLAG_PROTECTED)
@@ -181,7 +181,7 @@ def test_protected_messages_are_kept_and_a_flush_empties(make: Make) -> None:
 
 
 def test_lifecycle_events_follow_the_last_message(make: Make) -> None:
-    a, b, out, into = proven_stream(make, policy="backpressure", bound=100)
+    a, b, out, into = connected_stream(make, policy="backpressure", bound=100)
     sender = a.sender(out)
     for number in range(50):
         sender.send("o", arrow.encode(message(number, 10)))
@@ -209,7 +209,7 @@ def test_a_link_sends_waiting_messages_before_it_ends(make: Make) -> None:
     back = b.outgoing("m/back", "a", policy="backpressure", bound=5)
     a.incoming("m/back", "b", "n/i", policy="backpressure", bound=5)
     introduce(a, b)
-    proven(a, b)
+    connected(a, b)
     sender, answers = a.sender(out), b.sender(back)
     for number in range(500):
         sender.send("o", arrow.encode(message(number, 3_000)))
@@ -219,7 +219,7 @@ def test_a_link_sends_waiting_messages_before_it_ends(make: Make) -> None:
     assert [number_of(next(coming).data) for _ in range(500)] == list(range(500))
     assert next(coming).kind is RecordKind.CLOSED
     # Producers do not wait for a part that has ended.
-    b.wait_for(PeerChanged, machine="a", state="left")
+    b.wait_for_peer(machine="a", state="left")
     for number in range(500):
         answers.send("back", arrow.encode(message(number, 100)))
 
@@ -229,7 +229,7 @@ def test_a_producer_does_not_wait_for_consumers_that_are_gone(make: Make) -> Non
     out = a.outgoing("n/o", "b", policy="backpressure", bound=5)
     b.incoming("n/o", "a", "m/i", policy="backpressure", bound=5)
     introduce(a, b)
-    proven(a, b)
+    connected(a, b)
     sender = a.sender(out)
     for number in range(20):
         sender.send("o", arrow.encode(message(number, 100)))
@@ -252,7 +252,7 @@ def test_three_machines(make: Make) -> None:
                 )
                 streams.append((origin, target, source, out, into))
     introduce(*machines)
-    proven(*machines)
+    connected(*machines)
     for origin, target, source, out, into in streams:
         sender, coming = origin.sender(out), deliveries(target.receiver(into))
         for number in range(20):
@@ -260,11 +260,11 @@ def test_three_machines(make: Make) -> None:
             assert number_of(next(coming).data) == number
 
 
-def test_the_lists_must_agree_before_a_peer_counts_as_proven(make: Make) -> None:
+def test_the_lists_must_agree_before_a_peer_counts_as_connected(make: Make) -> None:
     a, b = make("a"), make("b")
     a.outgoing("n/o", "b")
     introduce(a, b)
-    report = a.wait_for(PeerChanged, machine="b", reason="n/o is not expected there")
+    report = a.wait_for_peer(machine="b", reason="n/o is not expected there")
     assert report.state == "connecting"
 
 
@@ -273,7 +273,7 @@ def test_an_unreachable_peer_is_reported_with_the_reason(make: Make) -> None:
     a.outgoing("n/o", "b")
     a.start_link()
     a.meet(b, endpoints=("127.0.0.1:1",))
-    wait_until(lambda: "refused" in a.wait_for(PeerChanged, machine="b").reason, what="a reason")
+    wait_until(lambda: "refused" in (a.wait_for_peer(machine="b").reason or ""), what="a reason")
     assert a.state_of("b") == "connecting"
 
 
@@ -281,9 +281,9 @@ def test_each_link_reports_where_the_other_listens(make: Make) -> None:
     """The link that was dialed, too."""
     a, b = make("a"), make("b")
     introduce(a, b)
-    proven(a, b)
+    connected(a, b)
     for here, there in ((a, b), (b, a)):
-        report = here.wait_for(PeerChanged, machine=there.name, state="proven")
+        report = here.wait_for_peer(machine=there.name, state="connected")
         assert (report.endpoint,) == there.endpoints
 
 
@@ -294,7 +294,7 @@ def test_a_link_listens_before_the_name_of_a_peer_is_known(make: Make) -> None:
     b.incoming("n/o", "a", "m/i")
     a.names_known = b.names_known = False
     introduce(a, b)
-    proven(a, b)
+    connected(a, b)
 
 
 def test_messages_go_through_without_tls(make: Make) -> None:
@@ -302,7 +302,7 @@ def test_messages_go_through_without_tls(make: Make) -> None:
     out = a.outgoing("n/o", "b")
     into = b.incoming("n/o", "a", "m/i")
     introduce(a, b)
-    proven(a, b)
+    connected(a, b)
     sender, coming = a.sender(out), deliveries(b.receiver(into))
     for number, size in enumerate((8, 64 * 1024, 3 << 20)):
         sender.send("o", arrow.encode(message(number, size)))
@@ -315,11 +315,10 @@ def test_a_link_with_tls_and_one_without_do_not_connect(make: Make) -> None:
     b.incoming("n/o", "a", "m/i")
     introduce(a, b)
     for here, there, theirs, ours in ((a, b, "plain", "tls"), (b, a, "tls", "plain")):
-        report = here.wait_for(
-            PeerChanged, machine=there.name, reason=other_security(there.name, plain=there.plain)
-        )
+        security = other_security(there.name, plain=there.plain)
+        report = here.wait_for_peer(machine=there.name, reason=security)
         assert report.state == "connecting"
-        assert f"uses links: {theirs}, this machine {ours}" in report.reason
+        assert f"uses links: {theirs}, this machine {ours}" in security
 
 
 @pytest.mark.parametrize("at", ["first", "second"])
@@ -331,7 +330,7 @@ def test_links_of_neighbouring_minor_versions_work_together(make: Make, at: str)
     out = a.outgoing("n/o", "b")
     into = b.incoming("n/o", "a", "m/i")
     introduce(a, b)
-    proven(a, b)
+    connected(a, b)
     sender, coming = a.sender(out), deliveries(b.receiver(into))
     sender.send("o", arrow.encode(message(7, 100)))
     assert number_of(next(coming).data) == 7
@@ -360,8 +359,8 @@ def incompatibility_reported(here: Machine, there: Machine) -> str:
     """Wait until a machine reports that the link of another has an incompatible version."""
 
     def found() -> str | None:
-        reports = [one for one in here.received if isinstance(one, PeerChanged)]
-        reasons = [one.reason for one in reports if one.machine == there.name]
+        reports = [one.peer for one in here.received if isinstance(one, PeerChanged)]
+        reasons = [one.reason or "" for one in reports if one.machine == there.name]
         return next((one for one in reasons if LINK_PROTOCOL in one), None)
 
     reason = wait_until(found, what="both versions in the report")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from daemon.link.certificates import Authority
-from daemon.link.machine import Machine, deliveries, introduce, proven, proven_stream
+from daemon.link.machine import Machine, connected, connected_stream, deliveries, introduce
 from support.queues import message, number_of
 from support.waiting import wait_until
 
@@ -84,7 +84,7 @@ KEY = "dora/test/0198-flow/link/b/a"
 
 @pytest.mark.parametrize("who", ["no certificate", "a foreign certificate", "no TLS"])
 def test_a_foreign_program_is_refused(make: Make, home: Path, who: str) -> None:
-    a, b, out, into = proven_stream(make, policy="backpressure")
+    a, b, out, into = connected_stream(make, policy="backpressure")
     sender, coming = a.sender(out), deliveries(b.receiver(into))
     foreign = Authority("foreign").sign(home / "foreign", "a")
     ours = str(home / "credentials-b" / "ca.pem")
@@ -107,7 +107,7 @@ def test_a_port_answers_nothing_but_a_handshake(make: Make) -> None:
     a.outgoing("n/o", "b")
     b.incoming("n/o", "a", "m/i")
     introduce(a, b)
-    proven(a, b)
+    connected(a, b)
     host, _, port = b.endpoints[0].rpartition(":")
     dice = random.Random(1)
     for _ in range(20):
@@ -118,7 +118,7 @@ def test_a_port_answers_nothing_but_a_handshake(make: Make) -> None:
     context.verify_mode = ssl.CERT_NONE
     with pytest.raises(OSError, match=r"(?i)certificate|reset|eof|closed|broken"):
         connect_without_certificate(host, int(port), context)
-    assert b.state_of("a") == "proven"
+    assert b.state_of("a") == "connected"
 
 
 def connect_without_certificate(host: str, port: int, context: ssl.SSLContext) -> None:
@@ -133,7 +133,7 @@ def connect_without_certificate(host: str, port: int, context: ssl.SSLContext) -
 
 
 def test_garbage_from_a_member_is_ignored(make: Make, home: Path) -> None:
-    a, b, out, into = proven_stream(make, policy="backpressure")
+    a, b, out, into = connected_stream(make, policy="backpressure")
     sender, coming = a.sender(out), deliveries(b.receiver(into))
     folder = home / "credentials-a"
     credentials = {name: str(folder / f"{name}.pem") for name in ("ca", "cert", "key")}

@@ -179,7 +179,7 @@ def _while_starting(fleet: FaultFleet, row: Row) -> None:
     with _not_linked(fleet, row):
         with fault(fleet, row):
             if row.phase == "linking":
-                fleet.flow.release()  # all nodes get ready, no link is proven
+                fleet.flow.release()  # all nodes get ready, no link is connected
             if row.then != "fails":
                 fleet.monitor.allow(
                     "Starting Stopping Failed Running Degraded Recovering", str(row)

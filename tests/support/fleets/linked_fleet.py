@@ -49,11 +49,11 @@ def links(fleet: RealFleet) -> tuple[LinkSummary, ...]:
     return fleet.listed()[-1].links
 
 
-def wait_until_proven(fleet: RealFleet, ends: int = 2) -> None:
+def wait_until_connected(fleet: RealFleet, ends: int = 2) -> None:
     """Wait until so many ends of links report that messages pass both ways."""
     wait_until(
-        lambda: [link.state for link in links(fleet)] == ["proven"] * ends,
-        what=lambda: f"all links to be proven; they are {links(fleet)}",
+        lambda: [link.state for link in links(fleet)] == ["connected"] * ends,
+        what=lambda: f"all links to be connected; they are {links(fleet)}",
     )
 
 

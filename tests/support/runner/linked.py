@@ -2,7 +2,7 @@
 
 The runners, the links and the sessions between them are real, with certificates. This module does
 the work of the coordinator: it creates the certificates, sends each part the endpoints of the
-others, and releases all parts once every pair of links is proven.
+others, and releases all parts once every pair of links is connected.
 """
 
 from __future__ import annotations
@@ -200,17 +200,17 @@ class Linked:
             reply = part.run.request(SetLinkPeers(peers=others))
             assert reply == protocol.Done(), reply
 
-    def wait_until_proven(self, timeout: float = PATIENCE) -> None:
+    def wait_until_connected(self, timeout: float = PATIENCE) -> None:
         for part in self.parts.values():
             if part.plan.links is None:
                 continue
 
-            def proven(part: Part = part) -> bool:
+            def connected(part: Part = part) -> bool:
                 peers = {peer.machine: peer.state for peer in part.report().peers}
-                return all(peers.get(m) == "proven" for m in part.plan.links.peers)  # type: ignore[union-attr]
+                return all(peers.get(m) == "connected" for m in part.plan.links.peers)  # type: ignore[union-attr]
 
             wait_until(
-                proven,
+                connected,
                 timeout=timeout,
                 what=lambda part=part: f"proof: {part.report()} {part.run.log()}",  # type: ignore[misc]
             )
@@ -256,6 +256,6 @@ def linked(
             flow.start(machine)
         if release:
             flow.connect()
-            flow.wait_until_proven()
+            flow.wait_until_connected()
             flow.release()
         yield flow

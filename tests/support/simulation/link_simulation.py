@@ -60,13 +60,13 @@ class FakeLink:
         where = peer.endpoints[0]
         if any(self._reaches(other, walls) for other in others if other.machine == peer.machine):
             return PeerReport(
-                machine=peer.machine, run_id=peer.run_id, state="proven", endpoint=where
+                machine=peer.machine, run_id=peer.run_id, state="connected", endpoint=where
             )
-        was_proven = same_run and earlier is not None and earlier.state in ("proven", "lost")
+        was_connected = same_run and earlier is not None and earlier.state in ("connected", "lost")
         return PeerReport(
             machine=peer.machine,
             run_id=peer.run_id,
-            state="lost" if was_proven else "connecting",
+            state="lost" if was_connected else "connecting",
             reason="no answer",
             endpoint=where,
         )

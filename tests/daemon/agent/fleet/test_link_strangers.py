@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support.fleets.daemons import RealFleet, real_fleet
-from support.fleets.linked_fleet import complete, crossing, link_of, runner_of, wait_until_proven
+from support.fleets.linked_fleet import complete, crossing, link_of, runner_of, wait_until_connected
 from support.workspace import Workspace
 
 from dora_config.access import state_dir
@@ -99,7 +99,7 @@ def test_strangers_receive_and_change_nothing(fleet: RealFleet, tmp_path: Path) 
         with socket.create_connection(("127.0.0.1", port)):
             pass  # and one that sends nothing
     fleet.wait_for_messages(uuid, 50)
-    wait_until_proven(fleet)
+    wait_until_connected(fleet)
     complete(fleet, uuid)
 
 

@@ -24,7 +24,7 @@ from support.fleets.linked_fleet import (
     link_of,
     links,
     runner_of,
-    wait_until_proven,
+    wait_until_connected,
 )
 from support.runner.found_runners import list_runners
 from support.waiting import wait_until
@@ -89,9 +89,9 @@ def test_three_machines_in_a_row(workspace: Workspace) -> None:
         uuid = fleet.start(flow)
         fleet.wait_for_status("Running")
         fleet.wait_for_messages(uuid)
-        wait_until_proven(fleet, 4)
+        wait_until_connected(fleet, 4)
         shown = fleet.dora("cluster", "status").stdout
-        assert shown.count("proven") == 4
+        assert shown.count("connected") == 4
         assert " ms" in shown
         fleet.dora("stop")
         complete(fleet, uuid)
@@ -109,7 +109,7 @@ def test_messages_flow_on_without_coordinator_and_daemons(workspace: Workspace) 
         for take_away in (_coordinator_away, _daemons_away, _all_away):
             take_away(fleet, uuid)
             fleet.wait_for_status("Running")
-            wait_until_proven(fleet)
+            wait_until_connected(fleet)
             fleet.wait_for_messages(uuid)
             assert pids(workspace) == nodes
             complete(fleet, uuid)
@@ -160,7 +160,7 @@ def test_machines_that_have_ipv6_addresses_alone(workspace: Workspace) -> None:
         with wire.at("station"):
             fleet.start_daemon("station", *to_coordinator)
         uuid = fleet.start(crossing(workspace))
-        wait_until_proven(fleet)
+        wait_until_connected(fleet)
         fleet.wait_for_messages(uuid)
         found = {link.peer: link.endpoint for link in links(fleet)}
         assert found == {name: f"[{wire.addresses[name]}]:7450" for name in ("robot", "station")}
@@ -249,4 +249,4 @@ def test_a_new_authority_reaches_links_that_run(workspace: Workspace) -> None:
         for machine in MACHINES:
             kill_link(machine)
             fleet.wait_for_messages(uuid, 50)
-            wait_until_proven(fleet)
+            wait_until_connected(fleet)

@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 from support.fleets.daemons import RealFleet, real_fleet
-from support.fleets.linked_fleet import crossing, wait_until_proven
+from support.fleets.linked_fleet import crossing, wait_until_connected
 from support.waiting import wait_until
 from support.workspace import Workspace
 
@@ -40,7 +40,7 @@ def test_a_certificate_names_its_machine(workspace: Workspace) -> None:
 def test_a_machine_that_cannot_be_reached_is_removed(workspace: Workspace) -> None:
     with real_fleet(workspace, "robot", "station") as fleet:
         dataflow = fleet.start(crossing(workspace))
-        wait_until_proven(fleet)
+        wait_until_connected(fleet)
         fleet.wait_for_messages(dataflow)
         robot = fleet.daemons["robot"]
         os.kill(robot.pid, signal.SIGSTOP)

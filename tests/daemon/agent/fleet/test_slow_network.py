@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from support.fleets.daemons import real_fleet
-from support.fleets.linked_fleet import complete, crossing, links, wait_until_proven
+from support.fleets.linked_fleet import complete, crossing, links, wait_until_connected
 from support.fleets.slow_cable import require_slow_cable, slow_cable
 from support.waiting import wait_until
 from support.workspace import Workspace
@@ -25,7 +25,7 @@ def test_a_start_waits_for_machines_with_a_slow_and_lossy_link(workspace: Worksp
             fleet.start_daemon("station", "--coordinator-addr", wire.addresses["robot"])
         started = fleet.dora("start", crossing(workspace), "--detach", timeout=150)
         uuid = started.stdout.split("dataflow started: ")[1].strip()
-        wait_until_proven(fleet)
+        wait_until_connected(fleet)
         fleet.wait_for_messages(uuid)
         complete(fleet, uuid)
         wait_until(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import cast
 
+from dora_config.protocol.links import PeerReport
 from dora_daemon.link.peers.reports import Reports
 from dora_daemon.link.peers.stream_table import StreamTable
 from dora_daemon.link.protocol.messages import PeerChanged, StreamCount, StreamCounts, ToRunner
@@ -32,11 +33,11 @@ class FakeTable:
 def test_a_peer_is_reported_when_it_changes() -> None:
     sent: list[ToRunner] = []
     reports = Reports(sent.append)
-    lost = PeerChanged(machine="b", state="lost", run_id="r")
-    back = PeerChanged(machine="b", state="proven", run_id="r")
+    lost = PeerReport(machine="b", state="lost", run_id="r")
+    back = PeerReport(machine="b", state="connected", run_id="r")
     for report in (lost, lost, back, back, lost):
         reports.peer(report)
-    assert sent == [lost, back, lost]
+    assert sent == [PeerChanged(peer=one) for one in (lost, back, lost)]
 
 
 def test_changed_counters_are_reported_once_a_second() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dora_config.protocol.links import PeerEndpoint
+from dora_config.protocol.links import PeerEndpoint, PeerReport
 from dora_daemon.link.protocol import messages
 from dora_daemon.link.protocol.messages import (
     Configure,
@@ -59,9 +59,9 @@ TO_RUNNER: list[tuple[ToRunner, str]] = [
     (Listening(endpoints=("h:1",)), '{"kind":"listening","endpoints":["h:1"]}'),
     (Failed(reason="x"), '{"kind":"failed","reason":"x"}'),
     (
-        PeerChanged(machine="m", state="lost", run_id="r"),
-        '{"kind":"peer_changed","machine":"m","state":"lost","run_id":"r","reason":"",'
-        '"endpoint":"","slow":false,"rtt_us":null,"clock_offset_us":null}',
+        PeerChanged(peer=PeerReport(machine="m", state="lost", run_id="r")),
+        '{"kind":"peer_changed","peer":{"machine":"m","run_id":"r","state":"lost","reason":null,'
+        '"endpoint":null,"slow":false,"rtt_us":null,"clock_offset_us":null}}',
     ),
     (
         SourceEvent(machine="m", node="n", output="o", event="closed"),

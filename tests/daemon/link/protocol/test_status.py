@@ -22,7 +22,7 @@ def test_a_peer_is_proven_once_confirmed_and_in_agreement() -> None:
     status.difference = "n/o is not expected there"
     assert status.state("b:1", confirmed=True) == ("connecting", "n/o is not expected there")
     status.difference = None
-    assert status.state("b:1", confirmed=True) == ("proven", "")
+    assert status.state("b:1", confirmed=True) == ("connected", "")
 
 
 def test_a_proven_peer_is_lost_without_session_until_it_runs_anew() -> None:

@@ -145,7 +145,7 @@ def test_added_nodes_exchange_messages_across_machines(programs: Workspace) -> N
             assert part.run.status().link is None
         set_links(flow, edge("a/number", "late/number", "one two"))
         flow.connect()
-        flow.wait_until_proven()
+        flow.wait_until_connected()
         added = writer_node("late", programs, out, "a/number")
         ask(flow, "two", protocol.AddNode(node=added))
         wait_until(

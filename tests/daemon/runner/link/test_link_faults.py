@@ -86,7 +86,7 @@ def test_a_link_has_the_same_port_again(programs: Workspace) -> None:
         one = flow["one"]
         before = one.report().endpoints
         kill_link(one)
-        flow.wait_until_proven()
+        flow.wait_until_connected()
         assert one.report().endpoints == before
         wait_for(out, received(out) + 100, flow)
         stop(flow)
@@ -107,7 +107,7 @@ def test_a_runner_without_free_descriptors_starts_its_link_later(programs: Works
         text = "it could not be started: [Errno 24] Too many open files"
         wait_until(lambda: text in one.run.log(), what=one.run.log)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, former)
-        flow.wait_until_proven()
+        flow.wait_until_connected()
         wait_for(out, received(out) + 100, flow)
         stop(flow)
     got = numbers(out)
@@ -242,7 +242,7 @@ def test_the_lost_machine_of_a_source_that_comes_back(programs: Workspace) -> No
         flow.kill_runner("one")
         flow.start("one")
         flow.connect()
-        flow.wait_until_proven()
+        flow.wait_until_connected()
         flow["one"].run.wait_for_phase("ready")
         assert flow["one"].run.request(protocol.Release()) == protocol.Done()
         wait_until(
@@ -320,7 +320,7 @@ def test_a_new_daemon_reads_the_state_of_the_link(programs: Workspace) -> None:
         assert before is not None
         assert after is not None
         assert (after.endpoints, after.run_id) == (before.endpoints, before.run_id)
-        assert [peer.state for peer in after.peers] == ["proven"]
+        assert [peer.state for peer in after.peers] == ["connected"]
         assert run.request(protocol.FollowEvents(logs=False)) == protocol.Done()
         kill_link(flow["one"])
 
@@ -330,5 +330,5 @@ def test_a_new_daemon_reads_the_state_of_the_link(programs: Workspace) -> None:
             return [report.peers[0].state for report in changes]
 
         wait_until(lambda: "lost" in states(), what="the loss")
-        wait_until(lambda: states()[-1] == "proven", what="the proof")
+        wait_until(lambda: states()[-1] == "connected", what="the connection")
         stop(flow)

@@ -12,7 +12,7 @@ from support.runner.simulation import Simulation
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.machine import commands as c, events as e, link
 from dora_daemon.runner.machine.edges import Edge
-from dora_daemon.runner.machine.link import LinkLifecycle, LinkNeeded, LinkState, NodesEnded
+from dora_daemon.runner.machine.link import LinkLifecycle, LinkNeeded, LinkProcessState, NodesEnded
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ def end(life: LinkLifecycle, now: float, *, stopping: bool, force: bool = False)
 def test_a_link_is_started_once_and_admitted() -> None:
     life = started()
     assert life.handle(LinkNeeded(), 1.0) == []
-    assert life.state is LinkState.RUNNING
+    assert life.state is LinkProcessState.RUNNING
 
 
 def test_any_other_process_is_refused() -> None:
@@ -90,7 +90,7 @@ def test_events_of_a_former_process_are_ignored() -> None:
     died(life, 0.0)
     fire(life, "backoff", 1.0)
     assert life.handle(e.LinkExited(7, e.Exit(code=1), drained=True), 2.0) == []
-    assert life.state is LinkState.STARTING
+    assert life.state is LinkProcessState.STARTING
 
 
 def test_after_the_end_queued_messages_are_delivered_at_the_consumers_pace() -> None:

@@ -129,7 +129,7 @@ def _link(link: LinkSummary) -> Row:
     return _row(
         machine=link.machine,
         peer=link.peer,
-        state="connected" if link.state == "proven" else link.state,
+        state=link.state,
         reason=link.reason,
         endpoint=link.endpoint,
         rttUs=None if link.rtt_us is None else _digits(link.rtt_us),

@@ -135,7 +135,7 @@ def _runner_line(event: happened.HistoryEvent) -> Line | None:
         case happened.LinkPeerChanged(peer=peer, state="lost", reason=reason):
             cause = f": {reason}" if reason else ""
             return Line(f'lost the link to machine "{peer}"{cause}', problem=True)
-        case happened.LinkPeerChanged(peer=peer, state="proven"):
+        case happened.LinkPeerChanged(peer=peer, state="connected"):
             return Line(f'linked to machine "{peer}"')
         case _:
             return None

@@ -80,10 +80,12 @@ class PeerEndpoint(Frozen):
     """Common name in its certificate; empty: not known yet."""
 
 
-PeerState = Literal["connecting", "proven", "lost", "left"]
-"""``connecting``: not proven in this run of the peer. ``proven``: messages pass both ways, both
-ends agree on the streams. ``lost``: was proven, or has an incompatible version; the link keeps
-trying. ``left``: the peer's part has ended normally."""
+PeerState = Literal["connecting", "connected", "lost", "left"]
+"""``connecting``: not connected yet in this run of the peer. ``connected``: messages pass both
+ways, both ends agree on the streams. ``lost``: was connected, or has an incompatible version; the
+link keeps trying. ``left``: the peer's part has ended normally.
+
+Two machines are *linked* when each reports the other as connected."""
 
 
 class PeerReport(Frozen):

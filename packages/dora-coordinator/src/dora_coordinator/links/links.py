@@ -1,7 +1,7 @@
 """State machine of the links between the machines of one dataflow; pure.
 
 Two machines that share an edge are a *pair*. A pair is linked when each of the two reports the
-other, with its current run id, as proven.
+other, with its current run id, as connected.
 """
 
 from __future__ import annotations
@@ -111,16 +111,6 @@ class _LinkEnd:
     ended: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
-    """One peer as its other end reports it."""
-
-    linked: bool = False
-    lost: bool = False
-    reason: str | None = None
-    slow: bool = False
-
-
 class Links:
     """A report costs as much as its machine has peers, however large the dataflow is."""
 
@@ -218,31 +208,30 @@ class Links:
     def _evaluate(self, pair: Pair) -> Unlinked | None:
         if any(self._ended(machine) for machine in pair):
             return None
-        views = (self._view(pair[0], pair[1]), self._view(pair[1], pair[0]))
-        if all(view.linked for view in views):
+        first, second = pair
+        seen = (self._reported_by(first, second), self._reported_by(second, first))
+        if all(peer.state in ("connected", "left") for peer in seen):
             return None
-        reasons = [view.reason for view in views if view.reason]
-        lost, slow = any(view.lost for view in views), any(view.slow for view in views)
+        reasons = [
+            f'"{machine}"{f" tried {peer.endpoint}" if peer.endpoint else ""} ({peer.reason})'
+            for machine, peer in zip(pair, seen, strict=True)
+            if peer.reason
+        ]
+        lost, slow = any(peer.state == "lost" for peer in seen), any(peer.slow for peer in seen)
         return Unlinked(pair, lost, ", ".join(reasons) or None, slow)
 
-    def _view(self, machine: str, peer: str) -> _View:
-        """Return the state of ``peer`` as ``machine`` reported it."""
+    def _reported_by(self, machine: str, peer: str) -> PeerReport:
+        """Return the state of ``peer``'s current run as ``machine`` reported it."""
         end, other = self._ends[machine], self._ends[peer]
+        unknown = PeerReport(machine=peer)
         if end.report is None:
-            return _View()
+            return unknown
         if end.report.problem is not None:
-            return _View(reason=f'"{machine}" does not listen ({end.report.problem})')
-        reported = end.by_peer.get(peer)
+            reason = f"does not listen: {end.report.problem}"
+            return PeerReport(machine=peer, reason=reason)
         run_id = None if other.report is None else other.report.run_id
-        if reported is None or reported.run_id not in (None, run_id):
-            return _View()  # no report about the peer's current run yet
-        if reported.state in ("proven", "left"):
-            return _View(linked=True, slow=reported.slow)
-        reason = None
-        if reported.reason:
-            where = f" tried {reported.endpoint}" if reported.endpoint else ""
-            reason = f'"{machine}"{where} ({reported.reason})'
-        return _View(lost=reported.state == "lost", reason=reason, slow=reported.slow)
+        reported = end.by_peer.get(peer, unknown)
+        return reported if reported.run_id in (None, run_id) else unknown
 
     def _ended(self, machine: str) -> bool:
         return self._ends[machine].ended

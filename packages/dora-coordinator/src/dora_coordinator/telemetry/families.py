@@ -155,7 +155,7 @@ LINKS: tuple[_Definition[LinkSummary], ...] = (
         "dora_link_up",
         _GAUGE,
         "Whether messages pass between two machines of a dataflow.",
-        lambda link: float(link.state == "proven"),
+        lambda link: float(link.state == "connected"),
     ),
     _Definition(
         "dora_link_round_trip_seconds",

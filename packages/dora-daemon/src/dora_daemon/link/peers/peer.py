@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+from dora_config.protocol.links import PeerReport
 from dora_daemon.link.errors import WireError
 from dora_daemon.link.io.session import LinkSession
 from dora_daemon.link.peers.low_latency import LowLatencyPath
@@ -23,7 +24,6 @@ from dora_daemon.link.protocol.frames import (
 )
 from dora_daemon.link.protocol.handshake import LinkHandshake
 from dora_daemon.link.protocol.hello import LinkHello
-from dora_daemon.link.protocol.messages import PeerChanged
 from dora_daemon.link.protocol.priority import Priority
 from dora_daemon.link.protocol.status import PeerStatus, no_answer
 from dora_daemon.link.protocol.stream_rounds import StreamRounds
@@ -437,7 +437,7 @@ class PeerLink:
             self._ping(now)
         return False
 
-    def report(self) -> PeerChanged:
+    def report(self) -> PeerReport:
         """Return the peer's state for the runner."""
         with self._lock:
             session = self.session
@@ -445,14 +445,14 @@ class PeerLink:
             state, reason = self.status.state(endpoint, confirmed=self.known.confirmed)
             if endpoint not in self.endpoints:
                 # The peer connected to us: report where it listens.
-                endpoint = self.endpoint or next(iter(self.endpoints), "")
+                endpoint = self.endpoint or next(iter(self.endpoints), None)
             clock = self.clock
-            return PeerChanged(
+            return PeerReport(
                 machine=self.machine,
                 state=state,
                 run_id=self.run_id,
-                reason=reason,
-                endpoint=endpoint or "",
+                reason=reason or None,
+                endpoint=endpoint,
                 slow=self.slow,
                 rtt_us=None if clock.round_trip_ns is None else clock.round_trip_ns // 1000,
                 clock_offset_us=None if clock.wall_ns is None else clock.wall_ns // 1000,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dora_config.protocol.links import PeerReport
 from dora_daemon.link.peers.stream_table import StreamTable
 from dora_daemon.link.protocol.messages import PeerChanged, StreamCount, StreamCounts, ToRunner
 
@@ -15,16 +16,16 @@ class Reports:
 
     def __init__(self, send: Callable[[ToRunner], None]) -> None:
         self._send = send
-        self._peers: dict[str, PeerChanged] = {}
+        self._peers: dict[str, PeerReport] = {}
         self._counts: dict[tuple[str, str, str, str], StreamCount] = {}
         self._counted_ns = 0
         self._lost = 0
 
-    def peer(self, report: PeerChanged) -> None:
+    def peer(self, report: PeerReport) -> None:
         """Send the state of a peer if it has changed."""
         if self._peers.get(report.machine) != report:
             self._peers[report.machine] = report
-            self._send(report)
+            self._send(PeerChanged(peer=report))
 
     def counts(self, streams: StreamTable, now: int) -> None:
         """Send counters that changed, at most once a second; at once if ``now`` is 0 or a message

@@ -25,7 +25,7 @@ from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from dora_config.protocol.links import PeerEndpoint, PeerState
+from dora_config.protocol.links import PeerEndpoint, PeerReport
 
 VERSION: Final = 1
 MAX_LINE: Final = 16 * 1024 * 1024
@@ -151,18 +151,7 @@ class PeerChanged(LinkMessage):
     """State of one peer, sent whenever it changes."""
 
     kind: Literal["peer_changed"] = "peer_changed"
-    machine: str
-    state: PeerState
-    run_id: str
-    reason: str = ""
-    """Of connecting and lost: what was tried and how it failed."""
-    endpoint: str = ""
-    """Address that is connected, or that was tried last."""
-    slow: bool = False
-    """Connections to it succeed but take long."""
-    rtt_us: int | None = None
-    clock_offset_us: int | None = None
-    """The peer's wall clock minus ours; good to half the round trip."""
+    peer: PeerReport
 
 
 class SourceEvent(LinkMessage):

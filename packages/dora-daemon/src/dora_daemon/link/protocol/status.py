@@ -20,7 +20,7 @@ class PeerStatus:
         """Why the versions of the two links do not work together."""
         self.difference: str | None = None
         """How the two sides' lists of streams differ."""
-        self._was_proven = False
+        self._was_connected = False
 
     def dialing(self) -> None:
         """A first endpoint is dialed; the reason of an earlier attempt stays."""
@@ -31,7 +31,7 @@ class PeerStatus:
         """The peer's part runs anew."""
         self.left = False
         self.incompatible = None
-        self._was_proven = False
+        self._was_connected = False
 
     def state(self, endpoint: str | None, *, confirmed: bool) -> tuple[PeerState, str]:
         """Return state and reason. ``endpoint``: of the session, None without one."""
@@ -41,11 +41,11 @@ class PeerStatus:
             return "lost", self.incompatible
         if endpoint is None or not confirmed:
             reason = self.trouble if endpoint is None else no_answer(endpoint)
-            return ("lost" if self._was_proven else "connecting"), reason
+            return ("lost" if self._was_connected else "connecting"), reason
         if self.difference is not None:
             return "connecting", self.difference
-        self._was_proven = True
-        return "proven", ""
+        self._was_connected = True
+        return "connected", ""
 
 
 def other_security(machine: str, *, plain: bool) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dora_config.dataflow.variables import is_reserved
 from dora_config.history.entries import LinkPeerChanged
-from dora_config.protocol.links import LinkPlan, LinkReport, PeerEndpoint
+from dora_config.protocol.links import LinkPlan, LinkReport, PeerEndpoint, PeerReport
 from dora_config.protocol.runner import EdgeStatus
 from dora_config.protocol.runner_events import LinkChanged, LogLevel, LogLine, RunnerEvent
 from dora_config.spawn_argv import run_module
@@ -22,7 +22,7 @@ from dora_daemon.link.protocol import messages
 from dora_daemon.link.protocol.messages import Incoming, Outgoing, SetIncoming, SetOutgoing
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.link.channel import RunnerChannel
-from dora_daemon.runner.link.view import LinkView, essence
+from dora_daemon.runner.link.view import LinkView
 from dora_daemon.runner.logs.logs import OutputReader, Stream, now_text
 from dora_daemon.runner.machine import events
 from dora_daemon.runner.machine.edges import Edge
@@ -254,7 +254,7 @@ class LinkSupervisor:
         self._tail: deque[str] = deque(maxlen=5)
         """Last lines on stderr."""
         self._sent: dict[type[messages.ToLink], messages.ToLink] = {}
-        self._reported: tuple[object, ...] = ()
+        self._reported = LinkReport()
         self._syncing = False
         self.set_plan(plan, credentials)
 
@@ -441,7 +441,7 @@ class LinkSupervisor:
                 | messages.PeerChanged()
             ):
                 if isinstance(message, messages.PeerChanged):
-                    self._log_peer(message)
+                    self._log_peer(message.peer)
                 self._view.update(message)
                 self._report_changes()
             case messages.SourceEvent(node=node, output=output, event="closed"):
@@ -456,21 +456,20 @@ class LinkSupervisor:
                 if count:
                     self._emit_log("warn", f"{count} messages for other machines were discarded")
 
-    def _log_peer(self, message: messages.PeerChanged) -> None:
-        before = self._view.peer_state(message.machine)
-        if message.state != before:
-            reason = message.reason or None
-            changed = LinkPeerChanged(peer=message.machine, state=message.state, reason=reason)
+    def _log_peer(self, peer: PeerReport) -> None:
+        before = self._view.peer_state(peer.machine)
+        if peer.state != before:
+            changed = LinkPeerChanged(peer=peer.machine, state=peer.state, reason=peer.reason)
             self._history.add(changed)
-        if message.state == "lost" and before != "lost":
-            cause = f": {message.reason}" if message.reason else ""
-            self._emit_log("warn", f'lost the link to machine "{message.machine}"{cause}')
-        elif message.state == "proven" and before == "lost":
-            self._emit_log("info", f'restored the link to machine "{message.machine}"')
+        if peer.state == "lost" and before != "lost":
+            cause = f": {peer.reason}" if peer.reason else ""
+            self._emit_log("warn", f'lost the link to machine "{peer.machine}"{cause}')
+        elif peer.state == "connected" and before == "lost":
+            self._emit_log("info", f'restored the link to machine "{peer.machine}"')
 
     def _report_changes(self) -> None:
         report = self._view.report()
-        if (now := essence(report)) != self._reported:
+        if (now := report.without_figures()) != self._reported:
             self._reported = now
             self._on_event(LinkChanged(report=report))
 

@@ -48,17 +48,8 @@ class LinkView:
                 self._problem = None
             case Failed(reason=reason):
                 self._problem = reason
-            case PeerChanged():
-                self._peers[message.machine] = PeerReport(
-                    machine=message.machine,
-                    run_id=message.run_id,
-                    state=message.state,
-                    reason=message.reason or None,
-                    endpoint=message.endpoint or None,
-                    slow=message.slow,
-                    rtt_us=message.rtt_us,
-                    clock_offset_us=message.clock_offset_us,
-                )
+            case PeerChanged(peer=peer):
+                self._peers[peer.machine] = peer
             case StreamCounts(streams=streams):
                 for count in streams:
                     key = (count.machine, count.node, count.output)
@@ -69,7 +60,7 @@ class LinkView:
         reason = "the link process of this machine ended and is being restarted"
         for machine, peer in self._peers.items():
             if peer.state != "left":
-                state = "lost" if peer.state == "proven" else peer.state
+                state = "lost" if peer.state == "connected" else peer.state
                 self._peers[machine] = peer.model_copy(update={"state": state, "reason": reason})
         for key, count in self._counts.items():
             self._before[key] = _added(self._before.get(key), count)
@@ -106,14 +97,6 @@ class LinkView:
             resent=count.resent,
             invalid=count.invalid,
         )
-
-
-def essence(report: LinkReport) -> tuple[object, ...]:
-    """Return what is reported at once when it changes: not round trips and clock offsets."""
-    peers = tuple(
-        (p.machine, p.run_id, p.state, p.reason, p.endpoint, p.slow) for p in report.peers
-    )
-    return (report.endpoints, report.problem, peers)
 
 
 def _added(before: StreamCount | None, count: StreamCount) -> StreamCount:

@@ -53,7 +53,7 @@ LAST_ATTEMPTS = 3
 _TIMERS: tuple[TimerName, ...] = ("backoff", "notice", "kill")
 
 
-class LinkState(Enum):
+class LinkProcessState(Enum):
     NONE = "none"
     STARTING = "starting"
     RUNNING = "running"
@@ -89,7 +89,7 @@ class LinkLifecycle:
     """
 
     _next_incarnation: Callable[[], int]
-    state: LinkState = LinkState.NONE
+    state: LinkProcessState = LinkProcessState.NONE
     incarnation: int = 0
     restarts: int = 0
     _deadline: float | None = None
@@ -108,13 +108,13 @@ class LinkLifecycle:
     @property
     def over(self) -> bool:
         """Whether no link process will run again."""
-        return self.state in (LinkState.NONE, LinkState.ENDED)
+        return self.state in (LinkProcessState.NONE, LinkProcessState.ENDED)
 
     def handle(self, event: LinkEvent, now: float) -> list[Command]:
         """Process one event and return commands."""
         match event:
             case LinkNeeded():
-                return self._spawn(now) if self.state is LinkState.NONE else []
+                return self._spawn(now) if self.state is LinkProcessState.NONE else []
             case LinkSpawned(incarnation=number):
                 return self._spawned(number, now)
             case LinkConnected(incarnation=number):
@@ -132,7 +132,7 @@ class LinkLifecycle:
 
     def _spawn(self, now: float) -> list[Command]:
         self.incarnation = self._next_incarnation()
-        self.state = LinkState.STARTING
+        self.state = LinkProcessState.STARTING
         self._started = now
         return [SpawnLink(self.incarnation)]
 
@@ -142,26 +142,26 @@ class LinkLifecycle:
         return [FinishLink(max(0.0, self._deadline - now))]
 
     def _connected(self, incarnation: int) -> list[Command]:
-        if self.state is not LinkState.STARTING or incarnation != self.incarnation:
+        if self.state is not LinkProcessState.STARTING or incarnation != self.incarnation:
             return [Refuse(LINK_NODE, "this dataflow has another link process now")]
-        self.state = LinkState.RUNNING
+        self.state = LinkProcessState.RUNNING
         return [AdmitLink(self.incarnation)]
 
     def _exited(self, event: LinkExited, now: float) -> list[Command]:
-        if event.incarnation != self.incarnation or self.state is LinkState.ENDED:
+        if event.incarnation != self.incarnation or self.state is LinkProcessState.ENDED:
             return []
         if self._deadline is not None:
             if event.drained:
                 self._last_attempts += 1
             given_up = now >= self._deadline or self._last_attempts > LAST_ATTEMPTS
             if event.exit.ok or given_up:
-                self.state = LinkState.ENDED
+                self.state = LinkProcessState.ENDED
                 expected = event.exit.ok or self._killed
                 return [*([] if expected else [_given_up(event)]), *self._cancel_timers()]
         if now - self._started >= STABLE_SECONDS:
             self._delay = FIRST_DELAY
         delay, self._delay = self._delay, min(self._delay * 2, MAX_DELAY)
-        self.state = LinkState.BACKING_OFF
+        self.state = LinkProcessState.BACKING_OFF
         self.restarts += 1
         text = f"restarting the link to other machines in {delay:g} s: {_cause(event)}"
         return [EmitLog("warn", text), ArmTimer(LINK_NODE, "backoff", now + delay)]
@@ -181,7 +181,7 @@ class LinkLifecycle:
             armed.append(CancelTimer(LINK_NODE, "notice"))
         else:
             armed.append(ArmTimer(LINK_NODE, "notice", now + NOTICE_SECONDS))
-        if self.state is LinkState.BACKING_OFF:
+        if self.state is LinkProcessState.BACKING_OFF:
             # the next link delivers queued messages
             return [CancelTimer(LINK_NODE, "backoff"), *armed, *self._spawn(now)]
         return [*armed, FinishLink(seconds)]
@@ -190,11 +190,11 @@ class LinkLifecycle:
         if self.over:
             return []
         commands = self._kill()
-        self.state = LinkState.ENDED
+        self.state = LinkProcessState.ENDED
         return commands
 
     def _timer(self, timer: TimerName, now: float) -> list[Command]:
-        if timer == "backoff" and self.state is LinkState.BACKING_OFF:
+        if timer == "backoff" and self.state is LinkProcessState.BACKING_OFF:
             return self._spawn(now)
         if self.over:
             return []
@@ -210,8 +210,8 @@ class LinkLifecycle:
         return []
 
     def _kill(self) -> list[Command]:
-        if self.state is LinkState.BACKING_OFF:
-            self.state = LinkState.ENDED
+        if self.state is LinkProcessState.BACKING_OFF:
+            self.state = LinkProcessState.ENDED
             return self._cancel_timers()
         self._killed = True
         return [*self._cancel_timers(), SignalLink("SIGKILL")]
