@@ -1,9 +1,9 @@
 """Sessions of nox; without ``-s``, those of CI.
 
 lint, types, tests, lowest (oldest allowed dependencies), wheels (each one alone in an empty
-environment), docs, demo (the README's first command). Not part of CI: ``unit``, the quick tests;
-``slow``, those that take minutes; ``bench``, the comparison with dora-rs; ``pythons``, the tests on
-other interpreters.
+environment), docs, demo (the README's first command), ros2 (dora-ros2 beside rclpy). Not
+part of CI: ``unit``, the quick tests; ``slow``, those that take minutes; ``bench``, the comparison
+with dora-rs; ``pythons``, the tests on other interpreters.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ nox.options.sessions = [
     "wheels",
     "docs",
     "demo",
+    "ros2",
 ]
 
 ROOT = Path(__file__).parent
@@ -152,6 +153,21 @@ def docs(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Run the README's first command in a copy of the repository."""
     session.run(sys.executable, "scripts/demo.py", external=True)
+
+
+@nox.session(venv_backend="uv")
+def ros2(session: nox.Session) -> None:
+    """Types and messages of dora-ros2 compared with rclpy, in an environment of its own."""
+    session.install("-e", "packages/dora-ros2", *_dependencies("test"))
+    rclpy = Path(session.create_tmp()).resolve() / "rclpy"
+    python = rclpy / "bin" / "python"
+    if not python.exists():
+        # the wheels are for CPython 3.10 to 3.13 on x86_64
+        session.run("uv", "venv", "--quiet", "--python", sys.executable, str(rclpy), external=True)
+    wheels = _dependencies("rclpy")
+    session.run("uv", "pip", "install", "--quiet", "--python", str(python), *wheels, external=True)
+    variables = {"DORA_TESTS_RCLPY": str(python)}
+    session.run("pytest", "-q", "tests/ros2/oracle", *session.posargs, env=variables)
 
 
 @nox.session

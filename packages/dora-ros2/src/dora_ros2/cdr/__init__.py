@@ -1,0 +1,1 @@
+"""CDR payloads to and from Arrow, by functions that are generated for each type."""

@@ -1,0 +1,118 @@
+"""Arrow types of messages, and arrays that share the memory of a payload.
+
+A message is a struct array of one row, as in dora-rs: arrays and sequences are lists, bytes and
+characters `uint8`, strings of both kinds `utf8`; each field may be null, and none is.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pyarrow as pa
+
+from dora_ros2.definitions.description import (
+    NESTED,
+    NUMBERS,
+    PLACEHOLDER,
+    FieldType,
+    TypeDescription,
+)
+from dora_ros2.errors import DefinitionError
+
+_NUMBERS: Final = {
+    "b": pa.int8(), "B": pa.uint8(), "h": pa.int16(), "H": pa.uint16(), "i": pa.int32(),
+    "I": pa.uint32(), "q": pa.int64(), "Q": pa.uint64(), "f": pa.float32(), "d": pa.float64(),
+    "?": pa.bool_(),
+}  # fmt: skip
+
+View = tuple[tuple[int, ...], int, int]
+"""Path of a list, by indexes of fields; where its elements begin in the payload; their number."""
+
+
+def arrow_type(description: TypeDescription, name: str | None = None) -> pa.StructType:
+    """Return the Arrow type of a message, by default that of the whole description."""
+
+    def element(kind: FieldType) -> pa.DataType:
+        if kind.element == NESTED:
+            return arrow_type(description, kind.nested)
+        if kind.element in (12, 14):
+            raise DefinitionError(
+                f'"{description.name}" has a field of type '
+                f"{'long double' if kind.element == 12 else 'wchar'}, which is not supported"
+            )
+        code = NUMBERS.get(kind.element)
+        return pa.utf8() if code is None else _NUMBERS[code]
+
+    held = description.structures[name or description.name]
+    return pa.struct(
+        [
+            pa.field(
+                field.name,
+                element(field.type)
+                if field.type.kind == "single"
+                else pa.list_(pa.field("item", element(field.type))),
+            )
+            for field in held.fields
+            if field.name != PLACEHOLDER
+        ]
+    )
+
+
+def with_views(array: pa.StructArray, views: Sequence[View], payload: pa.Buffer) -> pa.StructArray:
+    """Replace empty lists of a struct array of one row by elements that lie in ``payload``."""
+    columns = array.flatten()
+    deeper: dict[int, list[View]] = {}
+    for path, start, count in views:
+        if len(path) > 1:
+            deeper.setdefault(path[0], []).append((path[1:], start, count))
+        else:
+            columns[path[0]] = _list(array.type.field(path[0]).type, payload, start, count)
+    for index, below in deeper.items():
+        columns[index] = with_views(columns[index], below, payload)
+    return pa.StructArray.from_arrays(columns, fields=list(array.type))
+
+
+def _list(kind: pa.ListType, payload: pa.Buffer, start: int, count: int) -> pa.ListArray:
+    width = kind.value_type.bit_width // 8
+    held = payload.slice(start, count * width)
+    if held.address % width:
+        held = pa.py_buffer(held.to_pybytes())
+    values = pa.Array.from_buffers(kind.value_type, count, [None, held], 0)
+    offsets = pa.py_buffer(struct.pack("=ii", 0, count))
+    return pa.ListArray.from_buffers(kind, 1, [None, offsets], 0, children=[values])
+
+
+def values(array: pa.Array) -> Any:
+    """Return a struct array of one row as a dictionary, with long lists as memory views.
+
+    Lists of numbers without nulls share the memory of the array. A list of bytes may also be
+    written as Arrow binary.
+    """
+    kind = array.type
+    if pa.types.is_struct(kind):
+        if not array.is_valid()[0].as_py():
+            return None
+        return {
+            kind.field(index).name: values(column) for index, column in enumerate(array.flatten())
+        }
+    if _is_list(kind) and kind.value_type in _CODES and array[0].is_valid:
+        held = array.flatten()
+        if held.null_count == 0:
+            width = held.type.bit_width // 8
+            start = held.offset * width
+            buffer = held.buffers()[1] or b""
+            raw = memoryview(buffer)[start : start + len(held) * width]
+            code: Any = _CODES[held.type]
+            return raw.cast("B").cast(code)
+    return array[0].as_py()
+
+
+_CODES: Final = {kind: code for code, kind in _NUMBERS.items() if code != "?"}
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )

@@ -1,0 +1,1 @@
+"""Interface definitions: `.msg`, `.srv`, `.action` and `.idl` files to type descriptions."""

@@ -1,0 +1,347 @@
+"""Type descriptions of ROS 2 interfaces, their RIHS01 hashes, and the implicit types (pure).
+
+The shape is that of `type_description_interfaces/msg/TypeDescription`, which publishers serve in
+`get_type_description`.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final, Literal
+
+from dora_ros2.errors import DefinitionError
+
+NESTED: Final = 1
+BOOL: Final = 15
+STRING: Final = 17
+WSTRING: Final = 18
+BOUNDED_STRING: Final = 21
+BOUNDED_WSTRING: Final = 22
+
+NUMBERS: Final[Mapping[int, str]] = {
+    2: "b", 3: "B", 4: "h", 5: "H", 6: "i", 7: "I", 8: "q", 9: "Q", 10: "f", 11: "d",
+    13: "B", 15: "?", 16: "B",
+}  # fmt: skip
+"""Codes of the module `struct` by type id; 13 is a character, 16 a byte."""
+
+IDS: Final[Mapping[str, int]] = {
+    "int8": 2, "uint8": 3, "int16": 4, "uint16": 5, "int32": 6, "uint32": 7, "int64": 8,
+    "uint64": 9, "float32": 10, "float64": 11, "char": 3, "bool": BOOL, "byte": 16,
+    "string": STRING, "wstring": WSTRING,
+}  # fmt: skip
+"""Type ids by the names of `.msg` files."""
+
+PLACEHOLDER: Final = "structure_needs_at_least_one_member"
+"""The only field of a message without fields: one byte in CDR, absent in Arrow."""
+
+_ARRAY: Final = 48
+_KINDS: Final = ("single", "array", "bounded", "sequence")
+
+
+@dataclass(frozen=True)
+class FieldType:
+    """Type of a field: an element, and how many of them."""
+
+    type_id: int
+    capacity: int = 0
+    string_capacity: int = 0
+    nested: str = ""
+
+    @property
+    def element(self) -> int:
+        """Type id of one element."""
+        return (self.type_id - 1) % _ARRAY + 1
+
+    @property
+    def kind(self) -> Literal["single", "array", "bounded", "sequence"]:
+        return _KINDS[(self.type_id - 1) // _ARRAY]
+
+    def several(self, kind: str, capacity: int) -> FieldType:
+        """Return the array or sequence of this element."""
+        type_id = self.type_id + _ARRAY * _KINDS.index(kind)
+        return FieldType(type_id, capacity, self.string_capacity, self.nested)
+
+    @property
+    def text(self) -> str:
+        """The type as a `.msg` file has it."""
+        names = {type_id: name for name, type_id in IDS.items() if name != "char"} | {13: "char"}
+        if self.element == NESTED:
+            package, _, name = self.nested.split("/")
+            text = f"{package}/{name}"
+        elif self.element in (BOUNDED_STRING, BOUNDED_WSTRING):
+            text = f"{names[self.element - 4]}<={self.string_capacity}"
+        else:
+            text = names[self.element]
+        inside = {"single": None, "array": self.capacity, "bounded": f"<={self.capacity}"}
+        size = inside.get(self.kind, "")
+        return text if size is None else f"{text}[{size}]"
+
+
+@dataclass(frozen=True)
+class Field:
+    """Field of a message; ``default`` is None where the definition gives none."""
+
+    name: str
+    type: FieldType
+    default: Any = None
+
+    def as_message(self, *, default: bool) -> dict[str, Any]:
+        described: dict[str, Any] = {
+            "name": self.name,
+            "type": {
+                "type_id": self.type.type_id,
+                "capacity": self.type.capacity,
+                "string_capacity": self.type.string_capacity,
+                "nested_type_name": self.type.nested,
+            },
+        }
+        if default:
+            described["default_value"] = "" if self.default is None else str(self.default)
+        return described
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Name and fields of one message, service or action, without those it refers to."""
+
+    name: str
+    fields: tuple[Field, ...]
+    source: str = field(default="", compare=False)
+    """Text of its definition; empty for implicit types and those of `.idl` files."""
+
+    def as_message(self, *, defaults: bool) -> dict[str, Any]:
+        fields = [field.as_message(default=defaults) for field in self.fields]
+        return {"type_name": self.name, "fields": fields}
+
+    @property
+    def text(self) -> str:
+        """The definition as a `.msg` file has it."""
+        fields = (field for field in self.fields if field.name != PLACEHOLDER)
+        return self.source or "".join(f"{field.type.text} {field.name}\n" for field in fields)
+
+
+@dataclass(frozen=True)
+class TypeDescription:
+    """A structure and all to which it refers, sorted by name."""
+
+    main: Structure
+    referenced: tuple[Structure, ...]
+
+    @property
+    def name(self) -> str:
+        return self.main.name
+
+    @cached_property
+    def structures(self) -> Mapping[str, Structure]:
+        """All structures by name."""
+        return {one.name: one for one in (self.main, *self.referenced)}
+
+    @cached_property
+    def hash(self) -> str:
+        """RIHS01 hash; independent of default values and comments."""
+        text = json.dumps(self.as_message(defaults=False))
+        return f"RIHS01_{hashlib.sha256(text.encode()).hexdigest()}"
+
+    def as_message(self, *, defaults: bool = True) -> dict[str, Any]:
+        """Return the fields of `type_description_interfaces/msg/TypeDescription`."""
+        return {
+            "type_description": self.main.as_message(defaults=defaults),
+            "referenced_type_descriptions": [
+                one.as_message(defaults=defaults) for one in self.referenced
+            ],
+        }
+
+    def of(self, name: str) -> TypeDescription:
+        """Return the description of one of its structures."""
+        return describe(name, self.structures.__getitem__)
+
+    @property
+    def concatenated_text(self) -> str:
+        """All definitions in one text: the data of a schema `ros2msg` in MCAP files."""
+        parts = [self.main.text]
+        for one in self.referenced:
+            package, _, name = one.name.split("/")
+            parts.append(f"MSG: {package}/{name}\n{one.text}")
+        separator = "=" * 80 + "\n"
+        return separator.join(part if part.endswith("\n") else f"{part}\n" for part in parts)
+
+    @classmethod
+    def from_message(
+        cls, message: Mapping[str, Any], sources: Mapping[str, str] | None = None
+    ) -> TypeDescription:
+        """Read what a publisher served; ``sources`` are its definition texts by type name.
+
+        Its references are checked, so that a name that it lacks is an error here and not later.
+        """
+        sources = sources or {}
+        found = {
+            one.name: one
+            for one in (
+                _structure(entry, sources)
+                for entry in (
+                    message["type_description"],
+                    *message["referenced_type_descriptions"],
+                )
+            )
+        }
+        name = str(message["type_description"]["type_name"])
+
+        def lookup(wanted: str) -> Structure:
+            if wanted not in found:
+                raise DefinitionError(f'the description of "{name}" lacks "{wanted}"')
+            return found[wanted]
+
+        return describe(name, lookup)
+
+
+def _structure(entry: Mapping[str, Any], sources: Mapping[str, str]) -> Structure:
+    name = str(entry["type_name"])
+    check_name(name)
+    fields = []
+    for described in entry["fields"]:
+        kind = described["type"]
+        field_type = FieldType(
+            int(kind["type_id"]),
+            int(kind["capacity"]),
+            int(kind["string_capacity"]),
+            str(kind["nested_type_name"]),
+        )
+        if not 0 < field_type.type_id <= 4 * _ARRAY:
+            raise DefinitionError(f'"{name}" has a field of unknown type {field_type.type_id}')
+        default = described.get("default_value") or None
+        if default is not None and not (field_type.kind == "single" and _is_text(field_type)):
+            try:
+                default = ast.literal_eval(default)
+            except (ValueError, SyntaxError):
+                default = None  # of use to this sender only
+        fields.append(Field(str(described["name"]), field_type, default))
+    return Structure(name, tuple(fields), sources.get(name, ""))
+
+
+def _is_text(kind: FieldType) -> bool:
+    return kind.element in (STRING, WSTRING, BOUNDED_STRING, BOUNDED_WSTRING)
+
+
+def describe(name: str, lookup: Callable[[str], Structure]) -> TypeDescription:
+    """Return the description of ``name`` with all structures that ``lookup`` finds for it."""
+    main = lookup(name)
+    found: dict[str, Structure] = {}
+    finished: set[str] = set()
+
+    def visit(one: Structure, above: tuple[str, ...]) -> None:
+        if one.name in above:
+            raise DefinitionError(f'"{one.name}" contains itself')
+        if one.name in finished:
+            return
+        for nested in dict.fromkeys(entry.type.nested for entry in one.fields if entry.type.nested):
+            found[nested] = lookup(nested)
+            visit(found[nested], (*above, one.name))
+        finished.add(one.name)
+
+    visit(main, ())
+    return TypeDescription(main, tuple(found[key] for key in sorted(found)))
+
+
+def check_name(name: str) -> str:
+    """Return a full name, `package/msg/Name`, if it is one."""
+    parts = name.split("/")
+    if (
+        len(parts) != 3
+        or parts[1] not in ("msg", "srv", "action")
+        or not all(part.isascii() and part.isidentifier() for part in parts)
+    ):
+        raise DefinitionError(
+            f'"{name}" is not the name of a ROS interface', remedy="write package/msg/Name"
+        )
+    return name
+
+
+def full_name(name: str, kind: str) -> str:
+    """Return `package/msg/Name` for `package/Name` or itself; ``kind`` is msg, srv or action."""
+    parts = name.split("/")
+    return check_name(f"{parts[0]}/{kind}/{parts[1]}" if len(parts) == 2 else name)
+
+
+def dds_name(name: str) -> str:
+    """Return the name on the wire: `package::msg::dds_::Name_`."""
+    package, kind, last = name.split("/")
+    return f"{package}::{kind}::dds_::{last}_"
+
+
+def ros_name(dds: str) -> str:
+    """Return the name of which ``dds`` is the name on the wire."""
+    parts = dds.split("::")
+    if len(parts) != 4 or parts[2] != "dds_" or not parts[3].endswith("_"):
+        raise DefinitionError(f'"{dds}" is not a type name of ROS 2')
+    return check_name(f"{parts[0]}/{parts[1]}/{parts[3][:-1]}")
+
+
+def structure(name: str, fields: Iterable[Field], source: str = "") -> Structure:
+    """Return a structure, with the placeholder if it has no fields."""
+    held = tuple(fields) or (Field(PLACEHOLDER, FieldType(IDS["uint8"])),)
+    return Structure(name, held, source)
+
+
+def _nested(name: str, field_name: str, bound: int = 0) -> Field:
+    single = FieldType(NESTED, nested=name)
+    return Field(field_name, single.several("bounded", bound) if bound else single)
+
+
+def service_structures(name: str, request: Structure, response: Structure) -> list[Structure]:
+    """Return the structures of the service ``name``: itself, request, response and event."""
+    event = structure(
+        f"{name}_Event",
+        [
+            _nested("service_msgs/msg/ServiceEventInfo", "info"),
+            _nested(request.name, "request", 1),
+            _nested(response.name, "response", 1),
+        ],
+    )
+    service = structure(
+        name,
+        [
+            _nested(request.name, "request_message"),
+            _nested(response.name, "response_message"),
+            _nested(event.name, "event_message"),
+        ],
+    )
+    return [service, request, response, event]
+
+
+def action_structures(
+    name: str, goal: Structure, result: Structure, feedback: Structure
+) -> list[Structure]:
+    """Return the 14 structures of the action ``name``."""
+    goal_id = _nested("unique_identifier_msgs/msg/UUID", "goal_id")
+    accepted = Field("accepted", FieldType(BOOL))
+    stamp = _nested("builtin_interfaces/msg/Time", "stamp")
+    status = Field("status", FieldType(IDS["int8"]))
+    send, get = f"{name}_SendGoal", f"{name}_GetResult"
+    send_goal = service_structures(
+        send,
+        structure(f"{send}_Request", [goal_id, _nested(goal.name, "goal")]),
+        structure(f"{send}_Response", [accepted, stamp]),
+    )
+    get_result = service_structures(
+        get,
+        structure(f"{get}_Request", [goal_id]),
+        structure(f"{get}_Response", [status, _nested(result.name, "result")]),
+    )
+    message = structure(f"{name}_FeedbackMessage", [goal_id, _nested(feedback.name, "feedback")])
+    action = structure(
+        name,
+        [
+            _nested(goal.name, "goal"),
+            _nested(result.name, "result"),
+            _nested(feedback.name, "feedback"),
+            _nested(send, "send_goal_service"),
+            _nested(get, "get_result_service"),
+            _nested(message.name, "feedback_message"),
+        ],
+    )
+    return [action, goal, result, feedback, *send_goal, *get_result, message]

@@ -1,0 +1,181 @@
+"""Parser of `.msg`, `.srv` and `.action` files (pure)."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from dora_ros2.definitions.description import (
+    BOUNDED_STRING,
+    BOUNDED_WSTRING,
+    IDS,
+    NESTED,
+    NUMBERS,
+    STRING,
+    WSTRING,
+    Field,
+    FieldType,
+    Structure,
+    action_structures,
+    service_structures,
+    structure,
+)
+from dora_ros2.errors import DefinitionError
+
+_TYPE = re.compile(
+    r"(?P<name>[A-Za-z]\w*(?:/[A-Za-z]\w*){0,2})(?:<=(?P<bound>\d+))?"
+    r"(?:\[(?P<size>(?:<=)?\d+|)\])?"
+)
+_CONSTANT = re.compile(r"[A-Z]\w*\s*=")
+_SEPARATOR = re.compile(r"^---.*$\n?", re.MULTILINE)
+_INTEGERS = {
+    code: (-(1 << bits - 1), (1 << bits - 1) - 1) if code.islower() else (0, (1 << bits) - 1)
+    for code, bits in zip("bBhHiIqQ", (8, 8, 16, 16, 32, 32, 64, 64), strict=True)
+}
+
+
+def parse(name: str, text: str, *, file: str = "") -> list[Structure]:
+    """Return the structures of the definition ``text`` of ``name``, itself first."""
+    kind = name.split("/")[1]
+    names = {
+        "msg": [name],
+        "srv": [f"{name}_Request", f"{name}_Response"],
+        "action": [f"{name}_Goal", f"{name}_Result", f"{name}_Feedback"],
+    }[kind]
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    sections = _SEPARATOR.split(text) if kind != "msg" else [text]
+    if len(sections) != len(names):
+        raise DefinitionError(
+            f"a definition of this kind has {len(names)} parts, not {len(sections)}",
+            remedy='put a line "---" between two parts',
+            file=file,
+        )
+    line = 1
+    found = []
+    for section_name, section in zip(names, sections, strict=True):
+        found.append(_section(section_name, section, file, line))
+        line += section.count("\n") + 1
+    match found:
+        case [message]:
+            return [message]
+        case [request, response]:
+            return service_structures(name, request, response)
+        case _:
+            return action_structures(name, *found)
+
+
+def _section(name: str, text: str, file: str, first: int) -> Structure:
+    fields: dict[str, Field] = {}
+    for number, line in enumerate(text.split("\n"), first):
+        words = _without_comment(line).split(None, 1)
+        if not words:
+            continue
+        try:
+            found = _field(words, name.split("/")[0])
+            if found is not None and found.name in fields:
+                raise DefinitionError(f'the field "{found.name}" occurs twice')
+        except DefinitionError as error:
+            raise DefinitionError(
+                error.problem, remedy=error.remedy, file=file, line=number
+            ) from None
+        if found is not None:
+            fields[found.name] = found
+    return structure(name, fields.values(), text)
+
+
+def _without_comment(line: str) -> str:
+    """Remove what follows a ``#`` outside of quotes; an apostrophe in a comment is none."""
+    quote = ""
+    for index, character in enumerate(line):
+        if quote:
+            if character == quote and line[index - 1] != "\\":
+                quote = ""
+        elif character in "\"'":
+            quote = character
+        elif character == "#":
+            return line[:index]
+    return line
+
+
+def _field(words: Sequence[str], package: str) -> Field | None:
+    """Return the field of a line; None for a constant."""
+    kind = _field_type(words[0], package)
+    rest = words[1] if len(words) == 2 else ""
+    if _CONSTANT.match(rest):
+        return None
+    name, _, default = rest.strip().partition(" ")
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+        problem = f'"{name}" is not the name of a field' if name else "the line has no field name"
+        raise DefinitionError(problem, remedy="write: type name [default]")
+    return Field(name, kind, _default(kind, default.strip()) if default.strip() else None)
+
+
+def _field_type(text: str, package: str) -> FieldType:
+    match = _TYPE.fullmatch(text)
+    if match is None:
+        raise DefinitionError(f'"{text}" is not a type')
+    name, bound, size = match["name"], match["bound"], match["size"]
+    if name in IDS:
+        kind = FieldType(IDS[name])
+        if bound is not None:
+            if kind.type_id not in (STRING, WSTRING):
+                raise DefinitionError(f'"{name}" cannot be bounded; only strings can')
+            kind = FieldType(kind.type_id + BOUNDED_STRING - STRING, string_capacity=int(bound))
+    elif bound is not None or name in ("time", "duration"):
+        remedy = f"write builtin_interfaces/{name.title()}" if bound is None else ""
+        raise DefinitionError(f'"{text}" is not a type of ROS 2', remedy=remedy)
+    else:
+        kind = FieldType(NESTED, nested=_nested_name(name, package))
+    if size is None:
+        return kind
+    if size == "":
+        return kind.several("sequence", 0)
+    capacity = int(size.removeprefix("<="))
+    if capacity == 0:
+        raise DefinitionError(f'"{text}" has no element')
+    return kind.several("bounded" if size.startswith("<=") else "array", capacity)
+
+
+def _nested_name(name: str, package: str) -> str:
+    parts = name.split("/")
+    if len(parts) == 3 and parts[1] != "msg":
+        raise DefinitionError(f'"{name}" is not a message; a field cannot have this type')
+    return f"{parts[0] if len(parts) > 1 else package}/msg/{parts[-1]}"
+
+
+def _default(kind: FieldType, text: str) -> Any:
+    if kind.kind == "single":
+        return _value(kind, text)
+    if not (text.startswith("[") and text.endswith("]")):
+        raise DefinitionError(f"{text} is not a list", remedy="write [value, value]")
+    inside = re.findall(r"""(?:[^,"']|"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')+""", text[1:-1])
+    values = tuple(_value(kind, one.strip()) for one in inside if one.strip())
+    if kind.capacity and (
+        len(values) != kind.capacity if kind.kind == "array" else len(values) > kind.capacity
+    ):
+        raise DefinitionError(f"{text} has {len(values)} values, not {kind.capacity}")
+    return values
+
+
+def _value(kind: FieldType, text: str) -> Any:
+    """Return the value of one element that is written as ``text``."""
+    if kind.element in (STRING, WSTRING, BOUNDED_STRING, BOUNDED_WSTRING):
+        if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+            text = re.sub(r"\\(['\"])", r"\1", text[1:-1])
+        return text
+    code = NUMBERS.get(kind.element)
+    try:
+        if code == "?":
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if code in ("f", "d"):
+            return float(text)
+        if code is not None:
+            number = ast.literal_eval(text)
+            low, high = _INTEGERS[code]
+            if isinstance(number, int) and low <= number <= high:
+                return int(number)
+    except (KeyError, ValueError, SyntaxError):
+        pass
+    raise DefinitionError(f"{text} is not a default value of this type")

@@ -1,0 +1,121 @@
+"""Where definitions come from: folders, an installed ROS, wheels of ROS packages, this package."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from dora_ros2.definitions import idl, msg
+from dora_ros2.definitions.description import (
+    Structure,
+    TypeDescription,
+    check_name,
+    describe,
+)
+from dora_ros2.errors import DefinitionError
+
+SHIPPED = Path(__file__).parent.parent / "interfaces"
+"""Definitions of common interfaces that this package brings."""
+
+_IMPLICIT = re.compile(
+    r"_(Request|Response|Event|Goal|Result|Feedback|FeedbackMessage"
+    r"|(SendGoal|GetResult)(_(Request|Response|Event))?)$"
+)
+
+
+class Definitions:
+    """Structures by name; files are read when they are needed, the first one found counts."""
+
+    def __init__(self, folders: Iterable[Path | str] = ()) -> None:
+        self._folders = [Path(folder) for folder in folders]
+        self._shares = [
+            *(Path(entry) for entry in os.environ.get("AMENT_PREFIX_PATH", "").split(":") if entry),
+            Path(sys.prefix),
+        ]
+        self._known: dict[str, Structure] = {}
+        self._added: dict[str, Structure] = {}
+
+    def describe(self, name: str) -> TypeDescription:
+        return describe(name, self.structure)
+
+    def add(self, description: TypeDescription) -> None:
+        """Use a description that a publisher served where no file has the definition."""
+        for name, one in description.structures.items():
+            self._added.setdefault(name, one)
+
+    def structure(self, name: str) -> Structure:
+        """Return a structure by its full name; of services and actions also the implicit ones."""
+        if name not in self._known:
+            owner = check_name(name)
+            if owner.split("/")[1] != "msg":
+                owner = _IMPLICIT.sub("", owner)
+            self._read(owner)
+        found = self._known.get(name) or self._added.get(name)
+        if found is None:
+            raise self._not_found(name)
+        return found
+
+    def _read(self, name: str) -> None:
+        _, kind, last = name.split("/")
+        for folder in self._places(name):
+            for suffix, parse in ((f".{kind}", msg.parse), (".idl", idl.parse)):
+                path = folder / f"{last}{suffix}"
+                try:
+                    text = path.read_text(encoding="utf-8")
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                except (OSError, UnicodeDecodeError) as error:
+                    raise DefinitionError(f"cannot be read: {error}", file=path) from error
+                for one in parse(name, text, file=str(path)):
+                    self._known.setdefault(one.name, one)
+                return
+
+    def _places(self, name: str) -> Iterator[Path]:
+        """Yield the folders that may contain the file of ``name``."""
+        package, kind, _ = name.split("/")
+        for folder in self._folders:
+            yield folder / package / kind
+            yield folder / "share" / package / kind
+            if _package_of(folder) == package:
+                yield folder / kind
+        for prefix in self._shares:
+            yield prefix / "share" / package / kind
+        yield SHIPPED / package / kind
+        # a folder `msg` beside a dataflow that is not in a ROS package
+        for folder in self._folders:
+            if _package_of(folder) is None:
+                yield folder / kind
+
+    def _not_found(self, name: str) -> DefinitionError:
+        package, kind, last = name.split("/")
+        names = {
+            path.stem
+            for folder in self._places(name)
+            if folder.is_dir()
+            for path in folder.iterdir()
+            if path.suffix in (f".{kind}", ".idl")
+        }
+        similar = difflib.get_close_matches(last, sorted(names), n=1)
+        if similar:
+            remedy = f'did you mean "{package}/{kind}/{similar[0]}"?'
+        else:
+            wheel = f"ros-{package.replace('_', '-')}"
+            remedy = (
+                f"put {package}/{kind}/{last}.{kind} into a folder of definitions, "
+                f"source a ROS installation that has it, or install the wheel {wheel} if it exists"
+            )
+        return DefinitionError(f'found no definition of "{name}"', remedy=remedy)
+
+
+def _package_of(folder: Path) -> str | None:
+    """Return the name in the ``package.xml`` of a folder; None without this file."""
+    try:
+        text = (folder / "package.xml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    match = re.search(r"<name>\s*([\w-]+)\s*</name>", text)
+    return match[1] if match else None

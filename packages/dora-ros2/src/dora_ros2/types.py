@@ -1,0 +1,212 @@
+"""ROS 2 types by name: `Types` finds definitions; each type encodes and decodes its messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+
+from dora_ros2.cdr.arrow import View, arrow_type, with_views
+from dora_ros2.cdr.reader import Reader, generate_reader
+from dora_ros2.cdr.writer import REFUSALS, Writer, as_dictionary, generate_writer, problem_of
+from dora_ros2.definitions.description import (
+    TypeDescription,
+    dds_name,
+    full_name,
+    ros_name,
+)
+from dora_ros2.definitions.sources import Definitions
+from dora_ros2.errors import MalformedMessage
+
+__all__ = ["ActionType", "MessageType", "ServiceType", "TypeDescription", "Types", "ros_name"]
+
+Payload: TypeAlias = bytes | bytearray | memoryview | pa.Buffer
+"""A message in CDR with its header of 4 bytes."""
+
+_HEADER = b"\0\1\0\0"
+
+
+@dataclass(frozen=True)
+class MessageType:
+    """A message type; readers and writers are generated when they are first needed."""
+
+    description: TypeDescription
+
+    @property
+    def name(self) -> str:
+        return self.description.name
+
+    @property
+    def dds_name(self) -> str:
+        """Name on the wire, `std_msgs::msg::dds_::String_`."""
+        return dds_name(self.name)
+
+    @property
+    def hash(self) -> str:
+        return self.description.hash
+
+    @property
+    def ros2msg_text(self) -> str:
+        """The definition with all it refers to: the data of a schema `ros2msg` in MCAP files."""
+        return self.description.concatenated_text
+
+    @cached_property
+    def arrow_type(self) -> pa.StructType:
+        return arrow_type(self.description)
+
+    @cached_property
+    def _little(self) -> Reader:
+        return generate_reader(self.description, "<")
+
+    @cached_property
+    def _big(self) -> Reader:
+        return generate_reader(self.description, ">")
+
+    @cached_property
+    def _writer(self) -> Writer:
+        return generate_writer(self.description)
+
+    def decode(self, payload: Payload) -> pa.StructArray:
+        """Return the message as a struct array of one row; long lists share its memory."""
+        held = memoryview(payload).cast("B")
+        match held[:2].tobytes():
+            case b"\0\1":
+                read = self._little
+            case b"\0\0":
+                read = self._big
+            case other:
+                raise MalformedMessage(
+                    f"{self.name}: the header {other.hex() or '(empty)'} is not that of plain CDR"
+                )
+        if len(held) < 4:
+            raise MalformedMessage(f"{self.name}: the payload ends within its header")
+        views: list[View] = []
+        try:
+            row = read(held[4:], views)
+        except MalformedMessage as error:
+            raise MalformedMessage(f"{self.name}: {error}") from None
+        except UnicodeDecodeError as error:
+            raise MalformedMessage(f"{self.name}: a string is not valid: {error}") from None
+        array = pa.array([row], self.arrow_type)
+        return with_views(array, views, pa.py_buffer(payload).slice(4)) if views else array
+
+    def encode(self, value: pa.Array | pa.StructScalar | dict[str, Any]) -> bytearray:
+        """Return the message in CDR; absent fields have their defaults."""
+        out = bytearray(_HEADER)
+        try:
+            fields = as_dictionary(value)
+            self._writer(fields, out)
+        except MalformedMessage as error:
+            raise MalformedMessage(f"{self.name}: {error}") from None
+        except REFUSALS as error:
+            problem = problem_of(self.description, fields) or str(error)
+            raise MalformedMessage(f"{self.name}: {problem}") from error
+        return out
+
+
+@dataclass(frozen=True)
+class ServiceType:
+    """A service type and its messages."""
+
+    description: TypeDescription
+    request: MessageType
+    response: MessageType
+    event: MessageType
+
+    @property
+    def name(self) -> str:
+        return self.description.name
+
+    @property
+    def dds_name(self) -> str:
+        return dds_name(self.name)
+
+    @property
+    def hash(self) -> str:
+        return self.description.hash
+
+
+@dataclass(frozen=True)
+class ActionType:
+    """An action type, its messages and its services."""
+
+    description: TypeDescription
+    goal: MessageType
+    result: MessageType
+    feedback: MessageType
+    feedback_message: MessageType
+    send_goal: ServiceType
+    get_result: ServiceType
+    cancel_goal: ServiceType
+    """`action_msgs/srv/CancelGoal`, of all actions."""
+    status: MessageType
+    """`action_msgs/msg/GoalStatusArray`, of all actions."""
+
+    @property
+    def name(self) -> str:
+        return self.description.name
+
+    @property
+    def dds_name(self) -> str:
+        return dds_name(self.name)
+
+    @property
+    def hash(self) -> str:
+        return self.description.hash
+
+
+class Types:
+    """Types by name, from folders of definitions and from what is installed.
+
+    A name is `package/msg/Name` or `package/Name`. ``folders`` come first; each is a folder of
+    packages, the folder of one package (with `package.xml`), or has folders `msg`, `srv`, `action`.
+    """
+
+    def __init__(self, folders: Iterable[Path | str] = ()) -> None:
+        self._definitions = Definitions(folders)
+        self._described = cache(self._definitions.describe)
+        self._messages: dict[str, MessageType] = {}
+
+    def add(self, description: TypeDescription) -> None:
+        """Know a type that a publisher served; definitions that are installed go first."""
+        self._definitions.add(description)
+
+    def description(self, name: str) -> TypeDescription:
+        """Return the description of any full name, also of services and actions."""
+        return self._described(name)
+
+    def message(self, name: str) -> MessageType:
+        """Return a message type, or an implicit one: `package/srv/Name_Request`."""
+        return self._message(full_name(name, "msg"))
+
+    def service(self, name: str) -> ServiceType:
+        name = full_name(name, "srv")
+        return ServiceType(
+            self._described(name),
+            request=self._message(f"{name}_Request"),
+            response=self._message(f"{name}_Response"),
+            event=self._message(f"{name}_Event"),
+        )
+
+    def action(self, name: str) -> ActionType:
+        name = full_name(name, "action")
+        return ActionType(
+            self._described(name),
+            goal=self._message(f"{name}_Goal"),
+            result=self._message(f"{name}_Result"),
+            feedback=self._message(f"{name}_Feedback"),
+            feedback_message=self._message(f"{name}_FeedbackMessage"),
+            send_goal=self.service(f"{name}_SendGoal"),
+            get_result=self.service(f"{name}_GetResult"),
+            cancel_goal=self.service("action_msgs/srv/CancelGoal"),
+            status=self._message("action_msgs/msg/GoalStatusArray"),
+        )
+
+    def _message(self, name: str) -> MessageType:
+        if name not in self._messages:
+            self._messages[name] = MessageType(self._described(name))
+        return self._messages[name]

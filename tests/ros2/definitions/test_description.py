@@ -1,0 +1,71 @@
+"""Descriptions, hashes and names."""
+
+from __future__ import annotations
+
+import pytest
+
+from dora_ros2.definitions.description import TypeDescription, dds_name, full_name, ros_name
+from dora_ros2.definitions.sources import Definitions
+from dora_ros2.errors import DefinitionError
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "std_msgs/msg/String",
+            "RIHS01_df668c740482bbd48fb39d76a70dfd4bd59db1288021743503259e948f6b1a18",
+        ),
+        (
+            "example_interfaces/srv/AddTwoInts",
+            "RIHS01_e118de6bf5eeb66a2491b5bda11202e7b68f198d6f67922cf30364858239c81a",
+        ),
+    ],
+)
+def test_hashes(name: str, expected: str) -> None:
+    assert Definitions().describe(name).hash == expected
+
+
+def test_description_of_a_publisher() -> None:
+    """What `get_type_description` returns is the same type again."""
+    for name in ("rcl_interfaces/msg/ParameterEvent", "example_interfaces/action/Fibonacci"):
+        described = Definitions().describe(name)
+        sources = {one.name: one.source for one in described.structures.values()}
+        received = TypeDescription.from_message(described.as_message(), sources)
+        assert received == described
+        assert received.hash == described.hash
+        assert received.concatenated_text == described.concatenated_text
+
+
+def test_incomplete_description() -> None:
+    message = Definitions().describe("std_msgs/msg/Header").as_message()
+    message["referenced_type_descriptions"] = []
+    with pytest.raises(DefinitionError, match='"std_msgs/msg/Header" lacks "builtin_interfaces'):
+        TypeDescription.from_message(message)
+
+
+def test_concatenated_text() -> None:
+    text = Definitions().describe("geometry_msgs/msg/PointStamped").concatenated_text
+    parts = text.split("=" * 80 + "\n")
+    assert [part.partition("\n")[0] for part in parts[1:]] == [
+        "MSG: builtin_interfaces/Time", "MSG: geometry_msgs/Point", "MSG: std_msgs/Header"
+    ]  # fmt: skip
+    assert "Point point" in parts[0]
+
+
+def test_text_of_an_implicit_type() -> None:
+    text = Definitions().describe("example_interfaces/action/Fibonacci_FeedbackMessage").main.text
+    assert text == (
+        "unique_identifier_msgs/UUID goal_id\nexample_interfaces/Fibonacci_Feedback feedback\n"
+    )
+
+
+def test_names() -> None:
+    assert dds_name("std_msgs/msg/String") == "std_msgs::msg::dds_::String_"
+    assert ros_name("a::action::dds_::Go_FeedbackMessage_") == "a/action/Go_FeedbackMessage"
+    assert full_name("std_msgs/String", "msg") == "std_msgs/msg/String"
+    for wrong in ("String", "a/b/c/d", "std_msgs/foo/X", "std-msgs/X", "../msg/X"):
+        with pytest.raises(DefinitionError, match="is not the name of a ROS interface"):
+            full_name(wrong, "msg")
+    with pytest.raises(DefinitionError):
+        ros_name("std_msgs::msg::String")
