@@ -328,7 +328,9 @@ def test_peers_are_sent_when_the_runner_connects() -> None:
     expected = SetLinkPeers(peers=(moved, other), ended=("x",))
     assert SendToRunner(ID, expected) in state.handle(connected(), 0.0)
     later = ConnectPart(dataflow_id=ID, attempt=1, peers=(first,))
-    assert state.handle(later, 0.0) == [SendToRunner(ID, SetLinkPeers(peers=(first,)))]
+    saved, sent = state.handle(later, 0.0)
+    assert isinstance(saved, SavePart)
+    assert sent == SendToRunner(ID, SetLinkPeers(peers=(first,)))
 
 
 def test_later_news_of_a_machine_replaces_earlier_ones() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,7 @@ from dora_config.protocol.links import FIRST_PORT, LAST_PORT
 from dora_daemon.agent.events import Event, HandoverRequested, MachineStopping
 from dora_daemon.agent.linking import LinkError, Listen, parse_listen, plain_problem
 from dora_daemon.agent.part_files import DEFAULT_LISTEN_PORT, DaemonFiles, state_directory
-from dora_daemon.agent.service import Agent, AgentOptions
+from dora_daemon.agent.service import OFFLINE_AFTER, Agent, AgentOptions
 from dora_daemon.agent.shutdown import system_is_stopping
 from dora_daemon.process_tree.runner_index import PORT_VARIABLE
 from dora_daemon.process_tree.runtime_dir import runtime_root
@@ -106,6 +108,14 @@ def argument_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="allow nodes with `path: shell`, which can run any command",
     )
+    add(
+        "--offline-after",
+        type=_seconds,
+        default=OFFLINE_AFTER,
+        metavar="SECONDS",
+        help="without the coordinator for so long, start the nodes here that a reboot or "
+        "crash ended (default: 20)",
+    )
     add("--quiet", action="store_true", help="print warnings and errors only (also DORA_QUIET)")
     add(
         "--zenoh-listen",
@@ -169,6 +179,13 @@ def _port(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1 to 65535")
 
 
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (seconds := float(text)) < math.inf:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+
+
 def _labels(text: str) -> dict[str, str]:
     labels: dict[str, str] = {}
     for pair in filter(None, text.split(",")):
@@ -196,6 +213,7 @@ def _run(options: argparse.Namespace) -> int:
         base_dir=Path.cwd(),
         allow_shell=options.allow_shell_nodes,
         listen=listen_options(options),
+        offline_after=options.offline_after,
     )
     anyio.run(_serve, agent_options, files, reach)
     return 0

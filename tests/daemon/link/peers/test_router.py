@@ -49,7 +49,15 @@ class Routed:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self.router = FrameRouter(OURS, "a b", "dora/net/flow", "patrol", self.notes.append)
+        self.runs: list[tuple[str, str]] = []
+        self.router = FrameRouter(
+            OURS,
+            "a b",
+            "dora/net/flow",
+            "patrol",
+            self.notes.append,
+            lambda machine, run: self.runs.append((machine, run)),
+        )
         self.peer = FakePeer()
         self.router.peers["b"] = cast(PeerLink, self.peer)
 
@@ -102,8 +110,15 @@ def test_frames_of_or_for_another_link_process_are_ignored(routed: Routed) -> No
 
 
 def test_a_hello_of_another_run_or_machine_is_ignored(routed: Routed) -> None:
-    routed.hello(run_id="b-2")
+    routed.hello(run_id="b-0")
     routed.hello(machine="c")
+    assert routed.peer.known.their_link == 0
+    assert routed.runs == []
+
+
+def test_a_later_run_is_reported_before_its_hello_counts(routed: Routed) -> None:
+    routed.hello(run_id="b-2")
+    assert routed.runs == [("b", "b-2")]
     assert routed.peer.known.their_link == 0
 
 

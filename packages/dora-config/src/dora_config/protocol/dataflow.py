@@ -56,6 +56,9 @@ class DataflowSpec(Message):
     """Id of the build in which that code was delivered."""
     allow_unlinked: bool = False
     """Start although machines with shared edges cannot reach each other."""
+    offline: Literal["run", "wait"] = "run"
+    """What a machine does with its nodes after a boot without the coordinator: start them alone, or
+    wait for the coordinator."""
     recording: RecordingPlan | None = None
     """Record from the first message on; a restart of the dataflow is not recorded."""
 

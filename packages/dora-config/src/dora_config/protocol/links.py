@@ -49,9 +49,12 @@ class LinkPlan(Frozen):
     network: str = "dora"
     """Part of the Zenoh keys; always this value, because the dataflow's UUID is unique."""
     run_id: str
-    """New with each runner; a restarted link process keeps it."""
+    """New with each runner; a restarted link process keeps it. A later run of a part has a run id
+    that sorts after those of the earlier ones."""
     listen_host: str
     """Address of this machine to listen on."""
+    port: int | None = None
+    """Port of the part's link before, which is tried first: its peers know it."""
     first_port: int = Field(default=FIRST_PORT, ge=1, le=65535)
     last_port: int = Field(default=LAST_PORT, ge=1, le=65535)
     edges: tuple[RemoteEdge, ...]

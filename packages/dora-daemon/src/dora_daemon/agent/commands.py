@@ -41,6 +41,15 @@ class StartRunner:
 
 
 @dataclass(frozen=True, slots=True)
+class StartLater:
+    """Post ``PartDue`` after some seconds."""
+
+    dataflow_id: str
+    starts: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class AdoptRunner:
     """Connect to a runner that an earlier daemon process started."""
 
@@ -129,6 +138,7 @@ Command = (
     | SendToCoordinator
     | Connect
     | StartRunner
+    | StartLater
     | AdoptRunner
     | SendToRunner
     | SetRunnerLinks

@@ -44,8 +44,8 @@ logger = logging.getLogger("dora.daemon")
 
 
 FIRST_PAUSE = 0.5
-MAX_PAUSE = 20.0
-"""With its jitter and a connection it is less than 30 s: within these a fleet is complete again."""
+MAX_PAUSE = 5.0
+"""A coordinator that returns has its fleet back within about that time."""
 JITTER = 0.25
 """Share by which a pause is longer or shorter, so that a fleet does not reconnect at once."""
 

@@ -42,21 +42,28 @@ class Credentials:
         ``authority``: SHA-256 of the coordinator's certificate, in hexadecimal digits; ``name``:
         common name of the certificate.
         """
-        try:
-            trusted = x509.load_pem_x509_certificate((self.directory / "ca.pem").read_bytes())
-            mine = x509.load_pem_x509_certificate((self.directory / "cert.pem").read_bytes())
-        except (OSError, ValueError):
+        stored = self._stored()
+        if stored is None:
             return True
+        mine, trusted = stored
         if trusted.fingerprint(hashes.SHA256()).hex() != authority:
             return True
-        if _public(mine.public_key()) != _public(self._key.public_key()):
-            return True
-        if not _issued(mine, trusted):
-            return True  # we ended between the two files of `store`
         if mine.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value != name:
             return True
         self._usable.set()
         return False
+
+    def _stored(self) -> tuple[x509.Certificate, x509.Certificate] | None:
+        """Return the certificate on the disk and its authority, if they fit our key."""
+        try:
+            trusted = x509.load_pem_x509_certificate((self.directory / "ca.pem").read_bytes())
+            mine = x509.load_pem_x509_certificate((self.directory / "cert.pem").read_bytes())
+        except (OSError, ValueError):
+            return None
+        if _public(mine.public_key()) != _public(self._key.public_key()):
+            return None
+        # False if we ended between the two files of `store`.
+        return (mine, trusted) if _issued(mine, trusted) else None
 
     def request(self) -> str:
         """A certificate signing request, PEM."""
@@ -76,8 +83,13 @@ class Credentials:
         private_dir(self.directory)
         self._write_key(self._key)
 
-    async def usable(self, *, within: float) -> bool:
-        """Wait for a certificate that the present coordinator trusts, for at most so long."""
+    async def usable(self, *, within: float, alone: bool = False) -> bool:
+        """Wait for a certificate that the present coordinator trusts, for at most so long.
+
+        ``alone``: without the coordinator, the one that an earlier daemon process stored is used.
+        """
+        if alone and self._stored() is not None:
+            return True
         with anyio.move_on_after(within):
             await self._usable.wait()
         return self._usable.is_set()

@@ -29,6 +29,32 @@ class DaemonStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class CoordinatorConnected:
+    """The daemon is registered: the coordinator decides what starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorLost:
+    """The connection to the coordinator ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorAway:
+    """There was no connection for ``seconds``: the machine starts its parts alone."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PartDue:
+    """The pause before another start of a part without the coordinator has passed."""
+
+    dataflow_id: str
+    starts: int
+    """Of its record, when the pause began."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerPlaced:
     """A runner has its directory and is about to be spawned."""
 
@@ -159,12 +185,14 @@ RunnerNotice = (
     | NodeNotAdded
     | RevisionChanged
 )
+CoordinatorNotice = CoordinatorConnected | CoordinatorLost | CoordinatorAway | PartDue
 RecorderNotice = RecordingRequested | RecorderSettled
 Event = (
     PartRelinked
     | PartMessage
     | RunnerNotice
     | RecorderNotice
+    | CoordinatorNotice
     | DaemonStarted
     | EndDaemon
     | MachineStopping

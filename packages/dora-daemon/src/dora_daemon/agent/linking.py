@@ -141,28 +141,35 @@ class LinkSetup:
         self._coordinator = coordinator
         self._credentials = credentials
 
-    async def complete(self, plan: RunPlan, record: PartRecord, run_id: str) -> RunPlan:
-        """Add the link if the part has edges to other machines. Raises :class:`LinkError`."""
+    async def complete(self, plan: RunPlan, record: PartRecord, token: str) -> RunPlan:
+        """Add the link if the part has edges to other machines. Raises :class:`LinkError`.
+
+        ``token``: of the runner's directory.
+        """
         if not record.edges:
             return plan
-        links = await self.links(record, run_id)
+        links = await self.links(record, token)
         return plan.model_copy(update={"links": links.links, "credentials": links.credentials})
 
-    async def links(self, record: PartRecord, run_id: str) -> SetLinks:
+    async def links(self, record: PartRecord, token: str) -> SetLinks:
         """Return the links of a part. Raises :class:`LinkError`."""
         plain = self._listen.plain
-        if not plain and not await self._credentials.usable(within=CERTIFICATE_TIMEOUT):
+        alone = record.starts > 0
+        usable = plain or await self._credentials.usable(within=CERTIFICATE_TIMEOUT, alone=alone)
+        if not usable:
             raise LinkError(
                 "the coordinator did not send a certificate for the link to other machines within "
                 f"{CERTIFICATE_TIMEOUT:g} s; see its log"
             )
         host = await anyio.to_thread.run_sync(self._host, record)
+        port = record.link_endpoint.rpartition(":")[2]
         if plain and not self._listen.public_ok and (problem := plain_problem(host)) is not None:
             raise LinkError(problem)
         links = LinkPlan(
             machine=record.machine,
-            run_id=run_id,
+            run_id=f"{record.attempt:06}.{record.starts:06}-{token}",
             listen_host=host,
+            port=int(port) if port else None,
             first_port=self._listen.first_port,
             last_port=self._listen.last_port,
             edges=record.edges,
@@ -177,6 +184,8 @@ class LinkSetup:
             return self._listen.host
         peers = [record.addresses[machine] for machine in sorted(record.addresses)]
         chosen = choose_host(self._coordinator, peers, own_address)
+        if chosen is None and record.link_endpoint:  # the network may come later
+            chosen = split_address(record.link_endpoint)[0]
         if chosen is None or "%" in chosen:  # other machines cannot use fe80::...%device
             raise LinkError(
                 "this machine has no network address that leads to the others; set one with "

@@ -10,7 +10,7 @@ from dora_config.frozen import readable_by
 from dora_config.protocol.daemon import PartPhase
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import Message
-from dora_config.protocol.links import RemoteEdge
+from dora_config.protocol.links import PeerEndpoint, RemoteEdge
 from dora_config.protocol.runner import DataflowResult
 
 RECORD_FORMAT: Final = (1, 0)
@@ -37,6 +37,16 @@ class PartRecord(Message):
     """Its links were changed after its runner had started."""
     phase: PartPhase = "preparing"
     result: DataflowResult | None = None
+    ran: bool = False
+    """Its nodes have run: the machine may start them without the coordinator."""
+    starts: int = 0
+    """Starts of this attempt that the machine made without the coordinator."""
+    peers: tuple[PeerEndpoint, ...] = ()
+    """Where its link's peers listened last."""
+    ended_peers: tuple[str, ...] = ()
+    """Machines whose part of the dataflow has ended."""
+    link_endpoint: str = ""
+    """``HOST:PORT`` where its link listened last, so that peers find the next one there."""
     stopping: bool = False
     forgotten: bool = False
     """The coordinator has stored the result; only ``log_dirs`` is still needed."""
@@ -56,6 +66,11 @@ class PartRecord(Message):
     @property
     def is_live(self) -> bool:
         return self.phase != "ended"
+
+    @property
+    def starts_alone(self) -> bool:
+        """Whether the machine may start it without the coordinator."""
+        return self.ran and not self.stopping and self.spec.offline == "run"
 
 
 def cause_of(result: DataflowResult, where: str) -> tuple[str | None, str]:

@@ -60,13 +60,22 @@ from dora_daemon.agent.commands import (
     SendToCoordinator,
     SendToRunner,
     SetRunnerLinks,
+    StartLater,
     StartRecorders,
     StartRunner,
     WriteLog,
 )
 from dora_daemon.agent.coordinator_link import CoordinatorLink
 from dora_daemon.agent.credentials import Credentials
-from dora_daemon.agent.events import DaemonStarted, Event, PartRelinked
+from dora_daemon.agent.events import (
+    CoordinatorAway,
+    CoordinatorConnected,
+    CoordinatorLost,
+    DaemonStarted,
+    Event,
+    PartDue,
+    PartRelinked,
+)
 from dora_daemon.agent.inspectors import Inspectors
 from dora_daemon.agent.linking import LinkSetup, Listen
 from dora_daemon.agent.logs.history import HistoryReader
@@ -83,6 +92,8 @@ from dora_daemon.code.delivery import Delivery
 
 ADOPTION_TIMEOUT = 10.0
 """Seconds for runners of an earlier daemon process to answer before the daemon registers."""
+OFFLINE_AFTER = 20.0
+"""Default of `AgentOptions.offline_after`."""
 FLUSH_TIMEOUT = 2.0
 """Seconds to send the last messages to the coordinator."""
 
@@ -127,6 +138,8 @@ class AgentOptions:
     allow_shell: bool = False
     listen: Listen = field(default_factory=Listen)
     """Where links to other machines listen."""
+    offline_after: float = OFFLINE_AFTER
+    """Seconds without the coordinator after which the machine starts its nodes alone."""
 
 
 class Agent:
@@ -149,6 +162,8 @@ class Agent:
         self._credentials = Credentials(files.directory / "credentials")
         self._authority = ""
         self._certificate_name = ""
+        self._connections = 0
+        """Registrations with the coordinator so far."""
         self._incarnation = str(uuid.uuid4())
         records, problems = files.load()
         for problem in problems:
@@ -193,6 +208,7 @@ class Agent:
     async def run(self) -> None:
         """Adopt runners, then serve the coordinator until the state machine ends the daemon."""
         async with self._tasks:
+            self._tasks.start_soon(self._report_absence)
             self.post(DaemonStarted())
             with anyio.move_on_after(ADOPTION_TIMEOUT):
                 await self._adopted.wait()
@@ -202,6 +218,17 @@ class Agent:
                 self._link.finish()
                 connection.cancel_scope.deadline = anyio.current_time() + FLUSH_TIMEOUT
             self._tasks.cancel_scope.cancel()
+
+    async def _report_absence(self) -> None:
+        """Report that the coordinator is away unless it answers in time."""
+        seconds, connections = self._options.offline_after, self._connections
+        await anyio.sleep(seconds)
+        if self._connections == connections:
+            self.post(CoordinatorAway(seconds))
+
+    async def _post_later(self, seconds: float, event: Event) -> None:
+        await anyio.sleep(seconds)
+        self.post(event)
 
     def post(self, event: Event) -> None:
         """Handle an event and execute its commands at once."""
@@ -221,6 +248,9 @@ class Agent:
                 self._link.send(message)
             case Connect():
                 self._adopted.set()
+            case StartLater(dataflow_id=dataflow_id, starts=starts, seconds=seconds):
+                due = PartDue(dataflow_id, starts)
+                self._tasks.start_soon(self._post_later, seconds, due)
             case StartRunner(record=record):
                 self._runners.start(record)
             case AdoptRunner(record=record):
@@ -257,6 +287,8 @@ class Agent:
         match message:
             case Registered(authority=authority, certificate_name=name):
                 self._authority, self._certificate_name = authority, name
+                self._connections += 1
+                self.post(CoordinatorConnected())
                 self._request_certificate()
             case Certificate():
                 self._store(message)
@@ -327,6 +359,8 @@ class Agent:
         self._logs.close_all()
         self._inspectors.close_all()
         self._builds.cancel_all()
+        self.post(CoordinatorLost())
+        self._tasks.start_soon(self._report_absence)
 
     def _register(self) -> Register:
         return Register(

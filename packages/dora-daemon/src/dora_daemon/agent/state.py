@@ -7,7 +7,7 @@ process needs is saved before it is reported.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import assert_never
+from typing import Literal, assert_never
 
 from dora_config.protocol.daemon import (
     ConnectPart,
@@ -25,7 +25,6 @@ from dora_config.protocol.daemon import (
     StopPart,
     StreamLogs,
 )
-from dora_config.protocol.links import SetLinkPeers
 from dora_config.protocol.runner import (
     AcknowledgeResult,
     DataflowFinished,
@@ -63,17 +62,23 @@ from dora_daemon.agent.commands import (
     SendHistory,
     SendToCoordinator,
     SendToRunner,
+    StartLater,
     StartRecorders,
     StartRunner,
     WriteLog,
 )
 from dora_daemon.agent.events import (
+    CoordinatorAway,
+    CoordinatorConnected,
+    CoordinatorLost,
+    CoordinatorNotice,
     DaemonStarted,
     Event,
     HandoverRequested,
     MachineStopping,
     NodeNotAdded,
     NodesRead,
+    PartDue,
     PartRelinked,
     RecorderNotice,
     RecorderSettled,
@@ -107,13 +112,17 @@ class AgentState:
         self._parts = {record.dataflow_id: LocalPart(record) for record in records}
         self._adopted: set[str] = set()
         """Parts of an earlier daemon process whose runners have not answered or ended yet."""
+        self._coordinator: Literal["awaited", "connected", "away"] = "awaited"
+        self._away_text = ""
         self._ending = False
         self._left_with_machine: set[str] | None = None
         """Parts whose runners have not ended yet, when the machine stops."""
 
     def reports(self) -> tuple[PartReport, ...]:
         """Return the reports for a registration."""
-        known = (part for part in self._parts.values() if not part.record.forgotten)
+        known = (
+            part for part in self._parts.values() if not part.record.forgotten and part.lost is None
+        )
         return tuple(part.report() for part in known)
 
     def records(self) -> tuple[PartRecord, ...]:
@@ -145,6 +154,8 @@ class AgentState:
                 | RevisionChanged()
             ):
                 return [*self._handle_runner(event, now), *self._settle(event.dataflow_id)]
+            case CoordinatorConnected() | CoordinatorLost() | CoordinatorAway() | PartDue():
+                return self._handle_coordinator(event, now)
             case PreparePart():
                 return self._prepare(event)
             case ConnectPart():
@@ -152,7 +163,7 @@ class AgentState:
             case ReleasePart():
                 return self._release(event)
             case StopPart():
-                return self._stop(event)
+                return self._stop(event, now)
             case ForgetPart(dataflow_id=dataflow_id, attempt=attempt):
                 part = self._parts.get(dataflow_id)
                 if part is None or part.live or part.record.attempt > attempt:
@@ -173,7 +184,7 @@ class AgentState:
             case RecordingRequested() | RecorderSettled():
                 return self._handle_recorders(event)
             case EndDaemon():
-                return self._end()
+                return self._end(now)
             case MachineStopping():
                 return self._stop_with_machine()
             case HandoverRequested():
@@ -230,7 +241,7 @@ class AgentState:
                 if part is None or part.recorders != "starting":
                     return []
                 part.recorders = "settled"
-                return part.report_prepared() if part.ready else []
+                return self._prepared(part) if part.ready else []
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -259,6 +270,59 @@ class AgentState:
         self._adopted.remove(dataflow_id)
         return [] if self._adopted else [Connect()]
 
+    # ------------------------------------------------- starts without the coordinator
+
+    def _handle_coordinator(self, event: CoordinatorNotice, now: float) -> list[Command]:
+        match event:
+            case CoordinatorConnected():
+                self._coordinator = "connected"
+                lost = [(part, part.lost or "") for part in self._lost()]
+                return [c for part, reason in lost for c in self._give_up(part, reason, now)]
+            case CoordinatorLost():
+                self._coordinator = "awaited"
+                return []
+            case CoordinatorAway(seconds=seconds):
+                self._coordinator = "away"
+                self._away_text = f"the coordinator has been away for {seconds:g} s"
+                prepared = [
+                    SendToRunner(key, Release())
+                    for key, part in self._parts.items()
+                    if part.record.phase == "prepared" and self._starts_alone(part)
+                ]
+                started = (c for part in self._lost() for c in self._start_alone(part, now))
+                return [*prepared, *started]
+            case PartDue(dataflow_id=dataflow_id, starts=starts):
+                part = self._live(dataflow_id)
+                if part is None or part.lost is None or part.record.starts != starts:
+                    return []
+                return self._start_alone(part, now)
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _lost(self) -> list[LocalPart]:
+        return [part for part in self._parts.values() if part.lost is not None]
+
+    def _starts_alone(self, part: LocalPart) -> bool:
+        """Whether the machine starts the part if the coordinator stays away."""
+        if self._coordinator == "connected" or self._ending:
+            return False
+        return part.record.starts_alone and part.stop is None and part.next is None
+
+    def _hold(self, part: LocalPart, reason: str, now: float) -> list[Command]:
+        """Keep a part of which nothing runs until it is started again."""
+        record = part.record
+        part.connected, part.link, part.lost = False, None, reason
+        log = WriteLog("warning", f"dataflow {record.dataflow_id}: {reason}")
+        pause = part.note_failure(now)
+        if pause > 0:
+            return [log, StartLater(record.dataflow_id, record.starts, pause)]
+        return [log, *self._start_alone(part, now)]
+
+    def _start_alone(self, part: LocalPart, now: float) -> list[Command]:
+        if self._coordinator != "away" or self._ending or self._left_with_machine is not None:
+            return []
+        return part.start_alone(self._away_text, now)
+
     # ------------------------------------------------------- messages of the coordinator
 
     def _prepare(self, message: PreparePart) -> list[Command]:
@@ -270,7 +334,7 @@ class AgentState:
                 reason="the daemon is ending and does not start nodes",
             )
             return [SendToCoordinator(lost)]
-        if part is None:
+        if part is None or part.lost is not None:
             return self._make(message)
         if part.record.attempt >= message.attempt:
             return [part.report_state()]
@@ -286,11 +350,7 @@ class AgentState:
         part = self._live(message.dataflow_id)
         if part is None or part.record.attempt != message.attempt:
             return []
-        if not part.connected:
-            part.add_peers(message)
-            return []
-        request = SetLinkPeers(peers=message.peers, ended=message.ended)
-        return [SendToRunner(message.dataflow_id, request)]
+        return part.set_peers(message)
 
     def _release(self, message: ReleasePart) -> list[Command]:
         part = self._parts.get(message.dataflow_id)
@@ -300,7 +360,7 @@ class AgentState:
             return [SendToRunner(message.dataflow_id, Release())]
         return [part.report_state()]
 
-    def _stop(self, message: StopPart) -> list[Command]:
+    def _stop(self, message: StopPart, now: float) -> list[Command]:
         part = self._parts.get(message.dataflow_id)
         if part is None:
             reason = "the dataflow does not run on this machine"
@@ -309,7 +369,12 @@ class AgentState:
         part.next = None
         if not part.live:
             return [part.report_state()]
-        return [part.save(stopping=True), *part.stop_runner(message)]
+        return [part.save(stopping=True), *self._stop_runner(part, message, now)]
+
+    def _stop_runner(self, part: LocalPart, stop: StopPart, now: float) -> list[Command]:
+        if part.lost is not None:
+            return self._lose(part, part.lost, now)
+        return part.stop_runner(stop)
 
     # ------------------------------------------------------------- events of runners
 
@@ -360,16 +425,14 @@ class AgentState:
             part.stop = StopPart(dataflow_id=part.record.dataflow_id)
         if part.stop is not None:
             return part.stop_runner(part.stop)
-        waiting, part.connect = part.connect, None
-        commands = part.catch_up(status)
-        commands += [] if waiting is None else self._connect(waiting)
+        commands = [*part.catch_up(status), *part.send_peers()]
         if part.recorders == "none":
             commands += self._start_recorders(
                 part, new_attempt=status.phase in ("starting", "ready")
             )
         match status.phase:
             case "ready":
-                return [*commands, *part.report_prepared()]
+                return [*commands, *self._prepared(part)]
             case "running":
                 return [*commands, *part.advance("running")]
             case "starting" | "stopping" | "finished":
@@ -380,15 +443,13 @@ class AgentState:
     def _reported(self, part: LocalPart, event: RunnerEvent, now: float) -> list[Command]:
         match event:
             case NodesReady():
-                return part.report_prepared()
+                return self._prepared(part)
             case DataflowStarted():
                 return part.advance("running")
             case DataflowFinished(result=result):
                 return self._finish(part, result, now)
             case LinkChanged(report=report):
-                before, part.link = part.link, report
-                same = before is not None and before.without_figures() == report.without_figures()
-                return [part.report_state()] if part.live and not same else []
+                return part.link_changed(report)
             case WaitingChanged(only_virtual_left=only_virtual_left):
                 part.only_virtual_left = only_virtual_left
                 return [part.report_state()] if part.live else []
@@ -406,6 +467,13 @@ class AgentState:
             case _ as unreachable:
                 assert_never(unreachable)
 
+    def _prepared(self, part: LocalPart) -> list[Command]:
+        """The nodes are at the start barrier, which opens at once without the coordinator."""
+        commands = part.report_prepared()
+        if self._coordinator == "away" and commands and self._starts_alone(part):
+            commands.append(SendToRunner(part.record.dataflow_id, Release()))
+        return commands
+
     def _finish(self, part: LocalPart, result: DataflowResult, now: float) -> list[Command]:
         """The runner ended with a result and waits until that is stored."""
         if not part.live:
@@ -416,6 +484,9 @@ class AgentState:
         unreleased = record.phase in ("preparing", "prepared") and not result.ok
         if unreleased and part.stop is None and not part.next:
             node, reason = cause_of(result, record.where)
+            if self._starts_alone(part):
+                part.cause = reason if node is None else f'node "{node}" {reason}'
+                return [acknowledge]  # its runner ends now
             return [*self._lose(part, reason, now, node, result), acknowledge]
         save = part.save(phase="ended", result=result, ended_at=now)
         if part.next is not None:
@@ -435,10 +506,27 @@ class AgentState:
         if part.next is not None:
             return self._make(part.next)
         record = part.record
+        reason, part.cause = part.cause or reason, ""
+        if self._starts_alone(part):
+            return self._hold(part, reason, now)
+        part.lost = None
         if record.stopping:  # ended as requested: a recovery must not spawn it again
             result = result or DataflowResult(dataflow_id=record.dataflow_id, error=reason)
             save = part.save(phase="ended", result=result, ended_at=now)
             return [save, part.report_state(), *self._exit_if_idle()]
+        return [*self._give_up(part, reason, now, node, result), *self._exit_if_idle()]
+
+    def _give_up(
+        self,
+        part: LocalPart,
+        reason: str,
+        now: float,
+        node: str | None = None,
+        result: DataflowResult | None = None,
+    ) -> list[Command]:
+        """Report a part of which nothing runs to the coordinator, which starts it again."""
+        record, part.lost = part.record, None
+        keep: Command
         if record.log_dirs:  # its logs can still be requested
             keep = part.save(phase="ended", forgotten=True, ended_at=now)
         else:
@@ -452,7 +540,7 @@ class AgentState:
             result=result,
         )
         log = WriteLog("warning", f"dataflow {record.dataflow_id}: {reason}")
-        return [keep, log, SendToCoordinator(lost), *self._exit_if_idle()]
+        return [keep, log, SendToCoordinator(lost)]
 
     # --------------------------------------------------------------------- the end
 
@@ -460,7 +548,7 @@ class AgentState:
         """End runners without changing records: the next daemon process reports the parts as lost,
         as after a power failure.
         """
-        live = {key: part for key, part in self._parts.items() if part.live}
+        live = {key: p for key, p in self._parts.items() if p.live and p.lost is None}
         self._left_with_machine = set(live)
         commands: list[Command] = [
             SendToRunner(key, ShutDown(grace=SHUTDOWN_GRACE)) if part.connected else KillRunner(key)
@@ -473,13 +561,13 @@ class AgentState:
             return []
         return [SendToCoordinator(Leaving(hand_over=True)), ExitDaemon()]
 
-    def _end(self) -> list[Command]:
+    def _end(self, now: float) -> list[Command]:
         if self._left_with_machine is not None:
             return [KillRunner(dataflow_id) for dataflow_id in self._left_with_machine]
         force = self._ending
         self._ending = True
         commands: list[Command] = []
-        for dataflow_id, part in self._parts.items():
+        for dataflow_id, part in list(self._parts.items()):
             if not part.live:
                 continue
             part.next = None
@@ -488,7 +576,7 @@ class AgentState:
             if not part.record.whole and not force:
                 text = f"dataflow {dataflow_id} also ends on its other machines"
                 commands.append(WriteLog("info", text))
-            commands += part.stop_runner(stop)
+            commands += self._stop_runner(part, stop, now)
         return [*commands, *self._exit_if_idle()]
 
     def _exit_if_idle(self) -> list[Command]:

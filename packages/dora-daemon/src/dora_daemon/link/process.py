@@ -92,6 +92,7 @@ class Link:
             _key_prefix(config),
             config.name or config.dataflow_id,
             self._runner.note,
+            self._peer_runs_anew,
         )
         self._peers = self._router.peers
         self._dialers: dict[str, Dialer] = {}
@@ -121,6 +122,17 @@ class Link:
     def broken(self, peer: PeerLink, session: LinkSession, why: str) -> None:
         """Handle a failed put on the main thread."""
         self._jobs.append(lambda: peer.lost_session(session, why))
+        self._wake()
+
+    def _peer_runs_anew(self, machine: str, run_id: str) -> None:
+        """Handle the hello of a later run: the coordinator may be away when a machine restarts."""
+
+        def change() -> None:
+            peer = self._peers.get(machine)
+            if peer is not None:
+                peer.set_run(run_id, peer.endpoints)
+
+        self._jobs.append(change)
         self._wake()
 
     def look_soon(self) -> None:

@@ -14,7 +14,7 @@ from dora_config.protocol.daemon import (
     PreparePart,
     StopPart,
 )
-from dora_config.protocol.links import LinkReport
+from dora_config.protocol.links import LinkReport, SetLinkPeers
 from dora_config.protocol.runner import RunnerStatus, StopAllNodes
 from dora_daemon.agent.commands import (
     Command,
@@ -25,9 +25,15 @@ from dora_daemon.agent.commands import (
     SendToCoordinator,
     SendToRunner,
     SetRunnerLinks,
+    StartRunner,
 )
 from dora_daemon.agent.events import NodeNotAdded, NodesRead
 from dora_daemon.agent.records import PartRecord
+
+HEALTHY = 120.0
+"""A loss of the part within these seconds after a start without the coordinator is a failure."""
+MAX_PAUSE = 60.0
+"""Seconds at most between two such starts of a part that fails."""
 
 
 @dataclass(slots=True)
@@ -44,8 +50,14 @@ class LocalPart:
     """Replaces it once nothing of it is left."""
     link: LinkReport | None = None
     only_virtual_left: bool = False
-    connect: ConnectPart | None = None
-    """Peers to send to its runner once it answers."""
+    lost: str | None = None
+    """Why nothing of it runs; the coordinator, or in its absence the machine, starts it again."""
+    cause: str = ""
+    """Why its runner ends, as its nodes could not be started."""
+    started_alone: float = 0.0
+    """Unix time of its last start without the coordinator; 0: there was none."""
+    failures: int = 0
+    """Losses in a row, each soon after a start without the coordinator."""
     recorders: Literal["none", "starting", "settled"] = "none"
     ready: bool = False
     """Its nodes are at the start barrier; reported once its recorders are settled."""
@@ -69,6 +81,22 @@ class LocalPart:
             revision=record.revision,
             problem=self.refusal if self.live else None,
         )
+
+    def start_alone(self, why: str, now: float) -> list[Command]:
+        """Start it without the coordinator, whose next report names the same attempt."""
+        record = self.record
+        reason = f"{self.lost}; {why}"
+        self.lost, self.started_alone = None, now
+        self.recorders, self.ready = "none", False
+        starts = record.starts + 1
+        save = self.save(phase="preparing", starts=starts, recovers=reason, runtime_dir="")
+        return [save, StartRunner(self.record)]
+
+    def note_failure(self, now: float) -> float:
+        """Return the seconds until the next start without the coordinator."""
+        soon = self.started_alone > 0 and now - self.started_alone < HEALTHY
+        self.failures = self.failures + 1 if soon else 0
+        return min(MAX_PAUSE, 2.0 ** (self.failures - 1)) if self.failures else 0.0
 
     def save(self, **changes: object) -> Command:
         """Change the record; return the command that stores it."""
@@ -132,7 +160,8 @@ class LocalPart:
         """Report a later phase of the start."""
         if phase == "prepared" and self.record.phase == "running":
             return []
-        return [self.save(phase=phase), self.report_state()]
+        ran = self.record.ran or phase == "running"
+        return [self.save(phase=phase, ran=ran), self.report_state()]
 
     def report_prepared(self) -> list[Command]:
         """Report that the nodes are at the start barrier, unless recorders are being started."""
@@ -158,17 +187,37 @@ class LocalPart:
             self.stop = StopPart(dataflow_id=self.record.dataflow_id)
         return [self.report_state(), *([] if self.stop is None else self.stop_runner(self.stop))]
 
-    def add_peers(self, later: ConnectPart) -> None:
-        """Keep peers for the runner until it answers; of each machine, the later message wins."""
-        earlier = self.connect
-        if earlier is None:
-            self.connect = later
-            return
+    def set_peers(self, later: ConnectPart) -> list[Command]:
+        """Store where peers listen, for this runner and later ones, and send it."""
+        record = self.record
         renewed = {peer.machine for peer in later.peers}
-        peers = {peer.machine: peer for peer in (*earlier.peers, *later.peers)}
+        peers = {peer.machine: peer for peer in (*record.peers, *later.peers)}
         for machine in later.ended:
             peers.pop(machine, None)
-        before = (machine for machine in earlier.ended if machine not in renewed)
-        ended = dict.fromkeys((*before, *later.ended))
-        update = {"peers": tuple(peers.values()), "ended": tuple(ended)}
-        self.connect = later.model_copy(update=update)
+        before = (machine for machine in record.ended_peers if machine not in renewed)
+        ended = tuple(dict.fromkeys((*before, *later.ended)))
+        save = self.save(peers=tuple(peers.values()), ended_peers=ended)
+        if not self.connected:
+            return [save]
+        request = SetLinkPeers(peers=later.peers, ended=later.ended)
+        return [save, SendToRunner(record.dataflow_id, request)]
+
+    def send_peers(self) -> list[Command]:
+        """Send the runner where the peers of its link listened last."""
+        record = self.record
+        if not record.peers and not record.ended_peers:
+            return []
+        request = SetLinkPeers(peers=record.peers, ended=record.ended_peers)
+        return [SendToRunner(record.dataflow_id, request)]
+
+    def link_changed(self, report: LinkReport) -> list[Command]:
+        """Report another state of the link; store the address that its peers know."""
+        before, self.link = self.link, report
+        if not self.live:
+            return []
+        same = before is not None and before.without_figures() == report.without_figures()
+        commands = [] if same else [self.report_state()]
+        endpoint = next(iter(report.endpoints), self.record.link_endpoint)
+        if endpoint != self.record.link_endpoint:
+            commands.insert(0, self.save(link_endpoint=endpoint))
+        return commands

@@ -149,7 +149,7 @@ class RunnerClient:
     ) -> None:
         """Spawn the runner in a new directory below ``root``, then attend it."""
         token = str(uuid.uuid4())
-        if record.attempt > 1:
+        if record.attempt > 1 or record.starts:
             # Processes without record and directory: a node must not run twice.
             await anyio.to_thread.run_sync(kill_marked, self._mark)
         try:

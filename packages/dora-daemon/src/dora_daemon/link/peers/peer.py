@@ -128,8 +128,10 @@ class PeerLink:
     # --- run, address and streams -----------------------------------------------------------------
 
     def set_run(self, run_id: str, endpoints: tuple[str, ...]) -> None:
-        """Set the peer's run and addresses as the coordinator reports them."""
+        """Set the peer's run and addresses; those of an earlier run are ignored."""
         with self._lock:
+            if run_id < self.run_id:
+                return
             if run_id != self.run_id or endpoints != self.endpoints:
                 self.moved.set()
             self.endpoints = endpoints

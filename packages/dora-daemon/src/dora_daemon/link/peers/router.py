@@ -22,14 +22,19 @@ class FrameRouter:
         prefix: str,
         dataflow: str,
         note: Callable[[str], None],
+        on_new_run: Callable[[str, str], None],
     ) -> None:
-        """``prefix``: first part of every key of the dataflow; ``dataflow``: name or UUID."""
+        """``prefix``: first part of every key of the dataflow; ``dataflow``: name or UUID.
+
+        ``on_new_run`` gets a machine and the run id of its part, which was started anew there.
+        """
         self.link_id = link_id
         self.peers: dict[str, PeerLink] = {}
         self._machine = machine
         self._prefix = prefix
         self._dataflow = dataflow
         self._note = note
+        self._on_new_run = on_new_run
         self._by_link: dict[int, PeerLink] = {}
 
     def key_to(self, machine: str) -> str:
@@ -69,7 +74,10 @@ class FrameRouter:
         if theirs.machine != machine:
             raise WireError(f'hello of "{theirs.machine}" on the key of "{machine}"')
         peer = self.peers.get(theirs.machine)
-        if peer is None or peer.run_id != theirs.run_id:
+        if peer is None or theirs.run_id < peer.run_id:
+            return
+        if theirs.run_id > peer.run_id:
+            self._on_new_run(machine, theirs.run_id)  # its next hello is handled
             return
         problem = hello.incompatibility(theirs, self._dataflow)
         if problem is not None:

@@ -371,7 +371,7 @@ class LinkSupervisor:
             listen_host=plan.listen_host,
             first_port=plan.first_port,
             last_port=plan.last_port,
-            port=self._view.port,
+            port=self._view.port or plan.port,
             credentials=self._credentials,
             plain=plan.plain,
             names={peer: plan.names.get(peer, "") for peer in plan.peers},

@@ -1,0 +1,80 @@
+"""Machines that start their nodes after a power cut while the coordinator is away."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+
+import pytest
+from support.fleets.daemons import RealFleet, counting, is_running, pids, real_fleet
+from support.fleets.linked_fleet import crossing, runner_of, wait_until_proven
+from support.waiting import wait_until
+from support.workspace import Workspace
+
+pytestmark = pytest.mark.integration
+
+SOON = ("--offline-after", "1")
+
+
+def cut_power(fleet: RealFleet, workspace: Workspace) -> None:
+    """Kill the coordinator, all daemons and all nodes."""
+    fleet.coordinator.process.kill()
+    for machine, daemon in fleet.daemons.items():
+        daemon.kill()
+        with suppress(ValueError):  # its part has ended
+            os.kill(runner_of(machine), signal.SIGKILL)
+    wait_until(lambda: not any(map(is_running, pids(workspace))), what="the nodes to end")
+
+
+def started(workspace: Workspace, count: int) -> None:
+    wait_until(lambda: len(pids(workspace)) >= count, what=f"{count} nodes to have started")
+
+
+def test_a_robot_starts_without_its_coordinator(workspace: Workspace) -> None:
+    robot: dict[str, object] = {"machine": "robot"}
+    with real_fleet(workspace, "robot") as fleet:
+        uuid = fleet.start(counting(workspace, counter=robot, collector=robot), "--name", "a")
+        fleet.wait_for_messages(uuid)
+        cut_power(fleet, workspace)
+        robot_daemon = fleet.start_daemon("robot", *SOON, wait=False)
+        robot_daemon.wait_for("the coordinator has been away for 1 s")
+        started(workspace, 4)
+        fleet.wait_for_messages(uuid)
+        os.kill(runner_of("robot"), signal.SIGKILL)
+        started(workspace, 6)
+        nodes = pids(workspace)
+        fleet.restart_coordinator()
+        fleet.wait_for_status("Running")
+        fleet.wait_for_messages(uuid)
+        assert pids(workspace) == nodes
+        assert all(map(is_running, nodes[-2:]))
+        why = fleet.dora("why", "a").stdout
+        assert "the coordinator has been away for 1 s" in why
+        assert "dataflow stopped: a" in fleet.dora("stop", "a").stdout
+        # what was stopped is not started by a machine alone
+        cut_power(fleet, workspace)
+        again = fleet.start_daemon("robot", *SOON, wait=False)
+        again.wait_for("no connection to the coordinator")
+        with pytest.raises(AssertionError):
+            wait_until(lambda: len(pids(workspace)) > 6, timeout=3, what="a start")
+
+
+@pytest.mark.parametrize("first", ["robot", "station"])
+def test_two_machines_link_without_their_coordinator(workspace: Workspace, first: str) -> None:
+    with real_fleet(workspace, "robot", "station") as fleet:
+        uuid = fleet.start(crossing(workspace), "--name", "a")
+        fleet.wait_for_messages(uuid)
+        cut_power(fleet, workspace)
+        second = "station" if first == "robot" else "robot"
+        fleet.start_daemon(first, *SOON, wait=False)
+        started(workspace, 3)
+        fleet.start_daemon(second, *SOON, wait=False)
+        started(workspace, 4)
+        fleet.wait_for_messages(uuid)
+        nodes = pids(workspace)
+        fleet.restart_coordinator()
+        fleet.wait_for_status("Running")
+        wait_until_proven(fleet)
+        fleet.wait_for_messages(uuid)
+        assert pids(workspace) == nodes

@@ -1,0 +1,255 @@
+"""Starts of parts by the machine while the coordinator is away."""
+
+from __future__ import annotations
+
+import pytest
+from support.simulation.fleet_simulation import dataflow
+
+from dora_config.protocol.daemon import (
+    ConnectPart,
+    EndDaemon,
+    PartChanged,
+    PartLost,
+    PreparePart,
+    StopPart,
+)
+from dora_config.protocol.links import LinkReport, PeerEndpoint, SetLinkPeers
+from dora_config.protocol.runner import (
+    AcknowledgeResult,
+    DataflowFinished,
+    DataflowResult,
+    DataflowStarted,
+    LinkChanged,
+    NodesReady,
+    Release,
+    RunnerStatus,
+)
+from dora_daemon.agent.commands import (
+    AdoptRunner,
+    Command,
+    Connect,
+    ExitDaemon,
+    KillRunner,
+    SavePart,
+    SendToCoordinator,
+    SendToRunner,
+    StartLater,
+    StartRunner,
+)
+from dora_daemon.agent.events import (
+    CoordinatorAway,
+    CoordinatorConnected,
+    CoordinatorLost,
+    DaemonStarted,
+    Event,
+    MachineStopping,
+    PartDue,
+    RunnerConnected,
+    RunnerEnded,
+    RunnerPlaced,
+    RunnerReported,
+)
+from dora_daemon.agent.parts.part import HEALTHY
+from dora_daemon.agent.records import PartRecord
+from dora_daemon.agent.state import AgentState
+
+ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
+SPEC = dataflow(camera="robot")
+BASE = PeerEndpoint(machine="base", run_id="1", endpoints=("10.0.0.1:7450",))
+AWAY = CoordinatorAway(20.0)
+GONE = RunnerEnded(ID, "the machine was off")
+
+
+class Machine:
+    """An agent and its records, which a power cut leaves on the disk."""
+
+    def __init__(self, records: tuple[PartRecord, ...] = ()) -> None:
+        self.state = AgentState(records)
+        self.now = 1000.0
+
+    def post(self, *events: Event) -> list[Command]:
+        """Return the commands of the last event."""
+        commands: list[Command] = []
+        for event in events:
+            commands = self.state.handle(event, self.now)
+        return commands
+
+    def rebooted(self) -> Machine:
+        """Return the machine after a power cut, with its old runner found dead."""
+        again = Machine(self.state.records())
+        assert [type(c) for c in again.post(DaemonStarted())] == [AdoptRunner]
+        commands = again.post(GONE)
+        assert Connect() in commands
+        assert not any(isinstance(c, StartRunner) for c in commands)
+        return again
+
+    @property
+    def record(self) -> PartRecord:
+        (record,) = self.state.records()
+        return record
+
+
+def placed() -> RunnerPlaced:
+    return RunnerPlaced(ID, "run/0", "token", {"camera": "out"})
+
+
+def runner(phase: str) -> RunnerConnected:
+    status = RunnerStatus.model_validate({"dataflow_id": ID, "phase": phase})
+    return RunnerConnected(ID, status)
+
+
+def running(offline: str = "run") -> Machine:
+    """A machine on which the part runs."""
+    machine = Machine()
+    spec = SPEC.model_copy(update={"offline": offline})
+    listens = LinkReport(run_id="1", endpoints=("10.0.0.2:7460",))
+    machine.post(
+        CoordinatorConnected(),
+        PreparePart(dataflow_id=ID, attempt=3, spec=spec),
+        placed(),
+        runner("starting"),
+        RunnerReported(ID, LinkChanged(report=listens)),
+        ConnectPart(dataflow_id=ID, attempt=3, peers=(BASE,)),
+        RunnerReported(ID, NodesReady()),
+        RunnerReported(ID, DataflowStarted(dataflow_id=ID)),
+    )
+    assert machine.record.ran
+    return machine
+
+
+def starts(commands: list[Command]) -> list[PartRecord]:
+    return [command.record for command in commands if isinstance(command, StartRunner)]
+
+
+def messages(commands: list[Command]) -> list[object]:
+    return [command.message for command in commands if isinstance(command, SendToCoordinator)]
+
+
+def test_a_rebooted_machine_starts_its_part_once_the_coordinator_is_away() -> None:
+    machine = running().rebooted()
+    assert machine.state.reports() == ()  # nothing of it runs
+    saved, start = machine.post(AWAY)
+    assert isinstance(saved, SavePart)
+    assert isinstance(start, StartRunner)
+    record = start.record
+    assert (record.attempt, record.starts, record.phase) == (3, 1, "preparing")
+    assert record.recovers == "the machine was off; the coordinator has been away for 20 s"
+    assert record.link_endpoint == "10.0.0.2:7460"
+    commands = machine.post(placed(), runner("starting"))
+    assert SendToRunner(ID, SetLinkPeers(peers=(BASE,))) in commands
+    assert SendToRunner(ID, Release()) in machine.post(RunnerReported(ID, NodesReady()))
+    machine.post(RunnerReported(ID, DataflowStarted(dataflow_id=ID)))
+    (report,) = machine.state.reports()
+    assert (report.attempt, report.phase) == (3, "running")
+
+
+def test_the_coordinator_that_answers_in_time_decides() -> None:
+    machine = running().rebooted()
+    commands = machine.post(CoordinatorConnected())
+    assert [type(message) for message in messages(commands)] == [PartLost]
+    assert starts(machine.post(AWAY)) == []
+    again = PreparePart(dataflow_id=ID, attempt=4, spec=SPEC)
+    (record,) = starts(machine.post(again))
+    assert (record.attempt, record.starts) == (4, 0)
+
+
+def test_the_coordinator_releases_what_the_machine_began() -> None:
+    machine = running().rebooted()
+    machine.post(AWAY, placed(), runner("starting"), CoordinatorConnected())
+    commands = machine.post(RunnerReported(ID, NodesReady()))
+    assert SendToRunner(ID, Release()) not in commands
+    (changed,) = messages(commands)
+    assert isinstance(changed, PartChanged)
+    assert (changed.report.attempt, changed.report.phase) == (3, "prepared")
+
+
+def test_nodes_at_the_barrier_are_released_when_the_coordinator_is_lost_again() -> None:
+    machine = running().rebooted()
+    machine.post(AWAY, placed(), runner("starting"), CoordinatorConnected())
+    machine.post(RunnerReported(ID, NodesReady()), CoordinatorLost())
+    assert machine.post(AWAY) == [SendToRunner(ID, Release())]
+
+
+@pytest.mark.parametrize("offline", ["run", "wait"])
+def test_a_part_that_waits_is_left_to_the_coordinator(offline: str) -> None:
+    machine = running(offline)
+    again = Machine(machine.state.records())
+    again.post(DaemonStarted(), GONE)
+    assert bool(starts(again.post(AWAY))) == (offline == "run")
+
+
+def test_a_part_that_never_ran_is_left_to_the_coordinator() -> None:
+    machine = Machine()
+    machine.post(CoordinatorConnected(), PreparePart(dataflow_id=ID, attempt=1, spec=SPEC))
+    machine.post(placed(), runner("starting"), RunnerReported(ID, NodesReady()))
+    again = Machine(machine.state.records())
+    again.post(DaemonStarted(), GONE)
+    assert starts(again.post(AWAY)) == []
+    assert again.state.records()[0].forgotten
+
+
+def test_what_was_stopped_stays_stopped() -> None:
+    machine = running()
+    machine.post(StopPart(dataflow_id=ID))
+    again = Machine(machine.state.records())
+    again.post(DaemonStarted(), GONE)
+    assert starts(again.post(AWAY)) == []
+    assert again.record.phase == "ended"
+    # as what ended by itself
+    machine = running()
+    result = DataflowResult(dataflow_id=ID)
+    machine.post(CoordinatorLost(), RunnerReported(ID, DataflowFinished(result=result)), GONE)
+    assert starts(machine.post(AWAY)) == []
+    assert Machine(machine.state.records()).post(DaemonStarted()) == [Connect()]
+
+
+def test_a_runner_that_is_killed_meanwhile_is_started_again_at_once() -> None:
+    machine = running()
+    machine.post(CoordinatorLost(), AWAY)
+    (record,) = starts(machine.post(RunnerEnded(ID, "killed")))
+    assert record.starts == 1
+
+
+def test_a_part_that_fails_again_and_again_is_started_less_often() -> None:
+    machine = running().rebooted()
+    machine.post(AWAY)
+    pauses = []
+    for _ in range(8):
+        (later,) = [c for c in machine.post(placed(), GONE) if isinstance(c, StartLater)]
+        pauses.append(later.seconds)
+        machine.now += later.seconds
+        stale = PartDue(ID, later.starts - 1)
+        assert machine.post(stale) == []
+        assert len(starts(machine.post(PartDue(ID, later.starts)))) == 1
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+    machine.post(placed())
+    machine.now += HEALTHY
+    assert len(starts(machine.post(GONE))) == 1  # it had run long enough
+
+
+def test_nodes_that_cannot_be_started_are_tried_again_after_their_runner_has_ended() -> None:
+    machine = running().rebooted()
+    machine.post(AWAY, placed(), runner("starting"))
+    failed = DataflowResult(dataflow_id=ID, error="camera.py does not exist")
+    commands = machine.post(RunnerReported(ID, DataflowFinished(result=failed)))
+    assert commands == [SendToRunner(ID, AcknowledgeResult())]
+    machine.post(RunnerEnded(ID, "its runner ended"))
+    commands = machine.post(PartDue(ID, 1))
+    (record,) = starts(commands)
+    assert record.recovers is not None
+    assert record.recovers.startswith("camera.py does not exist; the coordinator has been away")
+
+
+def test_a_part_of_which_nothing_runs_is_stopped_at_once() -> None:
+    machine = running().rebooted()
+    commands = machine.post(StopPart(dataflow_id=ID))
+    assert machine.record.phase == "ended"
+    assert not any(isinstance(c, KillRunner) for c in commands)
+    assert starts(machine.post(AWAY)) == []
+
+
+@pytest.mark.parametrize("end", [EndDaemon(), MachineStopping()])
+def test_the_daemon_ends_without_waiting_for_a_part_that_does_not_run(end: Event) -> None:
+    machine = running().rebooted()
+    assert ExitDaemon() in machine.post(end)
+    assert starts(machine.post(AWAY)) == []
