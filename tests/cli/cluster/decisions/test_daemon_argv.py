@@ -12,6 +12,7 @@ from dora_cli.cluster.decisions.daemon_argv import (
     without_name,
 )
 from dora_config.cluster.models import Machine
+from dora_daemon.agent.service import OFFLINE_AFTER
 from dora_daemon.command import argument_parser
 
 
@@ -29,6 +30,13 @@ def test_daemon_parses_its_command_line(machine: Machine) -> None:
     assert read.local_listen_port == machine.daemon_port
     assert read.zenoh_listen.host == machine.zenoh_addr
     assert not read.ignored
+
+
+def test_the_absence_of_the_coordinator_is_passed_to_the_daemon() -> None:
+    patient = cluster(MACHINES[0]).model_copy(update={"offline_after": 2.5})
+    for chosen, expected in ((patient, 2.5), (cluster(MACHINES[0]), OFFLINE_AFTER)):
+        words = daemon_arguments(chosen, chosen.machines[0])
+        assert argument_parser().parse_args(words[1:]).offline_after == expected
 
 
 def test_plain_links_are_passed_to_the_daemon() -> None:

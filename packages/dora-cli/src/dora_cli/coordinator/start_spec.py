@@ -6,7 +6,7 @@ import hashlib
 import re
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from dora_config.errors import DoraError
 from dora_config.process_identity import boot_id
@@ -30,6 +30,7 @@ def make_spec(
     env_overrides: dict[str, str] | None = None,
     exit_when_nodes_finish: bool | None = None,
     allow_unlinked: bool = False,
+    offline: Literal["run", "wait"] = "run",
 ) -> DataflowSpec:
     """Return all that daemons need, with the result of the last local build if it is current.
 
@@ -64,6 +65,7 @@ def make_spec(
         uv=uv,
         exit_when_nodes_finish=finish,
         allow_unlinked=allow_unlinked,
+        offline=offline,
         build_id=session.build_id,
         built_on=dict(session.built_on),
     )

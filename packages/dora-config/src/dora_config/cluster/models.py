@@ -259,6 +259,10 @@ class WrittenCluster(Written):
         "`plain`: do not encrypt messages between machines, for networks that are encrypted "
         "already (default: tls)."
     )
+    offline_after: Annotated[float, Field(ge=0, le=86400)] | None = optional(
+        "Seconds without the coordinator after which a machine starts its nodes alone, after a "
+        "boot or a crash (default 20)."
+    )
     machines: list[WrittenMachine] = Field(
         description="The machines.", json_schema_extra={"minItems": 1}
     )
@@ -314,6 +318,8 @@ class Cluster(Frozen):
     zenoh_peer: str | None = None
     links: Literal["tls", "plain"] = "tls"
     """`plain`: messages between machines are not encrypted."""
+    offline_after: float | None = None
+    """Seconds without the coordinator after which a machine starts its nodes alone."""
 
     def machine(self, machine_id: str) -> Machine:
         """Return the machine with this id; raise `KeyError`."""

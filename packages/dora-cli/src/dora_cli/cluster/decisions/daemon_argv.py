@@ -21,6 +21,8 @@ def daemon_arguments(cluster: Cluster, machine: Machine) -> list[str]:
         words += ["--zenoh-listen", address if port is None else address_text(address, port)]
     if cluster.links == "plain":
         words += ["--links", "plain"]
+    if cluster.offline_after is not None:
+        words += ["--offline-after", f"{cluster.offline_after:g}"]
     return [*words, "--quiet"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -58,6 +58,14 @@ AllowUnlinked = Annotated[
         help="Start even if machines that exchange data cannot reach each other.",
     ),
 ]
+Offline = Annotated[
+    Literal["run", "wait"],
+    typer.Option(
+        "--offline",
+        help="What a machine does with its nodes after a boot while the coordinator is away: start "
+        "them alone, or wait.",
+    ),
+]
 
 SETTINGS = {"cls": options.OptionalValues}
 
@@ -68,6 +76,7 @@ def main(
     attach: Attach = None,
     dry_run: DryRun = False,
     allow_unlinked: AllowUnlinked = False,
+    offline: Offline = "run",
     uv: options.Uv = False,
     debug: options.Debug = False,
     env: options.EnvPairs = None,
@@ -103,6 +112,7 @@ def main(
         env_overrides=overrides,
         exit_when_nodes_finish=finish,
         allow_unlinked=allow_unlinked,
+        offline=offline,
     )
     request = StartDataflow(spec=spec, dry_run=dry_run)
     with connect(coordinator_addr, coordinator_port) as client:

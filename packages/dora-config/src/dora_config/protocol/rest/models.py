@@ -72,6 +72,13 @@ class StartDataflowFile(Arguments):
         dict[EnvNameField, Annotated[str, Field(pattern=r"^[^\x00]*$")]],
         Field(description="Environment variables of all nodes, and values of `$NAME` in it."),
     ] = Field(default_factory=dict)
+    offline: Annotated[
+        Literal["run", "wait"],
+        Field(
+            description="What a machine does with its nodes after a boot while the coordinator is "
+            "away: start them alone, or wait."
+        ),
+    ] = "run"
 
 
 class StopOne(Arguments):

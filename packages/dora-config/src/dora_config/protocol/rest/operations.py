@@ -62,6 +62,7 @@ def specification(wanted: StartDataflowFile) -> tuple[DataflowSpec, tuple[str, .
             workspace=_workspace(directory, name),
             env_overrides=wanted.env,
             exit_when_nodes_finish=loaded.resolved.exit_when_nodes_finish,
+            offline=wanted.offline,
         )
     except ConfigError as error:
         raise OperationFailed("invalid", f"invalid dataflow:\n{error}") from error
