@@ -117,6 +117,12 @@ def argument_parser() -> argparse.ArgumentParser:
         "crash ended (default: 20)",
     )
     add("--quiet", action="store_true", help="print warnings and errors only (also DORA_QUIET)")
+    _add_link_options(parser)
+    return parser
+
+
+def _add_link_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--zenoh-listen",
         type=_listen,
@@ -142,7 +148,6 @@ def argument_parser() -> argparse.ArgumentParser:
     for name in IGNORED:
         count = 0 if name == "--rt" else None
         add(name, action=_Ignored, nargs=count, metavar="VALUE", help=argparse.SUPPRESS)
-    return parser
 
 
 def _listen(text: str) -> Listen:
