@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 from support.fleets.daemons import RealFleet, counting, is_running, pids, real_fleet
-from support.fleets.linked_fleet import crossing, runner_of, wait_until_linked
+from support.fleets.linked_fleet import crossing, runner_of, wait_until_connected
 from support.waiting import wait_until
 from support.workspace import Workspace
 
@@ -75,6 +75,6 @@ def test_two_machines_link_without_their_coordinator(workspace: Workspace, first
         nodes = pids(workspace)
         fleet.restart_coordinator()
         fleet.wait_for_status("Running")
-        wait_until_linked(fleet)
+        wait_until_connected(fleet)
         fleet.wait_for_messages(uuid)
         assert pids(workspace) == nodes
