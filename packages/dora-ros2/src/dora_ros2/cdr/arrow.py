@@ -27,6 +27,9 @@ _NUMBERS: Final = {
     "?": pa.bool_(),
 }  # fmt: skip
 
+_SMALL: Final = 4096
+"""Bytes below which conversion to Python objects is faster than looking for memory views."""
+
 View = tuple[tuple[int, ...], int, int]
 """Path of a list, by indexes of fields; where its elements begin in the payload; their number."""
 
@@ -90,14 +93,16 @@ def values(array: pa.Array) -> Any:
     Lists of numbers without nulls share the memory of the array. A list of bytes may also be
     written as Arrow binary.
     """
+    if array.nbytes < _SMALL:
+        return array.to_pylist()[0]
     kind = array.type
     if pa.types.is_struct(kind):
-        if not array.is_valid()[0].as_py():
+        if array.null_count:
             return None
         return {
             kind.field(index).name: values(column) for index, column in enumerate(array.flatten())
         }
-    if _is_list(kind) and kind.value_type in _CODES and array[0].is_valid:
+    if _is_list(kind) and kind.value_type in _CODES and not array.null_count:
         held = array.flatten()
         if held.null_count == 0:
             width = held.type.bit_width // 8
@@ -106,7 +111,7 @@ def values(array: pa.Array) -> Any:
             raw = memoryview(buffer)[start : start + len(held) * width]
             code: Any = _CODES[held.type]
             return raw.cast("B").cast(code)
-    return array[0].as_py()
+    return array.to_pylist()[0]
 
 
 _CODES: Final = {kind: code for code, kind in _NUMBERS.items() if code != "?"}
