@@ -581,14 +581,14 @@ def test_a_second_node_of_an_id_is_another_handle(runner: FakeRunner, open_node:
     assert take(second)["id"] == "speed"
     second.close()
     second.close()
-    assert not runner.messages("a", control.Leaving)
+    assert not runner.messages("a", control.NodeLeaving)
     with pytest.raises(NodeClosed):
         second.send_output("out", b"")
     first.send_output("out", b"3")
     assert take(b)["value"].to_pylist() == [51]
     del second
     first.close()
-    runner.wait_for("a", control.Leaving)
+    runner.wait_for("a", control.NodeLeaving)
 
 
 def test_two_handles_of_a_node_write_one_record(

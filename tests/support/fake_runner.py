@@ -247,7 +247,7 @@ class FakeRunner:
                     connection.send(control.SegmentUnknown(request))
                 else:
                     connection.send(control.SegmentFd(request, known[1]), [known[0]])
-            case control.Leaving():
+            case control.NodeLeaving():
                 assert node is not None
                 node.left = True
         if node is not None:

@@ -14,7 +14,7 @@ from support.fleets.held_lock import INFO, held_lock
 from support.waiting import wait_until
 
 from dora_cli.remote_program import lock
-from dora_cli.remote_program.lock import Input, InputEnded, acquire
+from dora_cli.remote_program.lock import InputEnded, LeasedInput, acquire
 from dora_cli.remote_program.protocol import Problem, decode_reply
 
 NAME = f"dora-test-lock-{os.getpid()}"
@@ -55,7 +55,7 @@ def test_the_number_of_connections_is_limited(descriptors: Path) -> None:
             assert link.recv(4096)
 
 
-class _EndingInput(Input):
+class _EndingInput(LeasedInput):
     """Standard input that ends at the third wait."""
 
     waits: ClassVar[list[float | None]]
@@ -71,7 +71,7 @@ class _EndingInput(Input):
 def test_holders_that_do_not_accept_are_tried_again_after_a_wait(
     listens: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "Input", _EndingInput)
+    monkeypatch.setattr(lock, "LeasedInput", _EndingInput)
     monkeypatch.setattr(_EndingInput, "waits", [], raising=False)
     with ExitStack() as held:
         holder = held.enter_context(socket.socket(socket.AF_UNIX))

@@ -19,17 +19,22 @@ from dora_config.protocol.daemon import (
     TO_COORDINATOR,
     TO_DAEMON,
     CoordinatorMessage,
+    DaemonLeaving,
     DaemonMessage,
     EndDaemon,
     Heartbeat,
     HeartbeatAck,
-    Leaving,
     Register,
     Registered,
     RegistrationRefused,
 )
 from dora_daemon.agent import coordinator_link
-from dora_daemon.agent.coordinator_link import QUEUE, CoordinatorLink, RefusedForGood
+from dora_daemon.agent.coordinator_link import (
+    QUEUE,
+    CoordinatorLink,
+    RefusedForGood,
+    reconnect_delays,
+)
 
 # The oldest `websockets` closes the sockets of a server later.
 pytestmark = pytest.mark.integration
@@ -44,7 +49,7 @@ REGISTERED = Registered(
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coordinator_link, "waits", lambda _: itertools.repeat(0.01))
+    monkeypatch.setattr(coordinator_link, "reconnect_delays", lambda _: itertools.repeat(0.01))
 
 
 async def registers(connection: ServerConnection, answer: Registered = REGISTERED) -> None:
@@ -138,7 +143,7 @@ async def removes_the_daemon(connection: ServerConnection) -> None:
         (is_silent, "silent for 0.05 s"),
         (sends_garbage, "Invalid JSON"),
         (registers, "it closed the connection"),
-        (is_cut, "it broke without being closed"),
+        (is_cut, "it was interrupted"),
         (removes_the_daemon, "the machine was removed"),
     ],
 )
@@ -167,7 +172,7 @@ async def is_full(connection: ServerConnection) -> None:
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        (never_registers, "the registration was not answered"),
+        (never_registers, "the coordinator did not answer the registration"),
         (is_full, "too many daemons"),
     ],
 )
@@ -266,7 +271,17 @@ def test_the_last_messages_are_sent_before_the_end() -> None:
 
     async def work() -> None:
         await world.until_connected(1)
-        world.link.send(Leaving(hand_over=True))
+        world.link.send(DaemonLeaving(hand_over=True))
 
     anyio.run(world.play, work)
-    assert Leaving(hand_over=True) in received
+    assert DaemonLeaving(hand_over=True) in received
+
+
+def test_reconnect_delays_double_up_to_the_longest() -> None:
+    delays = list(itertools.islice(reconnect_delays(lambda: 0.5), 6))
+    assert delays == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
+
+
+def test_reconnect_delays_are_spread_by_a_quarter() -> None:
+    assert next(reconnect_delays(lambda: 0.0)) == 0.375
+    assert next(reconnect_delays(lambda: 1.0)) == 0.625

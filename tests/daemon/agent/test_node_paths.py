@@ -15,7 +15,7 @@ from dora_config.protocol.code import CodeFile, CodeSet
 from dora_config.protocol.dataflow import DataflowSpec, Origin
 from dora_config.protocol.runner import CurrentNode, NodeLocation
 from dora_daemon.agent.node_paths import (
-    Machine,
+    LocalMachine,
     deliver,
     explain,
     has_folder,
@@ -47,7 +47,7 @@ NODE = ResolvedNode(id="n", path="n.py")
 
 
 def test_the_folder_of_the_file_is_used_where_it_is_the_same_folder(tmp_path: Path) -> None:
-    machine = Machine(tmp_path / "daemon", "boot")
+    machine = LocalMachine(tmp_path / "daemon", "boot")
     origin = origin_of(tmp_path)
     assert has_folder(machine, origin)
     assert make_plan(record(origin, NODE), machine).working_dir == str(tmp_path)
@@ -57,11 +57,11 @@ def test_elsewhere_it_is_a_folder_of_the_daemon(tmp_path: Path) -> None:
     here = tmp_path / "here"
     here.mkdir()
     origin = origin_of(here)
-    other_boot = Machine(tmp_path / "daemon", "other boot")
+    other_boot = LocalMachine(tmp_path / "daemon", "other boot")
     namesake = origin.model_copy(update={"inode": origin.inode + 1})
     gone = origin.model_copy(update={"directory": str(tmp_path / "gone")})
     unknown = origin.model_copy(update={"boot_id": ""})
-    same_boot = Machine(tmp_path / "daemon", "boot")
+    same_boot = LocalMachine(tmp_path / "daemon", "boot")
     expected = str(tmp_path / "daemon" / "_work" / "flow-12345678")
     assert make_plan(record(origin, NODE), other_boot).working_dir == expected
     for stranger in (namesake, gone, unknown):
@@ -70,14 +70,14 @@ def test_elsewhere_it_is_a_folder_of_the_daemon(tmp_path: Path) -> None:
 
 def test_directory_is_reported_with_its_rule(tmp_path: Path) -> None:
     made = record(origin_of(tmp_path), NODE)
-    here = explain(made, Machine(tmp_path / "daemon", "boot"))
+    here = explain(made, LocalMachine(tmp_path / "daemon", "boot"))
     assert here.startswith(f"relative paths start at {tmp_path}: the folder of the dataflow file")
-    there = explain(made, Machine(tmp_path / "daemon", "other"))
+    there = explain(made, LocalMachine(tmp_path / "daemon", "other"))
     assert f"start at {tmp_path}/daemon/_work/flow-12345678: a folder of the daemon" in there
 
 
 def test_working_dir_is_joined_or_replaces(tmp_path: Path) -> None:
-    machine = Machine(tmp_path / "daemon", "boot")
+    machine = LocalMachine(tmp_path / "daemon", "boot")
     nodes = (
         NODE,
         ResolvedNode(id="in", path="x.py", deploy=ResolvedDeploy(working_dir="nodes")),
@@ -95,13 +95,13 @@ def test_a_local_build_is_used_only_on_its_machine(tmp_path: Path) -> None:
     places = {"n": NodeLocation(python="/envs/n/bin/python")}
     origin = origin_of(tmp_path)
     built = record(origin, NODE, places=places)
-    assert make_plan(built, Machine(tmp_path, "boot")).places == places
-    assert make_plan(built, Machine(tmp_path, "other")).places == {}
+    assert make_plan(built, LocalMachine(tmp_path, "boot")).places == places
+    assert make_plan(built, LocalMachine(tmp_path, "other")).places == {}
 
 
 def test_whether_a_runner_has_all_nodes(tmp_path: Path) -> None:
     made = record(origin_of(tmp_path), NODE)
-    machine = Machine(tmp_path, "boot")
+    machine = LocalMachine(tmp_path, "boot")
     assert make_plan(made, machine).whole
     assert not make_plan(made.model_copy(update={"whole": False}), machine).whole
 
@@ -133,7 +133,7 @@ class SentCode:
         self, spec: DataflowSpec, *running: DataflowSpec, replaces: str | None = None
     ) -> None:
         """Deliver code while dataflows run, whose ids are "0", "1" ..."""
-        machine = Machine(
+        machine = LocalMachine(
             self.folder,
             "boot",
             code=Delivery(self.store, lambda: pytest.fail("not used")),

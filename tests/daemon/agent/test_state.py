@@ -8,10 +8,10 @@ from support.simulation.fleet_simulation import dataflow
 from dora_config.protocol.calls import PartLinks
 from dora_config.protocol.daemon import (
     ConnectPart,
+    DaemonLeaving,
     DescribePart,
     EndDaemon,
     ForgetPart,
-    Leaving,
     PartChanged,
     PartDescribed,
     PartLost,
@@ -253,7 +253,7 @@ def test_first_end_stops_dataflows_and_second_one_forces_it() -> None:
     assert isinstance(kill, StopAllNodes)
     assert kill.force
     commands = after(state, finished())
-    assert messages(commands)[-1] == Leaving(hand_over=False)
+    assert messages(commands)[-1] == DaemonLeaving(hand_over=False)
     assert commands[-1] == ExitDaemon()
     (lost,) = messages(after(state, prepare(9), prepare(9)))
     assert isinstance(lost, PartLost)
@@ -266,7 +266,7 @@ def test_idle_daemon_ends_at_once() -> None:
 def test_handover_stops_no_runner() -> None:
     commands = after(AgentState(), prepare(), placed(), connected(), HandoverRequested())
     assert requests(commands) == []
-    assert messages(commands) == [Leaving(hand_over=True)]
+    assert messages(commands) == [DaemonLeaving(hand_over=True)]
     assert commands[-1] == ExitDaemon()
 
 
@@ -278,7 +278,7 @@ def test_machine_stop_ends_runners_without_changing_records() -> None:
     assert shut_down == SendToRunner(ID, ShutDown(grace=SHUTDOWN_GRACE))
     assert state.handle(finished(), 0.0) == []
     gone = state.handle(RunnerEnded(ID, "ended"), 0.0)
-    assert gone == [SendToCoordinator(Leaving(hand_over=True)), ExitDaemon()]
+    assert gone == [SendToCoordinator(DaemonLeaving(hand_over=True)), ExitDaemon()]
     assert record_of(state) == record
 
 

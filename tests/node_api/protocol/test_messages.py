@@ -38,7 +38,7 @@ MESSAGES: list[control.Message] = [
     control.CloseOutputs(outputs=("a", "b")),
     control.CloseOutputs(),
     control.StopDataflow(reason="operator a"),
-    control.Leaving(),
+    control.NodeLeaving(),
     control.SaveState(format="arrow", size=2**40),
     control.ExtensionRequest(request=2, action="store", namespace="n", key="k", value="AA=="),
     control.WatchOutput(node="camera", output="image"),
@@ -184,11 +184,11 @@ def test_end_of_file_comes_after_the_last_message() -> None:
     left, right = socket.socketpair()
     sender, receiver = ControlSocket(left), ControlSocket(right)
     assert receiver.receive(timeout=0) is None
-    sender.send(control.Leaving())
+    sender.send(control.NodeLeaving())
     sender.close()
     received = receiver.receive()
     assert received is not None
-    assert received.message == control.Leaving()
+    assert received.message == control.NodeLeaving()
     with pytest.raises(ControlClosed):
         receiver.receive(timeout=60)
     receiver.close()
@@ -230,10 +230,10 @@ def test_socket_may_lie_deep(tmp_path: Path, depth: int) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     client = ControlSocket.connect(path)
     server = ControlSocket(listener.accept()[0])
-    client.send(control.Leaving())
+    client.send(control.NodeLeaving())
     received = server.receive(timeout=60)
     assert received is not None
-    assert received.message == control.Leaving()
+    assert received.message == control.NodeLeaving()
     for each in (client, server, listener):
         each.close()
 

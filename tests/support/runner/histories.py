@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dora_config.history.entries import Edge, HistoryEntry, HistoryEvent
+from dora_config.history.entries import EdgeEnds, HistoryEntry, HistoryEvent
 from dora_config.history.evidence import Evidence, MachineEvidence
 from dora_config.protocol.runner_events import (
     NodeConnected,
@@ -58,9 +58,9 @@ def evidence(
     return Evidence(machines=machines, entries=tuple(entries), **values)
 
 
-def edges(*pairs: str) -> tuple[Edge, ...]:
+def edges(*pairs: str) -> tuple[EdgeEnds, ...]:
     """Return edges for texts such as ``camera/image>detector/image``."""
     return tuple(
-        Edge(source=source, target=target)
+        EdgeEnds(source=source, target=target)
         for source, _, target in (pair.partition(">") for pair in pairs)
     )

@@ -100,9 +100,9 @@ def is_output_error(error: Exception) -> bool:
     return isinstance(error, OSError) and error.filename == STANDARD_OUTPUT
 
 
-def hurry() -> None:
+def limit_waits() -> None:
     """Stop waiting for blocked streams for long: the user has interrupted the command."""
-    stream_writer.hurry()
+    stream_writer.limit_waits()
 
 
 def remark(text: str = "") -> None:

@@ -11,21 +11,21 @@ import time
 from typing import TextIO
 
 PATIENCE = 3.0
-"""Seconds after which a blocked stream is given up, once `hurry` was called."""
+"""Seconds after which a blocked stream is given up, once `limit_waits` was called."""
 
 _PIECE = 4096
 """Bytes that a writable pipe accepts at once (PIPE_BUF)."""
 _POLL_SECONDS = 0.2
-"""Interval in which a wait checks for `hurry`."""
+"""Interval in which a wait checks for `limit_waits`."""
 
-_hurried: list[float] = []
-"""Time of the first call of `hurry`; empty before it."""
+_limited_since: list[float] = []
+"""Time of the first call of `limit_waits`; empty before it."""
 
 
-def hurry() -> None:
+def limit_waits() -> None:
     """From now on, give up a stream that is blocked for `PATIENCE` seconds."""
-    if not _hurried:
-        _hurried.append(time.monotonic())
+    if not _limited_since:
+        _limited_since.append(time.monotonic())
 
 
 def write(stream: TextIO, text: str) -> bool:
@@ -53,6 +53,6 @@ def _wait_until_writable(descriptor: int) -> bool:
     poll.register(descriptor, select.POLLOUT)
     begun = time.monotonic()
     while not poll.poll(_POLL_SECONDS * 1000):
-        if _hurried and time.monotonic() - max(begun, _hurried[0]) > PATIENCE:
+        if _limited_since and time.monotonic() - max(begun, _limited_since[0]) > PATIENCE:
             return False
     return True

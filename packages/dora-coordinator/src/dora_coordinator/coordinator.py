@@ -12,10 +12,10 @@ from dora_config.protocol.builds import BuildEnded, BuildEvents
 from dora_config.protocol.calls import PartResult, RunnerAnswered, RunnerReplies
 from dora_config.protocol.control import MachinesRemoved, RemoveMachines
 from dora_config.protocol.daemon import (
+    DaemonLeaving,
     Heartbeat,
     HeartbeatAck,
     IdentityProof,
-    Leaving,
     LogChunk,
     PartChanged,
     PartDescribed,
@@ -198,7 +198,7 @@ class CoordinatorState:
                 commands += self._clients.daemon_reply(member.key, message, now)
             case RunnerAnswered() | RecorderAnswered() | PartHistory() | MachineSample():
                 pass  # replies to queries, which `queries` collects
-            case Leaving(hand_over=hand_over):
+            case DaemonLeaving(hand_over=hand_over):
                 manner = "hands over to its successor" if hand_over else "ends"
                 commands.append(Log("info", f'daemon "{member.key}" {manner}'))
             case Register() | IdentityProof():

@@ -20,7 +20,7 @@ from dora_config.protocol.runner import (
 )
 from dora_daemon.agent.credentials import Credentials
 from dora_daemon.agent.linking import LinkSetup, Listen
-from dora_daemon.agent.node_paths import Machine
+from dora_daemon.agent.node_paths import LocalMachine
 from dora_daemon.agent.parts.changes import PartChanges
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.runners.pending_requests import OnReply
@@ -68,7 +68,7 @@ def change(folder: Path, runner: Runner, *edges: RemoteEdge) -> DaemonMessage:
         async with anyio.create_task_group() as tasks:
             changes = PartChanges(
                 tasks,
-                lambda: cast(Machine, None),
+                lambda: cast(LocalMachine, None),
                 cast(RunnerRegistry, runner),
                 LinkSetup(Listen("127.0.0.1", plain=True), "", Credentials(folder)),
                 lambda _: RECORD,

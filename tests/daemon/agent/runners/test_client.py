@@ -22,7 +22,7 @@ from dora_config.protocol.runner import GetHistory
 from dora_daemon.agent.credentials import Credentials
 from dora_daemon.agent.events import RunnerConnected, RunnerEnded, RunnerNotice
 from dora_daemon.agent.linking import LinkSetup, Listen
-from dora_daemon.agent.node_paths import Machine
+from dora_daemon.agent.node_paths import LocalMachine
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.runners.client import RunnerClient
 from dora_daemon.agent.runners.directory import RunnerDirectory
@@ -160,7 +160,7 @@ def test_runner_without_a_runtime_directory_ends_its_part(tmp_path: Path) -> Non
     client = RunnerClient("d", "d@", lambda _, event: ended.append(event), lambda: None)
     part = PartRecord(dataflow_id="d", attempt=1, spec=dataflow(camera="robot"), machine="robot")
     links = LinkSetup(Listen("127.0.0.1", plain=True), "", Credentials(tmp_path / "own"))
-    anyio.run(client.start, part, root, Machine(tmp_path, "boot"), links)
+    anyio.run(client.start, part, root, LocalMachine(tmp_path, "boot"), links)
     (event,) = ended
     assert isinstance(event, RunnerEnded)
     reason = f"its runner could not be started: cannot use the runtime directory {root}"

@@ -17,7 +17,7 @@ from dora_daemon.link import LINK_NODE
 from dora_daemon.link.io.node_client import NodeClient
 from dora_daemon.link.peers.peer import PeerLink
 from dora_daemon.link.peers.stream_table import StreamTable
-from dora_daemon.link.protocol.hello import Entering
+from dora_daemon.link.protocol.hello import EnteringStream
 from dora_daemon.link.protocol.messages import Outgoing
 from dora_daemon.link.protocol.priority import Priority
 from dora_daemon.runner.machine.edges import Edge
@@ -104,7 +104,9 @@ class Side:
         self.streams.settle(cast("dict[str, PeerLink]", peers))
 
     def resume(self) -> None:
-        entering = Entering(node="n", output="o", run_id="", accepted=0, stored=0, listening=True)
+        entering = EnteringStream(
+            node="n", output="o", run_id="", accepted=0, stored=0, listening=True
+        )
         self.streams.outgoing[KEY].resume(entering)
 
 

@@ -114,7 +114,7 @@ def test_chunks_are_read_as_written(sequence: int, offset: int) -> None:
 def test_a_frame_in_parts_is_read_as_a_whole(begin: bytes, rest: bytes, most: int) -> None:
     assume(most > frames.HEAD.size + len(begin))
     cut = list(frames.parts_of(5, begin, rest, 7, 9, most))
-    parts = frames.Parts()
+    parts = frames.FrameJoiner()
     parts.add(cut[0])  # the connection broke here
     for part in cut:
         kind, _, _, sender, receiver = frames.read_head(part)
@@ -124,7 +124,7 @@ def test_a_frame_in_parts_is_read_as_a_whole(begin: bytes, rest: bytes, most: in
 
 
 def test_parts_of_two_connections_do_not_mix() -> None:
-    parts = frames.Parts()
+    parts = frames.FrameJoiner()
     old = list(frames.parts_of(1, b"", b"a" * 50, 7, 9, 38))
     new = list(frames.parts_of(2, b"", b"b" * 50, 7, 9, 38))
     assert len(old) == len(new) == 4
@@ -135,7 +135,7 @@ def test_parts_of_two_connections_do_not_mix() -> None:
 
 
 def test_a_frame_in_too_many_parts_is_refused() -> None:
-    parts = frames.Parts()
+    parts = frames.FrameJoiner()
     cut = frames.parts_of(5, b"", bytes(frames.MAX_PARTED + 1), 7, 9, 1000)
     with pytest.raises(WireError):
         list(map(parts.add, cut))

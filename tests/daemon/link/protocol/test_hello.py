@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dora_daemon.link.protocol.hello import (
-    Entering,
-    Leaving,
+    EnteringStream,
+    LeavingStream,
     LinkHello,
     decode,
     disagreement,
@@ -13,8 +13,8 @@ from dora_daemon.link.protocol.hello import (
 
 
 def test_lists_that_differ_are_named() -> None:
-    leaving = Leaving(number=1, node="n", output="o", given_up=0)
-    entering = Entering(node="n", output="o", run_id="", accepted=0, stored=0, listening=True)
+    leaving = LeavingStream(number=1, node="n", output="o", given_up=0)
+    entering = EnteringStream(node="n", output="o", run_id="", accepted=0, stored=0, listening=True)
     a = LinkHello(machine="a", run_id="1", round=1, leaving=(leaving,))
     b = LinkHello(machine="b", run_id="1", round=1, entering=(entering,))
     assert disagreement(a, b) is None
@@ -30,9 +30,11 @@ def test_the_bytes_of_a_hello() -> None:
     hello = LinkHello(
         release="0.1.0", machine="a", run_id="a-1", round=3, seen_round=2, count=5,
         wants_answer=True, zid="z", low_latency_port=8,
-        leaving=(Leaving(number=7, node="n", output="o", given_up=4, window=9),),
+        leaving=(LeavingStream(number=7, node="n", output="o", given_up=4, window=9),),
         entering=(
-            Entering(node="m", output="p", run_id="b-1", accepted=6, stored=5, listening=True),
+            EnteringStream(
+                node="m", output="p", run_id="b-1", accepted=6, stored=5, listening=True
+            ),
         ),
     )  # fmt: skip
     golden = (

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dora_daemon.link.protocol.handshake import LinkHandshake
-from dora_daemon.link.protocol.hello import Entering, Leaving, LinkHello
+from dora_daemon.link.protocol.hello import EnteringStream, LeavingStream, LinkHello
 from dora_daemon.link.protocol.stream_rounds import StreamRounds
 
-LEAVING = Leaving(number=4, node="n", output="o", given_up=0)
-ENTERING = Entering(node="n", output="o", run_id="a-1", accepted=0, stored=0, listening=True)
+LEAVING = LeavingStream(number=4, node="n", output="o", given_up=0)
+ENTERING = EnteringStream(node="n", output="o", run_id="a-1", accepted=0, stored=0, listening=True)
 SOURCE = ("n", "o")
 
 

@@ -14,7 +14,7 @@ from dora_daemon.link.errors import WireError
 from dora_daemon.link.protocol import frames
 from dora_daemon.link.protocol.clocks import ClockOffset
 from dora_daemon.link.protocol.frames import LifecycleEvent
-from dora_daemon.link.protocol.hello import Leaving
+from dora_daemon.link.protocol.hello import LeavingStream
 from dora_daemon.link.protocol.messages import SourceEvent, ToRunner
 from dora_daemon.link.streams.receiver import StreamReceiver
 from dora_node_api.transport import RecordKind
@@ -92,7 +92,7 @@ class Stream:
             send=self.sent.append, note=self.notes.append,
         )  # fmt: skip
         self.stream.begin_round(
-            "a-1", Leaving(number=1, node="n", output="o", given_up=0, window=WINDOW)
+            "a-1", LeavingStream(number=1, node="n", output="o", given_up=0, window=WINDOW)
         )
 
     def receive(self, *numbers: int, previous: int | None = None, image: bytes = IMAGE) -> None:
@@ -223,7 +223,7 @@ def test_a_lifecycle_event_follows_the_messages_before_it(made: Stream) -> None:
 def test_a_new_run_begins_with_its_own_numbers(made: Stream) -> None:
     made.receive(1, 2, 3)
     made.stream.begin_round(
-        "a-2", Leaving(number=2, node="n", output="o", given_up=0, window=WINDOW)
+        "a-2", LeavingStream(number=2, node="n", output="o", given_up=0, window=WINDOW)
     )
     assert made.stream.entering().accepted == 0
     made.receive(1)

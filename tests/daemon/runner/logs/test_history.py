@@ -9,7 +9,7 @@ from support.runner.histories import node_ended
 
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import OutputSource, TimerSource
-from dora_config.history.entries import Edge, HistoryEntry, RunBegan, RunEnded, RunnerWarned
+from dora_config.history.entries import EdgeEnds, HistoryEntry, RunBegan, RunEnded, RunnerWarned
 from dora_config.history.file import read_history
 from dora_config.history.kept import split_dropped
 from dora_config.protocol.run_plan import RunPlan
@@ -51,7 +51,7 @@ def test_the_file_is_named_by_the_machine(tmp_path: Path) -> None:
 def test_the_first_event_has_nodes_and_edges(tmp_path: Path) -> None:
     began = beginning(plan(tmp_path))
     assert (began.name, began.nodes) == ("demo", ("camera", "plot"))
-    assert began.edges == (Edge(source="camera/image", target="plot/image"),)
+    assert began.edges == (EdgeEnds(source="camera/image", target="plot/image"),)
 
 
 def test_events_are_written_as_they_happen_and_others_ignored(tmp_path: Path) -> None:

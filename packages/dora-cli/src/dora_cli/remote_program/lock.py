@@ -38,7 +38,7 @@ class InputEnded(Exception):
     """The connection was closed, or was silent for too long."""
 
 
-class Input:
+class LeasedInput:
     """Standard input, which must receive a byte from the command within each ``lease``."""
 
     def __init__(self, lease: float) -> None:
@@ -77,7 +77,7 @@ def acquire(name: str, info: dict[str, Any], wait: bool, lease: float) -> None:
     ``{"held": false, "holder": ...}``; or, for each holder that it waits for,
     ``{"waiting": holder}``. Each contains the ``machine``. Raises Problem.
     """
-    signs = Input(lease)
+    standard_input = LeasedInput(lease)
     address = f"\0{name}"
     with suppress(InputEnded, BrokenPipeError):
         while (listener := _bind(address)) is None:
@@ -85,10 +85,10 @@ def acquire(name: str, info: dict[str, Any], wait: bool, lease: float) -> None:
                 link.setblocking(False)
                 try:
                     link.connect(address)
-                    holder = _holder(link, signs)
+                    holder = _holder(link, standard_input)
                 except (ConnectionError, BlockingIOError):
                     # the holder has just ended, does not listen yet, or its queue is full
-                    signs.wait(within=RETRY_INTERVAL)
+                    standard_input.wait(within=RETRY_INTERVAL)
                     continue
                 if holder is not None and holder["key"] == info["key"]:
                     _send({"held": True, "shared": True})
@@ -97,8 +97,8 @@ def acquire(name: str, info: dict[str, Any], wait: bool, lease: float) -> None:
                     _send({"held": False, "holder": holder})
                     return
                 _send({"waiting": holder})
-                _wait_for_end(link, signs)
-        _serve(listener, info | {"since": time.time()}, signs)
+                _wait_for_end(link, standard_input)
+        _serve(listener, info | {"since": time.time()}, standard_input)
 
 
 def _send(answer: dict[str, Any]) -> None:
@@ -128,14 +128,14 @@ def _bind(address: str) -> socket.socket | None:
     return listener
 
 
-def _holder(link: socket.socket, signs: Input) -> dict[str, Any] | None:
+def _holder(link: socket.socket, standard_input: LeasedInput) -> dict[str, Any] | None:
     """Return the facts about the holder, None if it does not answer.
 
     Raises ConnectionError when it ends.
     """
     text = b""
     while not text.endswith(b"\n"):
-        if not signs.wait([link], within=ANSWER_TIMEOUT):
+        if not standard_input.wait([link], within=ANSWER_TIMEOUT):
             return None
         if not (piece := link.recv(4096)):
             raise ConnectionResetError
@@ -143,23 +143,23 @@ def _holder(link: socket.socket, signs: Input) -> dict[str, Any] | None:
     return decode_reply(text)
 
 
-def _wait_for_end(link: socket.socket, signs: Input) -> None:
+def _wait_for_end(link: socket.socket, standard_input: LeasedInput) -> None:
     """Wait until the holder has ended; only facts that arrive late precede it."""
     with suppress(ConnectionError):
         more = True
         while more:
-            signs.wait([link])
+            standard_input.wait([link])
             more = bool(link.recv(4096))
 
 
-def _serve(listener: socket.socket, info: dict[str, Any], signs: Input) -> None:
+def _serve(listener: socket.socket, info: dict[str, Any], standard_input: LeasedInput) -> None:
     """Hold the lock and send ``info`` to each command that connects; raises InputEnded."""
     _send({"held": True})
     text = encode_result(info)
     waiting: set[socket.socket] = set()
     while True:
         accepting = [listener] if len(waiting) < MAX_WAITING else []
-        for ready in signs.wait([*accepting, *waiting]):
+        for ready in standard_input.wait([*accepting, *waiting]):
             if ready is not listener:  # it has ended: a waiting command sends nothing
                 waiting.discard(ready)
                 ready.close()

@@ -35,17 +35,18 @@ TEXT_CHARACTERS: Final = 2000
 # ------------------------------------------------------------------------------- of a runner
 
 
-class Edge(Frozen):
+class EdgeEnds(Frozen):
     """One edge between two nodes, as ``node/output`` and ``node/input``."""
 
     source: str
     target: str
 
 
-def edges_of(dataflow: ResolvedDataflow) -> tuple[Edge, ...]:
+def edges_of(dataflow: ResolvedDataflow) -> tuple[EdgeEnds, ...]:
     """Return all edges between two nodes."""
     return tuple(
-        Edge(source=str(source), target=f"{node}/{name}") for source, node, name in dataflow.edges()
+        EdgeEnds(source=str(source), target=f"{node}/{name}")
+        for source, node, name in dataflow.edges()
     )
 
 
@@ -55,7 +56,7 @@ class RunBegan(Frozen):
     kind: Literal["run_began"] = "run_began"
     name: str | None = None
     nodes: tuple[str, ...] = ()
-    edges: tuple[Edge, ...] = ()
+    edges: tuple[EdgeEnds, ...] = ()
     """Edges of the whole dataflow."""
     recovered: str | None = None
     """Why the nodes are started again; ``None`` at the first start."""

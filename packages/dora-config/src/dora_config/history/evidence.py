@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dora_config.frozen import Frozen
-from dora_config.history.entries import Edge, HistoryEntry
+from dora_config.history.entries import EdgeEnds, HistoryEntry
 from dora_config.protocol.runner import NodeStatus
 
 
@@ -69,7 +69,7 @@ class Evidence(Frozen):
     """Events of the coordinator."""
     dropped: int = 0
     machines: tuple[MachineEvidence, ...] = ()
-    edges: tuple[Edge, ...] = ()
+    edges: tuple[EdgeEnds, ...] = ()
     """All edges between nodes."""
     waits_for: tuple[str, ...] = ()
     """What the coordinator waits for, as sentences."""

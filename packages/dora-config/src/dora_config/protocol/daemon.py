@@ -195,7 +195,7 @@ class PartHistory(Message):
     """Why events are missing, as a sentence."""
 
 
-class Leaving(Message):
+class DaemonLeaving(Message):
     """The daemon ends; with ``hand_over`` its nodes keep running for the next daemon."""
 
     kind: Literal["leaving"] = "leaving"
@@ -211,7 +211,7 @@ DaemonMessage = Annotated[
     | SignRequest
     | LogChunk
     | PartHistory
-    | Leaving
+    | DaemonLeaving
     | IdentityProof
     | BuildEvents
     | BuildEnded

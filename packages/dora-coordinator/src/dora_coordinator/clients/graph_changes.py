@@ -40,7 +40,7 @@ from dora_coordinator.state.events import ClientRequested
 from dora_coordinator.state.membership import Membership
 from dora_coordinator.state.records import PartState, Phase
 
-Edge = TypeVar("Edge", ConnectInput, DisconnectInput)
+EdgeChange = TypeVar("EdgeChange", ConnectInput, DisconnectInput)
 
 
 def checked(dataflow: ResolvedDataflow, change: GraphChange) -> GraphChange:
@@ -80,7 +80,7 @@ def checked(dataflow: ResolvedDataflow, change: GraphChange) -> GraphChange:
     return change
 
 
-def _with_operators(dataflow: ResolvedDataflow, change: Edge) -> Edge:
+def _with_operators(dataflow: ResolvedDataflow, change: EdgeChange) -> EdgeChange:
     """Return the edge with the id of the operator in ports of nodes with a single one."""
     ports = {}
     for end, port in ((change.source, "output"), (change.target, "input")):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from dora_config.machine_identity import certificate_name
-from dora_config.protocol.daemon import Heartbeat, Leaving, Metrics, Register
+from dora_config.protocol.daemon import DaemonLeaving, Heartbeat, Metrics, Register
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.events import (
     DaemonDisconnected,
@@ -271,7 +271,7 @@ class Membership:
                 member.metrics_at = now
                 member.metrics = {sample.dataflow_id: sample for sample in metrics}
                 member.clock_offset = _steady(member.clock_offset, event.clock_offset)
-            case Leaving(hand_over=hand_over):
+            case DaemonLeaving(hand_over=hand_over):
                 member.left = not hand_over
             case _:
                 pass  # of other messages only the time counts

@@ -1,4 +1,4 @@
-"""The connection to the coordinator: opened, kept open, and opened again after each loss."""
+"""The connection to the coordinator: opened, and opened again after each loss."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ OPEN_TIMEOUT = 20.0
 """Seconds for TCP, TLS and the upgrade; a coordinator serves a whole fleet after its restart."""
 REGISTRATION_TIMEOUT = 30.0
 QUEUE = 4096
-"""Messages that may wait for the socket; a coordinator that reads none is given up before."""
-NEWS_PAUSE = 0.05
+"""Messages that may wait for the socket; the connection to a coordinator that reads none ends."""
+HEARTBEAT_PAUSE = 0.05
 """Seconds at least between two heartbeats."""
 MAX_MESSAGE = 64 * 1024 * 1024
 
@@ -47,11 +47,11 @@ FIRST_PAUSE = 0.5
 MAX_PAUSE = 5.0
 """A coordinator that returns has its fleet back within about that time."""
 JITTER = 0.25
-"""Share by which a pause is longer or shorter, so that a fleet does not reconnect at once."""
+"""Share by which a pause is longer or shorter, so that daemons do not all reconnect at once."""
 
 
-def waits(random: Callable[[], float]) -> Iterator[float]:
-    """Yield seconds without end, doubling up to MAX_PAUSE; ``random`` returns 0 up to 1."""
+def reconnect_delays(random: Callable[[], float]) -> Iterator[float]:
+    """Yield the pauses in seconds, doubling up to MAX_PAUSE; ``random`` returns 0 up to 1."""
     pause = FIRST_PAUSE
     while True:
         yield pause * (1 + JITTER * (2 * random() - 1))
@@ -59,7 +59,7 @@ def waits(random: Callable[[], float]) -> Iterator[float]:
 
 
 class RefusedForGood(DoraError):
-    """The coordinator refuses this daemon and trying again cannot help."""
+    """The coordinator refuses this daemon permanently."""
 
 
 class _Lost(Exception):
@@ -86,10 +86,10 @@ class CoordinatorLink:
         self._received = received
         self._lost = lost
         self._queue: MemoryObjectSendStream[DaemonMessage] | None = None
-        self._news = anyio.Event()
+        self._changed = anyio.Event()
         self._registered = False
         self._finishing = False
-        self._said = ""
+        self._logged = ""
 
     def send(self, message: DaemonMessage) -> None:
         """Queue a message; dropped without a connection, because registering reports everything."""
@@ -103,9 +103,9 @@ class CoordinatorLink:
         except (anyio.ClosedResourceError, anyio.BrokenResourceError):
             self._queue = None
 
-    def hurry(self) -> None:
-        """Send the next heartbeat soon: there is news in it."""
-        self._news.set()
+    def send_heartbeat_soon(self) -> None:
+        """Send the next heartbeat soon, because what it reports has changed."""
+        self._changed.set()
 
     def finish(self) -> None:
         """Let :meth:`run` return once what is queued has been sent."""
@@ -115,17 +115,17 @@ class CoordinatorLink:
             self._queue = None
 
     async def run(self) -> None:
-        """Connect again and again until :meth:`finish`; raises :class:`RefusedForGood`."""
-        pauses = waits(random.random)
+        """Reconnect until :meth:`finish`; raises :class:`RefusedForGood`."""
+        pauses = reconnect_delays(random.random)
         while not self._finishing:
             self._registered = False
             try:
                 await self._session()
             except _Lost as problem:
-                self._say(str(problem))
+                self._log_change(str(problem))
             if self._registered:
                 self._lost()
-                pauses = waits(random.random)
+                pauses = reconnect_delays(random.random)
             if not self._finishing:
                 await anyio.sleep(next(pauses))
 
@@ -133,7 +133,7 @@ class CoordinatorLink:
         """One connection, until it ends; raises :class:`_Lost`."""
         try:
             endpoint = self._endpoint()
-        except DoraError as error:  # the token file was spoilt while we ran
+        except DoraError as error:  # the token file has become unreadable
             raise _Lost(str(error)) from error
         try:
             options = await anyio.to_thread.run_sync(
@@ -143,20 +143,20 @@ class CoordinatorLink:
                 **options,
                 max_size=MAX_MESSAGE,
                 open_timeout=OPEN_TIMEOUT,
-                ping_interval=None,  # the heartbeat does this
+                ping_interval=None,  # heartbeats replace it
                 close_timeout=1,
             ) as socket:
                 send, outgoing = anyio.create_memory_object_stream[DaemonMessage](QUEUE)
                 with send, outgoing:
-                    # Before the status report is made, so that no change is missed.
+                    # Before the registration is created, so that no change is missed.
                     self._queue = send
-                    await self._talk(socket, endpoint, outgoing)
+                    await self._exchange(socket, endpoint, outgoing)
         except (OSError, WebSocketException, RemoteProtocolError, Untrusted) as error:
             raise _Lost(_explain(endpoint, error)) from error
         finally:
             self._queue = None
 
-    async def _talk(
+    async def _exchange(
         self,
         socket: ClientConnection,
         endpoint: Endpoint,
@@ -172,9 +172,9 @@ class CoordinatorLink:
             sentence = clean_text(answer.message)
             raise RefusedForGood(sentence) if answer.permanent else _Lost(sentence)
         if not isinstance(answer, Registered):
-            raise RemoteProtocolError("the registration was not answered")
+            raise RemoteProtocolError("the coordinator did not answer the registration")
         self._registered = True
-        self._say(f'connected to the coordinator at {endpoint} as "{answer.daemon}"')
+        self._log_change(f'connected to the coordinator at {endpoint} as "{answer.daemon}"')
         self._received(answer)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._write, socket, outgoing)
@@ -185,7 +185,7 @@ class CoordinatorLink:
             raise _Lost(f"the connection to the coordinator at {endpoint} was lost: {reason}")
 
     def _proof(self, challenge: Challenge, endpoint: Endpoint) -> IdentityProof:
-        """Prove the identity of this machine to the coordinator of the token, and to no other."""
+        """Prove the identity of this machine, to the coordinator of the token only."""
         if endpoint.authority is not None and endpoint.authority.hex() != challenge.authority:
             raise RemoteProtocolError("the coordinator requests a proof for another cluster")
         text = challenge_text(challenge.nonce, challenge.authority)
@@ -199,19 +199,19 @@ class CoordinatorLink:
                 await socket.send(TO_COORDINATOR.encode(message))
             await socket.close()
         except ConnectionClosed:
-            pass  # the reader sees it too
+            pass  # _read reports it
 
     async def _beat(self, interval: float) -> None:
         while True:
             self.send(self._heartbeat())
-            self._news = anyio.Event()
+            self._changed = anyio.Event()
             with anyio.move_on_after(interval):
-                # Limits the rate; a change after a quiet time is sent at once.
-                await anyio.sleep(NEWS_PAUSE)
-                await self._news.wait()
+                # limits the rate; a change after a long pause is sent at once
+                await anyio.sleep(HEARTBEAT_PAUSE)
+                await self._changed.wait()
 
     async def _read(self, socket: ClientConnection, silence_limit: float) -> str:
-        """Hand on messages until the connection ends; why it did."""
+        """Pass on messages until the connection ends; return the reason."""
         try:
             while True:
                 with anyio.fail_after(silence_limit):
@@ -219,7 +219,7 @@ class CoordinatorLink:
                 try:
                     message = TO_DAEMON.decode(text)
                 except UnknownKind as unknown:
-                    logger.info("passed over: %s", unknown)  # of a newer coordinator
+                    logger.info("ignored: %s", unknown)  # of a newer coordinator
                     continue
                 if isinstance(message, RegistrationRefused):
                     return clean_text(message.message)
@@ -230,13 +230,13 @@ class CoordinatorLink:
         except RemoteProtocolError as error:
             return str(error)
         except ConnectionClosed as error:
-            return "it closed the connection" if error.rcvd else "it broke without being closed"
+            return "it closed the connection" if error.rcvd else "it was interrupted"
 
-    def _say(self, sentence: str) -> None:
-        """Log what is new; a coordinator that is away is not worth a line at every attempt."""
-        if sentence != self._said:
+    def _log_change(self, sentence: str) -> None:
+        """Log a sentence unless it is the previous one, as at each attempt to reconnect."""
+        if sentence != self._logged:
             logger.log(logging.INFO if self._registered else logging.WARNING, "%s", sentence)
-            self._said = sentence
+            self._logged = sentence
 
 
 def _explain(endpoint: Endpoint, error: Exception) -> str:

@@ -25,7 +25,7 @@ WORK_DIR = "_work"
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class LocalMachine:
     """Facts about this daemon that plans depend on."""
 
     base_dir: Path
@@ -40,7 +40,7 @@ class Machine:
     """Parts that run here and are not being stopped."""
 
 
-def has_folder(machine: Machine, origin: Origin) -> bool:
+def has_folder(machine: LocalMachine, origin: Origin) -> bool:
     """Return whether the folder of the dataflow file, not just its name, exists on this machine."""
     if not origin.boot_id or origin.boot_id != machine.boot_id:
         return False
@@ -51,7 +51,7 @@ def has_folder(machine: Machine, origin: Origin) -> bool:
     return (found.st_dev, found.st_ino) == (origin.device, origin.inode)
 
 
-def base_directory(spec: DataflowSpec, machine: Machine, name: str) -> Path:
+def base_directory(spec: DataflowSpec, machine: LocalMachine, name: str) -> Path:
     """Return where relative paths start; ``name`` is used without a workspace in ``spec``."""
     if has_folder(machine, spec.origin):
         return Path(spec.origin.directory)
@@ -59,7 +59,7 @@ def base_directory(spec: DataflowSpec, machine: Machine, name: str) -> Path:
 
 
 async def deliver(
-    spec: DataflowSpec, machine: Machine, name: str, replaces: str | None = None
+    spec: DataflowSpec, machine: LocalMachine, name: str, replaces: str | None = None
 ) -> dict[str, CodeSet]:
     """Fetch sent code, unless the folder of the dataflow file exists on this machine.
 
@@ -100,7 +100,7 @@ def _code_by_folder(spec: DataflowSpec, base: Path) -> dict[Path, set[str]]:
     return found
 
 
-def make_plan(record: PartRecord, machine: Machine) -> RunPlan:
+def make_plan(record: PartRecord, machine: LocalMachine) -> RunPlan:
     """Return the runner's plan for one part. Raises :class:`NotBuilt`."""
     spec = record.spec
     base = base_directory(spec, machine, record.dataflow_id)
@@ -127,7 +127,7 @@ def make_plan(record: PartRecord, machine: Machine) -> RunPlan:
     )
 
 
-def explain(record: PartRecord, machine: Machine) -> str:
+def explain(record: PartRecord, machine: LocalMachine) -> str:
     """Return a sentence about where relative paths of this part start, for error messages."""
     base = base_directory(record.spec, machine, record.dataflow_id)
     if has_folder(machine, record.spec.origin):
@@ -140,7 +140,7 @@ def explain(record: PartRecord, machine: Machine) -> str:
     return f"relative paths start at {base}: {why}; deploy.working_dir is joined to it"
 
 
-def locate(spec: DataflowSpec, base: Path, machine: Machine) -> dict[str, NodeLocation]:
+def locate(spec: DataflowSpec, base: Path, machine: LocalMachine) -> dict[str, NodeLocation]:
     """Return the location of each node that is not at the default. Raises :class:`NotBuilt`."""
     at_origin = has_folder(machine, spec.origin)
     places = dict(spec.places) if at_origin else {}
@@ -174,7 +174,7 @@ def _place_of_code(node: ResolvedNode, base: Path) -> NodeLocation:
     return NodeLocation(working_dir=str(directory), python=str(python) if python else None)
 
 
-def _built_here(spec: DataflowSpec, machine: Machine) -> dict[str, NodeLocation]:
+def _built_here(spec: DataflowSpec, machine: LocalMachine) -> dict[str, NodeLocation]:
     """Return the locations of the nodes that the dataflow's build prepared on this machine."""
     wanted = [node.id for node in spec.resolved.nodes if node.id in spec.built_on]
     if not wanted or spec.build_id is None or machine.builds is None:

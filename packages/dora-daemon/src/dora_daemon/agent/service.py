@@ -80,7 +80,7 @@ from dora_daemon.agent.inspectors import Inspectors
 from dora_daemon.agent.linking import LinkSetup, Listen
 from dora_daemon.agent.logs.history import HistoryReader
 from dora_daemon.agent.logs.streams import LogStreams
-from dora_daemon.agent.node_paths import Machine
+from dora_daemon.agent.node_paths import LocalMachine
 from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError
 from dora_daemon.agent.parts.changes import PartChanges
 from dora_daemon.agent.recorders.folder import RecordingRefused
@@ -190,7 +190,7 @@ class Agent:
         )
         links = LinkSetup(options.listen, endpoint().host, self._credentials)
         self._runners = RunnerRegistry(
-            tasks, runtime_root, self._machine, self.post, self._link.hurry, links
+            tasks, runtime_root, self._machine, self.post, self._link.send_heartbeat_soon, links
         )
         send = self._link.send
         self._changes = PartChanges(
@@ -403,8 +403,8 @@ class Agent:
         self._runners.refresh()
         return Heartbeat(metrics=metrics, time=time.time(), monotonic_ns=time.monotonic_ns())
 
-    def _machine(self) -> Machine:
-        return Machine(
+    def _machine(self) -> LocalMachine:
+        return LocalMachine(
             base_dir=self._options.base_dir,
             boot_id=boot_id(),
             machine_id=self._options.machine_id,

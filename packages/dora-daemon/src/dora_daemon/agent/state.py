@@ -11,10 +11,10 @@ from typing import Literal, assert_never
 
 from dora_config.protocol.daemon import (
     ConnectPart,
+    DaemonLeaving,
     DescribePart,
     EndDaemon,
     ForgetPart,
-    Leaving,
     LogChunk,
     PartHistory,
     PartLost,
@@ -188,7 +188,7 @@ class AgentState:
             case MachineStopping():
                 return self._stop_with_machine()
             case HandoverRequested():
-                return [SendToCoordinator(Leaving(hand_over=True)), ExitDaemon()]
+                return [SendToCoordinator(DaemonLeaving(hand_over=True)), ExitDaemon()]
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -559,7 +559,7 @@ class AgentState:
     def _exit_with_machine(self) -> list[Command]:
         if self._left_with_machine:
             return []
-        return [SendToCoordinator(Leaving(hand_over=True)), ExitDaemon()]
+        return [SendToCoordinator(DaemonLeaving(hand_over=True)), ExitDaemon()]
 
     def _end(self, now: float) -> list[Command]:
         if self._left_with_machine is not None:
@@ -582,4 +582,4 @@ class AgentState:
     def _exit_if_idle(self) -> list[Command]:
         if not self._ending or any(part.live for part in self._parts.values()):
             return []
-        return [SendToCoordinator(Leaving(hand_over=False)), ExitDaemon()]
+        return [SendToCoordinator(DaemonLeaving(hand_over=False)), ExitDaemon()]

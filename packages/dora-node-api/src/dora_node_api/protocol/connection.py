@@ -32,10 +32,10 @@ from dora_node_api.protocol.messages import (
     ExtensionAnswer,
     ExtensionDropped,
     ExtensionRequest,
-    Leaving,
     Log,
     Message,
     NodeConfig,
+    NodeLeaving,
     OpenSegment,
     RemoveRoute,
     SegmentFd,
@@ -358,7 +358,7 @@ class Connection:
     def leave(self) -> None:
         """Report to the runner that the node ends by itself."""
         if not self._gone and not self._control.integrity.broken:
-            self.send(Leaving())
+            self.send(NodeLeaving())
 
     def close(self) -> None:
         """Close the sender and every descriptor. No thread may be receiving any more."""

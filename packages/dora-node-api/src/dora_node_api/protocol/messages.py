@@ -9,7 +9,7 @@ The order of a connection:
                                                 for each route
                                        <-       Go, once every node of the dataflow has sent Hello
     AddSegment, OpenSegment, Log, ...  <->      AddRoute, StopNode, SetParam, SegmentFd, ...
-    Leaving                            ->       (the node ends by itself)
+    NodeLeaving                        ->       (the node ends by itself)
 
 Unknown fields are ignored and missing ones take their defaults, so that neighbouring minor versions
 work together; an unknown `kind` becomes `UnknownMessage`. Any other change needs a new
@@ -185,7 +185,7 @@ class WatchOutput(Message, kind="watch_output"):
     output: str
 
 
-class Leaving(Message, kind="leaving"):
+class NodeLeaving(Message, kind="leaving"):
     """The node ends by itself; end-of-file on the socket is expected after this."""
 
 

@@ -104,7 +104,7 @@ for _name in (
     setattr(Tick, _name, _with_value(_name))
 
 
-class Input:
+class InputState:
     """State of one input."""
 
     __slots__ = (
@@ -138,8 +138,8 @@ class Session:
     def __init__(self, config: NodeConfig, *, wall_time: Callable[[int], Any]) -> None:
         """`wall_time(ns)` is the time `ns` nanoseconds ago."""
         self.config = config
-        self.inputs: dict[str, Input] = {}
-        self._order: list[Input] = []
+        self.inputs: dict[str, InputState] = {}
+        self._order: list[InputState] = []
         """Least recently served first."""
         self._several = False
         self._timed = False
@@ -168,7 +168,7 @@ class Session:
     ) -> None:
         """Connect an input, or replace the source of an existing one. `poll` None: a timer."""
         self.remove_input(config.id)
-        entry = Input(config, poll, ready)
+        entry = InputState(config, poll, ready)
         entry.tick = self._due(entry, now) + 1  # it gets none of the ticks before it was added
         node = config.source_node or ""
         entry.restarts = self._restarted.get(node, 0)
@@ -255,7 +255,7 @@ class Session:
             return None
         return self._look(entry, now, woken=True)
 
-    def _look(self, entry: Input, now: int, *, woken: bool = False) -> Event | None:
+    def _look(self, entry: InputState, now: int, *, woken: bool = False) -> Event | None:
         """Return the next event of one input, or None; events in `_first` come before it."""
         if (poll := entry.poll) is None:
             return self._next_tick(entry, now)
@@ -322,13 +322,13 @@ class Session:
         self._several = len(self._order) > 1
         self._timed = any(e.interval is not None or e.timeout is not None for e in self._order)
 
-    def _served(self, entry: Input) -> None:
+    def _served(self, entry: InputState) -> None:
         order = self._order
         if order[-1] is not entry:
             order.remove(entry)
             order.append(entry)
 
-    def _message(self, entry: Input, delivery: Delivery, now: int) -> Event:
+    def _message(self, entry: InputState, delivery: Delivery, now: int) -> Event:
         value, metadata = delivery.content()
         event: Event = {
             "type": "INPUT",
@@ -343,13 +343,13 @@ class Session:
         entry.deadline = min(now, delivery.sent_ns or now) + entry.timeout
         return event
 
-    def _due(self, entry: Input, now: int) -> int:
+    def _due(self, entry: InputState, now: int) -> int:
         """Return the number of a timer's last due tick; -1 before the first."""
         if self._epoch is None or entry.interval is None or not entry.open:
             return -1
         return (now - self._epoch) // entry.interval
 
-    def _next_tick(self, entry: Input, now: int) -> Event | None:
+    def _next_tick(self, entry: InputState, now: int) -> Event | None:
         due = self._due(entry, now)
         if due < entry.tick or entry.interval is None or self._epoch is None:
             return None
@@ -378,7 +378,7 @@ class Session:
 
     # --- lifecycle -------------------------------------------------------------------------------
 
-    def _lifecycle(self, entry: Input, delivery: Delivery) -> Iterable[Event]:
+    def _lifecycle(self, entry: InputState, delivery: Delivery) -> Iterable[Event]:
         """Return the events of a lifecycle record.
 
         Each queue of a producer has its NODE_RESTARTED and NODE_FAILED, after that queue's own
@@ -416,7 +416,7 @@ class Session:
             "kind": "dora",
         }
 
-    def _close(self, entry: Input) -> list[Event]:
+    def _close(self, entry: InputState) -> list[Event]:
         if not entry.open:
             return []
         events: list[Event] = []
@@ -432,7 +432,7 @@ class Session:
         entry.broken = False
         return events
 
-    def _is_last(self, entry: Input) -> bool:
+    def _is_last(self, entry: InputState) -> bool:
         """Whether no other input is open. Timers and inputs that only timed out are open."""
         if self.stopping is not None:
             return False

@@ -18,7 +18,7 @@ from dora_config.yaml.quantities import show_age
 
 
 @dataclass(frozen=True, slots=True)
-class Operator:
+class Account:
     """The account that runs the command."""
 
     name: str
@@ -57,7 +57,7 @@ class ExistingDaemon(Frozen):
     token: str | None
     """Fingerprint; None if it has no token or the token is unreadable."""
     owner: Mapping[str, Any] | None
-    """The owner record (see ``Operator.record``) with ``since``; None: not known."""
+    """The owner record (see ``Account.record``) with ``since``; None: not known."""
     dataflows: tuple[str, ...]
 
     def belongs_to(self, cluster: Cluster, tokens: Collection[str]) -> bool:
@@ -107,7 +107,7 @@ def classify(
     daemons: Sequence[ExistingDaemon],
     cluster: Cluster,
     wanted: Sequence[Machine],
-    operator: Operator,
+    account: Account,
 ) -> UnexpectedDaemons:
     """Classify the daemons of a machine; ``wanted``: its entries in the file."""
     conflicts = []
@@ -115,8 +115,8 @@ def classify(
     by_id = {machine.id: machine for machine in wanted}
     for one in daemons:
         machine = by_id.get(one.id or "")
-        foreign = one.owner is not None and not operator.is_author(one.owner)
-        if not one.belongs_to(cluster, operator.tokens):
+        foreign = one.owner is not None and not account.is_author(one.owner)
+        if not one.belongs_to(cluster, account.tokens):
             conflicts.append(Conflict("other cluster", one))
         elif machine is None and foreign:
             conflicts.append(Conflict("other operator", one))
@@ -138,7 +138,7 @@ def settings_digest(cluster: Cluster, machine: Machine) -> str:
 
 
 def describe_conflicts(
-    name: str, conflicts: Sequence[Conflict], cluster: Cluster, operator: Operator, *, now: float
+    name: str, conflicts: Sequence[Conflict], cluster: Cluster, account: Account, *, now: float
 ) -> str:
     """Return the lines about one machine in a refusal."""
     other_cluster = any(conflict.kind == "other cluster" for conflict in conflicts)
@@ -146,18 +146,18 @@ def describe_conflicts(
     lines = [f"{name} is in use by {user}:"]
     for conflict in conflicts:
         lines.append(f"  {conflict.daemon.describe(now=now)}")
-        lines += [f"    {line}" for line in _facts(conflict, cluster, operator, now)]
+        lines += [f"    {line}" for line in _facts(conflict, cluster, account, now)]
     return "\n".join(lines)
 
 
-def _facts(conflict: Conflict, cluster: Cluster, operator: Operator, now: float) -> Iterator[str]:
+def _facts(conflict: Conflict, cluster: Cluster, account: Account, now: float) -> Iterator[str]:
     one = conflict.daemon
     here = address_text(cluster.coordinator.addr, cluster.coordinator.port)
     there = address_text(*one.coordinator)
     if conflict.kind != "other cluster":
-        yield f"coordinator: {there}, as in {operator.file}"
+        yield f"coordinator: {there}, as in {account.file}"
     elif there != here:
-        yield f"coordinator: {there} ({operator.file} has {here})"
+        yield f"coordinator: {there} ({account.file} has {here})"
     else:
         yield f"coordinator: {there}, with another token than this account's"
     if one.owner is not None:

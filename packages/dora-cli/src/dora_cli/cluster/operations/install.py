@@ -23,8 +23,8 @@ from dora_cli.cluster.machines.parallel import Report, on_machines, success_coun
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, layout_of
 from dora_cli.cluster.operations import leftovers
 from dora_cli.cluster.operations.steps import DaemonResult, print_remarks
+from dora_cli.cluster.ownership.account import keep_token
 from dora_cli.cluster.ownership.eviction import take_over
-from dora_cli.cluster.ownership.operator import keep_token
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost
 from dora_config.access import ensure_token, state_dir

@@ -13,8 +13,8 @@ from dora_cli.cluster.decisions.existing_daemons import ExistingDaemon, describe
 from dora_cli.cluster.machines.parallel import Report, on_machines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.ownership import known_clusters
+from dora_cli.cluster.ownership.account import this_account
 from dora_cli.cluster.ownership.eviction import evict
-from dora_cli.cluster.ownership.operator import this_operator
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorUnreachable
 from dora_config import DoraError
@@ -85,7 +85,7 @@ def _warn_of_kept(
 ) -> set[str | None]:
     """Return those whose daemon may stay: its machine was not examined, or others set it up."""
     kept: set[str | None] = set()
-    operator, now = this_operator(reservation.command.file), time.time()
+    operator, now = this_account(reservation.command.file), time.time()
     former = known_clusters.former_machines(cluster)
     here = [one for one in cluster.machines if one not in former]
     for machine in (*here, *former):

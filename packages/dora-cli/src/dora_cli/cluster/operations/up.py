@@ -20,8 +20,8 @@ from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.operations import leftovers
 from dora_cli.cluster.operations.steps import DaemonResult, print_remarks
 from dora_cli.cluster.ownership import known_clusters
+from dora_cli.cluster.ownership.account import keep_token
 from dora_cli.cluster.ownership.eviction import take_over
-from dora_cli.cluster.ownership.operator import keep_token
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_config.cluster.models import Cluster
 from dora_config.protocol.snapshot import DaemonSummary

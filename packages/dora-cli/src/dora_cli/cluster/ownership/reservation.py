@@ -28,8 +28,8 @@ from dora_cli.cluster.decisions.existing_daemons import (
 )
 from dora_cli.cluster.machines.parallel import Connections, in_parallel
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
+from dora_cli.cluster.ownership.account import this_account
 from dora_cli.cluster.ownership.machine_lock import Answer, MachineLock
-from dora_cli.cluster.ownership.operator import this_operator
 from dora_cli.remote_call import call
 from dora_cli.ssh import Connection
 from dora_config import DoraError
@@ -71,7 +71,7 @@ class Reservation:
     ) -> None:
         self.cluster = cluster
         self.command = command
-        self._operator = this_operator(command.file)
+        self._operator = this_account(command.file)
         self._machines = machines
         self._connections: dict[MachineKey, Connection] = {}
         self._locks: dict[MachineKey, MachineLock] = {}
@@ -110,7 +110,7 @@ class Reservation:
 
     def record_owner(self, remote: RemoteMachine) -> None:
         """Store on the machine who sets up its daemon, and for which cluster."""
-        operator = this_operator(self.command.file)  # this command may have made the token
+        operator = this_account(self.command.file)  # this command may have made the token
         owner = operator.record(settings_digest(remote.cluster, remote.machine))
         remote.call("existing_daemons.record", name=remote.daemon, owner=owner)
 
@@ -124,7 +124,7 @@ class Reservation:
         in_parallel(self._machines, self._connect)
         self._lock_all()
         # a command that was waited for may have made the account's token
-        self._operator = this_operator(self.command.file)
+        self._operator = this_account(self.command.file)
         self._on_each(self._survey)
         if self.command.refuses and not self.command.take_over:
             self._require_no_conflict()

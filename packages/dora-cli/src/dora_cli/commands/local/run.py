@@ -212,7 +212,7 @@ def _run(
     result = foreground.run(
         plan,
         on_event=printer.show,
-        on_signal=output.hurry,
+        on_signal=output.limit_waits,
         lossless=not sys.stdout.isatty(),
         before_start=None if before_start is None else ready,
         beside=None if watched is None else _watcher_of(watched, plan),

@@ -29,7 +29,7 @@ TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="Input, as
 Grace = Annotated[float, options.duration("--grace", help="Time from STOP to SIGTERM.")]
 
 
-class Edge(NamedTuple):
+class EdgeArgument(NamedTuple):
     """The two ends of an edge; the source of timers and logs is `dora`."""
 
     source: str
@@ -38,7 +38,7 @@ class Edge(NamedTuple):
     input: str
 
 
-def edge(source: str, target: str) -> Edge:
+def edge(source: str, target: str) -> EdgeArgument:
     """Return the edge between two arguments; raises BadParameter."""
     from dora_config.dataflow.sources import parse_source
     from dora_config.errors import InvalidId
@@ -52,7 +52,7 @@ def edge(source: str, target: str) -> Edge:
     try:
         if not slash:
             raise ValueError(f'"{target}": expected NODE/INPUT, such as plot/image')
-        return Edge(node, output, parse_node_id(reader), parse_data_id(port))
+        return EdgeArgument(node, output, parse_node_id(reader), parse_data_id(port))
     except (InvalidId, ValueError) as error:
         raise typer.BadParameter(str(error), param_hint="TARGET") from None
 

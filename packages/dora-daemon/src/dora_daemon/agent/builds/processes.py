@@ -35,7 +35,7 @@ from dora_config.protocol.builds import (
 from dora_config.protocol.daemon import DaemonMessage
 from dora_config.spawn_argv import run_module
 from dora_daemon.agent.builds.files import BuildFiles, BuildRecord
-from dora_daemon.agent.node_paths import Machine, base_directory, deliver
+from dora_daemon.agent.node_paths import LocalMachine, base_directory, deliver
 from dora_daemon.build.job import JOB, BuildJob, BuildOutcome, Report
 from dora_daemon.build.own_environment import build_key
 from dora_daemon.code.delivery import CodeNotDelivered
@@ -117,7 +117,7 @@ class BuildProcesses:
         self,
         tasks: TaskGroup,
         root: Path,
-        machine: Callable[[], Machine],
+        machine: Callable[[], LocalMachine],
         files: BuildFiles,
         send: Callable[[DaemonMessage], None],
         in_use: Callable[[], Collection[str]],

@@ -21,7 +21,7 @@ from dora_config.protocol.runner import (
 from dora_daemon.agent.builds.files import NotBuilt
 from dora_daemon.agent.events import Event, NodeNotAdded, NodesRead, PartRelinked
 from dora_daemon.agent.linking import LinkError, LinkSetup
-from dora_daemon.agent.node_paths import Machine, base_directory, deliver, locate, log_dir
+from dora_daemon.agent.node_paths import LocalMachine, base_directory, deliver, locate, log_dir
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.runners.calls import NotAnswered, RunnerCalls, call
 from dora_daemon.code.delivery import CodeNotDelivered
@@ -43,7 +43,7 @@ class PartChanges:
     def __init__(
         self,
         tasks: TaskGroup,
-        machine: Callable[[], Machine],
+        machine: Callable[[], LocalMachine],
         runners: RunnerCalls,
         links: LinkSetup,
         record: Callable[[str], PartRecord | None],

@@ -45,7 +45,7 @@ from dora_daemon.agent.events import (
     RunnerReported,
 )
 from dora_daemon.agent.linking import LinkError, LinkSetup
-from dora_daemon.agent.node_paths import Machine, deliver, explain, log_dirs, make_plan
+from dora_daemon.agent.node_paths import LocalMachine, deliver, explain, log_dirs, make_plan
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.runners.directory import RunnerDirectory
 from dora_daemon.agent.runners.pending_requests import SILENCE_LIMIT, OnReply, PendingRequests
@@ -145,7 +145,7 @@ class RunnerClient:
             kill_marked(self._mark)
 
     async def start(
-        self, record: PartRecord, root: Path, machine: Machine, links: LinkSetup
+        self, record: PartRecord, root: Path, machine: LocalMachine, links: LinkSetup
     ) -> None:
         """Spawn the runner in a new directory below ``root``, then attend it."""
         token = str(uuid.uuid4())

@@ -12,7 +12,7 @@ from dora_config.protocol.envelope import clean_lines, clean_text
 from dora_config.protocol.runner import GetStatus, RunnerRequest, RunnerStatus
 from dora_daemon.agent.events import RunnerEnded, RunnerNotice
 from dora_daemon.agent.linking import LinkSetup
-from dora_daemon.agent.node_paths import Machine
+from dora_daemon.agent.node_paths import LocalMachine
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.runners.client import RunnerClient
 from dora_daemon.agent.runners.directory import RunnerDirectory
@@ -28,7 +28,7 @@ class RunnerRegistry:
         self,
         tasks: TaskGroup,
         root: Path,
-        machine: Callable[[], Machine],
+        machine: Callable[[], LocalMachine],
         post: Callable[[RunnerNotice], None],
         changed: Callable[[], None],
         links: LinkSetup,

@@ -92,7 +92,7 @@ class PeerLink:
             broken=lambda session, why: host.broken(self, session, why),
             look_soon=host.look_soon,
         )
-        self._parts = frames.Parts()
+        self._parts = frames.FrameJoiner()
         self._parts_lock = threading.Lock()
         self._incoming_by_number: dict[int, StreamReceiver] = {}
         self._outgoing_by_number: dict[int, StreamSender] = {}

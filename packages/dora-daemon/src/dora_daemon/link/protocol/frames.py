@@ -252,7 +252,7 @@ def parts_of(
         at, end = end, end + most - HEAD.size
 
 
-class Parts:
+class FrameJoiner:
     """Joins PART frames of one peer, whose connections may overlap. One thread at a time."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Leaving(_Part):
+class LeavingStream(_Part):
     """A stream that leaves the sender's machine."""
 
     number: int = Field(ge=1, lt=1 << 32)
@@ -38,7 +38,7 @@ class Leaving(_Part):
     """Messages that may be in flight."""
 
 
-class Entering(_Part):
+class EnteringStream(_Part):
     """A stream that enters the sender's machine."""
 
     node: str = Field(max_length=_MAX_NAME)
@@ -77,8 +77,8 @@ class LinkHello(LinkIdentity):
     """Zenoh id of the session that the sender uses for this peer."""
     low_latency_port: int = Field(default=0, ge=0, le=65535)
     """Port for the low-latency connection; 0 without one."""
-    leaving: tuple[Leaving, ...] = ()
-    entering: tuple[Entering, ...] = ()
+    leaving: tuple[LeavingStream, ...] = ()
+    entering: tuple[EnteringStream, ...] = ()
 
 
 def encode(hello: LinkHello) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from dora_daemon.link.protocol.handshake import LinkHandshake
-from dora_daemon.link.protocol.hello import Entering, Leaving, LinkHello
+from dora_daemon.link.protocol.hello import EnteringStream, LeavingStream, LinkHello
 
 Source = tuple[str, str]
 """Node and output."""
@@ -34,7 +34,7 @@ class StreamRounds:
 
     def beginning(
         self, their_link: int, hello: LinkHello, incoming: Mapping[Source, int]
-    ) -> Iterator[tuple[Leaving, bool]]:
+    ) -> Iterator[tuple[LeavingStream, bool]]:
         """Yield the peer's entry of each incoming stream (by source: its number), and whether the
         stream begins a round with it."""
         now = (their_link, hello.round, hello.run_id)
@@ -49,7 +49,7 @@ class StreamRounds:
 
     def resuming(
         self, known: LinkHandshake, run_id: str, outgoing: Mapping[Source, int]
-    ) -> Iterator[tuple[Source, Entering | None]]:
+    ) -> Iterator[tuple[Source, EnteringStream | None]]:
         """Yield the outgoing streams (by source: their number) to resume with the peer's entry, or
         to pause (None): the peer does not expect them from this run."""
         hello = known.their_hello

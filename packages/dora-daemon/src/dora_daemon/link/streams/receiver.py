@@ -20,7 +20,7 @@ from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.protocol.acknowledgements import AckPolicy
 from dora_daemon.link.protocol.clocks import ClockOffset
 from dora_daemon.link.protocol.frames import Data, Image, LifecycleEvent
-from dora_daemon.link.protocol.hello import Entering, Leaving
+from dora_daemon.link.protocol.hello import EnteringStream, LeavingStream
 from dora_daemon.link.protocol.messages import ToRunner
 from dora_daemon.link.protocol.windows import ReceiveOrder
 from dora_daemon.link.streams.assembly import Assembly
@@ -123,17 +123,17 @@ class StreamReceiver:
         """Whether all its queues have arrived."""
         return self.wanted <= self._forwarder.queues(self.route)
 
-    def entering(self) -> Entering:
+    def entering(self) -> EnteringStream:
         """Return this stream's entry in our hello."""
         with self._lock:
-            return Entering(
+            return EnteringStream(
                 node=self.node, output=self.output, run_id=self.run_id,
                 accepted=self._order.last, stored=self.stored, listening=bool(self.wanted),
             )  # fmt: skip
 
     # --- rounds and runs --------------------------------------------------------------------------
 
-    def begin_round(self, run_id: str, leaving: Leaving) -> None:
+    def begin_round(self, run_id: str, leaving: LeavingStream) -> None:
         """Begin a round with the sender's entry: frames in flight before it are lost."""
         with self._lock:
             self.number = leaving.number

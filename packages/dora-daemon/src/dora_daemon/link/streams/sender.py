@@ -8,7 +8,7 @@ from typing import Final, cast
 
 from dora_daemon.link.protocol import frames
 from dora_daemon.link.protocol.frames import FrameKind
-from dora_daemon.link.protocol.hello import Entering, Leaving
+from dora_daemon.link.protocol.hello import EnteringStream, LeavingStream
 from dora_daemon.link.protocol.priority import MIDDLE, Priority, priority_for
 from dora_daemon.link.protocol.windows import SendWindow
 from dora_daemon.link.streams.sender_thread import FrameSink, Outbox, SenderThread, Turn
@@ -77,7 +77,7 @@ class StreamSender:
         messages = min(window_messages, max(MIN_WINDOW, 2 * receiver.spec.bound))
         self.window: SendWindow[Unacknowledged] = SendWindow(messages, window_bytes, last=settled)
         self._lock = threading.Lock()
-        self._resume: Entering | None = None
+        self._resume: EnteringStream | None = None
         self._open = False
         self._discard = False
         self._ended = False
@@ -94,15 +94,15 @@ class StreamSender:
 
     # --- called by other threads ------------------------------------------------------------------
 
-    def leaving(self) -> Leaving:
+    def leaving(self) -> LeavingStream:
         """Return this stream's entry in our hello."""
         with self._lock:
-            return Leaving(
+            return LeavingStream(
                 window=self.window.messages, number=self.number, node=self.node, output=self.output,
                 given_up=self.window.given_up,
             )  # fmt: skip
 
-    def resume(self, entering: Entering) -> None:
+    def resume(self, entering: EnteringStream) -> None:
         """Begin a round: send again what the peer has not accepted, then continue."""
         with self._lock:
             self._resume = entering

@@ -21,7 +21,8 @@ class NodeDepartures:
     """Reports when nodes end and frees what their processes held.
 
     A spawned node ends with its process. A dynamic node ends with its process too, or when it
-    closes its connection after `Leaving`, or, if its process cannot be watched, when it closes it.
+    closes its connection after `NodeLeaving`, or, if its process cannot be watched, when it closes
+    it.
     """
 
     def __init__(

@@ -25,9 +25,9 @@ from dora_node_api.protocol.messages import (
     ExtensionAnswer,
     ExtensionRequest,
     Hello,
-    Leaving,
     Log,
     Message,
+    NodeLeaving,
     OpenSegment,
     SaveState,
     StopDataflow,
@@ -83,7 +83,7 @@ class NodeMessages:
                 self._emit(OutputsClosed(node, outputs))
             case StopDataflow(reason=reason):
                 self._emit(StopRequested(f'node "{node}" requested it: {reason}'))
-            case Leaving():
+            case NodeLeaving():
                 connection.leaving = True
             case _:
                 self.warn(f'ignored unexpected {type(message).__name__} from node "{node}"')
