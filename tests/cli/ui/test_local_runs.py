@@ -1,51 +1,132 @@
-"""A run that does not answer delays no other."""
+"""Runs of `dora run`, adopted by the coordinator and the agent of a page; without a browser."""
 
 from __future__ import annotations
 
-import errno
-import socket
-from pathlib import Path
-from typing import NoReturn
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from signal import SIGKILL
 
 import anyio
 import pytest
+from support.dora import RunningDora, running_dora
+from support.runner.found_runners import list_runners
+from support.waiting import PATIENCE
+from support.workspace import Workspace
 
 from dora_cli.coordinator.errors import RequestFailed
-from dora_cli.ui.local import runs
-from dora_cli.ui.local.runner_calls import LocalRun
-from dora_config.protocol.control import DataflowList, GetSnapshot, ListDataflows
-from dora_config.protocol.snapshot import Snapshot
-from dora_daemon.process_tree.runner_index import CONTROL_SOCKET, IndexEntry
+from dora_cli.ui.backend import call
+from dora_cli.ui.connection import LocalRuns
+from dora_config.protocol.calls import RunnerReplies
+from dora_config.protocol.control import (
+    CallRunner,
+    DataflowList,
+    DataflowRef,
+    DataflowSummary,
+    Described,
+    DescribeDataflow,
+    ListDataflows,
+    LogLines,
+    LogsEnd,
+    ReadLogs,
+    RestartDataflow,
+    StopDataflow,
+)
+from dora_config.protocol.runner import GetParams, Params, RestartNode, SetParam
+from dora_daemon.process_tree.runtime_dir import runtime_root
 
-UUID = "8a1c7a86-5b3c-4dd2-9f3e-6c1a3a9b1c11"
+pytestmark = pytest.mark.integration
+
+TALKER = """
+    from dora import Node
+
+    for event in Node():
+        if event["type"] == "INPUT":
+            print("said", flush=True)
+"""
+FLOW = {
+    "nodes": [{"id": "talker", "path": "talker.py", "inputs": {"tick": "dora/timer/millis/50"}}],
+}
 
 
-def test_a_suspended_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = IndexEntry(UUID, "lidar", ("scanner",), (), 1, 1, "", foreground=True)
-    monkeypatch.setattr(runs, "local_runs", lambda _: [LocalRun(tmp_path, entry)])
-    monkeypatch.setattr(runs, "STATE_SECONDS", 0.1)
-
-    async def check() -> None:
-        backend = runs.LocalRuns(None)
-        listed = await backend.request(ListDataflows())
-        assert isinstance(listed, DataflowList)
-        assert [(row.name, row.nodes) for row in listed.dataflows] == [("lidar", 1)]
-        snapshot = await backend.request(GetSnapshot())
-        assert isinstance(snapshot, Snapshot)
-        (problem,) = snapshot.problems
-        assert 'the run "lidar" has not answered' in problem
-
-    with socket.socket(socket.AF_UNIX) as listener:
-        monkeypatch.chdir(tmp_path)  # the path may be too long for a socket
-        listener.bind(CONTROL_SOCKET)
-        listener.listen()
-        anyio.run(check)
+@asynccontextmanager
+async def adopting(dataflow: str | None = None) -> AsyncIterator[LocalRuns]:
+    backend = LocalRuns(dataflow)
+    with anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(backend.run)
+            await backend.wait_connected()
+            yield backend
+            tasks.cancel_scope.cancel()
 
 
-def test_an_error_of_a_file_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: object) -> NoReturn:
-        raise PermissionError(errno.EACCES, "Permission denied", "run/1")
+async def listed(
+    backend: LocalRuns, condition: Callable[[DataflowSummary], object]
+) -> DataflowSummary:
+    """Return the row that meets a condition, once there is one."""
+    while True:
+        rows = (await call(backend, ListDataflows(), DataflowList)).dataflows
+        for row in rows:
+            if condition(row):
+                return row
+        await anyio.sleep(0.05)
 
-    monkeypatch.setattr(runs, "local_runs", fail)
-    with pytest.raises(RequestFailed, match=r"^run/1: Permission denied$"):
-        anyio.run(runs.LocalRuns(None).request, ListDataflows())
+
+def test_a_run_is_shown_changed_and_stopped(workspace: Workspace) -> None:
+    workspace.node("talker", TALKER)
+
+    async def watch() -> None:
+        async with adopting() as backend:
+            row = await listed(backend, lambda row: row.status == "Running")
+            assert (row.name, row.nodes) == (workspace.path.name, 1)
+            ref = DataflowRef(uuid=row.uuid)
+            described = await call(backend, DescribeDataflow(dataflow=ref), Described)
+            assert [node.id for node in described.spec.resolved.nodes] == ["talker"]
+            await restart_and_set(backend, ref)
+            with pytest.raises(RequestFailed, match="needs a coordinator"):
+                await backend.request(RestartDataflow(dataflow=ref))
+            await backend.request(StopDataflow(dataflow=ref))
+            await listed(backend, lambda row: row.status == "Finished")
+
+    with running_dora("run", workspace.dataflow(FLOW), cwd=workspace.path) as run:
+        anyio.run(watch)
+        run.wait().succeeded()
+
+
+async def restart_and_set(backend: LocalRuns, ref: DataflowRef) -> None:
+    await backend.request(
+        CallRunner(dataflow=ref, node="talker", request=RestartNode(node="talker"))
+    )
+    await listed(backend, lambda row: row.restarts == 1 and row.status == "Running")
+    change = SetParam(node="talker", key="gain", value=3)
+    await backend.request(CallRunner(dataflow=ref, node="talker", request=change))
+    read = CallRunner(dataflow=ref, node="talker", request=GetParams(node="talker"))
+    (found,) = (await call(backend, read, RunnerReplies)).replies
+    assert isinstance(found.reply, Params)
+    assert found.reply.values == {"gain": 3}
+
+
+def test_a_run_outlives_the_page_and_is_not_started_again(workspace: Workspace) -> None:
+    workspace.node("talker", TALKER)
+
+    async def look(condition: str) -> str:
+        async with adopting() as backend:
+            return (await listed(backend, lambda row: row.status == condition)).uuid
+
+    async def kill(run: RunningDora) -> None:
+        async with adopting() as backend:
+            ref = DataflowRef(uuid=(await listed(backend, lambda row: True)).uuid)
+            await listed(backend, lambda row: row.status == "Running")
+            run.send_signal(SIGKILL)
+            ended = await listed(backend, lambda row: row.status == "Failed")
+            assert "ended unexpectedly" in (ended.reason or "")
+            async with backend.open(ReadLogs(dataflow=ref)) as replies:
+                read = [one async for one in replies]
+            assert isinstance(read[-1], LogsEnd)
+            lines = [line for one in read if isinstance(one, LogLines) for line in one.lines]
+            assert any("said" in line for line in lines)
+
+    with running_dora("run", workspace.dataflow(FLOW), cwd=workspace.path) as run:
+        assert anyio.run(look, "Running") == anyio.run(look, "Running")
+        assert run.process.poll() is None
+        anyio.run(kill, run)
+    assert list_runners(runtime_root()) == []

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -105,28 +104,6 @@ def test_what_json_cannot_contain_ends_one_stream(
     serve(socket, monkeypatch, content)
     ((frame,), closed) = socket.sent, socket.closed
     assert (frame["id"], frame["ended"], closed) == (1, True, [])
-
-
-class UnreadableRun:
-    """A backend whose log files cannot be read."""
-
-    async def wait_connected(self) -> None:
-        pass
-
-    def open(self, _: Any) -> NoReturn:
-        raise PermissionError(errno.EACCES, "Permission denied", "log_camera.jsonl")
-
-
-def test_an_error_of_a_local_file_ends_one_stream() -> None:
-    socket = FakeSocket(LOGS)
-
-    async def run() -> None:
-        backend = cast("Backend", UnreadableRun())
-        await viewer.Viewer(cast("WebSocket", socket), cast("Feed", None), backend).run()
-
-    anyio.run(run)
-    problems = ["log_camera.jsonl: Permission denied"]
-    assert socket.sent == [{"id": 1, "ended": True, "problems": problems}]
 
 
 def test_an_open_stream_is_not_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def test_binary_frames_are_refused() -> None:
 def archive(files: FileStore, digest: str, method: str = "GET") -> tuple[int, Headers, bytes]:
     """Status, headers and body of the archive of the node "camera", whose code is ``digest``."""
     service = SimpleNamespace(code_digest=lambda _build, _node: digest)
-    endpoints = _Endpoints(cast(Service, service), files, None)
+    endpoints = _Endpoints(cast(Service, service), files)
     path_params = {"build_id": "b", "node_id": "camera"}
     scope = {"type": "http", "method": method, "path_params": path_params, "headers": []}
     sent: list[Message] = []

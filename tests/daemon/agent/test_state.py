@@ -15,6 +15,7 @@ from dora_config.protocol.daemon import (
     PartChanged,
     PartDescribed,
     PartLost,
+    PartReport,
     PreparePart,
     ReleasePart,
     StopPart,
@@ -68,6 +69,7 @@ from dora_daemon.agent.events import (
     RecorderSettled,
     RecordingRequested,
     RevisionChanged,
+    RunFound,
     RunnerConnected,
     RunnerEnded,
     RunnerPlaced,
@@ -409,6 +411,33 @@ def test_daemon_connects_at_once_without_runners_to_adopt() -> None:
     unplaced = AgentState([PartRecord(dataflow_id=ID, attempt=1, spec=SPEC)])
     assert after(unplaced, DaemonStarted())[-1] == Connect()
     assert unplaced.records() == ()
+
+
+def reports(commands: list[Command]) -> list[PartReport]:
+    return [one.report for one in messages(commands) if isinstance(one, PartChanged)]
+
+
+def found_run() -> PartRecord:
+    return PartRecord(
+        dataflow_id=ID, attempt=1, spec=SPEC, foreground=True, runtime_dir="run/0", runtime_token=ID
+    )
+
+
+def test_a_run_in_the_foreground_is_adopted_and_reported_at_once() -> None:
+    state = AgentState()
+    adopt, report = after(state, RunFound(found_run()))
+    assert adopt == AdoptRunner(found_run())
+    assert [one.phase for one in reports([report])] == ["preparing"]
+    assert [one.phase for one in reports(after(state, connected("running")))] == ["running"]
+
+
+def test_a_killed_run_in_the_foreground_is_not_started_again() -> None:
+    state = AgentState()
+    after(state, RunFound(found_run()), connected("running"))
+    commands = after(state, RunnerEnded(ID, "its runner ended unexpectedly"))
+    result = DataflowResult(dataflow_id=ID, error="its runner ended unexpectedly")
+    assert [(one.phase, one.result) for one in reports(commands)] == [("ended", result)]
+    assert not any(isinstance(one, PartLost) for one in messages(commands))
 
 
 def changed_nodes(revision: int = 1) -> NodesRead:

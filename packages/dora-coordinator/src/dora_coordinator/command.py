@@ -9,10 +9,11 @@ import gc
 import logging
 import os
 import resource
+import secrets
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +22,8 @@ import anyio
 import uvicorn
 from websockets.exceptions import InvalidState
 
-from dora_config.access import DEFAULT_PORT, state_dir
+from dora_config.access import DEFAULT_HOST, DEFAULT_PORT, Endpoint, state_dir
+from dora_config.access_token import Token
 from dora_config.errors import DoraError, exit_code
 from dora_config.file_store import FileStore
 from dora_config.history.file import HistoryFile
@@ -39,9 +41,10 @@ from dora_coordinator.io.listening import (
 from dora_coordinator.io.metrics import Telemetry
 from dora_coordinator.io.server import create_application
 from dora_coordinator.io.service import Service
-from dora_coordinator.io.store import SqliteStore, Store, StoreError, open_store
+from dora_coordinator.io.store import MemoryStore, SqliteStore, Store, StoreError, open_store
 from dora_coordinator.io.token_file import TokenFile, given_token
 from dora_coordinator.settings import Settings, parse_setting
+from dora_coordinator.state.tokens import Accepted
 
 SPARE_FILES: Final = 64
 """Open files needed in addition to connections: store, libraries, listening sockets."""
@@ -154,7 +157,7 @@ def _run(options: argparse.Namespace) -> int:
             certificate = ServerCertificate(authority)
             gc.freeze()  # nothing allocated until now is ever freed
             gc.set_threshold(GC_THRESHOLD, 20, 50)
-            anyio.run(_serve, service, application, listeners, certificate, settings)
+            anyio.run(_serve, service, application, listeners, certificate)
     finally:
         store.close()
     return 0
@@ -313,16 +316,9 @@ async def _serve(
     application: Any,
     listeners: list[socket.socket],
     certificate: ServerCertificate,
-    settings: Settings,
 ) -> None:
-    server = _server(application, settings)
-    logging.getLogger("uvicorn.error").addFilter(_is_relevant)
     async with anyio.create_task_group() as tasks:
-
-        async def serve() -> None:
-            with contextlib.suppress(InvalidState):  # uvicorn closes a connection that is closing
-                await server.serve()
-            tasks.cancel_scope.cancel()
+        work = anyio.CancelScope()
 
         async def watch_signals() -> None:
             with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -330,6 +326,36 @@ async def _serve(
                     logger.info("%s: ending; running nodes continue", signal.Signals(number).name)
                     work.cancel()
                     return
+
+        tasks.start_soon(watch_signals)
+        tasks.start_soon(Telemetry(service).run)
+        failure = await serve(service, application, listeners, certificate, work)
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def serve(
+    service: Service,
+    application: Any,
+    listeners: list[socket.socket],
+    certificate: ServerCertificate,
+    work: anyio.CancelScope,
+) -> StoreError | None:
+    """Serve until a client ends the coordinator or ``work`` is cancelled.
+
+    Return the error of a store that cannot be read.
+    """
+    settings = service.settings
+    server = _server(application, settings)
+    logging.getLogger("uvicorn.error").addFilter(_is_relevant)
+    failure: StoreError | None = None
+    async with anyio.create_task_group() as tasks:
+
+        async def answer() -> None:
+            with contextlib.suppress(InvalidState):  # uvicorn closes a connection that is closing
+                await server.serve()
+            tasks.cancel_scope.cancel()
 
         async def accept() -> None:
             with accepting:
@@ -343,12 +369,9 @@ async def _serve(
                 listener.close()
 
         accepting = anyio.CancelScope()
-        tasks.start_soon(serve)
-        tasks.start_soon(watch_signals)
+        tasks.start_soon(answer)
         tasks.start_soon(accept)
-        tasks.start_soon(Telemetry(service).run)
-        failure: StoreError | None = None
-        with anyio.CancelScope() as work:
+        with work:
             try:
                 await service.run()
             except StoreError as error:
@@ -356,8 +379,39 @@ async def _serve(
         await service.flush(within=FLUSH_TIMEOUT)
         accepting.cancel()
         server.should_exit = True
-    if failure is not None:
-        raise failure
+    return failure
+
+
+@contextlib.asynccontextmanager
+async def private_coordinator(folder: Path) -> AsyncIterator[Endpoint]:
+    """Run a coordinator for the clients and daemons of this process, with its state in memory.
+
+    ``folder`` is empty and of this user only.
+    """
+    authority = Authority(folder / "authority")
+    token = Token(secrets.token_hex(32), authority.sha256)
+    party = ProgramVersion(program="coordinator", release=__version__)
+    settings = Settings(heartbeat_interval=1.0, max_connections=64, max_pending_connections=16)
+    service = Service(settings, party, MemoryStore(), authority)
+    code = CodeFiles(FileStore(folder / "files"), max_bytes=settings.max_code_bytes)
+    application = create_application(service, code, tokens=_OneToken(token))
+    certificate = ServerCertificate(authority)
+    with _listen(DEFAULT_HOST, 0, apart=False) as listener:
+        async with anyio.create_task_group() as tasks:
+            work = anyio.CancelScope()
+            tasks.start_soon(serve, service, application, [listener], certificate, work)
+            yield Endpoint(DEFAULT_HOST, listener.getsockname()[1], str(token))
+            tasks.cancel_scope.cancel()
+
+
+class _OneToken:
+    """A token that is never replaced."""
+
+    def __init__(self, token: Token) -> None:
+        self._token = token
+
+    def check(self, given: str) -> Accepted | None:
+        return Accepted(current=True) if self._token.has_secret(given) else None
 
 
 if __name__ == "__main__":

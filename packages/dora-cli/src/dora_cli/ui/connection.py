@@ -1,17 +1,26 @@
-"""The connection to the coordinator, opened again whenever it was lost."""
+"""The connection to a coordinator, opened again whenever it was lost; or to one in this process."""
 
 from __future__ import annotations
 
 import logging
+import socket
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 import anyio
+import anyio.to_thread
 
 from dora_cli.coordinator.async_client import AsyncClient, ReplyStream, connected
-from dora_cli.coordinator.errors import CoordinatorUnreachable
+from dora_cli.coordinator.errors import CoordinatorUnreachable, RequestFailed
 from dora_config import DoraError
-from dora_config.access import Endpoint, address_text, endpoint
-from dora_config.protocol.control import ControlAnswer, ControlRequest
+from dora_config.access import Endpoint
+from dora_config.protocol.control import (
+    ControlAnswer,
+    ControlRequest,
+    RestartDataflow,
+    StartDataflow,
+)
+from dora_config.protocol.recordings import CallRecorders
 
 FIRST_PAUSE = 0.25
 MAX_PAUSE = 2.0
@@ -25,26 +34,20 @@ class CoordinatorConnection:
 
     is_local = False
 
-    def __init__(self, host: str, port: int) -> None:
-        self._host, self._port = host, port
+    def __init__(self, name: str, endpoint: Callable[[], Endpoint]) -> None:
+        """``endpoint`` returns address and token, which may have been rotated meanwhile."""
+        self.name = name
+        self.endpoint = endpoint
         self.problem: str | None = None
         """Why it is disconnected; None while connected."""
         self._client: AsyncClient | None = None
         self._changed = anyio.Event()
-
-    @property
-    def name(self) -> str:
-        return address_text(self._host, self._port)
-
-    def endpoint(self) -> Endpoint:
-        return endpoint(self._host, self._port)
 
     async def run(self) -> None:
         """Keep connected until cancelled."""
         pause = FIRST_PAUSE
         while True:
             try:
-                # The token may have been rotated meanwhile.
                 async with connected(self.endpoint()) as client:
                     pause = FIRST_PAUSE
                     self._set(client, None)
@@ -82,3 +85,41 @@ class CoordinatorConnection:
         if self._client is None:
             raise CoordinatorUnreachable(self.problem or "not connected to the coordinator yet")
         return self._client
+
+
+class LocalRuns(CoordinatorConnection):
+    """Runs of `dora run` on this computer: a coordinator and an agent in this process adopt them.
+
+    They use a port of 127.0.0.1, store nothing, and end with this process; the runs do not.
+    """
+
+    is_local = True
+
+    def __init__(self, dataflow: str | None) -> None:
+        """``dataflow``: only this run."""
+        self._dataflow = dataflow
+        super().__init__(f"{socket.gethostname()}, without a coordinator", lambda: self._endpoint)
+
+    async def run(self) -> None:
+        from dora_coordinator.command import private_coordinator
+        from dora_daemon.agent.local_runs import adopt_local_runs
+        from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root
+
+        directory = await anyio.to_thread.run_sync(RuntimeDir.create, runtime_root())
+        try:
+            async with (
+                private_coordinator(directory.path) as self._endpoint,
+                anyio.create_task_group() as tasks,
+            ):
+                tasks.start_soon(adopt_local_runs, directory.path, self.endpoint, self._dataflow)
+                await super().run()
+        finally:
+            directory.release()
+
+    async def request(self, request: ControlRequest) -> ControlAnswer:
+        if isinstance(request, StartDataflow | RestartDataflow | CallRecorders):
+            raise RequestFailed(
+                "this needs a coordinator: use `dora up`, and `dora start` in place of `dora run`",
+                "failed",
+            )
+        return await super().request(request)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from json import dumps, loads
 
 from dora_cli import output
+from dora_config.access import address_text, endpoint
 from dora_config.errors import DoraError
 from dora_config.spawn_argv import run_module
 
@@ -38,15 +41,19 @@ def show(
     """Serve the page until SIGINT or SIGTERM, or until standard input ends."""
     from dora_cli.ui.backend import Backend
     from dora_cli.ui.browser import advice, opened_in_browser
-    from dora_cli.ui.connection import CoordinatorConnection
-    from dora_cli.ui.local.runs import LocalRuns
+    from dora_cli.ui.connection import CoordinatorConnection, LocalRuns
     from dora_cli.ui.server import listen, new_access, serve
 
     backend: Backend = (
         LocalRuns(source.dataflow)
         if source.local
-        else CoordinatorConnection(source.host, source.port)
+        else CoordinatorConnection(
+            address_text(source.host, source.port), partial(endpoint, source.host, source.port)
+        )
     )
+    if source.local:  # the run itself prints what happens
+        for name in ("dora.coordinator", "dora.daemon"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         listening = listen(port)
     except OSError as error:

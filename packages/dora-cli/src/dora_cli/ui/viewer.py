@@ -24,7 +24,6 @@ from dora_cli.ui.streams import (
     send_output,
     send_state,
 )
-from dora_config.errors import os_error_text
 
 MAX_STREAMS = 32
 PROTOCOL_ERROR = 1008
@@ -83,8 +82,6 @@ class Viewer:
                     case OpenOutput():
                         taken = self._acknowledged[frame.id] = anyio.Semaphore(0)
                         await send_output(self._backend, frame, taken.acquire, self._send)
-            except OSError as error:  # a local run's log, or its inspector process
-                await self._end(frame.id, os_error_text(error))
             except (ValueError, RecursionError) as error:
                 problem = f"a message cannot be sent to the page as JSON ({error})"
                 await self._end(frame.id, problem)

@@ -282,7 +282,7 @@ class DataflowRegistry:
             record = DataflowRecord(
                 dataflow_id=message.dataflow_id,
                 name=None if spec.name in self._live_by_name else spec.name,
-                phase=Phase.RUNNING,
+                phase=Phase.RELEASING,  # its report, which follows, says more
                 parts=(part,),
                 number=self._next_number,
             )

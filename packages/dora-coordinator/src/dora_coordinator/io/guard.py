@@ -6,7 +6,7 @@ import logging
 import socket
 from contextlib import suppress
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 import anyio
@@ -27,7 +27,7 @@ from dora_coordinator.io.limits import (
     is_loopback,
 )
 from dora_coordinator.io.rest.errors import json_error
-from dora_coordinator.io.token_file import TokenFile
+from dora_coordinator.state.tokens import Accepted
 
 HEALTH_ROUTES: Final = ("/health", "/api/health")
 DAEMON_ROUTE: Final = "/api/daemon"
@@ -49,10 +49,17 @@ _OPEN_ROUTES: Final = (*HEALTH_ROUTES, AUTHORITY_PATH)
 logger = logging.getLogger("dora.coordinator")
 
 
+class TokenCheck(Protocol):
+    """The tokens that clients and daemons may show."""
+
+    def check(self, given: str) -> Accepted | None:
+        """Return None for a token that is not valid."""
+
+
 class Guard:
     """ASGI application in front of another one."""
 
-    def __init__(self, inner: ASGIApp, limits: ConnectionLimits, tokens: TokenFile | None) -> None:
+    def __init__(self, inner: ASGIApp, limits: ConnectionLimits, tokens: TokenCheck | None) -> None:
         """``tokens`` None: no authentication, and plain HTTP from everywhere."""
         self._inner = inner
         self._limits = limits

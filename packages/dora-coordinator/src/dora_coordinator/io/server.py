@@ -65,6 +65,7 @@ from dora_coordinator.io.guard import (
     ONE_REQUEST,
     RENEWAL,
     Guard,
+    TokenCheck,
     is_local,
 )
 from dora_coordinator.io.limits import ConnectionLimits, as_ipv4
@@ -73,7 +74,6 @@ from dora_coordinator.io.rest.errors import http_error
 from dora_coordinator.io.rest.recordings import RecordingFiles
 from dora_coordinator.io.rest.routes import RestApi
 from dora_coordinator.io.service import Service
-from dora_coordinator.io.token_file import TokenFile
 from dora_coordinator.state.identities import Proof
 
 HANDSHAKE_TIMEOUT: Final = 10.0
@@ -178,9 +178,9 @@ def verify_proof(public_key: str, signature: str, nonce: str, authority: str) ->
     return key_digest(canonical)
 
 
-def create_application(service: Service, code: CodeFiles, *, tokens: TokenFile | None) -> ASGIApp:
+def create_application(service: Service, code: CodeFiles, *, tokens: TokenCheck | None) -> ASGIApp:
     """Return the application; ``tokens`` None: no authentication."""
-    endpoints = _Endpoints(service, code.store, tokens)
+    endpoints = _Endpoints(service, code.store)
     application = Starlette(
         routes=[
             *(Route(path, _health, methods=["GET"]) for path in HEALTH_ROUTES),
@@ -214,9 +214,8 @@ class _OtherVersion(RemoteProtocolError):
 class _Endpoints:
     """Handlers of routes that need the service or the code of nodes."""
 
-    def __init__(self, service: Service, files: FileStore, tokens: TokenFile | None) -> None:
+    def __init__(self, service: Service, files: FileStore) -> None:
         self._service = service
-        self._tokens = tokens
         self._files = files
 
     async def certificate(self, request: Request) -> Response:

@@ -21,6 +21,7 @@ from dora_config.protocol.daemon import (
 )
 from dora_config.protocol.runner import NodeDefinitions, RunnerEvent, RunnerStatus
 from dora_config.protocol.topics import StreamTopics
+from dora_daemon.agent.records import PartRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,13 @@ class PartDue:
     dataflow_id: str
     starts: int
     """Of its record, when the pause began."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFound:
+    """A `dora run` can be adopted."""
+
+    record: PartRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +202,7 @@ Event = (
     | RecorderNotice
     | CoordinatorNotice
     | DaemonStarted
+    | RunFound
     | EndDaemon
     | MachineStopping
     | HandoverRequested

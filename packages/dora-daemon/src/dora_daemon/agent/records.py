@@ -50,6 +50,8 @@ class PartRecord(Message):
     stopping: bool = False
     forgotten: bool = False
     """The coordinator has stored the result; only ``log_dirs`` is still needed."""
+    foreground: bool = False
+    """It is a `dora run`, which the agent of `dora ui` has adopted and never starts again."""
     runtime_dir: str = ""
     """Directory of its runner; empty before it exists."""
     runtime_token: str = ""
@@ -70,7 +72,7 @@ class PartRecord(Message):
     @property
     def starts_alone(self) -> bool:
         """Whether the machine may start it without the coordinator."""
-        return self.ran and not self.stopping and self.spec.offline == "run"
+        return self.ran and not (self.stopping or self.foreground) and self.spec.offline == "run"
 
 
 def cause_of(result: DataflowResult, where: str) -> tuple[str | None, str]:

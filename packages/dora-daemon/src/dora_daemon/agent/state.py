@@ -84,6 +84,7 @@ from dora_daemon.agent.events import (
     RecorderSettled,
     RecordingRequested,
     RevisionChanged,
+    RunFound,
     RunnerConnected,
     RunnerEnded,
     RunnerNotice,
@@ -143,6 +144,9 @@ class AgentState:
         match event:
             case DaemonStarted():
                 return [*self._prune(), *self._adopt(now)]
+            case RunFound(record=record):
+                found = self._parts[record.dataflow_id] = LocalPart(record)
+                return [AdoptRunner(record), found.report_state()]
             case (
                 RunnerPlaced()
                 | RunnerConnected()
@@ -510,7 +514,7 @@ class AgentState:
         if self._starts_alone(part):
             return self._hold(part, reason, now)
         part.lost = None
-        if record.stopping:  # ended as requested: a recovery must not spawn it again
+        if record.stopping or record.foreground:  # a recovery must not spawn it again
             result = result or DataflowResult(dataflow_id=record.dataflow_id, error=reason)
             save = part.save(phase="ended", result=result, ended_at=now)
             return [save, part.report_state(), *self._exit_if_idle()]

@@ -3,12 +3,12 @@
 Each owner has ``ROOT/<number>/`` (mode 0700; numbers, because a socket path ends at 104 bytes):
 
     lock         locked (flock) while the owner runs
-    owner        the daemon that created the directory
+    owner        the token of the part, or the id of a `dora run`
     index.json   dataflow, nodes and process of the runner: see ``runner_index``
     groups       started sessions and the mark of the runner: see ``reaper``
     n, c, i      sockets for nodes, daemons and inspectors
     packages/    first entry of the nodes' PYTHONPATH
-    plan.json    the RunPlan, for a runner that a daemon starts
+    plan.json    the RunPlan
     runner.log   stdout and stderr of that runner
     result.json  the DataflowResult, until it is acknowledged
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -20,6 +18,7 @@ from dora_config.errors import DoraError, first_error
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
 from dora_daemon.out_dir import history_file
+from dora_daemon.process_tree.reaper import OWNER
 from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
 from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir, runtime_root
@@ -30,6 +29,11 @@ from dora_daemon.runner.machine.events import StateEvent, StopRequested
 from dora_daemon.runner.preparation import prepare
 from dora_daemon.runner.service import Runner
 from dora_node_api.protocol.control_socket import bind_unix
+
+if TYPE_CHECKING:
+    from dora_config.protocol.runner import RunnerReply, RunnerRequest
+    from dora_daemon.runner.control.server import ControlServer
+    from dora_daemon.runner.control_requests import ControlRequests
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -61,6 +65,7 @@ def run(
     try:
         with ReaperProcess(directory) as reaper:
             with suppress(ValueError):  # a path is not UTF-8: `dora ui` does not show this run
+                directory.write(OWNER, plan.dataflow_id)
                 directory.write(PLAN, plan.model_dump_json())
             try:
                 preparation = prepare(plan, directory, environ)
@@ -69,13 +74,18 @@ def run(
                 raise
             reaper.start()
 
+            control = _Control(directory.path / CONTROL_SOCKET)
+
+            def put(event: RunnerEvent) -> None:
+                events.put(event)
+                control.put(event)
+
             def create() -> Runner:
                 return Runner(
-                    preparation, directory, reaper, on_event=events.put, foreground=True, gate=gate
+                    preparation, directory, reaper, on_event=put, foreground=True, gate=gate
                 )
 
             ready = None if before_start is None else partial(before_start, directory.path)
-            control = directory.path / CONTROL_SOCKET
             return anyio.run(_run, create, control, on_signal, ready, beside)
     finally:
         _drain(events, on_signal, lossless=lossless)
@@ -92,7 +102,7 @@ def _drain(events: EventQueue, on_signal: Callable[[], None], *, lossless: bool)
 
 async def _run(
     create: Callable[[], Runner],
-    control: Path,
+    control: _Control,
     on_signal: Callable[[], None],
     before_start: Callable[[], None] | None,
     beside: Callable[[Runner], Coroutine[Any, Any, None]] | None,
@@ -109,10 +119,11 @@ async def _run(
             if before_start is not None:
                 await anyio.to_thread.run_sync(before_start)  # it may connect to the runner
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_serve_control, runner, control)
+                tasks.start_soon(control.serve, runner)
                 if beside is not None:
                     tasks.start_soon(beside, runner)
                 result = await runner.run()
+                await control.flush()
                 tasks.cancel_scope.cancel()
             return result
     finally:
@@ -120,40 +131,66 @@ async def _run(
             runner.close()
 
 
-async def _serve_control(runner: Runner, path: Path) -> None:
-    """Answer clients such as `dora ui`; after an error, warn and leave the dataflow running."""
-    try:
-        await _answer_clients(runner, path)
-    except (OSError, ImportError, ExceptionGroup) as error:
-        runner.services.logs.warn(
-            f"the socket for `dora ui` failed ({first_error(error)!r}); the dataflow runs on, but"
-            " other programs cannot observe or change it"
-        )
+class _Control:
+    """The socket for agents that adopt this run, such as that of `dora ui`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._server: ControlServer | None = None
+
+    def put(self, event: RunnerEvent) -> None:
+        """Send an event to the clients."""
+        if self._server is not None:
+            self._server.put_event(event)
+
+    def _lines_shed(self) -> int:
+        return 0 if self._server is None else self._server.shed
+
+    async def flush(self) -> None:
+        """Wait until the clients have received everything, but not long."""
+        for client in () if self._server is None else list(self._server.clients):
+            await client.flush(1.0)
+
+    async def serve(self, runner: Runner) -> None:
+        """Answer clients; after an error, warn and leave the dataflow running."""
+        try:
+            await self._serve(runner)
+        except (OSError, ImportError, ExceptionGroup) as error:
+            self._server = None
+            runner.services.logs.warn(
+                f"the socket for `dora ui` failed ({first_error(error)!r}); the dataflow runs on, "
+                "but other programs cannot observe or change it"
+            )
+
+    async def _serve(self, runner: Runner) -> None:
+        """Serve clients; import the server at the first one."""
+        listener = bind_unix(self._path)
+        try:
+            await anyio.wait_readable(listener)
+            requests, server = await anyio.to_thread.run_sync(_control_types)
+            answer = partial(_answer, requests(runner, self._lines_shed))
+            self._server = server(self._path, answer, runner.services.logs.warn, listener)
+            await self._server.serve()
+        finally:
+            listener.close()
+            self._path.unlink(missing_ok=True)
 
 
-async def _answer_clients(runner: Runner, path: Path) -> None:
-    """Serve clients; import the server at the first one."""
-    listener = bind_unix(path)
-    try:
-        await anyio.wait_readable(listener)
-        control_requests, server = await anyio.to_thread.run_sync(_control_modules)
-        requests = control_requests.ControlRequests(runner, lambda: 0)
-        control = server.ControlServer(path, requests.answer, runner.services.logs.warn, listener)
-        await control.serve()
-    finally:
-        _close(listener, path)
+def _control_types() -> tuple[type[ControlRequests], type[ControlServer]]:
+    from dora_daemon.runner.control.server import ControlServer
+    from dora_daemon.runner.control_requests import ControlRequests
+
+    return ControlRequests, ControlServer
 
 
-def _close(listener: socket.socket, path: Path) -> None:
-    listener.close()
-    path.unlink(missing_ok=True)
+async def _answer(requests: ControlRequests, request: RunnerRequest) -> RunnerReply:
+    from dora_config.protocol import runner as protocol
 
-
-def _control_modules() -> tuple[ModuleType, ModuleType]:
-    from dora_daemon.runner import control_requests
-    from dora_daemon.runner.control import server
-
-    return control_requests, server
+    match request:
+        case protocol.FollowEvents() | protocol.AcknowledgeResult():
+            return protocol.Done()  # the server follows; the result is that of `dora run`
+        case _:
+            return await requests.answer(request)
 
 
 @contextmanager

@@ -60,6 +60,6 @@ def _listens(host: str, port: int) -> bool:
 
 
 def _has_runs() -> bool:
-    from dora_cli.ui.local.runner_calls import local_runs
+    from dora_daemon.agent.local_runs import local_runs
 
-    return bool(local_runs(None))
+    return bool(local_runs())

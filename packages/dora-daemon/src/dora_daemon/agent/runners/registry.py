@@ -53,7 +53,7 @@ class RunnerRegistry:
         self._tasks.start_soon(start, record, self._root, self._machine(), self._links)
 
     def adopt(self, record: PartRecord) -> None:
-        """Connect to a runner that an earlier daemon process started."""
+        """Connect to a runner that this daemon process has not started."""
         logger.info("adopting the runner of dataflow %s", record.dataflow_id)
         directory = RunnerDirectory(Path(record.runtime_dir), record.runtime_token)
         self._tasks.start_soon(self._new(record.dataflow_id).attend, directory)

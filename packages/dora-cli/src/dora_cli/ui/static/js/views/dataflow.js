@@ -104,7 +104,7 @@ function Header({ state, uuid }) {
         ? html`${!state.source.local && html`<button type="button" onClick=${() => record(uuid, name)}>Record</button>
               <button type="button" onClick=${() => restartDataflow(uuid, name)}>Restart</button>`}
             <button type="button" class="danger" onClick=${() => stopDataflow(uuid, name)}>Stop</button>`
-        : html`<button type="button" class="primary" onClick=${() => startAgain(uuid, name)}>Start again</button>`}
+        : !state.source.local && html`<button type="button" class="primary" onClick=${() => startAgain(uuid, name)}>Start again</button>`}
     </div>`}
     ${one.reason && html`<p class="reason">${one.reason}</p>`}
   </header>`;

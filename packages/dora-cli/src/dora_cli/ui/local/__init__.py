@@ -1,1 +1,0 @@
-"""Runs of `dora run` on this computer, without a coordinator."""
