@@ -1,0 +1,263 @@
+"""The Zenoh session of a ROS participant: configuration, router, graph.
+
+Callbacks run on Zenoh's threads. They must not wait; an exception is logged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any, Protocol
+
+import zenoh
+
+from dora_ros2.errors import SessionError
+from dora_ros2.zenoh import keys
+from dora_ros2.zenoh.graph import Graph, Profile
+from dora_ros2.zenoh.tokens import SPACE
+
+ROUTER = "tcp/localhost:7447"
+_DEFAULTS: Mapping[str, Any] = {
+    "mode": "peer",
+    "connect/endpoints": [ROUTER],
+    "connect/timeout_ms": {"router": -1, "peer": -1, "client": 1000},
+    "connect/exit_on_failure": {"router": False, "peer": False, "client": True},
+    "connect/retry": {
+        "period_init_ms": 200,
+        "period_max_ms": 2000,
+        "period_increase_factor": 2,
+    },
+    "scouting/multicast/enabled": False,
+    # Cached messages of transient local publishers are ordered by time.
+    "timestamping/enabled": {"router": True, "peer": True, "client": True},
+}
+"""As rmw_zenoh, where the user's session file does not set them."""
+_LISTEN = ["tcp/localhost:0"]
+_ROUTER_SECONDS = 1.0
+"""Longest wait for the router when a session opens."""
+_logger = logging.getLogger(__name__)
+_callback = threading.local()
+
+
+def configuration(
+    environ: Mapping[str, str], *, config: str | Path = "", router: str = ""
+) -> zenoh.Config:
+    """Return Zenoh's configuration; the file `config` is used instead of that in `environ`.
+
+    Raises SessionError.
+    """
+    source = str(config) or environ.get("ZENOH_SESSION_CONFIG_URI", "")
+    try:
+        made = zenoh.Config.from_file(source.removeprefix("file://")) if source else zenoh.Config()
+    except zenoh.ZError as error:
+        raise SessionError(f"cannot read the Zenoh session file {source}: {_text(error)}") from None
+    for path, value in _DEFAULTS.items():
+        if made.get_json(path) in ("null", "[]"):
+            made.insert_json5(path, json.dumps(value))
+    # Zenoh's own default is every interface.
+    if made.get_json("listen/endpoints") == zenoh.Config().get_json("listen/endpoints"):
+        made.insert_json5("listen/endpoints", json.dumps(_LISTEN))
+    if router:
+        made.insert_json5("connect/endpoints", json.dumps([router]))
+    for part in filter(str.strip, environ.get("ZENOH_CONFIG_OVERRIDE", "").split(";")):
+        path, _, text = part.partition("=")
+        try:
+            made.insert_json5(path.strip(), text.strip())
+        except zenoh.ZError as error:
+            raise SessionError(
+                f'ZENOH_CONFIG_OVERRIDE: "{part.strip()}": {_text(error)};'
+                " expected path=value;path=value"
+            ) from None
+    return made
+
+
+def _inside_callback() -> bool:
+    return getattr(_callback, "active", False)
+
+
+def direct(
+    call: Callable[[Any], None], drop: Callable[[], None] | None = None
+) -> zenoh.handlers.Callback[Any]:
+    """Return a callback without a thread of its own; errors are logged."""
+
+    def guarded(*value: Any) -> None:
+        outer = _inside_callback()
+        _callback.active = True
+        try:
+            (call if value else drop)(*value)  # type: ignore[misc]
+        except Exception:
+            _logger.exception("error in a callback of Zenoh")
+        finally:
+            _callback.active = outer
+
+    return zenoh.handlers.Callback(guarded, drop and guarded, indirect=False)
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+class Session:
+    """A session in one ROS domain.
+
+    `on_state` is called with a text while the session waits for a router, and with None when it is
+    connected; `on_graph` when nodes or endpoints appear or disappear.
+    """
+
+    def __init__(
+        self,
+        *,
+        domain: int | None = None,
+        router: str = "",
+        config: str | Path = "",
+        profile: Profile | None = None,
+        on_state: Callable[[str | None], None] | None = None,
+        on_graph: Callable[[], None] | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        """Open a session; a client (peers are the default) waits here for its router.
+
+        Raises SessionError, InvalidName.
+        """
+        self.domain = keys.parse_domain(environ.get("ROS_DOMAIN_ID", ""))
+        if domain is not None:
+            self.domain = keys.parse_domain(str(domain))
+        self.graph = Graph()
+        self.waiting: str | None = None
+        self.closed = False
+        self._profile = profile
+        self._on_state = on_state
+        self._on_graph = on_graph
+        self._changed = threading.Condition()
+        self._reporting = threading.RLock()
+        self._routers: set[str] = set()
+        self.nodes: set[_Closable] = set()
+        self._numbers = count()
+        made = configuration(environ, config=config, router=router)
+        endpoints = json.loads(made.get_json("connect/endpoints"))
+        is_router = json.loads(made.get_json("mode")) == "router"
+        if isinstance(endpoints, dict):
+            endpoints = endpoints.get(json.loads(made.get_json("mode")), [])
+        named = " or ".join(str(endpoint) for endpoint in endpoints)
+        self._missing = None if is_router or not named else f"waits for a Zenoh router at {named}"
+        self._zenoh = self._open(made)
+        self.zid = str(self._zenoh.zid())
+        self._watchers: list[Any] = [
+            self._zenoh.info.declare_transport_events_listener(
+                direct(self._transport_changed), history=True
+            ),
+            self._zenoh.liveliness().declare_subscriber(
+                f"{SPACE}/{self.domain}/**", direct(self._token_changed), history=True
+            ),
+        ]
+        with self._changed:
+            self._changed.wait_for(lambda: self._routers or not self._missing, _ROUTER_SECONDS)
+        self._report()
+
+    @property
+    def raw(self) -> zenoh.Session:
+        """The open session. Raises SessionError."""
+        if self.closed:
+            raise SessionError("the session is closed")
+        return self._zenoh
+
+    @property
+    def profile(self) -> Profile:
+        """The profile that was chosen, else that of the other nodes, else `rep2016`."""
+        return self._profile or self.graph.profile(without={self.zid}) or Profile.REP2016
+
+    def number(self) -> str:
+        """Return the next number of a node or endpoint."""
+        return str(next(self._numbers))
+
+    def wait_for(self, condition: Callable[[Graph], object], seconds: float) -> bool:
+        """Wait until the graph meets a condition; return whether it does. Not from a callback."""
+        with self._changed:
+            return bool(self._changed.wait_for(lambda: condition(self.graph), seconds))
+
+    def notify(self) -> None:
+        """Check the conditions of all `wait_for` again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Close all nodes and the session; may be called at any time, and again.
+
+        From a callback, the session is closed by another thread soon after.
+        """
+        with self._reporting:
+            if self.closed:
+                return
+            self.closed = True
+        for node in list(self.nodes):
+            node.close()
+        if _inside_callback():
+            threading.Thread(target=self._close, name="ros2-close").start()
+        else:
+            self._close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _close(self) -> None:
+        for watcher in self._watchers:
+            with contextlib.suppress(zenoh.ZError):
+                watcher.undeclare()
+        with contextlib.suppress(zenoh.ZError):
+            self._zenoh.close()  # type: ignore[no-untyped-call]
+
+    def _open(self, made: zenoh.Config) -> zenoh.Session:
+        """Open a session; a client tries until its router answers, peers connect later."""
+        is_client = json.loads(made.get_json("mode")) == "client"
+        while True:
+            try:
+                return zenoh.open(made)
+            except zenoh.ZError as error:
+                if not is_client or "connect" not in str(error).lower():
+                    raise SessionError(f"cannot open a Zenoh session: {_text(error)}") from None
+            self._report()
+            time.sleep(_ROUTER_SECONDS / 2)
+
+    def _transport_changed(self, event: zenoh.TransportEvent) -> None:
+        if event.transport.whatami != zenoh.WhatAmI.ROUTER:
+            return
+        opened = event.kind == zenoh.SampleKind.PUT
+        (self._routers.add if opened else self._routers.discard)(str(event.transport.zid))
+        self.notify()
+        self._report()
+
+    def _report(self) -> None:
+        with self._reporting:
+            waiting = None if self._routers else self._missing
+            if waiting != self.waiting and not self.closed:
+                self.waiting = waiting
+                if self._on_state is not None:
+                    self._on_state(waiting)
+
+    def _token_changed(self, sample: zenoh.Sample) -> None:
+        text = str(sample.key_expr)
+        with self._changed:
+            if sample.kind == zenoh.SampleKind.PUT:
+                warning = self.graph.add(text)
+                if warning:
+                    _logger.warning(warning)
+            else:
+                self.graph.remove(text)
+            self._changed.notify_all()
+        if self._on_graph is not None and not self.closed:
+            self._on_graph()
+
+
+def _text(error: Exception) -> str:
+    """Return Zenoh's error without the place in its sources."""
+    return str(error).partition(" at /")[0].strip().rstrip(".!")

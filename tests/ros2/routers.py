@@ -1,0 +1,76 @@
+"""A Zenoh router of the tests, which forwards as `rmw_zenohd` does, and sessions that use it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import zenoh
+
+from dora_ros2.zenoh.graph import Profile
+from dora_ros2.zenoh.session import Session
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface that was free."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+class Router:
+    """A router on one port; may be stopped and started again."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.endpoint = f"tcp/127.0.0.1:{self.port}"
+        self._session: zenoh.Session | None = None
+
+    def start(self) -> None:
+        """Start it; peers connect to each other, the router does not forward between them."""
+        config = zenoh.Config()
+        for path, value in {
+            "mode": "router",
+            "listen/endpoints": [self.endpoint],
+            "connect/endpoints": [],
+            "scouting/multicast/enabled": False,
+            "routing/router/peers_failover_brokering": False,
+        }.items():
+            config.insert_json5(path, json.dumps(value))
+        self._session = zenoh.open(config)
+
+    def stop(self) -> None:
+        """Stop it; again does nothing."""
+        if self._session is not None:
+            self._session.close()  # type: ignore[no-untyped-call]
+            self._session = None
+
+    def open(
+        self,
+        *,
+        domain: int | None = None,
+        profile: Profile | None = None,
+        override: str = "",
+        on_state: Callable[[str | None], None] | None = None,
+    ) -> Session:
+        """Open a session that connects to this router."""
+        return Session(
+            domain=domain,
+            router=self.endpoint,
+            profile=profile,
+            on_state=on_state,
+            environ={"ZENOH_CONFIG_OVERRIDE": override},
+        )
+
+
+@contextmanager
+def running_router() -> Iterator[Router]:
+    """A router until the end of the block."""
+    router = Router()
+    router.start()
+    try:
+        yield router
+    finally:
+        router.stop()

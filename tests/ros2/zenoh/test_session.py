@@ -1,0 +1,119 @@
+"""The configuration of sessions: environment, session file, ports, TLS."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ros2.routers import Router
+
+from dora_ros2.errors import InvalidName, SessionError
+from dora_ros2.zenoh.session import ROUTER, Session, configuration
+
+
+def setting(environ: dict[str, str], path: str, **arguments: Any) -> Any:
+    return json.loads(configuration(environ, **arguments).get_json(path))
+
+
+def test_the_defaults_are_those_of_rmw_zenoh_and_closed() -> None:
+    assert setting({}, "mode") == "peer"
+    assert setting({}, "connect/endpoints") == [ROUTER] == ["tcp/localhost:7447"]
+    assert setting({}, "listen/endpoints") == ["tcp/localhost:0"]
+    assert setting({}, "scouting/multicast/enabled") is False
+
+
+def test_a_session_file(tmp_path: Path) -> None:
+    file = tmp_path / "session.json5"
+    file.write_text('{ /* short */ mode: "client", connect: { endpoints: ["tls/robot:7447"] } }')
+    environ = {"ZENOH_SESSION_CONFIG_URI": str(file)}
+    assert setting(environ, "mode") == "client"
+    assert setting(environ, "connect/endpoints") == ["tls/robot:7447"]
+    # What the file leaves out is closed too.
+    assert setting(environ, "listen/endpoints") == ["tcp/localhost:0"]
+    assert setting(environ, "scouting/multicast/enabled") is False
+    file.write_text(
+        '{ listen: { endpoints: ["tcp/[::]:0"] }, scouting: {multicast: {enabled: true}} }'
+    )
+    environ = {"ZENOH_SESSION_CONFIG_URI": f"file://{file}"}
+    assert setting(environ, "listen/endpoints") == ["tcp/[::]:0"]
+    assert setting(environ, "scouting/multicast/enabled") is True
+    assert setting(environ, "mode", config=str(file)) == "peer"
+
+
+def test_the_override_is_applied_last(tmp_path: Path) -> None:
+    file = tmp_path / "session.json5"
+    file.write_text("{}")
+    override = 'mode="client"; connect/endpoints=["tcp/robot:7447"];'
+    environ = {"ZENOH_CONFIG_OVERRIDE": override, "ZENOH_SESSION_CONFIG_URI": str(file)}
+    assert setting(environ, "mode") == "client"
+    assert setting(environ, "connect/endpoints", router="tcp/x:1") == ["tcp/robot:7447"]
+
+
+@pytest.mark.parametrize(
+    "override", ["mode", "modes=1", 'mode="pear"', "connect/endpoints=[", "=1"]
+)
+def test_a_wrong_override_is_named(override: str) -> None:
+    with pytest.raises(SessionError) as raised:
+        configuration({"ZENOH_CONFIG_OVERRIDE": f'mode="peer";{override}'})
+    assert str(raised.value).startswith(f'ZENOH_CONFIG_OVERRIDE: "{override}": ')
+    assert str(raised.value).endswith("; expected path=value;path=value")
+    assert ".cargo" not in str(raised.value)
+
+
+def test_a_missing_session_file(tmp_path: Path) -> None:
+    with pytest.raises(SessionError, match=r"cannot read the Zenoh session file .*No such file"):
+        configuration({"ZENOH_SESSION_CONFIG_URI": str(tmp_path / "none.json5")})
+
+
+def test_the_domain() -> None:
+    with pytest.raises(InvalidName, match='"x" is not a valid ROS domain'):
+        Session(environ={"ROS_DOMAIN_ID": "x"})
+
+
+def test_a_session_listens_on_loopback_only(router: Router) -> None:
+    before = _listening()
+    with router.open() as session:
+        assert session.waiting is None
+        new = _listening() - before
+        assert new
+        assert {address for address, _ in new} <= {"127.0.0.1", "::1"}
+
+
+def test_certificates_of_the_session_file_are_used(router: Router, tmp_path: Path) -> None:
+    file = tmp_path / "session.json5"
+    tls = {"root_ca_certificate": str(tmp_path / "missing-ca.pem")}
+    file.write_text(
+        json.dumps(
+            {
+                "mode": "client",
+                "connect": {"endpoints": [f"tls/127.0.0.1:{router.port}"]},
+                "transport": {"link": {"tls": tls}},
+            }
+        )
+    )
+    made = configuration({"ZENOH_SESSION_CONFIG_URI": str(file)})
+    assert (
+        json.loads(made.get_json("transport/link/tls"))["root_ca_certificate"]
+        == tls["root_ca_certificate"]
+    )
+
+
+def _listening() -> set[tuple[str, int]]:
+    """Return the TCP addresses on which this process listens."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            if not str(entry.readlink()).startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(entry.name))) as held:
+                if held.type == socket.SOCK_STREAM and held.getsockopt(
+                    socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+                ):
+                    found.add(held.getsockname()[:2])
+        except OSError:
+            continue
+    return found

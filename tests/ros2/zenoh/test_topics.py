@@ -1,0 +1,324 @@
+"""Topics between two sessions of ours, over a router."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from ros2.routers import Router, running_router
+from support.waiting import wait_until
+
+from dora_ros2.errors import InvalidName, SessionError
+from dora_ros2.zenoh.attachment import Attachment
+from dora_ros2.zenoh.graph import Profile
+from dora_ros2.zenoh.keys import NamedType, dds_type
+from dora_ros2.zenoh.node import Node, Publisher
+from dora_ros2.zenoh.qos import Qos
+from dora_ros2.zenoh.session import Session
+
+STRING = NamedType(
+    dds_type("std_msgs/msg/String"),
+    "RIHS01_df668c740482bbd48fb39d76a70dfd4bd59db1288021743503259e948f6b1a18",
+)
+LATCHED = Qos(transient_local=True, depth=3)
+Received = list[tuple[bytes, Attachment | None]]
+
+
+def subscribe(session: Session, qos: Qos | None = None, node: str = "reader") -> Received:
+    received: Received = []
+    Node(session, node).subscription("chatter", STRING, lambda *got: received.append(got), qos)
+    return received
+
+
+def arrives(publisher: Publisher, received: Received, payload: bytes = b"x") -> None:
+    """Publish until one more message is received."""
+    count = len(received)
+
+    def publish() -> bool:
+        publisher.publish(payload)
+        return len(received) > count
+
+    wait_until(publish, what="a message")
+
+
+def test_messages_with_number_time_and_sender(router: Router) -> None:
+    with router.open() as one, router.open() as other:
+        received = subscribe(other)
+        publisher = Node(one, "talker", "robot1").publisher("/chatter", STRING)
+        assert one.wait_for(lambda graph: len(graph.topics()["/chatter"].uses) == 1, 30)
+        publisher.publish(b"a", time_ns=5)
+        arrives(publisher, received)
+        start = len(received)
+        for number in range(50):
+            publisher.publish(bytes([number]))
+        wait_until(lambda: len(received) >= start + 50, what="all messages")
+        assert [payload for payload, _ in received[-50:]] == [bytes([n]) for n in range(50)]
+        attachments = [attachment for _, attachment in received]
+        first = attachments[0]
+        assert first is not None
+        assert (first.time_ns, first.gid) == (5, publisher.gid)
+        numbers = [attachment.sequence for attachment in attachments if attachment]
+        assert numbers == list(range(numbers[0], numbers[0] + len(received)))
+        sender = other.graph.sender(first.gid)
+        assert sender is not None
+        assert sender.node.full_name == "/robot1/talker"
+
+
+def test_late_joiners_receive_the_kept_messages(router: Router) -> None:
+    with router.open() as one, router.open() as other:
+        publisher = Node(one, "talker").publisher("chatter", STRING, LATCHED)
+        for number in range(5):
+            publisher.publish(bytes([number]))
+        received = subscribe(other, LATCHED)
+        wait_until(lambda: len(received) >= 3, what="three kept messages")
+        assert [payload for payload, _ in received] == [b"\x02", b"\x03", b"\x04"]
+        assert all(attachment and attachment.gid == publisher.gid for _, attachment in received)
+        publisher.publish(b"live")
+        wait_until(lambda: len(received) >= 4, what="a live message")
+        last_one = subscribe(other, Qos(transient_local=True, depth=1), "second")
+        wait_until(lambda: last_one, what="the last message")
+        assert [payload for payload, _ in last_one] == [b"live"]
+
+
+def test_a_late_publisher_is_asked_for_its_messages(router: Router) -> None:
+    with router.open() as reader, router.open() as writer:
+        received = subscribe(reader, LATCHED)
+        Node(writer, "talker").publisher("chatter", STRING, LATCHED).publish(b"first")
+        wait_until(lambda: received, what="the message that was sent at once")
+        assert [payload for payload, _ in received] == [b"first"]
+
+
+def test_keep_all_keeps_all(router: Router) -> None:
+    qos = Qos(transient_local=True, keep_all=True)
+    with router.open() as one, router.open() as other:
+        publisher = Node(one, "talker").publisher("chatter", STRING, qos)
+        for number in range(200):
+            publisher.publish(bytes([number]))
+        received = subscribe(other, qos)
+        wait_until(lambda: len(received) == 200, what="all messages")
+
+
+def test_domains_and_profiles_are_apart(router: Router) -> None:
+    with router.open() as one, router.open(domain=5) as other:
+        received = subscribe(other)
+        publisher = Node(one, "talker").publisher("chatter", STRING)
+        publisher.publish(b"other domain")
+        assert other.graph.topics()["/chatter"].offers == []
+        own = Node(other, "talker").publisher("chatter", STRING)
+        own.publish(b"own domain")
+        wait_until(lambda: received, what="the message of the domain")
+        assert [payload for payload, _ in received] == [b"own domain"]
+
+
+def test_the_profile_of_humble_is_detected(router: Router) -> None:
+    with router.open(profile=Profile.HUMBLE) as humble, router.open() as ours:
+        received: Received = []
+        Node(humble, "robot").subscription("/chatter", STRING, lambda *got: received.append(got))
+        assert ours.wait_for(lambda graph: graph.topics().get("/chatter"), 30)
+        assert ours.profile is Profile.HUMBLE
+        publisher = Node(ours, "bridge").publisher("chatter", STRING)
+        assert publisher.key == "0/chatter/std_msgs::msg::dds_::String_/TypeHashNotSupported"
+        arrives(publisher, received, b"to humble")
+
+
+def test_a_hundred_nodes(router: Router) -> None:
+    with router.open() as one, router.open() as other:
+        for number in range(100):
+            node = Node(one, f"node_{number}", f"/robot{number % 7}")
+            node.publisher("pose", STRING)
+            node.subscription("/all", STRING, lambda *got: None)
+        complete = other.wait_for(
+            lambda graph: len(graph.nodes()) == 100 and len(graph.endpoints()) == 200, 60
+        )
+        assert complete
+        assert len(other.graph.topics()["/all"].uses) == 100
+        assert len(other.graph.topics()["/robot3/pose"].offers) == 14
+        assert str(other.graph.topics()["/all"].uses[0].qos) == "reliable, volatile, keep last 10"
+        one.close()
+        assert other.wait_for(lambda graph: not graph.nodes() and not graph.endpoints(), 60)
+
+
+def test_old_and_missing_attachments(router: Router, caplog: pytest.LogCaptureFixture) -> None:
+    old = b"\x0fsequence_number" + bytes(8) + b"\x10source_timestamp" + bytes(8)
+    old += b"\x0asource_gid\x10" + bytes(16)
+    with router.open() as one, router.open() as other:
+        received = subscribe(other)
+        key = f"0/chatter/{STRING.dds_name}/{STRING.hash}"
+        with caplog.at_level(logging.WARNING):
+
+            def publish() -> bool:
+                one.raw.put(key, b"old", attachment=old)
+                return bool(received)
+
+            wait_until(publish, what="a message")
+            count = len(received)
+            one.raw.put(key, b"none")
+            wait_until(lambda: len(received) > count, what="the message without attachment")
+    assert received[0][1] == Attachment(0, 0, bytes(16), old=True)
+    assert received[-1] == (b"none", None)
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert "/chatter: received a message with an attachment of rmw_zenoh 0.2.3 or older" in warning
+    assert "update rmw_zenoh there to 0.2.4 or newer" in warning
+
+
+def test_closing_at_any_time(router: Router) -> None:
+    with router.open() as one, router.open() as other:
+        node = Node(other, "reader")
+        closed = threading.Event()
+
+        def on_message(*_: object) -> None:
+            other.close()
+            closed.set()
+
+        node.subscription("chatter", STRING, on_message)
+        publisher = Node(one, "talker").publisher("chatter", STRING)
+
+        def publish() -> bool:
+            publisher.publish(b"close")
+            return closed.is_set()
+
+        wait_until(publish, what="the callback")
+        assert one.wait_for(lambda graph: len(graph.nodes()) == 1, 30)
+        with pytest.raises(SessionError, match="the node /reader is closed"):
+            node.publisher("x", STRING)
+        publisher.close()
+        publisher.close()
+        with pytest.raises(SessionError, match="the publisher of /chatter is closed"):
+            publisher.publish(b"x")
+        threads = [threading.Thread(target=one.close) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with pytest.raises(SessionError, match="the session is closed"):
+            Node(one, "late")
+
+
+def test_closing_while_others_publish(router: Router) -> None:
+    with router.open() as one, router.open() as other:
+        received = subscribe(other)
+        publisher = Node(one, "talker").publisher("chatter", STRING, Qos(keep_all=True))
+        ended: list[str] = []
+
+        def publish() -> None:
+            try:
+                while True:
+                    publisher.publish(bytes(1000))
+            except SessionError as error:
+                ended.append(str(error))
+
+        threads = [threading.Thread(target=publish) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: received, what="messages")
+        one.close()
+        for thread in threads:
+            thread.join(30)
+        assert ended == ["the publisher of /chatter is closed"] * 3
+
+
+def test_an_error_in_a_callback_is_logged(router: Router, caplog: pytest.LogCaptureFixture) -> None:
+    with router.open() as one, router.open() as other:
+        called: list[int] = []
+
+        def on_message(*_: object) -> None:
+            called.append(1)
+            raise ValueError("from the callback")
+
+        Node(other, "reader").subscription("chatter", STRING, on_message)
+        publisher = Node(one, "talker").publisher("chatter", STRING)
+
+        def publish() -> bool:
+            publisher.publish(b"x")
+            return len(called) > 1
+
+        wait_until(publish, what="two calls")
+    assert "from the callback" in caplog.text
+
+
+def test_invalid_names(router: Router) -> None:
+    with router.open() as session:
+        with pytest.raises(InvalidName):
+            Node(session, "a/b")
+        node = Node(session, "a")
+        with pytest.raises(InvalidName):
+            node.publisher("a*", STRING)
+        assert node.endpoints == set()
+
+
+def test_a_killed_publisher_disappears(router: Router, tmp_path: Path) -> None:
+    program = tmp_path / "talker.py"
+    program.write_text(
+        "import sys, time\n"
+        "from dora_ros2.zenoh.keys import NamedType\n"
+        "from dora_ros2.zenoh.node import Node\n"
+        "from dora_ros2.zenoh.session import Session\n"
+        "session = Session(router=sys.argv[1])\n"
+        f"publisher = Node(session, 'talker').publisher('chatter', {STRING!r})\n"
+        "while True:\n"
+        "    publisher.publish(b'x')\n"
+        "    time.sleep(0.05)\n"
+    )
+    with router.open() as session:
+        received = subscribe(session)
+        with subprocess.Popen([sys.executable, str(program), router.endpoint]) as process:
+            try:
+                wait_until(lambda: received, what="a message of the process")
+                assert [node.name for node in session.graph.nodes()] == ["reader", "talker"]
+            finally:
+                os.kill(process.pid, signal.SIGKILL)
+        assert session.wait_for(lambda graph: len(graph.nodes()) == 1, 30)
+        assert session.graph.topics()["/chatter"].offers == []
+
+
+def test_waiting_for_a_router_that_starts_and_restarts() -> None:
+    with running_router() as router:
+        router.stop()
+        states: list[str | None] = []
+        with router.open(on_state=states.append) as one, router.open() as other:
+            assert one.waiting == f"waits for a Zenoh router at {router.endpoint}"
+            received = subscribe(other)
+            publisher = Node(one, "talker").publisher("chatter", STRING, LATCHED)
+            router.start()
+            wait_until(lambda: one.waiting is None, what="the router")
+            arrives(publisher, received)
+            router.stop()
+            wait_until(lambda: one.waiting, what="the end of the router")
+            router.start()
+            wait_until(lambda: one.waiting is None and other.waiting is None, what="the router")
+            with router.open() as third:
+                assert third.wait_for(lambda graph: len(graph.nodes()) == 2, 30)
+                late = subscribe(third, LATCHED)
+                wait_until(lambda: late, what="a message to a late joiner")
+    assert states == [states[0], None, states[0], None]
+
+
+def test_clients_have_no_port_and_wait_for_their_router() -> None:
+    with running_router() as router:
+        router.stop()
+        started = threading.Timer(0.5, router.start)
+        states: list[str | None] = []
+
+        def on_state(state: str | None) -> None:
+            states.append(state)
+            if state and not started.ident:
+                started.start()
+
+        override = 'mode="client"'
+        with router.open(override=override, on_state=on_state) as one, router.open() as other:
+            assert states == [f"waits for a Zenoh router at {router.endpoint}", None]
+            started.join()
+            received = subscribe(other)
+            publisher = Node(one, "talker").publisher("chatter", STRING)
+            arrives(publisher, received)
+            router.stop()
+            wait_until(lambda: one.waiting, what="the end of the router")
+            router.start()
+            wait_until(lambda: one.waiting is None, what="the router")
+            arrives(publisher, received)
