@@ -181,7 +181,13 @@ def _layer(package: str, module: str) -> tuple[int, str] | None:
     return None
 
 
-@pytest.mark.parametrize("document", ["ARCHITECTURE.md", "CONTRIBUTING.md", "RECIPES.md"])
+@pytest.mark.parametrize(
+    "document",
+    [
+        *("ARCHITECTURE.md", "CONTRIBUTING.md", "RECIPES.md"),
+        *(f"docs/explanation/{name}.md" for name in ("trace-sample", "trace-start")),
+    ],
+)
 def test_paths_in_documents_exist(document: str) -> None:
     tracked = ["/" + path.relative_to(ROOT).as_posix() for path in tracked_files()]
     named = re.findall(r"`([\w./{},-]+/[\w./{},-]*)`", (ROOT / document).read_text())
