@@ -42,7 +42,7 @@ from dora_daemon.link.protocol.messages import (
     encode,
 )
 from dora_daemon.runner.machine.edges import Edge
-from dora_daemon.runner.nodes.connections import Connections
+from dora_daemon.runner.nodes.local_nodes import LocalNodes
 from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_node_api.errors import ControlClosed
@@ -103,7 +103,7 @@ class Machine:
         """``version``: of the link's protocol, if not the present one."""
         self.name = name
         self.run_id = f"{name}-1"
-        self.segments = SegmentTable(Connections())
+        self.segments = SegmentTable(LocalNodes())
         self.registry = QueueRegistry(Board.create(), self.segments)
         self.received: list[ToRunner] = []
         self.endpoints: tuple[str, ...] = ()

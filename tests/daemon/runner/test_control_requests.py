@@ -372,12 +372,24 @@ def test_a_timed_out_input_degrades_its_node_until_it_recovers(workspace: Worksp
                 "path": "listener.py",
                 "inputs": {"x": {"source": "fitful/x", "input_timeout": 0.3}},
             },
+            {
+                "id": "other",
+                "path": "listener.py",
+                "inputs": {
+                    "x": {"source": "fitful/x", "input_timeout": 0.3},
+                    "tick": "dora/timer/secs/10",
+                },
+            },
         ],
     }
     with background(workspace, content) as run:
         broken = run.wait_for_state("listener", "Degraded")
         assert broken.broken_inputs == ("x",)
         assert broken.input_timeouts == 1
+        run.wait_for_state("other", "Degraded")
+        removed = protocol.DisconnectInput(source="fitful", output="x", target="other", input="x")
+        done(run, removed)
+        run.wait_for_state("other", "Running")
         workspace.file("go-on", "")
         healed = run.wait_for_state("listener", "Running")
         assert healed.input_recoveries > 0

@@ -39,7 +39,7 @@ def files(warnings: list[str]) -> RunnerFiles:
     return RunnerFiles(
         cast("RuntimeDir", FullDirectory()),
         cast("RunPlan", plan),
-        cast("LocalNodes", SimpleNamespace(specs={})),
+        LocalNodes(),
         foreground=False,
         warn=warnings.append,
     )

@@ -281,6 +281,17 @@ def test_the_runner_is_killed_during_a_replacement(workspace: Workspace) -> None
         request.close()
 
 
+def test_a_node_is_removed_while_its_replacement_starts(workspace: Workspace) -> None:
+    with replacing(workspace) as flow:
+        flow.hold()
+        request = flow.replace()
+        new = flow.new_pid(2)
+        removed = flow.run.request(protocol.RemoveNode(node="middle", grace=2.0))
+        assert isinstance(removed, protocol.Done)
+        assert "was removed" in request.refusal()
+        gone(new)
+
+
 def test_a_node_that_has_failed_is_started_with_its_new_program(workspace: Workspace) -> None:
     with replacing(workspace) as flow:
         os.kill(flow.pids()[0], signal.SIGKILL)

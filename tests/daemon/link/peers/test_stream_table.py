@@ -21,7 +21,7 @@ from dora_daemon.link.protocol.hello import EnteringStream
 from dora_daemon.link.protocol.messages import Outgoing
 from dora_daemon.link.protocol.priority import Priority
 from dora_daemon.runner.machine.edges import Edge
-from dora_daemon.runner.nodes.connections import Connections
+from dora_daemon.runner.nodes.local_nodes import LocalNodes
 from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_node_api.data import arrow
@@ -112,7 +112,7 @@ class Side:
 
 @pytest.fixture
 def side() -> Iterator[Side]:
-    segments = SegmentTable(Connections())
+    segments = SegmentTable(LocalNodes())
     registry = QueueRegistry(Board.create(), segments)
     side = Side(registry, segments)
     yield side

@@ -17,6 +17,7 @@ from dora_daemon.runner.control.messaging import (
     NodeMessaging,
 )
 from dora_daemon.runner.errors import RequestRefused
+from dora_daemon.runner.nodes.local_nodes import LocalNode
 from dora_daemon.runner.nodes.services import NodeServices
 
 
@@ -27,11 +28,11 @@ def sent() -> list[Any]:
 
 @pytest.fixture
 def messaging(sent: list[Any]) -> NodeMessaging:
-    services = SimpleNamespace(
-        nodes=SimpleNamespace(params={}),
-        connections=SimpleNamespace(send=lambda node, message: sent.append(message)),
-        registry=None,
-    )
+    program = SimpleNamespace(spec=node("a"))
+    local = LocalNode(cast("Any", program), cast("Any", None))
+    connection = SimpleNamespace(closed=False, send=lambda message, _: sent.append(message))
+    local.connection = cast("Any", connection)
+    services = SimpleNamespace(nodes={"a": local}, registry=None)
     state = Simulation([node("a")]).state
     return NodeMessaging(state, cast("NodeServices", services))
 

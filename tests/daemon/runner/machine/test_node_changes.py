@@ -111,13 +111,6 @@ def test_a_dataflow_with_dynamic_nodes_only_runs_until_stopped() -> None:
     assert sim.result is not None
 
 
-def test_an_unknown_node_is_refused_with_the_known_ones() -> None:
-    sim = pair()
-    commands = sim.state.handle(e.NodeConnected("zz", None, 1), 0.0)
-    assert isinstance(commands[0], c.Refuse)
-    assert "a, b" in commands[0].message
-
-
 # --- added and removed nodes and edges
 
 

@@ -10,7 +10,6 @@ from typing import Any, cast
 import pytest
 
 from dora_config.dataflow.resolved import ResolvedDataflow
-from dora_config.dataflow.sources import LogSource
 from dora_config.history.entries import RunnerWarned
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import LogLine
@@ -23,8 +22,8 @@ def test_warning_about_a_program_belongs_to_its_node(monkeypatch: pytest.MonkeyP
     plan = RunPlan(dataflow_id="d", resolved=ResolvedDataflow(nodes=()), working_dir="/")
     router = LogRouter(
         plan,
-        cast("Any", SimpleNamespace(logs={})),
-        cast("Any", None),
+        cast("Any", {}),
+        cast("Any", SimpleNamespace(log_queues={})),
         on_event=logged.append,
         history=cast("Any", SimpleNamespace(add=added.append)),
     )
@@ -46,12 +45,11 @@ def test_a_runner_without_free_descriptors_warns_once() -> None:
     plan = RunPlan(dataflow_id="d", resolved=ResolvedDataflow(nodes=()), working_dir="/")
     router = LogRouter(
         plan,
-        cast("Any", SimpleNamespace(logs={})),
-        cast("Any", SimpleNamespace(send_text=send_text)),
+        cast("Any", {}),
+        cast("Any", SimpleNamespace(send_text=send_text, log_queues={})),
         on_event=logged.append,
         history=cast("Any", SimpleNamespace(add=lambda event: None)),
     )
-    router.subscriptions["viewer", "logs"] = LogSource()
     router.forward((("viewer", "logs"),), "line")
     router.forward((("viewer", "logs"),), "line")
     (line,) = logged

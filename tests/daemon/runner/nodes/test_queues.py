@@ -17,7 +17,7 @@ from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine.commands import AnnounceClosed
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.nodes import queues
-from dora_daemon.runner.nodes.connections import Connections
+from dora_daemon.runner.nodes.local_nodes import LocalNodes
 from dora_daemon.runner.nodes.publishing import RunnerOutputs
 from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry, hold_limit
 from dora_daemon.runner.nodes.segments import SegmentTable
@@ -36,7 +36,7 @@ EDGE = Edge("a", "x", "b", "in")
 
 @pytest.fixture
 def segments() -> Iterator[SegmentTable]:
-    table = SegmentTable(Connections())
+    table = SegmentTable(LocalNodes())
     yield table
     table.close()
 
@@ -141,10 +141,10 @@ def test_lines_of_the_runner_are_received_as_arrays_of_one_text(
 ) -> None:
     entry, _ = registry.ensure(EDGE, bound=2, from_runner=True)
     outputs = RunnerOutputs(registry.board, segments)
-    outputs.send_text("route", "before the route")
-    outputs.add_route("route", entry)
+    outputs.send_text("a/x", "before the route")
+    outputs.add_route(entry)
     for text in ("one", "two", "three"):
-        outputs.send_text("route", text)
+        outputs.send_text("a/x", text)
     receiver = consumer(registry, segments, entry)
     found = []
     while (delivery := receiver.receive()) is not None:
@@ -153,7 +153,7 @@ def test_lines_of_the_runner_are_received_as_arrays_of_one_text(
     assert found == ["two", "three"]
     del delivery
     outputs.remove_route(entry)
-    outputs.send_text("route", "after the route")
+    outputs.send_text("a/x", "after the route")
     receiver.close()
     outputs.close()
 

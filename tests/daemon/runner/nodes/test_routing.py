@@ -7,7 +7,6 @@ import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio
@@ -18,10 +17,8 @@ from support.runner.runs import open_descriptors
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.link.supervisor import StreamQueues
 from dora_daemon.runner.machine.streams import IncomingStreamSpec, MachineStreams
-from dora_daemon.runner.nodes.connections import Connections
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
-from dora_daemon.runner.nodes.log_router import log_route
-from dora_daemon.runner.nodes.publishing import RunnerOutputs
+from dora_daemon.runner.nodes.publishing import RunnerOutputs, log_route
 from dora_daemon.runner.nodes.queues import QueueRegistry
 from dora_daemon.runner.nodes.routing import QueueRouter
 from dora_daemon.runner.nodes.segments import SegmentTable
@@ -32,14 +29,12 @@ class Services:
     """What queues and their routes need of a runner."""
 
     def __init__(self) -> None:
-        connections = Connections()
-        self.segments = SegmentTable(connections)
+        nodes = LocalNodes()
+        self.segments = SegmentTable(nodes)
         self.registry = QueueRegistry(Board.create(), self.segments)
         self.outputs = RunnerOutputs(self.registry.board, self.segments)
-        self.logs = cast("Any", SimpleNamespace(subscriptions={}))
-        self.router = QueueRouter(
-            LocalNodes([], {}), self.registry, connections, self.outputs, self.logs
-        )
+        self.logs = None
+        self.router = QueueRouter(nodes, self.registry, self.outputs)
 
 
 @pytest.fixture

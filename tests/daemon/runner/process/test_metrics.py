@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from dora_daemon.runner.control.monitor import sample_process
-from dora_daemon.runner.process.metrics import Metrics
+from dora_daemon.runner.process.metrics import LoadMeter
 
 UNREADABLE = [
     OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
@@ -29,10 +29,11 @@ def raising(error: Exception) -> Callable[..., None]:
 def test_a_process_that_cannot_be_read_has_no_load(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    pids = {"a": os.getpid()}
     monkeypatch.setattr(psutil.Process, "io_counters", raising(error))
-    assert Metrics().sample(pids, 0.0)["a"].read_bytes == 0
+    load = LoadMeter(os.getpid()).sample(0.0)
+    assert load is not None
+    assert load.read_bytes == 0
     monkeypatch.setattr(psutil.Process, "children", raising(error))
-    assert Metrics().sample(pids, 0.0) == {}
+    assert LoadMeter(os.getpid()).sample(0.0) is None
     monkeypatch.setattr(psutil.Process, "status", raising(error))
     assert sample_process(os.getpid()) is None

@@ -23,26 +23,13 @@ class ControlRequests:
 
     def __init__(self, runner: Runner, lines_shed: Callable[[], int]) -> None:
         """``lines_shed``: log lines that were dropped because a follower was too slow."""
-        services, dispatcher, link = runner.services, runner.dispatcher, runner.link
+        dispatcher, link = runner.dispatcher, runner.link
         self._plan = runner.plan
         self._dispatcher = dispatcher
         self._link = link
-        self._status = StatusReporter(
-            runner.plan,
-            dispatcher,
-            services.registry,
-            runner.processes,
-            runner.monitor.inputs,
-            link,
-            services.logs.history,
-            started_at=lambda: runner.started_at,
-            lines_shed=lines_shed,
-            revision=lambda: services.nodes.revision,
-        )
-        self._changes = NodeChanges(
-            dispatcher, services, runner.preparer, runner.files, runner.monitor, link
-        )
-        self._messaging = NodeMessaging(dispatcher.state, services)
+        self._status = StatusReporter(runner, lines_shed)
+        self._changes = NodeChanges(runner)
+        self._messaging = NodeMessaging(dispatcher.state, runner.services)
         self._replacer = runner.replacer
 
     async def answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply:

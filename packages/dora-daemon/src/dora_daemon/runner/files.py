@@ -39,11 +39,11 @@ class RunnerFiles:
     def write_index(self) -> None:
         """Write the index; call this when nodes have been added or removed."""
         pid, started, boot = own_identity()
-        specs = self._nodes.specs.values()
+        specs = self._nodes.specs()
         entry = IndexEntry(
             dataflow_id=self._plan.dataflow_id,
             name=self._plan.name,
-            nodes=tuple(self._nodes.specs),
+            nodes=tuple(self._nodes),
             dynamic_nodes=tuple(spec.id for spec in specs if spec.is_dynamic),
             pid=pid,
             start_time=started,

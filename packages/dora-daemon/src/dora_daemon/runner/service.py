@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -30,14 +30,16 @@ from dora_daemon.runner.machine.commands import ArmTimer
 from dora_daemon.runner.machine.events import Prepared, StateEvent, TimerFired, TimerName
 from dora_daemon.runner.machine.state import RunnerState
 from dora_daemon.runner.nodes.inspection import InspectionServer
-from dora_daemon.runner.nodes.local_nodes import LocalNodes
+from dora_daemon.runner.nodes.local_nodes import LocalNode
 from dora_daemon.runner.nodes.node_config import operator_configs
 from dora_daemon.runner.nodes.queues import QueueRegistry
 from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.preparation import Preparation
+from dora_daemon.runner.process.prepare import PreparedNode
 from dora_daemon.runner.process.spawn import raise_open_files
 from dora_daemon.runner.process.supervisor import Processes
 from dora_node_api.protocol.launch_config import LaunchConfig
+from dora_node_api.protocol.messages import StopNode
 
 if TYPE_CHECKING:
     from dora_config.protocol.links import LinkPlan
@@ -51,28 +53,29 @@ class Timers:
         self._registry = registry
         self._emit = emit
         self._handles: dict[tuple[str | None, TimerName], asyncio.TimerHandle] = {}
-        self._received: dict[str, int] = {}
-        """By node: messages received when its ``finish`` timer was armed."""
         self._loop = asyncio.get_running_loop()
 
     def arm(self, command: ArmTimer) -> None:
         """Arm or move a timer."""
         node, timer = command.node, command.timer
-        if node is not None and timer == "finish":
-            self._received[node] = self._registry.received(node)
+        waits = node is not None and timer == "finish"
+        received = self._registry.received(node) if node is not None and waits else None
         self.cancel(node, timer)
-        self._handles[node, timer] = self._loop.call_at(command.at, self._fire, node, timer)
+        self._handles[node, timer] = self._loop.call_at(
+            command.at, self._fire, node, timer, received
+        )
 
     def cancel(self, node: str | None, timer: TimerName) -> None:
         if (handle := self._handles.pop((node, timer), None)) is not None:
             handle.cancel()
 
-    def _fire(self, node: str | None, timer: TimerName) -> None:
+    def _fire(self, node: str | None, timer: TimerName, received: int | None) -> None:
+        """``received``: number of messages that the node had received, of a ``finish`` timer."""
         del self._handles[node, timer]
         busy = False
-        if node is not None and timer == "finish":
-            received = self._registry.received(node)
-            busy = self._registry.queued(node) > 0 and received != self._received.get(node)
+        if node is not None and received is not None:
+            queued = self._registry.queued(node) > 0
+            busy = queued and received != self._registry.received(node)
         self._emit(TimerFired(node, timer, busy))
 
     def close(self) -> None:
@@ -119,14 +122,11 @@ class Runner:
         open_files = raise_open_files()
         with ExitStack() as resources:
             opened = resources.enter_context
-            local = LocalNodes(preparation.nodes, plan.params, plan.places, plan.revision)
-            nodes = opened(closing(local))
             # when the descriptors of the other parts are closed
             resources.callback(kill_marked, self._mark)
             self.services = services = NodeServices(
                 resources,
                 plan,
-                nodes,
                 socket=self._node_socket,
                 emit=self.dispatcher.emit,
                 on_staged=self.dispatcher.notify,
@@ -136,23 +136,22 @@ class Runner:
                 summary_in_node_log=not foreground,
             )
             warn = services.logs.warn
-            self.files = RunnerFiles(directory, plan, nodes, foreground=foreground, warn=warn)
+            self.files = RunnerFiles(
+                directory, plan, services.nodes, foreground=foreground, warn=warn
+            )
             self.link = opened(closing(LazyLink(self._create_link)))
             self.processes = opened(closing(self._create_processes(open_files)))
             self.replacer = NodeReplacer(self.dispatcher, services, self.preparer, self.processes)
             interval = plan.resolved.health_check_interval
             self.monitor = opened(closing(HealthMonitor(self.dispatcher, services, interval)))
             self._timers = opened(closing(Timers(services.registry, self.dispatcher.emit)))
-            self._open(resources, directory)
+            self._open(resources, directory, preparation.nodes)
             reaper.watch(self._loop, warn)
             resources.callback(reaper.unwatch)
             self._resources = resources.pop_all()
 
     def _create_processes(self, open_files: tuple[int, int]) -> Processes:
-        nodes = self.services.nodes
         return Processes(
-            prepared=nodes.prepared,
-            logs=nodes.logs,
             config_for=self._launch_config,
             record=self.files.record_process,
             emit=self.dispatcher.emit,
@@ -161,11 +160,11 @@ class Runner:
             open_files=open_files,
         )
 
-    def _launch_config(self, node: str, incarnation: int) -> str:
-        spec = self.services.nodes.specs[node]
+    def _launch_config(self, node: LocalNode, incarnation: int) -> str:
+        spec = node.spec
         return LaunchConfig(
             socket=str(self._node_socket),
-            node_id=node,
+            node_id=node.id,
             incarnation=incarnation,
             dataflow_id=self.plan.dataflow_id,
             runner=self._mark,
@@ -191,15 +190,20 @@ class Runner:
             on_event=self._on_event,
         )
 
-    def _open(self, resources: ExitStack, directory: RuntimeDir) -> None:
+    def _open(
+        self, resources: ExitStack, directory: RuntimeDir, nodes: Iterable[PreparedNode]
+    ) -> None:
         """Create logs, queues and the index; nodes may connect afterwards."""
         services, plan = self.services, self.plan
         if plan.links is not None:
             self.link.set_plan(plan.links, plan.credentials)
-        for prepared in services.nodes.prepared.values():
-            services.nodes.set(prepared, services.logs.open_log(prepared))
-        for spec in services.nodes.static():
-            services.router.create_inputs(spec)
+        for program in nodes:
+            name, log = program.spec.id, services.logs.open_log(program)
+            place, params = plan.places.get(name), plan.params.get(name, {})
+            services.nodes.add(LocalNode(program, log, place, params))
+        for spec in services.nodes.specs():
+            if not spec.is_dynamic:
+                services.router.create_inputs(spec)
         inspection = InspectionServer(directory.path / INSPECTION_SOCKET, plan, services)
         self._inspection = resources.enter_context(closing(inspection))
         self.files.record_mark(self._mark)
@@ -241,26 +245,28 @@ class Runner:
         self._finished.set()
 
     def _execute(self, command: commands.Command) -> None:
-        services = self.services
+        services, nodes = self.services, self.services.nodes
         match command:
-            case commands.SpawnNode():
-                self.processes.spawn(command)
+            case commands.SpawnNode(node=node, incarnation=number):
+                self.processes.spawn(nodes[node], number)
             case commands.SignalNode(node=node, signal=name):
-                self.processes.signal(node, name)
+                if (running := nodes[node].process) is not None:
+                    running.signal(name)
             case commands.StageReplacement(node=node, incarnation=number):
-                self.replacer.stage(node, number)
+                self.replacer.stage(nodes[node], number)
             case commands.PromoteReplacement(node=node, incarnation=number):
-                self.replacer.promote(node, number)
-            case commands.Admit():
-                self._admit(command)
+                self.replacer.promote(nodes[node], number)
+            case commands.Admit(node=node, incarnation=number, restarts=restarts):
+                if services.handshake.admit(nodes[node], number, restarts):
+                    services.departures.watch(nodes[node])
             case commands.Refuse(node=node, message=message, cancelled=cancelled):
                 services.handshake.refuse(node, message, cancelled=cancelled)
-            case commands.SendGo(nodes=nodes):
+            case commands.SendGo(nodes=released):
                 self.started_at = self.started_at or time.time()
                 services.drops.started()
-                services.handshake.release(nodes)
+                services.handshake.release(released)
             case commands.SendStop(node=node):
-                services.handshake.send_stop(node)
+                nodes[node].send(StopNode())
             case commands.ArmTimer():
                 self._timers.arm(command)
             case commands.CancelTimer(node=node, timer=timer):
@@ -292,12 +298,6 @@ class Runner:
                 self._finished.set()
             case _ as never:
                 assert_never(never)
-
-    def _admit(self, command: commands.Admit) -> None:
-        services = self.services
-        connection = services.handshake.admit(command.node, command.incarnation, command.restarts)
-        if connection is not None and services.nodes.specs[command.node].is_dynamic:
-            services.departures.watch(connection)
 
     def _command_link(self, command: commands.LinkCommand) -> None:
         link = self.link.get()

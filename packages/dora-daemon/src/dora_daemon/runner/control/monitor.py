@@ -8,7 +8,7 @@ import time
 from dora_config.history.entries import InputRecovered, InputTimedOut
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.machine.events import NodeCorrupted, NodeStalled
-from dora_daemon.runner.machine.health import HealthWatch, InputWatch, ProcessSample
+from dora_daemon.runner.machine.health import ProcessSample
 from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
 from dora_daemon.runner.nodes.services import NodeServices
 
@@ -22,12 +22,9 @@ class HealthMonitor:
     def __init__(self, dispatcher: Dispatcher, services: NodeServices, interval: float) -> None:
         self._dispatcher = dispatcher
         self._nodes = services.nodes
-        self._connections = services.connections
         self._registry = services.registry
         self._history = services.logs.history
         self._interval = interval
-        self._health = HealthWatch()
-        self.inputs = InputWatch()
         self._handle: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._memory_handle = self._loop.call_later(MEMORY_SECONDS, self._check_memory)
@@ -37,7 +34,7 @@ class HealthMonitor:
         needed = any(
             spec.health_check_timeout is not None
             or any(i.input_timeout is not None for i in spec.inputs.values())
-            for spec in self._nodes.specs.values()
+            for spec in self._nodes.specs()
         )
         if needed and self._handle is None:
             self._handle = self._loop.call_later(self._interval, self._check)
@@ -61,28 +58,27 @@ class HealthMonitor:
         self._memory_handle = self._loop.call_later(MEMORY_SECONDS, self._check_memory)
 
     def _check_health(self, node: NodeSnapshot, now: float) -> None:
-        timeout = self._nodes.specs[node.node].health_check_timeout
+        local = self._nodes[node.node]
+        timeout = local.spec.health_check_timeout
         if timeout is None or node.pid is None or (sample := sample_process(node.pid)) is None:
             return
-        connected_at = self._connections.connected_at[node.node]
-        seconds = self._health.sample(
-            node.node, node.pid, sample, connected_at=connected_at, now=now
-        )
+        connected_at = local.connected_at
+        seconds = local.health.sample(node.pid, sample, connected_at=connected_at, now=now)
         if seconds > timeout:
             self._dispatcher.emit(NodeStalled(node.node, node.incarnation, seconds))
 
     def _check_inputs(self, node: str, now: float) -> None:
         closed = self._dispatcher.state.closed_inputs(node)
+        local = self._nodes[node]
         for entry in self._registry.into(node):
             name = entry.edge.input
-            wanted = self._nodes.specs[node].inputs.get(name)
+            wanted = local.spec.inputs.get(name)
             if wanted is None or wanted.input_timeout is None:
                 continue
             if name in closed:
-                self.inputs.closed(node, name)
+                local.inputs.closed(name)
                 continue
-            change = self.inputs.sample(
-                node,
+            change = local.inputs.sample(
                 name,
                 last_arrival=entry.keeper.statistics().last_arrival_ns / 1e9,
                 timeout=wanted.input_timeout,

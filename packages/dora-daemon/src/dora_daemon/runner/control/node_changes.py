@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -12,12 +13,8 @@ from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import OutputSource
 from dora_config.protocol import runner as protocol
 from dora_config.protocol.graph_checks import input_of, require_edge, require_output
-from dora_daemon.runner.control.monitor import HealthMonitor
 from dora_daemon.runner.control.node_lookup import find_node, require_running, require_success
-from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.errors import QueueUnavailable, RequestRefused
-from dora_daemon.runner.files import RunnerFiles
-from dora_daemon.runner.link.lazy import LazyLink
 from dora_daemon.runner.machine.barrier import joins_barrier
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.machine.events import (
@@ -29,8 +26,10 @@ from dora_daemon.runner.machine.events import (
     NodeStopRequested,
 )
 from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
-from dora_daemon.runner.nodes.services import NodeServices
-from dora_daemon.runner.process.prepare import Preparer
+from dora_daemon.runner.nodes.local_nodes import LocalNode
+
+if TYPE_CHECKING:
+    from dora_daemon.runner.service import Runner
 
 CONNECT_SECONDS = 10.0
 """Time for an added node to connect; it may take longer, but then its failure is not reported."""
@@ -44,21 +43,13 @@ START_SECONDS = 60.0
 class NodeChanges:
     """One method for each request. All raise RequestRefused or InvalidChange."""
 
-    def __init__(
-        self,
-        dispatcher: Dispatcher,
-        services: NodeServices,
-        preparer: Preparer,
-        files: RunnerFiles,
-        monitor: HealthMonitor,
-        link: LazyLink,
-    ) -> None:
-        self._dispatcher = dispatcher
-        self._services = services
-        self._preparer = preparer
-        self._files = files
-        self._monitor = monitor
-        self._link = link
+    def __init__(self, runner: Runner) -> None:
+        self._dispatcher = runner.dispatcher
+        self._services = runner.services
+        self._preparer = runner.preparer
+        self._files = runner.files
+        self._monitor = runner.monitor
+        self._link = runner.link
 
     def _find(self, node: str) -> NodeSnapshot:
         return find_node(self._dispatcher.state, node)
@@ -105,8 +96,9 @@ class NodeChanges:
             self._check_source(f"{spec.id}/{name}", wanted, of=spec)
         prepared = await anyio.to_thread.run_sync(self._preparer.prepare, spec, request.place)
         require_running(self._dispatcher.state)
-        services.nodes.set(prepared, services.logs.open_log(prepared))
-        services.nodes.locate(spec.id, request.place, request.code)
+        log = services.logs.open_log(prepared)
+        services.nodes.add(node := LocalNode(prepared, log))
+        services.nodes.locate(node, request.place, request.code)
         try:
             if not spec.is_dynamic:
                 services.router.create_inputs(spec)
@@ -145,8 +137,8 @@ class NodeChanges:
         if not self._find(node).dynamic:  # another request may have restarted it meanwhile
             await self.stop(node, grace, leaves=True)
         services = self._services
-        for target in list(services.nodes.specs.values()):
-            for name, wanted in target.inputs.items():
+        for target in list(services.nodes.values()):
+            for name, wanted in target.spec.inputs.items():
                 source = wanted.source
                 if isinstance(source, OutputSource) and source.node == node:
                     self._disconnect(Edge(node, source.output, target.id, name))
@@ -156,9 +148,7 @@ class NodeChanges:
         """Remove an ended node."""
         services = self._services
         services.router.drop_all(node)
-        services.departures.remove(node)
-        services.handshake.free_area(node)
-        services.states.drop(node)
+        services.departures.remove(services.nodes[node])
         self._dispatcher.emit(NodeRemoved(node))
         services.nodes.remove(node)
         self._files.write_index()
@@ -167,7 +157,8 @@ class NodeChanges:
         """Add an input to a node."""
         require_running(self._dispatcher.state)
         services = self._services
-        target = services.nodes.specs[self._find(request.target).node]
+        node = services.nodes[self._find(request.target).node]
+        target = node.spec
         place = f"{target.id}/{request.input}"
         edge = Edge(request.source, request.output, target.id, request.input)
         wanted = input_of(request)
@@ -175,8 +166,8 @@ class NodeChanges:
             if request.source in services.router.remote_nodes:
                 self._check_link(place, wanted.source)
             else:
-                source = services.nodes.specs[self._find(request.source).node]
-                self._check_source(place, wanted, of=source)
+                source = services.nodes[self._find(request.source).node]
+                self._check_source(place, wanted, of=source.spec)
         present = target.inputs.get(request.input)
         if present is not None and (edge.is_virtual or services.registry.get(edge) is not None):
             raise RequestRefused(f"input `{place}` already reads `{present.source}`")
@@ -185,7 +176,7 @@ class NodeChanges:
         services.nodes.set_inputs(target.id, {**target.inputs, request.input: wanted})
         self._monitor.schedule()
         self._dispatcher.emit(EdgeAdded(edge))
-        if not target.is_dynamic or target.id in services.connections:
+        if not target.is_dynamic or node.connection is not None:
             try:
                 services.router.connect_input(target.id, request.input, wanted)
             except QueueUnavailable:
@@ -196,19 +187,20 @@ class NodeChanges:
     def nodes(self) -> protocol.NodeDefinitions:
         """Return the nodes as they run now."""
         nodes = self._services.nodes
-        return protocol.NodeDefinitions(revision=nodes.revision, nodes=nodes.current())
+        current = tuple(node.current() for node in nodes.values())
+        return protocol.NodeDefinitions(revision=nodes.revision, nodes=current)
 
     def disconnect(self, request: protocol.DisconnectInput) -> None:
         """Remove an input from a node."""
-        services = self._services
-        target = services.nodes.specs[self._find(request.target).node]
+        target = self._services.nodes[self._find(request.target).node].spec
         require_edge(target, request)
         self._disconnect(Edge(request.source, request.output, target.id, request.input))
 
     def _disconnect(self, edge: Edge) -> None:
-        inputs = self._services.nodes.specs[edge.target].inputs
-        left = {name: wanted for name, wanted in inputs.items() if name != edge.input}
+        target = self._services.nodes[edge.target]
+        left = {name: wanted for name, wanted in target.spec.inputs.items() if name != edge.input}
         self._services.nodes.set_inputs(edge.target, left)
+        target.inputs.closed(edge.input)
         self._monitor.schedule()
         self._services.router.disconnect_input(edge)
         self._dispatcher.emit(EdgeRemoved(edge))
@@ -218,9 +210,11 @@ class NodeChanges:
         source = wanted.source
         if not isinstance(source, OutputSource):
             return
-        spec = of if source.node == of.id else self._services.nodes.specs.get(source.node)
-        if spec is not None:
-            require_output(spec, source, place)
+        node = self._services.nodes.get(source.node)
+        if source.node == of.id:
+            require_output(of, source, place)
+        elif node is not None:
+            require_output(node.spec, source, place)
 
     def _check_link(self, place: str, output: OutputSource) -> None:
         """Refuse an output of another machine that is not among the link's streams."""

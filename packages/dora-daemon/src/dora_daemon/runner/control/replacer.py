@@ -12,8 +12,8 @@ from dora_config.protocol.graph_checks import require_same_ports
 from dora_daemon.runner.control.node_lookup import find_node, require_running, require_success
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.errors import RequestRefused
-from dora_daemon.runner.logs.logs import NodeLog
 from dora_daemon.runner.machine.events import (
+    NodeConnected,
     ProgramChanged,
     ReplacementAbandoned,
     ReplacementConnected,
@@ -21,8 +21,9 @@ from dora_daemon.runner.machine.events import (
     ReplacementPrepared,
 )
 from dora_daemon.runner.machine.snapshot import NodeState
+from dora_daemon.runner.nodes.local_nodes import LocalNode, Replacement
 from dora_daemon.runner.nodes.services import NodeServices
-from dora_daemon.runner.process.prepare import PreparedNode, Preparer
+from dora_daemon.runner.process.prepare import Preparer
 from dora_daemon.runner.process.supervisor import Processes
 
 if TYPE_CHECKING:
@@ -47,10 +48,6 @@ class NodeReplacer:
         self._services = services
         self._preparer = preparer
         self._processes = processes
-        self._prepared: dict[str, tuple[PreparedNode, NodeLog]] = {}
-        """By node: the program to be staged."""
-        self._staged: dict[int, tuple[PreparedNode, NodeLog]] = {}
-        self._errors: dict[str, OSError] = {}
 
     async def replace(self, request: ReplaceNode) -> None:
         """Replace a node. The old one runs on if this raises.
@@ -60,42 +57,43 @@ class NodeReplacer:
         spec = self._check(request.node)
         prepared = await anyio.to_thread.run_sync(self._preparer.prepare, spec, request.place)
         self._check(spec)
+        node = self._services.nodes[spec.id]
         log = self._services.logs.new_log(prepared)
         if find_node(self._dispatcher.state, spec.id).state in _WITHOUT_PROCESS:
-            self._services.nodes.set(prepared, log)
-            self._services.nodes.locate(spec.id, request.place, request.code)
+            node.change_program(prepared, log)
+            self._services.nodes.locate(node, request.place, request.code)
             await self._start(spec)
         else:
-            await self._take_over(spec, prepared, log, request.grace)
-            self._services.nodes.locate(spec.id, request.place, request.code)
+            await self._take_over(node, Replacement(prepared, log), request.grace)
+            self._services.nodes.locate(node, request.place, request.code)
 
-    async def _take_over(
-        self, spec: ResolvedNode, prepared: PreparedNode, log: NodeLog, grace: float
-    ) -> None:
+    async def _take_over(self, node: LocalNode, replacement: Replacement, grace: float) -> None:
         """Start the new process, then stop the old one."""
-        self._prepared[spec.id] = (prepared, log)
+        spec = replacement.program.spec
+        node.replacement = replacement
         self._dispatcher.emit(ReplacementPrepared(spec.id))
-        if (error := self._errors.pop(spec.id, None)) is not None:
+        if (error := replacement.error) is not None:
             raise RequestRefused(f'node "{spec.id}" cannot be spawned: {error}') from error
-        number = self._processes.staged[spec.id].incarnation
+        number = replacement.incarnation
+        lost = RequestRefused(
+            f'node "{spec.id}" was stopped, or its new process ended, before it was replaced'
+        )
         try:
-            await self._until_connected(spec.id, number, log)
+            await self._until_connected(node, replacement)
             state = find_node(self._dispatcher.state, spec.id).state
-            if state not in (NodeState.RUNNING, NodeState.BACKING_OFF):
-                raise RequestRefused(f'node "{spec.id}" was stopped meanwhile')
+            running = state in (NodeState.RUNNING, NodeState.BACKING_OFF)
+            if node.replacement is not replacement or not running:
+                raise lost
             # the client may disconnect: once the old process is stopped, the new one takes over
             with anyio.CancelScope(shield=True):
                 self._dispatcher.emit(ReplacementConnected(spec, number, grace))
                 await self._dispatcher.until(lambda: not self._waits(spec.id, number))
         finally:
-            if self._staged.pop(number, None) is not None:
-                self._services.handshake.unstage(number)
-                self._processes.drop_staged(spec.id)
+            if node.program is not replacement.program:
+                replacement.kill()
                 self._dispatcher.emit(ReplacementAbandoned(spec.id, number))
         if find_node(self._dispatcher.state, spec.id).incarnation != number:
-            raise RequestRefused(
-                f'node "{spec.id}" was stopped, or its new process ended, before it was replaced'
-            )
+            raise lost
 
     async def _start(self, spec: ResolvedNode) -> None:
         """Start the new program of a node that has ended or waits for a restart."""
@@ -114,10 +112,11 @@ class NodeReplacer:
         """Return the new node, if it can replace the one that runs."""
         require_running(self._dispatcher.state)
         current = find_node(self._dispatcher.state, spec.id)
-        old = self._services.nodes.specs[spec.id]
+        node = self._services.nodes[spec.id]
+        old = node.spec
         if old.is_dynamic or spec.is_dynamic:
             raise RequestRefused(f'node "{spec.id}" is dynamic and cannot be replaced')
-        if spec.id in self._processes.staged:
+        if node.replacement is not None:
             raise RequestRefused(f'node "{spec.id}" is already being replaced')
         if current.state not in (NodeState.RUNNING, *_WITHOUT_PROCESS):
             raise RequestRefused(f'node "{spec.id}" does not run (it is {current.state.value})')
@@ -128,45 +127,45 @@ class NodeReplacer:
     def _waits(self, node: str, number: int) -> bool:
         """Return whether the old process has not ended yet."""
         current = find_node(self._dispatcher.state, node)
-        return number in self._staged and current.state is NodeState.STOPPING
+        return current.incarnation != number and current.state is NodeState.STOPPING
 
-    async def _until_connected(self, node: str, number: int, log: NodeLog) -> None:
+    async def _until_connected(self, node: LocalNode, replacement: Replacement) -> None:
         def settled() -> bool:
-            connected = self._services.handshake.is_staged(number)
-            return connected or node not in self._processes.staged
+            return replacement.connection is not None or node.replacement is not replacement
 
         with anyio.move_on_after(CONNECT_SECONDS):
             await self._dispatcher.until(settled)
-            if self._services.handshake.is_staged(number):
+            if replacement.connection is not None:
                 return
-            hint = f"; `dora logs --node {node}` shows what it printed"
+            if self._services.nodes.get(node.id) is not node:
+                raise RequestRefused(f'node "{node.id}" was removed meanwhile')
+            log, hint = replacement.log, f"; `dora logs --node {node.id}` shows what it printed"
             cause = f": {log.tail[-1]}" if log.tail else hint
             raise RequestRefused(
-                f'the new process of node "{node}" exited before connecting{cause}'
+                f'the new process of node "{node.id}" exited before connecting{cause}'
             )
         raise RequestRefused(
-            f'the new process of node "{node}" did not connect within {CONNECT_SECONDS:g} s'
+            f'the new process of node "{node.id}" did not connect within {CONNECT_SECONDS:g} s'
         )
 
-    def stage(self, node: str, number: int) -> None:
+    def stage(self, node: LocalNode, number: int) -> None:
         """Start the new process beside the old one."""
-        prepared, log = self._prepared.pop(node)
+        replacement = node.replacement
+        assert replacement is not None
+        replacement.incarnation = number
         try:
-            self._processes.stage(node, number, prepared, log)
+            self._processes.stage(node, replacement)
         except OSError as error:
-            self._errors[node] = error
-            self._dispatcher.emit(ReplacementAbandoned(node, number))
-            return
-        self._services.handshake.stage(number)
-        self._staged[number] = (prepared, log)
+            node.replacement, replacement.error = None, error
+            replacement.log.close()
+            self._dispatcher.emit(ReplacementAbandoned(node.id, number))
 
-    def promote(self, node: str, number: int) -> None:
+    def promote(self, node: LocalNode, number: int) -> None:
         """Make the new process the node's: the old one has ended."""
-        prepared, log = self._staged.pop(number)
-        if self._processes.promote(node) is None:
-            # it ended while it was staged
-            self._services.handshake.unstage(number)
-            self._dispatcher.emit(ReplacementLost(node, number))
-            return
-        self._services.nodes.set(prepared, log)
-        self._services.handshake.promote(number)
+        promoted = self._processes.promote(node)
+        if promoted is None:  # it ended while it was staged
+            self._dispatcher.emit(ReplacementLost(node.id, number))
+        elif (connection := promoted.connection) is not None:
+            # as if it had just sent Hello
+            node.applicant = connection
+            self._dispatcher.emit(NodeConnected(node.id, number, connection.pid))

@@ -131,7 +131,7 @@ class StreamQueues:
             if entry.edge.source in self.streams.remote_nodes and not entry.from_link:
                 # its source was added on another machine
                 entry.from_link = True
-                self._router.route(entry, "")
+                self._router.route(entry)
         return tuple(stream.edge for stream in wanted)
 
     def _read_logs(self) -> None:
@@ -143,7 +143,7 @@ class StreamQueues:
                 self._router.drop(entry)
         for edge in [edge for edge in wanted if edge not in self._log_readers]:
             entry, _ = self._registry.ensure(edge, bound=LOG_LINES, from_link=True)
-            self._router.route(entry, "")
+            self._router.route(entry)
             forward = partial(self._forward, edge)
             board = self._registry.board
             try:
@@ -207,7 +207,7 @@ class StreamQueues:
         self._log_readers.clear()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class LinkProcess(RunningProcess):
     """One running process of the link."""
 
@@ -239,6 +239,7 @@ class LinkSupervisor:
         self._queues = StreamQueues(services)
         self._registry = services.registry
         self._departures = services.departures
+        self._participant = services.nodes.link
         self._cleanup = services.cleanup
         self._emit = emit
         self._log = services.logs.log
@@ -335,7 +336,7 @@ class LinkSupervisor:
             OutputReader(process.stdout, "stdout", self),
             OutputReader(process.stderr, "stderr", self),
         )
-        self._running = LinkProcess(LINK_NODE, incarnation, process, readers, channel)
+        self._running = LinkProcess(incarnation, process, readers, channel)
         channel.send(self._configure())
         self._sent.clear()
         self._sync_soon()
@@ -388,7 +389,7 @@ class LinkSupervisor:
             return
         running.channel.read_rest()
         self._release(running)
-        self._departures.process_ended(LINK_NODE, running.incarnation)
+        self._departures.process_ended(self._participant, running.incarnation)
         if not (status.ok and running.finishing):
             self._view.link_ended()
             self._report_changes()
@@ -419,7 +420,7 @@ class LinkSupervisor:
 
     def signal(self, name: str) -> None:
         if self._running is not None:
-            self._running.process.signal_group(name)
+            self._running.signal(name)
 
     def take(self, stream: Stream, lines: list[str]) -> None:
         """Log lines that the process printed."""
@@ -486,6 +487,6 @@ class LinkSupervisor:
         self._queues.close()
         running = self._running
         if running is not None:
-            running.process.signal_group("SIGKILL")
+            running.signal("SIGKILL")
             running.process.wait()
             self._release(running)

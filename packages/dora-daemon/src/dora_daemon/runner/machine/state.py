@@ -43,7 +43,6 @@ from dora_daemon.runner.machine.node_events import (
     SpawnDue,
     StopOrdered,
 )
-from dora_daemon.runner.machine.refusals import unknown_node
 from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
 from dora_daemon.runner.machine.wiring import Wiring
 from dora_node_api.frozen import Frozen
@@ -269,8 +268,7 @@ class RunnerState:
     def _connected(self, event: events.NodeConnected, now: float) -> list[Command]:
         life = self._nodes.get(event.node)
         if life is None:
-            dataflow = self._settings.name or self._settings.dataflow_id
-            return [Refuse(event.node, unknown_node(event.node, dataflow, self._nodes))]
+            return []
         if event.incarnation is not None and event.incarnation != life.incarnation:
             # a former process, or a child that inherited the settings of one
             return [Refuse(event.node, f'node "{life.id}" has another process now')]

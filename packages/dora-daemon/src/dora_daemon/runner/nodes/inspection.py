@@ -142,7 +142,7 @@ class InspectionServer:
             connection.send(self._recording_source())
 
     def _recording_source(self) -> RecordingSource:
-        specs = tuple(self._nodes.specs.values())
+        specs = tuple(self._nodes.specs())
         current = self._plan.resolved.model_copy(update={"nodes": specs})
         return RecordingSource(
             name=self._plan.name,
@@ -156,9 +156,9 @@ class InspectionServer:
         """Create a queue for the inspector and add it to the producer's routes."""
         queues = self._queues[connection]
         name = f"{wanted.node}/{wanted.output}"
-        spec = self._nodes.specs.get(wanted.node)
+        node = self._nodes.get(wanted.node)
         recording = connection.node == RECORDER
-        if spec is None or wanted.output not in spec.outputs:
+        if node is None or wanted.output not in node.spec.outputs:
             connection.send(Refused(f"output {name} does not exist on this machine"))
             return
         source = OutputSource(node=wanted.node, output=wanted.output)
@@ -169,10 +169,10 @@ class InspectionServer:
                 edge,
                 bound=RECORDER_QUEUE if recording else self._queue_size(wanted),
                 from_runner=self._router.sent_by_runner(source),
-                hold_limit=hold_limit(spec, {}),
+                hold_limit=hold_limit(node.spec, {}),
             )
             queues.append(entry)
-            self._router.route(entry, name)
+            self._router.route(entry)
         except QueueUnavailable as error:
             connection.send(Refused(str(error)))
             return

@@ -1,82 +1,195 @@
-"""The nodes of this runner, with their programs, logs and parameters."""
+"""The nodes of this runner: what it has of each, beside its state machine (`machine/node.py`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
 from dora_config.protocol.run_plan import CurrentNode, NodeLocation
-from dora_daemon.runner.logs.logs import NodeLog
-from dora_daemon.runner.process.prepare import PreparedNode
+from dora_daemon.link import LINK_NODE
+from dora_daemon.runner.machine.health import HealthWatch, InputWatch
+from dora_node_api.protocol.messages import Message, RestoreState, SaveState
+
+if TYPE_CHECKING:
+    from dora_daemon.runner.logs.logs import NodeLog
+    from dora_daemon.runner.nodes.socket import NodeConnection
+    from dora_daemon.runner.process.prepare import PreparedNode
+    from dora_daemon.runner.process.supervisor import RunningProcess
 
 
-class LocalNodes:
-    """Tables by node id; all but ``logs`` have an entry for every node."""
+class Participant:
+    """Who reads and writes queues, over all its processes: a node or the link."""
+
+    def __init__(self, name: str) -> None:
+        self.id = name
+        self.applicant: NodeConnection | None = None
+        """The process that has sent Hello and is not admitted yet."""
+        self.connection: NodeConnection | None = None
+        """The admitted process."""
+        self.connected_at = 0.0
+        """Monotonic time of admission, or of the release from the start barrier."""
+        self.area: int | None = None
+        """Its area on the status board."""
+
+    def admit(self, incarnation: int) -> NodeConnection:
+        """Make the applicant the admitted process."""
+        connection, self.applicant = self.applicant, None
+        assert connection is not None
+        connection.incarnation = incarnation
+        self.connection = connection
+        self.connected_at = time.monotonic()
+        return connection
+
+    def send(self, message: Message, descriptors: Sequence[int] = ()) -> bool:
+        """Send to the admitted process; return whether it is connected."""
+        if self.connection is None or self.connection.closed:
+            return False
+        self.connection.send(message, descriptors)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class SavedState:
+    """A state in a memory file of which this process holds the descriptor."""
+
+    incarnation: int
+    descriptor: int
+    message: SaveState
+
+
+@dataclass(slots=True, eq=False)
+class Replacement:
+    """A program that will take a node's place, and its process once that has been staged."""
+
+    program: PreparedNode
+    log: NodeLog
+    incarnation: int = 0
+    process: RunningProcess | None = None
+    connection: NodeConnection | None = None
+    """Set when the process has sent Hello."""
+    error: OSError | None = None
+    """Why the process could not be spawned."""
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.signal("SIGKILL")
+
+
+class LocalNode(Participant):
+    """Everything that the runner has of one node; it is dropped with the node."""
 
     def __init__(
         self,
-        prepared: Iterable[PreparedNode],
-        params: Mapping[str, Mapping[str, Any]],
-        places: Mapping[str, NodeLocation] = MappingProxyType({}),
-        revision: int = 0,
+        program: PreparedNode,
+        log: NodeLog,
+        place: NodeLocation | None = None,
+        params: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """``revision``: number of changes of the nodes before."""
-        self.prepared = {node.spec.id: node for node in prepared}
-        self.specs = {node: prepared.spec for node, prepared in self.prepared.items()}
-        self.logs: dict[str, NodeLog] = {}
+        super().__init__(program.spec.id)
+        self.program = program
+        self.spec = program.spec
+        """With the inputs that it has now."""
+        self.log = log
+        self.place = place or NodeLocation()
+        self.code = ""
+        """Digest of its code, if it was added or replaced while the dataflow ran."""
+        self.params = dict(params)
+        self.process: RunningProcess | None = None
+        self.replacement: Replacement | None = None
+        self.inputs = InputWatch()
+        self.health = HealthWatch()
+        self._saved: SavedState | None = None
+
+    def change_program(self, program: PreparedNode, log: NodeLog) -> None:
+        """Take another program and its log."""
+        self.log.close()
+        self.program, self.spec, self.log = program, program.spec, log
+
+    def save(self, incarnation: int, message: SaveState, descriptor: int) -> None:
+        """Keep a state and its descriptor, instead of an earlier one."""
+        self._drop_saved()
+        self._saved = SavedState(incarnation, descriptor, message)
+
+    def restore(self) -> None:
+        """Send the state of a former process to the admitted one, and forget it."""
+        saved, connection = self._saved, self.connection
+        if saved is None or connection is None or saved.incarnation == connection.incarnation:
+            return
+        message = RestoreState(saved.message.format, saved.message.size)
+        connection.send(message, (saved.descriptor,))
+        self._drop_saved()
+
+    def _drop_saved(self) -> None:
+        if self._saved is not None:
+            os.close(self._saved.descriptor)
+            self._saved = None
+
+    def current(self) -> CurrentNode:
+        """Return the node as it runs now."""
+        return CurrentNode(node=self.spec, place=self.place, code=self.code)
+
+    def close(self) -> None:
+        self._drop_saved()
+        self.log.close()
+        if self.replacement is not None:
+            self.replacement.kill()
+            self.replacement.log.close()
+
+
+class LocalNodes(dict[str, LocalNode]):
+    """The nodes by id, and the link."""
+
+    def __init__(self, revision: int = 0) -> None:
+        super().__init__()
         self.revision = revision
-        self._places = dict(places)
-        self._code: dict[str, str] = {}
-        self.params: dict[str, dict[str, Any]] = {
-            node: dict(values) for node, values in params.items()
-        }
+        """Number of changes of the nodes."""
+        self.link = Participant(LINK_NODE)
 
-    def set(self, prepared: PreparedNode, log: NodeLog) -> None:
-        """Add a node, or replace its program and log."""
-        node = prepared.spec.id
-        self.specs[node] = prepared.spec
-        self.prepared[node] = prepared
-        if (former := self.logs.pop(node, None)) is not None:
-            former.close()
-        self.logs[node] = log
+    def add(self, node: LocalNode) -> None:
+        self[node.id] = node
 
-    def locate(self, node: str, place: NodeLocation, code: str) -> None:
+    def specs(self) -> list[ResolvedNode]:
+        """Return the definition of each node."""
+        return [node.spec for node in self.values()]
+
+    def locate(self, node: LocalNode, place: NodeLocation, code: str) -> None:
         """Note where the program of a changed node is, and the digest of its code."""
         self.revision += 1
-        self._places[node] = place
-        self._code[node] = code
+        node.place, node.code = place, code
 
     def set_inputs(self, node: str, inputs: dict[str, ResolvedInput]) -> None:
         """Change the inputs of a node; they are part of the next configuration it gets."""
         self.revision += 1
-        self.specs[node] = self.specs[node].model_copy(update={"inputs": inputs})
-
-    def current(self) -> tuple[CurrentNode, ...]:
-        """Return the nodes as they run now."""
-        return tuple(
-            CurrentNode(
-                node=spec,
-                place=self._places.get(node, NodeLocation()),
-                code=self._code.get(node, ""),
-            )
-            for node, spec in self.specs.items()
-        )
+        self[node].spec = self[node].spec.model_copy(update={"inputs": inputs})
 
     def remove(self, node: str) -> None:
         """Remove a node with everything that is known about it."""
         self.revision += 1
-        self._places.pop(node, None)
-        self._code.pop(node, None)
-        self.logs.pop(node).close()
-        self.params.pop(node, None)
-        del self.specs[node], self.prepared[node]
+        self.pop(node).close()
 
-    def static(self) -> list[ResolvedNode]:
-        """Return the nodes that dora starts itself."""
-        return [spec for spec in self.specs.values() if not spec.is_dynamic]
+    def participant(self, name: str) -> Participant | None:
+        """Return a node or the link; None if there is no such node."""
+        return self.link if name == LINK_NODE else self.get(name)
+
+    def send(self, name: str, message: Message, descriptors: Sequence[int] = ()) -> bool:
+        """Send to a node or the link; return whether it is connected."""
+        participant = self.participant(name)
+        return participant is not None and participant.send(message, descriptors)
+
+    def read_waiting(self, incarnation: int, *, except_for: NodeConnection | None) -> None:
+        """Process everything that a process has sent so far."""
+        for participant in [*self.values(), self.link]:
+            connection = participant.connection
+            if connection is None or connection is except_for:
+                continue
+            if connection.incarnation == incarnation:
+                connection.read_waiting()
 
     def close(self) -> None:
-        for log in self.logs.values():
-            log.close()
+        for node in self.values():
+            node.close()

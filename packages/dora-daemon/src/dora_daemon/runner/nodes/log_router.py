@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dora_config.dataflow.sources import LogSource
 from dora_config.history.entries import RunnerWarned
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import LogLevel, LogLine, RunnerEvent, passes
@@ -15,14 +14,9 @@ from dora_daemon.runner.logs.log_entries import message_text
 from dora_daemon.runner.logs.log_files import LogFile
 from dora_daemon.runner.logs.logs import NodeLog, now_text
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
-from dora_daemon.runner.nodes.publishing import RunnerOutputs
+from dora_daemon.runner.nodes.publishing import RunnerOutputs, log_route
 from dora_daemon.runner.process.prepare import PreparedNode
 from dora_node_api.transport.shared.errors import TransportError
-
-
-def log_route(node: str, name: str) -> str:
-    """Return the runner's output for a ``dora/logs`` input; outputs of nodes contain no spaces."""
-    return f"dora/logs -> {node}/{name}"
 
 
 class LogRouter:
@@ -47,8 +41,6 @@ class LogRouter:
         self._gate = gate
         self._lifecycle_lines = LifecycleLines()
         self._warned = False
-        self.subscriptions: dict[tuple[str, str], LogSource] = {}
-        """``dora/logs`` inputs by node and input."""
 
     def open_log(self, prepared: PreparedNode) -> NodeLog:
         """Create the log of a node with its file, and log warnings about its program."""
@@ -83,8 +75,8 @@ class LogRouter:
         """Keep an event; write restarts and failures of a node into its log file."""
         self.history.note(event)
         line = self._lifecycle_lines.line(event)
-        if line is not None and line.node in self._nodes.logs:
-            self._nodes.logs[line.node].note(line.level, line.message)
+        if line is not None and (node := self._nodes.get(line.node)) is not None:
+            node.log.note(line.level, line.message)
 
     def warn(self, message: str) -> None:
         """Log a warning of the runner."""
@@ -92,7 +84,7 @@ class LogRouter:
 
     def warn_in_node_log(self, node: str, message: str) -> None:
         """Log a warning as an entry of a node, whose log file is kept after the runner's end."""
-        known = node if node in self._nodes.logs else None
+        known = node if node in self._nodes else None
         self.history.add(RunnerWarned(level="warn", text=message, node=known))
         self.log(LogLine(ts=now_text(), level="warn", node=known, message=message))
 
@@ -105,8 +97,8 @@ class LogRouter:
 
     def log(self, entry: LogLine) -> None:
         """Log an entry of the runner or of a node's library, not one that a node printed."""
-        if entry.node is not None and entry.node in self._nodes.logs:
-            self._nodes.logs[entry.node].log(entry)
+        if entry.node is not None and (node := self._nodes.get(entry.node)) is not None:
+            node.log.log(entry)
             return
         if passes(entry.level, self._plan.logs.level):
             self._on_event(entry)
@@ -118,10 +110,12 @@ class LogRouter:
             self._send(log_route(node, name), text)
 
     def _to_subscribers(self, entry: LogLine) -> None:
-        for (node, name), source in self.subscriptions.items():
-            matches = node != entry.node and source.node in (None, entry.node)
-            if matches and passes(entry.level, source.level):
-                self._send(log_route(node, name), self._message_text(entry))
+        for queue in self._outputs.log_queues.values():
+            edge, source = queue.edge, queue.log_source
+            if source is None or edge.target == entry.node:
+                continue
+            if source.node in (None, entry.node) and passes(entry.level, source.level):
+                self._send(log_route(edge.target, edge.input), self._message_text(entry))
 
     def _message_text(self, entry: LogLine) -> str:
         return message_text(

@@ -10,9 +10,9 @@ from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.logs.log_entries import as_level
 from dora_daemon.runner.logs.logs import now_text
 from dora_daemon.runner.machine.events import OutputsClosed, StateEvent, StopRequested
-from dora_daemon.runner.nodes.connections import SavedStates
 from dora_daemon.runner.nodes.departures import NodeDepartures
 from dora_daemon.runner.nodes.handshake import NodeHandshake
+from dora_daemon.runner.nodes.local_nodes import LocalNodes
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_daemon.runner.nodes.socket import NodeConnection
 from dora_node_api.errors import ExtensionError
@@ -39,19 +39,19 @@ class NodeMessages:
 
     def __init__(
         self,
+        nodes: LocalNodes,
         handshake: NodeHandshake,
         departures: NodeDepartures,
         segments: SegmentTable,
-        states: SavedStates,
         extensions: ExtensionTable,
         *,
         emit: Callable[[StateEvent], None],
         log: Callable[[LogLine], None],
     ) -> None:
+        self._nodes = nodes
         self._handshake = handshake
         self._departures = departures
         self._segments = segments
-        self._states = states
         self._extensions = extensions
         self._emit = emit
         self._log = log
@@ -69,8 +69,8 @@ class NodeMessages:
             case AddSegment(number=number, size=size) if len(descriptors) == 1:
                 self._segments.add(incarnation, number, descriptors[0], size)
                 return
-            case SaveState() if len(descriptors) == 1 and node != LINK_NODE:
-                self._states.save(node, incarnation, message, descriptors[0])
+            case SaveState() if len(descriptors) == 1 and node in self._nodes:
+                self._nodes[node].save(incarnation, message, descriptors[0])
                 return
             case OpenSegment():
                 self._segments.reply(connection, message)

@@ -17,6 +17,11 @@ RUNNER = 0
 """Incarnation of the runner."""
 
 
+def log_route(node: str, name: str) -> str:
+    """Return the runner's output for a ``dora/logs`` input; outputs of nodes contain no spaces."""
+    return f"dora/logs -> {node}/{name}"
+
+
 class RunnerOutputs:
     """Outputs of the runner. All its queues are drop_oldest, so it never waits."""
 
@@ -24,18 +29,26 @@ class RunnerOutputs:
         self._board = board
         self._segments = segments
         self._sender: Sender | None = None
+        self.log_queues: dict[int, QueueEntry] = {}
+        """Queues that take log lines, by number."""
 
-    def add_route(self, output: str, entry: QueueEntry) -> None:
+    def add_route(self, entry: QueueEntry) -> None:
         """Send an output into a queue. Raises QueueUnavailable."""
+        edge = entry.edge
         try:
             ends = QueueEnds.from_producer_fds(duplicate(entry.ends.for_producer()))
         except OSError as error:
             raise QueueUnavailable(f"cannot write into edge {entry.edge}: {error}") from error
         if self._sender is None:
             self._sender = Sender(Pool(POOL_BYTES, self._add_segment), self._board, RUNNER)
-        self._sender.add_route(output, entry.spec, ends)
+        if entry.log_source is None:
+            self._sender.add_route(f"{edge.source}/{edge.output}", entry.spec, ends)
+        else:
+            self._sender.add_route(log_route(edge.target, edge.input), entry.spec, ends)
+            self.log_queues[entry.spec.queue] = entry
 
     def remove_route(self, entry: QueueEntry) -> None:
+        self.log_queues.pop(entry.spec.queue, None)
         if self._sender is not None:
             self._sender.remove_route(entry.spec.queue)
 

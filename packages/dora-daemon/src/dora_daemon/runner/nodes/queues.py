@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.dataflow.sources import LogSource
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine.commands import (
@@ -81,6 +82,8 @@ class QueueEntry:
     """The runner is its producer: log entries and lines that are sent as samples."""
     from_link: bool = False
     """The link is its producer: the source is a node of another machine."""
+    log_source: LogSource | None = None
+    """It takes log lines of these nodes and levels, as the runner sends them."""
 
     @property
     def writer(self) -> str:
@@ -129,6 +132,7 @@ class QueueRegistry:
         policy: QueuePolicy = QueuePolicy.DROP_OLDEST,
         from_runner: bool = False,
         from_link: bool = False,
+        log_source: LogSource | None = None,
         hold_limit: int = MAX_HOLD,
         journal: bool = False,
     ) -> tuple[QueueEntry, bool]:
@@ -153,6 +157,7 @@ class QueueRegistry:
             self._warned = True
             self._warn(edge.target, f"{edge}: {short}. Other queues may be as short")
         entry.from_runner, entry.from_link = from_runner, from_link
+        entry.log_source = log_source
         self._queues[edge] = entry
         return entry, True
 

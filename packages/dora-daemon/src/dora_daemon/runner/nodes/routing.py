@@ -11,9 +11,7 @@ from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.machine.streams import LOGS, OutgoingStreamSpec
-from dora_daemon.runner.nodes.connections import Connections
-from dora_daemon.runner.nodes.local_nodes import LocalNodes
-from dora_daemon.runner.nodes.log_router import LogRouter, log_route
+from dora_daemon.runner.nodes.local_nodes import LocalNodes, Participant
 from dora_daemon.runner.nodes.node_config import input_config, link_input
 from dora_daemon.runner.nodes.publishing import RunnerOutputs
 from dora_daemon.runner.nodes.queues import (
@@ -22,7 +20,6 @@ from dora_daemon.runner.nodes.queues import (
     QueueRegistry,
     hold_limit,
 )
-from dora_daemon.runner.nodes.socket import NodeConnection
 from dora_node_api.protocol.messages import AddInput, AddRoute, RemoveInput, RemoveRoute
 from dora_node_api.queue_policy import QueuePolicy
 
@@ -34,15 +31,11 @@ class QueueRouter:
         self,
         nodes: LocalNodes,
         registry: QueueRegistry,
-        connections: Connections,
         outputs: RunnerOutputs,
-        logs: LogRouter,
     ) -> None:
         self._nodes = nodes
         self._registry = registry
-        self._connections = connections
         self._outputs = outputs
-        self._subscriptions = logs.subscriptions
         self.remote_nodes: frozenset[str] = frozenset()
         """Nodes of other machines: the link writes into the queues of their readers."""
         self._on_link_queues: Callable[[], None] = lambda: None
@@ -61,52 +54,49 @@ class QueueRouter:
         """Return the queue of an input; None for a timer."""
         source = wanted.source
         from_link = False
+        log_source: LogSource | None = None
         match source:
             case TimerSource():
                 return None
             case LogSource():
                 edge = Edge(LOGS, "logs", node, name)
-                self._subscriptions[node, name] = source
-                output = log_route(node, name)
+                log_source = source
                 from_runner = True
             case OutputSource():
                 edge = Edge(source.node, source.output, node, name)
-                output = f"{source.node}/{source.output}"
                 from_runner = self.sent_by_runner(source)
                 from_link = source.node in self.remote_nodes
+        producer = self._nodes.get(edge.source)
         entry, is_new = self._registry.ensure(
             edge,
             bound=wanted.queue_size,
             policy=QueuePolicy(wanted.queue_policy),
             from_runner=from_runner,
             from_link=from_link,
-            hold_limit=hold_limit(self._nodes.specs.get(edge.source), os.environ),
+            log_source=log_source,
+            hold_limit=hold_limit(None if producer is None else producer.spec, os.environ),
         )
         if is_new:
-            self.route(entry, output)
+            self.route(entry)
         return entry
 
     def connect_input(self, node: str, name: str, wanted: ResolvedInput) -> None:
         """Add an input to a running node."""
         entry = self._create_input(node, name, wanted)
         message = AddInput(input_config(name, wanted), None if entry is None else entry.spec)
-        self._connections.send(node, message, () if entry is None else entry.ends.for_consumer())
+        self._nodes.send(node, message, () if entry is None else entry.ends.for_consumer())
 
     def disconnect_input(self, edge: Edge) -> None:
         """Remove an input from a running node."""
-        self._connections.send(edge.target, RemoveInput(edge.input))
-        if self._subscriptions.pop((edge.target, edge.input), None) is not None:
-            edge = Edge(LOGS, "logs", edge.target, edge.input)
-        entry = self._registry.get(edge)
-        if entry is not None:
-            self.drop(entry)
+        self._nodes.send(edge.target, RemoveInput(edge.input))
+        for entry in self._registry.into(edge.target):
+            if entry.edge.input == edge.input:
+                self.drop(entry)
 
     def drop_inputs(self, node: str) -> None:
         """Drop the queues of a node that will not read again, which frees its producers."""
         for entry in self._registry.into(node):
             self.drop(entry)
-        for key in [key for key in self._subscriptions if key[0] == node]:
-            del self._subscriptions[key]
 
     def drop_all(self, node: str) -> None:
         """Drop the queues into and out of a node."""
@@ -117,51 +107,44 @@ class QueueRouter:
         """Create the missing queue of a stream that leaves this machine."""
         edge = stream.edge
         source = OutputSource(node=stream.node, output=stream.output)
+        log_source = None if stream.log_source is None else parse_source(stream.log_source)
+        assert log_source is None or isinstance(log_source, LogSource)
         entry, is_new = self._registry.ensure(
             edge,
             bound=stream.bound,
             policy=stream.policy,
-            from_runner=stream.log_source is not None or self.sent_by_runner(source),
+            from_runner=log_source is not None or self.sent_by_runner(source),
+            log_source=log_source,
             # the link keeps unacknowledged samples; copies of them would be lost with its process
             hold_limit=NO_LIMIT,
             journal=True,
         )
         if not is_new:
             return
-        output = str(source)
-        if stream.log_source is not None:
-            wanted = parse_source(stream.log_source)
-            assert isinstance(wanted, LogSource)
-            self._subscriptions[LINK_NODE, edge.input] = wanted
-            output = log_route(LINK_NODE, edge.input)
-        self.route(entry, output)
+        self.route(entry)
         message = AddInput(link_input(entry), entry.spec)
-        self._connections.send(LINK_NODE, message, entry.ends.for_consumer())
+        self._nodes.send(LINK_NODE, message, entry.ends.for_consumer())
 
     def drop_outgoing(self, entry: QueueEntry) -> None:
         """Drop the queue of a stream that no longer leaves this machine."""
-        self._subscriptions.pop((LINK_NODE, entry.edge.input), None)
         self.drop(entry)
-        self._connections.send(LINK_NODE, RemoveInput(entry.edge.input))
+        self._nodes.send(LINK_NODE, RemoveInput(entry.edge.input))
 
     def sent_by_runner(self, source: OutputSource) -> bool:
         """Return whether an output consists of lines that its node prints."""
-        spec = self._nodes.specs.get(source.node)
-        return spec is not None and source.output in spec.printed_outputs
+        node = self._nodes.get(source.node)
+        return node is not None and source.output in node.spec.printed_outputs
 
-    def route(self, entry: QueueEntry, output: str) -> None:
-        """Pass a new queue to its producer; ``output`` is its name among the runner's outputs.
-
-        Raises QueueUnavailable, and drops the queue then.
-        """
+    def route(self, entry: QueueEntry) -> None:
+        """Pass a new queue to its producer. Raises QueueUnavailable, and drops the queue then."""
         if entry.from_runner:
             try:
-                self._outputs.add_route(output, entry)
+                self._outputs.add_route(entry)
             except QueueUnavailable:
                 self._registry.drop(entry.edge)
                 raise
-        elif (connection := self._connections.get(entry.writer)) is not None:
-            send_route(connection, entry)
+        elif (writer := self._nodes.participant(entry.writer)) is not None:
+            send_route(writer, entry)
         if entry.from_link:
             self._on_link_queues()
 
@@ -170,14 +153,14 @@ class QueueRouter:
         if entry.from_runner:
             self._outputs.remove_route(entry)
         else:
-            self._connections.send(entry.writer, RemoveRoute(entry.spec.queue))
+            self._nodes.send(entry.writer, RemoveRoute(entry.spec.queue))
         self._registry.drop(entry.edge)
         if entry.from_link:
             self._on_link_queues()
 
 
-def send_route(connection: NodeConnection, entry: QueueEntry) -> None:
+def send_route(writer: Participant, entry: QueueEntry) -> None:
     """Send a queue to its producer."""
     edge = entry.edge
     output = f"{edge.source}/{edge.output}" if entry.from_link else edge.output
-    connection.send(AddRoute(output, entry.spec), entry.ends.for_producer())
+    writer.send(AddRoute(output, entry.spec), entry.ends.for_producer())

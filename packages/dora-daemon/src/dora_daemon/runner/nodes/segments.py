@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 
-from dora_daemon.runner.nodes.connections import Connections
+from dora_daemon.runner.nodes.local_nodes import LocalNodes, Participant
 from dora_daemon.runner.nodes.socket import NodeConnection
 from dora_node_api.protocol.messages import OpenSegment, SegmentFd, SegmentUnknown, SourceSegment
 from dora_node_api.transport.producer.pool import FIRST_SEGMENT
@@ -19,8 +19,8 @@ from dora_node_api.transport.shared.memory import create_memory, read_only_descr
 class SegmentTable:
     """Segments by incarnation of the producer and number."""
 
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
+    def __init__(self, nodes: LocalNodes) -> None:
+        self._nodes = nodes
         self._segments: dict[tuple[int, int], tuple[int, int]] = {}
 
     def create(self, incarnation: int) -> tuple[int, int]:
@@ -35,11 +35,11 @@ class SegmentTable:
             undo.pop_all()
         return descriptor, FIRST_SEGMENT
 
-    def send_first(self, connection: NodeConnection, incarnations: Iterable[int]) -> None:
+    def send_first(self, reader: Participant, incarnations: Iterable[int]) -> None:
         """Send the first segments of the sources of a process that waits for Go."""
         for incarnation in incarnations:
             if (segment := self._segments.get((incarnation, 0))) is not None:
-                connection.send(SourceSegment(incarnation, 0, segment[1]), (segment[0],))
+                reader.send(SourceSegment(incarnation, 0, segment[1]), (segment[0],))
 
     def add(self, incarnation: int, number: int, descriptor: int, size: int) -> None:
         """Take ownership of a segment's descriptor."""
@@ -53,7 +53,7 @@ class SegmentTable:
         key = (incarnation, number)
         if key not in self._segments:
             # the producer sends the segment before the first sample in it; it may be unread
-            self._connections.read_waiting(incarnation, except_for=requester)
+            self._nodes.read_waiting(incarnation, except_for=requester)
         return self._segments.get(key)
 
     def reply(self, connection: NodeConnection, request: OpenSegment) -> None:

@@ -14,7 +14,6 @@ from dora_daemon.runner.logs.logs import now_text
 from dora_daemon.runner.machine.edges import backpressure_cycles
 from dora_daemon.runner.machine.events import StateEvent
 from dora_daemon.runner.machine.streams import crossing_cycles
-from dora_daemon.runner.nodes.connections import Connections, SavedStates
 from dora_daemon.runner.nodes.departures import NodeDepartures
 from dora_daemon.runner.nodes.handshake import NodeHandshake
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
@@ -38,7 +37,6 @@ class NodeServices:
         self,
         resources: ExitStack,
         plan: RunPlan,
-        nodes: LocalNodes,
         *,
         socket: Path,
         emit: Callable[[StateEvent], None],
@@ -53,49 +51,43 @@ class NodeServices:
         ``summary_in_node_log``: write the summary of dropped messages into the log of a node, since
         no terminal shows the log of the runner.
         """
-        self.nodes = nodes
+        self.nodes = nodes = LocalNodes(plan.revision)
+        resources.callback(nodes.close)
         self._summary_in_node_log = summary_in_node_log
         board = Board.create()
-        self.connections = Connections()
-        self.segments = SegmentTable(self.connections)
+        self.segments = SegmentTable(nodes)
         resources.callback(self.segments.close)
-        self.states = SavedStates()
-        resources.callback(self.states.close)
         outputs = RunnerOutputs(board, self.segments)
         self.logs = LogRouter(plan, nodes, outputs, on_event=on_event, history=history, gate=gate)
         self.registry = QueueRegistry(board, self.segments, self.logs.warn_in_node_log)
         resources.callback(self.registry.close)
         resources.callback(outputs.close)
-        self.router = QueueRouter(nodes, self.registry, self.connections, outputs, self.logs)
+        self.router = QueueRouter(nodes, self.registry, outputs)
         self.cleanup = QueueCleanup(self.registry)
         resources.callback(self.cleanup.close)
         self.drops = StartUpDrops(self.registry, self.logs.log, self._summarize)
         resources.callback(self.drops.close)
         extensions = ExtensionTable(
-            lambda node, *dropped: self.connections.send(node, ExtensionDropped(*dropped))
+            lambda node, *dropped: nodes.send(node, ExtensionDropped(*dropped))
         )
-        self.departures = NodeDepartures(
-            nodes, self.connections, self.registry, self.cleanup, extensions, emit
-        )
+        self.departures = NodeDepartures(nodes, self.registry, self.cleanup, extensions, emit)
         resources.callback(self.departures.close)
         self.handshake = NodeHandshake(
             plan,
             nodes,
-            self.connections,
             self.registry,
             self.router,
             self.segments,
-            self.states,
             emit=emit,
             warn=self.logs.warn,
             on_staged=on_staged,
-            cycles=_cycles(plan, nodes),
+            cycles=_cycles(plan),
         )
         messages = NodeMessages(
+            nodes,
             self.handshake,
             self.departures,
             self.segments,
-            self.states,
             extensions,
             emit=emit,
             log=self.drops.log,
@@ -108,7 +100,7 @@ class NodeServices:
         self.logs.log(first.model_copy(update=line))
 
 
-def _cycles(plan: RunPlan, nodes: LocalNodes) -> tuple[tuple[str, ...], ...]:
+def _cycles(plan: RunPlan) -> tuple[tuple[str, ...], ...]:
     """Return the groups of nodes that can wait for each other, here and across machines."""
     crossing = () if plan.links is None else crossing_cycles(plan.links)
-    return (*backpressure_cycles(nodes.specs.values()), *crossing)
+    return (*backpressure_cycles(plan.local_nodes()), *crossing)

@@ -61,6 +61,8 @@ class NodeConnection:
         self.node: str | None = None
         """Set by the handler after Hello."""
         self.incarnation: int | None = None
+        self.exit_fd: int | None = None
+        """Readable when its process has ended; only for an attached dynamic node."""
         self.leaving = False
         """The process is about to close it on purpose."""
         self._closing = False

@@ -1,8 +1,7 @@
-"""CPU and memory of node processes and their children, sampled on request."""
+"""CPU and memory of a node's process and its children, sampled on request."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 OLDEST = 1.0
@@ -20,28 +19,28 @@ class ProcessLoad:
     written_bytes: int | None
 
 
-class Metrics:
-    """Samples process trees on request only, so that it costs nothing otherwise."""
+class LoadMeter:
+    """Samples a process tree on request only, so that it costs nothing otherwise."""
 
-    def __init__(self) -> None:
-        self._cpu: dict[str, tuple[int, float, float]] = {}
-        self._loads: dict[str, ProcessLoad] = {}
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._before: tuple[float, float] | None = None
+        """CPU seconds and time of the last sample."""
+        self._load: ProcessLoad | None = None
         self._taken = float("-inf")
 
-    def sample(self, pids: Mapping[str, int], now: float) -> Mapping[str, ProcessLoad]:
-        """Return the load of each node's process tree, at most OLDEST seconds old."""
+    def sample(self, now: float) -> ProcessLoad | None:
+        """Return the load, at most OLDEST seconds old; None if it cannot be read."""
         if now - self._taken >= OLDEST:
             self._taken = now
-            loads = {node: self._load(node, pid, now) for node, pid in pids.items()}
-            self._loads = {node: load for node, load in loads.items() if load is not None}
-            self._cpu = {n: v for n, v in self._cpu.items() if n in pids}
-        return self._loads
+            self._load = self._read(now)
+        return self._load
 
-    def _load(self, node: str, pid: int, now: float) -> ProcessLoad | None:
+    def _read(self, now: float) -> ProcessLoad | None:
         import psutil
 
         try:
-            root = psutil.Process(pid)
+            root = psutil.Process(self._pid)
             tree = [root, *root.children(recursive=True)]
         except (psutil.Error, OSError, RuntimeError):  # no free descriptor, or it ends just now
             return None
@@ -58,9 +57,8 @@ class Metrics:
                 continue
             read += io.read_bytes
             written += io.write_bytes
-        before = self._cpu.get(node)
-        self._cpu[node] = (pid, cpu, now)
+        before, self._before = self._before, (cpu, now)
         percent = None
-        if before is not None and before[0] == pid and now > before[2]:
-            percent = max(0.0, 100.0 * (cpu - before[1]) / (now - before[2]))
+        if before is not None and now > before[1]:
+            percent = max(0.0, 100.0 * (cpu - before[0]) / (now - before[1]))
         return ProcessLoad(percent, cpu, memory, read, written)

@@ -5,25 +5,33 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from dora_daemon.runner.logs.logs import NodeLog, OutputReader
-from dora_daemon.runner.machine.commands import SpawnNode
 from dora_daemon.runner.machine.events import Exit, NodeSpawned, SpawnFailed, StateEvent
+from dora_daemon.runner.nodes.local_nodes import LocalNode, Replacement
 from dora_daemon.runner.process.memory_kills import MemoryKills
+from dora_daemon.runner.process.metrics import LoadMeter
 from dora_daemon.runner.process.prepare import PreparedNode
 from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest, spawn, why_not
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class RunningProcess:
     """A running process and the readers of its output."""
 
-    node: str
     incarnation: int
     process: NodeProcess
     readers: tuple[OutputReader, ...]
+    load: LoadMeter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.load = LoadMeter(self.process.pid)
+
+    def signal(self, name: str) -> None:
+        """Signal the whole group of the process."""
+        self.process.signal_group(name)
 
     def release(self, loop: asyncio.AbstractEventLoop) -> None:
         if self.process.exit_fd is not None:
@@ -39,18 +47,14 @@ class Processes:
     def __init__(
         self,
         *,
-        prepared: Mapping[str, PreparedNode],
-        logs: Mapping[str, NodeLog],
-        config_for: Callable[[str, int], str],
+        config_for: Callable[[LocalNode, int], str],
         record: Callable[[int], object],
         emit: Callable[[StateEvent], None],
-        on_exited: Callable[[str, int, Exit], None],
+        on_exited: Callable[[LocalNode, int, Exit], None],
         on_staged_exit: Callable[[], None],
         open_files: tuple[int, int] | None = None,
     ) -> None:
         """``config_for`` returns DORA_NODE_CONFIG; ``record`` records a pid for the reaper."""
-        self._prepared = prepared
-        self._logs = logs
         self._config_for = config_for
         self._record = record
         self._emit = emit
@@ -58,67 +62,58 @@ class Processes:
         self._on_staged_exit = on_staged_exit
         self._open_files = open_files
         self._memory_kills = MemoryKills()
-        self._waiting: deque[SpawnNode] = deque()
-        self.running: dict[str, RunningProcess] = {}
-        self.staged: dict[str, RunningProcess] = {}
-        """Processes that will replace a node's running one."""
-        self._staged_logs: dict[str, NodeLog] = {}
+        self._waiting: deque[tuple[LocalNode, int]] = deque()
+        self._alive: dict[RunningProcess, LocalNode] = {}
+        """Every process that was not waited for yet."""
         self._loop = asyncio.get_running_loop()
         self._watches_children = False
         """SIGCHLD is handled, because process descriptors do not exist here."""
 
-    def spawn(self, command: SpawnNode) -> None:
+    def spawn(self, node: LocalNode, incarnation: int) -> None:
         """Start a process in a later turn of the loop, so that requests are answered meanwhile."""
-        self._waiting.append(command)
+        self._waiting.append((node, incarnation))
         if len(self._waiting) == 1:
             self._loop.call_soon(self._spawn_next)
 
     def _spawn_next(self) -> None:
         if not self._waiting:
             return
-        command = self._waiting[0]
         try:
-            self._spawn(command)
+            self._spawn(*self._waiting[0])
         finally:
             self._waiting.popleft()
             if self._waiting:
                 self._loop.call_soon(self._spawn_next)
 
-    def _spawn(self, command: SpawnNode) -> None:
-        node, number = command.node, command.incarnation
+    def _spawn(self, node: LocalNode, incarnation: int) -> None:
         try:
-            running = self._start(node, number, self._prepared[node], self._logs[node])
+            running = self._start(node, incarnation, node.program, node.log)
         except OSError as error:
-            self._emit(SpawnFailed(node, number, str(error)))
+            self._emit(SpawnFailed(node.id, incarnation, str(error)))
             return
-        self.running[node] = running
+        node.process = running
         self._watch(running)
-        self._emit(NodeSpawned(node, number, running.process.pid))
+        self._emit(NodeSpawned(node.id, incarnation, running.process.pid))
 
-    def stage(self, node: str, incarnation: int, prepared: PreparedNode, log: NodeLog) -> None:
-        """Start a process beside the running one. Raises OSError."""
-        running = self.staged[node] = self._start(node, incarnation, prepared, log)
-        self._staged_logs[node] = log
-        self._watch(running)
+    def stage(self, node: LocalNode, replacement: Replacement) -> None:
+        """Start the process of a replacement beside the running one. Raises OSError."""
+        program, log = replacement.program, replacement.log
+        replacement.process = self._start(node, replacement.incarnation, program, log)
+        self._watch(replacement.process)
 
-    def promote(self, node: str) -> RunningProcess | None:
+    def promote(self, node: LocalNode) -> Replacement | None:
         """Make the staged process the node's process; return None if it has ended."""
-        if node in self.staged:
-            self._exit_of(self.staged[node])  # its end may not be noticed yet
-        running = self.staged.pop(node, None)
-        if running is not None:
-            self.running[node] = running
-            del self._staged_logs[node]
-        return running
-
-    def drop_staged(self, node: str) -> None:
-        """Kill the staged process of a node."""
-        running = self.staged.get(node)
-        if running is not None:
-            running.process.signal_group("SIGKILL")
+        staged = node.replacement
+        if staged is not None and staged.process is not None:
+            self._exit_of(staged.process)  # its end may not be noticed yet
+        promoted, node.replacement = node.replacement, None
+        if promoted is not None:
+            node.change_program(promoted.program, promoted.log)
+            node.process = promoted.process
+        return promoted
 
     def _start(
-        self, node: str, incarnation: int, prepared: PreparedNode, log: NodeLog
+        self, node: LocalNode, incarnation: int, prepared: PreparedNode, log: NodeLog
     ) -> RunningProcess:
         variables = {
             **prepared.variables,
@@ -142,7 +137,9 @@ class Processes:
             OutputReader(process.stdout, "stdout", log),
             OutputReader(process.stderr, "stderr", log),
         )
-        return RunningProcess(node, incarnation, process, readers)
+        running = RunningProcess(incarnation, process, readers)
+        self._alive[running] = node
+        return running
 
     def _watch(self, running: RunningProcess) -> None:
         descriptor = running.process.exit_fd
@@ -154,7 +151,7 @@ class Processes:
             self._loop.call_soon(self._look_at_all)
 
     def _look_at_all(self) -> None:
-        for running in [*self.running.values(), *self.staged.values()]:
+        for running in list(self._alive):
             self._exit_of(running)
 
     def _exit_of(self, running: RunningProcess) -> None:
@@ -162,34 +159,25 @@ class Processes:
         if handled or (status := running.process.reap()) is None:
             return
         status = self._memory_kills.explain(status, self._loop.time())
-        self._release(running)
-        if self.staged.get(running.node) is running:
-            del self.staged[running.node]
-            self._staged_logs.pop(running.node).close()
+        running.release(self._loop)
+        node = self._alive.pop(running)
+        if node.process is running:
+            node.process = None
+        elif (staged := node.replacement) is not None and staged.process is running:
+            node.replacement = None
+            staged.log.close()
             self._on_staged_exit()
             return
-        self._on_exited(running.node, running.incarnation, status)
-
-    def _release(self, running: RunningProcess) -> None:
-        running.release(self._loop)
-        if self.running.get(running.node) is running:
-            del self.running[running.node]
-
-    def signal(self, node: str, name: str) -> None:
-        """Signal the whole group of a node's process, if it runs."""
-        running = self.running.get(node)
-        if running is not None:
-            running.process.signal_group(name)
+        self._on_exited(node, running.incarnation, status)
 
     def close(self) -> None:
         """Kill everything that still runs and wait for its end, without events."""
         self._waiting.clear()
-        left = [*self.running.values(), *self.staged.values()]
-        self.staged.clear()
-        for running in left:
-            running.process.signal_group("SIGKILL")
-        for running in left:
+        for running in self._alive:
+            running.signal("SIGKILL")
+        for running in self._alive:
             running.process.wait()
-            self._release(running)
+            running.release(self._loop)
+        self._alive.clear()
         if self._watches_children:
             self._loop.remove_signal_handler(signal.SIGCHLD)
