@@ -15,8 +15,8 @@ import pytest
 
 from dora_config.protocol import runner as protocol
 from dora_daemon.runner.control import server as server_module
+from dora_daemon.runner.control.requests import ControlRequests
 from dora_daemon.runner.control.server import ControlServer
-from dora_daemon.runner.control_requests import ControlRequests
 from dora_node_api.protocol.control_socket import connect_unix
 
 

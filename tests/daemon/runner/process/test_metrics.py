@@ -9,7 +9,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from dora_daemon.runner.control.monitor import sample_process
+from dora_daemon.runner.nodes.monitor import sample_process
 from dora_daemon.runner.process.metrics import LoadMeter
 
 UNREADABLE = [

@@ -23,8 +23,8 @@ from dora_daemon.process_tree.reaper import RESULT
 from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
 from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir
+from dora_daemon.runner.control.requests import ControlRequests, check_handshake
 from dora_daemon.runner.control.server import ControlServer
-from dora_daemon.runner.control_requests import ControlRequests, check_handshake
 from dora_daemon.runner.foreground import signals_stop
 from dora_daemon.runner.logs.history import record_failed_start
 from dora_daemon.runner.machine.events import StateEvent, StopRequested

@@ -32,8 +32,8 @@ from dora_node_api.protocol.control_socket import bind_unix
 
 if TYPE_CHECKING:
     from dora_config.protocol.runner import RunnerReply, RunnerRequest
+    from dora_daemon.runner.control.requests import ControlRequests
     from dora_daemon.runner.control.server import ControlServer
-    from dora_daemon.runner.control_requests import ControlRequests
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -177,8 +177,8 @@ class _Control:
 
 
 def _control_types() -> tuple[type[ControlRequests], type[ControlServer]]:
+    from dora_daemon.runner.control.requests import ControlRequests
     from dora_daemon.runner.control.server import ControlServer
-    from dora_daemon.runner.control_requests import ControlRequests
 
     return ControlRequests, ControlServer
 

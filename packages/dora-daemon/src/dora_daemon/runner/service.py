@@ -18,8 +18,6 @@ from dora_daemon.process_tree.reaper import kill_marked
 from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runner_index import NODE_SOCKET
 from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET, RuntimeDir, own_identity
-from dora_daemon.runner.control.monitor import HealthMonitor
-from dora_daemon.runner.control.replacer import NodeReplacer
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.files import RunnerFiles
 from dora_daemon.runner.link.lazy import LazyLink
@@ -31,13 +29,14 @@ from dora_daemon.runner.machine.events import Prepared, StateEvent, TimerFired, 
 from dora_daemon.runner.machine.state import RunnerState
 from dora_daemon.runner.nodes.inspection import InspectionServer
 from dora_daemon.runner.nodes.local_nodes import LocalNode
+from dora_daemon.runner.nodes.monitor import HealthMonitor
 from dora_daemon.runner.nodes.node_config import operator_configs
+from dora_daemon.runner.nodes.processes import Processes
 from dora_daemon.runner.nodes.queues import QueueRegistry
 from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.preparation import Preparation
 from dora_daemon.runner.process.prepare import PreparedNode
 from dora_daemon.runner.process.spawn import raise_open_files
-from dora_daemon.runner.process.supervisor import Processes
 from dora_node_api.protocol.launch_config import LaunchConfig
 from dora_node_api.protocol.messages import StopNode
 
@@ -141,7 +140,6 @@ class Runner:
             )
             self.link = opened(closing(LazyLink(self._create_link)))
             self.processes = opened(closing(self._create_processes(open_files)))
-            self.replacer = NodeReplacer(self.dispatcher, services, self.preparer, self.processes)
             interval = plan.resolved.health_check_interval
             self.monitor = opened(closing(HealthMonitor(self.dispatcher, services, interval)))
             self._timers = opened(closing(Timers(services.registry, self.dispatcher.emit)))
@@ -253,9 +251,9 @@ class Runner:
                 if (running := nodes[node].process) is not None:
                     running.signal(name)
             case commands.StageReplacement(node=node, incarnation=number):
-                self.replacer.stage(nodes[node], number)
+                self.processes.stage(nodes[node], number)
             case commands.PromoteReplacement(node=node, incarnation=number):
-                self.replacer.promote(nodes[node], number)
+                self.processes.promote(nodes[node], number)
             case commands.Admit(node=node, incarnation=number, restarts=restarts):
                 if services.handshake.admit(nodes[node], number, restarts):
                     services.departures.watch(nodes[node])

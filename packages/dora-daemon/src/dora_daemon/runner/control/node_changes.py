@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -27,9 +26,7 @@ from dora_daemon.runner.machine.events import (
 )
 from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
 from dora_daemon.runner.nodes.local_nodes import LocalNode
-
-if TYPE_CHECKING:
-    from dora_daemon.runner.service import Runner
+from dora_daemon.runner.service import Runner
 
 CONNECT_SECONDS = 10.0
 """Time for an added node to connect; it may take longer, but then its failure is not reported."""

@@ -13,18 +13,15 @@ from dora_daemon.runner.control.node_lookup import find_node, require_running, r
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.errors import RequestRefused
 from dora_daemon.runner.machine.events import (
-    NodeConnected,
     ProgramChanged,
     ReplacementAbandoned,
     ReplacementConnected,
-    ReplacementLost,
     ReplacementPrepared,
 )
 from dora_daemon.runner.machine.snapshot import NodeState
 from dora_daemon.runner.nodes.local_nodes import LocalNode, Replacement
 from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.process.prepare import Preparer
-from dora_daemon.runner.process.supervisor import Processes
 
 if TYPE_CHECKING:
     from dora_config.protocol.runner import ReplaceNode
@@ -35,19 +32,17 @@ _WITHOUT_PROCESS = (NodeState.ENDED, NodeState.BACKING_OFF)
 
 
 class NodeReplacer:
-    """Holds the new process until the old one has ended."""
+    """Carries out one request; `Processes` holds the new process until the old one has ended."""
 
     def __init__(
         self,
         dispatcher: Dispatcher,
         services: NodeServices,
         preparer: Preparer,
-        processes: Processes,
     ) -> None:
         self._dispatcher = dispatcher
         self._services = services
         self._preparer = preparer
-        self._processes = processes
 
     async def replace(self, request: ReplaceNode) -> None:
         """Replace a node. The old one runs on if this raises.
@@ -147,25 +142,3 @@ class NodeReplacer:
         raise RequestRefused(
             f'the new process of node "{node.id}" did not connect within {CONNECT_SECONDS:g} s'
         )
-
-    def stage(self, node: LocalNode, number: int) -> None:
-        """Start the new process beside the old one."""
-        replacement = node.replacement
-        assert replacement is not None
-        replacement.incarnation = number
-        try:
-            self._processes.stage(node, replacement)
-        except OSError as error:
-            node.replacement, replacement.error = None, error
-            replacement.log.close()
-            self._dispatcher.emit(ReplacementAbandoned(node.id, number))
-
-    def promote(self, node: LocalNode, number: int) -> None:
-        """Make the new process the node's: the old one has ended."""
-        promoted = self._processes.promote(node)
-        if promoted is None:  # it ended while it was staged
-            self._dispatcher.emit(ReplacementLost(node.id, number))
-        elif (connection := promoted.connection) is not None:
-            # as if it had just sent Hello
-            node.applicant = connection
-            self._dispatcher.emit(NodeConnected(node.id, number, connection.pid))

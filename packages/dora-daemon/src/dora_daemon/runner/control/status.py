@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from dora_config.protocol.runner import (
     NodeStatus,
@@ -19,10 +18,8 @@ from dora_daemon.runner.machine.streams import RUNNER_NODE, shown_target
 from dora_daemon.runner.nodes.edge_status import edge_status
 from dora_daemon.runner.nodes.local_nodes import LocalNode
 from dora_daemon.runner.nodes.queues import QueueRegistry
+from dora_daemon.runner.service import Runner
 from dora_node_api.protocol.messages import INSPECTOR
-
-if TYPE_CHECKING:
-    from dora_daemon.runner.service import Runner
 
 _SHOWN: dict[NodeState, ShownState] = {
     NodeState.PLANNED: "Starting",

@@ -31,8 +31,7 @@ from dora_daemon.runner.nodes.edge_status import edge_status
 from dora_daemon.runner.nodes.queues import QueueEntry, duplicate
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_daemon.runner.nodes.services import NodeServices
-from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest, spawn
-from dora_daemon.runner.process.supervisor import RunningProcess
+from dora_daemon.runner.process.spawn import NodeProcess, RunningProcess, SpawnRequest, spawn
 from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.errors import TransportError

@@ -7,19 +7,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
 from dora_config.protocol.run_plan import CurrentNode, NodeLocation
 from dora_daemon.link import LINK_NODE
+from dora_daemon.runner.logs.logs import NodeLog
 from dora_daemon.runner.machine.health import HealthWatch, InputWatch
+from dora_daemon.runner.nodes.socket import NodeConnection
+from dora_daemon.runner.process.prepare import PreparedNode
+from dora_daemon.runner.process.spawn import RunningProcess
 from dora_node_api.protocol.messages import Message, RestoreState, SaveState
-
-if TYPE_CHECKING:
-    from dora_daemon.runner.logs.logs import NodeLog
-    from dora_daemon.runner.nodes.socket import NodeConnection
-    from dora_daemon.runner.process.prepare import PreparedNode
-    from dora_daemon.runner.process.supervisor import RunningProcess
 
 
 class Participant:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import errno
 import os
@@ -14,7 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dora_daemon.runner.logs.logs import OutputReader
 from dora_daemon.runner.machine.events import Exit
+from dora_daemon.runner.process.metrics import LoadMeter
 
 _PR_SET_PDEATHSIG = 1
 _PRCTL = ctypes.CDLL(None).prctl
@@ -85,6 +88,30 @@ class NodeProcess:
         for stream in (self._popen.stdout, self._popen.stderr):
             if stream is not None:
                 stream.close()
+
+
+@dataclass(slots=True, eq=False)
+class RunningProcess:
+    """A running process and the readers of its output."""
+
+    incarnation: int
+    process: NodeProcess
+    readers: tuple[OutputReader, ...]
+    load: LoadMeter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.load = LoadMeter(self.process.pid)
+
+    def signal(self, name: str) -> None:
+        """Signal the whole group of the process."""
+        self.process.signal_group(name)
+
+    def release(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.process.exit_fd is not None:
+            loop.remove_reader(self.process.exit_fd)
+        for reader in self.readers:
+            reader.finish()
+        self.process.close()
 
 
 def spawn(request: SpawnRequest) -> NodeProcess:

@@ -12,6 +12,7 @@ from dora_daemon._version import __version__
 from dora_daemon.runner.control.messaging import NodeMessaging
 from dora_daemon.runner.control.node_changes import NodeChanges
 from dora_daemon.runner.control.node_lookup import require_running
+from dora_daemon.runner.control.replacer import NodeReplacer
 from dora_daemon.runner.control.status import StatusReporter
 from dora_daemon.runner.errors import PreparationError, QueueUnavailable, RequestRefused
 from dora_daemon.runner.machine.events import BarrierReleased, StopRequested
@@ -30,7 +31,7 @@ class ControlRequests:
         self._status = StatusReporter(runner, lines_shed)
         self._changes = NodeChanges(runner)
         self._messaging = NodeMessaging(dispatcher.state, runner.services)
-        self._replacer = runner.replacer
+        self._replacer = NodeReplacer(dispatcher, runner.services, runner.preparer)
 
     async def answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply:
         """Return the reply, which is a Refusal if the request fails."""

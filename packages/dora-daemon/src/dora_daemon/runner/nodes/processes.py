@@ -6,39 +6,21 @@ import asyncio
 import signal
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from dora_daemon.runner.logs.logs import NodeLog, OutputReader
-from dora_daemon.runner.machine.events import Exit, NodeSpawned, SpawnFailed, StateEvent
-from dora_daemon.runner.nodes.local_nodes import LocalNode, Replacement
+from dora_daemon.runner.machine.events import (
+    Exit,
+    NodeConnected,
+    NodeSpawned,
+    ReplacementAbandoned,
+    ReplacementLost,
+    SpawnFailed,
+    StateEvent,
+)
+from dora_daemon.runner.nodes.local_nodes import LocalNode
 from dora_daemon.runner.process.memory_kills import MemoryKills
-from dora_daemon.runner.process.metrics import LoadMeter
 from dora_daemon.runner.process.prepare import PreparedNode
-from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest, spawn, why_not
-
-
-@dataclass(slots=True, eq=False)
-class RunningProcess:
-    """A running process and the readers of its output."""
-
-    incarnation: int
-    process: NodeProcess
-    readers: tuple[OutputReader, ...]
-    load: LoadMeter = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.load = LoadMeter(self.process.pid)
-
-    def signal(self, name: str) -> None:
-        """Signal the whole group of the process."""
-        self.process.signal_group(name)
-
-    def release(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self.process.exit_fd is not None:
-            loop.remove_reader(self.process.exit_fd)
-        for reader in self.readers:
-            reader.finish()
-        self.process.close()
+from dora_daemon.runner.process.spawn import RunningProcess, SpawnRequest, spawn, why_not
 
 
 class Processes:
@@ -95,22 +77,34 @@ class Processes:
         self._watch(running)
         self._emit(NodeSpawned(node.id, incarnation, running.process.pid))
 
-    def stage(self, node: LocalNode, replacement: Replacement) -> None:
-        """Start the process of a replacement beside the running one. Raises OSError."""
-        program, log = replacement.program, replacement.log
-        replacement.process = self._start(node, replacement.incarnation, program, log)
-        self._watch(replacement.process)
-
-    def promote(self, node: LocalNode) -> Replacement | None:
-        """Make the staged process the node's process; return None if it has ended."""
+    def stage(self, node: LocalNode, incarnation: int) -> None:
+        """Start the process of a node's replacement beside the running one."""
         staged = node.replacement
-        if staged is not None and staged.process is not None:
-            self._exit_of(staged.process)  # its end may not be noticed yet
+        assert staged is not None
+        staged.incarnation = incarnation
+        try:
+            staged.process = self._start(node, incarnation, staged.program, staged.log)
+        except OSError as error:
+            node.replacement, staged.error = None, error
+            staged.log.close()
+            self._emit(ReplacementAbandoned(node.id, incarnation))
+            return
+        self._watch(staged.process)
+
+    def promote(self, node: LocalNode, incarnation: int) -> None:
+        """Make the staged process the node's: the old one has ended."""
+        if node.replacement is not None and node.replacement.process is not None:
+            self._exit_of(node.replacement.process)  # its end may not be noticed yet
         promoted, node.replacement = node.replacement, None
-        if promoted is not None:
-            node.change_program(promoted.program, promoted.log)
-            node.process = promoted.process
-        return promoted
+        if promoted is None:
+            self._emit(ReplacementLost(node.id, incarnation))
+            return
+        node.change_program(promoted.program, promoted.log)
+        node.process = promoted.process
+        if promoted.connection is not None:
+            # as if it had just sent Hello
+            node.applicant = promoted.connection
+            self._emit(NodeConnected(node.id, incarnation, promoted.connection.pid))
 
     def _start(
         self, node: LocalNode, incarnation: int, prepared: PreparedNode, log: NodeLog
