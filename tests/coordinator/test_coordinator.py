@@ -21,7 +21,7 @@ def daemons(fleet: SimulatedFleet) -> dict[str, str]:
     assert isinstance(report, ClusterReport)
     return {
         one.daemon: "connected" if one.connected else "ended" if one.ended else "lost"
-        for one in report.daemons
+        for one in report.machines
     }
 
 

@@ -89,7 +89,7 @@ def test_nodes_and_edges_over_two_machines_survive_everything(workspace: Workspa
         wait_for_more(workspace, "second")
         fleet.coordinator.process.kill()
         fleet.restart_coordinator()
-        wait_until(lambda: len(fleet.cluster().daemons) == 2, what="both daemons")
+        wait_until(lambda: len(fleet.cluster().machines) == 2, what="both daemons")
         fleet.wait_for_status("Running")
         assert inputs_of(fleet, "second") == wired
         wait_for_more(workspace, "second")

@@ -40,7 +40,7 @@ def test_lists_show_the_metrics_of_heartbeats() -> None:
     assert shown == {"source": ("Running", 7, 2), "sink": ("Starting", None, 0)}
     cluster = fleet.answers[fleet.request(ClusterStatus())]
     assert isinstance(cluster, ClusterReport)
-    assert [(one.restarts, one.connected) for one in cluster.daemons] == [(2, True)]
+    assert [(one.restarts, one.connected) for one in cluster.machines] == [(2, True)]
     assert cluster.active_dataflows == 1
     fleet.disconnect(daemon)
     nodes = fleet.answers[fleet.request(ListNodes())]

@@ -67,7 +67,7 @@ def flood(port: int) -> Iterator[None]:
 
 
 def answers(client: Client) -> bool:
-    return client.request(ClusterStatus(), ClusterReport, timeout=PATIENCE).daemons == ()
+    return client.request(ClusterStatus(), ClusterReport, timeout=PATIENCE).machines == ()
 
 
 def list_dataflows(coordinator: RunningCoordinator) -> None:

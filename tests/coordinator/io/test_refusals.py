@@ -111,7 +111,7 @@ def test_invalid_frames_end_their_connection_with_a_message(
             refused = TO_DAEMON.decode(socket.recv(5))
             assert isinstance(refused, RegistrationRefused)
     with Client(coordinator.endpoint) as client:
-        assert client.request(ClusterStatus(), ClusterReport).daemons == ()
+        assert client.request(ClusterStatus(), ClusterReport).machines == ()
 
 
 def test_another_protocol_version_is_refused_with_both_versions(

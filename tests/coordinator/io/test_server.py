@@ -59,7 +59,7 @@ def test_the_token_is_created_once_and_private() -> None:
     with running_coordinator("--store", "memory") as coordinator:
         assert token_file().read_text() == token
         with Client(coordinator.endpoint) as client:
-            assert client.request(ClusterStatus(), ClusterReport).daemons == ()
+            assert client.request(ClusterStatus(), ClusterReport).machines == ()
 
 
 def test_a_token_that_others_can_read_is_refused() -> None:

@@ -425,7 +425,7 @@ def test_lists_show_links_from_both_ends() -> None:
     }
     report = fleet.answers[fleet.request(ClusterStatus())]
     assert isinstance(report, ClusterReport)
-    (robot,) = [one for one in report.daemons if one.daemon == "robot"]
+    (robot,) = [one for one in report.machines if one.daemon == "robot"]
     assert [(link.peer, link.state) for link in robot.links] == [("base", "connected")]
 
 

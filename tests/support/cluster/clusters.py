@@ -105,7 +105,7 @@ def daemons() -> dict[str, DaemonSummary]:
             report = client.request(ClusterStatus(), ClusterReport)
     except CoordinatorUnavailable:
         return {}
-    return {one.machine_id: one for one in report.daemons if one.connected and one.machine_id}
+    return {one.machine_id: one for one in report.machines if one.connected and one.machine_id}
 
 
 def coordinator_process() -> int:

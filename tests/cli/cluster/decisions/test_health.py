@@ -55,7 +55,7 @@ def problems(
 ) -> list[str]:
     daemons = () if daemon is None else (daemon,)
     version = ProgramVersion(program="coordinator", release="1.2.0")
-    report = ClusterReport(coordinator=version, daemons=daemons, active_dataflows=0)
+    report = ClusterReport(coordinator=version, machines=daemons, active_dataflows=0)
     found = machine_facts(**{"daemon": DAEMON, **(facts or {})})
     return list(find_problems(CLUSTER, ROBOT, found, health(changed or {}), report, TOKEN))
 

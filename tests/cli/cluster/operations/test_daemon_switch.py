@@ -57,7 +57,7 @@ class FakeCoordinator:
             release = self._machine.release
             daemons.append(DaemonSummary(daemon="robot", machine_id="robot", release=release))
         version = ProgramVersion(program="coordinator", release=NEW)
-        return ClusterReport(coordinator=version, daemons=tuple(daemons), active_dataflows=0)
+        return ClusterReport(coordinator=version, machines=tuple(daemons), active_dataflows=0)
 
 
 MakeMachine = Callable[..., ScriptedMachine]

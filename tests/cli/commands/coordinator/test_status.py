@@ -14,9 +14,9 @@ from support.workspace import Workspace
 from dora_cli.commands.coordinator import status
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost
 from dora_config.errors import DoraError
+from dora_config.protocol.control import ClusterReport
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.rest import paths
-from dora_config.protocol.rest.models import Status
 from dora_config.protocol.snapshot import DaemonSummary
 
 
@@ -49,12 +49,12 @@ class Coordinator:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def get(self, path: str) -> Status:
+    def get(self, path: str) -> ClusterReport:
         assert path == paths.STATUS
         if self._problem is not None:
             raise self._problem
         version = ProgramVersion(program="coordinator", release="1.2.3")
-        return Status(coordinator=version, machines=self._machines, active_dataflows=3)
+        return ClusterReport(coordinator=version, machines=self._machines, active_dataflows=3)
 
 
 def test_daemons_that_are_not_connected_are_named(

@@ -56,7 +56,7 @@ def test_bodies_have_the_arguments_that_are_not_in_the_path() -> None:
     assert "dataflow" in _schema_of_body("/api/dataflows/stop")["properties"]
 
 
-@pytest.mark.parametrize("name", ["NodeSummary", "DataflowSummary", "ErrorBody", "Machines"])
+@pytest.mark.parametrize("name", ["NodeSummary", "DataflowSummary", "ErrorBody", "ClusterReport"])
 def test_schemas_of_results_are_valid(name: str) -> None:
     schema = openapi.document()["components"]["schemas"][name]
     Draft202012Validator.check_schema(schema)

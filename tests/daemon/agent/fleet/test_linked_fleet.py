@@ -164,7 +164,7 @@ def test_machines_that_have_ipv6_addresses_alone(workspace: Workspace) -> None:
         fleet.wait_for_messages(uuid)
         found = {link.peer: link.endpoint for link in links(fleet)}
         assert found == {name: f"[{wire.addresses[name]}]:7450" for name in ("robot", "station")}
-        (station,) = [one for one in fleet.cluster().daemons if one.daemon == "station"]
+        (station,) = [one for one in fleet.cluster().machines if one.daemon == "station"]
         assert station.address.startswith(f"[{wire.addresses['station']}]:")
         fleet.dora("stop")
 

@@ -70,7 +70,7 @@ def test_refused_daemons(fleet: RealFleet, workspace: Workspace) -> None:
     with running_dora(*stranger_words, cwd=workspace.path, env=wrong) as stranger:
         stranger.wait_for("has another token")
         assert stranger.process.poll() is None
-        assert [one.machine_id for one in fleet.cluster().daemons] == [None]
+        assert [one.machine_id for one in fleet.cluster().machines] == [None]
         stranger.interrupt()
         stranger.wait().succeeded()
 

@@ -54,7 +54,7 @@ def test_dataflows_continue_over_rotations_and_restarts(workspace: Workspace) ->
         fleet.coordinator.process.interrupt()
         fleet.coordinator.process.wait()
         fleet.restart_coordinator()
-        wait_until(lambda: fleet.cluster().daemons, what="a to reconnect")
+        wait_until(lambda: fleet.cluster().machines, what="a to reconnect")
         assert status(fleet, first) == 404
         fleet.dora("cluster", "rotate-token", "--grace", "0")
         assert [status(fleet, one) for one in (first, second)] == [401, 401]

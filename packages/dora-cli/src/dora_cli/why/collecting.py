@@ -45,8 +45,8 @@ def remote_report(client: Client, answer: Explained, seconds: float) -> Report:
     report.versions = {
         **own_versions(),
         "coordinator": str(cluster.coordinator),
-        "daemons": {one.daemon: one.release for one in cluster.daemons},
-        "runners": {one.daemon: list(one.runners) for one in cluster.daemons},
+        "daemons": {one.daemon: one.release for one in cluster.machines},
+        "runners": {one.daemon: list(one.runners) for one in cluster.machines},
     }
     if explained.uuid:
         ref = DataflowRef(uuid=explained.uuid)

@@ -350,9 +350,11 @@ class NodeList(Message):
 
 
 class ClusterReport(Message):
+    """The coordinator, its machines, and the number of dataflows that have not ended."""
+
     kind: Literal["cluster"] = "cluster"
     coordinator: ProgramVersion
-    daemons: tuple[DaemonSummary, ...] = ()
+    machines: tuple[DaemonSummary, ...] = ()
     active_dataflows: int = 0
 
 

@@ -149,7 +149,7 @@ def cluster_report(
 ) -> ClusterReport:
     return ClusterReport(
         coordinator=party,
-        daemons=tuple(
+        machines=tuple(
             daemon_summary(member, registry, membership, now) for member in membership.all()
         ),
         active_dataflows=len(registry.live()),

@@ -73,7 +73,7 @@ def end_if_unused(cluster: Cluster, started: background.BackgroundProcess) -> bo
     report = queries.report_if_running(cluster)
     if report is None:
         return True
-    if report.active_dataflows or any(one.connected for one in report.daemons):
+    if report.active_dataflows or any(one.connected for one in report.machines):
         return False
     queries.destroy(cluster)
     return True

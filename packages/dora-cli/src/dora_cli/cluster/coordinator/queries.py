@@ -71,7 +71,7 @@ def release_of(cluster: Cluster) -> str:
 
 def connected_daemons(report: control.ClusterReport | None) -> dict[str, DaemonSummary]:
     """Return the connected daemons of a report by machine id."""
-    daemons = report.daemons if report is not None else ()
+    daemons = report.machines if report is not None else ()
     return {one.machine_id: one for one in daemons if one.connected and one.machine_id is not None}
 
 

@@ -98,7 +98,7 @@ def find_problems(
 
     ``report``: the coordinator's, None if it does not answer; ``token``: of this account.
     """
-    daemons = report.daemons if report is not None else ()
+    daemons = report.machines if report is not None else ()
     seen = next((one for one in daemons if one.machine_id == machine.id), None)
     install = f"dora cluster {_installer(facts)}"
     yield from disk_problems(facts, health, machine)

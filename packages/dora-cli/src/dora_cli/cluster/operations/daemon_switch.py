@@ -289,7 +289,7 @@ def check(
     if coordinator is None:
         protocol = None if report is None else report.coordinator.protocol
         coordinator = {} if protocol is None else {CONTROL_PLANE: (protocol.major, protocol.minor)}
-    daemons = report.daemons if report is not None else ()
+    daemons = report.machines if report is not None else ()
     links = {(link.dataflow, link.machine) for daemon in daemons for link in daemon.links}
     running: dict[str, dict[str, None]] = {}
     linked: dict[str, dict[str, None]] = {}

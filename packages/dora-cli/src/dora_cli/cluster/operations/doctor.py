@@ -50,7 +50,7 @@ def diagnose(cluster: Cluster) -> bool:
     examined = {one.machine.id: one.result.facts for one in done if one.result is not None}
     _write_machines(cluster, done, findings)
     if report is not None:
-        findings.notes += plain_warnings(report.daemons)
+        findings.notes += plain_warnings(report.machines)
         count = len(queries.connected_daemons(report))
         output.write(f"Coordinator: {address}, {count} connected")
     elif refusal:

@@ -25,19 +25,19 @@ LINK_COLUMNS = ("LINK", "DATAFLOW", "STATE", "ROUND TRIP", "CLOCK", "ADDRESS", "
 def show(report: ClusterReport, *, as_json: bool) -> None:
     """Print a report as tables, or as one JSON object for each daemon."""
     if as_json:
-        for one in report.daemons:
+        for one in report.machines:
             output.json_line(one.model_dump())
         return
-    if not any(one.connected for one in report.daemons):
+    if not any(one.connected for one in report.machines):
         output.write("No daemons connected.")
-    if report.daemons:
-        output.table(COLUMNS, [_daemon(one) for one in report.daemons])
-    links = [link for one in report.daemons for link in one.links]
+    if report.machines:
+        output.table(COLUMNS, [_daemon(one) for one in report.machines])
+    links = [link for one in report.machines for link in one.links]
     if links:
         output.write()
         output.table(LINK_COLUMNS, [_link(link) for link in links])
     output.write(f"Active dataflows: {report.active_dataflows}")
-    machines = report.daemons
+    machines = report.machines
     for warning in (*clock_warnings(machines), *plain_warnings(machines)):
         output.warn(warning)
 

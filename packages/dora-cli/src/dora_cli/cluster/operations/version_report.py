@@ -52,7 +52,7 @@ def _rows(cluster: Cluster, report: ClusterReport | None) -> list[tuple[str, str
     if report is None:
         unknown = "unknown: the coordinator does not answer"
         return [("coordinator", "does not answer"), *((m.id, unknown) for m in cluster.machines)]
-    daemons = {one.machine_id: one for one in report.daemons}
+    daemons = {one.machine_id: one for one in report.machines}
     rows = [("coordinator", report.coordinator.release)]
     for machine in cluster.machines:
         found = daemons.get(machine.id)

@@ -47,7 +47,7 @@ def main(
         output.write(f"New token sent to {sent}")
         output.write(f"The old token expires after {grace}")
         report = client.request(ClusterStatus(), ClusterReport)
-    absent = {one.daemon for one in report.daemons if not one.ended} - {*answer.daemons}
+    absent = {one.daemon for one in report.machines if not one.ended} - {*answer.daemons}
     if absent:
         names = ", ".join(sorted(absent))
         output.warn(

@@ -38,4 +38,4 @@ def main(
         report = client.request(ClusterStatus(), ClusterReport)
     show(report, as_json=output_format is options.TableFormat.JSON)
     if (known := known_clusters.find(endpoint(coordinator_addr, coordinator_port))) is not None:
-        leftovers.report_connected(known, report.daemons)
+        leftovers.report_connected(known, report.machines)

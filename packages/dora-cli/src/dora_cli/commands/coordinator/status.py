@@ -15,7 +15,7 @@ from dora_config.protocol.rest import paths
 
 if TYPE_CHECKING:
     from dora_config.access import Endpoint
-    from dora_config.protocol.rest.models import Status
+    from dora_config.protocol.control import ClusterReport
     from dora_config.protocol.snapshot import DaemonSummary
 
 
@@ -37,7 +37,7 @@ def main(
     from dora_cli.coordinator.machine_warnings import clock_warnings, plain_warnings
     from dora_config.access import endpoint
 
-    report: Status | None = None
+    report: ClusterReport | None = None
     problem: CoordinatorUnavailable | None = None
     try:
         with connect(coordinator_addr, coordinator_port) as client:
@@ -64,7 +64,7 @@ def main(
 
 
 def _print(
-    report: Status | None, machines: Sequence[DaemonSummary], daemons: int, *, runs: bool
+    report: ClusterReport | None, machines: Sequence[DaemonSummary], daemons: int, *, runs: bool
 ) -> None:
     if report is None:
         output.write(f"Coordinator: {'gives no report' if runs else 'not reachable'}")
@@ -91,7 +91,9 @@ def _check(dataflow: Path, *, as_json: bool) -> bool:
     return valid
 
 
-def _as_json(report: Status | None, daemons: int, at: Endpoint, *, runs: bool) -> dict[str, object]:
+def _as_json(
+    report: ClusterReport | None, daemons: int, at: Endpoint, *, runs: bool
+) -> dict[str, object]:
     """Return the report with the keys and values of dora-rs.
 
     ``runs``: a coordinator that gives no report accepted the connection, or is busy.

@@ -66,7 +66,7 @@ def _default_daemons(target: Endpoint) -> int:
 
     with Client(target) as client:
         report = client.request(ClusterStatus(), ClusterReport)
-    return sum(one.connected and one.machine_id is None for one in report.daemons)
+    return sum(one.connected and one.machine_id is None for one in report.machines)
 
 
 def _start_coordinator(target: Endpoint, *, recreate: bool) -> None:

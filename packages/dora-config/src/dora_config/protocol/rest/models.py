@@ -8,9 +8,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from dora_config.dataflow.fields import EnvNameField
 from dora_config.protocol.control import EndedDataflow
-from dora_config.protocol.envelope import Message, ProgramVersion
+from dora_config.protocol.envelope import Message
 from dora_config.protocol.runner import ShownState
-from dora_config.protocol.snapshot import DaemonSummary
 
 # ------------------------------------------------------------------------------- arguments
 
@@ -137,20 +136,8 @@ class RestartNodeArguments(OneNode):
 # --------------------------------------------------------------------------------- results
 
 
-class Machines(Message):
-    machines: tuple[DaemonSummary, ...]
-
-
 class ChangedNode(Message):
     node: str
-
-
-class Status(Message):
-    """The coordinator, its machines, and the number of dataflows that have not ended."""
-
-    coordinator: ProgramVersion
-    machines: tuple[DaemonSummary, ...]
-    active_dataflows: int
 
 
 class ErrorBody(Message):

@@ -276,17 +276,16 @@ async def _forget_ended(_: models.NoArguments, send: Send) -> control.DataflowLi
 # ---------------------------------------------------------------------- machines and nodes
 
 
-async def _list_machines(wanted: models.MachineFilter, send: Send) -> models.Machines:
+async def _list_machines(wanted: models.MachineFilter, send: Send) -> control.ClusterReport:
     labels = [_label(text) for text in wanted.label]
-    report = await _answer(send, control.ClusterStatus(), control.ClusterReport)
-    return models.Machines(
-        machines=tuple(
-            one
-            for one in report.daemons
-            if wanted.connected in (None, one.connected)
-            and all(one.labels.get(key) == value for key, value in labels)
-        )
+    report = await _status(wanted, send)
+    fitting = tuple(
+        one
+        for one in report.machines
+        if wanted.connected in (None, one.connected)
+        and all(one.labels.get(key) == value for key, value in labels)
     )
+    return report.model_copy(update={"machines": fitting})
 
 
 def _label(text: str) -> tuple[str, str]:
@@ -297,21 +296,16 @@ def _label(text: str) -> tuple[str, str]:
 
 
 async def _get_machine(wanted: models.OneMachine, send: Send) -> DaemonSummary:
-    report = await _answer(send, control.ClusterStatus(), control.ClusterReport)
-    for one in report.daemons:
+    report = await _status(wanted, send)
+    for one in report.machines:
         if one.daemon == wanted.machine:
             return one
-    known = ", ".join(one.daemon for one in report.daemons) or "none"
+    known = ", ".join(one.daemon for one in report.machines) or "none"
     raise OperationFailed("not_found", f'no machine "{wanted.machine}"; known machines: {known}')
 
 
-async def _status(_: models.NoArguments, send: Send) -> models.Status:
-    report = await _answer(send, control.ClusterStatus(), control.ClusterReport)
-    return models.Status(
-        coordinator=report.coordinator,
-        machines=report.daemons,
-        active_dataflows=report.active_dataflows,
-    )
+async def _status(_: models.Arguments, send: Send) -> control.ClusterReport:
+    return await _answer(send, control.ClusterStatus(), control.ClusterReport)
 
 
 async def _list_nodes(wanted: models.NodeFilter, send: Send) -> control.NodeList:
@@ -461,9 +455,9 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
         "GET",
         paths.MACHINES,
         "listMachines",
-        "List machines.",
+        "List machines, with the state of the coordinator.",
         models.MachineFilter,
-        models.Machines,
+        control.ClusterReport,
         _list_machines,
     ),
     Operation(
@@ -518,7 +512,7 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
         "getStatus",
         "Get the state of the coordinator and its machines.",
         models.NoArguments,
-        models.Status,
+        control.ClusterReport,
         _status,
     ),
 )
