@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -210,3 +211,32 @@ def test_a_low_latency_session_to_another_machine_carries_nothing(home: Path) ->
         finally:
             for session in sessions:
                 session.close()
+
+
+def test_the_state_of_a_receiving_thread_is_kept_between_frames() -> None:
+    """An attribute of a `threading.local` goes with the state."""
+    local = threading.local()
+    calls: list[int] = []
+
+    def received(_session: LinkSession, frame: bytes) -> None:
+        local.calls = getattr(local, "calls", 0) + (frame == b"x")
+        calls.append(local.calls)
+
+    listening = LinkSession.listen("127.0.0.1", list(range(7447, 7547)), None)
+    sending = LinkSession.dial(listening.endpoint, None)
+    try:
+        listening.subscribe("dora/test", received)
+        put = sending.publishers("dora/test")[Priority.SMALL]
+
+        def arrives() -> bool:
+            put(b"first")
+            return bool(calls)
+
+        wait_until(arrives, what="the subscription to be known")
+        for _ in range(50):
+            put(b"x")
+        wait_until(lambda: sum(1 for count in calls if count) >= 50, what="all frames")
+    finally:
+        sending.close()
+        listening.close()
+    assert max(calls) > 1

@@ -8,8 +8,10 @@ are read for every session.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,6 @@ from dora_daemon.link.io.connect_errors import (
     why_not,
     without_brackets,
 )
-from dora_daemon.link.io.native_threads import keep_thread_state
 from dora_daemon.link.protocol.access import Channel, access_control
 from dora_daemon.link.protocol.priority import Priority
 
@@ -55,6 +56,24 @@ _PRIORITIES = {
 OnFrame = Callable[["LinkSession", bytes], None]
 OnTransport = Callable[["LinkSession", str, bool], None]
 """Called with the other side's Zenoh id and whether its connection opened (or closed)."""
+
+
+_ensure = ctypes.pythonapi.PyGILState_Ensure
+_ensure.restype = ctypes.c_int
+_ensure.argtypes = ()
+_kept = threading.local()
+
+
+def keep_thread_state() -> None:
+    """Keep the interpreter's state of this thread until the thread ends.
+
+    The interpreter creates the state of a thread that it did not start for every call and frees it
+    after the call, which takes longer than the call itself. One call of PyGILState_Ensure without
+    its counterpart keeps it. The attribute below is part of that state, so it is missing whenever
+    the state is new.
+    """
+    if not hasattr(_kept, "state"):
+        _kept.state = _ensure()
 
 
 class LinkSession:

@@ -13,11 +13,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
-from typing import Protocol
+from typing import Final, Protocol
 
 from dora_daemon.link.errors import LinkEnds
 from dora_daemon.link.io.thread_guard import guarded
-from dora_daemon.link.protocol.acknowledgements import AckPolicy
 from dora_daemon.link.protocol.clocks import ClockOffset
 from dora_daemon.link.protocol.frames import Data, Image, LifecycleEvent
 from dora_daemon.link.protocol.hello import EnteringStream, LeavingStream
@@ -30,6 +29,41 @@ from dora_node_api.transport import PoolExhausted, RecordKind
 from dora_node_api.transport.producer.forwarding import Forwarder
 
 _RETRY_SECONDS = 0.02
+LARGE: Final = 64 * 1024
+"""A larger message is acknowledged at once: its sender keeps memory for it."""
+MAX_BYTES: Final = 1024 * 1024
+"""Bytes of smaller messages after which an acknowledgement does not wait."""
+
+
+class AckPolicy:
+    """Counts the stored messages of one stream since its last acknowledgement at once."""
+
+    def __init__(self) -> None:
+        self._max_messages = 1
+        self._messages = 0
+        self._bytes = 0
+        self._waiting = False
+        self._at_once = False
+
+    def begin_round(self, window: int) -> None:
+        """Do not let acknowledgements wait for more than a quarter of the sender's window."""
+        self._max_messages = max(1, window // 4)
+
+    def stored(self, nbytes: int) -> None:
+        """Count a stored message."""
+        self._messages += 1
+        self._bytes += nbytes
+        self._waiting = True
+        if nbytes > LARGE or self._messages >= self._max_messages or self._bytes >= MAX_BYTES:
+            self._at_once = True
+            self._messages = self._bytes = 0
+
+    def take(self) -> bool | None:
+        """Return whether to acknowledge at once; None if nothing was stored since the last call."""
+        if not self._waiting:
+            return None
+        at_once, self._waiting, self._at_once = self._at_once, False, False
+        return at_once
 
 
 class AckSink(Protocol):
