@@ -1,7 +1,8 @@
 """Sessions of nox; without ``-s``, those of CI.
 
 lint, types, tests, lowest (oldest allowed dependencies), wheels (each one alone in an empty
-environment), docs, demo (the README's first command), ros2 (dora-ros2 beside rclpy). Not
+environment), docs, demo (the README's first command), ros2 (dora-ros2 beside rclpy and
+zenoh-ros2-sdk). Not
 part of CI: ``unit``, the quick tests; ``slow``, those that take minutes; ``bench``, the comparison
 with dora-rs; ``pythons``, the tests on other interpreters.
 """
@@ -157,17 +158,21 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(venv_backend="uv")
 def ros2(session: nox.Session) -> None:
-    """Types and messages of dora-ros2 compared with rclpy, in an environment of its own."""
+    """dora-ros2 beside rclpy and zenoh-ros2-sdk, each in an environment of its own."""
     session.install("-e", "packages/dora-ros2", *_dependencies("test"))
-    rclpy = Path(session.create_tmp()).resolve() / "rclpy"
-    python = rclpy / "bin" / "python"
-    if not python.exists():
-        # the wheels are for CPython 3.10 to 3.13 on x86_64
-        session.run("uv", "venv", "--quiet", "--python", sys.executable, str(rclpy), external=True)
-    wheels = _dependencies("rclpy")
-    session.run("uv", "pip", "install", "--quiet", "--python", str(python), *wheels, external=True)
-    variables = {"DORA_TESTS_RCLPY": str(python)}
-    session.run("pytest", "-q", "tests/ros2/oracle", *session.posargs, env=variables)
+    variables = {}
+    for group, variable in (("rclpy", "DORA_TESTS_RCLPY"), ("zenoh-sdk", "DORA_TESTS_ZENOH_SDK")):
+        folder = Path(session.create_tmp()).resolve() / group
+        python = str(folder / "bin" / "python")
+        if not folder.exists():
+            # the wheels of ROS are for CPython 3.10 to 3.13 on x86_64
+            create = ("uv", "venv", "--quiet", "--python", sys.executable, str(folder))
+            session.run(*create, external=True)
+        install = ("uv", "pip", "install", "--quiet", "--python", python, *_dependencies(group))
+        session.run(*install, external=True)
+        variables[variable] = python
+    folders = ("tests/ros2/oracle", "tests/ros2/interop")
+    session.run("pytest", "-q", *folders, *session.posargs, env=variables)
 
 
 @nox.session

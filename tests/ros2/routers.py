@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import zenoh
+from support.waiting import wait_until
 
 from dora_ros2.zenoh.graph import Profile
 from dora_ros2.zenoh.session import Session
@@ -18,6 +20,15 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
     return port
+
+
+def open_sockets() -> set[str]:
+    """Return the sockets of this process; Zenoh closes some shortly after their sessions."""
+    links = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            links.add(str(entry.readlink()))
+    return {link for link in links if link.startswith("socket:")}
 
 
 class Router:
@@ -68,9 +79,10 @@ class Router:
 @contextmanager
 def running_router() -> Iterator[Router]:
     """A router until the end of the block."""
-    router = Router()
+    router, before = Router(), open_sockets()
     router.start()
     try:
         yield router
     finally:
         router.stop()
+        wait_until(lambda: open_sockets() <= before, what="the sockets of the router to close")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
-from ros2.routers import Router, running_router
+from ros2.routers import Router, open_sockets, running_router
 from support.waiting import wait_until
 
 
@@ -18,20 +16,11 @@ def router() -> Iterator[Router]:
         yield running
 
 
-def _sockets() -> set[str]:
-    """Return the sockets of this process; Zenoh closes some shortly after their sessions."""
-    links = set()
-    for entry in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):
-            links.add(str(entry.readlink()))
-    return {link for link in links if link.startswith("socket:")}
-
-
 @pytest.fixture(autouse=True)
 def no_threads_left() -> Iterator[None]:
-    before, sockets = set(threading.enumerate()), _sockets()
+    before, sockets = set(threading.enumerate()), open_sockets()
     yield
-    wait_until(lambda: _sockets() <= sockets, what="the sockets of the test to close")
+    wait_until(lambda: open_sockets() <= sockets, what="the sockets of the test to close")
     wait_until(
         lambda: (
             not [

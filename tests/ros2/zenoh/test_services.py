@@ -16,12 +16,13 @@ import pytest
 from ros2.routers import Router
 from support.waiting import wait_until
 
+from dora_ros2.definitions.description import dds_name
 from dora_ros2.errors import NoReply, SessionError
 from dora_ros2.zenoh.attachment import Attachment
-from dora_ros2.zenoh.keys import NamedType, dds_type
+from dora_ros2.zenoh.keys import NamedType
 from dora_ros2.zenoh.node import Node, Request, ServiceClient
 
-ADD = NamedType(dds_type("example_interfaces/srv/AddTwoInts"), "RIHS01_e1")
+ADD = NamedType(dds_name("example_interfaces/srv/AddTwoInts"), "RIHS01_e1")
 
 
 @contextmanager

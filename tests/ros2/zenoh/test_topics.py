@@ -14,16 +14,17 @@ import pytest
 from ros2.routers import Router, running_router
 from support.waiting import wait_until
 
+from dora_ros2.definitions.description import dds_name
 from dora_ros2.errors import InvalidName, SessionError
 from dora_ros2.zenoh.attachment import Attachment
 from dora_ros2.zenoh.graph import Profile
-from dora_ros2.zenoh.keys import NamedType, dds_type
+from dora_ros2.zenoh.keys import NamedType
 from dora_ros2.zenoh.node import Node, Publisher
 from dora_ros2.zenoh.qos import Qos
 from dora_ros2.zenoh.session import Session
 
 STRING = NamedType(
-    dds_type("std_msgs/msg/String"),
+    dds_name("std_msgs/msg/String"),
     "RIHS01_df668c740482bbd48fb39d76a70dfd4bd59db1288021743503259e948f6b1a18",
 )
 LATCHED = Qos(transient_local=True, depth=3)

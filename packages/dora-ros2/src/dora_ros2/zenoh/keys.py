@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from dora_ros2.errors import InvalidName
+from dora_ros2.definitions.description import ros_name
+from dora_ros2.errors import DefinitionError, InvalidName
 
 NO_HASH = "TypeHashNotSupported"
 """In place of the type hash: Humble has none."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_DDS_NAME = re.compile(r"(\w+)::(msg|srv|action)::dds_::(\w+)_")
 
 
 class WireType(Protocol):
@@ -32,23 +32,12 @@ class NamedType:
     hash: str
 
 
-def ros_type(dds_name: str) -> str:
-    """Return ``std_msgs/msg/String`` for ``std_msgs::msg::dds_::String_``."""
-    found = _DDS_NAME.fullmatch(dds_name)
-    return "/".join(found.groups()) if found else dds_name
-
-
-def dds_type(name: str) -> str:
-    """Return ``std_msgs::msg::dds_::String_`` for ``std_msgs/msg/String`` or ``std_msgs/String``.
-
-    Raises InvalidName.
-    """
-    parts = name.split("/")
-    if len(parts) == 2:
-        parts.insert(1, "msg")
-    if len(parts) != 3 or parts[1] not in ("msg", "srv", "action") or not all(parts):
-        raise InvalidName(f'"{name}" is not the name of a ROS type; expected package/msg/Name')
-    return f"{parts[0]}::{parts[1]}::dds_::{parts[2]}_"
+def ros_type(dds: str) -> str:
+    """Return ``std_msgs/msg/String`` for its name on the wire; other texts are unchanged."""
+    try:
+        return ros_name(dds)
+    except DefinitionError:
+        return dds
 
 
 def check_node_name(name: str) -> str:

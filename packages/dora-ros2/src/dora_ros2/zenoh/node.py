@@ -26,6 +26,7 @@ from dora_ros2.zenoh.qos import Qos
 from dora_ros2.zenoh.session import Session, direct
 from dora_ros2.zenoh.tokens import EndpointToken, Kind, NodeToken
 
+Payload = bytes | bytearray
 OnMessage = Callable[[bytes, Attachment | None], None]
 REQUEST_SECONDS = 30.0
 _HEARTBEAT_SECONDS = 0.5
@@ -173,7 +174,7 @@ class Publisher(Endpoint):
     kind = Kind.PUBLISHER
     noun = "publisher"
 
-    def publish(self, payload: bytes, *, time_ns: int | None = None) -> None:
+    def publish(self, payload: Payload, *, time_ns: int | None = None) -> None:
         """Send a message; `time_ns`: its source time (default: now). Raises SessionError.
 
         Only a reliable publisher that keeps all messages waits for slow connections.
@@ -256,7 +257,7 @@ class Request:
         self._server = server
         self._query: zenoh.Query | None = query
 
-    def reply(self, payload: bytes) -> None:
+    def reply(self, payload: Payload) -> None:
         """Send the response; nothing if the request is closed or was replied to."""
         own = self._server._attachment()
         asked = self.attachment or own
@@ -339,7 +340,7 @@ class ServiceClient(Endpoint):
         """Wait until a server is available; return whether it is. Not from a callback."""
         return self.node.session.wait_for(lambda _: self.available, seconds)
 
-    def call(self, payload: bytes, *, timeout: float | None = REQUEST_SECONDS) -> Future[bytes]:
+    def call(self, payload: Payload, *, timeout: float | None = REQUEST_SECONDS) -> Future[bytes]:
         """Send a request; return a future of the response. Raises SessionError.
 
         The future fails with NoReply: without a server, after `timeout` seconds (None: never),
