@@ -16,10 +16,12 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.links import LinkReport, PeerEndpoint, SetLinkPeers
 from dora_config.protocol.runner import (
     AcknowledgeResult,
+    CurrentNode,
     DataflowFinished,
     DataflowResult,
     DataflowStarted,
     LinkChanged,
+    NodeDefinitions,
     NodesReady,
     Release,
     RunnerStatus,
@@ -43,6 +45,7 @@ from dora_daemon.agent.events import (
     DaemonStarted,
     Event,
     MachineStopping,
+    NodesRead,
     PartDue,
     RunnerConnected,
     RunnerEnded,
@@ -227,11 +230,68 @@ def test_a_part_that_fails_again_and_again_is_started_less_often() -> None:
     assert len(starts(machine.post(GONE))) == 1  # it had run long enough
 
 
+def failed() -> RunnerReported:
+    result = DataflowResult(dataflow_id=ID, error="the camera is missing")
+    return RunnerReported(ID, DataflowFinished(result=result))
+
+
+def run_again(machine: Machine) -> list[PartRecord]:
+    """Let the part fail at once; return the record of its next start."""
+    machine.post(placed(), runner("starting"))
+    machine.post(RunnerReported(ID, NodesReady()))
+    machine.post(RunnerReported(ID, DataflowStarted(dataflow_id=ID)))
+    assert machine.post(failed()) == [SendToRunner(ID, AcknowledgeResult())]
+    commands = machine.post(GONE)
+    machine.now += 5
+    later = [c for c in commands if isinstance(c, StartLater)]
+    return starts(machine.post(PartDue(ID, later[0].starts)) if later else commands)
+
+
+def change_nodes(machine: Machine) -> None:
+    """Replace the node, as `dora node replace` does."""
+    node = SPEC.resolved.nodes[0].model_copy(update={"args": ("--new",)})
+    nodes = NodeDefinitions(revision=1, nodes=(CurrentNode(node=node),))
+    machine.post(NodesRead(ID, 3, nodes, {}))
+
+
+def test_nodes_that_fail_are_tried_three_times() -> None:
+    machine = running().rebooted()
+    machine.post(AWAY)
+    assert [len(run_again(machine)) for _ in range(2)] == [1, 1]
+    machine.post(placed(), runner("running"))
+    commands = machine.post(failed())
+    assert SendToRunner(ID, AcknowledgeResult()) in commands
+    assert machine.record.phase == "ended"
+
+
+def test_after_three_failures_the_nodes_before_the_change_are_started() -> None:
+    machine = running()
+    machine.now += HEALTHY
+    change_nodes(machine)
+    machine = machine.rebooted()
+    (record,) = starts(machine.post(AWAY))
+    assert record.spec.resolved.nodes[0].args == ("--new",)
+    assert len(run_again(machine)) == len(run_again(machine)) == 1
+    (record,) = run_again(machine)
+    assert record.spec == SPEC
+    assert record.revision == 2  # the coordinator reads the nodes again
+    assert record.former is None
+    assert record.recovers is not None
+    assert "its nodes are again those before their last change" in record.recovers
+
+
+def test_a_change_soon_after_another_keeps_no_nodes_that_hardly_ran() -> None:
+    machine = running()
+    machine.now += HEALTHY - 1
+    change_nodes(machine)
+    assert machine.record.former is None
+
+
 def test_nodes_that_cannot_be_started_are_tried_again_after_their_runner_has_ended() -> None:
     machine = running().rebooted()
     machine.post(AWAY, placed(), runner("starting"))
-    failed = DataflowResult(dataflow_id=ID, error="camera.py does not exist")
-    commands = machine.post(RunnerReported(ID, DataflowFinished(result=failed)))
+    result = DataflowResult(dataflow_id=ID, error="camera.py does not exist")
+    commands = machine.post(RunnerReported(ID, DataflowFinished(result=result)))
     assert commands == [SendToRunner(ID, AcknowledgeResult())]
     machine.post(RunnerEnded(ID, "its runner ended"))
     commands = machine.post(PartDue(ID, 1))

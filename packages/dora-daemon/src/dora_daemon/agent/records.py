@@ -18,6 +18,15 @@ RECORD_FORMAT: Final = (1, 0)
 RecordFormat = Annotated[tuple[int, int], readable_by(RECORD_FORMAT)]
 
 
+class FormerNodes(Message):
+    """Nodes and links of a part before its last change; they ran without a failure."""
+
+    spec: DataflowSpec
+    edges: tuple[RemoteEdge, ...] = ()
+    addresses: dict[str, str] = Field(default_factory=dict)
+    names: dict[str, str] = Field(default_factory=dict)
+
+
 class PartRecord(Message):
     """One part on this machine, with the fields of its ``PreparePart``."""
 
@@ -41,6 +50,8 @@ class PartRecord(Message):
     """Its nodes have run: the machine may start them without the coordinator."""
     starts: int = 0
     """Starts of this attempt that the machine made without the coordinator."""
+    former: FormerNodes | None = None
+    """What it returns to if it fails again and again while the coordinator is away."""
     peers: tuple[PeerEndpoint, ...] = ()
     """Where its link's peers listened last."""
     ended_peers: tuple[str, ...] = ()

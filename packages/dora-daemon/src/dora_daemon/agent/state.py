@@ -92,7 +92,7 @@ from dora_daemon.agent.events import (
     RunnerRefused,
     RunnerReported,
 )
-from dora_daemon.agent.parts.part import LocalPart
+from dora_daemon.agent.parts.part import TRIES, LocalPart
 from dora_daemon.agent.records import PartRecord, cause_of
 
 KEPT_ENDED = 200
@@ -182,11 +182,11 @@ class AgentState:
                 part = self._live(dataflow_id)
                 if part is None or part.record.attempt != attempt:
                     return []
-                return part.relink(links)
+                return part.relink(links, now)
             case StreamLogs() | ReadHistory() | StreamTopics():
                 return self._read(event)
             case RecordingRequested() | RecorderSettled():
-                return self._handle_recorders(event)
+                return self._handle_recorders(event, now)
             case EndDaemon():
                 return self._end(now)
             case MachineStopping():
@@ -233,7 +233,7 @@ class AgentState:
 
     # ------------------------------------------------------------------- recordings
 
-    def _handle_recorders(self, event: RecorderNotice) -> list[Command]:
+    def _handle_recorders(self, event: RecorderNotice, now: float) -> list[Command]:
         part = self._live(event.dataflow_id)
         match event:
             case RecordingRequested(dataflow_id=dataflow_id):
@@ -245,7 +245,7 @@ class AgentState:
                 if part is None or part.recorders != "starting":
                     return []
                 part.recorders = "settled"
-                return self._prepared(part) if part.ready else []
+                return self._prepared(part, now) if part.ready else []
             case _ as unreachable:
                 assert_never(unreachable)
 
@@ -312,12 +312,21 @@ class AgentState:
             return False
         return part.record.starts_alone and part.stop is None and part.next is None
 
+    def _is_tried_again(self, part: LocalPart, now: float) -> bool:
+        """Whether a part whose nodes failed soon after a start alone is started once more."""
+        more = part.failures + 1 < TRIES or part.record.former is not None
+        return part.fails_soon(now) and more
+
     def _hold(self, part: LocalPart, reason: str, now: float) -> list[Command]:
         """Keep a part of which nothing runs until it is started again."""
         record = part.record
         part.connected, part.link, part.lost = False, None, reason
         log = WriteLog("warning", f"dataflow {record.dataflow_id}: {reason}")
+        part.same_since = 0.0
         pause = part.note_failure(now)
+        if part.failures == TRIES and record.former is not None:
+            changed = part.return_to_former(record.former)
+            return [log, *changed, *self._start_alone(part, now)]
         if pause > 0:
             return [log, StartLater(record.dataflow_id, record.starts, pause)]
         return [log, *self._start_alone(part, now)]
@@ -408,7 +417,7 @@ class AgentState:
             case RunnerReported(event=reported):
                 return self._reported(part, reported, now)
             case NodesRead(attempt=attempt):
-                return part.update_nodes(event) if part.record.attempt == attempt else []
+                return part.update_nodes(event, now) if part.record.attempt == attempt else []
             case NodeNotAdded(attempt=attempt):
                 return part.keep_log(event) if part.record.attempt == attempt else []
             case RevisionChanged(revision=revision):
@@ -436,9 +445,9 @@ class AgentState:
             )
         match status.phase:
             case "ready":
-                return [*commands, *self._prepared(part)]
+                return [*commands, *self._prepared(part, now)]
             case "running":
-                return [*commands, *part.advance("running")]
+                return [*commands, *part.advance("running", now)]
             case "starting" | "stopping" | "finished":
                 return [*commands, part.report_state()]
             case _ as unreachable:
@@ -447,9 +456,9 @@ class AgentState:
     def _reported(self, part: LocalPart, event: RunnerEvent, now: float) -> list[Command]:
         match event:
             case NodesReady():
-                return self._prepared(part)
+                return self._prepared(part, now)
             case DataflowStarted():
-                return part.advance("running")
+                return part.advance("running", now)
             case DataflowFinished(result=result):
                 return self._finish(part, result, now)
             case LinkChanged(report=report):
@@ -471,9 +480,9 @@ class AgentState:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _prepared(self, part: LocalPart) -> list[Command]:
+    def _prepared(self, part: LocalPart, now: float) -> list[Command]:
         """The nodes are at the start barrier, which opens at once without the coordinator."""
-        commands = part.report_prepared()
+        commands = part.report_prepared(now)
         if self._coordinator == "away" and commands and self._starts_alone(part):
             commands.append(SendToRunner(part.record.dataflow_id, Release()))
         return commands
@@ -485,13 +494,14 @@ class AgentState:
         record = part.record
         acknowledge = SendToRunner(record.dataflow_id, AcknowledgeResult())
         part.connected = False
-        unreleased = record.phase in ("preparing", "prepared") and not result.ok
-        if unreleased and part.stop is None and not part.next:
+        unreleased = record.phase in ("preparing", "prepared")
+        if not result.ok and part.stop is None and not part.next:
             node, reason = cause_of(result, record.where)
-            if self._starts_alone(part):
+            if self._starts_alone(part) and (unreleased or self._is_tried_again(part, now)):
                 part.cause = reason if node is None else f'node "{node}" {reason}'
                 return [acknowledge]  # its runner ends now
-            return [*self._lose(part, reason, now, node, result), acknowledge]
+            if unreleased:
+                return [*self._lose(part, reason, now, node, result), acknowledge]
         save = part.save(phase="ended", result=result, ended_at=now)
         if part.next is not None:
             return [save, acknowledge, *self._make(part.next)]

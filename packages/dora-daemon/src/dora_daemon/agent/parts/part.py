@@ -26,12 +26,16 @@ from dora_daemon.agent.commands import (
     SendToRunner,
     SetRunnerLinks,
     StartRunner,
+    WriteLog,
 )
 from dora_daemon.agent.events import NodeNotAdded, NodesRead
-from dora_daemon.agent.records import PartRecord
+from dora_daemon.agent.records import FormerNodes, PartRecord
 
 HEALTHY = 120.0
-"""A loss of the part within these seconds after a start without the coordinator is a failure."""
+"""A loss of the part within these seconds after a start without the coordinator is a failure.
+Nodes that ran for so long are kept when they are changed."""
+TRIES = 3
+"""Failures in a row after which the nodes before the last change are started."""
 MAX_PAUSE = 60.0
 """Seconds at most between two such starts of a part that fails."""
 
@@ -58,6 +62,8 @@ class LocalPart:
     """Unix time of its last start without the coordinator; 0: there was none."""
     failures: int = 0
     """Losses in a row, each soon after a start without the coordinator."""
+    same_since: float = 0.0
+    """Unix time since which it has run with its present nodes; 0: it does not run."""
     recorders: Literal["none", "starting", "settled"] = "none"
     ready: bool = False
     """Its nodes are at the start barrier; reported once its recorders are settled."""
@@ -92,11 +98,32 @@ class LocalPart:
         save = self.save(phase="preparing", starts=starts, recovers=reason, runtime_dir="")
         return [save, StartRunner(self.record)]
 
+    def fails_soon(self, now: float) -> bool:
+        """Whether its end would be a failure of its last start without the coordinator."""
+        return self.started_alone > 0 and now - self.started_alone < HEALTHY
+
     def note_failure(self, now: float) -> float:
         """Return the seconds until the next start without the coordinator."""
-        soon = self.started_alone > 0 and now - self.started_alone < HEALTHY
-        self.failures = self.failures + 1 if soon else 0
+        self.failures = self.failures + 1 if self.fails_soon(now) else 0
         return min(MAX_PAUSE, 2.0 ** (self.failures - 1)) if self.failures else 0.0
+
+    def return_to_former(self, former: FormerNodes) -> list[Command]:
+        """Start the nodes before the last change from now on, which counts as another change."""
+        record = self.record
+        given = {name: getattr(former, name) for name in type(former).model_fields}
+        revision = record.revision + 1
+        text = f"it failed {TRIES} times: its nodes are again those before their last change"
+        log = WriteLog("warning", f"dataflow {record.dataflow_id}: {text}")
+        self.lost = f"{self.lost}; {text}"
+        return [log, self.save(**given, former=None, revision=revision)]
+
+    def _kept(self, now: float) -> dict[str, FormerNodes]:
+        """Return the change of the record that keeps the present nodes, if they ran for long."""
+        since, self.same_since = self.same_since, now
+        if not since or now - since < HEALTHY:
+            return {}
+        former = FormerNodes.model_validate(self.record, from_attributes=True)
+        return {"former": former}
 
     def save(self, **changes: object) -> Command:
         """Change the record; return the command that stores it."""
@@ -118,23 +145,25 @@ class LocalPart:
         )
         return SendToCoordinator(described)
 
-    def relink(self, links: PartLinks) -> list[Command]:
+    def relink(self, links: PartLinks, now: float) -> list[Command]:
         """Store other links and send them to the runner, now or when one connects."""
         record = self.record
         given = {name: getattr(links, name) for name in type(links).model_fields}
         if all(getattr(record, name) == value for name, value in given.items()):
             return []
-        save = self.save(relinked=True, **given)
+        kept = self._kept(now) if links.edges != record.edges else {}
+        save = self.save(relinked=True, **given, **kept)
         return [save, SetRunnerLinks(self.record)] if self.connected else [save]
 
-    def update_nodes(self, read: NodesRead) -> list[Command]:
+    def update_nodes(self, read: NodesRead, now: float) -> list[Command]:
         """Store and report the nodes that the runner has, so that a recovery starts the same."""
         record, nodes = self.record, read.nodes
         if not self.live or nodes.revision == record.revision:
             return []
         spec = record.spec.with_current(nodes.nodes)
         log_dirs = {**record.log_dirs, **read.log_dirs}
-        save = self.save(spec=spec, revision=nodes.revision, log_dirs=log_dirs)
+        kept = self._kept(now)
+        save = self.save(spec=spec, revision=nodes.revision, log_dirs=log_dirs, **kept)
         return [save, self.report_description()]
 
     def keep_log(self, failed: NodeNotAdded) -> list[Command]:
@@ -156,17 +185,19 @@ class LocalPart:
         links: list[Command] = [SetRunnerLinks(record)] if record.relinked else []
         return [*links, *self.read_nodes(status.revision)]
 
-    def advance(self, phase: Literal["prepared", "running"]) -> list[Command]:
+    def advance(self, phase: Literal["prepared", "running"], now: float) -> list[Command]:
         """Report a later phase of the start."""
         if phase == "prepared" and self.record.phase == "running":
             return []
         ran = self.record.ran or phase == "running"
+        if phase == "running":
+            self.same_since = self.same_since or now
         return [self.save(phase=phase, ran=ran), self.report_state()]
 
-    def report_prepared(self) -> list[Command]:
+    def report_prepared(self, now: float) -> list[Command]:
         """Report that the nodes are at the start barrier, unless recorders are being started."""
         self.ready = self.recorders == "starting"
-        return [] if self.ready else self.advance("prepared")
+        return [] if self.ready else self.advance("prepared", now)
 
     def stop_runner(self, stop: StopPart) -> list[Command]:
         """Stop now, or when the runner answers; a forced stop kills one that does not."""
