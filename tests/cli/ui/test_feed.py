@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import aclosing
 from typing import Any
 
 import anyio
 import pytest
 
 from dora_cli.coordinator.errors import CoordinatorLost
-from dora_cli.ui.backend import Replies
+from dora_cli.ui.connection import CoordinatorConnection
 from dora_cli.ui.feed import Feed, Version
 from dora_cli.ui.streams import OpenState, send_state
-from dora_config.access import Endpoint
+from dora_config.access import endpoint
 from dora_config.protocol.control import (
     ControlAnswer,
     ControlRequest,
@@ -32,14 +32,11 @@ FIRST = "8a1c7a86-5b3c-4dd2-9f3e-6c1a3a9b1c11"
 SECOND = "8a1c7a86-5b3c-4dd2-9f3e-6c1a3a9b1c12"
 
 
-class FakeBackend:
+class FakeCoordinator(CoordinatorConnection):
     """Two dataflows with a node each, whose queue grows with every snapshot."""
 
-    name = "fake"
-    is_local = False
-    problem: str | None = None
-
     def __init__(self) -> None:
+        super().__init__("fake", endpoint)
         self.snapshots = 0
         self.repeats = False
         """Whether the last snapshot is sent again."""
@@ -71,20 +68,8 @@ class FakeBackend:
             machines=(MachineSummary(daemon="robot", load=load),),
         )
 
-    def endpoint(self) -> Endpoint:
-        raise NotImplementedError
-
-    async def run(self) -> None:
-        raise NotImplementedError
-
-    async def wait_connected(self) -> None:
-        raise NotImplementedError
-
     async def wait_changed(self) -> None:
         await self.changed.wait()
-
-    def open(self, request: ControlRequest) -> AbstractAsyncContextManager[Replies]:
-        raise NotImplementedError
 
 
 async def read(versions: AsyncGenerator[Version]) -> Version:
@@ -94,14 +79,14 @@ async def read(versions: AsyncGenerator[Version]) -> Version:
 
 def test_patches_contain_the_details_of_one_dataflow() -> None:
     async def check() -> None:
-        backend = FakeBackend()
-        feed = Feed(backend, read_only=False)
+        coordinator = FakeCoordinator()
+        feed = Feed(coordinator, read_only=False)
         async with anyio.create_task_group() as tasks, aclosing(feed.versions()) as versions:
             tasks.start_soon(feed.run)
             first = await read(versions)
             assert list(first.scoped(None)["nodes"]) == []
             assert list(first.scoped(FIRST)["nodes"]) == [FIRST]
-            backend.change()
+            coordinator.change()
             second = await read(versions)
             machines = {"robot": {"cpu": 50.0}}
             nodes = {FIRST: {"camera": {"queued": 2}}}
@@ -114,23 +99,23 @@ def test_patches_contain_the_details_of_one_dataflow() -> None:
 
 def test_without_a_page_nothing_is_read() -> None:
     async def check() -> None:
-        backend = FakeBackend()
-        feed = Feed(backend, read_only=True)
+        coordinator = FakeCoordinator()
+        feed = Feed(coordinator, read_only=True)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(feed.run)
             for _ in range(5):
                 await anyio.wait_all_tasks_blocked()
-                backend.change()
-            assert backend.snapshots == 0
+                coordinator.change()
+            assert coordinator.snapshots == 0
             async with aclosing(feed.versions()) as one, aclosing(feed.versions()) as other:
                 source: Any = (await read(one)).state["source"]
                 await read(other)
                 assert source == {"address": "fake", "readOnly": True}
-                assert backend.snapshots == 1
+                assert coordinator.snapshots == 1
             for _ in range(5):
                 await anyio.wait_all_tasks_blocked()
-                backend.change()
-            assert backend.snapshots <= 2
+                coordinator.change()
+            assert coordinator.snapshots <= 2
             tasks.cancel_scope.cancel()
 
     anyio.run(check)
@@ -138,18 +123,18 @@ def test_without_a_page_nothing_is_read() -> None:
 
 def test_a_lost_coordinator_keeps_the_last_state() -> None:
     async def check() -> None:
-        backend = FakeBackend()
-        feed = Feed(backend, read_only=False)
+        coordinator = FakeCoordinator()
+        feed = Feed(coordinator, read_only=False)
         async with anyio.create_task_group() as tasks, aclosing(feed.versions()) as versions:
             tasks.start_soon(feed.run)
             await read(versions)
-            backend.problem = "gone"
-            backend.change()
+            coordinator.problem = "gone"
+            coordinator.change()
             lost = await read(versions)
             assert lost.patch(FIRST) == {"source": {"problem": "gone"}}
             assert lost.state["dataflows"].keys() == {FIRST, SECOND}
-            backend.problem = None
-            backend.change()
+            coordinator.problem = None
+            coordinator.change()
             back = await read(versions)
             assert back.patch(None) == {"source": {"problem": None}}
             tasks.cancel_scope.cancel()
@@ -161,8 +146,8 @@ def test_a_state_from_before_a_pause_is_not_shown(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("dora_cli.ui.feed.STALE_SECONDS", -1.0)
 
     async def check() -> None:
-        backend = FakeBackend()
-        feed = Feed(backend, read_only=False)
+        coordinator = FakeCoordinator()
+        feed = Feed(coordinator, read_only=False)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(feed.run)
             async with aclosing(feed.versions()) as versions:
@@ -182,14 +167,14 @@ def test_a_page_that_comes_back_does_not_wait_for_a_slow_coordinator(
     monkeypatch.setattr("dora_cli.ui.feed.MAX_PAUSE", 3600.0)
 
     async def check() -> None:
-        backend = FakeBackend()
-        feed = Feed(backend, read_only=False)
+        coordinator = FakeCoordinator()
+        feed = Feed(coordinator, read_only=False)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(feed.run)
             for expected in (1, 2):
                 async with aclosing(feed.versions()) as versions:
                     await read(versions)
-                assert backend.snapshots == expected
+                assert coordinator.snapshots == expected
             tasks.cancel_scope.cancel()
 
     anyio.run(check)
@@ -199,8 +184,8 @@ def test_frames_contain_the_present_time_by_the_clock_of_the_state() -> None:
     frames: list[dict[str, Any]] = []
 
     async def check() -> None:
-        backend = FakeBackend()
-        feed = Feed(backend, read_only=False)
+        coordinator = FakeCoordinator()
+        feed = Feed(coordinator, read_only=False)
         sent = anyio.Event()
 
         async def send(frame: dict[str, Any]) -> None:
@@ -221,15 +206,15 @@ def test_frames_contain_the_present_time_by_the_clock_of_the_state() -> None:
 
 def test_a_snapshot_that_is_sent_again_keeps_the_rates() -> None:
     async def check() -> None:
-        backend = FakeBackend()
-        feed = Feed(backend, read_only=False)
+        coordinator = FakeCoordinator()
+        feed = Feed(coordinator, read_only=False)
         async with anyio.create_task_group() as tasks, aclosing(feed.versions()) as versions:
             tasks.start_soon(feed.run)
             await read(versions)
-            backend.change()
+            coordinator.change()
             assert (await read(versions)).state["machines"]["robot"]["cpu"] == 50.0
-            backend.repeats = True
-            backend.change()
+            coordinator.repeats = True
+            coordinator.change()
             assert (await read(versions)).patch(None) == {}
             tasks.cancel_scope.cancel()
 

@@ -14,8 +14,7 @@ from support.waiting import PATIENCE
 from support.workspace import Workspace
 
 from dora_cli.coordinator.errors import RequestFailed
-from dora_cli.ui.backend import call
-from dora_cli.ui.connection import LocalRuns
+from dora_cli.ui.connection import LocalRuns, call
 from dora_config.protocol.calls import RunnerReplies
 from dora_config.protocol.control import (
     CallRunner,
@@ -28,9 +27,9 @@ from dora_config.protocol.control import (
     LogLines,
     LogsEnd,
     ReadLogs,
-    RestartDataflow,
     StopDataflow,
 )
+from dora_config.protocol.recordings import CallRecorders, ListRecordings
 from dora_config.protocol.runner import GetParams, Params, RestartNode, SetParam
 from dora_daemon.process_tree.runtime_dir import runtime_root
 
@@ -83,7 +82,7 @@ def test_a_run_is_shown_changed_and_stopped(workspace: Workspace) -> None:
             assert [node.id for node in described.spec.resolved.nodes] == ["talker"]
             await restart_and_set(backend, ref)
             with pytest.raises(RequestFailed, match="needs a coordinator"):
-                await backend.request(RestartDataflow(dataflow=ref))
+                await backend.request(CallRecorders(request=ListRecordings()))
             await backend.request(StopDataflow(dataflow=ref))
             await listed(backend, lambda row: row.status == "Finished")
 

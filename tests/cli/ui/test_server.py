@@ -7,10 +7,13 @@ from typing import Any
 
 import anyio
 import pytest
+from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dora_cli.ui.access import Access
+from dora_cli.ui.actions import Actions
+from dora_cli.ui.connection import LocalRuns
 from dora_cli.ui.forwarding import Forwarded
 from dora_cli.ui.server import MAX_BODY, Guard
 from dora_config.access import Endpoint
@@ -24,6 +27,9 @@ HEADERS = {
     "cookie": f"dora_ui_{PORT}=secret",
     "content-type": "application/json",
 }
+
+
+UUID = "8a1c7a86-5b3c-4dd2-9f3e-6c1a3a9b1c11"
 
 
 def answered(
@@ -100,6 +106,13 @@ def test_the_link_starts_a_session_once() -> None:
     assert dict(start["headers"])[b"set-cookie"].startswith(b"dora_ui_4100=secret; HttpOnly")
     start, *_ = answered(guard, "/", method="GET", query="key=key", cookie="")
     assert start["status"] == 403
+
+
+@pytest.mark.parametrize("operation", ["start", "restart"])
+def test_a_local_run_is_not_started_again(operation: str) -> None:
+    application = Starlette(routes=Actions(LocalRuns(None)).routes())
+    start, body = answered(application, f"/api/dataflows/{UUID}/{operation}")
+    assert (start["status"], b"this needs a coordinator" in body["body"]) == (500, True)
 
 
 class Answer:

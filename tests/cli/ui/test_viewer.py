@@ -14,7 +14,7 @@ from dora_cli.coordinator.async_client import MAX_WAITING, AsyncClient
 from dora_cli.coordinator.errors import CoordinatorLost
 from dora_cli.coordinator.stream_socket import Frame
 from dora_cli.ui import viewer
-from dora_cli.ui.backend import Backend
+from dora_cli.ui.connection import CoordinatorConnection
 from dora_cli.ui.feed import Feed
 from dora_config.access import endpoint
 from dora_config.protocol.control import (
@@ -77,7 +77,7 @@ def serve(socket: FakeSocket, monkeypatch: pytest.MonkeyPatch, content: Any) -> 
     async def run() -> None:
         with anyio.fail_after(30):
             page = viewer.Viewer(
-                cast("WebSocket", socket), cast("Feed", None), cast("Backend", None)
+                cast("WebSocket", socket), cast("Feed", None), cast("CoordinatorConnection", None)
             )
             await page.run()
 

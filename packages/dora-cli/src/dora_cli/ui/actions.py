@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.ui import rows
-from dora_cli.ui.backend import Backend, call
-from dora_cli.ui.operations import operation_routes
+from dora_cli.ui.connection import NEEDS_COORDINATOR, CoordinatorConnection, call
+from dora_cli.ui.forwarding import forward
 from dora_cli.ui.recordings import Recordings
 from dora_cli.ui.responses import Handler, answering
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
@@ -23,6 +26,7 @@ from dora_config.protocol.control import (
     Explain,
     Explained,
 )
+from dora_config.protocol.rest.operations import OPERATIONS
 from dora_config.protocol.runner import (
     DeleteParam,
     GetParams,
@@ -31,6 +35,9 @@ from dora_config.protocol.runner import (
 )
 
 T = TypeVar("T", bound=BaseModel)
+
+FORWARDED: Final = ("stopDataflow", "stopNode", "restartNode")
+FORWARDED_OF_FLEETS: Final = ("startDataflowAgain", "restartDataflow")
 
 
 class _Body(BaseModel):
@@ -48,9 +55,9 @@ class _Value(_Body):
 class Actions:
     """Routes below `/api`; a GET changes nothing."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._recordings = Recordings(backend)
+    def __init__(self, coordinator: CoordinatorConnection) -> None:
+        self._coordinator = coordinator
+        self._recordings = Recordings(coordinator)
 
     def routes(self) -> list[BaseRoute]:
         dataflow = "/api/dataflows/{dataflow}"
@@ -69,15 +76,25 @@ class Actions:
         return [
             *(Route(path, answering(handler), methods=[method]) for method, path, handler in table),
             Route(download, answering(self._recordings.download), methods=["GET"]),
-            *operation_routes(self._backend),
+            *(
+                Route(one.path, answering(partial(self._forward, one.name)), methods=[one.method])
+                for one in OPERATIONS
+                if one.name in (*FORWARDED, *FORWARDED_OF_FLEETS)
+            ),
         ]
 
+    async def _forward(self, operation: str, request: Request) -> Response:
+        """Let the coordinator answer an operation of the REST API."""
+        if self._coordinator.is_local and operation in FORWARDED_OF_FLEETS:
+            raise RequestFailed(NEEDS_COORDINATOR, "failed")
+        return await forward(self._coordinator.endpoint(), request)
+
     async def _graph(self, request: Request) -> dict[str, Any]:
-        found = await call(self._backend, DescribeDataflow(dataflow=_which(request)), Described)
+        found = await call(self._coordinator, DescribeDataflow(dataflow=_which(request)), Described)
         return rows.graph(found)
 
     async def _why(self, request: Request) -> dict[str, Any]:
-        found = await call(self._backend, Explain(dataflow=_which(request)), Explained)
+        found = await call(self._coordinator, Explain(dataflow=_which(request)), Explained)
         return found.explanation.model_dump(mode="json", exclude_none=True)
 
     async def _params(self, request: Request) -> dict[str, Any]:
@@ -100,7 +117,7 @@ class Actions:
 
     async def _call(self, request: Request, to_node: NodeRequest) -> RunnerReplies:
         return await call(
-            self._backend,
+            self._coordinator,
             CallRunner(dataflow=_which(request), node=_node(request), request=to_node),
             RunnerReplies,
         )

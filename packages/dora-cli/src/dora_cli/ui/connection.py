@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -14,17 +15,14 @@ from dora_cli.coordinator.async_client import AsyncClient, ReplyStream, connecte
 from dora_cli.coordinator.errors import CoordinatorUnreachable, RequestFailed
 from dora_config import DoraError
 from dora_config.access import Endpoint
-from dora_config.protocol.control import (
-    ControlAnswer,
-    ControlRequest,
-    RestartDataflow,
-    StartDataflow,
-)
+from dora_config.protocol.control import ControlAnswer, ControlRequest
 from dora_config.protocol.recordings import CallRecorders
 
 FIRST_PAUSE = 0.25
 MAX_PAUSE = 2.0
 """Seconds between two attempts."""
+
+T = TypeVar("T", bound=ControlAnswer)
 
 logger = logging.getLogger("dora.ui")
 
@@ -33,10 +31,12 @@ class CoordinatorConnection:
     """Sends requests while connected; `run` connects."""
 
     is_local = False
+    """Whether it shows runs of this computer only; they cannot be started or recorded."""
 
     def __init__(self, name: str, endpoint: Callable[[], Endpoint]) -> None:
         """``endpoint`` returns address and token, which may have been rotated meanwhile."""
         self.name = name
+        """What the page shows as its source."""
         self.endpoint = endpoint
         self.problem: str | None = None
         """Why it is disconnected; None while connected."""
@@ -66,6 +66,7 @@ class CoordinatorConnection:
         self._changed = anyio.Event()
 
     async def wait_connected(self) -> None:
+        """Wait until requests can be sent."""
         while self._client is None:
             await self._changed.wait()
 
@@ -87,6 +88,19 @@ class CoordinatorConnection:
         return self._client
 
 
+async def call(coordinator: CoordinatorConnection, request: ControlRequest, expected: type[T]) -> T:
+    """Return an answer of the expected kind; raises as `CoordinatorConnection.request`."""
+    answer = await coordinator.request(request)
+    if not isinstance(answer, expected):
+        raise RequestFailed(f"unexpected answer {answer.kind!r} of {coordinator.name}", "failed")
+    return answer
+
+
+NEEDS_COORDINATOR = (
+    "this needs a coordinator: use `dora up`, and `dora start` in place of `dora run`"
+)
+
+
 class LocalRuns(CoordinatorConnection):
     """Runs of `dora run` on this computer: a coordinator and an agent in this process adopt them.
 
@@ -97,8 +111,14 @@ class LocalRuns(CoordinatorConnection):
 
     def __init__(self, dataflow: str | None) -> None:
         """``dataflow``: only this run."""
+        super().__init__(f"{socket.gethostname()}, without a coordinator", self._reached)
         self._dataflow = dataflow
-        super().__init__(f"{socket.gethostname()}, without a coordinator", lambda: self._endpoint)
+        self._endpoint: Endpoint | None = None
+
+    def _reached(self) -> Endpoint:
+        if self._endpoint is None:
+            raise CoordinatorUnreachable("the runs on this computer are being looked for")
+        return self._endpoint
 
     async def run(self) -> None:
         from dora_coordinator.command import private_coordinator
@@ -111,15 +131,12 @@ class LocalRuns(CoordinatorConnection):
                 private_coordinator(directory.path) as self._endpoint,
                 anyio.create_task_group() as tasks,
             ):
-                tasks.start_soon(adopt_local_runs, directory.path, self.endpoint, self._dataflow)
+                tasks.start_soon(adopt_local_runs, directory.path, self._reached, self._dataflow)
                 await super().run()
         finally:
             directory.release()
 
     async def request(self, request: ControlRequest) -> ControlAnswer:
-        if isinstance(request, StartDataflow | RestartDataflow | CallRecorders):
-            raise RequestFailed(
-                "this needs a coordinator: use `dora up`, and `dora start` in place of `dora run`",
-                "failed",
-            )
+        if isinstance(request, CallRecorders):
+            raise RequestFailed(NEEDS_COORDINATOR, "failed")
         return await super().request(request)

@@ -14,7 +14,7 @@ from dora_cli.coordinator.errors import (
     CoordinatorUnreachable,
     RequestFailed,
 )
-from dora_cli.ui.backend import Backend, call
+from dora_cli.ui.connection import CoordinatorConnection, call
 from dora_cli.ui.merge_patch import difference
 from dora_cli.ui.rows import state
 from dora_config.protocol.control import (
@@ -76,8 +76,8 @@ def _scoped(whole: State, dataflow: str | None) -> State:
 class Feed:
     """Reads the state while at least one page is visible."""
 
-    def __init__(self, backend: Backend, *, read_only: bool) -> None:
-        self._backend = backend
+    def __init__(self, coordinator: CoordinatorConnection, *, read_only: bool) -> None:
+        self._coordinator = coordinator
         self._read_only = read_only
         self._version: Version | None = None
         self._snapshot: Snapshot | None = None
@@ -104,7 +104,7 @@ class Feed:
             spent = anyio.current_time() - begun
             pause = min(MAX_PAUSE, max(PERIOD, spent / MAX_SHARE - spent))
             with anyio.move_on_after(pause) as self._pause:
-                await self._backend.wait_changed()
+                await self._coordinator.wait_changed()
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -138,34 +138,34 @@ class Feed:
                     await self._changed.wait()
 
     async def _read(self) -> None:
-        backend = self._backend
-        if backend.problem is None:
+        coordinator = self._coordinator
+        if coordinator.problem is None:
             try:
                 with anyio.fail_after(ANSWER_SECONDS):
                     now = await self._state()
                 self._publish(now)
                 return
             except TimeoutError:
-                problem = f"{backend.name} has not answered for {ANSWER_SECONDS:g} s"
-                if not backend.is_local:
+                problem = f"{coordinator.name} has not answered for {ANSWER_SECONDS:g} s"
+                if not coordinator.is_local:
                     problem += "; if its version is older than that of this command, upgrade it"
             except (CoordinatorUnavailable, RequestFailed) as error:
                 if isinstance(error, CoordinatorUnreachable) and self._connects():
                     return
                 problem = str(error)
         else:
-            problem = backend.problem
+            problem = coordinator.problem
         self._snapshot = self._before = None
         known = {} if self._version is None else self._version.state
         self._publish({**known, "source": self._source(problem)})
 
     def _connects(self) -> bool:
         """Return whether the first attempt to connect has not ended yet."""
-        return self._backend.problem is None
+        return self._coordinator.problem is None
 
     async def _state(self) -> State:
-        dataflows = (await call(self._backend, ListDataflows(), DataflowList)).dataflows
-        snapshot = await call(self._backend, GetSnapshot(), Snapshot)
+        dataflows = (await call(self._coordinator, ListDataflows(), DataflowList)).dataflows
+        snapshot = await call(self._coordinator, GetSnapshot(), Snapshot)
         self._release = snapshot.release
         # Another client may have requested the same snapshot.
         if self._snapshot is None or self._snapshot.time != snapshot.time:
@@ -174,8 +174,8 @@ class Feed:
         return state(self._source(None), dataflows, snapshot, self._before)
 
     def _source(self, problem: str | None) -> dict[str, Any]:
-        row: dict[str, Any] = {"address": self._backend.name, "readOnly": self._read_only}
-        if self._backend.is_local:
+        row: dict[str, Any] = {"address": self._coordinator.name, "readOnly": self._read_only}
+        if self._coordinator.is_local:
             row["local"] = True
         if self._release:
             row["release"] = self._release

@@ -39,12 +39,11 @@ def show(
     until_input_ends: bool = False,
 ) -> None:
     """Serve the page until SIGINT or SIGTERM, or until standard input ends."""
-    from dora_cli.ui.backend import Backend
     from dora_cli.ui.browser import advice, opened_in_browser
     from dora_cli.ui.connection import CoordinatorConnection, LocalRuns
     from dora_cli.ui.server import listen, new_access, serve
 
-    backend: Backend = (
+    coordinator = (
         LocalRuns(source.dataflow)
         if source.local
         else CoordinatorConnection(
@@ -70,7 +69,7 @@ def show(
             output.remark(line)
         if open_browser:
             opened.enter_context(opened_in_browser(access.link, os.environ))
-        serve(listener, access, backend, until_input_ends=until_input_ends)
+        serve(listener, access, coordinator, until_input_ends=until_input_ends)
 
 
 @contextmanager

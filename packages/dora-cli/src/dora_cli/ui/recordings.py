@@ -11,7 +11,7 @@ from starlette.responses import Response
 from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.recordings.fleet import FleetRecording, collect
 from dora_cli.recordings.starting import RecordSettings
-from dora_cli.ui.backend import Backend, call
+from dora_cli.ui.connection import CoordinatorConnection, call
 from dora_cli.ui.forwarding import forward
 from dora_config.protocol.control import DataflowRef, Described, DescribeDataflow
 from dora_config.protocol.recordings import (
@@ -34,10 +34,10 @@ class _Start(BaseModel):
 
 
 class Recordings:
-    """Requests about recordings; each raises what `Backend.request` raises."""
+    """Requests about recordings; each raises what `CoordinatorConnection.request` raises."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, coordinator: CoordinatorConnection) -> None:
+        self._coordinator = coordinator
 
     async def listed(self, _: Request) -> dict[str, Any]:
         """Return all recordings on the connected machines, the newest first."""
@@ -49,7 +49,7 @@ class Recordings:
         """Record a running dataflow on all its machines."""
         wanted = _Start.model_validate_json(await request.body() or b"{}")
         which = DataflowRef(uuid=request.path_params["dataflow"])
-        found = await call(self._backend, DescribeDataflow(dataflow=which), Described)
+        found = await call(self._coordinator, DescribeDataflow(dataflow=which), Described)
         machines = tuple(sorted(set(found.daemons.values())))
         settings = RecordSettings(
             RecordingLimits(max_seconds=wanted.max_seconds), patterns=wanted.patterns
@@ -66,13 +66,13 @@ class Recordings:
 
     async def download(self, request: Request) -> Response:
         """Return one file of one machine."""
-        return await forward(self._backend.endpoint(), request)
+        return await forward(self._coordinator.endpoint(), request)
 
     async def _call(
         self, request: RecorderRequest, machines: tuple[str, ...] = ()
     ) -> RecorderReplies:
         message = CallRecorders(daemons=machines, request=request)
-        return await call(self._backend, message, RecorderReplies)
+        return await call(self._coordinator, message, RecorderReplies)
 
 
 def _row(one: FleetRecording) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from starlette.websockets import WebSocket
 from dora_cli.ui import page
 from dora_cli.ui.access import KEY, LOOPBACK, Access
 from dora_cli.ui.actions import Actions
-from dora_cli.ui.backend import Backend
+from dora_cli.ui.connection import CoordinatorConnection
 from dora_cli.ui.feed import Feed
 from dora_cli.ui.viewer import Viewer
 
@@ -99,15 +99,15 @@ def _is_too_long(headers: Headers) -> bool:
     return not length.isdecimal() or int(length) > MAX_BODY
 
 
-def application(access: Access, backend: Backend) -> ASGIApp:
+def application(access: Access, coordinator: CoordinatorConnection) -> ASGIApp:
     """Return the application for the page."""
-    feed = Feed(backend, read_only=access.read_only)
-    actions = Actions(backend)
+    feed = Feed(coordinator, read_only=access.read_only)
+    actions = Actions(coordinator)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(backend.run)
+            tasks.start_soon(coordinator.run)
             tasks.start_soon(feed.run)
             yield
             tasks.cancel_scope.cancel()
@@ -116,7 +116,7 @@ def application(access: Access, backend: Backend) -> ASGIApp:
         return FileResponse(page.INDEX)
 
     async def live(connection: WebSocket) -> None:
-        await Viewer(connection, feed, backend).run()
+        await Viewer(connection, feed, coordinator).run()
 
     routes: list[BaseRoute] = [
         Route("/", index),
@@ -154,11 +154,15 @@ def new_access(port: int, *, read_only: bool, dataflow: str | None = None) -> Ac
 
 
 def serve(
-    listener: socket.socket, access: Access, backend: Backend, *, until_input_ends: bool = False
+    listener: socket.socket,
+    access: Access,
+    coordinator: CoordinatorConnection,
+    *,
+    until_input_ends: bool = False,
 ) -> None:
     """Serve the page until SIGINT or SIGTERM, or until standard input ends."""
     config = uvicorn.Config(
-        application(access, backend),
+        application(access, coordinator),
         log_config=None,
         log_level="warning",
         access_log=False,

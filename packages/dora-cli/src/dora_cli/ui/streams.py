@@ -11,8 +11,9 @@ from typing import Annotated, Any, Final, Literal
 import anyio
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from dora_cli.coordinator.async_client import ReplyStream
 from dora_cli.coordinator.errors import CoordinatorUnavailable, RequestFailed
-from dora_cli.ui.backend import Backend, Replies, call
+from dora_cli.ui.connection import CoordinatorConnection, call
 from dora_cli.ui.feed import Feed
 from dora_cli.ui.merge_patch import difference
 from dora_config.protocol.control import (
@@ -134,7 +135,7 @@ class _Losses:
         return recent and error.code == "not_found"
 
 
-async def send_logs(backend: Backend, wanted: OpenLogs, send: Send) -> None:
+async def send_logs(coordinator: CoordinatorConnection, wanted: OpenLogs, send: Send) -> None:
     """Send lines until the dataflow has ended; continues behind them after a lost connection."""
     positions: dict[str, LogPosition] = {}
     which = DataflowRef(uuid=wanted.dataflow)
@@ -148,25 +149,25 @@ async def send_logs(backend: Backend, wanted: OpenLogs, send: Send) -> None:
             after=positions,
             resumes=True,
         )
-        async with backend.open(request) as replies:
+        async with coordinator.open(request) as replies:
             problems = await _send_lines(replies, positions, wanted.id, send)
-        if await _has_ended(backend, wanted.dataflow):
+        if await _has_ended(coordinator, wanted.dataflow):
             await send({"id": wanted.id, "ended": True, "problems": problems})
             return True
         # A machine was lost or has returned.
         await send({"id": wanted.id, "lost": "; ".join(problems)})
         return False
 
-    await _until_ended(backend, wanted.id, read, send)
+    await _until_ended(coordinator, wanted.id, read, send)
 
 
 async def _until_ended(
-    backend: Backend, number: int, read: Callable[[], Awaitable[bool]], send: Send
+    coordinator: CoordinatorConnection, number: int, read: Callable[[], Awaitable[bool]], send: Send
 ) -> None:
     """Call ``read``, again after a lost connection, until it returns that the stream has ended."""
     losses = _Losses()
     while True:
-        await backend.wait_connected()
+        await coordinator.wait_connected()
         try:
             if await read():
                 return
@@ -181,7 +182,7 @@ async def _until_ended(
 
 
 async def _send_lines(
-    replies: Replies, positions: dict[str, LogPosition], number: int, send: Send
+    replies: ReplyStream, positions: dict[str, LogPosition], number: int, send: Send
 ) -> list[str]:
     """Send lines and note their positions; return the problems at the end."""
     async for reply in replies:
@@ -196,8 +197,8 @@ async def _send_lines(
     return []
 
 
-async def _has_ended(backend: Backend, dataflow: str) -> bool:
-    rows = (await call(backend, ListDataflows(), DataflowList)).dataflows
+async def _has_ended(coordinator: CoordinatorConnection, dataflow: str) -> bool:
+    rows = (await call(coordinator, ListDataflows(), DataflowList)).dataflows
     return all(row.ended_ago is not None for row in rows if row.uuid == dataflow)
 
 
@@ -236,7 +237,7 @@ def _cut(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 async def send_output(
-    backend: Backend,
+    coordinator: CoordinatorConnection,
     wanted: OpenOutput,
     acknowledged: Callable[[], Awaitable[None]],
     send: Send,
@@ -252,12 +253,12 @@ async def send_output(
     )
 
     async def read() -> bool:
-        async with backend.open(request) as replies:
+        async with coordinator.open(request) as replies:
             problems = await _send_messages(replies, wanted.id, acknowledged, send)
         await send({"id": wanted.id, "ended": True, "problems": problems})
         return True
 
-    await _until_ended(backend, wanted.id, read, send)
+    await _until_ended(coordinator, wanted.id, read, send)
 
 
 class LongMessages:
@@ -285,7 +286,7 @@ class LongMessages:
 
 
 async def _send_messages(
-    replies: Replies, number: int, acknowledged: Callable[[], Awaitable[None]], send: Send
+    replies: ReplyStream, number: int, acknowledged: Callable[[], Awaitable[None]], send: Send
 ) -> tuple[str, ...]:
     """Return the problems at the end."""
     long = LongMessages()

@@ -10,7 +10,7 @@ import anyio
 from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from dora_cli.ui.backend import Backend
+from dora_cli.ui.connection import CoordinatorConnection
 from dora_cli.ui.feed import Feed
 from dora_cli.ui.streams import (
     PAGE_FRAMES,
@@ -38,10 +38,10 @@ class PageClosed(Exception):
 class Viewer:
     """Serves the frames of one page until it is closed."""
 
-    def __init__(self, socket: WebSocket, feed: Feed, backend: Backend) -> None:
+    def __init__(self, socket: WebSocket, feed: Feed, coordinator: CoordinatorConnection) -> None:
         self._socket = socket
         self._feed = feed
-        self._backend = backend
+        self._coordinator = coordinator
         self._streams: dict[int, anyio.CancelScope] = {}
         self._acknowledged: dict[int, anyio.Semaphore] = {}
         self._writing = anyio.Lock()
@@ -78,10 +78,10 @@ class Viewer:
                     case OpenState():
                         await send_state(self._feed, frame, self._send)
                     case OpenLogs():
-                        await send_logs(self._backend, frame, self._send)
+                        await send_logs(self._coordinator, frame, self._send)
                     case OpenOutput():
                         taken = self._acknowledged[frame.id] = anyio.Semaphore(0)
-                        await send_output(self._backend, frame, taken.acquire, self._send)
+                        await send_output(self._coordinator, frame, taken.acquire, self._send)
             except (ValueError, RecursionError) as error:
                 problem = f"a message cannot be sent to the page as JSON ({error})"
                 await self._end(frame.id, problem)
