@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.cluster.clusters import daemons, dataflows, forget_ticks, put_script
+from support.cluster.clusters import (
+    coordinator_process,
+    daemons,
+    dataflows,
+    forget_ticks,
+    put_script,
+)
 from support.cluster.hosts import Host, Hosts
 from support.dora import run_dora
 from support.waiting import PATIENCE, let_last, wait_until
@@ -144,6 +152,38 @@ def test_power_cut(hosts: Hosts, flow: Path) -> None:
         host.reboot()
         wait_for_status("Running")
     wait_for_more(hosts)
+
+
+def test_power_cut_while_the_coordinator_is_away(
+    hosts: Hosts, flow: Path, cluster_yml: Path
+) -> None:
+    """Both machines start alone, link, and are adopted when the coordinator is back."""
+    run_dora("start", flow, "--detach").succeeded()
+    wait_for_more(hosts)
+    os.kill(coordinator_process(), signal.SIGKILL)
+    for host in hosts:
+        host.power_off()
+    for host in hosts:
+        host.boot()
+    wait_for_more(hosts, timeout=2 * PATIENCE)
+    before = nodes(hosts)
+    assert all(before.values())
+    run_dora("cluster", "up", cluster_yml).succeeded()
+    wait_for_status("Running")
+    wait_for_more(hosts)
+    assert nodes(hosts) == before
+    got = seen(hosts["gpu"])
+    last = got[len(got) - got[::-1].index("0") - 1 :]  # since the source was started again
+    assert last == [str(number) for number in range(len(last))]
+
+
+def nodes(hosts: Hosts) -> dict[str, str]:
+    """Process ids of the nodes on each host."""
+    found = {"robot": "source.py", "gpu": "sink.py"}
+    return {
+        name: hosts[name].root("pgrep", "-f", script, check=False).stdout
+        for name, script in found.items()
+    }
 
 
 def test_machines_are_rebooted(hosts: Hosts, flow: Path) -> None:
