@@ -17,7 +17,7 @@ from dora_config.protocol.runner import (
     RunnerEvent,
 )
 from dora_daemon.runner.logs.event_queue import EventQueue
-from dora_daemon.runner.logs.gate import Gate
+from dora_daemon.runner.logs.logs import Gate
 
 
 def line(number: int) -> LogLine:

@@ -10,13 +10,13 @@ from support.runner.nodes import node
 from dora_config import InvalidTransition
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_daemon.runner.machine import commands as c, events as e
-from dora_daemon.runner.machine.node import NodeLifecycle
-from dora_daemon.runner.machine.node_events import (
+from dora_daemon.runner.machine.events import (
     BarrierOpened,
     InputsEnded,
     SpawnDue,
     StopOrdered,
 )
+from dora_daemon.runner.machine.node import NodeLifecycle
 from dora_daemon.runner.machine.snapshot import NodeState
 
 

@@ -26,9 +26,8 @@ def test_a_process_of_an_unknown_node_is_told_the_known_ones() -> None:
         unused,
         unused,
         unused,
-        emit=unused,
+        cast("Any", SimpleNamespace(emit=unused)),
         warn=unused,
-        on_staged=unused,
     )
     sent: list[Any] = []
     closed: list[bool] = []

@@ -23,8 +23,8 @@ from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
 from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir, runtime_root
 from dora_daemon.runner.logs.event_queue import CLOSING_SECONDS, EventQueue
-from dora_daemon.runner.logs.gate import Gate
 from dora_daemon.runner.logs.history import record_failed_start
+from dora_daemon.runner.logs.logs import Gate
 from dora_daemon.runner.machine.events import StateEvent, StopRequested
 from dora_daemon.runner.preparation import prepare
 from dora_daemon.runner.service import Runner

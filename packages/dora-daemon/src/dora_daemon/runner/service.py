@@ -12,6 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from dora_config.dataflow.sources import TimerSource
+from dora_config.protocol.links import LinkPlan
 from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
 from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper import kill_marked
@@ -20,9 +21,8 @@ from dora_daemon.process_tree.runner_index import NODE_SOCKET
 from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET, RuntimeDir, own_identity
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.files import RunnerFiles
-from dora_daemon.runner.link.lazy import LazyLink
-from dora_daemon.runner.logs.gate import Gate
 from dora_daemon.runner.logs.history import RunnerHistory, beginning
+from dora_daemon.runner.logs.logs import Gate
 from dora_daemon.runner.machine import commands
 from dora_daemon.runner.machine.commands import ArmTimer
 from dora_daemon.runner.machine.events import Prepared, StateEvent, TimerFired, TimerName
@@ -107,6 +107,8 @@ class Runner:
         self.plan = plan = preparation.plan
         self.preparer = preparation.preparer
         self.started_at: float | None = None
+        self.link: LinkSupervisor | None = None
+        """Created when the first edge crosses machines; only then its modules are imported."""
         self._on_event = on_event
         self._keep_result = keep_result
         self._node_socket = directory.path / NODE_SOCKET
@@ -126,9 +128,8 @@ class Runner:
             self.services = services = NodeServices(
                 resources,
                 plan,
+                self.dispatcher,
                 socket=self._node_socket,
-                emit=self.dispatcher.emit,
-                on_staged=self.dispatcher.notify,
                 on_event=on_event,
                 history=RunnerHistory(history_file(plan), beginning(plan)),
                 gate=gate,
@@ -138,7 +139,7 @@ class Runner:
             self.files = RunnerFiles(
                 directory, plan, services.nodes, foreground=foreground, warn=warn
             )
-            self.link = opened(closing(LazyLink(self._create_link)))
+            resources.callback(self._close_link)
             self.processes = opened(closing(self._create_processes(open_files)))
             interval = plan.resolved.health_check_interval
             self.monitor = opened(closing(HealthMonitor(self.dispatcher, services, interval)))
@@ -150,11 +151,10 @@ class Runner:
 
     def _create_processes(self, open_files: tuple[int, int]) -> Processes:
         return Processes(
+            self.dispatcher,
+            self.services.departures,
             config_for=self._launch_config,
             record=self.files.record_process,
-            emit=self.dispatcher.emit,
-            on_exited=self.services.departures.exited,
-            on_staged_exit=self.dispatcher.notify,
             open_files=open_files,
         )
 
@@ -173,10 +173,14 @@ class Runner:
             operators=operator_configs(spec),
         ).to_text()
 
-    def _create_link(self, plan: LinkPlan, credentials: str | None) -> LinkSupervisor:
+    def set_links(self, plan: LinkPlan, credentials: str | None) -> LinkSupervisor:
+        """Set the streams; call this before queues of nodes are created, and ``apply`` after."""
         from dora_daemon.runner.link.supervisor import LinkSupervisor
 
-        return LinkSupervisor(
+        if self.link is not None:
+            self.link.set_plan(plan, credentials)
+            return self.link
+        self.link = LinkSupervisor(
             plan,
             credentials,
             self.services,
@@ -187,6 +191,11 @@ class Runner:
             record_process=self.files.record_process,
             on_event=self._on_event,
         )
+        return self.link
+
+    def _close_link(self) -> None:
+        if self.link is not None:
+            self.link.close()
 
     def _open(
         self, resources: ExitStack, directory: RuntimeDir, nodes: Iterable[PreparedNode]
@@ -194,7 +203,7 @@ class Runner:
         """Create logs, queues and the index; nodes may connect afterwards."""
         services, plan = self.services, self.plan
         if plan.links is not None:
-            self.link.set_plan(plan.links, plan.credentials)
+            self.set_links(plan.links, plan.credentials)
         for program in nodes:
             name, log = program.spec.id, services.logs.open_log(program)
             place, params = plan.places.get(name), plan.params.get(name, {})
@@ -214,8 +223,8 @@ class Runner:
         """Run to the end; ``after_start`` may start tasks that run beside the nodes."""
         self._loop.set_exception_handler(self._callback_failed)
         try:
-            if self.plan.links is not None:
-                self.link.get().apply()
+            if self.link is not None:
+                self.link.apply()
             async with anyio.create_task_group() as tasks:
                 if after_start is not None:
                     after_start(tasks)
@@ -283,7 +292,7 @@ class Runner:
                 | commands.RepeatClosed()
             ):
                 services.registry.announce(command)
-                services.cleanup.schedule()
+                services.registry.schedule_cleanup()
             case (
                 commands.SpawnLink()
                 | commands.AdmitLink()
@@ -298,7 +307,8 @@ class Runner:
                 assert_never(never)
 
     def _command_link(self, command: commands.LinkCommand) -> None:
-        link = self.link.get()
+        link = self.link
+        assert link is not None
         match command:
             case commands.SpawnLink(incarnation=number):
                 link.spawn(number)

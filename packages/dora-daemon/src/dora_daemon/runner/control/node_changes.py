@@ -41,12 +41,9 @@ class NodeChanges:
     """One method for each request. All raise RequestRefused or InvalidChange."""
 
     def __init__(self, runner: Runner) -> None:
+        self._runner = runner
         self._dispatcher = runner.dispatcher
         self._services = runner.services
-        self._preparer = runner.preparer
-        self._files = runner.files
-        self._monitor = runner.monitor
-        self._link = runner.link
 
     def _find(self, node: str) -> NodeSnapshot:
         return find_node(self._dispatcher.state, node)
@@ -91,7 +88,8 @@ class NodeChanges:
             raise RequestRefused(f'node "{spec.id}" already exists in this dataflow')
         for name, wanted in spec.inputs.items():
             self._check_source(f"{spec.id}/{name}", wanted, of=spec)
-        prepared = await anyio.to_thread.run_sync(self._preparer.prepare, spec, request.place)
+        prepare = self._runner.preparer.prepare
+        prepared = await anyio.to_thread.run_sync(prepare, spec, request.place)
         require_running(self._dispatcher.state)
         log = services.logs.open_log(prepared)
         services.nodes.add(node := LocalNode(prepared, log))
@@ -103,8 +101,8 @@ class NodeChanges:
             services.router.drop_all(spec.id)
             services.nodes.remove(spec.id)
             raise
-        self._files.write_index()
-        self._monitor.schedule()
+        self._runner.files.write_index()
+        self._runner.monitor.schedule()
         self._dispatcher.emit(NodeAdded(spec))
         if not joins_barrier(spec):
             return
@@ -148,7 +146,7 @@ class NodeChanges:
         services.departures.remove(services.nodes[node])
         self._dispatcher.emit(NodeRemoved(node))
         services.nodes.remove(node)
-        self._files.write_index()
+        self._runner.files.write_index()
 
     def connect(self, request: protocol.ConnectInput) -> None:
         """Add an input to a node."""
@@ -171,7 +169,7 @@ class NodeChanges:
         if present is not None and present.source != wanted.source:
             raise RequestRefused(f"input `{place}` reads `{present.source}`; disconnect that first")
         services.nodes.set_inputs(target.id, {**target.inputs, request.input: wanted})
-        self._monitor.schedule()
+        self._runner.monitor.schedule()
         self._dispatcher.emit(EdgeAdded(edge))
         if not target.is_dynamic or node.connection is not None:
             try:
@@ -198,7 +196,7 @@ class NodeChanges:
         left = {name: wanted for name, wanted in target.spec.inputs.items() if name != edge.input}
         self._services.nodes.set_inputs(edge.target, left)
         target.inputs.closed(edge.input)
-        self._monitor.schedule()
+        self._runner.monitor.schedule()
         self._services.router.disconnect_input(edge)
         self._dispatcher.emit(EdgeRemoved(edge))
 
@@ -215,7 +213,7 @@ class NodeChanges:
 
     def _check_link(self, place: str, output: OutputSource) -> None:
         """Refuse an output of another machine that is not among the link's streams."""
-        supervisor = self._link.supervisor
+        supervisor = self._runner.link
         if supervisor is None or not supervisor.has_source(output.node, output.output):
             raise RequestRefused(
                 f"output `{output}`, mapped to input `{place}`, is on another machine and has no"

@@ -5,18 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from pydantic_core import to_json
+
 from dora_config.protocol import runner as protocol
 from dora_config.protocol.graph_checks import InvalidChange
 from dora_config.protocol.run_plan import RunPlan
 from dora_daemon._version import __version__
-from dora_daemon.runner.control.messaging import NodeMessaging
 from dora_daemon.runner.control.node_changes import NodeChanges
-from dora_daemon.runner.control.node_lookup import require_running
+from dora_daemon.runner.control.node_lookup import find_node, require_running
 from dora_daemon.runner.control.replacer import NodeReplacer
 from dora_daemon.runner.control.status import StatusReporter
 from dora_daemon.runner.errors import PreparationError, QueueUnavailable, RequestRefused
 from dora_daemon.runner.machine.events import BarrierReleased, StopRequested
+from dora_daemon.runner.nodes.local_nodes import LocalNode
 from dora_daemon.runner.service import Runner
+from dora_node_api.protocol.messages import DeleteParam, ReloadOperator, SendOutput, SetParam
+
+MAX_KEY_BYTES = 256
+MAX_VALUE_BYTES = 65_536
+MAX_PARAMS = 1024
+"""Parameters of one node."""
 
 
 class ControlRequests:
@@ -24,14 +32,14 @@ class ControlRequests:
 
     def __init__(self, runner: Runner, lines_shed: Callable[[], int]) -> None:
         """``lines_shed``: log lines that were dropped because a follower was too slow."""
-        dispatcher, link = runner.dispatcher, runner.link
+        dispatcher, services = runner.dispatcher, runner.services
         self._plan = runner.plan
         self._dispatcher = dispatcher
-        self._link = link
+        self._runner = runner
+        self._services = services
         self._status = StatusReporter(runner, lines_shed)
         self._changes = NodeChanges(runner)
-        self._messaging = NodeMessaging(dispatcher.state, runner.services)
-        self._replacer = NodeReplacer(dispatcher, runner.services, runner.preparer)
+        self._replacer = NodeReplacer(dispatcher, services, runner.preparer)
 
     async def answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply:
         """Return the reply, which is a Refusal if the request fails."""
@@ -58,8 +66,7 @@ class ControlRequests:
                 self._set_peers(request)
             case protocol.SetLinks():
                 require_running(self._dispatcher.state)
-                self._link.set_plan(request.links, request.credentials)
-                self._link.get().apply()
+                self._runner.set_links(request.links, request.credentials).apply()
             case protocol.StopAllNodes():
                 stop = StopRequested(request.reason, request.grace, request.force)
                 self._dispatcher.emit(stop)
@@ -86,21 +93,80 @@ class ControlRequests:
     def _message_node(self, request: protocol.RunnerRequest) -> protocol.RunnerReply | None:
         match request:
             case protocol.SetParam():
-                self._messaging.set_param(request)
+                self._set_param(request)
             case protocol.DeleteParam():
-                self._messaging.delete_param(request)
+                self._delete_param(request)
             case protocol.GetParams():
-                return self._messaging.params(request)
+                return protocol.Params(values=dict(self._find(request.node).params))
             case protocol.Publish():
-                self._messaging.publish(request)
+                self._publish(request)
             case protocol.Reload():
-                self._messaging.reload(request)
+                self._reload(request)
             case _:
                 raise RequestRefused(f'request "{request.kind}" is not supported')
         return None
 
+    def _find(self, node: str) -> LocalNode:
+        return self._services.nodes[find_node(self._dispatcher.state, node).node]
+
+    def _set_param(self, request: protocol.SetParam) -> None:
+        node = self._find(request.node)
+        if not 0 < len(request.key.encode()) <= MAX_KEY_BYTES:
+            raise RequestRefused(
+                f'parameter key "{request.key[:MAX_KEY_BYTES]}" must have 1 to'
+                f" {MAX_KEY_BYTES} bytes"
+            )
+        size = len(to_json(request.value))
+        if size > MAX_VALUE_BYTES:
+            raise RequestRefused(
+                f'value of parameter "{request.key}" is too large: {size} bytes as JSON, at most'
+                f" {MAX_VALUE_BYTES} are allowed"
+            )
+        if len(node.params) >= MAX_PARAMS and request.key not in node.params:
+            raise RequestRefused(
+                f'node "{node.id}" has {len(node.params)} parameters, and no more are allowed;'
+                " delete some with `dora param delete`"
+            )
+        node.params[request.key] = request.value
+        node.send(SetParam(request.key, request.value))
+
+    def _delete_param(self, request: protocol.DeleteParam) -> None:
+        node = self._find(request.node)
+        if request.key not in node.params:
+            raise RequestRefused(
+                f'param not found: node "{node.id}" has no parameter "{request.key}"'
+            )
+        del node.params[request.key]
+        node.send(DeleteParam(request.key))
+
+    def _reload(self, request: protocol.Reload) -> None:
+        """Reload the code of an operator, or of all."""
+        node = self._find(request.node)
+        if request.operator not in {None, *(operator.id for operator in node.spec.operators)}:
+            raise RequestRefused(f'node "{node.id}" has no operator "{request.operator}"')
+        if not node.send(ReloadOperator(request.operator)):
+            raise RequestRefused(f'node "{node.id}" is not connected')
+
+    def _publish(self, request: protocol.Publish) -> None:
+        """Make a node send a sample on one of its outputs."""
+        node, output = self._find(request.node), request.output
+        if output not in node.spec.outputs:
+            raise RequestRefused(
+                f'node "{node.id}" has no output "{output}"; its outputs are:'
+                f" {', '.join(node.spec.outputs) or 'none'}"
+            )
+        if any(entry.from_runner for entry in self._services.registry.out_of(node.id, (output,))):
+            raise RequestRefused(
+                f'output "{output}" of node "{node.id}" is sent by the runner, from printed lines'
+            )
+        message = SendOutput(output, request.data, request.metadata)
+        if not node.send(message):
+            raise RequestRefused(
+                f'node "{node.id}" is not connected, so it cannot send the published sample'
+            )
+
     def _set_peers(self, request: protocol.SetLinkPeers) -> None:
-        supervisor = self._link.supervisor
+        supervisor = self._runner.link
         if supervisor is None:
             raise RequestRefused(
                 "this part of the dataflow has no link: no edge leaves or enters it"

@@ -44,7 +44,7 @@ class StatusReporter:
         """Return the state of the dataflow and of each node."""
         plan, services = self._runner.plan, self._runner.services
         state, now = self._runner.dispatcher.state, self._runner.dispatcher.now()
-        supervisor = self._runner.link.supervisor
+        supervisor = self._runner.link
         return RunnerStatus(
             dataflow_id=plan.dataflow_id,
             version=__version__,
@@ -75,7 +75,7 @@ class StatusReporter:
     def statistics(self) -> Statistics:
         """Return the counters of each edge."""
         own = (RUNNER_NODE, INSPECTOR)
-        registry, supervisor = self._runner.services.registry, self._runner.link.supervisor
+        registry, supervisor = self._runner.services.registry, self._runner.link
         queues = [entry for entry in registry.all() if entry.edge.target not in own]
         status = edge_status if supervisor is None else supervisor.edge_status
         return Statistics(edges=tuple(status(entry) for entry in queues), at=time.monotonic())

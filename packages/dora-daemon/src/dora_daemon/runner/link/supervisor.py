@@ -239,7 +239,6 @@ class LinkSupervisor:
         self._registry = services.registry
         self._departures = services.departures
         self._participant = services.nodes.link
-        self._cleanup = services.cleanup
         self._emit = emit
         self._log = services.logs.log
         self._history = services.logs.history
@@ -392,7 +391,7 @@ class LinkSupervisor:
         if not (status.ok and running.finishing):
             self._view.link_ended()
             self._report_changes()
-        self._cleanup.schedule()
+        self._registry.schedule_cleanup()
         self._emit(
             events.LinkExited(
                 running.incarnation,

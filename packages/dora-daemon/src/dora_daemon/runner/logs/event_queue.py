@@ -19,7 +19,7 @@ from dora_config.protocol.runner_events import (
     LogLinesDropped,
     RunnerEvent,
 )
-from dora_daemon.runner.logs.gate import Gate
+from dora_daemon.runner.logs.logs import Gate
 
 MAX_LINES = 20_000
 """Lines queued before some are dropped, without a gate."""

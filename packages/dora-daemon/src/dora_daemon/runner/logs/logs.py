@@ -16,7 +16,6 @@ from typing import Literal, Protocol
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.run_plan import LogSettings
 from dora_config.protocol.runner_events import LogLevel, LogLine, passes
-from dora_daemon.runner.logs.gate import Gate
 from dora_daemon.runner.logs.log_entries import LineSplitter, entry_from_line, file_line
 from dora_daemon.runner.logs.log_files import LogFile
 
@@ -30,6 +29,28 @@ _MAX_IN_A_PIPE = 1 << 20
 _LINES_A_TURN = 200
 
 Stream = Literal["stdout", "stderr"]
+
+
+class Gate:
+    """While it is closed, the output of nodes stays in their pipes."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self._waiting: list[Callable[[], None]] = []
+
+    def shut(self) -> None:
+        self.is_open = False
+
+    def open(self) -> None:
+        """Resume every waiting reader."""
+        self.is_open = True
+        waiting, self._waiting = self._waiting, []
+        for proceed in waiting:
+            proceed()
+
+    def when_open(self, proceed: Callable[[], None]) -> None:
+        """Call ``proceed`` once when the gate opens."""
+        self._waiting.append(proceed)
 
 
 def now_text() -> str:

@@ -34,7 +34,7 @@ from dora_daemon.runner.machine.commands import (
     announce_restart,
     cancel_timers,
 )
-from dora_daemon.runner.machine.node_events import (
+from dora_daemon.runner.machine.events import (
     BarrierBroken,
     BarrierOpened,
     InputsEnded,

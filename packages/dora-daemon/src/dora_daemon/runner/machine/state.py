@@ -32,9 +32,7 @@ from dora_daemon.runner.machine.commands import (
     SendGo,
     SendStop,
 )
-from dora_daemon.runner.machine.link import LinkCut, LinkLifecycle, LinkNeeded, NodesEnded
-from dora_daemon.runner.machine.node import NodeLifecycle
-from dora_daemon.runner.machine.node_events import (
+from dora_daemon.runner.machine.events import (
     BarrierBroken,
     BarrierOpened,
     InputsEnded,
@@ -43,6 +41,8 @@ from dora_daemon.runner.machine.node_events import (
     SpawnDue,
     StopOrdered,
 )
+from dora_daemon.runner.machine.link import LinkCut, LinkLifecycle, LinkNeeded, NodesEnded
+from dora_daemon.runner.machine.node import NodeLifecycle
 from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
 from dora_daemon.runner.machine.wiring import Wiring
 from dora_node_api.frozen import Frozen

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from dora_daemon.runner.machine.events import Exit, NodeDetached, NodeExited, StateEvent
 from dora_daemon.runner.nodes.local_nodes import LocalNode, LocalNodes, Participant
-from dora_daemon.runner.nodes.queues import QueueCleanup, QueueRegistry
+from dora_daemon.runner.nodes.queues import QueueRegistry
 from dora_daemon.runner.nodes.socket import NodeConnection
 from dora_daemon.runner.process.injection import explain
 from dora_daemon.runner.process.spawn import watch_process
@@ -28,13 +28,11 @@ class NodeDepartures:
         self,
         nodes: LocalNodes,
         registry: QueueRegistry,
-        cleanup: QueueCleanup,
         extensions: ExtensionTable,
         emit: Callable[[StateEvent], None],
     ) -> None:
         self._nodes = nodes
         self._registry = registry
-        self._cleanup = cleanup
         self._extensions = extensions
         self._emit = emit
 
@@ -44,7 +42,7 @@ class NodeDepartures:
         connection = node.connection
         admitted = connection is not None and connection.incarnation == incarnation
         self.process_ended(node, incarnation)
-        self._cleanup.schedule()
+        self._registry.schedule_cleanup()
         self._emit(
             NodeExited(
                 node.id,

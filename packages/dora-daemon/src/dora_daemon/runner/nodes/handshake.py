@@ -10,8 +10,9 @@ from contextlib import suppress
 import dora_node_api
 from dora_config.protocol.run_plan import RunPlan
 from dora_daemon.link import LINK_NODE
+from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.errors import QueueUnavailable
-from dora_daemon.runner.machine.events import LinkConnected, NodeConnected, StateEvent
+from dora_daemon.runner.machine.events import LinkConnected, NodeConnected
 from dora_daemon.runner.machine.refusals import unknown_node
 from dora_daemon.runner.nodes.local_nodes import LocalNode, LocalNodes, Participant
 from dora_daemon.runner.nodes.node_config import link_input, node_config
@@ -41,21 +42,19 @@ class NodeHandshake:
         registry: QueueRegistry,
         router: QueueRouter,
         segments: SegmentTable,
+        dispatcher: Dispatcher,
         *,
-        emit: Callable[[StateEvent], None],
         warn: Callable[[str], None],
-        on_staged: Callable[[], None],
         cycles: tuple[tuple[str, ...], ...] = (),
     ) -> None:
-        """``on_staged`` is called when a replacement has connected."""
         self._plan = plan
         self._nodes = nodes
         self._registry = registry
         self._router = router
         self._segments = segments
-        self._emit = emit
+        self._dispatcher = dispatcher
+        self._emit = dispatcher.emit
         self._warn = warn
-        self._on_staged = on_staged
         self._cycles = cycles
 
     def hello(self, connection: NodeConnection, hello: Hello) -> None:
@@ -71,7 +70,7 @@ class NodeHandshake:
         staged = sender.replacement if isinstance(sender, LocalNode) else None
         if staged is not None and staged.incarnation == incarnation:
             staged.connection = connection
-            self._on_staged()
+            self._dispatcher.notify()
             return
         sender.applicant = connection
         if isinstance(sender, LocalNode):

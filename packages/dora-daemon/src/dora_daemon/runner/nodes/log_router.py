@@ -8,11 +8,10 @@ from dora_config.history.entries import RunnerWarned
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import LogLevel, LogLine, RunnerEvent, passes
 from dora_daemon.lifecycle_lines import LifecycleLines
-from dora_daemon.runner.logs.gate import Gate
 from dora_daemon.runner.logs.history import RunnerHistory
 from dora_daemon.runner.logs.log_entries import message_text
 from dora_daemon.runner.logs.log_files import LogFile
-from dora_daemon.runner.logs.logs import NodeLog, now_text
+from dora_daemon.runner.logs.logs import Gate, NodeLog, now_text
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
 from dora_daemon.runner.nodes.publishing import RunnerOutputs, log_route
 from dora_daemon.runner.process.prepare import PreparedNode

@@ -7,16 +7,16 @@ import signal
 from collections import deque
 from collections.abc import Callable
 
+from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.logs.logs import NodeLog, OutputReader
 from dora_daemon.runner.machine.events import (
-    Exit,
     NodeConnected,
     NodeSpawned,
     ReplacementAbandoned,
     ReplacementLost,
     SpawnFailed,
-    StateEvent,
 )
+from dora_daemon.runner.nodes.departures import NodeDepartures
 from dora_daemon.runner.nodes.local_nodes import LocalNode
 from dora_daemon.runner.process.memory_kills import MemoryKills
 from dora_daemon.runner.process.prepare import PreparedNode
@@ -28,20 +28,19 @@ class Processes:
 
     def __init__(
         self,
+        dispatcher: Dispatcher,
+        departures: NodeDepartures,
         *,
         config_for: Callable[[LocalNode, int], str],
         record: Callable[[int], object],
-        emit: Callable[[StateEvent], None],
-        on_exited: Callable[[LocalNode, int, Exit], None],
-        on_staged_exit: Callable[[], None],
         open_files: tuple[int, int] | None = None,
     ) -> None:
         """``config_for`` returns DORA_NODE_CONFIG; ``record`` records a pid for the reaper."""
         self._config_for = config_for
         self._record = record
-        self._emit = emit
-        self._on_exited = on_exited
-        self._on_staged_exit = on_staged_exit
+        self._dispatcher = dispatcher
+        self._emit = dispatcher.emit
+        self._departures = departures
         self._open_files = open_files
         self._memory_kills = MemoryKills()
         self._waiting: deque[tuple[LocalNode, int]] = deque()
@@ -160,9 +159,9 @@ class Processes:
         elif (staged := node.replacement) is not None and staged.process is running:
             node.replacement = None
             staged.log.close()
-            self._on_staged_exit()
+            self._dispatcher.notify()
             return
-        self._on_exited(node, running.incarnation, status)
+        self._departures.exited(node, running.incarnation, status)
 
     def close(self) -> None:
         """Kill everything that still runs and wait for its end, without events."""

@@ -121,6 +121,7 @@ class QueueRegistry:
         """Messages that closed queues have dropped, by edge."""
         self._numbers = 0
         self._retired: list[RetiredProducer] = []
+        self._cleanup: asyncio.TimerHandle | None = None
 
     # ------------------------------------------------------------------------------ queues
 
@@ -279,6 +280,17 @@ class QueueRegistry:
         """Whether announcements or retired segments are pending."""
         return bool(self._retired) or any(q.keeper.needs_retry for q in self._queues.values())
 
+    def schedule_cleanup(self) -> None:
+        """Clean up until nothing is pending; call this after an end or an announcement."""
+        if self._cleanup is None and self.needs_cleanup:
+            loop = asyncio.get_running_loop()
+            self._cleanup = loop.call_later(CLEANUP_SECONDS, self._run_cleanup)
+
+    def _run_cleanup(self) -> None:
+        self._cleanup = None
+        self.cleanup()
+        self.schedule_cleanup()
+
     def cleanup(self) -> None:
         """Write announcements that did not fit; close segments without references."""
         for entry in self._queues.values():
@@ -297,33 +309,11 @@ class QueueRegistry:
 
     def close(self) -> None:
         """Close every queue and the board."""
+        if self._cleanup is not None:
+            self._cleanup.cancel()
         for entry in self._queues.values():
             entry.keeper.close()
         self._queues.clear()
         self._retired.clear()
         self.board.close()
         del self.board  # its memory is unmapped with the last reference
-
-
-class QueueCleanup:
-    """Calls :meth:`QueueRegistry.cleanup` until nothing is pending."""
-
-    def __init__(self, registry: QueueRegistry) -> None:
-        self._registry = registry
-        self._handle: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
-
-    def schedule(self) -> None:
-        """Call this after a process ended or something was announced."""
-        if self._handle is None and self._registry.needs_cleanup:
-            self._handle = self._loop.call_later(CLEANUP_SECONDS, self._run)
-
-    def _run(self) -> None:
-        self._handle = None
-        self._registry.cleanup()
-        self.schedule()
-
-    def close(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None

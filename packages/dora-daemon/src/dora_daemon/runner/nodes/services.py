@@ -2,45 +2,62 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import LogLine, RunnerEvent
-from dora_daemon.runner.logs.gate import Gate
+from dora_daemon.link import LINK_NODE
+from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.logs.history import RunnerHistory
-from dora_daemon.runner.logs.logs import now_text
+from dora_daemon.runner.logs.log_entries import as_level
+from dora_daemon.runner.logs.logs import Gate, now_text
 from dora_daemon.runner.machine.edges import backpressure_cycles
-from dora_daemon.runner.machine.events import StateEvent
+from dora_daemon.runner.machine.events import OutputsClosed, StopRequested
 from dora_daemon.runner.machine.streams import crossing_cycles
 from dora_daemon.runner.nodes.departures import NodeDepartures
 from dora_daemon.runner.nodes.handshake import NodeHandshake
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
 from dora_daemon.runner.nodes.log_router import LogRouter
-from dora_daemon.runner.nodes.messages import NodeMessages
 from dora_daemon.runner.nodes.publishing import RunnerOutputs
-from dora_daemon.runner.nodes.queues import QueueCleanup, QueueRegistry
+from dora_daemon.runner.nodes.queues import QueueRegistry
 from dora_daemon.runner.nodes.routing import QueueRouter
 from dora_daemon.runner.nodes.segments import SegmentTable
-from dora_daemon.runner.nodes.socket import NodeServer
+from dora_daemon.runner.nodes.socket import NodeConnection, NodeServer
 from dora_daemon.runner.nodes.start_up_drops import StartUpDrops
+from dora_node_api.errors import ExtensionError
+from dora_node_api.frozen import replace
 from dora_node_api.protocol.extensions import ExtensionTable
-from dora_node_api.protocol.messages import ExtensionDropped
+from dora_node_api.protocol.frames import close_all
+from dora_node_api.protocol.messages import (
+    AddSegment,
+    CloseOutputs,
+    ExtensionAnswer,
+    ExtensionDropped,
+    ExtensionRequest,
+    Hello,
+    Log,
+    Message,
+    NodeLeaving,
+    OpenSegment,
+    SaveState,
+    StopDataflow,
+)
 from dora_node_api.transport.shared.board import Board
 
 
 class NodeServices:
-    """Parts of a runner that share the tables of nodes, connections, queues and segments."""
+    """What a runner has for its nodes; handler of their connections and that of the link."""
 
     def __init__(
         self,
         resources: ExitStack,
         plan: RunPlan,
+        dispatcher: Dispatcher,
         *,
         socket: Path,
-        emit: Callable[[StateEvent], None],
-        on_staged: Callable[[], None],
         on_event: Callable[[RunnerEvent], None],
         history: RunnerHistory,
         gate: Gate | None,
@@ -53,6 +70,7 @@ class NodeServices:
         """
         self.nodes = nodes = LocalNodes(plan.revision)
         resources.callback(nodes.close)
+        self._emit = dispatcher.emit
         self._summary_in_node_log = summary_in_node_log
         board = Board.create()
         self.segments = SegmentTable(nodes)
@@ -63,14 +81,12 @@ class NodeServices:
         resources.callback(self.registry.close)
         resources.callback(outputs.close)
         self.router = QueueRouter(nodes, self.registry, outputs)
-        self.cleanup = QueueCleanup(self.registry)
-        resources.callback(self.cleanup.close)
         self.drops = StartUpDrops(self.registry, self.logs.log, self._summarize)
         resources.callback(self.drops.close)
-        extensions = ExtensionTable(
+        self._extensions = ExtensionTable(
             lambda node, *dropped: nodes.send(node, ExtensionDropped(*dropped))
         )
-        self.departures = NodeDepartures(nodes, self.registry, self.cleanup, extensions, emit)
+        self.departures = NodeDepartures(nodes, self.registry, self._extensions, self._emit)
         resources.callback(self.departures.close)
         self.handshake = NodeHandshake(
             plan,
@@ -78,21 +94,74 @@ class NodeServices:
             self.registry,
             self.router,
             self.segments,
-            emit=emit,
+            dispatcher,
             warn=self.logs.warn,
-            on_staged=on_staged,
             cycles=_cycles(plan),
         )
-        messages = NodeMessages(
-            nodes,
-            self.handshake,
-            self.departures,
-            self.segments,
-            extensions,
-            emit=emit,
-            log=self.drops.log,
+        resources.callback(NodeServer(socket, self).close)
+
+    def received(
+        self, connection: NodeConnection, message: Message, descriptors: tuple[int, ...]
+    ) -> None:
+        """Process one message; closes descriptors that are not kept."""
+        node, incarnation = connection.node, connection.incarnation
+        match message:
+            case Hello():
+                self.handshake.hello(connection, message)
+            case _ if node is None or incarnation is None:
+                self.warn(f"ignored {type(message).__name__} from a process before its Hello")
+            case AddSegment(number=number, size=size) if len(descriptors) == 1:
+                self.segments.add(incarnation, number, descriptors[0], size)
+                return
+            case SaveState() if len(descriptors) == 1 and node in self.nodes:
+                self.nodes[node].save(incarnation, message, descriptors[0])
+                return
+            case OpenSegment():
+                self.segments.reply(connection, message)
+            case ExtensionRequest(request, action, namespace, key, value):
+                answer = self._use_extension(node, action, namespace, key, value)
+                connection.send(replace(answer, request=request))
+            case Log():
+                self._library_log(None if node == LINK_NODE else node, message)
+            case CloseOutputs(outputs=outputs):
+                self._emit(OutputsClosed(node, outputs))
+            case StopDataflow(reason=reason):
+                self._emit(StopRequested(f'node "{node}" requested it: {reason}'))
+            case NodeLeaving():
+                connection.leaving = True
+            case _:
+                self.warn(f'ignored unexpected {type(message).__name__} from node "{node}"')
+        close_all(descriptors)
+
+    def _use_extension(
+        self, node: str, action: str, namespace: str, key: str, value: str
+    ) -> ExtensionAnswer:
+        try:
+            found = self._extensions.handle(node, action, namespace, key, b64decode(value))
+        except (ExtensionError, ValueError) as error:
+            return ExtensionAnswer(0, problem=str(error))
+        return ExtensionAnswer(0, None if found is None else b64encode(found).decode())
+
+    def disconnected(self, connection: NodeConnection) -> None:
+        """Process the end of a connection."""
+        self.handshake.disconnected(connection)
+        self.departures.disconnected(connection)
+
+    def warn(self, message: str) -> None:
+        """Log a warning of the runner."""
+        self.drops.log(LogLine(ts=now_text(), level="warn", message=message, target="dora.runner"))
+
+    def _library_log(self, node: str | None, message: Log) -> None:
+        self.drops.log(
+            LogLine(
+                ts=now_text(),
+                level=as_level(message.level),
+                node=node,
+                message=message.message,
+                target=message.target or "dora",
+                fields=message.fields,
+            )
         )
-        resources.callback(NodeServer(socket, messages).close)
 
     def _summarize(self, message: str, first: LogLine) -> None:
         node = first.node if self._summary_in_node_log else None
