@@ -23,8 +23,6 @@ from dora_config.protocol.control import (
     DataflowRef,
     Described,
     DescribeDataflow,
-    Explain,
-    Explained,
 )
 from dora_config.protocol.rest.operations import OPERATIONS
 from dora_config.protocol.runner import (
@@ -36,7 +34,7 @@ from dora_config.protocol.runner import (
 
 T = TypeVar("T", bound=BaseModel)
 
-FORWARDED: Final = ("stopDataflow", "stopNode", "restartNode")
+FORWARDED: Final = ("explainDataflow", "stopDataflow", "stopNode", "restartNode")
 FORWARDED_OF_FLEETS: Final = ("startDataflowAgain", "restartDataflow")
 
 
@@ -64,7 +62,6 @@ class Actions:
         node = dataflow + "/nodes/{node:path}"
         table: list[tuple[str, str, Handler]] = [
             ("GET", f"{dataflow}/graph", self._graph),
-            ("GET", f"{dataflow}/why", self._why),
             ("GET", f"{node}/params", self._params),
             ("POST", f"{node}/params/{{key:path}}/set", self._set_param),
             ("POST", f"{node}/params/{{key:path}}/delete", self._delete_param),
@@ -72,16 +69,20 @@ class Actions:
             ("POST", f"{dataflow}/record", self._recordings.start),
             ("POST", "/api/recordings/{recording}/stop", self._recordings.stop),
         ]
-        download = "/api/recordings/{recording}/{machine}/{file}"
-        return [
-            *(Route(path, answering(handler), methods=[method]) for method, path, handler in table),
-            Route(download, answering(self._recordings.download), methods=["GET"]),
-            *(
-                Route(one.path, answering(partial(self._forward, one.name)), methods=[one.method])
-                for one in OPERATIONS
-                if one.name in (*FORWARDED, *FORWARDED_OF_FLEETS)
-            ),
+        table += [
+            (
+                one.method,
+                one.path.replace("{node}", "{node:path}"),
+                partial(self._forward, one.name),
+            )
+            for one in OPERATIONS
+            if one.name in (*FORWARDED, *FORWARDED_OF_FLEETS)
         ]
+        table.append(("GET", "/api/recordings/{recording}/{machine}/{file}", self._download))
+        return [Route(path, answering(handle), methods=[method]) for method, path, handle in table]
+
+    async def _download(self, request: Request) -> Response:
+        return await forward(self._coordinator.endpoint(), request)
 
     async def _forward(self, operation: str, request: Request) -> Response:
         """Let the coordinator answer an operation of the REST API."""
@@ -92,10 +93,6 @@ class Actions:
     async def _graph(self, request: Request) -> dict[str, Any]:
         found = await call(self._coordinator, DescribeDataflow(dataflow=_which(request)), Described)
         return rows.graph(found)
-
-    async def _why(self, request: Request) -> dict[str, Any]:
-        found = await call(self._coordinator, Explain(dataflow=_which(request)), Explained)
-        return found.explanation.model_dump(mode="json", exclude_none=True)
 
     async def _params(self, request: Request) -> dict[str, Any]:
         replies = await self._call(request, GetParams(node=_node(request)))

@@ -6,13 +6,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
-from starlette.responses import Response
 
 from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.recordings.fleet import FleetRecording, collect
 from dora_cli.recordings.starting import RecordSettings
 from dora_cli.ui.connection import CoordinatorConnection, call
-from dora_cli.ui.forwarding import forward
 from dora_config.protocol.control import DataflowRef, Described, DescribeDataflow
 from dora_config.protocol.recordings import (
     CallRecorders,
@@ -63,10 +61,6 @@ class Recordings:
     async def stop(self, request: Request) -> dict[str, Any]:
         replies = await self._call(StopRecording(recording=request.path_params["recording"]))
         return {"warnings": sorted(replies.problems.values())}
-
-    async def download(self, request: Request) -> Response:
-        """Return one file of one machine."""
-        return await forward(self._coordinator.endpoint(), request)
 
     async def _call(
         self, request: RecorderRequest, machines: tuple[str, ...] = ()

@@ -161,7 +161,7 @@ function Events({ uuid, node, version }) {
   useEffect(() => {
     if (!store.knows(uuid)) return undefined;
     let current = true;
-    read("dataflows", uuid, "why").then(
+    read("dataflows", uuid, "explanation").then(
       (found) => current && setEvents(found.timeline.filter((/** @type {import("./why.js").Occurrence} */ one) => one.node === node).slice(-MAX_EVENTS)),
       (error) => current && setProblem(error.message),
     );

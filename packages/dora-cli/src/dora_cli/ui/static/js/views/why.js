@@ -26,7 +26,7 @@ export function Why({ uuid, version }) {
   useEffect(() => {
     if (found !== null && !store.knows(uuid)) return undefined;
     let current = true;
-    read("dataflows", uuid, "why").then(
+    read("dataflows", uuid, "explanation").then(
       (answer) => current && (setFound(answer), setProblem("")),
       (error) => current && setProblem(error.message),
     );
