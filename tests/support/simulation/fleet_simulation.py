@@ -38,6 +38,7 @@ from dora_config.protocol.daemon import (
     EndDaemon,
     Heartbeat,
     Register,
+    Registered,
     RegistrationRefused,
 )
 from dora_config.protocol.dataflow import DataflowSpec
@@ -240,6 +241,7 @@ class SimulatedFleet:
     def _hang_up(self, daemon: FakeDaemon) -> None:
         if daemon.connection is not None:
             self._connections.pop(daemon.connection, None)
+            daemon.disconnected(self.now)
         daemon.connection = None
         daemon.to_coordinator.clear()
         daemon.from_coordinator.clear()
@@ -346,7 +348,9 @@ class SimulatedFleet:
         if not daemon.from_coordinator or daemon.agent is None:
             return False
         message = TO_DAEMON.decode(daemon.from_coordinator.popleft())
-        if isinstance(message, RegistrationRefused):
+        if isinstance(message, Registered):
+            daemon.connected(self.now)
+        elif isinstance(message, RegistrationRefused):
             self.disconnect(daemon)
         elif isinstance(message, ChangePart):
             daemon.change(message, self.now)
@@ -438,6 +442,7 @@ class SimulatedFleet:
             for daemon in self.daemons.values():
                 if heartbeats and daemon.connection is not None:
                     daemon.to_coordinator.append(TO_COORDINATOR.encode(Heartbeat()))
+                daemon.pass_time(self.now)
             self.fire_due()
             self.settle()
 

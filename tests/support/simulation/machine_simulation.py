@@ -35,6 +35,7 @@ from dora_config.protocol.topics import StreamTopics
 from dora_coordinator.clients.graph_changes import applied
 from dora_daemon.agent import commands as agent_commands, events as agent_events
 from dora_daemon.agent.records import PartRecord
+from dora_daemon.agent.service import OFFLINE_AFTER
 from dora_daemon.agent.state import AgentState
 
 
@@ -87,6 +88,10 @@ class FakeDaemon:
     """Why its runners refuse changes."""
     link_problem: str | None = None
     """Why links cannot listen on this machine."""
+    away_since: float | None = None
+    """Since when the daemon process has had no connection; None: it has one, or was away long."""
+    due: list[tuple[float, agent_events.PartDue]] = field(default_factory=list)
+    """Starts without the coordinator that wait."""
     _last_token: int = 0
 
     @property
@@ -101,6 +106,8 @@ class FakeDaemon:
         assert self.agent is None
         self.incarnation += 1
         self.agent = AgentState(self.disk.values())
+        self.away_since = now
+        self.due.clear()
         self.handle(agent_events.DaemonStarted(), now)
 
     def handle(self, event: agent_events.Event, now: float) -> None:
@@ -108,6 +115,28 @@ class FakeDaemon:
         assert self.agent is not None
         for command in self.agent.handle(event, now):
             self._execute(command, now)
+
+    def connected(self, now: float) -> None:
+        """The coordinator has registered it."""
+        self.away_since = None
+        self.handle(agent_events.CoordinatorConnected(), now)
+
+    def disconnected(self, now: float) -> None:
+        if self.agent is not None:
+            self.away_since = now
+            self.handle(agent_events.CoordinatorLost(), now)
+
+    def pass_time(self, now: float) -> None:
+        """Start parts without the coordinator when that is due."""
+        if self.agent is None:
+            return
+        if self.away_since is not None and now - self.away_since >= OFFLINE_AFTER:
+            self.away_since = None
+            self.handle(agent_events.CoordinatorAway(OFFLINE_AFTER), now)
+        ready = [event for at, event in self.due if at <= now]
+        self.due = [(at, event) for at, event in self.due if at > now]
+        for event in ready:
+            self.handle(event, now)
 
     def kill_runner(self, runner: FakeRunner) -> None:
         runner.phase = "dead"
@@ -174,6 +203,9 @@ class FakeDaemon:
                 self._send_to_coordinator(message)
             case agent_commands.StartRunner(record=record):
                 self._start_runner(record, now)
+            case agent_commands.StartLater(dataflow_id=dataflow_id, starts=starts):
+                due = agent_events.PartDue(dataflow_id, starts)
+                self.due.append((now + command.seconds, due))
             case agent_commands.AdoptRunner(record=record):
                 self.handle(self._adopted(record), now)
             case agent_commands.SendToRunner(dataflow_id=dataflow_id, request=request):
@@ -273,8 +305,12 @@ class FakeDaemon:
                 if runner.lives:
                     runner.link.set_peers(request)
             case AcknowledgeResult():
-                assert self.disk[runner.dataflow_id].phase == "ended", "acknowledged, not saved"
+                record = self.disk[runner.dataflow_id]
+                again = record.starts_alone and runner.result is not None and not runner.result.ok
+                assert record.phase == "ended" or again, "acknowledged, not saved"
                 runner.phase = "gone"
+                gone = agent_events.RunnerEnded(runner.dataflow_id, "its runner has ended")
+                self.runner_events.append(gone)
 
     def send_event(
         self,
