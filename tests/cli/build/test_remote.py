@@ -15,7 +15,7 @@ FRAMES = (
     BuildProgress(
         build_id="b1",
         daemon="robot",
-        news=(
+        events=(
             NodeBuildEvent(node="camera", what="step", text="make"),
             NodeBuildEvent(node="camera", what="output", text="compiling"),
         ),
@@ -23,13 +23,13 @@ FRAMES = (
     BuildProgress(
         build_id="b1",
         daemon="robot",
-        left_out=7,
-        news=(NodeBuildEvent(node="camera", what="built", seconds=2.0),),
+        dropped=7,
+        events=(NodeBuildEvent(node="camera", what="built", seconds=2.0),),
     ),
     BuildProgress(
         build_id="b1",
         daemon="server",
-        news=(
+        events=(
             NodeBuildEvent(node="plot", what="step", text="pip install x"),
             NodeBuildEvent(node="plot", what="failed", text="exit code 1"),
         ),

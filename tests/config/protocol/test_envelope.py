@@ -144,7 +144,7 @@ def test_fields_used_in_file_names_or_logs_are_checked(field: str, value: object
     spec = {"resolved": {"nodes": []}, field: value}
     request = {"kind": "start", "spec": spec}
     with pytest.raises(RemoteProtocolError, match=field):
-        CLIENT_CODEC.decode(json.dumps({"kind": "ask", "id": 1, "request": request}))
+        CLIENT_CODEC.decode(json.dumps({"kind": "request", "id": 1, "request": request}))
 
 
 @pytest.mark.parametrize("text", ["d", "../x", "", "01a20e4b-f5a3-4858-99fe-d510d04b9561/.."])

@@ -14,10 +14,10 @@ from dora_config.protocol.builds import (
     BuildProgress,
     BuildTriggered,
     Built,
+    BuiltNode,
     CancelBuild,
     FailedNode,
     NodeBuildEvent,
-    PreparedNode,
 )
 from dora_config.protocol.control import ControlRequest, StartDataflow
 from dora_config.protocol.daemon import DaemonMessage, Register
@@ -107,8 +107,8 @@ def test_progress_is_forwarded_one_message_at_a_time() -> None:
     cluster = Cluster()
     cluster.build()
     news = (NodeBuildEvent(node="left", what="output", text="x"),)
-    events = BuildEvents(build_id=BUILD, news=news, left_out=2)
-    progress = BuildProgress(build_id=BUILD, daemon="robot", news=news, left_out=2)
+    events = BuildEvents(build_id=BUILD, events=news, dropped=2)
+    progress = BuildProgress(build_id=BUILD, daemon="robot", events=news, dropped=2)
     assert cluster.send(ROBOT, events) == [SendProgress(9, 1, progress)]
     cluster.handle(BuildProgressSent(BUILD, "robot"))
     assert cluster.sent() == [("robot", BuildEventsAck(build_id=BUILD))]
@@ -117,9 +117,9 @@ def test_progress_is_forwarded_one_message_at_a_time() -> None:
 def test_a_build_is_answered_when_all_daemons_have_finished() -> None:
     cluster = Cluster()
     cluster.build()
-    left = PreparedNode(node="left", commit="c0ffee")
+    left = BuiltNode(node="left", commit="c0ffee")
     assert cluster.send(ROBOT, BuildEnded(build_id=BUILD, nodes=(left,))) == []
-    cluster.send(STATION, BuildEnded(build_id=BUILD, nodes=(PreparedNode(node="right"),)))
+    cluster.send(STATION, BuildEnded(build_id=BUILD, nodes=(BuiltNode(node="right"),)))
     (answer,) = [c.answer for c in cluster.commands if isinstance(c, AnswerClient)]
     assert isinstance(answer, Built)
     found = [(one.node, one.daemon, one.commit) for one in answer.nodes]
@@ -155,7 +155,7 @@ def test_a_build_is_cancelled_with_its_client() -> None:
 def test_a_build_that_takes_too_long_is_cancelled() -> None:
     cluster = Cluster()
     cluster.build()
-    cluster.send(ROBOT, BuildEnded(build_id=BUILD, nodes=(PreparedNode(node="left"),)))
+    cluster.send(ROBOT, BuildEnded(build_id=BUILD, nodes=(BuiltNode(node="left"),)))
     message = failure(cluster.handle(TimerFired(TimerKey("build", BUILD))))
     assert 'daemon "station": not finished within 1200 s' in message
     assert "robot" not in message

@@ -76,7 +76,7 @@ class Watched:
     def notes(self) -> list[str]:
         updates = [p for p in self.fleet.progress if isinstance(p, WatchedTopics)]
         self.fleet.progress.clear()
-        return [note for one in updates for note in one.news.notes]
+        return [note for one in updates for note in one.update.notes]
 
     def refusal(self, request: WatchTopics) -> str:
         return self.fleet.failures[self.fleet.request(request)].message
@@ -89,8 +89,8 @@ def test_each_daemon_streams_its_own_outputs_chunk_by_chunk() -> None:
     assert robot.topics == ("camera/out1", "camera/out0")
     assert gpu.topics == ("plot/out0",)
     news = TopicUpdate(samples=("{}",), dropped={"camera/out1": 3})
-    world.send(world.robot, TopicChunk(stream=robot.stream, news=news))
-    assert world.fleet.progress == [WatchedTopics(daemon="robot", stream=robot.stream, news=news)]
+    world.send(world.robot, TopicChunk(stream=robot.stream, update=news))
+    assert world.fleet.progress == [WatchedTopics(daemon="robot", stream=robot.stream, update=news)]
     assert world.received(world.robot) is None
     world.fleet.handle(TopicChunkTaken(1, number, robot.stream))
     assert world.received(world.robot) == MoreTopics(stream=robot.stream)
@@ -103,7 +103,7 @@ def test_notes_of_a_daemon_contain_no_control_characters() -> None:
     world = Watched(two_senders())
     world.fleet.request(WatchTopics())
     chunk = TopicChunk(
-        stream=world.stream(world.robot).stream, news=TopicUpdate(notes=("a\x1b[2Jb",))
+        stream=world.stream(world.robot).stream, update=TopicUpdate(notes=("a\x1b[2Jb",))
     )
     world.send(world.robot, chunk)
     assert world.notes() == ["a\\x1b[2Jb"]
@@ -303,7 +303,7 @@ class Shared(Watched):
 
     def update(self, **news: Any) -> dict[int, TopicUpdate]:
         """Send an update; return what each watch receives."""
-        self.send(self.robot, TopicChunk(stream=self.request.stream, news=TopicUpdate(**news)))
+        self.send(self.robot, TopicChunk(stream=self.request.stream, update=TopicUpdate(**news)))
         return self.arrived()
 
     def arrived(self) -> dict[int, TopicUpdate]:
@@ -312,7 +312,7 @@ class Shared(Watched):
         for number, progress in self.fleet.progress_of.items():
             (only,) = progress
             assert isinstance(only, WatchedTopics)
-            found[number] = only.news
+            found[number] = only.update
         self.fleet.progress_of.clear()
         return found
 
@@ -415,7 +415,7 @@ def test_a_message_waits_for_its_only_viewer_until_a_second_one_comes() -> None:
     world.fleet.request(VIEW)
     stream = world.stream(world.robot).stream
     piece = TopicUpdate(piece="a", more=True)
-    world.send(world.robot, TopicChunk(stream=stream, news=piece))
+    world.send(world.robot, TopicChunk(stream=stream, update=piece))
     world.fleet.now += LATE_SECONDS
     world.fleet.fire_due()
     assert world.received(world.robot) is None

@@ -89,12 +89,12 @@ def test_invalid_frames_end_their_connection_with_a_message(
     garbage: list[list[str | bytes]] = [
         ["no json"],
         ["{}"],
-        ['{"kind": "ask", "id": 1, "request": {"kind": "list"}}'],
+        ['{"kind": "request", "id": 1, "request": {"kind": "list"}}'],
         [b"\x00\xff"],
         [hello, "no json"],
         [hello, hello],
-        [hello, '{"kind": "ask", "id": "x", "request": {"kind": "list"}}'],
-        [hello, '{"kind": "ask", "id": 1, "request": {"kind": "launch_missiles"}}'],
+        [hello, '{"kind": "request", "id": "x", "request": {"kind": "list"}}'],
+        [hello, '{"kind": "request", "id": 1, "request": {"kind": "launch_missiles"}}'],
     ]
     for frames in garbage:
         with coordinator.open_socket("/api/control") as socket:

@@ -228,7 +228,7 @@ def test_progress_that_no_client_reads_does_not_stop_its_source(
             messages = [TO_DAEMON.decode(text) for text in daemon.received]
             (number,) = (one.build_id for one in messages if isinstance(one, BuildPart))
             daemon.service.on_message(daemon.connection, BuildEvents(build_id=number))
-            await daemon.receives("build_news_taken")
+            await daemon.receives("build_events_ack")
             tasks.cancel_scope.cancel()
 
     play(tmp_path, monkeypatch, story)

@@ -14,11 +14,10 @@ import anyio
 import pytest
 
 from dora_config import ResolvedDataflow
-from dora_config.protocol.builds import NodeBuildEvent
+from dora_config.protocol.builds import BuiltNode, NodeBuildEvent
 from dora_config.protocol.runner import NodeLocation
 from dora_daemon.build.builder import BuildOptions, prepare
 from dora_daemon.build.errors import BuildError
-from dora_daemon.build.job import BuiltNode
 from dora_daemon.build.python_env import (
     environment_dir,
     environment_lock,

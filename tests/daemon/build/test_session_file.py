@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from dora_config import ResolvedDataflow
+from dora_config.protocol.builds import BuiltNode
 from dora_config.protocol.runner import NodeLocation
 from dora_daemon.build.errors import SessionFileError
-from dora_daemon.build.job import BuiltNode
 from dora_daemon.build.session_file import (
     fingerprint,
     read_session,

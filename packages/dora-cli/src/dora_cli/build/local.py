@@ -14,9 +14,9 @@ from dora_cli.errors import CommandFailed
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
+    from dora_config.protocol.builds import BuiltNode
     from dora_daemon.build.builder import BuildOptions
     from dora_daemon.build.command import OnCommand
-    from dora_daemon.build.job import BuiltNode
     from dora_daemon.build.session_file import Session
 
 STOPPED_BY_USER = 130

@@ -96,9 +96,9 @@ class RemoteBuildProgress:
         match progress:
             case BuildTriggered(build_id=build_id):
                 output.write(f"dataflow build triggered: {build_id}")
-            case BuildProgress(daemon=daemon, news=events, left_out=left_out):
-                if left_out:
-                    self._shown.leave_out(daemon, left_out)
+            case BuildProgress(daemon=daemon, events=events, dropped=dropped):
+                if dropped:
+                    self._shown.leave_out(daemon, dropped)
                 for event in events:
                     named = event.model_copy(update={"node": f"{daemon}/{event.node}"})
                     self._shown.show(named)

@@ -43,7 +43,7 @@ def watch(
             case None:
                 yield None
             case Progress(id=of, progress=WatchedTopics() as watched) if of == number:
-                update = watched.news
+                update = watched.update
                 if not begun and seconds is not None:
                     until = time.monotonic() + seconds
                 begun = True

@@ -268,17 +268,17 @@ class LongMessages:
         self._stream: int | None = None
         self._pieces: list[str] = []
 
-    def take(self, stream: int, news: TopicUpdate) -> tuple[str, ...]:
+    def take(self, stream: int, update: TopicUpdate) -> tuple[str, ...]:
         """Return the messages that are complete; another stream begins with a first piece."""
-        if not news.piece:
-            return news.samples
+        if not update.piece:
+            return update.samples
         if stream != self._stream:
             self._stream = stream
             self._pieces.clear()
-        self._pieces.append(news.piece)
+        self._pieces.append(update.piece)
         if sum(map(len, self._pieces)) > MAX_LONG:
             raise RequestFailed("a message is longer than the machine may send", "failed")
-        if news.more:
+        if update.more:
             return ()
         whole = "".join(self._pieces)
         self._pieces.clear()
@@ -293,13 +293,13 @@ async def _send_messages(
     dropped = 0
     async for reply in replies:
         match reply:
-            case WatchedTopics(news=news, stream=stream):
-                texts = long.take(stream, news)
-                dropped += sum(news.dropped.values())
-                if not news.more or news.notes:
+            case WatchedTopics(update=update, stream=stream):
+                texts = long.take(stream, update)
+                dropped += sum(update.dropped.values())
+                if not update.more or update.notes:
                     samples = _samples(texts)
                     dropped += len(texts) - len(samples)
-                    frame = {"samples": samples, "dropped": dropped, "notes": news.notes}
+                    frame = {"samples": samples, "dropped": dropped, "notes": update.notes}
                     dropped = 0
                     await send({"id": number, **frame})
                     await acknowledged()

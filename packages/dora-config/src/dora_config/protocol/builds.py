@@ -12,6 +12,7 @@ from pydantic import Field
 
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import DataflowUuid, Message
+from dora_config.protocol.run_plan import NodeLocation
 
 
 class BuildSettings(Message):
@@ -45,10 +46,13 @@ class FailedNode(Message):
     message: str
 
 
-class PreparedNode(Message):
-    """A node that is ready, with the commit of its git source."""
+class BuiltNode(Message):
+    """A node that is ready: its place there, and the commit of its git source."""
 
     node: str
+    daemon: str = ""
+    """Empty: of this machine."""
+    place: NodeLocation = NodeLocation()
     commit: str | None = None
 
 
@@ -77,7 +81,7 @@ class CancelBuild(Message):
 class BuildEventsAck(Message):
     """Acknowledge the last :class:`BuildEvents`, so that the next may be sent."""
 
-    kind: Literal["build_news_taken"] = "build_news_taken"
+    kind: Literal["build_events_ack"] = "build_events_ack"
     build_id: DataflowUuid
 
 
@@ -87,10 +91,10 @@ class BuildEventsAck(Message):
 class BuildEvents(Message):
     """Events of a build; the next are sent after :class:`BuildEventsAck`."""
 
-    kind: Literal["build_told"] = "build_told"
+    kind: Literal["build_events"] = "build_events"
     build_id: DataflowUuid
-    news: tuple[NodeBuildEvent, ...] = ()
-    left_out: int = 0
+    events: tuple[NodeBuildEvent, ...] = ()
+    dropped: int = 0
     """Number of output lines dropped before these because the reader was slow."""
 
 
@@ -99,7 +103,7 @@ class BuildEnded(Message):
 
     kind: Literal["build_ended"] = "build_ended"
     build_id: DataflowUuid
-    nodes: tuple[PreparedNode, ...] = ()
+    nodes: tuple[BuiltNode, ...] = ()
     failures: tuple[FailedNode, ...] = ()
     problem: str | None = None
     """Why the build failed as a whole."""
@@ -130,16 +134,8 @@ class BuildProgress(Message):
     kind: Literal["build_progress"] = "build_progress"
     build_id: str
     daemon: str
-    news: tuple[NodeBuildEvent, ...] = ()
-    left_out: int = 0
-
-
-class BuiltNode(Message):
-    """A node with its daemon and the commit of its git source."""
-
-    node: str
-    daemon: str
-    commit: str | None = None
+    events: tuple[NodeBuildEvent, ...] = ()
+    dropped: int = 0
 
 
 class Built(Message):

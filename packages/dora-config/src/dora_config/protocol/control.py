@@ -458,7 +458,7 @@ class Hello(Message):
 
 
 class ClientRequest(Message):
-    kind: Literal["ask"] = "ask"
+    kind: Literal["request"] = "request"
     id: int
     request: ControlRequest
 
@@ -473,7 +473,7 @@ class Cancel(Message):
 class StreamAck(Message):
     """Acknowledge the last :class:`WatchedTopics` of a stream, so that the next may be sent."""
 
-    kind: Literal["taken"] = "taken"
+    kind: Literal["stream_ack"] = "stream_ack"
     id: int
     stream: int
 

@@ -260,7 +260,7 @@ class Challenge(Message):
 
 
 class HeartbeatAck(Message):
-    kind: Literal["heartbeat_seen"] = "heartbeat_seen"
+    kind: Literal["heartbeat_ack"] = "heartbeat_ack"
     monotonic_ns: int | None = None
     """As in the heartbeat."""
     coordinator_ns: int | None = None

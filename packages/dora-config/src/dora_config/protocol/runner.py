@@ -67,7 +67,7 @@ class Handshake(Frozen):
     These three never change, so that any two versions can refuse each other.
     """
 
-    kind: Literal["greet"] = "greet"
+    kind: Literal["handshake"] = "handshake"
     protocol: tuple[int, int] = RUNNER_PROTOCOL
     release: str = ""
     """Version of the daemon."""
@@ -300,7 +300,7 @@ class Refusal(Frozen):
 
 
 class HandshakeReply(Frozen):
-    kind: Literal["greeting"] = "greeting"
+    kind: Literal["handshake_reply"] = "handshake_reply"
     protocol: tuple[int, int] = RUNNER_PROTOCOL
     version: str
     dataflow_id: str

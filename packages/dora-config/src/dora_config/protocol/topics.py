@@ -98,7 +98,7 @@ class TopicChunk(Message):
 
     kind: Literal["topic_chunk"] = "topic_chunk"
     stream: int
-    news: TopicUpdate = TopicUpdate()
+    update: TopicUpdate = TopicUpdate()
     done: bool = False
     problem: str | None = None
     """Why watching again is useless; ``None``: the runner has ended."""
@@ -110,7 +110,7 @@ class WatchedTopics(Message):
     kind: Literal["watched_topics"] = "watched_topics"
     daemon: str
     stream: int
-    news: TopicUpdate
+    update: TopicUpdate
 
 
 class TopicsEnd(Message):

@@ -102,7 +102,7 @@ class Builds:
         if build is None or daemon not in build.waiting:
             return [SendToDaemon(daemon, CancelBuild(build_id=message.build_id))]
         progress = BuildProgress(
-            build_id=message.build_id, daemon=daemon, news=message.news, left_out=message.left_out
+            build_id=message.build_id, daemon=daemon, events=message.events, dropped=message.dropped
         )
         return [SendProgress(build.requested.client, build.requested.number, progress)]
 
@@ -118,9 +118,7 @@ class Builds:
         if build is None or daemon not in build.waiting:
             return []
         build.waiting.discard(daemon)
-        build.nodes += [
-            BuiltNode(node=node.node, daemon=daemon, commit=node.commit) for node in message.nodes
-        ]
+        build.nodes += [node.model_copy(update={"daemon": daemon}) for node in message.nodes]
         build.problems += [_failure(daemon, failure) for failure in message.failures]
         if message.problem is not None:
             build.problems.append(f'daemon "{daemon}": {clean_lines(message.problem)}')

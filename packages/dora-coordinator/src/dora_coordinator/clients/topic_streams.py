@@ -83,26 +83,26 @@ class _Reader:
     dropped: int = 0
     notes: tuple[str, ...] = ()
 
-    def miss(self, news: TopicUpdate) -> None:
-        self.dropped += sum(news.dropped.values()) + len(news.samples)
-        if news.piece and not news.more:
+    def miss(self, update: TopicUpdate) -> None:
+        self.dropped += sum(update.dropped.values()) + len(update.samples)
+        if update.piece and not update.more:
             self.dropped += not self.counts
             self.counts = False
-        self.notes = (*self.notes, *news.notes)[-MAX_NOTES:]
+        self.notes = (*self.notes, *update.notes)[-MAX_NOTES:]
 
     def tear(self) -> None:
         """Leave out the rest of the message that is being sent."""
         self.skips = self.torn = self.counts = True
 
-    def take(self, news: TopicUpdate, topic: str) -> TopicUpdate:
+    def take(self, update: TopicUpdate, topic: str) -> TopicUpdate:
         """Return the update with what was missed before."""
         self.busy = True
         if not self.dropped and not self.notes:
-            return news
-        dropped = {**news.dropped, topic: news.dropped.get(topic, 0) + self.dropped}
-        notes = (*self.notes, *news.notes)
+            return update
+        dropped = {**update.dropped, topic: update.dropped.get(topic, 0) + self.dropped}
+        notes = (*self.notes, *update.notes)
         self.dropped, self.notes = 0, ()
-        return news.model_copy(update={"dropped": dropped, "notes": notes})
+        return update.model_copy(update={"dropped": dropped, "notes": notes})
 
 
 class _Stream:
@@ -129,19 +129,19 @@ class _Stream:
         self.readers[watch.client, watch.number] = reader
         return [self._progress(reader, TopicUpdate(notes=self._notes))] if self._begun else []
 
-    def updated(self, news: TopicUpdate, now: float) -> list[Command]:
+    def updated(self, update: TopicUpdate, now: float) -> list[Command]:
         """Send an update to each reader that is ready for it."""
         first = not self._in_message
-        self._begun, self._requested, self._in_message = True, False, news.more
-        self._notes = (*self._notes, *news.notes)[-MAX_NOTES:]
+        self._begun, self._requested, self._in_message = True, False, update.more
+        self._notes = (*self._notes, *update.notes)[-MAX_NOTES:]
         commands: list[Command] = []
         for reader in self.readers.values():
             if first:
                 reader.skips = reader.busy
             if reader.skips:
-                reader.miss(news)
+                reader.miss(update)
             else:
-                commands.append(self._progress(reader, news))
+                commands.append(self._progress(reader, update))
         commands += self._advance()
         if self._in_message and not self._requested:
             commands.append(self._limit(now))
@@ -177,9 +177,9 @@ class _Stream:
             return self._advance()
         return [SendToDaemon(self.daemon, EndTopics(stream=self.request.stream))]
 
-    def _progress(self, reader: _Reader, news: TopicUpdate) -> Command:
-        update = reader.take(news, self.request.topics[0])
-        progress = WatchedTopics(daemon=self.daemon, stream=self.request.stream, news=update)
+    def _progress(self, reader: _Reader, update: TopicUpdate) -> Command:
+        update = reader.take(update, self.request.topics[0])
+        progress = WatchedTopics(daemon=self.daemon, stream=self.request.stream, update=update)
         return SendProgress(reader.watch.client, reader.watch.number, progress)
 
     def _advance(self) -> list[Command]:
@@ -235,8 +235,8 @@ class TopicStreams:
         if stream is None or stream.daemon != daemon:
             return [] if chunk.done else [SendToDaemon(daemon, EndTopics(stream=chunk.stream))]
         if not chunk.done:
-            notes = tuple(clean_lines(note) for note in chunk.news.notes)
-            return stream.updated(chunk.news.model_copy(update={"notes": notes}), now)
+            notes = tuple(clean_lines(note) for note in chunk.update.notes)
+            return stream.updated(chunk.update.model_copy(update={"notes": notes}), now)
         commands: list[Command] = []
         for watch in self._close(chunk.stream):
             if chunk.problem is not None:
@@ -349,7 +349,7 @@ def _may_be_shared(request: StreamTopics) -> bool:
 
 
 def _note(watch: _Watch, note: str) -> Command:
-    progress = WatchedTopics(daemon="", stream=0, news=TopicUpdate(notes=(note,)))
+    progress = WatchedTopics(daemon="", stream=0, update=TopicUpdate(notes=(note,)))
     return SendProgress(watch.client, watch.number, progress)
 
 

@@ -30,7 +30,7 @@ from dora_config import ResolvedDataflow, ResolvedNode
 from dora_config.dataflow.resolved import GitSource
 from dora_config.dataflow.variables import is_reserved
 from dora_config.errors import os_error_text
-from dora_config.protocol.builds import FailedNode, NodeBuildEvent
+from dora_config.protocol.builds import BuiltNode, FailedNode, NodeBuildEvent
 from dora_config.protocol.runner import NodeLocation
 from dora_daemon import out_dir
 from dora_daemon.build import own_environment, pip_lines, plan
@@ -38,7 +38,6 @@ from dora_daemon.build.command import CommandResult, OnCommand, run_command
 from dora_daemon.build.errors import BuildError, StepFailed
 from dora_daemon.build.file_lock import file_lock
 from dora_daemon.build.git_sources import GitSources, reference
-from dora_daemon.build.job import BuiltNode
 from dora_daemon.build.python_env import (
     activated,
     create_command,

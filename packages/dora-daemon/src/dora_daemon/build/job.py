@@ -5,9 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from dora_config.dataflow.resolved import ResolvedDataflow
-from dora_config.protocol.builds import BuildSettings, FailedNode, NodeBuildEvent
+from dora_config.protocol.builds import BuildSettings, BuiltNode, FailedNode, NodeBuildEvent
 from dora_config.protocol.envelope import Message
-from dora_config.protocol.runner import NodeLocation
 
 JOB = "job.json"
 """File in the directory of the build."""
@@ -25,14 +24,6 @@ class BuildJob(Message):
     """See ``BuildOptions.build_keys``."""
 
 
-class BuiltNode(Message):
-    """A prepared node: its absolute working directory, interpreter and commit."""
-
-    node: str
-    place: NodeLocation
-    commit: str | None = None
-
-
 class BuildOutcome(Message):
     """Result of a build; with failures, no node counts as built."""
 
@@ -40,7 +31,7 @@ class BuildOutcome(Message):
     failures: tuple[FailedNode, ...] = ()
 
 
-class Report(Message):
+class BuildReport(Message):
     """One line on standard output: an event, or (the last one) the outcome."""
 
     event: NodeBuildEvent | None = None

@@ -1,7 +1,7 @@
 """A build in a process of its own.
 
-Its runtime directory contains ``job.json``. It prints one :class:`Report` per line. The end of its
-standard input, SIGINT or SIGTERM cancels it; if it is killed, its reaper kills its commands.
+Its runtime directory contains ``job.json``. It prints one :class:`BuildReport` per line. The end of
+its standard input, SIGINT or SIGTERM cancels it; if it is killed, its reaper kills its commands.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dora_config.protocol.builds import NodeBuildEvent
 from dora_daemon.build.builder import MAX_JOBS, BuildOptions, prepare
 from dora_daemon.build.errors import BuildError
 from dora_daemon.build.file_lock import file_lock
-from dora_daemon.build.job import JOB, BuildJob, BuildOutcome, Report
+from dora_daemon.build.job import JOB, BuildJob, BuildOutcome, BuildReport
 from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runtime_dir import RuntimeDir
 
@@ -39,7 +39,7 @@ def main(path: Path, lock_descriptor: int) -> int:
         outcome = anyio.run(_run, job, directory)
         if outcome is None:
             return 1
-        _print(Report(outcome=outcome))
+        _print(BuildReport(outcome=outcome))
         return 0
 
 
@@ -110,10 +110,10 @@ async def _build(job: BuildJob, directory: RuntimeDir) -> BuildOutcome:
 
 def _report(event: NodeBuildEvent) -> None:
     if event.what != "started":
-        _print(Report(event=event))
+        _print(BuildReport(event=event))
 
 
-def _print(report: Report) -> None:
+def _print(report: BuildReport) -> None:
     with suppress(BrokenPipeError):  # the end of standard input cancels the build
         sys.stdout.write(report.model_dump_json(exclude_defaults=True) + "\n")
         sys.stdout.flush()

@@ -174,7 +174,7 @@ class Inspector:
 
     def _send(self) -> None:
         self._requested -= 1
-        self._write(TopicChunk(stream=self._request.stream, news=self._collector.take()))
+        self._write(TopicChunk(stream=self._request.stream, update=self._collector.take()))
 
 
 def main() -> None:

@@ -30,13 +30,12 @@ from dora_config.protocol.builds import (
     BuildPart,
     CancelBuild,
     NodeBuildEvent,
-    PreparedNode,
 )
 from dora_config.protocol.daemon import DaemonMessage
 from dora_config.spawn_argv import run_module
 from dora_daemon.agent.builds.files import BuildFiles, BuildRecord
 from dora_daemon.agent.node_paths import LocalMachine, base_directory, deliver
-from dora_daemon.build.job import JOB, BuildJob, BuildOutcome, Report
+from dora_daemon.build.job import JOB, BuildJob, BuildOutcome, BuildReport
 from dora_daemon.build.own_environment import build_key
 from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.keyed_locks import KeyedLocks
@@ -187,8 +186,7 @@ class BuildProcesses:
         except OSError as error:
             problem = f"cannot record the build: {os_error_text(error)}"
             return BuildEnded(build_id=build_id, problem=problem)
-        nodes = tuple(PreparedNode(node=one.node, commit=one.commit) for one in outcome.nodes)
-        return BuildEnded(build_id=build_id, nodes=nodes)
+        return BuildEnded(build_id=build_id, nodes=outcome.nodes)
 
     async def _deliver(self, message: BuildPart, running: _Running) -> dict[str, str]:
         """Bring the code of nodes here; return the build keys of those that need a build."""
@@ -212,7 +210,7 @@ class BuildProcesses:
                 await anyio.sleep(BATCH_PAUSE)
                 continue
             events, dropped = batch
-            self._send(BuildEvents(build_id=build_id, news=events, left_out=dropped))
+            self._send(BuildEvents(build_id=build_id, events=events, dropped=dropped))
             running.wake()
 
     async def _run_process(
@@ -265,7 +263,7 @@ async def _listen(process: Process, running: _Running) -> BuildOutcome | None:
     outcome: BuildOutcome | None = None
     async for line in _lines(process.stdout):
         with suppress(ValidationError):  # other lines are printed by libraries
-            report = Report.model_validate_json(line)
+            report = BuildReport.model_validate_json(line)
             outcome = report.outcome or outcome
             if report.event is not None:
                 running.events.add(report.event)
