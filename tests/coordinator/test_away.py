@@ -122,7 +122,7 @@ def test_a_restart_while_it_is_away_is_refused_and_changes_nothing(rebooted: boo
     leave(fleet, robot, rebooted=rebooted)
     before = lives(robot)
     number = fleet.request(RestartDataflow(dataflow=LAST))
-    assert 'node "camera" requires machine "robot"' in fleet.failures[number].message
+    assert 'no matching daemon for machine id "robot"' in fleet.failures[number].message
     come_back(fleet, robot)
     assert lives(robot) == before
 
