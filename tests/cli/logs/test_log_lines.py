@@ -9,7 +9,6 @@ import pytest
 
 from dora_cli.logs.log_lines import (
     LogEntry,
-    LogFilter,
     LogFormat,
     format_entry,
     parse_level,
@@ -62,30 +61,6 @@ def test_json_is_the_line_of_the_log_file() -> None:
 @pytest.mark.parametrize("line", ["", "{", "[]", "5", '{"level": "info"}'])
 def test_malformed_lines(line: str) -> None:
     assert parse_log_line(line) is None
-
-
-@pytest.mark.parametrize(
-    ("log_filter", "passes"),
-    [
-        (LogFilter(), True),
-        (LogFilter(level="info"), True),
-        (LogFilter(level="warn"), False),
-        (LogFilter(level="error", per_node={"planner": "debug"}), True),
-        (LogFilter(per_node={"planner": "error"}), False),
-        (LogFilter(grep="PATH"), True),
-        (LogFilter(grep="route"), False),
-        (LogFilter(since=ENTRY.time - 1, until=ENTRY.time + 1), True),
-        (LogFilter(since=ENTRY.time + 1), False),
-        (LogFilter(until=ENTRY.time - 1), False),
-    ],
-)
-def test_filters(log_filter: LogFilter, passes: bool) -> None:
-    assert log_filter.matches(ENTRY) is passes
-
-
-def test_printed_lines_are_the_lowest_level() -> None:
-    assert LogFilter(level="stdout").matches(PRINTED)
-    assert not LogFilter(level="trace").matches(PRINTED)
 
 
 def test_levels_of_nodes() -> None:

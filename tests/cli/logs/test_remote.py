@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from dora_cli.logs import remote
-from dora_cli.logs.log_lines import LogFilter, LogFormat
+from dora_cli.logs.log_lines import LogFormat
 from dora_cli.logs.printer import EntryPrinter
+from dora_config.protocol.dataflow import LogFilter
 
 
 class InterruptedClient:
@@ -22,9 +23,8 @@ class InterruptedClient:
 
 
 def show(*, follow: bool) -> bool:
-    wanted = LogFilter()
-    printer = EntryPrinter(wanted, LogFormat.PRETTY)
-    return remote.show(None, None, wanted, None, printer, follow=follow, addr=None, port=None)
+    printer = EntryPrinter(LogFormat.PRETTY)
+    return remote.show(None, None, LogFilter(), printer, follow=follow, addr=None, port=None)
 
 
 def test_ctrl_c_is_the_normal_end_of_following_only(monkeypatch: pytest.MonkeyPatch) -> None:

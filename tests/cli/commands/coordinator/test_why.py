@@ -102,7 +102,7 @@ def test_wrong_names_and_folders(dora: Dora, runs: Path) -> None:
     shown = dora("why", "other", "--local")
     assert (shown.code, shown.out) == (1, "")
     assert shown.err == (
-        f'[ERROR]\nno history of "other" here; dataflows with a history, newest first:\n'
+        f'[ERROR]\nno history of "other" here; dataflows with history, newest first:\n'
         f"  {NEW} (demo)\n  {OLD} (old)\n"
     )
 

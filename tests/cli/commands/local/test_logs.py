@@ -112,7 +112,7 @@ def test_pretty_lines(dora: Dora, logs: Path) -> None:
         (
             ["333"],
             1,
-            f"no logs of 333 here; dataflows with logs, newest first:\n  {NEW}\n  {OLD}\n",
+            f'no logs of "333" here; dataflows with logs, newest first:\n  {NEW}\n  {OLD}\n',
         ),
     ],
 )

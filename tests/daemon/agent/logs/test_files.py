@@ -56,6 +56,9 @@ def test_filters_apply_before_the_tail(tmp_path: Path) -> None:
     log = part(path, level="warn", tail=1)
     assert messages(log) == ["two"]
     log.close()
+    log = part(path, level="error", per_node={"n": "warn", "other": "debug"})
+    assert messages(log) == ["One", "two"]
+    log.close()
     log = part(path, grep="ONE")
     assert messages(log) == ["One"]
     log.close()

@@ -6,10 +6,9 @@ from dora_cli import output
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.stream_socket import request_failed
 from dora_cli.logs.ended_report import report_ended
-from dora_cli.logs.log_lines import LogFilter, LogFormat
+from dora_cli.logs.log_lines import LogFormat
 from dora_cli.logs.printer import EntryPrinter
 from dora_config.protocol import control
-from dora_config.protocol.dataflow import LogFilter as WireFilter
 
 
 def follow(client: Client, uuid: str) -> bool:
@@ -18,11 +17,9 @@ def follow(client: Client, uuid: str) -> bool:
     Return whether the dataflow succeeded. Raises RequestFailed if it cannot be stopped.
     """
     which = control.DataflowRef(uuid=uuid)
-    printer = EntryPrinter(LogFilter(), LogFormat.PRETTY)
+    printer = EntryPrinter(LogFormat.PRETTY)
     waiting = client.streams.send(control.WaitForEnd(dataflow=which))
-    reading = client.streams.send(
-        control.ReadLogs(dataflow=which, filter=WireFilter(), follow=True)
-    )
+    reading = client.streams.send(control.ReadLogs(dataflow=which, follow=True))
     ended: control.EndedDataflow | None = None
     logs_done = False
     interrupts = 0

@@ -1,4 +1,4 @@
-"""Log files of this machine, by dataflow and node.
+"""Logs and histories in files of this machine, by dataflow and node.
 
 A node writes `<working directory>/out/<dataflow id>/log_<node>.jsonl`; older parts end in `.1`,
 `.2` and so on. The working directory is that of the dataflow file, or the clone of the node below
@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from dora_cli.logs.log_lines import LogEntry, parse_log_line
+from dora_cli.logs.printer import EntryPrinter
 from dora_config import DoraError
 from dora_config.history.entries import RunBegan
 from dora_config.history.file import read_history
 from dora_config.history.kept import split_dropped
 from dora_config.ids import file_stem
-from dora_daemon.agent.logs.files import NodeLogReader, by_time
+from dora_config.protocol.dataflow import LogFilter
+from dora_daemon.agent.logs.files import NodeLogReader, PartLogReader
 from dora_daemon.out_dir import GIT_DIR, HIDDEN, OUT_DIR, folder
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -27,8 +30,12 @@ _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 _LOG = re.compile(r"log_(.+)\.jsonl(?:\.\d+)?")
 
 
-class NoSuchLogs(DoraError):
-    """No log files match the request."""
+POLL_INTERVAL = 0.2
+"""Seconds between two reads of followed files."""
+
+
+class NoSuchRun(DoraError):
+    """No files of a dataflow match the request."""
 
 
 def here() -> str:
@@ -48,39 +55,54 @@ def out_dirs(base: Path) -> list[Path]:
     return [path for path in outs if path.is_dir()]
 
 
-def dataflows(base: Path) -> list[str]:
-    """Return the ids of dataflows with logs, most recently written first."""
-    newest: dict[str, float] = {}
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """Files of one dataflow: its logs, or its histories."""
+
+    dataflow: str
+    files: tuple[Path, ...]
+    written: float
+    """Unix time at which the newest one was written."""
+
+
+def recorded_runs(base: Path, pattern: str) -> list[RecordedRun]:
+    """Return the dataflows with files of these names below ``base``, newest first."""
+    found: dict[str, dict[Path, float]] = {}
     for out in out_dirs(base):
-        for directory in out.iterdir():
-            files = list(directory.glob("log_*.jsonl*")) if _ID.fullmatch(directory.name) else []
-            for file in files:
+        for path in out.glob(f"*/{pattern}"):
+            if _ID.fullmatch(path.parent.name):
                 with suppress(FileNotFoundError):  # rotated meanwhile
-                    written = file.stat().st_mtime
-                    newest[directory.name] = max(newest.get(directory.name, 0.0), written)
-    return sorted(newest, key=lambda name: newest[name], reverse=True)
+                    found.setdefault(path.parent.name, {})[path] = path.stat().st_mtime
+    runs = [
+        RecordedRun(dataflow, tuple(sorted(files)), max(files.values()))
+        for dataflow, files in found.items()
+    ]
+    return sorted(runs, key=lambda run: run.written, reverse=True)
 
 
-def choose_dataflow(base: Path, wanted: str | None) -> str:
-    """Return the id that starts with `wanted`, or the newest with that name (None: the newest).
+def choose_run(base: Path, wanted: str | None, pattern: str, what: str) -> RecordedRun:
+    """Return the run with files of these names whose id starts with ``wanted``, or the newest with
+    that name (None: the newest). ``what``: the files, for messages.
 
-    Raises NoSuchLogs if no name and no id or several ids match.
+    Raises NoSuchRun if no name and no id or several ids match.
     """
-    known = dataflows(base)
-    if not known:
-        raise NoSuchLogs(f"no logs of dataflows in {folder(base, OUT_DIR)}")
+    runs = recorded_runs(base, pattern)
+    if not runs:
+        raise NoSuchRun(f"no {what} of dataflows in {folder(base, OUT_DIR)}")
     if wanted is None:
-        return known[0]
-    matching = [name for name in known if name.startswith(wanted.lower())]
+        return runs[0]
+    matching = [run for run in runs if wanted and run.dataflow.startswith(wanted.lower())]
     if len(matching) == 1:
         return matching[0]
-    names = {one: dataflow_name(base, one) for one in matching or known}
-    named = next((one for one, name in names.items() if name == wanted), None)
-    if named is not None:
-        return named
-    listing = listed(list(names.items()))
-    what = f"several dataflows start with {wanted}" if matching else f"no logs of {wanted} here"
-    raise NoSuchLogs(f"{what}; dataflows with logs, newest first:\n{listing}")
+    names = [(run, dataflow_name(base, run.dataflow)) for run in matching or runs]
+    for run, name in names:
+        if name == wanted:
+            return run
+    listed = (f"  {run.dataflow}" + (f" ({name})" if name else "") for run, name in names[:10])
+    problem = (
+        f'several dataflows start with "{wanted}"' if matching else f'no {what} of "{wanted}" here'
+    )
+    raise NoSuchRun("\n".join((f"{problem}; dataflows with {what}, newest first:", *listed)))
 
 
 def dataflow_name(base: Path, dataflow: str) -> str | None:
@@ -94,11 +116,6 @@ def dataflow_name(base: Path, dataflow: str) -> str | None:
     return None
 
 
-def listed(dataflows: Sequence[tuple[str, str | None]]) -> str:
-    """Return a line for each of the first dataflows: id and name."""
-    return "\n".join(f"  {one}" + (f" ({name})" if name else "") for one, name in dataflows[:10])
-
-
 def log_files(base: Path, dataflow: str) -> dict[str, Path]:
     """Return the log files of a dataflow by node; long ids are shortened, as in the file names."""
     found: dict[str, Path] = {}
@@ -109,28 +126,54 @@ def log_files(base: Path, dataflow: str) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-class LogFiles:
-    """Reads the log files of a dataflow, across rotations; polled by the caller."""
+class LocalLog:
+    """Log of a dataflow below a folder, across rotations; polled by the caller."""
 
-    def __init__(self, base: Path, dataflow: str, node: str | None = None) -> None:
+    def __init__(
+        self, base: Path, dataflow: str, wanted: LogFilter, node: str | None = None
+    ) -> None:
         """``node`` None: all nodes."""
         self._base = base
         self._dataflow = dataflow
         self._node = None if node is None else file_stem(node)
         self._nodes: dict[str, NodeLogReader] = {}
+        self._log = PartLogReader(self._nodes, wanted)
 
-    def new_entries(self) -> Iterator[LogEntry]:
-        """Yield the entries since the last call by time, at the first call all of them."""
-        read = {node: reader.new_lines() for node, reader in self._nodes.items()}
+    def new_lines(self) -> Iterator[str]:
+        """Yield the lines since the last call by time, at the first call all of them."""
         for node, path in log_files(self._base, self._dataflow).items():
             if self._node in (None, node) and node not in self._nodes:
                 self._nodes[node] = NodeLogReader(path)
-                read[node] = self._nodes[node].history()
-        for _, line in by_time(read):
-            if (entry := parse_log_line(line.text)) is not None:
-                yield entry
+        while lines := self._log.next_chunk():
+            yield from lines
 
     def close(self) -> None:
         """Close all files."""
-        for reader in self._nodes.values():
-            reader.close()
+        self._log.close()
+
+
+def show(
+    dataflow: str | None,
+    node: str | None,
+    wanted: LogFilter,
+    printer: EntryPrinter,
+    *,
+    follow: bool,
+) -> None:
+    """Print the logs below `./out`; ``follow``: until Ctrl-C. Raises NoSuchRun."""
+    base = Path.cwd()
+    chosen = choose_run(base, dataflow, "log_*.jsonl*", "logs").dataflow
+    known = log_files(base, chosen)
+    if node is not None and not follow and file_stem(node) not in known:
+        raise NoSuchRun(
+            f'no log file of node "{node}"; nodes with logs: {", ".join(known) or "none"}'
+        )
+    with closing(LocalLog(base, chosen, wanted, node)) as log:
+        try:
+            printer.print_lines(log.new_lines())
+            while follow:
+                time.sleep(POLL_INTERVAL)
+                printer.print_lines(log.new_lines())
+        except KeyboardInterrupt:
+            if not follow:
+                raise

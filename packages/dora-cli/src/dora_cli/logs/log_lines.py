@@ -1,15 +1,15 @@
-"""Log entries: parsing, formats, filters; pure."""
+"""Log entries: parsing, formats, levels; pure."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from dora_config.protocol.runner_events import LOG_LEVELS, passes
+from dora_config.protocol.runner_events import LOG_LEVELS
 
 
 class LogFormat(StrEnum):
@@ -82,33 +82,6 @@ def format_entry(entry: LogEntry, style: LogFormat, *, colour: str | None = None
     if colour is not None:
         padded = f"{colour}{padded}\x1b[0m"
     return f"{clock} {padded} {entry.node or '[dora]'}: {entry.msg}"
-
-
-@dataclass(frozen=True, slots=True)
-class LogFilter:
-    """Selects entries. Times are Unix times; `grep` is a part of the message in any case."""
-
-    level: str = "stdout"
-    per_node: Mapping[str, str] = field(default_factory=dict)
-    """Levels by node; override `level`."""
-    since: float | None = None
-    until: float | None = None
-    grep: str | None = None
-
-    def matches(self, entry: LogEntry) -> bool:
-        """Return whether time, level and text of the entry match."""
-        if self.since is not None and entry.time < self.since:
-            return False
-        if self.until is not None and entry.time > self.until:
-            return False
-        wanted = self.per_node.get(entry.node or "", self.level)
-        if not passes(entry.level, wanted):
-            return False
-        return self.grep is None or self.grep.lower() in entry.msg.lower()
-
-    def apply(self, entries: Iterable[LogEntry]) -> Iterator[LogEntry]:
-        """Return the matching entries in their order."""
-        return (entry for entry in entries if self.matches(entry))
 
 
 def parse_level(text: str) -> str:

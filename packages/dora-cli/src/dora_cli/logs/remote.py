@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from dora_cli.coordinator.errors import (
 )
 from dora_cli.coordinator.options import connect_now, dataflow_ref
 from dora_cli.coordinator.stream_socket import request_failed
-from dora_cli.logs.log_lines import LogEntry, LogFilter, parse_log_line
+from dora_cli.logs.log_lines import LogEntry, parse_log_line
 from dora_cli.logs.printer import EntryPrinter
 from dora_config.protocol.control import (
     Answer,
@@ -31,7 +32,7 @@ from dora_config.protocol.control import (
     Progress,
     ReadLogs,
 )
-from dora_config.protocol.dataflow import LogFilter as WireFilter, LogPosition
+from dora_config.protocol.dataflow import LogFilter, LogPosition
 
 RETRY = 1.0
 """Seconds between attempts to follow again."""
@@ -85,7 +86,6 @@ def show(
     dataflow: str | None,
     node: str | None,
     wanted: LogFilter,
-    tail: int | None,
     printer: EntryPrinter,
     *,
     follow: bool,
@@ -104,10 +104,10 @@ def show(
             request = ReadLogs(
                 dataflow=DataflowRef(uuid=found.uuid),
                 nodes=nodes,
-                filter=_filter(wanted, tail),
+                filter=wanted,
             )
             reader = LogReader(request, printer, one_node=len(nodes or found.daemons) == 1)
-            problems = reader.read_past(client, tail)
+            problems = reader.read_past(client)
             if not follow or (node is not None and node not in found.daemons):
                 for problem in problems:
                     output.warn(problem)
@@ -122,19 +122,6 @@ def show(
     return True
 
 
-def _filter(wanted: LogFilter, tail: int | None) -> WireFilter:
-    """Return the filter of daemons, which cannot filter by levels of nodes: the printer does."""
-    return WireFilter.model_validate(
-        {
-            "since": wanted.since,
-            "until": wanted.until,
-            "level": "stdout" if wanted.per_node else wanted.level,
-            "grep": wanted.grep,
-            "tail": None if wanted.per_node else tail,
-        }
-    )
-
-
 @dataclass
 class LogReader:
     """Reads the log of one dataflow once, then follows it, over several connections if needed."""
@@ -147,7 +134,7 @@ class LogReader:
     _problems: tuple[str, ...] = ()
     _lost_at: float = 0.0
 
-    def read_past(self, client: Client, tail: int | None) -> Sequence[str]:
+    def read_past(self, client: Client) -> Sequence[str]:
         """Print the lines of all daemons by time; return the problems."""
         entries: list[LogEntry] = []
 
@@ -158,7 +145,7 @@ class LogReader:
 
         answer = client.request(self.request, LogsEnd, receive)
         entries.sort(key=lambda entry: entry.time)
-        self.printer.print(entries, tail=tail)
+        self.printer.print(deque(entries, maxlen=self.request.filter.tail))
         return answer.problems
 
     def follow(self, client: Client) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from dora_cli import output
 from dora_cli.logs.ended_report import failure_text
-from dora_cli.logs.log_lines import LogEntry, LogFilter, LogFormat, format_entry
+from dora_cli.logs.log_lines import LogEntry, LogFormat, format_entry
+from dora_config.protocol.runner_events import passes
 
 if TYPE_CHECKING:
     from dora_config.protocol.runner_events import DataflowResult, LogLine, RunnerEvent
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 class RunPrinter:
     """Prints the events of a runner; not thread-safe.
 
-    The runner filters log lines of nodes; `wanted` applies to lines of dora about nodes.
+    The runner filters log lines of nodes; `level` applies to lines of dora about nodes.
     """
 
-    def __init__(self, style: LogFormat, wanted: LogFilter) -> None:
+    def __init__(self, style: LogFormat, level: str) -> None:
         self._style = style
-        self._wanted = wanted
+        self._level = level
         self._coloured = style is LogFormat.PRETTY and output.wants_colour(sys.stdout)
         self._readerless = False
         from dora_daemon.lifecycle_lines import LifecycleLines  # other reports do not need it
@@ -58,7 +59,7 @@ class RunPrinter:
         """Print a line of dora about a node."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         entry = LogEntry(now, level, None, "stdout", message)
-        if self._wanted.matches(entry):
+        if passes(entry.level, self._level):
             self._print(entry)
 
     def _print(self, entry: LogEntry) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import RequestFailed
-from dora_cli.logs.files import LogFiles
+from dora_cli.logs.files import LocalLog, RecordedRun
 from dora_cli.why.archive import MAX_LOG_LINES, Report, own_versions
-from dora_cli.why.local import RecordedRun
+from dora_cli.why.local import read_machines
 from dora_config import DoraError
 from dora_config.history.entries import RunBegan
 from dora_config.history.evidence import Evidence
@@ -95,28 +93,22 @@ def _remote_logs(client: Client, ref: DataflowRef, since: float) -> dict[str, li
 def local_report(base: Path, run: RecordedRun, known: Evidence, seconds: float) -> Report:
     """Return what the files of a run below ``base`` contain."""
     report = Report(explain(known), known, _matching_dataflow(base, run))
-    events = [one.event for entries, _ in run.machines().values() for one in entries]
+    events = [one.event for entries, _ in read_machines(run).values() for one in entries]
     report.versions = {
         **own_versions(),
         "runners": sorted({one.version for one in events if isinstance(one, RunBegan)}),
     }
-    since = report.last_event() - seconds
-    report.logs = {"": deque(_local_lines(base, run.dataflow, since), maxlen=MAX_LOG_LINES)}
+    wanted = LogFilter(since=report.last_event() - seconds, tail=MAX_LOG_LINES)
+    with closing(LocalLog(base, run.dataflow, wanted)) as log:
+        report.logs = {"": list(log.new_lines())}
     return report
-
-
-def _local_lines(base: Path, dataflow: str, since: float) -> Iterator[str]:
-    with closing(LogFiles(base, dataflow)) as logs:
-        for entry in logs.new_entries():
-            if entry.time >= since:
-                yield json.dumps(entry.as_dict(), ensure_ascii=False)
 
 
 def _matching_dataflow(base: Path, run: RecordedRun) -> dict[str, Any] | None:
     """Return the dataflow file in ``base`` that has the nodes of a run; None if no file has."""
     from dora_config import load_dataflow
 
-    events = [one.event for entries, _ in run.machines().values() for one in entries]
+    events = [one.event for entries, _ in read_machines(run).values() for one in entries]
     nodes = {node for one in events if isinstance(one, RunBegan) for node in one.nodes}
     for path in sorted([*base.glob("*.yml"), *base.glob("*.yaml")]):
         try:

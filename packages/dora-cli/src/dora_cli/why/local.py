@@ -4,81 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-from dora_cli.logs.files import dataflow_name, listed, out_dirs
-from dora_config import DoraError
+from dora_cli.logs.files import RecordedRun, choose_run
 from dora_config.disk_space import SPARE, free_space
 from dora_config.history.entries import HistoryEntry, RunBegan, RunEnded, RunnerDied
 from dora_config.history.evidence import Evidence, MachineEvidence
 from dora_config.history.file import read_history
 from dora_config.history.kept import split_dropped
 from dora_config.protocol.runner_events import DataflowStarted, DataflowStopping
-from dora_daemon.out_dir import OUT_DIR, folder
 from dora_daemon.process_tree.runtime_dir import living_runners, runtime_root
 
 PREFIX = "history"
 
 
-class NoSuchHistory(DoraError):
-    """No history file matches the request."""
+def choose_history(base: Path, wanted: str | None) -> RecordedRun:
+    """Return the histories of the run that is meant; raises NoSuchRun."""
+    return choose_run(base, wanted, f"{PREFIX}*.jsonl", "history")
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedRun:
-    """The history files of one dataflow."""
+def read_machines(run: RecordedRun) -> dict[str, tuple[tuple[HistoryEntry, ...], int]]:
+    """Return by machine the events and how many between them were dropped.
 
-    dataflow: str
-    files: tuple[Path, ...]
-    written: float
-    """Unix time of the last event."""
-
-    def machines(self) -> dict[str, tuple[tuple[HistoryEntry, ...], int]]:
-        """Return by machine the events and how many between them were dropped.
-
-        The name is empty for a run without a daemon.
-        """
-        return {
-            path.stem.removeprefix(PREFIX).removeprefix("_"): split_dropped(read_history(path))
-            for path in self.files
-        }
-
-
-def recorded_runs(base: Path) -> list[RecordedRun]:
-    """Return the runs with history below ``base``, newest first."""
-    files: dict[str, list[Path]] = {}
-    for out in out_dirs(base):
-        for path in out.glob(f"*/{PREFIX}*.jsonl"):
-            files.setdefault(path.parent.name, []).append(path)
-    runs = [
-        RecordedRun(name, tuple(sorted(paths)), max(path.stat().st_mtime for path in paths))
-        for name, paths in files.items()
-    ]
-    return sorted(runs, key=lambda run: run.written, reverse=True)
-
-
-def choose_run(base: Path, wanted: str | None) -> RecordedRun:
-    """Return the run that starts with a UUID or has a name (None: the newest).
-
-    Raises NoSuchHistory if none matches.
+    The name is empty for a run without a daemon.
     """
-    runs = recorded_runs(base)
-    if not runs:
-        raise NoSuchHistory(f"no history of dataflows in {folder(base, OUT_DIR)}")
-    if wanted is None:
-        return runs[0]
-    for run in runs:
-        if wanted and run.dataflow.startswith(wanted.lower()):
-            return run
-    names = [(run.dataflow, dataflow_name(base, run.dataflow)) for run in runs]
-    for run, (_, name) in zip(runs, names, strict=True):
-        if name == wanted:
-            return run
-    known = listed(names)
-    raise NoSuchHistory(
-        f'no history of "{wanted}" here; dataflows with a history, newest first:\n{known}'
-    )
+    return {
+        path.stem.removeprefix(PREFIX).removeprefix("_"): split_dropped(read_history(path))
+        for path in run.files
+    }
 
 
 def evidence(run: RecordedRun) -> Evidence:
@@ -91,7 +44,7 @@ def evidence(run: RecordedRun) -> Evidence:
     }
     machines = [
         _machine(machine, *saved, run, alive=machine in alive or (not machine and bool(alive)))
-        for machine, saved in run.machines().items()
+        for machine, saved in read_machines(run).items()
     ]
     began = [_began(one.entries) for one in machines]
     edges = dict.fromkeys(edge for one in began if one is not None for edge in one.edges)

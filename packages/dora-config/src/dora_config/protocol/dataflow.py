@@ -116,7 +116,10 @@ class LogFilter(Message):
     """Unix time in seconds."""
     until: float | None = None
     level: LogLevel = "stdout"
+    per_node: dict[str, LogLevel] = Field(default_factory=dict)
+    """Levels by node; override ``level``."""
     grep: str | None = None
+    """A part of the message, in any case."""
     tail: int | None = None
 
 

@@ -9,7 +9,6 @@ import typer
 
 from dora_cli import options, output
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect_now, dataflow_ref
-from dora_cli.logs.files import here
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
@@ -82,6 +81,7 @@ def _explain(
 ) -> Explanation | None:
     """Return the coordinator's explanation; None if it has no such dataflow and files have."""
     from dora_cli.coordinator.errors import CoordinatorUnreachable, RequestFailed
+    from dora_cli.logs.files import here
     from dora_config.protocol.control import Explain, Explained
 
     try:
@@ -117,21 +117,22 @@ def _archive(client: Client, answer: Explained, path: Path, last: float) -> None
 
 
 def _has_files(dataflow: str | None) -> bool:
-    from dora_cli.why.local import NoSuchHistory, choose_run
+    from dora_cli.logs.files import NoSuchRun
+    from dora_cli.why.local import choose_history
 
     try:
-        choose_run(Path.cwd(), dataflow)
-    except NoSuchHistory:
+        choose_history(Path.cwd(), dataflow)
+    except NoSuchRun:
         return False
     return True
 
 
 def _explain_files(dataflow: str | None, archive: Path | None, last: float) -> Explanation:
-    from dora_cli.why.local import choose_run, evidence
+    from dora_cli.why.local import choose_history, evidence
     from dora_config.history.explain import explain
 
     base = Path.cwd()
-    run = choose_run(base, dataflow)
+    run = choose_history(base, dataflow)
     known = evidence(run)
     if archive is not None:
         from dora_cli.why import archive as archives

@@ -10,8 +10,7 @@ import typer
 from dora_cli import options, output
 from dora_cli.coordinator.completion import all_dataflows, nodes
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
-from dora_cli.logs.files import here
-from dora_cli.logs.log_lines import LogFilter, LogFormat, parse_level
+from dora_cli.logs.log_lines import LogFormat, parse_level
 from dora_cli.logs.options import LogFilterText, LogStyle, node_levels
 from dora_cli.logs.printer import EntryPrinter
 from dora_cli.values.times import parse_moment
@@ -84,24 +83,27 @@ def main(
     """Show the logs of a dataflow. Filters apply in the order time, level, text, tail."""
     node = _one_node(node_argument, node, all_nodes=all_nodes)
     now = time.time()
-    wanted = LogFilter(
-        level=level,
-        per_node=node_levels(log_filter),
-        since=_moment(since, now, "--since"),
-        until=_moment(until, now, "--until"),
-        grep=grep,
-    )
-    printer = EntryPrinter(wanted, log_format)
+    facts = {
+        "level": level,
+        "per_node": node_levels(log_filter),
+        "since": _moment(since, now, "--since"),
+        "until": _moment(until, now, "--until"),
+        "grep": grep,
+        "tail": tail,
+    }
+    from dora_cli.logs import files
+    from dora_config.protocol.dataflow import LogFilter
+
+    wanted = LogFilter.model_validate(facts)
+    printer = EntryPrinter(log_format)
     if not local:
         from dora_cli.logs import remote
 
         addr, port = coordinator_addr, coordinator_port
-        if remote.show(dataflow, node, wanted, tail, printer, follow=follow, addr=addr, port=port):
+        if remote.show(dataflow, node, wanted, printer, follow=follow, addr=addr, port=port):
             return
-        output.remark(f"no coordinator answers: reading the log files below {here()}")
-    from dora_cli.logs import local as local_logs
-
-    local_logs.show(dataflow, node, tail, printer, follow=follow)
+        output.remark(f"no coordinator answers: reading the log files below {files.here()}")
+    files.show(dataflow, node, wanted, printer, follow=follow)
 
 
 def _one_node(argument: str | None, option: str | None, *, all_nodes: bool) -> str | None:

@@ -17,7 +17,7 @@ from dora_cli import dataflow_file, options, output
 from dora_cli.build.local import needs_build, prepare_nodes
 from dora_cli.build.lock_choice import LockChoice
 from dora_cli.errors import CommandFailed
-from dora_cli.logs.log_lines import LogFilter, LogFormat
+from dora_cli.logs.log_lines import LogFormat
 from dora_cli.logs.options import LogFilterText, LogLevel, LogStyle, node_levels
 from dora_cli.logs.run_report import RunPrinter, report_result
 from dora_config.dataflow.variables import ALLOW_SHELL
@@ -148,7 +148,7 @@ def run_loaded(
         exit_when_nodes_finish=resolved.exit_when_nodes_finish if finish is None else finish,
         logs=LogSettings.model_validate({"level": level, "per_node": levels}),
     )
-    printer = RunPrinter(settings.log_format, LogFilter(level=level, per_node=levels))
+    printer = RunPrinter(settings.log_format, level)
     _run(plan, printer, before_start, loaded.path.absolute() if settings.watch else None)
 
 

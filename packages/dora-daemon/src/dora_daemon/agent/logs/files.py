@@ -80,7 +80,8 @@ def matches(line: str, wanted: LogFilter) -> bool:
             return False
         if wanted.until is not None and at > wanted.until:
             return False
-    if not passes(str(entry.get("level")), wanted.level):
+    lowest = wanted.per_node.get(str(entry.get("node")), wanted.level)
+    if not passes(str(entry.get("level")), lowest):
         return False
     return wanted.grep is None or wanted.grep.lower() in message.lower()
 
@@ -248,7 +249,7 @@ def by_time(read: Mapping[str, Iterator[ReadLine]]) -> Iterator[tuple[str, ReadL
 
 @dataclass(slots=True)
 class PartLogReader:
-    """Merged logs of several nodes."""
+    """Merged logs of several nodes; nodes may be added at any time."""
 
     nodes: Mapping[str, NodeLogReader]
     wanted: LogFilter
@@ -256,6 +257,8 @@ class PartLogReader:
     positions: dict[str, LogPosition] = field(init=False)
     """Behind the last line of each node in the chunks so far."""
     _lines: Iterator[str] | None = field(default=None, init=False)
+    _known: set[str] = field(default_factory=set, init=False)
+    """Nodes that have been read."""
     _read_past: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -274,7 +277,12 @@ class PartLogReader:
         return chunk
 
     def _new(self) -> Iterator[str]:
-        return self._chosen({name: node.new_lines() for name, node in self.nodes.items()})
+        return self._chosen(
+            {
+                name: node.new_lines() if name in self._known else node.history()
+                for name, node in self.nodes.items()
+            }
+        )
 
     def _past(self) -> Iterator[str]:
         # With another filter, the last matching lines may be anywhere.
@@ -290,6 +298,7 @@ class PartLogReader:
 
     def _chosen(self, read: Mapping[str, Iterator[ReadLine]]) -> Iterator[str]:
         """Yield the lines that match, by time."""
+        self._known.update(read)
         for name, line in by_time(read):
             self.positions[name] = line.end
             if matches(line.text, self.wanted):
