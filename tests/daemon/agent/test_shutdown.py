@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from dora_daemon.agent.shutdown import system_is_stopping
+from dora_daemon.command import system_is_stopping
 
 
 @pytest.mark.parametrize(

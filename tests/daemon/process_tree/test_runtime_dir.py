@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from dora_daemon.process_tree import runtime_dir
-from dora_daemon.process_tree.errors import RuntimeDirError
 from dora_daemon.process_tree.runner_index import IndexEntry
 from dora_daemon.process_tree.runtime_dir import (
     RuntimeDir,
+    RuntimeDirError,
     acknowledge,
     own_identity,
     read_entry,

@@ -11,8 +11,8 @@ import pytest
 
 from dora_config.protocol.run_plan import RunPlan
 from dora_daemon.process_tree.runtime_dir import RuntimeDir
-from dora_daemon.runner.files import RunnerFiles
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
+from dora_daemon.runner.service import RunnerFiles
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 

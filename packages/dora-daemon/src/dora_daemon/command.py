@@ -6,7 +6,9 @@ import argparse
 import logging
 import math
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -26,7 +28,6 @@ from dora_daemon.agent.events import Event, HandoverRequested, MachineStopping
 from dora_daemon.agent.linking import LinkError, Listen, parse_listen, plain_problem
 from dora_daemon.agent.part_files import DEFAULT_LISTEN_PORT, DaemonFiles, state_directory
 from dora_daemon.agent.service import OFFLINE_AFTER, Agent, AgentOptions
-from dora_daemon.agent.shutdown import system_is_stopping
 from dora_daemon.process_tree.runner_index import PORT_VARIABLE
 from dora_daemon.process_tree.runtime_dir import runtime_root
 
@@ -34,6 +35,34 @@ HAND_OVER: Final = (signal.SIGHUP, signal.SIGUSR2)
 """End, and leave the nodes to the next daemon process."""
 
 logger = logging.getLogger("dora.daemon")
+
+
+ANSWER_TIMEOUT: Final = 2.0
+"""Seconds for the init system, which is busy during a shutdown."""
+
+
+async def system_is_stopping() -> bool:
+    """Whether a SIGTERM was sent because of a shutdown, after which dataflows continue.
+
+    False if that is unknown: no systemd, no runlevel.
+    """
+    state = await _output("systemctl", "is-system-running")
+    if state is not None:
+        return state == "stopping"
+    runlevel = await _output("runlevel")
+    return runlevel is not None and runlevel.split()[-1:] in (["0"], ["6"])
+
+
+async def _output(*command: str) -> str | None:
+    """Return what a command prints, None if it is missing, too slow or prints nothing."""
+    if shutil.which(command[0]) is None:
+        return None
+    try:
+        with anyio.fail_after(ANSWER_TIMEOUT):
+            done = await anyio.run_process(command, check=False, stderr=subprocess.DEVNULL)
+    except (OSError, TimeoutError):
+        return None
+    return done.stdout.decode(errors="replace").strip() or None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from dora_daemon.link.protocol import messages
-from dora_daemon.runner.link.channel import RunnerChannel
+from dora_daemon.runner.link.supervisor import RunnerChannel
 
 
 def test_a_link_is_killed_after_a_line_without_an_end(monkeypatch: pytest.MonkeyPatch) -> None:

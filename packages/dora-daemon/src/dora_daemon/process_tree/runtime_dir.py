@@ -26,10 +26,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dora_config import DoraError
 from dora_config.atomic_write import write_file
 from dora_config.process_identity import boot_id, is_alive, start_time
 from dora_daemon.process_tree import runner_index
-from dora_daemon.process_tree.errors import RuntimeDirError
 from dora_daemon.process_tree.reaper import (
     GROUPS,
     INDEX,
@@ -47,6 +47,10 @@ PLAN = "plan.json"
 INSPECTION_SOCKET = "i"
 KEEP_RESULT = 30 * 24 * 3600.0
 """Seconds after which a result that was not acknowledged is removed."""
+
+
+class RuntimeDirError(DoraError):
+    """A runtime directory cannot be created, taken over or removed."""
 
 
 def runtime_root(environ: Mapping[str, str] = os.environ) -> Path:

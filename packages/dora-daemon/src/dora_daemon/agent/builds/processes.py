@@ -39,8 +39,7 @@ from dora_daemon.build.job import JOB, BuildJob, BuildOutcome, BuildReport
 from dora_daemon.build.own_environment import build_key
 from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.keyed_locks import KeyedLocks
-from dora_daemon.process_tree.errors import RuntimeDirError
-from dora_daemon.process_tree.runtime_dir import RuntimeDir
+from dora_daemon.process_tree.runtime_dir import RuntimeDir, RuntimeDirError
 
 BATCH_PAUSE = 0.05
 """Seconds in which events are collected into a batch."""

@@ -52,10 +52,9 @@ from dora_daemon.agent.runners.pending_requests import SILENCE_LIMIT, OnReply, P
 from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.lifecycle_lines import LifecycleLines
 from dora_daemon.out_dir import history_file
-from dora_daemon.process_tree.errors import RuntimeDirError
 from dora_daemon.process_tree.reaper import LOG, OWNER, kill_marked
 from dora_daemon.process_tree.runner_index import CONTROL_SOCKET
-from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir
+from dora_daemon.process_tree.runtime_dir import PLAN, RuntimeDir, RuntimeDirError
 from dora_node_api.protocol.control_socket import connect_unix
 
 RETRY = 0.02

@@ -11,8 +11,8 @@ from pathlib import Path
 from dora_config.process_identity import is_alive
 from dora_config.protocol.runner import DataflowResult
 from dora_daemon.process_tree import runtime_dir
-from dora_daemon.process_tree.errors import RuntimeDirError
 from dora_daemon.process_tree.reaper import LOG, OWNER, RESULT
+from dora_daemon.process_tree.runtime_dir import RuntimeDirError
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Requests that stop, restart, add, remove and connect nodes."""
+"""Requests that stop, restart, replace, add, remove and connect nodes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ import anyio.to_thread
 from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import OutputSource
 from dora_config.protocol import runner as protocol
-from dora_config.protocol.graph_checks import input_of, require_edge, require_output
-from dora_daemon.runner.control.node_lookup import find_node, require_running, require_success
+from dora_config.protocol.graph_checks import (
+    input_of,
+    require_edge,
+    require_output,
+    require_same_ports,
+)
 from dora_daemon.runner.errors import QueueUnavailable, RequestRefused
 from dora_daemon.runner.machine.barrier import joins_barrier
 from dora_daemon.runner.machine.edges import Edge
@@ -23,9 +27,14 @@ from dora_daemon.runner.machine.events import (
     NodeRemoved,
     NodeRestartRequested,
     NodeStopRequested,
+    ProgramChanged,
+    ReplacementAbandoned,
+    ReplacementConnected,
+    ReplacementPrepared,
 )
 from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
-from dora_daemon.runner.nodes.local_nodes import LocalNode
+from dora_daemon.runner.machine.state import RunnerState
+from dora_daemon.runner.nodes.local_nodes import LocalNode, Replacement
 from dora_daemon.runner.service import Runner
 
 CONNECT_SECONDS = 10.0
@@ -33,8 +42,38 @@ CONNECT_SECONDS = 10.0
 DRAIN_SECONDS = 2.0
 """Time for the readers of a removed node to read what it sent."""
 DRAIN_INTERVAL = 0.02
+REPLACE_SECONDS = 60.0
+"""Time for the new program of a node to connect."""
 START_SECONDS = 60.0
 """Time that a restarted process has to start, beside the time to stop the former one."""
+
+
+_WITHOUT_PROCESS = (NodeState.ENDED, NodeState.BACKING_OFF)
+
+
+def find_node(state: RunnerState, node: str) -> NodeSnapshot:
+    """Return the state of a node. Raises RequestRefused if it does not exist here."""
+    found = state.node(node)
+    if found is None:
+        known = ", ".join(sorted(known.node for known in state.nodes())) or "none"
+        raise RequestRefused(
+            f'node "{node}" does not exist in this part of the dataflow (its nodes: {known})'
+        )
+    return found
+
+
+def require_success(node: NodeSnapshot) -> None:
+    """Raise RequestRefused if the node's process has failed."""
+    result = node.result
+    if result is not None and result.outcome != "success":
+        cause = f": {result.stderr_tail[-1]}" if result.stderr_tail else ""
+        raise RequestRefused(f'node "{node.node}" {result.message}{cause}')
+
+
+def require_running(state: RunnerState) -> None:
+    """Raise RequestRefused if the dataflow is being stopped or has ended."""
+    if state.phase in ("stopping", "finished"):
+        raise RequestRefused(f"the dataflow is {state.phase}")
 
 
 class NodeChanges:
@@ -79,6 +118,104 @@ class NodeChanges:
             if self._find(request.node).pid is not None:
                 return
         raise RequestRefused(f'node "{before.node}" did not start again; see its log')
+
+    async def replace(self, request: protocol.ReplaceNode) -> None:
+        """Replace a node. The old one runs on if this raises.
+
+        Raises RequestRefused, InvalidChange and PreparationError.
+        """
+        spec = self._check_replacement(request.node)
+        prepare = self._runner.preparer.prepare
+        prepared = await anyio.to_thread.run_sync(prepare, spec, request.place)
+        self._check_replacement(spec)
+        node = self._services.nodes[spec.id]
+        log = self._services.logs.new_log(prepared)
+        if self._find(spec.id).state in _WITHOUT_PROCESS:
+            node.change_program(prepared, log)
+            self._services.nodes.locate(node, request.place, request.code)
+            await self._start_program(spec)
+        else:
+            await self._take_over(node, Replacement(prepared, log), request.grace)
+            self._services.nodes.locate(node, request.place, request.code)
+
+    async def _take_over(self, node: LocalNode, replacement: Replacement, grace: float) -> None:
+        """Start the new process, then stop the old one."""
+        spec = replacement.program.spec
+        node.replacement = replacement
+        self._dispatcher.emit(ReplacementPrepared(spec.id))
+        if (error := replacement.error) is not None:
+            raise RequestRefused(f'node "{spec.id}" cannot be spawned: {error}') from error
+        number = replacement.incarnation
+        lost = RequestRefused(
+            f'node "{spec.id}" was stopped, or its new process ended, before it was replaced'
+        )
+        try:
+            await self._until_connected(node, replacement)
+            state = self._find(spec.id).state
+            running = state in (NodeState.RUNNING, NodeState.BACKING_OFF)
+            if node.replacement is not replacement or not running:
+                raise lost
+            # the client may disconnect: once the old process is stopped, the new one takes over
+            with anyio.CancelScope(shield=True):
+                self._dispatcher.emit(ReplacementConnected(spec, number, grace))
+                await self._until(
+                    spec.id,
+                    lambda n: n.incarnation == number or n.state is not NodeState.STOPPING,
+                )
+        finally:
+            if node.program is not replacement.program:
+                replacement.kill()
+                self._dispatcher.emit(ReplacementAbandoned(spec.id, number))
+        if self._find(spec.id).incarnation != number:
+            raise lost
+
+    async def _start_program(self, spec: ResolvedNode) -> None:
+        """Start the new program of a node that has ended or waits for a restart."""
+        before = self._find(spec.id).incarnation
+        self._dispatcher.emit(ProgramChanged(spec))
+
+        def settled() -> bool:
+            node = self._find(spec.id)
+            return node.incarnation != before and (node.connected or node.ended)
+
+        with anyio.move_on_after(REPLACE_SECONDS):
+            await self._dispatcher.until(settled)
+        require_success(self._find(spec.id))
+
+    def _check_replacement(self, spec: ResolvedNode) -> ResolvedNode:
+        """Return the new node, if it can replace the one that runs."""
+        require_running(self._dispatcher.state)
+        current = self._find(spec.id)
+        node = self._services.nodes[spec.id]
+        old = node.spec
+        if old.is_dynamic or spec.is_dynamic:
+            raise RequestRefused(f'node "{spec.id}" is dynamic and cannot be replaced')
+        if node.replacement is not None:
+            raise RequestRefused(f'node "{spec.id}" is already being replaced')
+        if current.state not in (NodeState.RUNNING, *_WITHOUT_PROCESS):
+            raise RequestRefused(f'node "{spec.id}" does not run (it is {current.state.value})')
+        entries = self._services.registry.out_of(spec.id)
+        require_same_ports(old, spec, (entry.edge.output for entry in entries))
+        return spec.model_copy(update={"inputs": old.inputs})
+
+    async def _until_connected(self, node: LocalNode, replacement: Replacement) -> None:
+        def settled() -> bool:
+            return replacement.connection is not None or node.replacement is not replacement
+
+        with anyio.move_on_after(REPLACE_SECONDS):
+            await self._dispatcher.until(settled)
+            if replacement.connection is not None:
+                return
+            if self._services.nodes.get(node.id) is not node:
+                raise RequestRefused(f'node "{node.id}" was removed meanwhile')
+            log, hint = replacement.log, f"; `dora logs --node {node.id}` shows what it printed"
+            cause = f": {log.tail[-1]}" if log.tail else hint
+            raise RequestRefused(
+                f'the new process of node "{node.id}" exited before connecting{cause}'
+            )
+        raise RequestRefused(
+            f'the new process of node "{node.id}" did not connect within {REPLACE_SECONDS:g} s'
+        )
 
     async def add(self, request: protocol.AddNode) -> None:
         """Add a node and wait until it has connected, for a while."""

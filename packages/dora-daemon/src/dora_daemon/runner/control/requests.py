@@ -11,9 +11,7 @@ from dora_config.protocol import runner as protocol
 from dora_config.protocol.graph_checks import InvalidChange
 from dora_config.protocol.run_plan import RunPlan
 from dora_daemon._version import __version__
-from dora_daemon.runner.control.node_changes import NodeChanges
-from dora_daemon.runner.control.node_lookup import find_node, require_running
-from dora_daemon.runner.control.replacer import NodeReplacer
+from dora_daemon.runner.control.node_changes import NodeChanges, find_node, require_running
 from dora_daemon.runner.control.status import StatusReporter
 from dora_daemon.runner.errors import PreparationError, QueueUnavailable, RequestRefused
 from dora_daemon.runner.machine.events import BarrierReleased, StopRequested
@@ -39,7 +37,6 @@ class ControlRequests:
         self._services = services
         self._status = StatusReporter(runner, lines_shed)
         self._changes = NodeChanges(runner)
-        self._replacer = NodeReplacer(dispatcher, services, runner.preparer)
 
     async def answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply:
         """Return the reply, which is a Refusal if the request fails."""
@@ -79,7 +76,7 @@ class ControlRequests:
             case protocol.RemoveNode():
                 await self._changes.remove(request.node, request.grace)
             case protocol.ReplaceNode():
-                await self._replacer.replace(request)
+                await self._changes.replace(request)
             case protocol.ConnectInput():
                 self._changes.connect(request)
             case protocol.DisconnectInput():
