@@ -1,14 +1,18 @@
-"""`dora why` without a coordinator: events in files below `./out`."""
+"""`dora why` without a coordinator: events in files below `./out`, and a run that runs."""
 
 from __future__ import annotations
 
 import json
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
 from cli.conftest import Dora
+from support.dora import run_dora, running_dora
 from support.runner.histories import entry, failed, restarting
+from support.waiting import wait_until
+from support.workspace import Workspace
 
 from dora_config.history.entries import RunBegan, RunEnded
 from dora_config.history.file import HistoryFile
@@ -115,3 +119,24 @@ def test_a_folder_without_runs(dora: Dora, tmp_path: Path) -> None:
     shown = dora("why", "--local")
     assert (shown.code, shown.out) == (1, "")
     assert shown.err.startswith("[ERROR]\nno history of dataflows in ")
+
+
+@pytest.mark.integration
+def test_what_a_living_run_waits_for_is_known_from_its_runner(workspace: Workspace) -> None:
+    workspace.node("slow", "import time\ntime.sleep(600)\n")
+    flow = workspace.dataflow({"nodes": [{"id": "slow", "path": "slow.py"}]})
+
+    def waits_for() -> str:
+        words = ("why", "--local", "--format", "json", "--archive", "report.tar.gz")
+        shown = run_dora(*words, cwd=workspace.path)
+        return " ".join(json.loads(shown.stdout)["waits_for"]) if shown.code == 0 else ""
+
+    with running_dora("run", flow, cwd=workspace.path) as run:
+        text = wait_until(waits_for, what="the node")
+        assert text.startswith('node "slow" on machine ')
+        assert "must create its `Node()`" in text
+        with tarfile.open(workspace.path / "report.tar.gz") as report:
+            assert "dora-report/metrics.json" in report.getnames()
+        run.interrupt()
+        run.interrupt()
+        run.wait()

@@ -1,4 +1,4 @@
-"""Recorder process of a command."""
+"""Recorder process of a command, for a runner of this user."""
 
 from __future__ import annotations
 
@@ -9,8 +9,34 @@ from dora_cli import output
 from dora_cli.errors import CommandFailed
 from dora_cli.recordings.fleet import RecordingError
 from dora_cli.recordings.report import write_report
+from dora_config import DoraError
 from dora_config.protocol.recordings import RecorderStatus, RecordingRequest
 from dora_daemon.inspection.process import RECORDER_MODULE, SideProcess
+from dora_daemon.process_tree.runner_index import IndexEntry
+from dora_daemon.process_tree.runtime_dir import living_runners, runtime_root
+
+
+class NoSuchRunner(DoraError):
+    """No dataflow of that name runs here, or more than one."""
+
+
+def find_runner(dataflow: str) -> tuple[Path, IndexEntry]:
+    """Return directory and index of a dataflow's runner; raises NoSuchRunner.
+
+    ``dataflow`` is a name, a UUID or the start of a UUID.
+    """
+    alive = living_runners(runtime_root())
+    found = [one for one in alive if dataflow in (one[1].name, one[1].dataflow_id)]
+    found = found or [one for one in alive if one[1].dataflow_id.startswith(dataflow)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        ids = ", ".join(entry.dataflow_id for _, entry in found)
+        raise NoSuchRunner(f'{len(found)} running dataflows match "{dataflow}"; name one: {ids}')
+    running = ", ".join(entry.name or entry.dataflow_id for _, entry in alive) or "none"
+    raise NoSuchRunner(
+        f'dataflow "{dataflow}" does not run on this machine as this user; running: {running}'
+    )
 
 
 class RecorderProcess:

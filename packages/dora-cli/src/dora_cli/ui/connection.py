@@ -9,7 +9,6 @@ from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 import anyio
-import anyio.to_thread
 
 from dora_cli.coordinator.async_client import AsyncClient, ReplyStream, connected
 from dora_cli.coordinator.errors import CoordinatorUnreachable, RequestFailed
@@ -102,10 +101,7 @@ NEEDS_COORDINATOR = (
 
 
 class LocalRuns(CoordinatorConnection):
-    """Runs of `dora run` on this computer: a coordinator and an agent in this process adopt them.
-
-    They use a port of 127.0.0.1, store nothing, and end with this process; the runs do not.
-    """
+    """Runs of `dora run` on this computer, adopted by a coordinator in this process."""
 
     is_local = True
 
@@ -121,20 +117,10 @@ class LocalRuns(CoordinatorConnection):
         return self._endpoint
 
     async def run(self) -> None:
-        from dora_coordinator.command import private_coordinator
-        from dora_daemon.agent.local_runs import adopt_local_runs
-        from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root
+        from dora_cli.coordinator.local_runs import adopting
 
-        directory = await anyio.to_thread.run_sync(RuntimeDir.create, runtime_root())
-        try:
-            async with (
-                private_coordinator(directory.path) as self._endpoint,
-                anyio.create_task_group() as tasks,
-            ):
-                tasks.start_soon(adopt_local_runs, directory.path, self._reached, self._dataflow)
-                await super().run()
-        finally:
-            directory.release()
+        async with adopting(self._dataflow) as self._endpoint:
+            await super().run()
 
     async def request(self, request: ControlRequest) -> ControlAnswer:
         if isinstance(request, CallRecorders):

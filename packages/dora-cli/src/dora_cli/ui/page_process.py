@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 from collections.abc import Iterator
@@ -50,9 +49,6 @@ def show(
             address_text(source.host, source.port), partial(endpoint, source.host, source.port)
         )
     )
-    if source.local:  # the run itself prints what happens
-        for name in ("dora.coordinator", "dora.daemon"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         listening = listen(port)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from dora_config.history.explanation import Explanation
     from dora_config.protocol.control import Explained
 
+ADOPTION_SECONDS = 5.0
+"""Time for a run to answer; then its files are read."""
+ADOPTION_POLL = 0.1
+
 Dataflow = Annotated[
     str | None,
     typer.Argument(
@@ -24,7 +29,7 @@ Dataflow = Annotated[
     ),
 ]
 Local = Annotated[
-    bool, typer.Option("--local", help="Read the files below ./out, without a coordinator.")
+    bool, typer.Option("--local", help="Explain a run of this folder, without a coordinator.")
 ]
 Archive = Annotated[
     Path | None,
@@ -63,7 +68,7 @@ def main(
     explained = None
     if not local:
         explained = _explain(dataflow, archive, last, coordinator_addr, coordinator_port)
-    _show(explained or _explain_files(dataflow, archive, last), output_format)
+    _show(explained or _explain_here(dataflow, archive, last), output_format)
 
 
 def _show(explained: Explanation, output_format: options.TextFormat) -> None:
@@ -127,12 +132,23 @@ def _has_files(dataflow: str | None) -> bool:
     return True
 
 
-def _explain_files(dataflow: str | None, archive: Path | None, last: float) -> Explanation:
+def _explain_here(dataflow: str | None, archive: Path | None, last: float) -> Explanation:
+    """Explain a run in this folder: a `dora run` that runs from its runner, others from files."""
     from dora_cli.why.local import choose_history, evidence
     from dora_config.history.explain import explain
+    from dora_daemon.agent.local_runs import local_runs
 
     base = Path.cwd()
     run = choose_history(base, dataflow)
+    if local_runs(run.dataflow):
+        from dora_cli.coordinator.local_runs import client_of_run
+
+        with client_of_run(run.dataflow) as client:
+            answer = _adopted(client, run.dataflow)
+            if answer is not None:
+                if archive is not None:
+                    _archive(client, answer, archive, last)
+                return answer.explanation
     known = evidence(run)
     if archive is not None:
         from dora_cli.why import archive as archives
@@ -140,3 +156,24 @@ def _explain_files(dataflow: str | None, archive: Path | None, last: float) -> E
 
         archives.write(archive, local_report(base, run, known, last), ())
     return explain(known)
+
+
+def _adopted(client: Client, uuid: str) -> Explained | None:
+    """Return the explanation once the runner has answered; None if it has not in time."""
+    from dora_cli.coordinator.errors import RequestFailed
+    from dora_config.protocol.control import Explain, Explained
+
+    request = Explain(dataflow=dataflow_ref(uuid), evidence=True)
+    until = time.monotonic() + ADOPTION_SECONDS
+    while time.monotonic() < until:
+        try:
+            answer = client.request(request, Explained)
+        except RequestFailed as error:
+            if error.code != "not_found":
+                raise
+        else:
+            assert answer.evidence is not None
+            if not any(one.problem for one in answer.evidence.machines):
+                return answer
+        time.sleep(ADOPTION_POLL)
+    return None

@@ -185,8 +185,7 @@ def _run_here(path: Path, settings: RecordSettings, run: RunSettings) -> None:
 def _attach(dataflow: str, settings: RecordSettings, coordinator: Coordinator) -> None:
     """Record here a dataflow that runs only here, any other on its machines."""
     from dora_cli.coordinator.errors import CoordinatorUnreachable
-    from dora_cli.recordings.local_runners import NoSuchRunner, find_runner
-    from dora_cli.recordings.recorder_process import RecorderProcess
+    from dora_cli.recordings.recorder_process import NoSuchRunner, RecorderProcess, find_runner
     from dora_cli.recordings.starting import conclude, session_of
 
     absent: NoSuchRunner | None = None
