@@ -99,7 +99,9 @@ def test_each_part_gets_its_own_edges_only() -> None:
     fleet = linked_fleet()
     edges = {
         name: [
-            (edge.source, edge.target) for record in daemon.disk.values() for edge in record.edges
+            (edge.source, edge.target)
+            for record in daemon.disk.values()
+            for edge in record.links.edges
         ]
         for name, daemon in fleet.daemons.items()
     }

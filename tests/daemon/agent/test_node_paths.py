@@ -11,6 +11,7 @@ from support.simulation.fleet_simulation import dataflow
 
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
 from dora_config.file_store import FileStore
+from dora_config.protocol.calls import PartLinks
 from dora_config.protocol.code import CodeFile, CodeSet
 from dora_config.protocol.dataflow import DataflowSpec, Origin
 from dora_config.protocol.runner import CurrentNode, NodeLocation
@@ -103,7 +104,7 @@ def test_whether_a_runner_has_all_nodes(tmp_path: Path) -> None:
     made = record(origin_of(tmp_path), NODE)
     machine = LocalMachine(tmp_path, "boot")
     assert make_plan(made, machine).whole
-    assert not make_plan(made.model_copy(update={"whole": False}), machine).whole
+    assert not make_plan(made.model_copy(update={"links": PartLinks(whole=False)}), machine).whole
 
 
 SENT = ResolvedDeploy(distribute="scp")

@@ -477,7 +477,7 @@ def test_changed_links_are_saved_sent_and_sent_again_after_a_restart() -> None:
     after(state, prepare(), placed(), connected("running"))
     commands = after(state, PartRelinked(ID, 1, links))
     assert commands == [SavePart(record_of(state)), SetRunnerLinks(record_of(state))]
-    assert record_of(state).addresses == links.addresses
+    assert record_of(state).links == links
     assert after(state, PartRelinked(ID, 1, links)) == []
     assert after(state, PartRelinked(ID, 7, PartLinks())) == []  # another attempt
     again = AgentState(state.records())

@@ -261,10 +261,10 @@ class FakeDaemon:
         return agent_events.NodesRead(runner.dataflow_id, runner.attempt, nodes, {})
 
     def _link(self, runner: FakeRunner, record: PartRecord) -> None:
-        if runner.link is None and record.edges:
-            runner.link = FakeLink(record.machine, record.runtime_token, record.edges)
+        if runner.link is None and record.links.edges:
+            runner.link = FakeLink(record.machine, record.runtime_token, record.links.edges)
         elif runner.link is not None:
-            runner.link.edges = record.edges
+            runner.link.edges = record.links.edges
 
     def _send_to_coordinator(self, message: DaemonMessage) -> None:
         if self.connection is not None:
@@ -280,9 +280,9 @@ class FakeDaemon:
         current = tuple(CurrentNode(node=node) for node in record.spec.resolved.nodes)
         runner = FakeRunner(dataflow_id, record.attempt, nodes)
         runner.revision, runner.current = record.revision, current
-        if record.edges:
+        if record.links.edges:
             assert record.machine == self.key
-            runner.link = FakeLink(record.machine, token, record.edges)
+            runner.link = FakeLink(record.machine, token, record.links.edges)
         self.runners.append(runner)
         place = agent_events.RunnerPlaced(dataflow_id, "run/0", token, dict.fromkeys(nodes, "out"))
         self.handle(place, now)

@@ -72,12 +72,17 @@ class RunnerReplies(Message):
 
 
 class PartLinks(Message):
-    """Edges between a part and other machines; replaces the fields of ``PreparePart``."""
+    """Edges between a part and other machines, and those machines by the keys of their daemons."""
 
     edges: tuple[RemoteEdge, ...] = ()
+    """Edges that leave or enter this machine; empty: the part has no link."""
     addresses: dict[str, str] = Field(default_factory=dict)
+    """IP addresses of the daemons at the other ends, as seen by the coordinator; used to choose a
+    local address that reaches them."""
     names: dict[str, str] = Field(default_factory=dict)
+    """Common names in the certificates of these daemons."""
     whole: bool = True
+    """Whether the dataflow has no other parts."""
 
 
 class LinkPart(Message):

@@ -21,10 +21,17 @@ from dora_config.protocol.builds import (
     BuildPart,
     CancelBuild,
 )
-from dora_config.protocol.calls import ChangePart, LinkPart, PartResult, RunnerAnswered, RunnerCall
+from dora_config.protocol.calls import (
+    ChangePart,
+    LinkPart,
+    PartLinks,
+    PartResult,
+    RunnerAnswered,
+    RunnerCall,
+)
 from dora_config.protocol.dataflow import DataflowSpec, LogFilter, LogPosition
 from dora_config.protocol.envelope import Codec, DataflowUuid, Message, ProgramVersion
-from dora_config.protocol.links import LinkReport, PeerEndpoint, RemoteEdge
+from dora_config.protocol.links import LinkReport, PeerEndpoint
 from dora_config.protocol.recordings import RecorderAnswered, RecorderCall
 from dora_config.protocol.runner import DataflowResult, EdgeStatus, NodeStatus
 from dora_config.protocol.snapshot import MachineSample, SampleMachine
@@ -276,19 +283,10 @@ class PreparePart(Message):
     spec: DataflowSpec
     """Contains only the nodes of this part."""
     machine: str = ""
-    """Key of this daemon, as used in ``edges``."""
+    """Key of this daemon, as used in ``links``."""
     recovers: str | None = None
     """Why the part is started again; ``None`` at the first start."""
-    whole: bool = True
-    """Whether the dataflow has no other parts."""
-    edges: tuple[RemoteEdge, ...] = ()
-    """Edges that leave or enter this machine; empty: the part has no link."""
-    addresses: dict[str, str] = Field(default_factory=dict)
-    """IP addresses of the daemons at the other ends by key, as seen by the coordinator; used to
-    choose a local address that reaches them.
-    """
-    names: dict[str, str] = Field(default_factory=dict)
-    """Common names in the certificates of these daemons by key."""
+    links: PartLinks = PartLinks()
     revision: int = 0
     """Number of changes of the nodes before this start."""
 

@@ -83,10 +83,7 @@ class Part:
             spec=spec,
             machine=self.daemon,
             recovers=self.recovery_reason,
-            whole=links.whole,
-            edges=links.edges,
-            addresses=links.addresses,
-            names=links.names,
+            links=links,
             revision=self.revision,
         )
         return SendToDaemon(self.daemon, message)

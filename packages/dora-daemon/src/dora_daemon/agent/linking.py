@@ -146,7 +146,7 @@ class LinkSetup:
 
         ``token``: of the runner's directory.
         """
-        if not record.edges:
+        if not record.links.edges:
             return plan
         links = await self.links(record, token)
         return plan.model_copy(update={"links": links.links, "credentials": links.credentials})
@@ -172,9 +172,9 @@ class LinkSetup:
             port=int(port) if port else None,
             first_port=self._listen.first_port,
             last_port=self._listen.last_port,
-            edges=record.edges,
+            edges=record.links.edges,
             plain=plain,
-            names=record.names,
+            names=record.links.names,
         )
         credentials = None if plain else str(self._credentials.directory)
         return SetLinks(links=links, credentials=credentials)
@@ -182,7 +182,7 @@ class LinkSetup:
     def _host(self, record: PartRecord) -> str:
         if self._listen.host is not None:
             return self._listen.host
-        peers = [record.addresses[machine] for machine in sorted(record.addresses)]
+        peers = [address for _, address in sorted(record.links.addresses.items())]
         chosen = choose_host(self._coordinator, peers, own_address)
         if chosen is None and record.link_endpoint:  # the network may come later
             chosen = split_address(record.link_endpoint)[0]

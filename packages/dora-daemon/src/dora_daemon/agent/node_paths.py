@@ -116,7 +116,7 @@ def make_plan(record: PartRecord, machine: LocalMachine) -> RunPlan:
         uv=spec.uv,
         allow_shell=machine.allow_shell,
         exit_when_nodes_finish=spec.exit_when_nodes_finish,
-        whole=record.whole,
+        whole=record.links.whole,
         hold_at_barrier=True,
         machine_id=machine.machine_id,
         daemon_id=machine.daemon_id,

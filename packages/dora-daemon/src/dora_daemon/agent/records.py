@@ -7,10 +7,11 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from dora_config.frozen import readable_by
+from dora_config.protocol.calls import PartLinks
 from dora_config.protocol.daemon import PartPhase
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import Message
-from dora_config.protocol.links import PeerEndpoint, RemoteEdge
+from dora_config.protocol.links import PeerEndpoint
 from dora_config.protocol.runner import DataflowResult
 
 RECORD_FORMAT: Final = (1, 0)
@@ -22,9 +23,7 @@ class FormerNodes(Message):
     """Nodes and links of a part before its last change; they ran without a failure."""
 
     spec: DataflowSpec
-    edges: tuple[RemoteEdge, ...] = ()
-    addresses: dict[str, str] = Field(default_factory=dict)
-    names: dict[str, str] = Field(default_factory=dict)
+    links: PartLinks
 
 
 class PartRecord(Message):
@@ -36,10 +35,7 @@ class PartRecord(Message):
     spec: DataflowSpec
     machine: str = ""
     recovers: str | None = None
-    whole: bool = True
-    edges: tuple[RemoteEdge, ...] = ()
-    addresses: dict[str, str] = Field(default_factory=dict)
-    names: dict[str, str] = Field(default_factory=dict)
+    links: PartLinks = PartLinks()
     revision: int = 0
     """Number of changes of its nodes."""
     relinked: bool = False

@@ -587,7 +587,7 @@ class AgentState:
             part.next = None
             stop = StopPart(dataflow_id=dataflow_id, force=force, reason="the daemon was ended")
             commands += [part.save(stopping=True), part.report_state()]
-            if not part.record.whole and not force:
+            if not part.record.links.whole and not force:
                 text = f"dataflow {dataflow_id} also ends on its other machines"
                 commands.append(WriteLog("info", text))
             commands += self._stop_runner(part, stop, now)

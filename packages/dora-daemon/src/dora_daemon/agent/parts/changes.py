@@ -86,11 +86,9 @@ class PartChanges:
     async def _apply(self, message: ChangePart) -> None:
         record = self._running(message)
         change = await self._located(record, message.change)
-        links = {name: getattr(message.links, name) for name in type(message.links).model_fields}
-        linked = record.model_copy(update=links)
-        differs = linked.edges != record.edges
+        differs = message.links.edges != record.links.edges
         if differs:
-            await self._send_links(linked)
+            await self._send_links(record.model_copy(update={"links": message.links}))
         try:
             await call(self._runners, message.dataflow_id, change)
         except NotAnswered:

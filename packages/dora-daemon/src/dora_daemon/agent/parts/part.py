@@ -110,19 +110,19 @@ class LocalPart:
     def return_to_former(self, former: FormerNodes) -> list[Command]:
         """Start the nodes before the last change from now on, which counts as another change."""
         record = self.record
-        given = {name: getattr(former, name) for name in type(former).model_fields}
+        links = former.links.model_copy(update={"whole": record.links.whole})
         revision = record.revision + 1
         text = f"it failed {TRIES} times: its nodes are again those before their last change"
         log = WriteLog("warning", f"dataflow {record.dataflow_id}: {text}")
         self.lost = f"{self.lost}; {text}"
-        return [log, self.save(**given, former=None, revision=revision)]
+        return [log, self.save(spec=former.spec, links=links, former=None, revision=revision)]
 
     def _kept(self, now: float) -> dict[str, FormerNodes]:
         """Return the change of the record that keeps the present nodes, if they ran for long."""
         since, self.same_since = self.same_since, now
         if not since or now - since < HEALTHY:
             return {}
-        former = FormerNodes.model_validate(self.record, from_attributes=True)
+        former = FormerNodes(spec=self.record.spec, links=self.record.links)
         return {"former": former}
 
     def save(self, **changes: object) -> Command:
@@ -148,11 +148,10 @@ class LocalPart:
     def relink(self, links: PartLinks, now: float) -> list[Command]:
         """Store other links and send them to the runner, now or when one connects."""
         record = self.record
-        given = {name: getattr(links, name) for name in type(links).model_fields}
-        if all(getattr(record, name) == value for name, value in given.items()):
+        if links == record.links:
             return []
-        kept = self._kept(now) if links.edges != record.edges else {}
-        save = self.save(relinked=True, **given, **kept)
+        kept = self._kept(now) if links.edges != record.links.edges else {}
+        save = self.save(relinked=True, links=links, **kept)
         return [save, SetRunnerLinks(self.record)] if self.connected else [save]
 
     def update_nodes(self, read: NodesRead, now: float) -> list[Command]:
