@@ -6,6 +6,7 @@
     - InvalidName: a name of ROS is invalid
     - SessionError: a Zenoh session cannot be opened, or is closed
     - NoReply: a service, action or parameter request failed
+    - GoalError: a goal was rejected, or cannot change to a state
 """
 
 from __future__ import annotations
@@ -49,3 +50,7 @@ class SessionError(Ros2Error):
 
 class NoReply(Ros2Error):
     """A request got no reply, or the reply was an error."""
+
+
+class GoalError(Ros2Error):
+    """A goal was rejected, is unknown, or cannot change to a state."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from itertools import count
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import zenoh
 import zenoh.ext
@@ -23,11 +23,13 @@ from dora_ros2.zenoh.attachment import OLD_ATTACHMENT, Attachment, decode_attach
 from dora_ros2.zenoh.graph import Profile
 from dora_ros2.zenoh.keys import WireType
 from dora_ros2.zenoh.qos import Qos
-from dora_ros2.zenoh.session import Session, direct
+from dora_ros2.zenoh.session import Session, direct, outside_callback
 from dora_ros2.zenoh.tokens import EndpointToken, Kind, NodeToken
 
 Payload = bytes | bytearray
 OnMessage = Callable[[bytes, Attachment | None], None]
+_A = TypeVar("_A")
+_B = TypeVar("_B")
 REQUEST_SECONDS = 30.0
 _HEARTBEAT_SECONDS = 0.5
 _NO_LIMIT = 365 * 86400.0
@@ -388,9 +390,11 @@ class ServiceClient(Endpoint):
     def close(self) -> None:
         """Withdraw the client; requests that wait fail."""
         super().close()
-        for future in list(self._pending):
+        pending = list(self._pending)
+        for future in pending:
             _settle(future, NoReply(f"{self.name}: the client was closed"))
-        self._cancellation.cancel()  # type: ignore[no-untyped-call]
+        if pending:
+            outside_callback(self._cancellation.cancel)
 
     def _declare(self, session: zenoh.Session, qos: Qos) -> list[_Declared]:
         # Requests use the session, for a time limit of their own; this finds servers.
@@ -427,7 +431,23 @@ def _samples(qos: Qos) -> int:
     return 1_000_000 if qos.keep_all else qos.depth
 
 
-def _settle(future: Future[bytes], outcome: bytes | Exception) -> None:
+def then(source: Future[_A], convert: Callable[[_A], _B]) -> Future[_B]:
+    """Return a future of what `convert` makes of the value of another; errors pass through."""
+    target: Future[_B] = Future()
+
+    def done(done: Future[_A]) -> None:
+        try:
+            value = convert(done.result())
+        except Exception as error:  # noqa: BLE001 - it is the outcome
+            _settle(target, error)
+        else:
+            _settle(target, value)
+
+    source.add_done_callback(done)
+    return target
+
+
+def _settle(future: Future[_A], outcome: _A | Exception) -> None:
     """Complete a future, unless it is complete or was cancelled."""
     with contextlib.suppress(InvalidStateError):
         if isinstance(outcome, Exception):

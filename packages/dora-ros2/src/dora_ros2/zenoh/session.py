@@ -78,6 +78,14 @@ def configuration(
     return made
 
 
+def outside_callback(call: Callable[[], None]) -> None:
+    """Call what waits for callbacks of Zenoh: here, or in a thread if this is one of them."""
+    if _inside_callback():
+        threading.Thread(target=call, name="ros2-close").start()
+    else:
+        call()
+
+
 def _inside_callback() -> bool:
     return getattr(_callback, "active", False)
 
@@ -198,10 +206,7 @@ class Session:
             self.closed = True
         for node in list(self.nodes):
             node.close()
-        if _inside_callback():
-            threading.Thread(target=self._close, name="ros2-close").start()
-        else:
-            self._close()
+        outside_callback(self._close)
 
     def __enter__(self) -> Session:
         return self

@@ -1,0 +1,85 @@
+"""Type descriptions from and for other nodes: the service `get_type_description`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from dora_ros2.definitions.description import TypeDescription
+from dora_ros2.errors import DefinitionError
+from dora_ros2.types import Types
+from dora_ros2.zenoh.node import REQUEST_SECONDS, Node, Request, ServiceServer, then
+
+_SERVICE = "type_description_interfaces/srv/GetTypeDescription"
+
+
+def fetch_description(
+    node: Node,
+    target: str,
+    name: str,
+    type_hash: str,
+    *,
+    timeout: float = REQUEST_SECONDS,
+) -> Future[TypeDescription]:
+    """Request the description of a type from the node `target`, which uses it.
+
+    The future fails with NoReply, or with DefinitionError if the node refuses or sends another
+    type. Raises InvalidName, SessionError.
+    """
+    service = Types().service(_SERVICE)
+    client = node.service_client(f"{target}/get_type_description", service)
+    asked = {"type_name": name, "type_hash": type_hash, "include_type_sources": True}
+
+    def answered(payload: bytes) -> TypeDescription:
+        answer = service.response.decode(payload).to_pylist()[0]
+        if not answer["successful"]:
+            raise DefinitionError(
+                f'{target} does not describe the type "{name}": {answer["failure_reason"]}'
+            )
+        sources = {
+            source["type_name"]: source["raw_file_contents"]
+            for source in answer["type_sources"]
+            if source["encoding"] == "msg"
+        }
+        described = TypeDescription.from_message(answer["type_description"], sources)
+        if described.name != name or described.hash != type_hash:
+            raise DefinitionError(
+                f'{target} described {described.name} {described.hash} instead of "{name}"'
+                f" {type_hash}"
+            )
+        return described
+
+    future = then(client.call(service.request.encode(asked), timeout=timeout), answered)
+    future.add_done_callback(lambda _: client.close())
+    return future
+
+
+def serve_descriptions(node: Node, describe: Callable[[str], TypeDescription]) -> ServiceServer:
+    """Answer requests for types of our node; `describe` may raise DefinitionError."""
+    service = Types().service(_SERVICE)
+
+    def on_request(request: Request) -> None:
+        asked = service.request.decode(request.payload).to_pylist()[0]
+        request.reply(service.response.encode(_answer(describe, asked)))
+
+    return node.service_server("~/get_type_description", service, on_request)
+
+
+def _answer(describe: Callable[[str], TypeDescription], asked: dict[str, Any]) -> dict[str, Any]:
+    try:
+        described = describe(asked["type_name"])
+    except DefinitionError as error:
+        return {"successful": False, "failure_reason": str(error)}
+    if asked["type_hash"] not in ("", described.hash):
+        return {"successful": False, "failure_reason": f"the hash here is {described.hash}"}
+    sources = [
+        {"type_name": one.name, "encoding": "msg", "raw_file_contents": one.source}
+        for one in described.structures.values()
+        if one.source and asked["include_type_sources"]
+    ]
+    return {
+        "successful": True,
+        "type_description": described.as_message(),
+        "type_sources": sources,
+    }

@@ -1,0 +1,144 @@
+"""Parameters and type descriptions between two sessions of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from ros2.routers import Router
+from support.waiting import wait_until
+
+from dora_ros2.definitions.description import TypeDescription
+from dora_ros2.errors import DefinitionError, NoReply, Ros2Error
+from dora_ros2.types import Types
+from dora_ros2.zenoh.attachment import Attachment
+from dora_ros2.zenoh.descriptions import fetch_description, serve_descriptions
+from dora_ros2.zenoh.node import Node
+from dora_ros2.zenoh.parameters import ParameterClient, ParameterServer, Value, parameter_type
+
+TYPES = Types()
+SECONDS = 30
+VALUES: Mapping[str, Value] = {
+    "rate": 10,
+    "gain": 0.5,
+    "frame": "map",
+    "on": True,
+    "raw": b"\x01\xff",
+    "camera.size": [640, 480],
+    "camera.k": [1.0, 0.5],
+    "camera.lens.names": ["a", "ü"],
+    "flags": [True, False],
+}
+
+
+def test_all_services_of_parameters(router: Router) -> None:
+    refusals: dict[str, str] = {"rate": "too fast"}
+
+    def on_set(values: Mapping[str, Value]) -> str | None:
+        return next((refusals[name] for name in values if name in refusals), None)
+
+    with router.open() as one, router.open() as other:
+        events: list[tuple[bytes, Attachment | None]] = []
+        own = Node(one, "tool")
+        event = TYPES.message("rcl_interfaces/msg/ParameterEvent")
+        own.subscription("/parameter_events", event, lambda *got: events.append(got))
+        server = ParameterServer(Node(other, "camera", "/robot"), TYPES, VALUES, on_set=on_set)
+        client = ParameterClient(own, "/robot/camera", TYPES)
+        assert client.wait_for_server(SECONDS)
+        names = [*VALUES, "none"]
+        assert client.get(names).result(SECONDS) == {**VALUES, "none": None}
+        assert client.list().result(SECONDS) == list(VALUES)
+        assert client.list(["camera"]).result(SECONDS) == [
+            "camera.size",
+            "camera.k",
+            "camera.lens.names",
+        ]
+        assert client.list(["camera"], depth=1).result(SECONDS) == ["camera.size", "camera.k"]
+        assert client.list(depth=1).result(SECONDS) == [
+            "rate",
+            "gain",
+            "frame",
+            "on",
+            "raw",
+            "flags",
+        ]
+        described = client.describe(["gain", "none"]).result(SECONDS)
+        assert [(one["name"], one["type"]) for one in described] == [("gain", 3), ("none", 0)]
+        changes: dict[str, Value] = {"gain": 0.25, "rate": 50, "frame": 1, "none": 1}
+        assert client.set(changes).result(SECONDS) == {
+            "gain": None,
+            "rate": "too fast",
+            "frame": 'parameter "frame" has another type (4, not 2)',
+            "none": 'parameter "none" is not declared',
+        }
+        assert server.values == {**VALUES, "gain": 0.25}
+        wait_until(
+            lambda: any(
+                change["name"] == "gain" and change["value"]["double_value"] == 0.25
+                for payload, _ in events
+                for change in event.decode(payload).to_pylist()[0]["changed_parameters"]
+            ),
+            what="the event",
+        )
+        services = {name for name in one.graph.services() if name.startswith("/robot/camera/")}
+        assert len(services) == 6
+        server.close()
+
+
+def test_setting_several_at_once_is_all_or_nothing(router: Router) -> None:
+    with router.open() as session:
+        node = Node(session, "camera")
+        server = ParameterServer(node, TYPES, {"a": 1, "b": 2})
+        atomic = TYPES.service("rcl_interfaces/srv/SetParametersAtomically")
+        client = node.service_client("~/set_parameters_atomically", atomic)
+        assert client.wait_for_server(SECONDS)
+        for name, successful in (("none", False), ("b", True)):
+            parameters = [
+                {"name": one, "value": {"type": 2, "integer_value": 7}} for one in ("a", name)
+            ]
+            payload = client.call(atomic.request.encode({"parameters": parameters})).result(SECONDS)
+            result = atomic.response.decode(payload).to_pylist()[0]["result"]
+            assert result["successful"] is successful
+            assert server.values == ({"a": 7, "b": 7} if successful else {"a": 1, "b": 2})
+
+
+def test_values() -> None:
+    assert [parameter_type(value) for value in VALUES.values()] == [2, 3, 4, 1, 5, 7, 8, 9, 6]
+    assert parameter_type([]) == 9
+    assert parameter_type([1, 2.5]) == 8
+    wrong: list[Any] = [[1, "a"], {}, [None]]
+    for value in wrong:
+        with pytest.raises(Ros2Error, match="is not a value of a ROS parameter"):
+            parameter_type(value)
+
+
+def test_a_node_that_is_missing(router: Router) -> None:
+    with router.open() as session:
+        client = ParameterClient(Node(session, "tool"), "/nobody", TYPES)
+        with pytest.raises(NoReply, match="/nobody/get_parameters: no server"):
+            client.get(["a"]).result(SECONDS)
+
+
+def test_types_described_by_their_users(router: Router) -> None:
+    pose = TYPES.description("geometry_msgs/msg/PoseStamped")
+    with router.open() as one, router.open() as other:
+        serve_descriptions(Node(other, "talker"), TYPES.description)
+        own = Node(one, "tool")
+        assert one.wait_for(
+            lambda graph: "/talker/get_type_description" in graph.services(), SECONDS
+        )
+
+        def fetch(name: str, type_hash: str) -> TypeDescription:
+            return fetch_description(own, "/talker", name, type_hash).result(SECONDS)
+
+        described = fetch(pose.name, pose.hash)
+        assert described == pose
+        assert described.concatenated_text == pose.concatenated_text
+        with pytest.raises(DefinitionError, match="/talker does not describe the type"):
+            fetch("no_msgs/msg/No", "RIHS01_00")
+        with pytest.raises(DefinitionError, match="the hash here is RIHS01_"):
+            fetch(pose.name, "RIHS01_00")
+        wait_until(lambda: not own.endpoints, what="the clients to close")
+        with pytest.raises(NoReply, match="no server"):
+            fetch_description(own, "/other", pose.name, pose.hash).result(SECONDS)
