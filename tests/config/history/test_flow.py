@@ -6,20 +6,28 @@ from typing import Any
 
 from support.runner.histories import evidence, machine
 
-from dora_config.history.evidence import EdgeFlow, MachineEvidence
+from dora_config.history.evidence import MachineEvidence
 from dora_config.history.flow import Flow
 from dora_config.protocol.runner import NodeStatus
+from dora_config.protocol.snapshot import EdgeSummary
 
 
-def flow(source: str, target: str, **fields: Any) -> EdgeFlow:
-    return EdgeFlow(source=source, target=target, **{"idle_seconds": 0.1, "sent": 100, **fields})
+def flow(source: str, target: str, **fields: Any) -> EdgeSummary:
+    facts: dict[str, Any] = {
+        **dict.fromkeys(("dataflow", "source_machine", "target_machine"), ""),
+        "policy": "drop_oldest",
+        "bound": 10,
+        "idle_seconds": 0.1,
+        "sent": 100,
+    }
+    return EdgeSummary.model_validate({"source": source, "target": target, **facts, **fields})
 
 
 def status(node: str, **fields: Any) -> NodeStatus:
     return NodeStatus.model_validate({"node": node, "status": "Running", **fields})
 
 
-def robot(*edges: EdgeFlow, **fields: Any) -> MachineEvidence:
+def robot(*edges: EdgeSummary, **fields: Any) -> MachineEvidence:
     nodes = fields.pop("nodes", ())
     ids = {port.partition("/")[0] for edge in edges for port in (edge.source, edge.target)}
     return machine("robot", edges=edges, nodes=nodes, node_ids=tuple(sorted(ids)), **fields)
@@ -78,7 +86,7 @@ def test_dropped_messages_name_the_slow_reader() -> None:
 
 
 def test_a_queue_for_the_newest_message_drops_the_others_as_intended() -> None:
-    options: dict[str, Any] = {"received": 40, "dropped": 50, "full": True, "newest_only": True}
+    options: dict[str, Any] = {"received": 40, "dropped": 50, "full": True, "bound": 1}
     edge = flow("camera/image", "plot/image", **options, idle_seconds=1.0)
     assert found(robot(edge)) == []
     unread = flow("camera/image", "plot/image", **options, idle_seconds=30.0)

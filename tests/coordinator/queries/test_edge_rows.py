@@ -42,6 +42,7 @@ def test_an_edge_on_one_machine() -> None:
             source_machine="robot",
             target_machine="robot",
             policy="drop_oldest",
+            bound=10,
             sent=9,
             received=5,
             dropped=3,

@@ -5,27 +5,7 @@ from __future__ import annotations
 from dora_config.frozen import Frozen
 from dora_config.history.entries import EdgeEnds, HistoryEntry
 from dora_config.protocol.runner import NodeStatus
-
-
-class EdgeFlow(Frozen):
-    """Counters of one edge since it was created."""
-
-    source: str
-    """``node/output``."""
-    target: str
-    """``node/input``."""
-    sent: int = 0
-    received: int = 0
-    dropped: int = 0
-    queued: int = 0
-    full: bool = False
-    """The queue of the input has room for one message at most."""
-    newest_only: bool = False
-    """The queue keeps one message (`queue_size: 1`), so it drops the others as intended."""
-    blocked: bool = False
-    """The source waits for a full queue."""
-    idle_seconds: float | None = None
-    """Since the last message arrived; ``None``: none has arrived."""
+from dora_config.protocol.snapshot import EdgeSummary
 
 
 class MachineEvidence(Frozen):
@@ -42,7 +22,7 @@ class MachineEvidence(Frozen):
     """Nodes that are placed here."""
     nodes: tuple[NodeStatus, ...] = ()
     """Their present state; empty: unknown, or they have ended."""
-    edges: tuple[EdgeFlow, ...] = ()
+    edges: tuple[EdgeSummary, ...] = ()
     """Edges that end here."""
     connected: bool = True
     silent: float | None = None

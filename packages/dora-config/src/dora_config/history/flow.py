@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from dora_config.history.evidence import EdgeFlow, Evidence
+from dora_config.history.evidence import Evidence
 from dora_config.history.explanation import FlowProblem
 from dora_config.history.troubles import on
 from dora_config.protocol.runner import NodeStatus
+from dora_config.protocol.snapshot import EdgeSummary
 
 SILENT: Final = 10.0
 """Seconds without a message after which an input is reported as silent."""
@@ -50,8 +51,8 @@ class Flow:
             node.node: node for one in evidence.machines for node in one.nodes
         }
         flows = [flow for one in evidence.machines for flow in one.edges]
-        self._into: dict[str, list[EdgeFlow]] = {}
-        self._out_of: dict[str, list[EdgeFlow]] = {}
+        self._into: dict[str, list[EdgeSummary]] = {}
+        self._out_of: dict[str, list[EdgeSummary]] = {}
         for flow in flows:
             self._into.setdefault(_node(flow.target), []).append(flow)
             self._out_of.setdefault(_node(flow.source), []).append(flow)
@@ -96,7 +97,7 @@ class Flow:
     def _named(self, node: str) -> str:
         return f'node "{node}"{on(self._machine_of.get(node))}'
 
-    def _slow(self, node: str, flow: EdgeFlow) -> _Root:
+    def _slow(self, node: str, flow: EdgeSummary) -> _Root:
         """Return the node at the end of a chain of full queues."""
         seen = {node}
         while blocked := [one for one in self._out_of.get(node, ()) if one.blocked]:
@@ -110,7 +111,7 @@ class Flow:
             return _Root("stuck", node, text)
         return _Root("slow", node, f"{self._named(node)} is too slow{self._cpu(node)}: {end}")
 
-    def _dropping(self, flow: EdgeFlow) -> _Root:
+    def _dropping(self, flow: EdgeSummary) -> _Root:
         node = _node(flow.target)
         share = 100 * flow.dropped / max(flow.sent, 1)
         count = f"{flow.dropped} of {flow.sent} messages ({share:.0f} %)"
@@ -127,7 +128,7 @@ class Flow:
             return ""
         return f" (it uses {status.cpu_percent:.0f} % of a core)"
 
-    def _silence(self, flow: EdgeFlow) -> _Root:
+    def _silence(self, flow: EdgeSummary) -> _Root:
         """Return the first node upstream that explains why nothing arrives on an edge."""
         visited: set[str] = set()
         while True:
@@ -153,7 +154,7 @@ class Flow:
         blocked = [one for one in self._out_of.get(node, ()) if one.blocked]
         return self._slow(_node(blocked[0].target), blocked[0]) if blocked else None
 
-    def _sends_nothing(self, node: str, flow: EdgeFlow, incoming: Iterable[EdgeFlow]) -> str:
+    def _sends_nothing(self, node: str, flow: EdgeSummary, incoming: Iterable[EdgeSummary]) -> str:
         since = "has sent nothing"
         if flow.idle_seconds is not None:
             since = f"has sent nothing for {flow.idle_seconds:.0f} s"
@@ -166,11 +167,11 @@ class Flow:
         return text
 
 
-def _is_silent(flow: EdgeFlow) -> bool:
+def _is_silent(flow: EdgeSummary) -> bool:
     return not flow.blocked and not flow.full and _is_idle(flow)
 
 
-def _is_idle(flow: EdgeFlow) -> bool:
+def _is_idle(flow: EdgeSummary) -> bool:
     return flow.idle_seconds is None or flow.idle_seconds > SILENT
 
 

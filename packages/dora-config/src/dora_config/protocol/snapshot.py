@@ -159,6 +159,10 @@ class EdgeSummary(Message):
     source_machine: str
     target_machine: str
     policy: str
+    bound: int = 0
+    """Capacity of the input's queue."""
+    full: bool = False
+    """That queue has room for one message at most."""
     sent: int = 0
     """Since the edge was created, as all counters."""
     received: int = 0
@@ -178,6 +182,11 @@ class EdgeSummary(Message):
     """From send to receipt, with the clock offset between machines."""
     at: float = 0.0
     """When the counters were read, in seconds of the target machine's CLOCK_MONOTONIC."""
+
+    @property
+    def newest_only(self) -> bool:
+        """Whether the queue keeps only the newest message, as intended (`queue_size: 1`)."""
+        return self.bound == 1
 
     @property
     def key(self) -> tuple[str, str, str]:

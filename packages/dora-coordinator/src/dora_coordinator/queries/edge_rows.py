@@ -55,6 +55,8 @@ def _row(
         source_machine=source_machine,
         target_machine=machine,
         policy=edge.policy,
+        bound=edge.bound,
+        full=edge.queued >= max(1, edge.bound - 1),
         sent=edge.sent,
         received=edge.received,
         dropped=edge.dropped,

@@ -8,12 +8,12 @@ import anyio
 
 from dora_config.disk_space import SPARE
 from dora_config.history.entries import HistoryEntry, StartRefused, edges_of
-from dora_config.history.evidence import EdgeFlow, Evidence, MachineEvidence
+from dora_config.history.evidence import Evidence, MachineEvidence
 from dora_config.history.explain import explain
 from dora_config.protocol.control import DataflowRef, Explain, Explained
 from dora_config.protocol.daemon import PartHistory, ReadHistory
 from dora_config.protocol.envelope import clean_lines
-from dora_config.protocol.snapshot import MachineSample, PartSample
+from dora_config.protocol.snapshot import EdgeSummary, MachineSample, PartSample
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.part import Part
@@ -100,7 +100,7 @@ class _Collection:
         status, reason = dataflow.status()
         entries, dropped = self._registry.history.of(dataflow.id)
         waits = () if dataflow.waits_for is None else (dataflow.waits_for,)
-        ending = flows(dataflow, replies.found)
+        ending = edges_by_machine(dataflow, replies.found)
         return Evidence(
             uuid=dataflow.id,
             name=dataflow.name,
@@ -119,7 +119,7 @@ class _Collection:
         )
 
     def _machine(
-        self, replies: Replies[PartHistory], part: Part, edges: Sequence[EdgeFlow], now: float
+        self, replies: Replies[PartHistory], part: Part, edges: Sequence[EdgeSummary], now: float
     ) -> MachineEvidence:
         history = replies.found.get(part.daemon, PartHistory(read=""))
         member = self._membership.get(part.daemon)
@@ -173,22 +173,17 @@ class _Collection:
         )
 
 
-def flows(dataflow: Dataflow, histories: Mapping[str, PartHistory]) -> dict[str, list[EdgeFlow]]:
-    """Return the counters of edges by the machine on which they end."""
+def edges_by_machine(
+    dataflow: Dataflow, histories: Mapping[str, PartHistory]
+) -> dict[str, list[EdgeSummary]]:
+    """Return the edges by the machine on which they end."""
     samples = {
         daemon: MachineSample(
             sample="", parts=(PartSample(dataflow_id=dataflow.id, edges=history.edges),)
         )
         for daemon, history in histories.items()
     }
-    queues = {
-        (edge.source, edge.target): edge for history in histories.values() for edge in history.edges
-    }
-    found: dict[str, list[EdgeFlow]] = {}
+    found: dict[str, list[EdgeSummary]] = {}
     for row in edge_rows(samples, {dataflow.id: dataflow.name}):
-        queue = queues[row.source, row.target]
-        values = {name: getattr(row, name) for name in EdgeFlow.model_fields if hasattr(row, name)}
-        full = queue.queued >= max(1, queue.bound - 1)
-        flow = EdgeFlow(**values, full=full, newest_only=queue.bound == 1)
-        found.setdefault(row.target_machine, []).append(flow)
+        found.setdefault(row.target_machine, []).append(row)
     return found
