@@ -251,11 +251,11 @@ class Runner:
             plan,
             credentials,
             self.services,
+            self.processes,
             dataflow_id=self.plan.dataflow_id,
             name=self.plan.name,
             node_socket=self._node_socket,
             emit=self.dispatcher.emit,
-            record_process=self.files.record_process,
             on_event=self._on_event,
         )
         return self.link

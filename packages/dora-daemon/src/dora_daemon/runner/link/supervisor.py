@@ -7,7 +7,6 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -32,15 +31,16 @@ from dora_daemon.link.protocol.messages import (
 )
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.link.view import LinkView
-from dora_daemon.runner.logs.logs import OutputReader, Stream, now_text
+from dora_daemon.runner.logs.logs import Stream, now_text
 from dora_daemon.runner.machine import events
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.machine.streams import LOG_LINES, MachineStreams, streams_of
 from dora_daemon.runner.nodes.edge_status import edge_status
+from dora_daemon.runner.nodes.processes import Processes
 from dora_daemon.runner.nodes.queues import QueueEntry, duplicate
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_daemon.runner.nodes.services import NodeServices
-from dora_daemon.runner.process.spawn import NodeProcess, RunningProcess, SpawnRequest, spawn
+from dora_daemon.runner.process.spawn import RunningProcess, SpawnRequest
 from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.errors import TransportError
@@ -50,10 +50,6 @@ from dora_node_api.transport.shared.queue import QueueEnds
 PROGRAM = run_module("dora_daemon.link")
 TARGET = "dora.link"
 """``target`` of the link's log lines."""
-POLL_SECONDS = 0.05
-"""Interval at which the exit of a link is checked on systems without process descriptors."""
-
-
 _LINES_PER_TURN = 200
 
 
@@ -314,15 +310,6 @@ class StreamQueues:
         self._log_readers.clear()
 
 
-@dataclass(slots=True, eq=False)
-class LinkProcess(RunningProcess):
-    """One running process of the link."""
-
-    channel: RunnerChannel
-    finishing: bool = False
-    """It was ordered to deliver queued messages and end."""
-
-
 class LinkSupervisor:
     """The link of one runner, over all its processes."""
 
@@ -331,15 +318,14 @@ class LinkSupervisor:
         plan: LinkPlan,
         credentials: str | None,
         services: NodeServices,
+        processes: Processes,
         *,
         dataflow_id: str,
         name: str | None,
         node_socket: Path,
         emit: Callable[[events.StateEvent], None],
-        record_process: Callable[[int], None],
         on_event: Callable[[RunnerEvent], None],
     ) -> None:
-        """``record_process`` records a pid to be killed if the runner is killed."""
         self._dataflow_id = dataflow_id
         self._name = name
         self._node_socket = node_socket
@@ -350,14 +336,18 @@ class LinkSupervisor:
         self._emit = emit
         self._log = services.logs.log
         self._history = services.logs.history
-        self._record_process = record_process
+        self._processes = processes
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._view = LinkView()
         self._peers: dict[str, PeerEndpoint] = {}
         self._ended: set[str] = set()
         """Machines whose part of the dataflow has ended permanently."""
-        self._running: LinkProcess | None = None
+        self._running: RunningProcess | None = None
+        self._channel: RunnerChannel | None = None
+        """To the running process."""
+        self._finishing = False
+        """It was ordered to deliver queued messages and end."""
         self._tail: deque[str] = deque(maxlen=5)
         """Last lines on stderr."""
         self._sent: dict[type[messages.ToLink], messages.ToLink] = {}
@@ -412,48 +402,40 @@ class LinkSupervisor:
     def _sync(self) -> None:
         """Send the complete lists that have changed."""
         self._syncing = False
-        if self._running is None:
+        if self._channel is None:
             return
         peers = messages.SetPeers(peers=tuple(self._peers.values()))
         for message in (self._queues.outgoing(), self._queues.incoming(), peers):
             if self._sent.get(type(message)) != message:
                 self._sent[type(message)] = message
-                self._running.channel.send(message)
+                self._channel.send(message)
 
     def spawn(self, incarnation: int) -> None:
         """Start a link process and emit LinkSpawned, or LinkExited with the error."""
         try:
-            process, runner_end = self._start(incarnation)
-        except (OSError, ValueError) as error:
+            running, runner_end = self._start(incarnation)
+        except OSError as error:
             exited = events.LinkExited(
                 incarnation, events.Exit(), drained=self._is_drained(), error=str(error)
             )
             self._emit(exited)
             return
-        self._record_process(process.pid)
         self._tail.clear()
-        channel = RunnerChannel(
+        self._running, self._finishing = running, False
+        self._channel = RunnerChannel(
             runner_end,
             self._received,
             lambda text: self._emit_log("warn", text),
             on_broken=lambda: self.signal("SIGKILL"),
         )
-        readers = (
-            OutputReader(process.stdout, "stdout", self),
-            OutputReader(process.stderr, "stderr", self),
-        )
-        self._running = LinkProcess(incarnation, process, readers, channel)
-        channel.send(self._configure())
+        self._channel.send(self._configure())
         self._sent.clear()
         self._sync_soon()
-        if process.exit_fd is not None:
-            self._loop.add_reader(process.exit_fd, self._exited)
-        else:
-            self._loop.call_later(POLL_SECONDS, self._poll)
-        self._emit(events.LinkSpawned(incarnation, process.pid))
+        self._processes.watch(running, self._exited)
+        self._emit(events.LinkSpawned(incarnation, running.process.pid))
 
-    def _start(self, incarnation: int) -> tuple[NodeProcess, socket.socket]:
-        """Return a link process, and this end of the socket that it inherits."""
+    def _start(self, incarnation: int) -> tuple[RunningProcess, socket.socket]:
+        """Return a link process, and this end of the socket that it inherits. Raises OSError."""
         runner_end, link_end = socket.socketpair()
         with link_end:
             argv = [*PROGRAM, "--socket", str(self._node_socket)]
@@ -461,8 +443,8 @@ class LinkSupervisor:
             env = {k: v for k, v in os.environ.items() if not is_reserved(k)}
             request = SpawnRequest(tuple(argv), "/", env, inherited=(link_end.fileno(),))
             try:
-                return spawn(request), runner_end
-            except (OSError, ValueError):
+                return self._processes.start(request, incarnation, self), runner_end
+            except OSError:
                 runner_end.close()
                 raise
 
@@ -484,19 +466,15 @@ class LinkSupervisor:
             names={peer: plan.names.get(peer, "") for peer in plan.peers},
         )
 
-    def _poll(self) -> None:
-        if self._running is not None:
-            self._exited()
-            self._loop.call_later(POLL_SECONDS, self._poll)
-
-    def _exited(self) -> None:
-        running = self._running
-        if running is None or (status := running.process.reap()) is None:
-            return
-        running.channel.read_rest()
-        self._release(running)
+    def _exited(self, status: events.Exit) -> None:
+        running, channel = self._running, self._channel
+        assert running is not None
+        assert channel is not None
+        channel.read_rest()
+        channel.close()
+        self._running = self._channel = None
         self._departures.process_ended(self._participant, running.incarnation)
-        if not (status.ok and running.finishing):
+        if not (status.ok and self._finishing):
             self._view.link_ended()
             self._report_changes()
         self._registry.schedule_cleanup()
@@ -512,17 +490,12 @@ class LinkSupervisor:
     def _is_drained(self) -> bool:
         return self._registry.queued(LINK_NODE) == 0
 
-    def _release(self, running: LinkProcess) -> None:
-        running.release(self._loop)
-        running.channel.close()
-        self._running = None
-
     def finish(self, seconds: float) -> None:
         """Make the link deliver queued messages and end."""
         self._sync()  # the last streams come first
-        if self._running is not None:
-            self._running.finishing = True
-            self._running.channel.send(messages.Finish(seconds=seconds))
+        if self._channel is not None:
+            self._finishing = True
+            self._channel.send(messages.Finish(seconds=seconds))
 
     def signal(self, name: str) -> None:
         if self._running is not None:
@@ -589,10 +562,7 @@ class LinkSupervisor:
         return self._queues.status(entry, self._view)
 
     def close(self) -> None:
-        """Kill the process and wait for its end, without events."""
+        """Close queues and the channel; its process was killed with those of the nodes."""
         self._queues.close()
-        running = self._running
-        if running is not None:
-            running.signal("SIGKILL")
-            running.process.wait()
-            self._release(running)
+        if self._channel is not None:
+            self._channel.close()

@@ -1,4 +1,4 @@
-"""Processes of all nodes: spawned one per turn of the event loop, read, and waited for."""
+"""Processes of the nodes and of the link: spawned, read, and waited for."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import asyncio
 import signal
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from dora_daemon.runner.dispatcher import Dispatcher
-from dora_daemon.runner.logs.logs import NodeLog, OutputReader
+from dora_daemon.runner.logs.logs import LineHandler, NodeLog, OutputReader
 from dora_daemon.runner.machine.events import (
+    Exit,
     NodeConnected,
     NodeSpawned,
     ReplacementAbandoned,
@@ -44,8 +46,8 @@ class Processes:
         self._open_files = open_files
         self._memory_kills = MemoryKills()
         self._waiting: deque[tuple[LocalNode, int]] = deque()
-        self._alive: dict[RunningProcess, LocalNode] = {}
-        """Every process that was not waited for yet."""
+        self._alive: dict[RunningProcess, Callable[[Exit], None]] = {}
+        """Every process that was not waited for yet, and what is called with its exit."""
         self._loop = asyncio.get_running_loop()
         self._watches_children = False
         """SIGCHLD is handled, because process descriptors do not exist here."""
@@ -73,7 +75,7 @@ class Processes:
             self._emit(SpawnFailed(node.id, incarnation, str(error)))
             return
         node.process = running
-        self._watch(running)
+        self.watch(running, partial(self._ended, node, running))
         self._emit(NodeSpawned(node.id, incarnation, running.process.pid))
 
     def stage(self, node: LocalNode, incarnation: int) -> None:
@@ -88,7 +90,7 @@ class Processes:
             staged.log.close()
             self._emit(ReplacementAbandoned(node.id, incarnation))
             return
-        self._watch(staged.process)
+        self.watch(staged.process, partial(self._ended, node, staged.process))
 
     def promote(self, node: LocalNode, incarnation: int) -> None:
         """Make the staged process the node's: the old one has ended."""
@@ -119,22 +121,27 @@ class Processes:
             cpus=prepared.cpus,
             open_files=self._open_files,
         )
+        running = self.start(request, incarnation, log)
+        log.tail.clear()
+        return running
+
+    def start(self, request: SpawnRequest, incarnation: int, log: LineHandler) -> RunningProcess:
+        """Start a process at once; its output goes to ``log``. Raises OSError."""
         try:
             process = spawn(request)
         except (OSError, ValueError) as error:
-            program = prepared.argv[0]
-            raise OSError(f"{program} in {prepared.cwd}: {why_not(program, error)}") from error
+            program = request.argv[0]
+            raise OSError(f"{program} in {request.cwd}: {why_not(program, error)}") from error
         self._record(process.pid)
-        log.tail.clear()
         readers = (
             OutputReader(process.stdout, "stdout", log),
             OutputReader(process.stderr, "stderr", log),
         )
-        running = RunningProcess(incarnation, process, readers)
-        self._alive[running] = node
-        return running
+        return RunningProcess(incarnation, process, readers)
 
-    def _watch(self, running: RunningProcess) -> None:
+    def watch(self, running: RunningProcess, on_exit: Callable[[Exit], None]) -> None:
+        """Call ``on_exit`` once the process has ended and all that it printed was read."""
+        self._alive[running] = on_exit
         descriptor = running.process.exit_fd
         if descriptor is not None:
             self._loop.add_reader(descriptor, self._exit_of, running)
@@ -153,7 +160,9 @@ class Processes:
             return
         status = self._memory_kills.explain(status, self._loop.time())
         running.release(self._loop)
-        node = self._alive.pop(running)
+        self._alive.pop(running)(status)
+
+    def _ended(self, node: LocalNode, running: RunningProcess, status: Exit) -> None:
         if node.process is running:
             node.process = None
         elif (staged := node.replacement) is not None and staged.process is running:
