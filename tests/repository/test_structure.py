@@ -87,7 +87,6 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "dora_cli": (
         (
             "_version",
-            "values",
             "polling",
             "clock_offset",
             "templates",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from dora_cli.topics.messages import message_row
+from dora_cli.topics.stream import message_row
 
 
 def test_a_message_is_a_row_that_shows_how_it_was_shortened() -> None:

@@ -1,4 +1,4 @@
-"""Log entries: parsing, formats, levels; pure."""
+"""Log entries: parsing, formats; values of options about them; pure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from dora_config.protocol.runner_events import LOG_LEVELS
+from dora_config.yaml.quantities import parse_duration
 
 
 class LogFormat(StrEnum):
@@ -82,6 +83,21 @@ def format_entry(entry: LogEntry, style: LogFormat, *, colour: str | None = None
     if colour is not None:
         padded = f"{colour}{padded}\x1b[0m"
     return f"{clock} {padded} {entry.node or '[dora]'}: {entry.msg}"
+
+
+def parse_moment(text: str, *, now: float) -> float:
+    """Return the Unix time of `text`; a time without zone is local. Raises ValueError."""
+    try:
+        return now - parse_duration(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text.strip()).timestamp()
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not a valid time; expected a duration before now (5m, 1h30m) or RFC 3339 "
+            "(2026-01-31T09:30:00Z)"
+        ) from None
 
 
 def parse_level(text: str) -> str:

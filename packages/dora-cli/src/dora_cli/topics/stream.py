@@ -6,6 +6,7 @@ a slow terminal gets the newest messages and the rest is not stored anywhere.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from dora_cli.coordinator.errors import CoordinatorLost
 from dora_cli.coordinator.stream_socket import request_failed
 from dora_cli.errors import CommandFailed
 from dora_config.protocol.control import Answer, Failure, Progress, WatchTopics
+from dora_config.protocol.envelope import clean_text
 from dora_config.protocol.topics import TopicsEnd, TopicUpdate, WatchedTopics
 
 BEGIN_WITHIN = 10.0
@@ -24,6 +26,21 @@ HINT_AFTER = 5.0
 """Seconds without a message before a hint is printed."""
 DROPS_EVERY = 5.0
 """Seconds between two remarks about messages that were not shown."""
+
+
+def message_row(text: str) -> str:
+    """Return output, data and metadata of a message that arrived as JSON, on one line."""
+    message = json.loads(text)
+
+    def shown(value: object) -> str:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return clean_text(text, limit=len(text))
+
+    row = f"{message['name']}\t data={shown(message['data'])} metadata={shown(message['metadata'])}"
+    facts = message.get("shortened")
+    if facts is None:
+        return row
+    return f"{row} (shortened: {', '.join(f'{name} {value}' for name, value in facts.items())})"
 
 
 def watch(

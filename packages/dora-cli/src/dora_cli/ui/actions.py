@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from dora_cli.coordinator.errors import RequestFailed
+from dora_cli.coordinator.errors import CoordinatorUnavailable, RequestFailed
 from dora_cli.ui import rows
 from dora_cli.ui.connection import NEEDS_COORDINATOR, CoordinatorConnection, call
 from dora_cli.ui.forwarding import forward
 from dora_cli.ui.recordings import Recordings
-from dora_cli.ui.responses import Handler, answering
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.control import (
     CallRunner,
@@ -24,6 +24,7 @@ from dora_config.protocol.control import (
     Described,
     DescribeDataflow,
 )
+from dora_config.protocol.rest.errors import STATUSES, OperationFailed
 from dora_config.protocol.rest.operations import OPERATIONS
 from dora_config.protocol.runner import (
     DeleteParam,
@@ -36,6 +37,32 @@ T = TypeVar("T", bound=BaseModel)
 
 FORWARDED: Final = ("explainDataflow", "stopDataflow", "stopNode", "restartNode")
 FORWARDED_OF_FLEETS: Final = ("startDataflowAgain", "restartDataflow")
+
+
+Handler = Callable[[Request], Awaitable[dict[str, Any] | Response]]
+
+
+def answering(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """Return an endpoint that answers errors of ``handler`` as the REST API does."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            found = await handler(request)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "body"
+            return failure(f"{where}: {first['msg']}", "invalid")
+        except (OperationFailed, RequestFailed) as error:
+            return failure(str(error), error.code)
+        except CoordinatorUnavailable as error:
+            return failure(str(error), "unavailable")
+        return found if isinstance(found, Response) else JSONResponse(found)
+
+    return answer
+
+
+def failure(message: str, code: str) -> Response:
+    return JSONResponse({"error": message, "code": code}, STATUSES.get(code, 500))
 
 
 class _Body(BaseModel):

@@ -113,7 +113,7 @@ def _explain(
 
 def _archive(client: Client, answer: Explained, path: Path, last: float) -> None:
     from dora_cli.why import archive
-    from dora_cli.why.collecting import remote_report
+    from dora_cli.why.archive import remote_report
     from dora_config.access_token import Token
 
     report = remote_report(client, answer, last)
@@ -152,7 +152,7 @@ def _explain_here(dataflow: str | None, archive: Path | None, last: float) -> Ex
     known = evidence(run)
     if archive is not None:
         from dora_cli.why import archive as archives
-        from dora_cli.why.collecting import local_report
+        from dora_cli.why.archive import local_report
 
         archives.write(archive, local_report(base, run, known, last), ())
     return explain(known)

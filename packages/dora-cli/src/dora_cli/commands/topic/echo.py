@@ -39,8 +39,7 @@ def main(
     Long messages are shortened. Messages that arrive faster than they can be shown are dropped and
     counted; nodes are never slowed down.
     """
-    from dora_cli.topics.messages import message_row
-    from dora_cli.topics.stream import DropCounter, SilenceHint, watch
+    from dora_cli.topics.stream import DropCounter, SilenceHint, message_row, watch
     from dora_config.protocol.control import WatchTopics
 
     as_json = output_format is options.TableFormat.JSON

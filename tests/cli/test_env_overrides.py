@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dora_cli.values.env_overrides import parse_env_overrides
+from dora_cli.options import parse_env_overrides
 
 
 def test_values_are_kept_as_written() -> None:

@@ -1,1 +1,0 @@
-"""Values of options: times and environment variables; atomic writes of files."""
