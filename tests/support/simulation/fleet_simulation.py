@@ -150,8 +150,7 @@ class SimulatedFleet:
         self._asked: dict[int, asyncio.Task[None]] = {}
         """Queries without an answer."""
         self._calls = DaemonCalls(self._send_to_daemon)
-        release = COORDINATOR.release
-        self._queries = Queries(self._calls, self._store_param, self.settings, release)
+        self._queries = Queries(self._calls, self._store_param, self.settings, COORDINATOR)
         self.start_coordinator()
 
     # ------------------------------------------------------------------- processes

@@ -84,11 +84,7 @@ class CoordinatorState:
         self.membership = Membership(settings)
         self.registry = DataflowRegistry(settings, self.membership, wall_offset=wall_offset)
         self._clients = RequestDispatcher(
-            self.registry,
-            self.membership,
-            settings,
-            party,
-            self._remove_machines,
+            self.registry, self.membership, settings, self._remove_machines
         )
         self._silence_armed = False
 

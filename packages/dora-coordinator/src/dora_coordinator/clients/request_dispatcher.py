@@ -11,7 +11,6 @@ from dora_config.protocol import control
 from dora_config.protocol.builds import BuildDataflow, BuildEnded, BuildEvents
 from dora_config.protocol.calls import PartResult
 from dora_config.protocol.daemon import LogChunk
-from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.recordings import CallRecorders
 from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.clients.builds import Builds
@@ -20,7 +19,7 @@ from dora_coordinator.clients.graph_changes import GraphChanges
 from dora_coordinator.clients.lifecycle import LifecycleRequests
 from dora_coordinator.clients.log_streams import LogStreams
 from dora_coordinator.clients.topic_streams import TopicStreams
-from dora_coordinator.clients.views import cluster_report, dataflow_summary, node_summaries
+from dora_coordinator.clients.views import dataflow_summary
 from dora_coordinator.dataflow.placement import place
 from dora_coordinator.dataflow.registry import DataflowChanged, DataflowRegistry, RequestRefused
 from dora_coordinator.settings import Settings
@@ -42,13 +41,11 @@ class RequestDispatcher:
         registry: DataflowRegistry,
         membership: Membership,
         settings: Settings,
-        party: ProgramVersion,
         remove_machines: RemoveMachines,
     ) -> None:
         self._remove_machines = remove_machines
         self._registry = registry
         self._membership = membership
-        self._party = party
         self._lifecycle = LifecycleRequests(registry, membership)
         self._destruction = Destruction(registry, membership, settings)
         self._logs = LogStreams(membership, settings)
@@ -132,20 +129,10 @@ class RequestDispatcher:
                 ending = self._destruction.request(requested, destroy, now)
                 reason = "the coordinator is ending"
                 return [*self._lifecycle.cancel_restarts(live, reason), *ending]
-            case control.ListDataflows():
-                rows = [dataflow_summary(one, self._membership, now) for one in registry]
-                return _answer(requested, control.DataflowList(dataflows=tuple(rows)))
             case control.ForgetEnded():
                 gone, changes = registry.forget_ended()
                 rows = [dataflow_summary(one, self._membership, now) for one in gone]
                 return [*changes, *_answer(requested, control.DataflowList(dataflows=tuple(rows)))]
-            case control.ListNodes(dataflow=ref):
-                return _answer(requested, self._node_list(ref))
-            case control.ClusterStatus():
-                report = cluster_report(registry, self._membership, self._party, now)
-                return _answer(requested, report)
-            case control.DescribeDataflow(dataflow=ref):
-                return _answer(requested, self._describe(ref))
             case control.RotateToken(grace=grace):
                 ready = [member.key for member in self._membership.connected()]
                 return [
@@ -153,7 +140,16 @@ class RequestDispatcher:
                 ]
             case control.RemoveMachines() as request:
                 return self._remove_machines(requested, request, now)
-            case control.CallRunner() | CallRecorders() | control.Explain() | control.GetSnapshot():
+            case (
+                control.CallRunner()
+                | CallRecorders()
+                | control.ClusterStatus()
+                | control.DescribeDataflow()
+                | control.Explain()
+                | control.GetSnapshot()
+                | control.ListDataflows()
+                | control.ListNodes()
+            ):
                 raise RequestRefused("failed", "queries are answered by the REST API")
             case _ as unreachable:
                 assert_never(unreachable)
@@ -161,18 +157,6 @@ class RequestDispatcher:
     @property
     def _is_ending(self) -> bool:
         return self._destruction.is_requested
-
-    def _node_list(self, ref: control.DataflowRef | None) -> control.NodeList:
-        """``ref`` None: of all live dataflows."""
-        registry = self._registry
-        chosen = registry.live() if ref is None else [registry.find(ref, archived=True)]
-        rows = [row for one in chosen for row in node_summaries(one, self._membership)]
-        return control.NodeList(nodes=tuple(rows))
-
-    def _describe(self, ref: control.DataflowRef) -> control.Described:
-        dataflow = self._registry.find(ref, archived=True)
-        daemons = {node: part.daemon for part in dataflow.parts.values() for node in part.nodes}
-        return control.Described(uuid=dataflow.id, spec=dataflow.spec, daemons=daemons)
 
     # ------------------------------------------------- consequences of other events
 

@@ -11,7 +11,7 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import assert_never
@@ -29,12 +29,8 @@ from dora_config.protocol.control import (
     SERVER_CODEC,
     Answer,
     CallRunner,
-    ClusterStatus,
     ControlRequest,
-    DescribeDataflow,
     Failure,
-    ListDataflows,
-    ListNodes,
     LogLines,
     Progress,
     TokenRotated,
@@ -151,7 +147,7 @@ class Service:
         self._unwritable: str | None = None
         """Why the store cannot be written now."""
         self._calls = DaemonCalls(self._send_to_daemon)
-        self._queries = Queries(self._calls, self._store_param, settings, party.release)
+        self._queries = Queries(self._calls, self._store_param, settings, party)
 
     def _new_state(self) -> CoordinatorState:
         return CoordinatorState(
@@ -163,14 +159,15 @@ class Service:
 
     async def _load(self) -> list[Command]:
         """Begin with a new state machine and what is stored."""
-        self._state = self._new_state()
+        state = self._new_state()
         self._timers.clear()
         self._armed.clear()
         stored = await anyio.to_thread.run_sync(self._store.load)
         machines = await anyio.to_thread.run_sync(self._store.machines)
         history = await anyio.to_thread.run_sync(self._read_history)
         loaded = StoreLoaded(tuple(stored), tuple(machines), tuple(history))
-        commands = self._state.handle(loaded, anyio.current_time())
+        commands = state.handle(loaded, anyio.current_time())
+        self._state = state
         self._loaded.set()
         return commands
 
@@ -212,6 +209,7 @@ class Service:
                 self._unwritable = None
                 await self._work()
             except NotWritten as error:
+                self._loaded = anyio.Event()  # queries must not see what was not stored
                 self._unwritable = str(error)
                 if not failed:
                     logger.error("%s", error)
@@ -236,31 +234,13 @@ class Service:
                 raise
 
     async def _serve_read_only(self, reason: str) -> None:
-        """Answer queries from what is stored and refuse the rest, for RETRY seconds."""
+        """Refuse changes for RETRY seconds; queries are answered from what is stored."""
         await self._load()
         with anyio.move_on_after(RETRY):
             while True:
                 await self._wait_for_work()
-                now = anyio.current_time()
-                commands = [c for key in self._due(now) for c in self._handle(TimerFired(key), now)]
-                for command in commands:  # timers of answered queries only: nothing is stored
-                    self._execute(command)
-                if self._inbox:
-                    self._answer_or_refuse(self._inbox.popleft(), reason)
-
-    def _answer_or_refuse(self, event: Event, reason: str) -> None:
-        match event:
-            case ClientRequested(
-                request=ListDataflows() | ListNodes() | ClusterStatus() | DescribeDataflow()
-            ):
-                for command in self._handle(event, anyio.current_time()):
-                    self._execute(command)
-            case ClientRequested() | ParamChangedByRunner():
-                self._refuse([event], reason)
-            case DaemonRegistered(connection=connection):
-                self._execute(CloseConnection(connection, RegistrationRefused(message=reason)))
-            case _:
-                pass  # of connections that are being closed
+                self._refuse(self._inbox, reason)
+                self._inbox.clear()
 
     def _handle(self, event: Event, now: float) -> list[Command]:
         """Handle an event; a defect in one event must not end the coordinator of a fleet."""
@@ -294,11 +274,17 @@ class Service:
             logger.exception("internal error, please report it; no more spans are exported")
             self._spans = None
 
-    def _refuse(self, events: Sequence[Event], reason: str) -> None:
-        """Fail the clients' requests among events whose changes were not stored."""
+    def _refuse(self, events: Iterable[Event], reason: str) -> None:
+        """Refuse what clients and daemons requested with events whose changes were not stored."""
         for event in events:
-            if isinstance(event, ClientRequested | ParamChangedByRunner):
-                self._execute(FailClient(event.client, event.number, reason))
+            match event:
+                case ClientRequested() | ParamChangedByRunner():
+                    self._execute(FailClient(event.client, event.number, reason))
+                case DaemonRegistered(connection=connection):
+                    refusal = RegistrationRefused(message=reason)
+                    self._execute(CloseConnection(connection, refusal))
+                case _:
+                    pass  # of connections that are being closed
 
     async def _wait_for_work(self) -> None:
         if self._inbox:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Final, assert_never
 
+import anyio
+
 from dora_config.protocol.calls import (
     NodeRequest,
     PartReply,
@@ -15,8 +17,20 @@ from dora_config.protocol.calls import (
     RunnerCall,
     RunnerReplies,
 )
-from dora_config.protocol.control import CallRunner, Explain, Explained, GetSnapshot
-from dora_config.protocol.envelope import clean_lines
+from dora_config.protocol.control import (
+    CallRunner,
+    ClusterStatus,
+    ControlAnswer,
+    DataflowList,
+    Described,
+    DescribeDataflow,
+    Explain,
+    GetSnapshot,
+    ListDataflows,
+    ListNodes,
+    NodeList,
+)
+from dora_config.protocol.envelope import ProgramVersion, clean_lines
 from dora_config.protocol.recordings import (
     CallRecorders,
     MachineReply,
@@ -25,7 +39,7 @@ from dora_config.protocol.recordings import (
     RecorderReplies,
 )
 from dora_config.protocol.runner import DeleteParam, Refusal, SetParam
-from dora_config.protocol.snapshot import Snapshot
+from dora_coordinator.clients.views import cluster_report, dataflow_summary, node_summaries
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.registry import RequestRefused
@@ -37,35 +51,60 @@ from dora_coordinator.settings import Settings
 RECORDER_SECONDS: Final = 150.0
 """More than twice the 60 s of a recorder's start, which may wait for an earlier one."""
 
-Query = CallRunner | CallRecorders | Explain | GetSnapshot
-QueryAnswer = RunnerReplies | RecorderReplies | Explained | Snapshot
+Query = (
+    CallRunner
+    | CallRecorders
+    | ClusterStatus
+    | DescribeDataflow
+    | Explain
+    | GetSnapshot
+    | ListDataflows
+    | ListNodes
+)
 StoreParam = Callable[[str, SetParam | DeleteParam], Awaitable[None]]
 """Stores a parameter of a dataflow that a runner has changed; returns once it is durable."""
 
 
 class Queries:
     def __init__(
-        self, calls: DaemonCalls, store_param: StoreParam, settings: Settings, release: str
+        self, calls: DaemonCalls, store_param: StoreParam, settings: Settings, party: ProgramVersion
     ) -> None:
         self._calls = calls
         self._store_param = store_param
+        self._party = party
         self._snapshots = Snapshots(
-            calls, release=release, max_message_bytes=settings.max_message_bytes
+            calls, release=party.release, max_message_bytes=settings.max_message_bytes
         )
 
-    async def answer(self, query: Query, cluster: CoordinatorState) -> QueryAnswer:
+    async def answer(self, query: Query, cluster: CoordinatorState) -> ControlAnswer:
         """Raises :class:`RequestRefused`."""
+        registry, membership = cluster.registry, cluster.membership
+        now = anyio.current_time()
         match query:
+            case ListDataflows():
+                rows = (dataflow_summary(one, membership, now) for one in registry)
+                return DataflowList(dataflows=tuple(rows))
+            case ListNodes(dataflow=ref):
+                chosen = registry.live() if ref is None else [registry.find(ref, archived=True)]
+                nodes = (row for one in chosen for row in node_summaries(one, membership))
+                return NodeList(nodes=tuple(nodes))
+            case ClusterStatus():
+                return cluster_report(registry, membership, self._party, now)
+            case DescribeDataflow(dataflow=ref):
+                dataflow = registry.find(ref, archived=True)
+                parts = dataflow.parts.values()
+                daemons = {node: part.daemon for part in parts for node in part.nodes}
+                return Described(uuid=dataflow.id, spec=dataflow.spec, daemons=daemons)
             case CallRunner(dataflow=ref, node=node, request=request):
-                dataflow = cluster.registry.find(ref, archived=False)
+                dataflow = registry.find(ref, archived=False)
                 return await self._call_runners(dataflow, node, request)
             case CallRecorders():
                 return await self._call_recorders(query, cluster)
             case Explain():
                 return await explained(query, cluster, self._calls)
             case GetSnapshot(dataflow=which, edges=edges):
-                chosen = None if which is None else cluster.registry.find(which, archived=True)
-                return await self._snapshots.get(cluster, chosen, edges=edges)
+                one = None if which is None else registry.find(which, archived=True)
+                return await self._snapshots.get(cluster, one, edges=edges)
             case _ as unreachable:
                 assert_never(unreachable)
 
