@@ -1,0 +1,507 @@
+"""A participant in a DDS domain of ROS: its graph, nodes, publishers and subscriptions.
+
+All methods may be called from any thread. Callbacks run on the participant's thread, one after
+another; an exception is logged. Messages are CDR bytes, with their header.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+from uuid import UUID
+
+from cyclonedds.builtin import (
+    BuiltinDataReader,
+    BuiltinTopicDcpsPublication,
+    BuiltinTopicDcpsSubscription,
+)
+from cyclonedds.core import (
+    DDSException,
+    GuardCondition,
+    InstanceState,
+    ReadCondition,
+    SampleState,
+    ViewState,
+    WaitSet,
+)
+from cyclonedds.domain import Domain, DomainParticipant
+from cyclonedds.pub import DataWriter
+from cyclonedds.sub import DataReader
+from cyclonedds.topic import Topic
+
+from dora_ros2.dds.policies import (
+    carrier_of,
+    carry,
+    dds_qos,
+    incompatibility,
+    ros_qos,
+    type_hash,
+)
+from dora_ros2.errors import MalformedMessage, SessionError
+from dora_ros2.types import MessageType, Types
+from dora_ros2.zenoh import keys
+from dora_ros2.zenoh.attachment import Attachment, gid
+from dora_ros2.zenoh.graph import Graph
+from dora_ros2.zenoh.qos import Qos
+from dora_ros2.zenoh.tokens import EndpointToken, Kind, NodeToken
+
+OnMessage = Callable[[bytes, Attachment | None], None]
+NO_SERVICES: Final = (
+    "services and actions of ROS 2 do not work over DDS here: Cyclone DDS for Python does not "
+    "give access to the identity of a request; use Zenoh"
+)
+_UNKNOWN: Final = "_NODE_NAME_UNKNOWN_"
+_SECOND: Final = 1_000_000_000
+_AT_ONCE: Final = 64
+# Fast DDS of ROS 2 Kilted describes lists in a way that Cyclone DDS refuses.
+_BY_NAME: Final = (
+    "<CycloneDDS><Domain><Compatibility><IgnoreTypeInformation>1.15,1.16,1.1</IgnoreTypeInformation>"
+    "</Compatibility></Domain></CycloneDDS>"
+)
+_LOOPBACK: Final = (
+    "<CycloneDDS><Domain><General><Interfaces><NetworkInterface address='127.0.0.1'/></Interfaces>"
+    "<AllowMulticast>false</AllowMulticast></General><Discovery><SPDPInterval>1s</SPDPInterval>"
+    "<ParticipantIndex>auto</ParticipantIndex><MaxAutoParticipantIndex>64</MaxAutoParticipantIndex>"
+    "<Peers><Peer address='127.0.0.1'/></Peers></Discovery></Domain></CycloneDDS>"
+)
+_logger = logging.getLogger(__name__)
+
+
+def configuration(environ: Mapping[str, str]) -> str:
+    """Return the configuration of Cyclone DDS: its own or that of ``CYCLONEDDS_URI``, and ours.
+
+    Only this computer is reached, unless ``CYCLONEDDS_URI`` is set, or
+    ``ROS_AUTOMATIC_DISCOVERY_RANGE`` is ``SUBNET``.
+    """
+    reach = environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST").upper()
+    network = environ.get("CYCLONEDDS_URI") or ("" if reach == "SUBNET" else _LOOPBACK)
+    return f"{network},{_BY_NAME}" if network else _BY_NAME
+
+
+@cache
+def _domain(number: int, configuration: str) -> Domain:
+    """Create a domain with a configuration; it lasts as long as the process."""
+    return Domain(number, configuration)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An endpoint that was discovered."""
+
+    writes: bool
+    participant: UUID
+    topic: str
+    type: str
+    hash: str
+    qos: Qos
+
+
+class Participant:
+    """All nodes of this process in one domain; `on_graph` is called when the graph changes."""
+
+    def __init__(
+        self,
+        *,
+        domain: int | None = None,
+        on_graph: Callable[[], None] | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        """Join a domain. Raises SessionError, InvalidName."""
+        self.domain = keys.parse_domain(
+            environ.get("ROS_DOMAIN_ID", "") if domain is None else str(domain)
+        )
+        self.graph = Graph()
+        self.closed = False
+        self.lock = threading.RLock()
+        self._on_graph = on_graph
+        self._changed = threading.Condition()
+        self._tokens: set[str] = set()
+        self._found: dict[UUID, _Found] = {}
+        self._named: dict[bytes, list[dict[str, Any]]] = {}
+        self._gids: dict[UUID, bytes] = {}
+        self._warned: set[tuple[UUID, UUID]] = set()
+        self._nodes: list[DdsNode] = []
+        self.subscriptions: list[DdsSubscription] = []
+        self.topics: dict[str, Any] = {}
+        try:
+            _domain(self.domain, configuration(environ))
+            self.dds = DomainParticipant(self.domain)
+            self._wait = WaitSet(self.dds)
+            self._wake = GuardCondition(self.dds)
+            self._wait.attach(self._wake)
+            self._publications = BuiltinDataReader(self.dds, BuiltinTopicDcpsPublication)
+            self._subscriptions = BuiltinDataReader(self.dds, BuiltinTopicDcpsSubscription)
+            self.key: UUID = self.dds.get_guid()
+            self._info = Types().message("rmw_dds_common/msg/ParticipantEntitiesInfo")
+            named = Qos(transient_local=True, depth=1)
+            topic = self.topic("ros_discovery_info", self._info)
+            self._announce = DataWriter(self.dds, topic, dds_qos(named, self._info.hash))
+            every = Qos(transient_local=True, keep_all=True)
+            self._infos = DataReader(self.dds, topic, dds_qos(every, self._info.hash))
+        except DDSException as error:
+            raise SessionError(f"cannot join the DDS domain {self.domain}: {error}") from error
+        self._conditions = [
+            self.watch(reader) for reader in (self._publications, self._subscriptions, self._infos)
+        ]
+        self._thread = threading.Thread(target=self._run, name="ros2-dds", daemon=True)
+        self._thread.start()
+
+    def node(self, name: str, namespace: str = "/") -> DdsNode:
+        """Announce a node. Raises InvalidName, SessionError."""
+        return DdsNode(self, name, namespace)
+
+    def topic(self, name: str, kind: MessageType) -> Any:
+        """Return the DDS topic of a name; its type cannot change."""
+        with self.lock:
+            held = self.topics.get(name)
+            if held is None:
+                held = self.topics[name] = Topic(self.dds, name, carrier_of(kind))
+        if held.data_type.__idl__.idl_transformed_typename != kind.dds_name:
+            raise SessionError(f"the topic {name} already has another type than {kind.name}")
+        return held
+
+    def wait_for(self, condition: Callable[[Graph], object], seconds: float) -> bool:
+        """Wait until the graph meets a condition; return whether it does. Not from a callback."""
+        with self._changed:
+            return bool(self._changed.wait_for(lambda: condition(self.graph), seconds))
+
+    def close(self) -> None:
+        """Leave the domain; may be called again."""
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+        for node in list(self._nodes):
+            node.close()
+        self._wake.set(True)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def __enter__(self) -> Participant:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def watch(self, reader: Any) -> ReadCondition:
+        """Wake the thread when a reader has something to take."""
+        condition = ReadCondition(reader, SampleState.NotRead | ViewState.Any | InstanceState.Any)
+        self._wait.attach(condition)
+        self._wake.set(True)
+        return condition
+
+    def unwatch(self, condition: ReadCondition) -> None:
+        self._wait.detach(condition)
+
+    def announce(self, nodes: Iterable[DdsNode] | None = None) -> None:
+        """Publish which endpoints belong to which node."""
+        with self.lock:
+            if nodes is not None:
+                self._nodes = list(nodes)
+            entries = [
+                {
+                    "node_namespace": node.namespace,
+                    "node_name": node.name,
+                    "reader_gid_seq": [{"data": one.key.bytes} for one in node.readers],
+                    "writer_gid_seq": [{"data": one.key.bytes} for one in node.writers],
+                }
+                for node in self._nodes
+            ]
+            value = {"gid": {"data": self.key.bytes}, "node_entities_info_seq": entries}
+            carrier = self.topics["ros_discovery_info"].data_type
+            self._announce.write(carry(carrier, self._info.encode(value)))
+
+    def nodes(self) -> list[DdsNode]:
+        return list(self._nodes)
+
+    # the thread
+
+    def _run(self) -> None:
+        while not self.closed:
+            try:
+                self._wait.wait(_SECOND)
+                self._wake.set(False)
+                if self.closed:
+                    break
+                if any([self._take_endpoints(), self._take_names()]):
+                    self._update()
+                for subscription in list(self.subscriptions):
+                    subscription.take()
+            except Exception:
+                _logger.exception("error in a participant of DDS")
+                time.sleep(0.1)
+
+    def _take_endpoints(self) -> bool:
+        changed = False
+        for reader, writes in ((self._publications, True), (self._subscriptions, False)):
+            for sample in reader.take(N=_AT_ONCE, condition=None):
+                changed = True
+                if sample.sample_info.valid_data and sample.qos is not None:
+                    self._found[sample.key] = _Found(
+                        writes,
+                        sample.participant_key,
+                        sample.topic_name,
+                        sample.type_name,
+                        type_hash(sample.qos),
+                        ros_qos(sample.qos),
+                    )
+                else:
+                    self._found.pop(sample.key, None)
+        return changed
+
+    def _take_names(self) -> bool:
+        changed = False
+        for sample in self._infos.take(N=_AT_ONCE):
+            if not hasattr(sample, "payload"):
+                continue  # a participant that left: its endpoints left as well
+            try:
+                info = self._info.decode(sample.payload).to_pylist()[0]
+            except MalformedMessage:
+                continue  # Humble, whose identifiers are longer
+            self._named[bytes(info["gid"]["data"])] = info["node_entities_info_seq"]
+            changed = True
+        return changed
+
+    def _update(self) -> None:
+        """Make the graph from what was discovered, and warn of endpoints that do not match."""
+        present = {one.participant.bytes for one in self._found.values()} | {self.key.bytes}
+        self._named = {key: nodes for key, nodes in self._named.items() if key in present}
+        nodes: dict[bytes, NodeToken] = {}
+        tokens: set[str] = set()
+        for participant, entries in self._named.items():
+            for number, entry in enumerate(entries):
+                node = NodeToken(
+                    self.domain,
+                    participant.hex(),
+                    str(number),
+                    entry["node_namespace"],
+                    entry["node_name"],
+                )
+                tokens.add(str(node))
+                for one in (*entry["reader_gid_seq"], *entry["writer_gid_seq"]):
+                    nodes[bytes(one["data"])] = node
+        gids = {}
+        for key, found in self._found.items():
+            unknown = NodeToken(self.domain, found.participant.hex, "0", "/", _UNKNOWN)
+            token = _token(key, found, nodes.get(key.bytes, unknown))
+            if token is not None:
+                tokens.add(str(token))
+                gids[key] = gid(str(token))
+        self._gids = gids
+        with self._changed:
+            for text in self._tokens - tokens:
+                self.graph.remove(text)
+            for text in tokens - self._tokens:
+                self.graph.add(text)
+            self._tokens = tokens
+            self._changed.notify_all()
+        self._warn_of_mismatches()
+        if self._on_graph is not None and not self.closed:
+            self._on_graph()
+
+    def _warn_of_mismatches(self) -> None:
+        """Warn once of each pair of ours and another endpoint with incompatible QoS."""
+        for key, own in self._found.items():
+            if own.participant != self.key or not own.topic.startswith("rt/"):
+                continue
+            for other_key, other in self._found.items():
+                pair = (key, other_key)
+                if other.topic != own.topic or other.writes is own.writes or pair in self._warned:
+                    continue
+                offered, requested = (own.qos, other.qos) if own.writes else (other.qos, own.qos)
+                reason = incompatibility(offered, requested)
+                if other.type != own.type:
+                    reason = f"the types differ, {own.type} here and {other.type} there"
+                if reason:
+                    self._warned.add(pair)
+                    _logger.warning("%s: no messages: %s", own.topic.removeprefix("rt"), reason)
+
+    def sender_of(self, reader: Any, handle: int) -> bytes:
+        """Return the GID by which the graph knows a publisher; zeros if it is unknown."""
+        data = reader.get_matched_publication_data(handle)
+        return self._gids.get(data.key, bytes(16)) if data is not None else bytes(16)
+
+
+def _token(key: UUID, found: _Found, node: NodeToken) -> EndpointToken | None:
+    """Return the token of a discovered endpoint; None for those that ROS does not show."""
+    prefix, _, name = found.topic.partition("/")
+    type_name = found.type
+    match prefix, found.writes:
+        case "rt", True:
+            kind = Kind.PUBLISHER
+        case "rt", False:
+            kind = Kind.SUBSCRIPTION
+        case "rq", _:
+            kind = Kind.CLIENT if found.writes else Kind.SERVER
+            name = name.removesuffix("Request")
+            type_name = type_name.removesuffix("Request_").rstrip("_") + "_"
+        case _:
+            return None
+    return EndpointToken(node, key.hex, kind, f"/{name}", type_name, found.hash, found.qos)
+
+
+class DdsNode:
+    """A node in the ROS graph."""
+
+    def __init__(self, participant: Participant, name: str, namespace: str = "/") -> None:
+        """Announce the node. Raises InvalidName, SessionError."""
+        self.name = keys.check_node_name(name)
+        self.namespace = keys.check_namespace(namespace)
+        self.participant = participant
+        self.readers: list[DdsSubscription] = []
+        self.writers: list[DdsPublisher] = []
+        self.closed = False
+        if participant.closed:
+            raise SessionError("the participant is closed")
+        with participant.lock:
+            participant.announce([*participant.nodes(), self])
+
+    @property
+    def full_name(self) -> str:
+        """Namespace and name, as ``/robot1/camera``."""
+        return f"{self.namespace.rstrip('/')}/{self.name}"
+
+    def publisher(self, topic: str, type: MessageType, qos: Qos | None = None) -> DdsPublisher:
+        """Announce a publisher. Raises InvalidName, SessionError, DefinitionError."""
+        return DdsPublisher(self, topic, type, qos or Qos())
+
+    def subscription(
+        self, topic: str, type: MessageType, on_message: OnMessage, qos: Qos | None = None
+    ) -> DdsSubscription:
+        """Call `on_message` with each message. Raises InvalidName, SessionError, DefinitionError.
+
+        The attachment has the time at the sender and its GID, and no number.
+        """
+        return DdsSubscription(self, topic, type, on_message, qos or Qos())
+
+    def service_server(self, *_: Any) -> Any:
+        """Raises SessionError, always."""
+        raise SessionError(NO_SERVICES)
+
+    service_client = service_server
+
+    def close(self) -> None:
+        """Close all endpoints and withdraw the node; again does nothing."""
+        with self.participant.lock:
+            if self.closed:
+                return
+            self.closed = True
+            for endpoint in (*self.readers, *self.writers):
+                endpoint.close()
+            self.participant.announce(node for node in self.participant.nodes() if node is not self)
+
+    def __enter__(self) -> DdsNode:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Endpoint:
+    """What publishers and subscriptions share."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def __init__(self, node: DdsNode, name: str, kind: MessageType) -> None:
+        if node.closed:
+            raise SessionError(f"the node {node.full_name} is closed")
+        self.node = node
+        self.name = keys.absolute(name, node.namespace, node.name)
+        self.closed = False
+        self.topic = node.participant.topic(f"rt{self.name}", kind)
+
+    def _announce(self, held: list[Any], *, add: bool) -> None:
+        with self.node.participant.lock:
+            (held.append if add else held.remove)(self)
+            self.node.participant.announce()
+
+
+class DdsPublisher(_Endpoint):
+    """Publishes messages to a topic."""
+
+    def __init__(self, node: DdsNode, name: str, kind: MessageType, qos: Qos) -> None:
+        super().__init__(node, name, kind)
+        self._writer: Any | None = _made(
+            DataWriter, node.participant, self.topic, dds_qos(qos, kind.hash)
+        )
+        self.key: UUID = self._writer.get_guid()
+        self._announce(node.writers, add=True)
+
+    def publish(self, payload: bytes | bytearray, *, time_ns: int | None = None) -> None:
+        """Send a message; `time_ns`: its source time (default: now). Raises SessionError."""
+        writer = self._writer
+        if writer is None:
+            raise SessionError(f"the publisher of {self.name} is closed")
+        try:
+            writer.write(carry(self.topic.data_type, payload), time_ns)
+        except DDSException as error:
+            raise SessionError(f"cannot publish to {self.name}: {error}") from error
+
+    def close(self) -> None:
+        """Withdraw the publisher; again does nothing."""
+        if not self.closed:
+            self.closed = True
+            self._announce(self.node.writers, add=False)
+            self._writer = None
+
+
+class DdsSubscription(_Endpoint):
+    """Receives the messages of a topic."""
+
+    def __init__(
+        self, node: DdsNode, name: str, kind: MessageType, on_message: OnMessage, qos: Qos
+    ) -> None:
+        super().__init__(node, name, kind)
+        self._on_message = on_message
+        participant = node.participant
+        self._reader: Any | None = _made(
+            DataReader, participant, self.topic, dds_qos(qos, kind.hash)
+        )
+        self.key: UUID = self._reader.get_guid()
+        self._announce(node.readers, add=True)
+        participant.subscriptions.append(self)
+        self._condition: ReadCondition | None = participant.watch(self._reader)
+
+    def take(self) -> None:
+        """Call the callback with all messages that wait; on the participant's thread."""
+        while (reader := self._reader) is not None:
+            samples = reader.take(N=_AT_ONCE)
+            for sample in samples:
+                if self.closed:
+                    return
+                if hasattr(sample, "payload"):
+                    info = sample.sample_info
+                    sender = self.node.participant.sender_of(reader, info.publication_handle)
+                    self._deliver(sample.payload, Attachment(0, info.source_timestamp, sender))
+            if len(samples) < _AT_ONCE:
+                return
+
+    def _deliver(self, payload: bytes, attachment: Attachment) -> None:
+        try:
+            self._on_message(payload, attachment)
+        except Exception:
+            _logger.exception("error in a callback of the subscription to %s", self.name)
+
+    def close(self) -> None:
+        """Withdraw the subscription; again does nothing. A call of its callback may end after."""
+        if not self.closed:
+            self.closed = True
+            participant = self.node.participant
+            participant.subscriptions.remove(self)
+            participant.unwatch(self._condition)
+            self._announce(self.node.readers, add=False)
+            self._condition = self._reader = None  # DDS deletes what has no references
+
+
+def _made(kind: Any, participant: Participant, topic: Any, qos: Any) -> Any:
+    try:
+        return kind(participant.dds, topic, qos)
+    except DDSException as error:
+        raise SessionError(f"DDS refuses the topic {topic.name}: {error}") from error

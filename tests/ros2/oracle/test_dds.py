@@ -1,0 +1,187 @@
+"""Topics over DDS with rclpy on Fast DDS, on this computer alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import random
+import subprocess
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.ros2_values import random_value
+from support.waiting import wait_until
+
+from dora_ros2.dds.participant import Participant
+from dora_ros2.errors import SessionError
+from dora_ros2.types import Types
+from dora_ros2.zenoh.qos import Qos
+
+PYTHON = Path(os.environ["DORA_TESTS_RCLPY"])
+SHARE = PYTHON.parents[1] / "share"
+DOMAIN = 87
+TYPES = Types([SHARE])
+NAMES = [
+    f"test_msgs/msg/{path.stem}" for path in sorted((SHARE / "test_msgs" / "msg").glob("*.msg"))
+] + [
+    "sensor_msgs/msg/JointState",
+    "sensor_msgs/msg/Image",
+    "sensor_msgs/msg/PointCloud2",
+    "geometry_msgs/msg/TransformStamped",
+    "nav_msgs/msg/Path",
+    "rcl_interfaces/msg/ParameterEvent",
+    "visualization_msgs/msg/MarkerArray",
+]
+TEXT = TYPES.message("std_msgs/msg/String")
+ENVIRONMENT = {"ROS_DOMAIN_ID": str(DOMAIN)}
+
+
+@pytest.fixture(scope="module")
+def echo() -> Iterator[None]:
+    """A process with the node ``/oracle/echo``."""
+    command = [str(PYTHON), str(Path(__file__).with_name("rclpy_echo.py")), *NAMES]
+    environment = {**os.environ, **ENVIRONMENT}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as process:
+        yield
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def participant(echo: None) -> Iterator[Participant]:
+    with Participant(environ=ENVIRONMENT) as made:
+        assert made.wait_for(
+            lambda graph: any(node.full_name == "/oracle/echo" for node in graph.nodes()), 60
+        )
+        yield made
+
+
+def keep(received: queue.Queue[bytes], payload: bytes, _: object) -> None:
+    received.put(payload)
+
+
+def get(received: queue.Queue[bytes]) -> Any:
+    return received.get(timeout=30)
+
+
+def test_all_types_both_ways(participant: Participant) -> None:
+    with participant.node("both") as node:
+        received: list[queue.Queue[bytes]] = [queue.Queue() for _ in NAMES]
+        publishers = []
+        for number, name in enumerate(NAMES):
+            message = TYPES.message(name)
+            node.subscription(f"/pong_{number}", message, partial(keep, received[number]))
+            publishers.append(node.publisher(f"/ping_{number}", message))
+        for number, name in enumerate(NAMES):
+            message = TYPES.message(name)
+            value = random_value(message.description, random.Random(name))
+
+            def answered(number: int = number, message: Any = message, value: Any = value) -> bool:
+                # discovery by both ends takes longer than by one of them
+                publishers[number].publish(message.encode(value))
+                try:
+                    payload = received[number].get(timeout=0.5)
+                except queue.Empty:
+                    return False
+                return bool(message.decode(payload).to_pylist() == [value])
+
+            wait_until(answered, what=f"an answer of type {name}")
+
+
+def test_graph(participant: Participant) -> None:
+    with participant.node("seen", "/ours") as node:
+        received: queue.Queue[bytes] = queue.Queue()
+        node.subscription("/names", TEXT, lambda data, _: received.put(data))
+        wait_until(lambda: b"seen" in get(received), what="our node in the graph of rclpy")
+        graph = participant.graph
+        assert participant.wait_for(
+            lambda graph: any(one.full_name == "/ours/seen" for one in graph.nodes()), 30
+        )
+        (offer,) = graph.topics()["/latched"].offers
+        assert offer.node.full_name == "/oracle/echo"
+        assert (offer.type, offer.hash) == (TEXT.name, TEXT.hash)
+        assert offer.qos.transient_local
+        assert "/oracle/echo/get_parameters" in graph.services()
+        servers = graph.services()["/oracle/echo/get_parameters"].offers
+        assert [one.type for one in servers] == ["rcl_interfaces/srv/GetParameters"]
+    assert participant.wait_for(
+        lambda graph: all(one.full_name != "/ours/seen" for one in graph.nodes()), 30
+    )
+
+
+def test_history_and_sender(participant: Participant) -> None:
+    """Messages from before arrive, there and here."""
+    latching = Qos(transient_local=True, depth=3)
+    with participant.node("late") as node:
+        received: queue.Queue[Any] = queue.Queue()
+        node.subscription("/latched", TEXT, lambda *both: received.put(both), latching)
+        payload, attachment = get(received)
+        assert TEXT.decode(payload).to_pylist() == [{"data": "from before"}]
+        sender = participant.graph.sender(attachment.gid)
+        assert sender is not None
+        assert sender.node.full_name == "/oracle/echo"
+
+        told = node.publisher("/told", TEXT, latching)
+        for number in range(4):
+            told.publish(TEXT.encode({"data": str(number)}))
+        heard: queue.Queue[bytes] = queue.Queue()
+        node.subscription("/heard", TEXT, lambda data, _: heard.put(data))
+        listen = node.publisher("/listen", TEXT)
+
+        def answered() -> bool:
+            listen.publish(TEXT.encode({}))
+            try:
+                return bool(TEXT.decode(heard.get(timeout=0.5))[0]["data"].as_py() == "3")
+            except queue.Empty:
+                return False
+
+        wait_until(answered, what="history in rclpy")
+
+
+def test_mismatched_qos(participant: Participant, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), participant.node("strict") as node:
+        received: queue.Queue[bytes] = queue.Queue()
+        node.subscription("/picky", TEXT, lambda data, _: received.put(data))
+        said = "/picky: no messages: the publisher is best effort, the subscription reliable"
+        wait_until(lambda: said in caplog.text, what="a warning")
+        assert received.empty()
+        node.subscription("/picky", TEXT, lambda data, _: received.put(data), Qos(reliable=False))
+        assert get(received)
+
+
+def test_what_dds_cannot_do(participant: Participant) -> None:
+    with participant.node("limits") as node:
+        with pytest.raises(SessionError, match="do not work over DDS"):
+            node.service_server("/x", TYPES.service("std_srvs/SetBool"), print)
+        node.publisher("/typed", TEXT)
+        with pytest.raises(SessionError, match="already has another type"):
+            node.publisher("/typed", TYPES.message("std_msgs/Bool"))
+        publisher = node.publisher("/closed", TEXT)
+    with pytest.raises(SessionError, match="is closed"):
+        publisher.publish(b"")
+
+
+def test_two_participants(participant: Participant) -> None:
+    """Without ROS: a subscription that is closed receives nothing more."""
+    with Participant(environ=ENVIRONMENT) as other, other.node("other") as there:
+        with participant.node("here") as node:
+            received: queue.Queue[bytes] = queue.Queue()
+            subscription = there.subscription("/ours", TEXT, lambda data, _: received.put(data))
+            publisher = node.publisher("/ours", TEXT, Qos(transient_local=True))
+            publisher.publish(TEXT.encode({"data": "x"}))
+
+            def arrives() -> bool:
+                publisher.publish(TEXT.encode({}))
+                return not received.empty()
+
+            wait_until(arrives, what="a message")
+            subscription.close()
+            assert participant.wait_for(lambda graph: not graph.topics()["/ours"].uses, 30)
+        other.close()
+        with pytest.raises(SessionError):
+            other.node("more")
