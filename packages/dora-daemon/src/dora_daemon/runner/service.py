@@ -325,7 +325,7 @@ class Runner:
                 self.processes.spawn(nodes[node], number)
             case commands.SignalNode(node=node, signal=name):
                 if (running := nodes[node].process) is not None:
-                    running.signal(name)
+                    running.signal_group(name)
             case commands.StageReplacement(node=node, incarnation=number):
                 self.processes.stage(nodes[node], number)
             case commands.PromoteReplacement(node=node, incarnation=number):

@@ -40,7 +40,7 @@ from dora_daemon.runner.nodes.processes import Processes
 from dora_daemon.runner.nodes.queues import QueueEntry, duplicate
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_daemon.runner.nodes.services import NodeServices
-from dora_daemon.runner.process.spawn import RunningProcess, SpawnRequest
+from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest
 from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.errors import TransportError
@@ -343,7 +343,7 @@ class LinkSupervisor:
         self._peers: dict[str, PeerEndpoint] = {}
         self._ended: set[str] = set()
         """Machines whose part of the dataflow has ended permanently."""
-        self._running: RunningProcess | None = None
+        self._running: NodeProcess | None = None
         self._channel: RunnerChannel | None = None
         """To the running process."""
         self._finishing = False
@@ -432,9 +432,9 @@ class LinkSupervisor:
         self._sent.clear()
         self._sync_soon()
         self._processes.watch(running, self._exited)
-        self._emit(events.LinkSpawned(incarnation, running.process.pid))
+        self._emit(events.LinkSpawned(incarnation, running.pid))
 
-    def _start(self, incarnation: int) -> tuple[RunningProcess, socket.socket]:
+    def _start(self, incarnation: int) -> tuple[NodeProcess, socket.socket]:
         """Return a link process, and this end of the socket that it inherits. Raises OSError."""
         runner_end, link_end = socket.socketpair()
         with link_end:
@@ -499,7 +499,7 @@ class LinkSupervisor:
 
     def signal(self, name: str) -> None:
         if self._running is not None:
-            self._running.signal(name)
+            self._running.signal_group(name)
 
     def take(self, stream: Stream, lines: list[str]) -> None:
         """Log lines that the process printed."""

@@ -16,7 +16,7 @@ from dora_daemon.runner.logs.logs import NodeLog
 from dora_daemon.runner.machine.health import HealthWatch, InputWatch
 from dora_daemon.runner.nodes.socket import NodeConnection
 from dora_daemon.runner.process.prepare import PreparedNode
-from dora_daemon.runner.process.spawn import RunningProcess
+from dora_daemon.runner.process.spawn import NodeProcess
 from dora_node_api.protocol.messages import Message, RestoreState, SaveState
 
 
@@ -67,7 +67,7 @@ class Replacement:
     program: PreparedNode
     log: NodeLog
     incarnation: int = 0
-    process: RunningProcess | None = None
+    process: NodeProcess | None = None
     connection: NodeConnection | None = None
     """Set when the process has sent Hello."""
     error: OSError | None = None
@@ -75,7 +75,7 @@ class Replacement:
 
     def kill(self) -> None:
         if self.process is not None:
-            self.process.signal("SIGKILL")
+            self.process.signal_group("SIGKILL")
 
 
 class LocalNode(Participant):
@@ -97,7 +97,7 @@ class LocalNode(Participant):
         self.code = ""
         """Digest of its code, if it was added or replaced while the dataflow ran."""
         self.params = dict(params)
-        self.process: RunningProcess | None = None
+        self.process: NodeProcess | None = None
         self.replacement: Replacement | None = None
         self.inputs = InputWatch()
         self.health = HealthWatch()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from dora_daemon.runner.dispatcher import Dispatcher
-from dora_daemon.runner.logs.logs import LineHandler, NodeLog, OutputReader
+from dora_daemon.runner.logs.logs import LineHandler, NodeLog
 from dora_daemon.runner.machine.events import (
     Exit,
     NodeConnected,
@@ -22,7 +22,7 @@ from dora_daemon.runner.nodes.departures import NodeDepartures
 from dora_daemon.runner.nodes.local_nodes import LocalNode
 from dora_daemon.runner.process.memory_kills import MemoryKills
 from dora_daemon.runner.process.prepare import PreparedNode
-from dora_daemon.runner.process.spawn import RunningProcess, SpawnRequest, spawn, why_not
+from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest, spawn, why_not
 
 
 class Processes:
@@ -46,7 +46,7 @@ class Processes:
         self._open_files = open_files
         self._memory_kills = MemoryKills()
         self._waiting: deque[tuple[LocalNode, int]] = deque()
-        self._alive: dict[RunningProcess, Callable[[Exit], None]] = {}
+        self._alive: dict[NodeProcess, Callable[[Exit], None]] = {}
         """Every process that was not waited for yet, and what is called with its exit."""
         self._loop = asyncio.get_running_loop()
         self._watches_children = False
@@ -76,7 +76,7 @@ class Processes:
             return
         node.process = running
         self.watch(running, partial(self._ended, node, running))
-        self._emit(NodeSpawned(node.id, incarnation, running.process.pid))
+        self._emit(NodeSpawned(node.id, incarnation, running.pid))
 
     def stage(self, node: LocalNode, incarnation: int) -> None:
         """Start the process of a node's replacement beside the running one."""
@@ -109,7 +109,7 @@ class Processes:
 
     def _start(
         self, node: LocalNode, incarnation: int, prepared: PreparedNode, log: NodeLog
-    ) -> RunningProcess:
+    ) -> NodeProcess:
         variables = {
             **prepared.variables,
             "DORA_NODE_CONFIG": self._config_for(node, incarnation),
@@ -125,24 +125,22 @@ class Processes:
         log.tail.clear()
         return running
 
-    def start(self, request: SpawnRequest, incarnation: int, log: LineHandler) -> RunningProcess:
+    def start(self, request: SpawnRequest, incarnation: int, log: LineHandler) -> NodeProcess:
         """Start a process at once; its output goes to ``log``. Raises OSError."""
         try:
-            process = spawn(request)
+            running = spawn(request)
         except (OSError, ValueError) as error:
             program = request.argv[0]
             raise OSError(f"{program} in {request.cwd}: {why_not(program, error)}") from error
-        self._record(process.pid)
-        readers = (
-            OutputReader(process.stdout, "stdout", log),
-            OutputReader(process.stderr, "stderr", log),
-        )
-        return RunningProcess(incarnation, process, readers)
+        self._record(running.pid)
+        running.incarnation = incarnation
+        running.read_into(log)
+        return running
 
-    def watch(self, running: RunningProcess, on_exit: Callable[[Exit], None]) -> None:
+    def watch(self, running: NodeProcess, on_exit: Callable[[Exit], None]) -> None:
         """Call ``on_exit`` once the process has ended and all that it printed was read."""
         self._alive[running] = on_exit
-        descriptor = running.process.exit_fd
+        descriptor = running.exit_fd
         if descriptor is not None:
             self._loop.add_reader(descriptor, self._exit_of, running)
         elif not self._watches_children:
@@ -154,15 +152,20 @@ class Processes:
         for running in list(self._alive):
             self._exit_of(running)
 
-    def _exit_of(self, running: RunningProcess) -> None:
-        handled = running.process.exit is not None
-        if handled or (status := running.process.reap()) is None:
+    def _exit_of(self, running: NodeProcess) -> None:
+        handled = running.exit is not None
+        if handled or (status := running.reap()) is None:
             return
         status = self._memory_kills.explain(status, self._loop.time())
-        running.release(self._loop)
+        self._close(running)
         self._alive.pop(running)(status)
 
-    def _ended(self, node: LocalNode, running: RunningProcess, status: Exit) -> None:
+    def _close(self, running: NodeProcess) -> None:
+        if running.exit_fd is not None:
+            self._loop.remove_reader(running.exit_fd)
+        running.close()
+
+    def _ended(self, node: LocalNode, running: NodeProcess, status: Exit) -> None:
         if node.process is running:
             node.process = None
         elif (staged := node.replacement) is not None and staged.process is running:
@@ -176,10 +179,10 @@ class Processes:
         """Kill everything that still runs and wait for its end, without events."""
         self._waiting.clear()
         for running in self._alive:
-            running.signal("SIGKILL")
+            running.signal_group("SIGKILL")
         for running in self._alive:
-            running.process.wait()
-            running.release(self._loop)
+            running.wait()
+            self._close(running)
         self._alive.clear()
         if self._watches_children:
             self._loop.remove_signal_handler(signal.SIGCHLD)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import errno
 import os
@@ -15,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dora_daemon.runner.logs.logs import OutputReader
+from dora_daemon.runner.logs.logs import LineHandler, OutputReader
 from dora_daemon.runner.machine.events import Exit
 from dora_daemon.runner.process.metrics import LoadMeter
 
@@ -52,6 +51,14 @@ class NodeProcess:
         self.exit_fd = watch_process(popen.pid)
         """Becomes readable when the process has ended; ``None`` where pidfds do not exist."""
         self.exit: Exit | None = None
+        self.incarnation = 0
+        self.load = LoadMeter(popen.pid)
+        self._readers: tuple[OutputReader, ...] = ()
+
+    def read_into(self, log: LineHandler) -> None:
+        """Pass on what it prints, until it is closed."""
+        out, err = self.stdout, self.stderr
+        self._readers = (OutputReader(out, "stdout", log), OutputReader(err, "stderr", log))
 
     def signal_group(self, name: str) -> None:
         """Signal the whole group, unless the process was reaped and the group has ended."""
@@ -81,37 +88,15 @@ class NodeProcess:
         return True
 
     def close(self) -> None:
-        """Close the descriptors; call this once the process was reaped."""
+        """Read the rest and close the descriptors; call this once the process was reaped."""
+        for reader in self._readers:
+            reader.finish()
         if self.exit_fd is not None:
             os.close(self.exit_fd)
             self.exit_fd = None
         for stream in (self._popen.stdout, self._popen.stderr):
             if stream is not None:
                 stream.close()
-
-
-@dataclass(slots=True, eq=False)
-class RunningProcess:
-    """A running process and the readers of its output."""
-
-    incarnation: int
-    process: NodeProcess
-    readers: tuple[OutputReader, ...]
-    load: LoadMeter = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.load = LoadMeter(self.process.pid)
-
-    def signal(self, name: str) -> None:
-        """Signal the whole group of the process."""
-        self.process.signal_group(name)
-
-    def release(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self.process.exit_fd is not None:
-            loop.remove_reader(self.process.exit_fd)
-        for reader in self.readers:
-            reader.finish()
-        self.process.close()
 
 
 def spawn(request: SpawnRequest) -> NodeProcess:
