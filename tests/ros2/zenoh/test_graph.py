@@ -54,16 +54,17 @@ def test_topics_services_and_actions() -> None:
     assert (graph.nodes(), graph.topics(), graph.services(), graph.actions()) == ([], {}, {}, {})
 
 
-def test_the_profile_is_that_of_the_others() -> None:
+def test_the_profile_is_that_of_nodes_that_do_not_follow() -> None:
     graph = Graph()
-    assert graph.profile() is None
+    assert graph.profiles() == set()
     graph.add(CAPTURED)
-    assert graph.profile() is Profile.HUMBLE
-    graph.add(endpoint("MP", "/chatter", "std_msgs::msg::dds_::String_", zid="own"))
-    assert graph.profile() is None
-    assert graph.profile(without={"own"}) is Profile.HUMBLE
+    token = endpoint("MP", "/chatter", "std_msgs::msg::dds_::String_")
+    graph.add(token.replace("/%/%robot1/", "/%dora/%robot1/"))
+    assert graph.profiles() == {Profile.HUMBLE}
+    graph.add(token)
+    assert graph.profiles() == {Profile.HUMBLE, Profile.REP2016}
     graph.remove(CAPTURED)
-    assert graph.profile() is Profile.REP2016
+    assert graph.profiles() == {Profile.REP2016}
 
 
 def test_one_warning_for_tokens_that_cannot_be_read() -> None:

@@ -22,6 +22,7 @@ from dora_ros2.zenoh.keys import NamedType
 from dora_ros2.zenoh.node import Node, Publisher
 from dora_ros2.zenoh.qos import Qos
 from dora_ros2.zenoh.session import Session
+from dora_ros2.zenoh.tokens import Kind
 
 STRING = NamedType(
     dds_name("std_msgs/msg/String"),
@@ -117,15 +118,44 @@ def test_domains_and_profiles_are_apart(router: Router) -> None:
         assert [payload for payload, _ in received] == [b"own domain"]
 
 
-def test_the_profile_of_humble_is_detected(router: Router) -> None:
-    with router.open(profile=Profile.HUMBLE) as humble, router.open() as ours:
-        received: Received = []
-        Node(humble, "robot").subscription("/chatter", STRING, lambda *got: received.append(got))
-        assert ours.wait_for(lambda graph: graph.topics().get("/chatter"), 30)
-        assert ours.profile is Profile.HUMBLE
+def test_endpoints_follow_the_profile_of_the_others(router: Router) -> None:
+    with (
+        router.open() as another,
+        router.open(profile=Profile.HUMBLE) as humble,
+        router.open() as ours,
+    ):
+        Node(another, "another").publisher("chatter", STRING)
         publisher = Node(ours, "bridge").publisher("chatter", STRING)
+        received_here = subscribe(ours)
+        assert publisher.key.endswith(STRING.hash)
+        received: Received = []
+        robot = Node(humble, "robot")
+        robot.subscription("/chatter", STRING, lambda *got: received.append(got))
+        arrives(publisher, received)
+        assert ours.profile is Profile.HUMBLE
         assert publisher.key == "0/chatter/std_msgs::msg::dds_::String_/TypeHashNotSupported"
-        arrives(publisher, received, b"to humble")
+        assert received[0][1] is not None
+        assert received[0][1].gid == publisher.gid
+        arrives(robot.publisher("/chatter", STRING), received_here)
+        late = Node(ours, "late").publisher("chatter", STRING)
+        assert late.token.humble
+        assert humble.wait_for(
+            lambda graph: all(one.humble for one in graph.endpoints(Kind.PUBLISHER)), 30
+        )
+
+
+def test_a_domain_with_both_profiles_is_named(
+    router: Router, caplog: pytest.LogCaptureFixture
+) -> None:
+    newer_session = router.open(profile=Profile.REP2016)
+    with router.open(profile=Profile.HUMBLE) as humble, newer_session as newer:
+        Node(newer, "newer").publisher("chatter", STRING)
+        Node(humble, "humble").publisher("chatter", STRING)
+        assert newer.wait_for(lambda graph: len(graph.endpoints()) == 2, 30)
+        with router.open() as session:
+            warning = "nodes of ROS 2 Humble and of newer versions share domain 0"
+            wait_until(lambda: warning in caplog.text, what="the warning")
+            assert session.profile in set(Profile)
 
 
 def test_a_hundred_nodes(router: Router) -> None:

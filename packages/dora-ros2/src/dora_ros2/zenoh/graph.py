@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from dora_ros2.zenoh.attachment import gid
 from dora_ros2.zenoh.tokens import EndpointToken, Kind, NodeToken, parse_token
 
+FOLLOWER = "/dora"
+"""Enclave of nodes whose profile is that of the others, so that two of them do not agree alone."""
 _ACTION = "/_action/"
 
 
@@ -63,13 +64,13 @@ class Graph:
     def endpoints(self, *kinds: Kind, name: str | None = None) -> list[EndpointToken]:
         """Return the endpoints of some kinds (default: all), in order of their names."""
         found = [
-            token
-            for token in list(self._tokens.values())
+            (token.name, text, token)
+            for text, token in list(self._tokens.items())
             if isinstance(token, EndpointToken)
             and (not kinds or token.kind in kinds)
             and name in (None, token.name)
         ]
-        return sorted(found, key=lambda token: (token.name, str(token)))
+        return [token for _, _, token in sorted(found, key=lambda one: one[:2])]
 
     def sender(self, of: bytes) -> EndpointToken | None:
         """Return the endpoint with this GID."""
@@ -100,14 +101,13 @@ class Graph:
             if name.endswith("/_action/send_goal")
         }
 
-    def profile(self, without: Collection[str] = ()) -> Profile | None:
-        """Return the profile of all sessions but `without`; None if unknown or if both occur."""
-        found = {
-            Profile.HUMBLE if endpoint.humble else Profile.REP2016
-            for endpoint in self.endpoints()
-            if endpoint.node.zid not in without
+    def profiles(self) -> set[Profile]:
+        """Return the profiles of all nodes but those that follow others."""
+        return {
+            Profile.HUMBLE if token.humble else Profile.REP2016
+            for token in list(self._tokens.values())
+            if isinstance(token, EndpointToken) and token.node.enclave != FOLLOWER
         }
-        return found.pop() if len(found) == 1 else None
 
     def _channels(self, offer: Kind, use: Kind, *, actions: bool = False) -> dict[str, Channel]:
         channels: dict[str, Channel] = {}

@@ -45,15 +45,13 @@ class _Declared(Protocol):
 class Node:
     """A node in the ROS graph."""
 
-    def __init__(
-        self, session: Session, name: str, namespace: str = "/", *, enclave: str = ""
-    ) -> None:
+    def __init__(self, session: Session, name: str, namespace: str = "/") -> None:
         """Announce the node. Raises InvalidName, SessionError."""
         keys.check_node_name(name)
         namespace = keys.check_namespace(namespace)
         self.session = session
         self.token = NodeToken(
-            session.domain, session.zid, session.number(), namespace, name, enclave
+            session.domain, session.zid, session.number(), namespace, name, session.enclave
         )
         self.closed = False
         self._lock = threading.Lock()
@@ -100,6 +98,11 @@ class Node:
         _undeclare(self._announcement)
         self.session.nodes.discard(self)
 
+    def profile_changed(self) -> None:
+        """Announce the endpoints again, with or without hashes of types."""
+        for endpoint in list(self.endpoints):
+            endpoint.profile_changed()
+
     def __enter__(self) -> Node:
         return self
 
@@ -114,26 +117,26 @@ class Endpoint:
     noun: ClassVar[str]
 
     def __init__(self, node: Node, name: str, type: WireType, qos: Qos) -> None:
-        session = node.session
         if node.closed:
             raise SessionError(f"the node {node.full_name} is closed")
         self.node = node
         self.name = keys.absolute(name, node.token.namespace, node.token.name)
-        humble = session.profile is Profile.HUMBLE
-        type_hash = keys.NO_HASH if humble else type.hash
-        self.token = EndpointToken(
-            node.token, session.number(), self.kind, self.name, type.dds_name, type_hash, qos
-        )
-        self.gid = gid(str(self.token))
-        self.key = keys.data_key(session.domain, self.name, type.dds_name, type_hash)
+        self.type = type
+        self.qos = qos
         self.closed = False
         self._lock = threading.RLock()
         self._sequence = count(1)
         self._warned = False
-        # Announced last: who sees the token may send at once.
-        self._declared: list[_Declared] = self._declare(session.raw, qos)
-        self._declared.append(session.raw.liveliness().declare_token(str(self.token)))
+        self._announce()
         node.endpoints.add(self)
+
+    def profile_changed(self) -> None:
+        """Announce the endpoint again, with or without the hash; kept messages are lost."""
+        with self._lock:
+            if not self.closed and self.token.hash != self._hash():
+                for declared in reversed(self._declared):
+                    _undeclare(declared)
+                self._announce()
 
     def close(self) -> None:
         """Withdraw the endpoint; again does nothing. A call of its callback may still end after."""
@@ -144,6 +147,21 @@ class Endpoint:
         for declared in reversed(self._declared):
             _undeclare(declared)
         self.node.endpoints.discard(self)
+
+    def _hash(self) -> str:
+        humble = self.node.session.profile is Profile.HUMBLE
+        return keys.NO_HASH if humble else self.type.hash
+
+    def _announce(self) -> None:
+        session, dds_name, type_hash = self.node.session, self.type.dds_name, self._hash()
+        self.token = EndpointToken(
+            self.node.token, session.number(), self.kind, self.name, dds_name, type_hash, self.qos
+        )
+        self.gid = gid(str(self.token))
+        self.key = keys.data_key(session.domain, self.name, dds_name, type_hash)
+        # The token comes last: who sees it may send at once.
+        self._declared = self._declare(session.raw, self.qos)
+        self._declared.append(session.raw.liveliness().declare_token(str(self.token)))
 
     def _declare(self, session: zenoh.Session, qos: Qos) -> list[_Declared]:
         raise NotImplementedError

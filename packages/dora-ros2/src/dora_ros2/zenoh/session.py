@@ -20,7 +20,7 @@ import zenoh
 
 from dora_ros2.errors import SessionError
 from dora_ros2.zenoh import keys
-from dora_ros2.zenoh.graph import Graph, Profile
+from dora_ros2.zenoh.graph import FOLLOWER, Graph, Profile
 from dora_ros2.zenoh.tokens import SPACE
 
 ROUTER = "tcp/localhost:7447"
@@ -81,7 +81,7 @@ def configuration(
 def outside_callback(call: Callable[[], None]) -> None:
     """Call what waits for callbacks of Zenoh: here, or in a thread if this is one of them."""
     if _inside_callback():
-        threading.Thread(target=call, name="ros2-close").start()
+        threading.Thread(target=call, name="ros2-outside").start()
     else:
         call()
 
@@ -108,8 +108,9 @@ def direct(
     return zenoh.handlers.Callback(guarded, drop and guarded, indirect=False)
 
 
-class _Closable(Protocol):
+class _Node(Protocol):
     def close(self) -> None: ...
+    def profile_changed(self) -> None: ...
 
 
 class Session:
@@ -140,13 +141,16 @@ class Session:
         self.graph = Graph()
         self.waiting: str | None = None
         self.closed = False
-        self._profile = profile
+        self.profile = profile or Profile.REP2016
+        """That of `profile`, else of the other nodes; announced endpoints follow a change."""
+        self._detects_profile = profile is None
+        self.enclave = FOLLOWER if profile is None else ""
         self._on_state = on_state
         self._on_graph = on_graph
         self._changed = threading.Condition()
         self._reporting = threading.RLock()
         self._routers: set[str] = set()
-        self.nodes: set[_Closable] = set()
+        self.nodes: set[_Node] = set()
         self._numbers = count()
         made = configuration(environ, config=config, router=router)
         endpoints = json.loads(made.get_json("connect/endpoints"))
@@ -175,11 +179,6 @@ class Session:
         if self.closed:
             raise SessionError("the session is closed")
         return self._zenoh
-
-    @property
-    def profile(self) -> Profile:
-        """The profile that was chosen, else that of the other nodes, else `rep2016`."""
-        return self._profile or self.graph.profile(without={self.zid}) or Profile.REP2016
 
     def number(self) -> str:
         """Return the next number of a node or endpoint."""
@@ -259,8 +258,29 @@ class Session:
             else:
                 self.graph.remove(text)
             self._changed.notify_all()
+        if self._detects_profile:
+            self._detect_profile()
         if self._on_graph is not None and not self.closed:
             self._on_graph()
+
+    def _detect_profile(self) -> None:
+        found = self.graph.profiles()
+        if len(found) == 2:
+            self._detects_profile = False
+            _logger.warning(
+                "nodes of ROS 2 Humble and of newer versions share domain %d; they cannot talk to"
+                " each other, and this session stays %s: choose its profile",
+                self.domain,
+                self.profile,
+            )
+        elif found and self.profile not in found:
+            self.profile = found.pop()
+            _logger.info("the other nodes have the profile %s", self.profile)
+            outside_callback(self._profile_changed)
+
+    def _profile_changed(self) -> None:
+        for node in list(self.nodes):
+            node.profile_changed()
 
 
 def _text(error: Exception) -> str:
