@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hypothesis import given, strategies as st
 from support.golden import check_golden
 from support.message_examples import examples
+from support.runner.histories import node_ended
 
 from dora_config.history.entries import (
     STDERR_CHARACTERS,
     EntriesDropped,
     HistoryEntry,
+    KeptEvents,
     PartRecovering,
     RunnerWarned,
     decode_entry,
     encode_entry,
     kept_stderr,
+    split_dropped,
 )
 
 
@@ -46,3 +50,23 @@ def test_only_the_last_lines_of_stderr_are_kept() -> None:
     kept = kept_stderr(lines)
     assert [line[:2] for line in kept] == [str(number) for number in range(80, 100)]
     assert {len(line) for line in kept} == {STDERR_CHARACTERS}
+
+
+@given(st.integers(0, 40), st.integers(0, 8), st.integers(1, 8))
+def test_the_first_and_the_last_events_are_kept(count: int, first: int, last: int) -> None:
+    entries = [node_ended(float(number), "a") for number in range(count)]
+    kept = KeptEvents(entries, first=first, last=last)
+    expected = entries if count <= first + last else [*entries[:first], *entries[-last:]]
+    assert list(kept.entries()) == expected
+    assert kept.dropped == count - len(expected)
+
+
+@given(st.integers(0, 40), st.integers(0, 8), st.integers(1, 8))
+def test_the_number_of_dropped_events_is_saved(count: int, first: int, last: int) -> None:
+    entries = [node_ended(float(number), "a") for number in range(count)]
+    kept = KeptEvents(entries, first=first, last=last)
+    lines = [encode_entry(entry) for entry in kept.saved()]
+    saved = [entry for line in lines if (entry := decode_entry(line)) is not None]
+    again = KeptEvents(saved, first=first, last=last)
+    assert (again.entries(), again.dropped) == (kept.entries(), kept.dropped)
+    assert split_dropped(saved) == (kept.entries(), kept.dropped)

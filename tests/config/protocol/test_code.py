@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from dora_config.protocol import code
 from dora_config.protocol.code import CodeFile, CodeLink, CodeSet
 
 A = "a" * 64
@@ -66,3 +67,13 @@ def test_files_below_a_link_or_file_are_refused() -> None:
 def test_digest_survives_encoding() -> None:
     code = CodeSet(files=(CodeFile(path="d/x", sha256=A, size=3),))
     assert CodeSet.model_validate_json(code.text()).digest() == code.digest()
+
+
+def test_paths_and_headers() -> None:
+    assert code.FILES_PATH == "/api/files"
+    assert code.file_path("ab") == "/api/files/ab"
+    assert (code.OFFSET_HEADER, code.FREE_HEADER, code.PLACE_HEADER) == (
+        "X-Dora-Offset",
+        "X-Dora-Free",
+        "X-Dora-Store",
+    )

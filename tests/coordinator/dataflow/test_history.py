@@ -11,8 +11,7 @@ from support.simulation.fleet_simulation import (
 from support.simulation.machine_simulation import FakeDaemon
 
 from dora_config.history import entries as happened
-from dora_config.history.entries import HistoryEntry, HistoryEvent
-from dora_config.history.kept import split_dropped
+from dora_config.history.entries import HistoryEntry, HistoryEvent, split_dropped
 from dora_config.protocol.control import ForgetEnded, StopDataflow
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.history import FIRST, LAST, REFUSED, ClusterHistory

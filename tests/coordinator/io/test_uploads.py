@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Message
 
 from dora_config.file_store import FileStore
-from dora_config.protocol.code_http import OFFSET_HEADER
+from dora_config.protocol.code import OFFSET_HEADER
 from dora_coordinator.io import files as files_module
 from dora_coordinator.io.files import CodeFiles
 

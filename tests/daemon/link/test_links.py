@@ -12,7 +12,7 @@ from daemon.link.machine import Machine, connected, connected_stream, deliveries
 from support.queues import message, number_of
 from support.waiting import wait_until
 
-from dora_config.protocol.link_reasons import LINK_PROTOCOL
+from dora_config.protocol.links import LINK_PROTOCOL
 from dora_daemon import __version__
 from dora_daemon.link.protocol.frames import VERSION
 from dora_daemon.link.protocol.messages import Incoming, PeerChanged, SetIncoming

@@ -9,9 +9,15 @@ from support.runner.histories import node_ended
 
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import OutputSource, TimerSource
-from dora_config.history.entries import EdgeEnds, HistoryEntry, RunBegan, RunEnded, RunnerWarned
+from dora_config.history.entries import (
+    EdgeEnds,
+    HistoryEntry,
+    RunBegan,
+    RunEnded,
+    RunnerWarned,
+    split_dropped,
+)
 from dora_config.history.file import read_history
-from dora_config.history.kept import split_dropped
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import (
     DataflowFinished,

@@ -17,9 +17,8 @@ from pathlib import Path
 
 from dora_cli.logs.printer import EntryPrinter
 from dora_config import DoraError
-from dora_config.history.entries import RunBegan
+from dora_config.history.entries import RunBegan, split_dropped
 from dora_config.history.file import read_history
-from dora_config.history.kept import split_dropped
 from dora_config.ids import file_stem
 from dora_config.protocol.dataflow import LogFilter
 from dora_daemon.agent.logs.files import NodeLogReader, PartLogReader

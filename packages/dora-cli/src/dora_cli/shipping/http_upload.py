@@ -16,7 +16,7 @@ from dora_config.access import Endpoint
 from dora_config.control_plane import ControlConnection
 from dora_config.disk_space import SPARE, DiskFull
 from dora_config.errors import DoraError
-from dora_config.protocol.code_http import (
+from dora_config.protocol.code import (
     FILES_PATH,
     FREE_HEADER,
     OFFSET_HEADER,

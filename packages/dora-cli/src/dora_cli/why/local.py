@@ -8,10 +8,9 @@ from pathlib import Path
 
 from dora_cli.logs.files import RecordedRun, choose_run
 from dora_config.disk_space import SPARE, free_space
-from dora_config.history.entries import HistoryEntry, RunBegan, RunEnded, RunnerDied
+from dora_config.history.entries import HistoryEntry, RunBegan, RunEnded, RunnerDied, split_dropped
 from dora_config.history.evidence import Evidence, MachineEvidence
 from dora_config.history.file import read_history
-from dora_config.history.kept import split_dropped
 from dora_config.protocol.runner_events import DataflowStarted, DataflowStopping
 from dora_daemon.process_tree.runtime_dir import living_runners, runtime_root
 

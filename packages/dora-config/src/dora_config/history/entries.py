@@ -7,6 +7,8 @@ recoveries and stops. Times are those of the machine of the program that keeps t
 from __future__ import annotations
 
 import json
+from collections import deque
+from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -31,6 +33,9 @@ STDERR_CHARACTERS: Final = 240
 """Lines of a failed process's stderr that are kept, and characters of each."""
 TEXT_CHARACTERS: Final = 2000
 """Characters of a sentence that are kept."""
+FIRST: Final = 200
+LAST: Final = 400
+"""Events that are kept of the beginning, and of the end."""
 
 # ------------------------------------------------------------------------------- of a runner
 
@@ -275,3 +280,52 @@ def kept_result(result: NodeResult) -> NodeResult:
 def kept_stderr(lines: tuple[str, ...]) -> tuple[str, ...]:
     """Return the last lines of a process's stderr, each cut to a readable length."""
     return tuple(line[:STDERR_CHARACTERS] for line in lines[-STDERR_LINES:])
+
+
+class KeptEvents:
+    """Keeps the beginning as well as the end, because a crash loop must not hide its cause."""
+
+    def __init__(
+        self, entries: Iterable[SavedEntry] = (), *, first: int = FIRST, last: int = LAST
+    ) -> None:
+        self._max_first = first
+        self._first: list[HistoryEntry] = []
+        self._last: deque[HistoryEntry] = deque(maxlen=last)
+        self.dropped = 0
+        """Entries between the two that were dropped."""
+        for entry in entries:
+            self.add(entry)
+
+    def add(self, entry: SavedEntry) -> None:
+        if isinstance(entry, EntriesDropped):
+            self.dropped += entry.dropped
+            return
+        if len(self._first) < self._max_first:
+            self._first.append(entry)
+            return
+        if len(self._last) == self._last.maxlen:
+            self.dropped += 1
+        self._last.append(entry)
+
+    def entries(self) -> tuple[HistoryEntry, ...]:
+        """Return the kept entries, oldest first."""
+        return (*self._first, *self._last)
+
+    def saved(self, dataflow: str = "") -> tuple[SavedEntry, ...]:
+        """Return the lines of a file: the kept entries, and the number of the dropped ones."""
+        if not self.dropped:
+            return self.entries()
+        dropped = EntriesDropped(dropped=self.dropped, dataflow=dataflow)
+        return (*self._first, dropped, *self._last)
+
+
+def split_dropped(saved: Iterable[SavedEntry]) -> tuple[tuple[HistoryEntry, ...], int]:
+    """Return the entries of a file, and how many were dropped before it was written."""
+    entries: list[HistoryEntry] = []
+    dropped = 0
+    for entry in saved:
+        if isinstance(entry, EntriesDropped):
+            dropped += entry.dropped
+        else:
+            entries.append(entry)
+    return tuple(entries), dropped

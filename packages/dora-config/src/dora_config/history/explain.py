@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dora_config.history import entries as happened
-from dora_config.history.evidence import Evidence
+from dora_config.history.evidence import Evidence, TimedEvent, merged
 from dora_config.history.explanation import Cause, Explanation, FlowProblem, Occurrence, Role
 from dora_config.history.flow import Flow
-from dora_config.history.merging import TimedEvent, merged
 from dora_config.history.troubles import (
     LINK_SILENCE,
     PRIMARY,

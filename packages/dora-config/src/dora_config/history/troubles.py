@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final, Literal
 
 from dora_config.history import entries as happened
-from dora_config.history.merging import TimedEvent
+from dora_config.history.evidence import TimedEvent
 from dora_config.protocol.runner_events import (
     DataflowStarted,
     NodeConnected,

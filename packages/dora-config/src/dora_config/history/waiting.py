@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from dora_config.history import entries as happened
-from dora_config.history.evidence import Evidence
-from dora_config.history.merging import TimedEvent
+from dora_config.history.evidence import Evidence, TimedEvent
 from dora_config.history.troubles import Trouble, on
 from dora_config.protocol.runner_events import (
     DataflowStopping,

@@ -1,14 +1,15 @@
-"""File list of a node whose code is sent to its machine; no I/O.
+"""File list of a node whose code is sent to its machine, and the coordinator's store of files.
 
 A :class:`CodeSet` is itself stored and sent as a file, named by the SHA-256 of its text.
-Specifications refer to it by that digest.
+Specifications refer to it by that digest. Clients upload files by SHA-256, daemons download them;
+the paths of the store change when its format does. No I/O.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field, field_validator, model_validator
 
@@ -20,6 +21,21 @@ MAX_FOLLOWED = 40
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 in hexadecimal digits; used as a file name, hence the strict pattern."""
+
+
+FILES_PATH: Final = "/api/files"
+"""POST with a JSON list of SHA-256 returns the missing ones; below it one path per file."""
+OFFSET_HEADER: Final = "X-Dora-Offset"
+"""Bytes already stored (HEAD), or the position of the uploaded part (PUT)."""
+FREE_HEADER: Final = "X-Dora-Free"
+"""Bytes that can be written to the store."""
+PLACE_HEADER: Final = "X-Dora-Store"
+"""Folder of the store on the coordinator's machine, percent-encoded."""
+
+
+def file_path(digest: str) -> str:
+    """Return the path of one file."""
+    return f"{FILES_PATH}/{digest}"
 
 
 def check_path(path: str) -> str:

@@ -18,6 +18,12 @@ LAST_PORT: Final = 7549
 """Default range of ports for links; each dataflow uses one port per machine."""
 
 
+LINK_PROTOCOL: Final = "link protocol"
+"""The versions of the two links do not work together."""
+LINKS_SETTING: Final = "links:"
+"""The two machines do not agree on `links`."""
+
+
 class RemoteEdge(Frozen):
     """One edge between two machines; ``output`` and ``input`` as in the dataflow file."""
 

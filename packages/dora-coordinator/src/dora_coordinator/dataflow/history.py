@@ -11,6 +11,7 @@ from dora_config.history.entries import (
     TEXT_CHARACTERS,
     CoordinatorHistoryEvent,
     HistoryEntry,
+    KeptEvents,
     MachineLost,
     MachineReturned,
     PartRecovering,
@@ -22,7 +23,6 @@ from dora_config.history.entries import (
     StartRefused,
     StopRequested,
 )
-from dora_config.history.kept import KeptEvents
 from dora_coordinator.dataflow import events
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.state.commands import AppendHistory, Command

@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from dora_config.disk_space import DiskFull, free_space, require_room
 from dora_config.file_store import FileRefused, FileStore
-from dora_config.protocol.code_http import (
+from dora_config.protocol.code import (
     FILES_PATH,
     FREE_HEADER,
     OFFSET_HEADER,

@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket
 
 from dora_config.access import address_text
 from dora_config.control_plane import AUTHORITY_PATH
-from dora_config.protocol.code_http import FILES_PATH
+from dora_config.protocol.code import FILES_PATH
 from dora_config.protocol.rest.paths import is_rest
 from dora_coordinator.io.connections import Renewal
 from dora_coordinator.io.limits import (

@@ -10,8 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from dora_config.protocol.link_reasons import LINK_PROTOCOL, LINKS_SETTING
-from dora_config.protocol.links import LinkReport, PeerEndpoint, PeerReport, RemoteEdge
+from dora_config.protocol.links import (
+    LINK_PROTOCOL,
+    LINKS_SETTING,
+    LinkReport,
+    PeerEndpoint,
+    PeerReport,
+    RemoteEdge,
+)
 from dora_coordinator.state.commands import Command, Log
 
 ADVICE = (

@@ -17,8 +17,7 @@ from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.disk_space import require_room
 from dora_config.errors import DoraError
 from dora_config.file_store import FileRefused, FileStore
-from dora_config.protocol.code import CodeSet
-from dora_config.protocol.code_http import file_path
+from dora_config.protocol.code import CodeSet, file_path
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.transfers import DownloadFailed, Downloads, StoredFile
 from dora_daemon.code.checkout import check_out, growth, merged

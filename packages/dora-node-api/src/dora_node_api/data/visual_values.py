@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,10 @@ class Points:
     color: Color | None = None
     radii: tuple[float, ...] = ()
     """Metres: none, one for all points, or one for each."""
+
+    @property
+    def rows(self) -> list[tuple[float, ...]]:
+        return list(struct.Struct(f"<{self.dimensions}f").iter_unpack(self.data))
 
 
 @dataclass(frozen=True, slots=True)

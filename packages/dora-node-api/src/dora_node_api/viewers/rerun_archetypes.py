@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
@@ -63,16 +62,16 @@ def entities(
             encoded = rr.EncodedImage(contents=visual.data, media_type=f"image/{visual.format}")
             yield Entity(name, encoded)
         case Points(dimensions=2):
-            yield Entity(name, rr.Points2D(_rows(visual), colors=_colors(visual.color)))
+            yield Entity(name, rr.Points2D(visual.rows, colors=_colors(visual.color)))
         case Points():
             radii = visual.radii or (_RADIUS,)
             colors = _colors(visual.color)
-            yield Entity(name, rr.Points3D(_rows(visual), radii=radii, colors=colors))
+            yield Entity(name, rr.Points3D(visual.rows, radii=radii, colors=colors))
         case Boxes():
             yield Entity(name, _boxes(visual, 2 if kind is VisualKind.BOXES_2D else 3))
         case Lines():
             strips = rr.LineStrips3D(
-                [_rows(visual.points)],
+                [visual.points.rows],
                 colors=[visual.points.color or _GREEN],
                 radii=[visual.radius or _RADIUS],
             )
@@ -155,10 +154,6 @@ def _floats(
     if len(numbers) != count:
         raise ValueError(f"the metadata {name} is {given!r}; expected {count} numbers")
     return numbers
-
-
-def _rows(points: Points) -> list[tuple[float, ...]]:
-    return list(struct.Struct(f"<{points.dimensions}f").iter_unpack(points.data))
 
 
 def _colors(color: tuple[int, int, int] | None) -> list[tuple[int, int, int]] | None:

@@ -11,8 +11,8 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from dora_config.disk_space import free_space
+from dora_config.history.entries import split_dropped
 from dora_config.history.file import read_history
-from dora_config.history.kept import split_dropped
 from dora_config.protocol.daemon import PartHistory, ReadHistory
 from dora_config.protocol.runner import GetHistory, RunnerHistory
 from dora_daemon.agent.records import PartRecord

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dora_config.protocol.link_reasons import LINK_PROTOCOL
+from dora_config.protocol.links import LINK_PROTOCOL
 from dora_daemon._version import __version__
 from dora_daemon.link.errors import WireError
 from dora_daemon.link.protocol.frames import VERSION

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dora_config.protocol.link_reasons import LINKS_SETTING
-from dora_config.protocol.links import PeerState
+from dora_config.protocol.links import LINKS_SETTING, PeerState
 
 _NOT_TRIED = "no connection has been tried yet"
 

@@ -9,8 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from dora_config.history.entries import (
+    FIRST,
+    LAST,
     HistoryEntry,
     HistoryEvent,
+    KeptEvents,
     RunBegan,
     RunEnded,
     RunnerWarned,
@@ -18,7 +21,6 @@ from dora_config.history.entries import (
     kept_result,
 )
 from dora_config.history.file import HistoryFile, read_history
-from dora_config.history.kept import FIRST, LAST, KeptEvents
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import (
     DataflowFinished,

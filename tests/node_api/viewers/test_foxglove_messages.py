@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from dora_node_api.data.foxglove_fields import foxglove_fields
 from dora_node_api.data.visual_kinds import DISPLAYS, VisualKind
 from dora_node_api.data.visual_values import (
     Box,
@@ -22,6 +21,7 @@ from dora_node_api.data.visual_values import (
     Text,
     Visual,
 )
+from dora_node_api.viewers.foxglove_messages import foxglove_fields
 
 K = VisualKind
 POINTS = Points(3, bytes(24))
