@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import anyio
 import pytest
+from support.waiting import wait_until_async
 
 from dora_config.protocol.daemon import DaemonMessage
 from dora_config.protocol.runner import (
@@ -87,8 +88,35 @@ def test_runners_without_counters_are_reported(monkeypatch: pytest.MonkeyPatch) 
     assert found.problems == (
         "it is too old",
         "it has ended",
-        f"the runner of dataflow {TWO} has not answered for 0.01 s",
+        f"the runner of dataflow {TWO} has not answered for 0.01 s; it may be suspended",
     )
+
+
+def test_a_silent_runner_delays_one_sample_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RUNNER_SECONDS", 0.01)
+    sent: list[DaemonMessage] = []
+    called: list[str] = []
+
+    class Counted(FakeRunners):
+        def call(self, dataflow_id: str, request: RunnerRequest, on_reply: OnReply) -> None:
+            called.append(dataflow_id)
+            super().call(dataflow_id, request, on_reply)
+
+    async def run() -> None:
+        async with anyio.create_task_group() as tasks:
+            sampler = Sampler(tasks, Counted({ONE: Statistics(), TWO: None}), sent.append)
+
+            async def take(count: int) -> None:
+                sampler.start(SampleMachine(sample="s"))
+                await wait_until_async(lambda: len(sent) == count, what="the sample")
+
+            await take(1)
+            await take(2)
+
+    anyio.run(run)
+    assert called == [ONE, TWO, ONE]
+    problem = f"the runner of dataflow {TWO} has not answered for 0.01 s; it may be suspended"
+    assert [one.problems for one in sent if isinstance(one, MachineSample)] == [(problem,)] * 2
 
 
 def test_further_edges_are_left_out() -> None:

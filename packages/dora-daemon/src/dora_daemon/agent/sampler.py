@@ -28,6 +28,8 @@ from dora_daemon.runner.nodes.socket import peer_credentials
 
 RUNNER_SECONDS = 2.0
 """Time for runners to answer, less than the coordinator waits for this machine."""
+SILENT_SECONDS = 10.0
+"""Time until a runner that has not answered in time gets another request: it delays the others."""
 
 
 LOCK_NAME: Final = "dora-cluster-lock"
@@ -112,7 +114,7 @@ class SampledRunners(RunnerCalls, Protocol):
     """The runners whose counters are sampled."""
 
     def connected(self) -> list[str]:
-        """Return the dataflows whose runners have answered before."""
+        """Return the dataflows whose runners have answered before or accepted a connection."""
 
 
 class Sampler:
@@ -125,6 +127,8 @@ class Sampler:
         self._runners = runners
         self._send = send
         self._lock = MachineLockReader()
+        self._silent: dict[str, float] = {}
+        """When a runner that has not answered gets another request."""
 
     def start(self, request: SampleMachine) -> None:
         """Send the sample once all runners have answered or the time is over."""
@@ -162,13 +166,19 @@ class Sampler:
 
     async def _statistics(self, dataflow: str) -> Statistics:
         """Raises NotAnswered."""
+        silent = NotAnswered(
+            f"the runner of dataflow {dataflow} has not answered for {RUNNER_SECONDS:g} s; it may "
+            "be suspended"
+        )
+        if anyio.current_time() < self._silent.get(dataflow, 0.0):
+            raise silent
+        self._silent.pop(dataflow, None)
         try:
             with anyio.fail_after(RUNNER_SECONDS):
                 reply = await call(self._runners, dataflow, GetStatistics())
         except TimeoutError as late:
-            raise NotAnswered(
-                f"the runner of dataflow {dataflow} has not answered for {RUNNER_SECONDS:g} s"
-            ) from late
+            self._silent[dataflow] = anyio.current_time() + SILENT_SECONDS
+            raise silent from late
         if not isinstance(reply, Statistics):
             raise NotAnswered(f"no counters of dataflow {dataflow}")
         return reply

@@ -100,6 +100,11 @@ class RunnerClient:
         self._is_mute = False
         self._lifecycle_lines = LifecycleLines()
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has a connection to the runner, which may not have answered yet."""
+        return self._writer is not None
+
     def send(self, request: RunnerRequest, on_reply: OnReply | None = None) -> None:
         """Send a request.
 

@@ -91,8 +91,9 @@ class RunnerRegistry:
         return [status for status in found if status is not None]
 
     def connected(self) -> list[str]:
-        """Return the dataflows whose runners have answered before."""
-        return [one for one, client in self._clients.items() if client.status is not None]
+        """Return the dataflows whose runners have answered before or accepted a connection."""
+        found = self._clients.items()
+        return [one for one, client in found if client.status is not None or client.is_connected]
 
     def _new(self, dataflow_id: str) -> RunnerClient:
         mark = f"{dataflow_id}@{self._machine().machine_id or ''}"
