@@ -89,6 +89,9 @@ from dora_daemon.agent.runners.registry import RunnerRegistry
 from dora_daemon.agent.sampler import Sampler
 from dora_daemon.agent.state import AgentState
 from dora_daemon.code.delivery import Delivery
+from dora_daemon.process_tree import daemon_entry
+from dora_daemon.process_tree.daemon_entry import DaemonEntry
+from dora_daemon.process_tree.runtime_dir import own_identity
 
 ADOPTION_TIMEOUT = 10.0
 """Seconds for runners of an earlier daemon process to answer before the daemon registers."""
@@ -160,6 +163,8 @@ class Agent:
         store = FileStore(files.directory.parent.parent / "code")
         self._code = Delivery(store, self._token.endpoint)
         self._credentials = Credentials(files.directory / "credentials")
+        self._runtime_root = runtime_root
+        self._address = str(endpoint())
         self._authority = ""
         self._certificate_name = ""
         self._connections = 0
@@ -209,6 +214,7 @@ class Agent:
         """Adopt runners, then serve the coordinator until the state machine ends the daemon."""
         async with self._tasks:
             self._tasks.start_soon(self._report_absence)
+            self._note_connection(connected=False)
             self.post(DaemonStarted())
             with anyio.move_on_after(ADOPTION_TIMEOUT):
                 await self._adopted.wait()
@@ -218,6 +224,25 @@ class Agent:
                 self._link.finish()
                 connection.cancel_scope.deadline = anyio.current_time() + FLUSH_TIMEOUT
             self._tasks.cancel_scope.cancel()
+        daemon_entry.remove(self._runtime_root, self._files.instance)
+
+    def _note_connection(self, *, connected: bool) -> None:
+        """Write whether the coordinator is there, for commands on this machine."""
+        pid, started, boot = own_identity()
+        entry = DaemonEntry(
+            instance=self._files.instance,
+            machine_id=self._options.machine_id,
+            pid=pid,
+            start_time=started,
+            boot_id=boot,
+            coordinator=self._address,
+            connected=connected,
+            since=daemon_entry.boot_time(),
+        )
+        try:
+            entry.write(self._runtime_root)
+        except OSError as error:  # full disk
+            logger.error("%s: cannot be written: %s", error.filename, error.strerror)
 
     async def _report_absence(self) -> None:
         """Report that the coordinator is away unless it answers in time."""
@@ -288,6 +313,7 @@ class Agent:
             case Registered(authority=authority, certificate_name=name):
                 self._authority, self._certificate_name = authority, name
                 self._connections += 1
+                self._note_connection(connected=True)
                 self.post(CoordinatorConnected())
                 self._request_certificate()
             case Certificate():
@@ -359,6 +385,7 @@ class Agent:
         self._logs.close_all()
         self._inspectors.close_all()
         self._builds.cancel_all()
+        self._note_connection(connected=False)
         self.post(CoordinatorLost())
         self._tasks.start_soon(self._report_absence)
 
