@@ -419,7 +419,7 @@ def reports(commands: list[Command]) -> list[PartReport]:
 
 def found_run() -> PartRecord:
     return PartRecord(
-        dataflow_id=ID, attempt=1, spec=SPEC, foreground=True, runtime_dir="run/0", runtime_token=ID
+        dataflow_id=ID, attempt=1, spec=SPEC, borrowed=True, runtime_dir="run/0", runtime_token=ID
     )
 
 

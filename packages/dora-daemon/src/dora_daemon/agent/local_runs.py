@@ -20,8 +20,10 @@ from dora_daemon.agent.part_files import DaemonFiles
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.service import Agent, AgentOptions
 from dora_daemon.out_dir import history_file
+from dora_daemon.process_tree.daemon_entry import daemons
+from dora_daemon.process_tree.reaper import OWNER
 from dora_daemon.process_tree.runner_index import IndexEntry
-from dora_daemon.process_tree.runtime_dir import PLAN, living_runners, runtime_root
+from dora_daemon.process_tree.runtime_dir import PLAN, living_runners, runtime_root, runtime_roots
 
 POLL = 0.2
 """Seconds between two looks for runs."""
@@ -36,10 +38,24 @@ def local_runs(dataflow: str | None = None) -> list[tuple[Path, IndexEntry]]:
     ]
 
 
+def away_runs() -> list[tuple[Path, IndexEntry]]:
+    """Return the runs of daemons on this machine that have no coordinator; blocking."""
+    found = []
+    for root in runtime_roots():
+        connected = {one.machine_id for one in daemons(root) if one.connected}
+        found += [
+            (directory, entry)
+            for directory, entry in living_runners(root)
+            if not entry.foreground and entry.machine_id not in connected
+        ]
+    return found
+
+
 def record_of(directory: Path, entry: IndexEntry) -> PartRecord | None:
     """Return the record of a run; None if it has no plan that this version can read."""
     try:
         plan = RunPlan.model_validate_json((directory / PLAN).read_bytes())
+        token = (directory / OWNER).read_text()
         spec = DataflowSpec(
             resolved=plan.resolved,
             descriptor=plan.descriptor,
@@ -55,9 +71,9 @@ def record_of(directory: Path, entry: IndexEntry) -> PartRecord | None:
         dataflow_id=entry.dataflow_id,
         attempt=1,
         spec=spec,
-        foreground=True,
+        borrowed=True,
         runtime_dir=str(directory),
-        runtime_token=entry.dataflow_id,
+        runtime_token=token,
         log_dirs=log_dirs(plan),
         history_file=str(history_file(plan)),
     )

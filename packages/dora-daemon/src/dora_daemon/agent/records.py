@@ -57,8 +57,9 @@ class PartRecord(Message):
     stopping: bool = False
     forgotten: bool = False
     """The coordinator has stored the result; only ``log_dirs`` is still needed."""
-    foreground: bool = False
-    """It is a `dora run`, which the agent of `dora ui` has adopted and never starts again."""
+    borrowed: bool = False
+    """Its runner belongs to `dora run` or to a daemon; an agent of a command shows it, never starts
+    it again, and leaves its result and its files to the owner."""
     runtime_dir: str = ""
     """Directory of its runner; empty before it exists."""
     runtime_token: str = ""
@@ -79,7 +80,7 @@ class PartRecord(Message):
     @property
     def starts_alone(self) -> bool:
         """Whether the machine may start it without the coordinator."""
-        return self.ran and not (self.stopping or self.foreground) and self.spec.offline == "run"
+        return self.ran and not (self.stopping or self.borrowed) and self.spec.offline == "run"
 
 
 def cause_of(result: DataflowResult, where: str) -> tuple[str | None, str]:

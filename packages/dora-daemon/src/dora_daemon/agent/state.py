@@ -492,20 +492,22 @@ class AgentState:
         if not part.live:
             return []
         record = part.record
-        acknowledge = SendToRunner(record.dataflow_id, AcknowledgeResult())
+        acknowledge: list[Command] = []
+        if not record.borrowed:
+            acknowledge.append(SendToRunner(record.dataflow_id, AcknowledgeResult()))
         part.connected = False
         unreleased = record.phase in ("preparing", "prepared")
         if not result.ok and part.stop is None and not part.next:
             node, reason = cause_of(result, record.where)
             if self._starts_alone(part) and (unreleased or self._is_tried_again(part, now)):
                 part.cause = reason if node is None else f'node "{node}" {reason}'
-                return [acknowledge]  # its runner ends now
+                return acknowledge  # its runner ends now
             if unreleased:
-                return [*self._lose(part, reason, now, node, result), acknowledge]
+                return [*self._lose(part, reason, now, node, result), *acknowledge]
         save = part.save(phase="ended", result=result, ended_at=now)
         if part.next is not None:
-            return [save, acknowledge, *self._make(part.next)]
-        return [save, acknowledge, part.report_state(), *self._exit_if_idle()]
+            return [save, *acknowledge, *self._make(part.next)]
+        return [save, *acknowledge, part.report_state(), *self._exit_if_idle()]
 
     def _lose(
         self,
@@ -524,7 +526,7 @@ class AgentState:
         if self._starts_alone(part):
             return self._hold(part, reason, now)
         part.lost = None
-        if record.stopping or record.foreground:  # a recovery must not spawn it again
+        if record.stopping or record.borrowed:  # a recovery must not spawn it again
             result = result or DataflowResult(dataflow_id=record.dataflow_id, error=reason)
             save = part.save(phase="ended", result=result, ended_at=now)
             return [save, part.report_state(), *self._exit_if_idle()]

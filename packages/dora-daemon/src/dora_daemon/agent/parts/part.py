@@ -212,7 +212,7 @@ class LocalPart:
     def refuse(self, reason: str) -> list[Command]:
         """The runner takes no requests: report why, and how to replace it."""
         name = self.record.spec.name or self.record.dataflow_id
-        remedy = "run it again" if self.record.foreground else f"run `dora restart {name}`"
+        remedy = "run it again" if self.record.borrowed else f"run `dora restart {name}`"
         self.refusal = f"{reason}; {remedy}"
         if self.stop is None and self.record.stopping:
             self.stop = StopPart(dataflow_id=self.record.dataflow_id)

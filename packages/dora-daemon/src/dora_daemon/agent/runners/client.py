@@ -187,8 +187,11 @@ class RunnerClient:
             self._process.kill()
         await self.attend(directory)
 
-    async def attend(self, directory: RunnerDirectory) -> None:
-        """Keep a connection to the runner until it has ended, clean up, and deliver the end."""
+    async def attend(self, directory: RunnerDirectory, *, borrowed: bool = False) -> None:
+        """Keep a connection to the runner until it has ended, clean up, and deliver the end.
+
+        ``borrowed``: its owner cleans up.
+        """
         self._directory = directory
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch_silence)
@@ -209,7 +212,10 @@ class RunnerClient:
             tasks.cancel_scope.cancel()
         if self._process is not None:
             await anyio.to_thread.run_sync(self._process.wait)
-        await self._deliver_end(directory)
+        if borrowed:
+            self._deliver(self, RunnerEnded(self.dataflow_id, "its runner has ended"))
+        else:
+            await self._deliver_end(directory)
 
     async def _watch_silence(self) -> None:
         """Let requests time out, and kill a runner that does not answer a stop."""

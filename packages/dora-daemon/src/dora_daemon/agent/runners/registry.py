@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from anyio.abc import TaskGroup
@@ -56,7 +57,8 @@ class RunnerRegistry:
         """Connect to a runner that this daemon process has not started."""
         logger.info("adopting the runner of dataflow %s", record.dataflow_id)
         directory = RunnerDirectory(Path(record.runtime_dir), record.runtime_token)
-        self._tasks.start_soon(self._new(record.dataflow_id).attend, directory)
+        client = self._new(record.dataflow_id)
+        self._tasks.start_soon(partial(client.attend, directory, borrowed=record.borrowed))
 
     def send(self, dataflow_id: str, request: RunnerRequest) -> None:
         """Send a request, whose effects the runner reports."""
