@@ -57,9 +57,16 @@ class _Result(SimpleNamespace):
 class Client:
     """Connections to the coordinator, opened by the first request; a context manager."""
 
-    def __init__(self, at: Endpoint, *, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        at: Endpoint,
+        *,
+        timeout: float | None = None,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
         """``timeout``: seconds for a connection and for the answer to a query, if not the usual."""
         self.endpoint = at
+        self._on_close = on_close
         connect, query = (CONNECT_TIMEOUT, QUERY_TIMEOUT) if timeout is None else (timeout, timeout)
         self._connect_timeout = connect
         self._connection = ControlConnection(at, timeout=connect)
@@ -76,6 +83,7 @@ class Client:
         self._connection.close()
         if self._streams is not None:
             self._streams.close()
+        self._on_close()
 
     def abort(self) -> None:
         """End the request that another thread waits for."""

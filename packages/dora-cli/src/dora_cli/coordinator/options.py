@@ -67,17 +67,29 @@ def is_named(addr: str | None, port: int | None) -> bool:
     return addr is not None or port is not None or bool(os.environ.get("DORA_COORDINATOR_ADDR"))
 
 
-def connect(addr: str | None, port: int | None) -> Client:
-    """Return a client, which connects with its first request."""
+def connect(addr: str | None, port: int | None, *, or_here: bool = False) -> Client:
+    """Return a client, which connects with its first request.
+
+    ``or_here``: while the coordinator of this machine's daemon is away, and no other one is named,
+    its requests are about the dataflows on this machine.
+    """
     from dora_cli.coordinator.client import Client
     from dora_config.access import endpoint
 
-    return Client(endpoint(addr, port))
+    at = endpoint(addr, port)
+    if or_here and not is_named(addr, port):
+        from dora_daemon.process_tree.daemon_entry import away_runs
+
+        if away_runs():
+            from dora_cli.coordinator.local_runs import client_of_this_machine
+
+            return client_of_this_machine(at)
+    return Client(at)
 
 
-def connect_now(addr: str | None, port: int | None) -> Client:
-    """Return a connected client; raises CoordinatorUnavailable."""
-    client = connect(addr, port)
+def connect_now(addr: str | None, port: int | None, *, or_here: bool = False) -> Client:
+    """Return a connected client, as `connect`; raises CoordinatorUnavailable."""
+    client = connect(addr, port, or_here=or_here)
     client.connect()
     return client
 

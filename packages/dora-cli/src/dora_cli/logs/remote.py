@@ -94,7 +94,7 @@ def show(
 ) -> bool:
     """Print the logs; return False, without output, if no coordinator answers."""
     try:
-        client = connect_now(addr, port)
+        client = connect_now(addr, port, or_here=True)
     except CoordinatorUnreachable:
         return False
     try:
@@ -166,7 +166,7 @@ class LogReader:
     def follow_again(self, addr: str | None, port: int | None) -> None:
         """Connect again and continue behind the last line."""
         try:
-            with connect_now(addr, port) as client:
+            with connect_now(addr, port, or_here=True) as client:
                 self.follow(client)
         except CoordinatorUnavailable:
             return

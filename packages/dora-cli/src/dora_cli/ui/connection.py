@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import TypeVar
 
 import anyio
@@ -118,8 +119,9 @@ class LocalRuns(CoordinatorConnection):
 
     async def run(self) -> None:
         from dora_cli.coordinator.local_runs import adopting
+        from dora_daemon.agent.local_runs import local_runs
 
-        async with adopting(self._dataflow) as self._endpoint:
+        async with adopting(partial(local_runs, self._dataflow)) as self._endpoint:
             await super().run()
 
     async def request(self, request: ControlRequest) -> ControlAnswer:

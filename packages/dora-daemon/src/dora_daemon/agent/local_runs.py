@@ -20,10 +20,9 @@ from dora_daemon.agent.part_files import DaemonFiles
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.service import Agent, AgentOptions
 from dora_daemon.out_dir import history_file
-from dora_daemon.process_tree.daemon_entry import daemons
 from dora_daemon.process_tree.reaper import OWNER
 from dora_daemon.process_tree.runner_index import IndexEntry
-from dora_daemon.process_tree.runtime_dir import PLAN, living_runners, runtime_root, runtime_roots
+from dora_daemon.process_tree.runtime_dir import PLAN, living_runners, runtime_root
 
 POLL = 0.2
 """Seconds between two looks for runs."""
@@ -36,19 +35,6 @@ def local_runs(dataflow: str | None = None) -> list[tuple[Path, IndexEntry]]:
         for directory, entry in living_runners(runtime_root())
         if entry.foreground and dataflow in (None, entry.dataflow_id)
     ]
-
-
-def away_runs() -> list[tuple[Path, IndexEntry]]:
-    """Return the runs of daemons on this machine that have no coordinator; blocking."""
-    found = []
-    for root in runtime_roots():
-        connected = {one.machine_id for one in daemons(root) if one.connected}
-        found += [
-            (directory, entry)
-            for directory, entry in living_runners(root)
-            if not entry.foreground and entry.machine_id not in connected
-        ]
-    return found
 
 
 def record_of(directory: Path, entry: IndexEntry) -> PartRecord | None:
@@ -79,14 +65,19 @@ def record_of(directory: Path, entry: IndexEntry) -> PartRecord | None:
     )
 
 
+FindRuns = Callable[[], list[tuple[Path, IndexEntry]]]
+"""Returns runtime directory and index of the runs to adopt; may block."""
+
+
 async def adopt_local_runs(
-    folder: Path, reach: Callable[[], Endpoint], dataflow: str | None
+    folder: Path, reach: Callable[[], Endpoint], find: FindRuns, machine: str | None = None
 ) -> None:
     """Serve a coordinator until cancelled; the runs continue then.
 
-    ``folder`` is empty and for this agent only; ``dataflow``: only the run with this id.
+    ``folder`` is empty and for this agent only; ``machine``: its machine id, by default the name of
+    the host.
     """
-    name = socket.gethostname()
+    name = machine or socket.gethostname()
     try:
         parse_machine_id(name)
     except InvalidId:
@@ -97,7 +88,7 @@ async def adopt_local_runs(
         tasks.start_soon(agent.run)
         known = set[str]()
         while True:
-            for directory, entry in await anyio.to_thread.run_sync(local_runs, dataflow):
+            for directory, entry in await anyio.to_thread.run_sync(find):
                 if entry.dataflow_id not in known:
                     known.add(entry.dataflow_id)
                     record = await anyio.to_thread.run_sync(record_of, directory, entry)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from dora_config.atomic_write import write_file
 from dora_config.process_identity import boot_id, is_alive
+from dora_daemon.process_tree.runner_index import IndexEntry
+from dora_daemon.process_tree.runtime_dir import living_runners, runtime_roots
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,24 @@ def daemons(root: Path) -> Iterator[DaemonEntry]:
             entry = DaemonEntry(**json.loads(path.read_text()))
             if entry.boot_id == boot_id() and is_alive(entry.pid, entry.start_time):
                 yield entry
+
+
+def away_daemons() -> list[DaemonEntry]:
+    """Return the daemons of this machine that have no connection to their coordinator."""
+    return [one for root in runtime_roots() for one in daemons(root) if not one.connected]
+
+
+def away_runs() -> list[tuple[Path, IndexEntry]]:
+    """Return directory and index of the runners on this machine whose daemon has no coordinator."""
+    found = []
+    for root in runtime_roots():
+        connected = {one.machine_id for one in daemons(root) if one.connected}
+        found += [
+            (directory, entry)
+            for directory, entry in living_runners(root)
+            if not entry.foreground and entry.machine_id not in connected
+        ]
+    return found
 
 
 def _path(root: Path, instance: str) -> Path:

@@ -59,7 +59,7 @@ def main(
     `--all`, `--status finished` and `failed` include those that ended earlier, and those with the
     name of a running one.
     """
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
         found: list[DataflowSummary] = client.get(paths.DATAFLOWS).dataflows
     rows = selected(found, status=status, name=name, everything=everything)
     if sort_by is not None:

@@ -47,7 +47,7 @@ def main(
         "grace": grace_seconds(grace_duration, force=force),
         "force": force,
     }
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
         try:
             stopped: list[EndedDataflow] = client.post(f"{paths.DATAFLOWS}/stop", wanted).dataflows
         except RequestFailed as problem:

@@ -72,7 +72,7 @@ def main(
         raise NoTerminal("`dora top` needs a terminal; use --once to print the values once")
     page = Page(show, sort)
     names = frozenset(node or ())
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
         if not once:
             _live(client, page, dataflow, names, refresh_interval)
             return

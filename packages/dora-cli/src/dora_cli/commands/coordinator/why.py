@@ -90,7 +90,7 @@ def _explain(
     from dora_config.protocol.control import Explain, Explained
 
     try:
-        client = connect_now(addr, port)
+        client = connect_now(addr, port, or_here=True)
     except CoordinatorUnreachable:
         output.remark(f"no coordinator answers: reading the history below {here()}")
         return None

@@ -35,7 +35,7 @@ def main(
     from dora_cli.coordinator import calls
     from dora_config.protocol.control import ListNodes, NodeList
 
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
         found = calls.describe(client, dataflow)
         rows = client.request(ListNodes(dataflow=dataflow_ref(found.uuid)), NodeList).nodes
     summary = next((row for row in rows if row.node == node), None)

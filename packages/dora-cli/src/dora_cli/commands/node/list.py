@@ -32,7 +32,7 @@ def main(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """List nodes with status, pid, CPU, memory and restarts."""
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
         found = client.get(paths.url(paths.NODES, query={"dataflow": dataflow}))
     nodes: list[NodeSummary] = found.nodes
     if quiet:

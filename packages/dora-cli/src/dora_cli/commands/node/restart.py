@@ -23,6 +23,6 @@ def main(
 ) -> None:
     """Stop one node and start it again, regardless of its restart policy; others keep running."""
     wanted = {"dataflow": dataflow, "grace": grace}
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
         client.post(paths.url(paths.NODES, node, "restart"), wanted)
     output.write(f'node "{node}" restarted')

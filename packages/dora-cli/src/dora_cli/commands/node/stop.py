@@ -23,6 +23,6 @@ def main(
 ) -> None:
     """Stop one node permanently and wait until it has ended; other nodes keep running."""
     wanted = {"dataflow": dataflow, "grace": grace}
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
         client.post(paths.url(paths.NODES, node, "stop"), wanted)
     output.write(f'node "{node}" stopped')

@@ -24,6 +24,6 @@ def main(
     """Delete a parameter; the node receives a PARAM_DELETED event."""
     from dora_config.protocol.runner import DeleteParam, Done
 
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
         calls.call(client, dataflow, node, DeleteParam(node=node, key=key), Done)
     output.write(f'deleted "{key}" from node "{node}"')

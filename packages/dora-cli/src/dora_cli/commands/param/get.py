@@ -26,7 +26,7 @@ def main(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Print the value of a parameter as JSON."""
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
         values = parameters(client, dataflow, node)
     if key not in values:
         known = ", ".join(sorted(values)) or "none"

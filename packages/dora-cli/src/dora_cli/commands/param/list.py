@@ -23,7 +23,7 @@ def main(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """List the parameters of a node."""
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
         values = parameters(client, dataflow, node)
     if output_format is options.TableFormat.JSON:
         for key, value in sorted(values.items()):

@@ -38,6 +38,6 @@ def main(
             param_hint="'JSON'",
         ) from None
     request = SetParam(node=node, key=key, value=parsed)
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
         calls.call(client, dataflow, node, request, Done)
     output.write(f'set "{key}" = {json.dumps(parsed, ensure_ascii=False)} on node "{node}"')

@@ -49,7 +49,7 @@ def main(
         sample_bytes=MAX_JSON if as_json else MAX_ROW,
     )
     left = count if count is not None else math.inf
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
         drops, silence = DropCounter(), SilenceHint(", ".join(data or ()) or "any output")
         try:
             for update in watch(client, request, duration, tick=1.0):

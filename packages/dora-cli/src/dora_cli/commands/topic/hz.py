@@ -47,5 +47,5 @@ def main(
     request = WatchTopics(
         dataflow=dataflow_ref(dataflow), topics=tuple(data or ()), rates=True, window=window
     )
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
         rates.show(client, request, duration, output_format)

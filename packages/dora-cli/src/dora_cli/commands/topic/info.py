@@ -23,7 +23,7 @@ def main(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Show type, publisher, readers, rate and latency of an output."""
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
         found = calls.describe(client, dataflow)
         node, name = split_topic(found, data)
         before, began = _edges_of(client, found.uuid, data), time.monotonic()

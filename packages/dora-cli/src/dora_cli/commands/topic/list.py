@@ -15,7 +15,7 @@ def main(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """List the outputs of a dataflow and the inputs that read them."""
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
         found = calls.describe(client, dataflow)
     readers = inputs_by_output(found)
     if output_format is options.TableFormat.JSON:

@@ -43,7 +43,7 @@ def main(
         raise typer.BadParameter(
             f"message is not valid JSON ({error}); quote text twice: '\"text\"'"
         ) from None
-    with connect(coordinator_addr, coordinator_port) as client:
+    with connect(coordinator_addr, coordinator_port, or_here=True) as client:
         found = calls.describe(client, dataflow)
         node, name = split_topic(found, data)
         request = Publish(node=node, output=name, data=message)
