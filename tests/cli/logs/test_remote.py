@@ -11,7 +11,7 @@ from dora_config.protocol.dataflow import LogFilter
 
 
 class InterruptedClient:
-    def __init__(self, *_: object) -> None: ...
+    def __init__(self, *_: object, or_here: bool) -> None: ...
 
     def __enter__(self) -> InterruptedClient:
         return self

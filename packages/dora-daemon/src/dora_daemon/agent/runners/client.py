@@ -213,7 +213,7 @@ class RunnerClient:
         if self._process is not None:
             await anyio.to_thread.run_sync(self._process.wait)
         if borrowed:
-            self._deliver(self, RunnerEnded(self.dataflow_id, "its runner has ended"))
+            self._deliver(self, RunnerEnded(self.dataflow_id, "its runner ended unexpectedly"))
         else:
             await self._deliver_end(directory)
 
