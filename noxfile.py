@@ -159,7 +159,8 @@ def demo(session: nox.Session) -> None:
 @nox.session(venv_backend="uv")
 def ros2(session: nox.Session) -> None:
     """dora-ros2 beside rclpy and zenoh-ros2-sdk, each in an environment of its own."""
-    session.install("-e", "packages/dora-ros2[dds]", *_dependencies("test"))
+    _install(session, "test")
+    session.install("-e", "packages/dora-ros2[dds]")
     variables = {}
     for group, variable in (("rclpy", "DORA_TESTS_RCLPY"), ("zenoh-sdk", "DORA_TESTS_ZENOH_SDK")):
         folder = Path(session.create_tmp()).resolve() / group

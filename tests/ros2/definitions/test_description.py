@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from dora_ros2.definitions.description import TypeDescription, dds_name, full_name, ros_name
+from dora_ros2.definitions.description import (
+    Field,
+    FieldType,
+    TypeDescription,
+    dds_name,
+    describe,
+    full_name,
+    ros_name,
+    structure,
+)
 from dora_ros2.definitions.sources import Definitions
 from dora_ros2.errors import DefinitionError
 
@@ -42,6 +51,21 @@ def test_incomplete_description() -> None:
     message["referenced_type_descriptions"] = []
     with pytest.raises(DefinitionError, match='"std_msgs/msg/Header" lacks "builtin_interfaces'):
         TypeDescription.from_message(message)
+
+
+def test_description_that_grows_without_end() -> None:
+    """A few lines can describe billions of fields."""
+    structures = {
+        f"a/msg/S{level}": structure(
+            f"a/msg/S{level}",
+            [Field(f"f{n}", FieldType(1, nested=f"a/msg/S{level - 1}")) for n in range(20)]
+            if level
+            else [Field("x", FieldType(3))],
+        )
+        for level in range(8)
+    }
+    with pytest.raises(DefinitionError, match="has more than 10000 fields"):
+        describe("a/msg/S7", structures.__getitem__)
 
 
 def test_concatenated_text() -> None:

@@ -17,12 +17,11 @@ from dora_ros2.definitions.description import (
     TypeDescription,
     dds_name,
     full_name,
-    ros_name,
 )
 from dora_ros2.definitions.sources import Definitions
 from dora_ros2.errors import MalformedMessage
 
-__all__ = ["ActionType", "MessageType", "ServiceType", "TypeDescription", "Types", "ros_name"]
+__all__ = ["ActionType", "MessageType", "ServiceType", "TypeDescription", "Types"]
 
 Payload: TypeAlias = bytes | bytearray | memoryview | pa.Buffer
 """A message in CDR with its header of 4 bytes."""
@@ -31,8 +30,8 @@ _HEADER = b"\0\1\0\0"
 
 
 @dataclass(frozen=True)
-class MessageType:
-    """A message type; readers and writers are generated when they are first needed."""
+class _InterfaceType:
+    """What messages, services and actions share."""
 
     description: TypeDescription
 
@@ -48,6 +47,11 @@ class MessageType:
     @property
     def hash(self) -> str:
         return self.description.hash
+
+
+@dataclass(frozen=True)
+class MessageType(_InterfaceType):
+    """A message type; readers and writers are generated when they are first needed."""
 
     @property
     def ros2msg_text(self) -> str:
@@ -109,32 +113,18 @@ class MessageType:
 
 
 @dataclass(frozen=True)
-class ServiceType:
+class ServiceType(_InterfaceType):
     """A service type and its messages."""
 
-    description: TypeDescription
     request: MessageType
     response: MessageType
     event: MessageType
 
-    @property
-    def name(self) -> str:
-        return self.description.name
-
-    @property
-    def dds_name(self) -> str:
-        return dds_name(self.name)
-
-    @property
-    def hash(self) -> str:
-        return self.description.hash
-
 
 @dataclass(frozen=True)
-class ActionType:
+class ActionType(_InterfaceType):
     """An action type, its messages and its services."""
 
-    description: TypeDescription
     goal: MessageType
     result: MessageType
     feedback: MessageType
@@ -145,18 +135,6 @@ class ActionType:
     """`action_msgs/srv/CancelGoal`, of all actions."""
     status: MessageType
     """`action_msgs/msg/GoalStatusArray`, of all actions."""
-
-    @property
-    def name(self) -> str:
-        return self.description.name
-
-    @property
-    def dds_name(self) -> str:
-        return dds_name(self.name)
-
-    @property
-    def hash(self) -> str:
-        return self.description.hash
 
 
 class Types:

@@ -39,6 +39,8 @@ IDS: Final[Mapping[str, int]] = {
 PLACEHOLDER: Final = "structure_needs_at_least_one_member"
 """The only field of a message without fields: one byte in CDR, absent in Arrow."""
 
+_MOST_FIELDS: Final = 10_000
+"""With all nested ones; readers and writers have code for each of them."""
 _ARRAY: Final = 48
 _KINDS: Final = ("single", "array", "bounded", "sequence")
 
@@ -229,21 +231,24 @@ def _is_text(kind: FieldType) -> bool:
 
 def describe(name: str, lookup: Callable[[str], Structure]) -> TypeDescription:
     """Return the description of ``name`` with all structures that ``lookup`` finds for it."""
-    main = lookup(name)
     found: dict[str, Structure] = {}
-    finished: set[str] = set()
+    sizes: dict[str, int] = {}
 
-    def visit(one: Structure, above: tuple[str, ...]) -> None:
-        if one.name in above:
-            raise DefinitionError(f'"{one.name}" contains itself')
-        if one.name in finished:
-            return
-        for nested in dict.fromkeys(entry.type.nested for entry in one.fields if entry.type.nested):
-            found[nested] = lookup(nested)
-            visit(found[nested], (*above, one.name))
-        finished.add(one.name)
+    def visit(wanted: str, above: tuple[str, ...]) -> int:
+        """Return how many fields a structure has with those of the structures within it."""
+        if wanted in above:
+            raise DefinitionError(f'"{wanted}" contains itself')
+        if wanted not in sizes:
+            found[wanted] = one = lookup(wanted)
+            inner = [visit(field.type.nested, (*above, wanted)) for field in one.fields
+                     if field.type.nested]  # fmt: skip
+            sizes[wanted] = len(one.fields) + sum(inner)
+            if sizes[wanted] > _MOST_FIELDS:
+                raise DefinitionError(f'"{wanted}" has more than {_MOST_FIELDS} fields')
+        return sizes[wanted]
 
-    visit(main, ())
+    visit(name, ())
+    main = found.pop(name)
     return TypeDescription(main, tuple(found[key] for key in sorted(found)))
 
 
