@@ -17,7 +17,6 @@ from dora_daemon.agent.inspectors import Inspectors
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.inspection import process
 from dora_daemon.process_tree.runner_index import NODE_SOCKET
-from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
 from dora_node_api.protocol.control_socket import bind_unix
 
 ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
@@ -57,7 +56,7 @@ def test_number_of_a_stream_is_reused_while_its_process_ends(tmp_path: Path) -> 
     sent: list[TopicChunk] = []
 
     async def inspect() -> None:
-        with bind_unix(tmp_path / INSPECTION_SOCKET) as listener:
+        with bind_unix(tmp_path / NODE_SOCKET) as listener:
             async with anyio.create_task_group() as tasks:
                 inspectors = Inspectors(tasks, sent.append)
                 inspectors.open(record(tmp_path), REQUEST)
@@ -73,13 +72,8 @@ def test_number_of_a_stream_is_reused_while_its_process_ends(tmp_path: Path) -> 
     assert sent == [TopicChunk(stream=1, done=True)]
 
 
-@pytest.mark.parametrize("old", [True, False])
-def test_runner_without_inspection_socket_ends_the_stream(tmp_path: Path, old: bool) -> None:
-    if old:
-        (tmp_path / NODE_SOCKET).touch()
-    (last,) = inspected(tmp_path)
-    assert last.done
-    assert ("restart the dataflow with `--debug`" in (last.problem or "")) == old
+def test_stream_of_a_runner_that_has_ended_ends(tmp_path: Path) -> None:
+    assert inspected(tmp_path) == [TopicChunk(stream=1, done=True)]
 
 
 def test_inspector_that_cannot_be_started_ends_the_stream(

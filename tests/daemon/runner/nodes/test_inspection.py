@@ -20,7 +20,7 @@ from dora_daemon.inspection.runner_connection import (
     InspectorConnection,
     RunnerDisconnected,
 )
-from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
+from dora_daemon.process_tree.runner_index import NODE_SOCKET
 from dora_daemon.recording.recorder import RecorderConnection
 from dora_daemon.runner.nodes.inspection import MAX_INSPECTORS, MAX_QUEUE, MIN_QUEUE
 
@@ -40,7 +40,7 @@ def ticking(workspace: Workspace, *, debug: bool) -> Iterator[BackgroundRun]:
 
 def test_an_inspector_has_queues_of_its_own_that_end_with_it(workspace: Workspace) -> None:
     with ticking(workspace, debug=True) as run, ExitStack() as stack:
-        path = run.path / INSPECTION_SOCKET
+        path = run.path / NODE_SOCKET
 
         def descriptors() -> int:
             return len(os.listdir(f"/proc/{run.pid()}/fd"))
@@ -80,7 +80,7 @@ def test_an_inspector_has_queues_of_its_own_that_end_with_it(workspace: Workspac
 
 def test_without_debug_inspection_only_recorders_may_read(workspace: Workspace) -> None:
     with ticking(workspace, debug=False) as run:
-        path, dataflow_id = run.path / INSPECTION_SOCKET, run.plan.dataflow_id
+        path, dataflow_id = run.path / NODE_SOCKET, run.plan.dataflow_id
         with pytest.raises(InspectionError, match="started without inspection"):
             InspectorConnection(path, dataflow_id, ())
         request = RecordingRequest(dataflow_id=dataflow_id, path="/unused")

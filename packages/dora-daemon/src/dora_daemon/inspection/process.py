@@ -18,7 +18,7 @@ from dora_config.protocol.envelope import Message
 from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_config.spawn_argv import run_module
 from dora_daemon.daemon_threads import run_in_daemon_thread
-from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET
+from dora_daemon.process_tree.runner_index import NODE_SOCKET
 
 INSPECTOR_MODULE: Final = "dora_daemon.inspection.inspector"
 RECORDER_MODULE: Final = "dora_daemon.recording.recorder"
@@ -38,7 +38,7 @@ class SideProcess:
                 contents.write(request.model_dump_json().encode())
                 contents.seek(0)
             self.process = subprocess.Popen(
-                [*run_module(module), str(runner / INSPECTION_SOCKET), str(file)],
+                [*run_module(module), str(runner / NODE_SOCKET), str(file)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=environ_without_token(),

@@ -1,4 +1,4 @@
-"""Connection to a runner's socket for inspectors, with one queue per inspected output."""
+"""Connection of an inspector to a runner, with one queue per inspected output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import dora_node_api
 from dora_config.errors import DoraError
-from dora_daemon.process_tree.runner_index import NODE_SOCKET
 from dora_node_api.errors import ControlClosed, ControlError
 from dora_node_api.protocol.control_socket import ControlSocket
 from dora_node_api.protocol.frames import Received, close_all
@@ -52,11 +51,6 @@ class InspectorConnection:
         try:
             self._control = ControlSocket.connect(path)
         except (FileNotFoundError, ConnectionRefusedError) as error:
-            if isinstance(error, FileNotFoundError) and path.with_name(NODE_SOCKET).exists():
-                raise InspectionError(
-                    "the dataflow was started without inspection, or by an older version;"
-                    " restart the dataflow with `--debug`"
-                ) from None
             raise RunnerDisconnected from error
         except (OSError, ControlError) as error:
             raise InspectionError(f"the runner's socket {path}: {error}") from error

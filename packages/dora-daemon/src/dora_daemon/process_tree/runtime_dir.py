@@ -44,7 +44,6 @@ from dora_daemon.process_tree.reaper import (
 from dora_daemon.process_tree.runner_index import IndexEntry
 
 PLAN = "plan.json"
-INSPECTION_SOCKET = "i"
 SERVICES = Path("/run")
 """Where systemd makes the runtime directories of services."""
 KEEP_RESULT = 30 * 24 * 3600.0

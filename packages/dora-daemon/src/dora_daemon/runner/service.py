@@ -21,7 +21,7 @@ from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper import kill_marked
 from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runner_index import NODE_SOCKET, PORT_VARIABLE, IndexEntry
-from dora_daemon.process_tree.runtime_dir import INSPECTION_SOCKET, RuntimeDir, own_identity
+from dora_daemon.process_tree.runtime_dir import RuntimeDir, own_identity
 from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.logs.history import RunnerHistory, beginning
 from dora_daemon.runner.logs.logs import Gate
@@ -29,7 +29,6 @@ from dora_daemon.runner.machine import commands
 from dora_daemon.runner.machine.commands import ArmTimer
 from dora_daemon.runner.machine.events import Prepared, StateEvent, TimerFired, TimerName
 from dora_daemon.runner.machine.state import RunnerState
-from dora_daemon.runner.nodes.inspection import InspectionServer
 from dora_daemon.runner.nodes.local_nodes import LocalNode, LocalNodes
 from dora_daemon.runner.nodes.monitor import HealthMonitor
 from dora_daemon.runner.nodes.node_config import operator_configs
@@ -211,7 +210,7 @@ class Runner:
             interval = plan.resolved.health_check_interval
             self.monitor = opened(closing(HealthMonitor(self.dispatcher, services, interval)))
             self._timers = opened(closing(Timers(services.registry, self.dispatcher.emit)))
-            self._open(resources, directory, preparation.nodes)
+            self._open(preparation.nodes)
             reaper.watch(self._loop, warn)
             resources.callback(reaper.unwatch)
             self._resources = resources.pop_all()
@@ -264,9 +263,7 @@ class Runner:
         if self.link is not None:
             self.link.close()
 
-    def _open(
-        self, resources: ExitStack, directory: RuntimeDir, nodes: Iterable[PreparedNode]
-    ) -> None:
+    def _open(self, nodes: Iterable[PreparedNode]) -> None:
         """Create logs, queues and the index; nodes may connect afterwards."""
         services, plan = self.services, self.plan
         if plan.links is not None:
@@ -278,8 +275,6 @@ class Runner:
         for spec in services.nodes.specs():
             if not spec.is_dynamic:
                 services.router.create_inputs(spec)
-        inspection = InspectionServer(directory.path / INSPECTION_SOCKET, plan, services)
-        self._inspection = resources.enter_context(closing(inspection))
         self.files.record_mark(self._mark)
         self.files.write_index()
         self.monitor.schedule()
@@ -297,7 +292,7 @@ class Runner:
                     after_start(tasks)
                 self.dispatcher.emit(Prepared())
                 await self._finished.wait()
-                await self._inspection.finish()
+                await self.services.readers.finish()
                 tasks.cancel_scope.cancel()
             if self._failure is not None:
                 raise self._failure

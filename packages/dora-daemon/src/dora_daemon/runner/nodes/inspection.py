@@ -1,4 +1,4 @@
-"""The socket for inspectors and recorders: processes that read outputs beside the nodes.
+"""Inspectors and recorders: processes that read outputs beside the nodes.
 
 Inspectors are refused unless the dataflow allows debug inspection. No node waits for a reader here:
 its queues are drop_oldest and end with its connection. They stay when a node restarts, so that the
@@ -7,8 +7,6 @@ reader continues with the next incarnation.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import anyio
 
 from dora_config.dataflow.expand import expand_dataflow
@@ -16,10 +14,10 @@ from dora_config.dataflow.sources import OutputSource
 from dora_config.protocol.run_plan import RunPlan
 from dora_daemon.runner.errors import QueueUnavailable
 from dora_daemon.runner.machine.edges import Edge
-from dora_daemon.runner.nodes.queues import QueueEntry, hold_limit
-from dora_daemon.runner.nodes.services import NodeServices
-from dora_daemon.runner.nodes.socket import NodeConnection, NodeServer
-from dora_node_api.protocol.frames import close_all
+from dora_daemon.runner.nodes.local_nodes import LocalNodes
+from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry, hold_limit
+from dora_daemon.runner.nodes.routing import QueueRouter
+from dora_daemon.runner.nodes.socket import NodeConnection
 from dora_node_api.protocol.messages import (
     INSPECTOR,
     PROTOCOL_VERSION,
@@ -27,9 +25,7 @@ from dora_node_api.protocol.messages import (
     AddInput,
     Hello,
     InputConfig,
-    Message,
     NodeConfig,
-    OpenSegment,
     RecordingSource,
     Refused,
     StopNode,
@@ -49,43 +45,22 @@ FINISH_SECONDS = 10.0
 """Time for recorders to read what is queued when the dataflow has ended."""
 
 
-class InspectionServer:
-    """Connected inspectors and their queues."""
+class OutputReaders:
+    """Connected inspectors and recorders, and their queues."""
 
     def __init__(
-        self,
-        path: Path,
-        plan: RunPlan,
-        services: NodeServices,
+        self, plan: RunPlan, nodes: LocalNodes, registry: QueueRegistry, router: QueueRouter
     ) -> None:
         self._plan = plan
-        self._nodes = services.nodes
-        self._registry = services.registry
-        self._router = services.router
-        self._segments = services.segments
-        self._warn = services.logs.warn
+        self._nodes = nodes
+        self._registry = registry
+        self._router = router
         self._queues: dict[NodeConnection, list[QueueEntry]] = {}
         self._recorders_left = anyio.Event()
         self._number = 0
-        self._server = NodeServer(path, self)
 
-    def warn(self, message: str) -> None:
-        self._warn(f"inspection: {message}")
-
-    def received(
-        self, connection: NodeConnection, message: Message, descriptors: tuple[int, ...]
-    ) -> None:
-        """Process one message of an inspector; it has no descriptors to send."""
-        close_all(descriptors)
-        match message:
-            case Hello():
-                self._hello(connection, message)
-            case WatchOutput() if connection in self._queues:
-                self._watch(connection, message)
-            case OpenSegment() if connection in self._queues:
-                self._segments.reply(connection, message)
-            case _:
-                self.warn(f"ignored unexpected {type(message).__name__}")
+    def __contains__(self, connection: NodeConnection) -> bool:
+        return connection in self._queues
 
     def disconnected(self, connection: NodeConnection) -> None:
         """Drop the queues of an inspector. A sample that it still reads may be overwritten."""
@@ -108,11 +83,8 @@ class InspectionServer:
     def _recorders(self) -> list[NodeConnection]:
         return [connection for connection in self._queues if connection.node == RECORDER]
 
-    def close(self) -> None:
-        self._queues.clear()
-        self._server.close()
-
-    def _hello(self, connection: NodeConnection, hello: Hello) -> None:
+    def hello(self, connection: NodeConnection, hello: Hello) -> None:
+        """Welcome or refuse an inspector or a recorder."""
         problem = None
         if hello.protocol != PROTOCOL_VERSION:
             problem = (
@@ -152,7 +124,7 @@ class InspectionServer:
             descriptor=expand_dataflow(current),
         )
 
-    def _watch(self, connection: NodeConnection, wanted: WatchOutput) -> None:
+    def watch(self, connection: NodeConnection, wanted: WatchOutput) -> None:
         """Create a queue for the inspector and add it to the producer's routes."""
         queues = self._queues[connection]
         name = f"{wanted.node}/{wanted.output}"

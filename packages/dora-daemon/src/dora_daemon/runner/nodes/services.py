@@ -19,6 +19,7 @@ from dora_daemon.runner.machine.events import OutputsClosed, StopRequested
 from dora_daemon.runner.machine.streams import crossing_cycles
 from dora_daemon.runner.nodes.departures import NodeDepartures
 from dora_daemon.runner.nodes.handshake import NodeHandshake
+from dora_daemon.runner.nodes.inspection import OutputReaders
 from dora_daemon.runner.nodes.local_nodes import LocalNodes
 from dora_daemon.runner.nodes.log_router import LogRouter
 from dora_daemon.runner.nodes.publishing import RunnerOutputs
@@ -32,6 +33,8 @@ from dora_node_api.frozen import replace
 from dora_node_api.protocol.extensions import ExtensionTable
 from dora_node_api.protocol.frames import close_all
 from dora_node_api.protocol.messages import (
+    INSPECTOR,
+    RECORDER,
     AddSegment,
     CloseOutputs,
     ExtensionAnswer,
@@ -44,6 +47,7 @@ from dora_node_api.protocol.messages import (
     OpenSegment,
     SaveState,
     StopDataflow,
+    WatchOutput,
 )
 from dora_node_api.transport.shared.board import Board
 
@@ -81,6 +85,7 @@ class NodeServices:
         resources.callback(self.registry.close)
         resources.callback(outputs.close)
         self.router = QueueRouter(nodes, self.registry, outputs)
+        self.readers = OutputReaders(plan, nodes, self.registry, self.router)
         self.drops = StartUpDrops(self.registry, self.logs.log, self._summarize)
         resources.callback(self.drops.close)
         self._extensions = ExtensionTable(
@@ -106,8 +111,14 @@ class NodeServices:
         """Process one message; closes descriptors that are not kept."""
         node, incarnation = connection.node, connection.incarnation
         match message:
+            case Hello() if node is None and message.node_id in (INSPECTOR, RECORDER):
+                self.readers.hello(connection, message)
             case Hello():
                 self.handshake.hello(connection, message)
+            case WatchOutput() if connection in self.readers:
+                self.readers.watch(connection, message)
+            case OpenSegment() if connection in self.readers:
+                self.segments.reply(connection, message)
             case _ if node is None or incarnation is None:
                 self.warn(f"ignored {type(message).__name__} from a process before its Hello")
             case AddSegment(number=number, size=size) if len(descriptors) == 1:
@@ -146,6 +157,7 @@ class NodeServices:
         """Process the end of a connection."""
         self.handshake.disconnected(connection)
         self.departures.disconnected(connection)
+        self.readers.disconnected(connection)
 
     def warn(self, message: str) -> None:
         """Log a warning of the runner."""
