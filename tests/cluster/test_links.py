@@ -16,7 +16,7 @@ from support.cluster.clusters import (
     put_script,
 )
 from support.cluster.hosts import Host, Hosts
-from support.dora import run_dora
+from support.dora import DORA, run_dora
 from support.waiting import PATIENCE, let_last, wait_until
 
 pytestmark = pytest.mark.integration
@@ -168,6 +168,9 @@ def test_power_cut_while_the_coordinator_is_away(
     wait_for_more(hosts, timeout=2 * PATIENCE)
     before = nodes(hosts)
     assert all(before.values())
+    listed = hosts["robot"].root(DORA, "list", user="ubuntu")
+    assert "Running" in listed.stdout
+    assert "this is about this machine only" in listed.stderr
     run_dora("cluster", "up", cluster_yml).succeeded()
     wait_for_status("Running")
     wait_for_more(hosts)
