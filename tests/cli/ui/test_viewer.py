@@ -10,11 +10,10 @@ import anyio
 import pytest
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from dora_cli.coordinator.async_client import MAX_WAITING, AsyncClient
 from dora_cli.coordinator.errors import CoordinatorLost
 from dora_cli.coordinator.stream_socket import Frame
 from dora_cli.ui import viewer
-from dora_cli.ui.connection import CoordinatorConnection
+from dora_cli.ui.connection import MAX_WAITING, AsyncClient, CoordinatorConnection
 from dora_cli.ui.feed import Feed
 from dora_config.access import endpoint
 from dora_config.protocol.control import (

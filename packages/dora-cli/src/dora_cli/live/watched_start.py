@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import anyio.to_thread
 from anyio.from_thread import start_blocking_portal
 
 from dora_cli import output
-from dora_cli.coordinator.async_client import AsyncClient, connected
+from dora_cli.coordinator.calls import describe as describe_dataflow
 from dora_cli.coordinator.client import Client
 from dora_cli.errors import describe
 from dora_cli.live.sending import reload
@@ -22,11 +22,6 @@ from dora_cli.shipping.collection import source_directory
 from dora_config.access import Endpoint
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import DoraError
-from dora_config.protocol.control import (
-    DataflowRef,
-    Described,
-    DescribeDataflow,
-)
 from dora_config.protocol.dataflow import DataflowSpec
 
 REFRESH_SECONDS = 2.0
@@ -50,7 +45,7 @@ def watching(endpoint: Endpoint, uuid: str, watcher: NodeWatcher) -> Iterator[No
 
     async def watch() -> None:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_follow_nodes, watcher, endpoint, DataflowRef(uuid=uuid), base)
+            tasks.start_soon(_follow_nodes, watcher, endpoint, uuid, base)
             await watcher.run(reload_node)
             tasks.cancel_scope.cancel()
 
@@ -74,27 +69,18 @@ def _watched(nodes: Iterable[ResolvedNode], base: Path) -> dict[str, tuple[Resol
     return {node.id: (node, source_directory(node, base)) for node in nodes if not node.is_dynamic}
 
 
-async def _follow_nodes(
-    watcher: NodeWatcher, endpoint: Endpoint, dataflow: DataflowRef, base: Path
-) -> None:
+async def _follow_nodes(watcher: NodeWatcher, endpoint: Endpoint, uuid: str, base: Path) -> None:
     """Watch the present nodes, until cancelled; wait for a coordinator that was lost."""
     while True:
-        try:
-            async with connected(endpoint) as client:
-                await _poll_nodes(watcher, client, dataflow, base)
-        except* DoraError:
-            pass
+        with suppress(DoraError):
+            nodes = await anyio.to_thread.run_sync(_nodes, endpoint, uuid, abandon_on_cancel=True)
+            await watcher.set_nodes(_watched(nodes, base))
         await anyio.sleep(REFRESH_SECONDS)
 
 
-async def _poll_nodes(
-    watcher: NodeWatcher, client: AsyncClient, dataflow: DataflowRef, base: Path
-) -> None:
-    while True:
-        described = await client.request(DescribeDataflow(dataflow=dataflow))
-        if isinstance(described, Described):
-            await watcher.set_nodes(_watched(described.spec.resolved.nodes, base))
-        await anyio.sleep(REFRESH_SECONDS)
+def _nodes(endpoint: Endpoint, uuid: str) -> tuple[ResolvedNode, ...]:
+    with Client(endpoint) as client:
+        return describe_dataflow(client, uuid).spec.resolved.nodes
 
 
 def _reload(endpoint: Endpoint, uuid: str, name: str) -> str | None:

@@ -11,9 +11,8 @@ from typing import Annotated, Any, Final, Literal
 import anyio
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from dora_cli.coordinator.async_client import ReplyStream
 from dora_cli.coordinator.errors import CoordinatorUnavailable, RequestFailed
-from dora_cli.ui.connection import CoordinatorConnection, call
+from dora_cli.ui.connection import CoordinatorConnection, ReplyStream, call
 from dora_cli.ui.feed import Feed
 from dora_cli.ui.merge_patch import difference
 from dora_config.protocol.control import (

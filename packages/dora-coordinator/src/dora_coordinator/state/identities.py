@@ -59,11 +59,6 @@ class Identities:
         self._removed.update(record.removed)
         return record
 
-    def digest_of(self, machine: str) -> str:
-        """Return the digest of a machine's key; empty if it has none."""
-        record = self._records.get(machine)
-        return "" if record is None else record.digest
-
     def problem(self, machine: str, proof: Proof) -> str | None:
         """Return why a daemon may not use a machine id, and the remedy."""
         record = self._records.get(machine)

@@ -10,8 +10,8 @@ import pytest
 from support.waiting import wait_until_async
 from websockets.asyncio.client import ClientConnection
 
-from dora_cli.coordinator.async_client import MAX_WAITING, AsyncClient, ReplyStream
 from dora_cli.coordinator.errors import CoordinatorLost
+from dora_cli.ui.connection import MAX_WAITING, AsyncClient, ReplyStream
 from dora_config.access import Endpoint
 from dora_config.protocol.control import (
     CLIENT_CODEC,
