@@ -158,11 +158,14 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(venv_backend="uv")
 def ros2(session: nox.Session) -> None:
-    """dora-ros2 beside rclpy and zenoh-ros2-sdk, each in an environment of its own."""
+    """dora-ros2 beside rclpy of two distributions and zenoh-ros2-sdk, each in its environment."""
     _install(session, "test")
     session.install("-e", "packages/dora-ros2[dds]")
-    variables = {}
-    for group, variable in (("rclpy", "DORA_TESTS_RCLPY"), ("zenoh-sdk", "DORA_TESTS_ZENOH_SDK")):
+    for group, variable, tests in (
+        ("rclpy-kilted", "DORA_TESTS_RCLPY", "tests/ros2/oracle"),
+        ("rclpy-jazzy", "DORA_TESTS_RCLPY", "tests/ros2/oracle"),
+        ("zenoh-sdk", "DORA_TESTS_ZENOH_SDK", "tests/ros2/interop"),
+    ):
         folder = Path(session.create_tmp()).resolve() / group
         python = str(folder / "bin" / "python")
         if not folder.exists():
@@ -171,9 +174,7 @@ def ros2(session: nox.Session) -> None:
             session.run(*create, external=True)
         install = ("uv", "pip", "install", "--quiet", "--python", python, *_dependencies(group))
         session.run(*install, external=True)
-        variables[variable] = python
-    folders = ("tests/ros2/oracle", "tests/ros2/interop")
-    session.run("pytest", "-q", *folders, *session.posargs, env=variables)
+        session.run("pytest", "-q", tests, *session.posargs, env={variable: python})
 
 
 @nox.session
