@@ -5,7 +5,7 @@ from __future__ import annotations
 from tables import NOTICE, table
 
 from dora_config.protocol.snapshot import Snapshot
-from dora_coordinator.telemetry.families import LATENCY_BOUNDS, Family, Kind, families
+from dora_coordinator.telemetry.families import LATENCY_BOUNDS, Family, MetricKind, families
 
 PAGE = "reference/metrics.md"
 
@@ -29,6 +29,6 @@ def render() -> str:
 
 
 def _row(family: Family) -> tuple[str, ...]:
-    suffix = "_total" if family.kind is Kind.COUNTER else ""
+    suffix = "_total" if family.kind is MetricKind.COUNTER else ""
     labels = ", ".join(f"`{label}`" for label in family.labels)
     return (f"`{family.name}{suffix}`", family.kind.value, family.unit, labels, family.help)

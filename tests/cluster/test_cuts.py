@@ -41,7 +41,7 @@ class Cutter:
     def watching(self) -> Iterator[None]:
         real = transport.Transport.execute
 
-        def execute(link: transport.Transport, command: str) -> transport.Channel:
+        def execute(link: transport.Transport, command: str) -> transport.CommandChannel:
             if link.machine.startswith(f"{self.host.name} "):
                 self.count += 1
                 if self.count == self.step:

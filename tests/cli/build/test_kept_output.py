@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from dora_cli.build import progress
-from dora_cli.build.progress import BuildProgress, DrawnProgress, build_progress
+from dora_cli.build.progress import DrawnProgress, PrintedProgress, build_progress
 from dora_config.protocol.builds import NodeBuildEvent
 
 What = Literal["started", "step", "skipped", "output", "built", "failed"]
@@ -25,12 +25,12 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> DrawnProgress:
     return shown
 
 
-def send(shown: BuildProgress, what: What, *texts: str) -> None:
+def send(shown: PrintedProgress, what: What, *texts: str) -> None:
     for text in texts or ("",):
         shown.show(NodeBuildEvent(node="robot/a", what=what, text=text))
 
 
-def after_failure(shown: BuildProgress, capsys: pytest.CaptureFixture[str]) -> list[str]:
+def after_failure(shown: PrintedProgress, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Return the lines that a failure prints above the redrawn ones."""
     capsys.readouterr()
     send(shown, "failed")
@@ -90,5 +90,5 @@ def test_control_characters_are_removed(
 ) -> None:
     send(drawn, "output", f">{text}")
     assert after_failure(drawn, capsys) == [f"robot/a:   >{cleaned}"]
-    send(BuildProgress(), "output", f">{text}")
+    send(PrintedProgress(), "output", f">{text}")
     assert capsys.readouterr().out == f"robot/a:   >{cleaned}\n"

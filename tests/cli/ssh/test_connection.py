@@ -13,7 +13,7 @@ import pytest
 from dora_cli.ssh import Target, Unreachable, connect, transport
 from dora_cli.ssh.connection import Connection
 from dora_cli.ssh.errors import RemoteCommandFailed
-from dora_cli.ssh.transport import Channel, Transport
+from dora_cli.ssh.transport import CommandChannel, Transport
 
 MEGABYTE = 1 << 20
 
@@ -152,7 +152,7 @@ class SlowReader:
 def test_time_limit_is_for_the_whole_input(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = SlowReader()
     monkeypatch.setattr(transport, "time", reader)
-    channel = Channel(cast(Any, reader))
+    channel = CommandChannel(cast(Any, reader))
     channel.write(bytes(50_000), 60.0)
     assert reader.taken == 50_000
     with pytest.raises(TimeoutError):

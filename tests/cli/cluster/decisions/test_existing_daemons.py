@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from dora_cli.cluster.decisions.existing_daemons import (
-    Account,
     ExistingDaemon,
+    UserAccount,
     classify,
     describe_conflicts,
     settings_digest,
@@ -18,12 +18,12 @@ from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 ROBOT = Machine(id="robot", host="10.0.0.2", labels={"role": "edge"})
 CLUSTER = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=(ROBOT,))
-ALICE = Account("alice@laptop", "/srv/alice", "/srv/alice/cluster.yml", ("now", "before"))
+ALICE = UserAccount("alice@laptop", "/srv/alice", "/srv/alice/cluster.yml", ("now", "before"))
 BOB = replace(ALICE, name="bob@laptop", home="/srv/bob", file="/srv/bob/fleet.yml")
 NOW = 1_800_000_000.0
 
 
-def owner(operator: Account = ALICE, machine: Machine = ROBOT) -> dict[str, Any]:
+def owner(operator: UserAccount = ALICE, machine: Machine = ROBOT) -> dict[str, Any]:
     return operator.record(settings_digest(CLUSTER, machine)) | {"since": NOW - 7200}
 
 

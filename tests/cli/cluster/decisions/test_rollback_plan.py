@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from dora_cli.cluster.decisions.rollback_plan import Plan, Versions, plan
+from dora_cli.cluster.decisions.rollback_plan import RollbackPlan, Versions, plan
 
 RELEASES = ("0.0.9", "0.1.0", "0.2.0", "0.10.0")
 
@@ -22,7 +22,7 @@ def test_whole_cluster_was_upgraded() -> None:
     found = plan(
         fleet(robot=("0.2.0", "0.1.0"), gpu=("0.2.0", "0.1.0")), Versions("0.2.0", "0.1.0"), None
     )
-    assert found == Plan({"robot": "0.1.0", "gpu": "0.1.0"}, "0.1.0", {})
+    assert found == RollbackPlan({"robot": "0.1.0", "gpu": "0.1.0"}, "0.1.0", {})
     assert found.versions == "0.1.0"
 
 
@@ -31,12 +31,12 @@ def test_upgrade_that_stopped_half_way() -> None:
     found = plan(
         fleet(robot=("0.2.0", "0.1.0"), gpu=("0.1.0", "0.0.9")), Versions("0.2.0", "0.1.0"), None
     )
-    assert found == Plan({"robot": "0.1.0"}, "0.1.0", {"gpu": "0.1.0"})
+    assert found == RollbackPlan({"robot": "0.1.0"}, "0.1.0", {"gpu": "0.1.0"})
 
 
 def test_upgrade_that_reached_only_the_coordinator() -> None:
     found = plan(fleet(robot=("0.1.0", "0.0.9")), Versions("0.2.0", "0.1.0"), None)
-    assert found == Plan({}, "0.1.0", {"robot": "0.1.0"})
+    assert found == RollbackPlan({}, "0.1.0", {"robot": "0.1.0"})
 
 
 def test_machines_return_to_different_versions() -> None:
@@ -52,7 +52,7 @@ def test_versions_are_not_ordered_as_text() -> None:
 
 def test_returned_machine_is_not_returned_further() -> None:
     machines = fleet(gpu=("0.1.0", "0.0.9")) | {"robot": Versions("0.1.0", returned=True)}
-    assert plan(machines, None, None) == Plan({}, None, {"gpu": "0.1.0", "robot": "0.1.0"})
+    assert plan(machines, None, None) == RollbackPlan({}, None, {"gpu": "0.1.0", "robot": "0.1.0"})
 
 
 @pytest.mark.parametrize("to", ["0.1.0", "0.2.0"])

@@ -14,7 +14,7 @@ import yaml
 from cli.conftest import Dora
 from daemon.recording.export.recorded_messages import message
 
-from dora_cli.recordings.fetching import FetchedMachine, Parts, merge_fetched
+from dora_cli.recordings.fetching import FetchedMachine, PartialFetch, merge_fetched
 from dora_config.protocol.recordings import (
     RecordedFile,
     RecordingDescribed,
@@ -142,7 +142,7 @@ def merge_as_fetch(path: Path, target: Path) -> None:
         recorded={"arm/joints": 30, "camera/image": 30},
     )
     described = RecordingDescribed(plan=RecordingPlan(recording=ID, dataflow_id="flow"))
-    Parts(target).create(ID)
+    PartialFetch(target).create(ID)
     complete, intact = merge_fetched(
         [FetchedMachine("robot", path.parent, state, described)], target
     )

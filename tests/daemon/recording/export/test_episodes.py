@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from hypothesis import given, strategies as st
 
-from dora_daemon.recording.export.episodes import Command, FrameGrid, Span, frame_rate, spans
+from dora_daemon.recording.export.episodes import Command, EpisodeSpan, FrameGrid, frame_rate, spans
 
 SECOND = 1_000_000_000
 
@@ -22,7 +22,11 @@ def test_commands_begin_and_end_episodes() -> None:
         Command(70, "s"),
     ]
     found, unknown = spans(commands, 100, "default")
-    assert found == [Span(10, 20, "pick"), Span(30, 40, "default"), Span(70, 100, "default")]
+    assert found == [
+        EpisodeSpan(10, 20, "pick"),
+        EpisodeSpan(30, 40, "default"),
+        EpisodeSpan(70, 100, "default"),
+    ]
     assert unknown == ["hello"]
 
 

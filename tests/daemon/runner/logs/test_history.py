@@ -28,7 +28,7 @@ from dora_config.protocol.runner_events import (
     NodesReady,
 )
 from dora_daemon.out_dir import history_file
-from dora_daemon.runner.logs.history import MAX_LINES, RunnerHistory, beginning
+from dora_daemon.runner.logs.history import MAX_LINES, KeptHistory, beginning
 
 UUID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
 
@@ -63,7 +63,7 @@ def test_the_first_event_has_nodes_and_edges(tmp_path: Path) -> None:
 def test_events_are_written_as_they_happen_and_others_ignored(tmp_path: Path) -> None:
     file = history_file(plan(tmp_path))
     times = iter([1.0, 2.0, 3.0])
-    history = RunnerHistory(file, RunBegan(pid=7), clock=lambda: next(times))
+    history = KeptHistory(file, RunBegan(pid=7), clock=lambda: next(times))
     result = NodeResult(node="camera", outcome="failed", stderr_tail=("x" * 1000,) * 100)
     history.note(NodeFailed(result=result))
     history.note(NodesReady())
@@ -80,8 +80,8 @@ def test_events_are_written_as_they_happen_and_others_ignored(tmp_path: Path) ->
 
 def test_a_recovered_run_continues_the_file_of_the_former_one(tmp_path: Path) -> None:
     file = history_file(plan(tmp_path))
-    RunnerHistory(file, RunBegan(pid=1))
-    again = RunnerHistory(file, RunBegan(pid=2, recovered="its runner ended"))
+    KeptHistory(file, RunBegan(pid=1))
+    again = KeptHistory(file, RunBegan(pid=2, recovered="its runner ended"))
     pids = [entry.event.pid for entry in again.entries() if isinstance(entry.event, RunBegan)]
     assert pids == [1, 2]
     assert read_history(file) == list(again.entries())
@@ -89,20 +89,20 @@ def test_a_recovered_run_continues_the_file_of_the_former_one(tmp_path: Path) ->
 
 def test_a_crash_loop_does_not_grow_the_file(tmp_path: Path) -> None:
     file = history_file(plan(tmp_path))
-    history = RunnerHistory(file, RunBegan(pid=1))
+    history = KeptHistory(file, RunBegan(pid=1))
     for number in range(2 * MAX_LINES):
         history.add(node_ended(0.0, f"node {number}").event)
     entries, _ = split_dropped(read_history(file))
     assert entries[0].event == RunBegan(pid=1)
     assert len(entries) <= 2 * MAX_LINES
     assert history.dropped > 0
-    again = RunnerHistory(file, RunBegan(pid=2, recovered="its runner was killed"))
+    again = KeptHistory(file, RunBegan(pid=2, recovered="its runner was killed"))
     assert again.dropped == history.dropped + 1  # it has one event more
 
 
 def test_a_file_that_cannot_be_written_is_an_event(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("not a folder")
-    history = RunnerHistory(history_file(plan(tmp_path)), RunBegan(pid=1))
+    history = KeptHistory(history_file(plan(tmp_path)), RunBegan(pid=1))
     history.add(RunEnded(ok=True))
     events = [entry.event for entry in history.entries()]
     assert [type(event) for event in events] == [RunBegan, RunnerWarned, RunEnded]
@@ -116,14 +116,14 @@ def test_an_unreadable_file_does_not_stop_a_recovered_run(tmp_path: Path, text: 
     file.parent.mkdir(parents=True)
     file.write_text(text)
     began = RunBegan(pid=2, recovered="again")
-    history = RunnerHistory(file, began, clock=lambda: 1.0)
+    history = KeptHistory(file, began, clock=lambda: 1.0)
     assert history.entries() == (HistoryEntry(at=1.0, event=began),)
 
 
 def test_the_file_stays_bounded_over_recoveries(tmp_path: Path) -> None:
     file = history_file(plan(tmp_path))
     for recovery in range(4):
-        history = RunnerHistory(file, RunBegan(pid=7, recovered=str(recovery)))
+        history = KeptHistory(file, RunBegan(pid=7, recovered=str(recovery)))
         for _ in range(MAX_LINES // 3):
             history.add(node_ended(0, "camera").event)
     assert len(file.read_bytes().splitlines()) < MAX_LINES

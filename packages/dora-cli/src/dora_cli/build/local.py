@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dora_config.protocol.builds import BuiltNode
     from dora_daemon.build.builder import BuildOptions
     from dora_daemon.build.command import OnCommand
-    from dora_daemon.build.session_file import Session
+    from dora_daemon.build.session_file import BuildSession
 
 STOPPED_BY_USER = 130
 """Exit code after Ctrl-C."""
@@ -37,7 +37,7 @@ def prepare_nodes(
     jobs: int | None = None,
     lock: LockChoice,
     verbose: bool = False,
-) -> Session:
+) -> BuildSession:
     """Build all nodes; record the build in the session file and return it.
 
     Raises BuildError, LockFileError; CommandFailed when the user interrupts.

@@ -29,12 +29,12 @@ _CONTROL = re.compile(
 """Escape sequences and control characters except tab."""
 
 
-def build_progress(nodes: Sequence[str], *, verbose: bool) -> BuildProgress:
+def build_progress(nodes: Sequence[str], *, verbose: bool) -> PrintedProgress:
     """Return the progress that fits standard output."""
-    return DrawnProgress(nodes) if can_redraw() and not verbose else BuildProgress()
+    return DrawnProgress(nodes) if can_redraw() and not verbose else PrintedProgress()
 
 
-class BuildProgress:
+class PrintedProgress:
     """Prints each event as a line with the node in front."""
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class _NodeLine:
     """Whether a step ran."""
 
 
-class DrawnProgress(BuildProgress):
+class DrawnProgress(PrintedProgress):
     """Redraws one line per node on a terminal."""
 
     def __init__(self, nodes: Sequence[str]) -> None:

@@ -44,7 +44,7 @@ class FetchedMachine:
         return tuple(self.folder / file.name for file in self.state.files)
 
 
-class Parts:
+class PartialFetch:
     """Folder beside the target with what was fetched so far."""
 
     def __init__(self, target: Path) -> None:
@@ -133,7 +133,7 @@ def check_target(target: Path, recording: str) -> None:
         raise RecordingError(f"{target} exists; choose another file with -o")
     if not target.parent.is_dir():
         raise RecordingError(f"{target.parent} is not a folder; create it, or choose another file")
-    Parts(target).check(recording)
+    PartialFetch(target).check(recording)
 
 
 def fetch(
@@ -151,7 +151,7 @@ def fetch(
                 f"{machine} still records; end it with `dora recording stop"
                 f" {recording.recording[:SHORT]}`"
             )
-    parts = Parts(target)
+    parts = PartialFetch(target)
     parts.create(recording.recording)
     done = parts.fetched()
     for machine, state in recording.states.items():
@@ -184,7 +184,7 @@ def merge_fetched(fetched: Sequence[FetchedMachine], target: Path) -> tuple[bool
     merged = merge(parts, fetched[0].described.plan, whole.lost, target)
     for machine in merged.uncorrected:
         output.warn(f"{machine}: no clock samples; its times are those of its own clock")
-    Parts(target).remove()
+    PartialFetch(target).remove()
     lost = dict(whole.lost)
     for topic, count in whole.recorded.items():
         # A killed recorder has counted messages that it did not write.

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from dora_cli.ssh.commands import command_line, shown, sudo_problem
 from dora_cli.ssh.errors import NOT_ENDED, RemoteCommandFailed, RemoteTimeout, SudoUnavailable
-from dora_cli.ssh.transport import Channel, Transport, open_transport
+from dora_cli.ssh.transport import CommandChannel, Transport, open_transport
 
 SILENCE = 30.0
 """Seconds without an answer after which a connection counts as broken."""
@@ -207,7 +207,7 @@ class Connection:
 
     def _exchange(
         self,
-        channel: Channel,
+        channel: CommandChannel,
         argv: Sequence[str],
         pieces: Iterator[bytes],
         deadline: float,

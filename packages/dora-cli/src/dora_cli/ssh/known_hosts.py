@@ -31,7 +31,7 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class HostKeyLine:
     """A line that matches a host."""
 
     place: str
@@ -45,12 +45,12 @@ class Line:
 class Known:
     """The lines for one host."""
 
-    lines: tuple[Line, ...]
-    without_port: tuple[Line, ...] = ()
+    lines: tuple[HostKeyLine, ...]
+    without_port: tuple[HostKeyLine, ...] = ()
     """Lines of the same host at port 22, which count if the key is the same."""
 
     @property
-    def keys(self) -> tuple[Line, ...]:
+    def keys(self) -> tuple[HostKeyLine, ...]:
         return tuple(line for line in self.lines if not line.marker)
 
     @property
@@ -62,12 +62,12 @@ class Known:
         lines = (*self.lines, *self.without_port)
         return any(line.key == key and not line.marker for line in lines)
 
-    def revoked(self, key: Key) -> Line | None:
+    def revoked(self, key: Key) -> HostKeyLine | None:
         marked = (line for line in self.lines if line.marker == "@revoked" and line.key == key)
         return next(marked, None)
 
     @property
-    def authorities(self) -> tuple[Line, ...]:
+    def authorities(self) -> tuple[HostKeyLine, ...]:
         """Authorities for certificates, which are not verified here."""
         return tuple(line for line in self.lines if line.marker == "@cert-authority")
 
@@ -88,7 +88,7 @@ def find_known(files: Iterable[tuple[str, str]], host: str, port: int) -> Known:
     return Known(found, plain)
 
 
-def _about(name: str, text: str, host: str) -> Iterator[Line]:
+def _about(name: str, text: str, host: str) -> Iterator[HostKeyLine]:
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split()
         marker = words.pop(0) if words and words[0].startswith("@") else ""
@@ -101,7 +101,7 @@ def _about(name: str, text: str, host: str) -> Iterator[Line]:
             blob = base64.b64decode(encoded, validate=True)
         except (binascii.Error, ValueError):
             continue
-        yield Line(f"{name}:{number}", marker, Key(kind, blob))
+        yield HostKeyLine(f"{name}:{number}", marker, Key(kind, blob))
 
 
 def names(patterns: str, host: str) -> bool:

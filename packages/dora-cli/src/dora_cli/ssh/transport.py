@@ -47,14 +47,14 @@ class Transport:
         self._transport = transport
         self._closing = closing
 
-    def execute(self, command: str) -> Channel:
+    def execute(self, command: str) -> CommandChannel:
         """Start a command in the login shell there; raises ConnectionLost."""
         try:
             channel = self._transport.open_session(window_size=_WINDOW, timeout=CONNECT_TIMEOUT)
             channel.exec_command(command)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self.lost(error) from error
-        return Channel(channel)
+        return CommandChannel(channel)
 
     def lost(self, error: BaseException | None = None) -> ConnectionLost:
         """Return the error for a broken connection."""
@@ -71,7 +71,7 @@ class Transport:
         self._closing.close()
 
 
-class Channel:
+class CommandChannel:
     """Input, output and end of one remote command."""
 
     def __init__(self, channel: paramiko.Channel) -> None:

@@ -29,7 +29,7 @@ LATENCY_BOUNDS: Final = tuple(1024 * 4**power for power in range(12))
 of a bucket that nodes count in, so that no message is counted in a wrong one."""
 
 
-class Kind(StrEnum):
+class MetricKind(StrEnum):
     """Types of OpenMetrics."""
 
     GAUGE = "gauge"
@@ -48,7 +48,7 @@ class Distribution:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class MetricSample:
     labels: tuple[str, ...]
     value: float | Distribution
 
@@ -58,10 +58,10 @@ class Family:
     """One metric: ``name`` ends with the unit and has no suffix of its type."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     help: str
     labels: tuple[str, ...]
-    samples: tuple[Sample, ...]
+    samples: tuple[MetricSample, ...]
     unit: str = ""
     """``seconds``, ``bytes`` or empty."""
 
@@ -71,7 +71,7 @@ class _Definition(Generic[T]):
     """One metric of machines, links, nodes or edges; a value of None is left out."""
 
     name: str
-    kind: Kind
+    kind: MetricKind
     help: str
     value: Callable[[T], float | Distribution | None]
     unit: str = ""
@@ -79,7 +79,7 @@ class _Definition(Generic[T]):
     def family(self, labels: tuple[str, ...], rows: Iterable[tuple[tuple[str, ...], T]]) -> Family:
         """``rows``: values of the labels, and what is measured."""
         found = ((key, self.value(row)) for key, row in rows)
-        samples = tuple(Sample(key, value) for key, value in found if value is not None)
+        samples = tuple(MetricSample(key, value) for key, value in found if value is not None)
         return Family(self.name, self.kind, self.help, labels, samples, self.unit)
 
 
@@ -104,7 +104,7 @@ def distribution(latency: LatencyCounts) -> Distribution:
     return Distribution(tuple(counts), total / 1e9)
 
 
-_GAUGE, _COUNTER = Kind.GAUGE, Kind.COUNTER
+_GAUGE, _COUNTER = MetricKind.GAUGE, MetricKind.COUNTER
 
 MACHINES: tuple[_Definition[MachineSummary], ...] = (
     _Definition(
@@ -255,7 +255,7 @@ EDGES: tuple[_Definition[EdgeSummary], ...] = (
     ),
     _Definition(
         "dora_edge_latency_seconds",
-        Kind.HISTOGRAM,
+        MetricKind.HISTOGRAM,
         "Time from send to receipt.",
         lambda edge: distribution(edge.latency),
         "seconds",
@@ -307,7 +307,7 @@ def _edge_labels(edge: EdgeSummary) -> tuple[str, ...]:
 
 
 def _single(name: str, text: str, value: float) -> Family:
-    return Family(name, Kind.GAUGE, text, (), (Sample((), value),))
+    return Family(name, MetricKind.GAUGE, text, (), (MetricSample((), value),))
 
 
 def _node_states(nodes: Iterable[NodeSummary]) -> Family:
@@ -316,11 +316,11 @@ def _node_states(nodes: Iterable[NodeSummary]) -> Family:
     states: tuple[ShownState, ...] = get_args(ShownState)
     return Family(
         "dora_nodes",
-        Kind.GAUGE,
+        MetricKind.GAUGE,
         "Number of nodes in a state.",
         ("dataflow", "state"),
         tuple(
-            Sample((dataflow, state), counted[dataflow, state])
+            MetricSample((dataflow, state), counted[dataflow, state])
             for dataflow in dataflows
             for state in states
         ),

@@ -15,7 +15,7 @@ from prometheus_client.core import (
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from dora_coordinator.telemetry.families import LATENCY_BOUNDS, Distribution, Family, Kind
+from dora_coordinator.telemetry.families import LATENCY_BOUNDS, Distribution, Family, MetricKind
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _BOUNDS: Final = (*(str(bound / 1e9) for bound in LATENCY_BOUNDS), "+Inf")
@@ -40,10 +40,10 @@ class _Collected(Collector):
 
 
 def _metric(family: Family) -> Metric:
-    types: dict[Kind, Any] = {
-        Kind.GAUGE: GaugeMetricFamily,
-        Kind.COUNTER: CounterMetricFamily,
-        Kind.HISTOGRAM: HistogramMetricFamily,
+    types: dict[MetricKind, Any] = {
+        MetricKind.GAUGE: GaugeMetricFamily,
+        MetricKind.COUNTER: CounterMetricFamily,
+        MetricKind.HISTOGRAM: HistogramMetricFamily,
     }
     metric = types[family.kind](family.name, family.help, labels=family.labels, unit=family.unit)
     for sample in family.samples:

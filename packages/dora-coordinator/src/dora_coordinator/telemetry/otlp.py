@@ -32,7 +32,13 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 
 from dora_coordinator._version import __version__
-from dora_coordinator.telemetry.families import LATENCY_BOUNDS, Distribution, Family, Kind, Sample
+from dora_coordinator.telemetry.families import (
+    LATENCY_BOUNDS,
+    Distribution,
+    Family,
+    MetricKind,
+    MetricSample,
+)
 from dora_coordinator.telemetry.spans import SpanBegun, SpanEnded, SpanEvent, SpanKey
 
 _SCOPE = "dora_coordinator"
@@ -68,27 +74,27 @@ class MetricSender:
 def _metric(family: Family, at: int) -> Metric:
     data: Sum | Gauge | Histogram
     match family.kind:
-        case Kind.COUNTER:
+        case MetricKind.COUNTER:
             points = [_number(family, sample, at) for sample in family.samples]
             data = Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=True)
-        case Kind.GAUGE:
+        case MetricKind.GAUGE:
             data = Gauge([_number(family, sample, at) for sample in family.samples])
-        case Kind.HISTOGRAM:
+        case MetricKind.HISTOGRAM:
             found = [_distribution(family, sample, at) for sample in family.samples]
             data = Histogram(found, AggregationTemporality.CUMULATIVE)
     return Metric(family.name, family.help, _UNITS[family.unit], data)
 
 
-def _attributes(family: Family, sample: Sample) -> dict[str, str]:
+def _attributes(family: Family, sample: MetricSample) -> dict[str, str]:
     return dict(zip(family.labels, sample.labels, strict=True))
 
 
-def _number(family: Family, sample: Sample, at: int) -> NumberDataPoint:
+def _number(family: Family, sample: MetricSample, at: int) -> NumberDataPoint:
     assert not isinstance(sample.value, Distribution)
     return NumberDataPoint(_attributes(family, sample), _UNKNOWN_START, at, sample.value)
 
 
-def _distribution(family: Family, sample: Sample, at: int) -> HistogramDataPoint:
+def _distribution(family: Family, sample: MetricSample, at: int) -> HistogramDataPoint:
     value = sample.value
     assert isinstance(value, Distribution)
     occupied = [index for index, count in enumerate(value.counts) if count]

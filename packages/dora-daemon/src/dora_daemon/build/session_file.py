@@ -25,7 +25,7 @@ from dora_daemon.build.errors import SessionFileError
 from dora_daemon.out_dir import OUT_DIR, folder, prepare_out_dir
 
 
-class Session(Message):
+class BuildSession(Message):
     """State of a dataflow file between commands; `build_id` None: not built."""
 
     session_id: str
@@ -64,7 +64,7 @@ def fingerprint(dataflow: ResolvedDataflow, *, uv: bool) -> str:
     return hashlib.sha256(json.dumps([facts, uv]).encode()).hexdigest()[:16]
 
 
-def read_session(dataflow: Path, *, current: str | None = None) -> Session:
+def read_session(dataflow: Path, *, current: str | None = None) -> BuildSession:
     """Return the session of a dataflow file; a new one if it has none that can be read.
 
     With `current`, a last build of another fingerprint is left out.
@@ -74,13 +74,13 @@ def read_session(dataflow: Path, *, current: str | None = None) -> Session:
         document = read_document(path.read_text(), str(path)).data
         session_id = str(uuid.UUID(str(document["session_id"])))
     except (OSError, KeyError, TypeError, ValueError):
-        return Session(session_id=str(uuid.uuid4()))
+        return BuildSession(session_id=str(uuid.uuid4()))
     try:
-        session = Session.model_validate(document)
+        session = BuildSession.model_validate(document)
     except ValidationError:
-        return Session(session_id=session_id)  # written by another version, or by dora-rs
+        return BuildSession(session_id=session_id)  # written by another version, or by dora-rs
     if current is not None and session.fingerprint != current:
-        return Session(session_id=session_id)
+        return BuildSession(session_id=session_id)
     return session
 
 
@@ -91,9 +91,9 @@ def record_build(
     *,
     nodes: tuple[BuiltNode, ...] = (),
     built_on: Mapping[str, str] | None = None,
-) -> Session:
+) -> BuildSession:
     """Write the last build into the session file. Raises SessionFileError."""
-    session = Session(
+    session = BuildSession(
         session_id=read_session(dataflow).session_id,
         build_id=build_id,
         fingerprint=fingerprint,

@@ -23,7 +23,7 @@ from dora_daemon.process_tree.reaper_process import ReaperProcess
 from dora_daemon.process_tree.runner_index import NODE_SOCKET, PORT_VARIABLE, IndexEntry
 from dora_daemon.process_tree.runtime_dir import RuntimeDir, own_identity
 from dora_daemon.runner.dispatcher import Dispatcher
-from dora_daemon.runner.logs.history import RunnerHistory, beginning
+from dora_daemon.runner.logs.history import KeptHistory, beginning
 from dora_daemon.runner.logs.logs import Gate
 from dora_daemon.runner.machine import commands
 from dora_daemon.runner.machine.commands import ArmTimer
@@ -197,7 +197,7 @@ class Runner:
                 self.dispatcher,
                 socket=self._node_socket,
                 on_event=on_event,
-                history=RunnerHistory(history_file(plan), beginning(plan)),
+                history=KeptHistory(history_file(plan), beginning(plan)),
                 gate=gate,
                 summary_in_node_log=not foreground,
             )

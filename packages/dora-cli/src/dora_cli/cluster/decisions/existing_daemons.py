@@ -18,7 +18,7 @@ from dora_config.yaml.quantities import show_age
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class UserAccount:
     """The account that runs the command."""
 
     name: str
@@ -107,7 +107,7 @@ def classify(
     daemons: Sequence[ExistingDaemon],
     cluster: Cluster,
     wanted: Sequence[Machine],
-    account: Account,
+    account: UserAccount,
 ) -> UnexpectedDaemons:
     """Classify the daemons of a machine; ``wanted``: its entries in the file."""
     conflicts = []
@@ -138,7 +138,7 @@ def settings_digest(cluster: Cluster, machine: Machine) -> str:
 
 
 def describe_conflicts(
-    name: str, conflicts: Sequence[Conflict], cluster: Cluster, account: Account, *, now: float
+    name: str, conflicts: Sequence[Conflict], cluster: Cluster, account: UserAccount, *, now: float
 ) -> str:
     """Return the lines about one machine in a refusal."""
     other_cluster = any(conflict.kind == "other cluster" for conflict in conflicts)
@@ -150,7 +150,7 @@ def describe_conflicts(
     return "\n".join(lines)
 
 
-def _facts(conflict: Conflict, cluster: Cluster, account: Account, now: float) -> Iterator[str]:
+def _facts(conflict: Conflict, cluster: Cluster, account: UserAccount, now: float) -> Iterator[str]:
     one = conflict.daemon
     here = address_text(cluster.coordinator.addr, cluster.coordinator.port)
     there = address_text(*one.coordinator)

@@ -33,7 +33,7 @@ class Versions:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RollbackPlan:
     """Target version of each machine to return, and the version of those that stay."""
 
     targets: Mapping[str, str]
@@ -48,7 +48,9 @@ class Plan:
         return " and ".join(sorted(named, key=_order))
 
 
-def plan(machines: Mapping[str, Versions], coordinator: Versions | None, to: str | None) -> Plan:
+def plan(
+    machines: Mapping[str, Versions], coordinator: Versions | None, to: str | None
+) -> RollbackPlan:
     """Plan to undo the newest upgrade, or to switch every machine to version ``to``.
 
     Only machines that the upgrade reached are returned. A version that a rollback led to is not
@@ -63,7 +65,7 @@ def plan(machines: Mapping[str, Versions], coordinator: Versions | None, to: str
         if to is not None and to not in coordinator.there:
             target = None
     stay = {name: one.now for name, one in machines.items() if name not in targets}
-    return Plan(targets, target, stay)
+    return RollbackPlan(targets, target, stay)
 
 
 def _targets(

@@ -11,7 +11,7 @@ from dora_cli.bundle.layout import Layout
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.decisions.daemon_argv import ssh_name
 from dora_cli.cluster.decisions.preflight import NotReady
-from dora_cli.cluster.decisions.rollback_plan import Plan, Versions, plan
+from dora_cli.cluster.decisions.rollback_plan import RollbackPlan, Versions, plan
 from dora_cli.cluster.decisions.version_check import NewVersion
 from dora_cli.cluster.decisions.version_links import VersionLinks
 from dora_cli.cluster.machines.daemon_service import DaemonService
@@ -64,7 +64,7 @@ def roll_back(
 
 
 def _require_installed(
-    versions: Mapping[str, Versions], planned: Plan, chosen: Sequence[str], to: str
+    versions: Mapping[str, Versions], planned: RollbackPlan, chosen: Sequence[str], to: str
 ) -> None:
     lacking = [
         f"{name} has {', '.join(sorted(versions[name].there)) or 'none'}"
@@ -82,7 +82,7 @@ def _require_readable(
     cluster: Cluster,
     versions: Mapping[str, Versions],
     targets: Mapping[str, str],
-    planned: Plan | None,
+    planned: RollbackPlan | None,
 ) -> None:
     """Raise NotReady if a version cannot work with what the present one has written or runs.
 
@@ -118,7 +118,7 @@ def _nothing_to_do(
     raise NotReady("no machine has an earlier version to return to; nothing was changed")
 
 
-def _announce(planned: Plan, targets: Mapping[str, str], chosen: Sequence[str]) -> None:
+def _announce(planned: RollbackPlan, targets: Mapping[str, str], chosen: Sequence[str]) -> None:
     names = [*targets, *(["the coordinator"] if planned.coordinator else [])]
     output.write(f"Returning to dora {planned.versions}: {', '.join(names)}")
     stay = [f"{name} ({version})" for name, version in planned.stay.items() if name in chosen]
@@ -167,7 +167,7 @@ def _switch(
     return Switched(link, version, files)
 
 
-def _return_coordinator(cluster: Cluster, planned: Plan, *, everything: bool) -> bool:
+def _return_coordinator(cluster: Cluster, planned: RollbackPlan, *, everything: bool) -> bool:
     if not everything:
         output.remark("The coordinator stays as it is: it returns together with all machines")
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from dora_cli.cluster.decisions.existing_daemons import Account
+from dora_cli.cluster.decisions.existing_daemons import UserAccount
 from dora_cli.remote_program.existing_daemons import fingerprint
 from dora_cli.ssh.client_config import account_name
 from dora_config.access import find_token, private_dir, state_dir, write_private
@@ -13,14 +13,14 @@ from dora_config.access import find_token, private_dir, state_dir, write_private
 MAX_KEPT = 100
 
 
-def this_account(file: Path) -> Account:
+def this_account(file: Path) -> UserAccount:
     """Return the account; ``file``: the cluster file of the command."""
     kept = _earlier_fingerprints()
     token = find_token()
     now = (fingerprint(token),) if token else ()
     earlier = tuple(one for one in kept if one not in now)
     name = f"{account_name()}@{socket.gethostname()}"
-    return Account(name, str(Path.home()), str(file.absolute()), (*now, *earlier))
+    return UserAccount(name, str(Path.home()), str(file.absolute()), (*now, *earlier))
 
 
 def keep_token() -> None:

@@ -15,7 +15,7 @@ from dora_config import DoraError
 from dora_config.atomic_write import write_file
 
 
-class Kind(StrEnum):
+class TemplateKind(StrEnum):
     """Values of `--kind`."""
 
     DATAFLOW = "dataflow"
@@ -29,8 +29,9 @@ class TargetExists(DoraError):
 def main(
     name: Annotated[str, typer.Argument(help="The folder to create.")],
     kind: Annotated[
-        Kind, typer.Option("--kind", help="A runnable dataflow, or a Python project with one node.")
-    ] = Kind.DATAFLOW,
+        TemplateKind,
+        typer.Option("--kind", help="A runnable dataflow, or a Python project with one node."),
+    ] = TemplateKind.DATAFLOW,
     lang: Annotated[
         str, typer.Option("--lang", metavar="LANGUAGE", help="Only python is supported.")
     ] = "python",
@@ -61,14 +62,14 @@ def main(
         output.write(f"  {line}")
 
 
-def _files(kind: Kind, name: str) -> dict[str, str]:
-    if kind is Kind.NODE:
+def _files(kind: TemplateKind, name: str) -> dict[str, str]:
+    if kind is TemplateKind.NODE:
         return dict(templates.node_files(name))
     templates.package_name(name)
     return dict(templates.dataflow_files(name))
 
 
-def _next(kind: Kind, folder: Path) -> list[str]:
-    if kind is Kind.NODE:
+def _next(kind: TemplateKind, folder: Path) -> list[str]:
+    if kind is TemplateKind.NODE:
         return [f"cd {quote(str(folder))}", "pip install -e . pytest", "pytest"]
     return [f"cd {quote(str(folder))}", "dora run dataflow.yml"]

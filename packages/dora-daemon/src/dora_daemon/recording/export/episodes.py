@@ -24,7 +24,7 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class EpisodeSpan:
     """An episode, from ``start`` to ``end`` (exclusive), in nanoseconds."""
 
     start: int
@@ -32,27 +32,27 @@ class Span:
     task: str
 
 
-def spans(commands: Iterable[Command], end: int, task: str) -> tuple[list[Span], list[str]]:
+def spans(commands: Iterable[Command], end: int, task: str) -> tuple[list[EpisodeSpan], list[str]]:
     """Return the episodes that commands begin and end, and the words that are not commands.
 
     A start ends the episode before it; the last one ends with the recording, at ``end``.
     ``task``: of episodes whose start names none.
     """
-    found: list[Span] = []
+    found: list[EpisodeSpan] = []
     unknown: list[str] = []
     begun: tuple[int, str] | None = None
     for command in commands:
         word = command.word.strip().lower()
         if word in START or word in END:
             if begun is not None:
-                found.append(Span(begun[0], command.time, begun[1]))
+                found.append(EpisodeSpan(begun[0], command.time, begun[1]))
             begun = (command.time, command.task or task) if word in START else None
         elif word in DISCARD:
             begun = None
         else:
             unknown.append(command.word)
     if begun is not None:
-        found.append(Span(begun[0], end, begun[1]))
+        found.append(EpisodeSpan(begun[0], end, begun[1]))
     return found, unknown
 
 

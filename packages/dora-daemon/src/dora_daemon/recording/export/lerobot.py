@@ -19,7 +19,7 @@ from dora_daemon.recording.export.dataset_writer import (
     DatasetWriter,
     Feature,
 )
-from dora_daemon.recording.export.episodes import Command, FrameGrid, Span, frame_rate, spans
+from dora_daemon.recording.export.episodes import Command, EpisodeSpan, FrameGrid, frame_rate, spans
 from dora_daemon.recording.export.errors import CannotExport
 from dora_daemon.recording.export.video import ImageDecoder, require_video
 from dora_daemon.recording.export.visuals import DecodedMessage, VisualDecoder
@@ -127,7 +127,7 @@ class _Layout:
     """By output; one may be both state and action."""
     driver: str
     fps: int
-    spans: tuple[Span, ...]
+    spans: tuple[EpisodeSpan, ...]
     notes: tuple[str, ...]
 
 
@@ -200,7 +200,7 @@ class _Survey:
         cameras = [topic for topic, ones in self._features.items() if ones[-1].is_image]
         driver = options.every or next(iter(sorted(cameras)), None) or next(iter(self._features))
         notes = []
-        found = [Span(self._first or 0, self._last + 1, options.task)]
+        found = [EpisodeSpan(self._first or 0, self._last + 1, options.task)]
         if options.episodes is not None:
             found, unknown = spans(self._commands, self._last + 1, options.task)
             notes = [f'"{word}" is not a command for episodes' for word in dict.fromkeys(unknown)]

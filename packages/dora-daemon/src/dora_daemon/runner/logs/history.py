@@ -40,7 +40,7 @@ MAX_LINES = 2 * (FIRST + LAST)
 """Lines appended to the file before it is replaced by the events that are kept."""
 
 
-class RunnerHistory:
+class KeptHistory:
     """The last events are kept in memory as well: the disk may be full."""
 
     def __init__(
@@ -97,7 +97,7 @@ class RunnerHistory:
 
 def record_failed_start(path: Path, plan: RunPlan, error: str) -> None:
     """Write the events of a run whose nodes could not be prepared."""
-    history = RunnerHistory(path, beginning(plan))
+    history = KeptHistory(path, beginning(plan))
     history.add(RunEnded(ok=False, error=error))
 
 

@@ -8,7 +8,7 @@ from dora_config.history.entries import RunnerWarned
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import LogLevel, LogLine, RunnerEvent, passes
 from dora_daemon.lifecycle_lines import LifecycleLines
-from dora_daemon.runner.logs.history import RunnerHistory
+from dora_daemon.runner.logs.history import KeptHistory
 from dora_daemon.runner.logs.log_entries import message_text
 from dora_daemon.runner.logs.log_files import LogFile
 from dora_daemon.runner.logs.logs import Gate, NodeLog, now_text
@@ -28,7 +28,7 @@ class LogRouter:
         outputs: RunnerOutputs,
         *,
         on_event: Callable[[RunnerEvent], None],
-        history: RunnerHistory,
+        history: KeptHistory,
         gate: Gate | None = None,
     ) -> None:
         """``gate`` holds back the output of nodes while ``on_event`` is overloaded."""

@@ -11,7 +11,7 @@ from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import LogLine, RunnerEvent
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.dispatcher import Dispatcher
-from dora_daemon.runner.logs.history import RunnerHistory
+from dora_daemon.runner.logs.history import KeptHistory
 from dora_daemon.runner.logs.log_entries import as_level
 from dora_daemon.runner.logs.logs import Gate, now_text
 from dora_daemon.runner.machine.edges import backpressure_cycles
@@ -63,7 +63,7 @@ class NodeServices:
         *,
         socket: Path,
         on_event: Callable[[RunnerEvent], None],
-        history: RunnerHistory,
+        history: KeptHistory,
         gate: Gate | None,
         summary_in_node_log: bool,
     ) -> None:
