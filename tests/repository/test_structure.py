@@ -116,6 +116,8 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("types",),
         ("zenoh",),
         ("dds",),
+        ("check",),
+        ("commands",),
     ),
 }
 """Modules and sub-packages of a package, from the lowest layer to the highest.

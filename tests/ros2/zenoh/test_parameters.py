@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from dora_ros2.definitions.description import TypeDescription
 from dora_ros2.errors import DefinitionError, NoReply, Ros2Error
 from dora_ros2.types import Types
 from dora_ros2.zenoh.attachment import Attachment
-from dora_ros2.zenoh.descriptions import fetch_description, serve_descriptions
+from dora_ros2.zenoh.descriptions import fetch_description, find_description, serve_descriptions
 from dora_ros2.zenoh.node import Node
 from dora_ros2.zenoh.parameters import ParameterClient, ParameterServer, Value, parameter_type
 
@@ -142,3 +143,27 @@ def test_types_described_by_their_users(router: Router) -> None:
         wait_until(lambda: not own.endpoints, what="the clients to close")
         with pytest.raises(NoReply, match="no server"):
             fetch_description(own, "/other", pose.name, pose.hash).result(SECONDS)
+
+
+def test_a_subscription_needs_no_definition(router: Router, tmp_path: Path) -> None:
+    folder = tmp_path / "robot_msgs" / "msg"
+    folder.mkdir(parents=True)
+    (folder / "Pose.msg").write_text("float64 x\ngeometry_msgs/Point p\n")
+    robot_types = Types([tmp_path])
+    pose = robot_types.message("robot_msgs/msg/Pose")
+    with router.open() as one, router.open() as other:
+        robot = Node(other, "robot")
+        robot.publisher("pose", pose)
+        own = Node(one, "tool")
+        assert one.wait_for(lambda graph: "/pose" in graph.topics(), SECONDS)
+        [endpoint] = one.graph.topics()["/pose"].offers
+        with pytest.raises(
+            DefinitionError, match=r"robot_msgs.*/robot, which uses RIHS01_\w+, does"
+        ):
+            find_description(own, TYPES, endpoint)
+        serve_descriptions(robot, robot_types.description)
+        services = "/robot/get_type_description"
+        assert one.wait_for(lambda graph: services in graph.services(), SECONDS)
+        assert find_description(own, TYPES, endpoint) == pose.description
+        (folder / "Pose.msg").write_text("float32 x\n")
+        assert find_description(own, Types([tmp_path]), endpoint) == pose.description

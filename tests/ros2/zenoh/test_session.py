@@ -26,6 +26,19 @@ def test_the_defaults_are_those_of_rmw_zenoh_and_closed() -> None:
     assert setting({}, "scouting/multicast/enabled") is False
 
 
+def test_other_machines_are_reached_as_a_client() -> None:
+    assert setting({}, "mode", router="tcp/robot:7447") == "client"
+    assert setting({}, "mode", router="tls/[::1]:7447") == "peer"
+    override = {"ZENOH_CONFIG_OVERRIDE": 'mode="peer"'}
+    assert setting(override, "mode", router="tcp/robot:7447") == "peer"
+    with pytest.raises(SessionError, match=r"^no Zenoh router answers at tcp/127\.0\.0\.1:1$"):
+        Session(
+            router="tcp/127.0.0.1:1",
+            wait_seconds=0.1,
+            environ={"ZENOH_CONFIG_OVERRIDE": 'mode="client"'},
+        )
+
+
 def test_a_session_file(tmp_path: Path) -> None:
     file = tmp_path / "session.json5"
     file.write_text('{ /* short */ mode: "client", connect: { endpoints: ["tls/robot:7447"] } }')
@@ -41,7 +54,7 @@ def test_a_session_file(tmp_path: Path) -> None:
     environ = {"ZENOH_SESSION_CONFIG_URI": f"file://{file}"}
     assert setting(environ, "listen/endpoints") == ["tcp/[::]:0"]
     assert setting(environ, "scouting/multicast/enabled") is True
-    assert setting(environ, "mode", config=str(file)) == "peer"
+    assert setting({}, "mode", config=str(file)) == "peer"
 
 
 def test_the_override_is_applied_last(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from concurrent.futures import Future
 from typing import Any
 
 from dora_ros2.definitions.description import TypeDescription
-from dora_ros2.errors import DefinitionError
+from dora_ros2.errors import DefinitionError, NoReply
 from dora_ros2.types import Types
 from dora_ros2.zenoh.node import REQUEST_SECONDS, Node, Request, ServiceServer, then
+from dora_ros2.zenoh.tokens import EndpointToken
 
 _SERVICE = "type_description_interfaces/srv/GetTypeDescription"
 
@@ -53,6 +54,30 @@ def fetch_description(
     future = then(client.call(service.request.encode(asked), timeout=timeout), answered)
     future.add_done_callback(lambda _: client.close())
     return future
+
+
+def find_description(node: Node, types: Types, endpoint: EndpointToken) -> TypeDescription:
+    """Return the description of an endpoint's type: one that is installed, or that of its node.
+
+    Not from a callback. Raises DefinitionError: none has the endpoint's hash.
+    """
+    problem = ""
+    try:
+        described = types.description(endpoint.type)
+        if endpoint.humble or described.hash == endpoint.hash:
+            return described
+        problem = f"the definition of {endpoint.type} here has the hash {described.hash}"
+    except DefinitionError as error:
+        if endpoint.humble:
+            raise
+        problem = str(error)
+    name = endpoint.node.full_name
+    try:
+        return fetch_description(node, name, endpoint.type, endpoint.hash).result()
+    except (NoReply, DefinitionError) as error:
+        raise DefinitionError(
+            f"{problem}, and {name}, which uses {endpoint.hash}, does not describe it: {error}"
+        ) from None
 
 
 def serve_descriptions(node: Node, describe: Callable[[str], TypeDescription]) -> ServiceServer:

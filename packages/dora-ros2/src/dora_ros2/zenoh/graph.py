@@ -45,9 +45,12 @@ class Graph:
         self._tokens: dict[str, NodeToken | EndpointToken] = {}
         self.skipped: set[str] = set()
         """Tokens that could not be read."""
+        self.changes = 0
+        """Counts what was added and removed."""
 
     def add(self, text: str) -> str | None:
         """Add a token; return a warning for the first one that cannot be read."""
+        self.changes += 1
         try:
             self._tokens[text] = parse_token(text)
         except ValueError as error:
@@ -58,8 +61,13 @@ class Graph:
 
     def remove(self, text: str) -> None:
         """Remove a token, known or not."""
+        self.changes += 1
         self._tokens.pop(text, None)
         self.skipped.discard(text)
+
+    def texts(self) -> list[str]:
+        """Return all tokens that were read, as they were sent."""
+        return sorted(self._tokens)
 
     def endpoints(self, *kinds: Kind, name: str | None = None) -> list[EndpointToken]:
         """Return the endpoints of some kinds (default: all), in order of their names."""

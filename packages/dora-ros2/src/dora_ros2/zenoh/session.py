@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +27,6 @@ from dora_ros2.zenoh.tokens import SPACE
 
 ROUTER = "tcp/localhost:7447"
 _DEFAULTS: Mapping[str, Any] = {
-    "mode": "peer",
     "connect/endpoints": [ROUTER],
     "connect/timeout_ms": {"router": -1, "peer": -1, "client": 1000},
     "connect/exit_on_failure": {"router": False, "peer": False, "client": True},
@@ -40,6 +41,7 @@ _DEFAULTS: Mapping[str, Any] = {
 }
 """As rmw_zenoh, where the user's session file does not set them."""
 _LISTEN = ["tcp/localhost:0"]
+_LOOPBACK = re.compile(r"/(localhost|127\.\d+\.\d+\.\d+|\[::1\]):")
 _ROUTER_SECONDS = 1.0
 """Longest wait for the router when a session opens."""
 _logger = logging.getLogger(__name__)
@@ -66,6 +68,10 @@ def configuration(
         made.insert_json5("listen/endpoints", json.dumps(_LISTEN))
     if router:
         made.insert_json5("connect/endpoints", json.dumps([router]))
+    if made.get_json("mode") == "null":
+        # The router of ROS does not forward between peers, and those elsewhere listen on loopback.
+        is_local = _LOOPBACK.search(made.get_json("connect/endpoints"))
+        made.insert_json5("mode", '"peer"' if is_local else '"client"')
     for part in filter(str.strip, environ.get("ZENOH_CONFIG_OVERRIDE", "").split(";")):
         path, _, text = part.partition("=")
         try:
@@ -129,9 +135,12 @@ class Session:
         profile: Profile | None = None,
         on_state: Callable[[str | None], None] | None = None,
         on_graph: Callable[[], None] | None = None,
+        wait_seconds: float = math.inf,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        """Open a session; a client (peers are the default) waits here for its router.
+        """Open a session: a peer, or a client if its router is on another machine.
+
+        A client waits here for its router, at most for `wait_seconds`; peers connect later.
 
         Raises SessionError, InvalidName.
         """
@@ -157,9 +166,10 @@ class Session:
         is_router = json.loads(made.get_json("mode")) == "router"
         if isinstance(endpoints, dict):
             endpoints = endpoints.get(json.loads(made.get_json("mode")), [])
-        named = " or ".join(str(endpoint) for endpoint in endpoints)
-        self._missing = None if is_router or not named else f"waits for a Zenoh router at {named}"
-        self._zenoh = self._open(made)
+        self.router = " or ".join(str(endpoint) for endpoint in endpoints)
+        waits = self.router and not is_router
+        self._missing = f"waits for a Zenoh router at {self.router}" if waits else None
+        self._zenoh = self._open(made, wait_seconds)
         self.zid = str(self._zenoh.zid())
         self._watchers: list[Any] = [
             self._zenoh.info.declare_transport_events_listener(
@@ -220,15 +230,17 @@ class Session:
         with contextlib.suppress(zenoh.ZError):
             self._zenoh.close()  # type: ignore[no-untyped-call]
 
-    def _open(self, made: zenoh.Config) -> zenoh.Session:
-        """Open a session; a client tries until its router answers, peers connect later."""
+    def _open(self, made: zenoh.Config, wait_seconds: float) -> zenoh.Session:
         is_client = json.loads(made.get_json("mode")) == "client"
+        deadline = time.monotonic() + wait_seconds
         while True:
             try:
                 return zenoh.open(made)
             except zenoh.ZError as error:
                 if not is_client or "connect" not in str(error).lower():
                     raise SessionError(f"cannot open a Zenoh session: {_text(error)}") from None
+            if time.monotonic() >= deadline:
+                raise SessionError(f"no Zenoh router answers at {self.router}")
             self._report()
             time.sleep(_ROUTER_SECONDS / 2)
 

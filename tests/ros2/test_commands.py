@@ -1,0 +1,219 @@
+"""`dora ros2` beside a robot: a session of ours that uses only what rmw_zenoh has."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from ros2.routers import Router, running_router
+from support.waiting import wait_until
+
+from dora_ros2.commands import main
+from dora_ros2.types import Types
+from dora_ros2.zenoh.actions import ActionServer, ServerGoal
+from dora_ros2.zenoh.attachment import Attachment
+from dora_ros2.zenoh.descriptions import serve_descriptions
+from dora_ros2.zenoh.goals import GoalState
+from dora_ros2.zenoh.graph import Profile
+from dora_ros2.zenoh.node import Node, Request
+from dora_ros2.zenoh.parameters import ParameterServer
+from dora_ros2.zenoh.qos import Qos
+from dora_ros2.zenoh.session import Session
+
+TYPES = Types()
+STRING = TYPES.message("std_msgs/msg/String")
+IMAGE = TYPES.message("sensor_msgs/msg/Image")
+ADD = TYPES.service("example_interfaces/srv/AddTwoInts")
+FIBONACCI = TYPES.action("example_interfaces/action/Fibonacci")
+TEXT = STRING.description.concatenated_text.splitlines()
+Run = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="module")
+def router() -> Iterator[Router]:
+    with running_router() as running:
+        yield running
+
+
+@pytest.fixture
+def robot(router: Router) -> Iterator[Node]:
+    """A node with a topic, a service, an action and parameters."""
+
+    def add(request: Request) -> None:
+        numbers = ADD.request.decode(request.payload).to_pylist()[0]
+        request.reply(ADD.response.encode({"sum": numbers["a"] + numbers["b"]}))
+
+    def count(goal: ServerGoal) -> None:
+        goal.accept()
+        goal.feedback({"sequence": [0]})
+        goal.finish(GoalState.SUCCEEDED, {"sequence": [0, 1]})
+
+    with router.open(profile=Profile.REP2016) as session:
+        node = Node(session, "turtle", "/sim")
+        kept = Qos(transient_local=True, depth=1)
+        node.publisher("/description", STRING, kept).publish(STRING.encode({"data": "ü"}))
+        node.service_server("add", ADD, add)
+        ActionServer(node, "count", FIBONACCI, count)
+        ParameterServer(node, TYPES, {"rate": 10, "frame": "map"})
+        serve_descriptions(node, TYPES.description)
+        yield node
+
+
+@pytest.fixture
+def run(router: Router, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command; return the lines that it prints."""
+
+    def run(*words: str, code: int = 0) -> list[str]:
+        assert main([*words, "--router", router.endpoint]) == code
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def test_lists(robot: Node, run: Run) -> None:
+    assert run("topics")[1].split() == [
+        *("/description", "std_msgs/msg/String", "1", "0"),
+        *("reliable,", "transient", "local,", "keep", "last", "1"),
+    ]
+    [node] = [json.loads(line) for line in run("nodes", "--json")]
+    assert node == {"node": "/sim/turtle", "endpoints": 15, "session": robot.token.zid}
+    assert run("services")[1].split() == ["/sim/add", ADD.name, "1", "0"]
+    assert run("actions")[1].split() == [
+        *("/sim/count", "example_interfaces/action/Fibonacci", "1", "0")
+    ]
+
+
+def test_echo_receives_kept_messages(robot: Node, run: Run) -> None:
+    assert run("echo", "/description", "-n", "1") == ['{"data": "ü"}']
+
+
+def test_echo_shortens_lists(robot: Node, run: Run) -> None:
+    publisher = robot.publisher("/image", IMAGE, Qos(transient_local=True))
+    publisher.publish(IMAGE.encode({"width": 9, "data": bytes(100)}))
+    [line] = run("echo", "/image", "-n", "1")
+    assert json.loads(line)["data"] == [*([0] * 16), "... 100 items"]
+    [line] = run("echo", "/image", "-n", "1", "--full")
+    assert json.loads(line)["data"] == [0] * 100
+
+
+def test_types(robot: Node, run: Run) -> None:
+    assert run("type", "/description") == [f"# std_msgs/msg/String {STRING.hash}", *TEXT]
+    assert run("type", "std_msgs/String") == TEXT
+    assert run("type", "/sim/add")[0] == f"# {ADD.name} {ADD.hash}"
+
+
+def test_publish_call_and_goals(robot: Node, run: Run) -> None:
+    received: list[tuple[bytes, Attachment | None]] = []
+    robot.subscription("/chat", STRING, lambda *got: received.append(got))
+    assert run("pub", "/chat", "std_msgs/String", '{"data": "hi"}') == ["published 1 to /chat"]
+    wait_until(lambda: received, what="the message")
+    assert STRING.decode(received[0][0]).to_pylist() == [{"data": "hi"}]
+    assert run("call", "/sim/add", '{"a": 1, "b": 41}') == ['{"sum": 42}']
+    assert run("send-goal", "/sim/count", '{"order": 2}') == [
+        'feedback {"sequence": [0]}',
+        'succeeded {"sequence": [0, 1]}',
+    ]
+
+
+def test_parameters(robot: Node, run: Run) -> None:
+    assert run("param", "/sim/turtle") == ["rate: 10", 'frame: "map"']
+    assert run("param", "/sim/turtle", "rate", "20") == ["rate: 20"]
+    assert run("param", "/sim/turtle", "rate", '"x"', code=1) == []
+    assert run("param", "/sim/turtle", "rate") == ["rate: 20"]
+
+
+def test_rates(robot: Node, run: Run) -> None:
+    publisher = robot.publisher("/pose", STRING)
+    ended = threading.Event()
+
+    def publish() -> None:
+        while not ended.wait(0.01):
+            publisher.publish(STRING.encode({"data": "x"}))
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        [_, line] = run("hz", "/pose", "-n", "2")
+    finally:
+        ended.set()
+        thread.join()
+    assert " Hz, longest gap " in line
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("pub", "/chat", "std_msgs/String", "{data: 1}"), "is not valid JSON"),
+        (("pub", "/chat", "std_msgs/String", '{"dat": 1}'), 'has no field "dat"'),
+        (("pub", "/none", "std_msgs/String", "{}", "--timeout", "0.1"), "has no subscription"),
+        (("echo", "/none", "--timeout", "0.1"), "no publisher of /none within 0.1 s"),
+        (("call", "/none", "{}"), "no server of /none; `dora ros2 services`"),
+        (("send-goal", "/none", "{}"), "no server of /none; `dora ros2 actions`"),
+        (("type", "/none"), "no topic or service /none"),
+        (("topics", "--domain", "999"), '"999" is not a valid ROS domain'),
+        (("topics", "--config", "/none"), "cannot read the Zenoh session file /none"),
+    ],
+)
+def test_mistakes(
+    router: Router, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], problem: str
+) -> None:
+    assert main([*words, "--router", router.endpoint]) == 1
+    error = capsys.readouterr().err
+    assert "[ERROR]\n" in error
+    assert problem in error
+
+
+def test_check(robot: Node, run: Run, router: Router, tmp_path: Path) -> None:
+    (tmp_path / "robot_msgs" / "msg").mkdir(parents=True)
+    (tmp_path / "robot_msgs" / "msg" / "Pose.msg").write_text("float64 x\n")
+    own = Types([tmp_path]).message("robot_msgs/Pose")
+    publisher = robot.publisher("/pose", own)
+    old = b"\x0fsequence_number" + bytes(8) + b"\x10source_timestamp" + bytes(8)
+    old += b"\x0asource_gid\x10" + bytes(16)
+    ended = threading.Event()
+
+    def publish() -> None:
+        while not ended.wait(0.02):
+            publisher.publish(own.encode({"x": 1.0}))
+            robot.session.raw.put("0/old/x/RIHS01_0", b"", attachment=old)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    capture = tmp_path / "capture.json"
+    try:
+        with Session(domain=7, router=router.endpoint, environ={}) as other:
+            Node(other, "elsewhere")
+            lines = run("check", "--capture", str(capture), "--seconds", "1")
+    finally:
+        ended.set()
+        thread.join()
+    text = "\n".join(lines)
+    assert lines[0] == f"router     {router.endpoint} answers"
+    assert lines[1] == (
+        "domain     0, 1 nodes; others: 7 (1 nodes): choose one with ROS_DOMAIN_ID or --domain"
+    )
+    assert "profile    rep2016" in text
+    assert "\n  robot_msgs/msg/Pose is not installed; taken from /sim/turtle" in text
+    assert "1 topics have an attachment of rmw_zenoh 0.2.3 or older" in text
+    captured = json.loads(capture.read_text())
+    assert len([token for token in captured["tokens"] if "/NN/" in token]) == 1
+    key = f"0/pose/{own.dds_name}/{own.hash}"
+    assert len(bytes.fromhex(captured["messages"][key]["attachment"])) == 33
+
+
+def test_check_without_a_router(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dora_ros2.check._ROUTER_SECONDS", 0.5)
+    capture = str(tmp_path / "capture.json")
+    words = ["check", "--router", "tcp/127.0.0.1:1", "--capture", capture, "--seconds", "0.1"]
+    assert main(words) == 1
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("router     none answers at tcp/127.0.0.1:1; start the router of ROS")
+    monkeypatch.setenv("ZENOH_CONFIG_OVERRIDE", 'mode="client"')
+    assert main(words) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("router     no Zenoh router answers at tcp/127.0.0.1:1; start the router")
