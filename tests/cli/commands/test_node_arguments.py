@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import typer
 
-from dora_cli.commands.node.arguments import EdgeArgument, edge
+from dora_cli.commands.node.arguments import edge
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from dora_cli.commands.node.arguments import EdgeArgument, edge
     ],
 )
 def test_sources_of_a_dataflow_file(source: str, expected: tuple[str, str]) -> None:
-    assert edge(source, "plot/in") == EdgeArgument(*expected, "plot", "in")
+    assert tuple(edge(source, "plot/in").values()) == (*expected, "plot", "in")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from dora_daemon.link.protocol.messages import (
     Finish,
     Finished,
     Incoming,
-    LineSplitter,
+    LineBuffer,
     Listening,
     Outgoing,
     PeerChanged,
@@ -284,7 +284,7 @@ class Machine:
         control.close()
 
     def _listen(self, carrier: socket.socket) -> None:
-        lines = LineSplitter()
+        lines = LineBuffer()
         with contextlib.suppress(OSError):
             while data := carrier.recv(1 << 16):
                 for line in lines.feed(data):

@@ -14,7 +14,7 @@ from dora_daemon.link.protocol.messages import (
     VERSION,
     Configure,
     Finish,
-    LineSplitter,
+    LineBuffer,
     Note,
     ToRunner,
     decode_for_runner,
@@ -35,7 +35,7 @@ class Ends:
         self.connection = RunnerConnection(self._link)
 
     def received(self) -> list[ToRunner | None]:
-        return [decode_for_runner(line) for line in LineSplitter().feed(self.runner.recv(65536))]
+        return [decode_for_runner(line) for line in LineBuffer().feed(self.runner.recv(65536))]
 
     def close(self) -> None:
         self.runner.close()

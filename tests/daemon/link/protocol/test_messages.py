@@ -12,7 +12,7 @@ from dora_daemon.link.protocol.messages import (
     Finish,
     Finished,
     Incoming,
-    LineSplitter,
+    LineBuffer,
     Listening,
     Note,
     Outgoing,
@@ -103,7 +103,7 @@ def test_an_unknown_kind_is_ignored_and_a_malformed_message_refused() -> None:
 
 
 def test_lines_are_split_wherever_they_are_cut() -> None:
-    lines = LineSplitter()
+    lines = LineBuffer()
     assert lines.feed(b"one\ntw") == [b"one"]
     assert lines.feed(b"o\n\nthree\n") == [b"two", b"three"]
     with pytest.raises(ValueError, match="more than"):

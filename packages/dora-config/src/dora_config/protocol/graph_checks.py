@@ -11,14 +11,14 @@ from dora_config.errors import DoraError
 from dora_config.yaml.suggest import closest
 
 if TYPE_CHECKING:  # `dora run` starts faster without this module
-    from dora_config.protocol.runner import ConnectInput, DisconnectInput
+    from dora_config.protocol.runner import ConnectInput, DisconnectInput, EdgeChange
 
 
 class InvalidChange(DoraError):
     """A change contradicts the running dataflow. All functions here raise it."""
 
 
-def source_of(change: ConnectInput | DisconnectInput) -> InputSource:
+def source_of(change: EdgeChange) -> InputSource:
     try:
         return parse_source(f"{change.source}/{change.output}")
     except ValueError as error:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from dora_config.dataflow.resolved import QueuePolicy, ResolvedNode
+from dora_config.dataflow.resolved import QueuePolicy
 from dora_config.frozen import Count, Frozen, Quantity
 from dora_config.history.entries import HistoryEntry
 from dora_config.protocol.links import (
@@ -122,14 +122,10 @@ class RestartNode(Frozen):
     grace: float = 5.0
 
 
-class AddNode(Frozen):
+class AddNode(CurrentNode):
     """Add a node to the running dataflow; answered when it has connected, or after a while."""
 
     kind: Literal["add_node"] = "add_node"
-    node: ResolvedNode
-    place: NodeLocation = NodeLocation()
-    code: str = ""
-    """Digest of the node's ``CodeSet`` if its code was sent."""
 
 
 class RemoveNode(Frozen):
@@ -140,41 +136,38 @@ class RemoveNode(Frozen):
     grace: float = 10.0
 
 
-class ReplaceNode(Frozen):
+class ReplaceNode(CurrentNode):
     """Run another program under a node's id and inputs; the new process starts first."""
 
     kind: Literal["replace_node"] = "replace_node"
-    node: ResolvedNode
-    place: NodeLocation = NodeLocation()
-    code: str = ""
-    """As in :class:`AddNode`."""
     grace: float = 10.0
 
 
-class ConnectInput(Frozen):
-    """Add the edge ``source/output -> target/input``.
+class EdgeChange(Frozen):
+    """The edge ``source/output -> target/input``.
 
     Timers and logs have the source ``dora``, as in a dataflow file.
     """
 
-    kind: Literal["connect_input"] = "connect_input"
     source: str
     output: str
     target: str
     input: str
+
+
+class ConnectInput(EdgeChange):
+    """Add an edge."""
+
+    kind: Literal["connect_input"] = "connect_input"
     queue_size: int = 10
     queue_policy: QueuePolicy = "drop_oldest"
     input_timeout: float | None = None
 
 
-class DisconnectInput(Frozen):
-    """Remove the edge ``source/output -> target/input``; see :class:`ConnectInput`."""
+class DisconnectInput(EdgeChange):
+    """Remove an edge."""
 
     kind: Literal["disconnect_input"] = "disconnect_input"
-    source: str
-    output: str
-    target: str
-    input: str
 
 
 class GetNodes(Frozen):

@@ -26,6 +26,7 @@ from dora_config.protocol.runner import (
     ConnectInput,
     CurrentNode,
     DisconnectInput,
+    EdgeChange,
     GraphChange,
     RemoveNode,
     ReplaceNode,
@@ -40,7 +41,7 @@ from dora_coordinator.state.events import ClientRequested
 from dora_coordinator.state.membership import Membership
 from dora_coordinator.state.records import PartState, Phase
 
-EdgeChange = TypeVar("EdgeChange", ConnectInput, DisconnectInput)
+Changed = TypeVar("Changed", bound=EdgeChange)
 
 
 def checked(dataflow: ResolvedDataflow, change: GraphChange) -> GraphChange:
@@ -80,7 +81,7 @@ def checked(dataflow: ResolvedDataflow, change: GraphChange) -> GraphChange:
     return change
 
 
-def _with_operators(dataflow: ResolvedDataflow, change: EdgeChange) -> EdgeChange:
+def _with_operators(dataflow: ResolvedDataflow, change: Changed) -> Changed:
     """Return the edge with the id of the operator in ports of nodes with a single one."""
     ports = {}
     for end, port in ((change.source, "output"), (change.target, "input")):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,17 +29,8 @@ TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="Input, as
 Grace = Annotated[float, options.duration("--grace", help="Time from STOP to SIGTERM.")]
 
 
-class EdgeArgument(NamedTuple):
-    """The two ends of an edge; the source of timers and logs is `dora`."""
-
-    source: str
-    output: str
-    target: str
-    input: str
-
-
-def edge(source: str, target: str) -> EdgeArgument:
-    """Return the edge between two arguments; raises BadParameter."""
+def edge(source: str, target: str) -> dict[str, str]:
+    """Return the fields of an `EdgeChange` between two arguments; raises BadParameter."""
     from dora_config.dataflow.sources import parse_source
     from dora_config.errors import InvalidId
     from dora_config.ids import parse_data_id, parse_node_id
@@ -52,7 +43,12 @@ def edge(source: str, target: str) -> EdgeArgument:
     try:
         if not slash:
             raise ValueError(f'"{target}": expected NODE/INPUT, such as plot/image')
-        return EdgeArgument(node, output, parse_node_id(reader), parse_data_id(port))
+        return {
+            "source": node,
+            "output": output,
+            "target": parse_node_id(reader),
+            "input": parse_data_id(port),
+        }
     except (InvalidId, ValueError) as error:
         raise typer.BadParameter(str(error), param_hint="TARGET") from None
 

@@ -33,14 +33,12 @@ def main(
     from dora_cli.live import sending
     from dora_config.protocol.runner import ConnectInput
 
-    ends = edge(source, target)
-    request = ConnectInput(
-        source=ends.source,
-        output=ends.output,
-        target=ends.target,
-        input=ends.input,
-        queue_size=queue_size,
-        queue_policy=queue_policy.value,
+    request = ConnectInput.model_validate(
+        {
+            **edge(source, target),
+            "queue_size": queue_size,
+            "queue_policy": queue_policy.value,
+        }
     )
     with connect(coordinator_addr, coordinator_port) as client, sending.reporting_interrupt():
         uuid = calls.describe(client, dataflow).uuid

@@ -22,10 +22,7 @@ def main(
     from dora_cli.live import sending
     from dora_config.protocol.runner import DisconnectInput
 
-    ends = edge(source, target)
-    request = DisconnectInput(
-        source=ends.source, output=ends.output, target=ends.target, input=ends.input
-    )
+    request = DisconnectInput.model_validate(edge(source, target))
     with connect(coordinator_addr, coordinator_port) as client, sending.reporting_interrupt():
         uuid = calls.describe(client, dataflow).uuid
         sending.change(client, uuid, request)

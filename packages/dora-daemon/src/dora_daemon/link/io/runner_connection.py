@@ -11,7 +11,7 @@ from dora_daemon.link.errors import LinkProcessError
 from dora_daemon.link.protocol.messages import (
     VERSION,
     Configure,
-    LineSplitter,
+    LineBuffer,
     Note,
     ToLink,
     ToRunner,
@@ -32,7 +32,7 @@ class RunnerConnection:
 
     def __init__(self, carrier: socket.socket) -> None:
         self._socket = carrier
-        self._lines = LineSplitter()
+        self._lines = LineBuffer()
         self._early: list[bytes] = []
         """Lines that arrived together with the configuration."""
         self._sending = threading.Lock()

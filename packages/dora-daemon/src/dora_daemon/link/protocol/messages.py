@@ -244,7 +244,7 @@ def _decode(adapter: TypeAdapter[T], line: bytes) -> T | None:
         raise ValueError(f"malformed link message {line[:200]!r}: {error}") from error
 
 
-class LineSplitter:
+class LineBuffer:
     """Splits a byte stream into lines."""
 
     def __init__(self) -> None:

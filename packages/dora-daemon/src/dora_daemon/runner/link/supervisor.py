@@ -20,7 +20,7 @@ from dora_daemon.link import LINK_NODE
 from dora_daemon.link.protocol import messages
 from dora_daemon.link.protocol.messages import (
     Incoming,
-    LineSplitter,
+    LineBuffer,
     Outgoing,
     SetIncoming,
     SetOutgoing,
@@ -74,7 +74,7 @@ class RunnerChannel:
         self._warn = warn
         self._on_broken = on_broken
         self._broken = False
-        self._lines = LineSplitter()
+        self._lines = LineBuffer()
         self._waiting = bytearray()
         self._open = True
         self._loop = asyncio.get_running_loop()
