@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -229,7 +229,9 @@ class Participant:
                 self._wake.set(False)
                 if self.closed:
                     break
-                if any([self._take_endpoints(), self._take_names()]):
+                # Whoever announced names was discovered before.
+                named = self._take_names()
+                if self._take_endpoints() or named:
                     self._update()
                 for subscription in list(self.subscriptions):
                     subscription.take()
@@ -240,7 +242,7 @@ class Participant:
     def _take_endpoints(self) -> bool:
         changed = False
         for reader, writes in ((self._publications, True), (self._subscriptions, False)):
-            for sample in reader.take(N=_AT_ONCE, condition=None):
+            for sample in _all_of(reader):
                 changed = True
                 if sample.sample_info.valid_data and sample.qos is not None:
                     self._found[sample.key] = _Found(
@@ -257,7 +259,7 @@ class Participant:
 
     def _take_names(self) -> bool:
         changed = False
-        for sample in self._infos.take(N=_AT_ONCE):
+        for sample in _all_of(self._infos):
             if not hasattr(sample, "payload"):
                 continue  # a participant that left: its endpoints left as well
             try:
@@ -322,10 +324,15 @@ class Participant:
                     self._warned.add(pair)
                     _logger.warning("%s: no messages: %s", own.topic.removeprefix("rt"), reason)
 
-    def sender_of(self, reader: Any, handle: int) -> bytes:
-        """Return the GID by which the graph knows a publisher; zeros if it is unknown."""
-        data = reader.get_matched_publication_data(handle)
-        return self._gids.get(data.key, bytes(16)) if data is not None else bytes(16)
+    def gid_of(self, key: UUID) -> bytes:
+        """Return the GID by which the graph knows an endpoint; zeros if it is unknown."""
+        return self._gids.get(key, bytes(16))
+
+
+def _all_of(reader: Any) -> Iterator[Any]:
+    """Take all samples that wait in a reader."""
+    while samples := reader.take(N=_AT_ONCE):
+        yield from samples
 
 
 def _token(key: UUID, found: _Found, node: NodeToken) -> EndpointToken | None:
@@ -460,6 +467,7 @@ class DdsSubscription(_Endpoint):
     ) -> None:
         super().__init__(node, name, kind)
         self._on_message = on_message
+        self._senders: dict[int, UUID] = {}
         participant = node.participant
         self._reader: Any | None = _made(
             DataReader, participant, self.topic, dds_qos(qos, kind.hash)
@@ -471,17 +479,24 @@ class DdsSubscription(_Endpoint):
 
     def take(self) -> None:
         """Call the callback with all messages that wait; on the participant's thread."""
-        while (reader := self._reader) is not None:
-            samples = reader.take(N=_AT_ONCE)
-            for sample in samples:
-                if self.closed:
-                    return
-                if hasattr(sample, "payload"):
-                    info = sample.sample_info
-                    sender = self.node.participant.sender_of(reader, info.publication_handle)
-                    self._deliver(sample.payload, Attachment(0, info.source_timestamp, sender))
-            if len(samples) < _AT_ONCE:
+        reader = self._reader
+        if reader is None:
+            return
+        for sample in reader.take(N=_AT_ONCE):  # the others have their turn before the rest
+            if self.closed:
                 return
+            if hasattr(sample, "payload"):
+                info = sample.sample_info
+                sender = self._sender(reader, info.publication_handle)
+                self._deliver(sample.payload, Attachment(0, info.source_timestamp, sender))
+
+    def _sender(self, reader: Any, handle: int) -> bytes:
+        if handle not in self._senders:
+            data = reader.get_matched_publication_data(handle)
+            if data is None:
+                return bytes(16)
+            self._senders[handle] = data.key
+        return self.node.participant.gid_of(self._senders[handle])
 
     def _deliver(self, payload: bytes, attachment: Attachment) -> None:
         try:
