@@ -67,9 +67,6 @@ def test_every_module_runs_on_the_oldest_python(machine: LocalMachine) -> None:
     part = call(machine, "archive.partial", sha256="0")["path"]
     assert part.startswith(f"{home}/.cache/dora/archives/0.")
     call(machine, "archive.discard", path=part)
-    absent = call(machine, "code_store.missing", digests=["0" * 64])
-    assert absent["missing"] == ["0" * 64]
-    call(machine, "code_store.discard", path=absent["path"])
     assert [path for path in machine.home.rglob("*") if not path.is_dir()] == []
 
 

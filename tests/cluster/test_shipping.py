@@ -1,4 +1,4 @@
-"""Code that is sent to real hosts, over SSH and over the coordinator."""
+"""Code that is sent to real hosts over the coordinator."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.cluster.clusters import cluster_file, daemons, dataflows, ended_cluster
-from support.cluster.hosts import WORKSTATION, Host, Hosts
-from support.dora import Completed, run_dora, running_dora
+from support.cluster.clusters import cluster_file, dataflows, ended_cluster
+from support.cluster.hosts import Host, Hosts
+from support.dora import Completed, run_dora
 from support.runner import log_files
 from support.waiting import wait_until
 from support.workspace import Workspace
@@ -77,44 +77,5 @@ def test_node_is_sent_with_its_module_and_data(
     wait_until(lambda: [one.status for one in dataflows()] == ["Finished"] * 2, what="the end")
     for host in hosts:
         assert printed(host) == ["goodbye robot True"]
-    if distribute == "scp":
-        assert "Sending code to robot (ubuntu@10.77.0.2)... OK (5 files" in first.output
-        assert "Sending code to robot (ubuntu@10.77.0.2)... OK (2 files" in second.output
-    else:
-        assert "sending 5 files" in first.output
-        assert "sending 2 files" in second.output
-
-
-def test_unreachable_machine_fails_the_start(
-    hosts: Hosts, cluster: Path, workspace: Workspace
-) -> None:
-    path = project(workspace, "scp", "robot", "gpu")
-    hosts["gpu"].cut()
-    try:
-        failed = start(path).exited(1)
-    finally:
-        hosts["gpu"].mend()
-    assert "Sending code to robot (ubuntu@10.77.0.2)... OK" in failed.output
-    assert "could not send code to: gpu; nothing was started" in failed.output
-    assert dataflows() == []
-
-
-def test_scp_with_machines_that_were_only_installed(
-    hosts: Hosts, workstation: Path, workspace: Workspace, tmp_path: Path
-) -> None:
-    """`install` has recorded the machines; the coordinator was not started by `up`."""
-    cluster = cluster_file(hosts, tmp_path)
-    with ended_cluster(cluster):
-        run_dora("cluster", "install", cluster).succeeded()
-        try:
-            with running_dora(
-                "coordinator", "--interface", WORKSTATION, "--store", "memory"
-            ) as process:
-                process.wait_for("Listening on port")
-                wait_until(lambda: "robot" in daemons(), what="the daemon of robot")
-                flow = project(workspace, "scp", "robot")
-                words = ("start", flow, "--detach", "--coordinator-addr", WORKSTATION)
-                done = run_dora(*words, timeout=90).succeeded()
-                assert "Sending code to robot (ubuntu@10.77.0.2)... OK" in done.output
-        finally:
-            run_dora("cluster", "uninstall", cluster).succeeded()
+    assert "sending 5 files" in first.output
+    assert "sending 2 files" in second.output

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dora_cli.bundle.progress import sending
+from dora_cli.bundle.install import sending
 
 
 def test_each_mebibyte_is_shown_once() -> None:

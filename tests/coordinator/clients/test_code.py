@@ -11,20 +11,13 @@ from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
 DIGEST = "0" * 64
 
 
-def registry(distribute: str = "http") -> DataflowRegistry:
+def registry() -> DataflowRegistry:
     """Return the registry of a fleet that runs "patrol" with the code of one of two nodes."""
     fleet = SimulatedFleet()
     fleet.add_daemon()
     fleet.settle()
     spec = dataflow(camera=None, plot=None)
-    nodes = tuple(
-        node.model_copy(
-            update={"deploy": node.deploy.model_copy(update={"distribute": distribute})}
-        )
-        for node in spec.resolved.nodes
-    )
-    resolved = spec.resolved.model_copy(update={"nodes": nodes})
-    update = {"name": "patrol", "resolved": resolved, "code": {"camera": DIGEST}}
+    update = {"name": "patrol", "code": {"camera": DIGEST}}
     fleet.start(spec.model_copy(update=update))
     fleet.settle()
     assert fleet.coordinator is not None
@@ -43,15 +36,10 @@ def test_code_is_found_by_name_and_uuid_of_the_dataflow() -> None:
     [
         ("other", "camera", 'no artifact of node "camera" in build "other"'),
         ("patrol", "arm", 'has no node "arm"; its nodes are: camera, plot'),
-        ("patrol", "plot", 'does not have the code of node "plot": no files of it were sent'),
+        ("patrol", "plot", 'code of node "plot": it was started with `distribute: local`'),
     ],
 )
 def test_missing_code_is_refused_with_the_reason(build: str, node: str, message: str) -> None:
     with pytest.raises(RequestRefused, match=message) as refused:
         find_code(registry(), build, node)
     assert refused.value.code == "not_found"
-
-
-def test_code_that_is_distributed_otherwise_is_not_served() -> None:
-    with pytest.raises(RequestRefused, match="`distribute: scp`, and only `http`"):
-        find_code(registry("scp"), "patrol", "camera")

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from support.fleets.coordinator import RunningCoordinator, running_coordinator
 
-from dora_cli.shipping import http_upload
+from dora_cli.shipping import sending
 from dora_cli.shipping.collection import Collected
-from dora_cli.shipping.http_upload import UploadFailed
+from dora_cli.shipping.sending import UploadFailed
 from dora_config.protocol.code import CodeSet
 
 pytestmark = pytest.mark.integration
@@ -72,14 +72,14 @@ def test_an_upload_without_room_is_refused_before_it_begins(
     path.write_bytes(content)
     part = Collected(CodeSet(files=()), {digest: path})
     with monkeypatch.context() as patch:
-        patch.setattr(http_upload, "SPARE", 1 << 60)
+        patch.setattr(sending, "SPARE", 1 << 60)
         with pytest.raises(
             UploadFailed, match=r"not enough space for the code .*: .*/files on the"
         ):
-            http_upload.upload(coordinator.endpoint, [part])
+            sending.upload(coordinator.endpoint, [part])
     stored = f"/api/files/{digest}"
     assert coordinator.request(stored, method="HEAD").headers["x-dora-offset"] == "0"
-    http_upload.upload(coordinator.endpoint, [part])
+    sending.upload(coordinator.endpoint, [part])
     assert coordinator.request(stored).body == content
 
 
@@ -97,7 +97,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing(
     part = Collected(CodeSet(files=()), {digest: path})
     try:
         with pytest.raises(UploadFailed, match=r"HTTP status 507 /.*/files: File too large"):
-            http_upload.upload(coordinator.endpoint, [part])
+            sending.upload(coordinator.endpoint, [part])
     finally:
         resource.prlimit(coordinator.process.pid, resource.RLIMIT_FSIZE, before)
     found = coordinator.request(f"/api/files/{digest}", method="HEAD")
@@ -123,10 +123,10 @@ def test_a_refused_upload_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path.touch()
     os.truncate(path, 1 << 40)
     part = Collected(CodeSet(files=()), {digest: path})
-    monkeypatch.setattr(http_upload, "SPARE", -(1 << 60))
+    monkeypatch.setattr(sending, "SPARE", -(1 << 60))
     with running_coordinator("--set", "max_code_bytes=1000000") as coordinator:
         with pytest.raises(UploadFailed, match=r"413 larger than 1000000 bytes"):
-            http_upload.upload(coordinator.endpoint, [part])
+            sending.upload(coordinator.endpoint, [part])
         assert coordinator.request(f"/api/files/{digest}", method="HEAD").status == 404
 
 

@@ -19,12 +19,11 @@ from dora_config.protocol.dataflow import DataflowSpec
 from dora_daemon.code.delivery import CodeNotDelivered, Delivery
 
 
-def spec(store: FileStore, content: bytes, distribute: str = "scp") -> DataflowSpec:
+def spec(store: FileStore, content: bytes) -> DataflowSpec:
     """A node with a file of this content, which is in the store."""
     name = add(store, content)
     code = CodeSet(files=(CodeFile(path="node.py", sha256=name, size=len(content)),))
-    deploy = ResolvedDeploy.model_validate({"distribute": distribute})
-    node = ResolvedNode(id="n", path="node.py", deploy=deploy)
+    node = ResolvedNode(id="n", path="node.py", deploy=ResolvedDeploy(distribute="http"))
     resolved = ResolvedDataflow(nodes=(node,))
     digest = add(store, code.text())
     return dataflow().model_copy(update={"resolved": resolved, "code": {"n": digest}})
@@ -39,7 +38,7 @@ def store(tmp_path: Path) -> FileStore:
     return FileStore(tmp_path / "store")
 
 
-def test_code_sent_over_ssh_needs_no_token(tmp_path: Path, store: FileStore) -> None:
+def test_code_that_is_here_already_needs_no_token(tmp_path: Path, store: FileStore) -> None:
     delivery = Delivery(store, spoilt)
     delivered = anyio.run(delivery.deliver, spec(store, b"pass"), tmp_path / "work")
     assert list(delivered) == ["n"]
@@ -47,15 +46,9 @@ def test_code_sent_over_ssh_needs_no_token(tmp_path: Path, store: FileStore) -> 
 
 
 def test_unusable_token_is_a_reason_not_to_deliver(tmp_path: Path, store: FileStore) -> None:
-    delivery = Delivery(store, spoilt)
-    with pytest.raises(CodeNotDelivered, match=r'code of node "n" .* run `chmod 600 token`'):
-        anyio.run(delivery.deliver, spec(store, b"pass", "http"), tmp_path / "work")
-
-
-def test_code_that_was_not_sent(tmp_path: Path, store: FileStore) -> None:
     wanted = spec(store, b"pass")
     delivery = Delivery(FileStore(tmp_path / "empty"), spoilt)
-    with pytest.raises(CodeNotDelivered, match=r'"n" to .*/work: it was not sent to this machine'):
+    with pytest.raises(CodeNotDelivered, match=r'code of node "n" .* run `chmod 600 token`'):
         anyio.run(delivery.deliver, wanted, tmp_path / "work")
 
 

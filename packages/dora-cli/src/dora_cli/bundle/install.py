@@ -10,13 +10,12 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dora_cli.bundle.dependencies import install, lock_text
 from dora_cli.bundle.layout import COORDINATOR, SYSTEM, USER, USERS_COORDINATOR, Layout
 from dora_cli.bundle.own_packages import OwnPackages, own_packages
 from dora_cli.bundle.platform import Platform, UnknownPlatform
-from dora_cli.bundle.progress import sending
 from dora_cli.bundle.tree import Archive, make_archive, read_archive, remove_old
 from dora_cli.remote_call import MachineProblem, call
 from dora_cli.ssh import Connection, RemoteCommandFailed
@@ -34,6 +33,25 @@ SPARE = 64 * 1024 * 1024
 KEPT_ARCHIVES = 8
 
 Report = Callable[[str], None]
+
+
+_LARGE: Final = 10 << 20
+
+
+def sending(report: Callable[[str], None], total: int, *, offset: int = 0) -> Callable[[int], None]:
+    """Return a function that reports ``sending 12 of 83 MiB`` for the bytes since ``offset``."""
+    shift, unit = (20, "MiB") if total >= _LARGE else (10, "KiB")
+    shown = -1
+
+    def progress(sent: int) -> None:
+        nonlocal shown
+        now = (offset + sent) >> shift
+        if now != shown:
+            shown = now
+            report(f"sending {now} of {total >> shift} {unit}")
+
+    progress(0)
+    return progress
 
 
 @dataclass(frozen=True, slots=True)

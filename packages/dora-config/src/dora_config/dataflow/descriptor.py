@@ -58,7 +58,9 @@ class Deploy(Written):
     working_dir: TextField | None = optional(
         "Working directory there, relative to the daemon's own."
     )
-    distribute: Distribution | None = optional("How the node's files reach the machine.")
+    distribute: Distribution | None = optional(
+        "How the node's files reach the machine; `http` and `scp` mean the same."
+    )
 
 
 class Debug(Written):

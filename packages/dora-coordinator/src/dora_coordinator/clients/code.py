@@ -24,17 +24,13 @@ def find_code(registry: DataflowRegistry, build: str, node_id: str) -> str:
             f'dataflow {dataflow.label} has no node "{node_id}"; its nodes are: {known}',
         )
     digest = dataflow.spec.code.get(node_id)
-    if digest is not None and node.deploy.distribute == "http":
-        return digest
-    reason = "no files of it were sent"
-    if node.deploy.distribute != "http":
-        reason = (
-            f"it was started with `distribute: {node.deploy.distribute}`, and only `http` sends "
-            "code here"
+    if digest is None:
+        local = node.deploy.distribute == "local"
+        reason = "it was started with `distribute: local`" if local else "it has no files"
+        raise RequestRefused(
+            "not_found", f'the coordinator does not have the code of node "{node_id}": {reason}'
         )
-    raise RequestRefused(
-        "not_found", f'the coordinator does not have the code of node "{node_id}": {reason}'
-    )
+    return digest
 
 
 def _find_dataflow(registry: DataflowRegistry, build: str) -> Dataflow | None:

@@ -111,30 +111,20 @@ class Delivery:
         self, node: ResolvedNode, digest: str, directory: Path, cancelled: Callable[[], bool]
     ) -> CodeSet:
         """Return the code with this digest after all its files are in the store."""
-        fetched = node.deploy.distribute == "http"
-        if fetched:
-            self._fetch([digest], cancelled)
-        listed = self.store.use(digest)
-        if listed is None:
-            raise CodeMissing(
-                "it was not sent to this machine (`distribute: scp`); start the dataflow again "
-                "where its files are"
-            )
-        code = CodeSet.model_validate_json(listed.read_bytes())
-        wanted = {file.sha256 for file in code.files}
+        self._fetch([digest], cancelled)
+        code = CodeSet.model_validate_json(self.store.path(digest).read_bytes())
         sizes = {file.sha256: file.size for file in code.files}
-        lacking = sum(sizes[digest] for digest in self.store.missing(wanted))
+        lacking = sum(sizes[digest] for digest in self.store.missing(sizes))
         require_room([(self.store.root, lacking), (directory, growth(code, directory))])
-        if fetched:
-            self._fetch(sorted(wanted), cancelled)
-        elif missing := self.store.missing(wanted):
-            raise CodeMissing(f"{len(missing)} of its files were not sent to this machine")
+        self._fetch(sorted(sizes), cancelled)
         return code
 
     def _fetch(self, digests: Iterable[str], cancelled: Callable[[], bool]) -> None:
         """Add missing files to the store. Raises CodeMissing, Untrusted and AccessError."""
+        if not (missing := self.store.missing(digests)):
+            return
         with Downloads(self.endpoint(), cancelled) as downloads:
-            for digest in digests:
+            for digest in missing:
                 try:
                     downloads.download(file_path(digest), StoredFile(self.store, digest))
                 except DownloadFailed as problem:

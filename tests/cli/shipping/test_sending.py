@@ -11,7 +11,7 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_cli.shipping.collection import Collected
-from dora_cli.shipping.http_upload import upload
+from dora_cli.shipping.sending import upload
 from dora_config.protocol.code import CodeSet
 
 
