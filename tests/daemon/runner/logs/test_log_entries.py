@@ -11,7 +11,7 @@ from dora_config.protocol.runner_events import LogLevel, LogLine, passes
 from dora_daemon.runner.logs.log_entries import (
     CUT_MARK,
     MAX_LINE,
-    LineSplitter,
+    OutputSplitter,
     as_level,
     entry_from_line,
     file_line,
@@ -156,7 +156,7 @@ def test_levels_of_others() -> None:
 )
 def test_lines_come_whole_however_the_bytes_are_cut(lines: list[str], cuts: list[int]) -> None:
     data = "".join(f"{line}\n" for line in lines).encode()
-    splitter = LineSplitter()
+    splitter = OutputSplitter()
     found: list[str] = []
     for size in [*cuts, len(data) + 1]:
         found += splitter.feed(data[:size])
@@ -166,7 +166,7 @@ def test_lines_come_whole_however_the_bytes_are_cut(lines: list[str], cuts: list
 
 
 def test_what_comes_after_the_last_newline_is_a_line_at_the_end() -> None:
-    splitter = LineSplitter()
+    splitter = OutputSplitter()
     assert splitter.feed(b"one\r\ntw") == ["one"]
     assert splitter.flush() == ["tw"]
     assert splitter.flush() == []
@@ -175,7 +175,7 @@ def test_what_comes_after_the_last_newline_is_a_line_at_the_end() -> None:
 @pytest.mark.parametrize("piece", [1000, 10**7])
 def test_a_line_past_a_megabyte_is_cut_with_a_mark(piece: int) -> None:
     data = b"x" * (3 * MAX_LINE) + b"\nnext\n"
-    splitter = LineSplitter()
+    splitter = OutputSplitter()
     lines: list[str] = []
     for start in range(0, len(data), piece):
         lines += splitter.feed(data[start : start + piece])
@@ -184,4 +184,4 @@ def test_a_line_past_a_megabyte_is_cut_with_a_mark(piece: int) -> None:
 
 
 def test_invalid_utf8_is_replaced() -> None:
-    assert LineSplitter().feed(b"\xff\xfe\n") == ["��"]
+    assert OutputSplitter().feed(b"\xff\xfe\n") == ["��"]

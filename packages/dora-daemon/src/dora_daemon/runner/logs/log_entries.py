@@ -131,7 +131,7 @@ def message_text(
     return text.encode("utf-8", "replace").decode()  # it may name a path that is not UTF-8
 
 
-class LineSplitter:
+class OutputSplitter:
     """Splits a stream into lines of text; a line longer than MAX_LINE is cut, with a mark."""
 
     def __init__(self) -> None:

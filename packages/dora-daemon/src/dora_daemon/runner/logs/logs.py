@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.run_plan import LogSettings
 from dora_config.protocol.runner_events import LogLevel, LogLine, passes
-from dora_daemon.runner.logs.log_entries import LineSplitter, entry_from_line, file_line
+from dora_daemon.runner.logs.log_entries import OutputSplitter, entry_from_line, file_line
 from dora_daemon.runner.logs.log_files import LogFile
 
 TAIL_LINES = 500
@@ -164,7 +164,7 @@ class OutputReader:
         self._descriptor = descriptor
         self._stream = stream
         self._log = log
-        self._splitter = LineSplitter()
+        self._splitter = OutputSplitter()
         self._lines: deque[str] = deque()
         self._open = True
         self._paused = False
