@@ -6,6 +6,7 @@ Callbacks run on Zenoh's threads. They must not wait; an exception is logged.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import logging
 import math
@@ -46,6 +47,9 @@ _ROUTER_SECONDS = 1.0
 """Longest wait for the router when a session opens."""
 _logger = logging.getLogger(__name__)
 _callback = threading.local()
+_ensure = ctypes.pythonapi.PyGILState_Ensure
+_ensure.restype = ctypes.c_int
+_ensure.argtypes = ()
 
 
 def configuration(
@@ -84,6 +88,15 @@ def configuration(
     return made
 
 
+def _keep_thread_state() -> None:
+    """Keep the interpreter's state of a thread of Zenoh, which it would create for each call.
+
+    One call of PyGILState_Ensure without its counterpart does; the attribute is part of the state.
+    """
+    if not hasattr(_callback, "state"):
+        _callback.state = _ensure()
+
+
 def outside_callback(call: Callable[[], None]) -> None:
     """Call what waits for callbacks of Zenoh: here, or in a thread if this is one of them."""
     if _inside_callback():
@@ -102,6 +115,7 @@ def direct(
     """Return a callback without a thread of its own; errors are logged."""
 
     def guarded(*value: Any) -> None:
+        _keep_thread_state()
         outer = _inside_callback()
         _callback.active = True
         try:
