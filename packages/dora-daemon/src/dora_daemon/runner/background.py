@@ -65,8 +65,7 @@ class Background:
                 await self._run_dataflow()
                 with anyio.move_on_after(LINGER_SECONDS):
                     await self._acknowledged.wait()
-                for client in list(self._server.clients):
-                    await client.flush(1.0)
+                await self._server.flush()
                 tasks.cancel_scope.cancel()
         finally:
             if self._runner is not None:

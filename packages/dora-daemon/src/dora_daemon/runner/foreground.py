@@ -148,8 +148,8 @@ class _Control:
 
     async def flush(self) -> None:
         """Wait until the clients have received everything, but not long."""
-        for client in () if self._server is None else list(self._server.clients):
-            await client.flush(1.0)
+        if self._server is not None:
+            await self._server.flush()
 
     async def serve(self, runner: Runner) -> None:
         """Answer clients; after an error, warn and leave the dataflow running."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -29,22 +28,15 @@ _CHUNK = 65536
 class Client:
     """One connection."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.socket = sock
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
         self.follows: protocol.FollowEvents | None = None
         self.shed = 0
-        self._waiting: deque[bytes] = deque()
-        self._waiting_bytes = 0
-        self._queued = anyio.Event()
-        self._idle = anyio.Event()
-        self._idle.set()
+        self._writer = writer
+        writer.transport.set_write_buffer_limits(high=0)  # `flush` waits for an empty buffer
 
     def put(self, line: bytes) -> None:
-        self._waiting.append(line)
-        self._waiting_bytes += len(line)
-        if self._idle.is_set():
-            self._idle = anyio.Event()
-        self._queued.set()
+        if not self._writer.is_closing():
+            self._writer.write(line)
 
     def put_event(self, event: protocol.RunnerEvent) -> None:
         """Send an event if this client follows it."""
@@ -56,7 +48,7 @@ class Client:
                 return
             if follows.node is not None and event.node != follows.node:
                 return
-            if self._waiting_bytes > MAX_WAITING_BYTES:
+            if self._writer.transport.get_write_buffer_size() > MAX_WAITING_BYTES:
                 self.shed += 1
                 return
         if self.shed:
@@ -65,22 +57,10 @@ class Client:
             self.put(protocol.encode_line(protocol.Envelope(notice=dropped)))
         self.put(protocol.encode_line(protocol.Envelope(notice=event)))
 
-    async def write(self) -> None:
-        """Send queued lines until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            while self._waiting:
-                line = self._waiting.popleft()
-                await loop.sock_sendall(self.socket, line)
-                self._waiting_bytes -= len(line)
-            self._idle.set()
-            self._queued = anyio.Event()
-            await self._queued.wait()
-
     async def flush(self, seconds: float) -> None:
         """Wait until everything was sent, for at most ``seconds``."""
-        with anyio.move_on_after(seconds):
-            await self._idle.wait()
+        with anyio.move_on_after(seconds), suppress(OSError):
+            await self._writer.drain()
 
 
 class ControlServer:
@@ -114,13 +94,18 @@ class ControlServer:
                 while True:
                     sock = await self._accept()
                     sock.setblocking(False)
-                    if peer_credentials(sock)[1] not in (os.getuid(), 0):
+                    if peer_credentials(sock)[1] in (os.getuid(), 0):
+                        tasks.start_soon(self._serve, sock)
+                    else:
                         sock.close()
-                        continue
-                    tasks.start_soon(self._serve, Client(sock))
         finally:
             self._listener.close()
             self.path.unlink(missing_ok=True)
+
+    async def flush(self) -> None:
+        """Wait until the clients have received everything, but not long."""
+        for client in list(self.clients):
+            await client.flush(1.0)
 
     async def _accept(self) -> socket.socket:
         """Return the next client, also after a time without free file descriptors."""
@@ -135,29 +120,24 @@ class ControlServer:
                 warned = True
             await anyio.sleep(ACCEPT_RETRY_SECONDS)
 
-    async def _serve(self, client: Client) -> None:
+    async def _serve(self, sock: socket.socket) -> None:
+        reader, writer = await asyncio.open_unix_connection(sock=sock)
+        client = Client(writer)
         self.clients.add(client)
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._write, client, tasks)
-                await self._read(client, tasks)
+                await self._read(client, reader, tasks)
                 tasks.cancel_scope.cancel()
         finally:
             self.clients.discard(client)
             self.shed += client.shed
-            client.socket.close()
+            writer.transport.abort()
 
-    async def _write(self, client: Client, tasks: TaskGroup) -> None:
-        with suppress(OSError):  # the client has disconnected
-            await client.write()
-        tasks.cancel_scope.cancel()
-
-    async def _read(self, client: Client, tasks: TaskGroup) -> None:
-        loop = asyncio.get_running_loop()
+    async def _read(self, client: Client, reader: asyncio.StreamReader, tasks: TaskGroup) -> None:
         decoder = protocol.LineDecoder()
         while True:
             try:
-                data = await loop.sock_recv(client.socket, _CHUNK)
+                data = await reader.read(_CHUNK)
             except OSError:
                 return
             if not data:
