@@ -40,12 +40,7 @@ class FakeCoordinator(CoordinatorConnection):
         self.snapshots = 0
         self.repeats = False
         """Whether the last snapshot is sent again."""
-        self.changed = anyio.Event()
-
-    def change(self) -> None:
-        """Let the feed read at once."""
-        self.changed.set()
-        self.changed = anyio.Event()
+        self.problem: str | None = None
 
     async def request(self, request: ControlRequest) -> ControlAnswer:
         if isinstance(request, ListDataflows):
@@ -68,9 +63,6 @@ class FakeCoordinator(CoordinatorConnection):
             machines=(MachineSummary(daemon="robot", load=load),),
         )
 
-    async def wait_changed(self) -> None:
-        await self.changed.wait()
-
 
 async def read(versions: AsyncGenerator[Version]) -> Version:
     with anyio.fail_after(30):
@@ -86,7 +78,7 @@ def test_patches_contain_the_details_of_one_dataflow() -> None:
             first = await read(versions)
             assert list(first.scoped(None)["nodes"]) == []
             assert list(first.scoped(FIRST)["nodes"]) == [FIRST]
-            coordinator.change()
+            feed.read_now()
             second = await read(versions)
             machines = {"robot": {"cpu": 50.0}}
             nodes = {FIRST: {"camera": {"queued": 2}}}
@@ -105,7 +97,7 @@ def test_without_a_page_nothing_is_read() -> None:
             tasks.start_soon(feed.run)
             for _ in range(5):
                 await anyio.wait_all_tasks_blocked()
-                coordinator.change()
+                feed.read_now()
             assert coordinator.snapshots == 0
             async with aclosing(feed.versions()) as one, aclosing(feed.versions()) as other:
                 source: Any = (await read(one)).state["source"]
@@ -114,7 +106,7 @@ def test_without_a_page_nothing_is_read() -> None:
                 assert coordinator.snapshots == 1
             for _ in range(5):
                 await anyio.wait_all_tasks_blocked()
-                coordinator.change()
+                feed.read_now()
             assert coordinator.snapshots <= 2
             tasks.cancel_scope.cancel()
 
@@ -129,12 +121,12 @@ def test_a_lost_coordinator_keeps_the_last_state() -> None:
             tasks.start_soon(feed.run)
             await read(versions)
             coordinator.problem = "gone"
-            coordinator.change()
+            feed.read_now()
             lost = await read(versions)
             assert lost.patch(FIRST) == {"source": {"problem": "gone"}}
             assert lost.state["dataflows"].keys() == {FIRST, SECOND}
             coordinator.problem = None
-            coordinator.change()
+            feed.read_now()
             back = await read(versions)
             assert back.patch(None) == {"source": {"problem": None}}
             tasks.cancel_scope.cancel()
@@ -211,10 +203,10 @@ def test_a_snapshot_that_is_sent_again_keeps_the_rates() -> None:
         async with anyio.create_task_group() as tasks, aclosing(feed.versions()) as versions:
             tasks.start_soon(feed.run)
             await read(versions)
-            coordinator.change()
+            feed.read_now()
             assert (await read(versions)).state["machines"]["robot"]["cpu"] == 50.0
             coordinator.repeats = True
-            coordinator.change()
+            feed.read_now()
             assert (await read(versions)).patch(None) == {}
             tasks.cancel_scope.cancel()
 

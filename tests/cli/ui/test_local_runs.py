@@ -53,7 +53,6 @@ async def adopting(dataflow: str | None = None) -> AsyncIterator[LocalRuns]:
     with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(backend.run)
-            await backend.wait_connected()
             yield backend
             tasks.cancel_scope.cancel()
 

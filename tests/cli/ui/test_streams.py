@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import json
+from typing import Any, NoReturn, cast
 
+import anyio
 import pytest
 from pydantic import ValidationError
 
-from dora_cli.coordinator.errors import RequestFailed
-from dora_cli.ui.streams import LONG_LINE, MAX_LONG, PAGE_FRAMES, LongMessages, _samples, parsed
+from dora_cli.coordinator.errors import CoordinatorUnreachable, RequestFailed
+from dora_cli.ui import streams
+from dora_cli.ui.connection import CoordinatorConnection
+from dora_cli.ui.streams import (
+    LONG_LINE,
+    MAX_LONG,
+    PAGE_FRAMES,
+    LongMessages,
+    OpenLogs,
+    _samples,
+    parsed,
+    send_logs,
+)
 from dora_config.protocol.topics import TopicUpdate
 
 
@@ -77,3 +90,29 @@ def test_a_message_cannot_fill_the_memory() -> None:
     long.take(1, TopicUpdate(piece=piece, more=True))
     with pytest.raises(RequestFailed):
         long.take(1, TopicUpdate(piece="x", more=True))
+
+
+class LostCoordinator:
+    """It does not answer twice, has not found the dataflow then, and ends the stream at last."""
+
+    def __init__(self) -> None:
+        gone = CoordinatorUnreachable("no coordinator listens")
+        self._errors = [gone, gone, RequestFailed("no dataflow", "not_found")]
+
+    def open(self, _: object) -> NoReturn:
+        raise self._errors.pop(0) if self._errors else RequestFailed("it has ended", "failed")
+
+
+def test_a_lost_coordinator_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "RETRY_PAUSE", 0.0)
+    sent: list[dict[str, Any]] = []
+
+    async def send(frame: dict[str, Any]) -> None:
+        sent.append(frame)
+
+    wanted = OpenLogs(id=1, open="logs", dataflow="8a1c7a86-5b3c-4dd2-9f3e-6c1a3a9b1c11")
+    anyio.run(send_logs, cast("CoordinatorConnection", LostCoordinator()), wanted, send)
+    assert sent == [
+        {"id": 1, "lost": "no coordinator listens"},
+        {"id": 1, "ended": True, "problems": ["it has ended"]},
+    ]

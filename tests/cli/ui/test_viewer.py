@@ -10,21 +10,9 @@ import anyio
 import pytest
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from dora_cli.coordinator.errors import CoordinatorLost
-from dora_cli.coordinator.stream_socket import Frame
 from dora_cli.ui import viewer
-from dora_cli.ui.connection import MAX_WAITING, AsyncClient, CoordinatorConnection
+from dora_cli.ui.connection import CoordinatorConnection
 from dora_cli.ui.feed import Feed
-from dora_config.access import endpoint
-from dora_config.protocol.control import (
-    SERVER_CODEC,
-    ControlProgress,
-    DataflowRef,
-    LogLines,
-    Progress,
-    ReadLogs,
-    Welcome,
-)
 
 UUID = "8a1c7a86-5b3c-4dd2-9f3e-6c1a3a9b1c11"
 LOGS = json.dumps({"id": 1, "open": "logs", "dataflow": UUID})
@@ -109,40 +97,3 @@ def test_an_open_stream_is_not_opened_again(monkeypatch: pytest.MonkeyPatch) -> 
     socket = FakeSocket(STATE, STATE)
     serve(socket, monkeypatch, "")
     assert socket.closed == ["stream 2 is open already"]
-
-
-class FakeCoordinator:
-    """Sends frames without an end."""
-
-    def __init__(self, frame: str, count: int) -> None:
-        self._frames = [frame] * count
-
-    async def send(self, text: str) -> None:
-        pass
-
-    async def __aiter__(self) -> Any:
-        for frame in self._frames:
-            yield frame
-        await anyio.sleep_forever()
-
-
-def test_replies_to_a_stalled_reader_are_bounded() -> None:
-    lines: ControlProgress = LogLines(daemon="a", stream=1, lines=("x",), positions={})
-    text = SERVER_CODEC.encode(Progress(id=1, progress=lines))
-    frames: list[Frame | object] = []
-
-    async def run() -> None:
-        welcome = Welcome.model_construct(party="coordinator", max_message_bytes=1 << 20)
-        socket: Any = FakeCoordinator(text, 3 * MAX_WAITING)
-        client = AsyncClient(endpoint("127.0.0.1", 1), socket, welcome)
-        async with anyio.create_task_group() as tasks:
-            request = ReadLogs(dataflow=DataflowRef(uuid=UUID))
-            async with client.open(request) as replies:
-                tasks.start_soon(client.read)
-                await anyio.wait_all_tasks_blocked()
-                with pytest.raises(CoordinatorLost, match="not read in time"):
-                    frames.extend([one async for one in replies])
-            assert not client.lost.is_set()
-            tasks.cancel_scope.cancel()
-
-    anyio.run(run)

@@ -12,11 +12,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from dora_cli.coordinator.errors import CoordinatorUnavailable, RequestFailed
+from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.ui import rows
 from dora_cli.ui.connection import NEEDS_COORDINATOR, CoordinatorConnection, call
 from dora_cli.ui.forwarding import forward
 from dora_cli.ui.recordings import Recordings
+from dora_config.errors import DoraError
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.control import (
     CallRunner,
@@ -54,7 +55,7 @@ def answering(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
             return failure(f"{where}: {first['msg']}", "invalid")
         except (OperationFailed, RequestFailed) as error:
             return failure(str(error), error.code)
-        except CoordinatorUnavailable as error:
+        except DoraError as error:
             return failure(str(error), "unavailable")
         return found if isinstance(found, Response) else JSONResponse(found)
 

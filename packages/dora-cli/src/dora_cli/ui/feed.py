@@ -9,14 +9,10 @@ from typing import Any
 
 import anyio
 
-from dora_cli.coordinator.errors import (
-    CoordinatorUnavailable,
-    CoordinatorUnreachable,
-    RequestFailed,
-)
 from dora_cli.ui.connection import CoordinatorConnection, call
 from dora_cli.ui.merge_patch import difference
 from dora_cli.ui.rows import state
+from dora_config.errors import DoraError
 from dora_config.protocol.control import (
     DataflowList,
     GetSnapshot,
@@ -104,7 +100,12 @@ class Feed:
             spent = anyio.current_time() - begun
             pause = min(MAX_PAUSE, max(PERIOD, spent / MAX_SHARE - spent))
             with anyio.move_on_after(pause) as self._pause:
-                await self._coordinator.wait_changed()
+                await anyio.sleep_forever()
+
+    def read_now(self) -> None:
+        """End the time between two reads."""
+        if self._pause is not None:
+            self._pause.cancel()
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
@@ -112,8 +113,7 @@ class Feed:
             self._is_stale = True
             # Rates over the time without a page would be averages of it.
             self._snapshot = self._before = None
-            if self._pause is not None:
-                self._pause.cancel()
+            self.read_now()
         self._left = None
         self._viewers += 1
         self._wanted.set()
@@ -138,30 +138,20 @@ class Feed:
                     await self._changed.wait()
 
     async def _read(self) -> None:
-        coordinator = self._coordinator
-        if coordinator.problem is None:
-            try:
-                with anyio.fail_after(ANSWER_SECONDS):
-                    now = await self._state()
-                self._publish(now)
-                return
-            except TimeoutError:
-                problem = f"{coordinator.name} has not answered for {ANSWER_SECONDS:g} s"
-                if not coordinator.is_local:
-                    problem += "; if its version is older than that of this command, upgrade it"
-            except (CoordinatorUnavailable, RequestFailed) as error:
-                if isinstance(error, CoordinatorUnreachable) and self._connects():
-                    return
-                problem = str(error)
-        else:
-            problem = coordinator.problem
+        try:
+            with anyio.fail_after(ANSWER_SECONDS):
+                now = await self._state()
+            self._publish(now)
+            return
+        except TimeoutError:
+            problem = f"{self._coordinator.name} has not answered for {ANSWER_SECONDS:g} s"
+            if not self._coordinator.is_local:
+                problem += "; if its version is older than that of this command, upgrade it"
+        except DoraError as error:
+            problem = str(error)
         self._snapshot = self._before = None
         known = {} if self._version is None else self._version.state
         self._publish({**known, "source": self._source(problem)})
-
-    def _connects(self) -> bool:
-        """Return whether the first attempt to connect has not ended yet."""
-        return self._coordinator.problem is None
 
     async def _state(self) -> State:
         dataflows = (await call(self._coordinator, ListDataflows(), DataflowList)).dataflows

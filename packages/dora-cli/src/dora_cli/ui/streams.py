@@ -11,10 +11,11 @@ from typing import Annotated, Any, Final, Literal
 import anyio
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from dora_cli.coordinator.errors import CoordinatorUnavailable, RequestFailed
+from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.ui.connection import CoordinatorConnection, ReplyStream, call
 from dora_cli.ui.feed import Feed
 from dora_cli.ui.merge_patch import difference
+from dora_config.errors import DoraError
 from dora_config.protocol.control import (
     DataflowList,
     DataflowRef,
@@ -157,26 +158,26 @@ async def send_logs(coordinator: CoordinatorConnection, wanted: OpenLogs, send: 
         await send({"id": wanted.id, "lost": "; ".join(problems)})
         return False
 
-    await _until_ended(coordinator, wanted.id, read, send)
+    await _until_ended(wanted.id, read, send)
 
 
-async def _until_ended(
-    coordinator: CoordinatorConnection, number: int, read: Callable[[], Awaitable[bool]], send: Send
-) -> None:
+async def _until_ended(number: int, read: Callable[[], Awaitable[bool]], send: Send) -> None:
     """Call ``read``, again after a lost connection, until it returns that the stream has ended."""
     losses = _Losses()
+    problem = ""
     while True:
-        await coordinator.wait_connected()
         try:
             if await read():
                 return
-        except CoordinatorUnavailable as error:
-            losses.lost()
-            await send({"id": number, "lost": str(error)})
         except RequestFailed as error:
             if not losses.may_return(error):
                 await send({"id": number, "ended": True, "problems": [str(error)]})
                 return
+        except DoraError as error:
+            losses.lost()
+            if str(error) != problem:
+                problem = str(error)
+                await send({"id": number, "lost": problem})
         await anyio.sleep(RETRY_PAUSE)
 
 
@@ -257,7 +258,7 @@ async def send_output(
         await send({"id": wanted.id, "ended": True, "problems": problems})
         return True
 
-    await _until_ended(coordinator, wanted.id, read, send)
+    await _until_ended(wanted.id, read, send)
 
 
 class LongMessages:
