@@ -34,6 +34,7 @@ curl --cacert ca.pem -H "Authorization: Bearer $token" -H "Content-Type: applica
 - A dataflow is named by its UUID or its name. In a path, `/` in a name is written `%2F`.
 - Requests that start, stop or restart are answered when that is done, and continue if the client disconnects meanwhile.
 - Pages in a browser may use the API only from the coordinator's own address (`Origin`).
+- Files: `GET {paths.RECORDINGS}/RECORDING/MACHINE/FILE` is a file of a [recording](../howto/record.md), with `Range`; `GET /api/artifacts/BUILD/NODE` the [code of a node](../howto/ship-code.md) as a tar archive.
 - A POST with `descriptor` cannot run build commands: use `dora build` and `dora start` for dataflows with `build:`.
 """
 

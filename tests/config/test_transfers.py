@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import IO
 
 import pytest
 from support.fleets import stored_files
@@ -200,3 +202,19 @@ def test_sentence_of_a_json_error_is_the_reason(server: Server, store: FileStore
     server.answers = [failed]
     with pytest.raises(DownloadFailed, match=r'^no connection to daemon "robot"$'):
         fetch(server, store)
+
+
+def test_full_disk_keeps_what_can_be_continued(
+    server: Server, store: FileStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Downloads, answer: object, file: IO[bytes], path: str) -> None:
+        file.write(CONTENT[:300])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file, stored = PlainFile(tmp_path / "file", len(CONTENT)), StoredFile(store, NAME)
+    with monkeypatch.context() as patch, Downloads(server.endpoint) as downloads:
+        patch.setattr(Downloads, "_copy", fail)
+        for target in (file, stored):
+            with pytest.raises(OSError, match="No space left"):
+                downloads.download("/file", target)
+    assert (file.arrived(), stored.arrived()) == (300, 0)

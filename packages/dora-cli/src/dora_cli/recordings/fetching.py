@@ -25,7 +25,7 @@ from dora_config.protocol.recordings import (
     RemoveRecording,
 )
 from dora_config.protocol.rest import paths
-from dora_config.transfers import Downloads, PlainFile
+from dora_config.transfers import DownloadFailed, Downloads, PlainFile
 
 ID, MACHINES, STATE, DESCRIBED = "recording", "machines", "state.json", "described.json"
 
@@ -120,7 +120,10 @@ def _copy(downloads: Downloads, machine: str, recording: str, path: Path, size: 
     if there < size:
         output.remark(f"{machine}: {path.name} ({_megabytes(size)}{begun})")
     url = paths.url(paths.RECORDINGS, recording, machine, path.name)
-    downloads.download(url, PlainFile(path, size))
+    try:
+        downloads.download(url, PlainFile(path, size))
+    except DownloadFailed as error:
+        raise RecordingError(f"{error}; run the command again to continue") from error
 
 
 def _megabytes(size: int) -> str:
