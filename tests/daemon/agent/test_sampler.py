@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import anyio
 import pytest
@@ -18,7 +19,7 @@ from dora_config.protocol.runner import (
 )
 from dora_config.protocol.snapshot import MachineSample, PartSample, SampleMachine
 from dora_daemon.agent import sampler as module
-from dora_daemon.agent.runners.pending_requests import OnReply
+from dora_daemon.agent.runners.registry import NotAnswered, RunnerRegistry
 from dora_daemon.agent.sampler import Sampler, machine_load
 
 ONE, TWO = (f"01a20e4b-f5a3-4858-99fe-d510d04b956{digit}" for digit in "12")
@@ -33,14 +34,15 @@ class FakeRunners:
     def connected(self) -> list[str]:
         return list(self._replies)
 
-    def call(self, dataflow_id: str, request: RunnerRequest, on_reply: OnReply) -> None:
+    async def ask(self, dataflow_id: str, request: RunnerRequest) -> RunnerReply:
         match self._replies[dataflow_id]:
             case None:
-                pass
+                await anyio.sleep_forever()
+                raise AssertionError
             case str(reason):
-                on_reply(None, reason)
+                raise NotAnswered(reason)
             case reply:
-                on_reply(reply, None)
+                return reply
 
 
 def sample(
@@ -50,7 +52,7 @@ def sample(
 
     async def run() -> None:
         async with anyio.create_task_group() as tasks:
-            Sampler(tasks, FakeRunners(replies), sent.append).start(request)
+            Sampler(tasks, cast("RunnerRegistry", FakeRunners(replies)), sent.append).start(request)
 
     anyio.run(run)
     (message,) = sent
@@ -98,13 +100,14 @@ def test_a_silent_runner_delays_one_sample_only(monkeypatch: pytest.MonkeyPatch)
     called: list[str] = []
 
     class Counted(FakeRunners):
-        def call(self, dataflow_id: str, request: RunnerRequest, on_reply: OnReply) -> None:
+        async def ask(self, dataflow_id: str, request: RunnerRequest) -> RunnerReply:
             called.append(dataflow_id)
-            super().call(dataflow_id, request, on_reply)
+            return await super().ask(dataflow_id, request)
 
     async def run() -> None:
         async with anyio.create_task_group() as tasks:
-            sampler = Sampler(tasks, Counted({ONE: Statistics(), TWO: None}), sent.append)
+            runners = cast("RunnerRegistry", Counted({ONE: Statistics(), TWO: None}))
+            sampler = Sampler(tasks, runners, sent.append)
 
             async def take(count: int) -> None:
                 sampler.start(SampleMachine(sample="s"))

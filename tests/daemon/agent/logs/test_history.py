@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import anyio
 import pytest
@@ -22,7 +23,7 @@ from dora_config.protocol.runner import (
 from dora_daemon.agent.logs import history as module
 from dora_daemon.agent.logs.history import HistoryReader
 from dora_daemon.agent.records import PartRecord
-from dora_daemon.agent.runners.pending_requests import OnReply
+from dora_daemon.agent.runners.registry import NotAnswered, RunnerRegistry
 
 ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
 ENTRY = failed(1.5, "camera")
@@ -35,10 +36,14 @@ class FakeRunner:
         self._reply = reply
         self._problem = problem
 
-    def call(self, dataflow_id: str, request: RunnerRequest, on_reply: OnReply) -> None:
+    async def ask(self, dataflow_id: str, request: RunnerRequest) -> RunnerReply:
         assert isinstance(request, GetHistory)
-        if self._reply is not None or self._problem is not None:
-            on_reply(self._reply, self._problem)
+        if self._problem is not None:
+            raise NotAnswered(self._problem)
+        if self._reply is None:
+            await anyio.sleep_forever()
+        assert self._reply is not None
+        return self._reply
 
 
 @pytest.fixture
@@ -56,7 +61,7 @@ def ask(tmp_path: Path) -> Callable[..., PartHistory]:
 
         async def run() -> None:
             async with anyio.create_task_group() as tasks:
-                reader = HistoryReader(tasks, runner, sent.append)
+                reader = HistoryReader(tasks, cast("RunnerRegistry", runner), sent.append)
                 reader.start(record, ReadHistory(read="r", dataflow_id=ID), live=live)
 
         anyio.run(run)

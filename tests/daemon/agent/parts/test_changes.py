@@ -14,7 +14,6 @@ from dora_config.protocol.links import RemoteEdge, SetLinks
 from dora_config.protocol.runner import (
     ConnectInput,
     Done,
-    Refusal,
     RunnerReply,
     RunnerRequest,
 )
@@ -23,8 +22,7 @@ from dora_daemon.agent.linking import LinkSetup, Listen
 from dora_daemon.agent.node_paths import LocalMachine
 from dora_daemon.agent.parts.changes import PartChanges
 from dora_daemon.agent.records import PartRecord
-from dora_daemon.agent.runners.pending_requests import OnReply
-from dora_daemon.agent.runners.registry import RunnerRegistry
+from dora_daemon.agent.runners.registry import NotAnswered, RunnerRegistry
 
 ID = "01a20e4b-f5a3-4858-99fe-d510d04b9561"
 EDGE = RemoteEdge(
@@ -49,11 +47,11 @@ class Runner:
         self.requests: list[RunnerRequest] = []
         self._refused = refused
 
-    def call(self, dataflow_id: str, request: RunnerRequest, on_reply: OnReply) -> None:
+    async def ask(self, dataflow_id: str, request: RunnerRequest) -> RunnerReply:
         self.requests.append(request)
-        refused = request.kind in self._refused
-        reply: RunnerReply = Refusal(message=f"no {request.kind}") if refused else Done()
-        on_reply(reply, None)
+        if request.kind in self._refused:
+            raise NotAnswered(f"no {request.kind}")
+        return Done()
 
     def edges(self) -> list[tuple[RemoteEdge, ...]]:
         """Return the edges of each list of links that it received."""

@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -23,7 +23,7 @@ from dora_config.protocol.snapshot import (
     PartSample,
     SampleMachine,
 )
-from dora_daemon.agent.runners.calls import NotAnswered, RunnerCalls, call
+from dora_daemon.agent.runners.registry import NotAnswered, RunnerRegistry
 from dora_daemon.runner.nodes.socket import peer_credentials
 
 RUNNER_SECONDS = 2.0
@@ -110,18 +110,11 @@ def _operation(line: bytes) -> MachineOperation | None:
     return None
 
 
-class SampledRunners(RunnerCalls, Protocol):
-    """The runners whose counters are sampled."""
-
-    def connected(self) -> list[str]:
-        """Return the dataflows whose runners have answered before or accepted a connection."""
-
-
 class Sampler:
     """Answers `SampleMachine`; runners read shared memory, so that nodes are not involved."""
 
     def __init__(
-        self, tasks: TaskGroup, runners: SampledRunners, send: Callable[[DaemonMessage], None]
+        self, tasks: TaskGroup, runners: RunnerRegistry, send: Callable[[DaemonMessage], None]
     ) -> None:
         self._tasks = tasks
         self._runners = runners
@@ -175,7 +168,7 @@ class Sampler:
         self._silent.pop(dataflow, None)
         try:
             with anyio.fail_after(RUNNER_SECONDS):
-                reply = await call(self._runners, dataflow, GetStatistics())
+                reply = await self._runners.ask(dataflow, GetStatistics())
         except TimeoutError as late:
             self._silent[dataflow] = anyio.current_time() + SILENT_SECONDS
             raise silent from late

@@ -16,7 +16,7 @@ from dora_config.history.file import read_history
 from dora_config.protocol.daemon import PartHistory, ReadHistory
 from dora_config.protocol.runner import GetHistory, RunnerHistory
 from dora_daemon.agent.records import PartRecord
-from dora_daemon.agent.runners.calls import NotAnswered, RunnerCalls, call
+from dora_daemon.agent.runners.registry import NotAnswered, RunnerRegistry
 
 RUNNER_SECONDS = 2.0
 """Time for a runner to answer, less than the coordinator waits for this machine."""
@@ -26,7 +26,7 @@ class HistoryReader:
     """Answers `ReadHistory`."""
 
     def __init__(
-        self, tasks: TaskGroup, runners: RunnerCalls, send: Callable[[PartHistory], None]
+        self, tasks: TaskGroup, runners: RunnerRegistry, send: Callable[[PartHistory], None]
     ) -> None:
         self._tasks = tasks
         self._runners = runners
@@ -70,7 +70,7 @@ class HistoryReader:
         """Return the runner's history, or why it sent none."""
         try:
             with anyio.fail_after(RUNNER_SECONDS):
-                reply = await call(self._runners, dataflow_id, GetHistory())
+                reply = await self._runners.ask(dataflow_id, GetHistory())
         except TimeoutError:
             return None, f"the runner has not answered for {RUNNER_SECONDS:g} s"
         except NotAnswered as error:

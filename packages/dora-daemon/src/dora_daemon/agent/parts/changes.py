@@ -23,7 +23,7 @@ from dora_daemon.agent.events import Event, NodeNotAdded, NodesRead, PartRelinke
 from dora_daemon.agent.linking import LinkError, LinkSetup
 from dora_daemon.agent.node_paths import LocalMachine, base_directory, deliver, locate, log_dir
 from dora_daemon.agent.records import PartRecord
-from dora_daemon.agent.runners.calls import NotAnswered, RunnerCalls, call
+from dora_daemon.agent.runners.registry import NotAnswered, RunnerRegistry
 from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.keyed_locks import KeyedLocks
 
@@ -44,7 +44,7 @@ class PartChanges:
         self,
         tasks: TaskGroup,
         machine: Callable[[], LocalMachine],
-        runners: RunnerCalls,
+        runners: RunnerRegistry,
         links: LinkSetup,
         record: Callable[[str], PartRecord | None],
         *,
@@ -90,7 +90,7 @@ class PartChanges:
         if differs:
             await self._send_links(record.model_copy(update={"links": message.links}))
         try:
-            await call(self._runners, message.dataflow_id, change)
+            await self._runners.ask(message.dataflow_id, change)
         except NotAnswered:
             if isinstance(change, AddNode):
                 self._post(self._not_added(record, change))
@@ -142,11 +142,11 @@ class PartChanges:
     async def _send_links(self, record: PartRecord) -> None:
         """Raises NotAnswered and LinkError."""
         request = await self._links.links(record, record.runtime_token)
-        await call(self._runners, record.dataflow_id, request)
+        await self._runners.ask(record.dataflow_id, request)
 
     async def _read_nodes(self, dataflow_id: str, attempt: int) -> None:
         try:
-            reply = await call(self._runners, dataflow_id, GetNodes())
+            reply = await self._runners.ask(dataflow_id, GetNodes())
         except NotAnswered:
             return  # the runner has ended; its revision is reported by the next one
         record = self._record(dataflow_id)

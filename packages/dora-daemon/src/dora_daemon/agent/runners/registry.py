@@ -7,10 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import anyio
 from anyio.abc import TaskGroup
 
+from dora_config.errors import DoraError
 from dora_config.protocol.envelope import clean_lines, clean_text
-from dora_config.protocol.runner import GetStatus, RunnerRequest, RunnerStatus
+from dora_config.protocol.runner import GetStatus, Refusal, RunnerReply, RunnerRequest, RunnerStatus
 from dora_daemon.agent.events import RunnerEnded, RunnerNotice
 from dora_daemon.agent.linking import LinkSetup
 from dora_daemon.agent.node_paths import LocalMachine
@@ -20,6 +22,10 @@ from dora_daemon.agent.runners.directory import RunnerDirectory
 from dora_daemon.agent.runners.pending_requests import OnReply
 
 logger = logging.getLogger("dora.daemon")
+
+
+class NotAnswered(DoraError):
+    """A runner refused a request, or did not answer it."""
 
 
 class RunnerRegistry:
@@ -72,6 +78,24 @@ class RunnerRegistry:
             on_reply(None, "no runner of that dataflow is on this machine")
         else:
             client.send(request, on_reply)
+
+    async def ask(self, dataflow_id: str, request: RunnerRequest) -> RunnerReply:
+        """Return the reply of a runner. Raises NotAnswered."""
+        answered = anyio.Event()
+        answer: list[tuple[RunnerReply | None, str | None]] = []
+
+        def on_reply(reply: RunnerReply | None, problem: str | None) -> None:
+            answer.append((reply, problem))
+            answered.set()
+
+        self.call(dataflow_id, request, on_reply)
+        await answered.wait()
+        reply, problem = answer[0]
+        if isinstance(reply, Refusal):
+            raise NotAnswered(reply.message)
+        if reply is None:
+            raise NotAnswered(problem or "the runner did not answer")
+        return reply
 
     def end(self, dataflow_id: str) -> None:
         if dataflow_id in self._clients:
