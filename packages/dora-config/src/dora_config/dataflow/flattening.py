@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dora_config.dataflow import descriptor
 from dora_config.dataflow.fields import split_words
@@ -33,6 +33,10 @@ Value = TypeVar("Value")
 _PORT_NODE = MODULE_PORT_PREFIX.rstrip("/")
 
 
+INHERITED = ("build", "deploy", "cpu_affinity")
+"""Fields that a node of a module has from the node that uses it, unless it sets them."""
+
+
 def _nearest(*values: Value | None) -> Value | None:
     """Return the first value that is set: of the node, of its module, of the module's user."""
     return next((value for value in values if value is not None), None)
@@ -47,10 +51,13 @@ class _Scope:
     prefix: str = ""
     ports: Mapping[str, WiredInput | None] | None = None
     env: Mapping[str, EnvValue] = field(default_factory=dict)
-    deploy: descriptor.Deploy | None = None
-    build: str | None = None
-    cpu_affinity: list[int] | None = None
+    inherited: Mapping[str, Any] = field(default_factory=dict)
+    """Values of `INHERITED`."""
     parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+def _inherited(node: descriptor.Node, scope: _Scope) -> dict[str, Any]:
+    return {name: _nearest(getattr(node, name), scope.inherited.get(name)) for name in INHERITED}
 
 
 class Flattening:
@@ -137,17 +144,14 @@ class Flattening:
         for operator_id, operator, path in operators_of(node):
             wired = wiring.inputs(operator.inputs, (*source.path, *path, "inputs"), where)
             inputs.update({f"{operator_id}/{name}": value for name, value in wired.items()})
+        own = {**_inherited(node, scope), "args": self._args(source, scope, where)}
         return FlatNode(
             id=scope.prefix + node.id,
-            node=node,
+            node=node.model_copy(update=own),
             document=scope.document,
             path=source.path,
             directory=scope.directory,
             env={**scope.env, **env},
-            deploy=_nearest(node.deploy, scope.deploy),
-            build=_nearest(node.build, scope.build),
-            cpu_affinity=_nearest(node.cpu_affinity, scope.cpu_affinity),
-            args=self._args(source, scope, where),
             inputs=inputs,
         )
 
@@ -180,15 +184,14 @@ class Flattening:
         ports = self._ports(source, module, given, scope)
         parameters = {**scope.parameters, **self._parameters(source, scope)}
         env = self.environment(node.env, scope.document, (*path, "env"), scope.parameters, where)
+        inherited = _inherited(node, scope)
         inner = _Scope(
             document=module.document,
             directory=module.directory,
             prefix=f"{scope.prefix}{node.id}.",
             ports=ports,
             env={**scope.env, **parameters, **env},
-            deploy=_nearest(node.deploy, scope.deploy),
-            build=_nearest(module.build, node.build, scope.build),
-            cpu_affinity=_nearest(node.cpu_affinity, scope.cpu_affinity),
+            inherited={**inherited, "build": _nearest(module.build, inherited["build"])},
             parameters=parameters,
         )
         self._flatten(module.nodes, inner)

@@ -47,7 +47,11 @@ class WiredInput:
 
 @dataclass
 class FlatNode:
-    """One node of the flat dataflow; `inputs` of operators are named `operator/input`."""
+    """One node of the flat dataflow; `inputs` of operators are named `operator/input`.
+
+    `node` has the inherited fields and its `args` with the module's parameters; its `env` and
+    `inputs` are as written.
+    """
 
     id: str
     node: descriptor.Node
@@ -56,10 +60,6 @@ class FlatNode:
     directory: str
     inputs: dict[str, WiredInput]
     env: dict[str, EnvValue] = field(default_factory=dict)
-    deploy: descriptor.Deploy | None = None
-    build: str | None = None
-    cpu_affinity: list[int] | None = None
-    args: str | None = None
 
 
 def operators_of(node: descriptor.Node) -> list[tuple[str, descriptor.Operator, KeyPath]]:

@@ -205,10 +205,10 @@ def _resolve_node(
         kind=kind,
         path=_program(node.path, kind, flat),
         path_sha256=node.path_sha256.lower() if node.path_sha256 else None,
-        args=_args(kind, flat.args),
+        args=_args(kind, node.args),
         env={**root_env, **flat.env},
         inherited_env=tuple(name for name in root_env if name not in flat.env),
-        build=_build(flat, operators),
+        build=_build(node, operators),
         git=GitSource(url=node.git, branch=node.branch, tag=node.tag, rev=node.rev)
         if node.git
         else None,
@@ -229,8 +229,8 @@ def _resolve_node(
             window=node.restart_window,
         ),
         finish_grace=_default(node.finish_grace_secs, DEFAULT_FINISH_GRACE),
-        cpu_affinity=tuple(sorted(set(flat.cpu_affinity or ()))),
-        deploy=_deploy(flat.deploy if flat.deploy is not None else root.deploy),
+        cpu_affinity=tuple(sorted(set(node.cpu_affinity or ()))),
+        deploy=_deploy(node.deploy if node.deploy is not None else root.deploy),
         operators=operators,
     )
 
@@ -300,8 +300,8 @@ def _args(kind: NodeKind, args: str | None) -> tuple[str, ...]:
     return (args,) if kind == "shell" else split_words(args, "node args")
 
 
-def _build(flat: FlatNode, operators: Iterable[ResolvedOperator]) -> tuple[str, ...]:
-    lines = list(build_lines(flat.build or ""))
+def _build(node: descriptor.Node, operators: Iterable[ResolvedOperator]) -> tuple[str, ...]:
+    lines = list(build_lines(node.build or ""))
     for operator in operators:
         lines.extend(operator.build)
     return tuple(lines)
