@@ -39,7 +39,7 @@ class FakeRunners:
             case None:
                 await anyio.sleep_forever()
                 raise AssertionError
-            case str(reason):
+            case str(reason) | Refusal(message=reason):
                 raise NotAnswered(reason)
             case reply:
                 return reply

@@ -40,6 +40,8 @@ class FakeRunner:
         assert isinstance(request, GetHistory)
         if self._problem is not None:
             raise NotAnswered(self._problem)
+        if isinstance(self._reply, Refusal):
+            raise NotAnswered(self._reply.message)
         if self._reply is None:
             await anyio.sleep_forever()
         assert self._reply is not None
