@@ -211,9 +211,9 @@ def test_check_without_a_router(
     capture = str(tmp_path / "capture.json")
     words = ["check", "--router", "tcp/127.0.0.1:1", "--capture", capture, "--seconds", "0.1"]
     assert main(words) == 1
-    first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith("router     none answers at tcp/127.0.0.1:1; start the router of ROS")
-    monkeypatch.setenv("ZENOH_CONFIG_OVERRIDE", 'mode="client"')
-    assert main(words) == 1
     out = capsys.readouterr().out
     assert out.startswith("router     no Zenoh router answers at tcp/127.0.0.1:1; start the router")
+    monkeypatch.setenv("ZENOH_CONFIG_OVERRIDE", 'mode="peer"')
+    assert main(words) == 1
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("router     none answers at tcp/127.0.0.1:1; start the router of ROS")

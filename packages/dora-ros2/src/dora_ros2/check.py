@@ -47,6 +47,7 @@ def check(parsed: Any) -> int:
             domain=parsed.domain,
             router=parsed.router,
             config=parsed.config,
+            client=True,
             wait_seconds=_ROUTER_SECONDS,
         )
     except SessionError as error:
@@ -102,14 +103,18 @@ def _watch(session: Session, seen: dict[str, Seen], seconds: float) -> dict[int,
             one.size = len(sample.payload)
 
     everything = session.raw.declare_subscriber(f"{session.domain}/**", direct(on_sample))
-    others = Graph()
-    for reply in session.raw.liveliness().get(f"{SPACE}/**", timeout=_ROUTER_SECONDS):
-        if reply.ok is not None:
-            others.add(str(reply.ok.key_expr))
+    everyone = Graph()
+
+    def on_token(sample: zenoh.Sample) -> None:
+        everyone.add(str(sample.key_expr))
+
+    liveliness = session.raw.liveliness()
+    tokens = liveliness.declare_subscriber(f"{SPACE}/**", direct(on_token), history=True)
     threading.Event().wait(seconds)
-    everything.undeclare()  # type: ignore[no-untyped-call]
+    for watcher in (everything, tokens):
+        watcher.undeclare()  # type: ignore[no-untyped-call]
     domains: dict[int, int] = {}
-    for node in others.nodes():
+    for node in everyone.nodes():
         domains[node.domain] = domains.get(node.domain, 0) + 1
     return domains
 

@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 @contextmanager
-def _session(parsed: Any, **options: Any) -> Iterator[Session]:
+def _session(parsed: Any) -> Iterator[Session]:
     """A session whose graph is complete."""
 
     def on_state(state: str | None) -> None:
@@ -118,9 +118,10 @@ def _session(parsed: Any, **options: Any) -> Iterator[Session]:
         domain=parsed.domain,
         router=parsed.router,
         config=parsed.config,
+        # Its router knows the whole graph; peers would have to find each other first.
+        client=True,
         profile=Profile.HUMBLE if parsed.humble else None,
-        on_state=options.pop("on_state", on_state),
-        **options,
+        on_state=on_state,
     ) as session:
         _settle(session)
         yield session

@@ -53,9 +53,15 @@ _ensure.argtypes = ()
 
 
 def configuration(
-    environ: Mapping[str, str], *, config: str | Path = "", router: str = ""
+    environ: Mapping[str, str],
+    *,
+    config: str | Path = "",
+    router: str = "",
+    client: bool = False,
 ) -> zenoh.Config:
     """Return Zenoh's configuration; the file `config` is used instead of that in `environ`.
+
+    `client`: be one, if neither file nor override chooses a mode.
 
     Raises SessionError.
     """
@@ -75,7 +81,7 @@ def configuration(
     if made.get_json("mode") == "null":
         # The router of ROS does not forward between peers, and those elsewhere listen on loopback.
         is_local = _LOOPBACK.search(made.get_json("connect/endpoints"))
-        made.insert_json5("mode", '"peer"' if is_local else '"client"')
+        made.insert_json5("mode", '"peer"' if is_local and not client else '"client"')
     for part in filter(str.strip, environ.get("ZENOH_CONFIG_OVERRIDE", "").split(";")):
         path, _, text = part.partition("=")
         try:
@@ -149,10 +155,11 @@ class Session:
         profile: Profile | None = None,
         on_state: Callable[[str | None], None] | None = None,
         on_graph: Callable[[], None] | None = None,
+        client: bool = False,
         wait_seconds: float = math.inf,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        """Open a session: a peer, or a client if its router is on another machine.
+        """Open a session: a peer, or a client if `client` or if its router is on another machine.
 
         A client waits here for its router, at most for `wait_seconds`; peers connect later.
 
@@ -175,7 +182,7 @@ class Session:
         self._routers: set[str] = set()
         self.nodes: set[_Node] = set()
         self._numbers = count()
-        made = configuration(environ, config=config, router=router)
+        made = configuration(environ, config=config, router=router, client=client)
         endpoints = json.loads(made.get_json("connect/endpoints"))
         is_router = json.loads(made.get_json("mode")) == "router"
         if isinstance(endpoints, dict):
