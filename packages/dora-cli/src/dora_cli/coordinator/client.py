@@ -26,14 +26,12 @@ from dora_cli.coordinator.errors import (
     unanswered,
     unreachable,
 )
-from dora_cli.coordinator.keepalive import detect_lost_peer
+from dora_cli.coordinator.keepalive import CONNECT_TIMEOUT, detect_lost_peer
 from dora_config.access import Endpoint, endpoint
 from dora_config.control_plane import ControlConnection
 from dora_config.protocol import VERSION
 from dora_config.protocol.rest import paths
 
-CONNECT_TIMEOUT: Final = 5.0
-"""Seconds after which a coordinator that does not answer counts as unreachable."""
 QUERY_TIMEOUT: Final = 30.0
 """Seconds for the answer to a query; a coordinator may be busy with its fleet."""
 _REFUSED: Final = (401, 403, 426, 429, 503)

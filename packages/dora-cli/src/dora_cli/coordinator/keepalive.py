@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import socket
+from typing import Final
+
+CONNECT_TIMEOUT: Final = 5.0
+"""Seconds after which a coordinator that does not answer counts as unreachable."""
 
 
 def detect_lost_peer(connection: socket.socket) -> None:

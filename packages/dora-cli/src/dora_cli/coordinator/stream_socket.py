@@ -21,10 +21,9 @@ from dora_cli.coordinator.errors import (
     unanswered,
     unreachable,
 )
-from dora_cli.coordinator.keepalive import detect_lost_peer
+from dora_cli.coordinator.keepalive import CONNECT_TIMEOUT, detect_lost_peer
 from dora_config.access import Endpoint
 from dora_config.control_plane import explain, websocket_options
-from dora_config.errors import DoraError
 from dora_config.protocol.control import (
     CLIENT_CODEC,
     SERVER_CODEC,
@@ -39,11 +38,6 @@ from dora_config.protocol.control import (
     Welcome,
 )
 from dora_config.protocol.envelope import ProgramVersion, UnknownKind
-
-CONNECT_TIMEOUT = 5.0
-"""Seconds after which a coordinator that does not answer counts as unreachable."""
-
-HANDSHAKE_ERRORS = (WebSocketException, TimeoutError, EOFError)
 
 Frame = Progress | Answer | Failure
 
@@ -63,19 +57,38 @@ class StreamSocket:
 
     def _handshake(self) -> Welcome:
         try:
-            self._socket.send(hello())
-            reply = self._socket.recv(CONNECT_TIMEOUT)
-        except HANDSHAKE_ERRORS as error:
-            raise handshake_failed(self.endpoint, error) from error
-        return welcome(self.endpoint, reply)
+            party = ProgramVersion(program="dora", release=__version__)
+            self._socket.send(CLIENT_CODEC.encode(Hello(party=party)))
+            reply = SERVER_CODEC.decode(self._socket.recv(CONNECT_TIMEOUT))
+        except (WebSocketException, TimeoutError, EOFError) as error:
+            raise CoordinatorUnreachable(
+                f"no coordinator listens at {self.endpoint}: handshake failed: {error}"
+            ) from error
+        if isinstance(reply, Welcome):
+            return reply
+        reason = reply.message if isinstance(reply, Refused) else "no welcome"
+        raise CoordinatorRefused(
+            f"the coordinator at {self.endpoint} refused the connection: {reason}"
+        )
 
     def close(self) -> None:
         self._close()
 
     def send(self, request: ControlRequest) -> int:
-        """Send a request and return its number, which the frames of its answer carry."""
+        """Send a request and return its number, which the frames of its answer carry.
+
+        Raises CoordinatorLost, and RequestFailed if the request is too long.
+        """
+        text = CLIENT_CODEC.encode(ClientRequest(id=self._last_id + 1, request=request))
+        size = len(text.encode())
+        if size > self._max_message:
+            raise RequestFailed(
+                f"the request has {size} bytes, more than the {self._max_message} that the "
+                "coordinator accepts (max_message_bytes)",
+                "failed",
+            )
         self._last_id += 1
-        self._write(request_frame(self._last_id, request, self._max_message))
+        self._write(text)
         return self._last_id
 
     def acknowledge(self, number: int, stream: int) -> None:
@@ -120,39 +133,6 @@ class StreamSocket:
             raise lost(self.endpoint) from error
 
 
-def hello() -> str:
-    """Return the first frame of a connection."""
-    return CLIENT_CODEC.encode(Hello(party=ProgramVersion(program="dora", release=__version__)))
-
-
-def handshake_failed(endpoint: Endpoint, error: Exception) -> CoordinatorUnreachable:
-    return CoordinatorUnreachable(
-        f"no coordinator listens at {endpoint}: handshake failed: {error}"
-    )
-
-
-def welcome(endpoint: Endpoint, text: str | bytes) -> Welcome:
-    """Return the answer to `hello`; raises CoordinatorRefused if it is another one."""
-    reply = SERVER_CODEC.decode(text)
-    if isinstance(reply, Welcome):
-        return reply
-    reason = reply.message if isinstance(reply, Refused) else "no welcome"
-    raise CoordinatorRefused(f"the coordinator at {endpoint} refused the connection: {reason}")
-
-
-def request_frame(number: int, request: ControlRequest, max_bytes: int) -> str:
-    """Return the frame of a request; raises RequestFailed if it is too long."""
-    text = CLIENT_CODEC.encode(ClientRequest(id=number, request=request))
-    size = len(text.encode())
-    if size > max_bytes:
-        raise RequestFailed(
-            f"the request has {size} bytes, more than the {max_bytes} that the coordinator "
-            "accepts (max_message_bytes)",
-            "failed",
-        )
-    return text
-
-
 def request_failed(failure: Failure) -> RequestFailed:
     return RequestFailed(failure.message, failure.code, failure.ended)
 
@@ -168,17 +148,12 @@ def _connect(endpoint: Endpoint, stack: ExitStack) -> ClientConnection:
         )
         stack.enter_context(opened)
         detect_lost_peer(opened.socket)
-    except (OSError, EOFError, WebSocketException, UnicodeError) as error:
-        raise connection_failure(endpoint, error) from error
-    return opened
-
-
-def connection_failure(endpoint: Endpoint, error: Exception) -> DoraError:
-    """Return why a connection could not be opened, with the remedy."""
-    if isinstance(error, InvalidStatus):
+    except InvalidStatus as error:
         answer = error.response
         media_type = answer.headers.get("Content-Type", "").partition(";")[0]
         body = (answer.body or b"").decode(errors="replace")
-        return refused(endpoint, answer.status_code, media_type, body)
-    untrusted = explain(endpoint, error) if isinstance(error, ssl.SSLError) else None
-    return untrusted or unreachable(endpoint, error)
+        raise refused(endpoint, answer.status_code, media_type, body) from error
+    except (OSError, EOFError, WebSocketException, UnicodeError) as error:
+        untrusted = explain(endpoint, error) if isinstance(error, ssl.SSLError) else None
+        raise untrusted or unreachable(endpoint, error) from error
+    return opened

@@ -14,9 +14,8 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from dora_cli.coordinator.client import CONNECT_TIMEOUT
 from dora_cli.coordinator.errors import unreachable
-from dora_cli.coordinator.keepalive import detect_lost_peer
+from dora_cli.coordinator.keepalive import CONNECT_TIMEOUT, detect_lost_peer
 from dora_config.access import Endpoint
 from dora_config.control_plane import ControlConnection
 from dora_config.errors import first_error
