@@ -22,7 +22,7 @@ def setting(environ: dict[str, str], path: str, **arguments: Any) -> Any:
 def test_the_defaults_are_those_of_rmw_zenoh_and_closed() -> None:
     assert setting({}, "mode") == "peer"
     assert setting({}, "connect/endpoints") == [ROUTER] == ["tcp/localhost:7447"]
-    assert setting({}, "listen/endpoints") == ["tcp/localhost:0"]
+    assert setting({}, "listen/endpoints")["peer"] == ["tcp/localhost:0"]
     assert setting({}, "scouting/multicast/enabled") is False
 
 
@@ -31,6 +31,8 @@ def test_other_machines_are_reached_as_a_client() -> None:
     assert setting({}, "mode", router="tls/[::1]:7447") == "peer"
     override = {"ZENOH_CONFIG_OVERRIDE": 'mode="peer"'}
     assert setting(override, "mode", router="tcp/robot:7447") == "peer"
+    override = {"ZENOH_CONFIG_OVERRIDE": 'connect/endpoints=["tls/robot:7447"]'}
+    assert setting(override, "mode") == "client"
     with pytest.raises(SessionError, match=r"^no Zenoh router answers at tcp/127\.0\.0\.1:1$"):
         Session(
             router="tcp/127.0.0.1:1",
@@ -46,7 +48,7 @@ def test_a_session_file(tmp_path: Path) -> None:
     assert setting(environ, "mode") == "client"
     assert setting(environ, "connect/endpoints") == ["tls/robot:7447"]
     # What the file leaves out is closed too.
-    assert setting(environ, "listen/endpoints") == ["tcp/localhost:0"]
+    assert setting(environ, "listen/endpoints")["peer"] == ["tcp/localhost:0"]
     assert setting(environ, "scouting/multicast/enabled") is False
     file.write_text(
         '{ listen: { endpoints: ["tcp/[::]:0"] }, scouting: {multicast: {enabled: true}} }'
@@ -94,6 +96,10 @@ def test_a_session_listens_on_loopback_only(router: Router) -> None:
         new = _listening() - before
         assert new
         assert {address for address, _ in new} <= {"127.0.0.1", "::1"}
+    before = _listening()
+    with router.open(override='mode="client"') as session:
+        assert session.waiting is None
+        assert _listening() <= before
 
 
 def test_certificates_of_the_session_file_are_used(router: Router, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "timestamping/enabled": {"router": True, "peer": True, "client": True},
 }
 """As rmw_zenoh, where the user's session file does not set them."""
-_LISTEN = ["tcp/localhost:0"]
+_LISTEN = {"router": ["tcp/localhost:7447"], "peer": ["tcp/localhost:0"], "client": []}
 _LOOPBACK = re.compile(r"/(localhost|127\.\d+\.\d+\.\d+|\[::1\]):")
 _ROUTER_SECONDS = 1.0
 """Longest wait for the router when a session opens."""
@@ -78,10 +78,6 @@ def configuration(
         made.insert_json5("listen/endpoints", json.dumps(_LISTEN))
     if router:
         made.insert_json5("connect/endpoints", json.dumps([router]))
-    if made.get_json("mode") == "null":
-        # The router of ROS does not forward between peers, and those elsewhere listen on loopback.
-        is_local = _LOOPBACK.search(made.get_json("connect/endpoints"))
-        made.insert_json5("mode", '"peer"' if is_local and not client else '"client"')
     for part in filter(str.strip, environ.get("ZENOH_CONFIG_OVERRIDE", "").split(";")):
         path, _, text = part.partition("=")
         try:
@@ -91,6 +87,10 @@ def configuration(
                 f'ZENOH_CONFIG_OVERRIDE: "{part.strip()}": {_text(error)};'
                 " expected path=value;path=value"
             ) from None
+    if made.get_json("mode") == "null":
+        # The router of ROS does not forward between peers, and those elsewhere listen on loopback.
+        is_local = _LOOPBACK.search(made.get_json("connect/endpoints"))
+        made.insert_json5("mode", '"peer"' if is_local and not client else '"client"')
     return made
 
 
