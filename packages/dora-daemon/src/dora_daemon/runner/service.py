@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, assert_never
 import anyio
 from anyio.abc import TaskGroup
 
-from dora_config.dataflow.sources import TimerSource
 from dora_config.protocol.links import LinkPlan
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import DataflowResult, RunnerEvent
@@ -31,14 +30,12 @@ from dora_daemon.runner.machine.events import Prepared, StateEvent, TimerFired, 
 from dora_daemon.runner.machine.state import RunnerState
 from dora_daemon.runner.nodes.local_nodes import LocalNode, LocalNodes
 from dora_daemon.runner.nodes.monitor import HealthMonitor
-from dora_daemon.runner.nodes.node_config import operator_configs
 from dora_daemon.runner.nodes.processes import Processes
 from dora_daemon.runner.nodes.queues import QueueRegistry
 from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.preparation import Preparation
 from dora_daemon.runner.process.prepare import PreparedNode
 from dora_daemon.runner.process.spawn import raise_open_files
-from dora_node_api.protocol.launch_config import LaunchConfig
 from dora_node_api.protocol.messages import StopNode
 
 if TYPE_CHECKING:
@@ -177,7 +174,6 @@ class Runner:
         """Created when the first edge crosses machines; only then its modules are imported."""
         self._on_event = on_event
         self._keep_result = keep_result
-        self._node_socket = directory.path / NODE_SOCKET
         self._loop = asyncio.get_running_loop()
         self._finished = anyio.Event()
         self._failure: BaseException | None = None
@@ -195,7 +191,7 @@ class Runner:
                 resources,
                 plan,
                 self.dispatcher,
-                socket=self._node_socket,
+                socket=directory.path / NODE_SOCKET,
                 on_event=on_event,
                 history=KeptHistory(history_file(plan), beginning(plan)),
                 gate=gate,
@@ -206,38 +202,15 @@ class Runner:
                 directory, plan, services.nodes, foreground=foreground, warn=warn
             )
             resources.callback(self._close_link)
-            self.processes = opened(closing(self._create_processes(open_files)))
-            interval = plan.resolved.health_check_interval
-            self.monitor = opened(closing(HealthMonitor(self.dispatcher, services, interval)))
+            record, mark = self.files.record_process, self._mark
+            processes = Processes(services, mark=mark, record=record, open_files=open_files)
+            self.processes = opened(closing(processes))
+            self.monitor = opened(closing(HealthMonitor(services)))
             self._timers = opened(closing(Timers(services.registry, self.dispatcher.emit)))
             self._open(preparation.nodes)
             reaper.watch(self._loop, warn)
             resources.callback(reaper.unwatch)
             self._resources = resources.pop_all()
-
-    def _create_processes(self, open_files: tuple[int, int]) -> Processes:
-        return Processes(
-            self.dispatcher,
-            self.services.departures,
-            config_for=self._launch_config,
-            record=self.files.record_process,
-            open_files=open_files,
-        )
-
-    def _launch_config(self, node: LocalNode, incarnation: int) -> str:
-        spec = node.spec
-        return LaunchConfig(
-            socket=str(self._node_socket),
-            node_id=node.id,
-            incarnation=incarnation,
-            dataflow_id=self.plan.dataflow_id,
-            runner=self._mark,
-            machine_id=self.plan.machine_id,
-            receives_arrays=any(
-                not isinstance(entry.source, TimerSource) for entry in spec.inputs.values()
-            ),
-            operators=operator_configs(spec),
-        ).to_text()
 
     def set_links(self, plan: LinkPlan, credentials: str | None) -> LinkSupervisor:
         """Set the streams; call this before queues of nodes are created, and ``apply`` after."""
@@ -246,17 +219,7 @@ class Runner:
         if self.link is not None:
             self.link.set_plan(plan, credentials)
             return self.link
-        self.link = LinkSupervisor(
-            plan,
-            credentials,
-            self.services,
-            self.processes,
-            dataflow_id=self.plan.dataflow_id,
-            name=self.plan.name,
-            node_socket=self._node_socket,
-            emit=self.dispatcher.emit,
-            on_event=self._on_event,
-        )
+        self.link = LinkSupervisor(plan, credentials, self.services, self.processes)
         return self.link
 
     def _close_link(self) -> None:

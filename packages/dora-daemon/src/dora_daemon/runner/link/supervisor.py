@@ -8,13 +8,12 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 
 from dora_config.dataflow.variables import is_reserved
 from dora_config.history.entries import LinkPeerChanged
 from dora_config.protocol.links import LinkPlan, LinkReport, PeerEndpoint, PeerReport
 from dora_config.protocol.runner import EdgeStatus
-from dora_config.protocol.runner_events import LinkChanged, LogLevel, LogLine, RunnerEvent
+from dora_config.protocol.runner_events import LinkChanged, LogLevel, LogLine
 from dora_config.spawn_argv import run_module
 from dora_daemon.link import LINK_NODE
 from dora_daemon.link.protocol import messages
@@ -319,25 +318,16 @@ class LinkSupervisor:
         credentials: str | None,
         services: NodeServices,
         processes: Processes,
-        *,
-        dataflow_id: str,
-        name: str | None,
-        node_socket: Path,
-        emit: Callable[[events.StateEvent], None],
-        on_event: Callable[[RunnerEvent], None],
     ) -> None:
-        self._dataflow_id = dataflow_id
-        self._name = name
-        self._node_socket = node_socket
+        self._services = services
         self._queues = StreamQueues(services)
         self._registry = services.registry
         self._departures = services.departures
         self._participant = services.nodes.link
-        self._emit = emit
+        self._emit = services.dispatcher.emit
         self._log = services.logs.log
         self._history = services.logs.history
         self._processes = processes
-        self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._view = LinkView()
         self._peers: dict[str, PeerEndpoint] = {}
@@ -438,7 +428,7 @@ class LinkSupervisor:
         """Return a link process, and this end of the socket that it inherits. Raises OSError."""
         runner_end, link_end = socket.socketpair()
         with link_end:
-            argv = [*PROGRAM, "--socket", str(self._node_socket)]
+            argv = [*PROGRAM, "--socket", str(self._services.socket)]
             argv += ["--incarnation", str(incarnation), "--carrier", str(link_end.fileno())]
             env = {k: v for k, v in os.environ.items() if not is_reserved(k)}
             request = SpawnRequest(tuple(argv), "/", env, inherited=(link_end.fileno(),))
@@ -452,8 +442,8 @@ class LinkSupervisor:
         plan = self._plan
         self._view.plain = plan.plain
         return messages.Configure(
-            dataflow_id=self._dataflow_id,
-            name=self._name or "",
+            dataflow_id=self._services.plan.dataflow_id,
+            name=self._services.plan.name or "",
             network=plan.network,
             machine=plan.machine,
             run_id=plan.run_id,
@@ -551,7 +541,7 @@ class LinkSupervisor:
         report = self._view.report()
         if (now := report.without_figures()) != self._reported:
             self._reported = now
-            self._on_event(LinkChanged(report=report))
+            self._services.on_event(LinkChanged(report=report))
 
     def report(self) -> LinkReport:
         """Return the state of the link."""

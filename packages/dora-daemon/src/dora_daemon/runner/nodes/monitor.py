@@ -6,7 +6,6 @@ import asyncio
 import time
 
 from dora_config.history.entries import InputRecovered, InputTimedOut
-from dora_daemon.runner.dispatcher import Dispatcher
 from dora_daemon.runner.machine.events import NodeCorrupted, NodeStalled
 from dora_daemon.runner.machine.health import ProcessSample
 from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
@@ -19,12 +18,12 @@ MEMORY_SECONDS = 2.0
 class HealthMonitor:
     """Takes samples every ``health_check_interval`` seconds."""
 
-    def __init__(self, dispatcher: Dispatcher, services: NodeServices, interval: float) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, services: NodeServices) -> None:
+        self._dispatcher = services.dispatcher
         self._nodes = services.nodes
         self._registry = services.registry
         self._history = services.logs.history
-        self._interval = interval
+        self._interval = services.plan.resolved.health_check_interval
         self._handle: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._memory_handle = self._loop.call_later(MEMORY_SECONDS, self._check_memory)

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from dora_daemon.runner.dispatcher import Dispatcher
+from dora_config.dataflow.sources import TimerSource
 from dora_daemon.runner.logs.logs import LineHandler, NodeLog
 from dora_daemon.runner.machine.events import (
     Exit,
@@ -18,11 +18,13 @@ from dora_daemon.runner.machine.events import (
     ReplacementLost,
     SpawnFailed,
 )
-from dora_daemon.runner.nodes.departures import NodeDepartures
 from dora_daemon.runner.nodes.local_nodes import LocalNode
+from dora_daemon.runner.nodes.node_config import operator_configs
+from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.process.memory_kills import MemoryKills
 from dora_daemon.runner.process.prepare import PreparedNode
 from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest, spawn, why_not
+from dora_node_api.protocol.launch_config import LaunchConfig
 
 
 class Processes:
@@ -30,19 +32,19 @@ class Processes:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
-        departures: NodeDepartures,
+        services: NodeServices,
         *,
-        config_for: Callable[[LocalNode, int], str],
+        mark: str,
         record: Callable[[int], object],
         open_files: tuple[int, int] | None = None,
     ) -> None:
-        """``config_for`` returns DORA_NODE_CONFIG; ``record`` records a pid for the reaper."""
-        self._config_for = config_for
+        """``mark`` is in the environment of each node; ``record`` records a pid for the reaper."""
+        self._services = services
+        self._mark = mark
         self._record = record
-        self._dispatcher = dispatcher
-        self._emit = dispatcher.emit
-        self._departures = departures
+        self._dispatcher = services.dispatcher
+        self._emit = services.dispatcher.emit
+        self._departures = services.departures
         self._open_files = open_files
         self._memory_kills = MemoryKills()
         self._waiting: deque[tuple[LocalNode, int]] = deque()
@@ -112,7 +114,7 @@ class Processes:
     ) -> NodeProcess:
         variables = {
             **prepared.variables,
-            "DORA_NODE_CONFIG": self._config_for(node, incarnation),
+            "DORA_NODE_CONFIG": self._launch_config(node, incarnation).to_text(),
         }
         request = SpawnRequest(
             prepared.argv,
@@ -124,6 +126,21 @@ class Processes:
         running = self.start(request, incarnation, log)
         log.tail.clear()
         return running
+
+    def _launch_config(self, node: LocalNode, incarnation: int) -> LaunchConfig:
+        plan, spec = self._services.plan, node.spec
+        return LaunchConfig(
+            socket=str(self._services.socket),
+            node_id=node.id,
+            incarnation=incarnation,
+            dataflow_id=plan.dataflow_id,
+            runner=self._mark,
+            machine_id=plan.machine_id,
+            receives_arrays=any(
+                not isinstance(entry.source, TimerSource) for entry in spec.inputs.values()
+            ),
+            operators=operator_configs(spec),
+        )
 
     def start(self, request: SpawnRequest, incarnation: int, log: LineHandler) -> NodeProcess:
         """Start a process at once; its output goes to ``log``. Raises OSError."""

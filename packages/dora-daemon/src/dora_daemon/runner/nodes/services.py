@@ -72,6 +72,11 @@ class NodeServices:
         ``summary_in_node_log``: write the summary of dropped messages into the log of a node, since
         no terminal shows the log of the runner.
         """
+        self.plan = plan
+        self.dispatcher = dispatcher
+        self.socket = socket
+        """Of the nodes and the link."""
+        self.on_event = on_event
         self.nodes = nodes = LocalNodes(plan.revision)
         resources.callback(nodes.close)
         self._emit = dispatcher.emit
