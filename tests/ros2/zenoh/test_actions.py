@@ -163,9 +163,16 @@ def test_a_server_that_ends_fails_what_waits(router: Router) -> None:
                 future.result(SECONDS)
 
 
-def test_requests_that_cannot_be_read_get_an_error(router: Router) -> None:
+def test_requests_that_cannot_be_read_get_an_error(
+    router: Router, caplog: pytest.LogCaptureFixture
+) -> None:
     with client_and_server(router) as pair:
         for client in (pair.client._send, pair.client._get, pair.client._cancel):
             with pytest.raises(NoReply, match="replied with an error"):
                 client.call(b"\x00\x01\x00\x00\x01").result(SECONDS)
+            with pytest.raises(NoReply, match="replied with an error"):
+                client.call(b"").result(SECONDS)
         assert pair.goals == []
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == 3
+    assert all("received a request that cannot be read" in one for one in warnings)

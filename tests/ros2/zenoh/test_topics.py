@@ -125,7 +125,11 @@ def test_endpoints_follow_the_profile_of_the_others(router: Router) -> None:
         router.open() as ours,
     ):
         Node(another, "another").publisher("chatter", STRING)
-        publisher = Node(ours, "bridge").publisher("chatter", STRING)
+        bridge = Node(ours, "bridge")
+        kept = bridge.publisher("map", STRING, LATCHED)
+        for number in range(5):
+            kept.publish(bytes([number]))
+        publisher = bridge.publisher("chatter", STRING)
         received_here = subscribe(ours)
         assert publisher.key.endswith(STRING.hash)
         received: Received = []
@@ -137,6 +141,11 @@ def test_endpoints_follow_the_profile_of_the_others(router: Router) -> None:
         assert received[0][1] is not None
         assert received[0][1].gid == publisher.gid
         arrives(robot.publisher("/chatter", STRING), received_here)
+        maps: Received = []
+        robot.subscription("/map", STRING, lambda *got: maps.append(got), LATCHED)
+        wait_until(lambda: len(maps) == 3, what="the kept messages")
+        assert [payload for payload, _ in maps] == [b"\x02", b"\x03", b"\x04"]
+        assert {one.gid for _, one in maps if one} == {kept.gid}
         late = Node(ours, "late").publisher("chatter", STRING)
         assert late.token.humble
         assert humble.wait_for(

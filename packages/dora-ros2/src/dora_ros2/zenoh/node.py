@@ -9,8 +9,10 @@ import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
+from dataclasses import replace
 from itertools import count
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -131,7 +133,7 @@ class Endpoint:
         node.endpoints.add(self)
 
     def profile_changed(self) -> None:
-        """Announce the endpoint again, with or without the hash; kept messages are lost."""
+        """Announce the endpoint again, with or without the hash."""
         with self._lock:
             if not self.closed and self.token.hash != self._hash():
                 for declared in reversed(self._declared):
@@ -178,10 +180,14 @@ class Endpoint:
                 problem = OLD_ATTACHMENT if attachment.old else ""
             except MalformedMessage as error:
                 problem = f"an unknown attachment ({error})"
-        if problem and not self._warned:
-            self._warned = True
-            _logger.warning("%s: received a message with %s", self.name, problem)
+        if problem:
+            self._warn_once("%s: received a message with %s", self.name, problem)
         return attachment
+
+    def _warn_once(self, *message: object) -> None:
+        if not self._warned:
+            self._warned = True
+            _logger.warning(*message)
 
     def _check_open(self) -> None:
         if self.closed:
@@ -194,6 +200,13 @@ class Publisher(Endpoint):
     kind = Kind.PUBLISHER
     noun = "publisher"
 
+    def __init__(self, node: Node, name: str, type: WireType, qos: Qos) -> None:
+        keeps = qos.transient_local and node.session.follows
+        self._kept: deque[tuple[Payload, Attachment]] = deque(
+            maxlen=(_samples(qos) if keeps else 0)
+        )
+        super().__init__(node, name, type, qos)
+
     def publish(self, payload: Payload, *, time_ns: int | None = None) -> None:
         """Send a message; `time_ns`: its source time (default: now). Raises SessionError.
 
@@ -203,11 +216,24 @@ class Publisher(Endpoint):
             self._check_open()
             attachment = self._attachment()
             if time_ns is not None:
-                attachment = Attachment(attachment.sequence, time_ns, self.gid)
-            try:
-                self._publisher.put(payload, attachment=attachment.encode())
-            except zenoh.ZError as error:
-                raise SessionError(f"cannot publish to {self.name}: {error}") from None
+                attachment = replace(attachment, time_ns=time_ns)
+            self._kept.append((payload, attachment))
+            self._put(payload, attachment)
+
+    def profile_changed(self) -> None:
+        """Announce the publisher again, and send again what late joiners should receive."""
+        with self._lock:
+            before = self.gid
+            super().profile_changed()
+            if self.gid != before:
+                for payload, attachment in self._kept:
+                    self._put(payload, replace(attachment, gid=self.gid))
+
+    def _put(self, payload: Payload, attachment: Attachment) -> None:
+        try:
+            self._publisher.put(payload, attachment=attachment.encode())
+        except zenoh.ZError as error:
+            raise SessionError(f"cannot publish to {self.name}: {error}") from None
 
     def _declare(self, session: zenoh.Session, qos: Qos) -> list[_Declared]:
         control = zenoh.CongestionControl
@@ -334,7 +360,9 @@ class ServiceServer(Endpoint):
             self._on_request(request)
         except Exception as error:
             request.fail(str(error))
-            raise
+            if not isinstance(error, MalformedMessage):
+                raise
+            self._warn_once("%s: received a request that cannot be read: %s", self.name, error)
 
 
 class ServiceClient(Endpoint):
@@ -367,6 +395,7 @@ class ServiceClient(Endpoint):
         or if the server disappears.
         """
         self._check_open()
+        session = self.node.session.raw
         attachment = self._attachment()
         future: Future[bytes] = Future()
         self._pending.add(future)
@@ -390,7 +419,7 @@ class ServiceClient(Endpoint):
                 _settle(future, NoReply(f"{self.name}: {why}"))
 
         try:
-            self.node.session.raw.get(
+            session.get(
                 self.key,
                 direct(replied, ended),
                 target=zenoh.QueryTarget.ALL_COMPLETE,

@@ -173,8 +173,8 @@ class Session:
         self.closed = False
         self.profile = profile or Profile.REP2016
         """That of `profile`, else of the other nodes; announced endpoints follow a change."""
-        self._detects_profile = profile is None
-        self.enclave = FOLLOWER if profile is None else ""
+        self.follows = profile is None
+        self.enclave = FOLLOWER if self.follows else ""
         self._on_state = on_state
         self._on_graph = on_graph
         self._changed = threading.Condition()
@@ -291,7 +291,7 @@ class Session:
             else:
                 self.graph.remove(text)
             self._changed.notify_all()
-        if self._detects_profile:
+        if self.follows:
             self._detect_profile()
         if self._on_graph is not None and not self.closed:
             self._on_graph()
@@ -299,7 +299,7 @@ class Session:
     def _detect_profile(self) -> None:
         found = self.graph.profiles()
         if len(found) == 2:
-            self._detects_profile = False
+            self.follows = False
             _logger.warning(
                 "nodes of ROS 2 Humble and of newer versions share domain %d; they cannot talk to"
                 " each other, and this session stays %s: choose its profile",
