@@ -15,6 +15,7 @@ from dora_config.dataflow.resolved import (
     SINGLE_OPERATOR_ID,
     EnvValue,
     FromMachine,
+    QueueSettings,
     ResolvedDataflow,
     ResolvedDeploy,
     ResolvedInput,
@@ -187,7 +188,7 @@ def _inputs(reader: ResolvedNode | ResolvedOperator) -> dict[str, Any]:
 
 
 def _input(one: ResolvedInput) -> str | dict[str, Any]:
-    details = _dump(one, {"queue_size", "queue_policy", "input_timeout"})
+    details = _dump(one, QueueSettings.model_fields.keys())
     return {"source": str(one.source), **details} if details else str(one.source)
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from dora_config.dataflow import descriptor
 from dora_config.dataflow.fields import split_words
 from dora_config.dataflow.modules import FlatNode, ModuleFile, SourceNode, WiredInput, operators_of
-from dora_config.dataflow.resolved import EnvValue
+from dora_config.dataflow.resolved import EnvValue, QueueSettings
 from dora_config.dataflow.sources import MODULE_PORT_PREFIX, LogSource, OutputSource, parse_source
 from dora_config.dataflow.variables import (
     UndefinedVariable,
@@ -307,15 +307,7 @@ class _Wiring:
 
     def _input(self, wanted: descriptor.Input, path: KeyPath, where: str) -> WiredInput | None:
         source = parse_source(wanted.source)
-        own = WiredInput(
-            source=source,
-            written=wanted.source,
-            document=self.scope.document,
-            path=path,
-            queue_size=wanted.queue_size,
-            queue_policy=wanted.queue_policy,
-            input_timeout=wanted.input_timeout,
-        )
+        own = WiredInput(source=source, written=wanted, document=self.scope.document, path=path)
         match source:
             case OutputSource(node=node, output=port) if node == _PORT_NODE:
                 return self._from_port(own, port, where)
@@ -348,12 +340,11 @@ class _Wiring:
         given = ports[port]
         if given is None:
             return None
-        return replace(
-            given,
-            queue_size=_nearest(own.queue_size, given.queue_size),
-            queue_policy=_nearest(own.queue_policy, given.queue_policy),
-            input_timeout=_nearest(own.input_timeout, given.input_timeout),
-        )
+        settings = {
+            name: _nearest(getattr(own.written, name), getattr(given.written, name))
+            for name in QueueSettings.model_fields
+        }
+        return replace(given, written=given.written.model_copy(update=settings))
 
     def _from_module(
         self, own: WiredInput, node: str, output: str, where: str
@@ -361,7 +352,8 @@ class _Wiring:
         outputs = self.module_outputs[node]
         if output not in outputs:
             message = (
-                f'{where}: output `{own.written}` does not exist: module node "{node}" has outputs '
+                f"{where}: output `{own.written.source}` does not exist: module node "
+                f'"{node}" has outputs '
                 f"{', '.join(outputs) or 'none'}{closest(output, outputs)}"
             )
             self.flattening.report(own.document, (*own.path, "source"), message)

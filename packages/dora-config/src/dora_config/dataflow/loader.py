@@ -396,7 +396,7 @@ def _mentions_types(nodes: Iterable[SourceNode]) -> bool:
 
 def _check_graph(loading: _Loading, resolution: Resolution) -> None:
     written = {
-        (number, name): wired.written
+        (number, name): wired.written.source
         for number, node in enumerate(resolution.source_map.flat)
         for name, wired in node.inputs.items()
     }

@@ -6,7 +6,7 @@ import posixpath
 from dataclasses import dataclass, field
 
 from dora_config.dataflow import descriptor
-from dora_config.dataflow.resolved import SINGLE_OPERATOR_ID, EnvValue, QueuePolicy
+from dora_config.dataflow.resolved import SINGLE_OPERATOR_ID, EnvValue
 from dora_config.dataflow.sources import LogSource, OutputSource, TimerSource
 from dora_config.yaml.document import Document, KeyPath
 
@@ -34,15 +34,12 @@ class ModuleFile:
 
 @dataclass(frozen=True)
 class WiredInput:
-    """One input with node ids of the flat dataflow; fields are None if not set."""
+    """One input: its source with node ids of the flat dataflow, and as it is written."""
 
     source: OutputSource | TimerSource | LogSource
-    written: str
+    written: descriptor.Input
     document: Document
     path: KeyPath
-    queue_size: int | None = None
-    queue_policy: QueuePolicy | None = None
-    input_timeout: float | None = None
 
 
 @dataclass

@@ -20,11 +20,11 @@ from dora_config.dataflow.modules import (
 from dora_config.dataflow.resolved import (
     DEFAULT_FINISH_GRACE,
     DEFAULT_HEALTH_CHECK_INTERVAL,
-    DEFAULT_QUEUE_SIZE,
     CommunicationPattern,
     EnvValue,
     GitSource,
     NodeKind,
+    QueueSettings,
     ResolvedDataflow,
     ResolvedDeploy,
     ResolvedInput,
@@ -308,14 +308,14 @@ def _build(node: descriptor.Node, operators: Iterable[ResolvedOperator]) -> tupl
 
 
 def _resolve_input(wired: WiredInput, data_type: str | None) -> ResolvedInput:
-    size = DEFAULT_QUEUE_SIZE if wired.queue_size is None else max(1, wired.queue_size)
-    return ResolvedInput(
-        source=wired.source,
-        queue_size=size,
-        queue_policy=wired.queue_policy or "drop_oldest",
-        input_timeout=wired.input_timeout,
-        data_type=data_type,
-    )
+    settings = {
+        name: value
+        for name in QueueSettings.model_fields
+        if (value := getattr(wired.written, name)) is not None
+    }
+    if wired.written.queue_size == 0:
+        settings["queue_size"] = 1
+    return ResolvedInput(source=wired.source, data_type=data_type, **settings)
 
 
 def _resolve_operator(

@@ -6,7 +6,7 @@ They are part of the messages to daemons and runners.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -42,13 +42,22 @@ class FromMachine(Frozen):
 EnvValue = str | FromMachine
 
 
-class ResolvedInput(Frozen):
-    """One input: source and queue. Times in seconds."""
+class QueueSettings(Frozen):
+    """Settings of the queue of an input. Times in seconds."""
 
-    source: InputSource
     queue_size: int = Field(default=DEFAULT_QUEUE_SIZE, ge=1, le=MAX_QUEUE_SIZE)
     queue_policy: QueuePolicy = "drop_oldest"
     input_timeout: float | None = None
+
+    def queue_settings(self) -> dict[str, Any]:
+        """Return these fields, for another model that has them."""
+        return {name: getattr(self, name) for name in QueueSettings.model_fields}
+
+
+class ResolvedInput(QueueSettings):
+    """One input: source and queue."""
+
+    source: InputSource
     data_type: str | None = None
 
     @property

@@ -26,12 +26,7 @@ def source_of(change: EdgeChange) -> InputSource:
 
 
 def input_of(change: ConnectInput) -> ResolvedInput:
-    return ResolvedInput(
-        source=source_of(change),
-        queue_size=change.queue_size,
-        queue_policy=change.queue_policy,
-        input_timeout=change.input_timeout,
-    )
+    return ResolvedInput(source=source_of(change), **change.queue_settings())
 
 
 def require_output(node: ResolvedNode, source: OutputSource, where: str) -> None:

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from dora_config.dataflow.resolved import MAX_QUEUE_SIZE, QueuePolicy
+from dora_config.dataflow.resolved import QueueSettings
 from dora_config.frozen import Count, Frozen
 
 FIRST_PORT: Final = 7450
@@ -24,7 +24,7 @@ LINKS_SETTING: Final = "links:"
 """The two machines do not agree on `links`."""
 
 
-class RemoteEdge(Frozen):
+class RemoteEdge(QueueSettings):
     """One edge between two machines; ``output`` and ``input`` as in the dataflow file."""
 
     source: str
@@ -33,10 +33,6 @@ class RemoteEdge(Frozen):
     target: str
     """Node id of the consumer."""
     input: str
-    queue_size: int = Field(ge=1, le=MAX_QUEUE_SIZE)
-    queue_policy: QueuePolicy = "drop_oldest"
-    input_timeout: float | None = None
-    """Seconds."""
     source_machine: str
     target_machine: str
     cycles: tuple[tuple[str, ...], ...] = ()

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from dora_config.dataflow.resolved import QueuePolicy
+from dora_config.dataflow.resolved import QueueSettings
 from dora_config.frozen import Count, Frozen, Quantity
 from dora_config.history.entries import HistoryEntry
 from dora_config.protocol.links import (
@@ -155,13 +155,10 @@ class EdgeChange(Frozen):
     input: str
 
 
-class ConnectInput(EdgeChange):
+class ConnectInput(EdgeChange, QueueSettings):
     """Add an edge."""
 
     kind: Literal["connect_input"] = "connect_input"
-    queue_size: int = 10
-    queue_policy: QueuePolicy = "drop_oldest"
-    input_timeout: float | None = None
 
 
 class DisconnectInput(EdgeChange):
