@@ -49,7 +49,6 @@ from dora_config.protocol.envelope import ProgramVersion, clean_lines, clean_tex
 from dora_config.protocol.recordings import CallRecorders
 from dora_config.protocol.runner import DeleteParam, SetParam
 from dora_config.protocol.snapshot import Snapshot
-from dora_coordinator.clients.code import find_code
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.io.authority import Authority, AuthorityError
@@ -57,7 +56,7 @@ from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.store import NotWritten, Store
 from dora_coordinator.io.token_file import TokenFile
 from dora_coordinator.queries.daemon_calls import DaemonCalls, Reply
-from dora_coordinator.queries.queries import Queries, Query
+from dora_coordinator.queries.queries import Queries, Query, find_code
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import (
     AdmitDaemon,

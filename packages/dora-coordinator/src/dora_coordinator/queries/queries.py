@@ -42,7 +42,7 @@ from dora_config.protocol.runner import DeleteParam, Refusal, SetParam
 from dora_coordinator.clients.views import cluster_report, dataflow_summary, node_summaries
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.dataflow import Dataflow
-from dora_coordinator.dataflow.registry import RequestRefused
+from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
 from dora_coordinator.queries.daemon_calls import DaemonCalls
 from dora_coordinator.queries.explanations import explained
 from dora_coordinator.queries.snapshots import Snapshots
@@ -63,6 +63,41 @@ Query = (
 )
 StoreParam = Callable[[str, SetParam | DeleteParam], Awaitable[None]]
 """Stores a parameter of a dataflow that a runner has changed; returns once it is durable."""
+
+
+def find_code(registry: DataflowRegistry, build: str, node_id: str) -> str:
+    """Return the digest of a node's `CodeSet`; raises :class:`RequestRefused`.
+
+    ``build``: the id of a build or the UUID of a dataflow that was started from it, or the name of
+    a running dataflow.
+    """
+    dataflow = _find_dataflow(registry, build)
+    if dataflow is None:
+        raise RequestRefused("not_found", f'no artifact of node "{node_id}" in build "{build}"')
+    nodes = dataflow.spec.resolved.nodes
+    node = next((one for one in nodes if one.id == node_id), None)
+    if node is None:
+        known = ", ".join(one.id for one in nodes)
+        raise RequestRefused(
+            "not_found",
+            f'dataflow {dataflow.label} has no node "{node_id}"; its nodes are: {known}',
+        )
+    digest = dataflow.spec.code.get(node_id)
+    if digest is None:
+        local = node.deploy.distribute == "local"
+        reason = "it was started with `distribute: local`" if local else "it has no files"
+        raise RequestRefused(
+            "not_found", f'the coordinator does not have the code of node "{node_id}": {reason}'
+        )
+    return digest
+
+
+def _find_dataflow(registry: DataflowRegistry, build: str) -> Dataflow | None:
+    """Return the dataflow that was started last, if several fit."""
+    fitting = [
+        one for one in registry if build in (one.id, one.spec.build_id, one.spec.delivered_by)
+    ]
+    return fitting[-1] if fitting else registry.live_named(build)
 
 
 class Queries:

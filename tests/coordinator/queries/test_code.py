@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from support.simulation.fleet_simulation import SimulatedFleet, dataflow
 
-from dora_coordinator.clients.code import find_code
 from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
+from dora_coordinator.queries.queries import find_code
 
 DIGEST = "0" * 64
 
