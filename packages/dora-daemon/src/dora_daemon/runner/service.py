@@ -120,8 +120,9 @@ class Timers:
     def arm(self, command: ArmTimer) -> None:
         """Arm or move a timer."""
         node, timer = command.node, command.timer
-        waits = node is not None and timer == "finish"
-        received = self._registry.received(node) if node is not None and waits else None
+        received: int | None = None
+        if node is not None and timer == "finish":
+            received = self._registry.received(node)
         self.cancel(node, timer)
         self._handles[node, timer] = self._loop.call_at(
             command.at, self._fire, node, timer, received

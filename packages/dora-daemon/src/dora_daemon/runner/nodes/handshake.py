@@ -61,10 +61,11 @@ class NodeHandshake:
         """Refuse a process, or submit it to the state machine."""
         sender = self._nodes.participant(hello.node_id)
         problem = self._problem(connection, hello, sender)
-        if sender is None or problem is not None:
-            connection.send(Refused(problem or ""))
+        if problem is not None:
+            connection.send(Refused(problem))
             connection.close_when_sent()
             return
+        assert sender is not None
         incarnation = hello.incarnation
         connection.node = sender.id
         staged = sender.replacement if isinstance(sender, LocalNode) else None
