@@ -24,6 +24,9 @@ HEADINGS = {
     "WrittenCluster": "A cluster file",
     "WrittenCoordinator": "The coordinator of a cluster",
     "WrittenMachine": "A machine of a cluster",
+    "WrittenFleetDataflow": "A dataflow of a fleet",
+    "WrittenMachines": "The machines of a dataflow",
+    "WrittenRollout": "A roll-out",
 }
 
 INTRODUCTION = f"""\
@@ -33,8 +36,9 @@ INTRODUCTION = f"""\
 
 A dataflow file lists nodes; everything else is optional. Unknown keys are refused, with the place and the key that was probably meant.
 Where a text is expected, a number or a boolean is taken exactly as it is written: `tag: 1.10` is `1.10`, `args: 0x10` is `0x10`, `id: 7` is `7`.
-`dora validate FILE` checks a file, `dora schema dataflow` prints the JSON Schema for editors (`module` and `cluster` too).
-Cluster files are [below](#cluster), and explained in [Two machines in ten minutes](../howto/cluster.md).
+`dora validate FILE` checks a file, `dora schema dataflow` prints the JSON Schema for editors (`module`, `cluster` and `fleet` too).
+Cluster files are [below](#cluster), and explained in [Two machines in ten minutes](../howto/cluster.md). `dataflows` and `rollout` may also be
+a file of their own; [A fleet is a file](../howto/fleet-file.md) explains them.
 
 ```yaml
 nodes:

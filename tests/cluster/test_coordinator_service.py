@@ -294,9 +294,9 @@ def test_upgrade_and_rollback_of_a_remote_coordinator(
         assert "1/1 succeeded." in printed
         control.reboot()
         wait_until(lambda: release(control) == "0.2.0", timeout=60, what="the new coordinator")
-        assert "Returning to dora 0.1.0: robot, the coordinator\n" in run(new_version, "rollback")
+        assert "Returning to dora 0.1.0: robot, the coordinator\n" in run(new_version, "downgrade")
         assert release(control) == "0.1.0"
-        assert "was undone already" in run(new_version, "rollback")
+        assert "was undone already" in run(new_version, "downgrade")
         assert release(control) == "0.1.0"
         assert len(pids(robot, "one")) == lives
         assert [one.name for one in dataflows(control.address)] == ["my-app"]

@@ -108,24 +108,24 @@ def test_upgrade_and_rollback_with_a_running_dataflow(
         assert {name[:5] for name in trees} == {"0.1.0", "0.2.0", "curre", "previ"}
     again = cluster.run(new_version, "upgrade")
     assert again.count("It runs that version already") == 2
-    printed = cluster.run(new_version, "rollback")
+    printed = cluster.run(new_version, "downgrade")
     assert "Returning to dora 0.1.0: robot, gpu, the coordinator\n" in printed
     assert "2/2 succeeded." in printed
     assert "  dora 0.2.0 -> 0.1.0... OK" in printed
-    again = cluster.run(new_version, "rollback")
+    again = cluster.run(new_version, "downgrade")
     assert "The last upgrade was undone already" in again
     require_everywhere(cluster, "0.1.0")
     cluster.run(new_version, "upgrade", "--machine", "robot")
-    printed = cluster.run(new_version, "rollback")
+    printed = cluster.run(new_version, "downgrade")
     assert "Returning to dora 0.1.0: robot, the coordinator\n" in printed
     assert "Left as they are: gpu (0.1.0)\n" in printed
     require_everywhere(cluster, "0.1.0")
-    printed = cluster.run(new_version, "rollback", "--to", "0.3.0", code=1)
+    printed = cluster.run(new_version, "downgrade", "--to", "0.3.0", code=1)
     assert "dora 0.3.0 is not on every machine (robot has 0.1.0, 0.2.0; gpu has" in printed
-    printed = cluster.run(new_version, "rollback", "--to", "0.2.0", "--machine", "robot")
+    printed = cluster.run(new_version, "downgrade", "--to", "0.2.0", "--machine", "robot")
     assert version_of(robot) == "dora 0.2.0"
     cluster.require_whole(robot)
-    cluster.run(new_version, "rollback", "--to", "0.1.0", "--machine", "robot")
+    cluster.run(new_version, "downgrade", "--to", "0.1.0", "--machine", "robot")
     require_everywhere(cluster, "0.1.0")
 
 
@@ -202,7 +202,7 @@ def test_connection_is_closed_during_the_restart(
         assert "What runs now:\n  coordinator  0.2.0\n  robot        0.1.0\n" in printed, printed
     assert "succeeded." in cluster.run(new_version, "upgrade")
     require_everywhere(cluster, "0.2.0")
-    cluster.run(new_version, "rollback")
+    cluster.run(new_version, "downgrade")
     require_everywhere(cluster, "0.1.0")
 
 
@@ -245,7 +245,7 @@ def test_a_rollback_to_a_version_that_cannot_read_the_records_is_refused(
 ) -> None:
     robot = hosts["robot"]
     cluster.run(later_records_version, "upgrade", "--machine", "robot")
-    printed = cluster.run(later_records_version, "rollback", code=1)
+    printed = cluster.run(later_records_version, "downgrade", code=1)
     assert "robot: dora 0.1.0 cannot read what dora 0.6.0 has written there" in printed
     assert "(records of the daemon: version 2.0, it reads 1.x)" in printed
     assert "Nothing was changed" in printed

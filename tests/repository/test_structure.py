@@ -46,6 +46,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("state",),
         ("links",),
         ("dataflow",),
+        ("fleet",),
         ("clients",),
         ("coordinator",),
         ("telemetry",),

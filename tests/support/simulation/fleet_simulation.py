@@ -43,6 +43,7 @@ from dora_config.protocol.daemon import (
 )
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import ProgramVersion
+from dora_config.protocol.fleet import FleetStatus, StoredGeneration
 from dora_config.protocol.runner import (
     DeleteParam,
     LinkChanged,
@@ -64,6 +65,7 @@ from dora_coordinator.state.events import (
     DaemonMessageReceived,
     DaemonRegistered,
     Event,
+    FleetStepEnded,
     ParamChangedByRunner,
     StoreLoaded,
     TimerFired,
@@ -151,6 +153,11 @@ class SimulatedFleet:
         """Queries without an answer."""
         self._calls = DaemonCalls(self._send_to_daemon)
         self._queries = Queries(self._calls, self._store_param, self.settings, COORDINATOR)
+        self.stored_fleet: FleetStatus | None = None
+        self.stored_generations: dict[int, StoredGeneration] = {}
+        self._steps: dict[int, coordinator_commands.FleetStep] = {}
+        """Steps of roll-outs that are being carried out, by request."""
+        self._next_steps: list[coordinator_commands.FleetStep] = []
         self.start_coordinator()
 
     # ------------------------------------------------------------------- processes
@@ -158,11 +165,18 @@ class SimulatedFleet:
     def start_coordinator(self) -> None:
         assert self.coordinator is None
         self.coordinator = CoordinatorState(self.settings, COORDINATOR)
-        self.handle(StoreLoaded(tuple(self.store.values())))
+        generations = tuple(self.stored_generations.values())
+        self.handle(
+            StoreLoaded(
+                tuple(self.store.values()), fleet=self.stored_fleet, generations=generations
+            )
+        )
 
     def kill_coordinator(self) -> None:
         """SIGKILL: connections break; timers and everything not stored are lost."""
         self.coordinator = None
+        self._steps.clear()
+        self._next_steps.clear()
         self.timers.clear()
         self._by_key.clear()
         for daemon in self.daemons.values():
@@ -255,9 +269,10 @@ class SimulatedFleet:
             self._asked[self._last_request] = query
             self._run_queries()
             return self._last_request
-        fresh = str(uuid.uuid5(uuid.NAMESPACE_OID, str(self._last_request)))
-        self.handle(ClientRequested(1, self._last_request, request, fresh))
-        return self._last_request
+        number = self._last_request
+        fresh = str(uuid.uuid5(uuid.NAMESPACE_OID, str(number)))
+        self.handle(ClientRequested(1, number, request, fresh))
+        return number
 
     async def _answer(self, number: int, query: Query) -> None:
         assert self.coordinator is not None
@@ -330,6 +345,22 @@ class SimulatedFleet:
             case _:
                 pass
         self._run_queries()
+        self._carry_out()
+
+    def _carry_out(self) -> None:
+        """Begin the next steps of roll-outs, and report those that have ended."""
+        while self._next_steps:
+            step = self._next_steps.pop(0)
+            assert step.request is not None
+            self._steps[self.request(step.request)] = step
+        for number, step in list(self._steps.items()):
+            failure = self.failures.get(number)
+            if number in self._steps and (failure is not None or number in self.answers):
+                del self._steps[number]
+                problem = None if failure is None else failure.message
+                code = "failed" if failure is None else failure.code
+                ended = FleetStepEnded(step.copy, step.generation, problem, code, step.kind)
+                self.handle(ended)
 
     def step_to_coordinator(self, daemon: FakeDaemon) -> bool:
         """Deliver one message of a daemon; return whether there was one."""
@@ -508,6 +539,13 @@ class SimulatedFleet:
                 self.timers.pop(key, None)
             case coordinator_commands.Log(text=text):
                 self.log.append(text)
+            case coordinator_commands.SaveFleet(status=status):
+                self.stored_fleet = status
+                self.stored_generations |= {
+                    one.entry.generation: one for one in command.generations
+                }
+            case coordinator_commands.CarryOut(step=step):
+                self._next_steps.append(step)
             case coordinator_commands.EndCoordinator():
                 self.ended = True
 

@@ -371,6 +371,7 @@ async def serve(
         accepting = anyio.CancelScope()
         tasks.start_soon(answer)
         tasks.start_soon(accept)
+        tasks.start_soon(service.carry_out_steps)
         with work:
             try:
                 await service.run()

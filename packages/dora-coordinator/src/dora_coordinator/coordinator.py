@@ -33,6 +33,7 @@ from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.clients.request_dispatcher import RequestDispatcher
 from dora_coordinator.dataflow.events import ParamChanged, TimerExpired
 from dora_coordinator.dataflow.registry import DataflowRegistry
+from dora_coordinator.fleet.fleet import FleetControl
 from dora_coordinator.settings import Settings
 from dora_coordinator.state import events
 from dora_coordinator.state.commands import (
@@ -83,8 +84,9 @@ class CoordinatorState:
         self.wall_offset = wall_offset
         self.membership = Membership(settings)
         self.registry = DataflowRegistry(settings, self.membership, wall_offset=wall_offset)
+        self.fleet = FleetControl(self.registry, self.membership, settings, wall_offset)
         self._clients = RequestDispatcher(
-            self.registry, self.membership, settings, self._remove_machines
+            self.registry, self.membership, settings, self._remove_machines, self.fleet
         )
         self._silence_armed = False
 
@@ -99,7 +101,10 @@ class CoordinatorState:
         match event:
             case events.StoreLoaded(stored=stored, machines=machines, history=history):
                 self.membership.identities.load(machines)
-                return self.registry.load(stored, now, history)
+                loaded = self.registry.load(stored, now, history)
+                return [*loaded, *self.fleet.load(event.fleet, event.generations, now)]
+            case events.FleetStepEnded():
+                return self.fleet.step_ended(event, now)
             case events.DaemonMessageReceived():
                 return self._daemon_message(event, now)
             case events.DaemonRegistered():
@@ -271,6 +276,8 @@ class CoordinatorState:
                 return self._clients.continue_destruction(overdue=True)
             case "build":
                 return self._clients.build_timed_out(key.subject, now)
+            case "fleet":
+                return self.fleet.tick(now)
             case "viewer":
                 return self._clients.viewer_timer_fired(key.subject, now)
             case "start" | "link" | "recovery" | "retry" | "stop":

@@ -51,6 +51,8 @@ class Settings:
     """Connections without a valid token so far; one address may have a quarter of them."""
     new_connections_per_minute: int = 20
     """Without a valid token, per address; loopback is exempt."""
+    fleet_checks: int = 0
+    """1: `rollout: {check: COMMAND}` may run commands on the coordinator's machine."""
     metrics_edges: int = 2000
     """Edges in `GET /metrics` and in exported metrics; each has about 20 series."""
     max_code_bytes: int = 16384 * MIB

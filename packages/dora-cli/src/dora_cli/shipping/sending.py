@@ -170,7 +170,7 @@ def send(client: Client, spec: DataflowSpec) -> DataflowSpec:
     Raises CollectionError with all nodes that cannot be sent, and RequestFailed if a start would be
     refused, before anything is sent.
     """
-    by_node = _collect_all(spec)
+    by_node = collect_all(spec)
     if not by_node:
         return spec
     _note_left_out(by_node.values())
@@ -182,7 +182,8 @@ def send(client: Client, spec: DataflowSpec) -> DataflowSpec:
     return sent
 
 
-def _collect_all(spec: DataflowSpec) -> dict[str, Collected]:
+def collect_all(spec: DataflowSpec) -> dict[str, Collected]:
+    """Return the files of nodes with `distribute: http` or `scp`; raises CollectionError."""
     folder = Path(spec.origin.directory)
     found: dict[str, Collected] = {}
     problems: list[str] = []

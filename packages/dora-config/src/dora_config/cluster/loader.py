@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from dora_config.cluster.models import Cluster, Coordinator, Machine, read_cluster
+from dora_config.cluster.models import (
+    Cluster,
+    Coordinator,
+    FleetDescription,
+    Machine,
+    read_cluster,
+    read_fleet,
+)
 from dora_config.errors import ConfigError, Problem
+from dora_config.yaml.findings import Finding
 from dora_config.yaml.reader import read_document
 from dora_config.yaml.text_files import MAX_FILE_BYTES, in_order, read_text
 
@@ -53,3 +62,49 @@ def parse_cluster(text: str, *, path: Path | str = "cluster.yml") -> LoadedClust
     if cluster is None or any(problem.severity == "error" for problem in ordered):
         raise ConfigError(ordered)
     return LoadedCluster(cluster, tuple(ordered), Path(path))
+
+
+@dataclass(frozen=True)
+class LoadedFleet:
+    """What a file says that a fleet runs."""
+
+    fleet: FleetDescription
+    warnings: tuple[Problem, ...]
+    path: Path
+    cluster: Cluster | None = None
+    """None: the file contains only `dataflows` and `rollout`."""
+    lines: Mapping[str, int] = field(default_factory=dict)
+    """Line of each dataflow."""
+
+
+def load_fleet(path: Path) -> LoadedFleet:
+    """Load `dataflows` of a cluster file, or a file of only these.
+
+    Raises ConfigError with all problems.
+    """
+    text = read_text(path, MAX_FILE_BYTES)
+    document = read_document(text, str(path))
+    data = document.data
+    lines = {}
+    if isinstance(data, dict) and isinstance(data.get("dataflows"), dict):
+        lines = {
+            str(name): Finding(("dataflows", name), "", at_key=True).problem(document).line
+            for name in data["dataflows"]
+        }
+    if (
+        isinstance(data, dict)
+        and "dataflows" in data
+        and not {"coordinator", "machines"} & set(data)
+    ):
+        fleet, findings = read_fleet(document)
+        problems = [*document.problems, *(one.problem(document) for one in findings)]
+        ordered = in_order(problems)
+        if fleet is None or any(problem.severity == "error" for problem in ordered):
+            raise ConfigError(ordered)
+        return LoadedFleet(fleet, tuple(ordered), path, lines=lines)
+    loaded = parse_cluster(text, path=path)
+    if loaded.cluster.dataflows is None:
+        finding = Finding((), "expected `dataflows`, what the machines are to run")
+        raise ConfigError([finding.problem(document)])
+    fleet = FleetDescription(dataflows=loaded.cluster.dataflows, rollout=loaded.cluster.rollout)
+    return LoadedFleet(fleet, loaded.warnings, path, loaded.cluster, lines)

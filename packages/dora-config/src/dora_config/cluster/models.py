@@ -12,6 +12,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from dora_config.addresses import is_public
+from dora_config.cluster.fleet import (
+    FleetDataflow,
+    NameField,
+    Rollout,
+    WrittenFleetDataflow,
+    WrittenRollout,
+    fleet_findings,
+    resolve_fleet,
+)
 from dora_config.dataflow.fields import (
     SCALAR_TYPES,
     FreeTextField,
@@ -266,6 +275,19 @@ class WrittenCluster(Written):
     machines: list[WrittenMachine] = Field(
         description="The machines.", json_schema_extra={"minItems": 1}
     )
+    dataflows: dict[NameField, WrittenFleetDataflow] | None = optional(
+        "What the machines run, by name (`dora cluster apply`)."
+    )
+    rollout: WrittenRollout | None = optional("How a change of `dataflows` reaches the machines.")
+
+
+class WrittenFleet(Written):
+    """A file of only `dataflows` and `rollout`, beside a cluster file."""
+
+    dataflows: dict[NameField, WrittenFleetDataflow] = Field(
+        description="What the machines run, by name."
+    )
+    rollout: WrittenRollout | None = optional("How a change of `dataflows` reaches the machines.")
 
 
 class Coordinator(Frozen):
@@ -320,6 +342,9 @@ class Cluster(Frozen):
     """`plain`: messages between machines are not encrypted."""
     offline_after: float | None = None
     """Seconds without the coordinator after which a machine starts its nodes alone."""
+    dataflows: dict[str, FleetDataflow] | None = None
+    """What the machines run; None: the file does not describe it."""
+    rollout: Rollout = Rollout()
 
     def machine(self, machine_id: str) -> Machine:
         """Return the machine with this id; raise `KeyError`."""
@@ -345,12 +370,31 @@ def read_cluster(document: Document) -> tuple[Cluster | None, list[Finding]]:
         findings.extend(_machine_findings(machines, has_peer=has_peer))
         if data.get("links") == "plain":
             findings.extend(_plain_findings(machines))
+    known = [one.get("id") for one in machines if isinstance(one, dict)] if machines else []
+    findings.extend(fleet_findings(data, [str(one) for one in known]))
     if has_peer:
         message = "`zenoh_peer` has no effect: links between machines connect to each other"
         findings.append(Finding(("zenoh_peer",), message, severity="warning", at_key=True))
     if checked.model is None:
         return None, findings
     return _resolve(checked.model), findings
+
+
+class FleetDescription(Frozen):
+    """What a fleet runs, in a file without machines."""
+
+    dataflows: dict[str, FleetDataflow]
+    rollout: Rollout = Rollout()
+
+
+def read_fleet(document: Document) -> tuple[FleetDescription | None, list[Finding]]:
+    """Read `dataflows` and `rollout` of a document that has no machines."""
+    checked = validate(WrittenFleet, document.data, document, hints=_HINTS.get)
+    findings = [*checked.findings, *fleet_findings(document.data, None)]
+    if checked.model is None:
+        return None, findings
+    dataflows, rollout = resolve_fleet(checked.model.dataflows, checked.model.rollout)
+    return FleetDescription(dataflows=dataflows, rollout=rollout), findings
 
 
 _HINTS = {
@@ -429,7 +473,9 @@ def _plain_findings(machines: list[Any]) -> Iterator[Finding]:
 
 
 def _resolve(written: WrittenCluster) -> Cluster:
-    values = written.model_dump(exclude_none=True)
+    values = written.model_dump(exclude_none=True, exclude={"dataflows", "rollout"})
+    dataflows, values["rollout"] = resolve_fleet(written.dataflows, written.rollout)
+    values["dataflows"] = None if written.dataflows is None else dataflows
     for machine in values["machines"]:
         address = _reachable_address(machine["host"])
         if "zenoh_port" in machine and address is not None:

@@ -19,6 +19,17 @@ from dora_config.protocol.builds import BuildDataflow, BuildProgress, BuildTrigg
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.dataflow import DataflowSpec, LogFilter, LogPosition
 from dora_config.protocol.envelope import Codec, Message, ProgramVersion
+from dora_config.protocol.fleet import (
+    ApplyFleet,
+    CompareFleet,
+    FleetComparison,
+    FleetHistory,
+    FleetReport,
+    GetFleet,
+    GetFleetHistory,
+    PauseFleet,
+    RollBackFleet,
+)
 from dora_config.protocol.recordings import CallRecorders, RecorderReplies
 from dora_config.protocol.runner import GraphChange, NodeResult
 from dora_config.protocol.snapshot import DaemonSummary, LinkSummary, NodeSummary, Snapshot
@@ -242,7 +253,13 @@ ControlRequest = Annotated[
     | DescribeDataflow
     | Explain
     | WatchTopics
-    | CallRecorders,
+    | CallRecorders
+    | CompareFleet
+    | ApplyFleet
+    | RollBackFleet
+    | PauseFleet
+    | GetFleet
+    | GetFleetHistory,
     Field(discriminator="kind"),
 ]
 
@@ -439,7 +456,10 @@ ControlAnswer = Annotated[
     | Described
     | Explained
     | TopicsEnd
-    | RecorderReplies,
+    | RecorderReplies
+    | FleetComparison
+    | FleetReport
+    | FleetHistory,
     Field(discriminator="kind"),
 ]
 ControlProgress = Annotated[

@@ -59,6 +59,8 @@ class DataflowSpec(Message):
     offline: Literal["run", "wait"] = "run"
     """What a machine does with its nodes after a boot without the coordinator: start them alone, or
     wait for the coordinator."""
+    generation: int = 0
+    """Generation of the fleet file that last changed it; 0: started by hand."""
     recording: RecordingPlan | None = None
     """Record from the first message on; a restart of the dataflow is not recorded."""
 

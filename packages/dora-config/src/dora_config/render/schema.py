@@ -1,4 +1,4 @@
-"""JSON Schema of dataflow, module and cluster files, for editors; pure.
+"""JSON Schema of dataflow, module, cluster and fleet files, for editors; pure.
 
 It is generated from the models; rules across fields are added here.
 """
@@ -9,18 +9,19 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from dora_config.cluster.models import FIELDS_OF_HOST, WrittenCluster
+from dora_config.cluster.models import FIELDS_OF_HOST, WrittenCluster, WrittenFleet
 from dora_config.dataflow.descriptor import Descriptor, Module
 from dora_config.dataflow.node_shape import ALLOWED_FIELDS, KINDS
 from dora_config.yaml.document import OLD_NAMES
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-FileKind = Literal["dataflow", "module", "cluster"]
+FileKind = Literal["dataflow", "module", "cluster", "fleet"]
 _MODELS: dict[FileKind, type[BaseModel]] = {
     "dataflow": Descriptor,
     "module": Module,
     "cluster": WrittenCluster,
+    "fleet": WrittenFleet,
 }
 
 

@@ -11,6 +11,14 @@ from dora_config.protocol import control
 from dora_config.protocol.builds import BuildDataflow, BuildEnded, BuildEvents
 from dora_config.protocol.calls import PartResult
 from dora_config.protocol.daemon import LogChunk
+from dora_config.protocol.fleet import (
+    ApplyFleet,
+    CompareFleet,
+    GetFleet,
+    GetFleetHistory,
+    PauseFleet,
+    RollBackFleet,
+)
 from dora_config.protocol.recordings import CallRecorders
 from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.clients.builds import Builds
@@ -22,6 +30,7 @@ from dora_coordinator.clients.topic_streams import TopicStreams
 from dora_coordinator.clients.views import dataflow_summary
 from dora_coordinator.dataflow.placement import place
 from dora_coordinator.dataflow.registry import DataflowChanged, DataflowRegistry, RequestRefused
+from dora_coordinator.fleet.fleet import FleetControl
 from dora_coordinator.settings import Settings
 from dora_coordinator.state import commands, events
 from dora_coordinator.state.commands import AnswerClient, Command, FailClient
@@ -42,7 +51,9 @@ class RequestDispatcher:
         membership: Membership,
         settings: Settings,
         remove_machines: RemoveMachines,
+        fleet: FleetControl,
     ) -> None:
+        self._fleet = fleet
         self._remove_machines = remove_machines
         self._registry = registry
         self._membership = membership
@@ -138,11 +149,17 @@ class RequestDispatcher:
                 return [
                     commands.RotateToken(requested.client, requested.number, grace, tuple(ready))
                 ]
+            case ApplyFleet() | RollBackFleet() | PauseFleet() as request:
+                answer, changes = self._fleet.request(request, now)
+                return [*changes, *_answer(requested, answer)]
             case control.RemoveMachines() as request:
                 return self._remove_machines(requested, request, now)
             case (
                 control.CallRunner()
                 | CallRecorders()
+                | CompareFleet()
+                | GetFleet()
+                | GetFleetHistory()
                 | control.ClusterStatus()
                 | control.DescribeDataflow()
                 | control.Explain()

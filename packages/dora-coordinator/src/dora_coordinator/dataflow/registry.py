@@ -317,6 +317,13 @@ class DataflowRegistry:
     def live_named(self, name: str) -> Dataflow | None:
         return self._live_by_name.get(name)
 
+    def latest_named(self, name: str) -> Dataflow | None:
+        """Return the dataflow of this name that runs, or else the one that was started last."""
+        if (live := self._live_by_name.get(name)) is not None:
+            return live
+        ended = [dataflow for dataflow in self._ended.values() if dataflow.name == name]
+        return max(ended, key=lambda dataflow: dataflow.number, default=None)
+
     def unfinished_on(self, daemon: str) -> list[Dataflow]:
         """Return the dataflows that have a part there that has not ended."""
         return list(self._unfinished_by_daemon.get(daemon, {}).values())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 import time
 import uuid
 from collections import deque
@@ -53,6 +54,7 @@ from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.io.authority import Authority, AuthorityError
 from dora_coordinator.io.connections import Connection, Renewal
+from dora_coordinator.io.fleet_steps import step_result
 from dora_coordinator.io.store import NotWritten, Store
 from dora_coordinator.io.token_file import TokenFile
 from dora_coordinator.queries.daemon_calls import DaemonCalls, Reply
@@ -64,15 +66,18 @@ from dora_coordinator.state.commands import (
     AppendHistory,
     ArmTimer,
     CancelTimer,
+    CarryOut,
     Change,
     CloseConnection,
     Command,
     DeleteRecord,
     EndCoordinator,
     FailClient,
+    FleetStep,
     Log,
     RenewToken,
     RotateToken,
+    SaveFleet,
     SaveMachine,
     SaveRecord,
     SendProgress,
@@ -88,6 +93,7 @@ from dora_coordinator.state.events import (
     DaemonMessageReceived,
     DaemonRegistered,
     Event,
+    FleetStepEnded,
     LogLinesSent,
     ParamChangedByRunner,
     StoreLoaded,
@@ -140,6 +146,7 @@ class Service:
         self._timers: list[tuple[float, int, TimerKey]] = []
         self._armed: dict[TimerKey, int] = {}
         self._timer_count = 0
+        self._steps, self._to_carry_out = anyio.create_memory_object_stream[FleetStep](math.inf)
         self._ending = False
         self._state = self._new_state()
         self._loaded = anyio.Event()
@@ -164,7 +171,10 @@ class Service:
         stored = await anyio.to_thread.run_sync(self._store.load)
         machines = await anyio.to_thread.run_sync(self._store.machines)
         history = await anyio.to_thread.run_sync(self._read_history)
-        loaded = StoreLoaded(tuple(stored), tuple(machines), tuple(history))
+        fleet, generations = await anyio.to_thread.run_sync(self._store.fleet)
+        loaded = StoreLoaded(
+            tuple(stored), tuple(machines), tuple(history), fleet, tuple(generations)
+        )
         commands = state.handle(loaded, anyio.current_time())
         self._state = state
         self._loaded.set()
@@ -404,6 +414,16 @@ class Service:
             del self._callers[caller]
             self._post(ClientDisconnected(caller))
 
+    async def carry_out_steps(self) -> None:
+        """Carry out the steps of the fleet's roll-outs, beside `run`; cancel it to end."""
+        async with anyio.create_task_group() as tasks:
+            async for step in self._to_carry_out:
+                tasks.start_soon(self._carry_out, step)
+
+    async def _carry_out(self, step: FleetStep) -> None:
+        problem, code = await step_result(step, self.request)
+        self._post(FleetStepEnded(step.copy, step.generation, problem, code, step.kind))
+
     def _close_callers(self) -> None:
         for send in self._callers.values():
             send.close()
@@ -429,8 +449,10 @@ class Service:
 
     def _execute(self, command: Command) -> None:
         match command:
-            case SaveRecord() | DeleteRecord() | SaveMachine():
+            case SaveRecord() | DeleteRecord() | SaveMachine() | SaveFleet():
                 pass  # executed for the whole batch
+            case CarryOut(step=step):
+                self._steps.send_nowait(step)
             case AppendHistory(entry=entry):
                 self._append_history(entry)
             case SendToDaemon(daemon=daemon, message=message):

@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 
 from dora_config.access import private_dir
 from dora_config.errors import DoraError
+from dora_config.protocol.fleet import FleetStatus, StoredGeneration
 from dora_coordinator.io import store_format
 from dora_coordinator.io.store_format import (
     SCHEMA_VERSION,
@@ -24,7 +25,13 @@ from dora_coordinator.io.store_format import (
     UnreadableRecord,
     Version,
 )
-from dora_coordinator.state.commands import Change, DeleteRecord, SaveMachine, SaveRecord
+from dora_coordinator.state.commands import (
+    Change,
+    DeleteRecord,
+    SaveFleet,
+    SaveMachine,
+    SaveRecord,
+)
 from dora_coordinator.state.identities import MachineRecord
 
 logger = logging.getLogger("dora.coordinator")
@@ -50,6 +57,9 @@ class Store(Protocol):
     def machines(self) -> list[MachineRecord]:
         """Return all machines; raises :class:`StoreError`."""
 
+    def fleet(self) -> tuple[FleetStatus | None, list[StoredGeneration]]:
+        """Return the desired state of the fleet; raises :class:`StoreError`."""
+
     def apply(self, changes: Sequence[Change]) -> None:
         """Make all changes durable (if the store is); raises :class:`NotWritten`."""
 
@@ -66,6 +76,9 @@ class MemoryStore:
 
     def machines(self) -> list[MachineRecord]:
         return []
+
+    def fleet(self) -> tuple[FleetStatus | None, list[StoredGeneration]]:
+        return None, []
 
     def apply(self, changes: Sequence[Change]) -> None:
         pass
@@ -144,7 +157,11 @@ class SqliteStore:
         """Return all machines; raises :class:`StoreError`."""
         return self._read(store_format.read_machines)
 
-    def _read(self, read: Callable[[sqlite3.Connection], list[T]]) -> list[T]:
+    def fleet(self) -> tuple[FleetStatus | None, list[StoredGeneration]]:
+        """Return the desired state of the fleet; raises :class:`StoreError`."""
+        return self._read(store_format.read_fleet)
+
+    def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         try:
             return read(self._db)
         except UnreadableRecord as error:
@@ -169,6 +186,8 @@ class SqliteStore:
                             store_format.delete(self._db, change)
                         case SaveMachine():
                             store_format.save_machine(self._db, change)
+                        case SaveFleet():
+                            store_format.save_fleet(self._db, change)
         except (sqlite3.Error, OSError) as error:
             raise NotWritten(
                 f"{self._path}: cannot be written ({error}); make room. Until then running nodes "

@@ -1,7 +1,8 @@
 """On-disk format of the durable store: version, tables and rows of its SQLite file.
 
 `PRAGMA user_version` is ``major * 1000 + minor``; 0 is a new file. Rows contain the JSON of
-`DataflowRecord` without its parts, `StoredPart`, `DataflowSpec` and `MachineRecord`. A new field
+`DataflowRecord` without its parts, `StoredPart`, `DataflowSpec`, `MachineRecord`, `FleetStatus`
+(generation 0 of its table) and `StoredGeneration`. A new field
 with a default needs a new minor version, any other change a new major version; `DataflowSpec` has
 the version of the control plane's messages instead, and its dataflow `DATAFLOW_FORMAT`.
 """
@@ -14,7 +15,8 @@ from typing import Final
 from pydantic import ValidationError
 
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_coordinator.state.commands import DeleteRecord, SaveMachine, SaveRecord
+from dora_config.protocol.fleet import FleetStatus, StoredGeneration
+from dora_coordinator.state.commands import DeleteRecord, SaveFleet, SaveMachine, SaveRecord
 from dora_coordinator.state.identities import MachineRecord
 from dora_coordinator.state.records import DataflowRecord, StoredPart
 
@@ -30,6 +32,7 @@ TABLES: Final = (
     "(dataflow TEXT NOT NULL, daemon TEXT NOT NULL, record TEXT NOT NULL, "
     "PRIMARY KEY (dataflow, daemon))",
     "CREATE TABLE IF NOT EXISTS machine (id TEXT PRIMARY KEY, record TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS fleet (generation INTEGER PRIMARY KEY, record TEXT NOT NULL)",
 )
 
 Stored = tuple[DataflowRecord, DataflowSpec]
@@ -94,6 +97,31 @@ def read_machines(db: sqlite3.Connection) -> list[MachineRecord]:
 def save_machine(db: sqlite3.Connection, change: SaveMachine) -> None:
     row = (change.record.machine, change.record.model_dump_json())
     db.execute("INSERT OR REPLACE INTO machine VALUES (?, ?)", row)
+
+
+def read_fleet(
+    db: sqlite3.Connection,
+) -> tuple[FleetStatus | None, list[StoredGeneration]]:
+    """Return the position of the fleet and its generations; raises :class:`UnreadableRecord`."""
+    status, generations, number = None, [], 0
+    try:
+        query = "SELECT generation, record FROM fleet ORDER BY generation"
+        for number, text in db.execute(query):
+            if number == 0:
+                status = FleetStatus.model_validate_json(text)
+            else:
+                generations.append(StoredGeneration.model_validate_json(text))
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise UnreadableRecord(f"generation {number} of the fleet", problem) from error
+    return status, generations
+
+
+def save_fleet(db: sqlite3.Connection, change: SaveFleet) -> None:
+    rows = [(0, change.status.model_dump_json())]
+    rows += [(one.entry.generation, one.model_dump_json()) for one in change.generations]
+    db.executemany("INSERT OR REPLACE INTO fleet VALUES (?, ?)", rows)
+    db.executemany("DELETE FROM fleet WHERE generation = ?", [(one,) for one in change.removed])
 
 
 def save(db: sqlite3.Connection, change: SaveRecord) -> None:

@@ -31,6 +31,7 @@ from dora_config.protocol.control import (
     NodeList,
 )
 from dora_config.protocol.envelope import ProgramVersion, clean_lines
+from dora_config.protocol.fleet import CompareFleet, GetFleet, GetFleetHistory
 from dora_config.protocol.recordings import (
     CallRecorders,
     MachineReply,
@@ -55,8 +56,11 @@ Query = (
     CallRunner
     | CallRecorders
     | ClusterStatus
+    | CompareFleet
     | DescribeDataflow
     | Explain
+    | GetFleet
+    | GetFleetHistory
     | GetSnapshot
     | ListDataflows
     | ListNodes
@@ -130,6 +134,12 @@ class Queries:
                 parts = dataflow.parts.values()
                 daemons = {node: part.daemon for part in parts for node in part.nodes}
                 return Described(uuid=dataflow.id, spec=dataflow.spec, daemons=daemons)
+            case CompareFleet(fleet=fleet, only=only):
+                return cluster.fleet.compare(fleet, only)
+            case GetFleet():
+                return cluster.fleet.report(now)
+            case GetFleetHistory():
+                return cluster.fleet.history()
             case CallRunner(dataflow=ref, node=node, request=request):
                 dataflow = registry.find(ref, archived=False)
                 return await self._call_runners(dataflow, node, request)

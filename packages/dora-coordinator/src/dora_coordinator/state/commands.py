@@ -6,9 +6,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dora_config.history.entries import HistoryEntry
-from dora_config.protocol.control import ControlAnswer, ControlProgress, EndedDataflow, FailureCode
+from dora_config.protocol.builds import BuildDataflow
+from dora_config.protocol.control import (
+    ControlAnswer,
+    ControlProgress,
+    ControlRequest,
+    EndedDataflow,
+    FailureCode,
+    StartDataflow,
+)
 from dora_config.protocol.daemon import CoordinatorMessage
 from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.fleet import FleetStatus, StoredGeneration
 from dora_coordinator.state.events import TimerKey
 from dora_coordinator.state.identities import MachineRecord
 from dora_coordinator.state.records import DataflowRecord
@@ -43,13 +52,22 @@ class SaveMachine:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveFleet:
+    """Store the position of the fleet and changed generations; ``removed`` ones are deleted."""
+
+    status: FleetStatus
+    generations: tuple[StoredGeneration, ...] = ()
+    removed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class AppendHistory:
     """Write an event to the history file; later commands are executed even if that fails."""
 
     entry: HistoryEntry
 
 
-Change = SaveRecord | DeleteRecord | SaveMachine
+Change = SaveRecord | DeleteRecord | SaveMachine | SaveFleet
 """What is written to the store."""
 
 
@@ -104,6 +122,34 @@ class CloseConnection:
 
     connection: int
     last: CoordinatorMessage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FleetStep:
+    """One step of a dataflow or copy towards its desired generation."""
+
+    copy: str
+    generation: int
+    """0: it is to be stopped."""
+    machine: str | None
+    request: ControlRequest | None = None
+    build: BuildDataflow | None = None
+    """Build that precedes the request."""
+    check: str | None = None
+    """Or: a command that must succeed."""
+
+    @property
+    def kind(self) -> Literal["start", "change", "check"]:
+        if self.check is not None:
+            return "check"
+        return "start" if isinstance(self.request, StartDataflow) else "change"
+
+
+@dataclass(frozen=True, slots=True)
+class CarryOut:
+    """Carry out a step, and report its end with `FleetStepEnded`."""
+
+    step: FleetStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +213,8 @@ Command = (
     SaveRecord
     | DeleteRecord
     | SaveMachine
+    | SaveFleet
+    | CarryOut
     | AppendHistory
     | AdmitDaemon
     | SendToDaemon

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dora_config.history.entries import SavedEntry
-from dora_config.protocol.control import ControlRequest
+from dora_config.protocol.control import ControlRequest, FailureCode
 from dora_config.protocol.daemon import DaemonMessage, Register
 from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.fleet import FleetStatus, StoredGeneration
 from dora_config.protocol.runner import DeleteParam, SetParam
 from dora_coordinator.state.identities import MachineRecord, Proof
 from dora_coordinator.state.records import DataflowRecord
@@ -21,6 +22,8 @@ class StoreLoaded:
     stored: tuple[tuple[DataflowRecord, DataflowSpec], ...]
     machines: tuple[MachineRecord, ...] = ()
     history: tuple[SavedEntry, ...] = ()
+    fleet: FleetStatus | None = None
+    generations: tuple[StoredGeneration, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +104,21 @@ class ParamChangedByRunner:
     number: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class FleetStepEnded:
+    """A step of the fleet was carried out, or refused with ``problem``."""
+
+    copy: str
+    generation: int
+    problem: str | None = None
+    code: FailureCode = "failed"
+    kind: Literal["start", "change", "check"] = "change"
+
+
 DataflowTimer = Literal["start", "link", "recovery", "retry", "stop"]
 """Timers of one dataflow."""
-CoordinatorTimer = Literal["silence", "forget", "destroy", "build", "viewer"]
-"""Timers of the coordinator: daemons, its own end, builds, viewers."""
+CoordinatorTimer = Literal["silence", "forget", "destroy", "build", "viewer", "fleet"]
+"""Timers of the coordinator: daemons, its own end, builds, viewers, the desired state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,5 +151,6 @@ Event = (
     | DaemonDisconnected
     | TimerFired
     | ParamChangedByRunner
+    | FleetStepEnded
     | ClientEvent
 )

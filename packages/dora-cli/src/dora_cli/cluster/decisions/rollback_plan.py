@@ -1,4 +1,4 @@
-"""Which machines `dora cluster rollback` returns, and to which version; pure."""
+"""Which machines `dora cluster downgrade` returns, and to which version; pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dora cluster rollback`: the machines that an upgrade reached return, then the coordinator."""
+"""`dora cluster downgrade`: the machines that an upgrade reached return, then the coordinator."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def roll_back(
         ok = _return_machines(cluster, targets, keep_going=keep_going) and not absent
         return ok and _return_coordinator(cluster, planned, everything=everything)
 
-    remedy = "`dora cluster rollback` again does the rest; `dora cluster upgrade` upgrades again."
+    remedy = "`dora cluster downgrade` again does the rest; `dora cluster upgrade` upgrades again."
     return with_version_report(cluster, work, remedy)
 
 

@@ -6,6 +6,7 @@ from dora_cli import output
 from dora_cli.clock_offset import show_offset
 from dora_cli.coordinator.machine_warnings import clock_warnings, plain_warnings
 from dora_config.protocol.control import ClusterReport
+from dora_config.protocol.fleet import FleetReport
 from dora_config.protocol.snapshot import DaemonSummary, LinkSummary
 
 COLUMNS = (
@@ -21,8 +22,10 @@ COLUMNS = (
 )
 LINK_COLUMNS = ("LINK", "DATAFLOW", "STATE", "ROUND TRIP", "CLOCK", "ADDRESS", "REASON")
 
+FLEET_COLUMNS = ("DATAFLOW", "MACHINE", "DESIRED", "OBSERVED", "STATE", "")
 
-def show(report: ClusterReport, *, as_json: bool) -> None:
+
+def show(report: ClusterReport, fleet: FleetReport, *, as_json: bool) -> None:
     """Print a report as tables, or as one JSON object for each daemon."""
     if as_json:
         for one in report.machines:
@@ -37,9 +40,30 @@ def show(report: ClusterReport, *, as_json: bool) -> None:
         output.write()
         output.table(LINK_COLUMNS, [_link(link) for link in links])
     output.write(f"Active dataflows: {report.active_dataflows}")
+    if fleet.generation:
+        _show_fleet(fleet)
     machines = report.machines
     for warning in (*clock_warnings(machines), *plain_warnings(machines)):
         output.warn(warning)
+
+
+def _show_fleet(fleet: FleetReport) -> None:
+    """Print what should run and what runs."""
+    outcome = f"paused {fleet.paused}" if fleet.paused is not None else fleet.outcome
+    output.write(f"Generation {fleet.generation} of {fleet.by or 'unknown'}: {outcome}")
+    rows = [
+        (
+            one.name,
+            one.machine or "-",
+            "stopped" if one.desired is None else one.desired,
+            one.observed or "-",
+            one.state,
+            one.detail,
+        )
+        for one in fleet.copies
+    ]
+    if rows:
+        output.table(FLEET_COLUMNS, rows)
 
 
 def _daemon(one: DaemonSummary) -> tuple[object, ...]:

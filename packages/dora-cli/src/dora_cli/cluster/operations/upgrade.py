@@ -50,7 +50,7 @@ def upgrade_cluster(
             collector=installer,
         )
 
-    remedy = "`dora cluster upgrade` again does the rest; `dora cluster rollback` undoes it."
+    remedy = "`dora cluster upgrade` again does the rest; `dora cluster downgrade` undoes it."
     return with_version_report(cluster, work, remedy)
 
 

@@ -12,10 +12,30 @@ from dora_cli import output
 from dora_cli.errors import CommandFailed
 
 if TYPE_CHECKING:
+    from dora_cli.coordinator.client import Client
     from dora_config.cluster.models import Cluster, Machine
 
 
 ClusterFile = Annotated[Path, typer.Argument(metavar="PATH", help="The cluster file.")]
+
+FleetFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PATH", help="A cluster file with `dataflows`, or a file of only these."
+    ),
+]
+
+OptionalFleetFile = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[PATH]", help="The cluster file, whose coordinator is asked by default."
+    ),
+]
+
+OnlyDataflows = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="NAME", help="Only this dataflow (repeatable)."),
+]
 
 WheelHouse = Annotated[
     Path | None,
@@ -58,6 +78,20 @@ def load_cluster_file(path: Path) -> Cluster:
             f"the machines of {path} were not recorded, so `dora start` cannot find them: {error}"
         )
     return loaded.cluster
+
+
+def coordinator_of(cluster: Cluster | None, addr: str | None, port: int | None) -> Client:
+    """Return a client for the coordinator of a cluster file, unless options name another one."""
+    from dora_cli.coordinator.options import connect
+
+    if cluster is not None:
+        addr, port = addr or cluster.coordinator.addr, port or cluster.coordinator.port
+    return connect(addr, port)
+
+
+def coordinator_in(path: Path | None, addr: str | None, port: int | None) -> Client:
+    """As `coordinator_of`, for the path of a cluster file; None: as all commands."""
+    return coordinator_of(None if path is None else load_cluster_file(path), addr, port)
 
 
 def select_machines(cluster: Cluster, names: Sequence[str] | None) -> tuple[Machine, ...]:

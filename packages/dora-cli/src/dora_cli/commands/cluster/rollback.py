@@ -6,36 +6,32 @@ from typing import Annotated
 
 import typer
 
-from dora_cli.commands.cluster.arguments import (
-    ClusterFile,
-    KeepGoing,
-    SomeMachines,
-    TakeOver,
-    fail_unless,
-    load_cluster_file,
-    select_machines,
-)
+from dora_cli import output
+from dora_cli.commands.cluster.arguments import OptionalFleetFile, coordinator_in
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
 
 
 def main(
-    path: ClusterFile,
-    machine: SomeMachines = None,
+    path: OptionalFleetFile = None,
     to: Annotated[
-        str | None,
-        typer.Option(
-            "--to",
-            metavar="VERSION",
-            help="Switch to this version, which must be on the machines already.",
-        ),
+        int | None,
+        typer.Option("--to", metavar="N", help="This generation (default: the one before)."),
     ] = None,
-    keep_going: KeepGoing = False,
-    take_over: TakeOver = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Do not wait for the end of the roll-out.")
+    ] = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Undo the last upgrade: return its machines to the version before."""
-    from dora_cli.cluster.operations.rollback import roll_back
-    from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
+    """Apply an earlier generation of the fleet again, with the code that it had.
 
-    loaded = load_cluster_file(path)
-    machines = select_machines(loaded, machine)
-    with reserve(loaded, ClusterCommand("rollback", path, take_over), machines):
-        fail_unless(roll_back(loaded, machines, to=to, keep_going=keep_going))
+    `dora cluster downgrade` returns to an earlier version of dora.
+    """
+    from dora_cli.live import fleet
+    from dora_config.protocol.fleet import FleetReport, RollBackFleet
+
+    with coordinator_in(path, coordinator_addr, coordinator_port) as client:
+        started = client.request(RollBackFleet(to=to, by=fleet.operator()), FleetReport)
+        output.write(f"applying generation {started.generation}")
+        if not detach:
+            fleet.finish(client, started)

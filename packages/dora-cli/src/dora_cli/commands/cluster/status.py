@@ -29,6 +29,7 @@ def main(
     from dora_cli.cluster.ownership import known_clusters
     from dora_config.access import endpoint
     from dora_config.protocol.control import ClusterReport, ClusterStatus
+    from dora_config.protocol.fleet import FleetReport, GetFleet
 
     if path is not None:
         coordinator = load_cluster_file(path).coordinator
@@ -36,6 +37,7 @@ def main(
         coordinator_port = coordinator_port or coordinator.port
     with connect(coordinator_addr, coordinator_port) as client:
         report = client.request(ClusterStatus(), ClusterReport)
-    show(report, as_json=output_format is options.TableFormat.JSON)
+        fleet = client.request(GetFleet(), FleetReport)
+    show(report, fleet, as_json=output_format is options.TableFormat.JSON)
     if (known := known_clusters.find(endpoint(coordinator_addr, coordinator_port))) is not None:
         leftovers.report_connected(known, report.machines)

@@ -16,10 +16,11 @@ class FileKind(StrEnum):
     DATAFLOW = "dataflow"
     MODULE = "module"
     CLUSTER = "cluster"
+    FLEET = "fleet"
 
 
 def main(kind: Annotated[FileKind, typer.Argument(help="Kind of file.")]) -> None:
-    """Print the JSON Schema of dataflow, module or cluster files, for editors."""
+    """Print the JSON Schema of dataflow, module, cluster or fleet files, for editors."""
     import json
 
     from dora_config.render.schema import json_schema

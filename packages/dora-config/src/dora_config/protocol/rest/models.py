@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from dora_config.cluster.fleet import Rollout
 from dora_config.dataflow.fields import EnvNameField
 from dora_config.protocol.control import EndedDataflow
 from dora_config.protocol.envelope import Message
@@ -78,6 +79,49 @@ class StartDataflowFile(Arguments):
             "away: start them alone, or wait."
         ),
     ] = "run"
+
+
+class FleetDataflowFile(StartDataflowFile):
+    machines: Annotated[
+        tuple[str, ...] | None,
+        Field(description="One copy on each of these machines, named `NAME@MACHINE`."),
+    ] = None
+    labels: Annotated[
+        dict[str, str] | None,
+        Field(description="Or one copy on every machine with these labels."),
+    ] = None
+    params: Annotated[dict[str, dict[str, Any]], Field(description="Parameters by node.")] = Field(
+        default_factory=dict
+    )
+
+
+class FleetFile(Arguments):
+    dataflows: Annotated[
+        dict[str, FleetDataflowFile], Field(description="What the fleet should run, by name.")
+    ]
+    rollout: Annotated[
+        Rollout, Field(description="As in a cluster file, with all times in seconds.")
+    ] = Rollout()
+    only: Annotated[Texts, Field(description="Change only these dataflows (repeatable).")] = ()
+
+
+By = Annotated[str, Field(description="Who asks, for the history.")]
+
+
+class ApplyFleetFile(FleetFile):
+    generation: Annotated[
+        int, Field(description="`generation` of the diff; refused if another was applied since.")
+    ]
+    by: By = "REST API"
+
+
+class FleetRollBack(Arguments):
+    to: Annotated[int | None, Field(description="A generation; by default the one before.")] = None
+    by: By = "REST API"
+
+
+class FleetOperator(Arguments):
+    by: By = "REST API"
 
 
 class StopOne(Arguments):

@@ -20,6 +20,7 @@ _TAGS = {
     paths.DATAFLOWS: "dataflows",
     paths.MACHINES: "machines",
     paths.NODES: "nodes",
+    paths.FLEET: "fleet",
     paths.STATUS: "status",
 }
 _GUARD = {

@@ -26,6 +26,21 @@ from dora_config.process_identity import boot_id
 from dora_config.protocol import control
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.dataflow import DataflowSpec, Origin
+from dora_config.protocol.fleet import (
+    ApplyFleet,
+    CompareFleet,
+    DesiredDataflow,
+    Fleet,
+    FleetComparison,
+    FleetHistory,
+    FleetReport,
+    GetFleet,
+    GetFleetHistory,
+    PauseFleet,
+    RollBackFleet,
+    for_fleet,
+    with_env,
+)
 from dora_config.protocol.rest import models, paths
 from dora_config.protocol.rest.errors import OperationFailed
 from dora_config.protocol.rest.models import StartDataflowFile
@@ -348,6 +363,56 @@ async def _call(wanted: models.OneNode, request: NodeRequest, send: Send) -> mod
     return models.ChangedNode(node=wanted.node)
 
 
+# ----------------------------------------------------------------------------------- fleet
+
+
+def _fleet(wanted: models.FleetFile) -> Fleet:
+    """Return what should run; raises OperationFailed."""
+    found = []
+    for name, one in wanted.dataflows.items():
+        if one.machines is not None and one.labels is not None:
+            raise OperationFailed("invalid", f'dataflow "{name}": give "machines" or "labels"')
+        file = StartDataflowFile(
+            descriptor=one.descriptor, directory=one.directory, name=name, offline=one.offline
+        )
+        spec, _ = specification(file)
+        spec = for_fleet(with_env(spec, one.env)).model_copy(update={"params": one.params})
+        found.append(DesiredDataflow(spec=spec, machines=one.machines, labels=one.labels))
+    return Fleet(dataflows=tuple(found), rollout=wanted.rollout)
+
+
+async def _diff_fleet(wanted: models.FleetFile, send: Send) -> FleetComparison:
+    request = CompareFleet(fleet=_fleet(wanted), only=wanted.only)
+    return await _answer(send, request, FleetComparison)
+
+
+async def _apply_fleet(wanted: models.ApplyFleetFile, send: Send) -> FleetReport:
+    request = ApplyFleet(
+        fleet=_fleet(wanted), only=wanted.only, generation=wanted.generation, by=wanted.by
+    )
+    return await _answer(send, request, FleetReport)
+
+
+async def _get_fleet(_: models.NoArguments, send: Send) -> FleetReport:
+    return await _answer(send, GetFleet(), FleetReport)
+
+
+async def _fleet_history(_: models.NoArguments, send: Send) -> FleetHistory:
+    return await _answer(send, GetFleetHistory(), FleetHistory)
+
+
+async def _roll_back_fleet(wanted: models.FleetRollBack, send: Send) -> FleetReport:
+    return await _answer(send, RollBackFleet(to=wanted.to, by=wanted.by), FleetReport)
+
+
+async def _pause_fleet(wanted: models.FleetOperator, send: Send) -> FleetReport:
+    return await _answer(send, PauseFleet(paused=True, by=wanted.by), FleetReport)
+
+
+async def _resume_fleet(wanted: models.FleetOperator, send: Send) -> FleetReport:
+    return await _answer(send, PauseFleet(paused=False, by=wanted.by), FleetReport)
+
+
 OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
     Operation(
         "GET",
@@ -505,6 +570,71 @@ OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
         models.RestartNodeArguments,
         models.ChangedNode,
         _restart_node,
+    ),
+    Operation(
+        "GET",
+        paths.FLEET,
+        "getFleet",
+        "Get what the machines should run (`desired`) and what they run (`observed`).",
+        models.NoArguments,
+        FleetReport,
+        _get_fleet,
+    ),
+    Operation(
+        "GET",
+        f"{paths.FLEET}/history",
+        "getFleetHistory",
+        "Get the generations of the fleet: who, when, what changed, and how it went.",
+        models.NoArguments,
+        FleetHistory,
+        _fleet_history,
+    ),
+    Operation(
+        "POST",
+        f"{paths.FLEET}/diff",
+        "diffFleet",
+        "Compare what should run with what runs, node by node.",
+        models.FleetFile,
+        FleetComparison,
+        _diff_fleet,
+    ),
+    Operation(
+        "POST",
+        f"{paths.FLEET}/apply",
+        "applyFleet",
+        "Change the fleet; answered at once, the coordinator carries it out.",
+        models.ApplyFleetFile,
+        FleetReport,
+        _apply_fleet,
+        201,
+    ),
+    Operation(
+        "POST",
+        f"{paths.FLEET}/rollback",
+        "rollBackFleet",
+        "Apply an earlier generation again.",
+        models.FleetRollBack,
+        FleetReport,
+        _roll_back_fleet,
+        201,
+    ),
+    Operation(
+        "POST",
+        f"{paths.FLEET}/pause",
+        "pauseFleet",
+        "Stop changing machines; what runs keeps running.",
+        models.FleetOperator,
+        FleetReport,
+        _pause_fleet,
+    ),
+    Operation(
+        "POST",
+        f"{paths.FLEET}/resume",
+        "resumeFleet",
+        "Continue a roll-out that was paused or failed.",
+        models.FleetOperator,
+        FleetReport,
+        _resume_fleet,
     ),
     Operation(
         "GET",

@@ -15,13 +15,14 @@ MACHINES: Final = "/api/machines"
 NODES: Final = "/api/nodes"
 RECORDINGS: Final = "/api/recordings"
 """RECORDINGS/RECORDING/MACHINE/FILE is a recorded file, also in ranges."""
+FLEET: Final = "/api/fleet"
 STATUS: Final = "/api/status"
 OPENAPI: Final = "/api/openapi.json"
 REQUEST: Final = "/api/request"
 """Requests of our own programs, as messages of `protocol/control.py`."""
 JSON_TYPE: Final = "application/json"
 
-_RESOURCES: Final = (DATAFLOWS, MACHINES, NODES, RECORDINGS, STATUS, OPENAPI, REQUEST)
+_RESOURCES: Final = (DATAFLOWS, MACHINES, NODES, RECORDINGS, FLEET, STATUS, OPENAPI, REQUEST)
 _AGENT: Final = re.compile(
     r"(?P<program>\S+)/(?P<release>\S+) protocol/(?P<major>\d+)\.(?P<minor>\d+)"
 )

@@ -1,0 +1,59 @@
+"""`dora cluster apply`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from dora_cli import output
+from dora_cli.commands.cluster.arguments import FleetFile, OnlyDataflows, coordinator_of
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
+from dora_cli.errors import CommandFailed
+
+
+def main(
+    path: FleetFile,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    only: OnlyDataflows = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Do not wait for the end of the roll-out.")
+    ] = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Change the fleet to what the file says: shows the differences, asks, and follows.
+
+    Nodes that do not change keep running. The coordinator carries it out, so that it continues
+    after Ctrl-C and on machines that return later.
+    """
+    from dora_cli.live import fleet
+    from dora_config.protocol.fleet import ApplyFleet, CompareFleet, FleetComparison, FleetReport
+
+    names = tuple(only or ())
+    read = fleet.read(path, names)
+    fleet.note_unversioned(read.fleet)
+    with coordinator_of(read.loaded.cluster, coordinator_addr, coordinator_port) as client:
+        found = client.request(CompareFleet(fleet=read.fleet, only=names), FleetComparison)
+        if not fleet.show(found):
+            return
+        if not yes:
+            _ask()
+        fleet.send_code(client, read)
+        request = ApplyFleet(
+            fleet=read.fleet, only=names, generation=found.generation, by=fleet.operator()
+        )
+        started = client.request(request, FleetReport)
+        output.write(f"applying generation {started.generation}")
+        if not detach:
+            fleet.finish(client, started)
+
+
+def _ask() -> None:
+    """Raise CommandFailed unless the user agrees."""
+    if not sys.stdin.isatty():
+        output.failure("not applied: give --yes, as there is no terminal to ask on")
+        raise CommandFailed
+    if not typer.confirm("Apply these changes?"):
+        raise CommandFailed

@@ -1,0 +1,41 @@
+"""`dora cluster downgrade`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dora_cli.commands.cluster.arguments import (
+    ClusterFile,
+    KeepGoing,
+    SomeMachines,
+    TakeOver,
+    fail_unless,
+    load_cluster_file,
+    select_machines,
+)
+
+
+def main(
+    path: ClusterFile,
+    machine: SomeMachines = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="VERSION",
+            help="Switch to this version, which must be on the machines already.",
+        ),
+    ] = None,
+    keep_going: KeepGoing = False,
+    take_over: TakeOver = False,
+) -> None:
+    """Undo the last upgrade: return its machines to the version before."""
+    from dora_cli.cluster.operations.rollback import roll_back
+    from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
+
+    loaded = load_cluster_file(path)
+    machines = select_machines(loaded, machine)
+    with reserve(loaded, ClusterCommand("downgrade", path, take_over), machines):
+        fail_unless(roll_back(loaded, machines, to=to, keep_going=keep_going))

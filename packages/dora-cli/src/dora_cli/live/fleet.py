@@ -1,0 +1,237 @@
+"""Reads what a fleet should run, compares it with the coordinator, and follows a roll-out."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dora_cli import dataflow_file, output
+from dora_cli.build.local import STOPPED_BY_USER
+from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.errors import CoordinatorUnavailable
+from dora_cli.coordinator.start_spec import make_spec
+from dora_cli.errors import CommandFailed
+from dora_cli.shipping.collection import Collected
+from dora_cli.shipping.sending import collect_all, upload
+from dora_config.cluster.fleet import FleetDataflow
+from dora_config.cluster.loader import LoadedFleet, load_fleet
+from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.errors import DoraError
+from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.fleet import (
+    DesiredDataflow,
+    Fleet,
+    FleetComparison,
+    FleetReport,
+    GetFleet,
+    ObservedCopy,
+    for_fleet,
+    with_env,
+)
+
+POLL_SECONDS = 0.5
+RECONNECT_SECONDS = 120.0
+"""How long a coordinator that was lost is waited for while a roll-out is followed."""
+
+
+class InvalidFleet(DoraError):
+    """A dataflow of a fleet cannot be run as the file says."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFleet:
+    """A fleet as a file describes it, with the code of its nodes."""
+
+    loaded: LoadedFleet
+    fleet: Fleet
+    code: list[Collected] = field(default_factory=list)
+
+
+def operator() -> str:
+    """Return `USER@HOST`, by which others see who changed the fleet."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def read(path: Path, only: tuple[str, ...] = ()) -> ReadFleet:
+    """Read the file, its dataflow files, and the code of their nodes.
+
+    ``only``: names of dataflows; others are not read. Raises ConfigError, InvalidFleet,
+    CollectionError.
+    """
+    loaded = load_fleet(path)
+    for problem in loaded.warnings:
+        output.remark(str(problem))
+    entries = loaded.fleet.dataflows
+    result = ReadFleet(loaded, Fleet(rollout=loaded.fleet.rollout))
+    found = []
+    for name, entry in entries.items():
+        if only and name not in only:
+            continue
+        place = f"{path}:{loaded.lines.get(name, 1)}: dataflow {name}"
+        found.append(_desired(name, entry, path.parent, place, result.code))
+    return ReadFleet(
+        loaded, Fleet(dataflows=tuple(found), rollout=loaded.fleet.rollout), result.code
+    )
+
+
+def _desired(
+    name: str, entry: FleetDataflow, folder: Path, place: str, code: list[Collected]
+) -> DesiredDataflow:
+    file = folder / entry.file
+    if not file.is_file():
+        raise InvalidFleet(f"{place}: file {file} does not exist")
+    spec = make_spec(dataflow_file.load(file), name=name, offline=entry.offline)
+    spec = with_env(spec, entry.env).model_copy(update={"params": entry.params})
+    _check_nodes(spec.resolved.nodes, entry, place)
+    collected = collect_all(spec)
+    code += collected.values()
+    digests = {node: one.code.digest() for node, one in collected.items()}
+    built_on = {node: daemon for node, daemon in spec.built_on.items() if node not in digests}
+    return DesiredDataflow(
+        spec=for_fleet(spec.model_copy(update={"code": digests, "built_on": built_on})),
+        machines=entry.ids,
+        labels=entry.labels,
+    )
+
+
+def _check_nodes(nodes: tuple[ResolvedNode, ...], entry: FleetDataflow, place: str) -> None:
+    known = [node.id for node in nodes]
+    for name in entry.params:
+        if name not in known:
+            listed = ", ".join(known)
+            raise InvalidFleet(f'{place}: params of node "{name}", which does not exist: {listed}')
+    for node in nodes:
+        copied = entry.ids is not None or entry.labels is not None
+        if copied and (node.deploy.machine or node.deploy.labels):
+            raise InvalidFleet(
+                f'{place}: node "{node.id}" names its machine in `deploy`, but each copy runs on '
+                "one machine; remove one of them"
+            )
+
+
+def note_unversioned(fleet: Fleet) -> None:
+    """Print which nodes have files that are not part of the fleet's generations."""
+    names = [
+        f"{one.name}/{node.id}"
+        for one in fleet.dataflows
+        for node in one.spec.resolved.nodes
+        if node.deploy.distribute == "local" and _runs_file(one.spec, node)
+    ]
+    if names:
+        shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+        output.remark(
+            f"note: changed files of {shown} are not found and not sent; use `deploy: {{distribute:"
+            " http}`"
+        )
+
+
+def _runs_file(spec: DataflowSpec, node: ResolvedNode) -> bool:
+    folder = Path(spec.origin.directory)
+    files = [node.path or "", *(one.python for one in node.operators)]
+    return any(name and (folder / name).is_file() for name in files)
+
+
+def send_code(client: Client, read_fleet: ReadFleet) -> None:
+    """Send the files of nodes that the coordinator lacks; raises UploadFailed."""
+    if read_fleet.code:
+        upload(client.endpoint, read_fleet.code)
+
+
+def show(found: FleetComparison) -> bool:
+    """Print differences; return whether there are any."""
+    lines = [line for one in found.copies for line in one.lines()]
+    for line in lines:
+        output.write(line)
+    if not found.differs:
+        output.write("no changes")
+    elif not lines:
+        output.write("nothing that runs changes, only what is still to be started or stopped")
+    return found.differs
+
+
+# ------------------------------------------------------------------------------- following
+
+
+@contextmanager
+def leaving_it_to_the_coordinator() -> Iterator[None]:
+    """On Ctrl-C, report that the coordinator goes on, and exit with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        output.failure(
+            "interrupted: the coordinator continues the roll-out; `dora cluster status` shows it, "
+            "`dora cluster pause` stops it"
+        )
+        raise CommandFailed(STOPPED_BY_USER) from None
+
+
+def follow(client: Client, started: FleetReport) -> FleetReport:
+    """Print the progress of a roll-out until it ends; raises CoordinatorUnavailable."""
+    printed: dict[str, str] = {}
+    report = started
+    while True:
+        for one in report.copies:
+            line = line_of(one)
+            if printed.get(one.name) != line:
+                printed[one.name] = line
+                output.remark(line)
+        if report.settled or report.generation != started.generation:
+            return report
+        time.sleep(POLL_SECONDS)
+        report = _report(client)
+
+
+def _report(client: Client) -> FleetReport:
+    """Return the report; wait for a coordinator that is being restarted."""
+    deadline = time.monotonic() + RECONNECT_SECONDS
+    while True:
+        try:
+            return client.request(GetFleet(), FleetReport, timeout=30.0)
+        except CoordinatorUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_SECONDS)
+
+
+def line_of(one: ObservedCopy) -> str:
+    """Return the state of a copy as a line."""
+    words = {
+        "current": f"generation {one.observed} runs",
+        "checking": f"generation {one.observed} runs, being checked",
+        "off": "its machine is off; it follows when it returns",
+    }
+    text = words.get(one.state, one.state)
+    if one.desired is None:
+        text = "being stopped"
+    detail = f" ({one.detail})" if one.detail else ""
+    return f"{one.name}: {text}{detail}"
+
+
+def finish(client: Client, started: FleetReport) -> None:
+    """Follow a roll-out to its end; raises CommandFailed if it did not succeed."""
+    with leaving_it_to_the_coordinator():
+        report = follow(client, started)
+        number = started.generation
+        if report.generation != number and report.by != f"roll-out of generation {number}":
+            output.failure(f"generation {report.generation} of {report.by} replaced it meanwhile")
+            raise CommandFailed
+        if report.generation != number:
+            output.failure(
+                f"generation {number} failed and is rolled back; `dora cluster history` tells why"
+            )
+            follow(client, report)
+            raise CommandFailed
+        if report.paused is not None:
+            output.failure(f"generation {number} is paused: {report.paused}")
+            raise CommandFailed
+        output.write(f"generation {number}: {report.outcome}")

@@ -1,0 +1,305 @@
+"""What a fleet should run, what it runs, and how it came to it; no I/O.
+
+Desired and observed are two records: :class:`Fleet` with a generation, and :class:`ObservedCopy`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field
+
+from dora_config.cluster.fleet import Rollout as Rollout
+from dora_config.frozen import UnixTime
+from dora_config.protocol.dataflow import DataflowSpec, Origin
+from dora_config.protocol.envelope import Message
+
+
+class DesiredDataflow(Message):
+    """One dataflow of a fleet; the name of its specification identifies it.
+
+    ``generation`` of the specification is the generation that changed it last.
+    """
+
+    spec: DataflowSpec
+    machines: tuple[str, ...] | None = None
+    """Machines that get one copy each."""
+    labels: dict[str, str] | None = None
+    """Or: every machine with these labels."""
+
+    @property
+    def name(self) -> str:
+        return self.spec.name or ""
+
+    @property
+    def is_copied(self) -> bool:
+        return self.machines is not None or self.labels is not None
+
+    def content(self) -> DesiredDataflow:
+        """Return it without its generation and its operator's folder, for comparisons."""
+        update = {"generation": 0, "origin": Origin(), "build_id": None, "built_on": {}}
+        return self.model_copy(update={"spec": self.spec.model_copy(update=update)})
+
+    def at_generation(self, generation: int) -> DesiredDataflow:
+        spec = self.spec.model_copy(update={"generation": generation})
+        return self.model_copy(update={"spec": spec})
+
+    def machines_of(self, labels: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
+        """Return the machines that get a copy; ``labels``: those of the known machines."""
+        if self.machines is not None:
+            return self.machines
+        wanted = (self.labels or {}).items()
+        return tuple(
+            sorted(
+                machine
+                for machine, own in labels.items()
+                if all(own.get(key) == value for key, value in wanted)
+            )
+        )
+
+    def copy_for(self, machine: str) -> DataflowSpec:
+        """Return the specification of the copy on a machine."""
+        nodes = tuple(
+            node.model_copy(update={"deploy": node.deploy.model_copy(update={"machine": machine})})
+            for node in self.spec.resolved.nodes
+        )
+        name = f"{self.name}@{machine}"
+        update = {"name": name, "workspace": workspace_of(name)}
+        return self.spec.with_nodes(nodes).model_copy(update=update)
+
+
+def workspace_of(name: str) -> str:
+    """Return the folder of a dataflow on its machines, the same for every operator."""
+    stem = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:100]
+    return f"{stem}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def for_fleet(spec: DataflowSpec) -> DataflowSpec:
+    """Return a specification that runs the code of its generation, also where its file lies."""
+    update: dict[str, object] = {"workspace": workspace_of(spec.name or "")}
+    if spec.code:
+        update["origin"] = spec.origin.model_copy(update={"boot_id": ""})
+    return spec.model_copy(update=update)
+
+
+def with_env(spec: DataflowSpec, env: Mapping[str, str]) -> DataflowSpec:
+    """Return a specification whose nodes have these variables, unless they have own values."""
+    nodes = []
+    for node in spec.resolved.nodes:
+        given = {
+            key: value
+            for key, value in env.items()
+            if key not in node.env or key in node.inherited_env
+        }
+        nodes.append(node.model_copy(update={"env": {**node.env, **given}}) if given else node)
+    return spec.with_nodes(tuple(nodes))
+
+
+class Fleet(Message):
+    """What a fleet should run."""
+
+    dataflows: tuple[DesiredDataflow, ...] = ()
+    rollout: Rollout = Rollout()
+
+    def get(self, name: str) -> DesiredDataflow | None:
+        return next((one for one in self.dataflows if one.name == name), None)
+
+    def with_only(self, given: Fleet, names: tuple[str, ...]) -> Fleet:
+        """Return the fleet with these dataflows as in ``given``; no names: ``given`` itself."""
+        if not names:
+            return given
+        kept = [one for one in self.dataflows if one.name not in names]
+        return Fleet(
+            dataflows=(*kept, *(one for one in given.dataflows if one.name in names)),
+            rollout=given.rollout,
+        )
+
+
+# -------------------------------------------------------------------------------------- diff
+
+NodeAction = Literal["added", "removed", "replaced", "rewired", "parameters"]
+
+
+class NodeDifference(Message):
+    """What an apply changes in one node; all others run on."""
+
+    node: str
+    action: NodeAction
+    detail: str = ""
+
+
+class CopyDifference(Message):
+    """What an apply changes in one dataflow, or in its copy on one machine."""
+
+    name: str
+    machine: str | None = None
+    action: Literal["equal", "start", "stop", "change", "restart", "ended"]
+    """``ended``: it has run in this generation and is not started again without an apply."""
+    why: str = ""
+    nodes: tuple[NodeDifference, ...] = ()
+
+    def lines(self) -> list[str]:
+        """Return it as text, without what is equal."""
+        words = {"start": "start", "stop": "stop", "change": "change", "restart": "restart"}
+        if self.action not in words:
+            return []
+        reason = f": {self.why}" if self.why else ""
+        found = [f"{words[self.action]} {self.name}{reason}"]
+        for one in self.nodes:
+            detail = f" ({one.detail})" if one.detail else ""
+            found.append(f"  {one.node}: {one.action}{detail}")
+        return found
+
+
+# ----------------------------------------------------------------------------------- records
+
+
+class FleetEntry(Message):
+    """One generation: who asked for what, when, and how it went."""
+
+    generation: int
+    action: Literal["apply", "rollback"] = "apply"
+    by: str = ""
+    """``USER@HOST``, or the generation whose roll-out failed."""
+    at: UnixTime = 0.0
+    changes: tuple[str, ...] = ()
+    outcome: str = "in progress"
+
+
+class StoredGeneration(Message):
+    """A generation as it is stored."""
+
+    entry: FleetEntry
+    fleet: Fleet | None = None
+    """None: too old for a rollback."""
+
+
+class CopyRecord(Message):
+    """What the coordinator must not forget of one dataflow or copy."""
+
+    reached: int = 0
+    """Last generation of it that ran."""
+    healthy: int = 0
+    """Last generation of it that was healthy."""
+    failed: str | None = None
+    """Why it failed in the present generation."""
+
+
+class FleetStatus(Message):
+    """Position of the present roll-out, as it is stored."""
+
+    generation: int = 0
+    paused: str | None = None
+    """Why nothing is changed now."""
+    finished: bool = True
+    """The present generation was promoted: machines that return follow without waves."""
+    force: bool = False
+    copies: dict[str, CopyRecord] = Field(default_factory=dict)
+
+
+# ---------------------------------------------------------------------- requests and answers
+
+
+class CompareFleet(Message):
+    """Compare a fleet with what runs; answered with :class:`FleetComparison`."""
+
+    kind: Literal["compare_fleet"] = "compare_fleet"
+    fleet: Fleet
+    only: tuple[str, ...] = ()
+
+
+class ApplyFleet(Message):
+    """Make a fleet the desired one; answered with :class:`FleetReport`, before it is carried out.
+
+    Refused if ``generation`` is not the present one.
+    """
+
+    kind: Literal["apply_fleet"] = "apply_fleet"
+    fleet: Fleet
+    only: tuple[str, ...] = ()
+    generation: int
+    """The generation with which the fleet was compared."""
+    by: str = ""
+    force: bool = False
+    """Also change nodes that hold updates."""
+
+
+class RollBackFleet(Message):
+    """Apply an earlier generation again; answered with :class:`FleetReport`."""
+
+    kind: Literal["roll_back_fleet"] = "roll_back_fleet"
+    to: int | None = None
+    """None: the last one that is not the present one."""
+    by: str = ""
+
+
+class PauseFleet(Message):
+    """Stop changing machines, or continue; answered with :class:`FleetReport`."""
+
+    kind: Literal["pause_fleet"] = "pause_fleet"
+    paused: bool = True
+    by: str = ""
+
+
+class GetFleet(Message):
+    """Get what should run and what runs; answered with :class:`FleetReport`."""
+
+    kind: Literal["get_fleet"] = "get_fleet"
+
+
+class GetFleetHistory(Message):
+    """Get the generations; answered with :class:`FleetHistory`."""
+
+    kind: Literal["get_fleet_history"] = "get_fleet_history"
+
+
+class FleetComparison(Message):
+    """Answer to :class:`CompareFleet`; `generation` is that to pass to :class:`ApplyFleet`."""
+
+    kind: Literal["fleet_comparison"] = "fleet_comparison"
+    generation: int
+    copies: tuple[CopyDifference, ...] = ()
+    differs: bool = False
+    """Whether an apply would change what runs, or what is still to be done."""
+
+
+CopyState = Literal[
+    "current", "off", "waiting", "changing", "checking", "failed", "ended", "paused"
+]
+
+
+class ObservedCopy(Message):
+    """One dataflow or copy: the generation that it should run, and what it does."""
+
+    name: str
+    machine: str | None = None
+    desired: int | None = None
+    """None: it is to be stopped."""
+    observed: int | None = None
+    """The generation that runs, or ran last; None: it never ran."""
+    state: CopyState
+    detail: str = ""
+
+
+class FleetReport(Message):
+    """State of the fleet; generation 0: nothing was applied."""
+
+    kind: Literal["fleet"] = "fleet"
+    generation: int = 0
+    by: str = ""
+    at: UnixTime = 0.0
+    outcome: str = ""
+    paused: str | None = None
+    settled: bool = True
+    """The roll-out has ended or is paused; machines that are off may still follow."""
+    copies: tuple[ObservedCopy, ...] = ()
+
+
+class FleetHistory(Message):
+    """Answer to :class:`GetFleetHistory`, newest last."""
+
+    kind: Literal["fleet_history"] = "fleet_history"
+    generations: tuple[FleetEntry, ...] = ()

@@ -1,0 +1,1 @@
+"""The desired state of the fleet: requests, records and roll-outs; pure."""

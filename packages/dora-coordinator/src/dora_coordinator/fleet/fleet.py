@@ -1,0 +1,760 @@
+"""Desired state of the fleet: requests of operators, and steps towards it; pure.
+
+What is desired is stored; everything else is observed at each tick, so that a coordinator that was
+killed continues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final, assert_never
+
+from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.protocol.builds import BuildDataflow, BuildSettings
+from dora_config.protocol.control import (
+    CallRunner,
+    ChangeGraph,
+    ControlRequest,
+    DataflowRef,
+    StartDataflow,
+    StopDataflow,
+)
+from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.fleet import (
+    ApplyFleet,
+    CopyDifference,
+    CopyRecord,
+    CopyState,
+    DesiredDataflow,
+    Fleet,
+    FleetComparison,
+    FleetEntry,
+    FleetHistory,
+    FleetReport,
+    FleetStatus,
+    ObservedCopy,
+    PauseFleet,
+    RollBackFleet,
+    Rollout,
+    StoredGeneration,
+)
+from dora_config.protocol.fleet_diff import differences, next_step, restart_reason
+from dora_config.protocol.runner import AddNode, NodeStatus, ReplaceNode, SetParam
+from dora_coordinator.dataflow.dataflow import Dataflow
+from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
+from dora_coordinator.fleet.rollout import Decision, Seen, decide
+from dora_coordinator.settings import Settings
+from dora_coordinator.state.commands import (
+    ArmTimer,
+    CarryOut,
+    Command,
+    FleetStep,
+    Log,
+    SaveFleet,
+)
+from dora_coordinator.state.events import FleetStepEnded, TimerKey
+from dora_coordinator.state.membership import Membership
+from dora_coordinator.state.records import Phase
+
+KEPT_FLEETS: Final = 20
+"""Generations to which a rollback is possible."""
+KEPT_ENTRIES: Final = 200
+"""Generations in the history."""
+TICK: Final = 0.5
+"""Seconds between decisions during a roll-out."""
+IDLE_TICK: Final = 2.0
+RETRY: Final = 2.0
+"""Seconds until a step that was refused for now is tried again."""
+_LATER: Final = frozenset({"conflict", "placement", "unavailable", "ambiguous"})
+"""Codes of refusals that do not fail a roll-out."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """One dataflow that is desired or runs."""
+
+    name: str
+    machine: str | None
+    spec: DataflowSpec | None
+    """None: to be stopped."""
+
+    @property
+    def generation(self) -> int | None:
+        return None if self.spec is None else self.spec.generation
+
+
+@dataclass(slots=True)
+class _Watch:
+    """What is remembered of a copy until the coordinator ends."""
+
+    busy: bool = False
+    retry_at: float = 0.0
+    refusal: str = ""
+    """Why the last step was refused for now."""
+    stepped_at: float = float("-inf")
+    fingerprint: object = None
+    since: float = 0.0
+    """Since when it has that fingerprint."""
+    open_since: float | None = None
+    checked: int = 0
+    """Generation whose check succeeded."""
+    compared: tuple[object, object, CopyDifference] | None = None
+    """Last comparison, with the two specifications."""
+
+
+@dataclass(slots=True)
+class _View:
+    """Everything that one tick observes."""
+
+    copies: dict[str, _Copy] = field(default_factory=dict)
+    differences: dict[str, CopyDifference] = field(default_factory=dict)
+    seen: list[Seen] = field(default_factory=list)
+
+
+class FleetControl:
+    def __init__(
+        self,
+        registry: DataflowRegistry,
+        membership: Membership,
+        settings: Settings,
+        wall_offset: float = 0.0,
+    ) -> None:
+        self._registry = registry
+        self._membership = membership
+        self._settings = settings
+        self._wall_offset = wall_offset
+        self.status = FleetStatus()
+        self._generations: dict[int, StoredGeneration] = {}
+        self._watches: dict[str, _Watch] = {}
+        self._specs: dict[tuple[int, str], tuple[object, DataflowSpec]] = {}
+
+    def load(
+        self, status: FleetStatus | None, generations: Iterable[StoredGeneration], now: float
+    ) -> list[Command]:
+        """Continue with what an earlier coordinator stored."""
+        self.status = status or FleetStatus()
+        self._generations = {one.entry.generation: one for one in generations}
+        return self._arm(now, TICK)
+
+    # -------------------------------------------------------------------- requests
+
+    def request(
+        self, request: ApplyFleet | RollBackFleet | PauseFleet, now: float
+    ) -> tuple[FleetReport, list[Command]]:
+        """Return the answer and what to store; raises :class:`RequestRefused`."""
+        match request:
+            case ApplyFleet():
+                commands = self._apply(request, now)
+            case RollBackFleet():
+                commands = self._roll_back(request, now)
+            case PauseFleet():
+                commands = self._pause(request)
+            case _ as unreachable:
+                assert_never(unreachable)
+        return self.report(now), [*commands, *(self._arm(now, 0.0) if commands else [])]
+
+    def compare(self, fleet: Fleet, only: tuple[str, ...]) -> FleetComparison:
+        """Compare a fleet with what runs; raises :class:`RequestRefused`."""
+        wanted = self._wanted(fleet, only)
+        found = tuple(self._compare(self._stamped(wanted)))
+        differs = any(one.lines() for one in found) or not self._is_desired(wanted)
+        generation = self.status.generation
+        return FleetComparison(generation=generation, copies=found, differs=differs)
+
+    def history(self) -> FleetHistory:
+        entries = [one.entry for _, one in sorted(self._generations.items())]
+        return FleetHistory(generations=tuple(entries))
+
+    def _apply(self, request: ApplyFleet, now: float) -> list[Command]:
+        present = self.status.generation
+        if request.generation != present:
+            entry = self._generations[present].entry
+            at = datetime.fromtimestamp(entry.at, UTC).strftime("%H:%M:%S")
+            raise RequestRefused(
+                "conflict",
+                f"{entry.by} applied generation {present} at {at} UTC, after {request.by or 'you'}"
+                f" compared with generation {request.generation}; compare again with"
+                " `dora cluster diff`",
+            )
+        self._require_checks_allowed(request.fleet.rollout)
+        given = self._wanted(request.fleet, request.only)
+        wanted = self._stamped(given)
+        lines = [line for one in self._compare(wanted) for line in one.lines()]
+        if not lines and self._is_desired(given) and self.status.paused is None:
+            return []
+        entry = FleetEntry(
+            generation=present + 1,
+            by=request.by,
+            at=now + self._wall_offset,
+            changes=tuple(lines),
+        )
+        return self._begin(entry, wanted, force=request.force)
+
+    def _require_checks_allowed(self, rollout: Rollout) -> None:
+        if rollout.check is not None and not self._settings.fleet_checks:
+            raise RequestRefused(
+                "failed",
+                "`rollout: {check: ...}` would run a command on the coordinator's machine, which"
+                " is not allowed; start the coordinator with --set fleet_checks=1, or remove"
+                " `check`",
+            )
+
+    def _roll_back(self, request: RollBackFleet, now: float) -> list[Command]:
+        present = self.status.generation
+        to = present - 1 if request.to is None else request.to
+        target = self._generations.get(to)
+        if target is None or target.fleet is None or to == present:
+            possible = [
+                str(number)
+                for number, one in sorted(self._generations.items())
+                if one.fleet is not None and number != present
+            ]
+            listed = ", ".join(possible) or "none"
+            raise RequestRefused(
+                "not_found", f"no rollback to generation {to} is possible; generations: {listed}"
+            )
+        self._require_checks_allowed(target.fleet.rollout)
+        return self._return_to(target, request.by, now, target.fleet.rollout)
+
+    def _return_to(
+        self, target: StoredGeneration, by: str, now: float, rollout: Rollout
+    ) -> list[Command]:
+        assert target.fleet is not None
+        wanted = self._stamped(target.fleet.model_copy(update={"rollout": rollout}))
+        lines = [line for one in self._compare(wanted) for line in one.lines()]
+        entry = FleetEntry(
+            generation=self.status.generation + 1,
+            action="rollback",
+            by=by,
+            at=now + self._wall_offset,
+            changes=(f"as generation {target.entry.generation}", *lines),
+        )
+        return self._begin(entry, wanted)
+
+    def _begin(self, entry: FleetEntry, fleet: Fleet, *, force: bool = False) -> list[Command]:
+        """Make a fleet the desired one."""
+        number = entry.generation
+        changed = [self._generations[number - 1]] if number - 1 in self._generations else []
+        changed = [
+            _with_outcome(one, f"replaced by generation {number}")
+            for one in changed
+            if not self.status.finished and one.entry.outcome == FleetEntry(generation=0).outcome
+        ]
+        changed.append(StoredGeneration(entry=entry, fleet=fleet))
+        if (old := self._generations.get(number - KEPT_FLEETS)) is not None:
+            changed.append(old.model_copy(update={"fleet": None}))
+        for one in changed:
+            self._generations[one.entry.generation] = one
+        gone = tuple(old for old in self._generations if old <= number - KEPT_ENTRIES)
+        for generation in gone:
+            del self._generations[generation]
+        kept = {
+            name: record.model_copy(update={"failed": None})
+            for name, record in self.status.copies.items()
+            if self._registry.latest_named(name) is not None
+        }
+        self.status = FleetStatus(generation=number, finished=False, force=force, copies=kept)
+        for watch in self._watches.values():
+            watch.open_since, watch.retry_at, watch.refusal = None, 0.0, ""
+        text = f"fleet: generation {number} ({entry.action} by {entry.by or 'unknown'})"
+        return [SaveFleet(self.status, tuple(changed), gone), Log("info", text)]
+
+    def _pause(self, request: PauseFleet) -> list[Command]:
+        if self.status.generation == 0:
+            raise RequestRefused("conflict", "nothing was applied: there is nothing to pause")
+        reason = f"by {request.by or 'an operator'}" if request.paused else None
+        copies = self.status.copies
+        if not request.paused:  # what failed is tried again
+            copies = {name: one.model_copy(update={"failed": None}) for name, one in copies.items()}
+            for watch in self._watches.values():
+                watch.open_since = None
+        update = {"paused": reason, "copies": copies}
+        self.status = self.status.model_copy(update=update)
+        word = "paused" if request.paused else "resumed"
+        return [self._save("in progress" if reason is None else f"paused {reason}"),
+                Log("info", f"fleet: {word} by {request.by or 'an operator'}")]  # fmt: skip
+
+    def _save(self, outcome: str | None = None) -> Command:
+        """Store the status, with the outcome of the present generation unless it was finished."""
+        number = self.status.generation
+        stored = self._generations.get(number)
+        if outcome is None or stored is None or self.status.finished:
+            return SaveFleet(self.status)
+        return self._save_outcome(outcome)
+
+    def _save_outcome(self, outcome: str) -> Command:
+        number = self.status.generation
+        changed = _with_outcome(self._generations[number], outcome)
+        self._generations[number] = changed
+        return SaveFleet(self.status, (changed,))
+
+    # ------------------------------------------------------------------- comparing
+
+    @property
+    def _fleet(self) -> Fleet:
+        stored = self._generations.get(self.status.generation)
+        return stored.fleet if stored is not None and stored.fleet is not None else Fleet()
+
+    def _wanted(self, given: Fleet, only: tuple[str, ...]) -> Fleet:
+        """Return the present fleet with these dataflows changed; none: the given one."""
+        for name in only:
+            if given.get(name) is None and self._fleet.get(name) is None:
+                known = ", ".join(one.name for one in self._fleet.dataflows) or "none"
+                raise RequestRefused(
+                    "not_found", f'--only "{name}": no such dataflow in the file; applied: {known}'
+                )
+        return self._fleet.with_only(given, only)
+
+    def _stamped(self, wanted: Fleet) -> Fleet:
+        """Return a fleet whose dataflows have the generation that changes them.
+
+        A dataflow that is equal but was stopped or failed is started again by a new generation.
+        """
+        number = self.status.generation + 1
+        found = []
+        for one in wanted.dataflows:
+            present = self._fleet.get(one.name)
+            same = present is not None and present.content() == one.content()
+            stamp = present.spec.generation if present is not None and same else number
+            stamped = one.at_generation(stamp)
+            if same and any(
+                self._must_start_again(copy) for copy in self._copies_of(stamped, self._labels())
+            ):
+                stamped = one.at_generation(number)
+            found.append(stamped)
+        return wanted.model_copy(update={"dataflows": tuple(found)})
+
+    def _is_desired(self, wanted: Fleet) -> bool:
+        """Return whether the present generation wants the same."""
+        present = {one.name: one.content() for one in self._fleet.dataflows}
+        return present == {one.name: one.content() for one in wanted.dataflows}
+
+    def _must_start_again(self, copy: _Copy) -> bool:
+        dataflow = self._registry.latest_named(copy.name)
+        return (
+            dataflow is not None
+            and dataflow.has_ended
+            and (dataflow.stop_requested or dataflow.phase is Phase.FAILED)
+            and self._has_run(copy)
+        ) or self._failed_node(copy.name) is not None
+
+    def _has_run(self, copy: _Copy) -> bool:
+        """Return whether the desired generation has run, and so is not started again."""
+        return self._record(copy.name).reached >= (copy.generation or 0)
+
+    def _failed_node(self, name: str) -> str | None:
+        """Return a failed node of a dataflow whose other nodes run; it is not started again."""
+        dataflow = self._registry.live_named(name)
+        if dataflow is None:
+            return None
+        for part in dataflow.parts.left():
+            member = self._membership.get(part.daemon)
+            metrics = None if member is None else member.metrics.get(dataflow.id)
+            for node in () if metrics is None else metrics.nodes:
+                if node.status == "Failed":
+                    return node.node
+        return None
+
+    def _record(self, name: str) -> CopyRecord:
+        return self.status.copies.get(name) or CopyRecord()
+
+    def _labels(self) -> dict[str, Mapping[str, str]]:
+        """Return the labels of the known machines."""
+        return {
+            member.register.machine_id: member.register.labels
+            for member in self._membership.all()
+            if member.register.machine_id is not None
+        }
+
+    def _copies_of(
+        self, one: DesiredDataflow, labels: Mapping[str, Mapping[str, str]]
+    ) -> Iterator[_Copy]:
+        if not one.is_copied:
+            yield _Copy(one.name, None, one.spec)
+            return
+        machines = set(one.machines_of(labels))
+        if one.labels is not None:  # a machine that was off for long is not known any more
+            prefix = f"{one.name}@"
+            names = [dataflow.name or "" for dataflow in self._registry.live()]
+            running = {name.removeprefix(prefix) for name in names if name.startswith(prefix)}
+            machines |= {machine for machine in running if machine not in labels}
+        for machine in sorted(machines):
+            key = (id(one), machine)
+            cached = self._specs.get(key)
+            if cached is None or cached[0] is not one:
+                cached = self._specs[key] = (one, one.copy_for(machine))
+            yield _Copy(f"{one.name}@{machine}", machine, cached[1])
+
+    def _copies(self, fleet: Fleet) -> Iterator[_Copy]:
+        """Yield all that should run, and then what runs and should not."""
+        labels, names = self._labels(), set()
+        for one in fleet.dataflows:
+            for copy in self._copies_of(one, labels):
+                names.add(copy.name)
+                yield copy
+        for dataflow in self._registry.live():
+            name = dataflow.name or ""
+            if name not in names and (dataflow.spec.generation or name in self.status.copies):
+                machine = name.rpartition("@")[2] if "@" in name else None
+                yield _Copy(name, machine, None)
+
+    def _compare(self, fleet: Fleet) -> list[CopyDifference]:
+        return [self._difference(copy) for copy in self._copies(fleet)]
+
+    def _difference(self, copy: _Copy) -> CopyDifference:
+        dataflow = self._registry.latest_named(copy.name)
+        base = CopyDifference(name=copy.name, machine=copy.machine, action="equal")
+        if copy.spec is None:
+            lives = dataflow is not None and not dataflow.has_ended
+            update = {"action": "stop", "why": "it is not in the file"} if lives else {}
+            return base.model_copy(update=update)
+        if dataflow is None:
+            return base.model_copy(update={"action": "start"})
+        if dataflow.has_ended:
+            if self._has_run(copy):
+                return base.model_copy(update={"action": "ended", "why": _end(dataflow)})
+            why = f"it has ended: {_end(dataflow)}"
+            return base.model_copy(update={"action": "start", "why": why})
+        if dataflow.phase in (Phase.STOPPING, Phase.ROLLING_BACK):
+            return base.model_copy(update={"action": "restart", "why": "it is being stopped"})
+        if not self._has_run(copy) and (failed := self._failed_node(copy.name)) is not None:
+            why = f'node "{failed}" has failed'
+            return base.model_copy(update={"action": "restart", "why": why})
+        if (reason := restart_reason(dataflow.spec, copy.spec)) is not None:
+            return base.model_copy(update={"action": "restart", "why": reason})
+        nodes = differences(dataflow.spec, copy.spec)
+        return base.model_copy(update={"action": "change", "nodes": nodes}) if nodes else base
+
+    def _cached_difference(self, copy: _Copy, watch: _Watch) -> CopyDifference:
+        """Return the difference; while a dataflow runs, it is computed when it changes."""
+        dataflow = self._registry.live_named(copy.name)
+        has_run = self._has_run(copy)
+        if dataflow is None or dataflow.phase is Phase.STOPPING or not has_run:
+            watch.compared = None
+            return self._difference(copy)
+        known = watch.compared
+        if known is None or known[0] is not dataflow.spec or known[1] is not copy.spec:
+            known = watch.compared = (dataflow.spec, copy.spec, self._difference(copy))
+        return known[2]
+
+    # ----------------------------------------------------------------------- ticks
+
+    def tick(self, now: float) -> list[Command]:
+        """Do what can be done now."""
+        if self.status.generation == 0:
+            return []
+        view = self._observe(now)
+        decision = decide(self.status, self._fleet.rollout, view.seen)
+        commands = self._note(view, decision, now)
+        if decision.gives_up is not None:
+            return [*commands, *self._give_up(decision.gives_up, now), *self._arm(now, 0.0)]
+        for name in decision.act:
+            step = self._next_step(view.copies[name], view.differences[name])
+            if step is not None:
+                self._watches[name].busy = True
+                commands.append(CarryOut(step))
+        for name in decision.check:
+            watch, copy = self._watches[name], view.copies[name]
+            if not watch.busy:
+                watch.busy = True
+                check = self._fleet.rollout.check
+                number = copy.generation or 0
+                commands.append(CarryOut(FleetStep(name, number, copy.machine, check=check)))
+        return [*commands, *self._arm(now, IDLE_TICK if self._is_idle(view) else TICK)]
+
+    def _is_idle(self, view: _View) -> bool:
+        is_settled = self.status.finished or self.status.paused is not None
+        return is_settled and not any(one.differs or one.busy for one in view.seen)
+
+    def _arm(self, now: float, wait: float) -> list[Command]:
+        return [ArmTimer(TimerKey("fleet"), now + wait)] if self.status.generation else []
+
+    def _observe(self, now: float) -> _View:
+        view = _View()
+        for copy in self._copies(self._fleet):
+            watch = self._watches.setdefault(copy.name, _Watch())
+            difference = self._cached_difference(copy, watch)
+            view.copies[copy.name] = copy
+            view.differences[copy.name] = difference
+            view.seen.append(self._seen(copy, difference, watch, now))
+        for name in self._watches.keys() - view.copies.keys():
+            if not self._watches[name].busy:
+                del self._watches[name]
+        live = {id(one) for one in self._fleet.dataflows}
+        self._specs = {key: one for key, one in self._specs.items() if key[0] in live}
+        return view
+
+    def _seen(self, copy: _Copy, difference: CopyDifference, watch: _Watch, now: float) -> Seen:
+        dataflow = self._registry.latest_named(copy.name)
+        connected = self._is_connected(copy, dataflow, watch, now)
+        stable = trouble = None
+        record = self._record(copy.name)
+        if dataflow is not None and difference.action in ("equal", "ended"):
+            if dataflow.has_ended and (dataflow.phase is Phase.FAILED or dataflow.stop_requested):
+                trouble = _end(dataflow)
+            elif not dataflow.has_ended:
+                stable, trouble = self._health(dataflow, watch, now)
+        else:
+            watch.fingerprint = None
+        rollout = self._fleet.rollout
+        waiting = watch.open_since is not None and connected
+        return Seen(
+            name=copy.name,
+            machine=copy.machine,
+            desired=copy.generation,
+            differs=difference.action in ("start", "stop", "change", "restart"),
+            connected=connected,
+            busy=watch.busy or now < watch.retry_at,
+            ended=difference.action == "ended" and trouble is None,
+            stable=stable,
+            trouble=trouble,
+            open_for=now - watch.open_since if waiting and watch.open_since is not None else 0.0,
+            checked=rollout.check is None or watch.checked == copy.generation,
+            record=record,
+        )
+
+    def _is_connected(
+        self, copy: _Copy, dataflow: Dataflow | None, watch: _Watch, now: float
+    ) -> bool:
+        if copy.machine is not None:
+            return self._membership.is_connected(copy.machine)
+        if dataflow is None or dataflow.has_ended:
+            return not watch.refusal or now >= watch.retry_at  # its machines may be back
+        return all(self._membership.is_connected(part.daemon) for part in dataflow.parts.left())
+
+    def _health(
+        self, dataflow: Dataflow, watch: _Watch, now: float
+    ) -> tuple[float | None, str | None]:
+        """Return for how long a dataflow has been stable, and what failed in it."""
+        if dataflow.status()[0] != "Running":
+            watch.fingerprint = None
+            return None, None
+        if self._fleet.rollout.healthy == 0:
+            return 0.0, None
+        nodes: list[NodeStatus] = []
+        for part in dataflow.parts.left():
+            member = self._membership.get(part.daemon)
+            metrics = None if member is None else member.metrics.get(dataflow.id)
+            if member is None or metrics is None or member.metrics_at <= watch.stepped_at:
+                return None, None
+            nodes += metrics.nodes
+        if failed := [one for one in nodes if one.status == "Failed"]:
+            watch.fingerprint = None
+            return None, f'node "{failed[0].node}" failed: {failed[0].error or "see its log"}'
+        if any(one.status not in ("Running", "Finished", "Stopped") for one in nodes):
+            watch.fingerprint = None
+            return None, None
+        fingerprint = (dataflow.id, [(one.node, one.pid, one.restarts) for one in nodes])
+        if watch.fingerprint != fingerprint:
+            watch.fingerprint, watch.since = fingerprint, now
+        return now - watch.since, None
+
+    def _note(self, view: _View, decision: Decision, now: float) -> list[Command]:
+        """Remember what was observed; store what has changed."""
+        opened = set(decision.opened)
+        records = dict(self.status.copies)
+        for one in view.seen:
+            watch = self._watches[one.name]
+            if one.name not in opened or not one.connected:
+                watch.open_since = None
+            elif watch.open_since is None:
+                watch.open_since = now
+            record = self._record(one.name)
+            update: dict[str, object] = {}
+            if one.desired is not None and not one.differs and record.reached < one.desired:
+                live = self._registry.live_named(one.name)
+                if live is not None and live.phase is Phase.RUNNING:
+                    update["reached"] = one.desired
+            if one.name in decision.healthy:
+                update["healthy"] = one.desired
+            if one.name in decision.failed:
+                update["failed"] = decision.failed[one.name]
+            if update:
+                records[one.name] = record.model_copy(update=update)
+        commands: list[Command] = []
+        if records != self.status.copies:
+            self.status = self.status.model_copy(update={"copies": records})
+            commands.append(SaveFleet(self.status))
+        if decision.is_done and decision.gives_up is None:
+            outcome = self._summary(view)
+            commands.append(self._save_outcome(outcome))
+            self.status = self.status.model_copy(update={"finished": True})
+            commands.append(SaveFleet(self.status))
+            number = self.status.generation
+            commands.append(Log("info", f"fleet: generation {number}: {outcome}"))
+        return commands
+
+    def _summary(self, view: _View) -> str:
+        off = sorted({one.unit for one in view.seen if not one.connected})
+        failed = sorted({one.unit for one in view.seen if self._record(one.name).failed})
+        text = "done"
+        text += f"; failed: {', '.join(failed)}" if failed else ""
+        return text + (f"; off, follow when they return: {', '.join(off)}" if off else "")
+
+    def _give_up(self, reason: str, now: float) -> list[Command]:
+        """Return to the previous generation, or wait for an operator."""
+        number = self.status.generation
+        entry = self._generations[number].entry
+        previous = self._generations.get(number - 1)
+        log = Log("warning", f"fleet: generation {number} failed: {reason}")
+        wants_rollback = self._fleet.rollout.on_failure == "rollback"
+        may_return = previous is not None and previous.fleet is not None
+        if wants_rollback and may_return and previous and entry.action == "apply":
+            outcome = f"failed: {reason}; rolled back by generation {number + 1}"
+            saved = self._save_outcome(outcome)
+            by = f"roll-out of generation {number}"
+            return [log, saved, *self._return_to(previous, by, now, Rollout())]
+        self.status = self.status.model_copy(update={"paused": f"it failed: {reason}"})
+        return [log, self._save_outcome(f"paused, it failed: {reason}")]
+
+    # ----------------------------------------------------------------------- steps
+
+    def _next_step(self, copy: _Copy, difference: CopyDifference) -> FleetStep | None:
+        """Return the next step of a copy; None: it waits for what is in progress."""
+        live = self._registry.live_named(copy.name)
+        number = copy.generation or 0
+        if difference.action == "start" and copy.spec is not None:
+            request: ControlRequest = StartDataflow(spec=copy.spec)
+            return FleetStep(copy.name, number, copy.machine, request, _build_of(copy.spec))
+        if live is None or live.phase in (Phase.STOPPING, Phase.ROLLING_BACK):
+            return None
+        which = DataflowRef(uuid=live.id)
+        if difference.action in ("stop", "restart"):
+            return FleetStep(copy.name, number, copy.machine, StopDataflow(dataflow=which))
+        assert copy.spec is not None
+        match next_step(live.spec, copy.spec):
+            case None:
+                return None
+            case SetParam() as change:
+                request = CallRunner(dataflow=which, node=change.node, request=change)
+                return FleetStep(copy.name, number, copy.machine, request)
+            case AddNode() | ReplaceNode() as change:
+                build = _build_of(copy.spec, change.node, replaces=live.id)
+                request = ChangeGraph(dataflow=which, change=change)
+                return FleetStep(copy.name, number, copy.machine, request, build)
+            case change:
+                request = ChangeGraph(dataflow=which, change=change)
+                return FleetStep(copy.name, number, copy.machine, request)
+
+    def step_ended(self, event: FleetStepEnded, now: float) -> list[Command]:
+        """Note how a step ended, and decide again."""
+        watch = self._watches.get(event.copy)
+        if watch is None:
+            return []
+        watch.busy = False
+        watch.stepped_at = now
+        watch.refusal = ""
+        if event.problem is None:
+            if event.kind == "check":
+                watch.checked = event.generation
+            saved = self._note_start(event) if event.kind == "start" else []
+            return [*saved, *self._arm(now, 0.0)]
+        watch.retry_at = now + RETRY
+        copies = {copy.name: copy for copy in self._copies(self._fleet)}
+        copy = copies.get(event.copy)
+        if copy is None or copy.generation != (event.generation or None):
+            return []  # of an earlier generation
+        dataflow = self._registry.live_named(copy.name)
+        if event.code in _LATER or not self._is_connected(copy, dataflow, watch, now):
+            watch.refusal = event.problem
+            return []
+        record = self._record(copy.name).model_copy(update={"failed": event.problem})
+        copies_now = {**self.status.copies, copy.name: record}
+        self.status = self.status.model_copy(update={"copies": copies_now})
+        text = f"fleet: {copy.name}: {event.problem}"
+        return [SaveFleet(self.status), Log("warning", text), *self._arm(now, 0.0)]
+
+    def _note_start(self, event: FleetStepEnded) -> list[Command]:
+        """Remember that a dataflow was started: it may have ended already."""
+        record = self._record(event.copy)
+        if record.reached >= event.generation:
+            return []
+        started = record.model_copy(update={"reached": event.generation})
+        copies = {**self.status.copies, event.copy: started}
+        self.status = self.status.model_copy(update={"copies": copies})
+        return [SaveFleet(self.status)]
+
+    # ---------------------------------------------------------------------- report
+
+    def report(self, now: float) -> FleetReport:
+        """Return what should run and what runs."""
+        stored = self._generations.get(self.status.generation)
+        if stored is None:
+            return FleetReport()
+        view = self._observe(now)
+        decision = decide(self.status, self._fleet.rollout, view.seen)
+        entry = stored.entry
+        return FleetReport(
+            generation=entry.generation,
+            by=entry.by,
+            at=entry.at,
+            outcome=entry.outcome,
+            paused=self.status.paused,
+            settled=self.status.finished or self.status.paused is not None,
+            copies=tuple(self._observed(one, view, decision) for one in view.seen),
+        )
+
+    def _observed(self, one: Seen, view: _View, decision: Decision) -> ObservedCopy:
+        watch, difference = self._watches[one.name], view.differences[one.name]
+        dataflow = self._registry.latest_named(one.name)
+        record = self._record(one.name)
+        ran = record.reached or (0 if dataflow is None else dataflow.spec.generation) or None
+        state: CopyState = "current"
+        detail = ""
+        if record.failed is not None:
+            state, detail = "failed", record.failed
+        elif difference.action == "ended":
+            state, detail = "ended", difference.why
+        elif not one.connected:
+            state, detail = "off", watch.refusal
+        elif watch.busy:
+            state = "changing"
+        elif one.differs and self.status.paused is not None:
+            state = "paused"
+        elif one.differs:
+            later = "" if one.name in decision.opened else f"for {decision.waits_for}"
+            state, detail = "waiting", watch.refusal or later
+        elif not self.status.finished and record.healthy < (one.desired or 0):
+            state = "checking"
+        return ObservedCopy(
+            name=one.name,
+            machine=one.machine,
+            desired=one.desired,
+            observed=ran if one.differs else one.desired,
+            state=state,
+            detail=detail,
+        )
+
+
+def _end(dataflow: Dataflow) -> str:
+    status, reason = dataflow.status()
+    if dataflow.stop_requested and reason is None:
+        return "it was stopped"
+    return status.lower() if reason is None else f"{status.lower()}: {reason}"
+
+
+def _with_outcome(stored: StoredGeneration, outcome: str) -> StoredGeneration:
+    entry = stored.entry.model_copy(update={"outcome": outcome})
+    return stored.model_copy(update={"entry": entry})
+
+
+def _build_of(
+    spec: DataflowSpec, node: ResolvedNode | None = None, replaces: str | None = None
+) -> BuildDataflow | None:
+    """Return the build of what was sent, on the machines of its nodes; None without code."""
+    nodes = spec.resolved.nodes if node is None else (node,)
+    sent = {one.id for one in nodes} & spec.code.keys()
+    if not sent:
+        return None
+    built = tuple(
+        one if one.id in sent else one.model_copy(update={"build": (), "git": None})
+        for one in nodes
+    )
+    whole = spec.with_nodes(built).model_copy(update={"build_id": None, "places": {}})
+    if node is not None:
+        whole = whole.model_copy(
+            update={"built_on": {}, "code": {node.id: spec.code[node.id]}, "name": None}
+        )
+    return BuildDataflow(spec=whole, settings=BuildSettings(parallel=True), replaces=replaces)

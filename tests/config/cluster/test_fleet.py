@@ -1,0 +1,94 @@
+"""`dataflows` and `rollout`: in a cluster file, in a file of their own, and every mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dora_config.cluster.fleet import FleetDataflow, Rollout
+from dora_config.cluster.loader import load_fleet
+from dora_config.errors import ConfigError
+
+CLUSTER = """\
+coordinator: {addr: 192.0.2.1}
+machines: [{id: r1, host: h1}, {id: r2, host: h2}]
+"""
+FLEET = """\
+dataflows:
+  drive: {file: drive.yml, machines: [r1], env: {SPEED: 0.40}, params: {plan: {speed: 0.8}}}
+  map: {file: map.yml, machines: {labels: {kind: rover}}, offline: wait}
+  base: {file: base.yml}
+rollout: {first: [r1], then: 25%, healthy: 30s, deadline: 5m}
+"""
+
+
+@pytest.mark.parametrize("machines", [CLUSTER, ""], ids=["cluster file", "own file"])
+def test_both_kinds_of_files(tmp_path: Path, machines: str) -> None:
+    path = tmp_path / "fleet.yml"
+    path.write_text(machines + FLEET)
+    loaded = load_fleet(path)
+    assert loaded.fleet.dataflows == {
+        "drive": FleetDataflow(
+            file="drive.yml", ids=("r1",), env={"SPEED": "0.40"}, params={"plan": {"speed": 0.8}}
+        ),
+        "map": FleetDataflow(file="map.yml", labels={"kind": "rover"}, offline="wait"),
+        "base": FleetDataflow(file="base.yml"),
+    }
+    assert loaded.fleet.rollout == Rollout(
+        first=("r1",), then="25%", healthy=30.0, deadline=300.0, on_failure="rollback"
+    )
+    assert (loaded.cluster is None) == (machines == "")
+    assert loaded.lines["map"] == 3 + machines.count("\n")
+
+
+def test_without_a_rollout_all_machines_change_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.yml"
+    path.write_text("dataflows: {a: {file: a.yml}}")
+    rollout = load_fleet(path).fleet.rollout
+    assert (rollout.batch_size(7), rollout.healthy, rollout.on_failure) == (7, 0.0, "pause")
+
+
+@pytest.mark.parametrize(("then", "size"), [(2, 2), ("25%", 2), ("1%", 1), ("100%", 7), (9, 9)])
+def test_size_of_batches(then: int | str, size: int) -> None:
+    assert Rollout(then=then).batch_size(7) == size
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("dataflows: {a: {}}", "1:13: dataflows a: field `file` is required"),
+        ("dataflows: {a@b: {file: f}}", "1:13: dataflows a@b: invalid name 'a@b'"),
+        (
+            "dataflows: {a: {file: f, machines: {}}}",
+            "1:26: expected a list of machine ids, or `labels: {KEY: VALUE}`",
+        ),
+        ("dataflows: {a: {file: f, machines: []}}", "1:26: expected at least one machine"),
+        (
+            "dataflows: {a: {file: f, offline: no}}",
+            "1:35: dataflows a offline: expected one of run, wait",
+        ),
+        (
+            "dataflows: {}\nrollout: {then: 200%}",
+            "2:17: rollout then: expected a number of machines or a share such as 25%",
+        ),
+        (
+            "dataflows: {}\nrollout: {healthy: 5m, deadline: 10s}",
+            "2:24: `deadline` (10 s) must be longer than `healthy` (300 s)",
+        ),
+        ("dataflows: {}\nrollout: {max_failed: 0}", "2:23: rollout max_failed: "),
+        ("dataflows: {}\nrollout: {healthy: soon}", "2:20: rollout healthy: 'soon' is not a"),
+        (
+            CLUSTER + "dataflows: {a: {file: f, machines: [r3]}}\nrollout: {first: [r4]}",
+            '3:37: no machine "r3"; machines of this file: r1, r2',
+        ),
+        (CLUSTER, "expected `dataflows`, what the machines are to run"),
+    ],
+)
+def test_mistakes(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "fleet.yml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_fleet(path)
+    shown = [str(one).removeprefix(f"{path}:") for one in caught.value.errors]
+    assert any(problem in one for one in shown), shown

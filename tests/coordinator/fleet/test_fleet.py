@@ -1,0 +1,271 @@
+"""Desired state in a simulated fleet: apply, pause, rollback, faults."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from support.simulation.fleet_simulation import SimulatedFleet, fleet_of
+
+from dora_config.dataflow.resolved import (
+    ResolvedDataflow,
+    ResolvedDeploy,
+    ResolvedInput,
+    ResolvedNode,
+)
+from dora_config.dataflow.sources import OutputSource, TimerSource
+from dora_config.protocol.control import ControlAnswer, ControlRequest, DataflowRef, StopDataflow
+from dora_config.protocol.dataflow import DataflowSpec
+from dora_config.protocol.fleet import (
+    ApplyFleet,
+    CompareFleet,
+    DesiredDataflow,
+    Fleet,
+    FleetComparison,
+    FleetHistory,
+    FleetReport,
+    GetFleet,
+    GetFleetHistory,
+    PauseFleet,
+    RollBackFleet,
+    Rollout,
+)
+
+TICK = ResolvedInput(source=TimerSource(interval_ns=10**9))
+
+
+def spec(name: str, *, version: str = "1", **paths: str) -> DataflowSpec:
+    """A chain of nodes: ``spec("drive", camera="1", planner="2")`` gives each a program."""
+    nodes: list[ResolvedNode] = []
+    for node, path in (paths or {"camera": version, "planner": "1"}).items():
+        inputs = {"tick": TICK}
+        if nodes:
+            inputs["in"] = ResolvedInput(source=OutputSource(node=nodes[-1].id, output="out"))
+        nodes.append(ResolvedNode(id=node, path=path, inputs=inputs, outputs=("out",)))
+    return DataflowSpec(resolved=ResolvedDataflow(nodes=tuple(nodes)), name=name)
+
+
+def on(name: str, *machines: str, version: str = "1", **paths: str) -> DesiredDataflow:
+    return DesiredDataflow(spec=spec(name, version=version, **paths), machines=machines)
+
+
+def ask(simulated: SimulatedFleet, request: ControlRequest) -> ControlAnswer:
+    number = simulated.request(request)
+    assert number in simulated.answers, simulated.failures[number].message
+    return simulated.answers[number]
+
+
+def compare(simulated: SimulatedFleet, *dataflows: DesiredDataflow) -> FleetComparison:
+    found = ask(simulated, CompareFleet(fleet=Fleet(dataflows=dataflows)))
+    assert isinstance(found, FleetComparison)
+    return found
+
+
+def apply(
+    simulated: SimulatedFleet, *dataflows: DesiredDataflow, rollout: Rollout | None = None
+) -> FleetReport:
+    fleet = Fleet(dataflows=dataflows, rollout=rollout or Rollout())
+    generation = compare(simulated).generation
+    found = ask(simulated, ApplyFleet(fleet=fleet, generation=generation, by="ann@desk"))
+    assert isinstance(found, FleetReport)
+    return found
+
+
+def report(simulated: SimulatedFleet) -> FleetReport:
+    found = ask(simulated, GetFleet())
+    assert isinstance(found, FleetReport)
+    return found
+
+
+def entries(simulated: SimulatedFleet) -> list[tuple[int, str, str]]:
+    found = ask(simulated, GetFleetHistory())
+    assert isinstance(found, FleetHistory)
+    return [(one.generation, one.action, one.outcome) for one in found.generations]
+
+
+def programs(simulated: SimulatedFleet) -> dict[str, dict[str, str | None]]:
+    """Return the program of each node that lives, by dataflow."""
+    assert simulated.coordinator is not None
+    return {
+        one.name or "": {node.id: node.path for node in one.spec.resolved.nodes}
+        for one in simulated.coordinator.registry.live()
+    }
+
+
+def states(simulated: SimulatedFleet) -> dict[str, str]:
+    return {one.name: one.state for one in report(simulated).copies}
+
+
+def test_apply_starts_a_copy_on_each_machine_and_a_second_apply_changes_one_node() -> None:
+    fleet = fleet_of("r1", "r2")
+    assert [one.action for one in compare(fleet, on("drive", "r1", "r2")).copies] == ["start"] * 2
+    apply(fleet, on("drive", "r1", "r2"))
+    fleet.pass_time(10)
+    assert entries(fleet) == [(1, "apply", "done")]
+    assert states(fleet) == {"drive@r1": "current", "drive@r2": "current"}
+    runners = [runner for daemon in fleet.daemons.values() for runner in daemon.runners]
+    apply(fleet, on("drive", "r1", "r2", version="2"))
+    fleet.pass_time(10)
+    assert programs(fleet)["drive@r2"] == {"camera": "2", "planner": "1"}
+    assert all(runner.lives for runner in runners)
+    assert compare(fleet, on("drive", "r1", "r2", version="2")).copies[0].action == "equal"
+
+
+def test_labels_choose_machines_also_those_that_come_later() -> None:
+    fleet = fleet_of()
+    fleet.add_daemon("r1", "r1", kind="rover")
+    fleet.add_daemon("arm", "arm", kind="arm")
+    fleet.settle()
+    apply(fleet, DesiredDataflow(spec=spec("drive"), labels={"kind": "rover"}))
+    fleet.pass_time(10)
+    assert set(programs(fleet)) == {"drive@r1"}
+    fleet.add_daemon("r2", "r2", kind="rover")
+    fleet.pass_time(10)
+    assert set(programs(fleet)) == {"drive@r1", "drive@r2"}
+
+
+def test_a_second_operator_is_refused_with_both_named() -> None:
+    fleet = fleet_of("r1")
+    seen = compare(fleet).generation
+    apply(fleet, on("drive", "r1"))
+    late = ApplyFleet(fleet=Fleet(), generation=seen, by="bob@lab")
+    refused = fleet.failures[fleet.request(late)]
+    assert refused.code == "conflict"
+    assert "ann@desk applied generation 1" in refused.message
+    assert "bob@lab compared with generation 0" in refused.message
+
+
+def test_removed_dataflows_are_stopped_and_foreign_ones_are_left_alone() -> None:
+    fleet = fleet_of("r1")
+    fleet.start(on("mine", "r1").copy_for("r1").model_copy(update={"name": "by hand"}))
+    apply(fleet, on("drive", "r1"), on("map", "r1"))
+    fleet.pass_time(10)
+    apply(fleet, on("map", "r1"))
+    fleet.pass_time(10)
+    assert set(programs(fleet)) == {"by hand", "map@r1"}
+
+
+def test_only_leaves_other_dataflows_as_they_are() -> None:
+    fleet = fleet_of("r1")
+    apply(fleet, on("drive", "r1"), on("map", "r1"))
+    fleet.pass_time(10)
+    request = ApplyFleet(
+        fleet=Fleet(dataflows=(on("map", "r1", version="2"),)), only=("map",), generation=1
+    )
+    ask(fleet, request)
+    fleet.pass_time(10)
+    assert programs(fleet)["drive@r1"]["camera"] == "1"
+    assert programs(fleet)["map@r1"]["camera"] == "2"
+    wrong = fleet.request(CompareFleet(fleet=Fleet(), only=("no",)))
+    assert "applied: drive, map" in fleet.failures[wrong].message
+
+
+def test_what_was_stopped_by_hand_is_started_by_the_next_apply() -> None:
+    fleet = fleet_of("r1")
+    apply(fleet, on("drive", "r1"))
+    fleet.pass_time(10)
+    fleet.request(StopDataflow(dataflow=DataflowRef(name="drive@r1")))
+    fleet.pass_time(60)
+    assert programs(fleet) == {}
+    assert states(fleet) == {"drive@r1": "ended"}
+    (difference,) = compare(fleet, on("drive", "r1")).copies
+    assert (difference.action, difference.why) == ("start", "it has ended: it was stopped")
+    apply(fleet, on("drive", "r1"))
+    fleet.pass_time(10)
+    assert set(programs(fleet)) == {"drive@r1"}
+
+
+def test_pause_and_rollback() -> None:
+    fleet = fleet_of("r1")
+    apply(fleet, on("drive", "r1"))
+    fleet.pass_time(10)
+    ask(fleet, PauseFleet(by="ann@desk"))
+    apply(fleet, on("drive", "r1", version="2"))
+    fleet.pass_time(10)
+    ask(fleet, PauseFleet(by="bob@lab"))
+    assert report(fleet).paused == "by bob@lab"
+    apply(fleet, on("drive", "r1", version="3"))
+    fleet.pass_time(10)
+    assert programs(fleet)["drive@r1"]["camera"] == "3"
+    ask(fleet, RollBackFleet(to=1))
+    fleet.pass_time(10)
+    assert programs(fleet)["drive@r1"]["camera"] == "1"
+    refused = fleet.failures[fleet.request(RollBackFleet(to=9))]
+    assert "generations: 1, 2, 3" in refused.message
+
+
+def test_a_check_needs_permission() -> None:
+    fleet = fleet_of("r1")
+    request = ApplyFleet(fleet=Fleet(rollout=Rollout(check="true")), generation=0)
+    assert "--set fleet_checks=1" in fleet.failures[fleet.request(request)].message
+
+
+def test_a_dataflow_over_machines_that_are_off_is_started_when_they_are_there() -> None:
+    fleet = fleet_of("r1")
+    nodes = tuple(
+        node.model_copy(update={"deploy": ResolvedDeploy(machine=machine)})
+        for node, machine in zip(spec("both").resolved.nodes, ("r1", "r2"), strict=True)
+    )
+    apply(fleet, DesiredDataflow(spec=spec("both").with_nodes(nodes)))
+    fleet.pass_time(10)
+    assert programs(fleet) == {}
+    assert "no matching daemon" in report(fleet).copies[0].detail
+    fleet.add_daemon("r2", "r2")
+    fleet.pass_time(30)
+    assert set(programs(fleet)) == {"both"}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_observed_becomes_desired_after_random_faults(seed: int) -> None:
+    """Applies, kills, reboots and cuts in any order; then quiet."""
+    choice = random.Random(seed)
+    fleet = fleet_of("r1", "r2", "r3")
+    desired: tuple[DesiredDataflow, ...] = ()
+    for _ in range(choice.randint(5, 15)):
+        daemon = choice.choice(list(fleet.daemons.values()))
+        match choice.randrange(7):
+            case 0 | 1:
+                names = choice.sample(["drive", "map", "arm"], choice.randint(0, 3))
+                machines = choice.sample(["r1", "r2", "r3"], choice.randint(1, 3))
+                version = str(choice.randint(1, 3))
+                if fleet.coordinator is not None:
+                    desired = tuple(on(name, *machines, version=version) for name in names)
+                    apply(fleet, *desired)
+            case 2:
+                fleet.kill_coordinator()
+            case 3 if fleet.coordinator is None:
+                fleet.start_coordinator()
+                for one in fleet.daemons.values():
+                    fleet.connect(one)
+            case 4 if daemon.agent is not None:
+                fleet.kill_daemon(daemon)
+            case 5:
+                fleet.reboot(daemon)
+            case 6 if daemon.agent is None:
+                fleet.start_daemon(daemon)
+            case _:
+                pass
+        for _ in range(choice.randint(0, 30)):
+            one = choice.choice(list(fleet.daemons.values()))
+            fleet.step_to_coordinator(one)
+            fleet.step_to_daemon(one)
+            fleet.step_runner_event(one)
+            for runner in list(one.runners):
+                fleet.step_runner(runner, one)
+            if choice.random() < 0.2:
+                fleet.now += 0.3
+                fleet.fire_due()
+    fleet.heal(600.0)
+    if report(fleet).paused is not None:
+        ask(fleet, PauseFleet(paused=False))
+        fleet.heal(300.0)
+    if any(one.state == "ended" for one in report(fleet).copies):
+        apply(fleet, *desired)
+        fleet.heal(300.0)
+    expected = {
+        copy.name: {node.id: node.path for node in copy.resolved.nodes}
+        for one in desired
+        for copy in map(one.copy_for, one.machines or ())
+    }
+    assert programs(fleet) == expected, report(fleet)
+    assert all(one.state == "current" for one in report(fleet).copies), report(fleet)
