@@ -15,6 +15,7 @@ from support.workspace import Workspace
 
 from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.ui.connection import LocalRuns, call
+from dora_config.access import config_dir
 from dora_config.protocol.calls import RunnerReplies
 from dora_config.protocol.control import (
     CallRunner,
@@ -128,3 +129,4 @@ def test_a_run_outlives_the_page_and_is_not_started_again(workspace: Workspace) 
         assert run.process.poll() is None
         anyio.run(kill, run)
     assert list_runners(runtime_root()) == []
+    assert not config_dir().exists()  # no token of the coordinator
