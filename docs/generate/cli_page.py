@@ -47,7 +47,7 @@ def render() -> str:
     aliases = ", ".join(f"`{alias}` for `{word}`" for alias, word in _known_aliases(application))
     if aliases:
         parts.append(f"Also understood: {aliases}.\n")
-    parts.append("## Services\n")
+    parts.append("## Services, and commands of other wheels\n")
     for word in OWN_WORDS:
         parts += _service(word)
     return "\n".join(parts)
@@ -127,8 +127,18 @@ def _service(word: str) -> Iterator[str]:
     command = find_command(word)
     if command is None:
         return
-    parser: argparse.ArgumentParser = sys.modules[command.__module__].argument_parser()
-    yield f"### `dora {word} [OPTIONS]`\n"
+    yield from _parser(f"dora {word}", sys.modules[command.__module__].argument_parser())
+
+
+def _parser(words: str, parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, subparser in action.choices.items():
+                yield from _parser(f"{words} {name}", subparser)
+            return
+    positional = [action for action in parser._actions if not action.option_strings]
+    named = [f"[{a.dest.upper()}]" if a.nargs == "?" else a.dest.upper() for a in positional]
+    yield f"### `{' '.join([words, *named])} [OPTIONS]`\n"
     yield f"{(parser.description or '').strip()}\n"
     rows = [
         _parser_option(action)

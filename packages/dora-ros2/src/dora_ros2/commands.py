@@ -41,7 +41,7 @@ _ITEMS = 16
 def main(arguments: Sequence[str]) -> int:
     """Run `dora ros2` with its arguments; return the exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    parsed = _parser().parse_args(arguments)
+    parsed = argument_parser().parse_args(arguments)
     try:
         return int(parsed.run(parsed) or 0)
     except Ros2Error as error:
@@ -52,7 +52,8 @@ def main(arguments: Sequence[str]) -> int:
         return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the parser of `dora ros2`; the reference page is made from it."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--domain", type=int, help="default: ROS_DOMAIN_ID, or 0")
     common.add_argument("--router", default="", help="default: tcp/localhost:7447")
