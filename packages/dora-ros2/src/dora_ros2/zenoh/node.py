@@ -131,6 +131,7 @@ class Endpoint:
         self._warned = False
         self._announce()
         node.endpoints.add(self)
+        self.profile_changed()  # in the meantime
 
     def profile_changed(self) -> None:
         """Announce the endpoint again, with or without the hash."""

@@ -312,8 +312,9 @@ class Session:
             outside_callback(self._profile_changed)
 
     def _profile_changed(self) -> None:
-        for node in list(self.nodes):
-            node.profile_changed()
+        with contextlib.suppress(SessionError):  # closed meanwhile
+            for node in list(self.nodes):
+                node.profile_changed()
 
 
 def _text(error: Exception) -> str:
