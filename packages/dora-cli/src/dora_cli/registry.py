@@ -84,7 +84,11 @@ INSPECT = Group("Inspect running dataflows.", _modules("coordinator", "top"))
 SYSTEM = Group("Check the coordinator and its daemons.", _modules("coordinator", "status"))
 RECORDING = Group(
     "Show and convert recordings, and manage those on the machines of a cluster.",
-    _modules("recording", "info", "export", "list", "stop", "fetch", "remove"),
+    {
+        **_modules("recording", "info", "export"),
+        "import": "dora_cli.commands.recording.import_",
+        **_modules("recording", "list", "stop", "fetch", "remove"),
+    },
 )
 SELF = Group(
     "Test, update or remove this installation.",

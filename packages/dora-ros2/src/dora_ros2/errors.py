@@ -18,7 +18,7 @@ class Ros2Error(Exception):
     """Root of the errors of this package."""
 
 
-class DefinitionError(Ros2Error):
+class DefinitionError(Ros2Error, ValueError):
     """An interface definition is missing or invalid."""
 
     def __init__(
@@ -36,7 +36,7 @@ class DefinitionError(Ros2Error):
         return f"{text}; {self.remedy}" if self.remedy else text
 
 
-class MalformedMessage(Ros2Error):
+class MalformedMessage(Ros2Error, ValueError):
     """A payload is not a message of its type, or a value does not fit the type of a message."""
 
 

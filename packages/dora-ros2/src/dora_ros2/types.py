@@ -161,6 +161,10 @@ class Types:
         """Return a message type, or an implicit one: `package/srv/Name_Request`."""
         return self._message(full_name(name, "msg"))
 
+    def message_of_schema(self, name: str, text: str) -> MessageType:
+        """Return a message type as the schema `ros2msg` or `ros2idl` of a recording defines it."""
+        return MessageType(self._definitions.describe_schema(full_name(name, "msg"), text))
+
     def service(self, name: str) -> ServiceType:
         name = full_name(name, "srv")
         return ServiceType(

@@ -32,8 +32,11 @@ _SEQUENCES = 1 << 32
 
 
 class McapFile:
-    def __init__(self, path: Path, dataflow: str, facts: Mapping[str, str]) -> None:
-        """Create the file; ``dataflow``: YAML. Raises OSError, FileExistsError among others."""
+    def __init__(self, path: Path, dataflow: str | None, facts: Mapping[str, str]) -> None:
+        """Create the file. Raises OSError, FileExistsError among others.
+
+        ``dataflow``: YAML; None if `add_dataflow` follows.
+        """
         self.path = path
         self._started: float | None = None
         """Time of the first message, by CLOCK_MONOTONIC."""
@@ -54,15 +57,19 @@ class McapFile:
             path.unlink()
             raise
 
-    def _start(self, dataflow: str, facts: Mapping[str, str]) -> None:
+    def _start(self, dataflow: str | None, facts: Mapping[str, str]) -> None:
         self._writer.start(PROFILE, f"dora {__version__}")
-        self._attach(DATAFLOW, "application/yaml", dataflow)
+        if dataflow is not None:
+            self.add_dataflow(dataflow)
         self._attach(SOURCE, "application/json", json.dumps(dict(facts)))
         self._whole = self.size
 
     def _attach(self, name: str, media_type: str, text: str) -> None:
         now = time.time_ns()
         self._writer.add_attachment(now, now, name, media_type, text.encode())
+
+    def add_dataflow(self, dataflow: str) -> None:
+        self._attach(DATAFLOW, "application/yaml", dataflow)
 
     def add_clock(self, clock: Mapping[str, str]) -> None:
         """Add a relation of clocks, by which files of several machines can be aligned."""

@@ -7,6 +7,7 @@ import io
 import re
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, count
@@ -39,6 +40,8 @@ _INVALID = (
 _HEAD = struct.Struct("<BQ")
 _CHUNK_HEAD = struct.Struct("<QQQII")
 """Start and end time, size and CRC of the content, length of the name of the compression."""
+_MESSAGE_HEAD = struct.Struct("<HIQ")
+"""Channel, sequence and log time."""
 _COMPRESSIONS = (b"", b"zstd", b"lz4")
 _INDEX_HEAD = struct.Struct("<HI")
 _INDEX_ENTRY: Final = 16
@@ -93,9 +96,16 @@ class _Record(NamedTuple):
 class Recording:
     """One file, opened again for each pass over its messages."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises UnreadableRecording and OSError."""
+    def __init__(self, path: Path, encoding: str = ENCODING) -> None:
+        """Read messages of this encoding. Raises UnreadableRecording and OSError.
+
+        Files of another encoding come from other programs: they may have messages outside of
+        chunks, and no summary.
+        """
         self.path = path
+        self._encoding = encoding
+        self.others: Counter[tuple[str, str]] = Counter()
+        """Messages of other encodings in the last pass, by topic and encoding."""
         self.facts = RecordingFacts()
         self.finished = False
         """False: the recorder was killed or still records, or the file was cut."""
@@ -138,7 +148,7 @@ class Recording:
         """Find the parts of the file; return where the data ends."""
         counted = at
         while at < size:
-            record = _record(file, at, size)
+            record = _record(file, at, size) or self._unchunked(file, at, size)
             if record is None:
                 record = _next_record(file, at + 1, size)
                 if record is None and not self.finished:
@@ -152,7 +162,7 @@ class Recording:
             match record.opcode:
                 case Opcode.DATA_END:
                     return at
-                case Opcode.CHUNK:
+                case Opcode.CHUNK | Opcode.SCHEMA | Opcode.CHANNEL | Opcode.MESSAGE:
                     self._chunks.append(record)
                     counted = record.begin
                 case Opcode.MESSAGE_INDEX:
@@ -161,6 +171,18 @@ class Recording:
                 case Opcode.ATTACHMENT:
                     self._note(record)
         return at
+
+    def _unchunked(self, file: BinaryIO, begin: int, size: int) -> _Record | None:
+        """Return a record that is outside of chunks as one that is a chunk."""
+        head = _read(file, begin, _HEAD.size + _MESSAGE_HEAD.size)
+        if self._encoding == ENCODING or len(head) < _HEAD.size + _MESSAGE_HEAD.size:
+            return None
+        opcode, length = _HEAD.unpack_from(head)
+        end = begin + _HEAD.size + length
+        if opcode not in (Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE) or end > size:
+            return None
+        time = _MESSAGE_HEAD.unpack_from(head, _HEAD.size)[2] if opcode == Opcode.MESSAGE else 0
+        return _Record(opcode, begin, end, b"", time, time)
 
     def _is_of_last_chunk(self, record: _Record) -> bool:
         """Return whether a record is an index of the chunk before the damage."""
@@ -209,7 +231,8 @@ class Recording:
         numbers = count()
         window: list[tuple[int, int, RecordedMessage]] = []
         waiting = 0
-        types = _Types(self._summary)
+        types = _Types(self._summary, self._encoding, self.others)
+        self.others.clear()
         with self.path.open("rb") as file:
             for chunk, later_start in zip(self._chunks, later, strict=False):
                 if self._summary and not _overlaps(chunk, start, end):
@@ -255,7 +278,14 @@ class Recording:
 class _Types:
     """Schemas and channels so far."""
 
-    def __init__(self, known: Iterable[Schema | Channel]) -> None:
+    def __init__(
+        self,
+        known: Iterable[Schema | Channel],
+        encoding: str,
+        others: Counter[tuple[str, str]],
+    ) -> None:
+        self._encoding = encoding
+        self._others = others
         self._schemas: dict[int, Schema] = {}
         self._channels: dict[int, Channel] = {}
         for record in known:
@@ -270,7 +300,8 @@ class _Types:
     def message(self, record: Message) -> RecordedMessage | None:
         """Return the message, None if its encoding is another; raises KeyError."""
         channel = self._channels[record.channel_id]
-        if channel.message_encoding != ENCODING:
+        if channel.message_encoding != self._encoding:
+            self._others[channel.topic, channel.message_encoding] += 1
             return None
         schema = self._schemas[channel.schema_id]
         return RecordedMessage(
@@ -377,8 +408,15 @@ def _next_record(file: BinaryIO, begin: int, size: int) -> _Record | None:
 def _content(file: BinaryIO, record: _Record) -> list[McapRecord]:
     """Return the records of a chunk; raises one of ``_INVALID``."""
     file.seek(record.begin + _HEAD.size)
-    chunk = Chunk.read(ReadDataStream(file))
-    records = breakup_chunk(chunk, validate_crc=True)
+    stream = ReadDataStream(file)
+    match record.opcode:
+        case Opcode.SCHEMA:
+            return [Schema.read(stream)]
+        case Opcode.CHANNEL:
+            return [Channel.read(stream)]
+        case Opcode.MESSAGE:
+            return [Message.read(stream, record.end - record.begin - _HEAD.size)]
+    records = breakup_chunk(Chunk.read(stream), validate_crc=True)
     times = [one.log_time for one in records if isinstance(one, Message)]
     if times and (min(times), max(times)) != (record.start_time, record.end_time):
         raise ValueError("the times of the chunk are not those of its messages")
@@ -386,14 +424,16 @@ def _content(file: BinaryIO, record: _Record) -> list[McapRecord]:
 
 
 def _summary(file: BinaryIO, size: int) -> list[Schema | Channel]:
-    """Return the types of a finished file; raises one of ``_INVALID``."""
+    """Return the types of a finished file, if it has a summary; raises one of ``_INVALID``."""
     at = size - len(MAGIC) - _FOOTER.size
     footer = _read(file, at, _FOOTER.size)
     opcode, length, begin, _, crc = _FOOTER.unpack(footer)
-    if opcode != Opcode.FOOTER or length != _FOOTER.size - _HEAD.size or not 0 < begin <= at:
+    if opcode != Opcode.FOOTER or length != _FOOTER.size - _HEAD.size or begin > at:
         raise ValueError("no footer")
+    if begin == 0:
+        return []
     content = _read(file, begin, at - begin) + footer
-    if zlib.crc32(content[:-4]) != crc:
+    if crc and zlib.crc32(content[:-4]) != crc:  # 0: none was computed
         raise ValueError("wrong CRC")
     records = StreamReader(io.BytesIO(content + MAGIC), skip_magic=True).records
     return [record for record in records if isinstance(record, Schema | Channel)]

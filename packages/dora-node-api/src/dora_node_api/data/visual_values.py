@@ -155,7 +155,7 @@ def read_visual(
 def _visual(
     kind: VisualKind, array: pa.Array, metadata: Mapping[str, Any], declared: str | None
 ) -> Visual:
-    struct = python_value(array[0]) if pa.types.is_struct(array.type) and len(array) else None
+    struct = _fields(array[0]) if pa.types.is_struct(array.type) and len(array) else None
     match kind:
         case VisualKind.IMAGE:
             return _image(array, metadata, struct, declared)
@@ -178,6 +178,16 @@ def _visual(
             return _numbers(array, struct)
         case VisualKind.TEXT:
             return Text("\n".join("" if one is None else str(one) for one in python_values(array)))
+
+
+def _fields(row: pa.StructScalar) -> dict[str, Any]:
+    """Return the fields of a struct; long lists of bytes as bytes."""
+    return {
+        name: _bytes(value.values)
+        if value.is_valid and value.type == pa.list_(pa.uint8())
+        else python_value(value)
+        for name, value in row.items()
+    }
 
 
 def _bytes(array: pa.Array) -> bytes:
@@ -251,9 +261,10 @@ def _encoded(
         given = "jpeg"
     if given is None and data.startswith(b"\x89PNG"):
         given = "png"
-    if str(given).lower() not in ENCODED_FORMATS:
+    given = str(given).rpartition("; ")[2].partition(" ")[0]  # ROS: "rgb8; jpeg compressed bgr8"
+    if given.lower() not in ENCODED_FORMATS:
         raise ValueError(f"unknown format {given!r}; expected {', '.join(ENCODED_FORMATS)}")
-    return EncodedImage(ENCODED_FORMATS[str(given).lower()], data)
+    return EncodedImage(ENCODED_FORMATS[given.lower()], data)
 
 
 def _plane(
@@ -412,8 +423,11 @@ def _pose(array: pa.Array, metadata: Mapping[str, Any], struct: dict[str, Any] |
         x, y, z, *turn = numbers
         frame = str(metadata.get("frame_id", ""))
         return Pose((x, y, z), _quaternion(turn), frame)
-    frame = str(struct.get("frame_id") or metadata.get("frame_id", ""))
+    header = struct.get("header") or struct
+    frame = str(header.get("frame_id") or metadata.get("frame_id", ""))
     inner = struct.get("pose") or struct
+    if "pose" in inner:  # ROS: with covariance
+        inner = inner["pose"]
     try:
         position = inner.get("position") or inner["translation"]
         turn = inner.get("orientation") or inner["rotation"]
@@ -438,11 +452,19 @@ def _joints(array: pa.Array, metadata: Mapping[str, Any], struct: dict[str, Any]
             names = [f"joint_{number}" for number in range(len(positions))]
         return Joints(tuple(str(name) for name in names), positions)
 
-    def numbers(field: str) -> tuple[float, ...]:
-        return tuple(float(one) for one in struct.get(field) or ())
+    def found(field: str, of_ros: str) -> Sequence[Any]:
+        values: Sequence[Any] = struct.get(field) or struct.get(of_ros) or ()
+        return values
 
-    names = tuple(str(name) for name in struct.get("names") or ())
-    return Joints(names, numbers("positions"), numbers("velocities"), numbers("efforts"))
+    def numbers(field: str, of_ros: str) -> tuple[float, ...]:
+        return tuple(float(one) for one in found(field, of_ros))
+
+    return Joints(
+        tuple(str(name) for name in found("names", "name")),
+        numbers("positions", "position"),
+        numbers("velocities", "velocity"),
+        numbers("efforts", "effort"),
+    )
 
 
 def _numbers(array: pa.Array, struct: dict[str, Any] | None) -> Numbers:

@@ -15,6 +15,7 @@ from dora_ros2.definitions.description import (
     TypeDescription,
     check_name,
     describe,
+    full_name,
 )
 from dora_ros2.errors import DefinitionError
 
@@ -25,6 +26,8 @@ _IMPLICIT = re.compile(
     r"_(Request|Response|Event|Goal|Result|Feedback|FeedbackMessage"
     r"|(SendGoal|GetResult)(_(Request|Response|Event))?)$"
 )
+_SECTION = re.compile(r"^={80}\n(MSG|SRV|ACTION|IDL): (\S+)\n", re.MULTILINE)
+_MODULE = re.compile(r"^\s*module\s+\w+\s*\{", re.MULTILINE)
 
 
 class Definitions:
@@ -46,6 +49,24 @@ class Definitions:
         """Use a description that a publisher served where no file has the definition."""
         for name, one in description.structures.items():
             self._added.setdefault(name, one)
+
+    def describe_schema(self, name: str, text: str) -> TypeDescription:
+        """Return a type by the schema in a recording, of encoding `ros2msg` or `ros2idl`.
+
+        ``text`` is the definition of ``name`` and, in sections, those to which it refers; what it
+        lacks is looked up as usual.
+        """
+        first, *rest = _SECTION.split(text.replace("\r\n", "\n"))
+        sections = list(zip(rest[::3], rest[1::3], rest[2::3], strict=True))
+        if first.strip() or not sections:
+            owner = name if name.split("/")[1] == "msg" else _IMPLICIT.sub("", name)
+            sections.insert(0, ("IDL" if _MODULE.search(first) else "MSG", owner, first))
+        found: dict[str, Structure] = {}
+        for kind, owner, body in sections:
+            parse = idl.parse if kind == "IDL" else msg.parse
+            for one in parse(full_name(owner, kind.lower()), body, file=f"schema of {name}"):
+                found.setdefault(one.name, one)
+        return describe(name, lambda wanted: found.get(wanted) or self.structure(wanted))
 
     def structure(self, name: str) -> Structure:
         """Return a structure by its full name; of services and actions also the implicit ones."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 PARQUET_COLUMNS = ("FILE", "MESSAGES")
 FOXGLOVE_COLUMNS = ("TOPIC", "SCHEMA", "MESSAGES", "LEFT OUT")
+ROSBAG_COLUMNS = ("OUTPUT", "TOPIC", "TYPE", "MESSAGES", "LEFT OUT")
 
 
 class Format(StrEnum):
@@ -26,6 +28,7 @@ class Format(StrEnum):
     PARQUET = "parquet"
     FOXGLOVE = "foxglove"
     LEROBOT = "lerobot"
+    ROSBAG = "rosbag"
 
 
 def _topic(name: str, *, help: str) -> typer.models.OptionInfo:
@@ -75,8 +78,9 @@ def main(
     """Convert a recording to another format.
 
     `parquet`: a file for each output, a row for each message. `foxglove`: an MCAP file that
-    Foxglove, Lichtblick and Rerun display. `lerobot`: a LeRobot v3 dataset. What is damaged is left
-    out, and the exit code is then 1.
+    Foxglove, Lichtblick and Rerun display. `lerobot`: a LeRobot v3 dataset. `rosbag`: a ROS 2 bag
+    (MCAP) of the topics of `ros2:` nodes; needs the wheel dora-ros2. What is damaged is left out,
+    and the exit code is then 1.
     """
     from dora_cli.recordings.report import damage_of
     from dora_daemon.recording.reading import Recording
@@ -96,6 +100,8 @@ def main(
                 images = None if image is None else tuple(image)
                 options = LeRobotOptions(images, state, action, episodes, every, fps, task, robot)
                 _to_lerobot(recordings, options, name)
+            case Format.ROSBAG:
+                _to_rosbag(recordings, target or name.with_name(f"{name.name}_rosbag"))
     finally:
         os.umask(umask)
         damage = damage_of(recordings)
@@ -125,9 +131,32 @@ def _to_foxglove(recordings: list[Recording], file: Path) -> None:
     ]
     output.table(FOXGLOVE_COLUMNS, rows)
     output.write(f"wrote {file}")
-    refused = [(topic, one) for (topic, _), one in export.outputs.items() if one.refused]
-    for topic, one in refused:
-        output.warn(f"{topic}: {output.counted(one.refused, 'message')} left out: {one.reason}")
+    _warn_of_refused((topic, one.refused, one.reason) for (topic, _), one in export.outputs.items())
+
+
+def _to_rosbag(recordings: list[Recording], folder: Path) -> None:
+    from dora_daemon.recording.export.rosbag import RosbagExport
+    from dora_daemon.recording.reading import merged
+
+    facts = recordings[0].facts
+    export = RosbagExport(folder, facts.dataflow, facts.source.get("working_dir", ""))
+    export.write(merged(recordings))
+    rows = [
+        (name, one.topic, one.type, one.messages, one.refused)
+        for (name, _), one in sorted(export.topics.items())
+    ]
+    output.table(ROSBAG_COLUMNS, rows)
+    output.write(f"wrote {folder}")
+    if export.others:
+        output.remark(f"no ROS topics: {', '.join(export.others)}")
+    _warn_of_refused((name, one.refused, one.reason) for (name, _), one in export.topics.items())
+
+
+def _warn_of_refused(outputs: Iterable[tuple[str, int, str]]) -> None:
+    """Say what was left out and why, and fail then."""
+    refused = [one for one in outputs if one[1]]
+    for name, count, reason in refused:
+        output.warn(f"{name}: {output.counted(count, 'message')} left out: {reason}")
     if refused:
         raise CommandFailed
 

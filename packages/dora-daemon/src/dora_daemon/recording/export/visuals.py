@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from dora_daemon.recording.arrow_messages import RecordedMessage, decode
+from dora_daemon.recording.ros_topics import ros_topics
 from dora_node_api.data.metadata import decode_metadata
 from dora_node_api.data.visual_kinds import VisualKind, output_types, visual_kind
 
@@ -28,7 +29,12 @@ class DecodedMessage:
 class VisualDecoder:
     def __init__(self, dataflow: Mapping[str, Any] | None) -> None:
         """``dataflow``: as recorded."""
-        self._types = output_types(dataflow or {})
+        self._types = {
+            output: topic.standard_type
+            for output, topic in ros_topics(dataflow).items()
+            if topic.standard_type is not None
+        }
+        self._types |= output_types(dataflow or {})
 
     def decode(self, message: RecordedMessage) -> DecodedMessage:
         """Raises ValueError for invalid bytes."""
