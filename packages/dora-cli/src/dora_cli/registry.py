@@ -70,6 +70,8 @@ NODE = Group(
         "replace",
         "connect",
         "disconnect",
+        "hold",
+        "release",
     ),
 )
 TOPIC = Group(

@@ -6,6 +6,7 @@ import atexit
 import os
 import weakref
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from operator import index
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -30,6 +31,9 @@ _FORKED = (
     ' start method "spawn" or "forkserver"'
 )
 _CLOSED = "the node was closed"
+
+MAX_HOLD_REASON = 200
+"""Characters of the reason for which a node holds updates."""
 
 
 class Node:
@@ -303,6 +307,22 @@ class Node:
         """
         return self._backend.load_state()
 
+    # --- not now ---------------------------------------------------------------------------------
+
+    def hold_updates(self, reason: str) -> AbstractContextManager[None]:
+        """Keep operators from replacing, removing or restarting this node, until `release_updates`.
+
+        They wait, see the reason, and may force the change. It ends with the process. Also a
+        context manager: `with node.hold_updates("arm is moving"): ...`. Raises RuntimeError for a
+        closed node.
+        """
+        self._backend.hold_updates(reason[:MAX_HOLD_REASON] or "held")
+        return _Held(self)
+
+    def release_updates(self) -> None:
+        """End `hold_updates`."""
+        self._backend.hold_updates("")
+
     # --- values of extensions --------------------------------------------------------------------
 
     def extension_store(
@@ -425,3 +445,13 @@ def _own_copy(output: str, metadata: Mapping[str, Any] | None) -> dict[str, Any]
             f"output `{output}`: metadata is a {kind}; pass a dict with str keys, or None"
         )
     return dict(metadata)
+
+
+class _Held(AbstractContextManager[None]):
+    """Releases the updates of a node at the end of a block."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def __exit__(self, *_exception: object) -> None:
+        self._node.release_updates()

@@ -23,8 +23,17 @@ from dora_config.protocol.control import (
     DataflowRef,
     Described,
     GraphChanged,
+    ListNodes,
+    NodeList,
 )
-from dora_config.protocol.runner import AddNode, GraphChange, NodeLocation, Reload, ReplaceNode
+from dora_config.protocol.runner import (
+    HOLD_LIMIT,
+    AddNode,
+    GraphChange,
+    NodeLocation,
+    Reload,
+    ReplaceNode,
+)
 
 
 class NodeRemoved(DoraError):
@@ -64,12 +73,18 @@ def add(client: Client, dataflow: str | None, path: Path) -> tuple[str, GraphCha
 
 
 def replace(
-    client: Client, dataflow: str | None, name: str, path: Path, grace: float
+    client: Client,
+    dataflow: str | None,
+    name: str,
+    path: Path,
+    grace: float,
+    *,
+    force: bool = False,
 ) -> GraphChanged:
-    """Replace a node by the definition in a file."""
+    """Replace a node by the definition in a file; ``force``: also while it holds updates."""
     found = calls.describe(client, dataflow)
     node = _load(path, found, replaces=name)
-    return _replace(client, found, node, grace)
+    return _replace(client, found, node, grace, force=force)
 
 
 def reload(client: Client, uuid: str, name: str, grace: float) -> None:
@@ -93,13 +108,33 @@ def _load(path: Path, running: Described, *, replaces: str | None = None) -> Res
     return node
 
 
-def _replace(client: Client, found: Described, node: ResolvedNode, grace: float) -> GraphChanged:
+def _replace(
+    client: Client, found: Described, node: ResolvedNode, grace: float, *, force: bool = False
+) -> GraphChanged:
     old = next((one for one in found.spec.resolved.nodes if one.id == node.id), None)
     if old is None or (old.build, old.git) != (node.build, node.git):
         _require_built(node)
     place = found.spec.places.get(node.id, NodeLocation())
-    request = ReplaceNode(node=node, place=place, code=_sent(client, found, node), grace=grace)
+    request = ReplaceNode(
+        node=node,
+        place=place,
+        code=_sent(client, found, node),
+        grace=grace,
+        force=force,
+    )
+    if not force:
+        note_hold(client, found.uuid, node.id)
     return change(client, found.uuid, request)
+
+
+def note_hold(client: Client, uuid: str, node: str) -> None:
+    """Print why a node holds updates, for which its change waits."""
+    rows = client.request(ListNodes(dataflow=DataflowRef(uuid=uuid)), NodeList).nodes
+    for row in rows:
+        if row.node == node and row.held is not None:
+            output.remark(
+                f'waiting up to {HOLD_LIMIT:g} s: node "{node}" holds updates: {row.held}'
+            )
 
 
 def _require_built(node: ResolvedNode) -> None:

@@ -19,6 +19,7 @@ from dora_config.protocol.runner import (
     GetParams,
     GetStatistics,
     GraphChange,
+    HoldNode,
     Publish,
     Reload,
     RestartNode,
@@ -28,7 +29,15 @@ from dora_config.protocol.runner import (
 )
 
 NodeRequest = Annotated[
-    GetStatistics | StopNode | RestartNode | SetParam | DeleteParam | GetParams | Publish | Reload,
+    GetStatistics
+    | StopNode
+    | RestartNode
+    | HoldNode
+    | SetParam
+    | DeleteParam
+    | GetParams
+    | Publish
+    | Reload,
     Field(discriminator="kind"),
 ]
 """Requests that are forwarded: those that do not change the coordinator's state of a dataflow."""

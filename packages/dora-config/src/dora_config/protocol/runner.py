@@ -55,6 +55,8 @@ from dora_config.protocol.runner_events import (
 RUNNER_PROTOCOL: Final = (1, 0)
 """Major and minor version of these messages."""
 
+HOLD_LIMIT: Final = 300.0
+"""Default of the seconds to wait for a node that holds updates."""
 MAX_LINE: Final = 64 * 1024 * 1024
 """Largest size of one message in bytes."""
 
@@ -134,6 +136,10 @@ class RemoveNode(Frozen):
     kind: Literal["remove_node"] = "remove_node"
     node: str
     grace: float = 10.0
+    hold_limit: float = HOLD_LIMIT
+    """Seconds to wait while the node holds updates."""
+    force: bool = False
+    """Do not wait."""
 
 
 class ReplaceNode(CurrentNode):
@@ -141,6 +147,10 @@ class ReplaceNode(CurrentNode):
 
     kind: Literal["replace_node"] = "replace_node"
     grace: float = 10.0
+    hold_limit: float = HOLD_LIMIT
+    """Seconds to wait while the node holds updates."""
+    force: bool = False
+    """Do not wait."""
 
 
 class EdgeChange(Frozen):
@@ -153,6 +163,14 @@ class EdgeChange(Frozen):
     output: str
     target: str
     input: str
+
+
+class HoldNode(Frozen):
+    """Hold updates of a node for an operator; empty ``reason``: release them."""
+
+    kind: Literal["hold_node"] = "hold_node"
+    node: str
+    reason: str = ""
 
 
 class ConnectInput(EdgeChange, QueueSettings):
@@ -263,6 +281,7 @@ RunnerRequest = Annotated[
     | ConnectInput
     | DisconnectInput
     | GetNodes
+    | HoldNode
     | SetParam
     | DeleteParam
     | GetParams
@@ -343,6 +362,8 @@ class NodeStatus(Frozen):
     input_timeouts: Count = 0
     input_recoveries: Count = 0
     error: str | None = None
+    held: str | None = None
+    """Why it must not be replaced, removed or restarted now."""
 
 
 class RunnerStatus(Frozen):

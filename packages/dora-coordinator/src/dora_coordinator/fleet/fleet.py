@@ -41,7 +41,7 @@ from dora_config.protocol.fleet import (
     StoredGeneration,
 )
 from dora_config.protocol.fleet_diff import differences, next_step, restart_reason
-from dora_config.protocol.runner import AddNode, NodeStatus, ReplaceNode, SetParam
+from dora_config.protocol.runner import AddNode, NodeStatus, RemoveNode, ReplaceNode, SetParam
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
 from dora_coordinator.fleet.rollout import Decision, Seen, decide
@@ -609,6 +609,18 @@ class FleetControl:
         self.status = self.status.model_copy(update={"paused": f"it failed: {reason}"})
         return [log, self._save_outcome(f"paused, it failed: {reason}")]
 
+    def _held(self, dataflow: Dataflow | None) -> str | None:
+        """Return which node of a dataflow holds updates, and why."""
+        if dataflow is None:
+            return None
+        for part in dataflow.parts.left():
+            member = self._membership.get(part.daemon)
+            metrics = None if member is None else member.metrics.get(dataflow.id)
+            for node in () if metrics is None else metrics.nodes:
+                if node.held is not None:
+                    return f'node "{node.node}" holds updates: {node.held}'
+        return None
+
     # ----------------------------------------------------------------------- steps
 
     def _next_step(self, copy: _Copy, difference: CopyDifference) -> FleetStep | None:
@@ -621,7 +633,11 @@ class FleetControl:
         if live is None or live.phase in (Phase.STOPPING, Phase.ROLLING_BACK):
             return None
         which = DataflowRef(uuid=live.id)
+        force = self.status.force
+        hold = {"hold_limit": self._fleet.rollout.deadline, "force": force}
         if difference.action in ("stop", "restart"):
+            if not force and self._held(live) is not None:
+                return None
             return FleetStep(copy.name, number, copy.machine, StopDataflow(dataflow=which))
         assert copy.spec is not None
         match next_step(live.spec, copy.spec):
@@ -630,7 +646,13 @@ class FleetControl:
             case SetParam() as change:
                 request = CallRunner(dataflow=which, node=change.node, request=change)
                 return FleetStep(copy.name, number, copy.machine, request)
+            case RemoveNode() as change:
+                change = change.model_copy(update=hold)
+                request = ChangeGraph(dataflow=which, change=change)
+                return FleetStep(copy.name, number, copy.machine, request)
             case AddNode() | ReplaceNode() as change:
+                if isinstance(change, ReplaceNode):
+                    change = change.model_copy(update=hold)
                 build = _build_of(copy.spec, change.node, replaces=live.id)
                 request = ChangeGraph(dataflow=which, change=change)
                 return FleetStep(copy.name, number, copy.machine, request, build)
@@ -710,12 +732,13 @@ class FleetControl:
         elif not one.connected:
             state, detail = "off", watch.refusal
         elif watch.busy:
-            state = "changing"
+            state, detail = "changing", self._held(dataflow) or ""
         elif one.differs and self.status.paused is not None:
             state = "paused"
         elif one.differs:
             later = "" if one.name in decision.opened else f"for {decision.waits_for}"
-            state, detail = "waiting", watch.refusal or later
+            held = self._held(dataflow) if one.name in decision.opened else None
+            state, detail = "waiting", watch.refusal or held or later
         elif not self.status.finished and record.healthy < (one.desired or 0):
             state = "checking"
         return ObservedCopy(

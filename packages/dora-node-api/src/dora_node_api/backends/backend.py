@@ -85,6 +85,9 @@ class Backend:
         """Return the state that the former process saved; None if it saved none."""
         return None
 
+    def hold_updates(self, reason: str) -> None:
+        """Report why the node must not be changed now; empty: it may be."""
+
     @property
     def extensions(self) -> Extensions:
         """Values that extensions of nodes share."""
@@ -127,7 +130,7 @@ class Unusable(Backend):
     ended = extensions = property(_refuse)
     next_event = poll_event = is_empty = fileno = deadline = _refuse
     send = allocate_sample = send_sample = warn = close_outputs = stop_dataflow = _refuse
-    save_state = load_state = _refuse
+    save_state = load_state = hold_updates = _refuse
 
 
 def check_timeout(timeout: float) -> float:

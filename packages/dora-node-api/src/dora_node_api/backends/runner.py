@@ -29,6 +29,7 @@ from dora_node_api.protocol.messages import (
     AddRoute,
     Go,
     Hello,
+    HoldUpdates,
     Refused,
     RemoveRoute,
     RestoreState,
@@ -195,6 +196,12 @@ class RunningBackend(Backend):
 
     def load_state(self) -> Any:
         return self._state
+
+    def hold_updates(self, reason: str) -> None:
+        if self._closed:
+            raise NodeClosed("a closed node cannot hold updates")
+        message = HoldUpdates(reason)
+        self._connection.calls.run(lambda: self._connection.send(message))
 
     @property
     def extensions(self) -> Extensions:

@@ -163,6 +163,13 @@ class SaveState(Message, kind="save_state"):
     size: int
 
 
+class HoldUpdates(Message, kind="hold_updates"):
+    """The node must not be replaced or removed now; ends with its process."""
+
+    reason: str
+    """Empty: released."""
+
+
 class ExtensionRequest(Message, kind="extension_request"):
     """Use of the values of extensions; answered by ExtensionAnswer."""
 

@@ -17,6 +17,9 @@ def main(
     path: FleetFile,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     only: OnlyDataflows = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Do not wait for nodes that hold updates.")
+    ] = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Do not wait for the end of the roll-out.")
     ] = False,
@@ -42,7 +45,11 @@ def main(
             _ask()
         fleet.send_code(client, read)
         request = ApplyFleet(
-            fleet=read.fleet, only=names, generation=found.generation, by=fleet.operator()
+            fleet=read.fleet,
+            only=names,
+            generation=found.generation,
+            by=fleet.operator(),
+            force=force,
         )
         started = client.request(request, FleetReport)
         output.write(f"applying generation {started.generation}")

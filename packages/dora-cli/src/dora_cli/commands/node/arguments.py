@@ -28,6 +28,11 @@ SourceArgument = Annotated[
 TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="Input, as NODE/INPUT.")]
 Grace = Annotated[float, options.duration("--grace", help="Time from STOP to SIGTERM.")]
 
+ForceHold = Annotated[
+    bool,
+    typer.Option("--force", help="Do not wait for a node that holds updates (up to 300 s)."),
+]
+
 
 def edge(source: str, target: str) -> dict[str, str]:
     """Return the fields of an `EdgeChange` between two arguments; raises BadParameter."""

@@ -50,3 +50,5 @@ def main(
         for node in nodes:
             if node.error is not None:
                 output.remark(f"{node.node}: {node.error}")
+            if node.held is not None:
+                output.remark(f"{node.node}: holds updates: {node.held}")

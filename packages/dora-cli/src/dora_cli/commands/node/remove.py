@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dora_cli import output
-from dora_cli.commands.node.arguments import Grace
+from dora_cli.commands.node.arguments import ForceHold, Grace
 from dora_cli.coordinator import calls
 from dora_cli.coordinator.options import (
     CoordinatorAddr,
@@ -18,6 +18,7 @@ def main(
     node: NodeArgument,
     dataflow: DataflowOption = None,
     grace: Grace = "10s",  # type: ignore[assignment]
+    force: ForceHold = False,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
@@ -27,5 +28,7 @@ def main(
 
     with connect(coordinator_addr, coordinator_port) as client, sending.reporting_interrupt():
         uuid = calls.describe(client, dataflow).uuid
-        sending.change(client, uuid, RemoveNode(node=node, grace=grace))
+        if not force:
+            sending.note_hold(client, uuid, node)
+        sending.change(client, uuid, RemoveNode(node=node, grace=grace, force=force))
     output.write(f'node "{node}" removed')

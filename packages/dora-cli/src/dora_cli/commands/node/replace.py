@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dora_cli import output
-from dora_cli.commands.node.arguments import FromYaml, Grace
+from dora_cli.commands.node.arguments import ForceHold, FromYaml, Grace
 from dora_cli.coordinator.options import (
     CoordinatorAddr,
     CoordinatorPort,
@@ -18,6 +18,7 @@ def main(
     from_yaml: FromYaml,
     dataflow: DataflowOption = None,
     grace: Grace = "10s",  # type: ignore[assignment]
+    force: ForceHold = False,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
@@ -31,5 +32,5 @@ def main(
     from dora_cli.live import sending
 
     with connect(coordinator_addr, coordinator_port) as client, sending.reporting_interrupt():
-        changed = sending.replace(client, dataflow, node, from_yaml, grace)
+        changed = sending.replace(client, dataflow, node, from_yaml, grace, force=force)
     output.write(f'node "{node}" replaced on daemon "{changed.daemon}"')

@@ -37,6 +37,8 @@ from dora_daemon.runner.machine.state import RunnerState
 from dora_daemon.runner.nodes.local_nodes import LocalNode, Replacement
 from dora_daemon.runner.service import Runner
 
+HOLD_POLL = 0.2
+"""Seconds between looks whether a node still holds updates."""
 CONNECT_SECONDS = 10.0
 """Time for an added node to connect; it may take longer, but then its failure is not reported."""
 DRAIN_SECONDS = 2.0
@@ -118,6 +120,22 @@ class NodeChanges:
             if self._find(request.node).pid is not None:
                 return
         raise RequestRefused(f'node "{before.node}" did not start again; see its log')
+
+    async def until_released(
+        self, name: str, change: protocol.RemoveNode | protocol.ReplaceNode
+    ) -> None:
+        """Wait while a node holds updates, unless the change is forced. Raises RequestRefused."""
+        node, limit = self._services.nodes.get(name), change.hold_limit
+        if node is None or change.force:
+            return
+        with anyio.move_on_after(limit):
+            while node.held is not None:  # noqa: ASYNC110 - it also ends with its connection
+                await anyio.sleep(HOLD_POLL)
+        if (reason := node.held) is not None:
+            raise RequestRefused(
+                f'node "{name}" holds updates: {reason}; not changed within {limit:g} s (--force'
+                " changes it at once)"
+            )
 
     async def replace(self, request: protocol.ReplaceNode) -> None:
         """Replace a node. The old one runs on if this raises.

@@ -74,8 +74,10 @@ class ControlRequests:
             case protocol.AddNode():
                 await self._changes.add(request)
             case protocol.RemoveNode():
+                await self._changes.until_released(request.node, request)
                 await self._changes.remove(request.node, request.grace)
             case protocol.ReplaceNode():
+                await self._changes.until_released(request.node.id, request)
                 await self._changes.replace(request)
             case protocol.ConnectInput():
                 self._changes.connect(request)
@@ -89,6 +91,8 @@ class ControlRequests:
 
     def _message_node(self, request: protocol.RunnerRequest) -> protocol.RunnerReply | None:
         match request:
+            case protocol.HoldNode():
+                self._find(request.node).operator_hold = request.reason
             case protocol.SetParam():
                 self._set_param(request)
             case protocol.DeleteParam():

@@ -123,4 +123,5 @@ def node_status(
         input_timeouts=inputs.timeouts,
         input_recoveries=inputs.recoveries,
         error=node.result.message or None if node.result is not None else None,
+        held=local.held,
     )

@@ -102,6 +102,22 @@ class LocalNode(Participant):
         self.inputs = InputWatch()
         self.health = HealthWatch()
         self._saved: SavedState | None = None
+        self.operator_hold = ""
+        self._hold: tuple[int, str] | None = None
+        """Incarnation that holds updates, and why."""
+
+    def hold_updates(self, incarnation: int, reason: str) -> None:
+        """Note that a process of the node holds updates; empty: it does not."""
+        self._hold = (incarnation, reason) if reason else None
+
+    @property
+    def held(self) -> str | None:
+        """Why the node must not be changed now."""
+        connection = self.connection
+        lives = connection is not None and not connection.closed
+        if lives and connection and self._hold and connection.incarnation == self._hold[0]:
+            return self._hold[1]
+        return self.operator_hold or None
 
     def change_program(self, program: PreparedNode, log: NodeLog) -> None:
         """Take another program and its log."""

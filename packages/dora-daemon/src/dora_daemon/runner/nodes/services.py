@@ -41,6 +41,7 @@ from dora_node_api.protocol.messages import (
     ExtensionDropped,
     ExtensionRequest,
     Hello,
+    HoldUpdates,
     Log,
     Message,
     NodeLeaving,
@@ -132,6 +133,8 @@ class NodeServices:
             case SaveState() if len(descriptors) == 1 and node in self.nodes:
                 self.nodes[node].save(incarnation, message, descriptors[0])
                 return
+            case HoldUpdates(reason=reason) if node in self.nodes:
+                self.nodes[node].hold_updates(incarnation, reason)
             case OpenSegment():
                 self.segments.reply(connection, message)
             case ExtensionRequest(request, action, namespace, key, value):
