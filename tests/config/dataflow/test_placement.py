@@ -31,7 +31,7 @@ def sentence(deploy: ResolvedDeploy, daemons: list[ConnectedDaemon]) -> str:
         (ResolvedDeploy(labels={"gpu": "true"}), GPU),
         (ResolvedDeploy(labels={"gpu": "true", "arch": "arm64"}), SECOND_GPU),
         (ResolvedDeploy(), UNNAMED),
-        (ResolvedDeploy(working_dir="w", distribute="scp"), UNNAMED),
+        (ResolvedDeploy(working_dir="w", distribute="http"), UNNAMED),
     ],
 )
 def test_machine_then_labels_then_the_unnamed_daemon(

@@ -268,7 +268,7 @@ def test_old_names_are_accepted_without_a_warning() -> None:
     loaded = parse(text)
     assert loaded.resolved.debug_inspection
     assert loaded.resolved.node("a").deploy.machine == "robot"
-    assert loaded.resolved.node("a").deploy.distribute == "scp"
+    assert loaded.resolved.node("a").deploy.distribute == "http"
     assert warnings(text) == []
 
 

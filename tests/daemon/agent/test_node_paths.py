@@ -107,7 +107,7 @@ def test_whether_a_runner_has_all_nodes(tmp_path: Path) -> None:
     assert not make_plan(made.model_copy(update={"links": PartLinks(whole=False)}), machine).whole
 
 
-SENT = ResolvedDeploy(distribute="scp")
+SENT = ResolvedDeploy(distribute="http")
 
 
 class SentCode:

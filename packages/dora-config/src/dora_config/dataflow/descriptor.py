@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, WithJsonSchema
 
@@ -33,7 +33,6 @@ from dora_config.dataflow.resolved import (
     DEFAULT_QUEUE_SIZE,
     MAX_QUEUE_SIZE,
     CommunicationPattern,
-    Distribution,
     OutputFraming,
     QueuePolicy,
     RestartPolicy,
@@ -58,7 +57,7 @@ class Deploy(Written):
     working_dir: TextField | None = optional(
         "Working directory there, relative to the daemon's own."
     )
-    distribute: Distribution | None = optional(
+    distribute: Literal["local", "scp", "http"] | None = optional(
         "How the node's files reach the machine; `http` and `scp` mean the same."
     )
 

@@ -349,5 +349,5 @@ def _deploy(deploy: descriptor.Deploy | None) -> ResolvedDeploy:
         machine=deploy.machine,
         labels=dict(deploy.labels or {}),
         working_dir=deploy.working_dir,
-        distribute=deploy.distribute or "local",
+        distribute="http" if deploy.distribute == "scp" else deploy.distribute or "local",
     )

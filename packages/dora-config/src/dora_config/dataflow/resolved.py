@@ -28,7 +28,7 @@ SINGLE_OPERATOR_ID = "op"
 NodeKind = Literal["standard", "runtime", "dynamic", "shell", "url"]
 QueuePolicy = Literal["drop_oldest", "backpressure"]
 RestartPolicy = Literal["never", "on-failure", "always"]
-Distribution = Literal["local", "scp", "http"]
+Distribution = Literal["local", "http"]
 OutputFraming = Literal["raw", "arrow-ipc"]
 CommunicationPattern = Literal["service-server", "service-client", "action-server", "action-client"]
 
