@@ -30,9 +30,11 @@ def test_every_public_name_of_the_package_exists() -> None:
         dora_node_api.nothing  # noqa: B018
 
 
-def test_the_missing_ros_bridge_is_named() -> None:
+def test_the_missing_wheel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    vars(dora).pop("Ros2Context", None)
     assert not hasattr(dora, "Ros2Context")
-    with pytest.raises(AttributeError, match="no ROS 2 bridge"):
+    with pytest.raises(AttributeError, match="pip install dora-ros2"):
         dora.Ros2Context  # noqa: B018
 
 

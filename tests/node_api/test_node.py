@@ -633,8 +633,6 @@ def test_node_and_dataflow_properties(runner: FakeRunner, open_node: Open) -> No
     assert a.restart_count() == 2
     assert a.timestamp().tzinfo is UTC
     assert "`a`" in repr(a)
-    with pytest.raises(NotImplementedError, match="ROS 2"):
-        a.merge_external_events(object())
 
 
 def test_typed_events(pair: tuple[Node, Node], runner: FakeRunner) -> None:

@@ -35,16 +35,29 @@ _HOMES = {
     "builder": ("dora.builder", None),
     "testing": ("dora.testing", None),
 }
+_ROS2 = "dora_ros2.api"
+_HOMES |= {
+    f"Ros2{name}": (_ROS2, f"Ros2{name}")
+    for name in (
+        "ActionClient", "ActionServer", "Context", "Durability", "Liveliness", "Node",
+        "NodeOptions", "Publisher", "QosPolicies", "ServiceClient", "ServiceServer",
+        "Subscription", "Topic", "Transport",
+    )
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     """Import rarely used names when they are used, so that nodes start faster."""
     if name not in _HOMES:
-        hint = " (this version has no ROS 2 bridge)" if name.startswith("Ros2") else ""
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
     module, attribute = _HOMES[name]
+    if module == _ROS2:
+        from importlib.util import find_spec
+
+        if find_spec("dora_ros2") is None:
+            raise AttributeError(f"dora.{name} needs dora-ros2: pip install dora-ros2")
     loaded = import_module(module)
     value = loaded if attribute is None else getattr(loaded, attribute)
     globals()[name] = value

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from operator import index
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from dora_node_api.backends.attach import attach
 from dora_node_api.backends.backend import Backend, Unusable, check_timeout
@@ -21,6 +21,7 @@ from dora_node_api.queue_policy import QueuePolicy
 
 if TYPE_CHECKING:
     from dora_node_api.backends.asynchronous import AsyncReceiver
+    from dora_node_api.backends.merged import Subscription
     from dora_node_api.events import EventStream
     from dora_node_api.protocol.messages import InputConfig, NodeConfig
     from dora_node_api.protocol.session import Event
@@ -134,12 +135,16 @@ class Node:
 
         return EventStream(self)
 
-    def merge_external_events(self, subscription: object) -> NoReturn:
-        """Not supported. Raises NotImplementedError."""
-        raise NotImplementedError(
-            "merge_external_events: this version of dora has no ROS 2 bridge. Read the subscription"
-            " in another thread (sending is thread-safe) or in another node"
-        )
+    def merge_external_events(self, subscription: Subscription) -> None:
+        """Receive the messages of a `Ros2Subscription` as well, as events of kind "external".
+
+        Such an event has only `kind` and `value`; `events()` does not yield them.
+        """
+        from dora_node_api.backends.merged import MergedBackend
+
+        if not isinstance(self._backend, MergedBackend):
+            self._backend = cast(Any, MergedBackend(self._backend))
+        cast(MergedBackend, self._backend).add(subscription)
 
     # --- sending ---------------------------------------------------------------------------------
 
@@ -242,6 +247,14 @@ class Node:
     ) -> None:
         """`log` at level trace."""
         self.log("trace", message, target, fields)
+
+    def report_waiting(self, text: str | None) -> None:
+        """Show what the node waits for outside of the dataflow, such as "waits for the robot".
+
+        `dora list`, `dora node list`, `dora why` and the page show it, and the node as degraded,
+        until None is reported or the process ends.
+        """
+        self._backend.report_waiting(text)
 
     # --- the dataflow ----------------------------------------------------------------------------
 

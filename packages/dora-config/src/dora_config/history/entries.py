@@ -111,6 +111,14 @@ class InputRecovered(Frozen):
     input: str
 
 
+class NodeWaits(Frozen):
+    """What a node reported to wait for outside of the dataflow; None: it is over."""
+
+    kind: Literal["node_waits"] = "node_waits"
+    node: str
+    text: str | None = None
+
+
 class LinkPeerChanged(Frozen):
     """The state of the link to a peer changed."""
 
@@ -211,6 +219,7 @@ RunnerHistoryEvent = (
     | RunnerWarned
     | InputTimedOut
     | InputRecovered
+    | NodeWaits
     | LinkPeerChanged
 )
 CoordinatorHistoryEvent = (

@@ -131,6 +131,8 @@ def _runner_line(event: happened.HistoryEvent) -> Line | None:
             return Line(text, node, problem=True)
         case happened.InputRecovered(node=node, input=name):
             return Line(f'input "{name}" receives messages again', node)
+        case happened.NodeWaits(node=node, text=text):
+            return Line(text or "waits for nothing any more", node, problem=text is not None)
         case happened.LinkPeerChanged(peer=peer, state="lost", reason=reason):
             cause = f": {reason}" if reason else ""
             return Line(f'lost the link to machine "{peer}"{cause}', problem=True)
@@ -269,6 +271,8 @@ class _Graph:
         match effect.kind:
             case "link":
                 return cause.machine in (effect.machine, effect.peer)
+            case "wait":
+                return cause.node == effect.node
             case "input":
                 nodes = self.upstream(effect.node or "")
                 machines = {self.evidence.machine_of.get(one) for one in nodes}

@@ -25,7 +25,7 @@ LINK_SILENCE: Final = 5.0
 """Seconds after which a link at most notices that its peer does not answer."""
 NO_SPACE: Final = "No space left on device"
 
-Kind = Literal["node", "machine", "part", "version", "disk", "link", "input", "dataflow"]
+Kind = Literal["node", "machine", "part", "version", "disk", "link", "input", "wait", "dataflow"]
 PRIMARY: Final[frozenset[Kind]] = frozenset({"node", "machine", "part", "version", "disk"})
 """Kinds that are not merely noticed as the consequence of another trouble."""
 
@@ -91,6 +91,12 @@ class Troubles:
                 self._node_failed(index, timed, result.node, result.message, result.stderr_tail)
             case NodeConnected(node=node) | NodeEnded(node=node):
                 self.end("node", node, timed.at)
+                self.end("wait", node, timed.at)
+            case happened.NodeWaits(node=node, text=text):
+                self.end("wait", node, timed.at)
+                if text is not None:
+                    sentence = f'node "{node}"{on(timed.machine)} {text}'
+                    self.begin(new("wait", node, sentence, node=node))
             case NodeSpawned(node=node, restarts=0):
                 self.end("node", node, timed.at)  # the whole part was started again
             case happened.RunBegan(recovered=str(reason)):

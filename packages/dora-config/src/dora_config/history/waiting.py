@@ -43,6 +43,8 @@ def _machines(evidence: Evidence, troubles: Iterable[Trouble]) -> Iterable[str]:
                 yield f'the nodes on machine "{trouble.machine}" are being started again'
             case "disk":
                 yield f"space on the disk{on(trouble.machine)}: make room there"
+            case "wait":
+                yield trouble.text
             case "node" | "input" | "dataflow":
                 pass
 

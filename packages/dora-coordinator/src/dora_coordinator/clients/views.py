@@ -27,6 +27,13 @@ def dataflow_summary(dataflow: Dataflow, membership: Membership, now: float) -> 
         if part.ended and part.result is not None
         for node in part.result.nodes
     ]
+    if status == "Running":
+        waiting = [
+            f'node "{node.node}" {node.error}'
+            for node in sampled
+            if node.status == "Degraded" and node.error
+        ]
+        reason = "; ".join(waiting) or None
     recovered = [part for part in dataflow.parts.values() if part.recovered_at is not None]
     return DataflowSummary(
         uuid=dataflow.id,

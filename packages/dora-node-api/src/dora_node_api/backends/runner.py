@@ -32,6 +32,7 @@ from dora_node_api.protocol.messages import (
     HoldUpdates,
     Refused,
     RemoveRoute,
+    ReportWaiting,
     RestoreState,
     SaveState,
     SourceSegment,
@@ -240,6 +241,9 @@ class RunningBackend(Backend):
 
     def warn(self, message: str) -> None:
         self._connection.warn(message)
+
+    def report_waiting(self, text: str | None) -> None:
+        self._connection.calls.run(lambda: self._connection.send(ReportWaiting(text)))
 
     def close_outputs(self, outputs: tuple[str, ...]) -> None:
         self._outputs.close(outputs)

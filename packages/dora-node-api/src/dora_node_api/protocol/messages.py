@@ -153,6 +153,12 @@ class StopDataflow(Message, kind="stop_dataflow"):
     reason: str
 
 
+class ReportWaiting(Message, kind="waiting"):
+    """What the node waits for outside of the dataflow. None: nothing any more."""
+
+    text: str | None = None
+
+
 class SaveState(Message, kind="save_state"):
     """State for the next process of the node; replaces an earlier one. One descriptor, of a memory
     file with `size` bytes.

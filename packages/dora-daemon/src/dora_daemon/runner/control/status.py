@@ -81,13 +81,13 @@ class StatusReporter:
         return Statistics(edges=tuple(status(entry) for entry in queues), at=time.monotonic())
 
 
-def shown_state(node: NodeSnapshot, broken: set[str]) -> ShownState:
+def shown_state(node: NodeSnapshot, *, degraded: bool) -> ShownState:
     """Return the state of a node as shown to users."""
     if node.state is NodeState.ENDED:
         if node.result is not None and node.result.outcome != "success":
             return "Failed"
         return "Stopped" if node.stopped else "Finished"
-    if node.state is NodeState.RUNNING and broken:
+    if node.state is NodeState.RUNNING and degraded:
         return "Degraded"
     if node.state is NodeState.CONNECTING and node.restarts:
         return "Restarting"
@@ -101,10 +101,13 @@ def node_status(
     cause, at = node.last_restart or (None, now)
     inputs, process = local.inputs, local.process
     load = None if process is None else process.load.sample(now)
+    incarnation, waiting = local.waiting
+    if incarnation != node.incarnation or node.result is not None:
+        waiting = None
     blocked = [q for q in registry.out_of(node.node) if q.keeper.statistics().blocked]
     return NodeStatus(
         node=node.node,
-        status=shown_state(node, inputs.broken),
+        status=shown_state(node, degraded=bool(inputs.broken) or waiting is not None),
         pid=node.pid,
         incarnation=node.incarnation,
         restarts=node.restarts,
@@ -122,6 +125,6 @@ def node_status(
         health_kills=node.health_kills,
         input_timeouts=inputs.timeouts,
         input_recoveries=inputs.recoveries,
-        error=node.result.message or None if node.result is not None else None,
+        error=waiting if node.result is None else node.result.message or None,
         held=local.held,
     )

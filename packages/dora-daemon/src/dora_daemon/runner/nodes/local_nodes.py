@@ -101,6 +101,8 @@ class LocalNode(Participant):
         self.replacement: Replacement | None = None
         self.inputs = InputWatch()
         self.health = HealthWatch()
+        self.waiting: tuple[int, str | None] = (-1, None)
+        """What the process of this incarnation waits for outside of the dataflow."""
         self._saved: SavedState | None = None
         self.operator_hold = ""
         self._hold: tuple[int, str] | None = None

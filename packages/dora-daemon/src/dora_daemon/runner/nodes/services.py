@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from dora_config.history.entries import NodeWaits
 from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner_events import LogLine, RunnerEvent
 from dora_daemon.link import LINK_NODE
@@ -46,6 +47,7 @@ from dora_node_api.protocol.messages import (
     Message,
     NodeLeaving,
     OpenSegment,
+    ReportWaiting,
     SaveState,
     StopDataflow,
     WatchOutput,
@@ -146,6 +148,11 @@ class NodeServices:
                 self._emit(OutputsClosed(node, outputs))
             case StopDataflow(reason=reason):
                 self._emit(StopRequested(f'node "{node}" requested it: {reason}'))
+            case ReportWaiting(text=text) if node in self.nodes:
+                self.nodes[node].waiting = (incarnation, text)
+                self.logs.history.add(NodeWaits(node=node, text=text))
+                if text is not None:
+                    self._library_log(node, Log("warn", text))
             case NodeLeaving():
                 connection.leaving = True
             case _:
