@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "dora_coordinator": {"dora_config"},
     "dora_daemon": {"dora_config", "dora_node_api"},
     "dora_cli": {"dora_config", "dora_node_api", "dora_coordinator", "dora_daemon"},
-    "dora_ros2": set(),
+    "dora_ros2": {"dora_node_api"},
 }
 """Our own packages that each package may import."""
 

@@ -117,8 +117,12 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("types",),
         ("zenoh",),
         ("dds",),
+        ("transport",),
+        ("channels",),
+        ("bridge", "api"),
         ("check",),
         ("commands",),
+        ("__main__",),
     ),
 }
 """Modules and sub-packages of a package, from the lowest layer to the highest.

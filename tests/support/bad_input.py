@@ -120,7 +120,7 @@ NODES = (
             _nodes(_a("    git: https://example.invalid/x", "    branch: main", "    tag: v1"))),
     Mistake("Nodes", "a branch without a repository", ("dataflow.yml:", "git"),
             _nodes(_a("    branch: main"))),
-    Mistake("Nodes", "a ROS 2 node", ("dataflow.yml:", "ros2"),
+    Mistake("Nodes", "a ROS 2 topic without an output", ("dataflow.yml:", "ros2"),
             _nodes("  - id: a", "    ros2: {topic: /x}")),
     Mistake("Nodes", "an operator in a shared library", ("dataflow.yml:", "shared-library"),
             _nodes("  - id: a", "    operator: {shared-library: x}")),

@@ -136,6 +136,7 @@ def test_scalars_in_a_cluster_file(written: str) -> None:
 
 
 # A file for each text of each model, with VALUE in its place.
+BRIDGE = "nodes: [{id: n, ros2: {%s}, inputs: {i: n/x}, outputs: [x]}]"
 NODE = "nodes: [{id: n, path: p, outputs: [o], %s}]"
 OPERATOR = "nodes: [{id: n, operator: {id: x, python: p, outputs: [o], %s}}]"
 MODULE = "module: {name: m, %s}\nnodes: [{id: n, path: p, outputs: [o], inputs: {a: _mod/i}}]"
@@ -201,6 +202,19 @@ FILES: dict[tuple[str, str], str] = {
     ("Node", "min_log_level"): NODE % "min_log_level: VALUE",
     ("Node", "env"): NODE % "env: {A: VALUE}",
     ("Descriptor", "env"): "env: {A: VALUE}\nnodes: []",
+    ("Ros2", "topic"): BRIDGE % "topic: VALUE",
+    ("Ros2", "message_type"): BRIDGE % "topic: x, message_type: VALUE",
+    ("Ros2", "service"): BRIDGE % "service: VALUE, service_type: a/B, role: client",
+    ("Ros2", "service_type"): BRIDGE % "service: x, service_type: VALUE, role: client",
+    ("Ros2", "action"): BRIDGE % "action: VALUE, action_type: a/B, role: client",
+    ("Ros2", "action_type"): BRIDGE % "action: x, action_type: VALUE, role: client",
+    ("Ros2", "namespace"): BRIDGE % "topic: x, namespace: VALUE",
+    ("Ros2", "node_name"): BRIDGE % "topic: x, node_name: VALUE",
+    ("Ros2Topic", "topic"): BRIDGE % "topics: [{topic: VALUE, output: x}]",
+    ("Ros2Topic", "message_type"): BRIDGE % "topics: [{topic: x, message_type: VALUE}]",
+    ("Ros2Topic", "output"): BRIDGE % "topics: [{topic: x, output: x, input: VALUE}]",
+    ("Ros2Topic", "input"): BRIDGE % "topics: [{topic: x, output: x, input: VALUE}]",
+    ("Ros2Transport", "config_uri"): BRIDGE % "topic: x, transport: {config_uri: VALUE}",
     ("WrittenCoordinator", "addr"): "coordinator: {addr: VALUE}\nmachines: [{id: m, host: h}]",
     ("WrittenCluster", "zenoh_peer"): MACHINE % "" + "\nzenoh_peer: VALUE",
     ("WrittenMachine", "dora"): MACHINE % "dora: VALUE",

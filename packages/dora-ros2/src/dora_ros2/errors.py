@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-class Ros2Error(Exception):
+class Ros2Error(RuntimeError):
     """Root of the errors of this package."""
 
 

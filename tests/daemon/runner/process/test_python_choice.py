@@ -13,7 +13,8 @@ from dora_daemon.runner.process.python_choice import PythonChooser, PythonUnusab
 def fake_python(path: Path, *, version: str = "3 12", pyarrow: bool = True) -> Path:
     """Write a fake interpreter that counts its runs."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'#!/bin/sh\necho x >> "$0.runs"\necho dora-python {version} {pyarrow}\n')
+    missing = "" if pyarrow else "pyarrow"
+    path.write_text(f'#!/bin/sh\necho x >> "$0.runs"\necho dora-python {version} {missing}\n')
     path.chmod(0o755)
     return path
 

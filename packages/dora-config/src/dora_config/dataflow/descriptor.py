@@ -37,6 +37,7 @@ from dora_config.dataflow.resolved import (
     QueuePolicy,
     RestartPolicy,
 )
+from dora_config.dataflow.ros2 import Ros2
 
 MAX_ROTATED_FILES = 100
 _MAX_CORES = 4096
@@ -191,7 +192,7 @@ class Operator(ProgramFields):
 
 
 class Node(ProgramFields):
-    """One node with exactly one of `path`, `operator`, `operators` and `module`."""
+    """One node with exactly one of `path`, `operator`, `operators`, `module` and `ros2`."""
 
     id: NodeIdField = Field(description="Unique name: letters, digits, '_', '.', '-'.")
     path: TextField | None = optional("File, program, `dynamic`, `shell` or an http(s) URL.")
@@ -242,7 +243,7 @@ class Node(ProgramFields):
     operators: list[Operator] | None = optional("Operators of a runtime node.")
     module: TextField | None = optional("File with the nodes that replace this one.")
     params: dict[str, ParamField] | None = optional("Values for the module, `$PARAM_<KEY>` inside.")
-    ros2: RefusedField = None
+    ros2: Ros2 | None = optional("A bridge to topics, a service or an action of ROS 2.")
     hub: RefusedField = None
 
 

@@ -10,6 +10,8 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +28,7 @@ from dora_config.dataflow.resolved import ResolvedDataflow
 from dora_config.dataflow.types import TypeDefinition
 from dora_config.dataflow.variables import expand_path, find_variables
 from dora_config.errors import ConfigError, Problem
-from dora_config.yaml.document import Document
+from dora_config.yaml.document import Document, KeyPath
 from dora_config.yaml.findings import Finding
 from dora_config.yaml.reader import read_document
 from dora_config.yaml.scalars import written
@@ -437,6 +439,8 @@ def _check_programs(
                 loading.problems.append(
                     source_map.problem(position, ("path",), message, hint=hint, severity="warning")
                 )
+        if node.ros2 is not None:
+            _check_bridge(loading, source_map, position)
         for operator in node.operators:
             if operator.python and not is_file(loading.base / operator.python):
                 message = f'node "{node.id}": could not find source path "{operator.python}"'
@@ -444,6 +448,32 @@ def _check_programs(
                 loading.problems.append(
                     source_map.problem(position, place, message, severity="warning")
                 )
+
+
+def _check_bridge(loading: _Loading, source_map: SourceMap, position: int) -> None:
+    """Warn about types without a definition, or of dora-ros2, which is not installed."""
+    flat = source_map.flat[position]
+    if flat.node.ros2 is None:
+        return
+
+    def warn(path: KeyPath, message: str, hint: str | None = None) -> None:
+        text = f'node "{flat.node.id}": {message}'
+        place = ("ros2", *path)
+        loading.problems.append(
+            source_map.problem(position, place, text, hint=hint, severity="warning")
+        )
+
+    if find_spec("dora_ros2") is None:
+        warn((), "dora-ros2 is not installed here", "pip install dora-ros2")
+        return
+    if "AMENT_PREFIX_PATH" in flat.env:  # names folders of the machine of the node
+        return
+    known: Any = import_module("dora_ros2.types").Types([loading.base])
+    for path, kind, name in flat.node.ros2.types():
+        try:
+            getattr(known, kind)(name)
+        except Exception as error:  # noqa: BLE001 - of a package that is not imported here
+            warn(path, str(error))
 
 
 def _program_exists(base: Path, path: str, environ: Mapping[str, str]) -> bool:

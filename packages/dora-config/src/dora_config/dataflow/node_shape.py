@@ -11,8 +11,8 @@ from dora_config.yaml.document import KeyPath
 from dora_config.yaml.findings import Finding
 from dora_config.yaml.suggest import closest_name
 
-DescriptorKind = Literal["path", "operator", "operators", "module"]
-KINDS: tuple[DescriptorKind, ...] = ("path", "operator", "operators", "module")
+DescriptorKind = Literal["path", "operator", "operators", "module", "ros2"]
+KINDS: tuple[DescriptorKind, ...] = ("path", "operator", "operators", "module", "ros2")
 
 SHARED_FIELDS = frozenset({"id", "name", "description", "env", "deploy", "cpu_affinity"})
 """Fields that nodes of every kind may have."""
@@ -20,10 +20,12 @@ ALLOWED_FIELDS: Mapping[DescriptorKind, frozenset[str]] = {
     "operator": SHARED_FIELDS | {"operator"},
     "operators": SHARED_FIELDS | {"operators"},
     "module": SHARED_FIELDS | {"module", "inputs", "params", "build"},
+    "ros2": frozenset(Node.model_fields)
+    - {"path", "path_sha256", "args", "git", "branch", "tag", "rev", "params", "hub"}
+    - {"operator", "operators", "module"},
 }
 _OPERATOR_FIELDS = frozenset(ProgramFields.model_fields) - SHARED_FIELDS
 _REFUSED = {
-    "ros2": "`ros2` bridges are not supported: write a node that uses rclpy",
     "hub": "`hub` references are not supported: use `path`, with `build` or `git`",
 }
 _STANDARD_FIELDS = (
@@ -79,7 +81,7 @@ def shape_findings(node: Mapping[str, Any], path: KeyPath, where: str) -> Iterat
 
 def _kind_findings(present: set[str], path: KeyPath, where: str) -> Iterator[Finding]:
     kinds = [kind for kind in KINDS if kind in present]
-    expected = "expected exactly one of path, operator, operators, module"
+    expected = f"expected exactly one of {', '.join(KINDS)}"
     if not kinds and not present & {*_REFUSED, "custom"}:
         others = present - _STANDARD_FIELDS - _OPERATOR_FIELDS - SHARED_FIELDS
         if not any(closest_name(field, KINDS) for field in others):  # else it is misspelt
@@ -124,6 +126,8 @@ def _misplaced_findings(
             hint = "module nodes accept only inputs, params and build beside " + ", ".join(
                 sorted(SHARED_FIELDS)
             )
+        elif kind == "ros2":
+            hint = "the program of a ros2 node is that of dora-ros2"
         elif field in _OPERATOR_FIELDS:
             hint = f"move it into the `{kind}` block"
         else:

@@ -20,6 +20,7 @@ from dora_config.dataflow.node_shape import (
     operator_findings,
     shape_findings,
 )
+from dora_config.dataflow.ros2 import bridge_findings
 from dora_config.yaml.document import OLD_NAMES, Document, KeyPath
 from dora_config.yaml.findings import Finding, describe_place, show
 from dora_config.yaml.suggest import closest_name
@@ -108,6 +109,12 @@ def _read_node(file: NodesFile, raw: Any, path: KeyPath) -> SourceNode | None:
     if checked.model is None:
         return None
     file.findings.extend(_node_findings(checked.model, path, where))
+    bridge = (*path, "ros2")
+    if not any(finding.path[: len(bridge)] == bridge for finding in checked.findings):
+        node = checked.model
+        ports = list(node.inputs or ()), node.outputs or []
+        if node.ros2 is not None:
+            file.findings.extend(bridge_findings(node.ros2, *ports, bridge, where))
     return SourceNode(checked.model, path)
 
 

@@ -33,6 +33,7 @@ from dora_config.dataflow.resolved import (
     ResolvedTypeRule,
     RestartSettings,
 )
+from dora_config.dataflow.ros2 import with_ports
 from dora_config.dataflow.sources import OutputSource
 from dora_config.errors import Problem, Severity
 from dora_config.yaml.document import Document, KeyPath
@@ -175,7 +176,7 @@ def _unused_inputs(
 
 _CHANGED = {"id", "path", "path_sha256", "args", "env", "build", "git", "inputs", "outputs"}
 _CHANGED |= {"input_types", "output_types", "output_metadata", "cpu_affinity", "deploy"}
-_CHANGED |= {"operators", *LOG_SETTINGS}
+_CHANGED |= {"operators", "ros2", *LOG_SETTINGS}
 _AS_WRITTEN = (ResolvedNode.model_fields.keys() & descriptor.Node.model_fields.keys()) - _CHANGED
 """Fields of a node that are copied."""
 
@@ -205,6 +206,7 @@ def _resolve_node(
         kind=kind,
         path=_program(node.path, kind, flat),
         path_sha256=node.path_sha256.lower() if node.path_sha256 else None,
+        ros2=_bridge(node),
         args=_args(kind, node.args),
         env={**root_env, **flat.env},
         inherited_env=tuple(name for name in root_env if name not in flat.env),
@@ -280,6 +282,8 @@ def _promised_metadata(
 def _kind(node: descriptor.Node) -> NodeKind:
     if node.operator is not None or node.operators is not None:
         return "runtime"
+    if node.ros2 is not None:
+        return "ros2"
     path = node.path or ""
     if path.startswith(_URL_SCHEMES):
         return "url"
@@ -292,6 +296,13 @@ def _program(path: str | None, kind: NodeKind, flat: FlatNode) -> str | None:
         return path
     is_file = "/" in path or path.endswith(_PROGRAM_SUFFIXES)
     return join_directory(flat.directory, path) if is_file and "$" not in path else path
+
+
+def _bridge(node: descriptor.Node) -> dict[str, Any] | None:
+    if node.ros2 is None:
+        return None
+    bridge = with_ports(node.ros2, list(node.inputs or ()), node.outputs or [])
+    return bridge.model_dump(mode="json", exclude_none=True)
 
 
 def _args(kind: NodeKind, args: str | None) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ DEFAULT_FINISH_GRACE = 120.0
 DEFAULT_ROTATED_FILES = 5
 SINGLE_OPERATOR_ID = "op"
 
-NodeKind = Literal["standard", "runtime", "dynamic", "shell", "url"]
+NodeKind = Literal["standard", "runtime", "dynamic", "shell", "url", "ros2"]
 QueuePolicy = Literal["drop_oldest", "backpressure"]
 RestartPolicy = Literal["never", "on-failure", "always"]
 Distribution = Literal["local", "http"]
@@ -136,6 +136,8 @@ class ResolvedNode(Frozen):
     kind: NodeKind = "standard"
     path: str | None = None
     path_sha256: str | None = None
+    ros2: dict[str, Any] | None = None
+    """The `ros2` block, each topic with its input or output."""
     args: tuple[str, ...] = ()
     env: dict[str, EnvValue] = Field(default_factory=dict)
     inherited_env: tuple[str, ...] = ()

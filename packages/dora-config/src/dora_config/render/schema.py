@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from dora_config.cluster.models import FIELDS_OF_HOST, WrittenCluster, WrittenFleet
 from dora_config.dataflow.descriptor import Descriptor, Module
 from dora_config.dataflow.node_shape import ALLOWED_FIELDS, KINDS
+from dora_config.dataflow.ros2 import MAX_TOPICS, MODES
 from dora_config.yaml.document import OLD_NAMES
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -33,6 +34,7 @@ def json_schema(kind: FileKind) -> dict[str, Any]:
     if "Node" in definitions:
         _add_node_rules(definitions["Node"])
         _add_operator_rules(definitions)
+        _add_bridge_rules(definitions["Ros2"])
         for model in (schema, definitions["Node"]):
             _add_old_names(model)
     if "WrittenCoordinator" in definitions:
@@ -87,6 +89,16 @@ def _add_operator_rules(definitions: dict[str, Any]) -> None:
     several = definitions["Node"]["properties"]["operators"]["anyOf"][0]
     several["minItems"] = 1
     several["items"] = {"allOf": [several["items"], {"required": ["id"]}]}
+
+
+def _add_bridge_rules(bridge: dict[str, Any]) -> None:
+    """Allow one mode; require type and role of services and actions, and few topics."""
+    bridge["oneOf"] = [_has(mode) for mode in MODES]
+    bridge["allOf"] = [
+        {"if": _has(mode), "then": {"allOf": [_has(f"{mode}_type"), _has("role")]}}
+        for mode in ("service", "action")
+    ]
+    bridge["properties"]["topics"]["anyOf"][0] |= {"minItems": 1, "maxItems": MAX_TOPICS}
 
 
 def _add_coordinator_rules(definition: dict[str, Any]) -> None:

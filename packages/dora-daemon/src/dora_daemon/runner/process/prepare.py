@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from dora_daemon.runner.process.sources import find_program, require_executable
 from dora_daemon.runner.process.spawn import usable_cpus
 
 OPERATOR_HOST = "dora_node_api.operators"
+ROS2 = "dora_ros2"
+"""Package that runs `ros2` nodes; it need not be installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ class Preparer:
         variables = with_packages(merged.variables, str(self._packages))
         if self._plan.machine_id is not None:
             variables["DORA_MACHINE_ID"] = self._plan.machine_id
+        if spec.ros2 is not None:
+            variables["DORA_ROS2"] = json.dumps(spec.ros2)
         argv, facts = self._command(spec, place, cwd, variables)
         cpus, missing = usable_cpus(spec.cpu_affinity)
         warnings = list(merged.warnings)
@@ -126,6 +131,10 @@ class Preparer:
             return self._shell_command(spec)
         if spec.kind == "runtime":
             return self._operator_command(spec, place, cwd, variables)
+        if spec.kind == "ros2":
+            interpreter = self._python.choose(place.python, variables, cwd, ("pyarrow", ROS2))
+            argv = (*interpreter.words, "-u", "-m", ROS2)
+            return argv, LaunchFacts(argv, None)
         path = spec.path or ""
         has_ports = bool(spec.inputs or spec.outputs)
         if spec.kind == "url":

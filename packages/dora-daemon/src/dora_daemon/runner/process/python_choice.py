@@ -19,14 +19,18 @@ import sys
 facts = "dora-python %d %d" % sys.version_info[:2]
 if sys.version_info >= (3, 11):
     import importlib.util
-    facts += " %s" % (importlib.util.find_spec("pyarrow") is not None)
+    for name in sys.argv[1:]:
+        if importlib.util.find_spec(name) is None:
+            facts += " " + name
 print(facts)
 """
-_FACTS = re.compile(r"^dora-python (\d+) (\d+)( True)?", re.MULTILINE)
+_FACTS = re.compile(r"^dora-python (\d+) (\d+)([\w ]*)$", re.MULTILINE)
 """The line of the check; start-up files of an interpreter may print others."""
 CHECK_SECONDS = 60.0
 """Seconds for an interpreter to answer."""
 _MANAGED = "the node's own environment"
+_NEEDED = ("pyarrow",)
+"""Modules that every node needs."""
 
 
 class PythonUnusable(RunnerError):
@@ -52,15 +56,21 @@ class PythonChooser:
         self._uv = uv
         self._usable: set[tuple[str, ...]] = set()
 
-    def choose(self, managed: str | None, variables: Mapping[str, str], cwd: Path) -> Interpreter:
+    def choose(
+        self,
+        managed: str | None,
+        variables: Mapping[str, str],
+        cwd: Path,
+        needed: tuple[str, ...] = _NEEDED,
+    ) -> Interpreter:
         """Return the interpreter for a node whose environment is ``variables``.
 
-        Raises PythonUnusable if it is missing or cannot import pyarrow. Only the interpreter that
-        runs dora is replaced by a better one on PATH.
+        Raises PythonUnusable if it is missing or lacks a ``needed`` module. Only the interpreter
+        that runs dora is replaced by a better one on PATH.
         """
         problems = []
         for candidate in self._candidates(managed, variables):
-            problem = self._problem(candidate, variables, cwd)
+            problem = self._problem(candidate, variables, cwd, needed)
             if problem is None:
                 return candidate
             problems.append(problem)
@@ -92,29 +102,35 @@ class PythonChooser:
         return found
 
     def _problem(
-        self, interpreter: Interpreter, variables: Mapping[str, str], cwd: Path
+        self,
+        interpreter: Interpreter,
+        variables: Mapping[str, str],
+        cwd: Path,
+        needed: tuple[str, ...],
     ) -> str | None:
         # uv chooses by the directory; PYTHONPATH decides which modules can be imported
         place = str(cwd) if len(interpreter.words) > 1 else ""
-        key = (*interpreter.words, place, variables.get("PYTHONPATH", ""))
+        key = (*interpreter.words, place, variables.get("PYTHONPATH", ""), *needed)
         if key in self._usable:
             return None
-        problem = _examine(interpreter, variables, cwd)
+        problem = _examine(interpreter, variables, cwd, needed)
         if problem is None:
             self._usable.add(key)
         return problem
 
 
-def _examine(interpreter: Interpreter, variables: Mapping[str, str], cwd: Path) -> str | None:
+def _examine(
+    interpreter: Interpreter, variables: Mapping[str, str], cwd: Path, needed: tuple[str, ...]
+) -> str | None:
     """Return why an interpreter cannot run nodes; None if it can."""
     if interpreter.words == (sys.executable,):
         # the interpreter of this process needs no subprocess
         version = sys.version_info[:2]
-        has_pyarrow = importlib.util.find_spec("pyarrow") is not None
+        missing = [name for name in needed if importlib.util.find_spec(name) is None]
     else:
         try:
             done = subprocess.run(
-                [*interpreter.words, "-c", _CHECK],
+                [*interpreter.words, "-c", _CHECK, *needed],
                 cwd=cwd,
                 env=dict(variables),
                 stdin=subprocess.DEVNULL,
@@ -133,14 +149,14 @@ def _examine(interpreter: Interpreter, variables: Mapping[str, str], cwd: Path) 
             output = (done.stderr.strip() or done.stdout.strip()).splitlines()
             return f"{interpreter} does not work: {output[-1] if output else 'it printed nothing'}"
         version = (int(facts[1]), int(facts[2]))
-        has_pyarrow = facts[3] is not None
+        missing = facts[3].split()
     if version < OLDEST:
         return (
             f"{interpreter} is Python {version[0]}.{version[1]}, but nodes need"
             f" {OLDEST[0]}.{OLDEST[1]} or newer; {_newer(interpreter)}"
         )
-    if not has_pyarrow:
-        return f"{interpreter} has no pyarrow; {_remedy(interpreter)}"
+    if missing:
+        return f"{interpreter} has no {missing[0]}; {_remedy(interpreter, missing[0])}"
     return None
 
 
@@ -157,9 +173,10 @@ def _newer(interpreter: Interpreter) -> str:
     return f"install a newer one, or make it the first on PATH: uv venv --python {oldest}"
 
 
-def _remedy(interpreter: Interpreter) -> str:
+def _remedy(interpreter: Interpreter, module: str) -> str:
+    wheel = module.replace("_", "-")
     if interpreter.origin == _MANAGED:  # uv made it, without pip; the next build may make it anew
-        return "add a line `pip install pyarrow` to the node's `build`"
+        return f"add a line `pip install {wheel}` to the node's `build`"
     if len(interpreter.words) > 1:
-        return "add it to the project that uv runs: uv add pyarrow"
-    return f"install it: {interpreter.words[0]} -m pip install pyarrow"
+        return f"add it to the project that uv runs: uv add {wheel}"
+    return f"install it: {interpreter.words[0]} -m pip install {wheel}"

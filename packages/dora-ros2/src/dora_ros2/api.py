@@ -1,0 +1,541 @@
+"""The classes `dora.Ros2*`, by which a node talks to ROS itself; names and behaviour of dora-rs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import uuid
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from enum import Enum
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Literal, TypeVar
+
+import pyarrow as pa
+
+from dora_ros2.channels import ENDS, MAX_GOALS, REQUEST_SECONDS, RESULT_SECONDS
+from dora_ros2.definitions.description import full_name
+from dora_ros2.errors import (
+    DefinitionError,
+    GoalError,
+    InvalidName,
+    MalformedMessage,
+    NoReply,
+)
+from dora_ros2.transport import Connection, choose_transport, logger, place_of, qos_of
+from dora_ros2.types import MessageType, Types
+from dora_ros2.zenoh import keys
+from dora_ros2.zenoh.actions import ActionClient, ActionServer, ClientGoal, Result, ServerGoal
+from dora_ros2.zenoh.attachment import Attachment
+from dora_ros2.zenoh.descriptions import find_description, serve_descriptions
+from dora_ros2.zenoh.goals import GoalState
+from dora_ros2.zenoh.node import Node, Request
+from dora_ros2.zenoh.parameters import ParameterServer, Value, parameter_type
+from dora_ros2.zenoh.qos import Qos
+from dora_ros2.zenoh.tokens import Kind
+
+_T = TypeVar("_T")
+_TAKE_SECONDS = 1.0
+_SERVER_SECONDS = 20.0
+_TYPE_SECONDS = 5.0
+
+
+class Ros2Durability(Enum):
+    """Whether late subscribers get earlier messages."""
+
+    Volatile = "volatile"
+    TransientLocal = "transient_local"
+    Transient = "transient"
+    Persistent = "persistent"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class Ros2Liveliness(Enum):
+    """How a publisher shows that it is alive."""
+
+    Automatic = "automatic"
+    ManualByParticipant = "manual_by_participant"
+    ManualByTopic = "manual_by_topic"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class Ros2QosPolicies:
+    """Quality of service; by default best effort, volatile, the last message. Times in seconds."""
+
+    def __init__(
+        self,
+        durability: Ros2Durability | None = None,
+        liveliness: Ros2Liveliness | None = None,
+        reliable: bool | None = None,
+        keep_all: bool | None = None,
+        lease_duration: float | None = None,
+        max_blocking_time: float | None = None,
+        keep_last: int | None = None,
+    ) -> None:
+        """`max_blocking_time` is accepted; a publisher here never waits."""
+        written = {
+            "durability": durability.value if durability is not None else None,
+            "liveliness": liveliness.value if liveliness is not None else None,
+            "reliable": reliable,
+            "keep_all": keep_all,
+            "lease_duration": lease_duration,
+            "keep_last": keep_last,
+        }
+        self.qos = qos_of({key: value for key, value in written.items() if value is not None})
+
+
+class Ros2Transport:
+    """How ROS is reached: `Ros2Transport.zenoh()` or `Ros2Transport.dds()`."""
+
+    kind: Literal["zenoh", "dds"]
+
+    def __init__(self, kind: Literal["zenoh", "dds"]) -> None:
+        self.kind = kind
+        self.compatibility: str | None = None
+        self.config_uri = ""
+
+    @staticmethod
+    def dds() -> Ros2Transport:
+        """DDS, for topics only; needs `pip install "dora-ros2[dds]"`."""
+        return Ros2Transport("dds")
+
+    @staticmethod
+    def zenoh(compatibility: str | None = None, config_uri: str | None = None) -> Ros2Transport:
+        """Zenoh, for nodes of rmw_zenoh: `humble`, `rep2016` (newer), by default as they are."""
+        if compatibility not in (None, "humble", "rep2016"):
+            raise ValueError("compatibility must be `humble` or `rep2016`")
+        transport = Ros2Transport("zenoh")
+        transport.compatibility = compatibility
+        transport.config_uri = config_uri or ""
+        return transport
+
+
+class Ros2NodeOptions:
+    """Options of a node; `rosout` is accepted and has no effect."""
+
+    def __init__(self, rosout: bool | None = None) -> None:
+        self.rosout = bool(rosout)
+
+
+class Ros2Topic:
+    """A topic by name, with its type."""
+
+    def __init__(self, name: str, message_type: str, qos: Ros2QosPolicies) -> None:
+        self.name = name
+        self.message_type = full_name(message_type.replace("::", "/"), "msg")
+        self.qos = qos
+
+
+class Ros2Context:
+    """A connection to ROS, and the definitions of its types.
+
+    `ros_paths` are searched before AMENT_PREFIX_PATH and the installed definitions. Without a
+    `transport` it is Zenoh if a router answers, else DDS if it is installed. Without `domain_id`
+    the domain is that of ROS_DOMAIN_ID, or 0.
+    """
+
+    def __init__(
+        self,
+        ros_paths: Sequence[str | Path] | None = None,
+        transport: Ros2Transport | None = None,
+        domain_id: int | None = None,
+    ) -> None:
+        if transport is not None and not isinstance(transport, Ros2Transport):
+            kind = type(transport).__name__
+            raise TypeError(f"transport must be a Ros2Transport, not {kind}")
+        if transport is None:
+            choice = choose_transport(os.environ)
+            logger.info("transport %s: %s", choice.kind, choice.reason)
+            transport = Ros2Transport(choice.kind)
+        self._types = Types([*(ros_paths or ()), Path.cwd()])
+        self._connection = Connection(
+            transport.kind,
+            domain=domain_id,
+            config=transport.config_uri,
+            profile=transport.compatibility,
+            on_state=_log_router,
+        )
+
+    @property
+    def transport_kind(self) -> str:
+        return self._connection.kind
+
+    def new_node(
+        self,
+        name: str,
+        namespace: str,
+        options: Ros2NodeOptions,
+        parameters: Mapping[str, Value] | None = None,
+    ) -> Ros2Node:
+        """Announce a node, with its parameters and their first values."""
+        return Ros2Node(self._connection, self._types, name, namespace, parameters or {})
+
+
+def _log_router(waiting: str | None) -> None:
+    if waiting is None:
+        logger.info("connected to a Zenoh router")
+    else:
+        logger.warning(waiting)
+
+
+class Ros2Node:
+    """A node in the ROS graph; `Ros2Context.new_node` returns it."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        types: Types,
+        name: str,
+        namespace: str,
+        parameters: Mapping[str, Value],
+    ) -> None:
+        self._connection = connection
+        self._types = types
+        self._node: Node = connection.node(name, namespace)
+        values = {"use_sim_time": False, **parameters}
+        self._parameters: ParameterServer | None = None
+        self._values: dict[str, Value] = values
+        if connection.kind == "zenoh":
+            serve_descriptions(self._node, types.description)
+            self._parameters = ParameterServer(self._node, types, values)
+            self._values = self._parameters.values
+
+    def create_topic(self, name: str, message_type: str, qos: Ros2QosPolicies) -> Ros2Topic:
+        """Return a topic for `create_publisher` and `create_subscription`."""
+        keys.absolute(name)
+        return Ros2Topic(name, message_type, qos)
+
+    def create_publisher(
+        self, topic: Ros2Topic, qos: Ros2QosPolicies | None = None
+    ) -> Ros2Publisher:
+        """Announce a publisher; `qos` replaces that of the topic."""
+        kind = self._types.message(topic.message_type)
+        return Ros2Publisher(self._node, topic.name, kind, (qos or topic.qos).qos)
+
+    def create_subscription(
+        self, topic: Ros2Topic, qos: Ros2QosPolicies | None = None
+    ) -> Ros2Subscription:
+        """Announce a subscription. A publisher may describe a type that is not known here."""
+        try:
+            kind = self._types.message(topic.message_type)
+        except DefinitionError:
+            kind = self._described(topic)
+        return Ros2Subscription(self._node, topic.name, kind, (qos or topic.qos).qos)
+
+    def create_service_client(
+        self, service_name: str, service_type: str, qos: Ros2QosPolicies
+    ) -> Ros2ServiceClient:
+        """Announce a client, and wait up to 20 s for a server."""
+        return Ros2ServiceClient(self._node, self._types, service_name, service_type)
+
+    def create_service_server(
+        self, service_name: str, service_type: str, qos: Ros2QosPolicies
+    ) -> Ros2ServiceServer:
+        """Announce a server: `take_request` returns requests, `send_response` replies."""
+        return Ros2ServiceServer(self._node, self._types, service_name, service_type)
+
+    def create_action_client(
+        self, action_name: str, action_type: str, qos: Ros2QosPolicies
+    ) -> Ros2ActionClient:
+        """Announce a client of an action."""
+        return Ros2ActionClient(self._node, self._types, action_name, action_type)
+
+    def create_action_server(
+        self, action_name: str, action_type: str, qos: Ros2QosPolicies
+    ) -> Ros2ActionServer:
+        """Announce a server of an action, which accepts goals itself, up to 8 at once."""
+        return Ros2ActionServer(self._node, self._types, action_name, action_type)
+
+    def get_parameter(self, name: str) -> Value:
+        """Return the value of a parameter; None if it is not declared."""
+        return self._values.get(name)
+
+    def has_parameter(self, name: str) -> bool:
+        """Whether a parameter is declared."""
+        return name in self._values
+
+    def list_parameters(self) -> list[str]:
+        """Return the names of all declared parameters."""
+        return sorted(self._values)
+
+    def set_parameter(self, name: str, value: Value) -> None:
+        """Change a declared parameter. Raises RuntimeError."""
+        if self._parameters is not None:
+            refused = self._parameters.set({name: value})
+        elif name not in self._values:
+            refused = "it is not declared"
+        else:
+            same = parameter_type(value) == parameter_type(self._values[name])
+            refused = None if same else "it has another type"
+            if same:
+                self._values[name] = value
+        if refused is not None:
+            raise InvalidName(f"failed to set parameter `{name}`: {refused}")
+
+    def _described(self, topic: Ros2Topic) -> MessageType:
+        name = keys.absolute(topic.name, *place_of(self._node))
+
+        def publishers() -> list[Any]:
+            found = self._connection.graph.endpoints(Kind.PUBLISHER, name=name)
+            return [one for one in found if one.type == topic.message_type]
+
+        self._connection.wait_for(lambda _: publishers(), _TYPE_SECONDS)
+        for endpoint in publishers():
+            return MessageType(find_description(self._node, self._types, endpoint))
+        return self._types.message(topic.message_type)  # raises
+
+
+class Ros2Publisher:
+    """Publishes to a topic."""
+
+    def __init__(self, node: Node, name: str, kind: MessageType, qos: Qos) -> None:
+        self._type = kind
+        self._publisher = node.publisher(name, kind, qos)
+
+    def publish(self, data: pa.Array) -> None:
+        """Publish a struct array of one row; absent fields have their defaults."""
+        if not isinstance(data, pa.Array | pa.StructScalar):
+            raise TypeError(f"expected a pyarrow array, got {type(data).__name__}")
+        self._publisher.publish(self._type.encode(data))
+
+
+class Ros2Subscription:
+    """Receives the messages of a topic; `Node.merge_external_events` takes it."""
+
+    def __init__(self, node: Node, name: str, kind: MessageType, qos: Qos) -> None:
+        self._type = kind
+        self._queue: deque[bytes] = deque(maxlen=None if qos.keep_all else qos.depth)
+        self._descriptor = -1
+        self._warned = False
+        self._subscription = node.subscription(name, kind, self._received, qos)
+
+    def next(self) -> pa.StructArray | None:
+        """Return the next message; None if there is none. Never waits."""
+        while True:
+            try:
+                payload = self._queue.popleft()
+            except IndexError:
+                return None
+            try:
+                return self._type.decode(payload)
+            except MalformedMessage as error:
+                if not self._warned:
+                    self._warned = True
+                    logger.warning("%s: dropped a message: %s", self._subscription.name, error)
+
+    def notify(self, descriptor: int) -> None:
+        """Write to this eventfd for each message that arrives."""
+        self._descriptor = descriptor
+
+    def _received(self, payload: bytes, _: Attachment | None) -> None:
+        self._queue.append(payload)
+        if self._descriptor >= 0:
+            os.eventfd_write(self._descriptor, 1)
+
+
+class Ros2ServiceClient:
+    """Sends requests to a service."""
+
+    def __init__(self, node: Node, types: Types, name: str, kind: str) -> None:
+        self._type = types.service(_slashes(kind))
+        self._client = node.service_client(name, self._type)
+        if not self.wait_for_service():
+            self._client.close()
+            raise NoReply(f"service `{name}` not available within {_SERVER_SECONDS:g} s")
+
+    def wait_for_service(self, timeout_s: float | None = None) -> bool:
+        """Wait for a server, by default up to 20 s; return whether there is one."""
+        return self._client.wait_for_server(_SERVER_SECONDS if timeout_s is None else timeout_s)
+
+    def call(self, request: pa.Array, timeout_s: float | None = None) -> pa.StructArray:
+        """Send a request and return the response; raises RuntimeError after 30 s by default."""
+        seconds = REQUEST_SECONDS if timeout_s is None else timeout_s
+        future = self._client.call(self._type.request.encode(request), timeout=seconds)
+        return self._type.response.decode(future.result())
+
+
+class Ros2ServiceServer:
+    """Receives the requests of a service."""
+
+    def __init__(self, node: Node, types: Types, name: str, kind: str) -> None:
+        self._type = types.service(_slashes(kind))
+        self._requests: SimpleQueue[tuple[Request, pa.StructArray]] = SimpleQueue()
+        self._taken: dict[int, Request] = {}
+        self._number = 0
+        self._server = node.service_server(name, self._type, self._requested)
+
+    def take_request(self, timeout_s: float | None = None) -> tuple[int, pa.StructArray] | None:
+        """Return id and value of the next request; None after `timeout_s` (default 1 s)."""
+        found = _take(self._requests, timeout_s)
+        if found is None:
+            return None
+        self._number += 1
+        self._taken[self._number] = found[0]
+        return self._number, found[1]
+
+    def send_response(self, request_id: int, response: pa.Array) -> None:
+        """Reply to a request. Raises RuntimeError."""
+        request = self._taken.get(request_id)
+        if request is None:
+            raise NoReply(f"unknown request_id {request_id} (already answered or never taken)")
+        request.reply(self._type.response.encode(response))
+        del self._taken[request_id]
+
+    def _requested(self, request: Request) -> None:
+        self._requests.put((request, self._type.request.decode(request.payload)))
+
+
+class Ros2ActionClient:
+    """Sends goals to an action; goals are known by the texts of their UUIDs."""
+
+    def __init__(self, node: Node, types: Types, name: str, kind: str) -> None:
+        self._client = ActionClient(node, name, types.action(_slashes(kind)))
+        self._goals: dict[str, ClientGoal] = {}
+        self._feedback: dict[str, SimpleQueue[pa.StructArray]] = {}
+        self._results: dict[str, Future[Result]] = {}
+
+    def send_goal(self, goal: pa.Array, timeout_s: float | None = None) -> str:
+        """Send a goal and return its id once it is accepted. Raises RuntimeError."""
+        if len(self._goals) >= MAX_GOALS:
+            raise GoalError(f"{MAX_GOALS} goals have no result yet; take or cancel one")
+        seconds = REQUEST_SECONDS if timeout_s is None else timeout_s
+        until = time.monotonic() + seconds
+        self._client.wait_for_server(seconds)
+        goal_id = uuid.uuid4()
+        key = str(goal_id)
+        queue = self._feedback[key] = SimpleQueue()
+        try:
+            accepted = self._client.send_goal(
+                goal,
+                goal_id=goal_id.bytes,
+                on_feedback=queue.put,
+                timeout=max(0.1, until - time.monotonic()),
+            )
+            self._goals[key] = accepted.result()
+        except BaseException:
+            del self._feedback[key]
+            raise
+        return key
+
+    def take_feedback(self, goal_id: str, timeout_s: float | None = None) -> pa.StructArray | None:
+        """Return the next feedback of a goal; None after `timeout_s` (default 1 s)."""
+        return _take(self._feedback[self._known(goal_id)], timeout_s)
+
+    def take_result(
+        self, goal_id: str, timeout_s: float | None = None
+    ) -> tuple[str, pa.StructArray] | None:
+        """Wait for the end of a goal, by default up to 5 min; None after `timeout_s`.
+
+        Returns `succeeded`, `canceled` or `aborted`, and the result.
+        """
+        key = self._known(goal_id)
+        future = self._results.get(key)
+        if future is None or (future.done() and future.exception() is not None):
+            future = self._results[key] = self._goals[key].result()
+        try:
+            result = future.result(RESULT_SECONDS if timeout_s is None else timeout_s)
+        except TimeoutError:
+            return None
+        self._forget(key)
+        return result.state.name.lower(), result.result
+
+    def cancel(self, goal_id: str | None = None, timeout_s: float | None = None) -> int:
+        """Ask to cancel a goal, or all; return the code of the answer: 0 if it was accepted."""
+        seconds = REQUEST_SECONDS if timeout_s is None else timeout_s
+        key = None if goal_id is None else self._known(goal_id)
+        target = bytes(16) if key is None else uuid.UUID(key).bytes
+        return int(self._client.cancel(target, timeout=seconds).result())
+
+    def _known(self, goal_id: str) -> str:
+        if goal_id not in self._goals:
+            raise GoalError(f"unknown goal_id {goal_id}")
+        return goal_id
+
+    def _forget(self, key: str) -> None:
+        for held in (self._goals, self._feedback, self._results):
+            held.pop(key, None)
+
+
+class Ros2ActionServer:
+    """Serves an action: accepts goals, up to 8 at once, and requests to cancel them."""
+
+    def __init__(self, node: Node, types: Types, name: str, kind: str) -> None:
+        self._offered: SimpleQueue[tuple[str, pa.StructArray]] = SimpleQueue()
+        self._cancelled: SimpleQueue[str] = SimpleQueue()
+        self._goals: dict[str, ServerGoal] = {}
+        self._server = ActionServer(
+            node,
+            name,
+            types.action(_slashes(kind)),
+            self._requested,
+            on_cancel=self._cancel_requested,
+            keep_results=RESULT_SECONDS,
+        )
+
+    def take_goal(self, timeout_s: float | None = None) -> tuple[str, pa.StructArray] | None:
+        """Return id and value of the next goal; None after `timeout_s` (default 1 s)."""
+        return _take(self._offered, timeout_s)
+
+    def take_cancel(self, timeout_s: float | None = None) -> list[str] | None:
+        """Return the goals that are to be canceled; None after `timeout_s` (default 1 s)."""
+        first = _take(self._cancelled, timeout_s)
+        if first is None:
+            return None
+        found = [first]
+        with contextlib.suppress(Empty):
+            while True:
+                found.append(self._cancelled.get_nowait())
+        return [key for key in found if key in self._goals] or None
+
+    def send_feedback(self, goal_id: str, feedback: pa.Array) -> None:
+        """Publish feedback. Raises RuntimeError."""
+        self._known(goal_id).feedback(feedback)
+
+    def send_result(
+        self,
+        goal_id: str,
+        result: pa.Array,
+        status: str | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        """End a goal: `succeeded` (default), `canceled`; any other status is `aborted`."""
+        goal = self._known(goal_id)
+        state = GoalState.SUCCEEDED if status is None else ENDS.get(status, GoalState.ABORTED)
+        goal.finish(state, result)
+        del self._goals[goal_id]
+
+    def _known(self, goal_id: str) -> ServerGoal:
+        if goal_id not in self._goals:
+            raise GoalError(f"unknown goal_id {goal_id} (it has a result or was never taken)")
+        return self._goals[goal_id]
+
+    def _requested(self, goal: ServerGoal) -> None:
+        if len(self._goals) >= MAX_GOALS:
+            goal.reject()
+            return
+        key = str(uuid.UUID(bytes=goal.id))
+        self._goals[key] = goal
+        goal.accept()
+        self._offered.put((key, goal.goal))
+
+    def _cancel_requested(self, goal: ServerGoal) -> bool:
+        self._cancelled.put(str(uuid.UUID(bytes=goal.id)))
+        return True
+
+
+def _slashes(kind: str) -> str:
+    return kind.replace("::", "/")
+
+
+def _take(queue: SimpleQueue[_T], timeout_s: float | None) -> _T | None:
+    try:
+        return queue.get(timeout=_TAKE_SECONDS if timeout_s is None else max(0.0, timeout_s))
+    except Empty:
+        return None

@@ -1,0 +1,566 @@
+"""Channels of a bridge: one topic, service or action each.
+
+The keeper thread of the bridge calls `update`, the main thread `receive`. Callbacks of ROS hand
+messages to the sender thread, which may wait for room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
+
+import pyarrow as pa
+
+from dora_node_api import Node as DoraNode
+from dora_node_api.ids import uuid7
+from dora_ros2.definitions.description import full_name
+from dora_ros2.errors import DefinitionError, MalformedMessage, Ros2Error
+from dora_ros2.transport import logger, place_of, qos_of
+from dora_ros2.types import MessageType, Types
+from dora_ros2.zenoh import keys
+from dora_ros2.zenoh.actions import ActionClient, ActionServer, ClientGoal, Result, ServerGoal
+from dora_ros2.zenoh.attachment import Attachment
+from dora_ros2.zenoh.descriptions import find_description
+from dora_ros2.zenoh.goals import GoalState
+from dora_ros2.zenoh.graph import Graph
+from dora_ros2.zenoh.keys import NO_HASH
+from dora_ros2.zenoh.node import Node, Request
+from dora_ros2.zenoh.tokens import EndpointToken, Kind
+
+MAX_REQUESTS = 64
+MAX_GOALS = 8
+REQUEST_SECONDS = 30.0
+RESULT_SECONDS = 300.0
+_CLOSE_SECONDS = 2.0
+_QUEUED = 64
+"""Fewest messages of a topic that may wait for the dataflow or for the topic to be opened."""
+
+
+class Sender:
+    """A thread that sends to the dataflow, since a full queue there may block."""
+
+    def __init__(self, node: DoraNode) -> None:
+        self.node = node
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="ros2-sender", daemon=True)
+        self._thread.start()
+
+    def put(self, job: Callable[[], None]) -> None:
+        """Call `job` after those before it."""
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """Finish the jobs, unless they are blocked."""
+        self._jobs.put(None)
+        self._thread.join(_CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()
+            except (RuntimeError, MemoryError, OSError):
+                logger.exception("a message was not sent to the dataflow")
+
+
+class BridgeChannel:
+    """One topic, service or action."""
+
+    def __init__(self, name: str, sender: Sender, types: Types) -> None:
+        self.name = name
+        self.sender = sender
+        self.types = types
+        self._dropped = 0
+
+    def update(self, node: Node, graph: Graph) -> str | None:
+        """Open what can be opened; return what the channel waits for. On the keeper thread."""
+        raise NotImplementedError
+
+    def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+        """Process a message of the dataflow."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Report how many messages were dropped."""
+        if self._dropped > 1:
+            logger.warning("%s: dropped %d messages", self.name, self._dropped)
+
+    def drop(self, reason: object) -> None:
+        """Count a message that is dropped, and warn of the first one."""
+        self._dropped += 1
+        if self._dropped == 1:
+            logger.warning("%s: dropped a message: %s", self.name, reason)
+
+
+class Topic(BridgeChannel):
+    """A topic; its type may be that of the other side."""
+
+    other: Kind
+    waits_for: str
+
+    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+        super().__init__(settings["topic"], sender, types)
+        self._type_name = settings.get("message_type", "")
+        self.qos = qos_of(settings.get("qos") or {})
+        limit = None if self.qos.keep_all else max(self.qos.depth, _QUEUED)
+        self.held: deque[Any] = deque(maxlen=limit)
+        self.type: MessageType | None = None
+        self.endpoint: Any = None
+        self._graph = Graph()
+        self._mismatched: set[str] = set()
+
+    def open(self, node: Node, kind: MessageType) -> None:
+        raise NotImplementedError
+
+    def update(self, node: Node, graph: Graph) -> str | None:
+        self._graph = graph
+        if self.type is None and self._type_name:
+            with contextlib.suppress(DefinitionError):  # the other side may describe it
+                self._open(node, self.types.message(self._type_name))
+        wanted = full_name(self._type_name, "msg") if self._type_name else None
+        name = keys.absolute(self.name, *place_of(node))
+        others = [
+            one for one in graph.endpoints(self.other, name=name) if wanted in (None, one.type)
+        ]
+        if self.type is None and not others:
+            what = "with a type" if wanted is None else f"that describes {wanted}"
+            return f"waits for a {self.waits_for} of {self.name} {what}"
+        if others and not any(self._matches(one) for one in others):
+            return self._follow(node, others[0])
+        return None
+
+    def _matches(self, other: EndpointToken) -> bool:
+        held = self.type
+        return held is not None and other.type == held.name and other.hash in (NO_HASH, held.hash)
+
+    def _follow(self, node: Node, other: EndpointToken) -> str | None:
+        """Use the type of the other side, whose definition may differ from that here."""
+        try:
+            described = find_description(node, self.types, other)
+            self._open(node, MessageType(described))
+        except Ros2Error as error:
+            if self.type is None:
+                return f"waits for the type of {self.name}: {error}"
+            if other.hash not in self._mismatched:
+                self._mismatched.add(other.hash)
+                logger.warning("%s: no messages of %s: %s", self.name, other.node.full_name, error)
+        return None
+
+    def _open(self, node: Node, kind: MessageType) -> None:
+        if self.endpoint is not None:
+            self.endpoint.close()
+        self.type = kind
+        self.open(node, kind)
+
+    def close(self) -> None:
+        if self.endpoint is not None:
+            self.endpoint.close()
+        super().close()
+
+
+class SubscribedTopic(Topic):
+    """Sends the messages of a topic to an output."""
+
+    other = Kind.PUBLISHER
+    waits_for = "publisher"
+
+    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+        super().__init__(settings, sender, types)
+        self._output = settings["output"]
+
+    def open(self, node: Node, kind: MessageType) -> None:
+        self.endpoint = node.subscription(self.name, kind, partial(self._received, kind), self.qos)
+
+    def _received(self, kind: MessageType, payload: bytes, attachment: Attachment | None) -> None:
+        if len(self.held) == self.held.maxlen:
+            self.drop("the dataflow does not take messages fast enough")
+        self.held.append((kind, payload, attachment))
+        self.sender.put(self._send)
+
+    def _send(self) -> None:
+        if not self.held:
+            return
+        kind, payload, attachment = self.held.popleft()
+        try:
+            value = kind.decode(payload)
+        except MalformedMessage as error:
+            self.drop(f"{error} (from {self._publisher(attachment)})")
+            return
+        self.sender.node.send_output(self._output, value)
+
+    def _publisher(self, attachment: Attachment | None) -> str:
+        token = self._graph.sender(attachment.gid) if attachment is not None else None
+        return token.node.full_name if token is not None else "an unknown publisher"
+
+
+class PublishedTopic(Topic):
+    """Publishes the messages of an input."""
+
+    other = Kind.SUBSCRIPTION
+    waits_for = "subscription"
+
+    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+        super().__init__(settings, sender, types)
+        self._lock = threading.Lock()
+
+    def open(self, node: Node, kind: MessageType) -> None:
+        with self._lock:
+            self.endpoint = node.publisher(self.name, kind, self.qos)
+            while self.held:
+                self._publish(kind, self.held.popleft())
+
+    def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+        with self._lock:
+            if self.endpoint is not None and self.type is not None:
+                self._publish(self.type, value)
+                return
+            if len(self.held) == self.held.maxlen:
+                self.drop("the topic is not open yet")
+            self.held.append(value)
+
+    def _publish(self, kind: MessageType, value: pa.Array) -> None:
+        try:
+            self.endpoint.publish(kind.encode(value))
+        except Ros2Error as error:
+            self.drop(error)
+
+    def close(self) -> None:
+        if self.held:
+            self.drop(f"the topic was not opened ({len(self.held)} messages)")
+        super().close()
+
+
+@dataclass
+class _Waiting:
+    """A request or goal that waits for a server, until a time of the monotonic clock."""
+
+    until: float
+    value: pa.Array
+    metadata: Mapping[str, Any]
+
+
+class _Caller(BridgeChannel):
+    """What clients of services and actions share: requests that wait for their server."""
+
+    noun: str
+    limit: int
+
+    def __init__(
+        self, settings: Mapping[str, Any], outputs: Sequence[str], sender: Sender, types: Types
+    ) -> None:
+        super().__init__(settings[self.noun], sender, types)
+        self._type_name = settings[f"{self.noun}_type"]
+        self._client: Any = None
+        self._waiting: deque[_Waiting] = deque()
+        self._lock = threading.Lock()
+        self.in_flight = 0
+
+    def create(self, node: Node) -> Any:
+        raise NotImplementedError
+
+    def send(self, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+    def update(self, node: Node, graph: Graph) -> str | None:
+        if self._client is None:
+            try:
+                self._client = self.create(node)
+            except DefinitionError as error:
+                return f"waits for a definition: {error}"
+        available = self._client.available
+        with self._lock:
+            while self._waiting and (available or self._waiting[0].until < time.monotonic()):
+                one = self._waiting.popleft()
+                if available:
+                    self._send(one)
+                else:
+                    self.drop(f"no server within {REQUEST_SECONDS:g} s")
+        return None if available else f"waits for a server of {self.noun} {self.name}"
+
+    def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+        one = _Waiting(time.monotonic() + REQUEST_SECONDS, value, metadata)
+        with self._lock:
+            if self.in_flight + len(self._waiting) >= self.limit:
+                self.drop(f"{self.limit} others wait for their answers")
+            elif self._waiting or self._client is None or not self._client.available:
+                self._waiting.append(one)
+            else:
+                self._send(one)
+
+    def _send(self, one: _Waiting) -> None:
+        self.in_flight += 1
+        try:
+            self.send(one.value, one.metadata)
+        except Ros2Error as error:
+            self.in_flight -= 1
+            self.drop(error)
+
+    def ended(self, error: BaseException | None = None) -> None:
+        """Count a request that got its answer, or none."""
+        with self._lock:
+            self.in_flight -= 1
+        if error is not None:
+            self.drop(error)
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+        super().close()
+
+
+class ServiceCaller(_Caller):
+    """Sends inputs as requests, and responses to an output, in the order of the requests.
+
+    Responses have the metadata of their requests. Requests with a ``request_id`` do not wait for
+    the responses before theirs.
+    """
+
+    noun = "service"
+    limit = MAX_REQUESTS
+
+    def __init__(
+        self, settings: Mapping[str, Any], outputs: Sequence[str], sender: Sender, types: Types
+    ) -> None:
+        super().__init__(settings, outputs, sender, types)
+        self._output = _port("response", outputs)
+        self._order: deque[tuple[Future[bytes], Mapping[str, Any]]] = deque()
+
+    def create(self, node: Node) -> Any:
+        self._type = self.types.service(self._type_name)
+        return node.service_client(self.name, self._type)
+
+    def send(self, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+        payload = self._type.request.encode(value)
+        future = self._client.call(payload, timeout=REQUEST_SECONDS)
+        if "request_id" in metadata:
+            future.add_done_callback(
+                lambda done: self.sender.put(lambda: self._answer(done, metadata))
+            )
+        else:
+            self._order.append((future, metadata))
+            future.add_done_callback(lambda _: self.sender.put(self._answer_first))
+
+    def _answer_first(self) -> None:
+        while self._order and self._order[0][0].done():
+            self._answer(*self._order.popleft())
+
+    def _answer(self, done: Future[bytes], metadata: Mapping[str, Any]) -> None:
+        try:
+            value = self._type.response.decode(done.result())
+        except Ros2Error as error:
+            self.ended(error)
+            return
+        self.ended()
+        self.sender.node.send_output(self._output, value, metadata)
+
+
+class ServiceHost(BridgeChannel):
+    """Sends requests to an output with a ``request_id``; inputs with this id are the responses."""
+
+    def __init__(
+        self, settings: Mapping[str, Any], outputs: Sequence[str], sender: Sender, types: Types
+    ) -> None:
+        super().__init__(settings["service"], sender, types)
+        self._type_name = settings["service_type"]
+        self._output = _port("request", outputs)
+        self._server: Any = None
+        self._pending: dict[str, tuple[float, Request]] = {}
+        self._lock = threading.Lock()
+
+    def update(self, node: Node, graph: Graph) -> str | None:
+        if self._server is None:
+            try:
+                self._type = self.types.service(self._type_name)
+            except DefinitionError as error:
+                return f"waits for a definition: {error}"
+            self._server = node.service_server(self.name, self._type, self._requested)
+        now = time.monotonic()
+        with self._lock:
+            late = [key for key, (until, _) in self._pending.items() if until < now]
+            expired = [self._pending.pop(key)[1] for key in late]
+        for request in expired:
+            request.fail("no response of the dataflow")
+            self.drop(f"no response of the dataflow within {REQUEST_SECONDS:g} s")
+        return None
+
+    def _requested(self, request: Request) -> None:
+        value = self._type.request.decode(request.payload)  # an error is the reply
+        key = uuid7()
+        with self._lock:
+            full = len(self._pending) >= MAX_REQUESTS
+            if not full:
+                self._pending[key] = (time.monotonic() + REQUEST_SECONDS, request)
+        if full:
+            request.fail("too many requests wait")
+            self.drop(f"{MAX_REQUESTS} others wait for their responses")
+            return
+        send = partial(self.sender.node.send_output, self._output, value, {"request_id": key})
+        self.sender.put(send)
+
+    def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+        with self._lock:
+            found = self._pending.pop(str(metadata.get("request_id")), None)
+        if found is None:
+            self.drop("its `request_id` is not that of a request that waits")
+            return
+        try:
+            found[1].reply(self._type.response.encode(value))
+        except Ros2Error as error:
+            found[1].fail(str(error))
+            self.drop(error)
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        super().close()
+
+
+class ActionCaller(_Caller):
+    """Sends inputs as goals; feedback and results have their ``goal_id``.
+
+    Results have a ``goal_status`` as well. A ``goal_id`` of the input that is a UUID is that of the
+    goal.
+    """
+
+    noun = "action"
+    limit = MAX_GOALS
+
+    def __init__(
+        self, settings: Mapping[str, Any], outputs: Sequence[str], sender: Sender, types: Types
+    ) -> None:
+        super().__init__(settings, outputs, sender, types)
+        self._feedback = "feedback" if "feedback" in outputs else None
+        self._result = _port("result", outputs)
+
+    def create(self, node: Node) -> Any:
+        return ActionClient(node, self.name, self.types.action(self._type_name))
+
+    def send(self, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+        goal_id = _goal_id(metadata.get("goal_id")) or uuid.uuid4().bytes
+        known = {**metadata, "goal_id": str(uuid.UUID(bytes=goal_id))}
+        accepted: Future[ClientGoal] = self._client.send_goal(
+            value,
+            goal_id=goal_id,
+            on_feedback=lambda feedback: self._output(self._feedback, feedback, known),
+            timeout=REQUEST_SECONDS,
+        )
+        accepted.add_done_callback(lambda done: self._accepted(done, known))
+
+    def _accepted(self, done: Future[ClientGoal], known: Mapping[str, Any]) -> None:
+        try:
+            result = done.result().result(timeout=RESULT_SECONDS)
+        except Ros2Error as error:
+            self.ended(error)
+            return
+        result.add_done_callback(lambda done: self._finished(done, known))
+
+    def _finished(self, done: Future[Result], known: Mapping[str, Any]) -> None:
+        try:
+            result = done.result()
+        except Ros2Error as error:
+            self.ended(error)
+            return
+        self.ended()
+        status = {"goal_status": result.state.name.lower()}
+        self._output(self._result, result.result, {**known, **status})
+
+    def _output(self, output: str | None, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+        if output is not None:
+            self.sender.put(partial(self.sender.node.send_output, output, value, metadata))
+
+
+ENDS = {
+    "succeeded": GoalState.SUCCEEDED,
+    "aborted": GoalState.ABORTED,
+    "canceled": GoalState.CANCELED,
+}
+
+
+class ActionHost(BridgeChannel):
+    """Sends goals to an output with a ``goal_id``; takes feedback and results from two inputs."""
+
+    def __init__(
+        self, settings: Mapping[str, Any], outputs: Sequence[str], sender: Sender, types: Types
+    ) -> None:
+        super().__init__(settings["action"], sender, types)
+        self._type_name = settings["action_type"]
+        self._output = _port("goal", outputs)
+        self._server: ActionServer | None = None
+        self._goals: dict[str, ServerGoal] = {}
+
+    def update(self, node: Node, graph: Graph) -> str | None:
+        if self._server is None:
+            try:
+                kind = self.types.action(self._type_name)
+            except DefinitionError as error:
+                return f"waits for a definition: {error}"
+            self._server = ActionServer(
+                node, self.name, kind, self._requested, keep_results=RESULT_SECONDS
+            )
+        return None
+
+    def _requested(self, goal: ServerGoal) -> None:
+        if len(self._goals) >= MAX_GOALS:
+            goal.reject()
+            self.drop(f"{MAX_GOALS} other goals have no result yet")
+            return
+        key = str(uuid.UUID(bytes=goal.id))
+        self._goals[key] = goal
+        goal.accept()
+        send = partial(self.sender.node.send_output, self._output, goal.goal, {"goal_id": key})
+        self.sender.put(send)
+
+    def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+        key = str(metadata.get("goal_id"))
+        goal = self._goals.get(key)
+        if goal is None:
+            self.drop("its `goal_id` is not that of a goal without a result")
+            return
+        if port == "feedback":
+            try:
+                goal.feedback(value)
+            except Ros2Error as error:
+                self.drop(error)
+            return
+        del self._goals[key]
+        written = str(metadata.get("goal_status", "succeeded"))
+        state = ENDS.get(written)
+        if state is None:
+            self.drop(f'"{written}" is not a `goal_status`; the goal is aborted')
+        try:
+            goal.finish(state or GoalState.ABORTED, value)
+        except Ros2Error as error:
+            self.drop(error)
+            self._abort(goal)
+
+    def _abort(self, goal: ServerGoal) -> None:
+        with contextlib.suppress(Ros2Error):
+            goal.finish(GoalState.ABORTED)
+
+    def close(self) -> None:
+        for goal in self._goals.values():
+            self._abort(goal)
+        if self._server is not None:
+            self._server.close()
+        super().close()
+
+
+def _port(name: str, outputs: Sequence[str]) -> str:
+    """Return the output of a name, or the first one that is not of feedback."""
+    others = [output for output in outputs if output != "feedback"]
+    return name if name in outputs else (others or [name])[0]
+
+
+def _goal_id(text: Any) -> bytes | None:
+    try:
+        return uuid.UUID(str(text)).bytes
+    except ValueError:
+        return None

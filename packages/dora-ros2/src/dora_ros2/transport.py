@@ -1,0 +1,142 @@
+"""Opens a node of ROS over Zenoh or DDS, and chooses between them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from dora_ros2.errors import SessionError
+from dora_ros2.zenoh.graph import Graph, Profile
+from dora_ros2.zenoh.node import Node
+from dora_ros2.zenoh.qos import Qos
+from dora_ros2.zenoh.session import Session, configuration
+
+if TYPE_CHECKING:
+    from dora_ros2.dds.participant import Participant
+
+Kind = Literal["zenoh", "dds"]
+_ANSWER_SECONDS = 0.5
+_SECOND = 1_000_000_000
+logger = logging.getLogger("dora_ros2")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A transport, and why it was chosen."""
+
+    kind: Kind
+    reason: str
+
+
+def choose_transport(environ: Mapping[str, str], *, config: str = "") -> Choice:
+    """Choose Zenoh if it is configured or a router answers, else DDS if it is installed.
+
+    Raises SessionError.
+    """
+    if config or environ.get("ZENOH_SESSION_CONFIG_URI"):
+        return Choice("zenoh", "it has a session file")
+    has_dds = find_spec("cyclonedds") is not None
+    rmw = environ.get("RMW_IMPLEMENTATION", "")
+    if rmw:
+        if "zenoh" in rmw:
+            return Choice("zenoh", f"RMW_IMPLEMENTATION is {rmw}")
+        if has_dds:
+            return Choice("dds", f"RMW_IMPLEMENTATION is {rmw}")
+    made = configuration(environ)
+    endpoints = json.loads(made.get_json("connect/endpoints"))
+    if isinstance(endpoints, dict):
+        endpoints = [one for several in endpoints.values() for one in several]
+    for endpoint in endpoints:
+        if _answers(endpoint):
+            return Choice("zenoh", f"a router answers at {endpoint}")
+    where = f"no Zenoh router answers at {' or '.join(endpoints)}"
+    if has_dds:
+        return Choice("dds", f"{where}, and DDS is installed")
+    return Choice("zenoh", f'{where} yet, and DDS is not installed (pip install "dora-ros2[dds]")')
+
+
+def _answers(endpoint: str) -> bool:
+    """Return whether something accepts connections; assume it of protocols other than TCP."""
+    protocol, _, address = endpoint.partition("/")
+    host, _, port = address.partition("?")[0].rpartition(":")
+    if protocol != "tcp" or not port.isdigit():
+        return True
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+class Connection:
+    """A session of one of the two transports; nodes of both have the same methods."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        *,
+        domain: int | None = None,
+        config: str = "",
+        profile: str | None = None,
+        on_state: Callable[[str | None], None] | None = None,
+        on_graph: Callable[[], None] | None = None,
+    ) -> None:
+        """Connect. `on_state`: as that of a Zenoh session. Raises SessionError, InvalidName."""
+        self.kind = kind
+        self._held: Session | Participant
+        if kind == "zenoh":
+            chosen = None if profile is None else Profile(profile)
+            self._held = Session(
+                domain=domain,
+                config=config.removeprefix("file://"),
+                profile=chosen,
+                on_state=on_state,
+                on_graph=on_graph,
+            )
+            return
+        if find_spec("cyclonedds") is None:
+            raise SessionError('the transport dds needs Cyclone DDS: pip install "dora-ros2[dds]"')
+        from dora_ros2.dds.participant import Participant
+
+        self._held = Participant(domain=domain, on_graph=on_graph)
+
+    @property
+    def graph(self) -> Graph:
+        return self._held.graph
+
+    def node(self, name: str, namespace: str = "/") -> Node:
+        """Announce a node. Raises InvalidName, SessionError."""
+        if isinstance(self._held, Session):
+            return Node(self._held, name, namespace)
+        return cast(Node, self._held.node(name, namespace))
+
+    def wait_for(self, condition: Callable[[Graph], object], seconds: float) -> bool:
+        """Wait until the graph meets a condition; return whether it does. Not from a callback."""
+        return self._held.wait_for(condition, seconds)
+
+    def close(self) -> None:
+        self._held.close()
+
+
+def place_of(node: Node) -> tuple[str, str]:
+    """Return namespace and name of a node."""
+    namespace, _, name = node.full_name.rpartition("/")
+    return namespace or "/", name
+
+
+def qos_of(written: Mapping[str, Any]) -> Qos:
+    """Return the quality of service of a `qos` block of a dataflow file, with its defaults."""
+    lease = written.get("lease_duration")
+    return Qos(
+        reliable=written.get("reliable", False),
+        transient_local=written.get("durability", "volatile") != "volatile",
+        keep_all=written.get("keep_all", False),
+        depth=written.get("keep_last", 1),
+        manual_liveliness=written.get("liveliness", "automatic") == "manual_by_topic",
+        lease=None if lease is None else round(lease * _SECOND),
+    )

@@ -1,0 +1,244 @@
+"""The node behind `ros2:`, with a fake node of dora and a router of our own."""
+
+from __future__ import annotations
+
+import json
+import queue
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+import pytest
+from ros2.routers import Router, running_router
+from support.dora import run_dora
+from support.waiting import wait_until
+
+from dora_ros2.bridge import Bridge
+from dora_ros2.types import Types
+from dora_ros2.zenoh.actions import ActionClient, ActionServer
+from dora_ros2.zenoh.goals import GoalState
+from dora_ros2.zenoh.node import Node
+from dora_ros2.zenoh.qos import Qos
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TYPES = Types()
+TWIST = TYPES.message("geometry_msgs/Twist")
+ADD = TYPES.service("example_interfaces/AddTwoInts")
+FIBONACCI = TYPES.action("example_interfaces/Fibonacci")
+Sent = tuple[str, Any, Mapping[str, Any]]
+
+
+class FakeNode:
+    """What a bridge uses of a node."""
+
+    node_id = "robot.bridge"
+
+    def __init__(self, outputs: list[str]) -> None:
+        self.outputs = outputs
+        self.events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self.sent: queue.SimpleQueue[Sent] = queue.SimpleQueue()
+        self.waiting: list[str | None] = []
+
+    def node_config(self) -> dict[str, Any]:
+        return {"inputs": {}, "outputs": self.outputs}
+
+    def next(self, timeout: float) -> dict[str, Any] | None:
+        try:
+            return self.events.get(timeout=timeout)
+        except queue.Empty:
+            return {"type": "ERROR"}
+
+    def send_output(self, output: str, value: Any, metadata: Any = None) -> None:
+        self.sent.put((output, value.to_pylist()[0], metadata or {}))
+
+    def report_waiting(self, text: str | None) -> None:
+        self.waiting.append(text)
+
+    def put(self, name: str, value: dict[str, Any], **metadata: Any) -> None:
+        value_ = pa.array([value])
+        self.events.put({"type": "INPUT", "id": name, "value": value_, "metadata": metadata})
+
+    def get(self) -> Sent:
+        return self.sent.get(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def router() -> Iterator[Router]:
+    with running_router() as running:
+        yield running
+
+
+@pytest.fixture
+def other(router: Router) -> Iterator[Node]:
+    """A node of ROS on the other side."""
+    with router.open() as session:
+        yield Node(session, "other")
+
+
+@pytest.fixture
+def bridged(router: Router, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    override = f'connect/endpoints=["{router.endpoint}"]'
+    monkeypatch.setenv("ZENOH_CONFIG_OVERRIDE", override)
+
+    @contextmanager
+    def run(settings: dict[str, Any], *outputs: str) -> Iterator[FakeNode]:
+        node = FakeNode(list(outputs))
+        bridge = Bridge(cast(Any, node), {"transport": {"kind": "zenoh"}, **settings})
+        thread = threading.Thread(target=bridge.run)
+        thread.start()
+        try:
+            yield node
+        finally:
+            node.events.put({"type": "STOP"})
+            thread.join(20)
+        assert not thread.is_alive()
+
+    return run
+
+
+def test_both_directions_with_types_of_the_other_side(bridged: Any, other: Node) -> None:
+    topics = [
+        {"topic": "/in", "output": "a"},
+        {"topic": "out", "direction": "publish", "input": "b"},
+    ]
+    received: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def hear(payload: bytes, _: Any) -> None:
+        received.put(TWIST.decode(payload).to_pylist()[0])
+
+    with bridged({"topics": topics, "namespace": "/ns"}, "a") as node:
+        node.put("b", {"linear": {"x": 1.0}})  # waits for the type
+        other.subscription("/ns/out", TWIST, hear)
+        publisher = other.publisher("/in", TWIST)
+        assert received.get(timeout=20)["linear"]["x"] == 1.0
+        graph = other.session.graph
+        wait_until(lambda: len(graph.topics()["/in"].uses) == 1)
+        publisher.publish(TWIST.encode({"angular": {"z": 2.0}}))
+        output, value, metadata = node.get()
+        assert (output, value["angular"]["z"], metadata) == ("a", 2.0, {})
+        assert "/ns/robot_bridge" in [one.full_name for one in graph.nodes()]
+
+
+def test_the_last_message_arrives_and_bad_ones_are_dropped_with_a_warning(
+    bridged: Any, other: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    received: list[float] = []
+    other.subscription(
+        "/last",
+        TWIST,
+        lambda payload, _: received.append(TWIST.decode(payload).field("linear")[0]["x"].as_py()),
+    )
+    topic = {"topic": "/last", "message_type": "geometry_msgs/Twist", "direction": "publish"}
+    sub = {"topic": "/bad", "message_type": "geometry_msgs/Twist", "output": "a"}
+    with bridged(
+        {"topics": [{**topic, "input": "b"}, sub], "qos": {"reliable": True}}, "a"
+    ) as node:
+        publisher = other.publisher("/bad", TWIST, Qos())
+        graph = other.session.graph
+        wait_until(lambda: "/bad" in graph.topics() and graph.topics()["/bad"].uses)
+        publisher.publish(b"\0\1\0\0short")
+        publisher.publish(b"\0\1\0\0short")
+        wait_until(lambda: "/bad: dropped a message" in caplog.text)
+        node.put("b", {"wrong": 1})
+        wait_until(lambda: "/last: dropped a message" in caplog.text)
+        for number in range(20):
+            node.put("b", {"linear": {"x": float(number)}})
+    wait_until(lambda: received == [float(number) for number in range(20)])
+    assert "from /other" in caplog.text
+    assert "dropped 2 messages" in caplog.text
+
+
+def test_a_service_in_the_dataflow(bridged: Any, other: Node) -> None:
+    settings = {"service": "/add", "service_type": "example_interfaces/AddTwoInts"}
+    with bridged({**settings, "role": "server"}, "request") as node:
+        client = other.service_client("/add", ADD)
+        assert client.wait_for_server(20)
+        first = client.call(ADD.request.encode({"a": 1, "b": 2}))
+        _, _, metadata = node.get()
+        second = client.call(ADD.request.encode({"a": 5, "b": 5}))
+        output, value, later = node.get()
+        assert (output, value) == ("request", {"a": 5, "b": 5})
+        node.put("response", {"sum": 10}, **later)
+        node.put("response", {"sum": 3}, **metadata)
+        assert ADD.response.decode(first.result(20)).to_pylist() == [{"sum": 3}]
+        assert ADD.response.decode(second.result(20)).to_pylist() == [{"sum": 10}]
+
+
+def test_a_client_waits_for_its_service_and_shows_it(bridged: Any, other: Node) -> None:
+    settings = {"service": "/later", "service_type": "example_interfaces/AddTwoInts"}
+    with bridged({**settings, "role": "client"}, "response") as node:
+        node.put("request", {"a": 1, "b": 2})
+        wait_until(lambda: node.waiting == ["waits for a server of service /later"])
+
+        def answer(request: Any) -> None:
+            asked = ADD.request.decode(request.payload).to_pylist()[0]
+            request.reply(ADD.response.encode({"sum": asked["a"] + asked["b"]}))
+
+        other.service_server("/later", ADD, answer)
+        assert node.get() == ("response", {"sum": 3}, {})
+        node.put("request", {"a": 2, "b": 2}, request_id="r")
+        assert node.get() == ("response", {"sum": 4}, {"request_id": "r"})
+        wait_until(lambda: node.waiting[-1] is None)
+
+
+def test_an_action_in_the_dataflow(bridged: Any, other: Node) -> None:
+    settings = {"action": "/fib", "action_type": "example_interfaces/Fibonacci"}
+    with bridged({**settings, "role": "server"}, "goal") as node:
+        client = ActionClient(other, "/fib", FIBONACCI)
+        assert client.wait_for_server(20)
+        seen: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        goal = client.send_goal({"order": 3}, on_feedback=seen.put).result(20)
+        output, value, metadata = node.get()
+        assert (output, value) == ("goal", {"order": 3})
+        assert metadata == {"goal_id": str(uuid.UUID(bytes=goal.id))}
+        node.put("feedback", {"sequence": [0, 1]}, **metadata)
+        assert seen.get(timeout=20).to_pylist() == [{"sequence": [0, 1]}]
+        node.put("result", {"sequence": [0, 1, 1]}, goal_status="aborted", **metadata)
+        result = goal.result().result(20)
+        assert result.state is GoalState.ABORTED
+        assert result.result.to_pylist() == [{"sequence": [0, 1, 1]}]
+
+
+def test_goals_of_the_dataflow(bridged: Any, other: Node) -> None:
+    def serve(goal: Any) -> None:
+        goal.accept()
+        goal.feedback({"sequence": [0]})
+        goal.finish(GoalState.SUCCEEDED, {"sequence": [0, 1]})
+
+    ActionServer(other, "/fib2", FIBONACCI, serve)
+    settings = {"action": "/fib2", "action_type": "example_interfaces/Fibonacci"}
+    goal_id = str(uuid.uuid4())
+    with bridged({**settings, "role": "client"}, "feedback", "result") as node:
+        node.put("goal", {"order": 2}, goal_id=goal_id)
+        found = {output: (value, metadata) for output, value, metadata in (node.get(), node.get())}
+        status = {"goal_id": goal_id, "goal_status": "succeeded"}
+        assert found["result"] == ({"sequence": [0, 1]}, status)
+        assert found["feedback"] == ({"sequence": [0]}, {"goal_id": goal_id})
+
+
+def test_without_a_router_it_says_so_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZENOH_CONFIG_OVERRIDE", 'connect/endpoints=["tcp/127.0.0.1:9"]')
+    node = FakeNode(["a"])
+    topic = {"topic": "/a", "message_type": "std_msgs/String", "output": "a"}
+    bridge = Bridge(cast(Any, node), {"topics": [topic], "transport": {"kind": "zenoh"}})
+    thread = threading.Thread(target=bridge.run)
+    thread.start()
+    wait_until(lambda: node.waiting == ["waits for a Zenoh router at tcp/127.0.0.1:9"], timeout=20)
+    node.events.put({"type": "STOP"})
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.integration
+def test_the_example(router: Router, tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES / "ros2", tmp_path / "ros2")
+    override = f"connect/endpoints={json.dumps([router.endpoint])}"
+    env = {"ZENOH_CONFIG_OVERRIDE": override}
+    done = run_dora("run", tmp_path / "ros2" / "dataflow.yml", env=env, timeout=60).succeeded()
+    assert "an image of 64 x 48, rgb8" in done.output
+    assert "the turtle moves" in done.output
