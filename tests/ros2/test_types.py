@@ -46,3 +46,42 @@ def test_types_of_a_publisher() -> None:
 def test_unsupported_type() -> None:
     with pytest.raises(DefinitionError, match="found no definition"):
         Types().message("none/msg/None")
+
+
+SEPARATOR = "=" * 80 + "\n"
+
+
+def test_schemas_of_recordings() -> None:
+    types = Types()
+    grip = "Finger[2] fingers\r\nstd_msgs/Header header\r\n"
+    finger = "MSG: arm_msgs/Finger\nfloat32 force\n"
+    kind = types.message_of_schema("arm_msgs/msg/Grip", f"{grip}{SEPARATOR}{finger}")
+    assert [one.name for one in kind.description.referenced] == [
+        "arm_msgs/msg/Finger",
+        "builtin_interfaces/msg/Time",  # not in the text: looked up
+        "std_msgs/msg/Header",
+    ]
+    again = Types().message_of_schema(kind.name, kind.ros2msg_text)
+    assert again.hash == kind.hash
+
+    header = types.message("std_msgs/Header")
+    stamp = (
+        "module builtin_interfaces { module msg {\n"
+        "struct Time { int32 sec; uint32 nanosec; };\n}; };\n"
+    )
+    text = (
+        f"{SEPARATOR}IDL: std_msgs/msg/Header\n"
+        '#include "builtin_interfaces/msg/Time.idl"\n'
+        "module std_msgs { module msg {\n"
+        "struct Header { builtin_interfaces::msg::Time stamp; string frame_id; };\n}; };\n"
+        f"{SEPARATOR}IDL: builtin_interfaces/msg/Time\n{stamp}"
+    )
+    assert types.message_of_schema("std_msgs/msg/Header", text).hash == header.hash
+    plain = types.message_of_schema("builtin_interfaces/msg/Time", stamp)
+    assert plain.hash == types.message("builtin_interfaces/Time").hash
+
+    event = types.service("example_interfaces/AddTwoInts").event
+    text = "int64 a\nint64 b\n---\nint64 sum\n"
+    assert types.message_of_schema(event.name, text).hash == event.hash
+    with pytest.raises(DefinitionError, match=r"schema of a_msgs/msg/B:1: .* is not a type"):
+        types.message_of_schema("a_msgs/msg/B", "int33[ x\n")

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -104,15 +105,18 @@ class Bag:
             with closing(
                 sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode=ro", uri=True)
             ) as db:
+                db.text_factory = partial(str, encoding="utf-8", errors="replace")
                 tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
                 definitions: dict[str, str] = {}
                 if "message_definitions" in tables:
-                    query = "SELECT topic_type, encoded_message_definition FROM message_definitions"
-                    definitions.update(db.execute(query))
-                query = "SELECT id, name, type, serialization_format FROM topics"
+                    query = f"SELECT {_texts('topic_type', 'encoded_message_definition')}"
+                    definitions.update(db.execute(f"{query} FROM message_definitions"))
+                query = f"SELECT id, {_texts('name', 'type', 'serialization_format')} FROM topics"
                 topics = {row[0]: row[1:] for row in db.execute(query)}
-                query = "SELECT topic_id, timestamp, data FROM messages ORDER BY id"
-                for topic_id, time, data in db.execute(query):
+                query = (
+                    "SELECT topic_id, CAST(IFNULL(timestamp, -1) AS INTEGER), data FROM messages"
+                )
+                for topic_id, time, data in db.execute(f"{query} ORDER BY id"):
                     read += 1
                     name, kind, encoding = topics.get(topic_id, (f"topic {topic_id}", "", ""))
                     if encoding != CDR or not isinstance(data, bytes):
@@ -120,7 +124,7 @@ class Bag:
                         continue
                     text = definitions.get(kind, "").encode()
                     yield RecordedMessage(name, kind, text, time, time, 0, data)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the second: its text is damaged
             self.problems.append(
                 f"{path} is damaged: {error}; the first {read} messages could be read"
             )
@@ -260,6 +264,11 @@ class BagImport:
             for output, one in imported.items()
         ]
         return {"nodes": [{"id": NODE, "ros2": {"topics": topics}, "outputs": list(imported)}]}
+
+
+def _texts(*columns: str) -> str:
+    """Return these columns for a query, as texts whatever a damaged file has there."""
+    return ", ".join(f"CAST(IFNULL({one}, '') AS TEXT)" for one in columns)
 
 
 def _unpacked(data: bytes) -> bytes:
