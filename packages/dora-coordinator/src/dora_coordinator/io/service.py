@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import logging
-import math
 import time
 import uuid
 from collections import deque
@@ -146,7 +145,9 @@ class Service:
         self._timers: list[tuple[float, int, TimerKey]] = []
         self._armed: dict[TimerKey, int] = {}
         self._timer_count = 0
-        self._steps, self._to_carry_out = anyio.create_memory_object_stream[FleetStep](math.inf)
+        self._steps: deque[FleetStep] = deque()
+        """Steps of roll-outs that are to be carried out."""
+        self._step_added = anyio.Event()
         self._ending = False
         self._state = self._new_state()
         self._loaded = anyio.Event()
@@ -417,8 +418,11 @@ class Service:
     async def carry_out_steps(self) -> None:
         """Carry out the steps of the fleet's roll-outs, beside `run`; cancel it to end."""
         async with anyio.create_task_group() as tasks:
-            async for step in self._to_carry_out:
-                tasks.start_soon(self._carry_out, step)
+            while True:
+                while self._steps:
+                    tasks.start_soon(self._carry_out, self._steps.popleft())
+                self._step_added = anyio.Event()
+                await self._step_added.wait()
 
     async def _carry_out(self, step: FleetStep) -> None:
         problem, code = await step_result(step, self.request)
@@ -452,7 +456,8 @@ class Service:
             case SaveRecord() | DeleteRecord() | SaveMachine() | SaveFleet():
                 pass  # executed for the whole batch
             case CarryOut(step=step):
-                self._steps.send_nowait(step)
+                self._steps.append(step)
+                self._step_added.set()
             case AppendHistory(entry=entry):
                 self._append_history(entry)
             case SendToDaemon(daemon=daemon, message=message):
