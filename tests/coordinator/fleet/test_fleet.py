@@ -14,7 +14,13 @@ from dora_config.dataflow.resolved import (
     ResolvedNode,
 )
 from dora_config.dataflow.sources import OutputSource, TimerSource
-from dora_config.protocol.control import ControlAnswer, ControlRequest, DataflowRef, StopDataflow
+from dora_config.protocol.control import (
+    ControlAnswer,
+    ControlRequest,
+    DataflowRef,
+    ForgetEnded,
+    StopDataflow,
+)
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.fleet import (
     ApplyFleet,
@@ -170,6 +176,10 @@ def test_what_was_stopped_by_hand_is_started_by_the_next_apply() -> None:
     assert states(fleet) == {"drive@r1": "ended"}
     (difference,) = compare(fleet, on("drive", "r1")).copies
     assert (difference.action, difference.why) == ("start", "it has ended: it was stopped")
+    ask(fleet, ForgetEnded())
+    fleet.pass_time(10)
+    assert programs(fleet) == {}
+    assert compare(fleet, on("drive", "r1")).copies[0].action == "start"
     apply(fleet, on("drive", "r1"))
     fleet.pass_time(10)
     assert set(programs(fleet)) == {"drive@r1"}

@@ -253,7 +253,7 @@ class FleetControl:
         kept = {
             name: record.model_copy(update={"failed": None})
             for name, record in self.status.copies.items()
-            if self._registry.latest_named(name) is not None
+            if fleet.get(name.partition("@")[0]) or self._registry.latest_named(name)
         }
         self.status = FleetStatus(generation=number, finished=False, force=force, copies=kept)
         for watch in self._watches.values():
@@ -332,13 +332,14 @@ class FleetControl:
         return present == {one.name: one.content() for one in wanted.dataflows}
 
     def _must_start_again(self, copy: _Copy) -> bool:
+        """Return whether the next apply starts a dataflow again although it did not change."""
         dataflow = self._registry.latest_named(copy.name)
-        return (
-            dataflow is not None
-            and dataflow.has_ended
-            and (dataflow.stop_requested or dataflow.phase is Phase.FAILED)
-            and self._has_run(copy)
-        ) or self._failed_node(copy.name) is not None
+        if dataflow is None:
+            return self._has_run(copy)
+        if not dataflow.has_ended:
+            return self._failed_node(copy.name) is not None
+        by_itself = dataflow.phase is Phase.FINISHED and not dataflow.stop_requested
+        return self._has_run(copy) and not by_itself
 
     def _has_run(self, copy: _Copy) -> bool:
         """Return whether the desired generation has run, and so is not started again."""
@@ -411,7 +412,8 @@ class FleetControl:
             update = {"action": "stop", "why": "it is not in the file"} if lives else {}
             return base.model_copy(update=update)
         if dataflow is None:
-            return base.model_copy(update={"action": "start"})
+            ended = {"action": "ended", "why": "it was removed from the list of dataflows"}
+            return base.model_copy(update=ended if self._has_run(copy) else {"action": "start"})
         if dataflow.has_ended:
             if self._has_run(copy):
                 return base.model_copy(update={"action": "ended", "why": _end(dataflow)})

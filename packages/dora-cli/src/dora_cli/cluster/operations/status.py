@@ -49,7 +49,7 @@ def show(report: ClusterReport, fleet: FleetReport, *, as_json: bool) -> None:
 
 def _show_fleet(fleet: FleetReport) -> None:
     """Print what should run and what runs."""
-    outcome = f"paused {fleet.paused}" if fleet.paused is not None else fleet.outcome
+    outcome = f"paused: {fleet.paused}" if fleet.paused is not None else fleet.outcome
     output.write(f"Generation {fleet.generation} of {fleet.by or 'unknown'}: {outcome}")
     rows = [
         (
