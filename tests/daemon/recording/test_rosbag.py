@@ -173,13 +173,17 @@ def test_what_cannot_be_read_is_counted(tmp_path: Path) -> None:
     (bag / "metadata.yaml").write_text(
         (bag / "metadata.yaml").read_text().replace(file.name, "bag_7.db3")
     )
+    (bag / "bag_8.mcap").write_text("something else")
     done = imported(bag, tmp_path / "r.mcap")
     joints, _, grip = done.topics.values()
     assert (joints.messages, joints.refused) == (7, 3)
     assert joints.reason.startswith("sensor_msgs/msg/JointState: the payload ends within")
     assert (grip.messages, grip.refused) == (0, 10)
     assert grip.reason.startswith(f'found no definition of "{CUSTOM}"')
-    assert done.bag.problems == [f"{bag}/bag_7.db3 is missing"]
+    assert done.bag.problems == [
+        f"{bag}/bag_7.db3 is missing",
+        f"{bag}/bag_8.mcap is neither an MCAP nor a SQLite file",
+    ]
     assert set(values(tmp_path / "r.mcap")) == {"ros2/joint_states", "ros2/camera_image"}
 
 
@@ -234,7 +238,7 @@ def test_failed_import_leaves_nothing(tmp_path: Path, prepare: Callable[[Path], 
     prepare(tmp_path)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(
-        Exception, match=r"is not an MCAP file|no files of a bag|exists|there is no"
+        Exception, match=r"is neither an MCAP nor|no files of a bag|exists|there is no"
     ):
         imported(tmp_path / "bag", tmp_path / "r.mcap")
     assert sorted(tmp_path.iterdir()) == before

@@ -23,7 +23,7 @@ from dora_config.yaml.writer import dump_yaml
 from dora_daemon import __version__
 from dora_daemon.recording.arrow_messages import COLUMN, RecordedMessage, encode
 from dora_daemon.recording.mcap_file import McapFile
-from dora_daemon.recording.reading import Recording
+from dora_daemon.recording.reading import Recording, UnreadableRecording
 from dora_daemon.recording.ros_topics import DEFINITION_KEY, find_types, output_of
 
 if TYPE_CHECKING:
@@ -93,7 +93,11 @@ class Bag:
         return self._of_sqlite(file, path) if is_sqlite else self._of_mcap(file, path)
 
     def _of_mcap(self, file: Path, path: Path) -> Iterator[RecordedMessage]:
-        recording = Recording(file, CDR)
+        try:
+            recording = Recording(file, CDR)
+        except UnreadableRecording:
+            self.problems.append(f"{path} is neither an MCAP nor a SQLite file")
+            return
         yield from recording.messages()
         self.problems += [f"{path} is damaged: {one}" for one in recording.damage]
         for (topic, encoding), count in recording.others.items():
@@ -166,7 +170,7 @@ class BagImport:
         self._name = name
         self._target = target
         self._report = report
-        self._types: Types = find_types()
+        self._types: Types = find_types([str(Path.cwd())])
         self._decoders: dict[tuple[str, str, bytes], _Decoder | ValueError] = {}
 
     def run(self) -> None:
