@@ -18,6 +18,8 @@ from ros2.routers import Router, running_router
 from support.dora import run_dora
 from support.waiting import wait_until
 
+from dora_daemon.recording.reading import Recording
+from dora_daemon.recording.rosbag import CDR
 from dora_ros2.bridge import Bridge
 from dora_ros2.types import Types
 from dora_ros2.zenoh.actions import ActionClient, ActionServer
@@ -120,7 +122,8 @@ def test_both_directions_with_types_of_the_other_side(bridged: Any, other: Node)
         wait_until(lambda: len(graph.topics()["/in"].uses) == 1)
         publisher.publish(TWIST.encode({"angular": {"z": 2.0}}))
         output, value, metadata = node.get()
-        assert (output, value["angular"]["z"], metadata) == ("a", 2.0, {})
+        known = {"ros2_type": "geometry_msgs/msg/Twist"}  # the dataflow file has no type
+        assert (output, value["angular"]["z"], metadata) == ("a", 2.0, known)
         assert "/ns/robot_bridge" in [one.full_name for one in graph.nodes()]
 
 
@@ -235,10 +238,21 @@ def test_without_a_router_it_says_so_and_ends(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.integration
-def test_the_example(router: Router, tmp_path: Path) -> None:
+def test_the_example_is_recorded_and_becomes_a_bag(router: Router, tmp_path: Path) -> None:
     shutil.copytree(EXAMPLES / "ros2", tmp_path / "ros2")
     override = f"connect/endpoints={json.dumps([router.endpoint])}"
     env = {"ZENOH_CONFIG_OVERRIDE": override}
-    done = run_dora("run", tmp_path / "ros2" / "dataflow.yml", env=env, timeout=60).succeeded()
+    drive = tmp_path / "drive.mcap"
+    words = ("record", tmp_path / "ros2" / "dataflow.yml", "-o", drive)
+    done = run_dora(*words, env=env, timeout=60).succeeded()
     assert "an image of 64 x 48, rgb8" in done.output
     assert "the turtle moves" in done.output
+    run_dora("recording", "export", drive, "--to", "rosbag", "-o", tmp_path / "bag").succeeded()
+    types = {
+        one.topic: one.type_name for one in Recording(tmp_path / "bag/bag_0.mcap", CDR).messages()
+    }
+    assert types == {
+        "/turtle1/pose": "turtlesim/msg/Pose",
+        "/turtle1/cmd_vel": "geometry_msgs/msg/Twist",
+        "/camera/image_raw": "sensor_msgs/msg/Image",
+    }

@@ -41,6 +41,8 @@ MAX_GOALS = 8
 REQUEST_SECONDS = 30.0
 RESULT_SECONDS = 300.0
 _CLOSE_SECONDS = 2.0
+TYPE_KEY = "ros2_type"
+"""Metadata of messages whose type is not in the dataflow file, for exports of recordings."""
 _QUEUED = 64
 """Fewest messages of a topic that may wait for the dataflow or for the topic to be opened."""
 
@@ -194,7 +196,8 @@ class SubscribedTopic(Topic):
         except MalformedMessage as error:
             self.drop(f"{error} (from {self._publisher(attachment)})")
             return
-        self.sender.node.send_output(self._output, value)
+        known = {} if self._type_name else {TYPE_KEY: kind.name}
+        self.sender.node.send_output(self._output, value, known)
 
     def _publisher(self, attachment: Attachment | None) -> str:
         token = self._graph.sender(attachment.gid) if attachment is not None else None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dora_config.dataflow.ros2 import default_port
 from dora_config.errors import DoraError
 
 if TYPE_CHECKING:
@@ -57,11 +59,6 @@ def find_types(folders: Sequence[str] = ()) -> Types:
     return Types(folders)
 
 
-def output_of(topic: str) -> str:
-    """Return the output of a topic: ``turtle1_pose`` for ``/turtle1/pose``."""
-    return topic.removeprefix("~").removeprefix("/").replace("/", "_")
-
-
 def ros_topics(dataflow: Mapping[str, Any] | None) -> dict[str, RosTopic]:
     """Return the topics to which a dataflow's `ros2:` nodes connect outputs, by ``node/output``."""
     found: dict[str, RosTopic] = {}
@@ -78,7 +75,7 @@ def _outputs(node: Mapping[str, Any], bridge: Mapping[str, Any]) -> Iterator[tup
     inputs = node.get("inputs") or {}
     for one in several or ([bridge] if "topic" in bridge else []):
         publishes = one.get("direction") == "publish"
-        port = one.get("input" if publishes else "output") or output_of(one["topic"])
+        port = one.get("input" if publishes else "output") or default_port(one["topic"])
         ports = list(inputs if publishes else node.get("outputs") or [])
         if several is None and len(ports) == 1:
             port = ports[0]
@@ -95,7 +92,8 @@ def _absolute(topic: str, node: Mapping[str, Any], bridge: Mapping[str, Any]) ->
         return topic
     parts = [str(bridge.get("namespace") or "").strip("/"), topic.removeprefix("~/")]
     if topic.startswith("~/"):
-        parts.insert(1, str(bridge.get("node_name") or node["id"]).replace("-", "_"))
+        name = bridge.get("node_name") or re.sub(r"\W", "_", node["id"], flags=re.ASCII)
+        parts.insert(1, f"_{name}" if name[0].isdigit() else name)
     return "/" + "/".join(part for part in parts if part)
 
 

@@ -18,13 +18,14 @@ import pyarrow as pa
 import yaml
 import zstandard
 
+from dora_config.dataflow.ros2 import default_port
 from dora_config.errors import DoraError
 from dora_config.yaml.writer import dump_yaml
 from dora_daemon import __version__
 from dora_daemon.recording.arrow_messages import COLUMN, RecordedMessage, encode
 from dora_daemon.recording.mcap_file import McapFile
 from dora_daemon.recording.reading import Recording, UnreadableRecording
-from dora_daemon.recording.ros_topics import DEFINITION_KEY, find_types, output_of
+from dora_daemon.recording.ros_topics import DEFINITION_KEY, find_types
 
 if TYPE_CHECKING:
     from dora_ros2.types import MessageType, Types
@@ -215,7 +216,7 @@ class BagImport:
 
     def _topic(self, name: str, kind: str) -> ImportedTopic:
         if (name, kind) not in self.topics:
-            wanted = output = re.sub(r"\W", "_", output_of(name), flags=re.ASCII) or "_"
+            wanted = output = re.sub(r"\W", "_", default_port(name), flags=re.ASCII) or "_"
             taken = {one.output for one in self.topics.values() if one.topic != name}
             number = 1
             while output in taken:
