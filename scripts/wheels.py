@@ -266,7 +266,8 @@ def smoke_cli(environment: Environment) -> None:
 
 def smoke_ros2(environment: Environment) -> None:
     environment.run(environment.python, "-c", "import dora_ros2.errors")
-    assert environment.distributions() == {"dora-ros2", "eclipse-zenoh", "pyarrow", "xxhash"}
+    expected = {"dora-node-api", "dora-ros2", "eclipse-zenoh", "pyarrow", "xxhash"}
+    assert environment.distributions() == expected
 
 
 SMOKE: dict[str, Callable[[Environment], None]] = {
