@@ -318,10 +318,11 @@ DATAFLOW: dict[str, Any] = {
                         "input": "steer",
                     },
                     {"topic": "~/typed", "output": "typed"},
+                    {"topic": "/cmd_vel", "message_type": "geometry_msgs/Twist", "output": "heard"},
                 ],
             },
             "inputs": {"steer": {"source": "driver/twist"}},
-            "outputs": ["turtle1_pose", "typed"],
+            "outputs": ["turtle1_pose", "typed", "heard"],
         },
         {"id": "driver", "path": "driver.py", "outputs": ["twist", "log"]},
     ]
@@ -343,6 +344,7 @@ def bridged() -> list[RecordedMessage]:
         message("turtle/typed", pa.array([{"data": 7}]), typed, at=13),
         message("driver/twist", [1, 2], at=14),
         message("turtle/typed", pa.array([{"data": 7}]), at=15),
+        message("turtle/heard", pa.array([{"linear": {"x": 3.0}}]), at=16),
     ]
 
 
@@ -354,8 +356,15 @@ def test_export_of_what_a_bridge_sent_and_received(tmp_path: Path) -> None:
         ("/sim/turtle1/pose", "turtlesim/msg/Pose", 10),
         ("/cmd_vel", "geometry_msgs/msg/Twist", 11),
         ("/sim/turtle/typed", "std_msgs/msg/Int32", 13),
+        ("/cmd_vel", "geometry_msgs/msg/Twist", 16),
     ]
-    pose, twist, typed = (one[3] for one in read)
+    with rosbag2.Reader(tmp_path / "out") as reader:
+        assert [(one.topic, one.msgcount) for one in reader.connections] == [
+            ("/sim/turtle1/pose", 1),
+            ("/cmd_vel", 2),
+            ("/sim/turtle/typed", 1),
+        ]
+    pose, twist, typed, _ = (one[3] for one in read)
     assert (pose.x, pose.theta) == (1.5, -1.0)
     assert (twist.linear.x, twist.angular.z) == (2.0, 0.0)
     assert typed.data == 7

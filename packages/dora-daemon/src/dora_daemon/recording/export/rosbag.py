@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -114,24 +115,26 @@ class RosbagExport:
         return self.topics.setdefault((output, type_name), ExportedTopic(topic, type_name))
 
     def _metadata(self, file: str, start: int, duration: int) -> dict[str, Any]:
+        totals = Counter[tuple[str, str]]()  # several outputs may go to one topic
+        for one in self.topics.values():
+            totals[one.topic, one.type] += one.messages
         counts = [
             {
                 "topic_metadata": {
-                    "name": one.topic,
-                    "type": one.type,
+                    "name": topic,
+                    "type": type_name,
                     "serialization_format": "cdr",
                     "offered_qos_profiles": "",
                 },
-                "message_count": one.messages,
+                "message_count": count,
             }
-            for one in self.topics.values()
-            if one.messages
+            for (topic, type_name), count in totals.items()
+            if count
         ]
-        total = sum(one.messages for one in self.topics.values())
         times = {
             "starting_time": {"nanoseconds_since_epoch": start},
             "duration": {"nanoseconds": duration},
-            "message_count": total,
+            "message_count": totals.total(),
         }
         information = {
             "version": _VERSION,
