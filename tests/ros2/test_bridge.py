@@ -21,6 +21,7 @@ from support.waiting import wait_until
 from dora_daemon.recording.reading import Recording
 from dora_daemon.recording.rosbag import CDR
 from dora_ros2.bridge import Bridge
+from dora_ros2.transport import choose_transport
 from dora_ros2.types import Types
 from dora_ros2.zenoh.actions import ActionClient, ActionServer
 from dora_ros2.zenoh.goals import GoalState
@@ -208,20 +209,28 @@ def test_an_action_in_the_dataflow(bridged: Any, other: Node) -> None:
 
 
 def test_goals_of_the_dataflow(bridged: Any, other: Node) -> None:
-    def serve(goal: Any) -> None:
-        goal.accept()
-        goal.feedback({"sequence": [0]})
-        goal.finish(GoalState.SUCCEEDED, {"sequence": [0, 1]})
-
-    ActionServer(other, "/fib2", FIBONACCI, serve)
+    goals: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    ActionServer(other, "/fib2", FIBONACCI, goals.put)
     settings = {"action": "/fib2", "action_type": "example_interfaces/Fibonacci"}
-    goal_id = str(uuid.uuid4())
+    key = str(uuid.uuid4())
     with bridged({**settings, "role": "client"}, "feedback", "result") as node:
-        node.put("goal", {"order": 2}, goal_id=goal_id)
-        found = {output: (value, metadata) for output, value, metadata in (node.get(), node.get())}
-        status = {"goal_id": goal_id, "goal_status": "succeeded"}
-        assert found["result"] == ({"sequence": [0, 1]}, status)
-        assert found["feedback"] == ({"sequence": [0]}, {"goal_id": goal_id})
+        node.put("goal", {"order": 2}, goal_id=key)
+        goal = goals.get(timeout=20)
+        goal.accept()
+
+        def arrives() -> bool:
+            goal.feedback({"sequence": [0]})
+            return not node.sent.empty()
+
+        wait_until(arrives)
+        assert node.get() == ("feedback", {"sequence": [0]}, {"goal_id": key})
+        goal.finish(GoalState.SUCCEEDED, {"sequence": [0, 1]})
+        result: dict[str, Any] = {}
+        while not result:
+            output, value, metadata = node.get()
+            result = {output: (value, metadata)} if output == "result" else {}
+        status = {"goal_id": key, "goal_status": "succeeded"}
+        assert result["result"] == ({"sequence": [0, 1]}, status)
 
 
 def test_without_a_router_it_says_so_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,6 +244,21 @@ def test_without_a_router_it_says_so_and_ends(monkeypatch: pytest.MonkeyPatch) -
     node.events.put({"type": "STOP"})
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_the_choice_of_a_transport(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = {"ZENOH_CONFIG_OVERRIDE": f'connect/endpoints=["{router.endpoint}"]'}
+    away = {"ZENOH_CONFIG_OVERRIDE": 'connect/endpoints=["tcp/127.0.0.1:9"]'}
+    assert choose_transport(here).reason == f"a router answers at {router.endpoint}"
+    monkeypatch.setattr("dora_ros2.transport.find_spec", lambda _: None)
+    assert choose_transport(away).kind == "zenoh"
+    assert 'pip install "dora-ros2[dds]"' in choose_transport(away).reason
+    monkeypatch.setattr("dora_ros2.transport.find_spec", lambda _: "found")
+    assert choose_transport(here).kind == "zenoh"
+    assert choose_transport(away).kind == "dds"
+    assert choose_transport({**here, "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp"}).kind == "dds"
+    assert choose_transport({**away, "RMW_IMPLEMENTATION": "rmw_zenoh_cpp"}).kind == "zenoh"
+    assert choose_transport(away, config="session.json5").kind == "zenoh"
 
 
 @pytest.mark.integration

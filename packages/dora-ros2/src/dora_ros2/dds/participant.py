@@ -6,6 +6,7 @@ another; an exception is logged. Messages are CDR bytes, with their header.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -59,6 +60,8 @@ NO_SERVICES: Final = (
 _UNKNOWN: Final = "_NODE_NAME_UNKNOWN_"
 _SECOND: Final = 1_000_000_000
 _AT_ONCE: Final = 64
+_ACK_SECONDS: Final = 1
+"""Longest wait of a publisher that closes for its reliable readers."""
 # Fast DDS of ROS 2 Kilted describes lists in a way that Cyclone DDS refuses.
 _BY_NAME: Final = (
     "<CycloneDDS><Domain><Compatibility><IgnoreTypeInformation>1.15,1.16,1.1</IgnoreTypeInformation>"
@@ -435,6 +438,7 @@ class DdsPublisher(_Endpoint):
 
     def __init__(self, node: DdsNode, name: str, kind: MessageType, qos: Qos) -> None:
         super().__init__(node, name, kind)
+        self._reliable = qos.reliable
         self._writer: Any | None = _made(
             DataWriter, node.participant, self.topic, dds_qos(qos, kind.hash)
         )
@@ -452,9 +456,12 @@ class DdsPublisher(_Endpoint):
             raise SessionError(f"cannot publish to {self.name}: {error}") from error
 
     def close(self) -> None:
-        """Withdraw the publisher; again does nothing."""
+        """Withdraw the publisher once readers have what it sent; again does nothing."""
         if not self.closed:
             self.closed = True
+            if self._writer is not None and self._reliable:
+                with contextlib.suppress(DDSException):  # a reader may be stuck
+                    self._writer.wait_for_acks(_ACK_SECONDS * _SECOND)
             self._announce(self.node.writers, add=False)
             self._writer = None
 

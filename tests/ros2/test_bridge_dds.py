@@ -1,0 +1,71 @@
+"""A bridge over DDS, in a process of its own: a DDS domain lasts as long as its process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from ros2.test_bridge import FakeNode
+from support.waiting import wait_until
+
+from dora_ros2.bridge import Bridge
+
+
+def test_topics_over_dds() -> None:
+    pytest.importorskip("cyclonedds")
+    tests = Path(__file__).parents[1]
+    env = {**os.environ, "PYTHONPATH": str(tests), "ROS_DOMAIN_ID": "78"}
+    done = subprocess.run(
+        [sys.executable, __file__], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def exchange() -> None:
+    """Send messages from one bridge to another, the last of them right before it ends."""
+    common = {"transport": {"kind": "dds"}, "qos": {"reliable": True, "keep_last": 100}}
+    ends = [
+        (FakeNode(["a"]), {"topic": "/over_dds", "output": "a"}),
+        (
+            FakeNode([]),
+            {
+                "topic": "/over_dds",
+                "message_type": "geometry_msgs/Twist",
+                "direction": "publish",
+                "input": "b",
+            },
+        ),
+    ]
+    threads = []
+    for node, topic in ends:
+        bridge = Bridge(cast(Any, node), {**common, "topics": [topic]})
+        threads.append(threading.Thread(target=bridge.run))
+        threads[-1].start()
+        wait_until(lambda bridge=bridge: bridge._connection is not None)  # type: ignore[misc]
+    receiver, sender = (node for node, _ in ends)
+
+    def arrives() -> bool:
+        sender.put("b", {"linear": {"x": -1.0}})
+        return not receiver.sent.empty()
+
+    wait_until(arrives, timeout=30)
+    for number in range(20):
+        sender.put("b", {"linear": {"x": float(number)}})
+    sender.events.put({"type": "STOP"})
+    threads[1].join(20)
+    numbers: list[float] = []
+    while numbers[-1:] != [19.0]:
+        numbers.append(receiver.get()[1]["linear"]["x"])
+    assert numbers[-20:] == [float(number) for number in range(20)]
+    receiver.events.put({"type": "STOP"})
+    threads[0].join(20)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+if __name__ == "__main__":
+    exchange()
