@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,9 @@ from dora_config.protocol.runner import (
     Reload,
     ReplaceNode,
 )
+
+HOLD_POLL = 0.5
+"""Seconds between looks whether a node still holds updates."""
 
 
 class NodeRemoved(DoraError):
@@ -123,18 +127,22 @@ def _replace(
         force=force,
     )
     if not force:
-        note_hold(client, found.uuid, node.id)
+        wait_for_release(client, found.uuid, node.id)
     return change(client, found.uuid, request)
 
 
-def note_hold(client: Client, uuid: str, node: str) -> None:
-    """Print why a node holds updates, for which its change waits."""
-    rows = client.request(ListNodes(dataflow=DataflowRef(uuid=uuid)), NodeList).nodes
-    for row in rows:
-        if row.node == node and row.held is not None:
-            output.remark(
-                f'waiting up to {HOLD_LIMIT:g} s: node "{node}" holds updates: {row.held}'
-            )
+def wait_for_release(client: Client, uuid: str, node: str) -> None:
+    """Wait while a node holds updates, up to HOLD_LIMIT, and print why."""
+    deadline, noted = time.monotonic() + HOLD_LIMIT, None
+    while time.monotonic() < deadline:
+        rows = client.request(ListNodes(dataflow=DataflowRef(uuid=uuid)), NodeList).nodes
+        held = next((row.held for row in rows if row.node == node), None)
+        if held is None:
+            return
+        if held != noted:
+            noted = held
+            output.remark(f'waiting up to {HOLD_LIMIT:g} s: node "{node}" holds updates: {held}')
+        time.sleep(HOLD_POLL)
 
 
 def _require_built(node: ResolvedNode) -> None:

@@ -611,15 +611,15 @@ class FleetControl:
         self.status = self.status.model_copy(update={"paused": f"it failed: {reason}"})
         return [log, self._save_outcome(f"paused, it failed: {reason}")]
 
-    def _held(self, dataflow: Dataflow | None) -> str | None:
-        """Return which node of a dataflow holds updates, and why."""
+    def _held(self, dataflow: Dataflow | None, name: str | None = None) -> str | None:
+        """Return which node of a dataflow holds updates, and why; ``name``: only this one."""
         if dataflow is None:
             return None
         for part in dataflow.parts.left():
             member = self._membership.get(part.daemon)
             metrics = None if member is None else member.metrics.get(dataflow.id)
             for node in () if metrics is None else metrics.nodes:
-                if node.held is not None:
+                if node.held is not None and name in (None, node.node):
                     return f'node "{node.node}" holds updates: {node.held}'
         return None
 
@@ -648,6 +648,10 @@ class FleetControl:
             case SetParam() as change:
                 request = CallRunner(dataflow=which, node=change.node, request=change)
                 return FleetStep(copy.name, number, copy.machine, request)
+            case RemoveNode(node=name) if not force and self._held(live, name) is not None:
+                return None
+            case ReplaceNode(node=node) if not force and self._held(live, node.id) is not None:
+                return None
             case RemoveNode() as change:
                 change = change.model_copy(update=hold)
                 request = ChangeGraph(dataflow=which, change=change)

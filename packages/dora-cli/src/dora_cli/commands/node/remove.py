@@ -29,6 +29,6 @@ def main(
     with connect(coordinator_addr, coordinator_port) as client, sending.reporting_interrupt():
         uuid = calls.describe(client, dataflow).uuid
         if not force:
-            sending.note_hold(client, uuid, node)
+            sending.wait_for_release(client, uuid, node)
         sending.change(client, uuid, RemoveNode(node=node, grace=grace, force=force))
     output.write(f'node "{node}" removed')
