@@ -261,10 +261,10 @@ def _encoded(
         given = "jpeg"
     if given is None and data.startswith(b"\x89PNG"):
         given = "png"
-    given = str(given).rpartition("; ")[2].partition(" ")[0]  # ROS: "rgb8; jpeg compressed bgr8"
-    if given.lower() not in ENCODED_FORMATS:
+    name = str(given).rpartition("; ")[2].partition(" ")[0]  # ROS: "rgb8; jpeg compressed bgr8"
+    if name.lower() not in ENCODED_FORMATS:
         raise ValueError(f"unknown format {given!r}; expected {', '.join(ENCODED_FORMATS)}")
-    return EncodedImage(ENCODED_FORMATS[given.lower()], data)
+    return EncodedImage(ENCODED_FORMATS[name.lower()], data)
 
 
 def _plane(
