@@ -186,6 +186,17 @@ def test_a_machine_that_does_not_answer_is_a_trouble_before_it_is_given_up() -> 
     assert explained.summary == 'machine "robot" has not answered for 12 s'
 
 
+def test_what_a_node_waits_for_is_shown_until_it_is_over() -> None:
+    begins = entry(905, happened.NodeWaits(node="ros", text="waits for a router"))
+    known = explain(evidence(machine("robot", begins, node_ids=("ros",))))
+    assert known.summary == 'node "ros" on machine "robot" waits for a router'
+    assert known.waits_for == (known.summary,)
+    over = entry(910, happened.NodeWaits(node="ros"))
+    later = explain(evidence(machine("robot", begins, over, node_ids=("ros",))))
+    assert later.waits_for == ()
+    assert later.summary.startswith("nothing is wrong now; the last trouble is over")
+
+
 def test_a_silent_input_is_the_cause_if_nothing_upstream_failed() -> None:
     silent = happened.InputTimedOut(node="detector", input="image", timeout=2.0)
     other = failed(904, "logger")
