@@ -192,3 +192,24 @@ def test_a_machine_that_was_off_follows_when_it_returns(fleet: RealFleet) -> Non
     fleet.workspace.file("fleet.yml", "dataflows: {}")
     assert "stop drive@rover-1" in fleet.dora("cluster", "apply", "fleet.yml", "--yes").stdout
     assert [one.status for one in fleet.listed()] == ["Finished", "Finished"]
+
+
+def test_an_apply_waits_for_a_node_that_holds_updates(fleet: RealFleet) -> None:
+    fleet.workspace.file("fleet.yml", "dataflows: {drive: {file: flow.yml, machines: [rover-1]}}")
+    fleet.dora("cluster", "apply", "fleet.yml", "--yes")
+    fleet.dora("node", "hold", "worker", "arm is moving", "--dataflow", "drive@rover-1")
+
+    def held() -> str | None:
+        with Client(fleet.coordinator.endpoint) as client:
+            rows = client.request(ListNodes(), NodeList).nodes
+        return next(row.held for row in rows if row.node == "worker")
+
+    wait_until(held, what="the hold to be reported")
+    fleet.workspace.file("worker/main.py", READER + "    # another version")
+    fleet.dora("cluster", "apply", "fleet.yml", "--yes", "--detach")
+    expected = 'node "worker" holds updates: arm is moving'
+    wait_until(lambda: report(fleet).copies[0].detail == expected, what="the reason")
+    assert not report(fleet).settled
+    fleet.dora("node", "release", "worker", "--dataflow", "drive@rover-1")
+    wait_until(lambda: report(fleet).settled, what=lambda: f"the end: {report(fleet)}")
+    assert report(fleet).outcome == "done"
