@@ -145,6 +145,8 @@ class Topic(BridgeChannel):
 
     def _follow(self, node: Node, other: EndpointToken) -> str | None:
         """Use the type of the other side, whose definition may differ from that here."""
+        if self.type is not None and other.hash in self._mismatched:
+            return None
         try:
             described = find_description(node, self.types, other)
             self._open(node, MessageType(described))
