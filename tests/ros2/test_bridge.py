@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 import pytest
-from ros2.routers import Router, running_router
+from ros2.routers import Router, open_sockets, running_router
 from support.dora import run_dora
 from support.waiting import wait_until
 
@@ -247,6 +247,7 @@ def test_without_a_router_it_says_so_and_ends(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_choice_of_a_transport(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = open_sockets()
     here = {"ZENOH_CONFIG_OVERRIDE": f'connect/endpoints=["{router.endpoint}"]'}
     away = {"ZENOH_CONFIG_OVERRIDE": 'connect/endpoints=["tcp/127.0.0.1:9"]'}
     assert choose_transport(here).reason == f"a router answers at {router.endpoint}"
@@ -259,6 +260,7 @@ def test_the_choice_of_a_transport(router: Router, monkeypatch: pytest.MonkeyPat
     assert choose_transport({**here, "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp"}).kind == "dds"
     assert choose_transport({**away, "RMW_IMPLEMENTATION": "rmw_zenoh_cpp"}).kind == "zenoh"
     assert choose_transport(away, config="session.json5").kind == "zenoh"
+    wait_until(lambda: open_sockets() <= before, what="the router to close what was a trial")
 
 
 @pytest.mark.integration
