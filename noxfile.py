@@ -96,7 +96,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests but those that take minutes."""
     _install(session, "test", "viewers")
-    _pytest(session, "-m", "not slow")
+    _pytest(session, "-m", "not slow and not ros")
 
 
 @nox.session
@@ -110,7 +110,7 @@ def slow(session: nox.Session) -> None:
 def unit(session: nox.Session) -> None:
     """All tests except integration tests."""
     _install(session, "test")
-    _pytest(session, "-m", "not integration")
+    _pytest(session, "-m", "not integration and not ros")
 
 
 @nox.session(venv_backend="uv")
@@ -122,14 +122,14 @@ def lowest(session: nox.Session) -> None:
     session.install(*_dependencies("test"))
     # These check files, independent of the dependencies.
     apart = ("--ignore", "tests/repository", "--ignore", "tests/benchmarks")
-    _pytest(session, "-q", "-m", "not integration or dependencies", *apart)
+    _pytest(session, "-q", "-m", "(not integration or dependencies) and not ros", *apart)
 
 
 @nox.session(python=["3.12", "3.13", "3.14"])
 def pythons(session: nox.Session) -> None:
     """The tests on the other supported interpreters that are installed."""
     _install(session, "test", "viewers")
-    _pytest(session, "-q", "-m", "not slow")
+    _pytest(session, "-q", "-m", "not slow and not ros")
 
 
 @nox.session
@@ -158,9 +158,11 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(venv_backend="uv")
 def ros2(session: nox.Session) -> None:
-    """dora-ros2 beside rclpy of two distributions and zenoh-ros2-sdk, each in its environment."""
+    """dora-ros2 over Zenoh and DDS, beside rclpy of two distributions and zenoh-ros2-sdk."""
     _install(session, "test")
     session.install("-e", "packages/dora-ros2[dds]")
+    # One after the other: discovery takes long beside other tests.
+    session.run("pytest", "-q", "-m", "ros", "tests/ros2", *session.posargs)
     for group, variable, tests in (
         ("rclpy-kilted", "DORA_TESTS_RCLPY", "tests/ros2/oracle"),
         ("rclpy-jazzy", "DORA_TESTS_RCLPY", "tests/ros2/oracle"),

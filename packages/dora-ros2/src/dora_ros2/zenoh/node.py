@@ -33,6 +33,7 @@ OnMessage = Callable[[bytes, Attachment | None], None]
 _A = TypeVar("_A")
 _B = TypeVar("_B")
 REQUEST_SECONDS = 30.0
+_UNDECLARE_SECONDS = 3.0
 _HEARTBEAT_SECONDS = 0.5
 _NO_LIMIT = 365 * 86400.0
 """Seconds of a request that never times out."""
@@ -147,9 +148,15 @@ class Endpoint:
             if self.closed:
                 return
             self.closed = True
-        for declared in reversed(self._declared):
-            _undeclare(declared)
+        *declared, token = self._declared
+        _undeclare(token)
+        self._end_requests()
+        for one in reversed(declared):
+            _undeclare(one)
         self.node.endpoints.discard(self)
+
+    def _end_requests(self) -> None:
+        """End what waits for a reply; the token is withdrawn already."""
 
     def _hash(self) -> str:
         humble = self.node.session.profile is Profile.HUMBLE
@@ -342,9 +349,7 @@ class ServiceServer(Endpoint):
         self.pending: set[Request] = set()
         super().__init__(node, name, type, _SERVICE_QOS)
 
-    def close(self) -> None:
-        """Withdraw the service; requests without a reply end."""
-        super().close()
+    def _end_requests(self) -> None:
         for request in list(self.pending):
             request.close()
 
@@ -505,6 +510,16 @@ def _settle(future: Future[_A], outcome: _A | Exception) -> None:
 
 
 def _undeclare(declared: _Declared) -> None:
-    """Withdraw a declaration; its session may be closed."""
-    with contextlib.suppress(zenoh.ZError):
-        declared.undeclare()
+    """Withdraw a declaration; its session may be closed.
+
+    Zenoh waits for calls of the callback that are in progress, rarely without end: it gets limited
+    time.
+    """
+
+    def withdraw() -> None:
+        with contextlib.suppress(zenoh.ZError):
+            declared.undeclare()
+
+    thread = threading.Thread(target=withdraw, name="Dummy-undeclare", daemon=True)
+    thread.start()
+    thread.join(_UNDECLARE_SECONDS)
