@@ -40,6 +40,7 @@ MESSAGES: list[control.Message] = [
     control.StopDataflow(reason="operator a"),
     control.NodeLeaving(),
     control.HoldUpdates(reason="arm is moving"),
+    control.ReportWaiting(text="a router"),
     control.SaveState(format="arrow", size=2**40),
     control.ExtensionRequest(request=2, action="store", namespace="n", key="k", value="AA=="),
     control.WatchOutput(node="camera", output="image"),
