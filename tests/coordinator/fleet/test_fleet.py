@@ -189,11 +189,14 @@ def test_pause_and_rollback() -> None:
     fleet = fleet_of("r1")
     apply(fleet, on("drive", "r1"))
     fleet.pass_time(10)
-    ask(fleet, PauseFleet(by="ann@desk"))
     apply(fleet, on("drive", "r1", version="2"))
     fleet.pass_time(10)
     ask(fleet, PauseFleet(by="bob@lab"))
     assert report(fleet).paused == "by bob@lab"
+    for request in (ApplyFleet(fleet=Fleet(), generation=2), RollBackFleet()):
+        refused = fleet.failures[fleet.request(request)]
+        assert refused.message.startswith("the fleet was paused by bob@lab; run `dora cluster res")
+    ask(fleet, PauseFleet(paused=False, by="bob@lab"))
     apply(fleet, on("drive", "r1", version="3"))
     fleet.pass_time(10)
     assert programs(fleet)["drive@r1"]["camera"] == "3"

@@ -254,14 +254,23 @@ def change_nodes(machine: Machine) -> None:
     machine.post(NodesRead(ID, 3, nodes, {}))
 
 
-def test_nodes_that_fail_are_tried_three_times() -> None:
+def test_nodes_that_fail_are_tried_again_until_they_have_run_for_long() -> None:
     machine = running().rebooted()
     machine.post(AWAY)
-    assert [len(run_again(machine)) for _ in range(2)] == [1, 1]
+    assert [len(run_again(machine)) for _ in range(5)] == [1] * 5
     machine.post(placed(), runner("running"))
-    commands = machine.post(failed())
-    assert SendToRunner(ID, AcknowledgeResult()) in commands
+    machine.now += HEALTHY
+    machine.post(failed())
     assert machine.record.phase == "ended"
+
+
+def test_a_later_attempt_that_never_ran_is_started_alone() -> None:
+    machine = running().rebooted()
+    machine.post(CoordinatorConnected(), PreparePart(dataflow_id=ID, attempt=4, spec=SPEC))
+    machine.post(placed(), runner("starting"), RunnerReported(ID, NodesReady()))
+    machine.post(CoordinatorLost())
+    assert machine.post(AWAY) == [SendToRunner(ID, Release())]
+    assert len(starts(machine.rebooted().post(AWAY))) == 1
 
 
 def test_after_three_failures_the_nodes_before_the_change_are_started() -> None:

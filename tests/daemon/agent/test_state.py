@@ -431,6 +431,12 @@ def test_a_run_in_the_foreground_is_adopted_and_reported_at_once() -> None:
     assert [one.phase for one in reports(after(state, connected("running")))] == ["running"]
 
 
+def test_a_borrowed_run_is_released_by_its_owner_only() -> None:
+    state = AgentState()
+    after(state, RunFound(found_run()), connected("ready"))
+    assert after(state, ReleasePart(dataflow_id=ID, attempt=1)) == []
+
+
 def test_a_killed_run_in_the_foreground_is_not_started_again() -> None:
     state = AgentState()
     after(state, RunFound(found_run()), connected("running"))

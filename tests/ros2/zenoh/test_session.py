@@ -59,13 +59,16 @@ def test_a_session_file(tmp_path: Path) -> None:
     assert setting({}, "mode", config=str(file)) == "peer"
 
 
-def test_the_override_is_applied_last(tmp_path: Path) -> None:
+def test_the_override_is_applied_after_the_file_and_an_option_last(tmp_path: Path) -> None:
     file = tmp_path / "session.json5"
     file.write_text("{}")
     override = 'mode="client"; connect/endpoints=["tcp/robot:7447"];'
     environ = {"ZENOH_CONFIG_OVERRIDE": override, "ZENOH_SESSION_CONFIG_URI": str(file)}
     assert setting(environ, "mode") == "client"
-    assert setting(environ, "connect/endpoints", router="tcp/x:1") == ["tcp/robot:7447"]
+    assert setting(environ, "connect/endpoints") == ["tcp/robot:7447"]
+    assert setting(environ, "connect/endpoints", router="tcp/x:1") == ["tcp/x:1"]
+    with pytest.raises(SessionError, match="write it as tcp/HOST:7447"):
+        setting(environ, "connect/endpoints", router="10.0.0.1")
 
 
 @pytest.mark.parametrize(

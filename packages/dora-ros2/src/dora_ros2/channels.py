@@ -508,7 +508,13 @@ class ActionHost(BridgeChannel):
             except DefinitionError as error:
                 return f"waits for a definition: {error}"
             self._server = ActionServer(
-                node, self.name, kind, self._requested, keep_results=RESULT_SECONDS
+                node,
+                self.name,
+                kind,
+                self._requested,
+                # the dataflow is not told of it, so it must not be promised
+                on_cancel=lambda _: False,
+                keep_results=RESULT_SECONDS,
             )
         return None
 

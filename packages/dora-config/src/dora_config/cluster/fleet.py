@@ -146,7 +146,7 @@ class WrittenRollout(Written):
     )
     check: TextField | None = optional(
         "Shell command that must succeed as well, run on the coordinator's machine with "
-        "DORA_MACHINE and DORA_GENERATION (only with `dora coordinator --allow-checks`)."
+        "DORA_MACHINE and DORA_GENERATION (only with `dora coordinator --set fleet_checks=1`)."
     )
     deadline: DurationField | None = optional(
         f"Time for a machine to become healthy (default {DEFAULT_DEADLINE:g}s)."

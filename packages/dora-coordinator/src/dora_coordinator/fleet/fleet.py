@@ -178,6 +178,7 @@ class FleetControl:
                 f" compared with generation {request.generation}; compare again with"
                 " `dora cluster diff`",
             )
+        self._require_not_paused()
         self._require_checks_allowed(request.fleet.rollout)
         given = self._wanted(request.fleet, request.only)
         wanted = self._stamped(given)
@@ -192,6 +193,23 @@ class FleetControl:
         )
         return self._begin(entry, wanted, force=request.force)
 
+    def _require_not_paused(self) -> None:
+        """An operator's pause ends with `resume` only; after a failure a change may follow."""
+        paused = self.status.paused
+        if paused is not None and paused.startswith("by "):
+            raise RequestRefused(
+                "conflict", f"the fleet was paused {paused}; run `dora cluster resume` first"
+            )
+
+    def _last_good(self) -> int:
+        """Return the newest earlier generation that did not fail and is another one; 0: none."""
+        for number, one in sorted(self._generations.items(), reverse=True):
+            if number == self.status.generation or one.fleet is None:
+                continue
+            if "failed" not in one.entry.outcome and not self._is_desired(one.fleet):
+                return number
+        return 0
+
     def _require_checks_allowed(self, rollout: Rollout) -> None:
         if rollout.check is not None and not self._settings.fleet_checks:
             raise RequestRefused(
@@ -202,8 +220,9 @@ class FleetControl:
             )
 
     def _roll_back(self, request: RollBackFleet, now: float) -> list[Command]:
+        self._require_not_paused()
         present = self.status.generation
-        to = present - 1 if request.to is None else request.to
+        to = self._last_good() if request.to is None else request.to
         target = self._generations.get(to)
         if target is None or target.fleet is None or to == present:
             possible = [

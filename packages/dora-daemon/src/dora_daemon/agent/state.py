@@ -314,8 +314,7 @@ class AgentState:
 
     def _is_tried_again(self, part: LocalPart, now: float) -> bool:
         """Whether a part whose nodes failed soon after a start alone is started once more."""
-        more = part.failures + 1 < TRIES or part.record.former is not None
-        return part.fails_soon(now) and more
+        return part.fails_soon(now)
 
     def _hold(self, part: LocalPart, reason: str, now: float) -> list[Command]:
         """Keep a part of which nothing runs until it is started again."""
@@ -356,6 +355,9 @@ class AgentState:
 
     def _make(self, message: PreparePart) -> list[Command]:
         record = PartRecord.model_validate(message, from_attributes=True)
+        before = self._parts.get(message.dataflow_id)
+        if before is not None:  # the dataflow has run here, also if this attempt never does
+            record = record.model_copy(update={"ran": before.record.ran})
         self._parts[message.dataflow_id] = LocalPart(record)
         return [SavePart(record), StartRunner(record)]
 
@@ -369,6 +371,8 @@ class AgentState:
         part = self._parts.get(message.dataflow_id)
         if part is None or part.record.attempt != message.attempt:
             return []
+        if part.record.borrowed:
+            return []  # its owner decides when its nodes start
         if part.record.phase == "prepared" and part.stop is None:
             return [SendToRunner(message.dataflow_id, Release())]
         return [part.report_state()]

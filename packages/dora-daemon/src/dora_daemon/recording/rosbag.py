@@ -101,6 +101,8 @@ class Bag:
             return
         yield from recording.messages()
         self.problems += [f"{path} is damaged: {one}" for one in recording.damage]
+        if not recording.finished and not recording.damage:
+            self.problems.append(f"{path} has no end: it was cut off, and its last messages miss")
         for (topic, encoding), count in recording.others.items():
             self._leave_out(topic, "", count, encoding)
 

@@ -76,8 +76,6 @@ def configuration(
     # Zenoh's own default is every interface.
     if made.get_json("listen/endpoints") == zenoh.Config().get_json("listen/endpoints"):
         made.insert_json5("listen/endpoints", json.dumps(_LISTEN))
-    if router:
-        made.insert_json5("connect/endpoints", json.dumps([router]))
     for part in filter(str.strip, environ.get("ZENOH_CONFIG_OVERRIDE", "").split(";")):
         path, _, text = part.partition("=")
         try:
@@ -86,6 +84,13 @@ def configuration(
             raise SessionError(
                 f'ZENOH_CONFIG_OVERRIDE: "{part.strip()}": {_text(error)};'
                 " expected path=value;path=value"
+            ) from None
+    if router:
+        try:
+            made.insert_json5("connect/endpoints", json.dumps([router]))
+        except zenoh.ZError:
+            raise SessionError(
+                f'"{router}" is not the address of a router; write it as tcp/HOST:7447'
             ) from None
     if made.get_json("mode") == "null":
         # The router of ROS does not forward between peers, and those elsewhere listen on loopback.
