@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 from typing import Any, cast
 
-import pytest
 from ros2.test_bridge import FakeNode
 from support.waiting import wait_until
 
@@ -17,7 +16,6 @@ from dora_ros2.bridge import Bridge
 
 
 def test_topics_over_dds() -> None:
-    pytest.importorskip("cyclonedds")
     tests = Path(__file__).parents[1]
     env = {**os.environ, "PYTHONPATH": str(tests), "ROS_DOMAIN_ID": "78"}
     done = subprocess.run(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import pytest
 import yaml
 from cli.conftest import Dora
 from mcap.writer import Writer
@@ -71,7 +70,6 @@ def test_a_bag_there_and_back(dora: Dora, tmp_path: Path) -> None:
 
 
 def test_lerobot_dataset_of_a_bag(dora: Dora, tmp_path: Path) -> None:
-    pytest.importorskip("av", reason="needs av")
     write_bag(tmp_path / "drive.mcap")
     assert dora("recording", "import", "drive.mcap", "-o", "r.mcap").code == 0
     options = ("--to", "lerobot", "--state", "ros2/turtle1_pose", "-o", "set")

@@ -41,12 +41,11 @@ READER = """
         pass
 """
 DYING = """
-    import time
     from dora import Node
 
-    node = Node()
-    time.sleep(1)
-    raise SystemExit(3)
+    for number, _ in enumerate(Node()):
+        if number == 5:
+            raise SystemExit(3)
 """
 FLOW = {
     "deploy": {"distribute": "http"},

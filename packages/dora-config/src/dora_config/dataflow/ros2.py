@@ -33,7 +33,7 @@ def _matching(pattern: str, expected: str) -> tuple[AfterValidator, Any]:
             raise wrong(f'"{value}" is not valid; expected {expected}')
         return value
 
-    # no such text is a number, and one with a slash is no boolean
+    # such a text is never a number, and with a slash never a boolean
     kinds = ["string"] if "package" in expected else ["string", "boolean"]
     return AfterValidator(check), WithJsonSchema({"type": kinds, "pattern": pattern})
 

@@ -232,7 +232,7 @@ class Participant:
                 self._wake.set(False)
                 if self.closed:
                     break
-                # Whoever announced names was discovered before.
+                # Participants that announced names were discovered before.
                 named = self._take_names()
                 if self._take_endpoints() or named:
                     self._update()

@@ -60,7 +60,7 @@ def main(
 def _ask() -> None:
     """Raise CommandFailed unless the user agrees."""
     if not sys.stdin.isatty():
-        output.failure("not applied: give --yes, as there is no terminal to ask on")
+        output.failure("not applied: this is not a terminal; confirm the changes with --yes")
         raise CommandFailed
     if not typer.confirm("Apply these changes?"):
         raise CommandFailed

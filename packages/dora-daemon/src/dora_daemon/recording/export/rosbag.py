@@ -59,7 +59,7 @@ class RosbagExport:
     topics: dict[tuple[str, str], ExportedTopic] = field(default_factory=dict)
     """By output and type."""
     others: dict[str, None] = field(default_factory=dict)
-    """Outputs that are no ROS topics."""
+    """Outputs that are not ROS topics."""
 
     def write(self, messages: Iterable[RecordedMessage]) -> None:
         """Raises CannotExport and OSError, and leaves no folder then."""

@@ -189,7 +189,7 @@ class LocalNodes(dict[str, LocalNode]):
         self.pop(node).close()
 
     def participant(self, name: str) -> Participant | None:
-        """Return a node or the link; None if there is no such node."""
+        """Return a node or the link; None if it does not exist."""
         return self.link if name == LINK_NODE else self.get(name)
 
     def send(self, name: str, message: Message, descriptors: Sequence[int] = ()) -> bool:
