@@ -27,6 +27,7 @@ LIVE = (
     "test_bridge",
     "test_bridge_dds",
     "test_commands",
+    "test_page",
     "test_parameters",
     "test_services",
     "test_session",

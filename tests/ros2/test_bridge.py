@@ -46,6 +46,7 @@ class FakeNode:
         self.events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self.sent: queue.SimpleQueue[Sent] = queue.SimpleQueue()
         self.waiting: list[str | None] = []
+        self.graph: dict[str, Any] = {}
 
     def node_config(self) -> dict[str, Any]:
         return {"inputs": {}, "outputs": self.outputs}
@@ -61,6 +62,9 @@ class FakeNode:
 
     def report_waiting(self, text: str | None) -> None:
         self.waiting.append(text)
+
+    def report_ros_graph(self, graph: dict[str, Any]) -> None:
+        self.graph = graph
 
     def put(self, name: str, value: dict[str, Any], **metadata: Any) -> None:
         value_ = pa.array([value])

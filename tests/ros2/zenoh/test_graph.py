@@ -94,3 +94,30 @@ def test_any_order_of_events(events: list[tuple[bool, NodeToken | EndpointToken]
         for found in (*channel.offers, *channel.uses)
     }
     assert named == endpoints
+
+
+def test_a_summary_shows_the_own_rows_first_and_their_problems() -> None:
+    graph = Graph()
+    string, pose = "std_msgs::msg::dds_::String_", "turtlesim::msg::dds_::Pose_"
+    own = endpoint("MS", "/z", string, eid=1).replace("camera", "bridge")
+    for token in [
+        endpoint("MP", "/a", string),
+        endpoint("MP", "/z", pose),
+        endpoint("MP", "/rosout", "rcl_interfaces::msg::dds_::Log_"),
+        endpoint(
+            "SS", "/robot1/camera/get_parameters", "rcl_interfaces::srv::dds_::GetParameters_"
+        ),
+        own.replace(QOS, ":1:,1:,:,:,,"),
+    ]:
+        graph.add(token)
+    summary = graph.summary("/robot1/bridge", dds=False)
+    assert summary["nodes"] == ["/robot1/bridge", "/robot1/camera"]
+    assert [(row["name"], row["own"]) for row in summary["rows"]] == [("/z", "uses"), ("/a", None)]
+    first = summary["rows"][0]
+    problem = "/robot1/camera: the types differ: turtlesim/msg/Pose and std_msgs/msg/String"
+    assert (first["problem"], first["counts"]) == (problem, [1, 1])
+    graph.add(endpoint("MP", "/z", string, eid=7))
+    graph.remove(endpoint("MP", "/z", pose))
+    assert graph.summary("/robot1/bridge", dds=False)["rows"][0]["problem"] is None
+    over_dds = graph.summary("/robot1/bridge", dds=True)["rows"][0]["problem"]
+    assert over_dds.endswith("the publisher is volatile, the subscription transient local")

@@ -256,6 +256,10 @@ class Node:
         """
         self._backend.report_waiting(text)
 
+    def report_ros_graph(self, graph: dict[str, Any]) -> None:
+        """Show the ROS graph of a `ros2` node on the page; replaces an earlier one."""
+        self._backend.report_ros_graph(graph)
+
     # --- the dataflow ----------------------------------------------------------------------------
 
     @property

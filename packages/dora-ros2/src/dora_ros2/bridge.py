@@ -35,6 +35,7 @@ SETTINGS = "DORA_ROS2"
 """Variable with the `ros2` block of the node, as JSON."""
 _KEEPER_SECONDS = 0.5
 _PATIENCE_SECONDS = 1.5
+_GRAPH_SECONDS = 1.0
 _ANY = "*"
 
 
@@ -55,6 +56,7 @@ class Bridge:
         self._router: str | None = None
         self._since = time.monotonic()
         self._waiting: str | None = None
+        self._shown_changes, self._shown_at = -1, 0.0
         self._failure: Exception | None = None
 
     def run(self) -> None:
@@ -101,6 +103,7 @@ class Bridge:
             while not self._stopping.is_set():
                 found = [one.update(node, connection.graph) for _, one in self._channels]
                 self._show([self._router, *found])
+                self._show_graph(connection, node.full_name)
                 self._wake.wait(_KEEPER_SECONDS)
                 self._wake.clear()
         except Ros2Error as error:
@@ -111,6 +114,14 @@ class Bridge:
         if self._connection is None:  # it is not connected yet, and may wait for long
             self._show([waiting])
         self._wake.set()
+
+    def _show_graph(self, connection: Connection, name: str) -> None:
+        """Show the graph on the page, if it has changed and was not shown a moment ago."""
+        changes, now = connection.graph.changes, time.monotonic()
+        if changes != self._shown_changes and now >= self._shown_at + _GRAPH_SECONDS:
+            self._shown_changes, self._shown_at = changes, now
+            summary = connection.graph.summary(name, dds=connection.kind == "dds")
+            self._node.report_ros_graph(summary)
 
     def _show(self, found: Sequence[str | None]) -> None:
         """Show in the lists of dora what the bridge waits for."""

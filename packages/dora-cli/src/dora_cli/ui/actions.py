@@ -30,7 +30,9 @@ from dora_config.protocol.rest.operations import OPERATIONS
 from dora_config.protocol.runner import (
     DeleteParam,
     GetParams,
+    GetRosGraph,
     Params,
+    RosGraph,
     SetParam,
 )
 
@@ -91,6 +93,7 @@ class Actions:
         table: list[tuple[str, str, Handler]] = [
             ("GET", f"{dataflow}/graph", self._graph),
             ("GET", f"{node}/params", self._params),
+            ("GET", f"{node}/ros", self._ros_graph),
             ("POST", f"{node}/params/{{key:path}}/set", self._set_param),
             ("POST", f"{node}/params/{{key:path}}/delete", self._delete_param),
             ("GET", "/api/recordings", self._recordings.listed),
@@ -128,6 +131,11 @@ class Actions:
         values = found[0].values if found else {}
         # JSON of browsers has no NaN and no infinity: they become texts
         return {"values": json.loads(json.dumps(values), parse_constant=str)}
+
+    async def _ros_graph(self, request: Request) -> dict[str, Any]:
+        replies = await self._call(request, GetRosGraph(node=_node(request)))
+        found = [one.reply for one in replies.replies if isinstance(one.reply, RosGraph)]
+        return {"graph": found[0].graph if found else None}
 
     async def _set_param(self, request: Request) -> dict[str, Any]:
         wanted = await _body(request, _Value)

@@ -17,6 +17,7 @@ from dora_config.protocol.links import RemoteEdge
 from dora_config.protocol.runner import (
     DeleteParam,
     GetParams,
+    GetRosGraph,
     GetStatistics,
     GraphChange,
     HoldNode,
@@ -36,6 +37,7 @@ NodeRequest = Annotated[
     | SetParam
     | DeleteParam
     | GetParams
+    | GetRosGraph
     | Publish
     | Reload,
     Field(discriminator="kind"),

@@ -213,6 +213,13 @@ class GetParams(Frozen):
     node: str
 
 
+class GetRosGraph(Frozen):
+    """Get what a `ros2` node last reported of its graph; answered with :class:`RosGraph`."""
+
+    kind: Literal["get_ros_graph"] = "get_ros_graph"
+    node: str
+
+
 class Publish(Frozen):
     """Send one message on ``output`` in place of ``node``."""
 
@@ -285,6 +292,7 @@ RunnerRequest = Annotated[
     | SetParam
     | DeleteParam
     | GetParams
+    | GetRosGraph
     | Publish
     | Reload
     | FollowEvents
@@ -463,6 +471,12 @@ class Params(Frozen):
     values: dict[str, Any] = Field(default_factory=dict)
 
 
+class RosGraph(Frozen):
+    kind: Literal["ros_graph"] = "ros_graph"
+    graph: dict[str, Any] | None = None
+    """As `Graph.summary` of dora-ros2 returns it; None: the node has not reported one."""
+
+
 RunnerReply = Annotated[
     Done
     | Refusal
@@ -471,7 +485,8 @@ RunnerReply = Annotated[
     | Statistics
     | RunnerHistory
     | NodeDefinitions
-    | Params,
+    | Params
+    | RosGraph,
     Field(discriminator="kind"),
 ]
 

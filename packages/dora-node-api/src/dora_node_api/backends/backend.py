@@ -78,6 +78,9 @@ class Backend:
     def report_waiting(self, text: str | None) -> None:
         """Show what the node waits for."""
 
+    def report_ros_graph(self, graph: dict[str, Any]) -> None:
+        """Show the graph of a `ros2` node."""
+
     def save_state(self, state: Any) -> None:
         """Keep a state for the next process. Raises InvalidData."""
         from dora_node_api.data.saved_state import write_state
@@ -133,7 +136,7 @@ class Unusable(Backend):
     ended = extensions = property(_refuse)
     next_event = poll_event = is_empty = fileno = deadline = _refuse
     send = allocate_sample = send_sample = warn = close_outputs = stop_dataflow = _refuse
-    save_state = load_state = hold_updates = report_waiting = _refuse
+    save_state = load_state = hold_updates = report_waiting = report_ros_graph = _refuse
 
 
 def check_timeout(timeout: float) -> float:

@@ -32,6 +32,7 @@ from dora_node_api.protocol.messages import (
     HoldUpdates,
     Refused,
     RemoveRoute,
+    ReportRosGraph,
     ReportWaiting,
     RestoreState,
     SaveState,
@@ -244,6 +245,9 @@ class RunningBackend(Backend):
 
     def report_waiting(self, text: str | None) -> None:
         self._connection.calls.run(lambda: self._connection.send(ReportWaiting(text)))
+
+    def report_ros_graph(self, graph: dict[str, Any]) -> None:
+        self._connection.calls.run(lambda: self._connection.send(ReportRosGraph(graph)))
 
     def close_outputs(self, outputs: tuple[str, ...]) -> None:
         self._outputs.close(outputs)

@@ -159,6 +159,12 @@ class ReportWaiting(Message, kind="waiting"):
     text: str | None = None
 
 
+class ReportRosGraph(Message, kind="ros_graph"):
+    """The ROS graph that a `ros2` node sees; replaces an earlier one."""
+
+    graph: dict[str, Any]
+
+
 class SaveState(Message, kind="save_state"):
     """State for the next process of the node; replaces an earlier one. One descriptor, of a memory
     file with `size` bytes.

@@ -40,7 +40,6 @@ from dora_ros2.dds.policies import (
     carrier_of,
     carry,
     dds_qos,
-    incompatibility,
     ros_qos,
     type_hash,
 )
@@ -49,7 +48,7 @@ from dora_ros2.types import MessageType, Types
 from dora_ros2.zenoh import keys
 from dora_ros2.zenoh.attachment import Attachment, gid
 from dora_ros2.zenoh.graph import Graph
-from dora_ros2.zenoh.qos import Qos
+from dora_ros2.zenoh.qos import Qos, incompatibility
 from dora_ros2.zenoh.tokens import EndpointToken, Kind, NodeToken
 
 OnMessage = Callable[[bytes, Attachment | None], None]

@@ -67,21 +67,6 @@ def type_hash(qos: DdsQos) -> str:
     return NO_HASH
 
 
-def incompatibility(offered: Qos, requested: Qos) -> str | None:
-    """Return why a subscription does not receive from a publisher; None if it does."""
-    if requested.reliable and not offered.reliable:
-        return "the publisher is best effort, the subscription reliable"
-    if requested.transient_local and not offered.transient_local:
-        return "the publisher is volatile, the subscription transient local"
-    if (requested.deadline or _INFINITE) < (offered.deadline or _INFINITE):
-        return "the deadline of the subscription is shorter than that of the publisher"
-    if requested.manual_liveliness and not offered.manual_liveliness:
-        return "the liveliness of the publisher is automatic, that of the subscription manual"
-    if (requested.lease or _INFINITE) < (offered.lease or _INFINITE):
-        return "the lease of the subscription is shorter than that of the publisher"
-    return None
-
-
 def carry(carrier: Any, payload: bytes | bytearray) -> Any:
     """Return a sample of a carrier."""
     sample = carrier.__new__(carrier)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from dora_ros2.zenoh.attachment import gid
+from dora_ros2.zenoh.keys import NO_HASH
+from dora_ros2.zenoh.qos import incompatibility
 from dora_ros2.zenoh.tokens import EndpointToken, Kind, NodeToken, parse_token
 
 FOLLOWER = "/dora"
 """Enclave of nodes whose profile is that of the others, so that two of them do not agree alone."""
 _ACTION = "/_action/"
+_HIDDEN = re.compile(
+    r"/(rosout|parameter_events|get_type_description|describe_parameters|get_parameters"
+    r"|get_parameter_types|list_parameters|set_parameters|set_parameters_atomically)$"
+)
+"""What every node of ROS has, and a summary leaves out."""
+_ROWS = 1000
+_NAMES = 20
 
 
 class Profile(StrEnum):
@@ -109,6 +120,27 @@ class Graph:
             if name.endswith("/_action/send_goal")
         }
 
+    def summary(self, own: str, *, dds: bool) -> dict[str, Any]:
+        """Return the graph as JSON for the page; `own`: full name of the node that shows it.
+
+        Rows of `own` come first, with problems of their types and, over DDS, of their QoS.
+        """
+        nodes = list(dict.fromkeys(node.full_name for node in self.nodes()))
+        rows = [
+            _row(word[:-1], name, channel, own, dds=dds)
+            for word in ("topics", "services", "actions")
+            for name, channel in getattr(self, word)().items()
+            if not _HIDDEN.search(name)
+        ]
+        rows.sort(key=lambda row: row["own"] is None)
+        return {
+            "node": own,
+            "transport": "dds" if dds else "zenoh",
+            "nodes": nodes[:_ROWS],
+            "rows": rows[:_ROWS],
+            "hidden": max(0, len(nodes) - _ROWS) + max(0, len(rows) - _ROWS),
+        }
+
     def profiles(self) -> set[Profile]:
         """Return the profiles of all nodes but those that follow others."""
         return {
@@ -124,6 +156,36 @@ class Graph:
                 channel = channels.setdefault(endpoint.name, Channel(endpoint.name))
                 (channel.offers if endpoint.kind is offer else channel.uses).append(endpoint)
         return channels
+
+
+def _row(kind: str, name: str, channel: Channel, own: str, *, dds: bool) -> dict[str, Any]:
+    """Return a channel as JSON, with the first problem between its endpoints."""
+    problem = None
+    for offer in channel.offers:
+        for use in channel.uses:
+            other = use.node if offer.node.full_name == own else offer.node
+            reason = incompatibility(offer.qos, use.qos) if dds and kind == "topic" else None
+            if offer.dds_name != use.dds_name:
+                reason = f"the types differ: {offer.type} and {use.type}"
+            elif offer.hash != use.hash and not (dds and NO_HASH in (offer.hash, use.hash)):
+                reason = f"the definitions of {offer.type} differ"
+            if reason and (problem is None or own in (offer.node.full_name, use.node.full_name)):
+                problem = f"{other.full_name}: {reason}"
+    offers, uses = (
+        list(dict.fromkeys(one.node.full_name for one in ends))
+        for ends in (channel.offers, channel.uses)
+    )
+    return {
+        "kind": kind,
+        "name": name,
+        "types": channel.types,
+        "offers": offers[:_NAMES],
+        "uses": uses[:_NAMES],
+        "counts": [len(channel.offers), len(channel.uses)],
+        "qos": sorted({str(one.qos) for one in channel.offers})[:_NAMES] if kind == "topic" else [],
+        "own": "offers" if own in offers else "uses" if own in uses else None,
+        "problem": problem,
+    }
 
 
 def _without_suffix(name: str) -> str:

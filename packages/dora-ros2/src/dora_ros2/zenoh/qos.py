@@ -51,6 +51,24 @@ class Qos:
         return ", ".join(words)
 
 
+def incompatibility(offered: Qos, requested: Qos) -> str | None:
+    """Return why a subscription does not receive from a publisher over DDS; None if it does.
+
+    Over Zenoh each subscription receives from each publisher.
+    """
+    if requested.reliable and not offered.reliable:
+        return "the publisher is best effort, the subscription reliable"
+    if requested.transient_local and not offered.transient_local:
+        return "the publisher is volatile, the subscription transient local"
+    if (requested.deadline or _INFINITE) < (offered.deadline or _INFINITE):
+        return "the deadline of the subscription is shorter than that of the publisher"
+    if requested.manual_liveliness and not offered.manual_liveliness:
+        return "the liveliness of the publisher is automatic, that of the subscription manual"
+    if (requested.lease or _INFINITE) < (offered.lease or _INFINITE):
+        return "the lease of the subscription is shorter than that of the publisher"
+    return None
+
+
 def parse_qos(text: str) -> Qos:
     """Return the QoS of a token; unknown codes are read as the default. Raises ValueError."""
     fields = text.split(":")

@@ -99,6 +99,8 @@ class ControlRequests:
                 self._delete_param(request)
             case protocol.GetParams():
                 return protocol.Params(values=dict(self._find(request.node).params))
+            case protocol.GetRosGraph():
+                return protocol.RosGraph(graph=self._find(request.node).ros_graph)
             case protocol.Publish():
                 self._publish(request)
             case protocol.Reload():

@@ -103,6 +103,8 @@ class LocalNode(Participant):
         self.health = HealthWatch()
         self.waiting: tuple[int, str | None] = (-1, None)
         """What the process of this incarnation waits for outside of the dataflow."""
+        self._ros_graph: tuple[int, dict[str, Any]] = (-1, {})
+        """Reported by the process of this incarnation."""
         self._saved: SavedState | None = None
         self.operator_hold = ""
         self._hold: tuple[int, str] | None = None
@@ -120,6 +122,18 @@ class LocalNode(Participant):
         if lives and connection and self._hold and connection.incarnation == self._hold[0]:
             return self._hold[1]
         return self.operator_hold or None
+
+    def report_ros_graph(self, incarnation: int, graph: dict[str, Any]) -> None:
+        """Keep the ROS graph that a process of the node sees."""
+        self._ros_graph = (incarnation, graph)
+
+    @property
+    def ros_graph(self) -> dict[str, Any] | None:
+        """The ROS graph that the connected process has reported."""
+        incarnation, graph = self._ros_graph
+        connection = self.connection
+        lives = connection is not None and not connection.closed
+        return graph if lives and connection and connection.incarnation == incarnation else None
 
     def change_program(self, program: PreparedNode, log: NodeLog) -> None:
         """Take another program and its log."""

@@ -47,6 +47,7 @@ from dora_node_api.protocol.messages import (
     Message,
     NodeLeaving,
     OpenSegment,
+    ReportRosGraph,
     ReportWaiting,
     SaveState,
     StopDataflow,
@@ -153,6 +154,8 @@ class NodeServices:
                 self.logs.history.add(NodeWaits(node=node, text=text))
                 if text is not None:
                     self._library_log(node, Log("warn", text))
+            case ReportRosGraph(graph=graph) if node in self.nodes:
+                self.nodes[node].report_ros_graph(incarnation, graph)
             case NodeLeaving():
                 connection.leaving = True
             case _:

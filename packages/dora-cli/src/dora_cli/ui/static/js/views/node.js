@@ -13,6 +13,7 @@ import { change, read } from "../requests.js";
 import { link } from "../route.js";
 import { store } from "../store.js";
 import { useGraph } from "./dataflow.js";
+import { RosGraphView } from "./ros.js";
 
 /** @typedef {import("../types.js").State} State */
 /** @typedef {import("../types.js").GraphNode} GraphNode */
@@ -58,6 +59,7 @@ export function NodeView({ state, uuid, node }) {
         <${Events} uuid=${uuid} node=${node} version=${`${row?.restarts} ${status}`} />
       </div>
     </div>
+    ${found.kind === "ros2" && html`<${RosGraphView} uuid=${uuid} node=${node} running=${running} />`}
     <div class="panel fill"><${Logs} uuid=${uuid} node=${node} /></div>
   </section>`;
 }
