@@ -54,6 +54,13 @@ def test_size_of_batches(then: int | str, size: int) -> None:
     assert Rollout(then=then).batch_size(7) == size
 
 
+def test_batches_begin_with_the_first_machines() -> None:
+    rollout = Rollout(first=("r3", "gone"), then=2)
+    assert rollout.batches(["r1", "r2", "r3", "r4"]) == [["r3"], ["r1", "r2"], ["r4"]]
+    assert Rollout().batches(["r2", "r1"]) == [["r2", "r1"]]
+    assert Rollout().batches([]) == []
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
@@ -186,6 +186,14 @@ class Rollout(Frozen):
         if isinstance(self.then, int):
             return self.then
         return max(1, math.ceil(machines * int(self.then.removesuffix("%")) / 100))
+
+    def batches(self, units: Sequence[str]) -> list[list[str]]:
+        """Return what changes together, in order: `first`, then the others."""
+        first = [unit for unit in self.first if unit in units]
+        rest = [unit for unit in units if unit not in first]
+        size = self.batch_size(len(units))
+        chunks = [rest[start : start + size] for start in range(0, len(rest), size)]
+        return [first, *chunks] if first else chunks
 
 
 def fleet_findings(data: dict[str, Any], machines: Collection[str] | None) -> Iterator[Finding]:

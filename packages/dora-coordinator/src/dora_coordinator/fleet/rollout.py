@@ -107,12 +107,7 @@ def _opened(rollout: Rollout, affected: Sequence[Seen], decision: Decision) -> l
 
 def batches(rollout: Rollout, affected: Sequence[Seen]) -> list[list[Seen]]:
     """Return what changes together, in order."""
-    units = sorted({one.unit for one in affected})
-    first = [unit for unit in rollout.first if unit in units]
-    rest = [unit for unit in units if unit not in first]
-    size = rollout.batch_size(len(units))
-    chunks = [first] if first else []
-    chunks += [rest[start : start + size] for start in range(0, len(rest), size)]
+    chunks = rollout.batches(sorted({one.unit for one in affected}))
     return [[one for one in affected if one.unit in chunk] for chunk in chunks]
 
 

@@ -1,4 +1,4 @@
-"""Switches the daemon of a machine to another version, and the machines one after the other.
+"""Switches the daemon of a machine to another version, and the machines in batches.
 
 The links are switched, then the daemon is restarted as a hand-over, which its runners outlive. If
 the daemon does not reconnect, or reconnects without its dataflows, the machine is restored.
@@ -6,8 +6,9 @@ the daemon does not reconnect, or reconnects without its dataflows, the machine 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from dora_cli import output
@@ -24,14 +25,30 @@ from dora_cli.cluster.decisions.version_check import Checked, NewVersion, check_
 from dora_cli.cluster.decisions.version_links import VersionLinks, installed_versions
 from dora_cli.cluster.machines.background_daemon import hand_over, start_daemon
 from dora_cli.cluster.machines.daemon_service import DaemonService, last_lines
-from dora_cli.cluster.machines.parallel import Outcome, Report, on_machines
+from dora_cli.cluster.machines.parallel import (
+    Connections,
+    Outcome,
+    Report,
+    in_parallel,
+    on_machines,
+)
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to, layout_of
-from dora_cli.cluster.operations.steps import poll, step
+from dora_cli.cluster.operations.steps import (
+    POLL_INTERVAL,
+    forgiving,
+    poll,
+    prefixed,
+    step,
+    write_line,
+)
 from dora_cli.cluster.operations.version_switch import FAULTS, VersionSwitch
-from dora_cli.ssh import ConnectionLost
+from dora_cli.polling import wait_until
+from dora_cli.ssh import ConnectionLost, Unreachable
 from dora_config import DoraError
+from dora_config.cluster.fleet import Rollout
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import error_text
+from dora_config.protocol.snapshot import NodeSummary
 
 LAST_LINES = 8
 
@@ -47,6 +64,55 @@ class Switched:
 
 Switch = Callable[[RemoteMachine, Layout, DaemonService | None], Switched | None]
 """Switches the links of a machine; None: it runs that version already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waves:
+    """How a new version reaches the machines."""
+
+    rollout: Rollout
+    keep_going: bool = False
+    """Continue after failures."""
+    force: bool = False
+    """Do not wait for nodes that hold updates."""
+
+    def gives_up(self, result: SwitchedMachines) -> bool:
+        """Return whether too many have failed, or all machines of `first` are off."""
+        first = set(self.rollout.first) & {*result.succeeded, *result.failed, *result.off}
+        all_off = bool(first) and first <= set(result.off)
+        too_many = len(result.failed) >= self.rollout.max_failed
+        return not self.keep_going and (too_many or all_off)
+
+
+def waves_of(cluster: Cluster, *, keep_going: bool, force: bool) -> Waves:
+    """Return `rollout` of the cluster file; without it, machines change one by one."""
+    rollout = cluster.rollout
+    if rollout.check is not None:
+        output.remark("note: `check` of the roll-out is run by `dora cluster apply` only")
+    if rollout == Rollout():
+        rollout = rollout.model_copy(update={"then": 1})
+    return Waves(rollout, keep_going, force)
+
+
+@dataclass(slots=True)
+class SwitchedMachines:
+    """Machines by the result of a switch."""
+
+    succeeded: list[str] = field(default_factory=list)
+    """Also those that ran the version already."""
+    before: dict[str, str] = field(default_factory=dict)
+    """Former version of each machine that was switched; empty if its daemon was not connected."""
+    failed: list[str] = field(default_factory=list)
+    off: list[str] = field(default_factory=list)
+    gave_up: bool = False
+    """Too many have failed."""
+    is_complete: bool = False
+
+
+def held_text(node: NodeSummary) -> str:
+    """Return that a node holds updates, and why."""
+    name = node.dataflow_name or node.dataflow
+    return f'node "{node.node}" of dataflow "{name}" holds updates: {node.held}'
 
 
 def connected_release(remote: RemoteMachine) -> str:
@@ -77,9 +143,10 @@ class DaemonSwitch(VersionSwitch):
     ANSWER = "connect"
     REMEDY = "Run this command again when the machine can be reached: that does the rest"
 
-    def __init__(self, remote: RemoteMachine, switch: Switch) -> None:
+    def __init__(self, remote: RemoteMachine, switch: Switch, waves: Waves) -> None:
         self.remote = remote
         self._switch = switch
+        self._waves = waves
         self._facts = remote.facts()
         service = self._service(remote)
         if service is None and self._facts.daemon is None:
@@ -114,10 +181,29 @@ class DaemonSwitch(VersionSwitch):
     def prepare(self) -> bool:
         switched = self._switch(self.remote, self.layout, self._service(self.remote))
         if switched is None:
-            output.write("  It runs that version already")
+            write_line("  It runs that version already")
             return False
         self._switched, self.new = switched, switched.version
+        if not self._waves.force:
+            self._wait_for_release()
         return True
+
+    def _wait_for_release(self) -> None:
+        """Wait while a node of the machine holds updates; raises NotReady after the deadline."""
+        limit = self._waves.rollout.deadline
+        noted = ""
+
+        def released() -> bool:
+            nonlocal noted
+            held = [one for one in self._present_nodes().values() if one.held is not None]
+            text = "; ".join(held_text(one) for one in held)
+            if text not in ("", noted):
+                write_line(f"  Waiting up to {limit:g} s: {text}")
+            noted = text
+            return not held
+
+        if not wait_until(forgiving(released), limit, every=POLL_INTERVAL):
+            raise NotReady(f"{noted}; not changed within {limit:g} s (--force changes it at once)")
 
     def replace(self) -> None:
         service = self._service(self.remote)
@@ -153,9 +239,11 @@ class DaemonSwitch(VersionSwitch):
 
     def check(self) -> None:
         """Raise NotReady unless every node still runs as the same process."""
-        before = self._nodes
-        if not before:
-            return
+        if self._nodes:
+            self._check_nodes(self._nodes)
+        self._stay_healthy(self._nodes)
+
+    def _check_nodes(self, before: Nodes) -> None:
         problems = ["the coordinator gave no report"]
 
         def unchanged() -> bool:
@@ -168,6 +256,29 @@ class DaemonSwitch(VersionSwitch):
                 poll(unchanged, "")
         except DoraError:
             raise NotReady(f"its dataflows did not keep running: {'; '.join(problems)}") from None
+
+    def _stay_healthy(self, before: Nodes) -> None:
+        """Wait until the machine was healthy for as long as the roll-out wants."""
+        rollout = self._waves.rollout
+        if rollout.healthy == 0:
+            return
+        since, present, problems = time.monotonic(), dict[tuple[str, str], int | None](), [""]
+
+        def stable() -> bool:
+            nonlocal since, present
+            found = self._present_nodes()
+            problems[:] = node_problems(before, found)
+            if self.release() != self.new:
+                problems.append("its daemon is not connected")
+            pids = {key: node.pid for key, node in found.items()}
+            if problems or pids != present:
+                since, present = time.monotonic(), pids
+            return time.monotonic() - since >= rollout.healthy
+
+        with step(f"Healthy for {rollout.healthy:g} s"):
+            if not wait_until(forgiving(stable), rollout.deadline, every=POLL_INTERVAL):
+                reason = "; ".join(problems) or "its nodes were restarted"
+                raise NotReady(f"not healthy within {rollout.deadline:g} s: {reason}")
 
     # ------------------------------------------------------------------------ restoring
 
@@ -211,39 +322,57 @@ class DaemonSwitch(VersionSwitch):
 # ---------------------------------------------------------------------------- all machines
 
 
-def switch_one_by_one(
+def switch_in_waves(
     cluster: Cluster,
     machines: Sequence[Machine],
     label: Callable[[Machine], str],
     switch: Switch,
+    waves: Waves,
     *,
-    keep_going: bool,
     collector: Installer | None = None,
-) -> bool:
-    """Switch each machine; return whether all succeeded.
+) -> SwitchedMachines:
+    """Switch the machines batch by batch, until too many have failed.
 
-    ``collector`` then removes unused versions from each machine.
+    Machines that do not answer do not count, unless none of the first batch answers. ``collector``
+    then removes unused versions from each machine.
     """
-    succeeded = 0
-    for number, machine in enumerate(machines, 1):
-        output.write(f"{label(machine)}...")
-        try:
-            with connect_to(machine) as connection:
-                remote = RemoteMachine(cluster, machine, connection)
-                work = DaemonSwitch(remote, switch)
-                if work.run() and collector is not None:
-                    _collect(remote, collector, work.layout)
-            succeeded += 1
-        except FAULTS as error:
-            output.write(f"  FAILED: {without_name(error_text(error), ssh_name(machine))}")
-            left = [other.id for other in machines[number:]]
-            if left and not keep_going:
+    by_id = {one.id: one for one in machines}
+    result = SwitchedMachines()
+    batches = waves.rollout.batches(list(by_id))
+
+    def work(connections: Connections, _number: int, machine: Machine) -> None:
+        with prefixed(f"{machine.id} | " if len(batch) > 1 else ""):
+            write_line(f"{label(machine)}...")
+            try:
+                with connections.open(machine) as connection:
+                    remote = RemoteMachine(cluster, machine, connection)
+                    one = DaemonSwitch(remote, switch, waves)
+                    if one.run():
+                        result.before[machine.id] = one.old
+                        if collector is not None:
+                            _collect(remote, collector, one.layout)
+                result.succeeded.append(machine.id)
+            except FAULTS as error:
+                text = without_name(error_text(error), ssh_name(machine))
+                write_line(f"  FAILED: {text}")
+                (result.off if isinstance(error, Unreachable) else result.failed).append(machine.id)
+
+    for number, batch in enumerate(batches):
+        if len(batch) == 1:  # in this thread, which Ctrl-C interrupts
+            work(Connections(), 0, by_id[batch[0]])
+        else:
+            in_parallel([by_id[name] for name in batch], work)
+        left = [name for later in batches[number + 1 :] for name in later]
+        if waves.gives_up(result):
+            result.gave_up = True
+            if left:
                 output.write(
                     f"Stopped there; not touched: {', '.join(left)} (--keep-going continues)"
                 )
-                break
-    output.write(f"{succeeded}/{len(machines)} succeeded.")
-    return succeeded == len(machines)
+            break
+    output.write(f"{len(result.succeeded)}/{len(machines)} succeeded.")
+    result.is_complete = len(result.succeeded) == len(machines)
+    return result
 
 
 def _collect(remote: RemoteMachine, collector: Installer, layout: Layout) -> None:

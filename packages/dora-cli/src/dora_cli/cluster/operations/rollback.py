@@ -24,9 +24,10 @@ from dora_cli.cluster.operations.coordinator_switch import (
 )
 from dora_cli.cluster.operations.daemon_switch import (
     Switched,
+    Waves,
     check,
     look_at_versions,
-    switch_one_by_one,
+    switch_in_waves,
     unit_copy,
 )
 from dora_cli.cluster.operations.steps import wait_for_nodes
@@ -35,7 +36,7 @@ from dora_config.cluster.models import Cluster, Machine
 
 
 def roll_back(
-    cluster: Cluster, machines: Sequence[Machine], *, to: str | None, keep_going: bool
+    cluster: Cluster, machines: Sequence[Machine], waves: Waves, *, to: str | None
 ) -> bool:
     """Undo the newest upgrade, or switch to version ``to``; return whether all succeeded.
 
@@ -56,7 +57,7 @@ def roll_back(
     _announce(planned, targets, chosen)
 
     def work() -> bool:
-        ok = _return_machines(cluster, targets, keep_going=keep_going) and not absent
+        ok = return_machines(cluster, targets, waves) and not absent
         return ok and _return_coordinator(cluster, planned, everything=everything)
 
     remedy = "`dora cluster downgrade` again does the rest; `dora cluster upgrade` upgrades again."
@@ -126,7 +127,8 @@ def _announce(planned: RollbackPlan, targets: Mapping[str, str], chosen: Sequenc
         output.write(f"Left as they are: {', '.join(stay)}")
 
 
-def _return_machines(cluster: Cluster, targets: Mapping[str, str], *, keep_going: bool) -> bool:
+def return_machines(cluster: Cluster, targets: Mapping[str, str], waves: Waves) -> bool:
+    """Switch machines to versions that are on them; return whether all succeeded."""
     machines = [one for one in cluster.machines if one.id in targets]
     if not machines:
         return True
@@ -137,7 +139,7 @@ def _return_machines(cluster: Cluster, targets: Mapping[str, str], *, keep_going
     def switch(remote: RemoteMachine, layout: Layout, service: DaemonService | None) -> Switched:
         return _switch(remote, layout, service, targets[remote.machine.id])
 
-    return switch_one_by_one(cluster, machines, label, switch, keep_going=keep_going)
+    return switch_in_waves(cluster, machines, label, switch, waves).is_complete
 
 
 def _switch(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from dora_cli import output
@@ -54,6 +55,24 @@ class Findings:
             output.write(f"note: {note}")
 
 
+_prefix: ContextVar[str] = ContextVar("prefix", default="")
+
+
+def write_line(text: str) -> None:
+    """Write a line, below the name of its machine while several are worked on at once."""
+    output.write(f"{_prefix.get()}{text}")
+
+
+@contextmanager
+def prefixed(prefix: str) -> Iterator[None]:
+    """Begin the lines of this thread with ``prefix``."""
+    token = _prefix.set(prefix)
+    try:
+        yield
+    finally:
+        _prefix.reset(token)
+
+
 @contextmanager
 def step(label: str, *, timed: bool = False, detail: str = "") -> Iterator[None]:
     """Print ``  Restart service... OK`` after the block, or FAILED."""
@@ -61,17 +80,16 @@ def step(label: str, *, timed: bool = False, detail: str = "") -> Iterator[None]
     try:
         yield
     except (DoraError, OSError):
-        output.write(f"  {label}... FAILED")
+        write_line(f"  {label}... FAILED")
         raise
     more = f"{time.monotonic() - begun:.1f}s" if timed else detail
-    output.write(f"  {label}... OK" + (f" ({more})" if more else ""))
+    write_line(f"  {label}... OK" + (f" ({more})" if more else ""))
 
 
-def poll(condition: Callable[[], bool], problem: str) -> None:
-    """Wait for a condition; raises NotReady with ``problem``.
+def forgiving(condition: Callable[[], bool]) -> Callable[[], bool]:
+    """Return a condition that is not met while the coordinator is busy or lost.
 
-    A condition that raises CoordinatorBusy or CoordinatorLost is not met yet; CoordinatorRefused
-    ends the wait.
+    CoordinatorRefused is raised.
     """
 
     def met() -> bool:
@@ -82,7 +100,12 @@ def poll(condition: Callable[[], bool], problem: str) -> None:
         except (CoordinatorBusy, CoordinatorLost):
             return False
 
-    if not wait_until(met, RECONNECT_TIMEOUT, every=POLL_INTERVAL):
+    return met
+
+
+def poll(condition: Callable[[], bool], problem: str) -> None:
+    """Wait for a condition, as by `forgiving`; raises NotReady with ``problem``."""
+    if not wait_until(forgiving(condition), RECONNECT_TIMEOUT, every=POLL_INTERVAL):
         raise NotReady(f"{problem} within {RECONNECT_TIMEOUT:g} s")
 
 

@@ -1,8 +1,9 @@
-"""`dora cluster upgrade`: this version on the coordinator and on the machines, one by one."""
+"""`dora cluster upgrade`: this version on the coordinator, then on the machines in waves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from dora_cli import output
 from dora_cli.bundle.formats import CONTROL_PLANE, OURS, differs
@@ -18,20 +19,23 @@ from dora_cli.cluster.operations.coordinator_switch import upgrade_coordinator
 from dora_cli.cluster.operations.daemon_switch import (
     Switch,
     Switched,
+    Waves,
     check,
     connected_release,
     look_at_versions,
-    switch_one_by_one,
+    switch_in_waves,
 )
+from dora_cli.cluster.operations.rollback import return_machines
 from dora_cli.cluster.operations.steps import step, wait_for_nodes
 from dora_cli.cluster.operations.version_report import with_version_report
+from dora_config.cluster.fleet import Rollout
 from dora_config.cluster.models import Cluster, Machine
 
 
 def upgrade_cluster(
-    cluster: Cluster, installer: Installer, machines: Sequence[Machine], *, keep_going: bool
+    cluster: Cluster, installer: Installer, machines: Sequence[Machine], waves: Waves
 ) -> bool:
-    """Upgrade the coordinator, then the machines; return whether all succeeded.
+    """Upgrade the coordinator, then the machines in waves; return whether all succeeded.
 
     Raises DoraError if nothing can be upgraded.
     """
@@ -40,18 +44,33 @@ def upgrade_cluster(
     unchecked = _check(cluster, machines, version)
 
     def work() -> bool:
-        _upgrade_coordinator(cluster, installer, keep_going=keep_going)
-        return switch_one_by_one(
+        _upgrade_coordinator(cluster, installer, keep_going=waves.keep_going)
+        done = switch_in_waves(
             cluster,
             machines,
             lambda machine: f"Upgrading {ssh_name(machine)}",
             _switch_to(installer, version, unchecked),
-            keep_going=keep_going,
+            waves,
             collector=installer,
         )
+        if done.gave_up and waves.rollout.on_failure == "rollback":
+            _return(cluster, done.before, waves)
+        return done.is_complete
 
     remedy = "`dora cluster upgrade` again does the rest; `dora cluster downgrade` undoes it."
     return with_version_report(cluster, work, remedy)
+
+
+def _return(cluster: Cluster, before: Mapping[str, str], waves: Waves) -> None:
+    """Return the machines that this upgrade has reached to their former version."""
+    targets = {name: version for name, version in before.items() if version}
+    if not targets:
+        return
+    output.write(
+        f"The roll-out has failed; returning: {', '.join(targets)} (the coordinator stays as it is)"
+    )
+    at_once = Rollout(deadline=waves.rollout.deadline)
+    return_machines(cluster, targets, replace(waves, rollout=at_once, keep_going=True))
 
 
 def _check(cluster: Cluster, machines: Sequence[Machine], version: str) -> dict[str, str]:

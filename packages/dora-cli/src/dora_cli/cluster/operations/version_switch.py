@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import ClassVar
 
-from dora_cli import output
 from dora_cli.cluster.decisions.daemon_argv import without_name
 from dora_cli.cluster.decisions.preflight import NotReady
-from dora_cli.cluster.operations.steps import poll, step
+from dora_cli.cluster.operations.steps import poll, step, write_line
 from dora_config import DoraError
 
 FAULTS = (DoraError, OSError)
@@ -108,7 +107,7 @@ class VersionSwitch(ABC):
             text = str(problem)
         else:  # Ctrl-C
             text = "interrupted"
-            output.write(
+            write_line(
                 f"  Interrupted: returning to {self._before}; a second Ctrl-C leaves it as it is"
             )
         try:

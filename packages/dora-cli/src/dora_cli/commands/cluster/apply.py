@@ -8,7 +8,12 @@ from typing import Annotated
 import typer
 
 from dora_cli import output
-from dora_cli.commands.cluster.arguments import FleetFile, OnlyDataflows, coordinator_of
+from dora_cli.commands.cluster.arguments import (
+    FleetFile,
+    ForceHolds,
+    OnlyDataflows,
+    coordinator_of,
+)
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
 from dora_cli.errors import CommandFailed
 
@@ -17,9 +22,7 @@ def main(
     path: FleetFile,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     only: OnlyDataflows = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Do not wait for nodes that hold updates.")
-    ] = False,
+    force: ForceHolds = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Do not wait for the end of the roll-out.")
     ] = False,

@@ -50,7 +50,12 @@ SomeMachines = Annotated[
 ]
 
 KeepGoing = Annotated[
-    bool, typer.Option("--keep-going", help="Continue with the next machine when one fails.")
+    bool,
+    typer.Option("--keep-going", help="Continue with the other machines, however many fail."),
+]
+
+ForceHolds = Annotated[
+    bool, typer.Option("--force", help="Do not wait for nodes that hold updates.")
 ]
 
 TakeOver = Annotated[

@@ -8,6 +8,7 @@ import typer
 
 from dora_cli.commands.cluster.arguments import (
     ClusterFile,
+    ForceHolds,
     KeepGoing,
     SomeMachines,
     TakeOver,
@@ -29,13 +30,16 @@ def main(
         ),
     ] = None,
     keep_going: KeepGoing = False,
+    force: ForceHolds = False,
     take_over: TakeOver = False,
 ) -> None:
     """Undo the last upgrade: return its machines to the version before."""
+    from dora_cli.cluster.operations.daemon_switch import waves_of
     from dora_cli.cluster.operations.rollback import roll_back
     from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
 
     loaded = load_cluster_file(path)
     machines = select_machines(loaded, machine)
     with reserve(loaded, ClusterCommand("downgrade", path, take_over), machines):
-        fail_unless(roll_back(loaded, machines, to=to, keep_going=keep_going))
+        waves = waves_of(loaded, keep_going=keep_going, force=force)
+        fail_unless(roll_back(loaded, machines, waves, to=to))

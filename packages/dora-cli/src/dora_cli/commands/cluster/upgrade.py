@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dora_cli.commands.cluster.arguments import (
     ClusterFile,
+    ForceHolds,
     KeepGoing,
     SomeMachines,
     TakeOver,
@@ -19,10 +20,15 @@ def main(
     machine: SomeMachines = None,
     keep_going: KeepGoing = False,
     offline: WheelHouse = None,
+    force: ForceHolds = False,
     take_over: TakeOver = False,
 ) -> None:
-    """Install this version of dora on every machine, one by one; dataflows keep running."""
+    """Install this version of dora on every machine; dataflows keep running.
+
+    Machines follow one by one, or in the waves of `rollout` in the cluster file.
+    """
     from dora_cli.bundle.install import Installer
+    from dora_cli.cluster.operations.daemon_switch import waves_of
     from dora_cli.cluster.operations.upgrade import upgrade_cluster
     from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
 
@@ -30,4 +36,5 @@ def main(
     machines = select_machines(loaded, machine)
     with reserve(loaded, ClusterCommand("upgrade", path, take_over), machines):
         installer = Installer(offline)
-        fail_unless(upgrade_cluster(loaded, installer, machines, keep_going=keep_going))
+        waves = waves_of(loaded, keep_going=keep_going, force=force)
+        fail_unless(upgrade_cluster(loaded, installer, machines, waves))
