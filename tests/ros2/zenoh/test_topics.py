@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ros2.routers import Router, running_router
@@ -49,6 +50,18 @@ def arrives(publisher: Publisher, received: Received, payload: bytes = b"x") -> 
     wait_until(publish, what="a message")
 
 
+def pass_on(publisher: Publisher, reader: Session) -> None:
+    """Wait until a session has received, and ignored, all that was published before.
+
+    While the connection of two sessions is new, each sends the other all messages.
+    """
+    received: Received = []
+    fence = Node(reader, "fence")
+    fence.subscription("fence", STRING, lambda *got: received.append(got))
+    arrives(publisher.node.publisher("fence", STRING), received)
+    fence.close()
+
+
 def test_messages_with_number_time_and_sender(router: Router) -> None:
     with router.open() as one, router.open() as other:
         received = subscribe(other)
@@ -77,6 +90,7 @@ def test_late_joiners_receive_the_kept_messages(router: Router) -> None:
         publisher = Node(one, "talker").publisher("chatter", STRING, LATCHED)
         for number in range(5):
             publisher.publish(bytes([number]))
+        pass_on(publisher, other)
         received = subscribe(other, LATCHED)
         wait_until(lambda: len(received) >= 3, what="three kept messages")
         assert [payload for payload, _ in received] == [b"\x02", b"\x03", b"\x04"]
@@ -94,6 +108,26 @@ def test_a_late_publisher_is_asked_for_its_messages(router: Router) -> None:
         Node(writer, "talker").publisher("chatter", STRING, LATCHED).publish(b"first")
         wait_until(lambda: received, what="the message that was sent at once")
         assert [payload for payload, _ in received] == [b"first"]
+
+
+def test_messages_that_overtake_the_kept_ones_wait_for_them(
+    router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_history(session: Any, key: str, handler: Any, **_: object) -> Any:
+        return session.declare_subscriber(key, handler)
+
+    monkeypatch.setattr("zenoh.ext.declare_advanced_subscriber", without_history)
+    with router.open() as one, router.open() as other:
+        publisher = Node(one, "talker").publisher("chatter", STRING, LATCHED)
+        for number in range(5):
+            publisher.publish(bytes([number]))
+        pass_on(publisher, other)
+        received = subscribe(other, LATCHED)
+        arrives(publisher, received, b"live")
+        start = [payload for payload, _ in received[:3]]
+        assert start in ([b"\x03", b"\x04", b"live"], [b"\x04", b"live", b"live"], [b"live"] * 3)
+        numbers = [attachment.sequence for _, attachment in received if attachment]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 def test_keep_all_keeps_all(router: Router) -> None:

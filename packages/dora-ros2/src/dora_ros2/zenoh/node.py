@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -35,6 +35,8 @@ _B = TypeVar("_B")
 REQUEST_SECONDS = 30.0
 _UNDECLARE_SECONDS = 3.0
 _HEARTBEAT_SECONDS = 0.5
+_JOIN_SECONDS = 2.0
+"""Longest wait for the messages that a publisher kept before it was discovered."""
 _NO_LIMIT = 365 * 86400.0
 """Seconds of a request that never times out."""
 _SERVICE_QOS = Qos()
@@ -266,7 +268,7 @@ class Publisher(Endpoint):
 
 
 class Subscription(Endpoint):
-    """Receives the messages of a topic."""
+    """Receives the messages of a topic, those of each publisher in their order."""
 
     kind = Kind.SUBSCRIPTION
     noun = "subscription"
@@ -275,6 +277,9 @@ class Subscription(Endpoint):
         self, node: Node, name: str, type: WireType, on_message: OnMessage, qos: Qos
     ) -> None:
         self._on_message = on_message
+        self._joining: dict[bytes, _Joining] = {}
+        self._joined: set[bytes] = set()
+        self._delivery = threading.RLock()
         super().__init__(node, name, type, qos)
 
     def _declare(self, session: zenoh.Session, qos: Qos) -> list[_Declared]:
@@ -297,9 +302,75 @@ class Subscription(Endpoint):
         ]
 
     def _received(self, sample: zenoh.Sample) -> None:
-        if not self.closed and sample.kind == zenoh.SampleKind.PUT:
-            attachment = self._read_attachment(sample.attachment)
-            self._on_message(sample.payload.to_bytes(), attachment)
+        if self.closed or sample.kind != zenoh.SampleKind.PUT:
+            return
+        attachment = self._read_attachment(sample.attachment)
+        message = (sample.payload.to_bytes(), attachment)
+        if attachment is None or not self.qos.transient_local or _samples(self.qos) == 1:
+            self._on_message(*message)
+            return
+        with self._delivery:
+            sender = attachment.gid
+            is_new = sender not in self._joined
+            self._joined.add(sender)
+            if is_new and attachment.sequence > 1:
+                self._joining[sender] = _Joining(time.monotonic() + _JOIN_SECONDS)
+            joining = self._joining.get(sender)
+            if joining is None:
+                self._on_message(*message)
+                return
+            joining.messages[attachment.sequence] = message
+        if is_new:
+            self._query_kept(sender)
+
+    def _query_kept(self, sender: bytes) -> None:
+        """Query what a publisher kept before the first message that arrived of it.
+
+        While a connection is new, messages may overtake the announcement of the publisher's cache.
+        Zenoh then drops those in the cache, which are older.
+        """
+        joining, answered = self._joining[sender], threading.Event()
+
+        def replied(reply: zenoh.Reply) -> None:
+            if reply.ok is not None and reply.ok.attachment is not None:
+                attachment = decode_attachment(reply.ok.attachment.to_bytes())
+                if attachment.gid == sender:
+                    answered.set()
+                    kept = (reply.ok.payload.to_bytes(), attachment)
+                    joining.messages.setdefault(attachment.sequence, kept)
+
+        def ended() -> None:
+            token = self.node.session.graph.sender(sender)
+            keeps = token is None or token.qos.transient_local
+            if not answered.is_set() and keeps and time.monotonic() < joining.until:
+                timer = threading.Timer(_JOIN_SECONDS / 10, self._query_kept, [sender])
+                timer.daemon = True
+                timer.start()
+                return
+            with self._delivery:
+                for _, message in sorted(self._joining.pop(sender).messages.items()):
+                    if not self.closed:
+                        self._on_message(*message)
+
+        try:
+            self.node.session.raw.get(
+                f"{self.key}/@adv/**?_max={_samples(self.qos)};_anyke",
+                direct(replied, ended),
+                target=zenoh.QueryTarget.ALL,
+                consolidation=zenoh.ConsolidationMode.NONE,
+                accept_replies=zenoh.ReplyKeyExpr.ANY,
+                timeout=_JOIN_SECONDS,
+            )
+        except (zenoh.ZError, SessionError):  # closed meanwhile
+            self._joining.pop(sender, None)
+
+
+@dataclass
+class _Joining:
+    """Messages of a publisher by number, until those before its first one are here, or a time."""
+
+    until: float
+    messages: dict[int, tuple[bytes, Attachment | None]] = field(default_factory=dict)
 
 
 class Request:
