@@ -6,8 +6,10 @@ import os
 import random
 import shutil
 import signal
+import socket
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -188,6 +190,24 @@ def test_few_ports_serve_ordinary_connections_only(make: Make) -> None:
     assert flow.got == list(range(flow.sent))
     assert a.process is not None
     assert count(a.process.pid, range(7450, 7459)) == 1
+
+
+def test_links_whose_ports_were_taken_meanwhile_find_each_other(make: Make) -> None:
+    """As after a boot without a coordinator, which would send the new addresses."""
+    a, b, flow = running_flow(make, "backpressure")
+    flow.progress()
+    with ExitStack() as strangers:
+        for machine in (a, b):
+            machine.kill_link()
+            host, _, port = machine.endpoints[0].rpartition(":")
+            strangers.enter_context(socket.create_server((host, int(port))))
+        a.meet(b)
+        b.meet(a)
+        for machine in (a, b):
+            machine.start_link()
+        flow.progress()
+    flow.end()
+    assert flow.got == list(range(flow.sent))
 
 
 def test_drop_oldest_delivers_the_newest_after_a_kill(make: Make) -> None:

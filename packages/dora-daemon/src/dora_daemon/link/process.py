@@ -171,6 +171,12 @@ class Link:
             if dialed or peer.connected_by(session, zid):
                 self.broken(peer, session, "the connection was closed")
 
+    def _ordinary_ports(self) -> list[int]:
+        """Return the ports on which links listen first."""
+        ports = range(self._config.first_port, self._config.last_port + 1)
+        quick = low_latency_ports(ports)
+        return [port for port in ports if port not in quick]
+
     def _listen(self, first: int | None) -> LinkSession:
         config = self._config
         ports = list(range(config.first_port, config.last_port + 1))
@@ -291,6 +297,7 @@ class Link:
                 first=self.machine < machine,
                 credentials=self._credentials,
                 plain=self._config.plain,
+                ports=self._ordinary_ports(),
                 channel=partial(self._channel, machine),
                 prepare=partial(self._prepare_dialed, machine),
                 changed=self.changed,

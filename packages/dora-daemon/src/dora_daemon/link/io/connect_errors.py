@@ -49,6 +49,17 @@ def probe(endpoint: str, seconds: float) -> float:
     return time.monotonic() - begin
 
 
+def is_open(endpoint: str, seconds: float) -> bool | None:
+    """Return whether a port takes connections; None if its machine does not answer."""
+    try:
+        socket.create_connection(split_address(endpoint), timeout=seconds).close()
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
 def why_not(endpoint: str, credentials: Path | None, error: BaseException, seconds: float) -> str:
     """Return why Zenoh failed to connect, from a TLS handshake of our own."""
     if credentials is None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from dora_config.access import address_text
 from dora_daemon.link.errors import CannotConnect
-from dora_daemon.link.io.connect_errors import probe, split_address
+from dora_daemon.link.io.connect_errors import is_open, probe, split_address
 from dora_daemon.link.io.session import CONNECT_SECONDS, LinkSession
 from dora_daemon.link.io.thread_guard import guarded
 from dora_daemon.link.peers.peer import PeerLink
@@ -30,6 +30,8 @@ _INCOMPATIBLE_PAUSE = 30.0
 _MAX_TIMEOUT = 12.0
 """Most seconds for one step of connecting. The timeout begins with CONNECT_SECONDS and doubles with
 each failure: a network with 30 % loss often needs more than that."""
+_SEARCH_PAUSE: Final = 5.0
+"""Seconds of dialing without success after which other ports are searched, again and again."""
 _SLOW_CONNECT = 0.1
 """Seconds for a TCP connection from which on the peer counts as slow."""
 _LOW_LATENCY_TIMEOUT: Final = 1.0
@@ -128,12 +130,19 @@ class Dialer:
         first: bool,
         credentials: Path | None,
         plain: bool,
+        ports: Sequence[int],
         channel: Callable[[], Channel],
         prepare: Callable[[LinkSession], None],
         changed: Callable[[PeerLink], None],
         note: Callable[[str], None],
     ) -> None:
+        """``ports``: where links listen. While the coordinator is away, a peer whose port was taken
+        after a reboot is found at another one of them.
+        """
         self._peer = peer
+        self._ports = ports
+        self._searched = time.monotonic()
+        """Time of the last search, or since when the peer's address is tried."""
         self._first = first
         self._credentials = credentials
         self._plain = plain
@@ -160,6 +169,7 @@ class Dialer:
             self._close()
             if peer.moved.is_set():
                 peer.moved.clear()
+                self._searched = time.monotonic()
                 pause, timeout = _FIRST_PAUSE, CONNECT_SECONDS
             if not self._first and (self._peer_connects(_WAIT_FOR_PEER) or peer.moved.is_set()):
                 continue
@@ -196,39 +206,67 @@ class Dialer:
                 return True
             peer.endpoint = endpoint
             peer.status.dialing()
-            try:
-                if probe(endpoint, timeout) > _SLOW_CONNECT:
-                    peer.slow = True
-                    self._changed(peer)
-                channel = self._channel()
-                session = LinkSession.dial(endpoint, self._credentials, channel, seconds=timeout)
-            except CannotConnect as error:
-                problems.append(str(error))
-                continue
-            if self._ended.is_set():
-                session.close()
+            if (problem := self._connect(endpoint, timeout)) is None:
                 return True
-            self._session = session
-            self._prepare(session)
-            peer.use(session)
-            if self._answered(session, timeout):
-                return True
-            problem = f"{endpoint} is connected, but no link of this dataflow answers there"
-            peer.lost_session(session, problem)
             problems.append(problem)
-            self._close()
         peer.status.trouble = "; ".join(problems) or "its address is not known yet"
-        return False
+        return any(self._connect(endpoint, CONNECT_SECONDS) is None for endpoint in self._others())
+
+    def _connect(self, endpoint: str, timeout: float) -> str | None:
+        """Return why there is no connection; None if there is one, or none is needed any more."""
+        peer = self._peer
+        try:
+            if probe(endpoint, timeout) > _SLOW_CONNECT:
+                peer.slow = True
+                self._changed(peer)
+            channel = self._channel()
+            session = LinkSession.dial(endpoint, self._credentials, channel, seconds=timeout)
+        except CannotConnect as error:
+            return str(error)
+        if self._ended.is_set():
+            session.close()
+            return None
+        self._session = session
+        self._prepare(session)
+        peer.use(session)
+        if self._answered(session, timeout):
+            self._searched = time.monotonic()
+            if peer.session is session:
+                peer.found(endpoint)
+            return None
+        problem = f"{endpoint} is connected, but no link of this dataflow answers there"
+        peer.lost_session(session, problem)
+        self._close()
+        return problem
+
+    def _others(self) -> Iterator[str]:
+        """Yield other addresses of the peer's machine that take connections."""
+        peer = self._peer
+        if time.monotonic() - self._searched < _SEARCH_PAUSE or not peer.endpoints:
+            return
+        self._searched = time.monotonic()
+        host, known = split_address(peer.endpoints[-1])
+        if known not in self._ports:
+            return
+        for port in self._ports:
+            if self._ended.is_set() or not peer.wanted.is_set() or peer.moved.is_set():
+                return
+            endpoint = address_text(host, port)
+            if (found := is_open(endpoint, CONNECT_SECONDS)) is None:
+                return
+            if found:
+                yield endpoint
 
     def _answered(self, session: LinkSession, timeout: float) -> bool:
         """Wait for the peer's hello over a new connection."""
         end = time.monotonic() + timeout
+        endpoints = self._peer.endpoints
         while time.monotonic() < end and not self._ended.wait(0.02):
             if self._peer.confirmed or self._peer.session is not session:
                 return True
             if self._peer.status.incompatible is not None:
                 break
-            if session.endpoint not in self._peer.endpoints:
+            if self._peer.endpoints != endpoints and session.endpoint not in self._peer.endpoints:
                 break
         return self._peer.confirmed
 

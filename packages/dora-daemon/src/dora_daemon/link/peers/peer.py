@@ -308,6 +308,12 @@ class PeerLink:
             self._rounds.forget()
         self._host.changed(self)
 
+    def found(self, endpoint: str) -> None:
+        """Dial this address first from now on: the peer answered there."""
+        with self._lock:
+            if endpoint not in self.endpoints:
+                self.endpoints = (endpoint, *self.endpoints)
+
     def set_streams(
         self,
         outgoing: dict[tuple[str, str], StreamSender],
