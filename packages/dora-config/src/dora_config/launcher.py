@@ -8,13 +8,13 @@ without them, and no metadata of wheels, which is slow to read.
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import cast
 
+import dora_config.quick_imports  # noqa: F401
 from dora_config._version import __version__
 
 COMMANDS = {
@@ -26,10 +26,6 @@ COMMANDS = {
 """Module of each command; `cli` handles every other first word."""
 OWN_WORDS = ("daemon", "coordinator", "ros2")
 
-GC_THRESHOLD = 20_000
-"""Allocations between two garbage collections. Imports allocate much and free little; the default
-of 700 costs a tenth of the time until nodes are spawned."""
-
 Command = Callable[[Sequence[str]], int]
 
 
@@ -39,7 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[:1] in (["--version"], ["-V"]):
         print(f"dora {__version__}")  # does not fail if stdout is closed
         return 0
-    gc.set_threshold(GC_THRESHOLD, 20, 50)
     first = words[0] if words else ""
     try:
         if first in OWN_WORDS:

@@ -22,6 +22,7 @@ import anyio
 import uvicorn
 from websockets.exceptions import InvalidState
 
+import dora_config.quick_imports  # noqa: F401
 from dora_config.access import DEFAULT_HOST, DEFAULT_PORT, Endpoint, state_dir
 from dora_config.access_token import Token
 from dora_config.errors import DoraError, exit_code
@@ -54,9 +55,6 @@ FLUSH_TIMEOUT: Final = 2.0
 
 BACKLOG: Final = 4096
 """Connections that may wait to be accepted: a whole fleet reconnects after a restart."""
-
-GC_THRESHOLD: Final = 20_000
-"""Allocations between two garbage collections, which take long with thousands of connections."""
 
 logger = logging.getLogger("dora.coordinator")
 
@@ -138,9 +136,10 @@ def _run(options: argparse.Namespace) -> int:
             port = options.port
             listeners = []
             for interface in interfaces:
-                listeners.append(
-                    stack.enter_context(_listen(interface, port, apart=len(interfaces) > 1))
+                opened = _given_listener(interface, port) or _listen(
+                    interface, port, apart=len(interfaces) > 1
                 )
+                listeners.append(stack.enter_context(opened))
                 port = listeners[0].getsockname()[1]
             settings = _fit_open_files(settings)
             party = ProgramVersion(program="coordinator", release=__version__)
@@ -156,7 +155,6 @@ def _run(options: argparse.Namespace) -> int:
                 _announce(port)
             certificate = ServerCertificate(authority)
             gc.freeze()  # nothing allocated until now is ever freed
-            gc.set_threshold(GC_THRESHOLD, 20, 50)
             anyio.run(_serve, service, application, listeners, certificate)
     finally:
         store.close()
@@ -210,6 +208,19 @@ def _require_safe(options: argparse.Namespace, interfaces: Sequence[str]) -> Non
         "NO AUTHENTICATION: anyone who reaches %s can run programs on every connected machine",
         named,
     )
+
+
+def _given_listener(interface: str, port: int) -> socket.socket | None:
+    """Return standard input if it is a socket that listens there: `dora up` opens it."""
+    try:
+        given = socket.socket(fileno=0)
+    except OSError:
+        return None
+    listens = given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if listens and given.getsockname()[:2] == (interface, port):
+        return given
+    given.detach()
+    return None
 
 
 def _listen(interface: str, port: int, *, apart: bool) -> socket.socket:

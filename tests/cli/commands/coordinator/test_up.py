@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 
 import pytest
 from support.dora import run_dora, running_dora
@@ -11,6 +12,7 @@ from support.fleets.daemons import real_fleet
 from support.waiting import let_last
 from support.workspace import Workspace
 
+from dora_config.access import ensure_token, state_dir
 from dora_daemon.agent.part_files import LOCK_TIMEOUT
 
 pytestmark = pytest.mark.integration
@@ -84,3 +86,20 @@ def test_down_reports_a_daemon_that_does_not_answer(workspace: Workspace) -> Non
         assert 'these daemons did not answer: "robot"' in shown.stderr
         assert "destroyed successfully" not in shown.stdout
         fleet.coordinator.process.wait().succeeded()
+
+
+def test_a_coordinator_that_cannot_start_leaves_no_daemon(workspace: Workspace) -> None:
+    words = ("up", "--coordinator-port", str(free_port()))
+    store = state_dir() / "coordinator" / "store.sqlite3"
+    store.parent.mkdir(parents=True)
+    store.write_text("not a store")
+    ensure_token(bytes(32))  # with a token, a daemon starts at the same time
+    refused = run_dora(*words, cwd=workspace.path).exited(1)
+    assert refused.stdout == ""
+    assert "the coordinator ended with code 1" in refused.stderr
+    assert str(store) in refused.stderr
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", int(words[-1])))
+        refused = run_dora(*words, cwd=workspace.path).exited(1)
+    assert "cannot listen on 127.0.0.1" in refused.stderr
+    assert "choose another --coordinator-port" in refused.stderr

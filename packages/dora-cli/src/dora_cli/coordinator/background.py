@@ -79,6 +79,7 @@ def start(
     argv: Sequence[str],
     *,
     directory: str = "",
+    stdin: int = subprocess.DEVNULL,
     environ: Mapping[str, str] = os.environ,
 ) -> BackgroundProcess:
     """Start a command detached from this terminal.
@@ -94,7 +95,7 @@ def start(
             argv,
             cwd=directory or None,
             env=environ,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=handle,
             stderr=handle,
             start_new_session=True,

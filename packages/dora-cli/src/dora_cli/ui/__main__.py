@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import dora_config.quick_imports  # noqa: F401
 from dora_cli import errors
 from dora_cli.ui.page_process import main
 

@@ -8,12 +8,13 @@ import time
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
 
 from dora_config.access import private_dir, state_dir, write_private
 from dora_config.errors import DoraError
-from dora_daemon.agent.records import PartRecord
+
+if TYPE_CHECKING:
+    from dora_daemon.agent.records import PartRecord
 
 DEFAULT_LISTEN_PORT = 53291
 """A daemon with another number has another name, and dynamic nodes can select its dataflows by it;
@@ -116,11 +117,13 @@ class DaemonFiles:
 
     def load(self) -> tuple[list[PartRecord], list[str]]:
         """Return all records, and a sentence about each unreadable file, which is renamed."""
+        from dora_daemon.agent.records import PartRecord  # commands import this module
+
         records, problems = [], []
         for path in sorted(self._parts.glob("*.json")):
             try:
                 records.append(PartRecord.model_validate_json(path.read_bytes()))
-            except ValidationError:
+            except ValueError:
                 moved = path.replace(path.with_suffix(".unreadable"))
                 problems.append(f"{path}: not a record of this version; moved to {moved.name}")
         return records, problems

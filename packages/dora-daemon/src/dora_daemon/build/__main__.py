@@ -16,6 +16,7 @@ from pathlib import Path
 
 import anyio
 
+import dora_config.quick_imports  # noqa: F401
 from dora_config.access import private_dir, state_dir
 from dora_config.protocol.builds import NodeBuildEvent
 from dora_daemon.build.builder import MAX_JOBS, BuildOptions, prepare

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import dora_config.quick_imports  # noqa: F401
 from dora_config.protocol.topics import StreamTopics, TopicChunk, TopicUpdate
 from dora_daemon.inspection.intervals import Intervals
 from dora_daemon.inspection.queue_reader import Collector, QueueReader

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 
+import dora_config.quick_imports  # noqa: F401
 from dora_daemon.link.errors import LinkProcessError
 from dora_daemon.link.io.session import silence
 from dora_daemon.link.process import Link

@@ -11,6 +11,7 @@ import os
 import sys
 from pathlib import Path
 
+import dora_config.quick_imports  # noqa: F401
 from dora_daemon.runner.process import runners_unit
 
 if __name__ == "__main__":
