@@ -8,6 +8,7 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
@@ -319,6 +320,19 @@ def test_stop(pair: tuple[Node, Node], runner: FakeRunner) -> None:
         {"type": "PARAM_UPDATE", "id": "speed", "value": 0.4, "kind": "dora"},
         {"type": "STOP", "id": "MANUAL", "kind": "dora"},
     ]
+
+
+def test_messages_that_come_with_go(runner: FakeRunner, open_node: Open) -> None:
+    runner.add_node("b")
+    runner.auto_go = False
+    together: list[control.Message] = [control.Go(1), control.SetParam("speed", 0.4)]
+    with ThreadPoolExecutor() as pool:
+        opening = pool.submit(open_node, "b")
+        runner.wait_connected("b")
+        pieces = (piece for message in together for piece in frames.encode(message))
+        runner.send_bytes("b", b"".join(piece.data for piece in pieces))
+        node = opening.result()
+    assert take(node) == {"type": "PARAM_UPDATE", "id": "speed", "value": 0.4, "kind": "dora"}
 
 
 def test_a_busy_node_gets_stop(pair: tuple[Node, Node], runner: FakeRunner) -> None:

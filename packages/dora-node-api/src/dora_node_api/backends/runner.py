@@ -154,6 +154,7 @@ class RunningBackend(Backend):
             match received.message:
                 case Go(epoch):
                     self._inputs.session.start(epoch)
+                    self._connection.pump()  # what came with it makes nothing readable again
                     return
                 case Refused() as refused:
                     raise _error(refused, incarnation)

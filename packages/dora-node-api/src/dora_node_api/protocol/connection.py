@@ -167,10 +167,9 @@ class Connection:
             self.publish(self._to_publish.popleft())
 
     def _take_all(self) -> None:
-        if not self._gone and self._control.wait(0):
-            with self.integrity:
-                while (received := self._receive()) is not None:
-                    self._take(received)
+        with self.integrity:
+            while (received := self._receive()) is not None:
+                self._take(received)
         self.pumped = time.monotonic_ns()
 
     def _receive(self) -> Received | ControlError | None:
