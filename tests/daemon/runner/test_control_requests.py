@@ -99,7 +99,18 @@ def test_one_node_is_stopped_and_restarted(workspace: Workspace) -> None:
     with background(workspace, prepared(workspace)) as run:
         run.wait_for_phase("running")
         first = run.wait_for_state("ticker", "Running")
-        done(run, protocol.RestartNode(node="ticker", grace=1.0))
+        done(run, protocol.HoldNode(node="ticker", reason="arm is moving"))
+        for change in (
+            protocol.RestartNode(node="ticker", hold_limit=0.0),
+            protocol.StopNode(node="ticker", hold_limit=0.0),
+            protocol.Reload(node="ticker", hold_limit=0.0),
+        ):
+            assert refused(run, change) == (
+                'node "ticker" holds updates: arm is moving; not changed within 0 s (--force'
+                " changes it at once)"
+            )
+        done(run, protocol.RestartNode(node="ticker", grace=1.0, force=True))
+        done(run, protocol.HoldNode(node="ticker"))
         again = run.wait_for_state("ticker", "Running")
         assert again.pid != first.pid
         assert again.restarts == 1

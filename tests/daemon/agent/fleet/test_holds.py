@@ -67,5 +67,11 @@ def test_a_replacement_waits_for_the_holder_and_can_be_forced(
         fleet.dora("node", "hold", "arm", "by me")
         wait_until(lambda: arm(fleet)[1] == "by me", what="the operator's hold")
         fleet.dora(*words, "--force")
-        fleet.dora("node", "release", "arm")
+        with running_dora("node", "restart", "arm", *port, cwd=workspace.path) as waiting:
+            waiting.wait_for('node "arm" holds updates: by me')
+            fleet.dora("node", "release", "arm")
+            assert waiting.wait().code == 0
         fleet.dora(*words)
+        fleet.dora("node", "hold", "arm", "by me")
+        wait_until(lambda: arm(fleet)[1] == "by me", what="the hold again")
+        fleet.dora("node", "stop", "arm", "--force")

@@ -24,9 +24,8 @@ from dora_config.protocol.control import (
     DataflowRef,
     Described,
     GraphChanged,
-    ListNodes,
-    NodeList,
 )
+from dora_config.protocol.rest import paths
 from dora_config.protocol.runner import (
     HOLD_LIMIT,
     AddNode,
@@ -101,6 +100,7 @@ def reload(client: Client, uuid: str, name: str, grace: float) -> None:
         _replace(client, found, node, grace)
         return
     _sent(client, found, node)
+    wait_for_release(client, uuid, name)
     which = DataflowRef(uuid=uuid)
     client.request(CallRunner(dataflow=which, node=name, request=Reload(node=name)), RunnerReplies)
 
@@ -131,18 +131,22 @@ def _replace(
     return change(client, found.uuid, request)
 
 
-def wait_for_release(client: Client, uuid: str, node: str) -> None:
+def wait_for_release(client: Client, dataflow: str | None, node: str) -> None:
     """Wait while a node holds updates, up to HOLD_LIMIT, and print why."""
     deadline, noted = time.monotonic() + HOLD_LIMIT, None
     while time.monotonic() < deadline:
-        rows = client.request(ListNodes(dataflow=DataflowRef(uuid=uuid)), NodeList).nodes
-        held = next((row.held for row in rows if row.node == node), None)
-        if held is None:
+        rows = client.get(paths.url(paths.NODES, query={"dataflow": dataflow})).nodes
+        found = [row.held for row in rows if row.node == node]
+        if len(found) != 1 or found[0] is None:  # the change reports that there are several
             return
-        if held != noted:
-            noted = held
-            output.remark(f'waiting up to {HOLD_LIMIT:g} s: node "{node}" holds updates: {held}')
+        if found[0] != noted:
+            noted = found[0]
+            output.remark(waiting_text(node, noted))
         time.sleep(HOLD_POLL)
+
+
+def waiting_text(node: str, held: str) -> str:
+    return f'waiting up to {HOLD_LIMIT:g} s: node "{node}" holds updates: {held}'
 
 
 def _require_built(node: ResolvedNode) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dora_cli import output
+from dora_cli.live.sending import waiting_text
 from dora_cli.live.watching import GRACE, NodeWatcher
 from dora_config.protocol.run_plan import NodeLocation, RunPlan
 from dora_config.protocol.runner import Refusal, Reload, ReplaceNode
@@ -30,6 +32,9 @@ async def watch(runner: Runner, watcher: NodeWatcher, plan: RunPlan) -> None:
     requests = ControlRequests(runner, lambda: 0)
 
     async def reload(name: str) -> str | None:
+        node = runner.services.nodes.get(name)
+        if node is not None and node.held is not None:
+            output.remark(waiting_text(name, node.held))
         reply = await requests.answer(_request(name, plan))
         return reply.message if isinstance(reply, Refusal) else None
 

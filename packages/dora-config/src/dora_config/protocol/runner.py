@@ -108,7 +108,16 @@ class StopAllNodes(Frozen):
     reason: str = "stop requested"
 
 
-class StopNode(Frozen):
+class Holdable(Frozen):
+    """A change of one node, which waits while the node holds updates."""
+
+    hold_limit: float = HOLD_LIMIT
+    """Seconds to wait while the node holds updates."""
+    force: bool = False
+    """Do not wait."""
+
+
+class StopNode(Holdable):
     """Stop one node without restart; answered when it has ended."""
 
     kind: Literal["stop_node"] = "stop_node"
@@ -116,7 +125,7 @@ class StopNode(Frozen):
     grace: float = 10.0
 
 
-class RestartNode(Frozen):
+class RestartNode(Holdable):
     """Restart one node regardless of its policy; answered when the new process runs."""
 
     kind: Literal["restart_node"] = "restart_node"
@@ -130,27 +139,19 @@ class AddNode(CurrentNode):
     kind: Literal["add_node"] = "add_node"
 
 
-class RemoveNode(Frozen):
+class RemoveNode(Holdable):
     """Stop a node and remove its edges; answered when it has ended."""
 
     kind: Literal["remove_node"] = "remove_node"
     node: str
     grace: float = 10.0
-    hold_limit: float = HOLD_LIMIT
-    """Seconds to wait while the node holds updates."""
-    force: bool = False
-    """Do not wait."""
 
 
-class ReplaceNode(CurrentNode):
+class ReplaceNode(CurrentNode, Holdable):
     """Run another program under a node's id and inputs; the new process starts first."""
 
     kind: Literal["replace_node"] = "replace_node"
     grace: float = 10.0
-    hold_limit: float = HOLD_LIMIT
-    """Seconds to wait while the node holds updates."""
-    force: bool = False
-    """Do not wait."""
 
 
 class EdgeChange(Frozen):
@@ -231,7 +232,7 @@ class Publish(Frozen):
     metadata: dict[str, Any] = Field(default_factory=dict)
 
 
-class Reload(Frozen):
+class Reload(Holdable):
     """Reload an operator of a node; ``None``: all operators."""
 
     kind: Literal["reload"] = "reload"

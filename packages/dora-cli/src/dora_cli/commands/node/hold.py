@@ -24,9 +24,10 @@ def main(
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
-    """Keep a node from being replaced or removed until `dora node release`.
+    """Keep a node from being replaced, restarted, stopped or removed until `dora node release`.
 
-    `dora cluster apply`, `node replace` and `--watch` wait and show the reason; --force overrides.
+    `dora cluster apply` and `upgrade`, `dora node` and `--watch` wait and show the reason; --force
+    overrides. `dora stop` and `dora restart` do not wait.
     """
     from dora_config.protocol.runner import Done, HoldNode
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dora_cli import output
-from dora_cli.commands.node.arguments import Grace
+from dora_cli.commands.node.arguments import ForceHold, Grace
 from dora_cli.coordinator.options import (
     CoordinatorAddr,
     CoordinatorPort,
@@ -18,11 +18,16 @@ def main(
     node: NodeArgument,
     dataflow: DataflowOption = None,
     grace: Grace = "5s",  # type: ignore[assignment]
+    force: ForceHold = False,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Stop one node and start it again, regardless of its restart policy; others keep running."""
-    wanted = {"dataflow": dataflow, "grace": grace}
+    from dora_cli.live import sending
+
+    wanted = {"dataflow": dataflow, "grace": grace, "force": force}
     with connect(coordinator_addr, coordinator_port, or_here=True) as client:
+        if not force:
+            sending.wait_for_release(client, dataflow, node)
         client.post(paths.url(paths.NODES, node, "restart"), wanted)
     output.write(f'node "{node}" restarted')

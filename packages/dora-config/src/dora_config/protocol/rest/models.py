@@ -10,7 +10,7 @@ from dora_config.cluster.fleet import Rollout
 from dora_config.dataflow.fields import EnvNameField
 from dora_config.protocol.control import EndedDataflow
 from dora_config.protocol.envelope import Message
-from dora_config.protocol.runner import ShownState
+from dora_config.protocol.runner import HOLD_LIMIT, ShownState
 
 # ------------------------------------------------------------------------------- arguments
 
@@ -169,11 +169,18 @@ class OneNode(Arguments):
     dataflow: OnlyDataflow = None
 
 
-class StopNodeArguments(OneNode):
+class ChangeNodeArguments(OneNode):
+    hold_limit: Annotated[
+        Seconds, Field(description="Seconds to wait while the node holds updates.")
+    ] = HOLD_LIMIT
+    force: Annotated[bool, Field(description="Do not wait for a node that holds updates.")] = False
+
+
+class StopNodeArguments(ChangeNodeArguments):
     grace: Annotated[Seconds, Field(description="Seconds from STOP to SIGTERM.")] = 10.0
 
 
-class RestartNodeArguments(OneNode):
+class RestartNodeArguments(ChangeNodeArguments):
     grace: Annotated[Seconds, Field(description="Seconds from STOP to SIGTERM.")] = 5.0
 
 

@@ -348,11 +348,15 @@ async def _get_node(wanted: models.OneNode, send: Send) -> NodeSummary:
 
 
 async def _stop_node(wanted: models.StopNodeArguments, send: Send) -> models.ChangedNode:
-    return await _call(wanted, StopNode(node=wanted.node, grace=wanted.grace), send)
+    return await _call(wanted, StopNode(**_changed(wanted), grace=wanted.grace), send)
 
 
 async def _restart_node(wanted: models.RestartNodeArguments, send: Send) -> models.ChangedNode:
-    return await _call(wanted, RestartNode(node=wanted.node, grace=wanted.grace), send)
+    return await _call(wanted, RestartNode(**_changed(wanted), grace=wanted.grace), send)
+
+
+def _changed(wanted: models.ChangeNodeArguments) -> dict[str, Any]:
+    return wanted.model_dump(include={"node", "hold_limit", "force"})
 
 
 async def _call(wanted: models.OneNode, request: NodeRequest, send: Send) -> models.ChangedNode:

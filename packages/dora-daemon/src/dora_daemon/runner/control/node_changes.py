@@ -121,9 +121,7 @@ class NodeChanges:
                 return
         raise RequestRefused(f'node "{before.node}" did not start again; see its log')
 
-    async def until_released(
-        self, name: str, change: protocol.RemoveNode | protocol.ReplaceNode
-    ) -> None:
+    async def until_released(self, name: str, change: protocol.Holdable) -> None:
         """Wait while a node holds updates, unless the change is forced. Raises RequestRefused."""
         node, limit = self._services.nodes.get(name), change.hold_limit
         if node is None or change.force:

@@ -49,6 +49,15 @@ class ControlRequests:
 
     async def _answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply | None:
         match request:
+            case protocol.ReplaceNode():
+                await self._changes.until_released(request.node.id, request)
+            case protocol.StopNode() | protocol.RestartNode() | protocol.RemoveNode():
+                await self._changes.until_released(request.node, request)
+            case protocol.Reload():
+                await self._changes.until_released(request.node, request)
+            case _:
+                pass
+        match request:
             case protocol.Handshake():
                 return check_handshake(request, self._plan)
             case protocol.GetStatus():
@@ -74,10 +83,8 @@ class ControlRequests:
             case protocol.AddNode():
                 await self._changes.add(request)
             case protocol.RemoveNode():
-                await self._changes.until_released(request.node, request)
                 await self._changes.remove(request.node, request.grace)
             case protocol.ReplaceNode():
-                await self._changes.until_released(request.node.id, request)
                 await self._changes.replace(request)
             case protocol.ConnectInput():
                 self._changes.connect(request)
