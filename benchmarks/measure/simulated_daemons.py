@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import SpawnProcess
 from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -34,6 +35,7 @@ from dora_config.protocol.daemon import (
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.runner import DataflowResult, EdgeStatus, NodeResult, NodeStatus
 from dora_config.protocol.snapshot import MachineSample, PartSample, SampleMachine
+from dora_daemon.agent.coordinator_access import CoordinatorAccess
 from dora_daemon.agent.coordinator_link import CoordinatorLink
 
 NODES = 10
@@ -126,7 +128,7 @@ class _SimulatedDaemon:
         self._part: PartReport | None = None
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._link = CoordinatorLink(
-            endpoint=lambda: where,
+            access=CoordinatorAccess(Path("/nowhere"), lambda: where),
             register=self._register,
             sign=self._sign,
             heartbeat=self._heartbeat,

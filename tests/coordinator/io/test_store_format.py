@@ -22,6 +22,7 @@ GOLDEN_TABLES = {
     "CREATE TABLE part (dataflow TEXT NOT NULL, daemon TEXT NOT NULL, record TEXT NOT NULL, "
     "PRIMARY KEY (dataflow, daemon))",
     "CREATE TABLE machine (id TEXT PRIMARY KEY, record TEXT NOT NULL)",
+    "CREATE TABLE change (id INTEGER PRIMARY KEY, number INTEGER NOT NULL)",
     "CREATE TABLE fleet (generation INTEGER PRIMARY KEY, record TEXT NOT NULL)",
 }
 

@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from pathlib import Path
 
 import anyio
 import pytest
@@ -29,6 +30,7 @@ from dora_config.protocol.daemon import (
     RegistrationRefused,
 )
 from dora_daemon.agent import coordinator_link
+from dora_daemon.agent.coordinator_access import CoordinatorAccess
 from dora_daemon.agent.coordinator_link import (
     QUEUE,
     CoordinatorLink,
@@ -48,7 +50,8 @@ REGISTERED = Registered(
 
 
 @pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_pauses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(World, "folder", tmp_path, raising=False)
     monkeypatch.setattr(coordinator_link, "reconnect_delays", lambda _: itertools.repeat(0.01))
 
 
@@ -68,6 +71,8 @@ async def stays(connection: ServerConnection) -> None:
 class World:
     """A coordinator that follows one script for each connection, and a daemon's link to it."""
 
+    folder: Path
+
     def __init__(self, *scripts: Script) -> None:
         self.received: list[CoordinatorMessage] = []
         self.losses = 0
@@ -75,7 +80,7 @@ class World:
         """Answer to requests for a connection, if not None."""
         self.address: Callable[[], Endpoint] = self._address
         self.link = CoordinatorLink(
-            endpoint=lambda: self.address(),
+            access=CoordinatorAccess(self.folder, lambda: self.address()),
             register=lambda: Register(party=DAEMON, instance="i", incarnation="1", public_key=""),
             sign=lambda _: "",
             heartbeat=Heartbeat,

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import json
 import logging
 import os
 import resource
@@ -14,12 +15,13 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
 import uvicorn
+from pydantic import ValidationError
 from websockets.exceptions import InvalidState
 
 import dora_config.quick_imports  # noqa: F401
@@ -43,6 +45,7 @@ from dora_coordinator.io.metrics import Telemetry
 from dora_coordinator.io.server import create_application
 from dora_coordinator.io.service import Service
 from dora_coordinator.io.store import MemoryStore, SqliteStore, Store, StoreError, open_store
+from dora_coordinator.io.succession import Restoration, SuccessionFile, begin, restore
 from dora_coordinator.io.token_file import TokenFile, given_token
 from dora_coordinator.settings import Settings, parse_setting
 from dora_coordinator.state.tokens import Accepted
@@ -106,6 +109,8 @@ def argument_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="allow --no-auth on an address that is not loopback",
     )
+    # for `dora cluster promote`: install a copy of a coordinator's state from standard input
+    add("--restore", action="store_true", help=argparse.SUPPRESS)
     add("--quiet", action="store_true", help="print warnings and errors only")
     add(
         "--set",
@@ -126,6 +131,8 @@ def _port(text: str) -> int:
 def _run(options: argparse.Namespace) -> int:
     settings = _settings(options.set)
     interfaces = _interfaces(options.interface)
+    if options.restore:
+        return _restore(options.port)
     state = state_dir() / "coordinator"
     _require_safe(options, interfaces)
     authority = Authority(state / "authority")
@@ -147,7 +154,10 @@ def _run(options: argparse.Namespace) -> int:
             if given is not None:
                 path = state / f"tokens-{port}.json"
                 tokens = TokenFile(given, authority, path, interfaces, port)
-            service = Service(settings, party, store, authority, tokens, _history(store))
+            place = SuccessionFile(state / f"succession-{port}.json")
+            succession = place, begin(place, store)
+            history = _history(store)
+            service = Service(settings, party, store, authority, tokens, history, succession)
             code = CodeFiles(FileStore(state / "files"), max_bytes=settings.max_code_bytes)
             application = create_application(service, code, tokens=tokens)
             logger.info("store: %s", store.name)
@@ -158,6 +168,16 @@ def _run(options: argparse.Namespace) -> int:
             anyio.run(_serve, service, application, listeners, certificate)
     finally:
         store.close()
+    return 0
+
+
+def _restore(port: int) -> int:
+    try:
+        given = Restoration.model_validate_json(sys.stdin.buffer.read())
+    except ValidationError as error:
+        raise CoordinatorError("standard input is not a copy of a coordinator's state") from error
+    restored = restore(state_dir(), port, given)
+    print(json.dumps(asdict(restored)))
     return 0
 
 
@@ -383,6 +403,8 @@ async def serve(
         tasks.start_soon(answer)
         tasks.start_soon(accept)
         tasks.start_soon(service.carry_out_steps)
+        tasks.start_soon(service.send_copies)
+        tasks.start_soon(service.watch_successors)
         with work:
             try:
                 await service.run()

@@ -10,8 +10,9 @@ from typing import assert_never
 
 from dora_config.protocol.builds import BuildEnded, BuildEvents
 from dora_config.protocol.calls import PartResult, RunnerAnswered, RunnerReplies
-from dora_config.protocol.control import MachinesRemoved, RemoveMachines
+from dora_config.protocol.control import MachinesRemoved, RemoveMachines, SetStandbys, StandbysSet
 from dora_config.protocol.daemon import (
+    CopyKept,
     DaemonLeaving,
     Heartbeat,
     HeartbeatAck,
@@ -46,6 +47,7 @@ from dora_coordinator.state.commands import (
     Log,
     RenewToken,
     SaveMachine,
+    SaveSuccession,
     SendToDaemon,
     SignCertificate,
 )
@@ -61,6 +63,7 @@ from dora_coordinator.state.membership import (
     MembershipEvent,
     SilenceChecked,
 )
+from dora_coordinator.state.succession import Succession
 
 _SILENCE = events.TimerKey("silence")
 """One timer for all daemons: the earliest time at which one can have been silent for too long."""
@@ -74,10 +77,12 @@ class CoordinatorState:
         authority: str = "",
         *,
         wall_offset: float = 0.0,
+        succession: Succession | None = None,
     ) -> None:
         """``authority``: SHA-256 of the certificate that links trust; ``wall_offset``: Unix time
         minus the clock that events are timed with.
         """
+        self.succession = succession or Succession()
         self.settings = settings
         self._party = party
         self._authority = authority
@@ -86,7 +91,12 @@ class CoordinatorState:
         self.registry = DataflowRegistry(settings, self.membership, wall_offset=wall_offset)
         self.fleet = FleetControl(self.registry, self.membership, settings, wall_offset)
         self._clients = RequestDispatcher(
-            self.registry, self.membership, settings, self._remove_machines, self.fleet
+            self.registry,
+            self.membership,
+            settings,
+            self._remove_machines,
+            self._set_standbys,
+            self.fleet,
         )
         self._silence_armed = False
 
@@ -157,6 +167,7 @@ class CoordinatorState:
         if admitted.enrolled is not None:
             commands.append(SaveMachine(admitted.enrolled))
         if admitted.replaced is not None:
+            self.succession.disconnected(member.key)
             commands.append(CloseConnection(admitted.replaced))
             commands += self._clients.daemon_lost(member.key, now)
         welcome = Registered(
@@ -166,6 +177,7 @@ class CoordinatorState:
             silence_limit=self.settings.coordinator_silence_limit,
             authority=self._authority,
             certificate_name=member.certificate_name,
+            coordinators=self.succession.coordinators,
         )
         host = clean_text(member.register.host, limit=100)
         return [
@@ -197,6 +209,8 @@ class CoordinatorState:
                 commands.append(SignCertificate(member.key, request, member.digest))
             case LogChunk() | TopicChunk() | BuildEvents() | BuildEnded() | PartResult():
                 commands += self._clients.daemon_reply(member.key, message, now)
+            case CopyKept():
+                self.succession.answered(member.key, message, now)
             case RunnerAnswered() | RecorderAnswered() | PartHistory() | MachineSample():
                 pass  # replies to queries, which `queries` collects
             case DaemonLeaving(hand_over=hand_over):
@@ -216,6 +230,7 @@ class CoordinatorState:
         silence = now - member.last_message
         late = silence > LATE_HEARTBEAT * settings.heartbeat_interval
         silent = silence if lost.silent or late else None
+        self.succession.disconnected(member.key)
         if lost.silent:
             commands.append(CloseConnection(lost.connection))
             manner = f"disconnected: silent for {settings.daemon_silence_limit:g} s"
@@ -250,6 +265,20 @@ class CoordinatorState:
                 commands.append(Log("warning", text))
         answer = MachinesRemoved(machines=tuple(removed))
         return [*commands, AnswerClient(requested.client, requested.number, answer)]
+
+    def _set_standbys(
+        self, requested: events.ClientRequested, request: SetStandbys
+    ) -> list[Command]:
+        answer = AnswerClient(requested.client, requested.number, StandbysSet())
+        if not self.succession.set_standbys(request):
+            return [answer]
+        place = self.succession.coordinators
+        members = self.membership.connected()
+        return [
+            SaveSuccession(),
+            *(SendToDaemon(member.key, place) for member in members),
+            answer,
+        ]
 
     def _exclude(self, machine: str, now: float) -> list[Command]:
         """Disconnect a removed machine; its dataflows are stopped, and links to it end first."""

@@ -16,6 +16,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
+from dora_cli import output
 from dora_cli._version import __version__
 from dora_cli.coordinator.errors import (
     CoordinatorLost,
@@ -27,7 +28,7 @@ from dora_cli.coordinator.errors import (
     unreachable,
 )
 from dora_cli.coordinator.keepalive import CONNECT_TIMEOUT, detect_lost_peer
-from dora_config.access import Endpoint, endpoint
+from dora_config.access import Endpoint, endpoint, split_address
 from dora_config.control_plane import ControlConnection
 from dora_config.protocol import VERSION
 from dora_config.protocol.rest import paths
@@ -69,6 +70,8 @@ class Client:
         self._connect_timeout = connect
         self._connection = ControlConnection(at, timeout=connect)
         self._query_timeout = query
+        self._successor: str | None = None
+        """Address of the coordinator that has replaced this one, once that was reported."""
         self._streams: StreamSocket | None = None
 
     def __enter__(self) -> Client:
@@ -251,12 +254,23 @@ class Client:
             )
             with connection.getresponse() as answer:
                 kind = (answer.getheader("Content-Type") or "").partition(";")[0]
+                self._report(answer.getheader(paths.SUCCESSOR))
                 return answer.status, kind, answer.read()
         except (OSError, http.client.HTTPException) as error:
             connection.close()  # it may still receive this answer
             if timeout is not None and isinstance(error, TimeoutError):
                 raise unanswered(self.endpoint, timeout) from error
             raise lost(self.endpoint) from error
+
+    def _report(self, successor: str | None) -> None:
+        """Print once that another coordinator leads."""
+        if successor is not None and self._successor is None:
+            self._successor = successor
+            host = split_address(successor)[0]
+            output.warn(
+                f"the coordinator at {self.endpoint} was replaced by the one at {successor}, and "
+                f"shows what it stored before: use --coordinator-addr {host}"
+            )
 
     def connect(self) -> None:
         """Connect unless that is done; raises CoordinatorUnavailable, Untrusted."""

@@ -178,6 +178,23 @@ class RemoveMachines(Message):
     """
 
 
+class Standby(Message):
+    """A machine that keeps a copy of the coordinator's state, and can take over."""
+
+    machine: str
+    address: str
+    """Where the coordinator is then, as HOST:PORT."""
+
+
+class SetStandbys(Message):
+    """Replace the standbys; answered with :class:`StandbysSet`."""
+
+    kind: Literal["set_standbys"] = "set_standbys"
+    address: str
+    """Address of this coordinator, as HOST:PORT."""
+    standbys: tuple[Standby, ...] = ()
+
+
 class CallRunner(Message):
     """Forward a request to the runners of a dataflow; answered with :class:`RunnerReplies`."""
 
@@ -247,6 +264,7 @@ ControlRequest = Annotated[
     | Destroy
     | RotateToken
     | RemoveMachines
+    | SetStandbys
     | BuildDataflow
     | CallRunner
     | ChangeGraph
@@ -366,6 +384,22 @@ class NodeList(Message):
     nodes: tuple[NodeSummary, ...] = ()
 
 
+class StandbyReport(Message):
+    """A machine that keeps a copy of the coordinator's state."""
+
+    machine: str
+    address: str
+    """Where the coordinator is if it takes over there."""
+    number: int | None = None
+    """Number of changes in the copy; None: this coordinator has not sent one yet."""
+    age: float | None = None
+    """Seconds since the machine confirmed it."""
+    current: bool = False
+    """Nothing has changed since."""
+    problem: str | None = None
+    """Why the machine could not keep the last copy."""
+
+
 class ClusterReport(Message):
     """The coordinator, its machines, and the number of dataflows that have not ended."""
 
@@ -373,6 +407,8 @@ class ClusterReport(Message):
     coordinator: ProgramVersion
     machines: tuple[DaemonSummary, ...] = ()
     active_dataflows: int = 0
+    epoch: int = 1
+    standbys: tuple[StandbyReport, ...] = ()
 
 
 class LogLines(Message):
@@ -404,6 +440,10 @@ class MachinesRemoved(Message):
 
     kind: Literal["machines_removed"] = "machines_removed"
     machines: tuple[str, ...] = ()
+
+
+class StandbysSet(Message):
+    kind: Literal["standbys_set"] = "standbys_set"
 
 
 class TokenRotated(Message):
@@ -450,6 +490,7 @@ ControlAnswer = Annotated[
     | Destroyed
     | TokenRotated
     | MachinesRemoved
+    | StandbysSet
     | Built
     | RunnerReplies
     | GraphChanged

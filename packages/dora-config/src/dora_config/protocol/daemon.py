@@ -109,6 +109,20 @@ class IdentityProof(Message):
     kind: Literal["identity_proof"] = "identity_proof"
     signature: str
     """Of `challenge_text` with the machine's key (base64)."""
+    epoch: int = 0
+    """Highest epoch of a coordinator of this cluster that the daemon has seen."""
+    coordinator: str = ""
+    """Address of that coordinator."""
+
+
+class CopyKept(Message):
+    """Answer to :class:`CoordinatorCopy`."""
+
+    kind: Literal["copy_kept"] = "copy_kept"
+    epoch: int
+    number: int
+    problem: str | None = None
+    """Why it is not on the disk."""
 
 
 class Metrics(Message):
@@ -220,6 +234,7 @@ DaemonMessage = Annotated[
     | PartHistory
     | DaemonLeaving
     | IdentityProof
+    | CopyKept
     | BuildEvents
     | BuildEnded
     | RunnerAnswered
@@ -231,6 +246,33 @@ DaemonMessage = Annotated[
 ]
 
 # ------------------------------------------------------------------- coordinator -> daemon
+
+
+class Coordinators(Message):
+    """Which coordinator a daemon obeys, and where it tries to connect in turn; also sent when that
+    changes.
+    """
+
+    kind: Literal["coordinators"] = "coordinators"
+    epoch: int = 1
+    """A coordinator that takes over has a higher one than its predecessor."""
+    address: str = ""
+    """Address of the coordinator; empty: the one that the daemon was given."""
+    standbys: tuple[str, ...] = ()
+    """Addresses at which a coordinator that takes over can be."""
+
+
+class CoordinatorCopy(Message):
+    """State of the coordinator, to be kept by the machine; answered with :class:`CopyKept`."""
+
+    kind: Literal["coordinator_copy"] = "coordinator_copy"
+    authority: str
+    """As in :class:`Registered`."""
+    epoch: int
+    number: int
+    """Number of changes in the coordinator's store."""
+    sealed: str
+    """The encrypted state (base64)."""
 
 
 class Registered(Message):
@@ -246,6 +288,7 @@ class Registered(Message):
     """
     certificate_name: str
     """Common name of the certificate that this daemon may request."""
+    coordinators: Coordinators = Coordinators()
 
 
 class RegistrationRefused(Message):
@@ -253,6 +296,8 @@ class RegistrationRefused(Message):
     message: str
     permanent: bool = False
     """Retrying is useless (wrong version)."""
+    coordinators: Coordinators | None = None
+    """Another coordinator has taken over."""
 
 
 class Challenge(Message):
@@ -408,6 +453,8 @@ CoordinatorMessage = Annotated[
     | MoreLogs
     | EndLogs
     | EndDaemon
+    | Coordinators
+    | CoordinatorCopy
     | BuildPart
     | CancelBuild
     | BuildEventsAck

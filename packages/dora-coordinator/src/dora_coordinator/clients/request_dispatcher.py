@@ -42,6 +42,8 @@ DaemonReply = LogChunk | TopicChunk | BuildEvents | BuildEnded | PartResult
 
 RemoveMachines = Callable[[events.ClientRequested, control.RemoveMachines, float], list[Command]]
 """Removes machines from the cluster, which also concerns their connections."""
+SetStandbys = Callable[[events.ClientRequested, control.SetStandbys], list[Command]]
+"""Replaces the standbys, which all daemons receive."""
 
 
 class RequestDispatcher:
@@ -51,10 +53,12 @@ class RequestDispatcher:
         membership: Membership,
         settings: Settings,
         remove_machines: RemoveMachines,
+        set_standbys: SetStandbys,
         fleet: FleetControl,
     ) -> None:
         self._fleet = fleet
         self._remove_machines = remove_machines
+        self._set_standbys = set_standbys
         self._registry = registry
         self._membership = membership
         self._lifecycle = LifecycleRequests(registry, membership)
@@ -154,6 +158,8 @@ class RequestDispatcher:
                 return [*changes, *_answer(requested, answer)]
             case control.RemoveMachines() as request:
                 return self._remove_machines(requested, request, now)
+            case control.SetStandbys() as request:
+                return self._set_standbys(requested, request)
             case (
                 control.CallRunner()
                 | CallRecorders()

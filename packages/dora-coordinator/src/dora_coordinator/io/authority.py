@@ -60,6 +60,11 @@ class Authority:
         self.sha256 = self._certificate.fingerprint(hashes.SHA256())
         self.fingerprint = self.sha256.hex()
 
+    @property
+    def private_pem(self) -> str:
+        """The private key, for an encrypted copy only."""
+        return _private_pem(self._key).decode()
+
     def sign(self, request: str, machine: str, digest: str) -> str:
         """Return a certificate (PEM) for the key in ``request``; raises :class:`AuthorityError`.
 

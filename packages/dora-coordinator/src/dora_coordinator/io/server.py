@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -51,6 +51,7 @@ from dora_config.protocol.daemon import (
     TO_COORDINATOR,
     TO_DAEMON,
     Challenge,
+    Coordinators,
     IdentityProof,
     Register,
     RegistrationRefused,
@@ -74,6 +75,7 @@ from dora_coordinator.io.rest.errors import http_error
 from dora_coordinator.io.rest.recordings import RecordingFiles
 from dora_coordinator.io.rest.routes import RestApi
 from dora_coordinator.io.service import Service
+from dora_coordinator.io.succession import SUCCESSION_PATH
 from dora_coordinator.state.identities import Proof
 
 HANDSHAKE_TIMEOUT: Final = 10.0
@@ -185,6 +187,7 @@ def create_application(service: Service, code: CodeFiles, *, tokens: TokenCheck 
         routes=[
             *(Route(path, _health, methods=["GET"]) for path in HEALTH_ROUTES),
             Route(AUTHORITY_PATH, endpoints.certificate, methods=["GET"]),
+            Route(SUCCESSION_PATH, endpoints.succession, methods=["GET"]),
             WebSocketRoute("/api/control", endpoints.control),
             WebSocketRoute(DAEMON_ROUTE, endpoints.daemon),
             Route("/api/artifacts/{build_id}/{node_id}", endpoints.archive, methods=["GET"]),
@@ -220,6 +223,11 @@ class _Endpoints:
 
     async def certificate(self, request: Request) -> Response:
         return PlainTextResponse(self._service.authority.pem, headers=ONE_REQUEST)
+
+    async def succession(self, request: Request) -> Response:
+        succession = self._service.succession
+        leading = succession.record.successor or succession.coordinators
+        return JSONResponse(leading.model_dump(mode="json"))
 
     # ------------------------------------------------------------------ WebSockets
 
@@ -268,6 +276,9 @@ class _Endpoints:
         if not isinstance(answer, IdentityProof):
             raise RemoteProtocolError("expected identity_proof as the second frame")
         digest = verify_proof(register.public_key, answer.signature, nonce, authority)
+        self._service.replace(Coordinators(epoch=answer.epoch, address=answer.coordinator))
+        if (reason := self._service.succession.refusal) is not None:
+            raise RemoteProtocolError(reason)
         return Proof(digest, local=local)
 
     async def daemon(self, socket: WebSocket) -> None:
@@ -284,8 +295,12 @@ class _Endpoints:
             self._service.on_message(connection, TO_COORDINATOR.decode(text))
 
         def refuse(problem: RemoteProtocolError) -> str:
-            permanent = isinstance(problem, _OtherVersion)
-            return TO_DAEMON.encode(RegistrationRefused(message=str(problem), permanent=permanent))
+            refusal = RegistrationRefused(
+                message=str(problem),
+                permanent=isinstance(problem, _OtherVersion),
+                coordinators=self._service.succession.record.successor,
+            )
+            return TO_DAEMON.encode(refusal)
 
         await self._serve(socket, handshake, on_frame, refuse)
 

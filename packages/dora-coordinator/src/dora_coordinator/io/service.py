@@ -20,6 +20,7 @@ import anyio
 import anyio.to_thread
 from anyio.streams.memory import MemoryObjectSendStream
 
+from dora_config.access import Endpoint, split_address
 from dora_config.errors import os_error_text
 from dora_config.history.entries import HistoryEntry, SavedEntry
 from dora_config.history.file import HistoryFile, read_history
@@ -30,6 +31,8 @@ from dora_config.protocol.control import (
     Answer,
     CallRunner,
     ControlRequest,
+    Destroy,
+    Destroyed,
     Failure,
     LogLines,
     Progress,
@@ -39,6 +42,8 @@ from dora_config.protocol.daemon import (
     TO_DAEMON,
     Certificate,
     CoordinatorMessage,
+    Coordinators,
+    CopyKept,
     DaemonMessage,
     Heartbeat,
     NewToken,
@@ -54,7 +59,8 @@ from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.io.authority import Authority, AuthorityError
 from dora_coordinator.io.connections import Connection, Renewal
 from dora_coordinator.io.fleet_steps import step_result
-from dora_coordinator.io.store import NotWritten, Store
+from dora_coordinator.io.store import NotWritten, Store, StoreError
+from dora_coordinator.io.succession import CopyError, SuccessionFile, ask, make_copy
 from dora_coordinator.io.token_file import TokenFile
 from dora_coordinator.queries.daemon_calls import DaemonCalls, Reply
 from dora_coordinator.queries.queries import Queries, Query, find_code
@@ -79,6 +85,7 @@ from dora_coordinator.state.commands import (
     SaveFleet,
     SaveMachine,
     SaveRecord,
+    SaveSuccession,
     SendProgress,
     SendToDaemon,
     SignCertificate,
@@ -102,6 +109,7 @@ from dora_coordinator.state.events import (
 )
 from dora_coordinator.state.identities import Proof
 from dora_coordinator.state.membership import MAX_DELAY
+from dora_coordinator.state.succession import Succession, SuccessionRecord
 from dora_coordinator.telemetry.spans import SpanEvent, SpanTracker
 
 BATCH = 512
@@ -111,6 +119,10 @@ MAX_HISTORY_LINES = 5_000
 INTERNAL_ERROR = "internal error of the coordinator; see its log"
 RETRY = 5.0
 """Seconds between attempts to write to a store that failed."""
+COPY_PAUSE = 0.2
+"""Seconds in which changes are collected for one copy."""
+ASK_EVERY = 5.0
+"""Seconds between questions to the standbys whether one has taken over."""
 
 logger = logging.getLogger("dora.coordinator")
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -127,8 +139,12 @@ class Service:
         authority: Authority,
         tokens: TokenFile | None = None,
         history: HistoryFile | None = None,
+        succession: tuple[SuccessionFile, SuccessionRecord] | None = None,
     ) -> None:
         """``tokens`` None: no authentication; ``history`` None: events are kept in memory only."""
+        self._succession_file, record = succession or (SuccessionFile(None), None)
+        self.succession = Succession(record)
+        self._copy_wanted = anyio.Event()
         self.settings = settings
         self.party = party
         self.authority = authority
@@ -162,6 +178,7 @@ class Service:
             self.party,
             self.authority.fingerprint,
             wall_offset=time.time() - time.monotonic(),
+            succession=self.succession,
         )
 
     async def _load(self) -> list[Command]:
@@ -169,6 +186,7 @@ class Service:
         state = self._new_state()
         self._timers.clear()
         self._armed.clear()
+        self.succession.number = await anyio.to_thread.run_sync(self._store.number)
         stored = await anyio.to_thread.run_sync(self._store.load)
         machines = await anyio.to_thread.run_sync(self._store.machines)
         history = await anyio.to_thread.run_sync(self._read_history)
@@ -211,6 +229,9 @@ class Service:
         """
         failed = False
         while not self._ending:
+            if (reason := self.succession.refusal) is not None:
+                await self._stand_aside(reason)
+                return
             try:
                 await self._execute_all(await self._load())
                 if failed:
@@ -223,14 +244,12 @@ class Service:
                 self._unwritable = str(error)
                 if not failed:
                     logger.error("%s", error)
-                    for connection in self._connections.values():
-                        self._hang_up(connection)  # their requests are lost with the state
-                    self._close_callers()
+                    self._hang_up_all()
                 failed = True
                 await self._serve_read_only(str(error))
 
     async def _work(self) -> None:
-        while not self._ending:
+        while not self._ending and self.succession.refusal is None:
             await self._wait_for_work()
             now = anyio.current_time()
             events = [self._inbox.popleft() for _ in range(min(len(self._inbox), BATCH))]
@@ -243,11 +262,25 @@ class Service:
                 self._refuse(events, str(error))
                 raise
 
+    def _hang_up_all(self) -> None:
+        """Close all connections; their requests are lost with the state."""
+        for connection in self._connections.values():
+            self._hang_up(connection)
+        self._close_callers()
+
+    async def _stand_aside(self, reason: str) -> None:
+        """Change nothing any more, because another coordinator leads."""
+        logger.error("%s", reason)
+        self._unwritable = reason
+        self._hang_up_all()
+        while not self._ending:
+            await self._serve_read_only(reason)
+
     async def _serve_read_only(self, reason: str) -> None:
         """Refuse changes for RETRY seconds; queries are answered from what is stored."""
         await self._load()
         with anyio.move_on_after(RETRY):
-            while True:
+            while not self._ending:
                 await self._wait_for_work()
                 self._refuse(self._inbox, reason)
                 self._inbox.clear()
@@ -288,6 +321,9 @@ class Service:
         """Refuse what clients and daemons requested with events whose changes were not stored."""
         for event in events:
             match event:
+                case ClientRequested(request=Destroy()) if self.succession.refusal is not None:
+                    self._execute(AnswerClient(event.client, event.number, Destroyed()))
+                    self._ending = True
                 case ClientRequested() | ParamChangedByRunner():
                     self._execute(FailClient(event.client, event.number, reason))
                 case DaemonRegistered(connection=connection):
@@ -351,6 +387,8 @@ class Service:
             offset = message.time - time.time()
             if connection.same_host and abs(offset) < MAX_DELAY:
                 offset = 0.0
+        if isinstance(message, CopyKept):
+            self._copy_wanted.set()
         if isinstance(message, Reply) and connection.daemon:
             self._calls.replied(connection.daemon, message)
         self._post(DaemonMessageReceived(connection.number, message, offset))
@@ -428,6 +466,67 @@ class Service:
         problem, code = await step_result(step, self.request)
         self._post(FleetStepEnded(step.copy, step.generation, problem, code, step.kind))
 
+    # ------------------------------------------------------------------ succession
+
+    def replace(self, by: Coordinators) -> None:
+        """Stand aside if ``by`` has a higher epoch than this coordinator."""
+        if self.succession.replace(by):
+            self._succession_file.write(self.succession.record)
+            self._wake.set()
+
+    async def watch_successors(self) -> None:
+        """Ask the standbys whether one has taken over, beside `run`; cancel it to end."""
+        while self.succession.refusal is None:
+            async with anyio.create_task_group() as tasks:
+                for one in self.succession.record.standbys:
+                    tasks.start_soon(self._ask, one.address)
+            await anyio.sleep(ASK_EVERY)
+
+    async def _ask(self, address: str) -> None:
+        host, port = split_address(address)
+        token = None if self._tokens is None else str(self._tokens.current)
+        found = await anyio.to_thread.run_sync(ask, Endpoint(host, int(port), token))
+        if found is not None:
+            self.replace(found)
+
+    async def send_copies(self) -> None:
+        """Send each change of the store to the standbys, beside `run`; cancel it to end."""
+        problem = ""
+        while True:
+            self._copy_wanted = anyio.Event()
+            due = self.succession.due(self._by_daemon.keys(), anyio.current_time())
+            if due:
+                try:
+                    await self._send_copy(due)
+                    problem = ""
+                except (StoreError, CopyError) as error:
+                    if str(error) != problem:
+                        logger.error("the standbys get no copy: %s", error)
+                    problem = str(error)
+            with anyio.move_on_after(RETRY):
+                await self._copy_wanted.wait()
+            await anyio.sleep(COPY_PAUSE)
+
+    async def _send_copy(self, machines: Sequence[str]) -> None:
+        if self._tokens is None:
+            raise CopyError(
+                "without a token (--no-auth) nothing could encrypt it; start the coordinator with "
+                "a token, or remove coordinator.standby from the cluster file"
+            )
+        copy = await anyio.to_thread.run_sync(
+            make_copy,
+            self._store,
+            self.authority,
+            self._tokens.text,
+            self._tokens.current,
+            self.succession.record.epoch,
+        )
+        text = TO_DAEMON.encode(copy)
+        for machine in machines:
+            if (connection := self._by_daemon.get(machine)) is not None:
+                self.succession.sent(machine, copy.number, anyio.current_time())
+                connection.send(text)
+
     def _close_callers(self) -> None:
         for send in self._callers.values():
             send.close()
@@ -447,14 +546,22 @@ class Service:
     async def _execute_all(self, commands: Sequence[Command]) -> None:
         changes = [c for c in commands if isinstance(c, Change)]
         if changes:
-            await anyio.to_thread.run_sync(self._store.apply, changes)
+            self.succession.number = await anyio.to_thread.run_sync(self._apply, changes)
+            self._copy_wanted.set()
         for command in commands:
             self._execute(command)
+
+    def _apply(self, changes: Sequence[Change]) -> int:
+        self._store.apply(changes)
+        return self._store.number()
 
     def _execute(self, command: Command) -> None:
         match command:
             case SaveRecord() | DeleteRecord() | SaveMachine() | SaveFleet():
                 pass  # executed for the whole batch
+            case SaveSuccession():
+                self._succession_file.write(self.succession.record)
+                self._copy_wanted.set()
             case CarryOut(step=step):
                 self._steps.append(step)
                 self._step_added.set()
@@ -482,6 +589,7 @@ class Service:
                 if admitted is not None:
                     admitted.daemon = daemon
                     self._by_daemon[daemon] = admitted
+                    self._copy_wanted.set()
             case CloseConnection(connection=number, last=last):
                 connection = self._connections.get(number)
                 if connection is not None:
@@ -529,6 +637,8 @@ class Service:
             reason = f"{os_error_text(error)}; the token was not changed"
             self._execute(FailClient(client, number, reason))
             return
+        self.succession.send_again()
+        self._copy_wanted.set()
         sent = [one for one in daemons if self._renew_token(one, Renewal.NOW, Renewal.LATER)]
         logger.info("replaced the token; sent it to %d daemons", len(sent))
         answer = TokenRotated(token=str(token), daemons=tuple(sent))

@@ -10,6 +10,7 @@ import fcntl
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -63,6 +64,12 @@ class Store(Protocol):
     def apply(self, changes: Sequence[Change]) -> None:
         """Make all changes durable (if the store is); raises :class:`NotWritten`."""
 
+    def number(self) -> int:
+        """Return how many changes were written; 0: the store cannot be copied."""
+
+    def copy(self) -> tuple[int, bytes]:
+        """Return the number of changes, and the whole content; raises :class:`StoreError`."""
+
     def close(self) -> None: ...
 
 
@@ -83,17 +90,24 @@ class MemoryStore:
     def apply(self, changes: Sequence[Change]) -> None:
         pass
 
+    def number(self) -> int:
+        return 0
+
+    def copy(self) -> tuple[int, bytes]:
+        return 0, b""
+
     def close(self) -> None:
         pass
 
 
 class SqliteStore:
-    """One file for one coordinator at a time; usable from any thread, one call at a time."""
+    """One file for one coordinator at a time; usable from any thread."""
 
     def __init__(self, path: Path, *, version: Version = SCHEMA_VERSION) -> None:
         """Open or create ``path``; raises :class:`StoreError`."""
         self.name = str(path)
         self._path = path
+        self._turn = threading.Lock()
         try:
             if not path.parent.is_dir():
                 private_dir(path.parent)
@@ -140,6 +154,8 @@ class SqliteStore:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        if not self._path.exists():
+            self._recreate()
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -161,9 +177,17 @@ class SqliteStore:
         """Return the desired state of the fleet; raises :class:`StoreError`."""
         return self._read(store_format.read_fleet)
 
+    def number(self) -> int:
+        return self._read(store_format.read_number)
+
+    def copy(self) -> tuple[int, bytes]:
+        """Return the number of changes, and the content as a file; raises :class:`StoreError`."""
+        return self._read(lambda db: (store_format.read_number(db), db.serialize()))
+
     def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            return read(self._db)
+            with self._turn:
+                return read(self._db)
         except UnreadableRecord as error:
             raise StoreError(
                 f"{self._path}: the record of {error.what} cannot be read "
@@ -175,9 +199,7 @@ class SqliteStore:
     def apply(self, changes: Sequence[Change]) -> None:
         """Write all changes, in their order, in one transaction; raises :class:`NotWritten`."""
         try:
-            if not self._path.exists():
-                self._recreate()
-            with self._transaction():
+            with self._turn, self._transaction():
                 for change in changes:
                     match change:
                         case SaveRecord():
@@ -188,6 +210,7 @@ class SqliteStore:
                             store_format.save_machine(self._db, change)
                         case SaveFleet():
                             store_format.save_fleet(self._db, change)
+                store_format.count_change(self._db)
         except (sqlite3.Error, OSError) as error:
             raise NotWritten(
                 f"{self._path}: cannot be written ({error}); make room. Until then running nodes "

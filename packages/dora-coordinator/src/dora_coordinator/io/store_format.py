@@ -2,7 +2,7 @@
 
 `PRAGMA user_version` is ``major * 1000 + minor``; 0 is a new file. Rows contain the JSON of
 `DataflowRecord` without its parts, `StoredPart`, `DataflowSpec`, `MachineRecord`, `FleetStatus`
-(generation 0 of its table) and `StoredGeneration`. A new field
+(generation 0 of its table) and `StoredGeneration`; the table `change` counts. A new field
 with a default needs a new minor version, any other change a new major version; `DataflowSpec` has
 the version of the control plane's messages instead, and its dataflow `DATAFLOW_FORMAT`.
 """
@@ -33,6 +33,8 @@ TABLES: Final = (
     "PRIMARY KEY (dataflow, daemon))",
     "CREATE TABLE IF NOT EXISTS machine (id TEXT PRIMARY KEY, record TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS fleet (generation INTEGER PRIMARY KEY, record TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS change (id INTEGER PRIMARY KEY, number INTEGER NOT NULL)",
+    "INSERT OR IGNORE INTO change VALUES (0, 0)",
 )
 
 Stored = tuple[DataflowRecord, DataflowSpec]
@@ -60,6 +62,16 @@ def write_version(db: sqlite3.Connection, version: Version) -> None:
 def create_tables(db: sqlite3.Connection) -> None:
     for table in TABLES:
         db.execute(table)
+
+
+def read_number(db: sqlite3.Connection) -> int:
+    """Return how many changes were written."""
+    (number,) = db.execute("SELECT number FROM change").fetchone()
+    return int(number)
+
+
+def count_change(db: sqlite3.Connection) -> None:
+    db.execute("UPDATE change SET number = number + 1")
 
 
 def read_all(db: sqlite3.Connection) -> list[Stored]:

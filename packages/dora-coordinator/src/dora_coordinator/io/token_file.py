@@ -61,6 +61,11 @@ class TokenFile:
     def current(self) -> Token:
         return self._tokens.current
 
+    @property
+    def text(self) -> str:
+        """The content of the file, for a coordinator that takes over."""
+        return self._tokens.record.model_dump_json()
+
     def check(self, given: str) -> Accepted | None:
         return self._tokens.check(given, time.time())
 

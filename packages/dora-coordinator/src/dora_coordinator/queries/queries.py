@@ -128,7 +128,10 @@ class Queries:
                 nodes = (row for one in chosen for row in node_summaries(one, membership))
                 return NodeList(nodes=tuple(nodes))
             case ClusterStatus():
-                return cluster_report(registry, membership, self._party, now)
+                report = cluster_report(registry, membership, self._party, now)
+                standbys = cluster.succession.reports(now)
+                epoch = cluster.succession.record.epoch
+                return report.model_copy(update={"epoch": epoch, "standbys": standbys})
             case DescribeDataflow(dataflow=ref):
                 dataflow = registry.find(ref, archived=True)
                 parts = dataflow.parts.values()

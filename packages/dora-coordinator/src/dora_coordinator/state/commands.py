@@ -61,6 +61,11 @@ class SaveFleet:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveSuccession:
+    """Store the coordinator's place in the cluster."""
+
+
+@dataclass(frozen=True, slots=True)
 class AppendHistory:
     """Write an event to the history file; later commands are executed even if that fails."""
 
@@ -214,6 +219,7 @@ Command = (
     | DeleteRecord
     | SaveMachine
     | SaveFleet
+    | SaveSuccession
     | CarryOut
     | AppendHistory
     | AdmitDaemon

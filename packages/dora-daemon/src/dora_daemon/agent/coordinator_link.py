@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import random
+import socket
 import ssl
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -22,6 +24,7 @@ from dora_config.protocol.daemon import (
     TO_DAEMON,
     Challenge,
     CoordinatorMessage,
+    Coordinators,
     DaemonMessage,
     Heartbeat,
     IdentityProof,
@@ -30,9 +33,12 @@ from dora_config.protocol.daemon import (
     RegistrationRefused,
 )
 from dora_config.protocol.envelope import UnknownKind, clean_text
+from dora_daemon.agent.coordinator_access import CoordinatorAccess
 
+CONNECT_TIMEOUT = 5.0
+"""Seconds for TCP; the next address may be that of a coordinator that has taken over."""
 OPEN_TIMEOUT = 20.0
-"""Seconds for TCP, TLS and the upgrade; a coordinator serves a whole fleet after its restart."""
+"""Seconds for TLS and the upgrade; a coordinator serves a whole fleet after its restart."""
 REGISTRATION_TIMEOUT = 30.0
 QUEUE = 4096
 """Messages that may wait for the socket; the connection to a coordinator that reads none ends."""
@@ -67,19 +73,21 @@ class _Lost(Exception):
 
 
 class CoordinatorLink:
-    """``endpoint`` and ``register`` are called again for each attempt."""
+    """``register`` is called again for each attempt."""
 
     def __init__(
         self,
         *,
-        endpoint: Callable[[], Endpoint],
+        access: CoordinatorAccess,
         register: Callable[[], Register],
         sign: Callable[[bytes], str],
         heartbeat: Callable[[], Heartbeat],
         received: Callable[[CoordinatorMessage], None],
         lost: Callable[[], None],
     ) -> None:
-        self._endpoint = endpoint
+        self._access = access
+        self.endpoint: Endpoint | None = None
+        """Where the daemon is connected, or tried to connect last."""
         self._register = register
         self._sign = sign
         self._heartbeat = heartbeat
@@ -125,22 +133,24 @@ class CoordinatorLink:
                 self._log_change(str(problem))
             if self._registered:
                 self._lost()
+                self._access.lost()
                 pauses = reconnect_delays(random.random)
+            elif not self._access.failed():
+                continue
             if not self._finishing:
                 await anyio.sleep(next(pauses))
 
     async def _session(self) -> None:
         """One connection, until it ends; raises :class:`_Lost`."""
         try:
-            endpoint = self._endpoint()
+            endpoint = self.endpoint = self._access.endpoint()
         except DoraError as error:  # the token file has become unreadable
             raise _Lost(str(error)) from error
         try:
-            options = await anyio.to_thread.run_sync(
-                websocket_options, endpoint, "/api/daemon", abandon_on_cancel=True
-            )
+            sock, options = await anyio.to_thread.run_sync(_open, endpoint, abandon_on_cancel=True)
             async with connect(
                 **options,
+                sock=sock,
                 max_size=MAX_MESSAGE,
                 open_timeout=OPEN_TIMEOUT,
                 ping_interval=None,  # heartbeats replace it
@@ -165,21 +175,32 @@ class CoordinatorLink:
         await socket.send(TO_COORDINATOR.encode(self._register()))
         with anyio.fail_after(REGISTRATION_TIMEOUT):
             answer = TO_DAEMON.decode(await socket.recv())
+            authority = ""
             if isinstance(answer, Challenge):
+                authority = answer.authority
                 await socket.send(TO_COORDINATOR.encode(self._proof(answer, endpoint)))
                 answer = TO_DAEMON.decode(await socket.recv())
         if isinstance(answer, RegistrationRefused):
             sentence = clean_text(answer.message)
+            if answer.coordinators is not None:
+                self._access.follow(answer.coordinators, authority)
             raise RefusedForGood(sentence) if answer.permanent else _Lost(sentence)
         if not isinstance(answer, Registered):
             raise RemoteProtocolError("the coordinator did not answer the registration")
+        if not self._access.follow(answer.coordinators, authority):
+            newer = self._access.known(authority)
+            raise _Lost(
+                f"refused to obey the coordinator at {endpoint} (epoch "
+                f"{answer.coordinators.epoch}): the one at {newer.address} (epoch {newer.epoch}) "
+                "has replaced it"
+            )
         self._registered = True
         self._log_change(f'connected to the coordinator at {endpoint} as "{answer.daemon}"')
         self._received(answer)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._write, socket, outgoing)
             tasks.start_soon(self._beat, answer.heartbeat_interval)
-            reason = await self._read(socket, answer.silence_limit)
+            reason = await self._read(socket, answer.silence_limit, authority)
             tasks.cancel_scope.cancel()
         if not self._finishing:
             raise _Lost(f"the connection to the coordinator at {endpoint} was lost: {reason}")
@@ -189,7 +210,10 @@ class CoordinatorLink:
         if endpoint.authority is not None and endpoint.authority.hex() != challenge.authority:
             raise RemoteProtocolError("the coordinator requests a proof for another cluster")
         text = challenge_text(challenge.nonce, challenge.authority)
-        return IdentityProof(signature=self._sign(text))
+        known = self._access.known(challenge.authority)
+        return IdentityProof(
+            signature=self._sign(text), epoch=known.epoch, coordinator=known.address
+        )
 
     async def _write(
         self, socket: ClientConnection, outgoing: MemoryObjectReceiveStream[DaemonMessage]
@@ -210,7 +234,7 @@ class CoordinatorLink:
                 await anyio.sleep(HEARTBEAT_PAUSE)
                 await self._changed.wait()
 
-    async def _read(self, socket: ClientConnection, silence_limit: float) -> str:
+    async def _read(self, socket: ClientConnection, silence_limit: float, authority: str) -> str:
         """Pass on messages until the connection ends; return the reason."""
         try:
             while True:
@@ -223,7 +247,9 @@ class CoordinatorLink:
                     continue
                 if isinstance(message, RegistrationRefused):
                     return clean_text(message.message)
-                if not isinstance(message, Registered):
+                if isinstance(message, Coordinators):
+                    self._access.follow(message, authority)
+                elif not isinstance(message, Registered):
                     self._received(message)
         except TimeoutError:
             return f"silent for {silence_limit:g} s"
@@ -237,6 +263,19 @@ class CoordinatorLink:
         if sentence != self._logged:
             logger.log(logging.INFO if self._registered else logging.WARNING, "%s", sentence)
             self._logged = sentence
+
+
+def _open(endpoint: Endpoint) -> tuple[socket.socket, dict[str, Any]]:
+    """Connect to a coordinator; return the socket and how to use it. Raises as `connect`."""
+    address = (endpoint.host, endpoint.port)
+    connected = socket.create_connection(address, timeout=CONNECT_TIMEOUT)
+    try:
+        options = websocket_options(endpoint, "/api/daemon")
+    except BaseException:
+        connected.close()
+        raise
+    connected.setblocking(False)
+    return connected, options
 
 
 def _explain(endpoint: Endpoint, error: Exception) -> str:

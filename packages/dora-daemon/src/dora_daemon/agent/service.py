@@ -7,15 +7,14 @@ import socket
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import assert_never
 
 import anyio
+import anyio.to_thread
 
-from dora_config.access import AccessError, Endpoint, read_successor, write_successor
-from dora_config.access_token import Successor, Token
+from dora_config.access import Endpoint, write_private
 from dora_config.errors import DoraError
 from dora_config.file_store import FileStore
 from dora_config.process_identity import boot_id
@@ -24,7 +23,10 @@ from dora_config.protocol.calls import ChangePart, LinkPart, RunnerAnswered, Run
 from dora_config.protocol.daemon import (
     Certificate,
     Challenge,
+    CoordinatorCopy,
     CoordinatorMessage,
+    Coordinators,
+    CopyKept,
     EndLogs,
     Heartbeat,
     HeartbeatAck,
@@ -65,6 +67,7 @@ from dora_daemon.agent.commands import (
     StartRunner,
     WriteLog,
 )
+from dora_daemon.agent.coordinator_access import CoordinatorAccess
 from dora_daemon.agent.coordinator_link import CoordinatorLink
 from dora_daemon.agent.credentials import Credentials
 from dora_daemon.agent.events import (
@@ -97,38 +100,13 @@ ADOPTION_TIMEOUT = 10.0
 """Seconds for runners of an earlier daemon process to answer before the daemon registers."""
 OFFLINE_AFTER = 20.0
 """Default of `AgentOptions.offline_after`."""
+COPY_FILE = "coordinator-copy.json"
+"""Encrypted state of the coordinator, which `dora cluster promote` reads."""
 FLUSH_TIMEOUT = 2.0
 """Seconds to send the last messages to the coordinator."""
 
 logger = logging.getLogger("dora.daemon")
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING}
-
-
-class ClusterToken:
-    """Endpoint of the coordinator with the newest token."""
-
-    def __init__(self, path: Path, given: Callable[[], Endpoint]) -> None:
-        """``given``: the endpoint from arguments, environment and files of the account."""
-        self._path = path
-        self._given = given
-        self._successor: Successor | None = None
-
-    def endpoint(self) -> Endpoint:
-        """Raises `AccessError` for an unusable token file."""
-        given = self._given()
-        self._successor = read_successor(self._path) or self._successor
-        if self._successor is None:
-            return given
-        return replace(given, token=self._successor.replace(given.token))
-
-    def keep(self, text: str) -> None:
-        """Use this token from now on; raises OSError if it is used but cannot be stored."""
-        replaced: tuple[str, ...] = ()
-        with suppress(AccessError):  # a file that was spoilt meanwhile
-            used = self.endpoint().token
-            replaced = () if used is None else (Token.parse(used).digest,)
-        self._successor = Successor(Token.parse(text), replaced).following(self._successor)
-        write_successor(self._path, self._successor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,16 +133,15 @@ class Agent:
         runtime_root: Path,
         endpoint: Callable[[], Endpoint],
     ) -> None:
-        """``endpoint`` reads the token file; its host and port stay. Raises AccessError."""
+        """``endpoint`` reads the token file. Raises AccessError."""
         self._options = options
         self._files = files
         self._build_files = BuildFiles(files.directory / "builds")
-        self._token = ClusterToken(files.directory / "token", endpoint)
+        self._access = CoordinatorAccess(files.directory, endpoint)
         store = FileStore(files.directory.parent.parent / "code")
-        self._code = Delivery(store, self._token.endpoint)
+        self._code = Delivery(store, self._access.endpoint)
         self._credentials = Credentials(files.directory / "credentials")
         self._runtime_root = runtime_root
-        self._address = str(endpoint())
         self._authority = ""
         self._certificate_name = ""
         self._connections = 0
@@ -178,7 +155,7 @@ class Agent:
             tasks,
             files.directory / "recordings",
             options.machine_id or socket.gethostname(),
-            self._token.endpoint,
+            self._access.endpoint,
             lambda dataflow_id: self._state.is_live(dataflow_id),
             self.post,
         )
@@ -186,7 +163,7 @@ class Agent:
         self._adopted = anyio.Event()
         self._ended = anyio.Event()
         self._link = CoordinatorLink(
-            endpoint=self._token.endpoint,
+            access=self._access,
             register=self._register,
             sign=self._credentials.sign,
             heartbeat=self._heartbeat,
@@ -235,7 +212,7 @@ class Agent:
             pid=pid,
             start_time=started,
             boot_id=boot,
-            coordinator=self._address,
+            coordinator=str(self._link.endpoint or self._access.endpoint()),
             connected=connected,
             since=daemon_entry.boot_time(),
         )
@@ -342,17 +319,30 @@ class Agent:
                 self._recorders.acknowledged(message)
             case SampleMachine():
                 self._sampler.start(message)
-            case RegistrationRefused() | Challenge():
+            case CoordinatorCopy():
+                self._tasks.start_soon(self._keep_copy, message)
+            case RegistrationRefused() | Challenge() | Coordinators():
                 pass  # handled by the link
             case _:
                 self.post(message)
 
     def _store_token(self, token: str) -> None:
         try:
-            self._token.keep(token)
+            self._access.keep_token(token)
             logger.info("received the new token of the cluster")
         except (OSError, DoraError) as error:
             logger.error("the new token cannot be stored, and is lost at a restart: %s", error)
+
+    async def _keep_copy(self, copy: CoordinatorCopy) -> None:
+        """Write a copy of the coordinator's state, and confirm it."""
+        path = self._files.directory / COPY_FILE
+        problem = None
+        try:
+            await anyio.to_thread.run_sync(write_private, path, copy.model_dump_json().encode())
+        except OSError as error:  # full disk
+            problem = f"{path}: cannot be written: {error.strerror}"
+            logger.error("%s", problem)
+        self._link.send(CopyKept(epoch=copy.epoch, number=copy.number, problem=problem))
 
     def _store(self, message: Certificate) -> None:
         try:

@@ -21,6 +21,8 @@ OPENAPI: Final = "/api/openapi.json"
 REQUEST: Final = "/api/request"
 """Requests of our own programs, as messages of `protocol/control.py`."""
 JSON_TYPE: Final = "application/json"
+SUCCESSOR: Final = "Dora-Successor"
+"""Header of answers by a coordinator that was replaced: the address of the one that leads."""
 
 _RESOURCES: Final = (DATAFLOWS, MACHINES, NODES, RECORDINGS, FLEET, STATUS, OPENAPI, REQUEST)
 _AGENT: Final = re.compile(

@@ -95,7 +95,7 @@ class RestApi:
                 return operation_error(problem)
             # a snapshot that several clients get is encoded once
             text = found.text if isinstance(found, Snapshot) else ANSWER_CODEC.encode(found)
-            return Response(text, media_type=paths.JSON_TYPE)
+            return Response(text, headers=self._headers(), media_type=paths.JSON_TYPE)
 
         return await while_connected(request, answer)
 
@@ -104,7 +104,11 @@ class RestApi:
             text = await operation.result_json(arguments, self._request)
         except OperationFailed as problem:
             return operation_error(problem)
-        return Response(text, operation.status, media_type=paths.JSON_TYPE)
+        return Response(text, operation.status, self._headers(), paths.JSON_TYPE)
+
+    def _headers(self) -> dict[str, str]:
+        successor = self._service.succession.record.successor
+        return {} if successor is None else {paths.SUCCESSOR: successor.address}
 
     async def _request(self, request: ControlRequest) -> ControlAnswer:
         answer = await self._service.request(request)

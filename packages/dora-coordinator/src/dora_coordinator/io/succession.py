@@ -1,0 +1,267 @@
+"""Copies of the coordinator's state for other machines, and the start of a coordinator from one.
+
+A copy has the store, the tokens, and the authority with its private key, encrypted with a key that
+is derived from the cluster's token (scrypt, AES-256-GCM). Whoever has the token can run programs on
+every machine already.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import shutil
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+from pydantic import BaseModel, ValidationError
+
+from dora_config.access import Endpoint, private_dir, write_private
+from dora_config.access_token import Token
+from dora_config.control_plane import ControlConnection
+from dora_config.errors import DoraError
+from dora_config.file_store import FileStore
+from dora_config.protocol.daemon import CoordinatorCopy, Coordinators
+from dora_coordinator.io.authority import Authority
+from dora_coordinator.io.store import SqliteStore, Store
+from dora_coordinator.state.succession import SuccessionRecord
+
+SUCCESSION_PATH: Final = "/api/succession"
+"""Route of `Coordinators`: which coordinator leads, as far as the one that answers knows."""
+ASK_TIMEOUT: Final = 5.0
+MAX_COPY: Final = 32 << 20
+"""Bytes of an encrypted copy: a message to a daemon has at most 64 MiB."""
+_NONCE: Final = 12
+
+logger = logging.getLogger("dora.coordinator")
+
+
+class CopyError(DoraError):
+    """A copy cannot be made or used; ``str()`` has the reason and the remedy."""
+
+
+class SuccessionFile:
+    """The stored `SuccessionRecord` of the coordinator on one port."""
+
+    def __init__(self, path: Path | None) -> None:
+        """``path`` None: in memory."""
+        self._path = path
+
+    def read(self) -> SuccessionRecord | None:
+        """Return the record; None without a file. Raises CopyError."""
+        if self._path is None:
+            return None
+        try:
+            return SuccessionRecord.model_validate_json(self._path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise CopyError(
+                f"{self._path}: not a record of this coordinator's place in the cluster; delete "
+                "it, then run `dora cluster up` with the cluster file"
+            ) from error
+
+    def write(self, record: SuccessionRecord) -> None:
+        """Replace the record; a failure is logged."""
+        if self._path is None:
+            return
+        try:
+            write_private(self._path, record.model_dump_json(indent=1).encode())
+        except OSError as error:
+            logger.error("%s: cannot be written: %s", self._path, error.strerror)
+
+
+def begin(file: SuccessionFile, store: Store) -> SuccessionRecord:
+    """Return the record of a coordinator that starts.
+
+    An empty store in the place of a lost one begins a new epoch, so that its copies count as newer.
+    """
+    record = file.read() or SuccessionRecord()
+    if record.standbys and isinstance(store, SqliteStore) and store.number() == 0:
+        record = record.model_copy(update={"epoch": record.epoch + 1})
+    file.write(record)
+    return record
+
+
+# ------------------------------------------------------------------------ encryption
+
+
+@lru_cache(maxsize=4)
+def _key(secret: str, authority: str) -> bytes:
+    salt = b"dora coordinator copy\0" + bytes.fromhex(authority)
+    return Scrypt(salt=salt, length=32, n=1 << 14, r=8, p=1).derive(secret.encode())
+
+
+def _header(authority: str, epoch: int, number: int) -> bytes:
+    return f"{authority} {epoch} {number}".encode()
+
+
+def seal(
+    content: bytes, secret: str, *, authority: str, epoch: int, number: int
+) -> CoordinatorCopy:
+    """Return the encrypted copy; raises CopyError if it is too large."""
+    nonce = os.urandom(_NONCE)
+    header = _header(authority, epoch, number)
+    sealed = nonce + AESGCM(_key(secret, authority)).encrypt(nonce, content, header)
+    if len(sealed) > MAX_COPY:
+        raise CopyError(
+            f"the coordinator's state has {len(sealed) >> 20} MiB, and copies have at most "
+            f"{MAX_COPY >> 20} MiB; remove ended dataflows: dora clean"
+        )
+    text = base64.b64encode(sealed).decode()
+    return CoordinatorCopy(authority=authority, epoch=epoch, number=number, sealed=text)
+
+
+def unseal(copy: CoordinatorCopy, secret: str) -> bytes:
+    """Return the content of a copy; raises CopyError for another token or a damaged copy."""
+    try:
+        sealed = base64.b64decode(copy.sealed, validate=True)
+        header = _header(copy.authority, copy.epoch, copy.number)
+        cipher = AESGCM(_key(secret, copy.authority))
+        return cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], header)
+    except (InvalidTag, ValueError) as error:
+        raise CopyError(
+            "the copy is damaged, or encrypted with another token than the given one; set "
+            "DORA_AUTH_TOKEN to the token of the lost coordinator"
+        ) from error
+
+
+class _Content(BaseModel):
+    """What a copy has; field names are keys of the JSON."""
+
+    store: str
+    """The file of the store (base64)."""
+    key: str
+    authority: str
+    tokens: str
+
+
+def make_copy(
+    store: Store, authority: Authority, tokens: str, token: Token, epoch: int
+) -> CoordinatorCopy:
+    """Return a copy of the present state; blocks. Raises StoreError and CopyError."""
+    number, file = store.copy()
+    content = _Content(
+        store=base64.b64encode(file).decode(),
+        key=authority.private_pem,
+        authority=authority.pem,
+        tokens=tokens,
+    )
+    packed = zlib.compress(content.model_dump_json().encode())
+    return seal(packed, token.secret, authority=authority.fingerprint, epoch=epoch, number=number)
+
+
+# ------------------------------------------------------------------------ taking over
+
+
+class Restoration(BaseModel):
+    """Input of `dora coordinator --restore`."""
+
+    token: str
+    state: CoordinatorCopy
+    epoch: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    dataflows: int
+    missing: tuple[str, ...]
+    """Names of dataflows whose code is not on this machine."""
+
+
+def restore(state: Path, port: int, given: Restoration) -> Restored:
+    """Make the folder of a coordinator from a copy; an earlier one is renamed.
+
+    Raises CopyError, StoreError and OSError; the folder is then as it was.
+    """
+    copy, folder = given.state, state / "coordinator"
+    packed = unseal(copy, Token.parse(given.token).secret)
+    content = _Content.model_validate_json(zlib.decompress(packed))
+    if folder.exists():  # fails if it is in use by a running coordinator
+        SqliteStore(folder / "store.sqlite3").close()
+    private_dir(state)
+    fresh = private_dir(state / "coordinator.new")
+    try:
+        private_dir(fresh / "authority")
+        write_private(fresh / "authority" / "key.pem", content.key.encode())
+        write_private(fresh / "authority" / "ca.pem", content.authority.encode())
+        if Authority(fresh / "authority").fingerprint != copy.authority:
+            raise CopyError("the copy contains the authority of another cluster")
+        write_private(fresh / "store.sqlite3", base64.b64decode(content.store))
+        write_private(fresh / f"tokens-{port}.json", content.tokens.encode())
+        record = SuccessionRecord(epoch=given.epoch, address=given.address)
+        SuccessionFile(fresh / f"succession-{port}.json").write(record)
+        restored = _examine(fresh, FileStore(state / "code"), FileStore(folder / "files"))
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    earlier = state / "coordinator.earlier"
+    shutil.rmtree(earlier, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        folder.replace(earlier)
+    fresh.replace(folder)
+    return restored
+
+
+def _examine(folder: Path, *sources: FileStore) -> Restored:
+    """Read the store, and add the code of its dataflows that is on this machine."""
+    store = SqliteStore(folder / "store.sqlite3")
+    try:
+        stored = [one for one in store.load() if one[0].ended_at is None]
+    finally:
+        store.close()
+    own = FileStore(folder / "files")
+    missing = []
+    for record, spec in stored:
+        if not all(_add_code(own, digest, sources) for digest in set(spec.code.values())):
+            missing.append(spec.name or record.dataflow_id)
+    return Restored(len(stored), tuple(missing))
+
+
+def _add_code(own: FileStore, digest: str, sources: Sequence[FileStore]) -> bool:
+    """Link a list of files and the files themselves; return whether all were found."""
+    listed = _link(own, digest, sources)
+    if listed is None:
+        return False
+    try:
+        files = json.loads(listed.read_bytes())["files"]
+        return all(_link(own, file["sha256"], sources) is not None for file in files)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _link(own: FileStore, digest: str, sources: Sequence[FileStore]) -> Path | None:
+    target = own.path(digest)
+    for source in sources:
+        with suppress(FileNotFoundError, FileExistsError):
+            private_dir(own.root)
+            private_dir(target.parent)
+            os.link(source.path(digest), target)
+    return target if target.exists() else None
+
+
+# ------------------------------------------------------------------------ the successor
+
+
+def ask(address: Endpoint) -> Coordinators | None:
+    """Return what the coordinator at an address, if there is one, answers about its place."""
+    connection = ControlConnection(address, timeout=ASK_TIMEOUT)
+    try:
+        connection.request("GET", SUCCESSION_PATH, headers=address.headers())
+        with connection.getresponse() as answer:
+            body: Any = answer.read(1 << 16)
+        return Coordinators.model_validate_json(body) if answer.status == 200 else None
+    except (OSError, DoraError, ValueError):
+        return None
+    finally:
+        connection.close()

@@ -1,0 +1,140 @@
+"""Where the daemon finds its coordinator: addresses, token, and the epoch that it obeys."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dora_config.access import (
+    AccessError,
+    Endpoint,
+    read_successor,
+    split_address,
+    write_private,
+    write_successor,
+)
+from dora_config.access_token import Successor, Token
+from dora_config.frozen import Frozen
+from dora_config.protocol.daemon import Coordinators
+
+logger = logging.getLogger("dora.daemon")
+
+
+class KnownCoordinators(Frozen):
+    """What a daemon has seen of a cluster; `dora cluster promote` writes it, too."""
+
+    authority: str = ""
+    """SHA-256 of the certificate of the cluster's authority, in hexadecimal digits."""
+    epoch: int = 0
+    """The highest one that was seen."""
+    address: str = ""
+    """Of the coordinator with that epoch; empty: the one that the daemon was given."""
+    standbys: tuple[str, ...] = ()
+
+    def following(self, found: Coordinators, authority: str) -> KnownCoordinators | None:
+        """Return what is known after a coordinator was found; None: it must not be obeyed."""
+        if authority == self.authority and found.epoch < self.epoch:
+            return None
+        return KnownCoordinators(
+            authority=authority,
+            epoch=found.epoch,
+            address=found.address,
+            standbys=found.standbys,
+        )
+
+    def addresses(self, given: str) -> list[str]:
+        """Return the addresses to try, in order; ``given``: that of the command line.
+
+        The coordinator first: until one has taken over, it is the one that was given.
+        """
+        first = [self.address, *self.standbys] if self.epoch > 1 else [given, *self.standbys]
+        return [one for one in dict.fromkeys([*first, self.address, given]) if one]
+
+
+class CoordinatorAccess:
+    """Address of the coordinator with the newest token."""
+
+    def __init__(self, folder: Path, given: Callable[[], Endpoint]) -> None:
+        """``folder``: the daemon's; ``given``: the endpoint from arguments, environment and files
+        of the account.
+        """
+        self._token_path = folder / "token"
+        self._known_path = folder / "coordinators.json"
+        self._given = given
+        self._successor: Successor | None = None
+        self._known = KnownCoordinators()
+        self._turn = 0
+        """Number of the address that is tried or used."""
+
+    def endpoint(self) -> Endpoint:
+        """Raises `AccessError` for an unusable token file."""
+        given = self._given()
+        self._successor = read_successor(self._token_path) or self._successor
+        if self._successor is not None:
+            given = replace(given, token=self._successor.replace(given.token))
+        addresses = self._addresses(given)
+        host, port = split_address(addresses[self._turn % len(addresses)])
+        return replace(given, host=host, port=int(port))
+
+    def _addresses(self, given: Endpoint) -> list[str]:
+        known = self._read()
+        if given.authority is not None and given.authority.hex() != known.authority:
+            known = KnownCoordinators()  # of another cluster
+        return known.addresses(str(given))
+
+    def failed(self) -> bool:
+        """Try the next address from now on; return whether all have been tried."""
+        self._turn += 1
+        with suppress(AccessError):
+            if self._turn < len(self._addresses(self._given())):
+                return False
+        self._turn = 0
+        return True
+
+    def lost(self) -> None:
+        """Begin with the first address again after the loss of a connection."""
+        self._turn = 0
+
+    # ------------------------------------------------------------------------ epochs
+
+    def known(self, authority: str) -> KnownCoordinators:
+        """Return what was seen of this cluster."""
+        known = self._read()
+        return known if known.authority == authority else KnownCoordinators()
+
+    def follow(self, found: Coordinators, authority: str) -> bool:
+        """Return whether a coordinator is to be obeyed, and keep its epoch and addresses."""
+        known = self._read()
+        following = known.following(found, authority)
+        if following is None:
+            return False
+        if following != known:
+            self._known = following
+            try:
+                write_private(self._known_path, following.model_dump_json().encode())
+            except OSError as error:  # full disk
+                logger.error("%s: cannot be written: %s", self._known_path, error.strerror)
+        return True
+
+    def _read(self) -> KnownCoordinators:
+        with suppress(OSError, ValidationError):
+            found = KnownCoordinators.model_validate_json(self._known_path.read_bytes())
+            if found.authority != self._known.authority or found.epoch >= self._known.epoch:
+                self._known = found
+        return self._known
+
+    # ------------------------------------------------------------------------ token
+
+    def keep_token(self, text: str) -> None:
+        """Use this token from now on; raises OSError if it is used but cannot be stored."""
+        replaced: tuple[str, ...] = ()
+        with suppress(AccessError):  # a file that was spoilt meanwhile
+            used = self.endpoint().token
+            replaced = () if used is None else (Token.parse(used).digest,)
+        self._successor = Successor(Token.parse(text), replaced).following(self._successor)
+        write_successor(self._token_path, self._successor)

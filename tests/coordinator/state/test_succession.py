@@ -1,0 +1,91 @@
+"""Which copies are sent, what is shown of them, and when a coordinator stands aside."""
+
+from __future__ import annotations
+
+from dora_config.protocol.control import SetStandbys, Standby
+from dora_config.protocol.daemon import Coordinators, CopyKept
+from dora_coordinator.state.succession import (
+    CONFIRMATION,
+    FAILED_PAUSE,
+    Succession,
+    SuccessionRecord,
+)
+
+BOTH = ("base", "rover")
+STANDBYS = SetStandbys(
+    address="10.0.0.1:6013",
+    standbys=tuple(
+        Standby(machine=name, address=f"10.0.0.{n}:6013") for n, name in enumerate(BOTH, 2)
+    ),
+)
+
+
+def succession(number: int = 5) -> Succession:
+    found = Succession()
+    assert found.set_standbys(STANDBYS)
+    assert not found.set_standbys(STANDBYS)
+    found.number = number
+    return found
+
+
+def keep(made: Succession, machine: str, now: float, *, problem: str | None = None) -> None:
+    answer = CopyKept(epoch=1, number=made.number, problem=problem)
+    made.answered(machine, answer, now)
+
+
+def refusal(made: Succession) -> str:
+    return made.refusal or ""
+
+
+def test_each_change_is_sent_to_the_connected_standbys() -> None:
+    made = succession()
+    assert made.due({"base", "other"}, 0.0) == ["base"]
+    made.sent("base", 5, 0.0)
+    assert made.due(BOTH, 0.1) == ["rover"]
+    keep(made, "base", 1.0)
+    assert made.due(["base"], 1.0) == []
+    made.number = 6
+    assert made.due(["base"], 1.0) == ["base"]
+    first, second = made.reports(3.0)
+    assert (first.machine, first.number, first.age, first.current) == ("base", 5, 2.0, False)
+    assert (second.number, second.age, second.address) == (None, None, "10.0.0.3:6013")
+
+
+def test_one_copy_at_a_time_and_again_after_a_silence_or_a_loss() -> None:
+    made = succession()
+    made.sent("base", 5, 0.0)
+    made.number = 6
+    assert made.due(["base"], CONFIRMATION - 1) == []
+    assert made.due(["base"], CONFIRMATION) == ["base"]
+    made.disconnected("base")
+    assert made.due(["base"], 1.0) == ["base"]
+    made.answered("base", CopyKept(epoch=1, number=5), 2.0)  # of the lost connection
+    assert made.reports(2.0)[0].number is None
+
+
+def test_a_machine_with_a_full_disk_is_tried_again_later() -> None:
+    made = succession()
+    made.sent("base", 5, 0.0)
+    keep(made, "base", 1.0, problem="disk full")
+    assert made.due(["base"], FAILED_PAUSE - 1) == []
+    assert made.reports(1.0)[0].problem == "disk full"
+    assert made.due(["base"], FAILED_PAUSE) == ["base"]
+    made.sent("base", 5, FAILED_PAUSE)
+    keep(made, "base", FAILED_PAUSE)
+    assert made.reports(FAILED_PAUSE)[0].problem is None
+    made.send_again()  # another token
+    assert made.due(["base"], FAILED_PAUSE) == ["base"]
+
+
+def test_only_a_higher_epoch_replaces_a_coordinator() -> None:
+    made = Succession(SuccessionRecord(epoch=2, standbys=STANDBYS.standbys))
+    for epoch in (0, 1, 2):
+        assert not made.replace(Coordinators(epoch=epoch, address="10.0.0.9:6013"))
+    assert refusal(made) == ""
+    assert made.replace(Coordinators(epoch=3, address="10.0.0.2:6013"))
+    assert made.due(BOTH, 0.0) == []
+    assert "replaced by the one at 10.0.0.2:6013 (epoch 3)" in refusal(made)
+    assert not made.replace(Coordinators(epoch=3, address="10.0.0.3:6013"))
+    assert made.replace(Coordinators(epoch=4, address="10.0.0.3:6013"))
+    again = Succession(SuccessionRecord.model_validate_json(made.record.model_dump_json()))
+    assert "10.0.0.3:6013" in refusal(again)
