@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 from ros2.test_bridge import FakeNode
 from support.waiting import wait_until
 
@@ -22,6 +24,17 @@ def test_topics_over_dds() -> None:
         [sys.executable, __file__], env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def open_ports() -> list[int]:
+    """Return the UDP ports of this process that receive from other computers."""
+    found = []
+    for one in psutil.Process().net_connections("udp4"):
+        with socket.socket(fileno=os.dup(one.fd)) as held:
+            device = held.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16)
+        if one.laddr.ip != "127.0.0.1" and device != b"lo\0":
+            found.append(one.laddr.port)
+    return found
 
 
 def exchange() -> None:
@@ -52,6 +65,7 @@ def exchange() -> None:
         return not receiver.sent.empty()
 
     wait_until(arrives, timeout=30)
+    assert open_ports() == []
     for number in range(20):
         sender.put("b", {"linear": {"x": float(number)}})
     sender.events.put({"type": "STOP"})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from ros2.routers import running_router
 from support.browser.conditions import see
 from support.browser.session import chromium, opened, screenshot
-from support.dora import running_dora
+from support.dora import run_dora, running_dora
 from support.workspace import Workspace
 
 from dora_ros2.types import Types
@@ -41,6 +42,12 @@ def test_the_ros_graph_of_a_bridge_and_what_it_waits_for(workspace: Workspace) -
         other.service_server("/add", ADD, lambda request: request.fail("not here"))
         with running_dora("run", flow, "--ui", cwd=workspace.path, env=env) as run:
             ui = opened(run, browser)
+            doctor = run_dora("doctor", env=env).succeeded().output
+            assert re.search(
+                r"PASS  ROS 2: node turtle \(pid \d+\): domain 0, Zenoh, connected to "
+                rf".*127.0.0.1:{router.port}\b.*, listens on 127.0.0.1:\d+\n",
+                doctor,
+            ), doctor
             page = ui.open()
             see(page, ".side a[href*=dataflow]").click()
             page.wait_for_url("**/dataflow/**")

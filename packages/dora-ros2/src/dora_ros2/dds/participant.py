@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
 
@@ -59,6 +61,9 @@ NO_SERVICES: Final = (
 _UNKNOWN: Final = "_NODE_NAME_UNKNOWN_"
 _SECOND: Final = 1_000_000_000
 _AT_ONCE: Final = 64
+_FIRST_PORT: Final = 7400
+_PORTS: Final = 250
+"""Number of UDP ports of each domain."""
 _ACK_SECONDS: Final = 1
 """Longest wait of a publisher that closes for its reliable readers."""
 # Fast DDS of ROS 2 Kilted describes lists in a way that Cyclone DDS refuses.
@@ -90,6 +95,18 @@ def configuration(environ: Mapping[str, str]) -> str:
 def _domain(number: int, configuration: str) -> Domain:
     """Create a domain with a configuration; it lasts as long as the process."""
     return Domain(number, configuration)
+
+
+def _receive_from_loopback(domain: int) -> None:
+    """Bind the sockets of a domain to the loopback interface; Cyclone DDS receives on all."""
+    device: Any = getattr(socket, "SO_BINDTODEVICE", None)
+    first = _FIRST_PORT + domain * _PORTS
+    for entry in Path("/proc/self/fd").iterdir() if device is not None else ():
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(entry.name))) as held:
+            if held.type == socket.SOCK_DGRAM and held.family == socket.AF_INET:
+                host, port = held.getsockname()
+                if host == "0.0.0.0" and first <= port < first + _PORTS:
+                    held.setsockopt(socket.SOL_SOCKET, device, b"lo")
 
 
 @dataclass(frozen=True)
@@ -132,7 +149,10 @@ class Participant:
         self.subscriptions: list[DdsSubscription] = []
         self.topics: dict[str, Any] = {}
         try:
-            _domain(self.domain, configuration(environ))
+            network = configuration(environ)
+            _domain(self.domain, network)
+            if _LOOPBACK in network:
+                _receive_from_loopback(self.domain)
             self.dds = DomainParticipant(self.domain)
             self._wait = WaitSet(self.dds)
             self._wake = GuardCondition(self.dds)

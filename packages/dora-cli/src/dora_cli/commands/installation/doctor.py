@@ -38,6 +38,7 @@ def main(
         *diagnosis.check_state_dir(),
         *diagnosis.check_coordinator(at.host, at.port),
         *diagnosis.check_daemon(),
+        *diagnosis.check_ros_sessions(),
     ]
     if dataflow is not None:
         findings += diagnosis.check_dataflow(dataflow)
