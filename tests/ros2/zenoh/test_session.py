@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ros2.routers import Router
+import zenoh
+from daemon.link.certificates import Authority
+from ros2.routers import Router, free_port
 
 from dora_ros2.errors import InvalidName, SessionError
+from dora_ros2.types import Types
+from dora_ros2.zenoh.node import Node
 from dora_ros2.zenoh.session import ROUTER, Session, configuration
+
+STRING = Types().message("std_msgs/String")
 
 
 def setting(environ: dict[str, str], path: str, **arguments: Any) -> Any:
@@ -105,23 +112,62 @@ def test_a_session_listens_on_loopback_only(router: Router) -> None:
         assert _listening() <= before
 
 
-def test_certificates_of_the_session_file_are_used(router: Router, tmp_path: Path) -> None:
-    file = tmp_path / "session.json5"
-    tls = {"root_ca_certificate": str(tmp_path / "missing-ca.pem")}
-    file.write_text(
-        json.dumps(
-            {
-                "mode": "client",
-                "connect": {"endpoints": [f"tls/127.0.0.1:{router.port}"]},
-                "transport": {"link": {"tls": tls}},
-            }
-        )
+def tls_config(file: Path, certificates: Path, **settings: Any) -> Path:
+    """Write a session file with certificates, which both sides must show."""
+    tls = {"enable_mtls": True, "root_ca_certificate": str(certificates / "ca.pem")}
+    for side in ("connect", "listen"):
+        tls[f"{side}_certificate"] = str(certificates / "cert.pem")
+        tls[f"{side}_private_key"] = str(certificates / "key.pem")
+    settings["transport"] = {"link": {"tls": tls}}
+    file.write_text(json.dumps({"scouting": {"multicast": {"enabled": False}}, **settings}))
+    return file
+
+
+def test_tls_of_the_session_file_works_and_others_are_refused(tmp_path: Path) -> None:
+    authority, other = Authority(), Authority("another authority")
+    good = authority.sign(tmp_path / "good", "localhost")
+    bad = other.sign(tmp_path / "bad", "localhost")
+    stranger = other.sign(tmp_path / "stranger", "localhost")
+    (stranger / "ca.pem").write_bytes((good / "ca.pem").read_bytes())
+    endpoint = f"tls/localhost:{free_port()}"
+    router = tls_config(
+        tmp_path / "router.json5", good, mode="router", listen={"endpoints": [endpoint]}
     )
-    made = configuration({"ZENOH_SESSION_CONFIG_URI": str(file)})
-    assert (
-        json.loads(made.get_json("transport/link/tls"))["root_ca_certificate"]
-        == tls["root_ca_certificate"]
-    )
+    connect = {"connect": {"endpoints": [endpoint]}}
+    peer = tls_config(tmp_path / "peer.json5", good, **connect)
+    client = tls_config(tmp_path / "client.json5", good, mode="client", **connect)
+    received: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    running = zenoh.open(zenoh.Config.from_file(router))
+    try:
+        with (
+            Session(environ={"ZENOH_SESSION_CONFIG_URI": str(peer)}) as one,
+            Session(environ={"ZENOH_SESSION_CONFIG_URI": f"file://{client}"}) as two,
+        ):
+            assert (one.waiting, two.waiting) == (None, None)
+            ends = [(Node(one, "one"), Node(two, "two")), (Node(two, "a"), Node(one, "b"))]
+            for number, (sender, receiver) in enumerate(ends):
+                name = f"/topic_{number}"
+                receiver.subscription(name, STRING, lambda payload, _: received.put(payload))
+                publisher = sender.publisher(name, STRING)
+                assert sender.session.wait_for(
+                    lambda graph, name=name: graph.topics()[name].uses,  # type: ignore[misc]
+                    20,
+                )
+                publisher.publish(b"%d" % number)
+                assert received.get(timeout=20) == b"%d" % number
+        refused = tls_config(tmp_path / "refused.json5", bad, mode="client", **connect)
+        with pytest.raises(SessionError, match="its certificate is refused: unable to get local"):
+            Session(config=refused, environ={}, wait_seconds=0.1)
+        refused = tls_config(tmp_path / "refused.json5", stranger, **connect)
+        with Session(config=refused, environ={}) as session:
+            assert session.waiting is not None
+            expected = f"waits for a Zenoh router at {endpoint}: TLS fails: TLSV1_ALERT_UNKNOWN_CA"
+            assert session.waiting == expected
+        (stranger / "key.pem").unlink()
+        with pytest.raises(SessionError, match="cannot read the connect_private_key "):
+            Session(config=refused, environ={}, wait_seconds=0.1, client=True)
+    finally:
+        running.close()  # type: ignore[no-untyped-call]
 
 
 def _listening() -> set[tuple[str, int]]:

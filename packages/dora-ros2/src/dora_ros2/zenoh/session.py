@@ -12,6 +12,8 @@ import logging
 import math
 import os
 import re
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -206,7 +208,11 @@ class Session:
             ),
         ]
         with self._changed:
-            self._changed.wait_for(lambda: self._routers or not self._missing, _ROUTER_SECONDS)
+            found = self._changed.wait_for(
+                lambda: self._routers or not self._missing, _ROUTER_SECONDS
+            )
+        if not found:
+            self._add_tls_problem(made)
         self._report()
 
     @property
@@ -265,10 +271,18 @@ class Session:
             except zenoh.ZError as error:
                 if not is_client or "connect" not in str(error).lower():
                     raise SessionError(f"cannot open a Zenoh session: {_text(error)}") from None
+            problem = self._add_tls_problem(made)
             if time.monotonic() >= deadline:
-                raise SessionError(f"no Zenoh router answers at {self.router}")
+                raise SessionError(f"no Zenoh router answers at {self.router}{problem}")
             self._report()
             time.sleep(_ROUTER_SECONDS / 2)
+
+    def _add_tls_problem(self, made: zenoh.Config) -> str:
+        """Add to what the session waits for why a router with TLS is not reached; return it."""
+        problems = (tls_problem(made, endpoint) for endpoint in self.router.split(" or "))
+        problem = next((f": {one}" for one in problems if one is not None), "")
+        self._missing = f"waits for a Zenoh router at {self.router}{problem}"
+        return problem
 
     def _transport_changed(self, event: zenoh.TransportEvent) -> None:
         if event.transport.whatami != zenoh.WhatAmI.ROUTER:
@@ -320,6 +334,41 @@ class Session:
         with contextlib.suppress(SessionError):  # closed meanwhile
             for node in list(self.nodes):
                 node.profile_changed()
+
+
+def tls_problem(made: zenoh.Config, endpoint: str) -> str | None:
+    """Return why the TLS settings do not fit a router; None if they do, or it does not answer.
+
+    Zenoh only logs it.
+    """
+    protocol, _, address = endpoint.partition("/")
+    host, _, port = address.partition("#")[0].partition("?")[0].rpartition(":")
+    if protocol != "tls" or not port.isdigit():
+        return None
+    settings = json.loads(made.get_json("transport/link/tls"))
+    names = ("root_ca_certificate", "connect_certificate", "connect_private_key")
+    authority, certificate, key = (settings.get(name) for name in names)
+    for name, file in zip(names, (authority, certificate, key), strict=True):
+        if file and not os.access(file, os.R_OK):
+            return f"cannot read the {name} {file}"
+    try:
+        context = ssl.create_default_context(cafile=authority)
+        context.check_hostname = settings.get("verify_name_on_connect") is not False
+        if settings.get("enable_mtls"):
+            context.load_cert_chain(certificate, key)
+        to = (host.strip("[]"), int(port))
+        with (
+            socket.create_connection(to, _ROUTER_SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=to[0]) as held,
+        ):
+            held.recv(1)  # TLS 1.3: the router checks our certificate after the handshake
+    except ssl.SSLCertVerificationError as error:
+        return f"its certificate is refused: {error.verify_message}"
+    except ssl.SSLError as error:
+        return f"TLS fails: {error.reason or error}"
+    except OSError:
+        return None
+    return None
 
 
 def _text(error: Exception) -> str:
