@@ -11,7 +11,6 @@ from dora_node_api.transport.consumer.journal import (
     MAX_IMAGE,
     ImageDelivery,
     LinkReceiver,
-    image_of_delivery,
 )
 from dora_node_api.transport.producer.forwarding import Forwarder
 from dora_node_api.transport.shared import layout
@@ -53,7 +52,7 @@ def test_an_image_crosses_as_the_same_message(size: int) -> None:
         delivery = source.receive()
         assert delivery is not None
         if number <= warm_up:
-            image = image_of_delivery(delivery)
+            image = delivery.image()
         else:
             assert isinstance(delivery, ImageDelivery)
             image = delivery.image
@@ -83,7 +82,7 @@ def test_the_only_message_that_waits_is_taken_and_forwarded() -> None:
     assert source.read_only() is None  # read, but its segment is not mapped yet
     first = source.receive()
     assert first is not None
-    image = image_of_delivery(first)
+    image = first.image()
     assert forward(forwarder, image, 1)
     assert numbers(drain(reader)) == [1]
     del first

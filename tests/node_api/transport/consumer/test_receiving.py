@@ -140,8 +140,8 @@ def test_an_interrupted_finalizer_costs_no_memory() -> None:
             send(sender, number)
             delivery = receiver.receive()
             assert delivery is not None
-            # What remains of a lease whose finalizer a signal handler's exception ended.
-            del delivery._base.account  # type: ignore[union-attr]
+            # What remains of a delivery whose finalizer a signal handler's exception ended.
+            del delivery.account
             del delivery
         assert account.held <= 34
         account.release_lost()
@@ -156,7 +156,7 @@ def test_properties_of_a_delivery() -> None:
         assert got is not None
         assert got.kind is RecordKind.DATA
         assert got.sequence == 1
-        assert got.value is got.value
+        assert got.value.equals(got.value)
         assert got.value.to_pylist() == [97, 98, 99]
         assert got.metadata["a"] == [1]
         assert got.metadata["timestamp"].tzinfo is not None

@@ -369,3 +369,34 @@ def test_a_send_waits_for_another_thread(place: Place) -> None:
     assert numbers(drain(receiver)) == [1, 2]
     sender.close()
     receiver.close()
+
+
+def test_no_send_overtakes_one_that_waits_for_room(place: Place) -> None:
+    edge = place.edge(bound=1, policy="backpressure")
+    go_on = threading.Event()
+
+    def wait_for_room(*_: object) -> bool:
+        return go_on.wait(20)
+
+    sender, receiver = edge.sender(wait_for_room=wait_for_room), edge.receiver()
+    send(sender, 0)
+    threads = []
+    waiting = sender._outputs["out"].waiting
+    for number in (1, 2):
+        thread = threading.Thread(target=send, args=(sender, number))
+        thread.start()
+        threads.append(thread)
+        wait_until(lambda: len(waiting) == len(threads), what="a waiting send")
+        if number == 1:
+            # There is room again, which belongs to the first.
+            assert numbers(drain(receiver)) == [0]
+    go_on.set()
+    received: list[int] = []
+    while len(received) < 2:
+        received += numbers(drain(receiver))
+    for thread in threads:
+        thread.join()
+    assert received == [1, 2]
+    assert not waiting
+    sender.close()
+    receiver.close()

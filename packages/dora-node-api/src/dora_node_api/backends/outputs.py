@@ -48,20 +48,17 @@ class Outputs:
             raise interrupting()
         try:  # as `Calls.run`, without calls
             calls.inside.add(me)
-            self._send(output, data, metadata)
+            if output not in self._open:
+                self._warn(self._not_open(output) + " Its messages are dropped.")
+                return
+            if time.monotonic_ns() - self._connection.pumped > PUMP_EVERY_NS:
+                self._look_at_control()
+            payload = self._encode(output, data, metadata)
+            self._sender.send(output, payload, delivery_flags(metadata) if metadata else 0)
         finally:
             calls.inside.discard(me)
             if calls.closing:
                 calls.close()
-
-    def _send(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> None:
-        if output not in self._open:
-            self._warn(self._not_open(output) + " Its messages are dropped.")
-            return
-        if time.monotonic_ns() - self._connection.pumped > PUMP_EVERY_NS:
-            self._look_at_control()
-        payload = self._encode(output, data, metadata)
-        self._sender.send(output, payload, delivery_flags(metadata) if metadata else 0)
 
     def _encode(self, output: str, data: Any, metadata: Mapping[str, Any] | None) -> Payload:
         try:

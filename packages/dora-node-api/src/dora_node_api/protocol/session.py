@@ -329,12 +329,11 @@ class Session:
             order.append(entry)
 
     def _message(self, entry: InputState, delivery: Delivery, now: int) -> Event:
-        value, metadata = delivery.content()
         event: Event = {
             "type": "INPUT",
             "id": entry.id,
-            "value": value,
-            "metadata": metadata,
+            "value": delivery.value,
+            "metadata": delivery.metadata,
             "kind": "dora",
         }
         if entry.timeout is None:

@@ -17,7 +17,6 @@ from dora_node_api.transport.consumer.journal import (
     MAX_IMAGE,
     ImageDelivery,
     LinkReceiver,
-    image_of_delivery,
 )
 
 CHUNK: Final = 56 * 1024
@@ -280,7 +279,7 @@ class StreamSender:
         if isinstance(delivery, ImageDelivery):
             image, kept = delivery.image, None
         else:
-            image = image_of_delivery(delivery)
+            image = delivery.image()
             kept = delivery
         sequence = delivery.sequence
         item = Unacknowledged(image, delivery.sent_ns, delivery.flags, kept)
@@ -373,7 +372,7 @@ class StreamSender:
                 self._send_alone(delivery, previous, item.flags)
                 continue
             if delivery is not None and not item.image:  # taken over from a killed process
-                item.image = image_of_delivery(delivery)
+                item.image = delivery.image()
             self._put_image(outbox, sequence, previous, item)
             if outbox.full:
                 outbox.flush()

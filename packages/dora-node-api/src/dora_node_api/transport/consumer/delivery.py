@@ -1,6 +1,6 @@
 """One received message over a segment, and the release of its memory.
 
-A `Lease` releases a block by storing one byte in the ledger, in the thread that drops the last
+A `Delivery` releases its block by storing one byte in the ledger, in the thread that drops the last
 view. It takes no lock, and it does nothing in a forked child.
 """
 
@@ -16,10 +16,10 @@ from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.errors import BrokenRecord
 from dora_node_api.transport.shared.fork_guard import ForkAware, forked_error
 from dora_node_api.transport.shared.layout import RecordKind
-from dora_node_api.transport.shared.payload import Payload
+from dora_node_api.transport.shared.payload import Payload, image_of
 from dora_node_api.transport.shared.specs import QueueSpec
 
-_DATA = RecordKind.DATA
+_HEAD_SIZE = layout.BLOCK_HEAD_SIZE
 DECODE_ERRORS = (ValueError, TypeError, LookupError, OSError, NotImplementedError)
 
 # The module `data.arrow`, imported at the first message. An import statement in a function costs
@@ -62,15 +62,15 @@ class Account(ForkAware):
         self.ledger = ledger
         self.held = 0
         self.held_bytes = 0
-        # The last lease of each slot, to find those whose finalizer was cut short. A slot that is
-        # released without its lease must be removed first.
-        self.leases: dict[int, tuple[weakref.ref[Lease], int, int]] = {}
+        # The last delivery of each slot, to find those whose finalizer was cut short. A slot that
+        # is released without its delivery must be removed first.
+        self.leases: dict[int, tuple[weakref.ref[Delivery], int, int]] = {}
         self.check_at = _CHECK_AT
 
     def release_lost(self) -> None:
         """Release blocks whose finalizer a signal handler's exception ended."""
-        for slot, (lease, generation, nbytes) in list(self.leases.items()):
-            if lease() is None:
+        for slot, (delivery, generation, nbytes) in list(self.leases.items()):
+            if delivery() is None:
                 if self.ledger[slot] != generation:
                     self.ledger[slot] = generation
                     self.held -= 1
@@ -82,40 +82,19 @@ class Account(ForkAware):
 _CHECK_AT = 16
 
 
-class Lease:
-    """Keeps a block from being reused by its producer until the lease is dropped.
+class Delivery:
+    """One received record. Its array and every view of it keep the shared memory alive.
 
-    It releases nothing before `account` is set.
+    It keeps the block from being reused by its producer until it is dropped, and releases nothing
+    before `account` is set.
     """
 
-    __slots__ = ("__weakref__", "account", "generation", "nbytes", "segment", "slot")
+    __slots__ = (
+        *("__weakref__", "_base", "_head", "_offset", "_validate", "account", "error", "flags"),
+        *("generation", "kind", "nbytes", "sent_ns", "sequence", "slot", "spec"),
+    )
 
     account: Account
-
-    def __init__(self, segment: MappedSegment, slot: int, generation: int, nbytes: int) -> None:
-        self.segment = segment
-        self.slot = slot
-        self.generation = generation
-        self.nbytes = nbytes
-
-    def __del__(self) -> None:
-        try:
-            account = self.account
-        except AttributeError:
-            return
-        if not account.forked:
-            account.ledger[self.slot] = self.generation
-            account.held -= 1
-            account.held_bytes -= self.nbytes
-
-
-class Delivery:
-    """One received record. Its array and every view of it keep the shared memory alive."""
-
-    __slots__ = (
-        *("_base", "_head", "_offset", "_validate", "_value"),
-        *("error", "flags", "kind", "nbytes", "sent_ns", "sequence", "spec"),
-    )
 
     def __init__(
         self,
@@ -125,10 +104,12 @@ class Delivery:
         sent_ns: int,
         nbytes: int,
         flags: int,
-        head: tuple[int, ...] | None,
-        base: Lease | bytes | None,
-        offset: int,
+        head: tuple[int, ...] | None = None,
+        base: MappedSegment | bytes | None = None,
+        offset: int = 0,
         validate: bool = False,
+        slot: int = layout.NO_SLOT,
+        generation: int = 0,
         error: str = "",
     ) -> None:
         self.spec = spec
@@ -142,11 +123,22 @@ class Delivery:
         """FLAG_PROTECTED and FLAG_FLUSH."""
         self.error = error
         """Of NODE_FAILED: the error that the runner reports."""
+        self.slot = slot
+        self.generation = generation
         self._head = head
         self._base = base
         self._offset = offset
         self._validate = validate
-        self._value: Any = None
+
+    def __del__(self) -> None:
+        try:
+            account = self.account
+        except AttributeError:
+            return
+        if not account.forked:
+            account.ledger[self.slot] = self.generation
+            account.held -= 1
+            account.held_bytes -= self.nbytes
 
     @property
     def timestamp_ns(self) -> int:
@@ -155,56 +147,30 @@ class Delivery:
 
     @property
     def value(self) -> Any:
-        """The pyarrow array over shared memory; decoded on first use.
+        """A pyarrow array over shared memory; made at each use.
 
         None for lifecycle records. Raises BrokenRecord when it cannot be decoded, and NodeForked.
         """
-        if self._value is None and self._head is not None:
-            self._value = self._decode()
-        return self._value
-
-    def content(self) -> tuple[Any, dict[str, Any]]:
-        """Return `value` and `metadata`, in fewer instructions. Raises what they raise."""
-        head, base = self._head, self._base
-        if head is None or head[2] or type(base) is not Lease or base.account.forked:
-            return self.value, self.metadata
-        offset, segment = self._offset, base.segment
-        start = offset + layout.BLOCK_HEAD_SIZE
-        try:
-            value = (_arrow or _load_arrow()).decode_in_place(
-                segment.memory[start : start + head[1]], head[3], head[7], head[8],
-                segment.address + offset + head[6], self.nbytes - head[6], base, self._validate,
-            )  # fmt: skip
-        except DECODE_ERRORS as error:
-            raise self._broken(error) from error
-        return value, {"timestamp": utc_datetime(head[5])}
-
-    def _broken(self, error: Exception) -> BrokenRecord:
-        return BrokenRecord(self.spec.edge, f"message {self.sequence}: {error}")
-
-    def _decode(self) -> Any:
-        arrow = _arrow or _load_arrow()
         head, base, offset = self._head, self._base, self._offset
-        assert head is not None
-        _, descriptor_size, _, array_layout, _, _, data_offset, length, null_count = head
-        size = self.nbytes - data_offset
-        start = offset + layout.BLOCK_HEAD_SIZE
+        if head is None or base is None:
+            return None
+        start = offset + _HEAD_SIZE
+        arrow = _arrow or _load_arrow()
         try:
-            if type(base) is Lease:
-                if base.account.forked:
+            if type(base) is MappedSegment:
+                if self.account.forked:
                     raise forked_error()
-                segment = base.segment
                 return arrow.decode_in_place(
-                    segment.memory[start : start + descriptor_size], array_layout, length,
-                    null_count, segment.address + offset + data_offset, size, base, self._validate,
+                    base.memory[start : start + head[1]], head[3], head[7], head[8],
+                    base.address + offset + head[6], self.nbytes - head[6], self, self._validate,
                 )  # fmt: skip
             assert isinstance(base, bytes)
             return arrow.decode(
-                base[start : start + descriptor_size], array_layout, length, null_count,
-                arrow.buffer_of(base, data_offset, size), validate=self._validate,
+                base[start : start + head[1]], head[3], head[7], head[8],
+                arrow.buffer_of(base, head[6], self.nbytes - head[6]), validate=self._validate,
             )  # fmt: skip
         except DECODE_ERRORS as error:
-            raise self._broken(error) from error
+            raise BrokenRecord(self.spec.edge, f"message {self.sequence}: {error}") from error
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -217,9 +183,9 @@ class Delivery:
             return {}
         metadata: dict[str, Any] = {"timestamp": utc_datetime(head[5])}
         if size := head[2]:
-            start = self._offset + layout.BLOCK_HEAD_SIZE + head[1]
+            start = self._offset + _HEAD_SIZE + head[1]
             base = self._base
-            whole: Any = base.segment.memory if isinstance(base, Lease) else base
+            whole: Any = base.memory if isinstance(base, MappedSegment) else base
             try:
                 metadata.update(decode_metadata(whole[start : start + size]))
             except ValueError as error:
@@ -234,19 +200,27 @@ class Delivery:
 
         Valid only while the delivery or its value is alive.
         """
-        head, base = self._head, self._base
-        if head is None or base is None:
+        head = self._head
+        if head is None:
             return memoryview(b"")
-        whole = base.segment.view if isinstance(base, Lease) else memoryview(base)
-        return whole[self._offset + head[6] : self._offset + self.nbytes]
+        return self.memory[self._offset + head[6] : self._offset + self.nbytes]
+
+    @property
+    def memory(self) -> memoryview:
+        """The segment, or the private copy, that the block lies in."""
+        base = self._base
+        return base.view if isinstance(base, MappedSegment) else memoryview(base or b"")
+
+    def image(self) -> bytes:
+        """Return a copy of the block, as `payload.image_of` does."""
+        return image_of(self.memory, self._offset, self.nbytes)
 
     def take_apart(self) -> tuple[Payload, memoryview]:
         """Return a message and its data area, valid while the delivery is alive."""
-        head, base = self._head, self._base
+        head, whole = self._head, self.memory
         assert head is not None
         _, descriptor_size, metadata_size, array_layout, _, stamp, data_offset, length, nulls = head
-        whole = base.segment.view if isinstance(base, Lease) else memoryview(base or b"")
-        start = self._offset + layout.BLOCK_HEAD_SIZE
+        start = self._offset + _HEAD_SIZE
         middle = start + descriptor_size
         payload = Payload(
             bytes(whole[start:middle]),

@@ -15,7 +15,7 @@ import sys
 from collections import deque
 from contextlib import suppress
 
-from dora_node_api.transport.consumer.delivery import Delivery, Lease
+from dora_node_api.transport.consumer.delivery import Delivery
 from dora_node_api.transport.consumer.receiving import OpenSegment, Receiver
 from dora_node_api.transport.shared import layout
 from dora_node_api.transport.shared.board import Board
@@ -29,7 +29,6 @@ from dora_node_api.transport.shared.layout import (
     RECORD_WORDS,
     RecordKind,
 )
-from dora_node_api.transport.shared.payload import image_of
 from dora_node_api.transport.shared.queue import QueueEnds
 from dora_node_api.transport.shared.specs import QueueSpec
 
@@ -239,10 +238,3 @@ class LinkReceiver(Receiver):
         head_end = offset + BLOCK_HEAD_SIZE + described + metadata
         image = b"".join((view[offset:head_end], view[offset + data_at : offset + length]))
         return sequence, sent_ns, tags >> 32, image, length
-
-
-def image_of_delivery(delivery: Delivery) -> bytes:
-    """Copy the block of a message; the lease is kept."""
-    base = delivery._base
-    view = base.segment.view if isinstance(base, Lease) else memoryview(base or b"")
-    return image_of(view, delivery._offset, delivery.nbytes)

@@ -131,7 +131,7 @@ class Forwarder(Sender):
                         ):
                             return False
                 if isinstance(message, BlockImage):
-                    found = pool.take_used(total) or self._take_at_once(routes, total)
+                    found = pool.take(total, grow=False) or self._take_at_once(routes, total)
                     if found is None:
                         return False
                     block = found

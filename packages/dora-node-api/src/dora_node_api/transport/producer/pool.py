@@ -183,16 +183,17 @@ class Pool:
             with contextlib.suppress(MemoryError):  # reported when a message needs memory
                 self.segments.append(Segment(0, first[1], first[0]))
 
-    def take(self, nbytes: int) -> Block | None:
+    def take(self, nbytes: int, *, grow: bool = True) -> Block | None:
         """Return a block of at least ``nbytes``; None when that would exceed the cap.
 
-        Raises MemoryError when the system has no memory or no descriptor.
+        Without ``grow``, only a free block that was used before. Raises MemoryError when the system
+        has no memory or no descriptor.
         """
         home = self._homes.get(nbytes)
         if home is None:
             home = self._home(nbytes)
         free = home.free
-        if not free and not self._grow(home):
+        if not free and not (grow and self._grow(home)):
             return None
         block = free.pop()
         if len(free) < home.idle:
@@ -209,23 +210,6 @@ class Pool:
             self._homes.clear()
         self._homes[nbytes] = home
         return home
-
-    def take_used(self, nbytes: int) -> Block | None:
-        """Return a free block that was used for this size before, or None."""
-        home = self._homes.get(nbytes)
-        if home is None or not home.free:
-            return None
-        free = home.free
-        block = free.pop()
-        if len(free) < home.idle:
-            home.idle = len(free)
-        self.stamp = block.stamp = self.stamp + 1
-        return block
-
-    def take_free(self, nbytes: int) -> Block | None:
-        """Return a free block that has been used before, or None."""
-        home = self.classes.get(size_class(nbytes))
-        return self.take(nbytes) if home is not None and home.free else None
 
     def give(self, block: Block) -> None:
         """Take back a block that has no refs and is not pinned."""

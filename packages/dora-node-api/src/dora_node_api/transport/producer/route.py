@@ -404,13 +404,15 @@ class Route:
 class OutputRoutes:
     """The routes of one output, and the lock that keeps sends that wait in order."""
 
-    __slots__ = ("backpressure", "order", "routes")
+    __slots__ = ("backpressure", "order", "routes", "waiting")
 
     def __init__(self) -> None:
         self.routes: tuple[Route, ...] = ()
         """drop_oldest queues first: they never make the others wait."""
         self.backpressure = False
         self.order = OwnedLock()
+        self.waiting: set[int] = set()
+        """Threads that wait for room, or for `order`: other sends must not overtake them."""
 
     def set_routes(self, routes: tuple[Route, ...]) -> None:
         """Replace the routes."""

@@ -12,6 +12,7 @@ import select
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 from dora_node_api.transport.producer.blocks import Hold, Sample
@@ -143,60 +144,70 @@ class Sender(ForkAware):
             return 0
         if not payload.timestamp_ns:
             payload.timestamp_ns = _time_ns()
-        if not known.backpressure and payload.total <= _COPY_UNDER_LOCK:
-            taken = self._send_at_once(known, payload, flags)
-            if taken is not None:
-                if self._drops:
-                    self._report_drops()
-                return taken
-        # Other threads must not wait for the copy or for room.
-        hold = self._allocate(payload.total, known)
-        self._fill(hold, payload)
-        return self._deliver(known, hold, payload.total, flags)
-
-    def _send_at_once(self, known: OutputRoutes, payload: Payload, flags: int) -> int | None:
-        """Copy a message and write its records under the lock; None if no block is free."""
+        total = payload.total
+        if total > _COPY_UNDER_LOCK:
+            return self._send_slowly(known, payload, flags)
         if self._owned():
             self._check()
-        integrity = self._integrity
+        integrity, pool, hold = self._integrity, self.pool, None
         with self._lock:
             if integrity.broken or self._returned:
                 integrity.check()
                 self._take_back()
             try:
-                routes, pool, total = known.routes, self.pool, payload.total
+                routes = known.routes
                 # Records that consumers wait for go first; collecting released blocks is later.
-                block = pool.take_used(total) if total <= _GROW_AT_ONCE else None
-                later = block is not None
+                used = block = pool.take(total, grow=False) if total <= _GROW_AT_ONCE else None
                 if block is None:
                     _collect(routes, pool)
                     block = self._take_or_grow(total)
-                if block is None:
-                    return None
-                now = _monotonic_ns()
-                segment = block.segment
-                payload.write_into(segment.memory, block.offset, block.stamp)
-                word = self._segment_base | segment.number
-                record = self._record
-                for route in routes:
-                    route.push(record, word, block, total, now, flags)
-                    if route.first_drop:
-                        self._drops.append(route)
-                if not block.refs:
-                    pool.give(block)
-                if later:
-                    _collect(routes, pool)
-                if now > self._trim_at:
-                    self._trim(now)
+                if block is not None:
+                    now = _monotonic_ns()
+                    segment = block.segment
+                    payload.write_into(segment.memory, block.offset, block.stamp)
+                    word, record = self._segment_base | segment.number, self._record
+                    full: list[Route] | None = None
+                    for route in routes:
+                        if (route.backpressure and known.waiting) or not route.push(
+                            record, word, block, total, now, flags
+                        ):
+                            full = [*(full or ()), route]
+                        if route.first_drop:
+                            self._drops.append(route)
+                    if full:
+                        hold = Hold(self._returned)
+                        hold.block, block.pinned = block, True
+                    elif not block.refs:
+                        pool.give(block)
+                    if used is not None:
+                        for route in routes:
+                            if route.order:
+                                route.collect(pool)
+                    if now > self._trim_at:
+                        self._trim(now)
             except BaseException as error:
                 integrity.left_by(type(error))
                 raise
-        return len(routes)
+        if block is None:
+            return self._send_slowly(known, payload, flags)
+        taken = len(routes)
+        if hold is not None and full:
+            taken += self._deliver_in_order(known, full, block, total, flags) - len(full)
+            self._finish(hold)
+        if self._drops:
+            self._report_drops()
+        return taken
+
+    def _send_slowly(self, known: OutputRoutes, payload: Payload, flags: int) -> int:
+        """Send a message whose copy or memory takes time, which other threads must not wait for."""
+        hold = self._allocate(payload.total, known)
+        self._fill(hold, payload)
+        return self._deliver(known, hold, payload.total, flags)
 
     def _take_or_grow(self, total: int) -> Block | None:
         """Return a free block, or a new one if it is small; None without one."""
         try:
-            return self.pool.take(total) if total <= _GROW_AT_ONCE else self.pool.take_free(total)
+            return self.pool.take(total, grow=total <= _GROW_AT_ONCE)
         except MemoryError:
             return None
 
@@ -231,8 +242,12 @@ class Sender(ForkAware):
     ) -> int:
         if known.order.owned():
             raise interrupting()
-        with known.order:
-            return sum(self._push_or_wait(route, block, total, flags) for route in waiting)
+        try:
+            known.waiting.add(get_ident())
+            with known.order:
+                return sum(self._push_or_wait(route, block, total, flags) for route in waiting)
+        finally:
+            known.waiting.discard(get_ident())
 
     def _push(self, route: Route, block: Block, total: int, now: int, flags: int) -> bool:
         word = self._segment_base | block.segment.number
@@ -364,7 +379,7 @@ class Sender(ForkAware):
         if known is not None:
             _collect(known.routes, pool)
         try:
-            if (block := pool.take_free(total)) is not None:
+            if (block := pool.take(total, grow=False)) is not None:
                 return block
             # Before the pool grows, collect everything that was released.
             self._table.sweep(pool)
