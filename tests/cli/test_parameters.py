@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import pytest
 import typer
@@ -33,8 +34,13 @@ def _show(
     half: Annotated[float, typer.Option(parser=_half)] = "8",  # type: ignore[assignment]
     ratio: Annotated[float, typer.Option()] = 0.5,
     many: Annotated[list[str] | None, typer.Option()] = None,
+    path: Annotated[Path | None, typer.Option()] = None,
+    file: Annotated[Path, typer.Option()] = Path(),
+    attach: Annotated[bool | None, typer.Option("--attach/--detach")] = None,
+    offline: Literal["run", "wait"] = "run",
 ) -> None:
     print([word, number, plain, flag, colour, exact, half, ratio, many])
+    print([path, file, attach, offline])
 
 
 def _run(cls: Any, *words: str) -> tuple[int, str]:
@@ -61,6 +67,11 @@ def _run(cls: Any, *words: str) -> tuple[int, str]:
         "--exact blue",
         "--half x",
         "--ratio x",
+        "--path a --file b --attach --offline wait",
+        "--file / --detach --offline run",
+        "--file=",
+        "--file \udcff",
+        "--offline no",
     ],
 )
 def test_values_and_errors_are_those_of_typer(line: str) -> None:

@@ -41,7 +41,7 @@ def test_requests_have_a_limit() -> None:
     with mute_coordinator() as endpoint, Client(endpoint) as client:
         expected = f"the coordinator at {endpoint} did not answer within 0.1 s"
         with pytest.raises(CoordinatorLost, match=expected):
-            client.request(ReadLogs(), LogsEnd, lambda _: None, timeout=0.1)
+            client.request(ReadLogs(), LogsEnd, {}, timeout=0.1)
 
 
 @pytest.mark.integration

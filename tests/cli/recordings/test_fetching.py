@@ -14,6 +14,7 @@ from dora_cli.recordings.fetching import fetch
 from dora_cli.recordings.fleet import FleetRecording, RecordingError
 from dora_config import transfers
 from dora_config.access import Endpoint
+from dora_config.protocol.recorders import RecordingPlan
 from dora_config.protocol.recordings import (
     CallRecorders,
     DescribeRecording,
@@ -21,7 +22,6 @@ from dora_config.protocol.recordings import (
     RecordedFile,
     RecorderReplies,
     RecordingDescribed,
-    RecordingPlan,
     RecordingState,
 )
 

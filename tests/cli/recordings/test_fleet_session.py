@@ -14,11 +14,11 @@ from dora_cli.recordings import fleet_session
 from dora_cli.recordings.fleet_session import FleetSession
 from dora_cli.recordings.starting import conclude
 from dora_config.access import Endpoint
+from dora_config.protocol.recorders import RecordingPlan
 from dora_config.protocol.recordings import (
     ListRecordings,
     MachineReply,
     RecorderReplies,
-    RecordingPlan,
     RecordingState,
     RecordingStates,
 )

@@ -9,7 +9,7 @@ import pytest
 
 from dora_cli.recordings.fleet import RecordingError
 from dora_cli.recordings.recorder_process import RecorderProcess
-from dora_config.protocol.recordings import RecorderEnd, RecordingRequest
+from dora_config.protocol.recorders import RecorderEnd, RecordingRequest
 from dora_daemon.inspection import process
 from dora_daemon.recording.status_file import identified
 

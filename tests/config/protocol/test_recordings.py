@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dora_config.protocol.recordings import RecordingLimits
+from dora_config.protocol.recorders import RecordingLimits
 
 
 def test_without_limits_nothing_ends() -> None:

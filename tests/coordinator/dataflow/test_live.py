@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from support.simulation.fleet_simulation import dataflow, running_fleet
 
-from dora_config.dataflow.resolved import ResolvedNode
-from dora_config.protocol.run_plan import CurrentNode
+from dora_config.dataflow.resolved import CurrentNode, ResolvedNode
 from dora_coordinator.dataflow import events
 from dora_coordinator.state.commands import ArmTimer, CancelTimer
 

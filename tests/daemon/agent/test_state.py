@@ -22,7 +22,7 @@ from dora_config.protocol.daemon import (
     StreamLogs,
 )
 from dora_config.protocol.links import LinkReport, PeerEndpoint, PeerReport, SetLinkPeers
-from dora_config.protocol.recordings import RecordingPlan
+from dora_config.protocol.recorders import RecordingPlan
 from dora_config.protocol.runner import (
     AcknowledgeResult,
     CurrentNode,

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, strategies as st
 
-from dora_config.protocol.recordings import ClockSample, RecordingPlan
+from dora_config.protocol.recorders import RecordingPlan
+from dora_config.protocol.recordings import ClockSample
 from dora_daemon.recording.arrow_messages import RecordedMessage, decode, encode, schema_of
 from dora_daemon.recording.mcap_file import McapFile
 from dora_daemon.recording.merging import BUCKET_NS, ClockCorrection, MachineFiles, merge

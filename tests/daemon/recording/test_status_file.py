@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dora_config.protocol.recordings import RecorderEnd
+from dora_config.protocol.recorders import RecorderEnd
 from dora_daemon.recording.status_file import (
     ALLOCATED,
     StatusFile,

@@ -10,7 +10,7 @@ from pathlib import Path
 from daemon.recording.test_reading import SOURCE, sent
 from support.waiting import wait_until
 
-from dora_config.protocol.recordings import RecordingLimits, RecordingRequest
+from dora_config.protocol.recorders import RecordingLimits, RecordingRequest
 from dora_daemon.recording.reading import Recording
 from dora_daemon.recording.writing import Writing
 

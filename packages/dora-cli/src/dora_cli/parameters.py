@@ -1,15 +1,17 @@
 """Conversion of common values of parameters without pydantic.
 
 typer converts every value with pydantic, whose import takes longer than most commands. This module
-converts texts, flags, integers, choices and values with a parser in the same way; typer itself
-converts the others, and writes the message of every error.
+converts texts, flags, integers, choices, paths and values with a parser in the same way; typer
+itself converts the others, and writes the message of every error.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from enum import Enum
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 from typer.core import TyperCommand
 
@@ -63,12 +65,25 @@ def _converted(value: Any, annotation: Any, info: Any) -> Any:
         return info.parser(value)
     if isinstance(annotation, type) and isinstance(value, annotation):
         return value
+    if annotation == (bool | None) and isinstance(value, bool):
+        return value
+    if get_origin(annotation) is Literal and value in get_args(annotation):
+        return value
+    if annotation is Path and isinstance(value, str) and _needs_no_check(Path(value), info):
+        return Path(value)
     if isinstance(value, str) and info.parser is None:
         if annotation is int and _INTEGER.fullmatch(value):
             return _in_range(int(value), info)
         if isinstance(annotation, type) and issubclass(annotation, Enum):
             return _choice(value, annotation, info)
     raise _Unsuitable
+
+
+def _needs_no_check(path: Path, info: Any) -> bool:
+    checks = (info.exists, info.writable, info.resolve_path, info.allow_dash, info.path_type)
+    if any(checks) or not (info.file_okay and info.dir_okay):
+        return False
+    return os.access(path, os.R_OK) or not path.exists()
 
 
 def _in_range(number: int, info: Any) -> int:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dora_config.ids import file_stem
-from dora_config.protocol.run_plan import RunPlan
+
+if TYPE_CHECKING:
+    from dora_config.protocol.run_plan import RunPlan
 
 OUT_DIR = "out"
 GIT_DIR = "git"

@@ -15,10 +15,10 @@ from cli.conftest import Dora
 from daemon.recording.export.recorded_messages import message
 
 from dora_cli.recordings.fetching import FetchedMachine, PartialFetch, merge_fetched
+from dora_config.protocol.recorders import RecordingPlan
 from dora_config.protocol.recordings import (
     RecordedFile,
     RecordingDescribed,
-    RecordingPlan,
     RecordingState,
 )
 from dora_daemon.recording.arrow_messages import RecordedMessage

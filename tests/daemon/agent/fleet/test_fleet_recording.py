@@ -19,7 +19,7 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.access import state_dir
-from dora_config.protocol.recordings import RecordingPlan
+from dora_config.protocol.recorders import RecordingPlan
 from dora_config.protocol.rest import paths
 from dora_config.transfers import DownloadFailed, Downloads, PlainFile
 from dora_daemon.agent.recorders.folder import RecordingFolder

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from dora_config.protocol.recordings import (
-    ClockSample,
+from dora_config.protocol.recorders import (
     RecorderEnd,
     RecorderStatus,
     RecordingLimits,
     RecordingPlan,
 )
+from dora_config.protocol.recordings import ClockSample
 from dora_daemon.agent.recorders import folder as folder_module
 from dora_daemon.agent.recorders.folder import MAX_RECORDERS, RecordingFolder, RecordingRefused
 from dora_daemon.recording import status_file

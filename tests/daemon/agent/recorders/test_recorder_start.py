@@ -13,9 +13,9 @@ from support.simulation.fleet_simulation import dataflow
 from support.waiting import wait_until_async
 
 from dora_config.access import Endpoint
+from dora_config.protocol.recorders import RecordingPlan
 from dora_config.protocol.recordings import (
     ListRecordings,
-    RecordingPlan,
     RecordingState,
     RecordingStates,
     RemoveRecording,

@@ -13,11 +13,10 @@ from support.waiting import wait_until_async
 
 from dora_config.access import Endpoint
 from dora_config.protocol.daemon import HeartbeatAck
+from dora_config.protocol.recorders import RecorderEnd, RecordingPlan
 from dora_config.protocol.recordings import (
     ClockSample,
     ListRecordings,
-    RecorderEnd,
-    RecordingPlan,
     RecordingStates,
 )
 from dora_daemon.agent.recorders import folder as folder_module

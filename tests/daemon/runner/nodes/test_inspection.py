@@ -14,7 +14,7 @@ from support.waiting import wait_until
 from support.workspace import Workspace
 
 from dora_config.protocol import runner as protocol
-from dora_config.protocol.recordings import RecordingRequest
+from dora_config.protocol.recorders import RecordingRequest
 from dora_daemon.inspection.runner_connection import (
     InspectionError,
     InspectorConnection,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
-from dora_config.protocol.run_plan import NodeLocation, RunPlan
+from dora_config.dataflow.resolved import NodeLocation, ResolvedDataflow, ResolvedNode
+from dora_config.protocol.run_plan import RunPlan
 from dora_daemon.runner.errors import PreparationError
 from dora_daemon.runner.process.prepare import Preparer
 

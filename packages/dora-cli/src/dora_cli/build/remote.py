@@ -23,7 +23,6 @@ from dora_daemon.build.session_file import fingerprint, record_build
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
-    from dora_config.protocol.control import ControlProgress
     from dora_config.protocol.dataflow import DataflowSpec
 
 
@@ -52,7 +51,7 @@ def build_on_daemons(
     spec = send(client, spec).model_copy(update={"name": loaded.resolved.name})
     request = BuildDataflow(spec=spec, settings=settings)
     try:
-        built = client.request(request, Built, RemoteBuildProgress(verbose=verbose).show)
+        built = _built(client, request, verbose=verbose)
     except KeyboardInterrupt:
         output.failure("build interrupted, also on the daemons; run it again to complete it")
         raise CommandFailed(STOPPED_BY_USER) from None
@@ -81,8 +80,13 @@ def deliver(client: Client, spec: DataflowSpec, replaces: str | None = None) -> 
     request = BuildDataflow(
         spec=sent.with_nodes(nodes), settings=BuildSettings(parallel=True), replaces=replaces
     )
-    built = client.request(request, Built, RemoteBuildProgress().show)
+    built = _built(client, request)
     return sent.model_copy(update={"delivered_by": built.build_id})
+
+
+def _built(client: Client, request: BuildDataflow, *, verbose: bool = False) -> Built:
+    show = RemoteBuildProgress(verbose=verbose).show
+    return client.request(request, Built, {BuildTriggered: show, BuildProgress: show})
 
 
 class RemoteBuildProgress:
@@ -91,7 +95,7 @@ class RemoteBuildProgress:
     def __init__(self, *, verbose: bool = False) -> None:
         self._shown = build_progress((), verbose=verbose)
 
-    def show(self, progress: ControlProgress) -> None:
+    def show(self, progress: BuildTriggered | BuildProgress) -> None:
         """Show the events of one frame."""
         match progress:
             case BuildTriggered(build_id=build_id):

@@ -1,7 +1,7 @@
 """Requests to the coordinator: HTTPS for an answer, a WebSocket for streams.
 
-It imports pydantic and websockets only for the requests that need them: commands with a single
-request start in a fraction of the time.
+It imports pydantic, websockets and messages only for the requests that need them: other commands
+start in a fraction of the time.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ _REFUSED: Final = (401, 403, 426, 429, 503)
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.stream_socket import StreamSocket
-    from dora_config.protocol.control import ControlAnswer, ControlProgress, ControlRequest
+    from dora_config.protocol.control import ControlAnswer, ControlRequest
+    from dora_config.protocol.envelope import Message
 
 Json = dict[str, object]
-T = TypeVar("T", bound="ControlAnswer")
+T = TypeVar("T", bound="Message")
 
 
 class _Result(SimpleNamespace):
@@ -125,51 +126,64 @@ class Client:
         self,
         request: ControlRequest,
         expected: type[T],
-        on_progress: Callable[[ControlProgress], None] | None = None,
+        on_progress: Mapping[type[Message], Callable[[Any], None]] | None = None,
         *,
         timeout: float | None = None,
     ) -> T:
         """Return the answer to one message; raises as `get`.
 
+        ``on_progress``: functions for messages of progress, by type; others are skipped.
         ``timeout``: seconds after which CoordinatorLost is raised.
         """
-        if on_progress is None:
-            answer = self.answer(request, timeout=timeout)
-        else:
-            answer = self._followed(request, on_progress, timeout)
-        if isinstance(answer, expected):
-            return answer
-        raise CoordinatorLost(f"unexpected answer {answer.kind!r} of the coordinator")
+        try:
+            if on_progress is None:
+                content = json.loads(self._sent(request, timeout))
+            else:
+                content = self._followed(request, on_progress, timeout)
+        except ValueError as error:
+            raise self._unexpected(error) from error
+        answer = _decoded(expected, content)
+        if answer is None:
+            raise CoordinatorLost(f"unexpected answer of the coordinator, not {expected.__name__}")
+        return answer
 
-    def answer(self, request: ControlRequest, *, timeout: float | None = None) -> ControlAnswer:
+    def answer(self, request: ControlRequest) -> ControlAnswer:
         """Return the answer to a message without progress; raises as `get`."""
-        from dora_config.protocol.control import ANSWER_CODEC, REQUEST_CODEC
+        from dora_config.protocol.control import ANSWER_CODEC
 
-        content = REQUEST_CODEC.encode(request).encode()
+        return ANSWER_CODEC.decode(self._sent(request, None))
+
+    def _sent(self, request: ControlRequest, timeout: float | None) -> bytes:
+        content = request.model_dump_json().encode()
         headers = {"Content-Type": paths.JSON_TYPE}
-        return ANSWER_CODEC.decode(self._exchange("POST", paths.REQUEST, content, headers, timeout))
+        return self._exchange("POST", paths.REQUEST, content, headers, timeout)
 
     def _followed(
         self,
         request: ControlRequest,
-        on_progress: Callable[[ControlProgress], None],
+        on_progress: Mapping[type[Message], Callable[[Any], None]],
         timeout: float | None,
-    ) -> ControlAnswer:
-        from dora_cli.coordinator.stream_socket import request_failed
-        from dora_config.protocol.control import Answer, Failure, Progress
-
+    ) -> object:
         number = self.streams.send(request)
-        for frame in self.streams.frames(timeout):
-            if frame.id != number:
-                continue
-            match frame:
-                case Progress(progress=progress):
-                    on_progress(progress)
-                case Failure():
-                    raise request_failed(frame)
-                case Answer(answer=answer):
-                    return answer
-        raise AssertionError("frames() ends by raising")
+        try:
+            for frame in self.streams.json_frames(timeout):
+                match frame:
+                    case {"kind": "progress", "id": found, "progress": content} if found == number:
+                        for kind, show in on_progress.items():
+                            if (progress := _decoded(kind, content)) is not None:
+                                show(progress)
+                    case {"kind": "failure", "id": found, "message": text} if found == number:
+                        ended = json.dumps(frame.get("ended"))
+                        raise RequestFailed(
+                            text,
+                            frame.get("code", "failed"),
+                            json.loads(ended, object_hook=_Result),
+                        )
+                    case {"kind": "answer", "id": found, "answer": content} if found == number:
+                        return content
+        except TimeoutError as error:
+            raise unanswered(self.endpoint, timeout or 0.0) from error
+        raise AssertionError("json_frames() ends by raising")
 
     @property
     def streams(self) -> StreamSocket:
@@ -284,3 +298,18 @@ class Client:
             detect_lost_peer(self._connection.sock)
         except (OSError, UnicodeError) as error:
             raise unreachable(self.endpoint, error) from error
+
+
+def _decoded(message: type[T], content: object) -> T | None:
+    """Return the message in a JSON object; None if it is of another kind."""
+    from pydantic import ValidationError
+
+    from dora_config.protocol.envelope import invalid_message
+
+    expected = message.model_fields["kind"].default
+    if not isinstance(content, dict) or content.get("kind") != expected:
+        return None
+    try:
+        return message.model_validate(content)
+    except ValidationError as error:
+        raise invalid_message(error, "client") from error

@@ -1,11 +1,16 @@
-"""Requests with progress over one WebSocket to the coordinator."""
+"""Requests with progress over one WebSocket to the coordinator.
+
+It reads and writes frames as JSON, so that a command imports only the messages of its requests.
+"""
 
 from __future__ import annotations
 
+import json
 import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
@@ -18,28 +23,18 @@ from dora_cli.coordinator.errors import (
     RequestFailed,
     lost,
     refused,
-    unanswered,
     unreachable,
 )
 from dora_cli.coordinator.keepalive import CONNECT_TIMEOUT, detect_lost_peer
 from dora_config.access import Endpoint
 from dora_config.control_plane import explain, websocket_options
-from dora_config.protocol.control import (
-    CLIENT_CODEC,
-    SERVER_CODEC,
-    Answer,
-    ClientRequest,
-    ControlRequest,
-    Failure,
-    Hello,
-    Progress,
-    Refused,
-    StreamAck,
-    Welcome,
-)
-from dora_config.protocol.envelope import ProgramVersion, UnknownKind
+from dora_config.errors import RemoteProtocolError
+from dora_config.protocol import VERSION
 
-Frame = Progress | Answer | Failure
+if TYPE_CHECKING:
+    from dora_config.protocol.control import Answer, ControlRequest, Failure, Progress
+
+    Frame = Progress | Answer | Failure
 
 
 class StreamSocket:
@@ -51,22 +46,27 @@ class StreamSocket:
         self._last_id = 0
         with ExitStack() as stack:
             self._socket = _connect(endpoint, stack)
-            welcome = self._handshake()
+            self._max_message = self._handshake()
             self._close = stack.pop_all().close
-        self._max_message = welcome.max_message_bytes
 
-    def _handshake(self) -> Welcome:
+    def _handshake(self) -> int:
+        """Return the size in bytes of the longest message that the coordinator accepts."""
+        protocol = {"major": VERSION[0], "minor": VERSION[1]}
+        party = {"program": "dora", "release": __version__, "protocol": protocol}
         try:
-            party = ProgramVersion(program="dora", release=__version__)
-            self._socket.send(CLIENT_CODEC.encode(Hello(party=party)))
-            reply = SERVER_CODEC.decode(self._socket.recv(CONNECT_TIMEOUT))
+            self._socket.send(json.dumps({"kind": "hello", "party": party}))
+            reply = _parsed(self._socket.recv(CONNECT_TIMEOUT))
         except (WebSocketException, TimeoutError, EOFError) as error:
             raise CoordinatorUnreachable(
                 f"no coordinator listens at {self.endpoint}: handshake failed: {error}"
             ) from error
-        if isinstance(reply, Welcome):
-            return reply
-        reason = reply.message if isinstance(reply, Refused) else "no welcome"
+        match reply:
+            case {"kind": "welcome", "max_message_bytes": int(size)}:
+                return size
+            case {"kind": "refused", "message": str(message)}:
+                reason = message
+            case _:
+                reason = "no welcome"
         raise CoordinatorRefused(
             f"the coordinator at {self.endpoint} refused the connection: {reason}"
         )
@@ -79,7 +79,8 @@ class StreamSocket:
 
         Raises CoordinatorLost, and RequestFailed if the request is too long.
         """
-        text = CLIENT_CODEC.encode(ClientRequest(id=self._last_id + 1, request=request))
+        content = request.model_dump_json()
+        text = f'{{"kind":"request","id":{self._last_id + 1},"request":{content}}}'
         size = len(text.encode())
         if size > self._max_message:
             raise RequestFailed(
@@ -93,44 +94,63 @@ class StreamSocket:
 
     def acknowledge(self, number: int, stream: int) -> None:
         """Request the next update of a stream."""
-        self._write(CLIENT_CODEC.encode(StreamAck(id=number, stream=stream)))
+        self._write(json.dumps({"kind": "stream_ack", "id": number, "stream": stream}))
 
-    def frames(self, timeout: float | None = None) -> Iterator[Frame]:
-        """Yield the frames of all requests.
-
-        Raises CoordinatorLost when the connection ends, and after ``timeout`` seconds.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            frame = self.next_frame(left)
-            if frame is None:
-                raise unanswered(self.endpoint, timeout or 0.0)
+    def frames(self) -> Iterator[Frame]:
+        """Yield the frames of all requests; raises CoordinatorLost when the connection ends."""
+        while (frame := self.next_frame()) is not None:
             yield frame
 
     def next_frame(self, timeout: float | None = None) -> Frame | None:
         """Return the next frame, None after ``timeout`` seconds; raises as `frames`."""
+        from dora_config.protocol.control import SERVER_CODEC, Answer, Failure, Progress
+        from dora_config.protocol.envelope import UnknownKind
+
+        try:
+            for content in self.json_frames(timeout):
+                try:
+                    frame = SERVER_CODEC.decode(content)
+                except UnknownKind:
+                    continue  # sent by a newer coordinator
+                if isinstance(frame, Progress | Answer | Failure):
+                    return frame
+        except TimeoutError:
+            return None
+        raise AssertionError("json_frames() ends by raising")
+
+    def json_frames(self, timeout: float | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the frames of all requests as JSON objects.
+
+        Raises CoordinatorLost when the connection ends, and TimeoutError after ``timeout`` seconds.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
-                frame = SERVER_CODEC.decode(self._socket.recv(left))
-            except UnknownKind:
-                continue  # sent by a newer coordinator
-            except TimeoutError:
-                return None
+                frame = _parsed(self._socket.recv(left))
             except ConnectionClosed as error:
                 raise lost(self.endpoint) from error
-            if isinstance(frame, Refused):
-                raise CoordinatorLost(f"the coordinator closed the connection: {frame.message}")
-            if isinstance(frame, Progress | Answer | Failure):
-                return frame
+            if frame.get("kind") == "refused":
+                raise CoordinatorLost(
+                    f"the coordinator closed the connection: {frame.get('message')}"
+                )
+            yield frame
 
     def _write(self, text: str) -> None:
         try:
             self._socket.send(text)
         except ConnectionClosed as error:
             raise lost(self.endpoint) from error
+
+
+def _parsed(text: str | bytes) -> dict[str, Any]:
+    try:
+        frame = json.loads(text)
+    except ValueError as error:
+        raise RemoteProtocolError(f"invalid message to the client: {error}") from error
+    if not isinstance(frame, dict):
+        raise RemoteProtocolError("invalid message to the client: not an object")
+    return frame
 
 
 def request_failed(failure: Failure) -> RequestFailed:

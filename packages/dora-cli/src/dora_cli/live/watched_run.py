@@ -7,7 +7,8 @@ from pathlib import Path
 from dora_cli import output
 from dora_cli.live.sending import waiting_text
 from dora_cli.live.watching import GRACE, NodeWatcher
-from dora_config.protocol.run_plan import NodeLocation, RunPlan
+from dora_config.dataflow.resolved import NodeLocation
+from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner import Refusal, Reload, ReplaceNode
 from dora_daemon.runner.control.requests import ControlRequests
 from dora_daemon.runner.service import Runner

@@ -20,7 +20,6 @@ from dora_cli.logs.log_lines import LogEntry, parse_log_line
 from dora_cli.logs.printer import EntryPrinter
 from dora_config.protocol.control import (
     Answer,
-    ControlProgress,
     DataflowList,
     DataflowRef,
     Described,
@@ -138,12 +137,11 @@ class LogReader:
         """Print the lines of all daemons by time; return the problems."""
         entries: list[LogEntry] = []
 
-        def receive(progress: ControlProgress) -> None:
-            if isinstance(progress, LogLines):
-                self._positions.update(progress.positions)
-                entries.extend(_entries(progress.lines))
+        def receive(lines: LogLines) -> None:
+            self._positions.update(lines.positions)
+            entries.extend(_entries(lines.lines))
 
-        answer = client.request(self.request, LogsEnd, receive)
+        answer = client.request(self.request, LogsEnd, {LogLines: receive})
         entries.sort(key=lambda entry: entry.time)
         self.printer.print(deque(entries, maxlen=self.request.filter.tail))
         return answer.problems

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from dora_cli import output
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorUnavailable
-from dora_cli.coordinator.stream_socket import Frame
 from dora_cli.recordings.fleet import SHORT, FleetRecording, RecordingError, call, collect
 from dora_cli.recordings.report import write_report
 from dora_config.access import Endpoint
 from dora_config.protocol import control
+from dora_config.protocol.recorders import RecordingPlan
 from dora_config.protocol.recordings import (
     ListRecordings,
     RecorderRequest,
-    RecordingPlan,
     RecordPart,
     StopRecording,
 )
+
+if TYPE_CHECKING:
+    from dora_cli.coordinator.stream_socket import Frame
 
 INTERVAL = 1.0
 """Seconds between two looks at the machines."""

@@ -10,7 +10,7 @@ from dora_cli.errors import CommandFailed
 from dora_cli.recordings.fleet import RecordingError
 from dora_cli.recordings.report import write_report
 from dora_config import DoraError
-from dora_config.protocol.recordings import RecorderStatus, RecordingRequest
+from dora_config.protocol.recorders import RecorderStatus, RecordingRequest
 from dora_daemon.inspection.process import RECORDER_MODULE, SideProcess
 from dora_daemon.process_tree.runner_index import IndexEntry
 from dora_daemon.process_tree.runtime_dir import living_runners, runtime_root

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
     from dora_cli.recordings.fleet_session import FleetSession
     from dora_config.protocol.dataflow import DataflowSpec
-    from dora_config.protocol.recordings import RecordingLimits, RecordingPlan, RecordingRequest
+    from dora_config.protocol.recorders import (
+        RecordingLimits,
+        RecordingPlan,
+        RecordingRequest,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class RecordSettings:
 
         ``count_on``: when writing fails, count the lost messages until the dataflow ends.
         """
-        from dora_config.protocol.recordings import RecordingRequest
+        from dora_config.protocol.recorders import RecordingRequest
 
         file = self.target or Path(time.strftime("recording_%Y%m%d_%H%M%S.mcap"))
         return RecordingRequest(
@@ -55,7 +59,7 @@ class RecordSettings:
     ) -> RecordingPlan:
         """Return the plan of a new recording on the machines of a cluster."""
         from dora_config.dataflow.expand import expand_dataflow
-        from dora_config.protocol.recordings import RecordingPlan
+        from dora_config.protocol.recorders import RecordingPlan
 
         return RecordingPlan(
             recording=str(uuid.uuid4()),

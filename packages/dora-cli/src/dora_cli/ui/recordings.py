@@ -12,12 +12,12 @@ from dora_cli.recordings.fleet import FleetRecording, collect
 from dora_cli.recordings.starting import RecordSettings
 from dora_cli.ui.connection import CoordinatorConnection, call
 from dora_config.protocol.control import DataflowRef, Described, DescribeDataflow
+from dora_config.protocol.recorders import RecordingLimits
 from dora_config.protocol.recordings import (
     CallRecorders,
     ListRecordings,
     RecorderReplies,
     RecorderRequest,
-    RecordingLimits,
     RecordPart,
     StopRecording,
 )

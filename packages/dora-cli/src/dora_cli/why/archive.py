@@ -33,7 +33,6 @@ from dora_config.history.explanation import Explanation
 from dora_config.protocol.control import (
     ClusterReport,
     ClusterStatus,
-    ControlProgress,
     DataflowRef,
     Described,
     DescribeDataflow,
@@ -134,14 +133,12 @@ def _snapshots(client: Client, ref: DataflowRef, *, twice: bool) -> list[Any]:
 def _remote_logs(client: Client, ref: DataflowRef, since: float) -> dict[str, list[str]]:
     found: dict[str, deque[str]] = {}
 
-    def receive(progress: ControlProgress) -> None:
-        if isinstance(progress, LogLines):
-            kept = found.setdefault(progress.daemon, deque(maxlen=MAX_LOG_LINES))
-            kept.extend(progress.lines)
+    def receive(lines: LogLines) -> None:
+        found.setdefault(lines.daemon, deque(maxlen=MAX_LOG_LINES)).extend(lines.lines)
 
     wanted = LogFilter(since=since, tail=MAX_LOG_LINES)
     try:
-        end = client.request(ReadLogs(dataflow=ref, filter=wanted), LogsEnd, receive)
+        end = client.request(ReadLogs(dataflow=ref, filter=wanted), LogsEnd, {LogLines: receive})
     except RequestFailed as error:
         return {"": [f"the logs could not be read: {error}"]}
     logs = {machine: list(lines) for machine, lines in found.items()}

@@ -222,3 +222,21 @@ class ResolvedDataflow(Frozen):
             for input_id, wanted in node.inputs.items():
                 if isinstance(wanted.source, OutputSource):
                     yield wanted.source, node.id, input_id
+
+
+class NodeLocation(Frozen):
+    """Result of preparing a node on this machine; every field has a usable default."""
+
+    working_dir: str | None = None
+    """Absolute working directory of the node; ``None``: the plan's ``working_dir``."""
+    python: str | None = None
+    """Interpreter of the node's managed environment; ``None``: chosen at start."""
+
+
+class CurrentNode(Frozen):
+    """A node as it runs now."""
+
+    node: ResolvedNode
+    place: NodeLocation = NodeLocation()
+    code: str = ""
+    """Digest of its ``CodeSet`` if the node was added or replaced and its code was sent."""

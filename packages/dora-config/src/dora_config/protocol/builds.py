@@ -10,9 +10,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from dora_config.dataflow.resolved import NodeLocation
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import DataflowUuid, Message
-from dora_config.protocol.run_plan import NodeLocation
 
 
 class BuildSettings(Message):

@@ -9,7 +9,6 @@ request then carries a number, which is repeated in any count of :class:`Progres
 from __future__ import annotations
 
 from typing import Annotated, Final, Literal
-from uuid import UUID
 
 from pydantic import Field
 
@@ -17,7 +16,17 @@ from dora_config.history.evidence import Evidence
 from dora_config.history.explanation import Explanation
 from dora_config.protocol.builds import BuildDataflow, BuildProgress, BuildTriggered, Built
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
-from dora_config.protocol.dataflow import DataflowSpec, LogFilter, LogPosition
+from dora_config.protocol.dataflow import (
+    DataflowRef as DataflowRef,
+    DataflowSpec,
+    LogFilter,
+    LogPosition,
+    Placed as Placed,
+    PlacementPlan as PlacementPlan,
+    StartDataflow as StartDataflow,
+    Started as Started,
+    StartTriggered as StartTriggered,
+)
 from dora_config.protocol.envelope import Codec, Message, ProgramVersion
 from dora_config.protocol.fleet import (
     ApplyFleet,
@@ -45,34 +54,6 @@ from dora_config.protocol.topics import (
 )
 
 # -------------------------------------------------------------------------------- requests
-
-
-class DataflowRef(Message):
-    """A dataflow by UUID or name; both empty: the only running dataflow."""
-
-    uuid: str | None = None
-    name: str | None = None
-
-    @classmethod
-    def parse(cls, text: str | None) -> DataflowRef:
-        """Return the reference for a UUID or a name; None: the only running dataflow."""
-        if text is None:
-            return cls()
-        try:
-            return cls(uuid=str(UUID(text)))
-        except ValueError:
-            return cls(name=text)
-
-
-class StartDataflow(Message):
-    """Place, prepare and release a dataflow; progress :class:`StartTriggered`, answer
-    :class:`Started`.
-    """
-
-    kind: Literal["start"] = "start"
-    spec: DataflowSpec
-    dry_run: bool = False
-    """Start nothing; answered with :class:`PlacementPlan`, or with the refusal of a start."""
 
 
 class StopDataflow(Message):
@@ -322,32 +303,6 @@ class DataflowSummary(Message):
     """Bytes."""
     links: tuple[LinkSummary, ...] = ()
     """Links between its machines; one entry from each end."""
-
-
-class StartTriggered(Message):
-    kind: Literal["start_triggered"] = "start_triggered"
-    uuid: str
-    waits_for: str | None = None
-    """What the start is waiting for; sent again when it changes."""
-
-
-class Placed(Message):
-    """Placement of one node, with the reason."""
-
-    node: str
-    daemon: str
-    reason: str
-
-
-class PlacementPlan(Message):
-    kind: Literal["placement"] = "placement"
-    nodes: tuple[Placed, ...]
-
-
-class Started(Message):
-    kind: Literal["started"] = "started"
-    uuid: str
-    warnings: tuple[str, ...] = ()
 
 
 class EndedDataflow(Message):

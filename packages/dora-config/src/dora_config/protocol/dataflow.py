@@ -1,17 +1,21 @@
-"""Specification of a started dataflow, and log filters; no I/O."""
+"""Specification of a dataflow, messages about its start, and log filters; no I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
 
 from pydantic import Field, field_validator
 
-from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
+from dora_config.dataflow.resolved import NodeLocation, ResolvedDataflow, ResolvedNode
+from dora_config.dataflow.sources import LogLevel
 from dora_config.ids import parse_node_id
 from dora_config.protocol.envelope import Message
-from dora_config.protocol.recordings import RecordingPlan
-from dora_config.protocol.runner import CurrentNode, LogLevel, NodeLocation
+from dora_config.protocol.recorders import RecordingPlan
+
+if TYPE_CHECKING:
+    from dora_config.dataflow.resolved import CurrentNode
 
 
 class Origin(Message):
@@ -109,6 +113,60 @@ class DataflowSpec(Message):
 def updated(code: Mapping[str, str], changed: Mapping[str, str]) -> dict[str, str]:
     """Return digests by node id with those that changed at the end."""
     return {node: code[node] for node in code if node not in changed} | dict(changed)
+
+
+class DataflowRef(Message):
+    """A dataflow by UUID or name; both empty: the only running dataflow."""
+
+    uuid: str | None = None
+    name: str | None = None
+
+    @classmethod
+    def parse(cls, text: str | None) -> DataflowRef:
+        """Return the reference for a UUID or a name; None: the only running dataflow."""
+        if text is None:
+            return cls()
+        try:
+            return cls(uuid=str(UUID(text)))
+        except ValueError:
+            return cls(name=text)
+
+
+class StartDataflow(Message):
+    """Place, prepare and release a dataflow; progress :class:`StartTriggered`, answer
+    :class:`Started`.
+    """
+
+    kind: Literal["start"] = "start"
+    spec: DataflowSpec
+    dry_run: bool = False
+    """Start nothing; answered with :class:`PlacementPlan`, or with the refusal of a start."""
+
+
+class StartTriggered(Message):
+    kind: Literal["start_triggered"] = "start_triggered"
+    uuid: str
+    waits_for: str | None = None
+    """What the start is waiting for; sent again when it changes."""
+
+
+class Placed(Message):
+    """Placement of one node, with the reason."""
+
+    node: str
+    daemon: str
+    reason: str
+
+
+class PlacementPlan(Message):
+    kind: Literal["placement"] = "placement"
+    nodes: tuple[Placed, ...]
+
+
+class Started(Message):
+    kind: Literal["started"] = "started"
+    uuid: str
+    warnings: tuple[str, ...] = ()
 
 
 class LogFilter(Message):

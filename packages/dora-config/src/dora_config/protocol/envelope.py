@@ -74,21 +74,26 @@ class Codec(Generic[T]):
         self._adapter: TypeAdapter[T] = TypeAdapter(union, config=ConfigDict(defer_build=True))
         self._name = name
 
-    def decode(self, text: str | bytes) -> T:
-        """Return the message in ``text``; `RemoteProtocolError` names the wrong field."""
+    def decode(self, message: str | bytes | dict[str, Any]) -> T:
+        """Return a message, as JSON or parsed; `RemoteProtocolError` names the wrong field."""
         try:
-            return self._adapter.validate_json(text)
+            if isinstance(message, dict):
+                return self._adapter.validate_python(message)
+            return self._adapter.validate_json(message)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            if first["type"] == "union_tag_invalid" and not first["loc"]:
-                raise UnknownKind(f"unknown message to the {self._name}: {first['msg']}") from error
-            where = ".".join(str(part) for part in first["loc"]) or "the message"
-            raise RemoteProtocolError(
-                f"invalid message to the {self._name}: {where}: {first['msg']}"
-            ) from error
+            raise invalid_message(error, self._name) from error
 
     def encode(self, message: T) -> str:
         return self._adapter.dump_json(message).decode()
+
+
+def invalid_message(error: ValidationError, receiver: str) -> RemoteProtocolError:
+    """Return the error for a message that is not valid: the first wrong field."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "union_tag_invalid" and not first["loc"]:
+        return UnknownKind(f"unknown message to the {receiver}: {first['msg']}")
+    where = ".".join(str(part) for part in first["loc"]) or "the message"
+    return RemoteProtocolError(f"invalid message to the {receiver}: {where}: {first['msg']}")
 
 
 def clean_text(text: str, *, limit: int = 2000) -> str:

@@ -9,28 +9,10 @@ from typing import Any
 
 from pydantic import Field
 
-from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
+from dora_config.dataflow.resolved import NodeLocation, ResolvedDataflow, ResolvedNode
+from dora_config.dataflow.sources import LogLevel
 from dora_config.frozen import Frozen
 from dora_config.protocol.links import LinkPlan
-from dora_config.protocol.runner_events import LogLevel
-
-
-class NodeLocation(Frozen):
-    """Result of preparing a node on this machine; every field has a usable default."""
-
-    working_dir: str | None = None
-    """Absolute working directory of the node; ``None``: the plan's ``working_dir``."""
-    python: str | None = None
-    """Interpreter of the node's managed environment; ``None``: chosen at start."""
-
-
-class CurrentNode(Frozen):
-    """A node as it runs now."""
-
-    node: ResolvedNode
-    place: NodeLocation = NodeLocation()
-    code: str = ""
-    """Digest of its ``CodeSet`` if the node was added or replaced and its code was sent."""
 
 
 class LogSettings(Frozen):

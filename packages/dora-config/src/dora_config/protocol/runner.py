@@ -17,7 +17,11 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from dora_config.dataflow.resolved import QueueSettings
+from dora_config.dataflow.resolved import (
+    CurrentNode as CurrentNode,
+    NodeLocation as NodeLocation,
+    QueueSettings,
+)
 from dora_config.frozen import Count, Frozen, Quantity
 from dora_config.history.entries import HistoryEntry
 from dora_config.protocol.links import (
@@ -27,9 +31,7 @@ from dora_config.protocol.links import (
     SetLinks as SetLinks,
 )
 from dora_config.protocol.run_plan import (
-    CurrentNode as CurrentNode,
     LogSettings as LogSettings,
-    NodeLocation as NodeLocation,
     RunPlan as RunPlan,
 )
 from dora_config.protocol.runner_events import (

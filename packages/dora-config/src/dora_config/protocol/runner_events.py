@@ -6,13 +6,12 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from dora_config.dataflow.sources import LogLevel as LogLevel
 from dora_config.frozen import Frozen
 from dora_config.protocol.links import LinkReport
 
-LogLevel = Literal["stdout", "trace", "debug", "info", "warn", "error"]
-"""Lowest first; ``stdout`` includes everything, also plain printed lines."""
-
 LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("stdout", "trace", "debug", "info", "warn", "error")
+"""Lowest first; ``stdout`` includes everything, also plain printed lines."""
 
 _RANK: Final[dict[str, int]] = {level: rank for rank, level in enumerate(LOG_LEVELS)}
 

@@ -27,11 +27,10 @@ from pathlib import Path
 import anyio
 
 from dora_config import ResolvedDataflow, ResolvedNode
-from dora_config.dataflow.resolved import GitSource
+from dora_config.dataflow.resolved import GitSource, NodeLocation
 from dora_config.dataflow.variables import is_reserved
 from dora_config.errors import os_error_text
 from dora_config.protocol.builds import BuiltNode, FailedNode, NodeBuildEvent
-from dora_config.protocol.runner import NodeLocation
 from dora_daemon import out_dir
 from dora_daemon.build import own_environment, pip_lines, plan
 from dora_daemon.build.command import CommandResult, OnCommand, run_command

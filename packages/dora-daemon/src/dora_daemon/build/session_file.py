@@ -16,9 +16,9 @@ from pydantic import Field, ValidationError
 
 from dora_config import ResolvedDataflow
 from dora_config.atomic_write import write_file
+from dora_config.dataflow.resolved import NodeLocation
 from dora_config.protocol.builds import BuiltNode
 from dora_config.protocol.envelope import Message
-from dora_config.protocol.runner import NodeLocation
 from dora_config.yaml.reader import read_document
 from dora_config.yaml.writer import dump_yaml
 from dora_daemon.build.errors import SessionFileError

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from dora_config.atomic_write import sync_folder
-from dora_config.protocol.recordings import ClockSample, RecordingPlan
+from dora_config.protocol.recorders import RecordingPlan
+from dora_config.protocol.recordings import ClockSample
 from dora_daemon import __version__
 from dora_daemon.recording.arrow_messages import RecordedMessage
 from dora_daemon.recording.mcap_file import McapFile

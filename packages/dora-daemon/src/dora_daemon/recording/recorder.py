@@ -17,7 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import dora_config.quick_imports  # noqa: F401
-from dora_config.protocol.recordings import RecorderEnd, RecorderStatus, RecordingRequest
+from dora_config.protocol.recorders import (
+    RecorderEnd,
+    RecorderStatus,
+    RecordingRequest,
+)
 from dora_daemon.inspection.queue_reader import Collector, QueueReader
 from dora_daemon.inspection.runner_connection import (
     InspectionError,

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dora_config.process_identity import boot_id, is_alive, start_time
-from dora_config.protocol.recordings import RecorderStatus
+from dora_config.protocol.recorders import RecorderStatus
 
 ALLOCATED = 64 * 1024
 _ATTEMPTS = 20

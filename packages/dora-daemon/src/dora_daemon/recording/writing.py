@@ -7,7 +7,7 @@ import time
 from collections import Counter, deque
 from pathlib import Path
 
-from dora_config.protocol.recordings import RecordingRequest
+from dora_config.protocol.recorders import RecordingRequest
 from dora_daemon.recording.arrow_messages import RecordedMessage
 from dora_daemon.recording.mcap_file import McapFile, clock_now, file_facts
 from dora_node_api.protocol.messages import RecordingSource

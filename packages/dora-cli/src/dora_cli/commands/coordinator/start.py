@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
     from dora_cli.live.watching import NodeWatcher
     from dora_cli.ui.page_process import Source
-    from dora_config.protocol.control import ControlProgress, StartDataflow
-    from dora_config.protocol.dataflow import DataflowSpec
+    from dora_config.protocol.dataflow import DataflowSpec, StartDataflow, StartTriggered
 
 MAX_NAME = 256
 
@@ -101,8 +100,7 @@ def main(
     loaded = dataflow_file.load(path)
 
     from dora_cli.coordinator.start_spec import make_spec
-    from dora_cli.ui.page_process import Source, show
-    from dora_config.protocol.control import StartDataflow
+    from dora_config.protocol.dataflow import StartDataflow
 
     spec = make_spec(
         loaded,
@@ -122,11 +120,15 @@ def main(
         watcher = _watcher_of(path, spec) if watch else None
         uuid = start_dataflow(client, deliver_code(client, request))
         attached = watch or (attach if attach is not None else sys.stdin.isatty())
-        source = Source(client.endpoint.host, client.endpoint.port, dataflow=uuid)
+        page = None
+        if ui:
+            from dora_cli.ui.page_process import Source, show
+
+            page = Source(client.endpoint.host, client.endpoint.port, dataflow=uuid)
         if attached:
-            _follow(client, uuid, source if ui else None, watcher)
-    if ui and not attached:
-        show(source)
+            _follow(client, uuid, page, watcher)
+    if page is not None and not attached:
+        show(page)
 
 
 def _watcher_of(path: Path, spec: DataflowSpec) -> NodeWatcher:
@@ -138,10 +140,11 @@ def _watcher_of(path: Path, spec: DataflowSpec) -> NodeWatcher:
 def _follow(client: Client, uuid: str, page: Source | None, watcher: NodeWatcher | None) -> None:
     """Show logs until the end; raises CommandFailed if the dataflow failed."""
     from dora_cli.logs.attached import follow
-    from dora_cli.ui.page_process import page_beside
 
     with ExitStack() as resources:
         if page is not None:
+            from dora_cli.ui.page_process import page_beside
+
             resources.enter_context(page_beside(page))
         if watcher is not None:
             from dora_cli.live.watched_start import watching
@@ -164,18 +167,16 @@ def start_dataflow(client: Client, request: StartDataflow) -> str:
     """Start a dataflow and return its UUID; raises RequestFailed and CommandFailed."""
     from dora_cli.coordinator.errors import RequestFailed
     from dora_cli.logs.ended_report import report_ended
-    from dora_config.protocol.control import Started, StartTriggered
+    from dora_config.protocol.dataflow import Started, StartTriggered
 
-    def show(progress: ControlProgress) -> None:
-        if not isinstance(progress, StartTriggered):
-            return
+    def show(progress: StartTriggered) -> None:
         if progress.waits_for is not None:
             output.remark(f"waiting for {progress.waits_for}")
         else:
             output.write(f"dataflow start triggered: {progress.uuid}")
 
     try:
-        started = client.request(request, Started, show)
+        started = client.request(request, Started, {StartTriggered: show})
     except RequestFailed as failed:
         if failed.ended is None or not failed.ended.nodes:
             raise
@@ -189,7 +190,7 @@ def start_dataflow(client: Client, request: StartDataflow) -> str:
 
 
 def _show_placement(client: Client, request: StartDataflow) -> None:
-    from dora_config.protocol.control import PlacementPlan
+    from dora_config.protocol.dataflow import PlacementPlan
 
     plan = client.request(request, PlacementPlan)
     rows = [(one.node, one.daemon, one.reason) for one in plan.nodes]

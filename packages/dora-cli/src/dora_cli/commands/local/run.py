@@ -24,7 +24,8 @@ from dora_config.dataflow.variables import ALLOW_SHELL
 
 if TYPE_CHECKING:
     from dora_config import LoadedDataflow
-    from dora_config.protocol.run_plan import NodeLocation, RunPlan
+    from dora_config.dataflow.resolved import NodeLocation
+    from dora_config.protocol.run_plan import RunPlan
     from dora_daemon.runner.service import Runner
 
 Source = Annotated[str, typer.Argument(metavar="PATH_OR_URL", help="The dataflow file or its URL.")]

@@ -124,7 +124,7 @@ def main(
     overrides = options.env_overrides(env)
 
     from dora_cli.recordings.starting import RecordSettings
-    from dora_config.protocol.recordings import RecordingLimits
+    from dora_config.protocol.recorders import RecordingLimits
 
     patterns = tuple(part for word in topics.split(",") if (part := word.strip()))
     limits = RecordingLimits(

@@ -9,9 +9,9 @@ from typing import Final
 from pydantic import Field, ValidationError
 
 from dora_config.access import private_dir, write_private
+from dora_config.dataflow.resolved import NodeLocation
 from dora_config.errors import DoraError
 from dora_config.protocol.envelope import DataflowUuid, Message
-from dora_config.protocol.runner import NodeLocation
 from dora_daemon.agent.records import RecordFormat
 
 KEPT: Final = 100

@@ -21,16 +21,18 @@ from pydantic import ValidationError
 
 from dora_config.access import private_dir, write_private
 from dora_config.errors import DoraError, os_error_text
+from dora_config.protocol.recorders import (
+    RecorderEnd,
+    RecorderStatus,
+    RecordingPlan,
+    RecordingRequest,
+)
 from dora_config.protocol.recordings import (
     FILE_NAME,
     ClockSample,
     RecordedFile,
-    RecorderEnd,
-    RecorderStatus,
     RecordingDescribed,
     RecordingPhase,
-    RecordingPlan,
-    RecordingRequest,
     RecordingState,
 )
 from dora_daemon.recording.status_file import is_recording, read_status

@@ -24,14 +24,13 @@ from dora_config.control_plane import ControlConnection
 from dora_config.errors import DoraError, error_text, os_error_text
 from dora_config.process_identity import boot_id
 from dora_config.protocol.daemon import HeartbeatAck
+from dora_config.protocol.recorders import RecordingPlan, RecordingRequest
 from dora_config.protocol.recordings import (
     ClockSample,
     DescribeRecording,
     ListRecordings,
     RecorderReply,
     RecorderRequest,
-    RecordingPlan,
-    RecordingRequest,
     RecordingSize,
     RecordingState,
     RecordingStates,

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
-from dora_config.protocol.run_plan import CurrentNode, NodeLocation
+from dora_config.dataflow.resolved import CurrentNode, NodeLocation, ResolvedInput, ResolvedNode
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.logs.logs import NodeLog
 from dora_daemon.runner.machine.health import HealthWatch, InputWatch

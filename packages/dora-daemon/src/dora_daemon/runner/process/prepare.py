@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.dataflow.resolved import NodeLocation, ResolvedNode
 from dora_config.dataflow.variables import ALLOW_SHELL
 from dora_config.ids import log_file_name
-from dora_config.protocol.run_plan import NodeLocation, RunPlan
+from dora_config.protocol.run_plan import RunPlan
 from dora_config.yaml.text_files import is_file
 from dora_daemon.out_dir import log_dir
 from dora_daemon.runner.errors import PreparationError, RunnerError
