@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pyarrow as pa
@@ -21,12 +22,17 @@ from support.waiting import wait_until
 from dora_daemon.recording.reading import Recording
 from dora_daemon.recording.rosbag import CDR
 from dora_ros2.bridge import Bridge
+from dora_ros2.channels import PublishedTopic, Sender, SubscribedTopic
+from dora_ros2.errors import DefinitionError
 from dora_ros2.transport import choose_transport
 from dora_ros2.types import Types
 from dora_ros2.zenoh.actions import ActionClient, ActionServer
+from dora_ros2.zenoh.descriptions import find_description
 from dora_ros2.zenoh.goals import GoalState
+from dora_ros2.zenoh.graph import Graph
 from dora_ros2.zenoh.node import Node
 from dora_ros2.zenoh.qos import Qos
+from dora_ros2.zenoh.tokens import EndpointToken, parse_token
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TYPES = Types()
@@ -175,6 +181,12 @@ def test_a_service_in_the_dataflow(bridged: Any, other: Node) -> None:
         node.put("response", {"sum": 3}, **metadata)
         assert ADD.response.decode(first.result(20)).to_pylist() == [{"sum": 3}]
         assert ADD.response.decode(second.result(20)).to_pylist() == [{"sum": 10}]
+        both = [client.call(ADD.request.encode({"a": one})) for one in (1, 2)]
+        asked = [node.get()[1]["a"] for _ in both]
+        for one in asked:  # without an id: in the order of the requests
+            node.put("response", {"sum": one})
+        sums = [ADD.response.decode(one.result(20)).to_pylist()[0]["sum"] for one in both]
+        assert sums == [1, 2]
 
 
 def test_a_client_waits_for_its_service_and_shows_it(bridged: Any, other: Node) -> None:
@@ -192,6 +204,57 @@ def test_a_client_waits_for_its_service_and_shows_it(bridged: Any, other: Node) 
         node.put("request", {"a": 2, "b": 2}, request_id="r")
         assert node.get() == ("response", {"sum": 4}, {"request_id": "r"})
         wait_until(lambda: node.waiting[-1] is None)
+
+
+def test_answers_under_way_are_awaited_at_the_end_of_the_inputs(bridged: Any, other: Node) -> None:
+    requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    other.service_server("/slow", ADD, requests.put)
+    settings = {"service": "/slow", "service_type": "example_interfaces/AddTwoInts"}
+    with bridged({**settings, "role": "client"}, "response") as node:
+        node.put("request", {"a": 1})
+        node.events.put({"type": "STOP", "id": "ALL_INPUTS_CLOSED"})
+        requests.get(timeout=20).reply(ADD.response.encode({"sum": 1}))
+        assert node.get() == ("response", {"sum": 1}, {})
+    topic = {"topic": "/once", "message_type": "geometry_msgs/Twist", "direction": "publish"}
+    qos = {"reliable": True, "durability": "transient_local"}
+    kept: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with bridged({"topics": [{**topic, "input": "b"}], "qos": qos}) as node:
+        node.put("b", {"linear": {"x": 1.0}})  # the bridge is not connected yet
+        node.events.put({"type": "STOP", "id": "ALL_INPUTS_CLOSED"})
+        latched = Qos(transient_local=True, depth=1)
+        other.subscription("/once", TWIST, lambda *got: kept.put(got), latched)
+        kept.get(timeout=20)
+
+
+def test_a_mistake_in_a_definition_ends_the_bridge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "msg").mkdir()
+    (tmp_path / "msg" / "Own.msg").write_text("int32 x\nint32 9y\n")
+    types, node = Types([tmp_path]), cast(Any, FakeNode(["a"]))
+    for kind in (SubscribedTopic, PublishedTopic):
+        ports = {"input": "a", "output": "a"}
+        topic = kind({"topic": "/a", "message_type": "own/Own", **ports}, Sender(node), types)
+        with pytest.raises(DefinitionError, match=r"msg/Own.msg:2: "):
+            topic.update(cast(Any, None), Graph())
+        topic.sender.close()
+
+
+def test_a_differing_definition_over_dds() -> None:
+    """DDS cannot fetch the definition of the other side."""
+    token = (
+        "@ros2_lv/0/1/0/1/MP/%/%/robot/%pose/geometry_msgs::msg::dds_::Twist_/RIHS01_5/::,1:,:,:,,"
+    )
+    endpoint = cast(EndpointToken, parse_token(token))
+    dds = cast(Any, SimpleNamespace(has_services=False))
+    with pytest.raises(DefinitionError) as raised:
+        find_description(dds, TYPES, endpoint)
+    assert str(raised.value) == (
+        f"the definition of geometry_msgs/msg/Twist here has the hash {TWIST.hash}, and /robot uses"
+        " RIHS01_5; over DDS a node cannot describe its types: put its definition into a folder"
+        " msg beside the dataflow"
+    )
 
 
 def test_an_action_in_the_dataflow(bridged: Any, other: Node) -> None:
@@ -252,18 +315,20 @@ def test_without_a_router_it_says_so_and_ends(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_choice_of_a_transport(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
     before = open_sockets()
-    here = {"ZENOH_CONFIG_OVERRIDE": f'connect/endpoints=["{router.endpoint}"]'}
-    away = {"ZENOH_CONFIG_OVERRIDE": 'connect/endpoints=["tcp/127.0.0.1:9"]'}
-    assert choose_transport(here).reason == f"a router answers at {router.endpoint}"
-    monkeypatch.setattr("dora_ros2.transport.find_spec", lambda _: None)
-    assert choose_transport(away).kind == "zenoh"
-    assert 'pip install "dora-ros2[dds]"' in choose_transport(away).reason
     monkeypatch.setattr("dora_ros2.transport.find_spec", lambda _: "found")
-    assert choose_transport(here).kind == "zenoh"
-    assert choose_transport(away).kind == "dds"
-    assert choose_transport({**here, "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp"}).kind == "dds"
-    assert choose_transport({**away, "RMW_IMPLEMENTATION": "rmw_zenoh_cpp"}).kind == "zenoh"
-    assert choose_transport(away, config="session.json5").kind == "zenoh"
+    override = {"ZENOH_CONFIG_OVERRIDE": 'connect/endpoints=["tcp/127.0.0.1:9"]'}
+    assert choose_transport(override).kind == "zenoh"  # the router may start later
+    assert choose_transport({"ZENOH_SESSION_CONFIG_URI": "session.json5"}).kind == "zenoh"
+    assert choose_transport({}, config="session.json5").kind == "zenoh"
+    assert choose_transport({**override, "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp"}).kind == "dds"
+    assert choose_transport({"RMW_IMPLEMENTATION": "rmw_zenoh_cpp"}).kind == "zenoh"
+    monkeypatch.setattr("dora_ros2.transport.ROUTER", router.endpoint)
+    assert choose_transport({}).reason == f"a router answers at {router.endpoint}"
+    monkeypatch.setattr("dora_ros2.transport.ROUTER", "tcp/127.0.0.1:9")
+    assert choose_transport({}).kind == "dds"
+    monkeypatch.setattr("dora_ros2.transport.find_spec", lambda _: None)
+    assert choose_transport({}).kind == "zenoh"
+    assert 'pip install "dora-ros2[dds]"' in choose_transport({}).reason
     wait_until(lambda: open_sockets() <= before, what="the router to close what was a trial")
 
 

@@ -36,6 +36,7 @@ SETTINGS = "DORA_ROS2"
 _KEEPER_SECONDS = 0.5
 _PATIENCE_SECONDS = 1.5
 _GRAPH_SECONDS = 1.0
+_FINISH_SECONDS = 0.05
 _ANY = "*"
 
 
@@ -72,6 +73,8 @@ class Bridge:
                     if port in (event["id"], _ANY):
                         channel.receive(event["id"], event["value"], event["metadata"])
             elif event["type"] == "STOP":
+                if event.get("id") == "ALL_INPUTS_CLOSED":
+                    self._finish()
                 break
         self._stopping.set()
         self._wake.set()
@@ -83,6 +86,13 @@ class Bridge:
             self._connection.close()
         if self._failure is not None:
             raise self._failure
+
+    def _finish(self) -> None:
+        """Wait for what is under way; each channel limits how long."""
+        while self._failure is None and any(
+            channel.busy_until() > time.monotonic() for _, channel in self._channels
+        ):
+            self._stopping.wait(_FINISH_SECONDS)
 
     def _keep(self) -> None:
         try:

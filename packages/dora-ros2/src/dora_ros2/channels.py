@@ -7,6 +7,7 @@ messages to the sender thread, which may wait for room.
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 import uuid
@@ -80,6 +81,7 @@ class BridgeChannel:
         self.name = name
         self.sender = sender
         self.types = types
+        self.endpoint: Any = None
         self._dropped = 0
 
     def update(self, node: Node, graph: Graph) -> str | None:
@@ -90,8 +92,14 @@ class BridgeChannel:
         """Process a message of the dataflow."""
         raise NotImplementedError
 
+    def busy_until(self) -> float:
+        """Return until when something is under way, by the monotonic clock; 0 if nothing is."""
+        return 0.0
+
     def close(self) -> None:
-        """Report how many messages were dropped."""
+        """Withdraw the endpoint, and report how many messages were dropped."""
+        if self.endpoint is not None:
+            self.endpoint.close()
         if self._dropped > 1:
             logger.warning("%s: dropped %d messages", self.name, self._dropped)
 
@@ -115,7 +123,6 @@ class Topic(BridgeChannel):
         limit = None if self.qos.keep_all else max(self.qos.depth, _QUEUED)
         self.held: deque[Any] = deque(maxlen=limit)
         self.type: MessageType | None = None
-        self.endpoint: Any = None
         self._graph = Graph()
         self._mismatched: set[str] = set()
 
@@ -125,8 +132,11 @@ class Topic(BridgeChannel):
     def update(self, node: Node, graph: Graph) -> str | None:
         self._graph = graph
         if self.type is None and self._type_name:
-            with contextlib.suppress(DefinitionError):  # the other side may describe it
+            try:
                 self._open(node, self.types.message(self._type_name))
+            except DefinitionError as error:
+                if error.file:
+                    raise  # it is there, and wrong; else the other side may describe it
         wanted = full_name(self._type_name, "msg") if self._type_name else None
         name = keys.absolute(self.name, *place_of(node))
         others = [
@@ -163,11 +173,6 @@ class Topic(BridgeChannel):
             self.endpoint.close()
         self.type = kind
         self.open(node, kind)
-
-    def close(self) -> None:
-        if self.endpoint is not None:
-            self.endpoint.close()
-        super().close()
 
 
 class SubscribedTopic(Topic):
@@ -215,6 +220,7 @@ class PublishedTopic(Topic):
     def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
         super().__init__(settings, sender, types)
         self._lock = threading.Lock()
+        self._held_until = 0.0
 
     def open(self, node: Node, kind: MessageType) -> None:
         with self._lock:
@@ -230,6 +236,10 @@ class PublishedTopic(Topic):
             if len(self.held) == self.held.maxlen:
                 self.drop("the topic is not open yet")
             self.held.append(value)
+            self._held_until = time.monotonic() + REQUEST_SECONDS
+
+    def busy_until(self) -> float:
+        return self._held_until if self.held else 0.0
 
     def _publish(self, kind: MessageType, value: pa.Array) -> None:
         try:
@@ -252,36 +262,66 @@ class _Waiting:
     metadata: Mapping[str, Any]
 
 
-class _Caller(BridgeChannel):
-    """What clients of services and actions share: requests that wait for their server."""
+class _Exchange(BridgeChannel):
+    """What clients and servers of services and actions share."""
 
     noun: str
-    limit: int
 
     def __init__(
         self, settings: Mapping[str, Any], outputs: Sequence[str], sender: Sender, types: Types
     ) -> None:
         super().__init__(settings[self.noun], sender, types)
-        self._type_name = settings[f"{self.noun}_type"]
-        self._client: Any = None
-        self._waiting: deque[_Waiting] = deque()
-        self._lock = threading.Lock()
-        self.in_flight = 0
+        self.type_name = settings[f"{self.noun}_type"]
+        self.outputs = outputs
+        self.lock = threading.RLock()
+        self.pending: dict[str, Any] = {}
+        """Requests or goals that the dataflow has not answered, by id."""
 
-    def create(self, node: Node) -> Any:
+    def open(self, node: Node) -> Any:
+        """Return the client or server. Raises DefinitionError."""
         raise NotImplementedError
+
+    def update(self, node: Node, graph: Graph) -> str | None:
+        if self.endpoint is None:
+            try:
+                self.endpoint = self.open(node)
+            except DefinitionError as error:
+                if error.file:
+                    raise
+                return f"waits for a definition: {error}"
+        return self.check()
+
+    def check(self) -> str | None:
+        """Return for what the opened endpoint waits."""
+        return None
+
+    def output(self, name: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+        """Send to the output of a name, or to the first one that is not of feedback."""
+        if name not in self.outputs:
+            if name == "feedback":
+                return
+            name = next((one for one in self.outputs if one != "feedback"), name)
+        self.sender.put(partial(self.sender.node.send_output, name, value, metadata))
+
+
+class _Caller(_Exchange):
+    """What clients of services and actions share: requests that wait for their server."""
+
+    limit: int
+
+    def __init__(
+        self, settings: Mapping[str, Any], outputs: Sequence[str], sender: Sender, types: Types
+    ) -> None:
+        super().__init__(settings, outputs, sender, types)
+        self._waiting: deque[_Waiting] = deque()
+        self.in_flight = 0
 
     def send(self, value: pa.Array, metadata: Mapping[str, Any]) -> None:
         raise NotImplementedError
 
-    def update(self, node: Node, graph: Graph) -> str | None:
-        if self._client is None:
-            try:
-                self._client = self.create(node)
-            except DefinitionError as error:
-                return f"waits for a definition: {error}"
-        available = self._client.available
-        with self._lock:
+    def check(self) -> str | None:
+        available = self.endpoint.available
+        with self.lock:
             while self._waiting and (available or self._waiting[0].until < time.monotonic()):
                 one = self._waiting.popleft()
                 if available:
@@ -292,13 +332,19 @@ class _Caller(BridgeChannel):
 
     def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
         one = _Waiting(time.monotonic() + REQUEST_SECONDS, value, metadata)
-        with self._lock:
+        with self.lock:
             if self.in_flight + len(self._waiting) >= self.limit:
                 self.drop(f"{self.limit} others wait for their answers")
-            elif self._waiting or self._client is None or not self._client.available:
+            elif self._waiting or self.endpoint is None or not self.endpoint.available:
                 self._waiting.append(one)
             else:
                 self._send(one)
+
+    def busy_until(self) -> float:
+        with self.lock:
+            if self.in_flight:
+                return math.inf  # each has its own time limit
+            return self._waiting[-1].until if self._waiting else 0.0
 
     def _send(self, one: _Waiting) -> None:
         self.in_flight += 1
@@ -310,15 +356,10 @@ class _Caller(BridgeChannel):
 
     def ended(self, error: BaseException | None = None) -> None:
         """Count a request that got its answer, or none."""
-        with self._lock:
+        with self.lock:
             self.in_flight -= 1
         if error is not None:
             self.drop(error)
-
-    def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
-        super().close()
 
 
 class ServiceCaller(_Caller):
@@ -331,20 +372,14 @@ class ServiceCaller(_Caller):
     noun = "service"
     limit = MAX_REQUESTS
 
-    def __init__(
-        self, settings: Mapping[str, Any], outputs: Sequence[str], sender: Sender, types: Types
-    ) -> None:
-        super().__init__(settings, outputs, sender, types)
-        self._output = _port("response", outputs)
+    def open(self, node: Node) -> Any:
+        self._type = self.types.service(self.type_name)
         self._order: deque[tuple[Future[bytes], Mapping[str, Any]]] = deque()
-
-    def create(self, node: Node) -> Any:
-        self._type = self.types.service(self._type_name)
         return node.service_client(self.name, self._type)
 
     def send(self, value: pa.Array, metadata: Mapping[str, Any]) -> None:
         payload = self._type.request.encode(value)
-        future = self._client.call(payload, timeout=REQUEST_SECONDS)
+        future = self.endpoint.call(payload, timeout=REQUEST_SECONDS)
         if "request_id" in metadata:
             future.add_done_callback(
                 lambda done: self.sender.put(lambda: self._answer(done, metadata))
@@ -363,34 +398,27 @@ class ServiceCaller(_Caller):
         except Ros2Error as error:
             self.ended(error)
             return
+        self.output("response", value, metadata)
         self.ended()
-        self.sender.node.send_output(self._output, value, metadata)
 
 
-class ServiceHost(BridgeChannel):
-    """Sends requests to an output with a ``request_id``; inputs with this id are the responses."""
+class ServiceHost(_Exchange):
+    """Sends requests to an output with a ``request_id``; inputs with this id are the responses.
 
-    def __init__(
-        self, settings: Mapping[str, Any], outputs: Sequence[str], sender: Sender, types: Types
-    ) -> None:
-        super().__init__(settings["service"], sender, types)
-        self._type_name = settings["service_type"]
-        self._output = _port("request", outputs)
-        self._server: Any = None
-        self._pending: dict[str, tuple[float, Request]] = {}
-        self._lock = threading.Lock()
+    A response without id is that of the oldest request.
+    """
 
-    def update(self, node: Node, graph: Graph) -> str | None:
-        if self._server is None:
-            try:
-                self._type = self.types.service(self._type_name)
-            except DefinitionError as error:
-                return f"waits for a definition: {error}"
-            self._server = node.service_server(self.name, self._type, self._requested)
+    noun = "service"
+
+    def open(self, node: Node) -> Any:
+        self._type = self.types.service(self.type_name)
+        return node.service_server(self.name, self._type, self._requested)
+
+    def check(self) -> str | None:
         now = time.monotonic()
-        with self._lock:
-            late = [key for key, (until, _) in self._pending.items() if until < now]
-            expired = [self._pending.pop(key)[1] for key in late]
+        with self.lock:
+            late = [key for key, (until, _) in self.pending.items() if until < now]
+            expired = [self.pending.pop(key)[1] for key in late]
         for request in expired:
             request.fail("no response of the dataflow")
             self.drop(f"no response of the dataflow within {REQUEST_SECONDS:g} s")
@@ -399,33 +427,30 @@ class ServiceHost(BridgeChannel):
     def _requested(self, request: Request) -> None:
         value = self._type.request.decode(request.payload)  # an error is the reply
         key = uuid7()
-        with self._lock:
-            full = len(self._pending) >= MAX_REQUESTS
+        with self.lock:
+            full = len(self.pending) >= MAX_REQUESTS
             if not full:
-                self._pending[key] = (time.monotonic() + REQUEST_SECONDS, request)
+                self.pending[key] = (time.monotonic() + REQUEST_SECONDS, request)
         if full:
             request.fail("too many requests wait")
             self.drop(f"{MAX_REQUESTS} others wait for their responses")
             return
-        send = partial(self.sender.node.send_output, self._output, value, {"request_id": key})
-        self.sender.put(send)
+        self.output("request", value, {"request_id": key})
 
     def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
-        with self._lock:
-            found = self._pending.pop(str(metadata.get("request_id")), None)
+        with self.lock:
+            first = next(iter(self.pending), None)
+            key = metadata.get("request_id", first)
+            found = self.pending.pop(str(key), None)
         if found is None:
-            self.drop("its `request_id` is not that of a request that waits")
+            known = f"the `request_id` {key} is not that of a request that waits"
+            self.drop("no request waits for a response" if first is None else known)
             return
         try:
             found[1].reply(self._type.response.encode(value))
         except Ros2Error as error:
             found[1].fail(str(error))
             self.drop(error)
-
-    def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        super().close()
 
 
 class ActionCaller(_Caller):
@@ -438,23 +463,16 @@ class ActionCaller(_Caller):
     noun = "action"
     limit = MAX_GOALS
 
-    def __init__(
-        self, settings: Mapping[str, Any], outputs: Sequence[str], sender: Sender, types: Types
-    ) -> None:
-        super().__init__(settings, outputs, sender, types)
-        self._feedback = "feedback" if "feedback" in outputs else None
-        self._result = _port("result", outputs)
-
-    def create(self, node: Node) -> Any:
-        return ActionClient(node, self.name, self.types.action(self._type_name))
+    def open(self, node: Node) -> Any:
+        return ActionClient(node, self.name, self.types.action(self.type_name))
 
     def send(self, value: pa.Array, metadata: Mapping[str, Any]) -> None:
         goal_id = _goal_id(metadata.get("goal_id")) or uuid.uuid4().bytes
         known = {**metadata, "goal_id": str(uuid.UUID(bytes=goal_id))}
-        accepted: Future[ClientGoal] = self._client.send_goal(
+        accepted: Future[ClientGoal] = self.endpoint.send_goal(
             value,
             goal_id=goal_id,
-            on_feedback=lambda feedback: self._output(self._feedback, feedback, known),
+            on_feedback=lambda feedback: self.output("feedback", feedback, known),
             timeout=REQUEST_SECONDS,
         )
         accepted.add_done_callback(lambda done: self._accepted(done, known))
@@ -473,13 +491,9 @@ class ActionCaller(_Caller):
         except Ros2Error as error:
             self.ended(error)
             return
-        self.ended()
         status = {"goal_status": result.state.name.lower()}
-        self._output(self._result, result.result, {**known, **status})
-
-    def _output(self, output: str | None, value: pa.Array, metadata: Mapping[str, Any]) -> None:
-        if output is not None:
-            self.sender.put(partial(self.sender.node.send_output, output, value, metadata))
+        self.output("result", result.result, {**known, **status})
+        self.ended()
 
 
 ENDS = {
@@ -489,51 +503,37 @@ ENDS = {
 }
 
 
-class ActionHost(BridgeChannel):
+class ActionHost(_Exchange):
     """Sends goals to an output with a ``goal_id``; takes feedback and results from two inputs."""
 
-    def __init__(
-        self, settings: Mapping[str, Any], outputs: Sequence[str], sender: Sender, types: Types
-    ) -> None:
-        super().__init__(settings["action"], sender, types)
-        self._type_name = settings["action_type"]
-        self._output = _port("goal", outputs)
-        self._server: ActionServer | None = None
-        self._goals: dict[str, ServerGoal] = {}
+    noun = "action"
 
-    def update(self, node: Node, graph: Graph) -> str | None:
-        if self._server is None:
-            try:
-                kind = self.types.action(self._type_name)
-            except DefinitionError as error:
-                return f"waits for a definition: {error}"
-            self._server = ActionServer(
-                node,
-                self.name,
-                kind,
-                self._requested,
-                # the dataflow is not told of it, so it must not be promised
-                on_cancel=lambda _: False,
-                keep_results=RESULT_SECONDS,
-            )
-        return None
+    def open(self, node: Node) -> Any:
+        return ActionServer(
+            node,
+            self.name,
+            self.types.action(self.type_name),
+            self._requested,
+            # the dataflow is not told of it, so it must not be promised
+            on_cancel=lambda _: False,
+            keep_results=RESULT_SECONDS,
+        )
 
     def _requested(self, goal: ServerGoal) -> None:
-        if len(self._goals) >= MAX_GOALS:
+        if len(self.pending) >= MAX_GOALS:
             goal.reject()
             self.drop(f"{MAX_GOALS} other goals have no result yet")
             return
         key = str(uuid.UUID(bytes=goal.id))
-        self._goals[key] = goal
+        self.pending[key] = goal
         goal.accept()
-        send = partial(self.sender.node.send_output, self._output, goal.goal, {"goal_id": key})
-        self.sender.put(send)
+        self.output("goal", goal.goal, {"goal_id": key})
 
     def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
         key = str(metadata.get("goal_id"))
-        goal = self._goals.get(key)
+        goal: ServerGoal | None = self.pending.get(key)
         if goal is None:
-            self.drop("its `goal_id` is not that of a goal without a result")
+            self.drop(f"the `goal_id` {key} is not that of a goal without a result")
             return
         if port == "feedback":
             try:
@@ -541,7 +541,7 @@ class ActionHost(BridgeChannel):
             except Ros2Error as error:
                 self.drop(error)
             return
-        del self._goals[key]
+        del self.pending[key]
         written = str(metadata.get("goal_status", "succeeded"))
         state = ENDS.get(written)
         if state is None:
@@ -557,17 +557,9 @@ class ActionHost(BridgeChannel):
             goal.finish(GoalState.ABORTED)
 
     def close(self) -> None:
-        for goal in self._goals.values():
+        for goal in self.pending.values():
             self._abort(goal)
-        if self._server is not None:
-            self._server.close()
         super().close()
-
-
-def _port(name: str, outputs: Sequence[str]) -> str:
-    """Return the output of a name, or the first one that is not of feedback."""
-    others = [output for output in outputs if output != "feedback"]
-    return name if name in outputs else (others or [name])[0]
 
 
 def _goal_id(text: Any) -> bytes | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import socket
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from dora_ros2.errors import SessionError
 from dora_ros2.zenoh.graph import Graph, Profile
 from dora_ros2.zenoh.node import Node
 from dora_ros2.zenoh.qos import Qos
-from dora_ros2.zenoh.session import Session, configuration
+from dora_ros2.zenoh.session import ROUTER, Session
 
 if TYPE_CHECKING:
     from dora_ros2.dds.participant import Participant
@@ -34,43 +33,25 @@ class Choice:
 
 
 def choose_transport(environ: Mapping[str, str], *, config: str = "") -> Choice:
-    """Choose Zenoh if it is configured or a router answers, else DDS if it is installed.
-
-    Raises SessionError.
-    """
+    """Choose Zenoh if it is configured or a router answers, else DDS if it is installed."""
     if config or environ.get("ZENOH_SESSION_CONFIG_URI"):
         return Choice("zenoh", "it has a session file")
     has_dds = find_spec("cyclonedds") is not None
     rmw = environ.get("RMW_IMPLEMENTATION", "")
-    if rmw:
-        if "zenoh" in rmw:
-            return Choice("zenoh", f"RMW_IMPLEMENTATION is {rmw}")
-        if has_dds:
-            return Choice("dds", f"RMW_IMPLEMENTATION is {rmw}")
-    made = configuration(environ)
-    endpoints = json.loads(made.get_json("connect/endpoints"))
-    if isinstance(endpoints, dict):
-        endpoints = [one for several in endpoints.values() for one in several]
-    for endpoint in endpoints:
-        if _answers(endpoint):
-            return Choice("zenoh", f"a router answers at {endpoint}")
-    where = f"no Zenoh router answers at {' or '.join(endpoints)}"
+    if "zenoh" in rmw or (rmw and has_dds):
+        return Choice("zenoh" if "zenoh" in rmw else "dds", f"RMW_IMPLEMENTATION is {rmw}")
+    if environ.get("ZENOH_CONFIG_OVERRIDE"):
+        return Choice("zenoh", "ZENOH_CONFIG_OVERRIDE is set")
+    host, _, port = ROUTER.partition("/")[2].rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
+    except OSError:
+        where = f"no Zenoh router answers at {ROUTER}"
+    else:
+        return Choice("zenoh", f"a router answers at {ROUTER}")
     if has_dds:
         return Choice("dds", f"{where}, and DDS is installed")
     return Choice("zenoh", f'{where} yet, and DDS is not installed (pip install "dora-ros2[dds]")')
-
-
-def _answers(endpoint: str) -> bool:
-    """Return whether something accepts connections; assume it of protocols other than TCP."""
-    protocol, _, address = endpoint.partition("/")
-    host, _, port = address.partition("?")[0].rpartition(":")
-    if protocol != "tcp" or not port.isdigit():
-        return True
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
-    except OSError:
-        return False
-    return True
 
 
 class Connection:

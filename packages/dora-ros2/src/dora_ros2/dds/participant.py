@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from uuid import UUID
 
 from cyclonedds.builtin import (
@@ -377,6 +377,8 @@ def _token(key: UUID, found: _Found, node: NodeToken) -> EndpointToken | None:
 
 class DdsNode:
     """A node in the ROS graph."""
+
+    has_services: ClassVar = False
 
     def __init__(self, participant: Participant, name: str, namespace: str = "/") -> None:
         """Announce the node. Raises InvalidName, SessionError."""

@@ -72,6 +72,12 @@ def find_description(node: Node, types: Types, endpoint: EndpointToken) -> TypeD
             raise
         problem = str(error)
     name = endpoint.node.full_name
+    if not node.has_services:
+        raise DefinitionError(
+            f"{problem}, and {name} uses {endpoint.hash}",
+            remedy="over DDS a node cannot describe its types: put its definition into a folder"
+            f" {endpoint.type.split('/')[1]} beside the dataflow",
+        )
     try:
         return fetch_description(node, name, endpoint.type, endpoint.hash).result()
     except (NoReply, DefinitionError) as error:

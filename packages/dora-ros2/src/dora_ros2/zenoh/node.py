@@ -50,6 +50,8 @@ class _Declared(Protocol):
 class Node:
     """A node in the ROS graph."""
 
+    has_services: ClassVar = True
+
     def __init__(self, session: Session, name: str, namespace: str = "/") -> None:
         """Announce the node. Raises InvalidName, SessionError."""
         keys.check_node_name(name)
