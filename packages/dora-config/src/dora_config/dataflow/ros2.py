@@ -106,7 +106,8 @@ class Ros2Transport(Written):
     """How a bridge reaches ROS 2."""
 
     kind: Literal["zenoh", "dds"] | None = optional(
-        "zenoh (rmw_zenoh) or dds; by default zenoh if configured, if a router answers or without DDS."
+        "zenoh (rmw_zenoh) or dds; by default zenoh if it is configured, if a router answers, or"
+        " without DDS."
     )
     compatibility: Literal["humble", "rep2016"] | None = optional(
         "Of zenoh: humble, or rep2016 for newer versions (default: that of the other nodes)."
