@@ -6,7 +6,13 @@ import pytest
 
 from dora_config.dataflow.loader import parse_dataflow
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_config.protocol.fleet_diff import Step, differences, next_step, restart_reason
+from dora_config.protocol.fleet_diff import (
+    Step,
+    changes_by_hand,
+    differences,
+    next_step,
+    restart_reason,
+)
 from dora_config.protocol.graph_checks import input_of
 from dora_config.protocol.runner import (
     AddNode,
@@ -157,3 +163,14 @@ RESTARTS = {
 @pytest.mark.parametrize(("desired", "reason"), RESTARTS.values(), ids=RESTARTS)
 def test_restarts_say_why(desired: DataflowSpec, reason: str) -> None:
     assert restart_reason(BASE, desired) == reason
+
+
+def test_changes_by_hand_leave_out_parameters_that_the_file_does_not_name() -> None:
+    wanted = spec(CAMERA, PLOT, params={"plot": {"a": 1, "b": 2}})
+    found = changes_by_hand(wanted, spec(CAMERA, PLOT, params={"plot": {"a": 3, "c": 4}}))
+    assert [str(one) for one in found] == [
+        "plot: parameters (a = 3)",
+        "plot: parameters (b deleted)",
+    ]
+    assert [str(one) for one in changes_by_hand(wanted, spec(CAMERA))] == ["plot: removed"]
+    assert changes_by_hand(wanted, wanted) == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 from support.simulation.fleet_simulation import SimulatedFleet, fleet_of
@@ -15,6 +16,7 @@ from dora_config.dataflow.resolved import (
 )
 from dora_config.dataflow.sources import OutputSource, TimerSource
 from dora_config.protocol.control import (
+    ChangeGraph,
     ControlAnswer,
     ControlRequest,
     DataflowRef,
@@ -36,6 +38,7 @@ from dora_config.protocol.fleet import (
     RollBackFleet,
     Rollout,
 )
+from dora_config.protocol.runner import RemoveNode
 
 TICK = ResolvedInput(source=TimerSource(interval_ns=10**9))
 
@@ -175,7 +178,8 @@ def test_what_was_stopped_by_hand_is_started_by_the_next_apply() -> None:
     assert programs(fleet) == {}
     assert states(fleet) == {"drive@r1": "ended"}
     (difference,) = compare(fleet, on("drive", "r1")).copies
-    assert (difference.action, difference.why) == ("start", "it has ended: it was stopped")
+    assert difference.action == "start"
+    assert difference.why.startswith("it has ended: it was stopped by hand at ")
     ask(fleet, ForgetEnded())
     fleet.pass_time(10)
     assert programs(fleet) == {}
@@ -183,6 +187,45 @@ def test_what_was_stopped_by_hand_is_started_by_the_next_apply() -> None:
     apply(fleet, on("drive", "r1"))
     fleet.pass_time(10)
     assert set(programs(fleet)) == {"drive@r1"}
+
+
+def test_changes_by_hand_stay_and_are_listed_until_the_next_apply() -> None:
+    fleet = fleet_of("r1")
+    apply(fleet, on("drive", "r1"))
+    fleet.pass_time(10)
+    removed = ChangeGraph(
+        dataflow=DataflowRef(name="drive@r1"), change=RemoveNode(node="planner", grace=1.0)
+    )
+    fleet.request(removed)
+    fleet.pass_time(30)
+    assert programs(fleet)["drive@r1"] == {"camera": "1"}
+    (seen,) = report(fleet).copies
+    assert (seen.state, seen.observed) == ("by hand", 1)
+    assert re.fullmatch(r"changed by hand at ..:..:.. UTC: planner: removed", seen.detail)
+    lines = compare(fleet, on("drive", "r1")).copies[0].lines()
+    assert [line.partition(" at ")[0] for line in lines] == [
+        "change drive@r1",
+        "  changed by hand",
+        "  planner: added",
+    ]
+    apply(fleet, on("drive", "r1"))
+    fleet.pass_time(10)
+    assert programs(fleet)["drive@r1"] == {"camera": "1", "planner": "1"}
+    assert states(fleet) == {"drive@r1": "current"}
+
+
+def test_the_outcome_no_longer_names_machines_that_have_returned() -> None:
+    fleet = fleet_of("r1", "r2")
+    fleet.end_daemon(fleet.daemons["r2"])
+    fleet.pass_time(30)
+    apply(fleet, on("drive", "r1", "r2"))
+    fleet.pass_time(10)
+    assert report(fleet).outcome == "done; off, follow when they return: r2"
+    assert states(fleet)["drive@r2"] == "off"
+    fleet.start_daemon(fleet.daemons["r2"])
+    fleet.pass_time(30)
+    assert report(fleet).outcome == "done"
+    assert states(fleet)["drive@r2"] == "current"
 
 
 def test_pause_and_rollback() -> None:

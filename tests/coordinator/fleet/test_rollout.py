@@ -98,6 +98,20 @@ def test_a_failure_ends_the_roll_out(first: Seen, reason: str | None) -> None:
     assert decision.gives_up == reason
 
 
+def test_a_failure_because_of_a_hold_names_the_holder() -> None:
+    held = 'node "arm" holds updates: it is moving'
+    late = copy("r1", open_for=61.0, held=held)
+    decision = decide(STATUS, ROLLOUT, [late, *machines("r2")])
+    assert decision.gives_up == f"drive@r1: not changed within 60 s: {held}"
+
+
+def test_a_batch_without_the_first_machines_does_not_wait_for_them() -> None:
+    unplaced = replace(copy("r1"), machine=None, connected=False)
+    decision = decide(STATUS, ROLLOUT, [unplaced, *machines("r2")])
+    assert decision.act == [unplaced.name, "drive@r2"]
+    assert decision.waits_for == "r2"
+
+
 def test_failures_below_the_limit_are_left_behind() -> None:
     rollout = ROLLOUT.model_copy(update={"max_failed": 2, "first": ()})
     failed = copy("r1", record=CopyRecord(failed="no"))

@@ -28,8 +28,10 @@ from dora_config.protocol.fleet import (
     DesiredDataflow,
     Fleet,
     FleetComparison,
+    FleetHistory,
     FleetReport,
     GetFleet,
+    GetFleetHistory,
     ObservedCopy,
     for_fleet,
     with_env,
@@ -226,12 +228,15 @@ def finish(client: Client, started: FleetReport) -> None:
             output.failure(f"generation {report.generation} of {report.by} replaced it meanwhile")
             raise CommandFailed
         if report.generation != number:
-            output.failure(
-                f"generation {number} failed and is rolled back; `dora cluster history` tells why"
-            )
+            output.failure(f"generation {number} {_outcome(client, number)}")
             follow(client, report)
             raise CommandFailed
         if report.paused is not None:
             output.failure(f"generation {number} is paused: {report.paused}")
             raise CommandFailed
         output.write(f"generation {number}: {report.outcome}")
+
+
+def _outcome(client: Client, number: int) -> str:
+    entries = client.request(GetFleetHistory(), FleetHistory).generations
+    return next((one.outcome for one in entries if one.generation == number), "failed")

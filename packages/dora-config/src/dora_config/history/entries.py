@@ -205,6 +205,14 @@ class PartRuns(Frozen):
     machine: str
 
 
+class RollOutFailed(Frozen):
+    """The dataflow did not become what a generation of the fleet wants."""
+
+    kind: Literal["roll_out_failed"] = "roll_out_failed"
+    generation: int
+    reason: str
+
+
 RunnerHistoryEvent = (
     RunBegan
     | NodeSpawned
@@ -232,6 +240,7 @@ CoordinatorHistoryEvent = (
     | PartUncontrolled
     | PartRecovering
     | PartRuns
+    | RollOutFailed
 )
 HistoryEvent = Annotated[RunnerHistoryEvent | CoordinatorHistoryEvent, Field(discriminator="kind")]
 

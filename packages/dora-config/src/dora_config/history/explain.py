@@ -176,8 +176,14 @@ def _coordinator_line(event: happened.HistoryEvent) -> Line | None:
             return Line(text, None, machine, problem=True)
         case happened.PartRuns(machine=machine):
             return Line("its nodes run again", None, machine)
+        case happened.RollOutFailed():
+            return Line(_roll_out(event), problem=True)
         case _:
             return None
+
+
+def _roll_out(event: happened.RollOutFailed) -> str:
+    return f"the roll-out of generation {event.generation} failed: {event.reason}"
 
 
 def explain(evidence: Evidence) -> Explanation:
@@ -371,8 +377,10 @@ def _summary(
 
 
 def _last_warning(events: Sequence[TimedEvent], now: float) -> str:
-    """Return the last warning of a runner as the end of a sentence; empty without one."""
+    """Return the last warning as the end of a sentence; empty without one."""
     for timed in reversed(events):
+        if isinstance(timed.event, happened.RollOutFailed):
+            return f"; {_roll_out(timed.event)} ({show_age(max(0.0, now - timed.at))} ago)"
         if isinstance(timed.event, happened.RunnerWarned):
             about = f'node "{timed.event.node}": ' if timed.event.node else ""
             age = show_age(max(0.0, now - timed.at))

@@ -120,7 +120,7 @@ class Fleet(Message):
 
 # -------------------------------------------------------------------------------------- diff
 
-NodeAction = Literal["added", "removed", "replaced", "rewired", "parameters"]
+NodeAction = Literal["added", "removed", "replaced", "rewired", "parameters", "started", "stopped"]
 
 
 class NodeDifference(Message):
@@ -129,6 +129,10 @@ class NodeDifference(Message):
     node: str
     action: NodeAction
     detail: str = ""
+
+    def __str__(self) -> str:
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{self.node}: {self.action}{detail}"
 
 
 class CopyDifference(Message):
@@ -140,6 +144,9 @@ class CopyDifference(Message):
     """``ended``: it has run in this generation and is not started again without an apply."""
     why: str = ""
     nodes: tuple[NodeDifference, ...] = ()
+    by_hand: tuple[NodeDifference, ...] = ()
+    """What was changed by hand since the present generation, and is undone."""
+    by_hand_at: str = ""
 
     def lines(self) -> list[str]:
         """Return it as text, without what is equal."""
@@ -148,10 +155,8 @@ class CopyDifference(Message):
             return []
         reason = f": {self.why}" if self.why else ""
         found = [f"{words[self.action]} {self.name}{reason}"]
-        for one in self.nodes:
-            detail = f" ({one.detail})" if one.detail else ""
-            found.append(f"  {one.node}: {one.action}{detail}")
-        return found
+        found += [f"  changed by hand{self.by_hand_at}: {one}" for one in self.by_hand]
+        return [*found, *(f"  {one}" for one in self.nodes)]
 
 
 # ----------------------------------------------------------------------------------- records
@@ -186,6 +191,8 @@ class CopyRecord(Message):
     """Last generation of it that was healthy."""
     failed: str | None = None
     """Why it failed in the present generation."""
+    by_hand_at: UnixTime | None = None
+    """Since when it differs from the generation that it has reached."""
 
 
 class FleetStatus(Message):
@@ -267,7 +274,16 @@ class FleetComparison(Message):
 
 
 CopyState = Literal[
-    "current", "off", "waiting", "changing", "checking", "failed", "ended", "paused"
+    "current",
+    "off",
+    "waiting",
+    "changing",
+    "checking",
+    "unready",
+    "by hand",
+    "failed",
+    "ended",
+    "paused",
 ]
 
 

@@ -92,6 +92,23 @@ def differences(running: DataflowSpec, desired: DataflowSpec) -> tuple[NodeDiffe
     return tuple(sorted(found, key=lambda one: order[one.node]))
 
 
+def changes_by_hand(desired: DataflowSpec, running: DataflowSpec) -> tuple[NodeDifference, ...]:
+    """Return what was changed in a dataflow since it was as desired, in the order of its nodes."""
+    found = [one for one in differences(desired, running) if one.action != "parameters"]
+    nodes = {node.id for node in running.resolved.nodes}
+    for node, values in desired.params.items():
+        present = running.params.get(node, {})
+        for key, value in values.items() if node in nodes else ():
+            if key not in present:
+                detail = f"{key} deleted"
+            elif present[key] != value:
+                detail = f"{key} = {present[key]!r}"
+            else:
+                continue
+            found.append(NodeDifference(node=node, action="parameters", detail=detail))
+    return tuple(found)
+
+
 def _changed_fields(running: DataflowSpec, desired: DataflowSpec, name: str) -> list[str]:
     """Return in a few words what requires another process of a node."""
     was, node = running.resolved.node(name), desired.resolved.node(name)

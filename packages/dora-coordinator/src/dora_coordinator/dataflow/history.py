@@ -18,6 +18,7 @@ from dora_config.history.entries import (
     PartRuns,
     PartUncontrolled,
     PhaseReached,
+    RollOutFailed,
     SavedEntry,
     StartAccepted,
     StartRefused,
@@ -99,6 +100,12 @@ class ClusterHistory:
             self._refused.pop(dataflow.name, None)
         placement = {part.daemon: part.nodes for part in dataflow.parts.values()}
         return [self._add(dataflow.id, StartAccepted(placement=placement), now)]
+
+    def roll_out_failed(
+        self, dataflow: Dataflow, generation: int, reason: str, now: float
+    ) -> Command:
+        event = RollOutFailed(generation=generation, reason=reason[:TEXT_CHARACTERS])
+        return self._add(dataflow.id, event, now)
 
     def changed(
         self, dataflow: Dataflow, event: events.DataflowEvent, before: Before, now: float

@@ -34,14 +34,28 @@ from dora_config.protocol.fleet import (
     FleetHistory,
     FleetReport,
     FleetStatus,
+    NodeDifference,
     ObservedCopy,
     PauseFleet,
     RollBackFleet,
     Rollout,
     StoredGeneration,
 )
-from dora_config.protocol.fleet_diff import differences, next_step, restart_reason
-from dora_config.protocol.runner import AddNode, NodeStatus, RemoveNode, ReplaceNode, SetParam
+from dora_config.protocol.fleet_diff import (
+    changes_by_hand,
+    differences,
+    next_step,
+    restart_reason,
+)
+from dora_config.protocol.runner import (
+    AddNode,
+    NodeStatus,
+    RemoveNode,
+    ReplaceNode,
+    RestartNode,
+    SetParam,
+    ShownState,
+)
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
 from dora_coordinator.fleet.rollout import Decision, Seen, decide
@@ -93,6 +107,8 @@ class _Watch:
     retry_at: float = 0.0
     refusal: str = ""
     """Why the last step was refused for now."""
+    held: str | None = None
+    """Which node prevents the next step, and why."""
     stepped_at: float = float("-inf")
     fingerprint: object = None
     since: float = 0.0
@@ -100,8 +116,8 @@ class _Watch:
     open_since: float | None = None
     checked: int = 0
     """Generation whose check succeeded."""
-    compared: tuple[object, object, CopyDifference] | None = None
-    """Last comparison, with the two specifications."""
+    by_hand: tuple[object, object, tuple[NodeDifference, ...]] | None = None
+    """Last comparison with what its generation wants, with the two specifications."""
 
 
 @dataclass(slots=True)
@@ -339,7 +355,7 @@ class FleetControl:
             stamp = present.spec.generation if present is not None and same else number
             stamped = one.at_generation(stamp)
             if same and any(
-                self._must_start_again(copy) for copy in self._copies_of(stamped, self._labels())
+                self._must_change(copy) for copy in self._copies_of(stamped, self._labels())
             ):
                 stamped = one.at_generation(number)
             found.append(stamped)
@@ -350,13 +366,14 @@ class FleetControl:
         present = {one.name: one.content() for one in self._fleet.dataflows}
         return present == {one.name: one.content() for one in wanted.dataflows}
 
-    def _must_start_again(self, copy: _Copy) -> bool:
-        """Return whether the next apply starts a dataflow again although it did not change."""
+    def _must_change(self, copy: _Copy) -> bool:
+        """Return whether the next apply changes a dataflow although its description is the same."""
         dataflow = self._registry.latest_named(copy.name)
         if dataflow is None:
             return self._has_run(copy)
         if not dataflow.has_ended:
-            return self._failed_node(copy.name) is not None
+            failed = self._nodes_with("Failed", dataflow)
+            return bool(failed or self._changes_by_hand(copy, dataflow))
         by_itself = dataflow.phase is Phase.FINISHED and not dataflow.stop_requested
         return self._has_run(copy) and not by_itself
 
@@ -364,18 +381,40 @@ class FleetControl:
         """Return whether the desired generation has run, and so is not started again."""
         return self._record(copy.name).reached >= (copy.generation or 0)
 
-    def _failed_node(self, name: str) -> str | None:
-        """Return a failed node of a dataflow whose other nodes run; it is not started again."""
-        dataflow = self._registry.live_named(name)
-        if dataflow is None:
-            return None
+    def _statuses(self, dataflow: Dataflow) -> Iterator[NodeStatus]:
+        """Yield the nodes of a dataflow as their machines reported them last."""
         for part in dataflow.parts.left():
             member = self._membership.get(part.daemon)
             metrics = None if member is None else member.metrics.get(dataflow.id)
-            for node in () if metrics is None else metrics.nodes:
-                if node.status == "Failed":
-                    return node.node
-        return None
+            yield from () if metrics is None else metrics.nodes
+
+    def _has_reported(self, dataflow: Dataflow, *, since: float) -> bool:
+        """Return whether all machines of a dataflow have reported its nodes after that time."""
+        members = [self._membership.get(part.daemon) for part in dataflow.parts.left()]
+        return all(
+            one is not None and dataflow.id in one.metrics and one.metrics_at > since
+            for one in members
+        )
+
+    def _nodes_with(self, status: ShownState, dataflow: Dataflow) -> list[NodeStatus]:
+        """Return the nodes with a status, without dynamic ones, which users start and end."""
+        found = self._statuses(dataflow)
+        return [one for one in found if one.status == status and not one.dynamic]
+
+    def _changes_by_hand(self, copy: _Copy, dataflow: Dataflow) -> tuple[NodeDifference, ...]:
+        """Return what was changed in a running dataflow since it reached its generation."""
+        running, wanted = dataflow.spec, copy.spec
+        if wanted is None or dataflow.phase is not Phase.RUNNING or not self._has_run(copy):
+            return ()
+        watch = self._watches.setdefault(copy.name, _Watch())
+        known = watch.by_hand
+        if known is None or known[0] is not running or known[1] is not wanted:
+            known = watch.by_hand = (running, wanted, changes_by_hand(wanted, running))
+        stopped = [
+            NodeDifference(node=one.node, action="stopped")
+            for one in self._nodes_with("Stopped", dataflow)
+        ]
+        return (*known[2], *stopped)
 
     def _record(self, name: str) -> CopyRecord:
         return self.status.copies.get(name) or CopyRecord()
@@ -421,7 +460,17 @@ class FleetControl:
                 yield _Copy(name, machine, None)
 
     def _compare(self, fleet: Fleet) -> list[CopyDifference]:
-        return [self._difference(copy) for copy in self._copies(fleet)]
+        present = {copy.name: copy for copy in self._copies(self._fleet)}
+        found = []
+        for copy in self._copies(fleet):
+            difference = self._difference(copy)
+            before, dataflow = present.get(copy.name), self._registry.live_named(copy.name)
+            if before is not None and dataflow is not None and difference.action != "equal":
+                by_hand = self._changes_by_hand(before, dataflow)
+                at = _clock(self._record(copy.name).by_hand_at)
+                difference = difference.model_copy(update={"by_hand": by_hand, "by_hand_at": at})
+            found.append(difference)
+        return found
 
     def _difference(self, copy: _Copy) -> CopyDifference:
         dataflow = self._registry.latest_named(copy.name)
@@ -435,30 +484,39 @@ class FleetControl:
             return base.model_copy(update=ended if self._has_run(copy) else {"action": "start"})
         if dataflow.has_ended:
             if self._has_run(copy):
-                return base.model_copy(update={"action": "ended", "why": _end(dataflow)})
-            why = f"it has ended: {_end(dataflow)}"
+                why = self._end(dataflow, copy)
+                return base.model_copy(update={"action": "ended", "why": why})
+            why = f"it has ended: {self._end(dataflow, copy)}"
             return base.model_copy(update={"action": "start", "why": why})
         if dataflow.phase in (Phase.STOPPING, Phase.ROLLING_BACK):
             return base.model_copy(update={"action": "restart", "why": "it is being stopped"})
-        if not self._has_run(copy) and (failed := self._failed_node(copy.name)) is not None:
-            why = f'node "{failed}" has failed'
+        if self._has_run(copy):  # what differs was changed by hand, and stays until an apply
+            return base
+        if failed := self._nodes_with("Failed", dataflow):
+            why = f'node "{failed[0].node}" has failed'
             return base.model_copy(update={"action": "restart", "why": why})
         if (reason := restart_reason(dataflow.spec, copy.spec)) is not None:
             return base.model_copy(update={"action": "restart", "why": reason})
         nodes = differences(dataflow.spec, copy.spec)
+        changed = {one.node for one in nodes if one.action in ("replaced", "removed")}
+        nodes += tuple(
+            NodeDifference(node=one.node, action="started", detail="it was stopped")
+            for one in self._nodes_with("Stopped", dataflow)
+            if one.node not in changed
+        )
         return base.model_copy(update={"action": "change", "nodes": nodes}) if nodes else base
 
-    def _cached_difference(self, copy: _Copy, watch: _Watch) -> CopyDifference:
-        """Return the difference; while a dataflow runs, it is computed when it changes."""
-        dataflow = self._registry.live_named(copy.name)
-        has_run = self._has_run(copy)
-        if dataflow is None or dataflow.phase is Phase.STOPPING or not has_run:
-            watch.compared = None
-            return self._difference(copy)
-        known = watch.compared
-        if known is None or known[0] is not dataflow.spec or known[1] is not copy.spec:
-            known = watch.compared = (dataflow.spec, copy.spec, self._difference(copy))
-        return known[2]
+    def _end(self, dataflow: Dataflow, copy: _Copy) -> str:
+        """Return how a dataflow ended."""
+        status, reason = dataflow.status()
+        record = self._record(copy.name)
+        if dataflow.stop_requested and reason is None:
+            if record.reached < dataflow.spec.generation:
+                return "it was stopped"  # by a roll-out
+            return f"it was stopped by hand{_clock(record.by_hand_at)}"
+        if reason is not None and dataflow.phase is Phase.FAILED:
+            return reason
+        return status.lower() if reason is None else f"{status.lower()}: {reason}"
 
     # ----------------------------------------------------------------------- ticks
 
@@ -496,7 +554,7 @@ class FleetControl:
         view = _View()
         for copy in self._copies(self._fleet):
             watch = self._watches.setdefault(copy.name, _Watch())
-            difference = self._cached_difference(copy, watch)
+            difference = self._difference(copy)
             view.copies[copy.name] = copy
             view.differences[copy.name] = difference
             view.seen.append(self._seen(copy, difference, watch, now))
@@ -509,12 +567,12 @@ class FleetControl:
 
     def _seen(self, copy: _Copy, difference: CopyDifference, watch: _Watch, now: float) -> Seen:
         dataflow = self._registry.latest_named(copy.name)
-        connected = self._is_connected(copy, dataflow, watch, now)
+        connected = self._is_connected(copy, dataflow, watch)
         stable = trouble = None
         record = self._record(copy.name)
         if dataflow is not None and difference.action in ("equal", "ended"):
             if dataflow.has_ended and (dataflow.phase is Phase.FAILED or dataflow.stop_requested):
-                trouble = _end(dataflow)
+                trouble = self._end(dataflow, copy)
             elif not dataflow.has_ended:
                 stable, trouble = self._health(dataflow, watch, now)
         else:
@@ -531,18 +589,17 @@ class FleetControl:
             ended=difference.action == "ended" and trouble is None,
             stable=stable,
             trouble=trouble,
+            held=watch.held or (self._held(dataflow) if watch.busy else None),
             open_for=now - watch.open_since if waiting and watch.open_since is not None else 0.0,
             checked=rollout.check is None or watch.checked == copy.generation,
             record=record,
         )
 
-    def _is_connected(
-        self, copy: _Copy, dataflow: Dataflow | None, watch: _Watch, now: float
-    ) -> bool:
+    def _is_connected(self, copy: _Copy, dataflow: Dataflow | None, watch: _Watch) -> bool:
         if copy.machine is not None:
             return self._membership.is_connected(copy.machine)
         if dataflow is None or dataflow.has_ended:
-            return not watch.refusal or now >= watch.retry_at  # its machines may be back
+            return not watch.refusal
         return all(self._membership.is_connected(part.daemon) for part in dataflow.parts.left())
 
     def _health(
@@ -554,13 +611,9 @@ class FleetControl:
             return None, None
         if self._fleet.rollout.healthy == 0:
             return 0.0, None
-        nodes: list[NodeStatus] = []
-        for part in dataflow.parts.left():
-            member = self._membership.get(part.daemon)
-            metrics = None if member is None else member.metrics.get(dataflow.id)
-            if member is None or metrics is None or member.metrics_at <= watch.stepped_at:
-                return None, None
-            nodes += metrics.nodes
+        if not self._has_reported(dataflow, since=watch.stepped_at):
+            return None, None
+        nodes = list(self._statuses(dataflow))
         if failed := [one for one in nodes if one.status == "Failed"]:
             watch.fingerprint = None
             return None, f'node "{failed[0].node}" failed: {failed[0].error or "see its log"}'
@@ -585,19 +638,30 @@ class FleetControl:
             record = self._record(one.name)
             update: dict[str, object] = {}
             if one.desired is not None and not one.differs and record.reached < one.desired:
-                live = self._registry.live_named(one.name)
-                if live is not None and live.phase is Phase.RUNNING:
+                reached = self._registry.live_named(one.name)
+                if reached is not None and reached.phase is Phase.RUNNING:
                     update["reached"] = one.desired
             if one.name in decision.healthy:
                 update["healthy"] = one.desired
             if one.name in decision.failed:
                 update["failed"] = decision.failed[one.name]
+            live = self._registry.live_named(one.name)
+            if live is not None:
+                by_hand = bool(self._changes_by_hand(view.copies[one.name], live))
+            else:
+                ended = self._registry.latest_named(one.name)
+                by_hand = one.desired is not None and ended is not None and ended.stop_requested
+            if by_hand != (record.by_hand_at is not None):
+                update["by_hand_at"] = now + self._wall_offset if by_hand else None
             if update:
                 records[one.name] = record.model_copy(update=update)
-        commands: list[Command] = []
+        commands = self._explain(decision.failed, now)
         if records != self.status.copies:
             self.status = self.status.model_copy(update={"copies": records})
             commands.append(SaveFleet(self.status))
+        outcome = self._generations[self.status.generation].entry.outcome
+        if self.status.finished and "; off" in outcome and outcome != self._summary(view):
+            commands.append(self._save_outcome(self._summary(view)))
         if decision.is_done and decision.gives_up is None:
             outcome = self._summary(view)
             commands.append(self._save_outcome(outcome))
@@ -608,7 +672,7 @@ class FleetControl:
         return commands
 
     def _summary(self, view: _View) -> str:
-        off = sorted({one.unit for one in view.seen if not one.connected})
+        off = sorted({one.unit for one in view.seen if one.differs and not one.connected})
         failed = sorted({one.unit for one in view.seen if self._record(one.name).failed})
         text = "done"
         text += f"; failed: {', '.join(failed)}" if failed else ""
@@ -634,20 +698,17 @@ class FleetControl:
         """Return which node of a dataflow holds updates, and why; ``name``: only this one."""
         if dataflow is None:
             return None
-        for part in dataflow.parts.left():
-            member = self._membership.get(part.daemon)
-            metrics = None if member is None else member.metrics.get(dataflow.id)
-            for node in () if metrics is None else metrics.nodes:
-                if node.held is not None and name in (None, node.node):
-                    return f'node "{node.node}" holds updates: {node.held}'
+        for node in self._statuses(dataflow):
+            if node.held is not None and name in (None, node.node):
+                return f'node "{node.node}" holds updates: {node.held}'
         return None
 
     # ----------------------------------------------------------------------- steps
 
     def _next_step(self, copy: _Copy, difference: CopyDifference) -> FleetStep | None:
         """Return the next step of a copy; None: it waits for what is in progress."""
-        live = self._registry.live_named(copy.name)
-        number = copy.generation or 0
+        live, watch = self._registry.live_named(copy.name), self._watches[copy.name]
+        number, watch.held = copy.generation or 0, None
         if difference.action == "start" and copy.spec is not None:
             request: ControlRequest = StartDataflow(spec=copy.spec)
             return FleetStep(copy.name, number, copy.machine, request, _build_of(copy.spec))
@@ -657,20 +718,28 @@ class FleetControl:
         force = self.status.force
         hold = {"hold_limit": self._fleet.rollout.deadline, "force": force}
         if difference.action in ("stop", "restart"):
-            if not force and self._held(live) is not None:
+            watch.held = None if force else self._held(live)
+            if watch.held is not None:
                 return None
             return FleetStep(copy.name, number, copy.machine, StopDataflow(dataflow=which))
         assert copy.spec is not None
-        match next_step(live.spec, copy.spec):
-            case None:
+        step = next_step(live.spec, copy.spec)
+        if not force and isinstance(step, RemoveNode | ReplaceNode):
+            node_id = step.node if isinstance(step, RemoveNode) else step.node.id
+            watch.held = self._held(live, node_id)
+            if watch.held is not None:
                 return None
+        match step:
+            case None:
+                stopped = [one.node for one in difference.nodes if one.action == "started"]
+                if not stopped or not self._has_reported(live, since=watch.stepped_at):
+                    return None
+                start = RestartNode(node=stopped[0], force=True)
+                request = CallRunner(dataflow=which, node=stopped[0], request=start)
+                return FleetStep(copy.name, number, copy.machine, request)
             case SetParam() as change:
                 request = CallRunner(dataflow=which, node=change.node, request=change)
                 return FleetStep(copy.name, number, copy.machine, request)
-            case RemoveNode(node=name) if not force and self._held(live, name) is not None:
-                return None
-            case ReplaceNode(node=node) if not force and self._held(live, node.id) is not None:
-                return None
             case RemoveNode() as change:
                 change = change.model_copy(update=hold)
                 request = ChangeGraph(dataflow=which, change=change)
@@ -704,14 +773,25 @@ class FleetControl:
         if copy is None or copy.generation != (event.generation or None):
             return []  # of an earlier generation
         dataflow = self._registry.live_named(copy.name)
-        if event.code in _LATER or not self._is_connected(copy, dataflow, watch, now):
+        if event.code in _LATER or not self._is_connected(copy, dataflow, watch):
             watch.refusal = event.problem
             return []
         record = self._record(copy.name).model_copy(update={"failed": event.problem})
         copies_now = {**self.status.copies, copy.name: record}
         self.status = self.status.model_copy(update={"copies": copies_now})
         text = f"fleet: {copy.name}: {event.problem}"
-        return [SaveFleet(self.status), Log("warning", text), *self._arm(now, 0.0)]
+        explained = self._explain({copy.name: event.problem}, now)
+        return [SaveFleet(self.status), Log("warning", text), *explained, *self._arm(now, 0.0)]
+
+    def _explain(self, failed: Mapping[str, str], now: float) -> list[Command]:
+        """Add to the histories of dataflows why the roll-out failed."""
+        found = {name: self._registry.latest_named(name) for name in failed}
+        history, number = self._registry.history, self.status.generation
+        return [
+            history.roll_out_failed(dataflow, number, failed[name], now)
+            for name, dataflow in found.items()
+            if dataflow is not None
+        ]
 
     def _note_start(self, event: FleetStepEnded) -> list[Command]:
         """Remember that a dataflow was started: it may have ended already."""
@@ -743,6 +823,25 @@ class FleetControl:
             copies=tuple(self._observed(one, view, decision) for one in view.seen),
         )
 
+    def _running_state(
+        self, copy: _Copy, dataflow: Dataflow, record: CopyRecord
+    ) -> tuple[CopyState, str]:
+        """Return the state of a dataflow that a roll-out does not change now."""
+        if failed := self._nodes_with("Failed", dataflow):
+            return "failed", f'node "{failed[0].node}" has failed'
+        status, reason = dataflow.status()
+        if status != "Running":
+            return "unready", reason or status.lower()
+        for node in self._statuses(dataflow):
+            if node.status not in ("Running", "Finished", "Stopped"):
+                return "unready", f'node "{node.node}" is {node.status.lower()}'
+        if by_hand := self._changes_by_hand(copy, dataflow):
+            changes = ", ".join(map(str, by_hand))
+            return "by hand", f"changed by hand{_clock(record.by_hand_at)}: {changes}"
+        if not self.status.finished and record.healthy < (copy.generation or 0):
+            return "checking", ""
+        return "current", ""
+
     def _observed(self, one: Seen, view: _View, decision: Decision) -> ObservedCopy:
         watch, difference = self._watches[one.name], view.differences[one.name]
         dataflow = self._registry.latest_named(one.name)
@@ -753,19 +852,19 @@ class FleetControl:
         if record.failed is not None:
             state, detail = "failed", record.failed
         elif difference.action == "ended":
-            state, detail = "ended", difference.why
-        elif not one.connected:
-            state, detail = "off", watch.refusal
+            state = "failed" if dataflow is not None and dataflow.phase is Phase.FAILED else "ended"
+            detail = difference.why
+        elif not one.connected and one.machine is not None:
+            state = "off"
         elif watch.busy:
-            state, detail = "changing", self._held(dataflow) or ""
+            state, detail = "changing", one.held or ""
         elif one.differs and self.status.paused is not None:
             state = "paused"
         elif one.differs:
             later = "" if one.name in decision.opened else f"for {decision.waits_for}"
-            held = self._held(dataflow) if one.name in decision.opened else None
-            state, detail = "waiting", watch.refusal or held or later
-        elif not self.status.finished and record.healthy < (one.desired or 0):
-            state = "checking"
+            state, detail = "waiting", watch.refusal or watch.held or later
+        elif dataflow is not None:
+            state, detail = self._running_state(view.copies[one.name], dataflow, record)
         return ObservedCopy(
             name=one.name,
             machine=one.machine,
@@ -776,11 +875,8 @@ class FleetControl:
         )
 
 
-def _end(dataflow: Dataflow) -> str:
-    status, reason = dataflow.status()
-    if dataflow.stop_requested and reason is None:
-        return "it was stopped"
-    return status.lower() if reason is None else f"{status.lower()}: {reason}"
+def _clock(at: float | None) -> str:
+    return "" if at is None else f" at {datetime.fromtimestamp(at, UTC):%H:%M:%S} UTC"
 
 
 def _with_outcome(stored: StoredGeneration, outcome: str) -> StoredGeneration:

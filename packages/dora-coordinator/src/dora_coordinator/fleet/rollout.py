@@ -30,6 +30,8 @@ class Seen:
     """Seconds for which all of its nodes were ready without a restart; None: they are not."""
     trouble: str | None = None
     """What failed since it was changed."""
+    held: str | None = None
+    """Which node holds updates, so that it cannot be changed, and why."""
     open_for: float = 0.0
     """Seconds since it may change and its machine is connected."""
     checked: bool = True
@@ -74,8 +76,9 @@ def decide(status: FleetStatus, rollout: Rollout, seen: Sequence[Seen]) -> Decis
     for one in chosen:
         decision.opened.append(one.name)
         may_act = one.differs and not one.busy and not _has_failed(one, decision)
-        # a stop needs no connection: the machine gets it when it returns
-        if may_act and (one.connected or one.desired is None):
+        # a stop needs no connection: the machine gets it when it returns; whether a dataflow
+        # without a machine can be placed is found by a try
+        if may_act and (one.connected or one.desired is None or one.machine is None):
             decision.act.append(one.name)
     return decision
 
@@ -97,7 +100,7 @@ def _opened(rollout: Rollout, affected: Sequence[Seen], decision: Decision) -> l
         if blocking := [one for one in left if one.connected]:
             decision.waits_for = ", ".join(sorted({one.unit for one in blocking}))
             return opened
-        is_first = number == 0 and bool(rollout.first)
+        is_first = number == 0 and any(one.unit in rollout.first for one in batch)
         if is_first and left and not any(_is_promoted(one, decision) for one in batch):
             decision.waits_for = f"one of {', '.join(rollout.first)}, which are off"
             return opened
@@ -125,7 +128,9 @@ def _judge(rollout: Rollout, one: Seen, decision: Decision) -> None:
         else:
             decision.check.append(one.name)
     if one.name not in (*decision.healthy, *decision.failed) and one.open_for > rollout.deadline:
-        decision.failed[one.name] = f"not healthy within {rollout.deadline:g} s"
+        what = "not healthy" if one.held is None else "not changed"
+        why = "" if one.held is None else f": {one.held}"
+        decision.failed[one.name] = f"{what} within {rollout.deadline:g} s{why}"
 
 
 def _is_promoted(one: Seen, decision: Decision) -> bool:

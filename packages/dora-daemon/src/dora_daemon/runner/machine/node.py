@@ -509,7 +509,7 @@ class NodeLifecycle:
         self.connected = False
         self.stop.reset()
         report = reports.NodeRestarting(
-            node=self.id, reason="replaced", delay=0.0, restarts=self.restarts
+            node=self.id, reason="replaced", delay=0.0, restarts=self.restarts, failed=False
         )
         return [*announce_restart(report), PromoteReplacement(self.id, incarnation)]
 
