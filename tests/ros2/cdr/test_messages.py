@@ -194,18 +194,60 @@ def test_random_bytes(name: str, little: bool, parts: list[bytes]) -> None:
         with suppress(MalformedMessage):
             message.decode(bytes([0, order, 0, 0]))  # compiled
     payload = bytes([0, little, 0, 0]) + b"".join(parts)
-    before = pa.total_allocated_bytes()
+    with suppress(MalformedMessage):
+        assert needed(message, payload) < 150_000 + 2 * len(payload)
+
+
+POOLS: list[pa.MemoryPool] = []
+"""Pools outlive what was allocated from them."""
+
+
+def needed(message: MessageType, payload: bytes) -> int:
+    """Decode a message; return how many bytes this needed at most, of Python and of Arrow."""
+    default, measured = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    POOLS.append(measured)
+    pa.set_memory_pool(measured)
     tracemalloc.start()
     try:
-        decoded = message.decode(payload)
-        decoded.validate(full=True)
-        assert pa.total_allocated_bytes() - before < 20_000 + 16 * len(payload)
-    except MalformedMessage:
-        pass
-    finally:
+        message.decode(payload).validate(full=True)
         _, most = tracemalloc.get_traced_memory()
+        return most + int(measured.max_memory())
+    finally:
         tracemalloc.stop()
-    assert most < 50_000 + 32 * len(payload)
+        pa.set_memory_pool(default)
+
+
+POINT = {"x": 1.0, "y": 2.0, "z": 3.0}
+PAIRS = [{"key": "a", "value": "b"}] * 20_000
+TEXTS = ["a"] * 40_000
+LARGE: list[tuple[str, dict[str, Any]]] = [
+    ("sensor_msgs/JointState", {"name": TEXTS}),
+    ("visualization_msgs/MarkerArray", {"markers": [{"points": [POINT] * 20_000}] * 2}),
+    ("nav_msgs/Path", {"poses": [{"header": HEADER}] * 4000}),
+    ("diagnostic_msgs/DiagnosticArray", {"status": [{"values": PAIRS}]}),
+    ("rcl_interfaces/ParameterEvent", {"new_parameters": [{"name": "a"}] * 2000}),
+    ("sensor_msgs/PointCloud2", {"fields": [{"name": "x"}] * 8000, "data": bytes(10_000)}),
+    ("shape_msgs/Mesh", {"triangles": [{"vertex_indices": [1, 2, 3]}] * 8000}),
+    ("std_msgs/String", {"data": "a" * 300_000 + "\N{SNOWMAN}\N{GRINNING FACE}"}),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), LARGE)
+def test_large_messages_need_twice_their_size_at_most(name: str, value: dict[str, Any]) -> None:
+    message = TYPES.message(name)
+    payload = bytes(message.encode(value))
+    decoded = message.decode(payload)
+    assert message.encode(decoded) == payload
+    assert needed(message, payload) < 150_000 + 2 * len(payload)
+
+
+def test_a_large_message_of_the_other_byte_order() -> None:
+    message = TYPES.message("std_msgs/Float64MultiArray")
+    numbers = [float(one) for one in range(20_000)]
+    payload = b"\0\0\0\0" + struct.pack(">III4x", 0, 0, len(numbers))
+    payload += struct.pack(f">{len(numbers)}d", *numbers)
+    assert message.decode(payload).field("data").flatten().to_pylist() == numbers
+    assert needed(message, payload) < 150_000 + 2 * len(payload)
 
 
 @pytest.mark.parametrize(

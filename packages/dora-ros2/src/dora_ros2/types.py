@@ -90,13 +90,14 @@ class MessageType(_InterfaceType):
             raise MalformedMessage(f"{self.name}: the payload ends within its header")
         views: list[View] = []
         try:
-            row = read(held[4:], views)
+            array = pa.array([read(held[4:], views)], self.arrow_type)
+            if views:
+                array = with_views(array, views, pa.py_buffer(payload).slice(4))
         except MalformedMessage as error:
             raise MalformedMessage(f"{self.name}: {error}") from None
-        except UnicodeDecodeError as error:
+        except (UnicodeDecodeError, pa.ArrowInvalid) as error:
             raise MalformedMessage(f"{self.name}: a string is not valid: {error}") from None
-        array = pa.array([row], self.arrow_type)
-        return with_views(array, views, pa.py_buffer(payload).slice(4)) if views else array
+        return array
 
     def encode(self, value: pa.Array | pa.StructScalar | dict[str, Any]) -> bytearray:
         """Return the message in CDR; absent fields have their defaults."""

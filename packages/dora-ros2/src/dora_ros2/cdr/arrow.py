@@ -30,32 +30,21 @@ _NUMBERS: Final = {
 _SMALL: Final = 4096
 """Bytes below which conversion to Python objects is faster than looking for memory views."""
 
-View = tuple[tuple[int, ...], int, int]
-"""Path of a list, by indexes of fields; where its elements begin in the payload; their number."""
+View = tuple[tuple[int, ...], int | pa.Array, int]
+"""Path of a list or text, by indexes of fields; its elements, or where they begin in the payload;
+their number."""
 
 
 def arrow_type(description: TypeDescription, name: str | None = None) -> pa.StructType:
     """Return the Arrow type of a message, by default that of the whole description."""
-
-    def element(kind: FieldType) -> pa.DataType:
-        if kind.element == NESTED:
-            return arrow_type(description, kind.nested)
-        if kind.element in (12, 14):
-            raise DefinitionError(
-                f'"{description.name}" has a field of type '
-                f"{'long double' if kind.element == 12 else 'wchar'}, which is not supported"
-            )
-        code = NUMBERS.get(kind.element)
-        return pa.utf8() if code is None else _NUMBERS[code]
-
     held = description.structures[name or description.name]
     return pa.struct(
         [
             pa.field(
                 field.name,
-                element(field.type)
+                element_type(description, field.type)
                 if field.type.kind == "single"
-                else pa.list_(pa.field("item", element(field.type))),
+                else pa.list_(pa.field("item", element_type(description, field.type))),
             )
             for field in held.fields
             if field.name != PLACEHOLDER
@@ -63,8 +52,24 @@ def arrow_type(description: TypeDescription, name: str | None = None) -> pa.Stru
     )
 
 
+def element_type(description: TypeDescription, kind: FieldType) -> pa.DataType:
+    """Return the Arrow type of a field that is single, or of its elements."""
+    if kind.element == NESTED:
+        return arrow_type(description, kind.nested)
+    if kind.element in (12, 14):
+        raise DefinitionError(
+            f'"{description.name}" has a field of type '
+            f"{'long double' if kind.element == 12 else 'wchar'}, which is not supported"
+        )
+    code = NUMBERS.get(kind.element)
+    return pa.utf8() if code is None else _NUMBERS[code]
+
+
 def with_views(array: pa.StructArray, views: Sequence[View], payload: pa.Buffer) -> pa.StructArray:
-    """Replace empty lists of a struct array of one row by elements that lie in ``payload``."""
+    """Replace empty lists and texts of a struct array of one row by what lies in ``payload``.
+
+    Raises ArrowInvalid: a text is not valid UTF-8.
+    """
     columns = array.flatten()
     deeper: dict[int, list[View]] = {}
     for path, start, count in views:
@@ -77,14 +82,19 @@ def with_views(array: pa.StructArray, views: Sequence[View], payload: pa.Buffer)
     return pa.StructArray.from_arrays(columns, fields=list(array.type))
 
 
-def _list(kind: pa.ListType, payload: pa.Buffer, start: int, count: int) -> pa.ListArray:
-    width = kind.value_type.bit_width // 8
-    held = payload.slice(start, count * width)
-    if held.address % width:
-        held = pa.py_buffer(held.to_pybytes())
-    values = pa.Array.from_buffers(kind.value_type, count, [None, held], 0)
+def _list(kind: pa.DataType, payload: pa.Buffer, start: int | pa.Array, count: int) -> pa.Array:
     offsets = pa.py_buffer(struct.pack("=ii", 0, count))
-    return pa.ListArray.from_buffers(kind, 1, [None, offsets], 0, children=[values])
+    if isinstance(start, int):
+        if kind == pa.utf8():
+            text = pa.Array.from_buffers(kind, 1, [None, offsets, payload.slice(start, count)])
+            text.validate(full=True)
+            return text
+        width = kind.value_type.bit_width // 8
+        held = payload.slice(start, count * width)
+        if held.address % width:
+            held = pa.py_buffer(held.to_pybytes())
+        start = pa.Array.from_buffers(kind.value_type, count, [None, held], 0)
+    return pa.ListArray.from_buffers(kind, 1, [None, offsets], 0, children=[start])
 
 
 def values(array: pa.Array) -> Any:

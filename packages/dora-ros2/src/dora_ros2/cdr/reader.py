@@ -2,18 +2,22 @@
 
 A reader is straight-line code: nested messages are inlined, and every count is compared with the
 bytes that are left before anything is allocated for it. Long lists of numbers are not read: the
-reader returns where they lie.
+reader returns where they lie. Python objects need many times the memory of what they are read from:
+other long lists become Arrow arrays in batches, or are read when Arrow takes their elements.
 """
 
 from __future__ import annotations
 
+import array
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from dora_ros2.cdr.arrow import View
+import pyarrow as pa
+
+from dora_ros2.cdr.arrow import View, element_type
 from dora_ros2.cdr.generator import LONG, Generator
 from dora_ros2.definitions.description import (
     BOUNDED_WSTRING,
@@ -30,6 +34,8 @@ from dora_ros2.errors import MalformedMessage
 Reader = Callable[[memoryview, list[View]], tuple[Any, ...]]
 """Reads what follows the header; appends the lists that it leaves to be shared."""
 
+_BATCH: Final = 16_384
+"""Bytes of a payload from which elements of a list are not kept as Python objects."""
 _NATIVE: Final = "<" if sys.byteorder == "little" else ">"
 
 
@@ -59,6 +65,36 @@ def _wide(raw: memoryview, order: str) -> str:
     return units.decode("utf-16-le")
 
 
+def _swapped(raw: memoryview, code: str, kind: pa.DataType) -> pa.Array:
+    """Return numbers of the other byte order."""
+    held = array.array(code)
+    held.frombytes(raw)
+    held.byteswap()
+    return pa.Array.from_buffers(kind, len(held), [None, pa.py_buffer(held)])
+
+
+def _joined(batches: list[pa.Array], rest: list[Any], kind: pa.DataType) -> pa.ChunkedArray:
+    return pa.chunked_array([*batches, pa.array(rest, kind)])
+
+
+class _Rows(Sequence[Any]):
+    """Messages of the same layout, each read when it is taken."""
+
+    def __init__(
+        self, raw: memoryview, packed: struct.Struct, row: Callable[[Any], tuple[Any, ...]]
+    ) -> None:
+        self._raw = raw
+        self._unpack = packed.unpack_from
+        self._size = packed.size
+        self._row = row
+
+    def __len__(self) -> int:
+        return len(self._raw) // self._size
+
+    def __getitem__(self, index: Any) -> tuple[Any, ...]:
+        return self._row(self._unpack(self._raw, index * self._size))
+
+
 class _ReaderGenerator(Generator):
     """The code has the bytes in ``b``, the position in ``p`` and the end in ``e``."""
 
@@ -72,6 +108,11 @@ class _ReaderGenerator(Generator):
             "unterminated": _unterminated,
             "rest": _rest,
             "wide": _wide,
+            "swapped": _swapped,
+            "array": pa.array,
+            "joined": _joined,
+            "Rows": _Rows,
+            "BATCH": _BATCH,
         }
 
     def pad(self, count: int) -> None:
@@ -115,11 +156,11 @@ class _ReaderGenerator(Generator):
         else:
             count = self._count(kind.capacity, label)
         if code:
-            return self._numbers(code, count, path, label)
+            return self._numbers(kind, code, count, path, label)
         layout = _layout(self.description, kind.nested) if kind.element == NESTED else None
         if layout is not None:
             return self._rows(*layout, count, label)
-        return self._loop(kind, count, label)
+        return self._loop(kind, count, path, label)
 
     def _single(self, kind: FieldType, path: tuple[int, ...] | None, label: str) -> str:
         code = NUMBERS.get(kind.element)
@@ -127,7 +168,7 @@ class _ReaderGenerator(Generator):
             return self._grouped(code, 1, as_tuple=False)
         if kind.element == NESTED:
             return self.structure(kind.nested, path, f"{label}.")
-        return self._string(kind, label)
+        return self._string(kind, path, label)
 
     def _grouped(self, code: str, count: int, *, as_tuple: bool) -> str:
         self.add_to_group(code, count)
@@ -157,14 +198,23 @@ class _ReaderGenerator(Generator):
             self.align(alignment)
         self.emit(f"if {count} > (e - p) // {size}: raise short({label!r})")
 
-    def _numbers(self, code: str, count: str, path: tuple[int, ...] | None, label: str) -> str:
+    def _numbers(
+        self, kind: FieldType, code: str, count: str, path: tuple[int, ...] | None, label: str
+    ) -> str:
         size = struct.calcsize(f"={code}")
         self._before_elements(count, size, size, label)
         value, end = self.new("v"), self.new("q")
         self.emit(f"{end} = p + {count} * {size}")
         unpacked = f"{value} = unpack(f'{self.order}{{{count}}}{code}', b, p)"
-        if self.order != _NATIVE:
-            self.emit(unpacked)
+        if self.order != _NATIVE and size > 1:
+            self.emit(
+                f"if {count} < LONG: {unpacked}",
+                f"else: {value} = swapped(b[p:{end}], {code!r}, {self._type(kind)})",
+            )
+            if path is not None:
+                self.emit(
+                    f"if {count} >= LONG:", f" {self._view(path, value, count)}; {value} = ()"
+                )
         elif path is None or code == "?":
             self.emit(
                 f"if {count} < LONG: {unpacked}",
@@ -173,13 +223,22 @@ class _ReaderGenerator(Generator):
         else:
             self.emit(
                 f"if {count} < LONG: {unpacked}",
-                f"else: {value} = (); views.append(({path!r}, p, {count}))",
+                f"else: {value} = (); {self._view(path, 'p', count)}",
             )
         self.emit(f"p = {end}")
         self.know(min(size, 4))
         return value
 
-    def _string(self, kind: FieldType, label: str) -> str:
+    def _type(self, kind: FieldType) -> str:
+        """Return the name of the Arrow type of the elements of a field."""
+        held = self.new("k")
+        self.names[held] = element_type(self.description, kind)
+        return held
+
+    def _view(self, path: tuple[int, ...], start: str, count: str) -> str:
+        return f"views.append(({path!r}, {start}, {count}))"
+
+    def _string(self, kind: FieldType, path: tuple[int, ...] | None, label: str) -> str:
         wide = kind.element in (WSTRING, BOUNDED_WSTRING)
         bound = kind.string_capacity
         count = self._count(bound + (not wide) if bound else 0, label)
@@ -191,9 +250,14 @@ class _ReaderGenerator(Generator):
         if wide:
             self.emit(f"{value} = wide(b[p:{end}], {self.order!r}); slack += 4")
         else:
+            kept = f"b[p:{end} - 1]"
+            if path is not None:
+                kept = f"''; {self._view(path, 'p', f'{count} - 1')}"
             self.emit(
                 f"if {count} and b[{end} - 1]: raise unterminated({label!r})",
-                f"{value} = str(b[p:{end} - 1], 'utf-8') if {count} else ''",
+                # A Python text may have four bytes for each character.
+                f"if {count} > BATCH: {value} = {kept}",
+                f"else: {value} = str(b[p:{end} - 1], 'utf-8') if {count} else ''",
             )
         self.emit(f"p = {end}")
         self.know(4 if wide else 1)
@@ -204,28 +268,41 @@ class _ReaderGenerator(Generator):
         packed = struct.Struct(self.order + form)
         self._before_elements(count, alignment, packed.size, label)
         value, end, unpack = self.new("v"), self.new("q"), self.new("u")
-        self.names[unpack] = packed.iter_unpack
+        layout = self.new("f")
+        self.names[unpack], self.names[layout] = packed.iter_unpack, packed
         self.emit(
             f"{end} = p + {count} * {packed.size}",
-            f"{value} = [{row} for t in {unpack}(b[p:{end}])]",
+            f"if {end} - p <= BATCH: {value} = [{row} for t in {unpack}(b[p:{end}])]",
+            f"else: {value} = Rows(b[p:{end}], {layout}, lambda t: {row})",
             f"p = {end}",
         )
         self.know(min(alignment, 4))
         return value
 
-    def _loop(self, kind: FieldType, count: str, label: str) -> str:
+    def _loop(self, kind: FieldType, count: str, path: tuple[int, ...] | None, label: str) -> str:
         """Read messages or strings one by one."""
-        value = self.new("v")
+        value, batches, first = (self.new(one) for one in "vcq")
         element = replace(kind, type_id=kind.element, capacity=0)
+        held = self._type(kind)
         least = _least(self.description, element)
-        self.emit(f"if {count} > (e - p) // {least}: raise short({label!r})", f"{value} = []")
+        self.emit(
+            f"if {count} > (e - p) // {least}: raise short({label!r})",
+            f"{value} = []; {batches} = []; {first} = p",
+        )
 
         def body() -> None:
             expression = self._single(element, None, f"{label}[]")
             self.flush()
-            self.emit(f"{value}.append({expression})")
+            self.emit(
+                f"{value}.append({expression})",
+                f"if p - {first} > BATCH:",
+                f" {batches}.append(array({value}, {held})); {value} = []; {first} = p",
+            )
 
         self.loop(f"for _ in range({count}):", body)
+        self.emit(f"if {batches}:", f" {value} = joined({batches}, {value}, {held})")
+        if path is not None:
+            self.emit(f" {self._view(path, f'{value}.combine_chunks()', count)}; {value} = ()")
         return value
 
 
