@@ -12,13 +12,17 @@ import pytest
 from dora_config.access import (
     AccessError,
     Endpoint,
+    Moved,
     config_dir,
     endpoint,
     ensure_token,
     find_token,
+    moved_path,
+    read_moved,
     read_successor,
     state_dir,
     successor_path,
+    write_moved,
     write_private,
     write_successor,
 )
@@ -214,3 +218,16 @@ def test_the_folder_is_synced_after_the_replacement(
     write_private(path, b"content")
     assert synced == [(False, False), (True, True)]
     assert path.read_bytes() == b"content"
+
+
+def test_the_successor_of_a_promoted_coordinator_is_used(environ: dict[str, str]) -> None:
+    path = moved_path("10.0.0.1", 6013, environ)
+    moved = Moved("fd00::2", 7000, "base", ("10.0.0.1:6013",))
+    write_moved(path, moved)
+    assert read_moved("10.0.0.1", 6013, environ) == moved
+    found = endpoint("10.0.0.1", 6013, environ)
+    assert (found.host, found.port) == ("fd00::2", 7000)
+    assert endpoint("10.0.0.1", 6014, environ).port == 6014
+    path.write_text("nonsense")
+    with pytest.raises(AccessError, match="not the address of a coordinator; delete it"):
+        endpoint("10.0.0.1", 6013, environ)

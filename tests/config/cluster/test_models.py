@@ -259,3 +259,34 @@ def test_any_text_is_a_cluster_or_a_config_error(text: str) -> None:
     else:
         found = 1
     assert found
+
+
+STANDBYS = """\
+coordinator: {{addr: 10.0.0.1, standby: {standby}}}
+machines:
+  - {{id: base, host: 10.0.0.2}}
+  - {{id: rover, host: rover.lan, zenoh_addr: 10.0.0.3}}
+  - {{id: named, host: named.lan}}
+  - {{id: laptop, host: 10.0.0.1}}
+"""
+
+
+def test_standbys() -> None:
+    cluster = parse_cluster(STANDBYS.format(standby="[rover, base]")).cluster
+    assert cluster.coordinator.standby == ("rover", "base")
+    assert [one.address for one in cluster.machines] == ["10.0.0.2", "10.0.0.3", None, "10.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("standby", "problem"),
+    [
+        ("[gone]", 'no machine "gone" in `machines`; they are: base, rover, named, laptop'),
+        ("[base, base]", '"base" is listed twice'),
+        ("[named]", "add `zenoh_addr: <IP address>` to that machine"),
+        ("[laptop]", '"laptop" has the address of the coordinator itself'),
+        ("[base, rover, a, b]", "at most 3 standbys are possible"),
+        ("base", "expected a list"),
+    ],
+)
+def test_wrong_standbys(standby: str, problem: str) -> None:
+    assert any(problem in one for one in errors(STANDBYS.format(standby=standby)))

@@ -53,6 +53,7 @@ CLUSTER = Group(
         "resume",
         "upgrade",
         "downgrade",
+        "promote",
         "rotate-token",
         "ca",
     ),

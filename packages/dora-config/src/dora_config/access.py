@@ -20,6 +20,8 @@ DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 6013
 TOKEN_VARIABLE: Final = "DORA_AUTH_TOKEN"
 TOKEN_FILE: Final = "token"
+MOVED: Final = "moved"
+"""Folder of the addresses of coordinators that `dora cluster promote` replaced."""
 SUCCESSORS: Final = "tokens"
 """Folder of the tokens that replace the account's one at a single address."""
 
@@ -104,7 +106,7 @@ def endpoint(
     host: str | None = None, port: int | None = None, environ: Mapping[str, str] = os.environ
 ) -> Endpoint:
     """Return the coordinator's endpoint from the arguments, DORA_COORDINATOR_ADDR and
-    DORA_COORDINATOR_PORT, or the defaults.
+    DORA_COORDINATOR_PORT, or the defaults; that of its successor if this account has promoted one.
 
     Raise :class:`AccessError` for an invalid port in the environment or an unsafe token file.
     """
@@ -112,9 +114,51 @@ def endpoint(
         text = environ.get("DORA_COORDINATOR_PORT")
         port = DEFAULT_PORT if text is None else _port(text)
     host = host or environ.get("DORA_COORDINATOR_ADDR") or DEFAULT_HOST
+    if (moved := read_moved(host, port, environ)) is not None:
+        host, port = moved.host, moved.port
     token = find_token(environ)
     successor = read_successor(successor_path(host, port, environ))
     return Endpoint(host, port, token if successor is None else successor.replace(token))
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Where a coordinator is since `dora cluster promote`."""
+
+    host: str
+    port: int
+    machine: str
+    """Its id in the cluster file."""
+    former: tuple[str, ...] = ()
+    """Addresses at which it was before, as HOST:PORT."""
+
+
+def moved_path(host: str, port: int, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the file of this account with the successor of the coordinator at an address."""
+    return config_dir(environ) / MOVED / address_text(host, port)
+
+
+def read_moved(host: str, port: int, environ: Mapping[str, str] = os.environ) -> Moved | None:
+    """Return where the coordinator of an address is now; None: there."""
+    path = moved_path(host, port, environ)
+    try:
+        address, machine, *former = path.read_text().split()
+        found, number = split_address(address)
+        return Moved(found, int(number), machine, tuple(former))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise AccessError(
+            f"{path}: not the address of a coordinator; delete it, and name the coordinator with "
+            "--coordinator-addr"
+        ) from error
+
+
+def write_moved(path: Path, moved: Moved) -> None:
+    """Use another coordinator from now on."""
+    private_dir(path.parent)
+    words = (address_text(moved.host, moved.port), moved.machine, *moved.former)
+    write_private(path, f"{' '.join(words)}\n".encode())
 
 
 def _port(text: str) -> int:

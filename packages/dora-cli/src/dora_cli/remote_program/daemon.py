@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -123,16 +124,23 @@ def prepare(name: str) -> dict[str, Any]:
 
 def start(name: str, words: list[str]) -> dict[str, Any]:
     """Start a daemon that outlives this login; its output goes to its log."""
-    log = daemon_log(name)
+    given: dict[str, str] = json.loads(_given_environment(name) or b"{}")
+    given["CREDENTIALS_DIRECTORY"] = str(daemon_secrets(name))
+    return start_detached("daemon", words, daemon_log(name), given)
+
+
+def start_detached(
+    what: str, words: list[str], log: Path, environ: Mapping[str, str]
+) -> dict[str, Any]:
+    """Start a process with additional variables; raises Problem if it ends at once."""
     log.parent.mkdir(parents=True, exist_ok=True)
     inherited = {key: text for key, text in os.environ.items() if key not in _OF_LOGIN}
-    given: dict[str, str] = json.loads(_given_environment(name) or b"{}")
     with open(log, "wb") as output:
         try:
             process = subprocess.Popen(
                 words,
                 cwd=Path.home(),
-                env={**inherited, **given, "CREDENTIALS_DIRECTORY": str(daemon_secrets(name))},
+                env={**inherited, **environ},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -143,7 +151,7 @@ def start(name: str, words: list[str]) -> dict[str, Any]:
     with suppress(subprocess.TimeoutExpired):
         code = process.wait(0.3)
         lines = "".join(f"\n  {line}" for line in last_lines(log, 20))
-        raise Problem(f"the daemon ended at once with exit code {code}:{lines}")
+        raise Problem(f"the {what} ended at once with exit code {code}:{lines}")
     return {"pid": process.pid}
 
 

@@ -42,6 +42,7 @@ DEFAULT_COORDINATOR_PORT = 6013
 DEFAULT_DAEMON_PORT = 53291
 
 _ENDPOINT_PATTERN = r"^tcp/(?:\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})$"
+MAX_STANDBYS = 3
 _SHELL = r"""'"`$;&<>|(){}"""
 """Special characters of shells, since `~/.ssh/config` may insert host and user in a command."""
 _HOST_PATTERN = rf"^(?!-)[^\s@{_SHELL}]+$"
@@ -228,6 +229,10 @@ class WrittenCoordinator(Written):
     dora: AbsolutePathField | None = optional(
         "Existing `dora` command on `host` (default: it is copied there)."
     )
+    standby: list[MachineIdField] | None = optional(
+        "Machines that keep an encrypted copy of the coordinator's state, in order; "
+        "`dora cluster promote` starts the coordinator on one of them (at most 3)."
+    )
 
 
 class WrittenMachine(Written):
@@ -300,6 +305,10 @@ class Coordinator(Frozen):
     ssh_port: int | None = None
     identity_file: str | None = None
     dora: str | None = None
+    standby: tuple[str, ...] = ()
+    """Machines that keep a copy of its state."""
+    former: tuple[str, ...] = ()
+    """Addresses that it had before `dora cluster promote`; not in the file."""
 
     @property
     def target(self) -> str | None:
@@ -330,6 +339,11 @@ class Machine(Frozen):
     def target(self) -> str:
         """Name of the machine in messages: `user@host`, or only the host."""
         return f"{self.user}@{self.host}" if self.user else self.host
+
+    @property
+    def address(self) -> str | None:
+        """IP address that the other machines may reach; None: the file has none."""
+        return self.zenoh_addr or _reachable_address(self.host)
 
 
 class Cluster(Frozen):
@@ -368,6 +382,7 @@ def read_cluster(document: Document) -> tuple[Cluster | None, list[Finding]]:
     machines = checked.data.get("machines")
     if isinstance(machines, list):
         findings.extend(_machine_findings(machines, has_peer=has_peer))
+        findings.extend(_standby_findings(checked.data.get("coordinator"), machines))
         if data.get("links") == "plain":
             findings.extend(_plain_findings(machines))
     known = [one.get("id") for one in machines if isinstance(one, dict)] if machines else []
@@ -452,6 +467,34 @@ def _machine_findings(machines: list[Any], *, has_peer: bool) -> Iterator[Findin
                 "one machine only: add `zenoh_addr: <IP address>`"
             )
             yield Finding(("machines", index, "zenoh_port"), message, at_key=True)
+
+
+def _standby_findings(coordinator: Any, machines: list[Any]) -> Iterator[Finding]:
+    """Yield problems of the machines that can take over from the coordinator."""
+    standbys = coordinator.get("standby") if isinstance(coordinator, dict) else None
+    if not isinstance(standbys, list):
+        return
+    by_id = {str(one.get("id")): one for one in machines if isinstance(one, dict)}
+    for index, name in enumerate(standbys):
+        place = ("coordinator", "standby", index)
+        if index >= MAX_STANDBYS:
+            yield Finding(place, f"at most {MAX_STANDBYS} standbys are possible")
+        if name in standbys[:index]:
+            yield Finding(place, f'"{name}" is listed twice')
+        machine = by_id.get(str(name))
+        if machine is None:
+            known = ", ".join(by_id)
+            yield Finding(place, f'no machine "{name}" in `machines`; they are: {known}')
+            continue
+        address = machine.get("zenoh_addr") or _reachable_address(machine.get("host"))
+        if address is None:
+            message = (
+                f'the others cannot find a coordinator on "{name}", whose `host` is a name or '
+                "valid on one machine only: add `zenoh_addr: <IP address>` to that machine"
+            )
+            yield Finding(place, message)
+        elif address == coordinator.get("addr"):
+            yield Finding(place, f'"{name}" has the address of the coordinator itself')
 
 
 def _plain_findings(machines: list[Any]) -> Iterator[Finding]:

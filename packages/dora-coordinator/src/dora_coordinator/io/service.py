@@ -121,6 +121,8 @@ RETRY = 5.0
 """Seconds between attempts to write to a store that failed."""
 COPY_PAUSE = 0.2
 """Seconds in which changes are collected for one copy."""
+COPY_SHARE = 4.0
+"""A pause is at least so many times as long as making the last copy took."""
 ASK_EVERY = 5.0
 """Seconds between questions to the standbys whether one has taken over."""
 
@@ -485,7 +487,9 @@ class Service:
     async def _ask(self, address: str) -> None:
         host, port = split_address(address)
         token = None if self._tokens is None else str(self._tokens.current)
-        found = await anyio.to_thread.run_sync(ask, Endpoint(host, int(port), token))
+        found = await anyio.to_thread.run_sync(
+            ask, Endpoint(host, int(port), token), abandon_on_cancel=True
+        )
         if found is not None:
             self.replace(found)
 
@@ -494,6 +498,7 @@ class Service:
         problem = ""
         while True:
             self._copy_wanted = anyio.Event()
+            began = anyio.current_time()
             due = self.succession.due(self._by_daemon.keys(), anyio.current_time())
             if due:
                 try:
@@ -503,9 +508,10 @@ class Service:
                     if str(error) != problem:
                         logger.error("the standbys get no copy: %s", error)
                     problem = str(error)
+            pause = max(COPY_PAUSE, COPY_SHARE * (anyio.current_time() - began))
             with anyio.move_on_after(RETRY):
                 await self._copy_wanted.wait()
-            await anyio.sleep(COPY_PAUSE)
+            await anyio.sleep(pause)
 
     async def _send_copy(self, machines: Sequence[str]) -> None:
         if self._tokens is None:

@@ -41,6 +41,8 @@ ASK_TIMEOUT: Final = 5.0
 MAX_COPY: Final = 32 << 20
 """Bytes of an encrypted copy: a message to a daemon has at most 64 MiB."""
 _NONCE: Final = 12
+_MADE_BY_CLUSTER: Final = ".of-service"
+"""Marker by which `dora cluster uninstall` removes the folder."""
 
 logger = logging.getLogger("dora.coordinator")
 
@@ -199,6 +201,7 @@ def restore(state: Path, port: int, given: Restoration) -> Restored:
             raise CopyError("the copy contains the authority of another cluster")
         write_private(fresh / "store.sqlite3", base64.b64decode(content.store))
         write_private(fresh / f"tokens-{port}.json", content.tokens.encode())
+        (fresh / _MADE_BY_CLUSTER).touch()
         record = SuccessionRecord(epoch=given.epoch, address=given.address)
         SuccessionFile(fresh / f"succession-{port}.json").write(record)
         restored = _examine(fresh, FileStore(state / "code"), FileStore(folder / "files"))

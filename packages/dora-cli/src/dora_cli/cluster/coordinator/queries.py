@@ -15,7 +15,7 @@ from dora_cli.coordinator.errors import (
     CoordinatorRefused,
     CoordinatorUnreachable,
 )
-from dora_config.access import Endpoint, endpoint
+from dora_config.access import Endpoint, address_text, endpoint
 from dora_config.cluster.models import Cluster
 from dora_config.protocol import control
 from dora_config.protocol.snapshot import DaemonSummary
@@ -138,6 +138,21 @@ def allow_new_key(cluster: Cluster, machine_id: str, *, busy_timeout: float = BU
             if time.monotonic() >= deadline:
                 raise
         time.sleep(POLL_INTERVAL)
+
+
+def set_standbys(cluster: Cluster) -> None:
+    """Send the standbys of the file to the coordinator; raises CoordinatorUnavailable."""
+    coordinator = cluster.coordinator
+    found = {name: cluster.machine(name).address for name in coordinator.standby}
+    standbys = tuple(
+        control.Standby(machine=name, address=address_text(address, coordinator.port))
+        for name, address in found.items()
+        if address is not None
+    )
+    own = address_text(coordinator.addr, coordinator.port)
+    with open_client(cluster) as client:
+        request = control.SetStandbys(address=own, standbys=standbys)
+        client.request(request, control.StandbysSet, timeout=QUERY_TIMEOUT)
 
 
 def destroy(cluster: Cluster) -> None:

@@ -48,7 +48,7 @@ def install_coordinator(cluster: Cluster, installer: Installer, token: str, *, u
             if host is None:
                 output.remark(_why_not_here(cluster))
                 return None
-            return _install(host, installer, token, user=user)
+            return install_on(host, installer, token, user=user)
 
     if (problem := _export_problem(cluster)) is not None:
         output.warn(problem)
@@ -105,7 +105,8 @@ def _why_not_here(cluster: Cluster) -> str:
     )
 
 
-def _install(host: CoordinatorMachine, installer: Installer, token: str, *, user: bool) -> str:
+def install_on(host: CoordinatorMachine, installer: Installer, token: str, *, user: bool) -> str:
+    """Install and start the service on a machine; return what was done. Raises DoraError."""
     facts = host.facts()
     require_ready(facts, host.machine, service=True)
     require_one_kind(facts, host.service, user=user)
@@ -122,6 +123,7 @@ def _install(host: CoordinatorMachine, installer: Installer, token: str, *, user
         program_words(host, installer, user=user), _program_version(host, installer, facts)
     )
     if old is None and host.is_remote:
+        host.call("standby.end")  # one that `dora cluster promote` started in the background
         host.call("coordinator.claim")
     elif old is None:
         _replace_process(host)

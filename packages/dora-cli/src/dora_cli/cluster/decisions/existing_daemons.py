@@ -65,7 +65,9 @@ class ExistingDaemon(Frozen):
         return self.coordinator_is_of(cluster) and (self.token is None or self.token in tokens)
 
     def coordinator_is_of(self, cluster: Cluster) -> bool:
-        """Return whether its coordinator has the address and port of the cluster's."""
+        """Return whether its coordinator has the address and port of the cluster's, or had."""
+        if address_text(*self.coordinator) in cluster.coordinator.former:
+            return True
         same = _normalized(self.coordinator[0]) == _normalized(cluster.coordinator.addr)
         return same and self.coordinator[1] == cluster.coordinator.port
 

@@ -26,7 +26,7 @@ from dora_cli.cluster.operations.steps import DaemonResult, print_remarks
 from dora_cli.cluster.ownership.account import keep_token
 from dora_cli.cluster.ownership.eviction import take_over
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
-from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost
+from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorUnavailable
 from dora_config.access import ensure_token, state_dir
 from dora_config.cluster.models import Cluster
 from dora_config.control_plane import Untrusted
@@ -69,6 +69,8 @@ def _install_all(
 
     ready = not coordinator or install_coordinator(cluster, installer, token, user=user)
     trust_local_authority(cluster)
+    with suppress(CoordinatorUnavailable):  # `up` sends them when it runs
+        queries.set_standbys(cluster)
     token = queries.endpoint_of(cluster).token or token
     label = "Installing dora-daemon-{id} on {target}"
     done = on_machines(cluster, label, work, describe=lambda one: one.text, source=reservation)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dora_cli import output
 from dora_cli.clock_offset import show_offset
 from dora_cli.coordinator.machine_warnings import clock_warnings, plain_warnings
-from dora_config.protocol.control import ClusterReport
+from dora_config.protocol.control import ClusterReport, StandbyReport
 from dora_config.protocol.fleet import FleetReport
 from dora_config.protocol.snapshot import DaemonSummary, LinkSummary
+from dora_config.yaml.quantities import show_age
 
 COLUMNS = (
     "DAEMON ID",
@@ -22,6 +23,7 @@ COLUMNS = (
 )
 LINK_COLUMNS = ("LINK", "DATAFLOW", "STATE", "ROUND TRIP", "CLOCK", "ADDRESS", "REASON")
 
+STANDBY_COLUMNS = ("STANDBY", "ADDRESS", "COPY", "AGE", "")
 FLEET_COLUMNS = ("DATAFLOW", "MACHINE", "DESIRED", "OBSERVED", "STATE", "")
 
 
@@ -39,6 +41,9 @@ def show(report: ClusterReport, fleet: FleetReport, *, as_json: bool) -> None:
     if links:
         output.write()
         output.table(LINK_COLUMNS, [_link(link) for link in links])
+    if report.standbys:
+        output.write()
+        output.table(STANDBY_COLUMNS, [_standby(one) for one in report.standbys])
     output.write(f"Active dataflows: {report.active_dataflows}")
     if fleet.generation:
         _show_fleet(fleet)
@@ -91,6 +96,17 @@ def _version(one: DaemonSummary) -> str:
     """Return the daemon's version, and other versions of its runners."""
     others = [version for version in one.runners if version != one.release]
     return f"{one.release} (runs {', '.join(others)})" if others else one.release
+
+
+def _standby(one: StandbyReport) -> tuple[object, ...]:
+    state = "current" if one.current else "behind"
+    return (
+        one.machine,
+        one.address,
+        "-" if one.number is None else one.number,
+        "-" if one.age is None else show_age(one.age),
+        one.problem or ("no copy yet" if one.number is None else state),
+    )
 
 
 def _link(link: LinkSummary) -> tuple[str, ...]:

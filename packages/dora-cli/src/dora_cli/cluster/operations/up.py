@@ -9,6 +9,7 @@ from dora_cli._version import __version__
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
 from dora_cli.cluster.coordinator import local, queries
+from dora_cli.cluster.coordinator.promoted import start_promoted
 from dora_cli.cluster.coordinator.service_control import start_service
 from dora_cli.cluster.coordinator.trust import deliver_token, trust_local_authority
 from dora_cli.cluster.decisions.health import Health, disk_problems, unresponsive_daemon
@@ -44,7 +45,9 @@ def _bring_up(
     known = queries.report_if_running(cluster)
     own = None
     if known is None:
-        if not start_service(cluster, recreate_store=recreate_store):
+        if cluster.coordinator.former and start_promoted(cluster, installer):
+            pass
+        elif not start_service(cluster, recreate_store=recreate_store):
             own = local.start_coordinator(cluster, recreate_store=recreate_store)
         output.write(f"Starting coordinator on {address}... OK")
     else:
@@ -53,6 +56,7 @@ def _bring_up(
             output.warn("its store is in use and was not changed; run `dora cluster down` first")
     trust_local_authority(cluster)
     keep_token()
+    queries.set_standbys(cluster)
     connected = queries.connected_daemons(known)
 
     def work(remote: RemoteMachine, report: Report) -> DaemonResult:

@@ -76,13 +76,30 @@ def load_cluster_file(path: Path) -> Cluster:
     loaded = load_cluster(path)
     for problem in loaded.warnings:
         output.remark(str(problem))
+    cluster = followed(loaded.cluster, path)
     try:
-        known_clusters.keep(loaded.cluster, path)
+        known_clusters.keep(cluster, path)
     except OSError as error:
         output.warn(
             f"the machines of {path} were not recorded, so `dora start` cannot find them: {error}"
         )
-    return loaded.cluster
+    return cluster
+
+
+def followed(cluster: Cluster, path: Path) -> Cluster:
+    """Return the cluster with its coordinator where `dora cluster promote` has put it."""
+    from dora_cli.cluster.decisions.promotion import promoted
+    from dora_config.access import read_moved
+
+    coordinator = cluster.coordinator
+    moved = read_moved(coordinator.addr, coordinator.port)
+    if moved is None:
+        return cluster
+    output.remark(
+        f'the coordinator of {path} is on "{moved.machine}" ({moved.host}) since `dora cluster '
+        f"promote` (the file names {coordinator.addr})"
+    )
+    return promoted(cluster, moved)
 
 
 def coordinator_of(cluster: Cluster | None, addr: str | None, port: int | None) -> Client:

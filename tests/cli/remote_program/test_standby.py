@@ -1,0 +1,56 @@
+"""What a standby keeps, and which coordinator its daemon is pointed at."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dora_cli.remote_program import standby
+from dora_cli.remote_program.paths import daemon_folder
+from dora_cli.remote_program.protocol import Problem
+
+OURS = {"authority": "ab", "epoch": 2, "address": "10.0.0.2:6013", "standbys": []}
+
+
+@pytest.fixture(autouse=True)
+def folder(home: object) -> None:
+    daemon_folder("base").mkdir(parents=True)
+
+
+def test_survey_returns_no_secret() -> None:
+    assert standby.survey("base") == {"authority": "", "epoch": 0, "address": "", "copy": None}
+    path = daemon_folder("base") / "coordinator-copy.json"
+    copy = {"authority": "ab", "epoch": 1, "number": 7, "sealed": "secret"}
+    path.write_text(json.dumps(copy))
+    found = standby.survey("base")["copy"]
+    assert found.pop("age") < 60
+    assert found == {"authority": "ab", "epoch": 1, "number": 7}
+    assert standby.read("base") == {"copy": copy}
+    path.write_text("{")  # damaged
+    assert standby.survey("base")["copy"] is None
+
+
+@pytest.mark.parametrize(
+    ("before", "followed"),
+    [
+        (None, True),
+        ({**OURS, "epoch": 1, "address": "old"}, True),
+        ({**OURS, "epoch": 3, "address": "newer"}, False),
+        ({**OURS, "authority": "cd", "epoch": 1}, False),  # of another cluster
+    ],
+)
+def test_only_a_higher_epoch_is_followed(before: dict[str, object] | None, followed: bool) -> None:
+    path = daemon_folder("base") / "coordinators.json"
+    if before is not None:
+        path.write_text(json.dumps(before))
+    standby.follow("base", OURS)
+    assert (json.loads(path.read_text()) == OURS) == followed
+    standby.follow("absent", OURS)
+    assert not daemon_folder("absent").exists()
+
+
+def test_a_coordinator_that_cannot_start_is_reported() -> None:
+    with pytest.raises(Problem, match="exit code 3"):
+        standby.start(["sh", "-c", "exit 3"], "token")
+    assert standby.end() == {"ended": False}

@@ -1,0 +1,143 @@
+"""Copies of the state: encryption, what a coordinator that takes over has, and damaged files."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from support.simulation.fleet_simulation import dataflow
+
+from dora_config.access_token import Token
+from dora_config.file_store import FileStore
+from dora_config.protocol.control import Standby
+from dora_config.protocol.daemon import CoordinatorCopy
+from dora_coordinator.io.authority import Authority
+from dora_coordinator.io.store import MemoryStore, SqliteStore, StoreError
+from dora_coordinator.io.succession import (
+    CopyError,
+    Restoration,
+    SuccessionFile,
+    begin,
+    make_copy,
+    restore,
+    seal,
+    unseal,
+)
+from dora_coordinator.state.commands import SaveMachine, SaveRecord
+from dora_coordinator.state.identities import MachineRecord
+from dora_coordinator.state.records import DataflowRecord, Phase
+from dora_coordinator.state.succession import SuccessionRecord
+
+AUTHORITY = "ab" * 32
+TOKEN = Token("secret")
+STANDBYS = (Standby(machine="base", address="10.0.0.2:6013"),)
+
+
+def sealed(content: bytes = b"state") -> CoordinatorCopy:
+    return seal(content, "secret", authority=AUTHORITY, epoch=1, number=7)
+
+
+def test_a_copy_is_read_with_the_token_only() -> None:
+    copy = sealed()
+    assert unseal(copy, "secret") == b"state"
+    assert b"state" not in base64.b64decode(copy.sealed)
+    damaged = base64.b64encode(base64.b64decode(copy.sealed)[:-1] + b"x").decode()
+    for other in (
+        copy.model_copy(update={"sealed": damaged}),
+        copy.model_copy(update={"sealed": "?"}),
+        copy.model_copy(update={"epoch": 2}),
+        copy.model_copy(update={"number": 8}),
+        copy.model_copy(update={"authority": "cd" * 32}),
+    ):
+        with pytest.raises(CopyError, match="damaged, or encrypted with another token"):
+            unseal(other, "secret")
+    with pytest.raises(CopyError):
+        unseal(copy, "other")
+    assert sealed().sealed != copy.sealed
+
+
+def code_of(folder: Path) -> str:
+    """Add a node's code to a store of files; return its digest."""
+    file = b"print()"
+    name = hashlib.sha256(file).hexdigest()
+    listed = json.dumps({"files": [{"path": "a.py", "sha256": name}]}).encode()
+    digest = hashlib.sha256(listed).hexdigest()
+    for one, content in ((name, file), (digest, listed)):
+        path = FileStore(folder).path(one)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return digest
+
+
+def copy_of(folder: Path, code: str) -> Restoration:
+    """The copy of a coordinator with a running and an ended dataflow and a machine."""
+    authority = Authority(folder / "authority")
+    store = SqliteStore(folder / "store.sqlite3")
+    spec = dataflow(camera="robot").model_copy(update={"code": {"camera": code}, "name": "drive"})
+    running = DataflowRecord(dataflow_id="d1", name="drive", phase=Phase.RUNNING, number=1)
+    ended = running.model_copy(update={"dataflow_id": "d2", "ended_at": 1.0})
+    store.apply([SaveRecord(running, spec), SaveRecord(ended, spec)])
+    store.apply([SaveMachine(MachineRecord(machine="robot", digest="aa"))])
+    copy = make_copy(store, authority, '{"successor": "x"}', TOKEN, 1)
+    store.close()
+    assert copy.number == 2
+    return Restoration(token="secret", state=copy, epoch=5, address="10.0.0.2:6013")
+
+
+def test_a_coordinator_takes_over_with_everything(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    given = copy_of(tmp_path / "old", code_of(state / "code"))
+    found = restore(state, 6013, given)
+    assert (found.dataflows, found.missing) == (1, ())
+    folder = state / "coordinator"
+    assert Authority(folder / "authority").fingerprint == given.state.authority
+    assert (folder / "tokens-6013.json").read_text() == '{"successor": "x"}'
+    assert SuccessionFile(folder / "succession-6013.json").read() == SuccessionRecord(
+        epoch=5, address="10.0.0.2:6013"
+    )
+    store = SqliteStore(folder / "store.sqlite3")
+    assert [record.dataflow_id for record, _ in store.load()] == ["d1", "d2"]
+    assert [one.machine for one in store.machines()] == ["robot"]
+    for name in ("store.sqlite3", "authority/key.pem", "tokens-6013.json"):
+        assert (folder / name).stat().st_mode & 0o777 == 0o600
+    with pytest.raises(StoreError, match="in use by another coordinator"):
+        restore(state, 6013, given)
+    store.close()
+    (folder / "mine").touch()
+    found = restore(state, 6013, given)  # again, with the earlier folder put aside
+    assert (state / "coordinator.earlier" / "mine").exists()
+    assert found.missing == ()
+
+
+def test_code_that_is_not_there_is_named(tmp_path: Path) -> None:
+    given = copy_of(tmp_path / "old", "ef" * 32)
+    assert restore(tmp_path / "state", 6013, given).missing == ("drive",)
+
+
+def test_a_wrong_token_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    given = copy_of(tmp_path / "old", "ef" * 32).model_copy(update={"token": "other"})
+    state = tmp_path / "state"
+    (state / "coordinator").mkdir(parents=True)
+    with pytest.raises(CopyError):
+        restore(state, 6013, given)
+    assert [path.name for path in state.iterdir()] == ["coordinator"]
+    assert list((state / "coordinator").iterdir()) == []
+
+
+def test_an_empty_store_in_the_place_of_a_lost_one_begins_an_epoch(tmp_path: Path) -> None:
+    file = SuccessionFile(tmp_path / "succession.json")
+    store = SqliteStore(tmp_path / "store")
+    assert begin(file, store).epoch == 1
+    assert begin(file, store).epoch == 1  # without standbys there are no copies
+    file.write(SuccessionRecord(standbys=STANDBYS))
+    assert begin(file, MemoryStore()).epoch == 1
+    assert begin(file, store).epoch == 2
+    store.apply([SaveMachine(MachineRecord(machine="robot"))])
+    assert begin(file, store).epoch == 2
+    store.close()
+    (tmp_path / "succession.json").write_text("{")
+    with pytest.raises(CopyError, match="delete it, then run `dora cluster up`"):
+        file.read()
