@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"dora {__version__}")  # does not fail if stdout is closed
         return 0
     first = words[0] if words else ""
+    if first == "run":
+        _start_zygote(words)
     try:
         if first in OWN_WORDS:
             command = find_command(first)
@@ -47,6 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(words)
     except KeyboardInterrupt:
         return 130
+
+
+def _start_zygote(words: Sequence[str]) -> None:
+    """Let the process that forks nodes import its modules while this one imports the command."""
+    files = [word for word in words if word.endswith((".yml", ".yaml"))]
+    if files and "--uv" not in words:
+        from dora_config.zygote_process import start_early
+
+        start_early(files[0])
 
 
 def find_command(name: str) -> Command | None:

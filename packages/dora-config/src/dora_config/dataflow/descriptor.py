@@ -24,6 +24,7 @@ from dora_config.dataflow.fields import (
     SizeField,
     SourceField,
     TextField,
+    WarmField,
     Written,
     optional,
     short_form,
@@ -237,6 +238,9 @@ class Node(ProgramFields):
     )
     cpu_affinity: list[Annotated[int, Field(ge=0, le=_MAX_CORES)]] | None = optional(
         "Cores the node may run on."
+    )
+    warm: WarmField | None = optional(
+        "Python modules to import before the node is forked, or false to start it as a program."
     )
     deploy: Deploy | None = optional("Where the node runs.")
     operator: Operator | None = optional("The one operator of a runtime node.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -36,6 +36,8 @@ from dora_config.yaml.quantities import MAX_SECONDS, SIZE_PATTERN, check_seconds
 from dora_config.yaml.scalars import for_a_program
 
 _ENV_NAME = re.compile(r"[^=\s\x00]+")
+_MODULE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$"
+_MODULE = re.compile(_MODULE_PATTERN)
 ENV_NAME_PATTERN = r"^[^=\s\u0000]+$"
 
 
@@ -180,6 +182,17 @@ def _text(value: str) -> str:
     return value
 
 
+def _warm(value: Any) -> Literal[False] | list[str]:
+    if isinstance(value, bool):
+        return [] if value else False
+    if not isinstance(value, list):
+        raise wrong(f"expected false or a list of Python modules, found {show(value)}")
+    for name in value:
+        if not (isinstance(name, str) and _MODULE.fullmatch(name)):
+            raise wrong(f"expected the name of a Python module, such as numpy, found {show(name)}")
+    return value
+
+
 def short_form(key: str) -> BeforeValidator:
     """Accept a text in place of a mapping with only `key`."""
     return BeforeValidator(
@@ -278,5 +291,17 @@ EnvValueField = Annotated[
     ),
 ]
 EnvField = dict[EnvNameField, EnvValueField]
+WarmField = Annotated[
+    Any,
+    AfterValidator(_warm),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "boolean"},
+                {"type": "array", "items": {"type": "string", "pattern": _MODULE_PATTERN}},
+            ]
+        }
+    ),
+]
 PortNumberField = Annotated[int, Field(ge=1, le=65535)]
 RefusedField = Annotated[Any, WithJsonSchema({"type": "null"})]

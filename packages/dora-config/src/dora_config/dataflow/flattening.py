@@ -33,7 +33,7 @@ Value = TypeVar("Value")
 _PORT_NODE = MODULE_PORT_PREFIX.rstrip("/")
 
 
-INHERITED = ("build", "deploy", "cpu_affinity")
+INHERITED = ("build", "deploy", "cpu_affinity", "warm")
 """Fields that a node of a module has from the node that uses it, unless it sets them."""
 
 

@@ -14,7 +14,7 @@ from dora_config.yaml.suggest import closest_name
 DescriptorKind = Literal["path", "operator", "operators", "module", "ros2"]
 KINDS: tuple[DescriptorKind, ...] = ("path", "operator", "operators", "module", "ros2")
 
-SHARED_FIELDS = frozenset({"id", "name", "description", "env", "deploy", "cpu_affinity"})
+SHARED_FIELDS = frozenset({"id", "name", "description", "env", "deploy", "cpu_affinity", "warm"})
 """Fields that nodes of every kind may have."""
 ALLOWED_FIELDS: Mapping[DescriptorKind, frozenset[str]] = {
     "operator": SHARED_FIELDS | {"operator"},

@@ -175,7 +175,7 @@ def _unused_inputs(
 
 
 _CHANGED = {"id", "path", "path_sha256", "args", "env", "build", "git", "inputs", "outputs"}
-_CHANGED |= {"input_types", "output_types", "output_metadata", "cpu_affinity", "deploy"}
+_CHANGED |= {"input_types", "output_types", "output_metadata", "cpu_affinity", "warm", "deploy"}
 _CHANGED |= {"operators", "ros2", *LOG_SETTINGS}
 _AS_WRITTEN = (ResolvedNode.model_fields.keys() & descriptor.Node.model_fields.keys()) - _CHANGED
 """Fields of a node that are copied."""
@@ -232,6 +232,7 @@ def _resolve_node(
         ),
         finish_grace=_default(node.finish_grace_secs, DEFAULT_FINISH_GRACE),
         cpu_affinity=tuple(sorted(set(node.cpu_affinity or ()))),
+        warm=False if node.warm is False else tuple(node.warm or ()),
         deploy=_deploy(node.deploy if node.deploy is not None else root.deploy),
         operators=operators,
     )

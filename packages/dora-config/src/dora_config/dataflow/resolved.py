@@ -161,6 +161,8 @@ class ResolvedNode(Frozen):
     startup_timeout: float | None = None
     shared_memory_pool_size: int | None = None
     cpu_affinity: tuple[int, ...] = ()
+    warm: Literal[False] | tuple[str, ...] = ()
+    """Modules to import before the node is forked; False: it is not forked."""
     deploy: ResolvedDeploy = ResolvedDeploy()
     operators: tuple[ResolvedOperator, ...] = ()
 

@@ -230,6 +230,7 @@ class Runner:
     def _open(self, nodes: Iterable[PreparedNode]) -> None:
         """Create logs, queues and the index; nodes may connect afterwards."""
         services, plan = self.services, self.plan
+        self.processes.expect(nodes)
         if plan.links is not None:
             self.set_links(plan.links, plan.credentials)
         for program in nodes:
@@ -283,8 +284,7 @@ class Runner:
             case commands.SpawnNode(node=node, incarnation=number):
                 self.processes.spawn(nodes[node], number)
             case commands.SignalNode(node=node, signal=name):
-                if (running := nodes[node].process) is not None:
-                    running.signal_group(name)
+                self.processes.signal(nodes[node], name)
             case commands.StageReplacement(node=node, incarnation=number):
                 self.processes.stage(nodes[node], number)
             case commands.PromoteReplacement(node=node, incarnation=number):

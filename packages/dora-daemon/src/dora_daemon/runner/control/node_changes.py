@@ -246,6 +246,7 @@ class NodeChanges:
         require_running(self._dispatcher.state)
         log = services.logs.open_log(prepared)
         services.nodes.add(node := LocalNode(prepared, log))
+        self._runner.processes.expect([prepared])
         services.nodes.locate(node, request.place, request.code)
         try:
             if not spec.is_dynamic:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from dora_config.dataflow.sources import TimerSource
-from dora_daemon.runner.logs.logs import LineHandler, NodeLog
+from dora_daemon.runner.logs.logs import LineHandler
 from dora_daemon.runner.machine.events import (
     Exit,
     NodeConnected,
@@ -24,6 +24,7 @@ from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.process.memory_kills import MemoryKills
 from dora_daemon.runner.process.prepare import PreparedNode
 from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest, spawn, why_not
+from dora_daemon.runner.process.zygote import Zygote, is_forkable
 from dora_node_api.protocol.launch_config import LaunchConfig
 
 
@@ -47,6 +48,9 @@ class Processes:
         self._departures = services.departures
         self._open_files = open_files
         self._memory_kills = MemoryKills()
+        self._zygote = Zygote()
+        self._starting: dict[LocalNode, str] = {}
+        """Nodes without a process yet, and the last signal that was sent to them."""
         self._waiting: deque[tuple[LocalNode, int]] = deque()
         self._alive: dict[NodeProcess, Callable[[Exit], None]] = {}
         """Every process that was not waited for yet, and what is called with its exit."""
@@ -54,8 +58,13 @@ class Processes:
         self._watches_children = False
         """SIGCHLD is handled, because process descriptors do not exist here."""
 
+    def expect(self, nodes: Iterable[PreparedNode]) -> None:
+        """Prepare to spawn these nodes."""
+        self._zygote.expect(nodes)
+
     def spawn(self, node: LocalNode, incarnation: int) -> None:
         """Start a process in a later turn of the loop, so that requests are answered meanwhile."""
+        self._starting[node] = ""
         self._waiting.append((node, incarnation))
         if len(self._waiting) == 1:
             self._loop.call_soon(self._spawn_next)
@@ -71,14 +80,51 @@ class Processes:
                 self._loop.call_soon(self._spawn_next)
 
     def _spawn(self, node: LocalNode, incarnation: int) -> None:
+        request = self._request(node, incarnation, node.program)
+        done = partial(self._forked, node, incarnation, request)
+        if not (is_forkable(node.program) and self._zygote.fork(request, done)):
+            self._execute(node, incarnation, request)
+
+    def _forked(
+        self,
+        node: LocalNode,
+        incarnation: int,
+        request: SpawnRequest,
+        running: NodeProcess | None,
+        reason: str,
+    ) -> None:
+        if running is None:
+            text = f"not forked but started as a program: {reason}"
+            self._services.logs.emit("debug", text, node.id)
+            self._execute(node, incarnation, request)
+        else:
+            self._adopt(running, incarnation, node.log)
+            self._spawned(node, incarnation, running)
+
+    def _execute(self, node: LocalNode, incarnation: int, request: SpawnRequest) -> None:
         try:
-            running = self._start(node, incarnation, node.program, node.log)
+            running = self.start(request, incarnation, node.log)
         except OSError as error:
+            self._starting.pop(node, None)
             self._emit(SpawnFailed(node.id, incarnation, str(error)))
             return
+        self._spawned(node, incarnation, running)
+
+    def _spawned(self, node: LocalNode, incarnation: int, running: NodeProcess) -> None:
+        node.log.tail.clear()
         node.process = running
+        name = self._starting.pop(node, "")
         self.watch(running, partial(self._ended, node, running))
         self._emit(NodeSpawned(node.id, incarnation, running.pid))
+        if name:
+            running.signal_group(name)
+
+    def signal(self, node: LocalNode, name: str) -> None:
+        """Signal the process of a node, or the one that is being started."""
+        if node.process is not None:
+            node.process.signal_group(name)
+        elif node in self._starting:
+            self._starting[node] = name
 
     def stage(self, node: LocalNode, incarnation: int) -> None:
         """Start the process of a node's replacement beside the running one."""
@@ -86,7 +132,8 @@ class Processes:
         assert staged is not None
         staged.incarnation = incarnation
         try:
-            staged.process = self._start(node, incarnation, staged.program, staged.log)
+            request = self._request(node, incarnation, staged.program)
+            staged.process = self.start(request, incarnation, staged.log)
         except OSError as error:
             node.replacement, staged.error = None, error
             staged.log.close()
@@ -109,23 +156,18 @@ class Processes:
             node.applicant = promoted.connection
             self._emit(NodeConnected(node.id, incarnation, promoted.connection.pid))
 
-    def _start(
-        self, node: LocalNode, incarnation: int, prepared: PreparedNode, log: NodeLog
-    ) -> NodeProcess:
+    def _request(self, node: LocalNode, incarnation: int, prepared: PreparedNode) -> SpawnRequest:
         variables = {
             **prepared.variables,
             "DORA_NODE_CONFIG": self._launch_config(node, incarnation).to_text(),
         }
-        request = SpawnRequest(
+        return SpawnRequest(
             prepared.argv,
             str(prepared.cwd),
             variables,
             cpus=prepared.cpus,
             open_files=self._open_files,
         )
-        running = self.start(request, incarnation, log)
-        log.tail.clear()
-        return running
 
     def _launch_config(self, node: LocalNode, incarnation: int) -> LaunchConfig:
         plan, spec = self._services.plan, node.spec
@@ -149,10 +191,13 @@ class Processes:
         except (OSError, ValueError) as error:
             program = request.argv[0]
             raise OSError(f"{program} in {request.cwd}: {why_not(program, error)}") from error
+        self._adopt(running, incarnation, log)
+        return running
+
+    def _adopt(self, running: NodeProcess, incarnation: int, log: LineHandler) -> None:
         self._record(running.pid)
         running.incarnation = incarnation
         running.read_into(log)
-        return running
 
     def watch(self, running: NodeProcess, on_exit: Callable[[Exit], None]) -> None:
         """Call ``on_exit`` once the process has ended and all that it printed was read."""
@@ -195,6 +240,7 @@ class Processes:
     def close(self) -> None:
         """Kill everything that still runs and wait for its end, without events."""
         self._waiting.clear()
+        self._zygote.close()
         for running in self._alive:
             running.signal_group("SIGKILL")
         for running in self._alive:

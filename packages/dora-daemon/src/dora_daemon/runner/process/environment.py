@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from dora_config.dataflow.resolved import EnvValue, FromMachine
 from dora_config.dataflow.variables import is_reserved
+from dora_config.zygote_process import with_tunables
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +60,8 @@ def merge_environment(
     return NodeEnvironment(variables, tuple(dict.fromkeys(warnings)), tuple(problems))
 
 
-_NON_TEMPORAL = "glibc.cpu.x86_non_temporal_threshold"
-_TUNABLES = f"{_NON_TEMPORAL}=0x400000"
-"""From 4 MiB on glibc copies past the caches: a 16 or 40 MiB payload takes a quarter less time.
-By default it does so from about three quarters of a cache on, which half a payload rarely has."""
-
-
 def with_packages(variables: Mapping[str, str], folder: str) -> dict[str, str]:
     """Return the variables with ``folder`` first on PYTHONPATH and tunables of glibc."""
     rest = variables.get("PYTHONPATH", "")
     path = f"{folder}:{rest}" if rest else folder
-    own = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    tunables = variables.get("GLIBC_TUNABLES", "")
-    if _NON_TEMPORAL not in tunables:
-        own["GLIBC_TUNABLES"] = f"{tunables}:{_TUNABLES}" if tunables else _TUNABLES
-    return {**variables, **own}
+    return with_tunables({**variables, "PYTHONPATH": path})

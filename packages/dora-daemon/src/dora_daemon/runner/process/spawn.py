@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from dora_daemon.runner.logs.logs import LineHandler, OutputReader
 from dora_daemon.runner.machine.events import Exit
@@ -36,10 +37,26 @@ class SpawnRequest:
     """Descriptors that it inherits under the same numbers."""
 
 
+class ForkedProcess:
+    """What a NodeProcess needs of a Popen, for a child that was forked by another process."""
+
+    def __init__(self, pid: int, stdout: int, stderr: int) -> None:
+        self.pid = pid
+        self.stdout: IO[bytes] = os.fdopen(stdout, "rb", buffering=0)
+        self.stderr: IO[bytes] = os.fdopen(stderr, "rb", buffering=0)
+        self.returncode: int | None = None
+
+    def wait(self) -> int:
+        if self.returncode is None:
+            _, status = os.waitpid(self.pid, 0)
+            self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+
 class NodeProcess:
     """One process and its group. Readable descriptors: ``stdout``, ``stderr``, ``exit_fd``."""
 
-    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes] | ForkedProcess) -> None:
         assert popen.stdout is not None
         assert popen.stderr is not None
         self._popen = popen

@@ -1,0 +1,90 @@
+"""Start of the process that forks nodes (`dora_node_api.zygote`).
+
+`dora run` starts it before it imports its own modules, so that both import at the same time. This
+module imports nothing that the launcher does not need anyway.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+from dora_config.dataflow.variables import is_reserved
+
+SWITCH = "DORA_NODE_ZYGOTE"
+"""Set to 0, it turns the fork of nodes off."""
+CHANNEL = 3
+"""Descriptor of the zygote's socket."""
+_PROGRAM = (
+    "import sys; sys.path[:] = [*sys.path[not sys.flags.safe_path :], sys.argv[1]];"
+    " from dora_node_api.zygote import main; main()"
+)
+_NON_TEMPORAL = "glibc.cpu.x86_non_temporal_threshold"
+_TUNABLES = f"{_NON_TEMPORAL}=0x400000"
+"""From 4 MiB on glibc copies past the caches: a 16 or 40 MiB payload takes a quarter less time.
+By default it does so from about three quarters of a cache on, which half a payload rarely has."""
+
+_early: list[tuple[int, socket.socket]] = []
+
+
+def with_tunables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables with what Python and glibc of a node read at their start."""
+    own = {"PYTHONUNBUFFERED": "1"}
+    tunables = variables.get("GLIBC_TUNABLES", "")
+    if _NON_TEMPORAL not in tunables:
+        own["GLIBC_TUNABLES"] = f"{tunables}:{_TUNABLES}" if tunables else _TUNABLES
+    return {**variables, **own}
+
+
+def is_enabled(environ: Mapping[str, str]) -> bool:
+    """Return whether nodes may be forked on this system."""
+    off = environ.get(SWITCH, "").strip().lower() in ("0", "false", "no", "off")
+    return sys.platform == "linux" and not off and not getattr(sys, "frozen", False)
+
+
+def start(environ: Mapping[str, str]) -> tuple[int, socket.socket] | None:
+    """Start a zygote with the environment of nodes; return its pid and this end of its socket.
+
+    It ends with the thread that calls this. None if it cannot be started.
+    """
+    package = find_spec("dora_node_api")
+    if not is_enabled(environ) or package is None or package.origin is None:
+        return None
+    location = os.path.dirname(os.path.dirname(package.origin))  # noqa: PTH120 - slow to import
+    argv = [sys.executable, "-u", "-c", _PROGRAM, location, str(os.getpid())]
+    variables = {name: text for name, text in environ.items() if not is_reserved(name)}
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
+    with theirs:
+        try:
+            pid = os.posix_spawn(
+                sys.executable,
+                argv,
+                with_tunables(variables),
+                file_actions=[*null, (os.POSIX_SPAWN_DUP2, theirs.fileno(), CHANNEL)],
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+            )
+        except OSError:
+            ours.close()
+            return None
+    return pid, ours
+
+
+def start_early(path: str) -> None:
+    """Start a zygote if a file, a dataflow or a plan, seems to have several Python nodes."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(1 << 20)
+    except OSError:
+        return
+    if text.count(b".py") > 1 and (started := start(os.environ)) is not None:
+        _early.append(started)
+
+
+def take_early() -> tuple[int, socket.socket] | None:
+    """Return the zygote that :func:`start_early` has started, once."""
+    return _early.pop() if _early else None

@@ -1,0 +1,223 @@
+"""The runner's end of a zygote (`dora_node_api.zygote`), which forks nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from dora_config.zygote_process import start, take_early
+from dora_daemon.runner.process.prepare import PreparedNode
+from dora_daemon.runner.process.spawn import ForkedProcess, NodeProcess, SpawnRequest
+
+LIMIT = 3.0
+"""Seconds for an answer; then nodes are started as programs."""
+WARM_LIMIT = 60.0
+"""As LIMIT, if modules of `warm` may have to be imported."""
+MAX_OUTSTANDING = 8
+WORTH_WAITING = 5
+"""Number of nodes for which a zygote that imports its modules is faster than programs."""
+MAX_FAILURES = 3
+_PR_SET_CHILD_SUBREAPER = 36
+_PRCTL = ctypes.CDLL(None).prctl
+
+Done = Callable[[NodeProcess | None, str], None]
+"""Called with the process, or without it and with the reason why there is none."""
+
+
+def is_forkable(node: PreparedNode) -> bool:
+    """Return whether a zygote may have the node; it decides in the end."""
+    return node.spec.warm is not False and node.argv[:2] == (sys.executable, "-u")
+
+
+@dataclass(slots=True, eq=False)
+class _Process:
+    pid: int
+    channel: socket.socket
+    early: bool
+    """It was started before there was a runner."""
+    ready: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Fork:
+    done: Done
+    process: _Process
+    """Of the zygote."""
+    channel: socket.socket
+    outputs: tuple[int, int]
+    """Read ends of its standard output and standard error."""
+    timer: asyncio.TimerHandle | None = None
+
+
+class Zygote:
+    """Forks nodes for a runner. Create it inside the event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._process: _Process | None = None
+        self._nodes = 0
+        """Number of nodes that it may fork."""
+        self._warm: dict[str, None] = {}
+        self._failures = 0
+        """Since the last node that it forked."""
+        self._waiting: deque[tuple[SpawnRequest, Done]] = deque()
+        self._outstanding: list[_Fork] = []
+
+    def expect(self, nodes: Iterable[PreparedNode]) -> None:
+        """Start a process if it is worth while for these nodes and those before."""
+        for node in filter(is_forkable, nodes):
+            self._nodes += 1
+            self._warm.update(dict.fromkeys(node.spec.warm or ()))
+        if (early := take_early()) is not None:
+            self._use(*early, early=True)
+            if not self._nodes:
+                self._end()
+        if self._nodes > 1 and self._process is None:
+            self._start()
+
+    def fork(self, request: SpawnRequest, done: Done) -> bool:
+        """Fork a node soon and call ``done``; False: start it as a program."""
+        process = self._process
+        if process is None:
+            if self._nodes > 1 and self._failures < MAX_FAILURES:
+                self._start()  # for the next one
+            return False
+        if not (process.ready or process.early or self._nodes >= WORTH_WAITING):
+            return False
+        self._waiting.append((request, done))
+        self._send_next()
+        return True
+
+    def close(self) -> None:
+        """End the process; what is not done yet never will be."""
+        self._waiting.clear()
+        for fork in list(self._outstanding):
+            self._forget(fork)
+            for number in fork.outputs:
+                os.close(number)
+        self._end()
+
+    # --- the process -----------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if (started := start(os.environ)) is None:
+            self._failures = MAX_FAILURES
+        else:
+            self._use(*started, early=False)
+
+    def _use(self, pid: int, channel: socket.socket, *, early: bool) -> None:
+        channel.setblocking(False)
+        self._process = _Process(pid, channel, early)
+        self._loop.add_reader(channel, self._heard)
+
+    def _heard(self) -> None:
+        assert self._process is not None
+        with suppress(OSError):
+            if self._process.channel.recv(64):
+                self._process.ready = True
+                return
+        self._failed("the zygote has ended")
+
+    def _failed(self, reason: str) -> None:
+        """End the process. Nodes that it has forked and not reported yet still report."""
+        self._failures += 1
+        self._end()
+        while self._waiting:
+            _, done = self._waiting.popleft()
+            done(None, reason)
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            self._loop.remove_reader(process.channel)
+            process.channel.close()
+            with suppress(OSError):
+                os.kill(process.pid, signal.SIGKILL)
+                os.waitpid(process.pid, 0)
+
+    # --- requests --------------------------------------------------------------------------------
+
+    def _send_next(self) -> None:
+        while self._waiting and self._process and len(self._outstanding) < MAX_OUTSTANDING:
+            request, done = self._waiting.popleft()
+            try:
+                self._send(self._process, request, done)
+            except OSError as error:
+                done(None, str(error))
+
+    def _send(self, process: _Process, request: SpawnRequest, done: Done) -> None:
+        values = {
+            "argv": request.argv,
+            "cwd": request.cwd,
+            "env": dict(request.env),
+            "cpus": request.cpus or tuple(os.sched_getaffinity(0)),
+            "open_files": request.open_files,
+            "warm": list(self._warm),
+        }
+        out, err = os.pipe(), os.pipe()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        outputs = (out[0], err[0])
+        try:
+            data = json.dumps(values).encode()
+            socket.send_fds(process.channel, [data], [out[1], err[1], theirs.fileno()])
+        except OSError:
+            ours.close()
+            for number in outputs:
+                os.close(number)
+            raise
+        finally:
+            theirs.close()
+            os.close(out[1])
+            os.close(err[1])
+        if not self._outstanding:
+            _PRCTL(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        limit = WARM_LIMIT if self._warm else LIMIT
+        fork = _Fork(done, process, ours, outputs)
+        fork.timer = self._loop.call_later(limit, self._timed_out, fork, limit)
+        self._outstanding.append(fork)
+        self._loop.add_reader(ours, self._answered, fork)
+
+    def _forget(self, fork: _Fork) -> None:
+        if fork.timer is not None:
+            fork.timer.cancel()
+        self._loop.remove_reader(fork.channel)
+        fork.channel.close()  # a process that is not confirmed ends
+        self._outstanding.remove(fork)
+        if not self._outstanding:
+            _PRCTL(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+    def _answered(self, fork: _Fork) -> None:
+        answer = json.loads(fork.channel.recv(1 << 16) or b"{}")
+        if (pid := answer.get("pid")) is not None:
+            self._failures = 0
+            fork.done(NodeProcess(ForkedProcess(pid, *fork.outputs)), "")
+            with suppress(OSError):
+                fork.channel.send(b"1")
+            self._forget(fork)
+        else:
+            if answer.get("stale") and fork.process is self._process:
+                self._end()
+                self._start()
+            self._give_up(fork, answer.get("problem", "the zygote has ended"))
+        self._send_next()
+
+    def _timed_out(self, fork: _Fork, limit: float) -> None:
+        reason = f"the zygote did not answer within {limit:g} s"
+        if fork.process is self._process:
+            self._failed(reason)
+        self._give_up(fork, reason)
+
+    def _give_up(self, fork: _Fork, reason: str) -> None:
+        self._forget(fork)
+        for number in fork.outputs:
+            os.close(number)
+        fork.done(None, reason)

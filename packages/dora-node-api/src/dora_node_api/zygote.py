@@ -1,0 +1,496 @@
+"""Forks nodes from a process that has imported what every node imports.
+
+The runner starts it, and sends requests on a SOCK_SEQPACKET socket: JSON with three descriptors, of
+the node's standard output, its standard error and a socket for this request. On that socket the
+node sends its pid once it is a child of the runner, and runs when the runner has confirmed it; a
+refusal is sent there as well. When it ends early the node ends, so a request that the runner has
+given up starts nothing.
+
+A node is a child of the runner, which is a subreaper meanwhile: a process between the two forks it
+and ends. Whatever a fork cannot give a node is refused by `why_not`; then the runner starts the
+node as a program.
+"""
+
+# ruff: noqa: PTH116, PTH118, PTH120, SIM105 - other modules than a node imports
+from __future__ import annotations
+
+import array
+import atexit
+import builtins
+import ctypes
+import gc
+import importlib
+import importlib.machinery
+import io
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import types
+import warnings
+import weakref
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+CHANNEL = 3
+MAX_REQUEST = 1 << 20
+MODULES = (
+    "dora_node_api.backends.runner",
+    "dora_node_api.data.arrow",
+    "dora_node_api.logging.logging_bridge",
+    "dora_node_api.node",
+    "dora_node_api.protocol.launch_config",
+)
+"""What every node imports. Of libraries only pyarrow, which imports numpy, and what the dataflow
+lists in `warm`."""
+READ_AT_START = (
+    *("PYTHON", "LD_", "GLIBC_TUNABLES", "MALLOC_", "MIMALLOC_", "JE_ARROW_", "ARROW_", "HOME"),
+    *("OMP_", "KMP_", "OPENBLAS_", "GOTO_", "MKL_", "BLIS_", "NUMPY_", "NPY_", "LC_", "LANG"),
+    *("SSL_", "OPENSSL_", "COVERAGE_", "COV_", "DD_", "DEBUGPY_", "PYDEVD_"),
+)
+"""Beginnings of the variables that programs and libraries read when they start."""
+_PATH = "PYTHONPATH"
+_PR_SET_PDEATHSIG, _PR_SET_MM, _PR_SET_MM_MAP = 1, 35, 14
+_REPARENTING = 10.0
+_INTERRUPTED = -1
+_C = ctypes.CDLL(None, use_errno=True)
+_C.sbrk.restype = ctypes.c_void_p
+
+
+# --- decisions ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What decides whether this process can become a node."""
+
+    environ: Mapping[str, str]
+    """Of this process."""
+    loaded: Collection[str]
+    """Names of the modules that it has imported."""
+    changed: str | None = None
+    """A file or folder of these modules that has changed since."""
+    strange: str | None = None
+    """What its start-up files did that a fork does not carry over."""
+
+
+def why_not(
+    argv: list[str], variables: Mapping[str, str], beside: Iterable[str], head: bytes, facts: Facts
+) -> str | None:
+    """Return why a node cannot be forked, None if it can; pure.
+
+    ``beside``: names of importable files in the folder that is first on its path. ``head``: the
+    first bytes of its file.
+    """
+    if facts.strange is not None:
+        return facts.strange
+    if facts.changed is not None:
+        return f"{facts.changed} has changed"
+    if argv[2:3] != ["-m"] and (not argv[2:] or not argv[2].startswith("/")):
+        return "its file is not an absolute path"
+    if head[:2] == b"PK" or head[2:4] == b"\r\n":
+        return "its file is an archive or compiled"
+    own = _read_at_start(variables)
+    ours = _read_at_start(facts.environ)
+    for name in sorted({*own, *ours}):
+        if own.get(name) != ours.get(name):
+            return f"its {name} differs from that of its runner"
+    first, _, rest = variables.get(_PATH, "").partition(":")
+    if rest != facts.environ.get(_PATH, "") or not first.startswith("/"):
+        return f"its {_PATH} differs from that of its runner"
+    if rest and not all(entry.startswith("/") for entry in rest.split(":")):
+        return f"its {_PATH} has relative entries"
+    shadowing = sorted(set(beside) & set(facts.loaded))
+    return f"a module beside its file is called {shadowing[0]}" if shadowing else None
+
+
+def _read_at_start(variables: Mapping[str, str]) -> dict[str, str]:
+    return {k: v for k, v in variables.items() if k.startswith(READ_AT_START) and k != _PATH}
+
+
+def importable(entries: Iterable[tuple[str, bool]]) -> list[str]:
+    """Return the names of modules that a folder with these entries (name, is a folder) may have."""
+    files = (".py", ".pyc", ".so")
+    return [name.partition(".")[0] for name, folder in entries if folder or name.endswith(files)]
+
+
+# --- the zygote ---------------------------------------------------------------------------------
+
+
+def _reseed() -> None:
+    """Give random numbers of numpy another beginning in each node; Python's own have one."""
+    if (random := sys.modules.get("numpy.random")) is not None:
+        random.seed()
+
+
+class Request:
+    """One request, and the descriptors that came with it."""
+
+    def __init__(self, data: bytes, descriptors: list[int]) -> None:
+        self.values: dict[str, Any] = json.loads(data)
+        self.argv: list[str] = self.values["argv"]
+        self.variables: dict[str, str] = self.values["env"]
+        *self.outputs, number = descriptors
+        self.channel = socket.socket(fileno=number)
+
+    def close(self) -> None:
+        for number in self.outputs:
+            os.close(number)
+        self.channel.close()
+
+    def refuse(self, problem: str, **more: object) -> None:
+        """Send a refusal; the runner may have given up the request."""
+        self.send({"problem": problem, **more})
+        self.close()
+
+    def send(self, answer: Mapping[str, object]) -> None:
+        try:
+            self.channel.send(json.dumps(answer).encode())
+        except OSError:
+            pass
+
+    @property
+    def folder(self) -> str:
+        """The first entry of its path."""
+        if self.argv[2] == "-m":
+            return str(self.values["cwd"])
+        return os.path.dirname(os.path.realpath(self.argv[2]))
+
+
+class Zygote:
+    """Answers requests; in a new node, `serve` returns its request."""
+
+    def __init__(self, channel: socket.socket, runner: int) -> None:
+        self._channel = channel
+        self._runner = runner
+        self._environ = dict(os.environ)
+        self._known: dict[str, object] = {}
+        """State of the modules after their import."""
+        self._tried: set[str] = set()
+        self._strange: str | None = None
+
+    def prepare(self) -> None:
+        """Import what every node needs, then report that the zygote is ready."""
+        if _threads() > 1:
+            self._strange = "start-up files of its Python start threads"
+        try:
+            _show([sys.executable, "-m", "dora_node_api.zygote"], self._environ)
+        except OSError as error:
+            self._strange = str(error)
+        from dora_node_api.data.arrow import load_pyarrow
+
+        load_pyarrow()
+        self.load(MODULES)
+        gc.disable()
+        self._channel.send(b"ready")
+
+    def load(self, names: Iterable[str]) -> None:
+        """Import modules that are not imported yet; those that fail are left to the node."""
+        missing = [name for name in names if name not in self._tried]
+        self._tried.update(missing)
+        for name in missing:
+            try:
+                importlib.import_module(name)
+            except Exception:  # noqa: BLE001 - code of libraries
+                continue
+        if missing:
+            if threading.active_count() > 1:
+                self._strange = f"a module of `warm` starts threads ({', '.join(missing)})"
+            self._known = _snapshot()
+            gc.collect()
+            gc.freeze()
+
+    def serve(self) -> Request | None:
+        """Answer requests until the runner closes its end; then return None."""
+        while requests := self._receive():
+            warm = {name: None for request in requests for name in request.values["warm"]}
+            self.load(warm)
+            now = _snapshot()
+            changed = next((path for path in now if now[path] != self._known.get(path)), None)
+            facts = Facts(self._environ, sys.modules.keys(), changed, self._strange)
+            accepted = []
+            for request in requests:
+                if (problem := self._problem(request, facts)) is not None:
+                    request.refuse(problem, stale=changed is not None)
+                else:
+                    accepted.append(request)
+            if accepted and (own := self._fork(accepted)) is not None:
+                return own
+        return None
+
+    def _problem(self, request: Request, facts: Facts) -> str | None:
+        try:
+            with os.scandir(request.folder) as entries:
+                beside = importable([(entry.name, entry.is_dir()) for entry in entries])
+            head = b""
+            if request.argv[2] != "-m":
+                with open(request.argv[2], "rb") as file:
+                    head = file.read(4)
+        except OSError as error:
+            return str(error)
+        return why_not(request.argv, request.variables, beside, head, facts)
+
+    def _receive(self) -> list[Request]:
+        """Wait for a request; take those that wait already."""
+        requests: list[Request] = []
+        flags = 0
+        room = socket.CMSG_SPACE(3 * array.array("i").itemsize)
+        while True:
+            # recv_fds of Python 3.11 ignores the flags
+            try:
+                data, control, _, _ = self._channel.recvmsg(MAX_REQUEST, room, flags)
+            except BlockingIOError:
+                return requests
+            if not data:
+                return requests
+            numbers = array.array("i")
+            for _, _, part in control:
+                numbers.frombytes(part[: len(part) - len(part) % numbers.itemsize])
+            requests.append(Request(data, list(numbers)))
+            flags = socket.MSG_DONTWAIT
+
+    def _fork(self, requests: list[Request]) -> Request | None:
+        """Fork the nodes from a process that ends; return a request in the process of its node."""
+        middle = _fork()
+        if middle:
+            for request in requests:
+                request.close()
+            os.waitpid(middle, 0)
+            return None
+        middle = os.getpid()
+        while requests:
+            request = requests.pop(0)
+            try:
+                if _fork() == 0:
+                    self._channel.close()
+                    for other in requests:
+                        other.close()
+                    _become(request, middle, self._runner)
+                    return request
+            except OSError as error:
+                request.refuse(str(error))
+                continue
+            request.close()
+        os._exit(0)
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # Python warns about threads of libraries, which have handlers for a fork
+        warnings.filterwarnings("ignore", message=".*multi-threaded", category=DeprecationWarning)
+        return os.fork()
+
+
+def _threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def _snapshot() -> dict[str, object]:
+    """Return the state of the imported files, and what can be imported from each folder."""
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    found: dict[str, object] = {path: _state(path) for path in files if isinstance(path, str)}
+    for folder in sys.path:
+        try:
+            names = os.listdir(folder)
+        except OSError:
+            continue
+        found[folder] = {
+            (name, _state(os.path.join(folder, name)) if name.endswith(".pth") else None)
+            for name in names
+            if name.endswith((".py", ".pyc", ".so", ".pth", "-info")) or "." not in name
+        }
+    return found
+
+
+def _state(path: str) -> object:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+# --- a node -------------------------------------------------------------------------------------
+
+
+def _become(request: Request, middle: int, runner: int) -> None:
+    """Give this process what a new process of the runner would have, and wait for the runner."""
+    values = request.values
+    try:
+        os.setsid()
+        for number, descriptor in enumerate(request.outputs, start=1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        os.chdir(values["cwd"])
+        os.sched_setaffinity(0, values["cpus"])
+        if values["open_files"]:
+            resource.setrlimit(resource.RLIMIT_NOFILE, tuple(values["open_files"]))
+        os.environ.clear()
+        os.environ.update(request.variables)
+        time.tzset()
+        _show(request.argv, request.variables)
+        _reseed()
+        deadline = time.monotonic() + _REPARENTING
+        while os.getppid() == middle and time.monotonic() < deadline:
+            time.sleep(0.0002)
+        # not before: the end of the former parent would count
+        _C.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != runner:
+            os._exit(127)
+    except (OSError, ValueError) as error:
+        request.send({"problem": str(error)})
+        os._exit(127)
+    request.send({"pid": os.getpid()})
+    if not request.channel.recv(1):
+        os._exit(127)
+    request.channel.close()
+
+
+def _show(argv: list[str], variables: Mapping[str, str]) -> None:
+    """Let /proc, and so `ps`, show this command line and environment. Raises OSError."""
+    global _shown
+    parts = [
+        b"".join(os.fsencode(text) + b"\0" for text in texts)
+        for texts in (argv, [f"{name}={text}" for name, text in variables.items()])
+    ]
+    _shown = shown = ctypes.create_string_buffer(b"".join(parts))
+    args = ctypes.addressof(shown)
+    env = args + len(parts[0])
+    with open("/proc/self/stat", "rb") as file:
+        # from the third on; proc_pid_stat(5) numbers them from 1
+        fields = [0, 0, 0, *file.read().rpartition(b")")[2].split()]
+    code, data = fields[26:28], fields[45:47]
+    numbers = map(int, (*code, *data, fields[47], _C.sbrk(0), fields[28]))
+    # struct prctl_mm_map; no auxiliary vector, and the executable stays
+    layout = struct.pack("=12Q2I", *numbers, args, env, env, env + len(parts[1]), 0, 0, 0xFFFFFFFF)
+    size = ctypes.c_ulong(len(layout))
+    if _C.prctl(_PR_SET_MM, _PR_SET_MM_MAP, ctypes.c_char_p(layout), size, ctypes.c_ulong(0)):
+        number = ctypes.get_errno()
+        raise OSError(number, f"the kernel cannot change a command line: {os.strerror(number)}")
+
+
+_shown: ctypes.Array[ctypes.c_char] | None = None
+"""What /proc shows."""
+
+
+def _run(request: Request) -> int:
+    """Run a node as Python runs a program; return its exit code. Raises KeyboardInterrupt."""
+    argv = request.argv
+    packages = request.variables[_PATH].partition(":")[0]
+    sys.orig_argv = list(argv)
+    sys.path[:0] = [packages] if sys.flags.safe_path else [request.folder, packages]
+    sys.modules["__main__"] = main_module = types.ModuleType("__main__")
+    importlib.invalidate_caches()
+    try:
+        if argv[2] == "-m":
+            sys.argv = ["-m", *argv[4:]]
+            vars(main_module)["__builtins__"] = builtins
+            import runpy
+
+            runpy._run_module_as_main(argv[3])  # type: ignore[attr-defined]
+            return 0
+        file = argv[2]
+        sys.argv = argv[2:]
+        loader = importlib.machinery.SourceFileLoader("__main__", file)
+        vars(main_module).update(
+            __file__=file, __cached__=None, __loader__=loader, __builtins__=builtins
+        )
+        if sys.version_info < (3, 14):
+            vars(main_module)["__annotations__"] = {}
+        with io.open_code(file) as source:
+            code = compile(source.read(), file, "exec", dont_inherit=True)
+        exec(code, vars(main_module))
+    except BaseException as error:  # noqa: BLE001 - code of the user
+        return _report(error)
+    return 0
+
+
+def _report(error: BaseException, *, hook: bool = True) -> int:
+    """Report what ended a node, as Python does; return the exit code."""
+    if isinstance(error, SystemExit):
+        if error.code is None or isinstance(error.code, int):
+            return (error.code or 0) & 0xFF
+        print(error.code, file=sys.stderr)
+        return 1
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    error.__traceback__ = trace
+    try:
+        (sys.excepthook if hook else sys.__excepthook__)(type(error), error, trace)
+    except SystemExit as ended:
+        return _report(ended)
+    except BaseException as second:  # noqa: BLE001 - code of the user
+        print("Error in sys.excepthook:", file=sys.stderr)
+        second.__context__ = None
+        _report(second, hook=False)
+        print("\nOriginal exception was:", file=sys.stderr)
+        _report(error, hook=False)
+    return _INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+
+
+def _finish(status: int, loaded: Collection[str]) -> None:
+    """End as Python does, but leave the modules alone that were loaded before the fork.
+
+    Their end would write to all memory that the nodes share. Returns if the process has other
+    threads: then Python itself has to end it.
+    """
+    if _threads() > 1:
+        return
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    own = [name for name in sys.modules if name not in loaded and name != "__main__"]
+    modules: list[object] = [sys.modules.pop(name) for name in (*reversed(own), "__main__")]
+    left = [weakref.ref(module) for module in modules if isinstance(module, types.ModuleType)]
+    modules.clear()
+    gc.collect()
+    for number in signal.valid_signals():  # handlers keep the names of their modules
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_IGN)
+    for reference in left:
+        if (module := reference()) is not None:
+            names = vars(module)
+            names.update(dict.fromkeys(names.keys() - {"__builtins__"}))
+    gc.collect()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except (OSError, ValueError, AttributeError):
+            status = 120
+    if status == _INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(status)
+
+
+def main() -> None:
+    """Run a zygote and, in the processes that it forks, their nodes."""
+    location, runner = sys.argv[1], int(sys.argv[2])
+    _C.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != runner:
+        os._exit(0)
+    del sys.path[-1]
+    if os.path.dirname(os.path.dirname(__file__)) != location:
+        os._exit(1)
+    os.setsid()
+    os.closerange(CHANNEL + 1, 1 << 16)
+    zygote = Zygote(socket.socket(fileno=CHANNEL), runner)
+    zygote.prepare()
+    if (request := zygote.serve()) is None:
+        os._exit(0)
+    gc.enable()
+    loaded = frozenset(sys.modules)
+    status = _run(request)
+    del request, zygote
+    _finish(status, loaded)
+    if status == _INTERRUPTED:
+        sys.excepthook = lambda *_: None
+        raise KeyboardInterrupt
+    sys.exit(status)
