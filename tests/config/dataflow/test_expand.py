@@ -54,6 +54,7 @@ def test_operator_nodes_keep_all_fields_that_nodes_share() -> None:
         "env": {"A": "b"},
         "deploy": {"machine": "m"},
         "cpu_affinity": [0],
+        "warm": ["numpy"],
     }
     assert fields.keys() == SHARED_FIELDS
     flow = parse(json.dumps({"nodes": [{**fields, "operator": {"python": "op.py"}}]}))

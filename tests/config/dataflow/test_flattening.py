@@ -20,6 +20,7 @@ nodes:
     build: make outer
     deploy: {machine: robot}
     cpu_affinity: [1]
+    warm: false
   - {id: sink, path: sink.py, inputs: {boxes: eye/boxes, logs: dora/logs/warn/camera}}
 """
 
@@ -97,6 +98,7 @@ def test_settings_of_the_user_apply_to_inner_nodes_without_their_own(files: Path
     assert (find.build, keep.build) == (("make outer",), ("make inner",))
     assert (find.deploy.machine, keep.deploy.machine) == ("robot", "other")
     assert (find.cpu_affinity, keep.cpu_affinity) == ((1,), (1,))
+    assert (find.warm, keep.warm) == (False, False)
 
 
 def test_build_of_the_module_precedes_build_of_its_user(files: Path) -> None:
@@ -145,7 +147,7 @@ def test_operator_has_the_output_of_a_module(files: Path) -> None:
 
 
 MISTAKES = [
-    ("flow", "boxes: eye/boxes", "boxes: eye/boxs", 'flow.yml:11:47: node "sink": input "boxes": '),
+    ("flow", "boxes: eye/boxes", "boxes: eye/boxs", 'flow.yml:12:47: node "sink": input "boxes": '),
     ("flow", "boxes: eye/boxes", "boxes: eye/boxs", 'module node "eye" has outputs boxes; did you'),
     ("flow", "image: {source", "imag: {source", 'module "eye" requires input "image"'),
     ("flow", "image: {source", "imag: {source", 'no input "imag", expected image, hint; did you'),

@@ -155,6 +155,8 @@ NODE = [
     ("path: p\nshared_memory_pool_size: big", "shared_memory_pool_size: invalid size 'big'"),
     ("path: p\ncpu_affinity: [0, -1]", "cpu_affinity item 2: must not be negative, found -1"),
     ("path: p\ncpu_affinity: 1", "cpu_affinity: expected a list, found 1"),
+    ("path: p\nwarm: numpy", 'warm: expected false or a list of Python modules, found "numpy"'),
+    ("path: p\nwarm: [a-b]", "warm: expected the name of a Python module, such as numpy"),
     ("path: p\ndeploy: {machin: a}", "deploy: unknown field `machin` (did you mean `machine`?)"),
     ("path: p\ndeploy: {labels: {gpu: }}", "labels gpu: expected a text, found nothing"),
     ("path: p\ndeploy: {labels: {'a b': x}}", "label key 'a b' contains invalid character ' '"),

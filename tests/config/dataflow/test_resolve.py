@@ -59,6 +59,7 @@ def test_a_node_with_everything() -> None:
         startup_timeout: 9
         shared_memory_pool_size: 1G
         cpu_affinity: [3, 1, 3]
+        warm: [numpy]
         deploy: {machine: m, working_dir: w}
         """)
     assert resolved.args == ("--rate", "20", "a b", "c")
@@ -80,6 +81,7 @@ def test_a_node_with_everything() -> None:
     assert (resolved.finish_grace, resolved.startup_timeout) == (4.0, 9.0)
     assert resolved.shared_memory_pool_size == 1 << 30
     assert resolved.cpu_affinity == (1, 3)
+    assert resolved.warm == ("numpy",)
     assert resolved.deploy == ResolvedDeploy(machine="m", working_dir="w")
 
 

@@ -180,13 +180,17 @@ PICKLED = """
 import multiprocessing, pickle, sys
 class Thing:
     def __eq__(self, other): return type(other) is Thing
-def work(thing):
-    return type(thing).__module__, thing == Thing()
+def work(thing, connection):
+    connection.send([type(thing).__module__, thing == Thing()])
 if __name__ == "__main__":
     assert pickle.loads(pickle.dumps(Thing())) == Thing()
     for way in ("spawn", "fork", "forkserver"):
-        with multiprocessing.get_context(way).Pool(2) as pool:
-            print(way, pool.map(work, [Thing()] * 3))
+        context = multiprocessing.get_context(way)
+        ours, theirs = context.Pipe()
+        process = context.Process(target=work, args=(Thing(), theirs))
+        process.start()
+        print(way, ours.recv())
+        process.join()
 """
 ENDINGS = {
     "success": "print('done')",

@@ -12,12 +12,16 @@ import sys
 from pathlib import Path
 
 import dora_config.quick_imports  # noqa: F401
+from dora_config.zygote_process import start_early
+from dora_daemon.process_tree.runtime_dir import PLAN
 from dora_daemon.runner.process import runners_unit
 
 if __name__ == "__main__":
     entering = runners_unit.enter(os.environ)  # while it lasts, the rest is imported
+    directory = Path(sys.argv[1])
+    if not entering.begun:  # else it would stay in the present unit
+        start_early(str(directory / PLAN))
     from dora_daemon.runner.background import main
 
-    directory = Path(sys.argv[1])
     descriptor = int(sys.argv[2]) if len(sys.argv) > 2 else None
     sys.exit(main(directory, descriptor, entering.finish))

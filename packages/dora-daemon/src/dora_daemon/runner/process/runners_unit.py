@@ -32,6 +32,10 @@ class EnteringUnit:
         self._unit = unit
         self._move = move
 
+    @property
+    def begun(self) -> bool:
+        return self._move is not None
+
     def finish(self) -> None:
         """Wait for the end of the move; call this before the process starts another one."""
         if self._move is None:
