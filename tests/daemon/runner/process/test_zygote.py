@@ -152,7 +152,7 @@ print(json.dumps({
     "process": [os.getsid(0) == os.getpid() == os.getpgrp(), os.getppid(), death.value],
     "descriptors": [os.readlink("/proc/self/fd/0"), sorted(os.listdir("/proc/self/fd"))],
     "signals": [str(signal.getsignal(n)) for n in sorted(signal.valid_signals())],
-    "masks": [line for line in shown("status").splitlines() if line.startswith(("Sig", "Shd"))],
+    "masks": [line for line in shown("status").splitlines() if line[:4] in ("SigB", "SigI")],
     "filters": [str(entry) for entry in warnings.filters],
     "gc": [gc.isenabled(), gc.get_threshold()],
     "threads": [threading.active_count(), threading.current_thread() is threading.main_thread()],
