@@ -8,6 +8,7 @@ from support.simulation.fleet_simulation import dataflow
 from dora_config.protocol.daemon import (
     ConnectPart,
     EndDaemon,
+    ForgetPart,
     PartChanged,
     PartLost,
     PreparePart,
@@ -130,7 +131,7 @@ def messages(commands: list[Command]) -> list[object]:
 
 def test_a_rebooted_machine_starts_its_part_once_the_coordinator_is_away() -> None:
     machine = running().rebooted()
-    assert machine.state.reports() == ()  # nothing of it runs
+    assert [report.phase for report in machine.state.reports()] == ["lost"]
     saved, start = machine.post(AWAY)
     assert isinstance(saved, SavePart)
     assert isinstance(start, StartRunner)
@@ -148,12 +149,32 @@ def test_a_rebooted_machine_starts_its_part_once_the_coordinator_is_away() -> No
 
 def test_the_coordinator_that_answers_in_time_decides() -> None:
     machine = running().rebooted()
-    commands = machine.post(CoordinatorConnected())
-    assert [type(message) for message in messages(commands)] == [PartLost]
-    assert starts(machine.post(AWAY)) == []
+    machine.post(CoordinatorConnected())
     again = PreparePart(dataflow_id=ID, attempt=4, spec=SPEC)
     (record,) = starts(machine.post(again))
     assert (record.attempt, record.starts) == (4, 0)
+
+
+def test_a_coordinator_that_registers_a_machine_and_hangs_does_not_prevent_the_start() -> None:
+    machine = running().rebooted()
+    machine.post(CoordinatorConnected(), CoordinatorLost())
+    assert len(starts(machine.post(AWAY))) == 1
+    # also if the part is lost while the coordinator hangs
+    machine = running()
+    (lost,) = messages(machine.post(GONE))
+    assert isinstance(lost, PartLost)
+    assert machine.post(PartDue(ID, 0)) == []
+    machine.post(CoordinatorLost())
+    assert len(starts(machine.post(AWAY))) == 1
+
+
+def test_a_lost_part_that_the_coordinator_forgets_is_not_started() -> None:
+    machine = running().rebooted()
+    machine.post(CoordinatorConnected(), ForgetPart(dataflow_id=ID, attempt=2))
+    assert [report.phase for report in machine.state.reports()] == ["lost"]
+    machine.post(ForgetPart(dataflow_id=ID, attempt=3), CoordinatorLost())
+    assert starts(machine.post(AWAY)) == []
+    assert machine.record.forgotten  # its logs remain
 
 
 def test_the_coordinator_releases_what_the_machine_began() -> None:

@@ -210,6 +210,7 @@ def test_only_the_newest_ended_records_are_kept(monkeypatch: pytest.MonkeyPatch)
             spec=SPEC,
             phase="ended",
             ended_at=float(number),
+            log_dirs={"camera": "out"},
         )
         return record.model_copy(update=changed)
 

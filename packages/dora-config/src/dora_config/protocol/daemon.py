@@ -43,7 +43,8 @@ HEARTBEAT_INTERVAL: Final = 3.0
 COORDINATOR_SILENCE: Final = 20.0
 """Seconds without a message after which a daemon reconnects."""
 
-PartPhase = Literal["preparing", "prepared", "running", "stopping", "ended"]
+PartPhase = Literal["preparing", "prepared", "running", "stopping", "lost", "ended"]
+"""``lost``: nothing of it runs, until the coordinator, or in its absence the machine, starts it."""
 
 # ------------------------------------------------------------------- daemon -> coordinator
 
@@ -155,7 +156,7 @@ class PartChanged(Message):
 
 
 class PartLost(Message):
-    """A part was lost or could not be prepared; nothing of it remains on this machine."""
+    """A part was lost or could not be prepared; nothing of it runs on this machine."""
 
     kind: Literal["part_lost"] = "part_lost"
     dataflow_id: DataflowUuid
@@ -173,6 +174,8 @@ class PartDescribed(Message):
     attempt: int
     spec: DataflowSpec
     revision: int = 0
+    lost: bool = False
+    """Nothing of it runs."""
 
 
 class SignRequest(Message):

@@ -27,6 +27,8 @@ class PartReported:
     daemon: str
     report: PartReport
     registering: bool = False
+    rebooted: bool = False
+    """As of `PartAbsent`."""
 
 
 @dataclass(frozen=True, slots=True)

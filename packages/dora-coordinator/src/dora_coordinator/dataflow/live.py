@@ -60,7 +60,7 @@ def _part_reported(data: DataflowData, event: events.PartReported, now: float) -
     part, report = data.parts[event.daemon], event.report
     part.reported = True
     part.only_virtual_left = report.only_virtual_left
-    part.problem = report.problem
+    part.problem = None if report.phase == "lost" else report.problem
     if part.ended:
         return [part.forget()] if report.phase == "ended" else [part.kill()]
     if report.attempt < part.attempt and report.phase == "ended":
@@ -88,6 +88,10 @@ def _part_reported(data: DataflowData, event: events.PartReported, now: float) -
         case "preparing":
             data.parts.move(part, PartState.PREPARING)
             return []
+        case "lost" if report.revision != part.revision:
+            return []  # its nodes are described first
+        case "lost":
+            return _part_absent(data, part, event.rebooted, now)
         case "stopping":
             return []
         case _ as unreachable:

@@ -16,7 +16,6 @@ from dora_config.protocol.daemon import (
     PartChanged,
     PartDescribed,
     PartLost,
-    PartReport,
 )
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_coordinator.dataflow.backoff import Backoff
@@ -195,7 +194,8 @@ class DataflowRegistry:
         commands: list[Command] = []
         reported = {report.dataflow_id: report for report in member.register.parts}
         for report in reported.values():
-            commands += self._part_reported(member.key, report, registering=True, now=now)
+            event = PartReported(member.key, report, registering=True, rebooted=member.rebooted)
+            commands += self._part_reported(event, now)
         for dataflow in self.unfinished_on(member.key):
             if dataflow.id not in reported:
                 commands += self.apply(dataflow, PartAbsent(member.key, member.rebooted), now)
@@ -238,11 +238,13 @@ class DataflowRegistry:
         """Handle a daemon's message about one of its parts."""
         match message:
             case PartChanged(report=report):
-                return self._part_reported(daemon, report, registering=False, now=now)
+                return self._part_reported(PartReported(daemon, report), now)
             case PartLost():
                 dataflow = self._dataflows.get(message.dataflow_id)
-                if dataflow is None:
+                if dataflow is None or daemon not in dataflow.parts:
                     return []
+                if dataflow.has_ended:
+                    return [dataflow.parts[daemon].kill()]
                 event = PartGone(
                     daemon, message.attempt, message.reason, message.node, message.result
                 )
@@ -256,20 +258,23 @@ class DataflowRegistry:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _part_reported(
-        self, daemon: str, report: PartReport, *, registering: bool, now: float
-    ) -> list[Command]:
+    def _part_reported(self, event: PartReported, now: float) -> list[Command]:
+        daemon, report = event.daemon, event.report
         dataflow = self._dataflows.get(report.dataflow_id)
         if dataflow is not None and daemon in dataflow.parts:
-            return self.apply(dataflow, PartReported(daemon, report, registering), now)
+            return self.apply(dataflow, event, now)
         if report.phase == "ended":
             forget = ForgetPart(dataflow_id=report.dataflow_id, attempt=report.attempt)
             return [SendToDaemon(daemon, forget)]
         return [SendToDaemon(daemon, DescribePart(dataflow_id=report.dataflow_id))]
 
     def _adopt(self, daemon: str, message: PartDescribed, now: float) -> list[Command]:
-        """Add a running part that the store does not contain (it was lost, or in memory)."""
+        """Add a part that the store does not contain (it was lost, or in memory)."""
         known, spec = self._dataflows.get(message.dataflow_id), message.spec
+        if message.lost and spec.name in self._live_by_name and known is None:
+            text = f'daemon "{daemon}" has a part of an earlier start of "{spec.name}", of which'
+            forget = ForgetPart(dataflow_id=message.dataflow_id, attempt=message.attempt)
+            return [Log("warning", f"{text} nothing runs: dropped"), SendToDaemon(daemon, forget)]
         nodes = tuple(node.id for node in spec.resolved.nodes)
         part = StoredPart(
             daemon=daemon,

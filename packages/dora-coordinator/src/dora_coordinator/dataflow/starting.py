@@ -60,7 +60,7 @@ def _part_reported(data: DataflowData, event: events.PartReported, now: float) -
         case "ended":
             data.end_part(part, report.result)
             return roll_back(data, ended_early(report, event.daemon), now)
-        case "preparing" | "running" | "stopping":
+        case "preparing" | "running" | "stopping" | "lost":
             return roll_back(data, stopped_with(event.daemon), now) if report.stopped else []
         case _ as unreachable:
             assert_never(unreachable)

@@ -25,7 +25,8 @@ def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Com
                 return [part.forget(), *finish_if_all_ended(data)]
             return [_stop_part(data, part)] if event.registering else []
         case events.PartGone(daemon=daemon, reason=reason, result=result):
-            if data.phase is Phase.STOPPING and result is None:
+            missing = data.parts[daemon].state is PartState.MISSING
+            if data.phase is Phase.STOPPING and result is None and not missing:
                 result = DataflowResult(dataflow_id=data.id, name=data.name, error=reason)
             data.end_part(data.parts[daemon], result)
             return finish_if_all_ended(data)
@@ -59,9 +60,7 @@ def stop(data: DataflowData, now: float) -> list[Command]:
     commands = data.cancel_timers("start", "recovery")
     for part in data.parts.values():
         commands.append(CancelTimer(data.timer("retry", part.daemon)))
-        if part.state is PartState.MISSING:
-            data.end_part(part, None)
-        elif not part.ended:
+        if not part.ended:  # a machine keeps a part that is missing
             commands.append(_stop_part(data, part))
     return [*commands, deadline(data, now), *finish_if_all_ended(data)]
 

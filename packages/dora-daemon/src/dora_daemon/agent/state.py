@@ -121,9 +121,7 @@ class AgentState:
 
     def reports(self) -> tuple[PartReport, ...]:
         """Return the reports for a registration."""
-        known = (
-            part for part in self._parts.values() if not part.record.forgotten and part.lost is None
-        )
+        known = (part for part in self._parts.values() if not part.record.forgotten)
         return tuple(part.report() for part in known)
 
     def records(self) -> tuple[PartRecord, ...]:
@@ -131,9 +129,9 @@ class AgentState:
         return tuple(part.record for part in self._parts.values())
 
     def record(self, dataflow_id: str) -> PartRecord | None:
-        """Return the record of a part that has not ended."""
+        """Return the record of a part that has a runner."""
         part = self._live(dataflow_id)
-        return None if part is None else part.record
+        return None if part is None or part.lost is not None else part.record
 
     def is_live(self, dataflow_id: str) -> bool:
         """Whether a part of this dataflow has not ended."""
@@ -170,9 +168,11 @@ class AgentState:
                 return self._stop(event, now)
             case ForgetPart(dataflow_id=dataflow_id, attempt=attempt):
                 part = self._parts.get(dataflow_id)
-                if part is None or part.live or part.record.attempt > attempt:
+                if part is None or part.record.attempt > attempt:
                     return []
-                return [part.save(forgotten=True, result=None), *self._prune()]
+                if part.live and part.lost is None:
+                    return []
+                return [self._forget(part, now), *self._prune()]
             case DescribePart(dataflow_id=dataflow_id):
                 part = self._live(dataflow_id)
                 if part is None:
@@ -280,8 +280,7 @@ class AgentState:
         match event:
             case CoordinatorConnected():
                 self._coordinator = "connected"
-                lost = [(part, part.lost or "") for part in self._lost()]
-                return [c for part, reason in lost for c in self._give_up(part, reason, now)]
+                return []
             case CoordinatorLost():
                 self._coordinator = "awaited"
                 return []
@@ -293,8 +292,8 @@ class AgentState:
                     for key, part in self._parts.items()
                     if part.record.phase == "prepared" and self._starts_alone(part)
                 ]
-                started = (c for part in self._lost() for c in self._start_alone(part, now))
-                return [*prepared, *started]
+                lost = [part for part in self._parts.values() if part.lost is not None]
+                return [*prepared, *(c for part in lost for c in self._start_alone(part, now))]
             case PartDue(dataflow_id=dataflow_id, starts=starts):
                 part = self._live(dataflow_id)
                 if part is None or part.lost is None or part.record.starts != starts:
@@ -302,9 +301,6 @@ class AgentState:
                 return self._start_alone(part, now)
             case _ as unreachable:
                 assert_never(unreachable)
-
-    def _lost(self) -> list[LocalPart]:
-        return [part for part in self._parts.values() if part.lost is not None]
 
     def _starts_alone(self, part: LocalPart) -> bool:
         """Whether the machine starts the part if the coordinator stays away."""
@@ -316,12 +312,14 @@ class AgentState:
         """Whether a part whose nodes failed soon after a start alone is started once more."""
         return part.fails_soon(now)
 
-    def _hold(self, part: LocalPart, reason: str, now: float) -> list[Command]:
-        """Keep a part of which nothing runs until it is started again."""
+    def _hold(self, part: LocalPart, lost: PartLost, now: float) -> list[Command]:
+        """Keep a part of which nothing runs until it is started again, here or by request."""
         record = part.record
-        part.connected, part.link, part.lost = False, None, reason
-        log = WriteLog("warning", f"dataflow {record.dataflow_id}: {reason}")
+        part.connected, part.link, part.lost = False, None, lost.reason
+        log = WriteLog("warning", f"dataflow {record.dataflow_id}: {lost.reason}")
         part.same_since = 0.0
+        if not self._starts_alone(part):
+            return [log, SendToCoordinator(lost)]
         pause = part.note_failure(now)
         if part.failures == TRIES and record.former is not None:
             changed = part.return_to_former(record.former)
@@ -331,7 +329,9 @@ class AgentState:
         return [log, *self._start_alone(part, now)]
 
     def _start_alone(self, part: LocalPart, now: float) -> list[Command]:
-        if self._coordinator != "away" or self._ending or self._left_with_machine is not None:
+        if self._coordinator != "away" or self._left_with_machine is not None:
+            return []
+        if not self._starts_alone(part):
             return []
         return part.start_alone(self._away_text, now)
 
@@ -389,15 +389,17 @@ class AgentState:
         return [part.save(stopping=True), *self._stop_runner(part, message, now)]
 
     def _stop_runner(self, part: LocalPart, stop: StopPart, now: float) -> list[Command]:
-        if part.lost is not None:
-            return self._lose(part, part.lost, now)
-        return part.stop_runner(stop)
+        if part.lost is None:
+            return part.stop_runner(stop)
+        result = DataflowResult(dataflow_id=part.record.dataflow_id)
+        save = part.save(phase="ended", result=result, ended_at=now)
+        return [save, part.report_state(), *self._exit_if_idle()]
 
     # ------------------------------------------------------------- events of runners
 
     def _handle_runner(self, event: RunnerNotice, now: float) -> list[Command]:
         part = self._parts.get(event.dataflow_id)
-        if part is None:
+        if part is None or part.lost is not None:
             return []
         if self._left_with_machine is not None:
             if not isinstance(event, RunnerEnded):
@@ -527,31 +529,10 @@ class AgentState:
             return self._make(part.next)
         record = part.record
         reason, part.cause = part.cause or reason, ""
-        if self._starts_alone(part):
-            return self._hold(part, reason, now)
-        part.lost = None
         if record.stopping or record.borrowed:  # a recovery must not spawn it again
             result = result or DataflowResult(dataflow_id=record.dataflow_id, error=reason)
             save = part.save(phase="ended", result=result, ended_at=now)
             return [save, part.report_state(), *self._exit_if_idle()]
-        return [*self._give_up(part, reason, now, node, result), *self._exit_if_idle()]
-
-    def _give_up(
-        self,
-        part: LocalPart,
-        reason: str,
-        now: float,
-        node: str | None = None,
-        result: DataflowResult | None = None,
-    ) -> list[Command]:
-        """Report a part of which nothing runs to the coordinator, which starts it again."""
-        record, part.lost = part.record, None
-        keep: Command
-        if record.log_dirs:  # its logs can still be requested
-            keep = part.save(phase="ended", forgotten=True, ended_at=now)
-        else:
-            del self._parts[record.dataflow_id]
-            keep = DropPart(record.dataflow_id)
         lost = PartLost(
             dataflow_id=record.dataflow_id,
             attempt=record.attempt,
@@ -559,8 +540,19 @@ class AgentState:
             node=node,
             result=result,
         )
+        if record.ran:
+            return self._hold(part, lost, now)
         log = WriteLog("warning", f"dataflow {record.dataflow_id}: {reason}")
-        return [keep, log, SendToCoordinator(lost)]
+        return [self._forget(part, now), log, SendToCoordinator(lost), *self._exit_if_idle()]
+
+    def _forget(self, part: LocalPart, now: float) -> Command:
+        """Report a part no more; its logs can still be requested."""
+        record, part.lost = part.record, None
+        if record.log_dirs:
+            ended_at = record.ended_at or now
+            return part.save(phase="ended", forgotten=True, result=None, ended_at=ended_at)
+        del self._parts[record.dataflow_id]
+        return DropPart(record.dataflow_id)
 
     # --------------------------------------------------------------------- the end
 

@@ -76,16 +76,17 @@ class LocalPart:
     def report(self) -> PartReport:
         """Return its state for the coordinator."""
         record = self.record
+        phase = "lost" if self.lost is not None else record.phase
         return PartReport(
             dataflow_id=record.dataflow_id,
             attempt=record.attempt,
-            phase="stopping" if self.live and record.stopping else record.phase,
+            phase="stopping" if self.live and record.stopping else phase,
             result=record.result,
             link=self.link if self.live else None,
             stopped=record.stopping,
             only_virtual_left=self.only_virtual_left and self.live,
             revision=record.revision,
-            problem=self.refusal if self.live else None,
+            problem=(self.lost or self.refusal) if self.live else None,
         )
 
     def start_alone(self, why: str, now: float) -> list[Command]:
@@ -142,6 +143,7 @@ class LocalPart:
             attempt=record.attempt,
             spec=record.spec,
             revision=record.revision,
+            lost=self.lost is not None,
         )
         return SendToCoordinator(described)
 
