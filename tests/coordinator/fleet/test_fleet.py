@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import re
 
-import pytest
 from support.simulation.fleet_simulation import SimulatedFleet, fleet_of
 
 from dora_config.dataflow.resolved import (
@@ -269,59 +267,3 @@ def test_a_dataflow_over_machines_that_are_off_is_started_when_they_are_there() 
     fleet.add_daemon("r2", "r2")
     fleet.pass_time(30)
     assert set(programs(fleet)) == {"both"}
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_observed_becomes_desired_after_random_faults(seed: int) -> None:
-    """Applies, kills, reboots and cuts in any order; then quiet."""
-    choice = random.Random(seed)
-    fleet = fleet_of("r1", "r2", "r3")
-    desired: tuple[DesiredDataflow, ...] = ()
-    for _ in range(choice.randint(5, 15)):
-        daemon = choice.choice(list(fleet.daemons.values()))
-        match choice.randrange(7):
-            case 0 | 1:
-                names = choice.sample(["drive", "map", "arm"], choice.randint(0, 3))
-                machines = choice.sample(["r1", "r2", "r3"], choice.randint(1, 3))
-                version = str(choice.randint(1, 3))
-                if fleet.coordinator is not None:
-                    desired = tuple(on(name, *machines, version=version) for name in names)
-                    apply(fleet, *desired)
-            case 2:
-                fleet.kill_coordinator()
-            case 3 if fleet.coordinator is None:
-                fleet.start_coordinator()
-                for one in fleet.daemons.values():
-                    fleet.connect(one)
-            case 4 if daemon.agent is not None:
-                fleet.kill_daemon(daemon)
-            case 5:
-                fleet.reboot(daemon)
-            case 6 if daemon.agent is None:
-                fleet.start_daemon(daemon)
-            case _:
-                pass
-        for _ in range(choice.randint(0, 30)):
-            one = choice.choice(list(fleet.daemons.values()))
-            fleet.step_to_coordinator(one)
-            fleet.step_to_daemon(one)
-            fleet.step_runner_event(one)
-            for runner in list(one.runners):
-                fleet.step_runner(runner, one)
-            if choice.random() < 0.2:
-                fleet.now += 0.3
-                fleet.fire_due()
-    fleet.heal(600.0)
-    if report(fleet).paused is not None:
-        ask(fleet, PauseFleet(paused=False))
-        fleet.heal(300.0)
-    if any(one.state == "ended" for one in report(fleet).copies):
-        apply(fleet, *desired)
-        fleet.heal(300.0)
-    expected = {
-        copy.name: {node.id: node.path for node in copy.resolved.nodes}
-        for one in desired
-        for copy in map(one.copy_for, one.machines or ())
-    }
-    assert programs(fleet) == expected, report(fleet)
-    assert all(one.state == "current" for one in report(fleet).copies), report(fleet)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import math
 import uuid
 from collections.abc import Awaitable
 from typing import TypeVar
 
 from support.simulation.link_simulation import FakeLink, Wall
-from support.simulation.machine_simulation import FakeDaemon, FakeRunner
+from support.simulation.machine_simulation import Crashed, FakeDaemon, FakeRunner
 
 from dora_config.dataflow.resolved import (
     ResolvedDataflow,
@@ -90,6 +91,11 @@ atexit.register(_LOOP.close)
 
 T = TypeVar("T")
 
+WRITES = (
+    coordinator_commands.SaveRecord,
+    coordinator_commands.DeleteRecord,
+    coordinator_commands.SaveFleet,
+)
 COORDINATOR = ProgramVersion(program="coordinator", release="1")
 DAEMON = ProgramVersion(program="daemon", release="1")
 
@@ -124,8 +130,12 @@ def pipeline(*, allow_unlinked: bool = False, **machines: str | None) -> Dataflo
 
 
 class SimulatedFleet:
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, *, codec: bool = True) -> None:
+        """``codec``: messages pass through the codecs, which takes most of the time."""
         self.settings = settings or Settings()
+        self.codec = codec
+        self.crash_in = 0
+        """The coordinator is killed before this write, counted from now; 0: it is not."""
         self.now = 1000.0
         self.store: dict[str, tuple[DataflowRecord, DataflowSpec]] = {}
         self.timers: dict[TimerKey, float] = {}
@@ -191,7 +201,7 @@ class SimulatedFleet:
     def add_daemon(
         self, name: str = "default", machine: str | None = None, **labels: str
     ) -> FakeDaemon:
-        daemon = FakeDaemon(name, machine, labels)
+        daemon = FakeDaemon(name, machine, labels, codec=self.codec)
         self.daemons[name] = daemon
         self.start_daemon(daemon)
         return daemon
@@ -240,7 +250,7 @@ class SimulatedFleet:
             parts=daemon.agent.reports(),
             public_key=daemon.machine_id or daemon.instance,
         )
-        daemon.to_coordinator.append(TO_COORDINATOR.encode(register))
+        daemon.send(register)
 
     def disconnect(self, daemon: FakeDaemon) -> None:
         """Break the connection; both sides notice at once."""
@@ -284,6 +294,9 @@ class SimulatedFleet:
 
     def _run_queries(self) -> None:
         """Run queries until all of them wait."""
+        self._asked = {key: query for key, query in self._asked.items() if not query.done()}
+        if not self._asked:
+            return
         _LOOP.now = self.now
         if not _LOOP.is_running():
             for _ in range(10):
@@ -331,7 +344,10 @@ class SimulatedFleet:
         if isinstance(event, DaemonMessageReceived):
             daemon = self._connections.get(event.connection)
         if self.coordinator is not None:
-            self._execute_all(self.coordinator.handle(event, self.now))
+            try:
+                self._execute_all(self.coordinator.handle(event, self.now))
+            except Crashed:
+                self.kill_coordinator()
         if daemon is not None and isinstance(event, DaemonMessageReceived):
             message = event.message
             if isinstance(message, Reply):
@@ -365,8 +381,12 @@ class SimulatedFleet:
     def step_to_coordinator(self, daemon: FakeDaemon) -> bool:
         """Deliver one message of a daemon; return whether there was one."""
         if not daemon.to_coordinator or daemon.connection is None:
+            if daemon.agent is None:
+                self.disconnect(daemon)
             return False
-        message = TO_COORDINATOR.decode(daemon.to_coordinator.popleft())
+        message = daemon.to_coordinator.popleft()
+        if isinstance(message, str):
+            message = TO_COORDINATOR.decode(message)
         if isinstance(message, Register):
             proof = Proof(message.public_key)
             self.handle(DaemonRegistered(daemon.connection, message, f"{daemon.name}:1", proof))
@@ -377,7 +397,9 @@ class SimulatedFleet:
     def step_to_daemon(self, daemon: FakeDaemon) -> bool:
         if not daemon.from_coordinator or daemon.agent is None:
             return False
-        message = TO_DAEMON.decode(daemon.from_coordinator.popleft())
+        message = daemon.from_coordinator.popleft()
+        if isinstance(message, str):
+            message = TO_DAEMON.decode(message)
         if isinstance(message, Registered):
             daemon.connected(self.now)
         elif isinstance(message, RegistrationRefused):
@@ -471,10 +493,25 @@ class SimulatedFleet:
             self.now = min(end, self.now + step)
             for daemon in self.daemons.values():
                 if heartbeats and daemon.connection is not None:
-                    daemon.to_coordinator.append(TO_COORDINATOR.encode(Heartbeat()))
+                    daemon.send(Heartbeat())
                 daemon.pass_time(self.now)
             self.fire_due()
             self.settle()
+
+    def pass_time_quickly(self, seconds: float) -> None:
+        """Let time pass from one timer to the next, without heartbeats."""
+        end = self.now + seconds
+        while True:
+            for daemon in self.daemons.values():
+                daemon.pass_time(self.now)
+            self.fire_due()
+            self.settle()
+            due = [at for daemon in self.daemons.values() for at in daemon.timers()]
+            following = min((*due, *self.timers.values()), default=math.inf)
+            if following > end or self.now >= end:
+                self.now = end
+                return
+            self.now = max(self.now + 0.1, following)
 
     def heal(self, seconds: float = 200.0) -> None:
         """End every fault and give the fleet time to recover."""
@@ -496,6 +533,10 @@ class SimulatedFleet:
             self._execute(command)
 
     def _execute(self, command: Command) -> None:
+        if self.crash_in and isinstance(command, WRITES):
+            self.crash_in -= 1
+            if not self.crash_in:
+                raise Crashed
         match command:
             case coordinator_commands.SaveRecord(record=record, spec=spec, removed=removed):
                 known = self.store.get(record.dataflow_id)
@@ -512,8 +553,8 @@ class SimulatedFleet:
             case coordinator_commands.SendToDaemon(daemon=key, message=message):
                 number = self._by_key.get(key)
                 if number in self._connections:
-                    text = TO_DAEMON.encode(message)
-                    self._connections[number].from_coordinator.append(text)
+                    sent = TO_DAEMON.encode(message) if self.codec else message
+                    self._connections[number].from_coordinator.append(sent)
             case coordinator_commands.AdmitDaemon(connection=number, daemon=key):
                 self._by_key[key] = number
             case coordinator_commands.CloseConnection(connection=number, last=last):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 from support.simulation.link_simulation import FakeLink
 
@@ -37,6 +38,10 @@ from dora_daemon.agent import commands as agent_commands, events as agent_events
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.service import OFFLINE_AFTER
 from dora_daemon.agent.state import AgentState
+
+
+class Crashed(Exception):
+    """A process was killed between two writes."""
 
 
 @dataclass
@@ -77,8 +82,11 @@ class FakeDaemon:
     incarnation: int = 0
     boots: int = 1
     connection: int | None = None
-    to_coordinator: deque[str] = field(default_factory=deque)
-    from_coordinator: deque[str] = field(default_factory=deque)
+    codec: bool = True
+    to_coordinator: deque[Any] = field(default_factory=deque)
+    from_coordinator: deque[Any] = field(default_factory=deque)
+    crash_in: int = 0
+    """The daemon process is killed before this write, counted from now; 0: it is not."""
     runner_events: deque[agent_events.Event] = field(default_factory=deque)
     broken_nodes: set[str] = field(default_factory=set)
     """Nodes that exit before they connect."""
@@ -114,7 +122,15 @@ class FakeDaemon:
         """Let the agent handle an event and execute its commands."""
         assert self.agent is not None
         for command in self.agent.handle(event, now):
-            self._execute(command, now)
+            if self.agent is not None:
+                self._execute(command, now)
+
+    def timers(self) -> list[float]:
+        """Return when `pass_time` has something to do."""
+        if self.agent is None:
+            return []
+        away = [] if self.away_since is None else [self.away_since + OFFLINE_AFTER]
+        return [*away, *(at for at, _ in self.due)]
 
     def connected(self, now: float) -> None:
         """The coordinator has registered it."""
@@ -136,7 +152,8 @@ class FakeDaemon:
         ready = [event for at, event in self.due if at <= now]
         self.due = [(at, event) for at, event in self.due if at > now]
         for event in ready:
-            self.handle(event, now)
+            if self.agent is not None:
+                self.handle(event, now)
 
     def kill_runner(self, runner: FakeRunner) -> None:
         runner.phase = "dead"
@@ -193,10 +210,17 @@ class FakeDaemon:
         return agent_events.RunnerEnded(dataflow_id, "its runner is gone")
 
     def _execute(self, command: agent_commands.Command, now: float) -> None:
+        if self.crash_in and isinstance(command, agent_commands.SavePart | agent_commands.DropPart):
+            self.crash_in -= 1
+            if not self.crash_in:
+                self.agent = None
+                self.runner_events.clear()
+                return
         match command:
             case agent_commands.SavePart(record=record):
-                copy = PartRecord.model_validate_json(record.model_dump_json())
-                self.disk[record.dataflow_id] = copy
+                if self.codec:
+                    record = PartRecord.model_validate_json(record.model_dump_json())
+                self.disk[record.dataflow_id] = record
             case agent_commands.DropPart(dataflow_id=dataflow_id):
                 self.disk.pop(dataflow_id, None)
             case agent_commands.SendToCoordinator(message=message):
@@ -268,7 +292,10 @@ class FakeDaemon:
 
     def _send_to_coordinator(self, message: DaemonMessage) -> None:
         if self.connection is not None:
-            self.to_coordinator.append(TO_COORDINATOR.encode(message))
+            self.send(message)
+
+    def send(self, message: DaemonMessage) -> None:
+        self.to_coordinator.append(TO_COORDINATOR.encode(message) if self.codec else message)
 
     def _start_runner(self, record: PartRecord, now: float) -> None:
         assert not self.living(record.dataflow_id), "two runners of one part"
@@ -283,9 +310,11 @@ class FakeDaemon:
         if record.links.edges:
             assert record.machine == self.key
             runner.link = FakeLink(record.machine, token, record.links.edges)
-        self.runners.append(runner)
         place = agent_events.RunnerPlaced(dataflow_id, "run/0", token, dict.fromkeys(nodes, "out"))
         self.handle(place, now)
+        if self.agent is None:  # killed before it spawned the runner
+            return
+        self.runners.append(runner)
         revision = record.revision
         status = RunnerStatus(dataflow_id=dataflow_id, phase="starting", revision=revision)
         self.runner_events.append(agent_events.RunnerConnected(dataflow_id, status))
