@@ -181,3 +181,18 @@ def test_answers_without_a_token_end_their_connection() -> None:
             with socket.create_connection(("127.0.0.1", coordinator.port), 60) as connection:
                 connection.sendall(request * 3)
                 assert ends(connection).count(b"HTTP/1.1 ") == 1
+
+
+def test_an_idle_server_sets_no_timer() -> None:
+    async def serve() -> list[asyncio.TimerHandle]:
+        server = _server(answer, Settings())
+        serving = asyncio.create_task(server.serve())
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert server.started
+        timers: list[asyncio.TimerHandle] = list(asyncio.get_running_loop()._scheduled)  # type: ignore[attr-defined]
+        server.end()
+        await serving
+        return timers
+
+    assert asyncio.run(serve()) == []

@@ -301,7 +301,18 @@ def _is_relevant(record: logging.LogRecord) -> bool:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers and listening sockets."""
+    """uvicorn without its signal handlers, listening sockets and polling."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._exit = asyncio.Event()
+
+    def end(self) -> None:
+        """Let `serve` return."""
+        self._exit.set()
+
+    async def main_loop(self) -> None:
+        await self._exit.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -334,6 +345,7 @@ def _server(application: Any, settings: Settings) -> _Server:
         log_level=logging.WARNING,
         access_log=False,
         server_header=False,
+        date_header=False,  # the main loop would have to update it
         timeout_graceful_shutdown=1,
     )
     config.load()
@@ -412,7 +424,7 @@ async def serve(
                 failure = error
         await service.flush(within=FLUSH_TIMEOUT)
         accepting.cancel()
-        server.should_exit = True
+        server.end()
     return failure
 
 

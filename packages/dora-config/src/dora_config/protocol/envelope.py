@@ -64,7 +64,7 @@ class UnknownKind(RemoteProtocolError):
     """A well-formed message of a kind that this version does not have; skip it."""
 
 
-T = TypeVar("T")
+T = TypeVar("T", bound=BaseModel)
 
 
 class Codec(Generic[T]):
@@ -84,7 +84,7 @@ class Codec(Generic[T]):
             raise invalid_message(error, self._name) from error
 
     def encode(self, message: T) -> str:
-        return self._adapter.dump_json(message).decode()
+        return message.model_dump_json()  # builds no validator of other messages
 
 
 def invalid_message(error: ValidationError, receiver: str) -> RemoteProtocolError:

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+
+# Positions in /proc/PID/stat behind the command's name, see proc_pid_stat(5).
+_TIMES = slice(11, 15)
+_RESIDENT_PAGES = 21
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_LISTS_CHILDREN = Path("/proc/thread-self/children").exists()
+"""Whether the kernel lists the children of threads."""
 
 SHARE_UNTIL = 1 << 30
 """Resident bytes up to which shared pages are shared out: that reads the whole page table."""
@@ -40,27 +50,25 @@ class LoadMeter:
         return self._load
 
     def _read(self, now: float) -> ProcessLoad | None:
-        import psutil
-
-        try:
-            root = psutil.Process(self._pid)
-            tree = [root, *root.children(recursive=True)]
-        except (psutil.Error, OSError, RuntimeError):  # no free descriptor, or it ends just now
-            return None
-        cpu, memory, read, written = 0.0, 0, 0, 0
-        for process in tree:
+        ticks, memory, read, written = 0, 0, 0, 0
+        tree = [self._pid]
+        for pid in tree:
             try:
-                with process.oneshot():
-                    # Those of ended children are included, so that the sum does not decrease.
-                    cpu += sum(process.cpu_times()[:4])
-                    resident = process.memory_info().rss
-                    memory += _share(process.pid, resident)
-                    io = process.io_counters()
-            except (psutil.Error, OSError, RuntimeError, AttributeError):
-                # as above; some systems have no counters
+                fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+                # Those of ended children are included, so that the sum does not decrease.
+                ticks += sum(map(int, fields[_TIMES]))
+                memory += _share(pid, int(fields[_RESIDENT_PAGES]) * _PAGE)
+            except (OSError, LookupError):  # no free descriptor, or it ends just now
+                if pid == self._pid:
+                    return None
                 continue
-            read += io.read_bytes
-            written += io.write_bytes
+            with suppress(OSError):
+                tree += _children(pid)
+                lines = Path(f"/proc/{pid}/io").read_bytes().splitlines()
+                counters = dict(line.split(b": ") for line in lines)
+                read += int(counters.get(b"read_bytes", 0))
+                written += int(counters.get(b"write_bytes", 0))
+        cpu = ticks / _TICKS
         before, self._before = self._before, (cpu, now)
         percent = None
         if before is not None and now > before[1]:
@@ -80,3 +88,19 @@ def _share(pid: int, resident: int) -> int:
         ):
             return next(int(line.split()[1]) << 10 for line in file if line.startswith("Pss:"))
     return resident
+
+
+def _children(pid: int) -> list[int]:
+    """Return the child processes; searching all processes for them would be slow."""
+    if not _LISTS_CHILDREN:
+        import psutil
+
+        try:
+            return [child.pid for child in psutil.Process(pid).children()]
+        except (psutil.Error, RuntimeError):
+            return []
+    found: list[int] = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with suppress(FileNotFoundError):  # a thread that has ended
+            found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_bytes().split())
+    return found
