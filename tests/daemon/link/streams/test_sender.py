@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from support.queues import Edge, Segments, send
@@ -41,7 +41,7 @@ class Sink:
         self.small += [sequence] * self.connected
         return self.connected
 
-    def send_images(self, images: list[bytes], *, quick: bool) -> bool:
+    def send_images(self, images: Sequence[bytes | memoryview], *, quick: bool) -> bool:
         frame = frames.images_head(1, 2, (0, 0)) + b"".join(images)
         if self.connected:
             for stream, found in frames.read_images(frame):
@@ -220,6 +220,25 @@ def test_the_next_process_sends_again_what_was_not_stored() -> None:
     assert stream.sink.small == [3, 4]
     assert stream.stream.leaving().given_up == 2
     killed.receiver.close()
+    stream.close()
+
+
+def test_a_message_in_the_outbox_keeps_its_memory() -> None:
+    stream = Stream(policy="backpressure")
+    stream.put(3)
+    stream.resume()
+    outbox = Outbox(stream.sink)
+    while stream.stream.work(outbox) is Turn.AGAIN:
+        pass
+    written = b"".join(outbox._images)
+    assert written
+    stream.stream.discard()
+    assert not stream.stream.waiting
+    for _ in range(30):  # the producer uses again what is released
+        stream.put(3)
+        stream.stream.work(Outbox(stream.sink))
+    assert b"".join(outbox._images) == written
+    outbox.flush()
     stream.close()
 
 

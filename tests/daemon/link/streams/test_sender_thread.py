@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import cast
 
 import pytest
@@ -34,10 +35,10 @@ class Sink:
     def send_image(self, *_: object) -> bool:
         raise AssertionError("the fake streams send through the outbox")
 
-    def send_images(self, images: list[bytes], *, quick: bool) -> bool:
+    def send_images(self, images: Sequence[bytes | memoryview], *, quick: bool) -> bool:
         self.putting.set()
         assert self.allowed.wait(20)
-        self.frames.append(images[1::2])
+        self.frames.append([bytes(image) for image in images[1::2]])
         return self.connected
 
 
@@ -72,7 +73,8 @@ class Stream:
             assert self.large.wait(20)
         self.sends_large = self.large is not None
         while self.waiting:
-            outbox.add(self, b"head", self.waiting.popleft())
+            message = self.waiting.popleft()
+            outbox.add(self, b"head", (message,), len(message), None)
             if outbox.full:
                 return Turn.AGAIN
         return Turn.WAKE

@@ -109,14 +109,14 @@ class PeerSender:
         head = frames.head(kind, self.link_id, self._known.their_link)
         self.send(Priority.CONTROL, head + body)
 
-    def send_images(self, images: list[bytes], *, quick: bool) -> bool:
+    def send_images(self, images: Sequence[bytes | memoryview], *, quick: bool) -> bool:
         """Send small messages, with an acknowledgement if one waits.
 
         ``quick``: over the low-latency connection if it takes them; only one thread sets it.
         """
         ack = self._take_ack() if self._acks else _NO_ACK
         head = frames.images_head(self.link_id, self._known.their_link, ack)
-        return self._send_small(head, b"".join(images), quick=quick)
+        return self._send_small(head, images, quick=quick)
 
     def send_image(
         self, stream: int, sequence: int, previous: int, sent_ns: int, flags: int, image: bytes
@@ -127,21 +127,24 @@ class PeerSender:
             *(self.link_id, self._known.their_link, ack, stream, sequence, previous, sent_ns),
             flags,
         )
-        return self._send_small(head, image, quick=True)
+        return self._send_small(head, (image,), quick=True)
 
-    def _send_small(self, head: bytes, images: bytes, *, quick: bool) -> bool:
-        session, nbytes = self._low_latency.session, len(head) + len(images)
+    def _send_small(
+        self, head: bytes, images: Sequence[bytes | memoryview], *, quick: bool
+    ) -> bool:
+        session, nbytes = self._low_latency.session, len(head) + sum(map(len, images))
         put = self._low_latency.take(nbytes) if quick and session is not None else None
         if put is None or session is None:
-            return self.send(Priority.SMALL, head + images)
+            return self.send(Priority.SMALL, b"".join((head, *images)))
         try:
             if nbytes <= MAX_LOW_LATENCY:
-                put(head + images)
+                put(b"".join((head, *images)))
             else:
                 link, peer = self.link_id, self._known.their_link
                 self._parted = number = self._parted % 0xFFFFFFFF + 1
                 most = MAX_LOW_LATENCY
-                for part in frames.parts_of(number, head, images, link, peer, most):
+                whole = images[0] if len(images) == 1 else b"".join(images)
+                for part in frames.parts_of(number, head, whole, link, peer, most):
                     put(part)
         except ConnectionError as error:
             self._broken(session, f"the connection broke: {error}")

@@ -233,7 +233,7 @@ def low_latency_body(zid: str, *, wants_answer: bool) -> bytes:
 
 
 def parts_of(
-    number: int, begin: bytes, rest: bytes, sender: int, receiver: int, most: int
+    number: int, begin: bytes, rest: bytes | memoryview, sender: int, receiver: int, most: int
 ) -> Iterator[bytes]:
     """Cut the frame ``begin + rest`` into PART frames of at most ``most`` bytes.
 

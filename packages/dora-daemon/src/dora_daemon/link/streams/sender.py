@@ -30,10 +30,10 @@ MIN_WINDOW: Final = 32
 
 
 class Unacknowledged:
-    """A message that may have to be sent again: its image if it is small, else its delivery.
+    """A message that may have to be sent again: its image, or its delivery.
 
-    The delivery of small messages that the queue's journal notes is kept too: the next link process
-    finds them in shared memory if this one is killed.
+    Small messages that the queue's journal notes have a delivery: the next link process finds them
+    in shared memory if this one is killed.
     """
 
     __slots__ = ("delivery", "flags", "image", "sent_ns")
@@ -279,22 +279,21 @@ class StreamSender:
         if isinstance(delivery, ImageDelivery):
             image, kept = delivery.image, None
         else:
-            image = delivery.image()
-            kept = delivery
+            image, kept = b"", delivery
         sequence = delivery.sequence
         item = Unacknowledged(image, delivery.sent_ns, delivery.flags, kept)
         with self._lock:
             previous = self.window.last
-            self.window.add(sequence, len(image), item)
+            self.window.add(sequence, len(image) or delivery.nbytes, item)
         self._put_image(outbox, sequence, previous, item)
 
     def _put_image(
         self, outbox: Outbox, sequence: int, previous: int, item: Unacknowledged
     ) -> None:
-        head = frames.image_head(
-            self.number, sequence, previous, item.sent_ns, item.flags, len(item.image)
-        )
-        outbox.add(self, head, item.image)
+        image = (item.image,) if item.delivery is None else item.delivery.image_parts()
+        size = sum(map(len, image))
+        head = frames.image_head(self.number, sequence, previous, item.sent_ns, item.flags, size)
+        outbox.add(self, head, image, size, item)
 
     def _take_alone(self, delivery: Delivery) -> None:
         flags = delivery.flags
@@ -371,8 +370,6 @@ class StreamSender:
                 outbox.flush()
                 self._send_alone(delivery, previous, item.flags)
                 continue
-            if delivery is not None and not item.image:  # taken over from a killed process
-                item.image = delivery.image()
             self._put_image(outbox, sequence, previous, item)
             if outbox.full:
                 outbox.flush()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Final, Protocol
 
@@ -38,8 +38,8 @@ class FrameSink(Protocol):
     ) -> bool:
         """Send one small message, as `send_images` with ``quick``."""
 
-    def send_images(self, images: list[bytes], *, quick: bool) -> bool:
-        """Send small messages: heads and images in turn; as `send`.
+    def send_images(self, images: Sequence[bytes | memoryview], *, quick: bool) -> bool:
+        """Send small messages: heads and images in turn, joined; as `send`.
 
         ``quick``: they may go over a low-latency connection. Set by one thread at a time.
         """
@@ -89,14 +89,26 @@ class Outbox:
 
     def __init__(self, sink: FrameSink) -> None:
         self._sink = sink
-        self._images: list[bytes] = []
+        self._images: list[bytes | memoryview] = []
         self._size = 0
+        self._kept: list[object] = []
         self._streams: set[RunStream] = set()
 
-    def add(self, stream: RunStream, head: bytes, image: bytes) -> None:
-        """Add a message; send the frame once it is `full`."""
-        self._images += (head, image)
-        self._size += len(image)
+    def add(
+        self,
+        stream: RunStream,
+        head: bytes,
+        image: Sequence[bytes | memoryview],
+        size: int,
+        kept: object,
+    ) -> None:
+        """Add a message, whose image of ``size`` bytes is valid while ``kept`` is.
+
+        Send the frame once it is `full`.
+        """
+        self._images += (head, *image)
+        self._size += size
+        self._kept.append(kept)
         self._streams.add(stream)
 
     @property
@@ -113,6 +125,7 @@ class Outbox:
             for stream in self._streams:
                 stream.stop_sending()
         self._streams.clear()
+        self._kept.clear()
 
 
 class SenderThread:

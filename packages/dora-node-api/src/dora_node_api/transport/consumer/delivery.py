@@ -211,8 +211,8 @@ class Delivery:
         base = self._base
         return base.view if isinstance(base, MappedSegment) else memoryview(base or b"")
 
-    def image(self) -> bytes:
-        """Return a copy of the block, as `payload.image_of` does."""
+    def image_parts(self) -> tuple[memoryview, memoryview]:
+        """Return the two parts of the block's image, valid while the delivery is alive."""
         return image_of(self.memory, self._offset, self.nbytes)
 
     def take_apart(self) -> tuple[Payload, memoryview]:

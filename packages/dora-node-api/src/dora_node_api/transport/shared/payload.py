@@ -116,11 +116,14 @@ def _copy_large(target: memoryview, source: Any) -> None:
     sink.close()
 
 
-def image_of(view: memoryview, offset: int, length: int) -> bytes:
-    """Return the image of the block of ``length`` bytes at ``offset`` of a segment."""
+def image_of(view: memoryview, offset: int, length: int) -> tuple[memoryview, memoryview]:
+    """Return the image of the block of ``length`` bytes at ``offset`` of a segment.
+
+    It is the block without the padding between its head, descriptor and metadata and its data area.
+    """
     _, described, metadata, _, _, _, data_at, _, _ = _unpack_head(view, offset)
     head_end = offset + BLOCK_HEAD_SIZE + described + metadata
-    return b"".join((view[offset:head_end], view[offset + data_at : offset + length]))
+    return view[offset:head_end], view[offset + data_at : offset + length]
 
 
 class BlockImage:
