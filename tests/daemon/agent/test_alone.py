@@ -199,7 +199,9 @@ def test_a_part_that_waits_is_left_to_the_coordinator(offline: str) -> None:
     machine = running(offline)
     again = Machine(machine.state.records())
     again.post(DaemonStarted(), GONE)
+    assert again.state.waiting() == [(again.record, 0.0)]
     assert bool(starts(again.post(AWAY))) == (offline == "run")
+    assert bool(again.state.waiting()) == (offline == "wait")
 
 
 def test_a_part_that_never_ran_is_left_to_the_coordinator() -> None:
@@ -241,6 +243,7 @@ def test_a_part_that_fails_again_and_again_is_started_less_often() -> None:
     for _ in range(8):
         (later,) = [c for c in machine.post(placed(), GONE) if isinstance(c, StartLater)]
         pauses.append(later.seconds)
+        assert machine.state.waiting() == [(machine.record, machine.now + later.seconds)]
         machine.now += later.seconds
         stale = PartDue(ID, later.starts - 1)
         assert machine.post(stale) == []

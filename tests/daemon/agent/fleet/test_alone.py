@@ -7,6 +7,7 @@ import signal
 from contextlib import suppress
 
 import pytest
+from support.dora import Completed, run_dora
 from support.fleets.daemons import RealFleet, counting, is_running, pids, real_fleet
 from support.fleets.linked_fleet import crossing, runner_of, wait_until_connected
 from support.waiting import wait_until
@@ -31,6 +32,12 @@ def started(workspace: Workspace, count: int) -> None:
     wait_until(lambda: len(pids(workspace)) >= count, what=f"{count} nodes to have started")
 
 
+def here(fleet: RealFleet, *args: str) -> Completed:
+    """Run a command about this machine, as the named coordinator does not answer."""
+    address = {"DORA_COORDINATOR_ADDR": "127.0.0.1", "DORA_COORDINATOR_PORT": str(fleet.port)}
+    return run_dora(*args, cwd=fleet.workspace.path, env=address).succeeded()
+
+
 def test_a_robot_starts_without_its_coordinator(workspace: Workspace) -> None:
     robot: dict[str, object] = {"machine": "robot"}
     with real_fleet(workspace, "robot") as fleet:
@@ -51,9 +58,13 @@ def test_a_robot_starts_without_its_coordinator(workspace: Workspace) -> None:
         assert all(map(is_running, nodes[-2:]))
         why = fleet.dora("why", "a").stdout
         assert "the coordinator has been away for 1 s" in why
-        assert "dataflow stopped: a" in fleet.dora("stop", "a").stdout
-        # what was stopped is not started by a machine alone
+        # what waits is listed, and what was stopped is not started by a machine alone
         cut_power(fleet, workspace)
+        robot_daemon = fleet.start_daemon("robot", "--offline-after", "600", wait=False)
+        robot_daemon.wait_for("no connection to the coordinator")
+        assert "a: starts in " in here(fleet, "list").stderr
+        assert "dataflow stopped: a" in here(fleet, "stop", "a").stdout
+        robot_daemon.kill()
         again = fleet.start_daemon("robot", *SOON, wait=False)
         again.wait_for("no connection to the coordinator")
         with pytest.raises(AssertionError):
@@ -73,6 +84,9 @@ def test_two_machines_link_without_their_coordinator(workspace: Workspace, first
         started(workspace, 4)
         fleet.wait_for_messages(uuid)
         nodes = pids(workspace)
+        listed = here(fleet, "node", "list")  # of two daemons on one computer
+        assert "counter" in listed.stdout
+        assert "collector" in listed.stdout
         fleet.restart_coordinator()
         fleet.wait_for_status("Running")
         wait_until_connected(fleet)

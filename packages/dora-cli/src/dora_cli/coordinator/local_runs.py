@@ -7,9 +7,12 @@ after them.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -17,24 +20,37 @@ from anyio.from_thread import start_blocking_portal
 
 from dora_cli import output
 from dora_cli.coordinator.client import Client
-from dora_cli.coordinator.errors import CoordinatorUnreachable
+from dora_cli.coordinator.errors import CoordinatorUnreachable, RequestFailed
 from dora_cli.polling import wait_until
 from dora_config.access import Endpoint
+from dora_config.protocol.control import DataflowSummary, Ended, EndedDataflow
+from dora_config.protocol.daemon import StopPart
 from dora_config.protocol.rest import paths
 from dora_config.yaml.quantities import show_age
 from dora_coordinator.command import private_coordinator
 from dora_daemon.agent.local_runs import FindRuns, adopt_local_runs, local_runs
-from dora_daemon.process_tree.daemon_entry import away_daemons, away_runs
+from dora_daemon.process_tree.daemon_entry import (
+    DaemonEntry,
+    WaitingPart,
+    away_daemons,
+    away_runs,
+    request_stop,
+)
+from dora_daemon.process_tree.runner_index import IndexEntry
 from dora_daemon.process_tree.runtime_dir import RuntimeDir, runtime_root
 
 ADOPTION_SECONDS = 5.0
 """Time for runners to answer."""
 ADOPTION_POLL = 0.1
+STOP_SECONDS = 5.0
+"""Time for a daemon to store a stop."""
 
 
 @asynccontextmanager
-async def adopting(find: FindRuns, machine: str | None = None) -> AsyncIterator[Endpoint]:
-    """Adopt runs for the block."""
+async def adopting(
+    find: FindRuns, machines: Iterable[str | None] | None = None
+) -> AsyncIterator[Endpoint]:
+    """Adopt runs for the block; ``machines``: of the daemons that started them, one agent each."""
     directory = await anyio.to_thread.run_sync(RuntimeDir.create, runtime_root())
     try:
         with _quiet("dora.coordinator", "dora.daemon"):  # the run itself prints what happens
@@ -42,7 +58,10 @@ async def adopting(find: FindRuns, machine: str | None = None) -> AsyncIterator[
                 private_coordinator(directory.path) as endpoint,
                 anyio.create_task_group() as tasks,
             ):
-                tasks.start_soon(adopt_local_runs, directory.path, lambda: endpoint, find, machine)
+                for machine in [None] if machines is None else machines:
+                    found = find if machines is None else partial(_of_machine, find, machine)
+                    serve = partial(adopt_local_runs, directory.path, lambda: endpoint)
+                    tasks.start_soon(serve, found, machine)
                 yield endpoint
                 tasks.cancel_scope.cancel()
     finally:
@@ -50,11 +69,11 @@ async def adopting(find: FindRuns, machine: str | None = None) -> AsyncIterator[
 
 
 @contextmanager
-def adopted(find: FindRuns, machine: str | None = None) -> Iterator[Endpoint]:
-    """Return the address of a coordinator that adopts runs during the block."""
+def adopted(find: FindRuns, machines: Iterable[str | None] | None = None) -> Iterator[Endpoint]:
+    """Return the address of a coordinator that adopts runs during the block, as `adopting`."""
     with (
         start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(adopting(find, machine)) as endpoint,
+        portal.wrap_async_context_manager(adopting(find, machines)) as endpoint,
     ):
         yield endpoint
 
@@ -74,7 +93,8 @@ def client_of_this_machine(at: Endpoint) -> Client:
         return client
     except CoordinatorUnreachable:
         client.close()
-    for one in away_daemons():
+    daemons = away_daemons()
+    for _, one in daemons:
         output.remark(
             f"no connection to the coordinator at {one.coordinator} for"
             f" {show_age(one.seconds())}: this is about this machine only"
@@ -82,19 +102,102 @@ def client_of_this_machine(at: Endpoint) -> Client:
     resources = ExitStack()
     with ExitStack() as begun:
         found = [entry for _, entry in away_runs()]
-        machine = next((one.machine_id for one in found), None)
-        client = Client(begun.enter_context(adopted(away_runs, machine)), on_close=resources.close)
-        _wait_until_listed(client, {one.dataflow_id for one in found})
+        machines = {one.machine_id for one in found}
+        private = begun.enter_context(adopted(away_runs, machines))
+        client = _ClientOfThisMachine(private, daemons, on_close=resources.close)
+        _wait_until_listed(client, Counter(one.dataflow_id for one in found))
         resources.push(begun.pop_all())
     return client
 
 
-def _wait_until_listed(client: Client, dataflows: set[str]) -> None:
-    """Wait until the runners have answered, a few seconds at most."""
+def _of_machine(find: FindRuns, machine: str | None) -> list[tuple[Path, IndexEntry]]:
+    return [(path, entry) for path, entry in find() if entry.machine_id == machine]
+
+
+class _ClientOfThisMachine(Client):
+    """Also lists and stops the parts of which nothing runs yet."""
+
+    def __init__(
+        self,
+        at: Endpoint,
+        daemons: list[tuple[Path, DaemonEntry]],
+        *,
+        on_close: Callable[[], None],
+    ) -> None:
+        super().__init__(at, on_close=on_close)
+        self._daemons = daemons
+
+    def get(self, path: str) -> Any:
+        result = super().get(path)
+        if path == paths.DATAFLOWS:
+            result.dataflows += [
+                DataflowSummary(
+                    uuid=part.dataflow_id,
+                    name=part.name,
+                    status="Recovering",
+                    reason=part.text(),
+                    nodes=part.nodes,
+                )
+                for _, one in self._daemons
+                for part in one.waiting
+            ]
+        return result
+
+    def post(self, path: str, arguments: Mapping[str, object] | None = None) -> Any:
+        if path != f"{paths.DATAFLOWS}/stop" or arguments is None:
+            return super().post(path, arguments)
+        waiting = self._request_stop(arguments)
+        ended = [EndedDataflow(uuid=p.dataflow_id, name=p.name, ok=True) for p in waiting]
+        try:
+            result = super().post(path, arguments)
+        except RequestFailed as problem:
+            if not ended or problem.code not in ("not_found", "nothing_runs"):
+                raise
+            return Ended(dataflows=tuple(ended))
+        result.dataflows += ended
+        return result
+
+    def _request_stop(self, arguments: Mapping[str, object]) -> list[WaitingPart]:
+        """Let the daemons store the stop, for after a power cut; return what only waited."""
+        running = [
+            (root, one.instance, WaitingPart(entry.dataflow_id, entry.name, 0, None), False)
+            for root, one in self._daemons
+            for _, entry in away_runs()
+            if entry.machine_id == one.machine_id
+        ]
+        waiting = [
+            (root, one.instance, part, True) for root, one in self._daemons for part in one.waiting
+        ]
+        ids = {part.dataflow_id for _, _, part, _ in (*running, *waiting)}
+        named = arguments["dataflow"]
+        chosen = [
+            one
+            for one in (*running, *waiting)
+            if arguments["all"]
+            or named in (one[2].dataflow_id, one[2].name)
+            or (named is None and len(ids) == 1)
+        ]
+        given = {key: arguments[key] for key in ("grace", "force")}
+        requests = [
+            request_stop(
+                root,
+                instance,
+                StopPart.model_validate({**given, "dataflow_id": part.dataflow_id}),
+            )
+            for root, instance, part, _ in chosen
+        ]
+        wait_until(lambda: not any(map(Path.exists, requests)), STOP_SECONDS, every=ADOPTION_POLL)
+        return [part for _, _, part, waits in chosen if waits]
+
+
+def _wait_until_listed(client: Client, parts: Counter[str]) -> None:
+    """Wait until the runners of these dataflows have answered, a few seconds at most."""
 
     def listed() -> bool:
         rows = client.get(paths.DATAFLOWS).dataflows
-        return {row.uuid for row in rows if row.status != "Starting"} >= dataflows
+        return parts <= Counter(
+            {row.uuid: len(row.daemons) for row in rows if row.status != "Starting"}
+        )
 
     wait_until(listed, ADOPTION_SECONDS, every=ADOPTION_POLL)
 

@@ -70,17 +70,17 @@ def is_named(addr: str | None, port: int | None) -> bool:
 def connect(addr: str | None, port: int | None, *, or_here: bool = False) -> Client:
     """Return a client, which connects with its first request.
 
-    ``or_here``: while the coordinator of this machine's daemon is away, and no other one is named,
-    its requests are about the dataflows on this machine.
+    ``or_here``: while the coordinator of this machine's daemon is away, no option names another
+    one, and none answers, its requests are about the dataflows on this machine.
     """
     from dora_cli.coordinator.client import Client
     from dora_config.access import endpoint
 
     at = endpoint(addr, port)
-    if or_here and not is_named(addr, port):
-        from dora_daemon.process_tree.daemon_entry import away_runs
+    if or_here and addr is None and port is None:
+        from dora_daemon.process_tree.daemon_entry import away_daemons, away_runs
 
-        if away_runs():
+        if away_runs() or any(one.waiting for _, one in away_daemons()):
             from dora_cli.coordinator.local_runs import client_of_this_machine
 
             return client_of_this_machine(at)

@@ -88,12 +88,13 @@ from dora_daemon.agent.part_files import DaemonFiles, DaemonStateError
 from dora_daemon.agent.parts.changes import PartChanges
 from dora_daemon.agent.recorders.folder import RecordingRefused
 from dora_daemon.agent.recorders.service import Recorders
+from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.runners.registry import RunnerRegistry
 from dora_daemon.agent.sampler import Sampler
 from dora_daemon.agent.state import AgentState
 from dora_daemon.code.delivery import Delivery
 from dora_daemon.process_tree import daemon_entry
-from dora_daemon.process_tree.daemon_entry import DaemonEntry
+from dora_daemon.process_tree.daemon_entry import DaemonEntry, WaitingPart
 from dora_daemon.process_tree.runtime_dir import own_identity
 
 ADOPTION_TIMEOUT = 10.0
@@ -102,6 +103,8 @@ OFFLINE_AFTER = 20.0
 """Default of `AgentOptions.offline_after`."""
 COPY_FILE = "coordinator-copy.json"
 """Encrypted state of the coordinator, which `dora cluster promote` reads."""
+LOCAL_POLL = 0.25
+"""Seconds between two looks for requests of commands on this machine."""
 FLUSH_TIMEOUT = 2.0
 """Seconds to send the last messages to the coordinator."""
 
@@ -160,6 +163,11 @@ class Agent:
             self.post,
         )
         self._state = AgentState(records, self._recorders.dataflows())
+        self._connected = False
+        self._changed_at = daemon_entry.boot_time()
+        """When ``_connected`` changed."""
+        self._noted: list[tuple[PartRecord, float]] = []
+        """Waiting parts in the file for commands on this machine."""
         self._adopted = anyio.Event()
         self._ended = anyio.Event()
         self._link = CoordinatorLink(
@@ -191,6 +199,7 @@ class Agent:
         """Adopt runners, then serve the coordinator until the state machine ends the daemon."""
         async with self._tasks:
             self._tasks.start_soon(self._report_absence)
+            self._tasks.start_soon(self._take_local_requests)
             self._note_connection(connected=False)
             self.post(DaemonStarted())
             with anyio.move_on_after(ADOPTION_TIMEOUT):
@@ -204,7 +213,12 @@ class Agent:
         daemon_entry.remove(self._runtime_root, self._files.instance)
 
     def _note_connection(self, *, connected: bool) -> None:
-        """Write whether the coordinator is there, for commands on this machine."""
+        self._connected, self._changed_at = connected, daemon_entry.boot_time()
+        self._write_entry()
+
+    def _write_entry(self) -> None:
+        """Write whether the coordinator is there and what waits, for commands on this machine."""
+        self._noted = self._state.waiting()
         pid, started, boot = own_identity()
         entry = DaemonEntry(
             instance=self._files.instance,
@@ -213,13 +227,33 @@ class Agent:
             start_time=started,
             boot_id=boot,
             coordinator=str(self._link.endpoint or self._access.endpoint()),
-            connected=connected,
-            since=daemon_entry.boot_time(),
+            connected=self._connected,
+            since=self._changed_at,
+            waiting=tuple(self._waiting(record, due) for record, due in self._noted),
         )
         try:
             entry.write(self._runtime_root)
         except OSError as error:  # full disk
             logger.error("%s: cannot be written: %s", error.filename, error.strerror)
+
+    def _waiting(self, record: PartRecord, due: float) -> WaitingPart:
+        starts_at: float | None = self._changed_at + self._options.offline_after
+        if record.spec.offline == "wait" or self._connected:
+            starts_at = None
+        elif due:
+            starts_at = daemon_entry.boot_time() + due - time.time()
+        nodes = len(record.spec.resolved.nodes)
+        return WaitingPart(record.dataflow_id, record.spec.name, nodes, starts_at)
+
+    async def _take_local_requests(self) -> None:
+        """Stop what commands on this machine request while the coordinator is away."""
+        while True:
+            await anyio.sleep(LOCAL_POLL)
+            for path, stop in daemon_entry.requested_stops(
+                self._runtime_root, self._files.instance
+            ):
+                self.post(stop)
+                path.unlink(missing_ok=True)  # the record says so now
 
     async def _report_absence(self) -> None:
         """Report that the coordinator is away unless it answers in time."""
@@ -236,6 +270,8 @@ class Agent:
         """Handle an event and execute its commands at once."""
         for command in self._state.handle(event, time.time()):
             self._execute(command)
+        if self._state.waiting() != self._noted:
+            self._write_entry()
 
     def _execute(self, command: Command) -> None:
         match command:

@@ -133,6 +133,11 @@ class AgentState:
         part = self._live(dataflow_id)
         return None if part is None or part.lost is not None else part.record
 
+    def waiting(self) -> list[tuple[PartRecord, float]]:
+        """Return the parts of which nothing runs, and when each is started (see `LocalPart`)."""
+        lost = [part for part in self._parts.values() if part.lost is not None]
+        return [(part.record, part.due) for part in lost]
+
     def is_live(self, dataflow_id: str) -> bool:
         """Whether a part of this dataflow has not ended."""
         return self._live(dataflow_id) is not None
@@ -325,6 +330,7 @@ class AgentState:
             changed = part.return_to_former(record.former)
             return [log, *changed, *self._start_alone(part, now)]
         if pause > 0:
+            part.due = now + pause
             return [log, StartLater(record.dataflow_id, record.starts, pause)]
         return [log, *self._start_alone(part, now)]
 

@@ -1,4 +1,7 @@
-"""``daemon-*.json`` beside the runners' directories: which coordinator a daemon is connected to."""
+"""``daemon-*.json`` beside the runners' directories: which coordinator a daemon is connected to.
+
+``stop-*.json`` are requests of commands on this machine while the coordinator is away.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,26 @@ from pathlib import Path
 
 from dora_config.atomic_write import write_file
 from dora_config.process_identity import boot_id, is_alive
+from dora_config.protocol.daemon import StopPart
 from dora_daemon.process_tree.runner_index import IndexEntry
 from dora_daemon.process_tree.runtime_dir import living_runners, runtime_roots
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingPart:
+    """A part of which nothing runs until the machine or the coordinator starts it."""
+
+    dataflow_id: str
+    name: str | None
+    nodes: int
+    starts_at: float | None
+    """Seconds of CLOCK_BOOTTIME; None: the coordinator starts it."""
+
+    def text(self) -> str:
+        """Return when it starts."""
+        if self.starts_at is None:
+            return "waits for the coordinator"
+        return f"starts in {max(0.0, self.starts_at - boot_time()):.0f} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +50,7 @@ class DaemonEntry:
     connected: bool
     since: float
     """Seconds of CLOCK_BOOTTIME at the last change of ``connected``."""
+    waiting: tuple[WaitingPart, ...] = ()
 
     def seconds(self) -> float:
         """Return for how long it has been connected, or not."""
@@ -54,15 +76,36 @@ def remove(root: Path, instance: str) -> None:
 def daemons(root: Path) -> Iterator[DaemonEntry]:
     """Yield the daemons that run and keep their runners below ``root``."""
     for path in sorted(root.glob("daemon-*.json")):
-        with suppress(OSError, ValueError, TypeError):
-            entry = DaemonEntry(**json.loads(path.read_text()))
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            values = json.loads(path.read_text())
+            waiting = tuple(WaitingPart(**one) for one in values.pop("waiting"))
+            entry = DaemonEntry(**values, waiting=waiting)
             if entry.boot_id == boot_id() and is_alive(entry.pid, entry.start_time):
                 yield entry
 
 
-def away_daemons() -> list[DaemonEntry]:
-    """Return the daemons of this machine that have no connection to their coordinator."""
-    return [one for root in runtime_roots() for one in daemons(root) if not one.connected]
+def away_daemons() -> list[tuple[Path, DaemonEntry]]:
+    """Return root and entry of the daemons on this machine that have no coordinator."""
+    return [(root, one) for root in runtime_roots() for one in daemons(root) if not one.connected]
+
+
+def request_stop(root: Path, instance: str, stop: StopPart) -> Path:
+    """Request a stop of a daemon, which removes the file once it has stored the request.
+
+    Raises OSError.
+    """
+    path = root / f"stop-{instance}-{stop.dataflow_id}.json"
+    write_file(path, stop.model_dump_json(), mode=0o600)
+    return path
+
+
+def requested_stops(root: Path, instance: str) -> Iterator[tuple[Path, StopPart]]:
+    """Yield the requests to a daemon."""
+    for path in root.glob(f"stop-{instance}-*.json"):
+        try:
+            yield path, StopPart.model_validate_json(path.read_bytes())
+        except (OSError, ValueError):
+            path.unlink(missing_ok=True)
 
 
 def away_runs() -> list[tuple[Path, IndexEntry]]:

@@ -48,6 +48,10 @@ def main(
         "force": force,
     }
     with connect(coordinator_addr, coordinator_port, or_here=True) as client:
+        for row in client.get(paths.DATAFLOWS).dataflows:
+            absent = row.status == "Degraded" and "no connection to" in row.reason
+            if absent and (every or chosen in (None, row.uuid, row.name)):
+                output.remark(f"{row.name or row.uuid}: {row.reason}: waiting for it")
         try:
             stopped: list[EndedDataflow] = client.post(f"{paths.DATAFLOWS}/stop", wanted).dataflows
         except RequestFailed as problem:

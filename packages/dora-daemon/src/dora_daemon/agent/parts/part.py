@@ -56,6 +56,8 @@ class LocalPart:
     only_virtual_left: bool = False
     lost: str | None = None
     """Why nothing of it runs; the coordinator, or in its absence the machine, starts it again."""
+    due: float = 0.0
+    """Unix time of its next start without the coordinator; 0: when that has been away for long."""
     cause: str = ""
     """Why its runner ends, as its nodes could not be started."""
     started_alone: float = 0.0
@@ -93,7 +95,7 @@ class LocalPart:
         """Start it without the coordinator, whose next report names the same attempt."""
         record = self.record
         reason = f"{self.lost}; {why}"
-        self.lost, self.started_alone = None, now
+        self.lost, self.started_alone, self.due = None, now, 0.0
         self.recorders, self.ready = "none", False
         starts = record.starts + 1
         save = self.save(phase="preparing", starts=starts, recovers=reason, runtime_dir="")
