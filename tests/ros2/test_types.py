@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from dora_ros2.errors import DefinitionError
@@ -83,5 +85,14 @@ def test_schemas_of_recordings() -> None:
     event = types.service("example_interfaces/AddTwoInts").event
     text = "int64 a\nint64 b\n---\nint64 sum\n"
     assert types.message_of_schema(event.name, text).hash == event.hash
+    fibonacci = types.action("example_interfaces/Fibonacci")
+    for kind in (event, fibonacci.feedback_message, fibonacci.send_goal.event, fibonacci.result):
+        flat = kind.ros2msg_text
+        full = re.sub(r"\b(example_interfaces)/(?=\w+_)", rf"\1/{kind.name.split('/')[1]}/", flat)
+        assert full.count("/srv/") + full.count("/action/") == full.count("example_interfaces/")
+        for text in (flat, full):
+            assert Types().message_of_schema(kind.name, text).hash == kind.hash
+    empty = types.service("std_srvs/Empty").request
+    assert types.message_of_schema(empty.name, empty.ros2msg_text).hash == empty.hash
     with pytest.raises(DefinitionError, match=r"schema of a_msgs/msg/B:1: .* is not a type"):
         types.message_of_schema("a_msgs/msg/B", "int33[ x\n")

@@ -29,7 +29,7 @@ _TYPE = re.compile(
     r"(?:\[(?P<size>(?:<=)?\d+|)\])?"
 )
 _CONSTANT = re.compile(r"[A-Z]\w*\s*=")
-_SEPARATOR = re.compile(r"^---.*$\n?", re.MULTILINE)
+SEPARATOR = re.compile(r"^---.*$\n?", re.MULTILINE)
 _INTEGERS = {
     code: (-(1 << bits - 1), (1 << bits - 1) - 1) if code.islower() else (0, (1 << bits) - 1)
     for code, bits in zip("bBhHiIqQ", (8, 8, 16, 16, 32, 32, 64, 64), strict=True)
@@ -45,7 +45,7 @@ def parse(name: str, text: str, *, file: str = "") -> list[Structure]:
         "action": [f"{name}_Goal", f"{name}_Result", f"{name}_Feedback"],
     }[kind]
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    sections = _SEPARATOR.split(text) if kind != "msg" else [text]
+    sections = SEPARATOR.split(text) if kind != "msg" else [text]
     if len(sections) != len(names):
         raise DefinitionError(
             f"a definition of this kind has {len(names)} parts, not {len(sections)}",

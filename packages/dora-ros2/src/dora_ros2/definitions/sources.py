@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from dora_ros2.definitions import idl, msg
@@ -58,14 +59,24 @@ class Definitions:
         """
         first, *rest = _SECTION.split(text.replace("\r\n", "\n"))
         sections = list(zip(rest[::3], rest[1::3], rest[2::3], strict=True))
-        if first.strip() or not sections:
-            owner = name if name.split("/")[1] == "msg" else _IMPLICIT.sub("", name)
-            sections.insert(0, ("IDL" if _MODULE.search(first) else "MSG", owner, first))
+        is_idl = bool(_MODULE.search(first))
+        owner = name if name.split("/")[1] == "msg" else _IMPLICIT.sub("", name)
+        is_whole = bool(first.strip()) or not sections
+        is_flat = owner != name and is_whole and not is_idl and not msg.SEPARATOR.search(first)
+        if is_whole:
+            sections.insert(0, ("IDL" if is_idl else "MSG", name if is_flat else owner, first))
+        # A flat text has the parts of a service or action as messages: `MSG: pkg/Add_Request`.
+        package, folder, last = owner.split("/")
+        own, flat = f"{package}/{folder}/{last}_", f"{package}/msg/{last}_"
         found: dict[str, Structure] = {}
-        for kind, owner, body in sections:
+        for kind, described, body in sections:
             parse = idl.parse if kind == "IDL" else msg.parse
-            for one in parse(full_name(owner, kind.lower()), body, file=f"schema of {name}"):
-                found.setdefault(one.name, one)
+            full = full_name(described, kind.lower())
+            if is_flat:
+                full, body = full.replace(own, flat), body.replace(own, flat)
+            for one in parse(full, body, file=f"schema of {name}"):
+                whole = _renamed(one, flat, own) if is_flat else one
+                found.setdefault(whole.name, whole)
         return describe(name, lambda wanted: found.get(wanted) or self.structure(wanted))
 
     def structure(self, name: str) -> Structure:
@@ -130,6 +141,15 @@ class Definitions:
                 f"source a ROS installation that has it, or install the wheel {wheel} if it exists"
             )
         return DefinitionError(f'found no definition of "{name}"', remedy=remedy)
+
+
+def _renamed(one: Structure, old: str, new: str) -> Structure:
+    """Return a structure with another beginning of its name and of those to which it refers."""
+    fields = tuple(
+        replace(field, type=replace(field.type, nested=field.type.nested.replace(old, new)))
+        for field in one.fields
+    )
+    return replace(one, name=one.name.replace(old, new), fields=fields)
 
 
 def _package_of(folder: Path) -> str | None:
