@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dora_config.cluster.fleet import FleetDataflow, Rollout
-from dora_config.cluster.loader import load_fleet
+from dora_config.cluster.loader import load_cluster_of, load_fleet
 from dora_config.errors import ConfigError
 
 CLUSTER = """\
@@ -99,3 +99,36 @@ def test_mistakes(tmp_path: Path, text: str, problem: str) -> None:
         load_fleet(path)
     shown = [str(one).removeprefix(f"{path}:") for one in caught.value.errors]
     assert any(problem in one for one in shown), shown
+
+
+def test_machines_of_a_file_without_a_cluster_are_those_of_the_coordinator(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.yml"
+    path.write_text(
+        "dataflows:\n"
+        "  drive: {file: a.yml, machines: [r1, r7]}\n"
+        "  map: {file: b.yml, machines: {ids: [r8]}}\n"
+        "rollout: {first: [r9]}\n"
+    )
+    loaded = load_fleet(path)
+    loaded.require_known(["r1", "r7", "r8", "r9"])
+    with pytest.raises(ConfigError) as error:
+        loaded.require_known(["r1", "r2"])
+    known = "machines of the coordinator: r1, r2"
+    assert [str(one).removeprefix(f"{path}:") for one in error.value.problems] == [
+        f'2:39: no machine "r7"; {known}',
+        f'3:39: no machine "r8"; {known}',
+        f'4:19: no machine "r9"; {known}',
+    ]
+
+
+def test_the_cluster_of_either_file(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.yml"
+    path.write_text(FLEET)
+    assert load_cluster_of(path) is None
+    path.write_text(CLUSTER)
+    cluster = load_cluster_of(path)
+    assert cluster is not None
+    assert len(cluster.machines) == 2
+    path.write_text("")
+    with pytest.raises(ConfigError, match="the file is empty: expected `dataflows`"):
+        load_fleet(path)

@@ -248,6 +248,17 @@ def test_pause_and_rollback() -> None:
     assert "generations: 1, 2, 3" in refused.message
 
 
+def test_only_a_paused_or_failed_fleet_is_resumed() -> None:
+    fleet = fleet_of("r1")
+    resume = PauseFleet(paused=False)
+    refused = fleet.failures[fleet.request(resume)]
+    assert refused.message == "nothing was applied: there is nothing to resume"
+    apply(fleet, on("drive", "r1"))
+    fleet.pass_time(10)
+    assert fleet.failures[fleet.request(resume)].message == "generation 1 is not paused"
+    assert compare(fleet).machines == ("r1",)
+
+
 def test_a_check_needs_permission() -> None:
     fleet = fleet_of("r1")
     request = ApplyFleet(fleet=Fleet(rollout=Rollout(check="true")), generation=0)
@@ -263,7 +274,9 @@ def test_a_dataflow_over_machines_that_are_off_is_started_when_they_are_there() 
     apply(fleet, DesiredDataflow(spec=spec("both").with_nodes(nodes)))
     fleet.pass_time(10)
     assert programs(fleet) == {}
-    assert "no matching daemon" in report(fleet).copies[0].detail
+    (seen,) = report(fleet).copies
+    assert (seen.state, report(fleet).outcome) == ("waiting", "done; cannot be placed yet: both")
+    assert "no matching daemon" in seen.detail
     fleet.add_daemon("r2", "r2")
     fleet.pass_time(30)
     assert set(programs(fleet)) == {"both"}

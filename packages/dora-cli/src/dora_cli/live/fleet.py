@@ -25,6 +25,7 @@ from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import DoraError
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.fleet import (
+    CompareFleet,
     DesiredDataflow,
     Fleet,
     FleetComparison,
@@ -91,7 +92,8 @@ def _desired(
 ) -> DesiredDataflow:
     file = folder / entry.file
     if not file.is_file():
-        raise InvalidFleet(f"{place}: file {file} does not exist")
+        problem = "is a folder; name the dataflow file in it" if file.is_dir() else "does not exist"
+        raise InvalidFleet(f"{place}: file {file} {problem}")
     spec = make_spec(dataflow_file.load(file), name=name, offline=entry.offline)
     spec = with_env(spec, entry.env).model_copy(update={"params": entry.params})
     _check_nodes(spec.resolved.nodes, entry, place)
@@ -147,6 +149,13 @@ def send_code(client: Client, read_fleet: ReadFleet) -> None:
     """Send the files of nodes that the coordinator lacks; raises UploadFailed."""
     if read_fleet.code:
         upload(client.endpoint, read_fleet.code)
+
+
+def compare(client: Client, read_fleet: ReadFleet, only: tuple[str, ...]) -> FleetComparison:
+    """Compare a fleet with what runs; raises ConfigError for machines that do not exist."""
+    found = client.request(CompareFleet(fleet=read_fleet.fleet, only=only), FleetComparison)
+    read_fleet.loaded.require_known(found.machines)
+    return found
 
 
 def show(found: FleetComparison) -> bool:

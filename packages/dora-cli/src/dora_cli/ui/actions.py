@@ -39,7 +39,10 @@ from dora_config.protocol.runner import (
 T = TypeVar("T", bound=BaseModel)
 
 FORWARDED: Final = ("explainDataflow", "stopDataflow", "stopNode", "restartNode")
-FORWARDED_OF_FLEETS: Final = ("startDataflowAgain", "restartDataflow")
+FORWARDED_OF_FLEETS: Final = (
+    *("startDataflowAgain", "restartDataflow"),
+    *("getFleet", "getFleetHistory", "rollBackFleet", "pauseFleet", "resumeFleet"),
+)
 
 
 Handler = Callable[[Request], Awaitable[dict[str, Any] | Response]]

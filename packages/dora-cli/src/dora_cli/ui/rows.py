@@ -182,6 +182,7 @@ def _node(one: NodeSummary, now: float) -> Row:
         blockedOn=one.blocked_on,
         brokenInputs=list(one.broken_inputs) or None,
         error=one.error,
+        held=one.held,
     )
 
 

@@ -198,6 +198,8 @@ class Rollout(Frozen):
 
 def fleet_findings(data: dict[str, Any], machines: Collection[str] | None) -> Iterator[Finding]:
     """Yield problems between fields; ``machines`` None: the machines are not known."""
+    if machines is not None:
+        yield from unknown_machines(data, machines, "this file")
     dataflows = data.get("dataflows")
     for name, entry in dataflows.items() if isinstance(dataflows, dict) else ():
         chosen = entry.get("machines") if isinstance(entry, dict) else None
@@ -206,13 +208,12 @@ def fleet_findings(data: dict[str, Any], machines: Collection[str] | None) -> It
         ):
             message = "expected a list of machine ids, or `labels: {KEY: VALUE}`"
             yield Finding(("dataflows", name, "machines"), message, at_key=True)
-        if isinstance(chosen, list):
-            yield from _unknown(("dataflows", name, "machines"), chosen, machines)
+        if chosen == []:
+            message = "expected at least one machine"
+            yield Finding(("dataflows", name, "machines"), message, at_key=True)
     rollout = data.get("rollout")
     if not isinstance(rollout, dict):
         return
-    first = rollout.get("first")
-    yield from _unknown(("rollout", "first"), first if isinstance(first, list) else [], machines)
     try:
         healthy = _duration(rollout.get("healthy", DEFAULT_HEALTHY))
         deadline = _duration(rollout.get("deadline", DEFAULT_DEADLINE))
@@ -224,15 +225,27 @@ def fleet_findings(data: dict[str, Any], machines: Collection[str] | None) -> It
         yield Finding(("rollout", field), message, at_key=True)
 
 
-def _unknown(
-    path: tuple[str | int, ...], chosen: list[Any], machines: Collection[str] | None
-) -> Iterator[Finding]:
-    if not chosen and path[-1] == "machines":
-        yield Finding(path, "expected at least one machine", at_key=True)
-    for index, machine in enumerate(chosen):
-        if machines is not None and isinstance(machine, str) and machine not in machines:
-            known = ", ".join(machines)
-            yield Finding((*path, index), f'no machine "{machine}"; machines of this file: {known}')
+def unknown_machines(data: dict[str, Any], known: Collection[str], where: str) -> Iterator[Finding]:
+    """Yield the machines that are named but not known; ``where``: what knows them."""
+    for path, machine in _named_machines(data):
+        if isinstance(machine, str) and machine not in known:
+            listed = ", ".join(known) or "none"
+            yield Finding(path, f'no machine "{machine}"; machines of {where}: {listed}')
+
+
+def _named_machines(data: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], object]]:
+    """Yield each machine that a file names, and its place."""
+    dataflows, rollout = data.get("dataflows"), data.get("rollout")
+    for name, entry in dataflows.items() if isinstance(dataflows, dict) else ():
+        chosen = entry.get("machines") if isinstance(entry, dict) else None
+        path: tuple[str | int, ...] = ("dataflows", name, "machines")
+        if isinstance(chosen, dict):
+            chosen, path = chosen.get("ids"), (*path, "ids")
+        for index, machine in enumerate(chosen if isinstance(chosen, list) else ()):
+            yield (*path, index), machine
+    first = rollout.get("first") if isinstance(rollout, dict) else None
+    for index, machine in enumerate(first if isinstance(first, list) else ()):
+        yield ("rollout", "first", index), machine
 
 
 def resolve_fleet(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from dora_config.cluster.fleet import unknown_machines
 from dora_config.cluster.models import (
     Cluster,
     Coordinator,
@@ -16,6 +17,7 @@ from dora_config.cluster.models import (
     read_fleet,
 )
 from dora_config.errors import ConfigError, Problem
+from dora_config.yaml.document import Document
 from dora_config.yaml.findings import Finding
 from dora_config.yaml.reader import read_document
 from dora_config.yaml.text_files import MAX_FILE_BYTES, in_order, read_text
@@ -75,6 +77,33 @@ class LoadedFleet:
     """None: the file contains only `dataflows` and `rollout`."""
     lines: Mapping[str, int] = field(default_factory=dict)
     """Line of each dataflow."""
+    document: Document | None = None
+    """The file without `machines`, whose machines only a coordinator knows."""
+
+    def require_known(self, machines: Collection[str]) -> None:
+        """Raise ConfigError if the file names other machines; ``machines``: the coordinator's."""
+        document = self.document
+        if document is None or not isinstance(document.data, dict):
+            return
+        findings = unknown_machines(document.data, machines, "the coordinator")
+        if problems := [one.problem(document) for one in findings]:
+            raise ConfigError(in_order(problems))
+
+
+def is_fleet_file(data: object) -> bool:
+    """Return whether a file contains `dataflows` without a cluster."""
+    return (
+        isinstance(data, dict)
+        and "dataflows" in data
+        and not {"coordinator", "machines"} & set(data)
+    )
+
+
+def load_cluster_of(path: Path) -> Cluster | None:
+    """Load a cluster file; None for a valid file of only `dataflows`. Raises ConfigError."""
+    if is_fleet_file(read_document(read_text(path, MAX_FILE_BYTES), str(path)).data):
+        return load_fleet(path).cluster
+    return load_cluster(path).cluster
 
 
 def load_fleet(path: Path) -> LoadedFleet:
@@ -91,17 +120,16 @@ def load_fleet(path: Path) -> LoadedFleet:
             str(name): Finding(("dataflows", name), "", at_key=True).problem(document).line
             for name in data["dataflows"]
         }
-    if (
-        isinstance(data, dict)
-        and "dataflows" in data
-        and not {"coordinator", "machines"} & set(data)
-    ):
+    if data is None and not document.problems:
+        message = "the file is empty: expected `dataflows`, what the machines are to run"
+        raise ConfigError([Finding((), message).problem(document)])
+    if is_fleet_file(data):
         fleet, findings = read_fleet(document)
         problems = [*document.problems, *(one.problem(document) for one in findings)]
         ordered = in_order(problems)
         if fleet is None or any(problem.severity == "error" for problem in ordered):
             raise ConfigError(ordered)
-        return LoadedFleet(fleet, tuple(ordered), path, lines=lines)
+        return LoadedFleet(fleet, tuple(ordered), path, lines=lines, document=document)
     loaded = parse_cluster(text, path=path)
     if loaded.cluster.dataflows is None:
         finding = Finding((), "expected `dataflows`, what the machines are to run")

@@ -271,6 +271,8 @@ class FleetComparison(Message):
     copies: tuple[CopyDifference, ...] = ()
     differs: bool = False
     """Whether an apply would change what runs, or what is still to be done."""
+    machines: tuple[str, ...] = ()
+    """All machines that the coordinator knows."""
 
 
 CopyState = Literal[
@@ -298,6 +300,8 @@ class ObservedCopy(Message):
     """The generation that runs, or ran last; None: it never ran."""
     state: CopyState
     detail: str = ""
+    held: tuple[str, ...] = ()
+    """Nodes that hold updates, each with its reason."""
 
 
 class FleetReport(Message):
@@ -311,6 +315,11 @@ class FleetReport(Message):
     paused: str | None = None
     settled: bool = True
     """The roll-out has ended or is paused; machines that are off may still follow."""
+    batch: int = 0
+    """Batches that have begun, of ``batches``; 0 of 0 without a roll-out."""
+    batches: int = 0
+    waits_for: str = ""
+    """Machines that the next batch waits for."""
     copies: tuple[ObservedCopy, ...] = ()
 
 

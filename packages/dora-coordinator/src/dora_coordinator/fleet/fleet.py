@@ -177,7 +177,10 @@ class FleetControl:
         found = tuple(self._compare(self._stamped(wanted)))
         differs = any(one.lines() for one in found) or not self._is_desired(wanted)
         generation = self.status.generation
-        return FleetComparison(generation=generation, copies=found, differs=differs)
+        known = self._labels().keys() | self._membership.identities.machines()
+        return FleetComparison(
+            generation=generation, copies=found, differs=differs, machines=tuple(sorted(known))
+        )
 
     def history(self) -> FleetHistory:
         entries = [one.entry for _, one in sorted(self._generations.items())]
@@ -297,8 +300,13 @@ class FleetControl:
         return [SaveFleet(self.status, tuple(changed), gone), Log("info", text)]
 
     def _pause(self, request: PauseFleet) -> list[Command]:
+        word = "pause" if request.paused else "resume"
         if self.status.generation == 0:
-            raise RequestRefused("conflict", "nothing was applied: there is nothing to pause")
+            raise RequestRefused("conflict", f"nothing was applied: there is nothing to {word}")
+        failed = any(one.failed for one in self.status.copies.values())
+        if not request.paused and self.status.paused is None and not failed:
+            number = self.status.generation
+            raise RequestRefused("conflict", f"generation {number} is not paused")
         reason = f"by {request.by or 'an operator'}" if request.paused else None
         copies = self.status.copies
         if not request.paused:  # what failed is tried again
@@ -660,7 +668,7 @@ class FleetControl:
             self.status = self.status.model_copy(update={"copies": records})
             commands.append(SaveFleet(self.status))
         outcome = self._generations[self.status.generation].entry.outcome
-        if self.status.finished and "; off" in outcome and outcome != self._summary(view):
+        if self.status.finished and "; " in outcome and outcome != self._summary(view):
             commands.append(self._save_outcome(self._summary(view)))
         if decision.is_done and decision.gives_up is None:
             outcome = self._summary(view)
@@ -672,11 +680,14 @@ class FleetControl:
         return commands
 
     def _summary(self, view: _View) -> str:
-        off = sorted({one.unit for one in view.seen if one.differs and not one.connected})
+        left = [one for one in view.seen if one.differs and not one.connected]
+        off = sorted({one.machine for one in left if one.machine is not None})
+        unplaced = sorted(one.name for one in left if one.machine is None)
         failed = sorted({one.unit for one in view.seen if self._record(one.name).failed})
         text = "done"
         text += f"; failed: {', '.join(failed)}" if failed else ""
-        return text + (f"; off, follow when they return: {', '.join(off)}" if off else "")
+        text += f"; off, follow when they return: {', '.join(off)}" if off else ""
+        return text + (f"; cannot be placed yet: {', '.join(unplaced)}" if unplaced else "")
 
     def _give_up(self, reason: str, now: float) -> list[Command]:
         """Return to the previous generation, or wait for an operator."""
@@ -774,7 +785,7 @@ class FleetControl:
             return []  # of an earlier generation
         dataflow = self._registry.live_named(copy.name)
         if event.code in _LATER or not self._is_connected(copy, dataflow, watch):
-            watch.refusal = event.problem
+            watch.refusal = event.problem.replace("\n", "; ")
             return []
         record = self._record(copy.name).model_copy(update={"failed": event.problem})
         copies_now = {**self.status.copies, copy.name: record}
@@ -820,6 +831,9 @@ class FleetControl:
             outcome=entry.outcome,
             paused=self.status.paused,
             settled=self.status.finished or self.status.paused is not None,
+            batch=decision.batch,
+            batches=decision.batches,
+            waits_for=decision.waits_for,
             copies=tuple(self._observed(one, view, decision) for one in view.seen),
         )
 
@@ -872,6 +886,11 @@ class FleetControl:
             observed=ran if one.differs else one.desired,
             state=state,
             detail=detail,
+            held=tuple(
+                f"{node.node}: {node.held}"
+                for node in (() if dataflow is None else self._statuses(dataflow))
+                if node.held is not None
+            ),
         )
 
 

@@ -60,6 +60,9 @@ class Decision:
     gives_up: str | None = None
     """Why the roll-out has failed."""
     waits_for: str = ""
+    batch: int = 0
+    """Batches that have begun, of ``batches``."""
+    batches: int = 0
 
 
 def decide(status: FleetStatus, rollout: Rollout, seen: Sequence[Seen]) -> Decision:
@@ -87,7 +90,10 @@ def _opened(rollout: Rollout, affected: Sequence[Seen], decision: Decision) -> l
     """Return those of the batches that have begun; note who is healthy or failed."""
     opened: list[Seen] = []
     failed: dict[str, str] = {}
-    for number, batch in enumerate(batches(rollout, affected)):
+    found = batches(rollout, affected)
+    decision.batches = len(found)
+    for number, batch in enumerate(found):
+        decision.batch = number + 1
         opened += batch
         for one in batch:
             _judge(rollout, one, decision)

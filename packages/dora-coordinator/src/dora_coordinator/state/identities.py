@@ -50,6 +50,10 @@ class Identities:
         self._records: dict[str, MachineRecord] = {}
         self._removed: set[str] = set()
 
+    def machines(self) -> set[str]:
+        """Return the machines that have a key, also those that are off for long."""
+        return set(self._records)
+
     def load(self, records: Iterable[MachineRecord]) -> None:
         for record in records:
             self._set(record)

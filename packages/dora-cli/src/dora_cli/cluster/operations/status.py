@@ -55,6 +55,8 @@ def show(report: ClusterReport, fleet: FleetReport, *, as_json: bool) -> None:
 def _show_fleet(fleet: FleetReport) -> None:
     """Print what should run and what runs."""
     outcome = f"paused: {fleet.paused}" if fleet.paused is not None else fleet.outcome
+    if fleet.batches:
+        outcome += f", batch {fleet.batch} of {fleet.batches}"
     output.write(f"Generation {fleet.generation} of {fleet.by or 'unknown'}: {outcome}")
     rows = [
         (
@@ -63,7 +65,7 @@ def _show_fleet(fleet: FleetReport) -> None:
             "stopped" if one.desired is None else one.desired,
             one.observed or "-",
             one.state,
-            one.detail,
+            one.detail or "; ".join(f"{text} (holds updates)" for text in one.held),
         )
         for one in fleet.copies
     ]

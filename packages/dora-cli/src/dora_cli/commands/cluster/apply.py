@@ -35,13 +35,13 @@ def main(
     after Ctrl-C and on machines that return later.
     """
     from dora_cli.live import fleet
-    from dora_config.protocol.fleet import ApplyFleet, CompareFleet, FleetComparison, FleetReport
+    from dora_config.protocol.fleet import ApplyFleet, FleetReport
 
     names = tuple(only or ())
     read = fleet.read(path, names)
     fleet.note_unversioned(read.fleet)
     with coordinator_of(read.loaded.cluster, coordinator_addr, coordinator_port) as client:
-        found = client.request(CompareFleet(fleet=read.fleet, only=names), FleetComparison)
+        found = fleet.compare(client, read, names)
         if not fleet.show(found):
             return
         if not yes:

@@ -28,7 +28,9 @@ FleetFile = Annotated[
 OptionalFleetFile = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[PATH]", help="The cluster file, whose coordinator is asked by default."
+        metavar="[PATH]",
+        help="The cluster file, whose coordinator is asked by default, or a file "
+        "of only `dataflows`.",
     ),
 ]
 
@@ -112,8 +114,11 @@ def coordinator_of(cluster: Cluster | None, addr: str | None, port: int | None) 
 
 
 def coordinator_in(path: Path | None, addr: str | None, port: int | None) -> Client:
-    """As `coordinator_of`, for the path of a cluster file; None: as all commands."""
-    return coordinator_of(None if path is None else load_cluster_file(path), addr, port)
+    """As `coordinator_of`, for a cluster or fleet file; None: as all commands."""
+    from dora_config.cluster.loader import load_cluster_of
+
+    known = None if path is None else load_cluster_of(path)
+    return coordinator_of(known, addr, port)
 
 
 def select_machines(cluster: Cluster, names: Sequence[str] | None) -> tuple[Machine, ...]:

@@ -22,12 +22,11 @@ def main(
     Exits with 0 if nothing would change, with 2 if something would.
     """
     from dora_cli.live import fleet
-    from dora_config.protocol.fleet import CompareFleet, FleetComparison
 
     names = tuple(only or ())
     read = fleet.read(path, names)
     fleet.note_unversioned(read.fleet)
     with coordinator_of(read.loaded.cluster, coordinator_addr, coordinator_port) as client:
-        found = client.request(CompareFleet(fleet=read.fleet, only=names), FleetComparison)
+        found = fleet.compare(client, read, names)
     if fleet.show(found):
         raise typer.Exit(CHANGES)

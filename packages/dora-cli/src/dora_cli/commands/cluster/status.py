@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from dora_cli import options
-from dora_cli.commands.cluster.arguments import load_cluster_file
+from dora_cli.commands.cluster.arguments import OptionalFleetFile
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect
 
 
 def main(
-    path: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[PATH]", help="The cluster file, whose coordinator is asked by default."
-        ),
-    ] = None,
+    path: OptionalFleetFile = None,
     output_format: options.Output = options.TableFormat.TABLE,
     coordinator_addr: CoordinatorAddr = None,
     coordinator_port: CoordinatorPort = None,
@@ -28,11 +18,12 @@ def main(
     from dora_cli.cluster.operations.status import show
     from dora_cli.cluster.ownership import known_clusters
     from dora_config.access import endpoint
+    from dora_config.cluster.loader import load_cluster_of
     from dora_config.protocol.control import ClusterReport, ClusterStatus
     from dora_config.protocol.fleet import FleetReport, GetFleet
 
-    if path is not None:
-        coordinator = load_cluster_file(path).coordinator
+    if path is not None and (cluster := load_cluster_of(path)) is not None:
+        coordinator = cluster.coordinator
         coordinator_addr = coordinator_addr or coordinator.addr
         coordinator_port = coordinator_port or coordinator.port
     with connect(coordinator_addr, coordinator_port) as client:

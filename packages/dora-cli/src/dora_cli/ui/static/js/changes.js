@@ -1,6 +1,6 @@
 /** Changes of dataflows and nodes, with a confirmation where they end something. */
 
-import { confirm, report } from "./components.js";
+import { confirm, notify, report } from "./components.js";
 import { change } from "./requests.js";
 import { go } from "./route.js";
 
@@ -35,6 +35,30 @@ export async function startAgain(uuid, name) {
   if (answer !== undefined) go("dataflow", answer.uuid);
 }
 
+/**
+ * Ask again if the node holds updates.
+ * @param {string} uuid @param {string} node @param {string} verb @param {string} done
+ */
+async function changeNode(uuid, node, verb, done) {
+  try {
+    await change(["nodes", node, verb], { dataflow: uuid, hold_limit: 0 });
+    notify(done);
+  } catch (error) {
+    const { message } = /** @type {Error} */ (error);
+    if (!message.includes("holds updates")) {
+      notify(message, true);
+      return;
+    }
+    confirm({
+      title: "Do it all the same?",
+      text: message.split("; not changed")[0],
+      action: verb === "stop" ? "Stop anyway" : "Restart anyway",
+      danger: true,
+      run: () => report(change(["nodes", node, verb], { dataflow: uuid, force: true }), done),
+    });
+  }
+}
+
 /** @param {string} uuid @param {string} node */
 export function stopNode(uuid, node) {
   confirm({
@@ -42,7 +66,7 @@ export function stopNode(uuid, node) {
     text: "The node ends and is not started again. Other nodes keep running; the inputs that it feeds close.",
     action: "Stop node",
     danger: true,
-    run: () => report(change(["nodes", node, "stop"], { dataflow: uuid }), `${node} has stopped`),
+    run: () => changeNode(uuid, node, "stop", `${node} has stopped`),
   });
 }
 
@@ -53,7 +77,7 @@ export function restartNode(uuid, node) {
     text: "The process of the node ends and starts again. Its state is lost unless the node saves it.",
     action: "Restart node",
     danger: true,
-    run: () => report(change(["nodes", node, "restart"], { dataflow: uuid }), `${node} was restarted`),
+    run: () => changeNode(uuid, node, "restart", `${node} was restarted`),
   });
 }
 

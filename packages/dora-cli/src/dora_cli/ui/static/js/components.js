@@ -137,6 +137,7 @@ export function Confirmation() {
   const run = async () => {
     setBusy(true);
     await question.run();
+    setBusy(false);
     // Escape may have closed the dialog, and another question may be open. `close` gives the focus back
     // to the button that has opened the dialog.
     if (shown.current === question) dialog.current?.close();

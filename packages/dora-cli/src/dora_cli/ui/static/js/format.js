@@ -116,6 +116,15 @@ const TONES = {
   connected: "ok",
   lost: "bad",
   ended: "done",
+  current: "ok",
+  changing: "busy",
+  checking: "busy",
+  waiting: "busy",
+  paused: "warn",
+  unready: "warn",
+  "by hand": "warn",
+  off: "lost",
+  failed: "bad",
 };
 
 /** @param {string} status */

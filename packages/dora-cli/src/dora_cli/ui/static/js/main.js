@@ -12,6 +12,7 @@ import { FleetView } from "./views/fleet.js";
 import { NodeView } from "./views/node.js";
 import { OutputView } from "./views/output.js";
 import { RecordingsView } from "./views/recordings.js";
+import { RolloutView } from "./views/rollout.js";
 
 /** @typedef {import("./types.js").State} State */
 /** @typedef {import("./types.js").Dataflow} Dataflow */
@@ -71,6 +72,7 @@ function skip(event) {
 function titleOf(state, route) {
   const [kind, uuid, part, first, second] = route;
   if (kind === "recordings") return "Recordings · dora";
+  if (kind === "rollout") return "Desired state · dora";
   if (kind !== "dataflow" || uuid === undefined) return "dora";
   const name = state.dataflows[uuid]?.name ?? uuid.slice(0, 8);
   const words = part === "node" ? [first, name] : part === "output" ? [`${first}/${second}`, name] : [name];
@@ -104,6 +106,7 @@ function Waiting() {
 function view(state, route) {
   const [kind, uuid, part, first, second, ...more] = route;
   if (kind === "recordings") return html`<${RecordingsView} state=${state} />`;
+  if (kind === "rollout") return html`<${RolloutView} state=${state} />`;
   if (kind !== "dataflow" || uuid === undefined) return html`<${FleetView} state=${state} />`;
   if (!isUuid(uuid)) return html`<${Empty} title="This dataflow is not known">Its id is not valid. <a href=${link()}>Fleet</a><//>`;
   if (part === "node" && first) return html`<${NodeView} key=${first} state=${state} uuid=${uuid} node=${first} />`;
@@ -154,6 +157,9 @@ function Navigation({ state, route, open, close }) {
         <span class="name">${state.source.local ? "This computer" : "Fleet"}</span>
         <span class="count">${lost > 0 ? html`<b class="bad">${lost} lost</b>` : ""}${known ? machines.length : ""}</span>
       </a></li>
+      ${!state.source.local && html`<li><a href=${link("rollout")} aria-current=${route[0] === "rollout" ? "page" : undefined}>
+        <span class="name">Desired state</span>
+      </a></li>`}
       ${!state.source.local && html`<li><a href=${link("recordings")} aria-current=${route[0] === "recordings" ? "page" : undefined}>
         <span class="name">Recordings</span>
       </a></li>`}

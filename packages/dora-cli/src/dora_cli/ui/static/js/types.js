@@ -16,7 +16,7 @@
  *   dropRate?: number}} Dataflow
  * @typedef {{status: string, machine: string, pid?: number, cpu?: number, memory?: number,
  *   read?: number, written?: number, restarts: number, lastRestart?: string, lastRestartAt?: number, queued: number, blockedOn?: string,
- *   brokenInputs?: string[], error?: string}} NodeRow
+ *   brokenInputs?: string[], error?: string, held?: string}} NodeRow
  * @typedef {{source: string, target: string, policy: string, sourceMachine: string,
  *   targetMachine: string, sent: number, received: number, dropped: number, queued: number,
  *   blocked?: boolean, rate?: number, bytes?: number, dropRate?: number, p50Us?: number,
@@ -24,6 +24,13 @@
  * @typedef {{source: Source, machines: Record<string, Machine>, links: Record<string, Link>,
  *   dataflows: Record<string, Dataflow>, nodes: Record<string, Record<string, NodeRow>>,
  *   edges: Record<string, Record<string, EdgeRow>>, problems: string[]}} State
+ *
+ * The desired state of the fleet, as the REST API answers it; an unknown value is null.
+ * @typedef {{name: string, machine: string | null, desired: number | null, observed: number | null, state: string,
+ *   detail: string, held: string[]}} FleetCopy
+ * @typedef {{generation: number, by: string, at: number, outcome: string, paused: string | null, settled: boolean,
+ *   batch: number, batches: number, waits_for: string, copies: FleetCopy[]}} FleetReport
+ * @typedef {{generation: number, action: string, by: string, at: number, changes: string[], outcome: string}} FleetEntry
  *
  * @typedef {{id: string, source: string, policy: string, size: number, type?: string, timeout?: number}} GraphInput
  * @typedef {{id: string, type?: string}} GraphOutput

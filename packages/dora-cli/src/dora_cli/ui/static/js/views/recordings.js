@@ -1,10 +1,9 @@
 /** Recordings of all machines: start, list, stop, download. */
 
 import { html } from "htm/preact";
-import { useEffect, useState } from "preact/hooks";
-
 import { Empty, report } from "../components.js";
 import { ago, bytes, short } from "../format.js";
+import { usePolled } from "../polling.js";
 import { change, read } from "../requests.js";
 
 /**
@@ -13,49 +12,22 @@ import { change, read } from "../requests.js";
  *   machines: Record<string, {name: string, bytes: number}[]>, missing: string[]}} Recording
  */
 
-const PERIOD_MS = 2000;
+/** @returns {Promise<{recordings: Recording[], problems: string[]}>} */
+const readRecordings = () => read("recordings");
 
 /** @param {{state: import("../types.js").State}} props */
 export function RecordingsView({ state }) {
-  const [found, setFound] = useState(/** @type {{recordings: Recording[], problems: string[]} | null} */ (null));
-  const [problem, setProblem] = useState("");
-  const [wanted, setWanted] = useState(0);
-  const lost = state.source.problem !== undefined;
-  useEffect(() => {
-    if (lost) return undefined;
-    let current = true;
-    let pending = false;
-    const load = async () => {
-      if (document.hidden || pending) return;
-      pending = true;
-      try {
-        const answer = await read("recordings");
-        if (current) {
-          setFound(answer);
-          setProblem("");
-        }
-      } catch (error) {
-        if (current) setProblem(/** @type {Error} */ (error).message);
-      }
-      pending = false;
-    };
-    load();
-    const timer = setInterval(load, PERIOD_MS);
-    return () => {
-      current = false;
-      clearInterval(timer);
-    };
-  }, [wanted, lost]);
+  const [found, problem, reload] = usePolled(readRecordings, state.source.problem !== undefined);
   const stop = async (/** @type {Recording} */ one) => {
     await report(change(["recordings", one.id, "stop"]), `the recording of ${one.name} was stopped`);
-    setWanted((known) => known + 1);
+    reload();
   };
   return html`<section class="view">
     <h1>Recordings</h1>
     ${problem && html`<p class="banner warn">${problem}</p>`}
     ${found?.problems.map((text) => html`<p key=${text} class="note">${text}</p>`)}
     <div class="panel">
-      ${!state.source.readOnly && html`<${Start} state=${state} started=${() => setWanted((known) => known + 1)} />`}
+      ${!state.source.readOnly && html`<${Start} state=${state} started=${reload} />`}
       ${found !== null && found.recordings.length === 0 && html`<${Empty} title="No recordings">${state.source.readOnly ? "Start one" : "Start one here, in the view of a dataflow, or"} with <code>dora record --attach</code>.<//>`}
       ${found !== null && found.recordings.length > 0 && html`<div class="scroll"><table>
         <caption class="hidden">Recordings</caption>
