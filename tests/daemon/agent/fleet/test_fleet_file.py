@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.fleets.daemons import RealFleet, real_fleet
@@ -40,14 +41,38 @@ READER = """
     for event in Node():
         pass
 """
-DYING = """
+COUNTING = """
     from dora import Node
 
-    for number, _ in enumerate(Node()):
-        if number == 5:
+    node = Node()
+    for number, event in enumerate(node):
+        if event["type"] == "INPUT":
+            node.send_output("out", number.to_bytes(4, "little"))
+"""
+COUNTER = """
+    import os
+    from pathlib import Path
+    from dora import Node
+
+    counts = Path(os.environ["COUNTS"], str(os.getpid()))
+    expected = None
+    for event in Node():
+        if event["id"] == "count":
+            number = int.from_bytes(bytes(event["value"].to_pylist()), "little")
+            with counts.open("a") as file:
+                print(number if expected in (None, number) else "gap", file=file)
+            expected = number + 1
+"""
+DYING = """
+    import time
+    from dora import Node
+
+    begun = time.monotonic()
+    for _ in Node():
+        if time.monotonic() - begun > 5:
             raise SystemExit(3)
 """
-FLOW = {
+FLOW: dict[str, Any] = {
     "deploy": {"distribute": "http"},
     "nodes": [
         {
@@ -140,14 +165,30 @@ def test_only_the_replaced_node_gets_another_process(fleet: RealFleet) -> None:
 
 
 def test_a_canary_that_dies_is_rolled_back_before_others_are_touched(fleet: RealFleet) -> None:
+    """Its node dies after 5 s, while messages are counted on the other machine."""
+    workspace, counts = fleet.workspace, fleet.workspace.path / "counts"
+    counts.mkdir()
+    workspace.file("camera/main.py", COUNTING)
+    workspace.file("plot/main.py", COUNTER)
+    counted = {"source": "camera/out", "queue_size": 1000, "queue_policy": "backpressure"}
+    plot = {"id": "plot", "path": "plot/main.py", "inputs": {"count": counted}}
+    workspace.dataflow({**FLOW, "nodes": [*FLOW["nodes"][:2], plot]}, "flow.yml")
+    text = WAVES.replace("rover-2]", f"rover-2], env: {{COUNTS: {counts}}}")
+    workspace.file("fleet.yml", text)
     fleet.dora("cluster", "apply", "fleet.yml", "--yes")
     first = known_processes(fleet)
-    fleet.workspace.file("worker/main.py", DYING)
+    workspace.file("fleet.yml", text.replace("healthy: 1s", "healthy: 20s"))
+    workspace.file("worker/main.py", DYING)
     failed = fleet.dora("cluster", "apply", "fleet.yml", "--yes", code=1)
-    assert "generation 2 failed and is rolled back" in failed.stderr
+    reason = 'generation 2 failed: drive@rover-1: node "worker" failed'
+    assert reason in failed.stderr
     second = known_processes(fleet)
     untouched = {key for key in first if key[0] == "drive@rover-2"}
     assert {key: second[key] for key in untouched} == {key: first[key] for key in untouched}
+    received = counts / str(first["drive@rover-2", "plot"])
+    before = len(received.read_text().split())
+    wait_until(lambda: len(received.read_text().split()) > before, what="more messages")
+    assert "gap" not in received.read_text()
     entries = history(fleet).generations
     assert [(one.generation, one.action, one.by) for one in entries[1:]][1] == (
         3,

@@ -38,8 +38,8 @@ OTHER = """
 def arm(fleet: RealFleet) -> tuple[int | None, str | None]:
     """Return process id and hold of the node."""
     with Client(fleet.coordinator.endpoint) as client:
-        (row,) = client.request(ListNodes(), NodeList).nodes
-    return row.pid, row.held
+        rows = client.request(ListNodes(), NodeList).nodes
+    return next((row.pid, row.held) for row in rows if row.node == "arm")
 
 
 def test_a_replacement_waits_for_the_holder_and_can_be_forced(
@@ -49,7 +49,8 @@ def test_a_replacement_waits_for_the_holder_and_can_be_forced(
     workspace.node("arm", ARM)
     workspace.node("other", OTHER)
     node = {"id": "arm", "path": "arm.py", "inputs": {"tick": "dora/timer/millis/100"}}
-    flow = workspace.dataflow({"nodes": [node]})
+    other = {"id": "other", "path": "other.py", "inputs": {"tick": "dora/timer/millis/100"}}
+    flow = workspace.dataflow({"nodes": [node, other]})
     workspace.file("other.yml", "id: arm\npath: other.py\ninputs: {tick: dora/timer/millis/100}\n")
     with real_fleet(workspace, None, settings=("--set", "heartbeat_interval=0.5s")) as fleet:
         fleet.start(flow)
