@@ -74,14 +74,22 @@ def start(environ: Mapping[str, str]) -> tuple[int, socket.socket] | None:
     return pid, ours
 
 
-def start_early(path: str) -> None:
-    """Start a zygote if a file, a dataflow or a plan, seems to have several Python nodes."""
+def start_early(path: str | None = None) -> None:
+    """Start a zygote; if a file is given, a dataflow or a plan, only for several Python nodes."""
+    if path is None:
+        _keep(start(os.environ))
+        return
     try:
         with open(path, "rb") as file:
             text = file.read(1 << 20)
     except OSError:
         return
-    if text.count(b".py") > 1 and (started := start(os.environ)) is not None:
+    if text.count(b".py") > 1:
+        _keep(start(os.environ))
+
+
+def _keep(started: tuple[int, socket.socket] | None) -> None:
+    if started is not None:
         _early.append(started)
 
 

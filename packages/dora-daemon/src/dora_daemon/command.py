@@ -249,6 +249,7 @@ def _run(options: argparse.Namespace) -> int:
         allow_shell=options.allow_shell_nodes,
         listen=listen_options(options),
         offline_after=options.offline_after,
+        spare_runner=True,
     )
     anyio.run(_serve, agent_options, files, reach)
     return 0

@@ -22,6 +22,7 @@ import gc
 import importlib
 import importlib.machinery
 import io
+import itertools
 import json
 import os
 import resource
@@ -40,6 +41,7 @@ from typing import Any
 
 CHANNEL = 3
 MAX_REQUEST = 1 << 20
+MAX_BESIDE = 5000
 MODULES = (
     "dora_node_api.backends.runner",
     "dora_node_api.data.arrow",
@@ -81,7 +83,11 @@ class Facts:
 
 
 def why_not(
-    argv: list[str], variables: Mapping[str, str], beside: Iterable[str], head: bytes, facts: Facts
+    argv: list[str],
+    variables: Mapping[str, str],
+    beside: Iterable[str],
+    head: bytes,
+    facts: Facts,
 ) -> str | None:
     """Return why a node cannot be forked, None if it can; pure.
 
@@ -180,7 +186,7 @@ class Zygote:
         if _threads() > 1:
             self._strange = "start-up files of its Python start threads"
         try:
-            _show([sys.executable, "-m", "dora_node_api.zygote"], self._environ)
+            show([sys.executable, "-m", "dora_node_api.zygote"], self._environ)
         except OSError as error:
             self._strange = str(error)
         from dora_node_api.data.arrow import load_pyarrow
@@ -202,7 +208,7 @@ class Zygote:
         if missing:
             if threading.active_count() > 1:
                 self._strange = f"a module of `warm` starts threads ({', '.join(missing)})"
-            self._known = _snapshot()
+            self._known = snapshot()
             gc.collect()
             gc.freeze()
 
@@ -211,7 +217,7 @@ class Zygote:
         while requests := self._receive():
             warm = {name: None for request in requests for name in request.values["warm"]}
             self.load(warm)
-            now = _snapshot()
+            now = snapshot()
             changed = next((path for path in now if now[path] != self._known.get(path)), None)
             facts = Facts(self._environ, sys.modules.keys(), changed, self._strange)
             accepted = []
@@ -227,7 +233,10 @@ class Zygote:
     def _problem(self, request: Request, facts: Facts) -> str | None:
         try:
             with os.scandir(request.folder) as entries:
-                beside = importable([(entry.name, entry.is_dir()) for entry in entries])
+                some = list(itertools.islice(entries, MAX_BESIDE + 1))
+            if len(some) > MAX_BESIDE:
+                return f"its folder has more than {MAX_BESIDE} entries"
+            beside = importable((entry.name, entry.is_dir()) for entry in some)
             head = b""
             if request.argv[2] != "-m":
                 with open(request.argv[2], "rb") as file:
@@ -291,7 +300,7 @@ def _threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-def _snapshot() -> dict[str, object]:
+def snapshot() -> dict[str, object]:
     """Return the state of the imported files, and what can be imported from each folder."""
     files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
     found: dict[str, object] = {path: _state(path) for path in files if isinstance(path, str)}
@@ -334,7 +343,7 @@ def _become(request: Request, middle: int, runner: int) -> None:
         os.environ.clear()
         os.environ.update(request.variables)
         time.tzset()
-        _show(request.argv, request.variables)
+        show(request.argv, request.variables)
         _reseed()
         deadline = time.monotonic() + _REPARENTING
         while os.getppid() == middle and time.monotonic() < deadline:
@@ -352,7 +361,7 @@ def _become(request: Request, middle: int, runner: int) -> None:
     request.channel.close()
 
 
-def _show(argv: list[str], variables: Mapping[str, str]) -> None:
+def show(argv: list[str], variables: Mapping[str, str]) -> None:
     """Let /proc, and so `ps`, show this command line and environment. Raises OSError."""
     global _shown
     parts = [

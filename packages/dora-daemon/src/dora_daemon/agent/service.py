@@ -124,6 +124,7 @@ class AgentOptions:
     """Where links to other machines listen."""
     offline_after: float = OFFLINE_AFTER
     """Seconds without the coordinator after which the machine starts its nodes alone."""
+    spare_runner: bool = False
 
 
 class Agent:
@@ -204,11 +205,14 @@ class Agent:
             self.post(DaemonStarted())
             with anyio.move_on_after(ADOPTION_TIMEOUT):
                 await self._adopted.wait()
+            if self._options.spare_runner:
+                self._runners.spare.prepare()
             async with anyio.create_task_group() as connection:
                 connection.start_soon(self._link.run)
                 await self._ended.wait()
                 self._link.finish()
                 connection.cancel_scope.deadline = anyio.current_time() + FLUSH_TIMEOUT
+            self._runners.spare.close()
             self._tasks.cancel_scope.cancel()
         daemon_entry.remove(self._runtime_root, self._files.instance)
 

@@ -18,10 +18,16 @@ from dora_daemon.runner.process import runners_unit
 
 if __name__ == "__main__":
     entering = runners_unit.enter(os.environ)  # while it lasts, the rest is imported
-    directory = Path(sys.argv[1])
-    if not entering.begun:  # else it would stay in the present unit
-        start_early(str(directory / PLAN))
+    descriptor: int | None
+    if sys.argv[1] == "--spare":
+        from dora_daemon.runner import spare
+
+        directory, descriptor = spare.wait(int(sys.argv[2]))
+    else:
+        directory = Path(sys.argv[1])
+        descriptor = int(sys.argv[2]) if len(sys.argv) > 2 else None
+        if not entering.begun:  # else it would stay in the present unit
+            start_early(str(directory / PLAN))
     from dora_daemon.runner.background import main
 
-    descriptor = int(sys.argv[2]) if len(sys.argv) > 2 else None
     sys.exit(main(directory, descriptor, entering.finish))

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,6 +49,7 @@ from dora_daemon.agent.node_paths import LocalMachine, deliver, explain, log_dir
 from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.runners.directory import RunnerDirectory
 from dora_daemon.agent.runners.pending_requests import SILENCE_LIMIT, OnReply, PendingRequests
+from dora_daemon.agent.runners.spare import SpareRunner
 from dora_daemon.code.delivery import CodeNotDelivered
 from dora_daemon.lifecycle_lines import LifecycleLines
 from dora_daemon.out_dir import history_file
@@ -77,6 +78,7 @@ class RunnerClient:
         mark: str,
         deliver: Callable[[RunnerClient, RunnerNotice], None],
         changed: Callable[[], None],
+        spare: SpareRunner | None = None,
     ) -> None:
         """``mark`` is set in the environment of the runner and of all processes that it starts.
 
@@ -85,6 +87,7 @@ class RunnerClient:
         self.dataflow_id = dataflow_id
         self.status: RunnerStatus | None = None
         self._mark = mark
+        self._spare = spare
         self._changed = changed
         self._deliver = deliver
         self._writer: asyncio.StreamWriter | None = None
@@ -173,7 +176,7 @@ class RunnerClient:
                     str(history_file(plan)),
                 )
                 self._deliver(self, placed)  # saved before there is a process
-                self._process = _spawn(created, self._mark)
+                self._process = await self._find_process(created)
             finally:
                 os.close(created.lock_descriptor)
         except (NotBuilt, CodeNotDelivered, LinkError) as error:
@@ -186,6 +189,19 @@ class RunnerClient:
         if self._kill_wanted:
             self._process.kill()
         await self.attend(directory)
+
+    async def _find_process(self, directory: RuntimeDir) -> subprocess.Popen[bytes]:
+        """Return a runner of the directory: the spare, or a new process."""
+        part = {PART_VARIABLE: json.dumps(self._mark)}
+        lock = directory.lock_descriptor
+        log = os.open(directory.path / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            spare = None
+            if self._spare is not None:
+                spare = await self._spare.take(str(directory.path), part, (lock, log))
+            return spare or _spawn(directory, part, log)
+        finally:
+            os.close(log)
 
     async def attend(self, directory: RunnerDirectory, *, borrowed: bool = False) -> None:
         """Keep a connection to the runner until it has ended, clean up, and deliver the end.
@@ -316,20 +332,15 @@ def _processes(status: RunnerStatus | None) -> list[tuple[str, str, int | None]]
     return [] if status is None else [(node.node, node.status, node.pid) for node in status.nodes]
 
 
-def _spawn(directory: RuntimeDir, mark: str) -> subprocess.Popen[bytes]:
+def _spawn(directory: RuntimeDir, part: Mapping[str, str], log: int) -> subprocess.Popen[bytes]:
     """Spawn a runner in its own session; it inherits the lock of its directory."""
-    environ = environ_without_token() | {PART_VARIABLE: json.dumps(mark)}
     lock = directory.lock_descriptor
-    log = os.open(directory.path / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        return subprocess.Popen(
-            [*run_module("dora_daemon.runner"), str(directory.path), str(lock)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environ,
-            start_new_session=True,
-            pass_fds=(lock,),
-        )
-    finally:
-        os.close(log)
+    return subprocess.Popen(
+        [*run_module("dora_daemon.runner"), str(directory.path), str(lock)],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env={**environ_without_token(), **part},
+        start_new_session=True,
+        pass_fds=(lock,),
+    )

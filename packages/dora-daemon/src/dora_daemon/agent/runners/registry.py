@@ -20,6 +20,7 @@ from dora_daemon.agent.records import PartRecord
 from dora_daemon.agent.runners.client import RunnerClient
 from dora_daemon.agent.runners.directory import RunnerDirectory
 from dora_daemon.agent.runners.pending_requests import OnReply
+from dora_daemon.agent.runners.spare import SpareRunner
 
 logger = logging.getLogger("dora.daemon")
 
@@ -48,6 +49,7 @@ class RunnerRegistry:
         self._machine = machine
         self._post = post
         self._clients: dict[str, RunnerClient] = {}
+        self.spare = SpareRunner()
 
     def start(self, record: PartRecord) -> None:
         """Spawn the runner of a part."""
@@ -123,7 +125,7 @@ class RunnerRegistry:
 
     def _new(self, dataflow_id: str) -> RunnerClient:
         mark = f"{dataflow_id}@{self._machine().machine_id or ''}"
-        client = RunnerClient(dataflow_id, mark, self._deliver, self._changed)
+        client = RunnerClient(dataflow_id, mark, self._deliver, self._changed, self.spare)
         self._clients[dataflow_id] = client
         return client
 

@@ -163,21 +163,23 @@ class Zygote:
             "open_files": request.open_files,
             "warm": list(self._warm),
         }
-        out, err = os.pipe(), os.pipe()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        outputs = (out[0], err[0])
+        pipes: list[int] = []
         try:
-            data = json.dumps(values).encode()
-            socket.send_fds(process.channel, [data], [out[1], err[1], theirs.fileno()])
+            pipes += os.pipe()
+            pipes += os.pipe()
+            passed = [*pipes[1::2], theirs.fileno()]
+            socket.send_fds(process.channel, [json.dumps(values).encode()], passed)
         except OSError:
             ours.close()
-            for number in outputs:
+            for number in pipes[::2]:
                 os.close(number)
             raise
         finally:
             theirs.close()
-            os.close(out[1])
-            os.close(err[1])
+            for number in pipes[1::2]:
+                os.close(number)
+        outputs = (pipes[0], pipes[2])
         if not self._outstanding:
             _PRCTL(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         limit = WARM_LIMIT if self._warm else LIMIT
@@ -196,7 +198,10 @@ class Zygote:
             _PRCTL(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
     def _answered(self, fork: _Fork) -> None:
-        answer = json.loads(fork.channel.recv(1 << 16) or b"{}")
+        data = b""
+        with suppress(OSError):
+            data = fork.channel.recv(1 << 16)
+        answer = json.loads(data or b"{}")
         if (pid := answer.get("pid")) is not None:
             self._failures = 0
             fork.done(NodeProcess(ForkedProcess(pid, *fork.outputs)), "")

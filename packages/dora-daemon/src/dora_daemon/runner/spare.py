@@ -1,0 +1,86 @@
+"""A runner that waits for a dataflow with all its modules imported: ``--spare DESCRIPTOR``.
+
+On the descriptor, a SOCK_SEQPACKET socket to the daemon, it sends ``ready``. The daemon sends the
+order, JSON with the runtime directory, the lock and the log as descriptors; the runner takes them
+and sends ``taken``, and after the daemon's answer it is the runner of that directory. Until then it
+ends with the daemon, and when a file that it has imported has changed.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from dora_config.spawn_argv import run_module
+from dora_config.zygote_process import start_early
+
+MODULES = (
+    "dora_daemon.runner.background",
+    "dora_daemon.runner.link.supervisor",
+    "dora_daemon.runner.process.download",
+    "dora_daemon.build.python_env",
+    "dora_config.dataflow.graph",
+    "psutil",
+    "anyio._backends._asyncio",
+)
+LOW = 19
+_PR_SET_PDEATHSIG = 1
+
+
+def wait(descriptor: int) -> tuple[Path, int]:
+    """Import everything and wait; return the runtime directory and its lock."""
+    from dora_node_api.zygote import show, snapshot
+
+    prctl = ctypes.CDLL(None).prctl
+    prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    with socket.socket(fileno=descriptor) as daemon:
+        daemon.set_inheritable(False)
+        show(sys.orig_argv, os.environ)  # fails at once where the system does not allow it
+        _import_quietly()
+        start_early()
+        known = snapshot()
+        gc.collect()
+        gc.freeze()
+        daemon.send(b"ready")
+        room = socket.CMSG_SPACE(2 * array.array("i").itemsize)
+        data, control, _, _ = daemon.recvmsg(1 << 16, room)
+        if not data or snapshot() != known:
+            sys.exit(0)
+        numbers = array.array("i")
+        for _, _, part in control:
+            numbers.frombytes(part[: len(part) - len(part) % numbers.itemsize])
+        lock, log = numbers
+        order = json.loads(data)
+        os.environ.update(order["env"])
+        argv = [*run_module("dora_daemon.runner"), order["directory"], str(lock)]
+        show(argv, os.environ)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
+        prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+        daemon.send(b"taken")
+        if not daemon.recv(8):
+            sys.exit(0)
+    return Path(order["directory"]), lock
+
+
+def _import_quietly() -> None:
+    """Import in a thread of low priority; threads have priorities of their own on Linux."""
+
+    def work() -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW)
+        for name in MODULES:
+            importlib.import_module(name)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
