@@ -6,9 +6,11 @@ import copy
 from collections.abc import Callable
 
 import pytest
+from coordinator.fleet.test_fleet import apply, on
 from support.simulation.fleet_simulation import (
     SimulatedFleet,
     dataflow,
+    fleet_of,
     pipeline,
     running_fleet,
 )
@@ -20,6 +22,7 @@ from dora_config.protocol.control import (
     RestartDataflow,
     StopDataflow,
 )
+from dora_config.protocol.fleet import DesiredDataflow
 from dora_config.protocol.runner import AddNode
 
 AWAY = 300.0
@@ -28,6 +31,30 @@ LAST = DataflowRef()
 
 def lives(daemon: FakeDaemon) -> list[FakeRunner]:
     return [runner for runner in daemon.runners if runner.lives]
+
+
+STATES = ("ran on", "rebooted", "waits")
+"""Of the robot when it returns: ``waits``: rebooted just before, so that nothing runs yet."""
+
+
+def leave_until(fleet: SimulatedFleet, robot: FakeDaemon, state: str) -> None:
+    """Cut the robot off, and let it be in this state."""
+    fleet.disconnect(robot)
+    if state == "rebooted":
+        fleet.reboot(robot)
+        robot.start(fleet.now)
+    fleet.pass_time(AWAY)
+    if state == "waits":
+        fleet.reboot(robot)
+        robot.start(fleet.now)
+    assert len(lives(robot)) == (state != "waits")
+
+
+def words(fleet: SimulatedFleet) -> str:
+    """Return what the histories of all dataflows say."""
+    assert fleet.coordinator is not None
+    registry = fleet.coordinator.registry
+    return str([registry.history.of(one.id) for one in registry])
 
 
 def leave(fleet: SimulatedFleet, robot: FakeDaemon, *, rebooted: bool) -> None:
@@ -127,8 +154,8 @@ def test_a_restart_while_it_is_away_is_refused_and_changes_nothing(rebooted: boo
     assert lives(robot) == before
 
 
-@pytest.mark.parametrize("rebooted", [False, True], ids=["ran on", "rebooted"])
-def test_an_older_store_takes_the_nodes_of_the_machine(rebooted: bool) -> None:
+@pytest.mark.parametrize("state", STATES)
+def test_an_older_store_takes_the_nodes_of_the_machine(state: str) -> None:
     fleet, robot, _ = running_fleet(dataflow(camera="robot"))
     yesterday = copy.deepcopy(fleet.store)
     node = dataflow(lidar="robot").resolved.nodes[0]
@@ -137,11 +164,12 @@ def test_an_older_store_takes_the_nodes_of_the_machine(rebooted: bool) -> None:
     fleet.kill_coordinator()
     fleet.store.clear()
     fleet.store.update(yesterday)
-    leave(fleet, robot, rebooted=rebooted)
-    (before,) = lives(robot)
-    assert set(before.nodes) == {"camera", "lidar"}
+    leave_until(fleet, robot, state)
+    before = lives(robot)
     come_back(fleet, robot)
-    assert lives(robot) == [before]
+    (runner,) = lives(robot)
+    assert before in ([runner], [])
+    assert set(runner.nodes) == {"camera", "lidar"}
     ((_, spec),) = fleet.store.values()
     assert {node.id for node in spec.resolved.nodes} == {"camera", "lidar"}
 
@@ -157,4 +185,97 @@ def test_two_machines_that_boot_alone_exchange_messages() -> None:
     assert [runner.phase for runner in before] == ["running", "running"]
     come_back(fleet, robot)
     assert [*lives(robot), *lives(station)] == before
+    assert fleet.listed() == [("Running", None)]
+
+
+DRIVE = on("drive", "robot")
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize(
+    ("desired", "runs", "word"),
+    [
+        ((DRIVE,), {"robot": ["drive@robot 1"]}, ""),
+        ((on("drive", "robot", version="2"),), {"robot": ["drive@robot 2"]}, ""),
+        ((), {}, "stop_requested"),
+        ((on("steer", "robot"),), {"robot": ["steer@robot 1"]}, "stop_requested"),
+        ((on("drive", "station"),), {"station": ["drive@station 1"]}, "stop_requested"),
+        ((on("drive", "robot", extra="1"),), {"robot": ["drive@robot 1"]}, "stop_requested"),
+    ],
+    ids=["equal", "changed", "removed", "renamed", "moved", "other nodes"],
+)
+def test_what_was_applied_meanwhile_runs(
+    desired: tuple[DesiredDataflow, ...], runs: dict[str, list[str]], word: str, state: str
+) -> None:
+    fleet = fleet_of("robot", "station")
+    apply(fleet, DRIVE)
+    fleet.pass_time(10.0)
+    robot = fleet.daemons["robot"]
+    before = lives(robot)
+    leave_until(fleet, robot, state)
+    before = before if state == "ran on" else lives(robot)
+    apply(fleet, *desired)
+    come_back(fleet, robot)
+    found = {
+        daemon.name: [f"{name_of(fleet, one)} {one.current[0].node.path}" for one in lives(daemon)]
+        for daemon in fleet.daemons.values()
+        if lives(daemon)
+    }
+    assert found == runs
+    if state == "waits" and runs:
+        word = "rebooted" if desired == (DRIVE,) else word
+    elif desired == (DRIVE,):
+        assert lives(robot) == before
+    assert word in words(fleet)
+
+
+def name_of(fleet: SimulatedFleet, runner: FakeRunner) -> str | None:
+    return fleet.store[runner.dataflow_id][1].name
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_a_coordinator_without_its_store_runs_what_ran(state: str) -> None:
+    fleet, robot, _ = running_fleet(dataflow(camera="robot"))
+    lose(fleet)
+    leave_until(fleet, robot, state)
+    before = lives(robot)
+    come_back(fleet, robot)
+    (runner,) = lives(robot)
+    assert before in ([runner], [])
+    assert fleet.listed() == [("Running", None)]
+
+
+def test_a_part_of_an_earlier_start_is_dropped_if_the_store_was_lost() -> None:
+    spec = dataflow(camera="robot").model_copy(update={"name": "drive"})
+    fleet, robot, _ = running_fleet(spec)
+    lose(fleet)
+    leave_until(fleet, robot, "waits")
+    fleet.start_coordinator()
+    other = dataflow(camera="station").model_copy(update={"name": "drive"})
+    fleet.connect(fleet.daemons["station"])
+    fleet.settle()
+    fleet.start(other)
+    fleet.settle()
+    come_back(fleet, robot)
+    assert lives(robot) == []
+    assert any("part of an earlier start" in line for line in fleet.log)
+
+
+@pytest.mark.parametrize("state", ["rebooted", "waits"])
+def test_nodes_that_cannot_start_are_tried_again(state: str) -> None:
+    """As after their code was removed from the machine."""
+    fleet, robot, _ = running_fleet(dataflow(camera="robot"))
+    fleet.disconnect(robot)
+    fleet.reboot(robot)
+    robot.broken_nodes = {"camera"}
+    robot.start(fleet.now)
+    fleet.pass_time(AWAY if state == "rebooted" else 1.0)
+    assert lives(robot) == []
+    come_back(fleet, robot)
+    ((status, reason),) = fleet.listed()
+    assert status == "Recovering"
+    assert reason == 'spawning again on daemon "robot"'
+    assert "exited with code 1" in words(fleet)
+    robot.broken_nodes = set()
+    fleet.pass_time(120.0)
     assert fleet.listed() == [("Running", None)]

@@ -199,7 +199,7 @@ class Agent:
     async def run(self) -> None:
         """Adopt runners, then serve the coordinator until the state machine ends the daemon."""
         async with self._tasks:
-            self._tasks.start_soon(self._report_absence)
+            self._tasks.start_soon(self._report_absence, daemon_entry.process_age())
             self._tasks.start_soon(self._take_local_requests)
             self._note_connection(connected=False)
             self.post(DaemonStarted())
@@ -259,10 +259,13 @@ class Agent:
                 self.post(stop)
                 path.unlink(missing_ok=True)  # the record says so now
 
-    async def _report_absence(self) -> None:
-        """Report that the coordinator is away unless it answers in time."""
+    async def _report_absence(self, waited: float = 0.0) -> None:
+        """Report that the coordinator is away unless it answers in time.
+
+        ``waited``: seconds without it until now.
+        """
         seconds, connections = self._options.offline_after, self._connections
-        await anyio.sleep(seconds)
+        await anyio.sleep(max(0.0, seconds - waited))
         if self._connections == connections:
             self.post(CoordinatorAway(seconds))
 

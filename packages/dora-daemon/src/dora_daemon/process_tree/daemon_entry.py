@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,7 +17,7 @@ from dora_config.atomic_write import write_file
 from dora_config.process_identity import boot_id, is_alive
 from dora_config.protocol.daemon import StopPart
 from dora_daemon.process_tree.runner_index import IndexEntry
-from dora_daemon.process_tree.runtime_dir import living_runners, runtime_roots
+from dora_daemon.process_tree.runtime_dir import living_runners, own_identity, runtime_roots
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,12 @@ class DaemonEntry:
 def boot_time() -> float:
     """Return seconds since the boot, which also count while the machine is suspended."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def process_age() -> float:
+    """Return for how long this process has run, in seconds."""
+    _, started, _ = own_identity()
+    return max(0.0, boot_time() - started / os.sysconf("SC_CLK_TCK"))
 
 
 def remove(root: Path, instance: str) -> None:
