@@ -91,8 +91,15 @@ def lose(fleet: SimulatedFleet) -> None:
     fleet.store.clear()
 
 
+def promote(fleet: SimulatedFleet) -> None:
+    """The coordinator is lost, and a standby takes over at once."""
+    fleet.send_copy()
+    fleet.kill_coordinator()
+    fleet.promote()
+
+
 @pytest.mark.parametrize("rebooted", [False, True], ids=["ran on", "rebooted"])
-@pytest.mark.parametrize("coordinator", [nothing, kill, lose])
+@pytest.mark.parametrize("coordinator", [nothing, kill, lose, promote])
 def test_nodes_are_adopted_as_they_are(
     coordinator: Callable[[SimulatedFleet], None], rebooted: bool
 ) -> None:

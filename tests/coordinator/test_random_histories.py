@@ -30,6 +30,8 @@ OPERATIONS = (
     "start_daemon",
     "kill_coordinator",
     "start_coordinator",
+    "copy",
+    "promote",
     "kill_runner",
     "reboot",
     "time",
@@ -105,6 +107,10 @@ def _apply(fleet: SimulatedFleet, operation: str, number: int, stopped: set[str]
             fleet.kill_coordinator()
         case "start_coordinator" if fleet.coordinator is None:
             fleet.start_coordinator()
+        case "copy":
+            fleet.send_copy()
+        case "promote":
+            fleet.promote()
         case "reboot":
             fleet.reboot(daemon)
         case "time":

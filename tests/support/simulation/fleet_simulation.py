@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import copy
 import math
 import uuid
 from collections.abc import Awaitable
@@ -153,6 +154,7 @@ class SimulatedFleet:
         """Pairs of machines whose links cannot reach each other."""
         self._last_port = 0
         self.coordinator: CoordinatorState | None = None
+        self._copy: dict[str, tuple[DataflowRecord, DataflowSpec]] | None = None
         self._connections: dict[int, FakeDaemon] = {}
         self._by_key: dict[str, int] = {}
         self._last_connection = 0
@@ -196,6 +198,19 @@ class SimulatedFleet:
         """Kill the coordinator and start it with an empty store."""
         self.kill_coordinator()
         self.store.clear()
+        self.start_coordinator()
+
+    def send_copy(self) -> None:
+        """Send the store to a standby."""
+        self._copy = copy.deepcopy(self.store)
+
+    def promote(self) -> None:
+        """Replace the coordinator by one with the standby's copy, which may be old."""
+        if self._copy is None:
+            return
+        if self.coordinator is not None:
+            self.kill_coordinator()
+        self.store = copy.deepcopy(self._copy)
         self.start_coordinator()
 
     def add_daemon(
