@@ -115,7 +115,7 @@ class History:
     def act(self) -> None:
         fleet, choice = self.fleet, self.choice
         daemon = choice.choice(list(fleet.daemons.values()))
-        match choice.randrange(10):
+        match choice.randrange(11):
             case 0 | 1 | 2 if fleet.coordinator is not None:
                 names = choice.sample(["drive", "map"], choice.randint(0, 2))
                 machines = choice.sample(MACHINES, choice.randint(1, len(MACHINES)))
@@ -141,6 +141,11 @@ class History:
                 fleet.crash_in = choice.randint(1, 6)
             case 9:
                 daemon.crash_in = choice.randint(1, 6)
+            case 10:
+                fleet.send_copy()
+                fleet.promote()
+                for one in fleet.daemons.values():
+                    fleet.connect(one)
             case _:
                 pass
 
@@ -197,6 +202,25 @@ def run(seeds: range) -> None:
             History(seed).run()
         except AssertionError as problem:
             raise AssertionError(f"seed {seed}: {problem}") from problem
+
+
+def test_a_copy_from_before_a_start_leads_to_no_second_one() -> None:
+    fleet = SimulatedFleet(SETTINGS)
+    robot = fleet.add_daemon("r1", "r1")
+    fleet.settle()
+    apply(fleet, on("drive", "r1", version="1"))
+    before = [runner for runner in robot.runners if runner.lives]
+    assert before == []
+    fleet.send_copy()
+    fleet.settle()
+    fleet.pass_time(30.0)
+    (runner,) = [runner for runner in robot.runners if runner.lives]
+    fleet.promote()
+    fleet.connect(robot)
+    fleet.pass_time(60.0)
+    assert [one for one in robot.runners if one.lives] == [runner]
+    assert runner.phase == "running"
+    assert [one.state for one in report(fleet).copies] == ["current"]
 
 
 def test_observed_becomes_desired_after_random_faults() -> None:

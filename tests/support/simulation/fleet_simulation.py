@@ -91,6 +91,9 @@ _LOOP = _Loop()
 atexit.register(_LOOP.close)
 
 T = TypeVar("T")
+_Stored = tuple[
+    dict[str, tuple[DataflowRecord, DataflowSpec]], FleetStatus | None, dict[int, StoredGeneration]
+]
 
 WRITES = (
     coordinator_commands.SaveRecord,
@@ -154,7 +157,7 @@ class SimulatedFleet:
         """Pairs of machines whose links cannot reach each other."""
         self._last_port = 0
         self.coordinator: CoordinatorState | None = None
-        self._copy: dict[str, tuple[DataflowRecord, DataflowSpec]] | None = None
+        self._copy: _Stored | None = None
         self._connections: dict[int, FakeDaemon] = {}
         self._by_key: dict[str, int] = {}
         self._last_connection = 0
@@ -202,7 +205,7 @@ class SimulatedFleet:
 
     def send_copy(self) -> None:
         """Send the store to a standby."""
-        self._copy = copy.deepcopy(self.store)
+        self._copy = copy.deepcopy((self.store, self.stored_fleet, self.stored_generations))
 
     def promote(self) -> None:
         """Replace the coordinator by one with the standby's copy, which may be old."""
@@ -210,7 +213,7 @@ class SimulatedFleet:
             return
         if self.coordinator is not None:
             self.kill_coordinator()
-        self.store = copy.deepcopy(self._copy)
+        self.store, self.stored_fleet, self.stored_generations = copy.deepcopy(self._copy)
         self.start_coordinator()
 
     def add_daemon(
