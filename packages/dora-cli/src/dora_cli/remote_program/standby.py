@@ -34,7 +34,7 @@ def survey(name: str) -> dict[str, Any]:
         "address": known.get("address", ""),
         "copy": None,
     }
-    if copy:
+    if {"authority", "epoch", "number"} <= copy.keys():
         age = max(0.0, time.time() - _copy(name).stat().st_mtime)
         kept = {key: copy[key] for key in ("authority", "epoch", "number")}
         found["copy"] = {**kept, "age": age}

@@ -1,8 +1,8 @@
 """Copies of the coordinator's state for other machines, and the start of a coordinator from one.
 
 A copy has the store, the tokens, and the authority with its private key, encrypted with a key that
-is derived from the cluster's token (scrypt, AES-256-GCM). Whoever has the token can run programs on
-every machine already.
+is derived from the cluster's token (scrypt, AES-256-GCM). With the token, a client can run
+programs on every machine already.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from dora_coordinator.io.store import SqliteStore, Store
 from dora_coordinator.state.succession import SuccessionRecord
 
 SUCCESSION_PATH: Final = "/api/succession"
-"""Route of `Coordinators`: which coordinator leads, as far as the one that answers knows."""
+"""Route of `Coordinators`: the coordinator that leads, from the records of the answering one."""
 ASK_TIMEOUT: Final = 5.0
 MAX_COPY: Final = 32 << 20
 """Bytes of an encrypted copy: a message to a daemon has at most 64 MiB."""

@@ -61,7 +61,7 @@ class Succession:
 
     @property
     def coordinators(self) -> Coordinators:
-        """What daemons are told."""
+        """The message that daemons receive."""
         record = self.record
         standbys = tuple(one.address for one in record.standbys)
         return Coordinators(epoch=record.epoch, address=record.address, standbys=standbys)

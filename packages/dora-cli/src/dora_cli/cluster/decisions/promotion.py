@@ -19,7 +19,7 @@ class CopyFacts(Frozen):
 
 
 class StandbyFacts(Frozen):
-    """What the daemon of one machine knows of coordinators."""
+    """Epoch and copy that the daemon of one machine has stored."""
 
     authority: str
     epoch: int
