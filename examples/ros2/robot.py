@@ -5,7 +5,6 @@ It is a node of ROS as any other: `dora ros2 topics` lists what it publishes.
 
 from math import cos, sin
 
-import numpy as np
 import pyarrow as pa
 
 from dora import Node, Ros2Context, Ros2NodeOptions, Ros2QosPolicies, Ros2Transport
@@ -24,7 +23,6 @@ velocities = ros.create_subscription(
 node.merge_external_events(velocities)
 
 x, y, theta, speed, turn = 5.5, 5.5, 0.0, 0.0, 0.0
-picture = np.zeros((48, 64, 3), np.uint8)
 for event in node:
     if event["kind"] == "external":
         twist = event["value"][0].as_py()
@@ -35,6 +33,6 @@ for event in node:
         y += speed * sin(theta) * PERIOD
         pose = {"x": x, "y": y, "theta": theta, "linear_velocity": speed, "angular_velocity": turn}
         poses.publish(pa.array([pose]))
-        picture[:] = int(x * 20) % 256
+        picture = bytes([int(x * 20) % 256]) * (48 * 64 * 3)
         image = {"height": 48, "width": 64, "encoding": "rgb8", "step": 192}
-        images.publish(pa.array([{**image, "data": picture.ravel()}]))
+        images.publish(pa.array([{**image, "data": picture}]))
