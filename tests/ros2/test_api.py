@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
@@ -109,6 +111,38 @@ def test_actions(ros: Pair) -> None:
     assert (result[0], result[1].to_pylist()) == ("canceled", [{"sequence": [0, 1]}])
     with pytest.raises(RuntimeError, match="unknown goal_id"):
         client.take_result(key)
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"keep_last": 0}, "keep_last must be 1 to 10000, not 0"),
+        ({"keep_last": 2.5}, "integer"),
+        ({"reliable": 1}, "reliable must be a bool, not 1"),
+        ({"durability": "volatile"}, "durability must be a Ros2Durability"),
+        ({"lease_duration": math.nan}, "lease_duration must be more than 0 s"),
+        ({"lease_duration": -1.0}, "lease_duration must be more than 0 s"),
+        ({"max_blocking_time": -1.0}, "max_blocking_time must be at least 0 s"),
+    ],
+)
+def test_values_of_qos(values: dict[str, Any], problem: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=problem):
+        Ros2QosPolicies(**values)
+    assert Ros2QosPolicies(lease_duration=math.inf).qos.lease is None
+
+
+def test_refused_parameters_leave_no_node(ros: Pair) -> None:
+    connection, types = ros[0]._connection, ros[0]._types
+    for parameters in ({"use_sim_time": True}, {"x": cast(Any, object())}):
+        with pytest.raises(RuntimeError):
+            Ros2Node(connection, types, "refused", "/", parameters)
+    Ros2Node(connection, types, "later", "/", {})
+    graph = ros[1]._connection
+    assert graph.wait_for(lambda graph: "later" in str(graph.texts()), 20)
+    names = [node.name for node in graph.graph.nodes()]
+    assert names == ["later", "one", "two"]
+    with pytest.raises(RuntimeError, match="a node of dora has no clock"):
+        ros[0].set_parameter("use_sim_time", True)
 
 
 def test_parameters(ros: Pair) -> None:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 from ros2.routers import Router, running_router
@@ -118,6 +125,63 @@ def test_publish_call_and_goals(robot: Node, run: Run) -> None:
     ]
 
 
+def test_types_of_the_other_side(robot: Node, run: Run, tmp_path: Path) -> None:
+    """Neither side of these has a definition in a folder of the command."""
+    (tmp_path / "own" / "msg").mkdir(parents=True)
+    (tmp_path / "own" / "msg" / "Own.msg").write_text("float64 x\n")
+    (tmp_path / "own" / "action").mkdir()
+    (tmp_path / "own" / "action" / "Go.action").write_text("int32 a\n---\nfloat64 b\n---\n")
+    types = Types([tmp_path])
+    own, go = types.message("own/Own"), types.action("own/Go")
+    with Session(router=robot.session.router, environ={}) as session:
+        node = Node(session, "own")
+        serve_descriptions(node, types.description)
+        received: SimpleQueue[Any] = SimpleQueue()
+        node.subscription("/own", own, lambda *got: received.put(got))
+
+        def accept(goal: ServerGoal) -> None:
+            goal.accept()
+            goal.finish(GoalState.SUCCEEDED, {"b": math.nan})
+
+        ActionServer(node, "go", go, accept)
+        kept = Qos(transient_local=True)
+        node.publisher("/odd", own, kept).publish(own.encode({"x": -math.inf}))
+        assert run("pub", "/own", "own/Own", '{"x": 1}') == ["published 1 to /own"]
+        assert own.decode(received.get(timeout=20)[0]).to_pylist() == [{"x": 1.0}]
+        assert run("send-goal", "/go", '{"a": 1}') == ['succeeded {"b": "NaN"}']
+        assert run("echo", "/odd", "-n", "1") == ['{"x": "-Infinity"}']
+        [status] = run("echo", "/go/_action/status", "-n", "1", "--full")
+        assert json.loads(status)["status_list"][0]["status"] == GoalState.SUCCEEDED
+        run("pub", "/own", "std_msgs/String", "{}", code=1)  # the subscription has another type
+
+
+def test_an_interrupted_goal_is_canceled(robot: Node, router: Router) -> None:
+    goals: SimpleQueue[ServerGoal] = SimpleQueue()
+
+    def accept(goal: ServerGoal) -> None:
+        goal.accept()
+        goals.put(goal)
+
+    ActionServer(robot, "long", FIBONACCI, accept)
+    words = ("send-goal", "/sim/long", "{}", "--router", router.endpoint)
+    program = f"from dora_ros2.commands import main; raise SystemExit(main({words}))"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True
+    ) as process:
+        goal = goals.get(timeout=30)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=30)
+    assert goal.state is GoalState.CANCELING
+    assert (process.returncode, error) == (130, "canceling the goal\n")
+
+
+def test_names_cannot_control_the_terminal(robot: Node, run: Run) -> None:
+    token = str(replace(robot.token, name="\x1b[31mred\u202e", nid="9"))
+    held = robot.session.raw.liveliness().declare_token(token)
+    assert "\\u001b[31mred\\u202e" in "\n".join(run("nodes"))
+    held.undeclare()  # type: ignore[no-untyped-call]
+
+
 def test_parameters(robot: Node, run: Run) -> None:
     assert run("param", "/sim/turtle") == ["rate: 10", 'frame: "map"']
     assert run("param", "/sim/turtle", "rate", "20") == ["rate: 20"]
@@ -141,6 +205,8 @@ def test_rates(robot: Node, run: Run) -> None:
         ended.set()
         thread.join()
     assert " Hz, longest gap " in line
+    lines = iter(run("hz", "/pose", "-n", "2"))
+    assert list(lines) == ["no new messages"] * 2
 
 
 @pytest.mark.parametrize(
@@ -154,13 +220,14 @@ def test_rates(robot: Node, run: Run) -> None:
         (("send-goal", "/none", "{}"), "no server of /none; `dora ros2 actions`"),
         (("type", "/none"), "no topic or service /none"),
         (("topics", "--domain", "999"), '"999" is not a valid ROS domain'),
+        (("topics", "--timeout", "0.1", "--router", "tcp/127.0.0.1:9"), "no Zenoh router answers"),
         (("topics", "--config", "/none"), "cannot read the Zenoh session file /none"),
     ],
 )
 def test_mistakes(
     router: Router, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], problem: str
 ) -> None:
-    assert main([*words, "--router", router.endpoint]) == 1
+    assert main([words[0], "--router", router.endpoint, *words[1:]]) == 1
     error = capsys.readouterr().err
     assert "[ERROR]\n" in error
     assert problem in error

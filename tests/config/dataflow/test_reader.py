@@ -344,6 +344,19 @@ WARNINGS = [
         'operator "op": `send_logs_as` is "x", which is not among its outputs: nothing is sent (add'
         " it: `outputs: [a, x]`)",
     ),
+    (
+        "ros2: {topics: [{topic: /x}]}\noutputs: [x, y]",
+        'ros2: the output "y" belongs to no topic',
+    ),
+    (
+        "ros2: {topic: /x}\noutputs: [x]\ninputs: {z: source/out}",
+        'ros2: the input "z" belongs to no topic',
+    ),
+    (
+        "ros2: {service: /x, service_type: a/B, role: client}\noutputs: [a, response]\n"
+        "inputs: {z: source/out}",
+        'ros2: a service client does not use the output "a"',
+    ),
     ("operator: {python: a.py, xyzzy: 1}", "unknown field `xyzzy`"),
     ("operators: [{id: a, python: a.py, input: {}}]", "did you mean `inputs`?"),
 ]

@@ -255,6 +255,9 @@ def test_interrupted_import_leaves_nothing(tmp_path: Path) -> None:
     write_bag(tmp_path / "bag")
     with pytest.raises(KeyboardInterrupt):
         BagImport(tmp_path / "bag", tmp_path / "r.mcap", "bag", interrupt).run()
+    absent = tmp_path / "nodir" / "r.mcap"
+    with pytest.raises(CannotImport, match=f"^cannot write {absent}: No such file or directory$"):
+        imported(tmp_path / "bag", absent)
     assert {one.name for one in tmp_path.iterdir()} == {"bag"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import time
 import uuid
@@ -33,7 +34,7 @@ from dora_ros2.zenoh.attachment import Attachment
 from dora_ros2.zenoh.descriptions import find_description, serve_descriptions
 from dora_ros2.zenoh.goals import GoalState
 from dora_ros2.zenoh.node import Node, Request
-from dora_ros2.zenoh.parameters import ParameterServer, Value, parameter_type
+from dora_ros2.zenoh.parameters import ParameterServer, Value
 from dora_ros2.zenoh.qos import Qos
 from dora_ros2.zenoh.tokens import Kind
 
@@ -41,6 +42,9 @@ _T = TypeVar("_T")
 _TAKE_SECONDS = 1.0
 _SERVER_SECONDS = 20.0
 _TYPE_SECONDS = 5.0
+_MAX_DEPTH = 10_000
+_SIM_TIME = "use_sim_time"
+_NO_CLOCK = "it is always false: a node of dora has no clock; subscribe to /clock instead"
 
 
 class Ros2Durability(Enum):
@@ -79,7 +83,24 @@ class Ros2QosPolicies:
         max_blocking_time: float | None = None,
         keep_last: int | None = None,
     ) -> None:
-        """`max_blocking_time` is accepted; a publisher here never waits."""
+        """`max_blocking_time` is accepted; a publisher here never waits.
+
+        Raises TypeError, ValueError.
+        """
+        for name, value, kind in (
+            ("durability", durability, Ros2Durability),
+            ("liveliness", liveliness, Ros2Liveliness),
+            ("reliable", reliable, bool),
+            ("keep_all", keep_all, bool),
+        ):
+            if value is not None and not isinstance(value, kind):
+                raise TypeError(f"{name} must be a {kind.__name__}, not {value!r}")
+        if keep_last is not None and not 1 <= operator.index(keep_last) <= _MAX_DEPTH:
+            raise ValueError(f"keep_last must be 1 to {_MAX_DEPTH}, not {keep_last}")
+        if lease_duration is not None and not lease_duration > 0:
+            raise ValueError(f"lease_duration must be more than 0 s, not {lease_duration}")
+        if max_blocking_time is not None and not max_blocking_time >= 0:
+            raise ValueError(f"max_blocking_time must be at least 0 s, not {max_blocking_time}")
         written = {
             "durability": durability.value if durability is not None else None,
             "liveliness": liveliness.value if liveliness is not None else None,
@@ -196,16 +217,20 @@ class Ros2Node:
         namespace: str,
         parameters: Mapping[str, Value],
     ) -> None:
+        if _SIM_TIME in parameters:
+            raise InvalidName(f"{_SIM_TIME} cannot be declared; {_NO_CLOCK}")
         self._connection = connection
         self._types = types
         self._node: Node = connection.node(name, namespace)
-        values = {"use_sim_time": False, **parameters}
-        self._parameters: ParameterServer | None = None
-        self._values: dict[str, Value] = values
-        if connection.kind == "zenoh":
-            serve_descriptions(self._node, types.description)
-            self._parameters = ParameterServer(self._node, types, values)
-            self._values = self._parameters.values
+        try:
+            if self._node.has_services:
+                serve_descriptions(self._node, types.description)
+            self._parameters = ParameterServer(
+                self._node, types, {_SIM_TIME: False, **parameters}, on_set=_refusal
+            )
+        except BaseException:
+            self._node.close()
+            raise
 
     def create_topic(self, name: str, message_type: str, qos: Ros2QosPolicies) -> Ros2Topic:
         """Return a topic for `create_publisher` and `create_subscription`."""
@@ -255,27 +280,19 @@ class Ros2Node:
 
     def get_parameter(self, name: str) -> Value:
         """Return the value of a parameter; None if it is not declared."""
-        return self._values.get(name)
+        return self._parameters.values.get(name)
 
     def has_parameter(self, name: str) -> bool:
         """Whether a parameter is declared."""
-        return name in self._values
+        return name in self._parameters.values
 
     def list_parameters(self) -> list[str]:
         """Return the names of all declared parameters."""
-        return sorted(self._values)
+        return sorted(self._parameters.values)
 
     def set_parameter(self, name: str, value: Value) -> None:
         """Change a declared parameter. Raises RuntimeError."""
-        if self._parameters is not None:
-            refused = self._parameters.set({name: value})
-        elif name not in self._values:
-            refused = "it is not declared"
-        else:
-            same = parameter_type(value) == parameter_type(self._values[name])
-            refused = None if same else "it has another type"
-            if same:
-                self._values[name] = value
+        refused = self._parameters.set({name: value})
         if refused is not None:
             raise InvalidName(f"failed to set parameter `{name}`: {refused}")
 
@@ -290,6 +307,10 @@ class Ros2Node:
         for endpoint in publishers():
             return MessageType(find_description(self._node, self._types, endpoint))
         return self._types.message(topic.message_type)  # raises
+
+
+def _refusal(values: Mapping[str, Value]) -> str | None:
+    return _NO_CLOCK if values.get(_SIM_TIME) else None
 
 
 class Ros2Publisher:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,8 @@ from dora_ros2.zenoh.keys import ros_type
 from dora_ros2.zenoh.session import Session, direct
 from dora_ros2.zenoh.tokens import SPACE
 
+_CONTROL = re.compile(r"[^\n\t -~\xa0-\u200d\u2010-\u2027\u202f-\u205f\u2070-\U0010ffff]")
+"""Characters that control a terminal, or the direction of its text."""
 _ROUTER_SECONDS = 5.0
 _NO_ROUTER = (
     "start the router of ROS: `ros2 run rmw_zenoh_cpp rmw_zenohd`, and the nodes with"
@@ -86,7 +89,7 @@ def check(parsed: Any) -> int:
     try:
         path.write_text(json.dumps(capture, indent=1) + "\n")
     except OSError as error:
-        print(f"[ERROR]\ncannot write the capture {path}: {error.strerror}", file=sys.stderr)
+        show(f"[ERROR]\ncannot write the capture {path}: {error.strerror}", error=True)
         return 1
     _line("capture", f"{path}: names, types and sizes, no message contents; attach it to an issue")
     return 0 if graph.nodes() else 1
@@ -219,4 +222,10 @@ def _messages(seen: Mapping[str, Seen]) -> str:
 
 
 def _line(word: str, text: str) -> None:
-    print(f"{word:<10} {text}", flush=True)
+    show(f"{word:<10} {text}")
+
+
+def show(text: str, *, error: bool = False) -> None:
+    """Print a text at once, control characters in it as `\\u001b`."""
+    escaped = _CONTROL.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    print(escaped, file=sys.stderr if error else sys.stdout, flush=True)

@@ -1,6 +1,7 @@
 """Command `dora ros2`: looks at a ROS graph and talks to it, without a dataflow.
 
-All results go to standard output, one line each; everything else to standard error.
+All results go to standard output, one line each; everything else to standard error. Names come
+from other nodes, so control characters in them are shown escaped.
 """
 
 from __future__ import annotations
@@ -8,34 +9,45 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import sys
 import threading
 import time
+import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
+from dora_ros2.check import check, show
 from dora_ros2.definitions.description import TypeDescription, full_name
 from dora_ros2.errors import DefinitionError, MalformedMessage, Ros2Error
-from dora_ros2.types import MessageType, ServiceType, Types
+from dora_ros2.types import ActionType, MessageType, ServiceType, Types
 from dora_ros2.zenoh import keys
 from dora_ros2.zenoh.actions import ActionClient
 from dora_ros2.zenoh.attachment import Attachment
 from dora_ros2.zenoh.descriptions import find_description
+from dora_ros2.zenoh.goals import CancelCode
 from dora_ros2.zenoh.graph import Channel, Graph, Profile
 from dora_ros2.zenoh.node import Node
 from dora_ros2.zenoh.parameters import ParameterClient
 from dora_ros2.zenoh.qos import Qos
 from dora_ros2.zenoh.session import Session
+from dora_ros2.zenoh.tokens import EndpointToken, Kind
 
+_T = TypeVar("_T")
+_SIGNAL_SECONDS = 0.2
 _QUIET_SECONDS = 0.5
 """The graph is complete after so long without a change."""
 _GRAPH_SECONDS = 5.0
 _ITEMS = 16
 """Items of a list that `echo` shows."""
+_WINDOW = 1000
+"""Messages that `hz` counts."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return int(parsed.run(parsed) or 0)
     except Ros2Error as error:
-        print(f"[ERROR]\n{error}", file=sys.stderr)
+        show(f"[ERROR]\n{error}", error=True)
         return 1
     except BrokenPipeError:
         sys.stdout = None
@@ -60,7 +72,9 @@ def argument_parser() -> argparse.ArgumentParser:
     common.add_argument("--config", default="", help="Zenoh session file")
     common.add_argument("--types", action="append", default=[], help="folder of definitions")
     common.add_argument("--humble", action="store_true", help="talk to ROS 2 Humble; else detected")
-    common.add_argument("--timeout", type=float, default=30.0, help="seconds; default: 30")
+    common.add_argument(
+        "--timeout", type=float, default=30.0, help="longest wait in seconds; default: 30"
+    )
     parser = argparse.ArgumentParser(
         prog="dora ros2",
         description="Look at the graph of ROS 2 nodes that use rmw_zenoh, and talk to them.",
@@ -68,7 +82,9 @@ def argument_parser() -> argparse.ArgumentParser:
     words = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(word: str, run: Callable[[Any], int | None], help: str, *names: str) -> Any:
-        added = words.add_parser(word, parents=[common], help=help, description=help)
+        added = words.add_parser(
+            word, parents=[common], help=help, description=help, allow_abbrev=False
+        )
         for name in names:
             added.add_argument(name)
         added.set_defaults(run=run)
@@ -97,9 +113,9 @@ def argument_parser() -> argparse.ArgumentParser:
     param = command("param", _param, "List, read or change the parameters of a node.", "node")
     param.add_argument("name", nargs="?", help="default: list all with their values")
     param.add_argument("value", nargs="?", help="new value, as JSON")
-    check = command("check", _check, "Check the connection to a robot; write a capture of it.")
-    check.add_argument("--capture", default="ros2-capture.json", help="file for an issue report")
-    check.add_argument("--seconds", type=float, default=5.0, help="how long to watch topics")
+    checked = command("check", check, "Check the connection to a robot; write a capture of it.")
+    checked.add_argument("--capture", default="ros2-capture.json", help="file for an issue report")
+    checked.add_argument("--seconds", type=float, default=5.0, help="how long to watch topics")
     return parser
 
 
@@ -121,6 +137,7 @@ def _session(parsed: Any) -> Iterator[Session]:
         config=parsed.config,
         # Its router knows the whole graph; peers would have to find each other first.
         client=True,
+        wait_seconds=parsed.timeout,
         profile=Profile.HUMBLE if parsed.humble else None,
         on_state=on_state,
     ) as session:
@@ -147,7 +164,7 @@ def _list(parsed: Any) -> None:
         rows = _node_rows(graph) if parsed.word == "nodes" else _channel_rows(graph, parsed.word)
         if parsed.json:
             for row in rows:
-                print(json.dumps(row, ensure_ascii=False))
+                show(_json(row))
         else:
             _table(rows)
 
@@ -185,17 +202,24 @@ def _echo(parsed: Any) -> None:
     with _session(parsed) as session:
         node = Node(session, "dora_ros2_echo")
         name = keys.absolute(parsed.topic)
-        type, qos = _topic_type(session, node, parsed, name)
+        types = Types(parsed.types)
+        publishers = _publishers(session, parsed, name)
+        if parsed.type:
+            type = types.message(parsed.type)
+        else:
+            type = MessageType(find_description(node, types, publishers[0]))
         received: SimpleQueue[bytes] = SimpleQueue()
-        node.subscription(name, type, lambda payload, _: received.put(payload), qos)
+        node.subscription(
+            name, type, lambda payload, _: received.put(payload), _matching_qos(publishers)
+        )
         shown = 0
         while not parsed.count or shown < parsed.count:
             try:
                 value = type.decode(received.get()).to_pylist()[0]
             except MalformedMessage as error:
-                print(f"ignored a message: {error}", file=sys.stderr)
+                show(f"ignored a message: {error}", error=True)
                 continue
-            print(_json(value if parsed.full else _short(value)), flush=True)
+            show(_json(value, items=None if parsed.full else _ITEMS))
             shown += 1
 
 
@@ -203,60 +227,75 @@ def _hz(parsed: Any) -> None:
     with _session(parsed) as session:
         node = Node(session, "dora_ros2_hz")
         name = keys.absolute(parsed.topic)
-        wire, qos = _wire_type(session, parsed, name)
-        times: list[float] = []
-        sizes: list[int] = []
+        publishers = _publishers(session, parsed, name)
+        seen: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
+        count = 0
 
         def on_message(payload: bytes, _: Attachment | None) -> None:
-            times.append(time.monotonic())
-            sizes.append(len(payload))
+            nonlocal count
+            count += 1
+            seen.append((time.monotonic(), len(payload)))
 
-        node.subscription(name, wire, on_message, qos)
-        shown = 0
+        wire = keys.NamedType(publishers[0].dds_name, publishers[0].hash)
+        node.subscription(name, wire, on_message, _matching_qos(publishers))
+        shown = before = 0
         while not parsed.count or shown < parsed.count:
             threading.Event().wait(1.0)
-            seen, size = times[-1000:], sizes[-1000:]
-            del times[:-1000], sizes[:-1000]
-            if len(seen) > 1 and seen[-1] > seen[0]:
-                rate = (len(seen) - 1) / (seen[-1] - seen[0])
-                gap = max(after - before for before, after in pairwise(seen))
-                kilobytes = sum(size) / len(size) * rate / 1000
-                print(f"{rate:.2f} Hz, longest gap {gap * 1000:.1f} ms, {kilobytes:.1f} kB/s")
+            times, sizes = zip(*list(seen), strict=True) if seen else ((), ())
+            if count == before:
+                show("no new messages")
+            elif len(times) > 1 and times[-1] > times[0]:
+                rate = (len(times) - 1) / (times[-1] - times[0])
+                gap = max(later - one for one, later in pairwise(times))
+                kilobytes = sum(sizes) / len(sizes) * rate / 1000
+                show(f"{rate:.2f} Hz, longest gap {gap * 1000:.1f} ms, {kilobytes:.1f} kB/s")
             else:
-                print(f"{len(seen)} messages")
-            sys.stdout.flush()
+                show(f"{count} messages")
+            before = count
             shown += 1
 
 
 def _type(parsed: Any) -> None:
     types = Types(parsed.types)
     if not parsed.name.startswith("/"):
-        print(types.description(full_name(parsed.name, "msg")).concatenated_text, end="")
+        show(types.description(full_name(parsed.name, "msg")).concatenated_text.rstrip("\n"))
         return
     with _session(parsed) as session:
-        graph = session.graph
-        found = graph.topics().get(parsed.name) or graph.services().get(parsed.name)
-        if found is None:
+        found = session.graph.endpoints(name=parsed.name)
+        if not found:
             raise DefinitionError(f"no topic or service {parsed.name}", remedy="`dora ros2 topics`")
-        endpoint = (*found.offers, *found.uses)[0]
-        described = find_description(Node(session, "dora_ros2_type"), types, endpoint)
-        print(f"# {described.name} {endpoint.hash}\n{described.concatenated_text}", end="")
+        described = find_description(Node(session, "dora_ros2_type"), types, found[0])
+        show(f"# {described.name} {found[0].hash}\n{described.concatenated_text}".rstrip("\n"))
 
 
 def _pub(parsed: Any) -> None:
-    type = Types(parsed.types).message(parsed.type)
-    payload = type.encode(_value(parsed.value))
+    value, types, wanted = _value(parsed.value), Types(parsed.types), full_name(parsed.type, "msg")
+    try:
+        types.message(wanted).encode(value)  # a mistake is shown before anything waits
+    except DefinitionError as error:
+        if error.file:
+            raise
     with _session(parsed) as session:
         name = keys.absolute(parsed.topic)
-        publisher = Node(session, "dora_ros2_pub").publisher(name, type)
-        if (
-            not session.wait_for(
-                lambda graph: name in graph.topics() and graph.topics()[name].uses,
-                parsed.timeout if not parsed.rate else 0,
-            )
-            and not parsed.rate
-        ):
+        node = Node(session, "dora_ros2_pub")
+
+        def subscriptions(graph: Graph) -> list[EndpointToken]:
+            return graph.endpoints(Kind.SUBSCRIPTION, name=name)
+
+        session.wait_for(subscriptions, 0 if parsed.rate else parsed.timeout)
+        others = subscriptions(session.graph)
+        fitting = [one for one in others if one.type == wanted]
+        if others and not fitting:
+            raise Ros2Error(f"the subscriptions of {name} have the type {others[0].type}")
+        if not others and not parsed.rate:
             raise Ros2Error(f"{name} has no subscription; repeat with --rate to wait for one")
+        type = (
+            types.message(wanted)
+            if not fitting
+            else MessageType(find_description(node, types, fitting[0]))
+        )
+        payload = type.encode(value)
+        publisher = node.publisher(name, type)
         sent = 0
         while True:
             publisher.publish(payload)
@@ -265,7 +304,7 @@ def _pub(parsed: Any) -> None:
                 break
             threading.Event().wait(1 / (parsed.rate or 1.0))
         _settle(session)
-        print(f"published {sent} to {name}")
+        show(f"published {sent} to {name}")
 
 
 def _call(parsed: Any) -> None:
@@ -284,25 +323,80 @@ def _call(parsed: Any) -> None:
         payload = type.request.encode(_value(parsed.value))
         client.wait_for_server(min(parsed.timeout, _GRAPH_SECONDS))
         response = client.call(payload, timeout=parsed.timeout).result()
-        print(_json(type.response.decode(response).to_pylist()[0]))
+        show(_json(type.response.decode(response).to_pylist()[0]))
 
 
-def _send_goal(parsed: Any) -> None:
+def _send_goal(parsed: Any) -> int:
     with _session(parsed) as session:
         name = keys.absolute(parsed.action)
-        found = session.graph.actions().get(name)
-        if found is None and not parsed.type:
-            raise DefinitionError(f"no server of {name}", remedy="`dora ros2 actions`")
-        type = Types(parsed.types).action(parsed.type or (found.types[0] if found else ""))
-        client = ActionClient(Node(session, "dora_ros2_goal"), name, type)
+        node = Node(session, "dora_ros2_goal")
+        types = Types(parsed.types)
+        type = types.action(parsed.type) if parsed.type else _served_action(node, types, name)
+        client = ActionClient(node, name, type)
         client.wait_for_server(min(parsed.timeout, _GRAPH_SECONDS))
-        goal = client.send_goal(
-            _value(parsed.value),
-            timeout=parsed.timeout,
-            on_feedback=lambda one: print("feedback", _json(one.to_pylist()[0]), flush=True),
-        ).result()
-        result = goal.result().result()
-        print(result.state.name.lower(), _json(result.result.to_pylist()[0]))
+        goal_id = uuid.uuid4().bytes
+        try:
+            accepted = client.send_goal(
+                _value(parsed.value),
+                goal_id=goal_id,
+                timeout=parsed.timeout,
+                on_feedback=lambda one: show(f"feedback {_json(one.to_pylist()[0])}"),
+            )
+            result = _outcome(_outcome(accepted).result())
+        except KeyboardInterrupt:
+            return _cancel(client, goal_id)
+        show(f"{result.state.name.lower()} {_json(result.result.to_pylist()[0])}")
+        return 0
+
+
+def _outcome(future: Future[_T]) -> _T:
+    """Return the value of a future; a signal right before a wait without limit would not end it."""
+    while not wait([future], _SIGNAL_SECONDS).done:
+        pass
+    return future.result()
+
+
+def _cancel(client: ActionClient, goal_id: bytes) -> int:
+    """Cancel the goal of a command that is interrupted."""
+    try:
+        code = client.cancel(goal_id, timeout=_GRAPH_SECONDS).result()
+    except Ros2Error as error:
+        show(f"the goal may run on: {error}", error=True)
+    else:
+        match code:
+            case CancelCode.ACCEPTED:
+                show("canceling the goal", error=True)
+            case CancelCode.REJECTED:
+                show("the server refuses to cancel the goal, which runs on", error=True)
+            case _:
+                show("the goal has ended, or the server did not accept it", error=True)
+    return 130
+
+
+def _served_action(node: Node, types: Types, name: str) -> ActionType:
+    """Return the type of an action, with the definitions of its server. Raises DefinitionError."""
+
+    def described(kind: Kind, word: str) -> TypeDescription:
+        found = node.session.graph.endpoints(kind, name=f"{name}/_action/{word}")
+        if not found:
+            raise DefinitionError(f"no server of {name}", remedy="`dora ros2 actions`")
+        return find_description(node, types, found[0])
+
+    send = described(Kind.SERVER, "send_goal")
+    get = described(Kind.SERVER, "get_result")
+    feedback = described(Kind.PUBLISHER, "feedback")
+    action = send.name.removesuffix("_SendGoal")
+    return ActionType(
+        send,
+        goal=MessageType(send.of(f"{action}_Goal")),
+        result=MessageType(get.of(f"{action}_Result")),
+        feedback=MessageType(feedback.of(f"{action}_Feedback")),
+        feedback_message=MessageType(feedback),
+        send_goal=_service_type(send),
+        get_result=_service_type(get),
+        cancel_goal=types.service("action_msgs/srv/CancelGoal"),
+        status=types.message("action_msgs/msg/GoalStatusArray"),
+    )
 
 
 def _param(parsed: Any) -> int:
@@ -314,49 +408,28 @@ def _param(parsed: Any) -> int:
         if parsed.value is not None:
             refused = client.set({parsed.name: _value(parsed.value)}).result()[parsed.name]
             if refused is not None:
-                print(f"{parsed.name}: {refused}", file=sys.stderr)
+                show(f"{parsed.name}: {refused}", error=True)
                 return 1
         names = [parsed.name] if parsed.name else client.list().result()
         for name, value in client.get(names).result().items():
-            print(f"{name}: {_json(value if not isinstance(value, bytes) else list(value))}")
+            show(f"{name}: {_json(list(value) if isinstance(value, bytes) else value)}")
         return 0
 
 
-def _check(parsed: Any) -> int:
-    from dora_ros2.check import check
+def _publishers(session: Session, parsed: Any, name: str) -> list[EndpointToken]:
+    """Return the publishers of a topic; wait for one, unless the type is given."""
 
-    return check(parsed)
-
-
-def _topic_type(session: Session, node: Node, parsed: Any, name: str) -> tuple[MessageType, Qos]:
-    """Return the type and QoS with which to subscribe to a topic."""
-    types = Types(parsed.types)
-    publishers = _publishers(session, parsed, name)
-    if parsed.type:
-        type = types.message(parsed.type)
-    else:
-        type = MessageType(find_description(node, types, publishers[0]))
-    return type, _matching_qos(publishers)
-
-
-def _wire_type(session: Session, parsed: Any, name: str) -> tuple[keys.NamedType, Qos]:
-    publishers = _publishers(session, parsed, name)
-    first = publishers[0]
-    return keys.NamedType(first.dds_name, first.hash), _matching_qos(publishers)
-
-
-def _publishers(session: Session, parsed: Any, name: str) -> list[Any]:
-    def found(graph: Graph) -> list[Any]:
-        return graph.topics().get(name, Channel(name)).offers
+    def found(graph: Graph) -> list[EndpointToken]:
+        return graph.endpoints(Kind.PUBLISHER, name=name)
 
     if not found(session.graph) and not getattr(parsed, "type", None):
-        print(f"dora ros2 waits for a publisher of {name}", file=sys.stderr)
+        show(f"dora ros2 waits for a publisher of {name}", error=True)
         if not session.wait_for(found, parsed.timeout):
             raise Ros2Error(f"no publisher of {name} within {parsed.timeout:g} s")
     return found(session.graph)
 
 
-def _matching_qos(publishers: Sequence[Any]) -> Qos:
+def _matching_qos(publishers: Sequence[EndpointToken]) -> Qos:
     """Receive kept messages if any publisher keeps them."""
     kept = [one.qos for one in publishers if one.qos.transient_local]
     return kept[0] if kept else Qos()
@@ -381,24 +454,32 @@ def _value(text: str) -> Any:
         ) from None
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def _json(value: Any, items: int | None = None) -> str:
+    """Return a value as JSON; numbers that JSON does not have are texts: "NaN", "-Infinity".
 
+    A list of more than `items` items ends in a text with their number.
+    """
 
-def _short(value: Any) -> Any:
-    """Return a value whose long lists end in a text with their length."""
-    if isinstance(value, dict):
-        return {name: _short(item) for name, item in value.items()}
-    if isinstance(value, list):
-        items = [_short(item) for item in value[:_ITEMS]]
-        return [*items, f"... {len(value)} items"] if len(value) > _ITEMS else items
-    return value
+    def plain(value: Any) -> Any:
+        match value:
+            case dict():
+                return {name: plain(item) for name, item in value.items()}
+            case list() | tuple():
+                shown = [plain(item) for item in value[:items]]
+                more = [f"... {len(value)} items"] if len(shown) < len(value) else []
+                return shown + more
+            case float() if not math.isfinite(value):
+                return json.dumps(value)
+            case _:
+                return value
+
+    return json.dumps(plain(value), ensure_ascii=False)
 
 
 def _table(rows: Iterable[Mapping[str, Any]]) -> None:
     rows = list(rows)
     if not rows:
-        print("none", file=sys.stderr)
+        show("none", error=True)
         return
     lines = [
         [name.upper() for name in rows[0]],
@@ -406,6 +487,6 @@ def _table(rows: Iterable[Mapping[str, Any]]) -> None:
     ]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     for line in lines:
-        print(
+        show(
             "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from dora_ros2.errors import SessionError
 from dora_ros2.zenoh.graph import Graph, Profile
 from dora_ros2.zenoh.node import Node
-from dora_ros2.zenoh.qos import Qos
+from dora_ros2.zenoh.qos import INFINITE, Qos
 from dora_ros2.zenoh.session import ROUTER, Session
 
 if TYPE_CHECKING:
@@ -119,5 +119,5 @@ def qos_of(written: Mapping[str, Any]) -> Qos:
         keep_all=written.get("keep_all", False),
         depth=written.get("keep_last", 1),
         manual_liveliness=written.get("liveliness", "automatic") == "manual_by_topic",
-        lease=None if lease is None else round(lease * _SECOND),
+        lease=None if lease is None or lease * _SECOND >= INFINITE else round(lease * _SECOND),
     )

@@ -207,8 +207,24 @@ def bridge_findings(
     for declared, side, what in ((inputs, "input", received), (outputs, "output", sent)):
         if not declared:
             yield Finding(path, f"{where}: ros2: a {mode} {bridge.role} needs an {side} for {what}")
+    name = _MAIN_OUTPUT[mode, bridge.role]
+    others = [one for one in outputs if one != "feedback"]
+    used = {name if name in outputs else next(iter(others), name)}
+    if (mode, bridge.role) == ("action", "client"):
+        used.add("feedback")
+    for output in outputs:
+        if output not in used:
+            message = f'{where}: ros2: a {mode} {bridge.role} does not use the output "{output}"'
+            yield Finding(path, message, severity="warning")
 
 
+_MAIN_OUTPUT = {
+    ("service", "client"): "response",
+    ("service", "server"): "request",
+    ("action", "client"): "result",
+    ("action", "server"): "goal",
+}
+"""The output with this name is used, else the first one."""
 _FIELDS_OF: dict[str, tuple[str, ...]] = {
     "topic": ("message_type", "direction"),
     "service": ("service_type", "role"),
@@ -231,7 +247,14 @@ def _topic_findings(
         count = len(bridge.topics)
         message = f"{where}: ros2: `topics` must have 1 to {MAX_TOPICS} entries, found {count}"
         yield Finding((*path, "topics"), message)
-    for index, topic in enumerate(with_ports(bridge, *ports).topics or ()):
+    topics = with_ports(bridge, *ports).topics or []
+    for declared, side, publishes in ((ports[0], "input", True), (ports[1], "output", False)):
+        used = {topic.port for topic in topics if topic.publishes is publishes}
+        for port in declared:
+            if port not in used:
+                message = f'{where}: ros2: the {side} "{port}" belongs to no topic'
+                yield Finding(path, message, severity="warning")
+    for index, topic in enumerate(topics):
         place: KeyPath = ("topics", index) if bridge.topics is not None else ("topic",)
         side = "input" if topic.publishes else "output"
         declared = ports[0] if topic.publishes else ports[1]

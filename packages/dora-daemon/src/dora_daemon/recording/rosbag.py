@@ -181,7 +181,10 @@ class BagImport:
         target = self._target
         if target.exists():
             raise CannotImport(f"{target} exists; choose another file with -o")
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        except OSError as error:
+            raise CannotImport(f"cannot write {target}: {error.strerror}") from None
         try:
             unfinished = scratch / "new"
             facts = {"dataflow": self._name, "working_dir": str(Path.cwd()), "dora": __version__}

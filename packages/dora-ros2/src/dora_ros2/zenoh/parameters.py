@@ -74,7 +74,7 @@ class ParameterServer:
         *,
         on_set: OnSet | None = None,
     ) -> None:
-        """Announce the services. Raises InvalidName, SessionError, Ros2Error."""
+        """Announce the services if it has any. Raises InvalidName, SessionError, Ros2Error."""
         self.values = dict(values)
         for value in values.values():
             parameter_type(value)
@@ -94,6 +94,7 @@ class ParameterServer:
                 ("set_parameters_atomically", self._set_atomically),
             )
             for service in [types.service(f"rcl_interfaces/srv/{_camel(word)}")]
+            if node.has_services
         ]
         self._publish_event(new=list(values))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 DEFAULT_DEPTH = 42
 """Depth that rmw_zenoh leaves out of a token."""
 _SECOND = 1_000_000_000
-_INFINITE = 9223372036 * _SECOND
+INFINITE = 9223372036 * _SECOND
 """Nanoseconds from which a duration of ROS is infinite."""
 
 
@@ -60,11 +60,11 @@ def incompatibility(offered: Qos, requested: Qos) -> str | None:
         return "the publisher is best effort, the subscription reliable"
     if requested.transient_local and not offered.transient_local:
         return "the publisher is volatile, the subscription transient local"
-    if (requested.deadline or _INFINITE) < (offered.deadline or _INFINITE):
+    if (requested.deadline or INFINITE) < (offered.deadline or INFINITE):
         return "the deadline of the subscription is shorter than that of the publisher"
     if requested.manual_liveliness and not offered.manual_liveliness:
         return "the liveliness of the publisher is automatic, that of the subscription manual"
-    if (requested.lease or _INFINITE) < (offered.lease or _INFINITE):
+    if (requested.lease or INFINITE) < (offered.lease or INFINITE):
         return "the lease of the subscription is shorter than that of the publisher"
     return None
 
@@ -102,4 +102,4 @@ def _nanoseconds(text: str) -> int | None:
     if not seconds and not rest:
         return None
     value = _code(seconds) * _SECOND + _code(rest)
-    return None if value >= _INFINITE else value
+    return None if value >= INFINITE else value

@@ -75,6 +75,9 @@ def configuration(
     for path, value in _DEFAULTS.items():
         if made.get_json(path) in ("null", "[]"):
             made.insert_json5(path, json.dumps(value))
+    if not source:
+        # As rmw_zenoh; a process that is killed would leave its files in /dev/shm.
+        made.insert_json5("transport/shared_memory/enabled", "false")
     # Zenoh's own default is every interface.
     if made.get_json("listen/endpoints") == zenoh.Config().get_json("listen/endpoints"):
         made.insert_json5("listen/endpoints", json.dumps(_LISTEN))
