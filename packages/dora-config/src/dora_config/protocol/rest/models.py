@@ -113,6 +113,7 @@ class ApplyFleetFile(FleetFile):
         int, Field(description="`generation` of the diff; refused if another was applied since.")
     ]
     by: By = "REST API"
+    force: Annotated[bool, Field(description="Do not wait for nodes that hold updates.")] = False
 
 
 class FleetRollBack(Arguments):

@@ -392,7 +392,11 @@ async def _diff_fleet(wanted: models.FleetFile, send: Send) -> FleetComparison:
 
 async def _apply_fleet(wanted: models.ApplyFleetFile, send: Send) -> FleetReport:
     request = ApplyFleet(
-        fleet=_fleet(wanted), only=wanted.only, generation=wanted.generation, by=wanted.by
+        fleet=_fleet(wanted),
+        only=wanted.only,
+        generation=wanted.generation,
+        by=wanted.by,
+        force=wanted.force,
     )
     return await _answer(send, request, FleetReport)
 
