@@ -29,17 +29,16 @@ from pathlib import Path
 
 import psutil
 from measure.simulated_daemons import Fleet, fleet, machine_id, node_ids
-from websockets.sync.client import ClientConnection, connect
 
+from dora_cli.coordinator.client import Client as CliClient
 from dora_config.access import Endpoint, endpoint
 from dora_config.access_token import Token
-from dora_config.control_plane import ControlConnection, websocket_options
+from dora_config.control_plane import ControlConnection
 from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy, ResolvedNode
 from dora_config.protocol import control
-from dora_config.protocol.control import CLIENT_CODEC, SERVER_CODEC, ControlRequest
+from dora_config.protocol.control import ControlRequest
 from dora_config.protocol.daemon import HEARTBEAT_INTERVAL
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.snapshot import REUSED_SECONDS
 
 STEADY_SECONDS = 12.0
@@ -153,25 +152,20 @@ def coordinator() -> Iterator[Coordinator]:
 
 
 class Client:
-    def __init__(self, socket: ClientConnection) -> None:
-        self._socket = socket
-        self._last = 0
-        party = ProgramVersion(program="bench", release="0")
-        socket.send(CLIENT_CODEC.encode(control.Hello(party=party)))
-        socket.recv()
+    def __init__(self, client: CliClient) -> None:
+        self._client = client
 
     def request(self, request: ControlRequest) -> float:
         """Return the seconds until the answer; a failure is an error."""
-        self._last += 1
         begun = time.perf_counter()
-        frame = control.ClientRequest(id=self._last, request=request)
-        self._socket.send(CLIENT_CODEC.encode(frame))
-        while True:
-            reply = SERVER_CODEC.decode(self._socket.recv(PATIENCE))
-            if isinstance(reply, control.Failure):
-                raise RuntimeError(reply.message)
-            if isinstance(reply, control.Answer):
-                return time.perf_counter() - begun
+        match request:
+            case control.StartDataflow():
+                self._client.request(request, control.Started, {})
+            case control.StopDataflow():
+                self._client.request(request, control.Ended, {})
+            case _:
+                self._client.answer(request)
+        return time.perf_counter() - begun
 
     def median(self, request: ControlRequest) -> float:
         return statistics.median(self.request(request) for _ in range(LISTS))
@@ -179,9 +173,9 @@ class Client:
 
 @contextmanager
 def client(where: Endpoint) -> Iterator[Client]:
-    options = websocket_options(where, "/api/control")
-    with connect(**options, max_size=None, ping_interval=None, open_timeout=60) as socket:
-        yield Client(socket)
+    with CliClient(where, timeout=60) as opened:
+        opened.connect()
+        yield Client(opened)
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

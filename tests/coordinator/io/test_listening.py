@@ -18,6 +18,7 @@ import pytest
 from cryptography import x509
 from starlette.types import Receive, Scope, Send
 from support.fleets.coordinator import running_coordinator
+from support.waiting import let_last
 
 from dora_coordinator.command import _server
 from dora_coordinator.io import listening
@@ -196,3 +197,26 @@ def test_an_idle_server_sets_no_timer() -> None:
         return timers
 
     assert asyncio.run(serve()) == []
+
+
+def test_a_long_answer_may_take_longer_than_a_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 8 << 20
+
+    async def long_answer(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", str(size).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    monkeypatch.setattr(listening, "REQUEST_TIMEOUT", 0.5)
+    monkeypatch.setitem(globals(), "answer", long_answer)
+    with listener(tmp_path) as port, socket.create_connection(("127.0.0.1", port)) as client:
+        client.settimeout(60)
+        client.sendall(HEALTH)
+        received = 0
+        while received < size:
+            let_last(0.05)
+            part = client.recv(256 << 10)
+            assert part, received
+            received += len(part)

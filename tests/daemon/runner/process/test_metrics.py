@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,13 +31,12 @@ def raising(error: Exception) -> Callable[..., None]:
 
 
 def unreadable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    def read(path: Path) -> bytes:
-        if path.name == name:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-        with path.open("rb") as file:
-            return file.read()
+    def read(path: str) -> bytes:
+        if path.endswith(f"/{name}"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return Path(path).read_bytes()
 
-    monkeypatch.setattr(Path, "read_bytes", read)
+    monkeypatch.setattr(metrics, "_contents", read)
 
 
 PARENT = """
@@ -75,6 +75,28 @@ def test_a_process_that_cannot_be_read_has_no_load(monkeypatch: pytest.MonkeyPat
     assert load.memory_bytes > 0
     unreadable(monkeypatch, "stat")
     assert LoadMeter(os.getpid()).sample(0.0) is None
+
+
+def test_shared_pages_are_read_again_after_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading them takes a millisecond."""
+    read: list[int] = []
+
+    def share(pid: int, resident: int) -> int:
+        read.append(resident)
+        return 1000
+
+    monkeypatch.setattr(metrics, "_share", share)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+        meter = LoadMeter(process.pid)
+        for now in (0.0, 3.0, 59.0, 61.0, 64.0):
+            load = meter.sample(now)
+            assert load is not None
+            assert load.memory_bytes == 1000
+        os.kill(process.pid, signal.SIGCONT)
+        process.communicate(b"\n")
+    assert len(read) == 2
 
 
 @pytest.mark.parametrize("error", UNREADABLE)

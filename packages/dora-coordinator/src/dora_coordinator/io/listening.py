@@ -63,9 +63,14 @@ ProtocolFactory = Callable[[PendingConnection], asyncio.BaseProtocol]
 
 
 class HttpProtocol(H11Protocol):
-    """uvicorn's protocol; closes a connection without a whole request head in time."""
+    """uvicorn's protocol; closes a connection without a whole request head in time.
+
+    The time begins anew while the client still receives an answer.
+    """
 
     _timer: asyncio.TimerHandle | None = None
+    _unsent = 0
+    """Bytes of the answer that were not sent when the time began."""
 
     @property
     def _pending(self) -> PendingConnection:
@@ -94,10 +99,15 @@ class HttpProtocol(H11Protocol):
     def _await_request(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._unsent = self.transport.get_write_buffer_size()
         self._timer = self.loop.call_later(REQUEST_TIMEOUT, self._give_up)
 
     def _give_up(self) -> None:
-        if self.conn.their_state is h11.IDLE:
+        if self.conn.their_state is not h11.IDLE:
+            return
+        if self.transport.get_write_buffer_size() < self._unsent:
+            self._await_request()
+        else:
             self.transport.abort()
 
 
