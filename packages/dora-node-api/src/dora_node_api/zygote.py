@@ -276,15 +276,16 @@ class Zygote:
         while requests:
             request = requests.pop(0)
             try:
-                if _fork() == 0:
-                    self._channel.close()
-                    for other in requests:
-                        other.close()
-                    _become(request, middle, self._runner)
-                    return request
+                node = _fork()
             except OSError as error:
                 request.refuse(str(error))
                 continue
+            if node == 0:
+                self._channel.close()
+                for other in requests:
+                    other.close()
+                _become(request, middle, self._runner)
+                return request
             request.close()
         os._exit(0)
 
@@ -352,13 +353,13 @@ def _become(request: Request, middle: int, runner: int) -> None:
         _C.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() != runner:
             os._exit(127)
+        request.send({"pid": os.getpid()})
+        if not request.channel.recv(1):
+            os._exit(127)
+        request.channel.close()
     except (OSError, ValueError) as error:
         request.send({"problem": str(error)})
         os._exit(127)
-    request.send({"pid": os.getpid()})
-    if not request.channel.recv(1):
-        os._exit(127)
-    request.channel.close()
 
 
 def show(argv: list[str], variables: Mapping[str, str]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -348,7 +349,7 @@ def test_a_request_that_was_given_up_starts_nothing(use: Use[None]) -> None:
         loop = asyncio.get_running_loop()
         loop.add_reader(fork.channel, asked.set)
         await asked.wait()
-        pid = json.loads(fork.channel.recv(100))["pid"]
+        pid = json.loads(fork.channel.recv(100, socket.MSG_PEEK))["pid"]
         bench.zygote.close()
         os.waitpid(pid, 0)  # noqa: ASYNC222 - it ends
         assert not flag.exists()
