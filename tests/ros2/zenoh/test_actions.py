@@ -18,6 +18,7 @@ from dora_ros2.types import Types
 from dora_ros2.zenoh.actions import ActionClient, ActionServer, ServerGoal
 from dora_ros2.zenoh.goals import ANY_GOAL, CancelCode, GoalState
 from dora_ros2.zenoh.node import Node
+from dora_ros2.zenoh.qos import Qos
 
 FIBONACCI = Types().action("example_interfaces/action/Fibonacci")
 SECONDS = 30
@@ -41,7 +42,17 @@ def client_and_server(router: Router, **options: Any) -> Iterator[Pair]:
         goals: list[ServerGoal] = []
         statuses: list[Mapping[bytes, GoalState]] = []
         server = ActionServer(Node(other, "server"), "fib", FIBONACCI, goals.append, **options)
-        client = ActionClient(Node(one, "client"), "/fib", FIBONACCI, on_status=statuses.append)
+        node = Node(one, "client")
+
+        def on_status(payload: bytes, _: object) -> None:
+            listed = FIBONACCI.status.decode(payload).to_pylist()[0]["status_list"]
+            goal_ids = [bytes(status["goal_info"]["goal_id"]["uuid"]) for status in listed]
+            states = [GoalState(status["status"]) for status in listed]
+            statuses.append(dict(zip(goal_ids, states, strict=True)))
+
+        latched = Qos(transient_local=True, depth=1)
+        node.subscription("/fib/_action/status", FIBONACCI.status, on_status, latched)
+        client = ActionClient(node, "/fib", FIBONACCI)
         assert client.wait_for_server(SECONDS)
         yield Pair(client, server, goals, statuses)
 

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -247,32 +247,20 @@ class ClientGoal:
 
 
 class ActionClient:
-    """Sends goals to the server of an action.
+    """Sends goals to the server of an action."""
 
-    `on_status` is called with the states of all goals of the server, by id.
-    """
-
-    def __init__(
-        self,
-        node: Node,
-        name: str,
-        type: ActionType,
-        *,
-        on_status: Callable[[Mapping[bytes, GoalState]], None] | None = None,
-    ) -> None:
+    def __init__(self, node: Node, name: str, type: ActionType) -> None:
         """Announce the client. Raises InvalidName, SessionError."""
         self.name = keys.absolute(name, node.token.namespace, node.token.name)
         self.type = type
-        self._on_status = on_status
         self._on_feedback: dict[bytes, Callable[[pa.StructArray], None]] = {}
         base = f"{self.name}/_action"
         self._send = node.service_client(f"{base}/send_goal", type.send_goal)
         self._get = node.service_client(f"{base}/get_result", type.get_result)
         self._cancel = node.service_client(f"{base}/cancel_goal", type.cancel_goal)
-        self._subscriptions = [
-            node.subscription(f"{base}/feedback", type.feedback_message, self._feedback_received),
-            node.subscription(f"{base}/status", type.status, self._status_received, _STATUS_QOS),
-        ]
+        self._feedback = node.subscription(
+            f"{base}/feedback", type.feedback_message, self._feedback_received
+        )
 
     @property
     def available(self) -> bool:
@@ -330,7 +318,7 @@ class ActionClient:
 
     def close(self) -> None:
         """Withdraw the client; requests that wait fail."""
-        for endpoint in (*self._subscriptions, self._send, self._get, self._cancel):
+        for endpoint in (self._feedback, self._send, self._get, self._cancel):
             endpoint.close()
         self._on_feedback.clear()
 
@@ -365,23 +353,6 @@ class ActionClient:
                 _logger.warning("%s: ignored feedback: %s", self.name, error)
                 return
             on_feedback(feedback)
-
-    def _status_received(self, payload: bytes, _: Attachment | None) -> None:
-        if self._on_status is None:
-            return
-        try:
-            statuses = self.type.status.decode(payload).to_pylist()[0]["status_list"]
-        except MalformedMessage as error:
-            _logger.warning("%s: ignored a status: %s", self.name, error)
-            return
-        states = set(GoalState)
-        self._on_status(
-            {
-                bytes(one["goal_info"]["goal_id"]["uuid"]): GoalState(one["status"])
-                for one in statuses
-                if one["status"] in states
-            }
-        )
 
 
 def _uuid(goal_id: bytes) -> dict[str, Any]:
