@@ -437,7 +437,7 @@ async def private_coordinator(folder: Path) -> AsyncIterator[Endpoint]:
     authority = Authority(folder / "authority")
     token = Token(secrets.token_hex(32), authority.sha256)
     party = ProgramVersion(program="coordinator", release=__version__)
-    settings = Settings(heartbeat_interval=1.0, max_connections=512, max_pending_connections=16)
+    settings = Settings(heartbeat_interval=1.0, max_connections=512, max_pending_connections=128)
     service = Service(settings, party, MemoryStore(), authority)
     code = CodeFiles(FileStore(folder / "files"), max_bytes=settings.max_code_bytes)
     application = create_application(service, code, tokens=_OneToken(token))
