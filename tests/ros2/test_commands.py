@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -155,24 +152,27 @@ def test_types_of_the_other_side(robot: Node, run: Run, tmp_path: Path) -> None:
         run("pub", "/own", "std_msgs/String", "{}", code=1)  # the subscription has another type
 
 
-def test_an_interrupted_goal_is_canceled(robot: Node, router: Router) -> None:
-    goals: SimpleQueue[ServerGoal] = SimpleQueue()
+def test_an_interrupted_goal_is_canceled(
+    robot: Node,
+    router: Router,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    goals: list[ServerGoal] = []
 
     def accept(goal: ServerGoal) -> None:
         goal.accept()
-        goals.put(goal)
+        goals.append(goal)
 
+    def interrupt(_: object) -> None:
+        wait_until(lambda: goals, what="the goal")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dora_ros2.commands._outcome", interrupt)
     ActionServer(robot, "long", FIBONACCI, accept)
-    words = ("send-goal", "/sim/long", "{}", "--router", router.endpoint)
-    program = f"from dora_ros2.commands import main; raise SystemExit(main({words}))"
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True
-    ) as process:
-        goal = goals.get(timeout=30)
-        process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=30)
-    assert goal.state is GoalState.CANCELING
-    assert (process.returncode, error) == (130, "canceling the goal\n")
+    assert main(["send-goal", "/sim/long", "{}", "--router", router.endpoint]) == 130
+    assert capsys.readouterr().err == "canceling the goal\n"
+    assert goals[0].state is GoalState.CANCELING
 
 
 def test_names_cannot_control_the_terminal(robot: Node, run: Run) -> None:
