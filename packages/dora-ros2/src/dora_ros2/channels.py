@@ -514,7 +514,7 @@ class ActionHost(_Exchange):
             self.name,
             self.types.action(self.type_name),
             self._requested,
-            # the dataflow is not told of it, so it must not be promised
+            # the dataflow does not receive it, so it must not be promised
             on_cancel=lambda _: False,
             keep_results=RESULT_SECONDS,
         )

@@ -135,7 +135,7 @@ def _session(parsed: Any) -> Iterator[Session]:
         domain=parsed.domain,
         router=parsed.router,
         config=parsed.config,
-        # Its router knows the whole graph; peers would have to find each other first.
+        # Its router has the whole graph; peers would have to find each other first.
         client=True,
         wait_seconds=parsed.timeout,
         profile=Profile.HUMBLE if parsed.humble else None,

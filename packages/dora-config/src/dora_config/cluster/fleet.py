@@ -226,7 +226,7 @@ def fleet_findings(data: dict[str, Any], machines: Collection[str] | None) -> It
 
 
 def unknown_machines(data: dict[str, Any], known: Collection[str], where: str) -> Iterator[Finding]:
-    """Yield the machines that are named but not known; ``where``: what knows them."""
+    """Yield the machines that are named but do not exist; ``where``: what lists them."""
     for path, machine in _named_machines(data):
         if isinstance(machine, str) and machine not in known:
             listed = ", ".join(known) or "none"

@@ -78,7 +78,7 @@ class LoadedFleet:
     lines: Mapping[str, int] = field(default_factory=dict)
     """Line of each dataflow."""
     document: Document | None = None
-    """The file without `machines`, whose machines only a coordinator knows."""
+    """The file without `machines`, whose machines are in the coordinator's store only."""
 
     def require_known(self, machines: Collection[str]) -> None:
         """Raise ConfigError if the file names other machines; ``machines``: the coordinator's."""

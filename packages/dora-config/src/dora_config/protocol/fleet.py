@@ -272,7 +272,7 @@ class FleetComparison(Message):
     differs: bool = False
     """Whether an apply would change what runs, or what is still to be done."""
     machines: tuple[str, ...] = ()
-    """All machines that the coordinator knows."""
+    """All machines of the cluster."""
 
 
 CopyState = Literal[

@@ -117,9 +117,9 @@ class Zygote:
     def _use(self, pid: int, channel: socket.socket, *, early: bool) -> None:
         channel.setblocking(False)
         self._process = _Process(pid, channel, early)
-        self._loop.add_reader(channel, self._heard)
+        self._loop.add_reader(channel, self._readable)
 
-    def _heard(self) -> None:
+    def _readable(self) -> None:
         assert self._process is not None
         with suppress(OSError):
             if self._process.channel.recv(64):
