@@ -103,8 +103,8 @@ def test_the_life_of_a_dataflow(api: Api, shared_workspace: Workspace) -> None:
     before = node()["pid"]
     assert api.post("/api/nodes/counter/restart", {"grace": 0.5}) == {"node": "counter"}
     wait_until(lambda: node()["pid"] not in (None, before), what="the new process of the node")
-    api.post("/api/nodes/counter/stop")
-    api.post("/api/nodes/counter/restart")  # starts it again
+    api.post("/api/nodes/collector/stop")  # the counter runs on, and with it the dataflow
+    api.post("/api/nodes/collector/restart")  # starts it again
     restarted = api.post("/api/dataflows/a%2Fb/restart")
     assert restarted["old"] == uuid
     assert [one["ok"] for one in api.post("/api/dataflows/stop")["dataflows"]] == [True]
