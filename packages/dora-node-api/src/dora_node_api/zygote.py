@@ -15,7 +15,6 @@ node as a program.
 from __future__ import annotations
 
 import array
-import atexit
 import builtins
 import ctypes
 import gc
@@ -34,7 +33,6 @@ import threading
 import time
 import types
 import warnings
-import weakref
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +58,6 @@ READ_AT_START = (
 _PATH = "PYTHONPATH"
 _PR_SET_PDEATHSIG, _PR_SET_MM, _PR_SET_MM_MAP = 1, 35, 14
 _REPARENTING = 10.0
-_INTERRUPTED = -1
 _C = ctypes.CDLL(None, use_errno=True)
 _C.sbrk.restype = ctypes.c_void_p
 
@@ -389,8 +386,8 @@ _shown: ctypes.Array[ctypes.c_char] | None = None
 """What /proc shows."""
 
 
-def _run(request: Request) -> int:
-    """Run a node as Python runs a program; return its exit code. Raises KeyboardInterrupt."""
+def _run(request: Request) -> None:
+    """Run a node as Python runs a program. Raises SystemExit or KeyboardInterrupt."""
     argv = request.argv
     packages = request.variables[_PATH].partition(":")[0]
     sys.orig_argv = list(argv)
@@ -404,7 +401,7 @@ def _run(request: Request) -> int:
             import runpy
 
             runpy._run_module_as_main(argv[3])  # type: ignore[attr-defined]
-            return 0
+            return
         file = argv[2]
         sys.argv = argv[2:]
         loader = importlib.machinery.SourceFileLoader("__main__", file)
@@ -416,68 +413,40 @@ def _run(request: Request) -> int:
         with io.open_code(file) as source:
             code = compile(source.read(), file, "exec", dont_inherit=True)
         exec(code, vars(main_module))
-    except BaseException as error:  # noqa: BLE001 - code of the user
-        return _report(error)
-    return 0
+    except SystemExit:
+        raise
+    except BaseException as error:
+        _report(error)
+        if type(error) is KeyboardInterrupt:
+            sys.excepthook = lambda *_: None
+            raise
+        sys.exit(1)
 
 
-def _report(error: BaseException, *, hook: bool = True) -> int:
-    """Report what ended a node, as Python does; return the exit code."""
-    if isinstance(error, SystemExit):
-        if error.code is None or isinstance(error.code, int):
-            return (error.code or 0) & 0xFF
-        print(error.code, file=sys.stderr)
-        return 1
+def _report(error: BaseException) -> None:
+    """Report what ended a node, as Python does, without the lines of this module."""
+    trace = _without_own(error)
+    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
+    if sys.version_info >= (3, 12):
+        sys.last_exc = error
+    try:
+        sys.excepthook(type(error), error, trace)
+    except SystemExit:
+        raise
+    except BaseException as second:  # noqa: BLE001 - code of the user
+        print("Error in sys.excepthook:", file=sys.stderr)
+        second.__context__ = None
+        sys.__excepthook__(type(second), second, _without_own(second))
+        print("\nOriginal exception was:", file=sys.stderr)
+        sys.__excepthook__(type(error), error, trace)
+
+
+def _without_own(error: BaseException) -> types.TracebackType | None:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     error.__traceback__ = trace
-    try:
-        (sys.excepthook if hook else sys.__excepthook__)(type(error), error, trace)
-    except SystemExit as ended:
-        return _report(ended)
-    except BaseException as second:  # noqa: BLE001 - code of the user
-        print("Error in sys.excepthook:", file=sys.stderr)
-        second.__context__ = None
-        _report(second, hook=False)
-        print("\nOriginal exception was:", file=sys.stderr)
-        _report(error, hook=False)
-    return _INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
-
-
-def _finish(status: int, loaded: Collection[str]) -> None:
-    """End as Python does, but leave the modules alone that were loaded before the fork.
-
-    Their end would write to all memory that the nodes share. Returns if the process has other
-    threads: then Python itself has to end it.
-    """
-    if _threads() > 1:
-        return
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    own = [name for name in sys.modules if name not in loaded and name != "__main__"]
-    modules: list[object] = [sys.modules.pop(name) for name in (*reversed(own), "__main__")]
-    left = [weakref.ref(module) for module in modules if isinstance(module, types.ModuleType)]
-    modules.clear()
-    gc.collect()
-    for number in signal.valid_signals():  # handlers keep the names of their modules
-        if callable(signal.getsignal(number)):
-            signal.signal(number, signal.SIG_IGN)
-    for reference in left:
-        if (module := reference()) is not None:
-            names = vars(module)
-            names.update(dict.fromkeys(names.keys() - {"__builtins__"}))
-    gc.collect()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None and not stream.closed:
-                stream.flush()
-        except (OSError, ValueError, AttributeError):
-            status = 120
-    if status == _INTERRUPTED:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
-    os._exit(status)
+    return trace
 
 
 def main() -> None:
@@ -496,11 +465,4 @@ def main() -> None:
     if (request := zygote.serve()) is None:
         os._exit(0)
     gc.enable()
-    loaded = frozenset(sys.modules)
-    status = _run(request)
-    del request, zygote
-    _finish(status, loaded)
-    if status == _INTERRUPTED:
-        sys.excepthook = lambda *_: None
-        raise KeyboardInterrupt
-    sys.exit(status)
+    _run(request)

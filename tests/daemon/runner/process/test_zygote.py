@@ -248,6 +248,31 @@ ENDINGS = {
         "print(pc.sum(pa.array(range(100000))), pa.array(['a']).to_pylist())"
     ),
     "numpy": "import numpy as np\na = np.ones((300, 300))\nprint((a @ a).sum())",
+    "tee": (
+        "import sys\nclass Tee:\n  def __init__(self): self.log = open('unflushed', 'w')\n"
+        "  def write(self, text): self.log.write(text)\n  def flush(self): pass\n"
+        "sys.stdout = Tee()\nprint('x' * 5)"
+    ),
+    "file of a loaded module": (
+        "import builtins\nbuiltins.log = open('unflushed', 'w')\nbuiltins.log.write('kept')"
+    ),
+    "file in a cycle": (
+        "class A:\n  log = open('unflushed', 'w')\n  def __init__(self): self.me = self\n"
+        "A.log.write('kept')\na = A()"
+    ),
+    "cached file": (
+        "import functools\n@functools.lru_cache\ndef log(): return open('unflushed', 'w')\n"
+        "log().write('kept')"
+    ),
+    "last error": (
+        "import atexit, sys\natexit.register(lambda: print(sys.last_type, sys.last_value))\n1/0"
+    ),
+    "kind of interrupt": "class A(KeyboardInterrupt): pass\nraise A('x')",
+    "code beyond any integer": "import sys; sys.exit(2**70)",
+    "flush": (
+        "import sys\nclass A:\n  write = print\n  flush = None\n"
+        "  def __repr__(self): return 'a'\nsys.stdout = A()"
+    ),
     "exit hook": "import sys\nsys.excepthook = lambda *a: sys.exit(5)\n1/0",
     "module": (
         "import sys, types\nm = types.ModuleType('m')\nsys.modules['m'] = m\nclass A:\n"
@@ -261,10 +286,23 @@ def test_a_node_ends_as_a_program_ends(use: Use[None], group: int) -> None:
     async def check(bench: Bench) -> None:
         bench.expect()
         for name, text in list(ENDINGS.items())[group::2]:
-            forked, program = await bench.both(bench.request(text))
-            assert forked == program, name
+            request = bench.request(text)
+            process = await bench.fork(request)
+            assert process is not None, bench.reasons
+            forked = await outcome(process), unflushed(request)
+            assert forked == (await outcome(spawn(request)), unflushed(request)), name
 
     use(check)
+
+
+def unflushed(request: SpawnRequest) -> str | None:
+    """Return what a node left in a file that it did not close."""
+    file = Path(request.cwd) / "unflushed"
+    if not file.exists():
+        return None
+    text = file.read_text()
+    file.unlink()
+    return text
 
 
 WAITING = "import sys\nprint('up', flush=True)\nsys.stdin.read(); import time\ntime.sleep(600)"
