@@ -28,6 +28,12 @@ _TUNABLES = f"{_NON_TEMPORAL}=0x400000"
 """From 4 MiB on glibc copies past the caches: a 16 or 40 MiB payload takes a quarter less time.
 By default it does so from about three quarters of a cache on, which half a payload rarely has."""
 
+_DEFAULT_SIGNALS = (
+    *(signal.SIGPIPE, signal.SIGXFSZ),
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP),  # a script's `&` or nohup ignores these
+)
+"""Signals that do their default in programs that the runner starts: it has handlers for them."""
+
 _early: list[tuple[int, socket.socket]] = []
 
 
@@ -66,7 +72,7 @@ def start(environ: Mapping[str, str]) -> tuple[int, socket.socket] | None:
                 argv,
                 with_tunables(variables),
                 file_actions=[*null, (os.POSIX_SPAWN_DUP2, theirs.fileno(), CHANNEL)],
-                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+                setsigdef=_DEFAULT_SIGNALS,
             )
         except OSError:
             ours.close()

@@ -177,6 +177,29 @@ def test_a_node_finds_what_a_program_finds(use: Use[None]) -> None:
     use(check)
 
 
+def test_signals_that_a_script_ignores_are_handled_by_nodes(use: Use[None]) -> None:
+    """A zygote starts before its runner has handlers; `dora run &` ignores SIGINT until then."""
+
+    async def check(bench: Bench) -> None:
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+        bench.expect()
+        for number in numbers:
+            asyncio.get_running_loop().add_signal_handler(number, lambda: None)
+        request = bench.request(
+            "import signal\nprint([signal.getsignal(n) for n in sorted(signal.valid_signals())])"
+        )
+        try:
+            forked, program = await bench.both(request)
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+        assert "default_int_handler" in forked[1]
+        assert forked[1].partition(" at 0x")[0] == program[1].partition(" at 0x")[0]
+
+    use(check)
+
+
 PICKLED = """
 import multiprocessing, pickle, sys
 class Thing:
