@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -116,6 +118,25 @@ def test_ctrl_c_ends_it_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> 
 
     _install(monkeypatch, cli=interrupted)
     assert launcher.main(["run"]) == 130
+
+
+def test_ctrl_c_ends_an_import(tmp_path: Path) -> None:
+    """Also where a KeyboardInterrupt would be ignored."""
+    (tmp_path / "interrupted.py").write_text(
+        "import os, signal\n"
+        "class Finalizer:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "Finalizer()\n"
+        "main = len\n"
+    )
+    program = (
+        "import signal, sys; from dora_config import launcher; sys.path.append(sys.argv[1]);"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"  # a script may ignore it
+        "launcher.COMMANDS['cli'] = 'interrupted'; launcher.main([])"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGINT
 
 
 def test_the_launcher_imports_neither_typer_nor_pydantic() -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
+from subprocess import PIPE
 from typing import Any
 
 import pytest
 from ros2.routers import Router, running_router
 from support.waiting import wait_until
 
-from dora_ros2.commands import main
+from dora_ros2 import commands
 from dora_ros2.types import Types
 from dora_ros2.zenoh.actions import ActionServer, ServerGoal
 from dora_ros2.zenoh.attachment import Attachment
@@ -34,6 +38,20 @@ ADD = TYPES.service("example_interfaces/srv/AddTwoInts")
 FIBONACCI = TYPES.action("example_interfaces/action/Fibonacci")
 TEXT = STRING.description.concatenated_text.splitlines()
 Run = Callable[..., list[str]]
+INTERRUPTED_FINALIZER = """
+import os, signal
+
+class Finalizer:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+def send_goal(*values, send=commands.ActionClient.send_goal, **options):
+    sent = send(*values, **options)
+    Finalizer()
+    return sent
+
+commands.ActionClient.send_goal = send_goal
+"""
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +89,7 @@ def run(router: Router, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a command; return the lines that it prints."""
 
     def run(*words: str, code: int = 0) -> list[str]:
-        assert main([*words, "--router", router.endpoint]) == code
+        assert commands.run([*words, "--router", router.endpoint]) == code
         return capsys.readouterr().out.splitlines()
 
     return run
@@ -152,27 +170,39 @@ def test_types_of_the_other_side(robot: Node, run: Run, tmp_path: Path) -> None:
         run("pub", "/own", "std_msgs/String", "{}", code=1)  # the subscription has another type
 
 
-def test_an_interrupted_goal_is_canceled(
-    robot: Node,
-    router: Router,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    goals: list[ServerGoal] = []
+def test_signals_end_a_command(robot: Node, router: Router) -> None:
+    """Also where a KeyboardInterrupt would be lost; a goal that was sent is canceled."""
+    goals: SimpleQueue[ServerGoal] = SimpleQueue()
 
     def accept(goal: ServerGoal) -> None:
         goal.accept()
-        goals.append(goal)
+        goals.put(goal)
 
-    def interrupt(_: object) -> None:
-        wait_until(lambda: goals, what="the goal")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("dora_ros2.commands._outcome", interrupt)
     ActionServer(robot, "long", FIBONACCI, accept)
-    assert main(["send-goal", "/sim/long", "{}", "--router", router.endpoint]) == 130
-    assert capsys.readouterr().err == "canceling the goal\n"
-    assert goals[0].state is GoalState.CANCELING
+    with (
+        _command(router, "send-goal", "/sim/long", "{}", program=INTERRUPTED_FINALIZER) as sent,
+        _command(router, "echo", "/description") as echo,
+    ):
+        assert echo.stdout is not None
+        assert echo.stdout.readline() == '{"data": "ü"}\n'
+        echo.terminate()
+        assert echo.communicate(timeout=30) == ("", "")
+        assert sent.communicate(timeout=30) == ("", "canceling the goal\n")
+    assert (sent.returncode, echo.returncode) == (130, 143)
+    assert goals.get(timeout=30).state is GoalState.CANCELING
+
+
+@contextmanager
+def _command(router: Router, *words: str, program: str = "") -> Iterator[subprocess.Popen[str]]:
+    """Run a command in a process, after the statements of `program`."""
+    words = (*words, "--router", router.endpoint)
+    program = f"from dora_ros2 import commands\n{program}\nraise SystemExit(commands.main({words}))"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_names_cannot_control_the_terminal(robot: Node, run: Run) -> None:
@@ -227,7 +257,7 @@ def test_rates(robot: Node, run: Run) -> None:
 def test_mistakes(
     router: Router, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], problem: str
 ) -> None:
-    assert main([words[0], "--router", router.endpoint, *words[1:]]) == 1
+    assert commands.run([words[0], "--router", router.endpoint, *words[1:]]) == 1
     error = capsys.readouterr().err
     assert "[ERROR]\n" in error
     assert problem in error
@@ -277,10 +307,10 @@ def test_check_without_a_router(
     monkeypatch.setattr("dora_ros2.check._ROUTER_SECONDS", 0.5)
     capture = str(tmp_path / "capture.json")
     words = ["check", "--router", "tcp/127.0.0.1:1", "--capture", capture, "--seconds", "0.1"]
-    assert main(words) == 1
+    assert commands.run(words) == 1
     out = capsys.readouterr().out
     assert out.startswith("router     no Zenoh router answers at tcp/127.0.0.1:1; start the router")
     monkeypatch.setenv("ZENOH_CONFIG_OVERRIDE", 'mode="peer"')
-    assert main(words) == 1
+    assert commands.run(words) == 1
     first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("router     none answers at tcp/127.0.0.1:1; start the router of ROS")

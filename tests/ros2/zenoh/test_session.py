@@ -48,6 +48,19 @@ def test_other_machines_are_reached_as_a_client() -> None:
         )
 
 
+def test_the_last_attempt_to_connect_ends_with_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[int] = []
+
+    def refuse(config: zenoh.Config) -> zenoh.Session:
+        limits.append(json.loads(config.get_json("connect/timeout_ms")))
+        raise zenoh.ZError("cannot connect")
+
+    monkeypatch.setattr(zenoh, "open", refuse)
+    with pytest.raises(SessionError, match="no Zenoh router answers at tcp/robot:7447"):
+        Session(router="tcp/robot:7447", wait_seconds=0.1, environ={})
+    assert all(1 <= limit <= 100 for limit in limits)
+
+
 def test_a_session_file(tmp_path: Path) -> None:
     file = tmp_path / "session.json5"
     file.write_text('{ /* short */ mode: "client", connect: { endpoints: ["tls/robot:7447"] } }')

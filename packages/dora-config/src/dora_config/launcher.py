@@ -8,6 +8,7 @@ without them, and no metadata of wheels, which is slow to read.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -64,7 +65,15 @@ def find_command(name: str) -> Command | None:
     """Return the function of a command; None if its wheel is not installed."""
     if not _is_installed(name):
         return None
-    return cast(Command, import_module(COMMANDS[name]).main)
+    # KeyboardInterrupt is lost in the finalizers and weakref callbacks that run in an import.
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        return cast(Command, import_module(COMMANDS[name]).main)
+    finally:
+        if handler is signal.default_int_handler:
+            signal.signal(signal.SIGINT, handler)
 
 
 def _is_installed(name: str) -> bool:

@@ -45,19 +45,20 @@ class Seen:
 
 def check(parsed: Any) -> int:
     """Print what is found, write the capture, return 0 if there are nodes."""
+    wait_seconds = min(parsed.timeout, _ROUTER_SECONDS)
     try:
         session = Session(
             domain=parsed.domain,
             router=parsed.router,
             config=parsed.config,
             client=True,
-            wait_seconds=_ROUTER_SECONDS,
+            wait_seconds=wait_seconds,
         )
     except SessionError as error:
         _line("router", f"{error}; {_NO_ROUTER}")
         return 1
     with session:
-        session.wait_for(lambda _: session.waiting is None, _ROUTER_SECONDS)
+        session.wait_for(lambda _: session.waiting is None, wait_seconds)
         seen: dict[str, Seen] = {}
         domains = _watch(session, seen, parsed.seconds)
         graph = session.graph

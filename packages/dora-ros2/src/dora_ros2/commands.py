@@ -10,18 +10,19 @@ import argparse
 import json
 import logging
 import math
+import os
+import signal
 import sys
 import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
 from dora_ros2.check import check, show
 from dora_ros2.definitions.description import TypeDescription, full_name
@@ -39,8 +40,10 @@ from dora_ros2.zenoh.qos import Qos
 from dora_ros2.zenoh.session import Session
 from dora_ros2.zenoh.tokens import EndpointToken, Kind
 
-_T = TypeVar("_T")
-_SIGNAL_SECONDS = 0.2
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_END_SECONDS = 1.5
+"""Time to cancel a goal at a signal."""
+_CANCEL_SECONDS = 0.7
 _QUIET_SECONDS = 0.5
 """The graph is complete after so long without a change."""
 _GRAPH_SECONDS = 5.0
@@ -48,9 +51,40 @@ _ITEMS = 16
 """Items of a list that `echo` shows."""
 _WINDOW = 1000
 """Messages that `hz` counts."""
+_at_signal: list[Callable[[], None]] = []
+"""What a thread calls before a signal ends the process: the cancellation of a goal."""
+_interrupted = threading.Event()
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Run `dora ros2`, which SIGINT and SIGTERM end; return the exit code."""
+    # KeyboardInterrupt can be lost: in a finalizer, in a callback, in a wait that begins right
+    # then. The main thread may also be inside Zenoh. So a thread ends the process.
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+    for number in _SIGNALS:
+        signal.signal(number, lambda *_: None)
+    ending = threading.Thread(target=_end_at_signal, args=[reader], daemon=True)
+    ending.start()
+    code = run(arguments)
+    if _interrupted.is_set():
+        ending.join()
+    return code
+
+
+def _end_at_signal(reader: int) -> None:
+    """End the process at a signal, even if the output blocks."""
+    [number] = os.read(reader, 1)
+    _interrupted.set()
+    for call in list(_at_signal):
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+        thread.join(_END_SECONDS)
+    os._exit(128 + number)
+
+
+def run(arguments: Sequence[str]) -> int:
     """Run `dora ros2` with its arguments; return the exit code."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     parsed = argument_parser().parse_args(arguments)
@@ -326,7 +360,7 @@ def _call(parsed: Any) -> None:
         show(_json(type.response.decode(response).to_pylist()[0]))
 
 
-def _send_goal(parsed: Any) -> int:
+def _send_goal(parsed: Any) -> None:
     with _session(parsed) as session:
         name = keys.absolute(parsed.action)
         node = Node(session, "dora_ros2_goal")
@@ -334,7 +368,8 @@ def _send_goal(parsed: Any) -> int:
         type = types.action(parsed.type) if parsed.type else _served_action(node, types, name)
         client = ActionClient(node, name, type)
         client.wait_for_server(min(parsed.timeout, _GRAPH_SECONDS))
-        goal_id = uuid.uuid4().bytes
+        goal_id, answered = uuid.uuid4().bytes, threading.Event()
+        _at_signal.append(partial(_cancel, client, goal_id, answered))
         try:
             accepted = client.send_goal(
                 _value(parsed.value),
@@ -342,24 +377,18 @@ def _send_goal(parsed: Any) -> int:
                 timeout=parsed.timeout,
                 on_feedback=lambda one: show(f"feedback {_json(one.to_pylist()[0])}"),
             )
-            result = _outcome(_outcome(accepted).result())
-        except KeyboardInterrupt:
-            return _cancel(client, goal_id)
+            accepted.add_done_callback(lambda _: answered.set())
+            result = accepted.result().result().result()
+        finally:
+            _at_signal.clear()
         show(f"{result.state.name.lower()} {_json(result.result.to_pylist()[0])}")
-        return 0
 
 
-def _outcome(future: Future[_T]) -> _T:
-    """Return the value of a future; a signal right before a wait without limit would not end it."""
-    while not wait([future], _SIGNAL_SECONDS).done:
-        pass
-    return future.result()
-
-
-def _cancel(client: ActionClient, goal_id: bytes) -> int:
+def _cancel(client: ActionClient, goal_id: bytes, answered: threading.Event) -> None:
     """Cancel the goal of a command that is interrupted."""
+    answered.wait(_CANCEL_SECONDS)  # a server does not cancel what it has not accepted yet
     try:
-        code = client.cancel(goal_id, timeout=_GRAPH_SECONDS).result()
+        code = client.cancel(goal_id, timeout=_CANCEL_SECONDS).result()
     except Ros2Error as error:
         show(f"the goal may run on: {error}", error=True)
     else:
@@ -370,7 +399,6 @@ def _cancel(client: ActionClient, goal_id: bytes) -> int:
                 show("the server refuses to cancel the goal, which runs on", error=True)
             case _:
                 show("the goal has ended, or the server did not accept it", error=True)
-    return 130
 
 
 def _served_action(node: Node, types: Types, name: str) -> ActionType:

@@ -269,6 +269,9 @@ class Session:
         is_client = json.loads(made.get_json("mode")) == "client"
         deadline = time.monotonic() + wait_seconds
         while True:
+            left = deadline - time.monotonic()
+            if is_client and left < _ROUTER_SECONDS:
+                made.insert_json5("connect/timeout_ms", str(max(1, int(left * 1000))))
             try:
                 return zenoh.open(made)
             except zenoh.ZError as error:
@@ -278,7 +281,7 @@ class Session:
             if time.monotonic() >= deadline:
                 raise SessionError(f"no Zenoh router answers at {self.router}{problem}")
             self._report()
-            time.sleep(_ROUTER_SECONDS / 2)
+            time.sleep(max(0.0, min(_ROUTER_SECONDS / 2, deadline - time.monotonic())))
 
     def _add_tls_problem(self, made: zenoh.Config) -> str:
         """Add to what the session waits for why a router with TLS is not reached; return it."""
