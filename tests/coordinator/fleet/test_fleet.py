@@ -147,9 +147,13 @@ def test_removed_dataflows_are_stopped_and_foreign_ones_are_left_alone() -> None
     fleet.start(on("mine", "r1").copy_for("r1").model_copy(update={"name": "by hand"}))
     apply(fleet, on("drive", "r1"), on("map", "r1"))
     fleet.pass_time(10)
+    stopped = next(one for one in compare(fleet, on("map", "r1")).copies if one.action == "stop")
+    assert stopped.lines() == ['stop drive@r1: it is not in the file for machine "r1"']
     apply(fleet, on("map", "r1"))
     fleet.pass_time(10)
     assert set(programs(fleet)) == {"by hand", "map@r1"}
+    (difference,) = compare(fleet, on("drive", "r1")).copies[:1]
+    assert difference.lines() == ["start drive@r1: it has ended: it was stopped"]
 
 
 def test_only_leaves_other_dataflows_as_they_are() -> None:

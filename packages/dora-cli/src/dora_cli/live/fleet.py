@@ -155,6 +155,11 @@ def compare(client: Client, read_fleet: ReadFleet, only: tuple[str, ...]) -> Fle
     """Compare a fleet with what runs; raises ConfigError for machines that do not exist."""
     found = client.request(CompareFleet(fleet=read_fleet.fleet, only=only), FleetComparison)
     read_fleet.loaded.require_known(found.machines)
+    chosen = {one.name.rpartition("@")[0] for one in found.copies if one.action != "stop"}
+    for one in read_fleet.fleet.dataflows:
+        if one.labels is not None and one.name not in chosen:
+            labels = ", ".join(f"{name}={value}" for name, value in one.labels.items())
+            output.remark(f"warning: dataflow {one.name}: no machine has the labels {labels}")
     return found
 
 

@@ -485,8 +485,9 @@ class FleetControl:
         base = CopyDifference(name=copy.name, machine=copy.machine, action="equal")
         if copy.spec is None:
             lives = dataflow is not None and not dataflow.has_ended
-            update = {"action": "stop", "why": "it is not in the file"} if lives else {}
-            return base.model_copy(update=update)
+            where = "" if copy.machine is None else f' for machine "{copy.machine}"'
+            why = f"it is not in the file{where}"
+            return base.model_copy(update={"action": "stop", "why": why} if lives else {})
         if dataflow is None:
             ended = {"action": "ended", "why": "it was removed from the list of dataflows"}
             return base.model_copy(update=ended if self._has_run(copy) else {"action": "start"})
@@ -519,7 +520,7 @@ class FleetControl:
         status, reason = dataflow.status()
         record = self._record(copy.name)
         if dataflow.stop_requested and reason is None:
-            if record.reached < dataflow.spec.generation:
+            if record.reached < dataflow.spec.generation or record.by_hand_at is None:
                 return "it was stopped"  # by a roll-out
             return f"it was stopped by hand{_clock(record.by_hand_at)}"
         if reason is not None and dataflow.phase is Phase.FAILED:
