@@ -24,6 +24,7 @@ from dora_config.protocol.control import (
 )
 from dora_config.protocol.fleet import DesiredDataflow
 from dora_config.protocol.runner import AddNode
+from dora_daemon.agent.events import RevisionChanged
 
 AWAY = 300.0
 LAST = DataflowRef()
@@ -111,6 +112,37 @@ def test_nodes_are_adopted_as_they_are(
     assert [*lives(robot), *lives(station)] == before
     assert all(runner.phase == "running" for runner in before)
     assert fleet.listed() == [("Running", None)]
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("coordinator", [nothing, kill, lose])
+def test_what_an_operator_did_on_the_machine_is_kept(
+    coordinator: Callable[[SimulatedFleet], None], state: str
+) -> None:
+    spec = dataflow(camera="robot", arm="robot", detector="station")
+    given = {"arm": {"speed": 1}, "detector": {"limit": 2}}
+    fleet, robot, station = running_fleet(spec.model_copy(update={"params": given}))
+    coordinator(fleet)
+    leave(fleet, robot, rebooted=False)
+    (runner,) = lives(robot)
+    runner.params, runner.stopped, runner.revision = {"camera": {"gain": 3}}, ("arm",), 1
+    robot.handle(RevisionChanged(runner.dataflow_id, 1), fleet.now)
+    fleet.settle()
+    leave_until(fleet, robot, state)
+    come_back(fleet, robot)
+    (again,) = lives(robot)
+    assert (again is runner) == (state == "ran on")
+    assert (again.params, again.stopped) == ({"camera": {"gain": 3}}, ("arm",))
+    assert lives(station)[0].attempt == 1
+    ((record, stored),) = fleet.store.values()
+    assert stored.params == {"camera": {"gain": 3}, "detector": {"limit": 2}}
+    assert stored.stopped == ("arm",)
+    assert not record.rewired
+    assert fleet.listed() == [("Running", None)]
+    # a restart of the dataflow starts all nodes
+    fleet.request(RestartDataflow(dataflow=LAST))
+    fleet.settle()
+    assert [(one.stopped, one.phase) for one in lives(robot)] == [((), "running")]
 
 
 @pytest.mark.parametrize("rebooted", [False, True], ids=["ran on", "rebooted"])

@@ -10,6 +10,7 @@ from dora_config.protocol.daemon import (
     EndDaemon,
     ForgetPart,
     PartChanged,
+    PartDescribed,
     PartLost,
     PreparePart,
     StopPart,
@@ -278,6 +279,37 @@ def change_nodes(machine: Machine) -> None:
     machine.post(NodesRead(ID, 3, nodes, {}))
 
 
+def operate(machine: Machine, revision: int) -> list[Command]:
+    """Stop the node and set a parameter."""
+    present = tuple(CurrentNode(node=node) for node in machine.record.spec.resolved.nodes)
+    nodes = NodeDefinitions(
+        revision=revision, nodes=present, params={"camera": {"gain": 3}}, stopped=("camera",)
+    )
+    return machine.post(NodesRead(ID, 3, nodes, {}))
+
+
+def test_what_an_operator_did_there_outlives_a_power_cut() -> None:
+    machine = running()
+    machine.post(CoordinatorLost(), AWAY)
+    machine.now += HEALTHY
+    saved, sent = operate(machine, revision=1)
+    assert saved == SavePart(machine.record)
+    (described,) = messages([sent])
+    assert isinstance(described, PartDescribed)
+    assert (described.revision, described.spec) == (1, machine.record.spec)
+    assert machine.record.former is None  # its nodes are the same
+    (record,) = starts(machine.rebooted().post(AWAY))
+    assert record.spec.resolved == SPEC.resolved
+    assert (record.spec.params, record.spec.stopped) == ({"camera": {"gain": 3}}, ("camera",))
+    assert record.revision == 1
+    # a coordinator that has just returned gets the changes before it starts the nodes again
+    machine.post(CoordinatorConnected())
+    described, lost = messages(machine.post(GONE))
+    assert isinstance(described, PartDescribed)
+    assert (described.revision, described.lost) == (1, True)
+    assert isinstance(lost, PartLost)
+
+
 def test_nodes_that_fail_are_tried_again_until_they_have_run_for_long() -> None:
     machine = running().rebooted()
     machine.post(AWAY)
@@ -301,13 +333,15 @@ def test_after_three_failures_the_nodes_before_the_change_are_started() -> None:
     machine = running()
     machine.now += HEALTHY
     change_nodes(machine)
+    operate(machine, revision=2)
     machine = machine.rebooted()
     (record,) = starts(machine.post(AWAY))
     assert record.spec.resolved.nodes[0].args == ("--new",)
     assert len(run_again(machine)) == len(run_again(machine)) == 1
     (record,) = run_again(machine)
-    assert record.spec == SPEC
-    assert record.revision == 2  # the coordinator reads the nodes again
+    kept = {"params": {"camera": {"gain": 3}}, "stopped": ("camera",)}
+    assert record.spec == SPEC.model_copy(update=kept)
+    assert record.revision == 3  # the coordinator reads the nodes again
     assert record.former is None
     assert record.recovers is not None
     assert "its nodes are again those before their last change" in record.recovers

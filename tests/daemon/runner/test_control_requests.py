@@ -115,12 +115,29 @@ def test_one_node_is_stopped_and_restarted(workspace: Workspace) -> None:
         assert again.pid != first.pid
         assert again.restarts == 1
         assert not is_running(first.pid or 0)
+        assert run.request(protocol.GetNodes()).stopped == ()
         done(run, protocol.StopNode(node="ticker", grace=1.0))
         assert run.wait_for_state("ticker", "Stopped").pid is None
+        assert run.request(protocol.GetNodes()).stopped == ("ticker",)
         run.wait_for_state("listener", "Finished")
         assert "does not exist" in refused(run, protocol.StopNode(node="absent"))
         run.wait_for_phase("finished")
         done(run, protocol.AcknowledgeResult())
+
+
+def test_a_stopped_node_is_not_started_with_the_others(workspace: Workspace) -> None:
+    content = prepared(workspace)
+    sleeper = {"id": "sleeper", "path": "sleeper.py", "inputs": {"t": "dora/timer/secs/1000"}}
+    content = {"nodes": [*content["nodes"], sleeper]}
+    with background(workspace, content, stopped=("ticker",)) as run:
+        run.wait_for_phase("running")
+        run.wait_for_state("listener", "Finished")  # its input has ended
+        assert run.wait_for_state("ticker", "Stopped").pid is None
+        assert run.request(protocol.GetNodes()).stopped == ("ticker",)
+        done(run, protocol.RestartNode(node="ticker", grace=1.0))
+        run.wait_for_state("ticker", "Running")
+        assert run.request(protocol.GetNodes()).stopped == ()
+        finish(run)
 
 
 def test_a_published_sample_is_sent_by_the_node(workspace: Workspace) -> None:
@@ -331,6 +348,10 @@ def test_parameters(workspace: Workspace) -> None:
         done(run, protocol.SetParam(node="tuned", key="speed", value={"max": [1, 2.5, None]}))
         values = run.request(protocol.GetParams(node="tuned")).values
         assert values == {"speed": {"max": [1, 2.5, None]}}
+        assert protocol.NodesChanged() in run.notices
+        definitions = run.request(protocol.GetNodes())
+        assert definitions.params == {"tuned": values}
+        assert definitions.revision == run.status().revision == 1
         done(run, protocol.DeleteParam(node="tuned", key="speed"))
         message = refused(run, protocol.DeleteParam(node="tuned", key="speed"))
         assert "param not found" in message

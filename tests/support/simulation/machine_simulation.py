@@ -61,6 +61,8 @@ class FakeRunner:
     revision: int = 0
     current: tuple[CurrentNode, ...] = ()
     """Its nodes after the last change."""
+    params: dict[str, dict[str, Any]] = field(default_factory=dict)
+    stopped: tuple[str, ...] = ()
 
     @property
     def lives(self) -> bool:
@@ -281,7 +283,12 @@ class FakeDaemon:
 
     @staticmethod
     def _nodes_of(runner: FakeRunner) -> agent_events.NodesRead:
-        nodes = NodeDefinitions(revision=runner.revision, nodes=runner.current)
+        nodes = NodeDefinitions(
+            revision=runner.revision,
+            nodes=runner.current,
+            params=runner.params,
+            stopped=runner.stopped,
+        )
         return agent_events.NodesRead(runner.dataflow_id, runner.attempt, nodes, {})
 
     def _link(self, runner: FakeRunner, record: PartRecord) -> None:
@@ -307,6 +314,9 @@ class FakeDaemon:
         current = tuple(CurrentNode(node=node) for node in record.spec.resolved.nodes)
         runner = FakeRunner(dataflow_id, record.attempt, nodes)
         runner.revision, runner.current = record.revision, current
+        params = record.spec.params
+        runner.params = {node: values for node, values in params.items() if node in nodes}
+        runner.stopped = tuple(node for node in record.spec.stopped if node in nodes)
         if record.links.edges:
             assert record.machine == self.key
             runner.link = FakeLink(record.machine, token, record.links.edges)

@@ -13,6 +13,10 @@ from support.fleets.linked_fleet import crossing, runner_of, wait_until_connecte
 from support.waiting import wait_until
 from support.workspace import Workspace
 
+from dora_config.access import state_dir
+from dora_config.protocol.dataflow import DataflowSpec
+from dora_daemon.agent.records import PartRecord
+
 pytestmark = pytest.mark.integration
 
 SOON = ("--offline-after", "1")
@@ -32,6 +36,12 @@ def started(workspace: Workspace, count: int) -> None:
     wait_until(lambda: len(pids(workspace)) >= count, what=f"{count} nodes to have started")
 
 
+def stored(dataflow: str) -> DataflowSpec:
+    """Return what the robot has stored of its part."""
+    (path,) = state_dir().rglob(f"parts/{dataflow}.json")
+    return PartRecord.model_validate_json(path.read_bytes()).spec
+
+
 def here(fleet: RealFleet, *args: str) -> Completed:
     """Run a command about this machine, as the named coordinator does not answer."""
     address = {"DORA_COORDINATOR_ADDR": "127.0.0.1", "DORA_COORDINATOR_PORT": str(fleet.port)}
@@ -48,14 +58,24 @@ def test_a_robot_starts_without_its_coordinator(workspace: Workspace) -> None:
         robot_daemon.wait_for("the coordinator has been away for 1 s")
         started(workspace, 4)
         fleet.wait_for_messages(uuid)
+        # what an operator does there is kept
+        here(fleet, "param", "set", "counter", "gain", "3")
+        here(fleet, "node", "stop", "collector")
+        wait_until(lambda: stored(uuid).stopped == ("collector",), what="the record of the stop")
         os.kill(runner_of("robot"), signal.SIGKILL)
-        started(workspace, 6)
+        started(workspace, 5)
         nodes = pids(workspace)
         fleet.restart_coordinator()
         fleet.wait_for_status("Running")
-        fleet.wait_for_messages(uuid)
         assert pids(workspace) == nodes
-        assert all(map(is_running, nodes[-2:]))
+        assert is_running(nodes[-1])
+        os.kill(runner_of("robot"), signal.SIGKILL)  # the coordinator starts it
+        started(workspace, 6)
+        fleet.wait_for_status("Running")
+        assert fleet.dora("param", "get", "counter", "gain").stdout == "3\n"
+        fleet.dora("node", "restart", "collector")
+        fleet.wait_for_messages(uuid)
+        assert len(pids(workspace)) == 7
         why = fleet.dora("why", "a").stdout
         assert "the coordinator has been away for 1 s" in why
         # what waits is listed, and what was stopped is not started by a machine alone
@@ -68,7 +88,7 @@ def test_a_robot_starts_without_its_coordinator(workspace: Workspace) -> None:
         again = fleet.start_daemon("robot", *SOON, wait=False)
         again.wait_for("no connection to the coordinator")
         with pytest.raises(AssertionError):
-            wait_until(lambda: len(pids(workspace)) > 6, timeout=3, what="a start")
+            wait_until(lambda: len(pids(workspace)) > 7, timeout=3, what="a start")
 
 
 @pytest.mark.parametrize("first", ["robot", "station"])

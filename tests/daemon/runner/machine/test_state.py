@@ -29,6 +29,21 @@ def test_no_node_starts_before_all_have_connected() -> None:
     assert sim.reports(DataflowStarted)
 
 
+def test_a_node_that_an_operator_stopped_is_not_started_until_requested() -> None:
+    nodes = [node("a", outputs="x"), node("b", reads="a/x"), node("c")]
+    sim = Simulation(nodes, stopped=("a",), hold_at_barrier=True).start()
+    assert set(sim.processes) == {"b", "c"}
+    sim.connect_all()
+    assert sim.reports(NodesReady)
+    sim.handle(e.BarrierReleased())
+    assert sim.of(c.SendGo) == [c.SendGo(("b", "c"))]
+    assert sim.state.closed_inputs("b") == ("a_x",)
+    sim.handle(e.NodeRestartRequested("a", 1.0))
+    sim.connect("a")
+    assert sim.state.closed_inputs("b") == ()
+    assert sim.result is None
+
+
 def test_a_held_barrier_opens_on_release_and_only_once() -> None:
     sim = Simulation([node("a"), node("b")], hold_at_barrier=True).start().connect_all()
     assert sim.reports(NodesReady)

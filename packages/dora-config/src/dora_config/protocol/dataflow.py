@@ -49,6 +49,8 @@ class DataflowSpec(Message):
     build_id: str | None = None
     params: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Parameters that were set at run time, by node id and key."""
+    stopped: tuple[str, ...] = ()
+    """Nodes that an operator has stopped; a recovery does not start them."""
     built_on: dict[str, str] = Field(default_factory=dict)
     """Daemon that built each node in ``build_id``, for nodes that had something to prepare."""
     code: dict[str, str] = Field(default_factory=dict)

@@ -57,6 +57,8 @@ class RunPlan(Frozen):
     build_id: str | None = None
     params: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Parameters that were set, by node id and key."""
+    stopped: tuple[str, ...] = ()
+    """Nodes that are not started until an operator restarts them."""
     logs: LogSettings = LogSettings()
     revision: int = 0
     """Number of changes of the nodes before this start; see ``RunnerStatus.revision``."""

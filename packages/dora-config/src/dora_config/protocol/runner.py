@@ -48,6 +48,7 @@ from dora_config.protocol.runner_events import (
     NodeFailed as NodeFailed,
     NodeRestarting as NodeRestarting,
     NodeResult as NodeResult,
+    NodesChanged as NodesChanged,
     NodeSpawned as NodeSpawned,
     NodesReady as NodesReady,
     RunnerEvent as RunnerEvent,
@@ -189,7 +190,7 @@ class DisconnectInput(EdgeChange):
 
 
 class GetNodes(Frozen):
-    """Get the definitions of all nodes; answered with :class:`NodeDefinitions`."""
+    """Get all nodes with their parameters; answered with :class:`NodeDefinitions`."""
 
     kind: Literal["get_nodes"] = "get_nodes"
 
@@ -394,7 +395,7 @@ class RunnerStatus(Frozen):
     version: str = ""
     """Version of the runner, which survives upgrades."""
     revision: int = 0
-    """Number of changes of the nodes and their inputs; starts at ``RunPlan.revision``."""
+    """Number of changes of what :class:`GetNodes` returns; starts at ``RunPlan.revision``."""
 
 
 LatencyCounts = tuple[tuple[Count, Count], ...]
@@ -456,6 +457,10 @@ class NodeDefinitions(Frozen):
     kind: Literal["nodes"] = "nodes"
     revision: int
     nodes: tuple[CurrentNode, ...] = ()
+    params: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Parameters by node id and key."""
+    stopped: tuple[str, ...] = ()
+    """Nodes that an operator has stopped."""
 
 
 class RunnerHistory(Frozen):

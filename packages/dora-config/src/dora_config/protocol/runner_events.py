@@ -191,6 +191,12 @@ class WaitingChanged(Frozen):
     only_virtual_left: bool
 
 
+class NodesChanged(Frozen):
+    """A request has changed what :class:`GetNodes` returns."""
+
+    kind: Literal["nodes_changed"] = "nodes_changed"
+
+
 RunnerEvent = Annotated[
     LogLine
     | NodeSpawned
@@ -204,6 +210,7 @@ RunnerEvent = Annotated[
     | DataflowFinished
     | LogLinesDropped
     | LinkChanged
-    | WaitingChanged,
+    | WaitingChanged
+    | NodesChanged,
     Field(discriminator="kind"),
 ]

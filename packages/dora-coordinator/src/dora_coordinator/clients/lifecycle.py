@@ -239,7 +239,7 @@ class LifecycleRequests:
             refused = self._registry.history.start_refused(name, "placement", str(problem), now)
             failed = self._not_started_again(dataflow, str(problem), "placement")
             return [*refused, *failed]
-        spec = dataflow.spec.model_copy(update={"recording": None})
+        spec = dataflow.spec.model_copy(update={"recording": None, "stopped": ()})
         return self._registry.start(fresh_id, spec, plan.parts, now)
 
     def _not_started_again(

@@ -34,6 +34,7 @@ from dora_coordinator.dataflow.events import (
     StopRequested,
 )
 from dora_coordinator.dataflow.history import Before, ClusterHistory
+from dora_coordinator.dataflow.rewiring import merged
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import Command, DeleteRecord, Log, SaveRecord, SendToDaemon
 from dora_coordinator.state.membership import Member, Membership
@@ -294,9 +295,7 @@ class DataflowRegistry:
             self._next_number += 1
         else:
             record = _with_running(known, part)
-            merged = (*known.spec.resolved.nodes, *spec.resolved.nodes)
-            resolved = spec.resolved.model_copy(update={"nodes": merged})
-            spec = spec.model_copy(update={"resolved": resolved})
+            spec = merged(known.spec, (), spec)
         dataflow = Dataflow(record, spec, self._context, known)
         name = record.name
         if name and known is not None and self._live_by_name.get(name) is known:

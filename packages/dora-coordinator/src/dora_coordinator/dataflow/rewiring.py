@@ -27,7 +27,10 @@ def describe(data: DataflowData, event: NodesDescribed, now: float) -> list[Comm
         return []
     part.revision = event.revision
     ids = tuple(node.id for node in event.spec.resolved.nodes)
-    spec = _merged(data.spec, part.nodes, event.spec)
+    spec = merged(data.spec, part.nodes, event.spec)
+    if (spec.resolved, spec.code) == (data.spec.resolved, data.spec.code):
+        data.spec = spec
+        return [SaveRecord(data.record(), spec)]
     commands = _rewire(data, spec, {part.daemon: ids})
     reason = data.completion.stop_reason(data.parts.values())
     if reason is not None and data.phase is Phase.RUNNING:  # the last running node was removed
@@ -42,7 +45,7 @@ def add_part(data: DataflowData, event: PartAdded) -> list[Command]:
     data.parts.add(part)
     data.not_added.pop(event.daemon, None)
     own = data.spec.with_current((event.node,))
-    commands = _rewire(data, _merged(data.spec, (), own), {event.daemon: (node.id,)}, new=part)
+    commands = _rewire(data, merged(data.spec, (), own), {event.daemon: (node.id,)}, new=part)
     return [*commands, data.prepare(part)]
 
 
@@ -50,7 +53,7 @@ def drop_part(data: DataflowData, part: Part, reason: str) -> list[Command]:
     """Remove a part that was added and did not start."""
     data.not_added[part.daemon] = reason
     data.parts.remove(part)
-    spec = _merged(data.spec, part.nodes, data.spec.with_nodes(()))
+    spec = merged(data.spec, part.nodes, data.spec.with_nodes(()))
     log = Log("warning", f'dataflow {data.label} on daemon "{part.daemon}": not added: {reason}')
     retry = CancelTimer(data.timer("retry", part.daemon))
     return [log, retry, *_rewire(data, spec, {}, removed=(part.daemon,))]
@@ -75,7 +78,7 @@ def _rewire(
     return [SaveRecord(data.record(), spec, removed), *links]
 
 
-def _merged(spec: DataflowSpec, before: Collection[str], own: DataflowSpec) -> DataflowSpec:
+def merged(spec: DataflowSpec, before: Collection[str], own: DataflowSpec) -> DataflowSpec:
     """Return ``spec`` with the nodes ``before`` of one part replaced by those of ``own``."""
     new = {node.id: node for node in own.resolved.nodes}
     old = {node.id for node in spec.resolved.nodes}
@@ -87,12 +90,17 @@ def _merged(spec: DataflowSpec, before: Collection[str], own: DataflowSpec) -> D
     nodes = (*kept, *(node for node in own.resolved.nodes if node.id not in old))
     resolved = spec.resolved.model_copy(update={"nodes": nodes})
     ids = {node.id for node in nodes}
+    others = ids - new.keys()
     update = {
         "resolved": resolved,
         "descriptor": describe_dataflow(resolved),
         "places": _of(ids, {**spec.places, **own.places}),
         "code": _of(ids, updated(spec.code, own.code)),
-        "params": _of(ids, spec.params),
+        "params": {**_of(others, spec.params), **_of(new, own.params)},
+        "stopped": (
+            *(node for node in spec.stopped if node in others),
+            *(node for node in own.stopped if node in new),
+        ),
         "built_on": _of(ids, spec.built_on),
     }
     return spec.model_copy(update=update)

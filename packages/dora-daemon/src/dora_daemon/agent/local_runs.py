@@ -50,6 +50,7 @@ def record_of(directory: Path, entry: IndexEntry) -> PartRecord | None:
             env_overrides=plan.env_overrides,
             uv=plan.uv,
             params=plan.params,
+            stopped=plan.stopped,
         )
     except (OSError, ValueError):
         return None

@@ -122,6 +122,7 @@ def make_plan(record: PartRecord, machine: LocalMachine) -> RunPlan:
         daemon_id=machine.daemon_id,
         build_id=spec.build_id,
         params=spec.params,
+        stopped=spec.stopped,
         revision=record.revision,
         recovered=record.recovers,
     )

@@ -31,6 +31,7 @@ from dora_config.protocol.runner import (
     DataflowResult,
     DataflowStarted,
     LinkChanged,
+    NodesChanged,
     NodesReady,
     Release,
     RunnerEvent,
@@ -324,7 +325,9 @@ class AgentState:
         log = WriteLog("warning", f"dataflow {record.dataflow_id}: {lost.reason}")
         part.same_since = 0.0
         if not self._starts_alone(part):
-            return [log, SendToCoordinator(lost)]
+            # the coordinator may not have read the last change yet
+            described = [part.report_description()] if record.revision else []
+            return [log, *described, SendToCoordinator(lost)]
         pause = part.note_failure(now)
         if part.failures == TRIES and record.former is not None:
             changed = part.return_to_former(record.former)
@@ -481,6 +484,7 @@ class AgentState:
             case (
                 LogLine()
                 | LogLinesDropped()
+                | NodesChanged()
                 | NodeSpawned()
                 | NodeConnected()
                 | NodeRestarting()

@@ -45,6 +45,7 @@ def prepare(
         hold_at_barrier=plan.hold_at_barrier,
         default_finish_grace=_default_finish_grace(environ),
         log_dir=_log_dir(plan, nodes),
+        stopped=plan.stopped,
     )
     return Preparation(plan, preparer, nodes, settings)
 

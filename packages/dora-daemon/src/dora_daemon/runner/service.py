@@ -236,7 +236,9 @@ class Runner:
         for program in nodes:
             name, log = program.spec.id, services.logs.open_log(program)
             place, params = plan.places.get(name), plan.params.get(name, {})
-            services.nodes.add(LocalNode(program, log, place, params))
+            node = LocalNode(program, log, place, params)
+            node.stopped = name in plan.stopped
+            services.nodes.add(node)
         for spec in services.nodes.specs():
             if not spec.is_dynamic:
                 services.router.create_inputs(spec)

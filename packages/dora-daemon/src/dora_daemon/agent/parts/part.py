@@ -112,13 +112,14 @@ class LocalPart:
 
     def return_to_former(self, former: FormerNodes) -> list[Command]:
         """Start the nodes before the last change from now on, which counts as another change."""
-        record = self.record
+        record, present = self.record, self.record.spec
+        spec = former.spec.model_copy(update={"params": present.params, "stopped": present.stopped})
         links = former.links.model_copy(update={"whole": record.links.whole})
         revision = record.revision + 1
         text = f"it failed {TRIES} times: its nodes are again those before their last change"
         log = WriteLog("warning", f"dataflow {record.dataflow_id}: {text}")
         self.lost = f"{self.lost}; {text}"
-        return [log, self.save(spec=former.spec, links=links, former=None, revision=revision)]
+        return [log, self.save(spec=spec, links=links, former=None, revision=revision)]
 
     def _kept(self, now: float) -> dict[str, FormerNodes]:
         """Return the change of the record that keeps the present nodes, if they ran for long."""
@@ -159,13 +160,17 @@ class LocalPart:
         return [save, SetRunnerLinks(self.record)] if self.connected else [save]
 
     def update_nodes(self, read: NodesRead, now: float) -> list[Command]:
-        """Store and report the nodes that the runner has, so that a recovery starts the same."""
+        """Store and report what the runner has, so that a recovery starts the same."""
         record, nodes = self.record, read.nodes
         if not self.live or nodes.revision == record.revision:
             return []
         spec = record.spec.with_current(nodes.nodes)
+        if (spec.resolved, spec.code) == (record.spec.resolved, record.spec.code):
+            spec, kept = record.spec, {}
+        else:
+            kept = self._kept(now)
+        spec = spec.model_copy(update={"params": nodes.params, "stopped": nodes.stopped})
         log_dirs = {**record.log_dirs, **read.log_dirs}
-        kept = self._kept(now)
         save = self.save(spec=spec, revision=nodes.revision, log_dirs=log_dirs, **kept)
         return [save, self.report_description()]
 

@@ -95,6 +95,8 @@ class NodeChanges:
     async def stop(self, node: str, grace: float, *, leaves: bool = False) -> None:
         """Stop a node and wait for its end; ``leaves``: it is removed then."""
         found = self._find(node)
+        if not leaves:
+            self._services.nodes.set_stopped(node, stopped=True)
         self._dispatcher.emit(NodeStopRequested(node, grace, leaves))
         # the runner cannot kill a dynamic node
         with anyio.move_on_after(grace if found.dynamic else math.inf):
@@ -108,6 +110,7 @@ class NodeChanges:
             raise RequestRefused(
                 f'node "{before.node}" is dynamic: restart its process where you started it'
             )
+        self._services.nodes.set_stopped(request.node, stopped=False)
         self._dispatcher.emit(NodeRestartRequested(request.node, request.grace))
         with anyio.move_on_after(request.grace * 1.5 + START_SECONDS):
             await self._until(
@@ -336,8 +339,12 @@ class NodeChanges:
     def nodes(self) -> protocol.NodeDefinitions:
         """Return the nodes as they run now."""
         nodes = self._services.nodes
-        current = tuple(node.current() for node in nodes.values())
-        return protocol.NodeDefinitions(revision=nodes.revision, nodes=current)
+        return protocol.NodeDefinitions(
+            revision=nodes.revision,
+            nodes=tuple(node.current() for node in nodes.values()),
+            params={node.id: dict(node.params) for node in nodes.values() if node.params},
+            stopped=tuple(node.id for node in nodes.values() if node.stopped),
+        )
 
     def disconnect(self, request: protocol.DisconnectInput) -> None:
         """Remove an input from a node."""

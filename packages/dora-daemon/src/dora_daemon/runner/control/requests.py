@@ -40,12 +40,16 @@ class ControlRequests:
 
     async def answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply:
         """Return the reply, which is a Refusal if the request fails."""
+        before = self._services.nodes.revision
         try:
             return await self._answer(request) or protocol.Done()
         except (RequestRefused, InvalidChange, PreparationError, QueueUnavailable) as error:
             return protocol.Refusal(message=str(error))
         except OSError as error:  # such as no free descriptor
             return protocol.Refusal(message=f"the request failed: {error}")
+        finally:
+            if self._services.nodes.revision != before:
+                self._services.on_event(protocol.NodesChanged())
 
     async def _answer(self, request: protocol.RunnerRequest) -> protocol.RunnerReply | None:
         match request:
@@ -137,7 +141,7 @@ class ControlRequests:
                 f'node "{node.id}" has {len(node.params)} parameters, and no more are allowed;'
                 " delete some with `dora param delete`"
             )
-        node.params[request.key] = request.value
+        self._services.nodes.set_param(node.id, request.key, request.value)
         node.send(SetParam(request.key, request.value))
 
     def _delete_param(self, request: protocol.DeleteParam) -> None:
@@ -146,7 +150,7 @@ class ControlRequests:
             raise RequestRefused(
                 f'param not found: node "{node.id}" has no parameter "{request.key}"'
             )
-        del node.params[request.key]
+        self._services.nodes.delete_param(node.id, request.key)
         node.send(DeleteParam(request.key))
 
     def _reload(self, request: protocol.Reload) -> None:

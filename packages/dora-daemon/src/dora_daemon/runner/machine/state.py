@@ -67,6 +67,8 @@ class StateSettings(Frozen):
     hold_at_barrier: bool = False
     default_finish_grace: float | None = DEFAULT_FINISH_GRACE
     log_dir: str | None = None
+    stopped: tuple[str, ...] = ()
+    """Nodes that are not started with the others."""
 
 
 class RunnerState:
@@ -258,7 +260,10 @@ class RunnerState:
         if self._phase == "starting":
             for life in self._nodes.values():
                 if life.state is NodeState.PLANNED:
-                    commands += life.handle(SpawnDue(), now)
+                    stopped = life.id in self._settings.stopped
+                    commands += self._to_node(
+                        life, StopOrdered(0.0) if stopped else SpawnDue(), now
+                    )
         commands.append(ArmTimer(None, BARRIER_NOTICE, now + NOTICE_SECONDS))
         if self._settings.stop_after is not None:
             latest = now + self._settings.stop_after + NOTICE_SECONDS

@@ -96,6 +96,8 @@ class LocalNode(Participant):
         self.code = ""
         """Digest of its code, if it was added or replaced while the dataflow ran."""
         self.params = dict(params)
+        self.stopped = False
+        """An operator has stopped it and not started it again."""
         self.process: NodeProcess | None = None
         self.replacement: Replacement | None = None
         self.inputs = InputWatch()
@@ -176,7 +178,7 @@ class LocalNodes(dict[str, LocalNode]):
     def __init__(self, revision: int = 0) -> None:
         super().__init__()
         self.revision = revision
-        """Number of changes of the nodes."""
+        """Number of changes of the nodes and their parameters."""
         self.link = Participant(LINK_NODE)
 
     def add(self, node: LocalNode) -> None:
@@ -190,11 +192,27 @@ class LocalNodes(dict[str, LocalNode]):
         """Note where the program of a changed node is, and the digest of its code."""
         self.revision += 1
         node.place, node.code = place, code
+        node.stopped = False
 
     def set_inputs(self, node: str, inputs: dict[str, ResolvedInput]) -> None:
         """Change the inputs of a node; they are part of the next configuration it gets."""
         self.revision += 1
         self[node].spec = self[node].spec.model_copy(update={"inputs": inputs})
+
+    def set_stopped(self, node: str, *, stopped: bool) -> None:
+        """Note whether an operator has stopped a node; a dynamic node is started elsewhere."""
+        local = self[node]
+        if local.stopped != stopped and not local.spec.is_dynamic:
+            self.revision += 1
+            local.stopped = stopped
+
+    def set_param(self, node: str, key: str, value: Any) -> None:
+        self.revision += 1
+        self[node].params[key] = value
+
+    def delete_param(self, node: str, key: str) -> None:
+        self.revision += 1
+        del self[node].params[key]
 
     def remove(self, node: str) -> None:
         """Remove a node with everything that is known about it."""
