@@ -876,7 +876,8 @@ class FleetControl:
         elif one.differs and self.status.paused is not None:
             state = "paused"
         elif one.differs:
-            later = "" if one.name in decision.opened else f"for {decision.waits_for}"
+            waits = decision.waits_for and one.name not in decision.opened
+            later = f"for {decision.waits_for}" if waits else ""
             state, detail = "waiting", watch.refusal or watch.held or later
         elif dataflow is not None:
             state, detail = self._running_state(view.copies[one.name], dataflow, record)
