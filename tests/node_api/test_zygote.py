@@ -60,12 +60,19 @@ def test_relative_entries_of_the_path_belong_to_a_directory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "beside", "head", "facts", "reason"),
+    ("argv", "beside", "source", "facts", "reason"),
     [
         (SCRIPT, ["a", "types"], b"", {}, "a module beside its file is called types"),
         (MODULE, ["numpy"], b"", {}, "a module beside its file is called numpy"),
         (SCRIPT, [], b"PK\3\4", {}, "its file is an archive or compiled"),
         (SCRIPT, [], b"\xa7\r\r\n", {}, "its file is an archive or compiled"),
+        (
+            SCRIPT,
+            [],
+            b"import os\nos.environ['OMP_NUM_THREADS'] = '1'\nimport numpy",
+            {},
+            "its file names variables OMP_..., which loaded libraries have read",
+        ),
         (["python", "-u", "a.py"], [], b"", {}, "its file is not an absolute path"),
         (["python", "-u"], [], b"", {}, "its file is not an absolute path"),
         (SCRIPT, [], b"", {"changed": "/site/pyarrow"}, "/site/pyarrow has changed"),
@@ -73,9 +80,9 @@ def test_relative_entries_of_the_path_belong_to_a_directory() -> None:
     ],
 )
 def test_other_differences(
-    argv: list[str], beside: list[str], head: bytes, facts: dict[str, str], reason: str
+    argv: list[str], beside: list[str], source: bytes, facts: dict[str, str], reason: str
 ) -> None:
-    assert why_not(argv, NODE, beside, head, Facts(ENVIRON, LOADED, **facts)) == reason
+    assert why_not(argv, NODE, beside, source, Facts(ENVIRON, LOADED, **facts)) == reason
 
 
 def test_what_a_folder_has_to_import() -> None:

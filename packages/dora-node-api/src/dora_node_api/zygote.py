@@ -40,6 +40,7 @@ from typing import Any
 CHANNEL = 3
 MAX_REQUEST = 1 << 20
 MAX_BESIDE = 5000
+MAX_SOURCE = 1 << 20
 MODULES = (
     "dora_node_api.backends.runner",
     "dora_node_api.data.arrow",
@@ -49,12 +50,17 @@ MODULES = (
 )
 """What every node imports. Of libraries only pyarrow, which imports numpy, and what the dataflow
 lists in `warm`."""
-READ_AT_START = (
-    *("PYTHON", "LD_", "GLIBC_TUNABLES", "MALLOC_", "MIMALLOC_", "JE_ARROW_", "ARROW_", "HOME"),
-    *("OMP_", "KMP_", "OPENBLAS_", "GOTO_", "MKL_", "BLIS_", "NUMPY_", "NPY_", "LC_", "LANG"),
-    *("SSL_", "OPENSSL_", "COVERAGE_", "COV_", "DD_", "DEBUGPY_", "PYDEVD_"),
+READ_BY_LIBRARIES = (
+    *("OMP_", "KMP_", "OPENBLAS_", "GOTO_", "MKL_", "BLIS_", "NUMPY_", "NPY_", "ARROW_"),
+    *("JE_ARROW_", "MIMALLOC_"),
 )
-"""Beginnings of the variables that programs and libraries read when they start."""
+"""Beginnings of the variables that numpy and pyarrow read when they are loaded."""
+READ_AT_START = (
+    *READ_BY_LIBRARIES,
+    *("PYTHON", "LD_", "GLIBC_TUNABLES", "MALLOC_", "HOME", "LC_", "LANG", "SSL_", "OPENSSL_"),
+    *("COVERAGE_", "COV_", "DD_", "DEBUGPY_", "PYDEVD_"),
+)
+"""As READ_BY_LIBRARIES, with those that programs read when they start."""
 _PATH = "PYTHONPATH"
 _PR_SET_PDEATHSIG, _PR_SET_MM, _PR_SET_MM_MAP = 1, 35, 14
 _REPARENTING = 10.0
@@ -83,13 +89,13 @@ def why_not(
     argv: list[str],
     variables: Mapping[str, str],
     beside: Iterable[str],
-    head: bytes,
+    source: bytes,
     facts: Facts,
 ) -> str | None:
     """Return why a node cannot be forked, None if it can; pure.
 
-    ``beside``: names of importable files in the folder that is first on its path. ``head``: the
-    first bytes of its file.
+    ``beside``: names of importable files in the folder that is first on its path. ``source``:
+    its file, which may set variables before it imports numpy.
     """
     if facts.strange is not None:
         return facts.strange
@@ -97,8 +103,11 @@ def why_not(
         return f"{facts.changed} has changed"
     if argv[2:3] != ["-m"] and (not argv[2:] or not argv[2].startswith("/")):
         return "its file is not an absolute path"
-    if head[:2] == b"PK" or head[2:4] == b"\r\n":
+    if source[:2] == b"PK" or source[2:4] == b"\r\n":
         return "its file is an archive or compiled"
+    for begin in READ_BY_LIBRARIES:
+        if any(quote + begin.encode() in source for quote in (b"'", b'"')):
+            return f"its file names variables {begin}..., which loaded libraries have read"
     own = _read_at_start(variables)
     ours = _read_at_start(facts.environ)
     for name in sorted({*own, *ours}):
@@ -234,13 +243,13 @@ class Zygote:
             if len(some) > MAX_BESIDE:
                 return f"its folder has more than {MAX_BESIDE} entries"
             beside = importable((entry.name, entry.is_dir()) for entry in some)
-            head = b""
+            source = b""
             if request.argv[2] != "-m":
                 with open(request.argv[2], "rb") as file:
-                    head = file.read(4)
+                    source = file.read(MAX_SOURCE)
         except OSError as error:
             return str(error)
-        return why_not(request.argv, request.variables, beside, head, facts)
+        return why_not(request.argv, request.variables, beside, source, facts)
 
     def _receive(self) -> list[Request]:
         """Wait for a request; take those that wait already."""
