@@ -308,6 +308,33 @@ def test_a_stop_ends_the_addition_of_a_node(workspace: Workspace) -> None:
         assert finish(run).ok
 
 
+def test_requests_in_progress_are_answered_when_the_dataflow_ends(workspace: Workspace) -> None:
+    reader = {"id": "sleeper", "path": "sleeper.py", "inputs": {"count": "ticker/count"}}
+    flow = {"nodes": [prepared(workspace)["nodes"][0], reader]}
+    requests: list[protocol.RunnerRequest] = [
+        protocol.RestartNode(node="sleeper", grace=100.0),
+        protocol.RemoveNode(node="ticker", grace=0.0),  # its reader never reads
+        protocol.HoldNode(node="sleeper", reason="test"),
+        protocol.StopNode(node="sleeper"),
+    ]
+    with background(workspace, flow) as run:
+        run.wait_for_phase("running")
+        with connect_unix(run.path / "c") as other:
+            for number, request in enumerate(requests):
+                other.sendall(protocol.request_line(number, request))
+            lines = other.makefile("rb")
+            replies = [json.loads(lines.readline())]
+            done(run, protocol.StopAllNodes(force=True))
+            run.wait_for_phase("finished")
+            done(run, protocol.AcknowledgeResult())
+            replies += [json.loads(line) for line in lines]
+        gone(run.pid())
+    ended = {"kind": "refusal", "message": "the dataflow has ended"}
+    successful = {"kind": "done", "warnings": []}
+    found = {reply["id"]: reply["reply"] for reply in replies}
+    assert found == {0: ended, 1: successful, 2: successful, 3: ended}
+
+
 def test_a_node_is_replaced_while_its_consumers_run_on(workspace: Workspace) -> None:
     with background(workspace, prepared(workspace)) as run:
         run.wait_for_phase("running")

@@ -266,11 +266,15 @@ class BackgroundRun:
         self._numbers += 1
         try:
             sock.sendall(protocol.request_line(self._numbers, request))
-            return self._reply(sock)
+            reply = self._reply(sock)
         except ConnectionError as error:
             # its log has the cause once it has ended
             gone(self.pid())
             raise AssertionError(f"the runner has ended ({error}):\n{self.log()}") from None
+        if isinstance(request, protocol.AcknowledgeResult) and isinstance(reply, protocol.Done):
+            sock.close()  # the runner waits for this
+            self._socket = None
+        return reply
 
     def _reply(self, sock: socket.socket) -> Any:
         while True:

@@ -18,7 +18,13 @@ from support.simulation.fleet_simulation import dataflow
 from support.waiting import wait_until_async
 
 from dora_config.protocol.links import PeerEndpoint, SetLinkPeers
-from dora_config.protocol.runner import GetHistory
+from dora_config.protocol.runner import (
+    DataflowFinished,
+    DataflowResult,
+    Envelope,
+    GetHistory,
+    encode_line,
+)
 from dora_daemon.agent.credentials import Credentials
 from dora_daemon.agent.events import RunnerConnected, RunnerEnded, RunnerNotice
 from dora_daemon.agent.linking import LinkSetup, Listen
@@ -136,7 +142,16 @@ def test_runner_that_sends_garbage_is_connected_again(
     assert "runner of dataflow d: " in caplog.text
 
 
-def test_call_of_a_runner_that_ends_before_its_answer_fails(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("dataflow_has_ended", "problem"),
+    [
+        (False, "the runner of that dataflow ended before it had answered"),
+        (True, "the dataflow has ended"),
+    ],
+)
+def test_call_of_a_runner_that_ends_before_its_answer_fails(
+    tmp_path: Path, dataflow_has_ended: bool, problem: str
+) -> None:
     runner = Runner(tmp_path)
     problems: list[str | None] = []
 
@@ -147,10 +162,14 @@ def test_call_of_a_runner_that_ends_before_its_answer_fails(tmp_path: Path) -> N
                 await wait_until_async(lambda: client.status, what="the status")
                 client.send(GetHistory(), lambda _, problem: problems.append(problem))
                 await receive(connection, "get_history")
+                if dataflow_has_ended:
+                    result = DataflowResult(dataflow_id="d")
+                    ended = Envelope(notice=DataflowFinished(result=result))
+                    connection.sendall(encode_line(ended))
             await wait_until_async(lambda: problems, what="the end of the call")
 
     anyio.run(scenario)
-    assert problems == ["the runner of that dataflow ended before it had answered"]
+    assert problems == [problem]
 
 
 def test_runner_without_a_runtime_directory_ends_its_part(tmp_path: Path) -> None:

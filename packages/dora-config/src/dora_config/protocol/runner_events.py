@@ -13,6 +13,9 @@ from dora_config.protocol.links import LinkReport
 LOG_LEVELS: Final[tuple[LogLevel, ...]] = ("stdout", "trace", "debug", "info", "warn", "error")
 """Lowest first; ``stdout`` includes everything, also plain printed lines."""
 
+DATAFLOW_ENDED: Final = "the dataflow has ended"
+"""Why a request to its runner is refused."""
+
 _RANK: Final[dict[str, int]] = {level: rank for rank, level in enumerate(LOG_LEVELS)}
 
 

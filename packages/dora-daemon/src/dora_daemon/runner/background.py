@@ -65,7 +65,7 @@ class Background:
                 await self._run_dataflow()
                 with anyio.move_on_after(LINGER_SECONDS):
                     await self._acknowledged.wait()
-                await self._server.flush()
+                await self._server.finish()
                 tasks.cancel_scope.cancel()
         finally:
             if self._runner is not None:

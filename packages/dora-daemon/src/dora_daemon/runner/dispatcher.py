@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 
+import anyio
+
+from dora_config.protocol.runner_events import DATAFLOW_ENDED
+from dora_daemon.runner.errors import RequestRefused
 from dora_daemon.runner.machine.commands import Command
 from dora_daemon.runner.machine.events import StateEvent
 from dora_daemon.runner.machine.state import RunnerState
@@ -41,10 +46,17 @@ class Dispatcher:
         self._change.set()
         self._change = asyncio.Event()
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition holds; it is checked after every event and notification."""
+    async def until(self, condition: Callable[[], bool], poll: float = math.inf) -> None:
+        """Wait until a condition holds; it is checked after every event and notification.
+
+        ``poll``: seconds after which it is checked in any case. Raises RequestRefused if the
+        dataflow ends first.
+        """
         while not condition():
-            await self._change.wait()
+            if self.state.phase == "finished":
+                raise RequestRefused(DATAFLOW_ENDED)
+            with anyio.move_on_after(poll):
+                await self._change.wait()
 
     def now(self) -> float:
         """Return the time of the state machine's clock in seconds."""

@@ -123,7 +123,7 @@ async def _run(
                 if beside is not None:
                     tasks.start_soon(beside, runner)
                 result = await runner.run()
-                await control.flush()
+                await control.finish()
                 tasks.cancel_scope.cancel()
             return result
     finally:
@@ -146,10 +146,10 @@ class _Control:
     def _lines_shed(self) -> int:
         return 0 if self._server is None else self._server.shed
 
-    async def flush(self) -> None:
-        """Wait until the clients have received everything, but not long."""
+    async def finish(self) -> None:
+        """Wait until the clients have read all replies and events, but not long."""
         if self._server is not None:
-            await self._server.flush()
+            await self._server.finish()
 
     async def serve(self, runner: Runner) -> None:
         """Answer clients; after an error, warn and leave the dataflow running."""

@@ -33,6 +33,7 @@ from dora_config.protocol.runner import (
     RunnerStatus,
     request_line,
 )
+from dora_config.protocol.runner_events import DATAFLOW_ENDED
 from dora_config.spawn_argv import run_module
 from dora_daemon.agent.builds.files import NotBuilt
 from dora_daemon.agent.events import (
@@ -117,7 +118,7 @@ class RunnerClient:
         writer = None if self._writer is None or self._writer.is_closing() else self._writer
         if on_reply is not None and writer is None:
             problem = self._refusal or "the runner of that dataflow does not answer at the moment"
-            on_reply(None, problem)
+            on_reply(None, DATAFLOW_ENDED if self._has_ended else problem)
             return
         number = self._requests.add(request, on_reply)
         if isinstance(request, Handshake):
@@ -282,8 +283,9 @@ class RunnerClient:
         finally:
             writer, self._writer = self._writer, None
             writer.close()
+            problem = "the runner of that dataflow ended before it had answered"
             for on_reply in self._requests.disconnect():
-                on_reply(None, "the runner of that dataflow ended before it had answered")
+                on_reply(None, DATAFLOW_ENDED if self._has_ended else problem)
 
     def _receive(self, envelope: Envelope) -> None:
         on_reply = self._requests.receive(envelope.id)

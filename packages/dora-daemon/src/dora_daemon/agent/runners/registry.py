@@ -77,7 +77,7 @@ class RunnerRegistry:
         """Send a request and call ``on_reply`` once with its reply."""
         client = self._clients.get(dataflow_id)
         if client is None:
-            on_reply(None, "no runner of that dataflow is on this machine")
+            on_reply(None, "the dataflow has ended, or has no nodes on this machine")
         else:
             client.send(request, on_reply)
 

@@ -17,6 +17,7 @@ from dora_config.protocol.graph_checks import (
     require_output,
     require_same_ports,
 )
+from dora_config.protocol.runner_events import DATAFLOW_ENDED
 from dora_daemon.runner.errors import QueueUnavailable, RequestRefused
 from dora_daemon.runner.machine.barrier import joins_barrier
 from dora_daemon.runner.machine.edges import Edge
@@ -74,8 +75,10 @@ def require_success(node: NodeSnapshot) -> None:
 
 def require_running(state: RunnerState) -> None:
     """Raise RequestRefused if the dataflow is being stopped or has ended."""
-    if state.phase in ("stopping", "finished"):
-        raise RequestRefused(f"the dataflow is {state.phase}")
+    if state.phase == "stopping":
+        raise RequestRefused("the dataflow is stopping")
+    if state.phase == "finished":
+        raise RequestRefused(DATAFLOW_ENDED)
 
 
 class NodeChanges:
@@ -130,8 +133,7 @@ class NodeChanges:
         if node is None or change.force:
             return
         with anyio.move_on_after(limit):
-            while node.held is not None:  # noqa: ASYNC110 - it also ends with its connection
-                await anyio.sleep(HOLD_POLL)
+            await self._dispatcher.until(lambda: node.held is None, HOLD_POLL)
         if (reason := node.held) is not None:
             raise RequestRefused(
                 f'node "{name}" holds updates: {reason}; not changed within {limit:g} s (--force'
@@ -283,9 +285,7 @@ class NodeChanges:
         """Stop a node and remove it with its edges; its readers first receive what it sent."""
         await self.stop(node, grace, leaves=True)
         with anyio.move_on_after(DRAIN_SECONDS):
-            # queues do not report that they are empty
-            while any(e.ends.depth() for e in self._services.registry.out_of(node)):  # noqa: ASYNC110
-                await anyio.sleep(DRAIN_INTERVAL)
+            await self._dispatcher.until(lambda: self._is_drained(node), DRAIN_INTERVAL)
         if not self._find(node).dynamic:  # another request may have restarted it meanwhile
             await self.stop(node, grace, leaves=True)
         services = self._services
@@ -295,6 +295,11 @@ class NodeChanges:
                 if isinstance(source, OutputSource) and source.node == node:
                     self._disconnect(Edge(node, source.output, target.id, name))
         self._forget(node)
+
+    def _is_drained(self, node: str) -> bool:
+        """Return whether the readers have received what a node sent, or the dataflow has ended."""
+        edges = self._services.registry.out_of(node)
+        return self._dispatcher.state.phase == "finished" or not any(e.ends.depth() for e in edges)
 
     def _forget(self, node: str) -> None:
         """Remove an ended node."""

@@ -19,6 +19,11 @@ from dora_node_api.protocol.control_socket import bind_unix
 
 Answer = Callable[[protocol.RunnerRequest], Awaitable[protocol.RunnerReply]]
 
+ANSWER_SECONDS = 2.0
+"""Time to answer the requests in progress when the dataflow has ended."""
+READ_SECONDS = 1.0
+"""Time for the clients to read the rest then."""
+_POLL = 0.01
 MAX_WAITING_BYTES = 8 * 1024 * 1024
 """Bytes that may be queued for a client; beyond that log lines are dropped and counted."""
 
@@ -31,11 +36,14 @@ class Client:
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self.follows: protocol.FollowEvents | None = None
         self.shed = 0
+        self.unanswered = 0
+        """Requests in progress."""
+        self._is_finished = False
         self._writer = writer
         writer.transport.set_write_buffer_limits(high=0)  # `flush` waits for an empty buffer
 
     def put(self, line: bytes) -> None:
-        if not self._writer.is_closing():
+        if not self._writer.is_closing() and not self._is_finished:
             self._writer.write(line)
 
     def put_event(self, event: protocol.RunnerEvent) -> None:
@@ -61,6 +69,12 @@ class Client:
         """Wait until everything was sent, for at most ``seconds``."""
         with anyio.move_on_after(seconds), suppress(OSError):
             await self._writer.drain()
+
+    def finish(self) -> None:
+        """Close this direction once everything was sent."""
+        self._is_finished = True
+        with suppress(OSError):
+            self._writer.write_eof()
 
 
 class ControlServer:
@@ -102,10 +116,21 @@ class ControlServer:
             self._listener.close()
             self.path.unlink(missing_ok=True)
 
-    async def flush(self) -> None:
-        """Wait until the clients have received everything, but not long."""
-        for client in list(self.clients):
-            await client.flush(1.0)
+    async def finish(self) -> None:
+        """Wait until the clients have read all replies and events, but not long.
+
+        They disconnect then. If this side closed both directions, their next write would fail, and
+        they would lose what they had not read yet.
+        """
+        with anyio.move_on_after(ANSWER_SECONDS):
+            while any(client.unanswered for client in self.clients):  # noqa: ASYNC110
+                await anyio.sleep(_POLL)
+        connected = set(self.clients)
+        for client in connected:
+            client.finish()
+        with anyio.move_on_after(READ_SECONDS):
+            while connected & self.clients:  # noqa: ASYNC110
+                await anyio.sleep(_POLL)
 
     async def _accept(self) -> socket.socket:
         """Return the next client, also after a time without free file descriptors."""
@@ -164,10 +189,14 @@ class ControlServer:
         elif message.request is not None:
             if isinstance(message.request, protocol.FollowEvents):
                 client.follows = message.request
+            client.unanswered += 1
             tasks.start_soon(self._reply, client, message.id, message.request)
 
     async def _reply(
         self, client: Client, number: int | None, request: protocol.RunnerRequest
     ) -> None:
-        reply = await self._answer(request)
-        client.put(protocol.encode_line(protocol.Envelope(id=number, reply=reply)))
+        try:
+            reply = await self._answer(request)
+            client.put(protocol.encode_line(protocol.Envelope(id=number, reply=reply)))
+        finally:
+            client.unanswered -= 1
