@@ -152,6 +152,27 @@ def test_a_signal_reaches_the_children_and_so_does_the_end(start: Start) -> None
     left.signal_group("SIGKILL")  # the group is empty: no error
 
 
+LEAKING = """
+import multiprocessing, os, signal, sys, time
+from multiprocessing.shared_memory import SharedMemory
+memory = SharedMemory(create=True, size=1000)
+child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1000,))
+child.start()
+print(memory.name, child.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are listed in /proc")
+def test_shared_memory_of_a_killed_process_is_removed(start: Start) -> None:
+    """Python's resource tracker does that; it is a process of the same group."""
+    process = start(sys.executable, "-c", LEAKING)
+    name, child = output(process).split()
+    assert process.exit == Exit(signal="SIGKILL")
+    gone(int(child))
+    wait_until(lambda: not Path("/dev/shm", name).exists(), what="the end of shared memory")
+
+
 def _readable(descriptor: int) -> bool:
     return bool(select.select([descriptor], [], [], 10.0)[0])
 

@@ -19,6 +19,7 @@ from dora_daemon.runner.logs.logs import LineHandler, OutputReader
 from dora_daemon.runner.machine.events import Exit
 from dora_daemon.runner.process.metrics import LoadMeter
 
+MAX_ROUNDS = 10
 _PR_SET_PDEATHSIG = 1
 _PRCTL = ctypes.CDLL(None).prctl
 
@@ -87,9 +88,26 @@ class NodeProcess:
         """Return the exit if the process has ended, after killing the rest of its group."""
         if self.exit is None and self._has_ended():
             # before the wait, until which the pid and so the number of the group cannot be reused
-            self.signal_group("SIGKILL")
+            self._kill_rest()
             self.exit = _as_exit(self._popen.wait())
         return self.exit
+
+    def _kill_rest(self) -> None:
+        """SIGKILL the rest of the group, without the resource trackers of multiprocessing.
+
+        These remove the shared memory and semaphores that the node has left, and then end.
+        """
+        for _ in range(MAX_ROUNDS):  # a process may fork meanwhile
+            others = _group_of(self.pid)
+            trackers = {pid for pid in others if _is_tracker(pid)}
+            if not trackers:
+                self.signal_group("SIGKILL")
+                return
+            if trackers == others:
+                return
+            for pid in others - trackers:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
 
     def wait(self) -> None:
         """Block until the end; call this after SIGKILL."""
@@ -114,6 +132,23 @@ class NodeProcess:
         for stream in (self._popen.stdout, self._popen.stderr):
             if stream is not None:
                 stream.close()
+
+
+def _group_of(leader: int) -> set[int]:
+    """Return the other processes of a group; none where the system does not list processes."""
+    found = set()
+    with suppress(OSError):
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with suppress(OSError):
+                if os.getpgid(int(name)) == leader:
+                    found.add(int(name))
+    return found - {leader}
+
+
+def _is_tracker(pid: int) -> bool:
+    with suppress(OSError):
+        return b"multiprocessing.resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def spawn(request: SpawnRequest) -> NodeProcess:
