@@ -209,7 +209,7 @@ class Zygote:
         for name in missing:
             try:
                 importlib.import_module(name)
-            except Exception:  # noqa: BLE001 - code of libraries
+            except (Exception, SystemExit):  # noqa: BLE001 - code of libraries
                 continue
         if missing:
             if threading.active_count() > 1:

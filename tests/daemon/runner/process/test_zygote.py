@@ -424,10 +424,11 @@ def test_a_changed_module_is_loaded_again(
     library = tmp_path / "library"
     library.mkdir()
     (library / "mine.py").write_text("VALUE = 1")
+    (library / "ends.py").write_text("raise SystemExit(3)")
     monkeypatch.setenv("PYTHONPATH", str(library))
 
     async def check(bench: Bench) -> None:
-        bench.expect(warm=("mine", "absent"))
+        bench.expect(warm=("mine", "absent", "ends"))
         request = bench.request("import mine; print(mine.VALUE)")
         assert (await outcome(await forked(bench, request)))[1] == "1\n"
         (library / "mine.py").write_text("VALUE = 20")
