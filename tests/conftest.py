@@ -30,9 +30,6 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-# The daemons of most tests live for seconds; a spare runner would only take processor time.
-os.environ.setdefault("DORA_SPARE_RUNNER", "0")
-
 # Workers of pytest-xdist ignore SIGINT, which their child processes would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -51,6 +51,8 @@ def isolated_environment(home: Path, environ: dict[str, str]) -> dict[str, str]:
         "COLUMNS": "120",
         "LINES": "40",
         "TERM": "dumb",
+        # The daemons of most tests live for seconds; a spare would only take processor time.
+        "DORA_SPARE_RUNNER": "0",
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_AUTHOR_NAME": "Test",

@@ -39,6 +39,7 @@ with place.open("a") as seen:
             print("stop", file=seen, flush=True)
 """
 OURS = ("dora daemon", "dora_daemon", "dora_node_api", "ticker.py")
+READY = ("dora_daemon.runner --spare", "-m dora_node_api.zygote")
 
 
 def cluster_file(hosts: Hosts, folder: Path, **fields: Mapping[str, Any]) -> Path:
@@ -129,8 +130,11 @@ def running() -> list[DataflowSummary]:
 
 
 def ours(host: Host) -> list[str]:
-    """Processes of dora on a host."""
-    return [line for line in host.processes() if any(word in line for word in OURS)]
+    """Processes of dora on a host, without those that a running daemon keeps ready."""
+    found = [line for line in host.processes() if any(word in line for word in OURS)]
+    if not any("dora daemon" in line for line in found):
+        return found
+    return [line for line in found if not any(word in line for word in READY)]
 
 
 @contextmanager

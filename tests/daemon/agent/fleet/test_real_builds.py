@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from support.dora import RunningDora, running_dora
 from support.fleets.daemons import RealFleet, end_runners, is_running, real_fleet
 from support.git_repository import Repository
+from support.runner.linked import children
 from support.waiting import wait_until
 from support.workspace import Workspace
 
@@ -87,16 +87,6 @@ def command_of_a_build(fleet: RealFleet, flow: Path) -> tuple[RunningDora, int]:
     return running, int((flow.parent / "pids").read_text())
 
 
-def children(pid: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            fields = path.read_text().rpartition(")")[2].split()
-            if int(fields[1]) == pid and fields[0] not in "ZX":
-                found.append(int(path.parent.name))
-    return found
-
-
 def test_each_daemon_builds_its_own_nodes_and_start_uses_them(
     fleet: RealFleet, workspace: Workspace
 ) -> None:
@@ -155,7 +145,7 @@ def test_a_killed_process_of_a_build_leaves_nothing(
     if victim == "cli":
         running.kill()
     else:
-        (builder,) = children(fleet.daemons["robot"].pid)
+        (builder,) = children(fleet.daemons["robot"].pid, "dora_daemon.build")
         os.kill(builder, signal.SIGKILL)
         assert "its build ended unexpectedly" in running.wait().exited(1).stderr
     require_nothing_left(pid)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from dora_cli.coordinator.client import Client
 from dora_cli.dataflow_file import print_warnings
 from dora_cli.errors import CommandFailed
 from dora_cli.live.definition import load_node
+from dora_cli.live.holds import wait_for_release
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import DoraError
 from dora_config.protocol.calls import RunnerReplies
@@ -25,18 +25,13 @@ from dora_config.protocol.control import (
     Described,
     GraphChanged,
 )
-from dora_config.protocol.rest import paths
 from dora_config.protocol.runner import (
-    HOLD_LIMIT,
     AddNode,
     GraphChange,
     NodeLocation,
     Reload,
     ReplaceNode,
 )
-
-HOLD_POLL = 0.5
-"""Seconds between looks whether a node still holds updates."""
 
 
 class NodeRemoved(DoraError):
@@ -129,24 +124,6 @@ def _replace(
     if not force:
         wait_for_release(client, found.uuid, node.id)
     return change(client, found.uuid, request)
-
-
-def wait_for_release(client: Client, dataflow: str | None, node: str) -> None:
-    """Wait while a node holds updates, up to HOLD_LIMIT, and print why."""
-    deadline, noted = time.monotonic() + HOLD_LIMIT, None
-    while time.monotonic() < deadline:
-        rows = client.get(paths.url(paths.NODES, query={"dataflow": dataflow})).nodes
-        found = [row.held for row in rows if row.node == node]
-        if len(found) != 1 or found[0] is None:  # the change reports that there are several
-            return
-        if found[0] != noted:
-            noted = found[0]
-            output.remark(waiting_text(node, noted))
-        time.sleep(HOLD_POLL)
-
-
-def waiting_text(node: str, held: str) -> str:
-    return f'waiting up to {HOLD_LIMIT:g} s: node "{node}" holds updates: {held}'
 
 
 def _require_built(node: ResolvedNode) -> None:

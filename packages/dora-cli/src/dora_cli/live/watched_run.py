@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dora_cli import output
-from dora_cli.live.sending import waiting_text
+from dora_cli.live.holds import waiting_text
 from dora_cli.live.watching import GRACE, NodeWatcher
 from dora_config.dataflow.resolved import NodeLocation
 from dora_config.protocol.run_plan import RunPlan

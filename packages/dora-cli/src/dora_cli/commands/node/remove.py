@@ -23,12 +23,12 @@ def main(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Stop a node and remove it from a running dataflow, with its edges."""
-    from dora_cli.live import sending
+    from dora_cli.live import holds, sending
     from dora_config.protocol.runner import RemoveNode
 
     with connect(coordinator_addr, coordinator_port) as client, sending.reporting_interrupt():
         uuid = calls.describe(client, dataflow).uuid
         if not force:
-            sending.wait_for_release(client, uuid, node)
+            holds.wait_for_release(client, uuid, node)
         sending.change(client, uuid, RemoveNode(node=node, grace=grace, force=force))
     output.write(f'node "{node}" removed')

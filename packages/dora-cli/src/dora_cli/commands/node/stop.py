@@ -23,11 +23,11 @@ def main(
     coordinator_port: CoordinatorPort = None,
 ) -> None:
     """Stop one node permanently and wait until it has ended; other nodes keep running."""
-    from dora_cli.live import sending
+    from dora_cli.live import holds
 
     wanted = {"dataflow": dataflow, "grace": grace, "force": force}
     with connect(coordinator_addr, coordinator_port, or_here=True) as client:
         if not force:
-            sending.wait_for_release(client, dataflow, node)
+            holds.wait_for_release(client, dataflow, node)
         client.post(paths.url(paths.NODES, node, "stop"), wanted)
     output.write(f'node "{node}" stopped')

@@ -1,0 +1,32 @@
+"""Waits for nodes that hold updates."""
+
+from __future__ import annotations
+
+import time
+
+from dora_cli import output
+from dora_cli.coordinator.client import Client
+from dora_config.protocol.rest import paths
+
+HOLD_LIMIT = 300.0
+"""Seconds; as `dora_config.protocol.runner.HOLD_LIMIT`, whose import takes longer."""
+HOLD_POLL = 0.5
+"""Seconds between looks whether a node still holds updates."""
+
+
+def wait_for_release(client: Client, dataflow: str | None, node: str) -> None:
+    """Wait while a node holds updates, up to HOLD_LIMIT, and print why."""
+    deadline, noted = time.monotonic() + HOLD_LIMIT, None
+    while time.monotonic() < deadline:
+        rows = client.get(paths.url(paths.NODES, query={"dataflow": dataflow})).nodes
+        found = [row.held for row in rows if row.node == node]
+        if len(found) != 1 or found[0] is None:  # the change reports that there are several
+            return
+        if found[0] != noted:
+            noted = found[0]
+            output.remark(waiting_text(node, noted))
+        time.sleep(HOLD_POLL)
+
+
+def waiting_text(node: str, held: str) -> str:
+    return f'waiting up to {HOLD_LIMIT:g} s: node "{node}" holds updates: {held}'
