@@ -48,8 +48,11 @@ def echo() -> Iterator[None]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as process:
         yield
         assert process.stdin is not None
-        process.stdin.close()
-        process.wait(60)
+        process.stdin.close()  # no descriptor of it is left, so it ends
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
 
 
 @pytest.fixture(scope="module")

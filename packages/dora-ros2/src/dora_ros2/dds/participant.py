@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import socket
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -102,11 +103,14 @@ def _receive_from_loopback(domain: int) -> None:
     device: Any = getattr(socket, "SO_BINDTODEVICE", None)
     first = _FIRST_PORT + domain * _PORTS
     for entry in Path("/proc/self/fd").iterdir() if device is not None else ():
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(entry.name))) as held:
-            if held.type == socket.SOCK_DGRAM and held.family == socket.AF_INET:
-                host, port = held.getsockname()
-                if host == "0.0.0.0" and first <= port < first + _PORTS:
-                    held.setsockopt(socket.SOL_SOCKET, device, b"lo")
+        with contextlib.suppress(OSError):
+            if not stat.S_ISSOCK(entry.stat().st_mode):
+                continue
+            with socket.socket(fileno=os.dup(int(entry.name))) as held:
+                if held.type == socket.SOCK_DGRAM and held.family == socket.AF_INET:
+                    host, port = held.getsockname()
+                    if host == "0.0.0.0" and first <= port < first + _PORTS:
+                        held.setsockopt(socket.SOL_SOCKET, device, b"lo")
 
 
 @dataclass(frozen=True)
