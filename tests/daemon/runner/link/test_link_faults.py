@@ -141,7 +141,8 @@ def test_messages_dropped_by_drop_oldest_are_counted(programs: Workspace) -> Non
         assert leaving.crossing is not None
         assert entering.crossing is not None
         counted = leaving.dropped + entering.dropped + entering.crossing.lost
-        assert ALL - len(got) <= counted
+        # one may be in the hands of each killed process
+        assert ALL - len(got) <= counted + 2
         stop(flow)
 
 

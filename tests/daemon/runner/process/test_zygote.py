@@ -389,7 +389,9 @@ def test_a_zygote_that_does_not_answer_is_ended(
         os.kill(stopped, signal.SIGSTOP)
         requests = [bench.fork(bench.request(WAITING)) for _ in range(module.MAX_OUTSTANDING + 2)]
         assert set(await asyncio.gather(*requests)) == {None}
-        assert set(bench.reasons) == {"the zygote did not answer within 0.3 s"}
+        # the first time limit ends it, and with it the other requests
+        assert bench.reasons[0] == "the zygote did not answer within 0.3 s"
+        assert set(bench.reasons[1:]) <= {bench.reasons[0], "the zygote has ended"}
         gone(stopped)
         monkeypatch.setattr(module, "LIMIT", 60.0)
         end(await forked(bench, bench.request(WAITING)))
