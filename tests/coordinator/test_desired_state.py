@@ -223,6 +223,11 @@ def test_a_copy_from_before_a_start_leads_to_no_second_one() -> None:
     assert [one.state for one in report(fleet).copies] == ["current"]
 
 
+def test_an_apply_during_a_step_for_the_one_before_waits_for_it() -> None:
+    # two applies while a copy runs: the second wants again what the first one is replacing
+    run(range(5308, 5309))
+
+
 def test_observed_becomes_desired_after_random_faults() -> None:
     run(range(QUICK))
 

@@ -647,7 +647,8 @@ class FleetControl:
             record = self._record(one.name)
             update: dict[str, object] = {}
             if one.desired is not None and not one.differs and record.reached < one.desired:
-                reached = self._registry.live_named(one.name)
+                # a step for an earlier generation may still change it
+                reached = None if watch.busy else self._registry.live_named(one.name)
                 if reached is not None and reached.phase is Phase.RUNNING:
                     update["reached"] = one.desired
             if one.name in decision.healthy:
