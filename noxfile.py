@@ -122,7 +122,7 @@ def lowest(session: nox.Session) -> None:
     session.install(*_dependencies("test"))
     # These check files, independent of the dependencies.
     apart = ("--ignore", "tests/repository", "--ignore", "tests/benchmarks")
-    _pytest(session, "-q", "-m", "(not integration or dependencies) and not ros", *apart)
+    _pytest(session, "-q", "-m", "(not integration or dependencies) and not (ros or slow)", *apart)
 
 
 @nox.session(python=["3.12", "3.13", "3.14"])

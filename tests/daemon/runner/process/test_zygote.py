@@ -71,9 +71,7 @@ class Bench:
 
     async def both(self, request: SpawnRequest) -> tuple[Outcome, Outcome]:
         """Return the outcome of a node that is forked, and of a program."""
-        forked = await self.fork(request)
-        assert forked is not None, self.reasons
-        return await outcome(forked), await outcome(spawn(request))
+        return await outcome(await forked(self, request)), await outcome(spawn(request))
 
 
 async def outcome(process: NodeProcess) -> Outcome:
