@@ -308,10 +308,8 @@ def test_a_node_ends_as_a_program_ends(use: Use[None], group: int) -> None:
         bench.expect()
         for name, text in list(ENDINGS.items())[group::2]:
             request = bench.request(text)
-            process = await bench.fork(request)
-            assert process is not None, bench.reasons
-            forked = await outcome(process), unflushed(request)
-            assert forked == (await outcome(spawn(request)), unflushed(request)), name
+            as_node = await outcome(await forked(bench, request)), unflushed(request)
+            assert as_node == (await outcome(spawn(request)), unflushed(request)), name
 
     use(check)
 
