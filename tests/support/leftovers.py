@@ -29,10 +29,13 @@ def _pids() -> set[int]:
 
 
 def _shared_memory() -> set[str]:
-    """Return the names in /dev/shm, without those of Zenoh, which other programs may create."""
+    """Return the names in /dev/shm, without those of Zenoh and multiprocessing, which tests of
+    other workers create.
+    """
     if not _LINUX or not _SHARED_MEMORY.is_dir():
         return set()
-    return {name for name in os.listdir(_SHARED_MEMORY) if not name.endswith(".zenoh")}
+    names = os.listdir(_SHARED_MEMORY)
+    return {name for name in names if not name.endswith(".zenoh") and name[:7] != "sem.mp-"}
 
 
 def _descriptors() -> dict[int, str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.leftovers import LEFT_BY_A_TEST, TAG
 from support.runner.runs import gone, is_running
 from support.waiting import wait_until
 
@@ -155,7 +156,7 @@ def test_a_signal_reaches_the_children_and_so_does_the_end(start: Start) -> None
 LEAKING = """
 import multiprocessing, os, signal, sys, time
 from multiprocessing.shared_memory import SharedMemory
-memory = SharedMemory(create=True, size=1000)
+memory = SharedMemory(sys.argv[1], create=True, size=1000)
 child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1000,))
 child.start()
 print(memory.name, child.pid, flush=True)
@@ -166,7 +167,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are listed in /proc")
 def test_shared_memory_of_a_killed_process_is_removed(start: Start) -> None:
     """Python's resource tracker does that; it is a process of the same group."""
-    process = start(sys.executable, "-c", LEAKING)
+    # other tests ignore names with a tag that is not theirs
+    name = LEFT_BY_A_TEST + os.environ[TAG]
+    process = start(sys.executable, "-c", LEAKING, name)
     name, child = output(process).split()
     assert process.exit == Exit(signal="SIGKILL")
     gone(int(child))
