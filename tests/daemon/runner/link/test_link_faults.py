@@ -141,8 +141,8 @@ def test_messages_dropped_by_drop_oldest_are_counted(programs: Workspace) -> Non
         assert leaving.crossing is not None
         assert entering.crossing is not None
         counted = leaving.dropped + entering.dropped + entering.crossing.lost
-        # one may be in the hands of each killed process
-        assert ALL - len(got) <= counted + 2
+        # the killed link of `two` may have numbered a message that it had not written yet
+        assert ALL - len(got) <= counted + 1
         stop(flow)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
@@ -71,7 +72,9 @@ class Bench:
 
     async def both(self, request: SpawnRequest) -> tuple[Outcome, Outcome]:
         """Return the outcome of a node that is forked, and of a program."""
-        return await outcome(await forked(self, request)), await outcome(spawn(request))
+        process = await self.fork(request)
+        assert process is not None, self.reasons
+        return await outcome(process), await outcome(spawn(request))
 
 
 async def outcome(process: NodeProcess) -> Outcome:
@@ -302,13 +305,39 @@ ENDINGS = {
 }
 
 
+def test_the_runner_adopts_a_node_however_soon_it_is_forked(
+    use: Use[None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = socket.send_fds
+    adopts = []
+
+    def slow_to_return(*arguments: Any) -> int:
+        sent: int = send(*arguments)
+        flag = ctypes.c_int()  # of PR_GET_CHILD_SUBREAPER
+        ctypes.CDLL(None).prctl(37, ctypes.byref(flag), 0, 0, 0)
+        adopts.append(flag.value)
+        return sent
+
+    async def check(bench: Bench) -> None:
+        bench.expect()
+        monkeypatch.setattr(socket, "send_fds", slow_to_return)
+        process = await bench.fork(bench.request("print('up')"))
+        assert process is not None, bench.reasons
+        await outcome(process)
+
+    use(check)
+    assert adopts == [1]
+
+
 @pytest.mark.parametrize("group", range(2))
 def test_a_node_ends_as_a_program_ends(use: Use[None], group: int) -> None:
     async def check(bench: Bench) -> None:
         bench.expect()
         for name, text in list(ENDINGS.items())[group::2]:
             request = bench.request(text)
-            as_node = await outcome(await forked(bench, request)), unflushed(request)
+            process = await bench.fork(request)
+            assert process is not None, (name, bench.reasons)
+            as_node = await outcome(process), unflushed(request)
             assert as_node == (await outcome(spawn(request)), unflushed(request)), name
 
     use(check)

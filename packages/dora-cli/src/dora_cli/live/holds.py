@@ -6,10 +6,9 @@ import time
 
 from dora_cli import output
 from dora_cli.coordinator.client import Client
+from dora_config.protocol.holds import HOLD_LIMIT
 from dora_config.protocol.rest import paths
 
-HOLD_LIMIT = 300.0
-"""Seconds; as `dora_config.protocol.runner.HOLD_LIMIT`, whose import takes longer."""
 HOLD_POLL = 0.5
 """Seconds between looks whether a node still holds updates."""
 

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -162,15 +162,21 @@ def stop(name: str, hand_over: bool, within: float) -> dict[str, Any]:
         return {"stopped": False}
     with suppress(ProcessLookupError):
         os.kill(found["pid"], signal.SIGUSR2 if hand_over else signal.SIGTERM)
+    pid = found["pid"]
+    wait_for_end("daemon", pid, lambda: (_running(name) or {}).get("pid") == pid, within)
+    return {"stopped": True}
+
+
+def wait_for_end(program: str, pid: int, runs: Callable[[], bool], within: float) -> None:
+    """Wait until a process has ended; raises Problem after so many seconds."""
     deadline = time.monotonic() + within
-    while (now := _running(name)) is not None and now["pid"] == found["pid"]:
+    while runs():
         if time.monotonic() > deadline:
             raise Problem(
-                f"the daemon (process {found['pid']}) did not end within {within:g} s; there: "
-                f"kill -KILL {found['pid']}"
+                f"the {program} (process {pid}) did not end within {within:g} s; there: "
+                f"kill -KILL {pid}"
             )
         time.sleep(0.05)
-    return {"stopped": True}
 
 
 def clean(name: str, keep_state: bool) -> dict[str, Any]:

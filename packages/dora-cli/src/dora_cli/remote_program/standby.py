@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dora_cli.remote_program.daemon import start_detached
+from dora_cli.remote_program.daemon import start_detached, wait_for_end
 from dora_cli.remote_program.paths import daemon_folder, lock_holder, state_dir
-from dora_cli.remote_program.protocol import Commands, Problem
+from dora_cli.remote_program.protocol import Commands
 
 END_TIMEOUT = 20.0
 
@@ -86,14 +86,7 @@ def end() -> dict[str, Any]:
         return {"ended": False}
     with suppress(ProcessLookupError):
         os.kill(int(pid), signal.SIGTERM)
-    deadline = time.monotonic() + END_TIMEOUT
-    while lock_holder(lock) == pid:
-        if time.monotonic() > deadline:
-            raise Problem(
-                f"the coordinator (process {pid}) did not end within {END_TIMEOUT:g} s; there: "
-                f"kill -KILL {pid}"
-            )
-        time.sleep(0.05)
+    wait_for_end("coordinator", int(pid), lambda: lock_holder(lock) == pid, END_TIMEOUT)
     return {"ended": True}
 
 

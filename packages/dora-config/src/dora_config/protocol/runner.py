@@ -24,6 +24,7 @@ from dora_config.dataflow.resolved import (
 )
 from dora_config.frozen import Count, Frozen, Quantity
 from dora_config.history.entries import HistoryEntry
+from dora_config.protocol.holds import HOLD_LIMIT
 from dora_config.protocol.links import (
     LinkCounters as LinkCounters,
     LinkReport as LinkReport,
@@ -58,8 +59,6 @@ from dora_config.protocol.runner_events import (
 RUNNER_PROTOCOL: Final = (1, 0)
 """Major and minor version of these messages."""
 
-HOLD_LIMIT: Final = 300.0
-"""Default of the seconds to wait for a node that holds updates."""
 MAX_LINE: Final = 64 * 1024 * 1024
 """Largest size of one message in bytes."""
 

@@ -253,11 +253,13 @@ class Agent:
         """Stop what commands on this machine request while the coordinator is away."""
         while True:
             await anyio.sleep(LOCAL_POLL)
+            if self._connected:
+                continue
             for path, stop in daemon_entry.requested_stops(
                 self._runtime_root, self._files.instance
             ):
                 self.post(stop)
-                path.unlink(missing_ok=True)  # the record says so now
+                path.unlink(missing_ok=True)  # the record contains it now
 
     async def _report_absence(self, waited: float = 0.0) -> None:
         """Report that the coordinator is away unless it answers in time.

@@ -10,7 +10,8 @@ from dora_config.cluster.fleet import Rollout
 from dora_config.dataflow.fields import EnvNameField
 from dora_config.protocol.control import EndedDataflow
 from dora_config.protocol.envelope import Message
-from dora_config.protocol.runner import HOLD_LIMIT, ShownState
+from dora_config.protocol.holds import HOLD_LIMIT
+from dora_config.protocol.runner import ShownState
 
 # ------------------------------------------------------------------------------- arguments
 

@@ -169,19 +169,20 @@ class Zygote:
             pipes += os.pipe()
             pipes += os.pipe()
             passed = [*pipes[1::2], theirs.fileno()]
+            # before the request: the node becomes a child of this process at once
+            _PRCTL(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             socket.send_fds(process.channel, [json.dumps(values).encode()], passed)
         except OSError:
             ours.close()
             for number in pipes[::2]:
                 os.close(number)
+            self._adopt_no_longer()
             raise
         finally:
             theirs.close()
             for number in pipes[1::2]:
                 os.close(number)
         outputs = (pipes[0], pipes[2])
-        if not self._outstanding:
-            _PRCTL(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         limit = WARM_LIMIT if self._warm else LIMIT
         fork = _Fork(done, process, ours, outputs)
         fork.timer = self._loop.call_later(limit, self._timed_out, fork, limit)
@@ -194,6 +195,9 @@ class Zygote:
         self._loop.remove_reader(fork.channel)
         fork.channel.close()  # a process that is not confirmed ends
         self._outstanding.remove(fork)
+        self._adopt_no_longer()
+
+    def _adopt_no_longer(self) -> None:
         if not self._outstanding:
             _PRCTL(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
