@@ -39,7 +39,7 @@ with place.open("a") as seen:
             print("stop", file=seen, flush=True)
 """
 OURS = ("dora daemon", "dora_daemon", "dora_node_api", "ticker.py")
-READY = ("dora_daemon.runner --spare", "-m dora_node_api.zygote")
+READY = ("dora_daemon.runner --spare", "dora_node_api.zygote")
 
 
 def cluster_file(hosts: Hosts, folder: Path, **fields: Mapping[str, Any]) -> Path:
