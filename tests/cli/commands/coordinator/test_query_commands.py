@@ -54,32 +54,33 @@ def test_without_a_coordinator(line: str) -> None:
 
 
 @pytest.mark.integration
-def test_commands_that_ask_once_are_quick(workspace: Workspace) -> None:
+def test_commands_that_ask_once_are_quick(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with real_fleet(workspace, None) as fleet:
-        port = ("--coordinator-port", str(fleet.port))
+        # without an option, which keeps some commands from reading files of this machine
+        monkeypatch.setenv("DORA_COORDINATOR_PORT", str(fleet.port))
         flow = str(counting(workspace))
-        shown = quick("start", flow, "--detach", "--name", "a", *port, without=OF_STARTS)
+        shown = quick("start", flow, "--detach", "--name", "a", without=OF_STARTS)
         uuid = shown.split("dataflow started: ")[1].strip()
-        assert "counter" in quick("start", flow, "--dry-run", *port, without=OF_STARTS)
-        assert quick("up", *port) == "coordinator: already running\ndaemon: already running\n"
-        assert quick("list", "--quiet", *port).split() == [uuid]
-        (row,) = [json.loads(line) for line in quick("list", "-f", "JSON", *port).splitlines()]
+        assert "counter" in quick("start", flow, "--dry-run", without=OF_STARTS)
+        assert quick("up") == "coordinator: already running\ndaemon: already running\n"
+        assert quick("list", "--quiet").split() == [uuid]
+        (row,) = [json.loads(line) for line in quick("list", "-f", "JSON").splitlines()]
         assert (row["name"], row["status"]) == ("a", "Running")
-        nodes = [
-            json.loads(line) for line in quick("node", "list", "-f", "json", *port).splitlines()
-        ]
+        nodes = [json.loads(line) for line in quick("node", "list", "-f", "json").splitlines()]
         assert sorted(node["node"] for node in nodes) == ["collector", "counter"]
-        assert "DATAFLOW" not in quick("node", "list", "-d", "a", *port)
-        assert "Daemons: 1 connected" in quick("status", *port)
-        assert quick("node", "restart", "counter", "--grace", "1s", *port) == (
+        assert "DATAFLOW" not in quick("node", "list", "-d", "a")
+        assert "Daemons: 1 connected" in quick("status")
+        assert quick("node", "restart", "counter", "--grace", "1s") == (
             'node "counter" restarted\n'
         )
-        assert quick("node", "stop", "collector", *port) == 'node "collector" stopped\n'
-        quick("node", "stop", "camera", *port, code=1)
-        new = quick("restart", "a", *port).split(" -> ")[1].strip()
-        assert quick("stop", *port) == f"dataflow stopped: a ({new})\n"
-        assert quick("stop", *port) == "No dataflows are running.\n"
-        assert quick("stop", "a", *port, code=1) == ""
+        assert quick("node", "stop", "collector") == 'node "collector" stopped\n'
+        quick("node", "stop", "camera", code=1)
+        new = quick("restart", "a").split(" -> ")[1].strip()
+        assert quick("stop") == f"dataflow stopped: a ({new})\n"
+        assert quick("stop") == "No dataflows are running.\n"
+        assert quick("stop", "a", code=1) == ""
         for words in ((), ("--all",)):
-            assert set(quick("list", "--quiet", *words, *port).split()) == {uuid, new}
-        assert set(quick("clean", "--quiet", *port).split()) == {uuid, new}
+            assert set(quick("list", "--quiet", *words).split()) == {uuid, new}
+        assert set(quick("clean", "--quiet").split()) == {uuid, new}

@@ -12,12 +12,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dora_config.atomic_write import write_file
 from dora_config.process_identity import boot_id, is_alive
-from dora_config.protocol.daemon import StopPart
 from dora_daemon.process_tree.runner_index import IndexEntry
 from dora_daemon.process_tree.runtime_dir import living_runners, own_identity, runtime_roots
+
+if TYPE_CHECKING:
+    from dora_config.protocol.daemon import StopPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,9 @@ def request_stop(root: Path, instance: str, stop: StopPart) -> Path:
 
 def requested_stops(root: Path, instance: str) -> Iterator[tuple[Path, StopPart]]:
     """Yield the requests to a daemon."""
+    # commands read this module's other files and have no use for the messages
+    from dora_config.protocol.daemon import StopPart
+
     for path in root.glob(f"stop-{instance}-*.json"):
         try:
             yield path, StopPart.model_validate_json(path.read_bytes())
