@@ -118,10 +118,7 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("zenoh",),
         ("dds",),
         ("transport",),
-        ("channels",),
-        ("bridge", "api"),
-        ("check",),
-        ("commands",),
+        ("bridge", "api", "commands"),
         ("__main__",),
     ),
 }

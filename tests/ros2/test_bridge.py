@@ -21,18 +21,15 @@ from support.waiting import wait_until
 
 from dora_daemon.recording.reading import Recording
 from dora_daemon.recording.rosbag import CDR
-from dora_ros2.bridge import Bridge
-from dora_ros2.channels import PublishedTopic, Sender, SubscribedTopic
+from dora_ros2.bridge import Bridge, PublishedTopic, Sender, SubscribedTopic
 from dora_ros2.errors import DefinitionError
 from dora_ros2.transport import choose_transport
 from dora_ros2.types import Types
-from dora_ros2.zenoh.actions import ActionClient, ActionServer
+from dora_ros2.zenoh.actions import ActionClient, ActionServer, GoalState
 from dora_ros2.zenoh.descriptions import find_description
-from dora_ros2.zenoh.goals import GoalState
 from dora_ros2.zenoh.graph import Graph
 from dora_ros2.zenoh.node import Node
-from dora_ros2.zenoh.qos import Qos
-from dora_ros2.zenoh.tokens import EndpointToken, parse_token
+from dora_ros2.zenoh.tokens import EndpointToken, Qos, parse_token
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TYPES = Types()

@@ -21,15 +21,13 @@ from support.waiting import wait_until
 
 from dora_ros2 import commands
 from dora_ros2.types import Types
-from dora_ros2.zenoh.actions import ActionServer, ServerGoal
-from dora_ros2.zenoh.attachment import Attachment
+from dora_ros2.zenoh.actions import ActionServer, GoalState, ServerGoal
 from dora_ros2.zenoh.descriptions import serve_descriptions
-from dora_ros2.zenoh.goals import GoalState
 from dora_ros2.zenoh.graph import Profile
 from dora_ros2.zenoh.node import Node, Request
 from dora_ros2.zenoh.parameters import ParameterServer
-from dora_ros2.zenoh.qos import Qos
 from dora_ros2.zenoh.session import Session
+from dora_ros2.zenoh.tokens import Attachment, Qos
 
 TYPES = Types()
 STRING = TYPES.message("std_msgs/msg/String")
@@ -304,7 +302,7 @@ def test_check(robot: Node, run: Run, router: Router, tmp_path: Path) -> None:
 def test_check_without_a_router(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dora_ros2.check._ROUTER_SECONDS", 0.5)
+    monkeypatch.setattr("dora_ros2.commands._ROUTER_SECONDS", 0.5)
     capture = str(tmp_path / "capture.json")
     words = ["check", "--router", "tcp/127.0.0.1:1", "--capture", capture, "--seconds", "0.1"]
     assert commands.run(words) == 1

@@ -14,7 +14,7 @@ from support.workspace import Workspace
 
 from dora_ros2.types import Types
 from dora_ros2.zenoh.node import Node
-from dora_ros2.zenoh.qos import Qos
+from dora_ros2.zenoh.tokens import Qos
 
 pytestmark = pytest.mark.integration
 

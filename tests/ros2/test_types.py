@@ -25,7 +25,7 @@ def test_service() -> None:
     payload = service.request.encode({"a": 1, "b": -2})
     assert service.request.decode(payload).to_pylist() == [{"a": 1, "b": -2}]
     assert service.response.name == "example_interfaces/srv/AddTwoInts_Response"
-    assert service.event.description.main.fields[0].name == "info"
+    assert service.part("Event").description.main.fields[0].name == "info"
 
 
 def test_action() -> None:
@@ -36,13 +36,6 @@ def test_action() -> None:
     goal = {"goal_id": {"uuid": list(range(16))}, "goal": {"order": 5}}
     request = action.send_goal.request
     assert request.decode(request.encode(goal)).to_pylist() == [goal]
-
-
-def test_types_of_a_publisher() -> None:
-    types = Types()
-    described = types.description("std_srvs/srv/SetBool")
-    types.add(described)
-    assert types.service("std_srvs/SetBool").description == described
 
 
 def test_unsupported_type() -> None:
@@ -82,11 +75,16 @@ def test_schemas_of_recordings() -> None:
     plain = types.message_of_schema("builtin_interfaces/msg/Time", stamp)
     assert plain.hash == types.message("builtin_interfaces/Time").hash
 
-    event = types.service("example_interfaces/AddTwoInts").event
+    event = types.service("example_interfaces/AddTwoInts").part("Event")
     text = "int64 a\nint64 b\n---\nint64 sum\n"
     assert types.message_of_schema(event.name, text).hash == event.hash
     fibonacci = types.action("example_interfaces/Fibonacci")
-    for kind in (event, fibonacci.feedback_message, fibonacci.send_goal.event, fibonacci.result):
+    for kind in (
+        event,
+        fibonacci.feedback_message,
+        fibonacci.send_goal.part("Event"),
+        fibonacci.part("Result"),
+    ):
         flat = kind.ros2msg_text
         full = re.sub(r"\b(example_interfaces)/(?=\w+_)", rf"\1/{kind.name.split('/')[1]}/", flat)
         assert full.count("/srv/") + full.count("/action/") == full.count("example_interfaces/")

@@ -60,14 +60,6 @@ def test_unknown_types() -> None:
         Definitions().structure("std_srvs/srv/SetBool_Other")
 
 
-def test_description_that_a_publisher_served(tmp_path: Path) -> None:
-    write(tmp_path, "msg/Mine.msg", "int8 x\nstd_msgs/Header header\n")
-    served = Definitions([tmp_path]).describe("any/msg/Mine")
-    definitions = Definitions()
-    definitions.add(served)
-    assert definitions.describe("any/msg/Mine") == served
-
-
 def test_circle(tmp_path: Path) -> None:
     write(tmp_path, "msg/A.msg", "B b\n")
     write(tmp_path, "msg/B.msg", "A[] a\n")

@@ -13,10 +13,10 @@ from ros2.routers import Router, running_router
 from support.waiting import wait_until
 
 from dora_ros2.types import Types
-from dora_ros2.zenoh.attachment import Attachment
 from dora_ros2.zenoh.graph import Profile
 from dora_ros2.zenoh.node import Node, Request
 from dora_ros2.zenoh.session import Session
+from dora_ros2.zenoh.tokens import Attachment
 
 WORKER = Path(__file__).with_name("sdk_worker.py")
 STRING = Types().message("std_msgs/msg/String")

@@ -19,7 +19,7 @@ from support.waiting import wait_until
 from dora_ros2.dds.participant import Participant
 from dora_ros2.errors import SessionError
 from dora_ros2.types import Types
-from dora_ros2.zenoh.qos import Qos
+from dora_ros2.zenoh.tokens import Qos
 
 PYTHON = Path(os.environ["DORA_TESTS_RCLPY"])
 SHARE = PYTHON.parents[1] / "share"

@@ -15,10 +15,16 @@ from support.waiting import wait_until
 
 from dora_ros2.errors import GoalError, NoReply
 from dora_ros2.types import Types
-from dora_ros2.zenoh.actions import ActionClient, ActionServer, ServerGoal
-from dora_ros2.zenoh.goals import ANY_GOAL, CancelCode, GoalState
+from dora_ros2.zenoh.actions import (
+    ANY_GOAL,
+    ActionClient,
+    ActionServer,
+    CancelCode,
+    GoalState,
+    ServerGoal,
+)
 from dora_ros2.zenoh.node import Node
-from dora_ros2.zenoh.qos import Qos
+from dora_ros2.zenoh.tokens import Qos
 
 FIBONACCI = Types().action("example_interfaces/action/Fibonacci")
 SECONDS = 30
@@ -81,7 +87,8 @@ def test_a_goal_with_feedback_and_result(router: Router) -> None:
         wait_until(lambda: len(feedback) == 3, what="the feedback")
         assert feedback == [[1], [1, 1], [1, 1, 1]]
         goal.finish(
-            GoalState.SUCCEEDED, pa.array([{"sequence": [0, 1, 1]}], FIBONACCI.result.arrow_type)
+            GoalState.SUCCEEDED,
+            pa.array([{"sequence": [0, 1, 1]}], FIBONACCI.part("Result").arrow_type),
         )
         for future in (*waiting, accepted.result()):
             assert future.result(SECONDS).state is GoalState.SUCCEEDED

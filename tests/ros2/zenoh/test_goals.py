@@ -6,27 +6,29 @@ import pytest
 from hypothesis import given, strategies as st
 
 from dora_ros2.errors import GoalError
-from dora_ros2.zenoh.goals import ANY_GOAL, CancelCode, Goals, GoalState
+from dora_ros2.zenoh.actions import ANY_GOAL, CancelCode, Goal, Goals, GoalState
 
 ONE, TWO = bytes([1] * 16), bytes([2] * 16)
 
 
 def test_a_goal_is_kept_for_some_time_after_its_end() -> None:
-    goals = Goals(10)
-    goals.accept(ONE, 5)
+    goals: Goals[Goal] = Goals(10)
+    goals.accept(Goal(ONE), 5)
     with pytest.raises(GoalError, match="exists already"):
-        goals.accept(ONE, 6)
+        goals.accept(Goal(ONE), 6)
     goals.move(ONE, GoalState.EXECUTING, 0)
     goals.move(ONE, GoalState.SUCCEEDED, 1)
-    assert goals.expire(10.9) == []
-    assert goals.expire(11) == [ONE]
+    goals.expire(10.9)
+    [goal] = goals.goals.values()
+    goals.expire(11)
+    assert (goals.goals, goal.state) == ({}, GoalState.UNKNOWN)
     with pytest.raises(GoalError, match="is unknown"):
         goals.move(ONE, GoalState.ABORTED, 12)
 
 
 def test_wrong_changes_are_refused() -> None:
-    goals = Goals(10)
-    goals.accept(ONE, 5)
+    goals: Goals[Goal] = Goals(10)
+    goals.accept(Goal(ONE), 5)
     with pytest.raises(GoalError, match="is accepted and cannot become canceled"):
         goals.move(ONE, GoalState.CANCELED, 0)
     goals.move(ONE, GoalState.CANCELING, 0)
@@ -36,9 +38,10 @@ def test_wrong_changes_are_refused() -> None:
 
 
 def test_which_goals_a_cancel_request_means() -> None:
-    goals = Goals(10)
-    first, second = goals.accept(ONE, 100), goals.accept(TWO, 200)
-    third = goals.accept(bytes([3] * 16), 300)
+    goals: Goals[Goal] = Goals(10)
+    first, second, third = Goal(ONE), Goal(TWO), Goal(bytes([3] * 16))
+    for goal, stamp_ns in ((first, 100), (second, 200), (third, 300)):
+        goals.accept(goal, stamp_ns)
     assert goals.to_cancel(ANY_GOAL, 0) == (CancelCode.ACCEPTED, [first, second, third])
     assert goals.to_cancel(ANY_GOAL, 200) == (CancelCode.ACCEPTED, [first, second])
     assert goals.to_cancel(TWO, 0) == (CancelCode.ACCEPTED, [second])
@@ -52,13 +55,13 @@ def test_which_goals_a_cancel_request_means() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from([ONE, TWO]), st.sampled_from(list(GoalState)))))
 def test_any_order_of_changes(changes: list[tuple[bytes, GoalState]]) -> None:
-    goals = Goals(5)
+    goals: Goals[Goal] = Goals(5)
     for now, (goal_id, state) in enumerate(changes):
         before = goals.goals.get(goal_id)
         ended = before is not None and before.state.ended
         try:
             if state is GoalState.ACCEPTED:
-                goals.accept(goal_id, now)
+                goals.accept(Goal(goal_id), now)
             else:
                 goals.move(goal_id, state, now)
         except GoalError:

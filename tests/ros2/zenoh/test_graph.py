@@ -5,9 +5,8 @@ from __future__ import annotations
 from hypothesis import given, strategies as st
 from ros2.zenoh.test_tokens import CAPTURED, ENDPOINTS, NODES
 
-from dora_ros2.zenoh.attachment import gid
 from dora_ros2.zenoh.graph import Graph, Profile
-from dora_ros2.zenoh.tokens import EndpointToken, NodeToken
+from dora_ros2.zenoh.tokens import EndpointToken, NodeToken, gid
 
 NODE = "@ros2_lv/0/aa/0/0/NN/%/%robot1/camera"
 QOS = "::,10:,:,:,,"

@@ -6,8 +6,16 @@ import pytest
 from hypothesis import given, strategies as st
 
 from dora_ros2.errors import InvalidName
-from dora_ros2.zenoh import keys
-from dora_ros2.zenoh.qos import Qos, parse_qos
+from dora_ros2.zenoh.tokens import (
+    Qos,
+    absolute,
+    check_namespace,
+    check_node_name,
+    data_key,
+    parse_domain,
+    parse_qos,
+    ros_type,
+)
 
 DURATIONS = st.none() | st.integers(0, 10**18)
 QOS = st.builds(
@@ -25,9 +33,9 @@ QOS = st.builds(
 
 def test_data_keys() -> None:
     string = "std_msgs::msg::dds_::String_"
-    assert keys.ros_type(string) == "std_msgs/msg/String"
-    assert keys.ros_type("other") == "other"
-    key = keys.data_key(2, "/robot1/chatter", string, "RIHS01_df")
+    assert ros_type(string) == "std_msgs/msg/String"
+    assert ros_type("other") == "other"
+    key = data_key(2, "/robot1/chatter", string, "RIHS01_df")
     assert key == "2/robot1/chatter/std_msgs::msg::dds_::String_/RIHS01_df"
 
 
@@ -43,24 +51,24 @@ def test_data_keys() -> None:
     ],
 )
 def test_names_become_absolute(name: str, namespace: str, expected: str) -> None:
-    assert keys.absolute(name, namespace, "camera") == expected
+    assert absolute(name, namespace, "camera") == expected
 
 
 @pytest.mark.parametrize("name", ["", "/", "a//b", "/a/", "1a", "a/*", "a$", "a?b", "#", "a%b"])
 def test_invalid_names_are_refused(name: str) -> None:
     with pytest.raises(InvalidName, match="not a valid ROS name"):
-        keys.absolute(name)
+        absolute(name)
 
 
 def test_other_invalid_names() -> None:
     with pytest.raises(InvalidName, match='"a-b" is not a valid name of a ROS node'):
-        keys.check_node_name("a-b")
+        check_node_name("a-b")
     for text in ("-1", "233", "one"):
         with pytest.raises(InvalidName, match="not a valid ROS domain"):
-            keys.parse_domain(text)
-    assert (keys.parse_domain(""), keys.parse_domain("7")) == (0, 7)
-    assert keys.check_namespace("") == "/"
-    assert keys.check_namespace("robot1") == "/robot1"
+            parse_domain(text)
+    assert (parse_domain(""), parse_domain("7")) == (0, 7)
+    assert check_namespace("") == "/"
+    assert check_namespace("robot1") == "/robot1"
 
 
 @pytest.mark.parametrize(

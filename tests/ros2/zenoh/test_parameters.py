@@ -13,10 +13,10 @@ from support.waiting import wait_until
 from dora_ros2.definitions.description import TypeDescription
 from dora_ros2.errors import DefinitionError, NoReply, Ros2Error
 from dora_ros2.types import Types
-from dora_ros2.zenoh.attachment import Attachment
 from dora_ros2.zenoh.descriptions import fetch_description, find_description, serve_descriptions
 from dora_ros2.zenoh.node import Node
 from dora_ros2.zenoh.parameters import ParameterClient, ParameterServer, Value, parameter_type
+from dora_ros2.zenoh.tokens import Attachment
 
 TYPES = Types()
 SECONDS = 30

@@ -18,9 +18,8 @@ from support.waiting import wait_until
 
 from dora_ros2.definitions.description import dds_name
 from dora_ros2.errors import NoReply, SessionError
-from dora_ros2.zenoh.attachment import Attachment
-from dora_ros2.zenoh.keys import NamedType
 from dora_ros2.zenoh.node import Node, Request, ServiceClient
+from dora_ros2.zenoh.tokens import Attachment, NamedType
 
 ADD = NamedType(dds_name("example_interfaces/srv/AddTwoInts"), "RIHS01_e1")
 
@@ -119,7 +118,7 @@ def test_a_killed_server_ends_its_requests(router: Router, tmp_path: Path) -> No
     program = tmp_path / "server.py"
     program.write_text(
         "import sys, time\n"
-        "from dora_ros2.zenoh.keys import NamedType\n"
+        "from dora_ros2.zenoh.tokens import NamedType\n"
         "from dora_ros2.zenoh.node import Node\n"
         "from dora_ros2.zenoh.session import Session\n"
         "kept = []\n"

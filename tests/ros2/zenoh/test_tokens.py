@@ -9,9 +9,16 @@ from hypothesis import given, strategies as st
 from ros2.zenoh.test_keys import QOS
 
 from dora_ros2.errors import MalformedMessage
-from dora_ros2.zenoh.attachment import Attachment, decode_attachment, gid
-from dora_ros2.zenoh.qos import Qos
-from dora_ros2.zenoh.tokens import EndpointToken, Kind, NodeToken, parse_token
+from dora_ros2.zenoh.tokens import (
+    Attachment,
+    EndpointToken,
+    Kind,
+    NodeToken,
+    Qos,
+    decode_attachment,
+    gid,
+    parse_token,
+)
 
 CAPTURED = (
     "@ros2_lv/0/9ca0f8facf84ffb1e6bfa4f2500889f0/0/3/MP/%/%/_ros2cli_712/%chatter/"

@@ -17,13 +17,10 @@ from support.waiting import wait_until
 
 from dora_ros2.definitions.description import dds_name
 from dora_ros2.errors import InvalidName, SessionError
-from dora_ros2.zenoh.attachment import Attachment
 from dora_ros2.zenoh.graph import Profile
-from dora_ros2.zenoh.keys import NamedType
 from dora_ros2.zenoh.node import Node, Publisher
-from dora_ros2.zenoh.qos import Qos
 from dora_ros2.zenoh.session import Session
-from dora_ros2.zenoh.tokens import Kind
+from dora_ros2.zenoh.tokens import Attachment, Kind, NamedType, Qos
 
 STRING = NamedType(
     dds_name("std_msgs/msg/String"),
@@ -330,7 +327,7 @@ def test_a_killed_publisher_disappears(router: Router, tmp_path: Path) -> None:
     program = tmp_path / "talker.py"
     program.write_text(
         "import sys, time\n"
-        "from dora_ros2.zenoh.keys import NamedType\n"
+        "from dora_ros2.zenoh.tokens import NamedType\n"
         "from dora_ros2.zenoh.node import Node\n"
         "from dora_ros2.zenoh.session import Session\n"
         "session = Session(router=sys.argv[1])\n"

@@ -17,7 +17,6 @@ from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 
-from dora_ros2.channels import ENDS, MAX_GOALS, REQUEST_SECONDS, RESULT_SECONDS
 from dora_ros2.definitions.description import full_name
 from dora_ros2.errors import (
     DefinitionError,
@@ -28,15 +27,21 @@ from dora_ros2.errors import (
 )
 from dora_ros2.transport import Connection, choose_transport, logger, place_of, qos_of
 from dora_ros2.types import MessageType, Types
-from dora_ros2.zenoh import keys
-from dora_ros2.zenoh.actions import ActionClient, ActionServer, ClientGoal, Result, ServerGoal
-from dora_ros2.zenoh.attachment import Attachment
+from dora_ros2.zenoh.actions import (
+    ENDS,
+    MAX_GOALS,
+    RESULT_SECONDS,
+    ActionClient,
+    ActionServer,
+    ClientGoal,
+    GoalState,
+    Result,
+    ServerGoal,
+)
 from dora_ros2.zenoh.descriptions import find_description, serve_descriptions
-from dora_ros2.zenoh.goals import GoalState
-from dora_ros2.zenoh.node import Node, Request
+from dora_ros2.zenoh.node import REQUEST_SECONDS, Node, Request
 from dora_ros2.zenoh.parameters import ParameterServer, Value
-from dora_ros2.zenoh.qos import Qos
-from dora_ros2.zenoh.tokens import Kind
+from dora_ros2.zenoh.tokens import Attachment, Kind, Qos, absolute
 
 _T = TypeVar("_T")
 _TAKE_SECONDS = 1.0
@@ -234,7 +239,7 @@ class Ros2Node:
 
     def create_topic(self, name: str, message_type: str, qos: Ros2QosPolicies) -> Ros2Topic:
         """Return a topic for `create_publisher` and `create_subscription`."""
-        keys.absolute(name)
+        absolute(name)
         return Ros2Topic(name, message_type, qos)
 
     def create_publisher(
@@ -297,7 +302,7 @@ class Ros2Node:
             raise InvalidName(f"failed to set parameter `{name}`: {refused}")
 
     def _described(self, topic: Ros2Topic) -> MessageType:
-        name = keys.absolute(topic.name, *place_of(self._node))
+        name = absolute(topic.name, *place_of(self._node))
 
         def publishers() -> list[Any]:
             found = self._connection.graph.endpoints(Kind.PUBLISHER, name=name)
@@ -365,8 +370,7 @@ class Ros2ServiceClient:
     """Sends requests to a service."""
 
     def __init__(self, node: Node, types: Types, name: str, kind: str) -> None:
-        self._type = types.service(_slashes(kind))
-        self._client = node.service_client(name, self._type)
+        self._client = node.service_client(name, types.service(_slashes(kind)))
         if not self.wait_for_service():
             self._client.close()
             raise NoReply(f"service `{name}` not available within {_SERVER_SECONDS:g} s")
@@ -378,19 +382,17 @@ class Ros2ServiceClient:
     def call(self, request: pa.Array, timeout_s: float | None = None) -> pa.StructArray:
         """Send a request and return the response; raises RuntimeError after 30 s by default."""
         seconds = REQUEST_SECONDS if timeout_s is None else timeout_s
-        future = self._client.call(self._type.request.encode(request), timeout=seconds)
-        return self._type.response.decode(future.result())
+        return self._client.ask(request, timeout=seconds).result()
 
 
 class Ros2ServiceServer:
     """Receives the requests of a service."""
 
     def __init__(self, node: Node, types: Types, name: str, kind: str) -> None:
-        self._type = types.service(_slashes(kind))
         self._requests: SimpleQueue[tuple[Request, pa.StructArray]] = SimpleQueue()
         self._taken: dict[int, Request] = {}
         self._number = 0
-        self._server = node.service_server(name, self._type, self._requested)
+        self._server = node.service_server(name, types.service(_slashes(kind)), self._requested)
 
     def take_request(self, timeout_s: float | None = None) -> tuple[int, pa.StructArray] | None:
         """Return id and value of the next request; None after `timeout_s` (default 1 s)."""
@@ -406,11 +408,11 @@ class Ros2ServiceServer:
         request = self._taken.get(request_id)
         if request is None:
             raise NoReply(f"unknown request_id {request_id} (already answered or never taken)")
-        request.reply(self._type.response.encode(response))
+        request.answer(response)
         del self._taken[request_id]
 
     def _requested(self, request: Request) -> None:
-        self._requests.put((request, self._type.request.decode(request.payload)))
+        self._requests.put((request, request.value))
 
 
 class Ros2ActionClient:
@@ -490,7 +492,6 @@ class Ros2ActionServer:
     def __init__(self, node: Node, types: Types, name: str, kind: str) -> None:
         self._offered: SimpleQueue[tuple[str, pa.StructArray]] = SimpleQueue()
         self._cancelled: SimpleQueue[str] = SimpleQueue()
-        self._goals: dict[str, ServerGoal] = {}
         self._server = ActionServer(
             node,
             name,
@@ -513,7 +514,7 @@ class Ros2ActionServer:
         with contextlib.suppress(Empty):
             while True:
                 found.append(self._cancelled.get_nowait())
-        return [key for key in found if key in self._goals] or None
+        return [key for key in found if key in self._server.running()] or None
 
     def send_feedback(self, goal_id: str, feedback: pa.Array) -> None:
         """Publish feedback. Raises RuntimeError."""
@@ -530,24 +531,22 @@ class Ros2ActionServer:
         goal = self._known(goal_id)
         state = GoalState.SUCCEEDED if status is None else ENDS.get(status, GoalState.ABORTED)
         goal.finish(state, result)
-        del self._goals[goal_id]
 
     def _known(self, goal_id: str) -> ServerGoal:
-        if goal_id not in self._goals:
+        goal = self._server.running().get(goal_id)
+        if goal is None:
             raise GoalError(f"unknown goal_id {goal_id} (it has a result or was never taken)")
-        return self._goals[goal_id]
+        return goal
 
     def _requested(self, goal: ServerGoal) -> None:
-        if len(self._goals) >= MAX_GOALS:
+        if len(goal.server.running()) >= MAX_GOALS:
             goal.reject()
-            return
-        key = str(uuid.UUID(bytes=goal.id))
-        self._goals[key] = goal
-        goal.accept()
-        self._offered.put((key, goal.goal))
+        else:
+            goal.accept()
+            self._offered.put((goal.key, goal.goal))
 
     def _cancel_requested(self, goal: ServerGoal) -> bool:
-        self._cancelled.put(str(uuid.UUID(bytes=goal.id)))
+        self._cancelled.put(goal.key)
         return True
 
 

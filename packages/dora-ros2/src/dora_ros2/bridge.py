@@ -6,30 +6,46 @@ channel once its type is known.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
+import pyarrow as pa
+
 from dora_node_api import Node as DoraNode
-from dora_ros2.channels import (
-    ActionCaller,
-    ActionHost,
-    BridgeChannel,
-    PublishedTopic,
-    Sender,
-    ServiceCaller,
-    ServiceHost,
-    SubscribedTopic,
+from dora_node_api.ids import uuid7
+from dora_ros2.definitions.description import full_name
+from dora_ros2.errors import DefinitionError, MalformedMessage, Ros2Error
+from dora_ros2.transport import Choice, Connection, choose_transport, logger, place_of, qos_of
+from dora_ros2.types import MessageType, Types
+from dora_ros2.zenoh.actions import (
+    ENDS,
+    MAX_GOALS,
+    RESULT_SECONDS,
+    ActionClient,
+    ActionServer,
+    ClientGoal,
+    GoalState,
+    Result,
+    ServerGoal,
 )
-from dora_ros2.errors import Ros2Error
-from dora_ros2.transport import Choice, Connection, choose_transport, logger
-from dora_ros2.types import Types
-from dora_ros2.zenoh.descriptions import serve_descriptions
+from dora_ros2.zenoh.descriptions import find_description, serve_descriptions
+from dora_ros2.zenoh.graph import Graph
+from dora_ros2.zenoh.node import REQUEST_SECONDS, Node, Request
+from dora_ros2.zenoh.tokens import NO_HASH, Attachment, EndpointToken, Kind, absolute
 
 SETTINGS = "DORA_ROS2"
 """Variable with the `ros2` block of the node, as JSON."""
@@ -38,6 +54,531 @@ _PATIENCE_SECONDS = 1.5
 _GRAPH_SECONDS = 1.0
 _FINISH_SECONDS = 0.05
 _ANY = "*"
+
+
+MAX_REQUESTS = 64
+_CLOSE_SECONDS = 2.0
+TYPE_KEY = "ros2_type"
+"""Metadata of messages whose type is not in the dataflow file, for exports of recordings."""
+_QUEUED = 64
+"""Fewest messages of a topic that may wait for the dataflow or for the topic to be opened."""
+
+
+class Sender:
+    """A thread that sends to the dataflow, since a full queue there may block."""
+
+    def __init__(self, node: DoraNode) -> None:
+        self.node = node
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="ros2-sender", daemon=True)
+        self._thread.start()
+
+    def put(self, job: Callable[[], None]) -> None:
+        """Call `job` after those before it."""
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """Finish the jobs, unless they are blocked."""
+        self._jobs.put(None)
+        self._thread.join(_CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()
+            except (RuntimeError, MemoryError, OSError):
+                logger.exception("a message was not sent to the dataflow")
+
+
+class BridgeChannel:
+    """One topic, service or action."""
+
+    def __init__(self, name: str, sender: Sender, types: Types) -> None:
+        self.name = name
+        self.sender = sender
+        self.types = types
+        self.endpoint: Any = None
+        self._dropped = 0
+
+    def update(self, node: Node, graph: Graph) -> str | None:
+        """Open what can be opened; return what the channel waits for. On the keeper thread."""
+        raise NotImplementedError
+
+    def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+        """Process a message of the dataflow."""
+        raise NotImplementedError
+
+    def busy_until(self) -> float:
+        """Return until when something is under way, by the monotonic clock; 0 if nothing is."""
+        return 0.0
+
+    def close(self) -> None:
+        """Withdraw the endpoint, and report how many messages were dropped."""
+        if self.endpoint is not None:
+            self.endpoint.close()
+        if self._dropped > 1:
+            logger.warning("%s: dropped %d messages", self.name, self._dropped)
+
+    def drop(self, reason: object) -> None:
+        """Count a message that is dropped, and warn of the first one."""
+        self._dropped += 1
+        if self._dropped == 1:
+            logger.warning("%s: dropped a message: %s", self.name, reason)
+
+
+class Topic(BridgeChannel):
+    """A topic; its type may be that of the other side."""
+
+    other: Kind
+    waits_for: str
+
+    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+        super().__init__(settings["topic"], sender, types)
+        self._type_name = settings.get("message_type", "")
+        self.qos = qos_of(settings.get("qos") or {})
+        limit = None if self.qos.keep_all else max(self.qos.depth, _QUEUED)
+        self.held: deque[Any] = deque(maxlen=limit)
+        self.type: MessageType | None = None
+        self._graph = Graph()
+        self._mismatched: set[str] = set()
+
+    def open(self, node: Node, kind: MessageType) -> None:
+        raise NotImplementedError
+
+    def update(self, node: Node, graph: Graph) -> str | None:
+        self._graph = graph
+        if self.type is None and self._type_name:
+            try:
+                self._open(node, self.types.message(self._type_name))
+            except DefinitionError as error:
+                if error.file:
+                    raise  # it is there, and wrong; else the other side may describe it
+        wanted = full_name(self._type_name, "msg") if self._type_name else None
+        name = absolute(self.name, *place_of(node))
+        others = [
+            one for one in graph.endpoints(self.other, name=name) if wanted in (None, one.type)
+        ]
+        if self.type is None and not others:
+            what = "with a type" if wanted is None else f"that describes {wanted}"
+            return f"waits for a {self.waits_for} of {self.name} {what}"
+        if others and not any(self._matches(one) for one in others):
+            return self._follow(node, others[0])
+        return None
+
+    def _matches(self, other: EndpointToken) -> bool:
+        held = self.type
+        return held is not None and other.type == held.name and other.hash in (NO_HASH, held.hash)
+
+    def _follow(self, node: Node, other: EndpointToken) -> str | None:
+        """Use the type of the other side, whose definition may differ from that here."""
+        if self.type is not None and other.hash in self._mismatched:
+            return None
+        try:
+            described = find_description(node, self.types, other)
+            self._open(node, MessageType(described))
+        except Ros2Error as error:
+            if self.type is None:
+                return f"waits for the type of {self.name}: {error}"
+            if other.hash not in self._mismatched:
+                self._mismatched.add(other.hash)
+                logger.warning("%s: no messages of %s: %s", self.name, other.node.full_name, error)
+        return None
+
+    def _open(self, node: Node, kind: MessageType) -> None:
+        if self.endpoint is not None:
+            self.endpoint.close()
+        self.type = kind
+        self.open(node, kind)
+
+
+class SubscribedTopic(Topic):
+    """Sends the messages of a topic to an output."""
+
+    other = Kind.PUBLISHER
+    waits_for = "publisher"
+
+    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+        super().__init__(settings, sender, types)
+        self._output = settings["output"]
+
+    def open(self, node: Node, kind: MessageType) -> None:
+        self.endpoint = node.subscription(self.name, kind, partial(self._received, kind), self.qos)
+
+    def _received(self, kind: MessageType, payload: bytes, attachment: Attachment | None) -> None:
+        if len(self.held) == self.held.maxlen:
+            self.drop("the dataflow does not take messages fast enough")
+        self.held.append((kind, payload, attachment))
+        self.sender.put(self._send)
+
+    def _send(self) -> None:
+        if not self.held:
+            return
+        kind, payload, attachment = self.held.popleft()
+        try:
+            value = kind.decode(payload)
+        except MalformedMessage as error:
+            self.drop(f"{error} (from {self._publisher(attachment)})")
+            return
+        known = {} if self._type_name else {TYPE_KEY: kind.name}
+        self.sender.node.send_output(self._output, value, known)
+
+    def _publisher(self, attachment: Attachment | None) -> str:
+        token = self._graph.sender(attachment.gid) if attachment is not None else None
+        return token.node.full_name if token is not None else "an unknown publisher"
+
+
+class PublishedTopic(Topic):
+    """Publishes the messages of an input."""
+
+    other = Kind.SUBSCRIPTION
+    waits_for = "subscription"
+
+    def __init__(self, settings: Mapping[str, Any], sender: Sender, types: Types) -> None:
+        super().__init__(settings, sender, types)
+        self._lock = threading.Lock()
+        self._held_until = 0.0
+
+    def open(self, node: Node, kind: MessageType) -> None:
+        with self._lock:
+            self.endpoint = node.publisher(self.name, kind, self.qos)
+            while self.held:
+                self._publish(kind, self.held.popleft())
+
+    def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+        with self._lock:
+            if self.endpoint is not None and self.type is not None:
+                self._publish(self.type, value)
+                return
+            if len(self.held) == self.held.maxlen:
+                self.drop("the topic is not open yet")
+            self.held.append(value)
+            self._held_until = time.monotonic() + REQUEST_SECONDS
+
+    def busy_until(self) -> float:
+        return self._held_until if self.held else 0.0
+
+    def _publish(self, kind: MessageType, value: pa.Array) -> None:
+        try:
+            self.endpoint.publish(kind.encode(value))
+        except Ros2Error as error:
+            self.drop(error)
+
+    def close(self) -> None:
+        if self.held:
+            self.drop(f"the topic was not opened ({len(self.held)} messages)")
+        super().close()
+
+
+@dataclass
+class _Waiting:
+    """A request or goal that waits for a server, until a time of the monotonic clock."""
+
+    until: float
+    value: pa.Array
+    metadata: Mapping[str, Any]
+
+
+class _Exchange(BridgeChannel):
+    """What clients and servers of services and actions share."""
+
+    noun: str
+
+    def __init__(
+        self, settings: Mapping[str, Any], outputs: Sequence[str], sender: Sender, types: Types
+    ) -> None:
+        super().__init__(settings[self.noun], sender, types)
+        self.type_name = settings[f"{self.noun}_type"]
+        self.outputs = outputs
+        self.lock = threading.RLock()
+
+    def open(self, node: Node) -> Any:
+        """Return the client or server. Raises DefinitionError."""
+        raise NotImplementedError
+
+    def update(self, node: Node, graph: Graph) -> str | None:
+        if self.endpoint is None:
+            try:
+                self.endpoint = self.open(node)
+            except DefinitionError as error:
+                if error.file:
+                    raise
+                return f"waits for a definition: {error}"
+        return self.check()
+
+    def check(self) -> str | None:
+        """Return for what the opened endpoint waits."""
+        return None
+
+    def output(self, name: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+        """Send to the output of a name, or to the first one that is not of feedback."""
+        if name not in self.outputs:
+            if name == "feedback":
+                return
+            name = next((one for one in self.outputs if one != "feedback"), name)
+        self.sender.put(partial(self.sender.node.send_output, name, value, metadata))
+
+
+class _Caller(_Exchange):
+    """What clients of services and actions share: requests that wait for their server."""
+
+    limit: int
+
+    def __init__(
+        self, settings: Mapping[str, Any], outputs: Sequence[str], sender: Sender, types: Types
+    ) -> None:
+        super().__init__(settings, outputs, sender, types)
+        self._waiting: deque[_Waiting] = deque()
+        self.in_flight = 0
+
+    def send(self, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+    def check(self) -> str | None:
+        available = self.endpoint.available
+        with self.lock:
+            while self._waiting and (available or self._waiting[0].until < time.monotonic()):
+                one = self._waiting.popleft()
+                if available:
+                    self._send(one)
+                else:
+                    self.drop(f"no server within {REQUEST_SECONDS:g} s")
+        return None if available else f"waits for a server of {self.noun} {self.name}"
+
+    def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+        one = _Waiting(time.monotonic() + REQUEST_SECONDS, value, metadata)
+        with self.lock:
+            if self.in_flight + len(self._waiting) >= self.limit:
+                self.drop(f"{self.limit} others wait for their answers")
+            elif self._waiting or self.endpoint is None or not self.endpoint.available:
+                self._waiting.append(one)
+            else:
+                self._send(one)
+
+    def busy_until(self) -> float:
+        with self.lock:
+            if self.in_flight:
+                return math.inf  # each has its own time limit
+            return self._waiting[-1].until if self._waiting else 0.0
+
+    def _send(self, one: _Waiting) -> None:
+        self.in_flight += 1
+        try:
+            self.send(one.value, one.metadata)
+        except Ros2Error as error:
+            self.in_flight -= 1
+            self.drop(error)
+
+    def ended(self, error: BaseException | None = None) -> None:
+        """Count a request that got its answer, or none."""
+        with self.lock:
+            self.in_flight -= 1
+        if error is not None:
+            self.drop(error)
+
+
+class ServiceCaller(_Caller):
+    """Sends inputs as requests, and responses to an output, in the order of the requests.
+
+    Responses have the metadata of their requests. Requests with a ``request_id`` do not wait for
+    the responses before theirs.
+    """
+
+    noun = "service"
+    limit = MAX_REQUESTS
+
+    def open(self, node: Node) -> Any:
+        self._order: deque[tuple[Future[pa.StructArray], Mapping[str, Any]]] = deque()
+        return node.service_client(self.name, self.types.service(self.type_name))
+
+    def send(self, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+        future = self.endpoint.ask(value, timeout=REQUEST_SECONDS)
+        if "request_id" in metadata:
+            future.add_done_callback(
+                lambda done: self.sender.put(lambda: self._answer(done, metadata))
+            )
+        else:
+            self._order.append((future, metadata))
+            future.add_done_callback(lambda _: self.sender.put(self._answer_first))
+
+    def _answer_first(self) -> None:
+        while self._order and self._order[0][0].done():
+            self._answer(*self._order.popleft())
+
+    def _answer(self, done: Future[pa.StructArray], metadata: Mapping[str, Any]) -> None:
+        try:
+            value = done.result()
+        except Ros2Error as error:
+            self.ended(error)
+            return
+        self.output("response", value, metadata)
+        self.ended()
+
+
+class ServiceHost(_Exchange):
+    """Sends requests to an output with a ``request_id``; inputs with this id are the responses.
+
+    A response without id is that of the oldest request.
+    """
+
+    noun = "service"
+
+    def __init__(
+        self, settings: Mapping[str, Any], outputs: Sequence[str], sender: Sender, types: Types
+    ) -> None:
+        super().__init__(settings, outputs, sender, types)
+        self.pending: dict[str, tuple[float, Request]] = {}
+        """Requests that the dataflow has not answered, by id, and until when it may."""
+
+    def open(self, node: Node) -> Any:
+        service = self.types.service(self.type_name)
+        return node.service_server(self.name, service, self._requested)
+
+    def check(self) -> str | None:
+        now = time.monotonic()
+        with self.lock:
+            late = [key for key, (until, _) in self.pending.items() if until < now]
+            expired = [self.pending.pop(key)[1] for key in late]
+        for request in expired:
+            request.fail("no response of the dataflow")
+            self.drop(f"no response of the dataflow within {REQUEST_SECONDS:g} s")
+        return None
+
+    def _requested(self, request: Request) -> None:
+        value = request.value  # an error is the reply
+        key = uuid7()
+        with self.lock:
+            full = len(self.pending) >= MAX_REQUESTS
+            if not full:
+                self.pending[key] = (time.monotonic() + REQUEST_SECONDS, request)
+        if full:
+            request.fail("too many requests wait")
+            self.drop(f"{MAX_REQUESTS} others wait for their responses")
+            return
+        self.output("request", value, {"request_id": key})
+
+    def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+        with self.lock:
+            first = next(iter(self.pending), None)
+            key = metadata.get("request_id", first)
+            found = self.pending.pop(str(key), None)
+        if found is None:
+            known = f"the `request_id` {key} is not that of a request that waits"
+            self.drop("no request waits for a response" if first is None else known)
+            return
+        try:
+            found[1].answer(value)
+        except Ros2Error as error:
+            found[1].fail(str(error))
+            self.drop(error)
+
+
+class ActionCaller(_Caller):
+    """Sends inputs as goals; feedback and results have their ``goal_id``.
+
+    Results have a ``goal_status`` as well. A ``goal_id`` of the input that is a UUID is that of the
+    goal.
+    """
+
+    noun = "action"
+    limit = MAX_GOALS
+
+    def open(self, node: Node) -> Any:
+        return ActionClient(node, self.name, self.types.action(self.type_name))
+
+    def send(self, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+        goal_id = _goal_id(metadata.get("goal_id")) or uuid.uuid4().bytes
+        known = {**metadata, "goal_id": str(uuid.UUID(bytes=goal_id))}
+        accepted: Future[ClientGoal] = self.endpoint.send_goal(
+            value,
+            goal_id=goal_id,
+            on_feedback=lambda feedback: self.output("feedback", feedback, known),
+            timeout=REQUEST_SECONDS,
+        )
+        accepted.add_done_callback(lambda done: self._accepted(done, known))
+
+    def _accepted(self, done: Future[ClientGoal], known: Mapping[str, Any]) -> None:
+        try:
+            result = done.result().result(timeout=RESULT_SECONDS)
+        except Ros2Error as error:
+            self.ended(error)
+            return
+        result.add_done_callback(lambda done: self._finished(done, known))
+
+    def _finished(self, done: Future[Result], known: Mapping[str, Any]) -> None:
+        try:
+            result = done.result()
+        except Ros2Error as error:
+            self.ended(error)
+            return
+        status = {"goal_status": result.state.name.lower()}
+        self.output("result", result.result, {**known, **status})
+        self.ended()
+
+
+class ActionHost(_Exchange):
+    """Sends goals to an output with a ``goal_id``; takes feedback and results from two inputs."""
+
+    noun = "action"
+
+    def open(self, node: Node) -> Any:
+        return ActionServer(
+            node,
+            self.name,
+            self.types.action(self.type_name),
+            self._requested,
+            # the dataflow does not receive it, so it must not be promised
+            on_cancel=lambda _: False,
+            keep_results=RESULT_SECONDS,
+        )
+
+    def _requested(self, goal: ServerGoal) -> None:
+        if len(goal.server.running()) >= MAX_GOALS:
+            goal.reject()
+            self.drop(f"{MAX_GOALS} other goals have no result yet")
+            return
+        goal.accept()
+        self.output("goal", goal.goal, {"goal_id": goal.key})
+
+    def receive(self, port: str, value: pa.Array, metadata: Mapping[str, Any]) -> None:
+        key = str(metadata.get("goal_id"))
+        goal = self._running().get(key)
+        if goal is None:
+            self.drop(f"the `goal_id` {key} is not that of a goal without a result")
+            return
+        if port == "feedback":
+            try:
+                goal.feedback(value)
+            except Ros2Error as error:
+                self.drop(error)
+            return
+        written = str(metadata.get("goal_status", "succeeded"))
+        state = ENDS.get(written)
+        if state is None:
+            self.drop(f'"{written}" is not a `goal_status`; the goal is aborted')
+        try:
+            goal.finish(state or GoalState.ABORTED, value)
+        except Ros2Error as error:
+            self.drop(error)
+            self._abort(goal)
+
+    def _running(self) -> dict[str, ServerGoal]:
+        return {} if self.endpoint is None else self.endpoint.running()
+
+    def _abort(self, goal: ServerGoal) -> None:
+        with contextlib.suppress(Ros2Error):
+            goal.finish(GoalState.ABORTED)
+
+    def close(self) -> None:
+        for goal in self._running().values():
+            self._abort(goal)
+        super().close()
+
+
+def _goal_id(text: Any) -> bytes | None:
+    try:
+        return uuid.UUID(str(text)).bytes
+    except ValueError:
+        return None
 
 
 class Bridge:

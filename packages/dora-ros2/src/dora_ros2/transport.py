@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from dora_ros2.errors import SessionError
 from dora_ros2.zenoh.graph import Graph, Profile
 from dora_ros2.zenoh.node import Node
-from dora_ros2.zenoh.qos import INFINITE, Qos
 from dora_ros2.zenoh.session import ROUTER, Session
+from dora_ros2.zenoh.tokens import INFINITE, Qos
 
 if TYPE_CHECKING:
     from dora_ros2.dds.participant import Participant

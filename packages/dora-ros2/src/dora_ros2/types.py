@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from dora_ros2.cdr.arrow import View, arrow_type, with_views
+from dora_ros2.cdr.generator import View, arrow_type, with_views
 from dora_ros2.cdr.reader import Reader, generate_reader
 from dora_ros2.cdr.writer import REFUSALS, Writer, as_dictionary, generate_writer, problem_of
 from dora_ros2.definitions.description import (
@@ -47,6 +47,10 @@ class _InterfaceType:
     @property
     def hash(self) -> str:
         return self.description.hash
+
+    def part(self, suffix: str) -> MessageType:
+        """Return an implicit type: ``Request`` of ``package/srv/Name`` is its `Name_Request`."""
+        return MessageType(self.description.of(f"{self.name}_{suffix}"))
 
 
 @dataclass(frozen=True)
@@ -117,25 +121,40 @@ class MessageType(_InterfaceType):
 class ServiceType(_InterfaceType):
     """A service type and its messages."""
 
-    request: MessageType
-    response: MessageType
-    event: MessageType
+    @cached_property
+    def request(self) -> MessageType:
+        return self.part("Request")
+
+    @cached_property
+    def response(self) -> MessageType:
+        return self.part("Response")
 
 
 @dataclass(frozen=True)
 class ActionType(_InterfaceType):
     """An action type, its messages and its services."""
 
-    goal: MessageType
-    result: MessageType
-    feedback: MessageType
-    feedback_message: MessageType
-    send_goal: ServiceType
-    get_result: ServiceType
-    cancel_goal: ServiceType
-    """`action_msgs/srv/CancelGoal`, of all actions."""
-    status: MessageType
-    """`action_msgs/msg/GoalStatusArray`, of all actions."""
+    @cached_property
+    def feedback_message(self) -> MessageType:
+        return self.part("FeedbackMessage")
+
+    @cached_property
+    def send_goal(self) -> ServiceType:
+        return ServiceType(self.part("SendGoal").description)
+
+    @cached_property
+    def get_result(self) -> ServiceType:
+        return ServiceType(self.part("GetResult").description)
+
+    @cached_property
+    def cancel_goal(self) -> ServiceType:
+        """`action_msgs/srv/CancelGoal`, of all actions."""
+        return Types().service("action_msgs/srv/CancelGoal")
+
+    @cached_property
+    def status(self) -> MessageType:
+        """`action_msgs/msg/GoalStatusArray`, of all actions."""
+        return Types().message("action_msgs/msg/GoalStatusArray")
 
 
 class Types:
@@ -148,11 +167,7 @@ class Types:
     def __init__(self, folders: Iterable[Path | str] = ()) -> None:
         self._definitions = Definitions(folders)
         self._described = cache(self._definitions.describe)
-        self._messages: dict[str, MessageType] = {}
-
-    def add(self, description: TypeDescription) -> None:
-        """Know a type that a publisher served; definitions that are installed go first."""
-        self._definitions.add(description)
+        self._message = cache(lambda name: MessageType(self._described(name)))
 
     def description(self, name: str) -> TypeDescription:
         """Return the description of any full name, also of services and actions."""
@@ -167,29 +182,7 @@ class Types:
         return MessageType(self._definitions.describe_schema(full_name(name, "msg"), text))
 
     def service(self, name: str) -> ServiceType:
-        name = full_name(name, "srv")
-        return ServiceType(
-            self._described(name),
-            request=self._message(f"{name}_Request"),
-            response=self._message(f"{name}_Response"),
-            event=self._message(f"{name}_Event"),
-        )
+        return ServiceType(self._described(full_name(name, "srv")))
 
     def action(self, name: str) -> ActionType:
-        name = full_name(name, "action")
-        return ActionType(
-            self._described(name),
-            goal=self._message(f"{name}_Goal"),
-            result=self._message(f"{name}_Result"),
-            feedback=self._message(f"{name}_Feedback"),
-            feedback_message=self._message(f"{name}_FeedbackMessage"),
-            send_goal=self.service(f"{name}_SendGoal"),
-            get_result=self.service(f"{name}_GetResult"),
-            cancel_goal=self.service("action_msgs/srv/CancelGoal"),
-            status=self._message("action_msgs/msg/GoalStatusArray"),
-        )
-
-    def _message(self, name: str) -> MessageType:
-        if name not in self._messages:
-            self._messages[name] = MessageType(self._described(name))
-        return self._messages[name]
+        return ActionType(self._described(full_name(name, "action")))

@@ -8,14 +8,134 @@ position is known, and otherwise when it runs.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
-from dora_ros2.definitions.description import TypeDescription
-from dora_ros2.errors import MalformedMessage
+import pyarrow as pa
+
+from dora_ros2.definitions.description import (
+    NESTED,
+    NUMBERS,
+    PLACEHOLDER,
+    FieldType,
+    TypeDescription,
+)
+from dora_ros2.errors import DefinitionError, MalformedMessage
 
 LONG = 512
 """Elements from which a list of numbers is not converted to Python objects, but shared."""
+
+
+_NUMBERS: Final = {
+    "b": pa.int8(), "B": pa.uint8(), "h": pa.int16(), "H": pa.uint16(), "i": pa.int32(),
+    "I": pa.uint32(), "q": pa.int64(), "Q": pa.uint64(), "f": pa.float32(), "d": pa.float64(),
+    "?": pa.bool_(),
+}  # fmt: skip
+
+_SMALL: Final = 4096
+"""Bytes below which conversion to Python objects is faster than looking for memory views."""
+
+View = tuple[tuple[int, ...], int | pa.Array, int]
+"""Path of a list or text, by indexes of fields; its elements, or where they begin in the payload;
+their number."""
+
+
+def arrow_type(description: TypeDescription, name: str | None = None) -> pa.StructType:
+    """Return the Arrow type of a message, by default that of the whole description."""
+    held = description.structures[name or description.name]
+    return pa.struct(
+        [
+            pa.field(
+                field.name,
+                element_type(description, field.type)
+                if field.type.kind == "single"
+                else pa.list_(pa.field("item", element_type(description, field.type))),
+            )
+            for field in held.fields
+            if field.name != PLACEHOLDER
+        ]
+    )
+
+
+def element_type(description: TypeDescription, kind: FieldType) -> pa.DataType:
+    """Return the Arrow type of a field that is single, or of its elements."""
+    if kind.element == NESTED:
+        return arrow_type(description, kind.nested)
+    if kind.element in (12, 14):
+        raise DefinitionError(
+            f'"{description.name}" has a field of type '
+            f"{'long double' if kind.element == 12 else 'wchar'}, which is not supported"
+        )
+    code = NUMBERS.get(kind.element)
+    return pa.utf8() if code is None else _NUMBERS[code]
+
+
+def with_views(array: pa.StructArray, views: Sequence[View], payload: pa.Buffer) -> pa.StructArray:
+    """Replace empty lists and texts of a struct array of one row by what lies in ``payload``.
+
+    Raises ArrowInvalid: a text is not valid UTF-8.
+    """
+    columns = array.flatten()
+    deeper: dict[int, list[View]] = {}
+    for path, start, count in views:
+        if len(path) > 1:
+            deeper.setdefault(path[0], []).append((path[1:], start, count))
+        else:
+            columns[path[0]] = _list(array.type.field(path[0]).type, payload, start, count)
+    for index, below in deeper.items():
+        columns[index] = with_views(columns[index], below, payload)
+    return pa.StructArray.from_arrays(columns, fields=list(array.type))
+
+
+def _list(kind: pa.DataType, payload: pa.Buffer, start: int | pa.Array, count: int) -> pa.Array:
+    offsets = pa.py_buffer(struct.pack("=ii", 0, count))
+    if isinstance(start, int):
+        if kind == pa.utf8():
+            text = pa.Array.from_buffers(kind, 1, [None, offsets, payload.slice(start, count)])
+            text.validate(full=True)
+            return text
+        width = kind.value_type.bit_width // 8
+        held = payload.slice(start, count * width)
+        if held.address % width:
+            held = pa.py_buffer(held.to_pybytes())
+        start = pa.Array.from_buffers(kind.value_type, count, [None, held], 0)
+    return pa.ListArray.from_buffers(kind, 1, [None, offsets], 0, children=[start])
+
+
+def values(array: pa.Array) -> Any:
+    """Return a struct array of one row as a dictionary, with long lists as memory views.
+
+    Lists of numbers without nulls share the memory of the array. A list of bytes may also be
+    written as Arrow binary.
+    """
+    if array.nbytes < _SMALL:
+        return array.to_pylist()[0]
+    kind = array.type
+    if pa.types.is_struct(kind):
+        if array.null_count:
+            return None
+        return {
+            kind.field(index).name: values(column) for index, column in enumerate(array.flatten())
+        }
+    if _is_list(kind) and kind.value_type in _CODES and not array.null_count:
+        held = array.flatten()
+        if held.null_count == 0:
+            width = held.type.bit_width // 8
+            start = held.offset * width
+            buffer = held.buffers()[1] or b""
+            raw = memoryview(buffer)[start : start + len(held) * width]
+            code: Any = _CODES[held.type]
+            return raw.cast("B").cast(code)
+    return array.to_pylist()[0]
+
+
+_CODES: Final = {kind: code for code, kind in _NUMBERS.items() if code != "?"}
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
 
 
 def short(what: str) -> MalformedMessage:

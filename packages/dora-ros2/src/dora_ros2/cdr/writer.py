@@ -14,8 +14,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from dora_ros2.cdr.arrow import values
-from dora_ros2.cdr.generator import LONG, Generator
+from dora_ros2.cdr.generator import LONG, Generator, values
 from dora_ros2.definitions.description import (
     BOUNDED_WSTRING,
     NESTED,

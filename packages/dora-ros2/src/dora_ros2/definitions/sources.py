@@ -41,15 +41,9 @@ class Definitions:
             Path(sys.prefix),
         ]
         self._known: dict[str, Structure] = {}
-        self._added: dict[str, Structure] = {}
 
     def describe(self, name: str) -> TypeDescription:
         return describe(name, self.structure)
-
-    def add(self, description: TypeDescription) -> None:
-        """Use a description that a publisher served where no file has the definition."""
-        for name, one in description.structures.items():
-            self._added.setdefault(name, one)
 
     def describe_schema(self, name: str, text: str) -> TypeDescription:
         """Return a type by the schema in a recording, of encoding `ros2msg` or `ros2idl`.
@@ -86,7 +80,7 @@ class Definitions:
             if owner.split("/")[1] != "msg":
                 owner = _IMPLICIT.sub("", owner)
             self._read(owner)
-        found = self._known.get(name) or self._added.get(name)
+        found = self._known.get(name)
         if found is None:
             raise self._not_found(name)
         return found

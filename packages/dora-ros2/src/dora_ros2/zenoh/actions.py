@@ -9,22 +9,24 @@ import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from enum import IntEnum
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import pyarrow as pa
 
 from dora_ros2.cdr.writer import as_dictionary
 from dora_ros2.errors import GoalError, MalformedMessage, NoReply
 from dora_ros2.types import ActionType
-from dora_ros2.zenoh import keys
-from dora_ros2.zenoh.attachment import Attachment
-from dora_ros2.zenoh.goals import CancelCode, Goals, GoalState
 from dora_ros2.zenoh.node import REQUEST_SECONDS, Node, Request, then
-from dora_ros2.zenoh.qos import Qos
+from dora_ros2.zenoh.tokens import Attachment, Qos, absolute
 
 Message: TypeAlias = pa.StructArray | pa.StructScalar | dict[str, Any]
-RESULT_SECONDS = 10.0
+KEEP_SECONDS = 10.0
 """How long a server keeps results, as rclpy does."""
+RESULT_SECONDS = 300.0
+"""How long nodes of dora wait for results, and keep them."""
+MAX_GOALS = 8
+"""Goals without a result of one client or server of dora."""
 _STATUS_QOS = Qos(transient_local=True, depth=1)
 _ID = slice(4, 20)
 """Place of the goal id in requests and in feedback."""
@@ -32,39 +34,143 @@ _SECOND = 1_000_000_000
 _logger = logging.getLogger(__name__)
 
 
-class ServerGoal:
-    """A goal that was sent to our server. All methods may be called from any thread."""
+ANY_GOAL = bytes(16)
+"""Goal id of a cancel request that names no goal."""
 
-    def __init__(self, server: ActionServer, request: Request, goal: pa.StructArray) -> None:
-        self.id = request.payload[_ID]
-        self.goal = goal
-        self._server = server
-        self._request = request
+
+class GoalState(IntEnum):
+    """State of a goal, as `action_msgs/msg/GoalStatus` numbers it."""
+
+    UNKNOWN = 0
+    ACCEPTED = 1
+    EXECUTING = 2
+    CANCELING = 3
+    SUCCEEDED = 4
+    CANCELED = 5
+    ABORTED = 6
 
     @property
-    def state(self) -> GoalState:
-        """Its state; UNKNOWN before it is accepted and after its result has expired."""
-        found = self._server.goals.goals.get(self.id)
-        return GoalState.UNKNOWN if found is None else found.state
+    def ended(self) -> bool:
+        return self >= GoalState.SUCCEEDED
+
+
+class CancelCode(IntEnum):
+    """Answer to a cancel request, as `action_msgs/srv/CancelGoal` numbers it."""
+
+    ACCEPTED = 0
+    REJECTED = 1
+    UNKNOWN_GOAL = 2
+    GOAL_ENDED = 3
+
+
+ENDS = {state.name.lower(): state for state in GoalState if state.ended}
+"""The states of ended goals by their names."""
+_NEXT = {
+    GoalState.ACCEPTED: {GoalState.EXECUTING, GoalState.CANCELING},
+    GoalState.EXECUTING: {GoalState.CANCELING, GoalState.SUCCEEDED, GoalState.ABORTED},
+    GoalState.CANCELING: {GoalState.CANCELED, GoalState.SUCCEEDED, GoalState.ABORTED},
+}
+
+
+@dataclass(eq=False)
+class Goal:
+    """One goal; `stamp_ns` is when it was accepted, `ended_at` on the clock of the caller.
+
+    `state` is UNKNOWN before it is accepted and after its result has expired.
+    """
+
+    id: bytes
+    stamp_ns: int = 0
+    state: GoalState = GoalState.UNKNOWN
+    ended_at: float | None = None
+    result: bytes | bytearray = b""
+    """The encoded response to requests for the result, once the goal ended."""
+
+
+_G = TypeVar("_G", bound=Goal)
+
+
+class Goals(Generic[_G]):
+    """The goals of a server; ended ones are kept for some seconds, so that results can be read."""
+
+    def __init__(self, keep_seconds: float) -> None:
+        self.goals: dict[bytes, _G] = {}
+        self._keep_seconds = keep_seconds
+
+    def accept(self, goal: _G, stamp_ns: int) -> None:
+        """Add a goal. Raises GoalError."""
+        if goal.id in self.goals:
+            raise GoalError(f"goal {goal.id.hex()} exists already")
+        goal.state, goal.stamp_ns = GoalState.ACCEPTED, stamp_ns
+        self.goals[goal.id] = goal
+
+    def move(self, goal_id: bytes, state: GoalState, now: float) -> _G:
+        """Change the state of a goal. Raises GoalError."""
+        goal = self.goals.get(goal_id)
+        if goal is None:
+            raise GoalError(f"goal {goal_id.hex()} is unknown")
+        if state not in _NEXT.get(goal.state, ()):
+            before, after = goal.state.name.lower(), state.name.lower()
+            raise GoalError(f"goal {goal_id.hex()} is {before} and cannot become {after}")
+        goal.state = state
+        goal.ended_at = now if state.ended else None
+        return goal
+
+    def to_cancel(self, goal_id: bytes, stamp_ns: int) -> tuple[CancelCode, list[_G]]:
+        """Return the goals that a cancel request means.
+
+        Without id and time: all; with a time, also those that were accepted until then.
+        """
+        named = self.goals.get(goal_id)
+        if goal_id != ANY_GOAL and not stamp_ns:
+            if named is None:
+                return CancelCode.UNKNOWN_GOAL, []
+            if named.state.ended:
+                return CancelCode.GOAL_ENDED, []
+        everything = goal_id == ANY_GOAL and not stamp_ns
+        return CancelCode.ACCEPTED, [
+            goal
+            for goal in self.goals.values()
+            if not goal.state.ended
+            and (everything or goal is named or (stamp_ns and goal.stamp_ns <= stamp_ns))
+        ]
+
+    def expire(self, now: float) -> None:
+        """Forget goals that ended long ago."""
+        for goal in list(self.goals.values()):
+            if goal.ended_at is not None and now - goal.ended_at >= self._keep_seconds:
+                goal.state = GoalState.UNKNOWN
+                del self.goals[goal.id]
+
+
+class ServerGoal(Goal):
+    """A goal that was sent to our server. All methods may be called from any thread."""
+
+    def __init__(self, server: ActionServer, request: Request) -> None:
+        super().__init__(request.payload[_ID])
+        self.goal = request.value.field("goal")
+        self.key = str(uuid.UUID(bytes=self.id))
+        self.server = server
+        self._request = request
 
     def accept(self) -> None:
         """Accept the goal, which is then executing. Raises GoalError."""
-        self._server._accept(self.id, self._request)
+        self.server._accept(self, self._request)
 
     def reject(self) -> None:
         """Reject the goal."""
-        self._server._answer(self._request, accepted=False, stamp_ns=0)
+        self.server._answer(self._request, accepted=False, stamp_ns=0)
 
     def feedback(self, feedback: Message) -> None:
         """Publish feedback. Raises MalformedMessage, SessionError."""
-        self._server._publish_feedback(self.id, feedback)
+        self.server._publish_feedback(self.id, feedback)
 
     def finish(self, state: GoalState, result: Message | None = None) -> None:
         """End the goal as SUCCEEDED, CANCELED or ABORTED; an absent result has default values.
 
         Raises GoalError, MalformedMessage.
         """
-        self._server._finish(self.id, state, result)
+        self.server._finish(self.id, state, result)
 
 
 class ActionServer:
@@ -82,16 +188,15 @@ class ActionServer:
         on_goal: Callable[[ServerGoal], None],
         *,
         on_cancel: Callable[[ServerGoal], bool] | None = None,
-        keep_results: float = RESULT_SECONDS,
+        keep_results: float = KEEP_SECONDS,
     ) -> None:
         """Announce the server. Raises InvalidName, SessionError."""
-        self.name = keys.absolute(name, node.token.namespace, node.token.name)
+        self.name = absolute(name, node.token.namespace, node.token.name)
         self.type = type
-        self.goals = Goals(keep_results)
+        self.goals: Goals[ServerGoal] = Goals(keep_results)
         self._on_goal = on_goal
         self._on_cancel = on_cancel
         self._lock = threading.RLock()
-        self._accepted: dict[bytes, ServerGoal] = {}
         self._offered: dict[bytes, ServerGoal] = {}
         self._waiting: dict[bytes, list[Request]] = {}
         base = f"{self.name}/_action"
@@ -112,9 +217,14 @@ class ActionServer:
         for endpoint in (*self._servers, self._feedback, self._status):
             endpoint.close()
 
+    def running(self) -> dict[str, ServerGoal]:
+        """Return the accepted goals that have not ended, by the texts of their UUIDs."""
+        with self._lock:
+            goals = self.goals.goals.values()
+            return {goal.key: goal for goal in goals if not goal.state.ended}
+
     def _goal_requested(self, request: Request) -> None:
-        goal = self.type.send_goal.request.decode(request.payload).field("goal")
-        offered = ServerGoal(self, request, goal)
+        offered = ServerGoal(self, request)
         with self._lock:
             known = offered.id in self.goals.goals or offered.id in self._offered
             if not known:
@@ -124,41 +234,35 @@ class ActionServer:
         else:
             self._on_goal(offered)
 
-    def _accept(self, goal_id: bytes, request: Request) -> None:
+    def _accept(self, goal: ServerGoal, request: Request) -> None:
         stamp_ns = time.time_ns()
         with self._lock:
-            if goal_id not in self._offered:
-                raise GoalError(f"goal {goal_id.hex()} was answered already")
-            self.goals.accept(goal_id, stamp_ns)
-            self._accepted[goal_id] = self._offered.pop(goal_id)
+            if self._offered.pop(goal.id, None) is None:
+                raise GoalError(f"goal {goal.id.hex()} was answered already")
+            self.goals.accept(goal, stamp_ns)
         self._answer(request, accepted=True, stamp_ns=stamp_ns)
         self._publish_status()
         with self._lock:
-            self.goals.move(goal_id, GoalState.EXECUTING, time.monotonic())
+            self.goals.move(goal.id, GoalState.EXECUTING, time.monotonic())
         self._publish_status()
 
     def _answer(self, request: Request, *, accepted: bool, stamp_ns: int) -> None:
         with self._lock:
             self._offered.pop(request.payload[_ID], None)
-        answer = {"accepted": accepted, "stamp": _stamp(stamp_ns)}
-        request.reply(self.type.send_goal.response.encode(answer))
+        request.answer({"accepted": accepted, "stamp": _stamp(stamp_ns)})
 
     def _cancel_requested(self, request: Request) -> None:
-        asked = self.type.cancel_goal.request.decode(request.payload).to_pylist()[0]["goal_info"]
+        asked = request.value[0].as_py()["goal_info"]
         stamp = asked["stamp"]
         with self._lock:
-            code, found = self.goals.to_cancel(
+            code, goals = self.goals.to_cancel(
                 bytes(asked["goal_id"]["uuid"]), stamp["sec"] * _SECOND + stamp["nanosec"]
             )
-            goals = [self._accepted[goal.id] for goal in found]
         accepted = [goal for goal in goals if self._may_cancel(goal)]
         if goals and not accepted:
             code = CancelCode.REJECTED
-        answer = {
-            "return_code": code,
-            "goals_canceling": [self._info(goal.id) for goal in accepted],
-        }
-        request.reply(self.type.cancel_goal.response.encode(answer))
+        canceling = [_info(goal) for goal in accepted]
+        request.answer({"return_code": code, "goals_canceling": canceling})
         self._publish_status()
 
     def _may_cancel(self, goal: ServerGoal) -> bool:
@@ -173,10 +277,9 @@ class ActionServer:
         return True
 
     def _result_requested(self, request: Request) -> None:
-        self.type.get_result.request.decode(request.payload)
-        goal_id = request.payload[_ID]
+        goal_id = bytes(request.value[0].as_py()["goal_id"]["uuid"])
         with self._lock:
-            self._expire()
+            self.goals.expire(time.monotonic())
             goal = self.goals.goals.get(goal_id)
             if goal is not None and not goal.state.ended:
                 self._waiting.setdefault(goal_id, []).append(request)
@@ -202,20 +305,13 @@ class ActionServer:
 
     def _publish_status(self) -> None:
         with self._lock:
-            self._expire()
+            self.goals.expire(time.monotonic())
             statuses = [
-                {"goal_info": self._info(goal.id), "status": goal.state}
+                {"goal_info": _info(goal), "status": goal.state}
                 for goal in self.goals.goals.values()
             ]
             if not self._status.closed:
                 self._status.publish(self.type.status.encode({"status_list": statuses}))
-
-    def _expire(self) -> None:
-        for goal_id in self.goals.expire(time.monotonic()):
-            del self._accepted[goal_id]
-
-    def _info(self, goal_id: bytes) -> dict[str, Any]:
-        return {"goal_id": _uuid(goal_id), "stamp": _stamp(self.goals.goals[goal_id].stamp_ns)}
 
 
 @dataclass(frozen=True)
@@ -251,7 +347,7 @@ class ActionClient:
 
     def __init__(self, node: Node, name: str, type: ActionType) -> None:
         """Announce the client. Raises InvalidName, SessionError."""
-        self.name = keys.absolute(name, node.token.namespace, node.token.name)
+        self.name = absolute(name, node.token.namespace, node.token.name)
         self.type = type
         self._on_feedback: dict[bytes, Callable[[pa.StructArray], None]] = {}
         base = f"{self.name}/_action"
@@ -286,17 +382,15 @@ class ActionClient:
         """
         chosen = uuid.uuid4().bytes if goal_id is None else goal_id
         request = {"goal_id": _uuid(chosen), "goal": as_dictionary(goal)}
-        payload = self.type.send_goal.request.encode(request)
         if on_feedback is not None:
             self._on_feedback[chosen] = on_feedback
 
-        def answered(payload: bytes) -> ClientGoal:
-            answer = self.type.send_goal.response.decode(payload).to_pylist()[0]
-            if not answer["accepted"]:
+        def answered(answer: pa.StructArray) -> ClientGoal:
+            if not answer[0].as_py()["accepted"]:
                 raise GoalError(f"{self.name}: the server rejected the goal")
             return ClientGoal(self, chosen)
 
-        future = then(self._send.call(payload, timeout=timeout), answered)
+        future = then(self._send.ask(request, timeout=timeout), answered)
         future.add_done_callback(lambda done: self._forget_failed(done, chosen))
         return future
 
@@ -305,16 +399,14 @@ class ActionClient:
     ) -> Future[CancelCode]:
         """Ask to cancel a goal, or those that `Goals.to_cancel` explains."""
         info = {"goal_id": _uuid(goal_id), "stamp": _stamp(stamp_ns)}
-        payload = self.type.cancel_goal.request.encode({"goal_info": info})
 
-        def answered(payload: bytes) -> CancelCode:
-            answer = self.type.cancel_goal.response.decode(payload).to_pylist()[0]
+        def answered(answer: pa.StructArray) -> CancelCode:
             try:
-                return CancelCode(answer["return_code"])
+                return CancelCode(answer[0].as_py()["return_code"])
             except ValueError as error:
                 raise NoReply(f"{self.name}: unknown answer to a cancel request: {error}") from None
 
-        return then(self._cancel.call(payload, timeout=timeout), answered)
+        return then(self._cancel.ask({"goal_info": info}, timeout=timeout), answered)
 
     def close(self) -> None:
         """Withdraw the client; requests that wait fail."""
@@ -323,10 +415,7 @@ class ActionClient:
         self._on_feedback.clear()
 
     def _result(self, goal_id: bytes, timeout: float | None) -> Future[Result]:
-        payload = self.type.get_result.request.encode({"goal_id": _uuid(goal_id)})
-
-        def answered(payload: bytes) -> Result:
-            answer = self.type.get_result.response.decode(payload)
+        def answered(answer: pa.StructArray) -> Result:
             self._on_feedback.pop(goal_id, None)
             status = answer.field("status")[0].as_py()
             if status == GoalState.UNKNOWN:
@@ -334,11 +423,11 @@ class ActionClient:
                     f"{self.name}: the server does not know goal {goal_id.hex()}; it keeps results"
                     " for a limited time"
                 )
-            if status not in (GoalState.SUCCEEDED, GoalState.CANCELED, GoalState.ABORTED):
+            if status not in ENDS.values():
                 raise NoReply(f"{self.name}: a result with status {status}, which is not an end")
             return Result(GoalState(status), answer.field("result"))
 
-        return then(self._get.call(payload, timeout=timeout), answered)
+        return then(self._get.ask({"goal_id": _uuid(goal_id)}, timeout=timeout), answered)
 
     def _forget_failed(self, done: Future[ClientGoal], goal_id: bytes) -> None:
         if done.cancelled() or done.exception() is not None:
@@ -353,6 +442,10 @@ class ActionClient:
                 _logger.warning("%s: ignored feedback: %s", self.name, error)
                 return
             on_feedback(feedback)
+
+
+def _info(goal: Goal) -> dict[str, Any]:
+    return {"goal_id": _uuid(goal.id), "stamp": _stamp(goal.stamp_ns)}
 
 
 def _uuid(goal_id: bytes) -> dict[str, Any]:

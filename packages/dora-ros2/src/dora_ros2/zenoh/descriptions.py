@@ -6,6 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+import pyarrow as pa
+
 from dora_ros2.definitions.description import TypeDescription
 from dora_ros2.errors import DefinitionError, NoReply
 from dora_ros2.types import Types
@@ -28,12 +30,11 @@ def fetch_description(
     The future fails with NoReply, or with DefinitionError if the node refuses or sends another
     type. Raises InvalidName, SessionError.
     """
-    service = Types().service(_SERVICE)
-    client = node.service_client(f"{target}/get_type_description", service)
+    client = node.service_client(f"{target}/get_type_description", Types().service(_SERVICE))
     asked = {"type_name": name, "type_hash": type_hash, "include_type_sources": True}
 
-    def answered(payload: bytes) -> TypeDescription:
-        answer = service.response.decode(payload).to_pylist()[0]
+    def answered(value: pa.StructArray) -> TypeDescription:
+        answer = value[0].as_py()
         if not answer["successful"]:
             raise DefinitionError(
                 f'{target} does not describe the type "{name}": {answer["failure_reason"]}'
@@ -51,7 +52,7 @@ def fetch_description(
             )
         return described
 
-    future = then(client.call(service.request.encode(asked), timeout=timeout), answered)
+    future = then(client.ask(asked, timeout=timeout), answered)
     future.add_done_callback(lambda _: client.close())
     return future
 
@@ -88,13 +89,11 @@ def find_description(node: Node, types: Types, endpoint: EndpointToken) -> TypeD
 
 def serve_descriptions(node: Node, describe: Callable[[str], TypeDescription]) -> ServiceServer:
     """Answer requests for types of our node; `describe` may raise DefinitionError."""
-    service = Types().service(_SERVICE)
 
     def on_request(request: Request) -> None:
-        asked = service.request.decode(request.payload).to_pylist()[0]
-        request.reply(service.response.encode(_answer(describe, asked)))
+        request.answer(_answer(describe, request.value[0].as_py()))
 
-    return node.service_server("~/get_type_description", service, on_request)
+    return node.service_server("~/get_type_description", Types().service(_SERVICE), on_request)
 
 
 def _answer(describe: Callable[[str], TypeDescription], asked: dict[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from dora_ros2.zenoh.attachment import gid
-from dora_ros2.zenoh.keys import NO_HASH
-from dora_ros2.zenoh.qos import incompatibility
-from dora_ros2.zenoh.tokens import EndpointToken, Kind, NodeToken, parse_token
+from dora_ros2.zenoh.tokens import (
+    NO_HASH,
+    EndpointToken,
+    Kind,
+    NodeToken,
+    gid,
+    incompatibility,
+    parse_token,
+)
 
 FOLLOWER = "/dora"
 """Enclave of nodes whose profile is that of the others, so that two of them do not agree alone."""

@@ -16,17 +16,29 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, ClassVar, Protocol, TypeVar
 
+import pyarrow as pa
 import zenoh
 import zenoh.ext
 
 from dora_ros2.errors import MalformedMessage, NoReply, SessionError
-from dora_ros2.zenoh import keys
-from dora_ros2.zenoh.attachment import OLD_ATTACHMENT, Attachment, decode_attachment, gid
 from dora_ros2.zenoh.graph import Profile
-from dora_ros2.zenoh.keys import WireType
-from dora_ros2.zenoh.qos import Qos
 from dora_ros2.zenoh.session import Session, direct, outside_callback
-from dora_ros2.zenoh.tokens import EndpointToken, Kind, NodeToken
+from dora_ros2.zenoh.tokens import (
+    NO_HASH,
+    OLD_ATTACHMENT,
+    Attachment,
+    EndpointToken,
+    Kind,
+    NodeToken,
+    Qos,
+    WireType,
+    absolute,
+    check_namespace,
+    check_node_name,
+    data_key,
+    decode_attachment,
+    gid,
+)
 
 Payload = bytes | bytearray
 OnMessage = Callable[[bytes, Attachment | None], None]
@@ -54,8 +66,8 @@ class Node:
 
     def __init__(self, session: Session, name: str, namespace: str = "/") -> None:
         """Announce the node. Raises InvalidName, SessionError."""
-        keys.check_node_name(name)
-        namespace = keys.check_namespace(namespace)
+        check_node_name(name)
+        namespace = check_namespace(namespace)
         self.session = session
         self.token = NodeToken(
             session.domain, session.zid, session.number(), namespace, name, session.enclave
@@ -127,7 +139,7 @@ class Endpoint:
         if node.closed:
             raise SessionError(f"the node {node.full_name} is closed")
         self.node = node
-        self.name = keys.absolute(name, node.token.namespace, node.token.name)
+        self.name = absolute(name, node.token.namespace, node.token.name)
         self.type = type
         self.qos = qos
         self.closed = False
@@ -164,7 +176,7 @@ class Endpoint:
 
     def _hash(self) -> str:
         humble = self.node.session.profile is Profile.HUMBLE
-        return keys.NO_HASH if humble else self.type.hash
+        return NO_HASH if humble else self.type.hash
 
     def _announce(self) -> None:
         session, dds_name, type_hash = self.node.session, self.type.dds_name, self._hash()
@@ -172,7 +184,7 @@ class Endpoint:
             self.node.token, session.number(), self.kind, self.name, dds_name, type_hash, self.qos
         )
         self.gid = gid(str(self.token))
-        self.key = keys.data_key(session.domain, self.name, dds_name, type_hash)
+        self.key = data_key(session.domain, self.name, dds_name, type_hash)
         # The token comes last: who sees it may send at once.
         self._declared = self._declare(session.raw, self.qos)
         self._declared.append(session.raw.liveliness().declare_token(str(self.token)))
@@ -384,6 +396,17 @@ class Request:
         self._server = server
         self._query: zenoh.Query | None = query
 
+    @property
+    def value(self) -> pa.StructArray:
+        """The decoded request. Raises MalformedMessage."""
+        kind: Any = self._server.type
+        return kind.request.decode(self.payload)
+
+    def answer(self, value: Any) -> None:
+        """Encode and `reply`. Raises MalformedMessage."""
+        kind: Any = self._server.type
+        self.reply(kind.response.encode(value))
+
     def reply(self, payload: Payload) -> None:
         """Send the response; nothing if the request is closed or was replied to."""
         own = self._server._attachment()
@@ -466,6 +489,11 @@ class ServiceClient(Endpoint):
     def wait_for_server(self, seconds: float) -> bool:
         """Wait until a server is available; return whether it is. Not from a callback."""
         return self.node.session.wait_for(lambda _: self.available, seconds)
+
+    def ask(self, value: Any, *, timeout: float | None = REQUEST_SECONDS) -> Future[pa.StructArray]:
+        """Encode and `call`; return a future of the decoded response. Raises MalformedMessage."""
+        kind: Any = self.type
+        return then(self.call(kind.request.encode(value), timeout=timeout), kind.response.decode)
 
     def call(self, payload: Payload, *, timeout: float | None = REQUEST_SECONDS) -> Future[bytes]:
         """Send a request; return a future of the response. Raises SessionError.

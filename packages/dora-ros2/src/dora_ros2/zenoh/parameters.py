@@ -6,15 +6,16 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from dora_ros2.errors import Ros2Error
-from dora_ros2.types import Types
-from dora_ros2.zenoh.node import REQUEST_SECONDS, Node, Request, ServiceClient, then
-from dora_ros2.zenoh.qos import Qos
+from dora_ros2.types import ServiceType, Types
+from dora_ros2.zenoh.node import Node, Request, ServiceClient, then
+from dora_ros2.zenoh.tokens import Qos
 
 Value: TypeAlias = bool | int | float | str | bytes | Sequence[bool | int | float | str] | None
 """Value of a parameter; None: not set."""
+_T = TypeVar("_T")
 OnSet = Callable[[Mapping[str, Value]], str | None]
 _FIELDS = (
     "",
@@ -84,7 +85,7 @@ class ParameterServer:
         self._event = types.message("rcl_interfaces/msg/ParameterEvent")
         self._events = node.publisher("/parameter_events", self._event, _EVENTS_QOS)
         self._servers = [
-            node.service_server(f"~/{word}", service, self._answering(service, answer))
+            node.service_server(f"~/{word}", _service(types, word), _answering(answer))
             for word, answer in (
                 ("describe_parameters", self._describe),
                 ("get_parameter_types", self._types),
@@ -93,7 +94,6 @@ class ParameterServer:
                 ("set_parameters", self._set),
                 ("set_parameters_atomically", self._set_atomically),
             )
-            for service in [types.service(f"rcl_interfaces/srv/{_camel(word)}")]
             if node.has_services
         ]
         self._publish_event(new=list(values))
@@ -118,15 +118,6 @@ class ParameterServer:
         """Withdraw the services."""
         for endpoint in (*self._servers, self._events):
             endpoint.close()
-
-    def _answering(
-        self, service: Any, answer: Callable[[Mapping[str, Any]], Mapping[str, Any]]
-    ) -> Callable[[Request], None]:
-        def answering(request: Request) -> None:
-            asked = service.request.decode(request.payload).to_pylist()[0]
-            request.reply(service.response.encode(answer(asked)))
-
-        return answering
 
     def _get(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"values": [_encoded(self.values.get(name)) for name in asked["names"]]}
@@ -196,16 +187,18 @@ class ParameterClient:
 
     def get(self, names: Sequence[str]) -> Future[dict[str, Value]]:
         """Return a future of the values by name; None for a parameter that does not exist."""
-        return then(
-            self._call("get_parameters", {"names": names}),
+        return self._call(
+            "get_parameters",
+            {"names": names},
             lambda answer: dict(zip(names, map(_decoded, answer["values"]), strict=False)),
         )
 
     def set(self, values: Mapping[str, Value]) -> Future[dict[str, str | None]]:
         """Return a future of why each value was refused, or None, by name."""
         parameters = [{"name": name, "value": _encoded(value)} for name, value in values.items()]
-        return then(
-            self._call("set_parameters", {"parameters": parameters}),
+        return self._call(
+            "set_parameters",
+            {"parameters": parameters},
             lambda answer: {
                 name: None if result["successful"] else result["reason"] or "refused"
                 for name, result in zip(values, answer["results"], strict=False)
@@ -214,17 +207,13 @@ class ParameterClient:
 
     def list(self, prefixes: Sequence[str] = (), *, depth: int = 0) -> Future[list[str]]:
         """Return a future of the names; `depth` 0: at any depth."""
-        return then(
-            self._call("list_parameters", {"prefixes": prefixes, "depth": depth}),
-            lambda answer: list[str](answer["result"]["names"]),
-        )
+        asked = {"prefixes": prefixes, "depth": depth}
+        return self._call("list_parameters", asked, lambda answer: answer["result"]["names"])
 
     def describe(self, names: Sequence[str]) -> Future[Sequence[dict[str, Any]]]:
         """Return a future of the `rcl_interfaces/msg/ParameterDescriptor` of each name."""
-        return then(
-            self._call("describe_parameters", {"names": names}),
-            lambda answer: answer["descriptors"],
-        )
+        asked = {"names": names}
+        return self._call("describe_parameters", asked, lambda answer: answer["descriptors"])
 
     def close(self) -> None:
         """Withdraw the clients."""
@@ -233,17 +222,22 @@ class ParameterClient:
 
     def _client(self, word: str) -> ServiceClient:
         if word not in self._clients:
-            service = self._types.service(f"rcl_interfaces/srv/{_camel(word)}")
+            service = _service(self._types, word)
             self._clients[word] = self._node.service_client(f"{self.target}/{word}", service)
         return self._clients[word]
 
-    def _call(self, word: str, request: Mapping[str, Any]) -> Future[dict[str, Any]]:
-        service = self._types.service(f"rcl_interfaces/srv/{_camel(word)}")
-        call = self._client(word).call(
-            service.request.encode(dict(request)), timeout=REQUEST_SECONDS
-        )
-        return then(call, lambda payload: service.response.decode(payload).to_pylist()[0])
+    def _call(
+        self, word: str, request: Mapping[str, Any], convert: Callable[[dict[str, Any]], _T]
+    ) -> Future[_T]:
+        return then(self._client(word).ask(request), lambda value: convert(value[0].as_py()))
 
 
-def _camel(word: str) -> str:
-    return "".join(part.capitalize() for part in word.split("_"))
+def _service(types: Types, word: str) -> ServiceType:
+    name = "".join(part.capitalize() for part in word.split("_"))
+    return types.service(f"rcl_interfaces/srv/{name}")
+
+
+def _answering(
+    answer: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+) -> Callable[[Request], None]:
+    return lambda request: request.answer(answer(request.value[0].as_py()))

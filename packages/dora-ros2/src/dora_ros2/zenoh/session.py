@@ -24,9 +24,8 @@ from typing import Any, Protocol
 import zenoh
 
 from dora_ros2.errors import SessionError
-from dora_ros2.zenoh import keys
 from dora_ros2.zenoh.graph import FOLLOWER, Graph, Profile
-from dora_ros2.zenoh.tokens import SPACE
+from dora_ros2.zenoh.tokens import SPACE, parse_domain
 
 ROUTER = "tcp/localhost:7447"
 _DEFAULTS: Mapping[str, Any] = {
@@ -175,9 +174,9 @@ class Session:
 
         Raises SessionError, InvalidName.
         """
-        self.domain = keys.parse_domain(environ.get("ROS_DOMAIN_ID", ""))
+        self.domain = parse_domain(environ.get("ROS_DOMAIN_ID", ""))
         if domain is not None:
-            self.domain = keys.parse_domain(str(domain))
+            self.domain = parse_domain(str(domain))
         self.graph = Graph()
         self.waiting: str | None = None
         self.closed = False
