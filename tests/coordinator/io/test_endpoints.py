@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -19,6 +19,7 @@ from dora_config.errors import RemoteProtocolError
 from dora_config.file_store import FileStore
 from dora_config.protocol.code import CodeFile, CodeSet
 from dora_coordinator.io import server
+from dora_coordinator.io.files import CodeFiles
 from dora_coordinator.io.server import _Endpoints, _handshake_frame, _next_frame
 from dora_coordinator.io.service import Service
 
@@ -62,7 +63,8 @@ def test_binary_frames_are_refused() -> None:
 def archive(files: FileStore, digest: str, method: str = "GET") -> tuple[int, Headers, bytes]:
     """Status, headers and body of the archive of the node "camera", whose code is ``digest``."""
     service = SimpleNamespace(code_digest=lambda _build, _node: digest)
-    endpoints = _Endpoints(cast(Service, service), files)
+    code = CodeFiles(files, max_bytes=1 << 20, fetch=cast(Any, None))
+    endpoints = _Endpoints(cast(Service, service), code)
     path_params = {"build_id": "b", "node_id": "camera"}
     scope = {"type": "http", "method": method, "path_params": path_params, "headers": []}
     sent: list[Message] = []

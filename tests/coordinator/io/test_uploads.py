@@ -13,8 +13,9 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
+from support.fleets.stored_files import add
 
-from dora_config.file_store import FileStore
+from dora_config.file_store import FileRefused, FileStore
 from dora_config.protocol.code import OFFSET_HEADER
 from dora_coordinator.io import files as files_module
 from dora_coordinator.io.files import CodeFiles
@@ -24,9 +25,13 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 GONE: Message = {"type": "http.disconnect"}
 
 
+async def not_found(_: str) -> None:
+    raise FileRefused(404, "nowhere")
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> CodeFiles:
-    return CodeFiles(FileStore(tmp_path / "files"), max_bytes=1 << 20)
+    return CodeFiles(FileStore(tmp_path / "files"), max_bytes=1 << 20, fetch=not_found)
 
 
 def piece(content: bytes, *, more: bool = False) -> Message:
@@ -68,7 +73,7 @@ def put(
 def test_an_announced_length_is_checked_before_the_body(
     tmp_path: Path, max_bytes: int, length: str, status: int, text: str
 ) -> None:
-    files = CodeFiles(FileStore(tmp_path / "files"), max_bytes=max_bytes)
+    files = CodeFiles(FileStore(tmp_path / "files"), max_bytes=max_bytes, fetch=not_found)
     refused = put(files, length=length)  # without a message, receiving fails
     assert refused.status_code == status
     assert text in bytes(refused.body).decode()
@@ -158,3 +163,43 @@ def test_a_list_with_a_failing_disk_is_answered_with_the_reason(
     refused = anyio.run(files.missing, request("POST", piece(body)))
     assert refused.status_code == 507
     assert b": Read-only file system\n" in bytes(refused.body)
+
+
+def test_a_missing_file_is_fetched_from_a_machine_once(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "files")
+    fetched = []
+
+    async def fetch(digest: str) -> None:
+        fetched.append(digest)
+        await anyio.wait_all_tasks_blocked()  # the other requests wait meanwhile
+        add(store, CONTENT)
+
+    files = CodeFiles(store, max_bytes=1 << 20, fetch=fetch)
+    statuses = []
+
+    async def get(method: str) -> None:
+        statuses.append((await files.file(request(method))).status_code)
+
+    async def main() -> None:
+        await get("HEAD")  # of a client that is about to upload it
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(get, "GET")
+
+    anyio.run(main)
+    assert statuses == [404, 200, 200, 200]
+    assert fetched == [DIGEST]
+
+
+def test_a_file_that_no_machine_has_or_that_is_still_sent(
+    tmp_path: Path, files: CodeFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = anyio.run(files.file, request("GET"))
+    assert (missing.status_code, bytes(missing.body)) == (404, b"nowhere\n")
+
+    async def fetch(_: str) -> None:
+        await anyio.sleep_forever()
+
+    slow = CodeFiles(FileStore(tmp_path / "slow"), max_bytes=1 << 20, fetch=fetch)
+    monkeypatch.setattr(files_module, "FETCH_SECONDS", 0.01)
+    assert anyio.run(slow.file, request("GET")).status_code == 503

@@ -1,7 +1,6 @@
 """Files between programs and the coordinator over HTTPS; blocking.
 
-Downloads continue where they were interrupted. Neither direction holds more than one piece of a
-file in memory.
+Both continue where they were interrupted, and hold at most one piece of a file in memory.
 """
 
 from __future__ import annotations
@@ -14,20 +13,31 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from io import BufferedRandom
+from io import BufferedRandom, BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
+from urllib.parse import unquote
 
 from dora_config.access import Endpoint
 from dora_config.control_plane import ControlConnection
 from dora_config.errors import DoraError
 from dora_config.file_store import FileRefused, FileStore
+from dora_config.protocol.code import (
+    FILES_PATH,
+    FREE_HEADER,
+    OFFSET_HEADER,
+    PLACE_HEADER,
+    file_path,
+)
 from dora_config.protocol.rest.paths import JSON_TYPE
 
 TIMEOUT: Final = 20.0
 """Seconds without a byte after which a connection is replaced."""
+UPLOAD_TIMEOUT: Final = 30.0
 ATTEMPTS: Final = 5
-"""Broken connections since the last new byte after which a download fails."""
+"""Broken connections since the last new byte after which a download fails, and failed attempts to
+upload a file.
+"""
 BUSY_ATTEMPTS: Final = 120
 """The same for attempts at which the coordinator was overloaded, or another process had the file
 locked, which may hash a large one."""
@@ -47,6 +57,10 @@ class DownloadFailed(DoraError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class UploadFailed(DoraError):
+    """The coordinator did not store all files."""
 
 
 class _Overloaded(ConnectionError):
@@ -200,6 +214,113 @@ class Downloads:
     def _raise_if_cancelled(self, path: str) -> None:
         if self._cancelled():
             raise DownloadFailed(f"the download of {path} was cancelled")
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+Source = Path | bytes
+"""A local file, or content itself."""
+
+
+def source_size(source: Source) -> int:
+    """Return the size in bytes."""
+    return len(source) if isinstance(source, bytes) else source.stat().st_size
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Free space of the store."""
+
+    place: str
+    free: int
+
+
+class Uploads:
+    """One connection for files by their SHA-256, replaced when it breaks; a context manager."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._connection: ControlConnection | None = None
+
+    def __enter__(self) -> Uploads:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._disconnect()
+
+    def missing(self, digests: list[str]) -> tuple[list[str], Room | None]:
+        """Return the digests that the store lacks, and its free space if reported.
+
+        Raises UploadFailed.
+        """
+        text = json.dumps(digests).encode()
+        try:
+            status, headers, body = self._once("POST", FILES_PATH, text)
+        except (OSError, http.client.HTTPException) as problem:
+            self._disconnect()
+            raise UploadFailed(
+                f"cannot send code to the coordinator at {self._endpoint}: {problem}"
+            ) from problem
+        if status != 200:
+            raise UploadFailed(self._refusal(status, body))
+        free = headers.get(FREE_HEADER, "")
+        place = unquote(headers.get(PLACE_HEADER, ""))
+        room = Room(place, int(free)) if free.isdecimal() else None
+        return [str(one) for one in json.loads(body)], room
+
+    def send(self, digest: str, source: Source) -> None:
+        """Upload one file; raises UploadFailed after several attempts."""
+        path = file_path(digest)
+        failures = 0
+        while True:
+            try:
+                status, found, body = self._once("HEAD", path)
+                if status == 200:
+                    return
+                size = source_size(source)
+                offset = min(int(found.get(OFFSET_HEADER, "0")), size)
+                with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+                    file.seek(offset)
+                    headers = {**self._endpoint.headers(), OFFSET_HEADER: str(offset)}
+                    status, body = send_file(self._open(), path, file, size - offset, headers)
+            except (OSError, http.client.HTTPException) as problem:
+                failures += 1
+                self._disconnect()
+                if failures >= ATTEMPTS:
+                    raise UploadFailed(
+                        f"cannot send code to the coordinator at {self._endpoint}: {problem}"
+                    ) from problem
+            else:
+                if status == 201:
+                    return
+                failures += 1
+                self._disconnect()  # the body may not have been sent in full
+                if status == 422:
+                    raise UploadFailed(f"{source!s} changed while it was sent; start again")
+                if status != 409 or failures >= ATTEMPTS:
+                    raise UploadFailed(self._refusal(status, body))
+            time.sleep(0.2 * failures)
+
+    def _once(
+        self, method: str, path: str, body: bytes | None = None
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """Send one request; return status, headers and body of the response."""
+        connection = self._open()
+        connection.request(method, path, body, self._endpoint.headers())
+        with connection.getresponse() as answer:
+            return answer.status, answer.headers, answer.read()
+
+    def _open(self) -> ControlConnection:
+        if self._connection is None:
+            self._connection = ControlConnection(self._endpoint, timeout=UPLOAD_TIMEOUT)
+        return self._connection
+
+    def _refusal(self, status: int, body: bytes) -> str:
+        text = body[:300].decode(errors="replace").strip()
+        return f"the coordinator at {self._endpoint} refused the code: HTTP status {status} {text}"
 
     def _disconnect(self) -> None:
         if self._connection is not None:

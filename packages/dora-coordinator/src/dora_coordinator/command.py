@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -158,7 +158,11 @@ def _run(options: argparse.Namespace) -> int:
             succession = place, begin(place, store)
             history = _history(store)
             service = Service(settings, party, store, authority, tokens, history, succession)
-            code = CodeFiles(FileStore(state / "files"), max_bytes=settings.max_code_bytes)
+            code = CodeFiles(
+                FileStore(state / "files"),
+                max_bytes=settings.max_code_bytes,
+                fetch=service.fetch_code,
+            )
             application = create_application(service, code, tokens=tokens)
             logger.info("store: %s", store.name)
             if not options.quiet:
@@ -176,8 +180,7 @@ def _restore(port: int) -> int:
         given = Restoration.model_validate_json(sys.stdin.buffer.read())
     except ValidationError as error:
         raise CoordinatorError("standard input is not a copy of a coordinator's state") from error
-    restored = restore(state_dir(), port, given)
-    print(json.dumps(asdict(restored)))
+    print(json.dumps({"dataflows": restore(state_dir(), port, given)}))
     return 0
 
 
@@ -439,7 +442,9 @@ async def private_coordinator(folder: Path) -> AsyncIterator[Endpoint]:
     party = ProgramVersion(program="coordinator", release=__version__)
     settings = Settings(heartbeat_interval=1.0, max_connections=512, max_pending_connections=128)
     service = Service(settings, party, MemoryStore(), authority)
-    code = CodeFiles(FileStore(folder / "files"), max_bytes=settings.max_code_bytes)
+    code = CodeFiles(
+        FileStore(folder / "files"), max_bytes=settings.max_code_bytes, fetch=service.fetch_code
+    )
     application = create_application(service, code, tokens=_OneToken(token))
     certificate = ServerCertificate(authority)
     with _listen(DEFAULT_HOST, 0, apart=False) as listener:

@@ -12,6 +12,7 @@ from dora_config.protocol.builds import BuildEnded, BuildEvents
 from dora_config.protocol.calls import PartResult, RunnerAnswered, RunnerReplies
 from dora_config.protocol.control import MachinesRemoved, RemoveMachines, SetStandbys, StandbysSet
 from dora_config.protocol.daemon import (
+    CodeFound,
     CopyKept,
     DaemonLeaving,
     Heartbeat,
@@ -213,6 +214,8 @@ class CoordinatorState:
                 self.succession.answered(member.key, message, now)
             case RunnerAnswered() | RecorderAnswered() | PartHistory() | MachineSample():
                 pass  # replies to queries, which `queries` collects
+            case CodeFound():
+                pass  # likewise
             case DaemonLeaving(hand_over=hand_over):
                 manner = "hands over to its successor" if hand_over else "ends"
                 commands.append(Log("info", f'daemon "{member.key}" {manner}'))

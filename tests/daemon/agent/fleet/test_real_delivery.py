@@ -26,6 +26,7 @@ from dora_cli.coordinator.start_spec import make_spec
 from dora_cli.dataflow_file import load
 from dora_cli.live.sending import reload
 from dora_cli.shipping.collection import CollectionError
+from dora_config.access import state_dir
 from dora_config.protocol.control import StartDataflow, Started
 from dora_config.protocol.dataflow import DataflowSpec
 
@@ -368,6 +369,40 @@ def test_the_coordinator_serves_the_code_of_a_node_as_an_archive(
         assert (reply.status, sentence in reply.body.decode()) == (404, True), reply.body
     for bad in ("..%2freader", "%2e%2e/reader", f"{uuid}/..%2f..%2fetc%2fpasswd", f"{uuid}/.."):
         assert request(f"/api/artifacts/{bad}").status in (400, 404)
+
+
+def test_code_that_the_coordinator_lost_comes_from_a_machine(
+    fleet: RealFleet, workspace: Workspace, tmp_path: Path
+) -> None:
+    """A standby that takes over has the records, not the files."""
+    with Client(fleet.coordinator.endpoint) as client:
+        spec = deliver(client, unseen(project(workspace)))
+        client.request(StartDataflow(spec=spec), Started)
+        fleet.wait_for_status("Finished")
+        code = state_dir() / "coordinator" / "files"
+        shutil.rmtree(code)
+        spare = fleet.start_daemon("spare", env={"XDG_STATE_HOME": str(tmp_path / "empty")})
+        try:
+            moved = moved_to(spec, "spare")
+            uuid = client.request(StartDataflow(spec=moved), Started).uuid
+            fleet.wait_for_status("Finished")
+            assert printed(fleet, uuid) == ["hello robot True"]
+            archive = fleet.coordinator.request(f"/api/artifacts/{uuid}/reader")
+            assert (archive.status, b"GREETING" in archive.body) == (200, True)
+            shutil.rmtree(code)
+            shutil.rmtree(state_dir() / "code")
+            shutil.rmtree(tmp_path / "empty" / "dora" / "code")
+            with pytest.raises(RequestFailed, match="nor a machine that is connected to it has"):
+                client.request(StartDataflow(spec=moved), Started)
+        finally:
+            spare.kill()
+            del fleet.daemons["spare"]
+
+
+def moved_to(spec: DataflowSpec, machine: str) -> DataflowSpec:
+    """Return the dataflow with all nodes on another machine."""
+    text = spec.model_dump_json().replace('"machine":"robot"', f'"machine":"{machine}"')
+    return DataflowSpec.model_validate_json(text)
 
 
 def test_a_reload_sends_the_changed_files_first(fleet: RealFleet, workspace: Workspace) -> None:

@@ -15,9 +15,8 @@ import shlex
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Final
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -25,6 +24,7 @@ from dora_cli.shipping.ignore_rules import IGNORE_FILE, IgnoreRules, InvalidIgno
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import DoraError
 from dora_config.protocol.code import MAX_FILES, CodeFile, CodeLink, CodeSet
+from dora_config.transfers import Source
 
 MAX_BYTES: Final = 4 << 30
 """Limit for one node; more is usually a mistake."""
@@ -49,20 +49,6 @@ class Collected:
     sources: dict[str, Path]
     left_out: tuple[str, ...] = ()
     """Files and folders that the default rules exclude; special files with their kind."""
-
-
-Source = Path | bytes
-"""A local file, or content itself."""
-
-
-def source_size(source: Source) -> int:
-    """Return the size in bytes."""
-    return len(source) if isinstance(source, bytes) else source.stat().st_size
-
-
-def open_source(source: Source) -> BinaryIO:
-    """Open a source for reading."""
-    return BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
 def all_sources(parts: Iterable[Collected]) -> dict[str, Source]:

@@ -29,6 +29,7 @@ from dora_config.protocol.calls import (
     RunnerAnswered,
     RunnerCall,
 )
+from dora_config.protocol.code import Digest
 from dora_config.protocol.dataflow import DataflowSpec, LogFilter, LogPosition
 from dora_config.protocol.envelope import Codec, DataflowUuid, Message, ProgramVersion
 from dora_config.protocol.links import LinkReport, PeerEndpoint
@@ -124,6 +125,17 @@ class CopyKept(Message):
     number: int
     problem: str | None = None
     """Why it is not on the disk."""
+
+
+class CodeFound(Message):
+    """Answer to :class:`SendCode`."""
+
+    kind: Literal["code_found"] = "code_found"
+    call: str
+    found: bool
+    """Whether the file is on this machine, and was uploaded if that was requested."""
+    problem: str | None = None
+    """Why it was not uploaded."""
 
 
 class Metrics(Message):
@@ -238,6 +250,7 @@ DaemonMessage = Annotated[
     | DaemonLeaving
     | IdentityProof
     | CopyKept
+    | CodeFound
     | BuildEvents
     | BuildEnded
     | RunnerAnswered
@@ -276,6 +289,16 @@ class CoordinatorCopy(Message):
     """Number of changes in the coordinator's store."""
     sealed: str
     """The encrypted state (base64)."""
+
+
+class SendCode(Message):
+    """Look for a file of code that the coordinator lacks; answered with :class:`CodeFound`."""
+
+    kind: Literal["send_code"] = "send_code"
+    call: str
+    digest: Digest
+    upload: bool = False
+    """Also upload it, to its path below `FILES_PATH`."""
 
 
 class Registered(Message):
@@ -458,6 +481,7 @@ CoordinatorMessage = Annotated[
     | EndDaemon
     | Coordinators
     | CoordinatorCopy
+    | SendCode
     | BuildPart
     | CancelBuild
     | BuildEventsAck

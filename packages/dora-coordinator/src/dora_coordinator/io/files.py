@@ -2,18 +2,21 @@
 
 POST /api/files with a JSON list of SHA-256 returns those that are missing. PUT /api/files/SHA256
 uploads a file of Content-Length bytes, which must fit; X-Dora-Offset resumes an interrupted upload
-(HEAD returns that offset). GET downloads a file and supports ranges.
+(HEAD returns that offset). GET downloads a file and supports ranges; a file that is missing here,
+as on a standby that has taken over, is uploaded by a machine that has it first.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+import anyio
 import anyio.to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
@@ -33,6 +36,8 @@ MAX_LIST: Final = 8 * 1024 * 1024
 """Largest list of digests in bytes."""
 MAX_DIGITS: Final = 18
 """Of a number of bytes in a header."""
+FETCH_SECONDS: Final = 10.0
+"""After which the request for a file that a machine still uploads is answered with 503."""
 MAX_AGE: Final = 90 * 24 * 3600.0
 """Seconds without use after which a file is removed."""
 
@@ -42,8 +47,13 @@ logger = logging.getLogger("dora.coordinator")
 class CodeFiles:
     """Routes of one store; above ``max_bytes`` in all the least recently used file is removed."""
 
-    def __init__(self, store: FileStore, *, max_bytes: int) -> None:
+    def __init__(
+        self, store: FileStore, *, max_bytes: int, fetch: Callable[[str], Awaitable[None]]
+    ) -> None:
+        """``fetch`` makes a machine upload a file; raises FileRefused."""
         self.store = store
+        self._fetch = fetch
+        self._fetching = anyio.Lock()
         self._max_bytes = max_bytes
 
     def routes(self) -> list[Route]:
@@ -71,6 +81,8 @@ class CodeFiles:
         try:
             if request.method == "PUT":
                 return await self._receive(digest, request)
+            if request.method == "GET":
+                await self.obtain([digest])
             found = await anyio.to_thread.run_sync(self.store.use, digest)
             if found is None:
                 arrived = {OFFSET_HEADER: str(self.store.arrived(digest))}
@@ -80,6 +92,21 @@ class CodeFiles:
         except OSError as problem:
             return storage_error(self.store.root, problem)
         return FileResponse(found, media_type="application/octet-stream")
+
+    async def obtain(self, digests: Iterable[str]) -> None:
+        """Let machines upload the files that are missing here.
+
+        Raises FileRefused: 404 if none has one, 503 if the upload takes longer.
+        """
+        missing = await anyio.to_thread.run_sync(self.store.missing, digests)
+        try:
+            with anyio.fail_after(FETCH_SECONDS):
+                for digest in missing:
+                    async with self._fetching:  # several machines may need the same file
+                        if await anyio.to_thread.run_sync(self.store.use, digest) is None:
+                            await self._fetch(digest)
+        except TimeoutError as late:
+            raise FileRefused(503, "a machine is sending the code; retry later") from late
 
     async def _receive(self, digest: str, request: Request) -> Response:
         """Store an upload. A refused one is answered at once; the server drops the rest of it."""

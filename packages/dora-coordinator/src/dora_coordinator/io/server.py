@@ -34,7 +34,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from dora_config.access import Endpoint
 from dora_config.control_plane import AUTHORITY_PATH
 from dora_config.errors import RemoteProtocolError
-from dora_config.file_store import FileRefused, FileStore
+from dora_config.file_store import FileRefused
 from dora_config.machine_identity import challenge_text, key_digest
 from dora_config.protocol.code import CodeFile, CodeLink, CodeSet
 from dora_config.protocol.control import (
@@ -102,21 +102,15 @@ class NodeArchive:
         self._paths = paths
 
     @classmethod
-    def load(cls, store: FileStore, digest: str, node_id: str) -> NodeArchive:
-        """Blocking. Raises OSError, and FileRefused: 404 if a file is missing, 422 if the file
-        ``digest`` is not a `CodeSet`.
+    async def load(cls, files: CodeFiles, digest: str, node_id: str) -> NodeArchive:
+        """Raises OSError, and FileRefused: 422 if the file ``digest`` is not a `CodeSet`, else as
+        `CodeFiles.obtain`.
         """
-        listed = store.use(digest)
-        code = None if listed is None else _read(listed, node_id)
-        files = () if code is None else code.files
-        paths = {file.sha256: store.use(file.sha256) for file in files}
-        found = {name: path for name, path in paths.items() if path is not None}
-        if code is None or len(found) < len(paths):
-            raise FileRefused(
-                404,
-                f'the code of node "{node_id}" was removed from the coordinator; start it again',
-            )
-        return cls(code, found)
+        await files.obtain([digest])
+        code = await anyio.to_thread.run_sync(_read, files.store.path(digest), node_id)
+        paths = {file.sha256: files.store.path(file.sha256) for file in code.files}
+        await files.obtain(paths)
+        return cls(code, paths)
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Yield the archive; holds at most one piece of a file in memory."""
@@ -182,7 +176,7 @@ def verify_proof(public_key: str, signature: str, nonce: str, authority: str) ->
 
 def create_application(service: Service, code: CodeFiles, *, tokens: TokenCheck | None) -> ASGIApp:
     """Return the application; ``tokens`` None: no authentication."""
-    endpoints = _Endpoints(service, code.store)
+    endpoints = _Endpoints(service, code)
     application = Starlette(
         routes=[
             *(Route(path, _health, methods=["GET"]) for path in HEALTH_ROUTES),
@@ -217,7 +211,7 @@ class _OtherVersion(RemoteProtocolError):
 class _Endpoints:
     """Handlers of routes that need the service or the code of nodes."""
 
-    def __init__(self, service: Service, files: FileStore) -> None:
+    def __init__(self, service: Service, files: CodeFiles) -> None:
         self._service = service
         self._files = files
 
@@ -353,13 +347,13 @@ class _Endpoints:
         build_id, node_id = request.path_params["build_id"], request.path_params["node_id"]
         try:
             digest = self._service.code_digest(build_id, node_id)
-            archive = await anyio.to_thread.run_sync(NodeArchive.load, self._files, digest, node_id)
+            archive = await NodeArchive.load(self._files, digest, node_id)
         except RequestRefused as problem:
             return PlainTextResponse(f"{problem}\n", 404)
         except FileRefused as problem:
             return PlainTextResponse(f"{problem}\n", problem.status)
         except OSError as problem:
-            return storage_error(self._files.root, problem)
+            return storage_error(self._files.store.root, problem)
         name = quote(f"{node_id}.tar")
         headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
         # the server discards the body of an answer to HEAD: do not read the files for it

@@ -22,6 +22,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from dora_config.access import Endpoint, split_address
 from dora_config.errors import os_error_text
+from dora_config.file_store import FileRefused
 from dora_config.history.entries import HistoryEntry, SavedEntry
 from dora_config.history.file import HistoryFile, read_history
 from dora_config.process_identity import boot_id
@@ -41,6 +42,7 @@ from dora_config.protocol.control import (
 from dora_config.protocol.daemon import (
     TO_DAEMON,
     Certificate,
+    CodeFound,
     CoordinatorMessage,
     Coordinators,
     CopyKept,
@@ -49,6 +51,7 @@ from dora_config.protocol.daemon import (
     NewToken,
     Register,
     RegistrationRefused,
+    SendCode,
 )
 from dora_config.protocol.envelope import ProgramVersion, clean_lines, clean_text
 from dora_config.protocol.recordings import CallRecorders
@@ -62,7 +65,7 @@ from dora_coordinator.io.fleet_steps import step_result
 from dora_coordinator.io.store import NotWritten, Store, StoreError
 from dora_coordinator.io.succession import CopyError, SuccessionFile, ask, make_copy
 from dora_coordinator.io.token_file import TokenFile
-from dora_coordinator.queries.daemon_calls import DaemonCalls, Reply
+from dora_coordinator.queries.daemon_calls import DaemonCalls, Replies, Reply
 from dora_coordinator.queries.queries import Queries, Query, find_code
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import (
@@ -123,6 +126,8 @@ COPY_PAUSE = 0.2
 """Seconds in which changes are collected for one copy."""
 COPY_SHARE = 4.0
 """A pause is at least so many times as long as making the last copy took."""
+LOOK_SECONDS = 5.0
+"""Seconds within which a machine answers whether it has a file."""
 ASK_EVERY = 5.0
 """Seconds between questions to the standbys whether one has taken over."""
 
@@ -467,6 +472,33 @@ class Service:
     async def _carry_out(self, step: FleetStep) -> None:
         problem, code = await step_result(step, self.request)
         self._post(FleetStepEnded(step.copy, step.generation, problem, code, step.kind))
+
+    async def fetch_code(self, digest: str) -> None:
+        """Let a connected machine upload a file of code.
+
+        Raises FileRefused: 404 if none has it, 502 if none could upload it.
+        """
+
+        async def ask(machines: Iterable[str], *, upload: bool) -> Replies[CodeFound]:
+            return await self._calls.gather(
+                machines,
+                lambda call: SendCode(call=call, digest=digest, upload=upload),
+                CodeFound,
+                seconds=None if upload else LOOK_SECONDS,
+            )
+
+        asked = await ask(tuple(self._by_daemon), upload=False)
+        problems = {}
+        for machine in sorted(name for name, one in asked.found.items() if one.found):
+            sent = await ask([machine], upload=True)
+            if (answer := sent.found.get(machine)) is not None and answer.found:
+                return
+            reason = sent.problems.get(machine) if answer is None else answer.problem
+            problems[machine] = reason or "it was removed there"
+        if problems:
+            reasons = "; ".join(f"{name}: {clean_text(text)}" for name, text in problems.items())
+            raise FileRefused(502, f"the code could not be fetched from a machine: {reasons}")
+        raise FileRefused(404, "the code is neither here nor on a connected machine")
 
     # ------------------------------------------------------------------ succession
 

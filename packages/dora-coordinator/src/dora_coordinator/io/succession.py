@@ -8,14 +8,11 @@ programs on every machine already.
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import os
 import shutil
 import zlib
-from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +26,6 @@ from dora_config.access import Endpoint, private_dir, write_private
 from dora_config.access_token import Token
 from dora_config.control_plane import ControlConnection
 from dora_config.errors import DoraError
-from dora_config.file_store import FileStore
 from dora_config.protocol.daemon import CoordinatorCopy, Coordinators
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.store import SqliteStore, Store
@@ -174,15 +170,11 @@ class Restoration(BaseModel):
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
-    dataflows: int
-    missing: tuple[str, ...]
-    """Names of dataflows whose code is not on this machine."""
+def restore(state: Path, port: int, given: Restoration) -> int:
+    """Make the folder of a coordinator from a copy; return the number of its dataflows.
 
-
-def restore(state: Path, port: int, given: Restoration) -> Restored:
-    """Make the folder of a coordinator from a copy; an earlier one is renamed.
+    An earlier folder is renamed, but for its code. What is missing of that is fetched from machines
+    when it is needed.
 
     Raises CopyError, StoreError and OSError; the folder is then as it was.
     """
@@ -204,7 +196,9 @@ def restore(state: Path, port: int, given: Restoration) -> Restored:
         (fresh / _MADE_BY_CLUSTER).touch()
         record = SuccessionRecord(epoch=given.epoch, address=given.address)
         SuccessionFile(fresh / f"succession-{port}.json").write(record)
-        restored = _examine(fresh, FileStore(state / "code"), FileStore(folder / "files"))
+        store = SqliteStore(fresh / "store.sqlite3")
+        dataflows = sum(record.ended_at is None for record, _ in store.load())
+        store.close()
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
@@ -213,44 +207,9 @@ def restore(state: Path, port: int, given: Restoration) -> Restored:
     with suppress(FileNotFoundError):
         folder.replace(earlier)
     fresh.replace(folder)
-    return restored
-
-
-def _examine(folder: Path, *sources: FileStore) -> Restored:
-    """Read the store, and add the code of its dataflows that is on this machine."""
-    store = SqliteStore(folder / "store.sqlite3")
-    try:
-        stored = [one for one in store.load() if one[0].ended_at is None]
-    finally:
-        store.close()
-    own = FileStore(folder / "files")
-    missing = []
-    for record, spec in stored:
-        if not all(_add_code(own, digest, sources) for digest in set(spec.code.values())):
-            missing.append(spec.name or record.dataflow_id)
-    return Restored(len(stored), tuple(missing))
-
-
-def _add_code(own: FileStore, digest: str, sources: Sequence[FileStore]) -> bool:
-    """Link a list of files and the files themselves; return whether all were found."""
-    listed = _link(own, digest, sources)
-    if listed is None:
-        return False
-    try:
-        files = json.loads(listed.read_bytes())["files"]
-        return all(_link(own, file["sha256"], sources) is not None for file in files)
-    except (ValueError, KeyError, TypeError):
-        return False
-
-
-def _link(own: FileStore, digest: str, sources: Sequence[FileStore]) -> Path | None:
-    target = own.path(digest)
-    for source in sources:
-        with suppress(FileNotFoundError, FileExistsError):
-            private_dir(own.root)
-            private_dir(target.parent)
-            os.link(source.path(digest), target)
-    return target if target.exists() else None
+    with suppress(FileNotFoundError):
+        (earlier / "files").replace(folder / "files")
+    return dataflows
 
 
 # ------------------------------------------------------------------------ the successor

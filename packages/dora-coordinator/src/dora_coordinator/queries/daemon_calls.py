@@ -10,11 +10,11 @@ from typing import Generic, TypeVar
 import anyio
 
 from dora_config.protocol.calls import RunnerAnswered
-from dora_config.protocol.daemon import CoordinatorMessage, PartHistory
+from dora_config.protocol.daemon import CodeFound, CoordinatorMessage, PartHistory
 from dora_config.protocol.recordings import RecorderAnswered
 from dora_config.protocol.snapshot import MachineSample
 
-Reply = RunnerAnswered | RecorderAnswered | PartHistory | MachineSample
+Reply = RunnerAnswered | RecorderAnswered | PartHistory | MachineSample | CodeFound
 R = TypeVar("R", bound=Reply)
 
 
@@ -100,6 +100,8 @@ class DaemonCalls:
         """Take a daemon's reply; late and unknown ones are ignored."""
         match reply:
             case RunnerAnswered(call=number) | RecorderAnswered(call=number):
+                pass
+            case CodeFound(call=number):
                 pass
             case PartHistory(read=number) | MachineSample(sample=number):
                 pass

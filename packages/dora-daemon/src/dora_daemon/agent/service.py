@@ -23,6 +23,7 @@ from dora_config.protocol.calls import ChangePart, LinkPart, RunnerAnswered, Run
 from dora_config.protocol.daemon import (
     Certificate,
     Challenge,
+    CodeFound,
     CoordinatorCopy,
     CoordinatorMessage,
     Coordinators,
@@ -36,6 +37,7 @@ from dora_config.protocol.daemon import (
     Register,
     Registered,
     RegistrationRefused,
+    SendCode,
     SignRequest,
 )
 from dora_config.protocol.envelope import ProgramVersion
@@ -366,6 +368,8 @@ class Agent:
                 self._sampler.start(message)
             case CoordinatorCopy():
                 self._tasks.start_soon(self._keep_copy, message)
+            case SendCode():
+                self._tasks.start_soon(self._send_code, message)
             case RegistrationRefused() | Challenge() | Coordinators():
                 pass  # handled by the link
             case _:
@@ -388,6 +392,15 @@ class Agent:
             problem = f"{path}: cannot be written: {error.strerror}"
             logger.error("%s", problem)
         self._link.send(CopyKept(epoch=copy.epoch, number=copy.number, problem=problem))
+
+    async def _send_code(self, request: SendCode) -> None:
+        found, problem = False, None
+        try:
+            found = await self._code.find(request.digest, upload=request.upload)
+        except (DoraError, OSError) as error:
+            problem = str(error)
+            logger.error("code was not sent to the coordinator: %s", problem)
+        self._link.send(CodeFound(call=request.call, found=found, problem=problem))
 
     def _store(self, message: Certificate) -> None:
         try:

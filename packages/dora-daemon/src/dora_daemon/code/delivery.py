@@ -1,4 +1,7 @@
-"""Delivery of code to this machine: missing files are fetched, then checked out."""
+"""Delivery of code to this machine: missing files are fetched, then checked out.
+
+Files that are here are uploaded to a coordinator that has lost its own.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from dora_config.errors import DoraError
 from dora_config.file_store import FileRefused, FileStore
 from dora_config.protocol.code import CodeSet, file_path
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_config.transfers import DownloadFailed, Downloads, StoredFile
+from dora_config.transfers import DownloadFailed, Downloads, StoredFile, Uploads
 from dora_daemon.code.checkout import check_out, growth, merged
 from dora_daemon.daemon_threads import run_in_daemon_thread
 
@@ -48,6 +51,7 @@ class Delivery:
     _turn: anyio.Lock = field(default_factory=anyio.Lock)
     _thread_turn: threading.Lock = field(default_factory=threading.Lock)
     """The thread of a cancelled delivery continues until its next check."""
+    _uploads: anyio.Lock = field(default_factory=anyio.Lock)
 
     async def deliver(
         self, spec: DataflowSpec, base: Path, running: Collection[str] = ()
@@ -101,6 +105,22 @@ class Delivery:
             self._collect()
         return delivered
 
+    async def find(self, digest: str, *, upload: bool) -> bool:
+        """Return whether a file is in the store, after its upload if that is requested.
+
+        Raises UploadFailed, Untrusted, AccessError and OSError.
+        """
+        if (path := self.store.use(digest)) is None:
+            return False
+        if upload:
+            async with self._uploads:  # the same one may be requested again meanwhile
+                await run_in_daemon_thread(lambda: self._upload(digest, path))
+        return True
+
+    def _upload(self, digest: str, path: Path) -> None:
+        with Uploads(self.endpoint()) as uploads:
+            uploads.send(digest, path)
+
     def _collect(self) -> None:
         try:
             self.store.collect(max_age=MAX_AGE, max_bytes=MAX_BYTES)
@@ -131,8 +151,8 @@ class Delivery:
                     if problem.status != 404:
                         raise
                     raise CodeMissing(
-                        f"the coordinator at {self.endpoint()} does not have the code; start the "
-                        "dataflow again where its files are"
+                        f"neither the coordinator at {self.endpoint()} nor a machine that is "
+                        "connected to it has the code; start the dataflow again where its files are"
                     ) from problem
                 except FileRefused as problem:
                     raise CodeMissing(f"{problem}; start the dataflow again") from problem

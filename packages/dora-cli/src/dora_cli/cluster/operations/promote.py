@@ -227,12 +227,6 @@ def _start(
         f"Starting coordinator on {ssh_name(machine)}... OK ({way}, epoch {epoch}, "
         f"{restored['dataflows']} dataflows)"
     )
-    if restored["missing"]:
-        output.warn(
-            f"{machine.id} does not have the code of: {', '.join(restored['missing'])}. Their "
-            "nodes run on, and start again where they are; before they can run on other machines, "
-            "start or apply them again where the files are"
-        )
 
 
 def _remember(cluster: Cluster, new: Cluster, moved: Moved, command: ClusterCommand) -> None:
