@@ -403,3 +403,15 @@ def test_the_timeline_is_ordered_and_contains_its_cause(
     if explained.cause is not None:
         assert (causes[0].at, causes[0].node) == (explained.cause.at, explained.cause.node)
     assert Explanation.model_validate_json(explained.model_dump_json()) == explained
+
+
+def test_nodes_that_were_stopped_on_one_machine_are_named_while_others_run() -> None:
+    stopping = DataflowStopping(reason="stop requested", grace=10)
+    robot = machine("robot", spawned(890, "camera"), entry(900, stopping), node_ids=("camera",))
+    station = machine("station", spawned(890, "detector"), node_ids=("detector",))
+    summary = explain(evidence(robot, station)).summary
+    assert summary == 'a command on machine "robot" stopped its nodes 1 min ago'
+    again = machine("robot", entry(900, stopping), entry(910, STARTED), node_ids=("camera",))
+    assert explain(evidence(again, station)).summary == "nothing is wrong"
+    whole = entry(899, happened.StopRequested(force=False))
+    assert explain(evidence(robot, station, entries=(whole,))).summary == "nothing is wrong"

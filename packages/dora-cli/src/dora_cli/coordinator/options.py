@@ -80,7 +80,7 @@ def connect(addr: str | None, port: int | None, *, or_here: bool = False) -> Cli
     if or_here and addr is None and port is None:
         from dora_daemon.process_tree.daemon_entry import away_daemons, away_runs
 
-        if away_runs() or any(one.waiting for _, one in away_daemons()):
+        if away_runs() or away_daemons():
             from dora_cli.coordinator.local_runs import client_of_this_machine
 
             return client_of_this_machine(at)

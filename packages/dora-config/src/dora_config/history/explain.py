@@ -365,6 +365,10 @@ def _summary(
 ) -> str:
     if cause is not None and cause.resolved_at is None:
         return cause.text
+    stopped = None if evidence.ended else _stopped_alone(evidence, events)
+    if stopped is not None:
+        age = show_age(max(0.0, evidence.now - stopped.at))
+        return f'a command on machine "{stopped.machine}" stopped its nodes {age} ago'
     if findings:
         return findings[0].text
     if evidence.ended:
@@ -374,6 +378,23 @@ def _summary(
     if evidence.reason is not None:
         return evidence.reason
     return f"nothing is wrong{_last_warning(events, evidence.now)}"
+
+
+def _stopped_alone(evidence: Evidence, events: Sequence[TimedEvent]) -> TimedEvent | None:
+    """Return the last stop of one machine's nodes while the dataflow runs on others."""
+    stopped: dict[str | None, TimedEvent] = {}
+    for timed in events:
+        match timed.event:
+            case DataflowStopping():
+                stopped[timed.machine] = timed
+            case DataflowStarted() | happened.RunBegan():
+                stopped.pop(timed.machine, None)
+            case happened.StopRequested() | happened.PhaseReached(phase="stopping"):
+                return None
+            case _:
+                pass
+    placed = set(evidence.machine_of.values())
+    return next((one for name, one in reversed(stopped.items()) if name in placed), None)
 
 
 def _last_warning(events: Sequence[TimedEvent], now: float) -> str:
