@@ -40,7 +40,7 @@ RECEIVER = (
     "    if event['type'] == 'INPUT':\n        open('first', 'a').write(f'{time.time()}\\n')\n"
 )
 TIMER = "inputs: {tick: dora/timer/hz/50}"
-SPARE_SECONDS = 6.0
+SPARE_SECONDS = 14.0
 PORT = "6913"
 
 

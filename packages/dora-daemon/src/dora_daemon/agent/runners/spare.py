@@ -17,8 +17,12 @@ from dora_daemon.runner.process.runners_unit import UNIT_VARIABLE
 
 SWITCH = "DORA_SPARE_RUNNER"
 """Set to 0, it turns spare runners off."""
-DELAY = 2.0
-"""Seconds from a start, or the last use, to the start of the next spare."""
+DELAY = 10.0
+"""Seconds from a start, or the last use, to the start of the next spare.
+
+Its imports delay messages of the started dataflow by 3 ms each time that they share a core; a low
+priority does not prevent it where Linux groups processes by session (autogroup).
+"""
 LIMIT = 1.0
 """Seconds for a spare to take an order."""
 MIN_MEMORY = 2 << 30
