@@ -25,6 +25,7 @@ import itertools
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import struct
@@ -33,7 +34,7 @@ import threading
 import time
 import types
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,9 +48,10 @@ MODULES = (
     "dora_node_api.logging.logging_bridge",
     "dora_node_api.node",
     "dora_node_api.protocol.launch_config",
+    "random",
 )
-"""What every node imports. Of libraries only pyarrow, which imports numpy, and what the dataflow
-lists in `warm`."""
+"""What every node imports, and `random`, which many do. Of libraries only pyarrow, which imports
+numpy, and what the dataflow lists in `warm`."""
 READ_BY_LIBRARIES = (
     *("OMP_", "KMP_", "OPENBLAS_", "GOTO_", "MKL_", "BLIS_", "NUMPY_", "NPY_", "ARROW_"),
     *("JE_ARROW_", "MIMALLOC_"),
@@ -61,11 +63,15 @@ READ_AT_START = (
     *("COVERAGE_", "COV_", "DD_", "DEBUGPY_", "PYDEVD_"),
 )
 """As READ_BY_LIBRARIES, with those that programs read when they start."""
+BUFFERING = ("pyarrow", "numpy")
+"""Libraries with objects that may write, or end others, at their end."""
 _PATH = "PYTHONPATH"
 _PR_SET_PDEATHSIG, _PR_SET_MM, _PR_SET_MM_MAP = 1, 35, 14
 _REPARENTING = 10.0
 _C = ctypes.CDLL(None, use_errno=True)
 _C.sbrk.restype = ctypes.c_void_p
+_PYTHON = ctypes.PyDLL(None)
+"""As _C, and keeps the lock of the interpreter."""
 
 
 # --- decisions ----------------------------------------------------------------------------------
@@ -214,6 +220,7 @@ class Zygote:
         if missing:
             if threading.active_count() > 1:
                 self._strange = f"a module of `warm` starts threads ({', '.join(missing)})"
+            _end.keep()
             self._known = snapshot()
             gc.collect()
             gc.freeze()
@@ -352,9 +359,7 @@ def _become(request: Request, middle: int, runner: int) -> None:
         time.tzset()
         show(request.argv, request.variables)
         _reseed()
-        deadline = time.monotonic() + _REPARENTING
-        while os.getppid() == middle and time.monotonic() < deadline:
-            time.sleep(0.0002)
+        _wait_for_end(middle)
         # not before: the end of the former parent would count
         _C.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() != runner:
@@ -368,6 +373,17 @@ def _become(request: Request, middle: int, runner: int) -> None:
         os._exit(127)
 
 
+def _wait_for_end(pid: int) -> None:
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    with open(process, "rb", buffering=0):
+        ended = select.poll()
+        ended.register(process, select.POLLIN)
+        ended.poll(_REPARENTING * 1000)
+
+
 def show(argv: list[str], variables: Mapping[str, str]) -> None:
     """Let /proc, and so `ps`, show this command line and environment. Raises OSError."""
     global _shown
@@ -375,8 +391,8 @@ def show(argv: list[str], variables: Mapping[str, str]) -> None:
         b"".join(os.fsencode(text) + b"\0" for text in texts)
         for texts in (argv, [f"{name}={text}" for name, text in variables.items()])
     ]
-    _shown = shown = ctypes.create_string_buffer(b"".join(parts))
-    args = ctypes.addressof(shown)
+    _shown = b"".join(parts)
+    args = ctypes.cast(ctypes.c_char_p(_shown), ctypes.c_void_p).value or 0
     env = args + len(parts[0])
     with open("/proc/self/stat", "rb") as file:
         # from the third on; proc_pid_stat(5) numbers them from 1
@@ -391,7 +407,7 @@ def show(argv: list[str], variables: Mapping[str, str]) -> None:
         raise OSError(number, f"the kernel cannot change a command line: {os.strerror(number)}")
 
 
-_shown: ctypes.Array[ctypes.c_char] | None = None
+_shown = b""
 """What /proc shows."""
 
 
@@ -401,6 +417,7 @@ def _run(request: Request) -> None:
     packages = request.variables[_PATH].partition(":")[0]
     sys.orig_argv = list(argv)
     sys.path[:0] = [packages] if sys.flags.safe_path else [request.folder, packages]
+    del sys.modules["__main__"]  # it is torn down before the modules of the zygote
     sys.modules["__main__"] = main_module = types.ModuleType("__main__")
     importlib.invalidate_caches()
     try:
@@ -430,6 +447,80 @@ def _run(request: Request) -> None:
             sys.excepthook = lambda *_: None
             raise
         sys.exit(1)
+
+
+class _End:
+    """Ends a node when only modules of the zygote are left to be torn down.
+
+    That would write to each of their objects, which copies memory that is shared. Python tears
+    modules down in the reverse order of `sys.modules`; the one that `keep` adds is the last of the
+    zygote. An object of the node that is still referenced, and may do something at its end, leads
+    to the usual teardown.
+    """
+
+    NAME = "dora_node_api.zygote.end"
+
+    def __init__(self) -> None:
+        self._modules: list[types.ModuleType] = []
+        self._harmless: frozenset[type] = frozenset()
+        self._code: int | None = None
+
+    def keep(self) -> None:
+        """Keep the modules that are imported."""
+        sys.modules.pop(self.NAME, None)
+        sys.modules[self.NAME] = module = types.ModuleType(self.NAME)
+        vars(module)["end"] = _Last(self._exit)
+        self._modules = [*sys.modules.values()]
+        found: dict[type, None] = {object: None}
+        waiting: list[type] = [object]
+        while waiting:
+            below: list[type] = type.__subclasses__(waiting.pop())
+            waiting += [kind for kind in below if kind not in found]
+            found.update(dict.fromkeys(below))
+        self._harmless = frozenset(filter(_ends_silently, found))
+
+    def expect(self, code: object) -> None:
+        """Note the exit code of the program."""
+        usual = sys.stdout is sys.__stdout__ and sys.stderr is sys.__stderr__
+        if usual and (code is None or (type(code) is int and 0 <= code <= 255)):
+            self._code = code or 0
+
+    def _exit(self) -> None:
+        if self._code is None:
+            return
+        gc.collect()
+        left = gc.get_objects()
+        left += gc.get_referents(*left)
+        streams = (sys.stdout, sys.stderr)
+        kinds = {type(one) for one in left if not any(one is stream for stream in streams)}
+        if not kinds <= self._harmless:
+            return
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            return
+        _PYTHON.exit(self._code)
+
+
+class _Last:
+    """Calls a function at its end."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
+
+    def __del__(self) -> None:
+        self._action()
+
+
+def _ends_silently(kind: type) -> bool:
+    """Return whether the end of an object has no effects that a user could notice."""
+    if kind is _Last:
+        return True
+    return not hasattr(kind, "__del__") and not str(kind.__module__).startswith(BUFFERING)
+
+
+_end = _End()
 
 
 def _report(error: BaseException) -> None:
@@ -474,4 +565,9 @@ def main() -> None:
     if (request := zygote.serve()) is None:
         os._exit(0)
     gc.enable()
-    _run(request)
+    try:
+        _run(request)
+    except SystemExit as ended:
+        _end.expect(ended.code)
+        raise
+    _end.expect(0)

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -288,6 +289,27 @@ ENDINGS = {
         "import functools\n@functools.lru_cache\ndef log(): return open('unflushed', 'w')\n"
         "log().write('kept')"
     ),
+    "destructor of a loaded module's object": (
+        "import json\nclass A:\n  def __del__(self): print('gone')\njson.a = A()"
+    ),
+    "generator of a loaded module": (
+        "import json\ndef f():\n  try: yield\n  finally: print('gone')\njson.a = f()\nnext(json.a)"
+    ),
+    "array of a file": (
+        "import json, numpy as np\njson.log = np.memmap('unflushed', 'u1', 'w+', shape=4)\n"
+        "json.log[:] = 65"
+    ),
+    "logs": (
+        "import logging\nlogging.basicConfig(filename='unflushed', level=0)\n"
+        "log = logging.getLogger('a')\nlog.info('kept')"
+    ),
+    "finalizer": "import json, weakref\nclass A: pass\njson.a = A()\n"
+    "weakref.finalize(json.a, print, 'gone')",
+    "end of a C library": (
+        "import ctypes, json\njson.end = ctypes.CFUNCTYPE(None)(lambda: print('gone'))\n"
+        "ctypes.CDLL(None).printf(b'kept')"
+    ),
+    "code at exit": "import atexit, os, sys\natexit.register(os._exit, 9)\nsys.exit(3)",
     "last error": (
         "import atexit, sys\natexit.register(lambda: print(sys.last_type, sys.last_value))\n1/0"
     ),
@@ -343,12 +365,36 @@ def test_a_node_ends_as_a_program_ends(use: Use[None], group: int) -> None:
     use(check)
 
 
-def unflushed(request: SpawnRequest) -> str | None:
+def test_the_end_of_a_node_spares_the_modules_that_nodes_share() -> None:
+    """What they reference has no effects at its end, apart from this callback."""
+    program = """
+import gc, json, sys, weakref
+from dora_node_api.zygote import _end
+class Thing: pass
+_end.keep()
+gc.freeze()
+json.thing = Thing()
+json.reference = weakref.ref(json.thing, lambda _: print("torn down"))
+try:
+    sys.exit(5)
+except SystemExit as ended:
+    if sys.argv[1:]:
+        _end.expect(ended.code)
+    raise
+"""
+    for words, printed in (([], "torn down\n"), (["early"], "")):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (5, printed, "")
+
+
+def unflushed(request: SpawnRequest) -> bytes | None:
     """Return what a node left in a file that it did not close."""
     file = Path(request.cwd) / "unflushed"
     if not file.exists():
         return None
-    text = file.read_text()
+    text = file.read_bytes()
     file.unlink()
     return text
 
