@@ -10,7 +10,8 @@ from dora_cli.remote_program import standby
 from dora_cli.remote_program.paths import daemon_folder
 from dora_cli.remote_program.protocol import Problem
 
-OURS = {"authority": "ab", "epoch": 2, "address": "10.0.0.2:6013", "standbys": []}
+HIGHEST = {"epoch": 2, "machine": "base", "address": "10.0.0.2:6013", "standbys": []}
+OURS = {"authority": "ab", "highest": HIGHEST}
 
 
 @pytest.fixture(autouse=True)
@@ -19,13 +20,14 @@ def folder(home: object) -> None:
 
 
 def test_survey_returns_no_secret() -> None:
-    assert standby.survey("base") == {"authority": "", "epoch": 0, "address": "", "copy": None}
+    assert standby.survey("base") == {"authority": "", "epoch": 0, "machine": "", "copy": None}
     path = daemon_folder("base") / "coordinator-copy.json"
-    copy = {"authority": "ab", "epoch": 1, "number": 7, "sealed": "secret"}
+    head = {"authority": "ab", "epoch": 1, "machine": "", "number": 7}
+    copy = {**head, "sealed": "secret"}
     path.write_text(json.dumps(copy))
     found = standby.survey("base")["copy"]
     assert found.pop("age") < 60
-    assert found == {"authority": "ab", "epoch": 1, "number": 7}
+    assert found == head
     assert standby.read("base") == {"copy": copy}
     path.write_text("{")  # damaged
     assert standby.survey("base")["copy"] is None
@@ -35,12 +37,14 @@ def test_survey_returns_no_secret() -> None:
     ("before", "followed"),
     [
         (None, True),
-        ({**OURS, "epoch": 1, "address": "old"}, True),
-        ({**OURS, "epoch": 3, "address": "newer"}, False),
-        ({**OURS, "authority": "cd", "epoch": 1}, False),  # of another cluster
+        ({**OURS, "highest": {**HIGHEST, "epoch": 1, "address": "old"}}, True),
+        ({**OURS, "highest": {**HIGHEST, "machine": "alpha", "address": "other"}}, True),
+        ({**OURS, "highest": {**HIGHEST, "machine": "rover", "address": "other"}}, False),
+        ({**OURS, "highest": {**HIGHEST, "epoch": 3, "address": "newer"}}, False),
+        ({"authority": "cd", "highest": {**HIGHEST, "epoch": 1}}, False),  # of another cluster
     ],
 )
-def test_only_a_higher_epoch_is_followed(before: dict[str, object] | None, followed: bool) -> None:
+def test_only_a_higher_rank_is_followed(before: dict[str, object] | None, followed: bool) -> None:
     path = daemon_folder("base") / "coordinators.json"
     if before is not None:
         path.write_text(json.dumps(before))

@@ -10,7 +10,7 @@ from support.simulation.fleet_simulation import dataflow
 
 from dora_config.access_token import Token
 from dora_config.protocol.control import Standby
-from dora_config.protocol.daemon import CoordinatorCopy
+from dora_config.protocol.daemon import CoordinatorCopy, Coordinators
 from dora_coordinator.io.authority import Authority
 from dora_coordinator.io.store import MemoryStore, SqliteStore, StoreError
 from dora_coordinator.io.succession import (
@@ -34,7 +34,8 @@ STANDBYS = (Standby(machine="base", address="10.0.0.2:6013"),)
 
 
 def sealed(content: bytes = b"state") -> CoordinatorCopy:
-    return seal(content, "secret", authority=AUTHORITY, epoch=1, number=7)
+    head = CoordinatorCopy(authority=AUTHORITY, epoch=1, machine="base", number=7)
+    return seal(content, "secret", head)
 
 
 def test_a_copy_is_read_with_the_token_only() -> None:
@@ -46,6 +47,7 @@ def test_a_copy_is_read_with_the_token_only() -> None:
         copy.model_copy(update={"sealed": damaged}),
         copy.model_copy(update={"sealed": "?"}),
         copy.model_copy(update={"epoch": 2}),
+        copy.model_copy(update={"machine": "rover"}),
         copy.model_copy(update={"number": 8}),
         copy.model_copy(update={"authority": "cd" * 32}),
     ):
@@ -65,10 +67,11 @@ def copy_of(folder: Path) -> Restoration:
     ended = running.model_copy(update={"dataflow_id": "d2", "ended_at": 1.0})
     store.apply([SaveRecord(running, spec), SaveRecord(ended, spec)])
     store.apply([SaveMachine(MachineRecord(machine="robot", digest="aa"))])
-    copy = make_copy(store, authority, '{"successor": "x"}', TOKEN, 1)
+    copy = make_copy(store, authority, '{"successor": "x"}', TOKEN, Coordinators())
     store.close()
     assert copy.number == 2
-    return Restoration(token="secret", state=copy, epoch=5, address="10.0.0.2:6013")
+    address = "10.0.0.2:6013"
+    return Restoration(token="secret", state=copy, epoch=5, machine="base", address=address)
 
 
 def test_a_coordinator_takes_over_with_everything(tmp_path: Path) -> None:
@@ -79,7 +82,7 @@ def test_a_coordinator_takes_over_with_everything(tmp_path: Path) -> None:
     assert Authority(folder / "authority").fingerprint == given.state.authority
     assert (folder / "tokens-6013.json").read_text() == '{"successor": "x"}'
     assert SuccessionFile(folder / "succession-6013.json").read() == SuccessionRecord(
-        epoch=5, address="10.0.0.2:6013"
+        epoch=5, machine="base", address="10.0.0.2:6013"
     )
     store = SqliteStore(folder / "store.sqlite3")
     assert [record.dataflow_id for record, _ in store.load()] == ["d1", "d2"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from dora_config.protocol.control import SetStandbys, Standby
 from dora_config.protocol.daemon import Coordinators, CopyKept
 from dora_coordinator.state.succession import (
@@ -10,6 +12,7 @@ from dora_coordinator.state.succession import (
     Succession,
     SuccessionRecord,
 )
+from dora_daemon.agent.coordinator_access import KnownCoordinators
 
 BOTH = ("base", "rover")
 STANDBYS = SetStandbys(
@@ -89,3 +92,26 @@ def test_only_a_higher_epoch_replaces_a_coordinator() -> None:
     assert made.replace(Coordinators(epoch=4, address="10.0.0.3:6013"))
     again = Succession(SuccessionRecord.model_validate_json(made.record.model_dump_json()))
     assert "10.0.0.3:6013" in refusal(again)
+
+
+def test_one_of_two_that_took_over_on_both_sides_of_a_cut_leads() -> None:
+    """Both have epoch 2; once the cut has healed, each machine meets them in any order."""
+    for seed in range(50):
+        choice = random.Random(seed)
+        records = [
+            SuccessionRecord(epoch=2, machine=machine, address=address)
+            for machine, address in (("base", "10.0.0.2:6013"), ("rover", "10.0.0.3:6013"))
+        ]
+        coordinators = [Succession(SuccessionRecord()), *map(Succession, records)]
+        daemons = [KnownCoordinators(authority="a") for _ in range(4)]
+        for one in coordinators[1:]:  # before the cut, each had daemons of its own
+            number = choice.randrange(4)
+            daemons[number] = daemons[number].following(one.coordinators, "a") or daemons[number]
+        meetings = [(one, number) for one in coordinators for number in range(4)] * 3
+        choice.shuffle(meetings)
+        for one, number in meetings:
+            one.replace(daemons[number].highest)
+            daemons[number] = daemons[number].following(one.leading, "a") or daemons[number]
+        assert {one.highest.address for one in daemons} == {"10.0.0.3:6013"}, seed
+        assert [one.refusal is None for one in coordinators] == [False, False, True], seed
+        assert "10.0.0.3:6013" in refusal(coordinators[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dora_cli.cluster.decisions.existing_daemons import ExistingDaemon
 from dora_cli.cluster.decisions.promotion import (
     StandbyFacts,
+    leads,
     newest_copy,
     next_epoch,
     promoted,
@@ -22,11 +23,18 @@ machines:
 BASE = Moved("10.0.0.2", 6013, "base")
 
 
-def facts(seen: int, copy: tuple[int, int] | None = None, *, authority: str = OURS) -> StandbyFacts:
+def facts(
+    seen: int,
+    copy: tuple[int, int] | None = None,
+    *,
+    authority: str = OURS,
+    machine: str = "",
+) -> StandbyFacts:
+    highest = {"authority": authority, "machine": machine}
     kept = None
     if copy is not None:
-        kept = {"authority": authority, "epoch": copy[0], "number": copy[1], "age": 5.0}
-    return StandbyFacts.of({"authority": authority, "epoch": seen, "address": "", "copy": kept})
+        kept = {**highest, "epoch": copy[0], "number": copy[1], "age": 5.0}
+    return StandbyFacts.of({**highest, "epoch": seen, "copy": kept})
 
 
 def test_the_newest_copy_of_this_cluster_is_used() -> None:
@@ -40,6 +48,16 @@ def test_the_newest_copy_of_this_cluster_is_used() -> None:
     assert newest_copy(found, OURS) == "newest"
     assert newest_copy({"none": facts(1)}, OURS) is None
     assert newest_copy({"other": found["other"]}, OURS) is None
+    found["of_rover"] = facts(2, (2, 5), machine="rover")
+    assert newest_copy(found, OURS) == "of_rover", "another one of that epoch was replaced"
+
+
+def test_of_two_coordinators_with_the_same_epoch_one_leads() -> None:
+    found = [facts(2, machine="base"), facts(2, machine="rover")]
+    assert leads(2, "rover", found, OURS)
+    assert not leads(2, "base", found, OURS)
+    assert leads(3, "base", found, OURS)
+    assert leads(1, "", [facts(9, authority=OTHER)], OURS)
 
 
 def test_the_next_epoch_is_above_all_that_were_seen() -> None:

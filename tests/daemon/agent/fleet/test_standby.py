@@ -43,6 +43,7 @@ def restore(machine: str, *, epoch: int, address: str, port: int, token: str, co
         "token": token,
         "state": json.loads(copy_of(machine).read_text()),
         "epoch": epoch,
+        "machine": machine,
         "address": address,
     }
     words = ("coordinator", "--restore", "--port", str(port))

@@ -71,7 +71,7 @@ class Client:
         self._connect_timeout = connect
         self._connection = ControlConnection(at, timeout=connect)
         self._query_timeout = query
-        self._successor: str | None = None
+        self.successor: str | None = None
         """Address of the coordinator that has replaced this one, once that was reported."""
         self._streams: StreamSocket | None = None
 
@@ -278,8 +278,8 @@ class Client:
 
     def _report(self, successor: str | None) -> None:
         """Print once that another coordinator leads."""
-        if successor is not None and self._successor is None:
-            self._successor = successor
+        if successor is not None and self.successor is None:
+            self.successor = successor
             host = split_address(successor)[0]
             output.warn(
                 f"the coordinator at {self.endpoint} was replaced by the one at {successor}, and "

@@ -15,6 +15,8 @@ from dora_cli.remote_program.paths import daemon_folder, lock_holder, state_dir
 from dora_cli.remote_program.protocol import Commands
 
 END_TIMEOUT = 20.0
+_HEAD = ("authority", "epoch", "machine", "number")
+"""What is not encrypted of a copy."""
 
 
 def _known(name: str) -> Path:
@@ -28,17 +30,23 @@ def _copy(name: str) -> Path:
 def survey(name: str) -> dict[str, Any]:
     """Return which coordinator the daemon obeys, and the copy that it keeps, unread."""
     known, copy = _read(_known(name)), _read(_copy(name))
+    epoch, machine = _rank(known)
     found = {
         "authority": known.get("authority", ""),
-        "epoch": known.get("epoch", 0),
-        "address": known.get("address", ""),
+        "epoch": epoch,
+        "machine": machine,
         "copy": None,
     }
-    if {"authority", "epoch", "number"} <= copy.keys():
+    if copy.keys() >= set(_HEAD):
         age = max(0.0, time.time() - _copy(name).stat().st_mtime)
-        kept = {key: copy[key] for key in ("authority", "epoch", "number")}
-        found["copy"] = {**kept, "age": age}
+        found["copy"] = {**{key: copy[key] for key in _HEAD}, "age": age}
     return found
+
+
+def _rank(known: dict[str, Any]) -> tuple[int, str]:
+    """Return the order of the coordinator that the daemon obeys."""
+    highest = known.get("highest", {})
+    return highest.get("epoch", 0), highest.get("machine", "")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -54,14 +62,14 @@ def read(name: str) -> dict[str, Any]:
     return {"copy": _read(_copy(name))}
 
 
-def follow(name: str, coordinators: dict[str, Any]) -> dict[str, Any]:
-    """Let the daemon obey another coordinator, unless it has seen a higher epoch."""
+def follow(name: str, known: dict[str, Any]) -> dict[str, Any]:
+    """Let the daemon obey another coordinator, unless it has seen one of a higher rank."""
     path = _known(name)
-    known = _read(path)
-    same = known.get("authority", coordinators["authority"]) == coordinators["authority"]
-    if path.parent.is_dir() and same and known.get("epoch", 0) <= coordinators["epoch"]:
+    before = _read(path)
+    same = before.get("authority", known["authority"]) == known["authority"]
+    if path.parent.is_dir() and same and _rank(before) <= _rank(known):
         fresh = path.with_name(f".{path.name}.new")
-        fresh.write_text(json.dumps(coordinators))
+        fresh.write_text(json.dumps(known))
         fresh.replace(path)
     return {}
 

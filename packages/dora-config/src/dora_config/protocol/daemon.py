@@ -105,16 +105,38 @@ class Register(Message):
         }
 
 
+class Coordinators(Message):
+    """Which coordinator a daemon obeys, and where it tries to connect in turn; also sent when that
+    changes.
+    """
+
+    kind: Literal["coordinators"] = "coordinators"
+    epoch: int = 1
+    """A coordinator that takes over has a higher one than its predecessor."""
+    machine: str = ""
+    """The standby that has taken over; empty: none has."""
+    address: str = ""
+    """Address of the coordinator; empty: the one that the daemon was given."""
+    standbys: tuple[str, ...] = ()
+    """Addresses at which a coordinator that takes over can be."""
+
+    @property
+    def rank(self) -> tuple[int, str]:
+        """Order of coordinators: the one with the highest rank is obeyed.
+
+        Two standbys that are promoted on both sides of a cut network have the same epoch.
+        """
+        return self.epoch, self.machine
+
+
 class IdentityProof(Message):
     """Answer to :class:`Challenge`, before :class:`Registered`."""
 
     kind: Literal["identity_proof"] = "identity_proof"
     signature: str
     """Of `challenge_text` with the machine's key (base64)."""
-    epoch: int = 0
-    """Highest epoch of a coordinator of this cluster that the daemon has seen."""
-    coordinator: str = ""
-    """Address of that coordinator."""
+    coordinators: Coordinators = Coordinators(epoch=0)
+    """The highest coordinator of this cluster that the daemon has seen."""
 
 
 class CopyKept(Message):
@@ -264,20 +286,6 @@ DaemonMessage = Annotated[
 # ------------------------------------------------------------------- coordinator -> daemon
 
 
-class Coordinators(Message):
-    """Which coordinator a daemon obeys, and where it tries to connect in turn; also sent when that
-    changes.
-    """
-
-    kind: Literal["coordinators"] = "coordinators"
-    epoch: int = 1
-    """A coordinator that takes over has a higher one than its predecessor."""
-    address: str = ""
-    """Address of the coordinator; empty: the one that the daemon was given."""
-    standbys: tuple[str, ...] = ()
-    """Addresses at which a coordinator that takes over can be."""
-
-
 class CoordinatorCopy(Message):
     """State of the coordinator, to be kept by the machine; answered with :class:`CopyKept`."""
 
@@ -285,9 +293,11 @@ class CoordinatorCopy(Message):
     authority: str
     """As in :class:`Registered`."""
     epoch: int
+    machine: str = ""
+    """As in :class:`Coordinators`."""
     number: int
     """Number of changes in the coordinator's store."""
-    sealed: str
+    sealed: str = ""
     """The encrypted state (base64)."""
 
 

@@ -51,7 +51,6 @@ from dora_config.protocol.daemon import (
     TO_COORDINATOR,
     TO_DAEMON,
     Challenge,
-    Coordinators,
     IdentityProof,
     Register,
     RegistrationRefused,
@@ -219,9 +218,7 @@ class _Endpoints:
         return PlainTextResponse(self._service.authority.pem, headers=ONE_REQUEST)
 
     async def succession(self, request: Request) -> Response:
-        succession = self._service.succession
-        leading = succession.record.successor or succession.coordinators
-        return JSONResponse(leading.model_dump(mode="json"))
+        return JSONResponse(self._service.succession.leading.model_dump(mode="json"))
 
     # ------------------------------------------------------------------ WebSockets
 
@@ -270,7 +267,7 @@ class _Endpoints:
         if not isinstance(answer, IdentityProof):
             raise RemoteProtocolError("expected identity_proof as the second frame")
         digest = verify_proof(register.public_key, answer.signature, nonce, authority)
-        self._service.replace(Coordinators(epoch=answer.epoch, address=answer.coordinator))
+        self._service.replace(answer.coordinators)
         if (reason := self._service.succession.refusal) is not None:
             raise RemoteProtocolError(reason)
         return Proof(digest, local=local)

@@ -503,7 +503,7 @@ class Service:
     # ------------------------------------------------------------------ succession
 
     def replace(self, by: Coordinators) -> None:
-        """Stand aside if ``by`` has a higher epoch than this coordinator."""
+        """Stand aside if ``by`` has a higher rank than this coordinator."""
         if self.succession.replace(by):
             self._succession_file.write(self.succession.record)
             self._wake.set()
@@ -557,7 +557,7 @@ class Service:
             self.authority,
             self._tokens.text,
             self._tokens.current,
-            self.succession.record.epoch,
+            self.succession.coordinators,
         )
         text = TO_DAEMON.encode(copy)
         for machine in machines:

@@ -99,33 +99,29 @@ def _key(secret: str, authority: str) -> bytes:
     return Scrypt(salt=salt, length=32, n=1 << 14, r=8, p=1).derive(secret.encode())
 
 
-def _header(authority: str, epoch: int, number: int) -> bytes:
-    return f"{authority} {epoch} {number}".encode()
+def _header(copy: CoordinatorCopy) -> bytes:
+    return f"{copy.authority} {copy.epoch} {copy.machine} {copy.number}".encode()
 
 
-def seal(
-    content: bytes, secret: str, *, authority: str, epoch: int, number: int
-) -> CoordinatorCopy:
-    """Return the encrypted copy; raises CopyError if it is too large."""
+def seal(content: bytes, secret: str, head: CoordinatorCopy) -> CoordinatorCopy:
+    """Return ``head`` with the encrypted content; raises CopyError if it is too large."""
     nonce = os.urandom(_NONCE)
-    header = _header(authority, epoch, number)
-    sealed = nonce + AESGCM(_key(secret, authority)).encrypt(nonce, content, header)
+    cipher = AESGCM(_key(secret, head.authority))
+    sealed = nonce + cipher.encrypt(nonce, content, _header(head))
     if len(sealed) > MAX_COPY:
         raise CopyError(
             f"the coordinator's state has {len(sealed) >> 20} MiB, and copies have at most "
             f"{MAX_COPY >> 20} MiB; remove ended dataflows: dora clean"
         )
-    text = base64.b64encode(sealed).decode()
-    return CoordinatorCopy(authority=authority, epoch=epoch, number=number, sealed=text)
+    return head.model_copy(update={"sealed": base64.b64encode(sealed).decode()})
 
 
 def unseal(copy: CoordinatorCopy, secret: str) -> bytes:
     """Return the content of a copy; raises CopyError for another token or a damaged copy."""
     try:
         sealed = base64.b64decode(copy.sealed, validate=True)
-        header = _header(copy.authority, copy.epoch, copy.number)
         cipher = AESGCM(_key(secret, copy.authority))
-        return cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], header)
+        return cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], _header(copy))
     except (InvalidTag, ValueError) as error:
         raise CopyError(
             "the copy is damaged, or encrypted with another token than the given one; set "
@@ -144,7 +140,7 @@ class _Content(BaseModel):
 
 
 def make_copy(
-    store: Store, authority: Authority, tokens: str, token: Token, epoch: int
+    store: Store, authority: Authority, tokens: str, token: Token, by: Coordinators
 ) -> CoordinatorCopy:
     """Return a copy of the present state; blocks. Raises StoreError and CopyError."""
     number, file = store.copy()
@@ -155,7 +151,10 @@ def make_copy(
         tokens=tokens,
     )
     packed = zlib.compress(content.model_dump_json().encode())
-    return seal(packed, token.secret, authority=authority.fingerprint, epoch=epoch, number=number)
+    head = CoordinatorCopy(
+        authority=authority.fingerprint, epoch=by.epoch, machine=by.machine, number=number
+    )
+    return seal(packed, token.secret, head)
 
 
 # ------------------------------------------------------------------------ taking over
@@ -167,6 +166,7 @@ class Restoration(BaseModel):
     token: str
     state: CoordinatorCopy
     epoch: int
+    machine: str
     address: str
 
 
@@ -194,7 +194,7 @@ def restore(state: Path, port: int, given: Restoration) -> int:
         write_private(fresh / "store.sqlite3", base64.b64decode(content.store))
         write_private(fresh / f"tokens-{port}.json", content.tokens.encode())
         (fresh / _MADE_BY_CLUSTER).touch()
-        record = SuccessionRecord(epoch=given.epoch, address=given.address)
+        record = SuccessionRecord(epoch=given.epoch, machine=given.machine, address=given.address)
         SuccessionFile(fresh / f"succession-{port}.json").write(record)
         store = SqliteStore(fresh / "store.sqlite3")
         dataflows = sum(record.ended_at is None for record, _ in store.load())

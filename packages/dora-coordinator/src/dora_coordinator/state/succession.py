@@ -1,7 +1,7 @@
 """Which coordinator leads the cluster, and the copies of its state on other machines; pure.
 
 Each coordinator has an *epoch*; one that takes over has a higher one than its predecessor. Daemons
-obey the highest epoch that they have seen.
+obey the highest epoch that they have seen, and of equal ones that of the machine that sorts last.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class SuccessionRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     epoch: int = 1
+    machine: str = ""
+    """The standby on which it has taken over."""
     address: str = ""
     """Its own address, as HOST:PORT; empty: not known."""
     standbys: tuple[Standby, ...] = ()
@@ -64,7 +66,14 @@ class Succession:
         """The message that daemons receive."""
         record = self.record
         standbys = tuple(one.address for one in record.standbys)
-        return Coordinators(epoch=record.epoch, address=record.address, standbys=standbys)
+        return Coordinators(
+            epoch=record.epoch, machine=record.machine, address=record.address, standbys=standbys
+        )
+
+    @property
+    def leading(self) -> Coordinators:
+        """This coordinator, or the one that has replaced it."""
+        return self.record.successor or self.coordinators
 
     @property
     def refusal(self) -> str | None:
@@ -86,9 +95,8 @@ class Succession:
         return self.record != before
 
     def replace(self, by: Coordinators) -> bool:
-        """Note a coordinator with its epoch; return whether it has just replaced this one."""
-        newest = self.record.epoch if self.record.successor is None else self.record.successor.epoch
-        if by.epoch <= newest:
+        """Note another coordinator; return whether it has just replaced this one."""
+        if by.rank <= self.leading.rank:
             return False
         self.record = self.record.model_copy(update={"successor": by})
         return True

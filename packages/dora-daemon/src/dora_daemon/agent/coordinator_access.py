@@ -30,30 +30,23 @@ class KnownCoordinators(Frozen):
 
     authority: str = ""
     """SHA-256 of the certificate of the cluster's authority, in hexadecimal digits."""
-    epoch: int = 0
-    """The highest one that was seen."""
-    address: str = ""
-    """Of the coordinator with that epoch; empty: the one that the daemon was given."""
-    standbys: tuple[str, ...] = ()
+    highest: Coordinators = Coordinators(epoch=0)
+    """That of the highest rank; without an address it is the one that the daemon was given."""
 
     def following(self, found: Coordinators, authority: str) -> KnownCoordinators | None:
         """Return what is known after a coordinator was found; None: it must not be obeyed."""
-        if authority == self.authority and found.epoch < self.epoch:
+        if authority == self.authority and found.rank < self.highest.rank:
             return None
-        return KnownCoordinators(
-            authority=authority,
-            epoch=found.epoch,
-            address=found.address,
-            standbys=found.standbys,
-        )
+        return KnownCoordinators(authority=authority, highest=found)
 
     def addresses(self, given: str) -> list[str]:
         """Return the addresses to try, in order; ``given``: that of the command line.
 
         The coordinator first: until one has taken over, it is the one that was given.
         """
-        first = [self.address, *self.standbys] if self.epoch > 1 else [given, *self.standbys]
-        return [one for one in dict.fromkeys([*first, self.address, given]) if one]
+        place = self.highest
+        first = place.address if place.epoch > 1 else given
+        return [one for one in dict.fromkeys([first, *place.standbys, place.address, given]) if one]
 
 
 class CoordinatorAccess:
@@ -124,7 +117,8 @@ class CoordinatorAccess:
     def _read(self) -> KnownCoordinators:
         with suppress(OSError, ValidationError):
             found = KnownCoordinators.model_validate_json(self._known_path.read_bytes())
-            if found.authority != self._known.authority or found.epoch >= self._known.epoch:
+            known = self._known
+            if found.authority != known.authority or found.highest.rank >= known.highest.rank:
                 self._known = found
         return self._known
 

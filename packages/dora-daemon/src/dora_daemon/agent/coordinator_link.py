@@ -188,7 +188,7 @@ class CoordinatorLink:
         if not isinstance(answer, Registered):
             raise RemoteProtocolError("the coordinator did not answer the registration")
         if not self._access.follow(answer.coordinators, authority):
-            newer = self._access.known(authority)
+            newer = self._access.known(authority).highest
             raise _Lost(
                 f"refused to obey the coordinator at {endpoint} (epoch "
                 f"{answer.coordinators.epoch}): the one at {newer.address} (epoch {newer.epoch}) "
@@ -211,9 +211,7 @@ class CoordinatorLink:
             raise RemoteProtocolError("the coordinator requests a proof for another cluster")
         text = challenge_text(challenge.nonce, challenge.authority)
         known = self._access.known(challenge.authority)
-        return IdentityProof(
-            signature=self._sign(text), epoch=known.epoch, coordinator=known.address
-        )
+        return IdentityProof(signature=self._sign(text), coordinators=known.highest)
 
     async def _write(
         self, socket: ClientConnection, outgoing: MemoryObjectReceiveStream[DaemonMessage]

@@ -34,10 +34,11 @@ def restore_and_start(
     token: str,
     *,
     epoch: int,
+    machine: str,
     service: bool,
     user: bool,
 ) -> dict[str, Any]:
-    """Start the coordinator of a copy on its machine; return what `Restored` has.
+    """Start the coordinator of a copy on its machine; return what that printed.
 
     ``service``: as a systemd service (``user``: of the account), otherwise in the background.
     """
@@ -49,6 +50,7 @@ def restore_and_start(
             "token": token,
             "state": copy,
             "epoch": epoch,
+            "machine": machine,
             "address": address_text(place.addr, place.port),
         }
         restored: dict[str, Any] = json.loads(

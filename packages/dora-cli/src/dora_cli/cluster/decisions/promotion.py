@@ -14,16 +14,17 @@ class CopyFacts(Frozen):
 
     authority: str
     epoch: int
+    machine: str
     number: int
     age: float
 
 
 class StandbyFacts(Frozen):
-    """Epoch and copy that the daemon of one machine has stored."""
+    """Coordinator and copy that the daemon of one machine has stored."""
 
     authority: str
     epoch: int
-    address: str
+    machine: str
     copy_: CopyFacts | None
 
     @classmethod
@@ -34,7 +35,7 @@ class StandbyFacts(Frozen):
 def newest_copy(found: Mapping[str, StandbyFacts], authority: str) -> str | None:
     """Return the machine with the newest copy of this cluster; None without any.
 
-    A higher epoch counts more than a higher number: the coordinator of a lower one was replaced.
+    A higher rank counts more than a higher number: the coordinator of a lower one was replaced.
     """
     copies = {
         name: one.copy_
@@ -43,7 +44,18 @@ def newest_copy(found: Mapping[str, StandbyFacts], authority: str) -> str | None
     }
     if not copies:
         return None
-    return max(copies, key=lambda name: (copies[name].epoch, copies[name].number))
+    return max(copies, key=lambda name: (*_rank(copies[name]), copies[name].number))
+
+
+def leads(epoch: int, machine: str, found: Iterable[StandbyFacts], authority: str) -> bool:
+    """Return whether no machine has seen a coordinator of a higher rank."""
+    seen = [_rank(one) for one in found if one.authority == authority]
+    return (epoch, machine) >= max(seen, default=(0, ""))
+
+
+def _rank(one: StandbyFacts | CopyFacts) -> tuple[int, str]:
+    """Return the order of coordinators, as `Coordinators.rank`."""
+    return one.epoch, one.machine
 
 
 def next_epoch(found: Iterable[StandbyFacts], authority: str) -> int:

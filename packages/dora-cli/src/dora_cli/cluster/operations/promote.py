@@ -15,6 +15,7 @@ from dora_cli.cluster.decisions.daemon_argv import daemon_name, ssh_name
 from dora_cli.cluster.decisions.preflight import NotReady, require_ready
 from dora_cli.cluster.decisions.promotion import (
     StandbyFacts,
+    leads,
     newest_copy,
     next_epoch,
     promoted,
@@ -83,7 +84,7 @@ def promote(
             _start(new, installer, reservation, machine, source, token, epoch)
         _remember(cluster, new, moved, command)
         queries.set_standbys(new)
-        _point_daemons(new, reservation, survey, epoch)
+        _point_daemons(new, reservation, survey, epoch, machine_id)
     found = queries.wait_for_daemons(new, survey.found)
     late = [name for name in survey.found if name not in found]
     count = len(survey.found) - len(late)
@@ -147,12 +148,17 @@ def _leads_already(moved: Moved, survey: Survey, token: str) -> int | None:
 
     One that was replaced meanwhile is ended, because another takes its place.
     """
-    seen = next_epoch(survey.found.values(), survey.authority) - 1
     try:
         with Client(_endpoint(moved, token)) as client:
             report = client.request(ClusterStatus(), ClusterReport, timeout=QUERY_TIMEOUT)
-            if report.epoch >= seen:
+            found = survey.found.values()
+            if leads(report.epoch, moved.machine, found, survey.authority):
                 return report.epoch
+            if client.successor is None:  # ending it now would end the daemons that obey it
+                raise NotReady(
+                    f"the coordinator at {client.endpoint} was replaced and has not noticed it "
+                    "yet; try again in 10 seconds"
+                )
             client.request(Destroy(force=True), Destroyed)
             client.wait_until_gone()
     except CoordinatorUnavailable:
@@ -219,6 +225,7 @@ def _start(
         copy,
         token,
         epoch=epoch,
+        machine=machine.id,
         service=service is not None,
         user=service is not None and service.user,
     )
@@ -250,20 +257,23 @@ def _endpoint(moved: Moved, token: str | None = None) -> Endpoint:
     return Endpoint(moved.host, moved.port, token)
 
 
-def _point_daemons(new: Cluster, reservation: Reservation, survey: Survey, epoch: int) -> None:
+def _point_daemons(
+    new: Cluster, reservation: Reservation, survey: Survey, epoch: int, machine_id: str
+) -> None:
     place = new.coordinator
     machines = [one for one in new.machines if one.id in survey.found]
     standbys = [new.machine(one).address for one in place.standby]
-    coordinators = {
-        "authority": survey.authority,
+    highest = {
         "epoch": epoch,
+        "machine": machine_id,
         "address": address_text(place.addr, place.port),
         "standbys": [address_text(one, place.port) for one in standbys if one is not None],
     }
+    known = {"authority": survey.authority, "highest": highest}
 
     def work(remote: RemoteMachine, report: Report) -> None:
         name = daemon_name(remote.machine)
-        remote.call("standby.follow", name=name, coordinators=coordinators)
+        remote.call("standby.follow", name=name, known=known)
 
     on_machines(
         new, "Pointing daemon on {name} to it", work, machines=machines, describe=lambda _: "OK",
