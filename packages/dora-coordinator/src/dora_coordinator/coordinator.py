@@ -8,26 +8,10 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from dora_config.protocol import daemon as messages
 from dora_config.protocol.builds import BuildEnded, BuildEvents
 from dora_config.protocol.calls import PartResult, RunnerAnswered, RunnerReplies
 from dora_config.protocol.control import MachinesRemoved, RemoveMachines, SetStandbys, StandbysSet
-from dora_config.protocol.daemon import (
-    CodeFound,
-    CopyKept,
-    DaemonLeaving,
-    Heartbeat,
-    HeartbeatAck,
-    IdentityProof,
-    LogChunk,
-    PartChanged,
-    PartDescribed,
-    PartHistory,
-    PartLost,
-    Register,
-    Registered,
-    RegistrationRefused,
-    SignRequest,
-)
 from dora_config.protocol.envelope import ProgramVersion, clean_text
 from dora_config.protocol.recordings import RecorderAnswered
 from dora_config.protocol.snapshot import MachineSample
@@ -37,21 +21,7 @@ from dora_coordinator.dataflow.events import ParamChanged, TimerExpired
 from dora_coordinator.dataflow.registry import DataflowRegistry
 from dora_coordinator.fleet.fleet import FleetControl
 from dora_coordinator.settings import Settings
-from dora_coordinator.state import events
-from dora_coordinator.state.commands import (
-    AdmitDaemon,
-    AnswerClient,
-    ArmTimer,
-    CancelTimer,
-    CloseConnection,
-    Command,
-    Log,
-    RenewToken,
-    SaveMachine,
-    SaveSuccession,
-    SendToDaemon,
-    SignCertificate,
-)
+from dora_coordinator.state import commands as do, events
 from dora_coordinator.state.membership import (
     LATE_HEARTBEAT,
     DaemonForgotten,
@@ -101,14 +71,14 @@ class CoordinatorState:
         )
         self._silence_armed = False
 
-    def handle(self, event: events.Event, now: float) -> list[Command]:
+    def handle(self, event: events.Event, now: float) -> list[do.Command]:
         commands = self._decide(event, now)
         while changes := self.registry.take_changes():
             for change in changes:
                 commands += self._clients.dataflow_changed(change, now)
         return [*commands, *self._clients.settle()]
 
-    def _decide(self, event: events.Event, now: float) -> list[Command]:
+    def _decide(self, event: events.Event, now: float) -> list[do.Command]:
         match event:
             case events.StoreLoaded(stored=stored, machines=machines, history=history):
                 self.membership.identities.load(machines)
@@ -128,7 +98,7 @@ class CoordinatorState:
                 dataflow = self.registry.get(dataflow_id)
                 changed = ParamChanged(change)
                 saved = [] if dataflow is None else self.registry.apply(dataflow, changed, now)
-                return [*saved, AnswerClient(event.client, event.number, RunnerReplies())]
+                return [*saved, do.AnswerClient(event.client, event.number, RunnerReplies())]
             case (
                 events.ClientRequested()
                 | events.ClientCancelled()
@@ -143,16 +113,16 @@ class CoordinatorState:
 
     # -------------------------------------------------------------------- daemons
 
-    def _update_membership(self, event: MembershipEvent, now: float) -> list[Command]:
-        commands: list[Command] = []
+    def _update_membership(self, event: MembershipEvent, now: float) -> list[do.Command]:
+        commands: list[do.Command] = []
         for change in self.membership.handle(event, now):
             match change:
                 case MemberAdmitted():
                     commands += self._admit(change, now)
                 case MemberRefused(connection=connection, reason=reason):
-                    commands.append(Log("warning", reason))
-                    refusal = RegistrationRefused(message=reason)
-                    commands.append(CloseConnection(connection, refusal))
+                    commands.append(do.Log("warning", reason))
+                    refusal = messages.RegistrationRefused(message=reason)
+                    commands.append(do.CloseConnection(connection, refusal))
                 case MemberResumed(member=member, silence=silence):
                     commands += self.registry.daemon_resumed(member.key, silence, now)
                 case MemberLost():
@@ -161,17 +131,17 @@ class CoordinatorState:
                     assert_never(unreachable)
         return commands
 
-    def _admit(self, admitted: MemberAdmitted, now: float) -> list[Command]:
+    def _admit(self, admitted: MemberAdmitted, now: float) -> list[do.Command]:
         member = admitted.member
         assert member.connection is not None
-        commands: list[Command] = []
+        commands: list[do.Command] = []
         if admitted.enrolled is not None:
-            commands.append(SaveMachine(admitted.enrolled))
+            commands.append(do.SaveMachine(admitted.enrolled))
         if admitted.replaced is not None:
             self.succession.disconnected(member.key)
-            commands.append(CloseConnection(admitted.replaced))
+            commands.append(do.CloseConnection(admitted.replaced))
             commands += self._clients.daemon_lost(member.key, now)
-        welcome = Registered(
+        welcome = messages.Registered(
             party=self._party,
             daemon=member.key,
             heartbeat_interval=self.settings.heartbeat_interval,
@@ -183,64 +153,64 @@ class CoordinatorState:
         host = clean_text(member.register.host, limit=100)
         return [
             *commands,
-            CancelTimer(events.TimerKey("forget", member.key)),
-            AdmitDaemon(member.connection, member.key),
-            SendToDaemon(member.key, welcome),
-            RenewToken(member.key),
-            Log("info", f'daemon "{member.key}" connected from {member.address} ({host})'),
+            do.CancelTimer(events.TimerKey("forget", member.key)),
+            do.AdmitDaemon(member.connection, member.key),
+            do.SendToDaemon(member.key, welcome),
+            do.RenewToken(member.key),
+            do.Log("info", f'daemon "{member.key}" connected from {member.address} ({host})'),
             *self.registry.daemon_registered(member, now),
             *self._clients.daemon_connected(member.key),
             *self._arm_silence(),
         ]
 
-    def _daemon_message(self, event: events.DaemonMessageReceived, now: float) -> list[Command]:
+    def _daemon_message(self, event: events.DaemonMessageReceived, now: float) -> list[do.Command]:
         member = self.membership.on_connection(event.connection)
         if member is None:
             return []  # the connection was replaced
         commands = self._update_membership(event, now)
         message = event.message
         match message:
-            case Heartbeat(monotonic_ns=monotonic_ns):
+            case messages.Heartbeat(monotonic_ns=monotonic_ns):
                 wall_ns = round((now + self.wall_offset) * 1e9)
-                ack = HeartbeatAck(monotonic_ns=monotonic_ns, coordinator_ns=wall_ns)
-                commands.append(SendToDaemon(member.key, ack))
-            case PartChanged() | PartLost() | PartDescribed():
+                ack = messages.HeartbeatAck(monotonic_ns=monotonic_ns, coordinator_ns=wall_ns)
+                commands.append(do.SendToDaemon(member.key, ack))
+            case messages.PartChanged() | messages.PartLost() | messages.PartDescribed():
                 commands += self.registry.part_message(member.key, message, now)
-            case SignRequest(request=request):
-                commands.append(SignCertificate(member.key, request, member.digest))
-            case LogChunk() | TopicChunk() | BuildEvents() | BuildEnded() | PartResult():
+            case messages.SignRequest(request=request):
+                commands.append(do.SignCertificate(member.key, request, member.digest))
+            case messages.LogChunk() | TopicChunk() | BuildEvents() | BuildEnded() | PartResult():
                 commands += self._clients.daemon_reply(member.key, message, now)
-            case CopyKept():
+            case messages.CopyKept():
                 self.succession.answered(member.key, message, now)
-            case RunnerAnswered() | RecorderAnswered() | PartHistory() | MachineSample():
+            case RunnerAnswered() | RecorderAnswered() | messages.PartHistory() | MachineSample():
                 pass  # replies to queries, which `queries` collects
-            case CodeFound():
+            case messages.CodeFound():
                 pass  # likewise
-            case DaemonLeaving(hand_over=hand_over):
+            case messages.DaemonLeaving(hand_over=hand_over):
                 manner = "hands over to its successor" if hand_over else "ends"
-                commands.append(Log("info", f'daemon "{member.key}" {manner}'))
-            case Register() | IdentityProof():
+                commands.append(do.Log("info", f'daemon "{member.key}" {manner}'))
+            case messages.Register() | messages.IdentityProof():
                 text = f'ignored a second registration of daemon "{member.key}"'
-                commands.append(Log("warning", text))
+                commands.append(do.Log("warning", text))
             case _ as unreachable:
                 assert_never(unreachable)
         return commands
 
-    def _daemon_lost(self, lost: MemberLost, now: float) -> list[Command]:
+    def _daemon_lost(self, lost: MemberLost, now: float) -> list[do.Command]:
         member, settings = lost.member, self.settings
-        commands: list[Command] = []
+        commands: list[do.Command] = []
         manner = "disconnected"
         silence = now - member.last_message
         late = silence > LATE_HEARTBEAT * settings.heartbeat_interval
         silent = silence if lost.silent or late else None
         self.succession.disconnected(member.key)
         if lost.silent:
-            commands.append(CloseConnection(lost.connection))
+            commands.append(do.CloseConnection(lost.connection))
             manner = f"disconnected: silent for {settings.daemon_silence_limit:g} s"
         listed = settings.ended_daemon_shown if member.left else settings.lost_daemon_shown
         commands += [
-            Log("warning", f'daemon "{member.key}" {manner}'),
-            ArmTimer(events.TimerKey("forget", member.key), now + listed),
+            do.Log("warning", f'daemon "{member.key}" {manner}'),
+            do.ArmTimer(events.TimerKey("forget", member.key), now + listed),
             *self._clients.daemon_lost(member.key, now),
             *self.registry.daemon_lost(member.key, now, silent),
         ]
@@ -250,14 +220,14 @@ class CoordinatorState:
 
     def _remove_machines(
         self, requested: events.ClientRequested, request: RemoveMachines, now: float
-    ) -> list[Command]:
+    ) -> list[do.Command]:
         """Forget the keys of machines; if revoked, nothing of them remains in the cluster."""
-        commands: list[Command] = []
+        commands: list[do.Command] = []
         removed = []
         for machine in request.machines:
             record = self.membership.identities.remove(machine, revoke=request.revoke)
             if record is not None:
-                commands.append(SaveMachine(record))
+                commands.append(do.SaveMachine(record))
             elif self.membership.get(machine) is None:
                 continue
             removed.append(machine)
@@ -265,39 +235,39 @@ class CoordinatorState:
                 commands += self._exclude(machine, now)
             elif record is not None:
                 text = f'machine "{machine}": its key was removed; a new key may register once'
-                commands.append(Log("warning", text))
+                commands.append(do.Log("warning", text))
         answer = MachinesRemoved(machines=tuple(removed))
-        return [*commands, AnswerClient(requested.client, requested.number, answer)]
+        return [*commands, do.AnswerClient(requested.client, requested.number, answer)]
 
     def _set_standbys(
         self, requested: events.ClientRequested, request: SetStandbys
-    ) -> list[Command]:
-        answer = AnswerClient(requested.client, requested.number, StandbysSet())
+    ) -> list[do.Command]:
+        answer = do.AnswerClient(requested.client, requested.number, StandbysSet())
         if not self.succession.set_standbys(request):
             return [answer]
         place = self.succession.coordinators
         members = self.membership.connected()
         return [
-            SaveSuccession(),
-            *(SendToDaemon(member.key, place) for member in members),
+            do.SaveSuccession(),
+            *(do.SendToDaemon(member.key, place) for member in members),
             answer,
         ]
 
-    def _exclude(self, machine: str, now: float) -> list[Command]:
+    def _exclude(self, machine: str, now: float) -> list[do.Command]:
         """Disconnect a removed machine; its dataflows are stopped, and links to it end first."""
         reason = "it was removed from the cluster"
-        commands: list[Command] = [Log("warning", f'machine "{machine}": {reason}')]
+        commands: list[do.Command] = [do.Log("warning", f'machine "{machine}": {reason}')]
         member = self.membership.get(machine)
         if member is not None and member.connection is not None:
-            refusal = RegistrationRefused(message=f'machine "{machine}": {reason}')
-            commands.append(CloseConnection(member.connection, refusal))
+            refusal = messages.RegistrationRefused(message=f'machine "{machine}": {reason}')
+            commands.append(do.CloseConnection(member.connection, refusal))
         commands += self.registry.machine_removed(machine, now)
         commands += self._update_membership(MachineRemoved(machine), now)
         return [*commands, *self._update_membership(DaemonForgotten(machine), now)]
 
     # --------------------------------------------------------------------- timers
 
-    def _timer_fired(self, key: events.TimerKey, now: float) -> list[Command]:
+    def _timer_fired(self, key: events.TimerKey, now: float) -> list[do.Command]:
         match key.purpose:
             case "silence":
                 self._silence_armed = False
@@ -320,17 +290,17 @@ class CoordinatorState:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _forget_daemon(self, key: events.TimerKey, now: float) -> list[Command]:
+    def _forget_daemon(self, key: events.TimerKey, now: float) -> list[do.Command]:
         """Stop listing a daemon, unless it is connected or a dataflow waits for it."""
         if not self.membership.is_connected(key.subject) and self.registry.unfinished_on(
             key.subject
         ):
-            return [ArmTimer(key, now + self.settings.ended_daemon_shown)]
+            return [do.ArmTimer(key, now + self.settings.ended_daemon_shown)]
         return self._update_membership(DaemonForgotten(key.subject), now)
 
-    def _arm_silence(self) -> list[Command]:
+    def _arm_silence(self) -> list[do.Command]:
         deadline = self.membership.next_deadline()
         if self._silence_armed or deadline is None:
             return []
         self._silence_armed = True
-        return [ArmTimer(_SILENCE, deadline)]
+        return [do.ArmTimer(_SILENCE, deadline)]

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from dora_config.protocol.runner_events import (
-    LogLevel,
-    NodeConnected,
-    NodeFailed,
-    NodeRestarting,
-    RunnerEvent,
-)
+from dora_config.protocol import runner_events as reports
 from dora_node_api.frozen import Frozen
 
 
@@ -16,7 +10,7 @@ class LifecycleLine(Frozen):
     """One line; ``message`` continues a sentence that starts with `node "x"`."""
 
     node: str
-    level: LogLevel
+    level: reports.LogLevel
     message: str
 
 
@@ -26,19 +20,19 @@ class LifecycleLines:
     def __init__(self) -> None:
         self._restarting: dict[str, int] = {}
 
-    def line(self, event: RunnerEvent) -> LifecycleLine | None:
+    def line(self, event: reports.RunnerEvent) -> LifecycleLine | None:
         """Return the line about an event, None for other events."""
         match event:
-            case NodeRestarting(node=node, reason=why, delay=delay, restarts=count):
+            case reports.NodeRestarting(node=node, reason=why, delay=delay, restarts=count):
                 self._restarting[node] = count
                 when = f" in {delay:g} s" if delay else ""
                 return LifecycleLine(node, "warn", f"{why}; restart {count}{when}")
-            case NodeConnected(node=node, pid=pid) if node in self._restarting:
+            case reports.NodeConnected(node=node, pid=pid) if node in self._restarting:
                 count = self._restarting.pop(node)
                 return LifecycleLine(
                     node, "info", f"runs again after restart {count} (process {pid})"
                 )
-            case NodeFailed(result=result) if result.outcome == "failed":
+            case reports.NodeFailed(result=result) if result.outcome == "failed":
                 self._restarting.pop(result.node, None)
                 return LifecycleLine(result.node, "error", f"failed: {result.message}")
             case _:

@@ -29,15 +29,7 @@ from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import clean_lines
 from dora_coordinator.dataflow.history import ClusterHistory
 from dora_coordinator.settings import Settings
-from dora_coordinator.state.commands import (
-    AnswerClient,
-    ArmTimer,
-    CancelTimer,
-    Command,
-    FailClient,
-    SendProgress,
-    SendToDaemon,
-)
+from dora_coordinator.state import commands as do
 from dora_coordinator.state.events import ClientRequested, TimerKey
 
 
@@ -68,11 +60,11 @@ class Builds:
         request: BuildDataflow,
         placement: Mapping[str, tuple[str, ...]],
         now: float,
-    ) -> list[Command]:
+    ) -> list[do.Command]:
         """``placement`` maps daemons to node ids, as a start would place them now."""
         build = _Build(requested, request.spec.name, set())
-        commands: list[Command] = [
-            SendProgress(
+        commands: list[do.Command] = [
+            do.SendProgress(
                 requested.client, requested.number, BuildTriggered(build_id=build.build_id)
             )
         ]
@@ -91,29 +83,29 @@ class Builds:
         at = now + self._settings.build_timeout
         return [
             *commands,
-            ArmTimer(TimerKey("build", build.build_id), at),
+            do.ArmTimer(TimerKey("build", build.build_id), at),
             *self._finish(build, now),
         ]
 
     # ---------------------------------------------------------------- from daemons
 
-    def progress(self, daemon: str, message: BuildEvents) -> list[Command]:
+    def progress(self, daemon: str, message: BuildEvents) -> list[do.Command]:
         build = self._builds.get(message.build_id)
         if build is None or daemon not in build.waiting:
-            return [SendToDaemon(daemon, CancelBuild(build_id=message.build_id))]
+            return [do.SendToDaemon(daemon, CancelBuild(build_id=message.build_id))]
         progress = BuildProgress(
             build_id=message.build_id, daemon=daemon, events=message.events, dropped=message.dropped
         )
-        return [SendProgress(build.requested.client, build.requested.number, progress)]
+        return [do.SendProgress(build.requested.client, build.requested.number, progress)]
 
-    def sent(self, build_id: str, daemon: str) -> list[Command]:
+    def sent(self, build_id: str, daemon: str) -> list[do.Command]:
         """The client was sent the daemon's last progress: the daemon may send more."""
         build = self._builds.get(build_id)
         if build is None or daemon not in build.waiting:
             return []
-        return [SendToDaemon(daemon, BuildEventsAck(build_id=build_id))]
+        return [do.SendToDaemon(daemon, BuildEventsAck(build_id=build_id))]
 
-    def ended(self, daemon: str, message: BuildEnded, now: float) -> list[Command]:
+    def ended(self, daemon: str, message: BuildEnded, now: float) -> list[do.Command]:
         build = self._builds.get(message.build_id)
         if build is None or daemon not in build.waiting:
             return []
@@ -124,8 +116,8 @@ class Builds:
             build.problems.append(f'daemon "{daemon}": {clean_lines(message.problem)}')
         return self._finish(build, now)
 
-    def daemon_lost(self, daemon: str, now: float) -> list[Command]:
-        commands: list[Command] = []
+    def daemon_lost(self, daemon: str, now: float) -> list[do.Command]:
+        commands: list[do.Command] = []
         for build in list(self._builds.values()):
             if daemon in build.waiting:
                 build.waiting.discard(daemon)
@@ -137,7 +129,7 @@ class Builds:
 
     # ------------------------------------------------------------- clients and time
 
-    def drop(self, client: int, number: int | None) -> list[Command]:
+    def drop(self, client: int, number: int | None) -> list[do.Command]:
         """Cancel one build of a client (None: all of them)."""
         return [
             command
@@ -146,7 +138,7 @@ class Builds:
             for command in self._drop(build)
         ]
 
-    def timed_out(self, build_id: str, now: float) -> list[Command]:
+    def timed_out(self, build_id: str, now: float) -> list[do.Command]:
         build = self._builds.get(build_id)
         if build is None:
             return []
@@ -160,41 +152,41 @@ class Builds:
         build.waiting.clear()
         return [*cancelled, *self._finish(build, now)]
 
-    def _finish(self, build: _Build, now: float) -> list[Command]:
+    def _finish(self, build: _Build, now: float) -> list[do.Command]:
         if build.waiting:
             return []
         del self._builds[build.build_id]
         client, number = build.requested.client, build.requested.number
-        noted: list[Command] = []
-        done: Command
+        noted: list[do.Command] = []
+        done: do.Command
         if build.problems:
             problems = "\n".join(build.problems)
             noted = self._history.start_refused(build.name, "build", problems, now)
-            done = FailClient(client, number, f"the build failed\n{problems}")
+            done = do.FailClient(client, number, f"the build failed\n{problems}")
         else:
             built = Built(build_id=build.build_id, nodes=tuple(build.nodes))
-            done = AnswerClient(client, number, built)
-        return [CancelTimer(TimerKey("build", build.build_id)), *noted, done]
+            done = do.AnswerClient(client, number, built)
+        return [do.CancelTimer(TimerKey("build", build.build_id)), *noted, done]
 
-    def _drop(self, build: _Build) -> list[Command]:
+    def _drop(self, build: _Build) -> list[do.Command]:
         del self._builds[build.build_id]
-        return [CancelTimer(TimerKey("build", build.build_id)), *self._cancel_shares(build)]
+        return [do.CancelTimer(TimerKey("build", build.build_id)), *self._cancel_shares(build)]
 
-    def _cancel_shares(self, build: _Build) -> list[Command]:
+    def _cancel_shares(self, build: _Build) -> list[do.Command]:
         message = CancelBuild(build_id=build.build_id)
-        return [SendToDaemon(daemon, message) for daemon in sorted(build.waiting)]
+        return [do.SendToDaemon(daemon, message) for daemon in sorted(build.waiting)]
 
 
 def _share(
     build: _Build, daemon: str, request: BuildDataflow, nodes: tuple[ResolvedNode, ...]
-) -> Command:
+) -> do.Command:
     message = BuildPart(
         build_id=build.build_id,
         spec=request.spec.with_nodes(nodes),
         settings=request.settings,
         replaces=request.replaces,
     )
-    return SendToDaemon(daemon, message)
+    return do.SendToDaemon(daemon, message)
 
 
 def _failure(daemon: str, failure: FailedNode) -> str:

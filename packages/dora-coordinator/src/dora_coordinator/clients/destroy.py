@@ -8,13 +8,7 @@ from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.events import StopRequested
 from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
 from dora_coordinator.settings import Settings
-from dora_coordinator.state.commands import (
-    AnswerClient,
-    ArmTimer,
-    Command,
-    EndCoordinator,
-    SendToDaemon,
-)
+from dora_coordinator.state import commands as do
 from dora_coordinator.state.events import ClientRequested, TimerKey
 from dora_coordinator.state.membership import Membership
 
@@ -37,7 +31,7 @@ class Destruction:
     def is_requested(self) -> bool:
         return self._requested_by is not None
 
-    def request(self, requested: ClientRequested, destroy: Destroy, now: float) -> list[Command]:
+    def request(self, requested: ClientRequested, destroy: Destroy, now: float) -> list[do.Command]:
         """Raises :class:`RequestRefused`."""
         live = self._registry.live()
         if live and not destroy.force:
@@ -48,28 +42,28 @@ class Destruction:
         self._requested_by = requested
         self._left = {dataflow.id for dataflow in live}
         self._ended = []
-        timer = ArmTimer(TimerKey("destroy"), now + self._settings.destroy_timeout)
-        commands: list[Command] = [timer]
+        timer = do.ArmTimer(TimerKey("destroy"), now + self._settings.destroy_timeout)
+        commands: list[do.Command] = [timer]
         for dataflow in live:
             commands += self._registry.apply(dataflow, StopRequested(), now)
         return [*commands, *self.proceed()]
 
-    def dataflow_ended(self, dataflow: Dataflow) -> list[Command]:
+    def dataflow_ended(self, dataflow: Dataflow) -> list[do.Command]:
         if dataflow.id in self._left:
             self._left.discard(dataflow.id)
             self._ended.append(dataflow.ended())
         return self.proceed()
 
-    def proceed(self, *, overdue: bool = False) -> list[Command]:
+    def proceed(self, *, overdue: bool = False) -> list[do.Command]:
         """End the daemons after the dataflows, then the coordinator; ``overdue``: end now."""
         requested = self._requested_by
         if requested is None or self._done or (self._left and not overdue):
             return []
-        commands: list[Command] = []
+        commands: list[do.Command] = []
         daemons = self._membership.connected()
         if not self._daemons_ended:
             self._daemons_ended = True
-            commands = [SendToDaemon(member.key, EndDaemon()) for member in daemons]
+            commands = [do.SendToDaemon(member.key, EndDaemon()) for member in daemons]
         if daemons and not overdue:
             return commands
         self._done = True
@@ -77,6 +71,6 @@ class Destruction:
         answer = Destroyed(dataflows=tuple(self._ended), left=tuple(sorted(left)))
         return [
             *commands,
-            AnswerClient(requested.client, requested.number, answer),
-            EndCoordinator(),
+            do.AnswerClient(requested.client, requested.number, answer),
+            do.EndCoordinator(),
         ]

@@ -10,6 +10,7 @@ from dora_config.dataflow.placement import ConnectedDaemon, choose_daemon
 from dora_config.dataflow.resolved import SINGLE_OPERATOR_ID, ResolvedDataflow, ResolvedNode
 from dora_config.dataflow.sources import InputSource, LogSource, OutputSource
 from dora_config.ids import RESERVED_NODE_ID
+from dora_config.protocol import runner as protocol
 from dora_config.protocol.calls import ChangePart, PartResult
 from dora_config.protocol.control import ChangeGraph, GraphChanged
 from dora_config.protocol.envelope import clean_lines
@@ -21,16 +22,6 @@ from dora_config.protocol.graph_checks import (
     require_same_ports,
     source_of,
 )
-from dora_config.protocol.runner import (
-    AddNode,
-    ConnectInput,
-    CurrentNode,
-    DisconnectInput,
-    EdgeChange,
-    GraphChange,
-    RemoveNode,
-    ReplaceNode,
-)
 from dora_config.yaml.suggest import closest
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.events import PartAdded
@@ -41,31 +32,31 @@ from dora_coordinator.state.events import ClientRequested
 from dora_coordinator.state.membership import Membership
 from dora_coordinator.state.records import PartState, Phase
 
-Changed = TypeVar("Changed", bound=EdgeChange)
+Changed = TypeVar("Changed", bound=protocol.EdgeChange)
 
 
-def checked(dataflow: ResolvedDataflow, change: GraphChange) -> GraphChange:
+def checked(dataflow: ResolvedDataflow, change: protocol.GraphChange) -> protocol.GraphChange:
     """Return the change, for a replacement with the inputs of the old node.
 
     Raises InvalidChange.
     """
     match change:
-        case AddNode(node=node):
+        case protocol.AddNode(node=node):
             if any(other.id == node.id for other in dataflow.nodes):
                 raise InvalidChange(
                     f'node "{node.id}" exists already; use `dora node replace` to change it'
                 )
             for name, one in node.inputs.items():
                 _require_source(dataflow, f"{node.id}/{name}", one.source, own=node)
-        case RemoveNode(node=name):
+        case protocol.RemoveNode(node=name):
             find(dataflow, name)
             if len(dataflow.nodes) == 1:
                 raise InvalidChange(
                     f'node "{name}" is the only node; stop the dataflow with `dora stop` instead'
                 )
-        case ReplaceNode(node=node):
+        case protocol.ReplaceNode(node=node):
             return change.model_copy(update={"node": _replacement(dataflow, node)})
-        case ConnectInput():
+        case protocol.ConnectInput():
             change = _with_operators(dataflow, change)
             target = find(dataflow, change.target)
             where = f"{change.target}/{change.input}"
@@ -75,7 +66,7 @@ def checked(dataflow: ResolvedDataflow, change: GraphChange) -> GraphChange:
                     "a new input, or disconnect this one first"
                 )
             _require_source(dataflow, where, source_of(change))
-        case DisconnectInput():
+        case protocol.DisconnectInput():
             change = _with_operators(dataflow, change)
             require_edge(find(dataflow, change.target), change)
     return change
@@ -94,29 +85,29 @@ def _with_operators(dataflow: ResolvedDataflow, change: Changed) -> Changed:
     return change.model_copy(update=ports)
 
 
-def applied(dataflow: ResolvedDataflow, change: GraphChange) -> ResolvedDataflow:
+def applied(dataflow: ResolvedDataflow, change: protocol.GraphChange) -> ResolvedDataflow:
     """Return the dataflow after a checked change; a removed node's readers are unchanged."""
     nodes = {node.id: node for node in dataflow.nodes}
     match change:
-        case AddNode(node=node) | ReplaceNode(node=node):
+        case protocol.AddNode(node=node) | protocol.ReplaceNode(node=node):
             nodes[node.id] = node
-        case RemoveNode(node=name):
+        case protocol.RemoveNode(node=name):
             del nodes[name]
-        case ConnectInput():
+        case protocol.ConnectInput():
             target = nodes[change.target]
             inputs = {**target.inputs, change.input: input_of(change)}
             nodes[target.id] = target.model_copy(update={"inputs": inputs})
-        case DisconnectInput():
+        case protocol.DisconnectInput():
             target = nodes[change.target]
             inputs = {key: one for key, one in target.inputs.items() if key != change.input}
             nodes[target.id] = target.model_copy(update={"inputs": inputs})
     return dataflow.model_copy(update={"nodes": tuple(nodes.values())})
 
 
-def readers_of(dataflow: ResolvedDataflow, node: str) -> list[DisconnectInput]:
+def readers_of(dataflow: ResolvedDataflow, node: str) -> list[protocol.DisconnectInput]:
     """Return the requests that disconnect all readers of a node."""
     return [
-        DisconnectInput(source=node, output=source.output, target=consumer, input=name)
+        protocol.DisconnectInput(source=node, output=source.output, target=consumer, input=name)
         for source, consumer, name in dataflow.edges()
         if source.node == node and consumer != node
     ]
@@ -171,7 +162,7 @@ class _Operation:
     dataflow_id: str
     daemon: str
     answer_daemon: str
-    steps: deque[GraphChange] = field(default_factory=deque)
+    steps: deque[protocol.GraphChange] = field(default_factory=deque)
     """Further changes."""
     starts_part: bool = False
     client_waits: bool = True
@@ -202,26 +193,26 @@ class GraphChanges:
             raise RequestRefused("failed", str(problem)) from None
         daemon = self._daemon_of(dataflow, change)
         operation = _Operation(requested, dataflow.id, daemon, daemon)
-        if isinstance(change, AddNode) and daemon not in dataflow.parts:
+        if isinstance(change, protocol.AddNode) and daemon not in dataflow.parts:
             self._require_connected(daemon)
             operation.starts_part = True
             self._operations[dataflow.id] = operation
-            node = CurrentNode(node=change.node, place=change.place, code=change.code)
+            node = protocol.CurrentNode(node=change.node, place=change.place, code=change.code)
             return self._registry.apply(dataflow, PartAdded(daemon, node), now)
         operation.steps.append(change)
-        if isinstance(change, RemoveNode):
+        if isinstance(change, protocol.RemoveNode):
             operation.steps.extend(self._readers_elsewhere(dataflow, change.node, daemon))
         commands = self._next_step(operation, dataflow)
         self._operations[dataflow.id] = operation
         return commands
 
-    def _daemon_of(self, dataflow: Dataflow, change: GraphChange) -> str:
-        if isinstance(change, AddNode):
+    def _daemon_of(self, dataflow: Dataflow, change: protocol.GraphChange) -> str:
+        if isinstance(change, protocol.AddNode):
             return self._place(change.node)
         match change:
-            case RemoveNode(node=node):
+            case protocol.RemoveNode(node=node):
                 name = node
-            case ReplaceNode():
+            case protocol.ReplaceNode():
                 name = change.node.id
             case _:
                 name = change.target
@@ -238,7 +229,9 @@ class GraphChanges:
         return choose_daemon(node.id, node.deploy, daemons).daemon_id
 
     @staticmethod
-    def _readers_elsewhere(dataflow: Dataflow, node: str, daemon: str) -> list[GraphChange]:
+    def _readers_elsewhere(
+        dataflow: Dataflow, node: str, daemon: str
+    ) -> list[protocol.GraphChange]:
         """Return the changes for readers on other machines; the runner of the node sees its own."""
         by_node = dataflow.parts.by_node()
         readers = readers_of(dataflow.spec.resolved, node)
@@ -265,7 +258,7 @@ class GraphChanges:
             raise RequestRefused("conflict", text)
         self._require_connected(daemon)
         by_node = dataflow.parts.by_node()
-        if isinstance(change, AddNode):
+        if isinstance(change, protocol.AddNode):
             by_node[change.node.id] = daemon
         edges = remote_edges(applied(dataflow.spec.resolved, change), by_node).get(daemon, ())
         message = ChangePart(

@@ -8,18 +8,7 @@ from typing import Literal, assert_never
 
 from dora_config.dataflow.placement import UnplacedNodes
 from dora_config.errors import PlacementError
-from dora_config.protocol.control import (
-    DataflowRef,
-    Ended,
-    EndedDataflow,
-    FailureCode,
-    RestartDataflow,
-    Restarted,
-    StartDataflow,
-    Started,
-    StartTriggered,
-    StopDataflow,
-)
+from dora_config.protocol import control
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_coordinator.clients.builds import require_built
 from dora_coordinator.dataflow.dataflow import Dataflow
@@ -40,7 +29,7 @@ class _Wait:
     until: Literal["started", "ended"]
     left: set[str]
     """Dataflows that have not reached it."""
-    ended: list[EndedDataflow] = field(default_factory=list)
+    ended: list[control.EndedDataflow] = field(default_factory=list)
     old: str = ""
     """For a restart: the dataflow that was stopped."""
 
@@ -86,7 +75,9 @@ class LifecycleRequests:
         self._membership = membership
         self._waits = _Waits()
 
-    def start(self, requested: ClientRequested, start: StartDataflow, now: float) -> list[Command]:
+    def start(
+        self, requested: ClientRequested, start: control.StartDataflow, now: float
+    ) -> list[Command]:
         """Raises :class:`RequestRefused` and placement errors."""
         spec = start.spec
         running = self._registry.live_named(spec.name) if spec.name else None
@@ -99,7 +90,7 @@ class LifecycleRequests:
         if start.dry_run:
             return [AnswerClient(requested.client, requested.number, plan.explained)]
         self._waits.add(_Wait(requested, "started", {requested.fresh_id}))
-        triggered = StartTriggered(uuid=requested.fresh_id)
+        triggered = control.StartTriggered(uuid=requested.fresh_id)
         return [
             SendProgress(requested.client, requested.number, triggered),
             *self._registry.start(requested.fresh_id, spec, plan.parts, now),
@@ -119,7 +110,9 @@ class LifecycleRequests:
                     nodes[0], f'daemon "{key}" has not answered for {silence:.0f} s'
                 )
 
-    def stop(self, requested: ClientRequested, stop: StopDataflow, now: float) -> list[Command]:
+    def stop(
+        self, requested: ClientRequested, stop: control.StopDataflow, now: float
+    ) -> list[Command]:
         """Raises :class:`RequestRefused`."""
         if stop.all:
             chosen = self._registry.live()
@@ -136,7 +129,7 @@ class LifecycleRequests:
         return commands if left else [*commands, _answer_ended(wait)]
 
     def restart(
-        self, requested: ClientRequested, restart: RestartDataflow, now: float
+        self, requested: ClientRequested, restart: control.RestartDataflow, now: float
     ) -> list[Command]:
         """Raises :class:`RequestRefused`."""
         dataflow = self._registry.find(restart.dataflow, archived=False)
@@ -169,7 +162,9 @@ class LifecycleRequests:
             commands += self._fail_restart(dataflow, message, "failed")
         return commands
 
-    def _fail_restart(self, old: Dataflow, message: str, code: FailureCode) -> list[Command]:
+    def _fail_restart(
+        self, old: Dataflow, message: str, code: control.FailureCode
+    ) -> list[Command]:
         """Answer the request that restarts a dataflow, if its client still waits."""
         wait = self._waits.restart_of(old.id)
         if wait is None:
@@ -177,7 +172,7 @@ class LifecycleRequests:
         self._waits.remove(wait, wait.requested.fresh_id)
         return [FailClient(wait.requested.client, wait.requested.number, message, code)]
 
-    def wait_for_end(self, requested: ClientRequested, ref: DataflowRef) -> list[Command]:
+    def wait_for_end(self, requested: ClientRequested, ref: control.DataflowRef) -> list[Command]:
         """Raises :class:`RequestRefused`."""
         dataflow = self._registry.find(ref, archived=True)
         if dataflow.has_ended:
@@ -216,7 +211,7 @@ class LifecycleRequests:
         requested, dataflow = wait.requested, change.dataflow
         commands: list[Command] = []
         if dataflow.waits_for is not None:
-            waits = StartTriggered(uuid=dataflow.id, waits_for=dataflow.waits_for)
+            waits = control.StartTriggered(uuid=dataflow.id, waits_for=dataflow.waits_for)
             commands.append(SendProgress(requested.client, requested.number, waits))
         started = dataflow.phase is Phase.RUNNING or (
             dataflow.has_ended and change.before in (Phase.RELEASING, Phase.RUNNING, Phase.STOPPING)
@@ -243,7 +238,7 @@ class LifecycleRequests:
         return self._registry.start(fresh_id, spec, plan.parts, now)
 
     def _not_started_again(
-        self, dataflow: Dataflow, problem: str, code: FailureCode
+        self, dataflow: Dataflow, problem: str, code: control.FailureCode
     ) -> list[Command]:
         message = f"{dataflow.label} was stopped but not started again: {problem}"
         log = Log("warning", f"dataflow {message}")
@@ -255,7 +250,7 @@ def _taken(name: str | None, running: Dataflow) -> str:
 
 
 def _answer_ended(wait: _Wait) -> Command:
-    answer = Ended(dataflows=tuple(wait.ended))
+    answer = control.Ended(dataflows=tuple(wait.ended))
     return AnswerClient(wait.requested.client, wait.requested.number, answer)
 
 
@@ -265,6 +260,8 @@ def _answer_start(wait: _Wait, dataflow: Dataflow, *, started: bool) -> Command:
         message = f"dataflow {dataflow.label} was not started: {dataflow.reason}"
         return FailClient(client, number, message, ended=dataflow.ended())
     if wait.old:
-        restarted = Restarted(old=wait.old, new=dataflow.id, warnings=dataflow.warnings)
+        restarted = control.Restarted(old=wait.old, new=dataflow.id, warnings=dataflow.warnings)
         return AnswerClient(client, number, restarted)
-    return AnswerClient(client, number, Started(uuid=dataflow.id, warnings=dataflow.warnings))
+    return AnswerClient(
+        client, number, control.Started(uuid=dataflow.id, warnings=dataflow.warnings)
+    )

@@ -14,13 +14,7 @@ from dora_config.protocol.envelope import clean_lines
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.settings import Settings
-from dora_coordinator.state.commands import (
-    AnswerClient,
-    Command,
-    FailClient,
-    SendProgress,
-    SendToDaemon,
-)
+from dora_coordinator.state import commands as do
 from dora_coordinator.state.events import ClientRequested
 from dora_coordinator.state.membership import Membership
 
@@ -58,7 +52,7 @@ class LogStreams:
 
     def open(
         self, requested: ClientRequested, request: ReadLogs, dataflow: Dataflow
-    ) -> list[Command]:
+    ) -> list[do.Command]:
         """Raises :class:`RequestRefused`."""
         known = {node for part in dataflow.parts.values() for node in part.nodes}
         unknown = tuple(node for node in request.nodes if node not in known)
@@ -73,7 +67,7 @@ class LogStreams:
             if request.follow:
                 raise RequestRefused("not_found", reading.refusal)
         self._readings[requested.client, requested.number] = reading
-        commands: list[Command] = []
+        commands: list[do.Command] = []
         for part in dataflow.parts.values():
             nodes = tuple(n for n in part.nodes if not request.nodes or n in request.nodes)
             nodes += unknown
@@ -94,7 +88,7 @@ class LogStreams:
                 "another tab of `dora ui` with logs, and try again",
             )
 
-    def _open_stream(self, reading: _Reading, daemon: str, nodes: tuple[str, ...]) -> Command:
+    def _open_stream(self, reading: _Reading, daemon: str, nodes: tuple[str, ...]) -> do.Command:
         self._last_stream += 1
         reading.streams[self._last_stream] = daemon
         self._by_stream[self._last_stream] = reading
@@ -106,19 +100,19 @@ class LogStreams:
             follow=reading.request.follow,
             after={node: end for node, end in reading.request.after.items() if node in nodes},
         )
-        return SendToDaemon(daemon, message)
+        return do.SendToDaemon(daemon, message)
 
-    def chunk(self, daemon: str, chunk: LogChunk) -> list[Command]:
+    def chunk(self, daemon: str, chunk: LogChunk) -> list[do.Command]:
         """Forward a chunk of a daemon to its client."""
         reading = self._by_stream.get(chunk.stream)
         if reading is None or reading.streams.get(chunk.stream) != daemon:
-            return [] if chunk.done else [SendToDaemon(daemon, EndLogs(stream=chunk.stream))]
-        commands: list[Command] = []
+            return [] if chunk.done else [do.SendToDaemon(daemon, EndLogs(stream=chunk.stream))]
+        commands: list[do.Command] = []
         if chunk.lines:
             lines = LogLines(
                 daemon=daemon, stream=chunk.stream, lines=chunk.lines, positions=chunk.positions
             )
-            commands.append(SendProgress(reading.client, reading.number, lines))
+            commands.append(do.SendProgress(reading.client, reading.number, lines))
         if chunk.problem:
             reading.problems.append(f'daemon "{daemon}": {clean_lines(chunk.problem)}')
         if chunk.done:
@@ -128,15 +122,15 @@ class LogStreams:
             commands += self._answer_if_done(reading)
         return commands
 
-    def sent(self, stream: int) -> list[Command]:
+    def sent(self, stream: int) -> list[do.Command]:
         """A chunk was sent to the client: its daemon may send the next."""
         reading = self._by_stream.get(stream)
         if reading is None:
             return []
-        return [SendToDaemon(reading.streams[stream], MoreLogs(stream=stream))]
+        return [do.SendToDaemon(reading.streams[stream], MoreLogs(stream=stream))]
 
-    def daemon_lost(self, daemon: str) -> list[Command]:
-        commands: list[Command] = []
+    def daemon_lost(self, daemon: str) -> list[do.Command]:
+        commands: list[do.Command] = []
         for stream, reading in list(self._by_stream.items()):
             if reading.streams.get(stream) == daemon:
                 reading.miss(daemon, f'the connection to daemon "{daemon}" was lost')
@@ -146,40 +140,40 @@ class LogStreams:
                 commands += self._answer_if_done(reading)
         return commands
 
-    def daemon_connected(self, daemon: str) -> list[Command]:
+    def daemon_connected(self, daemon: str) -> list[do.Command]:
         """End the requests that a daemon was missing in and that are sent again."""
-        commands: list[Command] = []
+        commands: list[do.Command] = []
         for reading in list(self._readings.values()):
             if reading.request.resumes and daemon in reading.missing:
                 commands += self._end_streams(reading)
                 commands += self._answer_if_done(reading)
         return commands
 
-    def drop(self, client: int, number: int | None) -> list[Command]:
+    def drop(self, client: int, number: int | None) -> list[do.Command]:
         """End one request of a client (None: all of them)."""
-        commands: list[Command] = []
+        commands: list[do.Command] = []
         for reading in list(self._readings.values()):
             if reading.client == client and number in (None, reading.number):
                 del self._readings[client, reading.number]
                 commands += self._end_streams(reading)
         return commands
 
-    def _end_streams(self, reading: _Reading) -> list[Command]:
+    def _end_streams(self, reading: _Reading) -> list[do.Command]:
         open_streams = dict(reading.streams)
         for stream in open_streams:
             self._close_stream(reading, stream)
-        return [SendToDaemon(d, EndLogs(stream=stream)) for stream, d in open_streams.items()]
+        return [do.SendToDaemon(d, EndLogs(stream=stream)) for stream, d in open_streams.items()]
 
     def _close_stream(self, reading: _Reading, stream: int) -> None:
         del reading.streams[stream]
         del self._by_stream[stream]
 
-    def _answer_if_done(self, reading: _Reading) -> list[Command]:
+    def _answer_if_done(self, reading: _Reading) -> list[do.Command]:
         if reading.streams:
             return []
         self._readings.pop((reading.client, reading.number), None)
         if reading.without_log:
             refusal = "; ".join((reading.refusal, *reading.problems))
-            return [FailClient(reading.client, reading.number, refusal, "not_found")]
+            return [do.FailClient(reading.client, reading.number, refusal, "not_found")]
         answer = LogsEnd(problems=tuple(reading.problems))
-        return [AnswerClient(reading.client, reading.number, answer)]
+        return [do.AnswerClient(reading.client, reading.number, answer)]

@@ -7,18 +7,10 @@ from typing import assert_never
 
 from dora_config.dataflow.placement import UnplacedNodes
 from dora_config.errors import PlacementError
-from dora_config.protocol import control
+from dora_config.protocol import control, fleet as fleets
 from dora_config.protocol.builds import BuildDataflow, BuildEnded, BuildEvents
 from dora_config.protocol.calls import PartResult
 from dora_config.protocol.daemon import LogChunk
-from dora_config.protocol.fleet import (
-    ApplyFleet,
-    CompareFleet,
-    GetFleet,
-    GetFleetHistory,
-    PauseFleet,
-    RollBackFleet,
-)
 from dora_config.protocol.recordings import CallRecorders
 from dora_config.protocol.topics import TopicChunk
 from dora_coordinator.clients.builds import Builds
@@ -153,7 +145,7 @@ class RequestDispatcher:
                 return [
                     commands.RotateToken(requested.client, requested.number, grace, tuple(ready))
                 ]
-            case ApplyFleet() | RollBackFleet() | PauseFleet() as request:
+            case fleets.ApplyFleet() | fleets.RollBackFleet() | fleets.PauseFleet() as request:
                 answer, changes = self._fleet.request(request, now)
                 return [*changes, *_answer(requested, answer)]
             case control.RemoveMachines() as request:
@@ -163,9 +155,9 @@ class RequestDispatcher:
             case (
                 control.CallRunner()
                 | CallRecorders()
-                | CompareFleet()
-                | GetFleet()
-                | GetFleetHistory()
+                | fleets.CompareFleet()
+                | fleets.GetFleet()
+                | fleets.GetFleetHistory()
                 | control.ClusterStatus()
                 | control.DescribeDataflow()
                 | control.Explain()

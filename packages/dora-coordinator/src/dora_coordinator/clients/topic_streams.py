@@ -28,13 +28,7 @@ from dora_config.protocol.topics import (
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
 from dora_coordinator.settings import Settings
-from dora_coordinator.state.commands import (
-    AnswerClient,
-    ArmTimer,
-    Command,
-    SendProgress,
-    SendToDaemon,
-)
+from dora_coordinator.state import commands as do
 from dora_coordinator.state.events import ClientRequested, TimerKey
 from dora_coordinator.state.membership import Membership
 from dora_coordinator.state.records import PartState
@@ -123,18 +117,18 @@ class _Stream:
         """More pieces of the last message follow."""
         self._notes: tuple[str, ...] = ()
 
-    def add(self, watch: _Watch) -> list[Command]:
+    def add(self, watch: _Watch) -> list[do.Command]:
         """Add a watch, which receives the notes that the stream has sent before."""
         reader = _Reader(watch, skips=self._in_message)
         self.readers[watch.client, watch.number] = reader
         return [self._progress(reader, TopicUpdate(notes=self._notes))] if self._begun else []
 
-    def updated(self, update: TopicUpdate, now: float) -> list[Command]:
+    def updated(self, update: TopicUpdate, now: float) -> list[do.Command]:
         """Send an update to each reader that is ready for it."""
         first = not self._in_message
         self._begun, self._requested, self._in_message = True, False, update.more
         self._notes = (*self._notes, *update.notes)[-MAX_NOTES:]
-        commands: list[Command] = []
+        commands: list[do.Command] = []
         for reader in self.readers.values():
             if first:
                 reader.skips = reader.busy
@@ -147,10 +141,10 @@ class _Stream:
             commands.append(self._limit(now))
         return commands
 
-    def _limit(self, now: float) -> Command:
-        return ArmTimer(TimerKey("viewer", str(self.request.stream)), now + LATE_SECONDS)
+    def _limit(self, now: float) -> do.Command:
+        return do.ArmTimer(TimerKey("viewer", str(self.request.stream)), now + LATE_SECONDS)
 
-    def timer_fired(self, now: float) -> list[Command]:
+    def timer_fired(self, now: float) -> list[do.Command]:
         """Continue a message without the readers that have not displayed its last piece."""
         if self._requested or not self._in_message:
             return []
@@ -161,28 +155,28 @@ class _Stream:
                 reader.tear()
         return self._advance()
 
-    def displayed(self, client: int, number: int) -> list[Command]:
+    def displayed(self, client: int, number: int) -> list[do.Command]:
         reader = self.readers[client, number]
         reader.busy = False
-        commands: list[Command] = []
+        commands: list[do.Command] = []
         if reader.torn:
             reader.torn = False
             commands.append(self._progress(reader, _TORN_END))
         return [*commands, *self._advance()]
 
-    def remove(self, watch: _Watch) -> list[Command]:
+    def remove(self, watch: _Watch) -> list[do.Command]:
         """Remove a watch; the stream ends with the last one."""
         del self.readers[watch.client, watch.number]
         if self.readers:
             return self._advance()
-        return [SendToDaemon(self.daemon, EndTopics(stream=self.request.stream))]
+        return [do.SendToDaemon(self.daemon, EndTopics(stream=self.request.stream))]
 
-    def _progress(self, reader: _Reader, update: TopicUpdate) -> Command:
+    def _progress(self, reader: _Reader, update: TopicUpdate) -> do.Command:
         update = reader.take(update, self.request.topics[0])
         progress = WatchedTopics(daemon=self.daemon, stream=self.request.stream, update=update)
-        return SendProgress(reader.watch.client, reader.watch.number, progress)
+        return do.SendProgress(reader.watch.client, reader.watch.number, progress)
 
-    def _advance(self) -> list[Command]:
+    def _advance(self) -> list[do.Command]:
         """Request the next update, unless it was requested or has to wait."""
         if self._in_message:
             ready = all(reader.skips or not reader.busy for reader in self.readers.values())
@@ -191,7 +185,7 @@ class _Stream:
         if self._requested or not ready:
             return []
         self._requested = True
-        return [SendToDaemon(self.daemon, MoreTopics(stream=self.request.stream))]
+        return [do.SendToDaemon(self.daemon, MoreTopics(stream=self.request.stream))]
 
 
 _TOO_MANY = (
@@ -213,7 +207,7 @@ class TopicStreams:
 
     def open(
         self, requested: ClientRequested, request: WatchTopics, dataflow: Dataflow
-    ) -> list[Command]:
+    ) -> list[do.Command]:
         """Raises :class:`RequestRefused`."""
         _check_allowed(dataflow)
         limit = self._settings.streams_per_client
@@ -230,14 +224,14 @@ class TopicStreams:
         notes += [f"no more samples of {topic}: its part has ended" for topic in sorted(gone)]
         return [*commands, *(_note(watch, note) for note in notes)]
 
-    def chunk(self, daemon: str, chunk: TopicChunk, now: float) -> list[Command]:
+    def chunk(self, daemon: str, chunk: TopicChunk, now: float) -> list[do.Command]:
         stream = self._streams.get(chunk.stream)
         if stream is None or stream.daemon != daemon:
-            return [] if chunk.done else [SendToDaemon(daemon, EndTopics(stream=chunk.stream))]
+            return [] if chunk.done else [do.SendToDaemon(daemon, EndTopics(stream=chunk.stream))]
         if not chunk.done:
             notes = tuple(clean_lines(note) for note in chunk.update.notes)
             return stream.updated(chunk.update.model_copy(update={"notes": notes}), now)
-        commands: list[Command] = []
+        commands: list[do.Command] = []
         for watch in self._close(chunk.stream):
             if chunk.problem is not None:
                 watch.problems.append(f'daemon "{daemon}": {clean_lines(chunk.problem)}')
@@ -248,34 +242,34 @@ class TopicStreams:
             commands += self._reopen(watch)
         return commands
 
-    def taken(self, client: int, number: int, stream: int) -> list[Command]:
+    def taken(self, client: int, number: int, stream: int) -> list[do.Command]:
         """The client has displayed an update: its daemon may send the next."""
         watch = self._watches.get((client, number))
         if watch is None or stream not in watch.streams:
             return []
         return watch.streams[stream].displayed(client, number)
 
-    def timer_fired(self, stream: str, now: float) -> list[Command]:
+    def timer_fired(self, stream: str, now: float) -> list[do.Command]:
         """A piece of a long message was sent `LATE_SECONDS` ago."""
         found = self._streams.get(int(stream))
         return [] if found is None else found.timer_fired(now)
 
-    def daemon_lost(self, daemon: str) -> list[Command]:
-        commands: list[Command] = []
+    def daemon_lost(self, daemon: str) -> list[do.Command]:
+        commands: list[do.Command] = []
         for number in [one for one, stream in self._streams.items() if stream.daemon == daemon]:
             for watch in self._close(number):
                 watch.broken[daemon] = None
                 commands.append(_note(watch, f'the connection to daemon "{daemon}" was lost'))
         return commands
 
-    def reopen(self) -> list[Command]:
+    def reopen(self) -> list[do.Command]:
         """Reopen broken streams and answer finished watches; called after every event."""
         broken = [watch for watch in self._watches.values() if watch.broken]
         return [command for watch in broken for command in self._reopen(watch)]
 
-    def drop(self, client: int, number: int | None) -> list[Command]:
+    def drop(self, client: int, number: int | None) -> list[do.Command]:
         """End one request of a client (None: all of them)."""
-        commands: list[Command] = []
+        commands: list[do.Command] = []
         for watch in list(self._watches.values()):
             if watch.client == client and number in (None, watch.number):
                 del self._watches[client, watch.number]
@@ -285,8 +279,8 @@ class TopicStreams:
                         del self._streams[stream_number]
         return commands
 
-    def _reopen(self, watch: _Watch) -> list[Command]:
-        commands: list[Command] = []
+    def _reopen(self, watch: _Watch) -> list[do.Command]:
+        commands: list[do.Command] = []
         # another object after a further part was adopted
         watch.dataflow = self._registry.get(watch.dataflow.id) or watch.dataflow
         for daemon, attempt in list(watch.broken.items()):
@@ -303,10 +297,10 @@ class TopicStreams:
         if not watch.topics:
             del self._watches[watch.client, watch.number]
             end = TopicsEnd(problems=tuple(watch.problems))
-            commands.append(AnswerClient(watch.client, watch.number, end))
+            commands.append(do.AnswerClient(watch.client, watch.number, end))
         return commands
 
-    def _open_stream(self, watch: _Watch, daemon: str) -> list[Command]:
+    def _open_stream(self, watch: _Watch, daemon: str) -> list[do.Command]:
         """Add the watch to the stream of an equal one, or open a stream."""
         request = self._stream_request(watch, daemon, self._last_stream + 1)
         if _may_be_shared(request):
@@ -318,7 +312,7 @@ class TopicStreams:
         self._last_stream = request.stream
         stream = self._streams[request.stream] = _Stream(daemon, request)
         watch.streams[request.stream] = stream
-        return [SendToDaemon(daemon, request), *stream.add(watch)]
+        return [do.SendToDaemon(daemon, request), *stream.add(watch)]
 
     def _stream_request(self, watch: _Watch, daemon: str, number: int) -> StreamTopics:
         chunk = min(MAX_CHUNK, self._settings.max_message_bytes // MESSAGE_BYTES_PER_CHARACTER)
@@ -348,9 +342,9 @@ def _may_be_shared(request: StreamTopics) -> bool:
     return len(request.topics) == 1 and not request.rates and request.max_rate is not None
 
 
-def _note(watch: _Watch, note: str) -> Command:
+def _note(watch: _Watch, note: str) -> do.Command:
     progress = WatchedTopics(daemon="", stream=0, update=TopicUpdate(notes=(note,)))
-    return SendProgress(watch.client, watch.number, progress)
+    return do.SendProgress(watch.client, watch.number, progress)
 
 
 def _check_allowed(dataflow: Dataflow) -> None:

@@ -6,15 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from dora_config.protocol import daemon as messages
 from dora_config.protocol.calls import LinkPart, PartLinks
-from dora_config.protocol.daemon import (
-    ConnectPart,
-    DescribePart,
-    ForgetPart,
-    PreparePart,
-    ReleasePart,
-    StopPart,
-)
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.links import PeerEndpoint
 from dora_config.protocol.runner import DataflowResult
@@ -77,7 +70,7 @@ class Part:
 
     def prepare(self, spec: DataflowSpec, links: PartLinks) -> SendToDaemon:
         """``spec`` contains only the part's nodes."""
-        message = PreparePart(
+        message = messages.PreparePart(
             dataflow_id=self.dataflow_id,
             attempt=self.attempt,
             spec=spec,
@@ -93,30 +86,32 @@ class Part:
         return SendToDaemon(self.daemon, message)
 
     def describe(self) -> SendToDaemon:
-        return SendToDaemon(self.daemon, DescribePart(dataflow_id=self.dataflow_id))
+        return SendToDaemon(self.daemon, messages.DescribePart(dataflow_id=self.dataflow_id))
 
     def connect(
         self, peers: tuple[PeerEndpoint, ...] = (), ended: tuple[str, ...] = ()
     ) -> SendToDaemon:
-        message = ConnectPart(
+        message = messages.ConnectPart(
             dataflow_id=self.dataflow_id, attempt=self.attempt, peers=peers, ended=ended
         )
         return SendToDaemon(self.daemon, message)
 
     def release(self) -> SendToDaemon:
-        message = ReleasePart(dataflow_id=self.dataflow_id, attempt=self.attempt)
+        message = messages.ReleasePart(dataflow_id=self.dataflow_id, attempt=self.attempt)
         return SendToDaemon(self.daemon, message)
 
     def stop(self, grace: float | None, *, force: bool, reason: str) -> SendToDaemon:
-        message = StopPart(dataflow_id=self.dataflow_id, grace=grace, force=force, reason=reason)
+        message = messages.StopPart(
+            dataflow_id=self.dataflow_id, grace=grace, force=force, reason=reason
+        )
         return SendToDaemon(self.daemon, message)
 
     def kill(self) -> SendToDaemon:
-        message = StopPart(dataflow_id=self.dataflow_id, reason="the dataflow has ended")
+        message = messages.StopPart(dataflow_id=self.dataflow_id, reason="the dataflow has ended")
         return SendToDaemon(self.daemon, message)
 
     def forget(self) -> SendToDaemon:
-        message = ForgetPart(dataflow_id=self.dataflow_id, attempt=self.attempt)
+        message = messages.ForgetPart(dataflow_id=self.dataflow_id, attempt=self.attempt)
         return SendToDaemon(self.daemon, message)
 
 

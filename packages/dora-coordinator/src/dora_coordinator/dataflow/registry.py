@@ -9,30 +9,13 @@ from typing import assert_never
 
 from dora_config.errors import DoraError
 from dora_config.history.entries import SavedEntry
+from dora_config.protocol import daemon as messages
 from dora_config.protocol.control import DataflowRef, FailureCode
-from dora_config.protocol.daemon import (
-    DescribePart,
-    ForgetPart,
-    PartChanged,
-    PartDescribed,
-    PartLost,
-)
 from dora_config.protocol.dataflow import DataflowSpec
+from dora_coordinator.dataflow import events
 from dora_coordinator.dataflow.backoff import Backoff
 from dora_coordinator.dataflow.data import DataflowContext
 from dora_coordinator.dataflow.dataflow import Dataflow
-from dora_coordinator.dataflow.events import (
-    DaemonLost,
-    DataflowEvent,
-    NodesDescribed,
-    PartAbsent,
-    PartAdded,
-    PartGone,
-    PartReported,
-    RecordLoaded,
-    StartAccepted,
-    StopRequested,
-)
 from dora_coordinator.dataflow.history import Before, ClusterHistory
 from dora_coordinator.dataflow.rewiring import merged
 from dora_coordinator.settings import Settings
@@ -94,7 +77,7 @@ class DataflowRegistry:
         for record, spec in sorted(stored, key=lambda pair: pair[0].number):
             dataflow = Dataflow(record, spec, self._context)
             self._next_number = record.number + 1
-            commands += dataflow.handle(RecordLoaded(), now)
+            commands += dataflow.handle(events.RecordLoaded(), now)
             commands += self.history.loaded(dataflow, record.phase, now)
             self._index(dataflow)
         return [*commands, *self._prune()]
@@ -114,14 +97,16 @@ class DataflowRegistry:
         commands = [SaveRecord(record, spec), *self.history.start_accepted(dataflow, now)]
         for other in list(self._ended.values()):
             if spec.name and other.name == spec.name and other.may_resume:
-                commands += self.apply(other, StopRequested(), now)  # replaced by this one
-        return [*commands, *self.apply(dataflow, StartAccepted(), now)]
+                commands += self.apply(other, events.StopRequested(), now)  # replaced by this one
+        return [*commands, *self.apply(dataflow, events.StartAccepted(), now)]
 
-    def apply(self, dataflow: Dataflow, event: DataflowEvent, now: float) -> list[Command]:
+    def apply(self, dataflow: Dataflow, event: events.DataflowEvent, now: float) -> list[Command]:
         """Let a dataflow handle an event, then update the indices."""
         before, waits_for = dataflow.phase, dataflow.waits_for
         noted = Before.of(dataflow, event)
-        parts = tuple(dataflow.parts) if isinstance(event, PartAdded | PartGone) else ()
+        parts = (
+            tuple(dataflow.parts) if isinstance(event, events.PartAdded | events.PartGone) else ()
+        )
         commands = dataflow.handle(event, now)
         if parts and len(dataflow.parts) != len(parts):
             self._reindex(dataflow, parts)
@@ -195,11 +180,15 @@ class DataflowRegistry:
         commands: list[Command] = []
         reported = {report.dataflow_id: report for report in member.register.parts}
         for report in reported.values():
-            event = PartReported(member.key, report, registering=True, rebooted=member.rebooted)
+            event = events.PartReported(
+                member.key, report, registering=True, rebooted=member.rebooted
+            )
             commands += self._part_reported(event, now)
         for dataflow in self.unfinished_on(member.key):
             if dataflow.id not in reported:
-                commands += self.apply(dataflow, PartAbsent(member.key, member.rebooted), now)
+                commands += self.apply(
+                    dataflow, events.PartAbsent(member.key, member.rebooted), now
+                )
         return commands
 
     def daemon_lost(self, daemon: str, now: float, silent: float | None = None) -> list[Command]:
@@ -210,7 +199,7 @@ class DataflowRegistry:
         """
         commands: list[Command] = []
         for dataflow in self.unfinished_on(daemon):
-            commands += self.apply(dataflow, DaemonLost(daemon, silent), now)
+            commands += self.apply(dataflow, events.DaemonLost(daemon, silent), now)
         return commands
 
     def daemon_resumed(self, daemon: str, silence: float, now: float) -> list[Command]:
@@ -228,53 +217,58 @@ class DataflowRegistry:
             reason = f'machine "{daemon}" was removed from the cluster'
             commands += dataflow.parts.send_end_to_peers(dataflow.parts[daemon])
             commands.append(Log("warning", f"dataflow {dataflow.label} is stopped: {reason}"))
-            stop = StopRequested(restart_as=dataflow.restart_as)
+            stop = events.StopRequested(restart_as=dataflow.restart_as)
             commands += self.apply(dataflow, stop, now)
-            commands += self.apply(dataflow, PartAbsent(daemon), now)
+            commands += self.apply(dataflow, events.PartAbsent(daemon), now)
         return commands
 
     def part_message(
-        self, daemon: str, message: PartChanged | PartLost | PartDescribed, now: float
+        self,
+        daemon: str,
+        message: messages.PartChanged | messages.PartLost | messages.PartDescribed,
+        now: float,
     ) -> list[Command]:
         """Handle a daemon's message about one of its parts."""
         match message:
-            case PartChanged(report=report):
-                return self._part_reported(PartReported(daemon, report), now)
-            case PartLost():
+            case messages.PartChanged(report=report):
+                return self._part_reported(events.PartReported(daemon, report), now)
+            case messages.PartLost():
                 dataflow = self._dataflows.get(message.dataflow_id)
                 if dataflow is None or daemon not in dataflow.parts:
                     return []
                 if dataflow.has_ended:
                     return [dataflow.parts[daemon].kill()]
-                event = PartGone(
+                event = events.PartGone(
                     daemon, message.attempt, message.reason, message.node, message.result
                 )
                 return self.apply(dataflow, event, now)
-            case PartDescribed():
+            case messages.PartDescribed():
                 dataflow = self._dataflows.get(message.dataflow_id)
                 if dataflow is None or daemon not in dataflow.parts:
                     return self._adopt(daemon, message, now)
-                described = NodesDescribed(daemon, message.attempt, message.revision, message.spec)
+                described = events.NodesDescribed(
+                    daemon, message.attempt, message.revision, message.spec
+                )
                 return self.apply(dataflow, described, now)
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _part_reported(self, event: PartReported, now: float) -> list[Command]:
+    def _part_reported(self, event: events.PartReported, now: float) -> list[Command]:
         daemon, report = event.daemon, event.report
         dataflow = self._dataflows.get(report.dataflow_id)
         if dataflow is not None and daemon in dataflow.parts:
             return self.apply(dataflow, event, now)
         if report.phase == "ended":
-            forget = ForgetPart(dataflow_id=report.dataflow_id, attempt=report.attempt)
+            forget = messages.ForgetPart(dataflow_id=report.dataflow_id, attempt=report.attempt)
             return [SendToDaemon(daemon, forget)]
-        return [SendToDaemon(daemon, DescribePart(dataflow_id=report.dataflow_id))]
+        return [SendToDaemon(daemon, messages.DescribePart(dataflow_id=report.dataflow_id))]
 
-    def _adopt(self, daemon: str, message: PartDescribed, now: float) -> list[Command]:
+    def _adopt(self, daemon: str, message: messages.PartDescribed, now: float) -> list[Command]:
         """Add a part that the store does not contain (it was lost, or in memory)."""
         known, spec = self._dataflows.get(message.dataflow_id), message.spec
         if message.lost and spec.name in self._live_by_name and known is None:
             text = f'daemon "{daemon}" has a part of an earlier start of "{spec.name}", of which'
-            forget = ForgetPart(dataflow_id=message.dataflow_id, attempt=message.attempt)
+            forget = messages.ForgetPart(dataflow_id=message.dataflow_id, attempt=message.attempt)
             return [Log("warning", f"{text} nothing runs: dropped"), SendToDaemon(daemon, forget)]
         nodes = tuple(node.id for node in spec.resolved.nodes)
         part = StoredPart(
@@ -305,7 +299,7 @@ class DataflowRegistry:
         commands: list[Command] = [SaveRecord(record, spec), Log("warning", text)]
         if known is not None and (known.phase is Phase.STOPPING or known.stop_requested):
             restart_as = None if known.has_ended else known.restart_as
-            stop = StopRequested(known.grace, known.force, restart_as)
+            stop = events.StopRequested(known.grace, known.force, restart_as)
             commands += self.apply(dataflow, stop, now)
         return commands
 

@@ -12,49 +12,14 @@ from datetime import UTC, datetime
 from typing import Final, assert_never
 
 from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.protocol import control, fleet as fleets, runner as protocol
 from dora_config.protocol.builds import BuildDataflow, BuildSettings
-from dora_config.protocol.control import (
-    CallRunner,
-    ChangeGraph,
-    ControlRequest,
-    DataflowRef,
-    StartDataflow,
-    StopDataflow,
-)
 from dora_config.protocol.dataflow import DataflowSpec
-from dora_config.protocol.fleet import (
-    ApplyFleet,
-    CopyDifference,
-    CopyRecord,
-    CopyState,
-    DesiredDataflow,
-    Fleet,
-    FleetComparison,
-    FleetEntry,
-    FleetHistory,
-    FleetReport,
-    FleetStatus,
-    NodeDifference,
-    ObservedCopy,
-    PauseFleet,
-    RollBackFleet,
-    Rollout,
-    StoredGeneration,
-)
 from dora_config.protocol.fleet_diff import (
     changes_by_hand,
     differences,
     next_step,
     restart_reason,
-)
-from dora_config.protocol.runner import (
-    AddNode,
-    NodeStatus,
-    RemoveNode,
-    ReplaceNode,
-    RestartNode,
-    SetParam,
-    ShownState,
 )
 from dora_coordinator.dataflow.dataflow import Dataflow
 from dora_coordinator.dataflow.registry import DataflowRegistry, RequestRefused
@@ -116,7 +81,7 @@ class _Watch:
     open_since: float | None = None
     checked: int = 0
     """Generation whose check succeeded."""
-    by_hand: tuple[object, object, tuple[NodeDifference, ...]] | None = None
+    by_hand: tuple[object, object, tuple[fleets.NodeDifference, ...]] | None = None
     """Last comparison with what its generation wants, with the two specifications."""
 
 
@@ -125,7 +90,7 @@ class _View:
     """Everything that one tick observes."""
 
     copies: dict[str, _Copy] = field(default_factory=dict)
-    differences: dict[str, CopyDifference] = field(default_factory=dict)
+    differences: dict[str, fleets.CopyDifference] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
 
 
@@ -141,52 +106,55 @@ class FleetControl:
         self._membership = membership
         self._settings = settings
         self._wall_offset = wall_offset
-        self.status = FleetStatus()
-        self._generations: dict[int, StoredGeneration] = {}
+        self.status = fleets.FleetStatus()
+        self._generations: dict[int, fleets.StoredGeneration] = {}
         self._watches: dict[str, _Watch] = {}
         self._specs: dict[tuple[int, str], tuple[object, DataflowSpec]] = {}
 
     def load(
-        self, status: FleetStatus | None, generations: Iterable[StoredGeneration], now: float
+        self,
+        status: fleets.FleetStatus | None,
+        generations: Iterable[fleets.StoredGeneration],
+        now: float,
     ) -> list[Command]:
         """Continue with what an earlier coordinator stored."""
-        self.status = status or FleetStatus()
+        self.status = status or fleets.FleetStatus()
         self._generations = {one.entry.generation: one for one in generations}
         return self._arm(now, TICK)
 
     # -------------------------------------------------------------------- requests
 
     def request(
-        self, request: ApplyFleet | RollBackFleet | PauseFleet, now: float
-    ) -> tuple[FleetReport, list[Command]]:
+        self, request: fleets.ApplyFleet | fleets.RollBackFleet | fleets.PauseFleet, now: float
+    ) -> tuple[fleets.FleetReport, list[Command]]:
         """Return the answer and what to store; raises :class:`RequestRefused`."""
         match request:
-            case ApplyFleet():
+            case fleets.ApplyFleet():
                 commands = self._apply(request, now)
-            case RollBackFleet():
+            case fleets.RollBackFleet():
                 commands = self._roll_back(request, now)
-            case PauseFleet():
+            case fleets.PauseFleet():
                 commands = self._pause(request)
             case _ as unreachable:
                 assert_never(unreachable)
         return self.report(now), [*commands, *(self._arm(now, 0.0) if commands else [])]
 
-    def compare(self, fleet: Fleet, only: tuple[str, ...]) -> FleetComparison:
+    def compare(self, fleet: fleets.Fleet, only: tuple[str, ...]) -> fleets.FleetComparison:
         """Compare a fleet with what runs; raises :class:`RequestRefused`."""
         wanted = self._wanted(fleet, only)
         found = tuple(self._compare(self._stamped(wanted)))
         differs = any(one.lines() for one in found) or not self._is_desired(wanted)
         generation = self.status.generation
         known = self._labels().keys() | self._membership.identities.machines()
-        return FleetComparison(
+        return fleets.FleetComparison(
             generation=generation, copies=found, differs=differs, machines=tuple(sorted(known))
         )
 
-    def history(self) -> FleetHistory:
+    def history(self) -> fleets.FleetHistory:
         entries = [one.entry for _, one in sorted(self._generations.items())]
-        return FleetHistory(generations=tuple(entries))
+        return fleets.FleetHistory(generations=tuple(entries))
 
-    def _apply(self, request: ApplyFleet, now: float) -> list[Command]:
+    def _apply(self, request: fleets.ApplyFleet, now: float) -> list[Command]:
         present = self.status.generation
         if request.generation != present:
             entry = self._generations[present].entry
@@ -204,7 +172,7 @@ class FleetControl:
         lines = [line for one in self._compare(wanted) for line in one.lines()]
         if not lines and self._is_desired(given) and self.status.paused is None:
             return []
-        entry = FleetEntry(
+        entry = fleets.FleetEntry(
             generation=present + 1,
             by=request.by,
             at=now + self._wall_offset,
@@ -229,7 +197,7 @@ class FleetControl:
                 return number
         return 0
 
-    def _require_checks_allowed(self, rollout: Rollout) -> None:
+    def _require_checks_allowed(self, rollout: fleets.Rollout) -> None:
         if rollout.check is not None and not self._settings.fleet_checks:
             raise RequestRefused(
                 "failed",
@@ -238,7 +206,7 @@ class FleetControl:
                 " `check`",
             )
 
-    def _roll_back(self, request: RollBackFleet, now: float) -> list[Command]:
+    def _roll_back(self, request: fleets.RollBackFleet, now: float) -> list[Command]:
         self._require_not_paused()
         present = self.status.generation
         to = self._last_good() if request.to is None else request.to
@@ -257,12 +225,12 @@ class FleetControl:
         return self._return_to(target, request.by, now, target.fleet.rollout)
 
     def _return_to(
-        self, target: StoredGeneration, by: str, now: float, rollout: Rollout
+        self, target: fleets.StoredGeneration, by: str, now: float, rollout: fleets.Rollout
     ) -> list[Command]:
         assert target.fleet is not None
         wanted = self._stamped(target.fleet.model_copy(update={"rollout": rollout}))
         lines = [line for one in self._compare(wanted) for line in one.lines()]
-        entry = FleetEntry(
+        entry = fleets.FleetEntry(
             generation=self.status.generation + 1,
             action="rollback",
             by=by,
@@ -271,16 +239,19 @@ class FleetControl:
         )
         return self._begin(entry, wanted)
 
-    def _begin(self, entry: FleetEntry, fleet: Fleet, *, force: bool = False) -> list[Command]:
+    def _begin(
+        self, entry: fleets.FleetEntry, fleet: fleets.Fleet, *, force: bool = False
+    ) -> list[Command]:
         """Make a fleet the desired one."""
         number = entry.generation
         changed = [self._generations[number - 1]] if number - 1 in self._generations else []
         changed = [
             _with_outcome(one, f"replaced by generation {number}")
             for one in changed
-            if not self.status.finished and one.entry.outcome == FleetEntry(generation=0).outcome
+            if not self.status.finished
+            and one.entry.outcome == fleets.FleetEntry(generation=0).outcome
         ]
-        changed.append(StoredGeneration(entry=entry, fleet=fleet))
+        changed.append(fleets.StoredGeneration(entry=entry, fleet=fleet))
         if (old := self._generations.get(number - KEPT_FLEETS)) is not None:
             changed.append(old.model_copy(update={"fleet": None}))
         for one in changed:
@@ -293,13 +264,15 @@ class FleetControl:
             for name, record in self.status.copies.items()
             if fleet.get(name.partition("@")[0]) or self._registry.latest_named(name)
         }
-        self.status = FleetStatus(generation=number, finished=False, force=force, copies=kept)
+        self.status = fleets.FleetStatus(
+            generation=number, finished=False, force=force, copies=kept
+        )
         for watch in self._watches.values():
             watch.open_since, watch.retry_at, watch.refusal = None, 0.0, ""
         text = f"fleet: generation {number} ({entry.action} by {entry.by or 'unknown'})"
         return [SaveFleet(self.status, tuple(changed), gone), Log("info", text)]
 
-    def _pause(self, request: PauseFleet) -> list[Command]:
+    def _pause(self, request: fleets.PauseFleet) -> list[Command]:
         word = "pause" if request.paused else "resume"
         if self.status.generation == 0:
             raise RequestRefused("conflict", f"nothing was applied: there is nothing to {word}")
@@ -336,11 +309,11 @@ class FleetControl:
     # ------------------------------------------------------------------- comparing
 
     @property
-    def _fleet(self) -> Fleet:
+    def _fleet(self) -> fleets.Fleet:
         stored = self._generations.get(self.status.generation)
-        return stored.fleet if stored is not None and stored.fleet is not None else Fleet()
+        return stored.fleet if stored is not None and stored.fleet is not None else fleets.Fleet()
 
-    def _wanted(self, given: Fleet, only: tuple[str, ...]) -> Fleet:
+    def _wanted(self, given: fleets.Fleet, only: tuple[str, ...]) -> fleets.Fleet:
         """Return the present fleet with these dataflows changed; none: the given one."""
         for name in only:
             if given.get(name) is None and self._fleet.get(name) is None:
@@ -350,7 +323,7 @@ class FleetControl:
                 )
         return self._fleet.with_only(given, only)
 
-    def _stamped(self, wanted: Fleet) -> Fleet:
+    def _stamped(self, wanted: fleets.Fleet) -> fleets.Fleet:
         """Return a fleet whose dataflows have the generation that changes them.
 
         A dataflow that is equal but was stopped or failed is started again by a new generation.
@@ -369,7 +342,7 @@ class FleetControl:
             found.append(stamped)
         return wanted.model_copy(update={"dataflows": tuple(found)})
 
-    def _is_desired(self, wanted: Fleet) -> bool:
+    def _is_desired(self, wanted: fleets.Fleet) -> bool:
         """Return whether the present generation wants the same."""
         present = {one.name: one.content() for one in self._fleet.dataflows}
         return present == {one.name: one.content() for one in wanted.dataflows}
@@ -389,7 +362,7 @@ class FleetControl:
         """Return whether the desired generation has run, and so is not started again."""
         return self._record(copy.name).reached >= (copy.generation or 0)
 
-    def _statuses(self, dataflow: Dataflow) -> Iterator[NodeStatus]:
+    def _statuses(self, dataflow: Dataflow) -> Iterator[protocol.NodeStatus]:
         """Yield the nodes of a dataflow as their machines reported them last."""
         for part in dataflow.parts.left():
             member = self._membership.get(part.daemon)
@@ -404,12 +377,16 @@ class FleetControl:
             for one in members
         )
 
-    def _nodes_with(self, status: ShownState, dataflow: Dataflow) -> list[NodeStatus]:
+    def _nodes_with(
+        self, status: protocol.ShownState, dataflow: Dataflow
+    ) -> list[protocol.NodeStatus]:
         """Return the nodes with a status, without dynamic ones, which users start and end."""
         found = self._statuses(dataflow)
         return [one for one in found if one.status == status and not one.dynamic]
 
-    def _changes_by_hand(self, copy: _Copy, dataflow: Dataflow) -> tuple[NodeDifference, ...]:
+    def _changes_by_hand(
+        self, copy: _Copy, dataflow: Dataflow
+    ) -> tuple[fleets.NodeDifference, ...]:
         """Return what was changed in a running dataflow since it reached its generation."""
         running, wanted = dataflow.spec, copy.spec
         if wanted is None or dataflow.phase is not Phase.RUNNING or not self._has_run(copy):
@@ -419,13 +396,13 @@ class FleetControl:
         if known is None or known[0] is not running or known[1] is not wanted:
             known = watch.by_hand = (running, wanted, changes_by_hand(wanted, running))
         stopped = [
-            NodeDifference(node=one.node, action="stopped")
+            fleets.NodeDifference(node=one.node, action="stopped")
             for one in self._nodes_with("Stopped", dataflow)
         ]
         return (*known[2], *stopped)
 
-    def _record(self, name: str) -> CopyRecord:
-        return self.status.copies.get(name) or CopyRecord()
+    def _record(self, name: str) -> fleets.CopyRecord:
+        return self.status.copies.get(name) or fleets.CopyRecord()
 
     def _labels(self) -> dict[str, Mapping[str, str]]:
         """Return the labels of the known machines."""
@@ -436,7 +413,7 @@ class FleetControl:
         }
 
     def _copies_of(
-        self, one: DesiredDataflow, labels: Mapping[str, Mapping[str, str]]
+        self, one: fleets.DesiredDataflow, labels: Mapping[str, Mapping[str, str]]
     ) -> Iterator[_Copy]:
         if not one.is_copied:
             yield _Copy(one.name, None, one.spec)
@@ -454,7 +431,7 @@ class FleetControl:
                 cached = self._specs[key] = (one, one.copy_for(machine))
             yield _Copy(f"{one.name}@{machine}", machine, cached[1])
 
-    def _copies(self, fleet: Fleet) -> Iterator[_Copy]:
+    def _copies(self, fleet: fleets.Fleet) -> Iterator[_Copy]:
         """Yield all that should run, and then what runs and should not."""
         labels, names = self._labels(), set()
         for one in fleet.dataflows:
@@ -467,7 +444,7 @@ class FleetControl:
                 machine = name.rpartition("@")[2] if "@" in name else None
                 yield _Copy(name, machine, None)
 
-    def _compare(self, fleet: Fleet) -> list[CopyDifference]:
+    def _compare(self, fleet: fleets.Fleet) -> list[fleets.CopyDifference]:
         present = {copy.name: copy for copy in self._copies(self._fleet)}
         found = []
         for copy in self._copies(fleet):
@@ -480,9 +457,9 @@ class FleetControl:
             found.append(difference)
         return found
 
-    def _difference(self, copy: _Copy) -> CopyDifference:
+    def _difference(self, copy: _Copy) -> fleets.CopyDifference:
         dataflow = self._registry.latest_named(copy.name)
-        base = CopyDifference(name=copy.name, machine=copy.machine, action="equal")
+        base = fleets.CopyDifference(name=copy.name, machine=copy.machine, action="equal")
         if copy.spec is None:
             lives = dataflow is not None and not dataflow.has_ended
             where = "" if copy.machine is None else f' for machine "{copy.machine}"'
@@ -509,7 +486,7 @@ class FleetControl:
         nodes = differences(dataflow.spec, copy.spec)
         changed = {one.node for one in nodes if one.action in ("replaced", "removed")}
         nodes += tuple(
-            NodeDifference(node=one.node, action="started", detail="it was stopped")
+            fleets.NodeDifference(node=one.node, action="started", detail="it was stopped")
             for one in self._nodes_with("Stopped", dataflow)
             if one.node not in changed
         )
@@ -574,7 +551,9 @@ class FleetControl:
         self._specs = {key: one for key, one in self._specs.items() if key[0] in live}
         return view
 
-    def _seen(self, copy: _Copy, difference: CopyDifference, watch: _Watch, now: float) -> Seen:
+    def _seen(
+        self, copy: _Copy, difference: fleets.CopyDifference, watch: _Watch, now: float
+    ) -> Seen:
         dataflow = self._registry.latest_named(copy.name)
         connected = self._is_connected(copy, dataflow, watch)
         stable = trouble = None
@@ -703,7 +682,7 @@ class FleetControl:
             outcome = f"failed: {reason}; rolled back by generation {number + 1}"
             saved = self._save_outcome(outcome)
             by = f"roll-out of generation {number}"
-            return [log, saved, *self._return_to(previous, by, now, Rollout())]
+            return [log, saved, *self._return_to(previous, by, now, fleets.Rollout())]
         self.status = self.status.model_copy(update={"paused": f"it failed: {reason}"})
         return [log, self._save_outcome(f"paused, it failed: {reason}")]
 
@@ -718,27 +697,27 @@ class FleetControl:
 
     # ----------------------------------------------------------------------- steps
 
-    def _next_step(self, copy: _Copy, difference: CopyDifference) -> FleetStep | None:
+    def _next_step(self, copy: _Copy, difference: fleets.CopyDifference) -> FleetStep | None:
         """Return the next step of a copy; None: it waits for what is in progress."""
         live, watch = self._registry.live_named(copy.name), self._watches[copy.name]
         number, watch.held = copy.generation or 0, None
         if difference.action == "start" and copy.spec is not None:
-            request: ControlRequest = StartDataflow(spec=copy.spec)
+            request: control.ControlRequest = control.StartDataflow(spec=copy.spec)
             return FleetStep(copy.name, number, copy.machine, request, _build_of(copy.spec))
         if live is None or live.phase in (Phase.STOPPING, Phase.ROLLING_BACK):
             return None
-        which = DataflowRef(uuid=live.id)
+        which = control.DataflowRef(uuid=live.id)
         force = self.status.force
         hold = {"hold_limit": self._fleet.rollout.deadline, "force": force}
         if difference.action in ("stop", "restart"):
             watch.held = None if force else self._held(live)
             if watch.held is not None:
                 return None
-            return FleetStep(copy.name, number, copy.machine, StopDataflow(dataflow=which))
+            return FleetStep(copy.name, number, copy.machine, control.StopDataflow(dataflow=which))
         assert copy.spec is not None
         step = next_step(live.spec, copy.spec)
-        if not force and isinstance(step, RemoveNode | ReplaceNode):
-            node_id = step.node if isinstance(step, RemoveNode) else step.node.id
+        if not force and isinstance(step, protocol.RemoveNode | protocol.ReplaceNode):
+            node_id = step.node if isinstance(step, protocol.RemoveNode) else step.node.id
             watch.held = self._held(live, node_id)
             if watch.held is not None:
                 return None
@@ -747,24 +726,24 @@ class FleetControl:
                 stopped = [one.node for one in difference.nodes if one.action == "started"]
                 if not stopped or not self._has_reported(live, since=watch.stepped_at):
                     return None
-                start = RestartNode(node=stopped[0], force=True)
-                request = CallRunner(dataflow=which, node=stopped[0], request=start)
+                start = protocol.RestartNode(node=stopped[0], force=True)
+                request = control.CallRunner(dataflow=which, node=stopped[0], request=start)
                 return FleetStep(copy.name, number, copy.machine, request)
-            case SetParam() as change:
-                request = CallRunner(dataflow=which, node=change.node, request=change)
+            case protocol.SetParam() as change:
+                request = control.CallRunner(dataflow=which, node=change.node, request=change)
                 return FleetStep(copy.name, number, copy.machine, request)
-            case RemoveNode() as change:
+            case protocol.RemoveNode() as change:
                 change = change.model_copy(update=hold)
-                request = ChangeGraph(dataflow=which, change=change)
+                request = control.ChangeGraph(dataflow=which, change=change)
                 return FleetStep(copy.name, number, copy.machine, request)
-            case AddNode() | ReplaceNode() as change:
-                if isinstance(change, ReplaceNode):
+            case protocol.AddNode() | protocol.ReplaceNode() as change:
+                if isinstance(change, protocol.ReplaceNode):
                     change = change.model_copy(update=hold)
                 build = _build_of(copy.spec, change.node, replaces=live.id)
-                request = ChangeGraph(dataflow=which, change=change)
+                request = control.ChangeGraph(dataflow=which, change=change)
                 return FleetStep(copy.name, number, copy.machine, request, build)
             case change:
-                request = ChangeGraph(dataflow=which, change=change)
+                request = control.ChangeGraph(dataflow=which, change=change)
                 return FleetStep(copy.name, number, copy.machine, request)
 
     def step_ended(self, event: FleetStepEnded, now: float) -> list[Command]:
@@ -818,15 +797,15 @@ class FleetControl:
 
     # ---------------------------------------------------------------------- report
 
-    def report(self, now: float) -> FleetReport:
+    def report(self, now: float) -> fleets.FleetReport:
         """Return what should run and what runs."""
         stored = self._generations.get(self.status.generation)
         if stored is None:
-            return FleetReport()
+            return fleets.FleetReport()
         view = self._observe(now)
         decision = decide(self.status, self._fleet.rollout, view.seen)
         entry = stored.entry
-        return FleetReport(
+        return fleets.FleetReport(
             generation=entry.generation,
             by=entry.by,
             at=entry.at,
@@ -840,8 +819,8 @@ class FleetControl:
         )
 
     def _running_state(
-        self, copy: _Copy, dataflow: Dataflow, record: CopyRecord
-    ) -> tuple[CopyState, str]:
+        self, copy: _Copy, dataflow: Dataflow, record: fleets.CopyRecord
+    ) -> tuple[fleets.CopyState, str]:
         """Return the state of a dataflow that a roll-out does not change now."""
         if failed := self._nodes_with("Failed", dataflow):
             return "failed", f'node "{failed[0].node}" has failed'
@@ -858,12 +837,12 @@ class FleetControl:
             return "checking", ""
         return "current", ""
 
-    def _observed(self, one: Seen, view: _View, decision: Decision) -> ObservedCopy:
+    def _observed(self, one: Seen, view: _View, decision: Decision) -> fleets.ObservedCopy:
         watch, difference = self._watches[one.name], view.differences[one.name]
         dataflow = self._registry.latest_named(one.name)
         record = self._record(one.name)
         ran = record.reached or (0 if dataflow is None else dataflow.spec.generation) or None
-        state: CopyState = "current"
+        state: fleets.CopyState = "current"
         detail = ""
         if record.failed is not None:
             state, detail = "failed", record.failed
@@ -882,7 +861,7 @@ class FleetControl:
             state, detail = "waiting", watch.refusal or watch.held or later
         elif dataflow is not None:
             state, detail = self._running_state(view.copies[one.name], dataflow, record)
-        return ObservedCopy(
+        return fleets.ObservedCopy(
             name=one.name,
             machine=one.machine,
             desired=one.desired,
@@ -901,7 +880,7 @@ def _clock(at: float | None) -> str:
     return "" if at is None else f" at {datetime.fromtimestamp(at, UTC):%H:%M:%S} UTC"
 
 
-def _with_outcome(stored: StoredGeneration, outcome: str) -> StoredGeneration:
+def _with_outcome(stored: fleets.StoredGeneration, outcome: str) -> fleets.StoredGeneration:
     entry = stored.entry.model_copy(update={"outcome": outcome})
     return stored.model_copy(update={"entry": entry})
 

@@ -8,24 +8,18 @@ from subprocess import STDOUT
 
 import anyio
 
+from dora_config.protocol import control
 from dora_config.protocol.builds import Built
-from dora_config.protocol.control import (
-    Answer,
-    ControlRequest,
-    Failure,
-    FailureCode,
-    StartDataflow,
-)
 from dora_coordinator.state.commands import FleetStep
 
 CHECK_SECONDS = 60.0
 """Limit for a command of a roll-out."""
 
-Request = Callable[[ControlRequest], Awaitable[Answer | Failure | None]]
+Request = Callable[[control.ControlRequest], Awaitable[control.Answer | control.Failure | None]]
 _LOST = "the answer was lost: the coordinator is ending or cannot write to its store"
 
 
-async def step_result(step: FleetStep, send: Request) -> tuple[str | None, FailureCode]:
+async def step_result(step: FleetStep, send: Request) -> tuple[str | None, control.FailureCode]:
     """Return why a step has failed, or None, with the code of the failure."""
     if step.check is not None:
         return await _check(step), "failed"
@@ -33,16 +27,16 @@ async def step_result(step: FleetStep, send: Request) -> tuple[str | None, Failu
     assert request is not None
     if step.build is not None:
         built = await send(step.build)
-        if not isinstance(built, Answer):
+        if not isinstance(built, control.Answer):
             return _problem(built)
-        if isinstance(request, StartDataflow) and isinstance(built.answer, Built):
+        if isinstance(request, control.StartDataflow) and isinstance(built.answer, Built):
             spec = request.spec.model_copy(update={"delivered_by": built.answer.build_id})
-            request = StartDataflow(spec=spec)
+            request = control.StartDataflow(spec=spec)
     answer = await send(request)
-    return (None, "failed") if isinstance(answer, Answer) else _problem(answer)
+    return (None, "failed") if isinstance(answer, control.Answer) else _problem(answer)
 
 
-def _problem(failure: Failure | None) -> tuple[str, FailureCode]:
+def _problem(failure: control.Failure | None) -> tuple[str, control.FailureCode]:
     return (_LOST, "conflict") if failure is None else (failure.message, failure.code)
 
 

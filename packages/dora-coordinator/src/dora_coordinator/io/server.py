@@ -36,25 +36,8 @@ from dora_config.control_plane import AUTHORITY_PATH
 from dora_config.errors import RemoteProtocolError
 from dora_config.file_store import FileRefused
 from dora_config.machine_identity import challenge_text, key_digest
+from dora_config.protocol import control, daemon as messages
 from dora_config.protocol.code import CodeFile, CodeLink, CodeSet
-from dora_config.protocol.control import (
-    CLIENT_CODEC,
-    SERVER_CODEC,
-    Cancel,
-    ClientRequest,
-    Hello,
-    Refused,
-    StreamAck,
-    Welcome,
-)
-from dora_config.protocol.daemon import (
-    TO_COORDINATOR,
-    TO_DAEMON,
-    Challenge,
-    IdentityProof,
-    Register,
-    RegistrationRefused,
-)
 from dora_config.protocol.envelope import ProgramVersion, UnknownKind, clean_text, version_problem
 from dora_coordinator.dataflow.registry import RequestRefused
 from dora_coordinator.io.connections import Connection, Renewal
@@ -226,27 +209,27 @@ class _Endpoints:
         """Serve a client: version check, then requests."""
 
         async def handshake(connection: Connection) -> None:
-            frame = CLIENT_CODEC.decode(await _handshake_frame(socket, "hello"))
-            if not isinstance(frame, Hello):
+            frame = control.CLIENT_CODEC.decode(await _handshake_frame(socket, "hello"))
+            if not isinstance(frame, control.Hello):
                 raise RemoteProtocolError("expected hello as the first frame")
             self._require_compatible(frame.party)
             limit = self._service.settings.max_message_bytes
-            welcome = Welcome(party=self._service.party, max_message_bytes=limit)
-            connection.send(SERVER_CODEC.encode(welcome))
+            welcome = control.Welcome(party=self._service.party, max_message_bytes=limit)
+            connection.send(control.SERVER_CODEC.encode(welcome))
 
         def on_frame(connection: Connection, text: str) -> None:
-            match CLIENT_CODEC.decode(text):
-                case ClientRequest(id=number, request=request):
+            match control.CLIENT_CODEC.decode(text):
+                case control.ClientRequest(id=number, request=request):
                     self._service.on_request(connection, number, request)
-                case Cancel(id=number):
+                case control.Cancel(id=number):
                     self._service.on_cancel(connection, number)
-                case StreamAck(id=number, stream=stream):
+                case control.StreamAck(id=number, stream=stream):
                     self._service.on_acknowledgement(connection, number, stream)
-                case Hello():
+                case control.Hello():
                     raise RemoteProtocolError("received hello twice")
 
         def refuse(problem: RemoteProtocolError) -> str:
-            return SERVER_CODEC.encode(Refused(message=str(problem)))
+            return control.SERVER_CODEC.encode(control.Refused(message=str(problem)))
 
         await self._serve(socket, handshake, on_frame, refuse)
 
@@ -255,16 +238,18 @@ class _Endpoints:
         if problem is not None:
             raise _OtherVersion(problem)
 
-    async def _proof(self, socket: WebSocket, register: Register) -> Proof:
+    async def _proof(self, socket: WebSocket, register: messages.Register) -> Proof:
         """Challenge a daemon to prove its identity, and check the proof.
 
         Raises RemoteProtocolError.
         """
         local = is_local(socket.scope)
         nonce, authority = secrets.token_hex(32), self._service.authority.fingerprint
-        await socket.send_text(TO_DAEMON.encode(Challenge(nonce=nonce, authority=authority)))
-        answer = TO_COORDINATOR.decode(await _handshake_frame(socket, "identity_proof"))
-        if not isinstance(answer, IdentityProof):
+        await socket.send_text(
+            messages.TO_DAEMON.encode(messages.Challenge(nonce=nonce, authority=authority))
+        )
+        answer = messages.TO_COORDINATOR.decode(await _handshake_frame(socket, "identity_proof"))
+        if not isinstance(answer, messages.IdentityProof):
             raise RemoteProtocolError("expected identity_proof as the second frame")
         digest = verify_proof(register.public_key, answer.signature, nonce, authority)
         self._service.replace(answer.coordinators)
@@ -276,22 +261,22 @@ class _Endpoints:
         """Serve a daemon: its registration and identity, then its messages."""
 
         async def handshake(connection: Connection) -> None:
-            message = TO_COORDINATOR.decode(await _handshake_frame(socket, "register"))
-            if not isinstance(message, Register):
+            message = messages.TO_COORDINATOR.decode(await _handshake_frame(socket, "register"))
+            if not isinstance(message, messages.Register):
                 raise RemoteProtocolError("expected register as the first frame")
             self._require_compatible(message.party)
             self._service.on_register(connection, message, await self._proof(socket, message))
 
         def on_frame(connection: Connection, text: str) -> None:
-            self._service.on_message(connection, TO_COORDINATOR.decode(text))
+            self._service.on_message(connection, messages.TO_COORDINATOR.decode(text))
 
         def refuse(problem: RemoteProtocolError) -> str:
-            refusal = RegistrationRefused(
+            refusal = messages.RegistrationRefused(
                 message=str(problem),
                 permanent=isinstance(problem, _OtherVersion),
                 coordinators=self._service.succession.record.successor,
             )
-            return TO_DAEMON.encode(refusal)
+            return messages.TO_DAEMON.encode(refusal)
 
         await self._serve(socket, handshake, on_frame, refuse)
 

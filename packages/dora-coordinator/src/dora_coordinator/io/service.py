@@ -26,6 +26,7 @@ from dora_config.file_store import FileRefused
 from dora_config.history.entries import HistoryEntry, SavedEntry
 from dora_config.history.file import HistoryFile, read_history
 from dora_config.process_identity import boot_id
+from dora_config.protocol import daemon as messages
 from dora_config.protocol.builds import BuildProgress
 from dora_config.protocol.control import (
     SERVER_CODEC,
@@ -38,20 +39,6 @@ from dora_config.protocol.control import (
     LogLines,
     Progress,
     TokenRotated,
-)
-from dora_config.protocol.daemon import (
-    TO_DAEMON,
-    Certificate,
-    CodeFound,
-    CoordinatorMessage,
-    Coordinators,
-    CopyKept,
-    DaemonMessage,
-    Heartbeat,
-    NewToken,
-    Register,
-    RegistrationRefused,
-    SendCode,
 )
 from dora_config.protocol.envelope import ProgramVersion, clean_lines, clean_text
 from dora_config.protocol.recordings import CallRecorders
@@ -68,31 +55,7 @@ from dora_coordinator.io.token_file import TokenFile
 from dora_coordinator.queries.daemon_calls import DaemonCalls, Replies, Reply
 from dora_coordinator.queries.queries import Queries, Query, find_code
 from dora_coordinator.settings import Settings
-from dora_coordinator.state.commands import (
-    AdmitDaemon,
-    AnswerClient,
-    AppendHistory,
-    ArmTimer,
-    CancelTimer,
-    CarryOut,
-    Change,
-    CloseConnection,
-    Command,
-    DeleteRecord,
-    EndCoordinator,
-    FailClient,
-    FleetStep,
-    Log,
-    RenewToken,
-    RotateToken,
-    SaveFleet,
-    SaveMachine,
-    SaveRecord,
-    SaveSuccession,
-    SendProgress,
-    SendToDaemon,
-    SignCertificate,
-)
+from dora_coordinator.state import commands as do
 from dora_coordinator.state.events import (
     BuildProgressSent,
     ClientCancelled,
@@ -168,7 +131,7 @@ class Service:
         self._timers: list[tuple[float, int, TimerKey]] = []
         self._armed: dict[TimerKey, int] = {}
         self._timer_count = 0
-        self._steps: deque[FleetStep] = deque()
+        self._steps: deque[do.FleetStep] = deque()
         """Steps of roll-outs that are to be carried out."""
         self._step_added = anyio.Event()
         self._ending = False
@@ -188,7 +151,7 @@ class Service:
             succession=self.succession,
         )
 
-    async def _load(self) -> list[Command]:
+    async def _load(self) -> list[do.Command]:
         """Begin with a new state machine and what is stored."""
         state = self._new_state()
         self._timers.clear()
@@ -292,7 +255,7 @@ class Service:
                 self._refuse(self._inbox, reason)
                 self._inbox.clear()
 
-    def _handle(self, event: Event, now: float) -> list[Command]:
+    def _handle(self, event: Event, now: float) -> list[do.Command]:
         """Handle an event; a defect in one event must not end the coordinator of a fleet."""
         began = anyio.current_time()
         try:
@@ -300,7 +263,7 @@ class Service:
         except Exception:
             logger.exception("internal error, please report it; event: %s", type(event))
             if isinstance(event, ClientRequested | ParamChangedByRunner):
-                return [FailClient(event.client, event.number, INTERNAL_ERROR)]
+                return [do.FailClient(event.client, event.number, INTERNAL_ERROR)]
             return []
         if self._spans is not None:
             self._trace(event, commands, began)
@@ -310,7 +273,7 @@ class Service:
         """Pass the spans of all further events to ``handle``."""
         self._spans = SpanTracker(), handle
 
-    def _trace(self, event: Event, commands: Sequence[Command], began: float) -> None:
+    def _trace(self, event: Event, commands: Sequence[do.Command], began: float) -> None:
         assert self._spans is not None
         tracker, handle = self._spans
         daemon = None
@@ -329,13 +292,13 @@ class Service:
         for event in events:
             match event:
                 case ClientRequested(request=Destroy()) if self.succession.refusal is not None:
-                    self._execute(AnswerClient(event.client, event.number, Destroyed()))
+                    self._execute(do.AnswerClient(event.client, event.number, Destroyed()))
                     self._ending = True
                 case ClientRequested() | ParamChangedByRunner():
-                    self._execute(FailClient(event.client, event.number, reason))
+                    self._execute(do.FailClient(event.client, event.number, reason))
                 case DaemonRegistered(connection=connection):
-                    refusal = RegistrationRefused(message=reason)
-                    self._execute(CloseConnection(connection, refusal))
+                    refusal = messages.RegistrationRefused(message=reason)
+                    self._execute(do.CloseConnection(connection, refusal))
                 case _:
                     pass  # of connections that are being closed
 
@@ -384,17 +347,19 @@ class Service:
             self._calls.daemon_lost(connection.daemon)
         connection.hang_up()
 
-    def on_register(self, connection: Connection, register: Register, proof: Proof) -> None:
+    def on_register(
+        self, connection: Connection, register: messages.Register, proof: Proof
+    ) -> None:
         connection.same_host = register.boot_id == boot_id() != ""
         self._post(DaemonRegistered(connection.number, register, connection.address, proof))
 
-    def on_message(self, connection: Connection, message: DaemonMessage) -> None:
+    def on_message(self, connection: Connection, message: messages.DaemonMessage) -> None:
         offset = None
-        if isinstance(message, Heartbeat) and message.time is not None:
+        if isinstance(message, messages.Heartbeat) and message.time is not None:
             offset = message.time - time.time()
             if connection.same_host and abs(offset) < MAX_DELAY:
                 offset = 0.0
-        if isinstance(message, CopyKept):
+        if isinstance(message, messages.CopyKept):
             self._copy_wanted.set()
         if isinstance(message, Reply) and connection.daemon:
             self._calls.replied(connection.daemon, message)
@@ -427,11 +392,11 @@ class Service:
             logger.exception("internal error, please report it; query: %s", type(query))
             return Failure(id=1, message=INTERNAL_ERROR)
 
-    def _send_to_daemon(self, daemon: str, message: CoordinatorMessage) -> bool:
+    def _send_to_daemon(self, daemon: str, message: messages.CoordinatorMessage) -> bool:
         """Return whether the daemon is connected."""
         connected = daemon in self._by_daemon and self._state.membership.is_connected(daemon)
         if connected:
-            self._by_daemon[daemon].send(TO_DAEMON.encode(message))
+            self._by_daemon[daemon].send(messages.TO_DAEMON.encode(message))
         return connected
 
     async def _store_param(self, dataflow_id: str, change: SetParam | DeleteParam) -> None:
@@ -469,7 +434,7 @@ class Service:
                 self._step_added = anyio.Event()
                 await self._step_added.wait()
 
-    async def _carry_out(self, step: FleetStep) -> None:
+    async def _carry_out(self, step: do.FleetStep) -> None:
         problem, code = await step_result(step, self.request)
         self._post(FleetStepEnded(step.copy, step.generation, problem, code, step.kind))
 
@@ -479,11 +444,11 @@ class Service:
         Raises FileRefused: 404 if none has it, 502 if none could upload it.
         """
 
-        async def ask(machines: Iterable[str], *, upload: bool) -> Replies[CodeFound]:
+        async def ask(machines: Iterable[str], *, upload: bool) -> Replies[messages.CodeFound]:
             return await self._calls.gather(
                 machines,
-                lambda call: SendCode(call=call, digest=digest, upload=upload),
-                CodeFound,
+                lambda call: messages.SendCode(call=call, digest=digest, upload=upload),
+                messages.CodeFound,
                 seconds=None if upload else LOOK_SECONDS,
             )
 
@@ -502,7 +467,7 @@ class Service:
 
     # ------------------------------------------------------------------ succession
 
-    def replace(self, by: Coordinators) -> None:
+    def replace(self, by: messages.Coordinators) -> None:
         """Stand aside if ``by`` has a higher rank than this coordinator."""
         if self.succession.replace(by):
             self._succession_file.write(self.succession.record)
@@ -559,7 +524,7 @@ class Service:
             self._tokens.current,
             self.succession.coordinators,
         )
-        text = TO_DAEMON.encode(copy)
+        text = messages.TO_DAEMON.encode(copy)
         for machine in machines:
             if (connection := self._by_daemon.get(machine)) is not None:
                 self.succession.sent(machine, copy.number, anyio.current_time())
@@ -581,68 +546,68 @@ class Service:
 
     # ------------------------------------------------------------------- commands
 
-    async def _execute_all(self, commands: Sequence[Command]) -> None:
-        changes = [c for c in commands if isinstance(c, Change)]
+    async def _execute_all(self, commands: Sequence[do.Command]) -> None:
+        changes = [c for c in commands if isinstance(c, do.Change)]
         if changes:
             self.succession.number = await anyio.to_thread.run_sync(self._apply, changes)
             self._copy_wanted.set()
         for command in commands:
             self._execute(command)
 
-    def _apply(self, changes: Sequence[Change]) -> int:
+    def _apply(self, changes: Sequence[do.Change]) -> int:
         self._store.apply(changes)
         return self._store.number()
 
-    def _execute(self, command: Command) -> None:
+    def _execute(self, command: do.Command) -> None:
         match command:
-            case SaveRecord() | DeleteRecord() | SaveMachine() | SaveFleet():
+            case do.SaveRecord() | do.DeleteRecord() | do.SaveMachine() | do.SaveFleet():
                 pass  # executed for the whole batch
-            case SaveSuccession():
+            case do.SaveSuccession():
                 self._succession_file.write(self.succession.record)
                 self._copy_wanted.set()
-            case CarryOut(step=step):
+            case do.CarryOut(step=step):
                 self._steps.append(step)
                 self._step_added.set()
-            case AppendHistory(entry=entry):
+            case do.AppendHistory(entry=entry):
                 self._append_history(entry)
-            case SendToDaemon(daemon=daemon, message=message):
+            case do.SendToDaemon(daemon=daemon, message=message):
                 connection = self._by_daemon.get(daemon)
                 if connection is not None:
-                    connection.send(TO_DAEMON.encode(message))
-            case RenewToken(daemon=daemon):
+                    connection.send(messages.TO_DAEMON.encode(message))
+            case do.RenewToken(daemon=daemon):
                 self._renew_token(daemon, Renewal.NOW)
-            case RotateToken(client=client, number=number, grace=grace, daemons=daemons):
+            case do.RotateToken(client=client, number=number, grace=grace, daemons=daemons):
                 self._rotate_token(client, number, grace, daemons)
-            case SignCertificate(daemon=daemon, request=request, digest=digest):
+            case do.SignCertificate(daemon=daemon, request=request, digest=digest):
                 self._sign(daemon, request, digest)
-            case AnswerClient(number=number, answer=answer):
+            case do.AnswerClient(number=number, answer=answer):
                 self._to_client(command.client, Answer(id=number, answer=answer))
-            case SendProgress(number=number, progress=progress):
+            case do.SendProgress(number=number, progress=progress):
                 self._to_client(command.client, Progress(id=number, progress=progress))
-            case FailClient(number=number, message=message, code=code, ended=ended):
+            case do.FailClient(number=number, message=message, code=code, ended=ended):
                 failure = Failure(id=number, message=message, code=code, ended=ended)
                 self._to_client(command.client, failure)
-            case AdmitDaemon(connection=number, daemon=daemon):
+            case do.AdmitDaemon(connection=number, daemon=daemon):
                 admitted = self._connections.get(number)
                 if admitted is not None:
                     admitted.daemon = daemon
                     self._by_daemon[daemon] = admitted
                     self._copy_wanted.set()
-            case CloseConnection(connection=number, last=last):
+            case do.CloseConnection(connection=number, last=last):
                 connection = self._connections.get(number)
                 if connection is not None:
                     if last is not None:
-                        connection.send(TO_DAEMON.encode(last))
+                        connection.send(messages.TO_DAEMON.encode(last))
                     self._hang_up(connection)
-            case ArmTimer(key=key, at=at):
+            case do.ArmTimer(key=key, at=at):
                 self._timer_count += 1
                 self._armed[key] = self._timer_count
                 heapq.heappush(self._timers, (at, self._timer_count, key))
-            case CancelTimer(key=key):
+            case do.CancelTimer(key=key):
                 self._armed.pop(key, None)
-            case Log(level=level, text=text):
+            case do.Log(level=level, text=text):
                 logger.log(_LEVELS[level], "%s", clean_lines(text))
-            case EndCoordinator():
+            case do.EndCoordinator():
                 self._ending = True
             case _ as unreachable:
                 assert_never(unreachable)
@@ -653,34 +618,36 @@ class Service:
         except AuthorityError as error:
             logger.warning('daemon "%s": %s', daemon, clean_text(str(error)))
             return
-        message = Certificate(certificate=certificate, authority=self.authority.pem)
-        self._execute(SendToDaemon(daemon, message))
+        message = messages.Certificate(certificate=certificate, authority=self.authority.pem)
+        self._execute(do.SendToDaemon(daemon, message))
 
     def _renew_token(self, daemon: str, *when: Renewal) -> bool:
         """Send the current token to a daemon, if its connection permits it now."""
         connection = self._by_daemon.get(daemon)
         if connection is None or self._tokens is None or connection.renewal not in when:
             return False
-        connection.send(TO_DAEMON.encode(NewToken(token=str(self._tokens.current))))
+        connection.send(
+            messages.TO_DAEMON.encode(messages.NewToken(token=str(self._tokens.current)))
+        )
         return True
 
     def _rotate_token(self, client: int, number: int, grace: float, daemons: Sequence[str]) -> None:
         if self._tokens is None:
             reason = "the coordinator was started with --no-auth and has no token"
-            self._execute(FailClient(client, number, reason))
+            self._execute(do.FailClient(client, number, reason))
             return
         try:
             token = self._tokens.rotate(grace)
         except OSError as error:
             reason = f"{os_error_text(error)}; the token was not changed"
-            self._execute(FailClient(client, number, reason))
+            self._execute(do.FailClient(client, number, reason))
             return
         self.succession.send_again()
         self._copy_wanted.set()
         sent = [one for one in daemons if self._renew_token(one, Renewal.NOW, Renewal.LATER)]
         logger.info("replaced the token; sent it to %d daemons", len(sent))
         answer = TokenRotated(token=str(token), daemons=tuple(sent))
-        self._execute(AnswerClient(client, number, answer))
+        self._execute(do.AnswerClient(client, number, answer))
 
     def _to_client(self, client: int, frame: Answer | Progress | Failure) -> None:
         caller = self._callers.get(client)

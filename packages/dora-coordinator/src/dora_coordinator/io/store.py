@@ -26,13 +26,7 @@ from dora_coordinator.io.store_format import (
     UnreadableRecord,
     Version,
 )
-from dora_coordinator.state.commands import (
-    Change,
-    DeleteRecord,
-    SaveFleet,
-    SaveMachine,
-    SaveRecord,
-)
+from dora_coordinator.state import commands as do
 from dora_coordinator.state.identities import MachineRecord
 
 logger = logging.getLogger("dora.coordinator")
@@ -61,7 +55,7 @@ class Store(Protocol):
     def fleet(self) -> tuple[FleetStatus | None, list[StoredGeneration]]:
         """Return the desired state of the fleet; raises :class:`StoreError`."""
 
-    def apply(self, changes: Sequence[Change]) -> None:
+    def apply(self, changes: Sequence[do.Change]) -> None:
         """Make all changes durable (if the store is); raises :class:`NotWritten`."""
 
     def number(self) -> int:
@@ -87,7 +81,7 @@ class MemoryStore:
     def fleet(self) -> tuple[FleetStatus | None, list[StoredGeneration]]:
         return None, []
 
-    def apply(self, changes: Sequence[Change]) -> None:
+    def apply(self, changes: Sequence[do.Change]) -> None:
         pass
 
     def number(self) -> int:
@@ -196,19 +190,19 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise StoreError(f"{self._path}: cannot be read ({error})") from error
 
-    def apply(self, changes: Sequence[Change]) -> None:
+    def apply(self, changes: Sequence[do.Change]) -> None:
         """Write all changes, in their order, in one transaction; raises :class:`NotWritten`."""
         try:
             with self._turn, self._transaction():
                 for change in changes:
                     match change:
-                        case SaveRecord():
+                        case do.SaveRecord():
                             store_format.save(self._db, change)
-                        case DeleteRecord():
+                        case do.DeleteRecord():
                             store_format.delete(self._db, change)
-                        case SaveMachine():
+                        case do.SaveMachine():
                             store_format.save_machine(self._db, change)
-                        case SaveFleet():
+                        case do.SaveFleet():
                             store_format.save_fleet(self._db, change)
                 store_format.count_change(self._db)
         except (sqlite3.Error, OSError) as error:

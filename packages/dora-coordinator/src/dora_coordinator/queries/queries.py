@@ -10,6 +10,7 @@ from typing import Final, assert_never
 
 import anyio
 
+from dora_config.protocol import control, recordings
 from dora_config.protocol.calls import (
     NodeRequest,
     PartReply,
@@ -17,28 +18,8 @@ from dora_config.protocol.calls import (
     RunnerCall,
     RunnerReplies,
 )
-from dora_config.protocol.control import (
-    CallRunner,
-    ClusterStatus,
-    ControlAnswer,
-    DataflowList,
-    Described,
-    DescribeDataflow,
-    Explain,
-    GetSnapshot,
-    ListDataflows,
-    ListNodes,
-    NodeList,
-)
 from dora_config.protocol.envelope import ProgramVersion, clean_lines
 from dora_config.protocol.fleet import CompareFleet, GetFleet, GetFleetHistory
-from dora_config.protocol.recordings import (
-    CallRecorders,
-    MachineReply,
-    RecorderAnswered,
-    RecorderCall,
-    RecorderReplies,
-)
 from dora_config.protocol.runner import DeleteParam, Refusal, SetParam
 from dora_coordinator.clients.views import cluster_report, dataflow_summary, node_summaries
 from dora_coordinator.coordinator import CoordinatorState
@@ -53,17 +34,17 @@ RECORDER_SECONDS: Final = 150.0
 """More than twice the 60 s of a recorder's start, which may wait for an earlier one."""
 
 Query = (
-    CallRunner
-    | CallRecorders
-    | ClusterStatus
+    control.CallRunner
+    | recordings.CallRecorders
+    | control.ClusterStatus
     | CompareFleet
-    | DescribeDataflow
-    | Explain
+    | control.DescribeDataflow
+    | control.Explain
     | GetFleet
     | GetFleetHistory
-    | GetSnapshot
-    | ListDataflows
-    | ListNodes
+    | control.GetSnapshot
+    | control.ListDataflows
+    | control.ListNodes
 )
 StoreParam = Callable[[str, SetParam | DeleteParam], Awaitable[None]]
 """Stores a parameter of a dataflow that a runner has changed; returns once it is durable."""
@@ -115,42 +96,42 @@ class Queries:
             calls, release=party.release, max_message_bytes=settings.max_message_bytes
         )
 
-    async def answer(self, query: Query, cluster: CoordinatorState) -> ControlAnswer:
+    async def answer(self, query: Query, cluster: CoordinatorState) -> control.ControlAnswer:
         """Raises :class:`RequestRefused`."""
         registry, membership = cluster.registry, cluster.membership
         now = anyio.current_time()
         match query:
-            case ListDataflows():
+            case control.ListDataflows():
                 rows = (dataflow_summary(one, membership, now) for one in registry)
-                return DataflowList(dataflows=tuple(rows))
-            case ListNodes(dataflow=ref):
+                return control.DataflowList(dataflows=tuple(rows))
+            case control.ListNodes(dataflow=ref):
                 chosen = registry.live() if ref is None else [registry.find(ref, archived=True)]
                 nodes = (row for one in chosen for row in node_summaries(one, membership))
-                return NodeList(nodes=tuple(nodes))
-            case ClusterStatus():
+                return control.NodeList(nodes=tuple(nodes))
+            case control.ClusterStatus():
                 report = cluster_report(registry, membership, self._party, now)
                 standbys = cluster.succession.reports(now)
                 epoch = cluster.succession.record.epoch
                 return report.model_copy(update={"epoch": epoch, "standbys": standbys})
-            case DescribeDataflow(dataflow=ref):
+            case control.DescribeDataflow(dataflow=ref):
                 dataflow = registry.find(ref, archived=True)
                 parts = dataflow.parts.values()
                 daemons = {node: part.daemon for part in parts for node in part.nodes}
-                return Described(uuid=dataflow.id, spec=dataflow.spec, daemons=daemons)
+                return control.Described(uuid=dataflow.id, spec=dataflow.spec, daemons=daemons)
             case CompareFleet(fleet=fleet, only=only):
                 return cluster.fleet.compare(fleet, only)
             case GetFleet():
                 return cluster.fleet.report(now)
             case GetFleetHistory():
                 return cluster.fleet.history()
-            case CallRunner(dataflow=ref, node=node, request=request):
+            case control.CallRunner(dataflow=ref, node=node, request=request):
                 dataflow = registry.find(ref, archived=False)
                 return await self._call_runners(dataflow, node, request)
-            case CallRecorders():
+            case recordings.CallRecorders():
                 return await self._call_recorders(query, cluster)
-            case Explain():
+            case control.Explain():
                 return await explained(query, cluster, self._calls)
-            case GetSnapshot(dataflow=which, edges=edges):
+            case control.GetSnapshot(dataflow=which, edges=edges):
                 one = None if which is None else registry.find(which, archived=True)
                 return await self._snapshots.get(cluster, one, edges=edges)
             case _ as unreachable:
@@ -185,23 +166,23 @@ class Queries:
         return RunnerReplies(replies=tuple(replies), problems=tuple(problems.values()))
 
     async def _call_recorders(
-        self, query: CallRecorders, cluster: CoordinatorState
-    ) -> RecorderReplies:
+        self, query: recordings.CallRecorders, cluster: CoordinatorState
+    ) -> recordings.RecorderReplies:
         connected = [member.key for member in cluster.membership.connected()]
         answers = await self._calls.gather(
             query.daemons or connected,
-            lambda call: RecorderCall(call=call, request=query.request),
-            RecorderAnswered,
+            lambda call: recordings.RecorderCall(call=call, request=query.request),
+            recordings.RecorderAnswered,
             seconds=RECORDER_SECONDS,
         )
         replies = []
         for daemon, answer in answers.found.items():
             if answer.reply is not None:
-                replies.append(MachineReply(daemon=daemon, reply=answer.reply))
+                replies.append(recordings.MachineReply(daemon=daemon, reply=answer.reply))
             else:
                 reason = clean_lines(answer.problem or "no reply")
                 answers.problems[daemon] = f'daemon "{daemon}": {reason}'
-        return RecorderReplies(replies=tuple(replies), problems=answers.problems)
+        return recordings.RecorderReplies(replies=tuple(replies), problems=answers.problems)
 
 
 def _daemons_of(dataflow: Dataflow, node: str | None) -> list[str]:

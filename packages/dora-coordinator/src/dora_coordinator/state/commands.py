@@ -6,15 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dora_config.history.entries import HistoryEntry
+from dora_config.protocol import control
 from dora_config.protocol.builds import BuildDataflow
-from dora_config.protocol.control import (
-    ControlAnswer,
-    ControlProgress,
-    ControlRequest,
-    EndedDataflow,
-    FailureCode,
-    StartDataflow,
-)
 from dora_config.protocol.daemon import CoordinatorMessage
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.fleet import FleetStatus, StoredGeneration
@@ -137,7 +130,7 @@ class FleetStep:
     generation: int
     """0: it is to be stopped."""
     machine: str | None
-    request: ControlRequest | None = None
+    request: control.ControlRequest | None = None
     build: BuildDataflow | None = None
     """Build that precedes the request."""
     check: str | None = None
@@ -147,7 +140,7 @@ class FleetStep:
     def kind(self) -> Literal["start", "change", "check"]:
         if self.check is not None:
             return "check"
-        return "start" if isinstance(self.request, StartDataflow) else "change"
+        return "start" if isinstance(self.request, control.StartDataflow) else "change"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +156,7 @@ class AnswerClient:
 
     client: int
     number: int
-    answer: ControlAnswer
+    answer: control.ControlAnswer
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +165,7 @@ class SendProgress:
 
     client: int
     number: int
-    progress: ControlProgress
+    progress: control.ControlProgress
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +175,8 @@ class FailClient:
     client: int
     number: int
     message: str
-    code: FailureCode = "failed"
-    ended: EndedDataflow | None = None
+    code: control.FailureCode = "failed"
+    ended: control.EndedDataflow | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,7 @@ from dataclasses import dataclass, field
 from dora_config.protocol.builds import BuildDataflow, BuildEnded, BuildPart, Built, CancelBuild
 from dora_config.protocol.control import StartDataflow
 from dora_config.protocol.daemon import DaemonMessage, PartChanged, PartLost, PreparePart
-from dora_coordinator.state.commands import (
-    AnswerClient,
-    Command,
-    FailClient,
-    SaveRecord,
-    SendToDaemon,
-)
+from dora_coordinator.state import commands as do
 from dora_coordinator.state.events import ClientRequested, DaemonMessageReceived, Event
 from dora_coordinator.state.records import Phase
 
@@ -61,7 +55,7 @@ class SpanTracker:
     def observe(
         self,
         event: Event,
-        commands: Iterable[Command],
+        commands: Iterable[do.Command],
         *,
         daemon: str | None,
         began: float,
@@ -95,14 +89,14 @@ class SpanTracker:
             attributes["dora.dataflow.name"] = spec.name
         yield self._begin(SpanBegun(key, key[0], at, attributes))
 
-    def _commanded(self, command: Command, began: float, ended: float) -> Iterator[SpanEvent]:
+    def _commanded(self, command: do.Command, began: float, ended: float) -> Iterator[SpanEvent]:
         key: SpanKey
         match command:
-            case SaveRecord(record=record) if record.phase.has_ended:
+            case do.SaveRecord(record=record) if record.phase.has_ended:
                 reason = record.reason or "a node failed"
                 failed = record.phase is Phase.FAILED
                 yield from self._end_all(record.dataflow_id, ended, reason if failed else None)
-            case SaveRecord(record=record, spec=spec) if spec is not None:
+            case do.SaveRecord(record=record, spec=spec) if spec is not None:
                 key = ("start", record.dataflow_id)
                 if key in self._open:
                     machines = {part.daemon for part in record.parts}
@@ -111,21 +105,21 @@ class SpanTracker:
                     placement = ("placement", record.dataflow_id)
                     yield self._begin(SpanBegun(placement, "placement", began, attributes, key))
                     yield from self._end(placement, ended)
-            case SendToDaemon(daemon=daemon, message=PreparePart() as part):
+            case do.SendToDaemon(daemon=daemon, message=PreparePart() as part):
                 yield from self._spawn(daemon, part, ended)
-            case SendToDaemon(daemon=daemon, message=BuildPart(build_id=build_id)):
+            case do.SendToDaemon(daemon=daemon, message=BuildPart(build_id=build_id)):
                 parent = ("build", build_id)
                 if parent in self._open:
                     key = ("build machine", build_id, daemon)
                     attributes = {"dora.machine": daemon}
                     yield self._begin(SpanBegun(key, key[0], ended, attributes, parent))
-            case SendToDaemon(message=CancelBuild(build_id=build_id)):
+            case do.SendToDaemon(message=CancelBuild(build_id=build_id)):
                 yield from self._end_all(build_id, ended, "cancelled")
-            case AnswerClient(client=client, number=number, answer=Built()):
+            case do.AnswerClient(client=client, number=number, answer=Built()):
                 request = self._requests.pop((client, number), None)
                 if request is not None:
                     yield from self._end_all(request[1], ended, None)
-            case FailClient(client=client, number=number, message=message):
+            case do.FailClient(client=client, number=number, message=message):
                 request = self._requests.pop((client, number), None)
                 if request is not None:
                     yield from self._end_all(request[1], ended, message)

@@ -19,19 +19,7 @@ from dora_config.access import Endpoint
 from dora_config.control_plane import Untrusted, explain, websocket_options
 from dora_config.errors import DoraError, RemoteProtocolError
 from dora_config.machine_identity import challenge_text
-from dora_config.protocol.daemon import (
-    TO_COORDINATOR,
-    TO_DAEMON,
-    Challenge,
-    CoordinatorMessage,
-    Coordinators,
-    DaemonMessage,
-    Heartbeat,
-    IdentityProof,
-    Register,
-    Registered,
-    RegistrationRefused,
-)
+from dora_config.protocol import daemon as messages
 from dora_config.protocol.envelope import UnknownKind, clean_text
 from dora_daemon.agent.coordinator_access import CoordinatorAccess
 
@@ -79,10 +67,10 @@ class CoordinatorLink:
         self,
         *,
         access: CoordinatorAccess,
-        register: Callable[[], Register],
+        register: Callable[[], messages.Register],
         sign: Callable[[bytes], str],
-        heartbeat: Callable[[], Heartbeat],
-        received: Callable[[CoordinatorMessage], None],
+        heartbeat: Callable[[], messages.Heartbeat],
+        received: Callable[[messages.CoordinatorMessage], None],
         lost: Callable[[], None],
     ) -> None:
         self._access = access
@@ -93,13 +81,13 @@ class CoordinatorLink:
         self._heartbeat = heartbeat
         self._received = received
         self._lost = lost
-        self._queue: MemoryObjectSendStream[DaemonMessage] | None = None
+        self._queue: MemoryObjectSendStream[messages.DaemonMessage] | None = None
         self._changed = anyio.Event()
         self._registered = False
         self._finishing = False
         self._logged = ""
 
-    def send(self, message: DaemonMessage) -> None:
+    def send(self, message: messages.DaemonMessage) -> None:
         """Queue a message; dropped without a connection, because registering reports everything."""
         if self._queue is None:
             return
@@ -156,7 +144,7 @@ class CoordinatorLink:
                 ping_interval=None,  # heartbeats replace it
                 close_timeout=1,
             ) as socket:
-                send, outgoing = anyio.create_memory_object_stream[DaemonMessage](QUEUE)
+                send, outgoing = anyio.create_memory_object_stream[messages.DaemonMessage](QUEUE)
                 with send, outgoing:
                     # Before the registration is created, so that no change is missed.
                     self._queue = send
@@ -170,22 +158,22 @@ class CoordinatorLink:
         self,
         socket: ClientConnection,
         endpoint: Endpoint,
-        outgoing: MemoryObjectReceiveStream[DaemonMessage],
+        outgoing: MemoryObjectReceiveStream[messages.DaemonMessage],
     ) -> None:
-        await socket.send(TO_COORDINATOR.encode(self._register()))
+        await socket.send(messages.TO_COORDINATOR.encode(self._register()))
         with anyio.fail_after(REGISTRATION_TIMEOUT):
-            answer = TO_DAEMON.decode(await socket.recv())
+            answer = messages.TO_DAEMON.decode(await socket.recv())
             authority = ""
-            if isinstance(answer, Challenge):
+            if isinstance(answer, messages.Challenge):
                 authority = answer.authority
-                await socket.send(TO_COORDINATOR.encode(self._proof(answer, endpoint)))
-                answer = TO_DAEMON.decode(await socket.recv())
-        if isinstance(answer, RegistrationRefused):
+                await socket.send(messages.TO_COORDINATOR.encode(self._proof(answer, endpoint)))
+                answer = messages.TO_DAEMON.decode(await socket.recv())
+        if isinstance(answer, messages.RegistrationRefused):
             sentence = clean_text(answer.message)
             if answer.coordinators is not None:
                 self._access.follow(answer.coordinators, authority)
             raise RefusedForGood(sentence) if answer.permanent else _Lost(sentence)
-        if not isinstance(answer, Registered):
+        if not isinstance(answer, messages.Registered):
             raise RemoteProtocolError("the coordinator did not answer the registration")
         if not self._access.follow(answer.coordinators, authority):
             newer = self._access.known(authority).highest
@@ -205,20 +193,20 @@ class CoordinatorLink:
         if not self._finishing:
             raise _Lost(f"the connection to the coordinator at {endpoint} was lost: {reason}")
 
-    def _proof(self, challenge: Challenge, endpoint: Endpoint) -> IdentityProof:
+    def _proof(self, challenge: messages.Challenge, endpoint: Endpoint) -> messages.IdentityProof:
         """Prove the identity of this machine, to the coordinator of the token only."""
         if endpoint.authority is not None and endpoint.authority.hex() != challenge.authority:
             raise RemoteProtocolError("the coordinator requests a proof for another cluster")
         text = challenge_text(challenge.nonce, challenge.authority)
         known = self._access.known(challenge.authority)
-        return IdentityProof(signature=self._sign(text), coordinators=known.highest)
+        return messages.IdentityProof(signature=self._sign(text), coordinators=known.highest)
 
     async def _write(
-        self, socket: ClientConnection, outgoing: MemoryObjectReceiveStream[DaemonMessage]
+        self, socket: ClientConnection, outgoing: MemoryObjectReceiveStream[messages.DaemonMessage]
     ) -> None:
         try:
             async for message in outgoing:
-                await socket.send(TO_COORDINATOR.encode(message))
+                await socket.send(messages.TO_COORDINATOR.encode(message))
             await socket.close()
         except ConnectionClosed:
             pass  # _read reports it
@@ -239,15 +227,15 @@ class CoordinatorLink:
                 with anyio.fail_after(silence_limit):
                     text = await socket.recv()
                 try:
-                    message = TO_DAEMON.decode(text)
+                    message = messages.TO_DAEMON.decode(text)
                 except UnknownKind as unknown:
                     logger.info("ignored: %s", unknown)  # of a newer coordinator
                     continue
-                if isinstance(message, RegistrationRefused):
+                if isinstance(message, messages.RegistrationRefused):
                     return clean_text(message.message)
-                if isinstance(message, Coordinators):
+                if isinstance(message, messages.Coordinators):
                     self._access.follow(message, authority)
-                elif not isinstance(message, Registered):
+                elif not isinstance(message, messages.Registered):
                     self._received(message)
         except TimeoutError:
             return f"silent for {silence_limit:g} s"

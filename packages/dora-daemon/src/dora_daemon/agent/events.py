@@ -7,18 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dora_config.protocol import daemon as messages
 from dora_config.protocol.calls import PartLinks
-from dora_config.protocol.daemon import (
-    ConnectPart,
-    DescribePart,
-    EndDaemon,
-    ForgetPart,
-    PreparePart,
-    ReadHistory,
-    ReleasePart,
-    StopPart,
-    StreamLogs,
-)
 from dora_config.protocol.runner import NodeDefinitions, RunnerEvent, RunnerStatus
 from dora_config.protocol.topics import StreamTopics
 from dora_daemon.agent.records import PartRecord
@@ -173,14 +163,14 @@ class HandoverRequested:
 
 
 PartMessage = (
-    PreparePart
-    | ConnectPart
-    | ReleasePart
-    | StopPart
-    | ForgetPart
-    | DescribePart
-    | ReadHistory
-    | StreamLogs
+    messages.PreparePart
+    | messages.ConnectPart
+    | messages.ReleasePart
+    | messages.StopPart
+    | messages.ForgetPart
+    | messages.DescribePart
+    | messages.ReadHistory
+    | messages.StreamLogs
     | StreamTopics
 )
 RunnerNotice = (
@@ -203,7 +193,7 @@ Event = (
     | CoordinatorNotice
     | DaemonStarted
     | RunFound
-    | EndDaemon
+    | messages.EndDaemon
     | MachineStopping
     | HandoverRequested
 )

@@ -18,69 +18,21 @@ from dora_config.access import Endpoint, write_private
 from dora_config.errors import DoraError
 from dora_config.file_store import FileStore
 from dora_config.process_identity import boot_id
+from dora_config.protocol import daemon as messages
 from dora_config.protocol.builds import BuildEventsAck, BuildPart, CancelBuild
 from dora_config.protocol.calls import ChangePart, LinkPart, RunnerAnswered, RunnerCall
-from dora_config.protocol.daemon import (
-    Certificate,
-    Challenge,
-    CodeFound,
-    CoordinatorCopy,
-    CoordinatorMessage,
-    Coordinators,
-    CopyKept,
-    EndLogs,
-    Heartbeat,
-    HeartbeatAck,
-    Metrics,
-    MoreLogs,
-    NewToken,
-    Register,
-    Registered,
-    RegistrationRefused,
-    SendCode,
-    SignRequest,
-)
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.recordings import RecorderAnswered, RecorderCall
 from dora_config.protocol.runner import RunnerReply
 from dora_config.protocol.snapshot import SampleMachine
 from dora_config.protocol.topics import EndTopics, MoreTopics
 from dora_daemon._version import __version__
+from dora_daemon.agent import commands as do, events
 from dora_daemon.agent.builds.files import BuildFiles
 from dora_daemon.agent.builds.processes import BuildProcesses
-from dora_daemon.agent.commands import (
-    AdoptRunner,
-    Command,
-    Connect,
-    DropPart,
-    EndRunner,
-    ExitDaemon,
-    KillRunner,
-    OpenInspector,
-    OpenLogs,
-    ReadNodes,
-    SavePart,
-    SendHistory,
-    SendToCoordinator,
-    SendToRunner,
-    SetRunnerLinks,
-    StartLater,
-    StartRecorders,
-    StartRunner,
-    WriteLog,
-)
 from dora_daemon.agent.coordinator_access import CoordinatorAccess
 from dora_daemon.agent.coordinator_link import CoordinatorLink
 from dora_daemon.agent.credentials import Credentials
-from dora_daemon.agent.events import (
-    CoordinatorAway,
-    CoordinatorConnected,
-    CoordinatorLost,
-    DaemonStarted,
-    Event,
-    PartDue,
-    PartRelinked,
-)
 from dora_daemon.agent.inspectors import Inspectors
 from dora_daemon.agent.linking import LinkSetup, Listen
 from dora_daemon.agent.logs.history import HistoryReader
@@ -204,7 +156,7 @@ class Agent:
             self._tasks.start_soon(self._report_absence, daemon_entry.process_age())
             self._tasks.start_soon(self._take_local_requests)
             self._note_connection(connected=False)
-            self.post(DaemonStarted())
+            self.post(events.DaemonStarted())
             with anyio.move_on_after(ADOPTION_TIMEOUT):
                 await self._adopted.wait()
             if self._options.spare_runner:
@@ -271,82 +223,82 @@ class Agent:
         seconds, connections = self._options.offline_after, self._connections
         await anyio.sleep(max(0.0, seconds - waited))
         if self._connections == connections:
-            self.post(CoordinatorAway(seconds))
+            self.post(events.CoordinatorAway(seconds))
 
-    async def _post_later(self, seconds: float, event: Event) -> None:
+    async def _post_later(self, seconds: float, event: events.Event) -> None:
         await anyio.sleep(seconds)
         self.post(event)
 
-    def post(self, event: Event) -> None:
+    def post(self, event: events.Event) -> None:
         """Handle an event and execute its commands at once."""
         for command in self._state.handle(event, time.time()):
             self._execute(command)
         if self._state.waiting() != self._noted:
             self._write_entry()
 
-    def _execute(self, command: Command) -> None:
+    def _execute(self, command: do.Command) -> None:
         match command:
-            case SavePart(record=record):
+            case do.SavePart(record=record):
                 try:
                     self._files.save(record)
                 except OSError as error:  # full disk: running nodes matter more than the record
                     logger.error("%s: cannot be written: %s", error.filename, error.strerror)
-            case DropPart(dataflow_id=dataflow_id):
+            case do.DropPart(dataflow_id=dataflow_id):
                 self._files.drop(dataflow_id)
-            case SendToCoordinator(message=message):
+            case do.SendToCoordinator(message=message):
                 self._link.send(message)
-            case Connect():
+            case do.Connect():
                 self._adopted.set()
-            case StartLater(dataflow_id=dataflow_id, starts=starts, seconds=seconds):
-                due = PartDue(dataflow_id, starts)
+            case do.StartLater(dataflow_id=dataflow_id, starts=starts, seconds=seconds):
+                due = events.PartDue(dataflow_id, starts)
                 self._tasks.start_soon(self._post_later, seconds, due)
-            case StartRunner(record=record):
+            case do.StartRunner(record=record):
                 self._runners.start(record)
-            case AdoptRunner(record=record):
+            case do.AdoptRunner(record=record):
                 self._runners.adopt(record)
-            case SendToRunner(dataflow_id=dataflow_id, request=request):
+            case do.SendToRunner(dataflow_id=dataflow_id, request=request):
                 self._runners.send(dataflow_id, request)
-            case SetRunnerLinks(record=record):
+            case do.SetRunnerLinks(record=record):
                 self._changes.set_links(record)
-            case ReadNodes(dataflow_id=dataflow_id, attempt=attempt):
+            case do.ReadNodes(dataflow_id=dataflow_id, attempt=attempt):
                 self._changes.read_nodes(dataflow_id, attempt)
-            case EndRunner(dataflow_id=dataflow_id):
+            case do.EndRunner(dataflow_id=dataflow_id):
                 self._runners.end(dataflow_id)
-            case KillRunner(dataflow_id=dataflow_id):
+            case do.KillRunner(dataflow_id=dataflow_id):
                 self._runners.kill(dataflow_id)
-            case OpenLogs(record=record, request=logs):
+            case do.OpenLogs(record=record, request=logs):
                 self._logs.open(record, logs)
-            case SendHistory(record=record, request=history, live=live):
+            case do.SendHistory(record=record, request=history, live=live):
                 self._history.start(record, history, live=live)
-            case OpenInspector(record=record, request=topics):
+            case do.OpenInspector(record=record, request=topics):
                 self._inspectors.open(record, topics)
-            case StartRecorders(record=record, new_attempt=new_attempt):
+            case do.StartRecorders(record=record, new_attempt=new_attempt):
                 self._recorders.start(record, new_attempt=new_attempt)
-            case WriteLog(level=level, text=text):
+            case do.WriteLog(level=level, text=text):
                 logger.log(_LEVELS[level], "%s", text)
-            case ExitDaemon():
+            case do.ExitDaemon():
                 self._ended.set()
             case _ as unreachable:
                 assert_never(unreachable)
 
     # -------------------------------------------------------------------- coordinator
 
-    def _receive(self, message: CoordinatorMessage) -> None:
+    def _receive(self, message: messages.CoordinatorMessage) -> None:
         """Pass a message to the state machine, or to the service of an open stream or build."""
         match message:
-            case Registered(authority=authority, certificate_name=name):
+            case messages.Registered(authority=authority, certificate_name=name):
                 self._authority, self._certificate_name = authority, name
                 self._connections += 1
                 self._note_connection(connected=True)
-                self.post(CoordinatorConnected())
+                self.post(events.CoordinatorConnected())
                 self._request_certificate()
-            case Certificate():
+            case messages.Certificate():
                 self._store(message)
-            case NewToken(token=token):
+            case messages.NewToken(token=token):
                 self._store_token(token)
-            case MoreLogs(stream=stream):
+            case messages.MoreLogs(stream=stream):
                 self._logs.read_on(stream)
-            case EndLogs(stream=stream):
+            case messages.EndLogs(stream=stream):
                 self._logs.close(stream)
             case MoreTopics(stream=stream):
                 self._inspectors.read_on(stream)
@@ -359,18 +311,18 @@ class Agent:
             case ChangePart():
                 self._changes.change(message)
             case LinkPart(dataflow_id=dataflow_id, attempt=attempt, links=links_of_part):
-                self.post(PartRelinked(dataflow_id, attempt, links_of_part))
+                self.post(events.PartRelinked(dataflow_id, attempt, links_of_part))
             case RecorderCall():
                 self._tasks.start_soon(self._call_recorders, message)
-            case HeartbeatAck():
+            case messages.HeartbeatAck():
                 self._recorders.acknowledged(message)
             case SampleMachine():
                 self._sampler.start(message)
-            case CoordinatorCopy():
+            case messages.CoordinatorCopy():
                 self._tasks.start_soon(self._keep_copy, message)
-            case SendCode():
+            case messages.SendCode():
                 self._tasks.start_soon(self._send_code, message)
-            case RegistrationRefused() | Challenge() | Coordinators():
+            case messages.RegistrationRefused() | messages.Challenge() | messages.Coordinators():
                 pass  # handled by the link
             case _:
                 self.post(message)
@@ -382,7 +334,7 @@ class Agent:
         except (OSError, DoraError) as error:
             logger.error("the new token cannot be stored, and is lost at a restart: %s", error)
 
-    async def _keep_copy(self, copy: CoordinatorCopy) -> None:
+    async def _keep_copy(self, copy: messages.CoordinatorCopy) -> None:
         """Write a copy of the coordinator's state, and confirm it."""
         path = self._files.directory / COPY_FILE
         problem = None
@@ -391,18 +343,18 @@ class Agent:
         except OSError as error:  # full disk
             problem = f"{path}: cannot be written: {error.strerror}"
             logger.error("%s", problem)
-        self._link.send(CopyKept(epoch=copy.epoch, number=copy.number, problem=problem))
+        self._link.send(messages.CopyKept(epoch=copy.epoch, number=copy.number, problem=problem))
 
-    async def _send_code(self, request: SendCode) -> None:
+    async def _send_code(self, request: messages.SendCode) -> None:
         found, problem = False, None
         try:
             found = await self._code.find(request.digest, upload=request.upload)
         except (DoraError, OSError) as error:
             problem = str(error)
             logger.error("code was not sent to the coordinator: %s", problem)
-        self._link.send(CodeFound(call=request.call, found=found, problem=problem))
+        self._link.send(messages.CodeFound(call=request.call, found=found, problem=problem))
 
-    def _store(self, message: Certificate) -> None:
+    def _store(self, message: messages.Certificate) -> None:
         try:
             self._credentials.store(message.certificate, message.authority)
         except OSError as error:  # full disk: requested again after the next registration
@@ -411,7 +363,7 @@ class Agent:
     def _request_certificate(self) -> None:
         """Request one if needed; without a connection this happens after the registration."""
         if self._authority and self._credentials.wanted(self._authority, self._certificate_name):
-            self._link.send(SignRequest(request=self._credentials.request()))
+            self._link.send(messages.SignRequest(request=self._credentials.request()))
 
     def _call_runner(self, call: RunnerCall) -> None:
         def on_reply(reply: RunnerReply | None, problem: str | None) -> None:
@@ -434,11 +386,11 @@ class Agent:
         self._inspectors.close_all()
         self._builds.cancel_all()
         self._note_connection(connected=False)
-        self.post(CoordinatorLost())
+        self.post(events.CoordinatorLost())
         self._tasks.start_soon(self._report_absence)
 
-    def _register(self) -> Register:
-        return Register(
+    def _register(self) -> messages.Register:
+        return messages.Register(
             party=ProgramVersion(program="daemon", release=__version__),
             instance=self._files.instance,
             incarnation=self._incarnation,
@@ -462,11 +414,11 @@ class Agent:
             return
         self._request_certificate()
 
-    def _heartbeat(self) -> Heartbeat:
+    def _heartbeat(self) -> messages.Heartbeat:
         if self._files.were_removed():
             self._restore_files()
         metrics = tuple(
-            Metrics(
+            messages.Metrics(
                 dataflow_id=status.dataflow_id,
                 nodes=status.nodes,
                 link=status.link,
@@ -476,7 +428,9 @@ class Agent:
             if status.nodes or status.link is not None
         )
         self._runners.refresh()
-        return Heartbeat(metrics=metrics, time=time.time(), monotonic_ns=time.monotonic_ns())
+        return messages.Heartbeat(
+            metrics=metrics, time=time.time(), monotonic_ns=time.monotonic_ns()
+        )
 
     def _machine(self) -> LocalMachine:
         return LocalMachine(

@@ -9,90 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, assert_never
 
-from dora_config.protocol.daemon import (
-    ConnectPart,
-    DaemonLeaving,
-    DescribePart,
-    EndDaemon,
-    ForgetPart,
-    LogChunk,
-    PartHistory,
-    PartLost,
-    PartReport,
-    PreparePart,
-    ReadHistory,
-    ReleasePart,
-    StopPart,
-    StreamLogs,
-)
-from dora_config.protocol.runner import (
-    AcknowledgeResult,
-    DataflowFinished,
-    DataflowResult,
-    DataflowStarted,
-    LinkChanged,
-    NodesChanged,
-    NodesReady,
-    Release,
-    RunnerEvent,
-    RunnerStatus,
-    ShutDown,
-    WaitingChanged,
-)
-from dora_config.protocol.runner_events import (
-    DataflowStopping,
-    LogLine,
-    LogLinesDropped,
-    NodeConnected,
-    NodeEnded,
-    NodeFailed,
-    NodeRestarting,
-    NodeSpawned,
-)
+from dora_config.protocol import daemon as messages, runner as protocol, runner_events as reports
 from dora_config.protocol.topics import StreamTopics, TopicChunk
-from dora_daemon.agent.commands import (
-    AdoptRunner,
-    Command,
-    Connect,
-    DropPart,
-    ExitDaemon,
-    KillRunner,
-    OpenInspector,
-    OpenLogs,
-    SavePart,
-    SendHistory,
-    SendToCoordinator,
-    SendToRunner,
-    StartLater,
-    StartRecorders,
-    StartRunner,
-    WriteLog,
-)
-from dora_daemon.agent.events import (
-    CoordinatorAway,
-    CoordinatorConnected,
-    CoordinatorLost,
-    CoordinatorNotice,
-    DaemonStarted,
-    Event,
-    HandoverRequested,
-    MachineStopping,
-    NodeNotAdded,
-    NodesRead,
-    PartDue,
-    PartRelinked,
-    RecorderNotice,
-    RecorderSettled,
-    RecordingRequested,
-    RevisionChanged,
-    RunFound,
-    RunnerConnected,
-    RunnerEnded,
-    RunnerNotice,
-    RunnerPlaced,
-    RunnerRefused,
-    RunnerReported,
-)
+from dora_daemon.agent import commands as do, events
 from dora_daemon.agent.parts.part import TRIES, LocalPart
 from dora_daemon.agent.records import PartRecord, cause_of
 
@@ -120,7 +39,7 @@ class AgentState:
         self._left_with_machine: set[str] | None = None
         """Parts whose runners have not ended yet, when the machine stops."""
 
-    def reports(self) -> tuple[PartReport, ...]:
+    def reports(self) -> tuple[messages.PartReport, ...]:
         """Return the reports for a registration."""
         known = (part for part in self._parts.values() if not part.record.forgotten)
         return tuple(part.report() for part in known)
@@ -143,95 +62,105 @@ class AgentState:
         """Whether a part of this dataflow has not ended."""
         return self._live(dataflow_id) is not None
 
-    def handle(self, event: Event, now: float) -> list[Command]:
+    def handle(self, event: events.Event, now: float) -> list[do.Command]:
         """Change the state and return the commands that follow; ``now`` is Unix time."""
         match event:
-            case DaemonStarted():
+            case events.DaemonStarted():
                 return [*self._prune(), *self._adopt(now)]
-            case RunFound(record=record):
+            case events.RunFound(record=record):
                 found = self._parts[record.dataflow_id] = LocalPart(record)
-                return [AdoptRunner(record), found.report_state()]
+                return [do.AdoptRunner(record), found.report_state()]
             case (
-                RunnerPlaced()
-                | RunnerConnected()
-                | RunnerRefused()
-                | RunnerReported()
-                | RunnerEnded()
-                | NodesRead()
-                | NodeNotAdded()
-                | RevisionChanged()
+                events.RunnerPlaced()
+                | events.RunnerConnected()
+                | events.RunnerRefused()
+                | events.RunnerReported()
+                | events.RunnerEnded()
+                | events.NodesRead()
+                | events.NodeNotAdded()
+                | events.RevisionChanged()
             ):
                 return [*self._handle_runner(event, now), *self._settle(event.dataflow_id)]
-            case CoordinatorConnected() | CoordinatorLost() | CoordinatorAway() | PartDue():
+            case (
+                events.CoordinatorConnected()
+                | events.CoordinatorLost()
+                | events.CoordinatorAway()
+                | events.PartDue()
+            ):
                 return self._handle_coordinator(event, now)
-            case PreparePart():
+            case messages.PreparePart():
                 return self._prepare(event)
-            case ConnectPart():
+            case messages.ConnectPart():
                 return self._connect(event)
-            case ReleasePart():
+            case messages.ReleasePart():
                 return self._release(event)
-            case StopPart():
+            case messages.StopPart():
                 return self._stop(event, now)
-            case ForgetPart(dataflow_id=dataflow_id, attempt=attempt):
+            case messages.ForgetPart(dataflow_id=dataflow_id, attempt=attempt):
                 part = self._parts.get(dataflow_id)
                 if part is None or part.record.attempt > attempt:
                     return []
                 if part.live and part.lost is None:
                     return []
                 return [self._forget(part, now), *self._prune()]
-            case DescribePart(dataflow_id=dataflow_id):
+            case messages.DescribePart(dataflow_id=dataflow_id):
                 part = self._live(dataflow_id)
                 if part is None:
                     return []
                 return [part.report_description(), part.report_state()]
-            case PartRelinked(dataflow_id=dataflow_id, attempt=attempt, links=links):
+            case events.PartRelinked(dataflow_id=dataflow_id, attempt=attempt, links=links):
                 part = self._live(dataflow_id)
                 if part is None or part.record.attempt != attempt:
                     return []
                 return part.relink(links, now)
-            case StreamLogs() | ReadHistory() | StreamTopics():
+            case messages.StreamLogs() | messages.ReadHistory() | StreamTopics():
                 return self._read(event)
-            case RecordingRequested() | RecorderSettled():
+            case events.RecordingRequested() | events.RecorderSettled():
                 return self._handle_recorders(event, now)
-            case EndDaemon():
+            case messages.EndDaemon():
                 return self._end(now)
-            case MachineStopping():
+            case events.MachineStopping():
                 return self._stop_with_machine()
-            case HandoverRequested():
-                return [SendToCoordinator(DaemonLeaving(hand_over=True)), ExitDaemon()]
+            case events.HandoverRequested():
+                return [
+                    do.SendToCoordinator(messages.DaemonLeaving(hand_over=True)),
+                    do.ExitDaemon(),
+                ]
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _read(self, request: StreamLogs | ReadHistory | StreamTopics) -> list[Command]:
+    def _read(
+        self, request: messages.StreamLogs | messages.ReadHistory | StreamTopics
+    ) -> list[do.Command]:
         part = self._parts.get(request.dataflow_id)
         match request:
-            case StreamLogs(stream=stream):
+            case messages.StreamLogs(stream=stream):
                 if part is None:
                     problem = "this machine no longer has logs of that dataflow"
-                    chunk = LogChunk(stream=stream, done=True, problem=problem)
-                    return [SendToCoordinator(chunk)]
-                return [OpenLogs(part.record, request)]
-            case ReadHistory(read=read):
+                    chunk = messages.LogChunk(stream=stream, done=True, problem=problem)
+                    return [do.SendToCoordinator(chunk)]
+                return [do.OpenLogs(part.record, request)]
+            case messages.ReadHistory(read=read):
                 if part is None:
                     problem = "this machine no longer has a history of that dataflow"
-                    return [SendToCoordinator(PartHistory(read=read, problem=problem))]
+                    return [do.SendToCoordinator(messages.PartHistory(read=read, problem=problem))]
                 live = part.live and part.refusal is None
-                return [SendHistory(part.record, request, live=live)]
+                return [do.SendHistory(part.record, request, live=live)]
             case StreamTopics(stream=stream):
                 if part is None or not part.live or not part.record.runtime_dir:
-                    return [SendToCoordinator(TopicChunk(stream=stream, done=True))]
-                return [OpenInspector(part.record, request)]
+                    return [do.SendToCoordinator(TopicChunk(stream=stream, done=True))]
+                return [do.OpenInspector(part.record, request)]
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _prune(self) -> list[Command]:
+    def _prune(self) -> list[do.Command]:
         """Drop the oldest records of ended parts whose results the coordinator has stored."""
         records = [part.record for part in self._parts.values() if part.record.forgotten]
         records.sort(key=lambda record: record.ended_at)
         dropped = [record.dataflow_id for record in records[: max(0, len(records) - KEPT_ENDED)]]
         for dataflow_id in dropped:
             del self._parts[dataflow_id]
-        return [DropPart(dataflow_id) for dataflow_id in dropped]
+        return [do.DropPart(dataflow_id) for dataflow_id in dropped]
 
     def _live(self, dataflow_id: str) -> LocalPart | None:
         part = self._parts.get(dataflow_id)
@@ -239,15 +168,15 @@ class AgentState:
 
     # ------------------------------------------------------------------- recordings
 
-    def _handle_recorders(self, event: RecorderNotice, now: float) -> list[Command]:
+    def _handle_recorders(self, event: events.RecorderNotice, now: float) -> list[do.Command]:
         part = self._live(event.dataflow_id)
         match event:
-            case RecordingRequested(dataflow_id=dataflow_id):
+            case events.RecordingRequested(dataflow_id=dataflow_id):
                 self._recorded.add(dataflow_id)
                 if part is None or not part.connected:
                     return []
                 return self._start_recorders(part, new_attempt=False)
-            case RecorderSettled():
+            case events.RecorderSettled():
                 if part is None or part.recorders != "starting":
                     return []
                 part.recorders = "settled"
@@ -255,52 +184,52 @@ class AgentState:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _start_recorders(self, part: LocalPart, *, new_attempt: bool) -> list[Command]:
+    def _start_recorders(self, part: LocalPart, *, new_attempt: bool) -> list[do.Command]:
         record = part.record
         if record.spec.recording is None and record.dataflow_id not in self._recorded:
             return []
         part.recorders = "starting"
-        return [StartRecorders(record, new_attempt)]
+        return [do.StartRecorders(record, new_attempt)]
 
     # ------------------------------------------------------------------- adoption
 
-    def _adopt(self, now: float) -> list[Command]:
-        commands: list[Command] = []
+    def _adopt(self, now: float) -> list[do.Command]:
+        commands: list[do.Command] = []
         for dataflow_id, part in list(self._parts.items()):
             if part.live and part.record.runtime_dir:
                 self._adopted.add(dataflow_id)
-                commands.append(AdoptRunner(part.record))
+                commands.append(do.AdoptRunner(part.record))
             elif part.live:
                 commands += self._lose(part, "the daemon ended before its runner started", now)
-        return commands if self._adopted else [*commands, Connect()]
+        return commands if self._adopted else [*commands, do.Connect()]
 
-    def _settle(self, dataflow_id: str) -> list[Command]:
+    def _settle(self, dataflow_id: str) -> list[do.Command]:
         if dataflow_id not in self._adopted:
             return []
         self._adopted.remove(dataflow_id)
-        return [] if self._adopted else [Connect()]
+        return [] if self._adopted else [do.Connect()]
 
     # ------------------------------------------------- starts without the coordinator
 
-    def _handle_coordinator(self, event: CoordinatorNotice, now: float) -> list[Command]:
+    def _handle_coordinator(self, event: events.CoordinatorNotice, now: float) -> list[do.Command]:
         match event:
-            case CoordinatorConnected():
+            case events.CoordinatorConnected():
                 self._coordinator = "connected"
                 return []
-            case CoordinatorLost():
+            case events.CoordinatorLost():
                 self._coordinator = "awaited"
                 return []
-            case CoordinatorAway(seconds=seconds):
+            case events.CoordinatorAway(seconds=seconds):
                 self._coordinator = "away"
                 self._away_text = f"the coordinator has been away for {seconds:g} s"
                 prepared = [
-                    SendToRunner(key, Release())
+                    do.SendToRunner(key, protocol.Release())
                     for key, part in self._parts.items()
                     if part.record.phase == "prepared" and self._starts_alone(part)
                 ]
                 lost = [part for part in self._parts.values() if part.lost is not None]
                 return [*prepared, *(c for part in lost for c in self._start_alone(part, now))]
-            case PartDue(dataflow_id=dataflow_id, starts=starts):
+            case events.PartDue(dataflow_id=dataflow_id, starts=starts):
                 part = self._live(dataflow_id)
                 if part is None or part.lost is None or part.record.starts != starts:
                     return []
@@ -318,26 +247,26 @@ class AgentState:
         """Whether a part whose nodes failed soon after a start alone is started once more."""
         return part.fails_soon(now)
 
-    def _hold(self, part: LocalPart, lost: PartLost, now: float) -> list[Command]:
+    def _hold(self, part: LocalPart, lost: messages.PartLost, now: float) -> list[do.Command]:
         """Keep a part of which nothing runs until it is started again, here or by request."""
         record = part.record
         part.connected, part.link, part.lost = False, None, lost.reason
-        log = WriteLog("warning", f"dataflow {record.dataflow_id}: {lost.reason}")
+        log = do.WriteLog("warning", f"dataflow {record.dataflow_id}: {lost.reason}")
         part.same_since = 0.0
         if not self._starts_alone(part):
             # the coordinator may not have read the last change yet
             described = [part.report_description()] if record.revision else []
-            return [log, *described, SendToCoordinator(lost)]
+            return [log, *described, do.SendToCoordinator(lost)]
         pause = part.note_failure(now)
         if part.failures == TRIES and record.former is not None:
             changed = part.return_to_former(record.former)
             return [log, *changed, *self._start_alone(part, now)]
         if pause > 0:
             part.due = now + pause
-            return [log, StartLater(record.dataflow_id, record.starts, pause)]
+            return [log, do.StartLater(record.dataflow_id, record.starts, pause)]
         return [log, *self._start_alone(part, now)]
 
-    def _start_alone(self, part: LocalPart, now: float) -> list[Command]:
+    def _start_alone(self, part: LocalPart, now: float) -> list[do.Command]:
         if self._coordinator != "away" or self._left_with_machine is not None:
             return []
         if not self._starts_alone(part):
@@ -346,77 +275,79 @@ class AgentState:
 
     # ------------------------------------------------------- messages of the coordinator
 
-    def _prepare(self, message: PreparePart) -> list[Command]:
+    def _prepare(self, message: messages.PreparePart) -> list[do.Command]:
         part = self._live(message.dataflow_id)
         if (self._ending and part is None) or self._left_with_machine is not None:
-            lost = PartLost(
+            lost = messages.PartLost(
                 dataflow_id=message.dataflow_id,
                 attempt=message.attempt,
                 reason="the daemon is ending and does not start nodes",
             )
-            return [SendToCoordinator(lost)]
+            return [do.SendToCoordinator(lost)]
         if part is None or part.lost is not None:
             return self._make(message)
         if part.record.attempt >= message.attempt:
             return [part.report_state()]
         part.next = message  # a node must not run twice: the old part ends first
-        return [KillRunner(message.dataflow_id)]
+        return [do.KillRunner(message.dataflow_id)]
 
-    def _make(self, message: PreparePart) -> list[Command]:
+    def _make(self, message: messages.PreparePart) -> list[do.Command]:
         record = PartRecord.model_validate(message, from_attributes=True)
         before = self._parts.get(message.dataflow_id)
         if before is not None:  # the dataflow has run here, also if this attempt never does
             record = record.model_copy(update={"ran": before.record.ran})
         self._parts[message.dataflow_id] = LocalPart(record)
-        return [SavePart(record), StartRunner(record)]
+        return [do.SavePart(record), do.StartRunner(record)]
 
-    def _connect(self, message: ConnectPart) -> list[Command]:
+    def _connect(self, message: messages.ConnectPart) -> list[do.Command]:
         part = self._live(message.dataflow_id)
         if part is None or part.record.attempt != message.attempt:
             return []
         return part.set_peers(message)
 
-    def _release(self, message: ReleasePart) -> list[Command]:
+    def _release(self, message: messages.ReleasePart) -> list[do.Command]:
         part = self._parts.get(message.dataflow_id)
         if part is None or part.record.attempt != message.attempt:
             return []
         if part.record.borrowed:
             return []  # its owner decides when its nodes start
         if part.record.phase == "prepared" and part.stop is None:
-            return [SendToRunner(message.dataflow_id, Release())]
+            return [do.SendToRunner(message.dataflow_id, protocol.Release())]
         return [part.report_state()]
 
-    def _stop(self, message: StopPart, now: float) -> list[Command]:
+    def _stop(self, message: messages.StopPart, now: float) -> list[do.Command]:
         part = self._parts.get(message.dataflow_id)
         if part is None:
             reason = "the dataflow does not run on this machine"
-            lost = PartLost(dataflow_id=message.dataflow_id, attempt=0, reason=reason)
-            return [SendToCoordinator(lost)]
+            lost = messages.PartLost(dataflow_id=message.dataflow_id, attempt=0, reason=reason)
+            return [do.SendToCoordinator(lost)]
         part.next = None
         if not part.live:
             return [part.report_state()]
         return [part.save(stopping=True), *self._stop_runner(part, message, now)]
 
-    def _stop_runner(self, part: LocalPart, stop: StopPart, now: float) -> list[Command]:
+    def _stop_runner(
+        self, part: LocalPart, stop: messages.StopPart, now: float
+    ) -> list[do.Command]:
         if part.lost is None:
             return part.stop_runner(stop)
-        result = DataflowResult(dataflow_id=part.record.dataflow_id)
+        result = protocol.DataflowResult(dataflow_id=part.record.dataflow_id)
         save = part.save(phase="ended", result=result, ended_at=now)
         return [save, part.report_state(), *self._exit_if_idle()]
 
     # ------------------------------------------------------------- events of runners
 
-    def _handle_runner(self, event: RunnerNotice, now: float) -> list[Command]:
+    def _handle_runner(self, event: events.RunnerNotice, now: float) -> list[do.Command]:
         part = self._parts.get(event.dataflow_id)
         if part is None or part.lost is not None:
             return []
         if self._left_with_machine is not None:
-            if not isinstance(event, RunnerEnded):
+            if not isinstance(event, events.RunnerEnded):
                 return []
             self._left_with_machine.discard(event.dataflow_id)
             return self._exit_with_machine()
         match event:
-            case RunnerPlaced():
+            case events.RunnerPlaced():
                 save = part.save(
                     runtime_dir=event.runtime_dir,
                     runtime_token=event.runtime_token,
@@ -425,24 +356,26 @@ class AgentState:
                     history_file=event.history_file,
                 )
                 return [save]
-            case RunnerConnected(status=status):
+            case events.RunnerConnected(status=status):
                 return self._connected(part, status, now)
-            case RunnerRefused(reason=reason):
+            case events.RunnerRefused(reason=reason):
                 return part.refuse(reason)
-            case RunnerReported(event=reported):
+            case events.RunnerReported(event=reported):
                 return self._reported(part, reported, now)
-            case NodesRead(attempt=attempt):
+            case events.NodesRead(attempt=attempt):
                 return part.update_nodes(event, now) if part.record.attempt == attempt else []
-            case NodeNotAdded(attempt=attempt):
+            case events.NodeNotAdded(attempt=attempt):
                 return part.keep_log(event) if part.record.attempt == attempt else []
-            case RevisionChanged(revision=revision):
+            case events.RevisionChanged(revision=revision):
                 return part.read_nodes(revision)
-            case RunnerEnded(reason=reason):
+            case events.RunnerEnded(reason=reason):
                 return self._lose(part, reason, now)
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _connected(self, part: LocalPart, status: RunnerStatus, now: float) -> list[Command]:
+    def _connected(
+        self, part: LocalPart, status: protocol.RunnerStatus, now: float
+    ) -> list[do.Command]:
         part.connected = True
         part.link = status.link
         part.only_virtual_left = status.only_virtual_left
@@ -450,7 +383,7 @@ class AgentState:
             return self._finish(part, status.result, now)
         if part.record.stopping and status.phase != "stopping" and part.stop is None:
             # requested of an earlier daemon process, which may not have forwarded it
-            part.stop = StopPart(dataflow_id=part.record.dataflow_id)
+            part.stop = messages.StopPart(dataflow_id=part.record.dataflow_id)
         if part.stop is not None:
             return part.stop_runner(part.stop)
         commands = [*part.catch_up(status), *part.send_peers()]
@@ -468,49 +401,53 @@ class AgentState:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _reported(self, part: LocalPart, event: RunnerEvent, now: float) -> list[Command]:
+    def _reported(
+        self, part: LocalPart, event: protocol.RunnerEvent, now: float
+    ) -> list[do.Command]:
         match event:
-            case NodesReady():
+            case protocol.NodesReady():
                 return self._prepared(part, now)
-            case DataflowStarted():
+            case protocol.DataflowStarted():
                 return part.advance("running", now)
-            case DataflowFinished(result=result):
+            case protocol.DataflowFinished(result=result):
                 return self._finish(part, result, now)
-            case LinkChanged(report=report):
+            case protocol.LinkChanged(report=report):
                 return part.link_changed(report)
-            case WaitingChanged(only_virtual_left=only_virtual_left):
+            case protocol.WaitingChanged(only_virtual_left=only_virtual_left):
                 part.only_virtual_left = only_virtual_left
                 return [part.report_state()] if part.live else []
             case (
-                LogLine()
-                | LogLinesDropped()
-                | NodesChanged()
-                | NodeSpawned()
-                | NodeConnected()
-                | NodeRestarting()
-                | NodeEnded()
-                | NodeFailed()
-                | DataflowStopping()
+                reports.LogLine()
+                | reports.LogLinesDropped()
+                | protocol.NodesChanged()
+                | reports.NodeSpawned()
+                | reports.NodeConnected()
+                | reports.NodeRestarting()
+                | reports.NodeEnded()
+                | reports.NodeFailed()
+                | reports.DataflowStopping()
             ):
                 return []
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _prepared(self, part: LocalPart, now: float) -> list[Command]:
+    def _prepared(self, part: LocalPart, now: float) -> list[do.Command]:
         """The nodes are at the start barrier, which opens at once without the coordinator."""
         commands = part.report_prepared(now)
         if self._coordinator == "away" and commands and self._starts_alone(part):
-            commands.append(SendToRunner(part.record.dataflow_id, Release()))
+            commands.append(do.SendToRunner(part.record.dataflow_id, protocol.Release()))
         return commands
 
-    def _finish(self, part: LocalPart, result: DataflowResult, now: float) -> list[Command]:
+    def _finish(
+        self, part: LocalPart, result: protocol.DataflowResult, now: float
+    ) -> list[do.Command]:
         """The runner ended with a result and waits until that is stored."""
         if not part.live:
             return []
         record = part.record
-        acknowledge: list[Command] = []
+        acknowledge: list[do.Command] = []
         if not record.borrowed:
-            acknowledge.append(SendToRunner(record.dataflow_id, AcknowledgeResult()))
+            acknowledge.append(do.SendToRunner(record.dataflow_id, protocol.AcknowledgeResult()))
         part.connected = False
         unreleased = record.phase in ("preparing", "prepared")
         if not result.ok and part.stop is None and not part.next:
@@ -531,8 +468,8 @@ class AgentState:
         reason: str,
         now: float,
         node: str | None = None,
-        result: DataflowResult | None = None,
-    ) -> list[Command]:
+        result: protocol.DataflowResult | None = None,
+    ) -> list[do.Command]:
         if not part.live:
             return []
         if part.next is not None:
@@ -540,10 +477,10 @@ class AgentState:
         record = part.record
         reason, part.cause = part.cause or reason, ""
         if record.stopping or record.borrowed:  # a recovery must not spawn it again
-            result = result or DataflowResult(dataflow_id=record.dataflow_id, error=reason)
+            result = result or protocol.DataflowResult(dataflow_id=record.dataflow_id, error=reason)
             save = part.save(phase="ended", result=result, ended_at=now)
             return [save, part.report_state(), *self._exit_if_idle()]
-        lost = PartLost(
+        lost = messages.PartLost(
             dataflow_id=record.dataflow_id,
             attempt=record.attempt,
             reason=reason,
@@ -552,56 +489,60 @@ class AgentState:
         )
         if record.ran:
             return self._hold(part, lost, now)
-        log = WriteLog("warning", f"dataflow {record.dataflow_id}: {reason}")
-        return [self._forget(part, now), log, SendToCoordinator(lost), *self._exit_if_idle()]
+        log = do.WriteLog("warning", f"dataflow {record.dataflow_id}: {reason}")
+        return [self._forget(part, now), log, do.SendToCoordinator(lost), *self._exit_if_idle()]
 
-    def _forget(self, part: LocalPart, now: float) -> Command:
+    def _forget(self, part: LocalPart, now: float) -> do.Command:
         """Report a part no more; its logs can still be requested."""
         record, part.lost = part.record, None
         if record.log_dirs:
             ended_at = record.ended_at or now
             return part.save(phase="ended", forgotten=True, result=None, ended_at=ended_at)
         del self._parts[record.dataflow_id]
-        return DropPart(record.dataflow_id)
+        return do.DropPart(record.dataflow_id)
 
     # --------------------------------------------------------------------- the end
 
-    def _stop_with_machine(self) -> list[Command]:
+    def _stop_with_machine(self) -> list[do.Command]:
         """End runners without changing records: the next daemon process reports the parts as lost,
         as after a power failure.
         """
         live = {key: p for key, p in self._parts.items() if p.live and p.lost is None}
         self._left_with_machine = set(live)
-        commands: list[Command] = [
-            SendToRunner(key, ShutDown(grace=SHUTDOWN_GRACE)) if part.connected else KillRunner(key)
+        commands: list[do.Command] = [
+            do.SendToRunner(key, protocol.ShutDown(grace=SHUTDOWN_GRACE))
+            if part.connected
+            else do.KillRunner(key)
             for key, part in live.items()
         ]
         return [*commands, *self._exit_with_machine()]
 
-    def _exit_with_machine(self) -> list[Command]:
+    def _exit_with_machine(self) -> list[do.Command]:
         if self._left_with_machine:
             return []
-        return [SendToCoordinator(DaemonLeaving(hand_over=True)), ExitDaemon()]
+        return [do.SendToCoordinator(messages.DaemonLeaving(hand_over=True)), do.ExitDaemon()]
 
-    def _end(self, now: float) -> list[Command]:
+    def _end(self, now: float) -> list[do.Command]:
         if self._left_with_machine is not None:
-            return [KillRunner(dataflow_id) for dataflow_id in self._left_with_machine]
+            return [do.KillRunner(dataflow_id) for dataflow_id in self._left_with_machine]
         force = self._ending
         self._ending = True
-        commands: list[Command] = []
+        commands: list[do.Command] = []
         for dataflow_id, part in list(self._parts.items()):
             if not part.live:
                 continue
             part.next = None
-            stop = StopPart(dataflow_id=dataflow_id, force=force, reason="the daemon was ended")
+            stop = messages.StopPart(
+                dataflow_id=dataflow_id, force=force, reason="the daemon was ended"
+            )
             commands += [part.save(stopping=True), part.report_state()]
             if not part.record.links.whole and not force:
                 text = f"dataflow {dataflow_id} also ends on its other machines"
-                commands.append(WriteLog("info", text))
+                commands.append(do.WriteLog("info", text))
             commands += self._stop_runner(part, stop, now)
         return [*commands, *self._exit_if_idle()]
 
-    def _exit_if_idle(self) -> list[Command]:
+    def _exit_if_idle(self) -> list[do.Command]:
         if not self._ending or any(part.live for part in self._parts.values()):
             return []
-        return [SendToCoordinator(DaemonLeaving(hand_over=False)), ExitDaemon()]
+        return [do.SendToCoordinator(messages.DaemonLeaving(hand_over=False)), do.ExitDaemon()]

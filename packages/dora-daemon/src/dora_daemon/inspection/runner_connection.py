@@ -10,19 +10,9 @@ from pathlib import Path
 import dora_node_api
 from dora_config.errors import DoraError
 from dora_node_api.errors import ControlClosed, ControlError
+from dora_node_api.protocol import messages
 from dora_node_api.protocol.control_socket import ControlSocket
 from dora_node_api.protocol.frames import Received, close_all
-from dora_node_api.protocol.messages import (
-    INSPECTOR,
-    AddInput,
-    Hello,
-    OpenSegment,
-    Refused,
-    SegmentFd,
-    StopNode,
-    WatchOutput,
-    Welcome,
-)
 from dora_node_api.transport import Board, QueueEnds, Receiver
 
 ANSWER_TIMEOUT = 10.0
@@ -40,7 +30,7 @@ class InspectorConnection:
     """Blocking requests of one thread."""
 
     def __init__(
-        self, path: Path, dataflow_id: str, topics: Iterable[str], *, name: str = INSPECTOR
+        self, path: Path, dataflow_id: str, topics: Iterable[str], *, name: str = messages.INSPECTOR
     ) -> None:
         """Open a queue for each of ``topics``. Raises InspectionError and RunnerDisconnected.
 
@@ -67,9 +57,11 @@ class InspectorConnection:
 
     def _connect(self, dataflow_id: str, name: str) -> Board:
         package = str(Path(dora_node_api.__file__).parent)
-        hello = Hello(name, None, os.getpid(), version=dora_node_api.__version__, package=package)
+        hello = messages.Hello(
+            name, None, os.getpid(), version=dora_node_api.__version__, package=package
+        )
         welcome = self._request(hello)
-        if not isinstance(welcome.message, Welcome) or len(welcome.descriptors) != 1:
+        if not isinstance(welcome.message, messages.Welcome) or len(welcome.descriptors) != 1:
             raise InspectionError(_refusal(welcome))
         if welcome.message.config.dataflow_id != dataflow_id:
             close_all(welcome.descriptors)
@@ -95,15 +87,15 @@ class InspectorConnection:
             raise RunnerDisconnected from error
         if received is not None:
             close_all(received.descriptors)
-            self.stopping = self.stopping or isinstance(received.message, StopNode)
+            self.stopping = self.stopping or isinstance(received.message, messages.StopNode)
         if self.stopping:
             raise RunnerDisconnected
 
     def open_queue(self, topic: str) -> None:
         """Open a queue for ``node/output``; a refusal becomes one of the ``problems``."""
         node, _, output = topic.partition("/")
-        answer = self._request(WatchOutput(node, output))
-        queue = answer.message.queue if isinstance(answer.message, AddInput) else None
+        answer = self._request(messages.WatchOutput(node, output))
+        queue = answer.message.queue if isinstance(answer.message, messages.AddInput) else None
         if queue is None:
             self.problems.append(_refusal(answer))
             return
@@ -113,13 +105,15 @@ class InspectorConnection:
     def _open_segment(self, incarnation: int, number: int) -> tuple[int, int]:
         """Raises LookupError if the segment no longer exists, and RunnerDisconnected."""
         self._requests += 1
-        answer = self._request(OpenSegment(self._requests, incarnation, number))
-        if not isinstance(answer.message, SegmentFd) or len(answer.descriptors) != 1:
+        answer = self._request(messages.OpenSegment(self._requests, incarnation, number))
+        if not isinstance(answer.message, messages.SegmentFd) or len(answer.descriptors) != 1:
             close_all(answer.descriptors)
             raise LookupError(f"segment {number} of incarnation {incarnation} is gone")
         return answer.descriptors[0], answer.message.size
 
-    def _request(self, message: Hello | WatchOutput | OpenSegment) -> Received:
+    def _request(
+        self, message: messages.Hello | messages.WatchOutput | messages.OpenSegment
+    ) -> Received:
         try:
             self._control.send(message)
         except (ControlClosed, ControlError) as error:
@@ -136,13 +130,13 @@ class InspectorConnection:
                 raise RunnerDisconnected from error
             if answer is None:
                 raise InspectionError(f"the runner did not answer within {ANSWER_TIMEOUT:g} s")
-            if not isinstance(answer.message, StopNode):
+            if not isinstance(answer.message, messages.StopNode):
                 return answer
             self.stopping = True
 
 
 def _refusal(answer: Received) -> str:
     close_all(answer.descriptors)
-    if isinstance(answer.message, Refused):
+    if isinstance(answer.message, messages.Refused):
         return answer.message.message
     return f"the runner answered with {type(answer.message).__name__}"

@@ -22,13 +22,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from dora_config.errors import DoraError, first_error
+from dora_config.protocol import recordings
 from dora_config.protocol.control import Failure
-from dora_config.protocol.recordings import (
-    CallRecorders,
-    RecorderReplies,
-    RecordingSize,
-    SendRecording,
-)
 from dora_config.protocol.rest import paths
 from dora_config.protocol.rest.errors import OperationFailed
 from dora_coordinator.io.guard import ONE_REQUEST
@@ -136,7 +131,7 @@ class RecordingFiles:
         upload = f"{_UPLOADS}/{secrets.token_hex(16)}" if request.method == "GET" else ""
         bounds = {} if found is None else {"first": found[1], "last": found[2]}
         try:
-            wanted = SendRecording.model_validate({**given, **bounds, "upload": upload})
+            wanted = recordings.SendRecording.model_validate({**given, **bounds, "upload": upload})
         except ValidationError as problems:
             first = problems.errors(include_url=False, include_input=False)[0]
             name = ".".join(map(str, first["loc"]))
@@ -144,7 +139,9 @@ class RecordingFiles:
         ranged = found is not None
         return await while_connected(request, partial(self._passed_on, daemon, wanted, ranged))
 
-    async def _passed_on(self, daemon: str, wanted: SendRecording, ranged: bool) -> Response:
+    async def _passed_on(
+        self, daemon: str, wanted: recordings.SendRecording, ranged: bool
+    ) -> Response:
         transfer = _Transfer()
         if wanted.upload:
             self._transfers[wanted.upload] = transfer
@@ -176,17 +173,17 @@ class RecordingFiles:
             if response is None:
                 transfer.close()
 
-    async def _request(self, daemon: str, wanted: SendRecording) -> int:
+    async def _request(self, daemon: str, wanted: recordings.SendRecording) -> int:
         """Request the upload; return the size of the file. Raises OperationFailed."""
-        request = CallRecorders(daemons=(daemon,), request=wanted)
+        request = recordings.CallRecorders(daemons=(daemon,), request=wanted)
         answer = await self._service.request(request)
         if answer is None or isinstance(answer, Failure):
             text = "the coordinator is ending" if answer is None else answer.message
             raise OperationFailed("failed", text)
-        assert isinstance(answer.answer, RecorderReplies)
+        assert isinstance(answer.answer, recordings.RecorderReplies)
         for problem in answer.answer.problems.values():
             raise OperationFailed("failed", problem)
         (one,) = answer.answer.replies
-        if not isinstance(one.reply, RecordingSize):
+        if not isinstance(one.reply, recordings.RecordingSize):
             raise OperationFailed("failed", f'daemon "{daemon}": unexpected reply')
         return one.reply.size

@@ -14,13 +14,7 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from dora_config.errors import RemoteProtocolError
-from dora_config.protocol.control import (
-    ANSWER_CODEC,
-    REQUEST_CODEC,
-    ControlAnswer,
-    ControlRequest,
-    Failure,
-)
+from dora_config.protocol import control
 from dora_config.protocol.envelope import ProgramVersion, ProtocolVersion, version_problem
 from dora_config.protocol.rest import openapi, paths
 from dora_config.protocol.rest.errors import OperationFailed
@@ -82,7 +76,7 @@ class RestApi:
         try:
             self._check_version(request.headers.get("User-Agent", ""))
             content = await _body(request, self._service.settings.max_message_bytes)
-            message = REQUEST_CODEC.decode(content)
+            message = control.REQUEST_CODEC.decode(content)
         except OperationFailed as problem:
             return operation_error(problem)
         except RemoteProtocolError as problem:
@@ -94,7 +88,7 @@ class RestApi:
             except OperationFailed as problem:
                 return operation_error(problem)
             # a snapshot that several clients get is encoded once
-            text = found.text if isinstance(found, Snapshot) else ANSWER_CODEC.encode(found)
+            text = found.text if isinstance(found, Snapshot) else control.ANSWER_CODEC.encode(found)
             return Response(text, headers=self._headers(), media_type=paths.JSON_TYPE)
 
         return await while_connected(request, answer)
@@ -110,11 +104,11 @@ class RestApi:
         successor = self._service.succession.record.successor
         return {} if successor is None else {paths.SUCCESSOR: successor.address}
 
-    async def _request(self, request: ControlRequest) -> ControlAnswer:
+    async def _request(self, request: control.ControlRequest) -> control.ControlAnswer:
         answer = await self._service.request(request)
         if answer is None:
             raise OperationFailed("unavailable", "the coordinator is ending or restarting")
-        if isinstance(answer, Failure):
+        if isinstance(answer, control.Failure):
             raise OperationFailed(answer.code, answer.message, answer.ended)
         return answer.answer
 

@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING
 from anyio.abc import TaskGroup
 
 from dora_config.errors import DoraError
+from dora_config.protocol import runner as protocol
 from dora_config.protocol.calls import ChangePart, PartResult
-from dora_config.protocol.runner import (
-    AddNode,
-    GetNodes,
-    GraphChange,
-    NodeDefinitions,
-    NodeLocation,
-    ReplaceNode,
-)
 from dora_daemon.agent.builds.files import NotBuilt
 from dora_daemon.agent.events import Event, NodeNotAdded, NodesRead, PartRelinked
 from dora_daemon.agent.linking import LinkError, LinkSetup
@@ -92,7 +85,7 @@ class PartChanges:
         try:
             await self._runners.ask(message.dataflow_id, change)
         except NotAnswered:
-            if isinstance(change, AddNode):
+            if isinstance(change, protocol.AddNode):
                 self._post(self._not_added(record, change))
             if differs:
                 await self._restore_links(record)
@@ -100,7 +93,7 @@ class PartChanges:
         self._post(PartRelinked(message.dataflow_id, message.attempt, message.links))
         await self._read_nodes(message.dataflow_id, message.attempt)
 
-    def _not_added(self, record: PartRecord, change: AddNode) -> NodeNotAdded:
+    def _not_added(self, record: PartRecord, change: protocol.AddNode) -> NodeNotAdded:
         base = base_directory(record.spec, self._machine(), record.dataflow_id)
         folder = log_dir(base, change.place, record.dataflow_id)
         return NodeNotAdded(record.dataflow_id, record.attempt, change.node.id, folder)
@@ -113,18 +106,20 @@ class PartChanges:
             raise ChangeRefused("the dataflow is being stopped")
         return record
 
-    async def _located(self, record: PartRecord, change: GraphChange) -> GraphChange:
+    async def _located(
+        self, record: PartRecord, change: protocol.GraphChange
+    ) -> protocol.GraphChange:
         """Bring the code of a new program here; return the change with its location."""
-        if not isinstance(change, AddNode | ReplaceNode):
+        if not isinstance(change, protocol.AddNode | protocol.ReplaceNode):
             return change
         node, machine = change.node, self._machine()
         spec = record.spec.with_nodes((node,))
         code = {node.id: change.code} if change.code else {}
-        places = {node.id: change.place} if change.place != NodeLocation() else {}
+        places = {node.id: change.place} if change.place != protocol.NodeLocation() else {}
         spec = spec.model_copy(update={"code": code, "places": places})
         await deliver(spec, machine, record.dataflow_id, record.dataflow_id)
         located = locate(spec, base_directory(spec, machine, record.dataflow_id), machine)
-        return change.model_copy(update={"place": located.get(node.id, NodeLocation())})
+        return change.model_copy(update={"place": located.get(node.id, protocol.NodeLocation())})
 
     async def _set_stored_links(self, dataflow_id: str) -> None:
         async with self._turns.hold(dataflow_id):
@@ -146,11 +141,11 @@ class PartChanges:
 
     async def _read_nodes(self, dataflow_id: str, attempt: int) -> None:
         try:
-            reply = await self._runners.ask(dataflow_id, GetNodes())
+            reply = await self._runners.ask(dataflow_id, protocol.GetNodes())
         except NotAnswered:
             return  # the runner has ended; its revision is reported by the next one
         record = self._record(dataflow_id)
-        if not isinstance(reply, NodeDefinitions) or record is None:
+        if not isinstance(reply, protocol.NodeDefinitions) or record is None:
             return
         base = base_directory(record.spec, self._machine(), dataflow_id)
         log_dirs = {one.node.id: log_dir(base, one.place, dataflow_id) for one in reply.nodes}

@@ -5,29 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from dora_config.protocol import daemon as messages
 from dora_config.protocol.calls import PartLinks
-from dora_config.protocol.daemon import (
-    ConnectPart,
-    PartChanged,
-    PartDescribed,
-    PartReport,
-    PreparePart,
-    StopPart,
-)
 from dora_config.protocol.links import LinkReport, SetLinkPeers
 from dora_config.protocol.runner import RunnerStatus, StopAllNodes
-from dora_daemon.agent.commands import (
-    Command,
-    EndRunner,
-    KillRunner,
-    ReadNodes,
-    SavePart,
-    SendToCoordinator,
-    SendToRunner,
-    SetRunnerLinks,
-    StartRunner,
-    WriteLog,
-)
+from dora_daemon.agent import commands as do
 from dora_daemon.agent.events import NodeNotAdded, NodesRead
 from dora_daemon.agent.records import FormerNodes, PartRecord
 
@@ -49,8 +31,8 @@ class LocalPart:
     """Its runner has answered this daemon; later requests wait for a new connection."""
     refusal: str | None = None
     """Why its runner, of another version, takes no requests."""
-    stop: StopPart | None = None
-    next: PreparePart | None = None
+    stop: messages.StopPart | None = None
+    next: messages.PreparePart | None = None
     """Replaces it once nothing of it is left."""
     link: LinkReport | None = None
     only_virtual_left: bool = False
@@ -75,11 +57,11 @@ class LocalPart:
         """Whether it has not ended."""
         return self.record.is_live
 
-    def report(self) -> PartReport:
+    def report(self) -> messages.PartReport:
         """Return its state for the coordinator."""
         record = self.record
         phase = "lost" if self.lost is not None else record.phase
-        return PartReport(
+        return messages.PartReport(
             dataflow_id=record.dataflow_id,
             attempt=record.attempt,
             phase="stopping" if self.live and record.stopping else phase,
@@ -91,7 +73,7 @@ class LocalPart:
             problem=(self.lost or self.refusal) if self.live else None,
         )
 
-    def start_alone(self, why: str, now: float) -> list[Command]:
+    def start_alone(self, why: str, now: float) -> list[do.Command]:
         """Start it without the coordinator, whose next report names the same attempt."""
         record = self.record
         reason = f"{self.lost}; {why}"
@@ -99,7 +81,7 @@ class LocalPart:
         self.recorders, self.ready = "none", False
         starts = record.starts + 1
         save = self.save(phase="preparing", starts=starts, recovers=reason, runtime_dir="")
-        return [save, StartRunner(self.record)]
+        return [save, do.StartRunner(self.record)]
 
     def fails_soon(self, now: float) -> bool:
         """Whether its end would be a failure of its last start without the coordinator."""
@@ -110,14 +92,14 @@ class LocalPart:
         self.failures = self.failures + 1 if self.fails_soon(now) else 0
         return min(MAX_PAUSE, 2.0 ** (self.failures - 1)) if self.failures else 0.0
 
-    def return_to_former(self, former: FormerNodes) -> list[Command]:
+    def return_to_former(self, former: FormerNodes) -> list[do.Command]:
         """Start the nodes before the last change from now on, which counts as another change."""
         record, present = self.record, self.record.spec
         spec = former.spec.model_copy(update={"params": present.params, "stopped": present.stopped})
         links = former.links.model_copy(update={"whole": record.links.whole})
         revision = record.revision + 1
         text = f"it failed {TRIES} times: its nodes are again those before their last change"
-        log = WriteLog("warning", f"dataflow {record.dataflow_id}: {text}")
+        log = do.WriteLog("warning", f"dataflow {record.dataflow_id}: {text}")
         self.lost = f"{self.lost}; {text}"
         return [log, self.save(spec=spec, links=links, former=None, revision=revision)]
 
@@ -129,37 +111,37 @@ class LocalPart:
         former = FormerNodes(spec=self.record.spec, links=self.record.links)
         return {"former": former}
 
-    def save(self, **changes: object) -> Command:
+    def save(self, **changes: object) -> do.Command:
         """Change the record; return the command that stores it."""
         self.record = self.record.model_copy(update=changes)
-        return SavePart(self.record)
+        return do.SavePart(self.record)
 
-    def report_state(self) -> Command:
+    def report_state(self) -> do.Command:
         """Return the command that sends the report to the coordinator."""
-        return SendToCoordinator(PartChanged(report=self.report()))
+        return do.SendToCoordinator(messages.PartChanged(report=self.report()))
 
-    def report_description(self) -> Command:
+    def report_description(self) -> do.Command:
         """Return the command that sends the nodes as they are now."""
         record = self.record
-        described = PartDescribed(
+        described = messages.PartDescribed(
             dataflow_id=record.dataflow_id,
             attempt=record.attempt,
             spec=record.spec,
             revision=record.revision,
             lost=self.lost is not None,
         )
-        return SendToCoordinator(described)
+        return do.SendToCoordinator(described)
 
-    def relink(self, links: PartLinks, now: float) -> list[Command]:
+    def relink(self, links: PartLinks, now: float) -> list[do.Command]:
         """Store other links and send them to the runner, now or when one connects."""
         record = self.record
         if links == record.links:
             return []
         kept = self._kept(now) if links.edges != record.links.edges else {}
         save = self.save(relinked=True, links=links, **kept)
-        return [save, SetRunnerLinks(self.record)] if self.connected else [save]
+        return [save, do.SetRunnerLinks(self.record)] if self.connected else [save]
 
-    def update_nodes(self, read: NodesRead, now: float) -> list[Command]:
+    def update_nodes(self, read: NodesRead, now: float) -> list[do.Command]:
         """Store and report what the runner has, so that a recovery starts the same."""
         record, nodes = self.record, read.nodes
         if not self.live or nodes.revision == record.revision:
@@ -174,26 +156,26 @@ class LocalPart:
         save = self.save(spec=spec, revision=nodes.revision, log_dirs=log_dirs, **kept)
         return [save, self.report_description()]
 
-    def keep_log(self, failed: NodeNotAdded) -> list[Command]:
+    def keep_log(self, failed: NodeNotAdded) -> list[do.Command]:
         """Store where a node that could not be added has logged."""
         if not self.live:
             return []
         return [self.save(log_dirs={**self.record.log_dirs, failed.node: failed.log_dir})]
 
-    def read_nodes(self, revision: int) -> list[Command]:
+    def read_nodes(self, revision: int) -> list[do.Command]:
         """Read the nodes of the runner if its revision is another one."""
         record = self.record
         if revision == record.revision:
             return []
-        return [ReadNodes(record.dataflow_id, record.attempt)]
+        return [do.ReadNodes(record.dataflow_id, record.attempt)]
 
-    def catch_up(self, status: RunnerStatus) -> list[Command]:
+    def catch_up(self, status: RunnerStatus) -> list[do.Command]:
         """Complete changes that an earlier daemon process began."""
         record = self.record
-        links: list[Command] = [SetRunnerLinks(record)] if record.relinked else []
+        links: list[do.Command] = [do.SetRunnerLinks(record)] if record.relinked else []
         return [*links, *self.read_nodes(status.revision)]
 
-    def advance(self, phase: Literal["prepared", "running"], now: float) -> list[Command]:
+    def advance(self, phase: Literal["prepared", "running"], now: float) -> list[do.Command]:
         """Report a later phase of the start."""
         if phase == "prepared" and self.record.phase == "running":
             return []
@@ -202,32 +184,32 @@ class LocalPart:
             self.same_since = self.same_since or now
         return [self.save(phase=phase, ran=ran), self.report_state()]
 
-    def report_prepared(self, now: float) -> list[Command]:
+    def report_prepared(self, now: float) -> list[do.Command]:
         """Report that the nodes are at the start barrier, unless recorders are being started."""
         self.ready = self.recorders == "starting"
         return [] if self.ready else self.advance("prepared", now)
 
-    def stop_runner(self, stop: StopPart) -> list[Command]:
+    def stop_runner(self, stop: messages.StopPart) -> list[do.Command]:
         """Stop now, or when the runner answers; a forced stop kills one that does not."""
         self.stop = stop
         dataflow_id = self.record.dataflow_id
         if self.connected:
             request = StopAllNodes(grace=stop.grace, force=stop.force, reason=stop.reason)
-            return [SendToRunner(dataflow_id, request)]
+            return [do.SendToRunner(dataflow_id, request)]
         if stop.force:
-            return [KillRunner(dataflow_id)]
-        return [EndRunner(dataflow_id)] if self.refusal is not None else []
+            return [do.KillRunner(dataflow_id)]
+        return [do.EndRunner(dataflow_id)] if self.refusal is not None else []
 
-    def refuse(self, reason: str) -> list[Command]:
+    def refuse(self, reason: str) -> list[do.Command]:
         """The runner takes no requests: report why, and how to replace it."""
         name = self.record.spec.name or self.record.dataflow_id
         remedy = "run it again" if self.record.borrowed else f"run `dora restart {name}`"
         self.refusal = f"{reason}; {remedy}"
         if self.stop is None and self.record.stopping:
-            self.stop = StopPart(dataflow_id=self.record.dataflow_id)
+            self.stop = messages.StopPart(dataflow_id=self.record.dataflow_id)
         return [self.report_state(), *([] if self.stop is None else self.stop_runner(self.stop))]
 
-    def set_peers(self, later: ConnectPart) -> list[Command]:
+    def set_peers(self, later: messages.ConnectPart) -> list[do.Command]:
         """Store where peers listen, for this runner and later ones, and send it."""
         record = self.record
         renewed = {peer.machine for peer in later.peers}
@@ -240,17 +222,17 @@ class LocalPart:
         if not self.connected:
             return [save]
         request = SetLinkPeers(peers=later.peers, ended=later.ended)
-        return [save, SendToRunner(record.dataflow_id, request)]
+        return [save, do.SendToRunner(record.dataflow_id, request)]
 
-    def send_peers(self) -> list[Command]:
+    def send_peers(self) -> list[do.Command]:
         """Send the runner where the peers of its link listened last."""
         record = self.record
         if not record.peers and not record.ended_peers:
             return []
         request = SetLinkPeers(peers=record.peers, ended=record.ended_peers)
-        return [SendToRunner(record.dataflow_id, request)]
+        return [do.SendToRunner(record.dataflow_id, request)]
 
-    def link_changed(self, report: LinkReport) -> list[Command]:
+    def link_changed(self, report: LinkReport) -> list[do.Command]:
         """Report another state of the link; store the address that its peers know."""
         before, self.link = self.link, report
         if not self.live:

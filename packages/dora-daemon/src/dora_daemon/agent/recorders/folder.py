@@ -21,19 +21,12 @@ from pydantic import ValidationError
 
 from dora_config.access import private_dir, write_private
 from dora_config.errors import DoraError, os_error_text
+from dora_config.protocol import recordings
 from dora_config.protocol.recorders import (
     RecorderEnd,
     RecorderStatus,
     RecordingPlan,
     RecordingRequest,
-)
-from dora_config.protocol.recordings import (
-    FILE_NAME,
-    ClockSample,
-    RecordedFile,
-    RecordingDescribed,
-    RecordingPhase,
-    RecordingState,
 )
 from dora_daemon.recording.status_file import is_recording, read_status
 
@@ -145,7 +138,7 @@ class RecordingFolder:
 
     # --------------------------------------------------------------------------- state
 
-    def state(self, *, live: bool) -> RecordingState:
+    def state(self, *, live: bool) -> recordings.RecordingState:
         """Return the state; ``live``: the dataflow has nodes on this machine.
 
         Raises RecordingRefused.
@@ -157,7 +150,7 @@ class RecordingFolder:
             if status is not None:
                 recorded.update(status.recorded)
                 lost.update(status.lost)
-        return RecordingState(
+        return recordings.RecordingState(
             recording=plan.recording,
             dataflow_id=plan.dataflow_id,
             name=plan.name,
@@ -171,7 +164,9 @@ class RecordingFolder:
             problems=tuple(self._problems(statuses)),
         )
 
-    def _phase(self, statuses: Sequence[RecorderStatus | None], *, live: bool) -> RecordingPhase:
+    def _phase(
+        self, statuses: Sequence[RecorderStatus | None], *, live: bool
+    ) -> recordings.RecordingPhase:
         if any(status is not None and is_recording(status) for status in statuses):
             return "recording"
         if live and self.needs_recorder(statuses, new_attempt=True):
@@ -192,21 +187,21 @@ class RecordingFolder:
                 )
         return found
 
-    def _files(self) -> list[RecordedFile]:
+    def _files(self) -> list[recordings.RecordedFile]:
         return [
-            RecordedFile(name=path.name, size=path.stat().st_size)
+            recordings.RecordedFile(name=path.name, size=path.stat().st_size)
             for path in sorted(self.path.glob("*.mcap"))
-            if re.fullmatch(FILE_NAME, path.name)  # others are not of a recorder
+            if re.fullmatch(recordings.FILE_NAME, path.name)  # others are not of a recorder
         ]
 
     # ------------------------------------------------------------------------ contents
 
-    def add_clock(self, samples: list[ClockSample]) -> None:
+    def add_clock(self, samples: list[recordings.ClockSample]) -> None:
         """Append samples. Raises OSError."""
         with (self.path / CLOCK).open("a") as file:
             file.write("".join(sample.model_dump_json() + "\n" for sample in samples))
 
-    def describe(self) -> RecordingDescribed:
+    def describe(self) -> recordings.RecordingDescribed:
         """Raises RecordingRefused."""
         samples = []
         lines: list[bytes] = []
@@ -214,8 +209,8 @@ class RecordingFolder:
             lines = (self.path / CLOCK).read_bytes().splitlines()
         for line in lines:
             with suppress(ValidationError):  # cut short by a full disk, or damaged by a power cut
-                samples.append(ClockSample.model_validate_json(line))
-        return RecordingDescribed(plan=self.plan(), clock=tuple(samples))
+                samples.append(recordings.ClockSample.model_validate_json(line))
+        return recordings.RecordingDescribed(plan=self.plan(), clock=tuple(samples))
 
     def open(self, name: str) -> BinaryIO:
         """Open a file for reading. Raises RecordingRefused."""
@@ -224,7 +219,7 @@ class RecordingFolder:
         except OSError as error:
             raise RecordingRefused(f"{self.path / name}: {error.strerror}") from error
 
-    def remove(self, expected: tuple[RecordedFile, ...] | None = None) -> None:
+    def remove(self, expected: tuple[recordings.RecordedFile, ...] | None = None) -> None:
         """Remove it, only with the ``expected`` files if given. Raises RecordingRefused."""
         if any(status is not None and is_recording(status) for status in self.statuses()):
             raise RecordingRefused(

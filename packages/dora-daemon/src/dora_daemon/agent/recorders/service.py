@@ -23,22 +23,9 @@ from dora_config.access import Endpoint
 from dora_config.control_plane import ControlConnection
 from dora_config.errors import DoraError, error_text, os_error_text
 from dora_config.process_identity import boot_id
+from dora_config.protocol import recordings
 from dora_config.protocol.daemon import HeartbeatAck
 from dora_config.protocol.recorders import RecordingPlan, RecordingRequest
-from dora_config.protocol.recordings import (
-    ClockSample,
-    DescribeRecording,
-    ListRecordings,
-    RecorderReply,
-    RecorderRequest,
-    RecordingSize,
-    RecordingState,
-    RecordingStates,
-    RecordPart,
-    RemoveRecording,
-    SendRecording,
-    StopRecording,
-)
 from dora_config.transfers import TIMEOUT, send_file
 from dora_daemon.agent.events import RecorderSettled, RecordingRequested
 from dora_daemon.agent.recorders.folder import RecordingFolder, RecordingRefused
@@ -65,16 +52,18 @@ class ClockSamples:
 
     def __init__(self, boot_id: str) -> None:
         self._boot_id = boot_id
-        self._kept: deque[ClockSample] = deque(maxlen=KEPT)
-        self._best: ClockSample | None = None
+        self._kept: deque[recordings.ClockSample] = deque(maxlen=KEPT)
+        self._best: recordings.ClockSample | None = None
         self._since = 0
 
-    def add(self, sent_ns: int, received_ns: int, coordinator_ns: int) -> ClockSample | None:
+    def add(
+        self, sent_ns: int, received_ns: int, coordinator_ns: int
+    ) -> recordings.ClockSample | None:
         """Add a heartbeat; return a sample that is to be stored, once for each span.
 
         ``sent_ns``, ``received_ns``: CLOCK_MONOTONIC of this machine.
         """
-        sample = ClockSample(
+        sample = recordings.ClockSample(
             boot_id=self._boot_id,
             monotonic_ns=(sent_ns + received_ns) // 2,
             coordinator_ns=coordinator_ns,
@@ -91,7 +80,7 @@ class ClockSamples:
         self._kept.append(stored)
         return stored
 
-    def recent(self) -> list[ClockSample]:
+    def recent(self) -> list[recordings.ClockSample]:
         """Return what a new recording needs, oldest first."""
         return [*self._kept, *([] if self._best is None else [self._best])]
 
@@ -228,34 +217,34 @@ class Recorders:
 
     # ---------------------------------------------------------------------- requests
 
-    async def call(self, request: RecorderRequest) -> RecorderReply:
+    async def call(self, request: recordings.RecorderRequest) -> recordings.RecorderReply:
         """Raises RecordingRefused."""
         try:
             return await self._call(request)
         except OSError as error:
             raise RecordingRefused(os_error_text(error)) from error
 
-    async def _call(self, request: RecorderRequest) -> RecorderReply:
+    async def _call(self, request: recordings.RecorderRequest) -> recordings.RecorderReply:
         match request:
-            case RecordPart(plan=plan):
+            case recordings.RecordPart(plan=plan):
                 return await self._record(plan)
-            case StopRecording(recording=recording):
+            case recordings.StopRecording(recording=recording):
                 return self._stop(self._folder(recording))
-            case ListRecordings():
-                return RecordingStates(recordings=tuple(self._read_all(self._state)))
-            case DescribeRecording(recording=recording):
+            case recordings.ListRecordings():
+                return recordings.RecordingStates(recordings=tuple(self._read_all(self._state)))
+            case recordings.DescribeRecording(recording=recording):
                 return self._folder(recording).describe()
-            case SendRecording(recording=recording, file=name):
+            case recordings.SendRecording(recording=recording, file=name):
                 file = await anyio.to_thread.run_sync(self._folder(recording).open, name)
                 return self._send(request, file)
-            case RemoveRecording(recording=recording, files=files):
+            case recordings.RemoveRecording(recording=recording, files=files):
                 await anyio.to_thread.run_sync(self._folder(recording).remove, files)
                 self._not_started.pop(recording, None)
-                return RecordingStates()
+                return recordings.RecordingStates()
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _send(self, request: SendRecording, file: BinaryIO) -> RecordingSize:
+    def _send(self, request: recordings.SendRecording, file: BinaryIO) -> recordings.RecordingSize:
         """Start the upload of a part, and close the file."""
         size = os.fstat(file.fileno()).st_size
         end = size if request.last is None else min(size, request.last + 1)
@@ -266,9 +255,9 @@ class Recorders:
             )
         else:
             file.close()
-        return RecordingSize(size=size)
+        return recordings.RecordingSize(size=size)
 
-    def _upload(self, request: SendRecording, file: BinaryIO, length: int) -> None:
+    def _upload(self, request: recordings.SendRecording, file: BinaryIO, length: int) -> None:
         with file:
             try:
                 endpoint = self._endpoint()
@@ -278,7 +267,7 @@ class Recorders:
             except (DoraError, OSError, HTTPException) as error:  # its reader may have ended
                 logger.info("%s was not sent in full: %s", request.file, error)
 
-    def _stop(self, folder: RecordingFolder) -> RecordingStates:
+    def _stop(self, folder: RecordingFolder) -> recordings.RecordingStates:
         state = folder.state(live=False)  # it must exist
         for status in folder.stop():
             with suppress(ProcessLookupError):
@@ -286,12 +275,12 @@ class Recorders:
         starting = self._starting.get(folder.path.name)
         if starting is not None:
             starting.terminate()  # a recorder that got a SIGTERM above ignores the second one
-        return RecordingStates(recordings=(state,))
+        return recordings.RecordingStates(recordings=(state,))
 
-    async def _record(self, plan: RecordingPlan) -> RecordingStates:
+    async def _record(self, plan: RecordingPlan) -> recordings.RecordingStates:
         folder = self._folder(plan.recording)
         if not folder.exists and not self._is_live(plan.dataflow_id):
-            return RecordingStates()
+            return recordings.RecordingStates()
         if not folder.exists:
             self._create(folder, plan)
         elif folder.plan() != plan:
@@ -300,9 +289,9 @@ class Recorders:
             self._post(RecordingRequested(plan.dataflow_id))
             if (start := self._starts.get(plan.dataflow_id)) is not None:
                 await start.wait()
-        return RecordingStates(recordings=(self._state(folder),))
+        return recordings.RecordingStates(recordings=(self._state(folder),))
 
-    def _state(self, folder: RecordingFolder) -> RecordingState:
+    def _state(self, folder: RecordingFolder) -> recordings.RecordingState:
         """Raises RecordingRefused."""
         state = folder.state(live=self._is_live(folder.plan().dataflow_id))
         problem = self._not_started.get(folder.path.name)
@@ -332,14 +321,14 @@ class Recorders:
             self._adds_clock = True
             self._tasks.start_soon(self._add_clock, sample)
 
-    async def _add_clock(self, sample: ClockSample) -> None:
+    async def _add_clock(self, sample: recordings.ClockSample) -> None:
         try:
             await run_in_daemon_thread(partial(_append_sample, self._root, sample))
         finally:
             self._adds_clock = False
 
 
-def _append_sample(root: Path, sample: ClockSample) -> None:
+def _append_sample(root: Path, sample: recordings.ClockSample) -> None:
     """Append a sample to the recordings in progress; on a thread, as the disk may be slow."""
     try:
         folders = RecordingFolder.all(root)

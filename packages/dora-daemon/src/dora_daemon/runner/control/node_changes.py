@@ -19,20 +19,9 @@ from dora_config.protocol.graph_checks import (
 )
 from dora_config.protocol.runner_events import DATAFLOW_ENDED
 from dora_daemon.runner.errors import QueueUnavailable, RequestRefused
+from dora_daemon.runner.machine import events
 from dora_daemon.runner.machine.barrier import joins_barrier
 from dora_daemon.runner.machine.edges import Edge
-from dora_daemon.runner.machine.events import (
-    EdgeAdded,
-    EdgeRemoved,
-    NodeAdded,
-    NodeRemoved,
-    NodeRestartRequested,
-    NodeStopRequested,
-    ProgramChanged,
-    ReplacementAbandoned,
-    ReplacementConnected,
-    ReplacementPrepared,
-)
 from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
 from dora_daemon.runner.machine.state import RunnerState
 from dora_daemon.runner.nodes.local_nodes import LocalNode, Replacement
@@ -100,7 +89,7 @@ class NodeChanges:
         found = self._find(node)
         if not leaves:
             self._services.nodes.set_stopped(node, stopped=True)
-        self._dispatcher.emit(NodeStopRequested(node, grace, leaves))
+        self._dispatcher.emit(events.NodeStopRequested(node, grace, leaves))
         # the runner cannot kill a dynamic node
         with anyio.move_on_after(grace if found.dynamic else math.inf):
             await self._until(node, lambda n: n.state in (NodeState.ENDED, NodeState.ABSENT))
@@ -114,7 +103,7 @@ class NodeChanges:
                 f'node "{before.node}" is dynamic: restart its process where you started it'
             )
         self._services.nodes.set_stopped(request.node, stopped=False)
-        self._dispatcher.emit(NodeRestartRequested(request.node, request.grace))
+        self._dispatcher.emit(events.NodeRestartRequested(request.node, request.grace))
         with anyio.move_on_after(request.grace * 1.5 + START_SECONDS):
             await self._until(
                 request.node,
@@ -163,7 +152,7 @@ class NodeChanges:
         """Start the new process, then stop the old one."""
         spec = replacement.program.spec
         node.replacement = replacement
-        self._dispatcher.emit(ReplacementPrepared(spec.id))
+        self._dispatcher.emit(events.ReplacementPrepared(spec.id))
         if (error := replacement.error) is not None:
             raise RequestRefused(f'node "{spec.id}" cannot be spawned: {error}') from error
         number = replacement.incarnation
@@ -178,7 +167,7 @@ class NodeChanges:
                 raise lost
             # the client may disconnect: once the old process is stopped, the new one takes over
             with anyio.CancelScope(shield=True):
-                self._dispatcher.emit(ReplacementConnected(spec, number, grace))
+                self._dispatcher.emit(events.ReplacementConnected(spec, number, grace))
                 await self._until(
                     spec.id,
                     lambda n: n.incarnation == number or n.state is not NodeState.STOPPING,
@@ -186,14 +175,14 @@ class NodeChanges:
         finally:
             if node.program is not replacement.program:
                 replacement.kill()
-                self._dispatcher.emit(ReplacementAbandoned(spec.id, number))
+                self._dispatcher.emit(events.ReplacementAbandoned(spec.id, number))
         if self._find(spec.id).incarnation != number:
             raise lost
 
     async def _start_program(self, spec: ResolvedNode) -> None:
         """Start the new program of a node that has ended or waits for a restart."""
         before = self._find(spec.id).incarnation
-        self._dispatcher.emit(ProgramChanged(spec))
+        self._dispatcher.emit(events.ProgramChanged(spec))
 
         def settled() -> bool:
             node = self._find(spec.id)
@@ -262,7 +251,7 @@ class NodeChanges:
             raise
         self._runner.files.write_index()
         self._runner.monitor.schedule()
-        self._dispatcher.emit(NodeAdded(spec))
+        self._dispatcher.emit(events.NodeAdded(spec))
         if not joins_barrier(spec):
             return
         with anyio.move_on_after(CONNECT_SECONDS):
@@ -306,7 +295,7 @@ class NodeChanges:
         services = self._services
         services.router.drop_all(node)
         services.departures.remove(services.nodes[node])
-        self._dispatcher.emit(NodeRemoved(node))
+        self._dispatcher.emit(events.NodeRemoved(node))
         services.nodes.remove(node)
         self._runner.files.write_index()
 
@@ -332,7 +321,7 @@ class NodeChanges:
             raise RequestRefused(f"input `{place}` reads `{present.source}`; disconnect that first")
         services.nodes.set_inputs(target.id, {**target.inputs, request.input: wanted})
         self._runner.monitor.schedule()
-        self._dispatcher.emit(EdgeAdded(edge))
+        self._dispatcher.emit(events.EdgeAdded(edge))
         if not target.is_dynamic or node.connection is not None:
             try:
                 services.router.connect_input(target.id, request.input, wanted)
@@ -364,7 +353,7 @@ class NodeChanges:
         target.inputs.closed(edge.input)
         self._runner.monitor.schedule()
         self._services.router.disconnect_input(edge)
-        self._dispatcher.emit(EdgeRemoved(edge))
+        self._dispatcher.emit(events.EdgeRemoved(edge))
 
     def _check_source(self, place: str, wanted: ResolvedInput, *, of: ResolvedNode) -> None:
         """Refuse an output that its node does not have; the node itself may come later."""

@@ -13,12 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from dora_config.protocol.runner_events import (
-    DataflowStopping,
-    LogLine,
-    LogLinesDropped,
-    RunnerEvent,
-)
+from dora_config.protocol import runner_events as reports
 from dora_daemon.runner.logs.logs import Gate
 
 MAX_LINES = 20_000
@@ -39,7 +34,7 @@ class EventQueue:
 
     def __init__(
         self,
-        on_event: Callable[[RunnerEvent], None] | None,
+        on_event: Callable[[reports.RunnerEvent], None] | None,
         *,
         gate: Gate | None = None,
         max_lines: int | None = None,
@@ -51,7 +46,7 @@ class EventQueue:
         self._max_lines = max_lines or (MAX_LINES if gate is None else MAX_HELD_LINES)
         self._held = held_lines
         self._stopping_lines = stopping_lines
-        self._waiting: deque[RunnerEvent] = deque()
+        self._waiting: deque[reports.RunnerEvent] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._taken = 0
@@ -60,12 +55,12 @@ class EventQueue:
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
 
-    def put(self, event: RunnerEvent) -> None:
+    def put(self, event: reports.RunnerEvent) -> None:
         """Add an event without waiting."""
         if self._on_event is None or self._failure is not None:
             return
         with self._changed:
-            if isinstance(event, LogLine) and len(self._waiting) >= self._max_lines:
+            if isinstance(event, reports.LogLine) and len(self._waiting) >= self._max_lines:
                 self._shed_oldest(max(1, self._max_lines // 2))
             self._waiting.append(event)
             self._changed.notify()
@@ -76,8 +71,8 @@ class EventQueue:
         if self._gate is not None:
             self._hold_back(event, self._gate)
 
-    def _hold_back(self, event: RunnerEvent, gate: Gate) -> None:
-        if isinstance(event, DataflowStopping):
+    def _hold_back(self, event: reports.RunnerEvent, gate: Gate) -> None:
+        if isinstance(event, reports.DataflowStopping):
             self._held = max(self._held, self._stopping_lines)
             self._open(gate)
             self._look_again(gate, self._taken)
@@ -107,19 +102,19 @@ class EventQueue:
 
         An unread record of an earlier gap becomes part of it.
         """
-        kept: list[RunnerEvent] = []
+        kept: list[reports.RunnerEvent] = []
         place, lines, earlier = None, 0, 0
         for event in self._waiting:
             match event:
-                case LogLinesDropped(count=count):
+                case reports.LogLinesDropped(count=count):
                     earlier += count
-                case LogLine() if lines < most:
+                case reports.LogLine() if lines < most:
                     lines += 1
                 case _:
                     kept.append(event)
                     continue
             place = len(kept) if place is None else place
-        kept.insert(place or 0, LogLinesDropped(count=lines + earlier))
+        kept.insert(place or 0, reports.LogLinesDropped(count=lines + earlier))
         self._waiting = deque(kept)
 
     def _run(self) -> None:

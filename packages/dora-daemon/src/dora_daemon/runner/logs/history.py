@@ -21,19 +21,8 @@ from dora_config.history.entries import (
     kept_result,
 )
 from dora_config.history.file import HistoryFile, read_history
+from dora_config.protocol import runner_events as reports
 from dora_config.protocol.run_plan import RunPlan
-from dora_config.protocol.runner_events import (
-    DataflowFinished,
-    DataflowResult,
-    DataflowStarted,
-    DataflowStopping,
-    NodeConnected,
-    NodeEnded,
-    NodeFailed,
-    NodeRestarting,
-    NodeSpawned,
-    RunnerEvent,
-)
 from dora_daemon._version import __version__
 
 MAX_LINES = 2 * (FIRST + LAST)
@@ -64,20 +53,20 @@ class KeptHistory:
     def entries(self) -> tuple[HistoryEntry, ...]:
         return self._kept.entries()
 
-    def note(self, event: RunnerEvent) -> None:
+    def note(self, event: reports.RunnerEvent) -> None:
         """Keep an event of the runner if an explanation needs it."""
         match event:
-            case NodeFailed(result=result):
-                self.add(NodeFailed(result=kept_result(result)))
-            case DataflowFinished(result=result):
+            case reports.NodeFailed(result=result):
+                self.add(reports.NodeFailed(result=kept_result(result)))
+            case reports.DataflowFinished(result=result):
                 self.add(ended(result))
             case (
-                NodeSpawned()
-                | NodeConnected()
-                | NodeRestarting()
-                | NodeEnded()
-                | DataflowStarted()
-                | DataflowStopping()
+                reports.NodeSpawned()
+                | reports.NodeConnected()
+                | reports.NodeRestarting()
+                | reports.NodeEnded()
+                | reports.DataflowStarted()
+                | reports.DataflowStopping()
             ):
                 self.add(event)
             case _:
@@ -101,7 +90,7 @@ def record_failed_start(path: Path, plan: RunPlan, error: str) -> None:
     history.add(RunEnded(ok=False, error=error))
 
 
-def ended(result: DataflowResult) -> RunEnded:
+def ended(result: reports.DataflowResult) -> RunEnded:
     """Return the event about the end of all nodes; their results were events before."""
     return RunEnded(ok=result.ok, stop_reason=result.stop_reason, error=result.error)
 

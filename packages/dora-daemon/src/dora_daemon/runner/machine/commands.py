@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from dora_config.protocol.runner_events import (
-    DataflowResult,
-    LogLevel,
-    NodeEnded,
-    NodeFailed,
-    NodeRestarting,
-    NodeResult,
-    RunnerEvent,
-)
+from dora_config.protocol import runner_events as reports
 from dora_daemon.runner.machine.events import TimerName
 from dora_node_api.frozen import Frozen
 
@@ -127,13 +119,13 @@ class DropInputs(Frozen):
 class ReportEvent(Frozen):
     """Publish an event to the followers of this runner."""
 
-    event: RunnerEvent
+    event: reports.RunnerEvent
 
 
 class EmitLog(Frozen):
     """Log a line of the runner; ``node`` is its subject."""
 
-    level: LogLevel
+    level: reports.LogLevel
     message: str
     node: str | None = None
 
@@ -165,7 +157,7 @@ class SignalLink(Frozen):
 class FinishDataflow(Frozen):
     """Store the result after the end of every node; a ReportEvent with it follows."""
 
-    result: DataflowResult
+    result: reports.DataflowResult
 
 
 Announcement = AnnounceClosed | AnnounceRestarted | AnnounceFailed | RepeatClosed
@@ -198,7 +190,7 @@ def cancel_timers(node: str) -> list[Command]:
     return [CancelTimer(node, name) for name in _TIMERS]
 
 
-def announce_restart(report: NodeRestarting) -> list[Command]:
+def announce_restart(report: reports.NodeRestarting) -> list[Command]:
     """Return the commands after the end of a process whose node restarts."""
     return [*cancel_timers(report.node), AnnounceRestarted(report.node), ReportEvent(report)]
 
@@ -209,19 +201,19 @@ def announce_detached(node: str) -> list[Command]:
         *cancel_timers(node),
         DropInputs(node),
         AnnounceClosed(node),
-        ReportEvent(NodeEnded(node=node, dynamic=True)),
+        ReportEvent(reports.NodeEnded(node=node, dynamic=True)),
     ]
 
 
-def announce_end(result: NodeResult) -> list[Command]:
+def announce_end(result: reports.NodeResult) -> list[Command]:
     """Return the commands after the end of a node that does not restart."""
     node = result.node
     commands: list[Command] = [*cancel_timers(node), DropInputs(node)]
     if result.outcome == "success":
-        return [*commands, AnnounceClosed(node), ReportEvent(NodeEnded(node=node))]
+        return [*commands, AnnounceClosed(node), ReportEvent(reports.NodeEnded(node=node))]
     return [
         *commands,
         AnnounceFailed(node, result.message),
         AnnounceClosed(node),
-        ReportEvent(NodeFailed(result=result)),
+        ReportEvent(reports.NodeFailed(result=result)),
     ]

@@ -13,25 +13,7 @@ from enum import Enum
 from typing import assert_never
 
 from dora_daemon.link import LINK_NODE
-from dora_daemon.runner.machine.commands import (
-    AdmitLink,
-    ArmTimer,
-    CancelTimer,
-    Command,
-    EmitLog,
-    FinishLink,
-    Refuse,
-    SignalLink,
-    SpawnLink,
-)
-from dora_daemon.runner.machine.events import (
-    LinkConnected,
-    LinkExited,
-    LinkProcessEvent,
-    LinkSpawned,
-    TimerFired,
-    TimerName,
-)
+from dora_daemon.runner.machine import commands as do, events
 from dora_node_api.frozen import Frozen
 
 FIRST_DELAY = 0.1
@@ -50,7 +32,7 @@ LEAVE_SECONDS = 2.0
 LAST_ATTEMPTS = 3
 """Restarts that only report to peers that the nodes have ended: no message is queued."""
 
-_TIMERS: tuple[TimerName, ...] = ("backoff", "notice", "kill")
+_TIMERS: tuple[events.TimerName, ...] = ("backoff", "notice", "kill")
 
 
 class LinkProcessState(Enum):
@@ -78,7 +60,7 @@ class LinkCut(Frozen):
     """End the link at once, without a notice to its peers."""
 
 
-LinkEvent = LinkNeeded | LinkProcessEvent | NodesEnded | LinkCut | TimerFired
+LinkEvent = LinkNeeded | events.LinkProcessEvent | NodesEnded | LinkCut | events.TimerFired
 
 
 @dataclass(slots=True)
@@ -110,44 +92,44 @@ class LinkLifecycle:
         """Whether no link process will run again."""
         return self.state in (LinkProcessState.NONE, LinkProcessState.ENDED)
 
-    def handle(self, event: LinkEvent, now: float) -> list[Command]:
+    def handle(self, event: LinkEvent, now: float) -> list[do.Command]:
         """Process one event and return commands."""
         match event:
             case LinkNeeded():
                 return self._spawn(now) if self.state is LinkProcessState.NONE else []
-            case LinkSpawned(incarnation=number):
+            case events.LinkSpawned(incarnation=number):
                 return self._spawned(number, now)
-            case LinkConnected(incarnation=number):
+            case events.LinkConnected(incarnation=number):
                 return self._connected(number)
-            case LinkExited():
+            case events.LinkExited():
                 return self._exited(event, now)
             case NodesEnded(stopping=stopping, force=force):
                 return self._finish(now, stopping=stopping, force=force)
             case LinkCut():
                 return self._cut()
-            case TimerFired(timer=timer):
+            case events.TimerFired(timer=timer):
                 return self._timer(timer, now)
             case _ as never:
                 assert_never(never)
 
-    def _spawn(self, now: float) -> list[Command]:
+    def _spawn(self, now: float) -> list[do.Command]:
         self.incarnation = self._next_incarnation()
         self.state = LinkProcessState.STARTING
         self._started = now
-        return [SpawnLink(self.incarnation)]
+        return [do.SpawnLink(self.incarnation)]
 
-    def _spawned(self, incarnation: int, now: float) -> list[Command]:
+    def _spawned(self, incarnation: int, now: float) -> list[do.Command]:
         if incarnation != self.incarnation or self._deadline is None:
             return []
-        return [FinishLink(max(0.0, self._deadline - now))]
+        return [do.FinishLink(max(0.0, self._deadline - now))]
 
-    def _connected(self, incarnation: int) -> list[Command]:
+    def _connected(self, incarnation: int) -> list[do.Command]:
         if self.state is not LinkProcessState.STARTING or incarnation != self.incarnation:
-            return [Refuse(LINK_NODE, "this dataflow has another link process now")]
+            return [do.Refuse(LINK_NODE, "this dataflow has another link process now")]
         self.state = LinkProcessState.RUNNING
-        return [AdmitLink(self.incarnation)]
+        return [do.AdmitLink(self.incarnation)]
 
-    def _exited(self, event: LinkExited, now: float) -> list[Command]:
+    def _exited(self, event: events.LinkExited, now: float) -> list[do.Command]:
         if event.incarnation != self.incarnation or self.state is LinkProcessState.ENDED:
             return []
         if self._deadline is not None:
@@ -164,9 +146,9 @@ class LinkLifecycle:
         self.state = LinkProcessState.BACKING_OFF
         self.restarts += 1
         text = f"restarting the link to other machines in {delay:g} s: {_cause(event)}"
-        return [EmitLog("warn", text), ArmTimer(LINK_NODE, "backoff", now + delay)]
+        return [do.EmitLog("warn", text), do.ArmTimer(LINK_NODE, "backoff", now + delay)]
 
-    def _finish(self, now: float, *, stopping: bool, force: bool) -> list[Command]:
+    def _finish(self, now: float, *, stopping: bool, force: bool) -> list[do.Command]:
         if self.over:
             return []
         if force:
@@ -176,24 +158,24 @@ class LinkLifecycle:
         if self._deadline is not None and self._deadline <= now + seconds:
             return []
         self._deadline = now + seconds
-        armed: list[Command] = [ArmTimer(LINK_NODE, "kill", self._deadline + LEAVE_SECONDS)]
+        armed: list[do.Command] = [do.ArmTimer(LINK_NODE, "kill", self._deadline + LEAVE_SECONDS)]
         if stopping:
-            armed.append(CancelTimer(LINK_NODE, "notice"))
+            armed.append(do.CancelTimer(LINK_NODE, "notice"))
         else:
-            armed.append(ArmTimer(LINK_NODE, "notice", now + NOTICE_SECONDS))
+            armed.append(do.ArmTimer(LINK_NODE, "notice", now + NOTICE_SECONDS))
         if self.state is LinkProcessState.BACKING_OFF:
             # the next link delivers queued messages
-            return [CancelTimer(LINK_NODE, "backoff"), *armed, *self._spawn(now)]
-        return [*armed, FinishLink(seconds)]
+            return [do.CancelTimer(LINK_NODE, "backoff"), *armed, *self._spawn(now)]
+        return [*armed, do.FinishLink(seconds)]
 
-    def _cut(self) -> list[Command]:
+    def _cut(self) -> list[do.Command]:
         if self.over:
             return []
         commands = self._kill()
         self.state = LinkProcessState.ENDED
         return commands
 
-    def _timer(self, timer: TimerName, now: float) -> list[Command]:
+    def _timer(self, timer: events.TimerName, now: float) -> list[do.Command]:
         if timer == "backoff" and self.state is LinkProcessState.BACKING_OFF:
             return self._spawn(now)
         if self.over:
@@ -203,30 +185,30 @@ class LinkLifecycle:
                 "all nodes here have ended; still delivering messages to other machines (stop the"
                 " dataflow to discard them)"
             )
-            return [EmitLog("info", text)]
+            return [do.EmitLog("info", text)]
         if timer == "kill":
             text = "the link could not deliver all messages to other machines in time"
-            return [EmitLog("warn", text), *self._kill()]
+            return [do.EmitLog("warn", text), *self._kill()]
         return []
 
-    def _kill(self) -> list[Command]:
+    def _kill(self) -> list[do.Command]:
         if self.state is LinkProcessState.BACKING_OFF:
             self.state = LinkProcessState.ENDED
             return self._cancel_timers()
         self._killed = True
-        return [*self._cancel_timers(), SignalLink("SIGKILL")]
+        return [*self._cancel_timers(), do.SignalLink("SIGKILL")]
 
     @staticmethod
-    def _cancel_timers() -> list[Command]:
-        return [CancelTimer(LINK_NODE, name) for name in _TIMERS]
+    def _cancel_timers() -> list[do.Command]:
+        return [do.CancelTimer(LINK_NODE, name) for name in _TIMERS]
 
 
-def _given_up(event: LinkExited) -> EmitLog:
+def _given_up(event: events.LinkExited) -> do.EmitLog:
     lost = "" if event.drained else "; messages to other machines were not delivered"
-    return EmitLog("warn", f"gave up the link to other machines: {_cause(event)}{lost}")
+    return do.EmitLog("warn", f"gave up the link to other machines: {_cause(event)}{lost}")
 
 
-def _cause(event: LinkExited) -> str:
+def _cause(event: events.LinkExited) -> str:
     if event.error:
         return f"it could not be started: {event.error}"
     exited = event.exit

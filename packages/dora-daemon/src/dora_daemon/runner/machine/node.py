@@ -15,25 +15,7 @@ from dora_config import InvalidTransition
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.history.entries import kept_stderr
 from dora_config.protocol import runner_events as reports
-from dora_daemon.runner.machine import events
-from dora_daemon.runner.machine.commands import (
-    Admit,
-    ArmTimer,
-    CancelTimer,
-    Command,
-    EmitLog,
-    PromoteReplacement,
-    Refuse,
-    ReportEvent,
-    SendStop,
-    SignalNode,
-    SpawnNode,
-    StageReplacement,
-    announce_detached,
-    announce_end,
-    announce_restart,
-    cancel_timers,
-)
+from dora_daemon.runner.machine import commands as do, events
 from dora_daemon.runner.machine.events import (
     BarrierBroken,
     BarrierOpened,
@@ -91,22 +73,22 @@ class StopSequence:
 
     def begin(
         self, order: StopOrdered, now: float, *, connected: bool, spawned: bool
-    ) -> list[Command]:
+    ) -> list[do.Command]:
         """Send the first step of a stop; ``spawned``: the process has a pid."""
         self.order = order
-        commands = cancel_timers(self.node)
+        commands = do.cancel_timers(self.node)
         if self.dynamic:
-            return [*commands, SendStop(self.node)]
+            return [*commands, do.SendStop(self.node)]
         if order.grace <= 0:
             return [*commands, *self.kill(_FORCED)]
         if connected:
-            commands.append(SendStop(self.node))
+            commands.append(do.SendStop(self.node))
         elif spawned:
             # STOP cannot reach it, so there is nothing to wait for
-            commands.append(SignalNode(self.node, "SIGTERM"))
-        return [*commands, ArmTimer(self.node, "terminate", now + order.grace)]
+            commands.append(do.SignalNode(self.node, "SIGTERM"))
+        return [*commands, do.ArmTimer(self.node, "terminate", now + order.grace)]
 
-    def repeat(self, order: StopOrdered, now: float) -> list[Command]:
+    def repeat(self, order: StopOrdered, now: float) -> list[do.Command]:
         """Apply another order during the stop. An end outweighs a restart."""
         assert self.order is not None
         if order.then == "end" or self.order.then == "end":
@@ -116,26 +98,26 @@ class StopSequence:
         if self.dynamic:
             return []
         if order.grace <= 0:
-            return [*cancel_timers(self.node), *self.kill(_FORCED)]
-        return [ArmTimer(self.node, "terminate", now + order.grace)]
+            return [*do.cancel_timers(self.node), *self.kill(_FORCED)]
+        return [do.ArmTimer(self.node, "terminate", now + order.grace)]
 
-    def terminate(self, now: float) -> list[Command]:
+    def terminate(self, now: float) -> list[do.Command]:
         """Send SIGTERM, later SIGKILL."""
         assert self.order is not None
         return [
-            SignalNode(self.node, "SIGTERM"),
-            ArmTimer(self.node, "kill", now + self.order.grace / 2),
+            do.SignalNode(self.node, "SIGTERM"),
+            do.ArmTimer(self.node, "kill", now + self.order.grace / 2),
         ]
 
-    def kill_overdue(self) -> list[Command]:
+    def kill_overdue(self) -> list[do.Command]:
         """Kill a process that reacted neither to STOP nor to SIGTERM."""
         waited = 0.0 if self.order is None else self.order.grace * 1.5
         return self.kill(f"it didn't react to a stop message in time ({waited:g} s)")
 
-    def kill(self, reason: str) -> list[Command]:
+    def kill(self, reason: str) -> list[do.Command]:
         """Send SIGKILL; ``reason`` completes "was killed: ..."."""
         self.kill_reason = reason
-        return [SignalNode(self.node, "SIGKILL")]
+        return [do.SignalNode(self.node, "SIGKILL")]
 
 
 @dataclass(slots=True)
@@ -214,7 +196,7 @@ class NodeLifecycle:
             result=self.result,
         )
 
-    def handle(self, event: NodeEvent, now: float) -> list[Command]:
+    def handle(self, event: NodeEvent, now: float) -> list[do.Command]:
         """Process one event. Raises InvalidTransition if it is impossible in this state."""
         match event:
             case SpawnDue():
@@ -251,7 +233,7 @@ class NodeLifecycle:
                 return self._timer(event, now)
             case ReplacementStaged(incarnation=number):
                 self.staged = number
-                return [StageReplacement(self.id, number)]
+                return [do.StageReplacement(self.id, number)]
             case events.ReplacementAbandoned(incarnation=number):
                 return self._abandon(number, now)
             case events.ReplacementLost(incarnation=number):
@@ -262,7 +244,7 @@ class NodeLifecycle:
                 assert_never(never)
         raise InvalidTransition(f'node "{self.id}"', self.state.value, event)
 
-    def _timer(self, event: events.TimerFired, now: float) -> list[Command]:
+    def _timer(self, event: events.TimerFired, now: float) -> list[do.Command]:
         """Ignore a timer that fires in another state than the one it was armed for."""
         match self.state, event.timer:
             case NodeState.BACKING_OFF, "backoff":
@@ -282,16 +264,16 @@ class NodeLifecycle:
 
     # ----------------------------------------------------------------------------- starting
 
-    def _spawn(self) -> list[Command]:
+    def _spawn(self) -> list[do.Command]:
         self.incarnation = self._next_incarnation()
         self.state = NodeState.CONNECTING
         self.connected = False
         self.pid = None
         self.outlived = None
         self.stop.reset()
-        return [CancelTimer(self.id, "backoff"), SpawnNode(self.id, self.incarnation)]
+        return [do.CancelTimer(self.id, "backoff"), do.SpawnNode(self.id, self.incarnation)]
 
-    def _spawn_after_end(self, now: float) -> list[Command]:
+    def _spawn_after_end(self, now: float) -> list[do.Command]:
         """Restart on request, regardless of the policy."""
         self.last_restart = (REQUESTED, now)
         self.result = None
@@ -299,18 +281,18 @@ class NodeLifecycle:
         self.inputs_ended = False
         return self._spawn()
 
-    def _spawned(self, pid: int, now: float) -> list[Command]:
+    def _spawned(self, pid: int, now: float) -> list[do.Command]:
         self.pid = pid
         number, restarts = self.incarnation, self.restarts
         report = reports.NodeSpawned(node=self.id, pid=pid, incarnation=number, restarts=restarts)
-        commands: list[Command] = [ReportEvent(report)]
+        commands: list[do.Command] = [do.ReportEvent(report)]
         if self.state is NodeState.STOPPING:
-            return [*commands, SignalNode(self.id, "SIGTERM")]
+            return [*commands, do.SignalNode(self.id, "SIGTERM")]
         if self.spec.startup_timeout is not None:
-            commands.append(ArmTimer(self.id, "startup", now + self.spec.startup_timeout))
+            commands.append(do.ArmTimer(self.id, "startup", now + self.spec.startup_timeout))
         return commands
 
-    def _hello(self, event: events.NodeConnected) -> list[Command]:
+    def _hello(self, event: events.NodeConnected) -> list[do.Command]:
         if self.state is NodeState.CONNECTING:
             return self._connected(event.pid)
         if self.state is NodeState.ABSENT:
@@ -319,9 +301,9 @@ class NodeLifecycle:
             return self._connected(event.pid)
         if self.broken_by is not None:
             return self._refuse(self.broken_by)
-        return [Refuse(self.id, why_refused(self.snapshot(), event.pid))]
+        return [do.Refuse(self.id, why_refused(self.snapshot(), event.pid))]
 
-    def _connected(self, pid: int) -> list[Command]:
+    def _connected(self, pid: int) -> list[do.Command]:
         self.pid = pid
         if self.broken_by is not None:
             return self._refuse(self.broken_by)
@@ -332,12 +314,12 @@ class NodeLifecycle:
             node=self.id, pid=pid, incarnation=self.incarnation, dynamic=self.dynamic
         )
         return [
-            CancelTimer(self.id, "startup"),
-            Admit(self.id, self.incarnation, self.restarts),
-            ReportEvent(report),
+            do.CancelTimer(self.id, "startup"),
+            do.Admit(self.id, self.incarnation, self.restarts),
+            do.ReportEvent(report),
         ]
 
-    def _barrier_broken(self, event: BarrierBroken, now: float) -> list[Command]:
+    def _barrier_broken(self, event: BarrierBroken, now: float) -> list[do.Command]:
         if self.state not in (*_WITHOUT_PROCESS, NodeState.CONNECTING, NodeState.WAITING):
             return []
         self.broken_by = event.cause
@@ -350,24 +332,24 @@ class NodeLifecycle:
         self.stop.order = StopOrdered(event.grace)
         return [
             *refusal,
-            CancelTimer(self.id, "startup"),
-            ArmTimer(self.id, "terminate", now + event.grace),
+            do.CancelTimer(self.id, "startup"),
+            do.ArmTimer(self.id, "terminate", now + event.grace),
         ]
 
-    def _refuse(self, cause: str) -> list[Command]:
+    def _refuse(self, cause: str) -> list[do.Command]:
         self.refused = True
-        return [Refuse(self.id, broken_by(cause), cancelled=True)]
+        return [do.Refuse(self.id, broken_by(cause), cancelled=True)]
 
-    def _detached(self) -> list[Command]:
+    def _detached(self) -> list[do.Command]:
         self.state = NodeState.ABSENT
         self.connected = False
         self.pid = None
         self.stop.order = None
-        return announce_detached(self.id)
+        return do.announce_detached(self.id)
 
     # ----------------------------------------------------------------------------- stopping
 
-    def _stop_ordered(self, event: StopOrdered, now: float) -> list[Command]:
+    def _stop_ordered(self, event: StopOrdered, now: float) -> list[do.Command]:
         if self.state in _STARTED:
             return self._stop(event, now)
         if self.state is NodeState.STOPPING:
@@ -382,57 +364,57 @@ class NodeLifecycle:
             return self._spawn_after_end(now)
         raise InvalidTransition(f'node "{self.id}"', self.state.value, event)
 
-    def _stop(self, event: StopOrdered, now: float) -> list[Command]:
+    def _stop(self, event: StopOrdered, now: float) -> list[do.Command]:
         was_connected = self.state is not NodeState.CONNECTING
         self.state = NodeState.STOPPING
         return self.stop.begin(event, now, connected=was_connected, spawned=self.pid is not None)
 
-    def _kill(self, reason: str) -> list[Command]:
+    def _kill(self, reason: str) -> list[do.Command]:
         """Kill the process as a failure of the node, so that its restart policy applies."""
-        return [EmitLog("warn", f"killing the node: {reason}", self.id), *self.stop.kill(reason)]
+        return [do.EmitLog("warn", f"killing the node: {reason}", self.id), *self.stop.kill(reason)]
 
-    def _end_without_process(self, event: StopOrdered) -> list[Command]:
+    def _end_without_process(self, event: StopOrdered) -> list[do.Command]:
         self.stop.order = event
-        return [CancelTimer(self.id, "backoff"), *self._end(SUCCESS)]
+        return [do.CancelTimer(self.id, "backoff"), *self._end(SUCCESS)]
 
     # ------------------------------------------------------------------------------ running
 
-    def _stalled(self, seconds: float) -> list[Command]:
+    def _stalled(self, seconds: float) -> list[do.Command]:
         if not self._restartable:
             return []
         self.health_kills += 1
         return self._kill(why_stalled(seconds, self.spec.health_check_timeout or 0.0))
 
-    def _corrupted(self, problem: str, now: float) -> list[Command]:
+    def _corrupted(self, problem: str, now: float) -> list[do.Command]:
         reason = why_corrupted(problem)
         if not self.dynamic:
             return self._kill(reason)
-        log = EmitLog("error", f"stopping the node: {reason}", self.id)
+        log = do.EmitLog("error", f"stopping the node: {reason}", self.id)
         return [log, *self._stop(StopOrdered(self.stop_grace), now)]
 
-    def _inputs_ended(self, now: float) -> list[Command]:
+    def _inputs_ended(self, now: float) -> list[do.Command]:
         self.inputs_ended = True
         if self.finish_grace is None or self.dynamic:
             return []
-        return [ArmTimer(self.id, "finish", now + self.finish_grace)]
+        return [do.ArmTimer(self.id, "finish", now + self.finish_grace)]
 
-    def _overdue(self, busy: bool, now: float) -> list[Command]:
+    def _overdue(self, busy: bool, now: float) -> list[do.Command]:
         assert self.finish_grace is not None
         if busy:
             # it still processes what was sent before its inputs ended
-            return [ArmTimer(self.id, "finish", now + max(0.1, self.finish_grace))]
-        log = EmitLog("warn", why_finished(self.finish_grace), self.id)
+            return [do.ArmTimer(self.id, "finish", now + max(0.1, self.finish_grace))]
+        log = do.EmitLog("warn", why_finished(self.finish_grace), self.id)
         return [log, *self._stop(StopOrdered(self.stop_grace), now)]
 
     # ------------------------------------------------------------------------------ the end
 
-    def _exited(self, event: events.NodeExited, now: float) -> list[Command]:
+    def _exited(self, event: events.NodeExited, now: float) -> list[do.Command]:
         if self.staged is not None and self.stop.order is None:
             self.outlived = event
             self.state = NodeState.BACKING_OFF
             self.connected = False
             self.pid = None
-            return cancel_timers(self.id)
+            return do.cancel_timers(self.id)
         ending = Ending(
             event.exit,
             stop_requested=self.stop.order is not None,
@@ -467,7 +449,7 @@ class NodeLifecycle:
                 return self._restart(delay, message, now, failed=failed, tail=tail)
             case GiveUp(reason=reason):
                 verdict = Verdict("failed", f"{message}; {reason}")
-                log = EmitLog("error", reason, self.id)
+                log = do.EmitLog("error", reason, self.id)
                 return [log, *self._end(verdict, event.stderr_tail, event.exit)]
             case None:
                 return self._end(verdict, event.stderr_tail, event.exit)
@@ -480,7 +462,7 @@ class NodeLifecycle:
         *,
         failed: bool = False,
         tail: tuple[str, ...] = (),
-    ) -> list[Command]:
+    ) -> list[do.Command]:
         self.restarts += 1
         self.connected = False
         self.pid = None
@@ -493,12 +475,12 @@ class NodeLifecycle:
             failed=failed,
             stderr_tail=tail,
         )
-        commands = announce_restart(report)
+        commands = do.announce_restart(report)
         if delay > 0:
-            return [*commands, ArmTimer(self.id, "backoff", now + delay)]
+            return [*commands, do.ArmTimer(self.id, "backoff", now + delay)]
         return [*commands, *self._spawn()]
 
-    def _replace(self, spec: ResolvedNode, incarnation: int, now: float) -> list[Command]:
+    def _replace(self, spec: ResolvedNode, incarnation: int, now: float) -> list[do.Command]:
         self.last_restart = ("replaced", now)
         self.replaced, self.spec = self.spec, spec
         self.staged = self.outlived = None
@@ -511,9 +493,9 @@ class NodeLifecycle:
         report = reports.NodeRestarting(
             node=self.id, reason="replaced", delay=0.0, restarts=self.restarts, failed=False
         )
-        return [*announce_restart(report), PromoteReplacement(self.id, incarnation)]
+        return [*do.announce_restart(report), do.PromoteReplacement(self.id, incarnation)]
 
-    def _abandon(self, incarnation: int, now: float) -> list[Command]:
+    def _abandon(self, incarnation: int, now: float) -> list[do.Command]:
         """Continue without a replacement; the old process may have ended meanwhile."""
         if self.staged != incarnation:
             return []
@@ -524,7 +506,7 @@ class NodeLifecycle:
         self.connected = True
         return self._exited(exited, now)
 
-    def _replacement_lost(self, incarnation: int, now: float) -> list[Command]:
+    def _replacement_lost(self, incarnation: int, now: float) -> list[do.Command]:
         """Start the former program again."""
         if self.state is not NodeState.CONNECTING or self.incarnation != incarnation:
             return []
@@ -534,13 +516,13 @@ class NodeLifecycle:
 
     def _end(
         self, verdict: Verdict, tail: tuple[str, ...] = (), status: events.Exit | None = None
-    ) -> list[Command]:
+    ) -> list[do.Command]:
         self.result = _result(self, verdict, tail, status or events.Exit(), self._next_order())
         self.state = NodeState.ENDED
         self.ended_unconnected = not self.connected
         self.connected = False
         self.pid = None
-        return announce_end(self.result)
+        return do.announce_end(self.result)
 
 
 def _result(

@@ -14,23 +14,12 @@ from typing import Final, Literal, assert_never
 from dora_config.dataflow.resolved import DEFAULT_FINISH_GRACE, ResolvedNode
 from dora_config.protocol import runner_events as reports
 from dora_daemon.link import LINK_NODE
-from dora_daemon.runner.machine import events
+from dora_daemon.runner.machine import commands as do, events
 from dora_daemon.runner.machine.barrier import (
     BARRIER_NOTICE,
     NOTICE_SECONDS,
     StartBarrier,
     must_connect,
-)
-from dora_daemon.runner.machine.commands import (
-    ArmTimer,
-    CancelTimer,
-    Command,
-    FinishDataflow,
-    Refuse,
-    RepeatClosed,
-    ReportEvent,
-    SendGo,
-    SendStop,
 )
 from dora_daemon.runner.machine.events import (
     BarrierBroken,
@@ -145,11 +134,11 @@ class RunnerState:
 
     # -------------------------------------------------------------------------------- events
 
-    def handle(self, event: events.StateEvent, now: float) -> list[Command]:
+    def handle(self, event: events.StateEvent, now: float) -> list[do.Command]:
         """Process one event. ``now``: seconds of a monotonic clock."""
         return [*self._handle(event, now), *self._advance(now)]
 
-    def _handle(self, event: events.StateEvent, now: float) -> list[Command]:
+    def _handle(self, event: events.StateEvent, now: float) -> list[do.Command]:
         match event:
             case events.Prepared():
                 return self._begin(now)
@@ -207,7 +196,7 @@ class RunnerState:
             case _ as never:
                 assert_never(never)
 
-    def _to_node(self, life: NodeLifecycle, event: NodeEvent, now: float) -> list[Command]:
+    def _to_node(self, life: NodeLifecycle, event: NodeEvent, now: float) -> list[do.Command]:
         was_ended = life.ended
         commands = life.handle(event, now)
         if life.ended and not was_ended:
@@ -219,12 +208,12 @@ class RunnerState:
             commands += self._end_inputs(self._wiring.close(life.id), now)
         return commands
 
-    def _advance(self, now: float) -> list[Command]:
+    def _advance(self, now: float) -> list[do.Command]:
         """Decide what follows from the state as a whole, after any event."""
-        commands: list[Command] = []
+        commands: list[do.Command] = []
         if self._phase == "starting" and self._barrier.complete(self._nodes):
             self._phase = "ready"
-            commands.append(ReportEvent(reports.NodesReady()))
+            commands.append(do.ReportEvent(reports.NodesReady()))
             if not self._barrier.held:
                 commands += self._open_barrier(now)
         if self._phase in ("running", "ready") and self._settings.exit_when_nodes_finish:
@@ -239,7 +228,7 @@ class RunnerState:
                 commands += self._link.handle(NodesEnded(stopping), now)
         return commands
 
-    def _timer(self, event: events.TimerFired, now: float) -> list[Command]:
+    def _timer(self, event: events.TimerFired, now: float) -> list[do.Command]:
         if event.node == LINK_NODE:
             return self._link.handle(event, now)
         if event.node is not None:
@@ -255,8 +244,8 @@ class RunnerState:
 
     # ------------------------------------------------------------------------- start barrier
 
-    def _begin(self, now: float) -> list[Command]:
-        commands: list[Command] = []
+    def _begin(self, now: float) -> list[do.Command]:
+        commands: list[do.Command] = []
         if self._phase == "starting":
             for life in self._nodes.values():
                 if life.state is NodeState.PLANNED:
@@ -264,56 +253,56 @@ class RunnerState:
                     commands += self._to_node(
                         life, StopOrdered(0.0) if stopped else SpawnDue(), now
                     )
-        commands.append(ArmTimer(None, BARRIER_NOTICE, now + NOTICE_SECONDS))
+        commands.append(do.ArmTimer(None, BARRIER_NOTICE, now + NOTICE_SECONDS))
         if self._settings.stop_after is not None:
             latest = now + self._settings.stop_after + NOTICE_SECONDS
-            commands.append(ArmTimer(None, STOP_AFTER, latest))
+            commands.append(do.ArmTimer(None, STOP_AFTER, latest))
         return commands
 
-    def _connected(self, event: events.NodeConnected, now: float) -> list[Command]:
+    def _connected(self, event: events.NodeConnected, now: float) -> list[do.Command]:
         life = self._nodes.get(event.node)
         if life is None:
             return []
         if event.incarnation is not None and event.incarnation != life.incarnation:
             # a former process, or a child that inherited the settings of one
-            return [Refuse(event.node, f'node "{life.id}" has another process now')]
+            return [do.Refuse(event.node, f'node "{life.id}" has another process now')]
         if self._phase in _OVER and life.broken_by is None:
-            return [Refuse(event.node, "the dataflow is being stopped", cancelled=True)]
+            return [do.Refuse(event.node, "the dataflow is being stopped", cancelled=True)]
         commands = self._to_node(life, event, now)
-        if any(isinstance(command, Refuse) for command in commands):
+        if any(isinstance(command, do.Refuse) for command in commands):
             return commands
         self._leaving.discard(life.id)
         if life.connected and (life.dynamic or life.restarts):
             self._wiring.reopen(life.id)
             if closed := self._wiring.closed_inputs(life.id):
-                commands.append(RepeatClosed(life.id, closed))
+                commands.append(do.RepeatClosed(life.id, closed))
         if life.connected and self._barrier.open:
-            commands.append(SendGo((life.id,)))
+            commands.append(do.SendGo((life.id,)))
             commands += self._end_inputs([life.id], now)
         return commands
 
-    def _open_barrier(self, now: float) -> list[Command]:
+    def _open_barrier(self, now: float) -> list[do.Command]:
         self._phase = "running"
         self._barrier.open = True
         ready = tuple(node for node, life in self._nodes.items() if life.connected)
-        commands: list[Command] = [CancelTimer(None, BARRIER_NOTICE), SendGo(ready)]
+        commands: list[do.Command] = [do.CancelTimer(None, BARRIER_NOTICE), do.SendGo(ready)]
         for life in self._nodes.values():
             commands += life.handle(BarrierOpened(), now)
         commands.append(
-            ReportEvent(reports.DataflowStarted(dataflow_id=self._settings.dataflow_id))
+            do.ReportEvent(reports.DataflowStarted(dataflow_id=self._settings.dataflow_id))
         )
         if self._settings.stop_after is not None:
-            commands.append(ArmTimer(None, STOP_AFTER, now + self._settings.stop_after))
+            commands.append(do.ArmTimer(None, STOP_AFTER, now + self._settings.stop_after))
         return commands + self._end_inputs(self._nodes, now)
 
-    def _break_barrier(self, life: NodeLifecycle, now: float) -> list[Command]:
+    def _break_barrier(self, life: NodeLifecycle, now: float) -> list[do.Command]:
         """Stop the start if a node failed before it connected."""
         if self._phase != "starting" or not self._barrier.broken_by(life):
             return []
         self._phase = "stopping"
         self._stop_reason = f'node "{life.id}" exited before connecting'
         broken = BarrierBroken(life.id, self._settings.stop_grace)
-        commands: list[Command] = []
+        commands: list[do.Command] = []
         for other in list(self._nodes.values()):
             if other is not life:
                 commands += self._to_node(other, broken, now)
@@ -321,13 +310,13 @@ class RunnerState:
 
     # --------------------------------------------------------------------- edges and the link
 
-    def _change_edges(self, event: events.EdgeEvent, now: float) -> list[Command]:
+    def _change_edges(self, event: events.EdgeEvent, now: float) -> list[do.Command]:
         commands, readers = self._wiring.handle(event)
         return commands + self._end_inputs(readers, now)
 
-    def _end_inputs(self, readers: Iterable[str], now: float) -> list[Command]:
+    def _end_inputs(self, readers: Iterable[str], now: float) -> list[do.Command]:
         """Pass InputsEnded to those readers whose inputs have all ended."""
-        commands: list[Command] = []
+        commands: list[do.Command] = []
         for reader in readers:
             life = self._nodes.get(reader)
             if life is not None and self._wiring.all_inputs_closed(reader):
@@ -336,7 +325,7 @@ class RunnerState:
 
     def _about_link(
         self, event: events.OutgoingStreamsSet | events.LinkProcessEvent, now: float
-    ) -> list[Command]:
+    ) -> list[do.Command]:
         if isinstance(event, events.OutgoingStreamsSet):
             self._wiring.set_reader(LINK_NODE, event.edges)
             return self._link.handle(LinkNeeded(), now) if self._phase != "finished" else []
@@ -344,12 +333,12 @@ class RunnerState:
         if isinstance(event, events.LinkConnected) and event.incarnation == self._link.incarnation:
             # the former link may have ended before it reported them
             closed = self._wiring.closed_inputs(LINK_NODE)
-            commands += [RepeatClosed(LINK_NODE, closed)] if closed else []
+            commands += [do.RepeatClosed(LINK_NODE, closed)] if closed else []
         return commands
 
     # ----------------------------------------------------------------------- stop and restart
 
-    def _stop(self, event: events.StopRequested, now: float) -> list[Command]:
+    def _stop(self, event: events.StopRequested, now: float) -> list[do.Command]:
         if self._phase == "finished":
             return []
         usual = self._settings.stop_grace if event.grace is None else event.grace
@@ -357,10 +346,10 @@ class RunnerState:
         if self._phase != "stopping":
             self._stop_reason = event.reason
         self._phase = "stopping"
-        commands: list[Command] = [
-            CancelTimer(None, STOP_AFTER),
-            CancelTimer(None, BARRIER_NOTICE),
-            ReportEvent(reports.DataflowStopping(reason=event.reason, grace=grace)),
+        commands: list[do.Command] = [
+            do.CancelTimer(None, STOP_AFTER),
+            do.CancelTimer(None, BARRIER_NOTICE),
+            do.ReportEvent(reports.DataflowStopping(reason=event.reason, grace=grace)),
         ]
         if event.recovering:
             commands += self._link.handle(LinkCut(), now)
@@ -372,7 +361,7 @@ class RunnerState:
 
     def _request(
         self, event: events.NodeStopRequested | events.NodeRestartRequested, now: float
-    ) -> list[Command]:
+    ) -> list[do.Command]:
         life = self._nodes.get(event.node)
         if life is None:
             return []
@@ -389,7 +378,7 @@ class RunnerState:
             self._wiring.reopen(event.node)
         return commands
 
-    def _replace(self, event: events.ReplacementEvent, now: float) -> list[Command]:
+    def _replace(self, event: events.ReplacementEvent, now: float) -> list[do.Command]:
         match event:
             case events.ReplacementPrepared(node=node):
                 number = self._next_incarnation()
@@ -411,7 +400,7 @@ class RunnerState:
 
     # -------------------------------------------------------------------- nodes join and leave
 
-    def _add_node(self, node: ResolvedNode, now: float) -> list[Command]:
+    def _add_node(self, node: ResolvedNode, now: float) -> list[do.Command]:
         self._wiring.add_node(node)
         self._leaving.add(node.id)
         life = self._add(node, must_connect=bool(node.inputs or node.outputs))
@@ -421,7 +410,7 @@ class RunnerState:
             return self._to_node(life, StopOrdered(0.0), now)
         return life.handle(SpawnDue(), now)
 
-    def _remove_node(self, node: str, now: float) -> list[Command]:
+    def _remove_node(self, node: str, now: float) -> list[do.Command]:
         readers = self._wiring.remove_node(node)
         del self._nodes[node]
         self._barrier.nodes.discard(node)
@@ -434,7 +423,7 @@ class RunnerState:
     def _static(self) -> list[NodeLifecycle]:
         return [life for life in self._nodes.values() if not life.dynamic]
 
-    def _check_only_virtual(self, now: float) -> list[Command]:
+    def _check_only_virtual(self, now: float) -> list[do.Command]:
         """``exit_when_nodes_finish``: stop, or report where other machines have nodes too."""
         left = [life for life in self._static() if not life.ended]
         only_virtual = all(self._wiring.reads_only_virtual(life.id) for life in left)
@@ -442,7 +431,7 @@ class RunnerState:
             if only_virtual == self._only_virtual_left:
                 return []
             self._only_virtual_left = only_virtual
-            return [ReportEvent(reports.WaitingChanged(only_virtual_left=only_virtual))]
+            return [do.ReportEvent(reports.WaitingChanged(only_virtual_left=only_virtual))]
         if not left or not only_virtual or self._had_only_virtual:
             return []
         return self._stop(events.StopRequested("all nodes but those with timers finished"), now)
@@ -453,7 +442,7 @@ class RunnerState:
             return False
         return all(life.ended for life in static)
 
-    def _finish(self) -> list[Command]:
+    def _finish(self) -> list[do.Command]:
         self._phase = "finished"
         self._result = reports.DataflowResult(
             dataflow_id=self._settings.dataflow_id,
@@ -464,9 +453,9 @@ class RunnerState:
         )
         attached = [life for life in self._nodes.values() if life.dynamic and life.connected]
         return [
-            *(SendStop(life.id) for life in attached),
-            CancelTimer(None, STOP_AFTER),
-            CancelTimer(None, BARRIER_NOTICE),
-            FinishDataflow(self._result),
-            ReportEvent(reports.DataflowFinished(result=self._result)),
+            *(do.SendStop(life.id) for life in attached),
+            do.CancelTimer(None, STOP_AFTER),
+            do.CancelTimer(None, BARRIER_NOTICE),
+            do.FinishDataflow(self._result),
+            do.ReportEvent(reports.DataflowFinished(result=self._result)),
         ]

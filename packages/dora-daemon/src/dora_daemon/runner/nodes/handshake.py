@@ -20,15 +20,7 @@ from dora_daemon.runner.nodes.queues import QueueRegistry
 from dora_daemon.runner.nodes.routing import QueueRouter, send_route
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_daemon.runner.nodes.socket import NodeConnection
-from dora_node_api.protocol.messages import (
-    PROTOCOL_VERSION,
-    Go,
-    Hello,
-    NodeConfig,
-    Refused,
-    SetParam,
-    Welcome,
-)
+from dora_node_api.protocol import messages
 from dora_node_api.transport.shared.errors import BoardFull
 
 
@@ -57,12 +49,12 @@ class NodeHandshake:
         self._warn = warn
         self._cycles = cycles
 
-    def hello(self, connection: NodeConnection, hello: Hello) -> None:
+    def hello(self, connection: NodeConnection, hello: messages.Hello) -> None:
         """Refuse a process, or submit it to the state machine."""
         sender = self._nodes.participant(hello.node_id)
         problem = self._problem(connection, hello, sender)
         if problem is not None:
-            connection.send(Refused(problem))
+            connection.send(messages.Refused(problem))
             connection.close_when_sent()
             return
         assert sender is not None
@@ -80,15 +72,15 @@ class NodeHandshake:
             self._emit(LinkConnected(incarnation or 0))
 
     def _problem(
-        self, connection: NodeConnection, hello: Hello, sender: Participant | None
+        self, connection: NodeConnection, hello: messages.Hello, sender: Participant | None
     ) -> str | None:
         """Return why a process is refused regardless of the state of the dataflow."""
         if connection.node is not None:
             return "this connection has sent Hello before"
-        if hello.protocol != PROTOCOL_VERSION:
+        if hello.protocol != messages.PROTOCOL_VERSION:
             return (
-                f"this runner supports protocol {PROTOCOL_VERSION} with nodes, but the package at"
-                f" {hello.package or 'an unknown place'} uses {hello.protocol} (version"
+                f"this runner supports protocol {messages.PROTOCOL_VERSION} with nodes, but the"
+                f" package at {hello.package or 'an unknown place'} uses {hello.protocol} (version"
                 f" {hello.version or 'unknown'}); install the same version of dora-node-api and"
                 " dora-daemon"
             )
@@ -110,7 +102,7 @@ class NodeHandshake:
             return f'another process is being attached as node "{spec.id}"'
         return None
 
-    def _check_package(self, hello: Hello) -> None:
+    def _check_package(self, hello: messages.Hello) -> None:
         """Warn if a node does not use the dora_node_api that is first on its path."""
         if hello.version and hello.version != dora_node_api.__version__:
             self._warn(
@@ -130,12 +122,12 @@ class NodeHandshake:
         admitted = self._admit(node, incarnation, config)
         if admitted:
             for key, value in node.params.items():
-                node.send(SetParam(key, value))
+                node.send(messages.SetParam(key, value))
         return admitted
 
     def admit_link(self, incarnation: int) -> None:
         """Welcome the link as a node whose inputs are the streams that leave this machine."""
-        config = NodeConfig(
+        config = messages.NodeConfig(
             dataflow_id=self._plan.dataflow_id,
             node_id=LINK_NODE,
             inputs=tuple(link_input(entry) for entry in self._registry.into(LINK_NODE)),
@@ -143,9 +135,9 @@ class NodeHandshake:
         )
         link = self._nodes.link
         if self._admit(link, incarnation, config):
-            link.send(Go(time.monotonic_ns()))
+            link.send(messages.Go(time.monotonic_ns()))
 
-    def _admit(self, who: Participant, incarnation: int, config: NodeConfig) -> bool:
+    def _admit(self, who: Participant, incarnation: int, config: messages.NodeConfig) -> bool:
         connection, board = who.admit(incarnation), self._registry.board
         node = who if isinstance(who, LocalNode) else None
         try:
@@ -156,7 +148,7 @@ class NodeHandshake:
                 who.area = None
             who.area = board.allocate_node()
         except (QueueUnavailable, BoardFull) as error:
-            connection.send(Refused(str(error)))
+            connection.send(messages.Refused(str(error)))
             self._warn(str(error))
             return False
         queues = self._registry.into(who.id)
@@ -168,7 +160,7 @@ class NodeHandshake:
             with suppress(OSError):  # the node makes and registers its own
                 segment, segment_size = self._segments.create(incarnation)
                 descriptors.append(segment)
-        welcome = Welcome(
+        welcome = messages.Welcome(
             incarnation=incarnation,
             config=config,
             queues=tuple(entry.spec for entry in queues),
@@ -192,7 +184,7 @@ class NodeHandshake:
             return
         connection, found.applicant = found.applicant or found.connection, None
         if connection is not None:
-            connection.send(Refused(message, cancelled))
+            connection.send(messages.Refused(message, cancelled))
 
     def release(self, nodes: tuple[str, ...]) -> None:
         """Release nodes from the start barrier, those that read from others first."""
@@ -201,7 +193,7 @@ class NodeHandshake:
             self._segments.send_first(self._nodes[node], incarnations)
         now = time.monotonic_ns()
         for node in sorted(nodes, key=lambda node: not sources[node]):
-            if self._nodes.send(node, Go(now)):
+            if self._nodes.send(node, messages.Go(now)):
                 # the wait at the barrier does not count for the health check
                 self._nodes[node].connected_at = now / 1e9
 

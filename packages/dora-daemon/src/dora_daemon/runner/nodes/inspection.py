@@ -18,20 +18,7 @@ from dora_daemon.runner.nodes.local_nodes import LocalNodes
 from dora_daemon.runner.nodes.queues import QueueEntry, QueueRegistry, hold_limit
 from dora_daemon.runner.nodes.routing import QueueRouter
 from dora_daemon.runner.nodes.socket import NodeConnection
-from dora_node_api.protocol.messages import (
-    INSPECTOR,
-    PROTOCOL_VERSION,
-    RECORDER,
-    AddInput,
-    Hello,
-    InputConfig,
-    NodeConfig,
-    RecordingSource,
-    Refused,
-    StopNode,
-    WatchOutput,
-    Welcome,
-)
+from dora_node_api.protocol import messages
 
 MAX_INSPECTORS = 16
 MIN_QUEUE, MAX_QUEUE = 8, 256
@@ -75,48 +62,50 @@ class OutputReaders:
         """Wait until recorders have read what is queued; called when all nodes have ended."""
         self._recorders_left = anyio.Event()
         for connection in (recorders := self._recorders()):
-            connection.send(StopNode())
+            connection.send(messages.StopNode())
         if recorders:
             with anyio.move_on_after(FINISH_SECONDS):
                 await self._recorders_left.wait()
 
     def _recorders(self) -> list[NodeConnection]:
-        return [connection for connection in self._queues if connection.node == RECORDER]
+        return [connection for connection in self._queues if connection.node == messages.RECORDER]
 
-    def hello(self, connection: NodeConnection, hello: Hello) -> None:
+    def hello(self, connection: NodeConnection, hello: messages.Hello) -> None:
         """Welcome or refuse an inspector or a recorder."""
         problem = None
-        if hello.protocol != PROTOCOL_VERSION:
+        if hello.protocol != messages.PROTOCOL_VERSION:
             problem = (
-                f"the runner of this dataflow supports protocol {PROTOCOL_VERSION} with inspectors,"
-                f" those of this daemon use {hello.protocol}; restart the dataflow"
+                f"the runner of this dataflow supports protocol {messages.PROTOCOL_VERSION} with"
+                f" inspectors, those of this daemon use {hello.protocol}; restart the dataflow"
             )
-        elif hello.node_id != RECORDER and not self._plan.resolved.debug_inspection:
+        elif hello.node_id != messages.RECORDER and not self._plan.resolved.debug_inspection:
             problem = (
                 "the dataflow was started without inspection; restart the dataflow with `--debug`"
             )
         elif len(self._queues) >= MAX_INSPECTORS:
             problem = f"at most {MAX_INSPECTORS} inspectors per dataflow on one machine"
         if problem is not None:
-            connection.send(Refused(problem))
+            connection.send(messages.Refused(problem))
             connection.close_when_sent()
             return
-        connection.node = RECORDER if hello.node_id == RECORDER else INSPECTOR
+        connection.node = (
+            messages.RECORDER if hello.node_id == messages.RECORDER else messages.INSPECTOR
+        )
         self._queues.setdefault(connection, [])
         board = self._registry.board
-        welcome = Welcome(
+        welcome = messages.Welcome(
             incarnation=0,
-            config=NodeConfig(dataflow_id=self._plan.dataflow_id, node_id=connection.node),
+            config=messages.NodeConfig(dataflow_id=self._plan.dataflow_id, node_id=connection.node),
             board_size=board.size,
         )
         connection.send(welcome, [board.fd])
-        if connection.node == RECORDER:
+        if connection.node == messages.RECORDER:
             connection.send(self._recording_source())
 
-    def _recording_source(self) -> RecordingSource:
+    def _recording_source(self) -> messages.RecordingSource:
         specs = tuple(self._nodes.specs())
         current = self._plan.resolved.model_copy(update={"nodes": specs})
-        return RecordingSource(
+        return messages.RecordingSource(
             name=self._plan.name,
             working_dir=self._plan.working_dir,
             machine_id=self._plan.machine_id,
@@ -124,18 +113,18 @@ class OutputReaders:
             descriptor=expand_dataflow(current),
         )
 
-    def watch(self, connection: NodeConnection, wanted: WatchOutput) -> None:
+    def watch(self, connection: NodeConnection, wanted: messages.WatchOutput) -> None:
         """Create a queue for the inspector and add it to the producer's routes."""
         queues = self._queues[connection]
         name = f"{wanted.node}/{wanted.output}"
         node = self._nodes.get(wanted.node)
-        recording = connection.node == RECORDER
+        recording = connection.node == messages.RECORDER
         if node is None or wanted.output not in node.spec.outputs:
-            connection.send(Refused(f"output {name} does not exist on this machine"))
+            connection.send(messages.Refused(f"output {name} does not exist on this machine"))
             return
         source = OutputSource(node=wanted.node, output=wanted.output)
         self._number += 1
-        edge = Edge(wanted.node, wanted.output, INSPECTOR, f"{self._number}:{name}")
+        edge = Edge(wanted.node, wanted.output, messages.INSPECTOR, f"{self._number}:{name}")
         try:
             entry, _ = self._registry.ensure(
                 edge,
@@ -146,12 +135,12 @@ class OutputReaders:
             queues.append(entry)
             self._router.route(entry)
         except QueueUnavailable as error:
-            connection.send(Refused(str(error)))
+            connection.send(messages.Refused(str(error)))
             return
-        config = InputConfig(id=name, source=name, source_node=wanted.node)
-        connection.send(AddInput(config, entry.spec), entry.ends.for_consumer())
+        config = messages.InputConfig(id=name, source=name, source_node=wanted.node)
+        connection.send(messages.AddInput(config, entry.spec), entry.ends.for_consumer())
 
-    def _queue_size(self, wanted: WatchOutput) -> int:
+    def _queue_size(self, wanted: messages.WatchOutput) -> int:
         """Return a longer queue for smaller messages, so that bursts of them are not dropped."""
         entries = self._registry.out_of(wanted.node, (wanted.output,))
         known = [entry.keeper.statistics() for entry in entries]

@@ -10,14 +10,7 @@ from functools import partial
 
 from dora_config.dataflow.sources import TimerSource
 from dora_daemon.runner.logs.logs import LineHandler
-from dora_daemon.runner.machine.events import (
-    Exit,
-    NodeConnected,
-    NodeSpawned,
-    ReplacementAbandoned,
-    ReplacementLost,
-    SpawnFailed,
-)
+from dora_daemon.runner.machine import events
 from dora_daemon.runner.nodes.local_nodes import LocalNode
 from dora_daemon.runner.nodes.node_config import operator_configs
 from dora_daemon.runner.nodes.services import NodeServices
@@ -52,7 +45,7 @@ class Processes:
         self._starting: dict[LocalNode, str] = {}
         """Nodes without a process yet, and the last signal that was sent to them."""
         self._waiting: deque[tuple[LocalNode, int]] = deque()
-        self._alive: dict[NodeProcess, Callable[[Exit], None]] = {}
+        self._alive: dict[NodeProcess, Callable[[events.Exit], None]] = {}
         """Every process that was not waited for yet, and what is called with its exit."""
         self._loop = asyncio.get_running_loop()
         self._watches_children = False
@@ -106,7 +99,7 @@ class Processes:
             running = self.start(request, incarnation, node.log)
         except OSError as error:
             self._starting.pop(node, None)
-            self._emit(SpawnFailed(node.id, incarnation, str(error)))
+            self._emit(events.SpawnFailed(node.id, incarnation, str(error)))
             return
         self._spawned(node, incarnation, running)
 
@@ -115,7 +108,7 @@ class Processes:
         node.process = running
         name = self._starting.pop(node, "")
         self.watch(running, partial(self._ended, node, running))
-        self._emit(NodeSpawned(node.id, incarnation, running.pid))
+        self._emit(events.NodeSpawned(node.id, incarnation, running.pid))
         if name:
             running.signal_group(name)
 
@@ -137,7 +130,7 @@ class Processes:
         except OSError as error:
             node.replacement, staged.error = None, error
             staged.log.close()
-            self._emit(ReplacementAbandoned(node.id, incarnation))
+            self._emit(events.ReplacementAbandoned(node.id, incarnation))
             return
         self.watch(staged.process, partial(self._ended, node, staged.process))
 
@@ -147,14 +140,14 @@ class Processes:
             self._exit_of(node.replacement.process)  # its end may not be noticed yet
         promoted, node.replacement = node.replacement, None
         if promoted is None:
-            self._emit(ReplacementLost(node.id, incarnation))
+            self._emit(events.ReplacementLost(node.id, incarnation))
             return
         node.change_program(promoted.program, promoted.log)
         node.process = promoted.process
         if promoted.connection is not None:
             # as if it had just sent Hello
             node.applicant = promoted.connection
-            self._emit(NodeConnected(node.id, incarnation, promoted.connection.pid))
+            self._emit(events.NodeConnected(node.id, incarnation, promoted.connection.pid))
 
     def _request(self, node: LocalNode, incarnation: int, prepared: PreparedNode) -> SpawnRequest:
         variables = {
@@ -199,7 +192,7 @@ class Processes:
         running.incarnation = incarnation
         running.read_into(log)
 
-    def watch(self, running: NodeProcess, on_exit: Callable[[Exit], None]) -> None:
+    def watch(self, running: NodeProcess, on_exit: Callable[[events.Exit], None]) -> None:
         """Call ``on_exit`` once the process has ended and all that it printed was read."""
         self._alive[running] = on_exit
         descriptor = running.exit_fd
@@ -227,7 +220,7 @@ class Processes:
             self._loop.remove_reader(running.exit_fd)
         running.close()
 
-    def _ended(self, node: LocalNode, running: NodeProcess, status: Exit) -> None:
+    def _ended(self, node: LocalNode, running: NodeProcess, status: events.Exit) -> None:
         if node.process is running:
             node.process = None
         elif (staged := node.replacement) is not None and staged.process is running:

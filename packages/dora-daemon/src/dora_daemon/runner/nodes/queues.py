@@ -16,13 +16,7 @@ from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import LogSource
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.errors import QueueUnavailable
-from dora_daemon.runner.machine.commands import (
-    AnnounceClosed,
-    AnnounceFailed,
-    Announcement,
-    AnnounceRestarted,
-    RepeatClosed,
-)
+from dora_daemon.runner.machine import commands
 from dora_daemon.runner.machine.edges import Edge
 from dora_daemon.runner.machine.streams import RUNNER_NODE
 from dora_daemon.runner.nodes.segments import SegmentTable
@@ -231,19 +225,19 @@ class QueueRegistry:
 
     # ---------------------------------------------------------------------------- lifecycle
 
-    def announce(self, command: Announcement) -> None:
+    def announce(self, command: commands.Announcement) -> None:
         """Announce the end, restart or failure of outputs, after their last message."""
         match command:
-            case AnnounceClosed(node=node, outputs=outputs):
+            case commands.AnnounceClosed(node=node, outputs=outputs):
                 for entry in self.out_of(node, outputs):
                     entry.keeper.announce_closed()
-            case AnnounceRestarted(node=node):
+            case commands.AnnounceRestarted(node=node):
                 for entry in self.out_of(node):
                     entry.keeper.announce_restarted()
-            case AnnounceFailed(node=node, error=error):
+            case commands.AnnounceFailed(node=node, error=error):
                 for entry in self.out_of(node):
                     entry.keeper.announce_failed(error)
-            case RepeatClosed(node=node, inputs=inputs):
+            case commands.RepeatClosed(node=node, inputs=inputs):
                 for entry in self.into(node):
                     if entry.edge.input in inputs:
                         entry.keeper.announce_closed()

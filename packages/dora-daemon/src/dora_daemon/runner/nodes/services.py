@@ -31,28 +31,9 @@ from dora_daemon.runner.nodes.socket import NodeConnection, NodeServer
 from dora_daemon.runner.nodes.start_up_drops import StartUpDrops
 from dora_node_api.errors import ExtensionError
 from dora_node_api.frozen import replace
+from dora_node_api.protocol import messages
 from dora_node_api.protocol.extensions import ExtensionTable
 from dora_node_api.protocol.frames import close_all
-from dora_node_api.protocol.messages import (
-    INSPECTOR,
-    RECORDER,
-    AddSegment,
-    CloseOutputs,
-    ExtensionAnswer,
-    ExtensionDropped,
-    ExtensionRequest,
-    Hello,
-    HoldUpdates,
-    Log,
-    Message,
-    NodeLeaving,
-    OpenSegment,
-    ReportRosGraph,
-    ReportWaiting,
-    SaveState,
-    StopDataflow,
-    WatchOutput,
-)
 from dora_node_api.transport.shared.board import Board
 
 
@@ -98,7 +79,7 @@ class NodeServices:
         self.drops = StartUpDrops(self.registry, self.logs.log, self._summarize)
         resources.callback(self.drops.close)
         self._extensions = ExtensionTable(
-            lambda node, *dropped: nodes.send(node, ExtensionDropped(*dropped))
+            lambda node, *dropped: nodes.send(node, messages.ExtensionDropped(*dropped))
         )
         self.departures = NodeDepartures(nodes, self.registry, self._extensions, self._emit)
         resources.callback(self.departures.close)
@@ -115,48 +96,51 @@ class NodeServices:
         resources.callback(NodeServer(socket, self).close)
 
     def received(
-        self, connection: NodeConnection, message: Message, descriptors: tuple[int, ...]
+        self, connection: NodeConnection, message: messages.Message, descriptors: tuple[int, ...]
     ) -> None:
         """Process one message; closes descriptors that are not kept."""
         node, incarnation = connection.node, connection.incarnation
         match message:
-            case Hello() if node is None and message.node_id in (INSPECTOR, RECORDER):
+            case messages.Hello() if node is None and message.node_id in (
+                messages.INSPECTOR,
+                messages.RECORDER,
+            ):
                 self.readers.hello(connection, message)
-            case Hello():
+            case messages.Hello():
                 self.handshake.hello(connection, message)
-            case WatchOutput() if connection in self.readers:
+            case messages.WatchOutput() if connection in self.readers:
                 self.readers.watch(connection, message)
-            case OpenSegment() if connection in self.readers:
+            case messages.OpenSegment() if connection in self.readers:
                 self.segments.reply(connection, message)
             case _ if node is None or incarnation is None:
                 self.warn(f"ignored {type(message).__name__} from a process before its Hello")
-            case AddSegment(number=number, size=size) if len(descriptors) == 1:
+            case messages.AddSegment(number=number, size=size) if len(descriptors) == 1:
                 self.segments.add(incarnation, number, descriptors[0], size)
                 return
-            case SaveState() if len(descriptors) == 1 and node in self.nodes:
+            case messages.SaveState() if len(descriptors) == 1 and node in self.nodes:
                 self.nodes[node].save(incarnation, message, descriptors[0])
                 return
-            case HoldUpdates(reason=reason) if node in self.nodes:
+            case messages.HoldUpdates(reason=reason) if node in self.nodes:
                 self.nodes[node].hold_updates(incarnation, reason)
-            case OpenSegment():
+            case messages.OpenSegment():
                 self.segments.reply(connection, message)
-            case ExtensionRequest(request, action, namespace, key, value):
+            case messages.ExtensionRequest(request, action, namespace, key, value):
                 answer = self._use_extension(node, action, namespace, key, value)
                 connection.send(replace(answer, request=request))
-            case Log():
+            case messages.Log():
                 self._library_log(None if node == LINK_NODE else node, message)
-            case CloseOutputs(outputs=outputs):
+            case messages.CloseOutputs(outputs=outputs):
                 self._emit(OutputsClosed(node, outputs))
-            case StopDataflow(reason=reason):
+            case messages.StopDataflow(reason=reason):
                 self._emit(StopRequested(f'node "{node}" requested it: {reason}'))
-            case ReportWaiting(text=text) if node in self.nodes:
+            case messages.ReportWaiting(text=text) if node in self.nodes:
                 self.nodes[node].waiting = (incarnation, text)
                 self.logs.history.add(NodeWaits(node=node, text=text))
                 if text is not None:
-                    self._library_log(node, Log("warn", text))
-            case ReportRosGraph(graph=graph) if node in self.nodes:
+                    self._library_log(node, messages.Log("warn", text))
+            case messages.ReportRosGraph(graph=graph) if node in self.nodes:
                 self.nodes[node].report_ros_graph(incarnation, graph)
-            case NodeLeaving():
+            case messages.NodeLeaving():
                 connection.leaving = True
             case _:
                 self.warn(f'ignored unexpected {type(message).__name__} from node "{node}"')
@@ -164,12 +148,12 @@ class NodeServices:
 
     def _use_extension(
         self, node: str, action: str, namespace: str, key: str, value: str
-    ) -> ExtensionAnswer:
+    ) -> messages.ExtensionAnswer:
         try:
             found = self._extensions.handle(node, action, namespace, key, b64decode(value))
         except (ExtensionError, ValueError) as error:
-            return ExtensionAnswer(0, problem=str(error))
-        return ExtensionAnswer(0, None if found is None else b64encode(found).decode())
+            return messages.ExtensionAnswer(0, problem=str(error))
+        return messages.ExtensionAnswer(0, None if found is None else b64encode(found).decode())
 
     def disconnected(self, connection: NodeConnection) -> None:
         """Process the end of a connection."""
@@ -181,7 +165,7 @@ class NodeServices:
         """Log a warning of the runner."""
         self.drops.log(LogLine(ts=now_text(), level="warn", message=message, target="dora.runner"))
 
-    def _library_log(self, node: str | None, message: Log) -> None:
+    def _library_log(self, node: str | None, message: messages.Log) -> None:
         self.drops.log(
             LogLine(
                 ts=now_text(),
