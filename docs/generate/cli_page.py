@@ -14,7 +14,7 @@ from tables import NOTICE, table
 
 from dora_cli import registry
 from dora_cli.main import create_application
-from dora_config.launcher import OWN_WORDS, find_command
+from dora_config.launcher import COMMANDS, OWN_WORDS, find_command
 
 PAGE = "reference/cli.md"
 
@@ -126,7 +126,11 @@ def _service(word: str) -> Iterator[str]:
     """Return the options of a command of another wheel, from its parser."""
     command = find_command(word)
     if command is None:
-        return
+        package = COMMANDS[word].partition(".")[0].replace("_", "-")
+        sys.exit(
+            f"docs/generate: `dora {word}` is not installed, and the page would lack it; run: "
+            f"pip install -e packages/{package}"
+        )
     yield from _parser(f"dora {word}", sys.modules[command.__module__].argument_parser())
 
 

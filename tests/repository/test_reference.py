@@ -59,3 +59,12 @@ def test_every_state_has_a_sentence(heading: str) -> None:
     rows = re.findall(r"^\| ([\w ]+) \| (.+) \|$", section, re.MULTILINE)[1:]
     assert [state for state, _ in rows] == [str(state) for state in STATES[heading]]
     assert all(sentence.endswith(".") for _, sentence in rows)
+
+
+def test_a_missing_wheel_is_not_left_out_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs/generate")
+    import cli_page
+
+    monkeypatch.setattr(cli_page, "find_command", lambda _: None)
+    with pytest.raises(SystemExit, match="pip install -e packages/dora-ros2"):
+        list(cli_page._service("ros2"))

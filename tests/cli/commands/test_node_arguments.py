@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import typer
 
-from dora_cli.commands.node.arguments import edge
+from dora_cli.commands.node import edge
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from support.fleets.coordinator import free_port
 from support.serving import served
 from support.waiting import wait_until
 
-from dora_cli.commands.coordinator import top
+from dora_cli.commands import top
 from dora_cli.coordinator import client as client_module
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import (

@@ -83,16 +83,16 @@ class LazyGroup(QuickParameters, TyperGroup):
 
 
 def _summaries() -> Mapping[str, str]:
-    """Return the summaries that `docs/generate` has written, by module."""
+    """Return the summaries that `docs/generate` has written, by function."""
     import json
 
     found: Mapping[str, str] = json.loads(Path(__file__).with_name("summaries.json").read_text())
     return found
 
 
-def summary_of(module: str) -> str:
+def summary_of(entry: str) -> str:
     """Return the first sentence of a command's help; imports its module."""
-    text: str = _load(module, module).get_short_help_str(limit=200)
+    text: str = _load(entry, entry).get_short_help_str(limit=200)
     return text.partition(";")[0]
 
 
@@ -107,10 +107,11 @@ def _load(name: str, entry: str | Group) -> Any:
             help=entry.help,
             rich_markup_mode=None,
         )
-    module = import_module(entry)
+    module_name, _, function = entry.partition(":")
+    module = import_module(module_name)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    settings = {"cls": QuickCommand, **getattr(module, "SETTINGS", {})}
-    app.command(name, **settings)(module.main)
+    settings = {"cls": QuickCommand, **getattr(module, "SETTINGS", {}).get(function, {})}
+    app.command(name, **settings)(getattr(module, function))
     return typer.main.get_command(app)
 
 

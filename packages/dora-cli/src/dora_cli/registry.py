@@ -1,12 +1,14 @@
-"""The module of each command; a module is imported when its command is named.
+"""The function of each command, as `MODULE:FUNCTION`; the module is imported when it is named.
 
-A command module has a function `main`: its parameters are the arguments and options, its docstring
-is the help. `SETTINGS` are arguments of `typer.Typer.command`. To add a command, add its module and
-a line here.
+The parameters of the function are the arguments and options, its docstring is the help. `SETTINGS`
+of its module has more arguments of `typer.Typer.command` for some functions. To add a command, add
+its function and a line here.
 """
 
 from __future__ import annotations
 
+import builtins
+import keyword
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,104 +23,88 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading of a help text and the commands below it: modules or groups by word."""
+    """A heading of a help text and the commands below it: functions or groups by word."""
 
     title: str
     commands: Mapping[str, str | Group]
 
 
-def _modules(folder: str, *words: str) -> dict[str, str]:
-    return {word: f"dora_cli.commands.{folder}.{word.replace('-', '_')}" for word in words}
+def _of(module: str, *words: str) -> dict[str, str]:
+    """Return the functions of a module by word; one that Python uses ends in `_`."""
+    return {word: f"dora_cli.commands.{module}:{_function(word)}" for word in words}
+
+
+def _function(word: str) -> str:
+    taken = keyword.iskeyword(word) or hasattr(builtins, word)
+    return f"{word}_" if taken else word.replace("-", "_")
 
 
 CLUSTER = Group(
     "Manage a cluster of machines.",
-    _modules(
+    _of(
         "cluster",
-        "up",
-        "status",
-        "down",
-        "remove",
-        "install",
-        "uninstall",
-        "restart",
-        "doctor",
-        "exec",
-        "logs",
-        "diff",
-        "apply",
-        "history",
-        "rollback",
-        "pause",
-        "resume",
-        "upgrade",
-        "downgrade",
-        "promote",
-        "rotate-token",
-        "ca",
+        *("up", "status", "down", "remove", "install", "uninstall", "restart", "doctor", "exec"),
+        *("logs", "diff", "apply", "history", "rollback", "pause", "resume"),
+        *("upgrade", "downgrade", "promote", "rotate-token", "ca"),
     ),
 )
 NODE = Group(
     "List, stop, restart and change the nodes of running dataflows.",
-    _modules(
+    _of(
         "node",
-        "list",
-        "info",
-        "stop",
-        "restart",
-        "add",
-        "remove",
-        "replace",
-        "connect",
-        "disconnect",
-        "hold",
-        "release",
+        *("list", "info", "stop", "restart", "add", "remove", "replace"),
+        *("connect", "disconnect", "hold", "release"),
     ),
 )
 TOPIC = Group(
     "Inspect the outputs of running nodes and publish on them.",
-    _modules("topic", "list", "info", "pub", "echo", "hz"),
+    _of("topic", "list", "info", "pub", "echo", "hz"),
 )
 PARAM = Group(
     "Show and change the parameters of running nodes.",
-    _modules("param", "list", "get", "set", "delete"),
+    _of("param", "list", "get", "set", "delete"),
 )
-INSPECT = Group("Inspect running dataflows.", _modules("coordinator", "top"))
-SYSTEM = Group("Check the coordinator and its daemons.", _modules("coordinator", "status"))
+INSPECT = Group("Inspect running dataflows.", _of("top", "top"))
+SYSTEM = Group("Check the coordinator and its daemons.", _of("coordinator", "status"))
 RECORDING = Group(
     "Show and convert recordings, and manage those on the machines of a cluster.",
-    {
-        **_modules("recording", "info", "export"),
-        "import": "dora_cli.commands.recording.import_",
-        **_modules("recording", "list", "stop", "fetch", "remove"),
-    },
+    _of("recording", "info", "export", "import", "list", "stop", "fetch", "remove"),
 )
 SELF = Group(
     "Test, update or remove this installation.",
-    _modules("self", "update", "test", "wheels", "uninstall"),
+    _of("installation", "update", "test", "wheels", "uninstall"),
 )
 
 SECTIONS: tuple[Section, ...] = (
-    Section("On this machine", _modules("local", "run", "build", "logs")),
+    Section(
+        "On this machine", {**_of("run", "run"), **_of("build", "build"), **_of("logs", "logs")}
+    ),
     Section(
         "Through a coordinator",
         {
-            **_modules("coordinator", "up", "down", "start", "stop", "restart"),
-            **_modules("coordinator", "list", "status", "top", "why", "ui"),
+            **_of("coordinator", "up", "down"),
+            **_of("dataflows", "start", "stop", "restart", "list"),
+            **_of("coordinator", "status"),
+            **_of("top", "top"),
+            **_of("why", "why"),
+            **_of("coordinator", "ui"),
             "node": NODE,
             "topic": TOPIC,
             "param": PARAM,
             "inspect": INSPECT,
             "system": SYSTEM,
-            **_modules("coordinator", "clean"),
+            **_of("dataflows", "clean"),
             "cluster": CLUSTER,
         },
     ),
-    Section("Recordings", {**_modules("recording", "record", "replay"), "recording": RECORDING}),
-    Section("Files", _modules("files", "new", "validate", "graph", "expand", "schema")),
+    Section(
+        "Recordings",
+        {**_of("record", "record"), **_of("replay", "replay"), "recording": RECORDING},
+    ),
+    Section("Files", _of("files", "new", "validate", "graph", "expand", "schema")),
     Section(
         "This installation",
-        {**_modules("installation", "doctor", "completion", "help"), "self": SELF},
+        {**_of("installation", "doctor", "completion", "help"), "self": SELF},
     ),
 )
 
@@ -126,9 +112,9 @@ ALIASES: Mapping[str, str] = {"ps": "list", "destroy": "down", "check": "status"
 """Alternative words of commands; hidden in help texts."""
 
 PHRASES: Mapping[tuple[str, str], str] = {
-    ("record", "fetch"): "dora_cli.commands.recording.fetch",
+    ("record", "fetch"): "dora_cli.commands.recording:fetch",
 }
-"""Modules of two words whose first is a command without subcommands; not in help texts."""
+"""Commands of two words whose first is a command without subcommands; not in help texts."""
 
 UNSUPPORTED: Mapping[str, str] = {
     "hub": "`dora hub` is not supported: name the repository of a node in its `git` field",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -92,6 +94,33 @@ def connect_now(addr: str | None, port: int | None, *, or_here: bool = False) ->
     client = connect(addr, port, or_here=or_here)
     client.connect()
     return client
+
+
+def with_client(*, or_here: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Let a command have the options that name a coordinator, and pass it a client first.
+
+    ``or_here``: see `connect`.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(
+            coordinator_addr: CoordinatorAddr = None,
+            coordinator_port: CoordinatorPort = None,
+            **given: Any,
+        ) -> None:
+            with connect(coordinator_addr, coordinator_port, or_here=or_here) as client:
+                command(client, **given)
+
+        del command.__annotations__["client"]  # commands import it for type checkers only
+        _, *own = signature(command, eval_str=True).parameters.values()
+        added = [*signature(run, eval_str=True).parameters.values()][:2]
+        kind = Parameter.KEYWORD_ONLY
+        every = [parameter.replace(kind=kind) for parameter in (*own, *added)]
+        run.__signature__ = Signature(every)  # type: ignore[attr-defined]
+        run.__doc__ = command.__doc__
+        return run
+
+    return decorate
 
 
 def chosen_dataflow(text: str | None, name: str | None) -> str | None:

@@ -1,0 +1,651 @@
+"""Commands of `dora cluster`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dora_cli import options, output
+from dora_cli.coordinator.completion import running_dataflows
+from dora_cli.coordinator.options import (
+    CoordinatorAddr,
+    CoordinatorPort,
+    connect,
+    with_client,
+)
+from dora_cli.errors import CommandFailed
+from dora_config.protocol.rest import paths
+
+if TYPE_CHECKING:
+    from dora_cli.coordinator.client import Client
+    from dora_config.cluster.models import Cluster, Machine
+
+
+ClusterFile = Annotated[Path, typer.Argument(metavar="PATH", help="The cluster file.")]
+
+FleetFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PATH", help="A cluster file with `dataflows`, or a file of only these."
+    ),
+]
+
+OptionalFleetFile = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[PATH]",
+        help="The cluster file, whose coordinator is asked by default, or a file "
+        "of only `dataflows`.",
+    ),
+]
+
+OnlyDataflows = Annotated[
+    list[str] | None,
+    typer.Option("--only", metavar="NAME", help="Only this dataflow (repeatable)."),
+]
+
+WheelHouse = Annotated[
+    Path | None,
+    typer.Option(
+        "--offline", metavar="DIR", help="Folder of wheels to install; nothing is downloaded."
+    ),
+]
+
+SomeMachines = Annotated[
+    list[str] | None,
+    typer.Option("--machine", "-m", metavar="ID", help="Only this machine (repeatable)."),
+]
+
+KeepGoing = Annotated[
+    bool,
+    typer.Option("--keep-going", help="Continue with the other machines, however many fail."),
+]
+
+ForceHolds = Annotated[
+    bool, typer.Option("--force", help="Do not wait for nodes that hold updates.")
+]
+
+TakeOver = Annotated[
+    bool,
+    typer.Option(
+        "--take-over",
+        help="Also use machines of another cluster or operator; ends the daemons of other "
+        "clusters there, with their dataflows.",
+    ),
+]
+
+
+def load_cluster_file(path: Path) -> Cluster:
+    """Load a cluster file, and record its machines for `start`, `status` and `down`."""
+    from dora_cli.cluster.ownership import known_clusters
+    from dora_config import load_cluster
+
+    loaded = load_cluster(path)
+    for problem in loaded.warnings:
+        output.remark(str(problem))
+    cluster = followed(loaded.cluster, path)
+    try:
+        known_clusters.keep(cluster, path)
+    except OSError as error:
+        output.warn(
+            f"the machines of {path} were not recorded, so `dora start` cannot find them: {error}"
+        )
+    return cluster
+
+
+def followed(cluster: Cluster, path: Path) -> Cluster:
+    """Return the cluster with its coordinator where `dora cluster promote` has put it."""
+    from dora_cli.cluster.decisions.promotion import promoted
+    from dora_config.access import read_moved
+
+    coordinator = cluster.coordinator
+    moved = read_moved(coordinator.addr, coordinator.port)
+    if moved is None:
+        return cluster
+    output.remark(
+        f'the coordinator of {path} is on "{moved.machine}" ({moved.host}) since `dora cluster '
+        f"promote` (the file names {coordinator.addr})"
+    )
+    return promoted(cluster, moved)
+
+
+def coordinator_of(cluster: Cluster | None, addr: str | None, port: int | None) -> Client:
+    """Return a client for the coordinator of a cluster file, unless options name another one."""
+    from dora_cli.coordinator.options import connect
+
+    if cluster is not None:
+        addr, port = addr or cluster.coordinator.addr, port or cluster.coordinator.port
+    return connect(addr, port)
+
+
+def coordinator_in(path: Path | None, addr: str | None, port: int | None) -> Client:
+    """As `coordinator_of`, for a cluster or fleet file; None: as all commands."""
+    from dora_config.cluster.loader import load_cluster_of
+
+    known = None if path is None else load_cluster_of(path)
+    return coordinator_of(known, addr, port)
+
+
+def select_machines(cluster: Cluster, names: Sequence[str] | None) -> tuple[Machine, ...]:
+    """Return the machines with these ids (None: all); raises DoraError for an unknown id."""
+    from dora_config import DoraError
+
+    if not names:
+        return cluster.machines
+    unknown = [name for name in names if name not in {one.id for one in cluster.machines}]
+    if unknown:
+        known = ", ".join(one.id for one in cluster.machines)
+        raise DoraError(f'no machine "{unknown[0]}" in the cluster file; its machines are: {known}')
+    return tuple(one for one in cluster.machines if one.id in names)
+
+
+def fail_unless(ok: bool) -> None:
+    """Raise CommandFailed, after the problems were printed."""
+    if not ok:
+        raise CommandFailed
+
+
+def up(
+    path: ClusterFile,
+    recreate_store: Annotated[
+        bool,
+        typer.Option("--recreate-store", help="Start with an empty store; the old one is renamed."),
+    ] = False,
+    offline: WheelHouse = None,
+    take_over: TakeOver = False,
+) -> None:
+    """Start the coordinator and a daemon on every machine, over SSH.
+
+    The coordinator runs on this machine, or as the service that `dora cluster install` has set up.
+    """
+    from dora_cli.bundle.install import Installer
+    from dora_cli.cluster.operations.up import bring_up
+    from dora_cli.cluster.ownership.reservation import ClusterCommand
+
+    command = ClusterCommand("up", path, take_over, surveys_all=True)
+    installer = Installer(offline)
+    cluster = load_cluster_file(path)
+    fail_unless(bring_up(cluster, installer, command, recreate_store=recreate_store))
+
+
+def status(
+    path: OptionalFleetFile = None,
+    output_format: options.Output = options.TableFormat.TABLE,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Show the state of the coordinator's daemons and of the links between them."""
+    from dora_cli.cluster.operations import leftovers
+    from dora_cli.cluster.operations.status import show
+    from dora_cli.cluster.ownership import known_clusters
+    from dora_config.access import endpoint
+    from dora_config.cluster.loader import load_cluster_of
+    from dora_config.protocol.control import ClusterReport, ClusterStatus
+    from dora_config.protocol.fleet import FleetReport, GetFleet
+
+    if path is not None and (cluster := load_cluster_of(path)) is not None:
+        coordinator = cluster.coordinator
+        coordinator_addr = coordinator_addr or coordinator.addr
+        coordinator_port = coordinator_port or coordinator.port
+    with connect(coordinator_addr, coordinator_port) as client:
+        report = client.request(ClusterStatus(), ClusterReport)
+        fleet = client.request(GetFleet(), FleetReport)
+    show(report, fleet, as_json=output_format is options.TableFormat.JSON)
+    if (known := known_clusters.find(endpoint(coordinator_addr, coordinator_port))) is not None:
+        leftovers.report_connected(known, report.machines)
+
+
+def down(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[PATH]",
+            help="The cluster file; by default the last one used with this coordinator.",
+        ),
+    ] = None,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Also remove the dora that `up` installed.")
+    ] = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """End all dataflows, the daemons and the coordinator, and check every machine."""
+    from dora_cli.cluster.operations.down import bring_down
+    from dora_config.access import endpoint
+
+    given = None if path is None else load_cluster_file(path)
+    if given is not None:
+        coordinator_addr = coordinator_addr or given.coordinator.addr
+        coordinator_port = coordinator_port or given.coordinator.port
+    fail_unless(bring_down(endpoint(coordinator_addr, coordinator_port), given, purge=purge))
+
+
+def remove(
+    path: ClusterFile,
+    machine: Annotated[list[str], typer.Argument(metavar="ID...", help="Machine ids.")],
+) -> None:
+    """Remove machines from the cluster and end their daemons, with their dataflows.
+
+    The coordinator and all links refuse a removed machine, even if it was stolen or cannot be
+    reached. If it can be reached, its daemon, service, token and state are removed too. Delete it
+    in the cluster file as well: otherwise `dora cluster up` or `install` adds it with a new key; if
+    it could not be reached, only after its daemon's state was deleted there.
+    """
+    from dora_cli.cluster.operations import leftovers
+    from dora_cli.cluster.ownership.reservation import ClusterCommand
+
+    command = ClusterCommand("remove", path, refuses=False, surveys_all=True)
+    fail_unless(leftovers.remove(load_cluster_file(path), command, machine))
+
+
+OfUser = Annotated[
+    bool, typer.Option("--user", help="Services of the SSH user's own systemd; needs no sudo.")
+]
+
+
+def install(
+    path: ClusterFile,
+    user: OfUser = False,
+    no_coordinator: Annotated[
+        bool, typer.Option("--no-coordinator", help="Install the daemons only.")
+    ] = False,
+    offline: WheelHouse = None,
+    take_over: TakeOver = False,
+) -> None:
+    """Install the coordinator and the daemon of every machine as systemd services."""
+    from dora_cli.bundle.install import Installer
+    from dora_cli.cluster.operations.install import install_services
+    from dora_cli.cluster.ownership.reservation import ClusterCommand
+
+    command = ClusterCommand("install", path, take_over, surveys_all=True)
+    installer, both = Installer(offline), not no_coordinator
+    cluster = load_cluster_file(path)
+    fail_unless(install_services(cluster, installer, command, user=user, coordinator=both))
+
+
+def uninstall(path: ClusterFile, take_over: TakeOver = False) -> None:
+    """Stop and remove the services and everything that `install` put on the machines."""
+    from dora_cli.bundle.install import Installer
+    from dora_cli.cluster.operations.uninstall import uninstall_services
+    from dora_cli.cluster.ownership.reservation import ClusterCommand
+
+    command = ClusterCommand("uninstall", path, take_over)
+    fail_unless(uninstall_services(load_cluster_file(path), Installer(), command))
+
+
+@with_client()
+def restart(
+    client: Client,
+    dataflow: Annotated[
+        str,
+        typer.Argument(metavar="DATAFLOW", help="UUID or name.", autocompletion=running_dataflows),
+    ],
+) -> None:
+    """Stop a dataflow and start it again from the coordinator's record."""
+    output.write(f"Restarting dataflow `{dataflow}`")
+    answer = client.post(paths.url(paths.DATAFLOWS, dataflow, "restart"))
+    output.write(f"dataflow restarted: {answer.old} -> {answer.new}")
+    for warning in answer.warnings:
+        output.warn(warning)
+
+
+def doctor(path: ClusterFile) -> None:
+    """Check the coordinator, the machines and their links; print problems and remedies."""
+    from dora_cli.cluster.operations.doctor import diagnose
+
+    fail_unless(diagnose(load_cluster_file(path)))
+
+
+SETTINGS = {"exec_": {"context_settings": {"ignore_unknown_options": True}}}
+
+
+def exec_(
+    path: ClusterFile,
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND...", help="The command and its arguments.")
+    ],
+    machine: SomeMachines = None,
+    timeout: Annotated[
+        float | None, options.duration("--timeout", help="Time to wait for the command.")
+    ] = None,
+) -> None:
+    """Run a command on every machine, without a terminal; each line of output names its machine.
+
+    After the time limit, or Ctrl-C, the command continues to run on the machines. To end it there:
+    `dora cluster exec PATH -- timeout 60 COMMAND`.
+    """
+    from dora_cli.cluster.operations import fanout
+
+    loaded = load_cluster_file(path)
+    machines = select_machines(loaded, machine)
+    fail_unless(fanout.execute(loaded, machines, command, timeout))
+
+
+def logs(
+    path: ClusterFile,
+    machine: SomeMachines = None,
+    tail: Annotated[int, typer.Option("--tail", "-n", min=0, help="Lines of each machine.")] = 50,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-F", help="Print new lines as they arrive.")
+    ] = False,
+) -> None:
+    """Show the output of the daemon on every machine."""
+    from dora_cli.cluster.operations import fanout
+
+    loaded = load_cluster_file(path)
+    machines = select_machines(loaded, machine)
+    fail_unless(fanout.show_logs(loaded, machines, tail, follow=follow))
+
+
+CHANGES = 2
+"""Exit code if the file differs from what runs."""
+
+
+def diff(
+    path: FleetFile,
+    only: OnlyDataflows = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Show what `dora cluster apply` would change, node by node.
+
+    Exits with 0 if nothing would change, with 2 if something would.
+    """
+    from dora_cli.live import fleet
+
+    names = tuple(only or ())
+    read = fleet.read(path, names)
+    fleet.note_unversioned(read.fleet)
+    with coordinator_of(read.loaded.cluster, coordinator_addr, coordinator_port) as client:
+        found = fleet.compare(client, read, names)
+    if fleet.show(found):
+        raise typer.Exit(CHANGES)
+
+
+def apply(
+    path: FleetFile,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    only: OnlyDataflows = None,
+    force: ForceHolds = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Do not wait for the end of the roll-out.")
+    ] = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Change the fleet to what the file says: shows the differences, asks, and follows.
+
+    Nodes that do not change keep running. The coordinator carries it out, so that it continues
+    after Ctrl-C and on machines that return later.
+    """
+    from dora_cli.live import fleet
+    from dora_config.protocol.fleet import ApplyFleet, FleetReport
+
+    names = tuple(only or ())
+    read = fleet.read(path, names)
+    fleet.note_unversioned(read.fleet)
+    with coordinator_of(read.loaded.cluster, coordinator_addr, coordinator_port) as client:
+        found = fleet.compare(client, read, names)
+        if not fleet.show(found):
+            return
+        if not yes:
+            _ask()
+        fleet.send_code(client, read)
+        request = ApplyFleet(
+            fleet=read.fleet,
+            only=names,
+            generation=found.generation,
+            by=fleet.operator(),
+            force=force,
+        )
+        started = client.request(request, FleetReport)
+        output.write(f"applying generation {started.generation}")
+        if not detach:
+            fleet.finish(client, started)
+
+
+def _ask() -> None:
+    """Raise CommandFailed unless the user agrees."""
+    if not sys.stdin.isatty():
+        output.failure("not applied: this is not a terminal; confirm the changes with --yes")
+        raise CommandFailed
+    if not typer.confirm("Apply these changes?"):
+        raise CommandFailed
+
+
+def history(
+    path: OptionalFleetFile = None,
+    output_format: options.Output = options.TableFormat.TABLE,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Show who changed the fleet, when, what, and how it went."""
+    from dora_config.protocol.fleet import FleetHistory, GetFleetHistory
+
+    with coordinator_in(path, coordinator_addr, coordinator_port) as client:
+        entries = client.request(GetFleetHistory(), FleetHistory).generations
+    if output_format is options.TableFormat.JSON:
+        for entry in entries:
+            output.json_line(entry.model_dump())
+        return
+    for entry in entries:
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
+        output.write(f"generation {entry.generation}  {at}  {entry.action} by {entry.by}")
+        for change in entry.changes:
+            output.write(f"  {change}")
+        output.write(f"  -> {entry.outcome}")
+    if not entries:
+        output.write("nothing was applied")
+
+
+def rollback(
+    path: OptionalFleetFile = None,
+    to: Annotated[
+        int | None,
+        typer.Option("--to", metavar="N", help="This generation (default: the one before)."),
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Do not wait for the end of the roll-out.")
+    ] = False,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Apply an earlier generation of the fleet again, with the code that it had.
+
+    `dora cluster downgrade` returns to an earlier version of dora.
+    """
+    from dora_cli.live import fleet
+    from dora_config.protocol.fleet import FleetReport, RollBackFleet
+
+    with coordinator_in(path, coordinator_addr, coordinator_port) as client:
+        started = client.request(RollBackFleet(to=to, by=fleet.operator()), FleetReport)
+        output.write(f"applying generation {started.generation}")
+        if not detach:
+            fleet.finish(client, started)
+
+
+def pause(
+    path: OptionalFleetFile = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Stop changing machines; what runs keeps running. `dora cluster resume` continues."""
+    from dora_cli.live import fleet
+    from dora_config.protocol.fleet import FleetReport, PauseFleet
+
+    with coordinator_in(path, coordinator_addr, coordinator_port) as client:
+        report = client.request(PauseFleet(paused=True, by=fleet.operator()), FleetReport)
+    output.write(f"generation {report.generation} is paused")
+
+
+def resume(
+    path: OptionalFleetFile = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Continue a roll-out that was paused or failed; what failed is tried again."""
+    from dora_cli.live import fleet
+    from dora_config.protocol.fleet import FleetReport, PauseFleet
+
+    with coordinator_in(path, coordinator_addr, coordinator_port) as client:
+        report = client.request(PauseFleet(paused=False, by=fleet.operator()), FleetReport)
+    output.write(f"generation {report.generation} is resumed")
+
+
+def upgrade(
+    path: ClusterFile,
+    machine: SomeMachines = None,
+    keep_going: KeepGoing = False,
+    offline: WheelHouse = None,
+    force: ForceHolds = False,
+    take_over: TakeOver = False,
+) -> None:
+    """Install this version of dora on every machine; dataflows keep running.
+
+    Machines follow one by one, or in the waves of `rollout` in the cluster file.
+    """
+    from dora_cli.bundle.install import Installer
+    from dora_cli.cluster.operations.daemon_switch import waves_of
+    from dora_cli.cluster.operations.upgrade import upgrade_cluster
+    from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
+
+    loaded = load_cluster_file(path)
+    machines = select_machines(loaded, machine)
+    with reserve(loaded, ClusterCommand("upgrade", path, take_over), machines):
+        installer = Installer(offline)
+        waves = waves_of(loaded, keep_going=keep_going, force=force)
+        fail_unless(upgrade_cluster(loaded, installer, machines, waves))
+
+
+def downgrade(
+    path: ClusterFile,
+    machine: SomeMachines = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="VERSION",
+            help="Switch to this version, which must be on the machines already.",
+        ),
+    ] = None,
+    keep_going: KeepGoing = False,
+    force: ForceHolds = False,
+    take_over: TakeOver = False,
+) -> None:
+    """Undo the last upgrade: return its machines to the version before."""
+    from dora_cli.cluster.operations.daemon_switch import waves_of
+    from dora_cli.cluster.operations.rollback import roll_back
+    from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
+
+    loaded = load_cluster_file(path)
+    machines = select_machines(loaded, machine)
+    with reserve(loaded, ClusterCommand("downgrade", path, take_over), machines):
+        waves = waves_of(loaded, keep_going=keep_going, force=force)
+        fail_unless(roll_back(loaded, machines, waves, to=to))
+
+
+def promote(
+    machine: Annotated[
+        str, typer.Argument(metavar="ID", help="A machine of `coordinator.standby`.")
+    ],
+    path: Annotated[
+        Path, typer.Option("--file", "-f", metavar="PATH", help="The cluster file.")
+    ] = Path("cluster.yml"),
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    offline: WheelHouse = None,
+) -> None:
+    """Start the coordinator on a standby, because its machine is lost.
+
+    It begins with the newest copy that a reachable machine keeps. Nodes run on; the daemons
+    follow, and the lost coordinator changes nothing if it returns. Repeating the command is safe.
+    """
+    from dora_cli.bundle.install import Installer
+    from dora_cli.cluster.operations.promote import promote
+    from dora_cli.cluster.ownership.reservation import ClusterCommand
+
+    def confirm() -> bool:
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            output.failure("nothing was changed: this is not a terminal; confirm with --yes")
+            return False
+        return typer.confirm(f'Let "{machine}" take over?')
+
+    command = ClusterCommand("promote", path, refuses=False)
+    cluster = load_cluster_file(path)
+    fail_unless(promote(cluster, Installer(offline), command, machine, confirm))
+
+
+def rotate_token(
+    grace: Annotated[
+        str,
+        typer.Option("--grace", metavar="DURATION", help="How long the present token stays valid."),
+    ] = "24h",
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Replace the cluster's token; dataflows keep running.
+
+    Connected daemons receive the new token at once, others when they connect within the grace
+    duration. The token of this account is replaced too.
+    """
+    from dora_config.access import AccessError, endpoint, remember_token
+    from dora_config.protocol.control import (
+        ClusterReport,
+        ClusterStatus,
+        RotateToken,
+        TokenRotated,
+    )
+    from dora_config.yaml.quantities import parse_duration
+
+    seconds = options.checked(parse_duration)(grace)
+    address = endpoint(coordinator_addr, coordinator_port)
+    with connect(coordinator_addr, coordinator_port) as client:
+        answer = client.request(RotateToken(grace=seconds), TokenRotated)
+        try:
+            remember_token(address, answer.token)
+        except (AccessError, OSError) as error:
+            output.warn(
+                f"the new token could not be stored in this account ({error}); copy the token "
+                "file of the coordinator's account before the old token expires"
+            )
+        sent = output.counted(len(answer.daemons), "connected daemon")
+        output.write(f"New token sent to {sent}")
+        output.write(f"The old token expires after {grace}")
+        report = client.request(ClusterStatus(), ClusterReport)
+    absent = {one.daemon for one in report.machines if not one.ended} - {*answer.daemons}
+    if absent:
+        names = ", ".join(sorted(absent))
+        output.warn(
+            f"not sent to {names}: a daemon receives it when it connects before the old token "
+            "expires; afterwards run `dora cluster up` or `install`"
+        )
+
+
+def ca(
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Print the certificate of the cluster's authority, for `curl --cacert`."""
+    import ssl
+
+    from dora_cli.coordinator.errors import CoordinatorUnreachable
+    from dora_config.access import AccessError, endpoint
+    from dora_config.control_plane import authority_certificate
+
+    address = endpoint(coordinator_addr, coordinator_port)
+    if address.authority is None:
+        raise AccessError(
+            f"this account has no token with the hash of an authority for {address}; start the "
+            "coordinator, or copy its token (~/.config/dora/token) to this account"
+        )
+    try:
+        certificate = authority_certificate(address)
+    except OSError as error:
+        raise CoordinatorUnreachable(f"no coordinator answers at {address} ({error})") from error
+    output.write(ssl.DER_cert_to_PEM_cert(certificate).rstrip())

@@ -1,1 +1,0 @@
-"""Commands of `dora cluster`, one module each."""

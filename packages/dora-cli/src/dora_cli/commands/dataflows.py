@@ -1,0 +1,458 @@
+"""Dataflows of a coordinator: `dora start`, `stop`, `restart`, `list`, `clean`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from contextlib import ExitStack
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from dora_cli import dataflow_file, options, output
+from dora_cli.coordinator.options import (
+    DataflowArgument,
+    DataflowName,
+    Force,
+    GraceDuration,
+    chosen_dataflow,
+    grace_seconds,
+    with_client,
+)
+from dora_cli.errors import CommandFailed
+from dora_config.protocol.rest import paths
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dora_cli.coordinator.client import Client
+    from dora_cli.live.watching import NodeWatcher
+    from dora_cli.ui.page_process import Source
+    from dora_config.protocol.control import DataflowSummary, EndedDataflow, RestartSummary
+    from dora_config.protocol.dataflow import DataflowSpec, StartDataflow, StartTriggered
+
+
+MAX_NAME = 256
+
+
+def parse_name(text: str) -> str:
+    """Return a valid name of a dataflow; raises ValueError."""
+    if not text or len(text) > MAX_NAME or not text.isprintable():
+        raise ValueError(f"{text[:32]!r}: a name has 1 to {MAX_NAME} printable characters")
+    return text
+
+
+Name = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        "-n",
+        metavar="TEXT",
+        parser=options.checked(parse_name),
+        help="Name of the dataflow.",
+    ),
+]
+Attach = Annotated[
+    bool | None,
+    typer.Option(
+        "--attach/--detach",
+        help="Show logs until the end (the default on a terminal), or return at once.",
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show where each node would run, without starting it.")
+]
+AllowUnlinked = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unlinked",
+        help="Start even if machines that exchange data cannot reach each other.",
+    ),
+]
+Offline = Annotated[
+    Literal["run", "wait"],
+    typer.Option(
+        "--offline",
+        help="What a machine does with its nodes after a boot while the coordinator is away: start "
+        "them alone, or wait.",
+    ),
+]
+
+SETTINGS = {"start": {"cls": options.OptionalValues}}
+
+
+@with_client()
+def start(
+    client: Client,
+    path: options.DataflowFile,
+    name: Name = None,
+    attach: Attach = None,
+    dry_run: DryRun = False,
+    allow_unlinked: AllowUnlinked = False,
+    offline: Offline = "run",
+    uv: options.Uv = False,
+    debug: options.Debug = False,
+    env: options.EnvPairs = None,
+    exit_when_nodes_finish: options.ExitWhenNodesFinish = None,
+    watch: options.Watch = False,
+    ui: options.Ui = False,
+) -> None:
+    """Start a dataflow on the daemons of a coordinator.
+
+    Sends and builds the code of nodes with `distribute: http` or `scp`; other nodes must be built
+    before with `dora build`.
+
+    With --attach, Ctrl-C stops the dataflow, a second one kills it; --watch implies it. With --ui
+    and --detach, Ctrl-C ends the page only.
+    """
+    if watch and attach is False:
+        raise typer.BadParameter("--watch runs until the dataflow ends; remove --detach")
+    overrides = options.env_overrides(env)
+    finish = options.optional_boolean(exit_when_nodes_finish)
+    loaded = dataflow_file.load(path)
+
+    from dora_cli.coordinator.start_spec import make_spec
+    from dora_config.protocol.dataflow import StartDataflow
+
+    spec = make_spec(
+        loaded,
+        name=name,
+        uv=uv,
+        debug=debug or ui,
+        env_overrides=overrides,
+        exit_when_nodes_finish=finish,
+        allow_unlinked=allow_unlinked,
+        offline=offline,
+    )
+    request = StartDataflow(spec=spec, dry_run=dry_run)
+    if dry_run:
+        _show_placement(client, request)
+        return
+    watcher = _watcher_of(path, spec) if watch else None
+    uuid = start_dataflow(client, deliver_code(client, request))
+    attached = watch or (attach if attach is not None else sys.stdin.isatty())
+    page = None
+    if ui:
+        from dora_cli.ui.page_process import Source, show
+
+        page = Source(client.endpoint.host, client.endpoint.port, dataflow=uuid)
+    if attached:
+        _follow(client, uuid, page, watcher)
+    if page is not None and not attached:
+        show(page)
+
+
+def _watcher_of(path: Path, spec: DataflowSpec) -> NodeWatcher:
+    from dora_cli.live.watched_start import make_watcher
+
+    return make_watcher(path, spec)
+
+
+def _follow(client: Client, uuid: str, page: Source | None, watcher: NodeWatcher | None) -> None:
+    """Show logs until the end; raises CommandFailed if the dataflow failed."""
+    from dora_cli.logs.attached import follow
+
+    with ExitStack() as resources:
+        if page is not None:
+            from dora_cli.ui.page_process import page_beside
+
+            resources.enter_context(page_beside(page))
+        if watcher is not None:
+            from dora_cli.live.watched_start import watching
+
+            resources.enter_context(watching(client.endpoint, uuid, watcher))
+        if not follow(client, uuid):
+            raise CommandFailed
+
+
+def deliver_code(client: Client, request: StartDataflow) -> StartDataflow:
+    """Deliver the code of nodes with `distribute: http` or `scp`; return the request for it."""
+    if all(node.deploy.distribute == "local" for node in request.spec.resolved.nodes):
+        return request
+    from dora_cli.build.remote import deliver
+
+    return request.model_copy(update={"spec": deliver(client, request.spec)})
+
+
+def start_dataflow(client: Client, request: StartDataflow) -> str:
+    """Start a dataflow and return its UUID; raises RequestFailed and CommandFailed."""
+    from dora_cli.coordinator.errors import RequestFailed
+    from dora_cli.logs.ended_report import report_ended
+    from dora_config.protocol.dataflow import Started, StartTriggered
+
+    def show(progress: StartTriggered) -> None:
+        if progress.waits_for is not None:
+            output.remark(f"waiting for {progress.waits_for}")
+        else:
+            output.write(f"dataflow start triggered: {progress.uuid}")
+
+    try:
+        started = client.request(request, Started, {StartTriggered: show})
+    except RequestFailed as failed:
+        if failed.ended is None or not failed.ended.nodes:
+            raise
+        output.failure(str(failed))
+        report_ended(failed.ended, with_reason=False)
+        raise CommandFailed from None
+    for warning in started.warnings:
+        output.warn(warning)
+    output.write(f"dataflow started: {started.uuid}")
+    return started.uuid
+
+
+def _show_placement(client: Client, request: StartDataflow) -> None:
+    from dora_config.protocol.dataflow import PlacementPlan
+
+    plan = client.request(request, PlacementPlan)
+    rows = [(one.node, one.daemon, one.reason) for one in plan.nodes]
+    output.table(("NODE", "DAEMON", "BECAUSE"), rows)
+
+
+@with_client(or_here=True)
+def stop(
+    client: Client,
+    dataflow: DataflowArgument = None,
+    name: DataflowName = None,
+    every: Annotated[bool, typer.Option("--all", help="All running dataflows.")] = False,
+    grace_duration: GraceDuration = None,
+    force: Force = False,
+) -> None:
+    """Stop a dataflow and wait until it has ended; the exit code is 1 if it failed."""
+    from dora_cli.coordinator.errors import RequestFailed
+    from dora_cli.logs.ended_report import label, report_ended
+
+    chosen = chosen_dataflow(dataflow, name)
+    if every and chosen is not None:
+        raise typer.BadParameter("--all cannot be used together with a dataflow")
+    wanted = {
+        "dataflow": chosen,
+        "all": every,
+        "grace": grace_seconds(grace_duration, force=force),
+        "force": force,
+    }
+    for row in client.get(paths.DATAFLOWS).dataflows:
+        absent = row.status == "Degraded" and "no connection to" in row.reason
+        if absent and (every or chosen in (None, row.uuid, row.name)):
+            output.remark(f"{row.name or row.uuid}: {row.reason}: waiting for it")
+    try:
+        stopped: list[EndedDataflow] = client.post(f"{paths.DATAFLOWS}/stop", wanted).dataflows
+    except RequestFailed as problem:
+        if problem.code == "nothing_runs":
+            output.write(str(problem))
+            return
+        raise
+    ok = True
+    for ended in stopped:
+        output.write(f"dataflow stopped: {label(ended.uuid, ended.name)}")
+        ok = report_ended(ended) and ok
+    if not ok:
+        raise CommandFailed
+
+
+@with_client()
+def restart(
+    client: Client,
+    dataflow: DataflowArgument = None,
+    name: DataflowName = None,
+    grace_duration: GraceDuration = None,
+    force: Force = False,
+) -> None:
+    """Stop a dataflow and start it again as the coordinator has stored it."""
+    wanted = {
+        "dataflow": chosen_dataflow(dataflow, name),
+        "grace": grace_seconds(grace_duration, force=force),
+        "force": force,
+    }
+    answer = client.post(f"{paths.DATAFLOWS}/restart", wanted)
+    for warning in answer.warnings:
+        output.warn(warning)
+    output.write(f"dataflow restarted: {answer.old} -> {answer.new}")
+
+
+GB = 1024**3
+ENDED_SHOWN = 3600.0
+"""Seconds for which an ended dataflow is listed by default."""
+
+
+class StatusChoice(StrEnum):
+    """Values of `--status`; `running` means not ended."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+class SortChoice(StrEnum):
+    """Values of `--sort-by`."""
+
+    CPU = "cpu"
+    MEMORY = "memory"
+
+
+@with_client(or_here=True)
+def list_(
+    client: Client,
+    output_format: options.Output = options.TableFormat.TABLE,
+    status: Annotated[
+        StatusChoice | None, typer.Option("--status", help="Only with this status.")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="TEXT", help="Only names that contain this text."),
+    ] = None,
+    sort_by: Annotated[
+        SortChoice | None, typer.Option("--sort-by", help="Sort, largest first.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print UUIDs only.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", "-a", help="Include all that have ended.")
+    ] = False,
+) -> None:
+    """List running dataflows and those that ended within the last hour.
+
+    `--all`, `--status finished` and `failed` include those that ended earlier, and those with the
+    name of a running one.
+    """
+    found: list[DataflowSummary] = client.get(paths.DATAFLOWS).dataflows
+    rows = selected(found, status=status, name=name, everything=everything)
+    if sort_by is not None:
+        rows.sort(key=lambda row: row.cpu if sort_by is SortChoice.CPU else row.memory)
+        rows.reverse()
+    print_dataflows(rows, output_format, quiet=quiet)
+
+
+def print_dataflows(
+    rows: list[DataflowSummary], output_format: options.TableFormat, *, quiet: bool
+) -> None:
+    """Print dataflows as a table, as JSON lines, or their UUIDs only."""
+    if quiet:
+        for row in rows:
+            output.write(row.uuid)
+    elif output_format is options.TableFormat.JSON:
+        for row in rows:
+            output.json_line(_as_json(row))
+    else:
+        columns = ["UUID", "Name", "Status", "Nodes", "CPU", "Memory"]
+        cells = [_as_cells(row) for row in rows]
+        restarts = [restarts_text(row) for row in rows]
+        if any(restarts):
+            columns.append("Restarts")
+            cells = [(*some, text) for some, text in zip(cells, restarts, strict=True)]
+        output.table(columns, cells)
+        for row in rows:
+            if row.reason is not None:
+                output.remark(f"{row.name or row.uuid}: {row.reason}")
+
+
+def selected(
+    found: Iterable[DataflowSummary],
+    *,
+    status: StatusChoice | None,
+    name: str | None,
+    everything: bool,
+) -> list[DataflowSummary]:
+    """Return the rows that match the options."""
+    chosen = [row for row in found if _matches(row, status, name)]
+    if everything or status is not None:
+        return chosen
+    running = {row.name for row in found if row.ended_ago is None and row.name}
+    return [
+        row
+        for row in chosen
+        if row.ended_ago is None or (row.ended_ago <= ENDED_SHOWN and row.name not in running)
+    ]
+
+
+def _matches(row: DataflowSummary, status: StatusChoice | None, name: str | None) -> bool:
+    if name is not None and name not in (row.name or ""):
+        return False
+    match status:
+        case StatusChoice.RUNNING:
+            return row.status not in ("Finished", "Failed")
+        case StatusChoice.FINISHED:
+            return row.status == "Finished"
+        case StatusChoice.FAILED:
+            return row.status == "Failed"
+        case None:
+            return True
+
+
+def restarts_text(row: DataflowSummary) -> str:
+    """Return number, last cause and age of restarts and recoveries; empty if none."""
+    texts = []
+    if row.last_restart is not None:
+        texts.append(_restarts("restarted", row.restarts, row.last_restart))
+    elif row.restarts:
+        texts.append(f"restarted {_times(row.restarts)}")
+    if row.last_recovery is not None:
+        texts.append(_restarts("recovered", row.recoveries, row.last_recovery))
+    return "; ".join(texts)
+
+
+def _restarts(what: str, count: int, last: RestartSummary) -> str:
+    from dora_config.yaml.quantities import show_age
+
+    cause = last.cause.splitlines()[0] if last.cause else "unknown"
+    where = last.node or last.daemon
+    return f"{what} {_times(count)}, last: {cause}, {show_age(last.ago)} ago ({where})"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _as_json(row: DataflowSummary) -> dict[str, object]:
+    facts: dict[str, object] = {
+        "uuid": row.uuid,
+        "name": row.name,
+        "status": row.status,
+        "nodes": row.nodes,
+        "cpu": round(row.cpu, 1),
+        "memory": round(row.memory / GB, 3),
+    }
+    if row.reason is not None:
+        facts["reason"] = row.reason
+    if row.restarts:
+        facts["restarts"] = row.restarts
+    if row.last_restart is not None:
+        facts["last_restart"] = _without_none(row.last_restart)
+    if row.last_recovery is not None:
+        facts["recoveries"] = row.recoveries
+        facts["last_recovery"] = _without_none(row.last_recovery)
+    if row.links:
+        facts["links"] = [
+            {key: value for key, value in vars(link).items() if key != "dataflow"}
+            for link in row.links
+        ]
+    return facts
+
+
+def _without_none(row: RestartSummary) -> dict[str, object]:
+    return {key: value for key, value in vars(row).items() if value is not None}
+
+
+def _as_cells(row: DataflowSummary) -> tuple[object, ...]:
+    cpu, memory = f"{row.cpu:.1f}%", f"{row.memory / GB:.2f} GB"
+    return (row.uuid, row.name or "", row.status, row.nodes, cpu, memory)
+
+
+@with_client()
+def clean(
+    client: Client,
+    output_format: options.Output = options.TableFormat.TABLE,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print UUIDs only.")] = False,
+) -> None:
+    """Remove ended dataflows from the list; the exit code is 1 if one of them had failed."""
+    removed: list[DataflowSummary] = client.post(f"{paths.DATAFLOWS}/clean").dataflows
+    if quiet:
+        for row in removed:
+            output.write(row.uuid)
+    elif output_format is options.TableFormat.JSON:
+        for row in removed:
+            output.json_line({"uuid": row.uuid, "name": row.name, "status": row.status})
+    else:
+        rows = [(row.uuid, row.name or "", row.status) for row in removed]
+        output.table(("UUID", "Name", "Status"), rows)
+    if any(row.status == "Failed" for row in removed):
+        raise CommandFailed

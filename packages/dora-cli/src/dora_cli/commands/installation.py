@@ -1,0 +1,183 @@
+"""Commands about this installation."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dora_cli import output
+from dora_cli._version import __version__
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort
+from dora_cli.diagnosis import WHEELS
+from dora_cli.errors import CommandFailed
+from dora_config.launcher import OWN_WORDS, find_command
+
+
+def doctor(
+    dataflow: Annotated[
+        Path | None,
+        typer.Option("--dataflow", metavar="PATH", help="Also check this dataflow file."),
+    ] = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Check this machine: versions, programs, shared memory, limits, ports.
+
+    The exit code is 1 if a check fails. Warnings concern features that only some dataflows use.
+    """
+    from dora_cli import diagnosis
+    from dora_config.access import endpoint
+
+    at = endpoint(coordinator_addr, coordinator_port)
+    findings = [
+        *diagnosis.check_versions(),
+        *diagnosis.check_python(),
+        *diagnosis.check_programs(),
+        *diagnosis.check_shared_memory(),
+        *diagnosis.check_pipes(),
+        *diagnosis.check_state_dir(),
+        *diagnosis.check_coordinator(at.host, at.port),
+        *diagnosis.check_daemon(),
+        *diagnosis.check_ros_sessions(),
+    ]
+    if dataflow is not None:
+        findings += diagnosis.check_dataflow(dataflow)
+    colour = output.wants_colour(sys.stdout)
+    styles = {"PASS": "info", "WARN": "warn", "FAIL": "error"}
+    for finding in findings:
+        result = output.styled(finding.result, styles[finding.result], colour=colour)
+        output.write(f"{result}  {finding.subject}: {finding.text}")
+    failed = sum(finding.result is diagnosis.CheckResult.FAIL for finding in findings)
+    if failed:
+        output.failure(f"{failed} of {len(findings)} checks failed")
+        raise CommandFailed
+
+
+class Shell(StrEnum):
+    """Supported shells."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+    POWERSHELL = "powershell"
+
+
+def completion(
+    shell: Annotated[Shell | None, typer.Argument(help="The shell; default $SHELL.")] = None,
+) -> None:
+    """Print the completion script of a shell.
+
+    For bash, put this line in ~/.bashrc: eval "$(dora completion bash)"
+    """
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
+
+    chosen = shell or _login_shell()
+    script = get_completion_script(
+        prog_name="dora", complete_var="_DORA_COMPLETE", shell=chosen.value
+    )
+    output.write(script)
+
+
+def _login_shell() -> Shell:
+    name = Path(os.environ.get("SHELL", "")).name
+    if name not in list(Shell):
+        known = ", ".join(Shell)
+        raise typer.BadParameter(f"$SHELL is not a supported shell; give one of {known}")
+    return Shell(name)
+
+
+def help_(
+    context: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="COMMAND",
+            help="A command such as `run` or `cluster up`; default: list all commands.",
+        ),
+    ] = None,
+) -> None:
+    """Show the help of a command, like `dora COMMAND --help`."""
+    names = words or []
+    if len(names) == 1 and names[0] in OWN_WORDS:
+        service = find_command(names[0])
+        if service is not None:
+            raise typer.Exit(service(["--help"]))
+    shown: Any = context.find_root()
+    for name in names:
+        if not hasattr(shown.command, "resolve_command"):
+            context.fail(f"`{shown.command_path}` has no command {name!r}")
+        # fails with a usage error for an unknown name
+        _, command, _ = shown.command.resolve_command(shown, [name])
+        shown = command.make_context(name, [], parent=shown, resilient_parsing=True)
+        shown.resilient_parsing = False  # otherwise unknown names are accepted
+    output.write(shown.get_help())
+
+
+def installer_commands(pip: str, tool: str) -> list[str]:
+    """Return the command line of each installer: ``pip`` its arguments, ``tool`` those of tools."""
+    return [
+        f"  pip:  {sys.executable} -m {pip}",
+        f"  uv:   uv tool {tool}",
+        f"  pipx: pipx {tool}",
+    ]
+
+
+def update(
+    check_only: Annotated[
+        bool, typer.Option("--check-only", help="Only print the installed version.")
+    ] = False,
+) -> None:
+    """Print how to update dora."""
+    output.write(f"dora {__version__}, installed for {sys.executable}")
+    if check_only:
+        output.write("dora does not check for newer versions; use your installer")
+        return
+    output.write("dora is a Python package: update it with the tool that installed it")
+    for line in installer_commands("pip install --upgrade dora-cli", "upgrade dora-cli"):
+        output.write(line)
+
+
+def test() -> None:
+    """Run a test dataflow on two temporary daemons; exit code 1 if it fails."""
+    from dora_cli import self_test
+
+    self_test.run()
+    output.write(f"dora {__version__} works, with {sys.executable}")
+
+
+def wheels(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the wheels.")],
+    platform: Annotated[
+        list[str],
+        typer.Option(
+            "--for",
+            metavar="PLATFORM",
+            help="Platform, such as aarch64-glibc2.36-py3.11 (repeatable).",
+        ),
+    ],
+) -> None:
+    """Download the wheels that dora needs on other machines, for `dora cluster ... --offline`."""
+    from dora_cli.bundle.dependencies import download
+    from dora_cli.bundle.platform import Platform
+
+    for one in [Platform.from_key(key) for key in platform]:
+        output.write(f"{folder}: {download(one, folder)} wheels for {one.key}")
+
+
+def uninstall(
+    force: Annotated[
+        bool, typer.Option("--force", help="Accepted for compatibility; has no effect.")
+    ] = False,
+) -> None:
+    """Print how to remove dora."""
+    output.write(f"dora {__version__}, installed for {sys.executable}")
+    output.write("dora is a Python package: remove it with the tool that installed it")
+    wheels = " ".join(reversed(WHEELS))
+    for line in installer_commands(f"pip uninstall {wheels}", "uninstall dora-cli"):
+        output.write(line)
+    output.write("remaining settings and state: ~/.config/dora and ~/.local/state/dora")

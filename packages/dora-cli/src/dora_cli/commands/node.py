@@ -1,0 +1,379 @@
+"""Commands of `dora node`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dora_cli import options, output
+from dora_cli.coordinator import calls
+from dora_cli.coordinator.completion import running_dataflows
+from dora_cli.coordinator.options import (
+    DataflowOption,
+    NodeArgument,
+    dataflow_ref,
+    with_client,
+)
+from dora_config import DoraError
+from dora_config.protocol.rest import paths
+from dora_node_api.queue_policy import QueuePolicy
+
+if TYPE_CHECKING:
+    from dora_cli.coordinator.client import Client
+    from dora_config.protocol.control import Described
+    from dora_config.protocol.snapshot import NodeSummary
+
+
+MB = 1024**2
+DASH = "-"
+
+FromYaml = Annotated[
+    Path,
+    typer.Option("--from-yaml", metavar="FILE", help="YAML file with the definition of the node."),
+]
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="NODE/OUTPUT, or dora/timer/UNIT/VALUE or dora/logs as in a file."
+    ),
+]
+TargetArgument = Annotated[str, typer.Argument(metavar="TARGET", help="Input, as NODE/INPUT.")]
+Grace = Annotated[float, options.duration("--grace", help="Time from STOP to SIGTERM.")]
+
+ForceHold = Annotated[
+    bool,
+    typer.Option("--force", help="Do not wait for a node that holds updates (up to 300 s)."),
+]
+
+
+def edge(source: str, target: str) -> dict[str, str]:
+    """Return the fields of an `EdgeChange` between two arguments; raises BadParameter."""
+    from dora_config.dataflow.sources import parse_source
+    from dora_config.errors import InvalidId
+    from dora_config.ids import parse_data_id, parse_node_id
+
+    try:
+        node, _, output = str(parse_source(source)).partition("/")
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="SOURCE") from None
+    reader, slash, port = target.partition("/")
+    try:
+        if not slash:
+            raise ValueError(f'"{target}": expected NODE/INPUT, such as plot/image')
+        return {
+            "source": node,
+            "output": output,
+            "target": parse_node_id(reader),
+            "input": parse_data_id(port),
+        }
+    except (InvalidId, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint="TARGET") from None
+
+
+def as_json(node: NodeSummary) -> dict[str, object]:
+    """Return a node as the object that `--format json` prints."""
+    return {
+        "node": node.node,
+        "status": node.status,
+        "pid": node.pid,
+        "cpu": node.cpu_percent,
+        "memory": None if node.memory_bytes is None else round(node.memory_bytes / MB, 1),
+        "restarts": node.restarts,
+        "daemon": node.daemon,
+        "dataflow": node.dataflow,
+        "dataflow_name": node.dataflow_name,
+    }
+
+
+def as_text(node: NodeSummary) -> dict[str, str]:
+    """Return the facts about a node as text, by the column of `dora node list`."""
+    cpu, memory = node.cpu_percent, node.memory_bytes
+    return {
+        "NODE": node.node,
+        "STATUS": node.status,
+        "PID": DASH if node.pid is None else str(node.pid),
+        "CPU": DASH if cpu is None else f"{cpu:.1f}%",
+        "MEMORY": DASH if memory is None else f"{memory / MB:.1f} MB",
+        "RESTARTS": str(node.restarts),
+        "DAEMON": node.daemon,
+        "DATAFLOW": node.dataflow_name or node.dataflow,
+    }
+
+
+@with_client(or_here=True)
+def list_(
+    client: Client,
+    dataflow: Annotated[
+        str | None,
+        typer.Option(
+            "--dataflow",
+            "-d",
+            help="UUID or name; by default all running dataflows.",
+            autocompletion=running_dataflows,
+        ),
+    ] = None,
+    output_format: options.Output = options.TableFormat.TABLE,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print ids only.")] = False,
+) -> None:
+    """List nodes with status, pid, CPU, memory and restarts."""
+    found = client.get(paths.url(paths.NODES, query={"dataflow": dataflow}))
+    nodes: list[NodeSummary] = found.nodes
+    if quiet:
+        for node in nodes:
+            output.write(node.node)
+    elif output_format is options.TableFormat.JSON:
+        for node in nodes:
+            output.json_line(as_json(node))
+    else:
+        columns = ["NODE", "STATUS", "PID", "CPU", "MEMORY", "RESTARTS", "DAEMON"]
+        if dataflow is None:
+            columns.append("DATAFLOW")
+        rows = [as_text(node) for node in nodes]
+        output.table(columns, [[row[column] for column in columns] for row in rows])
+        for node in nodes:
+            if node.error is not None:
+                output.remark(f"{node.node}: {node.error}")
+            if node.held is not None:
+                output.remark(f"{node.node}: holds updates: {node.held}")
+
+
+class NoSuchNode(DoraError):
+    """The dataflow has no node of that id."""
+
+
+@with_client(or_here=True)
+def info(
+    client: Client,
+    node: NodeArgument,
+    dataflow: DataflowOption = None,
+    output_format: options.Output = options.TableFormat.TABLE,
+) -> None:
+    """Show one node: daemon, inputs, outputs, status, CPU and memory."""
+    from dora_cli.coordinator import calls
+    from dora_config.protocol.control import ListNodes, NodeList
+
+    found = calls.describe(client, dataflow)
+    rows = client.request(ListNodes(dataflow=dataflow_ref(found.uuid)), NodeList).nodes
+    summary = next((row for row in rows if row.node == node), None)
+    if summary is None:
+        known = ", ".join(sorted(row.node for row in rows))
+        raise NoSuchNode(f'the dataflow has no node "{node}"; its nodes: {known}')
+    inputs, outputs = _ports(found, node)
+    if output_format is options.TableFormat.JSON:
+        output.json_line({**as_json(summary), "inputs": inputs, "outputs": outputs})
+        return
+    spec = found.spec.resolved.node(node)
+    output.write(f"Node: {node}")
+    output.write(f"Dataflow: {summary.dataflow_name or summary.dataflow}")
+    output.write(f"Daemon: {summary.daemon}")
+    output.write(f"Path: {spec.path or '-'}")
+    output.write(f"Restart policy: {spec.restart.policy}")
+    for name, source in inputs.items():
+        output.write(f"Input: {name} <- {source}")
+    for name, readers in outputs.items():
+        output.write(f"Output: {name} -> {', '.join(readers) or '(no subscribers)'}")
+    text = as_text(summary)
+    output.write(
+        f"Status: {text['STATUS']}, PID {text['PID']}, CPU {text['CPU']}, "
+        f"memory {text['MEMORY']}, restarts {text['RESTARTS']}"
+    )
+    if summary.error is not None:
+        output.write(f"Error: {summary.error}")
+
+
+def _ports(found: Described, node: str) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Return the source of each input and the readers of each output."""
+    resolved = found.spec.resolved
+    spec = resolved.node(node)
+    inputs = {name: str(one.source) for name, one in spec.inputs.items()}
+    outputs: dict[str, list[str]] = {name: [] for name in spec.outputs}
+    for source, consumer, input_id in resolved.edges():
+        if source.node == node:
+            outputs.setdefault(source.output, []).append(f"{consumer}/{input_id}")
+    return inputs, outputs
+
+
+@with_client(or_here=True)
+def stop(
+    client: Client,
+    node: NodeArgument,
+    dataflow: DataflowOption = None,
+    grace: Grace = "10s",  # type: ignore[assignment]
+    force: ForceHold = False,
+) -> None:
+    """Stop one node permanently and wait until it has ended; other nodes keep running."""
+    from dora_cli.live import holds
+
+    wanted = {"dataflow": dataflow, "grace": grace, "force": force}
+    if not force:
+        holds.wait_for_release(client, dataflow, node)
+    client.post(paths.url(paths.NODES, node, "stop"), wanted)
+    output.write(f'node "{node}" stopped')
+
+
+@with_client(or_here=True)
+def restart(
+    client: Client,
+    node: NodeArgument,
+    dataflow: DataflowOption = None,
+    grace: Grace = "5s",  # type: ignore[assignment]
+    force: ForceHold = False,
+) -> None:
+    """Stop one node and start it again, regardless of its restart policy; others keep running."""
+    from dora_cli.live import holds
+
+    wanted = {"dataflow": dataflow, "grace": grace, "force": force}
+    if not force:
+        holds.wait_for_release(client, dataflow, node)
+    client.post(paths.url(paths.NODES, node, "restart"), wanted)
+    output.write(f'node "{node}" restarted')
+
+
+@with_client()
+def add(
+    client: Client,
+    from_yaml: FromYaml,
+    dataflow: DataflowOption = None,
+) -> None:
+    """Add a node to a running dataflow, on the machine that its `deploy` selects.
+
+    The file contains one node as in a dataflow file, without the list `nodes`. If the node cannot
+    be started, it is not added.
+    """
+    from dora_cli.live import sending
+
+    with sending.reporting_interrupt():
+        node, changed = sending.add(client, dataflow, from_yaml)
+    output.write(f'node "{node}" added on daemon "{changed.daemon}"')
+
+
+@with_client()
+def remove(
+    client: Client,
+    node: NodeArgument,
+    dataflow: DataflowOption = None,
+    grace: Grace = "10s",  # type: ignore[assignment]
+    force: ForceHold = False,
+) -> None:
+    """Stop a node and remove it from a running dataflow, with its edges."""
+    from dora_cli.live import holds, sending
+    from dora_config.protocol.runner import RemoveNode
+
+    with sending.reporting_interrupt():
+        uuid = calls.describe(client, dataflow).uuid
+        if not force:
+            holds.wait_for_release(client, uuid, node)
+        sending.change(client, uuid, RemoveNode(node=node, grace=grace, force=force))
+    output.write(f'node "{node}" removed')
+
+
+@with_client()
+def replace(
+    client: Client,
+    node: NodeArgument,
+    from_yaml: FromYaml,
+    dataflow: DataflowOption = None,
+    grace: Grace = "10s",  # type: ignore[assignment]
+    force: ForceHold = False,
+) -> None:
+    """Run another definition of a node; other nodes keep running.
+
+    The new process starts first; when it has connected, the old one is stopped. If the new one
+    fails before that, the old one keeps running. Inputs are queued meanwhile.
+
+    The file contains one node with the same id and inputs, without the list `nodes`.
+    """
+    from dora_cli.live import sending
+
+    with sending.reporting_interrupt():
+        changed = sending.replace(client, dataflow, node, from_yaml, grace, force=force)
+    output.write(f'node "{node}" replaced on daemon "{changed.daemon}"')
+
+
+@with_client()
+def connect(
+    client: Client,
+    source: SourceArgument,
+    target: TargetArgument,
+    dataflow: DataflowOption = None,
+    queue_size: Annotated[
+        int, typer.Option("--queue-size", min=1, max=16_000, help="Messages that may be queued.")
+    ] = 10,
+    queue_policy: Annotated[
+        QueuePolicy, typer.Option("--queue-policy", help="What happens when the queue is full.")
+    ] = QueuePolicy.DROP_OLDEST,
+) -> None:
+    """Connect an output, a timer or logs to a new input of a running node.
+
+    Both nodes may be on different machines.
+    """
+    from dora_cli.live import sending
+    from dora_config.protocol.runner import ConnectInput
+
+    request = ConnectInput.model_validate(
+        {
+            **edge(source, target),
+            "queue_size": queue_size,
+            "queue_policy": queue_policy.value,
+        }
+    )
+    with sending.reporting_interrupt():
+        uuid = calls.describe(client, dataflow).uuid
+        sending.change(client, uuid, request)
+    output.write(f"connected {source} to {target}")
+
+
+@with_client()
+def disconnect(
+    client: Client,
+    source: SourceArgument,
+    target: TargetArgument,
+    dataflow: DataflowOption = None,
+) -> None:
+    """Remove an input from a running node; messages queued there are dropped.
+
+    The node gets INPUT_CLOSED, and STOP if it was its last open input.
+    """
+    from dora_cli.live import sending
+    from dora_config.protocol.runner import DisconnectInput
+
+    request = DisconnectInput.model_validate(edge(source, target))
+    with sending.reporting_interrupt():
+        uuid = calls.describe(client, dataflow).uuid
+        sending.change(client, uuid, request)
+    output.write(f"disconnected {source} from {target}")
+
+
+@with_client()
+def hold(
+    client: Client,
+    node: NodeArgument,
+    reason: Annotated[str, typer.Argument(help="Shown to those who wait.")] = "held by an operator",
+    dataflow: DataflowOption = None,
+) -> None:
+    """Keep a node from being replaced, restarted, stopped or removed until `dora node release`.
+
+    `dora cluster apply` and `upgrade`, `dora node` and `--watch` wait and show the reason; --force
+    overrides. `dora stop` and `dora restart` do not wait.
+    """
+    from dora_config.protocol.runner import Done, HoldNode
+
+    request = HoldNode(node=node, reason=reason[:200] or "held by an operator")
+    calls.call(client, dataflow, node, request, Done)
+    output.write(f'node "{node}" holds updates')
+
+
+@with_client()
+def release(
+    client: Client,
+    node: NodeArgument,
+    dataflow: DataflowOption = None,
+) -> None:
+    """End `dora node hold`."""
+    from dora_config.protocol.runner import Done, HoldNode
+
+    request = HoldNode(node=node, reason="")
+    calls.call(client, dataflow, node, request, Done)
+    output.write(f'node "{node}" does not hold updates any more')

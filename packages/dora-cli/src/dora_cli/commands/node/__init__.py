@@ -1,1 +1,0 @@
-"""Commands of `dora node`, one module each."""

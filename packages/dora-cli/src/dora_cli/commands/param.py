@@ -1,0 +1,103 @@
+"""Commands of `dora param`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dora_cli import options, output
+from dora_cli.coordinator import calls
+from dora_cli.coordinator.options import DataflowOption, NodeArgument, with_client
+from dora_config import DoraError
+
+if TYPE_CHECKING:
+    from dora_cli.coordinator.client import Client
+
+
+Key = Annotated[str, typer.Argument(metavar="KEY", help="Name of the parameter.")]
+
+
+def parameters(client: Client, dataflow: str | None, node: str) -> dict[str, object]:
+    """Return the parameters of a running node."""
+    from dora_config.protocol.runner import GetParams, Params
+
+    return dict(calls.call(client, dataflow, node, GetParams(node=node), Params).values)
+
+
+@with_client(or_here=True)
+def list_(
+    client: Client,
+    node: NodeArgument,
+    dataflow: DataflowOption = None,
+    output_format: options.Output = options.TableFormat.TABLE,
+) -> None:
+    """List the parameters of a node."""
+    values = parameters(client, dataflow, node)
+    if output_format is options.TableFormat.JSON:
+        for key, value in sorted(values.items()):
+            output.json_line({"key": key, "value": value})
+    elif values:
+        rows = [(key, json.dumps(value, ensure_ascii=False)) for key, value in values.items()]
+        output.table(("KEY", "VALUE"), sorted(rows))
+    else:
+        output.write(f'node "{node}" has no parameters')
+
+
+class ParamNotFound(DoraError):
+    """The node has no parameter of that name."""
+
+
+@with_client(or_here=True)
+def get(
+    client: Client,
+    node: NodeArgument,
+    key: Key,
+    dataflow: DataflowOption = None,
+) -> None:
+    """Print the value of a parameter as JSON."""
+    values = parameters(client, dataflow, node)
+    if key not in values:
+        known = ", ".join(sorted(values)) or "none"
+        raise ParamNotFound(
+            f'param not found: node "{node}" has no parameter "{key}"; its parameters: {known}'
+        )
+    output.json_line(values[key])
+
+
+@with_client(or_here=True)
+def set_(
+    client: Client,
+    node: NodeArgument,
+    key: Key,
+    value: Annotated[str, typer.Argument(metavar="JSON", help="The value as JSON.")],
+    dataflow: DataflowOption = None,
+) -> None:
+    """Set a parameter; the node receives a PARAM_UPDATE event."""
+    from dora_config.protocol.runner import Done, SetParam
+
+    try:
+        parsed = options.parse_json(value)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{value!r} is not valid JSON ({error}); quote text twice: '\"text\"'",
+            param_hint="'JSON'",
+        ) from None
+    request = SetParam(node=node, key=key, value=parsed)
+    calls.call(client, dataflow, node, request, Done)
+    output.write(f'set "{key}" = {json.dumps(parsed, ensure_ascii=False)} on node "{node}"')
+
+
+@with_client(or_here=True)
+def delete(
+    client: Client,
+    node: NodeArgument,
+    key: Key,
+    dataflow: DataflowOption = None,
+) -> None:
+    """Delete a parameter; the node receives a PARAM_DELETED event."""
+    from dora_config.protocol.runner import DeleteParam, Done
+
+    calls.call(client, dataflow, node, DeleteParam(node=node, key=key), Done)
+    output.write(f'deleted "{key}" from node "{node}"')

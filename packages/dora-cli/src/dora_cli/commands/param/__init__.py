@@ -1,1 +1,0 @@
-"""Commands of `dora param`, one module each."""

@@ -1,0 +1,246 @@
+"""`dora record`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dora_cli import dataflow_file, options, output
+from dora_cli.build.lock_choice import LockChoice
+from dora_cli.commands.run import AllowShellNodes, RunSettings, StopAfter, prepare, run_loaded
+from dora_cli.commands.topic import positive_duration
+from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect_now, is_named
+from dora_cli.errors import CommandFailed
+from dora_config.yaml.quantities import parse_size
+
+if TYPE_CHECKING:
+    from dora_cli.coordinator.client import Client
+    from dora_cli.recordings.starting import RecordSettings
+
+
+def _size(text: str) -> int:
+    """Bytes of a size above zero; raises ValueError."""
+    size = parse_size(text)
+    if size <= 0:
+        raise ValueError(f"{text!r}: expected a size above 0")
+    return size
+
+
+def _size_option(name: str, *, help: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(
+        name, metavar="SIZE", parser=options.checked(_size), help=help
+    )
+    return option
+
+
+Source = Annotated[
+    Path | None, typer.Argument(metavar="[PATH]", help="The dataflow file to run and record.")
+]
+Attach = Annotated[
+    str | None,
+    typer.Option(
+        "--attach",
+        metavar="DATAFLOW",
+        help="Record a running dataflow instead, by its name or UUID.",
+    ),
+]
+Target = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Default recording_<date>_<time>.mcap; for several machines none, see"
+        " `dora record fetch`.",
+    ),
+]
+Topics = Annotated[
+    str,
+    typer.Option(
+        "--topics", metavar="PATTERN,..", help="Outputs such as camera/image,*/pose; default all."
+    ),
+]
+MaxSize = Annotated[
+    int | None, _size_option("--max-size", help="End the recording at this size, such as 2GB.")
+]
+MaxDuration = Annotated[
+    float | None,
+    options.duration(
+        "--max-duration",
+        help="End the recording this long after its first message.",
+        parse=positive_duration,
+    ),
+]
+SplitSize = Annotated[
+    int | None, _size_option("--split-size", help="Begin another file at this size.")
+]
+Cluster = Annotated[
+    bool,
+    typer.Option("--cluster", help="Start PATH on the daemons of a coordinator, as `dora start`."),
+]
+SplitDuration = Annotated[
+    float | None,
+    options.duration(
+        "--split-duration", help="Begin another file after this time.", parse=positive_duration
+    ),
+]
+
+
+def record(
+    path: Source = None,
+    attach: Attach = None,
+    target: Target = None,
+    topics: Topics = "",
+    max_size: MaxSize = None,
+    max_duration: MaxDuration = None,
+    split_size: SplitSize = None,
+    split_duration: SplitDuration = None,
+    cluster: Cluster = False,
+    uv: options.Uv = False,
+    stop_after: StopAfter = None,
+    allow_shell_nodes: AllowShellNodes = False,
+    env: options.EnvPairs = None,
+    coordinator_addr: CoordinatorAddr = None,
+    coordinator_port: CoordinatorPort = None,
+) -> None:
+    """Record the outputs of a dataflow to an MCAP file.
+
+    With a PATH, runs that file as `dora run` does and records from the first message on. With
+    --attach, records a running dataflow until Ctrl-C or until it ends; it needs no debug mode.
+
+    The machines of a cluster record their own outputs to their own disks: with --attach to a
+    dataflow on several machines, with --cluster and whenever an option or DORA_COORDINATOR_ADDR
+    names a coordinator. Their files are merged into one by `dora record fetch`, and at the end if
+    there is an --output.
+
+    Nodes are never slowed down: messages that could not be recorded are counted, and the exit code
+    is then 1.
+    """
+    if (path is None) == (attach is None):
+        raise typer.BadParameter("give a PATH to run, or --attach DATAFLOW; one of them")
+    overrides = options.env_overrides(env)
+
+    from dora_cli.recordings.starting import RecordSettings
+    from dora_config.protocol.recorders import RecordingLimits
+
+    patterns = tuple(part for word in topics.split(",") if (part := word.strip()))
+    limits = RecordingLimits(
+        max_bytes=max_size,
+        max_seconds=max_duration,
+        split_bytes=split_size,
+        split_seconds=split_duration,
+    )
+    settings = RecordSettings(limits, target, patterns)
+    coordinator = Coordinator(coordinator_addr, coordinator_port)
+    if path is None:
+        assert attach is not None
+        _attach(attach, settings, coordinator)
+    elif cluster or coordinator.named:
+        if stop_after is not None or allow_shell_nodes:
+            raise typer.BadParameter("--stop-after and --allow-shell-nodes are not for a cluster")
+        _run_on_cluster(path, settings, coordinator, overrides, uv=uv)
+    else:
+        run = RunSettings(
+            uv=uv, stop_after=stop_after, allow_shell=allow_shell_nodes, env_overrides=overrides
+        )
+        _run_here(path, settings, run)
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinator:
+    """Options that name a coordinator."""
+
+    addr: str | None
+    port: int | None
+
+    @property
+    def named(self) -> bool:
+        return is_named(self.addr, self.port)
+
+    def connect(self) -> Client:
+        return connect_now(self.addr, self.port)
+
+
+def _run_here(path: Path, settings: RecordSettings, run: RunSettings) -> None:
+    from dora_cli.recordings.recorder_process import RecorderProcess
+
+    loaded = dataflow_file.load(path)
+    places = prepare(loaded, uv=run.uv, offline=False, lock=LockChoice(), verbose=False)
+    recorders: list[RecorderProcess] = []
+
+    def start(directory: Path, dataflow_id: str) -> None:
+        request = settings.request(dataflow_id, count_on=True)
+        recorders.append(RecorderProcess(directory, request))
+
+    try:
+        run_loaded(loaded, places, run, start)
+    finally:
+        for recorder in recorders:
+            recorder.finish()
+
+
+def _attach(dataflow: str, settings: RecordSettings, coordinator: Coordinator) -> None:
+    """Record here a dataflow that runs only here, any other on its machines."""
+    from dora_cli.coordinator.errors import CoordinatorUnreachable
+    from dora_cli.recordings.recorder_process import NoSuchRunner, RecorderProcess, find_runner
+    from dora_cli.recordings.starting import conclude, session_of
+
+    absent: NoSuchRunner | None = None
+    if not coordinator.named:
+        try:
+            directory, found = find_runner(dataflow)
+            if found.whole:
+                request = settings.request(found.dataflow_id, count_on=False)
+                RecorderProcess(directory, request).wait()
+                return
+        except NoSuchRunner as error:
+            absent = error
+    try:
+        client = coordinator.connect()
+    except CoordinatorUnreachable as error:
+        raise (absent or error) from error
+    with client:
+        session = session_of(client, dataflow, settings)
+        settings.check_target(session.plan)
+        session.begin(client)
+        session.follow(client)
+    conclude(coordinator.connect, session, settings.target)
+
+
+def _run_on_cluster(
+    path: Path,
+    settings: RecordSettings,
+    coordinator: Coordinator,
+    overrides: dict[str, str],
+    *,
+    uv: bool,
+) -> None:
+    from dora_cli.commands.dataflows import deliver_code, start_dataflow
+    from dora_cli.coordinator.start_spec import make_spec
+    from dora_cli.logs.attached import follow
+    from dora_cli.recordings.starting import conclude, session_of_started
+    from dora_config.errors import DoraError
+    from dora_config.protocol.control import StartDataflow
+
+    spec = make_spec(dataflow_file.load(path), uv=uv, env_overrides=overrides)
+    plan = settings.plan(spec)
+    settings.check_target(plan)
+    request = StartDataflow(spec=spec.model_copy(update={"recording": plan}))
+    with coordinator.connect() as client:
+        uuid = start_dataflow(client, deliver_code(client, request))
+        try:
+            session = session_of_started(client, uuid, plan)
+            session.begin(client)
+            succeeded = follow(client, uuid)
+        except DoraError:
+            output.warn(
+                f"the dataflow and its recording may keep running; `dora stop {uuid}` ends both"
+            )
+            raise
+    session.finish()
+    conclude(coordinator.connect, session, settings.target)
+    if not succeeded:
+        raise CommandFailed

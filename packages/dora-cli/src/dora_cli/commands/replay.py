@@ -1,0 +1,136 @@
+"""`dora replay`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dora_cli import options, output
+from dora_cli.build.lock_choice import LockChoice
+from dora_cli.commands.run import AllowShellNodes, RunSettings, StopAfter, prepare, run_loaded
+
+if TYPE_CHECKING:
+    from dora_config import LoadedDataflow
+    from dora_daemon.recording.reading import Recording
+
+
+def replay(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE..", help="The recording, or its files.")
+    ],
+    replace: Annotated[
+        str | None,
+        typer.Option(
+            "--replace",
+            metavar="NODE,..",
+            help="Nodes that are replayed; by default all that were recorded.",
+        ),
+    ] = None,
+    speed: Annotated[
+        float, typer.Option("--speed", min=0.0, help="0: as fast as the readers accept.")
+    ] = 1.0,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end.")] = False,
+    begin: Annotated[
+        float | None, options.duration("--from", help="Skip this much of the beginning.")
+    ] = None,
+    end: Annotated[
+        float | None, options.duration("--to", help="End at this time after the beginning.")
+    ] = None,
+    skip_damaged: Annotated[
+        bool, typer.Option("--skip-damaged", help="Replay the intact parts of a damaged file.")
+    ] = False,
+    output_yaml: Annotated[
+        Path | None,
+        typer.Option("--output-yaml", metavar="FILE", help="Write the dataflow, do not run it."),
+    ] = None,
+    uv: options.Uv = False,
+    stop_after: StopAfter = None,
+    allow_shell_nodes: AllowShellNodes = False,
+    env: options.EnvPairs = None,
+) -> None:
+    """Run the dataflow of a recording; recorded nodes send what they sent, the others run.
+
+    Messages of a node keep their order, data and metadata. With `--speed 0` inputs of the other
+    nodes have `queue_policy: backpressure`, so that no message is dropped.
+    """
+    from dora_config.atomic_write import write_file
+    from dora_daemon.recording.reading import Recording
+
+    overrides = options.env_overrides(env)
+    if begin is not None and end is not None and begin >= end:
+        raise typer.BadParameter("--from must be before --to")
+    names = None if replace is None else [word.strip() for word in replace.split(",")]
+    recordings = [Recording(path) for path in files]
+    text, directory = _replay(
+        recordings, names, speed, begin, end, loop=loop, skip_damaged=skip_damaged
+    )
+    if output_yaml is not None:
+        write_file(output_yaml, text)
+        output.write(f"wrote {output_yaml}; its relative paths begin at {directory}")
+        return
+    loaded = _load(text, directory)
+    places = prepare(loaded, uv=uv, offline=False, lock=LockChoice(), verbose=False)
+    settings = RunSettings(
+        uv=uv, stop_after=stop_after, allow_shell=allow_shell_nodes, env_overrides=overrides
+    )
+    run_loaded(loaded, places, settings)
+
+
+def _replay(
+    recordings: list[Recording],
+    replace: list[str] | None,
+    speed: float,
+    begin: float | None,
+    end: float | None,
+    *,
+    loop: bool,
+    skip_damaged: bool,
+) -> tuple[str, Path]:
+    """Return the dataflow that replays the files, and the folder of its relative paths."""
+    from dora_cli.recordings.report import damage_of
+    from dora_config.yaml.writer import dump_yaml
+    from dora_daemon.recording.reading import merged
+    from dora_daemon.recording.replaying import (
+        CannotReplay,
+        Replay,
+        recorded_nodes,
+        replay_dataflow,
+    )
+
+    topics: set[str] = set()
+    first: int | None = None
+    for message in merged(recordings):
+        first = message.log_time if first is None else first
+        topics.add(message.topic)
+    damage = damage_of(recordings)
+    if damage and not skip_damaged:
+        raise CannotReplay("\n".join([*damage, "replay the rest with --skip-damaged"]))
+    for text in damage:
+        output.warn(f"{text} skipped")
+    facts = next((one.facts for one in recordings if one.facts.dataflow), recordings[0].facts)
+    if facts.dataflow is None:
+        raise CannotReplay(f"{recordings[0].path} has no dataflow; `dora record` writes one")
+    players = recorded_nodes(facts.dataflow, topics, replace)
+    assert first is not None
+    replay = Replay(
+        files=tuple(str(recording.path.absolute()) for recording in recordings),
+        python=sys.executable,
+        speed=speed,
+        loop=loop,
+        start=first + int((begin or 0.0) * 1e9),
+        end=None if end is None else first + int(end * 1e9),
+    )
+    directory = Path(facts.source.get("working_dir") or ".")
+    if not directory.is_dir():
+        output.remark(f"note: {directory} does not exist; paths are relative to this folder")
+        directory = Path()
+    return dump_yaml(replay_dataflow(facts.dataflow, players, replay)), directory.absolute()
+
+
+def _load(text: str, directory: Path) -> LoadedDataflow:
+    from dora_config import parse_dataflow
+
+    return parse_dataflow(text, path=directory / "replay.yml")

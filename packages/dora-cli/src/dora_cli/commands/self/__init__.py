@@ -1,1 +1,0 @@
-"""Commands of `dora self`, one module each."""

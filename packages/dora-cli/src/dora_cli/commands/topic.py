@@ -1,0 +1,259 @@
+"""Commands of `dora topic`."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dora_cli import options, output
+from dora_cli.coordinator import calls
+from dora_cli.coordinator.completion import topics
+from dora_cli.coordinator.options import DataflowOption, dataflow_ref, with_client
+from dora_config import DoraError
+from dora_config.yaml.quantities import parse_duration
+
+if TYPE_CHECKING:
+    from dora_cli.coordinator.client import Client
+    from dora_config.protocol.control import Described
+    from dora_config.protocol.runner import EdgeStatus
+
+
+class NoSuchTopic(DoraError):
+    """The dataflow has no output of that name."""
+
+
+def positive_duration(text: str) -> float:
+    """Return the seconds of a duration above zero; raises ValueError."""
+    seconds = parse_duration(text)
+    if seconds <= 0:
+        raise ValueError(f"{text!r}: expected a duration above 0")
+    return seconds
+
+
+Topic = Annotated[
+    str,
+    typer.Argument(
+        metavar="NODE/OUTPUT",
+        help="The output, such as camera/image.",
+        autocompletion=topics,
+    ),
+]
+Topics = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="NODE/OUTPUT",
+        help="The outputs; all by default.",
+        autocompletion=topics,
+    ),
+]
+EndAfter = Annotated[
+    float | None,
+    options.duration("--duration", help="Stop after this time.", parse=positive_duration),
+]
+
+
+def inputs_by_output(found: Described) -> dict[tuple[str, str], list[str]]:
+    """Return the inputs that read each output (node, name), in the order of the file."""
+    readers: dict[tuple[str, str], list[str]] = {
+        (node.id, name): [] for node in found.spec.resolved.nodes for name in node.outputs
+    }
+    for source, consumer, input_id in found.spec.resolved.edges():
+        readers.setdefault((source.node, source.output), []).append(f"{consumer}/{input_id}")
+    return readers
+
+
+def split_topic(found: Described, topic: str) -> tuple[str, str]:
+    """Return node and output of `NODE/OUTPUT`; raises NoSuchTopic."""
+    node, _, name = topic.partition("/")
+    outputs = inputs_by_output(found)
+    if (node, name) not in outputs:
+        known = ", ".join(f"{node}/{name}" for node, name in outputs) or "none"
+        raise NoSuchTopic(f"the dataflow has no output {topic!r}; its outputs: {known}")
+    return node, name
+
+
+@with_client(or_here=True)
+def list_(
+    client: Client,
+    dataflow: DataflowOption = None,
+    output_format: options.Output = options.TableFormat.TABLE,
+) -> None:
+    """List the outputs of a dataflow and the inputs that read them."""
+    found = calls.describe(client, dataflow)
+    readers = inputs_by_output(found)
+    if output_format is options.TableFormat.JSON:
+        for (node, name), inputs in readers.items():
+            output.json_line({"node": node, "name": name, "subscribers": inputs})
+    else:
+        rows = [(node, name, ", ".join(inputs)) for (node, name), inputs in readers.items()]
+        output.table(("Node", "Name", "Subscribers"), rows)
+
+
+@with_client(or_here=True)
+def info(
+    client: Client,
+    data: Topic,
+    dataflow: DataflowOption = None,
+    duration: Annotated[float, options.duration("--duration", help="Time to measure.")] = 5.0,
+) -> None:
+    """Show type, publisher, readers, rate and latency of an output."""
+    found = calls.describe(client, dataflow)
+    node, name = split_topic(found, data)
+    before, began = _edges_of(client, found.uuid, data), time.monotonic()
+    time.sleep(duration)
+    after = _edges_of(client, found.uuid, data)
+    took = time.monotonic() - began  # includes the time of the answer
+    output.write(f"Type: {found.spec.resolved.node(node).output_types.get(name, 'not given')}")
+    output.write(f"Publisher: {node} on {found.daemons[node]}")
+    if not after:
+        output.write("Subscribers: none, so messages are not counted")
+        return
+    output.write("Subscribers:")
+    rows = [_flow(edge, before.get(target), took) for target, edge in after.items()]
+    columns = ("INPUT", "SENT", "PER SECOND", "BANDWIDTH", "QUEUED", "DROPPED", "LATENCY P99")
+    output.table(columns, rows)
+
+
+def _flow(edge: EdgeStatus, before: EdgeStatus | None, seconds: float) -> tuple[object, ...]:
+    sent = edge.sent - (before.sent if before else 0)
+    size = edge.bytes_sent - (before.bytes_sent if before else 0)
+    latency = edge.latency_us.get("p99")
+    return (
+        edge.target,
+        edge.sent,
+        f"{sent / seconds:.1f}",
+        f"{size / seconds / 1e6:.2f} MB/s",
+        f"{edge.queued} of {edge.bound}",
+        edge.dropped,
+        "-" if latency is None else f"{latency / 1000:.2f} ms",
+    )
+
+
+def _edges_of(client: Client, uuid: str, data: str) -> dict[str, EdgeStatus]:
+    return {edge.target: edge for edge in calls.edges(client, uuid) if edge.source == data}
+
+
+@with_client(or_here=True)
+def pub(
+    client: Client,
+    data: Topic,
+    value: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[JSON]",
+            help="A list becomes an Arrow array, another value an array of length one.",
+        ),
+    ] = None,
+    dataflow: DataflowOption = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="Read the JSON from a file.")
+    ] = None,
+    count: Annotated[
+        int, typer.Option("--count", min=1, metavar="N", help="Number of times to publish.")
+    ] = 1,
+) -> None:
+    """Publish a message as if the node had sent it on this output."""
+    from dora_config.protocol.runner import Done, Publish
+
+    if (value is None) == (file is None):
+        raise typer.BadParameter("give the message either as JSON or with --file")
+    try:
+        message = options.parse_json((value or "") if file is None else file.read_text())
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"message is not valid JSON ({error}); quote text twice: '\"text\"'"
+        ) from None
+    found = calls.describe(client, dataflow)
+    node, name = split_topic(found, data)
+    request = Publish(node=node, output=name, data=message)
+    for _ in range(count):
+        calls.call(client, found.uuid, node, request, Done)
+    output.write(f"published {output.counted(count, 'message')} on {data}")
+
+
+MAX_JSON = 65_536
+MAX_ROW = 2048
+"""Most characters of one message."""
+
+
+@with_client(or_here=True)
+def echo(
+    client: Client,
+    data: Topics = None,
+    dataflow: DataflowOption = None,
+    output_format: options.Output = options.TableFormat.TABLE,
+    count: Annotated[
+        int | None,
+        typer.Option("--count", min=1, metavar="N", help="Stop after this many messages."),
+    ] = None,
+    duration: EndAfter = None,
+) -> None:
+    """Show messages as they are sent, until Ctrl-C; with `--format json` one object a line.
+
+    Long messages are shortened. Messages that arrive faster than they can be shown are dropped and
+    counted; nodes are never slowed down.
+    """
+    from dora_cli.topics.stream import DropCounter, SilenceHint, message_row, watch
+    from dora_config.protocol.control import WatchTopics
+
+    as_json = output_format is options.TableFormat.JSON
+    request = WatchTopics(
+        dataflow=dataflow_ref(dataflow),
+        topics=tuple(data or ()),
+        sample_bytes=MAX_JSON if as_json else MAX_ROW,
+    )
+    left = count if count is not None else math.inf
+    drops, silence = DropCounter(), SilenceHint(", ".join(data or ()) or "any output")
+    try:
+        for update in watch(client, request, duration, tick=1.0):
+            silence.update(received=update is not None and bool(update.samples))
+            for text in () if update is None else update.samples:
+                output.write(text if as_json else message_row(text))
+                left -= 1
+                if left <= 0:
+                    return
+            drops.add({} if update is None else update.dropped)
+    except KeyboardInterrupt:
+        pass  # the normal end
+    finally:
+        drops.report()
+
+
+MAX_WINDOW = 3600.0
+"""Seconds; the limit of the wire format."""
+
+
+def _window(text: str) -> float:
+    seconds = positive_duration(text)
+    if seconds > MAX_WINDOW:
+        raise ValueError(f"{text!r}: the window is at most one hour")
+    return seconds
+
+
+@with_client(or_here=True)
+def hz(
+    client: Client,
+    data: Topics = None,
+    dataflow: DataflowOption = None,
+    output_format: options.Output = options.TableFormat.TABLE,
+    window: Annotated[
+        float, options.duration("--window", help="Time span of the statistics.", parse=_window)
+    ] = 10.0,
+    duration: EndAfter = None,
+) -> None:
+    """Measure the time between messages: average, minimum, maximum, standard deviation.
+
+    A terminal shows the statistics live (q or Escape quits); otherwise they are printed every
+    second, and at the end. With `--duration` they are printed once, at the end.
+    """
+    from dora_cli.topics import rates
+    from dora_config.protocol.control import WatchTopics
+
+    request = WatchTopics(
+        dataflow=dataflow_ref(dataflow), topics=tuple(data or ()), rates=True, window=window
+    )
+    rates.show(client, request, duration, output_format)

@@ -1,1 +1,0 @@
-"""Commands of `dora topic`, one module each."""
