@@ -14,7 +14,7 @@ from cli.conftest import Dora
 from dora_cli import registry
 from dora_cli._version import __version__
 from dora_cli.errors import CommandFailed, describe
-from dora_config import ConfigError, DoraError, Problem
+from dora_config.errors import ConfigError, DoraError, Problem
 
 
 def test_help_lists_every_command_under_its_heading(dora: Dora) -> None:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from textwrap import dedent, indent
 from typing import Any
 
-from dora_config import ConfigError, LoadedDataflow, ResolvedNode, parse_dataflow
+from dora_config.dataflow.loader import LoadedDataflow, parse_dataflow
+from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.errors import ConfigError
 
 NODES = "nodes:\n  - {id: source, path: source.py, outputs: [out, other]}\n"
 """A dataflow of one node, to which `node` appends."""

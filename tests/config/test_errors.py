@@ -9,9 +9,15 @@ from pathlib import Path
 import pytest
 
 import dora_config
-from dora_config import ConfigError, DoraError, InvalidId, InvalidTransition, Problem
 from dora_config.access import private_dir
-from dora_config.errors import exit_code
+from dora_config.errors import (
+    ConfigError,
+    DoraError,
+    InvalidId,
+    InvalidTransition,
+    Problem,
+    exit_code,
+)
 
 
 def test_problem_names_file_line_and_column() -> None:
@@ -56,7 +62,7 @@ def test_config_error_lists_every_problem_and_keeps_errors_apart() -> None:
 
 @pytest.mark.parametrize("name", ["ConfigError", "ProtocolError", "InvalidId", "PlacementError"])
 def test_every_error_is_a_dora_error(name: str) -> None:
-    assert issubclass(getattr(dora_config, name), DoraError)
+    assert issubclass(getattr(dora_config.errors, name), DoraError)
 
 
 def test_invalid_id_is_a_value_error_with_the_value() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dora_config import DoraError
+from dora_config.errors import DoraError
 from dora_coordinator.settings import Settings, parse_setting
 
 

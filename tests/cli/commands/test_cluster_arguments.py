@@ -8,8 +8,8 @@ import pytest
 from cli.conftest import Dora
 
 from dora_cli.commands.cluster import select_machines
-from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Coordinator, Machine
+from dora_config.errors import DoraError
 
 
 def test_machines_are_selected_by_id() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from cli.conftest import Dora
 
-from dora_config import load_dataflow, mermaid_graph
+from dora_config.dataflow.loader import load_dataflow
+from dora_config.render.mermaid import mermaid_graph
 
 
 def test_mermaid(dora: Dora, hello: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dora_cli.coordinator.start_spec import NotUtf8, make_spec
-from dora_config import load_dataflow
+from dora_config.dataflow.loader import load_dataflow
 from dora_daemon.build.session_file import fingerprint, record_build
 
 

@@ -8,15 +8,13 @@ from dora_cli.live.reload_state import (
     MISSING_SECONDS,
     SETTLE_SECONDS,
     Command,
-    FilesRead,
     Reload,
-    ReloadEnded,
     ReloadState,
     ReportMissing,
-    TimePassed,
 )
 
 A, B = Path("/a.py"), Path("/b.py")
+LATER = 100.0
 
 
 def state() -> ReloadState:
@@ -27,64 +25,61 @@ def state() -> ReloadState:
 
 
 def read(made: ReloadState, now: float, **digests: str | None) -> list[Command]:
-    return made.handle(FilesRead({Path(f"/{key}.py"): one for key, one in digests.items()}), now)
+    made.note({Path(f"/{key}.py"): one for key, one in digests.items()}, now)
+    return list(made.due(now))
 
 
-def due(made: ReloadState) -> list[Command]:
-    """Let the clock reach the next deadline."""
-    assert made.deadline is not None
-    return made.handle(TimePassed(), made.deadline)
+def due(made: ReloadState, now: float) -> list[Command]:
+    return list(made.due(now))
 
 
 def test_a_node_is_reloaded_once_its_files_have_settled() -> None:
     made = state()
     assert read(made, 0.0, a="2") == []
     assert read(made, 0.1, a="3") == []
-    assert made.deadline == 0.1 + SETTLE_SECONDS
-    assert made.handle(TimePassed(), 0.2) == []
-    assert due(made) == [Reload("camera", (A,))]
-    assert made.deadline is None
+    assert due(made, 0.2) == []
+    assert due(made, 0.1 + SETTLE_SECONDS) == [Reload("camera", (A,))]
+    assert due(made, LATER) == []
 
 
 def test_equal_contents_reload_nothing() -> None:
     made = state()
     assert read(made, 0.0, a="1", b="1") == []
-    assert made.deadline is None
+    assert due(made, LATER) == []
 
 
 def test_a_shared_file_reloads_all_its_nodes() -> None:
     made = state()
     read(made, 0.0, b="2")
-    assert due(made) == [Reload("camera", (B,)), Reload("plot", (B,))]
+    assert due(made, LATER) == [Reload("camera", (B,)), Reload("plot", (B,))]
 
 
 def test_changes_during_a_reload_follow_it() -> None:
     made = state()
     read(made, 0.0, a="2")
-    due(made)
+    due(made, 1.0)
     assert read(made, 5.0, a="3") == []
-    assert made.deadline is None
-    assert made.handle(TimePassed(), 9.0) == []
-    assert made.handle(ReloadEnded("camera"), 9.0) == [Reload("camera", (A,))]
+    assert due(made, 9.0) == []
+    made.ended("camera")
+    assert due(made, 9.0) == [Reload("camera", (A,))]
 
 
 def test_a_rename_over_a_file_is_one_change() -> None:
     made = state()
     read(made, 0.0, a=None)
-    assert made.handle(TimePassed(), SETTLE_SECONDS) == []
+    assert due(made, SETTLE_SECONDS) == []
     read(made, 0.3, a="2")
-    assert due(made) == [Reload("camera", (A,))]
+    assert due(made, LATER) == [Reload("camera", (A,))]
 
 
 def test_a_removed_file_is_reported_once_and_may_come_back() -> None:
     made = state()
     read(made, 0.0, a=None)
-    assert made.deadline == MISSING_SECONDS
-    assert due(made) == [ReportMissing("camera", A)]
-    assert made.deadline is None
-    assert made.handle(TimePassed(), 60.0) == []
+    assert due(made, MISSING_SECONDS - 0.1) == []
+    assert due(made, MISSING_SECONDS) == [ReportMissing("camera", A)]
+    assert due(made, 60.0) == []
     read(made, 61.0, a="1")
-    assert due(made) == [Reload("camera", (A,))]
+    assert due(made, LATER) == [Reload("camera", (A,))]
 
 
 def test_new_files_count_as_unchanged() -> None:
@@ -92,9 +87,10 @@ def test_new_files_count_as_unchanged() -> None:
     new = Path("/c.py")
     made.set_files("plot", {B: "1", new: "1"})
     assert new in made.files
-    assert made.handle(FilesRead({new: "1"}), 0.0) == []
-    made.handle(FilesRead({new: "2"}), 0.0)
-    assert due(made) == [Reload("plot", (new,))]
+    made.note({new: "1"}, 0.0)
+    assert due(made, LATER) == []
+    made.note({new: "2"}, 0.0)
+    assert due(made, LATER) == [Reload("plot", (new,))]
 
 
 def test_files_of_a_node_that_was_removed_and_added_again_count_as_unchanged() -> None:
@@ -102,4 +98,4 @@ def test_files_of_a_node_that_was_removed_and_added_again_count_as_unchanged() -
     made.remove("camera")
     made.set_files("camera", {A: "2", B: "1"})
     assert read(made, 0.0, a="2") == []
-    assert made.deadline is None
+    assert due(made, LATER) == []

@@ -9,8 +9,7 @@ import pytest
 from support.workspace import Workspace
 
 from dora_cli.shipping.collection import CollectionError, collect
-from dora_config import ResolvedNode
-from dora_config.dataflow.resolved import ResolvedDeploy, ResolvedOperator
+from dora_config.dataflow.resolved import ResolvedDeploy, ResolvedNode, ResolvedOperator
 
 
 def paths(node: ResolvedNode, folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from support.workspace import Workspace
 
 from dora_cli.shipping.collection import CollectionError, collect
-from dora_config import ResolvedNode
+from dora_config.dataflow.resolved import ResolvedNode
 
 
 def paths(node: ResolvedNode, folder: Path) -> list[str]:

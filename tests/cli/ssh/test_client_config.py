@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dora_cli.ssh.client_config import ConfigProblem, HostSettings, settings_for
-from dora_config import DoraError
+from dora_config.errors import DoraError
 
 
 def read(home: Path, text: str, host: str = "robot") -> HostSettings:

@@ -8,7 +8,9 @@ from textwrap import dedent
 import pytest
 from hypothesis import given, strategies as st
 
-from dora_config import Cluster, ConfigError, Coordinator, Machine, load_cluster, parse_cluster
+from dora_config.cluster.loader import load_cluster, parse_cluster
+from dora_config.cluster.models import Cluster, Coordinator, Machine
+from dora_config.errors import ConfigError
 
 GUIDE = """\
 coordinator:

@@ -8,8 +8,9 @@ from textwrap import dedent
 import pytest
 from config.parsing import errors
 
-from dora_config import ConfigError, load_dataflow
 from dora_config.cluster.loader import parse_cluster
+from dora_config.dataflow.loader import load_dataflow
+from dora_config.errors import ConfigError
 
 FLOW = """\
 env: {A: $NOPE}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from config.parsing import parse
 
-from dora_config import expand_dataflow, load_dataflow, parse_dataflow
-from dora_config.dataflow.expand import dataflow_to_dict
+from dora_config.dataflow.expand import dataflow_to_dict, expand_dataflow
+from dora_config.dataflow.loader import load_dataflow, parse_dataflow
 from dora_config.dataflow.node_shape import SHARED_FIELDS
 
 

@@ -11,10 +11,12 @@ import pytest
 from config.parsing import errors, node, parse, with_node
 from hypothesis import given, settings, strategies as st
 
-from dora_config import ConfigError, expand_dataflow, json_schema, load_dataflow, load_module
 from dora_config.cluster.loader import parse_cluster
+from dora_config.dataflow.expand import expand_dataflow
 from dora_config.dataflow.fields import SCALAR_TYPES
-from dora_config.render.schema import FileKind
+from dora_config.dataflow.loader import load_dataflow, load_module
+from dora_config.errors import ConfigError
+from dora_config.render.schema import FileKind, json_schema
 from dora_config.yaml.document import OLD_NAMES
 from dora_config.yaml.reader import read_document
 

@@ -7,7 +7,8 @@ from textwrap import dedent
 
 import pytest
 
-from dora_config import ConfigError, LoadedDataflow, load_dataflow, load_module
+from dora_config.dataflow.loader import LoadedDataflow, load_dataflow, load_module
+from dora_config.errors import ConfigError
 
 FLOW = """\
 nodes:

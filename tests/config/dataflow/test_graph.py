@@ -6,8 +6,8 @@ import pytest
 from config.parsing import errors, parse, warnings
 from hypothesis import given, strategies as st
 
-from dora_config import ResolvedDataflow
 from dora_config.dataflow.graph import backpressure_cycles, check_graph
+from dora_config.dataflow.resolved import ResolvedDataflow
 
 CYCLE = """\
 nodes:

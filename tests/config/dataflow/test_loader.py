@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dora_config import ConfigError, load_dataflow, parse_dataflow
+from dora_config.dataflow.loader import load_dataflow, parse_dataflow
+from dora_config.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -206,7 +207,7 @@ def test_fifty_nodes_load_fast() -> None:
         ]
     code = (
         "import sys, time; text = sys.stdin.read(); start = time.process_time();"
-        "from dora_config import parse_dataflow; parse_dataflow(text);"
+        "from dora_config.dataflow.loader import parse_dataflow; parse_dataflow(text);"
         "print(time.process_time() - start)"
     )
     times = []

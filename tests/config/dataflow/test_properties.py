@@ -9,8 +9,10 @@ from typing import Any
 from config.parsing import NODES, parse
 from hypothesis import given, settings, strategies as st
 
-from dora_config import ConfigError, expand_dataflow, parse_dataflow
 from dora_config.dataflow.descriptor import Descriptor, Node
+from dora_config.dataflow.expand import expand_dataflow
+from dora_config.dataflow.loader import parse_dataflow
+from dora_config.errors import ConfigError
 from dora_config.yaml.writer import dump_yaml
 
 names = st.sampled_from(["a", "b", "a/x", "op", "dora", "", ".", "ä", "x y"])

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from config.parsing import errors, parse, warnings
 
-from dora_config import ConfigError, load_dataflow
 from dora_config.dataflow import loader
+from dora_config.dataflow.loader import load_dataflow
 from dora_config.dataflow.types import STANDARD_TYPES, parse_type
+from dora_config.errors import ConfigError
 
 STD = {
     "core": "Float32 Float64 Int32 Int64 UInt8 UInt32 UInt64 String Bytes Bool",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from config.parsing import parse
 
-from dora_config import mermaid_graph
+from dora_config.render.mermaid import mermaid_graph
 
 
 def test_a_chart() -> None:

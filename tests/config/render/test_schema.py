@@ -13,9 +13,8 @@ from config.dataflow.test_flattening import EYE, FLOW
 from config.dataflow.test_reader import NODE, OPERATORS, ROOT
 from config.parsing import with_node
 
-from dora_config import json_schema
 from dora_config.dataflow.descriptor import Descriptor, Node
-from dora_config.render.schema import FileKind
+from dora_config.render.schema import FileKind, json_schema
 from dora_config.yaml.reader import read_document
 
 REPOSITORY = Path(__file__).parents[3]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dora_config import ResolvedDataflow, ResolvedInput, ResolvedNode
+from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import parse_source
 from dora_coordinator.links.edges import remote_edges
 

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from dora_config import ResolvedDataflow
+from dora_config.dataflow.resolved import ResolvedDataflow
 from dora_config.protocol.builds import BuiltNode, NodeBuildEvent
 from dora_config.protocol.runner import NodeLocation
 from dora_daemon.build.builder import BuildOptions, prepare

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dora_config import ResolvedDataflow
+from dora_config.dataflow.resolved import ResolvedDataflow
 from dora_daemon.build.errors import LockFileError
 from dora_daemon.build.lock_file import (
     LockedSource,

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from dora_config import ResolvedDataflow, ResolvedNode
+from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
 from dora_config.protocol.builds import NodeBuildEvent
 from dora_config.protocol.code import CodeFile, CodeSet
 from dora_daemon.build import builder

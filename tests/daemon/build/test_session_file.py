@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dora_config import ResolvedDataflow
+from dora_config.dataflow.resolved import ResolvedDataflow
 from dora_config.protocol.builds import BuiltNode
 from dora_config.protocol.runner import NodeLocation
 from dora_daemon.build.errors import SessionFileError

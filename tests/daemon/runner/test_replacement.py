@@ -14,7 +14,7 @@ from support.runner.runs import BackgroundRun, background, gone, is_running
 from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 
-from dora_config import load_dataflow
+from dora_config.dataflow.loader import load_dataflow
 from dora_config.protocol import runner as protocol
 from dora_node_api.protocol.control_socket import connect_unix
 

@@ -21,7 +21,7 @@ from support.runner.runs import BackgroundRun, background_plan, gone, is_running
 from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 
-from dora_config import LoadedDataflow, load_dataflow
+from dora_config.dataflow.loader import LoadedDataflow, load_dataflow
 from dora_config.machine_identity import certificate_name, key_digest
 from dora_config.protocol import runner as protocol
 from dora_config.protocol.links import LinkPlan, LinkReport, PeerEndpoint, SetLinkPeers

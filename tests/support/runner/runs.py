@@ -21,7 +21,7 @@ from support.runner.found_runners import list_runners
 from support.waiting import PATIENCE, wait_until
 from support.workspace import Workspace
 
-from dora_config import load_dataflow
+from dora_config.dataflow.loader import load_dataflow
 from dora_config.protocol import runner as protocol
 from dora_config.protocol.runner import DataflowResult, LogLine, RunnerEvent, RunPlan
 from dora_daemon.process_tree.runtime_dir import read_entry, runtime_root, sweep

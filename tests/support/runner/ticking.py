@@ -7,7 +7,7 @@ from typing import Any
 from support.runner.runs import LISTENER, SLEEPER, BackgroundRun, gone
 from support.workspace import Workspace
 
-from dora_config import load_dataflow
+from dora_config.dataflow.loader import load_dataflow
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol import runner as protocol
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from dora_cli import output
-from dora_config import DoraError
 from dora_config.atomic_write import write_file
+from dora_config.errors import DoraError
 
 if TYPE_CHECKING:
-    from dora_config import LoadedDataflow
+    from dora_config.dataflow.loader import LoadedDataflow
     from dora_config.errors import Problem
 
 DOWNLOAD_TIMEOUT = 30.0
@@ -28,7 +28,7 @@ def load(path: Path, *, strict_types: bool | None = None) -> LoadedDataflow:
 
     Raises DataflowFileError; ConfigError with all problems.
     """
-    from dora_config import load_dataflow
+    from dora_config.dataflow.loader import load_dataflow
 
     require(path)
     loaded = load_dataflow(path, strict_types=strict_types)

@@ -271,7 +271,8 @@ def _node_id(config: str) -> str:
 
 def check_dataflow(path: Path) -> Iterator[Finding]:
     """Check a dataflow file; every problem is a finding."""
-    from dora_config import ConfigError, load_dataflow
+    from dora_config.dataflow.loader import load_dataflow
+    from dora_config.errors import ConfigError
 
     if not path.is_file():
         yield _failure("dataflow", f"{path} does not exist")

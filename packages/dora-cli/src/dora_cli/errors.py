@@ -49,7 +49,7 @@ class Failure:
 
 def describe(error: BaseException) -> Failure:
     """Return message and exit code of an exception."""
-    from dora_config import DoraError
+    from dora_config.errors import DoraError
 
     match error:
         case CommandFailed(exit_code=code):

@@ -26,6 +26,8 @@ SERVER_NAME: Final = "dora-coordinator"
 AUTHORITY_PATH: Final = "/api/ca"
 """Route of the authority's certificate (PEM); needs no token."""
 
+CONNECT_TIMEOUT: Final = 5.0
+"""Seconds after which a coordinator that does not answer counts as unreachable."""
 FETCH_TIMEOUT: Final = 5.0
 """Seconds to connect, and for the whole answer with the authority's certificate."""
 _MAX_CERTIFICATE: Final = 64 * 1024
@@ -56,6 +58,18 @@ def websocket_options(endpoint: Endpoint, path: str) -> dict[str, Any]:
     return options
 
 
+def detect_lost_peer(connection: socket.socket) -> None:
+    """Let the kernel end the connection within a minute after the other machine is gone."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, 15),
+        (socket.TCP_KEEPINTVL, 15),
+        (socket.TCP_KEEPCNT, 3),
+        (socket.TCP_USER_TIMEOUT, 60_000),  # no probes are sent while a request is unacknowledged
+    ):
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 class ControlConnection(http.client.HTTPConnection):
     """HTTP to the coordinator; connecting raises :class:`Untrusted` and OSError."""
 
@@ -66,6 +80,7 @@ class ControlConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         context = security(self._endpoint)
         super().connect()
+        detect_lost_peer(self.sock)
         if context is None:
             return
         try:

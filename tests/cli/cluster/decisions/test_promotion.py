@@ -10,8 +10,8 @@ from dora_cli.cluster.decisions.promotion import (
     next_epoch,
     promoted,
 )
-from dora_config import parse_cluster
 from dora_config.access import Moved
+from dora_config.cluster.loader import parse_cluster
 
 OURS, OTHER = "ab" * 32, "cd" * 32
 CLUSTER = parse_cluster("""\

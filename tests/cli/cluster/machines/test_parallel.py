@@ -21,8 +21,8 @@ from dora_cli.cluster.machines.parallel import (
 )
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.ssh import Target, Unreachable
-from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Coordinator, Machine
+from dora_config.errors import DoraError
 
 MACHINES = tuple(Machine(id=name, host=name) for name in ("a", "b", "gone"))
 CLUSTER = Cluster(coordinator=Coordinator(addr="10.0.0.1"), machines=MACHINES)

@@ -7,8 +7,8 @@ from itertools import count
 import pytest
 from support.runner.nodes import node
 
-from dora_config import InvalidTransition
 from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.errors import InvalidTransition
 from dora_daemon.runner.machine import commands as c, events as e
 from dora_daemon.runner.machine.events import (
     BarrierOpened,

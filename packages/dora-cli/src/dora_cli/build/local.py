@@ -13,7 +13,7 @@ from dora_cli.build.lock_choice import LockChoice
 from dora_cli.errors import CommandFailed
 
 if TYPE_CHECKING:
-    from dora_config import LoadedDataflow
+    from dora_config.dataflow.loader import LoadedDataflow
     from dora_config.protocol.builds import BuiltNode
     from dora_daemon.build.builder import BuildOptions
     from dora_daemon.build.command import OnCommand

@@ -12,7 +12,7 @@ import typer
 from dora_cli import output
 
 if TYPE_CHECKING:
-    from dora_config import LoadedDataflow
+    from dora_config.dataflow.loader import LoadedDataflow
 
 
 @dataclass(frozen=True, slots=True)

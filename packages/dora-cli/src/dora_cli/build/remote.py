@@ -22,7 +22,7 @@ from dora_config.protocol.builds import (
 from dora_daemon.build.session_file import fingerprint, record_build
 
 if TYPE_CHECKING:
-    from dora_config import LoadedDataflow
+    from dora_config.dataflow.loader import LoadedDataflow
     from dora_config.protocol.dataflow import DataflowSpec
 
 

@@ -25,7 +25,7 @@ from dora_cli.bundle.own_packages import OwnPackages, own_packages
 from dora_cli.bundle.platform import Platform, UnknownPlatform
 from dora_cli.remote_call import MachineProblem, call
 from dora_cli.ssh import Connection, RemoteCommandFailed
-from dora_config import DoraError
+from dora_config.errors import DoraError
 
 UNPACK_TIMEOUT = 300.0
 SELF_TEST_TIMEOUT = 420.0

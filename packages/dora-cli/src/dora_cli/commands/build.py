@@ -13,7 +13,7 @@ from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, conne
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
-    from dora_config import LoadedDataflow
+    from dora_config.dataflow.loader import LoadedDataflow
 
 Local = Annotated[
     bool, typer.Option("--local", help="Build on this machine, regardless of `deploy`.")

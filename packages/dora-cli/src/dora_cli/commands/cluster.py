@@ -83,7 +83,7 @@ TakeOver = Annotated[
 def load_cluster_file(path: Path) -> Cluster:
     """Load a cluster file, and record its machines for `start`, `status` and `down`."""
     from dora_cli.cluster.ownership import known_clusters
-    from dora_config import load_cluster
+    from dora_config.cluster.loader import load_cluster
 
     loaded = load_cluster(path)
     for problem in loaded.warnings:
@@ -133,7 +133,7 @@ def coordinator_in(path: Path | None, addr: str | None, port: int | None) -> Cli
 
 def select_machines(cluster: Cluster, names: Sequence[str] | None) -> tuple[Machine, ...]:
     """Return the machines with these ids (None: all); raises DoraError for an unknown id."""
-    from dora_config import DoraError
+    from dora_config.errors import DoraError
 
     if not names:
         return cluster.machines

@@ -13,11 +13,11 @@ import typer
 
 from dora_cli import dataflow_file, options, output, templates
 from dora_cli.errors import CommandFailed
-from dora_config import DoraError
 from dora_config.atomic_write import write_file
+from dora_config.errors import DoraError
 
 if TYPE_CHECKING:
-    from dora_config import LoadedDataflow, LoadedModule
+    from dora_config.dataflow.loader import LoadedDataflow, LoadedModule
 
 
 class TemplateKind(StrEnum):
@@ -110,7 +110,8 @@ def validate(
 
     A program that does not exist on this machine is a warning, because the node may run on another.
     """
-    from dora_config import ConfigError, load_dataflow
+    from dora_config.dataflow.loader import load_dataflow
+    from dora_config.errors import ConfigError
 
     dataflow_file.require(path)
     try:
@@ -152,7 +153,7 @@ def graph(
 ) -> None:
     """Draw a dataflow as an offline HTML page or as Mermaid text."""
     from dora_cli.ui.graph_page import graph_page
-    from dora_config import mermaid_graph
+    from dora_config.render.mermaid import mermaid_graph
 
     if mermaid and open_page:
         raise typer.BadParameter("--open needs the HTML page, which --mermaid does not write")
@@ -179,7 +180,8 @@ def expand(
     module: Annotated[bool, typer.Option("--module", help="Check PATH as a module file.")] = False,
 ) -> None:
     """Print a dataflow as one file, with its modules expanded."""
-    from dora_config import expand_dataflow, load_module
+    from dora_config.dataflow.expand import expand_dataflow
+    from dora_config.dataflow.loader import load_module
 
     if not module:
         output.write(expand_dataflow(dataflow_file.load(path).resolved).rstrip())

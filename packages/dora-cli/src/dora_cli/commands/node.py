@@ -16,7 +16,7 @@ from dora_cli.coordinator.options import (
     dataflow_ref,
     with_client,
 )
-from dora_config import DoraError
+from dora_config.errors import DoraError
 from dora_config.protocol.rest import paths
 from dora_node_api.queue_policy import QueuePolicy
 

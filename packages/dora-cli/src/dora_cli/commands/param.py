@@ -10,7 +10,7 @@ import typer
 from dora_cli import options, output
 from dora_cli.coordinator import calls
 from dora_cli.coordinator.options import DataflowOption, NodeArgument, with_client
-from dora_config import DoraError
+from dora_config.errors import DoraError
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client

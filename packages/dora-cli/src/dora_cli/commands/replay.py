@@ -13,7 +13,7 @@ from dora_cli.build.lock_choice import LockChoice
 from dora_cli.commands.run import AllowShellNodes, RunSettings, StopAfter, prepare, run_loaded
 
 if TYPE_CHECKING:
-    from dora_config import LoadedDataflow
+    from dora_config.dataflow.loader import LoadedDataflow
     from dora_daemon.recording.reading import Recording
 
 
@@ -131,6 +131,6 @@ def _replay(
 
 
 def _load(text: str, directory: Path) -> LoadedDataflow:
-    from dora_config import parse_dataflow
+    from dora_config.dataflow.loader import parse_dataflow
 
     return parse_dataflow(text, path=directory / "replay.yml")

@@ -23,7 +23,7 @@ from dora_cli.logs.run_report import RunPrinter, report_result
 from dora_config.dataflow.variables import ALLOW_SHELL
 
 if TYPE_CHECKING:
-    from dora_config import LoadedDataflow
+    from dora_config.dataflow.loader import LoadedDataflow
     from dora_config.dataflow.resolved import NodeLocation
     from dora_config.protocol.run_plan import RunPlan
     from dora_daemon.runner.service import Runner

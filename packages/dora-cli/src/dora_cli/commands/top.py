@@ -12,7 +12,7 @@ import typer
 from dora_cli import options, output
 from dora_cli.coordinator.options import dataflow_ref, with_client
 from dora_cli.monitor.choices import SortKey, View
-from dora_config import DoraError
+from dora_config.errors import DoraError
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client

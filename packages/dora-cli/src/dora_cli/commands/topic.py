@@ -13,7 +13,7 @@ from dora_cli import options, output
 from dora_cli.coordinator import calls
 from dora_cli.coordinator.completion import topics
 from dora_cli.coordinator.options import DataflowOption, dataflow_ref, with_client
-from dora_config import DoraError
+from dora_config.errors import DoraError
 from dora_config.yaml.quantities import parse_duration
 
 if TYPE_CHECKING:

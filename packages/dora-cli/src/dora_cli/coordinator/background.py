@@ -11,8 +11,8 @@ from pathlib import Path
 
 from dora_cli import output
 from dora_cli.coordinator.errors import CoordinatorBusy
-from dora_config import DoraError
 from dora_config.access import private_dir, state_dir
+from dora_config.errors import DoraError
 from dora_coordinator.telemetry.export_settings import export_problem
 
 POLL_INTERVAL = 0.02

@@ -27,9 +27,8 @@ from dora_cli.coordinator.errors import (
     unanswered,
     unreachable,
 )
-from dora_cli.coordinator.keepalive import CONNECT_TIMEOUT, detect_lost_peer
 from dora_config.access import Endpoint, endpoint, split_address
-from dora_config.control_plane import ControlConnection
+from dora_config.control_plane import CONNECT_TIMEOUT, ControlConnection
 from dora_config.protocol import VERSION
 from dora_config.protocol.rest import paths
 
@@ -294,8 +293,6 @@ class Client:
             self._connection.close()  # the coordinator has closed it, as it was idle for long
         try:
             self._connection.connect()
-            assert self._connection.sock is not None
-            detect_lost_peer(self._connection.sock)
         except (OSError, UnicodeError) as error:
             raise unreachable(self.endpoint, error) from error
 

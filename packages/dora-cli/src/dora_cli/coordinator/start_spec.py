@@ -14,7 +14,7 @@ from dora_config.protocol.dataflow import DataflowSpec, Origin
 from dora_daemon.build.session_file import fingerprint, read_session
 
 if TYPE_CHECKING:
-    from dora_config import LoadedDataflow
+    from dora_config.dataflow.loader import LoadedDataflow
 
 
 class NotUtf8(DoraError):

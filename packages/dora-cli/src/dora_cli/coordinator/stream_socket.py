@@ -25,9 +25,8 @@ from dora_cli.coordinator.errors import (
     refused,
     unreachable,
 )
-from dora_cli.coordinator.keepalive import CONNECT_TIMEOUT, detect_lost_peer
 from dora_config.access import Endpoint
-from dora_config.control_plane import explain, websocket_options
+from dora_config.control_plane import CONNECT_TIMEOUT, detect_lost_peer, explain, websocket_options
 from dora_config.errors import RemoteProtocolError
 from dora_config.protocol import VERSION
 

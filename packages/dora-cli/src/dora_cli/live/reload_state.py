@@ -6,7 +6,7 @@ once its files have been unchanged for a moment and all exist.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,25 +14,6 @@ SETTLE_SECONDS = 0.15
 """Time without a change until a node is reloaded."""
 MISSING_SECONDS = 2.0
 """Time until a removed file is reported: most come back at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class FilesRead:
-    """Digest of the contents of some files; None: the file does not exist."""
-
-    digests: Mapping[Path, str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class ReloadEnded:
-    """A reload that was commanded has ended, with success or not."""
-
-    node: str
-
-
-@dataclass(frozen=True, slots=True)
-class TimePassed:
-    """``deadline`` may have passed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +32,11 @@ class ReportMissing:
     file: Path
 
 
-Event = FilesRead | ReloadEnded | TimePassed
 Command = Reload | ReportMissing
 
 
 class ReloadState:
-    """Changed through :meth:`handle`, :meth:`set_files` and :meth:`remove` only."""
+    """The files of all nodes, and what has changed in them."""
 
     def __init__(self) -> None:
         self._files: dict[str, frozenset[Path]] = {}
@@ -88,24 +68,8 @@ class ReloadState:
         """All files that are watched."""
         return {path for files in self._files.values() for path in files}
 
-    @property
-    def deadline(self) -> float | None:
-        """Time of the next TimePassed; None if nothing is waited for."""
-        times = [self._due(node) for node in self._changed if node not in self._reloading]
-        return min((time for time in times if time is not None), default=None)
-
-    def handle(self, event: Event, now: float) -> list[Command]:
-        """Process one event; ``now``: seconds of a monotonic clock."""
-        match event:
-            case FilesRead(digests=digests):
-                self._note(digests, now)
-            case ReloadEnded(node=node):
-                self._reloading.discard(node)
-            case TimePassed():
-                pass
-        return list(self._due_commands(now))
-
-    def _note(self, digests: Mapping[Path, str | None], now: float) -> None:
+    def note(self, digests: Mapping[Path, str | None], now: float) -> None:
+        """Note the digests of contents (None: a missing file); ``now``: a monotonic clock."""
         for path, digest in digests.items():
             if self._digests.get(path) == digest:
                 continue
@@ -115,10 +79,14 @@ class ReloadState:
                     self._changed.setdefault(node, {})[path] = now
                     self._reported.discard((node, path))
 
+    def ended(self, node: str) -> None:
+        """Note that a reload has ended, with success or not."""
+        self._reloading.discard(node)
+
     def _missing(self, node: str) -> list[Path]:
         return [path for path in self._changed[node] if self._digests[path] is None]
 
-    def _due(self, node: str) -> float | None:
+    def _due_at(self, node: str) -> float | None:
         changed = self._changed[node]
         missing = [path for path in self._missing(node) if (node, path) not in self._reported]
         if missing:
@@ -127,9 +95,10 @@ class ReloadState:
             return None  # reported: wait for the file
         return max(changed.values()) + SETTLE_SECONDS
 
-    def _due_commands(self, now: float) -> Iterable[Command]:
+    def due(self, now: float) -> Iterator[Command]:
+        """Yield what is to be done at this time."""
         for node in list(self._changed):
-            due = self._due(node)
+            due = self._due_at(node)
             if node in self._reloading or due is None or now < due:
                 continue
             missing = self._missing(node)

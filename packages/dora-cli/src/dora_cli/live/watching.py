@@ -13,15 +13,7 @@ from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from dora_cli import output
 from dora_cli.live.node_files import files_of
-from dora_cli.live.reload_state import (
-    Command,
-    FilesRead,
-    Reload,
-    ReloadEnded,
-    ReloadState,
-    ReportMissing,
-    TimePassed,
-)
+from dora_cli.live.reload_state import Reload, ReloadState, ReportMissing
 from dora_config.dataflow.resolved import ResolvedNode
 
 STEP_MS = 50
@@ -127,13 +119,11 @@ class NodeWatcher:
     async def _read(self, files: frozenset[Path]) -> None:
         if files:
             digests = await _read_digests(files)
-            self._execute(self._state.handle(FilesRead(digests), anyio.current_time()))
-        deadline = self._state.deadline
-        if deadline is not None and deadline <= anyio.current_time():
-            self._execute(self._state.handle(TimePassed(), anyio.current_time()))
+            self._state.note(digests, anyio.current_time())
+        self._execute()
 
-    def _execute(self, commands: list[Command]) -> None:
-        for command in commands:
+    def _execute(self) -> None:
+        for command in self._state.due(anyio.current_time()):
             match command:
                 case Reload():
                     self._waiting.append(command)
@@ -147,7 +137,8 @@ class NodeWatcher:
             while self._waiting:
                 command = self._waiting.pop(0)
                 await self._run(command, reload)
-                self._execute(self._state.handle(ReloadEnded(command.node), anyio.current_time()))
+                self._state.ended(command.node)
+                self._execute()
             self._queued = anyio.Event()
             await self._queued.wait()
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dora_cli.logs.printer import EntryPrinter
-from dora_config import DoraError
+from dora_config.errors import DoraError
 from dora_config.history.entries import RunBegan, split_dropped
 from dora_config.history.file import read_history
 from dora_config.ids import file_stem

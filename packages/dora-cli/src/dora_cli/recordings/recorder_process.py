@@ -9,7 +9,7 @@ from dora_cli import output
 from dora_cli.errors import CommandFailed
 from dora_cli.recordings.fleet import RecordingError
 from dora_cli.recordings.report import write_report
-from dora_config import DoraError
+from dora_config.errors import DoraError
 from dora_config.protocol.recorders import RecorderStatus, RecordingRequest
 from dora_daemon.inspection.process import RECORDER_MODULE, SideProcess
 from dora_daemon.process_tree.runner_index import IndexEntry

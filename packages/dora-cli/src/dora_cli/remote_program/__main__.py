@@ -54,6 +54,6 @@ def _end_with_connection() -> None:
 def run(command: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
     """Return the result of a command; imports only the module that it needs."""
     module, _, function = command.partition(".")
-    commands = import_module(f"dora_cli.remote_program.{module}").COMMANDS
-    result: dict[str, Any] | None = commands[function](**arguments)
+    found = getattr(import_module(f"dora_cli.remote_program.{module}"), function)
+    result: dict[str, Any] | None = found(**arguments)
     return result

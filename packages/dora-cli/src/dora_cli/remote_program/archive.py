@@ -17,7 +17,7 @@ from typing import Any
 
 from dora_cli.remote_program.paths import archive_folder, remove_unused
 from dora_cli.remote_program.platform_facts import own_python
-from dora_cli.remote_program.protocol import Commands, Problem
+from dora_cli.remote_program.protocol import Problem
 from dora_cli.remote_program.versions import candidates, content_of, delete, in_work, sweep, works
 
 _NOT_COMPILED = r"/(tests|pip|pygments/(lexers|styles|formatters))/"
@@ -175,6 +175,3 @@ def _sync(folder: Path) -> None:
             raise OSError(get_errno(), os.strerror(get_errno()), str(folder.parent))
     finally:
         os.close(handle)
-
-
-COMMANDS: Commands = {"partial": partial, "discard": discard, "unpack": unpack}

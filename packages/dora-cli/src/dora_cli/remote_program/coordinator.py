@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dora_cli.remote_program.paths import remove_empty, remove_unused, state_dir
-from dora_cli.remote_program.protocol import Commands, Problem
+from dora_cli.remote_program.protocol import Problem
 
 _OF_SERVICE = ".of-service"
 """Marker in the coordinator's folder: `uninstall` may remove the folder."""
@@ -108,12 +108,3 @@ def forget(addr: str, port: int) -> dict[str, Any]:
         state = state_dir()
         remove_empty(state, state.parent, state.parent.parent)
     return {}
-
-
-COMMANDS: Commands = {
-    "copy_store": copy_store,
-    "restore_store": restore_store,
-    "put_store_aside": put_store_aside,
-    "claim": claim,
-    "forget": forget,
-}

@@ -30,7 +30,7 @@ from dora_cli.remote_program.paths import (
     state_dir,
     user_units,
 )
-from dora_cli.remote_program.protocol import Commands, Problem
+from dora_cli.remote_program.protocol import Problem
 
 _OF_LOGIN = ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "SSH_AUTH_SOCK")
 
@@ -212,13 +212,3 @@ def _remove_runs(runs: Path) -> None:
         if os.listdir(runs) == [".lock"]:
             lock.unlink()
             remove_empty(runs)
-
-
-COMMANDS: Commands = {
-    "facts": facts,
-    "tail": tail,
-    "prepare": prepare,
-    "start": start,
-    "stop": stop,
-    "clean": clean,
-}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dora_cli.remote_program.paths import command_line, user_units
-from dora_cli.remote_program.protocol import Commands, Problem
+from dora_cli.remote_program.protocol import Problem
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 DEFAULT_PORT = "6013"
@@ -231,6 +231,3 @@ def end(pid: int, within: float) -> dict[str, Any]:
             )
         time.sleep(0.05)
     return {}
-
-
-COMMANDS: Commands = {"survey": survey, "record": record, "end": end}

@@ -18,7 +18,6 @@ from dora_cli.remote_program.paths import (
     state_dir,
     user_units,
 )
-from dora_cli.remote_program.protocol import Commands
 
 
 def health(name: str, unit: str, pid: int | None) -> dict[str, Any]:
@@ -92,6 +91,3 @@ def _mount_point(path: Path) -> str:
             mounted.add(os.fsdecode(name))
     resolved = path.resolve()
     return next((str(one) for one in (resolved, *resolved.parents) if str(one) in mounted), "/")
-
-
-COMMANDS: Commands = {"health": health}

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from dora_cli.remote_program.protocol import (
-    Commands,
     Problem,
     decode_reply,
     encode_result,
@@ -171,6 +170,3 @@ def _serve(listener: socket.socket, info: dict[str, Any], standard_input: Leased
                 waiting.add(link)
             except OSError:
                 link.close()
-
-
-COMMANDS: Commands = {"acquire": acquire}

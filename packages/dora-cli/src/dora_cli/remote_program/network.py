@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from dora_cli.remote_program.protocol import Commands, Problem, send_result
+from dora_cli.remote_program.protocol import Problem, send_result
 
 ANSWER_TIMEOUT = 3.0
 PINGS = 5
@@ -123,6 +123,3 @@ def _measure(host: str, port: int, secret: str) -> dict[str, float]:
             trips.append((trip, float(theirs) - before - trip / 2))
     trips.sort()
     return {"seconds": trips[len(trips) // 2][0], "clock": trips[0][1]}
-
-
-COMMANDS: Commands = {"reach": reach, "answer": answer, "ping": ping}

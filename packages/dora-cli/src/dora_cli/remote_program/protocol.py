@@ -14,12 +14,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 VERSION = 1
-
-Commands = Mapping[str, Callable[..., dict[str, Any] | None]]
 
 
 class Problem(Exception):

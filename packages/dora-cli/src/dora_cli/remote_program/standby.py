@@ -12,7 +12,6 @@ from typing import Any
 
 from dora_cli.remote_program.daemon import start_detached, wait_for_end
 from dora_cli.remote_program.paths import daemon_folder, lock_holder, state_dir
-from dora_cli.remote_program.protocol import Commands
 
 END_TIMEOUT = 20.0
 _HEAD = ("authority", "epoch", "machine", "number")
@@ -96,6 +95,3 @@ def end() -> dict[str, Any]:
         os.kill(int(pid), signal.SIGTERM)
     wait_for_end("coordinator", int(pid), lambda: lock_holder(lock) == pid, END_TIMEOUT)
     return {"ended": True}
-
-
-COMMANDS: Commands = {"survey": survey, "read": read, "follow": follow, "start": start, "end": end}

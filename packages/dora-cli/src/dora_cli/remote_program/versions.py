@@ -24,7 +24,7 @@ from typing import Any
 
 from dora_cli.remote_program.paths import archive_folder, command_line, existing, remove_unused
 from dora_cli.remote_program.platform_facts import platform_facts
-from dora_cli.remote_program.protocol import Commands, Problem
+from dora_cli.remote_program.protocol import Problem
 
 _TESTED = "tested"
 _TARGET = "/current/bin/dora"
@@ -251,16 +251,3 @@ def _point(link: Path, target: str) -> None:
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(target)
     fresh.replace(link)
-
-
-COMMANDS: Commands = {
-    "probe": probe,
-    "make_room": make_room,
-    "find": find,
-    "accept": accept,
-    "switch": switch,
-    "restore": restore,
-    "drop": drop,
-    "collect": collect,
-    "remove": remove,
-}

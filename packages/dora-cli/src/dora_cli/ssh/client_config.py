@@ -14,7 +14,7 @@ from pathlib import Path
 
 from paramiko import ConfigParseError, SSHConfig
 
-from dora_config import DoraError
+from dora_config.errors import DoraError
 
 _OWN = Path(".ssh/config")
 _SYSTEM = Path("/etc/ssh/ssh_config")

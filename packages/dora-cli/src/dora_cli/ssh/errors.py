@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dora_config import DoraError
+from dora_config.errors import DoraError
 
 NOT_ENDED = (
     "did not end in time and may still run there; check that machine, then run this command again"

@@ -15,9 +15,8 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from dora_cli.coordinator.errors import unreachable
-from dora_cli.coordinator.keepalive import CONNECT_TIMEOUT, detect_lost_peer
 from dora_config.access import Endpoint
-from dora_config.control_plane import ControlConnection
+from dora_config.control_plane import CONNECT_TIMEOUT, ControlConnection
 from dora_config.errors import first_error
 
 PIECE: Final = 256 * 1024
@@ -65,7 +64,6 @@ async def forward(endpoint: Endpoint, request: Request) -> Forwarded:
 
     def answered() -> http.client.HTTPResponse:
         connection.connect()
-        detect_lost_peer(connection.sock)
         connection.sock.settimeout(None)  # a stop takes as long as its nodes
         connection.request(request.method, path, body, {**endpoint.headers(), **headers})
         return connection.getresponse()

@@ -24,8 +24,8 @@ from dora_cli.logs.files import LocalLog, RecordedRun
 from dora_cli.why.local import read_machines
 from dora_cli.why.redaction import Redactor
 from dora_cli.why.text import explanation_lines
-from dora_config import DoraError
 from dora_config.atomic_write import write_file
+from dora_config.errors import DoraError
 from dora_config.history.entries import RunBegan
 from dora_config.history.evidence import Evidence
 from dora_config.history.explain import explain
@@ -163,7 +163,7 @@ def local_report(base: Path, run: RecordedRun, known: Evidence, seconds: float) 
 
 def _matching_dataflow(base: Path, run: RecordedRun) -> dict[str, Any] | None:
     """Return the dataflow file in ``base`` that has the nodes of a run; None if no file has."""
-    from dora_config import load_dataflow
+    from dora_config.dataflow.loader import load_dataflow
 
     events = [one.event for entries, _ in read_machines(run).values() for one in entries]
     nodes = {node for one in events if isinstance(one, RunBegan) for node in one.nodes}

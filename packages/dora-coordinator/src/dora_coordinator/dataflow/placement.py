@@ -6,9 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dora_config import ResolvedDataflow
 from dora_config.dataflow.placement import ConnectedDaemon, place as choose
-from dora_config.dataflow.resolved import ResolvedDeploy
+from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedDeploy
 from dora_config.protocol.control import Placed, PlacementPlan
 from dora_coordinator.state.membership import Member
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from dora_config import ResolvedDataflow
 from dora_config.dataflow.graph import backpressure_readers, cycles
+from dora_config.dataflow.resolved import ResolvedDataflow
 from dora_config.dataflow.sources import LogSource
 from dora_config.protocol.links import RemoteEdge
 

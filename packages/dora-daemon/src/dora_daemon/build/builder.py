@@ -26,8 +26,7 @@ from pathlib import Path
 
 import anyio
 
-from dora_config import ResolvedDataflow, ResolvedNode
-from dora_config.dataflow.resolved import GitSource, NodeLocation
+from dora_config.dataflow.resolved import GitSource, NodeLocation, ResolvedDataflow, ResolvedNode
 from dora_config.dataflow.variables import is_reserved
 from dora_config.errors import os_error_text
 from dora_config.protocol.builds import BuiltNode, FailedNode, NodeBuildEvent

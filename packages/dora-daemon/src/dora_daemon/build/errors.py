@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dora_config import DoraError
+from dora_config.errors import DoraError
 from dora_config.protocol.builds import FailedNode
 
 

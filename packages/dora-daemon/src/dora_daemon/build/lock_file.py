@@ -12,9 +12,8 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from dora_config import ResolvedDataflow
 from dora_config.atomic_write import write_file
-from dora_config.dataflow.resolved import GitSource
+from dora_config.dataflow.resolved import GitSource, ResolvedDataflow
 from dora_config.protocol.envelope import Message
 from dora_config.yaml.reader import read_document
 from dora_config.yaml.writer import dump_yaml

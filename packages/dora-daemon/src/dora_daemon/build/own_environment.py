@@ -15,7 +15,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from dora_config import ResolvedNode
+from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol.code import CodeSet
 from dora_daemon.build.python_env import environment_dir
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from dora_config import ResolvedNode
+from dora_config.dataflow.resolved import ResolvedNode
 from dora_daemon.build.errors import StepFailed
 
 PIP = ("pip", "pip3")

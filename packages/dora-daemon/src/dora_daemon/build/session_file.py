@@ -14,9 +14,8 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from dora_config import ResolvedDataflow
 from dora_config.atomic_write import write_file
-from dora_config.dataflow.resolved import NodeLocation
+from dora_config.dataflow.resolved import NodeLocation, ResolvedDataflow
 from dora_config.protocol.builds import BuiltNode
 from dora_config.protocol.envelope import Message
 from dora_config.yaml.reader import read_document

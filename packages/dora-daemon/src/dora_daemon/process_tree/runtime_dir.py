@@ -26,8 +26,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dora_config import DoraError
 from dora_config.atomic_write import write_file
+from dora_config.errors import DoraError
 from dora_config.process_identity import boot_id, is_alive, start_time
 from dora_daemon.process_tree import runner_index
 from dora_daemon.process_tree.reaper import (

@@ -13,10 +13,9 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from dora_config import DoraError
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import LogSource
-from dora_config.errors import first_error
+from dora_config.errors import DoraError, first_error
 from dora_config.protocol import runner as protocol
 from dora_daemon.out_dir import history_file
 from dora_daemon.process_tree.reaper import RESULT

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from dora_config import DoraError
+from dora_config.errors import DoraError
 
 
 class RunnerError(DoraError):

@@ -6,9 +6,9 @@ import socket
 
 from dora_cli.cluster.coordinator import queries
 from dora_cli.coordinator import background
-from dora_config import DoraError
 from dora_config.access import DEFAULT_HOST
 from dora_config.cluster.models import Cluster
+from dora_config.errors import DoraError
 from dora_config.spawn_argv import run_module
 
 MODULE = "dora_coordinator.command"

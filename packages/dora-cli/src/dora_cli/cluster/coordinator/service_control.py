@@ -12,8 +12,8 @@ from dora_cli.cluster.decisions.coordinator_unit import address, coordinator_ser
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.polling import wait_until
 from dora_cli.ssh import SudoUnavailable
-from dora_config import DoraError
 from dora_config.cluster.models import Cluster
+from dora_config.errors import DoraError
 
 END_TIMEOUT = 5.0
 

@@ -32,8 +32,8 @@ from dora_cli.cluster.decisions.preflight import (
     require_one_kind,
     require_ready,
 )
-from dora_config import DoraError
 from dora_config.cluster.models import Cluster
+from dora_config.errors import DoraError
 from dora_coordinator.telemetry.export_settings import endpoint_variable, export_problem
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dora_cli.clock_offset import MAX_CLOCK_DIFFERENCE, clock_warning
-from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
+from dora_config.errors import DoraError
 from dora_config.frozen import Frozen
 
 MIN_DISK = 64 << 20

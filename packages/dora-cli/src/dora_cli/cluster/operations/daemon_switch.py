@@ -44,10 +44,9 @@ from dora_cli.cluster.operations.steps import (
 from dora_cli.cluster.operations.version_switch import FAULTS, VersionSwitch
 from dora_cli.polling import wait_until
 from dora_cli.ssh import ConnectionLost, Unreachable
-from dora_config import DoraError
 from dora_config.cluster.fleet import Rollout
 from dora_config.cluster.models import Cluster, Machine
-from dora_config.errors import error_text
+from dora_config.errors import DoraError, error_text
 from dora_config.protocol.snapshot import NodeSummary
 
 LAST_LINES = 8

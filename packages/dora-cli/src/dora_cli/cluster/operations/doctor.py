@@ -21,8 +21,8 @@ from dora_cli.coordinator.errors import AccessDenied, CoordinatorBusy
 from dora_cli.coordinator.machine_warnings import plain_warnings
 from dora_cli.remote_program.existing_daemons import fingerprint
 from dora_cli.ssh import RemoteCommandFailed, SudoUnavailable
-from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
+from dora_config.errors import DoraError
 from dora_config.protocol.control import ClusterReport
 
 

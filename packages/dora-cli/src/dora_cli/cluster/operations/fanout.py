@@ -10,9 +10,8 @@ from dora_cli.cluster.machines.daemon_service import DaemonService
 from dora_cli.cluster.machines.parallel import Connections, in_parallel
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.ssh import Finished
-from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
-from dora_config.errors import error_text
+from dora_config.errors import DoraError, error_text
 
 FOREVER = 10 * 365 * 24 * 3600.0
 _writing = threading.Lock()

@@ -17,9 +17,8 @@ from dora_cli.cluster.ownership.account import this_account
 from dora_cli.cluster.ownership.eviction import evict
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorUnreachable
-from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
-from dora_config.errors import error_text
+from dora_config.errors import DoraError, error_text
 from dora_config.protocol.snapshot import DaemonSummary
 
 

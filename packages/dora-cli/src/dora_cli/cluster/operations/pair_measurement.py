@@ -19,8 +19,8 @@ from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
 from dora_cli.cluster.operations.steps import Findings
 from dora_cli.remote_program.protocol import Problem, decode_reply
 from dora_cli.ssh import Connection
-from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
+from dora_config.errors import DoraError
 
 START_TIMEOUT = 8.0
 """Seconds in which all machines must have opened a port for pings."""

@@ -27,7 +27,6 @@ from dora_cli.cluster.ownership import known_clusters
 from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
 from dora_cli.coordinator.client import QUERY_TIMEOUT, Client
 from dora_cli.coordinator.errors import CoordinatorUnavailable
-from dora_config import DoraError
 from dora_config.access import (
     DEFAULT_HOST,
     Endpoint,
@@ -39,6 +38,7 @@ from dora_config.access import (
 )
 from dora_config.access_token import Token
 from dora_config.cluster.models import Cluster, Machine
+from dora_config.errors import DoraError
 from dora_config.protocol.control import ClusterReport, ClusterStatus, Destroy, Destroyed
 from dora_config.yaml.quantities import show_age
 

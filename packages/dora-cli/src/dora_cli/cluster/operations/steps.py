@@ -16,8 +16,8 @@ from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.cluster.machines.parallel import Outcome
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorRefused
 from dora_cli.polling import wait_until
-from dora_config import DoraError
 from dora_config.cluster.models import Cluster
+from dora_config.errors import DoraError
 
 RECONNECT_TIMEOUT = 30.0
 POLL_INTERVAL = 0.5

@@ -8,8 +8,8 @@ from contextlib import suppress
 
 from dora_cli import output
 from dora_cli.cluster.coordinator import queries
-from dora_config import DoraError
 from dora_config.cluster.models import Cluster
+from dora_config.errors import DoraError
 from dora_config.protocol.control import ClusterReport
 
 SETTLE_TIMEOUT = 10.0

@@ -14,7 +14,7 @@ from typing import ClassVar
 from dora_cli.cluster.decisions.daemon_argv import without_name
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.cluster.operations.steps import poll, step, write_line
-from dora_config import DoraError
+from dora_config.errors import DoraError
 
 FAULTS = (DoraError, OSError)
 

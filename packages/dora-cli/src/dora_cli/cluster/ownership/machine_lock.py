@@ -10,7 +10,7 @@ from typing import Any
 from dora_cli.remote_call import NO_PYTHON, command_words, program_input, too_old
 from dora_cli.remote_program.protocol import Problem, decode_reply
 from dora_cli.ssh import Connection, Finished
-from dora_config import DoraError
+from dora_config.errors import DoraError
 
 NAME = "dora-cluster-lock"
 """The same for all users of a machine."""

@@ -32,8 +32,8 @@ from dora_cli.cluster.ownership.account import this_account
 from dora_cli.cluster.ownership.machine_lock import Answer, MachineLock
 from dora_cli.remote_call import call
 from dora_cli.ssh import Connection
-from dora_config import DoraError
 from dora_config.cluster.models import Cluster, Machine
+from dora_config.errors import DoraError
 
 
 class InUse(DoraError):

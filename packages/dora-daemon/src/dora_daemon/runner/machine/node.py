@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from dora_config import InvalidTransition
 from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.errors import InvalidTransition
 from dora_config.history.entries import kept_stderr
 from dora_config.protocol import runner_events as reports
 from dora_daemon.runner.machine import commands as do, events
