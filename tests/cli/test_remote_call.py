@@ -60,7 +60,7 @@ def test_every_module_runs_on_the_oldest_python(machine: LocalMachine) -> None:
     )
     assert facts["home"] == home
     assert call(machine, "versions.probe", prefix="~/versions", link="~/dora")["trees"] == []
-    assert call(machine, "health.health", name="r", unit="r", pid=None)["token"] is None
+    assert call(machine, "daemon.health", name="r", unit="r", pid=None)["token"] is None
     assert call(machine, "network.ping", targets=[], secret="s") == {"pings": {}}
     assert call(machine, "coordinator.copy_store", version="1") == {"copy": None}
     assert isinstance(call(machine, "existing_daemons.survey")["daemons"], list)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dora_cli.live.definition import NodeFileError, load_node
+from dora_cli.live.sending import NodeFileError, load_node
 from dora_config.dataflow.loader import parse_dataflow
 from dora_config.errors import ConfigError, DoraError
 

@@ -10,9 +10,8 @@ import pytest
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.errors import CoordinatorUnreachable
 from dora_cli.errors import CommandFailed
-from dora_cli.recordings import fleet_session
-from dora_cli.recordings.fleet_session import FleetSession
-from dora_cli.recordings.starting import conclude
+from dora_cli.recordings import starting
+from dora_cli.recordings.starting import FleetSession, conclude
 from dora_config.access import Endpoint
 from dora_config.protocol.recorders import RecordingPlan
 from dora_config.protocol.recordings import (
@@ -33,7 +32,7 @@ def away(*_: object) -> Client:
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch) -> FleetSession:
     """A session that one machine has reported to."""
-    monkeypatch.setattr(fleet_session, "Client", away)
+    monkeypatch.setattr(starting, "Client", away)
     session = FleetSession(Endpoint("127.0.0.1", 1), RecordingPlan(recording=ID))
     state = RecordingState(recording=ID, dataflow_id="flow", phase="recording")
     reply = MachineReply(daemon="robot", reply=RecordingStates(recordings=(state,)))

@@ -11,8 +11,8 @@ import pytest
 from dora_cli import options
 from dora_cli.coordinator.client import Client
 from dora_cli.errors import CommandFailed
-from dora_cli.topics import rates
-from dora_cli.topics.rates import COLUMNS, as_cells, as_json, page
+from dora_cli.topics import stream
+from dora_cli.topics.stream import COLUMNS, as_cells, as_json, page
 from dora_config.protocol.control import WatchTopics
 from dora_config.protocol.topics import TopicRate, TopicUpdate
 
@@ -50,9 +50,9 @@ def show(
         if error is not None:
             raise error
 
-    monkeypatch.setattr(rates, "watch", watch)
+    monkeypatch.setattr(stream, "watch", watch)
     request = WatchTopics(rates=True)
-    rates.show(cast(Client, None), request, duration, options.TableFormat.JSON)
+    stream.show_rates(cast(Client, None), request, duration, options.TableFormat.JSON)
 
 
 @pytest.mark.parametrize("duration", [None, 5.0])

@@ -9,8 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from dora_cli.ui import browser
-from dora_cli.ui.browser import advice, opened_in_browser, redirect_file
+from dora_cli.ui import page_process
+from dora_cli.ui.page_process import advice, opened_in_browser, redirect_file
 
 LINK = "http://127.0.0.1:4100/?key=secret"
 SSH = {"SSH_CONNECTION": "192.168.1.7 51000 192.168.1.20 22"}
@@ -69,7 +69,7 @@ def test_browsers_from_snaps_read_the_home_folder(tmp_path: Path) -> None:
 
 
 def test_over_ssh_the_forwarding_of_the_port_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(browser, "getuser", lambda: "ada")
+    monkeypatch.setattr(page_process, "getuser", lambda: "ada")
     (line,) = advice(4100, SSH)
     assert "ssh -L 4100:127.0.0.1:4100 ada@192.168.1.20" in line
     (line,) = advice(4100, {"SSH_CONNECTION": SSH["SSH_CONNECTION"] + "22"})
@@ -84,7 +84,7 @@ def test_the_page_is_served_when_the_file_cannot_be_written(
     def refuse(*_: object, **__: object) -> Path:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(browser, "redirect_file", refuse)
+    monkeypatch.setattr(page_process, "redirect_file", refuse)
     with opened_in_browser(LINK, {"DISPLAY": ":0"}):
         pass
     assert opened.empty()

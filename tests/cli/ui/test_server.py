@@ -12,9 +12,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dora_cli.ui.access import Access
-from dora_cli.ui.actions import Actions
+from dora_cli.ui.actions import Actions, Forwarded
 from dora_cli.ui.connection import LocalRuns
-from dora_cli.ui.forwarding import Forwarded
 from dora_cli.ui.server import MAX_BODY, Guard
 from dora_config.access import Endpoint
 from dora_config.control_plane import ControlConnection

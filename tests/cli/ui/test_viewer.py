@@ -10,7 +10,7 @@ import anyio
 import pytest
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from dora_cli.ui import viewer
+from dora_cli.ui import streams
 from dora_cli.ui.connection import CoordinatorConnection
 from dora_cli.ui.feed import Feed
 
@@ -58,12 +58,12 @@ def serve(socket: FakeSocket, monkeypatch: pytest.MonkeyPatch, content: Any) -> 
     async def idle(*_: Any) -> None:
         await anyio.sleep_forever()
 
-    monkeypatch.setattr(viewer, "send_logs", send_one)
-    monkeypatch.setattr(viewer, "send_state", idle)
+    monkeypatch.setattr(streams, "send_logs", send_one)
+    monkeypatch.setattr(streams, "send_state", idle)
 
     async def run() -> None:
         with anyio.fail_after(30):
-            page = viewer.Viewer(
+            page = streams.Viewer(
                 cast("WebSocket", socket), cast("Feed", None), cast("CoordinatorConnection", None)
             )
             await page.run()
@@ -72,7 +72,7 @@ def serve(socket: FakeSocket, monkeypatch: pytest.MonkeyPatch, content: Any) -> 
 
 
 def test_a_stalled_page_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(viewer, "WRITE_SECONDS", 0.01)
+    monkeypatch.setattr(streams, "WRITE_SECONDS", 0.01)
     serve(FakeSocket(LOGS, STATE, stalls=True), monkeypatch, "a line")
 
 

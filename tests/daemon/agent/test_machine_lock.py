@@ -12,7 +12,7 @@ import pytest
 from support.fleets.held_lock import held_lock
 from support.waiting import wait_until
 
-from dora_cli.cluster.ownership import machine_lock as holding
+from dora_cli.cluster.ownership import reservation as holding
 from dora_config.protocol.snapshot import MachineOperation
 from dora_daemon.agent import sampler
 from dora_daemon.agent.sampler import MachineLockReader

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dora_cli.cluster.ownership.machine_lock import NAME
+from dora_cli.cluster.ownership.reservation import NAME
 
 INFO = {"key": "1", "operator": "ada@desk", "command": "dora cluster upgrade fleet.yml", "pid": 7}
 LEASE = 600.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dora_cli.cluster.coordinator.local_connection import LocalConnection
+from dora_cli.cluster.coordinator.service import LocalConnection
 from dora_cli.ssh import RemoteTimeout, SudoUnavailable
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dora_cli.cluster.coordinator.local import coordinator_arguments
-from dora_cli.cluster.decisions.coordinator_unit import (
+from dora_cli.cluster.decisions.units import (
     coordinator_service_name,
     render_coordinator_unit,
     unit_address,

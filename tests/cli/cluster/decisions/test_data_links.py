@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dora_cli.cluster.decisions.data_links import assess_pair, data_ports
+from dora_cli.cluster.decisions.health import assess_pair, data_ports
 from dora_config.cluster.models import Machine
 
 ROBOT = Machine(id="robot", host="10.0.0.2")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dora_cli.cluster.decisions.unit_syntax import escape_specifiers, exec_line, quote
+from dora_cli.cluster.decisions.units import escape_specifiers, exec_line, quote
 
 
 def test_systemd_expands_nothing_in_a_command() -> None:

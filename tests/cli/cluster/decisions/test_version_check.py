@@ -12,8 +12,7 @@ from dora_cli.bundle.formats import (
     Formats,
     parse,
 )
-from dora_cli.cluster.decisions.rollback_plan import Versions
-from dora_cli.cluster.decisions.version_check import Checked, NewVersion, check_switch
+from dora_cli.cluster.decisions.versions import Checked, NewVersion, Versions, check_switch
 
 NOW: Formats = {
     RUNNER: (1, 4),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dora_cli.cluster.decisions.rollback_plan import Versions
-from dora_cli.cluster.decisions.version_links import VersionLinks, installed_versions
+from dora_cli.cluster.decisions.versions import VersionLinks, Versions, installed_versions
 
 OLD, NEW = "0.1.0-py3.11", "0.2.0-py3.11"
 

@@ -32,7 +32,7 @@ sys.exit(command.main(sys.argv[2:]))
 COMMAND = """
 import sys
 from dora_cli.bundle.install import Installer
-from dora_cli.cluster.coordinator import process
+from dora_cli.cluster.coordinator import local
 from dora_cli.cluster.operations.coordinator_switch import (
     BackgroundCoordinator,
     roll_back_coordinator,
@@ -48,7 +48,7 @@ if present:
     BackgroundCoordinator.present_version = lambda self, program: present
 problems = [KeyboardInterrupt() if problem == "interrupted" else PermissionError(13, "no")]
 places = {
-    "end": (process, "wait_for_end"),
+    "end": (local, "wait_for_end"),
     "start": (background, "start"),
     "wait": (background.BackgroundProcess, "wait_until"),
 }

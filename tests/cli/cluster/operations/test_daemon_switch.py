@@ -19,7 +19,6 @@ from dora_cli.cluster.operations import (
     daemon_switch,
     steps,
     upgrade as upgrade_module,
-    version_report,
 )
 from dora_cli.cluster.operations.daemon_switch import (
     SwitchedMachines,
@@ -27,8 +26,7 @@ from dora_cli.cluster.operations.daemon_switch import (
     switch_in_waves,
     waves_of,
 )
-from dora_cli.cluster.operations.rollback import roll_back
-from dora_cli.cluster.operations.upgrade import upgrade_cluster
+from dora_cli.cluster.operations.upgrade import roll_back, upgrade_cluster
 from dora_cli.coordinator.errors import CoordinatorBusy
 from dora_cli.ssh import Connection, Unreachable
 from dora_config.cluster.fleet import Rollout
@@ -81,7 +79,7 @@ MakeMachine = Callable[..., ScriptedMachine]
 def make_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeMachine:
     """A machine with the old version as its service, and the new version beside it."""
     monkeypatch.setattr(steps, "RECONNECT_TIMEOUT", 0.0)
-    monkeypatch.setattr(version_report, "SETTLE_TIMEOUT", 0.0)
+    monkeypatch.setattr(upgrade_module, "SETTLE_TIMEOUT", 0.0)
     monkeypatch.setattr(queries, "fetch_nodes", lambda _cluster: {})
 
     def make(**cut: Any) -> ScriptedMachine:
@@ -361,7 +359,7 @@ def test_a_failed_roll_out_returns_the_machines_that_it_reached(
     )
     monkeypatch.setattr(queries, "require_coordinator", lambda _: None)
     monkeypatch.setattr(queries, "report_if_running", lambda _: None)
-    monkeypatch.setattr(version_report, "SETTLE_TIMEOUT", 0.0)
+    monkeypatch.setattr(upgrade_module, "SETTLE_TIMEOUT", 0.0)
     monkeypatch.setattr(upgrade_module, "_check", lambda *_: {})
     monkeypatch.setattr(upgrade_module, "_upgrade_coordinator", lambda *_, **__: None)
     monkeypatch.setattr(upgrade_module, "switch_in_waves", lambda *_, **__: done)

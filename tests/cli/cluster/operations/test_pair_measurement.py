@@ -11,8 +11,8 @@ import pytest
 from support.cluster.machine_facts import machine_facts
 
 from dora_cli.cluster.machines import remote_machine
-from dora_cli.cluster.operations import pair_measurement
-from dora_cli.cluster.operations.pair_measurement import measure_pairs
+from dora_cli.cluster.operations import doctor
+from dora_cli.cluster.operations.doctor import measure_pairs
 from dora_cli.cluster.operations.steps import Findings
 from dora_cli.remote_call import program
 from dora_cli.remote_program.protocol import decode_request, encode_result
@@ -166,7 +166,7 @@ def test_a_silent_machine_does_not_affect_the_others(
     )
     cluster = Cluster(coordinator=Coordinator(addr="127.0.0.1"), machines=machines)
     monkeypatch.setattr(remote_machine, "connect", lambda target: kinds[target.host]())
-    monkeypatch.setattr(pair_measurement, "START_TIMEOUT", 0.2)
+    monkeypatch.setattr(doctor, "START_TIMEOUT", 0.2)
     findings = Findings()
     measure_pairs(cluster, {one.id: machine_facts() for one in machines}, findings)
     table = capsys.readouterr().out.splitlines()[2:]

@@ -14,9 +14,9 @@ from support.cluster.machine_facts import machine_facts
 from dora_cli.bundle.install import Installer
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.service import CoordinatorMachine, CoordinatorService
-from dora_cli.cluster.decisions.coordinator_unit import unit_version
 from dora_cli.cluster.decisions.preflight import NotReady
-from dora_cli.cluster.decisions.rollback_plan import Versions
+from dora_cli.cluster.decisions.units import unit_version
+from dora_cli.cluster.decisions.versions import Versions
 from dora_cli.cluster.operations import coordinator_switch, steps
 from dora_cli.cluster.operations.coordinator_switch import (
     coordinator_versions,

@@ -11,7 +11,7 @@ from support.cluster.machine_facts import machine_facts
 from dora_cli.bundle.install import Installer
 from dora_cli.cluster.machines import remote_machine
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
-from dora_cli.cluster.operations import uninstall
+from dora_cli.cluster.operations import install
 from dora_cli.cluster.ownership import known_clusters, reservation
 from dora_cli.cluster.ownership.reservation import ClusterCommand
 from dora_config.access import Endpoint
@@ -30,10 +30,10 @@ def test_a_cluster_whose_daemons_run_stays_recorded(
     monkeypatch.setattr(remote_machine, "connect", lambda target: LocalConnection(target.host))
     monkeypatch.setattr(reservation, "survey", lambda _: [])
     monkeypatch.setattr(RemoteMachine, "facts", lambda _: machine_facts(daemon=daemon))
-    monkeypatch.setattr(uninstall, "uninstall_coordinator", lambda *_: True)
+    monkeypatch.setattr(install, "uninstall_coordinator", lambda *_: True)
     file = home / "cluster.yml"
     known_clusters.keep(CLUSTER, file)
     command = ClusterCommand("uninstall", file)
-    assert uninstall.uninstall_services(CLUSTER, Installer(None), command)
+    assert install.uninstall_services(CLUSTER, Installer(None), command)
     assert (known_clusters.find(Endpoint("10.0.0.1", 6013)) is not None) is runs
     assert ("`dora cluster down` ends it" in capsys.readouterr().out) is runs

@@ -13,13 +13,13 @@ from support.cluster.local_machine import LocalConnection
 from support.waiting import wait_until
 
 from dora_cli import remote_call
-from dora_cli.cluster.ownership import machine_lock
-from dora_cli.cluster.ownership.machine_lock import Answer, LockFailed, MachineLock
+from dora_cli.cluster.ownership import reservation
+from dora_cli.cluster.ownership.reservation import Answer, LockFailed, MachineLock
 
 
 @pytest.fixture(autouse=True)
 def short_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_lock, "SIGN_INTERVAL", 0.1)
+    monkeypatch.setattr(reservation, "SIGN_INTERVAL", 0.1)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_waiting_command_gets_the_lock(connect: Callable[[], LocalConnection], m
 def test_silent_holder_loses_the_lock(
     connect: Callable[[], LocalConnection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine_lock, "SIGN_INTERVAL", 3600.0)
+    monkeypatch.setattr(reservation, "SIGN_INTERVAL", 3600.0)
     connection = connect()
     connection.lease = 0.2
     first = MachineLock(connection, info("alice"))

@@ -10,7 +10,7 @@ from support.cluster.local_machine import LocalConnection
 from support.waiting import wait_until
 
 from dora_cli.cluster.machines import remote_machine
-from dora_cli.cluster.ownership import machine_lock, reservation
+from dora_cli.cluster.ownership import reservation
 from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 
@@ -23,7 +23,7 @@ def cluster(*names: str) -> Cluster:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(machine_lock, "SIGN_INTERVAL", 0.1)
+    monkeypatch.setattr(reservation, "SIGN_INTERVAL", 0.1)
     monkeypatch.setattr(remote_machine, "connect", lambda target: LocalConnection(target.host))
     monkeypatch.setattr(reservation, "survey", lambda connection: [])
     return tmp_path

@@ -38,7 +38,7 @@ class Platform:
 
     @classmethod
     def from_probe(cls, facts: Mapping[str, Any]) -> Platform:
-        """Read the facts of ``remote_program.platform_facts``; raises UnknownPlatform."""
+        """Read the facts of ``remote_program.versions``; raises UnknownPlatform."""
         try:
             machine = str(facts["machine"])
             if int(facts["bits"]) == 32:

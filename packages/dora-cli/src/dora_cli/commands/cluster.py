@@ -271,7 +271,7 @@ def install(
 def uninstall(path: ClusterFile, take_over: TakeOver = False) -> None:
     """Stop and remove the services and everything that `install` put on the machines."""
     from dora_cli.bundle.install import Installer
-    from dora_cli.cluster.operations.uninstall import uninstall_services
+    from dora_cli.cluster.operations.install import uninstall_services
     from dora_cli.cluster.ownership.reservation import ClusterCommand
 
     command = ClusterCommand("uninstall", path, take_over)
@@ -539,7 +539,7 @@ def downgrade(
 ) -> None:
     """Undo the last upgrade: return its machines to the version before."""
     from dora_cli.cluster.operations.daemon_switch import waves_of
-    from dora_cli.cluster.operations.rollback import roll_back
+    from dora_cli.cluster.operations.upgrade import roll_back
     from dora_cli.cluster.ownership.reservation import ClusterCommand, reserve
 
     loaded = load_cluster_file(path)

@@ -250,10 +250,10 @@ def hz(
     A terminal shows the statistics live (q or Escape quits); otherwise they are printed every
     second, and at the end. With `--duration` they are printed once, at the end.
     """
-    from dora_cli.topics import rates
+    from dora_cli.topics import stream
     from dora_config.protocol.control import WatchTopics
 
     request = WatchTopics(
         dataflow=dataflow_ref(dataflow), topics=tuple(data or ()), rates=True, window=window
     )
-    rates.show(client, request, duration, output_format)
+    stream.show_rates(client, request, duration, output_format)

@@ -4,23 +4,201 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dora_cli import output
+from dora_cli.coordinator.client import Client
+from dora_cli.coordinator.errors import CoordinatorUnavailable
 from dora_cli.errors import CommandFailed
+from dora_cli.recordings.fleet import SHORT, FleetRecording, RecordingError, call, collect
+from dora_cli.recordings.report import write_report
+from dora_config.access import Endpoint
+from dora_config.protocol import control
+from dora_config.protocol.recorders import RecordingPlan
+from dora_config.protocol.recordings import (
+    ListRecordings,
+    RecorderRequest,
+    RecordPart,
+    StopRecording,
+)
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
-    from dora_cli.recordings.fleet_session import FleetSession
+    from dora_cli.coordinator.stream_socket import Frame
     from dora_config.protocol.dataflow import DataflowSpec
     from dora_config.protocol.recorders import (
         RecordingLimits,
         RecordingPlan,
         RecordingRequest,
     )
+
+
+INTERVAL = 1.0
+"""Seconds between two looks at the machines."""
+FINISH_SECONDS = 15.0
+"""For machines to finish their files after a stop."""
+
+
+class FleetSession:
+    """Follows one recording, over interruptions of the coordinator."""
+
+    def __init__(self, endpoint: Endpoint, plan: RecordingPlan) -> None:
+        self._endpoint = endpoint
+        self._plan = plan
+        self._seen: FleetRecording = FleetRecording(plan.recording)
+        """The last report of each machine."""
+        self._warned: set[str] = set()
+        self._unreachable: Mapping[str, str] = {}
+        self._waiting: int | None = None
+        """Request that is answered when the dataflow has ended."""
+        self._dataflow_ended = False
+        self._dataflow_unknown = False
+        """The coordinator has no such dataflow, perhaps only until it has restarted."""
+
+    @property
+    def plan(self) -> RecordingPlan:
+        return self._plan
+
+    def begin(self, client: Client) -> None:
+        """Start recorders on all machines; raises RecordingError if none records."""
+        self._update(client, RecordPart(plan=self._plan))
+        for problem in self._unreachable.values():
+            output.warn(f"{problem}: its outputs are not recorded until it is back")
+        if not self._seen.states:
+            raise RecordingError("no machine records: " + "; ".join(self._unreachable.values()))
+        machines = ", ".join(sorted(self._seen.states))
+        output.remark(f"recording {self._plan.recording[:SHORT]} on {machines}")
+
+    def follow(self, client: Client) -> None:
+        """Return when the dataflow has ended or all machines have; Ctrl-C stops the recording."""
+        try:
+            self._follow(client)
+        except KeyboardInterrupt:
+            output.remark("finishing the files")
+            try:
+                self._over_new_connection(self._stop)
+            except KeyboardInterrupt:
+                self._warn_of_recorders()
+                raise
+
+    def _follow(self, first: Client) -> None:
+        client: Client | None = first
+        lost = False
+        while True:
+            try:
+                if client is None:
+                    with Client(self._endpoint) as again:
+                        if lost:
+                            output.remark("connected to the coordinator again")
+                            lost = False
+                        if self._watch(again):
+                            return
+                elif self._watch(client):
+                    return
+            except CoordinatorUnavailable as error:
+                if not lost:
+                    output.warn(f"{error}; the machines keep recording")
+                lost, client = True, None
+                time.sleep(INTERVAL)
+
+    def _watch(self, client: Client) -> bool:
+        """Return whether the recording has ended; raises CoordinatorLost."""
+        which = control.DataflowRef(uuid=self._plan.dataflow_id)
+        self._waiting = None
+        while not self._dataflow_ended:
+            if self._waiting is None:
+                if self._dataflow_unknown:
+                    time.sleep(INTERVAL)
+                self._waiting = client.streams.send(control.WaitForEnd(dataflow=which))
+            frame = client.streams.next_frame(INTERVAL)
+            if frame is not None:
+                self._note_end(frame)
+            self._update(client, RecordPart(plan=self._plan))
+            if self._ended():
+                return True
+        self._finish(client)
+        return True
+
+    def _note_end(self, frame: Frame) -> None:
+        """Note a frame that may answer the wait for the dataflow's end."""
+        if frame.id == self._waiting:
+            self._waiting = None
+            self._dataflow_ended = isinstance(frame, control.Answer)
+            self._dataflow_unknown = isinstance(frame, control.Failure)
+
+    def _stop(self, client: Client) -> None:
+        self._update(client, StopRecording(recording=self._plan.recording))
+        self._finish(client)
+
+    def _over_new_connection(self, work: Callable[[Client], None]) -> None:
+        """Do ``work``; without a coordinator, warn that the machines may still record."""
+        try:
+            with Client(self._endpoint) as client:
+                work(client)
+        except CoordinatorUnavailable as error:
+            self._unreachable = {name: f"{name}: {error}" for name in self._seen.states}
+            self._warn_of_recorders()
+
+    def _warn_of_recorders(self) -> None:
+        short = self._plan.recording[:SHORT]
+        output.warn(f"machines may still record; end it with `dora recording stop {short}`")
+
+    def finish(self) -> None:
+        """Wait until all connected machines have finished their files."""
+        self._over_new_connection(self._finish)
+
+    def _finish(self, client: Client) -> None:
+        deadline = time.monotonic() + FINISH_SECONDS
+        while True:
+            self._update(client, ListRecordings())
+            if self._stopped_everywhere() or time.monotonic() > deadline:
+                return
+            time.sleep(INTERVAL / 10)
+
+    def _update(self, client: Client, request: RecorderRequest) -> None:
+        """Send a request to all machines and note their states."""
+        replies = call(client, request, self._plan.machines)
+        self._unreachable = replies.problems
+        for recording in collect(replies):
+            if recording.recording == self._plan.recording:
+                self._seen.states.update(recording.states)
+        for problem in self._seen.problems:
+            if problem not in self._warned:
+                self._warned.add(problem)
+                output.warn(problem)
+
+    def _ended(self) -> bool:
+        """Return whether every machine that answers has finished its files."""
+        states = self._seen.states
+        gone = self._dataflow_ended or self._dataflow_unknown
+        return all(
+            state.phase == "ended" and (gone or not state.resumes)
+            for machine, state in states.items()
+            if machine not in self._unreachable
+        ) and bool(states.keys() - self._unreachable.keys())
+
+    def _stopped_everywhere(self) -> bool:
+        return all(
+            state.phase != "recording"
+            for machine, state in self._seen.states.items()
+            if machine not in self._unreachable
+        )
+
+    def report(self) -> bool:
+        """Print what was recorded; return whether all of it was."""
+        seen = self._seen
+        problems = seen.problems
+        for machine, state in seen.states.items():
+            if machine in self._unreachable:
+                problems.append(f"{self._unreachable[machine]}: it may still record")
+            elif state.phase != "ended":
+                problems.append(f"{machine}: the recorder has not ended; see `dora recording list`")
+        for machine in sorted(seen.machines - seen.states.keys()):
+            problems.append(f"{machine}: has not recorded")
+        return write_report(seen.recorded, seen.lost, problems=problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +255,6 @@ class RecordSettings:
 def session_of_started(client: Client, uuid: str, plan: RecordingPlan) -> FleetSession:
     """Return a session for a dataflow that was started with a recording."""
     from dora_cli.coordinator.calls import describe
-    from dora_cli.recordings.fleet_session import FleetSession
 
     machines = tuple(sorted(set(describe(client, uuid).daemons.values())))
     known = plan.model_copy(update={"dataflow_id": uuid, "machines": machines})
@@ -87,7 +264,6 @@ def session_of_started(client: Client, uuid: str, plan: RecordingPlan) -> FleetS
 def session_of(client: Client, dataflow: str, settings: RecordSettings) -> FleetSession:
     """Return a session that records a running dataflow on all its machines."""
     from dora_cli.coordinator.calls import describe
-    from dora_cli.recordings.fleet_session import FleetSession
 
     described = describe(client, _uuid(client, dataflow))
     machines = tuple(sorted(set(described.daemons.values())))

@@ -16,9 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from dora_cli.remote_program.paths import archive_folder, remove_unused
-from dora_cli.remote_program.platform_facts import own_python
 from dora_cli.remote_program.protocol import Problem
-from dora_cli.remote_program.versions import candidates, content_of, delete, in_work, sweep, works
+from dora_cli.remote_program.versions import (
+    candidates,
+    content_of,
+    delete,
+    in_work,
+    own_python,
+    sweep,
+    works,
+)
 
 _NOT_COMPILED = r"/(tests|pip|pygments/(lexers|styles|formatters))/"
 """Folders of modules that dora rarely imports."""

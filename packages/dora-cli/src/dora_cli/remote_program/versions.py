@@ -16,19 +16,57 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import platform
 import shutil
+import subprocess
+import sys
+import sysconfig
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from dora_cli.remote_program.paths import archive_folder, command_line, existing, remove_unused
-from dora_cli.remote_program.platform_facts import platform_facts
 from dora_cli.remote_program.protocol import Problem
 
 _TESTED = "tested"
 _TARGET = "/current/bin/dora"
 """What the link of users and services leads to, below the prefix."""
+
+
+def platform_facts() -> dict[str, Any]:
+    """Return the facts that ``dora_cli.bundle.platform`` reads."""
+    libc, version = _libc()
+    return {
+        "system": platform.system(),
+        "implementation": sys.implementation.name,
+        "machine": platform.machine(),
+        "bits": 64 if sys.maxsize > 2**32 else 32,
+        "libc": libc,
+        "libc_version": version,
+        "python": list(sys.version_info[:3]),
+        "free_threaded": bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    }
+
+
+def _libc() -> tuple[str, str]:
+    try:
+        text = os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (OSError, ValueError):
+        text = ""
+    if text.startswith("glibc "):
+        return "glibc", text.split()[1]
+    for loader in sorted(Path("/lib").glob("ld-musl-*.so.1")):
+        printed = subprocess.run([loader], capture_output=True, text=True, check=False).stderr
+        for line in printed.splitlines():
+            if line.startswith("Version "):
+                return "musl", line.split()[1]
+    return platform.libc_ver()
+
+
+def own_python() -> Path:
+    """Return the interpreter itself, not the link of a virtual environment to it."""
+    return Path(getattr(sys, "_base_executable", None) or sys.executable)
 
 
 def probe(prefix: str, link: str) -> dict[str, Any]:

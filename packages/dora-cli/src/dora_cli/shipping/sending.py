@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from dora_cli import output
 from dora_cli.shipping.collection import (
+    IGNORE_FILE,
     Collected,
     CollectionError,
     all_sources,
     collect,
 )
-from dora_cli.shipping.ignore_rules import IGNORE_FILE
 from dora_config.access import Endpoint
 from dora_config.disk_space import SPARE, DiskFull
 from dora_config.protocol.control import PlacementPlan, StartDataflow

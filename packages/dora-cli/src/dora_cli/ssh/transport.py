@@ -6,8 +6,10 @@ import base64
 import logging
 import os
 import socket
+import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -22,7 +24,6 @@ from dora_cli.ssh.client_config import HostSettings, settings_for
 from dora_cli.ssh.errors import ConnectionLost, LoginRefused, Unreachable
 from dora_cli.ssh.host_keys import check_host_key, known_keys
 from dora_cli.ssh.known_hosts import Key, preferred
-from dora_cli.ssh.proxy_command import ProxyCommand
 from dora_config.access import split_address
 
 CONNECT_TIMEOUT = 10.0
@@ -37,6 +38,54 @@ _LOCKED = "needs its passphrase, and dora does not prompt for it; unlock it with
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
+
+
+_KEPT_LINES = 8
+_END_TIMEOUT = 2.0
+_MAX_LINE = 4096
+
+
+class ProxyCommand:
+    """Runs until ``stack`` is closed; ``link`` is the near end of its input and output."""
+
+    def __init__(self, command: str, stack: ExitStack) -> None:
+        self.command = command
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self.link, theirs = socket.socketpair()
+        stack.callback(self.link.close)
+        with theirs:
+            self._process = subprocess.Popen(
+                ["sh", "-c", f"exec {command}"],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        stack.callback(self._end)
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def last_lines(self) -> str:
+        """Return its last lines on stderr, indented."""
+        self._listener.join(_END_TIMEOUT)  # a process that has failed is about to end
+        return "".join(f"\n  {line}" for line in list(self._lines))
+
+    def _listen(self) -> None:
+        stderr = self._process.stderr
+        assert stderr is not None
+        with stderr:
+            while line := stderr.readline(_MAX_LINE):
+                if text := line.decode(errors="replace").strip():
+                    self._lines.append(text)
+
+    def _end(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(_END_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._listener.join(_END_TIMEOUT)
 
 
 class Transport:

@@ -1,29 +1,46 @@
-"""Requests of the page that are answered once: graph, parameters, and changes."""
+"""Requests of the page that are answered once: graph, parameters, changes, recordings."""
 
 from __future__ import annotations
 
+import http.client
 import json
-from collections.abc import Awaitable, Callable
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import anyio.to_thread
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
-from dora_cli.coordinator.errors import RequestFailed
+from dora_cli.coordinator.errors import RequestFailed, unreachable
+from dora_cli.recordings.fleet import FleetRecording, collect
+from dora_cli.recordings.starting import RecordSettings
 from dora_cli.ui import rows
 from dora_cli.ui.connection import NEEDS_COORDINATOR, CoordinatorConnection, call
-from dora_cli.ui.forwarding import forward
-from dora_cli.ui.recordings import Recordings
-from dora_config.errors import DoraError
+from dora_config.access import Endpoint
+from dora_config.control_plane import CONNECT_TIMEOUT, ControlConnection
+from dora_config.errors import DoraError, first_error
 from dora_config.protocol.calls import NodeRequest, RunnerReplies
 from dora_config.protocol.control import (
     CallRunner,
     DataflowRef,
     Described,
     DescribeDataflow,
+)
+from dora_config.protocol.recorders import RecordingLimits
+from dora_config.protocol.recordings import (
+    CallRecorders,
+    ListRecordings,
+    RecorderReplies,
+    RecorderRequest,
+    RecordPart,
+    StopRecording,
 )
 from dora_config.protocol.rest.errors import STATUSES, OperationFailed
 from dora_config.protocol.rest.operations import OPERATIONS
@@ -46,6 +63,143 @@ FORWARDED_OF_FLEETS: Final = (
 
 
 Handler = Callable[[Request], Awaitable[dict[str, Any] | Response]]
+
+
+PIECE: Final = 256 * 1024
+_SENT: Final = ("content-type", "range")
+_RETURNED: Final = ("content-type", "content-length", "content-range", "content-disposition")
+
+logger = logging.getLogger("dora.ui")
+
+
+class _Start(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    patterns: tuple[str, ...] = ()
+    """Outputs by shell patterns; empty: all."""
+    max_seconds: Annotated[float | None, Field(gt=0)] = None
+
+
+class Recordings:
+    """Requests about recordings; each raises what `CoordinatorConnection.request` raises."""
+
+    def __init__(self, coordinator: CoordinatorConnection) -> None:
+        self._coordinator = coordinator
+
+    async def listed(self, _: Request) -> dict[str, Any]:
+        """Return all recordings on the connected machines, the newest first."""
+        replies = await self._call(ListRecordings())
+        rows = [_row(one) for one in reversed(collect(replies))]
+        return {"recordings": rows, "problems": sorted(replies.problems.values())}
+
+    async def start(self, request: Request) -> dict[str, Any]:
+        """Record a running dataflow on all its machines."""
+        wanted = _Start.model_validate_json(await request.body() or b"{}")
+        which = DataflowRef(uuid=request.path_params["dataflow"])
+        found = await call(self._coordinator, DescribeDataflow(dataflow=which), Described)
+        machines = tuple(sorted(set(found.daemons.values())))
+        settings = RecordSettings(
+            RecordingLimits(max_seconds=wanted.max_seconds), patterns=wanted.patterns
+        )
+        plan = settings.plan(found.spec, found.uuid, machines)
+        replies = await self._call(RecordPart(plan=plan), machines)
+        if not replies.replies and replies.problems:
+            raise _failed("; ".join(replies.problems.values()))
+        return {"recording": plan.recording, "warnings": sorted(replies.problems.values())}
+
+    async def stop(self, request: Request) -> dict[str, Any]:
+        replies = await self._call(StopRecording(recording=request.path_params["recording"]))
+        return {"warnings": sorted(replies.problems.values())}
+
+    async def _call(
+        self, request: RecorderRequest, machines: tuple[str, ...] = ()
+    ) -> RecorderReplies:
+        message = CallRecorders(daemons=machines, request=request)
+        return await call(self._coordinator, message, RecorderReplies)
+
+
+def _row(one: FleetRecording) -> dict[str, Any]:
+    return {
+        "id": one.recording,
+        "name": one.label,
+        # Unix times by the clocks of the machines.
+        "startedAt": {name: round(state.started, 1) for name, state in one.states.items()},
+        "phase": one.phase,
+        "bytes": one.nbytes,
+        "messages": sum(one.recorded.values()),
+        "lost": sum(one.lost.values()),
+        "problems": one.problems,
+        "machines": {
+            name: [{"name": file.name, "bytes": file.size} for file in state.files]
+            for name, state in sorted(one.states.items())
+        },
+        "missing": sorted(one.machines - one.states.keys()),
+    }
+
+
+def _failed(message: str) -> RequestFailed:
+    return RequestFailed(message, "failed")
+
+
+class Forwarded(StreamingResponse):
+    """The answer, as it arrives; the browser sees a cut connection if it does not end."""
+
+    def __init__(
+        self, connection: ControlConnection, answer: http.client.HTTPResponse, path: str
+    ) -> None:
+        headers = {key: value for key in _RETURNED if (value := answer.headers.get(key))}
+        super().__init__(self._pieces(), answer.status, headers)
+        self._connection = connection
+        self._answer = answer
+        self._path = path
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        while piece := await anyio.to_thread.run_sync(
+            self._answer.read, PIECE, abandon_on_cancel=True
+        ):
+            yield piece
+        if self._answer.length:
+            raise ConnectionError(f"{self._answer.length} bytes are missing")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except* (OSError, http.client.HTTPException) as failed:
+            logger.warning("%s has ended early: %s", self._path, first_error(failed))
+        finally:
+            _abort(self._connection)
+
+
+async def forward(endpoint: Endpoint, request: Request) -> Forwarded:
+    """Send a request to the same path of the coordinator. Raises CoordinatorUnreachable."""
+    path = request.scope["raw_path"].decode("ascii").removeprefix(request.scope["root_path"])
+    headers = {key: value for key in _SENT if (value := request.headers.get(key))}
+    body = await request.body() or None
+    connection = ControlConnection(endpoint, timeout=CONNECT_TIMEOUT)
+
+    def answered() -> http.client.HTTPResponse:
+        connection.connect()
+        connection.sock.settimeout(None)  # a stop takes as long as its nodes
+        connection.request(request.method, path, body, {**endpoint.headers(), **headers})
+        return connection.getresponse()
+
+    try:
+        answer = await anyio.to_thread.run_sync(answered, abandon_on_cancel=True)
+    except (OSError, http.client.HTTPException) as error:
+        connection.close()
+        raise unreachable(endpoint, error) from error
+    except BaseException:
+        _abort(connection)
+        raise
+    return Forwarded(connection, answer, path)
+
+
+def _abort(connection: ControlConnection) -> None:
+    """Close a connection for which a thread may wait."""
+    if connection.sock is not None:
+        with suppress(OSError):
+            socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+    connection.close()
 
 
 def answering(handler: Handler) -> Callable[[Request], Awaitable[Response]]:

@@ -25,7 +25,7 @@ from dora_cli.ui.access import KEY, LOOPBACK, Access
 from dora_cli.ui.actions import Actions
 from dora_cli.ui.connection import CoordinatorConnection
 from dora_cli.ui.feed import Feed
-from dora_cli.ui.viewer import Viewer
+from dora_cli.ui.streams import Viewer
 
 SHUTDOWN_SECONDS = 1
 MAX_BODY = 1 << 20

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 
-from dora_cli.cluster.decisions.node_changes import Nodes
+from dora_cli.cluster.decisions.health import Nodes
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.coordinator.client import QUERY_TIMEOUT, Client
 from dora_cli.coordinator.errors import (

@@ -5,33 +5,169 @@ from __future__ import annotations
 import os
 import pwd
 import socket
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
+from dora_cli import output
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import COORDINATOR, USERS_COORDINATOR
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.local import MODULE, coordinator_arguments, is_local
-from dora_cli.cluster.coordinator.local_connection import LocalConnection
-from dora_cli.cluster.decisions.coordinator_unit import (
+from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
+from dora_cli.cluster.decisions.units import (
     address,
     coordinator_service_name,
+    environment_file,
     render_coordinator_unit,
     unit_address,
 )
-from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
-from dora_cli.cluster.decisions.unit_syntax import environment_file
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
 from dora_cli.cluster.machines.systemd import SystemdService
 from dora_cli.polling import wait_until
+from dora_cli.ssh.commands import SUDO_LOCALE, shown, sudo_problem
+from dora_cli.ssh.connection import Connection, Finished, Listener
+from dora_cli.ssh.errors import NOT_ENDED, RemoteTimeout, SudoUnavailable
+from dora_cli.ssh.transport import Transport
 from dora_config.cluster.models import Cluster, Machine
+from dora_config.errors import DoraError
 from dora_config.spawn_argv import run_module
 
 START_TIMEOUT = 30.0
 LAST_LINES = 12
 POLL_INTERVAL = 0.2
+END_TIMEOUT = 5.0
+NAME = "this machine"
 _SYSTEMD = Path("/run/systemd/system")
+
+
+def start_service(cluster: Cluster, *, recreate_store: bool) -> bool:
+    """Start the service and wait until it answers; return False if it is not installed."""
+    with installed_service(cluster) as service:
+        if service is None:
+            if cluster.coordinator.host is not None:
+                raise NotReady(
+                    f"no coordinator answers at {address(cluster)}, and none is installed on "
+                    f"{cluster.coordinator.target} (`coordinator.host`); install it: "
+                    "dora cluster install"
+                )
+            return False
+        name = service.host.service
+        try:
+            if recreate_store:
+                service.stop()
+                service.host.call("coordinator.put_store_aside")
+            service.start()
+        except SudoUnavailable as problem:
+            raise NotReady(
+                f"the coordinator's service {name} does not run, and only root can start it; run "
+                f"`sudo systemctl start {name}` on {service.host.where}, then this command again"
+            ) from problem
+        service.wait_until_it_answers()
+    return True
+
+
+def service_remedy(cluster: Cluster) -> str | None:
+    """Return how to repair a service that does not answer; None if it is not installed."""
+    try:
+        with installed_service(cluster) as service:
+            if service is not None:
+                name, where = service.host.service, service.host.where
+                unit = "--user-unit" if service.user else "-u"
+                return (
+                    f"its service {name} on {where} is {service.state()}; see its output there: "
+                    f"journalctl {unit} {name}; start it: dora cluster up"
+                )
+    except (DoraError, OSError) as problem:
+        return f"its machine cannot be examined: {problem}"
+    return None
+
+
+def stop_service(cluster: Cluster) -> None:
+    """Stop the service if it is installed; call it after the coordinator was destroyed."""
+    try:
+        with installed_service(cluster) as service:
+            if service is None:
+                return
+            if not _ended(service):
+                service.stop()
+            output.remark(
+                f"The coordinator's service {service.host.service} starts again with "
+                f"{service.host.where}; see `dora cluster uninstall`"
+            )
+    except SudoUnavailable:
+        name = coordinator_service_name(cluster)
+        output.warn(f"the coordinator's service may still run: run `sudo systemctl stop {name}`")
+    except (DoraError, OSError) as problem:
+        output.warn(f"the coordinator's service was not examined: {problem}")
+
+
+def _ended(service: CoordinatorService) -> bool:
+    """Return whether it ends without `systemctl stop`, which only root can run."""
+    ends = ("inactive", "failed")
+    return wait_until(lambda: service.state() in ends, END_TIMEOUT, every=POLL_INTERVAL)
+
+
+class LocalConnection(Connection):
+    """Commands run in the user's home, with `sudo` where root's rights are needed."""
+
+    def __init__(self) -> None:
+        super().__init__(NAME, cast(Transport, None))
+
+    def close(self) -> None:
+        return
+
+    def _run(
+        self,
+        argv: Sequence[str],
+        pieces: Iterator[bytes],
+        *,
+        sudo: bool,
+        timeout: float,
+        listeners: tuple[Listener | None, Listener | None] = (None, None),
+    ) -> Finished:
+        with_sudo = sudo and os.geteuid() != 0
+        words = [*(["sudo", "-n", "--"] if with_sudo else []), *argv]
+        # the Python that runs dora, because that of the system may be too old
+        locale = SUDO_LOCALE if with_sudo else {}
+        path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+        try:
+            done = subprocess.run(
+                words,
+                input=b"".join(pieces),
+                capture_output=True,
+                cwd=Path.home(),
+                env={**os.environ, **locale, "PATH": path},
+                timeout=timeout,
+                check=False,
+            )
+        except FileNotFoundError as error:
+            if str(error.filename) == str(Path.home()):
+                raise
+            if with_sudo:
+                raise SudoUnavailable(NAME, _needs_root("sudo is not installed")) from None
+            return Finished(127, "", f"{argv[0]}: not found")
+        except subprocess.TimeoutExpired:
+            raise RemoteTimeout(NAME, f"`{shown(argv)}` {NOT_ENDED}") from None
+        for listener, data in zip(listeners, (done.stdout, done.stderr), strict=True):
+            if listener is not None:
+                listener(data)
+        out, err = (data.decode("utf-8", "surrogateescape") for data in (done.stdout, done.stderr))
+        if with_sudo and done.returncode != 0:
+            user = pwd.getpwuid(os.getuid()).pw_name
+            if sudo_problem(err, user) is not None:
+                raise SudoUnavailable(NAME, _needs_root(f"sudo requires a password for {user}"))
+        return Finished(done.returncode, out, err)
+
+
+def _needs_root(reason: str) -> str:
+    return (
+        f"root's rights are needed, and {reason}; run `sudo -v` in this terminal and then this "
+        "command again, or use `--user`, which needs none"
+    )
 
 
 class CoordinatorMachine(RemoteMachine):
@@ -52,7 +188,7 @@ class CoordinatorMachine(RemoteMachine):
 
 def location(cluster: Cluster) -> str:
     """Return the coordinator's machine in messages."""
-    return cluster.coordinator.target or "this machine"
+    return cluster.coordinator.target or NAME
 
 
 class CoordinatorService(SystemdService):

@@ -8,8 +8,7 @@ from dora_cli import output
 from dora_cli._version import __version__
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import COORDINATOR, USERS_COORDINATOR
-from dora_cli.cluster.coordinator.local import is_local
-from dora_cli.cluster.coordinator.process import end_process, find_process
+from dora_cli.cluster.coordinator.local import end_process, find_process, is_local
 from dora_cli.cluster.coordinator.service import (
     CoordinatorMachine,
     CoordinatorService,
@@ -19,18 +18,18 @@ from dora_cli.cluster.coordinator.service import (
     program_words,
 )
 from dora_cli.cluster.coordinator.trust import trust_authority
-from dora_cli.cluster.decisions.coordinator_unit import (
-    address,
-    coordinator_service_name,
-    unit_address,
-    unit_version,
-)
 from dora_cli.cluster.decisions.daemon_argv import without_name
 from dora_cli.cluster.decisions.preflight import (
     MachineFacts,
     NotReady,
     require_one_kind,
     require_ready,
+)
+from dora_cli.cluster.decisions.units import (
+    address,
+    coordinator_service_name,
+    unit_address,
+    unit_version,
 )
 from dora_config.cluster.models import Cluster
 from dora_config.errors import DoraError

@@ -2,19 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from dora_cli.cluster.decisions.daemon_unit import service_name
+from dora_cli.clock_offset import show_offset
 from dora_cli.cluster.decisions.preflight import MachineFacts
+from dora_cli.cluster.decisions.units import service_name
 from dora_cli.remote_program.existing_daemons import fingerprint
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.frozen import Frozen
 from dora_config.protocol.control import ClusterReport
-from dora_config.protocol.snapshot import DaemonSummary
+from dora_config.protocol.links import FIRST_PORT, LAST_PORT
+from dora_config.protocol.snapshot import DaemonSummary, NodeSummary
 
 MAX_SILENCE = 9.0
 """Seconds without a heartbeat, three intervals, after which a daemon counts as hanging."""
 _STOPPED = ("T", "t")
+
+
+Nodes = Mapping[tuple[str, str], NodeSummary]
+"""Nodes with a process, by dataflow and node id."""
+
+
+MAX_LATENCY = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class PairResult:
+    """Table cell for a pair of machines, and the problems with their remedies."""
+
+    cell: str
+    problems: tuple[str, ...] = ()
+
+
+def data_ports(machine: Machine) -> tuple[int, int]:
+    """Return the first and the last port at which links of the machine may listen."""
+    first = machine.zenoh_port or FIRST_PORT
+    return first, min(first + LAST_PORT - FIRST_PORT, 65535)
+
+
+def assess_pair(source: Machine, target: Machine, ping: Mapping[str, Any]) -> PairResult:
+    """Assess the answer of ``ping`` from ``source`` to ``target``."""
+    if "reason" in ping:
+        first, last = data_ports(target)
+        return PairResult(
+            "FAILED",
+            (
+                f"no data link: {ping['reason']}; open ports {first}-{last} (TCP) of {target.id} "
+                f"for {source.id}, or set zenoh_addr to a reachable address",
+            ),
+        )
+    seconds, clock = ping["seconds"], ping["clock"]
+    problems = []
+    if seconds > MAX_LATENCY:
+        problems.append(f"a round trip takes {seconds * 1000:.0f} ms; check the network")
+    return PairResult(f"{seconds * 1000:.2f} ms {_clock(clock)}", tuple(problems))
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds * 1000:+.2f} ms" if abs(seconds) < 1 else show_offset(seconds)
+
+
+def node_problems(before: Nodes, after: Nodes) -> Iterator[str]:
+    """Yield a sentence for each node that does not run any more, or was started again."""
+    for key, node in before.items():
+        now = after.get(key)
+        if now is None or now.status in ("Unknown", "Failed"):
+            yield f'node "{node.node}" is {"gone" if now is None else now.status}'
+        elif now.pid != node.pid and now.restarts <= node.restarts:
+            yield f'node "{node.node}" was started again'
 
 
 class Mount(Frozen):
@@ -28,7 +85,7 @@ class Mount(Frozen):
 
 
 class Health(Frozen):
-    """Answer of the command `health` on the machine; empty texts mean no problem."""
+    """Answer of the command `daemon.health` on the machine; empty texts mean no problem."""
 
     process_state: str
     missing_program: str

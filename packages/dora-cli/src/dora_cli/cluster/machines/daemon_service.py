@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dora_cli.cluster.decisions.daemon_unit import (
+from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
+from dora_cli.cluster.decisions.units import (
     STOP_TIMEOUT,
     ServicePaths,
     nodes_unit,
     render_environment,
     render_unit,
 )
-from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.machines.systemd import SystemdService
 

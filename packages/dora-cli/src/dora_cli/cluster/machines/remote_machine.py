@@ -7,9 +7,9 @@ from typing import Any
 
 from dora_cli.bundle.layout import USER, Layout, system
 from dora_cli.cluster.decisions.daemon_argv import daemon_name
-from dora_cli.cluster.decisions.daemon_unit import service_name
 from dora_cli.cluster.decisions.health import Health
 from dora_cli.cluster.decisions.preflight import MachineFacts
+from dora_cli.cluster.decisions.units import service_name
 from dora_cli.remote_call import call
 from dora_cli.ssh import Connection, Target, connect
 from dora_config.cluster.models import Cluster, Machine
@@ -51,7 +51,7 @@ class RemoteMachine:
     def health(self, facts: MachineFacts) -> Health:
         """Fetch the health of the machine and its daemon."""
         found = self.call(
-            "health.health",
+            "daemon.health",
             name=self.daemon,
             unit=self.service,
             pid=None if facts.daemon is None else facts.daemon.pid,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from dora_cli.cluster.decisions.daemon_unit import STOP_TIMEOUT
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
+from dora_cli.cluster.decisions.units import STOP_TIMEOUT
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.ssh import Finished, RemoteCommandFailed
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from dora_cli import output
 from dora_cli.bundle.install import Installer
 from dora_cli.cluster.coordinator import queries
-from dora_cli.cluster.coordinator.local import MODULE, PRINT_STORE, PRINT_VERSION
-from dora_cli.cluster.coordinator.process import (
+from dora_cli.cluster.coordinator.local import (
+    MODULE,
+    PRINT_STORE,
+    PRINT_VERSION,
     CoordinatorProcess,
     DoesNotEnd,
     end_process,
@@ -30,9 +32,9 @@ from dora_cli.cluster.coordinator.service import (
     this_machine,
 )
 from dora_cli.cluster.coordinator.trust import trust_authority
-from dora_cli.cluster.decisions.coordinator_unit import unit_program, unit_version
 from dora_cli.cluster.decisions.preflight import NotReady
-from dora_cli.cluster.decisions.rollback_plan import Versions
+from dora_cli.cluster.decisions.units import unit_program, unit_version
+from dora_cli.cluster.decisions.versions import Versions
 from dora_cli.cluster.operations.version_switch import FAULTS, VersionSwitch
 from dora_cli.coordinator import background
 from dora_config.access import private_dir, write_private

@@ -18,11 +18,16 @@ from dora_cli.bundle.layout import Layout
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.trust import deliver_token
 from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
-from dora_cli.cluster.decisions.node_changes import Nodes, node_problems
+from dora_cli.cluster.decisions.health import Nodes, node_problems
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
-from dora_cli.cluster.decisions.rollback_plan import Versions
-from dora_cli.cluster.decisions.version_check import Checked, NewVersion, check_switch
-from dora_cli.cluster.decisions.version_links import VersionLinks, installed_versions
+from dora_cli.cluster.decisions.versions import (
+    Checked,
+    NewVersion,
+    VersionLinks,
+    Versions,
+    check_switch,
+    installed_versions,
+)
 from dora_cli.cluster.machines.background_daemon import hand_over, start_daemon
 from dora_cli.cluster.machines.daemon_service import DaemonService, last_lines
 from dora_cli.cluster.machines.parallel import (

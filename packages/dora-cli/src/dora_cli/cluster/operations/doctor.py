@@ -2,28 +2,203 @@
 
 from __future__ import annotations
 
+import secrets
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dora_cli import output
 from dora_cli.clock_offset import show_offset
 from dora_cli.cluster.coordinator import queries
-from dora_cli.cluster.coordinator.service_control import service_remedy
+from dora_cli.cluster.coordinator.service import service_remedy
 from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
-from dora_cli.cluster.decisions.health import find_problems
+from dora_cli.cluster.decisions.health import assess_pair, data_ports, find_problems
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady, require_ready, warnings
 from dora_cli.cluster.machines.daemon_service import DaemonService
-from dora_cli.cluster.machines.parallel import Outcome, Report, on_machines
-from dora_cli.cluster.machines.remote_machine import RemoteMachine
-from dora_cli.cluster.operations.pair_measurement import measure_pairs
+from dora_cli.cluster.machines.parallel import (
+    Connections,
+    Outcome,
+    Report,
+    in_parallel,
+    on_machines,
+)
+from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
 from dora_cli.cluster.operations.steps import Findings
 from dora_cli.coordinator.errors import AccessDenied, CoordinatorBusy
 from dora_cli.coordinator.machine_warnings import plain_warnings
 from dora_cli.remote_program.existing_daemons import fingerprint
-from dora_cli.ssh import RemoteCommandFailed, SudoUnavailable
+from dora_cli.remote_program.protocol import Problem, decode_reply
+from dora_cli.ssh import Connection, RemoteCommandFailed, SudoUnavailable
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError
 from dora_config.protocol.control import ClusterReport
+
+START_TIMEOUT = 8.0
+"""Seconds in which all machines must have opened a port for pings."""
+LISTEN_TIME = 40.0
+"""Seconds after which a machine that was cut off stops to answer pings."""
+
+
+def measure_pairs(cluster: Cluster, facts: Mapping[str, MachineFacts], findings: Findings) -> None:
+    """Measure all pairs of the machines that have ``facts``, and print them as a matrix."""
+    machines = [one for one in cluster.machines if one.id in facts]
+    if len(machines) < 2:
+        return
+    with ExitStack() as stack:
+        remotes = _connect_all(cluster, machines, stack, findings)
+        machines = [one for one in machines if one.id in remotes]
+        if len(machines) < 2:
+            return
+        secret = secrets.token_hex(16)
+        listeners = {one.id: _Listener(remotes[one.id], secret) for one in machines}
+        try:
+            pings = _ping_all(machines, remotes, listeners, facts, secret)
+        finally:
+            for listener in listeners.values():
+                listener.end()
+    rows = []
+    for source in machines:
+        cells = [
+            "-" if source is target else _cell(source, target, pings, listeners, findings)
+            for target in machines
+        ]
+        rows.append((source.id, *cells))
+    output.write("Data links, from each machine (row) to each other: round trip, clock difference")
+    output.table(("", *(one.id for one in machines)), rows)
+
+
+def _connect_all(
+    cluster: Cluster, machines: Sequence[Machine], stack: ExitStack, findings: Findings
+) -> dict[str, RemoteMachine]:
+    """Connect to all machines at once, until ``stack`` is closed; failures become findings."""
+
+    def connect(_: Connections, _number: int, machine: Machine) -> RemoteMachine | DoraError:
+        try:
+            return RemoteMachine(cluster, machine, stack.enter_context(connect_to(machine)))
+        except DoraError as error:
+            return error
+
+    remotes: dict[str, RemoteMachine] = {}
+    for machine, remote in zip(machines, in_parallel(machines, connect), strict=True):
+        if isinstance(remote, RemoteMachine):
+            remotes[machine.id] = remote
+        else:
+            name = ssh_name(machine)
+            reason = without_name(str(remote), name)
+            findings.add(name, f"missing in the table of data links: {reason}")
+    return remotes
+
+
+class _Listener:
+    """A machine that answers pings until ``end``."""
+
+    def __init__(self, remote: RemoteMachine, secret: str) -> None:
+        self._remote = remote
+        self._secret = secret
+        self._rest = b""
+        self._port: int | None = None
+        self._changed = threading.Event()
+        self._ended = False
+        self.problem: str | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        ports = list(data_ports(self._remote.machine))
+        try:
+            self._remote.call(
+                "network.answer",
+                on_output=self._take,
+                ports=ports,
+                seconds=LISTEN_TIME,
+                secret=self._secret,
+            )
+        except DoraError as error:
+            if not self._ended:
+                self.problem = str(error)
+        self._changed.set()
+
+    def _take(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            with suppress(Problem, ValueError, KeyError):  # output of a login shell
+                self._port = int(decode_reply(line)["port"])
+                self._changed.set()
+
+    def port(self, within: float) -> int | None:
+        """Return the port at which it answers; None without one after ``within`` seconds."""
+        self._changed.wait(within)
+        return self._port
+
+    def end(self) -> None:
+        self._ended = True
+        self._remote.connection.close()
+        self._thread.join(5)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """The connections of these machines, as a `ConnectionSource`."""
+
+    remotes: Mapping[str, RemoteMachine]
+
+    def find(self, machine: Machine) -> Connection:
+        return self.remotes[machine.id].connection
+
+
+Pings = Mapping[str, Mapping[str, Any]]
+"""Answers of ``ping`` by source and target."""
+
+
+def _ping_all(
+    machines: Sequence[Machine],
+    remotes: Mapping[str, RemoteMachine],
+    listeners: Mapping[str, _Listener],
+    facts: Mapping[str, MachineFacts],
+    secret: str,
+) -> Pings:
+    deadline = time.monotonic() + START_TIMEOUT
+    targets = []
+    for one in machines:
+        port = listeners[one.id].port(max(0.0, deadline - time.monotonic()))
+        if port is not None:
+            targets.append((one.id, one.zenoh_addr or facts[one.id].address or one.host, port))
+
+    def ping_from(connections: Connections, _number: int, source: Machine) -> dict[str, Any]:
+        others = [target for target in targets if target[0] != source.id]
+        try:
+            with connections.open(source):
+                found = remotes[source.id].call("network.ping", targets=others, secret=secret)
+        except DoraError as error:
+            return {target[0]: {"reason": str(error)} for target in others}
+        pings: dict[str, Any] = found["pings"]
+        return pings
+
+    results = in_parallel(machines, ping_from, _Opened(remotes))
+    return dict(zip((m.id for m in machines), results, strict=True))
+
+
+def _cell(
+    source: Machine,
+    target: Machine,
+    pings: Pings,
+    listeners: Mapping[str, _Listener],
+    findings: Findings,
+) -> str:
+    pair = f"{source.id} -> {target.id}"
+    ping = pings[source.id].get(target.id)
+    if ping is None:
+        late = f"{target.id} did not open a data port within {START_TIMEOUT:g} s"
+        reason = listeners[target.id].problem or late
+        findings.add(pair, reason)
+        return "FAILED"
+    result = assess_pair(source, target, ping)
+    for problem in result.problems:
+        findings.add(pair, problem)
+    return result.cell
 
 
 @dataclass(frozen=True, slots=True)

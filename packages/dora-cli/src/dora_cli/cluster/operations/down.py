@@ -7,7 +7,7 @@ from pathlib import Path
 from dora_cli import output
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
-from dora_cli.cluster.coordinator.service_control import stop_service
+from dora_cli.cluster.coordinator.service import stop_service
 from dora_cli.cluster.machines.background_daemon import stop_and_clean
 from dora_cli.cluster.machines.daemon_service import DaemonService
 from dora_cli.cluster.machines.parallel import Report, on_machines

@@ -13,9 +13,13 @@ from dora_cli.cluster.decisions.existing_daemons import ExistingDaemon, describe
 from dora_cli.cluster.machines.parallel import Report, on_machines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.ownership import known_clusters
-from dora_cli.cluster.ownership.account import this_account
 from dora_cli.cluster.ownership.eviction import evict
-from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
+from dora_cli.cluster.ownership.reservation import (
+    ClusterCommand,
+    Reservation,
+    reserve,
+    this_account,
+)
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorUnreachable
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError, error_text

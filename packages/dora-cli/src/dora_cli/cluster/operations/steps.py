@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from dora_cli import output
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.decisions.daemon_argv import ssh_name
-from dora_cli.cluster.decisions.node_changes import Nodes
+from dora_cli.cluster.decisions.health import Nodes
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.cluster.machines.parallel import Outcome
 from dora_cli.coordinator.errors import CoordinatorBusy, CoordinatorLost, CoordinatorRefused

@@ -10,7 +10,7 @@ from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
 from dora_cli.cluster.coordinator import local, queries
 from dora_cli.cluster.coordinator.promoted import start_promoted
-from dora_cli.cluster.coordinator.service_control import start_service
+from dora_cli.cluster.coordinator.service import start_service
 from dora_cli.cluster.coordinator.trust import deliver_token, trust_local_authority
 from dora_cli.cluster.decisions.health import Health, disk_problems, unresponsive_daemon
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady, require_ready, warnings
@@ -21,9 +21,8 @@ from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.operations import leftovers
 from dora_cli.cluster.operations.steps import DaemonResult, print_remarks
 from dora_cli.cluster.ownership import known_clusters
-from dora_cli.cluster.ownership.account import keep_token
 from dora_cli.cluster.ownership.eviction import take_over
-from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, reserve
+from dora_cli.cluster.ownership.reservation import ClusterCommand, Reservation, keep_token, reserve
 from dora_config.cluster.models import Cluster
 from dora_config.protocol.snapshot import DaemonSummary
 

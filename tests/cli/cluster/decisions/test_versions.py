@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from dora_cli.cluster.decisions.rollback_plan import RollbackPlan, Versions, plan
+from dora_cli.cluster.decisions.versions import RollbackPlan, Versions, plan
 
 RELEASES = ("0.0.9", "0.1.0", "0.2.0", "0.10.0")
 

@@ -1,17 +1,132 @@
-"""The systemd unit of a machine's daemon and its environment file; pure."""
+"""The systemd units of daemons and of the coordinator, with the environment file; pure."""
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dora_cli.cluster.decisions.daemon_argv import daemon_arguments
-from dora_cli.cluster.decisions.unit_syntax import environment_file, escape_specifiers, exec_line
-from dora_config.cluster.models import Cluster, Machine
+from dora_config.cluster.models import DEFAULT_COORDINATOR_PORT, Cluster, Machine
 
 STOP_TIMEOUT = 60
 """Seconds for the machine's dataflows to end."""
 HAND_OVER_SIGNAL = "SIGUSR2"
 """On it the daemon ends and leaves its nodes to the next daemon."""
+
+
+_SPECIAL = re.compile(r'[\\"$`]')
+_ESCAPED = r"\\\g<0>"
+
+
+_VERSION = re.compile(r"^# dora (\S+)$", re.MULTILINE)
+_START = re.compile(r"^ExecStart=(.*)$", re.MULTILINE)
+_DESCRIPTION = re.compile(r"^Description=Dora Coordinator \((.*)\)$", re.MULTILINE)
+
+
+def coordinator_service_name(cluster: Cluster) -> str:
+    """Return the name of the unit without ``.service``."""
+    port = cluster.coordinator.port
+    return "dora-coordinator" + ("" if port == DEFAULT_COORDINATOR_PORT else f"-{port}")
+
+
+def render_coordinator_unit(
+    cluster: Cluster,
+    argv: Sequence[str],
+    *,
+    version: str,
+    token_file: str,
+    user: str | None,
+    environment: Mapping[str, str],
+    environment_path: str,
+) -> str:
+    """Return the text of the unit file.
+
+    ``environment_path``: a file of more variables, which need not exist.
+    ``user``: the account of a system service; None: a unit of the user's own systemd.
+    """
+    system = user is not None
+    variables = (quote(f"{name}={text}") for name, text in sorted(environment.items()))
+    lines = [
+        "# Written by `dora cluster install`, removed by `dora cluster uninstall`.",
+        f"# dora {version}",
+        "[Unit]",
+        # read back by `unit_address`
+        f"Description=Dora Coordinator ({address(cluster)})",
+        *(["After=network-online.target"] if system else []),
+        *(["Wants=network-online.target"] if system else []),
+        "StartLimitIntervalSec=0",
+        "",
+        "[Service]",
+        *([f"User={user}"] if system else []),
+        "WorkingDirectory=~",
+        *(f"Environment={text}" for text in variables),
+        f"EnvironmentFile=-{escape_specifiers(environment_path)}",
+        f"ExecStart={exec_line(argv)}",
+        # on-failure: after `dora down` it exits with code 0
+        "Restart=on-failure",
+        "RestartSec=2",
+        "TimeoutStopSec=20",
+        "LimitNOFILE=65536",
+        f"LoadCredential=dora-token:{escape_specifiers(token_file)}",
+        "",
+        "[Install]",
+        f"WantedBy={'multi-user.target' if system else 'default.target'}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def address(cluster: Cluster) -> str:
+    """Return the coordinator's address: ``10.0.0.1:6013``."""
+    return f"{cluster.coordinator.addr}:{cluster.coordinator.port}"
+
+
+def unit_version(text: str) -> str:
+    """Return the version of dora that a unit starts; empty if the unit has none."""
+    found = _VERSION.search(text)
+    return found[1] if found else ""
+
+
+def unit_address(text: str) -> str:
+    """Return the address of the coordinator that a unit starts; empty if the unit has none."""
+    found = _DESCRIPTION.search(text)
+    return found[1] if found else ""
+
+
+def unit_program(text: str) -> str:
+    """Return the program that a unit starts; empty if the unit has none."""
+    found = _START.search(text)
+    if found is None:
+        return ""
+    words = shlex.split(found[1].replace("%%", "%").replace("$$", "$"))
+    return words[0] if words else ""
+
+
+def exec_line(words: Sequence[str]) -> str:
+    """Return the value of an Exec setting; systemd expands nothing in it."""
+    return " ".join(word if _is_plain(word) else quote(word.replace("$", "$$")) for word in words)
+
+
+def quote(text: str) -> str:
+    """Return the text in double quotes; ``$`` keeps its meaning."""
+    safe = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escape_specifiers(safe)}"'
+
+
+def escape_specifiers(text: str) -> str:
+    """Return the text with ``%`` doubled, so that systemd expands no specifier."""
+    return text.replace("%", "%%")
+
+
+def environment_file(variables: Mapping[str, str]) -> str:
+    """Return the text of a file for EnvironmentFile, sorted by name."""
+    pairs = sorted(variables.items())
+    return "".join(f'{name}="{_SPECIAL.sub(_ESCAPED, text)}"\n' for name, text in pairs)
+
+
+def _is_plain(word: str) -> bool:
+    return word != "" and all(char.isalnum() or char in "/._-=,:@+" for char in word)
 
 
 @dataclass(frozen=True, slots=True)
