@@ -15,7 +15,7 @@ import stat
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
@@ -50,6 +50,7 @@ from dora_config.protocol.snapshot import DaemonSummary, NodeSummary
 A = TypeVar("A", bound=models.Arguments)
 T = TypeVar("T", bound=control.ControlAnswer)
 R = TypeVar("R", bound=BaseModel)
+Run = TypeVar("Run", bound=Callable[..., Awaitable[BaseModel]])
 
 Send = Callable[[control.ControlRequest], Awaitable[control.ControlAnswer]]
 """Sends a request and returns its answer; its errors are those of the operation."""
@@ -167,6 +168,23 @@ class Operation(Generic[A, R]):
             raise OperationFailed("invalid", sentence) from problems
 
 
+OPERATIONS: Final[list[Operation[Any, Any]]] = []
+
+
+def _operation(
+    method: Literal["GET", "POST"], path: str, name: str, *, status: int = 200
+) -> Callable[[Run], Run]:
+    """Add a function to the operations; its docstring is the summary."""
+
+    def add(run: Run) -> Run:
+        arguments, _, result = get_type_hints(run).values()
+        summary = " ".join((run.__doc__ or "").split())
+        OPERATIONS.append(Operation(method, path, name, summary, arguments, result, run, status))
+        return run
+
+    return add
+
+
 def body_arguments(content: bytes) -> dict[str, object]:
     """Return the arguments in a body, which may be empty; raises OperationFailed."""
     try:
@@ -188,7 +206,9 @@ async def _answer(send: Send, request: control.ControlRequest, expected: type[T]
 # ------------------------------------------------------------------------------- dataflows
 
 
+@_operation("GET", paths.DATAFLOWS, "listDataflows")
 async def _list_dataflows(wanted: models.DataflowFilter, send: Send) -> control.DataflowList:
+    """List dataflows, oldest start first."""
     found = await _answer(send, control.ListDataflows(), control.DataflowList)
     return control.DataflowList(
         dataflows=tuple(
@@ -206,7 +226,41 @@ def _has_status(row: control.DataflowSummary, wanted: str | None) -> bool:
     return wanted is None or row.status.lower() == wanted
 
 
+@_operation("POST", paths.DATAFLOWS, "startDataflow", status=201)
+async def _start_file(wanted: models.StartDataflowFile, send: Send) -> control.Started:
+    """Start a dataflow; answered when its nodes were spawned."""
+    spec, warnings = await asyncio.to_thread(specification, wanted)  # it reads files
+    answer = await _answer(send, control.StartDataflow(spec=spec), control.Started)
+    return answer.model_copy(update={"warnings": (*warnings, *answer.warnings)})
+
+
+@_operation("POST", f"{paths.DATAFLOWS}/stop", "stopDataflows")
+async def _stop_some(wanted: models.StopSome, send: Send) -> control.Ended:
+    """Stop the only running dataflow, one of several or all; answered when they have ended."""
+    if wanted.all and wanted.dataflow is not None:
+        raise OperationFailed("invalid", '"all" and "dataflow" cannot be used together')
+    which = control.DataflowRef.parse(wanted.dataflow)
+    request = control.StopDataflow(
+        dataflow=which, all=wanted.all, grace=wanted.grace, force=wanted.force
+    )
+    return await _stop(request, send)
+
+
+@_operation("POST", f"{paths.DATAFLOWS}/restart", "restartOnlyDataflow")
+async def _restart_only(wanted: models.RestartOnly, send: Send) -> control.Restarted:
+    """Restart the only running dataflow, or one of several; answered when it runs again."""
+    return await _restart(wanted, send)
+
+
+@_operation("POST", f"{paths.DATAFLOWS}/clean", "forgetEndedDataflows")
+async def _forget_ended(_: models.NoArguments, send: Send) -> control.DataflowList:
+    """Forget ended dataflows and return them."""
+    return await _answer(send, control.ForgetEnded(), control.DataflowList)
+
+
+@_operation("GET", f"{paths.DATAFLOWS}/{{dataflow}}", "getDataflow")
 async def _get_dataflow(wanted: models.OneDataflow, send: Send) -> control.DataflowSummary:
+    """Get one dataflow."""
     _, row = await _find(wanted.dataflow, send)
     return row
 
@@ -226,22 +280,24 @@ async def _describe(dataflow: str, send: Send) -> control.Described:
     return await _answer(send, request, control.Described)
 
 
+@_operation("GET", f"{paths.DATAFLOWS}/{{dataflow}}/specification", "getSpecification")
 async def _get_specification(wanted: models.OneDataflow, send: Send) -> control.Described:
+    """Get nodes and edges of a dataflow as it was started, and the machine of each node."""
     return await _describe(wanted.dataflow, send)
 
 
+@_operation("GET", f"{paths.DATAFLOWS}/{{dataflow}}/explanation", "explainDataflow")
 async def _explain(wanted: models.OneDataflow, send: Send) -> Explanation:
+    """Explain what failed first, what followed, and what a dataflow waits for; also a start
+    that was refused.
+    """
     request = control.Explain(dataflow=control.DataflowRef.parse(wanted.dataflow))
     return (await _answer(send, request, control.Explained)).explanation
 
 
-async def _start_file(wanted: models.StartDataflowFile, send: Send) -> control.Started:
-    spec, warnings = await asyncio.to_thread(specification, wanted)  # it reads files
-    answer = await _answer(send, control.StartDataflow(spec=spec), control.Started)
-    return answer.model_copy(update={"warnings": (*warnings, *answer.warnings)})
-
-
+@_operation("POST", f"{paths.DATAFLOWS}/{{dataflow}}/start", "startDataflowAgain", status=201)
 async def _start_again(wanted: models.OneDataflow, send: Send) -> control.Started:
+    """Start an ended dataflow again, as the coordinator has stored it."""
     found, row = await _find(wanted.dataflow, send)
     if row.ended_ago is None:
         shown = f'"{row.name}" ({row.uuid})' if row.name else row.uuid
@@ -251,30 +307,23 @@ async def _start_again(wanted: models.OneDataflow, send: Send) -> control.Starte
     return await _answer(send, control.StartDataflow(spec=found.spec), control.Started)
 
 
+@_operation("POST", f"{paths.DATAFLOWS}/{{dataflow}}/stop", "stopDataflow")
 async def _stop_one(wanted: models.StopOne, send: Send) -> control.Ended:
+    """Stop a dataflow; answered when it has ended."""
     which = control.DataflowRef.parse(wanted.dataflow)
     request = control.StopDataflow(dataflow=which, grace=wanted.grace, force=wanted.force)
     return await _stop(request, send)
 
 
-async def _stop_some(wanted: models.StopSome, send: Send) -> control.Ended:
-    if wanted.all and wanted.dataflow is not None:
-        raise OperationFailed("invalid", '"all" and "dataflow" cannot be used together')
-    which = control.DataflowRef.parse(wanted.dataflow)
-    request = control.StopDataflow(
-        dataflow=which, all=wanted.all, grace=wanted.grace, force=wanted.force
-    )
-    return await _stop(request, send)
+@_operation("POST", f"{paths.DATAFLOWS}/{{dataflow}}/restart", "restartDataflow")
+async def _restart_one(wanted: models.StopOne, send: Send) -> control.Restarted:
+    """Stop a dataflow and start it again as stored; answered when it runs again."""
+    return await _restart(wanted, send)
 
 
 async def _stop(request: control.StopDataflow, send: Send) -> control.Ended:
     _require_one_manner(request)
     return await _answer(send, request, control.Ended)
-
-
-def _require_one_manner(wanted: control.StopDataflow | control.RestartDataflow) -> None:
-    if wanted.force and wanted.grace is not None:
-        raise OperationFailed("invalid", '"force" and "grace" cannot be used together')
 
 
 async def _restart(wanted: models.StopOne | models.RestartOnly, send: Send) -> control.Restarted:
@@ -284,16 +333,19 @@ async def _restart(wanted: models.StopOne | models.RestartOnly, send: Send) -> c
     return await _answer(send, request, control.Restarted)
 
 
-async def _forget_ended(_: models.NoArguments, send: Send) -> control.DataflowList:
-    return await _answer(send, control.ForgetEnded(), control.DataflowList)
+def _require_one_manner(wanted: control.StopDataflow | control.RestartDataflow) -> None:
+    if wanted.force and wanted.grace is not None:
+        raise OperationFailed("invalid", '"force" and "grace" cannot be used together')
 
 
 # ---------------------------------------------------------------------- machines and nodes
 
 
+@_operation("GET", paths.MACHINES, "listMachines")
 async def _list_machines(wanted: models.MachineFilter, send: Send) -> control.ClusterReport:
+    """List machines, with the state of the coordinator."""
     labels = [_label(text) for text in wanted.label]
-    report = await _status(wanted, send)
+    report = await _status(send)
     fitting = tuple(
         one
         for one in report.machines
@@ -310,8 +362,10 @@ def _label(text: str) -> tuple[str, str]:
     return key, value
 
 
+@_operation("GET", f"{paths.MACHINES}/{{machine}}", "getMachine")
 async def _get_machine(wanted: models.OneMachine, send: Send) -> DaemonSummary:
-    report = await _status(wanted, send)
+    """Get one machine."""
+    report = await _status(send)
     for one in report.machines:
         if one.daemon == wanted.machine:
             return one
@@ -319,11 +373,13 @@ async def _get_machine(wanted: models.OneMachine, send: Send) -> DaemonSummary:
     raise OperationFailed("not_found", f'no machine "{wanted.machine}"; known machines: {known}')
 
 
-async def _status(_: models.Arguments, send: Send) -> control.ClusterReport:
+async def _status(send: Send) -> control.ClusterReport:
     return await _answer(send, control.ClusterStatus(), control.ClusterReport)
 
 
+@_operation("GET", paths.NODES, "listNodes")
 async def _list_nodes(wanted: models.NodeFilter, send: Send) -> control.NodeList:
+    """List nodes, by default of all running dataflows."""
     which = None if wanted.dataflow is None else control.DataflowRef.parse(wanted.dataflow)
     found = await _answer(send, control.ListNodes(dataflow=which), control.NodeList)
     return control.NodeList(
@@ -335,7 +391,9 @@ async def _list_nodes(wanted: models.NodeFilter, send: Send) -> control.NodeList
     )
 
 
+@_operation("GET", f"{paths.NODES}/{{node}}", "getNode")
 async def _get_node(wanted: models.OneNode, send: Send) -> NodeSummary:
+    """Get one node."""
     request = control.ListNodes(dataflow=control.DataflowRef.parse(wanted.dataflow))
     found = await _answer(send, request, control.NodeList)
     for row in found.nodes:
@@ -347,11 +405,17 @@ async def _get_node(wanted: models.OneNode, send: Send) -> NodeSummary:
     )
 
 
+@_operation("POST", f"{paths.NODES}/{{node}}/stop", "stopNode")
 async def _stop_node(wanted: models.StopNodeArguments, send: Send) -> models.ChangedNode:
+    """Stop a node permanently; answered when it has ended. Other nodes keep running."""
     return await _call(wanted, StopNode(**_changed(wanted), grace=wanted.grace), send)
 
 
+@_operation("POST", f"{paths.NODES}/{{node}}/restart", "restartNode")
 async def _restart_node(wanted: models.RestartNodeArguments, send: Send) -> models.ChangedNode:
+    """Stop a node, or start a stopped one, regardless of its restart policy; answered when its
+    new process runs.
+    """
     return await _call(wanted, RestartNode(**_changed(wanted), grace=wanted.grace), send)
 
 
@@ -370,6 +434,38 @@ async def _call(wanted: models.OneNode, request: NodeRequest, send: Send) -> mod
 # ----------------------------------------------------------------------------------- fleet
 
 
+@_operation("GET", paths.FLEET, "getFleet")
+async def _get_fleet(_: models.NoArguments, send: Send) -> FleetReport:
+    """Get what the machines should run (`desired`) and what they run (`observed`)."""
+    return await _answer(send, GetFleet(), FleetReport)
+
+
+@_operation("GET", f"{paths.FLEET}/history", "getFleetHistory")
+async def _fleet_history(_: models.NoArguments, send: Send) -> FleetHistory:
+    """Get the generations of the fleet: who, when, what changed, and how it went."""
+    return await _answer(send, GetFleetHistory(), FleetHistory)
+
+
+@_operation("POST", f"{paths.FLEET}/diff", "diffFleet")
+async def _diff_fleet(wanted: models.FleetFile, send: Send) -> FleetComparison:
+    """Compare what should run with what runs, node by node."""
+    request = CompareFleet(fleet=_fleet(wanted), only=wanted.only)
+    return await _answer(send, request, FleetComparison)
+
+
+@_operation("POST", f"{paths.FLEET}/apply", "applyFleet", status=201)
+async def _apply_fleet(wanted: models.ApplyFleetFile, send: Send) -> FleetReport:
+    """Change the fleet; answered at once, the coordinator carries it out."""
+    request = ApplyFleet(
+        fleet=_fleet(wanted),
+        only=wanted.only,
+        generation=wanted.generation,
+        by=wanted.by,
+        force=wanted.force,
+    )
+    return await _answer(send, request, FleetReport)
+
+
 def _fleet(wanted: models.FleetFile) -> Fleet:
     """Return what should run; raises OperationFailed."""
     found = []
@@ -385,272 +481,25 @@ def _fleet(wanted: models.FleetFile) -> Fleet:
     return Fleet(dataflows=tuple(found), rollout=wanted.rollout)
 
 
-async def _diff_fleet(wanted: models.FleetFile, send: Send) -> FleetComparison:
-    request = CompareFleet(fleet=_fleet(wanted), only=wanted.only)
-    return await _answer(send, request, FleetComparison)
-
-
-async def _apply_fleet(wanted: models.ApplyFleetFile, send: Send) -> FleetReport:
-    request = ApplyFleet(
-        fleet=_fleet(wanted),
-        only=wanted.only,
-        generation=wanted.generation,
-        by=wanted.by,
-        force=wanted.force,
-    )
-    return await _answer(send, request, FleetReport)
-
-
-async def _get_fleet(_: models.NoArguments, send: Send) -> FleetReport:
-    return await _answer(send, GetFleet(), FleetReport)
-
-
-async def _fleet_history(_: models.NoArguments, send: Send) -> FleetHistory:
-    return await _answer(send, GetFleetHistory(), FleetHistory)
-
-
+@_operation("POST", f"{paths.FLEET}/rollback", "rollBackFleet", status=201)
 async def _roll_back_fleet(wanted: models.FleetRollBack, send: Send) -> FleetReport:
+    """Apply an earlier generation again."""
     return await _answer(send, RollBackFleet(to=wanted.to, by=wanted.by), FleetReport)
 
 
+@_operation("POST", f"{paths.FLEET}/pause", "pauseFleet")
 async def _pause_fleet(wanted: models.FleetOperator, send: Send) -> FleetReport:
+    """Stop changing machines; what runs keeps running."""
     return await _answer(send, PauseFleet(paused=True, by=wanted.by), FleetReport)
 
 
+@_operation("POST", f"{paths.FLEET}/resume", "resumeFleet")
 async def _resume_fleet(wanted: models.FleetOperator, send: Send) -> FleetReport:
+    """Continue a roll-out that was paused or failed."""
     return await _answer(send, PauseFleet(paused=False, by=wanted.by), FleetReport)
 
 
-OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = (
-    Operation(
-        "GET",
-        paths.DATAFLOWS,
-        "listDataflows",
-        "List dataflows, oldest start first.",
-        models.DataflowFilter,
-        control.DataflowList,
-        _list_dataflows,
-    ),
-    Operation(
-        "POST",
-        paths.DATAFLOWS,
-        "startDataflow",
-        "Start a dataflow; answered when its nodes were spawned.",
-        models.StartDataflowFile,
-        control.Started,
-        _start_file,
-        201,
-    ),
-    Operation(
-        "POST",
-        f"{paths.DATAFLOWS}/stop",
-        "stopDataflows",
-        "Stop the only running dataflow, one of several or all; answered when they have ended.",
-        models.StopSome,
-        control.Ended,
-        _stop_some,
-    ),
-    Operation(
-        "POST",
-        f"{paths.DATAFLOWS}/restart",
-        "restartOnlyDataflow",
-        "Restart the only running dataflow, or one of several; answered when it runs again.",
-        models.RestartOnly,
-        control.Restarted,
-        _restart,
-    ),
-    Operation(
-        "POST",
-        f"{paths.DATAFLOWS}/clean",
-        "forgetEndedDataflows",
-        "Forget ended dataflows and return them.",
-        models.NoArguments,
-        control.DataflowList,
-        _forget_ended,
-    ),
-    Operation(
-        "GET",
-        f"{paths.DATAFLOWS}/{{dataflow}}",
-        "getDataflow",
-        "Get one dataflow.",
-        models.OneDataflow,
-        control.DataflowSummary,
-        _get_dataflow,
-    ),
-    Operation(
-        "GET",
-        f"{paths.DATAFLOWS}/{{dataflow}}/specification",
-        "getSpecification",
-        "Get nodes and edges of a dataflow as it was started, and the machine of each node.",
-        models.OneDataflow,
-        control.Described,
-        _get_specification,
-    ),
-    Operation(
-        "GET",
-        f"{paths.DATAFLOWS}/{{dataflow}}/explanation",
-        "explainDataflow",
-        "Explain what failed first, what followed, and what a dataflow waits for; also a start "
-        "that was refused.",
-        models.OneDataflow,
-        Explanation,
-        _explain,
-    ),
-    Operation(
-        "POST",
-        f"{paths.DATAFLOWS}/{{dataflow}}/start",
-        "startDataflowAgain",
-        "Start an ended dataflow again, as the coordinator has stored it.",
-        models.OneDataflow,
-        control.Started,
-        _start_again,
-        201,
-    ),
-    Operation(
-        "POST",
-        f"{paths.DATAFLOWS}/{{dataflow}}/stop",
-        "stopDataflow",
-        "Stop a dataflow; answered when it has ended.",
-        models.StopOne,
-        control.Ended,
-        _stop_one,
-    ),
-    Operation(
-        "POST",
-        f"{paths.DATAFLOWS}/{{dataflow}}/restart",
-        "restartDataflow",
-        "Stop a dataflow and start it again as stored; answered when it runs again.",
-        models.StopOne,
-        control.Restarted,
-        _restart,
-    ),
-    Operation(
-        "GET",
-        paths.MACHINES,
-        "listMachines",
-        "List machines, with the state of the coordinator.",
-        models.MachineFilter,
-        control.ClusterReport,
-        _list_machines,
-    ),
-    Operation(
-        "GET",
-        f"{paths.MACHINES}/{{machine}}",
-        "getMachine",
-        "Get one machine.",
-        models.OneMachine,
-        DaemonSummary,
-        _get_machine,
-    ),
-    Operation(
-        "GET",
-        paths.NODES,
-        "listNodes",
-        "List nodes, by default of all running dataflows.",
-        models.NodeFilter,
-        control.NodeList,
-        _list_nodes,
-    ),
-    Operation(
-        "GET",
-        f"{paths.NODES}/{{node}}",
-        "getNode",
-        "Get one node.",
-        models.OneNode,
-        NodeSummary,
-        _get_node,
-    ),
-    Operation(
-        "POST",
-        f"{paths.NODES}/{{node}}/stop",
-        "stopNode",
-        "Stop a node permanently; answered when it has ended. Other nodes keep running.",
-        models.StopNodeArguments,
-        models.ChangedNode,
-        _stop_node,
-    ),
-    Operation(
-        "POST",
-        f"{paths.NODES}/{{node}}/restart",
-        "restartNode",
-        "Stop a node, or start a stopped one, regardless of its restart policy; answered when its "
-        "new process runs.",
-        models.RestartNodeArguments,
-        models.ChangedNode,
-        _restart_node,
-    ),
-    Operation(
-        "GET",
-        paths.FLEET,
-        "getFleet",
-        "Get what the machines should run (`desired`) and what they run (`observed`).",
-        models.NoArguments,
-        FleetReport,
-        _get_fleet,
-    ),
-    Operation(
-        "GET",
-        f"{paths.FLEET}/history",
-        "getFleetHistory",
-        "Get the generations of the fleet: who, when, what changed, and how it went.",
-        models.NoArguments,
-        FleetHistory,
-        _fleet_history,
-    ),
-    Operation(
-        "POST",
-        f"{paths.FLEET}/diff",
-        "diffFleet",
-        "Compare what should run with what runs, node by node.",
-        models.FleetFile,
-        FleetComparison,
-        _diff_fleet,
-    ),
-    Operation(
-        "POST",
-        f"{paths.FLEET}/apply",
-        "applyFleet",
-        "Change the fleet; answered at once, the coordinator carries it out.",
-        models.ApplyFleetFile,
-        FleetReport,
-        _apply_fleet,
-        201,
-    ),
-    Operation(
-        "POST",
-        f"{paths.FLEET}/rollback",
-        "rollBackFleet",
-        "Apply an earlier generation again.",
-        models.FleetRollBack,
-        FleetReport,
-        _roll_back_fleet,
-        201,
-    ),
-    Operation(
-        "POST",
-        f"{paths.FLEET}/pause",
-        "pauseFleet",
-        "Stop changing machines; what runs keeps running.",
-        models.FleetOperator,
-        FleetReport,
-        _pause_fleet,
-    ),
-    Operation(
-        "POST",
-        f"{paths.FLEET}/resume",
-        "resumeFleet",
-        "Continue a roll-out that was paused or failed.",
-        models.FleetOperator,
-        FleetReport,
-        _resume_fleet,
-    ),
-    Operation(
-        "GET",
-        paths.STATUS,
-        "getStatus",
-        "Get the state of the coordinator and its machines.",
-        models.NoArguments,
-        control.ClusterReport,
-        _status,
-    ),
-)
+@_operation("GET", paths.STATUS, "getStatus")
+async def _get_status(_: models.NoArguments, send: Send) -> control.ClusterReport:
+    """Get the state of the coordinator and its machines."""
+    return await _status(send)
