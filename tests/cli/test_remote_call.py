@@ -80,7 +80,7 @@ def test_lock_is_held_until_the_input_ends(machine: LocalMachine) -> None:
 def test_problem_is_raised_with_the_name_of_the_machine(machine: LocalMachine) -> None:
     with pytest.raises(MachineProblem, match=r"^robot \(local\): version 7 does not exist in "):
         call(machine, "versions.switch", prefix="~/v", link="~/dora", name="7")
-    with pytest.raises(MachineProblem, match=r"robot .*: `versions\.x` ended with .*AttributeError"):
+    with pytest.raises(MachineProblem, match=r"robot .*: `versions\.x` ended .*AttributeError"):
         call(machine, "versions.x")
 
 

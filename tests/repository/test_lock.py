@@ -8,8 +8,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from support.sources import PACKAGES, ROOT
 
-from dora_cli.bundle.dependencies import pins_for
-from dora_cli.bundle.platform import Platform
+from dora_cli.bundle.dependencies import Platform, pins_for
 
 NOT_SENT = ("uv",)
 """Dependencies that only the installing machine needs."""

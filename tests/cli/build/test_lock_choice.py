@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from dora_cli.build.lock_choice import LockChoice
+from dora_cli.build.local import LockChoice
 
 
 def test_locked_and_write_lockfile_contradict_each_other() -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from dora_cli.bundle import dependencies
-from dora_cli.bundle.dependencies import WheelsMissing, install
-from dora_cli.bundle.platform import Platform
+from dora_cli.bundle.dependencies import Platform, WheelsMissing, install
 
 HERE = Platform("x86_64", "glibc", (2, 36), (3, 11, 2))
 

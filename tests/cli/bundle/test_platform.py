@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from packaging.tags import cpython_tags
 
-from dora_cli.bundle.dependencies import pins_for
-from dora_cli.bundle.platform import Platform, UnknownPlatform
+from dora_cli.bundle.dependencies import Platform, UnknownPlatform, pins_for
 
 PI: dict[str, Any] = {
     "system": "Linux",

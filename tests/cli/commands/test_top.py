@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dora_cli.monitor.choices import SortKey, View
 from dora_cli.monitor.columns import EDGE_COLUMNS, NODE_COLUMNS, EdgeRow, edge_json, fitting
-from dora_cli.monitor.page import Page, Tables, tables
+from dora_cli.monitor.page import Page, SortKey, Tables, View, tables
 from dora_config.protocol.snapshot import (
     EdgeRates,
     EdgeSummary,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dora_cli.live.reload_state import (
+from dora_cli.live.watching import (
     MISSING_SECONDS,
     SETTLE_SECONDS,
     Command,

@@ -9,8 +9,7 @@ import pytest
 
 from dora_cli.logs import files
 from dora_cli.logs.files import LocalLog, NoSuchRun, choose_run
-from dora_cli.logs.log_lines import LogFormat
-from dora_cli.logs.printer import EntryPrinter
+from dora_cli.logs.log_lines import EntryPrinter, LogFormat
 from dora_config.history.entries import HistoryEntry, RunBegan
 from dora_config.history.file import HistoryFile
 from dora_config.ids import log_file_name

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dora_cli.logs import remote
-from dora_cli.logs.log_lines import LogFormat
-from dora_cli.logs.printer import EntryPrinter
+from dora_cli.logs.log_lines import EntryPrinter, LogFormat
 from dora_config.protocol.dataflow import LogFilter
 
 

@@ -12,10 +12,17 @@ import pytest
 from hypothesis import given, strategies as st
 
 from dora_cli.ssh.client_config import settings_for
-from dora_cli.ssh.commands import command_line, sudo_problem
+from dora_cli.ssh.connection import command_line, sudo_problem
 from dora_cli.ssh.errors import HostKeyRefused
-from dora_cli.ssh.host_keys import check_host_key
-from dora_cli.ssh.known_hosts import Key, Known, find_known, names, new_line, preferred
+from dora_cli.ssh.host_keys import (
+    Key,
+    Known,
+    check_host_key,
+    find_known,
+    names,
+    new_line,
+    preferred,
+)
 
 ONE = Key("ssh-ed25519", b"\0\0\0\x0bssh-ed25519one")
 TWO = Key("ssh-rsa", b"\0\0\0\x07ssh-rsatwo")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dora_cli.ui.access import Access
+from dora_cli.ui.server import Access
 
 PORT = 4100
 HOST = f"127.0.0.1:{PORT}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import given, strategies as st
 
-from dora_cli.ui.merge_patch import difference
+from dora_cli.ui.feed import difference
 
 values = st.recursive(
     st.booleans() | st.integers(-3, 3) | st.text("ab", max_size=2) | st.lists(st.integers(0, 2)),

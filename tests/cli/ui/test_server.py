@@ -11,10 +11,9 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dora_cli.ui.access import Access
 from dora_cli.ui.actions import Actions, Forwarded
 from dora_cli.ui.connection import LocalRuns
-from dora_cli.ui.server import MAX_BODY, Guard
+from dora_cli.ui.server import MAX_BODY, Access, Guard
 from dora_config.access import Endpoint
 from dora_config.control_plane import ControlConnection
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from hypothesis import given, strategies as st
 
-from dora_cli.why.redaction import REDACTED, Redactor, looks_secret
+from dora_cli.why.archive import REDACTED, Redactor, looks_secret
 
 
 @pytest.mark.parametrize(

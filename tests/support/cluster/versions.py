@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 from support.cluster.installation import Edits, Installation, LocalMachine, install
 
-from dora_cli.bundle.dependencies import download
-from dora_cli.bundle.platform import Platform
+from dora_cli.bundle.dependencies import Platform, download
 from dora_cli.remote_call import call
 
 

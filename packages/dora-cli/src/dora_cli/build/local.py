@@ -1,15 +1,18 @@
-"""Builds on this machine, for `dora run` and `dora build`."""
+"""Builds on this machine, for `dora run` and `dora build`, and the lock options of both."""
 
 from __future__ import annotations
 
 import signal
 import uuid
+from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from dora_cli import output
-from dora_cli.build.lock_choice import LockChoice
 from dora_cli.errors import CommandFailed
 
 if TYPE_CHECKING:
@@ -21,6 +24,53 @@ if TYPE_CHECKING:
 
 STOPPED_BY_USER = 130
 """Exit code after Ctrl-C."""
+
+
+@dataclass(frozen=True, slots=True)
+class LockChoice:
+    """Values of the lock options; `path` None: beside the dataflow file."""
+
+    locked: bool = False
+    write: bool = False
+    path: Path | None = None
+
+    @classmethod
+    def from_options(cls, *, locked: bool, write: bool, path: Path | None) -> LockChoice:
+        """Check the options of a command; raises BadParameter for a contradiction."""
+        if locked and write:
+            raise typer.BadParameter("--locked and --write-lockfile cannot be used together")
+        if path is not None and not (locked or write):
+            output.warn("--lockfile has no effect without --locked or --write-lockfile")
+        return cls(locked, write, path)
+
+    def commits(self, loaded: LoadedDataflow) -> dict[str, str] | None:
+        """Return the locked commit of each node; None without `--locked`; raises LockFileError."""
+        from dora_daemon.build.lock_file import check_lock, read_lock_file
+
+        if not self.locked or all(node.git is None for node in loaded.resolved.nodes):
+            return None
+        path = self._file(loaded)
+        return check_lock(path, read_lock_file(path), loaded.resolved)
+
+    def record(self, loaded: LoadedDataflow, commits: Mapping[str, str]) -> None:
+        """With `--write-lockfile`: write the commits of git sources; raises LockFileError."""
+        from dora_daemon.build.lock_file import lock_source, write_lock_file
+
+        if not self.write:
+            return
+        sources = {
+            node.id: lock_source(node.git, commits[node.id])
+            for node in loaded.resolved.nodes
+            if node.git is not None and node.id in commits
+        }
+        path = self._file(loaded)
+        write_lock_file(path, sources)
+        output.remark(f"wrote {path} ({output.counted(len(sources), 'git source')})")
+
+    def _file(self, loaded: LoadedDataflow) -> Path:
+        from dora_daemon.build.lock_file import lock_file_path
+
+        return self.path or lock_file_path(loaded.path)
 
 
 def needs_build(loaded: LoadedDataflow) -> bool:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dora_cli import output
-from dora_cli.build.local import STOPPED_BY_USER
-from dora_cli.build.lock_choice import LockChoice
+from dora_cli.build.local import STOPPED_BY_USER, LockChoice
 from dora_cli.build.progress import build_progress
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.start_spec import make_spec

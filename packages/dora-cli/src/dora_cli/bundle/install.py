@@ -18,11 +18,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from dora_cli.bundle.dependencies import install, lock_text
+from dora_cli.bundle.dependencies import Platform, UnknownPlatform, install, lock_text
 from dora_cli.bundle.formats import OURS, Formats
 from dora_cli.bundle.layout import COORDINATOR, SYSTEM, USER, USERS_COORDINATOR, Layout
 from dora_cli.bundle.own_packages import OwnPackages, own_packages
-from dora_cli.bundle.platform import Platform, UnknownPlatform
 from dora_cli.remote_call import MachineProblem, call
 from dora_cli.ssh import Connection, RemoteCommandFailed
 from dora_config.errors import DoraError

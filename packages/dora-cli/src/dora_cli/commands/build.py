@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dora_cli import dataflow_file, options, output
-from dora_cli.build.local import needs_build, prepare_nodes
-from dora_cli.build.lock_choice import LockChoice
+from dora_cli.build.local import LockChoice, needs_build, prepare_nodes
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect_now, is_named
 
 if TYPE_CHECKING:

@@ -162,8 +162,7 @@ def wheels(
     ],
 ) -> None:
     """Download the wheels that dora needs on other machines, for `dora cluster ... --offline`."""
-    from dora_cli.bundle.dependencies import download
-    from dora_cli.bundle.platform import Platform
+    from dora_cli.bundle.dependencies import Platform, download
 
     for one in [Platform.from_key(key) for key in platform]:
         output.write(f"{folder}: {download(one, folder)} wheels for {one.key}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dora_cli import dataflow_file, options, output
-from dora_cli.build.lock_choice import LockChoice
+from dora_cli.build.local import LockChoice
 from dora_cli.commands.run import AllowShellNodes, RunSettings, StopAfter, prepare, run_loaded
 from dora_cli.commands.topic import positive_duration
 from dora_cli.coordinator.options import CoordinatorAddr, CoordinatorPort, connect_now, is_named

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dora_cli import options, output
-from dora_cli.build.lock_choice import LockChoice
+from dora_cli.build.local import LockChoice
 from dora_cli.commands.run import AllowShellNodes, RunSettings, StopAfter, prepare, run_loaded
 
 if TYPE_CHECKING:

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dora_cli import dataflow_file, options, output
-from dora_cli.build.local import needs_build, prepare_nodes
-from dora_cli.build.lock_choice import LockChoice
+from dora_cli.build.local import LockChoice, needs_build, prepare_nodes
 from dora_cli.errors import CommandFailed
 from dora_cli.logs.log_lines import LogFormat
 from dora_cli.logs.options import LogFilterText, LogLevel, LogStyle, node_levels

@@ -11,7 +11,7 @@ import typer
 
 from dora_cli import options, output
 from dora_cli.coordinator.options import dataflow_ref, with_client
-from dora_cli.monitor.choices import SortKey, View
+from dora_cli.monitor.page import SortKey, View
 from dora_config.errors import DoraError
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from dora_cli import output
 from dora_cli.coordinator.client import Client
 from dora_cli.coordinator.stream_socket import request_failed
 from dora_cli.logs.ended_report import report_ended
-from dora_cli.logs.log_lines import LogFormat
-from dora_cli.logs.printer import EntryPrinter
+from dora_cli.logs.log_lines import EntryPrinter, LogFormat
 from dora_config.protocol import control
 
 

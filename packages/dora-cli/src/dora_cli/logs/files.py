@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dora_cli.logs.printer import EntryPrinter
+from dora_cli.logs.log_lines import EntryPrinter
 from dora_config.errors import DoraError
 from dora_config.history.entries import RunBegan, split_dropped
 from dora_config.history.file import read_history

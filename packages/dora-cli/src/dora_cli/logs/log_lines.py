@@ -1,16 +1,35 @@
-"""Log entries: parsing, formats; values of options about them; pure."""
+"""Log entries: parsing, formats, printing; values of options about them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from dora_cli import output
 from dora_config.protocol.runner_events import LOG_LEVELS
 from dora_config.yaml.quantities import parse_duration
+
+
+class EntryPrinter:
+    """Prints entries in one format."""
+
+    def __init__(self, style: LogFormat) -> None:
+        self._style = style
+        self._coloured = style is LogFormat.PRETTY and output.wants_colour(sys.stdout)
+
+    def print_lines(self, lines: Iterable[str]) -> None:
+        """Print lines of log files; ignores malformed ones."""
+        self.print(entry for entry in map(parse_log_line, lines) if entry is not None)
+
+    def print(self, entries: Iterable[LogEntry]) -> None:
+        for entry in entries:
+            colour = output.escape(entry.level) if self._coloured else None
+            output.write(format_entry(entry, self._style, colour=colour))
 
 
 class LogFormat(StrEnum):

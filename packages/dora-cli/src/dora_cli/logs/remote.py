@@ -16,8 +16,7 @@ from dora_cli.coordinator.errors import (
 )
 from dora_cli.coordinator.options import connect_now, dataflow_ref
 from dora_cli.coordinator.stream_socket import request_failed
-from dora_cli.logs.log_lines import LogEntry, parse_log_line
-from dora_cli.logs.printer import EntryPrinter
+from dora_cli.logs.log_lines import EntryPrinter, LogEntry, parse_log_line
 from dora_config.protocol.control import (
     Answer,
     DataflowList,

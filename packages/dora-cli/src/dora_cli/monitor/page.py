@@ -4,14 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TypeVar
 
 from dora_cli import output
-from dora_cli.monitor.choices import SortKey, View
 from dora_cli.monitor.columns import EDGE_COLUMNS, NODE_COLUMNS, Column, EdgeRow, fitting
 from dora_config.protocol.snapshot import NodeSummary, Snapshot, all_edge_rates
 
 T = TypeVar("T")
+
+
+class View(StrEnum):
+    """Tables that are shown."""
+
+    ALL = "all"
+    NODES = "nodes"
+    EDGES = "edges"
+
+
+class SortKey(StrEnum):
+    """Orders of rows."""
+
+    NAME = "name"
+    CPU = "cpu"
+    MEMORY = "memory"
+    RESTARTS = "restarts"
+    QUEUE = "queue"
+    MESSAGES = "messages"
+    BYTES = "bytes"
+    DROPS = "drops"
+    LATENCY = "latency"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ _TARGET = "/current/bin/dora"
 
 
 def platform_facts() -> dict[str, Any]:
-    """Return the facts that ``dora_cli.bundle.platform`` reads."""
+    """Return the facts that ``dora_cli.bundle.dependencies`` reads."""
     libc, version = _libc()
     return {
         "system": platform.system(),

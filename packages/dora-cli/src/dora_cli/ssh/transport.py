@@ -22,8 +22,7 @@ from paramiko.packet import Packetizer
 
 from dora_cli.ssh.client_config import HostSettings, settings_for
 from dora_cli.ssh.errors import ConnectionLost, LoginRefused, Unreachable
-from dora_cli.ssh.host_keys import check_host_key, known_keys
-from dora_cli.ssh.known_hosts import Key, preferred
+from dora_cli.ssh.host_keys import Key, check_host_key, known_keys, preferred
 from dora_config.access import split_address
 
 CONNECT_TIMEOUT = 10.0

@@ -10,7 +10,6 @@ from typing import Any
 import anyio
 
 from dora_cli.ui.connection import CoordinatorConnection, call
-from dora_cli.ui.merge_patch import difference
 from dora_cli.ui.rows import state
 from dora_config.errors import DoraError
 from dora_config.protocol.control import (
@@ -32,7 +31,25 @@ MAX_PAUSE = 5.0
 DETAILS = ("nodes", "edges")
 """Parts of the state that are sent for one dataflow only."""
 
+
 State = Mapping[str, Any]
+"""A JSON object without null, which means deletion in a patch."""
+
+
+def difference(before: State, now: State) -> dict[str, Any]:
+    """Return the patch that turns ``before`` into ``now``; empty if they are equal."""
+    if before is now:
+        return {}
+    patch: dict[str, Any] = {key: None for key in before if key not in now}
+    for key, value in now.items():
+        old = before.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            inner = difference(old, value)
+            if inner:
+                patch[key] = inner
+        elif key not in before or old != value:
+            patch[key] = value
+    return patch
 
 
 @dataclass(frozen=True, slots=True)

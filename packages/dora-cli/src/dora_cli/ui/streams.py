@@ -14,8 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from dora_cli.coordinator.errors import RequestFailed
 from dora_cli.ui.connection import CoordinatorConnection, ReplyStream, call
-from dora_cli.ui.feed import Feed
-from dora_cli.ui.merge_patch import difference
+from dora_cli.ui.feed import Feed, difference
 from dora_config.errors import DoraError
 from dora_config.protocol.control import (
     DataflowList,

@@ -28,8 +28,7 @@ from dora_cli.cluster.decisions.units import (
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
 from dora_cli.cluster.machines.systemd import SystemdService
 from dora_cli.polling import wait_until
-from dora_cli.ssh.commands import SUDO_LOCALE, shown, sudo_problem
-from dora_cli.ssh.connection import Connection, Finished, Listener
+from dora_cli.ssh.connection import SUDO_LOCALE, Connection, Finished, Listener, shown, sudo_problem
 from dora_cli.ssh.errors import NOT_ENDED, RemoteTimeout, SudoUnavailable
 from dora_cli.ssh.transport import Transport
 from dora_config.cluster.models import Cluster, Machine

@@ -35,7 +35,7 @@ from dora_cli.cluster.coordinator.trust import trust_authority
 from dora_cli.cluster.decisions.preflight import NotReady
 from dora_cli.cluster.decisions.units import unit_program, unit_version
 from dora_cli.cluster.decisions.versions import Versions
-from dora_cli.cluster.operations.version_switch import FAULTS, VersionSwitch
+from dora_cli.cluster.operations.steps import FAULTS, VersionSwitch
 from dora_cli.coordinator import background
 from dora_config.access import private_dir, write_private
 from dora_config.cluster.models import Cluster

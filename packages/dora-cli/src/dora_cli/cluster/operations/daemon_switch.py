@@ -28,8 +28,12 @@ from dora_cli.cluster.decisions.versions import (
     check_switch,
     installed_versions,
 )
-from dora_cli.cluster.machines.background_daemon import hand_over, start_daemon
-from dora_cli.cluster.machines.daemon_service import DaemonService, last_lines
+from dora_cli.cluster.machines.daemon_service import (
+    DaemonService,
+    hand_over,
+    last_lines,
+    start_daemon,
+)
 from dora_cli.cluster.machines.parallel import (
     Connections,
     Outcome,
@@ -39,14 +43,15 @@ from dora_cli.cluster.machines.parallel import (
 )
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to, layout_of
 from dora_cli.cluster.operations.steps import (
+    FAULTS,
     POLL_INTERVAL,
+    VersionSwitch,
     forgiving,
     poll,
     prefixed,
     step,
     write_line,
 )
-from dora_cli.cluster.operations.version_switch import FAULTS, VersionSwitch
 from dora_cli.polling import wait_until
 from dora_cli.ssh import ConnectionLost, Unreachable
 from dora_config.cluster.fleet import Rollout

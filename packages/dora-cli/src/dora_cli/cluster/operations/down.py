@@ -8,8 +8,7 @@ from dora_cli import output
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
 from dora_cli.cluster.coordinator.service import stop_service
-from dora_cli.cluster.machines.background_daemon import stop_and_clean
-from dora_cli.cluster.machines.daemon_service import DaemonService
+from dora_cli.cluster.machines.daemon_service import DaemonService, stop_and_clean
 from dora_cli.cluster.machines.parallel import Report, on_machines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.operations import leftovers

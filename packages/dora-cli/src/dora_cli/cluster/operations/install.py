@@ -17,8 +17,7 @@ from dora_cli.cluster.decisions.preflight import (
     require_ready,
     warnings,
 )
-from dora_cli.cluster.machines.background_daemon import stop_for_service
-from dora_cli.cluster.machines.daemon_service import DaemonService
+from dora_cli.cluster.machines.daemon_service import DaemonService, stop_for_service
 from dora_cli.cluster.machines.parallel import Report, on_machines, success_count
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, layout_of
 from dora_cli.cluster.operations import leftovers

@@ -9,7 +9,7 @@ from dora_cli import output
 from dora_cli.bundle.install import Installer
 from dora_cli.cluster.coordinator import queries
 from dora_cli.cluster.coordinator.local import is_local
-from dora_cli.cluster.coordinator.promoted import restore_and_start
+from dora_cli.cluster.coordinator.service_install import restore_and_start
 from dora_cli.cluster.coordinator.trust import remember
 from dora_cli.cluster.decisions.daemon_argv import daemon_name, ssh_name
 from dora_cli.cluster.decisions.preflight import NotReady, require_ready

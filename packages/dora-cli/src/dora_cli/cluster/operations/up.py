@@ -9,13 +9,18 @@ from dora_cli._version import __version__
 from dora_cli.bundle.install import Installer
 from dora_cli.bundle.layout import USER
 from dora_cli.cluster.coordinator import local, queries
-from dora_cli.cluster.coordinator.promoted import start_promoted
 from dora_cli.cluster.coordinator.service import start_service
+from dora_cli.cluster.coordinator.service_install import start_promoted
 from dora_cli.cluster.coordinator.trust import deliver_token, trust_local_authority
 from dora_cli.cluster.decisions.health import Health, disk_problems, unresponsive_daemon
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady, require_ready, warnings
-from dora_cli.cluster.machines.background_daemon import changed_settings, hand_over, start_daemon
-from dora_cli.cluster.machines.daemon_service import DaemonService, last_lines
+from dora_cli.cluster.machines.daemon_service import (
+    DaemonService,
+    changed_settings,
+    hand_over,
+    last_lines,
+    start_daemon,
+)
 from dora_cli.cluster.machines.parallel import Outcome, Report, on_machines
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.operations import leftovers

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dora_cli.cluster.decisions.existing_daemons import ExistingDaemon
-from dora_cli.cluster.machines.background_daemon import STOP_TIMEOUT, stop_and_clean
-from dora_cli.cluster.machines.daemon_service import DaemonService
+from dora_cli.cluster.decisions.units import STOP_TIMEOUT
+from dora_cli.cluster.machines.daemon_service import DaemonService, stop_and_clean
 from dora_cli.cluster.machines.parallel import Report
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.ownership.reservation import Reservation
