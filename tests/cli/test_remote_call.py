@@ -13,7 +13,8 @@ from support.sources import packaged_sources
 
 from dora_cli import remote_call
 from dora_cli.remote_call import MachineProblem, call, command_words, program, program_input
-from dora_cli.ssh import Finished, RemoteTimeout
+from dora_cli.ssh.connection import Finished
+from dora_cli.ssh.errors import RemoteTimeout
 
 OLDEST = min(
     (found for minor in range(11, 20) if (found := shutil.which(f"python3.{minor}"))),

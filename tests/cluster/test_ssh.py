@@ -13,8 +13,8 @@ from support.cluster.hosts import Hosts
 from support.cluster.hosts_boot import USER, USER_WITHOUT_SUDO
 from support.waiting import wait_until
 
-from dora_cli.ssh import (
-    Connection,
+from dora_cli.ssh.connection import Connection, Target, connect
+from dora_cli.ssh.errors import (
     ConnectionLost,
     HostKeyRefused,
     LoginRefused,
@@ -22,9 +22,7 @@ from dora_cli.ssh import (
     RemoteTimeout,
     SshError,
     SudoUnavailable,
-    Target,
     Unreachable,
-    connect,
 )
 
 pytestmark = pytest.mark.integration

@@ -22,7 +22,8 @@ from dora_cli.bundle.layout import SYSTEM, USER, Layout, system
 from dora_cli.bundle.own_packages import NotBundled, own_packages
 from dora_cli.remote_call import MachineProblem, call
 from dora_cli.remote_program.protocol import decode_reply, encode_result
-from dora_cli.ssh import Finished, RemoteCommandFailed
+from dora_cli.ssh.connection import Finished
+from dora_cli.ssh.errors import RemoteCommandFailed
 
 from .conftest import MakeInstaller
 

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import pytest
 
-from dora_cli.ssh import Target, Unreachable, connect, transport
-from dora_cli.ssh.connection import Connection
-from dora_cli.ssh.errors import RemoteCommandFailed
+from dora_cli.ssh import transport
+from dora_cli.ssh.connection import Connection, Target, connect
+from dora_cli.ssh.errors import RemoteCommandFailed, Unreachable
 from dora_cli.ssh.transport import CommandChannel, Transport
 
 MEGABYTE = 1 << 20

@@ -12,8 +12,8 @@ from typing import cast
 
 from dora_cli.remote_call import program, program_input
 from dora_cli.remote_program.protocol import decode_reply, decode_request, encode_result
-from dora_cli.ssh import Connection, ConnectionLost, Finished
-from dora_cli.ssh.connection import Listener
+from dora_cli.ssh.connection import Connection, Finished, Listener
+from dora_cli.ssh.errors import ConnectionLost
 from dora_cli.ssh.transport import Transport
 
 

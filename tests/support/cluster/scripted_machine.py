@@ -24,8 +24,8 @@ from dora_cli.remote_program.protocol import (
     encode_problem,
     encode_result,
 )
-from dora_cli.ssh import Connection, ConnectionLost, Finished, Unreachable
-from dora_cli.ssh.connection import Listener
+from dora_cli.ssh.connection import Connection, Finished, Listener
+from dora_cli.ssh.errors import ConnectionLost, Unreachable
 from dora_cli.ssh.transport import Transport
 
 NAME = "robot (10.0.0.2)"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dora_cli.cluster.coordinator.service import LocalConnection
-from dora_cli.ssh import RemoteTimeout, SudoUnavailable
+from dora_cli.ssh.errors import RemoteTimeout, SudoUnavailable
 
 
 def test_commands_and_files(home: Path) -> None:

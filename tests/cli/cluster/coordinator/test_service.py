@@ -10,7 +10,7 @@ from support.cluster.machine_facts import machine_facts
 
 from dora_cli.cluster.coordinator import service_install
 from dora_cli.cluster.coordinator.service import CoordinatorMachine, CoordinatorService
-from dora_cli.ssh import Connection
+from dora_cli.ssh.connection import Connection
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_coordinator.telemetry import export_settings
 

@@ -20,7 +20,8 @@ from dora_cli.cluster.machines.parallel import (
     success_count,
 )
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
-from dora_cli.ssh import Target, Unreachable
+from dora_cli.ssh.connection import Target
+from dora_cli.ssh.errors import Unreachable
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_config.errors import DoraError
 

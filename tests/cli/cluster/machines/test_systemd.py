@@ -12,7 +12,7 @@ from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
 from dora_cli.cluster.machines.daemon_service import DaemonService
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
 from dora_cli.cluster.machines.systemd import SystemdService
-from dora_cli.ssh import Finished
+from dora_cli.ssh.connection import Finished
 
 
 class WithoutPolkit:

@@ -28,7 +28,8 @@ from dora_cli.cluster.operations.daemon_switch import (
 )
 from dora_cli.cluster.operations.upgrade import roll_back, upgrade_cluster
 from dora_cli.coordinator.errors import CoordinatorBusy
-from dora_cli.ssh import Connection, Unreachable
+from dora_cli.ssh.connection import Connection
+from dora_cli.ssh.errors import Unreachable
 from dora_config.cluster.fleet import Rollout
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 from dora_config.protocol.control import ClusterReport

@@ -12,8 +12,8 @@ from dora_cli import output
 from dora_cli.cluster.machines import remote_machine
 from dora_cli.cluster.operations import fanout
 from dora_cli.cluster.operations.fanout import PrefixedLines
-from dora_cli.ssh import Connection, ConnectionLost, Finished, Target
-from dora_cli.ssh.connection import Listener
+from dora_cli.ssh.connection import Connection, Finished, Listener, Target
+from dora_cli.ssh.errors import ConnectionLost
 from dora_cli.ssh.transport import Transport
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 

@@ -15,7 +15,8 @@ from dora_cli.cluster.operations import leftovers
 from dora_cli.cluster.ownership import reservation
 from dora_cli.cluster.ownership.reservation import ClusterCommand
 from dora_cli.coordinator.errors import CoordinatorUnreachable
-from dora_cli.ssh import Connection, Target, Unreachable
+from dora_cli.ssh.connection import Connection, Target
+from dora_cli.ssh.errors import Unreachable
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 CLUSTER = Cluster(

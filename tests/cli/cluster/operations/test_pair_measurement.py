@@ -16,7 +16,8 @@ from dora_cli.cluster.operations.doctor import measure_pairs
 from dora_cli.cluster.operations.steps import Findings
 from dora_cli.remote_call import program
 from dora_cli.remote_program.protocol import decode_request, encode_result
-from dora_cli.ssh import ConnectionLost, Finished, Target, Unreachable
+from dora_cli.ssh.connection import Finished, Target
+from dora_cli.ssh.errors import ConnectionLost, Unreachable
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 

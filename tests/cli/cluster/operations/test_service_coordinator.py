@@ -23,7 +23,7 @@ from dora_cli.cluster.operations.coordinator_switch import (
     roll_back_coordinator,
     upgrade_coordinator,
 )
-from dora_cli.ssh import Connection, Finished
+from dora_cli.ssh.connection import Connection, Finished
 from dora_config.cluster.models import Cluster, Coordinator, Machine
 
 OLD, NEW = "0.1.0", "0.2.0"

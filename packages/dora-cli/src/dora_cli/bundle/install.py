@@ -23,7 +23,8 @@ from dora_cli.bundle.formats import OURS, Formats
 from dora_cli.bundle.layout import COORDINATOR, SYSTEM, USER, USERS_COORDINATOR, Layout
 from dora_cli.bundle.own_packages import OwnPackages, own_packages
 from dora_cli.remote_call import MachineProblem, call
-from dora_cli.ssh import Connection, RemoteCommandFailed
+from dora_cli.ssh.connection import Connection
+from dora_cli.ssh.errors import RemoteCommandFailed
 from dora_config.errors import DoraError
 
 UNPACK_TIMEOUT = 300.0

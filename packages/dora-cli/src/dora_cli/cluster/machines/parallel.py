@@ -14,7 +14,7 @@ from dora_cli import output
 from dora_cli.cluster.decisions.daemon_argv import ssh_name, without_name
 from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
 from dora_cli.screen import RedrawnLines, can_redraw
-from dora_cli.ssh import Connection
+from dora_cli.ssh.connection import Connection
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError, error_text
 

@@ -11,7 +11,7 @@ from dora_cli.cluster.decisions.health import Health
 from dora_cli.cluster.decisions.preflight import MachineFacts
 from dora_cli.cluster.decisions.units import service_name
 from dora_cli.remote_call import call
-from dora_cli.ssh import Connection, Target, connect
+from dora_cli.ssh.connection import Connection, Target, connect
 from dora_config.cluster.models import Cluster, Machine
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dora_cli.cluster.decisions.preflight import MachineFacts, NotReady
 from dora_cli.cluster.decisions.units import STOP_TIMEOUT
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
-from dora_cli.ssh import Finished, RemoteCommandFailed
+from dora_cli.ssh.connection import Finished
+from dora_cli.ssh.errors import RemoteCommandFailed
 
 _USER_CTL = 'XDG_RUNTIME_DIR="${XDG_RUNTIME_DIR:-/run/user/$(id -u)}" exec "$@"'
 _LINGERS = "lingers"

@@ -53,7 +53,7 @@ from dora_cli.cluster.operations.steps import (
     write_line,
 )
 from dora_cli.polling import wait_until
-from dora_cli.ssh import ConnectionLost, Unreachable
+from dora_cli.ssh.errors import ConnectionLost, Unreachable
 from dora_config.cluster.fleet import Rollout
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError, error_text

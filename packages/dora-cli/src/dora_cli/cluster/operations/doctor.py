@@ -31,7 +31,8 @@ from dora_cli.coordinator.errors import AccessDenied, CoordinatorBusy
 from dora_cli.coordinator.machine_warnings import plain_warnings
 from dora_cli.remote_program.existing_daemons import fingerprint
 from dora_cli.remote_program.protocol import Problem, decode_reply
-from dora_cli.ssh import Connection, RemoteCommandFailed, SudoUnavailable
+from dora_cli.ssh.connection import Connection
+from dora_cli.ssh.errors import RemoteCommandFailed, SudoUnavailable
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError
 from dora_config.protocol.control import ClusterReport

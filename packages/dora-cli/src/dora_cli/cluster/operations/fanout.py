@@ -9,7 +9,7 @@ from dora_cli import output
 from dora_cli.cluster.machines.daemon_service import DaemonService
 from dora_cli.cluster.machines.parallel import Connections, in_parallel
 from dora_cli.cluster.machines.remote_machine import RemoteMachine
-from dora_cli.ssh import Finished
+from dora_cli.ssh.connection import Finished
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError, error_text
 

@@ -34,8 +34,8 @@ from dora_cli.cluster.machines.remote_machine import RemoteMachine, connect_to
 from dora_cli.remote_call import NO_PYTHON, call, command_words, program_input, too_old
 from dora_cli.remote_program.existing_daemons import fingerprint
 from dora_cli.remote_program.protocol import Problem, decode_reply
-from dora_cli.ssh import Connection, Finished
 from dora_cli.ssh.client_config import account_name
+from dora_cli.ssh.connection import Connection, Finished
 from dora_config.access import find_token, private_dir, state_dir, write_private
 from dora_config.cluster.models import Cluster, Machine
 from dora_config.errors import DoraError
