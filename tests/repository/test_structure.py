@@ -97,7 +97,6 @@ LAYERS: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ),
         ("ssh",),
         ("remote_call",),
-        ("stream_writer",),
         ("output",),
         ("errors", "screen", "options", "dataflow_file", "diagnosis", "bundle"),
         ("coordinator",),

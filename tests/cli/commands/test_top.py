@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from dora_cli.monitor.columns import EDGE_COLUMNS, NODE_COLUMNS, EdgeRow, edge_json, fitting
-from dora_cli.monitor.page import Page, SortKey, Tables, View, tables
+from dora_cli.monitor import (
+    EDGE_COLUMNS,
+    NODE_COLUMNS,
+    EdgeRow,
+    Page,
+    SortKey,
+    Tables,
+    View,
+    edge_json,
+    fitting,
+    tables,
+)
 from dora_config.protocol.snapshot import (
     EdgeRates,
     EdgeSummary,

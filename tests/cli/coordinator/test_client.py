@@ -27,7 +27,7 @@ from dora_cli.coordinator.errors import (
     CoordinatorUnreachable,
     RequestFailed,
 )
-from dora_cli.monitor.page import Page
+from dora_cli.monitor import Page
 from dora_config import control_plane
 from dora_config.access import Endpoint
 from dora_config.control_plane import Untrusted

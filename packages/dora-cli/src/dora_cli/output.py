@@ -2,20 +2,22 @@
 
 Results go to standard output, remarks and errors to standard error. Colours and drawn tables are
 used on terminals only (unless `NO_COLOR` or `TERM=dumb` is set); a pipe gets the same text, plain.
+
+Each piece is written when the stream is ready, so that waiting for its reader can be given up.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import sys
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import TextIO
-
-from dora_cli import stream_writer
 
 STYLES: Mapping[str, str] = {
     "error": "31",
@@ -29,6 +31,17 @@ STYLES: Mapping[str, str] = {
 STANDARD_OUTPUT = "standard output"
 MAX_HELD = 100
 """Newest remarks that are kept while the whole terminal is in use."""
+
+PATIENCE = 3.0
+"""Seconds after which a blocked stream is given up, once `limit_waits` was called."""
+
+_PIECE = 4096
+"""Bytes that a writable pipe accepts at once (PIPE_BUF)."""
+_POLL_SECONDS = 0.2
+"""Interval in which a wait checks for `limit_waits`."""
+
+_limited_since: list[float] = []
+"""Time of the first call of `limit_waits`; empty before it."""
 
 _held: deque[str] | None = None
 """Remarks to write later; None: they are written at once."""
@@ -87,7 +100,7 @@ def write(text: str = "") -> None:
 def raw(text: str) -> None:
     """Write text to standard output unchanged; raises OSError that names the stream."""
     try:
-        if not stream_writer.write(sys.stdout, text):
+        if not _write_to(sys.stdout, text):
             discard()
             remark("standard output is blocked: discarded the remaining output")
     except OSError as error:
@@ -101,8 +114,39 @@ def is_output_error(error: Exception) -> bool:
 
 
 def limit_waits() -> None:
-    """Stop waiting for blocked streams for long: the user has interrupted the command."""
-    stream_writer.limit_waits()
+    """From now on, give up a stream that is blocked for `PATIENCE` seconds."""
+    if not _limited_since:
+        _limited_since.append(time.monotonic())
+
+
+def _write_to(stream: TextIO, text: str) -> bool:
+    """Write all of `text`, waiting if necessary; return False if the stream was given up."""
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):  # not a file, as in tests
+        stream.write(text)
+        stream.flush()
+        return True
+    stream.flush()
+    data = memoryview(text.encode(stream.encoding or "utf-8", stream.errors or "backslashreplace"))
+    while data:
+        if not _wait_until_writable(descriptor):
+            return False
+        try:
+            data = data[os.write(descriptor, data[:_PIECE]) :]
+        except BlockingIOError:  # non-blocking, and another process has filled it
+            continue
+    return True
+
+
+def _wait_until_writable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    begun = time.monotonic()
+    while not poll.poll(_POLL_SECONDS * 1000):
+        if _limited_since and time.monotonic() - max(begun, _limited_since[0]) > PATIENCE:
+            return False
+    return True
 
 
 def remark(text: str = "") -> None:
@@ -111,7 +155,7 @@ def remark(text: str = "") -> None:
         _held.append(text)
         return
     with suppress(OSError):
-        if not stream_writer.write(sys.stderr, f"{text}\n"):
+        if not _write_to(sys.stderr, f"{text}\n"):
             discard(sys.stderr)
 
 

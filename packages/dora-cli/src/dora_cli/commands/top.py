@@ -11,12 +11,12 @@ import typer
 
 from dora_cli import options, output
 from dora_cli.coordinator.options import dataflow_ref, with_client
-from dora_cli.monitor.page import SortKey, View
+from dora_cli.monitor import SortKey, View
 from dora_config.errors import DoraError
 
 if TYPE_CHECKING:
     from dora_cli.coordinator.client import Client
-    from dora_cli.monitor.page import Page, Tables
+    from dora_cli.monitor import Page, Tables
     from dora_config.protocol.snapshot import Snapshot
 
 
@@ -66,7 +66,7 @@ def top(
     Keys: n, c, m, r sort nodes by name, CPU, memory, restarts; s, b, d, l sort edges by messages,
     bytes, drops, latency; u sorts both by queue; tab selects the tables; q quits.
     """
-    from dora_cli.monitor.page import Page
+    from dora_cli.monitor import Page
 
     if not once and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise NoTerminal("`dora top` needs a terminal; use --once to print the values once")
@@ -91,7 +91,7 @@ def _snapshot(client: Client, page: Page, dataflow: str | None) -> Snapshot:
 
 
 def _measure(client: Client, page: Page, dataflow: str | None, names: frozenset[str]) -> Tables:
-    from dora_cli.monitor.page import tables
+    from dora_cli.monitor import tables
     from dora_config.protocol.snapshot import REUSED_SECONDS
 
     before = _snapshot(client, page, dataflow)
@@ -112,7 +112,7 @@ def _check_names(snapshot: Snapshot, names: frozenset[str]) -> None:
 def _live(
     client: Client, page: Page, dataflow: str | None, names: frozenset[str], interval: float
 ) -> None:
-    from dora_cli.monitor.page import tables
+    from dora_cli.monitor import tables
     from dora_cli.screen import screen
 
     before, now = None, _snapshot(client, page, dataflow)
@@ -139,7 +139,7 @@ def _live(
 
 
 def _print(page: Page, found: Tables, style: options.TableFormat) -> None:
-    from dora_cli.monitor.columns import EDGE_COLUMNS, NODE_COLUMNS, edge_json, fitting, node_json
+    from dora_cli.monitor import EDGE_COLUMNS, NODE_COLUMNS, edge_json, fitting, node_json
 
     for problem in found.problems:
         output.warn(problem)

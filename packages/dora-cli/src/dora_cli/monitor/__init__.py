@@ -1,1 +1,0 @@
-"""Tables of nodes and edges of `dora top`."""
