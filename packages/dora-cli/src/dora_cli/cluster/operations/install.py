@@ -91,39 +91,30 @@ def install_services(
     Return whether every machine has its service and, if the coordinator runs, is connected.
     """
     with reserve(cluster, command) as reservation:
-        return _install_all(cluster, installer, reservation, user=user, coordinator=coordinator)
+        token, _ = ensure_token(Authority(state_dir() / "coordinator" / "authority").sha256)
+        keep_token()
+        before = _require_own_coordinator(cluster)
 
+        def work(remote: RemoteMachine, report: Report) -> DaemonResult:
+            layout = layout_of(remote.machine, user=user)
+            lost = before is not None and remote.machine.id not in queries.connected_daemons(before)
+            return _install(remote, installer, layout, token, reservation, report, lost=lost)
 
-def _install_all(
-    cluster: Cluster,
-    installer: Installer,
-    reservation: Reservation,
-    *,
-    user: bool,
-    coordinator: bool,
-) -> bool:
-    token, _ = ensure_token(Authority(state_dir() / "coordinator" / "authority").sha256)
-    keep_token()
-    before = _require_own_coordinator(cluster)
-
-    def work(remote: RemoteMachine, report: Report) -> DaemonResult:
-        layout = layout_of(remote.machine, user=user)
-        lost = before is not None and remote.machine.id not in queries.connected_daemons(before)
-        return _install(remote, installer, layout, token, reservation, report, lost=lost)
-
-    ready = not coordinator or install_coordinator(cluster, installer, token, user=user)
-    trust_local_authority(cluster)
-    with suppress(CoordinatorUnavailable):  # `up` sends them when it runs
-        queries.set_standbys(cluster)
-    token = queries.endpoint_of(cluster).token or token
-    label = "Installing dora-daemon-{id} on {target}"
-    done = on_machines(cluster, label, work, describe=lambda one: one.text, source=reservation)
-    print_remarks(done)
-    output.write(success_count(done))
-    now = queries.connected_daemons(queries.fetch_report(cluster))
-    leftovers.report_on_machines(reservation, now.values())
-    connected = all(one.ok for one in done) and _connected(cluster, [d.machine.id for d in done])
-    return ready and connected
+        ready = not coordinator or install_coordinator(cluster, installer, token, user=user)
+        trust_local_authority(cluster)
+        with suppress(CoordinatorUnavailable):  # `up` sends them when it runs
+            queries.set_standbys(cluster)
+        token = queries.endpoint_of(cluster).token or token
+        label = "Installing dora-daemon-{id} on {target}"
+        done = on_machines(cluster, label, work, describe=lambda one: one.text, source=reservation)
+        print_remarks(done)
+        output.write(success_count(done))
+        now = queries.connected_daemons(queries.fetch_report(cluster))
+        leftovers.report_on_machines(reservation, now.values())
+        connected = all(one.ok for one in done) and _connected(
+            cluster, [d.machine.id for d in done]
+        )
+        return ready and connected
 
 
 def _install(

@@ -39,49 +39,45 @@ def bring_up(
 ) -> bool:
     """Start coordinator and daemons; return whether every daemon is connected."""
     with reserve(cluster, command) as reservation:
-        return _bring_up(cluster, installer, reservation, recreate_store=recreate_store)
+        address = queries.endpoint_of(cluster)
+        known = queries.report_if_running(cluster)
+        own = None
+        if known is None:
+            if cluster.coordinator.former and start_promoted(cluster, installer):
+                pass
+            elif not start_service(cluster, recreate_store=recreate_store):
+                own = local.start_coordinator(cluster, recreate_store=recreate_store)
+            output.write(f"Starting coordinator on {address}... OK")
+        else:
+            output.write(f"Starting coordinator on {address}... runs already")
+            if recreate_store:
+                output.warn(
+                    "its store is in use and was not changed; run `dora cluster down` first"
+                )
+        trust_local_authority(cluster)
+        keep_token()
+        queries.set_standbys(cluster)
+        connected = queries.connected_daemons(known)
 
+        def work(remote: RemoteMachine, report: Report) -> DaemonResult:
+            return _start_daemon(remote, installer, connected, reservation, report)
 
-def _bring_up(
-    cluster: Cluster, installer: Installer, reservation: Reservation, *, recreate_store: bool
-) -> bool:
-    address = queries.endpoint_of(cluster)
-    known = queries.report_if_running(cluster)
-    own = None
-    if known is None:
-        if cluster.coordinator.former and start_promoted(cluster, installer):
-            pass
-        elif not start_service(cluster, recreate_store=recreate_store):
-            own = local.start_coordinator(cluster, recreate_store=recreate_store)
-        output.write(f"Starting coordinator on {address}... OK")
-    else:
-        output.write(f"Starting coordinator on {address}... runs already")
-        if recreate_store:
-            output.warn("its store is in use and was not changed; run `dora cluster down` first")
-    trust_local_authority(cluster)
-    keep_token()
-    queries.set_standbys(cluster)
-    connected = queries.connected_daemons(known)
-
-    def work(remote: RemoteMachine, report: Report) -> DaemonResult:
-        return _start_daemon(remote, installer, connected, reservation, report)
-
-    label = "Starting daemon on {name}"
-    done = on_machines(cluster, label, work, describe=lambda one: one.text, source=reservation)
-    print_remarks(done)
-    started = [one.machine.id for one in done if one.ok]
-    if not started:
-        if own is not None and local.end_if_unused(cluster, own):
-            known_clusters.forget(cluster)
-            output.remark("No daemon was started, so the coordinator was ended again.")
-        return False
-    found = queries.wait_for_daemons(cluster, started)
-    now = queries.connected_daemons(queries.fetch_report(cluster))
-    leftovers.report_on_machines(reservation, now.values())
-    late = [one for one in done if one.ok and one.machine.id not in found]
-    if late:
-        _explain_late(cluster, late)
-    return _summarize(cluster, [one for one in done if not one.ok], late)
+        label = "Starting daemon on {name}"
+        done = on_machines(cluster, label, work, describe=lambda one: one.text, source=reservation)
+        print_remarks(done)
+        started = [one.machine.id for one in done if one.ok]
+        if not started:
+            if own is not None and local.end_if_unused(cluster, own):
+                known_clusters.forget(cluster)
+                output.remark("No daemon was started, so the coordinator was ended again.")
+            return False
+        found = queries.wait_for_daemons(cluster, started)
+        now = queries.connected_daemons(queries.fetch_report(cluster))
+        leftovers.report_on_machines(reservation, now.values())
+        late = [one for one in done if one.ok and one.machine.id not in found]
+        if late:
+            _explain_late(cluster, late)
+        return _summarize(cluster, [one for one in done if not one.ok], late)
 
 
 def _summarize(
