@@ -27,10 +27,6 @@ class TemplateKind(StrEnum):
     NODE = "node"
 
 
-class TargetExists(DoraError):
-    """The folder already exists; nothing was written."""
-
-
 def new(
     name: Annotated[str, typer.Argument(help="The folder to create.")],
     kind: Annotated[
@@ -50,7 +46,7 @@ def new(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     if folder.exists():
-        raise TargetExists(f"{folder} already exists; choose another name or remove it")
+        raise DoraError(f"{folder} already exists; choose another name or remove it")
     try:
         for relative, text in files.items():
             target = folder / relative

@@ -139,10 +139,6 @@ def list_(
                 output.remark(f"{node.node}: holds updates: {node.held}")
 
 
-class NoSuchNode(DoraError):
-    """The dataflow has no node of that id."""
-
-
 @with_client(or_here=True)
 def info(
     client: Client,
@@ -159,7 +155,7 @@ def info(
     summary = next((row for row in rows if row.node == node), None)
     if summary is None:
         known = ", ".join(sorted(row.node for row in rows))
-        raise NoSuchNode(f'the dataflow has no node "{node}"; its nodes: {known}')
+        raise DoraError(f'the dataflow has no node "{node}"; its nodes: {known}')
     inputs, outputs = _ports(found, node)
     if output_format is options.TableFormat.JSON:
         output.json_line({**as_json(summary), "inputs": inputs, "outputs": outputs})

@@ -45,10 +45,6 @@ def list_(
         output.write(f'node "{node}" has no parameters')
 
 
-class ParamNotFound(DoraError):
-    """The node has no parameter of that name."""
-
-
 @with_client(or_here=True)
 def get(
     client: Client,
@@ -60,7 +56,7 @@ def get(
     values = parameters(client, dataflow, node)
     if key not in values:
         known = ", ".join(sorted(values)) or "none"
-        raise ParamNotFound(
+        raise DoraError(
             f'param not found: node "{node}" has no parameter "{key}"; its parameters: {known}'
         )
     output.json_line(values[key])

@@ -20,14 +20,6 @@ if TYPE_CHECKING:
     from dora_config.protocol.snapshot import Snapshot
 
 
-class NoTerminal(DoraError):
-    """The live page needs a terminal."""
-
-
-class UnknownNode(DoraError):
-    """No running dataflow has a node of that name."""
-
-
 @with_client(or_here=True)
 def top(
     client: Client,
@@ -69,7 +61,7 @@ def top(
     from dora_cli.monitor import Page
 
     if not once and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise NoTerminal("`dora top` needs a terminal; use --once to print the values once")
+        raise DoraError("`dora top` needs a terminal; use --once to print the values once")
     page = Page(show, sort)
     names = frozenset(node or ())
     if not once:
@@ -106,7 +98,7 @@ def _check_names(snapshot: Snapshot, names: frozenset[str]) -> None:
     known = {node.node for node in snapshot.nodes}
     for name in sorted(names - known):
         listed = ", ".join(sorted(known)) or "none"
-        raise UnknownNode(f'no running dataflow has a node "{name}"; nodes: {listed}')
+        raise DoraError(f'no running dataflow has a node "{name}"; nodes: {listed}')
 
 
 def _live(

@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from dora_config.protocol.runner import EdgeStatus
 
 
-class NoSuchTopic(DoraError):
-    """The dataflow has no output of that name."""
-
-
 def positive_duration(text: str) -> float:
     """Return the seconds of a duration above zero; raises ValueError."""
     seconds = parse_duration(text)
@@ -67,12 +63,12 @@ def inputs_by_output(found: Described) -> dict[tuple[str, str], list[str]]:
 
 
 def split_topic(found: Described, topic: str) -> tuple[str, str]:
-    """Return node and output of `NODE/OUTPUT`; raises NoSuchTopic."""
+    """Return node and output of `NODE/OUTPUT`; raises DoraError."""
     node, _, name = topic.partition("/")
     outputs = inputs_by_output(found)
     if (node, name) not in outputs:
         known = ", ".join(f"{node}/{name}" for node, name in outputs) or "none"
-        raise NoSuchTopic(f"the dataflow has no output {topic!r}; its outputs: {known}")
+        raise DoraError(f"the dataflow has no output {topic!r}; its outputs: {known}")
     return node, name
 
 

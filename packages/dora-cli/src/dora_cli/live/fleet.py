@@ -43,10 +43,6 @@ RECONNECT_SECONDS = 120.0
 """How long a coordinator that was lost is waited for while a roll-out is followed."""
 
 
-class InvalidFleet(DoraError):
-    """A dataflow of a fleet cannot be run as the file says."""
-
-
 @dataclass(frozen=True, slots=True)
 class ReadFleet:
     """A fleet as a file describes it, with the code of its nodes."""
@@ -68,7 +64,7 @@ def operator() -> str:
 def read(path: Path, only: tuple[str, ...] = ()) -> ReadFleet:
     """Read the file, its dataflow files, and the code of their nodes.
 
-    ``only``: names of dataflows; others are not read. Raises ConfigError, InvalidFleet,
+    ``only``: names of dataflows; others are not read. Raises ConfigError, DoraError,
     CollectionError.
     """
     loaded = load_fleet(path)
@@ -93,7 +89,7 @@ def _desired(
     file = folder / entry.file
     if not file.is_file():
         problem = "is a folder; name the dataflow file in it" if file.is_dir() else "does not exist"
-        raise InvalidFleet(f"{place}: file {file} {problem}")
+        raise DoraError(f"{place}: file {file} {problem}")
     spec = make_spec(dataflow_file.load(file), name=name, offline=entry.offline)
     spec = with_env(spec, entry.env).model_copy(update={"params": entry.params})
     _check_nodes(spec.resolved.nodes, entry, place)
@@ -113,11 +109,11 @@ def _check_nodes(nodes: tuple[ResolvedNode, ...], entry: FleetDataflow, place: s
     for name in entry.params:
         if name not in known:
             listed = ", ".join(known)
-            raise InvalidFleet(f'{place}: params of node "{name}", which does not exist: {listed}')
+            raise DoraError(f'{place}: params of node "{name}", which does not exist: {listed}')
     for node in nodes:
         copied = entry.ids is not None or entry.labels is not None
         if copied and (node.deploy.machine or node.deploy.labels):
-            raise InvalidFleet(
+            raise DoraError(
                 f'{place}: node "{node.id}" names its machine in `deploy`, but each copy runs on '
                 "one machine; remove one of them"
             )

@@ -140,14 +140,6 @@ def _shifted(problems: tuple[Problem, ...], own: range) -> tuple[Problem, ...]:
     )
 
 
-class NodeRemoved(DoraError):
-    """A node was removed from the dataflow."""
-
-
-class CodeNotFound(DoraError):
-    """The files of a node are not on this machine."""
-
-
 @contextmanager
 def reporting_interrupt() -> Iterator[None]:
     """On Ctrl-C, report that the coordinator completes the request, and exit with 130."""
@@ -196,7 +188,7 @@ def reload(client: Client, uuid: str, name: str, grace: float) -> None:
     found = calls.describe(client, uuid)
     node = next((one for one in found.spec.resolved.nodes if one.id == name), None)
     if node is None:
-        raise NodeRemoved(f'node "{name}" was removed from the dataflow')
+        raise DoraError(f'node "{name}" was removed from the dataflow')
     if node.kind != "runtime":
         _replace(client, found, node, grace)
         return
@@ -234,7 +226,7 @@ def _replace(
 
 def _require_built(node: ResolvedNode) -> None:
     if node.needs_build and node.deploy.distribute == "local":
-        raise CodeNotFound(
+        raise DoraError(
             f'node "{node.id}" has `build` or `git`, which are run before a dataflow starts; add it'
             " to the dataflow file, or set `deploy: {distribute: http}`"
         )
@@ -249,7 +241,7 @@ def _sent(client: Client, found: Described, node: ResolvedNode) -> str:
         return found.spec.code.get(node.id, "")
     folder = Path(found.spec.origin.directory)
     if not folder.is_dir():
-        raise CodeNotFound(
+        raise DoraError(
             f'{folder} is not on this machine; change node "{node.id}" where the dataflow was'
             " started"
         )

@@ -28,12 +28,8 @@ _FILES: Final = ("dataflow.yml", "sender.py", "receiver.py")
 _PATIENT: Final = ("--set", f"link_timeout={TIMEOUT:g}", "--set", f"start_timeout={TIMEOUT:g}")
 
 
-class SelfTestFailed(DoraError):
-    """The self-test failed."""
-
-
 def run() -> None:
-    """Run the self-test; raises SelfTestFailed."""
+    """Run the self-test; raises DoraError."""
     # short, because socket paths below it are limited
     with tempfile.TemporaryDirectory(prefix="dt", dir="/tmp") as name:
         folder = Path(name)
@@ -70,7 +66,7 @@ class _Test:
                 self._start_dataflow()
 
     def _start_dataflow(self) -> None:
-        """Run `dora start`; raises SelfTestFailed unless all messages arrived."""
+        """Run `dora start`; raises DoraError unless all messages arrived."""
         try:
             done = subprocess.run(
                 [*run_module("dora_config.launcher"), "start", "dataflow.yml", "--attach"],
@@ -83,13 +79,13 @@ class _Test:
                 check=False,
             )
         except subprocess.TimeoutExpired as expired:
-            raise SelfTestFailed(
+            raise DoraError(
                 f"a dataflow on two daemons did not end within {TIMEOUT:g} s; it printed:\n"
                 + _indented((expired.stdout or b"").decode(errors="replace"))
             ) from None
         printed = done.stdout.decode(errors="replace")
         if done.returncode != 0 or printed.count(EXPECTED) != RECEIVERS:
-            raise SelfTestFailed(
+            raise DoraError(
                 f"a dataflow on two daemons ended with code {done.returncode}; it printed:\n"
                 + _indented(printed)
             )
@@ -128,7 +124,7 @@ def _wait(what: str, log: Path, found: Callable[[str], re.Match[str] | None]) ->
     deadline = time.monotonic() + TIMEOUT
     while (match := found(log.read_text(errors="replace"))) is None:
         if time.monotonic() > deadline:
-            raise SelfTestFailed(
+            raise DoraError(
                 f"{what} was not ready within {TIMEOUT:g} s; it printed:\n"
                 + _indented(log.read_text(errors="replace"))
             )

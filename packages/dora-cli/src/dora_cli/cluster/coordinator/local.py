@@ -136,10 +136,6 @@ def _has_ended(pid: int) -> bool:
         return True
 
 
-class NotLocal(DoraError):
-    """The coordinator's address does not belong to this machine, and nothing answers there."""
-
-
 def coordinator_arguments(cluster: Cluster) -> list[str]:
     """Return the coordinator's arguments.
 
@@ -153,10 +149,10 @@ def coordinator_arguments(cluster: Cluster) -> list[str]:
 def start_coordinator(
     cluster: Cluster, *, recreate_store: bool = False
 ) -> background.BackgroundProcess:
-    """Start it and wait until it answers; raises NotLocal, NotStarted and CoordinatorBusy."""
+    """Start it and wait until it answers; raises DoraError, NotStarted and CoordinatorBusy."""
     address = cluster.coordinator.addr
     if not is_local(address):
-        raise NotLocal(
+        raise DoraError(
             f"no coordinator answers at {address}, which is not an address of this machine; "
             "run this command on the machine with that address, start `dora coordinator` there, "
             "or correct coordinator.addr in the cluster file"

@@ -189,10 +189,6 @@ class MachineLock:
                 self._answers.put(answer)
 
 
-class InUse(DoraError):
-    """Machines belong to another cluster or operator."""
-
-
 @dataclass(frozen=True, slots=True)
 class ClusterCommand:
     """A command that changes machines."""
@@ -273,7 +269,7 @@ class Reservation:
     # ------------------------------------------------------------------------ begin and end
 
     def begin(self) -> None:
-        """Connect, lock and check; raises InUse."""
+        """Connect, lock and check; raises DoraError."""
         in_parallel(self._machines, self._connect)
         self._lock_all()
         # a command that was waited for may have made the account's token
@@ -391,7 +387,7 @@ class Reservation:
             if (conflicts := self.conflicts(machine))
         ]
         if found:
-            raise InUse(
+            raise DoraError(
                 "\n".join(found) + "\nnothing was changed on any machine; --take-over ends the "
                 "daemons of other clusters with their dataflows and uses the machines"
             )
@@ -417,7 +413,7 @@ def _describe_holder(holder: Mapping[str, Any] | None) -> str:
 def reserve(
     cluster: Cluster, command: ClusterCommand, machines: Sequence[Machine] | None = None
 ) -> Iterator[Reservation]:
-    """Reserve machines (None: all of the cluster) for the block; raises InUse."""
+    """Reserve machines (None: all of the cluster) for the block; raises DoraError."""
     reservation = Reservation(cluster, command, cluster.machines if machines is None else machines)
     try:
         reservation.begin()
