@@ -9,7 +9,7 @@ from dora_cli.errors import describe
 
 def test_a_missing_temporary_folder_has_a_remedy() -> None:
     error = FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
-    message = describe(error).message
+    message, _ = describe(error)
     assert message is not None
     assert message.endswith("free space there, or set TMPDIR to a writable folder")
 
@@ -17,5 +17,5 @@ def test_a_missing_temporary_folder_has_a_remedy() -> None:
 def test_an_argument_that_is_not_utf8() -> None:
     with pytest.raises(UnicodeEncodeError) as raised:
         "\udcff".encode()
-    message = describe(raised.value).message
+    message, _ = describe(raised.value)
     assert message == "an argument, path or variable is not valid UTF-8; change it"

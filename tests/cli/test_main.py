@@ -136,13 +136,13 @@ def _raised(error: BaseException, cause: BaseException) -> BaseException:
 def test_message_and_exit_code_of_an_exception(
     error: BaseException, message: str | None, code: int
 ) -> None:
-    failure = describe(error)
-    assert failure.exit_code == code
+    found, exit_code = describe(error)
+    assert exit_code == code
     if message is None:
-        assert failure.message is None
+        assert found is None
     else:
-        assert failure.message is not None
-        assert failure.message.startswith(message)
+        assert found is not None
+        assert found.startswith(message)
 
 
 def test_an_error_has_a_header_on_stderr(dora: Dora) -> None:

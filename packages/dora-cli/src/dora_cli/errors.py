@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from dora_cli import output
 
@@ -39,41 +38,33 @@ class CommandFailed(Exception):
         self.exit_code = exit_code
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """The text below `[ERROR]` (None: nothing to print) and the exit code."""
-
-    message: str | None
-    exit_code: int
-
-
-def describe(error: BaseException) -> Failure:
-    """Return message and exit code of an exception."""
+def describe(error: BaseException) -> tuple[str | None, int]:
+    """Return the text below `[ERROR]` (None: nothing to print) and the exit code."""
     from dora_config.errors import DoraError
 
     match error:
         case CommandFailed(exit_code=code):
-            return Failure(None, code)
+            return None, code
         case DoraError() | OSError():
-            return Failure(_with_causes(error), 1)
+            return _with_causes(error), 1
         case RuntimeError() if str(error) == _NO_THREAD:
-            return Failure(f"{error}: {_NO_PROCESS}", 1)
+            return f"{error}: {_NO_PROCESS}", 1
         case ValueError() if "surrogates not allowed" in str(error):
-            return Failure("an argument, path or variable is not valid UTF-8; change it", 1)
+            return "an argument, path or variable is not valid UTF-8; change it", 1
         case ExceptionGroup() if len(error.exceptions) == 1:
             return describe(error.exceptions[0])
         case ExceptionGroup() if all(isinstance(e, DoraError | OSError) for e in error.exceptions):
-            return Failure("\n".join(_with_causes(part) for part in error.exceptions), 1)
+            return "\n".join(_with_causes(part) for part in error.exceptions), 1
     trace = "".join(traceback.format_exception(error)).rstrip()
-    return Failure(f"unexpected error in dora; please report it\n{trace}", 1)
+    return f"unexpected error in dora; please report it\n{trace}", 1
 
 
 def report(error: BaseException) -> int:
     """Print the message of `error` and return the exit code."""
-    failure = describe(error)
-    if failure.message is not None:
-        output.failure(failure.message)
-    return failure.exit_code
+    message, exit_code = describe(error)
+    if message is not None:
+        output.failure(message)
+    return exit_code
 
 
 def _with_causes(error: BaseException) -> str:

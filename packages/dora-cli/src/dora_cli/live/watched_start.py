@@ -61,7 +61,7 @@ def watching(endpoint: Endpoint, uuid: str, watcher: NodeWatcher) -> Iterator[No
 def _warn_of_failure(watching: Future[None]) -> None:
     error = None if watching.cancelled() else watching.exception()
     if error is not None:
-        output.warn(f"nodes are not reloaded any more: {describe(error).message}")
+        output.warn(f"nodes are not reloaded any more: {describe(error)[0]}")
 
 
 def _watched(nodes: Iterable[ResolvedNode], base: Path) -> dict[str, tuple[ResolvedNode, Path]]:
@@ -88,5 +88,5 @@ def _reload(endpoint: Endpoint, uuid: str, name: str) -> str | None:
         with Client(endpoint) as client:
             reload(client, uuid, name, GRACE)
     except (DoraError, OSError) as error:  # a file may be replaced while it is sent
-        return describe(error).message
+        return describe(error)[0]
     return None
