@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -134,34 +135,20 @@ def record(
         split_seconds=split_duration,
     )
     settings = RecordSettings(limits, target, patterns)
-    coordinator = Coordinator(coordinator_addr, coordinator_port)
+    named = is_named(coordinator_addr, coordinator_port)
+    connect = partial(connect_now, coordinator_addr, coordinator_port)
     if path is None:
         assert attach is not None
-        _attach(attach, settings, coordinator)
-    elif cluster or coordinator.named:
+        _attach(attach, settings, connect, named=named)
+    elif cluster or named:
         if stop_after is not None or allow_shell_nodes:
             raise typer.BadParameter("--stop-after and --allow-shell-nodes are not for a cluster")
-        _run_on_cluster(path, settings, coordinator, overrides, uv=uv)
+        _run_on_cluster(path, settings, connect, overrides, uv=uv)
     else:
         run = RunSettings(
             uv=uv, stop_after=stop_after, allow_shell=allow_shell_nodes, env_overrides=overrides
         )
         _run_here(path, settings, run)
-
-
-@dataclass(frozen=True, slots=True)
-class Coordinator:
-    """Options that name a coordinator."""
-
-    addr: str | None
-    port: int | None
-
-    @property
-    def named(self) -> bool:
-        return is_named(self.addr, self.port)
-
-    def connect(self) -> Client:
-        return connect_now(self.addr, self.port)
 
 
 def _run_here(path: Path, settings: RecordSettings, run: RunSettings) -> None:
@@ -182,14 +169,16 @@ def _run_here(path: Path, settings: RecordSettings, run: RunSettings) -> None:
             recorder.finish()
 
 
-def _attach(dataflow: str, settings: RecordSettings, coordinator: Coordinator) -> None:
+def _attach(
+    dataflow: str, settings: RecordSettings, connect: Callable[[], Client], *, named: bool
+) -> None:
     """Record here a dataflow that runs only here, any other on its machines."""
     from dora_cli.coordinator.errors import CoordinatorUnreachable
     from dora_cli.recordings.recorder_process import NoSuchRunner, RecorderProcess, find_runner
     from dora_cli.recordings.starting import conclude, session_of
 
     absent: NoSuchRunner | None = None
-    if not coordinator.named:
+    if not named:
         try:
             directory, found = find_runner(dataflow)
             if found.whole:
@@ -199,7 +188,7 @@ def _attach(dataflow: str, settings: RecordSettings, coordinator: Coordinator) -
         except NoSuchRunner as error:
             absent = error
     try:
-        client = coordinator.connect()
+        client = connect()
     except CoordinatorUnreachable as error:
         raise (absent or error) from error
     with client:
@@ -207,13 +196,13 @@ def _attach(dataflow: str, settings: RecordSettings, coordinator: Coordinator) -
         settings.check_target(session.plan)
         session.begin(client)
         session.follow(client)
-    conclude(coordinator.connect, session, settings.target)
+    conclude(connect, session, settings.target)
 
 
 def _run_on_cluster(
     path: Path,
     settings: RecordSettings,
-    coordinator: Coordinator,
+    connect: Callable[[], Client],
     overrides: dict[str, str],
     *,
     uv: bool,
@@ -229,7 +218,7 @@ def _run_on_cluster(
     plan = settings.plan(spec)
     settings.check_target(plan)
     request = StartDataflow(spec=spec.model_copy(update={"recording": plan}))
-    with coordinator.connect() as client:
+    with connect() as client:
         uuid = start_dataflow(client, deliver_code(client, request))
         try:
             session = session_of_started(client, uuid, plan)
@@ -241,6 +230,6 @@ def _run_on_cluster(
             )
             raise
     session.finish()
-    conclude(coordinator.connect, session, settings.target)
+    conclude(connect, session, settings.target)
     if not succeeded:
         raise CommandFailed
