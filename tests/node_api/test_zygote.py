@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import pytest
 
+from dora_node_api.protocol.spawn_request import SpawnRequest
 from dora_node_api.zygote import Facts, importable, why_not
 
 ENVIRON = {"HOME": "/home/a", "LANG": "C.UTF-8", "PYTHONPATH": "/lib", "USER": "a"}
 NODE = {**ENVIRON, "PYTHONPATH": "/run/packages:/lib", "DORA_NODE_CONFIG": "{}", "MY": "1"}
 LOADED = frozenset({"sys", "types", "queue", "numpy", "pyarrow", "dora_node_api"})
-SCRIPT = ["/bin/python", "-u", "/nodes/a.py", "--fast"]
-MODULE = ["/bin/python", "-u", "-m", "dora_node_api.operators"]
+SCRIPT = ("/bin/python", "-u", "/nodes/a.py", "--fast")
+MODULE = ("/bin/python", "-u", "-m", "dora_node_api.operators")
+
+
+def refusal(
+    argv: tuple[str, ...], env: dict[str, str], beside: list[str], source: bytes, facts: Facts
+) -> str | None:
+    return why_not(SpawnRequest(argv, "/nodes", env), beside, source, facts)
 
 
 @pytest.mark.parametrize("argv", [SCRIPT, MODULE])
-def test_the_usual_node_is_forked(argv: list[str]) -> None:
+def test_the_usual_node_is_forked(argv: tuple[str, ...]) -> None:
     beside = ["a", "b", "helpers", "data"]
-    assert why_not(argv, NODE, beside, b"impo", Facts(ENVIRON, LOADED)) is None
+    assert refusal(argv, NODE, beside, b"impo", Facts(ENVIRON, LOADED)) is None
 
 
 @pytest.mark.parametrize(
@@ -43,19 +50,19 @@ def test_the_usual_node_is_forked(argv: list[str]) -> None:
     ],
 )
 def test_variables_that_are_read_at_the_start(changes: dict[str, str], reason: str) -> None:
-    found = why_not(SCRIPT, {**NODE, **changes}, [], b"", Facts(ENVIRON, LOADED))
+    found = refusal(SCRIPT, {**NODE, **changes}, [], b"", Facts(ENVIRON, LOADED))
     assert found is not None
     assert found.startswith(reason)
 
 
 def test_a_variable_that_only_the_zygote_has() -> None:
     facts = Facts({**ENVIRON, "OMP_NUM_THREADS": "1"}, LOADED)
-    assert why_not(SCRIPT, NODE, [], b"", facts) is not None
+    assert refusal(SCRIPT, NODE, [], b"", facts) is not None
 
 
 def test_relative_entries_of_the_path_belong_to_a_directory() -> None:
     node = {**NODE, "PYTHONPATH": "/run/packages:lib"}
-    found = why_not(SCRIPT, node, [], b"", Facts({**ENVIRON, "PYTHONPATH": "lib"}, LOADED))
+    found = refusal(SCRIPT, node, [], b"", Facts({**ENVIRON, "PYTHONPATH": "lib"}, LOADED))
     assert found == "its PYTHONPATH has relative entries"
 
 
@@ -73,16 +80,16 @@ def test_relative_entries_of_the_path_belong_to_a_directory() -> None:
             {},
             "its file names variables OMP_..., which loaded libraries have read",
         ),
-        (["python", "-u", "a.py"], [], b"", {}, "its file is not an absolute path"),
-        (["python", "-u"], [], b"", {}, "its file is not an absolute path"),
+        (("python", "-u", "a.py"), [], b"", {}, "its file is not an absolute path"),
+        (("python", "-u"), [], b"", {}, "its file is not an absolute path"),
         (SCRIPT, [], b"", {"changed": "/site/pyarrow"}, "/site/pyarrow has changed"),
         (SCRIPT, [], b"", {"strange": "it starts threads"}, "it starts threads"),
     ],
 )
 def test_other_differences(
-    argv: list[str], beside: list[str], source: bytes, facts: dict[str, str], reason: str
+    argv: tuple[str, ...], beside: list[str], source: bytes, facts: dict[str, str], reason: str
 ) -> None:
-    assert why_not(argv, NODE, beside, source, Facts(ENVIRON, LOADED, **facts)) == reason
+    assert refusal(argv, NODE, beside, source, Facts(ENVIRON, LOADED, **facts)) == reason
 
 
 def test_what_a_folder_has_to_import() -> None:

@@ -123,7 +123,7 @@ optional_fields: dict[Any, Any] = {
     "shared_memory_pool_size": st.integers(0, 1 << 40),
     "min_log_level": st.sampled_from(["INFO", "warn"]),
     "cpu_affinity": st.lists(st.integers(0, 7)),
-    "warm": st.sampled_from([True, False, ["numpy", "a.b"]]),
+    "warm": st.sampled_from([False, [], ["numpy", "a.b"]]),
     "pattern": st.sampled_from(["service-server", "action-client"]),
     "send_stdout_as": st.just("out"),
     "output_types": st.just({"out": "std/core/v1/String"}),

@@ -156,6 +156,7 @@ NODE = [
     ("path: p\ncpu_affinity: [0, -1]", "cpu_affinity item 2: must not be negative, found -1"),
     ("path: p\ncpu_affinity: 1", "cpu_affinity: expected a list, found 1"),
     ("path: p\nwarm: numpy", 'warm: expected false or a list of Python modules, found "numpy"'),
+    ("path: p\nwarm: true", "warm: expected false or a list of Python modules, found true"),
     ("path: p\nwarm: [a-b]", "warm: expected the name of a Python module, such as numpy"),
     ("path: p\ndeploy: {machin: a}", "deploy: unknown field `machin` (did you mean `machine`?)"),
     ("path: p\ndeploy: {labels: {gpu: }}", "labels gpu: expected a text, found nothing"),

@@ -24,7 +24,6 @@ import io
 import itertools
 import json
 import os
-import resource
 import select
 import signal
 import socket
@@ -37,6 +36,8 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from dora_node_api.protocol.spawn_request import SpawnRequest
 
 CHANNEL = 3
 MAX_REQUEST = 1 << 20
@@ -92,22 +93,19 @@ class Facts:
 
 
 def why_not(
-    argv: list[str],
-    variables: Mapping[str, str],
-    beside: Iterable[str],
-    source: bytes,
-    facts: Facts,
+    process: SpawnRequest, beside: Iterable[str], source: bytes, facts: Facts
 ) -> str | None:
     """Return why a node cannot be forked, None if it can; pure.
 
     ``beside``: names of importable files in the folder that is first on its path. ``source``:
     its file, which may set variables before it imports numpy.
     """
+    argv, variables = process.argv, process.env
     if facts.strange is not None:
         return facts.strange
     if facts.changed is not None:
         return f"{facts.changed} has changed"
-    if argv[2:3] != ["-m"] and (not argv[2:] or not argv[2].startswith("/")):
+    if argv[2:3] != ("-m",) and (not argv[2:] or not argv[2].startswith("/")):
         return "its file is not an absolute path"
     if source[:2] == b"PK" or source[2:4] == b"\r\n":
         return "its file is an archive or compiled"
@@ -151,9 +149,9 @@ class Request:
     """One request, and the descriptors that came with it."""
 
     def __init__(self, data: bytes, descriptors: list[int]) -> None:
-        self.values: dict[str, Any] = json.loads(data)
-        self.argv: list[str] = self.values["argv"]
-        self.variables: dict[str, str] = self.values["env"]
+        values: dict[str, Any] = json.loads(data)
+        self.process = SpawnRequest.from_json(values["process"])
+        self.warm: list[str] = values["warm"]
         *self.outputs, number = descriptors
         self.channel = socket.socket(fileno=number)
 
@@ -176,9 +174,9 @@ class Request:
     @property
     def folder(self) -> str:
         """The first entry of its path."""
-        if self.argv[2] == "-m":
-            return str(self.values["cwd"])
-        return os.path.dirname(os.path.realpath(self.argv[2]))
+        if self.process.argv[2] == "-m":
+            return self.process.cwd
+        return os.path.dirname(os.path.realpath(self.process.argv[2]))
 
 
 class Zygote:
@@ -206,7 +204,7 @@ class Zygote:
         load_pyarrow()
         self.load(MODULES)
         gc.disable()
-        self._channel.send(b"ready")
+        self._report()
 
     def load(self, names: Iterable[str]) -> None:
         """Import modules that are not imported yet; those that fail are left to the node."""
@@ -215,8 +213,8 @@ class Zygote:
         for name in missing:
             try:
                 importlib.import_module(name)
-            except (Exception, SystemExit):  # noqa: BLE001 - code of libraries
-                continue
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - code of libraries
+                self._report(failed=name, error=f"{type(error).__name__}: {error}"[:500])
         if missing:
             if threading.active_count() > 1:
                 self._strange = f"a module of `warm` starts threads ({', '.join(missing)})"
@@ -225,10 +223,14 @@ class Zygote:
             gc.collect()
             gc.freeze()
 
+    def _report(self, **facts: str) -> None:
+        """Report that the zygote is ready, or why it could not import a module."""
+        self._channel.send(json.dumps(facts).encode())
+
     def serve(self) -> Request | None:
         """Answer requests until the runner closes its end; then return None."""
         while requests := self._receive():
-            warm = {name: None for request in requests for name in request.values["warm"]}
+            warm = {name: None for request in requests for name in request.warm}
             self.load(warm)
             now = snapshot()
             changed = next((path for path in now if now[path] != self._known.get(path)), None)
@@ -251,12 +253,12 @@ class Zygote:
                 return f"its folder has more than {MAX_BESIDE} entries"
             beside = importable((entry.name, entry.is_dir()) for entry in some)
             source = b""
-            if request.argv[2] != "-m":
-                with open(request.argv[2], "rb") as file:
+            if request.process.argv[2] != "-m":
+                with open(request.process.argv[2], "rb") as file:
                     source = file.read(MAX_SOURCE)
         except OSError as error:
             return str(error)
-        return why_not(request.argv, request.variables, beside, source, facts)
+        return why_not(request.process, beside, source, facts)
 
     def _receive(self) -> list[Request]:
         """Wait for a request; take those that wait already."""
@@ -344,20 +346,18 @@ def _state(path: str) -> object:
 
 def _become(request: Request, middle: int, runner: int) -> None:
     """Give this process what a new process of the runner would have, and wait for the runner."""
-    values = request.values
+    process = request.process
     try:
         os.setsid()
         for number, descriptor in enumerate(request.outputs, start=1):
             os.dup2(descriptor, number)
             os.close(descriptor)
-        os.chdir(values["cwd"])
-        os.sched_setaffinity(0, values["cpus"])
-        if values["open_files"]:
-            resource.setrlimit(resource.RLIMIT_NOFILE, tuple(values["open_files"]))
+        os.chdir(process.cwd)
+        process.apply()
         os.environ.clear()
-        os.environ.update(request.variables)
+        os.environ.update(process.env)
         time.tzset()
-        show(request.argv, request.variables)
+        show(process.argv, process.env)
         _reseed()
         _wait_for_end(middle)
         # not before: the end of the former parent would count
@@ -384,7 +384,7 @@ def _wait_for_end(pid: int) -> None:
         ended.poll(_REPARENTING * 1000)
 
 
-def show(argv: list[str], variables: Mapping[str, str]) -> None:
+def show(argv: Iterable[str], variables: Mapping[str, str]) -> None:
     """Let /proc, and so `ps`, show this command line and environment. Raises OSError."""
     global _shown
     parts = [
@@ -413,9 +413,9 @@ _shown = b""
 
 def _run(request: Request) -> None:
     """Run a node as Python runs a program. Raises SystemExit or KeyboardInterrupt."""
-    argv = request.argv
-    packages = request.variables[_PATH].partition(":")[0]
-    sys.orig_argv = list(argv)
+    argv = list(request.process.argv)
+    packages = request.process.env[_PATH].partition(":")[0]
+    sys.orig_argv = [*argv]
     sys.path[:0] = [packages] if sys.flags.safe_path else [request.folder, packages]
     del sys.modules["__main__"]  # it is torn down before the modules of the zygote
     sys.modules["__main__"] = main_module = types.ModuleType("__main__")

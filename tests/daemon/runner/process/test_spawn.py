@@ -19,13 +19,13 @@ from support.waiting import wait_until
 from dora_daemon.runner.machine.events import Exit
 from dora_daemon.runner.process.spawn import (
     NodeProcess,
-    SpawnRequest,
     raise_open_files,
     spawn,
     usable_cpus,
     watch_process,
     why_not,
 )
+from dora_node_api.protocol.spawn_request import SpawnRequest
 
 Start = Callable[..., NodeProcess]
 

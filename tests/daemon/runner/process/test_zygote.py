@@ -23,8 +23,9 @@ from dora_daemon.runner.process import zygote as module
 from dora_daemon.runner.process.environment import with_packages
 from dora_daemon.runner.process.injection import LaunchFacts, make_package_folder
 from dora_daemon.runner.process.prepare import PreparedNode
-from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest, spawn
+from dora_daemon.runner.process.spawn import NodeProcess, spawn
 from dora_daemon.runner.process.zygote import Zygote
+from dora_node_api.protocol.spawn_request import SpawnRequest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has zygotes")
 
@@ -39,8 +40,9 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.packages = make_package_folder(folder / "packages")
-        self.zygote = Zygote()
+        self.zygote = Zygote(lambda *words: self.warnings.append(words))
         self.reasons: list[str] = []
+        self.warnings: list[tuple[str, str]] = []
 
     def request(self, text: str, *words: str, name: str = "node.py", **env: str) -> SpawnRequest:
         place = self.folder / "nodes"
@@ -504,6 +506,16 @@ def test_a_changed_module_is_loaded_again(
         bench.expect(warm=("mine", "absent", "ends"))
         request = bench.request("import mine; print(mine.VALUE)")
         assert (await outcome(await forked(bench, request)))[1] == "1\n"
+        assert [(node, text.split("; ")[0]) for node, text in bench.warnings] == [
+            (
+                "a",
+                f'cannot import "{name}" of `warm` before the node is forked: {error}',
+            )
+            for name, error in (
+                ("absent", "ModuleNotFoundError: No module named 'absent'"),
+                ("ends", "SystemExit: 3"),
+            )
+        ]
         (library / "mine.py").write_text("VALUE = 20")
         assert await bench.fork(request) is None
         assert "mine.py has changed" in bench.reasons[-1]
@@ -511,6 +523,7 @@ def test_a_changed_module_is_loaded_again(
         (library / "other.py").touch()
         assert await bench.fork(request) is None
         assert str(library) in bench.reasons[-1]
+        assert len(bench.warnings) == 2  # although another zygote has tried
 
     use(check)
 

@@ -183,8 +183,8 @@ def _text(value: str) -> str:
 
 
 def _warm(value: Any) -> Literal[False] | list[str]:
-    if isinstance(value, bool):
-        return [] if value else False
+    if value is False:
+        return False
     if not isinstance(value, list):
         raise wrong(f"expected false or a list of Python modules, found {show(value)}")
     for name in value:
@@ -297,7 +297,7 @@ WarmField = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "boolean"},
+                {"const": False},
                 {"type": "array", "items": {"type": "string", "pattern": _MODULE_PATTERN}},
             ]
         }

@@ -39,7 +39,8 @@ from dora_daemon.runner.nodes.processes import Processes
 from dora_daemon.runner.nodes.queues import QueueEntry, duplicate
 from dora_daemon.runner.nodes.segments import SegmentTable
 from dora_daemon.runner.nodes.services import NodeServices
-from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest
+from dora_daemon.runner.process.spawn import NodeProcess
+from dora_node_api.protocol.spawn_request import SpawnRequest
 from dora_node_api.transport.consumer.receiving import Receiver
 from dora_node_api.transport.shared.board import Board
 from dora_node_api.transport.shared.errors import TransportError

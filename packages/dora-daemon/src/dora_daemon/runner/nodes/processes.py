@@ -16,9 +16,10 @@ from dora_daemon.runner.nodes.node_config import operator_configs
 from dora_daemon.runner.nodes.services import NodeServices
 from dora_daemon.runner.process.memory_kills import MemoryKills
 from dora_daemon.runner.process.prepare import PreparedNode
-from dora_daemon.runner.process.spawn import NodeProcess, SpawnRequest, spawn, why_not
+from dora_daemon.runner.process.spawn import NodeProcess, spawn, why_not
 from dora_daemon.runner.process.zygote import Zygote, is_forkable
 from dora_node_api.protocol.launch_config import LaunchConfig
+from dora_node_api.protocol.spawn_request import SpawnRequest
 
 
 class Processes:
@@ -41,7 +42,7 @@ class Processes:
         self._departures = services.departures
         self._open_files = open_files
         self._memory_kills = MemoryKills()
-        self._zygote = Zygote()
+        self._zygote = Zygote(lambda node, text: services.logs.emit("warn", text, node))
         self._starting: dict[LocalNode, str] = {}
         """Nodes without a process yet, and the last signal that was sent to them."""
         self._waiting: deque[tuple[LocalNode, int]] = deque()
@@ -87,8 +88,7 @@ class Processes:
         reason: str,
     ) -> None:
         if running is None:
-            text = f"not forked but started as a program: {reason}"
-            self._services.logs.emit("debug", text, node.id)
+            node.log.note("debug", f"not forked but started as a program: {reason}")
             self._execute(node, incarnation, request)
         else:
             self._adopt(running, incarnation, node.log)

@@ -9,33 +9,19 @@ import resource
 import signal
 import subprocess
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from dora_daemon.runner.logs.logs import LineHandler, OutputReader
 from dora_daemon.runner.machine.events import Exit
 from dora_daemon.runner.process.metrics import LoadMeter
+from dora_node_api.protocol.spawn_request import SpawnRequest
 
 MAX_ROUNDS = 10
 _PR_SET_PDEATHSIG = 1
 _PRCTL = ctypes.CDLL(None).prctl
-
-
-@dataclass(frozen=True, slots=True)
-class SpawnRequest:
-    """Program and environment. ``cwd`` exists; ``env`` is complete."""
-
-    argv: tuple[str, ...]
-    cwd: str
-    env: Mapping[str, str] = field(repr=False)
-    cpus: tuple[int, ...] = ()
-    open_files: tuple[int, int] | None = None
-    """RLIMIT_NOFILE of the node, soft and hard, instead of the raised limits of the runner."""
-    inherited: tuple[int, ...] = ()
-    """Descriptors that it inherits under the same numbers."""
 
 
 class ForkedProcess:
@@ -204,23 +190,16 @@ def why_not(program: str, error: OSError | ValueError) -> str:
 
 def _before_exec(request: SpawnRequest, parent: int, report: int) -> Callable[[], None]:
     """Return what the child does before it becomes the program; ``report``: pipe for a failure."""
-    cpus = set(request.cpus)
-    cores = ", ".join(map(str, request.cpus))
 
     def prepare() -> None:
-        step = "cannot prepare the process"
         try:
             _PRCTL(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
             if os.getppid() != parent:
                 os._exit(127)
-            if cpus:
-                step = f"cannot set its processor cores {cores} (`cpu_affinity`)"
-                os.sched_setaffinity(0, cpus)
-            if request.open_files is not None:
-                step = f"cannot set its limits of open files {request.open_files} (`ulimit -n`)"
-                resource.setrlimit(resource.RLIMIT_NOFILE, request.open_files)
+            request.apply()
         except BaseException as error:
-            os.write(report, f"{step}: {error!s}".encode())  # Popen reports no cause
+            step = "" if isinstance(error, OSError) else "cannot prepare the process: "
+            os.write(report, f"{step}{error!s}".encode())  # Popen reports no cause
             raise
 
     return prepare

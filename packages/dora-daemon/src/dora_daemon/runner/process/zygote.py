@@ -16,7 +16,9 @@ from dataclasses import dataclass
 
 from dora_config.zygote_process import start, take_early
 from dora_daemon.runner.process.prepare import PreparedNode
-from dora_daemon.runner.process.spawn import ForkedProcess, NodeProcess, SpawnRequest
+from dora_daemon.runner.process.spawn import ForkedProcess, NodeProcess
+from dora_node_api.frozen import replace
+from dora_node_api.protocol.spawn_request import SpawnRequest
 
 LIMIT = 3.0
 """Seconds for an answer; then nodes are started as programs."""
@@ -61,12 +63,16 @@ class _Fork:
 class Zygote:
     """Forks nodes for a runner. Create it inside the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, warn: Callable[[str, str], object]) -> None:
+        """``warn`` logs a warning about a node."""
         self._loop = asyncio.get_running_loop()
+        self._warn = warn
         self._process: _Process | None = None
         self._nodes = 0
         """Number of nodes that it may fork."""
-        self._warm: dict[str, None] = {}
+        self._warm: dict[str, str] = {}
+        """Modules to import, and the first node that lists each."""
+        self._not_imported: set[str] = set()
         self._failures = 0
         """Since the last node that it forked."""
         self._waiting: deque[tuple[SpawnRequest, Done]] = deque()
@@ -76,7 +82,8 @@ class Zygote:
         """Start a process if it is worth while for these nodes and those before."""
         for node in filter(is_forkable, nodes):
             self._nodes += 1
-            self._warm.update(dict.fromkeys(node.spec.warm or ()))
+            for name in node.spec.warm or ():
+                self._warm.setdefault(name, node.spec.id)
         if (early := take_early()) is not None:
             self._use(*early, early=True)
             if not self._nodes:
@@ -122,10 +129,24 @@ class Zygote:
     def _readable(self) -> None:
         assert self._process is not None
         with suppress(OSError):
-            if self._process.channel.recv(64):
-                self._process.ready = True
+            if data := self._process.channel.recv(1 << 14):
+                report = json.loads(data)
+                if "failed" in report:
+                    self._name_failed(report["failed"], report["error"])
+                else:
+                    self._process.ready = True
                 return
         self._failed("the zygote has ended")
+
+    def _name_failed(self, module: str, error: str) -> None:
+        """Warn once about a module of `warm`."""
+        if module in self._warm and module not in self._not_imported:
+            self._not_imported.add(module)
+            self._warn(
+                self._warm[module],
+                f'cannot import "{module}" of `warm` before the node is forked: {error}; list only'
+                " modules that the Python of dora finds without the node's folder and `env`",
+            )
 
     def _failed(self, reason: str) -> None:
         """End the process. Nodes that it has forked and not reported yet still report."""
@@ -155,14 +176,9 @@ class Zygote:
                 done(None, str(error))
 
     def _send(self, process: _Process, request: SpawnRequest, done: Done) -> None:
-        values = {
-            "argv": request.argv,
-            "cwd": request.cwd,
-            "env": dict(request.env),
-            "cpus": request.cpus or tuple(os.sched_getaffinity(0)),
-            "open_files": request.open_files,
-            "warm": list(self._warm),
-        }
+        cpus = request.cpus or tuple(os.sched_getaffinity(0))
+        process_json = replace(request, cpus=cpus).to_json()
+        values = {"process": process_json, "warm": list(self._warm)}
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pipes: list[int] = []
         try:

@@ -1,0 +1,59 @@
+"""What a process gets before it runs the program of a node, whether executed or forked."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Mapping
+from typing import Any
+
+from dora_node_api.frozen import Frozen
+from dora_node_api.protocol.messages import to_json
+
+
+class SpawnRequest(Frozen):
+    """Program and environment. ``cwd`` exists; ``env`` is complete."""
+
+    argv: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str]
+    cpus: tuple[int, ...] = ()
+    """Processor cores; empty: those of the runner."""
+    open_files: tuple[int, int] | None = None
+    """RLIMIT_NOFILE of the node, soft and hard, instead of the raised limits of the runner."""
+    inherited: tuple[int, ...] = ()
+    """Descriptors that it inherits under the same numbers; a zygote cannot pass these on."""
+
+    def apply(self) -> None:
+        """Set what this process keeps when it runs the program. Raises OSError or ValueError.
+
+        Called between fork and exec: takes no lock and imports nothing.
+        """
+        step = ""
+        try:
+            if self.cpus:
+                cores = ", ".join(map(str, self.cpus))
+                step = f"cannot set its processor cores {cores} (`cpu_affinity`)"
+                os.sched_setaffinity(0, self.cpus)
+            if self.open_files is not None:
+                step = f"cannot set its limits of open files {self.open_files} (`ulimit -n`)"
+                resource.setrlimit(resource.RLIMIT_NOFILE, self.open_files)
+        except (OSError, ValueError) as error:
+            raise OSError(f"{step}: {error}") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object for :meth:`from_json`."""
+        values: dict[str, Any] = to_json(self)
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> SpawnRequest:
+        """Return the request of a runner of the same version."""
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**given)
+
+    def __repr__(self) -> str:
+        return f"SpawnRequest({self.argv})"  # variables may be secret
