@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 
 from dora_ros2.cdr.generator import View, arrow_type, with_views
-from dora_ros2.cdr.reader import Reader, generate_reader
+from dora_ros2.cdr.reader import LARGE, Reader, generate_reader
 from dora_ros2.cdr.writer import REFUSALS, Writer, as_dictionary, generate_writer, problem_of
 from dora_ros2.definitions.description import (
     TypeDescription,
@@ -67,12 +67,8 @@ class MessageType(_InterfaceType):
         return arrow_type(self.description)
 
     @cached_property
-    def _little(self) -> Reader:
-        return generate_reader(self.description, "<")
-
-    @cached_property
-    def _big(self) -> Reader:
-        return generate_reader(self.description, ">")
+    def _reader(self) -> Callable[[str, bool], Reader]:
+        return cache(partial(generate_reader, self.description))
 
     @cached_property
     def _writer(self) -> Writer:
@@ -83,9 +79,9 @@ class MessageType(_InterfaceType):
         held = memoryview(payload).cast("B")
         match held[:2].tobytes():
             case b"\0\1":
-                read = self._little
+                order = "<"
             case b"\0\0":
-                read = self._big
+                order = ">"
             case other:
                 raise MalformedMessage(
                     f"{self.name}: the header {other.hex() or '(empty)'} is not that of plain CDR"
@@ -94,6 +90,7 @@ class MessageType(_InterfaceType):
             raise MalformedMessage(f"{self.name}: the payload ends within its header")
         views: list[View] = []
         try:
+            read = self._reader(order, len(held) > LARGE)
             array = pa.array([read(held[4:], views)], self.arrow_type)
             if views:
                 array = with_views(array, views, pa.py_buffer(payload).slice(4))

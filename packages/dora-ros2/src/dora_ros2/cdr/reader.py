@@ -1,9 +1,9 @@
-"""Generated readers: one Python function for each type, from CDR to nested tuples.
+"""Generated readers: Python functions for each type, from CDR to nested tuples.
 
 A reader is straight-line code: nested messages are inlined, and every count is compared with the
 bytes that are left before anything is allocated for it. Long lists of numbers are not read: the
-reader returns where they lie. Python objects need many times the memory of what they are read from:
-other long lists become Arrow arrays in batches, or are read when Arrow takes their elements.
+reader returns where they lie. Python objects need many times the memory of what they are read from,
+so that the reader of large payloads appends the fields of messages in lists to columns.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import array
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -33,20 +33,22 @@ from dora_ros2.errors import MalformedMessage
 Reader = Callable[[memoryview, list[View]], tuple[Any, ...]]
 """Reads what follows the header; appends the lists that it leaves to be shared."""
 
-_BATCH: Final = 16_384
-"""Bytes of a payload from which elements of a list are not kept as Python objects."""
+LARGE: Final = 4096
+"""Bytes of a payload from which messages and texts in lists are not kept as Python objects."""
+_SURPLUS: Final = 100_000
+"""Bytes by which lists of tiny arrays may need more than twice the memory of their payload."""
 _NATIVE: Final = "<" if sys.byteorder == "little" else ">"
 
 
-def generate_reader(description: TypeDescription, order: str) -> Reader:
-    """Compile the reader of a type; ``order`` is ``<`` or ``>``, as in the module `struct`."""
-    generator = _ReaderGenerator(description, order)
+def generate_reader(description: TypeDescription, order: str, large: bool) -> Reader:
+    """Compile a reader of a type; ``order`` is ``<`` or ``>``, as in the module `struct`."""
+    generator = _ReaderGenerator(description, order, large)
     row = generator.structure(description.name, (), "")
     generator.flush()
     # Writers pad to a multiple of 4. rclpy's buffers also have room for the padding of empty lists
     # and the ends of wide strings, neither of which it writes.
     tail = f" if e - p > 3 + slack: raise rest(e - p)\n return {row}"
-    return generator.compile("(b, views):\n p = slack = 0; e = len(b)", tail)
+    return generator.compile("(b, views):\n p = slack = surplus = 0; e = len(b)", tail)
 
 
 def _unterminated(what: str) -> MalformedMessage:
@@ -57,6 +59,12 @@ def _rest(count: int) -> MalformedMessage:
     return MalformedMessage(f"{count} bytes follow the last field")
 
 
+def _tiny(what: str, count: int) -> MalformedMessage:
+    return MalformedMessage(
+        f"{what} has {count} elements, which need more than twice the memory of the message"
+    )
+
+
 def _wide(raw: memoryview, order: str) -> str:
     """Decode UTF-16 units of 4 bytes each."""
     encoding = "utf-32-le" if order == "<" else "utf-32-be"
@@ -64,54 +72,49 @@ def _wide(raw: memoryview, order: str) -> str:
     return units.decode("utf-16-le")
 
 
-def _swapped(raw: memoryview, code: str, kind: pa.DataType) -> pa.Array:
+def _swapped(raw: memoryview, code: str) -> array.array[Any]:
     """Return numbers of the other byte order."""
     held = array.array(code)
     held.frombytes(raw)
     held.byteswap()
-    return pa.Array.from_buffers(kind, len(held), [None, pa.py_buffer(held)])
+    return held
 
 
-def _joined(batches: list[pa.Array], rest: list[Any], kind: pa.DataType) -> pa.ChunkedArray:
-    return pa.chunked_array([*batches, pa.array(rest, kind)])
+def _column(code: str) -> Any:
+    """Return an empty column: of numbers, or of bytes for booleans and texts."""
+    return bytearray() if code == "?" else array.array(code)
 
 
-class _Rows(Sequence[Any]):
-    """Messages of the same layout, each read when it is taken."""
-
-    def __init__(
-        self, raw: memoryview, packed: struct.Struct, row: Callable[[Any], tuple[Any, ...]]
-    ) -> None:
-        self._raw = raw
-        self._unpack = packed.unpack_from
-        self._size = packed.size
-        self._row = row
-
-    def __len__(self) -> int:
-        return len(self._raw) // self._size
-
-    def __getitem__(self, index: Any) -> tuple[Any, ...]:
-        return self._row(self._unpack(self._raw, index * self._size))
+def _offsets() -> array.array[int]:
+    return array.array("i", [0])
 
 
 class _ReaderGenerator(Generator):
     """The code has the bytes in ``b``, the position in ``p`` and the end in ``e``."""
 
-    def __init__(self, description: TypeDescription, order: str) -> None:
+    def __init__(self, description: TypeDescription, order: str, large: bool) -> None:
         super().__init__(description, order)
+        self._large = large
         self._items = 0
         self._tuple = ""
+        self._columns: list[str] = []
+        """Variables of the columns of a list, in the order in which `_filled` takes them."""
+        self._appends: list[str] | None = None
+        """Lines that append an element of a list to its columns; None elsewhere."""
         self.names |= {
             "u32": struct.Struct(f"{order}I").unpack_from,
             "unpack": struct.unpack_from,
             "unterminated": _unterminated,
             "rest": _rest,
+            "tiny": _tiny,
             "wide": _wide,
             "swapped": _swapped,
-            "array": pa.array,
-            "joined": _joined,
-            "Rows": _Rows,
-            "BATCH": _BATCH,
+            "column": _column,
+            "offsets": _offsets,
+            "numbers": lambda held, kind: _filled(description, kind, iter([held]), len(held), {}),
+            "filled": lambda columns, kind, count: _filled(
+                description, kind, iter(columns), count, {}
+            ),
         }
 
     def pad(self, count: int) -> None:
@@ -132,15 +135,16 @@ class _ReaderGenerator(Generator):
     def structure(self, name: str, path: tuple[int, ...] | None, label: str) -> str:
         """Read a message; return the expression of its tuple.
 
-        ``path`` leads to it by indexes of fields, and is None within a sequence.
+        ``path`` leads to it by indexes of fields, and is None within a list.
         """
         values = []
         for index, field in enumerate(self.description.structures[name].fields):
+            if field.name == PLACEHOLDER:
+                self._grouped("B", 1)
+                continue
             below = None if path is None else (*path, index)
-            value = self._field(field, below, f"{label}{field.name}")
-            if field.name != PLACEHOLDER:
-                values.append(value)
-        return _tuple_of(values)
+            values.append(self._field(field, below, f"{label}{field.name}"))
+        return f"({''.join(f'{value}, ' for value in values)})"
 
     def _field(self, field: Field, path: tuple[int, ...] | None, label: str) -> str:
         kind = field.type
@@ -149,32 +153,47 @@ class _ReaderGenerator(Generator):
             return self._single(kind, path, label)
         if kind.kind == "array":
             if code and kind.capacity < LONG:
-                return self._grouped(code, kind.capacity, as_tuple=True)
+                first = self._grouped(code, kind.capacity)
+                value = f"{self._tuple}[{first}:{self._items}]"
+                if self._appends is not None:
+                    self._appends.append(f"{self._new_column(code)}.extend({value})")
+                return value
             self.flush()
             count = str(kind.capacity)
         else:
             count = self._count(kind.capacity, label)
+            if self._appends is not None:
+                held = self._new_column()
+                self.emit(f"{held}.append({held}[-1] + {count})")
         if code:
             return self._numbers(kind, code, count, path, label)
-        layout = _layout(self.description, kind.nested) if kind.element == NESTED else None
-        if layout is not None:
-            return self._rows(*layout, count, label)
         return self._loop(kind, count, path, label)
 
     def _single(self, kind: FieldType, path: tuple[int, ...] | None, label: str) -> str:
         code = NUMBERS.get(kind.element)
         if code:
-            return self._grouped(code, 1, as_tuple=False)
+            value = f"[{self._grouped(code, 1)}]"
+            value = f"{self._tuple}{value}"
+            if self._appends is not None:
+                self._appends.append(f"{self._new_column(code)}.append({value})")
+            return value
         if kind.element == NESTED:
             return self.structure(kind.nested, path, f"{label}.")
         return self._string(kind, path, label)
 
-    def _grouped(self, code: str, count: int, *, as_tuple: bool) -> str:
+    def _grouped(self, code: str, count: int) -> int:
+        """Add numbers to the group; return the index of the first one in its tuple."""
         self.add_to_group(code, count)
         if self._items == 0:
             self._tuple = self.new("t")
-        first, self._items = self._items, self._items + count
-        return f"{self._tuple}[{first}:{self._items}]" if as_tuple else f"{self._tuple}[{first}]"
+        self._items += count
+        return self._items - count
+
+    def _new_column(self, code: str = "") -> str:
+        """Return the variable of a new column of numbers, or of offsets."""
+        held = self.new("c")
+        self._columns.append(f"{held} = column({code!r})" if code else f"{held} = offsets()")
+        return held
 
     def _count(self, allowed: int, label: str) -> str:
         """Read a number of elements; return its variable."""
@@ -189,49 +208,43 @@ class _ReaderGenerator(Generator):
         self.know(4)
         return count
 
-    def _before_elements(self, count: str, alignment: int, size: int, label: str) -> None:
-        """Align unless there are none, as writers do, and check that all are there."""
-        if alignment == 8:
-            self.emit(f"if {count}: p += -p & 7", "else: slack += 8")
-        else:
-            self.align(alignment)
-        self.emit(f"if {count} > (e - p) // {size}: raise short({label!r})")
-
     def _numbers(
         self, kind: FieldType, code: str, count: str, path: tuple[int, ...] | None, label: str
     ) -> str:
         size = struct.calcsize(f"={code}")
-        self._before_elements(count, size, size, label)
-        value, end = self.new("v"), self.new("q")
-        self.emit(f"{end} = p + {count} * {size}")
-        unpacked = f"{value} = unpack(f'{self.order}{{{count}}}{code}', b, p)"
-        if self.order != _NATIVE and size > 1:
-            self.emit(
-                f"if {count} < LONG: {unpacked}",
-                f"else: {value} = swapped(b[p:{end}], {code!r}, {self._type(kind)})",
-            )
-            if path is not None:
-                self.emit(
-                    f"if {count} >= LONG:", f" {self._view(path, value, count)}; {value} = ()"
-                )
-        elif path is None or code == "?":
-            self.emit(
-                f"if {count} < LONG: {unpacked}",
-                f"else: {value} = b[p:{end}].cast({code!r})",
-            )
+        if size == 8:  # writers do not align if there are none
+            self.emit(f"if {count}: p += -p & 7", "else: slack += 8")
         else:
-            self.emit(
-                f"if {count} < LONG: {unpacked}",
-                f"else: {value} = (); {self._view(path, 'p', count)}",
-            )
+            self.align(size)
+        value, end = self.new("v"), self.new("q")
+        self.emit(
+            f"if {count} > (e - p) // {size}: raise short({label!r})",
+            f"{end} = p + {count} * {size}",
+        )
+        unpacked = f"{value} = unpack(f'{self.order}{{{count}}}{code}', b, p)"
+        is_swapped = self.order != _NATIVE and size > 1
+        if self._appends is not None:
+            raw = f"swapped(b[p:{end}], {code!r})" if is_swapped else f"b[p:{end}]"
+            add = "extend" if is_swapped or code == "?" else "frombytes"
+            self.emit(f"{self._new_column(code)}.{add}({raw})")
+        elif path is None:
+            self.emit(unpacked)
+        elif code == "?":
+            self.emit(f"if {count} < LONG: {unpacked}", f"else: {value} = b[p:{end}].cast('?')")
+        else:
+            start = "p"
+            if is_swapped:
+                element = self._named(replace(kind, type_id=kind.element, capacity=0))
+                start = f"numbers(swapped(b[p:{end}], {code!r}), {element})"
+            view = self._view(path, start, count)
+            self.emit(f"if {count} < LONG: {unpacked}", f"else: {value} = (); {view}")
         self.emit(f"p = {end}")
         self.know(min(size, 4))
         return value
 
-    def _type(self, kind: FieldType) -> str:
-        """Return the name of the Arrow type of the elements of a field."""
+    def _named(self, kind: FieldType) -> str:
         held = self.new("k")
-        self.names[held] = element_type(self.description, kind)
+        self.names[held] = kind
         return held
 
     def _view(self, path: tuple[int, ...], start: str, count: str) -> str:
@@ -246,116 +259,128 @@ class _ReaderGenerator(Generator):
             f"{end} = p + {count}{' * 4' if wide else ''}",
             f"if {end} > e: raise short({label!r})",
         )
+        text = f"wide(b[p:{end}], {self.order!r})"
         if wide:
-            self.emit(f"{value} = wide(b[p:{end}], {self.order!r}); slack += 4")
+            self.emit("slack += 4")
         else:
-            kept = f"b[p:{end} - 1]"
-            if path is not None:
-                kept = f"''; {self._view(path, 'p', f'{count} - 1')}"
-            self.emit(
-                f"if {count} and b[{end} - 1]: raise unterminated({label!r})",
-                # A Python text may have four bytes for each character.
-                f"if {count} > BATCH: {value} = {kept}",
-                f"else: {value} = str(b[p:{end} - 1], 'utf-8') if {count} else ''",
-            )
+            text = f"str(b[p:{end} - 1], 'utf-8') if {count} else ''"
+            self.emit(f"if {count} and b[{end} - 1]: raise unterminated({label!r})")
+        if self._appends is not None:
+            held, offsets = self._new_column("?"), self._new_column()
+            raw = f"{text}.encode()" if wide else f"b[p:{end} - 1] if {count} else b''"
+            self.emit(f"{held} += {raw}", f"{offsets}.append(len({held}))")
+        elif path is None or wide:
+            self.emit(f"{value} = {text}")
+        else:
+            # A Python text may have four bytes for each character.
+            view = self._view(path, "p", f"{count} - 1")
+            self.emit(f"if {count} > {LARGE}: {value} = ''; {view}", f"else: {value} = {text}")
         self.emit(f"p = {end}")
         self.know(4 if wide else 1)
         return value
 
-    def _rows(self, form: str, row: str, alignment: int, count: str, label: str) -> str:
-        """Read messages that all have the same layout by one call."""
-        packed = struct.Struct(self.order + form)
-        self._before_elements(count, alignment, packed.size, label)
-        value, end, unpack = self.new("v"), self.new("q"), self.new("u")
-        layout = self.new("f")
-        self.names[unpack], self.names[layout] = packed.iter_unpack, packed
-        self.emit(
-            f"{end} = p + {count} * {packed.size}",
-            f"if {end} - p <= BATCH: {value} = [{row} for t in {unpack}(b[p:{end}])]",
-            f"else: {value} = Rows(b[p:{end}], {layout}, lambda t: {row})",
-            f"p = {end}",
-        )
-        self.know(min(alignment, 4))
-        return value
-
     def _loop(self, kind: FieldType, count: str, path: tuple[int, ...] | None, label: str) -> str:
-        """Read messages or strings one by one."""
-        value, batches, first = (self.new(one) for one in "vcq")
+        """Read messages or strings one by one: into a list, or into columns."""
         element = replace(kind, type_id=kind.element, capacity=0)
-        held = self._type(kind)
-        least = _least(self.description, element)
-        self.emit(
-            f"if {count} > (e - p) // {least}: raise short({label!r})",
-            f"{value} = []; {batches} = []; {first} = p",
-        )
-
-        def body() -> None:
-            expression = self._single(element, None, f"{label}[]")
-            self.flush()
+        least, surplus = _sizes(self.description, element)
+        self.emit(f"if {count} > (e - p) // {least}: raise short({label!r})")
+        value, begin, outer = self.new("v"), len(self._lines), self._appends
+        if self._large and surplus > 0 and (outer is None or kind.kind != "array"):
             self.emit(
-                f"{value}.append({expression})",
-                f"if p - {first} > BATCH:",
-                f" {batches}.append(array({value}, {held})); {value} = []; {first} = p",
+                f"surplus += {count} * {surplus}",
+                f"if surplus > {_SURPLUS}: raise tiny({label!r}, {count})",
             )
 
+        def body() -> None:
+            self._appends = [] if self._large else None
+            expression = self._single(element, None, f"{label}[]")
+            self.flush()
+            self.emit(*(self._appends or ()))
+            if not self._large:
+                self.emit(f"{value}.append({expression})")
+
         self.loop(f"for _ in range({count}):", body)
-        self.emit(f"if {batches}:", f" {value} = joined({batches}, {value}, {held})")
-        if path is not None:
-            self.emit(f" {self._view(path, f'{value}.combine_chunks()', count)}; {value} = ()")
+        self._appends = outer
+        if not self._large:
+            self._lines.insert(begin, f"{' ' * self._depth}{value} = []")
+        elif path is not None:
+            self._lines[begin:begin] = [" " * self._depth + line for line in self._columns]
+            columns = ", ".join(line.partition(" ")[0] for line in self._columns)
+            filled = f"filled([{columns}], {self._named(element)}, {count})"
+            self.emit(f"{self._view(path, filled, count)}; {value} = ()")
+            self._columns = []
         return value
 
 
-def _tuple_of(values: list[str]) -> str:
-    return f"({''.join(f'{value}, ' for value in values)})"
+def _sizes(description: TypeDescription, kind: FieldType) -> tuple[int, float]:
+    """Return the least number of bytes of an element in a payload, without padding.
 
-
-def _least(description: TypeDescription, kind: FieldType) -> int:
-    """Return the least number of bytes of a field, without padding."""
-    if kind.kind in ("bounded", "sequence"):
-        return 4
-    code = NUMBERS.get(kind.element)
-    if code:
-        size = struct.calcsize(f"={code}")
-    elif kind.element == NESTED:
-        fields = description.structures[kind.nested].fields
-        size = sum(_least(description, field.type) for field in fields)
-    else:
-        size = 4
-    return size * max(kind.capacity, 1)
-
-
-def _layout(description: TypeDescription, name: str) -> tuple[str, str, int] | None:
-    """Return format, expression of the tuple and alignment of a message without padding.
-
-    None if the elements of a sequence of this message do not all have the same layout.
+    And by how many more than twice of it are needed for its columns, which is rarely positive.
     """
-    form = ""
-    size = items = 0
-    largest = 1
+    capacities: set[int] = set()
 
-    def row(one: str) -> str | None:
-        nonlocal form, size, items, largest
-        values = []
-        for field in description.structures[one].fields:
-            kind = field.type
-            code = NUMBERS.get(kind.element)
-            value: str | None = None
-            if code and kind.kind in ("single", "array") and kind.capacity < LONG:
-                width = struct.calcsize(f"={code}")
-                if size % width == 0 and field.name != PLACEHOLDER:
-                    count = kind.capacity or 1
-                    several = kind.kind == "array"
-                    value = f"t[{items}:{items + count}]" if several else f"t[{items}]"
-                    form += f"{count}{code}"
-                    size, items, largest = size + count * width, items + count, max(largest, width)
-            elif kind.element == NESTED and kind.kind == "single":
-                value = row(kind.nested)
-            if value is None:
-                return None
-            values.append(value)
-        return _tuple_of(values)
+    def sizes(kind: FieldType) -> tuple[int, float]:
+        if kind.kind == "array":
+            capacities.add(kind.capacity)
+            element = replace(kind, type_id=kind.element, capacity=0)
+            of_one = _sizes(description, element)
+            return of_one[0] * kind.capacity, of_one[1] * kind.capacity
+        code = NUMBERS.get(kind.element) if kind.kind == "single" else None
+        if kind.element == NESTED and kind.kind == "single":
+            both = [sizes(field.type) for field in description.structures[kind.nested].fields]
+            return sum(one for one, _ in both), sum(one for _, one in both)
+        size = struct.calcsize(f"={code}") if code else 4
+        return size, -size * 15 / 16  # a column has room for a sixteenth more
 
-    expression = row(name)
-    if expression is None or size % largest:
-        return None
-    return form, expression, largest
+    size, surplus = sizes(kind)
+    return size, surplus + 4 * len(capacities)  # arrays of equal size share their offsets
+
+
+def _filled(
+    description: TypeDescription,
+    kind: FieldType,
+    columns: Iterator[Any],
+    count: int,
+    shared: dict[tuple[int, int], Any],
+) -> pa.Array:
+    """Return elements whose columns were filled; arrays of equal size share their offsets.
+
+    Raises ArrowInvalid: a text is not valid UTF-8.
+    """
+    element = replace(kind, type_id=kind.element, capacity=0)
+    arrow = element_type(description, element)
+    if kind.kind != "single":
+        if kind.kind == "array":
+            key = (kind.capacity, count)
+            if key not in shared:
+                shared[key] = _multiples(*key)
+            offsets = shared[key]
+        else:
+            offsets = next(columns)
+        child = _filled(description, element, columns, offsets[-1], shared)
+        buffers = [None, pa.py_buffer(offsets)]
+        of_lists = pa.list_(pa.field("item", arrow))
+        return pa.ListArray.from_buffers(of_lists, count, buffers, children=[child])
+    if kind.element == NESTED:
+        fields = description.structures[kind.nested].fields
+        children = [
+            _filled(description, field.type, columns, count, shared)
+            for field in fields
+            if field.name != PLACEHOLDER
+        ]
+        return pa.StructArray.from_buffers(arrow, count, [None], children=children)
+    if arrow == pa.bool_():
+        return pa.array(memoryview(next(columns)).cast("?"), arrow)
+    held = pa.py_buffer(next(columns))
+    if arrow != pa.utf8():
+        return pa.Array.from_buffers(arrow, count, [None, held])
+    text = pa.Array.from_buffers(arrow, count, [None, pa.py_buffer(next(columns)), held])
+    text.validate(full=True)
+    return text
+
+
+def _multiples(size: int, count: int) -> array.array[int]:
+    offsets = array.array("i", [0]) * (count + 1)
+    for index in range(1, count + 1):
+        offsets[index] = index * size
+    return offsets
