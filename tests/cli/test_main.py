@@ -177,7 +177,11 @@ def test_a_deleted_current_directory_is_reported(tmp_path: Path) -> None:
         "from dora_cli.main import main; raise SystemExit(main(['logs', '--local']))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-P", "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.endswith("the current directory no longer exists; change to another one\n")

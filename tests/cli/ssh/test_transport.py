@@ -51,12 +51,14 @@ class Answering:
         self.saved_exception: Exception | None = None
         self.requests = 0
         self.answers = answers
+        self.last_request: threading.Thread | None = None
         self._closed = threading.Event()
 
     def is_active(self) -> bool:
         return not self._closed.is_set()
 
     def global_request(self, _kind: str) -> None:
+        self.last_request = threading.current_thread()
         self.requests += 1
         if self.requests > self.answers:
             assert self._closed.wait(30)
@@ -79,15 +81,11 @@ class Intervals:
         link, sent = self._transport, self._requests
         wait_until(lambda: link.requests >= sent, what="the request")
         wait_until(lambda: link.received >= min(sent, link.answers), what="its answer")
-        if sent <= link.answers:
-            wait_until(lambda: not _requesting(), what="the end of its thread")
+        if sent <= link.answers and link.last_request is not None:
+            link.last_request.join()
         self._requests = min(sent + 1, link.answers + 1)
         self._left -= 1
         return self._left < 0
-
-
-def _requesting() -> bool:
-    return any("_request_answer" in thread.name for thread in threading.enumerate())
 
 
 def watch(answers: int, intervals: int) -> Answering:

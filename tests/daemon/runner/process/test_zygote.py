@@ -316,7 +316,6 @@ ENDINGS = {
         "import atexit, sys\natexit.register(lambda: print(sys.last_type, sys.last_value))\n1/0"
     ),
     "kind of interrupt": "class A(KeyboardInterrupt): pass\nraise A('x')",
-    "code beyond any integer": "import sys; sys.exit(2**70)",
     "flush": (
         "import sys\nclass A:\n  write = print\n  flush = None\n"
         "  def __repr__(self): return 'a'\nsys.stdout = A()"
