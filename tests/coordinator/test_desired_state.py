@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 from coordinator.fleet.test_fleet import apply, on, report
-from support.simulation.fleet_simulation import SimulatedFleet
+from support.simulation.fleet_simulation import SimulatedFleet, dataflow
 from support.simulation.machine_simulation import FakeDaemon, FakeRunner
 
+from dora_config.protocol.control import DataflowRef, StartDataflow, Started, StopDataflow
 from dora_config.protocol.fleet import DesiredDataflow, PauseFleet
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.records import Phase
@@ -221,6 +222,38 @@ def test_a_copy_from_before_a_start_leads_to_no_second_one() -> None:
     assert [one for one in robot.runners if one.lives] == [runner]
     assert runner.phase == "running"
     assert [one.state for one in report(fleet).copies] == ["current"]
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_what_has_ended_after_the_copy_is_not_started_again(stops: bool) -> None:
+    fleet = SimulatedFleet(SETTINGS)
+    robots = [fleet.add_daemon(name, name) for name in MACHINES]
+    fleet.settle()
+    spec = dataflow(camera="r1", plot="r2")
+    started = fleet.request(StartDataflow(spec=spec))
+    fleet.settle()
+    answer = fleet.answers[started]
+    assert isinstance(answer, Started)
+    fleet.send_copy()
+    if stops:
+        fleet.request(StopDataflow(dataflow=DataflowRef(uuid=answer.uuid)))
+    else:
+        for robot in robots:
+            robot.finish_runner(robot.runners[0])
+    fleet.settle()
+    assert not any(runner.lives for robot in robots for runner in robot.runners)
+    fleet.kill_daemon(robots[0])  # also the next daemon process reports it
+    fleet.start_daemon(robots[0])
+    fleet.promote()
+    fleet.connect(robots[0])
+    fleet.pass_time(5.0)  # the other one returns later
+    fleet.connect(robots[1])
+    fleet.pass_time(60.0)
+    assert not any(runner.lives for robot in robots for runner in robot.runners)
+    assert [status for status, _ in fleet.listed()] == ["Finished"]
+    record, _ = fleet.store[answer.uuid]
+    reason = 'it had been stopped on "r1" before this coordinator took over'
+    assert record.stopped_since == (reason if stops else None)
 
 
 def test_an_apply_during_a_step_for_the_one_before_waits_for_it() -> None:

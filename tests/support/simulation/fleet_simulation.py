@@ -266,6 +266,7 @@ class SimulatedFleet:
             boot_id=str(daemon.boots),
             labels=daemon.labels,
             parts=daemon.agent.reports(),
+            stored_ends=daemon.agent.stored_ends(),
             public_key=daemon.machine_id or daemon.instance,
         )
         daemon.send(register)

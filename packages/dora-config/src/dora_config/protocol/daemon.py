@@ -88,6 +88,8 @@ class Register(Message):
     plain_links: bool = False
     """Its links are not encrypted (`links: plain`)."""
     parts: tuple[PartReport, ...] = ()
+    stored_ends: tuple[PartReport, ...] = ()
+    """Parts whose end a coordinator has stored, for one that has taken over with an older copy."""
     public_key: str
     """Identity of the machine (DER, base64), which :class:`Challenge` makes it prove."""
 

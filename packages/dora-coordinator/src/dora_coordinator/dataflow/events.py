@@ -29,6 +29,8 @@ class PartReported:
     registering: bool = False
     rebooted: bool = False
     """As of `PartAbsent`."""
+    end_stored: bool = False
+    """An earlier coordinator has stored its end."""
 
 
 @dataclass(frozen=True, slots=True)

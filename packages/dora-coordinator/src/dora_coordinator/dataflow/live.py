@@ -72,7 +72,10 @@ def _part_reported(data: DataflowData, event: events.PartReported, now: float) -
         part.attempt = report.attempt  # its nodes live; a second start would run them twice
         data.parts.mark(part)
     if report.stopped:
-        return _stopped_by_daemon(data, part, report, now)
+        reason = stopped_with(part.daemon)
+        if event.end_stored:
+            reason = f'it had been stopped on "{part.daemon}" before this coordinator took over'
+        return _stopped_by_daemon(data, part, report, reason, now)
     match report.phase:
         case "ended":
             return [part.forget(), *_end(data, part, report.result, now)]
@@ -124,13 +127,13 @@ def _part_absent(data: DataflowData, part: Part, rebooted: bool, now: float) -> 
 
 
 def _stopped_by_daemon(
-    data: DataflowData, part: Part, report: PartReport, now: float
+    data: DataflowData, part: Part, report: PartReport, reason: str, now: float
 ) -> list[Command]:
-    """Stop the dataflow on all machines, because a daemon of it is stopped."""
+    """Stop the dataflow on all machines, because a part of it was stopped."""
     ended = report.phase == "ended"
     if ended:
         data.end_part(part, report.result)
-    commands = stop_because(data, stopped_with(part.daemon), now)
+    commands = stop_because(data, reason, now)
     return [part.forget(), *commands] if ended else commands
 
 

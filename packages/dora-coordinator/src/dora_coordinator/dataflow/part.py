@@ -47,6 +47,11 @@ class Part:
     def ended(self) -> bool:
         return self.state is PartState.ENDED
 
+    @property
+    def may_have_ended(self) -> bool:
+        """Whether an earlier coordinator may have stored its end, after the copy that was read."""
+        return not (self.reported or self.fresh)
+
     def recovery_text(self, dataflow: str) -> str:
         """Return the log line for a recovery."""
         nodes = ", ".join(self.nodes)

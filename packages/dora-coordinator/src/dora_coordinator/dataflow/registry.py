@@ -184,11 +184,15 @@ class DataflowRegistry:
                 member.key, report, registering=True, rebooted=member.rebooted
             )
             commands += self._part_reported(event, now)
+        ends = {report.dataflow_id: report for report in member.register.stored_ends}
         for dataflow in self.unfinished_on(member.key):
-            if dataflow.id not in reported:
-                commands += self.apply(
-                    dataflow, events.PartAbsent(member.key, member.rebooted), now
-                )
+            if dataflow.id in reported:
+                continue
+            absent: events.DataflowEvent = events.PartAbsent(member.key, member.rebooted)
+            end = ends.get(dataflow.id)
+            if end is not None and dataflow.parts[member.key].may_have_ended:
+                absent = events.PartReported(member.key, end, registering=True, end_stored=True)
+            commands += self.apply(dataflow, absent, now)
         return commands
 
     def daemon_lost(self, daemon: str, now: float, silent: float | None = None) -> list[Command]:

@@ -56,7 +56,9 @@ class PartRecord(Message):
     """``HOST:PORT`` where its link listened last, so that peers find the next one there."""
     stopping: bool = False
     forgotten: bool = False
-    """The coordinator has stored the result; only ``log_dirs`` is still needed."""
+    """It is not reported any more; ``log_dirs`` is still needed."""
+    end_stored: bool = False
+    """A coordinator has stored its end. One that took over with an older copy may not have."""
     borrowed: bool = False
     """Its runner belongs to `dora run` or to a daemon; an agent of a command shows it, never starts
     it again, and leaves its result and its files to the owner."""

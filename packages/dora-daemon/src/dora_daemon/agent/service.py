@@ -400,6 +400,7 @@ class Agent:
             boot_id=boot_id(),
             plain_links=self._options.listen.plain,
             parts=self._state.reports(),
+            stored_ends=self._state.stored_ends(),
             public_key=self._credentials.public_key,
         )
 

@@ -17,6 +17,8 @@ from dora_daemon.agent.records import PartRecord, cause_of
 
 KEPT_ENDED = 200
 """Records of ended parts that are kept, so that their logs can be found."""
+REPORTED_ENDED = 50
+"""Of these the last ones are reported to a coordinator, which may have taken over."""
 SHUTDOWN_GRACE = 10.0
 """Seconds for nodes to end when the machine stops; systemd waits for 90."""
 
@@ -43,6 +45,12 @@ class AgentState:
         """Return the reports for a registration."""
         known = (part for part in self._parts.values() if not part.record.forgotten)
         return tuple(part.report() for part in known)
+
+    def stored_ends(self) -> tuple[messages.PartReport, ...]:
+        """Return the reports of the last parts whose end a coordinator has stored."""
+        ended = [part for part in self._parts.values() if part.record.end_stored]
+        ended.sort(key=lambda part: part.record.ended_at)
+        return tuple(part.report() for part in ended[-REPORTED_ENDED:])
 
     def records(self) -> tuple[PartRecord, ...]:
         """Return all records that the next daemon process needs."""
@@ -102,7 +110,7 @@ class AgentState:
                     return []
                 if part.live and part.lost is None:
                     return []
-                return [self._forget(part, now), *self._prune()]
+                return [self._forget(part, now, end_stored=True), *self._prune()]
             case messages.DescribePart(dataflow_id=dataflow_id):
                 part = self._live(dataflow_id)
                 if part is None:
@@ -492,12 +500,18 @@ class AgentState:
         log = do.WriteLog("warning", f"dataflow {record.dataflow_id}: {reason}")
         return [self._forget(part, now), log, do.SendToCoordinator(lost), *self._exit_if_idle()]
 
-    def _forget(self, part: LocalPart, now: float) -> do.Command:
+    def _forget(self, part: LocalPart, now: float, *, end_stored: bool = False) -> do.Command:
         """Report a part no more; its logs can still be requested."""
         record, part.lost = part.record, None
         if record.log_dirs:
             ended_at = record.ended_at or now
-            return part.save(phase="ended", forgotten=True, result=None, ended_at=ended_at)
+            return part.save(
+                phase="ended",
+                forgotten=True,
+                end_stored=end_stored,
+                result=None,
+                ended_at=ended_at,
+            )
         del self._parts[record.dataflow_id]
         return do.DropPart(record.dataflow_id)
 

@@ -178,7 +178,7 @@ def _describe(cluster: Cluster, machine: Machine, survey: Survey) -> str:
     assert copy is not None
     output.write(
         f'The newest copy is on "{name}": change {copy.number}, {show_age(copy.age)} old. What '
-        "was started, stopped or applied later is not in it; dataflows that run are adopted."
+        "was applied later is not in it; dataflows that run are adopted, stopped ones stay so."
     )
     lost = [one for one in cluster.coordinator.standby if one in survey.missing]
     if lost:
