@@ -54,6 +54,7 @@ def read_nodes_file(
         return file
     data = _renamed(file, data, ())
     raw_nodes = data.get("nodes")
+    descriptor.Node.model_rebuild()  # before `model`, which then contains it and need not repeat it
     checked = validate(model, {**data, "nodes": []}, document, hints=ROOT_HINTS.get)
     file.findings.extend(checked.findings)
     file.root = checked.model
