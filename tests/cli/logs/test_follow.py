@@ -42,7 +42,7 @@ def wait_for_more(process: RunningDora, *nodes: str) -> None:
     )
 
 
-def test_lines_are_in_order_and_complete_over_restarts(workspace: Workspace) -> None:
+def test_lines_are_complete_over_restarts(workspace: Workspace) -> None:
     workspace.node("talker", TALKER)
     tick = "dora/timer/millis/50"
     nodes = [
@@ -56,8 +56,6 @@ def test_lines_are_in_order_and_complete_over_restarts(workspace: Workspace) -> 
         with running_dora(*words, cwd=workspace.path) as follower:
             wait_for_more(follower, "robot", "station")
             wait_for_more(follower, "robot", "station")
-            times = [one["ts"] for one in entries(follower)]
-            assert times == sorted(times)
             fleet.coordinator.process.kill()
             follower.wait_for("waiting for it")
             fleet.restart_coordinator()

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, strategies as st
 
-from dora_cli.logs.log_lines import LogEntry
-from dora_cli.logs.remote import TimeOrder
+from dora_cli.coordinator.client import Client
+from dora_cli.logs.log_lines import EntryPrinter, LogEntry
+from dora_cli.logs.remote import LogReader, TimeOrder
+from dora_config.protocol.control import (
+    Answer,
+    DataflowList,
+    DataflowRef,
+    LogLines,
+    LogsEnd,
+    Progress,
+    ReadLogs,
+)
 
 
 def entry(at: float, msg: str = "") -> LogEntry:
@@ -62,3 +75,39 @@ def test_nothing_is_lost_or_waits_longer_than_the_hold(steps: list[tuple[int, in
         left = order.until_due(now)
         assert left is None or 0.0 < left <= 2.0
     assert shown + len(order.rest()) == added
+
+
+def lines(daemon: str, *at: float) -> LogLines:
+    texts = (
+        f'{{"ts":"{entry(one).ts}","level":"info","node":"{daemon}","msg":"{one:g}"}}' for one in at
+    )
+    return LogLines(daemon=daemon, stream=1, lines=tuple(texts))
+
+
+def test_a_daemon_that_read_its_past_earlier_than_another_is_in_order() -> None:
+    """Its lines in between arrive with the first new ones."""
+    frames = iter([Progress(id=1, progress=lines("a", 9.8, 10.2)), Answer(id=1, answer=LogsEnd())])
+    past = (lines("a", 1.0, 9.7), lines("b", 2.0, 9.9, 10.0))
+
+    def request(
+        message: object, _: object, on_progress: dict[object, Callable[[Any], None]] | None = None
+    ) -> object:
+        if not isinstance(message, ReadLogs):
+            return DataflowList()
+        for one in past:
+            (on_progress or {})[LogLines](one)
+        return LogsEnd()
+
+    streams = SimpleNamespace(send=lambda _: 1, next_frame=lambda _: next(frames))
+    client = cast(Client, SimpleNamespace(request=request, streams=streams))
+    printed: list[str] = []
+
+    def show(entries: Iterable[LogEntry]) -> None:
+        printed.extend(one.msg for one in entries)
+
+    printer = cast(EntryPrinter, SimpleNamespace(print=show))
+    reader = LogReader(ReadLogs(dataflow=DataflowRef(uuid="u")), printer, one_node=False)
+    reader.read_past(client, follow=True)
+    assert printed == ["1", "2"]
+    reader.follow(client)
+    assert printed == ["1", "2", "9.7", "9.8", "9.9", "10", "10.2"]

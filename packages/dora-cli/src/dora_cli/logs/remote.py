@@ -45,7 +45,7 @@ HOLD = 0.5
 class TimeOrder:
     """Holds entries back for a moment and returns them in order of time."""
 
-    def __init__(self, hold: float = HOLD) -> None:
+    def __init__(self, hold: float) -> None:
         self._hold = hold
         self._waiting: list[tuple[float, float, LogEntry]] = []
         """Time of the entry, when it is due, and the entry."""
@@ -105,8 +105,9 @@ def show(
                 filter=wanted,
             )
             reader = LogReader(request, printer, one_node=len(nodes or found.daemons) == 1)
-            problems = reader.read_past(client)
-            if not follow or (node is not None and node not in found.daemons):
+            follow = follow and (node is None or node in found.daemons)
+            problems = reader.read_past(client, follow=follow)
+            if not follow:
                 for problem in problems:
                     output.warn(problem)
                 return True
@@ -132,8 +133,14 @@ class LogReader:
     _problems: tuple[str, ...] = ()
     _lost_at: float = 0.0
 
-    def read_past(self, client: Client) -> Sequence[str]:
-        """Print the lines of all daemons by time; return the problems."""
+    def __post_init__(self) -> None:
+        self._order = TimeOrder(0.0 if self.one_node else HOLD)
+
+    def read_past(self, client: Client, *, follow: bool) -> Sequence[str]:
+        """Print the lines of all daemons by time; return the problems.
+
+        ``follow``: the last ones wait, because the daemons read their files at different times.
+        """
         entries: list[LogEntry] = []
 
         def receive(lines: LogLines) -> None:
@@ -142,14 +149,17 @@ class LogReader:
 
         answer = client.request(self.request, LogsEnd, {LogLines: receive})
         entries.sort(key=lambda entry: entry.time)
-        self.printer.print(deque(entries, maxlen=self.request.filter.tail))
+        entries = list(deque(entries, maxlen=self.request.filter.tail))
+        settled = entries[-1].time - HOLD if follow and entries else float("inf")
+        self.printer.print(entry for entry in entries if entry.time <= settled)
+        late = (entry for entry in entries if entry.time > settled)
+        self._order.add(late, time.monotonic())
         return answer.problems
 
     def follow(self, client: Client) -> None:
         """Print new lines until the dataflow, the request or the connection ends."""
-        order = TimeOrder(0.0) if self.one_node else TimeOrder()
         try:
-            problems = self._follow(client, order)
+            problems = self._follow(client)
             rows = client.request(ListDataflows(), DataflowList).dataflows
             mine = [row for row in rows if row.uuid == self.request.dataflow.uuid]
             self.has_ended = not mine or mine[0].ended_ago is not None
@@ -158,7 +168,7 @@ class LogReader:
             self._lost_at = time.monotonic()
             self._warn((f"{error}; waiting for it",))
         finally:
-            self.printer.print(order.rest())
+            self.printer.print(self._order.rest())
 
     def follow_again(self, addr: str | None, port: int | None) -> None:
         """Connect again and continue behind the last line."""
@@ -172,7 +182,7 @@ class LogReader:
             if error.code != "not_found" or time.monotonic() > self._lost_at + STORE_LOST:
                 raise
 
-    def _follow(self, client: Client, order: TimeOrder) -> tuple[str, ...]:
+    def _follow(self, client: Client) -> tuple[str, ...]:
         """Print new lines until the request ends; return its problems."""
         number = client.streams.send(
             self.request.model_copy(
@@ -185,16 +195,16 @@ class LogReader:
             )
         )
         while True:
-            frame = client.streams.next_frame(order.until_due(time.monotonic()))
+            frame = client.streams.next_frame(self._order.until_due(time.monotonic()))
             match frame:
                 case Progress(id=found, progress=LogLines() as lines) if found == number:
                     self._positions.update(lines.positions)
-                    order.add(_entries(lines.lines), time.monotonic())
+                    self._order.add(_entries(lines.lines), time.monotonic())
                 case Answer(id=found, answer=LogsEnd(problems=problems)) if found == number:
                     return problems
                 case Failure(id=found) if found == number:
                     raise request_failed(frame)
-            self.printer.print(order.due(time.monotonic()))
+            self.printer.print(self._order.due(time.monotonic()))
 
     def _warn(self, problems: tuple[str, ...]) -> None:
         """Print problems that have changed."""
