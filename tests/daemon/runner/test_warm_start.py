@@ -63,7 +63,8 @@ def test_forked_nodes_restart_and_end_with_their_runner(workspace: Workspace) ->
     inputs = {"tick": "dora/timer/secs/10"}
     node = {"path": "parent.py", "inputs": inputs, "restart_policy": "on-failure"}
     operator = {"id": "c", "operator": {"python": "op.py", "inputs": inputs}}
-    nodes = [{"id": "a", **node}, {"id": "b", **node}, operator]
+    program = {"id": "d", **node, "env": {"PYTHONUTF8": "1"}}
+    nodes = [{"id": "a", **node}, {"id": "b", **node}, operator, program]
     path = workspace.dataflow({"nodes": nodes})
     with running_dora("run", path) as run:
         first = facts(run, "a")
@@ -73,6 +74,9 @@ def test_forked_nodes_restart_and_end_with_their_runner(workspace: Workspace) ->
         again = facts(run, "a", other_than=first[0])
         assert "SIGSEGV" in run.stdout + run.stderr
         others = [facts(run, name) for name in ("b", "op")]
+        (log,) = workspace.path.glob("out/*/log_d.*")
+        wait_until(lambda: "its PYTHONUTF8 differs" in log.read_text(), what="reason in the log")
+        assert "not forked" not in run.stdout + run.stderr
         children = psutil.Process(run.pid).children()
         zygotes = [one for one in children if "dora_node_api.zygote" in one.cmdline()]
         assert len(zygotes) == 1
