@@ -3,7 +3,8 @@
     python benchmarks/ros2_images.py [--seconds 10] [--repeat 3]
 
 A publisher in a process of its own sends through a Zenoh router of a third one, as a camera of ROS
-does. Prints per cent of one core in the node, and what the same number of copies of an image needs.
+does. Prints per cent of one core in the node, in a process that receives the same images in Zenoh
+and does not read them, and what the same number of copies of an image needs.
 """
 
 from __future__ import annotations
@@ -51,6 +52,15 @@ with Session() as session:
         time.sleep(max(0.0, due - time.monotonic()))
         publisher.publish(payload)
 """
+BARE = """
+import sys
+from dora_ros2.zenoh.session import Session, direct
+
+with Session() as session:
+    subscriber = session.raw.declare_subscriber("0/image/**", direct(lambda sample: None))
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
 SINK = """
 from dora import Node
 node = Node()
@@ -77,13 +87,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--repeat", type=int, default=3)
     parsed = parser.parse_args()
-    shares, rates = zip(*(measured(parsed.seconds) for _ in range(parsed.repeat)), strict=True)
-    print(f"{statistics.median(shares):.1f} % of a core at {statistics.median(rates):.0f} Hz")
-    print(f"one copy of each image: {copy_share(statistics.median(rates)):.1f} %")
+    runs = [measured(parsed.seconds) for _ in range(parsed.repeat)]
+    share, bare, rate = (statistics.median(column) for column in zip(*runs, strict=True))
+    print(f"{share:.1f} % of a core at {rate:.0f} Hz")
+    print(f"Zenoh alone: {bare:.1f} %")
+    print(f"one copy of each image: {copy_share(rate):.1f} %")
 
 
-def measured(seconds: float) -> tuple[float, float]:
-    """Return per cent of a core in the node, and the rate of the images that arrived."""
+def measured(seconds: float) -> tuple[float, float, float]:
+    """Return per cent of a core in the node and in Zenoh alone, and the rate of the images."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         endpoint = f"tcp/127.0.0.1:{server.getsockname()[1]}"
     environment = {
@@ -113,6 +125,8 @@ def measured(seconds: float) -> tuple[float, float]:
             ready(start(sys.executable, "-c", ROUTER, endpoint))
             dora = str(Path(sys.executable).with_name("dora"))
             run = start(dora, "run", "flow.yml", output=subprocess.DEVNULL)
+            bare = start(sys.executable, "-c", BARE)
+            ready(bare)
             ready(start(sys.executable, "-c", CAMERA))
             time.sleep(2)
             bridge = next(
@@ -120,15 +134,29 @@ def measured(seconds: float) -> tuple[float, float]:
                 for one in psutil.Process(run.pid).children(recursive=True)
                 if "dora_ros2" in one.cmdline()
             )
-            before, count, begin = bridge.cpu_times(), received(folder), time.monotonic()
+            processes = (bridge, psutil.Process(bare.pid))
+            before, count, begin = (
+                [spent(one) for one in processes],
+                received(folder),
+                time.monotonic(),
+            )
             time.sleep(seconds)
-            after, wall = bridge.cpu_times(), time.monotonic() - begin
-            spent = after.user + after.system - before.user - before.system
-            return 100 * spent / wall, (received(folder) - count) / wall
+            wall = time.monotonic() - begin
+            shares = [
+                100 * (spent(one) - first) / wall
+                for one, first in zip(processes, before, strict=True)
+            ]
+            return shares[0], shares[1], (received(folder) - count) / wall
         finally:
             for process in reversed(started):
                 process.terminate()
                 process.communicate()
+
+
+def spent(process: psutil.Process) -> float:
+    """Return the seconds of processor time of a process."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def ready(process: subprocess.Popen[str]) -> None:
