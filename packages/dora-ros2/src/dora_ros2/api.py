@@ -25,7 +25,7 @@ from dora_ros2.errors import (
     MalformedMessage,
     NoReply,
 )
-from dora_ros2.transport import Connection, choose_transport, logger, place_of, qos_of
+from dora_ros2.transport import choose_transport, connect, logger, new_node, qos_of
 from dora_ros2.types import MessageType, Types
 from dora_ros2.zenoh.actions import (
     ENDS,
@@ -41,6 +41,7 @@ from dora_ros2.zenoh.actions import (
 from dora_ros2.zenoh.descriptions import find_description, serve_descriptions
 from dora_ros2.zenoh.node import REQUEST_SECONDS, Node, Request
 from dora_ros2.zenoh.parameters import ParameterServer, Value
+from dora_ros2.zenoh.session import Connection
 from dora_ros2.zenoh.tokens import Attachment, Kind, Qos, absolute
 
 _T = TypeVar("_T")
@@ -181,7 +182,7 @@ class Ros2Context:
             logger.info("transport %s: %s", choice.kind, choice.reason)
             transport = Ros2Transport(choice.kind)
         self._types = Types([*(ros_paths or ()), Path.cwd()])
-        self._connection = Connection(
+        self._connection = connect(
             transport.kind,
             domain=domain_id,
             config=transport.config_uri,
@@ -226,7 +227,7 @@ class Ros2Node:
             raise InvalidName(f"{_SIM_TIME} cannot be declared; {_NO_CLOCK}")
         self._connection = connection
         self._types = types
-        self._node: Node = connection.node(name, namespace)
+        self._node: Node = new_node(connection, name, namespace)
         try:
             if self._node.has_services:
                 serve_descriptions(self._node, types.description)
@@ -302,7 +303,7 @@ class Ros2Node:
             raise InvalidName(f"failed to set parameter `{name}`: {refused}")
 
     def _described(self, topic: Ros2Topic) -> MessageType:
-        name = absolute(topic.name, *place_of(self._node))
+        name = absolute(topic.name, self._node.namespace, self._node.name)
 
         def publishers() -> list[Any]:
             found = self._connection.graph.endpoints(Kind.PUBLISHER, name=name)

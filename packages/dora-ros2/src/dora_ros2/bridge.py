@@ -29,7 +29,7 @@ from dora_node_api import Node as DoraNode
 from dora_node_api.ids import uuid7
 from dora_ros2.definitions.description import full_name
 from dora_ros2.errors import DefinitionError, MalformedMessage, Ros2Error
-from dora_ros2.transport import Choice, Connection, choose_transport, logger, place_of, qos_of
+from dora_ros2.transport import Choice, choose_transport, connect, logger, new_node, qos_of
 from dora_ros2.types import MessageType, Types
 from dora_ros2.zenoh.actions import (
     ENDS,
@@ -45,6 +45,7 @@ from dora_ros2.zenoh.actions import (
 from dora_ros2.zenoh.descriptions import find_description, serve_descriptions
 from dora_ros2.zenoh.graph import Graph
 from dora_ros2.zenoh.node import REQUEST_SECONDS, Node, Request
+from dora_ros2.zenoh.session import Connection
 from dora_ros2.zenoh.tokens import NO_HASH, Attachment, EndpointToken, Kind, absolute
 
 SETTINGS = "DORA_ROS2"
@@ -154,7 +155,7 @@ class Topic(BridgeChannel):
                 if error.file:
                     raise  # it is there, and wrong; else the other side may describe it
         wanted = full_name(self._type_name, "msg") if self._type_name else None
-        name = absolute(self.name, *place_of(node))
+        name = absolute(self.name, node.namespace, node.name)
         others = [
             one for one in graph.endpoints(self.other, name=name) if wanted in (None, one.type)
         ]
@@ -640,7 +641,7 @@ class Bridge:
             choice = _choice(self._settings)
             logger.info("transport %s: %s", choice.kind, choice.reason)
             transport = self._settings.get("transport") or {}
-            self._connection = connection = Connection(
+            self._connection = connection = connect(
                 choice.kind,
                 config=transport.get("config_uri", ""),
                 profile=transport.get("compatibility"),
@@ -648,7 +649,7 @@ class Bridge:
                 on_graph=self._wake.set,
             )
             name = self._settings.get("node_name") or _ros_name(self._node.node_id)
-            node = connection.node(name, self._settings.get("namespace", "/"))
+            node = new_node(connection, name, self._settings.get("namespace", "/"))
             if choice.kind == "zenoh":
                 serve_descriptions(node, self._types.description)
             while not self._stopping.is_set():

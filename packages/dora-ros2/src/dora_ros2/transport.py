@@ -7,18 +7,14 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, cast
 
 from dora_ros2.errors import SessionError
-from dora_ros2.zenoh.graph import Graph, Profile
+from dora_ros2.zenoh.graph import Profile
 from dora_ros2.zenoh.node import Node
-from dora_ros2.zenoh.session import ROUTER, Session
+from dora_ros2.zenoh.session import ROUTER, Connection, Kinds, Session
 from dora_ros2.zenoh.tokens import INFINITE, Qos
 
-if TYPE_CHECKING:
-    from dora_ros2.dds.participant import Participant
-
-Kind = Literal["zenoh", "dds"]
 _ANSWER_SECONDS = 0.5
 _SECOND = 1_000_000_000
 logger = logging.getLogger("dora_ros2")
@@ -28,7 +24,7 @@ logger = logging.getLogger("dora_ros2")
 class Choice:
     """A transport, and why it was chosen."""
 
-    kind: Kind
+    kind: Kinds
     reason: str
 
 
@@ -54,60 +50,42 @@ def choose_transport(environ: Mapping[str, str], *, config: str = "") -> Choice:
     return Choice("zenoh", f'{where} yet, and DDS is not installed (pip install "dora-ros2[dds]")')
 
 
-class Connection:
-    """A session of one of the two transports; nodes of both have the same methods."""
+def connect(
+    kind: Kinds,
+    *,
+    domain: int | None = None,
+    config: str = "",
+    profile: str | None = None,
+    on_state: Callable[[str | None], None] | None = None,
+    on_graph: Callable[[], None] | None = None,
+) -> Connection:
+    """Open a session, or join a DDS domain. `on_state`: as that of a Zenoh session.
 
-    def __init__(
-        self,
-        kind: Kind,
-        *,
-        domain: int | None = None,
-        config: str = "",
-        profile: str | None = None,
-        on_state: Callable[[str | None], None] | None = None,
-        on_graph: Callable[[], None] | None = None,
-    ) -> None:
-        """Connect. `on_state`: as that of a Zenoh session. Raises SessionError, InvalidName."""
-        self.kind = kind
-        self._held: Session | Participant
-        if kind == "zenoh":
-            chosen = None if profile is None else Profile(profile)
-            self._held = Session(
-                domain=domain,
-                config=config.removeprefix("file://"),
-                profile=chosen,
-                on_state=on_state,
-                on_graph=on_graph,
-            )
-            return
-        if find_spec("cyclonedds") is None:
-            raise SessionError('the transport dds needs Cyclone DDS: pip install "dora-ros2[dds]"')
-        from dora_ros2.dds.participant import Participant
+    Raises SessionError, InvalidName.
+    """
+    if kind == "zenoh":
+        return Session(
+            domain=domain,
+            config=config.removeprefix("file://"),
+            profile=None if profile is None else Profile(profile),
+            on_state=on_state,
+            on_graph=on_graph,
+        )
+    if find_spec("cyclonedds") is None:
+        raise SessionError('the transport dds needs Cyclone DDS: pip install "dora-ros2[dds]"')
+    from dora_ros2.dds.participant import Participant
 
-        self._held = Participant(domain=domain, on_graph=on_graph)
-
-    @property
-    def graph(self) -> Graph:
-        return self._held.graph
-
-    def node(self, name: str, namespace: str = "/") -> Node:
-        """Announce a node. Raises InvalidName, SessionError."""
-        if isinstance(self._held, Session):
-            return Node(self._held, name, namespace)
-        return cast(Node, self._held.node(name, namespace))
-
-    def wait_for(self, condition: Callable[[Graph], object], seconds: float) -> bool:
-        """Wait until the graph meets a condition; return whether it does. Not from a callback."""
-        return self._held.wait_for(condition, seconds)
-
-    def close(self) -> None:
-        self._held.close()
+    return Participant(domain=domain, on_graph=on_graph)
 
 
-def place_of(node: Node) -> tuple[str, str]:
-    """Return namespace and name of a node."""
-    namespace, _, name = node.full_name.rpartition("/")
-    return namespace or "/", name
+def new_node(connection: Connection, name: str, namespace: str = "/") -> Node:
+    """Announce a node; those of both transports have the same methods.
+
+    Raises InvalidName, SessionError.
+    """
+    if isinstance(connection, Session):
+        return Node(connection, name, namespace)
+    return cast(Any, connection).node(name, namespace)  # type: ignore[no-any-return]
 
 
 def qos_of(written: Mapping[str, Any]) -> Qos:

@@ -44,7 +44,7 @@ from cyclonedds.topic import Topic
 
 from dora_ros2.errors import MalformedMessage, SessionError
 from dora_ros2.types import MessageType, Types
-from dora_ros2.zenoh.graph import Graph
+from dora_ros2.zenoh.session import Connection
 from dora_ros2.zenoh.tokens import (
     NO_HASH,
     Attachment,
@@ -57,7 +57,6 @@ from dora_ros2.zenoh.tokens import (
     check_node_name,
     gid,
     incompatibility,
-    parse_domain,
 )
 
 OnMessage = Callable[[bytes, Attachment | None], None]
@@ -206,8 +205,10 @@ class _Found:
     qos: Qos
 
 
-class Participant:
-    """All nodes of this process in one domain; `on_graph` is called when the graph changes."""
+class Participant(Connection):
+    """All nodes of this process in one domain."""
+
+    kind = "dds"
 
     def __init__(
         self,
@@ -217,14 +218,8 @@ class Participant:
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         """Join a domain. Raises SessionError, InvalidName."""
-        self.domain = parse_domain(
-            environ.get("ROS_DOMAIN_ID", "") if domain is None else str(domain)
-        )
-        self.graph = Graph()
-        self.closed = False
+        super().__init__(domain, environ, on_graph)
         self.lock = threading.RLock()
-        self._on_graph = on_graph
-        self._changed = threading.Condition()
         self._tokens: set[str] = set()
         self._found: dict[UUID, _Found] = {}
         self._named: dict[bytes, list[dict[str, Any]]] = {}
@@ -273,11 +268,6 @@ class Participant:
             raise SessionError(f"the topic {name} already has another type than {kind.name}")
         return held
 
-    def wait_for(self, condition: Callable[[Graph], object], seconds: float) -> bool:
-        """Wait until the graph meets a condition; return whether it does. Not from a callback."""
-        with self._changed:
-            return bool(self._changed.wait_for(lambda: condition(self.graph), seconds))
-
     def close(self) -> None:
         """Leave the domain; may be called again."""
         with self.lock:
@@ -289,12 +279,6 @@ class Participant:
         self._wake.set(True)
         if threading.current_thread() is not self._thread:
             self._thread.join()
-
-    def __enter__(self) -> Participant:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def watch(self, reader: Any) -> ReadCondition:
         """Wake the thread when a reader has something to take."""

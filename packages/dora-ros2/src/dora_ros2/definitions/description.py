@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -316,6 +316,25 @@ def service_structures(name: str, request: Structure, response: Structure) -> li
         ],
     )
     return [service, request, response, event]
+
+
+PARTS: Final[Mapping[str, Sequence[str]]] = {
+    "msg": [""],
+    "srv": ["_Request", "_Response"],
+    "action": ["_Goal", "_Result", "_Feedback"],
+}
+"""Suffixes of the structures that a file of each kind defines."""
+
+
+def with_implicit(name: str, parts: Sequence[Structure]) -> list[Structure]:
+    """Return all structures of ``name``, itself first; ``parts`` are those of its file."""
+    match parts:
+        case [message]:
+            return [message]
+        case [request, response]:
+            return service_structures(name, request, response)
+        case _:
+            return action_structures(name, *parts)
 
 
 def action_structures(

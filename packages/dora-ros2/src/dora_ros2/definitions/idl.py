@@ -9,14 +9,14 @@ from typing import Final
 from dora_ros2.definitions.description import (
     BOUNDED_STRING,
     NESTED,
+    PARTS,
     STRING,
     WSTRING,
     Field,
     FieldType,
     Structure,
-    action_structures,
-    service_structures,
     structure,
+    with_implicit,
 )
 from dora_ros2.errors import DefinitionError
 
@@ -36,21 +36,12 @@ _TYPES: Final = {
 def parse(name: str, text: str, *, file: str = "") -> list[Structure]:
     """Return the structures of the definition ``text`` of ``name``, itself first."""
     found = _Parser(text, file).structures()
-    suffixes = {
-        "msg": [""], "srv": ["_Request", "_Response"], "action": ["_Goal", "_Result", "_Feedback"]
-    }[name.split("/")[1]]  # fmt: skip
-    wanted = [f"{name}{suffix}" for suffix in suffixes]
+    wanted = [f"{name}{suffix}" for suffix in PARTS[name.split("/")[1]]]
     absent = [one for one in wanted if one not in found]
     if absent:
         raise DefinitionError(f'the file does not define "{absent[0]}"', file=file)
     parts = [found.pop(one) for one in wanted]
-    match parts:
-        case [message]:
-            return [message, *found.values()]
-        case [request, response]:
-            return [*service_structures(name, request, response), *found.values()]
-        case _:
-            return [*action_structures(name, *parts), *found.values()]
+    return [*with_implicit(name, parts), *found.values()]
 
 
 class _Parser:

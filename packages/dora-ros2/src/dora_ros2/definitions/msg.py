@@ -13,14 +13,14 @@ from dora_ros2.definitions.description import (
     IDS,
     NESTED,
     NUMBERS,
+    PARTS,
     STRING,
     WSTRING,
     Field,
     FieldType,
     Structure,
-    action_structures,
-    service_structures,
     structure,
+    with_implicit,
 )
 from dora_ros2.errors import DefinitionError
 
@@ -39,11 +39,7 @@ _INTEGERS = {
 def parse(name: str, text: str, *, file: str = "") -> list[Structure]:
     """Return the structures of the definition ``text`` of ``name``, itself first."""
     kind = name.split("/")[1]
-    names = {
-        "msg": [name],
-        "srv": [f"{name}_Request", f"{name}_Response"],
-        "action": [f"{name}_Goal", f"{name}_Result", f"{name}_Feedback"],
-    }[kind]
+    names = [f"{name}{suffix}" for suffix in PARTS[kind]]
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     sections = SEPARATOR.split(text) if kind != "msg" else [text]
     if len(sections) != len(names):
@@ -57,13 +53,7 @@ def parse(name: str, text: str, *, file: str = "") -> list[Structure]:
     for section_name, section in zip(names, sections, strict=True):
         found.append(_section(section_name, section, file, line))
         line += section.count("\n") + 1
-    match found:
-        case [message]:
-            return [message]
-        case [request, response]:
-            return service_structures(name, request, response)
-        case _:
-            return action_structures(name, *found)
+    return with_implicit(name, found)
 
 
 def _section(name: str, text: str, file: str, first: int) -> Structure:

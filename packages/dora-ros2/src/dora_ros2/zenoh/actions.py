@@ -191,7 +191,7 @@ class ActionServer:
         keep_results: float = KEEP_SECONDS,
     ) -> None:
         """Announce the server. Raises InvalidName, SessionError."""
-        self.name = absolute(name, node.token.namespace, node.token.name)
+        self.name = absolute(name, node.namespace, node.name)
         self.type = type
         self.goals: Goals[ServerGoal] = Goals(keep_results)
         self._on_goal = on_goal
@@ -347,7 +347,7 @@ class ActionClient:
 
     def __init__(self, node: Node, name: str, type: ActionType) -> None:
         """Announce the client. Raises InvalidName, SessionError."""
-        self.name = absolute(name, node.token.namespace, node.token.name)
+        self.name = absolute(name, node.namespace, node.name)
         self.type = type
         self._on_feedback: dict[bytes, Callable[[pa.StructArray], None]] = {}
         base = f"{self.name}/_action"

@@ -66,11 +66,11 @@ class Node:
 
     def __init__(self, session: Session, name: str, namespace: str = "/") -> None:
         """Announce the node. Raises InvalidName, SessionError."""
-        check_node_name(name)
-        namespace = check_namespace(namespace)
+        self.name = check_node_name(name)
+        self.namespace = check_namespace(namespace)
         self.session = session
         self.token = NodeToken(
-            session.domain, session.zid, session.number(), namespace, name, session.enclave
+            session.domain, session.zid, session.number(), self.namespace, name, session.enclave
         )
         self.closed = False
         self._lock = threading.Lock()
@@ -139,7 +139,7 @@ class Endpoint:
         if node.closed:
             raise SessionError(f"the node {node.full_name} is closed")
         self.node = node
-        self.name = absolute(name, node.token.namespace, node.token.name)
+        self.name = absolute(name, node.namespace, node.name)
         self.type = type
         self.qos = qos
         self.closed = False

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import zenoh
 
@@ -27,6 +27,7 @@ from dora_ros2.errors import SessionError
 from dora_ros2.zenoh.graph import FOLLOWER, Graph, Profile
 from dora_ros2.zenoh.tokens import SPACE, parse_domain
 
+Kinds = Literal["zenoh", "dds"]
 ROUTER = "tcp/localhost:7447"
 _DEFAULTS: Mapping[str, Any] = {
     "connect/endpoints": [ROUTER],
@@ -148,12 +149,49 @@ class _Node(Protocol):
     def profile_changed(self) -> None: ...
 
 
-class Session:
+class Connection:
+    """Base of a Zenoh session and a DDS participant: a ROS domain, its graph, and nodes in it.
+
+    `on_graph` is called when nodes or endpoints appear or disappear.
+    """
+
+    kind: ClassVar[Kinds]
+
+    def __init__(
+        self, domain: int | None, environ: Mapping[str, str], on_graph: Callable[[], None] | None
+    ) -> None:
+        """Raises InvalidName: the domain is not valid."""
+        named = environ.get("ROS_DOMAIN_ID", "")
+        self.domain = parse_domain(named if domain is None else str(domain))
+        self.graph = Graph()
+        self.closed = False
+        self._on_graph = on_graph
+        self._changed = threading.Condition()
+
+    def wait_for(self, condition: Callable[[Graph], object], seconds: float) -> bool:
+        """Wait until the graph meets a condition; return whether it does. Not from a callback."""
+        with self._changed:
+            return bool(self._changed.wait_for(lambda: condition(self.graph), seconds))
+
+    def close(self) -> None:
+        """Close all nodes and the connection; may be called again."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Session(Connection):
     """A session in one ROS domain.
 
     `on_state` is called with a text while the session waits for a router, and with None when it is
-    connected; `on_graph` when nodes or endpoints appear or disappear.
+    connected.
     """
+
+    kind = "zenoh"
 
     def __init__(
         self,
@@ -174,19 +212,13 @@ class Session:
 
         Raises SessionError, InvalidName.
         """
-        self.domain = parse_domain(environ.get("ROS_DOMAIN_ID", ""))
-        if domain is not None:
-            self.domain = parse_domain(str(domain))
-        self.graph = Graph()
+        super().__init__(domain, environ, on_graph)
         self.waiting: str | None = None
-        self.closed = False
         self.profile = profile or Profile.REP2016
         """That of `profile`, else of the other nodes; announced endpoints follow a change."""
         self.follows = profile is None
         self.enclave = FOLLOWER if self.follows else ""
         self._on_state = on_state
-        self._on_graph = on_graph
-        self._changed = threading.Condition()
         self._reporting = threading.RLock()
         self._routers: set[str] = set()
         self.nodes: set[_Node] = set()
@@ -228,11 +260,6 @@ class Session:
         """Return the next number of a node or endpoint."""
         return str(next(self._numbers))
 
-    def wait_for(self, condition: Callable[[Graph], object], seconds: float) -> bool:
-        """Wait until the graph meets a condition; return whether it does. Not from a callback."""
-        with self._changed:
-            return bool(self._changed.wait_for(lambda: condition(self.graph), seconds))
-
     def notify(self) -> None:
         """Check the conditions of all `wait_for` again."""
         with self._changed:
@@ -250,12 +277,6 @@ class Session:
         for node in list(self.nodes):
             node.close()
         outside_callback(self._close)
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _close(self) -> None:
         for watcher in self._watchers:
