@@ -6,8 +6,6 @@ only :meth:`CoordinatorState.handle` changes them.
 
 from __future__ import annotations
 
-from typing import assert_never
-
 from dora_config.protocol import daemon as messages
 from dora_config.protocol.builds import BuildEnded, BuildEvents
 from dora_config.protocol.calls import PartResult, RunnerAnswered, RunnerReplies
@@ -108,8 +106,6 @@ class CoordinatorState:
                 | events.BuildProgressSent()
             ):
                 return self._clients.handle(event, now)
-            case _ as unreachable:
-                assert_never(unreachable)
 
     # -------------------------------------------------------------------- daemons
 
@@ -127,8 +123,6 @@ class CoordinatorState:
                     commands += self.registry.daemon_resumed(member.key, silence, now)
                 case MemberLost():
                     commands += self._daemon_lost(change, now)
-                case _ as unreachable:
-                    assert_never(unreachable)
         return commands
 
     def _admit(self, admitted: MemberAdmitted, now: float) -> list[do.Command]:
@@ -192,8 +186,6 @@ class CoordinatorState:
             case messages.Register() | messages.IdentityProof():
                 text = f'ignored a second registration of daemon "{member.key}"'
                 commands.append(do.Log("warning", text))
-            case _ as unreachable:
-                assert_never(unreachable)
         return commands
 
     def _daemon_lost(self, lost: MemberLost, now: float) -> list[do.Command]:
@@ -287,8 +279,6 @@ class CoordinatorState:
                 if dataflow is None:
                     return []
                 return self.registry.apply(dataflow, TimerExpired(key.purpose, key.daemon), now)
-            case _ as unreachable:
-                assert_never(unreachable)
 
     def _forget_daemon(self, key: events.TimerKey, now: float) -> list[do.Command]:
         """Stop listing a daemon, unless it is connected or a dataflow waits for it."""

@@ -73,7 +73,9 @@ def _scalar(value: Any) -> str:
             return "{}"
         case list() | tuple():
             return "[]"
-    raise TypeError(f"{type(value).__name__} cannot be written to a dataflow file: {value!r}")
+        case _:
+            kind = type(value).__name__
+            raise TypeError(f"{kind} cannot be written to a dataflow file: {value!r}")
 
 
 def _string(text: str) -> str:

@@ -181,11 +181,12 @@ def _event(number: int, item: Any, metadata: Mapping[str, Any] | None) -> Event:
             return _whole_event(number, item, metadata)
         case (str(name), data):
             return _input_event(name, data, metadata)
-    raise TypeError(
-        "MockNode takes pairs of an input id and its data, or whole events:"
-        ' [("image", pyarrow.array([1])), {"type": "INPUT", "id": "image", "value":'
-        f' pyarrow.array([1]), "metadata": {{"key": 1}}}}]; found {item!r:.80}'
-    )
+        case _:
+            raise TypeError(
+                "MockNode takes pairs of an input id and its data, or whole events:"
+                ' [("image", pyarrow.array([1])), {"type": "INPUT", "id": "image", "value":'
+                f' pyarrow.array([1]), "metadata": {{"key": 1}}}}]; found {item!r:.80}'
+            )
 
 
 def _whole_event(number: int, event: Event, metadata: Mapping[str, Any] | None) -> Event:

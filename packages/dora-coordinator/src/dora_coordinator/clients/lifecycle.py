@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, assert_never
+from typing import Literal
 
 from dora_config.dataflow.placement import UnplacedNodes
 from dora_config.errors import PlacementError
@@ -201,8 +201,6 @@ class LifecycleRequests:
                     self._waits.remove(wait, dataflow.id)
                     wait.ended.append(dataflow.ended())
                     commands += [] if wait.left else [_answer_ended(wait)]
-                case _ as unreachable:
-                    assert_never(unreachable)
         if dataflow.has_ended and not change.before.has_ended:
             commands += self._start_again(dataflow, now)
         return commands

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import assert_never
 
 from dora_config.dataflow.placement import UnplacedNodes
 from dora_config.errors import PlacementError
@@ -74,8 +73,6 @@ class RequestDispatcher:
                 return self._logs.sent(stream)
             case events.BuildProgressSent(build_id=build_id, daemon=daemon):
                 return self._builds.sent(build_id, daemon)
-            case _ as unreachable:
-                assert_never(unreachable)
 
     def _drop(self, client: int, number: int | None) -> list[Command]:
         """Forget one request of a client (None: all of them)."""
@@ -166,8 +163,6 @@ class RequestDispatcher:
                 | control.ListNodes()
             ):
                 raise RequestRefused("failed", "queries are answered by the REST API")
-            case _ as unreachable:
-                assert_never(unreachable)
 
     @property
     def _is_ending(self) -> bool:
@@ -187,8 +182,6 @@ class RequestDispatcher:
                 return self._builds.ended(daemon, message, now)
             case PartResult():
                 return self._changes.answered(daemon, message)
-            case _ as unreachable:
-                assert_never(unreachable)
 
     def daemon_connected(self, daemon: str) -> list[Command]:
         return self._logs.daemon_connected(daemon)

@@ -15,7 +15,6 @@ that is lost is spawned again on the same daemon and linked to the others again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import assert_never
 
 from dora_config.protocol.control import DataflowStatus, EndedDataflow
 from dora_config.protocol.runner import DeleteParam, SetParam
@@ -53,8 +52,6 @@ def status_of(
         case Phase.RUNNING:
             left = [part for part in parts if not part.ended]
             return _while_running(left, links, membership)
-        case _ as unreachable:
-            assert_never(unreachable)
 
 
 def _while_running(
@@ -131,8 +128,6 @@ class Dataflow(DataflowData):
                 | events.DaemonLost(daemon=daemon)
             ):
                 return self._decide_by_phase(event, now) if daemon in self.parts else []
-            case _ as unreachable:
-                assert_never(unreachable)
 
     def _decide_by_phase(self, event: events.PhaseEvent, now: float) -> list[Command]:
         match self.phase:
@@ -144,8 +139,6 @@ class Dataflow(DataflowData):
                 return live.handle(self, event, now)
             case Phase.FINISHED | Phase.FAILED:
                 return ended.handle(self, event, now)
-            case _ as unreachable:
-                assert_never(unreachable)
 
     def _resume(self, now: float) -> list[Command]:
         """Continue after a restart of the coordinator."""
@@ -164,8 +157,6 @@ class Dataflow(DataflowData):
                 return [stopping.deadline(self, now)]
             case Phase.FINISHED | Phase.FAILED:
                 return []
-            case _ as unreachable:
-                assert_never(unreachable)
 
     def _change_param(self, request: SetParam | DeleteParam) -> list[Command]:
         """Store a parameter for the runners of later attempts."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import assert_never
-
 from dora_coordinator.dataflow import events, live
 from dora_coordinator.dataflow.data import DataflowData
 from dora_coordinator.state.commands import ArmTimer, Command, SaveRecord
@@ -28,8 +26,6 @@ def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Com
             return []
         case events.StartAccepted() | events.DaemonLost() | events.TimerExpired():
             return []
-        case _ as unreachable:
-            assert_never(unreachable)
 
 
 def _resume(

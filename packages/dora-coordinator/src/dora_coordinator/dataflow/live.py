@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import assert_never
-
 from dora_config.protocol.daemon import PartReport
 from dora_config.protocol.runner import DataflowResult
 from dora_coordinator.dataflow import events
@@ -33,8 +31,6 @@ def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Com
             return _timer_expired(data, event, now)
         case events.StartAccepted() | events.DaemonLost():
             return []
-        case _ as unreachable:
-            assert_never(unreachable)
 
 
 def _timer_expired(data: DataflowData, event: events.TimerExpired, now: float) -> list[Command]:
@@ -52,8 +48,6 @@ def _timer_expired(data: DataflowData, event: events.TimerExpired, now: float) -
             return _end_recovery(data) if data.phase is Phase.RECOVERING else []
         case "link" | "stop":
             return []
-        case _ as unreachable:
-            assert_never(unreachable)
 
 
 def _part_reported(data: DataflowData, event: events.PartReported, now: float) -> list[Command]:
@@ -97,8 +91,6 @@ def _part_reported(data: DataflowData, event: events.PartReported, now: float) -
             return _part_absent(data, part, event.rebooted, now)
         case "stopping":
             return []
-        case _ as unreachable:
-            assert_never(unreachable)
 
 
 def _part_gone(data: DataflowData, event: events.PartGone, now: float) -> list[Command]:

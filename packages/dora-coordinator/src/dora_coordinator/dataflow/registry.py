@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import assert_never
 
 from dora_config.errors import DoraError
 from dora_config.history.entries import SavedEntry
@@ -254,8 +253,6 @@ class DataflowRegistry:
                     daemon, message.attempt, message.revision, message.spec
                 )
                 return self.apply(dataflow, described, now)
-            case _ as unreachable:
-                assert_never(unreachable)
 
     def _part_reported(self, event: events.PartReported, now: float) -> list[Command]:
         daemon, report = event.daemon, event.report

@@ -5,8 +5,6 @@ A failure rolls back what was prepared.
 
 from __future__ import annotations
 
-from typing import assert_never
-
 from dora_coordinator.dataflow import events
 from dora_coordinator.dataflow.completion import (
     ended_early,
@@ -46,8 +44,6 @@ def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Com
             return roll_back(data, "stopped before it had started", now)
         case events.TimerExpired(purpose=purpose):
             return _timer_expired(data, purpose, now)
-        case _ as unreachable:
-            assert_never(unreachable)
 
 
 def _part_reported(data: DataflowData, event: events.PartReported, now: float) -> list[Command]:
@@ -62,8 +58,6 @@ def _part_reported(data: DataflowData, event: events.PartReported, now: float) -
             return roll_back(data, ended_early(report, event.daemon), now)
         case "preparing" | "running" | "stopping" | "lost":
             return roll_back(data, stopped_with(event.daemon), now) if report.stopped else []
-        case _ as unreachable:
-            assert_never(unreachable)
 
 
 def _timer_expired(data: DataflowData, purpose: DataflowTimer, now: float) -> list[Command]:
@@ -76,8 +70,6 @@ def _timer_expired(data: DataflowData, purpose: DataflowTimer, now: float) -> li
             return _check_links(data, now) if data.phase is Phase.LINKING else []
         case "recovery" | "retry" | "stop":
             return []
-        case _ as unreachable:
-            assert_never(unreachable)
 
 
 def _check_parts(data: DataflowData, now: float) -> list[Command]:

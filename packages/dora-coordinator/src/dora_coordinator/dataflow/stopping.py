@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import assert_never
-
 from dora_config.protocol.daemon import StopPart
 from dora_config.protocol.runner import DataflowResult
 from dora_coordinator.dataflow import events
@@ -50,8 +48,6 @@ def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Com
             return []
         case events.StartAccepted():
             return []
-        case _ as unreachable:
-            assert_never(unreachable)
 
 
 def stop(data: DataflowData, now: float) -> list[Command]:

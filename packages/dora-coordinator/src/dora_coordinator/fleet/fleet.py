@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, assert_never
+from typing import Final
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.protocol import control, fleet as fleets, runner as protocol
@@ -135,8 +135,6 @@ class FleetControl:
                 commands = self._roll_back(request, now)
             case fleets.PauseFleet():
                 commands = self._pause(request)
-            case _ as unreachable:
-                assert_never(unreachable)
         return self.report(now), [*commands, *(self._arm(now, 0.0) if commands else [])]
 
     def compare(self, fleet: fleets.Fleet, only: tuple[str, ...]) -> fleets.FleetComparison:

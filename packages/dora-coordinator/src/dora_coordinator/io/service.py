@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import assert_never
 
 import anyio
 import anyio.to_thread
@@ -609,8 +608,6 @@ class Service:
                 logger.log(_LEVELS[level], "%s", clean_lines(text))
             case do.EndCoordinator():
                 self._ending = True
-            case _ as unreachable:
-                assert_never(unreachable)
 
     def _sign(self, daemon: str, request: str, digest: str) -> None:
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import assert_never
 
 from dora_config.protocol.links import (
     LINK_PROTOCOL,
@@ -149,8 +148,6 @@ class Links:
                 return self._runner_lost(machine)
             case PartEnded(machine=machine):
                 return self._part_ended(machine)
-            case _ as unreachable:
-                assert_never(unreachable)
 
     def _reported(self, machine: str, report: LinkReport) -> LinkChanges:
         end = self._ends.get(machine)

@@ -6,7 +6,7 @@ A query is a coroutine: it ends with its client, and a restart of the coordinato
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Final, assert_never
+from typing import Final
 
 import anyio
 
@@ -134,8 +134,6 @@ class Queries:
             case control.GetSnapshot(dataflow=which, edges=edges):
                 one = None if which is None else registry.find(which, archived=True)
                 return await self._snapshots.get(cluster, one, edges=edges)
-            case _ as unreachable:
-                assert_never(unreachable)
 
     async def _call_runners(
         self, dataflow: Dataflow, node: str | None, request: NodeRequest

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Final, assert_never
+from typing import Final
 
 from dora_config.machine_identity import certificate_name
 from dora_config.protocol.daemon import DaemonLeaving, Heartbeat, Metrics, Register
@@ -190,8 +190,6 @@ class Membership:
                 if member is None or member.connection is None:
                     return []
                 return self._disconnect(member.connection, silent=False)
-            case _ as unreachable:
-                assert_never(unreachable)
 
     def _register(self, event: DaemonRegistered, now: float) -> MembershipChange:
         """Admit a daemon, unless another instance answers under the same key."""

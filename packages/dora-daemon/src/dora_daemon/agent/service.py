@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import assert_never
 
 import anyio
 import anyio.to_thread
@@ -278,8 +277,6 @@ class Agent:
                 logger.log(_LEVELS[level], "%s", text)
             case do.ExitDaemon():
                 self._ended.set()
-            case _ as unreachable:
-                assert_never(unreachable)
 
     # -------------------------------------------------------------------- coordinator
 

@@ -7,7 +7,7 @@ process needs is saved before it is reported.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, assert_never
+from typing import Literal
 
 from dora_config.protocol import daemon as messages, runner as protocol, runner_events as reports
 from dora_config.protocol.topics import StreamTopics, TopicChunk
@@ -134,8 +134,6 @@ class AgentState:
                     do.SendToCoordinator(messages.DaemonLeaving(hand_over=True)),
                     do.ExitDaemon(),
                 ]
-            case _ as unreachable:
-                assert_never(unreachable)
 
     def _read(
         self, request: messages.StreamLogs | messages.ReadHistory | StreamTopics
@@ -158,8 +156,6 @@ class AgentState:
                 if part is None or not part.live or not part.record.runtime_dir:
                     return [do.SendToCoordinator(TopicChunk(stream=stream, done=True))]
                 return [do.OpenInspector(part.record, request)]
-            case _ as unreachable:
-                assert_never(unreachable)
 
     def _prune(self) -> list[do.Command]:
         """Drop the oldest records of ended parts whose results the coordinator has stored."""
@@ -189,8 +185,6 @@ class AgentState:
                     return []
                 part.recorders = "settled"
                 return self._prepared(part, now) if part.ready else []
-            case _ as unreachable:
-                assert_never(unreachable)
 
     def _start_recorders(self, part: LocalPart, *, new_attempt: bool) -> list[do.Command]:
         record = part.record
@@ -242,8 +236,6 @@ class AgentState:
                 if part is None or part.lost is None or part.record.starts != starts:
                     return []
                 return self._start_alone(part, now)
-            case _ as unreachable:
-                assert_never(unreachable)
 
     def _starts_alone(self, part: LocalPart) -> bool:
         """Whether the machine starts the part if the coordinator stays away."""
@@ -378,8 +370,6 @@ class AgentState:
                 return part.read_nodes(revision)
             case events.RunnerEnded(reason=reason):
                 return self._lose(part, reason, now)
-            case _ as unreachable:
-                assert_never(unreachable)
 
     def _connected(
         self, part: LocalPart, status: protocol.RunnerStatus, now: float
@@ -406,8 +396,6 @@ class AgentState:
                 return [*commands, *part.advance("running", now)]
             case "starting" | "stopping" | "finished":
                 return [*commands, part.report_state()]
-            case _ as unreachable:
-                assert_never(unreachable)
 
     def _reported(
         self, part: LocalPart, event: protocol.RunnerEvent, now: float
@@ -436,8 +424,6 @@ class AgentState:
                 | reports.DataflowStopping()
             ):
                 return []
-            case _ as unreachable:
-                assert_never(unreachable)
 
     def _prepared(self, part: LocalPart, now: float) -> list[do.Command]:
         """The nodes are at the start barrier, which opens at once without the coordinator."""

@@ -87,7 +87,8 @@ def _drawn(value: Any, limits: PictureLimits) -> dict[str, Any]:
             size = {"encoding": "mono8", "width": width, "height": height}
             white = memoryview(data.translate(_INSIDE))
             return {"width": width, "height": height, "mask": _mask(white, size, limits)}
-    raise ValueError(f"{type(value).__name__} is not drawn")
+        case _:
+            raise ValueError(f"{type(value).__name__} is not drawn")
 
 
 def _mask(data: memoryview, size: Mapping[str, Any], limits: PictureLimits) -> Any:

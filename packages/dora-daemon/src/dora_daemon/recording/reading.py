@@ -170,6 +170,8 @@ class Recording:
                     self._counts[counted] = self._counts.get(counted, 0) + messages
                 case Opcode.ATTACHMENT:
                     self._note(record)
+                case _:
+                    pass
         return at
 
     def _unchunked(self, file: BinaryIO, begin: int, size: int) -> _Record | None:
@@ -416,6 +418,11 @@ def _content(file: BinaryIO, record: _Record) -> list[McapRecord]:
             return [Channel.read(stream)]
         case Opcode.MESSAGE:
             return [Message.read(stream, record.end - record.begin - _HEAD.size)]
+        case _:
+            return _of_chunk(stream, record)
+
+
+def _of_chunk(stream: ReadDataStream, record: _Record) -> list[McapRecord]:
     records = breakup_chunk(Chunk.read(stream), validate_crc=True)
     times = [one.log_time for one in records if isinstance(one, Message)]
     if times and (min(times), max(times)) != (record.start_time, record.end_time):

@@ -124,6 +124,8 @@ class Background:
                     force = grace is None
                     self._emit(StopRequested(reason, grace=grace, force=force, recovering=True))
                 return protocol.Done()
+            case _:
+                pass
         if self._requests is not None:
             return await self._requests.answer(request)
         if isinstance(request, protocol.GetStatus):

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -331,8 +331,6 @@ class Runner:
             case commands.FinishDataflow(result=result):
                 self._keep_result(result)
                 self._finished.set()
-            case _ as never:
-                assert_never(never)
 
     def _command_link(self, command: commands.LinkCommand) -> None:
         link = self.link
@@ -347,5 +345,3 @@ class Runner:
                 link.finish(seconds)
             case commands.SignalLink(signal=name):
                 link.signal(name)
-            case _ as never:
-                assert_never(never)

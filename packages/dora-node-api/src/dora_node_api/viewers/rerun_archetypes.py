@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any
 
 from dora_node_api.data.visual_kinds import VisualKind
 from dora_node_api.data.visual_values import (
@@ -90,8 +90,6 @@ def entities(
                 yield Entity(path, rr.Scalars([value]))
         case Text():
             yield Entity(name, rr.TextLog(visual.text, level=rr.TextLogLevel.INFO))
-        case _ as unreachable:
-            assert_never(unreachable)
 
 
 def path_part(name: str) -> str:

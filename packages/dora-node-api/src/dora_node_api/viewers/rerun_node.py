@@ -191,6 +191,8 @@ class ConnectedViewer(RerunViewer):
                 self._connect()
             case LinkStep.CHECK:
                 self._flush()
+            case LinkStep.NOTHING:
+                pass
 
     def _connect(self) -> None:
         address = self._address

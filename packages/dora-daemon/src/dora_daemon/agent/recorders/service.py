@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import BinaryIO, Final, TypeVar, assert_never
+from typing import BinaryIO, Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -241,8 +241,6 @@ class Recorders:
                 await anyio.to_thread.run_sync(self._folder(recording).remove, files)
                 self._not_started.pop(recording, None)
                 return recordings.RecordingStates()
-            case _ as unreachable:
-                assert_never(unreachable)
 
     def _send(self, request: recordings.SendRecording, file: BinaryIO) -> recordings.RecordingSize:
         """Start the upload of a part, and close the file."""

@@ -128,6 +128,8 @@ class NodeClient:
                         self._answers[request] = received
                         self._answered.notify_all()
                         return False
+            case _:
+                pass
         close_all(received.descriptors)
         return False
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import assert_never
 
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.machine import commands as do, events
@@ -109,8 +108,6 @@ class LinkLifecycle:
                 return self._cut()
             case events.TimerFired(timer=timer):
                 return self._timer(timer, now)
-            case _ as never:
-                assert_never(never)
 
     def _spawn(self, now: float) -> list[do.Command]:
         self.incarnation = self._next_incarnation()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import assert_never
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import InvalidTransition
@@ -240,8 +239,6 @@ class NodeLifecycle:
                 return self._replacement_lost(number, now)
             case StopOrdered():
                 return self._stop_ordered(event, now)
-            case _ as never:
-                assert_never(never)
         raise InvalidTransition(f'node "{self.id}"', self.state.value, event)
 
     def _timer(self, event: events.TimerFired, now: float) -> list[do.Command]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import count
-from typing import Final, Literal, assert_never
+from typing import Final, Literal
 
 from dora_config.dataflow.resolved import DEFAULT_FINISH_GRACE, ResolvedNode
 from dora_config.protocol import runner_events as reports
@@ -193,8 +193,6 @@ class RunnerState:
                 | events.ProgramChanged()
             ):
                 return self._replace(event, now)
-            case _ as never:
-                assert_never(never)
 
     def _to_node(self, life: NodeLifecycle, event: NodeEvent, now: float) -> list[do.Command]:
         was_ended = life.ended
@@ -395,8 +393,6 @@ class RunnerState:
                 life = self._nodes[spec.id]
                 life.spec = spec
                 return self._request(events.NodeRestartRequested(spec.id, 0.0), now)
-            case _ as never:
-                assert_never(never)
 
     # -------------------------------------------------------------------- nodes join and leave
 

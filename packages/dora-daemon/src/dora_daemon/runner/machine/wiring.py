@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import assert_never
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import OutputSource
@@ -65,8 +64,6 @@ class Wiring:
                     del inputs.edges[edge.input]
                     inputs.closed.discard(edge.input)
                 return [], [edge.target]
-            case _ as never:
-                assert_never(never)
 
     def add_node(self, node: ResolvedNode) -> None:
         """Add a node whose inputs are all open."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import assert_never
-
 from dora_config.dataflow.resolved import ResolvedInput, ResolvedNode
 from dora_config.dataflow.sources import LogSource, OutputSource, TimerSource
 from dora_config.protocol.run_plan import RunPlan
@@ -49,8 +47,6 @@ def input_config(name: str, wanted: ResolvedInput) -> InputConfig:
             kind, interval = "timer", source.interval_ns
         case LogSource():
             kind = "logs"
-        case _:
-            assert_never(source)
     return InputConfig(
         id=name,
         source=str(source),

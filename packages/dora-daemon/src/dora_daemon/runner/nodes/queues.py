@@ -10,7 +10,6 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import assert_never
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.dataflow.sources import LogSource
@@ -241,8 +240,6 @@ class QueueRegistry:
                 for entry in self.into(node):
                     if entry.edge.input in inputs:
                         entry.keeper.announce_closed()
-            case _ as never:
-                assert_never(never)
 
     def consumer_died(self, node: str) -> None:
         """Free what the reaped process of a reader held."""
