@@ -5,6 +5,7 @@ from __future__ import annotations
 from support.simulation.fleet_simulation import dataflow, running_fleet
 
 from dora_config.dataflow.resolved import CurrentNode, ResolvedNode
+from dora_config.protocol.daemon import PartLost
 from dora_coordinator.dataflow import events
 from dora_coordinator.state.commands import ArmTimer, CancelTimer
 
@@ -136,7 +137,8 @@ def test_a_part_that_was_dropped_is_not_spawned_when_its_back_off_ends() -> None
     retry = data.timer("retry", "station")
     assert ArmTimer(retry, 31.0) in data.handle(events.PartAbsent("station"), 2.0)
     attempt = data.parts["station"].attempt
-    commands = data.handle(events.PartGone("station", attempt, "it is gone"), 3.0)
+    gone = PartLost(dataflow_id=data.id, attempt=attempt, reason="it is gone")
+    commands = data.handle(events.PartGone("station", gone), 3.0)
     assert "station" not in data.parts
     assert CancelTimer(retry) in commands
     # it had fired in the same batch

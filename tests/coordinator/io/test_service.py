@@ -159,12 +159,12 @@ def test_queries_are_answered_and_ends_not_acknowledged(
         daemon, client = await register(peer), peer()
         client.request(StartDataflow(spec=dataflow(camera="robot")))
         await daemon.receives("prepare_part")
-        ((record, _),) = store.load()
+        ((record, _),) = store.load().stored
         uuid = record.dataflow_id
         for phase in ("prepared", "running"):
             report = PartReport.model_validate({"dataflow_id": uuid, "attempt": 1, "phase": phase})
             daemon.service.on_message(daemon.connection, PartChanged(report=report))
-        await wait_until_async(lambda: store.load()[0][0].phase == "running")
+        await wait_until_async(lambda: store.load().stored[0][0].phase == "running")
         store.full = True
         daemon.service.on_message(daemon.connection, PartChanged(report=ended(uuid)))
         await wait_until_async(lambda: daemon.gone)
@@ -178,11 +178,11 @@ def test_queries_are_answered_and_ends_not_acknowledged(
         assert isinstance(answer, Answer)
         assert isinstance(answer.answer, DataflowList)
         assert [row.uuid for row in answer.answer.dataflows] == [uuid]
-        assert store.load()[0][0].phase == "running"
+        assert store.load().stored[0][0].phase == "running"
         store.full = False
         again = await register(peer, ended(uuid))
         await again.receives("forget_part")
-        assert store.load()[0][0].phase == "finished"
+        assert store.load().stored[0][0].phase == "finished"
 
     play(tmp_path, monkeypatch, story)
 

@@ -105,6 +105,6 @@ def test_rows_of_this_version_can_be_read(tmp_path: Path) -> None:
         db.execute("INSERT INTO machine VALUES (?, ?)", ("robot", GOLDEN_MACHINE))
     db.close()
     store = SqliteStore(path)
-    assert store.load() == [(RECORD, SPEC)]
-    assert store.machines() == [MACHINE]
+    assert store.load().stored == [(RECORD, SPEC)]
+    assert store.load().machines == [MACHINE]
     store.close()

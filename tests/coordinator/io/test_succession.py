@@ -85,8 +85,8 @@ def test_a_coordinator_takes_over_with_everything(tmp_path: Path) -> None:
         epoch=5, machine="base", address="10.0.0.2:6013"
     )
     store = SqliteStore(folder / "store.sqlite3")
-    assert [record.dataflow_id for record, _ in store.load()] == ["d1", "d2"]
-    assert [one.machine for one in store.machines()] == ["robot"]
+    assert [record.dataflow_id for record, _ in store.load().stored] == ["d1", "d2"]
+    assert [one.machine for one in store.load().machines] == ["robot"]
     for name in ("store.sqlite3", "authority/key.pem", "tokens-6013.json"):
         assert (folder / name).stat().st_mode & 0o777 == 0o600
     with pytest.raises(StoreError, match="in use by another coordinator"):

@@ -181,11 +181,8 @@ class SimulatedFleet:
         assert self.coordinator is None
         self.coordinator = CoordinatorState(self.settings, COORDINATOR)
         generations = tuple(self.stored_generations.values())
-        self.handle(
-            StoreLoaded(
-                tuple(self.store.values()), fleet=self.stored_fleet, generations=generations
-            )
-        )
+        stored = tuple(self.store.values())
+        self.handle(StoreLoaded(stored, fleet=self.stored_fleet, generations=generations))
 
     def kill_coordinator(self) -> None:
         """SIGKILL: connections break; timers and everything not stored are lost."""

@@ -78,10 +78,9 @@ class CoordinatorState:
 
     def _decide(self, event: events.Event, now: float) -> list[do.Command]:
         match event:
-            case events.StoreLoaded(stored=stored, machines=machines, history=history):
-                self.membership.identities.load(machines)
-                loaded = self.registry.load(stored, now, history)
-                return [*loaded, *self.fleet.load(event.fleet, event.generations, now)]
+            case events.StoreLoaded():
+                self.membership.identities.load(event.machines)
+                return [*self.registry.load(event, now), *self.fleet.load(event, now)]
             case events.FleetStepEnded():
                 return self.fleet.step_ended(event, now)
             case events.DaemonMessageReceived():

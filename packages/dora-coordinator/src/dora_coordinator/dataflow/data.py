@@ -30,16 +30,7 @@ class Parts(Mapping[str, Part]):
         self, record: DataflowRecord, spec: DataflowSpec, earlier: Links | None = None
     ) -> None:
         self._by_daemon = {
-            part.daemon: Part(
-                record.dataflow_id,
-                part.daemon,
-                part.nodes,
-                part.state,
-                part.attempt,
-                part.result,
-                part.revision,
-            )
-            for part in record.parts
+            part.daemon: Part(record.dataflow_id, **dict(part)) for part in record.parts
         }
         self._count = Counter(part.state for part in self._by_daemon.values())
         """So that no event has to look at all parts."""
@@ -233,7 +224,7 @@ class DataflowData:
         self.phase = record.phase
         self.reason = record.reason
         """Why it failed as a whole."""
-        self.stop_reason = record.stopped_since
+        self.stopped_since = record.stopped_since
         """Why it was stopped, unless a user requested it."""
         self.unreported = record.unreported
         """Failed only because no daemon reported it in time; it resumes when one does."""
@@ -299,19 +290,9 @@ class DataflowData:
         return self._record(self.parts.marked())
 
     def _record(self, parts: Iterable[Part]) -> DataflowRecord:
+        own = DataflowRecord.model_fields.keys() - {"dataflow_id", "parts"}
         return DataflowRecord(
             dataflow_id=self.id,
-            name=self.name,
-            phase=self.phase,
             parts=tuple(part.record() for part in parts),
-            number=self.number,
-            reason=self.reason,
-            unreported=self.unreported,
-            grace=self.grace,
-            force=self.force,
-            stopped_since=self.stop_reason,
-            ended_at=self.ended_at,
-            rewired=self.rewired,
-            stop_requested=self.stop_requested,
-            restart_as=self.restart_as,
+            **{field: getattr(self, field) for field in own},
         )

@@ -224,7 +224,7 @@ class Dataflow(DataflowData):
 
     def status(self) -> tuple[DataflowStatus, str | None]:
         """Status and reason, as ``dora list`` shows them."""
-        reasons = (self._failure_reason(), self.stop_reason)
+        reasons = (self._failure_reason(), self.stopped_since)
         parts = list(self.parts.values())
         return status_of(self.phase, reasons, parts, self.links, self.context.membership)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dora_config.protocol.daemon import PartReport
-from dora_config.protocol.dataflow import DataflowSpec
-from dora_config.protocol.runner import CurrentNode, DataflowResult, DeleteParam, SetParam
+from dora_config.protocol.daemon import PartDescribed, PartLost, PartReport
+from dora_config.protocol.runner import CurrentNode, DeleteParam, SetParam
 from dora_coordinator.state.events import DataflowTimer
 
 
@@ -38,10 +37,7 @@ class PartGone:
     """A daemon reported that nothing is left of its part."""
 
     daemon: str
-    attempt: int
-    reason: str
-    node: str | None = None
-    result: DataflowResult | None = None
+    message: PartLost
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +71,10 @@ class StopRequested:
 
 @dataclass(frozen=True, slots=True)
 class NodesDescribed:
-    """A daemon described the nodes of its part, which were changed while they ran.
-
-    ``spec`` contains only these nodes.
-    """
+    """A daemon described the nodes of its part, which were changed while they ran."""
 
     daemon: str
-    attempt: int
-    revision: int
-    spec: DataflowSpec
+    message: PartDescribed
 
 
 @dataclass(frozen=True, slots=True)

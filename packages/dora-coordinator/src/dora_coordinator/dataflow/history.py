@@ -171,7 +171,7 @@ def phase_reached(dataflow: Dataflow) -> PhaseReached:
             reason = dataflow.reason
         case Phase.STOPPING:
             restart = None if dataflow.restart_as is None else "a user requested a restart"
-            reason = dataflow.stop_reason or restart
+            reason = dataflow.stopped_since or restart
         case Phase.FAILED:
             reason = dataflow.status()[1]
         case _:

@@ -95,12 +95,13 @@ def _part_reported(data: DataflowData, event: events.PartReported, now: float) -
 
 def _part_gone(data: DataflowData, event: events.PartGone, now: float) -> list[Command]:
     """Spawn the part again, or drop it if it was added and did not start."""
-    part, reason, node = data.parts[event.daemon], event.reason, event.node
-    if part.ended or event.attempt < part.attempt:
+    part, lost = data.parts[event.daemon], event.message
+    reason, node = lost.reason, lost.node
+    if part.ended or lost.attempt < part.attempt:
         return []
     if part.fresh:
         cause = reason if node is None else f'node "{node}" {reason}'
-        return drop_part(data, part, cause + last_line(event.result, node))
+        return drop_part(data, part, cause + last_line(lost.result, node))
     log = Log("warning", f'dataflow {data.label} on daemon "{part.daemon}": {reason}')
     return [log, *_recover(data, part, now, reason)]
 

@@ -64,14 +64,7 @@ class Part:
         return f"auto-recovery {where} waits {seconds:.0f} s: {self.recovery_reason}"
 
     def record(self) -> StoredPart:
-        return StoredPart(
-            daemon=self.daemon,
-            nodes=self.nodes,
-            state=self.state,
-            attempt=self.attempt,
-            result=self.result,
-            revision=self.revision,
-        )
+        return StoredPart.model_validate(self, from_attributes=True)
 
     def prepare(self, spec: DataflowSpec, links: PartLinks) -> SendToDaemon:
         """``spec`` contains only the part's nodes."""

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from dora_config.errors import DoraError
-from dora_config.history.entries import SavedEntry
 from dora_config.protocol import daemon as messages
 from dora_config.protocol.control import DataflowRef, FailureCode
 from dora_config.protocol.dataflow import DataflowSpec
@@ -19,6 +18,7 @@ from dora_coordinator.dataflow.history import Before, ClusterHistory
 from dora_coordinator.dataflow.rewiring import merged
 from dora_coordinator.settings import Settings
 from dora_coordinator.state.commands import Command, DeleteRecord, Log, SaveRecord, SendToDaemon
+from dora_coordinator.state.events import StoreLoaded
 from dora_coordinator.state.membership import Member, Membership
 from dora_coordinator.state.records import DataflowRecord, PartState, Phase, StoredPart, new_record
 
@@ -63,17 +63,12 @@ class DataflowRegistry:
 
     # ------------------------------------------------------------------ dataflows
 
-    def load(
-        self,
-        stored: Iterable[tuple[DataflowRecord, DataflowSpec]],
-        now: float,
-        history: Iterable[SavedEntry] = (),
-    ) -> list[Command]:
+    def load(self, loaded: StoreLoaded, now: float) -> list[Command]:
         """Add the dataflows that an earlier coordinator stored, and the events that it wrote."""
         commands: list[Command] = []
-        stored = list(stored)
-        self.history.load(history, {record.dataflow_id: spec for record, spec in stored})
-        for record, spec in sorted(stored, key=lambda pair: pair[0].number):
+        known = {record.dataflow_id: spec for record, spec in loaded.stored}
+        self.history.load(loaded.history, known)
+        for record, spec in sorted(loaded.stored, key=lambda pair: pair[0].number):
             dataflow = Dataflow(record, spec, self._context)
             self._next_number = record.number + 1
             commands += dataflow.handle(events.RecordLoaded(), now)
@@ -241,18 +236,12 @@ class DataflowRegistry:
                     return []
                 if dataflow.has_ended:
                     return [dataflow.parts[daemon].kill()]
-                event = events.PartGone(
-                    daemon, message.attempt, message.reason, message.node, message.result
-                )
-                return self.apply(dataflow, event, now)
+                return self.apply(dataflow, events.PartGone(daemon, message), now)
             case messages.PartDescribed():
                 dataflow = self._dataflows.get(message.dataflow_id)
                 if dataflow is None or daemon not in dataflow.parts:
                     return self._adopt(daemon, message, now)
-                described = events.NodesDescribed(
-                    daemon, message.attempt, message.revision, message.spec
-                )
-                return self.apply(dataflow, described, now)
+                return self.apply(dataflow, events.NodesDescribed(daemon, message), now)
 
     def _part_reported(self, event: events.PartReported, now: float) -> list[Command]:
         daemon, report = event.daemon, event.report

@@ -20,14 +20,14 @@ Value = TypeVar("Value")
 
 def describe(data: DataflowData, event: NodesDescribed, now: float) -> list[Command]:
     """Take over the nodes that a daemon has; ignore the description of an earlier start."""
-    part = data.parts.get(event.daemon)
-    if part is None or part.ended or event.attempt < part.attempt:
+    part, described = data.parts.get(event.daemon), event.message
+    if part is None or part.ended or described.attempt < part.attempt:
         return []
-    if event.revision == part.revision:
+    if described.revision == part.revision:
         return []
-    part.revision = event.revision
-    ids = tuple(node.id for node in event.spec.resolved.nodes)
-    spec = merged(data.spec, part.nodes, event.spec)
+    part.revision = described.revision
+    ids = tuple(node.id for node in described.spec.resolved.nodes)
+    spec = merged(data.spec, part.nodes, described.spec)
     if (spec.resolved, spec.code) == (data.spec.resolved, data.spec.code):
         data.spec = spec
         return [SaveRecord(data.record(), spec)]

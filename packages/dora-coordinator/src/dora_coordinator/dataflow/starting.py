@@ -29,10 +29,10 @@ def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Com
             ]
         case events.PartReported():
             return _part_reported(data, event, now)
-        case events.PartGone(daemon=daemon, reason=reason, node=node, result=result):
-            data.end_part(data.parts[daemon], result)
-            where = f'daemon "{daemon}"' + (f', node "{node}"' if node else "")
-            return roll_back(data, f"{where}: {reason}", now)
+        case events.PartGone(daemon=daemon, message=lost):
+            data.end_part(data.parts[daemon], lost.result)
+            where = f'daemon "{daemon}"' + (f', node "{lost.node}"' if lost.node else "")
+            return roll_back(data, f"{where}: {lost.reason}", now)
         case events.PartAbsent(daemon=daemon):
             data.end_part(data.parts[daemon], None)
             reason = f'daemon "{daemon}" was restarted while it prepared its nodes'

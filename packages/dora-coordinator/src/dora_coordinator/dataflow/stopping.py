@@ -22,10 +22,10 @@ def handle(data: DataflowData, event: events.PhaseEvent, now: float) -> list[Com
                 data.end_part(part, report.result)
                 return [part.forget(), *finish_if_all_ended(data)]
             return [_stop_part(data, part)] if event.registering else []
-        case events.PartGone(daemon=daemon, reason=reason, result=result):
-            missing = data.parts[daemon].state is PartState.MISSING
+        case events.PartGone(daemon=daemon, message=lost):
+            result, missing = lost.result, data.parts[daemon].state is PartState.MISSING
             if data.phase is Phase.STOPPING and result is None and not missing:
-                result = DataflowResult(dataflow_id=data.id, name=data.name, error=reason)
+                result = DataflowResult(dataflow_id=data.id, name=data.name, error=lost.reason)
             data.end_part(data.parts[daemon], result)
             return finish_if_all_ended(data)
         case events.PartAbsent(daemon=daemon):
@@ -63,7 +63,7 @@ def stop(data: DataflowData, now: float) -> list[Command]:
 
 def stop_because(data: DataflowData, reason: str, now: float) -> list[Command]:
     """Stop a running dataflow although no user requested it."""
-    data.stop_reason = reason
+    data.stopped_since = reason
     log = Log("info", f"dataflow {data.label} is stopped: {reason}")
     return [log, *stop(data, now)]
 
@@ -106,5 +106,5 @@ def finish_if_all_ended(data: DataflowData) -> list[Command]:
 
 
 def _stop_part(data: DataflowData, part: Part) -> Command:
-    reason = data.stop_reason or "stop requested"
+    reason = data.stopped_since or "stop requested"
     return part.stop(data.grace, force=data.force, reason=reason)

@@ -6,7 +6,7 @@ killed continues.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -33,7 +33,7 @@ from dora_coordinator.state.commands import (
     Log,
     SaveFleet,
 )
-from dora_coordinator.state.events import FleetStepEnded, TimerKey
+from dora_coordinator.state.events import FleetStepEnded, StoreLoaded, TimerKey
 from dora_coordinator.state.membership import Membership
 from dora_coordinator.state.records import Phase
 
@@ -111,15 +111,10 @@ class FleetControl:
         self._watches: dict[str, _Watch] = {}
         self._specs: dict[tuple[int, str], tuple[object, DataflowSpec]] = {}
 
-    def load(
-        self,
-        status: fleets.FleetStatus | None,
-        generations: Iterable[fleets.StoredGeneration],
-        now: float,
-    ) -> list[Command]:
+    def load(self, loaded: StoreLoaded, now: float) -> list[Command]:
         """Continue with what an earlier coordinator stored."""
-        self.status = status or fleets.FleetStatus()
-        self._generations = {one.entry.generation: one for one in generations}
+        self.status = loaded.fleet or fleets.FleetStatus()
+        self._generations = {one.entry.generation: one for one in loaded.generations}
         return self._arm(now, TICK)
 
     # -------------------------------------------------------------------- requests

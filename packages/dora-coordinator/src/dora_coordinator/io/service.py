@@ -13,6 +13,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import anyio
@@ -67,7 +68,6 @@ from dora_coordinator.state.events import (
     FleetStepEnded,
     LogLinesSent,
     ParamChangedByRunner,
-    StoreLoaded,
     TimerFired,
     TimerKey,
     TopicChunkTaken,
@@ -157,13 +157,8 @@ class Service:
         self._armed.clear()
         self.succession.number = await anyio.to_thread.run_sync(self._store.number)
         stored = await anyio.to_thread.run_sync(self._store.load)
-        machines = await anyio.to_thread.run_sync(self._store.machines)
         history = await anyio.to_thread.run_sync(self._read_history)
-        fleet, generations = await anyio.to_thread.run_sync(self._store.fleet)
-        loaded = StoreLoaded(
-            tuple(stored), tuple(machines), tuple(history), fleet, tuple(generations)
-        )
-        commands = state.handle(loaded, anyio.current_time())
+        commands = state.handle(replace(stored, history=history), anyio.current_time())
         self._state = state
         self._loaded.set()
         return commands

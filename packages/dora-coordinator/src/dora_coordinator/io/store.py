@@ -18,16 +18,14 @@ from typing import Protocol, TypeVar
 
 from dora_config.access import private_dir
 from dora_config.errors import DoraError
-from dora_config.protocol.fleet import FleetStatus, StoredGeneration
 from dora_coordinator.io import store_format
 from dora_coordinator.io.store_format import (
     SCHEMA_VERSION,
-    Stored,
     UnreadableRecord,
     Version,
 )
 from dora_coordinator.state import commands as do
-from dora_coordinator.state.identities import MachineRecord
+from dora_coordinator.state.events import StoreLoaded
 
 logger = logging.getLogger("dora.coordinator")
 T = TypeVar("T")
@@ -46,14 +44,8 @@ class Store(Protocol):
     @property
     def name(self) -> str: ...
 
-    def load(self) -> list[Stored]:
-        """Return all dataflows; raises :class:`StoreError`."""
-
-    def machines(self) -> list[MachineRecord]:
-        """Return all machines; raises :class:`StoreError`."""
-
-    def fleet(self) -> tuple[FleetStatus | None, list[StoredGeneration]]:
-        """Return the desired state of the fleet; raises :class:`StoreError`."""
+    def load(self) -> StoreLoaded:
+        """Return the whole content; raises :class:`StoreError`."""
 
     def apply(self, changes: Sequence[do.Change]) -> None:
         """Make all changes durable (if the store is); raises :class:`NotWritten`."""
@@ -72,14 +64,8 @@ class MemoryStore:
 
     name = "memory"
 
-    def load(self) -> list[Stored]:
-        return []
-
-    def machines(self) -> list[MachineRecord]:
-        return []
-
-    def fleet(self) -> tuple[FleetStatus | None, list[StoredGeneration]]:
-        return None, []
+    def load(self) -> StoreLoaded:
+        return StoreLoaded()
 
     def apply(self, changes: Sequence[do.Change]) -> None:
         pass
@@ -159,17 +145,9 @@ class SqliteStore:
                 self._db.execute("ROLLBACK")
             raise
 
-    def load(self) -> list[Stored]:
-        """Return all dataflows; raises :class:`StoreError`."""
+    def load(self) -> StoreLoaded:
+        """Return the whole content; raises :class:`StoreError`."""
         return self._read(store_format.read_all)
-
-    def machines(self) -> list[MachineRecord]:
-        """Return all machines; raises :class:`StoreError`."""
-        return self._read(store_format.read_machines)
-
-    def fleet(self) -> tuple[FleetStatus | None, list[StoredGeneration]]:
-        """Return the desired state of the fleet; raises :class:`StoreError`."""
-        return self._read(store_format.read_fleet)
 
     def number(self) -> int:
         return self._read(store_format.read_number)

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.fleet import FleetStatus, StoredGeneration
 from dora_coordinator.state.commands import DeleteRecord, SaveFleet, SaveMachine, SaveRecord
+from dora_coordinator.state.events import StoreLoaded
 from dora_coordinator.state.identities import MachineRecord
 from dora_coordinator.state.records import DataflowRecord, StoredPart
 
@@ -36,9 +37,6 @@ TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS change (id INTEGER PRIMARY KEY, number INTEGER NOT NULL)",
     "INSERT OR IGNORE INTO change VALUES (0, 0)",
 )
-
-Stored = tuple[DataflowRecord, DataflowSpec]
-"""A dataflow."""
 
 
 class UnreadableRecord(Exception):
@@ -74,8 +72,12 @@ def count_change(db: sqlite3.Connection) -> None:
     db.execute("UPDATE change SET number = number + 1")
 
 
-def read_all(db: sqlite3.Connection) -> list[Stored]:
-    """Return all dataflows; raises :class:`UnreadableRecord`."""
+def read_all(db: sqlite3.Connection) -> StoreLoaded:
+    """Return the whole content; raises :class:`UnreadableRecord`."""
+    return StoreLoaded(_read_dataflows(db), _read_machines(db), *_read_fleet(db))
+
+
+def _read_dataflows(db: sqlite3.Connection) -> list[tuple[DataflowRecord, DataflowSpec]]:
     parts: dict[str, list[StoredPart]] = {}
     stored = []
     dataflow_id = ""
@@ -94,8 +96,7 @@ def read_all(db: sqlite3.Connection) -> list[Stored]:
     return stored
 
 
-def read_machines(db: sqlite3.Connection) -> list[MachineRecord]:
-    """Return all machines; raises :class:`UnreadableRecord`."""
+def _read_machines(db: sqlite3.Connection) -> list[MachineRecord]:
     machines = []
     for machine, text in db.execute("SELECT id, record FROM machine"):
         try:
@@ -111,10 +112,8 @@ def save_machine(db: sqlite3.Connection, change: SaveMachine) -> None:
     db.execute("INSERT OR REPLACE INTO machine VALUES (?, ?)", row)
 
 
-def read_fleet(
-    db: sqlite3.Connection,
-) -> tuple[FleetStatus | None, list[StoredGeneration]]:
-    """Return the position of the fleet and its generations; raises :class:`UnreadableRecord`."""
+def _read_fleet(db: sqlite3.Connection) -> tuple[FleetStatus | None, list[StoredGeneration]]:
+    """Return the position of the fleet and its generations."""
     status, generations, number = None, [], 0
     try:
         query = "SELECT generation, record FROM fleet ORDER BY generation"

@@ -197,7 +197,7 @@ def restore(state: Path, port: int, given: Restoration) -> int:
         record = SuccessionRecord(epoch=given.epoch, machine=given.machine, address=given.address)
         SuccessionFile(fresh / f"succession-{port}.json").write(record)
         store = SqliteStore(fresh / "store.sqlite3")
-        dataflows = sum(record.ended_at is None for record, _ in store.load())
+        dataflows = sum(record.ended_at is None for record, _ in store.load().stored)
         store.close()
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,11 +20,11 @@ from dora_coordinator.state.records import DataflowRecord
 class StoreLoaded:
     """The first event: what an earlier coordinator stored."""
 
-    stored: tuple[tuple[DataflowRecord, DataflowSpec], ...]
-    machines: tuple[MachineRecord, ...] = ()
-    history: tuple[SavedEntry, ...] = ()
+    stored: Sequence[tuple[DataflowRecord, DataflowSpec]] = ()
+    machines: Sequence[MachineRecord] = ()
     fleet: FleetStatus | None = None
-    generations: tuple[StoredGeneration, ...] = ()
+    generations: Sequence[StoredGeneration] = ()
+    history: Sequence[SavedEntry] = ()
 
 
 @dataclass(frozen=True, slots=True)
