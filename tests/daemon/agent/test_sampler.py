@@ -7,7 +7,6 @@ from typing import cast
 
 import anyio
 import pytest
-from support.waiting import wait_until_async
 
 from dora_config.protocol.daemon import DaemonMessage
 from dora_config.protocol.runner import (
@@ -51,8 +50,8 @@ def sample(
     sent: list[DaemonMessage] = []
 
     async def run() -> None:
-        async with anyio.create_task_group() as tasks:
-            Sampler(tasks, cast("RunnerRegistry", FakeRunners(replies)), sent.append).start(request)
+        runners = cast("RunnerRegistry", FakeRunners(replies))
+        await Sampler(runners, sent.append).answer(request)
 
     anyio.run(run)
     (message,) = sent
@@ -105,16 +104,10 @@ def test_a_silent_runner_delays_one_sample_only(monkeypatch: pytest.MonkeyPatch)
             return await super().ask(dataflow_id, request)
 
     async def run() -> None:
-        async with anyio.create_task_group() as tasks:
-            runners = cast("RunnerRegistry", Counted({ONE: Statistics(), TWO: None}))
-            sampler = Sampler(tasks, runners, sent.append)
-
-            async def take(count: int) -> None:
-                sampler.start(SampleMachine(sample="s"))
-                await wait_until_async(lambda: len(sent) == count, what="the sample")
-
-            await take(1)
-            await take(2)
+        runners = cast("RunnerRegistry", Counted({ONE: Statistics(), TWO: None}))
+        sampler = Sampler(runners, sent.append)
+        await sampler.answer(SampleMachine(sample="s"))
+        await sampler.answer(SampleMachine(sample="s"))
 
     anyio.run(run)
     assert called == [ONE, TWO, ONE]

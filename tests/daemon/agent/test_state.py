@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.simulation.fleet_simulation import dataflow
 
-from dora_config.protocol.calls import PartLinks
+from dora_config.protocol.calls import LinkPart, PartLinks
 from dora_config.protocol.daemon import (
     ConnectPart,
     DaemonLeaving,
@@ -65,7 +65,6 @@ from dora_daemon.agent.events import (
     MachineStopping,
     NodeNotAdded,
     NodesRead,
-    PartRelinked,
     RecorderSettled,
     RecordingRequested,
     RevisionChanged,
@@ -481,12 +480,14 @@ def test_nodes_are_read_when_the_revision_of_the_runner_differs() -> None:
 def test_changed_links_are_saved_sent_and_sent_again_after_a_restart() -> None:
     state = AgentState()
     links = PartLinks(addresses={"station": "10.0.0.2"}, whole=False)
+    relinked = LinkPart(dataflow_id=ID, attempt=1, links=links)
     after(state, prepare(), placed(), connected("running"))
-    commands = after(state, PartRelinked(ID, 1, links))
+    commands = after(state, relinked)
     assert commands == [SavePart(record_of(state)), SetRunnerLinks(record_of(state))]
     assert record_of(state).links == links
-    assert after(state, PartRelinked(ID, 1, links)) == []
-    assert after(state, PartRelinked(ID, 7, PartLinks())) == []  # another attempt
+    assert after(state, relinked) == []
+    of_another_attempt = LinkPart(dataflow_id=ID, attempt=7, links=PartLinks())
+    assert after(state, of_another_attempt) == []
     again = AgentState(state.records())
     commands = after(again, DaemonStarted(), connected("running"))
     assert SetRunnerLinks(record_of(again)) in commands

@@ -25,7 +25,7 @@ from dora_config.dataflow.resolved import (
     ResolvedNode,
 )
 from dora_config.dataflow.sources import OutputSource
-from dora_config.protocol.calls import ChangePart, LinkPart
+from dora_config.protocol.calls import ChangePart
 from dora_config.protocol.control import (
     ControlAnswer,
     ControlRequest,
@@ -422,9 +422,6 @@ class SimulatedFleet:
             self.disconnect(daemon)
         elif isinstance(message, ChangePart):
             daemon.change(message, self.now)
-        elif isinstance(message, LinkPart):
-            changed = (message.dataflow_id, message.attempt, message.links)
-            self._agent(daemon, agent_events.PartRelinked(*changed))
         elif isinstance(message, agent_events.PartMessage | EndDaemon):
             self._agent(daemon, message)
         return True

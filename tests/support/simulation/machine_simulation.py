@@ -9,7 +9,7 @@ from typing import Any
 
 from support.simulation.link_simulation import FakeLink
 
-from dora_config.protocol.calls import ChangePart, PartResult
+from dora_config.protocol.calls import ChangePart, LinkPart, PartResult
 from dora_config.protocol.daemon import (
     TO_COORDINATOR,
     DaemonMessage,
@@ -276,8 +276,8 @@ class FakeDaemon:
         if dies:
             self.agent = None
             return
-        links = agent_events.PartRelinked(message.dataflow_id, message.attempt, message.links)
-        self.handle(links, now)
+        flow, attempt = message.dataflow_id, message.attempt
+        self.handle(LinkPart(dataflow_id=flow, attempt=attempt, links=message.links), now)
         self.handle(self._nodes_of(runner), now)
         self._send_to_coordinator(PartResult(call=message.call))
 

@@ -62,9 +62,8 @@ def ask(tmp_path: Path) -> Callable[..., PartHistory]:
             path.unlink()
 
         async def run() -> None:
-            async with anyio.create_task_group() as tasks:
-                reader = HistoryReader(tasks, cast("RunnerRegistry", runner), sent.append)
-                reader.start(record, ReadHistory(read="r", dataflow_id=ID), live=live)
+            reader = HistoryReader(cast("RunnerRegistry", runner), sent.append)
+            await reader.answer(record, ReadHistory(read="r", dataflow_id=ID), live)
 
         anyio.run(run)
         (answer,) = sent

@@ -63,20 +63,18 @@ def change(folder: Path, runner: Runner, *edges: RemoteEdge) -> DaemonMessage:
     sent: list[DaemonMessage] = []
 
     async def run() -> None:
-        async with anyio.create_task_group() as tasks:
-            changes = PartChanges(
-                tasks,
-                lambda: cast(LocalMachine, None),
-                cast(RunnerRegistry, runner),
-                LinkSetup(Listen("127.0.0.1", plain=True), "", Credentials(folder)),
-                lambda _: RECORD,
-                post=lambda _: None,
-                send=sent.append,
-            )
-            links = PartLinks(edges=edges)
-            changes.change(
-                ChangePart(call="c", dataflow_id=ID, attempt=1, links=links, change=CONNECT)
-            )
+        changes = PartChanges(
+            lambda: cast(LocalMachine, None),
+            cast(RunnerRegistry, runner),
+            LinkSetup(Listen("127.0.0.1", plain=True), "", Credentials(folder)),
+            lambda _: RECORD,
+            post=lambda _: None,
+            send=sent.append,
+        )
+        links = PartLinks(edges=edges)
+        await changes.change(
+            ChangePart(call="c", dataflow_id=ID, attempt=1, links=links, change=CONNECT)
+        )
 
     anyio.run(run)
     (answer,) = sent

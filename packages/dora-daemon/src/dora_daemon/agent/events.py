@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dora_config.protocol import daemon as messages
-from dora_config.protocol.calls import PartLinks
+from dora_config.protocol.calls import LinkPart
 from dora_config.protocol.runner import NodeDefinitions, RunnerEvent, RunnerStatus
 from dora_config.protocol.topics import StreamTopics
 from dora_daemon.agent.records import PartRecord
@@ -92,15 +92,6 @@ class RunnerReported:
 
 
 @dataclass(frozen=True, slots=True)
-class PartRelinked:
-    """The links of a part have changed; its runner gets them if they differ."""
-
-    dataflow_id: str
-    attempt: int
-    links: PartLinks
-
-
-@dataclass(frozen=True, slots=True)
 class NodesRead:
     """The nodes that a runner has now, after a change."""
 
@@ -164,6 +155,7 @@ class HandoverRequested:
 
 PartMessage = (
     messages.PreparePart
+    | LinkPart
     | messages.ConnectPart
     | messages.ReleasePart
     | messages.StopPart
@@ -186,8 +178,7 @@ RunnerNotice = (
 CoordinatorNotice = CoordinatorConnected | CoordinatorLost | CoordinatorAway | PartDue
 RecorderNotice = RecordingRequested | RecorderSettled
 Event = (
-    PartRelinked
-    | PartMessage
+    PartMessage
     | RunnerNotice
     | RecorderNotice
     | CoordinatorNotice

@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import Any, Final
 
 import anyio
-from anyio.abc import TaskGroup
 from pydantic import ValidationError
 
 from dora_config.protocol.daemon import DaemonMessage
@@ -113,21 +112,15 @@ def _operation(line: bytes) -> MachineOperation | None:
 class Sampler:
     """Answers `SampleMachine`; runners read shared memory, so that nodes are not involved."""
 
-    def __init__(
-        self, tasks: TaskGroup, runners: RunnerRegistry, send: Callable[[DaemonMessage], None]
-    ) -> None:
-        self._tasks = tasks
+    def __init__(self, runners: RunnerRegistry, send: Callable[[DaemonMessage], None]) -> None:
         self._runners = runners
         self._send = send
         self._lock = MachineLockReader()
         self._silent: dict[str, float] = {}
         """When a runner that has not answered gets another request."""
 
-    def start(self, request: SampleMachine) -> None:
+    async def answer(self, request: SampleMachine) -> None:
         """Send the sample once all runners have answered or the time is over."""
-        self._tasks.start_soon(self._sample, request)
-
-    async def _sample(self, request: SampleMachine) -> None:
         parts: list[PartSample] = []
         problems: list[str] = []
 

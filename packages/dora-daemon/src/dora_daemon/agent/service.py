@@ -19,7 +19,7 @@ from dora_config.file_store import FileStore
 from dora_config.process_identity import boot_id
 from dora_config.protocol import daemon as messages
 from dora_config.protocol.builds import BuildEventsAck, BuildPart, CancelBuild
-from dora_config.protocol.calls import ChangePart, LinkPart, RunnerAnswered, RunnerCall
+from dora_config.protocol.calls import ChangePart, RunnerAnswered, RunnerCall
 from dora_config.protocol.envelope import ProgramVersion
 from dora_config.protocol.recordings import RecorderAnswered, RecorderCall
 from dora_config.protocol.runner import RunnerReply
@@ -138,13 +138,13 @@ class Agent:
         )
         send = self._link.send
         self._changes = PartChanges(
-            tasks, self._machine, self._runners, links, self._state.record,
+            self._machine, self._runners, links, self._state.record,
             post=self.post, send=send,
         )  # fmt: skip
         self._logs = LogStreams(tasks, send, self._state.is_live)
-        self._history = HistoryReader(tasks, self._runners, send)
+        self._history = HistoryReader(self._runners, send)
         self._inspectors = Inspectors(tasks, send)
-        self._sampler = Sampler(tasks, self._runners, send)
+        self._sampler = Sampler(self._runners, send)
         self._builds = BuildProcesses(
             tasks, runtime_root, self._machine, self._build_files, send, self._builds_in_use
         )
@@ -258,9 +258,9 @@ class Agent:
             case do.SendToRunner(dataflow_id=dataflow_id, request=request):
                 self._runners.send(dataflow_id, request)
             case do.SetRunnerLinks(record=record):
-                self._changes.set_links(record)
+                self._tasks.start_soon(self._changes.set_links, record.dataflow_id)
             case do.ReadNodes(dataflow_id=dataflow_id, attempt=attempt):
-                self._changes.read_nodes(dataflow_id, attempt)
+                self._tasks.start_soon(self._changes.read_nodes, dataflow_id, attempt)
             case do.EndRunner(dataflow_id=dataflow_id):
                 self._runners.end(dataflow_id)
             case do.KillRunner(dataflow_id=dataflow_id):
@@ -268,7 +268,7 @@ class Agent:
             case do.OpenLogs(record=record, request=logs):
                 self._logs.open(record, logs)
             case do.SendHistory(record=record, request=history, live=live):
-                self._history.start(record, history, live=live)
+                self._tasks.start_soon(self._history.answer, record, history, live)
             case do.OpenInspector(record=record, request=topics):
                 self._inspectors.open(record, topics)
             case do.StartRecorders(record=record, new_attempt=new_attempt):
@@ -306,15 +306,13 @@ class Agent:
             case RunnerCall():
                 self._call_runner(message)
             case ChangePart():
-                self._changes.change(message)
-            case LinkPart(dataflow_id=dataflow_id, attempt=attempt, links=links_of_part):
-                self.post(events.PartRelinked(dataflow_id, attempt, links_of_part))
+                self._tasks.start_soon(self._changes.change, message)
             case RecorderCall():
                 self._tasks.start_soon(self._call_recorders, message)
             case messages.HeartbeatAck():
                 self._recorders.acknowledged(message)
             case SampleMachine():
-                self._sampler.start(message)
+                self._tasks.start_soon(self._sampler.answer, message)
             case messages.CoordinatorCopy():
                 self._tasks.start_soon(self._keep_copy, message)
             case messages.SendCode():

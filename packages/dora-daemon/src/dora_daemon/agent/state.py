@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from dora_config.protocol import daemon as messages, runner as protocol, runner_events as reports
+from dora_config.protocol.calls import LinkPart
 from dora_config.protocol.topics import StreamTopics, TopicChunk
 from dora_daemon.agent import commands as do, events
 from dora_daemon.agent.parts.part import TRIES, LocalPart
@@ -116,7 +117,7 @@ class AgentState:
                 if part is None:
                     return []
                 return [part.report_description(), part.report_state()]
-            case events.PartRelinked(dataflow_id=dataflow_id, attempt=attempt, links=links):
+            case LinkPart(dataflow_id=dataflow_id, attempt=attempt, links=links):
                 part = self._live(dataflow_id)
                 if part is None or part.record.attempt != attempt:
                     return []

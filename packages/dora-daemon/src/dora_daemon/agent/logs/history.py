@@ -8,7 +8,6 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
-from anyio.abc import TaskGroup
 
 from dora_config.disk_space import free_space
 from dora_config.history.entries import split_dropped
@@ -25,18 +24,12 @@ RUNNER_SECONDS = 2.0
 class HistoryReader:
     """Answers `ReadHistory`."""
 
-    def __init__(
-        self, tasks: TaskGroup, runners: RunnerRegistry, send: Callable[[PartHistory], None]
-    ) -> None:
-        self._tasks = tasks
+    def __init__(self, runners: RunnerRegistry, send: Callable[[PartHistory], None]) -> None:
         self._runners = runners
         self._send = send
 
-    def start(self, record: PartRecord, request: ReadHistory, *, live: bool) -> None:
+    async def answer(self, record: PartRecord, request: ReadHistory, live: bool) -> None:
         """Send the answer as soon as it is known; ``live``: the part has a runner."""
-        self._tasks.start_soon(self._answer, record, request, live)
-
-    async def _answer(self, record: PartRecord, request: ReadHistory, live: bool) -> None:
         path = Path(record.history_file) if record.history_file else None
         reply, problem = await self._ask_runner(record.dataflow_id) if live else (None, None)
         if reply is None:

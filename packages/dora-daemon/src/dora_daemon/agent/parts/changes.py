@@ -6,13 +6,11 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from anyio.abc import TaskGroup
-
 from dora_config.errors import DoraError
 from dora_config.protocol import runner as protocol
-from dora_config.protocol.calls import ChangePart, PartResult
+from dora_config.protocol.calls import ChangePart, LinkPart, PartResult
 from dora_daemon.agent.builds.files import NotBuilt
-from dora_daemon.agent.events import Event, NodeNotAdded, NodesRead, PartRelinked
+from dora_daemon.agent.events import Event, NodeNotAdded, NodesRead
 from dora_daemon.agent.linking import LinkError, LinkSetup
 from dora_daemon.agent.node_paths import LocalMachine, base_directory, deliver, locate, log_dir
 from dora_daemon.agent.records import PartRecord
@@ -35,7 +33,6 @@ class PartChanges:
 
     def __init__(
         self,
-        tasks: TaskGroup,
         machine: Callable[[], LocalMachine],
         runners: RunnerRegistry,
         links: LinkSetup,
@@ -45,7 +42,6 @@ class PartChanges:
         send: Callable[[DaemonMessage], None],
     ) -> None:
         """``record`` returns the record of a live part; ``send`` sends to the coordinator."""
-        self._tasks = tasks
         self._machine = machine
         self._runners = runners
         self._links = links
@@ -55,19 +51,8 @@ class PartChanges:
         self._turns = KeyedLocks[str]()
         """By dataflow."""
 
-    def change(self, message: ChangePart) -> None:
+    async def change(self, message: ChangePart) -> None:
         """Change a part and answer."""
-        self._tasks.start_soon(self._change, message)
-
-    def set_links(self, record: PartRecord) -> None:
-        """Send the links of a part to its runner."""
-        self._tasks.start_soon(self._set_stored_links, record.dataflow_id)
-
-    def read_nodes(self, dataflow_id: str, attempt: int) -> None:
-        """Post the nodes that a runner has."""
-        self._tasks.start_soon(self._read_nodes, dataflow_id, attempt)
-
-    async def _change(self, message: ChangePart) -> None:
         problem = None
         async with self._turns.hold(message.dataflow_id):
             try:
@@ -90,8 +75,9 @@ class PartChanges:
             if differs:
                 await self._restore_links(record)
             raise
-        self._post(PartRelinked(message.dataflow_id, message.attempt, message.links))
-        await self._read_nodes(message.dataflow_id, message.attempt)
+        flow, attempt = message.dataflow_id, message.attempt
+        self._post(LinkPart(dataflow_id=flow, attempt=attempt, links=message.links))
+        await self.read_nodes(flow, attempt)
 
     def _not_added(self, record: PartRecord, change: protocol.AddNode) -> NodeNotAdded:
         base = base_directory(record.spec, self._machine(), record.dataflow_id)
@@ -121,7 +107,8 @@ class PartChanges:
         located = locate(spec, base_directory(spec, machine, record.dataflow_id), machine)
         return change.model_copy(update={"place": located.get(node.id, protocol.NodeLocation())})
 
-    async def _set_stored_links(self, dataflow_id: str) -> None:
+    async def set_links(self, dataflow_id: str) -> None:
+        """Send the links of a part to its runner."""
         async with self._turns.hold(dataflow_id):
             record = self._record(dataflow_id)
             if record is not None:
@@ -139,7 +126,8 @@ class PartChanges:
         request = await self._links.links(record, record.runtime_token)
         await self._runners.ask(record.dataflow_id, request)
 
-    async def _read_nodes(self, dataflow_id: str, attempt: int) -> None:
+    async def read_nodes(self, dataflow_id: str, attempt: int) -> None:
+        """Post the nodes that a runner has."""
         try:
             reply = await self._runners.ask(dataflow_id, protocol.GetNodes())
         except NotAnswered:
