@@ -8,13 +8,16 @@ from typing import Any, TypeVar
 
 from support.runner.nodes import node as resolved
 
-from dora_config.dataflow.resolved import ResolvedNode
+from dora_config.dataflow.resolved import ResolvedDataflow, ResolvedNode
+from dora_config.protocol.run_plan import RunPlan
 from dora_config.protocol.runner import DataflowResult, RunnerEvent
 from dora_daemon.runner.machine import commands as c, events as e
 from dora_daemon.runner.machine.snapshot import NodeSnapshot
-from dora_daemon.runner.machine.state import RunnerState, StateSettings
+from dora_daemon.runner.machine.state import RunnerState
 
 T = TypeVar("T")
+_OWN = ("default_finish_grace", "log_dir")
+"""Settings that no plan contains."""
 
 
 @dataclass
@@ -35,8 +38,10 @@ class Simulation:
     """Executes commands; all other events come from the test."""
 
     def __init__(self, nodes: Iterable[ResolvedNode], **settings: Any) -> None:
-        settings.setdefault("dataflow_id", "test")
-        self.state = RunnerState(nodes, StateSettings(**settings))
+        own = {key: settings.pop(key) for key in _OWN if key in settings}
+        settings = {"dataflow_id": "test", "working_dir": "/", **settings}
+        plan = RunPlan(resolved=ResolvedDataflow(nodes=()), **settings)
+        self.state = RunnerState(nodes, plan, **own)
         self.now = 0.0
         self.processes: dict[str, Process] = {}
         self.timers: dict[tuple[str | None, e.TimerName], float] = {}

@@ -62,8 +62,12 @@ class Family:
     help: str
     labels: tuple[str, ...]
     samples: tuple[MetricSample, ...]
-    unit: str = ""
-    """``seconds``, ``bytes`` or empty."""
+
+    @property
+    def unit(self) -> str:
+        """Return ``seconds``, ``bytes`` or an empty text."""
+        end = self.name.rpartition("_")[2]
+        return end if end in ("seconds", "bytes") else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +78,12 @@ class _Definition(Generic[T]):
     kind: MetricKind
     help: str
     value: Callable[[T], float | Distribution | None]
-    unit: str = ""
 
     def family(self, labels: tuple[str, ...], rows: Iterable[tuple[tuple[str, ...], T]]) -> Family:
         """``rows``: values of the labels, and what is measured."""
         found = ((key, self.value(row)) for key, row in rows)
         samples = tuple(MetricSample(key, value) for key, value in found if value is not None)
-        return Family(self.name, self.kind, self.help, labels, samples, self.unit)
+        return Family(self.name, self.kind, self.help, labels, samples)
 
 
 def _of_load(value: Callable[[MachineLoad], float]) -> Callable[[MachineSummary], float | None]:
@@ -118,14 +121,12 @@ MACHINES: tuple[_Definition[MachineSummary], ...] = (
         _GAUGE,
         "Time since the last heartbeat.",
         lambda machine: machine.heartbeat_age,
-        "seconds",
     ),
     _Definition(
         "dora_machine_clock_offset_seconds",
         _GAUGE,
         "Time by which the clock of the machine is ahead of that of the coordinator.",
         lambda machine: machine.clock_offset,
-        "seconds",
     ),
     _Definition("dora_machine_cpus", _GAUGE, "Number of CPUs.", _of_load(lambda load: load.cpus)),
     _Definition(
@@ -133,21 +134,18 @@ MACHINES: tuple[_Definition[MachineSummary], ...] = (
         _COUNTER,
         "Time for which the CPUs were busy.",
         _of_load(lambda load: load.cpu_seconds),
-        "seconds",
     ),
     _Definition(
         "dora_machine_memory_used_bytes",
         _GAUGE,
         "Memory in use.",
         _of_load(lambda load: load.memory_bytes),
-        "bytes",
     ),
     _Definition(
         "dora_machine_memory_size_bytes",
         _GAUGE,
         "Memory of the machine.",
         _of_load(lambda load: load.memory_total_bytes),
-        "bytes",
     ),
 )
 LINKS: tuple[_Definition[LinkSummary], ...] = (
@@ -162,14 +160,12 @@ LINKS: tuple[_Definition[LinkSummary], ...] = (
         _GAUGE,
         "Median round trip to the peer.",
         lambda link: _seconds(link.rtt_us),
-        "seconds",
     ),
     _Definition(
         "dora_link_clock_offset_seconds",
         _GAUGE,
         "Time by which the clock of the peer is ahead of that of the machine.",
         lambda link: _seconds(link.clock_offset_us),
-        "seconds",
     ),
 )
 NODES: tuple[_Definition[NodeSummary], ...] = (
@@ -184,14 +180,12 @@ NODES: tuple[_Definition[NodeSummary], ...] = (
         _COUNTER,
         "CPU time of the node and its children.",
         lambda node: node.cpu_seconds,
-        "seconds",
     ),
     _Definition(
         "dora_node_memory_bytes",
         _GAUGE,
         "Resident memory of the node and its children.",
         lambda node: node.memory_bytes,
-        "bytes",
     ),
     _Definition(
         "dora_node_restarts", _COUNTER, "Restarts of the node.", lambda node: node.restarts
@@ -207,14 +201,12 @@ NODES: tuple[_Definition[NodeSummary], ...] = (
         _COUNTER,
         "Bytes that the node and its children read from disks.",
         lambda node: node.read_bytes,
-        "bytes",
     ),
     _Definition(
         "dora_node_written_bytes",
         _COUNTER,
         "Bytes that the node and its children wrote to disks.",
         lambda node: node.written_bytes,
-        "bytes",
     ),
 )
 EDGES: tuple[_Definition[EdgeSummary], ...] = (
@@ -245,7 +237,6 @@ EDGES: tuple[_Definition[EdgeSummary], ...] = (
         _COUNTER,
         "Bytes of the received messages.",
         lambda edge: edge.bytes,
-        "bytes",
     ),
     _Definition(
         "dora_edge_blocked",
@@ -258,7 +249,6 @@ EDGES: tuple[_Definition[EdgeSummary], ...] = (
         MetricKind.HISTOGRAM,
         "Time from send to receipt.",
         lambda edge: distribution(edge.latency),
-        "seconds",
     ),
 )
 

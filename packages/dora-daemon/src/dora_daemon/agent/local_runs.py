@@ -42,16 +42,9 @@ def record_of(directory: Path, entry: IndexEntry) -> PartRecord | None:
     try:
         plan = RunPlan.model_validate_json((directory / PLAN).read_bytes())
         token = (directory / OWNER).read_text()
-        spec = DataflowSpec(
-            resolved=plan.resolved,
-            descriptor=plan.descriptor,
-            name=plan.name or Path(plan.working_dir).name or None,
-            places=plan.places,
-            env_overrides=plan.env_overrides,
-            uv=plan.uv,
-            params=plan.params,
-            stopped=plan.stopped,
-        )
+        name = plan.name or Path(plan.working_dir).name or None
+        own = {"name": name, "exit_when_nodes_finish": False}  # decided by its runner
+        spec = DataflowSpec.model_validate(plan.model_copy(update=own), from_attributes=True)
     except (OSError, ValueError):
         return None
     return PartRecord(

@@ -104,25 +104,18 @@ def make_plan(record: PartRecord, machine: LocalMachine) -> RunPlan:
     """Return the runner's plan for one part. Raises :class:`NotBuilt`."""
     spec = record.spec
     base = base_directory(spec, machine, record.dataflow_id)
+    of_spec = RunPlan.model_fields.keys() & DataflowSpec.model_fields.keys() - {"places"}
     return RunPlan(
+        **{field: getattr(spec, field) for field in of_spec},
         dataflow_id=record.dataflow_id,
-        name=spec.name,
-        resolved=spec.resolved,
-        descriptor=spec.descriptor,
         working_dir=str(base),
         create_working_dirs=True,
         places=locate(spec, base, machine),
-        env_overrides=spec.env_overrides,
-        uv=spec.uv,
         allow_shell=machine.allow_shell,
-        exit_when_nodes_finish=spec.exit_when_nodes_finish,
         whole=record.links.whole,
         hold_at_barrier=True,
         machine_id=machine.machine_id,
         daemon_id=machine.daemon_id,
-        build_id=spec.build_id,
-        params=spec.params,
-        stopped=spec.stopped,
         revision=record.revision,
         recovered=record.recovers,
     )

@@ -12,7 +12,6 @@ from dora_config.protocol.run_plan import RunPlan
 from dora_config.yaml.quantities import parse_duration
 from dora_daemon.out_dir import log_dir
 from dora_daemon.process_tree.runtime_dir import RuntimeDir
-from dora_daemon.runner.machine.state import StateSettings
 from dora_daemon.runner.process.injection import make_package_folder
 from dora_daemon.runner.process.prepare import PreparedNode, Preparer
 
@@ -26,7 +25,8 @@ class Preparation:
     plan: RunPlan
     preparer: Preparer
     nodes: tuple[PreparedNode, ...]
-    settings: StateSettings
+    default_finish_grace: float | None
+    log_dir: str
 
 
 def prepare(
@@ -35,19 +35,7 @@ def prepare(
     """Prepare all nodes. Raises PreparationError with everything that is wrong."""
     preparer = Preparer(plan, make_package_folder(directory.path / "packages"), environ)
     nodes = preparer.prepare_all()
-    settings = StateSettings(
-        dataflow_id=plan.dataflow_id,
-        name=plan.name,
-        stop_grace=plan.stop_grace,
-        stop_after=plan.stop_after,
-        exit_when_nodes_finish=plan.exit_when_nodes_finish,
-        whole=plan.whole,
-        hold_at_barrier=plan.hold_at_barrier,
-        default_finish_grace=_default_finish_grace(environ),
-        log_dir=_log_dir(plan, nodes),
-        stopped=plan.stopped,
-    )
-    return Preparation(plan, preparer, nodes, settings)
+    return Preparation(plan, preparer, nodes, _default_finish_grace(environ), _log_dir(plan, nodes))
 
 
 def _log_dir(plan: RunPlan, nodes: Iterable[PreparedNode]) -> str:

@@ -181,7 +181,12 @@ class Runner:
         pid, started, _ = own_identity()
         self._mark = f"dora-runner-{pid}-{started}"
         """In the environment of each node, and inherited by its children."""
-        state = RunnerState(plan.local_nodes(), preparation.settings)
+        state = RunnerState(
+            plan.local_nodes(),
+            plan,
+            default_finish_grace=preparation.default_finish_grace,
+            log_dir=preparation.log_dir,
+        )
         self.dispatcher = Dispatcher(state, self._execute)
         open_files = raise_open_files()
         with ExitStack() as resources:

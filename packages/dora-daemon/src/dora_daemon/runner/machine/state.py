@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from dora_config.dataflow.resolved import DEFAULT_FINISH_GRACE, ResolvedNode
 from dora_config.protocol import runner_events as reports
+from dora_config.protocol.run_plan import RunPlan
 from dora_daemon.link import LINK_NODE
 from dora_daemon.runner.machine import commands as do, events
 from dora_daemon.runner.machine.barrier import (
@@ -34,7 +35,6 @@ from dora_daemon.runner.machine.link import LinkCut, LinkLifecycle, LinkNeeded, 
 from dora_daemon.runner.machine.node import NodeLifecycle
 from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
 from dora_daemon.runner.machine.wiring import Wiring
-from dora_node_api.frozen import Frozen
 
 Phase = Literal["starting", "ready", "running", "stopping", "finished"]
 
@@ -43,37 +43,29 @@ STOP_AFTER: Final = "stop_after"
 _OVER = ("stopping", "finished")
 
 
-class StateSettings(Frozen):
-    """Settings of the dataflow as a whole."""
-
-    dataflow_id: str
-    name: str | None = None
-    stop_grace: float = 10.0
-    stop_after: float | None = None
-    exit_when_nodes_finish: bool = False
-    whole: bool = True
-    """All nodes of the dataflow are on this machine."""
-    hold_at_barrier: bool = False
-    default_finish_grace: float | None = DEFAULT_FINISH_GRACE
-    log_dir: str | None = None
-    stopped: tuple[str, ...] = ()
-    """Nodes that are not started with the others."""
-
-
 class RunnerState:
     """A dataflow on one machine. Changed through :meth:`handle` only; the rest reads."""
 
-    def __init__(self, nodes: Iterable[ResolvedNode], settings: StateSettings) -> None:
+    def __init__(
+        self,
+        nodes: Iterable[ResolvedNode],
+        plan: RunPlan,
+        *,
+        default_finish_grace: float | None = DEFAULT_FINISH_GRACE,
+        log_dir: str | None = None,
+    ) -> None:
         nodes = tuple(nodes)
-        self._settings = settings
+        self._plan = plan
+        self._default_finish_grace = default_finish_grace
+        self._log_dir = log_dir
         self._phase: Phase = "starting"
         self._only_virtual_left = False
         self._result: reports.DataflowResult | None = None
         self._stop_reason: str | None = None
-        self._wiring = Wiring(nodes, only_data_counts=settings.exit_when_nodes_finish)
+        self._wiring = Wiring(nodes, only_data_counts=plan.exit_when_nodes_finish)
         self._incarnations = count(1)
         self._link = LinkLifecycle(self._next_incarnation)
-        self._barrier = StartBarrier(nodes, held=settings.hold_at_barrier)
+        self._barrier = StartBarrier(nodes, held=plan.hold_at_barrier)
         self._nodes: dict[str, NodeLifecycle] = {}
         for node in nodes:
             self._add(node, must_connect=must_connect(node, len(self._barrier.nodes)))
@@ -90,12 +82,12 @@ class RunnerState:
 
     def _add(self, node: ResolvedNode, *, must_connect: bool) -> NodeLifecycle:
         own_grace = node.finish_grace != DEFAULT_FINISH_GRACE
-        grace = node.finish_grace if own_grace else self._settings.default_finish_grace
+        grace = node.finish_grace if own_grace else self._default_finish_grace
         life = NodeLifecycle(
             node,
             self._next_incarnation,
             lambda: len(self._results),
-            stop_grace=self._settings.stop_grace,
+            stop_grace=self._plan.stop_grace,
             finish_grace=grace,
             barrier_open=self._barrier.open,
             must_connect=must_connect,
@@ -214,7 +206,7 @@ class RunnerState:
             commands.append(do.ReportEvent(reports.NodesReady()))
             if not self._barrier.held:
                 commands += self._open_barrier(now)
-        if self._phase in ("running", "ready") and self._settings.exit_when_nodes_finish:
+        if self._phase in ("running", "ready") and self._plan.exit_when_nodes_finish:
             commands += self._check_only_virtual(now)
         # while it is held, other machines may still be starting; the end is reported after that
         if self._phase not in ("ready", "finished") and self._all_ended():
@@ -235,9 +227,7 @@ class RunnerState:
         if event.timer == BARRIER_NOTICE and self._phase == "starting":
             return self._barrier.notice(self._nodes, now)
         if event.timer == STOP_AFTER and self._phase not in _OVER:
-            return self._stop(
-                events.StopRequested(f"stop after {self._settings.stop_after:g} s"), now
-            )
+            return self._stop(events.StopRequested(f"stop after {self._plan.stop_after:g} s"), now)
         return []
 
     # ------------------------------------------------------------------------- start barrier
@@ -247,13 +237,13 @@ class RunnerState:
         if self._phase == "starting":
             for life in self._nodes.values():
                 if life.state is NodeState.PLANNED:
-                    stopped = life.id in self._settings.stopped
+                    stopped = life.id in self._plan.stopped
                     commands += self._to_node(
                         life, StopOrdered(0.0) if stopped else SpawnDue(), now
                     )
         commands.append(do.ArmTimer(None, BARRIER_NOTICE, now + NOTICE_SECONDS))
-        if self._settings.stop_after is not None:
-            latest = now + self._settings.stop_after + NOTICE_SECONDS
+        if self._plan.stop_after is not None:
+            latest = now + self._plan.stop_after + NOTICE_SECONDS
             commands.append(do.ArmTimer(None, STOP_AFTER, latest))
         return commands
 
@@ -286,11 +276,9 @@ class RunnerState:
         commands: list[do.Command] = [do.CancelTimer(None, BARRIER_NOTICE), do.SendGo(ready)]
         for life in self._nodes.values():
             commands += life.handle(BarrierOpened(), now)
-        commands.append(
-            do.ReportEvent(reports.DataflowStarted(dataflow_id=self._settings.dataflow_id))
-        )
-        if self._settings.stop_after is not None:
-            commands.append(do.ArmTimer(None, STOP_AFTER, now + self._settings.stop_after))
+        commands.append(do.ReportEvent(reports.DataflowStarted(dataflow_id=self._plan.dataflow_id)))
+        if self._plan.stop_after is not None:
+            commands.append(do.ArmTimer(None, STOP_AFTER, now + self._plan.stop_after))
         return commands + self._end_inputs(self._nodes, now)
 
     def _break_barrier(self, life: NodeLifecycle, now: float) -> list[do.Command]:
@@ -299,7 +287,7 @@ class RunnerState:
             return []
         self._phase = "stopping"
         self._stop_reason = f'node "{life.id}" exited before connecting'
-        broken = BarrierBroken(life.id, self._settings.stop_grace)
+        broken = BarrierBroken(life.id, self._plan.stop_grace)
         commands: list[do.Command] = []
         for other in list(self._nodes.values()):
             if other is not life:
@@ -339,7 +327,7 @@ class RunnerState:
     def _stop(self, event: events.StopRequested, now: float) -> list[do.Command]:
         if self._phase == "finished":
             return []
-        usual = self._settings.stop_grace if event.grace is None else event.grace
+        usual = self._plan.stop_grace if event.grace is None else event.grace
         grace = 0.0 if event.force else usual
         if self._phase != "stopping":
             self._stop_reason = event.reason
@@ -423,7 +411,7 @@ class RunnerState:
         """``exit_when_nodes_finish``: stop, or report where other machines have nodes too."""
         left = [life for life in self._static() if not life.ended]
         only_virtual = all(self._wiring.reads_only_virtual(life.id) for life in left)
-        if not self._settings.whole:
+        if not self._plan.whole:
             if only_virtual == self._only_virtual_left:
                 return []
             self._only_virtual_left = only_virtual
@@ -441,11 +429,11 @@ class RunnerState:
     def _finish(self) -> list[do.Command]:
         self._phase = "finished"
         self._result = reports.DataflowResult(
-            dataflow_id=self._settings.dataflow_id,
-            name=self._settings.name,
+            dataflow_id=self._plan.dataflow_id,
+            name=self._plan.name,
             nodes=tuple(self._results),
             stop_reason=self._stop_reason,
-            log_dir=self._settings.log_dir,
+            log_dir=self._log_dir,
         )
         attached = [life for life in self._nodes.values() if life.dynamic and life.connected]
         return [
