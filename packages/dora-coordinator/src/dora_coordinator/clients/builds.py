@@ -12,19 +12,7 @@ from dataclasses import dataclass, field
 
 from dora_config.dataflow.resolved import ResolvedNode
 from dora_config.errors import PlacementError
-from dora_config.protocol.builds import (
-    BuildDataflow,
-    BuildEnded,
-    BuildEvents,
-    BuildEventsAck,
-    BuildPart,
-    BuildProgress,
-    BuildTriggered,
-    Built,
-    BuiltNode,
-    CancelBuild,
-    FailedNode,
-)
+from dora_config.protocol import builds
 from dora_config.protocol.dataflow import DataflowSpec
 from dora_config.protocol.envelope import clean_lines
 from dora_coordinator.dataflow.history import ClusterHistory
@@ -39,7 +27,7 @@ class _Build:
     name: str | None
     waiting: set[str]
     """Daemons that have not finished their share."""
-    nodes: list[BuiltNode] = field(default_factory=list)
+    nodes: list[builds.BuiltNode] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -57,7 +45,7 @@ class Builds:
     def start(
         self,
         requested: ClientRequested,
-        request: BuildDataflow,
+        request: builds.BuildDataflow,
         placement: Mapping[str, tuple[str, ...]],
         now: float,
     ) -> list[do.Command]:
@@ -65,7 +53,7 @@ class Builds:
         build = _Build(requested, request.spec.name, set())
         commands: list[do.Command] = [
             do.SendProgress(
-                requested.client, requested.number, BuildTriggered(build_id=build.build_id)
+                requested.client, requested.number, builds.BuildTriggered(build_id=build.build_id)
             )
         ]
         spec = request.spec
@@ -89,11 +77,11 @@ class Builds:
 
     # ---------------------------------------------------------------- from daemons
 
-    def progress(self, daemon: str, message: BuildEvents) -> list[do.Command]:
+    def progress(self, daemon: str, message: builds.BuildEvents) -> list[do.Command]:
         build = self._builds.get(message.build_id)
         if build is None or daemon not in build.waiting:
-            return [do.SendToDaemon(daemon, CancelBuild(build_id=message.build_id))]
-        progress = BuildProgress(
+            return [do.SendToDaemon(daemon, builds.CancelBuild(build_id=message.build_id))]
+        progress = builds.BuildProgress(
             build_id=message.build_id, daemon=daemon, events=message.events, dropped=message.dropped
         )
         return [do.SendProgress(build.requested.client, build.requested.number, progress)]
@@ -103,9 +91,9 @@ class Builds:
         build = self._builds.get(build_id)
         if build is None or daemon not in build.waiting:
             return []
-        return [do.SendToDaemon(daemon, BuildEventsAck(build_id=build_id))]
+        return [do.SendToDaemon(daemon, builds.BuildEventsAck(build_id=build_id))]
 
-    def ended(self, daemon: str, message: BuildEnded, now: float) -> list[do.Command]:
+    def ended(self, daemon: str, message: builds.BuildEnded, now: float) -> list[do.Command]:
         build = self._builds.get(message.build_id)
         if build is None or daemon not in build.waiting:
             return []
@@ -164,7 +152,7 @@ class Builds:
             noted = self._history.start_refused(build.name, "build", problems, now)
             done = do.FailClient(client, number, f"the build failed\n{problems}")
         else:
-            built = Built(build_id=build.build_id, nodes=tuple(build.nodes))
+            built = builds.Built(build_id=build.build_id, nodes=tuple(build.nodes))
             done = do.AnswerClient(client, number, built)
         return [do.CancelTimer(TimerKey("build", build.build_id)), *noted, done]
 
@@ -173,14 +161,14 @@ class Builds:
         return [do.CancelTimer(TimerKey("build", build.build_id)), *self._cancel_shares(build)]
 
     def _cancel_shares(self, build: _Build) -> list[do.Command]:
-        message = CancelBuild(build_id=build.build_id)
+        message = builds.CancelBuild(build_id=build.build_id)
         return [do.SendToDaemon(daemon, message) for daemon in sorted(build.waiting)]
 
 
 def _share(
-    build: _Build, daemon: str, request: BuildDataflow, nodes: tuple[ResolvedNode, ...]
+    build: _Build, daemon: str, request: builds.BuildDataflow, nodes: tuple[ResolvedNode, ...]
 ) -> do.Command:
-    message = BuildPart(
+    message = builds.BuildPart(
         build_id=build.build_id,
         spec=request.spec.with_nodes(nodes),
         settings=request.settings,
@@ -189,7 +177,7 @@ def _share(
     return do.SendToDaemon(daemon, message)
 
 
-def _failure(daemon: str, failure: FailedNode) -> str:
+def _failure(daemon: str, failure: builds.FailedNode) -> str:
     return f'daemon "{daemon}", node "{failure.node}": {clean_lines(failure.message)}'
 
 

@@ -10,14 +10,8 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from dora_config.protocol import snapshot as snapshots
 from dora_config.protocol.envelope import clean_lines
-from dora_config.protocol.snapshot import (
-    REUSED_SECONDS,
-    MachineSample,
-    MachineSummary,
-    SampleMachine,
-    Snapshot,
-)
 from dora_coordinator.clients.views import daemon_summary, node_summaries
 from dora_coordinator.coordinator import CoordinatorState
 from dora_coordinator.dataflow.dataflow import Dataflow
@@ -36,7 +30,7 @@ class _Kept:
 
     lock: anyio.Lock = field(default_factory=anyio.Lock)
     """Held while a snapshot is taken."""
-    answer: Snapshot | None = None
+    answer: snapshots.Snapshot | None = None
     until: float = 0.0
 
 
@@ -50,7 +44,7 @@ class Snapshots:
 
     async def get(
         self, cluster: CoordinatorState, dataflow: Dataflow | None, *, edges: bool
-    ) -> Snapshot:
+    ) -> snapshots.Snapshot:
         """``dataflow`` None: all dataflows and machines."""
         if not edges:
             return self._assemble(cluster, dataflow, Replies())
@@ -63,12 +57,12 @@ class Snapshots:
             if kept.answer is None or kept.until <= anyio.current_time():
                 replies = await self._sample(cluster, dataflow)
                 kept.answer = self._assemble(cluster, dataflow, replies)
-                kept.until = anyio.current_time() + REUSED_SECONDS
+                kept.until = anyio.current_time() + snapshots.REUSED_SECONDS
             return kept.answer
 
     async def _sample(
         self, cluster: CoordinatorState, dataflow: Dataflow | None
-    ) -> Replies[MachineSample]:
+    ) -> Replies[snapshots.MachineSample]:
         chosen: tuple[str, ...] = ()
         if dataflow is None:
             connected = [member.key for member in cluster.membership.connected()]
@@ -79,8 +73,10 @@ class Snapshots:
             chosen = (dataflow.id,)
         return await self._calls.gather(
             daemons,
-            lambda call: SampleMachine(sample=call, dataflows=chosen, max_edges=self._max_edges),
-            MachineSample,
+            lambda call: snapshots.SampleMachine(
+                sample=call, dataflows=chosen, max_edges=self._max_edges
+            ),
+            snapshots.MachineSample,
             seconds=SAMPLE_SECONDS,
         )
 
@@ -88,8 +84,8 @@ class Snapshots:
         self,
         cluster: CoordinatorState,
         dataflow: Dataflow | None,
-        replies: Replies[MachineSample],
-    ) -> Snapshot:
+        replies: Replies[snapshots.MachineSample],
+    ) -> snapshots.Snapshot:
         registry, membership, now = cluster.registry, cluster.membership, anyio.current_time()
         if dataflow is None:
             dataflows, members = registry.live(), membership.all()
@@ -102,7 +98,7 @@ class Snapshots:
             summary = daemon_summary(member, registry, membership, now)
             sample = replies.found.get(member.key)
             machines.append(
-                MachineSummary(
+                snapshots.MachineSummary(
                     **dict(summary),
                     load=None if sample is None else sample.load,
                     operation=None if sample is None else sample.operation,
@@ -111,7 +107,7 @@ class Snapshots:
         problems = list(replies.problems.values())
         for daemon, reply in replies.found.items():
             problems += [f'daemon "{daemon}": {clean_lines(text)}' for text in reply.problems]
-        return Snapshot(
+        return snapshots.Snapshot(
             time=now + cluster.wall_offset,
             release=self._release,
             machines=tuple(machines),

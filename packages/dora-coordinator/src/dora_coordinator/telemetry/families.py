@@ -12,15 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Generic, TypeVar, get_args
 
+from dora_config.protocol import snapshot as snapshots
 from dora_config.protocol.runner import LatencyCounts, ShownState
-from dora_config.protocol.snapshot import (
-    EdgeSummary,
-    LinkSummary,
-    MachineLoad,
-    MachineSummary,
-    NodeSummary,
-    Snapshot,
-)
 
 T = TypeVar("T")
 
@@ -86,7 +79,9 @@ class _Definition(Generic[T]):
         return Family(self.name, self.kind, self.help, labels, samples)
 
 
-def _of_load(value: Callable[[MachineLoad], float]) -> Callable[[MachineSummary], float | None]:
+def _of_load(
+    value: Callable[[snapshots.MachineLoad], float],
+) -> Callable[[snapshots.MachineSummary], float | None]:
     return lambda machine: None if machine.load is None else value(machine.load)
 
 
@@ -109,7 +104,7 @@ def distribution(latency: LatencyCounts) -> Distribution:
 
 _GAUGE, _COUNTER = MetricKind.GAUGE, MetricKind.COUNTER
 
-MACHINES: tuple[_Definition[MachineSummary], ...] = (
+MACHINES: tuple[_Definition[snapshots.MachineSummary], ...] = (
     _Definition(
         "dora_machine_up",
         _GAUGE,
@@ -148,7 +143,7 @@ MACHINES: tuple[_Definition[MachineSummary], ...] = (
         _of_load(lambda load: load.memory_total_bytes),
     ),
 )
-LINKS: tuple[_Definition[LinkSummary], ...] = (
+LINKS: tuple[_Definition[snapshots.LinkSummary], ...] = (
     _Definition(
         "dora_link_up",
         _GAUGE,
@@ -168,7 +163,7 @@ LINKS: tuple[_Definition[LinkSummary], ...] = (
         lambda link: _seconds(link.clock_offset_us),
     ),
 )
-NODES: tuple[_Definition[NodeSummary], ...] = (
+NODES: tuple[_Definition[snapshots.NodeSummary], ...] = (
     _Definition(
         "dora_node_up",
         _GAUGE,
@@ -209,7 +204,7 @@ NODES: tuple[_Definition[NodeSummary], ...] = (
         lambda node: node.written_bytes,
     ),
 )
-EDGES: tuple[_Definition[EdgeSummary], ...] = (
+EDGES: tuple[_Definition[snapshots.EdgeSummary], ...] = (
     _Definition("dora_edge_sent_messages", _COUNTER, "Messages sent.", lambda edge: edge.sent),
     _Definition(
         "dora_edge_received_messages", _COUNTER, "Messages received.", lambda edge: edge.received
@@ -253,7 +248,7 @@ EDGES: tuple[_Definition[EdgeSummary], ...] = (
 )
 
 
-def families(snapshot: Snapshot, *, max_edges: int) -> list[Family]:
+def families(snapshot: snapshots.Snapshot, *, max_edges: int) -> list[Family]:
     """Return the metrics of a snapshot; further edges than ``max_edges`` are only counted."""
     named = {node.dataflow: node.dataflow_name or node.dataflow for node in snapshot.nodes}
     edges = snapshot.edges[:max_edges]
@@ -291,7 +286,7 @@ def families(snapshot: Snapshot, *, max_edges: int) -> list[Family]:
 EDGE_LABELS = ("dataflow", "source", "target", "source_machine", "target_machine")
 
 
-def _edge_labels(edge: EdgeSummary) -> tuple[str, ...]:
+def _edge_labels(edge: snapshots.EdgeSummary) -> tuple[str, ...]:
     dataflow = edge.dataflow_name or edge.dataflow
     return (dataflow, edge.source, edge.target, edge.source_machine, edge.target_machine)
 
@@ -300,7 +295,7 @@ def _single(name: str, text: str, value: float) -> Family:
     return Family(name, MetricKind.GAUGE, text, (), (MetricSample((), value),))
 
 
-def _node_states(nodes: Iterable[NodeSummary]) -> Family:
+def _node_states(nodes: Iterable[snapshots.NodeSummary]) -> Family:
     counted = Counter((node.dataflow_name or node.dataflow, node.status) for node in nodes)
     dataflows = dict.fromkeys(dataflow for dataflow, _ in counted)
     states: tuple[ShownState, ...] = get_args(ShownState)

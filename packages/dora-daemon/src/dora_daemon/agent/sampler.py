@@ -12,16 +12,10 @@ from typing import Any, Final
 import anyio
 from pydantic import ValidationError
 
+from dora_config.protocol import snapshot as snapshots
 from dora_config.protocol.daemon import DaemonMessage
 from dora_config.protocol.envelope import clean_text
 from dora_config.protocol.runner import GetStatistics, Statistics
-from dora_config.protocol.snapshot import (
-    MachineLoad,
-    MachineOperation,
-    MachineSample,
-    PartSample,
-    SampleMachine,
-)
 from dora_daemon.agent.runners.registry import NotAnswered, RunnerRegistry
 from dora_daemon.runner.nodes.socket import peer_credentials
 
@@ -45,9 +39,9 @@ class MachineLockReader:
         self._address = f"\0{name}"
         self._link: socket.socket | None = None
         self._line = b""
-        self._found: MachineOperation | None = None
+        self._found: snapshots.MachineOperation | None = None
 
-    def holder(self) -> MachineOperation | None:
+    def holder(self) -> snapshots.MachineOperation | None:
         """Return the command that holds the lock; None also until it has answered."""
         if self._link is None:
             self._connect()
@@ -97,11 +91,11 @@ class MachineLockReader:
                 self._found = _operation(line)
 
 
-def _operation(line: bytes) -> MachineOperation | None:
+def _operation(line: bytes) -> snapshots.MachineOperation | None:
     """Return the operation of a reply; None for another text."""
     with suppress(ValueError, RecursionError, KeyError, TypeError, ValidationError):
         holder: dict[str, Any] = json.loads(line)["result"]
-        return MachineOperation(
+        return snapshots.MachineOperation(
             command=clean_text(holder["command"], limit=MAX_TEXT),
             operator=clean_text(holder["operator"], limit=MAX_TEXT),
             since=holder["since"],
@@ -119,9 +113,9 @@ class Sampler:
         self._silent: dict[str, float] = {}
         """When a runner that has not answered gets another request."""
 
-    async def answer(self, request: SampleMachine) -> None:
+    async def answer(self, request: snapshots.SampleMachine) -> None:
         """Send the sample once all runners have answered or the time is over."""
-        parts: list[PartSample] = []
+        parts: list[snapshots.PartSample] = []
         problems: list[str] = []
 
         async def read(dataflow: str) -> None:
@@ -131,7 +125,7 @@ class Sampler:
                 problems.append(str(error))
                 return
             kept = found.edges[: request.max_edges - sum(len(part.edges) for part in parts)]
-            parts.append(PartSample(dataflow_id=dataflow, at=found.at, edges=kept))
+            parts.append(snapshots.PartSample(dataflow_id=dataflow, at=found.at, edges=kept))
             if len(kept) < len(found.edges):
                 left = len(found.edges) - len(kept)
                 problems.append(f"left out edges of dataflow {dataflow}: {left}")
@@ -141,7 +135,7 @@ class Sampler:
                 if not request.dataflows or dataflow in request.dataflows:
                     tasks.start_soon(read, dataflow)
         self._send(
-            MachineSample(
+            snapshots.MachineSample(
                 sample=request.sample,
                 parts=tuple(parts),
                 load=machine_load(),
@@ -170,7 +164,7 @@ class Sampler:
         return reply
 
 
-def machine_load() -> MachineLoad:
+def machine_load() -> snapshots.MachineLoad:
     """Return the load of this machine."""
     import psutil  # needed by few daemons
 
@@ -182,7 +176,7 @@ def machine_load() -> MachineLoad:
     idle = times.idle + getattr(times, "iowait", 0.0)
     # `guest` time is contained in `user`.
     busy = sum(times) - idle - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
-    return MachineLoad(
+    return snapshots.MachineLoad(
         cpus=psutil.cpu_count() or 0,
         cpu_seconds=busy,
         memory_bytes=memory.total - memory.available,

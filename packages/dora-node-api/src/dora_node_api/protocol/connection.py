@@ -22,29 +22,10 @@ from dora_node_api.errors import (
     ControlError,
     ExtensionError,
 )
+from dora_node_api.protocol import messages
 from dora_node_api.protocol.control_socket import ControlSocket
 from dora_node_api.protocol.extensions import Extensions
 from dora_node_api.protocol.frames import Received, close_all
-from dora_node_api.protocol.messages import (
-    INSPECTOR,
-    AddRoute,
-    AddSegment,
-    ExtensionAnswer,
-    ExtensionDropped,
-    ExtensionRequest,
-    Log,
-    Message,
-    NodeConfig,
-    NodeLeaving,
-    OpenSegment,
-    RemoveRoute,
-    SegmentFd,
-    SegmentUnknown,
-    SendOutput,
-    SourceSegment,
-    StopNode,
-    Welcome,
-)
 from dora_node_api.transport import (
     Board,
     NodeWords,
@@ -70,10 +51,10 @@ class Connection:
     """The control socket and what depends on it: board, pool, sender."""
 
     def __init__(
-        self, control: ControlSocket, welcome: Welcome, board_fd: int, segment_fd: int = -1
+        self, control: ControlSocket, welcome: messages.Welcome, board_fd: int, segment_fd: int = -1
     ) -> None:
         """``segment_fd``: of the pool's first segment."""
-        self.config: NodeConfig = welcome.config
+        self.config: messages.NodeConfig = welcome.config
         self.board = Board.attach(board_fd, welcome.board_size)
         self.words: NodeWords = self.board.own_node(welcome.node_area)
         self.integrity = Integrity()
@@ -85,10 +66,10 @@ class Connection:
         """The runner stops this node, or is gone."""
         self.inputs_full: Callable[[], bool] = lambda: False
         """Whether every backpressure input of this node is full; set by the receiving side."""
-        self.publish: Callable[[SendOutput], None] = lambda message: None
+        self.publish: Callable[[messages.SendOutput], None] = lambda message: None
         """Sends a message that was published through the runner; set by the sending side."""
         self.calls = Calls()
-        self._to_publish: deque[SendOutput] = deque()
+        self._to_publish: deque[messages.SendOutput] = deque()
         self._publishing = OwnedLock()
         self._control = control
         self._pumping = OwnedLock()
@@ -124,7 +105,7 @@ class Connection:
 
     # --- messages to the runner ------------------------------------------------------------------
 
-    def send(self, message: Message, descriptors: tuple[int, ...] = ()) -> None:
+    def send(self, message: messages.Message, descriptors: tuple[int, ...] = ()) -> None:
         """Send a message; ignored once the runner is gone."""
         try:
             self._control.send(message, descriptors)
@@ -135,16 +116,18 @@ class Connection:
         """Log a warning of this library, once."""
         if sentence not in self._warned:
             self._warned.add(sentence)
-            log = Log(level="warn", message=sentence, target="dora_node_api", fields=fields)
+            log = messages.Log(
+                level="warn", message=sentence, target="dora_node_api", fields=fields
+            )
             self.send(log)
 
     def _warn_of_drop(self, spec: QueueSpec, sentence: str) -> None:
         # An inspector reports its own losses, and has no `queue_size` to set.
-        if spec.consumer != INSPECTOR:
+        if spec.consumer != messages.INSPECTOR:
             self.warn(sentence, {"edge": spec.edge})
 
     def _register_segment(self, number: int, descriptor: int, size: int) -> None:
-        self.send(AddSegment(number=number, size=size), (descriptor,))
+        self.send(messages.AddSegment(number=number, size=size), (descriptor,))
 
     # --- messages from the runner ----------------------------------------------------------------
 
@@ -193,21 +176,25 @@ class Connection:
             self._to_inbox(received)
             return
         match received.message:
-            case AddRoute(output, spec):
+            case messages.AddRoute(output, spec):
                 self.add_route(output, spec, received.descriptors)
-            case RemoveRoute(queue):
+            case messages.RemoveRoute(queue):
                 self.sender.remove_route(queue)
-            case SegmentFd(request) | SegmentUnknown(request) | ExtensionAnswer(request):
+            case (
+                messages.SegmentFd(request)
+                | messages.SegmentUnknown(request)
+                | messages.ExtensionAnswer(request)
+            ):
                 if request == self._awaited:
                     self._answer = received
                 else:
                     close_all(received.descriptors)
-            case ExtensionDropped(namespace, key):
+            case messages.ExtensionDropped(namespace, key):
                 self.extensions.note(namespace, key)
-            case SendOutput() as message:
+            case messages.SendOutput() as message:
                 self._to_publish.append(message)
                 self.wake()
-            case StopNode():
+            case messages.StopNode():
                 self.halt()
                 self._to_inbox(received)
             case _:
@@ -248,14 +235,14 @@ class Connection:
         if not self._gone:
             self._gone = True
             self.halt()
-            self._to_inbox(Received(StopNode("MANUAL")))
+            self._to_inbox(Received(messages.StopNode("MANUAL")))
 
     @property
     def gone(self) -> bool:
         """Whether the control socket is unusable."""
         return self._gone
 
-    def add_segment(self, segment: SourceSegment, descriptor: int) -> None:
+    def add_segment(self, segment: messages.SourceSegment, descriptor: int) -> None:
         """Map the segment of a source; takes over the descriptor."""
         try:
             memory = map_memory(descriptor, segment.size, writable=False)
@@ -270,10 +257,10 @@ class Connection:
 
     def open_segment(self, incarnation: int, number: int) -> tuple[int, int]:
         """Return descriptor and size of a segment. Raises LookupError if it no longer exists."""
-        answer = self._request(lambda request: OpenSegment(request, incarnation, number))
+        answer = self._request(lambda request: messages.OpenSegment(request, incarnation, number))
         if answer is None:
             raise LookupError("the runner does not answer for a segment")
-        if isinstance(answer.message, SegmentFd) and len(answer.descriptors) == 1:
+        if isinstance(answer.message, messages.SegmentFd) and len(answer.descriptors) == 1:
             return answer.descriptors[0], answer.message.size
         close_all(answer.descriptors)
         raise LookupError(f"segment {number} of incarnation {incarnation} no longer exists")
@@ -284,8 +271,8 @@ class Connection:
         if self._pumping.owned():
             raise interrupting()
         text = b2a_base64(value, newline=False).decode()
-        answer = self._request(lambda n: ExtensionRequest(n, action, namespace, key, text))
-        if answer is None or not isinstance(answer.message, ExtensionAnswer):
+        answer = self._request(lambda n: messages.ExtensionRequest(n, action, namespace, key, text))
+        if answer is None or not isinstance(answer.message, messages.ExtensionAnswer):
             raise ExtensionError(
                 f"cannot {action} extension key `{namespace}/{key}`: the runner does not answer"
             )
@@ -293,7 +280,7 @@ class Connection:
             raise ExtensionError(answer.message.problem)
         return None if answer.message.value is None else a2b_base64(answer.message.value)
 
-    def _request(self, message: Callable[[int], Message]) -> Received | None:
+    def _request(self, message: Callable[[int], messages.Message]) -> Received | None:
         """Send a request with a number, and return its answer; None without one."""
         with self._pumping:
             self._drop_answer()
@@ -357,7 +344,7 @@ class Connection:
     def leave(self) -> None:
         """Report to the runner that the node ends by itself."""
         if not self._gone and not self._control.integrity.broken:
-            self.send(NodeLeaving())
+            self.send(messages.NodeLeaving())
 
     def close(self) -> None:
         """Close the sender and every descriptor. No thread may be receiving any more."""

@@ -17,18 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from dora_node_api.data.arrow import null_array
-from dora_node_api.protocol.messages import (
-    AddInput,
-    DeleteParam,
-    InputConfig,
-    Message,
-    NodeConfig,
-    ReloadOperator,
-    RemoveInput,
-    SetParam,
-    StopNode,
-    UnknownMessage,
-)
+from dora_node_api.protocol import messages
 from dora_node_api.transport.shared.errors import BrokenRecord
 from dora_node_api.transport.shared.layout import RecordKind
 
@@ -112,7 +101,9 @@ class InputState:
         *("ready", "restarts", "tick", "timeout"),
     )
 
-    def __init__(self, config: InputConfig, poll: Poll | None, ready: Ready | None) -> None:
+    def __init__(
+        self, config: messages.InputConfig, poll: Poll | None, ready: Ready | None
+    ) -> None:
         self.id = config.id
         self.config = config
         self.poll = poll
@@ -135,7 +126,7 @@ class InputState:
 class Session:
     """Event stream of one node; `next_event` returns its events in order."""
 
-    def __init__(self, config: NodeConfig, *, wall_time: Callable[[int], Any]) -> None:
+    def __init__(self, config: messages.NodeConfig, *, wall_time: Callable[[int], Any]) -> None:
         """`wall_time(ns)` is the time `ns` nanoseconds ago."""
         self.config = config
         self.inputs: dict[str, InputState] = {}
@@ -160,7 +151,7 @@ class Session:
 
     def add_input(
         self,
-        config: InputConfig,
+        config: messages.InputConfig,
         poll: Poll | None = None,
         ready: Ready | None = None,
         *,
@@ -187,29 +178,29 @@ class Session:
         """Start the timers; they tick from `epoch` on."""
         self._epoch = epoch
 
-    def handle(self, message: Message) -> None:
+    def handle(self, message: messages.Message) -> None:
         """Process a message of the runner that concerns the user."""
         match message:
-            case StopNode(reason):
+            case messages.StopNode(reason):
                 self.stop(reason)
-            case SetParam(key, value):
+            case messages.SetParam(key, value):
                 self._first.append(
                     {"type": "PARAM_UPDATE", "id": key, "value": value, "kind": "dora"}
                 )
-            case DeleteParam(key):
+            case messages.DeleteParam(key):
                 self._first.append({"type": "PARAM_DELETED", "id": key, "kind": "dora"})
-            case ReloadOperator(operator):
+            case messages.ReloadOperator(operator):
                 event: Event = {"type": "RELOAD", "kind": "dora"}
                 if operator is not None:
                     event["id"] = operator
                 self._first.append(event)
-            case RemoveInput(name):
+            case messages.RemoveInput(name):
                 if (entry := self.inputs.get(name)) is not None:
                     self._first.extend(self._close(entry))
                     self.remove_input(name)
-            case UnknownMessage():
+            case messages.UnknownMessage():
                 self._first.append({"type": "UNKNOWN", "kind": "dora"})
-            case AddInput():
+            case messages.AddInput():
                 raise ValueError("AddInput needs its queue: call add_input")
             case _:
                 self.failed(f"unexpected message {type(message).__name__} of the runner")

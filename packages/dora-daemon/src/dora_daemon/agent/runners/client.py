@@ -18,21 +18,8 @@ import anyio
 import anyio.to_thread
 
 from dora_config.access import environ_without_token
+from dora_config.protocol import runner as protocol
 from dora_config.protocol.envelope import clean_lines, clean_text
-from dora_config.protocol.runner import (
-    DataflowFinished,
-    Envelope,
-    GetStatus,
-    Handshake,
-    LineDecoder,
-    LinkChanged,
-    Refusal,
-    RunnerEvent,
-    RunnerProtocolError,
-    RunnerRequest,
-    RunnerStatus,
-    request_line,
-)
 from dora_config.protocol.runner_events import DATAFLOW_ENDED
 from dora_config.spawn_argv import run_module
 from dora_daemon.agent.builds.files import NotBuilt
@@ -86,7 +73,7 @@ class RunnerClient:
         ``changed`` is called when the status has other states or processes than before.
         """
         self.dataflow_id = dataflow_id
-        self.status: RunnerStatus | None = None
+        self.status: protocol.RunnerStatus | None = None
         self._mark = mark
         self._spare = spare
         self._changed = changed
@@ -109,7 +96,7 @@ class RunnerClient:
         """Whether it has a connection to the runner, which may not have answered yet."""
         return self._writer is not None
 
-    def send(self, request: RunnerRequest, on_reply: OnReply | None = None) -> None:
+    def send(self, request: protocol.RunnerRequest, on_reply: OnReply | None = None) -> None:
         """Send a request.
 
         With ``on_reply``, which is called once, the runner must be connected. Otherwise the request
@@ -121,10 +108,10 @@ class RunnerClient:
             on_reply(None, DATAFLOW_ENDED if self._has_ended else problem)
             return
         number = self._requests.add(request, on_reply)
-        if isinstance(request, Handshake):
+        if isinstance(request, protocol.Handshake):
             self._handshake = number
         if writer is not None:
-            writer.write(request_line(number, request))
+            writer.write(protocol.request_line(number, request))
 
     def end(self) -> None:
         """SIGTERM the runner, which then stops its nodes."""
@@ -247,7 +234,7 @@ class RunnerClient:
             if stop_timed_out:
                 self._is_mute = True
                 self.kill()
-            self.send(GetStatus())  # a runner answers this even if a request takes long
+            self.send(protocol.GetStatus())  # a runner answers this even if a request takes long
 
     async def _deliver_end(self, directory: RunnerDirectory) -> None:
         if not await anyio.to_thread.run_sync(directory.is_ours):
@@ -255,7 +242,7 @@ class RunnerClient:
             await anyio.to_thread.run_sync(kill_marked, self._mark)
         result = await anyio.to_thread.run_sync(directory.result)
         if result is not None:
-            finished = DataflowFinished(result=result)
+            finished = protocol.DataflowFinished(result=result)
             self._deliver(self, RunnerReported(self.dataflow_id, finished))
         # The result is saved now: the directory can be removed.
         how = "did not answer and was killed" if self._is_mute else "ended unexpectedly"
@@ -266,17 +253,17 @@ class RunnerClient:
     async def _converse(self, connection: socket.socket) -> None:
         """Use one connection until it ends."""
         reader, self._writer = await asyncio.open_unix_connection(sock=connection, limit=65536)
-        decoder = LineDecoder()
+        decoder = protocol.LineDecoder()
         try:
             for request in self._requests.connect():
                 self.send(request)
             while data := await reader.read(65536):
                 for envelope in decoder.feed(data):
-                    if isinstance(envelope, Envelope):
+                    if isinstance(envelope, protocol.Envelope):
                         self._receive(envelope)
                     if self._refusal is not None:
                         return
-        except RunnerProtocolError as error:
+        except protocol.RunnerProtocolError as error:
             logger.warning("runner of dataflow %s: %s", self.dataflow_id, error)
         except OSError:
             pass  # it ended during a write; `attend` finds out
@@ -287,18 +274,18 @@ class RunnerClient:
             for on_reply in self._requests.disconnect():
                 on_reply(None, DATAFLOW_ENDED if self._has_ended else problem)
 
-    def _receive(self, envelope: Envelope) -> None:
+    def _receive(self, envelope: protocol.Envelope) -> None:
         on_reply = self._requests.receive(envelope.id)
         if on_reply is not None:
             on_reply(envelope.reply, None)
             return
         match envelope:
-            case Envelope(notice=notice) if notice is not None:
+            case protocol.Envelope(notice=notice) if notice is not None:
                 self._log(notice)
-                self._has_ended |= isinstance(notice, DataflowFinished)
+                self._has_ended |= isinstance(notice, protocol.DataflowFinished)
                 self._deliver(self, RunnerReported(self.dataflow_id, notice))
-                self.send(GetStatus())
-            case Envelope(reply=RunnerStatus() as status):
+                self.send(protocol.GetStatus())
+            case protocol.Envelope(reply=protocol.RunnerStatus() as status):
                 before, self.status = self.status, status
                 if _processes(before) != _processes(status):
                     self._changed()
@@ -308,19 +295,21 @@ class RunnerClient:
                 if before.revision != status.revision:
                     self._deliver(self, RevisionChanged(self.dataflow_id, status.revision))
                 if status.link is not None:
-                    changed = LinkChanged(report=status.link)
+                    changed = protocol.LinkChanged(report=status.link)
                     self._deliver(self, RunnerReported(self.dataflow_id, changed))
-            case Envelope(id=number, reply=Refusal(message=message)) if number == self._handshake:
+            case protocol.Envelope(id=number, reply=protocol.Refusal(message=message)) if (
+                number == self._handshake
+            ):
                 self._refusal = clean_lines(message)
                 text = "dataflow %s: %s; its nodes run on"
                 logger.warning(text, self.dataflow_id, self._refusal)
                 self._deliver(self, RunnerRefused(self.dataflow_id, self._refusal))
-            case Envelope(reply=Refusal(message=message)):
+            case protocol.Envelope(reply=protocol.Refusal(message=message)):
                 logger.warning("runner of dataflow %s refuses: %s", self.dataflow_id, message)
             case _:
                 pass
 
-    def _log(self, notice: RunnerEvent) -> None:
+    def _log(self, notice: protocol.RunnerEvent) -> None:
         """Log restarts and failures of nodes."""
         line = self._lifecycle_lines.line(notice)
         if line is not None:
@@ -329,7 +318,7 @@ class RunnerClient:
             logger.log(_LEVELS[line.level], 'dataflow %s: node "%s" %s', label, line.node, message)
 
 
-def _processes(status: RunnerStatus | None) -> list[tuple[str, str, int | None]]:
+def _processes(status: protocol.RunnerStatus | None) -> list[tuple[str, str, int | None]]:
     """Return what is reported at once; CPU and memory can wait for the next heartbeat."""
     return [] if status is None else [(node.node, node.status, node.pid) for node in status.nodes]
 

@@ -15,15 +15,6 @@ from dora_config.errors import InvalidTransition
 from dora_config.history.entries import kept_stderr
 from dora_config.protocol import runner_events as reports
 from dora_daemon.runner.machine import commands as do, events
-from dora_daemon.runner.machine.events import (
-    BarrierBroken,
-    BarrierOpened,
-    InputsEnded,
-    NodeEvent,
-    ReplacementStaged,
-    SpawnDue,
-    StopOrdered,
-)
 from dora_daemon.runner.machine.refusals import (
     broken_by,
     why_corrupted,
@@ -60,7 +51,7 @@ class StopSequence:
 
     node: str
     dynamic: bool
-    order: StopOrdered | None = None
+    order: events.StopOrdered | None = None
     """What was ordered last; None while the process is to run."""
     kill_reason: str | None = None
     """Why SIGKILL was sent."""
@@ -71,7 +62,7 @@ class StopSequence:
         self.kill_reason = None
 
     def begin(
-        self, order: StopOrdered, now: float, *, connected: bool, spawned: bool
+        self, order: events.StopOrdered, now: float, *, connected: bool, spawned: bool
     ) -> list[do.Command]:
         """Send the first step of a stop; ``spawned``: the process has a pid."""
         self.order = order
@@ -87,7 +78,7 @@ class StopSequence:
             commands.append(do.SignalNode(self.node, "SIGTERM"))
         return [*commands, do.ArmTimer(self.node, "terminate", now + order.grace)]
 
-    def repeat(self, order: StopOrdered, now: float) -> list[do.Command]:
+    def repeat(self, order: events.StopOrdered, now: float) -> list[do.Command]:
         """Apply another order during the stop. An end outweighs a restart."""
         assert self.order is not None
         if order.then == "end" or self.order.then == "end":
@@ -195,10 +186,10 @@ class NodeLifecycle:
             result=self.result,
         )
 
-    def handle(self, event: NodeEvent, now: float) -> list[do.Command]:
+    def handle(self, event: events.NodeEvent, now: float) -> list[do.Command]:
         """Process one event. Raises InvalidTransition if it is impossible in this state."""
         match event:
-            case SpawnDue():
+            case events.SpawnDue():
                 if self.state in _WITHOUT_PROCESS:
                     return self._spawn()
             case events.NodeSpawned(pid=pid):
@@ -209,12 +200,12 @@ class NodeLifecycle:
                     return self._end(Verdict("failed", f"failed to spawn node: {error}"))
             case events.NodeConnected():
                 return self._hello(event)
-            case BarrierOpened():
+            case events.BarrierOpened():
                 self.barrier_open = True
                 if self.state is NodeState.WAITING:
                     self.state = NodeState.RUNNING
                 return []
-            case BarrierBroken():
+            case events.BarrierBroken():
                 return self._barrier_broken(event, now)
             case events.NodeExited():
                 if self.state in (*_STARTED, NodeState.STOPPING):
@@ -226,18 +217,18 @@ class NodeLifecycle:
                 return self._stalled(seconds) if self.state in _CONNECTED else []
             case events.NodeCorrupted(problem=problem):
                 return self._corrupted(problem, now) if self.state in _CONNECTED else []
-            case InputsEnded():
+            case events.InputsEnded():
                 return self._inputs_ended(now) if self.state in _CONNECTED else []
             case events.TimerFired():
                 return self._timer(event, now)
-            case ReplacementStaged(incarnation=number):
+            case events.ReplacementStaged(incarnation=number):
                 self.staged = number
                 return [do.StageReplacement(self.id, number)]
             case events.ReplacementAbandoned(incarnation=number):
                 return self._abandon(number, now)
             case events.ReplacementLost(incarnation=number):
                 return self._replacement_lost(number, now)
-            case StopOrdered():
+            case events.StopOrdered():
                 return self._stop_ordered(event, now)
         raise InvalidTransition(f'node "{self.id}"', self.state.value, event)
 
@@ -316,17 +307,17 @@ class NodeLifecycle:
             do.ReportEvent(report),
         ]
 
-    def _barrier_broken(self, event: BarrierBroken, now: float) -> list[do.Command]:
+    def _barrier_broken(self, event: events.BarrierBroken, now: float) -> list[do.Command]:
         if self.state not in (*_WITHOUT_PROCESS, NodeState.CONNECTING, NodeState.WAITING):
             return []
         self.broken_by = event.cause
         if self.state in _WITHOUT_PROCESS:
-            return self._end_without_process(StopOrdered(0.0))
+            return self._end_without_process(events.StopOrdered(0.0))
         refusal = self._refuse(event.cause) if self.state is NodeState.WAITING else []
         if self.dynamic:
             return refusal
         self.state = NodeState.STOPPING
-        self.stop.order = StopOrdered(event.grace)
+        self.stop.order = events.StopOrdered(event.grace)
         return [
             *refusal,
             do.CancelTimer(self.id, "startup"),
@@ -346,7 +337,7 @@ class NodeLifecycle:
 
     # ----------------------------------------------------------------------------- stopping
 
-    def _stop_ordered(self, event: StopOrdered, now: float) -> list[do.Command]:
+    def _stop_ordered(self, event: events.StopOrdered, now: float) -> list[do.Command]:
         if self.state in _STARTED:
             return self._stop(event, now)
         if self.state is NodeState.STOPPING:
@@ -361,7 +352,7 @@ class NodeLifecycle:
             return self._spawn_after_end(now)
         raise InvalidTransition(f'node "{self.id}"', self.state.value, event)
 
-    def _stop(self, event: StopOrdered, now: float) -> list[do.Command]:
+    def _stop(self, event: events.StopOrdered, now: float) -> list[do.Command]:
         was_connected = self.state is not NodeState.CONNECTING
         self.state = NodeState.STOPPING
         return self.stop.begin(event, now, connected=was_connected, spawned=self.pid is not None)
@@ -370,7 +361,7 @@ class NodeLifecycle:
         """Kill the process as a failure of the node, so that its restart policy applies."""
         return [do.EmitLog("warn", f"killing the node: {reason}", self.id), *self.stop.kill(reason)]
 
-    def _end_without_process(self, event: StopOrdered) -> list[do.Command]:
+    def _end_without_process(self, event: events.StopOrdered) -> list[do.Command]:
         self.stop.order = event
         return [do.CancelTimer(self.id, "backoff"), *self._end(SUCCESS)]
 
@@ -387,7 +378,7 @@ class NodeLifecycle:
         if not self.dynamic:
             return self._kill(reason)
         log = do.EmitLog("error", f"stopping the node: {reason}", self.id)
-        return [log, *self._stop(StopOrdered(self.stop_grace), now)]
+        return [log, *self._stop(events.StopOrdered(self.stop_grace), now)]
 
     def _inputs_ended(self, now: float) -> list[do.Command]:
         self.inputs_ended = True
@@ -401,7 +392,7 @@ class NodeLifecycle:
             # it still processes what was sent before its inputs ended
             return [do.ArmTimer(self.id, "finish", now + max(0.1, self.finish_grace))]
         log = do.EmitLog("warn", why_finished(self.finish_grace), self.id)
-        return [log, *self._stop(StopOrdered(self.stop_grace), now)]
+        return [log, *self._stop(events.StopOrdered(self.stop_grace), now)]
 
     # ------------------------------------------------------------------------------ the end
 

@@ -22,15 +22,6 @@ from dora_daemon.runner.machine.barrier import (
     StartBarrier,
     must_connect,
 )
-from dora_daemon.runner.machine.events import (
-    BarrierBroken,
-    BarrierOpened,
-    InputsEnded,
-    NodeEvent,
-    ReplacementStaged,
-    SpawnDue,
-    StopOrdered,
-)
 from dora_daemon.runner.machine.link import LinkCut, LinkLifecycle, LinkNeeded, NodesEnded
 from dora_daemon.runner.machine.node import NodeLifecycle
 from dora_daemon.runner.machine.snapshot import NodeSnapshot, NodeState
@@ -186,7 +177,9 @@ class RunnerState:
             ):
                 return self._replace(event, now)
 
-    def _to_node(self, life: NodeLifecycle, event: NodeEvent, now: float) -> list[do.Command]:
+    def _to_node(
+        self, life: NodeLifecycle, event: events.NodeEvent, now: float
+    ) -> list[do.Command]:
         was_ended = life.ended
         commands = life.handle(event, now)
         if life.ended and not was_ended:
@@ -239,7 +232,7 @@ class RunnerState:
                 if life.state is NodeState.PLANNED:
                     stopped = life.id in self._plan.stopped
                     commands += self._to_node(
-                        life, StopOrdered(0.0) if stopped else SpawnDue(), now
+                        life, events.StopOrdered(0.0) if stopped else events.SpawnDue(), now
                     )
         commands.append(do.ArmTimer(None, BARRIER_NOTICE, now + NOTICE_SECONDS))
         if self._plan.stop_after is not None:
@@ -275,7 +268,7 @@ class RunnerState:
         ready = tuple(node for node, life in self._nodes.items() if life.connected)
         commands: list[do.Command] = [do.CancelTimer(None, BARRIER_NOTICE), do.SendGo(ready)]
         for life in self._nodes.values():
-            commands += life.handle(BarrierOpened(), now)
+            commands += life.handle(events.BarrierOpened(), now)
         commands.append(do.ReportEvent(reports.DataflowStarted(dataflow_id=self._plan.dataflow_id)))
         if self._plan.stop_after is not None:
             commands.append(do.ArmTimer(None, STOP_AFTER, now + self._plan.stop_after))
@@ -287,7 +280,7 @@ class RunnerState:
             return []
         self._phase = "stopping"
         self._stop_reason = f'node "{life.id}" exited before connecting'
-        broken = BarrierBroken(life.id, self._plan.stop_grace)
+        broken = events.BarrierBroken(life.id, self._plan.stop_grace)
         commands: list[do.Command] = []
         for other in list(self._nodes.values()):
             if other is not life:
@@ -306,7 +299,7 @@ class RunnerState:
         for reader in readers:
             life = self._nodes.get(reader)
             if life is not None and self._wiring.all_inputs_closed(reader):
-                commands += self._to_node(life, InputsEnded(), now)
+                commands += self._to_node(life, events.InputsEnded(), now)
         return commands
 
     def _about_link(
@@ -340,7 +333,7 @@ class RunnerState:
         if event.recovering:
             commands += self._link.handle(LinkCut(), now)
         for life in list(self._nodes.values()):
-            commands += self._to_node(life, StopOrdered(grace), now)
+            commands += self._to_node(life, events.StopOrdered(grace), now)
         if self._all_ended():
             commands += self._link.handle(NodesEnded(stopping=True, force=event.force), now)
         return commands
@@ -354,11 +347,11 @@ class RunnerState:
         if isinstance(event, events.NodeStopRequested):
             if event.leaves:
                 self._leaving.add(event.node)
-            return self._to_node(life, StopOrdered(event.grace), now)
+            return self._to_node(life, events.StopOrdered(event.grace), now)
         if self._phase in _OVER:
             return []
         revived = life.ended
-        commands = self._to_node(life, StopOrdered(event.grace, "restart"), now)
+        commands = self._to_node(life, events.StopOrdered(event.grace, "restart"), now)
         if revived:
             self._results = [r for r in self._results if r.node != event.node]
             self._wiring.reopen(event.node)
@@ -368,9 +361,9 @@ class RunnerState:
         match event:
             case events.ReplacementPrepared(node=node):
                 number = self._next_incarnation()
-                return self._to_node(self._nodes[node], ReplacementStaged(number), now)
+                return self._to_node(self._nodes[node], events.ReplacementStaged(number), now)
             case events.ReplacementConnected(spec=spec, incarnation=number, grace=grace):
-                order = StopOrdered(grace, "replace", successor=(spec, number))
+                order = events.StopOrdered(grace, "replace", successor=(spec, number))
                 return self._to_node(self._nodes[spec.id], order, now)
             case events.ReplacementLost(node=node) | events.ReplacementAbandoned(node=node):
                 life = self._nodes.get(node)
@@ -391,8 +384,8 @@ class RunnerState:
         if life.dynamic:
             return []
         if self._phase in _OVER:
-            return self._to_node(life, StopOrdered(0.0), now)
-        return life.handle(SpawnDue(), now)
+            return self._to_node(life, events.StopOrdered(0.0), now)
+        return life.handle(events.SpawnDue(), now)
 
     def _remove_node(self, node: str, now: float) -> list[do.Command]:
         readers = self._wiring.remove_node(node)
